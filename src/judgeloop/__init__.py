@@ -1,0 +1,25 @@
+"""judgeloop: what will my LLM judge do to my model?
+
+``run(experiment)`` closes the loop and returns a ``Run``; ``open(run_dir)`` reads one. Names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from judgeloop.api import Run, run
+    from judgeloop.api import open_run as open  # noqa: A004  CONTRACT's name
+
+__all__ = ["Run", "__version__", "open", "run"]
+
+__version__ = metadata.version("judgeloop")
+
+_PUBLIC = {"Run": "Run", "run": "run", "open": "open_run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module("judgeloop.api"), _PUBLIC[name])
+    raise AttributeError(f"module 'judgeloop' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""``python -m judgeloop``."""
+
+from judgeloop.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""Every error that judgeloop raises on purpose. The message is for the user: what, where, what to do.
+
+JudgeloopError
+├── InvalidInput          exit 2: usage or input is wrong; nothing was spent
+│   ├── ExperimentError   the experiment file, its arms, items or templates
+│   └── FolderMismatch    the run folder belongs to another experiment, or is damaged
+├── BudgetReached         exit 3: the cost or call limit is reached; the same command resumes
+├── EndpointFailed        exit 4: an endpoint refuses or fails for good; the same command resumes
+│   └── ReplayMiss        a replayed recording holds no answer to this call
+└── StorageFailed         exit 4: the run folder cannot be written (disk full, permissions); the same command resumes
+"""
+
+from __future__ import annotations
+
+
+class JudgeloopError(Exception):
+    """Base of all deliberate errors; ``exit_code`` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InvalidInput(JudgeloopError):
+    """Usage or input is wrong. Nothing has been asked of a model."""
+
+    exit_code = 2
+
+
+class ExperimentError(InvalidInput):
+    """The experiment file, an arm, the items or a template is wrong."""
+
+
+class FolderMismatch(InvalidInput):
+    """The run folder belongs to another experiment, or a recorded file in it is damaged."""
+
+
+class BudgetReached(JudgeloopError):
+    """The cost or call limit is reached. All that was paid for is recorded."""
+
+    exit_code = 3
+
+
+class EndpointFailed(JudgeloopError):
+    """An endpoint refuses (401, 403, 404, unknown model) or keeps failing. All that was paid for is recorded."""
+
+    exit_code = 4
+
+
+class ReplayMiss(EndpointFailed):
+    """A replayed recording holds no answer to this call."""
+
+
+class StorageFailed(JudgeloopError):
+    """The run folder cannot be written."""
+
+    exit_code = 4

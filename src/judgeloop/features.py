@@ -1,0 +1,295 @@
+"""Text → features: what can be counted in an answer, frozen, offline, deterministic, and linear in the text's length.
+
+Structure (headings, bold, list items, code) is read by a CommonMark parser, never by pattern. Hedges, transitions, em
+dashes, exclamations and emoji are counted in the *prose*: the parsed text without code (fenced, indented, inline) and
+without bare URLs. All but length, counts and opener are densities per 100 tokens, for a raw count is a proxy of length
+(the method notes §0.2). Nothing here is language-aware beyond the English word lists below.
+
+Three CommonMark rules are off, for what they cost on hostile text and for what they would hide: links and images are
+read as the text they are written in, HTML is text, and `[name]: url` is a paragraph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import emoji
+import pandas as pd
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+FEATURES = (
+    "length", "headings", "bold", "list_items", "code_fences", "hedges", "emoji", "transitions", "em_dashes",
+    "exclamations",
+)  # fmt: skip
+"""The features that enter signals, in the contract's order."""
+
+STYLE_FEATURES = FEATURES[1:]
+"""The features but length: `style_score` is the mean of these, standardised."""
+
+HEDGES = (
+    "may", "might", "could", "perhaps", "possibly", "probably", "maybe", "likely", "unlikely", "seem", "seems",
+    "seemed", "seemingly", "appear", "appears", "apparently", "presumably", "supposedly", "potentially", "conceivably",
+    "arguably", "generally", "usually", "typically", "often", "sometimes", "roughly", "approximately", "somewhat",
+    "suggest", "suggests", "tend to", "tends to", "in general", "in most cases", "in some cases", "in many cases",
+    "to some extent", "to some degree", "more or less", "it depends", "depending on", "as far as i know",
+    "as far as i can tell", "i think", "i believe", "i guess", "i suppose", "i assume", "i would say", "i'd say",
+    "in my opinion", "in my view", "i'm not sure", "i am not sure", "not certain", "not entirely clear",
+    "it is possible", "it's possible", "there is a chance", "there's a chance", "for the most part",
+)  # fmt: skip
+"""Words and phrases that weaken a claim (after Hyland 1998, hedges, without the ambiguous "can", "about", "should")."""
+
+TRANSITIONS = (
+    "however", "moreover", "furthermore", "additionally", "in addition", "therefore", "thus", "hence", "consequently",
+    "accordingly", "as a result", "as a consequence", "for this reason", "nevertheless", "nonetheless",
+    "on the other hand", "on the one hand", "in contrast", "by contrast", "conversely", "instead", "alternatively",
+    "similarly", "likewise", "in the same way", "for example", "for instance", "specifically", "in particular",
+    "notably", "importantly", "in fact", "in other words", "that is to say", "that said", "that being said",
+    "meanwhile", "subsequently", "firstly", "secondly", "thirdly", "lastly", "finally", "ultimately", "overall",
+    "in conclusion", "to conclude", "in summary", "to summarize", "to summarise", "to sum up", "in short", "in brief",
+    "all in all", "besides", "as such", "as mentioned",
+)  # fmt: skip
+"""Words and phrases that join sentences (discourse connectives), without the ambiguous "so", "then", "first", "next"."""
+
+OPENERS = (
+    "empty", "heading", "list", "code", "quote", "bold", "greeting", "praise", "affirmation", "refusal", "negation",
+    "announcement", "restatement", "pronoun_i", "pronoun_you", "pronoun_we", "article", "demonstrative", "question",
+    "connective", "imperative", "number", "other",
+)  # fmt: skip
+"""The opener classes. The first six are structural and win; then the first lexical class that matches, in this order."""
+
+_LEXICAL_OPENERS = {
+    "greeting": "hi|hello|hey|greetings|dear|welcome|good (?:morning|afternoon|evening|day)|thank you|thanks",
+    "praise": r"(?:that's|that is|this is|what) an? (?:very |really )?(?:great|good|excellent|interesting|important|"
+    r"fascinating|wonderful|lovely|fantastic) \w+|(?:great|good|excellent|interesting|wonderful|fantastic|nice) "
+    r"(?:question|point|idea|choice|job|work)",
+    "affirmation": "sure|certainly|of course|absolutely|definitely|yes|yeah|yep|ok|okay|alright|all right|right|"
+    "got it|understood|indeed|no problem|exactly|correct|gladly|happy to|i'd be (?:happy|glad)|i would be (?:happy|glad)",
+    "refusal": "sorry|i'm sorry|i am sorry|i apologi[sz]e|apologies|my apologies|unfortunately|i can't|i cannot|"
+    "i'm unable|i am unable|i'm not able|i am not able|as an ai|as a language model|as a large language model",
+    "negation": "no|not|never|nope|none|neither",
+    "announcement": "here(?:'s| is| are|'re)?|below|the following|let's|let us|let me|in this (?:answer|response|guide|"
+    "article|post)|this (?:answer|response|guide)",
+    "restatement": "you(?:'re| are)? (?:ask(?:ed|ing)?|want|wanted|wish|mentioned|said|need to know)|your (?:question|"
+    r"problem|request|task)|the (?:question|problem|task|prompt|user)|in this (?:question|problem|task|case)|given|"
+    r"we(?:'re| are) (?:given|asked)|if i understand|so you|to (?:answer|solve|find|determine|calculate|compute|address|"
+    "understand|figure out|write|create|explain)|regarding|when it comes to|as for",
+    "pronoun_i": "i|i'm|i'd|i'll|i've|my|me|mine",
+    "pronoun_you": "you|you're|you'd|you'll|you've|your|yours",
+    "pronoun_we": "we|we're|we'd|we'll|we've|our|ours",
+    "article": "the|a|an",
+    "demonstrative": "this|that|these|those|it|it's|there|there's|that's",
+    "question": "who|whom|whose|what|when|where|why|how|which|do|does|did|is|are|was|were|can|could|would|will|have|has",
+    "connective": "|".join((*TRANSITIONS, "first", "and", "but", "so", "or", "because", "although", "while", "if")),
+    "imperative": "add|ask|apply|avoid|be|begin|bring|buy|call|change|check|choose|click|combine|compare|consider|"
+    "cook|create|cut|define|divide|do|don't|draw|eat|enter|explain|find|follow|get|give|go|heat|imagine|install|keep|"
+    "learn|leave|look|make|mix|move|multiply|note|open|pay|pick|place|plan|practice|prepare|press|pull|put|read|"
+    "remember|remove|replace|run|save|search|select|set|speak|start|stay|stop|subtract|take|talk|tell|think|try|turn|"
+    "understand|use|visit|wait|walk|wash|watch|work|write",
+    "number": r"\d[\d.,]*",
+}
+
+_STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+# Typed dashes count between words only: options such as --help and table rules are no em dashes.
+_EM_DASH = re.compile(r"[—⸺⸻]+|(?<=[^\W\d_])(?: -{2,3} |-{2,3})(?=[^\W\d_])")
+# Not `!=`, an image's `![`, or the `<!` of a comment.
+_EXCLAMATION = re.compile(r"(?<!<)!(?![\[=])|！")
+_PLACE = "\ufffc"
+"""Stands in the prose for inline code and URLs, so that the words around them do not become neighbours."""
+_LEADING_MARKS = re.compile(rf"(?:[^\w{_PLACE}]|_)+")
+
+
+def _phrases(words: Iterable[str]) -> re.Pattern[str]:
+    # Longest first, so that a phrase is one hit and not also the hit of a shorter one inside it.
+    ordered = sorted(words, key=lambda word: (-len(word), word))
+    return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word) for word in ordered)})(?!\w)")
+
+
+_HEDGE, _TRANSITION = _phrases(HEDGES), _phrases(TRANSITIONS)
+_OPENER = [(name, re.compile(rf"(?:{pattern})(?!\w)")) for name, pattern in _LEXICAL_OPENERS.items()]
+
+
+def _ranges(points: Iterable[int]) -> str:
+    """A character class's inside for sorted code points."""
+    spans: list[list[int]] = []
+    for point in points:
+        if spans and point == spans[-1][1] + 1:
+            spans[-1][1] = point
+        else:
+            spans.append([point, point])
+    return "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in spans)
+
+
+# Scripts that are written without spaces: Han, Hiragana, Thai, Lao, Myanmar, Khmer.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+_SKIN_TONES = "\U0001f3fb-\U0001f3ff"
+
+
+@functools.cache
+def _token_pattern() -> re.Pattern[str]:
+    # No mark or format character stands outside these planes' ranges.
+    points = (*range(0x20000), *range(0xE0000, 0xE0200))
+    extends = _ranges(p for p in points if p != 0x200B and unicodedata.category(chr(p)) in ("Mn", "Mc", "Me", "Cf"))
+    letters = rf"[^\W_{_UNSPACED}]+(?:[{extends}]+[^\W_{_UNSPACED}]*)*"
+    symbol, continued = rf"[^\s\x00-\x1f\x7f-\x9f\u200b{extends}]", rf"[^\w\s\x00-\x1f\x7f-\x9f\u200b{extends}]"
+    return re.compile(
+        rf"{letters}(?:(?:_+|['’]|(?<=\d)[.,](?=\d)){letters})*"
+        rf"|[\U0001f1e6-\U0001f1ff]{{2}}"
+        rf"|{symbol}[{extends}{_SKIN_TONES}]*(?:(?<=\u200d){continued}[{extends}{_SKIN_TONES}]*)*"
+    )
+
+
+def tokenize(text: str) -> list[str]:
+    """The text's tokens, in order, as written: Unicode words and punctuation marks.
+
+    A word is a run of letters and digits with their combining marks and invisible joiners; an apostrophe or underscores
+    between letters, and a point or comma between digits, do not end it ("don't", "snake_case", "3.14" are one token);
+    a hyphen does ("well-known" is three). Scripts without spaces (Han, Hiragana, Thai, Lao, Myanmar, Khmer) give a
+    token a letter. Every other visible character is a token of its own, an emoji sequence or a flag is one, and white
+    space, control characters and stray marks are none. This follows Unicode Annex 29 without its dictionaries; the
+    tables are those of the running Python's unicodedata.
+    """
+    return _token_pattern().findall(text)
+
+
+@functools.cache
+def _emoji_pattern() -> re.Pattern[str]:
+    """An emoji sequence (Unicode Technical Standard 51, ED-17), from the emoji package's table.
+
+    A character that is shown as text by default (©, ™, ✔) needs U+FE0F, or a joined partner, to count. The package's
+    own search is not used: its time grows with the square of the number of joiners.
+    """
+    single = [key for key in emoji.EMOJI_DATA if len(key) == 1]
+    textual = _ranges(sorted(ord(key) for key in single if key + "\ufe0f" in emoji.EMOJI_DATA))
+    pictures = _ranges(
+        sorted(ord(key) for key in single if emoji.EMOJI_DATA[key]["status"] < emoji.STATUS["minimally_qualified"])
+    )
+    tail = rf"(?:[{_SKIN_TONES}]|\ufe0f)?(?:[\U000e0020-\U000e007f]+)?"
+    anything = rf"[{pictures}{textual}]{tail}"
+    joined = rf"(?:\u200d{anything})"
+    return re.compile(
+        rf"[0-9#*]\ufe0f?\u20e3|[\U0001f1e6-\U0001f1ff]{{2}}"
+        rf"|[{pictures}](?!\ufe0e){tail}{joined}*"
+        rf"|[{textual}](?:(?:\ufe0f|[{_SKIN_TONES}]){joined}*|{joined}+)"
+    )
+
+
+@functools.cache
+def _parser() -> MarkdownIt:
+    off = ["link", "image", "autolink", "html_inline", "html_block", "reference"]
+    return MarkdownIt("commonmark").disable(off)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One text's features. ``length`` is log2(max(tokens, 1)), in doublings; ``characters`` are code points;
+    ``headings`` … ``exclamations`` are per 100 tokens (0 for a text without tokens); ``opener`` is one of OPENERS.
+    """
+
+    length: float
+    tokens: int
+    characters: int
+    headings: float
+    bold: float
+    list_items: float
+    code_fences: float
+    hedges: float
+    emoji: float
+    transitions: float
+    em_dashes: float
+    exclamations: float
+    opener: str
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Measured))
+"""The columns of a feature frame."""
+
+
+def _inline(children: Sequence[Token]) -> tuple[str, int, bool]:
+    """(prose, strong spans, whether it begins with one) of a block; a strong span inside another is not counted."""
+    parts: list[str] = []
+    spans = depth = 0
+    begins_bold = written = False
+    for child in children:
+        if child.type == "strong_open":
+            begins_bold = begins_bold or not written
+            spans += depth == 0
+            depth += 1
+        elif child.type == "strong_close":
+            depth -= 1
+        elif child.type == "code_inline":
+            parts.append(_PLACE)
+            written = True
+        elif child.type in ("softbreak", "hardbreak"):
+            parts.append(" ")
+        elif child.content:
+            parts.append(child.content)
+            written = written or not child.content.isspace()
+    return "".join(parts), spans, begins_bold
+
+
+_BLOCK_OPENERS = {
+    "heading_open": "heading", "bullet_list_open": "list", "ordered_list_open": "list", "fence": "code",
+    "code_block": "code", "blockquote_open": "quote",
+}  # fmt: skip
+
+
+def _lexical_opener(prose: str) -> str:
+    start = _LEADING_MARKS.match(prose)
+    first = prose[start.end() :] if start else prose
+    return next((name for name, pattern in _OPENER if pattern.match(first)), "other")
+
+
+def measure(text: str) -> Measured:
+    """The features of a text. Never raises on any string, lone surrogates and control characters included.
+
+    Trailing white space changes ``characters`` alone. Lists and quotes nested deeper than ten levels are not read. Time
+    is linear in the text, a few seconds a million characters at the worst.
+    """
+    body = text.rstrip()
+    tokens = len(tokenize(body))
+    counts = dict.fromkeys(STYLE_FEATURES, 0)
+    opener = "empty" if tokens == 0 else ""
+    for token in _parser().parse(body):
+        if not opener:
+            opener = _BLOCK_OPENERS.get(token.type, "")
+        if token.type == "heading_open":
+            counts["headings"] += 1
+        elif token.type == "list_item_open":
+            counts["list_items"] += 1
+        elif token.type == "fence":
+            counts["code_fences"] += 1
+        elif token.type == "inline":
+            written, spans, begins_bold = _inline(token.children or ())
+            prose = " ".join(_URL.sub(_PLACE, written).translate(_STRAIGHT).split())
+            words = prose.lower()
+            if not opener:
+                opener = "bold" if begins_bold else _lexical_opener(words)
+            counts["bold"] += spans
+            counts["hedges"] += len(_HEDGE.findall(words))
+            counts["transitions"] += len(_TRANSITION.findall(words))
+            counts["emoji"] += sum(1 for _ in _emoji_pattern().finditer(prose))
+            counts["em_dashes"] += len(_EM_DASH.findall(prose))
+            counts["exclamations"] += len(_EXCLAMATION.findall(prose))
+    densities = {name: 100.0 * count / tokens if tokens else 0.0 for name, count in counts.items()}
+    length = math.log2(max(tokens, 1))
+    return Measured(length=length, tokens=tokens, characters=len(text), opener=opener or "other", **densities)
+
+
+def features_frame(texts: Sequence[str]) -> pd.DataFrame:
+    """One row a text, in the texts' order, with COLUMNS; index 0 … n−1. Equal texts are measured once."""
+    known = {text: measure(text) for text in dict.fromkeys(texts)}
+    rows = [[getattr(known[text], name) for name in COLUMNS] for text in texts]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    kinds = {name: "int64" if name in ("tokens", "characters") else "float64" for name in COLUMNS if name != "opener"}
+    return frame.astype({**kinds, "opener": "str"})

@@ -1,0 +1,300 @@
+"""Logistic kernels on plain arrays: ridge and Firth fits, cluster-robust covariance, the one-step cluster bootstrap.
+
+numpy alone, no frames, no randomness but the generator that is given. Rows are presentations (or preferences), columns
+covariates; nothing adds an intercept. Each result is a frozen dataclass that carries the settings that made it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+Correction = Literal["CR0", "CR1", "mancl_derouen"]
+
+# Below this share of the information at coefficients 0, a direction's likelihood is flat: the data separate along it.
+_FLAT = 1e-7
+_BOOTSTRAP_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class LogisticFit:
+    """A fitted logistic regression.
+
+    ``coefficients`` (p,) in log-odds per unit of a column; ``hessian`` (p, p) is the negative second derivative, the
+    ridge included; ``probabilities`` (n,); ``adjustment`` (n,) is what Firth adds to the residual z − probability, else 0.
+    ``converged`` is False where the likelihood has no maximum (``separated``) or the iterations ran out; the
+    coefficients are then the last step's and must not be reported. ``rank`` < p means that columns are collinear: the
+    coefficients have minimum norm, and single ones are not identified unless the ridge identifies them.
+    """
+
+    coefficients: Floats
+    hessian: Floats
+    probabilities: Floats
+    weights: Floats
+    ridge: Floats
+    adjustment: Floats
+    log_likelihood: float
+    iterations: int
+    rank: int
+    converged: bool
+    separated: bool
+
+    @property
+    def identified(self) -> bool:
+        """True where every coefficient is finite and determined by the data or the ridge."""
+        return self.converged and (self.rank == len(self.coefficients) or bool(np.all(self.ridge > 0)))
+
+    @property
+    def covariance(self) -> Floats:
+        """(p, p) model-based covariance: the inverse Hessian. Right only for independent rows and a right model."""
+        return _inverse(self.hessian)
+
+
+def sigmoid(values: Floats) -> Floats:
+    """1/(1+exp(−x)) without overflow."""
+    values = np.asarray(values, dtype=np.float64)
+    small = np.exp(-np.abs(values))
+    return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small), dtype=np.float64)
+
+
+def logistic(
+    x: Floats,
+    z: Floats,
+    weights: Floats | None = None,
+    ridge: float | Floats = 0.0,
+    max_iterations: int = 60,
+    tolerance: float = 1e-9,
+) -> LogisticFit:
+    """Maximise Σ w [z log p + (1 − z) log(1 − p)] − ½ Σ ridge_j b_j², p = s(xb), by Newton steps with halving.
+
+    ``x`` (n, p); ``z`` (n,) in [0, 1], fractions allowed (the quasi-binomial of Papke & Wooldridge 1996: use a robust
+    covariance); ``weights`` (n,) ≥ 0, default 1; ``ridge`` a number or (p,), not scaled by n. ``tolerance`` bounds the
+    last step's largest entry, relative to the coefficients; Newton's error is then its square. Never raises on
+    separated or collinear data: see LogisticFit. Raises ValueError for shapes or values that are wrong.
+    """
+    x, z, w = _checked(x, z, weights)
+    columns = x.shape[1]
+    penalty = np.broadcast_to(np.asarray(ridge, dtype=np.float64), (columns,)).copy()
+    if not np.all(np.isfinite(penalty)) or np.any(penalty < 0):
+        raise ValueError("ridge must be finite and 0 or more")
+    at_zero = 0.25 * (x * w[:, None]).T @ x
+    scale = np.sqrt(np.maximum(np.diag(at_zero) + penalty, np.finfo(np.float64).tiny))
+    rank = int(np.linalg.matrix_rank(at_zero / np.outer(scale, scale), tol=1e-11, hermitian=True)) if columns else 0
+    b = np.zeros(columns)
+    value = _penalised(x, z, w, penalty, b)
+    converged = separated = False
+    iterations = 0
+    while iterations < max_iterations:
+        iterations += 1
+        p = sigmoid(x @ b)
+        gradient = x.T @ (w * (z - p)) - penalty * b
+        hessian = _information(x, w * p * (1.0 - p)) + np.diag(penalty)
+        step = _solve(hessian, gradient)
+        b, value, taken = _ascend(lambda c: _penalised(x, z, w, penalty, c), b, step, value)
+        if float(np.max(np.abs(taken), initial=0.0)) <= tolerance * (1.0 + float(np.max(np.abs(b), initial=0.0))):
+            converged = True
+            break
+        if _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
+            separated = True
+            break
+    p = sigmoid(x @ b)
+    hessian = _information(x, w * p * (1.0 - p)) + np.diag(penalty)
+    if converged and _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
+        converged, separated = False, True
+    return LogisticFit(
+        b, hessian, p, w, penalty, np.zeros(len(z)), _penalised(x, z, w, penalty * 0, b), iterations, rank, converged,
+        separated,
+    )  # fmt: skip
+
+
+def firth(
+    x: Floats, z: Floats, weights: Floats | None = None, max_iterations: int = 200, tolerance: float = 1e-9
+) -> LogisticFit:
+    """Logistic regression with Firth's penalty ½ log|XᵀWX|: finite under separation.
+
+    Firth (1993); Heinze & Schemper (2002). Arguments as in ``logistic``. The residual gains h(½ − p), h the diagonal of the hat matrix, and stands in
+    ``adjustment`` so that ``cluster_covariance`` uses the scores that the estimate solves.
+    """
+    x, z, w = _checked(x, z, weights)
+    columns = x.shape[1]
+    rank = int(np.linalg.matrix_rank(x * np.sqrt(w)[:, None])) if columns else 0
+
+    def objective(c: Floats) -> float:
+        q = sigmoid(x @ c)
+        sign, log_determinant = np.linalg.slogdet(_information(x, w * q * (1.0 - q)))
+        return _penalised(x, z, w, np.zeros(columns), c) + (0.5 * float(log_determinant) if sign > 0 else -np.inf)
+
+    b = np.zeros(columns)
+    value = objective(b)
+    converged = False
+    iterations = 0
+    while iterations < max_iterations:
+        iterations += 1
+        p, hessian, adjustment = _firth_parts(x, w, b)
+        step = _solve(hessian, x.T @ (w * (z - p) + w * adjustment))
+        # Long first steps leave the region where the information matrix means anything (Heinze & Schemper use 5).
+        step *= min(1.0, 5.0 / max(float(np.max(np.abs(x @ step), initial=0.0)), 1e-300))
+        b, value, taken = _ascend(objective, b, step, value)
+        if float(np.max(np.abs(taken), initial=0.0)) <= tolerance * (1.0 + float(np.max(np.abs(b), initial=0.0))):
+            converged = rank == columns
+            break
+    p, hessian, adjustment = _firth_parts(x, w, b)
+    plain = _penalised(x, z, w, np.zeros(columns), b)
+    return LogisticFit(b, hessian, p, w, np.zeros(columns), adjustment, plain, iterations, rank, converged, False)
+
+
+def cluster_covariance(
+    x: Floats, z: Floats, fit: LogisticFit, clusters: Integers, correction: Correction = "CR1"
+) -> Floats:
+    """(p, p) sandwich covariance of ``fit.coefficients`` for rows that depend within ``clusters`` (n,) integer codes.
+
+    ``CR0``: H⁻¹ (Σ U_g U_gᵀ) H⁻¹ (Liang & Zeger 1986). ``CR1``: times G/(G − 1); statsmodels multiplies it by
+    (n − 1)/(n − p) besides. ``mancl_derouen``: U_g → (I − H_g H⁻¹)⁻¹ U_g, the bias-corrected covariance of Mancl &
+    DeRouen (2001), here by the push-through identity in p × p matrices; use it below 50 clusters. Raises ValueError
+    with fewer than two clusters, or (Mancl–DeRouen) where one cluster alone identifies a coefficient.
+    """
+    codes, count = _codes(clusters, len(z))
+    if count < 2:
+        raise ValueError("a cluster covariance needs two clusters or more")
+    inverse = _inverse(fit.hessian)
+    scores = _scores(x, z, fit, codes, count)
+    if correction == "mancl_derouen":
+        informations = _informations(x, fit, codes, count)
+        leverage = np.eye(x.shape[1]) - informations @ inverse
+        if float(np.min(np.abs(np.linalg.det(leverage)), initial=1.0)) < 1e-10:
+            raise ValueError("one cluster alone identifies a coefficient; Mancl-DeRouen is not defined")
+        scores = np.asarray(np.linalg.solve(leverage, scores[:, :, None])[:, :, 0], dtype=np.float64)
+    meat = scores.T @ scores
+    factor = count / (count - 1.0) if correction == "CR1" else 1.0
+    return np.asarray(inverse @ meat @ inverse * factor, dtype=np.float64)
+
+
+def one_step_bootstrap(
+    x: Floats, z: Floats, fit: LogisticFit, clusters: Integers, draws: int, rng: np.random.Generator
+) -> Floats:
+    """(draws, p) coefficients of cluster-bootstrap samples, each one Newton step from the fit.
+
+    b* = b + (Σ c_g H_g + R)⁻¹ (Σ c_g U_g − R b), c counts of G clusters drawn with replacement, R the ridge: the one-step resampling of Moulton & Zeger (1991), with clusters for observations. Memory is bounded: blocks of
+    draws, one matrix product each. A sample in which a column vanished gets the minimum-norm step.
+    """
+    codes, count = _codes(clusters, len(z))
+    columns = x.shape[1]
+    scores = _scores(x, z, fit, codes, count)
+    informations = _informations(x, fit, codes, count).reshape(count, columns * columns)
+    block = max(1, _BOOTSTRAP_BLOCK // max(count, columns * columns, 1))
+    result = np.empty((draws, columns))
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        drawn = rng.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
+        hessians = (counts @ informations).reshape(size, columns, columns) + np.diag(fit.ridge)
+        gradients = counts @ scores - fit.ridge * fit.coefficients
+        result[start : start + size] = fit.coefficients + _solve_each(hessians, gradients)
+    return result
+
+
+def _checked(x: Floats, z: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
+    x, z = np.asarray(x, dtype=np.float64), np.asarray(z, dtype=np.float64)
+    w = np.ones(len(z)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if x.ndim != 2 or z.shape != (len(x),) or w.shape != (len(x),):
+        raise ValueError(f"x must be (n, p), z and weights (n,); got {x.shape}, {z.shape}, {w.shape}")
+    if not (np.all(np.isfinite(x)) and np.all((z >= 0) & (z <= 1)) and np.all(np.isfinite(w) & (w >= 0))):
+        raise ValueError("x must be finite, z in [0, 1], weights finite and 0 or more")
+    return x, z, w
+
+
+def _penalised(x: Floats, z: Floats, w: Floats, penalty: Floats, b: Floats) -> float:
+    eta = x @ b
+    # z·η − log(1 + e^η), the stable form of the binomial log-likelihood for fractional z.
+    return float(np.sum(w * (z * eta - np.logaddexp(0.0, eta))) - 0.5 * np.sum(penalty * b * b))
+
+
+def _information(x: Floats, w: Floats) -> Floats:
+    return np.asarray((x * w[:, None]).T @ x, dtype=np.float64)
+
+
+def _ascend(objective: object, b: Floats, step: Floats, value: float) -> tuple[Floats, float, Floats]:
+    """The longest of step, step/2, step/4 … that does not lower the objective (rounding forgiven)."""
+    assert callable(objective)
+    slack = 1e-12 * (1.0 + abs(value))
+    for _ in range(40):
+        reached = float(objective(b + step))
+        if reached >= value - slack:
+            return b + step, reached, step
+        step = step / 2.0
+    return b, value, step * 0.0
+
+
+def _flat(hessian: Floats, at_zero: Floats, scale: Floats, rank: int) -> bool:
+    """Whether the information in some identified direction fell below _FLAT of what it was at coefficients 0."""
+    if len(scale) == 0 or rank == 0:
+        return False
+    outer = np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(at_zero / outer)
+    keep = vectors[:, -rank:] / np.sqrt(values[-rank:])
+    return bool(np.linalg.eigvalsh(keep.T @ (hessian / outer) @ keep)[0] < _FLAT)
+
+
+def _firth_parts(x: Floats, w: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+    p = sigmoid(x @ b)
+    hessian = _information(x, w * p * (1.0 - p))
+    hat = p * (1.0 - p) * np.einsum("ij,ij->i", x @ _inverse(hessian), x)
+    return p, hessian, np.asarray(hat * (0.5 - p), dtype=np.float64)
+
+
+def _codes(clusters: Integers, rows: int) -> tuple[Integers, int]:
+    codes = np.asarray(clusters)
+    if codes.shape != (rows,):
+        raise ValueError(f"clusters must be ({rows},) integer codes, got {codes.shape}")
+    kept, dense = np.unique(codes, return_inverse=True)
+    return dense.astype(np.intp), len(kept)
+
+
+def _scores(x: Floats, z: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
+    """(G, p) sums of the rows' scores by cluster."""
+    residual = fit.weights * (z - fit.probabilities + fit.adjustment)
+    columns = [np.bincount(codes, weights=residual * column, minlength=count) for column in x.T]
+    return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
+
+
+def _informations(x: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
+    """(G, p, p) information by cluster, a bincount a pair of columns: no (n, p, p) array is made."""
+    columns = x.shape[1]
+    curvature = fit.weights * fit.probabilities * (1.0 - fit.probabilities)
+    result = np.empty((count, columns, columns))
+    for j in range(columns):
+        weighted = curvature * x[:, j]
+        for k in range(j + 1):
+            result[:, j, k] = result[:, k, j] = np.bincount(codes, weights=weighted * x[:, k], minlength=count)
+    return result
+
+
+def _solve(matrix: Floats, vector: Floats) -> Floats:
+    return np.asarray(_solve_each(matrix[None], vector[None])[0], dtype=np.float64)
+
+
+def _solve_each(matrices: Floats, vectors: Floats) -> Floats:
+    """Solve a stack of symmetric systems; the ill-conditioned ones by the pseudo-inverse."""
+    diagonals = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-300))
+    scaled = matrices / (diagonals[:, :, None] * diagonals[:, None, :])
+    right = vectors / diagonals
+    try:
+        solved = np.linalg.solve(scaled, right[:, :, None])[:, :, 0]
+        good = np.all(np.isfinite(solved), axis=1)
+        good &= np.max(np.abs(solved), axis=1, initial=0.0) < 1e8 * (1.0 + np.max(np.abs(right), axis=1, initial=0.0))
+    except np.linalg.LinAlgError:
+        solved, good = np.zeros_like(right), np.zeros(len(right), dtype=bool)
+    for index in np.flatnonzero(~good):
+        solved[index] = np.linalg.pinv(scaled[index], rcond=1e-11, hermitian=True) @ right[index]
+    return np.asarray(solved / diagonals, dtype=np.float64)
+
+
+def _inverse(matrix: Floats) -> Floats:
+    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    scaled = matrix / np.outer(scale, scale)
+    return np.asarray(np.linalg.pinv(scaled, rcond=1e-13, hermitian=True) / np.outer(scale, scale), dtype=np.float64)

@@ -1,0 +1,35 @@
+"""The signal without a fit: a text's reward is the number of times that the judge picked it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from judgeloop.experiment import LabelRule
+from judgeloop.learning import labels
+
+
+def rewards(judgments: pd.DataFrame, rule: LabelRule = "raw") -> pd.Series[float]:
+    """Picks of each candidate over both orders (0 or more; positive = the judge picks it), ties split ½ and ½.
+
+    judgments: policy-panel judgments (JUDGMENT_COLUMNS) of one replicate, arm and generation. A soft verdict gives each
+        side its probability. Unscored judgments count nothing and identical texts' matchups are left out, so a
+        candidate that is only in those has 0 picks; one that no judgment shows has no row.
+    rule: picks are counted in the preferences that this label rule makes (raw: every presentation).
+
+    Returns picks indexed by (item_id, candidate_id), sorted.
+
+    Raises ValueError if the judgments are of several replicates, arms or generations, or as ``labels.preferences``.
+    """
+    if len(judgments[["replicate", "arm", "generation"]].drop_duplicates()) > 1:
+        raise ValueError("picks are counted within one replicate, arm and generation")
+    index = ["item_id", "candidate_id"]
+    shown = pd.concat(
+        [
+            judgments[["item_id", column]].set_axis(index, axis="columns")
+            for column in ("candidate_first", "candidate_second")
+        ]
+    )
+    everyone = pd.MultiIndex.from_frame(shown.drop_duplicates().sort_values(index))
+    chosen = labels.preferences(judgments, rule).rename(columns={"chosen": "candidate_id"})
+    picks = chosen.groupby(index, observed=True)["weight"].sum()
+    return picks.reindex(everyone, fill_value=0.0).astype("float64").rename("reward")

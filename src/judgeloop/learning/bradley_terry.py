@@ -1,0 +1,187 @@
+"""The Bradley-Terry signal: a linear reward on text features, fitted to preferences by ridge logistic regression.
+
+P(first preferred to second) = s(γ + βᵀ(f(first) − f(second)) / scale): the method notes §1.1 without gold. Positive β =
+more of the feature is preferred; positive γ = prefers the first slot. Differences are never mean-centred, so swapping
+the names of two texts changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from judgeloop.kernels import cluster_covariance, logistic
+from judgeloop.records import SIGNAL_COLUMNS
+
+ORDER = "order"
+"""The name that γ bears among a signal's features."""
+
+_INDEX = ["item_id", "candidate_id"]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A fitted reward r(x) = βᵀf(x)/scale. Positive coefficient = more of the feature is preferred.
+
+    ``coefficients`` are log-odds per scaled unit, by feature (those of ``scale``); ``order_log_odds`` is γ (positive =
+    prefers the first slot), None where rows stand for both orders. ``std_error`` has the coefficients' index, and ORDER
+    where γ was fitted; NaN where it is not defined (fewer than two items). ``converged`` is False where the likelihood
+    has no maximum or nothing was compared; ``note`` then says which.
+    """
+
+    coefficients: pd.Series[float]
+    order_log_odds: float | None
+    std_error: pd.Series[float]
+    scale: pd.Series[float]
+    ridge: float
+    n: int
+    n_items: int
+    converged: bool
+    note: str = ""
+
+    def reward(self, features: pd.DataFrame) -> pd.Series[float]:
+        """r(x) of every text, in log-odds, without the order term; only differences within an item mean anything.
+
+        features: indexed by (item_id, candidate_id). A candidate without text has features that are missing: it has no
+        reward and is left out.
+        """
+        values = features[list(self.scale.index)].astype("float64")
+        present = values[values.notna().all(axis="columns")]
+        per_unit = (self.coefficients / self.scale).to_numpy(dtype=np.float64)
+        return pd.Series(present.to_numpy(dtype=np.float64) @ per_unit, index=present.index, name="reward", dtype=float)
+
+    def frame(self, replicate: int, arm: str, generation: int) -> pd.DataFrame:
+        """SIGNAL_COLUMNS, a row a feature, and one for ``order`` (scale 1) where γ was fitted."""
+        coefficients, errors, scale = self.coefficients.to_dict(), self.std_error.to_dict(), self.scale.to_dict()
+        if self.order_log_odds is not None:
+            coefficients[ORDER], scale[ORDER] = self.order_log_odds, 1.0
+        rows = [
+            (replicate, arm, generation, name, value, errors[name], scale[name], self.converged)
+            for name, value in coefficients.items()
+        ]
+        kinds = {"coefficient": "float64", "std_error": "float64", "scale": "float64", "converged": "bool"}
+        kinds |= {"replicate": "int64", "generation": "int64"}
+        return pd.DataFrame(rows, columns=list(SIGNAL_COLUMNS)).astype(kinds)
+
+
+def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float], ridge: float) -> Signal:
+    """The signal that preferences teach: maximises Σ weight·log P(chosen) − ½·ridge·‖β‖².
+
+    preferences: of one replicate, arm and generation, as ``labels.preferences`` returns them. A row that bears an order needs ``candidate_first``; it enters
+        γ's column, which is not penalised and exists only where some row bears an order.
+    features: a column a feature, indexed by (item_id, candidate_id). scale: the unit of each feature that is fitted (its
+        generation-0 SD); features without one are left out.
+    ridge: 0 or more, per squared scaled unit, on β alone; it does not grow with the rows.
+
+    Standard errors are the sandwich with the ridge in its bread, clusters = items, G/(G − 1) (Liang & Zeger 1986). The
+    two weighted rows of one presentation lie in one cluster, so merging them to a fractional response changes neither
+    the fit nor its errors.
+
+    No preferences: coefficients 0, not converged, and the note says so.
+
+    Raises ValueError for a missing ``candidate_first``, a text without features, or a scale that is not positive.
+    """
+    if not (scale > 0.0).all():
+        raise ValueError(f"the scale of {scale.index[~(scale > 0.0)][0]!r} is not positive")
+    if preferences.empty:
+        return _nothing(scale, ridge)
+    ordered = (preferences["order"] != "").to_numpy(dtype=bool)
+    if ordered.any() and "candidate_first" not in preferences.columns:
+        raise ValueError("preferences that bear an order need the column candidate_first: who was shown first")
+    chosen = preferences["chosen"].to_numpy(dtype=object)
+    rejected = preferences["rejected"].to_numpy(dtype=object)
+    # The front text is the one shown first; without an order any fixed choice is the same fit, here the smaller name.
+    front_is_chosen = chosen < rejected
+    if ordered.any():
+        front_is_chosen = np.where(
+            ordered, chosen == preferences["candidate_first"].to_numpy(dtype=object), front_is_chosen
+        )
+    difference = _values(preferences, "chosen", features, scale) - _values(preferences, "rejected", features, scale)
+    x = np.where(front_is_chosen[:, None], difference, -difference)
+    penalty = np.full(len(scale), float(ridge))
+    if ordered.any():
+        x, penalty = np.column_stack([x, ordered.astype(np.float64)]), np.append(penalty, 0.0)
+    z = front_is_chosen.astype(np.float64)
+    fitted = logistic(x, z, preferences["weight"].to_numpy(dtype=np.float64), penalty)
+    clusters = pd.factorize(preferences["item_id"])[0].astype(np.intp)
+    n_items = int(clusters.max()) + 1
+    names = [*scale.index, *([ORDER] if ordered.any() else [])]
+    if n_items > 1:
+        errors = np.sqrt(np.maximum(np.diag(cluster_covariance(x, z, fitted, clusters)), 0.0))
+    else:
+        errors = np.full(len(names), math.nan)
+    return Signal(
+        coefficients=pd.Series(fitted.coefficients[: len(scale)], index=scale.index, name="coefficient"),
+        order_log_odds=float(fitted.coefficients[-1]) if ordered.any() else None,
+        std_error=pd.Series(errors, index=names, name="std_error"),
+        scale=scale,
+        ridge=float(ridge),
+        n=len(preferences),
+        n_items=n_items,
+        converged=fitted.converged,
+        note=_note(fitted.converged, fitted.separated, fitted.identified),
+    )
+
+
+def length_controlled(signal: Signal) -> Signal:
+    """The same signal with length's coefficient set to 0 (error 0: it is set, not estimated), after fitting with it."""
+    if "length" not in signal.coefficients.index:
+        return signal
+    coefficients, errors = signal.coefficients.copy(), signal.std_error.copy()
+    coefficients["length"] = errors["length"] = 0.0
+    return dataclasses.replace(signal, coefficients=coefficients, std_error=errors)
+
+
+def generation_zero_scale(features: pd.DataFrame) -> pd.Series[float]:
+    """SD (n − 1) of each feature over generation 0's texts: the frozen unit of β. Constant features are left out.
+
+    features: a row a text; a candidate without text (missing features) does not count.
+    """
+    values = features.astype("float64")
+    spread = values.std(ddof=1)
+    # Rounding can give a constant feature a spread of 1e-17, which as a unit would make noise a giant.
+    varies = spread > 1e-12 * values.abs().max()
+    return spread[varies].rename("scale")
+
+
+def _values(
+    preferences: pd.DataFrame, column: str, features: pd.DataFrame, scale: pd.Series[float]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """(n, p) features of the named texts, in scaled units."""
+    if not features.index.is_unique:
+        raise ValueError("features hold one row a text, indexed by (item_id, candidate_id)")
+    wanted = pd.MultiIndex.from_arrays([preferences["item_id"], preferences[column]], names=_INDEX)
+    positions = features.index.get_indexer(wanted)
+    if (positions < 0).any():
+        raise ValueError(f"no features of the {column} text {tuple(wanted[int(np.argmin(positions))])}")
+    table = features[list(scale.index)].to_numpy(dtype=np.float64)[positions] / scale.to_numpy(dtype=np.float64)
+    missing = ~np.isfinite(table).all(axis=1)
+    if missing.any():
+        raise ValueError(f"missing features of the {column} text {tuple(wanted[int(np.argmax(missing))])}")
+    return np.asarray(table, dtype=np.float64)
+
+
+def _nothing(scale: pd.Series[float], ridge: float) -> Signal:
+    return Signal(
+        coefficients=pd.Series(0.0, index=scale.index, name="coefficient"),
+        order_log_odds=None,
+        std_error=pd.Series(math.nan, index=scale.index, name="std_error"),
+        scale=scale,
+        ridge=float(ridge),
+        n=0,
+        n_items=0,
+        converged=False,
+        note="no preferences: every judgment is unscored, of identical texts, or dropped by the label rule",
+    )
+
+
+def _note(converged: bool, separated: bool, identified: bool) -> str:
+    if separated:
+        return "the picks are separated (as where the judge always picks one slot): the likelihood has no maximum"
+    if not converged:
+        return "the fit did not converge"
+    return "" if identified else "features are collinear and nothing is penalised: coefficients have minimum norm"

@@ -1,0 +1,84 @@
+"""One feedback step, pure: judgments of a generation in, the selection S_t out (DESIGN, "One generation, exactly" 3–5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from judgeloop.experiment import BradleyTerrySignal, Signal
+from judgeloop.learning import best_of_n, bradley_terry, selection
+from judgeloop.learning.labels import preferences as label
+from judgeloop.records import Distribution
+
+
+@dataclass(frozen=True)
+class Support:
+    """One item's texts: the reference distribution that selection re-weights, and how often each was drawn."""
+
+    reference: Mapping[str, float]
+    drawn: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Preferences, the fitted signal (None for best_of_n), a reward a text, and the selection S_t an item."""
+
+    preferences: pd.DataFrame
+    signal: bradley_terry.Signal | None
+    rewards: Mapping[str, Mapping[str, float]]
+    selection: Distribution
+
+
+def learn(
+    spec: Signal,
+    judgments: pd.DataFrame,
+    features: pd.DataFrame,
+    scale: "pd.Series[float]",
+    supports: Mapping[str, Support],
+    *,
+    on_pool: bool,
+    size: int,
+) -> Learned:
+    """From the on-policy judgments of one arm, replicate and generation to the selection.
+
+    ``features`` is indexed by (item_id, candidate_id) and holds every text of ``supports``; ``scale`` is the replicate's
+    generation-0 SD a feature; ``size`` is K = candidates_per_item. An item whose texts were never compared keeps its
+    reference distribution: nothing was learned of it.
+    """
+    preferences = label(judgments, spec.label_rule)
+    if isinstance(spec, BradleyTerrySignal):
+        fitted = bradley_terry.fit(preferences, features, scale, spec.ridge)
+        if spec.label_rule == "length_controlled":
+            fitted = bradley_terry.length_controlled(fitted)
+        reward = fitted.reward(features)
+    else:
+        fitted, reward = None, best_of_n.rewards(judgments, spec.label_rule)
+    rewards = _by_item(reward)
+    chosen = {}
+    for item_id, support in supports.items():
+        if support.reference:
+            chosen[item_id] = _select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
+    return Learned(preferences, fitted, rewards, chosen)
+
+
+def _select(
+    spec: Signal, support: Support, reward: Mapping[str, float], *, on_pool: bool, size: int
+) -> dict[str, float]:
+    if isinstance(spec, BradleyTerrySignal):
+        known = {name: reward[name] for name in support.reference}
+        if spec.update == "tilt":
+            return selection.tilt(support.reference, known, spec.tau)
+        return selection.best_of_n_law(support.reference, known, size) if on_pool else selection.winner(known)
+    judged = {name: reward[name] for name in support.drawn if name in reward}
+    if on_pool:
+        return selection.move_to_winner(support.reference, support.drawn, judged)
+    return selection.winner(judged) or dict(support.reference)
+
+
+def _by_item(reward: "pd.Series[float]") -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for (item_id, candidate_id), value in zip(reward.index, reward.to_numpy(dtype=float), strict=True):
+        found.setdefault(str(item_id), {})[str(candidate_id)] = float(value)
+    return found

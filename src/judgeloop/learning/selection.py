@@ -1,0 +1,126 @@
+"""Selections: what a reward makes of one item's distribution. Positive reward difference = more mass.
+
+A distribution is a plain dict candidate_id → probability. Its order is that of the distribution it is made from, so the
+same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+
+def tilt(reference: Mapping[str, float], reward: Mapping[str, float], tau: float) -> dict[str, float]:
+    """Mass moves to higher rewards: q(x) ∝ reference(x)·exp(reward(x)/tau).
+
+    The maximiser of mean reward − tau·KL(q ‖ reference); on a Gaussian of variance σ² a reward βx shifts the mean by
+    βσ²/tau (the method notes, D1). No overflow at any reward or tau: the largest reward is subtracted first.
+
+    Raises ValueError if tau is not positive, the reference is no distribution, or a candidate with mass lacks a reward.
+    """
+    if not (math.isfinite(tau) and tau > 0.0):
+        raise ValueError(f"tau must be a positive number, not {tau}")
+    support = _support(reference, reward)
+    if not support:
+        return {}
+    top = max(reward[candidate] for candidate in support)
+    raw = dict.fromkeys(reference, 0.0)
+    for candidate, mass in support.items():
+        raw[candidate] = mass * math.exp((reward[candidate] - top) / tau)
+    total = math.fsum(raw.values())
+    return {candidate: mass / total for candidate, mass in raw.items()}
+
+
+def best_of_n_law(reference: Mapping[str, float], reward: Mapping[str, float], n: int) -> dict[str, float]:
+    """The exact law of the highest-reward text among n independent draws from ``reference``: F(r)ⁿ − F(r−)ⁿ.
+
+    F is the reference's distribution function of the reward; texts of equal reward share their group's mass in
+    proportion to the reference, as a uniform choice among the tied draws does. n = 1 gives the reference.
+
+    Raises ValueError if n < 1, the reference is no distribution, or a candidate with mass lacks a reward.
+    """
+    if n < 1:
+        raise ValueError(f"n must be 1 or more, not {n}")
+    support = _support(reference, reward)
+    law = dict.fromkeys(reference, 0.0)
+    groups: dict[float, list[str]] = {}
+    for candidate in sorted(support, key=lambda candidate: reward[candidate]):
+        groups.setdefault(reward[candidate], []).append(candidate)
+    below = 0.0
+    for members in groups.values():
+        up_to = below + math.fsum(support[candidate] for candidate in members)
+        # (Fⁿ − F₋ⁿ) / (F − F₋), as a sum without a difference: small masses keep their digits.
+        factor = math.fsum(up_to**k * below ** (n - 1 - k) for k in range(n))
+        for candidate in members:
+            law[candidate] = support[candidate] * factor
+        below = up_to
+    total = math.fsum(law.values())
+    return {candidate: mass / total for candidate, mass in law.items()}
+
+
+def winner(reward: Mapping[str, float]) -> dict[str, float]:
+    """All mass to the highest reward; equal highest rewards share it equally. Empty stays empty.
+
+    Raises ValueError if a reward is not finite.
+    """
+    best = _best(reward)
+    return {candidate: 1.0 / len(best) if candidate in best else 0.0 for candidate in reward}
+
+
+def move_to_winner(
+    weights: Mapping[str, float], drawn: Mapping[str, int], reward: Mapping[str, float]
+) -> dict[str, float]:
+    """The weights of the texts drawn for judging move to the highest reward among them; all others keep theirs.
+
+    weights: the item's pool weights. drawn: how often each text was drawn (0 and absent: not drawn). reward: of the
+        drawn texts; a drawn text without a reward was not judged and keeps its weight.
+
+    Equal highest rewards share the moved mass in proportion to their weights, as in ``best_of_n_law``: where all tie (a
+    gold judge without a reference, every reply unscored) nothing moves.
+
+    Raises ValueError if the weights are no distribution, or a drawn text is not in the pool.
+    """
+    _check(weights)
+    strangers = [candidate for candidate, times in drawn.items() if times > 0 and candidate not in weights]
+    if strangers:
+        raise ValueError(f"drawn texts that are not in the pool: {', '.join(strangers[:3])}")
+    judged = {
+        candidate: reward[candidate] for candidate in weights if drawn.get(candidate, 0) > 0 and candidate in reward
+    }
+    best = _best(judged)
+    held = math.fsum(weights[candidate] for candidate in best)
+    if held == 0.0:
+        return dict(weights)
+    moved = math.fsum(weights[candidate] for candidate in judged)
+    after = {candidate: 0.0 if candidate in judged else mass for candidate, mass in weights.items()}
+    for candidate in best:
+        after[candidate] = moved * (weights[candidate] / held)
+    return after
+
+
+def _best(reward: Mapping[str, float]) -> frozenset[str]:
+    for candidate, value in reward.items():
+        if not math.isfinite(value):
+            raise ValueError(f"the reward of {candidate!r} is {value}")
+    top = max(reward.values(), default=0.0)
+    return frozenset(candidate for candidate, value in reward.items() if value == top)
+
+
+def _check(distribution: Mapping[str, float]) -> None:
+    if any(not mass >= 0.0 for mass in distribution.values()):
+        raise ValueError("a distribution has no negative mass and no NaN")
+    total = math.fsum(distribution.values())
+    if distribution and not math.isclose(total, 1.0, abs_tol=1e-6):
+        raise ValueError(f"a distribution sums to 1, not {total}")
+
+
+def _support(reference: Mapping[str, float], reward: Mapping[str, float]) -> dict[str, float]:
+    """The candidates with mass, each with a finite reward."""
+    _check(reference)
+    support = {candidate: mass for candidate, mass in reference.items() if mass > 0.0}
+    for candidate in support:
+        if candidate not in reward:
+            raise ValueError(f"candidate {candidate!r} has mass but no reward")
+        if not math.isfinite(reward[candidate]):
+            raise ValueError(f"the reward of {candidate!r} is {reward[candidate]}")
+    return support

@@ -1,0 +1,96 @@
+"""The files that an experiment names, read, checked and hashed before any call; and how many calls it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from judgeloop import inputs, templates
+from judgeloop.errors import ExperimentError
+from judgeloop.experiment import GoldJudge, ModelJudge, PanelJudge
+from judgeloop.experiment import Judge as JudgeSpec
+from judgeloop.records import Item
+from judgeloop.resolve import Resolved
+
+
+@dataclass(frozen=True)
+class Material:
+    """The files that an experiment names, read and checked before any call."""
+
+    resolved: Resolved
+    items: tuple[Item, ...]
+    real: Mapping[str, tuple[str, ...]]
+    anchor_pairs: tuple[tuple[str, Item, str, str], ...]
+    hashes: Mapping[str, str]
+
+    @classmethod
+    def read(cls, resolved: Resolved) -> Material:
+        path = resolved.path(resolved.experiment.items)
+        items = inputs.load_items(path)
+        hashes = {"items": inputs.file_hash(path)}
+        anchor = resolved.experiment.panels.anchor
+        pairs: tuple[tuple[str, Item, str, str], ...] = ()
+        if isinstance(anchor, str):
+            pairs = inputs.load_anchor_pairs(resolved.path(anchor))
+            hashes["panels.anchor"] = inputs.file_hash(resolved.path(anchor))
+        named = {arm.strategy.real for arm in resolved.arms if arm.strategy.real and arm.strategy.real_fraction}
+        if len(named) > 1:
+            raise ExperimentError(f"strategy.real: arms share one file of real data, not {len(named)}")
+        real: dict[str, tuple[str, ...]] = {}
+        for name in named:
+            real = inputs.load_real(resolved.path(name), frozenset(item.item_id for item in items))
+            hashes["strategy.real"] = inputs.file_hash(resolved.path(name))
+        loaded = [templates.load(resolved.experiment.policy.prompt, resolved.folder, "draft")]
+        for arm in resolved.arms:
+            loaded += [templates.load(member.prompt, resolved.folder, "judge") for member in asked_models(arm.judge)]
+            if isinstance(arm.judge, GoldJudge):
+                loaded += cls._match_template(resolved, arm.judge, items)
+        hashes |= {f"template.{template.name}": template.sha256 for template in loaded}
+        return cls(resolved, items, real, pairs, hashes)
+
+    @staticmethod
+    def _match_template(resolved: Resolved, spec: GoldJudge, items: tuple[Item, ...]) -> list[templates.Template]:
+        if not any(item.match == "judge" for item in items):
+            return []
+        if spec.endpoint is None:
+            raise ExperimentError(
+                "judge.endpoint: the gold judge needs an endpoint, for some items have `match: judge`"
+            )
+        return [templates.load(spec.prompt, resolved.folder, "match")]
+
+    @property
+    def identity(self) -> str:
+        return self.resolved.identity(self.hashes)
+
+    def planned_calls(self) -> int:
+        """Model calls of the whole run, but for verdict trials and gold matching; equal texts are not known before."""
+        experiment, count = self.resolved.experiment, len(self.items)
+        size, steps, replicates = experiment.candidates_per_item, experiment.generations, experiment.replicates
+        pairs = size * (size - 1) // 2
+        shown = count * 2 * min(pairs, experiment.matchups_per_item or pairs)
+        if experiment.policy.kind == "pool":
+            drafts = replicates * count * experiment.policy.pool_size
+        else:
+            drafts = replicates * count * size * (1 + steps * len(self.resolved.arms))
+        anchor = experiment.panels.anchor
+        panel = 2 * (anchor if isinstance(anchor, int) else len(self.anchor_pairs))
+        judged, seen = 0, []
+        for arm in self.resolved.arms:
+            calls = calls_a_presentation(arm.judge)
+            judged += replicates * shown * steps * calls
+            if arm.judge not in seen:
+                seen.append(arm.judge)
+                judged += (replicates * shown + panel * (steps + 1)) * calls
+        return drafts + judged + (panel if isinstance(anchor, int) else 0)
+
+
+def asked_models(spec: JudgeSpec) -> tuple[ModelJudge, ...]:
+    """The model judges that a judge block asks: itself, a panel's members, or none."""
+    if isinstance(spec, PanelJudge):
+        return spec.judges
+    return (spec,) if isinstance(spec, ModelJudge) else ()
+
+
+def calls_a_presentation(spec: JudgeSpec) -> int:
+    """Model calls that one presentation takes, repeats included (gold matching aside)."""
+    return len(asked_models(spec)) * spec.repeats

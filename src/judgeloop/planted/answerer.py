@@ -1,0 +1,265 @@
+"""The planted model: answers a chat request as a judge with stated biases, or with a draft.
+
+It satisfies the local server's Answerer by its shape alone. The same request gets the same answer, for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from judgeloop import seeds
+from judgeloop.features import tokenize
+from judgeloop.law import log_logistic, logistic, planted_log_odds
+from judgeloop.planted.drafts import draft_text, exemplar_texts
+from judgeloop.planted.spec import PlantedSpec, features_of, marked_quality, matches, references
+from judgeloop.records import Call
+
+_FILLER = (("The", 0.012), ("I", 0.006), ("Both", 0.002))
+_CASINGS = ((str, 0.8), (" {}".format, 0.15), (str.lower, 0.05))
+_NO_VERDICT = "I would rather not compare these two texts."
+_NO_VERDICT_TOKENS = (("I", 0.7), ("The", 0.2), ("Sorry", 0.1))
+_TIE = re.compile(r"\btie\b", re.IGNORECASE)
+_LEAST_FOR_CASINGS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PlantedAnswer:
+    """An HTTP answer: status and JSON body."""
+
+    status: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a judge's request shows: the two answers, the question, and all that stands outside the two answers."""
+
+    first: str
+    second: str
+    question: str
+    rest: str
+
+
+class PlantedAnswerer:
+    """Answers by a planted spec. ``folder`` is where the spec's ``references`` file is relative to."""
+
+    def __init__(self, spec: PlantedSpec, folder: str | Path = ".") -> None:
+        self.spec = spec
+        self._references = references(spec, folder)
+
+    def models(self) -> list[str]:
+        """The names it is served under."""
+        return list(self.spec.model)
+
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
+        """A chat completion; an OpenAI error body for what it cannot answer."""
+        if body["model"] not in self.spec.model:
+            message = f"The model {body['model']!r} does not exist; this server has {', '.join(self.spec.model)}"
+            return _refusal(404, message, "model_not_found", "model")
+        if body.get("n", 1) not in (None, 1):
+            return _refusal(400, "a planted model gives one choice a call", "unsupported_value", "n")
+        name = call_id or Call("", "", body).key
+        last = _text(body["messages"][-1].get("content"))
+        shown = _shown(last)
+        match = _tagged(last, "answer"), _tagged(last, "reference")
+        if shown is not None:
+            if body.get("logprobs") is True:
+                return self._logprob_verdict(body, name, shown)
+            content = self._verdict(body, name, shown)
+            if content is None:
+                message = "the response_format's schema needs a string property `verdict` with an enum of two or three"
+                return _refusal(400, message, "invalid_json_schema", "response_format")
+        elif match[0] is not None and match[1] is not None:
+            content = "[[yes]]" if match[1].strip().casefold() in match[0].casefold() else "[[no]]"
+        else:
+            content = draft_text(self.spec, name, body.get("seed") or 0, exemplar_texts(body["messages"]))
+        return _completion(body, name, content)
+
+    def log_odds(self, name: str, shown: _Shown) -> float:
+        """Log-odds of the first slot in the call ``name``, noise included; positive = prefers the first slot."""
+        law = planted_log_odds(
+            self.spec.coefficients, features_of(shown.first), features_of(shown.second), self._quality_difference(shown)
+        )
+        if not self.spec.noise:
+            return law
+        return law + self.spec.noise * float(seeds.rng(self.spec.seed, "noise", name).standard_normal())
+
+    def _quality_difference(self, shown: _Shown) -> float:
+        if self.spec.quality_marker is not None:
+            marker = self.spec.quality_marker
+            return marked_quality(marker, shown.first) - marked_quality(marker, shown.second)
+        item = self._references.get(shown.question.strip())
+        if item is None:
+            # A template of the user's own may not mark the question: the longest prompt that it shows.
+            prompts = [prompt for prompt in self._references if prompt in shown.rest]
+            item = self._references[max(prompts, key=len)] if prompts else None
+        return 0.0 if item is None else float(matches(item, shown.first)) - float(matches(item, shown.second))
+
+    def _picks_first(self, name: str, log_odds: float) -> bool:
+        coin = seeds.uniform(self.spec.seed, "verdict", name)
+        if self.spec.temperature0:
+            return log_odds > 0 or (log_odds == 0 and coin < 0.5)
+        return coin < logistic(log_odds)
+
+    def _is_unscored(self, name: str) -> bool:
+        return seeds.uniform(self.spec.seed, "unscored", name) < self.spec.unscored
+
+    def _is_tie(self, name: str) -> bool:
+        return seeds.uniform(self.spec.seed, "tie", name) < self.spec.tie
+
+    def _verdict(self, body: Mapping[str, Any], name: str, shown: _Shown) -> str | None:
+        """The reply in the form that was asked for; None if the schema holds no verdict."""
+        schema = _schema(body)
+        labels = _labels(schema) if schema is not None else ["A", "B", "tie"]
+        if labels is None:
+            return None
+        if self._is_unscored(name):
+            return _NO_VERDICT
+        first = self._picks_first(name, self.log_odds(name, shown))
+        offers_tie = len(labels) > 2 and (bool(_properties(schema)) or bool(_TIE.search(shown.rest)))
+        tie = offers_tie and self._is_tie(name)
+        label = labels[2 if tie else 0 if first else 1]
+        winner = "Neither answer" if tie else "The first answer" if first else "The second answer"
+        sentence = f"{winner} is better."
+        if schema is None:
+            return f"{sentence} [[{label}]]"
+        said = {key: sentence for key in _properties(schema) if key != "verdict"}
+        return json.dumps({**said, "verdict": label})
+
+    def _logprob_verdict(self, body: Mapping[str, Any], name: str, shown: _Shown) -> PlantedAnswer:
+        """One token with the law in its log-probabilities: mass(A) / (mass(A) + mass(B)) over all casings = P(first)."""
+        asked = int(body.get("top_logprobs") or 0)
+        if self._is_unscored(name):
+            top = [(token, math.log(mass)) for token, mass in _NO_VERDICT_TOKENS]
+            return _completion(body, name, "I", _logprobs("I", top, asked))
+        log_odds = self.log_odds(name, shown)
+        tie = self.spec.tie
+        said = 1.0 - sum(mass for _, mass in _FILLER)
+        sides = [("A", log_logistic(log_odds)), ("B", log_logistic(-log_odds))]
+        masses = [(label, value + math.log(said * (1.0 - tie))) for label, value in sides]
+        if tie:
+            masses.append(("tie", math.log(said * tie)))
+        top = masses
+        if asked >= _LEAST_FOR_CASINGS:
+            top = [
+                (written(label), value + math.log(share)) for label, value in masses[:2] for written, share in _CASINGS
+            ] + masses[2:]
+        # Without enough room the verdicts go first, so that the law can still be read from what is shown.
+        top += [(token, math.log(mass)) for token, mass in _FILLER][: max(asked - len(top), 0)]
+        token = "tie" if tie and self._is_tie(name) else "A" if self._picks_first(name, log_odds) else "B"
+        return _completion(body, name, token, _logprobs(token, top, asked))
+
+
+def _shown(message: str) -> _Shown | None:
+    """The last pair of slots in a judge's message, or None where there is no pair."""
+    first, second = _last(message, "answer_a"), _last(message, "answer_b")
+    if first is None or second is None:
+        return None
+    (low, high), (low_b, high_b) = sorted((first.span(), second.span()))
+    rest = f"{message[:low]}\n{message[high:low_b]}\n{message[high_b:]}"
+    return _Shown(_inside(first), _inside(second), _tagged(rest, "question") or "", rest)
+
+
+def _last(message: str, tag: str) -> re.Match[str] | None:
+    pattern = re.compile(rf"^<{tag}>[ \t]*\n(.*?)^</{tag}>[ \t]*$", re.DOTALL | re.MULTILINE)
+    found = list(pattern.finditer(message))
+    return found[-1] if found else None
+
+
+def _inside(match: re.Match[str]) -> str:
+    return match[1].removesuffix("\n")
+
+
+def _tagged(message: str, tag: str) -> str | None:
+    found = _last(message, tag)
+    return None if found is None else _inside(found)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content)
+    return content or ""
+
+
+def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The JSON schema of the reply, {} for any JSON object, None where the reply is text."""
+    form = body.get("response_format") or {}
+    if form.get("type") not in ("json_object", "json_schema"):
+        return None
+    inner = form.get("json_schema")
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    return schema if isinstance(schema, dict) else {}
+
+
+def _properties(schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    properties = (schema or {}).get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _labels(schema: Mapping[str, Any]) -> list[str] | None:
+    """The verdict's labels in the schema's order: first slot, second slot and, if offered, tie."""
+    if not schema:
+        return ["A", "B", "tie"]
+    verdict = _properties(schema).get("verdict")
+    labels = verdict.get("enum") if isinstance(verdict, dict) else None
+    if not isinstance(labels, list) or len(labels) not in (2, 3) or not all(isinstance(x, str) for x in labels):
+        return None
+    return labels
+
+
+def _logprobs(token: str, top: list[tuple[str, float]], asked: int) -> dict[str, Any]:
+    ordered = sorted(top, key=lambda entry: -entry[1])[:asked]
+    own = dict(top)[token]
+    return {"content": [{**_entry(token, own), "top_logprobs": [_entry(*entry) for entry in ordered]}], "refusal": None}
+
+
+def _entry(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+
+def _completion(
+    body: Mapping[str, Any], name: str, content: str, logprobs: dict[str, Any] | None = None
+) -> PlantedAnswer:
+    most = body.get("max_completion_tokens") or body.get("max_tokens")
+    text, used = _cut(content, most)
+    asked = sum(len(tokenize(_text(message.get("content")))) for message in body["messages"])
+    completion = {
+        "id": f"chatcmpl-{seeds.integer(0, name):08x}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "system_fingerprint": "planted",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": logprobs,
+                "finish_reason": "length" if text != content else "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": asked, "completion_tokens": used, "total_tokens": asked + used},
+    }
+    return PlantedAnswer(200, completion, {})
+
+
+def _cut(text: str, most: int | None) -> tuple[str, int]:
+    """The first ``most`` tokens of a text as it is written, and how many these are."""
+    tokens = tokenize(text)
+    if most is None or len(tokens) <= most:
+        return text, len(tokens)
+    end = 0
+    for token in tokens[:most]:
+        end = text.index(token, end) + len(token)
+    return text[:end], most
+
+
+def _refusal(status: int, message: str, code: str, param: str) -> PlantedAnswer:
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return PlantedAnswer(status, {"error": error}, {})

@@ -1,0 +1,177 @@
+"""The nouns: what passes between the rooms. Frozen, without behaviour beyond naming themselves.
+
+An *item* is answered by *candidates*; a *matchup* is an unordered pair of them; a *presentation* shows a matchup in one
+order; a *judgment* is the judge's reply to a presentation and the *verdict* read from it, by slot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Order = Literal["ab", "ba"]
+Slot = Literal["first", "second", "tie", "unscored"]
+Gold = Literal["a", "b", "tie"]
+Panel = Literal["anchor", "probe", "policy", "pairs"]
+
+ORDERS: tuple[Order, Order] = ("ab", "ba")
+
+# Columns of the run folder's tables (CONTRACT, "Run folder"), behind the features where they have any.
+JUDGMENT_COLUMNS = (
+    "replicate", "arm", "generation", "panel", "item_id", "category", "pair_id", "judge", "order", "repeat", "verdict",
+    "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
+)  # fmt: skip
+CANDIDATE_COLUMNS = (
+    "replicate", "arm", "generation", "item_id", "candidate_id", "text", "reason", "reward", "n_drawn", "p_current",
+    "p_selected", "p_selected_gold", "p_training", "p_next", "correct",
+)  # fmt: skip
+PREFERENCE_COLUMNS = (
+    "replicate", "arm", "generation", "item_id", "pair_id", "order", "repeat", "candidate_first", "chosen", "rejected",
+    "weight", "label_rule",
+)  # fmt: skip
+SIGNAL_COLUMNS = ("replicate", "arm", "generation", "feature", "coefficient", "std_error", "scale", "converged")
+
+ESTIMATE_COLUMNS = (
+    "scope", "judge", "arm", "contrast", "generation", "panel", "category", "bias", "term", "variant", "estimate",
+    "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "family", "n", "n_items",
+    "n_replicates", "n_unscored", "unit", "method", "status", "note",
+)  # fmt: skip
+ESTIMATE_KEY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat prompt."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is asked: one prompt (text, or a chat history that ends with a user's turn)."""
+
+    item_id: str
+    prompt: str | tuple[Message, ...]
+    category: str = ""
+    reference: str | None = None
+    match: Literal["exact", "contains", "numeric", "judge"] = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One text that answers an item."""
+
+    item_id: str
+    candidate_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matchup:
+    """An unordered pair of candidates of one item; ``a`` and ``b`` are names, not slots."""
+
+    item_id: str
+    pair_id: str
+    a: Candidate
+    b: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """A matchup in one order: ``ab`` shows ``a`` in the first slot."""
+
+    matchup: Matchup
+    order: Order
+    repeat: int = 0
+
+    @property
+    def first(self) -> Candidate:
+        return self.matchup.a if self.order == "ab" else self.matchup.b
+
+    @property
+    def second(self) -> Candidate:
+        return self.matchup.b if self.order == "ab" else self.matchup.a
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reply says, by slot. ``p_first`` in [0, 1] where the judge gave a probability; ``reason`` if unscored."""
+
+    slot: Slot
+    p_first: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """One presentation, who judged it, and the verdict. ``call`` is empty where no model was asked."""
+
+    presentation: Presentation
+    judge: str
+    verdict: Verdict
+    call: str = ""
+
+
+def canonical(body: Mapping[str, Any]) -> str:
+    """The one JSON text of a request body: sorted keys, no spaces, UTF-8 as it is."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A named request. ``call_id`` names all that the answer may depend on; ``endpoint`` is the experiment's key."""
+
+    call_id: str
+    endpoint: str
+    body: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical body, tagged with its algorithm."""
+        return "sha256:" + hashlib.sha256(canonical(self.body).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A readable answer, or the reason why there is none.
+
+    ``text`` is the answer with any reasoning set aside; ``top_logprobs`` are (token, natural log-probability) at the
+    answer's first token; ``failure`` names why the endpoint gave no readable answer (then ``text`` is None).
+    """
+
+    text: str | None
+    reasoning: str = ""
+    refusal: str = ""
+    top_logprobs: tuple[tuple[str, float], ...] = ()
+    finish_reason: str = ""
+    model: str = ""
+    fingerprint: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failure: str = ""
+
+
+class Client(Protocol):
+    """What policies and judges are given to ask a model with."""
+
+    async def ask(self, call: Call) -> Reply:
+        """Answer from the recording if it was asked before, else from the endpoint.
+
+        Raises EndpointFailed, BudgetReached, ReplayMiss or StorageFailed.
+        """
+        ...
+
+
+Distribution = Mapping[str, Mapping[str, float]]
+"""item_id → candidate_id → probability; sums to 1 for every item present."""
+
+
+def prompt_text(prompt: str | Sequence[Message]) -> str:
+    """A prompt as one text: a chat history becomes labelled turns."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in prompt)

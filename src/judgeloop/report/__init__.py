@@ -1,0 +1,106 @@
+"""The report room: a run folder in, report.html, report.md, report.json and one screen of words out. No network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from judgeloop.report import cases, document, judge_figures, markdown, overview, palette, policy_figures, terminal
+from judgeloop.report.figure import Figure
+from judgeloop.report.findings import Finding, findings
+from judgeloop.report.overview import Table
+from judgeloop.report.reading import Reading, read
+from judgeloop.rundir import RunFolder
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from rich.console import Group
+
+__all__ = ["Finding", "ReportPaths", "figures", "findings", "html", "renderable", "summary", "write", "write_html"]
+
+_FLIPS = "Verdicts that flip: the judge picked the same slot in both orders, so each text won once. Chosen as the surest of the flips, not as typical."
+_GROWN = "Outputs that grew longest between generation 0 and the last. Chosen as the extremes, not as typical."
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """Where the report was written."""
+
+    html: Path
+    markdown: Path
+    json: Path
+
+
+def write(run: RunFolder) -> ReportPaths:
+    """Write report.html, report.md and report.json into the run folder, from the folder alone; the same folder gives the
+    same bytes. Raises FolderMismatch where the run has no estimates, StorageFailed where it cannot be written."""
+    reading = read(run)
+    found, facts = findings(reading.estimates), overview.facts(reading)
+    judge, model = _tables(reading)
+    return ReportPaths(
+        html=run.write_text("report.html", _page(reading, found, facts)),
+        markdown=run.write_text("report.md", markdown.render(reading, facts, found, [*model, *judge])),
+        json=run.write_text("report.json", document.render(reading, facts, found)),
+    )
+
+
+def html(run: RunFolder) -> str:
+    """The self-contained page as text."""
+    reading = read(run)
+    return _page(reading, findings(reading.estimates), overview.facts(reading))
+
+
+def write_html(run: RunFolder, path: Path) -> Path:
+    """Write the self-contained page to a file of your choice."""
+    target = Path(path)
+    return RunFolder(target.parent).write_text(target.name, html(run))
+
+
+def renderable(run: RunFolder) -> Group:
+    """The one-screen summary for a rich console."""
+    reading = read(run)
+    judge = overview.judge_table(reading)
+    tables = [overview.drift_table(reading), overview.contrast_table(reading), judge]
+    return terminal.render(
+        reading, overview.facts(reading), findings(reading.estimates), [table for table in tables if table]
+    )
+
+
+def summary(run: RunFolder, width: int = 100) -> str:
+    """The one-screen summary as plain text."""
+    return terminal.as_text(renderable(run), width)
+
+
+def figures(run: RunFolder, *, dark: bool = False) -> dict[str, go.Figure]:
+    """Every plot of the report as a Plotly figure: ``<figure>/<panel's title>`` → figure, a lone panel by the figure's name."""
+    import plotly.graph_objects as go
+
+    made = _figures(read(run))
+    return {
+        f"{figure.name}/{panel.title}" if len(figure.panels) > 1 else figure.name: go.Figure(
+            palette.resolved(panel.spec, dark=dark)
+        )
+        for some in made.values()
+        for figure in some
+        for panel in figure.panels
+    }
+
+
+def _page(reading: Reading, found: Sequence[Finding], facts: Sequence[tuple[str, str]]) -> str:
+    from judgeloop.report import page  # reads plotly.js, which the summary does not need
+
+    judge, model = _tables(reading)
+    some = {_FLIPS: cases.flips(reading), _GROWN: cases.grown(reading)}
+    return page.render(reading, facts, found, {"judge": judge, "model": model}, _figures(reading), some)
+
+
+def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
+    return {"judge": judge_figures.figures(reading), "model": policy_figures.figures(reading)}
+
+
+def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
+    judge = [overview.judge_table(reading), overview.unscored_reasons(reading)]
+    model = [overview.drift_table(reading), overview.contrast_table(reading), overview.amplification_table(reading)]
+    return [table for table in judge if table], [table for table in model if table]

@@ -1,0 +1,59 @@
+"""report.md: the findings and the main tables, readable in a terminal and in a pull request. No candidate text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from judgeloop.report import wording
+from judgeloop.report.findings import QUESTIONS, Finding, verdict_name
+from judgeloop.report.methods import caveats, environment_rows
+from judgeloop.report.overview import Table
+from judgeloop.report.reading import Reading
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&])")
+
+
+def render(
+    reading: Reading, facts: Sequence[tuple[str, str]], found: Sequence[Finding], tables: Sequence[Table]
+) -> str:
+    """The whole document; ends with a line end."""
+    parts = [
+        f"# {escape(reading.name)}: drift report",
+        "\n".join(f"- **{name}**: {escape(value)}" for name, value in facts),
+    ]
+    parts.append("## Findings")
+    for question, title in QUESTIONS.items():
+        some = [finding for finding in found if finding.question == question]
+        if some:
+            lines = "\n".join(f"- {verdict_name(finding)}: {escape(finding.sentence)}" for finding in some)
+            parts.append(f"### {title}\n\n{lines}")
+    missing = unanswered(found)
+    if missing:
+        parts.append(f"Not measured in this run: {'; '.join(missing)}")
+    parts += [f"## {escape(table.title)}\n\n{escape(table.caption)}\n\n{_grid(table)}" for table in tables]
+    parts.append("## How to read this\n\n" + "\n".join(f"- {escape(line)}" for line in caveats(reading)))
+    parts.append(
+        "## Made from\n\n"
+        + "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in environment_rows(reading))
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def unanswered(found: Sequence[Finding]) -> list[str]:
+    """The questions that the run bears nothing on."""
+    return [
+        title for question, title in QUESTIONS.items() if not any(finding.question == question for finding in found)
+    ]
+
+
+def escape(text: str) -> str:
+    """Plain text as Markdown on one line: nothing in it is markup, a table cell's border or HTML."""
+    return _SPECIAL.sub(r"\\\1", wording.label(text, 1000))
+
+
+def _grid(table: Table) -> str:
+    lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
+    return "\n".join(
+        "| " + " | ".join(cells if cells == "---" else escape(cells) for cells in line) + " |" for line in lines
+    )

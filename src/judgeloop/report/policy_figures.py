@@ -1,0 +1,357 @@
+"""Figures about the model: drift, drift beyond control, what moved it, spread, diversity, correctness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from judgeloop.report import wording
+from judgeloop.report.figure import Figure, Panel, Spec, axis_title, generations_axis, hover, layout, scaled, titled
+from judgeloop.report.judge_figures import points
+from judgeloop.report.palette import Style, styles
+from judgeloop.report.reading import Reading, select
+from judgeloop.stats.estimate import Estimate
+
+_FIRST = ("length", "style_score")
+_PRICE = (
+    ("selection", "selected minus drafted"),
+    ("mixing", "training set minus selected"),
+    ("learning", "next drafts minus training set"),
+)
+
+
+def figures(reading: Reading) -> list[Figure]:
+    """The model's figures that the run bears, in reading order."""
+    looks = styles(reading.arms, reading.controls)
+    made = [
+        _drift(reading, looks, _FIRST, "drift", "Drift since generation 0"),
+        _drift(reading, looks, _further(reading), "drift-features", "Drift of every other feature"),
+        _contrasts(reading, looks),
+        *(_price(reading, feature) for feature in _FIRST),
+        _spread(reading, looks),
+        _levels(reading, looks, wording.DIVERSITY, "diversity", "Diversity of the outputs", _DIVERSITY_CAPTION),
+        _levels(
+            reading,
+            looks,
+            ("mean_correct", "hedging_when_wrong"),
+            "correctness",
+            "Correctness",
+            "On items with a reference: the share of answers that match it.",
+        ),
+        _kl(reading, looks),
+    ]
+    return [figure for figure in made if figure is not None]
+
+
+_DIVERSITY_CAPTION = (
+    "All measures on the same number of texts cut to the same number of tokens. Higher is more varied, but for self-BLEU and, where texts "
+    "are shown compressed, read each panel against the random arm: diversity falls a little under any feedback."
+)
+
+
+def _further(reading: Reading) -> tuple[str, ...]:
+    found = dict.fromkeys(row.term.removeprefix("drift_") for row in reading.estimates if row.term.startswith("drift_"))
+    return tuple(
+        feature
+        for feature in found
+        if feature not in _FIRST and feature not in wording.DIVERSITY and not feature.endswith("correct")
+    )
+
+
+def _series(reading: Reading, term: str, *, contrasted: bool = False) -> list[Estimate]:
+    some = select(reading.estimates, term=term, variant="", category="")
+    return [
+        row
+        for row in some
+        if row.generation is not None
+        and row.estimate is not None
+        and row.status != "undefined"
+        and bool(row.contrast) == contrasted
+        and row.arm
+    ]
+
+
+def _drift(
+    reading: Reading, looks: Mapping[str, Style], features: Sequence[str], name: str, title: str
+) -> Figure | None:
+    panels, used, parts = [], [], []
+    for feature in features:
+        rows = _series(reading, f"drift_{feature}")
+        if not rows:
+            continue
+        used += rows
+        traces = replicate_drift(reading.candidates, feature) if name == "drift" else None
+        data: list[Spec] = []
+        for arm, look in looks.items():
+            data += _fan(sorted(select(rows, arm=arm), key=lambda row: row.generation or 0), look, arm)
+        if traces is not None:
+            parts.append(traces)
+            data = [*_faint(traces, looks), *data]
+        generations = [0, *(row.generation or 0 for row in rows)]
+        panels.append(
+            Panel(
+                wording.sentence_case(wording.feature_name(feature)),
+                {
+                    "data": data,
+                    "layout": layout(
+                        height=330 if name == "drift" else 230,
+                        x=generations_axis(generations),
+                        y=titled(axis_title(rows)),
+                    ),
+                },
+            )
+        )
+    if not panels:
+        return None
+    last = max(row.generation or 0 for row in used)
+    return Figure(
+        name=name,
+        title=title,
+        caption="Mean over replicates with its interval"
+        + ("; faint lines are single replicates (a seed with all its arms)." if parts else "."),
+        alternative=_told([row for row in used if row.generation == last and row.term == used[0].term]),
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=_legend(looks, used),
+        traces=pd.concat(parts, ignore_index=True) if parts else None,
+    )
+
+
+def _fan(rows: Sequence[Estimate], look: Style, arm: str) -> list[Spec]:
+    if not rows:
+        return []
+    banded = [row for row in rows if row.conf_low is not None and row.conf_high is not None]
+    generations = [row.generation for row in banded]
+    band: Spec = {
+        "type": "scatter", "mode": "lines", "x": [*generations, *generations[::-1]],
+        "y": [*(scaled(row, row.conf_high) for row in banded), *(scaled(row, row.conf_low) for row in reversed(banded))],
+        "fill": "toself", "fillcolor": f"{look.colour}-band", "line": {"width": 0, "color": look.colour}, "hoverinfo": "skip",
+    }  # fmt: skip
+    line: Spec = {
+        "type": "scatter", "mode": "lines+markers", "x": [row.generation for row in rows], "y": [scaled(row, row.estimate) for row in rows],
+        "line": {"color": look.colour, "dash": look.dash, "width": 2.5}, "marker": {"symbol": look.marker, "size": 9, "color": look.colour, "line": {"width": 2, "color": look.colour}},
+        "text": [hover(row, arm) for row in rows], "hoverinfo": "text",
+    }  # fmt: skip
+    return [band, line] if banded else [line]
+
+
+def replicate_drift(candidates: pd.DataFrame, feature: str) -> pd.DataFrame | None:
+    """Each replicate's mean change of a feature since generation 0: columns replicate, arm, generation, feature, drift.
+
+    The mean is over items of the policy's distribution (``p_current``), or of what was drawn where there is none. None
+    where the table does not hold the feature.
+    """
+    needed = {"replicate", "arm", "generation", "item_id", "n_drawn", feature}
+    if not needed <= set(candidates.columns):
+        return None
+    some = candidates[candidates["replicate"].notna() & candidates[feature].notna()]
+    weight = some["n_drawn"].astype("float64")
+    if "p_current" in some.columns:
+        weight = some["p_current"].astype("float64").where(some["p_current"].notna(), weight)
+    frame = some[["replicate", "arm", "generation", "item_id"]].assign(
+        weight=weight, total=weight * some[feature].astype("float64")
+    )
+    by_item = frame.groupby(["replicate", "arm", "generation", "item_id"], sort=True)[["weight", "total"]].sum()
+    by_item = by_item[by_item["weight"] > 0]
+    mean = (
+        (by_item["total"] / by_item["weight"])
+        .groupby(["replicate", "arm", "generation"])
+        .mean()
+        .rename("mean")
+        .reset_index()
+    )
+    start = mean[mean["generation"] == 0].set_index(["replicate", "arm"])["mean"].rename("start")
+    out = mean.join(start, on=["replicate", "arm"]).dropna(subset=["start"])
+    return (
+        out.assign(feature=feature, drift=out["mean"] - out["start"])[
+            ["replicate", "arm", "generation", "feature", "drift"]
+        ]
+        if len(out)
+        else None
+    )
+
+
+def _faint(traces: pd.DataFrame, looks: Mapping[str, Style]) -> list[Spec]:
+    return [
+        {
+            "type": "scatter", "mode": "lines", "x": [int(g) for g in part["generation"]], "y": [float(v) for v in part["drift"]],
+            "line": {"color": looks[str(arm)].colour, "width": 1}, "opacity": 0.3, "hoverinfo": "skip",
+        }
+        for (_, arm), part in traces.groupby(["replicate", "arm"], sort=True)
+        if str(arm) in looks
+    ]  # fmt: skip
+
+
+def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    panels, used = [], []
+    controls = list(
+        dict.fromkeys(row.contrast for row in reading.estimates if row.term.startswith("did_") and row.contrast)
+    )
+    for control in controls:
+        for feature in (*_FIRST, "mattr"):
+            rows = select(_series(reading, f"did_{feature}", contrasted=True), contrast=control)
+            if not rows:
+                continue
+            used += rows
+            data = [
+                points(
+                    sorted(select(rows, arm=arm), key=lambda row: row.generation or 0), look, f"{arm} against {control}"
+                )
+                for arm, look in looks.items()
+                if select(rows, arm=arm)
+            ]
+            title = f"{wording.sentence_case(wording.feature_name(feature))}, against {wording.label(control, 24)}"
+            panels.append(
+                Panel(
+                    title,
+                    {
+                        "data": data,
+                        "layout": layout(
+                            height=270,
+                            x=generations_axis([0, *(r.generation or 0 for r in rows)]),
+                            y=titled(axis_title(rows, "raw"), rangemode="tozero"),
+                        ),
+                    },
+                )
+            )
+    if not panels:
+        return None
+    last = max(row.generation or 0 for row in used)
+    return Figure(
+        name="drift-beyond-control",
+        title="Drift beyond control",
+        caption="The arm's drift minus its control's in the same replicate: what the judge, and not mere feedback, did. 0 is no more than the control.",
+        alternative=_told([row for row in used if row.generation == last]),
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=_legend(looks, used),
+    )
+
+
+def _price(reading: Reading, feature: str) -> Figure | None:
+    panels, used = [], []
+    for arm in reading.arms:
+        parts = [
+            (part, sorted(select(_series(reading, f"{part}_{feature}"), arm=arm), key=lambda row: row.generation or 0))
+            for part, _ in _PRICE
+        ]
+        if not any(rows for _, rows in parts):
+            continue
+        used += [row for _, rows in parts for row in rows]
+        data: list[Spec] = [
+            {
+                "type": "bar", "x": [row.generation for row in rows], "y": [scaled(row, row.estimate) for row in rows], "marker": {"color": f"@{part}"},
+                "text": [hover(row, part) for row in rows], "hoverinfo": "text", "textposition": "none",
+            }
+            for part, rows in parts
+        ]  # fmt: skip
+        axis = generations_axis([row.generation or 0 for _, rows in parts for row in rows])
+        axis |= {
+            "title": {"text": "from generation t to t + 1"},
+            "range": [axis["range"][0] - 0.5, axis["range"][1] + 0.5],
+            "showgrid": False,
+        }
+        panels.append(
+            Panel(
+                f"Arm {wording.label(arm, 30)}",
+                {
+                    "data": data,
+                    "layout": layout(height=250, x=axis, y=titled(axis_title(used)), barmode="relative", bargap=0.35),
+                },
+            )
+        )
+    if not panels:
+        return None
+    _share_range(panels)
+    return Figure(
+        name=f"price-{feature.replace('_', '-')}",
+        title=f"What moved {wording.feature_name(feature)}",
+        caption="Each step's change, split exactly: "
+        + "; ".join(f"{part} ({meaning})" for part, meaning in _PRICE)
+        + ". The three add up to the change.",
+        alternative="The change from each generation to the next as the sum of selection, mixing and learning, for every arm; the table holds every value.",
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=tuple((part, Style(f"@{part}", "bar", "solid")) for part, _ in _PRICE),
+    )
+
+
+def _share_range(panels: Sequence[Panel]) -> None:
+    """The same y range in all panels, so that arms can be compared by eye."""
+    tops, bottoms = [0.0], [0.0]
+    for panel in panels:
+        stacks: dict[int, list[float]] = {}
+        for bar in panel.spec["data"]:
+            for place, value in zip(bar["x"], bar["y"], strict=True):
+                stacks.setdefault(place, []).append(value or 0.0)
+        tops += [sum(v for v in stack if v > 0) for stack in stacks.values()]
+        bottoms += [sum(v for v in stack if v < 0) for stack in stacks.values()]
+    pad = 0.08 * (max(tops) - min(bottoms)) or 0.1
+    for panel in panels:
+        panel.spec["layout"]["yaxis"]["range"] = [min(bottoms) - pad, max(tops) + pad]
+
+
+def _spread(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    terms = [term for feature in _FIRST for term in (f"mean_{feature}", f"sd_{feature}")]
+    caption = "A mean that stops moving may only have run out of spread: selection saturates when the standard deviation dies. Read both together."
+    return _levels(reading, looks, terms, "spread", "Mean and spread", caption)
+
+
+def _kl(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    caption = "Kullback–Leibler divergence from generation 0 in nats; compare arms at equal distance as well as at equal generation."
+    return _levels(reading, looks, ("kl_from_reference",), "distance", "Distance from where it started", caption)
+
+
+def _levels(
+    reading: Reading, looks: Mapping[str, Style], terms: Sequence[str], name: str, title: str, caption: str
+) -> Figure | None:
+    panels, used = [], []
+    for term in terms:
+        rows = _series(reading, term)
+        if not rows:
+            continue
+        used += rows
+        data = [
+            points(sorted(select(rows, arm=arm), key=lambda row: row.generation or 0), look, arm)
+            for arm, look in looks.items()
+            if select(rows, arm=arm)
+        ]
+        panels.append(
+            Panel(
+                wording.term_name(term),
+                {
+                    "data": data,
+                    "layout": layout(
+                        height=250, x=generations_axis([r.generation or 0 for r in rows]), y=titled(axis_title(rows))
+                    ),
+                },
+            )
+        )
+    if not panels:
+        return None
+    last = max(row.generation or 0 for row in used)
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption,
+        alternative=_told([row for row in used if row.generation == last and row.term == used[0].term]),
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=_legend(looks, used),
+    )
+
+
+def _told(rows: Sequence[Estimate]) -> str:
+    if not rows:
+        return "The table holds every value."
+    parts = [
+        f"{wording.label(row.arm)}{' against ' + wording.label(row.contrast) if row.contrast else ''}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+        for row in rows[:8]
+    ]
+    return f"At generation {rows[0].generation}: " + "; ".join(parts) + "."
+
+
+def _legend(looks: Mapping[str, Style], rows: Sequence[Estimate]) -> tuple[tuple[str, Style], ...]:
+    drawn = {row.arm for row in rows}
+    return tuple((wording.label(arm), look) for arm, look in looks.items() if arm in drawn)

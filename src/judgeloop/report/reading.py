@@ -1,0 +1,142 @@
+"""What the report reads from a run folder, in one place and in one shape: nothing else of the folder is opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from judgeloop.records import ESTIMATE_COLUMNS
+from judgeloop.rundir import RunFolder
+from judgeloop.stats.estimate import Estimate
+
+_INTEGERS = frozenset({"generation", "n", "n_items", "n_replicates", "n_unscored"})
+_NUMBERS = frozenset({"estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted"})
+_COUNTS = frozenset({"n", "n_items", "n_unscored"})
+_CONTROL_KINDS = ("random", "gold")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A run folder as the report sees it. Frames are empty (without columns) where the run wrote none.
+
+    ``arms`` are in the experiment's order; ``controls`` maps a control arm to its judge's kind (random or gold).
+    """
+
+    name: str
+    estimates: tuple[Estimate, ...]
+    items: pd.DataFrame
+    candidates: pd.DataFrame
+    judgments: pd.DataFrame
+    signals: pd.DataFrame
+    environment: Mapping[str, Any]
+    experiment: Mapping[str, Any]
+    experiment_text: str
+    arms: tuple[str, ...]
+    controls: Mapping[str, str]
+
+    @property
+    def generations(self) -> tuple[int, ...]:
+        """Generations that bear an estimate, ascending; empty for audits."""
+        return tuple(sorted({row.generation for row in self.estimates if row.generation is not None}))
+
+
+def read(run: RunFolder) -> Reading:
+    """Read a finished run folder. Raises FolderMismatch where it has no estimates or a damaged table."""
+    estimates = as_estimates(run.estimates())
+    text = run.experiment_text()
+    experiment = _mapping(_yaml(text))
+    arms = _mapping(experiment.get("arms"))
+    names = tuple(dict.fromkeys([*map(str, arms), *(row.arm for row in estimates if row.arm)]))
+    controls = {name: kind for name in names if (kind := _judge_kind(experiment, arms.get(name))) in _CONTROL_KINDS}
+    controls |= {row.contrast: "control" for row in estimates if row.contrast and row.contrast not in controls}
+    return Reading(
+        name=str(experiment.get("name") or run.path.name),
+        estimates=estimates,
+        items=_table(run, "items"),
+        candidates=_table(run, "candidates"),
+        judgments=_table(run, "judgments"),
+        signals=_table(run, "signals"),
+        environment=run.environment(),
+        experiment=experiment,
+        experiment_text=text,
+        arms=names,
+        controls=controls,
+    )
+
+
+def as_estimates(frame: pd.DataFrame) -> tuple[Estimate, ...]:
+    """The rows of an estimates frame, empty cells as "" or None. Raises ValueError if a column is missing."""
+    missing = [column for column in ESTIMATE_COLUMNS if column not in frame.columns]
+    if missing:
+        raise ValueError(f"estimates lack the columns {', '.join(missing)}")
+    records = frame[list(ESTIMATE_COLUMNS)].to_dict("records")
+    return tuple(Estimate(**{str(key): _cell(str(key), value) for key, value in record.items()}) for record in records)
+
+
+def record(row: Estimate) -> dict[str, Any]:
+    """The row as a mapping in CONTRACT's column order, ready for JSON."""
+    return {field.name: getattr(row, field.name) for field in sorted(fields(row), key=_position)}
+
+
+def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
+    """The rows whose columns equal the values given; a tuple means "one of these"."""
+    return [
+        row
+        for row in rows
+        if all(
+            getattr(row, column) in value if isinstance(value, tuple) else getattr(row, column) == value
+            for column, value in conditions.items()
+        )
+    ]
+
+
+def last_generation(rows: Iterable[Estimate]) -> int | None:
+    """The highest generation among the rows; None where none has one."""
+    return max((row.generation for row in rows if row.generation is not None), default=None)
+
+
+def _position(field: Any) -> int:
+    return ESTIMATE_COLUMNS.index(field.name)
+
+
+def _cell(column: str, value: Any) -> Any:
+    empty = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    if column in _INTEGERS:
+        return (0 if column in _COUNTS else None) if empty else int(value)
+    if column in _NUMBERS:
+        return None if empty else float(value)
+    return "" if empty else str(value)
+
+
+def _yaml(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None  # the report shows the text as it stands; what it would have named comes from the tables
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if isinstance(value, list):
+        value = {entry["name"]: entry for entry in value if isinstance(entry, dict) and "name" in entry}
+    return {str(key): inner for key, inner in value.items()} if isinstance(value, dict) else {}
+
+
+def _judge_kind(experiment: Mapping[str, Any], arm: object) -> str:
+    judge = _mapping(_mapping(arm).get("judge")) or _mapping(experiment.get("judge"))
+    return str(judge.get("kind", "model"))
+
+
+def _table(run: RunFolder, name: str) -> pd.DataFrame:
+    frame = run.table(name)
+    for column in ("replicate", "generation", "repeat", "n_drawn"):
+        if column in frame.columns:
+            frame[column] = frame[column].astype("Int64")
+    for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order"):
+        if column in frame.columns:
+            frame[column] = frame[column].astype("object").where(frame[column].notna(), "").astype("str")
+    return frame

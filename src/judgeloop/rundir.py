@@ -1,0 +1,183 @@
+"""The run folder: what a run leaves behind, written atomically, owned by one process at a time.
+
+Every table is a Parquet dataset, a part per replicate and generation. No time, attempt or path stands in a table, so a
+resumed run's tables are byte for byte those of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from judgeloop.errors import FolderMismatch, StorageFailed
+
+TABLES = ("items", "candidates", "judgments", "preferences", "signals")
+_INTEGERS = ("replicate", "generation", "repeat", "n_drawn")
+_FLOATS = (
+    "p_first", "reward", "p_current", "p_selected", "p_selected_gold", "p_training", "p_next", "correct", "weight",
+    "coefficient", "std_error", "scale",
+)  # fmt: skip
+
+
+class RunFolder:
+    """One run's folder. Reading needs no lock; writing does (``with folder.claim(...)``)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """An existing run folder. Raises FolderMismatch where it is none."""
+        folder = cls(path)
+        if not (folder.path / "experiment.yaml").is_file():
+            raise FolderMismatch(
+                f"{path}: not a run folder (no experiment.yaml); give the folder that `judgeloop run` wrote"
+            )
+        return folder
+
+    def table(self, name: str) -> pd.DataFrame:
+        """All parts of a table in order; an empty frame where none was written."""
+        parts = sorted((self.path / "tables" / name).glob("*.parquet"))
+        if not parts:
+            return pd.DataFrame()
+        try:
+            frame: pd.DataFrame = pa.concat_tables(
+                [pq.read_table(part) for part in parts], promote_options="default"
+            ).to_pandas()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise FolderMismatch(
+                f"{self.path}/tables/{name}: a part cannot be read ({error}); run the same command again"
+            ) from None
+        return frame
+
+    def estimates(self) -> pd.DataFrame:
+        """The estimates, a row each (CONTRACT, "Estimates")."""
+        path = self.path / "estimates.parquet"
+        if not path.is_file():
+            raise FolderMismatch(
+                f"{self.path}: no estimates yet; the run has not finished, run the same command to resume it"
+            )
+        return pd.read_parquet(path)
+
+    def environment(self) -> dict[str, Any]:
+        """environment.json: hashes, versions, seeds, endpoints' reported models; empty where it is not written yet."""
+        path = self.path / "environment.json"
+        if not path.is_file():
+            return {}
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise FolderMismatch(f"{path}: cannot be read ({error})") from None
+        return raw if isinstance(raw, dict) else {}
+
+    def experiment_text(self) -> str:
+        return (self.path / "experiment.yaml").read_text(encoding="utf-8")
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def claim(self, identity: str) -> Claim:
+        """The exclusive right to write here for the experiment with that hash.
+
+        Raises FolderMismatch where the folder belongs to another experiment, or another process is writing.
+        """
+        return Claim(self, identity)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file atomically (UTF-8)."""
+        return self.write_bytes(name, text.encode("utf-8", "replace"))
+
+    def write_bytes(self, name: str, content: bytes) -> Path:
+        """Write a file atomically: a reader sees the old one or the new one. Raises StorageFailed."""
+        path = self.path / name
+        draft = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content)
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+            raise StorageFailed(
+                f"{path}: cannot be written ({error.strerror}); make room and run the same command again, nothing recorded is lost"
+            ) from None
+        return path
+
+    def write_part(self, table: str, part: str, frame: pd.DataFrame) -> None:
+        """One part of a table, atomically, with stable column types."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(_arrow(frame), sink, compression="zstd")
+        self.write_bytes(f"tables/{table}/{part}.parquet", sink.getvalue().to_pybytes())
+
+    def write_estimates(self, estimates: pd.DataFrame) -> None:
+        """estimates.csv and estimates.parquet, from one frame."""
+        self.write_bytes("estimates.csv", estimates.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(estimates, preserve_index=False), sink, compression="zstd")
+        self.write_bytes("estimates.parquet", sink.getvalue().to_pybytes())
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n")
+
+
+class Claim:
+    """See RunFolder.claim. The lock is the process's: a killed process leaves none."""
+
+    def __init__(self, folder: RunFolder, identity: str) -> None:
+        self._folder, self._identity = folder, identity
+        self._file = -1
+
+    def __enter__(self) -> RunFolder:
+        path = self._folder.path
+        stored = self._folder.environment().get("experiment_hash")
+        if stored is not None and stored != self._identity:
+            raise FolderMismatch(
+                f"{path}: this folder belongs to another experiment ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the experiment file"
+            )
+        if stored is None and path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise FolderMismatch(f"{path}: this folder holds other files and no run; give another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderMismatch(
+                f"{path}: another judgeloop process is writing here; wait for it or give another --out"
+            ) from None
+        except OSError as error:
+            raise StorageFailed(f"{path}: cannot be written ({error.strerror}); give another --out") from None
+        return self._folder
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _arrow(frame: pd.DataFrame) -> pa.Table:
+    """Column types by name, so that a part without values has the types of its neighbours."""
+    columns = {}
+    for name in frame.columns:
+        values = frame[name].tolist()
+        if name in _INTEGERS:
+            columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
+        elif name in _FLOATS or pd.api.types.is_float_dtype(frame[name]):
+            columns[name] = pa.array(frame[name].astype("float64").to_numpy(), pa.float64())
+        elif pd.api.types.is_bool_dtype(frame[name]):
+            columns[name] = pa.array(frame[name].to_numpy(dtype=bool), pa.bool_())
+        elif pd.api.types.is_integer_dtype(frame[name]):
+            columns[name] = pa.array(frame[name].to_numpy(), pa.int64())
+        else:
+            columns[name] = pa.array([None if pd.isna(v) else str(v) for v in values], pa.string())
+    return pa.table(columns)

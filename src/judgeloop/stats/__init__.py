@@ -1,0 +1,1 @@
+"""Statistics: frames in, estimates out. Pure: no I/O, no clock, no global randomness."""

@@ -1,0 +1,228 @@
+"""Does the drift compound? Gain, compounding and observed over static drift, over the run (the method notes §2, §7.3–4).
+
+D_t is the arm's drift beyond a control arm's after t feedback steps, one number a replicate. A_T = D_T/D_1,
+C_T = A_T/T, O_T = D_T/(T·S^B_0) with S^B_0 the judge's selection at generation 0 beyond that same control's. Ratios are
+those of replicate means with Fieller-t intervals, and ``undefined`` where the denominator's interval covers 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import integrate, stats
+
+from judgeloop.stats.design import ArmDesign, Design
+from judgeloop.stats.drift import Verdict, fields, over_replicates, quantity_series, verdict
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.generations import Measured, Series
+from judgeloop.stats.inference import Interval, Undefined, fieller, replicate_t, tost
+from judgeloop.stats.price import Accounts, of_arm
+
+STEADY_MARGIN = 0.2
+"""C_T within 1 ± this (two one-sided tests) is steady."""
+
+
+def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item: int | None = None) -> float | None:
+    """C_T where the judge is linear and nothing feeds back on it; above it, drift feeds on drift. None where not known.
+
+    Selection adds 1 unit to the mean it starts from (the current policy's; with ``reference`` base, generation 0's), the
+    strategy mixes, the next policy is the training set, and real data has no drift. Closed forms (the method notes §2.3):
+    replace 1; accumulate (H_{T+1} − 1)/(T/2); real fraction α (1 − (1 − α)^T)/(αT); base with replace 1/T. Best of n
+    shrinks the spread it selects from by √v_n a step, v_n the variance of the largest of n normal draws, so that with
+    replace C_T = (1 − v_n^{T/2})/(T(1 − √v_n)); that is the Gaussian single-feature law.
+    """
+    if arm.real_fraction >= 1.0 or generations < 1:
+        return None
+    step = 1.0
+    if arm.update == "best_of_n" and arm.reference != "base":
+        if arm.strategy != "replace" or arm.real_fraction > 0 or candidates_per_item is None:
+            return None
+        step = float(np.sqrt(_largest_variance(candidates_per_item)))
+    means, selections = [0.0], []
+    for t in range(generations):
+        selections.append((0.0 if arm.reference == "base" else means[-1]) + step**t)
+        mixed = selections[-1] if arm.strategy == "replace" else sum(selections) / (t + 2)
+        means.append((1.0 - arm.real_fraction) * mixed)
+    return means[-1] / (generations * means[1])
+
+
+def _largest_variance(n: int) -> float:
+    """v_n, the variance of the largest of n standard normal draws, by quadrature."""
+
+    def moment(power: int) -> float:
+        value, _ = integrate.quad(
+            lambda z: z**power * n * stats.norm.pdf(z) * stats.norm.cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
+        )
+        return float(value)
+
+    return moment(2) - moment(1) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """What a contrast says about one quantity: the drift's verdict, and the three ratios with their intervals."""
+
+    drift: Verdict | None
+    gain: Interval | Undefined
+    compounding: Interval | Undefined
+    observed_over_static: Interval | Undefined
+    n_replicates: int
+
+    def words(self, generations: int, benchmark: float | None) -> str:
+        """The verdict words of the method notes §7.4, with a comma between the one on D_T and the one on compounding."""
+        if self.drift is None:
+            return ""
+        if self.drift.word != "drifting" or generations < 2 or isinstance(self.compounding, Undefined):
+            return self.drift.word
+        return f"drifting, {compounding_word(self.compounding, self.observed_over_static, benchmark)}"
+
+
+def compounding_word(
+    compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None
+) -> str:
+    """amplifying, saturating, steady or compounding unclear, in this order (the method notes §7.4).
+
+    A claim needs a limit on its side: O_T's way to ``amplifying`` asks the lower limits both of O_T above 1 and of C_T
+    above the strategy's benchmark.
+    """
+    beyond_static = not isinstance(observed_over_static, Undefined) and observed_over_static.low > 1.0
+    if compounding.low > 1.0 or (beyond_static and benchmark is not None and compounding.low > benchmark):
+        return "amplifying"
+    if compounding.high < 1.0:
+        return "saturating"
+    return "steady" if tost(compounding, STEADY_MARGIN, centre=1.0) else "compounding unclear"
+
+
+def ratios(
+    last: pd.Series, first: pd.Series, static: pd.Series, generations: int, margin: float | None, unit: str
+) -> Ratios:
+    """From D_T, D_1 and S^B_0, one number a replicate each; a ratio uses the replicates that have both its parts."""
+    interval = replicate_t(last.to_numpy()) if len(last) else Undefined("no replicate has D_T")
+    drift = None if isinstance(interval, Undefined) else verdict(interval, margin, unit)
+    gain = _ratio(last, first, 1.0, "D_1")
+    return Ratios(
+        drift,
+        gain,
+        _ratio(last, first, float(generations), "D_1"),
+        _ratio(last, static, float(generations), "S^B_0"),
+        len(last),
+    )
+
+
+def _ratio(numerator: pd.Series, denominator: pd.Series, times: float, name: str) -> Interval | Undefined:
+    both = numerator.index.intersection(denominator.index)
+    if len(both) == 0:
+        return Undefined(f"no replicate has {name}")
+    found = fieller(numerator[both].to_numpy(), times * denominator[both].to_numpy(), null=1.0)
+    if isinstance(found, Undefined) and len(both) > 1:
+        return Undefined(f"the 95 % interval of {name} covers 0, so a ratio to it means nothing; see did_")
+    return found
+
+
+def amplification_estimates(
+    measured: Measured, found: Sequence[Series], books: Accounts, design: Design, candidates_per_item: int | None = None
+) -> list[Estimate]:
+    """Rows ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_`` of every contrast and feature.
+
+    ``note`` begins with the verdict words. T = 1 has no gain and no compounding: ``undefined``.
+    """
+    rows: list[Estimate] = []
+    for quantity in measured.quantities:
+        one = quantity_series(found, quantity.name)
+        if one is None or not (quantity.has_sd or quantity.name == "correct"):
+            continue
+        for arm, control in design.contrasts:
+            rows += _of_contrast(measured, one, books, design, arm, control, candidates_per_item)
+    return rows
+
+
+def _of_contrast(
+    measured: Measured, one: Series, books: Accounts, design: Design, arm: str, control: str, size: int | None
+) -> list[Estimate]:
+    quantity, steps = one.quantity, design.generations
+    _, n_items, _ = measured.count("", arm, steps)
+    labels: dict[str, Any] = {
+        "scope": "policy", "bias": quantity.bias, "arm": arm, "contrast": control, "unit": "ratio", "n_items": n_items,
+    }  # fmt: skip
+    names = ("cumulative_gain", "compounding", "observed_over_static")
+    if quantity.undefined:
+        return [
+            Estimate(term=f"{name}_{quantity.name}", status="undefined", note=quantity.undefined, n_replicates=0, **labels)
+            for name in names
+        ]
+    static = of_arm(books.bias_selection(design.arm(control).judge_kind), quantity.name, arm, 0)
+    first, last = one.did(arm, control, 1), one.did(arm, control, steps)
+    seen = ratios(last, first, static, steps, quantity.margin, quantity.unit)
+    benchmark = compounding_benchmark(design.arm(arm), steps, size)
+    words = seen.words(steps, benchmark)
+    against = "no benchmark is known for this strategy" if benchmark is None else f"benchmark {benchmark:.3f}"
+    single = Undefined("one feedback step: there is nothing to compound")
+    values: dict[str, tuple[Interval | Undefined, str]] = {
+        "cumulative_gain": (single if steps < 2 else seen.gain, ""),
+        "compounding": (single if steps < 2 else seen.compounding, against),
+        "observed_over_static": (seen.observed_over_static, ""),
+    }
+    rows = []
+    for name, (ratio, remark) in values.items():
+        shared: dict[str, Any] = {"term": f"{name}_{quantity.name}", "n": len(last), "n_replicates": len(last), **labels}
+        if isinstance(ratio, Undefined):
+            note = "; ".join(part for part in (words, ratio.reason) if part)
+            rows.append(Estimate(status="undefined", note=note, **shared))
+        else:
+            # Whether a ratio is 1 is read from its interval; a p against 0 would test what nobody asks.
+            numbers = {**fields(ratio), "p_value": None, "method": "Fieller t over replicates"}
+            note = "; ".join(part for part in (words, remark) if part)
+            rows.append(Estimate(note=note, **shared, **numbers))
+    return rows
+
+
+def kl_estimates(rows: pd.DataFrame, design: Design) -> list[Estimate]:
+    """Rows ``kl_from_reference``: KL(p_current ‖ generation 0's p_current) in nats, mean over items; 0 = has not moved.
+
+    ``rows``: the candidates of the fixed items. ``undefined`` where the policy is no pool (its texts have no known
+    probabilities), and where it gives mass to a text that generation 0 could not draw.
+    """
+    made: list[Estimate] = []
+    pools = [arm.name for arm in design.arms if arm.policy_kind == "pool"]
+    table = _divergences(rows, pools) if len(rows) and "p_current" in rows.columns else pd.DataFrame()
+    for arm in design.arms:
+        for generation in range(design.generations + 1):
+            labels: dict[str, Any] = {
+                "scope": "policy", "bias": "diversity", "term": "kl_from_reference", "arm": arm.name,
+                "generation": generation, "unit": "nats",
+            }  # fmt: skip
+            if arm.name not in pools:
+                note = "the texts' probabilities are known for pool policies alone"
+                made.append(Estimate(status="undefined", note=note, n_replicates=0, **labels))
+                continue
+            key = (arm.name, generation)
+            values = table.loc[key].dropna() if key in table.index else pd.Series(dtype="float64")
+            if bool(np.isinf(values).any()):
+                note = "the policy gives mass to texts that generation 0 could not draw (real data): KL is infinite"
+                made.append(Estimate(status="undefined", note=note, n_replicates=len(values), **labels))
+                continue
+            numbers = over_replicates(values, "no replicate recorded p_current")
+            part = rows[(rows["arm"] == arm.name) & (rows["generation"] == generation)]
+            count = part["item_id"].nunique()
+            # KL is never below 0, so its distance from 0 is no test.
+            made.append(Estimate(n=count * len(values), n_items=count, **labels, **{**numbers, "p_value": None}))
+    return made
+
+
+def _divergences(rows: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """(arm, generation) × replicate of the mean over items of KL, infinite where it is."""
+    part = rows[rows["arm"].isin(arms) & pd.to_numeric(rows["p_current"]).notna()]
+    text = ["replicate", "arm", "item_id", "candidate_id"]
+    current = part[[*text, "generation", "p_current"]]
+    zero = current[current["generation"] == 0].drop(columns="generation").rename(columns={"p_current": "p_zero"})
+    both = current.merge(zero, on=text, how="left")
+    p = both["p_current"].to_numpy(dtype=np.float64)
+    q = both["p_zero"].fillna(0.0).to_numpy(dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        both["kl"] = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
+    by_item = both.groupby(["arm", "generation", "replicate", "item_id"], sort=True)["kl"].sum(min_count=1)
+    return by_item.clip(lower=0.0).groupby(level=[0, 1, 2]).mean().unstack("replicate")

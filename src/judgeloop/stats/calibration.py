@@ -1,0 +1,94 @@
+"""Content slopes given quality, from two numeric golds: regression calibration (the method notes §1.3 E3).
+
+An imperfect gold leaves quality that correlates with length, and an unbiased judge then looks biased. With a second gold
+q₂, quality is replaced by its regression on what is known, q̂ = E[q₂ | D, q₁] (Carroll et al. 2006), and the covariance
+stacks both stages' scores, clustered by item. With one gold, ``reliability_curve`` says what its slopes would become.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from judgeloop.kernels import sigmoid
+from judgeloop.stats.contents import Contents
+from judgeloop.stats.inference import Interval, Undefined, t_interval
+from judgeloop.stats.slopes import GOLD, Slopes, fit_slopes
+
+Floats = NDArray[np.float64]
+
+RELIABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+FEWEST_PAIRS = 100
+
+
+def fit_calibrated(contents: Contents) -> Slopes | Undefined:
+    """The content model with calibrated quality, on the rows that have both golds; its covariance counts both stages."""
+    rows = contents.rows(~np.isnan(contents.gold) & ~np.isnan(contents.gold_2))
+    if len(np.unique(rows.pairs)) < FEWEST_PAIRS:
+        return Undefined(f"two golds on {len(np.unique(rows.pairs))} pairs; the correction needs {FEWEST_PAIRS}")
+    known = np.column_stack([rows.differences, rows.gold])
+    theta, _, rank, _ = np.linalg.lstsq(known, rows.gold_2, rcond=None)
+    if rank < known.shape[1]:
+        return Undefined("gold and the texts' features are collinear")
+    slopes = fit_slopes(rows, known @ theta)
+    if isinstance(slopes, Undefined):
+        return slopes
+    return replace(
+        slopes, covariance=_stacked(slopes, rows, known, theta), method=f"calibrated {slopes.method}, both stages"
+    )
+
+
+def _stacked(slopes: Slopes, rows: Contents, known: Floats, theta: Floats) -> Floats:
+    b, j = slopes.coefficients, slopes.names.index(GOLD)
+    _, codes = np.unique(slopes.clusters, return_inverse=True)
+    groups = int(codes.max()) + 1
+
+    def score(t: Floats) -> Floats:
+        x = slopes.x.copy()
+        x[:, j] = known @ t
+        return np.asarray(x.T @ (slopes.z - sigmoid(x @ b)))
+
+    steps = 1e-6 * np.eye(len(theta))
+    sensitivity = np.stack([(score(theta + h) - score(theta - h)) / 2e-6 for h in steps], axis=1)
+    first = known * (rows.gold_2 - known @ theta)[:, None]
+    second = slopes.x * (slopes.z - slopes.fit.probabilities + slopes.fit.adjustment)[:, None]
+    total = second + first @ np.linalg.inv(known.T @ known) @ sensitivity.T
+    scores = np.stack([np.bincount(codes, weights=column, minlength=groups) for column in total.T], axis=1)
+    inverse = np.linalg.inv(slopes.fit.hessian)
+    return np.asarray(inverse @ (scores.T @ scores) @ inverse * groups / (groups - 1.0))
+
+
+def delta_effect(slopes: Slopes, name: str) -> Interval | Undefined:
+    """Average marginal effect with the delta method on the coefficients' own covariance (which counts both stages)."""
+    if name not in slopes.names:
+        return slopes.slope(name)
+    j = slopes.names.index(name)
+    p = slopes.fit.probabilities
+    mean = float(np.mean(p * (1 - p)))
+    gradient = slopes.coefficients[j] * np.mean((p * (1 - p) * (1 - 2 * p))[:, None] * slopes.x, axis=0)
+    gradient[j] += mean
+    se = float(np.sqrt(gradient @ slopes.covariance @ gradient))
+    return t_interval(float(slopes.coefficients[j]) * mean, se, slopes.df, method=f"{slopes.method}, delta")
+
+
+def reliability_curve(slopes: Slopes, name: str) -> str:
+    """β(λ) in words: what the slope given one gold would be if that gold had reliability λ.
+
+    The errors-in-variables correction (Σ − (1 − λ)σ_g²)⁻¹Σ·b on the covariates' second moments weighted by the fit's
+    information, to first order in the slopes; "–" where gold of that reliability would vary less than the covariates
+    already explain.
+    """
+    moments = np.asarray(slopes.fit.hessian)
+    g, j = slopes.names.index(GOLD), slopes.names.index(name)
+    parts = []
+    for reliability in RELIABILITIES:
+        corrected = moments.copy()
+        corrected[g, g] *= reliability
+        if np.linalg.eigvalsh(corrected)[0] <= 1e-9 * np.trace(moments):
+            parts.append(f"{reliability:g}: –")
+            continue
+        value = np.linalg.solve(corrected, moments @ slopes.coefficients)[j]
+        parts.append(f"{reliability:g}: {value:.3f}")
+    return ", ".join(parts)

@@ -1,0 +1,266 @@
+"""Verbosity and style bias of a judge, and its agreement with gold. Positive = prefers more of the feature.
+
+Raw preference is not bias: longer answers may be better. Every term here is either named raw, or conditions on gold (the
+method notes §1.3). Without gold the primaries are ``undefined``; with one gold, slopes are known given that gold only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from judgeloop.stats.calibration import delta_effect, fit_calibrated, reliability_curve
+from judgeloop.stats.contents import Contents, contents
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.gold import gold_estimates
+from judgeloop.stats.inference import (
+    Interval,
+    Undefined,
+    bounded_mean,
+    clustered_proportion,
+    fieller_from_moments,
+)
+from judgeloop.stats.latent_quality import LatentSlopes, fit_latent
+from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
+from judgeloop.stats.slopes import GOLD, Slopes, average_effect, effect_difference, fit_slopes, joint_wald
+
+_NO_GOLD = Undefined("no gold: what the judge likes cannot be told from what is better")
+_NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
+DOUBLING, SD = "log-odds per doubling", "log-odds per generation-0 SD"
+_DILUTED = "gold taken as exact; if it errs, quality it misses counts as bias"
+
+
+def content_estimates(
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None = None,
+    *,
+    judge: str = "",
+    arm: str = "",
+    generation: int | None = None,
+    panel: str = "",
+    category: str = "",
+    scales: Mapping[str, float] | None = None,
+    margin: float = RATE_MARGIN,
+) -> list[Estimate]:
+    """Verbosity, style and quality terms of one judge on one set of judgments; the other arguments are labels.
+
+    ``texts``: frame of ``item_id, candidate_id`` and feature columns (``length`` in doublings, others raw), plus
+    ``replicate`` where ids repeat across replicates; without it, columns ``len_a, len_b`` of ``judgments`` serve length
+    alone. ``gold`` (and ``gold_2``) are columns of ``judgments``. ``scales``: generation-0 SD by feature (default: over
+    ``texts``). ``margin``: equivalence margin of rates. Variants ``given_gold`` and ``no_gold`` are what they say.
+    """
+    labels = Labels(judge, arm, generation, panel, category)
+    rows = contents(judgments, texts, scales=scales)
+    known = rows.with_gold()
+    given = fit_slopes(known, known.gold) if len(known) else _NO_GOLD
+    without = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
+    corrected = _corrected(known, given)
+    models = _Models(rows, known, given, without, corrected)
+    features = rows.features or ("length",)
+    return [
+        *_raw(labels, rows, margin),
+        *(estimate for name in features for estimate in _log_odds(labels, models, name)),
+        *_effects(labels, models, margin),
+        _exchange(labels, models),
+        _beyond_gold(labels, models, margin),
+        _joint(labels, models),
+        *gold_estimates(labels, judgments, known, given, corrected),
+    ]
+
+
+class _Models:
+    """The fits that the terms share: given one gold, without gold, and corrected for gold's errors."""
+
+    def __init__(
+        self,
+        rows: Contents,
+        known: Contents,
+        given: Slopes | Undefined,
+        without: Slopes | Undefined,
+        corrected: Slopes | LatentSlopes | Undefined,
+    ) -> None:
+        self.rows, self.known = rows, known
+        self.given, self.without, self.corrected = given, without, corrected
+        self.two_golds = bool(np.any(~np.isnan(known.gold_2)))
+
+    def primary(self) -> Slopes | LatentSlopes | Undefined:
+        """The corrected fit where two golds exist, else the one given gold."""
+        return self.corrected if self.two_golds else self.given
+
+    def primary_counts(self) -> Counts:
+        known = self.known.rows(~np.isnan(self.known.gold_2)) if self.two_golds else self.known
+        return known.counts
+
+
+def _corrected(known: Contents, given: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
+    both = known.rows(~np.isnan(known.gold_2))
+    if not len(both):
+        return _NO_GOLD if not len(known) else Undefined("one gold: its reliability is not known")
+    if isinstance(given, Undefined):
+        return given
+    if known.numeric_gold:
+        return fit_calibrated(known)
+    if np.array_equal(both.gold, both.gold_2):
+        # Two golds that never differ bound no error: they are one exact gold.
+        return fit_slopes(both, both.gold)
+    return fit_latent(known)
+
+
+def _raw(labels: Labels, rows: Contents, margin: float) -> list[Estimate]:
+    """What was preferred, with nothing held equal; and among pairs that gold ties, with quality held equal."""
+    length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
+    empty = Counts(0, 0, rows.n_unscored)
+    if length is None:
+        reason = (
+            Undefined("the texts' lengths never differ") if rows.n_without_features == 0 and len(rows) else _NO_TEXTS
+        )
+        return [
+            row(labels, "verbosity", term, reason, empty, unit=PROBABILITY),
+            row(labels, "verbosity", "gold_tied_longer_excess", reason, empty, unit=PROBABILITY),
+        ]
+    differ = length != 0
+    longer = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)
+    some = rows.rows(differ)
+    found = [
+        row(labels, "verbosity", term, clustered_proportion(longer[differ], some.items), some.counts, unit=PROBABILITY,
+            null=None, note=caution)
+    ]  # fmt: skip
+    if some.ties.any():
+        decided = differ & ~rows.ties
+        found.append(row(
+            labels, "verbosity", term, clustered_proportion(longer[decided], rows.items[decided]),
+            rows.rows(decided).counts, unit=PROBABILITY, variant="ties_dropped", null=None,
+            note=f"{caution}; {int(some.ties.sum())} of {len(some)} judgments are ties and are left out",
+        ))  # fmt: skip
+    tied = differ & (rows.gold == 0)
+    result: Interval | Undefined = _NO_GOLD if np.all(np.isnan(rows.gold)) else Undefined("gold ties no pair")
+    means = pd.DataFrame(
+        {"pair": rows.pairs[tied], "item": rows.items[tied], "longer": longer[tied], "order": rows.order[tied]}
+    )
+    # A mean over each order first: position then cancels within the pair.
+    by_order = means.groupby(["pair", "order"]).agg(item=("item", "first"), longer=("longer", "mean")).reset_index()
+    by_pair = by_order.groupby("pair").agg(item=("item", "first"), longer=("longer", "mean"), orders=("order", "size"))
+    complete = by_pair[by_pair["orders"] == 2]
+    note = "pairs that gold calls equal"
+    if complete.empty and len(by_pair):
+        complete, note = by_pair, f"{note}; one order only, so position does not cancel"
+    if len(complete):
+        result = bounded_mean(complete["longer"].to_numpy() - 0.5, complete["item"].to_numpy(), -0.5, 0.5)
+    counts = Counts(len(complete), complete["item"].nunique(), rows.n_unscored)
+    found.append(
+        row(labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin, note=note)
+    )
+    return found
+
+
+def _log_odds(labels: Labels, models: _Models, name: str) -> list[Estimate]:
+    bias: Bias = "verbosity" if name == "length" else "style"
+    unit, term = DOUBLING if name == "length" else SD, f"{name}_log_odds"
+    note = ""
+    if isinstance(models.given, Slopes) and name in models.given.names:
+        note = f"variance inflation {models.given.variance_inflation(name):.2f}"
+    primary: Interval | Undefined
+    if models.two_golds or isinstance(models.given, Undefined) or name not in models.given.names:
+        primary = _slope(models.corrected, name)
+    else:
+        curve = reliability_curve(models.given, name)
+        primary = Undefined(f"one gold, of unknown reliability; by reliability the slope would be {curve}")
+    if not models.rows.features:
+        primary = _NO_TEXTS if not models.rows.features and models.rows.n_without_features else primary
+    return [
+        row(labels, bias, term, primary, models.primary_counts(), unit=unit, note="corrected for gold's errors"),
+        row(labels, bias, term, _slope(models.given, name), models.known.counts, unit=unit, variant="given_gold",
+            note="; ".join(part for part in (_DILUTED, note) if part)),
+        row(labels, bias, term, _slope(models.without, name), models.rows.counts, unit=unit, variant="no_gold",
+            note="quality is not held equal"),
+    ]  # fmt: skip
+
+
+def _slope(model: Slopes | LatentSlopes | Undefined, name: str) -> Interval | Undefined:
+    return model if isinstance(model, Undefined) else model.slope(name)
+
+
+def _effects(labels: Labels, models: _Models, margin: float) -> list[Estimate]:
+    primary: Interval | Undefined
+    match models.primary():
+        case LatentSlopes() as latent:
+            primary, note = latent.average_effect("length"), "corrected for gold's errors"
+        case Slopes() as slopes if models.two_golds:
+            primary, note = delta_effect(slopes, "length"), "corrected for gold's errors"
+        case Slopes() as slopes:
+            primary, note = average_effect(slopes, "length"), _DILUTED
+        case Undefined() as reason:
+            primary, note = reason, ""
+    without = models.without if isinstance(models.without, Undefined) else average_effect(models.without, "length")
+    unit = f"{PROBABILITY} per doubling"
+    return [
+        row(labels, "verbosity", "length_ame", primary, models.primary_counts(), unit=unit, margin=margin, note=note),
+        row(labels, "verbosity", "length_ame", without, models.rows.counts, unit=unit, variant="no_gold", null=None,
+            note="quality is not held equal"),
+    ]  # fmt: skip
+
+
+def _exchange(labels: Labels, models: _Models) -> Estimate:
+    model, note = models.primary(), "units of gold bought by one doubling"
+    result: Interval | Undefined
+    if isinstance(model, Undefined):
+        result = model
+    elif "length" not in model.names:
+        result = _slope(model, "length")
+    else:
+        j, k, v = model.names.index("length"), model.names.index(GOLD), model.covariance
+        result = fieller_from_moments(
+            float(model.coefficients[j]), float(model.coefficients[k]), float(v[j, j]), float(v[k, k]), float(v[j, k]),
+            model.df,
+        )  # fmt: skip
+        if isinstance(result, Undefined):
+            result = Undefined(f"the judge's slope on gold is not away from 0: {result.reason}")
+    return row(labels, "verbosity", "length_exchange_rate", result, models.primary_counts(), unit="ratio", note=note)
+
+
+def _beyond_gold(labels: Labels, models: _Models, margin: float) -> Estimate:
+    """The judge's average marginal effect minus gold's on the same pairs: gold's raters may like length too."""
+    known, result = models.known, None
+    if not len(known):
+        result = _NO_GOLD
+    else:
+        judge = fit_slopes(known)
+        gold = known.rows(np.ones(len(known), dtype=bool))
+        object.__setattr__(gold, "picked_a", (np.sign(known.gold) + 1.0) / 2.0)
+        rater = fit_slopes(gold)
+        if isinstance(judge, Undefined):
+            result = judge
+        elif isinstance(rater, Undefined):
+            result = Undefined(f"gold's own slopes: {rater.reason}")
+    difference = result or effect_difference(judge, rater, "length")  # type: ignore[arg-type]
+    return row(
+        labels, "verbosity", "excess_longer_vs_gold", difference, known.counts, unit=f"{PROBABILITY} per doubling",
+        margin=margin, note="relative to gold, whoever gave it",
+    )  # fmt: skip
+
+
+def _joint(labels: Labels, models: _Models) -> Estimate:
+    """Length and all style features at once: collinear features hide one another in single tests."""
+    model = models.primary()
+    result = model
+    if isinstance(model, Slopes):
+        result = model.wald()
+    elif isinstance(model, LatentSlopes):
+        result = joint_wald(model.names, model.features, model.coefficients, model.covariance, model.df)
+    counts = models.primary_counts()
+    if isinstance(result, Undefined) or isinstance(model, Undefined):
+        reason = result if isinstance(result, Undefined) else _NO_GOLD
+        return row(labels, "style", "style_joint", reason, counts, unit="F")
+    f, q, p = result
+    tested = model.contents if isinstance(model, Slopes) else model.features
+    note = f"F on {q} and {model.df} degrees of freedom: {', '.join(tested)}"
+    if isinstance(model, Slopes):
+        worst = max(tested, key=model.variance_inflation)
+        note += f"; largest variance inflation {model.variance_inflation(worst):.2f} ({worst})"
+    return Estimate(
+        scope="judge", bias="style", term="style_joint", judge=labels.judge, arm=labels.arm,
+        generation=labels.generation, panel=labels.panel, category=labels.category, estimate=f, p_value=p, n=counts.n,
+        n_items=counts.items, n_unscored=counts.unscored, unit="F", method=f"Wald; {model.method}", note=note,
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""What run estimates are made from: the run's tables, and the design that says what is compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class RunTables:
+    """The run folder's tables as frames (CONTRACT, "Run folder"). A table that was not written is an empty frame."""
+
+    items: pd.DataFrame
+    candidates: pd.DataFrame
+    judgments: pd.DataFrame
+    preferences: pd.DataFrame
+    signals: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class ArmDesign:
+    """One arm. ``judge`` is the name in the judgments table; the rest are the experiment's words."""
+
+    name: str
+    judge: str
+    is_control: bool = False
+    judge_kind: str = "model"
+    policy_kind: str = "pool"
+    label_rule: str = "raw"
+    update: str = "tilt"
+    reference: str = "previous"
+    strategy: str = "replace"
+    real_fraction: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """Equivalence margins (the method notes §7.5): ``rate`` in probability, ``sd`` in generation-0 standard deviations."""
+
+    rate: float = 0.05
+    sd: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The run: T = ``generations`` feedback steps, its arms, and every (arm, control arm) that is contrasted.
+
+    ``seed`` names the random streams of what is resampled. ``confirmatory`` is the contrast of the confirmatory family.
+    """
+
+    name: str
+    seed: int
+    generations: int
+    arms: tuple[ArmDesign, ...]
+    contrasts: tuple[tuple[str, str], ...] = ()
+    confirmatory: tuple[str, str] | None = None
+    margins: Margins = Margins()
+
+    def arm(self, name: str) -> ArmDesign:
+        """The arm of that name. Raises ValueError where there is none."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise ValueError(f"no arm {name!r}; known: {', '.join(arm.name for arm in self.arms)}")

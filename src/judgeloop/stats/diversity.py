@@ -1,0 +1,346 @@
+"""Diversity of texts: how varied a text is in itself, and a set of texts among themselves (the method notes §3, §7.8).
+
+Every measure depends on how much text it sees. Compare two sets only at the same number of texts, on the same items and
+at the same token budget: `truncate` (or `truncate_text`) to `truncation_length` of generation 0 first. Words are
+compared without case. A value that is not defined for its input is None, never NaN or 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from judgeloop.features import tokenize
+
+Floats = NDArray[np.float64]
+
+BLOCK_BYTES = 32_768
+"""DEFLATE looks back this far, so no block is larger."""
+
+EMBEDDER = "hashed-ngrams-1024/1"
+"""Name of the frozen embedder: change it with any change of `embed`."""
+
+EMBEDDING_SIZE = 1024
+_EMPTY_AXIS = EMBEDDING_SIZE - 1
+# Floating-point noise of a Gram matrix, relative to its largest eigenvalue of at most 1.
+_EIGENVALUE_FLOOR = 1e-12
+
+
+def truncation_length(token_counts: Sequence[int]) -> int:
+    """L: the 5th percentile of generation 0's token counts, an observed count (inverse of the empirical distribution).
+
+    Fewer than 5 % of the counts are below it. Raises ValueError for no counts.
+    """
+    if len(token_counts) == 0:
+        raise ValueError("the truncation length needs the token counts of generation 0; there are none")
+    return int(np.quantile(np.asarray(token_counts, dtype=np.int64), 0.05, method="inverted_cdf"))
+
+
+def truncate(tokens: Sequence[str], limit: int) -> list[str]:
+    """The first ``limit`` tokens; a shorter text as it is. Raises ValueError for a negative limit."""
+    if limit < 0:
+        raise ValueError(f"limit must be 0 or more tokens, not {limit}")
+    return list(tokens[:limit])
+
+
+def truncate_text(text: str, limit: int) -> str:
+    """The text up to the end of its ``limit``-th token, as written (for the measures that take texts)."""
+    end = 0
+    # Between tokens stand only characters that cannot begin one, so the next occurrence is the token itself.
+    for token in truncate(tokenize(text), limit):
+        end = text.index(token, end) + len(token)
+    return text[:end]
+
+
+def mattr_window(truncation: int) -> int | None:
+    """The run's window for `mattr`: 50 where L ≥ 50, else the largest multiple of 10 ≤ L; None below 20 (§7.8)."""
+    if truncation < 20:
+        return None
+    return min(50, truncation // 10 * 10)
+
+
+def mattr(tokens: Sequence[str], window: int | None) -> float | None:
+    """Moving-average type-token ratio in (0, 1] (Covington & McFall 2010): positive = more varied words in a text.
+
+    Mean over all windows of ``window`` successive tokens of (distinct tokens / window), in O(n). None where the text is
+    shorter than the window or the window is None. Raises ValueError for a window below 1.
+    """
+    if window is None:
+        return None
+    if window < 1:
+        raise ValueError(f"window must be 1 or more tokens, not {window}")
+    words = [token.casefold() for token in tokens]
+    if len(words) < window:
+        return None
+    seen: Counter[str] = Counter(words[:window])
+    total = types = len(seen)
+    for leaving, entering in zip(words, words[window:], strict=False):
+        seen[leaving] -= 1
+        types -= seen[leaving] == 0
+        types += seen[entering] == 0
+        seen[entering] += 1
+        total += types
+    return total / (window * (len(words) - window + 1))
+
+
+def compression_ratio(texts: Iterable[str]) -> float | None:
+    """Bytes / DEFLATE bytes of the texts: higher = more redundant, less diverse (Shaib et al. 2024). None without text.
+
+    The texts, each ended by a line feed, are packed in the order given into blocks of at most 32 KB of UTF-8, since
+    DEFLATE sees no further back; each block is compressed on its own (raw stream, level 9), and the ratio is that of
+    the sums. A block holds whole texts unless one text is larger. Small sets compress badly: compare equal sizes.
+    """
+    raw = packed = 0
+    block = bytearray()
+
+    def close() -> int:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        size = len(deflate.compress(bytes(block))) + len(deflate.flush())
+        block.clear()
+        return size
+
+    for text in texts:
+        if not text:
+            continue
+        data = text.encode("utf-8", "surrogatepass") + b"\n"
+        raw += len(data)
+        for start in range(0, len(data), BLOCK_BYTES):
+            if block and len(block) + len(data) - start > BLOCK_BYTES:
+                packed += close()
+            block += data[start : start + BLOCK_BYTES]
+    if not raw:
+        return None
+    return raw / (packed + close())
+
+
+def _ngrams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:
+    return zip(*(words[i:] for i in range(n)), strict=False)
+
+
+def distinct_n(tokenized: Iterable[Sequence[str]], n: int = 2) -> float | None:
+    """Distinct n-grams / n-grams over all texts, in (0, 1]: higher = more diverse (Li et al. 2016).
+
+    No n-gram crosses from one text to the next. Falls with the amount of text (Heaps): truncate first. None where no
+    text has n tokens. Raises ValueError for n below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be 1 or more, not {n}")
+    distinct: set[tuple[str, ...]] = set()
+    total = 0
+    for tokens in tokenized:
+        grams = list(_ngrams([token.casefold() for token in tokens], n))
+        total += len(grams)
+        distinct.update(grams)
+    return len(distinct) / total if total else None
+
+
+def opener_entropy(tokenized: Iterable[Sequence[str]], first: int = 3) -> float | None:
+    """Entropy in nats of the texts' first ``first`` tokens, Miller–Madow: higher = more varied openers.
+
+    −Σ p log p + (m − 1) / 2n for m observed openers of n texts (Miller 1955). A shorter text's opener is all of it.
+    None without texts.
+    """
+    openers = Counter(tuple(token.casefold() for token in tokens[:first]) for tokens in tokenized)
+    n = openers.total()
+    if n == 0:
+        return None
+    plug_in = -math.fsum(count / n * math.log(count / n) for count in openers.values())
+    return plug_in + (len(openers) - 1) / (2 * n)
+
+
+def embed(texts: Sequence[str]) -> Floats:
+    """Frozen offline embeddings, shape (len(texts), EMBEDDING_SIZE), rows of unit length.
+
+    Signed feature hashing (Weinberger et al. 2009) of case-folded words, pairs of successive words and character
+    trigrams within words (with their edges): each n-gram adds ±(1 + log count) to the axis that its BLAKE2b hash names.
+    Nothing is fitted, so that a text's vector does not depend on the other texts, the run or the machine. It sees
+    wording, not meaning. A text without tokens lies on an axis of its own.
+    """
+    places: dict[str, tuple[int, float]] = {}
+    rows = np.zeros((len(texts), EMBEDDING_SIZE))
+    for row, text in zip(rows, texts, strict=True):
+        words = [token.casefold() for token in tokenize(text)]
+        for gram, count in _embedded_ngrams(words).items():
+            place = places.get(gram)
+            if place is None:
+                digest = hashlib.blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+                number = int.from_bytes(digest, "little")
+                place = places[gram] = (number // 2 % _EMPTY_AXIS, 1.0 if number % 2 else -1.0)
+            row[place[0]] += place[1] * (1.0 + math.log(count))
+        norm = float(np.linalg.norm(row))
+        if norm > 0.0:
+            row /= norm
+        else:
+            row[_EMPTY_AXIS] = 1.0
+    return rows
+
+
+def _embedded_ngrams(words: Sequence[str]) -> Counter[str]:
+    grams = Counter(f"w {word}" for word in words)
+    grams.update(f"p {left} {right}" for left, right in _ngrams(words, 2))
+    for word in words:
+        edged = f"\x02{word}\x03"
+        grams.update(f"c {edged[i : i + 3]}" for i in range(len(edged) - 2))
+    return grams
+
+
+def vendi(embeddings: Floats) -> float | None:
+    """Vendi score of embeddings, shape (n, d), by their cosine: 1 (all alike) … n (all orthogonal); None without rows.
+
+    exp(−Σ λ log λ) of the eigenvalues of K/n, K the cosine similarities (Friedman & Dieng 2023). Rows are scaled to
+    unit length here; a zero row is a ValueError, for it is like nothing, not even itself. Grows with n: fix n.
+    """
+    n = len(embeddings)
+    if n == 0:
+        return None
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if not np.all(norms > 0.0):
+        raise ValueError("an embedding of length zero has no direction; drop that row")
+    unit = embeddings / norms
+    # XXᵀ and XᵀX share their non-zero eigenvalues: take the smaller.
+    gram = unit @ unit.T if n <= unit.shape[1] else unit.T @ unit
+    return _exponential_entropy(gram / n)
+
+
+def vendi_of_similarity(similarity: Floats) -> float | None:
+    """Vendi score of a similarity matrix, shape (n, n), symmetric and positive semidefinite, with a diagonal of ones.
+
+    Raises ValueError for another shape or diagonal, or an asymmetric matrix.
+    """
+    n = len(similarity)
+    if similarity.shape != (n, n) or not np.allclose(np.diag(similarity), 1.0):
+        raise ValueError("a similarity matrix is square with a diagonal of ones")
+    if not np.allclose(similarity, similarity.T):
+        raise ValueError("a similarity matrix is symmetric")
+    return _exponential_entropy(similarity / n) if n else None
+
+
+def _exponential_entropy(kernel: Floats) -> float:
+    eigenvalues = np.linalg.eigvalsh(kernel)
+    positive = eigenvalues[eigenvalues > _EIGENVALUE_FLOOR]
+    return float(np.exp(-np.sum(positive * np.log(positive))))
+
+
+def self_bleu(tokenized: Sequence[Sequence[str]], n: int = 4) -> float | None:
+    """Mean BLEU of each text against all others, in [0, 1]: higher = more alike, less diverse (Zhu et al. 2018).
+
+    Sentence BLEU with clipped counts over orders 1 … n (those the text is long enough for), the closest reference's
+    brevity penalty (the shorter on a tie), and 1/2ᵏ for the k-th order without a match (NIST smoothing, sacrebleu's
+    `exp`). Texts without tokens are left out; None where fewer than two remain. Grows with the number of texts.
+    """
+    texts = [[token.casefold() for token in tokens] for tokens in tokenized if len(tokens)]
+    if len(texts) < 2:
+        return None
+    counts = [[Counter(_ngrams(words, order)) for words in texts] for order in range(1, n + 1)]
+    clips = [_two_largest(of_order) for of_order in counts]
+    lengths = Counter(len(words) for words in texts)
+    scores = []
+    for index, words in enumerate(texts):
+        logs: list[float] = []
+        smoothing = 1.0
+        for of_order, largest in zip(counts, clips, strict=True):
+            own = of_order[index]
+            total = own.total()
+            if total == 0:
+                continue
+            matched = sum(min(count, _of_others(largest[gram], count)) for gram, count in own.items())
+            if matched == 0:
+                smoothing *= 2.0
+            logs.append(math.log(matched / total if matched else 1.0 / (smoothing * total)))
+        lengths[len(words)] -= 1
+        closest = min((size for size, left in lengths.items() if left), key=lambda size: (abs(size - len(words)), size))
+        lengths[len(words)] += 1
+        brevity = min(0.0, 1.0 - closest / len(words))
+        scores.append(math.exp(brevity + math.fsum(logs) / len(logs)))
+    return math.fsum(scores) / len(scores)
+
+
+def _two_largest(of_order: Sequence[Counter[tuple[str, ...]]]) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Each n-gram's two largest counts in a text: the larger, but for its own text, is the clip. Linear, not n²."""
+    largest: dict[tuple[str, ...], tuple[int, int]] = {}
+    for counter in of_order:
+        for gram, count in counter.items():
+            top, second = largest.get(gram, (0, 0))
+            largest[gram] = (count, top) if count > top else (top, max(second, count))
+    return largest
+
+
+def _of_others(largest: tuple[int, int], own: int) -> int:
+    return largest[1] if own == largest[0] else largest[0]
+
+
+def rare_mass_retained(
+    modes_a: Sequence[Hashable], modes_b: Sequence[Hashable], modes_later: Sequence[Hashable], rare_mass: float = 0.2
+) -> float | None:
+    """p_t(rare) / p_0(rare): below 1 = the tail is being lost, 1 = kept.
+
+    Rare modes are the least frequent of half A of generation 0, as many as together hold at most ``rare_mass`` of A;
+    p_0 is their share in half B, for on A itself they are rare partly by luck, which reads as a change where nothing
+    changed. Being a ratio, it still exceeds 1 by about (1 − p_0)/(p_0·n_B) without any change: 1 % at 400 texts in B.
+    Modes that A does not show are not rare modes. None where no mode is rare or B holds none of them.
+    """
+    if not len(modes_a) or not len(modes_b) or not len(modes_later):
+        return None
+    rare: set[Hashable] = set()
+    mass = 0
+    for mode, count in reversed(Counter(modes_a).most_common()):
+        mass += count
+        if mass > rare_mass * len(modes_a):
+            break
+        rare.add(mode)
+    before = sum(mode in rare for mode in modes_b) / len(modes_b)
+    later = sum(mode in rare for mode in modes_later) / len(modes_later)
+    return later / before if before > 0.0 else None
+
+
+def tail_mass_retained(
+    initial: Floats, later: Floats, rng: np.random.Generator, n_modes: int | None = None, rare_mass: float = 0.2
+) -> float | None:
+    """Share of generation 0's rare modes' mass that a later generation keeps: below 1 = the tail is being lost.
+
+    ``initial`` (n, d) and ``later`` (m, d) are embeddings. Generation 0 is split at random; modes are the k-means cells
+    of half A (k = n_modes, default n/20 within 5 … 50), and half B gives the reference: see `rare_mass_retained`. None
+    where half A has fewer than two texts a mode. ``rng`` splits and starts the cells: use a stream named by replicate.
+    """
+    if len(initial) == 0 or len(later) == 0:
+        return None
+    k = min(50, max(5, len(initial) // 20)) if n_modes is None else n_modes
+    order = rng.permutation(len(initial))
+    half_a, half_b = initial[order[: len(order) // 2]], initial[order[len(order) // 2 :]]
+    if k < 2 or len(half_a) < 2 * k:
+        return None
+    centres = _centres(half_a, k, rng)
+    a, b, t = (_nearest(points, centres).tolist() for points in (half_a, half_b, later))
+    return rare_mass_retained(a, b, t, rare_mass)
+
+
+def _nearest(points: Floats, centres: Floats) -> NDArray[np.intp]:
+    # ‖x − c‖² without ‖x‖², which no choice of centre changes.
+    distances: Floats = np.sum(centres**2, axis=1) - 2.0 * points @ centres.T
+    cells: NDArray[np.intp] = np.argmin(distances, axis=1)
+    return cells
+
+
+def _centres(points: Floats, k: int, rng: np.random.Generator, rounds: int = 50) -> Floats:
+    """k-means (Lloyd) from a k-means++ start; fewer than k centres where there are fewer distinct points."""
+    chosen = [int(rng.integers(len(points)))]
+    gap = np.sum((points - points[chosen[0]]) ** 2, axis=1)
+    while len(chosen) < k and gap.max() > _EIGENVALUE_FLOOR:
+        chosen.append(int(rng.choice(len(points), p=gap / gap.sum())))
+        gap = np.minimum(gap, np.sum((points - points[chosen[-1]]) ** 2, axis=1))
+    centres = points[chosen].copy()
+    cells = _nearest(points, centres)
+    for _ in range(rounds):
+        for cell in np.unique(cells):
+            centres[cell] = points[cells == cell].mean(axis=0)
+        moved = _nearest(points, centres)
+        if np.array_equal(moved, cells):
+            break
+        cells = moved
+    return centres

@@ -1,0 +1,72 @@
+"""One tidy row an estimate (CONTRACT, "Estimates"): the dataclass, and the frame that checks its unique key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from judgeloop.records import ESTIMATE_COLUMNS, ESTIMATE_KEY
+
+Status = Literal["ok", "underpowered", "undefined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """An estimate with its interval, its counts and its status. What does not apply is empty ("" or None).
+
+    ``estimate``, ``std_error``, ``conf_low``, ``conf_high`` are in ``unit``; None where ``status`` is undefined.
+    ``n`` counts what the estimator uses; ``n_unscored`` always counts judgments.
+    """
+
+    scope: Literal["judge", "signal", "policy"]
+    term: str
+    bias: Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
+    judge: str = ""
+    arm: str = ""
+    contrast: str = ""
+    generation: int | None = None
+    panel: str = ""
+    category: str = ""
+    variant: str = ""
+    estimate: float | None = None
+    std_error: float | None = None
+    conf_low: float | None = None
+    conf_high: float | None = None
+    conf_level: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    family: Literal["confirmatory", "exploratory", "none"] = "none"
+    n: int = 0
+    n_items: int = 0
+    n_replicates: int | None = None
+    n_unscored: int = 0
+    unit: str = ""
+    method: str = ""
+    status: Status = "ok"
+    note: str = ""
+
+
+_INTEGERS = ("generation", "n", "n_items", "n_replicates", "n_unscored")
+_FLOATS = ("estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted")
+
+
+def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
+    """The rows as a frame with CONTRACT's columns in order; nullable integers, float64 with NaN for "none", text.
+
+    Raises ValueError if two rows share (scope, judge, arm, contrast, generation, panel, category, term, variant).
+    """
+    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(ESTIMATE_COLUMNS))
+    for column in _INTEGERS:
+        frame[column] = frame[column].astype("Int64")
+    for column in _FLOATS:
+        frame[column] = frame[column].astype("float64")
+    for column in set(ESTIMATE_COLUMNS) - set(_INTEGERS) - set(_FLOATS):
+        frame[column] = frame[column].astype("str")
+    doubled = frame.duplicated(list(ESTIMATE_KEY), keep=False)
+    if doubled.any():
+        raise ValueError(f"estimates are not unique: {frame.loc[doubled, list(ESTIMATE_KEY)].head(4).to_dict('records')}")
+    return frame

@@ -1,0 +1,286 @@
+"""From the candidates table to one number a replicate, arm and generation: what all run estimates stand on.
+
+A replicate's value is the mean over items of the item's mean over its candidates, weighted by ``n_drawn`` (or by a
+distribution: ``p_selected`` …). Items are a fixed set within a replicate: those that have a candidate in every generation
+of every arm, so that no change of a mean is a change of items. Failed drafts (no text) and undrawn pool texts are in no
+candidate mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from judgeloop.features import FEATURES, STYLE_FEATURES
+from judgeloop.stats.design import Design, RunTables
+
+Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
+
+CELL = ["replicate", "arm", "generation"]
+CATEGORIZED = ("length", "style_score", "correct", "hedging_when_wrong")
+"""Quantities that are estimated by category too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Something with a level in every replicate, arm and generation. ``margin`` is for equivalence, in ``unit``.
+
+    ``undefined`` says why it has no number; empty where it has. ``missing`` is what to say where replicates lack it.
+    """
+
+    name: str
+    level_term: str
+    bias: Bias
+    unit: str
+    margin: float | None = None
+    method: str = ""
+    undefined: str = ""
+    missing: str = "no candidate to measure"
+    note: str = ""
+    has_sd: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A quantity's replicate values within a category ("" is all): ``values`` is indexed by (arm, generation), a column a
+    replicate, NaN where missing. ``spread`` holds the SD over candidates likewise (None where that means nothing).
+    """
+
+    quantity: Quantity
+    category: str
+    values: pd.DataFrame
+    spread: pd.DataFrame | None = None
+
+    def level(self, arm: str, generation: int) -> pd.Series:
+        """One number a replicate, those that have it, by replicate."""
+        if (arm, generation) not in self.values.index:
+            return pd.Series(dtype="float64")
+        return self.values.loc[(arm, generation)].dropna()
+
+    def drift(self, arm: str, generation: int) -> pd.Series:
+        """Change since generation 0 within each replicate; positive = more of it than before feedback."""
+        return (self.level(arm, generation) - self.level(arm, 0)).dropna()
+
+    def did(self, arm: str, control: str, generation: int) -> pd.Series:
+        """D_t: the arm's drift beyond the control arm's, within each replicate (the method notes §2.3)."""
+        return (self.drift(arm, generation) - self.drift(control, generation)).dropna()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The candidates with their quantities, and what was counted on the way.
+
+    ``rows``: the candidates of the fixed items that have text, with a column a quantity in its unit. ``scale``: the
+    pooled generation-0 SD of length and the style features, per raw unit. ``counts``: by (category, arm, generation),
+    candidates ``n``, ``n_items`` and ``failed`` drafts.
+    """
+
+    rows: pd.DataFrame
+    quantities: tuple[Quantity, ...]
+    scale: dict[str, float]
+    counts: pd.DataFrame
+    left_out: int
+    categories: tuple[str, ...]
+    item_means: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def count(self, category: str, arm: str, generation: int) -> tuple[int, int, int]:
+        """(candidates, items, failed drafts) over all replicates."""
+        key = (category, arm, generation)
+        if key not in self.counts.index:
+            return 0, 0, 0
+        row = self.counts.loc[key]
+        return int(row["n"]), int(row["n_items"]), int(row["failed"])
+
+
+def measure(tables: RunTables, design: Design) -> Measured:
+    """The candidates of the run in estimate units: length in doublings, style features in generation-0 SDs."""
+    table = tables.candidates
+    if table.empty:
+        empty = pd.DataFrame(columns=[*CELL, "item_id", "candidate_id", "category", "n_drawn", *FEATURES])
+        return Measured(empty, (), {}, _counts(empty, empty, ()), 0, ())
+    rows = table[table["replicate"].notna() & table["generation"].le(design.generations).fillna(False)].copy()
+    rows["replicate"] = rows["replicate"].astype("int64")
+    rows["generation"] = rows["generation"].astype("int64")
+    rows["arm"] = rows["arm"].astype("str")
+    rows["n_drawn"] = pd.to_numeric(rows["n_drawn"]).fillna(0.0).astype("float64")
+    rows["category"] = rows["item_id"].map(_categories(tables.items)).fillna("").astype("str")
+    failed = rows[rows["text"].isna()]
+    rows = rows[rows["text"].notna()]
+    rows, left_out = _fixed_items(rows)
+    scale = {name: _zero_sd(rows, name) for name in FEATURES if name in rows.columns}
+    quantities = _add_quantities(rows, scale, design)
+    named = tuple(sorted(name for name in rows["category"].unique() if name))
+    categories = named if len(named) > 1 else ()
+    return Measured(rows, quantities, scale, _counts(rows, failed, categories), left_out, categories)
+
+
+def item_means(rows: pd.DataFrame, columns: Sequence[str], weight: str) -> pd.DataFrame:
+    """Weighted means of ``columns`` within (replicate, arm, generation, item_id); NaN where no weight has a value.
+
+    A row without a value (NaN) or without weight takes no part. Also the column ``weight``: the summed weights.
+    """
+    index = [*CELL, "item_id"]
+    weights = pd.to_numeric(rows[weight]).to_numpy(dtype=np.float64)
+    part = rows[weights > 0]
+    weights = weights[weights > 0]
+    grouper = part.groupby(index, sort=True, observed=True)
+    codes = grouper.ngroup().to_numpy()
+    keys = part.iloc[np.sort(np.unique(codes, return_index=True)[1])][index].sort_values(index)
+    means: dict[str, NDArray[np.float64]] = {"weight": np.bincount(codes, weights=weights, minlength=len(keys))}
+    for column in columns:
+        values = part[column].to_numpy(dtype=np.float64)
+        known = np.isfinite(values)
+        total = np.bincount(codes[known], weights=weights[known], minlength=len(keys))
+        summed = np.bincount(codes[known], weights=weights[known] * values[known], minlength=len(keys))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means[column] = np.where(total > 0, summed / np.where(total > 0, total, 1.0), np.nan)
+    return pd.DataFrame(means, index=pd.MultiIndex.from_frame(keys))
+
+
+def replicate_means(means: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means over items of ``item_means``, indexed by (replicate, arm, generation)."""
+    return means[list(columns)].groupby(level=CELL, sort=True).mean()
+
+
+def by_replicate(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column of ``replicate_means`` as (arm, generation) × replicate."""
+    return frame[column].unstack("replicate")
+
+
+def series(measured: Measured) -> list[Series]:
+    """Every quantity's replicate values over all items, and by category those of CATEGORIZED."""
+    made: list[Series] = []
+    names = [quantity.name for quantity in measured.quantities if not quantity.undefined]
+    if not names:
+        return [Series(quantity, "", pd.DataFrame()) for quantity in measured.quantities]
+    squares = {name: f"{name}²" for name in names}
+    rows = measured.rows.assign(**{squares[name]: measured.rows[name] ** 2 for name in names})
+    means = item_means(rows, [*names, *squares.values()], "n_drawn")
+    of_item = rows.drop_duplicates("item_id").set_index("item_id")["category"]
+    for category in ("", *measured.categories):
+        chosen = means
+        if category:
+            chosen = means[means.index.get_level_values("item_id").map(of_item) == category]
+        averages = replicate_means(chosen, [*names, *squares.values()])
+        for quantity in measured.quantities:
+            if category and quantity.name not in CATEGORIZED:
+                continue
+            if quantity.undefined:
+                made.append(Series(quantity, category, pd.DataFrame()))
+                continue
+            values = by_replicate(averages, quantity.name)
+            spread = None
+            if quantity.has_sd and not category:
+                # Rounding may leave a constant's variance a hair below 0.
+                variance = by_replicate(averages, squares[quantity.name]) - values**2
+                spread = np.sqrt(variance.clip(lower=0.0).where(variance > 1e-12 * (1.0 + values**2), 0.0))
+                spread = spread.where(values.notna())
+            made.append(Series(quantity, category, values, spread))
+    return made
+
+
+def _categories(items: pd.DataFrame) -> dict[str, str]:
+    if items.empty or "category" not in items.columns:
+        return {}
+    return {str(i): "" if pd.isna(c) else str(c) for i, c in zip(items["item_id"], items["category"], strict=True)}
+
+
+def _fixed_items(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows of items that have a candidate in every arm and generation of their replicate, and how many do not."""
+    drawn = rows[rows["n_drawn"] > 0][["replicate", "item_id", "arm", "generation"]].drop_duplicates()
+    cells = drawn[["replicate", "arm", "generation"]].drop_duplicates().groupby("replicate").size()
+    present = drawn.groupby(["replicate", "item_id"]).size()
+    complete = present[present == present.index.get_level_values("replicate").map(cells)].index
+    everyone = rows[["replicate", "item_id"]].drop_duplicates()
+    keep = pd.MultiIndex.from_frame(rows[["replicate", "item_id"]]).isin(complete)
+    return rows[keep].copy(), len(everyone) - len(complete)
+
+
+def _zero_sd(rows: pd.DataFrame, name: str) -> float:
+    """The SD over all replicates' generation-0 candidates, each counted as often as it was drawn."""
+    zero = rows[(rows["generation"] == 0) & (rows["n_drawn"] > 0)]
+    values, weights = zero[name].to_numpy(dtype=np.float64), zero["n_drawn"].to_numpy(dtype=np.float64)
+    known = np.isfinite(values)
+    values, weights = values[known], weights[known]
+    if len(values) == 0 or float(np.ptp(values)) <= 1e-12 * float(np.max(np.abs(values))):
+        return 0.0
+    mean = np.average(values, weights=weights)
+    return float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+
+
+def _add_quantities(rows: pd.DataFrame, scale: dict[str, float], design: Design) -> tuple[Quantity, ...]:
+    """Write a column a quantity into ``rows``; describe them."""
+    sd, rate = design.margins.sd, design.margins.rate
+    made = []
+    for name in FEATURES:
+        unit = "doublings" if name == "length" else "generation-0 sd"
+        bias: Bias = "verbosity" if name == "length" else "style"
+        why = "" if name in scale else f"the candidates table has no column {name}"
+        if name in scale and name != "length":
+            why = "" if scale[name] > 0 else _constant(rows, name)
+            rows[name] = rows[name].astype("float64") / scale[name] if scale[name] > 0 else np.nan
+        spread = scale.get(name, 0.0)
+        margin = sd if name != "length" else (sd * spread if spread > 0 else None)
+        made.append(Quantity(name, f"mean_{name}", bias, unit, margin, undefined=why, has_sd=True))
+    present = [name for name in STYLE_FEATURES if scale.get(name, 0.0) > 0]
+    rows["style_score"] = rows[present].mean(axis="columns", skipna=False) if present else np.nan
+    score_sd = _zero_sd(rows, "style_score") if present else 0.0
+    made.append(
+        Quantity(
+            "style_score", "mean_style_score", "style", "generation-0 sd", sd * score_sd if score_sd > 0 else None,
+            undefined="" if present else "no style feature varies at generation 0",
+            note=f"mean of {len(present)} of {len(STYLE_FEATURES)} standardised style features" if present else "",
+            has_sd=True,
+        )
+    )  # fmt: skip
+    rows["correct"] = pd.to_numeric(rows["correct"]).astype("float64") if "correct" in rows.columns else np.nan
+    known = bool(rows["correct"].notna().any())
+    unknown = "" if known else "no item has a reference"
+    made.append(
+        Quantity(
+            "correct", "mean_correct", "quality", "probability", rate, undefined=unknown,
+            missing="no candidate of an item with a reference",
+        )
+    )  # fmt: skip
+    hedges = scale.get("hedges", 0.0) > 0
+    rows["hedging_when_wrong"] = rows["hedges"].where(rows["correct"] == 0.0) if hedges and known else np.nan
+    wrong = bool(rows["hedging_when_wrong"].notna().any())
+    why = unknown or ("" if hedges else "hedges: no spread at generation 0") or ("" if wrong else "no answer is wrong")
+    made.append(
+        Quantity(
+            "hedging_when_wrong", "hedging_when_wrong", "quality", "generation-0 sd", sd, undefined=why,
+            missing="no wrong answer", note="mean of hedges over wrong answers",
+        )
+    )  # fmt: skip
+    return tuple(made)
+
+
+def _constant(rows: pd.DataFrame, name: str) -> str:
+    """Why a feature has no unit, and whether it appears later all the same."""
+    last = rows[(rows["generation"] > 0) & (rows["n_drawn"] > 0)][name].astype("float64")
+    appears = float(last.max() - last.min()) > 0 if len(last) else False
+    return "its standard deviation at generation 0 is 0" + (
+        f"; it varies later (up to {last.max():.3g} per 100 tokens)" if appears else ""
+    )
+
+
+def _counts(rows: pd.DataFrame, failed: pd.DataFrame, categories: Sequence[str]) -> pd.DataFrame:
+    parts = []
+    for category in ("", *categories):
+        part = rows[rows["category"] == category] if category else rows
+        lost = failed[failed["category"] == category] if category else failed
+        drawn = part[part["n_drawn"] > 0]
+        counted = pd.DataFrame(
+            {
+                "n": drawn.groupby(["arm", "generation"])["n_drawn"].sum(),
+                "n_items": drawn.groupby(["arm", "generation"])["item_id"].nunique(),
+                "failed": lost.groupby(["arm", "generation"]).size(),
+            }
+        ).fillna(0)
+        parts.append(pd.concat({category: counted}, names=["category"]))
+    return pd.concat(parts).astype("int64")

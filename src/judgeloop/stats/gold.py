@@ -1,0 +1,59 @@
+"""Agreement of a judge with gold. Positive = picks what gold calls better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from judgeloop.stats.contents import Contents, gold_margin
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.inference import Interval, Undefined, clustered_proportion
+from judgeloop.stats.latent_quality import LatentSlopes
+from judgeloop.stats.presentations import first_picked, item_codes, not_identical, unscored
+from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, Counts, Labels, row
+from judgeloop.stats.slopes import Slopes
+
+
+def gold_estimates(
+    labels: Labels,
+    judgments: pd.DataFrame,
+    known: Contents,
+    given: Slopes | Undefined,
+    corrected: Slopes | LatentSlopes | Undefined,
+) -> list[Estimate]:
+    """``gold_agreement`` and ``gold_log_odds`` (κ): primary given gold, variant ``corrected`` where two golds exist."""
+    agreement, counts = gold_agreement(judgments)
+    rows = [
+        row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
+            note="both orders together; ties count half; pairs that gold ties are left out"),
+        row(labels, "quality", "gold_log_odds", given if isinstance(given, Undefined) else given.slope("gold"),
+            known.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
+    ]  # fmt: skip
+    both = known.rows(~np.isnan(known.gold_2))
+    if len(both):
+        slope = corrected if isinstance(corrected, Undefined) else corrected.slope("gold")
+        unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"
+        rows.append(row(labels, "quality", "gold_log_odds", slope, both.counts, unit=unit, variant="corrected"))
+    return rows
+
+
+def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, Counts]:
+    """Mean over scored judgments of whether the pick is gold's (a tie ½, a soft verdict its probability), and counts.
+
+    Where both orders are complete that is the mean of the two orders' accuracies.
+    """
+    compared = not_identical(judgments)
+    lost = unscored(compared)
+    if "gold" not in compared:
+        return Undefined("no gold"), Counts(0, 0, lost)
+    margin, _ = gold_margin(compared["gold"])
+    picked = first_picked(compared).to_numpy()
+    a = np.where((compared["order"] == "ab").to_numpy(), picked, 1.0 - picked)
+    right = np.where(margin > 0, a, 1.0 - a)
+    keep = ~np.isnan(picked) & ~np.isnan(margin) & (margin != 0)
+    items = item_codes(compared)[keep]
+    counts = Counts(int(keep.sum()), len(np.unique(items)), lost)
+    if not keep.any():
+        why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
+        return Undefined(why), counts
+    return clustered_proportion(right[keep], items), counts

@@ -1,0 +1,301 @@
+"""Intervals and tests, by case (the method notes §1.4): one number a replicate, clustered means and proportions, ratios.
+
+What cannot be known is ``Undefined`` with its reason, never a NaN. All arrays are one-dimensional and finite.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+FEW_CLUSTERS = 50
+"""Below this many clusters: the Mancl–DeRouen covariance instead of CR1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its two-sided interval. ``p_value`` tests the null that the function was given (default 0).
+
+    ``std_error`` is on the estimate's scale. ``df`` is of the t reference, None for the normal or an exact method.
+    """
+
+    estimate: float
+    std_error: float
+    low: float
+    high: float
+    level: float = LEVEL
+    p_value: float | None = None
+    df: float | None = None
+    method: str = ""
+
+    def covers(self, value: float) -> bool:
+        """Whether the interval holds that value."""
+        return self.low <= value <= self.high
+
+    def shifted(self, by: float) -> Interval:
+        """The same interval with ``by`` added to the estimate and both limits."""
+        return Interval(
+            self.estimate + by, self.std_error, self.low + by, self.high + by, self.level, self.p_value, self.df,
+            self.method,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """Why there is no number."""
+
+    reason: str
+
+
+def t_interval(
+    estimate: float, std_error: float, df: float | None, *, level: float = LEVEL, null: float = 0.0, method: str = ""
+) -> Interval:
+    """estimate ± t·std_error, with the two-sided p of ``null``; the normal where ``df`` is None.
+
+    A standard error of 0 gives a point, and p 1 or 0 as the estimate is the null or not.
+    """
+    p_value = 2.0 * _tail(abs(estimate - null) / std_error, df) if std_error > 0 else float(estimate == null)
+    half = _quantile(0.5 + level / 2.0, df) * std_error
+    return Interval(estimate, std_error, estimate - half, estimate + half, level, p_value, df, method)
+
+
+def replicate_t(values: ArrayLike, *, level: float = LEVEL, null: float = 0.0) -> Interval | Undefined:
+    """The mean of one number a replicate, with the one-sample t interval on S − 1 degrees of freedom."""
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2:
+        return Undefined(f"{_count(len(x), 'replicate')}: an interval needs 2 or more")
+    se = float(np.std(x, ddof=1)) / math.sqrt(len(x))
+    return t_interval(float(np.mean(x)), se, len(x) - 1, level=level, null=null, method="one-sample t over replicates")
+
+
+def cluster_mean(
+    values: ArrayLike, clusters: ArrayLike, *, level: float = LEVEL, null: float = 0.0
+) -> Interval | Undefined:
+    """The mean over rows of ``values`` (n,), with the t_{G−1} interval for rows that depend within ``clusters`` (n,).
+
+    The intercept-only closed form of the sandwich: SE² = f Σ e_g²/n², e_g a cluster's sum of residuals; CR1
+    (f = G/(G − 1)) from 50 clusters on, below that Mancl–DeRouen, e_g/(1 − n_g/n). One row a cluster: s/√n by CR1,
+    and the jackknife's s/√n exactly by Mancl–DeRouen up to √(n/(n − 1)).
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) == 0:
+        return Undefined("no rows")
+    kept, codes = np.unique(np.asarray(clusters), return_inverse=True)
+    groups = len(kept)
+    if groups < 2:
+        return Undefined("one item: an interval over items needs 2 or more")
+    mean = float(np.mean(x))
+    sums = np.bincount(codes, weights=x - mean, minlength=groups)
+    sizes = np.bincount(codes, minlength=groups)
+    # Rounding of equal values must not pass for spread.
+    sums[np.abs(sums) < 1e-13 * np.maximum(1.0, sizes * np.max(np.abs(x)))] = 0.0
+    if groups < FEW_CLUSTERS:
+        variance = float(np.sum((sums / (1.0 - sizes / len(x))) ** 2)) / len(x) ** 2
+        method = "cluster t by item (Mancl-DeRouen)"
+    else:
+        variance = groups / (groups - 1.0) * float(np.sum(sums**2)) / len(x) ** 2
+        method = "cluster t by item (CR1)"
+    return t_interval(mean, math.sqrt(variance), groups - 1, level=level, null=null, method=method)
+
+
+def wilson(successes: float, n: float, *, level: float = LEVEL, null: float | None = None) -> Interval | Undefined:
+    """Wilson's score interval of a proportion of ``n`` independent trials; fractions are allowed (n may be effective).
+
+    ``p_value`` is of the score test of ``null``, where that is given.
+    """
+    if n <= 0:
+        return Undefined("no trials")
+    p, z = successes / n, _quantile(0.5 + level / 2.0, None)
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    p_value = None if null is None else 2.0 * _tail(abs(p - null) / math.sqrt(null * (1 - null) / n), None)
+    low, high = max(0.0, centre - half) if p > 0 else 0.0, min(1.0, centre + half) if p < 1 else 1.0
+    return Interval(p, math.sqrt(p * (1 - p) / n), low, high, level, p_value, None, "Wilson")
+
+
+def clustered_proportion(
+    values: ArrayLike, clusters: ArrayLike, *, level: float = LEVEL, null: float | None = None
+) -> Interval | Undefined:
+    """The mean of ``values`` in [0, 1], with the cluster t interval on the logit scale.
+
+    Where the rows do not vary (a rate of 0 or 1 among them): Wilson with n = the number of clusters, which is right if
+    the rows of a cluster agree and cautious otherwise. ``null`` is tested on the natural scale.
+    """
+    plain = cluster_mean(values, clusters, level=level, null=0.5 if null is None else null)
+    if isinstance(plain, Undefined):
+        return plain
+    p, se = plain.estimate, plain.std_error
+    groups = len(np.unique(np.asarray(clusters)))
+    if se == 0 or p <= 0 or p >= 1:
+        bound = wilson(p * groups, groups, level=level, null=null)
+        if isinstance(bound, Undefined):
+            return bound
+        return Interval(p, bound.std_error, bound.low, bound.high, level, bound.p_value, None, "Wilson, n = items")
+    half = _quantile(0.5 + level / 2.0, plain.df) * se / (p * (1 - p))
+    logit = math.log(p / (1 - p))
+    low, high = 1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit))
+    p_value = None if null is None else plain.p_value
+    return Interval(p, se, low, high, level, p_value, plain.df, plain.method + ", logit scale")
+
+
+def bounded_mean(
+    values: ArrayLike, clusters: ArrayLike, low: float, high: float, *, level: float = LEVEL, null: float = 0.0
+) -> Interval | Undefined:
+    """``cluster_mean`` for values known to lie in [low, high]: the interval stays inside, and is never a point.
+
+    Where all rows equal c, the share u of the population that differs is bounded by Wilson's upper limit for 0 of G
+    clusters, and the mean lies between c − u(c − low) and c + u(high − c). Its p is then the score test's of a fair
+    split where c is not the null, else 1.
+    """
+    plain = cluster_mean(values, clusters, level=level, null=null)
+    if isinstance(plain, Undefined):
+        return plain
+    if plain.std_error > 0:
+        return Interval(
+            plain.estimate, plain.std_error, max(low, plain.low), min(high, plain.high), level, plain.p_value, plain.df,
+            plain.method,
+        )  # fmt: skip
+    groups = len(np.unique(np.asarray(clusters)))
+    z = _quantile(0.5 + level / 2.0, None)
+    upper = z * z / (groups + z * z)
+    c = plain.estimate
+    p_value = 1.0 if c == null else 2.0 * 0.5**groups
+    return Interval(
+        c, 0.0, c - upper * (c - low), c + upper * (high - c), level, min(1.0, p_value), None,
+        "no spread: Wilson bound, n = items",
+    )  # fmt: skip
+
+
+def fieller(
+    numerator: ArrayLike, denominator: ArrayLike, *, level: float = LEVEL, null: float = 0.0
+) -> Interval | Undefined:
+    """Ratio of two means, mean(numerator)/mean(denominator), from paired values, one of each a replicate: Fieller-t.
+
+    Undefined where the denominator's own interval covers 0: the set of ratios is then unbounded (Fieller 1954).
+    """
+    a, b = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError("numerator and denominator must be paired")
+    if len(a) < 2:
+        return Undefined(f"{_count(len(a), 'replicate')}: an interval needs 2 or more")
+    covariance = np.cov(a, b) / len(a)
+    return fieller_from_moments(
+        float(a.mean()), float(b.mean()), float(covariance[0, 0]), float(covariance[1, 1]), float(covariance[0, 1]),
+        len(a) - 1, level=level, null=null,
+    )  # fmt: skip
+
+
+def fieller_from_moments(
+    a: float, b: float, var_a: float, var_b: float, cov_ab: float, df: float | None, *, level: float = LEVEL,
+    null: float = 0.0,
+) -> Interval | Undefined:  # fmt: skip
+    """The ratio a/b of two estimates with their (co)variances: all r for which a − r·b is not significantly 0.
+
+    ``std_error`` is the delta method's; ``p_value`` is that of a − null·b = 0. Undefined where b is not significant.
+    """
+    t2 = _quantile(0.5 + level / 2.0, df) ** 2
+    if b == 0 or t2 * var_b >= b * b:
+        return Undefined(f"the denominator's {level:.0%} interval covers 0")
+    ratio = a / b
+    leading, middle = b * b - t2 * var_b, a * b - t2 * cov_ab
+    root = math.sqrt(max(0.0, middle * middle - leading * (a * a - t2 * var_a)))
+    se = math.sqrt(max(0.0, var_a - 2 * ratio * cov_ab + ratio * ratio * var_b)) / abs(b)
+    gap_se = math.sqrt(max(0.0, var_a - 2 * null * cov_ab + null * null * var_b))
+    gap = a - null * b
+    p_value = 2.0 * _tail(abs(gap) / gap_se, df) if gap_se > 0 else float(gap == 0)
+    return Interval(ratio, se, (middle - root) / leading, (middle + root) / leading, level, p_value, df, "Fieller")
+
+
+def bca(
+    estimate: float, draws: ArrayLike, jackknife: ArrayLike, *, level: float = LEVEL, null: float = 0.0
+) -> Interval | Undefined:
+    """Efron's (1987) bias-corrected and accelerated bootstrap interval; the p inverts it at ``null``.
+
+    ``draws`` (B,) the statistic in bootstrap samples, ``jackknife`` (G,) with one cluster left out.
+    """
+    sample, left_out = np.asarray(draws, dtype=np.float64), np.asarray(jackknife, dtype=np.float64)
+    spread = float(np.std(sample, ddof=1)) if len(sample) > 1 else 0.0
+    if spread == 0 or len(left_out) < 2:
+        return Undefined("the bootstrap samples do not vary")
+    sample = np.sort(sample)
+    below = (np.sum(sample < estimate) + 0.5 * np.sum(sample == estimate)) / len(sample)
+    z0 = float(stats.norm.ppf(min(max(below, 1 / (len(sample) + 1)), len(sample) / (len(sample) + 1))))
+    centred = left_out.mean() - left_out
+    acceleration = float(np.sum(centred**3) / (6.0 * max(np.sum(centred**2), 1e-300) ** 1.5))
+
+    def limit(z: float) -> float:
+        shift = z0 + (z0 + z) / max(1e-9, 1.0 - acceleration * (z0 + z))
+        return float(np.quantile(sample, stats.norm.cdf(shift)))
+
+    z = _quantile(0.5 + level / 2.0, None)
+    # The p is that of the symmetric z of the null's own place among the draws, corrected the same way.
+    place = (np.sum(sample < null) + 0.5) / (len(sample) + 1)
+    w = float(stats.norm.ppf(place)) - z0
+    p_value = 2.0 * _tail(abs(w / (1.0 + acceleration * w) - z0), None)
+    return Interval(estimate, spread, limit(-z), limit(z), level, p_value, None, "BCa cluster bootstrap by item")
+
+
+def tost(interval: Interval, margin: float, *, centre: float = 0.0, alpha: float = 0.05) -> bool:
+    """Whether two one-sided tests at ``alpha`` put the estimate within ``centre`` ± ``margin`` (Schuirmann 1987).
+
+    For estimates with a standard error; where that is 0 (no spread seen) the interval's own limits must lie inside.
+    """
+    if interval.std_error == 0:
+        return centre - margin < interval.low and interval.high < centre + margin
+    half = _quantile(1.0 - alpha, interval.df) * interval.std_error
+    return centre - margin < interval.estimate - half and interval.estimate + half < centre + margin
+
+
+def smallest_detectable(std_error: float, df: float | None, *, power: float = 0.8, level: float = LEVEL) -> float:
+    """The effect that a two-sided t test with this standard error finds with ``power``, from the noncentral t."""
+    critical = _quantile(0.5 + level / 2.0, df)
+    if df is None or df > 1e5:
+        return std_error * (critical + _quantile(power, None))
+
+    def shortfall(shift: float) -> float:
+        found = float(stats.nct.sf(critical, df, shift)) + float(stats.nct.cdf(-critical, df, shift))
+        return found - power
+
+    upper = critical + 1.0
+    while shortfall(upper) < 0:
+        upper += 1.0
+    return std_error * float(optimize.brentq(shortfall, 0.0, upper))
+
+
+def mcnemar_mid_p(n_ff: int, n_ss: int) -> float:
+    """Two-sided mid-p of McNemar's test on pairs that were both-first and both-second (Fagerland et al. 2013)."""
+    n, k = n_ff + n_ss, min(n_ff, n_ss)
+    if n == 0:
+        return 1.0
+    return min(1.0, 2.0 * float(stats.binom.cdf(k, n, 0.5)) - float(stats.binom.pmf(k, n, 0.5)))
+
+
+def sign_flip(values: ArrayLike) -> float:
+    """Exact two-sided sign-flip p of mean 0 over replicates (S ≤ 20); its least value is 2/2^S, so 6 are needed."""
+    x = np.asarray(values, dtype=np.float64)
+    if not 1 <= len(x) <= 20:
+        raise ValueError(f"sign_flip enumerates 1 to 20 values, got {len(x)}")
+    sums = np.zeros(1)
+    for value in x:
+        sums = np.concatenate([sums + value, sums - value])
+    # Sums equal but for rounding count as equal.
+    return float(np.mean(np.abs(sums) >= abs(x.sum()) - 1e-12 * np.sum(np.abs(x))))
+
+
+def _quantile(probability: float, df: float | None) -> float:
+    return float(stats.norm.ppf(probability) if df is None else stats.t.ppf(probability, df))
+
+
+def _tail(value: float, df: float | None) -> float:
+    return float(stats.norm.sf(value) if df is None else stats.t.sf(value, df))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,94 @@
+"""From an interval (or the reason why there is none) to an estimate's row: whose it is, its status and its licence."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from judgeloop.stats.estimate import Estimate, Status
+from judgeloop.stats.inference import Interval, Undefined, smallest_detectable, tost
+
+Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
+
+RATE_MARGIN = 0.05
+"""Default equivalence margin of rates: ±5 percentage points (the method notes §7.5)."""
+
+PROBABILITY = "probability"
+LOG_ODDS = "log-odds"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Whose estimates these are: the columns that every row of one subset of judgments shares."""
+
+    judge: str = ""
+    arm: str = ""
+    generation: int | None = None
+    panel: str = ""
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an estimator used: ``n`` in its own unit, ``items``, and the judgments without a verdict."""
+
+    n: int
+    items: int
+    unscored: int = 0
+
+
+def row(
+    labels: Labels,
+    bias: Bias,
+    term: str,
+    result: Interval | Undefined,
+    counts: Counts,
+    *,
+    unit: str,
+    variant: str = "",
+    margin: float | None = None,
+    null: float | None = 0.0,
+    note: str = "",
+) -> Estimate:
+    """One estimate. With a ``margin``, an interval that holds ``null`` is never left to read as "no bias".
+
+    It is then equivalent (TOST within ``null`` ± margin), undetected, or ``underpowered``: the effect that this sample
+    finds with 80 % power is larger than the margin. The note says which, and how large that effect is. A ``null`` of
+    None marks a description that has nothing to detect. An undefined row's note is its reason alone.
+    """
+    shared = {**dataclasses.asdict(labels), "bias": bias, "term": term, "variant": variant, "unit": unit}
+    if isinstance(result, Undefined):
+        return Estimate(
+            scope="judge", status="undefined", n=counts.n, n_items=counts.items, n_unscored=counts.unscored, note=result.reason,
+            **shared,
+        )  # fmt: skip
+    status, licence = _licence(result, margin, null)
+    return Estimate(
+        scope="judge",
+        estimate=float(result.estimate),
+        std_error=float(result.std_error),
+        conf_low=float(result.low),
+        conf_high=float(result.high),
+        conf_level=result.level,
+        p_value=None if result.p_value is None else float(result.p_value),
+        n=counts.n,
+        n_items=counts.items,
+        n_unscored=counts.unscored,
+        method=result.method,
+        status=status,
+        note="; ".join(part for part in (licence, note) if part),
+        **shared,
+    )
+
+
+def _licence(result: Interval, margin: float | None, null: float | None) -> tuple[Status, str]:
+    if margin is None or null is None or not result.covers(null):
+        return "ok", ""
+    if tost(result, margin, centre=null):
+        return "ok", f"equivalent within ±{margin:g}"
+    # Without spread the half-width is all that is known of the precision.
+    seen = result.std_error or (result.high - result.low) / 4.0
+    detectable = smallest_detectable(seen, result.df)
+    what = f"undetected: this sample could have seen {detectable:.3f} with 80 % power"
+    return ("underpowered" if detectable > margin else "ok"), what

@@ -1,0 +1,197 @@
+"""The content model of the method notes §1.1: logit P(a picked) = γ·order + βᵀD + κ·gold, with item-clustered inference.
+
+The order column is always there: left out, position shrinks every slope, and leaks where order and content correlate.
+Slopes are log-odds per doubling (length), per generation-0 SD (style) or per unit of gold; positive = prefers more of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from judgeloop import seeds
+from judgeloop.kernels import LogisticFit, cluster_covariance, firth, logistic, one_step_bootstrap, sigmoid
+from judgeloop.stats.contents import Contents
+from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, bca, t_interval
+
+Floats = NDArray[np.float64]
+
+ORDER, GOLD = "order", "gold"
+FEWEST_ITEMS = 10
+"""A style feature that differs in fewer items than this gets no slope."""
+DRAWS = 10_000
+_MOST_CELLS = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """A fitted content model: ``names`` of its columns (order, features, gold), coefficients, their item-clustered
+    covariance, the degrees of freedom of t (items − 1), and why a feature of the texts has no column (``left_out``)."""
+
+    names: tuple[str, ...]
+    coefficients: Floats
+    covariance: Floats
+    df: int
+    method: str
+    left_out: dict[str, str]
+    x: Floats
+    z: Floats
+    fit: LogisticFit
+    clusters: NDArray[np.intp]
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The columns that are features."""
+        return tuple(name for name in self.names if name not in (ORDER, GOLD))
+
+    def slope(self, name: str) -> Interval | Undefined:
+        """One coefficient with its t interval."""
+        if name not in self.names:
+            return Undefined(self.left_out.get(name, f"{name} does not differ between the texts"))
+        j = self.names.index(name)
+        se = float(np.sqrt(self.covariance[j, j]))
+        return t_interval(float(self.coefficients[j]), se, self.df, method=self.method)
+
+    def moments(self, numerator: str, denominator: str) -> tuple[float, float, float, float, float]:
+        """(a, b, var a, var b, cov ab) of two coefficients, as ``fieller_from_moments`` takes them."""
+        j, k = self.names.index(numerator), self.names.index(denominator)
+        b, v = self.coefficients, self.covariance
+        return float(b[j]), float(b[k]), float(v[j, j]), float(v[k, k]), float(v[j, k])
+
+    def wald(self) -> tuple[float, int, float] | Undefined:
+        """(F, q, p): the joint test that no feature has a slope, F = bᵀV⁻¹b/q on q and items − 1 degrees of freedom."""
+        return joint_wald(self.names, self.contents, self.coefficients, self.covariance, self.df)
+
+    def variance_inflation(self, name: str) -> float:
+        """1/(1 − R²) of a column on the others, uncentred as the columns are; weighted by the fit's information."""
+        j = self.names.index(name)
+        information = np.asarray(self.fit.hessian)
+        return float(information[j, j] * np.linalg.pinv(information, hermitian=True)[j, j])
+
+    def marginal(self, coefficients: Floats) -> Floats:
+        """(draws,) mean over the panel's rows of s′(η) at each of (draws, p) coefficients."""
+        result = np.empty(len(coefficients))
+        block = max(1, 2_000_000 // max(1, len(self.x)))
+        for start in range(0, len(coefficients), block):
+            p = sigmoid(self.x @ coefficients[start : start + block].T)
+            result[start : start + block] = np.mean(p * (1.0 - p), axis=0)
+        return result
+
+
+def joint_wald(
+    names: tuple[str, ...], tested: tuple[str, ...], b: Floats, covariance: Floats, df: int
+) -> tuple[float, int, float] | Undefined:
+    """(F, q, p) of the hypothesis that all ``tested`` coefficients are 0."""
+    index = [names.index(name) for name in tested]
+    if not index:
+        return Undefined("no feature differs between the texts")
+    block = covariance[np.ix_(index, index)]
+    if np.linalg.matrix_rank(block, hermitian=True) < len(index):
+        return Undefined("too few items for a joint test of that many features")
+    f = float(b[index] @ np.linalg.solve(block, b[index])) / len(index)
+    return f, len(index), float(stats.f.sf(f, len(index), df))
+
+
+def fit_slopes(contents: Contents, gold: Floats | None = None) -> Slopes | Undefined:
+    """Fit the content model; ``gold`` (n,) enters as a column. Separation: Firth. Undefined where nothing identifies it."""
+    names, columns, left_out = [ORDER], [contents.order], {}
+    for j, name in enumerate(contents.features):
+        differing = len(np.unique(contents.items[contents.differences[:, j] != 0]))
+        if name != "length" and differing < FEWEST_ITEMS:
+            left_out[name] = f"{name} differs in {differing} items only; a slope needs {FEWEST_ITEMS}"
+            continue
+        names.append(name)
+        columns.append(contents.differences[:, j])
+    if gold is not None:
+        if not np.any(gold != 0):
+            return Undefined("gold calls every pair a tie")
+        names.append(GOLD)
+        columns.append(gold)
+    return fit_columns(contents, tuple(names), np.stack(columns, axis=1), left_out)
+
+
+def fit_columns(
+    contents: Contents, names: tuple[str, ...], x: Floats, left_out: dict[str, str] | None = None
+) -> Slopes | Undefined:
+    """The same inference for given columns ``x`` (n, p)."""
+    items = len(np.unique(contents.items))
+    if items <= x.shape[1]:
+        return Undefined(f"{items} items are too few for {x.shape[1]} coefficients")
+    z = contents.picked_a
+    fit = logistic(x, z)
+    if fit.rank < x.shape[1]:
+        return Undefined(f"{', '.join(names)} are collinear on these pairs")
+    method = f"logistic regression, {'Mancl-DeRouen' if items < FEW_CLUSTERS else 'CR1'} by item"
+    if not fit.converged:
+        fit = firth(x, z)
+        method = f"Firth {method} (separated)"
+    if not fit.converged:
+        return Undefined("the picks separate perfectly on these covariates")
+    try:
+        covariance = cluster_covariance(x, z, fit, contents.items, "mancl_derouen" if items < FEW_CLUSTERS else "CR1")
+    except ValueError as error:
+        return Undefined(str(error))
+    return Slopes(names, fit.coefficients, covariance, items - 1, method, left_out or {}, x, z, fit, contents.items)
+
+
+def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
+    """Average marginal effect of a column on P(a picked), over these rows, per unit of the column (probability).
+
+    β·mean s′(η) on the panel as it is; BCa cluster bootstrap of 10,000 one-step resamples, or, above 2,000 rows, where
+    it has converged to that, the delta method with item-clustered t.
+    """
+    if name not in slopes.names:
+        return slopes.slope(name)
+    j = slopes.names.index(name)
+    return _interval(slopes, lambda b, s: s.marginal(b) * b[:, j])
+
+
+def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Undefined:
+    """Average marginal effect in ``slopes`` minus that in ``other``, fitted to the same rows: paired by item."""
+    for one in (slopes, other):
+        if name not in one.names:
+            return one.slope(name)
+    j, k = slopes.names.index(name), other.names.index(name)
+    return _interval(slopes, lambda b, s: s.marginal(b) * b[:, j], other, lambda b, s: s.marginal(b) * b[:, k])
+
+
+def _interval(
+    slopes: Slopes, statistic: object, other: Slopes | None = None, second: object = None
+) -> Interval | Undefined:
+    models = [(slopes, statistic)] + ([(other, second)] if other is not None else [])
+    # One stream by name: the models of a difference draw the same items.
+    estimate, draws, left_out = 0.0, np.zeros(DRAWS), np.zeros(len(np.unique(slopes.clusters)))
+    linear = len(slopes.x) * DRAWS > _MOST_CELLS
+    for sign, (model, function) in zip((1.0, -1.0), models, strict=False):
+        assert callable(function)
+        estimate += sign * float(function(model.coefficients[None], model)[0])
+        left_out = left_out + sign * function(_without_each_cluster(model), model)
+        if not linear:
+            generator = seeds.rng(0, "average effect")
+            sample = one_step_bootstrap(model.x, model.z, model.fit, model.clusters, DRAWS, generator)
+            draws = draws + sign * function(sample, model)
+    if linear:
+        spread = left_out - np.mean(left_out)
+        groups = len(spread)
+        se = float(np.sqrt((groups - 1.0) / groups * np.sum(spread**2)))
+        return t_interval(estimate, se, groups - 1, method="one-step jackknife t by item")
+    return bca(estimate, draws, left_out)
+
+
+def _without_each_cluster(slopes: Slopes) -> Floats:
+    """(G, p) coefficients one Newton step after leaving out each cluster."""
+    x, fit = slopes.x, slopes.fit
+    _, codes = np.unique(slopes.clusters, return_inverse=True)
+    groups = int(codes.max()) + 1
+    residual = slopes.z - fit.probabilities + fit.adjustment
+    curvature = fit.probabilities * (1.0 - fit.probabilities)
+    result = np.empty((groups, x.shape[1]))
+    order = np.argsort(codes, kind="stable")
+    for group, rows in enumerate(np.split(order, np.cumsum(np.bincount(codes))[:-1])):
+        part = x[rows]
+        information = fit.hessian - (part * curvature[rows, None]).T @ part
+        result[group] = fit.coefficients - np.linalg.pinv(information, hermitian=True) @ (part.T @ residual[rows])
+    return result

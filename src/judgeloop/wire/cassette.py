@@ -1,0 +1,229 @@
+"""The cassette: every exchange with a model, appended as one JSON line, found again by call id and request hash.
+
+Recording, caching, resume and replay are this one mechanism. A part is one file: ``calls/s3/g02-judge.jsonl`` holds the
+judge calls of replicate 3, generation 2. Parts may be compressed (``.jsonl.gz``) once nothing is appended to them.
+No header and no key is ever stored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import gzip
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from judgeloop.errors import FolderMismatch, StorageFailed
+from judgeloop.records import Call, canonical
+
+_FIELDS = ("key", "call", "request", "status", "response", "attempts")
+_SAFE = re.compile(r"[^A-Za-z0-9._-]")
+_OPEN_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One call and how it ended. ``status`` is the last HTTP status, 0 where none arrived; ``fault`` names why there
+    is no readable response after the last of ``attempts``."""
+
+    call: str
+    key: str
+    request: Mapping[str, Any]
+    status: int
+    response: Any
+    attempts: int
+    fault: str = ""
+
+    def line(self) -> bytes:
+        raw = {name: getattr(self, name) for name in _FIELDS}
+        if self.fault:
+            raw["fault"] = self.fault
+        # ASCII only: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
+        return json.dumps(raw, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+
+
+def part_name(call_id: str) -> str:
+    """The part that a call id belongs to, relative to ``calls/``, without its ending."""
+    parts = [_SAFE.sub("_", part) for part in call_id.split("/")]
+    if len(parts) > 3 and (generation := re.fullmatch(r"g(\d+)", parts[1])):
+        return f"{parts[0]}/g{int(generation[1]):02d}-{parts[2]}"
+    return f"{parts[0]}/{parts[1]}" if len(parts) > 2 else parts[0]
+
+
+class Cassette:
+    """The recorded exchanges of one run folder. Not shared between processes: the run folder's lock sees to that."""
+
+    def __init__(self, folder: str | Path, *, writable: bool) -> None:
+        """Index ``folder``/calls. Drops a torn last line (a killed process) if ``writable``, else ignores it.
+
+        Raises FolderMismatch with file and line for any other damaged line.
+        """
+        self.folder = Path(folder) / "calls"
+        self._writable = writable
+        self._index: dict[bytes, tuple[Path, int, int]] = {}
+        self._bodies: dict[bytes, list[bytes]] = {}
+        self._files: dict[Path, int] = {}
+        self._slurp = functools.lru_cache(maxsize=16)(lambda path: gzip.decompress(path.read_bytes()))
+        for path in sorted([*self.folder.rglob("*.jsonl"), *self.folder.rglob("*.jsonl.gz")]):
+            self._read_part(path)
+
+    def _read_part(self, path: Path) -> None:
+        packed = path.suffix == ".gz"
+        try:
+            content = self._slurp(path) if packed else path.read_bytes()
+        except (OSError, EOFError) as error:
+            raise FolderMismatch(
+                f"{path}: cannot be read ({error}); restore this part or delete it to ask again"
+            ) from None
+        offset = 0
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
+            torn = offset + len(line) == len(content) and not line.endswith(b"\n")
+            if torn and not packed:
+                if self._writable:
+                    os.truncate(path, offset)
+                return
+            try:
+                raw = json.loads(line)
+                call, key = raw["call"], raw["key"]
+                if any(field not in raw for field in _FIELDS) or not isinstance(call, str) or not isinstance(key, str):
+                    raise KeyError
+            except (ValueError, KeyError, TypeError):
+                raise FolderMismatch(
+                    f"{path}:{number}: this line is not a recorded exchange; restore the file, or delete the line to ask that call again"
+                ) from None
+            self._remember(call, key, path, offset, len(line))
+            offset += len(line)
+
+    def _remember(self, call: str, key: str, path: Path, offset: int, length: int) -> None:
+        name = _name(call, key)
+        if name not in self._index:
+            self._bodies.setdefault(hashlib.sha256(key.encode()).digest()[:16], []).append(name)
+        self._index[name] = (path, offset, length)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def get(self, call_id: str, key: str) -> Exchange | None:
+        """The recorded exchange of that call id and request hash, or None."""
+        place = self._index.get(_name(call_id, key))
+        return None if place is None else self._load(*place)
+
+    def by_body(self, key: str) -> list[Exchange]:
+        """All exchanges with that request hash, in recorded order: how clients without call ids are served."""
+        names = self._bodies.get(hashlib.sha256(key.encode()).digest()[:16], [])
+        return [self._load(*self._index[name]) for name in names]
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """Every recorded exchange, part by part."""
+        for place in list(self._index.values()):
+            yield self._load(*place)
+
+    def _load(self, path: Path, offset: int, length: int) -> Exchange:
+        if path.suffix == ".gz":
+            line = self._slurp(path)[offset : offset + length]
+        else:
+            with path.open("rb") as file:
+                file.seek(offset)
+                line = file.read(length)
+        raw = json.loads(line)
+        return Exchange(**{name: raw[name] for name in _FIELDS}, fault=raw.get("fault", ""))
+
+    def append(self, exchange: Exchange) -> None:
+        """Record an exchange. Raises StorageFailed, and leaves no torn line, where the disk is full."""
+        path = self.folder / f"{part_name(exchange.call)}.jsonl"
+        line = exchange.line()
+        file = -1
+        try:
+            file = self._file(path)
+            offset = os.fstat(file).st_size
+            try:
+                written = os.write(file, line)
+                if written != len(line):
+                    raise OSError(28, "No space left on device")
+            except OSError:
+                os.ftruncate(file, offset)
+                raise
+        except OSError as error:
+            raise StorageFailed(
+                f"{path}: cannot be written ({error.strerror}); make room and run the same command again, nothing recorded is lost"
+            ) from None
+        self._remember(exchange.call, exchange.key, path, offset, len(line))
+
+    def _file(self, path: Path) -> int:
+        if path not in self._files:
+            if not self._writable:
+                raise OSError(30, "opened for replay only")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if len(self._files) >= _OPEN_FILES:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        return self._files[path]
+
+    def close(self) -> None:
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()
+
+    def nearest(self, call: Call) -> str:
+        """A sentence that names the recording nearest to a call that was not found, and what differs."""
+        if not self._index:
+            return f"{self.folder} holds no recorded call"
+        best, score = None, -1.0
+        matcher = difflib.SequenceMatcher(autojunk=False, b=call.call_id)
+        for exchange in self.exchanges():
+            matcher.set_seq1(exchange.call)
+            if matcher.real_quick_ratio() > score and (ratio := matcher.ratio()) > score:
+                best, score = exchange, ratio
+                if ratio == 1.0:
+                    break
+        assert best is not None
+        if best.call != call.call_id and best.key == call.key:
+            return f"the same request is recorded as {best.call}"
+        differences = "; ".join(_differences(best.request, call.body)[:3])
+        return f"nearest recording {best.call}: {differences or 'same request'}"
+
+    def pack(self) -> None:
+        """Compress every part (deterministic gzip), for fixtures."""
+        self.close()
+        for path in sorted(self.folder.rglob("*.jsonl")):
+            content = path.read_bytes()
+            path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(content, compresslevel=9, mtime=0))
+            path.unlink()
+
+
+def _name(call: str, key: str) -> bytes:
+    return hashlib.sha256(f"{call}\n{key}".encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _differences(recorded: Any, asked: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, each as `path: recorded … , asked …`."""
+    if isinstance(recorded, dict) and isinstance(asked, Mapping):
+        found = []
+        for key in dict.fromkeys([*recorded, *asked]):
+            here = f"{path}.{key}" if path else str(key)
+            if key not in recorded:
+                found.append(f"{here}: not recorded, asked {canonical({'': asked[key]})[4:-1][:60]}")
+            elif key not in asked:
+                found.append(f"{here}: recorded {canonical({'': recorded[key]})[4:-1][:60]}, not asked")
+            else:
+                found += _differences(recorded[key], asked[key], here)
+        return found
+    if isinstance(recorded, list) and isinstance(asked, list | tuple) and len(recorded) == len(asked):
+        pairs = enumerate(zip(recorded, asked, strict=True))
+        return [line for index, (one, other) in pairs for line in _differences(one, other, f"{path}[{index}]")]
+    if recorded == asked:
+        return []
+    if isinstance(recorded, str) and isinstance(asked, str):
+        letters = enumerate(zip(recorded, asked, strict=False))
+        same = next((index for index, (one, other) in letters if one != other), min(len(recorded), len(asked)))
+        start = max(0, same - 20)
+        return [
+            f"{path} at character {same}: recorded …{recorded[start : same + 40]!r}, asked …{asked[start : same + 40]!r}"
+        ]
+    return [f"{path}: recorded {str(recorded)[:60]}, asked {str(asked)[:60]}"]
