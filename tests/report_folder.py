@@ -122,7 +122,7 @@ def _policy_rows(arm: str, generation: int) -> list[Estimate]:
                     f"drift_{feature}",
                     slope * 0.7 * generation + rng.normal(0, 0.02),
                     0.1,
-                    **{**base, "bias": "style", "unit": "generation-0 SD"},
+                    **{**base, "bias": "style", "unit": "generation-0 sd"},
                 )
             )
         rows.append(_row("kl_from_reference", 0.06 * generation**2 * (slope / 0.22), 0.01, **{**base, "unit": "nats"}))
@@ -140,12 +140,12 @@ def _contrast_rows(control: str) -> list[Estimate]:
             "arm": "judge", "contrast": control, "generation": generation, "n": REPLICATES, "n_replicates": REPLICATES,
             "family": "confirmatory" if confirmatory else "exploratory", "p_adjusted": 0.004,
         }  # fmt: skip
-        word = "drifting; saturating" if confirmatory else "drifting"
+        word = "drifting: the interval excludes 0"
         rows += [
             _row("did_length", 0.2 * generation, 0.09, unit="doublings", note=word, **base),
-            _row("did_style_score", 0.05 * generation, 0.29, unit="generation-0 SD", bias="style", note="undetected: could have seen 0.41 at 80 %", **base),
-            _row("did_mattr", -0.010 * generation, 0.008, unit="raw", bias="diversity", note="drifting", **base),
-            *(_row(f"did_{f}", 0.1 * generation, 0.05 if f == "bold" else 0.4, unit="generation-0 SD", bias="style", **base) for f in STYLE),
+            _row("did_style_score", 0.05 * generation, 0.29, unit="generation-0 sd", bias="style", status="underpowered", note="undetected: the smallest drift that this run could have seen at 80 % power is 0.41 generation-0 sd", **base),
+            _row("did_mattr", -0.010 * generation, 0.008, unit="raw", bias="diversity", note="drifting: the interval excludes 0", **base),
+            *(_row(f"did_{f}", 0.1 * generation, 0.05 if f == "bold" else 0.4, unit="generation-0 sd", bias="style", **base) for f in STYLE),
         ]  # fmt: skip
     return rows
 
@@ -161,21 +161,21 @@ def _amplification_rows(control: str) -> list[Estimate]:
     }
     return [
         _row("cumulative_gain_length", 2.4, 0.4, **base),
-        _row("compounding_length", 0.81, 0.13, note="saturating", **base),
+        _row("compounding_length", 0.81, 0.13, note="drifting, saturating; benchmark 1.000", **base),
         _row("observed_over_static_length", 0.9, 0.2, **base),
         Estimate(scope="policy", bias="style", term="compounding_style_score", status="undefined", note="the first loop's drift is not away from 0", arm="judge", contrast=control),
         *([_row("transmission_length", 1.02, 0.21, scope="signal", **{**base, "contrast": ""})] if control == "random" else []),
     ]  # fmt: skip
 
 
-def candidates(text: str | None = None) -> pd.DataFrame:
+def candidates(text: str | None = None, replicates: int = REPLICATES, items: int = ITEMS) -> pd.DataFrame:
     """Two texts an item, arm, generation and replicate, longer in the judge's arm; ``text`` replaces all of them."""
     rows = []
-    for replicate in range(REPLICATES):
+    for replicate in range(replicates):
         for arm in ARMS:
             for generation in range(GENERATIONS + 1):
                 rng = seeds.rng(0, "report", "texts", replicate, arm if generation else "", generation)
-                for item in range(ITEMS):
+                for item in range(items):
                     for k in range(2):
                         length = 5.5 + _SLOPE[arm] * generation + float(rng.normal(0, 0.3))
                         body = (
@@ -237,6 +237,7 @@ def write(
     rows: list[Estimate] | None = None,
     text: str | None = None,
     prompt: str = "Why is the first request slow?",
+    size: tuple[int, int] = (REPLICATES, ITEMS),
     **judged: Any,
 ) -> RunFolder:
     """A finished run folder at ``path``."""
@@ -258,7 +259,7 @@ def write(
         columns=["item_id", "prompt", "category", "reference", "match"],
     )
     folder.write_part("items", "all", items)
-    folder.write_part("candidates", "all", candidates(text))
+    folder.write_part("candidates", "all", candidates(text, *size))
     folder.write_part("judgments", "all", judgments(**judged))
     folder.write_estimates(estimates_frame(estimates() if rows is None else rows))
     return folder

@@ -58,32 +58,37 @@ STATUSES: list[tuple[int, type[openai.APIStatusError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "kind"), STATUSES)
-def test_planted_statuses(status: int, kind: type[openai.APIStatusError]) -> None:
-    faults = Faults(rules=(Rule(status=status, times=2, retry_after_s=0.25, message="slow down", code="busy"),))
-    with served(faults) as (server, client):
-        for _ in range(2):
-            with pytest.raises(kind, match="slow down") as caught:
-                ask(client)
-            assert caught.value.code == "busy"
-            assert caught.value.response.headers["retry-after"] == "0.25"
-        assert ask(client) == "c1: hi"
-        with pytest.raises(kind):
-            ask(client, "c2")
-        assert [name for name, _ in server.app.state.faults.fired] == ["c1", "c1", "c2"]
+def test_planted_statuses() -> None:
+    def rule(status: int) -> Rule:
+        return Rule(match=f"^c{status}", status=status, times=2, retry_after_s=0.25, message="slow down", code="busy")
+
+    with served(Faults(rules=tuple(rule(status) for status, _ in STATUSES))) as (server, client):
+        for status, kind in STATUSES:
+            for _ in range(2):
+                with pytest.raises(kind, match="slow down") as caught:
+                    ask(client, f"c{status}")
+                assert caught.value.status_code == status
+                assert caught.value.code == "busy"
+                assert caught.value.response.headers["retry-after"] == "0.25"
+            assert ask(client, f"c{status}") == f"c{status}: hi"
+        with pytest.raises(openai.RateLimitError):
+            ask(client, "c429/another")
+        assert [name for name, _ in server.app.state.faults.fired][-3:] == ["c503", "c503", "c429/another"]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("kind", ["reset", "truncated"])
-def test_broken_connections(kind: Any, stream: bool) -> None:
-    with served(Faults(rules=(Rule(kind=kind),))) as (server, client):
-        body = {"model": "m", "messages": USER, "stream": stream}
-        wrong = httpx2.ReadError if kind == "reset" else httpx2.RemoteProtocolError
-        with pytest.raises(wrong):
-            httpx2.post(f"{server.base_url}/chat/completions", json=body)
-        with pytest.raises((openai.APIConnectionError, httpx2.TransportError)):
-            ask(client)
-        assert ask(client) == "c1: hi"
+def test_broken_connections() -> None:
+    rules = (Rule(match="reset", kind="reset", times=2), Rule(match="truncated", kind="truncated", times=2))
+    with served(Faults(rules=rules)) as (server, client):
+        for stream in (False, True):
+            for kind, wrong in (("reset", httpx2.ReadError), ("truncated", httpx2.RemoteProtocolError)):
+                name = f"{kind}/{stream}"
+                body = {"model": "m", "messages": USER, "stream": stream}
+                headers = {"x-judgeloop-call": name}
+                with pytest.raises(wrong):
+                    httpx2.post(f"{server.base_url}/chat/completions", json=body, headers=headers)
+                with pytest.raises((openai.APIConnectionError, httpx2.TransportError)):
+                    ask(client, name)
+                assert ask(client, name) == f"{name}: hi"
 
 
 def test_truncated_sends_part_of_what_it_announces() -> None:

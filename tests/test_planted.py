@@ -12,10 +12,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from judgeloop import templates
+from judgeloop.bodies import draft_body, judge_body
 from judgeloop.errors import ExperimentError
+from judgeloop.experiment import Endpoint
 from judgeloop.features import FEATURES, STYLE_FEATURES, measure, tokenize
 from judgeloop.law import log_logistic, logistic, planted_log_odds
-from judgeloop.planted import PlantedAnswerer, PlantedSpec, load, schema
+from judgeloop.planted import DraftSpec, PlantedAnswerer, PlantedSpec, load, schema
 
 SHORT, LONG = "Paris is the capital.", "Paris is the capital of France, and it has been so for a very long time now."
 BOLD = "**Paris** is the **capital** of it."
@@ -256,6 +259,35 @@ def test_hostile_answers_are_text_and_nothing_else() -> None:
             law = 0.3 + 0.2 * (measure(first).length - measure(second).length)
             assert soft(ask(spec, message(first, second), **LOGPROBS)) == pytest.approx(logistic(law), abs=1e-9)
             assert ask(spec, message(first, second))["choices"][0]["message"]["content"][-5:] in ("[[A]]", "[[B]]")
+
+
+@pytest.mark.parametrize("name", [name for name in templates.shipped() if name not in ("draft", "reference_match")])
+def test_every_shipped_template_is_understood_in_every_mode(name: str) -> None:
+    spec = PlantedSpec(length=3.0, temperature0=True)
+    endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", model="planted", max_tokens=200)
+    template = templates.load(name)
+    for mode in template.modes:
+        for first, second, wanted in ((LONG, SHORT, "A"), (SHORT, LONG, "B")):
+            body = judge_body(endpoint, template, mode, prompt="Which?", first_text=first, second_text=second)
+            completion = dict(asyncio.run(PlantedAnswerer(spec).answer(body, "c")).body)
+            said = completion["choices"][0]["message"]["content"]
+            if mode == "json":
+                assert json.loads(said)["verdict"] == wanted
+            else:
+                assert said.endswith({"logprob": wanted, "text": f"[[{wanted}]]"}[mode])
+            if mode == "logprob":
+                law = 3.0 * (measure(first).length - measure(second).length)
+                assert soft(completion) == pytest.approx(logistic(law), abs=1e-9)
+
+
+def test_drafts_see_the_exemplars_of_the_shipped_template() -> None:
+    spec = PlantedSpec(draft=DraftSpec(length_mean=16, length_sd=0, follow=1.0))
+    endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", model="planted", max_tokens=500)
+    shown = [("before", "word " * 64), ("before that", "word " * 256)]
+    for exemplars, tokens in (((), 16), (shown, 128)):
+        body = draft_body(endpoint, templates.load("draft", kind="draft"), prompt="Tell me.", exemplars=exemplars)
+        completion = dict(asyncio.run(PlantedAnswerer(spec).answer(body, "c")).body)
+        assert completion["usage"]["completion_tokens"] == tokens
 
 
 def test_a_request_to_match_a_reference_is_answered_yes_or_no() -> None:

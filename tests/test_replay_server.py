@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import pytest
 
 from judgeloop.planted import DraftSpec, PlantedAnswerer, PlantedSpec
 from judgeloop.records import Call
+from judgeloop.wire import sse
 from judgeloop.wire.answers import RecordAnswerer, ReplayAnswerer
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.protocol import incoming
+from judgeloop.wire.protocol import StreamedAnswer, incoming
 from judgeloop.wire.server import Answer, Answerer, LocalServer, create_app
 
 SECRET = "sk-very-secret-0123456789abcdef"
@@ -246,14 +247,26 @@ def test_faults_of_the_upstream_are_passed_on_and_replayed(tmp_path: Path) -> No
         assert text(ask(client, "Tell me.")) == last
 
 
-def test_a_stream_that_breaks_off_is_not_recorded(tmp_path: Path) -> None:
-    with recorded(tmp_path, planted(), Faults(rules=(Rule(kind="truncated"),))) as client:
+@pytest.mark.parametrize("kind", ["truncated", "reset"])
+def test_a_stream_that_breaks_off_is_not_recorded(tmp_path: Path, kind: Any) -> None:
+    with recorded(tmp_path, planted(), Faults(rules=(Rule(kind=kind),))) as client:
         with pytest.raises((openai.APIError, httpx2.TransportError)):
             streamed(client, "Tell me.", "s0/g0/draft/i/k0")
         whole = streamed(client, "Tell me.", "s0/g0/draft/i/k0")
     assert len(Cassette(tmp_path, writable=False)) == 1
     with served(ReplayAnswerer(tmp_path)) as client:
         assert streamed(client, "Tell me.", "s0/g0/draft/i/k0") == whole
+
+
+def test_a_stream_that_ends_early_is_passed_on_and_not_recorded(tmp_path: Path) -> None:
+    async def events() -> AsyncIterator[bytes]:
+        yield sse.event({"choices": [{"index": 0, "delta": {"content": "half"}, "finish_reason": None}]})
+
+    with recorded(tmp_path, Scripted(StreamedAnswer(200, {}, {}, events()))) as client:
+        messages: Any = [{"role": "user", "content": "Tell me."}]
+        chunks = list(client.chat.completions.create(model="planted", messages=messages, stream=True))
+        assert [chunk.choices[0].delta.content for chunk in chunks] == ["half"]
+    assert not list(tmp_path.iterdir())
 
 
 class Leaky(Scripted):

@@ -54,7 +54,7 @@ def test_shipped_judges_use_the_fixed_tags_and_offer_their_labels(name: str) -> 
     for tag, variable in (("question", "prompt"), ("answer_a", "answer_a"), ("answer_b", "answer_b")):
         assert f"<{tag}>\n{{{{ {variable} }}}}\n</{tag}>" in last
         assert last.count(f"<{tag}>") == 1
-    assert last.index("answer_a") < last.index("answer_b") < last.index("instruction")
+    assert last.index("answer_a") < last.index("answer_b") < last.index("{{ instruction }}")
     for label in template.labels:
         assert f"[[{label}]]" in template.instructions["text"]
         assert f'"{label}"' in template.instructions["json"]

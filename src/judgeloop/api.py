@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,19 +16,25 @@ import pandas as pd
 import yaml
 
 from judgeloop import loop, report, templates
-from judgeloop.errors import ExperimentError, JudgeloopError
+from judgeloop.errors import ExperimentError, InvalidInput, JudgeloopError
 from judgeloop.experiment import Endpoint, GoldJudge
+from judgeloop.experiment import Judge as JudgeSpec
 from judgeloop.features import FEATURES, measure
 from judgeloop.judging.judges import Judge, judge_name, make_judge, resolve_mode
 from judgeloop.material import Material, asked_models
+from judgeloop.planted import spec as planted_spec
+from judgeloop.planted.answerer import PlantedAnswerer
 from judgeloop.policies.drafting import Drafter
 from judgeloop.resolve import Resolved, check_environment, load, resolve
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.run_estimates import ArmDesign, Design, RunTables, run_estimates
 from judgeloop.templates import Mode
 from judgeloop.wire import engine
+from judgeloop.wire.answers import RecordAnswerer, ReplayAnswerer
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Answered, Ledger, WireClient
+from judgeloop.wire.faults import load_faults
+from judgeloop.wire.server import create_app, serve_forever
 
 
 class Observer(Protocol):
@@ -69,6 +75,10 @@ class Run:
         """The one-screen summary."""
         return report.summary(self.folder)
 
+    def write_report(self) -> None:
+        """Write report.html, report.md and report.json anew."""
+        report.write(self.folder)
+
     def to_html(self, path: str | Path) -> Path:
         """Write the self-contained HTML report to a file of your choice."""
         return report.write_html(self.folder, Path(path))
@@ -88,7 +98,7 @@ class Run:
         ]
         frame = self.estimates
         shown = frame.loc[(frame["family"] == "confirmatory") | (frame["panel"] == "anchor"), columns]
-        html: str = shown.to_html(index=False, float_format="%.3f")
+        html: str = shown.to_html(index=False, float_format="{:.3f}".format)
         return html
 
 
@@ -117,7 +127,7 @@ def run(
         check_environment(resolved)
         engine.check(resolved.experiment.endpoints)
     folder = RunFolder(out or Path("runs") / resolved.experiment.name)
-    recording = Cassette(RunFolder.existing(replay).path, writable=False) if replay is not None else None
+    recording = Cassette(RunFolder.recorded(replay).path, writable=False) if replay is not None else None
     with folder.claim(material.identity):
         environment = _environment(resolved, material)
         folder.write_text("experiment.yaml", _experiment_text(resolved))
@@ -245,6 +255,38 @@ class _Seen:
         }
 
 
+def planted_schema() -> dict[str, Any]:
+    """JSON schema of a planted spec."""
+    return planted_spec.schema()
+
+
+def serve(
+    *,
+    replay: Path | None = None,
+    record: Path | None = None,
+    upstream: str | None = None,
+    planted: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    faults: Path | None = None,
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve the OpenAI API until interrupted: one of ``replay`` (a recorded run folder), ``record`` with ``upstream``,
+    ``planted`` (a spec file). ``ready`` is told the base URL. Raises JudgeloopError."""
+    answerer: Any
+    if replay is not None:
+        answerer = ReplayAnswerer(RunFolder.recorded(replay).path)
+    elif record is not None:
+        if not (upstream or "").startswith(("http://", "https://")):
+            raise InvalidInput(f"--upstream: give a base URL that starts with http:// or https://, not {upstream!r}")
+        answerer = RecordAnswerer(record, str(upstream))
+    else:
+        assert planted is not None
+        answerer = PlantedAnswerer(planted_spec.load(planted), planted.parent)
+    app = create_app(answerer, faults=load_faults(faults) if faults else None)
+    serve_forever(app, host, port, ready=ready)
+
+
 async def _judges(
     resolved: Resolved, endpoints: Mapping[str, Endpoint], client: WireClient
 ) -> tuple[dict[str, Judge], dict[str, str]]:
@@ -259,10 +301,7 @@ async def _judges(
         modes[name] = [
             await resolve_mode(member, endpoints=endpoints, folder=resolved.folder, client=client) for member in members
         ]
-    names = {name: judge_name(specs[name], endpoints) for name in distinct}
-    for ambiguous in (lambda name: judge_name(specs[name], endpoints, *modes[name][:1], ambiguous=True), lambda name: f"{names[name]}~{name}"):
-        taken = Counter(names.values())
-        names = {name: ambiguous(name) if taken[known] > 1 else known for name, known in names.items()}
+    names = _distinct_names({name: specs[name] for name in distinct}, endpoints, modes)
     made = {
         name: make_judge(
             specs[name],
@@ -278,6 +317,18 @@ async def _judges(
     }
     found = {names[name]: ", ".join(modes[name]) for name in distinct if modes[name]}
     return {name: made[first] for name, first in first_with.items()}, found
+
+
+def _distinct_names(
+    specs: Mapping[str, JudgeSpec], endpoints: Mapping[str, Endpoint], modes: Mapping[str, Sequence[Mode]]
+) -> dict[str, str]:
+    names = {arm: judge_name(spec, endpoints) for arm, spec in specs.items()}
+    taken = Counter(names.values())
+    for arm, spec in specs.items():
+        if taken[names[arm]] > 1 and modes[arm]:
+            names[arm] = judge_name(spec, endpoints, modes[arm][0], ambiguous=True)
+    taken = Counter(names.values())
+    return {arm: f"{name}~{arm}" if taken[name] > 1 else name for arm, name in names.items()}
 
 
 def _measure(text: str) -> Mapping[str, float]:

@@ -198,6 +198,17 @@ def one_step_bootstrap(
     return result
 
 
+def one_step_jackknife(x: Floats, z: Floats, fit: LogisticFit, clusters: Integers) -> Floats:
+    """(G, p) coefficients one Newton step after each cluster is left out, in the order of the sorted codes.
+
+    b − (H − H_g)⁻¹ U_g, the leave-one-cluster-out step of Pregibon (1981). A column that vanished with the cluster gets
+    the minimum-norm step.
+    """
+    codes, count = _codes(clusters, len(z))
+    hessians = fit.hessian - _informations(x, fit, codes, count)
+    return fit.coefficients - _solve_each(hessians, _scores(x, z, fit, codes, count))
+
+
 def _checked(x: Floats, z: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
     x, z = np.asarray(x, dtype=np.float64), np.asarray(z, dtype=np.float64)
     w = np.ones(len(z)) if weights is None else np.asarray(weights, dtype=np.float64)

@@ -164,7 +164,7 @@ class ArmLoop:
     arm: Arm
     pool: Pool | None
     policy: Policy = field(init=False)
-    scale: "pd.Series[float]" = field(init=False)
+    scale: pd.Series[float] = field(init=False)
     zero: dict[str, Weights] = field(init=False)
     selections: list[Distribution] = field(init=False, default_factory=list)
 

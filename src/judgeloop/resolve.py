@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -36,6 +37,7 @@ class Arm(Block):
         return self.judge.kind in ("random", "gold")
 
 
+_ARM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # it stands in call ids, which are ASCII
 _ARM_KEYS = ("judge", "policy", "signal", "strategy")
 
 
@@ -104,8 +106,8 @@ def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "expe
 
 
 def _arm(raw: Mapping[str, Any], name: str, override: Mapping[str, Any], where: str) -> Arm:
-    if not name or any(character in name for character in "/\\ \t\n") or name.startswith("."):
-        raise ExperimentError(f"{where}: arms.{name}: an arm's name has no spaces, slashes or leading dot")
+    if not _ARM_NAME.fullmatch(str(name)):
+        raise ExperimentError(f"{where}: arms.{name}: an arm's name has letters, digits, dots, dashes and underscores only")
     blocks: dict[str, Any] = {}
     for key in override:
         if key not in _ARM_KEYS:

@@ -46,6 +46,14 @@ class RunFolder:
             )
         return folder
 
+    @classmethod
+    def recorded(cls, path: str | Path) -> RunFolder:
+        """A folder with recorded calls: a run folder, or what `judgeloop serve --record` wrote. Raises FolderMismatch."""
+        folder = cls(path)
+        if not (folder.path / "calls").is_dir():
+            raise FolderMismatch(f"{path}: no recording here (no folder calls); give a run folder that holds one")
+        return folder
+
     def table(self, name: str) -> pd.DataFrame:
         """All parts of a table in order; an empty frame where none was written."""
         parts = sorted((self.path / "tables" / name).glob("*.parquet"))

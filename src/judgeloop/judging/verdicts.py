@@ -155,10 +155,8 @@ def _masses(top: Sequence[tuple[str, float]], ties: bool) -> dict[str, float]:
     """label → log of its tokens' summed probability, for the labels that are listed."""
     tokens = [(token.strip(_TOKEN_WRAP), logprob) for token, logprob in top if logprob > -math.inf]
     found: dict[str, list[float]] = {}
-    # "a" is an article too, and would tilt the verdict to the first slot: small letters count only without capitals.
-    capitals = any(token in ("A", "B") for token, _ in tokens)
     for token, logprob in tokens:
-        if token in ("A", "B") or (token in ("a", "b") and not capitals):
+        if token.lower() in ("a", "b"):
             found.setdefault(token.lower(), []).append(logprob)
         elif ties and token.lower() in _TIE_TOKENS:
             found.setdefault("tie", []).append(logprob)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from judgeloop.report import cases, document, judge_figures, markdown, overview, palette, policy_figures, terminal
 from judgeloop.report.figure import Figure
-from judgeloop.report.findings import Finding, findings
+from judgeloop.report.findings import findings
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import Reading, read
+from judgeloop.report.verdicts import Finding
 from judgeloop.rundir import RunFolder
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -51,7 +52,7 @@ def flips(reading: Reading, limit: int = FLIPS) -> list[Case]:
     forth, back = (
         keyed[keyed["order"] == order].drop_duplicates(_CONTEXT).set_index(_CONTEXT) for order in ("ab", "ba")
     )
-    both = forth.join(back[["verdict", "p_first"]], how="inner", rsuffix="_back").reset_index()
+    both = forth.join(back[["verdict", "p_first"]].add_suffix("_back"), how="inner").reset_index()
     both = both[both["verdict"] == both["verdict_back"]]
     if not len(both):
         return []
@@ -64,25 +65,25 @@ def flips(reading: Reading, limit: int = FLIPS) -> list[Case]:
     both = both.assign(turn=both.groupby("item_id").cumcount()).sort_values("turn", kind="stable")
     texts, prompts = _Texts(reading.candidates, both["item_id"].head(8 * limit)), _prompts(reading)
     found = []
-    for row in both.head(8 * limit).itertuples():
+    for row in _records(both.head(8 * limit)):
         first, second = (
-            texts.find(row.replicate, row.arm, row.item_id, name)
-            for name in (row.candidate_first, row.candidate_second)
+            texts.find(row["replicate"], row["arm"], row["item_id"], name)
+            for name in (row["candidate_first"], row["candidate_second"])
         )
         if first is None or second is None:
             continue
-        slot = _UNEQUAL[str(row.verdict), str(row.verdict_back)]
+        slot = _UNEQUAL[str(row["verdict"]), str(row["verdict_back"])]
         where = (
-            f"{row.panel} panel"
-            + (f", arm {row.arm}, replicate {row.replicate}" if row.arm else "")
-            + (f", generation {row.generation}" if row.generation >= 0 else "")
-        )  # type: ignore[operator]
-        chosen_forth, chosen_back = ("A", "B") if row.verdict == "first" else ("B", "A")
+            f"{row['panel']} panel"
+            + (f", arm {row['arm']}, replicate {row['replicate']}" if row["arm"] else "")
+            + (f", generation {row['generation']}" if row["generation"] >= 0 else "")
+        )
+        chosen_forth, chosen_back = ("A", "B") if row["verdict"] == "first" else ("B", "A")
         found.append(
             Case(
-                title=f"Item {row.item_id}",
-                what=f"{row.judge} picked {slot} in both orders: text {chosen_forth} when A came first, text {chosen_back} when B came first ({where}).",
-                prompt=prompts.get(str(row.item_id), ""),
+                title=str(row["item_id"]),
+                what=f"{row['judge']} picked {slot} in both orders: text {chosen_forth} when A came first, text {chosen_back} when B came first ({where}).",
+                prompt=prompts.get(str(row["item_id"]), ""),
                 left=Side("Text A", first),
                 right=Side("Text B", second),
             )
@@ -123,7 +124,7 @@ def grown(reading: Reading, limit: int = GROWN) -> list[Case]:
         some[some["generation"] == g].drop_duplicates(key).set_index(key)[["text", "length"]]
         for g in (0, some["generation"].max())
     ]
-    pairs = ends[0].join(ends[1], how="inner", lsuffix="_before", rsuffix="_after").reset_index()
+    pairs = ends[0].add_suffix("_before").join(ends[1].add_suffix("_after"), how="inner").reset_index()
     pairs = pairs.assign(growth=pairs["length_after"] - pairs["length_before"])
     pairs = pairs[pairs["growth"] > 0].sort_values(["growth", *key], ascending=[False, True, True, True], kind="stable")
     pairs = pairs.drop_duplicates(["arm", "item_id"])
@@ -136,13 +137,13 @@ def grown(reading: Reading, limit: int = GROWN) -> list[Case]:
     prompts, last = _prompts(reading), int(some["generation"].max())
     return [
         Case(
-            title=f"Item {row.item_id}",
-            what=f"Arm {row.arm}, replicate {row.replicate}: the likeliest output grew by {row.growth:.2f} doublings.",
-            prompt=prompts.get(str(row.item_id), ""),
-            left=Side("Generation 0", str(row.text_before), f"{2**row.length_before:,.0f} tokens"),  # type: ignore[operator]
-            right=Side(f"Generation {last}", str(row.text_after), f"{2**row.length_after:,.0f} tokens"),  # type: ignore[operator]
+            title=str(row["item_id"]),
+            what=f"Arm {row['arm']}, replicate {row['replicate']}: the likeliest output grew by {row['growth']:.2f} doublings.",
+            prompt=prompts.get(str(row["item_id"]), ""),
+            left=Side("Generation 0", str(row["text_before"]), f"{2 ** row['length_before']:,.0f} tokens"),
+            right=Side(f"Generation {last}", str(row["text_after"]), f"{2 ** row['length_after']:,.0f} tokens"),
         )
-        for row in pairs.itertuples()
+        for row in _records(pairs)
     ]
 
 
@@ -152,12 +153,12 @@ class _Texts:
     def __init__(self, candidates: pd.DataFrame, items: Iterable[object]) -> None:
         some = candidates[candidates["item_id"].isin(list(items)) & candidates["text"].notna()]
         self._found: dict[tuple[int, str, str, str], str] = {}
-        for row in some.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"]).itertuples():
-            replicate = -1 if pd.isna(row.replicate) else int(row.replicate)  # type: ignore[arg-type, call-overload]
-            self._found[replicate, str(row.arm), str(row.item_id), str(row.candidate_id)] = str(row.text)
+        for row in _records(some.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"])):
+            replicate = -1 if pd.isna(row["replicate"]) else int(row["replicate"])
+            self._found[replicate, str(row["arm"]), str(row["item_id"]), str(row["candidate_id"])] = str(row["text"])
 
-    def find(self, replicate: object, arm: object, item: object, name: object) -> str | None:
-        return self._found.get((int(str(replicate)), str(arm), str(item), str(name)))
+    def find(self, replicate: Any, arm: Any, item: Any, name: Any) -> str | None:
+        return self._found.get((int(replicate), str(arm), str(item), str(name)))
 
 
 def _prompts(reading: Reading) -> dict[str, str]:
@@ -167,3 +168,7 @@ def _prompts(reading: Reading) -> dict[str, str]:
         str(item): "" if pd.isna(prompt) else str(prompt)
         for item, prompt in zip(reading.items["item_id"], reading.items["prompt"], strict=True)
     }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]

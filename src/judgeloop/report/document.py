@@ -9,9 +9,9 @@ from typing import Any
 
 from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import wording
-from judgeloop.report.findings import QUESTIONS, Finding
 from judgeloop.report.methods import caveats
 from judgeloop.report.reading import Reading, record
+from judgeloop.report.verdicts import QUESTIONS, Finding
 
 FORMAT = "judgeloop-report/1"
 

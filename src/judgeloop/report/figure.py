@@ -76,7 +76,7 @@ def layout(*, height: int, x: Spec | None = None, y: Spec | None = None, **more:
         "fixedrange": True,
     }  # fmt: skip
     return {
-        "height": height, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "showlegend": False, "dragmode": False,
+        "height": height, "margin": {"l": 8, "r": 12, "t": 14, "b": 8}, "showlegend": False, "dragmode": False,
         "paper_bgcolor": "@surface", "plot_bgcolor": "@surface", "font": {"color": "@ink", "family": "system-ui, sans-serif", "size": 13},
         "hoverlabel": {"bgcolor": "@raised", "bordercolor": "@line", "font": {"color": "@ink"}},
         "xaxis": _merged(axis, x or {}), "yaxis": _merged(axis, y or {}), **more,
@@ -91,7 +91,7 @@ def titled(text: str, **more: Any) -> Spec:
 def generations_axis(generations: Sequence[int]) -> Spec:
     """The x axis of everything that runs over generations."""
     low, high = (min(generations), max(generations)) if generations else (0, 1)
-    return titled("generation", tickvals=list(range(low, high + 1)), range=[low - 0.15, high + 0.15], zeroline=False)
+    return titled("generation", tickvals=list(range(low, high + 1)), range=[low - 0.2, high + 0.2], zeroline=False)
 
 
 def hover(row: Estimate, name: str) -> str:

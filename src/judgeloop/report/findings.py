@@ -5,61 +5,28 @@ The terminal, Markdown, JSON and HTML all print these sentences; none of them wo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
 from judgeloop.report import wording
 from judgeloop.report.reading import as_estimates, last_generation, select
+from judgeloop.report.verdicts import (
+    ALPHA,
+    COMPOUNDING,
+    DETECTABLE,
+    MARGIN,
+    QUESTIONS,
+    Finding,
+    Verdict,
+    compounding_word,
+    drift_word,
+    margin_of,
+    verdict_of,
+)
 from judgeloop.stats.estimate import Estimate
 
-Verdict = Literal[
-    "found", "unconfirmed", "unclear", "undetected", "underpowered", "undefined", "described", "equivalent"
-]
-"""found: the interval excludes 0 and the adjusted test agrees · unconfirmed: the interval does, the adjusted test or the
-sample does not · unclear: compounding cannot be told · undetected: the interval covers 0 · underpowered: too few data ·
-undefined: no number, and why · described: a measurement without a claim · equivalent: within the margin around 0."""
-
-VERDICT_NAMES: dict[Verdict, str] = {
-    "found": "Found",
-    "unconfirmed": "Unconfirmed",
-    "unclear": "Unclear",
-    "underpowered": "Too few data",
-    "undetected": "Not detected",
-    "undefined": "Undefined",
-    "equivalent": "None within margin",
-    "described": "Measured",
-}
-QUESTIONS = {
-    "position": "Does the judge favour a slot?",
-    "content": "Does the judge favour length or style?",
-    "self_preference": "Does the judge favour itself?",
-    "drift": "Did the judge make the model drift?",
-    "amplification": "Does the drift compound?",
-    "diversity": "Did the outputs lose diversity?",
-    "quality": "Did correctness change?",
-    "judge_drift": "Did the judge itself change?",
-}
-RATE_MARGIN = 0.05
-"""Equivalence margin for rates, in probability (the method notes §7.5)."""
-SD_MARGIN = 0.1
-"""Equivalence margin for features, in generation-0 standard deviations (the method notes §7.5)."""
-ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
-"""Holm level of the confirmatory family; BH rate of the exploratory one."""
-
 _PANELS = {"pairs": 0, "anchor": 1, "probe": 2, "policy": 3, "": 4}
-_DRIFT_WORDS = ("none", "undetected", "drifting")
-_COMPOUNDING = {
-    "amplifying": ("found", "later loops add more than the first did"),
-    "saturating": ("described", "later loops add less than the first did"),
-    "steady": ("described", "every loop adds about as much as the first"),
-    "compounding unclear": ("unclear", "this run cannot tell whether later loops add more or less than the first"),
-}
-_COMPOUNDING_WORD = re.compile(r"\b(" + "|".join(_COMPOUNDING) + r")\b")
-_DETECTABLE = re.compile(r"could have seen [^;.]*?(\d+(?:\.\d+)?)")
 # subject, what more is, what less is; {} takes the size
 _PHRASES = {
     "first_slot_excess": ("first slot", "picked {} more often than half", "picked {} less often than half"),
@@ -71,18 +38,6 @@ _PHRASES = {
     "self_preference_gold": ("own answers", "picked {} more often than others' at equal gold", "picked {} less often than others' at equal gold"),
 }  # fmt: skip
 _CONTENT = ("padding_probe", "excess_longer_vs_gold", "length_ame", "gold_tied_longer_excess", "style_joint")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One plain sentence on one estimate (``row``), the question it answers, and what it is licensed to claim."""
-
-    question: str
-    verdict: Verdict
-    sentence: str
-    row: Estimate
-    word: str = ""
-    """The verdict word of the run's statistics (none, undetected, drifting; amplifying, saturating, steady, …)."""
 
 
 def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
@@ -102,28 +57,6 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
     return sorted(found, key=lambda finding: list(QUESTIONS).index(finding.question))
 
 
-def leading(some: Sequence[Finding]) -> Finding:
-    """The finding that stands for a question: what is claimed before what is open, and only then "none" or a mere measure.
-
-    An undefined or undetected part keeps a whole from being called none.
-    """
-    return min(some, key=_rank)
-
-
-def verdict_name(finding: Finding) -> str:
-    """The verdict as a label; a compounding word speaks for itself."""
-    return finding.word.capitalize() if finding.word in _COMPOUNDING else VERDICT_NAMES[finding.verdict]
-
-
-def _rank(finding: Finding) -> float:
-    # Steady and saturating are measured, and yet the answer to their question: they stand before what is undefined.
-    return (
-        4.5
-        if finding.verdict == "described" and finding.word in _COMPOUNDING
-        else list(VERDICT_NAMES).index(finding.verdict)
-    )
-
-
 def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[Estimate]:
     """The row that speaks for each judge: pairs before anchor before on-policy panels, all generations before the first.
 
@@ -138,48 +71,8 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
     return list({row.judge: row for row in reversed(some)}.values())[::-1]
 
 
-def verdict_of(row: Estimate, margin: float | None) -> Verdict:
-    """What the row licenses. ``margin`` is the equivalence margin in the row's unit; None where none is stated.
-
-    Equivalence is the run's own test where it said so, else the whole interval within the margin (stricter than TOST at
-    the same level). An underpowered row never licenses "none".
-    """
-    if row.status == "undefined" or row.estimate is None:
-        return "undefined"
-    if row.conf_low is None or row.conf_high is None:
-        return "described"
-    word = drift_word(row)
-    away = (row.conf_low > 0 or row.conf_high < 0) and word != "undetected"
-    if row.status == "underpowered":
-        return "unconfirmed" if away else "underpowered"
-    if word == "none" or (word == "" and margin is not None and row.conf_low >= -margin and row.conf_high <= margin):
-        return "equivalent"
-    if not away:
-        return "undetected"
-    refuted = row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
-    return "unconfirmed" if refuted else "found"
-
-
-def drift_word(row: Estimate) -> str:
-    """The first word of a ``did_`` row's note where it is a verdict (none, undetected, drifting); else empty."""
-    first = re.split(r"[^a-z]", row.note, maxsplit=1)[0] if row.term.startswith("did_") else ""
-    return first if first in _DRIFT_WORDS else ""
-
-
-def compounding_word(row: Estimate) -> str:
-    """The compounding verdict in a note (amplifying, saturating, steady, compounding unclear); else empty."""
-    match = _COMPOUNDING_WORD.search(row.note)
-    return match.group(1) if match else ""
-
-
 def _planted(judge: str) -> bool:
     return judge in ("random", "gold")
-
-
-def _margin(row: Estimate) -> float | None:
-    if wording.is_rate(row):
-        return RATE_MARGIN
-    return SD_MARGIN if wording.unit_name(row) == "SD" else None
 
 
 def _position(rows: Sequence[Estimate]) -> list[Finding]:
@@ -254,7 +147,7 @@ def _about_judge(row: Estimate, question: str) -> Finding:
 
 
 def _claim(row: Estimate, question: str, who: str, subject: str, more: str, less: str, where: str) -> Finding:
-    verdict = verdict_of(row, _margin(row))
+    verdict = verdict_of(row, margin_of(row))
     estimate = row.estimate or 0.0
     effect = (more if estimate >= 0 else less).format(wording.quantity(row, abs(estimate)))
     texts: dict[str, str] = {
@@ -281,11 +174,12 @@ def _nothing(row: Estimate) -> str:
 
 
 def _could_have_seen(row: Estimate) -> str:
-    match = _DETECTABLE.search(row.note)
+    match = DETECTABLE.search(row.note)
     if not match:
         return ""
+    what = "run" if row.n_replicates else "sample"
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
-    return f"; this run could have seen {wording.figure(row, float(match.group(1)))}{unit} or more"
+    return f"; this {what} could have seen {wording.figure(row, float(match.group(1)))}{unit} or more"
 
 
 def _doubt(row: Estimate) -> str:
@@ -295,12 +189,10 @@ def _doubt(row: Estimate) -> str:
 
 
 def _within(row: Estimate) -> str:
-    margin = _margin(row)
-    return (
-        f", within ±{wording.number(100 * margin, 0) if wording.is_rate(row) else wording.number(margin, 1)} {wording.unit_name(row)}"
-        if margin and not drift_word(row)
-        else " (equivalence test)"
-    )
+    """The margin that the equivalence test used, from the row where it says."""
+    said = MARGIN.search(row.note)
+    margin = float(said.group(1)) if said else margin_of(row)
+    return f", within ±{wording.quantity(row, margin)}" if margin is not None else " (equivalence test)"
 
 
 def _why(row: Estimate) -> str:
@@ -317,22 +209,18 @@ def _counted(row: Estimate) -> str:
 
 
 def _contrast(row: Estimate, question: str) -> Finding:
-    feature = wording.feature_name(wording.feature_of(row.term, "did_"))
-    who = f"{row.arm} against {row.contrast}"
-    tokens = ""
+    feature = wording.feature_of(row.term, "did_")
+    who = f"{row.arm} against {row.contrast}, generation {row.generation}"
+    above, below = "", ""
     if wording.unit_name(row) == "doublings" and row.estimate is not None:
         share = 100 * (2**row.estimate - 1)
-        tokens = f" ({abs(share):.0f} % {'more' if share >= 0 else 'fewer'} tokens)"
-    where = f" at generation {row.generation}"
-    return _claim(
-        row,
-        question,
-        who,
-        feature,
-        f"drifted {{}} above the control{tokens}",
-        f"drifted {{}} below the control{tokens}",
-        where,
-    )
+        above, below = f" ({share:.0f} % more tokens)", f" ({-share:.0f} % fewer tokens)"
+    elif feature in wording.DIVERSITY:
+        above, below = " (more varied)", " (less varied)"
+        if feature in wording.MORE_MEANS_LESS_DIVERSE:
+            above, below = below, above
+    more, less = f"drifted {{}} above the control{above}", f"drifted {{}} below the control{below}"
+    return _claim(row, question, who, wording.feature_name(feature), more, less, "")
 
 
 def _pairs_of_arms(rows: Iterable[Estimate]) -> list[tuple[str, str]]:
@@ -398,11 +286,17 @@ def _amplification(rows: Sequence[Estimate]) -> list[Finding]:
                     )
                 )
                 continue
-            word = compounding_word(row) or "compounding unclear"
-            verdict, meaning = _COMPOUNDING[word]
+            index = f"compounding index {wording.figure(row, row.estimate)}, {wording.interval(row)} (1 is steady)"
+            word = compounding_word(row)
+            if not word:
+                text = f"{name}: {index}, of a drift that is itself not shown"
+                found.append(Finding("amplification", "unclear", _sentence(who, text), row))
+                continue
+            verdict, meaning = COMPOUNDING[word]
             verdict = "unclear" if row.status == "underpowered" else verdict
-            text = f"{name}: {word}: {meaning}; compounding index {wording.figure(row, row.estimate)}, {wording.interval(row)} (1 is steady)"
-            found.append(Finding("amplification", verdict, _sentence(who, text), row, word))  # type: ignore[arg-type]
+            found.append(
+                Finding("amplification", verdict, _sentence(who, f"{name}: {word}: {meaning}; {index}"), row, word)
+            )
         for row in select(rows, term=f"transmission_{feature}", variant=""):
             if row.status != "undefined" and row.estimate is not None:
                 text = f"{name}: the signal carries {wording.figure(row, row.estimate)} times the judge's own slope, {wording.interval(row)} (1 passes it on unchanged)"

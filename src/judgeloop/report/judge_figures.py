@@ -17,9 +17,10 @@ from judgeloop.report.figure import (
     scaled,
     titled,
 )
-from judgeloop.report.findings import RATE_MARGIN, judge_rows, verdict_of
+from judgeloop.report.findings import judge_rows
 from judgeloop.report.palette import Style
 from judgeloop.report.reading import Reading, select
+from judgeloop.report.verdicts import RATE_MARGIN, verdict_of
 from judgeloop.stats.estimate import Estimate
 
 _RATES = (
@@ -155,7 +156,8 @@ def _over_generations(reading: Reading) -> Figure | None:
         dict.fromkeys(row.judge for row in reading.estimates if row.scope == "judge" and row.panel == "anchor")
     )
     looks = {judge: Style(f"@arm{n % 6}", MARKERS[n % 6], "solid") for n, judge in enumerate(judges)}
-    panels, used = [], []
+    panels: list[Panel] = []
+    used: list[Estimate] = []
     for term in ("first_slot_excess", "length_ame", "length_log_odds", "longer_preferred_raw"):
         rows = [
             row
@@ -199,12 +201,12 @@ def _over_generations(reading: Reading) -> Figure | None:
     )
 
 
-def points(rows: Sequence[Estimate], look: Style, name: str) -> Spec:
-    """Estimates over generations with interval bars, one look."""
+def points(rows: Sequence[Estimate], look: Style, name: str, aside: float = 0.0) -> Spec:
+    """Estimates over generations with interval bars, one look; ``aside`` shifts them along the axis."""
     above = [_reach(row, row.conf_high) for row in rows]
     below = [-_reach(row, row.conf_low) for row in rows]
     return {
-        "type": "scatter", "mode": "lines+markers", "x": [row.generation for row in rows], "y": [scaled(row, row.estimate) for row in rows],
+        "type": "scatter", "mode": "lines+markers", "x": [(row.generation or 0) + aside for row in rows], "y": [scaled(row, row.estimate) for row in rows],
         "error_y": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": look.colour, "thickness": 1.6, "width": 4},
         "line": {"color": look.colour, "dash": look.dash, "width": 2}, "marker": {"symbol": look.marker, "size": 9, "color": look.colour, "line": {"width": 2, "color": look.colour}},
         "text": [hover(row, name) for row in rows], "hoverinfo": "text",

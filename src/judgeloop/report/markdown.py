@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 from judgeloop.report import wording
-from judgeloop.report.findings import QUESTIONS, Finding, verdict_name
 from judgeloop.report.methods import caveats, environment_rows
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import Reading
+from judgeloop.report.verdicts import QUESTIONS, Finding, verdict_name
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&])")
 

@@ -27,6 +27,9 @@
 
   draw(false);
   darkScheme.addEventListener("change", () => draw(false));
-  window.addEventListener("beforeprint", () => draw(true));
+  window.addEventListener("beforeprint", () => {
+    for (const folded of document.querySelectorAll(".card details")) folded.open = true;
+    draw(true);
+  });
   window.addEventListener("afterprint", () => draw(false));
 })();

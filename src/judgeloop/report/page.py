@@ -22,12 +22,12 @@ from plotly.offline import get_plotlyjs
 from judgeloop.report import palette, wording
 from judgeloop.report.cases import Case, Side
 from judgeloop.report.figure import Figure
-from judgeloop.report.findings import QUESTIONS, Finding, Verdict, leading, verdict_name
 from judgeloop.report.markdown import unanswered
 from judgeloop.report.methods import caveats, environment_rows, methods_used
 from judgeloop.report.overview import Table
 from judgeloop.report.palette import Style
 from judgeloop.report.reading import Reading
+from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, leading, verdict_name
 
 FOLD = 700
 """Characters of a text shown before it is folded."""

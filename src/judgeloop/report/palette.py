@@ -42,7 +42,8 @@ class Style:
 
 def styles(arms: Sequence[str], controls: Mapping[str, str]) -> dict[str, Style]:
     """Each arm's style: controls dashed and in the control's own hue, the others by their order."""
-    found, used = {}, 0
+    found: dict[str, Style] = {}
+    used = 0
     for arm in arms:
         kind = controls.get(arm, "")
         if kind in _CONTROL_HUES and not any(style.colour == f"@{kind}" for style in found.values()):

@@ -11,8 +11,12 @@ from judgeloop.report.figure import Figure, Panel, Spec, axis_title, generations
 from judgeloop.report.judge_figures import points
 from judgeloop.report.palette import Style, styles
 from judgeloop.report.reading import Reading, select
+from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.generations import measure, series
 
+_TRACES = 40
+"""Replicates drawn at most; more would be a blur."""
 _FIRST = ("length", "style_score")
 _PRICE = (
     ("selection", "selected minus drafted"),
@@ -45,18 +49,17 @@ def figures(reading: Reading) -> list[Figure]:
 
 
 _DIVERSITY_CAPTION = (
-    "All measures on the same number of texts cut to the same number of tokens. Higher is more varied, but for self-BLEU and, where texts "
-    "are shown compressed, read each panel against the random arm: diversity falls a little under any feedback."
+    "All measures on the same number of texts cut to the same number of tokens. Higher is more varied, but for compression ratio and "
+    "self-BLEU, where it is less. Read each panel against the random arm: diversity falls a little under any feedback."
 )
 
 
 def _further(reading: Reading) -> tuple[str, ...]:
-    found = dict.fromkeys(row.term.removeprefix("drift_") for row in reading.estimates if row.term.startswith("drift_"))
-    return tuple(
-        feature
-        for feature in found
-        if feature not in _FIRST and feature not in wording.DIVERSITY and not feature.endswith("correct")
-    )
+    drifts = [
+        row for row in reading.estimates if row.term.startswith("drift_") and row.bias not in ("diversity", "quality")
+    ]
+    found = dict.fromkeys(row.term.removeprefix("drift_") for row in drifts)
+    return tuple(feature for feature in found if feature not in _FIRST)
 
 
 def _series(reading: Reading, term: str, *, contrasted: bool = False) -> list[Estimate]:
@@ -76,16 +79,17 @@ def _drift(
     reading: Reading, looks: Mapping[str, Style], features: Sequence[str], name: str, title: str
 ) -> Figure | None:
     panels, used, parts = [], [], []
+    replicates = replicate_drifts(reading) if name == "drift" else pd.DataFrame()
     for feature in features:
         rows = _series(reading, f"drift_{feature}")
         if not rows:
             continue
         used += rows
-        traces = replicate_drift(reading.candidates, feature) if name == "drift" else None
+        traces = replicates[replicates["feature"] == feature] if len(replicates) else replicates
         data: list[Spec] = []
         for arm, look in looks.items():
             data += _fan(sorted(select(rows, arm=arm), key=lambda row: row.generation or 0), look, arm)
-        if traces is not None:
+        if len(traces):
             parts.append(traces)
             data = [*_faint(traces, looks), *data]
         generations = [0, *(row.generation or 0 for row in rows)]
@@ -133,43 +137,58 @@ def _fan(rows: Sequence[Estimate], look: Style, arm: str) -> list[Spec]:
         "line": {"color": look.colour, "dash": look.dash, "width": 2.5}, "marker": {"symbol": look.marker, "size": 9, "color": look.colour, "line": {"width": 2, "color": look.colour}},
         "text": [hover(row, arm) for row in rows], "hoverinfo": "text",
     }  # fmt: skip
-    return [band, line] if banded else [line]
+    return [_from_origin(band), _from_origin(line)] if banded else [_from_origin(line)]
 
 
-def replicate_drift(candidates: pd.DataFrame, feature: str) -> pd.DataFrame | None:
-    """Each replicate's mean change of a feature since generation 0: columns replicate, arm, generation, feature, drift.
+def _from_origin(spec: Spec) -> Spec:
+    """The curve started at (0, 0): at generation 0 a drift is 0 by definition, and no row says so."""
+    if 0 in spec["x"]:
+        return spec
+    out = {**spec, "x": [0, *spec["x"]], "y": [0, *spec["y"]]}
+    if "text" in spec:
+        out["text"] = ["generation 0: the start", *spec["text"]]
+    if "error_y" in spec:
+        out["error_y"] = {
+            **spec["error_y"],
+            "array": [0, *spec["error_y"]["array"]],
+            "arrayminus": [0, *spec["error_y"]["arrayminus"]],
+        }
+    return out
 
-    The mean is over items of the policy's distribution (``p_current``), or of what was drawn where there is none. None
-    where the table does not hold the feature.
+
+def _with_intervals(rows: Sequence[Estimate], looks: Mapping[str, Style]) -> list[Spec]:
+    """A curve an arm, each a small step aside, so that intervals do not hide one another."""
+    drawn = {arm: sorted(some, key=lambda row: row.generation or 0) for arm in looks if (some := select(rows, arm=arm))}
+    aside = {arm: 0.07 * (place - (len(drawn) - 1) / 2) for place, arm in enumerate(drawn)}
+    return [points(some, looks[arm], _whose(some[0]), aside[arm]) for arm, some in drawn.items()]
+
+
+def _whose(row: Estimate) -> str:
+    return f"{row.arm} against {row.contrast}" if row.contrast else row.arm
+
+
+def replicate_drifts(reading: Reading) -> pd.DataFrame:
+    """Each replicate's drift in length and style score: columns replicate, arm, generation, feature, drift.
+
+    The same numbers that the estimates are the means of. Empty where the tables do not hold what they are made from.
     """
-    needed = {"replicate", "arm", "generation", "item_id", "n_drawn", feature}
-    if not needed <= set(candidates.columns):
-        return None
-    some = candidates[candidates["replicate"].notna() & candidates[feature].notna()]
-    weight = some["n_drawn"].astype("float64")
-    if "p_current" in some.columns:
-        weight = some["p_current"].astype("float64").where(some["p_current"].notna(), weight)
-    frame = some[["replicate", "arm", "generation", "item_id"]].assign(
-        weight=weight, total=weight * some[feature].astype("float64")
-    )
-    by_item = frame.groupby(["replicate", "arm", "generation", "item_id"], sort=True)[["weight", "total"]].sum()
-    by_item = by_item[by_item["weight"] > 0]
-    mean = (
-        (by_item["total"] / by_item["weight"])
-        .groupby(["replicate", "arm", "generation"])
-        .mean()
-        .rename("mean")
-        .reset_index()
-    )
-    start = mean[mean["generation"] == 0].set_index(["replicate", "arm"])["mean"].rename("start")
-    out = mean.join(start, on=["replicate", "arm"]).dropna(subset=["start"])
-    return (
-        out.assign(feature=feature, drift=out["mean"] - out["start"])[
-            ["replicate", "arm", "generation", "feature", "drift"]
-        ]
-        if len(out)
-        else None
-    )
+    columns = ["replicate", "arm", "generation", "feature", "drift"]
+    needed = {"replicate", "arm", "generation", "item_id", "candidate_id", "text", "n_drawn"}
+    if not needed <= set(reading.candidates.columns) or not reading.generations:
+        return pd.DataFrame(columns=columns)
+    nothing = pd.DataFrame()
+    tables = RunTables(reading.items, reading.candidates, reading.judgments, nothing, reading.signals)
+    last = reading.generations[-1]
+    measured = series(measure(tables, Design(reading.name, 0, last, ())))
+    rows = [
+        (int(str(replicate)), arm, generation, one.quantity.name, float(drift))
+        for one in measured
+        if one.quantity.name in _FIRST and one.category == "" and not one.quantity.undefined
+        for arm in reading.arms
+        for generation in range(last + 1)
+        for replicate, drift in one.drift(arm, generation).items()
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _faint(traces: pd.DataFrame, looks: Mapping[str, Style]) -> list[Spec]:
@@ -178,8 +197,8 @@ def _faint(traces: pd.DataFrame, looks: Mapping[str, Style]) -> list[Spec]:
             "type": "scatter", "mode": "lines", "x": [int(g) for g in part["generation"]], "y": [float(v) for v in part["drift"]],
             "line": {"color": looks[str(arm)].colour, "width": 1}, "opacity": 0.3, "hoverinfo": "skip",
         }
-        for (_, arm), part in traces.groupby(["replicate", "arm"], sort=True)
-        if str(arm) in looks
+        for (number, arm), part in traces.groupby(["replicate", "arm"], sort=True)
+        if str(arm) in looks and int(str(number)) < _TRACES
     ]  # fmt: skip
 
 
@@ -194,13 +213,7 @@ def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
             if not rows:
                 continue
             used += rows
-            data = [
-                points(
-                    sorted(select(rows, arm=arm), key=lambda row: row.generation or 0), look, f"{arm} against {control}"
-                )
-                for arm, look in looks.items()
-                if select(rows, arm=arm)
-            ]
+            data = [_from_origin(spec) for spec in _with_intervals(rows, looks)]
             title = f"{wording.sentence_case(wording.feature_name(feature))}, against {wording.label(control, 24)}"
             panels.append(
                 Panel(
@@ -210,7 +223,7 @@ def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
                         "layout": layout(
                             height=270,
                             x=generations_axis([0, *(r.generation or 0 for r in rows)]),
-                            y=titled(axis_title(rows, "raw"), rangemode="tozero"),
+                            y=titled(axis_title(rows, "raw")),
                         ),
                     },
                 )
@@ -312,11 +325,7 @@ def _levels(
         if not rows:
             continue
         used += rows
-        data = [
-            points(sorted(select(rows, arm=arm), key=lambda row: row.generation or 0), look, arm)
-            for arm, look in looks.items()
-            if select(rows, arm=arm)
-        ]
+        data = _with_intervals(rows, looks)
         panels.append(
             Panel(
                 wording.term_name(term),

@@ -11,9 +11,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from judgeloop.report import wording
-from judgeloop.report.findings import QUESTIONS, Finding, Verdict, verdict_name
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import Reading
+from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, verdict_name
 
 _COLOURS: dict[Verdict, str] = {
     "found": "bold red",
@@ -50,10 +50,10 @@ def _grid(table: Table) -> RenderableType:
     rows = table.rows
     if len(rows) > _ROWS and "Generation" in table.columns:
         place = table.columns.index("Generation")
-        shown = sorted({int(row[place]) for row in rows})[
+        last = sorted({int(row[place]) for row in rows})[
             -max(1, _ROWS * len({row[place] for row in rows}) // len(rows)) :
         ]
-        rows = tuple(row for row in rows if int(row[place]) in shown)
+        rows = tuple(row for row in rows if int(row[place]) in last)
     # The screen names no panel: the findings below say it.
     kept = [n for n, column in enumerate(table.columns) if column != "Panel"]
     columns, rows = [table.columns[n] for n in kept], tuple(tuple(row[n] for n in kept) for row in rows)

@@ -25,13 +25,14 @@ FEATURES = {
     "opener_entropy": "opener entropy",
     "self_bleu": "self-BLEU",
     "tail_mass_retained": "rare-mode mass retained",
+    "correct": "share correct",
     "mean_correct": "share correct",
     "hedging_when_wrong": "hedging when wrong",
 }
 DIVERSITY = (
     "mattr", "compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu", "tail_mass_retained",
 )  # fmt: skip
-MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu"})
+MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio"})
 
 TERMS = {
     "first_slot_excess": "First slot picked, beyond half",
@@ -53,6 +54,7 @@ TERMS = {
     "self_preference_log_odds": "Own answers",
     "gold_agreement": "Agrees with gold",
     "gold_log_odds": "Quality (gold)",
+    "kl_from_reference": "KL divergence",
 }
 _PREFIXES = {
     "mean_": "mean {}",

@@ -18,9 +18,9 @@ from scipy import integrate, stats
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.drift import Verdict, fields, over_replicates, quantity_series, verdict
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.generations import Measured, Series
+from judgeloop.stats.generations import Measured, Series, across_replicates, snapped
 from judgeloop.stats.inference import Interval, Undefined, fieller, replicate_t, tost
-from judgeloop.stats.price import Accounts, of_arm
+from judgeloop.stats.price import Accounts, replicate_table
 
 STEADY_MARGIN = 0.2
 """C_T within 1 ± this (two one-sided tests) is steady."""
@@ -81,9 +81,7 @@ class Ratios:
         return f"drifting, {compounding_word(self.compounding, self.observed_over_static, benchmark)}"
 
 
-def compounding_word(
-    compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None
-) -> str:
+def compounding_word(compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None) -> str:
     """amplifying, saturating, steady or compounding unclear, in this order (the method notes §7.4).
 
     A claim needs a limit on its side: O_T's way to ``amplifying`` asks the lower limits both of O_T above 1 and of C_T
@@ -98,7 +96,12 @@ def compounding_word(
 
 
 def ratios(
-    last: pd.Series, first: pd.Series, static: pd.Series, generations: int, margin: float | None, unit: str
+    last: pd.Series[float],
+    first: pd.Series[float],
+    static: pd.Series[float],
+    generations: int,
+    margin: float | None,
+    unit: str,
 ) -> Ratios:
     """From D_T, D_1 and S^B_0, one number a replicate each; a ratio uses the replicates that have both its parts."""
     interval = replicate_t(last.to_numpy()) if len(last) else Undefined("no replicate has D_T")
@@ -113,7 +116,7 @@ def ratios(
     )
 
 
-def _ratio(numerator: pd.Series, denominator: pd.Series, times: float, name: str) -> Interval | Undefined:
+def _ratio(numerator: pd.Series[float], denominator: pd.Series[float], times: float, name: str) -> Interval | Undefined:
     both = numerator.index.intersection(denominator.index)
     if len(both) == 0:
         return Undefined(f"no replicate has {name}")
@@ -151,10 +154,13 @@ def _of_contrast(
     names = ("cumulative_gain", "compounding", "observed_over_static")
     if quantity.undefined:
         return [
-            Estimate(term=f"{name}_{quantity.name}", status="undefined", note=quantity.undefined, n_replicates=0, **labels)
+            Estimate(
+                term=f"{name}_{quantity.name}", status="undefined", note=quantity.undefined, n_replicates=0, **labels
+            )
             for name in names
         ]
-    static = of_arm(books.bias_selection(design.arm(control).judge_kind), quantity.name, arm, 0)
+    selected = replicate_table(books.bias_selection(design.arm(control).judge_kind), quantity.name)
+    static = snapped(across_replicates(selected, arm, 0))
     first, last = one.did(arm, control, 1), one.did(arm, control, steps)
     seen = ratios(last, first, static, steps, quantity.margin, quantity.unit)
     benchmark = compounding_benchmark(design.arm(arm), steps, size)
@@ -168,7 +174,12 @@ def _of_contrast(
     }
     rows = []
     for name, (ratio, remark) in values.items():
-        shared: dict[str, Any] = {"term": f"{name}_{quantity.name}", "n": len(last), "n_replicates": len(last), **labels}
+        shared: dict[str, Any] = {
+            "term": f"{name}_{quantity.name}",
+            "n": len(last),
+            "n_replicates": len(last),
+            **labels,
+        }
         if isinstance(ratio, Undefined):
             note = "; ".join(part for part in (words, ratio.reason) if part)
             rows.append(Estimate(status="undefined", note=note, **shared))
@@ -199,8 +210,7 @@ def kl_estimates(rows: pd.DataFrame, design: Design) -> list[Estimate]:
                 note = "the texts' probabilities are known for pool policies alone"
                 made.append(Estimate(status="undefined", note=note, n_replicates=0, **labels))
                 continue
-            key = (arm.name, generation)
-            values = table.loc[key].dropna() if key in table.index else pd.Series(dtype="float64")
+            values = across_replicates(table, arm.name, generation)
             if bool(np.isinf(values).any()):
                 note = "the policy gives mass to texts that generation 0 could not draw (real data): KL is infinite"
                 made.append(Estimate(status="undefined", note=note, n_replicates=len(values), **labels))

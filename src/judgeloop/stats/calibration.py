@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judgeloop.kernels import sigmoid
-from judgeloop.stats.contents import Contents
+from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.inference import Interval, Undefined, t_interval
 from judgeloop.stats.slopes import GOLD, Slopes, fit_slopes
 
@@ -23,15 +23,16 @@ RELIABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 FEWEST_PAIRS = 100
 
 
-def fit_calibrated(contents: Contents) -> Slopes | Undefined:
+def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
     """The content model with calibrated quality, on the rows that have both golds; its covariance counts both stages."""
-    rows = contents.rows(~np.isnan(contents.gold) & ~np.isnan(contents.gold_2))
+    rows = rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
     if len(np.unique(rows.pairs)) < FEWEST_PAIRS:
         return Undefined(f"two golds on {len(np.unique(rows.pairs))} pairs; the correction needs {FEWEST_PAIRS}")
     known = np.column_stack([rows.differences, rows.gold])
-    theta, _, rank, _ = np.linalg.lstsq(known, rows.gold_2, rcond=None)
+    solved, _, rank, _ = np.linalg.lstsq(known, rows.gold_2, rcond=None)
     if rank < known.shape[1]:
         return Undefined("gold and the texts' features are collinear")
+    theta = np.asarray(solved, dtype=np.float64)
     slopes = fit_slopes(rows, known @ theta)
     if isinstance(slopes, Undefined):
         return slopes
@@ -40,7 +41,7 @@ def fit_calibrated(contents: Contents) -> Slopes | Undefined:
     )
 
 
-def _stacked(slopes: Slopes, rows: Contents, known: Floats, theta: Floats) -> Floats:
+def _stacked(slopes: Slopes, rows: Covariates, known: Floats, theta: Floats) -> Floats:
     b, j = slopes.coefficients, slopes.names.index(GOLD)
     _, codes = np.unique(slopes.clusters, return_inverse=True)
     groups = int(codes.max()) + 1

@@ -7,12 +7,13 @@ method notes §1.3). Without gold the primaries are ``undefined``; with one gold
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from judgeloop.stats.calibration import delta_effect, fit_calibrated, reliability_curve
-from judgeloop.stats.contents import Contents, contents
+from judgeloop.stats.covariates import Covariates, covariates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.gold import gold_estimates
 from judgeloop.stats.inference import (
@@ -23,7 +24,7 @@ from judgeloop.stats.inference import (
     fieller_from_moments,
 )
 from judgeloop.stats.latent_quality import LatentSlopes, fit_latent
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
+from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 from judgeloop.stats.slopes import GOLD, Slopes, average_effect, effect_difference, fit_slopes, joint_wald
 
 _NO_GOLD = Undefined("no gold: what the judge likes cannot be told from what is better")
@@ -52,7 +53,7 @@ def content_estimates(
     ``texts``). ``margin``: equivalence margin of rates. Variants ``given_gold`` and ``no_gold`` are what they say.
     """
     labels = Labels(judge, arm, generation, panel, category)
-    rows = contents(judgments, texts, scales=scales)
+    rows = covariates(judgments, texts, scales=scales)
     known = rows.with_gold()
     given = fit_slopes(known, known.gold) if len(known) else _NO_GOLD
     without = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
@@ -70,32 +71,32 @@ def content_estimates(
     ]
 
 
+@dataclass(frozen=True, slots=True)
 class _Models:
     """The fits that the terms share: given one gold, without gold, and corrected for gold's errors."""
 
-    def __init__(
-        self,
-        rows: Contents,
-        known: Contents,
-        given: Slopes | Undefined,
-        without: Slopes | Undefined,
-        corrected: Slopes | LatentSlopes | Undefined,
-    ) -> None:
-        self.rows, self.known = rows, known
-        self.given, self.without, self.corrected = given, without, corrected
-        self.two_golds = bool(np.any(~np.isnan(known.gold_2)))
+    rows: Covariates
+    known: Covariates
+    given: Slopes | Undefined
+    without: Slopes | Undefined
+    corrected: Slopes | LatentSlopes | Undefined
+
+    @property
+    def two_golds(self) -> bool:
+        """Whether any pair has a second gold."""
+        return bool(np.any(~np.isnan(self.known.gold_2)))
 
     def primary(self) -> Slopes | LatentSlopes | Undefined:
         """The corrected fit where two golds exist, else the one given gold."""
         return self.corrected if self.two_golds else self.given
 
     def primary_counts(self) -> Counts:
-        known = self.known.rows(~np.isnan(self.known.gold_2)) if self.two_golds else self.known
+        known = self.known.where(~np.isnan(self.known.gold_2)) if self.two_golds else self.known
         return known.counts
 
 
-def _corrected(known: Contents, given: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
-    both = known.rows(~np.isnan(known.gold_2))
+def _corrected(known: Covariates, given: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
+    both = known.where(~np.isnan(known.gold_2))
     if not len(both):
         return _NO_GOLD if not len(known) else Undefined("one gold: its reliability is not known")
     if isinstance(given, Undefined):
@@ -108,7 +109,7 @@ def _corrected(known: Contents, given: Slopes | Undefined) -> Slopes | LatentSlo
     return fit_latent(known)
 
 
-def _raw(labels: Labels, rows: Contents, margin: float) -> list[Estimate]:
+def _raw(labels: Labels, rows: Covariates, margin: float) -> list[Estimate]:
     """What was preferred, with nothing held equal; and among pairs that gold ties, with quality held equal."""
     length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
     empty = Counts(0, 0, rows.n_unscored)
@@ -122,7 +123,7 @@ def _raw(labels: Labels, rows: Contents, margin: float) -> list[Estimate]:
         ]
     differ = length != 0
     longer = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)
-    some = rows.rows(differ)
+    some = rows.where(differ)
     found = [
         row(labels, "verbosity", term, clustered_proportion(longer[differ], some.items), some.counts, unit=PROBABILITY,
             null=None, note=caution)
@@ -131,7 +132,7 @@ def _raw(labels: Labels, rows: Contents, margin: float) -> list[Estimate]:
         decided = differ & ~rows.ties
         found.append(row(
             labels, "verbosity", term, clustered_proportion(longer[decided], rows.items[decided]),
-            rows.rows(decided).counts, unit=PROBABILITY, variant="ties_dropped", null=None,
+            rows.where(decided).counts, unit=PROBABILITY, variant="ties_dropped", null=None,
             note=f"{caution}; {int(some.ties.sum())} of {len(some)} judgments are ties and are left out",
         ))  # fmt: skip
     tied = differ & (rows.gold == 0)
@@ -167,8 +168,6 @@ def _log_odds(labels: Labels, models: _Models, name: str) -> list[Estimate]:
     else:
         curve = reliability_curve(models.given, name)
         primary = Undefined(f"one gold, of unknown reliability; by reliability the slope would be {curve}")
-    if not models.rows.features:
-        primary = _NO_TEXTS if not models.rows.features and models.rows.n_without_features else primary
     return [
         row(labels, bias, term, primary, models.primary_counts(), unit=unit, note="corrected for gold's errors"),
         row(labels, bias, term, _slope(models.given, name), models.known.counts, unit=unit, variant="given_gold",
@@ -222,19 +221,16 @@ def _exchange(labels: Labels, models: _Models) -> Estimate:
 
 def _beyond_gold(labels: Labels, models: _Models, margin: float) -> Estimate:
     """The judge's average marginal effect minus gold's on the same pairs: gold's raters may like length too."""
-    known, result = models.known, None
-    if not len(known):
-        result = _NO_GOLD
+    known = models.known
+    judge = fit_slopes(known) if len(known) else _NO_GOLD
+    rater = fit_slopes(known.picked_by_gold()) if len(known) else _NO_GOLD
+    difference: Interval | Undefined
+    if isinstance(judge, Undefined):
+        difference = judge
+    elif isinstance(rater, Undefined):
+        difference = Undefined(f"gold's own slopes: {rater.reason}")
     else:
-        judge = fit_slopes(known)
-        gold = known.rows(np.ones(len(known), dtype=bool))
-        object.__setattr__(gold, "picked_a", (np.sign(known.gold) + 1.0) / 2.0)
-        rater = fit_slopes(gold)
-        if isinstance(judge, Undefined):
-            result = judge
-        elif isinstance(rater, Undefined):
-            result = Undefined(f"gold's own slopes: {rater.reason}")
-    difference = result or effect_difference(judge, rater, "length")  # type: ignore[arg-type]
+        difference = effect_difference(judge, rater, "length")
     return row(
         labels, "verbosity", "excess_longer_vs_gold", difference, known.counts, unit=f"{PROBABILITY} per doubling",
         margin=margin, note="relative to gold, whoever gave it",
@@ -243,18 +239,17 @@ def _beyond_gold(labels: Labels, models: _Models, margin: float) -> Estimate:
 
 def _joint(labels: Labels, models: _Models) -> Estimate:
     """Length and all style features at once: collinear features hide one another in single tests."""
-    model = models.primary()
-    result = model
-    if isinstance(model, Slopes):
-        result = model.wald()
-    elif isinstance(model, LatentSlopes):
-        result = joint_wald(model.names, model.features, model.coefficients, model.covariance, model.df)
-    counts = models.primary_counts()
-    if isinstance(result, Undefined) or isinstance(model, Undefined):
-        reason = result if isinstance(result, Undefined) else _NO_GOLD
-        return row(labels, "style", "style_joint", reason, counts, unit="F")
+    model, counts = models.primary(), models.primary_counts()
+    if isinstance(model, Undefined):
+        return row(labels, "style", "style_joint", model, counts, unit="F")
+    tested = model.features
+    if not set(tested) - {"length"}:
+        why = "no style feature of the texts is known or differs enough: only length_log_odds is"
+        return row(labels, "style", "style_joint", Undefined(why), counts, unit="F")
+    result = joint_wald(model.names, tested, model.coefficients, model.covariance, model.df)
+    if isinstance(result, Undefined):
+        return row(labels, "style", "style_joint", result, counts, unit="F")
     f, q, p = result
-    tested = model.contents if isinstance(model, Slopes) else model.features
     note = f"F on {q} and {model.df} degrees of freedom: {', '.join(tested)}"
     if isinstance(model, Slopes):
         worst = max(tested, key=model.variance_inflation)

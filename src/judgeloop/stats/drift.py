@@ -13,7 +13,7 @@ import pandas as pd
 
 from judgeloop.stats.design import Design
 from judgeloop.stats.estimate import Estimate, Status
-from judgeloop.stats.generations import Measured, Series
+from judgeloop.stats.generations import Measured, Series, across_replicates
 from judgeloop.stats.inference import LEVEL, Interval, Undefined, replicate_t, smallest_detectable, tost
 
 Word = Literal["none", "undetected", "drifting"]
@@ -45,12 +45,13 @@ def verdict(interval: Interval, margin: float | None, unit: str) -> Verdict:
         seen = smallest_detectable(interval.std_error, interval.df)
         equivalence = "" if margin is not None else "; no equivalence margin is set for this measure"
         return Verdict(
-            "undetected", f"the smallest drift that this run could have seen at 80 % power is {seen:.3g} {unit}{equivalence}"
+            "undetected",
+            f"the smallest drift that this run could have seen at 80 % power is {seen:.3g} {unit}{equivalence}",
         )
     return Verdict("drifting", "the interval excludes 0")
 
 
-def over_replicates(values: pd.Series, missing: str = "") -> dict[str, Any]:
+def over_replicates(values: pd.Series[float], missing: str = "") -> dict[str, Any]:
     """Estimate's numeric fields, status and note for one number a replicate: the mean with its t_{S−1} interval.
 
     One replicate gives an estimate without an interval (``underpowered``); none gives ``undefined`` with ``missing``.
@@ -103,9 +104,7 @@ def _of_arm(measured: Measured, one: Series, arm: str, generation: int) -> list[
     }  # fmt: skip
     rows = [_row(quantity.level_term, one.level(arm, generation), one, labels, notes, test=False)]
     if quantity.has_sd and not one.category:
-        spread = pd.Series(dtype="float64")
-        if one.spread is not None and (arm, generation) in one.spread.index:
-            spread = one.spread.loc[(arm, generation)].dropna()
+        spread = across_replicates(pd.DataFrame() if one.spread is None else one.spread, arm, generation)
         rows.append(_row(f"sd_{quantity.name}", spread, one, labels, notes, test=False))
     if generation > 0:
         rows.append(_row(f"drift_{quantity.name}", one.drift(arm, generation), one, labels, notes, test=True))
@@ -113,7 +112,7 @@ def _of_arm(measured: Measured, one: Series, arm: str, generation: int) -> list[
 
 
 def _row(
-    term: str, values: pd.Series, one: Series, labels: dict[str, Any], notes: list[str], *, test: bool
+    term: str, values: pd.Series[float], one: Series, labels: dict[str, Any], notes: list[str], *, test: bool
 ) -> Estimate:
     """``test`` False: a level, whose distance from 0 means nothing, so it has no p."""
     quantity = one.quantity

@@ -8,8 +8,8 @@ candidate mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "
 CELL = ["replicate", "arm", "generation"]
 CATEGORIZED = ("length", "style_score", "correct", "hedging_when_wrong")
 """Quantities that are estimated by category too."""
+
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +58,17 @@ class Series:
     values: pd.DataFrame
     spread: pd.DataFrame | None = None
 
-    def level(self, arm: str, generation: int) -> pd.Series:
+    def level(self, arm: str, generation: int) -> pd.Series[float]:
         """One number a replicate, those that have it, by replicate."""
-        if (arm, generation) not in self.values.index:
-            return pd.Series(dtype="float64")
-        return self.values.loc[(arm, generation)].dropna()
+        return across_replicates(self.values, arm, generation)
 
-    def drift(self, arm: str, generation: int) -> pd.Series:
+    def drift(self, arm: str, generation: int) -> pd.Series[float]:
         """Change since generation 0 within each replicate; positive = more of it than before feedback."""
-        return (self.level(arm, generation) - self.level(arm, 0)).dropna()
+        return snapped((self.level(arm, generation) - self.level(arm, 0)).dropna())
 
-    def did(self, arm: str, control: str, generation: int) -> pd.Series:
+    def did(self, arm: str, control: str, generation: int) -> pd.Series[float]:
         """D_t: the arm's drift beyond the control arm's, within each replicate (the method notes §2.3)."""
-        return (self.drift(arm, generation) - self.drift(control, generation)).dropna()
+        return snapped((self.drift(arm, generation) - self.drift(control, generation)).dropna())
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,13 @@ class Measured:
     rows: pd.DataFrame
     quantities: tuple[Quantity, ...]
     scale: dict[str, float]
-    counts: pd.DataFrame
+    counts: Mapping[tuple[str, str, int], tuple[int, int, int]]
     left_out: int
     categories: tuple[str, ...]
-    item_means: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def count(self, category: str, arm: str, generation: int) -> tuple[int, int, int]:
         """(candidates, items, failed drafts) over all replicates."""
-        key = (category, arm, generation)
-        if key not in self.counts.index:
-            return 0, 0, 0
-        row = self.counts.loc[key]
-        return int(row["n"]), int(row["n_items"]), int(row["failed"])
+        return self.counts.get((category, arm, generation), (0, 0, 0))
 
 
 def measure(tables: RunTables, design: Design) -> Measured:
@@ -102,7 +97,7 @@ def measure(tables: RunTables, design: Design) -> Measured:
     table = tables.candidates
     if table.empty:
         empty = pd.DataFrame(columns=[*CELL, "item_id", "candidate_id", "category", "n_drawn", *FEATURES])
-        return Measured(empty, (), {}, _counts(empty, empty, ()), 0, ())
+        return Measured(empty, (), {}, {}, 0, ())
     rows = table[table["replicate"].notna() & table["generation"].le(design.generations).fillna(False)].copy()
     rows["replicate"] = rows["replicate"].astype("int64")
     rows["generation"] = rows["generation"].astype("int64")
@@ -131,20 +126,35 @@ def item_means(rows: pd.DataFrame, columns: Sequence[str], weight: str) -> pd.Da
     grouper = part.groupby(index, sort=True, observed=True)
     codes = grouper.ngroup().to_numpy()
     keys = part.iloc[np.sort(np.unique(codes, return_index=True)[1])][index].sort_values(index)
-    means: dict[str, NDArray[np.float64]] = {"weight": np.bincount(codes, weights=weights, minlength=len(keys))}
+    means: dict[str, NDArray[np.float64]] = {}
+    means["weight"] = np.asarray(np.bincount(codes, weights=weights, minlength=len(keys)), dtype=np.float64)
     for column in columns:
         values = part[column].to_numpy(dtype=np.float64)
         known = np.isfinite(values)
         total = np.bincount(codes[known], weights=weights[known], minlength=len(keys))
         summed = np.bincount(codes[known], weights=weights[known] * values[known], minlength=len(keys))
         with np.errstate(invalid="ignore", divide="ignore"):
-            means[column] = np.where(total > 0, summed / np.where(total > 0, total, 1.0), np.nan)
+            means[column] = np.asarray(summed / total, dtype=np.float64)
     return pd.DataFrame(means, index=pd.MultiIndex.from_frame(keys))
 
 
 def replicate_means(means: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Means over items of ``item_means``, indexed by (replicate, arm, generation)."""
     return means[list(columns)].groupby(level=CELL, sort=True).mean()
+
+
+def across_replicates(frame: pd.DataFrame, arm: str, generation: int) -> pd.Series[float]:
+    """The row (arm, generation) of a frame with a column a replicate: those that have a value, by replicate."""
+    if (arm, generation) not in frame.index:
+        return pd.Series(dtype="float64")
+    place = frame.index.get_loc((arm, generation))
+    assert isinstance(place, int)
+    return frame.iloc[place].dropna()
+
+
+def snapped(values: pd.Series[float]) -> pd.Series[float]:
+    """Differences with what is rounding alone set to 0: equal values must not pass for a tiny, certain change."""
+    return values.where(values.abs() > _ROUNDING, 0.0).dropna()
 
 
 def by_replicate(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -161,7 +171,7 @@ def series(measured: Measured) -> list[Series]:
     squares = {name: f"{name}²" for name in names}
     rows = measured.rows.assign(**{squares[name]: measured.rows[name] ** 2 for name in names})
     means = item_means(rows, [*names, *squares.values()], "n_drawn")
-    of_item = rows.drop_duplicates("item_id").set_index("item_id")["category"]
+    of_item = dict(zip(rows["item_id"], rows["category"], strict=True))
     for category in ("", *measured.categories):
         chosen = means
         if category:
@@ -174,11 +184,11 @@ def series(measured: Measured) -> list[Series]:
                 made.append(Series(quantity, category, pd.DataFrame()))
                 continue
             values = by_replicate(averages, quantity.name)
-            spread = None
+            spread: pd.DataFrame | None = None
             if quantity.has_sd and not category:
                 # Rounding may leave a constant's variance a hair below 0.
                 variance = by_replicate(averages, squares[quantity.name]) - values**2
-                spread = np.sqrt(variance.clip(lower=0.0).where(variance > 1e-12 * (1.0 + values**2), 0.0))
+                spread = variance.where(variance > 1e-12 * (1.0 + values**2), 0.0) ** 0.5
                 spread = spread.where(values.notna())
             made.append(Series(quantity, category, values, spread))
     return made
@@ -195,7 +205,8 @@ def _fixed_items(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     drawn = rows[rows["n_drawn"] > 0][["replicate", "item_id", "arm", "generation"]].drop_duplicates()
     cells = drawn[["replicate", "arm", "generation"]].drop_duplicates().groupby("replicate").size()
     present = drawn.groupby(["replicate", "item_id"]).size()
-    complete = present[present == present.index.get_level_values("replicate").map(cells)].index
+    wanted = cells.reindex(present.index.get_level_values("replicate")).to_numpy()
+    complete = present.index[present.to_numpy() == wanted]
     everyone = rows[["replicate", "item_id"]].drop_duplicates()
     keep = pd.MultiIndex.from_frame(rows[["replicate", "item_id"]]).isin(complete)
     return rows[keep].copy(), len(everyone) - len(complete)
@@ -269,18 +280,22 @@ def _constant(rows: pd.DataFrame, name: str) -> str:
     )
 
 
-def _counts(rows: pd.DataFrame, failed: pd.DataFrame, categories: Sequence[str]) -> pd.DataFrame:
-    parts = []
+def _counts(
+    rows: pd.DataFrame, failed: pd.DataFrame, categories: Sequence[str]
+) -> dict[tuple[str, str, int], tuple[int, int, int]]:
+    cell = ["arm", "generation"]
+    made: dict[tuple[str, str, int], tuple[int, int, int]] = {}
     for category in ("", *categories):
         part = rows[rows["category"] == category] if category else rows
         lost = failed[failed["category"] == category] if category else failed
-        drawn = part[part["n_drawn"] > 0]
+        drawn = part[part["n_drawn"] > 0].groupby(cell, observed=True)
         counted = pd.DataFrame(
             {
-                "n": drawn.groupby(["arm", "generation"])["n_drawn"].sum(),
-                "n_items": drawn.groupby(["arm", "generation"])["item_id"].nunique(),
-                "failed": lost.groupby(["arm", "generation"]).size(),
+                "n": drawn["n_drawn"].sum(),
+                "n_items": drawn["item_id"].nunique(),
+                "failed": lost.groupby(cell, observed=True).size(),
             }
-        ).fillna(0)
-        parts.append(pd.concat({category: counted}, names=["category"]))
-    return pd.concat(parts).astype("int64")
+        )
+        for arm, generation, *numbers in counted.fillna(0).reset_index().itertuples(index=False, name=None):
+            made[(category, str(arm), int(generation))] = (int(numbers[0]), int(numbers[1]), int(numbers[2]))
+    return made

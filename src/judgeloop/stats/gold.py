@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from judgeloop.stats.contents import Contents, gold_margin
+from judgeloop.stats.covariates import Covariates, gold_margin
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, clustered_proportion
 from judgeloop.stats.latent_quality import LatentSlopes
@@ -17,7 +17,7 @@ from judgeloop.stats.slopes import Slopes
 def gold_estimates(
     labels: Labels,
     judgments: pd.DataFrame,
-    known: Contents,
+    known: Covariates,
     given: Slopes | Undefined,
     corrected: Slopes | LatentSlopes | Undefined,
 ) -> list[Estimate]:
@@ -29,7 +29,7 @@ def gold_estimates(
         row(labels, "quality", "gold_log_odds", given if isinstance(given, Undefined) else given.slope("gold"),
             known.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
     ]  # fmt: skip
-    both = known.rows(~np.isnan(known.gold_2))
+    both = known.where(~np.isnan(known.gold_2))
     if len(both):
         slope = corrected if isinstance(corrected, Undefined) else corrected.slope("gold")
         unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"

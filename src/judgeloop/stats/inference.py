@@ -260,8 +260,9 @@ def smallest_detectable(std_error: float, df: float | None, *, power: float = 0.
         return std_error * (critical + _quantile(power, None))
 
     def shortfall(shift: float) -> float:
-        found = float(stats.nct.sf(critical, df, shift)) + float(stats.nct.cdf(-critical, df, shift))
-        return found - power
+        # scipy gives NaN for some far lower tails; there they are below 1e-9.
+        far = float(np.nan_to_num(stats.nct.cdf(-critical, df, shift)))
+        return float(stats.nct.sf(critical, df, shift)) + far - power
 
     upper = critical + 1.0
     while shortfall(upper) < 0:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from judgeloop.kernels import sigmoid
-from judgeloop.stats.contents import Contents
+from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, t_interval
 
 Floats = NDArray[np.float64]
@@ -69,9 +69,9 @@ class LatentSlopes:
         return t_interval(effect(self.coefficients), se, self.df, method=f"{self.method}, delta")
 
 
-def fit_latent(contents: Contents) -> LatentSlopes | Undefined:
+def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     """Fit to the rows whose two golds are both known, as a|b|tie. Undefined where the golds do not identify quality."""
-    rows = contents.rows(~np.isnan(contents.gold) & ~np.isnan(contents.gold_2))
+    rows = rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
     _, first, pair = np.unique(rows.pairs, return_index=True, return_inverse=True)
     if len(first) < FEWEST_PAIRS:
         return Undefined(f"two golds on {len(first)} pairs; the correction needs {FEWEST_PAIRS}")

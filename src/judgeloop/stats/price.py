@@ -17,7 +17,16 @@ import pandas as pd
 from judgeloop.stats.design import Design
 from judgeloop.stats.drift import over_replicates
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.generations import CELL, Measured, Quantity, item_means, replicate_means
+from judgeloop.stats.generations import (
+    CELL,
+    Measured,
+    Quantity,
+    across_replicates,
+    by_replicate,
+    item_means,
+    replicate_means,
+    snapped,
+)
 
 _SUM_TOLERANCE = 1e-6
 
@@ -89,27 +98,25 @@ def price_estimates(measured: Measured, design: Design, books: Accounts) -> list
     """Rows ``selection_``, ``mixing_``, ``learning_`` of every arm, and ``bias_selection_`` of every contrast."""
     rows: list[Estimate] = []
     terms = {"selection": books.selection(), "mixing": books.mixing(), "learning": books.learning()}
+    against = {control: books.bias_selection(design.arm(control).judge_kind) for _, control in design.contrasts}
     for quantity in measured.quantities:
         if not (quantity.has_sd or quantity.name == "correct"):
             continue
-        for arm in design.arms:
-            for generation in range(design.generations):
-                for term, frame in terms.items():
-                    rows.append(_row(measured, quantity, f"{term}_{quantity.name}", frame, arm.name, generation))
+        for term, frame in terms.items():
+            wide = replicate_table(frame, quantity.name)
+            for arm in design.arms:
+                for t in range(design.generations):
+                    rows.append(_row(measured, quantity, f"{term}_{quantity.name}", wide, arm.name, t))
         for arm_name, control in design.contrasts:
-            frame = books.bias_selection(design.arm(control).judge_kind)
-            term = f"bias_selection_{quantity.name}"
-            for generation in range(design.generations):
-                rows.append(_row(measured, quantity, term, frame, arm_name, generation, control))
+            wide = replicate_table(against[control], quantity.name)
+            for t in range(design.generations):
+                rows.append(_row(measured, quantity, f"bias_selection_{quantity.name}", wide, arm_name, t, control))
     return rows
 
 
-def of_arm(frame: pd.DataFrame, column: str, arm: str, generation: int) -> pd.Series:
-    """One number a replicate, those that have it."""
-    if column not in frame.columns:
-        return pd.Series(dtype="float64")
-    cell = (frame.index.get_level_values("arm") == arm) & (frame.index.get_level_values("generation") == generation)
-    return frame.loc[cell, column].droplevel(["arm", "generation"]).dropna()
+def replicate_table(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column of an account as (arm, generation) × replicate; empty where it has none."""
+    return by_replicate(frame, column) if column in frame.columns and len(frame) else pd.DataFrame()
 
 
 def _names(quantities: Sequence[Quantity]) -> list[str]:
@@ -117,7 +124,7 @@ def _names(quantities: Sequence[Quantity]) -> list[str]:
 
 
 def _row(
-    measured: Measured, quantity: Quantity, term: str, frame: pd.DataFrame, arm: str, generation: int, control: str = ""
+    measured: Measured, quantity: Quantity, term: str, wide: pd.DataFrame, arm: str, generation: int, control: str = ""
 ) -> Estimate:
     n, n_items, _ = measured.count("", arm, generation)
     labels: dict[str, Any] = {
@@ -126,6 +133,6 @@ def _row(
     }  # fmt: skip
     if quantity.undefined:
         return Estimate(status="undefined", note=quantity.undefined, n_replicates=0, **labels)
-    values = of_arm(frame, quantity.name, arm, generation)
+    values = snapped(across_replicates(wide, arm, generation))
     found = over_replicates(values, "no replicate recorded the distributions of this step completely")
     return Estimate(**labels, **found)

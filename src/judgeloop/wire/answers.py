@@ -127,14 +127,7 @@ class RecordAnswerer:
     passed on and not recorded. Use as an async context manager, or call ``aclose``.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        upstream: str,
-        *,
-        timeout_s: float = 600.0,
-        transport: httpx2.AsyncBaseTransport | None = None,
-    ) -> None:
+    def __init__(self, folder: str | Path, upstream: str, *, timeout_s: float = 600.0) -> None:
         """``upstream`` is an OpenAI-compatible base URL, as http://127.0.0.1:8000/v1."""
         self._cassette = Cassette(folder, writable=True)
         self._upstream = upstream.rstrip("/")
@@ -143,7 +136,6 @@ class RecordAnswerer:
             timeout=httpx2.Timeout(timeout_s, connect=min(10.0, timeout_s)),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
             trust_env=host not in ("localhost", "127.0.0.1", "::1"),
-            transport=transport,
         )
         self._foreign: Counter[str] = Counter()
         for exchange in self._cassette.exchanges():

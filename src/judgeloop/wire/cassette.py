@@ -50,7 +50,7 @@ class Exchange:
 
 def part_name(call_id: str) -> str:
     """The part that a call id belongs to, relative to ``calls/``, without its ending."""
-    parts = [_SAFE.sub("_", part) for part in call_id.split("/")]
+    parts = [_SAFE.sub("_", part) if part.strip(".") else "_" for part in call_id.split("/")]
     if len(parts) > 3 and (generation := re.fullmatch(r"g(\d+)", parts[1])):
         return f"{parts[0]}/g{int(generation[1]):02d}-{parts[2]}"
     return f"{parts[0]}/{parts[1]}" if len(parts) > 2 else parts[0]

@@ -205,8 +205,10 @@ async def _fault(rule: Rule, body: Mapping[str, Any]) -> Response | None:
     }  # fmt: skip
     match rule.kind:
         case "reset" | "truncated":
-            content = _json(whole)
-            return BrokenResponse(content, sent=len(content) // 2, reset=rule.kind == "reset")
+            content, streaming = _json(whole), body.get("stream") is True
+            if streaming:
+                content = b"".join(sse.chunked(whole, include_usage=False))
+            return BrokenResponse(content, sent=len(content) // 2, reset=rule.kind == "reset", streaming=streaming)
         case "not_json":
             return _response(Answer(200, "<html><body>502 Bad Gateway</body></html>"))
         case "empty_choices":
@@ -224,8 +226,12 @@ class BrokenResponse(Response):
     """An answer that breaks off: ``sent`` bytes of ``content`` (None: not even the headers), held for ``hold_s``
     seconds or until the client goes, then the connection is closed, or reset (TCP RST)."""
 
-    def __init__(self, content: bytes, *, sent: int | None, reset: bool, hold_s: float = 0.0) -> None:
-        super().__init__(content, media_type="application/json")
+    def __init__(
+        self, content: bytes, *, sent: int | None, reset: bool, hold_s: float = 0.0, streaming: bool = False
+    ) -> None:
+        super().__init__(content, media_type="text/event-stream" if streaming else "application/json")
+        if streaming:  # the length of a stream is not announced
+            del self.headers["content-length"]
         self._sent, self._reset, self._hold_s = sent, reset, hold_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,12 +25,13 @@ _GOLD = {"a": 1.0, "b": -1.0, "tie": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class Covariates:
     """Scored presentations as arrays of n rows.
 
     ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, else −1; ``differences`` (n, p) of ``features``, a − b,
     length in doublings, the rest in ``scales``; ``gold``, ``gold_2`` positive where a is better, NaN where not known;
-    ``numeric_gold`` where golds are numbers and not a|b|tie.
+    ``numeric_gold`` where golds are numbers and not a|b|tie; ``index`` the rows' places among the judgments of different
+    texts.
     """
 
     features: tuple[str, ...]
@@ -43,6 +44,7 @@ class Contents:
     items: Integers
     pairs: Integers
     ties: Booleans
+    index: Integers
     n_unscored: int
     n_without_features: int
 
@@ -59,17 +61,21 @@ class Contents:
         """(n,) difference in doublings, or None where lengths are not known or never differ."""
         return self.differences[:, self.features.index("length")] if "length" in self.features else None
 
-    def rows(self, some: Booleans) -> Contents:
+    def where(self, some: Booleans) -> Covariates:
         """These rows alone; features stay."""
         return replace(
             self, picked_a=self.picked_a[some], order=self.order[some], differences=self.differences[some],
             gold=self.gold[some], gold_2=self.gold_2[some], items=self.items[some], pairs=self.pairs[some],
-            ties=self.ties[some],
+            ties=self.ties[some], index=self.index[some],
         )  # fmt: skip
 
-    def with_gold(self) -> Contents:
+    def picked_by_gold(self) -> Covariates:
+        """The same rows with gold in the judge's place (a tie ½)."""
+        return replace(self, picked_a=(np.sign(self.gold) + 1.0) / 2.0)
+
+    def with_gold(self) -> Covariates:
         """The rows whose gold is known."""
-        return self.rows(~np.isnan(self.gold))
+        return self.where(~np.isnan(self.gold))
 
 
 def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
@@ -91,13 +97,13 @@ def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
     return np.asarray(numbers if numeric else named, dtype=np.float64), numeric
 
 
-def contents(
+def covariates(
     judgments: pd.DataFrame, texts: pd.DataFrame | None = None, *, scales: Mapping[str, float] | None = None
-) -> Contents:
+) -> Covariates:
     """The covariates of a judge's scored judgments of different texts.
 
     ``judgments``: CONTRACT's columns, optionally ``gold_2``, and either ``texts`` (``item_id, candidate_id`` and feature
-    columns, ``replicate`` too where ids repeat across replicates) or columns ``len_a, len_b`` > 0 (doublings are
+    columns, ``replicate`` too where ids repeat across replicates) or columns ``len_a, len_b`` (doublings are
     log2(len_a/len_b)). ``scales``: the generation-0 standard deviation by feature; default that over ``texts``; length
     is never scaled. Judgments whose features are not known are counted and left out. A feature that does not vary in
     ``scales`` or among these rows is not used.
@@ -112,7 +118,7 @@ def contents(
     known = np.all(np.isfinite(differences), axis=1) if names else np.ones(len(compared), dtype=bool)
     keep = scored & known
     varies = [bool(np.ptp(differences[keep, j]) > 0) if keep.any() else False for j in range(len(names))]
-    return Contents(
+    return Covariates(
         features=tuple(name for name, used in zip(names, varies, strict=True) if used),
         picked_a=np.where(order > 0, picked, 1.0 - picked)[keep],
         order=order[keep],
@@ -123,6 +129,7 @@ def contents(
         items=item_codes(compared)[keep],
         pairs=pair_codes(compared)[keep],
         ties=(compared["verdict"] == "tie").to_numpy()[keep],
+        index=np.flatnonzero(keep),
         n_unscored=unscored(compared),
         n_without_features=int((scored & ~known).sum()),
     )
@@ -140,8 +147,8 @@ def _differences(
     if texts is None or texts.empty:
         if not {"len_a", "len_b"} <= set(judgments.columns):
             return [], np.empty((len(judgments), 0))
-        lengths = judgments[["len_a", "len_b"]].astype("float64").to_numpy()
-        logs = np.log2(lengths, out=np.full(lengths.shape, np.nan), where=lengths > 0)
+        # An empty text counts as one unit, as in the features of texts.
+        logs = np.log2(judgments[["len_a", "len_b"]].astype("float64").clip(lower=1.0).to_numpy())
         return ["length"], (logs[:, 0] - logs[:, 1])[:, None]
     names = [name for name in FEATURES if name in texts.columns]
     spread = {name: 1.0 if name == "length" else _scale(texts, name, scales) for name in names}

@@ -1,0 +1,135 @@
+"""What an estimate licenses: a verdict from its interval, its test, its status and the words of the run's statistics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from judgeloop.report import wording
+from judgeloop.stats.estimate import Estimate
+
+Verdict = Literal[
+    "found", "unconfirmed", "unclear", "undetected", "underpowered", "undefined", "described", "equivalent"
+]
+"""found: the interval excludes 0 and the adjusted test agrees · unconfirmed: the interval does, the adjusted test or the
+sample does not · unclear: compounding cannot be told · undetected: the interval covers 0 · underpowered: too few data ·
+undefined: no number, and why · described: a measurement without a claim · equivalent: within the margin around 0."""
+
+VERDICT_NAMES: dict[Verdict, str] = {
+    "found": "Found",
+    "unconfirmed": "Unconfirmed",
+    "unclear": "Unclear",
+    "underpowered": "Too few data",
+    "undetected": "Not detected",
+    "undefined": "Undefined",
+    "equivalent": "None within margin",
+    "described": "Measured",
+}
+QUESTIONS = {
+    "position": "Does the judge favour a slot?",
+    "content": "Does the judge favour length or style?",
+    "self_preference": "Does the judge favour itself?",
+    "drift": "Did the judge make the model drift?",
+    "amplification": "Does the drift compound?",
+    "diversity": "Did the outputs' diversity change?",
+    "quality": "Did correctness change?",
+    "judge_drift": "Did the judge itself change?",
+}
+RATE_MARGIN = 0.05
+"""Equivalence margin for rates, in probability (the method notes §7.5)."""
+SD_MARGIN = 0.1
+"""Equivalence margin for features, in generation-0 standard deviations (the method notes §7.5)."""
+ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
+"""Holm level of the confirmatory family; BH rate of the exploratory one."""
+
+_DRIFT_WORDS = ("none", "undetected", "drifting")
+COMPOUNDING: dict[str, tuple[Verdict, str]] = {
+    "amplifying": ("found", "later loops add more than the first did"),
+    "saturating": ("described", "later loops add less than the first did"),
+    "steady": ("described", "every loop adds about as much as the first"),
+    "compounding unclear": ("unclear", "this run cannot tell whether later loops add more or less than the first"),
+}
+_COMPOUNDING_WORD = re.compile(r"\b(" + "|".join(COMPOUNDING) + r")\b")
+DETECTABLE = re.compile(r"could have seen (?:at \d+ % power is )?(\d+(?:\.\d+)?(?:e-?\d+)?)(?! %)")
+MARGIN = re.compile(r"equivalent (?:to 0 )?within ±(\d+(?:\.\d+)?(?:e-?\d+)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One plain sentence on one estimate (``row``), the question it answers, and what it is licensed to claim."""
+
+    question: str
+    verdict: Verdict
+    sentence: str
+    row: Estimate
+    word: str = ""
+    """The verdict word of the run's statistics (none, undetected, drifting; amplifying, saturating, steady, …)."""
+
+
+def leading(some: Sequence[Finding]) -> Finding:
+    """The finding that stands for a question: what is claimed before what is open, and only then "none" or a mere measure.
+
+    An undefined or undetected part keeps a whole from being called none.
+    """
+    return min(some, key=_rank)
+
+
+def verdict_name(finding: Finding) -> str:
+    """The verdict as a label; a compounding word speaks for itself."""
+    return finding.word.capitalize() if finding.word in COMPOUNDING else VERDICT_NAMES[finding.verdict]
+
+
+def _rank(finding: Finding) -> float:
+    # Steady and saturating are measured, and yet the answer to their question: they stand before what is undefined.
+    return (
+        4.5
+        if finding.verdict == "described" and finding.word in COMPOUNDING
+        else list(VERDICT_NAMES).index(finding.verdict)
+    )
+
+
+def verdict_of(row: Estimate, margin: float | None) -> Verdict:
+    """What the row licenses. ``margin`` is the equivalence margin in the row's unit; None where none is stated.
+
+    Equivalence is the run's own test where it said so, else the whole interval within the margin (stricter than TOST at
+    the same level). An underpowered row never licenses "none".
+    """
+    if row.status == "undefined" or row.estimate is None:
+        return "undefined"
+    if row.conf_low is None or row.conf_high is None:
+        return "described"
+    word = drift_word(row)
+    if word == "undetected":
+        return "undetected" if DETECTABLE.search(row.note) else "underpowered"
+    away = row.conf_low > 0 or row.conf_high < 0
+    if row.status == "underpowered":
+        return "unconfirmed" if away else "underpowered"
+    if word == "none" or MARGIN.search(row.note):
+        return "equivalent"
+    if word == "" and margin is not None and row.conf_low >= -margin and row.conf_high <= margin:
+        return "equivalent"
+    if not away:
+        return "undetected"
+    refuted = row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
+    return "unconfirmed" if refuted else "found"
+
+
+def drift_word(row: Estimate) -> str:
+    """The first word of a ``did_`` row's note where it is a verdict (none, undetected, drifting); else empty."""
+    first = re.split(r"[^a-z]", row.note, maxsplit=1)[0] if row.term.startswith("did_") else ""
+    return first if first in _DRIFT_WORDS else ""
+
+
+def compounding_word(row: Estimate) -> str:
+    """The compounding verdict in a note (amplifying, saturating, steady, compounding unclear); else empty."""
+    match = _COMPOUNDING_WORD.search(row.note)
+    return match.group(1) if match else ""
+
+
+def margin_of(row: Estimate) -> float | None:
+    """The default equivalence margin in the row's unit; None where there is none."""
+    if wording.is_rate(row):
+        return RATE_MARGIN
+    return SD_MARGIN if wording.unit_name(row) == "SD" else None

@@ -1,0 +1,80 @@
+"""All static estimates of judges from their judgments, a row an estimate: what ``audit`` and ``analyze`` report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import pandas as pd
+
+from judgeloop.stats.compatibility import compatibility_estimates
+from judgeloop.stats.content import content_estimates
+from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.position import position_estimates
+from judgeloop.stats.probes import probe_estimates
+from judgeloop.stats.rows import RATE_MARGIN, Labels
+from judgeloop.stats.self_preference import self_preference_gold, self_preference_log_odds
+
+FEWEST_ITEMS_A_CATEGORY = 5
+"""Categories with fewer items get no rows of their own; they count in the whole."""
+
+
+def judge_estimates(
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None = None,
+    *,
+    scales: Mapping[str, float] | None = None,
+    margin: float = RATE_MARGIN,
+) -> pd.DataFrame:
+    """CONTRACT's estimates of every judge in ``judgments``, over all items and by ``category``, with adjusted p-values.
+
+    ``judgments``: CONTRACT's columns (``item_id, pair_id, judge, order, verdict`` at least). Optional, and used where
+    present: ``repeat``, ``p_first``, ``identical``, ``gold``, ``gold_2``, ``category``, ``model_a, model_b``,
+    ``len_a, len_b``, and for rows of panel ``probe`` the columns ``probe`` and ``dose`` (see ``probe_estimates``).
+    ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see ``content_estimates``). A judge's rows of
+    different ``arm``, ``generation`` or ``panel`` are estimated apart. Raises ValueError for a gold that is neither
+    a, b, tie nor a number.
+    """
+    rows: list[Estimate] = []
+    defaults: dict[str, object] = {"arm": "", "panel": "", "category": "", "generation": None, "repeat": 0}
+    frame = judgments.copy()
+    for column in defaults.keys() - set(judgments.columns):
+        frame[column] = defaults[column]
+    frame = frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    groups = ["arm", "generation", "panel"]
+    for (arm, generation, panel), several in frame.groupby(groups, dropna=False, sort=True):
+        turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
+        for judge, some in several.groupby("judge", sort=True):
+            labels = Labels(str(judge), str(arm), turn, str(panel))
+            if panel == "probe":
+                if "probe" in some:
+                    rows += probe_estimates(some, judge=str(judge), arm=str(arm), generation=turn, margin=margin)
+                continue
+            rows += _of(some, texts, labels, scales, margin)
+            rows.append(self_preference_gold(some, labels, margin=margin))
+            rows.append(self_preference_log_odds(several, texts, labels, scales=scales))
+            rows += compatibility_estimates(some, texts, labels)
+            for category, part in some.groupby("category", sort=True):
+                if category and category != "" and part["item_id"].nunique() >= FEWEST_ITEMS_A_CATEGORY:
+                    named = Labels(str(judge), str(arm), turn, str(panel), str(category))
+                    rows += _of(part, texts, named, scales, margin)
+    return adjust(with_judge_families(estimates_frame(rows)))
+
+
+def _of(
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    labels: Labels,
+    scales: Mapping[str, float] | None,
+    margin: float,
+) -> list[Estimate]:
+    position = position_estimates(
+        judgments, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
+        category=labels.category, margin=margin,
+    )  # fmt: skip
+    content = content_estimates(
+        judgments, texts, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
+        category=labels.category, scales=scales, margin=margin,
+    )  # fmt: skip
+    return [*position, *content]

@@ -1,0 +1,65 @@
+"""Correction for several tests: Holm on the confirmatory family, Benjamini–Hochberg on the exploratory one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+JUDGE_FAMILY = ("first_slot_excess", "length_ame", "style_joint", "padding_probe", "self_preference_gold")
+"""The confirmatory terms of a judge (the method notes §7.6), each where it is defined."""
+
+_COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness")
+_KEYS = ["family", "scope", "judge", "arm", "contrast"]
+
+
+def holm(p_values: Floats) -> Floats:
+    """Holm's (1979) step-down adjusted p-values, in the order given: familywise error."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    return _placed(np.minimum(1.0, stepped), order)
+
+
+def benjamini_hochberg(p_values: Floats) -> Floats:
+    """Benjamini & Hochberg's (1995) step-up adjusted p-values, in the order given: false discovery rate."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * len(p) / (1.0 + np.arange(len(p)))
+    stepped = np.minimum.accumulate(scaled[::-1])[::-1]
+    return _placed(np.minimum(1.0, stepped), order)
+
+
+def _placed(values: Floats, order: NDArray[np.intp]) -> Floats:
+    result = np.empty(len(values))
+    result[order] = values
+    return result
+
+
+def with_judge_families(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sets ``family`` of an audit's judge rows: confirmatory, exploratory (any other tested primary), else none.
+
+    Variants are sensitivity analyses of a primary, rows without a p descriptions, and compatibility outputs others' numbers:
+    all ``none``.
+    """
+    tested = (frame["scope"] == "judge") & (frame["variant"] == "") & frame["p_value"].notna()
+    tested &= (frame["status"] != "undefined") & ~frame["term"].str.startswith(_COMPATIBILITY)
+    confirmatory = tested & (frame["category"] == "") & frame["term"].isin(JUDGE_FAMILY)
+    family = np.where(confirmatory, "confirmatory", np.where(tested, "exploratory", "none"))
+    return frame.assign(family=pd.Series(family, index=frame.index, dtype=frame["family"].dtype))
+
+
+def adjust(frame: pd.DataFrame) -> pd.DataFrame:
+    """The estimates with ``p_adjusted``: Holm within family confirmatory, Benjamini–Hochberg within exploratory.
+
+    Families stand apart by scope, judge, arm and contrast; rows of family ``none``, undefined ones and those without a
+    p get none.
+    """
+    adjusted = pd.Series(np.nan, index=frame.index, dtype="float64")
+    tested = frame[frame["p_value"].notna() & frame["family"].isin(["confirmatory", "exploratory"])]
+    for keys, rows in tested.groupby(_KEYS, dropna=False):
+        method = holm if keys[0] == "confirmatory" else benjamini_hochberg
+        adjusted.loc[rows.index] = method(rows["p_value"].to_numpy(dtype=np.float64))
+    return frame.assign(p_adjusted=adjusted)

@@ -1,0 +1,70 @@
+"""All estimates of a run, from its tables alone: the judge, the policy, and what the loop made of the one in the other."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from judgeloop.stats.amplification import amplification_estimates, kl_estimates
+from judgeloop.stats.content import content_estimates
+from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
+from judgeloop.stats.drift import drift_estimates
+from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.generation_diversity import diversity_series
+from judgeloop.stats.generations import measure, series
+from judgeloop.stats.judge_generations import (
+    anchor_judges,
+    anchor_judgments,
+    judge_drift_estimates,
+    panel_texts,
+    policy_panel_estimates,
+)
+from judgeloop.stats.multiplicity import adjust
+from judgeloop.stats.position import position_estimates
+from judgeloop.stats.price import accounts, price_estimates
+from judgeloop.stats.transmission import transmission_estimates
+
+__all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
+
+
+def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
+    """The run's estimates, CONTRACT's columns, a row each; p_adjusted by Holm and Benjamini–Hochberg within families.
+
+    Scope ``judge``: the anchor panel and the on-policy panel of every generation, and the judge's own drift. Scope
+    ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
+    identity, KL, and whether the drift compounds. What the tables do not bear is ``undefined`` with the reason.
+    """
+    measured = measure(tables, design)
+    found = series(measured)
+    books = accounts(measured)
+    size = None
+    if len(measured.rows):
+        drawn = measured.rows.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum()
+        size = int(drawn.max())
+    rows: list[Estimate] = [
+        *_anchor_estimates(tables, design, measured.scale),
+        *judge_drift_estimates(tables, design, measured.scale),
+        *policy_panel_estimates(tables, design),
+        *transmission_estimates(tables, design, measured.scale),
+        *drift_estimates(measured, [*found, *diversity_series(measured, design)], design),
+        *price_estimates(measured, design, books),
+        *amplification_estimates(measured, found, books, design, size),
+        *kl_estimates(measured.rows, design),
+    ]
+    return adjust(estimates_frame(rows))
+
+
+def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
+    """Every judge on the anchor panel in every generation: position and content terms, clustered by item."""
+    rows: list[Estimate] = []
+    texts = panel_texts(tables.candidates)
+    margin = design.margins.rate
+    for judge in anchor_judges(tables):
+        for generation in range(design.generations + 1):
+            judgments = anchor_judgments(tables, judge, generation)
+            if judgments.empty:
+                continue
+            rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
+            rows += content_estimates(
+                judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin
+            )
+    return rows

@@ -1,0 +1,93 @@
+"""Transmission a_RJ: how much of the judge's content slope reached the preference signal (the method notes §2.1).
+
+a_RJ = β_R/β_J, both in log-odds per unit of the feature at generation 0: β_R the signal's coefficient, a replicate each;
+β_J the judge's slope on the anchor panel, which shares no pick with the signal. 1 = passed on as it is; consistency
+filtering gives 2, a ridge or flipped labels less than 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from judgeloop.features import FEATURES
+from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.drift import fields
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.inference import Interval, Undefined, fieller_from_moments
+from judgeloop.stats.judge_generations import anchor_slopes
+from judgeloop.stats.slopes import Slopes
+
+
+def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
+    """Rows ``transmission_<feature>`` (scope signal) of every arm with a judge, for the features of its signal.
+
+    The ratio of the mean over replicates of β_R to β_J, with Fieller's interval: the replicates' variance in the
+    numerator, the item-clustered one in the denominator (shared by replicates, independent of the numerator), and the
+    smaller degrees of freedom. ``scales``: the SD that style slopes are per.
+    """
+    rows: list[Estimate] = []
+    slopes: dict[str, Slopes | Undefined] = {}
+    for arm in design.arms:
+        if arm.is_control:
+            continue
+        if arm.judge not in slopes:
+            slopes[arm.judge] = anchor_slopes(tables, arm.judge, 0, scales)
+        fitted = _coefficients(tables.signals, arm, scales)
+        for feature in FEATURES:
+            if fitted is None or feature not in fitted.columns:
+                if feature == "length":
+                    rows.append(_row(arm, feature, Undefined("no signal was fitted on length at generation 0"), 0, 0))
+                continue
+            values = fitted[feature].dropna()
+            result = _ratio(values, slopes[arm.judge], feature)
+            lost = len(fitted) - len(values)
+            rows.append(_row(arm, feature, result, len(values), lost))
+    return rows
+
+
+def _coefficients(signals: pd.DataFrame, arm: ArmDesign, scales: dict[str, float]) -> pd.DataFrame | None:
+    """Replicate × feature: β_R per doubling (length) or per pooled generation-0 SD; NaN where the fit did not converge."""
+    if signals.empty:
+        return None
+    part = signals[(signals["arm"] == arm.name) & (signals["generation"] == 0) & signals["feature"].isin(FEATURES)]
+    if part.empty:
+        return None
+    unit = part["feature"].map({name: 1.0 if name == "length" else value for name, value in scales.items()})
+    value = part["coefficient"].astype("float64") / part["scale"].astype("float64") * unit.astype("float64")
+    value = value.where(part["converged"].astype("bool") & np.isfinite(value))
+    return part.assign(value=value).pivot(index="replicate", columns="feature", values="value")
+
+
+def _ratio(values: pd.Series[float], slopes: Slopes | Undefined, feature: str) -> Interval | Undefined:
+    if isinstance(slopes, Undefined):
+        return Undefined(f"the judge's slope is not known: {slopes.reason}")
+    denominator = slopes.slope(feature)
+    if isinstance(denominator, Undefined):
+        return Undefined(f"the judge's slope is not known: {denominator.reason}")
+    if len(values) == 0:
+        return Undefined("the signal converged in no replicate")
+    if len(values) < 2:
+        return Undefined("one replicate has no interval")
+    variance = float(values.var(ddof=1)) / len(values)
+    df = float(min(len(values) - 1, slopes.df))
+    result = fieller_from_moments(
+        float(values.mean()), denominator.estimate, variance, denominator.std_error**2, 0.0, df, null=1.0
+    )
+    if isinstance(result, Undefined):
+        return Undefined("the judge's slope on the anchor panel is not away from 0, so a ratio to it means nothing")
+    return result
+
+
+def _row(arm: ArmDesign, feature: str, result: Interval | Undefined, count: int, lost: int) -> Estimate:
+    shared: dict[str, Any] = {
+        "scope": "signal", "judge": arm.judge, "arm": arm.name, "bias": "verbosity" if feature == "length" else "style",
+        "term": f"transmission_{feature}", "unit": "ratio", "n": count, "n_replicates": count,
+    }  # fmt: skip
+    note = f"label rule {arm.label_rule}" + (f"; the fit did not converge in {lost} replicates" if lost else "")
+    if isinstance(result, Undefined):
+        return Estimate(status="undefined", note=f"{result.reason}; {note}", **shared)
+    numbers = {**fields(result), "p_value": None, "method": "Fieller t, replicates over anchor items"}
+    return Estimate(note=note, **shared, **numbers)

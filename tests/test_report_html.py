@@ -1,0 +1,251 @@
+"""The page is self-contained, accessible in structure, and no text of a run becomes markup in it."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import report_folder
+from judgeloop import report
+from judgeloop.report import page
+from judgeloop.report.reading import read
+from judgeloop.rundir import RunFolder
+from judgeloop.stats.estimate import Estimate
+
+_RUN = "document.title='PWNED'"
+HOSTILE = (
+    f"<script>{_RUN}</script>", f"</script><script>{_RUN}</script>", f"<img src=x onerror=\"{_RUN}\">", f"<svg onload={_RUN}>",
+    f"</div></article><script>{_RUN}</script>", f"\"><script>{_RUN}</script>", f"' onmouseover='{_RUN}", f"\" autofocus onfocus=\"{_RUN}",
+    f"<iframe srcdoc=\"<script>parent.{_RUN}</script>\">", f"<a href=\"javascript:{_RUN}\">x</a>", f"<body onload={_RUN}>", f"<!--<script>{_RUN}//-->",
+    f"--><script>{_RUN}</script>", f"]]><script>{_RUN}</script>", f"<style>*{{background:url(http://127.0.0.1:9/x)}}</style><script>{_RUN}</script>",
+    "<link rel=stylesheet href=http://127.0.0.1:9/x>", "<meta http-equiv=refresh content='0;url=http://127.0.0.1:9/'>", f"<math><mtext></p><script>{_RUN}</script>",
+    f"<details open ontoggle={_RUN}>", f"<noscript><p title=\"</noscript><script>{_RUN}</script>\">", f"</title><script>{_RUN}</script>",
+    f"</style><script>{_RUN}</script>", f"\u2028<script>{_RUN}</script>\u2029", f"\x00<scr\x00ipt>{_RUN}</script>", f"\u202e<script>{_RUN}</script>\u202c",
+    f"&lt;script&gt;{_RUN}&lt;/script&gt;", f"&#60;script&#62;{_RUN}&#60;/script&#62;", f"{{{{data}}}} {{{{plotly}}}}<script>{_RUN}</script>",
+    f"\\u003cscript\\u003e{_RUN}", f"@page @arm0 <b>{_RUN}</b>", f"<template><script>{_RUN}</script></template>", f"`${{{_RUN}}}`",
+    f"<object data=\"data:text/html,<script>{_RUN}</script>\">", f"<form action=http://127.0.0.1:9/><input autofocus onfocus={_RUN}>", "a | b \\| c `x` [l](javascript:x)",
+    f"<scr<script>ipt>{_RUN}</script>", f"<base href=http://127.0.0.1:9/><script>{_RUN}</script>", "\ud800 lone surrogate \udfff",
+)  # fmt: skip
+_TAGS = {
+    "html", "head", "meta", "title", "style", "body", "a", "header", "div", "p", "h1", "h2", "h3", "h4", "dl", "dt", "dd", "nav", "ul", "li", "main",
+    "noscript", "section", "article", "b", "details", "summary", "figure", "figcaption", "table", "caption", "thead", "tbody", "tr", "th", "td", "span",
+    "pre", "footer", "script",
+}  # fmt: skip
+_ATTRIBUTES = {
+    "lang", "charset", "name", "content", "http-equiv", "class", "href", "id", "aria-label", "aria-labelledby", "aria-hidden", "role", "tabindex", "scope",
+    "download", "style", "dir", "type",
+}  # fmt: skip
+_VOID = {"meta"}
+
+
+class _Audit(HTMLParser):
+    """What the page is made of: tags, attributes, nesting, headings, scripts, links."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: dict[str, int] = {}
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.headings: list[int] = []
+        self.open: list[str] = []
+        self.unlabelled: list[str] = []
+        self.comments = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        values = dict(attrs)
+        self.attributes |= set(values)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if values.get("role") == "img" and not values.get("aria-label"):
+            self.unlabelled.append(tag)
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_comment(self, data: str) -> None:
+        self.comments += 1
+
+
+def _audit(text: str) -> _Audit:
+    audit = _Audit()
+    audit.feed(text)
+    audit.close()
+    assert audit.open == []
+    return audit
+
+
+def _hostile(path: Path, text: str) -> RunFolder:
+    rows = [
+        Estimate(
+            scope="judge", bias="position", term="first_slot_excess", judge=text, panel="anchor", generation=0, category=category, estimate=0.1, conf_low=0.05,
+            conf_high=0.2, conf_level=0.95, n=9, unit="probability", note=text, method=text,
+        )
+        for category in ("", text, text + "2")
+    ]  # fmt: skip
+    rows += [
+        Estimate(scope="policy", bias="verbosity", term="drift_length", arm=text, generation=g, estimate=0.1, conf_low=0.0, conf_high=0.2, unit=text, note=text)
+        for g in (1, 2)
+    ]  # fmt: skip
+    rows.append(
+        Estimate(
+            scope="policy",
+            bias="verbosity",
+            term="did_length",
+            arm="judge",
+            contrast=text,
+            generation=2,
+            status="undefined",
+            note=text,
+        )
+    )
+    encodable = text.encode("utf-8", "replace").decode()
+    shown = [
+        Estimate(**{f: (v.replace(text, encodable) if isinstance(v, str) else v) for f, v in page_fields(row)})
+        for row in rows
+    ]
+    folder = report_folder.write(
+        path,
+        rows=shown,
+        text=encodable,
+        size=(1, 6),
+        prompt=encodable,
+        judge=encodable,
+        categories=[encodable],
+        reason=encodable,
+    )
+    folder.write_json("environment.json", {"reported_models": {"m": [encodable]}, encodable: encodable})
+    return folder
+
+
+def page_fields(row: Estimate) -> list[tuple[str, object]]:
+    return [(name, getattr(row, name)) for name in Estimate.__dataclass_fields__]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return report.html(report_folder.write(tmp_path_factory.mktemp("runs") / "demo"))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    parent = tmp_path_factory.mktemp("hostile")
+    return [report.write(_hostile(parent / f"h{n:02d}", bad)).html for n, bad in enumerate(HOSTILE)]
+
+
+def test_the_page_is_self_contained_and_small(text: str) -> None:
+    assert len(text.encode()) <= 6_000_000
+    audit = _audit(text)
+    assert all(link.startswith(("#", "data:text/csv")) for link in audit.links)
+    assert not set(audit.tags) & {"link", "img", "iframe", "object", "embed"}
+    assert text.count("plotly.js v") == 1
+    assert "default-src &#x27;none&#x27;" in text
+
+
+def test_the_page_has_the_structure_that_readers_navigate_by(text: str) -> None:
+    audit = _audit(text)
+    assert {"header", "nav", "main", "footer"} <= set(audit.tags)
+    assert audit.tags["h1"] == 1
+    assert all(later <= earlier + 1 for earlier, later in zip(audit.headings, audit.headings[1:], strict=False))
+    assert audit.tags["caption"] == audit.tags["table"]
+    assert audit.tags["figcaption"] == audit.tags["figure"] >= 10
+    assert audit.unlabelled == []
+    assert len(audit.ids) == len(set(audit.ids))
+    assert all(link[1:] in audit.ids for link in audit.links if link.startswith("#"))
+
+
+def test_hostile_texts_stay_texts(hostile: list[Path]) -> None:
+    assert len(HOSTILE) >= 30
+    for path, bad in zip(hostile, HOSTILE, strict=True):
+        content = path.read_text(encoding="utf-8")
+        audit = _audit(content)
+        assert set(audit.tags) <= _TAGS, bad
+        assert audit.attributes <= _ATTRIBUTES, bad
+        assert audit.tags["script"] == 3, bad
+        assert audit.comments == 0, bad
+        assert content.count(page.text(bad.encode("utf-8", "replace").decode())) >= 3, bad
+        assert all(link.startswith(("#", "data:text/csv")) for link in audit.links), bad
+        assert not re.search("[\x00\u202a-\u202e\u2066-\u2069]", content), bad
+        markdown = path.with_name("report.md").read_text(encoding="utf-8")
+        assert "<script" not in markdown.replace("\\<script", ""), bad
+
+
+def test_a_text_is_shown_in_full_meaning() -> None:
+    assert html.unescape(page.text("<b>&amp;\x00\u202e")) == "<b>&amp;␀⟦U+202E⟧"
+
+
+def test_json_cannot_leave_its_script() -> None:
+    dumped = page._json({"x": "</script><!--\u2028\u2029&"})
+    assert not set(dumped) & set("<>&\u2028\u2029")
+    with pytest.raises(ValueError, match=r"[Oo]ut of range|not JSON compliant"):
+        page._json({"x": float("nan")})
+
+
+def test_a_megabyte_of_text_is_folded_and_capped(tmp_path: Path) -> None:
+    folder = report_folder.write(tmp_path / "big")
+    table = folder.table("candidates")
+    last = table["generation"].eq(3) & table["arm"].eq("judge")
+    table.loc[last, "text"] = "<&>" * 350_000
+    table.loc[last, "length"] = 20.0
+    folder.write_part("candidates", "all", table)
+    content = report.html(folder)
+    assert len(content.encode()) <= 6_000_000
+    assert "1,046,000 more characters are left out here" in content
+    assert read(folder).candidates["text"].str.len().max() == 1_050_000
+
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-extensions", "--virtual-time-budget=4000", "--dump-dom",
+)  # fmt: skip
+
+
+def _dom(path: Path, profile: Path) -> str:
+    assert _CHROMIUM is not None
+    done = subprocess.run(
+        [_CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", path.as_uri()], capture_output=True, timeout=120, check=True
+    )
+    return done.stdout.decode("utf-8", "replace")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on PATH")
+def test_a_real_browser_draws_every_plot(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(text, encoding="utf-8")
+    dom = _dom(path, tmp_path / "profile")
+    assert text.count('class="plot"') >= 20
+    assert dom.count("js-plotly-plot") >= text.count('class="plot"')
+    assert dom.count('class="main-svg"') >= text.count('class="plot"')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on PATH")
+def test_a_real_browser_runs_no_hostile_text(hostile: list[Path], tmp_path: Path) -> None:
+    for path, bad in zip(hostile, HOSTILE, strict=True):
+        dom = _dom(path, tmp_path / "profile")
+        title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
+        assert title is not None
+        assert title.group(1) == "demo: drift report", bad
+        assert "js-plotly-plot" in dom, bad
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on PATH")
+def test_the_check_by_browser_would_see_a_script_run(tmp_path: Path) -> None:
+    path = tmp_path / "open.html"
+    path.write_text(f"<!doctype html><title>demo: drift report</title>{HOSTILE[0]}", encoding="utf-8")
+    assert "<title>PWNED</title>" in _dom(path, tmp_path / "profile")
