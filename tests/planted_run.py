@@ -29,9 +29,7 @@ def design(generations: int = 6, **judge: object) -> Design:
         ArmDesign("random", "random", is_control=True, judge_kind="random", policy_kind="exemplar", **judge),  # type: ignore[arg-type]
         ArmDesign("gold", "gold", is_control=True, judge_kind="gold", policy_kind="exemplar", **judge),  # type: ignore[arg-type]
     )
-    return Design(
-        "toy", 0, generations, arms, (("judge", "random"), ("judge", "gold")), ("judge", "random")
-    )
+    return Design("toy", 0, generations, arms, (("judge", "random"), ("judge", "gold")), ("judge", "random"))
 
 
 def empty_judgments() -> pd.DataFrame:
@@ -60,11 +58,13 @@ def loop(
                 noise = rng(seed, "candidates", replicate, t).standard_normal((items * size, 2))
                 points = means[-1] + noise @ ROOT.T
                 learned = _fit(rng(seed, "picks", replicate, t), slopes, pairs, doubled)
-                base = points if reference == "previous" else points - means[-1]
                 start = means[-1] if reference == "previous" else np.zeros(2)
                 selected.append(start + SIGMA @ learned / TAU)
-                parts.append(_candidates(points, base, learned, replicate, arm, t, items, last=t == generations))
-                signals += [(replicate, arm, t, f, b, 0.01, 1.0, True) for f, b in zip(("length", "bold"), learned, strict=True)]
+                by_gold = SLOPES["gold"] * (2.0 if doubled else 1.0)
+                parts.append(_candidates(points, learned, by_gold, replicate, arm, t, items, last=t == generations))
+                signals += [
+                    (replicate, arm, t, f, b, 0.01, 1.0, True) for f, b in zip(("length", "bold"), learned, strict=True)
+                ]
                 means.append(selected[-1] if strategy == "replace" else sum(selected) / (t + 2))
     candidates = pd.concat(parts, ignore_index=True)
     judgments = empty_judgments()
@@ -90,9 +90,16 @@ def _fit(stream: np.random.Generator, slopes: np.ndarray, pairs: int, doubled: b
 
 
 def _candidates(
-    points: np.ndarray, base: np.ndarray, learned: np.ndarray, replicate: int, arm: str, t: int, items: int, last: bool
+    points: np.ndarray,
+    learned: np.ndarray,
+    by_gold: np.ndarray,
+    replicate: int,
+    arm: str,
+    t: int,
+    items: int,
+    last: bool,
 ) -> pd.DataFrame:
-    """Selection is the tilt of each item's own candidates; where the reference is base, of the base's points."""
+    """Selection is the tilt of each item's own candidates, by the fitted reward and by gold's."""
     size = len(points) // items
     weight = np.exp(points @ learned / TAU).reshape(items, size)
     chosen = (weight / weight.sum(axis=1, keepdims=True)).ravel()
@@ -106,7 +113,7 @@ def _candidates(
     frame["p_selected"] = frame["p_training"] = frame["p_next"] = np.nan if last else chosen
     frame["p_selected_gold"] = np.nan
     if not last:
-        gold = np.exp(points @ SLOPES["gold"] / TAU).reshape(items, size)
+        gold = np.exp(points @ by_gold / TAU).reshape(items, size)
         frame["p_selected_gold"] = (gold / gold.sum(axis=1, keepdims=True)).ravel()
     frame["reward"], frame["correct"] = points @ learned, np.nan
     return frame[[*CANDIDATE_COLUMNS[:7], *FEATURES, *CANDIDATE_COLUMNS[7:]]]

@@ -168,8 +168,8 @@ def _amplification_rows(control: str) -> list[Estimate]:
     ]  # fmt: skip
 
 
-def candidates(text: str | None = None, replicates: int = REPLICATES, items: int = ITEMS) -> pd.DataFrame:
-    """Two texts an item, arm, generation and replicate, longer in the judge's arm; ``text`` replaces all of them."""
+def candidates(texts: Sequence[str] = (), replicates: int = REPLICATES, items: int = ITEMS) -> pd.DataFrame:
+    """Two texts an item, arm, generation and replicate, longer in the judge's arm; ``texts`` replace them, item by item."""
     rows = []
     for replicate in range(replicates):
         for arm in ARMS:
@@ -179,8 +179,8 @@ def candidates(text: str | None = None, replicates: int = REPLICATES, items: int
                     for k in range(2):
                         length = 5.5 + _SLOPE[arm] * generation + float(rng.normal(0, 0.3))
                         body = (
-                            text
-                            if text is not None
+                            texts[item % len(texts)]
+                            if texts
                             else f"Draft {k} of item {item}. " + _PROSE * max(1, int(2**length / 18))
                         )
                         rows.append(
@@ -235,7 +235,7 @@ def write(
     *,
     name: str = "demo",
     rows: list[Estimate] | None = None,
-    text: str | None = None,
+    texts: Sequence[str] = (),
     prompt: str = "Why is the first request slow?",
     size: tuple[int, int] = (REPLICATES, ITEMS),
     **judged: Any,
@@ -259,7 +259,7 @@ def write(
         columns=["item_id", "prompt", "category", "reference", "match"],
     )
     folder.write_part("items", "all", items)
-    folder.write_part("candidates", "all", candidates(text, *size))
+    folder.write_part("candidates", "all", candidates(texts, *size))
     folder.write_part("judgments", "all", judgments(**judged))
     folder.write_estimates(estimates_frame(estimates() if rows is None else rows))
     return folder

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pandas as pd
-import planted_run
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import planted_run
 from judgeloop.seeds import rng
 from judgeloop.stats.amplification import compounding_benchmark, compounding_word, kl_estimates, ratios
 from judgeloop.stats.design import ArmDesign, Design, RunTables
@@ -105,6 +105,22 @@ def test_no_ratio_to_a_drift_that_may_be_zero() -> None:
     assert ratios(last - last.mean() + 0.001, last, last, 4, 0.01, "sd").words(4, 1.0) == "undetected"
 
 
+@pytest.mark.slow
+def test_a_loop_that_does_not_compound_is_called_amplifying_in_one_run_of_forty() -> None:
+    """C_T's interval covers 1 in 95 % of runs of 8 replicates, and only its lower tail says amplifying."""
+    stream, runs, covered, amplifying = rng(2, "steady"), 3000, 0, 0
+    for _ in range(runs):
+        drift = np.cumsum(0.3 + 0.08 * stream.normal(size=(4, 8)), axis=0)
+        static = numbers(list(0.3 + 0.08 * stream.normal(size=8)))
+        seen = ratios(numbers(list(drift[3])), numbers(list(drift[0])), static, 4, 0.1, "sd")
+        assert isinstance(seen.compounding, Interval)
+        covered += seen.compounding.covers(1.0)
+        amplifying += seen.words(4, 1.0) == "drifting, amplifying"
+    error = 3 * math.sqrt(0.95 * 0.05 / runs)
+    assert abs(covered / runs - 0.95) < error
+    assert amplifying / runs < 0.025 + error
+
+
 def pool_tables(real: bool = False) -> tuple[RunTables, Design]:
     stream = rng(1, "kl")
     rows = []
@@ -127,7 +143,8 @@ def test_kl_is_the_slow_twins() -> None:
     total = []
     for replicate in range(3):
         for item in ("x", "y"):
-            part = made.candidates.query("replicate == @replicate and item_id == @item and generation == 2")
+            frame = made.candidates
+            part = frame[(frame["replicate"] == replicate) & (frame["item_id"] == item) & (frame["generation"] == 2)]
             total.append(sum(w * math.log(w / 0.25) for w in part["p_current"]))
     assert rows[2].estimate == pytest.approx(sum(total) / 6)
     assert rows[2].n_replicates == 3

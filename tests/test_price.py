@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_drift import tables, two_arms
 
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.generations import measure, series
 from judgeloop.stats.price import accounts, price_estimates, replicate_table
+from test_drift import tables, two_arms
 
 DISTRIBUTIONS = ("p_selected", "p_training", "p_selected_gold")
 
@@ -27,7 +27,7 @@ def priced(seed: int, replicates: int = 3, items: int = 4, pool: int = 5) -> Run
     return RunTables(plain.items, frame, *[pd.DataFrame()] * 3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000))
 def test_selection_mixing_and_learning_are_the_drift(seed: int) -> None:
     measured = measure(priced(seed), two_arms())
@@ -96,7 +96,9 @@ def test_rows_stop_before_the_last_generation() -> None:
 def test_a_distribution_that_is_not_whole_gives_no_number() -> None:
     made = priced(2)
     frame = made.candidates.copy()
-    broken = (frame["replicate"] == 1) & (frame["generation"] == 0) & (frame["arm"] == "judge") & (frame["item_id"] == "i1")
+    broken = (
+        (frame["replicate"] == 1) & (frame["generation"] == 0) & (frame["arm"] == "judge") & (frame["item_id"] == "i1")
+    )
     frame.loc[broken, "p_training"] *= 0.5
     measured = measure(RunTables(made.items, frame, *[pd.DataFrame()] * 3), two_arms())
     rows = price_estimates(measured, two_arms(), accounts(measured))

@@ -6,6 +6,7 @@ import html
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -87,51 +88,47 @@ def _audit(text: str) -> _Audit:
     return audit
 
 
-def _hostile(path: Path, text: str) -> RunFolder:
-    rows = [
-        Estimate(
-            scope="judge", bias="position", term="first_slot_excess", judge=text, panel="anchor", generation=0, category=category, estimate=0.1, conf_low=0.05,
-            conf_high=0.2, conf_level=0.95, n=9, unit="probability", note=text, method=text,
-        )
-        for category in ("", text, text + "2")
-    ]  # fmt: skip
-    rows += [
-        Estimate(scope="policy", bias="verbosity", term="drift_length", arm=text, generation=g, estimate=0.1, conf_low=0.0, conf_high=0.2, unit=text, note=text)
-        for g in (1, 2)
-    ]  # fmt: skip
-    rows.append(
-        Estimate(
-            scope="policy",
-            bias="verbosity",
-            term="did_length",
-            arm="judge",
-            contrast=text,
-            generation=2,
-            status="undefined",
-            note=text,
-        )
+_GROUPS = [[bad.encode("utf-8", "replace").decode() for bad in HOSTILE[n : n + 3]] for n in range(0, len(HOSTILE), 3)]
+
+
+def _hostile(path: Path, bad: list[str]) -> RunFolder:
+    """A run whose every free text is hostile: candidates, prompts, judge, arms, categories, units, notes, environment."""
+    judge, arm, control = bad[0], bad[1 % len(bad)], bad[-1]
+    slot = Estimate(
+        scope="judge", bias="position", term="first_slot_excess", judge=judge, panel="anchor", generation=0, estimate=0.1, conf_low=0.05, conf_high=0.2,
+        conf_level=0.95, n=9, unit="probability", note=arm, method=control,
+    )  # fmt: skip
+    drift = Estimate(
+        scope="policy",
+        bias="verbosity",
+        term="drift_length",
+        arm=arm,
+        estimate=0.1,
+        conf_low=0.0,
+        conf_high=0.2,
+        unit=control,
+        note=judge,
     )
-    encodable = text.encode("utf-8", "replace").decode()
-    shown = [
-        Estimate(**{f: (v.replace(text, encodable) if isinstance(v, str) else v) for f, v in page_fields(row)})
-        for row in rows
+    undefined = Estimate(
+        scope="policy",
+        bias="verbosity",
+        term="did_length",
+        arm="judge",
+        contrast=control,
+        generation=2,
+        status="undefined",
+        note=arm,
+    )
+    rows = [
+        *(replace(slot, category=category) for category in ("", *dict.fromkeys([*bad, "plain"]))),
+        *(replace(drift, generation=g) for g in (1, 2)),
+        undefined,
     ]
     folder = report_folder.write(
-        path,
-        rows=shown,
-        text=encodable,
-        size=(1, 6),
-        prompt=encodable,
-        judge=encodable,
-        categories=[encodable],
-        reason=encodable,
+        path, rows=rows, texts=bad, size=(1, 6), prompt=judge, judge=judge, categories=bad, reason=arm
     )
-    folder.write_json("environment.json", {"reported_models": {"m": [encodable]}, encodable: encodable})
+    folder.write_json("environment.json", {"reported_models": {"m": [judge]}, arm: control})
     return folder
-
-
-def page_fields(row: Estimate) -> list[tuple[str, object]]:
-    return [(name, getattr(row, name)) for name in Estimate.__dataclass_fields__]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +139,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     parent = tmp_path_factory.mktemp("hostile")
-    return [report.write(_hostile(parent / f"h{n:02d}", bad)).html for n, bad in enumerate(HOSTILE)]
+    return [report.write(_hostile(parent / f"h{n:02d}", bad)).html for n, bad in enumerate(_GROUPS)]
 
 
 def test_the_page_is_self_contained_and_small(text: str) -> None:
@@ -168,14 +165,14 @@ def test_the_page_has_the_structure_that_readers_navigate_by(text: str) -> None:
 
 def test_hostile_texts_stay_texts(hostile: list[Path]) -> None:
     assert len(HOSTILE) >= 30
-    for path, bad in zip(hostile, HOSTILE, strict=True):
+    for path, bad in zip(hostile, _GROUPS, strict=True):
         content = path.read_text(encoding="utf-8")
         audit = _audit(content)
         assert set(audit.tags) <= _TAGS, bad
         assert audit.attributes <= _ATTRIBUTES, bad
         assert audit.tags["script"] == 3, bad
         assert audit.comments == 0, bad
-        assert content.count(page.text(bad.encode("utf-8", "replace").decode())) >= 3, bad
+        assert all(content.count(page.text(one)) >= 2 for one in bad), bad
         assert all(link.startswith(("#", "data:text/csv")) for link in audit.links), bad
         assert not re.search("[\x00\u202a-\u202e\u2066-\u2069]", content), bad
         markdown = path.with_name("report.md").read_text(encoding="utf-8")
@@ -196,9 +193,9 @@ def test_json_cannot_leave_its_script() -> None:
 def test_a_megabyte_of_text_is_folded_and_capped(tmp_path: Path) -> None:
     folder = report_folder.write(tmp_path / "big")
     table = folder.table("candidates")
-    last = table["generation"].eq(3) & table["arm"].eq("judge")
+    last = table.index[table["generation"].eq(3) & table["arm"].eq("judge")][0]
     table.loc[last, "text"] = "<&>" * 350_000
-    table.loc[last, "length"] = 20.0
+    table.loc[last, ["length", "p_current"]] = 20.0, 1.0
     folder.write_part("candidates", "all", table)
     content = report.html(folder)
     assert len(content.encode()) <= 6_000_000
@@ -235,7 +232,7 @@ def test_a_real_browser_draws_every_plot(text: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on PATH")
 def test_a_real_browser_runs_no_hostile_text(hostile: list[Path], tmp_path: Path) -> None:
-    for path, bad in zip(hostile, HOSTILE, strict=True):
+    for path, bad in zip(hostile, _GROUPS, strict=True):
         dom = _dom(path, tmp_path / "profile")
         title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
         assert title is not None

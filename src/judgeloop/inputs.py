@@ -1,19 +1,28 @@
-"""Input files: items and real data, from JSON Lines, CSV or Parquet by ending. Every fault names file, row and column."""
+"""Input files: YAML, items, real data and pairs; rows from JSON Lines, CSV or Parquet by ending. Every fault names file,
+row and column."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from judgeloop.errors import ExperimentError
 from judgeloop.records import Item, Message
 
 _ROLES = ("system", "user", "assistant")
 _MATCHES = ("exact", "contains", "numeric", "judge")
+_MOST_YAML_VALUES = 1_000_000
+
+Row = tuple[str, dict[str, Any]]
 
 
 def file_hash(path: Path) -> str:
@@ -21,52 +30,164 @@ def file_hash(path: Path) -> str:
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def rows(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+class _YamlLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, but 1e-3 is a number, as in YAML 1.2: PyYAML alone reads it as text."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """A YAML file's mapping. Raises ExperimentError with file:line; a key that stands twice is an error."""
+    try:
+        loader = _YamlLoader(_file_text(path, what))
+        node = loader.get_single_node()
+        if node is not None:
+            _unfolded(node, path, {}, set())
+        raw = None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        raise ExperimentError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+    except yaml.reader.ReaderError as error:
+        raise ExperimentError(f"{path}: not valid YAML: character #x{ord(str(error.character)):04x} may not stand in it") from None  # fmt: skip
+    except ValueError as error:  # a date such as 2026-13-45, a whole number of thousands of digits
+        raise ExperimentError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ExperimentError(f"{path}: not valid YAML: nested too deeply") from None
+    if not isinstance(raw, dict):
+        raise ExperimentError(f"{path}: {what} is a mapping of keys, this is {yaml_name(raw)}")
+    return raw
+
+
+def _unfolded(node: yaml.Node, path: Path, known: dict[int, int], open_nodes: set[int]) -> int:
+    """How many values a node holds with its aliases written out. Raises ExperimentError for keys that stand twice, for
+    aliases within their own anchor and for aliases that unfold without measure."""
+    if id(node) in known:
+        return known[id(node)]
+    line = node.start_mark.line + 1
+    if id(node) in open_nodes:
+        raise ExperimentError(f"{path}:{line}: not valid YAML: an alias stands within its own anchor")
+    open_nodes.add(id(node))
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            children += [key, value]
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                name, here = (key.tag, key.value), key.start_mark.line + 1
+                if name in lines:
+                    raise ExperimentError(
+                        f"{path}:{here}: key {key.value!r} stands twice (first in line {lines[name]}); keep one"
+                    )
+                lines[name] = here
+    elif isinstance(node, yaml.SequenceNode):
+        children = list(node.value)
+    total = 1 + sum(_unfolded(child, path, known, open_nodes) for child in children)
+    if total > _MOST_YAML_VALUES:
+        raise ExperimentError(
+            f"{path}:{line}: the aliases here unfold to more than {_MOST_YAML_VALUES:,} values; write out what is meant"
+        )
+    open_nodes.discard(id(node))
+    known[id(node)] = total
+    return total
+
+
+def yaml_name(raw: object) -> str:
+    """What a value read from YAML is, in a user's words."""
+    names = {type(None): "empty", list: "a list", dict: "a mapping", str: "text", bool: "true/false"}
+    return names.get(type(raw), "a number" if isinstance(raw, int | float) else type(raw).__name__)
+
+
+def _file_text(path: Path, what: str) -> str:
+    """A file's text without a byte order mark. Raises ExperimentError with the line of the first byte that is not UTF-8."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ExperimentError(f"{path}: no such file; give the path of {what}") from None
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read ({error.strerror or error})") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The codec counts from behind the mark.
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ExperimentError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
+
+
+def rows(path: Path, what: str) -> Iterator[Row]:
     """(where, row) of every row, ``where`` as file:line. Raises ExperimentError."""
     ending = path.suffix.lower()
     if not path.is_file():
         raise ExperimentError(
             f"{path}: no such {what} file; give a .jsonl, .csv or .parquet file, relative to the experiment"
         )
-    try:
-        if ending == ".parquet":
-            import pyarrow.parquet as pq
+    readers = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}
+    if ending not in readers:
+        raise ExperimentError(
+            f"{path}: {what} are read from .jsonl, .csv or .parquet files, not {ending or 'no ending'}"
+        )
+    return readers[ending](path)
 
-            for number, row in enumerate(pq.read_table(path).to_pylist(), start=1):
-                yield f"{path}: row {number}", {key: value for key, value in row.items() if value is not None}
-        elif ending == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                csv.field_size_limit(1 << 30)
-                reader = csv.DictReader(file, strict=True)
-                for row in reader:
-                    if None in row or any(value is None for value in row.values()):
-                        raise ExperimentError(f"{path}:{reader.line_num}: this row has not as many cells as the header")
-                    yield f"{path}:{reader.line_num}", {key: value for key, value in row.items() if value != ""}
-        elif ending in (".jsonl", ".ndjson"):
-            with path.open(encoding="utf-8-sig") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield f"{path}:{number}", _json_row(line, f"{path}:{number}")
-        else:
-            raise ExperimentError(
-                f"{path}: {what} are read from .jsonl, .csv or .parquet files, not {ending or 'no ending'}"
-            )
-    except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise ExperimentError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+    _no_column_twice(table.column_names, str(path))
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{path}: row {number}", row
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    text = _file_text(path, "a CSV file")
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ExperimentError(f"{path}:{line}: holds NUL bytes, so it is no CSV text; save it as UTF-8")
+    csv.field_size_limit(1 << 30)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        _no_column_twice(list(reader.fieldnames or ()), f"{path}:1")
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row or any(value is None for value in row.values()):
+                raise ExperimentError(f"{where}: this row has not as many cells as the header")
+            yield where, dict(row)
     except csv.Error as error:
-        raise ExperimentError(f"{path}: not valid CSV ({error})") from None
-    except OSError as error:  # pyarrow's errors too
-        raise ExperimentError(f"{path}: cannot be read ({error})") from None
+        raise ExperimentError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
 
 
-def _json_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ExperimentError(f"{where}: not valid JSON ({error}); one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise ExperimentError(f"{where}: one JSON object a line, this is {type(row).__name__}")
-    return {key: value for key, value in row.items() if value is not None}
+def _json_rows(path: Path) -> Iterator[Row]:
+    # Not splitlines(): a raw U+2028 within a text ends no line of JSON.
+    for number, line in enumerate(io.StringIO(_file_text(path, "a JSON Lines file"), newline=None), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+
+        def pairs(found: list[tuple[str, Any]], where: str = where) -> dict[str, Any]:
+            _no_column_twice([name for name, _ in found], where)
+            return dict(found)
+
+        try:
+            row = json.loads(line, object_pairs_hook=pairs)
+        except ValueError as error:
+            raise ExperimentError(f"{where}: not valid JSON ({error}); one JSON object a line") from None
+        except RecursionError:
+            raise ExperimentError(f"{where}: not valid JSON (nested too deeply); one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise ExperimentError(f"{where}: one JSON object a line, this is {type(row).__name__}")
+        yield where, row
+
+
+def _no_column_twice(names: list[str], where: str) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ExperimentError(f"{where}: column {twice} stands twice; keep one")
 
 
 def load_items(path: Path) -> tuple[Item, ...]:
@@ -76,16 +197,20 @@ def load_items(path: Path) -> tuple[Item, ...]:
         item_id = _text(row, "item_id", where)
         if item_id in items:
             raise ExperimentError(f"{where}: item_id {item_id!r} stands twice; ids must be unique")
-        match = row.get("match", "exact")
+        match = _optional(row, "match", where) or "exact"
         if match not in _MATCHES:
             raise ExperimentError(f"{where}: match: must be one of {', '.join(_MATCHES)}, not {match!r}")
-        reference = row.get("reference")
+        reference = _optional(row, "reference", where)
+        if match == "numeric" and reference is not None and not re.search(r"\d", reference):
+            raise ExperimentError(
+                f"{where}: reference: match numeric needs a reference with a number, not {reference!r:.60}"
+            )
         items[item_id] = Item(
             item_id=item_id,
-            prompt=_prompt(row.get("prompt"), where),
-            category=str(row.get("category", "")),
-            reference=None if reference is None else str(reference),
-            match=match,
+            prompt=_prompt(row, where),
+            category=_optional(row, "category", where) or "",
+            reference=reference,
+            match=match,  # type: ignore[arg-type]
         )
     if not items:
         raise ExperimentError(f"{path}: no items; give one item a line: item_id, prompt")
@@ -107,20 +232,22 @@ def load_real(path: Path, item_ids: frozenset[str]) -> dict[str, tuple[str, ...]
 
 
 def load_anchor_pairs(path: Path) -> tuple[tuple[str, Item, str, str], ...]:
-    """(pair_id, item, text_a, text_b) of a pairs file."""
+    """(pair_id, item, text_a, text_b) of a pairs file. Pairs of one item_id share its prompt."""
     pairs: dict[str, tuple[str, Item, str, str]] = {}
+    items: dict[str, Item] = {}
     for where, row in rows(path, "pairs"):
         item_id = _text(row, "item_id", where)
-        pair_id = str(row.get("pair_id", item_id))
+        pair_id = _text(row, "pair_id", where) if row.get("pair_id") not in (None, "") else item_id
         if pair_id in pairs:
             raise ExperimentError(f"{where}: pair_id {pair_id!r} stands twice; ids must be unique (default: item_id)")
-        item = Item(item_id, _prompt(row.get("prompt"), where), str(row.get("category", "")))
-        pairs[pair_id] = (
-            pair_id,
-            item,
-            _text(row, "text_a", where, empty=True),
-            _text(row, "text_b", where, empty=True),
-        )
+        prompt = _prompt(row, where)
+        item = items.setdefault(item_id, Item(item_id, prompt, _optional(row, "category", where) or ""))
+        if item.prompt != prompt:
+            raise ExperimentError(
+                f"{where}: prompt: item_id {item_id!r} has another prompt in an earlier row; one prompt an item_id"
+            )
+        texts = (_text(row, "text_a", where, empty=True), _text(row, "text_b", where, empty=True))
+        pairs[pair_id] = (pair_id, item, *texts)
     if not pairs:
         raise ExperimentError(f"{path}: no pairs; give one a line: item_id, prompt, text_a, text_b")
     return tuple(pairs.values())
@@ -130,37 +257,61 @@ def _text(row: dict[str, Any], column: str, where: str, *, empty: bool = False) 
     value = row.get(column)
     if isinstance(value, int) and not isinstance(value, bool) and column.endswith("_id"):
         value = str(value)
-    if value is None and empty and column in row:
-        return ""
     if value is None:
-        raise ExperimentError(f"{where}: column {column} is missing")
+        raise ExperimentError(
+            f"{where}: column {column} is missing (this row has {', '.join(list(row)[:8]) or 'none'})"
+        )
     if not isinstance(value, str) or (not value and not empty):
         raise ExperimentError(
             f"{where}: {column}: must be text{'' if empty else ' that is not empty'}, not {value!r:.60}"
         )
-    return value
+    return _unicode(value, column, where)
 
 
-def _prompt(value: Any, where: str) -> str | tuple[Message, ...]:
-    if isinstance(value, str) and value.startswith("[{"):  # a chat history in a CSV cell
-        try:
-            turns: Any = json.loads(value)
-        except ValueError:
-            return value
-        return _prompt(turns, where)
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, list) and value:
-        messages = []
-        for turn in value:
-            if not isinstance(turn, dict) or turn.get("role") not in _ROLES or not isinstance(turn.get("content"), str):
-                raise ExperimentError(
-                    f"{where}: prompt: a chat message needs role ({', '.join(_ROLES)}) and content (text)"
-                )
-            messages.append(Message(turn["role"], turn["content"]))
-        if messages[-1].role != "user":
-            raise ExperimentError(f"{where}: prompt: a chat history ends with a user's message")
-        return tuple(messages)
-    raise ExperimentError(
-        f"{where}: prompt: {'is missing' if value is None else 'must be text or a list of chat messages'}"
-    )
+def _optional(row: dict[str, Any], column: str, where: str) -> str | None:
+    """A text or number as text; None where there is none: an empty CSV cell, a null."""
+    value = row.get(column)
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ExperimentError(f"{where}: {column}: must be text or a number, not {value!r:.60}")
+    # A column of whole numbers with gaps comes as floats from Parquet.
+    whole = isinstance(value, float) and value.is_integer()
+    return _unicode(str(int(value) if whole else value), column, where)
+
+
+def _unicode(text: str, column: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ExperimentError(f"{where}: {column}: holds half of a surrogate pair, which is no Unicode text") from None
+    return text
+
+
+def _prompt(row: dict[str, Any], where: str) -> str | tuple[Message, ...]:
+    value = row.get("prompt")
+    if isinstance(value, str) and value.startswith("[{"):
+        value = _history(value)
+    if value is None or isinstance(value, str):
+        return _text(row, "prompt", where)
+    if not isinstance(value, list) or not value:
+        raise ExperimentError(f"{where}: prompt: must be text or a list of chat messages")
+    messages = []
+    for turn in value:
+        if not isinstance(turn, dict) or turn.get("role") not in _ROLES or not isinstance(turn.get("content"), str):
+            raise ExperimentError(
+                f"{where}: prompt: a chat message needs role ({', '.join(_ROLES)}) and content (text)"
+            )
+        messages.append(Message(turn["role"], _unicode(turn["content"], "prompt", where)))
+    if messages[-1].role != "user":
+        raise ExperimentError(f"{where}: prompt: a chat history ends with a user's message")
+    return tuple(messages)
+
+
+def _history(text: str) -> Any:
+    """The chat history that a CSV cell holds as JSON, or the text as it is."""
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return turns if all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in turns) else text

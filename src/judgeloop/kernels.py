@@ -294,12 +294,10 @@ def _solve_each(matrices: Floats, vectors: Floats) -> Floats:
     diagonals = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-300))
     scaled = matrices / (diagonals[:, :, None] * diagonals[:, None, :])
     right = vectors / diagonals
-    try:
-        solved = np.linalg.solve(scaled, right[:, :, None])[:, :, 0]
-        good = np.all(np.isfinite(solved), axis=1)
-        good &= np.max(np.abs(solved), axis=1, initial=0.0) < 1e8 * (1.0 + np.max(np.abs(right), axis=1, initial=0.0))
-    except np.linalg.LinAlgError:
-        solved, good = np.zeros_like(right), np.zeros(len(right), dtype=bool)
+    # A singular system's rounded solution looks like any other: the eigenvalues tell, its size does not.
+    good = np.linalg.eigvalsh(scaled)[:, 0] > 1e-11 if matrices.shape[1] else np.ones(len(matrices), dtype=bool)
+    solved = np.empty_like(right)
+    solved[good] = np.linalg.solve(scaled[good], right[good][:, :, None])[:, :, 0]
     for index in np.flatnonzero(~good):
         solved[index] = np.linalg.pinv(scaled[index], rcond=1e-11, hermitian=True) @ right[index]
     return np.asarray(solved / diagonals, dtype=np.float64)

@@ -27,6 +27,10 @@ class Material:
     def read(cls, resolved: Resolved) -> Material:
         path = resolved.path(resolved.experiment.items)
         items = inputs.load_items(path)
+        if resolved.experiment.policy.kind == "exemplar" and len(items) < 2:
+            raise ExperimentError(
+                f"{path}: policy.kind exemplar shows texts of other items; give two items or more, or policy.kind pool"
+            )
         hashes = {"items": inputs.file_hash(path)}
         anchor = resolved.experiment.panels.anchor
         pairs: tuple[tuple[str, Item, str, str], ...] = ()
@@ -35,7 +39,9 @@ class Material:
             hashes["panels.anchor"] = inputs.file_hash(resolved.path(anchor))
         named = {arm.strategy.real for arm in resolved.arms if arm.strategy.real and arm.strategy.real_fraction}
         if len(named) > 1:
-            raise ExperimentError(f"strategy.real: arms share one file of real data, not {len(named)}")
+            raise ExperimentError(
+                f"strategy.real: arms share one file of real data, not {len(named)} ({', '.join(sorted(named))})"
+            )
         real: dict[str, tuple[str, ...]] = {}
         for name in named:
             real = inputs.load_real(resolved.path(name), frozenset(item.item_id for item in items))

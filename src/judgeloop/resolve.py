@@ -12,13 +12,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import Block, Experiment, Judge, PanelJudge, Policy, Signal, Strategy
+from judgeloop.experiment import Block, Experiment, Judge, PanelJudge, PlantedJudge, Policy, Signal, Strategy
+from judgeloop.features import STYLE_FEATURES
+from judgeloop.inputs import read_yaml, yaml_name
 from judgeloop.records import canonical
 
 
@@ -78,153 +80,194 @@ class Resolved(Block):
 def load(path: str | Path) -> Resolved:
     """Read and validate an experiment file. Raises ExperimentError with the file and the field."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ExperimentError(f"{path}: no such experiment file; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ExperimentError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(raw, dict):
-        raise ExperimentError(f"{path}: an experiment is a mapping of keys, this is {_yaml_name(raw)}")
-    return resolve(raw, path.parent, where=str(path))
+    return resolve(read_yaml(path, "an experiment"), path.parent, where=str(path))
 
 
 def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "experiment") -> Resolved:
     """Validate an experiment given as a mapping, with paths relative to ``folder``."""
     experiment = _validate(Experiment, raw, where)
     assert isinstance(experiment, Experiment)
-    arms = tuple(_arm(raw, name, override or {}, where) for name, override in experiment.arms.items())
+    _check_judge(experiment, experiment.judge, f"{where}: judge")
+    _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
+    arms = tuple(_arm(raw, experiment, name, override, where) for name, override in experiment.arms.items())
     for arm in arms:
         _check_arm(experiment, arm, where)
     return Resolved(experiment=experiment, arms=arms, folder=Path(folder))
 
 
-def _arm(raw: Mapping[str, Any], name: str, override: Mapping[str, Any], where: str) -> Arm:
-    if not _ARM_NAME.fullmatch(str(name)):
-        raise ExperimentError(f"{where}: arms.{name}: an arm's name has letters, digits, dots, dashes and underscores only")
-    blocks: dict[str, Any] = {}
+def _arm(raw: Mapping[str, Any], base: Experiment, name: str, override: Mapping[str, Any], where: str) -> Arm:
+    here = f"arms.{name}"
+    if not _ARM_NAME.fullmatch(name):
+        raise ExperimentError(
+            f"{where}: {here}: an arm's name has ASCII letters, digits, dots, dashes and underscores only"
+        )
     for key in override:
         if key not in _ARM_KEYS:
             raise ExperimentError(
-                f"{where}: arms.{name}.{key}: an arm may override {', '.join(_ARM_KEYS)}{_hint(key, _ARM_KEYS)}"
+                f"{where}: {here}.{key}: an arm may override {', '.join(_ARM_KEYS)}{_hint(key, _ARM_KEYS)}"
             )
-    policy = override.get("policy") or {}
-    if not isinstance(policy, dict) or set(policy) - {"exemplars"}:
-        raise ExperimentError(
-            f"{where}: arms.{name}.policy: only `exemplars` may differ by arm, for arms share generation 0's drafts"
-        )
+    blocks: dict[str, Any] = {}
     for key in _ARM_KEYS:
-        base, change = raw.get(key) or {}, override.get(key) or {}
+        stated, change = raw.get(key, {}), override.get(key, {})
         if not isinstance(change, dict):
-            raise ExperimentError(
-                f"{where}: arms.{name}.{key}: must be a mapping of keys, this is {_yaml_name(change)}"
-            )
-        kinds_differ = "kind" in change and change["kind"] != base.get("kind", _DEFAULT_KINDS[key])
-        blocks[key] = dict(change) if kinds_differ else {**base, **change}
-    arm = _validate(Arm, {"name": name, **blocks}, f"{where}: arms.{name}")
+            raise ExperimentError(f"{where}: {here}.{key}: must be a mapping of keys, this is {yaml_name(change)}")
+        kind = getattr(base, key).kind
+        if key == "policy" and change.get("kind", kind) != kind:
+            raise _only_exemplars(where, here)
+        blocks[key] = dict(change) if change.get("kind", kind) != kind else {**stated, **change}
+    arm = _validate(Arm, {"name": name, **blocks}, where, here)
     assert isinstance(arm, Arm)
+    if arm.policy.model_dump(exclude={"exemplars"}) != base.policy.model_dump(exclude={"exemplars"}):
+        raise _only_exemplars(where, here)
     return arm
 
 
-_DEFAULT_KINDS = {"judge": "model", "policy": "pool", "signal": "bradley_terry", "strategy": "replace"}
+def _only_exemplars(where: str, here: str) -> ExperimentError:
+    return ExperimentError(
+        f"{where}: {here}.policy: only `exemplars` may differ by arm, for arms share generation 0's drafts"
+    )
+
+
+def _check_judge(experiment: Experiment, judge: Judge, where: str) -> None:
+    members = {f"judges.{place}.": member for place, member in enumerate(judge.judges)} if isinstance(judge, PanelJudge) else {"": judge}  # fmt: skip
+    for place, member in members.items():
+        endpoint = getattr(member, "endpoint", None)
+        if endpoint is not None:
+            _check_endpoint(experiment, endpoint, f"{where}.{place}endpoint")
+        if isinstance(member, PlantedJudge):
+            for name in member.features:
+                if name not in STYLE_FEATURES:
+                    raise ExperimentError(f"{where}.features.{name}: unknown feature{_hint(name, STYLE_FEATURES)}")
+
+
+def _check_endpoint(experiment: Experiment, endpoint: str, where: str) -> None:
+    if endpoint not in experiment.endpoints:
+        known = tuple(experiment.endpoints)
+        raise ExperimentError(
+            f"{where}: {endpoint!r} is not among `endpoints` ({', '.join(known)}){_hint(endpoint, known)}"
+        )
 
 
 def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
     here = f"{where}: arms.{arm.name}"
-    members = arm.judge.judges if isinstance(arm.judge, PanelJudge) else (arm.judge,)
-    named = [("judge", getattr(member, "endpoint", None)) for member in members] + [("policy", arm.policy.endpoint)]
-    for block, endpoint in named:
-        if endpoint is not None and endpoint not in experiment.endpoints:
-            known = tuple(experiment.endpoints)
-            raise ExperimentError(
-                f"{here}: {block}.endpoint {endpoint!r} is not among `endpoints` ({', '.join(known) or 'none given'}){_hint(endpoint, known)}"
-            )
+    _check_judge(experiment, arm.judge, f"{here}.judge")
     if arm.policy.kind == "exemplar" and arm.signal.reference == "base":
         raise ExperimentError(
-            f"{here}: signal.reference base needs policy.kind pool; exemplar drafts anew each generation"
+            f"{here}.signal.reference: base needs policy.kind pool; exemplar drafts anew each generation"
         )
 
 
 def check_environment(resolved: Resolved, environment: Mapping[str, str] = os.environ) -> None:
     """Every environment variable that an endpoint names is set; else ExperimentError. Nothing is printed of its value."""
     for name, endpoint in resolved.experiment.endpoints.items():
-        variables = [endpoint.api_key_env] if endpoint.api_key_env else []
-        variables += [part.split("}")[0] for value in endpoint.extra_headers.values() for part in value.split("${")[1:]]
-        for variable in variables:
+        named = {"api_key_env": endpoint.api_key_env} if endpoint.api_key_env else {}
+        for header, value in endpoint.extra_headers.items():
+            named |= {f"extra_headers.{header}": variable for variable in re.findall(r"\$\{([^}]*)\}", value)}
+        for field, variable in named.items():
             if not environment.get(variable):
                 raise ExperimentError(
-                    f"endpoints.{name}: environment variable {variable} is not set; set it to the endpoint's key"
+                    f"endpoints.{name}.{field}: environment variable {variable} is not set; set it to the endpoint's key"
                 )
 
 
-def _validate(model: type[BaseModel], raw: Mapping[str, Any], where: str) -> BaseModel:
+def _validate(model: type[BaseModel], raw: Mapping[str, Any], where: str, here: str = "") -> BaseModel:
     try:
-        return model.model_validate(raw)
+        return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise ExperimentError("\n".join(_sentences(model, error, where))) from None
+        raise ExperimentError("\n".join(_sentences(model, error, where, here))) from None
 
 
-def _sentences(model: type[BaseModel], error: ValidationError, where: str) -> list[str]:
+_MOST_SENTENCES = 5
+
+
+def _sentences(model: type[BaseModel], error: ValidationError, where: str, here: str) -> list[str]:
+    """A sentence a fault: file, field, what is wrong."""
+    problems = error.errors(include_url=False)
     sentences = []
-    for problem in error.errors(include_url=False)[:5]:
-        location = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
-        field = ".".join(part for part in location if part not in _TAGS or part in ("judge",)) or "experiment"
-        if problem["type"] == "extra_forbidden":
-            known = _known_keys(model, problem["loc"][:-1])
-            sentences.append(f"{where}: {field}: unknown key{_hint(location[-1], known)}")
-        elif problem["type"] == "missing":
-            sentences.append(f"{where}: {field}: required key is missing")
-        elif problem["type"] == "union_tag_not_found":
-            sentences.append(f"{where}: {field}: must be a mapping of keys, this is {_yaml_name(problem.get('input'))}")
-        elif problem["type"] == "union_tag_invalid":
-            kinds = str(problem.get("ctx", {}).get("expected_tags", "")).replace("'", "")
-            tag = str(problem.get("ctx", {}).get("tag", ""))
-            sentences.append(f"{where}: {field}.kind: must be one of {kinds}{_hint(tag, tuple(kinds.split(', ')))}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            sentences.append(
-                f"{where}: {field}: {message[:1].lower()}{message[1:]} (got {str(problem.get('input'))[:80]!r})"
-            )
+    for problem in problems[:_MOST_SENTENCES]:
+        place, _ = _place(model, problem["loc"])
+        if problem["type"] == "union_tag_invalid":
+            place.append("kind")
+        field = ".".join([*([here] if here else []), *place]) or "experiment"
+        sentences.append(f"{where}: {field}: {_said(model, problem)}")
+    if len(problems) > _MOST_SENTENCES:
+        sentences.append(f"{where}: {len(problems) - _MOST_SENTENCES} more faults of this sort")
     return sentences
 
 
-_TAGS = frozenset({"model", "random", "gold", "planted", "panel", "pool", "exemplar", "bradley_terry", "best_of_n"})
+def _said(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    kind, given, told = str(problem["type"]), problem.get("input"), problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        _, kinds = _place(model, problem["loc"][:-1])
+        known = tuple(dict.fromkeys(key for _, found in kinds for key in getattr(found, "model_fields", {})))
+        return "unknown key" + _hint(str(problem["loc"][-1]), known)
+    if kind == "missing":
+        return "required key is missing"
+    if kind in ("union_tag_not_found", "dict_type", "model_type", "model_attributes_type"):
+        return f"must be a mapping of keys, this is {yaml_name(given)}"
+    if kind in ("literal_error", "union_tag_invalid"):
+        allowed = tuple(re.findall(r"'([^']*)'", str(told.get("expected_tags", told.get("expected", "")))))
+        wrong = str(told.get("tag", given if isinstance(given, str) else ""))
+        near = difflib.get_close_matches(wrong, allowed, n=1, cutoff=0.5)
+        return f"must be {'one of ' if len(allowed) > 1 else ''}{', '.join(allowed)}" + (
+            f"; did you mean {near[0]}?" if near else ""
+        )
+    limits = {name: value for name, value in told.items() if name in ("ge", "gt", "le", "min_length", "max_length")}
+    for prefix, sentence in _WORDS.items():
+        if kind.startswith(prefix):
+            return f"{sentence.format(**limits)} (got {_shown(given)})"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{message[:1].lower()}{message[1:]} (got {_shown(given)})"
 
 
-def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The keys that stand at a place in the schema, for the did-you-mean."""
-    candidates: list[Any] = [model]
+_WORDS = {
+    "int_": "must be a whole number", "float_": "must be a number", "finite_number": "must be a finite number",
+    "string_pattern": "must begin with a letter or digit and hold letters, digits, dots, dashes and underscores only",
+    "string_": "must be text", "bool_": "must be true or false", "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be more than {gt}", "less_than_equal": "must be {le} or less",
+    "too_short": "must hold at least {min_length}", "tuple_type": "must be a list", "invalid_key": "a key must be text",
+}  # fmt: skip
+
+
+def _shown(given: object) -> str:
+    # The repr of a container may be endless, and hold what is no fault of this field.
+    return repr(given)[:80] if isinstance(given, str | int | float | None) else yaml_name(given)
+
+
+_Kinds = list[tuple[str | None, Any]]
+
+
+def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], _Kinds]:
+    """pydantic's location as a user reads it, without the tags of unions; and what may stand there, as (tag, type)."""
+    shown: list[str] = []
+    kinds: _Kinds = [(None, model)]
     for part in location:
-        following: list[Any] = []
-        for candidate in candidates:
-            fields = getattr(candidate, "model_fields", {})
-            if part in fields:
-                following += _models_in(fields[part].annotation)
-            elif part in _TAGS or part not in fields:
-                following.append(candidate)
-        candidates = following
-        tagged = [c for c in candidates if part in _TAGS and str(part) == c.model_fields.get("kind", Field()).default]
-        candidates = tagged or candidates
-    return tuple(dict.fromkeys(key for candidate in candidates for key in candidate.model_fields))
+        tagged = [kind for tag, kind in kinds if tag is not None and tag == part]
+        if tagged:
+            kinds = [(None, kind) for kind in tagged]
+            continue
+        inner: list[Any] = []
+        for _, kind in kinds:
+            origin: Any = get_origin(kind)
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                inner += [kind.model_fields[str(part)].annotation] if part in kind.model_fields else []
+            elif origin in (dict, tuple):
+                inner.append(get_args(kind)[1 if origin is dict else 0])
+        if part != "[key]":
+            shown.append(str(part))
+        kinds = [found for annotation in inner for found in _kinds_in(annotation)]
+    return shown, kinds
 
 
-def _models_in(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for inner in get_args(annotation) for found in _models_in(inner)]
+def _kinds_in(annotation: Any, tag: str | None = None) -> _Kinds:
+    if get_origin(annotation) is Annotated:
+        inner, *said = get_args(annotation)
+        return _kinds_in(inner, next((str(one.tag) for one in said if isinstance(one, Tag)), tag))
+    if get_origin(annotation) in (Union, UnionType):
+        return [found for member in get_args(annotation) for found in _kinds_in(member, tag)]
+    return [(tag, annotation)]
 
 
 def _hint(word: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}" if known else ""
-
-
-def _yaml_name(raw: object) -> str:
-    names = {type(None): "empty", list: "a list", str: "text", int: "a number", float: "a number", bool: "true/false"}
-    return names.get(type(raw), type(raw).__name__)

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,11 +22,18 @@ import pyarrow.parquet as pq
 from judgeloop.errors import FolderMismatch, StorageFailed
 
 TABLES = ("items", "candidates", "judgments", "preferences", "signals")
-_INTEGERS = ("replicate", "generation", "repeat", "n_drawn")
-_FLOATS = (
-    "p_first", "reward", "p_current", "p_selected", "p_selected_gold", "p_training", "p_next", "correct", "weight",
-    "coefficient", "std_error", "scale",
+# Types by name, so that a part where nothing was scored, drafted or fitted is typed as its neighbours are. Every other
+# column is a feature or a weight: float64.
+_INTEGERS = ("replicate", "generation", "repeat", "n_drawn", "tokens", "characters")
+_BOOLEANS = ("identical", "converged")
+_TEXTS = (
+    "arm", "panel", "item_id", "category", "pair_id", "judge", "order", "verdict", "reason", "candidate_first",
+    "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",
+    "prompt", "reference", "match",
 )  # fmt: skip
+
+
+_LOCK = ".lock"
 
 
 class RunFolder:
@@ -63,9 +71,9 @@ class RunFolder:
             frame: pd.DataFrame = pa.concat_tables(
                 [pq.read_table(part) for part in parts], promote_options="default"
             ).to_pandas()
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise FolderMismatch(
-                f"{self.path}/tables/{name}: a part cannot be read ({error}); run the same command again"
+                f"{self.path}/tables/{name}: a part cannot be read ({_line(error)}); run the same command again"
             ) from None
         return frame
 
@@ -76,7 +84,10 @@ class RunFolder:
             raise FolderMismatch(
                 f"{self.path}: no estimates yet; the run has not finished, run the same command to resume it"
             )
-        return pd.read_parquet(path)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, pa.ArrowException) as error:
+            raise FolderMismatch(f"{path}: cannot be read ({_line(error)}); run the same command again") from None
 
     def environment(self) -> dict[str, Any]:
         """environment.json: hashes, versions, seeds, endpoints' reported models; empty where it is not written yet."""
@@ -111,12 +122,17 @@ class RunFolder:
         draft = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(content)
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                # The name must not reach the disk before the bytes: after a power cut the file would stand there empty.
+                os.fsync(file.fileno())
             draft.replace(path)
         except OSError as error:
-            draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
             raise StorageFailed(
-                f"{path}: cannot be written ({error.strerror}); make room and run the same command again, nothing recorded is lost"
+                f"{path}: cannot be written ({error.strerror or error}); make room and run the same command again, nothing recorded is lost"
             ) from None
         return path
 
@@ -146,46 +162,74 @@ class Claim:
 
     def __enter__(self) -> RunFolder:
         path = self._folder.path
+        try:
+            self._check()  # before anything is made in a folder that is not ours
+            path.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check()  # another process may have been here until now
+        except BlockingIOError:
+            self._release()
+            raise FolderMismatch(
+                f"{path}: another judgeloop process is writing here; wait for it or give another --out"
+            ) from None
+        except OSError as error:
+            self._release()
+            raise StorageFailed(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
+        except FolderMismatch:
+            self._release()
+            raise
+        return self._folder
+
+    def _check(self) -> None:
+        path = self._folder.path
+        if path.exists() and not path.is_dir():
+            raise FolderMismatch(f"{path}: this is a file, not a folder; give another --out")
         stored = self._folder.environment().get("experiment_hash")
         if stored is not None and stored != self._identity:
             raise FolderMismatch(
                 f"{path}: this folder belongs to another experiment ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the experiment file"
             )
-        if stored is None and path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
-            raise FolderMismatch(f"{path}: this folder holds other files and no run; give another --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderMismatch(
-                f"{path}: another judgeloop process is writing here; wait for it or give another --out"
-            ) from None
-        except OSError as error:
-            raise StorageFailed(f"{path}: cannot be written ({error.strerror}); give another --out") from None
-        return self._folder
+        if stored is None and path.is_dir():
+            found = {entry.name for entry in path.iterdir()}
+            # A run that was killed in its first moment leaves its lock, and perhaps the experiment's text.
+            ours = {"experiment.yaml"} if _LOCK in found else set()
+            if any(not name.startswith(".") for name in found - ours):
+                raise FolderMismatch(f"{path}: this folder holds other files and no run; give another --out")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _release(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:
-    """Column types by name, so that a part without values has the types of its neighbours."""
+    """A frame as Arrow columns, typed by name."""
     columns = {}
     for name in frame.columns:
         values = frame[name].tolist()
         if name in _INTEGERS:
             columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
-        elif name in _FLOATS or pd.api.types.is_float_dtype(frame[name]):
-            columns[name] = pa.array(frame[name].astype("float64").to_numpy(), pa.float64())
-        elif pd.api.types.is_bool_dtype(frame[name]):
-            columns[name] = pa.array(frame[name].to_numpy(dtype=bool), pa.bool_())
-        elif pd.api.types.is_integer_dtype(frame[name]):
-            columns[name] = pa.array(frame[name].to_numpy(), pa.int64())
+        elif name in _BOOLEANS:
+            columns[name] = pa.array([None if pd.isna(value) else bool(value) for value in values], pa.bool_())
+        elif name in _TEXTS:
+            columns[name] = pa.array(
+                [None if pd.isna(value) else _storable(str(value)) for value in values], pa.string()
+            )
         else:
-            columns[name] = pa.array([None if pd.isna(v) else str(v) for v in values], pa.string())
+            columns[name] = pa.array(frame[name].astype("float64").to_numpy(), pa.float64())
     return pa.table(columns)
+
+
+def _storable(text: str) -> str:
+    """The text with lone surrogates, which a model's JSON can bear and UTF-8 cannot, as question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

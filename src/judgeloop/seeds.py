@@ -31,4 +31,5 @@ def integer(seed: int, *labels: Label) -> int:
 
 def uniform(seed: int, *labels: Label) -> float:
     """The stream's one number in [0, 1): for single coins, where a generator a draw would be slow."""
-    return int.from_bytes(_digest(seed, labels)[20:28], "little") / 2.0**64
+    # The quotient of the largest integers rounds to 1.
+    return min(int.from_bytes(_digest(seed, labels)[20:28], "little") / 2.0**64, 1.0 - 2.0**-53)

@@ -35,7 +35,7 @@ def learn(
     spec: Signal,
     judgments: pd.DataFrame,
     features: pd.DataFrame,
-    scale: "pd.Series[float]",
+    scale: pd.Series[float],
     supports: Mapping[str, Support],
     *,
     on_pool: bool,
@@ -44,8 +44,8 @@ def learn(
     """From the on-policy judgments of one arm, replicate and generation to the selection.
 
     ``features`` is indexed by (item_id, candidate_id) and holds every text of ``supports``; ``scale`` is the replicate's
-    generation-0 SD a feature; ``size`` is K = candidates_per_item. An item whose texts were never compared keeps its
-    reference distribution: nothing was learned of it.
+    generation-0 SD a feature; ``size`` is K = candidates_per_item. Where nothing was compared the reference distribution
+    stays: in the whole generation for bradley_terry (its reward is one for all items), in that item for best_of_n.
     """
     preferences = label(judgments, spec.label_rule)
     if isinstance(spec, BradleyTerrySignal):
@@ -56,9 +56,14 @@ def learn(
     else:
         fitted, reward = None, best_of_n.rewards(judgments, spec.label_rule)
     rewards = _by_item(reward)
+    compared = frozenset(preferences["item_id"])
     chosen = {}
     for item_id, support in supports.items():
-        if support.reference:
+        if not support.reference:
+            continue
+        if fitted is None and item_id not in compared:
+            chosen[item_id] = dict(support.reference)
+        else:
             chosen[item_id] = _select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
     return Learned(preferences, fitted, rewards, chosen)
 
@@ -77,7 +82,7 @@ def _select(
     return selection.winner(judged) or dict(support.reference)
 
 
-def _by_item(reward: "pd.Series[float]") -> dict[str, dict[str, float]]:
+def _by_item(reward: pd.Series[float]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for (item_id, candidate_id), value in zip(reward.index, reward.to_numpy(dtype=float), strict=True):
         found.setdefault(str(item_id), {})[str(candidate_id)] = float(value)

@@ -77,7 +77,7 @@ class PoolPolicy:
         return {item.item_id: self._draw(item.item_id, generation) for item in items}
 
     def _draw(self, item_id: str, generation: int) -> Drawn:
-        weights, failed = self.current(item_id), self.pool.failed[item_id]
+        weights, failed = self.current(item_id), self.pool.failed[item_id] if generation == 0 else {}
         if not weights:
             return Drawn((), failed)
         names = list(weights)
@@ -86,11 +86,9 @@ class PoolPolicy:
         draws = seeds.rng(self.seed, "pool", self.replicate, generation, item_id).random(self.size) * edges[-1]
         places = np.searchsorted(edges, draws, side="right")
         texts = self.texts(item_id)
-        return Drawn(
-            tuple(texts[names[min(int(place), len(names) - 1)]] for place in places), failed if generation == 0 else {}
-        )
+        return Drawn(tuple(texts[names[min(int(place), len(names) - 1)]] for place in places), failed)
 
     def update(self, training: Distribution) -> None:
         for item_id, weights in self.weights.items():
-            if item_id in training and training[item_id]:
+            if training.get(item_id):
                 self.weights[item_id] = {name: float(training[item_id].get(name, 0.0)) for name in weights}

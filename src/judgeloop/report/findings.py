@@ -26,6 +26,7 @@ from judgeloop.report.verdicts import (
 )
 from judgeloop.stats.estimate import Estimate
 
+_SAID_BY_ANOTHER = ("judge_drift_order_agreement",)  # 1 − the conflict rate
 _PANELS = {"pairs": 0, "anchor": 1, "probe": 2, "policy": 3, "": 4}
 # subject, what more is, what less is; {} takes the size
 _PHRASES = {
@@ -54,7 +55,20 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
         *_contrasts(rows, "quality"),
         *_judge_drift(rows),
     ]
-    return sorted(found, key=lambda finding: list(QUESTIONS).index(finding.question))
+    return _without_repeats(sorted(found, key=lambda finding: list(QUESTIONS).index(finding.question)))
+
+
+def _without_repeats(found: Iterable[Finding]) -> list[Finding]:
+    """What is undefined for one and the same reason is said once a question and judge."""
+    said: set[tuple[str, str, str]] = set()
+    kept = []
+    for finding in found:
+        reason = (finding.question, finding.row.judge, finding.row.note)
+        if finding.verdict != "undefined" or reason not in said:
+            kept.append(finding)
+        if finding.verdict == "undefined":
+            said.add(reason)
+    return kept
 
 
 def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[Estimate]:
@@ -306,7 +320,12 @@ def _amplification(rows: Sequence[Estimate]) -> list[Finding]:
 
 def _judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
     some = [
-        row for row in rows if row.term.startswith("judge_drift_") and row.variant == "" and not _planted(row.judge)
+        row
+        for row in rows
+        if row.term.startswith("judge_drift_")
+        and row.term not in _SAID_BY_ANOTHER
+        and row.variant == ""
+        and not _planted(row.judge)
     ]
     found = []
     for row in select(some, generation=last_generation(some)):

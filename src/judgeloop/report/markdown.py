@@ -31,7 +31,9 @@ def render(
     missing = unanswered(found)
     if missing:
         parts.append(f"Not measured in this run: {'; '.join(missing)}")
-    parts += [f"## {escape(table.title)}\n\n{escape(table.caption)}\n\n{_grid(table)}" for table in tables]
+    parts += [
+        f"## {escape(table.title)}\n\n{escape(f'{table.caption} {table.note}')}\n\n{_grid(table)}" for table in tables
+    ]
     parts.append("## How to read this\n\n" + "\n".join(f"- {escape(line)}" for line in caveats(reading)))
     parts.append(
         "## Made from\n\n"

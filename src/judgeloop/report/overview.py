@@ -21,6 +21,12 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def note(self) -> str:
+        """What explains a mark in the cells; empty where none is marked."""
+        marked = any(cell.endswith(wording.UNDERPOWERED) for row in self.rows for cell in row)
+        return wording.UNDERPOWERED_NOTE if marked else ""
+
 
 def facts(reading: Reading) -> list[tuple[str, str]]:
     """What was run: (label, value) pairs. Counts come from the tables; calls from the environment where it says."""

@@ -164,7 +164,7 @@ def _section(tables: Sequence[Table], figures: Sequence[Figure]) -> str:
 
 def _table_block(table: Table) -> str:
     head = f"<h3>{text(table.title)}</h3>"
-    return f'<div class="block">{head}{_table(table.columns, table.rows, table.caption, table.title)}</div>'
+    return f'<div class="block">{head}{_table(table.columns, table.rows, f"{table.caption} {table.note}".rstrip(), table.title)}</div>'
 
 
 def _table(columns: Iterable[str], rows: Iterable[Sequence[str]], caption: str, name: str) -> str:

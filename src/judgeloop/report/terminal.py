@@ -72,6 +72,8 @@ def _grid(table: Table) -> RenderableType:
         previous = row
     if len(rows) > _ROWS:
         grid.add_row(Text(f"… {len(rows) - _ROWS} more in report.md", style="dim"))
+    if table.note:
+        grid.caption, grid.caption_justify = Text(table.note, style="dim"), "left"
     return Padding(grid, (1, 0, 0, 0))
 
 

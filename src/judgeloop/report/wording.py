@@ -75,6 +75,11 @@ _PREFIXES = {
 RATE_UNITS = ("probability", "rate")
 
 
+UNDERPOWERED = " †"
+"""Behind an estimate in a table: too few data to tell; ``UNDERPOWERED_NOTE`` explains it."""
+UNDERPOWERED_NOTE = "† too few data: neither an effect nor its absence is shown."
+
+
 def feature_of(term: str, prefix: str) -> str:
     """The feature that a per-feature term names: ``did_length`` with ``did_`` is ``length``."""
     return term.removeprefix(prefix)
@@ -102,6 +107,7 @@ def term_name(term: str) -> str:
 
 
 def sentence_case(text: str) -> str:
+    """The text with its first letter in upper case, the rest as it is."""
     return text[:1].upper() + text[1:]
 
 
@@ -133,12 +139,15 @@ def quantity(row: Estimate, value: float | None) -> str:
 
 
 def figure(row: Estimate, value: float | None) -> str:
-    """As ``quantity`` without the unit: rates in points with one decimal, all else with two (three below 0.1)."""
+    """As ``quantity`` without the unit: rates in points with one decimal, all else with two (three below 0.1,
+    powers of ten below 0.001)."""
     if value is None:
         return "–"
     if is_rate(row):
         return number(100 * value, 1)
     largest = max((abs(v) for v in (row.estimate, row.conf_low, row.conf_high) if v is not None), default=abs(value))
+    if 0 < largest < 0.001:
+        return f"{value:.1e}".replace("-", "−")
     return number(value, 3 if largest < 0.1 else 2)
 
 
@@ -175,7 +184,7 @@ def cell(row: Estimate | None) -> str:
     text = figure(row, row.estimate)
     if row.conf_low is not None and row.conf_high is not None:
         text += f" [{figure(row, row.conf_low)}, {figure(row, row.conf_high)}]"
-    return text + (" (underpowered)" if row.status == "underpowered" else "")
+    return text + (UNDERPOWERED if row.status == "underpowered" else "")
 
 
 def p_value(value: float | None) -> str:

@@ -103,7 +103,8 @@ def measure(tables: RunTables, design: Design) -> Measured:
     rows["generation"] = rows["generation"].astype("int64")
     rows["arm"] = rows["arm"].astype("str")
     rows["n_drawn"] = pd.to_numeric(rows["n_drawn"]).fillna(0.0).astype("float64")
-    rows["category"] = rows["item_id"].map(_categories(tables.items)).fillna("").astype("str")
+    known = _categories(tables.items)
+    rows["category"] = [known.get(str(item_id), "") for item_id in rows["item_id"]]
     failed = rows[rows["text"].isna()]
     rows = rows[rows["text"].notna()]
     rows, left_out = _fixed_items(rows)

@@ -37,7 +37,7 @@ def judge_estimates(
     a, b, tie nor a number.
     """
     rows: list[Estimate] = []
-    defaults: dict[str, object] = {"arm": "", "panel": "", "category": "", "generation": None, "repeat": 0}
+    defaults: dict[str, str | int | None] = {"arm": "", "panel": "", "category": "", "generation": None, "repeat": 0}
     frame = judgments.copy()
     for column in defaults.keys() - set(judgments.columns):
         frame[column] = defaults[column]

@@ -266,9 +266,11 @@ def _repeat_flips(judgments: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray
         "pair": pair_codes(scored), "item": item_codes(scored), "order": scored["order"].to_numpy(),
         "verdict": scored["verdict"].to_numpy(),
     })  # fmt: skip
+    frame = frame[frame.duplicated(["pair", "order"], keep=False)]
+    if frame.empty:
+        return np.empty(0), np.empty(0, dtype=np.intp)
     counts = frame.groupby(["item", "pair", "order", "verdict"]).size().unstack(fill_value=0)
     total = counts.sum(axis=1)
-    counts, total = counts[total >= 2], total[total >= 2]
     same = (counts * (counts - 1)).sum(axis=1) / (total * (total - 1))
     return 1.0 - same.to_numpy(dtype=np.float64), counts.index.get_level_values("item").to_numpy(dtype=np.intp)
 

@@ -8,12 +8,13 @@ No header and no key is ever stored.
 from __future__ import annotations
 
 import difflib
-import functools
 import gzip
 import hashlib
 import json
 import os
 import re
+import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from judgeloop.records import Call, canonical
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
 _SAFE = re.compile(r"[^A-Za-z0-9._-]")
 _OPEN_FILES = 64
+_UNPACKED_IN_MEMORY = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,44 +68,61 @@ class Cassette:
         """
         self.folder = Path(folder) / "calls"
         self._writable = writable
+        self._files: dict[Path, int] = {}
+        self._read()
+
+    def _read(self) -> None:
         self._index: dict[bytes, tuple[Path, int, int]] = {}
         self._bodies: dict[bytes, list[bytes]] = {}
-        self._files: dict[Path, int] = {}
-        self._slurp = functools.lru_cache(maxsize=16)(lambda path: gzip.decompress(path.read_bytes()))
-        for path in sorted([*self.folder.rglob("*.jsonl"), *self.folder.rglob("*.jsonl.gz")]):
+        # Compressed parts are unpacked once and end to end into one file: a run asks all its parts in turn.
+        self._unpacked = tempfile.SpooledTemporaryFile(max_size=_UNPACKED_IN_MEMORY)  # noqa: SIM115
+        # What was packed is older than what was appended since: the later recording of a call counts.
+        for path in sorted([*self.folder.rglob("*.jsonl.gz"), *self.folder.rglob("*.jsonl")], key=_part_order):
             self._read_part(path)
 
     def _read_part(self, path: Path) -> None:
         packed = path.suffix == ".gz"
         try:
-            content = self._slurp(path) if packed else path.read_bytes()
-        except (OSError, EOFError) as error:
+            content = path.read_bytes()
+            if packed:
+                content = gzip.decompress(content)
+                shift = self._unpacked.seek(0, os.SEEK_END)
+                self._unpacked.write(content)
+        except (OSError, EOFError, zlib.error) as error:
             raise FolderMismatch(
                 f"{path}: cannot be read ({error}); restore this part or delete it to ask again"
             ) from None
-        offset = 0
-        for number, line in enumerate(content.splitlines(keepends=True), start=1):
-            torn = offset + len(line) == len(content) and not line.endswith(b"\n")
+        offset, number = 0, 0
+        while offset < len(content):
+            number += 1
+            end = content.find(b"\n", offset) + 1
+            torn = end == 0
             if torn and not packed:
                 if self._writable:
-                    os.truncate(path, offset)
+                    self._cut(path, offset)
                 return
+            end = end or len(content)
             try:
-                raw = json.loads(line)
-                call, key = raw["call"], raw["key"]
-                if any(field not in raw for field in _FIELDS) or not isinstance(call, str) or not isinstance(key, str):
-                    raise KeyError
-            except (ValueError, KeyError, TypeError):
+                exchange = _exchange(content[offset:end])
+            except _DAMAGE:
                 raise FolderMismatch(
                     f"{path}:{number}: this line is not a recorded exchange; restore the file, or delete the line to ask that call again"
                 ) from None
-            self._remember(call, key, path, offset, len(line))
-            offset += len(line)
+            self._remember(exchange.call, exchange.key, path, offset + shift if packed else offset, end - offset)
+            offset = end
+
+    def _cut(self, path: Path, size: int) -> None:
+        try:
+            os.truncate(path, size)
+        except OSError as error:
+            raise StorageFailed(
+                f"{path}: cannot be mended ({error.strerror}); make it writable and run the same command again"
+            ) from None
 
     def _remember(self, call: str, key: str, path: Path, offset: int, length: int) -> None:
         name = _name(call, key)
         if name not in self._index:
-            self._bodies.setdefault(hashlib.sha256(key.encode()).digest()[:16], []).append(name)
+            self._bodies.setdefault(_name("", key), []).append(name)
         self._index[name] = (path, offset, length)
 
     def __len__(self) -> int:
@@ -116,8 +135,7 @@ class Cassette:
 
     def by_body(self, key: str) -> list[Exchange]:
         """All exchanges with that request hash, in recorded order: how clients without call ids are served."""
-        names = self._bodies.get(hashlib.sha256(key.encode()).digest()[:16], [])
-        return [self._load(*self._index[name]) for name in names]
+        return [self._load(*self._index[name]) for name in self._bodies.get(_name("", key), [])]
 
     def exchanges(self) -> Iterator[Exchange]:
         """Every recorded exchange, part by part."""
@@ -125,14 +143,17 @@ class Cassette:
             yield self._load(*place)
 
     def _load(self, path: Path, offset: int, length: int) -> Exchange:
-        if path.suffix == ".gz":
-            line = self._slurp(path)[offset : offset + length]
-        else:
+        try:
+            if path.suffix == ".gz":
+                self._unpacked.seek(offset)
+                return _exchange(self._unpacked.read(length))
             with path.open("rb") as file:
                 file.seek(offset)
-                line = file.read(length)
-        raw = json.loads(line)
-        return Exchange(**{name: raw[name] for name in _FIELDS}, fault=raw.get("fault", ""))
+                return _exchange(file.read(length))
+        except _DAMAGE:
+            raise FolderMismatch(
+                f"{path}: changed or vanished while it was read; leave the run folder alone and run the same command again"
+            ) from None
 
     def append(self, exchange: Exchange) -> None:
         """Record an exchange. Raises StorageFailed, and leaves no torn line, where the disk is full."""
@@ -143,9 +164,9 @@ class Cassette:
             file = self._file(path)
             offset = os.fstat(file).st_size
             try:
-                written = os.write(file, line)
-                if written != len(line):
-                    raise OSError(28, "No space left on device")
+                written = 0
+                while written < len(line):  # what fits is written first; the next write says why no more does
+                    written += os.write(file, line[written:])
             except OSError:
                 os.ftruncate(file, offset)
                 raise
@@ -174,6 +195,8 @@ class Cassette:
         """A sentence that names the recording nearest to a call that was not found, and what differs."""
         if not self._index:
             return f"{self.folder} holds no recorded call"
+        if same := self.by_body(call.key):
+            return f"the same request is recorded as {same[0].call}"
         best, score = None, -1.0
         matcher = difflib.SequenceMatcher(autojunk=False, b=call.call_id)
         for exchange in self.exchanges():
@@ -183,18 +206,36 @@ class Cassette:
                 if ratio == 1.0:
                     break
         assert best is not None
-        if best.call != call.call_id and best.key == call.key:
-            return f"the same request is recorded as {best.call}"
         differences = "; ".join(_differences(best.request, call.body)[:3])
         return f"nearest recording {best.call}: {differences or 'same request'}"
 
     def pack(self) -> None:
-        """Compress every part (deterministic gzip), for fixtures."""
+        """Compress every part (deterministic gzip), for fixtures. What was packed before stays, in front."""
         self.close()
         for path in sorted(self.folder.rglob("*.jsonl")):
-            content = path.read_bytes()
-            path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(content, compresslevel=9, mtime=0))
+            packed, fresh = path.with_suffix(".jsonl.gz"), path.with_suffix(".jsonl.gz.new")
+            content = gzip.decompress(packed.read_bytes()) if packed.exists() else b""
+            fresh.write_bytes(gzip.compress(content + path.read_bytes(), compresslevel=9, mtime=0))
+            fresh.replace(packed)
             path.unlink()
+        self._read()
+
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+
+
+def _exchange(line: bytes) -> Exchange:
+    """The exchange in a line; one of _DAMAGE if it is none."""
+    raw = json.loads(line)
+    if any(not isinstance(raw[name], str) for name in ("call", "key")) or not isinstance(raw["request"], dict):
+        raise TypeError
+    if any(isinstance(raw[name], bool) or not isinstance(raw[name], int) for name in ("status", "attempts")):
+        raise TypeError
+    return Exchange(**{name: raw[name] for name in _FIELDS}, fault=str(raw.get("fault", "")))
+
+
+def _part_order(path: Path) -> tuple[str, bool]:
+    return str(path).removesuffix(".gz"), path.suffix != ".gz"
 
 
 def _name(call: str, key: str) -> bytes:
@@ -217,7 +258,7 @@ def _differences(recorded: Any, asked: Any, path: str = "") -> list[str]:
     if isinstance(recorded, list) and isinstance(asked, list | tuple) and len(recorded) == len(asked):
         pairs = enumerate(zip(recorded, asked, strict=True))
         return [line for index, (one, other) in pairs for line in _differences(one, other, f"{path}[{index}]")]
-    if recorded == asked:
+    if recorded == asked and type(recorded) is type(asked):  # 1 and 1.0 are different requests
         return []
     if isinstance(recorded, str) and isinstance(asked, str):
         letters = enumerate(zip(recorded, asked, strict=False))

@@ -8,16 +8,21 @@ from typing import Any
 
 from judgeloop.records import Reply
 
-_THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>(.*?)</\1>\s*", re.DOTALL)
+_THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>(.*?)(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
+# Some chat templates open the thought in the prompt: the reply then holds its end alone.
+_THOUGHT_END = re.compile(r"^(?:(?!<think>).)*?</think>\s*", re.DOTALL | re.IGNORECASE)
 _CONTEXT = re.compile(
-    r"context.{0,40}(length|size|window|limit)|maximum.{0,30}(token|context|length)|too (long|many tokens)", re.I
+    r"context.{0,40}(length|size|window|limit)|maximum.{0,30}(token|context|length)|\b(is|are|was|were) too long|too many tokens",
+    re.I,
 )
 _NO_MODEL = re.compile(
     r"model\b.{0,80}\b(not found|does not exist|not exist|unknown)|unknown model|no such model", re.I
 )
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_FATAL_STATUS = (401, 403, 404)
+_REFUSING_STATUS = (401, 402, 403, 404)
 _TRANSIENT_4XX = (408, 409, 425, 429)
+_DEEPEST = 100
+_MOST_TOKENS = 10**12
 
 
 class Transient(Exception):
@@ -31,78 +36,95 @@ class Transient(Exception):
 
 
 class Refused(Exception):
-    """The endpoint refuses for good (key, permission, address, model): the run ends."""
+    """The endpoint refuses for good (key, permission, address, model, no credit): the run ends."""
 
 
 def parse(status: int, text: str) -> Any:
     """The JSON of a response with that status, if a verdict or a final failure can be read from it.
 
-    Raises Transient for what is retried, Refused for what ends the run.
+    Raises Transient for what is retried, Refused for what ends the run, and nothing else whatever the text.
     """
+    body = _json(text)
+    if status == 200:
+        if fault := _malformed(body):
+            raise Transient(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
+        return body
+    message, codes = _error(body, text)
+    if status in _REFUSING_STATUS or 300 <= status < 400 or _unknown_model(status, message, codes):
+        raise Refused(f"HTTP {status}: {message}")
+    if "insufficient_quota" in codes:
+        raise Refused(f"HTTP {status}: {message}")
+    kept = body if isinstance(body, dict) else {"error": {"message": message}}
+    # llama.cpp and others answer 500 to a prompt that is too long: asking again cannot help.
+    if status >= 500 and _is_context_length(message, codes):
+        return kept
+    if status >= 500 or status in _TRANSIENT_4XX or status < 300:
+        fault = "rate_limited" if status == 429 else f"http_{status}"
+        raise Transient(fault, status=status, response=kept, detail=message)
+    return kept
+
+
+def _json(text: str) -> Any:
+    """The JSON in a text, or None: what is nested too deeply to be recorded again is no JSON to us."""
     try:
         body = json.loads(text)
-    except ValueError:
-        body = None
-    if status != 200:
-        message, code = _error(body, text)
-        if status in _FATAL_STATUS or _unknown_model(status, message, code):
-            raise Refused(f"HTTP {status}: {message}")
-        if code == "insufficient_quota":
-            raise Refused(f"HTTP {status}: {message}")
-        if status >= 500 or status in _TRANSIENT_4XX:
-            # llama.cpp and others answer 500 to a prompt that is too long: asking again cannot help.
-            if status >= 500 and _is_context_length(message, code):
-                return body
-            fault = "rate_limited" if status == 429 else f"http_{status}"
-            raise Transient(fault, status=status, response=body, detail=message)
-        return body if isinstance(body, dict) else {"error": {"message": message}}
+    except (ValueError, RecursionError):
+        return None
+    return None if text.count("[") + text.count("{") > _DEEPEST and _is_deep(body) else body
+
+
+def _is_deep(body: Any) -> bool:
+    level = [body]
+    for _ in range(_DEEPEST):
+        nested = [one for one in level if isinstance(one, dict | list)]
+        level = [inner for one in nested for inner in (one.values() if isinstance(one, dict) else one)]
+    return bool(level)
+
+
+def _malformed(body: Any) -> str:
+    """Why no reply can be read from the body of a 200, or nothing if one can."""
     if not isinstance(body, dict):
-        raise Transient("not_json", status=status, response=text[:2000])
+        return "not_json"
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise Transient("empty_choices", status=status, response=body)
+        return "empty_choices"
     answer = choices[0].get("message")
     if not isinstance(answer, dict):
-        raise Transient("empty_choices", status=status, response=body)
-    if answer.get("content") is None and not answer.get("refusal") and not _explained(choices[0]):
-        raise Transient("null_content", status=status, response=body)
-    return body
-
-
-def _explained(choice: dict[str, Any]) -> bool:
-    """A null content that has its reason: the filter stepped in, or thinking used up the tokens."""
-    return choice.get("finish_reason") in ("content_filter", "length")
+        return "empty_choices"
+    # A null content may have its reason: the filter stepped in, or thinking used up the tokens.
+    explained = choices[0].get("finish_reason") in ("content_filter", "length") or answer.get("refusal")
+    has_text = isinstance(answer.get("content"), str) or bool(_parts(answer.get("content")))
+    return "" if has_text or explained else "null_content"
 
 
 def read(status: int, body: Any, fault: str) -> Reply:
-    """The Reply in a recorded response; total: every recorded exchange has one."""
+    """The Reply in a recorded response; total: every recorded exchange has one, damaged ones a failure."""
     if fault:
         return Reply(None, failure=fault)
     if status != 200:
-        message, code = _error(body, "")
-        return Reply(None, failure="context_length" if _is_context_length(message, code) else "bad_request")
+        message, codes = _error(body, "")
+        return Reply(None, failure="context_length" if _is_context_length(message, codes) else "bad_request")
+    if fault := _malformed(body):
+        return Reply(None, failure=fault)
     choice = body["choices"][0]
     message = choice["message"]
-    content = message.get("content")
-    if isinstance(content, list):  # content parts, as some gateways answer
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    refusal = str(message.get("refusal") or "")
-    if content is None and choice.get("finish_reason") == "content_filter" and not refusal:
+    content, thought = _content(message.get("content"))
+    refusal = _text(message.get("refusal"))
+    if message.get("content") is None and choice.get("finish_reason") == "content_filter" and not refusal:
         refusal = "content_filter"
-    text = clean(str(content or ""))
-    reasoning = str(message.get("reasoning_content") or message.get("reasoning") or "")
-    thought = _THINKING.match(text)
-    if thought:
-        text, reasoning = text[thought.end() :], reasoning or thought[2]
-    usage = body.get("usage") or {}
+    reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought
+    content, thought = _without_thinking(clean(content))
+    reasoning = reasoning or thought
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     return Reply(
-        text=text,
+        text=content,
         reasoning=clean(reasoning),
         refusal=clean(refusal),
-        top_logprobs=() if reasoning else _first_logprobs(choice),
-        finish_reason=str(choice.get("finish_reason") or ""),
-        model=str(body.get("model") or ""),
-        fingerprint=str(body.get("system_fingerprint") or ""),
+        top_logprobs=() if reasoning else _first_logprobs(choice.get("logprobs")),
+        finish_reason=clean(_text(choice.get("finish_reason"))),
+        model=clean(_text(body.get("model"))),
+        fingerprint=clean(_text(body.get("system_fingerprint"))),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
     )
@@ -113,39 +135,78 @@ def clean(text: str) -> str:
     return _SURROGATES.sub("\ufffd", text)
 
 
-def _first_logprobs(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:
-    content = (choice.get("logprobs") or {}).get("content")
+def _text(value: Any) -> str:
+    return "" if value is None or value is False else str(value)
+
+
+def _parts(content: Any) -> list[Any]:
+    """Content parts, as some gateways answer: objects with a text, or texts."""
+    return [part for part in content if isinstance(part, dict | str)] if isinstance(content, list) else []
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """(text, reasoning) of a message's content: a text, or parts of which some may be thinking."""
+    if isinstance(content, str):
+        return content, ""
+    text, reasoning = [], []
+    for part in _parts(content):
+        if isinstance(part, str):
+            text.append(part)
+        elif part.get("type") in ("thinking", "reasoning"):
+            inner = part.get("thinking", part.get("text"))
+            reasoning.append(inner if isinstance(inner, str) else _content(inner)[0])
+        elif isinstance(part.get("text"), str):
+            text.append(part["text"])
+    return "".join(text), "".join(reasoning)
+
+
+def _without_thinking(text: str) -> tuple[str, str]:
+    """(answer, thought): a thought that was not ended leaves no answer."""
+    if thought := _THINKING.match(text):
+        return text[thought.end() :], thought[2]
+    if ended := _THOUGHT_END.match(text):
+        return text[ended.end() :], re.sub(r"</think>\s*$", "", ended[0], flags=re.IGNORECASE)
+    return text, ""
+
+
+def _first_logprobs(logprobs: Any) -> tuple[tuple[str, float], ...]:
+    """(token, natural log-probability) at the first token; what is malformed is left out."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(content, list) or not content or not isinstance(content[0], dict):
         return ()
     top = content[0].get("top_logprobs") or [content[0]]
     found = []
-    for entry in top:
-        token, logprob = entry.get("token"), entry.get("logprob")
-        if isinstance(token, str) and isinstance(logprob, int | float) and logprob == logprob and logprob <= 1e-6:
+    for entry in top if isinstance(top, list) else []:
+        token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(token, str) or not isinstance(logprob, int | float) or isinstance(logprob, bool):
+            continue
+        if -1e300 < logprob <= 1e-6 or logprob == float("-inf"):
             found.append((clean(token), float(logprob)))
     return tuple(found)
 
 
-def _error(body: Any, text: str) -> tuple[str, str]:
+def _error(body: Any, text: str) -> tuple[str, frozenset[str]]:
+    """The message of an error body, and its codes (llama.cpp's `code` is the status, its `type` the code)."""
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
-        return str(error.get("message") or error), str(error.get("code") or error.get("type") or "")
+        codes = frozenset(str(error[name]) for name in ("code", "type") if error.get(name))
+        return str(error.get("message") or error), codes
     if isinstance(error, str):
-        return error, ""
-    return (
-        str(body.get("detail") or body.get("message") or body)
-        if isinstance(body, dict)
-        else text[:200].strip() or "no message"
-    ), ""
+        return error, frozenset()
+    if isinstance(body, dict):
+        return str(body.get("detail") or body.get("message") or body), frozenset()
+    return text[:200].strip() or "no message", frozenset()
 
 
-def _is_context_length(message: str, code: str) -> bool:
-    return code in ("context_length_exceeded", "exceed_context_size_error") or bool(_CONTEXT.search(message))
+def _is_context_length(message: str, codes: frozenset[str]) -> bool:
+    return bool(codes & {"context_length_exceeded", "exceed_context_size_error"}) or bool(_CONTEXT.search(message))
 
 
-def _unknown_model(status: int, message: str, code: str) -> bool:
-    return status in (400, 422) and (code == "model_not_found" or bool(_NO_MODEL.search(message)))
+def _unknown_model(status: int, message: str, codes: frozenset[str]) -> bool:
+    return status in (400, 422) and ("model_not_found" in codes or bool(_NO_MODEL.search(message)))
 
 
 def _count(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
+    """A token count; what cannot be one is 0."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 < value < _MOST_TOKENS else 0

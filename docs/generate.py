@@ -1,0 +1,229 @@
+"""Write the reference pages that follow from the code: experiment.md, planted.md and commands.md.
+
+``python docs/generate.py`` writes them; ``--check`` writes nothing and fails where a page is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from judgeloop.cli import app
+from judgeloop.experiment import schema as experiment_schema
+from judgeloop.planted.spec import schema as planted_schema
+from judgeloop.wire.faults import fault_schema
+
+DOCS = Path(__file__).parent
+WIDTH = 100
+NOTICE = "<!-- Written by docs/generate.py from the code; edit the docstrings there. -->"
+Schema = Mapping[str, Any]
+
+EXPERIMENT = """# The experiment file
+
+A YAML file says what is asked, who drafts, who judges, what is learned and in which arms. Unknown keys are errors that
+name the nearest known key. Paths are relative to the file. `judgeloop run --schema` prints the same as a JSON schema,
+which editors can use to complete and check the file.
+
+A small, whole experiment:
+
+```yaml
+name: demo
+items: items.jsonl
+endpoints:
+  m: {base_url: "http://127.0.0.1:8000/v1", model: planted}
+judge: {kind: model, endpoint: m}
+policy: {kind: pool, endpoint: m, pool_size: 8}
+generations: 2
+replicates: 5
+arms:
+  judge: {}                           # the base experiment as it is
+  random: {judge: {kind: random}}     # a control: drift that no judge causes
+```
+
+**Arms** are overrides of `judge`, `signal`, `strategy` or `policy.exemplars`. Keys that an arm does not name stay those
+of the base; a block whose `kind` changes starts from that kind's defaults. **Control arms** are those whose judge is
+`random` or `gold`. Every other arm is contrasted with every control arm; the first of each, in the order of `arms`, is
+the confirmatory contrast. **Identity**: keys that only say how fast, how dear or with which key a model is asked
+(`concurrency`, `api_key_env`, `timeout_s`, `attempts`, `price`, `threads`, and `budget`) may change between two sessions
+of one run folder; a change of any other makes another experiment.
+
+**Items** (`items`) are JSON Lines, CSV or Parquet with `item_id`, `prompt` (text, or a list of chat messages), and
+optional `category`, `reference` and `match` (`exact`, `contains`, `numeric` or `judge`).
+"""
+
+PLANTED = """# The planted spec and the faults file
+
+`judgeloop serve --planted SPEC.yaml` plays a judge with known biases, and drafts texts; `--faults FAULTS.yaml` makes the
+server fail on purpose. [Serving](serving.md) shows both at work. `judgeloop serve --schema` prints the planted spec's
+JSON schema.
+"""
+
+COMMANDS = """# Commands
+
+Every command shows tracebacks with `--debug`, and else one or two sentences on standard error: what is wrong, where, and
+what to do. [Exit codes](exit-codes.md) are the same for all.
+"""
+
+
+def pages() -> dict[str, str]:
+    """File name → text."""
+    return {
+        "experiment.md": "\n".join([NOTICE, EXPERIMENT, *_experiment(experiment_schema())]),
+        "planted.md": "\n".join([NOTICE, PLANTED, *_planted()]),
+        "commands.md": "\n".join([NOTICE, COMMANDS, *_commands()]),
+    }
+
+
+def _experiment(schema: Schema) -> Iterator[str]:
+    blocks = schema["$defs"]
+    yield from _section("Top level", schema, 2, intro=False)
+    for key, value in schema["properties"].items():
+        kinds = _blocks(value)
+        if not kinds:
+            continue
+        one = len(kinds) == 1
+        place = f"`{key}.<name>`" if value.get("type") == "object" else f"`{key}`"
+        if not one:
+            yield f"## {place}\n\n{value.get('description', '')} One of {len(kinds)} kinds:\n"
+        for name in kinds:
+            block = blocks[name]
+            kind = block["properties"].get("kind", {}).get("const")
+            title = place if one else f"{place}, kind `{kind}`"
+            yield from _section(title, block, 2 if one else 3)
+            for inner, inner_value in block["properties"].items():
+                for nested in _blocks(inner_value):
+                    if not blocks[nested]["properties"].get("kind"):
+                        where = place.strip("`")
+                        yield from _section(f"`{where}.{inner}`", blocks[nested], 3)
+
+
+def _planted() -> Iterator[str]:
+    spec, faults = planted_schema(), fault_schema()
+    yield from _section("Planted spec", spec, 2)
+    yield from _section("`draft`", spec["$defs"]["DraftSpec"], 3)
+    yield from _section("Faults file", faults, 2)
+    yield from _section("`rules`, each", faults["$defs"]["Rule"], 3)
+
+
+def _section(title: str, block: Schema, level: int, intro: bool = True) -> Iterator[str]:
+    yield f"{'#' * level} {title}\n"
+    if intro and block.get("description"):
+        yield block["description"].replace("``", "`") + "\n"
+    yield "| Key | Value | Default | |"
+    yield "|---|---|---|---|"
+    required = set(block.get("required", ()))
+    for key, value in block["properties"].items():
+        default = "required" if key in required else _default(value)
+        line = " ".join(value.get("description", "Which of the kinds this is." if key == "kind" else "").split())
+        yield f"| `{key}` | {_type(value)} | {default} | {_cell(line)} |"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("``", "`")
+
+
+def _default(value: Schema) -> str:
+    if "default" not in value:
+        return f"`{value['const']}`" if "const" in value else ""
+    default = value["default"]
+    match default:
+        case None:
+            return "none"
+        case bool():
+            return f"`{str(default).lower()}`"
+        case dict() if default and _blocks(value):
+            return "as below"
+        case dict() | list():
+            return f"`{{{', '.join(f'{k}: {v}' for k, v in default.items())}}}`" if isinstance(default, dict) else (
+                f"`[{', '.join(map(str, default))}]`"
+            )  # fmt: skip
+        case _:
+            return f"`{default}`"
+
+
+def _type(value: Schema) -> str:
+    if "$ref" in value:
+        return "block"
+    for union in ("anyOf", "oneOf"):
+        if union in value:
+            said = [_type(part) for part in value[union] if part.get("type") != "null"]
+            return " or ".join(dict.fromkeys(said))
+    if "enum" in value:
+        return ", ".join(f"`{one}`" for one in value["enum"])
+    if "const" in value:
+        return f"`{value['const']}`"
+    match value.get("type"):
+        case "integer" | "number" as kind:
+            return " ".join(["whole number" if kind == "integer" else "number", *_bounds(value)])
+        case "string":
+            return "text"
+        case "boolean":
+            return "`true`, `false`"
+        case "array":
+            return f"list of {_type(value['items'])}" if "items" in value else "list"
+        case "object":
+            inner = value.get("additionalProperties")
+            return f"mapping of names to {_type(inner)}" if isinstance(inner, dict) and inner else "mapping"
+        case _:
+            return "anything"
+
+
+def _bounds(value: Schema) -> Iterator[str]:
+    for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")):
+        if key in value:
+            yield f"{sign} {value[key]:g}"
+
+
+def _blocks(value: Any) -> list[str]:
+    """Names of the blocks that a key's value may be, or that its entries are."""
+    if isinstance(value, dict):
+        if "$ref" in value:
+            return [value["$ref"].rsplit("/", 1)[1]]
+        nested = (value.get(key) for key in ("anyOf", "oneOf", "additionalProperties", "items"))
+        return list(dict.fromkeys(name for one in nested for name in _blocks(one)))
+    if isinstance(value, list):
+        return [name for one in value for name in _blocks(one)]
+    return []
+
+
+def _commands() -> Iterator[str]:
+    group: Any = typer.main.get_command(app)
+    yield from _help(group, "judgeloop")
+    for name in group.commands:
+        yield from _help(group.commands[name], f"judgeloop {name}", group)
+
+
+def _help(command: Any, path: str, parent: Any = None) -> Iterator[str]:
+    settings = {"terminal_width": WIDTH, "max_content_width": WIDTH, "color": False}
+    above = typer.Context(parent, info_name="judgeloop", **settings) if parent is not None else None
+    context = type(command).context_class(command, info_name=path.split()[-1], parent=above, **settings)
+    yield f"## `{path}`\n"
+    shown = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    yield f"```text\n{shown}\n```\n"
+
+
+def main() -> int:
+    """Write or check; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is stale")
+    check: bool = parser.parse_args().check
+    stale = []
+    for name, text in pages().items():
+        path = DOCS / name
+        if check and (not path.is_file() or path.read_text(encoding="utf-8") != text):
+            stale.append(name)
+        elif not check:
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"stale: {', '.join(stale)}; run: python docs/generate.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What several test files share: a local server with a planted judge and drafter, and a small experiment against it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.wire.faults import Faults
+from judgeloop.wire.server import LocalServer, create_app
+
+ITEMS = [
+    {"item_id": "capital", "category": "facts", "prompt": "What is the capital of France?", "reference": "Paris", "match": "contains"},
+    {"item_id": "sleep", "category": "advice", "prompt": "How do I sleep better?"},
+    {"item_id": "rain", "category": "writing", "prompt": "Describe the rain."},
+]  # fmt: skip
+
+
+class CountingAnswerer:
+    """A planted judge and drafter that counts how often each call id was asked."""
+
+    def __init__(self, spec: PlantedSpec) -> None:
+        self._inner = PlantedAnswerer(spec)
+        self.asked: Counter[str] = Counter()
+
+    def models(self) -> list[str]:
+        return self._inner.models()
+
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> Any:
+        self.asked[call_id or ""] += 1
+        return await self._inner.answer(body, call_id)
+
+
+class Served:
+    """A running local server and what it was asked."""
+
+    def __init__(self, server: LocalServer, answerer: CountingAnswerer) -> None:
+        self.base_url, self.asked = server.base_url, answerer.asked
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """``serve(faults=…, position=…, …)`` starts a planted server for the test."""
+    running: list[LocalServer] = []
+
+    def start(faults: Faults | None = None, **spec: Any) -> Served:
+        planted = {"position": 0.4, "length": 0.8, "draft": {"length_mean": 30, "length_sd": 0.5, "follow": 1.0}, **spec}
+        answerer = CountingAnswerer(PlantedSpec.model_validate(planted))
+        server = LocalServer(create_app(answerer, faults=faults))
+        server.__enter__()
+        running.append(server)
+        return Served(server, answerer)
+
+    yield start
+    for server in running:
+        server.close()
+
+
+def small_experiment(base_url: str, **changes: Any) -> dict[str, Any]:
+    """An experiment of a few hundred calls: 3 items, 3 candidates, 2 feedback steps, 2 arms, 2 replicates."""
+    raw: dict[str, Any] = {
+        "name": "small",
+        "items": "items.jsonl",
+        "generations": 2,
+        "replicates": 2,
+        "candidates_per_item": 3,
+        "endpoints": {"m": {"base_url": base_url, "model": "planted", "concurrency": 8, "max_tokens": 200, "attempts": 2}},
+        "judge": {"endpoint": "m", "verdict": "logprob"},
+        "policy": {"kind": "exemplar", "endpoint": "m", "exemplars": 2},
+        "signal": {"kind": "best_of_n"},
+        "panels": {"anchor": 4},
+        "arms": {"judge": {}, "random": {"judge": {"kind": "random"}}},
+    }
+    return {**raw, **changes}
+
+
+def write_experiment(folder: Path, raw: dict[str, Any], items: list[dict[str, Any]] | None = None) -> Path:
+    """The experiment and its items as files; the experiment's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(item) for item in (ITEMS if items is None else items)]
+    (folder / "items.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Every table part by name: what must be equal byte for byte."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "tables").rglob("*.parquet"))}

@@ -1,0 +1,402 @@
+"""Content estimators: planted slopes, gold that errs, and what cannot be told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from judgeloop import seeds
+from judgeloop.kernels import logistic
+from judgeloop.stats.content import content_estimates
+from judgeloop.stats.covariates import covariates, gold_margin
+from judgeloop.stats.estimate import estimates_frame
+from judgeloop.stats.inference import Interval, Undefined
+from judgeloop.stats.latent_quality import fit_latent
+from judgeloop.stats.slopes import average_effect, effect_difference, fit_columns, fit_slopes
+from planted_verdicts import planted_judgments, s, texts_of
+
+NAMES = ["length", "bold"]
+UNSCALED = {"bold": 1.0}
+
+
+def votes(margin, label):
+    rng = seeds.rng(0, "votes", label)
+    return np.where(rng.random(len(margin)) < s(margin), "a", "b")
+
+
+def world(n, label, *, slopes=(0.3, 0.15), quality=1.0, position=0.2, correlation=0.0, pairs_an_item=1):
+    """Judgments, texts and each judgment's true quality margin."""
+    rng = seeds.rng(0, "world", label)
+    deltas = rng.normal(size=(n, 2))
+    margin = correlation * deltas[:, 0] + rng.normal(size=n) * math.sqrt(max(0.0, 1 - correlation**2))
+    frame = planted_judgments(
+        n, label, position=position, slopes=slopes, deltas=deltas, margin=margin, quality=quality,
+        pairs_an_item=pairs_an_item,
+    )  # fmt: skip
+    return frame, texts_of(deltas, NAMES, pairs_an_item), np.tile(margin, 2)
+
+
+def rows_of(frame, texts, **options):
+    rows = content_estimates(frame, texts, scales=UNSCALED, **options)
+    assert len(estimates_frame(rows)) == len(rows)
+    return {(row.term, row.variant): row for row in rows}
+
+
+def test_the_given_gold_model_equals_statsmodels():
+    frame, texts, margin = world(300, "oracle", pairs_an_item=3)
+    rows = rows_of(frame.assign(gold=margin), texts)
+    order = np.where(frame["order"] == "ab", 1.0, -1.0)
+    picked = ((frame["verdict"] == "first") == (frame["order"] == "ab")).astype(float)
+    a = texts.iloc[:300]
+    x = np.column_stack([order, np.tile(a["length"], 2), np.tile(a["bold"], 2), margin])
+    oracle = sm.GLM(picked, x, family=sm.families.Binomial()).fit(
+        cov_type="cluster", cov_kwds={"groups": frame["item_id"].astype(int).to_numpy()}, tol=1e-13
+    )
+    for term, variant, column in (
+        ("length_log_odds", "given_gold", 1),
+        ("bold_log_odds", "given_gold", 2),
+        ("gold_log_odds", "", 3),
+    ):
+        row = rows[term, variant]
+        assert row.estimate == pytest.approx(oracle.params[column], abs=1e-9)
+        assert row.std_error * math.sqrt(599 / 596) == pytest.approx(oracle.bse[column], abs=1e-8)
+    cov = oracle.cov_params()[1:3, 1:3] * 596 / 599
+    f = oracle.params[1:3] @ np.linalg.solve(cov, oracle.params[1:3]) / 2
+    assert rows["style_joint", ""].estimate == pytest.approx(f, rel=1e-6)
+    p = oracle.fittedvalues
+    assert rows["length_ame", ""].estimate == pytest.approx(oracle.params[1] * np.mean(p * (1 - p)), abs=1e-9)
+    assert rows["length_ame", ""].method.startswith("BCa")
+    ratio = rows["length_exchange_rate", ""]
+    assert ratio.estimate == pytest.approx(oracle.params[1] / oracle.params[3], abs=1e-9)
+    assert "variance inflation" in rows["length_log_odds", "given_gold"].note
+
+
+def test_slots_and_names_do_not_change_a_slope():
+    frame, texts, margin = world(120, "symmetry")
+    frame = frame.assign(gold=margin)
+    one = rows_of(frame, texts)
+    # Rename a and b: candidates keep their slots, gold turns.
+    renamed = frame.assign(order=frame["order"].map({"ab": "ba", "ba": "ab"}), gold=-margin)
+    other = rows_of(renamed, texts)
+    for key in one:
+        assert one[key].estimate == pytest.approx(other[key].estimate, abs=1e-9), key
+
+
+def test_without_gold_the_primaries_are_undefined_and_raw_is_named_raw():
+    frame, texts, _ = world(80, "no gold")
+    rows = rows_of(frame, texts)
+    for term in (
+        "length_log_odds",
+        "length_ame",
+        "length_exchange_rate",
+        "excess_longer_vs_gold",
+        "style_joint",
+        "gold_log_odds",
+        "gold_agreement",
+        "gold_tied_longer_excess",
+    ):
+        assert rows[term, ""].status == "undefined", term
+        assert "gold" in rows[term, ""].note
+    assert rows["length_log_odds", "no_gold"].status == "ok"
+    raw = rows["longer_preferred_raw", ""]
+    longer = np.tile(texts["length"].iloc[:80] > 0, 2) == ((frame["verdict"] == "first") == (frame["order"] == "ab"))
+    assert raw.estimate == pytest.approx(longer.mean())
+    assert raw.note.startswith("raw")
+    assert raw.p_value is None
+
+
+def test_one_gold_prints_the_curve_and_two_correct():
+    frame, texts, margin = world(400, "two golds", slopes=(0.0, 0.0), correlation=0.6)
+    one = rows_of(frame.assign(gold=np.tile(votes(2 * margin[:400], "one"), 2)), texts)
+    assert one["length_log_odds", ""].status == "undefined"
+    assert "0.5:" in one["length_log_odds", ""].note
+    assert one["length_log_odds", "given_gold"].estimate > 0.15  # unbiased judge, imperfect gold
+    golds = {"gold": np.tile(votes(2 * margin[:400], "one"), 2), "gold_2": np.tile(votes(2 * margin[:400], "two"), 2)}
+    two = rows_of(frame.assign(**golds), texts)
+    row = two["length_log_odds", ""]
+    assert row.status == "ok"
+    assert row.conf_low < 0 < row.conf_high
+    assert "latent" in row.method
+    assert two["length_ame", ""].method.endswith("delta")
+    assert two["gold_log_odds", "corrected"].estimate > 0
+    # A second gold that never differs bounds no error.
+    same = rows_of(frame.assign(gold=golds["gold"], gold_2=golds["gold"]), texts)
+    assert same["length_log_odds", ""].estimate == pytest.approx(same["length_log_odds", "given_gold"].estimate)
+
+
+def test_two_numeric_golds_are_calibrated():
+    # E3: reliability λ = .5, correlation .5: the naive slope is about κρ(1 − λ)/(1 − λρ²), the calibrated one 0.
+    n = 3000
+    frame, texts, margin = world(n, "calibration", slopes=(0.0, 0.0), correlation=0.5)
+    noise = seeds.rng(0, "gold noise").normal(size=(2, n))
+    rows = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2), gold_2=margin + np.tile(noise[1], 2)), texts)
+    naive, corrected = rows["length_log_odds", "given_gold"], rows["length_log_odds", ""]
+    assert naive.estimate == pytest.approx(0.5 * 0.5 / (1 - 0.5 * 0.25), abs=0.04)
+    assert corrected.estimate == pytest.approx(0.0, abs=4 * corrected.std_error)
+    assert corrected.std_error > naive.std_error
+    one = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2)), texts)
+    curve = dict(part.split(": ") for part in one["length_log_odds", ""].note.split("would be ")[1].split(", "))
+    assert float(curve["0.5"]) == pytest.approx(0.0, abs=0.08)
+    assert float(curve["1"]) == pytest.approx(naive.estimate, abs=6e-4)
+
+
+def test_the_order_column_keeps_position_out_of_length():
+    # G: without it slopes shrink by sech²(γ/2); here the order also correlates with length.
+    n = 20_000
+    rng = seeds.rng(0, "order column")
+    delta = rng.normal(size=(n, 1))
+    frame = planted_judgments(n, "order column", position=2.0, slopes=(0.4,), deltas=delta)
+    first = frame["order"].to_numpy() == np.tile(np.where(rng.random(n) < s(delta[:, 0]), "ab", "ba"), 2)
+    rows = content_estimates(frame[first], texts_of(delta, ["length"]))
+    row = next(r for r in rows if (r.term, r.variant) == ("length_log_odds", "no_gold"))
+    assert row.estimate == pytest.approx(0.4, abs=4 * row.std_error)
+    data = covariates(frame, texts_of(delta, ["length"]))
+    without = logistic(data.differences, data.picked_a).coefficients[0]
+    assert without == pytest.approx(0.4 / math.cosh(1.0) ** 2, abs=0.015)
+
+
+def test_gold_tied_pairs_hold_quality_equal():
+    frame, texts, _ = world(300, "tied", slopes=(0.8, 0.0), quality=0.0)
+    gold = np.where(np.arange(300) % 2 == 0, "tie", "a")
+    rows = rows_of(frame.assign(gold=np.tile(gold, 2)), texts)
+    row = rows["gold_tied_longer_excess", ""]
+    assert (row.n, row.n_items) == (150, 150)
+    assert row.conf_low > 0
+    longer = np.tile(texts["length"].iloc[:300] > 0, 2) == ((frame["verdict"] == "first") == (frame["order"] == "ab"))
+    assert row.estimate == pytest.approx(longer[np.tile(gold == "tie", 2)].mean() - 0.5)
+
+
+def test_a_judge_that_likes_length_as_gold_does_has_no_excess():
+    frame, texts, _ = world(400, "as gold", slopes=(0.5, 0.0), quality=0.0, position=0.0)
+    rng = seeds.rng(0, "as gold")
+    gold = np.where(rng.random(400) < s(0.5 * texts["length"].iloc[:400]), "a", "b")
+    row = rows_of(frame.assign(gold=np.tile(gold, 2)), texts)["excess_longer_vs_gold", ""]
+    assert row.conf_low < 0 < row.conf_high
+    same = np.where(frame["verdict"].eq("first") == frame["order"].eq("ab"), "a", "b")
+    data = covariates(frame.assign(gold=same), texts, scales=UNSCALED)
+    fitted = fit_slopes(data)
+    assert not isinstance(fitted, Undefined)
+    assert isinstance(effect_difference(fitted, fitted, "length"), Undefined)  # never varies
+
+
+def test_separation_goes_to_firth_and_too_little_is_undefined():
+    n = 60
+    delta = seeds.rng(0, "separate").normal(size=(n, 1))
+    frame = planted_judgments(n, "separate", slopes=(1.0,), deltas=delta)
+    wins = np.tile(delta[:, 0] > 0, 2)
+    frame["verdict"] = np.where(wins == (frame["order"] == "ab"), "first", "second")
+    rows = {(r.term, r.variant): r for r in content_estimates(frame, texts_of(delta, ["length"]))}
+    assert rows["length_log_odds", "no_gold"].method.startswith("Firth")
+    assert 0 < rows["length_log_odds", "no_gold"].estimate < 20
+    few = content_estimates(frame[frame["item_id"].isin(["0", "1"])], texts_of(delta, ["length"]))
+    assert next(r for r in few if (r.term, r.variant) == ("length_log_odds", "no_gold")).status == "undefined"
+
+
+def test_rare_features_get_no_slope_and_say_why():
+    frame, texts, margin = world(100, "rare")
+    texts["bold"] = np.where(texts.index < 3, 1.0, 0.0)
+    rows = rows_of(frame.assign(gold=margin), texts)
+    assert rows["bold_log_odds", "given_gold"].status == "undefined"
+    assert "3 items" in rows["bold_log_odds", "given_gold"].note
+    assert rows["style_joint", ""].status == "undefined"
+    assert rows["length_log_odds", "given_gold"].status == "ok"
+
+
+def test_collinear_features_are_tested_together():
+    n = 500
+    rng = seeds.rng(0, "collinear")
+    deltas = rng.multivariate_normal([0, 0], [[1, 0.95], [0.95, 1]], size=n)
+    frame = planted_judgments(n, "collinear", slopes=(0.15, 0.15), deltas=deltas, margin=np.zeros(n))
+    gold = np.tile(rng.normal(size=n), 2)
+    rows = rows_of(frame.assign(gold=gold), texts_of(deltas, NAMES))
+    # VIF 1/(1 − ρ²) ≈ 10.3: neither alone need show, both together do.
+    assert "variance inflation 1" in rows["length_log_odds", "given_gold"].note
+    assert rows["style_joint", ""].p_value < 0.001
+    assert rows["style_joint", ""].p_value < rows["length_log_odds", "given_gold"].p_value
+
+
+def test_lengths_alone_serve_where_there_are_no_texts():
+    frame, texts, margin = world(100, "lengths")
+    length = texts["length"].to_numpy()[:100]
+    lengths = {"len_a": np.tile(1000 * 2**length, 2), "len_b": 1000.0}
+    by_length = {(r.term, r.variant): r for r in content_estimates(frame.assign(gold=margin, **lengths))}
+    by_text = {(r.term, r.variant): r for r in content_estimates(frame.assign(gold=margin), texts.drop(columns="bold"))}
+    for key in (("length_log_odds", "given_gold"), ("length_ame", ""), ("longer_preferred_raw", "")):
+        assert by_length[key].estimate == pytest.approx(by_text[key].estimate, abs=1e-9)
+    nothing = {(r.term, r.variant): r for r in content_estimates(frame)}
+    assert nothing["longer_preferred_raw", ""].status == "undefined"
+
+
+def test_unscored_identical_and_unknown_texts_leave():
+    frame, texts, margin = world(100, "leaving")
+    frame = frame.assign(gold=margin)
+    frame.loc[:4, "verdict"] = "unscored"
+    frame.loc[frame["pair_id"] == "50", "identical"] = True
+    data = covariates(frame, texts[texts["candidate_id"] != "60a"], scales=UNSCALED)
+    assert len(data) == 200 - 5 - 2 - 2
+    assert (data.n_unscored, data.n_without_features) == (5, 2)
+
+
+def test_gold_is_words_or_numbers():
+    margin, numeric = gold_margin(pd.Series(["a", "b", "tie", "", None]))
+    assert not numeric
+    assert np.array_equal(margin, [1, -1, 0, np.nan, np.nan], equal_nan=True)
+    margin, numeric = gold_margin(pd.Series([1.5, -2, np.nan]))
+    assert numeric
+    assert np.array_equal(margin, [1.5, -2, np.nan], equal_nan=True)
+    assert np.array_equal(gold_margin(pd.Series(["1.5", "", "-2"]))[0], [1.5, np.nan, -2], equal_nan=True)
+    for wrong in (["a", "c"], ["a", "1.5"], ["inf"], [object()]):
+        with pytest.raises(ValueError, match="gold"):
+            gold_margin(pd.Series(wrong, dtype="object"))
+
+
+def test_every_undefined_row_says_why_and_no_number_is_nan():
+    frame, texts, margin = world(30, "small")
+    for some in (
+        frame.iloc[:0],
+        frame.iloc[:3],
+        frame.assign(verdict="unscored"),
+        frame.assign(gold="tie"),
+        frame.assign(gold=margin, gold_2=margin),
+    ):
+        for row in content_estimates(some, texts, scales=UNSCALED):
+            assert (row.estimate is None) == (row.status == "undefined"), row
+            assert row.estimate is None or math.isfinite(row.estimate)
+            assert row.status != "undefined" or row.note
+
+
+def test_latent_quality_gradient_gives_a_maximum():
+    n = 300
+    rng = seeds.rng(0, "maximum")
+    delta = rng.normal(size=n)
+    margin = delta + 1.2 * rng.normal(size=n)
+    frame = planted_judgments(
+        n, "maximum", position=0.4, slopes=(0.3,), deltas=delta[:, None], margin=margin, quality=0.8
+    )
+    golds = {"gold": np.tile(votes(margin, "m1"), 2), "gold_2": np.tile(votes(margin, "m2"), 2)}
+    data = covariates(frame.assign(**golds), texts_of(delta[:, None], ["length"]))
+    fit = fit_latent(data)
+    assert not isinstance(fit, Undefined)
+
+    def likelihood(theta):
+        """The plain loop over pairs and nodes."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+        total = 0.0
+        for pair in range(n):
+            value = 0.0
+            for node, weight in zip(nodes, weights, strict=True):
+                q = theta[3] * delta[pair] + math.exp(theta[4]) * node
+                likely = weight
+                for gold in (golds["gold"][pair], golds["gold_2"][pair]):
+                    likely *= float(s(q if gold == "a" else -q))
+                for row in np.flatnonzero(data.pairs == data.pairs[pair]):
+                    eta = theta[0] * data.order[row] + theta[1] * delta[pair] + theta[2] * q
+                    likely *= float(s(eta if data.picked_a[row] == 1 else -eta))
+                value += likely
+            total += math.log(value)
+        return total
+
+    best = likelihood(fit.coefficients)
+    for j in range(5):
+        for step in (-0.03, 0.03):
+            assert likelihood(fit.coefficients + step * np.eye(5)[j]) < best
+
+
+def test_the_bootstrap_interval_is_near_the_jackknifes():
+    frame, texts, margin = world(150, "bca")
+    data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
+    fit = fit_slopes(data, data.gold)
+    assert not isinstance(fit, Undefined)
+    boot = average_effect(fit, "length")
+    assert isinstance(boot, Interval)
+    few = data.where(data.items < 49)
+    small = fit_slopes(few, few.gold)
+    assert not isinstance(small, Undefined)
+    jack = average_effect(small, "length")
+    assert isinstance(jack, Interval)
+    assert (boot.method[:3], jack.df) == ("BCa", 48)
+    assert boot.std_error == pytest.approx(jack.std_error * math.sqrt(49 / 150), rel=0.25)
+    assert isinstance(fit_columns(few, ("order", "again"), np.column_stack([few.order, few.order])), Undefined)
+    assert dataclasses.replace(fit, left_out={"hedges": "why"}).slope("hedges") == Undefined("why")
+
+
+def _coverage(found, truth):
+    found = np.array(found)
+    return np.mean((found[:, 1] <= truth) & (truth <= found[:, 2])), found[:, 0]
+
+
+@pytest.mark.slow
+def test_f1_recovery_and_coverage():
+    # (γ, length, bold, q) = (.2, .3, .15, 1), 600 pairs, one call each; here both orders of 300.
+    runs = 300
+    found = {term: [] for term in ("length_log_odds", "bold_log_odds")}
+    ame, null = [], []
+    for run in range(runs):
+        frame, texts, margin = world(300, f"F1/{run}")
+        data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
+        fit = fit_slopes(data, data.gold)
+        for name in ("length", "bold"):
+            one = fit.slope(name)
+            found[f"{name}_log_odds"].append((one.estimate, one.low, one.high))
+        frame, texts, margin = world(300, f"F1 null/{run}", slopes=(0.0, 0.0))
+        data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
+        null.append(fit_slopes(data, data.gold).slope("length").p_value < 0.05)
+        if run < 60:
+            ame.append(average_effect(fit, "length").std_error / (fit.slope("length").std_error))
+    allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
+    for term, truth in (("length_log_odds", 0.3), ("bold_log_odds", 0.15)):
+        cover, estimates = _coverage(found[term], truth)
+        assert cover == pytest.approx(0.95, abs=allowed)
+        assert estimates.mean() == pytest.approx(truth, abs=0.025)
+    assert np.mean(null) == pytest.approx(0.05, abs=allowed)
+    assert 0.1 < np.mean(ame) < 0.25
+
+
+@pytest.mark.slow
+def test_f2_item_slopes_need_the_cluster_covariance():
+    # A length slope that varies by item with SD .6: 1,200 pairs, six an item.
+    runs, clustered, naive = 300, [], []
+    for run in range(runs):
+        rng = seeds.rng(0, "F2", run)
+        delta = rng.normal(size=1200)
+        slopes = np.repeat(0.3 + 0.6 * rng.normal(size=200), 6)
+        frame = planted_judgments(1200, f"F2/{run}", slopes=(1.0,), deltas=(slopes * delta)[:, None], pairs_an_item=6)
+        texts = texts_of(delta[:, None], ["length"], 6)
+        # The slope of the marginal model: what a large sample of this world converges to.
+        for some, kept in ((frame, clustered), (frame.assign(item_id=frame["pair_id"]), naive)):
+            own = texts if some is frame else texts.assign(item_id=texts["candidate_id"].str[:-1])
+            fit = fit_slopes(covariates(some, own))
+            one = fit.slope("length")
+            kept.append((one.estimate, one.low, one.high))
+    truth = float(np.mean([one[0] for one in clustered]))
+    allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
+    assert _coverage(clustered, truth)[0] == pytest.approx(0.95, abs=allowed)
+    assert _coverage(naive, truth)[0] < 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [0.0, 0.6])
+def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
+    # §7.2: 900 pairs; one-gold regression gives .57 and .90 for β = 0 and .6.
+    runs, found, naive = 60, [], []
+    for run in range(runs):
+        rng = seeds.rng(0, "latent", run)
+        delta = rng.normal(size=900)
+        margin = delta + 1.2 * rng.normal(size=900)
+        frame = planted_judgments(
+            900, f"latent/{beta}/{run}", position=0.4, slopes=(beta,), deltas=delta[:, None], margin=margin, quality=0.8
+        )
+        golds = {"gold": np.tile(votes(margin, f"1/{run}"), 2), "gold_2": np.tile(votes(margin, f"2/{run}"), 2)}
+        data = covariates(frame.assign(**golds), texts_of(delta[:, None], ["length"]))
+        one = fit_latent(data).slope("length")
+        found.append((one.estimate, one.low, one.high))
+        naive.append(fit_slopes(data, data.gold).slope("length").estimate)
+    cover, estimates = _coverage(found, beta)
+    assert estimates.mean() == pytest.approx(beta, abs=4 * estimates.std() / math.sqrt(runs))
+    assert cover == pytest.approx(0.95, abs=0.02 + 3 * math.sqrt(0.95 * 0.05 / runs))
+    assert np.mean(naive) > beta + 0.2

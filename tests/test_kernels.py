@@ -1,0 +1,237 @@
+"""Kernels against statsmodels, plain loops and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+from statsmodels.genmod.generalized_estimating_equations import GEE
+
+from judgeloop import seeds
+from judgeloop.kernels import (
+    cluster_covariance,
+    firth,
+    logistic,
+    one_step_bootstrap,
+    one_step_jackknife,
+    sigmoid,
+)
+
+
+def planted(n: int = 800, p: int = 4, groups: int = 60, label: str = "kernels", fractional: bool = False):
+    rng = seeds.rng(0, label)
+    x = rng.normal(size=(n, p))
+    clusters = rng.integers(groups, size=n)
+    eta = x @ (0.4 * rng.normal(size=p)) + 0.7 * rng.normal(size=groups)[clusters]
+    z = sigmoid(eta) if fractional else (rng.random(n) < sigmoid(eta)).astype(float)
+    return x, z, clusters
+
+
+@pytest.mark.parametrize("fractional", [False, True])
+def test_logistic_and_cluster_covariance_equal_statsmodels(fractional):
+    x, z, clusters = planted(fractional=fractional)
+    fit = logistic(x, z)
+    oracle = sm.GLM(z, x, family=sm.families.Binomial()).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters}, tol=1e-14, maxiter=200
+    )
+    n, p = x.shape
+    assert fit.converged
+    assert np.max(np.abs(fit.coefficients - oracle.params)) < 1e-10
+    # statsmodels multiplies CR1 by (n − 1)/(n − p).
+    ours = np.sqrt(np.diag(cluster_covariance(x, z, fit, clusters, "CR1")) * (n - 1) / (n - p))
+    assert np.max(np.abs(ours - oracle.bse)) < 1e-8
+
+
+def test_mancl_derouen_equals_statsmodels_bias_reduced():
+    x, z, clusters = planted(n=300, groups=20)
+    order = np.argsort(clusters, kind="stable")
+    x, z, clusters = x[order], z[order], clusters[order]
+    fit = logistic(x, z)
+    oracle = GEE(z, x, groups=clusters, family=sm.families.Binomial()).fit(cov_type="bias_reduced", ctol=1e-12)
+    ours = np.sqrt(np.diag(cluster_covariance(x, z, fit, clusters, "mancl_derouen")))
+    assert np.max(np.abs(ours - oracle.bse)) < 1e-8
+
+
+def test_cluster_covariance_equals_the_plain_loop():
+    x, z, clusters = planted(n=200, groups=15)
+    fit = logistic(x, z)
+    inverse = np.linalg.inv(fit.hessian)
+    meat, corrected = np.zeros((2, 4, 4))
+    for g in np.unique(clusters):
+        rows = clusters == g
+        residual = z[rows] - fit.probabilities[rows]
+        score = x[rows].T @ residual
+        meat += np.outer(score, score)
+        w = np.diag(fit.probabilities[rows] * (1 - fit.probabilities[rows]))
+        leverage = w @ x[rows] @ inverse @ x[rows].T
+        score = x[rows].T @ np.linalg.solve(np.eye(rows.sum()) - leverage, residual)
+        corrected += np.outer(score, score)
+    groups = len(np.unique(clusters))
+    for correction, expected in (
+        ("CR0", inverse @ meat @ inverse),
+        ("CR1", inverse @ meat @ inverse * groups / (groups - 1)),
+        ("mancl_derouen", inverse @ corrected @ inverse),
+    ):
+        assert np.allclose(cluster_covariance(x, z, fit, clusters, correction), expected, rtol=1e-9, atol=1e-14)
+
+
+def test_ridge_and_weights_solve_the_penalised_score():
+    x, z, _ = planted(n=300, fractional=True)
+    weights = seeds.rng(0, "weights").random(300) * 3
+    ridge = np.array([0.0, 2.0, 0.5, 10.0])
+    fit = logistic(x, z, weights, ridge)
+    score = x.T @ (weights * (z - sigmoid(x @ fit.coefficients))) - ridge * fit.coefficients
+    assert np.max(np.abs(score)) < 1e-9
+
+    def loss(b):
+        eta = x @ b
+        return -np.sum(weights * (z * eta - np.logaddexp(0, eta))) + 0.5 * np.sum(ridge * b * b)
+
+    best = optimize.minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-8})
+    assert np.allclose(best.x, fit.coefficients, atol=1e-5)
+
+
+def test_integer_weights_are_copies():
+    x, z, _ = planted(n=60)
+    counts = seeds.rng(0, "copies").integers(0, 4, size=60)
+    weighted = logistic(x, z, counts.astype(float))
+    copied = logistic(np.repeat(x, counts, axis=0), np.repeat(z, counts))
+    assert np.allclose(weighted.coefficients, copied.coefficients, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "z"),
+    [
+        ([[1, -2], [1, -1], [1, 1], [1, 2.0]], [0, 0, 1, 1]),  # complete separation
+        ([[1, -1], [1, -1], [1, 0], [1, 0], [1, 0.0]], [0, 0, 0, 1, 1]),  # quasi-complete
+        ([[1.0], [1.0], [1.0]], [1, 1, 1]),
+    ],
+)
+def test_separation_is_found_and_never_reported_as_a_fit(x, z):
+    x, z = np.array(x, dtype=float), np.array(z, dtype=float)
+    fit = logistic(x, z)
+    assert fit.separated
+    assert not fit.converged
+    assert not fit.identified
+    assert logistic(x, z, ridge=0.5).identified
+    bounded = firth(x, z)
+    assert bounded.converged
+    assert np.all(np.abs(bounded.coefficients) < 10)
+
+
+def test_firth_of_one_proportion_is_the_closed_form():
+    # With an intercept alone, Firth's estimate is logit((k + ½)/(n + 1)).
+    for k, n in ((0, 5), (5, 5), (3, 10)):
+        z = np.r_[np.ones(k), np.zeros(n - k)]
+        assert firth(np.ones((n, 1)), z).coefficients[0] == pytest.approx(math.log((k + 0.5) / (n - k + 0.5)), abs=1e-8)
+
+
+def test_firth_maximises_the_penalised_likelihood():
+    x = np.array([[1, -2], [1, -1], [1, 1], [1, 2.0], [1, 0.3]])
+    z = np.array([0, 0, 1, 1, 1.0])
+
+    def loss(b):
+        p = sigmoid(x @ b)
+        information = (x * (p * (1 - p))[:, None]).T @ x
+        return -np.sum(z * np.log(p) + (1 - z) * np.log(1 - p)) - 0.5 * np.linalg.slogdet(information)[1]
+
+    best = optimize.minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12})
+    assert np.allclose(firth(x, z).coefficients, best.x, atol=1e-6)
+
+
+def test_collinear_columns_are_named_not_guessed():
+    x, z, _ = planted(n=200, p=2)
+    fit = logistic(np.column_stack([x, x[:, 0] + x[:, 1]]), z)
+    assert (fit.rank, fit.converged, fit.identified) == (2, True, False)
+    assert np.allclose(fit.probabilities, logistic(x, z).probabilities, atol=1e-9)
+    assert logistic(np.column_stack([x, x[:, 0]]), z, ridge=1e-3).identified
+
+
+def test_one_step_bootstrap_equals_the_plain_loop():
+    x, z, clusters = planted(n=150, p=3, groups=12)
+    fit = logistic(x, z, ridge=0.3)
+    fast = one_step_bootstrap(x, z, fit, clusters, 20, seeds.rng(1, "bootstrap"))
+    drawn = seeds.rng(1, "bootstrap").integers(12, size=(20, 12))
+    names = np.unique(clusters)
+    for draw in range(20):
+        rows = np.concatenate([np.flatnonzero(clusters == names[g]) for g in drawn[draw]])
+        p = fit.probabilities[rows]
+        hessian = (x[rows] * (p * (1 - p))[:, None]).T @ x[rows] + 0.3 * np.eye(3)
+        gradient = x[rows].T @ (z[rows] - p) - 0.3 * fit.coefficients
+        assert np.allclose(fast[draw], fit.coefficients + np.linalg.solve(hessian, gradient), atol=1e-10)
+
+
+def test_one_step_bootstrap_is_near_full_refits_and_the_sandwich():
+    x, z, clusters = planted(n=2000, p=3, groups=200, label="large")
+    fit = logistic(x, z)
+    draws = one_step_bootstrap(x, z, fit, clusters, 4000, seeds.rng(2, "bootstrap"))
+    sandwich = np.sqrt(np.diag(cluster_covariance(x, z, fit, clusters, "CR0")))
+    # 4,000 draws: the spread's Monte-Carlo error is 1/√8000 = 1.1 %.
+    assert np.allclose(draws.std(axis=0), sandwich, rtol=0.05)
+    drawn = seeds.rng(2, "bootstrap").integers(200, size=(20, 200))
+    by_cluster = [np.flatnonzero(clusters == g) for g in np.unique(clusters)]
+    for draw in range(20):
+        rows = np.concatenate([by_cluster[g] for g in drawn[draw]])
+        assert np.max(np.abs(logistic(x[rows], z[rows]).coefficients - draws[draw])) < 0.02
+
+
+def test_bootstrap_blocks_do_not_change_the_stream(monkeypatch):
+    x, z, clusters = planted(n=150, p=3, groups=12)
+    fit = logistic(x, z)
+    whole = one_step_bootstrap(x, z, fit, clusters, 50, seeds.rng(3, "blocks"))
+    monkeypatch.setattr("judgeloop.kernels._BOOTSTRAP_BLOCK", 60)
+    assert np.allclose(one_step_bootstrap(x, z, fit, clusters, 50, seeds.rng(3, "blocks")), whole, atol=1e-12)
+
+
+def test_one_step_jackknife_equals_the_plain_loop():
+    x, z, clusters = planted(n=120, p=2, groups=10)
+    fit = logistic(x, z)
+    for value, g in zip(one_step_jackknife(x, z, fit, clusters), np.unique(clusters), strict=True):
+        rows = clusters != g
+        p = fit.probabilities[rows]
+        hessian = (x[rows] * (p * (1 - p))[:, None]).T @ x[rows]
+        step = np.linalg.solve(hessian, x[rows].T @ (z[rows] - p))
+        assert np.allclose(value, fit.coefficients + step, atol=1e-10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(3, 40), p=st.integers(1, 4))
+def test_a_fit_is_antisymmetric_and_never_raises(seed, n, p):
+    rng = seeds.rng(seed, "antisymmetry")
+    x, z = rng.normal(size=(n, p)), rng.integers(3, size=n) / 2.0
+    fit, mirrored = logistic(x, z), logistic(-x, 1 - z)
+    assert fit.converged == mirrored.converged
+    if fit.identified:
+        assert np.allclose(fit.coefficients, mirrored.coefficients, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"x": np.ones((3, 1)), "z": np.ones(2)},
+        {"x": np.ones((3, 1)), "z": np.array([0, 1, np.nan])},
+        {"x": np.ones((3, 1)), "z": np.array([0, 1, 1.5])},
+        {"x": np.ones((3, 1)), "z": np.zeros(3), "weights": -np.ones(3)},
+        {"x": np.ones((3, 1)), "z": np.zeros(3), "ridge": -1.0},
+    ],
+)
+def test_wrong_input_raises(arguments):
+    with pytest.raises(ValueError, match="must"):
+        logistic(**arguments)
+
+
+def test_covariance_needs_two_clusters_and_bears_no_cluster_that_identifies_alone():
+    x = np.column_stack([np.ones(8), np.r_[1.0, -1.0, np.zeros(6)]])
+    z = np.array([1, 1, 1, 0, 1, 0, 1, 0.0])
+    z[1] = 0.5
+    fit = logistic(x, z, ridge=0.0)
+    clusters = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    with pytest.raises(ValueError, match="one cluster alone"):
+        cluster_covariance(x, z, logistic(x, np.full(8, 0.5)), clusters, "mancl_derouen")
+    with pytest.raises(ValueError, match="two clusters"):
+        cluster_covariance(x, z, fit, np.zeros(8, dtype=int))
