@@ -125,7 +125,7 @@ def _section(title: str, block: Schema, level: int, intro: bool = True) -> Itera
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("``", "`")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("``", "`")
 
 
 def _default(value: Schema) -> str:
@@ -143,6 +143,10 @@ def _default(value: Schema) -> str:
             return f"`{{{', '.join(f'{k}: {v}' for k, v in default.items())}}}`" if isinstance(default, dict) else (
                 f"`[{', '.join(map(str, default))}]`"
             )  # fmt: skip
+        case "":
+            return "empty"
+        case float():
+            return f"`{default:g}`"
         case _:
             return f"`{default}`"
 
@@ -202,7 +206,7 @@ def _commands() -> Iterator[str]:
 def _help(command: Any, path: str, parent: Any = None) -> Iterator[str]:
     settings = {"terminal_width": WIDTH, "max_content_width": WIDTH, "color": False}
     above = typer.Context(parent, info_name="judgeloop", **settings) if parent is not None else None
-    context = type(command).context_class(command, info_name=path.split()[-1], parent=above, **settings)
+    context = type(command).context_class(command, info_name=path.rsplit(maxsplit=1)[-1], parent=above, **settings)
     yield f"## `{path}`\n"
     shown = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     yield f"```text\n{shown}\n```\n"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from judgeloop import seeds
+from judgeloop.stats.content import content_estimates
+from judgeloop.stats.estimate import estimates_frame
+
+NAMES = ["length", "bold"]
+UNSCALED = {"bold": 1.0}
 
 
 def s(values):
@@ -64,3 +70,26 @@ def texts_of(deltas: np.ndarray, names: Sequence[str], pairs_an_item: int = 1) -
         item_id=items, candidate_id=[f"{i}b" for i in range(n)]
     )
     return pd.concat([a, b], ignore_index=True)
+
+
+def votes(margin, label):
+    rng = seeds.rng(0, "votes", label)
+    return np.where(rng.random(len(margin)) < s(margin), "a", "b")
+
+
+def world(n, label, *, slopes=(0.3, 0.15), quality=1.0, position=0.2, correlation=0.0, pairs_an_item=1):
+    """Judgments, texts and each judgment's true quality margin."""
+    rng = seeds.rng(0, "world", label)
+    deltas = rng.normal(size=(n, 2))
+    margin = correlation * deltas[:, 0] + rng.normal(size=n) * math.sqrt(max(0.0, 1 - correlation**2))
+    frame = planted_judgments(
+        n, label, position=position, slopes=slopes, deltas=deltas, margin=margin, quality=quality,
+        pairs_an_item=pairs_an_item,
+    )  # fmt: skip
+    return frame, texts_of(deltas, NAMES, pairs_an_item), np.tile(margin, 2)
+
+
+def rows_of(frame, texts, **options):
+    rows = content_estimates(frame, texts, scales=UNSCALED, **options)
+    assert len(estimates_frame(rows)) == len(rows)
+    return {(row.term, row.variant): row for row in rows}

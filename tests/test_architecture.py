@@ -67,17 +67,20 @@ def imported_rooms(tree: ast.Module, package: tuple[str, ...], known: dict[str, 
         parts = name.split(".")
         if parts[0] == "judgeloop":
             # `from judgeloop import __version__` reads the package's own __init__.
-            yield line, parts[1] if len(parts) > 1 and parts[1] in known else "__init__"
+            there = parts[1] if len(parts) > 1 else "__init__"
+            yield line, there if there in known or (SOURCE / there).is_dir() else "__init__"
 
 
 def violations(path: Path, known: dict[str, int], exceptions: set[tuple[str, str]], source: Path = SOURCE) -> list[str]:
     here = room(path, source)
+    if here not in known:
+        return [f"{path.relative_to(source)}: the room {here} has no floor in ARCHITECTURE.md"]
     package = ("judgeloop", *path.relative_to(source).parts[:-1])
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [
-        f"{path.relative_to(source)}:{line}: {here} (floor {known[here]}) imports {there} (floor {known[there]})"
+        f"{path.relative_to(source)}:{line}: {here} imports {there}, which stands no lower"
         for line, there in imported_rooms(tree, package, known)
-        if there != here and known[there] >= known[here] and (here, there) not in exceptions
+        if there != here and known.get(there, len(known)) >= known[here] and (here, there) not in exceptions
     ]
 
 

@@ -14,44 +14,23 @@ from judgeloop import seeds
 from judgeloop.kernels import logistic
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.covariates import covariates, gold_margin
-from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.inference import Interval, Undefined
-from judgeloop.stats.latent_quality import fit_latent
 from judgeloop.stats.slopes import average_effect, effect_difference, fit_columns, fit_slopes
-from planted_verdicts import planted_judgments, s, texts_of
-
-NAMES = ["length", "bold"]
-UNSCALED = {"bold": 1.0}
+from planted_verdicts import NAMES, UNSCALED, planted_judgments, rows_of, s, texts_of, world
 
 
-def votes(margin, label):
-    rng = seeds.rng(0, "votes", label)
-    return np.where(rng.random(len(margin)) < s(margin), "a", "b")
-
-
-def world(n, label, *, slopes=(0.3, 0.15), quality=1.0, position=0.2, correlation=0.0, pairs_an_item=1):
-    """Judgments, texts and each judgment's true quality margin."""
-    rng = seeds.rng(0, "world", label)
-    deltas = rng.normal(size=(n, 2))
-    margin = correlation * deltas[:, 0] + rng.normal(size=n) * math.sqrt(max(0.0, 1 - correlation**2))
-    frame = planted_judgments(
-        n, label, position=position, slopes=slopes, deltas=deltas, margin=margin, quality=quality,
-        pairs_an_item=pairs_an_item,
-    )  # fmt: skip
-    return frame, texts_of(deltas, NAMES, pairs_an_item), np.tile(margin, 2)
-
-
-def rows_of(frame, texts, **options):
-    rows = content_estimates(frame, texts, scales=UNSCALED, **options)
-    assert len(estimates_frame(rows)) == len(rows)
-    return {(row.term, row.variant): row for row in rows}
+@pytest.fixture(autouse=True)
+def _fewer_draws(request, monkeypatch):
+    """The bootstrap's size is not what these tests are about, but for the one that says so."""
+    if "bootstrap" not in request.node.name:
+        monkeypatch.setattr("judgeloop.stats.slopes.DRAWS", 500)
 
 
 def test_the_given_gold_model_equals_statsmodels():
     frame, texts, margin = world(300, "oracle", pairs_an_item=3)
     rows = rows_of(frame.assign(gold=margin), texts)
     order = np.where(frame["order"] == "ab", 1.0, -1.0)
-    picked = ((frame["verdict"] == "first") == (frame["order"] == "ab")).astype(float)
+    picked = ((frame["verdict"] == "first") == (frame["order"] == "ab")).to_numpy(dtype=float)
     a = texts.iloc[:300]
     x = np.column_stack([order, np.tile(a["length"], 2), np.tile(a["bold"], 2), margin])
     oracle = sm.GLM(picked, x, family=sm.families.Binomial()).fit(
@@ -110,44 +89,9 @@ def test_without_gold_the_primaries_are_undefined_and_raw_is_named_raw():
     assert raw.p_value is None
 
 
-def test_one_gold_prints_the_curve_and_two_correct():
-    frame, texts, margin = world(400, "two golds", slopes=(0.0, 0.0), correlation=0.6)
-    one = rows_of(frame.assign(gold=np.tile(votes(2 * margin[:400], "one"), 2)), texts)
-    assert one["length_log_odds", ""].status == "undefined"
-    assert "0.5:" in one["length_log_odds", ""].note
-    assert one["length_log_odds", "given_gold"].estimate > 0.15  # unbiased judge, imperfect gold
-    golds = {"gold": np.tile(votes(2 * margin[:400], "one"), 2), "gold_2": np.tile(votes(2 * margin[:400], "two"), 2)}
-    two = rows_of(frame.assign(**golds), texts)
-    row = two["length_log_odds", ""]
-    assert row.status == "ok"
-    assert row.conf_low < 0 < row.conf_high
-    assert "latent" in row.method
-    assert two["length_ame", ""].method.endswith("delta")
-    assert two["gold_log_odds", "corrected"].estimate > 0
-    # A second gold that never differs bounds no error.
-    same = rows_of(frame.assign(gold=golds["gold"], gold_2=golds["gold"]), texts)
-    assert same["length_log_odds", ""].estimate == pytest.approx(same["length_log_odds", "given_gold"].estimate)
-
-
-def test_two_numeric_golds_are_calibrated():
-    # E3: reliability λ = .5, correlation .5: the naive slope is about κρ(1 − λ)/(1 − λρ²), the calibrated one 0.
-    n = 3000
-    frame, texts, margin = world(n, "calibration", slopes=(0.0, 0.0), correlation=0.5)
-    noise = seeds.rng(0, "gold noise").normal(size=(2, n))
-    rows = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2), gold_2=margin + np.tile(noise[1], 2)), texts)
-    naive, corrected = rows["length_log_odds", "given_gold"], rows["length_log_odds", ""]
-    assert naive.estimate == pytest.approx(0.5 * 0.5 / (1 - 0.5 * 0.25), abs=0.04)
-    assert corrected.estimate == pytest.approx(0.0, abs=4 * corrected.std_error)
-    assert corrected.std_error > naive.std_error
-    one = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2)), texts)
-    curve = dict(part.split(": ") for part in one["length_log_odds", ""].note.split("would be ")[1].split(", "))
-    assert float(curve["0.5"]) == pytest.approx(0.0, abs=0.08)
-    assert float(curve["1"]) == pytest.approx(naive.estimate, abs=6e-4)
-
-
 def test_the_order_column_keeps_position_out_of_length():
     # G: without it slopes shrink by sech²(γ/2); here the order also correlates with length.
-    n = 20_000
+    n = 8_000
     rng = seeds.rng(0, "order column")
     delta = rng.normal(size=(n, 1))
     frame = planted_judgments(n, "order column", position=2.0, slopes=(0.4,), deltas=delta)
@@ -157,7 +101,7 @@ def test_the_order_column_keeps_position_out_of_length():
     assert row.estimate == pytest.approx(0.4, abs=4 * row.std_error)
     data = covariates(frame, texts_of(delta, ["length"]))
     without = logistic(data.differences, data.picked_a).coefficients[0]
-    assert without == pytest.approx(0.4 / math.cosh(1.0) ** 2, abs=0.015)
+    assert without == pytest.approx(0.4 / math.cosh(1.0) ** 2, abs=0.02)
 
 
 def test_gold_tied_pairs_hold_quality_equal():
@@ -192,7 +136,11 @@ def test_separation_goes_to_firth_and_too_little_is_undefined():
     frame["verdict"] = np.where(wins == (frame["order"] == "ab"), "first", "second")
     rows = {(r.term, r.variant): r for r in content_estimates(frame, texts_of(delta, ["length"]))}
     assert rows["length_log_odds", "no_gold"].method.startswith("Firth")
-    assert 0 < rows["length_log_odds", "no_gold"].estimate < 20
+    row = rows["length_log_odds", "no_gold"]
+    assert 0 < row.estimate < 200
+    # Separated residuals are next to 0; the interval must not be.
+    assert row.std_error > 0.1 * row.estimate
+    assert rows["length_ame", "no_gold"].status == "undefined"
     few = content_estimates(frame[frame["item_id"].isin(["0", "1"])], texts_of(delta, ["length"]))
     assert next(r for r in few if (r.term, r.variant) == ("length_log_odds", "no_gold")).status == "undefined"
 
@@ -211,7 +159,7 @@ def test_collinear_features_are_tested_together():
     n = 500
     rng = seeds.rng(0, "collinear")
     deltas = rng.multivariate_normal([0, 0], [[1, 0.95], [0.95, 1]], size=n)
-    frame = planted_judgments(n, "collinear", slopes=(0.15, 0.15), deltas=deltas, margin=np.zeros(n))
+    frame = planted_judgments(n, "collinear", slopes=(0.3, 0.3), deltas=deltas)
     gold = np.tile(rng.normal(size=n), 2)
     rows = rows_of(frame.assign(gold=gold), texts_of(deltas, NAMES))
     # VIF 1/(1 − ρ²) ≈ 10.3: neither alone need show, both together do.
@@ -268,43 +216,6 @@ def test_every_undefined_row_says_why_and_no_number_is_nan():
             assert (row.estimate is None) == (row.status == "undefined"), row
             assert row.estimate is None or math.isfinite(row.estimate)
             assert row.status != "undefined" or row.note
-
-
-def test_latent_quality_gradient_gives_a_maximum():
-    n = 300
-    rng = seeds.rng(0, "maximum")
-    delta = rng.normal(size=n)
-    margin = delta + 1.2 * rng.normal(size=n)
-    frame = planted_judgments(
-        n, "maximum", position=0.4, slopes=(0.3,), deltas=delta[:, None], margin=margin, quality=0.8
-    )
-    golds = {"gold": np.tile(votes(margin, "m1"), 2), "gold_2": np.tile(votes(margin, "m2"), 2)}
-    data = covariates(frame.assign(**golds), texts_of(delta[:, None], ["length"]))
-    fit = fit_latent(data)
-    assert not isinstance(fit, Undefined)
-
-    def likelihood(theta):
-        """The plain loop over pairs and nodes."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
-        total = 0.0
-        for pair in range(n):
-            value = 0.0
-            for node, weight in zip(nodes, weights, strict=True):
-                q = theta[3] * delta[pair] + math.exp(theta[4]) * node
-                likely = weight
-                for gold in (golds["gold"][pair], golds["gold_2"][pair]):
-                    likely *= float(s(q if gold == "a" else -q))
-                for row in np.flatnonzero(data.pairs == data.pairs[pair]):
-                    eta = theta[0] * data.order[row] + theta[1] * delta[pair] + theta[2] * q
-                    likely *= float(s(eta if data.picked_a[row] == 1 else -eta))
-                value += likely
-            total += math.log(value)
-        return total
-
-    best = likelihood(fit.coefficients)
-    for j in range(5):
-        for step in (-0.03, 0.03):
-            assert likelihood(fit.coefficients + step * np.eye(5)[j]) < best
 
 
 def test_the_bootstrap_interval_is_near_the_jackknifes():
@@ -377,26 +288,3 @@ def test_f2_item_slopes_need_the_cluster_covariance():
     allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
     assert _coverage(clustered, truth)[0] == pytest.approx(0.95, abs=allowed)
     assert _coverage(naive, truth)[0] < 0.93
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("beta", [0.0, 0.6])
-def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
-    # §7.2: 900 pairs; one-gold regression gives .57 and .90 for β = 0 and .6.
-    runs, found, naive = 60, [], []
-    for run in range(runs):
-        rng = seeds.rng(0, "latent", run)
-        delta = rng.normal(size=900)
-        margin = delta + 1.2 * rng.normal(size=900)
-        frame = planted_judgments(
-            900, f"latent/{beta}/{run}", position=0.4, slopes=(beta,), deltas=delta[:, None], margin=margin, quality=0.8
-        )
-        golds = {"gold": np.tile(votes(margin, f"1/{run}"), 2), "gold_2": np.tile(votes(margin, f"2/{run}"), 2)}
-        data = covariates(frame.assign(**golds), texts_of(delta[:, None], ["length"]))
-        one = fit_latent(data).slope("length")
-        found.append((one.estimate, one.low, one.high))
-        naive.append(fit_slopes(data, data.gold).slope("length").estimate)
-    cover, estimates = _coverage(found, beta)
-    assert estimates.mean() == pytest.approx(beta, abs=4 * estimates.std() / math.sqrt(runs))
-    assert cover == pytest.approx(0.95, abs=0.02 + 3 * math.sqrt(0.95 * 0.05 / runs))
-    assert np.mean(naive) > beta + 0.2

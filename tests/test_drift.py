@@ -133,7 +133,7 @@ def test_style_is_in_pooled_generation_zero_sds() -> None:
     assert "standard deviation at generation 0 is 0" in headings["note"]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.floats(-1e3, 1e3), st.integers(0, 3))
 def test_undrawn_texts_and_failed_drafts_change_nothing(value: float, item: int) -> None:
     plain = tables(replicates=2, items=4, pool=3)

@@ -195,7 +195,7 @@ def test_nothing_measured_is_undefined_everywhere() -> None:
 
 
 def test_a_frozen_judge_has_no_drift_and_a_changed_one_has_its_own() -> None:
-    texts, frozen = planted_run.anchor_panel(1, 80, 2)
+    texts, frozen = planted_run.anchor_panel(1, 60, 2)
     base = written()
     both = pd.concat([base.candidates, texts], ignore_index=True)
     design = Design("a", 0, 2, (ArmDesign("judge", "planted"), ARMS[1]), DESIGN.contrasts, DESIGN.confirmatory)
@@ -211,7 +211,7 @@ def test_a_frozen_judge_has_no_drift_and_a_changed_one_has_its_own() -> None:
     )
     assert (frame.loc[frame["panel"] == "anchor", "arm"] == "").all()
 
-    _, changed = planted_run.anchor_panel(1, 80, 2, changes_at=2, position=0.8)
+    _, changed = planted_run.anchor_panel(1, 60, 2, changes_at=2, position=0.8)
     frame = run_estimates(RunTables(base.items, both, changed, *[pd.DataFrame()] * 2), design)
     for term in ("first_slot_excess", "length_log_odds", "longer_preferred_raw"):
         assert one(frame, term=f"judge_drift_{term}", generation=1)["estimate"] == 0.0

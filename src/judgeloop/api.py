@@ -130,8 +130,9 @@ def run(
     recording = Cassette(RunFolder.recorded(replay).path, writable=False) if replay is not None else None
     with folder.claim(material.identity):
         environment = _environment(resolved, material)
-        folder.write_text("experiment.yaml", _experiment_text(resolved))
+        # The hash first: a run killed between the two is still known as this experiment's.
         folder.write_json("environment.json", {**folder.environment(), **environment})
+        folder.write_text("experiment.yaml", _experiment_text(resolved))
         cassette = Cassette(folder.path, writable=True)
         ledger = Ledger(max_cost, budget.max_calls if max_calls is None else max_calls)
         if observer:
@@ -150,6 +151,8 @@ def run(
                 )
         finally:
             cassette.close()
+            if recording:
+                recording.close()
         folder.write_json("environment.json", {**environment, **seen.record(), "verdict_modes": dict(asked.modes)})
         if observer:
             observer.stage("estimates")

@@ -51,7 +51,9 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
         raise ExperimentError(f"{where}: not valid YAML: {error.problem or error.context}") from None
     except yaml.reader.ReaderError as error:
-        raise ExperimentError(f"{path}: not valid YAML: character #x{ord(str(error.character)):04x} may not stand in it") from None  # fmt: skip
+        raise ExperimentError(
+            f"{path}: not valid YAML: character #x{int(error.character):04x} may not stand in it"
+        ) from None
     except ValueError as error:  # a date such as 2026-13-45, a whole number of thousands of digits
         raise ExperimentError(f"{path}: not valid YAML: {error}") from None
     except RecursionError:
@@ -159,7 +161,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 raise ExperimentError(f"{where}: this row has not as many cells as the header")
             yield where, dict(row)
     except csv.Error as error:
-        raise ExperimentError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
+        # The line where the faulty row begins: an open quote is noticed only at the end of the file.
+        raise ExperimentError(f"{path}:{reader.line_num + 1}: not valid CSV ({error})") from None
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

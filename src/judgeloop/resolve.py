@@ -160,10 +160,10 @@ def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
 def check_environment(resolved: Resolved, environment: Mapping[str, str] = os.environ) -> None:
     """Every environment variable that an endpoint names is set; else ExperimentError. Nothing is printed of its value."""
     for name, endpoint in resolved.experiment.endpoints.items():
-        named = {"api_key_env": endpoint.api_key_env} if endpoint.api_key_env else {}
+        named = [("api_key_env", endpoint.api_key_env)] if endpoint.api_key_env else []
         for header, value in endpoint.extra_headers.items():
-            named |= {f"extra_headers.{header}": variable for variable in re.findall(r"\$\{([^}]*)\}", value)}
-        for field, variable in named.items():
+            named += [(f"extra_headers.{header}", variable) for variable in re.findall(r"\$\{([^}]*)\}", value)]
+        for field, variable in named:
             if not environment.get(variable):
                 raise ExperimentError(
                     f"endpoints.{name}.{field}: environment variable {variable} is not set; set it to the endpoint's key"
@@ -182,7 +182,10 @@ _MOST_SENTENCES = 5
 
 def _sentences(model: type[BaseModel], error: ValidationError, where: str, here: str) -> list[str]:
     """A sentence a fault: file, field, what is wrong."""
-    problems = error.errors(include_url=False)
+    found = error.errors(include_url=False)
+    # A list with a faulty member counts as shorter than it is.
+    faulty = {problem["loc"][:-depth] for problem in found for depth in range(1, len(problem["loc"]))}
+    problems = [problem for problem in found if problem["type"] != "too_short" or problem["loc"] not in faulty]
     sentences = []
     for problem in problems[:_MOST_SENTENCES]:
         place, _ = _place(model, problem["loc"])
@@ -223,8 +226,8 @@ def _said(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
 _WORDS = {
     "int_": "must be a whole number", "float_": "must be a number", "finite_number": "must be a finite number",
     "string_pattern": "must begin with a letter or digit and hold letters, digits, dots, dashes and underscores only",
-    "string_": "must be text", "bool_": "must be true or false", "greater_than_equal": "must be {ge} or more",
-    "greater_than": "must be more than {gt}", "less_than_equal": "must be {le} or less",
+    "string_": "must be text", "bool_": "must be true or false", "greater_than_equal": "must be {ge:g} or more",
+    "greater_than": "must be more than {gt:g}", "less_than_equal": "must be {le:g} or less",
     "too_short": "must hold at least {min_length}", "tuple_type": "must be a list", "invalid_key": "a key must be text",
 }  # fmt: skip
 

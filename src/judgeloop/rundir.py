@@ -23,7 +23,7 @@ from judgeloop.errors import FolderMismatch, StorageFailed
 
 TABLES = ("items", "candidates", "judgments", "preferences", "signals")
 # Types by name, so that a part where nothing was scored, drafted or fitted is typed as its neighbours are. Every other
-# column is a feature or a weight: float64.
+# column of numbers is a feature or a weight: float64.
 _INTEGERS = ("replicate", "generation", "repeat", "n_drawn", "tokens", "characters")
 _BOOLEANS = ("identical", "converged")
 _TEXTS = (
@@ -217,7 +217,7 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
             columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
         elif name in _BOOLEANS:
             columns[name] = pa.array([None if pd.isna(value) else bool(value) for value in values], pa.bool_())
-        elif name in _TEXTS:
+        elif name in _TEXTS or not (pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()):
             columns[name] = pa.array(
                 [None if pd.isna(value) else _storable(str(value)) for value in values], pa.string()
             )

@@ -7,7 +7,7 @@ those of replicate means with Fieller-t intervals, and ``undefined`` where the d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,11 +127,12 @@ def _ratio(numerator: pd.Series[float], denominator: pd.Series[float], times: fl
 
 
 def amplification_estimates(
-    measured: Measured, found: Sequence[Series], books: Accounts, design: Design, candidates_per_item: int | None = None
+    measured: Measured, found: Sequence[Series], books: Accounts, design: Design, sizes: Mapping[str, int]
 ) -> list[Estimate]:
     """Rows ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_`` of every contrast and feature.
 
-    ``note`` begins with the verdict words. T = 1 has no gain and no compounding: ``undefined``.
+    ``sizes``: candidates an item of the arms whose reward is refitted, for best of n's benchmark. ``note`` begins with
+    the verdict words. T = 1 has no gain and no compounding: ``undefined``.
     """
     rows: list[Estimate] = []
     for quantity in measured.quantities:
@@ -139,7 +140,7 @@ def amplification_estimates(
         if one is None or not (quantity.has_sd or quantity.name == "correct"):
             continue
         for arm, control in design.contrasts:
-            rows += _of_contrast(measured, one, books, design, arm, control, candidates_per_item)
+            rows += _of_contrast(measured, one, books, design, arm, control, sizes.get(arm))
     return rows
 
 

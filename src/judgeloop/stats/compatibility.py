@@ -84,9 +84,10 @@ def _alpaca(labels: Labels, judgments: pd.DataFrame, lengths: Floats | None) -> 
     """A baseline is a model that stands on one side of every pair; without one there is no such win rate."""
     models = [set(pair) for pair in zip(judgments["model_a"], judgments["model_b"], strict=True)]
     shared = set.intersection(*models) if models else set()
-    if lengths is None or len(shared) != 1:
+    if lengths is None or not shared:
         return []
-    baseline = shared.pop()
+    # Where all pairs are of the same two models, the baseline is the one that text_b names.
+    baseline = str(judgments["model_b"].iloc[0]) if len(shared) > 1 else shared.pop()
     picked = _picked_a(judgments)
     is_a = (judgments["model_a"] != baseline).to_numpy()
     others = np.where(is_a, judgments["model_a"], judgments["model_b"])

@@ -10,7 +10,7 @@ from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
 from judgeloop.stats.drift import drift_estimates
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.generation_diversity import diversity_series
-from judgeloop.stats.generations import measure, series
+from judgeloop.stats.generations import Measured, measure, series
 from judgeloop.stats.judge_generations import (
     anchor_judges,
     anchor_judgments,
@@ -36,10 +36,6 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     measured = measure(tables, design)
     found = series(measured)
     books = accounts(measured)
-    size = None
-    if len(measured.rows):
-        drawn = measured.rows.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum()
-        size = int(drawn.max())
     rows: list[Estimate] = [
         *_anchor_estimates(tables, design, measured.scale),
         *judge_drift_estimates(tables, design, measured.scale),
@@ -47,10 +43,19 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *transmission_estimates(tables, design, measured.scale),
         *drift_estimates(measured, [*found, *diversity_series(measured, design)], design),
         *price_estimates(measured, design, books),
-        *amplification_estimates(measured, found, books, design, size),
+        *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),
         *kl_estimates(measured.rows, design),
     ]
     return adjust(estimates_frame(rows))
+
+
+def _fitted_sizes(measured: Measured, signals: pd.DataFrame) -> dict[str, int]:
+    """Arm → candidates an item, of the arms whose reward is refitted: best of n has a known law for those alone."""
+    if measured.rows.empty or signals.empty:
+        return {}
+    drawn = measured.rows.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum()
+    sizes = drawn.groupby(level="arm").max()
+    return {str(arm): int(size) for arm, size in sizes.items() if arm in set(signals["arm"])}
 
 
 def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:

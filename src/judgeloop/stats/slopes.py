@@ -123,16 +123,23 @@ def fit_columns(
     fit = logistic(x, z)
     if fit.rank < x.shape[1]:
         return Undefined(f"{', '.join(names)} are collinear on these pairs")
-    method = f"logistic regression, {'Mancl-DeRouen' if items < FEW_CLUSTERS else 'CR1'} by item"
+    few = items < FEW_CLUSTERS
+    method = f"logistic regression, {'Mancl-DeRouen' if few else 'CR1'} by item"
     if not fit.converged:
         fit = firth(x, z)
-        method = f"Firth {method} (separated)"
-    if not fit.converged:
-        return Undefined("the picks separate perfectly on these covariates")
-    try:
-        covariance = cluster_covariance(x, z, fit, rows.items, "mancl_derouen" if items < FEW_CLUSTERS else "CR1")
-    except ValueError as error:
-        return Undefined(str(error))
+        if not fit.converged:
+            return Undefined("the picks separate perfectly on these covariates")
+        # Separated residuals are next to 0, and so would be a sandwich of them: the information instead, as of one row
+        # an item.
+        covariance, method = (
+            fit.covariance * len(z) / items,
+            "Firth logistic regression (separated), information by item",
+        )
+    else:
+        try:
+            covariance = cluster_covariance(x, z, fit, rows.items, "mancl_derouen" if few else "CR1")
+        except ValueError as error:
+            return Undefined(str(error))
     return Slopes(names, fit.coefficients, covariance, items - 1, method, left_out or {}, x, z, fit, rows.items)
 
 
@@ -145,6 +152,8 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     if name not in slopes.names:
         return slopes.slope(name)
     j = slopes.names.index(name)
+    if slopes.method.startswith("Firth"):
+        return Undefined("the picks separate on these covariates: there is no average effect to bootstrap")
     return _interval(slopes, lambda b, s: s.marginal(b) * b[:, j])
 
 
@@ -153,6 +162,8 @@ def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Un
     for one in (slopes, other):
         if name not in one.names:
             return one.slope(name)
+        if one.method.startswith("Firth"):
+            return Undefined("the picks separate on these covariates: there is no average effect to bootstrap")
     j, k = slopes.names.index(name), other.names.index(name)
     return _interval(slopes, lambda b, s: s.marginal(b) * b[:, j], other, lambda b, s: s.marginal(b) * b[:, k])
 

@@ -59,9 +59,14 @@ def running(endpoints: Mapping[str, Endpoint]) -> Iterator[dict[str, Endpoint]]:
 @contextmanager
 def _llama_cpp(name: str, endpoint: Endpoint) -> Iterator[Endpoint]:
     check({name: endpoint})
-    import xllamacpp
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise ExperimentError(
+            f"endpoints.{name}: engine llama_cpp is installed and cannot be loaded ({error}); run: {INSTALL_ENGINE}"
+        ) from None
 
-    threads = endpoint.threads or len(os.sched_getaffinity(0))
+    threads = endpoint.threads or _cores()
     slots = min(endpoint.concurrency, 4 * threads)
     params = xllamacpp.CommonParams()
     params.model.path = str(weights(name, endpoint.model))
@@ -85,3 +90,9 @@ def _llama_cpp(name: str, endpoint: Endpoint) -> Iterator[Endpoint]:
     finally:
         del server
         gc.collect()
+
+
+def _cores() -> int:
+    """The cores that this process may use; not every system tells them from those of the machine."""
+    may_use = getattr(os, "sched_getaffinity", None)
+    return len(may_use(0)) if may_use else os.cpu_count() or 1

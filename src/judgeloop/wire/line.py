@@ -1,0 +1,170 @@
+"""The open connection to one endpoint: its key and headers, one attempt at a call, and what went wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import re
+import time
+from collections.abc import Mapping
+
+import httpx2
+import openai
+
+from judgeloop.errors import EndpointFailed
+from judgeloop.experiment import Endpoint
+from judgeloop.records import Call
+from judgeloop.wire.cassette import Exchange
+from judgeloop.wire.reply import Refused, Transient, parse
+
+# Error bodies echo keys, short ones too; in an answer only what is long enough to be no word is a key.
+_SHORTEST_ECHOED, _SHORTEST_SAID = 6, 16
+
+
+class Line:
+    """The open connection to one endpoint."""
+
+    def __init__(self, name: str, endpoint: Endpoint, environment: Mapping[str, str]) -> None:
+        assert endpoint.base_url is not None
+        self.endpoint = endpoint
+        address = re.sub(r"//[^/?#]*@|\?.*", lambda found: "//" * found[0].startswith("//"), endpoint.base_url)
+        self.where = f"endpoint {name} ({address}, model {endpoint.model})"
+        self.key_variable = endpoint.api_key_env or "OPENAI_API_KEY"
+        self.slots = asyncio.Semaphore(endpoint.concurrency)
+        self.held: list[tuple[Call, Exchange]] = []
+        self._alive: asyncio.Task[None] | None = None
+        self._environment = environment
+        self._secrets: list[str] = []
+        key = self._sendable(self._secret(self.key_variable), self.key_variable)
+        headers = {
+            header: self._sendable(re.sub(r"\$\{(\w+)\}", lambda match: self._secret(match[1]), value), header)
+            for header, value in endpoint.extra_headers.items()
+        }
+        timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(10.0, endpoint.timeout_s))
+        limits = httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
+        try:
+            host = httpx2.URL(endpoint.base_url).host
+        except httpx2.InvalidURL as error:
+            raise EndpointFailed(f"{self.where}: not an address ({error}); mend base_url, then run it again") from None
+        local = host in ("localhost", "127.0.0.1", "::1")
+        self._openai = openai.AsyncOpenAI(
+            api_key=key or "none",
+            base_url=endpoint.base_url,
+            organization=None,
+            project=None,
+            max_retries=0,
+            timeout=timeout,
+            default_headers=headers,
+            default_query=dict(endpoint.extra_query),
+            http_client=httpx2.AsyncClient(limits=limits, timeout=timeout, trust_env=not local),
+        )
+
+    def _secret(self, variable: str) -> str:
+        value = self._environment.get(variable, "").strip()
+        if value:
+            escaped = json.dumps(value)[1:-1]
+            self._secrets += {value, escaped, escaped.replace("/", r"\/")}
+            self._secrets.sort(key=len, reverse=True)  # so that no part of a longer one stays
+        return value
+
+    def _sendable(self, value: str, name: str) -> str:
+        """The header's value; said here, for what fails deeper down shows the value."""
+        if value.isascii() and value.isprintable():
+            return value
+        raise EndpointFailed(
+            f"{self.where}: {name} holds a line break or a character that no header can carry; set it anew, then run the same command"
+        )
+
+    def scrub(self, text: str, shortest: int = _SHORTEST_ECHOED) -> str:
+        """A server may echo a key: it goes no further."""
+        for secret in self._secrets:
+            if len(secret) >= shortest:
+                text = text.replace(secret, "***")
+        return text
+
+    async def check_alive(self) -> None:
+        """Once, before the first call: is there a server at all? (What it answers does not matter.)"""
+        if self._alive is None:
+            self._alive = asyncio.create_task(self._connect())
+        await asyncio.shield(self._alive)
+
+    async def _connect(self) -> None:
+        for wait_s in (0.2, 1.0, None):
+            try:
+                await self._openai.get("/models", cast_to=httpx2.Response, options={"timeout": 15.0})
+            except openai.APIConnectionError as error:
+                cause = error.__cause__ or error
+                if isinstance(error, openai.APITimeoutError) and not isinstance(cause, httpx2.ConnectTimeout):
+                    return  # something is there, and slow: the calls have their own timeout
+                if wait_s is None:
+                    raise EndpointFailed(
+                        f"{self.where}: no server answers ({brief(self.scrub(str(cause) or type(cause).__name__))}); start it or mend base_url, then run the same command to resume"
+                    ) from None
+                await asyncio.sleep(wait_s)
+            except (openai.APIStatusError, httpx2.HTTPError):
+                return  # not every server lists its models
+            else:
+                return
+
+    async def post(self, call: Call) -> tuple[int, str]:
+        """One attempt: status and text. Raises Transient where no whole response came."""
+        try:
+            # httpx2 bounds every read; this bounds them all, against a server that trickles.
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                response = await self._openai.post(
+                    "/chat/completions",
+                    cast_to=httpx2.Response,
+                    body=dict(call.body),
+                    options={"headers": {"x-judgeloop-call": call.call_id}},
+                )
+                return response.status_code, self.scrub(_decoded(response), _SHORTEST_SAID)
+        except openai.APIStatusError as error:
+            return self._unanswered(error.response)
+        except (openai.APITimeoutError, TimeoutError):
+            raise Transient("timeout") from None
+        except openai.APIConnectionError as error:
+            raise Transient("connection", detail=str(error.__cause__ or error)) from None
+        except httpx2.HTTPError as error:
+            raise Transient("connection", detail=str(error)) from None
+
+    def _unanswered(self, response: httpx2.Response) -> tuple[int, str]:
+        text = self.scrub(_decoded(response))
+        if 300 <= response.status_code < 400:
+            target = self.scrub(response.headers.get("location", "another address"))
+            raise Refused(f"HTTP {response.status_code}: redirects to {target}")
+        try:
+            parse(response.status_code, text)
+        except Transient as fault:
+            fault.wait_s = _retry_after(response.headers)
+            raise
+        return response.status_code, text
+
+    async def close(self) -> None:
+        if self._alive is not None:
+            await asyncio.gather(self._alive, return_exceptions=True)
+        await self._openai.close()
+
+
+def _decoded(response: httpx2.Response) -> str:
+    # JSON is UTF-8, whatever charset a header names.
+    return response.content.decode("utf-8-sig", "replace")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from a header of seconds or of a date."""
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def brief(message: str) -> str:
+    """What a server said, on one line of printable characters."""
+    line = " ".join(message.split())[:300].rstrip(" .")
+    return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -1,0 +1,287 @@
+"""The cassette: what is recorded is found again, byte for byte, and damage is named or mended."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from judgeloop.errors import FolderMismatch, StorageFailed
+from judgeloop.records import Call
+from judgeloop.wire.cassette import Cassette, Exchange, part_name
+
+
+def exchange(call: str, text: str = "x", response: Any = None, **more: Any) -> Exchange:
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+    return Exchange(call, Call(call, "m", body).key, body, 200, {"said": text} if response is None else response, 1)
+
+
+def filled(folder: Path, count: int = 3, stem: str = "s0/g1/judge/i") -> list[Exchange]:
+    cassette = Cassette(folder, writable=True)
+    made = [exchange(f"{stem}{number}/m/ab", f"text {number}") for number in range(count)]
+    for one in made:
+        cassette.append(one)
+    cassette.close()
+    return made
+
+
+def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
+    cassette = Cassette(tmp_path, writable=True)
+    one = exchange("s3/g2/judge/arm/item/m00/ba/r0", "ü\u2028\x85\r\n\ud800")
+    failed = Exchange("audit/trial", "sha256:0", {}, 0, None, 6, "timeout")
+    cassette.append(one)
+    cassette.append(failed)
+    cassette.close()
+    line = (tmp_path / "calls/s3/g02-judge.jsonl").read_bytes()
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert len(line.splitlines()) == 1
+    assert list(json.loads(line)) == ["key", "call", "request", "status", "response", "attempts"]
+    fault = json.loads((tmp_path / "calls/audit.jsonl").read_bytes())
+    assert list(fault) == ["key", "call", "request", "status", "response", "attempts", "fault"]
+    again = Cassette(tmp_path, writable=False)
+    assert again.get(one.call, one.key) == one
+    assert again.get(failed.call, failed.key) == failed
+    assert again.get(one.call, failed.key) is None
+    assert len(again) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        ("s0/g0/draft/item/p00", "s0/g00-draft"), ("s12/g3/judge/arm/item/m/ab/r0", "s12/g03-judge"),
+        ("panels/g10/judge/i/m/ab", "panels/g10-judge"), ("audit/judge/i/ab", "audit/judge"), ("models", "models"),
+        ("../../etc/passwd", "_/_"), ("/x/y/z", "_/x"), ("a b/ü/c", "a_b/_"), ("s0/g1/../x/y", "s0/g01-_"),
+    ],
+)  # fmt: skip
+def test_part_names_stay_inside_the_folder(call: str, part: str) -> None:
+    assert part_name(call) == part
+
+
+TEXT = st.text(st.characters(), max_size=6)
+RESPONSE = st.recursive(st.none() | st.booleans() | st.integers() | TEXT, lambda x: st.lists(x, max_size=3) | st.dictionaries(TEXT, x, max_size=3))  # fmt: skip
+
+
+@given(st.dictionaries(TEXT, RESPONSE, min_size=1, max_size=8), st.booleans())
+def test_what_is_appended_is_found_again(
+    tmp_path_factory: pytest.TempPathFactory, said: dict[str, Any], packed: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    cassette = Cassette(folder, writable=True)
+    made = [exchange(call, call.encode("utf-8", "replace").decode(), response) for call, response in said.items()]
+    for one in made:
+        cassette.append(one)
+        assert cassette.get(one.call, one.key) == one
+    cassette.close()
+    if packed:
+        cassette.pack()
+    again = Cassette(folder, writable=False)
+    assert {one.call: one for one in again.exchanges()} == {one.call: one for one in made}
+    assert all(one in again.by_body(one.key) for one in made)
+
+
+def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
+    first, second, third = filled(tmp_path)
+    part = tmp_path / "calls/s0/g01-judge.jsonl"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1])
+    reading = Cassette(tmp_path, writable=False)
+    assert reading.get(second.call, second.key) == second
+    assert reading.get(third.call, third.key) is None
+    assert part.read_bytes() == whole[:-1]
+    writing = Cassette(tmp_path, writable=True)
+    assert len(writing) == 2
+    writing.append(third)
+    writing.close()
+    assert part.read_bytes() == whole
+    assert Cassette(tmp_path, writable=False).get(first.call, first.key) == first
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"\n", b"{}\n", b"null\n", b'"x"\n', b"\x00\x00\n", b"\xff\n", b"[" * 10_000 + b"\n", b'{"key":1,"call":"a","request":{},"status":200,"response":{},"attempts":1}\n',
+     b'{"key":"k","call":"a","request":[],"status":200,"response":{},"attempts":1}\n', b'{"key":"k","call":"a","request":{},"status":"200","response":{},"attempts":1}\n'],
+)  # fmt: skip
+def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
+    filled(tmp_path)
+    part = tmp_path / "calls/s0/g01-judge.jsonl"
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(lines[0] + damage + lines[2])
+    for writable in (True, False):
+        with pytest.raises(FolderMismatch, match=r"g01-judge\.jsonl:2: .*delete the line"):
+            Cassette(tmp_path, writable=writable)
+    assert part.read_bytes() == lines[0] + damage + lines[2]
+
+
+def test_line_ends_of_another_system_are_read(tmp_path: Path) -> None:
+    made = filled(tmp_path)
+    part = tmp_path / "calls/s0/g01-judge.jsonl"
+    part.write_bytes(part.read_bytes().replace(b"\n", b"\r\n"))
+    cassette = Cassette(tmp_path, writable=False)
+    assert [cassette.get(one.call, one.key) for one in made] == made
+
+
+def test_packing(tmp_path: Path) -> None:
+    made = filled(tmp_path) + filled(tmp_path, 40, "panels/g0/judge/i")
+    cassette = Cassette(tmp_path, writable=True)
+    cassette.pack()
+    assert [cassette.get(one.call, one.key) for one in made] == made
+    part = tmp_path / "calls/s0/g01-judge.jsonl"
+    assert not part.exists()
+    packed = part.with_suffix(".jsonl.gz")
+    first = packed.read_bytes()
+    # What is recorded after packing is found beside it, wins over an older recording, and is packed behind it.
+    newer = exchange(made[0].call, "text 0", response={"said": "anew"})
+    more = exchange("s0/g1/judge/i9/m/ab", "more")
+    cassette = Cassette(tmp_path, writable=True)
+    cassette.append(newer)
+    cassette.append(more)
+    cassette.close()
+    expected = [newer, *made[1:], more]
+    for _ in range(2):
+        cassette = Cassette(tmp_path, writable=True)
+        assert [cassette.get(one.call, one.key) for one in expected] == expected
+        cassette.pack()
+    assert gzip.decompress(packed.read_bytes()).count(b"\n") == 5
+    assert gzip.decompress(packed.read_bytes()).startswith(gzip.decompress(first))
+    assert gzip.compress(gzip.decompress(first), 9, mtime=0) == first
+
+
+@pytest.mark.parametrize("cut", [0, 10, 40, -1])
+def test_a_damaged_packed_part_is_named(tmp_path: Path, cut: int) -> None:
+    filled(tmp_path)
+    Cassette(tmp_path, writable=True).pack()
+    packed = tmp_path / "calls/s0/g01-judge.jsonl.gz"
+    content = packed.read_bytes()
+    packed.write_bytes(content[:cut] if cut else b"not gzip")
+    with pytest.raises(FolderMismatch, match=r"g01-judge\.jsonl\.gz"):
+        Cassette(tmp_path, writable=False)
+    packed.write_bytes(content[:30] + b"\xff\xff\xff\xff" + content[34:])
+    with pytest.raises(FolderMismatch, match=r"g01-judge\.jsonl\.gz"):
+        Cassette(tmp_path, writable=False)
+
+
+def test_a_part_that_vanishes_is_named(tmp_path: Path) -> None:
+    one = filled(tmp_path)[0]
+    cassette = Cassette(tmp_path, writable=False)
+    (tmp_path / "calls/s0/g01-judge.jsonl").unlink()
+    with pytest.raises(FolderMismatch, match="changed or vanished"):
+        cassette.get(one.call, one.key)
+
+
+def test_one_body_under_several_calls_is_served_in_recorded_order(tmp_path: Path) -> None:
+    cassette = Cassette(tmp_path, writable=True)
+    made = [exchange(f"foreign/{number}", "same", response={"n": number}) for number in range(3)]
+    for one in made:
+        cassette.append(one)
+    assert cassette.by_body(made[0].key) == made
+    assert cassette.by_body("sha256:none") == []
+    cassette.close()
+
+
+def test_the_nearest_recording_and_what_differs(tmp_path: Path) -> None:
+    assert "holds no recorded call" in Cassette(tmp_path / "empty", writable=False).nearest(Call("a", "m", {}))
+    made = filled(tmp_path)
+    cassette = Cassette(tmp_path, writable=False)
+    body = dict(made[1].request)
+
+    def nearest(call: str, **change: Any) -> str:
+        return cassette.nearest(Call(call, "m", {**body, **change}))
+
+    assert nearest("s9/elsewhere") == f"the same request is recorded as {made[1].call}"
+    said = nearest(made[1].call, messages=[{"role": "user", "content": "text 1 more"}])
+    assert said.startswith(f"nearest recording {made[1].call}: messages[0].content at character 6: recorded …'text 1'")
+    assert nearest(made[1].call, temperature=0.5).endswith("temperature: not recorded, asked 0.5")
+    assert nearest("s0/g1/judge/i2/m/abc", model="n").startswith(f"nearest recording {made[2].call}: model at character 0")
+    numbers = exchange("n/one", top_k=1)
+    writing = Cassette(tmp_path, writable=True)
+    writing.append(numbers)
+    writing.close()
+    asked = writing.nearest(Call("n/one", "m", {**numbers.request, "top_k": 1.0}))
+    assert asked == "nearest recording n/one: top_k: recorded 1, asked 1.0"
+
+
+def test_more_parts_than_open_files(tmp_path: Path) -> None:
+    cassette = Cassette(tmp_path, writable=True)
+    made = [exchange(f"s{number % 100}/g0/judge/i/{number}", str(number)) for number in range(300)]
+    for one in made:
+        cassette.append(one)
+    assert len(list(Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").exists() else []) < 100
+    cassette.close()
+    assert list(Cassette(tmp_path, writable=False).exchanges()) == sorted(made, key=lambda one: (part_name(one.call), int(one.call.rpartition("/")[2])))  # fmt: skip
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_cassette import exchange
+from judgeloop.errors import StorageFailed
+from judgeloop.wire.cassette import Cassette
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+cassette = Cassette(Path(sys.argv[1]), writable=True)
+try:
+    for number in range(100):
+        cassette.append(exchange(f"s0/g0/judge/i/{number}", str(number)))
+except StorageFailed as error:
+    print(number, len(cassette), error)
+"""
+
+
+def test_a_full_disk_leaves_no_torn_line_and_is_resumed(tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), here], capture_output=True, text=True, timeout=60, check=True
+    )
+    stored, known, *message = ran.stdout.split()
+    assert stored == known
+    assert "g00-judge.jsonl: cannot be written (File too large); make room" in " ".join(message)
+    part = tmp_path / "calls/s0/g00-judge.jsonl"
+    content = part.read_bytes()
+    assert content.endswith(b"\n")
+    assert content.count(b"\n") == int(stored) > 3
+    assert len(content) > 1700  # the line that did not fit was begun, and taken back
+    cassette = Cassette(tmp_path, writable=True)
+    assert len(cassette) == int(stored)
+    cassette.append(exchange(f"s0/g0/judge/i/{stored}", stored))
+    cassette.close()
+    assert part.read_bytes().startswith(content)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "calls").write_text("a file, where a folder has to be")
+    with pytest.raises(StorageFailed, match="make room"):
+        Cassette(tmp_path, writable=True).append(exchange("a/b/c"))
+    filled(tmp_path / "run")
+    with pytest.raises(StorageFailed, match="replay only"):
+        Cassette(tmp_path / "run", writable=False).append(exchange("s0/g1/judge/x/y"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_torn_line_in_a_folder_that_is_not_ours(tmp_path: Path) -> None:
+    filled(tmp_path)
+    part = tmp_path / "calls/s0/g01-judge.jsonl"
+    part.write_bytes(part.read_bytes()[:-5])
+    part.chmod(stat.S_IRUSR)
+    with pytest.raises(StorageFailed, match="cannot be mended"):
+        Cassette(tmp_path, writable=True)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_exchanges(tmp_path: Path) -> None:
+    made = filled(tmp_path, 100_000)
+    cassette = Cassette(tmp_path, writable=True)
+    assert len(cassette) == 100_000
+    assert all(cassette.get(one.call, one.key) == one for one in made[::10])
+    cassette.pack()
+    assert all(cassette.get(one.call, one.key) == one for one in made[::10])

@@ -1,0 +1,102 @@
+"""A killed run is run again: the same tables byte for byte, and nothing is asked twice but what was in flight."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import judgeloop
+from conftest import Served, small_experiment, tables, write_experiment
+from judgeloop.errors import BudgetReached, EndpointFailed
+from judgeloop.wire.faults import Faults, Rule
+
+Serve = Callable[..., Served]
+_IN_FLIGHT = 8  # the experiment's concurrency
+
+
+def _command(experiment: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "judgeloop", "run", str(experiment), "--out", str(out), "--quiet"]
+
+
+def _killed_after(calls: int, served: Served, experiment: Path, out: Path) -> None:
+    """Start the run as a process of its own, and kill -9 it once that many calls were asked."""
+    before = sum(served.asked.values())
+    process = subprocess.Popen(_command(experiment, out), start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while sum(served.asked.values()) - before < calls and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("moments", [(5, 40, 60)])
+def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, serve: Serve, moments: tuple[int, ...]) -> None:
+    slow = Faults(rules=(Rule(kind="slow", delay_s=0.01, times="always"),))
+    served = serve(faults=slow)
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    for calls in moments:
+        _killed_after(calls, served, experiment, tmp_path / "killed")
+    finished = subprocess.run(_command(experiment, tmp_path / "killed"), check=True, capture_output=True, text=True)
+    assert finished.stdout.strip().endswith("report.html")
+    asked = dict(served.asked)
+    assert sum(count - 1 for count in asked.values()) <= _IN_FLIGHT * len(moments)
+    uninterrupted = judgeloop.run(experiment, out=tmp_path / "whole")
+    assert tables(tmp_path / "killed") == tables(uninterrupted.path)
+    estimates = [(tmp_path / name / "estimates.csv").read_bytes() for name in ("killed", "whole")]
+    assert estimates[0] == estimates[1]
+
+
+def test_a_budget_stops_the_run_and_a_larger_one_finishes_it(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    with pytest.raises(BudgetReached, match="50 calls"):
+        judgeloop.run(experiment, out=tmp_path / "run", max_calls=50)
+    assert sum(served.asked.values()) == 50
+    judgeloop.run(experiment, out=tmp_path / "run", max_calls=1000)
+    assert max(served.asked.values()) == 1
+    whole = judgeloop.run(experiment, out=tmp_path / "whole")
+    assert tables(tmp_path / "run") == tables(whole.path)
+
+
+def test_an_endpoint_that_fails_for_good_ends_the_run_and_is_asked_again(tmp_path: Path, serve: Serve) -> None:
+    broken = serve(faults=Faults(rules=(Rule(match="g1/", status=500, times="always"),)))
+    raw = small_experiment(broken.base_url)
+    raw["endpoints"]["m"]["attempts"] = 1
+    experiment = write_experiment(tmp_path / "in", raw)
+    with pytest.raises(EndpointFailed, match="20 calls in a row failed"):
+        judgeloop.run(experiment, out=tmp_path / "run")
+    lines = [line for part in (tmp_path / "run" / "calls").rglob("*.jsonl") for line in part.read_text().splitlines()]
+    assert lines
+    assert not [line for line in lines if '"status":500' in line]
+
+
+def test_a_finished_run_is_run_again_without_a_call(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    first = tables(judgeloop.run(experiment, out=tmp_path / "run").path)
+    asked = sum(served.asked.values())
+    assert tables(judgeloop.run(experiment, out=tmp_path / "run").path) == first
+    assert sum(served.asked.values()) == asked
+
+
+def test_a_run_folder_replays_as_a_fixture_packed_or_not(tmp_path: Path, serve: Serve) -> None:
+    from judgeloop.wire.cassette import Cassette
+
+    served = serve()
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    first = judgeloop.run(experiment, out=tmp_path / "run")
+    Cassette(first.path, writable=True).pack()
+    assert list((first.path / "calls").rglob("*.jsonl.gz"))
+    assert not list((first.path / "calls").rglob("*.jsonl"))
+    asked = sum(served.asked.values())
+    again = judgeloop.run(experiment, out=tmp_path / "again", replay=first.path)
+    assert tables(again.path) == tables(first.path)
+    assert sum(served.asked.values()) == asked
