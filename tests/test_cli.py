@@ -45,7 +45,7 @@ BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
     (_changed(generation=3), "generation: unknown key; did you mean generations?"),
     (_changed(generations="three"), "generations: must be a whole number"),
     (_changed(judge={"endpoint": "m", "verdikt": "json"}), "judge.verdikt: unknown key; did you mean verdict?"),
-    (_changed(judge={"endpoint": "n"}), "judge.endpoint 'n' is not among `endpoints`"),
+    (_changed(judge={"endpoint": "n"}), "judge.endpoint: 'n' is not among `endpoints`"),
     (_changed(judge={"kind": "modell", "endpoint": "m"}), "judge.kind: must be one of model, random"),
     (_changed(judge={"endpoint": "m", "prompt": "pairwize"}), "did you mean pairwise"),
     (_changed(judge={"endpoint": "m", "prompt": "no_such.yaml"}), "no_such.yaml"),
@@ -74,7 +74,7 @@ def test_a_wrong_experiment_is_refused_in_one_sentence(
 BAD_ITEMS: list[tuple[str, str]] = [
     ("", "no items"),
     ('{"item_id": "a", "prompt": "x"}\n{"item_id": "a", "prompt": "y"}\n', "items.jsonl:2: item_id 'a' stands twice"),
-    ('{"item_id": "a"}\n', "items.jsonl:1: prompt: is missing"),
+    ('{"item_id": "a"}\n', "items.jsonl:1: column prompt is missing"),
     ('{"item_id": "a", "prompt": "x"}\nnot json\n', "items.jsonl:2: not valid JSON"),
     ('["a", "x"]\n', "items.jsonl:1: one JSON object a line"),
     ('{"item_id": "a", "prompt": 3}\n', "items.jsonl:1: prompt: must be text"),
@@ -96,7 +96,7 @@ def test_wrong_items_are_named_by_file_and_line(
 
 def test_files_that_are_no_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _judgeloop("run", tmp_path / "none.yaml") == 2
-    assert "none.yaml: no such experiment file" in _one_sentence(capsys.readouterr().err)
+    assert "none.yaml: no such file" in _one_sentence(capsys.readouterr().err)
     (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
     assert _judgeloop("run", tmp_path / "list.yaml") == 2
     assert "an experiment is a mapping of keys, this is a list" in _one_sentence(capsys.readouterr().err)
@@ -118,7 +118,7 @@ def test_a_missing_key_is_named_and_never_shown(
 def test_an_endpoint_where_nothing_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _judgeloop("run", write_experiment(tmp_path, _changed()), "--out", tmp_path / "run", "--quiet") == 4
     said = _one_sentence(capsys.readouterr().err)
-    assert "no server answers at http://127.0.0.1:9/v1" in said
+    assert "endpoint m (http://127.0.0.1:9/v1, model planted): no server answers" in said
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_an_endpoint_that_refuses_ends_the_run_at_once(
 @pytest.mark.parametrize(
     ("rule", "reason"),
     [
-        (Rule(match="judge/capital/m00/ab", kind="not_json", times="always"), "not_json"),
-        (Rule(match="judge/capital/m00/ab", kind="empty_choices", times="always"), "empty_choices"),
-        (Rule(match="judge/capital/m00/ab", kind="null_content", times="always"), "null_content"),
-        (Rule(match="judge/capital/m00/ab", kind="context_length", times="always"), "context_length"),
+        (Rule(match="g0/judge/capital/m00/ab", kind="not_json", times="always"), "not_json"),
+        (Rule(match="g0/judge/capital/m00/ab", kind="empty_choices", times="always"), "empty_choices"),
+        (Rule(match="g0/judge/capital/m00/ab", kind="null_content", times="always"), "null_content"),
+        (Rule(match="g0/judge/capital/m00/ab", kind="context_length", times="always"), "context_length"),
     ],
 )
 def test_one_judgment_without_an_answer_is_unscored_and_the_run_goes_on(

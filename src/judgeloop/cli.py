@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from judgeloop.errors import JudgeloopError
+from judgeloop.errors import Interrupted, JudgeloopError
 
 app = typer.Typer(
     name="judgeloop",
@@ -85,12 +85,15 @@ def run(
     )
     try:
         done = api.run(experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls, observer=view)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
     finally:
         view.stop()
     if quiet:
         print(done.path / "report.html")
     else:
         print(done.summary())
+        print(f"Report: {done.path / 'report.html'}")
 
 
 @app.command()
@@ -105,6 +108,7 @@ def report(
     done = api.open_run(run_dir)
     done.write_report()
     print(done.summary())
+    print(f"Report: {done.path / 'report.html'}")
 
 
 @app.command()
@@ -162,12 +166,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: every deliberate error becomes one sentence and its exit code."""
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
-        command(args=arguments, prog_name="judgeloop", standalone_mode=True)
+        command(args=arguments, prog_name="judgeloop")
     except JudgeloopError as error:
         if _DEBUG:
             raise
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        if _DEBUG:
-            raise
-        _fail("interrupted; all answers so far are recorded, run the same command to resume", 130)

@@ -7,7 +7,8 @@ JudgeloopError
 ├── BudgetReached         exit 3: the cost or call limit is reached; the same command resumes
 ├── EndpointFailed        exit 4: an endpoint refuses or fails for good; the same command resumes
 │   └── ReplayMiss        a replayed recording holds no answer to this call
-└── StorageFailed         exit 4: the run folder cannot be written (disk full, permissions); the same command resumes
+├── StorageFailed         exit 4: the run folder cannot be written (disk full, permissions); the same command resumes
+└── Interrupted           exit 130: stopped by the user; the same command resumes
 """
 
 from __future__ import annotations
@@ -53,3 +54,9 @@ class StorageFailed(JudgeloopError):
     """The run folder cannot be written."""
 
     exit_code = 4
+
+
+class Interrupted(JudgeloopError):
+    """Stopped by the user. All that was answered is recorded."""
+
+    exit_code = 130

@@ -6,6 +6,7 @@ covariates; nothing adds an intercept. Each result is a frozen dataclass that ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -229,12 +230,13 @@ def _information(x: Floats, w: Floats) -> Floats:
     return np.asarray((x * w[:, None]).T @ x, dtype=np.float64)
 
 
-def _ascend(objective: object, b: Floats, step: Floats, value: float) -> tuple[Floats, float, Floats]:
+def _ascend(
+    objective: Callable[[Floats], float], b: Floats, step: Floats, value: float
+) -> tuple[Floats, float, Floats]:
     """The longest of step, step/2, step/4 … that does not lower the objective (rounding forgiven)."""
-    assert callable(objective)
     slack = 1e-12 * (1.0 + abs(value))
     for _ in range(40):
-        reached = float(objective(b + step))
+        reached = objective(b + step)
         if reached >= value - slack:
             return b + step, reached, step
         step = step / 2.0

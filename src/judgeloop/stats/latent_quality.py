@@ -8,6 +8,7 @@ Treating one imperfect gold as quality instead makes an unbiased judge look bias
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,8 +149,7 @@ def _margins(theta: Floats, d: Floats, order: Floats) -> tuple[Floats, Floats, F
     return np.asarray(eta), np.asarray(quality), np.asarray(_NODES, dtype=np.float64)
 
 
-def _jacobian(function: object, theta: Floats) -> Floats:
-    assert callable(function)
+def _jacobian(function: Callable[[Floats], Floats], theta: Floats) -> Floats:
     columns = []
     for j in range(len(theta)):
         step = np.zeros(len(theta))

@@ -6,6 +6,7 @@ Slopes are log-odds per doubling (length), per generation-0 SD (style) or per un
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,9 @@ from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, bca, t_interval
 
 Floats = NDArray[np.float64]
+
+Statistic = Callable[[Floats, "Slopes"], Floats]
+"""(draws, p) coefficients of a fit, and the fit → (draws,) values."""
 
 ORDER, GOLD = "order", "gold"
 FEWEST_ITEMS = 10
@@ -169,14 +173,13 @@ def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Un
 
 
 def _interval(
-    slopes: Slopes, statistic: object, other: Slopes | None = None, second: object = None
+    slopes: Slopes, statistic: Statistic, other: Slopes | None = None, second: Statistic | None = None
 ) -> Interval | Undefined:
-    models = [(slopes, statistic)] + ([(other, second)] if other is not None else [])
+    models = [(slopes, statistic)] + ([(other, second)] if other is not None and second is not None else [])
     # One stream by name: the models of a difference draw the same items.
     estimate, draws, left_out = 0.0, np.zeros(DRAWS), np.zeros(len(np.unique(slopes.clusters)))
     linear = len(slopes.x) * DRAWS > _MOST_CELLS or len(left_out) < FEW_CLUSTERS
     for sign, (model, function) in zip((1.0, -1.0), models, strict=False):
-        assert callable(function)
         estimate += sign * float(function(model.coefficients[None], model)[0])
         left_out = left_out + sign * function(one_step_jackknife(model.x, model.z, model.fit, model.clusters), model)
         if not linear:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from judgeloop.records import Call, canonical
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
 _SAFE = re.compile(r"[^A-Za-z0-9._-]")
 _OPEN_FILES = 64
-_UNPACKED_IN_MEMORY = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ class Cassette:
         self._index: dict[bytes, tuple[Path, int, int]] = {}
         self._bodies: dict[bytes, list[bytes]] = {}
         # Compressed parts are unpacked once and end to end into one file: a run asks all its parts in turn.
-        self._unpacked = tempfile.SpooledTemporaryFile(max_size=_UNPACKED_IN_MEMORY)  # noqa: SIM115
+        self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the cassette, however it goes
+        weakref.finalize(self, self._unpacked.close)
         # What was packed is older than what was appended since: the later recording of a call counts.
         for path in sorted([*self.folder.rglob("*.jsonl.gz"), *self.folder.rglob("*.jsonl")], key=_part_order):
             self._read_part(path)
