@@ -201,7 +201,9 @@ def test_the_nearest_recording_and_what_differs(tmp_path: Path) -> None:
     said = nearest(made[1].call, messages=[{"role": "user", "content": "text 1 more"}])
     assert said.startswith(f"nearest recording {made[1].call}: messages[0].content at character 6: recorded …'text 1'")
     assert nearest(made[1].call, temperature=0.5).endswith("temperature: not recorded, asked 0.5")
-    assert nearest("s0/g1/judge/i2/m/abc", model="n").startswith(f"nearest recording {made[2].call}: model at character 0")
+    assert nearest("s0/g1/judge/i2/m/abc", model="n").startswith(
+        f"nearest recording {made[2].call}: model at character 0"
+    )
     numbers = exchange("n/one", top_k=1)
     writing = Cassette(tmp_path, writable=True)
     writing.append(numbers)

@@ -15,7 +15,12 @@ from judgeloop.wire.reply import Refused, Transient, clean, parse, read
 
 
 def completion(message: dict[str, Any], **more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop", **more.pop("choice", {})}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", **message},
+        "finish_reason": "stop",
+        **more.pop("choice", {}),
+    }
     return {"model": "m", "choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}, **more}
 
 
@@ -174,12 +179,28 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = ("content", "refusal", "reasoning", "reasoning_content", "token", "logprob", "top_logprobs", "type", "text", "thinking")
+KEYS = (
+    "content",
+    "refusal",
+    "reasoning",
+    "reasoning_content",
+    "token",
+    "logprob",
+    "top_logprobs",
+    "type",
+    "text",
+    "thinking",
+)
 MESSAGE = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5) | JSON
 LOGPROBS = st.fixed_dictionaries({"content": st.lists(MESSAGE, max_size=2) | JSON}) | JSON
 CHOICE = st.fixed_dictionaries({"message": MESSAGE, "logprobs": LOGPROBS, "finish_reason": JSON}) | JSON
 ENVELOPE = st.fixed_dictionaries(
-    {"choices": st.lists(CHOICE, min_size=1, max_size=1) | JSON, "usage": MESSAGE, "model": JSON, "error": MESSAGE | JSON}
+    {
+        "choices": st.lists(CHOICE, min_size=1, max_size=1) | JSON,
+        "usage": MESSAGE,
+        "model": JSON,
+        "error": MESSAGE | JSON,
+    }
 )
 STATUS = st.sampled_from([0, 200, 200, 200, 204, 302, 400, 401, 404, 422, 429, 500, 503])  # fmt: skip
 
@@ -188,7 +209,13 @@ STATUS = st.sampled_from([0, 200, 200, 200, 204, 302, 400, 401, 404, 422, 429, 5
 def test_reading_is_total(status: int, body: Any) -> None:
     reply = read(status, body, "")
     assert (reply.text is None) == bool(reply.failure)
-    for text in (reply.text or "", reply.reasoning, reply.refusal, reply.model, *(token for token, _ in reply.top_logprobs)):
+    for text in (
+        reply.text or "",
+        reply.reasoning,
+        reply.refusal,
+        reply.model,
+        *(token for token, _ in reply.top_logprobs),
+    ):
         text.encode()
     assert reply.prompt_tokens >= 0
     assert reply.completion_tokens >= 0

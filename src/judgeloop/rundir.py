@@ -96,8 +96,8 @@ class RunFolder:
             return {}
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise FolderMismatch(f"{path}: cannot be read ({error})") from None
+        except (ValueError, OSError, RecursionError) as error:
+            raise FolderMismatch(f"{path}: cannot be read ({_line(error)})") from None
         return raw if isinstance(raw, dict) else {}
 
     def experiment_text(self) -> str:
@@ -217,7 +217,7 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
             columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
         elif name in _BOOLEANS:
             columns[name] = pa.array([None if pd.isna(value) else bool(value) for value in values], pa.bool_())
-        elif name in _TEXTS or not (pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()):
+        elif name in _TEXTS or pd.api.types.infer_dtype(frame[name], skipna=True) == "string":
             columns[name] = pa.array(
                 [None if pd.isna(value) else _storable(str(value)) for value in values], pa.string()
             )
@@ -227,7 +227,7 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def _storable(text: str) -> str:
-    """The text with lone surrogates, which a model's JSON can bear and UTF-8 cannot, as question marks."""
+    """The text with lone surrogates, which JSON can bear and UTF-8 cannot, as question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

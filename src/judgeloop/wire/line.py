@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from typing import cast
 
 import httpx2
 import openai
@@ -42,12 +43,15 @@ class Line:
             for header, value in endpoint.extra_headers.items()
         }
         timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(10.0, endpoint.timeout_s))
+        self._listing = httpx2.Timeout(15.0, connect=timeout.connect)
         limits = httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
         try:
-            host = httpx2.URL(endpoint.base_url).host
-        except httpx2.InvalidURL as error:
-            raise EndpointFailed(f"{self.where}: not an address ({error}); mend base_url, then run it again") from None
-        local = host in ("localhost", "127.0.0.1", "::1")
+            url = httpx2.URL(endpoint.base_url)
+        except httpx2.InvalidURL:
+            url = httpx2.URL("")
+        if not url.host or not 0 <= (url.port or 0) < 2**16:
+            raise EndpointFailed(f"{self.where}: base_url is no address; mend it, then run the same command")
+        local = url.host in ("localhost", "127.0.0.1", "::1")
         self._openai = openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=endpoint.base_url,
@@ -92,12 +96,12 @@ class Line:
     async def _connect(self) -> None:
         for wait_s in (0.2, 1.0, None):
             try:
-                await self._openai.get("/models", cast_to=httpx2.Response, options={"timeout": 15.0})
+                await self._openai.get("/models", cast_to=httpx2.Response, options={"timeout": self._listing})
             except openai.APIConnectionError as error:
                 cause = error.__cause__ or error
-                if isinstance(error, openai.APITimeoutError) and not isinstance(cause, httpx2.ConnectTimeout):
-                    return  # something is there, and slow: the calls have their own timeout
-                if wait_s is None:
+                if isinstance(cause, httpx2.ReadTimeout | httpx2.ReadError | httpx2.RemoteProtocolError):
+                    return  # something is there, slow or odd: the calls have their own timeout and retries
+                if wait_s is None or isinstance(cause, httpx2.ConnectTimeout):
                     raise EndpointFailed(
                         f"{self.where}: no server answers ({brief(self.scrub(str(cause) or type(cause).__name__))}); start it or mend base_url, then run the same command to resume"
                     ) from None
@@ -116,7 +120,8 @@ class Line:
                     "/chat/completions",
                     cast_to=httpx2.Response,
                     body=dict(call.body),
-                    options={"headers": {"x-judgeloop-call": call.call_id}},
+                    # Bytes, for an id may hold any letter; openai passes on what httpx2 takes.
+                    options={"headers": {"x-judgeloop-call": cast(str, call.call_id.encode("utf-8", "replace"))}},
                 )
                 return response.status_code, self.scrub(_decoded(response), _SHORTEST_SAID)
         except openai.APIStatusError as error:
