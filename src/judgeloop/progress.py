@@ -45,9 +45,10 @@ class _Counts:
         self._asked: list[float] = []
 
     def answered(self, event: Answered) -> None:
+        self.recorded += event.recorded and event.calls > self.done  # an answer that arms share counts once
         self.done = event.calls
+        self.planned = max(self.planned, self.done)  # trial calls are not planned
         self.cost = event.cost
-        self.recorded += event.recorded
         self.failed += bool(event.reply.failure)
         parts = event.call.call_id.split("/")
         self.arm = "panels" if parts[0] == "panels" else parts[3] if len(parts) > 6 else "all arms"
