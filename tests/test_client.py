@@ -89,9 +89,12 @@ def test_another_400_is_not_retried(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at_once", [False, True])
 def test_an_endpoint_that_keeps_failing_ends_the_run_and_is_asked_again(tmp_path: Path, at_once: bool) -> None:
     calls = some(CONSECUTIVE_FAILURES + 5)
-    with serving(None, Rule(status=500, times="always", message="down")) as server, pytest.raises(
-        EndpointFailed, match="20 calls in a row failed, the last with http_500: down; mend it"
-    ) as caught:
+    with (
+        serving(None, Rule(status=500, times="always", message="down")) as server,
+        pytest.raises(
+            EndpointFailed, match="20 calls in a row failed, the last with http_500: down; mend it"
+        ) as caught,
+    ):
         ask(tmp_path, server.endpoint(attempts=2), calls, at_once=at_once)
     assert caught.value.exit_code == 4
     assert recorded(tmp_path) == {}
@@ -160,7 +163,7 @@ def test_a_resumed_run_asks_nothing_and_counts_everything(tmp_path: Path) -> Non
         replies = ask(tmp_path, endpoint, calls, ledger=first, observer=events.append)
         part = tmp_path / "calls/s0/g00-judge.jsonl"
         before = part.read_bytes()
-        assert ask(tmp_path, endpoint, calls * 2, ledger=second, observer=events.append) == replies
+        assert ask(tmp_path, endpoint, calls * 2, ledger=second, observer=events.append) == replies * 2
         assert len(server.seen) == 5
     assert part.read_bytes() == before
     assert (first.calls, first.cost) == (second.calls, second.cost) == (5, 5 * (3 * 1 + 2 * 2))
@@ -195,7 +198,7 @@ def test_replay(tmp_path: Path, packed: bool) -> None:
     gone = Endpoint(base_url=server.base_url, model="m")  # no server is there any more, and none is needed
     assert ask(tmp_path / "new", gone, calls, replay=recording, ledger=Ledger(max_calls=0)) == replies
     assert recorded(tmp_path / "new") == recorded(tmp_path / "recorded")
-    with pytest.raises(ReplayMiss, match=rf"replay: {calls[1].call_id} is not recorded; nearest recording {calls[1].call_id}: messages\[0\]\.content at character 0: recorded …'hi', asked …'hello'") as caught:  # fmt: skip
+    with pytest.raises(ReplayMiss, match=rf"replay: {calls[1].call_id} is not recorded; nearest recording {calls[1].call_id}: messages\[0\]\.content at character 1: recorded …'hi', asked …'hello'") as caught:  # fmt: skip
         ask(tmp_path / "new", gone, [named(calls[1].call_id, "hello")], replay=recording)
     assert caught.value.exit_code == 4
 

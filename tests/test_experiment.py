@@ -46,7 +46,9 @@ REQUIRED = {
 
 def test_every_default_is_the_contract_s() -> None:
     assert Experiment.model_validate(REQUIRED) == Experiment.model_validate(CONTRACT)
-    assert Experiment.model_validate({**REQUIRED, "policy": {"kind": "exemplar", "endpoint": "m"}}).policy.exemplars == 4  # type: ignore[union-attr]
+    assert (
+        Experiment.model_validate({**REQUIRED, "policy": {"kind": "exemplar", "endpoint": "m"}}).policy.exemplars == 4
+    )  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("key", sorted(REQUIRED))

@@ -17,9 +17,15 @@ from judgeloop.errors import ExperimentError
 from judgeloop.inputs import load_anchor_pairs, load_items, load_real
 from judgeloop.records import Item, Message
 
-CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hallo, \"Welt\"\u2028?"}]
+CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": 'Hallo, "Welt"\u2028?'}]
 ROWS: list[dict[str, Any]] = [
-    {"item_id": "ä 1", "prompt": "Two\nlines, and a comma", "category": "facts", "reference": "100", "match": "contains"},
+    {
+        "item_id": "ä 1",
+        "prompt": "Two\nlines, and a comma",
+        "category": "facts",
+        "reference": "100",
+        "match": "contains",
+    },
     {"item_id": "2", "prompt": CHAT, "category": None, "reference": None, "match": None},
     {"item_id": "3", "prompt": "[{not json", "category": "x", "reference": "2.5", "match": "numeric"},
     {"item_id": "4", "prompt": '[{"a": 1}]', "category": "x", "reference": None, "match": None},

@@ -35,7 +35,9 @@ def _judged(slopes: tuple[float, float] = (0.8, 0.3), shown: list[str] = NAMES, 
             for order, first, second in (("ab", a, b), ("ba", b, a)):
                 difference = features.loc[(item, first)] - features.loc[(item, second)]
                 p = 1.0 / (1.0 + math.exp(-(slopes[0] * difference["length"] + slopes[1] * difference["bold"])))
-                said, p_first = (verdict, None) if verdict else ("first" if p > 0.5 else "second" if p < 0.5 else "tie", p)
+                said, p_first = (
+                    (verdict, None) if verdict else ("first" if p > 0.5 else "second" if p < 0.5 else "tie", p)
+                )
                 rows.append((0, "a", 0, "policy", item, "", f"m{number:02d}", "j", order, 0, said, p_first, "", first, second, False, "", ""))  # fmt: skip
     frame = pd.DataFrame(rows, columns=list(JUDGMENT_COLUMNS))
     return frame.astype({"p_first": "float64"})

@@ -31,7 +31,7 @@ HEADER_KEY = "hidden-header-value-42"
 
 def test_the_call_and_nothing_else_is_sent(tmp_path: Path) -> None:
     body: dict[str, Any] = {"ü\u2028": "日本 \u0000", "temperature": 0.30000000000000004, "top_k": 1, "seed": 2**53 + 1}
-    call = named("s0/g0/judge/r\u00e4in~1/日本/ab", "a\r\nb\u2028😀", nested={"b": [1, 1.0, None], "a": True}, **body)
+    call = named("s0/g0/judge/r%C3%A4in~1/m 0+1/ab", "a\r\nb\u2028😀", nested={"b": [1, 1.0, None], "a": True}, **body)
     with serving() as server:
         ask(tmp_path, server.endpoint(), [call])
     (call_id, sent, _), = server.seen  # fmt: skip
@@ -91,9 +91,11 @@ def test_a_key_that_the_server_echoes_goes_no_further(
 
 def test_a_key_in_another_spelling_of_json(tmp_path: Path) -> None:
     spelled = KEY.replace("/", "\\/")
-    with serving(Speaker(lambda _: Answer(401, f'{{"error": {{"message": "wrong key {spelled}"}}}}'))) as server:
-        with pytest.raises(EndpointFailed, match=r"wrong key \*\*\*;"):
-            ask(tmp_path, server.endpoint(), [named("a")], environment={"OPENAI_API_KEY": KEY})
+    with (
+        serving(Speaker(lambda _: Answer(401, f'{{"error": {{"message": "wrong key {spelled}"}}}}'))) as server,
+        pytest.raises(EndpointFailed, match=r"wrong key \*\*\*;"),
+    ):
+        ask(tmp_path, server.endpoint(), [named("a")], environment={"OPENAI_API_KEY": KEY})
 
 
 def test_a_word_that_happens_to_be_a_key_stays_in_what_the_model_said(tmp_path: Path) -> None:
@@ -122,9 +124,11 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, key: str) -> None:
     ],
 )  # fmt: skip
 def test_refusals_end_the_run_at_once(tmp_path: Path, answer: Answer, said: str) -> None:
-    with serving(Speaker(lambda _: answer)) as server:
-        with pytest.raises(EndpointFailed, match=rf"^endpoint m \({server.base_url}, model m\): {said}") as caught:
-            ask(tmp_path, server.endpoint(), [named("a"), named("b")])
+    with (
+        serving(Speaker(lambda _: answer)) as server,
+        pytest.raises(EndpointFailed, match=rf"^endpoint m \({server.base_url}, model m\): {said}") as caught,
+    ):
+        ask(tmp_path, server.endpoint(), [named("a"), named("b")])
     assert caught.value.exit_code == 4
     assert "base_url and model, then run the same command to resume" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ITEMS, Served, small_experiment, write_experiment
 
+from conftest import ITEMS, Served, small_experiment, write_experiment
 from judgeloop import api
 from judgeloop.errors import ExperimentError
 from judgeloop.inputs import file_hash
@@ -38,18 +38,31 @@ def _lines(path: Path, rows: list[dict[str, Any]]) -> str:
 POOL = {"policy": {"kind": "pool", "endpoint": "m", "pool_size": 4}, "signal": {"kind": "bradley_terry"}}
 
 
+TEXT = [{"endpoint": "m", "verdict": "text"}, {"endpoint": "m", "prompt": "rubric", "verdict": "text"}]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        POOL,
-        {"arms": {"judge": {}, "rubric": {"judge": {"prompt": "rubric", "repeats": 2}}}, "matchups_per_item": 2},
-        {**POOL, "arms": {"judge": {}, "tilted": {"signal": {"tau": 0.2}}}},
-        {"panels": {"anchor": "pairs.jsonl"}, "matchups_per_item": 1},
-        {"judge": {"kind": "panel", "judges": [{"endpoint": "m", "verdict": "text"}, {"endpoint": "m", "prompt": "rubric", "verdict": "text"}]}, "panels": {"anchor": 0}},
+        pytest.param({}, id="exemplar"),
+        pytest.param(POOL, id="pool"),
+        pytest.param(
+            {"arms": {"judge": {}, "rubric": {"judge": {"prompt": "rubric", "repeats": 2}}}, "matchups_per_item": 2},
+            id="two-judges",
+        ),
+        pytest.param(
+            {**POOL, "arms": {"judge": {}, "tilted": {"signal": {"tau": 0.2}}}},
+            id="one-judge-twice",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"panels": {"anchor": "pairs.jsonl"}, "matchups_per_item": 1}, id="pairs-file", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"judge": {"kind": "panel", "judges": TEXT}, "panels": {"anchor": 0}}, id="panel", marks=pytest.mark.slow
+        ),
     ],
-    ids=["exemplar", "pool", "two-judges", "one-judge-twice", "pairs-file", "panel"],
-)  # fmt: skip
+)
 def test_the_planned_calls_are_those_of_the_run(tmp_path: Path, serve: Serve, changes: dict[str, Any]) -> None:
     server = serve()
     raw = small_experiment(server.base_url, generations=1, replicates=2, **changes)
@@ -82,13 +95,15 @@ def test_every_file_that_answers_depend_on_is_in_the_identity(tmp_path: Path) ->
     _lines(tmp_path / "pairs.jsonl", PAIRS[:2])
     assert _read(tmp_path, raw).identity != material.identity
     _lines(tmp_path / "pairs.jsonl", PAIRS)
-    assert _read(tmp_path, raw, ITEMS[:2] + [{**ITEMS[2], "prompt": "Other?"}]).identity != material.identity
+    assert _read(tmp_path, raw, [*ITEMS[:2], {**ITEMS[2], "prompt": "Other?"}]).identity != material.identity
 
 
 def test_real_data_that_no_arm_uses_is_not_read_and_arms_share_one_file(tmp_path: Path) -> None:
     assert _read(tmp_path, small_experiment(URL, strategy={"real": "none.jsonl"})).real == {}
     both = {"judge": {"strategy": {"real_fraction": 0.5, "real": "a.jsonl"}}, "other": {"strategy": {"real_fraction": 0.5, "real": "b.jsonl"}}}  # fmt: skip
-    with pytest.raises(ExperimentError, match=r"strategy\.real: arms share one file of real data, not 2 \(a\.jsonl, b\.jsonl\)"):
+    with pytest.raises(
+        ExperimentError, match=r"strategy\.real: arms share one file of real data, not 2 \(a\.jsonl, b\.jsonl\)"
+    ):
         _read(tmp_path, small_experiment(URL, arms=both))
 
 

@@ -19,9 +19,7 @@ ITEMS = [Item(f"i{n}", f"Question {n}?", "c") for n in range(3)]
 def _drafted(size: int, lost: tuple[str, str] | None = None) -> tuple[AnchorPanel, list[tuple[object, ...]]]:
     asked: list[tuple[object, ...]] = []
 
-    async def draft(
-        item: Item, name: str, prefix: str, stream: tuple[str | int, ...]
-    ) -> tuple[Candidate | None, str]:
+    async def draft(item: Item, name: str, prefix: str, stream: tuple[str | int, ...]) -> tuple[Candidate | None, str]:
         asked.append((item.item_id, name, prefix, stream))
         await asyncio.sleep(0)
         if lost == (item.item_id, name):
@@ -53,7 +51,13 @@ def test_a_larger_panel_begins_with_the_smaller_one() -> None:
 
 def test_a_pair_that_lost_a_draft_is_left_out_and_named() -> None:
     panel, _ = _drafted(6, lost=("i1", "anchor3"))
-    assert [matchup.pair_id for matchup in panel.matchups] == ["anchor-000", "anchor-001", "anchor-002", "anchor-003", "anchor-005"]
+    assert [matchup.pair_id for matchup in panel.matchups] == [
+        "anchor-000",
+        "anchor-001",
+        "anchor-002",
+        "anchor-003",
+        "anchor-005",
+    ]
     assert panel.failed == (("i1", "anchor3", "timeout"),)
 
 
@@ -110,7 +114,9 @@ def test_a_judgment_is_a_row_with_slots_by_order() -> None:
         ("x", "y", None, ""),
     ],
 )
-def test_gold_names_the_side_and_is_empty_where_nothing_is_known(a: str, b: str, reference: str | None, gold: str) -> None:
+def test_gold_names_the_side_and_is_empty_where_nothing_is_known(
+    a: str, b: str, reference: str | None, gold: str
+) -> None:
     frame = _rows(a, b, reference)
     assert frame["gold"].tolist() == [gold, gold]
     assert frame["identical"].tolist() == [a == b] * 2

@@ -157,7 +157,9 @@ def test_an_item_without_a_single_draft_has_no_candidates_and_its_failures_stand
 # -- exemplar --------------------------------------------------------------------------------------------------------
 
 
-def _exemplar(client: Recorder, arm: str = "judge", *, exemplars: int = 2, size: int = 3, real: Any = None) -> ExemplarPolicy:
+def _exemplar(
+    client: Recorder, arm: str = "judge", *, exemplars: int = 2, size: int = 3, real: Any = None
+) -> ExemplarPolicy:
     return ExemplarPolicy(_drafter(client), arm, ITEMS, real or {}, 9, 3, size, exemplars)
 
 
@@ -167,7 +169,9 @@ def _turns(body: Mapping[str, Any]) -> list[str]:
 
 
 def _training(policy: ExemplarPolicy, generation: int = 0) -> dict[str, dict[str, float]]:
-    return {item.item_id: {f"g{generation}k0": 0.75, f"g{generation}k1": 0.25, f"g{generation}k2": 0.0} for item in ITEMS}
+    return {
+        item.item_id: {f"g{generation}k0": 0.75, f"g{generation}k1": 0.25, f"g{generation}k2": 0.0} for item in ITEMS
+    }
 
 
 def test_generation_zero_shows_no_examples_and_names_no_arm() -> None:
@@ -255,7 +259,9 @@ def test_real_texts_and_earlier_generations_can_be_shown_and_items_without_train
 
 
 def test_a_draft_that_failed_is_a_reason_and_no_candidate() -> None:
-    client = Recorder(lambda call: Reply(None, failure="timeout") if call.call_id.endswith("i%201/g0k1") else Reply("x"))
+    client = Recorder(
+        lambda call: Reply(None, failure="timeout") if call.call_id.endswith("i%201/g0k1") else Reply("x")
+    )
     policy = _exemplar(client)
     drawn = asyncio.run(policy.candidates(ITEMS, 0))
     assert [c.candidate_id for c in drawn["i 1"].drawn] == ["g0k0", "g0k2"]
@@ -266,8 +272,15 @@ def test_a_draft_that_failed_is_a_reason_and_no_candidate() -> None:
 
 def test_a_chat_history_is_shown_as_turns() -> None:
     client = Recorder()
-    history = (Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Go."))
-    asyncio.run(_drafter(client).draft(Item("h", history), "k0", "s0/g1/draft/a", (0, 1, 0), [("Other?", "An answer.")]))
+    history = (
+        Message("system", "Be brief."),
+        Message("user", "Hi"),
+        Message("assistant", "Yes?"),
+        Message("user", "Go."),
+    )
+    asyncio.run(
+        _drafter(client).draft(Item("h", history), "k0", "s0/g1/draft/a", (0, 1, 0), [("Other?", "An answer.")])
+    )
     (body,) = client.calls.values()
     assert [m["role"] for m in body["messages"]][-5:] == ["user", "assistant", "user", "assistant", "user"]
     assert _turns(body) == ["An answer.", "Yes?"]

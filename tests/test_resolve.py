@@ -154,7 +154,12 @@ def test_a_panel_s_members_are_replaced_as_a_whole() -> None:
 
 
 def test_contrasts_are_each_arm_against_each_control_in_their_order() -> None:
-    arms = {"g": {"judge": {"kind": "gold"}}, "a": {}, "r": {"judge": {"kind": "random"}}, "b": {"signal": {"tau": 1.0}}}
+    arms = {
+        "g": {"judge": {"kind": "gold"}},
+        "a": {},
+        "r": {"judge": {"kind": "random"}},
+        "b": {"signal": {"tau": 1.0}},
+    }
     made = resolve({**BASE, "arms": arms})
     assert made.contrasts == (("a", "g"), ("a", "r"), ("b", "g"), ("b", "r"))
     assert made.confirmatory == ("a", "g")
@@ -237,7 +242,11 @@ def test_a_missing_environment_variable_is_named_and_no_value_is_shown() -> None
     made = resolve(raw)
     full = {"JL_KEY": "sk-secret", "JL_ORG": "hidden", "JL_TEAM": "t"}
     check_environment(made, full)
-    for name, field in (("JL_KEY", "api_key_env"), ("JL_ORG", "extra_headers.x-org"), ("JL_TEAM", "extra_headers.x-org")):
+    for name, field in (
+        ("JL_KEY", "api_key_env"),
+        ("JL_ORG", "extra_headers.x-org"),
+        ("JL_TEAM", "extra_headers.x-org"),
+    ):
         for absent in ({}, {name: ""}):
             environment = {**{k: v for k, v in full.items() if k != name}, **absent}
             with pytest.raises(ExperimentError, match=rf"^endpoints.m.{field}: environment variable {name} ") as caught:

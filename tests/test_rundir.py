@@ -46,7 +46,9 @@ def test_where_replacing_fails_the_old_file_stays(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(StorageFailed, match=r"report\.md: cannot be written \(No space left on device\); make room and run"):
+    with pytest.raises(
+        StorageFailed, match=r"report\.md: cannot be written \(No space left on device\); make room and run"
+    ):
         folder.write_text("report.md", "new")
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
@@ -245,7 +247,9 @@ def test_a_part_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> 
     folder.write_part("signals", "s000-g00", pd.DataFrame({"replicate": [1]}))
     part = tmp_path / "tables/signals/s000-g00.parquet"
     part.write_bytes(part.read_bytes()[:-30])
-    with pytest.raises(FolderMismatch, match=r"tables/signals: a part cannot be read \(.*\); run the same command again$"):
+    with pytest.raises(
+        FolderMismatch, match=r"tables/signals: a part cannot be read \(.*\); run the same command again$"
+    ):
         folder.table("signals")
     (tmp_path / "estimates.parquet").write_bytes(b"PAR1")
     with pytest.raises(FolderMismatch, match=r"estimates\.parquet: cannot be read \(.*\); run the same command again$"):

@@ -58,7 +58,7 @@ def rows_b3(scale: Scale) -> list[Row]:
     d, generations, rows = 5, 3, []
     floor = (SYNTHETIC * BEND / (1.0 - SYNTHETIC)) ** 2
     for size in (4_000, 16_000, 64_000):
-        count = scale.size(max(60, 4_000_000 // size), max(20, 800_000 // size))
+        count = scale.size(max(200, 4_000_000 // size), max(60, 800_000 // size))
         errors = _bent(scale, size, d, generations, count)
         theory = small_share_error(size, d, generations)
         setting = f"ε={SYNTHETIC:g} synthetic, replace, ‖δ‖={BEND:g}, T={size}, d={d}, g={generations}, R={count}"

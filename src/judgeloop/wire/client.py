@@ -248,7 +248,9 @@ class WireClient:
         fault = state.outcome.exception() if state.outcome else None
         if isinstance(fault, Transient) and fault.wait_s is not None:
             return min(fault.wait_s, _LONGEST_WAIT_S)
-        return tenacity.wait_exponential_jitter(multiplier=self._backoff_s, max=_LONGEST_WAIT_S, jitter=self._backoff_s)(state)
+        return tenacity.wait_exponential_jitter(
+            multiplier=self._backoff_s, max=_LONGEST_WAIT_S, jitter=self._backoff_s
+        )(state)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -8,7 +8,6 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from typing import cast
 
 import httpx2
 import openai
@@ -120,8 +119,7 @@ class Line:
                     "/chat/completions",
                     cast_to=httpx2.Response,
                     body=dict(call.body),
-                    # Bytes, for an id may hold any letter; openai passes on what httpx2 takes.
-                    options={"headers": {"x-judgeloop-call": cast(str, call.call_id.encode("utf-8", "replace"))}},
+                    options={"headers": {"x-judgeloop-call": call.call_id}},
                 )
                 return response.status_code, self.scrub(_decoded(response), _SHORTEST_SAID)
         except openai.APIStatusError as error:
