@@ -50,7 +50,12 @@ def serve() -> Iterator[Callable[..., Served]]:
     running: list[LocalServer] = []
 
     def start(faults: Faults | None = None, **spec: Any) -> Served:
-        planted = {"position": 0.4, "length": 0.8, "draft": {"length_mean": 30, "length_sd": 0.5, "follow": 1.0}, **spec}
+        planted = {
+            "position": 0.4,
+            "length": 0.8,
+            "draft": {"length_mean": 30, "length_sd": 0.5, "follow": 1.0},
+            **spec,
+        }
         answerer = CountingAnswerer(PlantedSpec.model_validate(planted))
         server = LocalServer(create_app(answerer, faults=faults))
         server.__enter__()
@@ -70,7 +75,9 @@ def small_experiment(base_url: str, **changes: Any) -> dict[str, Any]:
         "generations": 2,
         "replicates": 2,
         "candidates_per_item": 3,
-        "endpoints": {"m": {"base_url": base_url, "model": "planted", "concurrency": 8, "max_tokens": 200, "attempts": 2}},
+        "endpoints": {
+            "m": {"base_url": base_url, "model": "planted", "concurrency": 8, "max_tokens": 200, "attempts": 2}
+        },
         "judge": {"endpoint": "m", "verdict": "logprob"},
         "policy": {"kind": "exemplar", "endpoint": "m", "exemplars": 2},
         "signal": {"kind": "best_of_n"},

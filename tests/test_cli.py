@@ -125,7 +125,10 @@ def test_an_endpoint_where_nothing_listens(tmp_path: Path, capsys: pytest.Captur
     ("rule", "said"),
     [
         (Rule(status=401, times="always", message="bad key"), "HTTP 401: bad key"),
-        (Rule(status=404, times="always", code="model_not_found", message="The model `x` does not exist"), "does not exist"),
+        (
+            Rule(status=404, times="always", code="model_not_found", message="The model `x` does not exist"),
+            "does not exist",
+        ),
         (Rule(status=400, times="always", code="model_not_found", message="no such model"), "no such model"),
     ],
 )
@@ -190,7 +193,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_finish(tmp_path: Path, serve
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    full = subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, check=False)  # noqa: PLW1509
+    full = subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, check=False)
     assert full.returncode == 4, full.stderr
     assert "cannot be written" in _one_sentence(full.stderr)
     subprocess.run(command, check=True, capture_output=True)

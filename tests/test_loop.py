@@ -28,17 +28,25 @@ def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
     return float(np.average(rows["length"], weights=rows["n_drawn"]))
 
 
-def test_a_judge_that_likes_length_makes_its_own_outputs_longer_and_a_coin_does_not(tmp_path: Path, serve: Serve) -> None:
+def test_a_judge_that_likes_length_makes_its_own_outputs_longer_and_a_coin_does_not(
+    tmp_path: Path, serve: Serve
+) -> None:
     run = _run(tmp_path, serve(length=3.0), replicates=3, candidates_per_item=4)
     assert _mean_length(run, "judge", 0) == _mean_length(run, "random", 0)
     grown = _mean_length(run, "judge", 2) - _mean_length(run, "judge", 0)
     assert grown > 0.5
     estimates = run.estimates
-    did = estimates[(estimates["term"] == "did_length") & (estimates["generation"] == 2) & (estimates["category"] == "")]
-    assert did["estimate"].item() == pytest.approx(grown - (_mean_length(run, "random", 2) - _mean_length(run, "random", 0)))
+    did = estimates[
+        (estimates["term"] == "did_length") & (estimates["generation"] == 2) & (estimates["category"] == "")
+    ]
+    assert did["estimate"].item() == pytest.approx(
+        grown - (_mean_length(run, "random", 2) - _mean_length(run, "random", 0))
+    )
 
 
-def test_tables_have_the_contract_s_columns_and_the_price_identity_holds_to_rounding(tmp_path: Path, serve: Serve) -> None:
+def test_tables_have_the_contract_s_columns_and_the_price_identity_holds_to_rounding(
+    tmp_path: Path, serve: Serve
+) -> None:
     run = _run(tmp_path, serve(), strategy={"kind": "accumulate"})
     assert set(JUDGMENT_COLUMNS) <= set(run.judgments.columns)
     assert set(CANDIDATE_COLUMNS) <= set(run.candidates.columns)
@@ -51,7 +59,9 @@ def test_tables_have_the_contract_s_columns_and_the_price_identity_holds_to_roun
 
     for generation in (0, 1):
         parts = sum(value(f"{part}_length", generation) for part in ("selection", "mixing", "learning"))
-        assert parts == pytest.approx(value("mean_length", generation + 1) - value("mean_length", generation), abs=1e-12)
+        assert parts == pytest.approx(
+            value("mean_length", generation + 1) - value("mean_length", generation), abs=1e-12
+        )
 
 
 def test_what_arms_share_is_asked_once_and_bears_no_arm(tmp_path: Path, serve: Serve) -> None:
@@ -83,7 +93,9 @@ def test_the_anchor_panel_of_a_frozen_judge_does_not_drift_at_all(tmp_path: Path
         ({"kind": "best_of_n"}, "replace"),
     ],
 )
-def test_pool_distributions_sum_to_one_through_every_step(tmp_path: Path, serve: Serve, signal: dict[str, Any], strategy: str) -> None:
+def test_pool_distributions_sum_to_one_through_every_step(
+    tmp_path: Path, serve: Serve, signal: dict[str, Any], strategy: str
+) -> None:
     run = _run(
         tmp_path,
         serve(),
@@ -107,7 +119,9 @@ def test_pool_distributions_sum_to_one_through_every_step(tmp_path: Path, serve:
     assert gold.xs("judge", level="arm").dropna().to_numpy() == pytest.approx(1.0)
     nexts = candidates.set_index(["arm", "generation", "item_id", "candidate_id"])["p_next"].drop(2, level="generation")
     following = candidates.assign(generation=candidates["generation"] - 1)
-    following = following.set_index(["arm", "generation", "item_id", "candidate_id"])["p_current"].drop(-1, level="generation")
+    following = following.set_index(["arm", "generation", "item_id", "candidate_id"])["p_current"].drop(
+        -1, level="generation"
+    )
     pd.testing.assert_series_equal(nexts.sort_index(), following.sort_index(), check_names=False)
     if signal["kind"] == "bradley_terry":
         assert set(SIGNAL_COLUMNS) <= set(run.folder.table("signals").columns)
@@ -131,7 +145,9 @@ def test_a_draft_that_never_comes_is_a_row_with_its_reason(tmp_path: Path, serve
     assert set(lost["reason"]) == {"context_length"}
     assert set(lost["item_id"]) == {"sleep"}
     estimates = run.estimates
-    mean = estimates[(estimates["term"] == "mean_length") & (estimates["arm"] == "judge") & (estimates["generation"] == 1)]
+    mean = estimates[
+        (estimates["term"] == "mean_length") & (estimates["arm"] == "judge") & (estimates["generation"] == 1)
+    ]
     assert mean["estimate"].notna().all()
 
 

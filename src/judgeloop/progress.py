@@ -51,7 +51,8 @@ class _Counts:
         self.cost = event.cost
         self.failed += bool(event.reply.failure)
         parts = event.call.call_id.split("/")
-        self.arm = "panels" if parts[0] == "panels" else parts[3] if len(parts) > 6 else "all arms"
+        shared = len(parts) < 4 or parts[1] == "g0"  # what arms share bears no arm
+        self.arm = "panels" if parts[0] == "panels" else "all arms" if shared else f"arm {parts[3]}"
         if not event.recorded:
             self._asked.append(time.monotonic())
 
@@ -108,10 +109,10 @@ class Terminal(Quiet):
         self._counts = _Counts()
         self._stage = "asking"
         self._calls = Progress(
-            TextColumn("calls      "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+            TextColumn("calls       "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
         self._replicates = Progress(
-            TextColumn("{task.fields[name]:<11}"), BarColumn(), TextColumn("{task.fields[place]}"), console=console
+            TextColumn("{task.fields[name]:<12}"), BarColumn(), TextColumn("{task.fields[place]}"), console=console
         )
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
         self._tasks: dict[int, object] = {}
@@ -124,7 +125,7 @@ class Terminal(Quiet):
         shown = range(min(replicates, 12))
         self._tasks = {
             number: self._replicates.add_task(
-                "", name=f"replicate s{number}"[:11], total=generations + 1, place="generation 0"
+                "", name=f"replicate {number}", total=generations + 1, place="generation 0"
             )
             for number in shown
         }

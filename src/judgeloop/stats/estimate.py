@@ -68,5 +68,7 @@ def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
         frame[column] = frame[column].astype("str")
     doubled = frame.duplicated(list(ESTIMATE_KEY), keep=False)
     if doubled.any():
-        raise ValueError(f"estimates are not unique: {frame.loc[doubled, list(ESTIMATE_KEY)].head(4).to_dict('records')}")
+        raise ValueError(
+            f"estimates are not unique: {frame.loc[doubled, list(ESTIMATE_KEY)].head(4).to_dict('records')}"
+        )
     return frame

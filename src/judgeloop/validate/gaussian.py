@@ -131,7 +131,9 @@ def rows_a6(scale: Scale) -> list[Row]:
             model = sum(share * batches[k] for k, share in shares(strategy, t).items())
             model = np.asarray(model) / np.sum(model, axis=1, keepdims=True)
         kept = (1.0 - np.sum(model**2, axis=1)) / (1.0 - float(truth @ truth))
-        row = sampled("A6", f"categorical, {strategy.kind}, n={n}, T={T}, H_T/H₀, R={size}", theory, kept, note=_BATCHES)
+        row = sampled(
+            "A6", f"categorical, {strategy.kind}, n={n}, T={T}, H_T/H₀, R={size}", theory, kept, note=_BATCHES
+        )
         rows.append(demand(row, agrees(strategy, 3), _ALIKE))
     return rows
 

@@ -101,7 +101,9 @@ def _filtered(judgments: object, rule: LabelRule, delta: float, gamma: float, ca
     estimate = math.log((won + 0.5) / (lost + 0.5))
     error = math.sqrt(1.0 / (won + 0.5) + 1.0 / (lost + 0.5))
     setting = f"unanimous of {calls}, δ={delta:g}, γ={gamma:g}, {pairs} pairs"
-    return compare("E3", f"log-odds of kept picks, {setting}", calls * delta, estimate, error, note=f"{won + lost} kept")
+    return compare(
+        "E3", f"log-odds of kept picks, {setting}", calls * delta, estimate, error, note=f"{won + lost} kept"
+    )
 
 
 def number(value: float | None) -> float:

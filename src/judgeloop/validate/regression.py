@@ -62,7 +62,9 @@ def rows_b3(scale: Scale) -> list[Row]:
         errors = _bent(scale, size, d, generations, count)
         theory = small_share_error(size, d, generations)
         setting = f"ε={SYNTHETIC:g} synthetic, replace, ‖δ‖={BEND:g}, T={size}, d={d}, g={generations}, R={count}"
-        rows.append(sampled("B3", setting, theory, errors, note=f"floor at T = ∞: {floor:.3e}, {floor / theory:.0%} of it"))
+        rows.append(
+            sampled("B3", setting, theory, errors, note=f"floor at T = ∞: {floor:.3e}, {floor / theory:.0%} of it")
+        )
     return rows
 
 

@@ -89,17 +89,17 @@ def covered(name: str, setting: str, hits: ArrayLike, *, level: float = 0.95, no
     return compare(name, setting, level, share, error, tolerance=0.02 + 3.0 * error, note=note)
 
 
-def rejected(name: str, setting: str, p_values: ArrayLike, *, note: str = "") -> Row:
-    """Type I error at 5 %: passes if it is at most .06 plus two Monte-Carlo errors (fewer rejections are no fault).
-
-    ``tolerance`` is the way from .05 to that limit. A p that is missing (NaN) fails the row.
-    """
+def rejected(name: str, setting: str, p_values: ArrayLike, *, tolerance: float | None = None, note: str = "") -> Row:
+    """Type I error at 5 %: passes if it is at most .05 plus ``tolerance`` (default four Monte-Carlo errors); fewer
+    rejections are no fault. A p that is missing (NaN) fails the row."""
     p = np.asarray(p_values, dtype=np.float64)
     error = math.sqrt(0.05 * 0.95 / max(1, len(p)))
+    allowed = MULTIPLE * error if tolerance is None else tolerance
     if len(p) == 0 or not np.all(np.isfinite(p)):
-        return Row(name, setting, 0.05, math.nan, error, 0.01 + 2.0 * error, False, "a test has no p; " + note)
+        missing = "; ".join(part for part in (f"{int(np.sum(~np.isfinite(p)))} tests have no p", note) if part)
+        return Row(name, setting, 0.05, math.nan, error, allowed, False, missing)
     rate = float(np.mean(p <= 0.05))
-    return Row(name, setting, 0.05, rate, error, 0.01 + 2.0 * error, rate <= 0.06 + 2.0 * error, note)
+    return Row(name, setting, 0.05, rate, error, allowed, rate <= 0.05 + allowed, note)
 
 
 def demand(row: Row, holds: bool, otherwise: str) -> Row:

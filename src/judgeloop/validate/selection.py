@@ -141,7 +141,9 @@ def rows_c4(scale: Scale) -> list[Row]:
         points = rng(scale.seed, "validate", "C4", str(b)).standard_normal((items, n, 2))
         kept = best_of(points, points @ np.array([b, 1.0]))
         gain = e * (1.0 - b * c) / math.sqrt(1.0 + b * b)
-        rows.append(sampled("C4", f"gold gain, b={b:g}, c={c:g}, best of {n}, M={items}", gain, kept @ np.array([-c, 1.0])))
+        rows.append(
+            sampled("C4", f"gold gain, b={b:g}, c={c:g}, best of {n}, M={items}", gain, kept @ np.array([-c, 1.0]))
+        )
     return rows  # fmt: skip
 
 
@@ -176,11 +178,17 @@ def rows_d2(_scale: Scale) -> list[Row]:
         for k in range(1, steps + 1):
             mean, variance = mean + C * variance / (k + 1), variance + k / (k + 1) ** 2 * (C * variance) ** 2
         found = _tilt_loop(ACCUMULATE, steps, fixed=False)
-        rows.append(exact("D2", f"accumulate, refitted σ, μ_{steps}", mean, found[0], 1e-6, "infinite draws: a lattice of texts"))
+        rows.append(
+            exact(
+                "D2", f"accumulate, refitted σ, μ_{steps}", mean, found[0], 1e-6, "infinite draws: a lattice of texts"
+            )
+        )
         rows.append(exact("D2", f"accumulate, refitted σ, σ²_{steps}", variance, found[1], 1e-6))
         harmonic = sum(1.0 / k for k in range(1, steps + 2))
         grown = _tilt_loop(ACCUMULATE, steps, fixed=True)[0]
-        rows.append(exact("D2", f"accumulate, σ fixed, μ_{steps}", C * (harmonic - 1.0), grown, 1e-6, f"replace {steps * C:g}"))
+        rows.append(
+            exact("D2", f"accumulate, σ fixed, μ_{steps}", C * (harmonic - 1.0), grown, 1e-6, f"replace {steps * C:g}")
+        )
     rows.append(exact("D2", "replace, σ fixed, μ_40", 40 * C, _tilt_loop(REPLACE, 40, fixed=True)[0], 1e-6))
     return rows  # fmt: skip
 
@@ -193,13 +201,24 @@ def rows_d3(_scale: Scale) -> list[Row]:
         strategy = Strategy(kind="replace", real_fraction=alpha)
         steps = 10
         theory = C * (1 - alpha) * (1 - (1 - alpha) ** steps) / alpha
-        rows.append(exact("D3", f"α={alpha:g}, σ fixed, μ_{steps}", theory, _tilt_loop(strategy, steps, fixed=True)[0], 1e-6))
+        rows.append(
+            exact("D3", f"α={alpha:g}, σ fixed, μ_{steps}", theory, _tilt_loop(strategy, steps, fixed=True)[0], 1e-6)
+        )
         gain = 4.0 * (1.0 - alpha) * C**2
         mean, variance = _tilt_loop(strategy, 400, fixed=False)
         if gain > alpha**2:
             grown = float(variance > 40.0)
-            rows.append(compare("D3", f"α={alpha:g}, σ refitted, leaves every bound", 1.0, grown, 0.0, tolerance=0.0,
-                                note="no fixed point: 1 = variance beyond 40"))
+            rows.append(
+                compare(
+                    "D3",
+                    f"α={alpha:g}, σ refitted, leaves every bound",
+                    1.0,
+                    grown,
+                    0.0,
+                    tolerance=0.0,
+                    note="no fixed point: 1 = variance beyond 40",
+                )
+            )
             continue
         ratio = (1.0 - alpha) * C**2 / alpha**2
         fixed = 1.0 if ratio == 0.0 else (1.0 - math.sqrt(1.0 - 4.0 * ratio)) / (2.0 * ratio)

@@ -59,9 +59,7 @@ def judged(
     return frame[[*JUDGMENT_COLUMNS, *extra]]
 
 
-def picks(
-    log_odds: Floats, generator: np.random.Generator, *, tie: float = 0.0, unscored: float = 0.0
-) -> Verdicts:
+def picks(log_odds: Floats, generator: np.random.Generator, *, tie: float = 0.0, unscored: float = 0.0) -> Verdicts:
     """Hard verdicts with P(first) = s(log_odds); a share is a tie or unscored whatever the texts."""
     size = len(log_odds)
     slot = np.where(generator.random(size) < 1.0 / (1.0 + np.exp(-log_odds)), 0, 1)
