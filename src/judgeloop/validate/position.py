@@ -29,7 +29,7 @@ def normal_mean(values: Floats, weights: Floats) -> float:
 
 def rows_e1(scale: Scale) -> list[Row]:
     """γ̂ = ½ log(n_FF/n_SS) recovers γ whatever the pairs differ in; p_F = E ½[s(γ + δ) + s(γ − δ)], δ ~ N(0, 1.5²)."""
-    pairs, size = 500, scale.size(4_000, 250)
+    pairs, size = 500, scale.size(4_000, 160)
     table = pair_table(pairs)
     log_odds: list[Estimate] = []
     rates: list[Estimate] = []

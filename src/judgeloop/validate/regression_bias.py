@@ -47,7 +47,7 @@ def _approximated(row: Row, first_order: float) -> Row:
 def rows_f1(scale: Scale) -> list[Row]:
     """Bradley–Terry recovers (γ, length, style, quality) = (.2, .3, .15, 1) from picks with the order in each row: unbiased
     (to O(1/n): the maximum likelihood estimate is about 1 % too long at 600 pairs), 95 % covered; type I 5 % at 0."""
-    pairs, size = 600, scale.size(1_500, 200)
+    pairs, size = 600, scale.size(1_500, 150)
     names = [name for name in BT if name != "order"] + ["nothing"]
     truth = np.array([BT.get(name, 0.0) for name in names])
     estimates, errors = np.empty((size, 5)), np.empty((size, 5))
@@ -108,7 +108,7 @@ def _signal(generator: np.random.Generator, pairs: int, names: list[str], slopes
 def rows_f2(scale: Scale) -> list[Row]:
     """Slopes that vary by prompt (sd .6 around 0), 1,200 pairs of 200 prompts: the clustered test holds 5 %, the naive one
     not. Naive variance is too small by 1 + (m − 1)·4·E_b h(b)², h(b) = E D(s(bD) − ½), m pairs a prompt."""
-    items, within, sd, size = 200, 6, 0.6, scale.size(2_000, 300)
+    items, within, sd, size = 200, 6, 0.6, scale.size(2_000, 200)
     naive, clustered, hits = np.empty(size), np.empty(size), np.empty(size)
     table = pair_table(items * within, within)
     for replicate in range(size):

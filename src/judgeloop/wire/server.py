@@ -271,7 +271,11 @@ class _Protocol(H11Protocol):
 def _bound(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        sock = socket.create_server((host, port), family=family, backlog=2048)
+        # Connections inherit it. asyncio would set it for sockets of a stated protocol only, and this one states none:
+        # without it an answer waits some 40 ms for the client's acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
     except OSError as error:
         raise InvalidInput(
             f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --host or --port"

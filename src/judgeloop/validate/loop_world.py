@@ -1,0 +1,267 @@
+"""Row L: the whole loop with planted truth, and what ``stats.run_estimates`` reads from its tables.
+
+Texts are points (x, q) of a Gaussian with unit variances and correlation ρ: x is the length in doublings, q a quality that
+the judge reads too, written in the column ``bold``. The judge picks with log-odds γ + βΔx + κΔq, gold with κΔq, random by a
+coin. Each feedback step is the project's: ``learning.learn`` makes preferences, signal and selection of the judgments,
+``strategies.mix`` the training set. The learner is a toy: it refits the Gaussian's mean to the training set and keeps Σ.
+A policy is a lattice of texts with the Gaussian's weights (``selection`` says why that is exact), the same in every item;
+arms share all draws.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from judgeloop import strategies
+from judgeloop.experiment import BradleyTerrySignal, Strategy
+from judgeloop.features import FEATURES
+from judgeloop.learning.learn import Learned, Support, learn
+from judgeloop.learning.selection import tilt
+from judgeloop.records import CANDIDATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
+from judgeloop.seeds import rng
+from judgeloop.stats.amplification import compounding_benchmark
+from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.run_estimates import run_estimates
+from judgeloop.validate.position import logistic
+from judgeloop.validate.row import Row, Scale, compare, demand, exact
+from judgeloop.validate.worlds import Floats, judged, pair_table
+
+GAMMA, BETA, KAPPA, TAU, RHO, STEPS = 0.3, 0.3, 1.0, 2.0, 0.3, 6
+SLOPES = {"judge": (BETA, KAPPA), "gold": (0.0, KAPPA), "random": (0.0, 0.0)}
+_GRID = np.array(list(itertools.product(np.arange(-6.0, 7.0), repeat=2)))
+_SIGMA = np.array([[1.0, RHO], [RHO, 1.0]])
+_LAW = np.exp(-0.5 * np.einsum("ni,ij,nj->n", _GRID, np.linalg.inv(_SIGMA), _GRID))
+_LAW /= _LAW.sum()
+_SCALE = pd.Series({"length": 1.0, "bold": 1.0})
+
+
+@dataclass(frozen=True)
+class World:
+    """One planted run: T = ``steps`` feedback steps, ``pairs`` matchups an item and generation, both orders judged."""
+
+    arms: tuple[str, ...] = ("judge", "random", "gold")
+    strategy: Strategy = Strategy()
+    signal: BradleyTerrySignal = BradleyTerrySignal(tau=TAU, ridge=0.0)
+    steps: int = STEPS
+    replicates: int = 24
+    items: int = 1
+    drawn: int = 8
+    pairs: int = 1000
+    anchor: int = 0
+
+    def design(self) -> Design:
+        """What ``run_estimates`` is told."""
+        arms = tuple(
+            ArmDesign(
+                name, "planted" if name == "judge" else name, is_control=name != "judge",
+                judge_kind="planted" if name == "judge" else name, policy_kind="exemplar",
+                label_rule=self.signal.label_rule, reference=self.signal.reference, strategy=self.strategy.kind,
+                real_fraction=self.strategy.real_fraction,
+            )
+            for name in self.arms
+        )  # fmt: skip
+        contrasts = tuple(("judge", name) for name in self.arms if name != "judge")
+        return Design("planted loop", 0, self.steps, arms, contrasts, contrasts[0])
+
+
+def run(world: World, seed: int) -> RunTables:
+    """The tables that such a run writes (its panels and items, candidates, anchor judgments, signals)."""
+    candidates, signals = [], []
+    for replicate in range(world.replicates):
+        for arm in world.arms:
+            made, learned = _arm(world, seed, replicate, arm)
+            candidates += made
+            signals += learned
+    judgments = pd.DataFrame(columns=list(JUDGMENT_COLUMNS))
+    if world.anchor:
+        texts, judgments = _anchor(world.anchor, seed)
+        candidates.append(texts)
+    return RunTables(
+        items=pd.DataFrame({"item_id": [f"i{k}" for k in range(world.items)], "category": ""}),
+        candidates=pd.concat(candidates, ignore_index=True),
+        judgments=judgments,
+        preferences=pd.DataFrame(columns=list(PREFERENCE_COLUMNS)),
+        signals=pd.concat(signals, ignore_index=True) if signals else pd.DataFrame(columns=list(SIGNAL_COLUMNS)),
+    )
+
+
+def _arm(world: World, seed: int, replicate: int, arm: str) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    tables, signals = [], []
+    mean = np.zeros(2)
+    places: dict[str, Floats] = {}
+    chosen: list[Mapping[str, float]] = []
+    zero = _names(0)
+    for t in range(world.steps + 1):
+        names = _names(t)
+        places.update(zip(names, mean + _GRID, strict=True))
+        current = dict(zip(names, _LAW.tolist(), strict=True))
+        reference = current if world.signal.reference == "previous" else dict(zip(zero, _LAW.tolist(), strict=True))
+        drawn = [
+            rng(seed, "validate", "L draws", replicate, t, item).choice(len(_GRID), size=world.drawn, p=_LAW)
+            for item in range(world.items)
+        ]
+        if t == world.steps:
+            tables.append(_table(world, replicate, arm, t, places, names, drawn, {}, {}))
+            break
+        found = _feedback(world, seed, replicate, arm, t, places, names, reference)
+        law = found.selection["i0"]
+        chosen.append(law)
+        training = strategies.mix(
+            world.strategy, selections=chosen, generation_zero=dict(zip(zero, _LAW.tolist(), strict=True)), real=None,
+            size=world.drawn, rng=rng(seed, "validate", "L mix", replicate, t),
+        )  # fmt: skip
+        gold = (2.0 if world.signal.label_rule == "consistent_only" else 1.0) * KAPPA
+        by_gold = tilt(reference, {name: gold * float(places[name][1]) for name in reference}, TAU)
+        tables.append(_table(world, replicate, arm, t, places, names, drawn, law, by_gold))
+        if found.signal is not None:
+            signals.append(found.signal.frame(replicate, arm, t))
+        weight = np.fromiter(training.values(), dtype=np.float64)
+        mean = weight @ np.array([places[name] for name in training])
+    return tables, signals
+
+
+def _names(t: int) -> list[str]:
+    return [f"g{t}k{k}" for k in range(len(_GRID))]
+
+
+def _feedback(
+    world: World, seed: int, replicate: int, arm: str, t: int, places: Mapping[str, Floats], names: list[str],
+    reference: Mapping[str, float],
+) -> Learned:  # fmt: skip
+    """One generation's judgments in both orders, and what the project learns of them."""
+    stream = rng(seed, "validate", "L picks", replicate, t)
+    count = world.pairs * world.items
+    shown = stream.choice(len(_GRID), size=(2, count), p=_LAW)
+    difference = _GRID[shown[0]] - _GRID[shown[1]]
+    content = difference @ np.array(SLOPES[arm])
+    position = GAMMA if arm == "judge" else 0.0
+    coins = stream.random((2, count))
+    verdicts = {
+        order: np.where(coin < logistic(position + sign * content), "first", "second")
+        for order, sign, coin in (("ab", 1.0, coins[0]), ("ba", -1.0, coins[1]))
+    }
+    table = pair_table(count, world.pairs)
+    table["a"], table["b"] = (np.array(names)[side] for side in shown)
+    judgments = judged(table, verdicts, columns={"replicate": replicate, "arm": arm, "generation": t})
+    support = {f"i{item}": Support(reference, {}) for item in range(world.items)}
+    wanted = list(dict.fromkeys([*names, *reference]))
+    index = pd.MultiIndex.from_product([support, wanted], names=["item_id", "candidate_id"])
+    points = np.tile(np.array([places[name] for name in wanted]), (world.items, 1))
+    features = pd.DataFrame(points, index=index, columns=["length", "bold"])
+    return learn(world.signal, judgments, features, _SCALE, support, on_pool=False, size=world.drawn)
+
+
+def _table(
+    world: World, replicate: int, arm: str, t: int, places: Mapping[str, Floats], names: list[str], drawn: list[Floats],
+    law: Mapping[str, float], by_gold: Mapping[str, float],
+) -> pd.DataFrame:  # fmt: skip
+    """This generation's candidates and every text with selected mass. Features of no interest are 0."""
+    shown = list(dict.fromkeys([*names, *law]))
+    earlier = [0.0] * (len(shown) - len(names))
+    points = np.tile(np.array([places[name] for name in shown]), (world.items, 1))
+    counts = np.concatenate([[*np.bincount(some, minlength=len(names)), *earlier] for some in drawn])
+    selected, gold = (
+        np.array([values.get(name, 0.0) for name in shown]) if values else np.full(len(shown), np.nan)
+        for values in (law, by_gold)
+    )
+    selected = np.tile(selected, world.items)
+    keep = (counts > 0) | (selected > 1e-12)
+    columns = {
+        "item_id": np.repeat([f"i{item}" for item in range(world.items)], len(shown))[keep],
+        "candidate_id": np.tile(np.array(shown), world.items)[keep], "n_drawn": counts[keep].astype(int),
+        "p_current": np.tile([*_LAW.tolist(), *earlier], world.items)[keep], "p_selected": selected[keep],
+        "p_selected_gold": np.tile(gold, world.items)[keep], "replicate": replicate, "arm": arm, "generation": t,
+    }  # fmt: skip
+    return _candidates(points[keep], columns)
+
+
+def _candidates(points: Floats, columns: Mapping[str, object]) -> pd.DataFrame:
+    """CANDIDATE_COLUMNS and features; what is not given is empty."""
+    blank: dict[str, object] = {
+        "text": "a", "reason": "", "n_drawn": 0, "p_training": np.nan, "p_next": np.nan, "p_current": np.nan,
+        "p_selected": np.nan, "p_selected_gold": np.nan, "reward": np.nan, "correct": np.nan, "generation": 0,
+    }  # fmt: skip
+    features: dict[str, object] = dict.fromkeys(FEATURES, 0.0)
+    features |= {"length": points[:, 0], "bold": points[:, 1]}
+    order = [*CANDIDATE_COLUMNS[:7], *FEATURES, *CANDIDATE_COLUMNS[7:]]
+    return pd.DataFrame({**blank, **features, **columns}, index=range(len(points)))[order]
+
+
+def _anchor(pairs: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A fixed panel, judged once at generation 0 by the judge: it shares no pick with the signal."""
+    stream = rng(seed, "validate", "L anchor")
+    points = stream.standard_normal((pairs, 2, 2)) @ np.linalg.cholesky(_SIGMA).T
+    table = pair_table(pairs)
+    nobody = {"replicate": pd.array([pd.NA] * pairs, dtype="Int64"), "arm": ""}
+    texts = [
+        _candidates(points[:, side], {"item_id": table["item_id"], "candidate_id": name, **nobody})
+        for side, name in enumerate("ab")
+    ]
+    content = (points[:, 0] - points[:, 1]) @ np.array(SLOPES["judge"])
+    verdicts = {
+        order: np.where(stream.random(pairs) < logistic(GAMMA + sign * content), "first", "second")
+        for order, sign in (("ab", 1.0), ("ba", -1.0))
+    }
+    return pd.concat(texts, ignore_index=True), judged(table, verdicts, columns={**nobody, "panel": "anchor"})
+
+
+def _variants() -> dict[str, tuple[World, float, float]]:
+    """Worlds with the D_T against gold and the C_T that a linear judge, which nothing feeds back on, gives."""
+    step, t = BETA / TAU, STEPS
+    harmonic = sum(1.0 / k for k in range(1, t + 2))
+    pair = ("judge", "gold")
+    alpha = 0.5
+    shrunk = (1.0 - (1.0 - alpha) ** t) / alpha
+    filtered = BradleyTerrySignal(tau=TAU, ridge=0.0, label_rule="consistent_only")
+    base = BradleyTerrySignal(tau=TAU, ridge=0.0, reference="base")
+    real = Strategy(real_fraction=alpha)
+    return {
+        "replace": (World(anchor=1500), t * step, 1.0),
+        "accumulate": (World(pair, Strategy(kind="accumulate")), step * (harmonic - 1.0), (harmonic - 1.0) / (t / 2)),
+        "always from base": (World(pair, signal=base), step, 1.0 / t),
+        "real share .5": (World(pair, real), (1.0 - alpha) * step * shrunk, shrunk / t),
+        "consistent picks only": (World(pair, signal=filtered, anchor=1500), 2.0 * t * step, 1.0),
+    }
+
+
+def rows_l(scale: Scale) -> list[Row]:
+    """D_T = Tβ/τ against gold and T(β + ρκ)/τ against random; C_T by strategy (H_{T+1} − 1)/(T/2), 1/T, (1 − (1 − α)^T)/(αT);
+    keeping only consistent picks doubles D_T and a_RJ; O_T = 1. The Monte-Carlo error is the estimate's own, over
+    replicates."""
+    rows = []
+    for name, (world, drift, compounding) in _variants().items():
+        sized = World(
+            world.arms, world.strategy, world.signal, replicates=scale.size(48, 20), pairs=scale.size(3000, 500, 120),
+            anchor=world.anchor and scale.size(4000, 1500, 300),
+        )  # fmt: skip
+        design = sized.design()
+        found = run_estimates(run(sized, scale.seed), design)
+        setting = f"{name}, T={STEPS}, S={sized.replicates}, {sized.items * sized.pairs} pairs a generation"
+        rows.append(_read(found, "did_length", drift, f"D_T vs gold, {setting}", contrast="gold"))
+        rows.append(_read(found, "compounding_length", compounding, f"C_T, {setting}", contrast="gold"))
+        if "random" in sized.arms:
+            vs_random = STEPS * (BETA + RHO * KAPPA) / TAU
+            rows.append(_read(found, "did_length", vs_random, f"D_T vs random, {setting}", contrast="random"))
+            rows.append(_read(found, "observed_over_static_length", 1.0, f"O_T, {setting}", contrast="gold"))
+        if sized.anchor:
+            passed_on = 2.0 if sized.signal.label_rule == "consistent_only" else 1.0
+            rows.append(_read(found, "transmission_length", passed_on, f"a_RJ, {setting}", contrast=""))
+        benchmark = compounding_benchmark(design.arm("judge"), STEPS)
+        rows.append(exact("L", f"compounding_benchmark, {name}", compounding, np.nan if benchmark is None else benchmark, 1e-12))
+    return rows  # fmt: skip
+
+
+def _read(found: pd.DataFrame, term: str, theory: float, setting: str, contrast: str) -> Row:
+    some = found[(found["term"] == term) & (found["arm"] == "judge") & (found["contrast"] == contrast)]
+    some = some[some["generation"].isna() | (some["generation"] == STEPS)]
+    if len(some) != 1:
+        missing = compare("L", setting, theory, np.nan, np.nan, tolerance=0.0)
+        return demand(missing, False, f"{len(some)} rows of {term}")
+    one = some.iloc[0]
+    row = compare("L", setting, theory, float(one["estimate"]), float(one["std_error"]))
+    return demand(row, one["status"] != "undefined", str(one["note"]))
