@@ -150,6 +150,34 @@ def serve(
     )  # fmt: skip
 
 
+@app.command()
+def validate(
+    only: Annotated[str | None, typer.Option(help="Rows or letters, as A1,F1,L.", show_default=False)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A share of the draws: about a minute.")] = False,
+    seed: Annotated[int, typer.Option(help="Changes every draw.", min=0)] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write validate.csv into this folder.", show_default=False)] = None,
+    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
+) -> None:
+    """Planted truth through the same code: theory, estimate, Monte-Carlo error and pass, row by row (exit 1: a row fails)."""
+    _remember(debug)
+    from judgeloop import validate as rows_of
+
+    chosen = only.split(",") if only else None
+    rows = rows_of.run(
+        chosen,
+        quick=quick,
+        seed=seed,
+        on_rows=lambda rows: (
+            print(f"judgeloop: {len(rows)} rows of {rows[0].name[0]}", file=sys.stderr) if rows else None
+        ),
+    )
+    print(rows_of.table(rows))
+    if out is not None:
+        print(rows_of.write(rows, out))
+    if not all(row.passed for row in rows):
+        raise typer.Exit(1)
+
+
 def _remember(debug: bool) -> None:
     global _DEBUG  # noqa: PLW0603
     _DEBUG = _DEBUG or debug

@@ -252,7 +252,9 @@ def rows_l(scale: Scale) -> list[Row]:
             passed_on = 2.0 if sized.signal.label_rule == "consistent_only" else 1.0
             rows.append(_read(found, "transmission_length", passed_on, f"a_RJ, {setting}", contrast=""))
         benchmark = compounding_benchmark(design.arm("judge"), STEPS)
-        rows.append(exact("L", f"compounding_benchmark, {name}", compounding, np.nan if benchmark is None else benchmark, 1e-12))
+        rows.append(
+            exact("L", f"compounding_benchmark, {name}", compounding, np.nan if benchmark is None else benchmark, 1e-12)
+        )
     return rows  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""Row H: the planted law over real HTTP: server, client, prompts, verdict parsing, tables and estimators in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+
+import numpy as np
+
+from judgeloop import templates
+from judgeloop.experiment import Endpoint, ModelJudge, PoolPolicy
+from judgeloop.features import FEATURES, features_frame
+from judgeloop.judging.frames import judgments_frame
+from judgeloop.judging.judges import make_judge
+from judgeloop.judging.pairing import presentations
+from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.policies.drafting import Drafter
+from judgeloop.records import Candidate, Item, Judgment, Matchup
+from judgeloop.stats.content import content_estimates
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.position import position_estimates
+from judgeloop.templates import Mode
+from judgeloop.validate.position import logistic, number
+from judgeloop.validate.row import Row, Scale, compare, demand, exact
+from judgeloop.wire.cassette import Cassette
+from judgeloop.wire.client import WireClient
+from judgeloop.wire.server import LocalServer, create_app
+
+GAMMA, BETA = 0.4, 0.5
+_MODES: tuple[Mode, ...] = ("logprob", "text")
+
+
+def rows_h(scale: Scale) -> list[Row]:
+    """A served judge with γ and β, drafts of the same server: log-probabilities give back both coefficients exactly, drawn
+    text verdicts within their error. p_F = mean over the pairs of ½[s(γ + δ) + s(γ − δ)], δ = β·Δlog2 tokens."""
+    pairs = scale.size(600, 80, 20)
+    spec = PlantedSpec.model_validate({
+        "position": GAMMA, "length": BETA, "seed": scale.seed, "draft": {"length_mean": 40, "length_sd": 0.8}
+    })  # fmt: skip
+    with LocalServer(create_app(PlantedAnswerer(spec))) as server, tempfile.TemporaryDirectory() as folder:
+        endpoint = Endpoint(base_url=server.base_url, model="planted", concurrency=16)
+        matchups, judgments = asyncio.run(_asked(endpoint, folder, pairs, scale.seed))
+    drafts = [candidate for matchup in matchups for candidate in (matchup.a, matchup.b)]
+    features = features_frame([candidate.text for candidate in drafts])[list(FEATURES)]
+    features = features.assign(
+        item_id=[one.item_id for one in drafts], candidate_id=[one.candidate_id for one in drafts]
+    )
+    lengths = features["length"].to_numpy()
+    delta = BETA * (lengths[0::2] - lengths[1::2])
+    items = {matchup.item_id: Item(matchup.item_id, _question(matchup.item_id)) for matchup in matchups}
+    found: dict[str, dict[str, Estimate]] = {}
+    for mode in _MODES:
+        table = judgments_frame(judgments[mode], items, lambda _item, _candidate: None, panel="pairs", generation=0)
+        some = [*position_estimates(table), *content_estimates(table, features[["item_id", "candidate_id", "length"]])]
+        found[mode] = {f"{one.term} {one.variant}".strip(): one for one in some}
+    p = np.stack([logistic(GAMMA + delta), logistic(GAMMA - delta)])
+    excess, error = float(p.mean()) - 0.5, math.sqrt(float(np.sum(p * (1 - p)))) / (2 * pairs)
+    soft, hard = found["logprob"], found["text"]
+    gamma = hard["position_log_odds"]
+    slope = hard["length_log_odds no_gold"]
+    setting = f"over HTTP, {pairs} pairs"
+    rows = [
+        exact("H", f"position_log_odds, log-probabilities {setting}", GAMMA, number(soft["position_log_odds"].estimate), 1e-9),
+        exact("H", f"length_log_odds, log-probabilities {setting}", BETA, number(soft["length_log_odds no_gold"].estimate), 1e-6),
+        exact("H", f"first_slot_excess, log-probabilities {setting}", excess, number(soft["first_slot_excess"].estimate), 1e-9),
+        compare("H", f"first_slot_excess, text {setting}", excess, number(hard["first_slot_excess"].estimate), error),
+        compare("H", f"position_log_odds, text {setting}", GAMMA, number(gamma.estimate), number(gamma.std_error)),
+        compare("H", f"length_log_odds, text {setting}", BETA, number(slope.estimate), number(slope.std_error)),
+    ]  # fmt: skip
+    lost = sum(one.verdict.slot == "unscored" for mode in _MODES for one in judgments[mode])
+    return [demand(row, lost == 0, f"{lost} judgments are unscored") for row in rows]
+
+
+def _question(item_id: str) -> str:
+    return f"Describe place {item_id}."
+
+
+async def _asked(
+    endpoint: Endpoint, folder: str, pairs: int, seed: int
+) -> tuple[list[Matchup], dict[str, list[Judgment]]]:
+    """Drafts and judges over the wire: two drafts an item, both orders, in each verdict mode."""
+    endpoints = {"m": endpoint}
+    items = [Item(f"i{k:04d}", _question(f"i{k:04d}")) for k in range(pairs)]
+    cassette = Cassette(folder, writable=True)
+    async with WireClient(endpoints, cassette, environment={}) as client:
+        drafter = Drafter(client, PoolPolicy(endpoint="m"), endpoint, templates.load("draft", folder, "draft"), seed)
+        matchups = await asyncio.gather(*(_matchup(drafter, item) for item in items))
+        judgments: dict[str, list[Judgment]] = {}
+        for mode in _MODES:
+            judge = make_judge(
+                ModelJudge(endpoint="m", verdict=mode), endpoints=endpoints, folder=folder, client=client, seed=seed
+            )
+            replies = await asyncio.gather(*(
+                judge.judge(item, presentations([matchup]), f"audit/judge/{mode}", ("audit",))
+                for item, matchup in zip(items, matchups, strict=True)
+            ))  # fmt: skip
+            judgments[mode] = [one for several in replies for one in several]
+    return list(matchups), judgments
+
+
+async def _matchup(drafter: Drafter, item: Item) -> Matchup:
+    drafts: list[Candidate] = []
+    for name in ("a", "b"):
+        draft, why = await drafter.draft(item, name, "audit/draft", (0, 0, name))
+        drafts.append(draft if draft is not None else Candidate(item.item_id, name, why))
+    return Matchup(item.item_id, "m00", *drafts)
