@@ -128,8 +128,8 @@ def rows_a6(scale: Scale) -> list[Row]:
         model = batches[0]
         for t in range(1, T):
             batches.append(generator.multinomial(n, model) / n)
-            model = sum(share * batches[k] for k, share in shares(strategy, t).items())
-            model = np.asarray(model) / np.sum(model, axis=1, keepdims=True)
+            mixed = np.sum([share * batches[k] for k, share in shares(strategy, t).items()], axis=0)
+            model = mixed / np.sum(mixed, axis=1, keepdims=True)
         kept = (1.0 - np.sum(model**2, axis=1)) / (1.0 - float(truth @ truth))
         row = sampled(
             "A6", f"categorical, {strategy.kind}, n={n}, T={T}, H_T/H₀, R={size}", theory, kept, note=_BATCHES

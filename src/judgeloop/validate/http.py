@@ -17,9 +17,11 @@ from judgeloop.judging.pairing import presentations
 from judgeloop.planted import PlantedAnswerer, PlantedSpec
 from judgeloop.policies.drafting import Drafter
 from judgeloop.records import Candidate, Item, Judgment, Matchup
-from judgeloop.stats.content import content_estimates
+from judgeloop.stats.covariates import covariates
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.inference import Interval, Undefined
 from judgeloop.stats.position import position_estimates
+from judgeloop.stats.slopes import fit_slopes
 from judgeloop.templates import Mode
 from judgeloop.validate.position import logistic, number
 from judgeloop.validate.row import Row, Scale, compare, demand, exact
@@ -34,7 +36,7 @@ _MODES: tuple[Mode, ...] = ("logprob", "text")
 def rows_h(scale: Scale) -> list[Row]:
     """A served judge with γ and β, drafts of the same server: log-probabilities give back both coefficients exactly, drawn
     text verdicts within their error. p_F = mean over the pairs of ½[s(γ + δ) + s(γ − δ)], δ = β·Δlog2 tokens."""
-    pairs = scale.size(600, 80, 20)
+    pairs = scale.size(600, 200, 20)
     spec = PlantedSpec.model_validate({
         "position": GAMMA, "length": BETA, "seed": scale.seed, "draft": {"length_mean": 40, "length_sd": 0.8}
     })  # fmt: skip
@@ -49,24 +51,29 @@ def rows_h(scale: Scale) -> list[Row]:
     lengths = features["length"].to_numpy()
     delta = BETA * (lengths[0::2] - lengths[1::2])
     items = {matchup.item_id: Item(matchup.item_id, _question(matchup.item_id)) for matchup in matchups}
+    texts = features[["item_id", "candidate_id", "length"]]
     found: dict[str, dict[str, Estimate]] = {}
+    slopes: dict[str, Interval | Undefined] = {}
     for mode in _MODES:
         table = judgments_frame(judgments[mode], items, lambda _item, _candidate: None, panel="pairs", generation=0)
-        some = [*position_estimates(table), *content_estimates(table, features[["item_id", "candidate_id", "length"]])]
-        found[mode] = {f"{one.term} {one.variant}".strip(): one for one in some}
+        found[mode] = {one.term: one for one in position_estimates(table) if not one.variant}
+        model = fit_slopes(covariates(table, texts))
+        slopes[mode] = model if isinstance(model, Undefined) else model.slope("length")
     p = np.stack([logistic(GAMMA + delta), logistic(GAMMA - delta)])
     excess, error = float(p.mean()) - 0.5, math.sqrt(float(np.sum(p * (1 - p)))) / (2 * pairs)
     soft, hard = found["logprob"], found["text"]
     gamma = hard["position_log_odds"]
-    slope = hard["length_log_odds no_gold"]
+    read, drawn = slopes["logprob"], slopes["text"]
+    if isinstance(read, Undefined) or isinstance(drawn, Undefined):
+        raise TypeError("the served judge's slopes are undefined")
     setting = f"over HTTP, {pairs} pairs"
     rows = [
         exact("H", f"position_log_odds, log-probabilities {setting}", GAMMA, number(soft["position_log_odds"].estimate), 1e-9),
-        exact("H", f"length_log_odds, log-probabilities {setting}", BETA, number(soft["length_log_odds no_gold"].estimate), 1e-6),
+        exact("H", f"length_log_odds, log-probabilities {setting}", BETA, read.estimate, 1e-6),
         exact("H", f"first_slot_excess, log-probabilities {setting}", excess, number(soft["first_slot_excess"].estimate), 1e-9),
         compare("H", f"first_slot_excess, text {setting}", excess, number(hard["first_slot_excess"].estimate), error),
         compare("H", f"position_log_odds, text {setting}", GAMMA, number(gamma.estimate), number(gamma.std_error)),
-        compare("H", f"length_log_odds, text {setting}", BETA, number(slope.estimate), number(slope.std_error)),
+        compare("H", f"length_log_odds, text {setting}", BETA, drawn.estimate, drawn.std_error),
     ]  # fmt: skip
     lost = sum(one.verdict.slot == "unscored" for mode in _MODES for one in judgments[mode])
     return [demand(row, lost == 0, f"{lost} judgments are unscored") for row in rows]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from judgeloop import strategies
 from judgeloop.experiment import BradleyTerrySignal, Strategy
@@ -40,13 +41,17 @@ _LAW /= _LAW.sum()
 _SCALE = pd.Series({"length": 1.0, "bold": 1.0})
 
 
+_REPLACE = Strategy()
+_SIGNAL = BradleyTerrySignal(tau=TAU, ridge=0.0)
+
+
 @dataclass(frozen=True)
 class World:
     """One planted run: T = ``steps`` feedback steps, ``pairs`` matchups an item and generation, both orders judged."""
 
     arms: tuple[str, ...] = ("judge", "random", "gold")
-    strategy: Strategy = Strategy()
-    signal: BradleyTerrySignal = BradleyTerrySignal(tau=TAU, ridge=0.0)
+    strategy: Strategy = _REPLACE
+    signal: BradleyTerrySignal = _SIGNAL
     steps: int = STEPS
     replicates: int = 24
     items: int = 1
@@ -157,7 +162,7 @@ def _feedback(
 
 
 def _table(
-    world: World, replicate: int, arm: str, t: int, places: Mapping[str, Floats], names: list[str], drawn: list[Floats],
+    world: World, replicate: int, arm: str, t: int, places: Mapping[str, Floats], names: list[str], drawn: list[NDArray[np.int64]],
     law: Mapping[str, float], by_gold: Mapping[str, float],
 ) -> pd.DataFrame:  # fmt: skip
     """This generation's candidates and every text with selected mass. Features of no interest are 0."""

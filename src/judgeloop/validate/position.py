@@ -81,7 +81,8 @@ def rows_e3(scale: Scale) -> list[Row]:
     """consistent_only doubles the log-odds of content at any γ, and unanimity over m order-balanced calls makes them m-fold:
     s(δ + γ)s(δ − γ)/(… + …) = s(2δ)."""
     rows = []
-    pairs, rule = scale.size(60_000, 20_000), "consistent_only"
+    pairs = scale.size(60_000, 20_000)
+    rule: LabelRule = "consistent_only"
     for repeats, deltas in ((1, (0.3, 1.0)), (2, (0.3, 1.0))):
         for delta in deltas:
             for gamma in (0.0, 1.0):

@@ -120,12 +120,12 @@ def _bent(scale: Scale, size: int, d: int, generations: int, count: int) -> Floa
     found = np.empty(count)
     for replicate in range(count):
         generator = rng(scale.seed, "validate", "B3", size, replicate)
-        fitted = np.zeros(d)
+        fitted: Floats = np.zeros(d)
         for _ in range(generations):
             design = generator.standard_normal((size, d))
             labels = NOISE * generator.standard_normal(size)
             labels[:synthetic] += design[:synthetic] @ (fitted + bend)
-            fitted = np.linalg.solve(design.T @ design, design.T @ labels)
+            fitted = np.asarray(np.linalg.solve(design.T @ design, design.T @ labels), dtype=np.float64)
         found[replicate] = float(fitted @ fitted)
     return found
 

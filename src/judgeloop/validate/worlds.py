@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,12 +50,13 @@ def judged(
             "candidate_first": table[first], "candidate_second": table[second], **(columns or {}),
         }))  # fmt: skip
     frame = pd.concat(parts, ignore_index=True)
-    defaults: dict[str, object] = {
+    defaults: dict[str, Any] = {
         "replicate": 0, "arm": "judge", "generation": 0, "panel": "policy", "category": "", "judge": judge, "reason": "",
         "identical": False, "gold": "", "call": "",
     }  # fmt: skip
-    missing = {name: value for name, value in defaults.items() if name not in frame}
-    frame = frame.assign(**missing)
+    for name, value in defaults.items():
+        if name not in frame:
+            frame[name] = value
     extra = [name for name in frame.columns if name not in JUDGMENT_COLUMNS]
     return frame[[*JUDGMENT_COLUMNS, *extra]]
 

@@ -275,11 +275,11 @@ def _bound(host: str, port: int) -> socket.socket:
         # Connections inherit it. asyncio would set it for sockets of a stated protocol only, and this one states none:
         # without it an answer waits some 40 ms for the client's acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
     except OSError as error:
         raise InvalidInput(
             f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --host or --port"
         ) from None
+    return sock
 
 
 def _url(sock: socket.socket) -> str:

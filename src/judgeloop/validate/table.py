@@ -1,0 +1,142 @@
+"""The table of truths: rows by letter, as text, and as files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from judgeloop.errors import InvalidInput, StorageFailed
+from judgeloop.validate import gaussian, http, loop_world, position, regression, regression_bias, selection
+from judgeloop.validate.row import Check, Row, Scale
+
+CHECKS: dict[str, Check] = {
+    "A1": gaussian.rows_a1, "A2": gaussian.rows_a2, "A3": gaussian.rows_a3, "A4": gaussian.rows_a4, "A5": gaussian.rows_a5,
+    "A6": gaussian.rows_a6, "B1": regression.rows_b1, "B2": regression.rows_b2, "B3": regression.rows_b3,
+    "C1": selection.rows_c1, "C2": selection.rows_c2, "C3": selection.rows_c3, "C4": selection.rows_c4,
+    "D1": selection.rows_d1, "D2": selection.rows_d2, "D3": selection.rows_d3, "E1": position.rows_e1,
+    "E2": position.rows_e2, "E3": position.rows_e3, "F1": regression_bias.rows_f1, "F2": regression_bias.rows_f2,
+    "G": regression_bias.rows_g, "H": http.rows_h, "L": loop_world.rows_l,
+}  # fmt: skip
+"""Rows by name: A Gaussian and categorical refits, B regression, C selection, D tilts, E position, F and G content slopes,
+H over HTTP, L the whole loop."""
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+def run(
+    only: Sequence[str] | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    on_row: Callable[[Row], None] | None = None,
+    *,
+    workers: int = 1,
+    factor: float = 1.0,
+) -> list[Row]:
+    """The rows named in ``only`` (A1 … L; a letter names all of its rows; default all), in the table's order.
+
+    quick: fewer simulations, so larger Monte-Carlo errors; never a larger multiple of them. seed: changes every draw.
+    on_row: told each row as it is known. workers: processes. factor: scales all sizes, for trials.
+
+    Raises InvalidInput for an unknown row.
+    """
+    names = _chosen(only)
+    scale = Scale(seed, quick, factor)
+    found: dict[str, list[Row]] = {}
+    if workers > 1:
+        # The longest first: what remains at the end is short.
+        order = sorted(names, key=lambda name: name not in ("L", "E1", "F1", "F2", "G"))
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            flying = {pool.submit(CHECKS[name], scale): name for name in order}
+            for done in as_completed(flying):
+                found[flying[done]] = done.result()
+                for row in found[flying[done]]:
+                    if on_row:
+                        on_row(row)
+    else:
+        for name in names:
+            found[name] = CHECKS[name](scale)
+            for row in found[name]:
+                if on_row:
+                    on_row(row)
+    return [row for name in names for row in found[name]]
+
+
+def _chosen(only: Sequence[str] | None) -> list[str]:
+    if only is None:
+        return list(CHECKS)
+    wanted = [name.strip().upper() for name in only if name.strip()]
+    for name in wanted:
+        if not any(known.startswith(name) for known in CHECKS):
+            raise InvalidInput(f"unknown row {name!r}; known: {', '.join(CHECKS)}")
+    return [known for known in CHECKS if any(known.startswith(name) for name in wanted)]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text, a line each, and a last line that counts those that fail."""
+    header = ("row", "setting", "theory", "estimate", "mc_error", "tolerance", "pass")
+    lines = [header, *(_cells(row) for row in rows)]
+    widths = [max(len(line[j]) for line in lines) for j in range(len(header))]
+    text = [
+        "  ".join(cell.ljust(width) if j < 2 else cell.rjust(width) for j, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]  # fmt: skip
+    failed = [row for row in rows if not row.passed]
+    text += [f"FAIL {row.name} {row.setting}: {row.note or 'beyond its tolerance'}" for row in failed]
+    return "\n".join([*text, f"{len(rows) - len(failed)} of {len(rows)} rows pass"])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    numbers = (f"{value:.4g}" for value in (row.theory, row.estimate, row.mc_error, row.tolerance))
+    return (row.name, row.setting, *numbers, "yes" if row.passed else "NO")
+
+
+def write(rows: Sequence[Row], coverage: pd.DataFrame | None, out: Path) -> list[Path]:
+    """``validate.csv``, ``validate.md`` and, with a coverage study, ``coverage.csv`` in ``out``; their paths.
+
+    Raises StorageFailed if the folder cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(dataclasses.astuple(row) for row in rows)
+    files = {"validate.csv": text.getvalue(), "validate.md": _markdown(rows, coverage)}
+    if coverage is not None:
+        files["coverage.csv"] = coverage.to_csv(index=False, lineterminator="\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / name).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise StorageFailed(f"{out}: cannot be written ({error}); name another folder") from None
+    return [out / name for name in files]
+
+
+def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
+    lines = ["# Planted truth through the same code", ""]
+    if rows:
+        failed = sum(not row.passed for row in rows)
+        lines += [f"{len(rows) - failed} of {len(rows)} rows pass.", ""]
+        lines += ["| Row | Setting | Theory | Estimate | MC error | Tolerance | Pass | Note |", "|---|---|---|---|---|---|---|---|"]
+        lines += ["| " + " | ".join((*_cells(row), row.note)).replace("‖", "\\‖") + " |" for row in rows]
+        lines.append("")
+    if coverage is not None:
+        missed = coverage[~coverage["passed"].astype(bool)]
+        lines += ["## Coverage and type I error", "", f"{len(coverage) - len(missed)} of {len(coverage)} entries pass."]
+        lines += ["", "Misses:", ""] if len(missed) else []
+        for one in missed.itertuples():
+            lines.append(f"- {one.cell}, {one.term}: {one.rate:.4f} of {one.replications} ({one.note or 'beyond tolerance'})")
+        lines += ["", "| Cell | Term | Truth | Expected | Rate | Tolerance | Replications | Undefined | Pass |"]
+        lines.append("|---|---|---|---|---|---|---|---|---|")
+        for one in coverage.itertuples():
+            numbers = f"{one.truth:.4f} | {one.expected:.2f} | {one.rate:.4f} | {one.tolerance:.4f}"
+            said = "yes" if one.passed else "NO"
+            lines.append(f"| {one.cell} | {one.term} | {numbers} | {one.replications} | {one.undefined} | {said} |")
+        lines.append("")
+    return "\n".join(lines)

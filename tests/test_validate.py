@@ -1,0 +1,59 @@
+"""The validation table: it passes on the code as it is, and a row fails where an estimator or a strategy is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from judgeloop import strategies, validate
+from judgeloop.errors import InvalidInput
+from judgeloop.learning import labels
+
+
+def test_the_cheap_rows_pass_and_the_seed_changes_the_draws() -> None:
+    rows = validate.run(["B", "D3", "E2"], quick=True, seed=3)
+    assert {row.name for row in rows} >= {"B1", "B2", "D3", "E2"}
+    assert all(row.passed for row in rows), validate.table(rows)
+    drawn = {seed: [row.estimate for row in validate.run(["B1"], quick=True, seed=seed)] for seed in (1, 2)}
+    assert drawn[1] != drawn[2]
+
+
+def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = strategies.mix
+
+    def forgetful(strategy: Any, **parts: Any) -> Mapping[str, float]:
+        return honest(strategy, **{**parts, "generation_zero": {}})
+
+    monkeypatch.setattr("judgeloop.validate.mixing.strategies.mix", forgetful)
+    rows = validate.run(["B2"], quick=True)
+    assert not all(row.passed for row in rows)
+
+
+def test_a_label_rule_that_keeps_every_pick_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = labels.preferences
+    monkeypatch.setattr("judgeloop.learning.labels.preferences", lambda judgments, rule: honest(judgments, "raw"))
+    rows = validate.run(["E3"], quick=True)
+    assert not any(row.passed for row in rows)
+
+
+def test_an_unknown_row_is_named() -> None:
+    with pytest.raises(InvalidInput, match="no row Z9"):
+        validate.run(["Z9"])
+
+
+def test_the_table_is_written_and_says_what_failed(tmp_path: Path) -> None:
+    rows = validate.run(["E2"], quick=True)
+    assert f"{len(rows)} of {len(rows)} rows pass" in validate.table(rows)
+    written = validate.write(rows, tmp_path).read_text(encoding="utf-8").splitlines()
+    assert len(written) == len(rows) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_quick_table_passes_for_any_seed(seed: int) -> None:
+    rows = validate.run(quick=True, seed=seed)
+    failed = [row for row in rows if not row.passed]
+    assert not failed, validate.table(failed)
