@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from judgeloop import strategies, validate
@@ -32,11 +33,23 @@ def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pyt
     assert not all(row.passed for row in rows)
 
 
-def test_a_label_rule_that_keeps_every_pick_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_rule_that_looks_at_one_order_only_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = labels.preferences
-    monkeypatch.setattr("judgeloop.learning.labels.preferences", lambda judgments, rule: honest(judgments, "raw"))
+
+    def one_eyed(judgments: pd.DataFrame, rule: Any) -> pd.DataFrame:
+        seen = judgments[judgments["order"] == "ab"]
+        mirrored = seen.assign(
+            order="ba",
+            verdict=seen["verdict"].map({"first": "second", "second": "first"}),
+            candidate_first=seen["candidate_second"],
+            candidate_second=seen["candidate_first"],
+        )
+        return honest(pd.concat([seen, mirrored], ignore_index=True), rule)
+
+    monkeypatch.setattr(labels, "preferences", one_eyed)
     rows = validate.run(["E3"], quick=True)
-    assert not any(row.passed for row in rows)
+    assert rows
+    assert not any(row.passed for row in rows if "unanimous of 2" in row.setting)
 
 
 def test_an_unknown_row_is_named() -> None:

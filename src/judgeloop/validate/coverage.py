@@ -25,8 +25,7 @@ from judgeloop.stats.probes import probe_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold
 from judgeloop.stats.slopes import Slopes, average_effect, fit_slopes, joint_wald
-from judgeloop.validate.position import logistic
-from judgeloop.validate.worlds import Floats, judged, pair_table, picks, texts
+from judgeloop.validate.worlds import Floats, judged, logistic, pair_table, picks, texts
 
 BOLD, KAPPA, RHO, ITEM_SD, DOSE = 0.2, 1.0, 0.3, 0.5, 1.5
 LATENT = {"length": 0.4, "sd": 1.0}

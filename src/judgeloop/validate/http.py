@@ -23,8 +23,9 @@ from judgeloop.stats.inference import Interval, Undefined
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.slopes import fit_slopes
 from judgeloop.templates import Mode
-from judgeloop.validate.position import logistic, number
+from judgeloop.validate.position import number
 from judgeloop.validate.row import Row, Scale, compare, demand, exact
+from judgeloop.validate.worlds import logistic
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import WireClient
 from judgeloop.wire.server import LocalServer, create_app

@@ -28,9 +28,8 @@ from judgeloop.seeds import rng
 from judgeloop.stats.amplification import compounding_benchmark
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.run_estimates import run_estimates
-from judgeloop.validate.position import logistic
 from judgeloop.validate.row import Row, Scale, compare, demand, exact
-from judgeloop.validate.worlds import Floats, judged, pair_table
+from judgeloop.validate.worlds import Floats, judged, logistic, pair_table
 
 GAMMA, BETA, KAPPA, TAU, RHO, STEPS = 0.3, 0.3, 1.0, 2.0, 0.3, 6
 SLOPES = {"judge": (BETA, KAPPA), "gold": (0.0, KAPPA), "random": (0.0, 0.0)}

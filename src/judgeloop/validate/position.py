@@ -12,14 +12,9 @@ from judgeloop.seeds import rng
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.position import position_estimates
 from judgeloop.validate.row import Row, Scale, compare, covered, exact, sampled
-from judgeloop.validate.worlds import Floats, judged, pair_table, picks
+from judgeloop.validate.worlds import Floats, judged, logistic, pair_table, picks
 
 GAMMA, ITEM_SD = 0.4, 1.5
-
-
-def logistic(values: Floats) -> Floats:
-    """The probability with those log-odds."""
-    return np.asarray(0.5 * (1.0 + np.tanh(values / 2.0)))
 
 
 def normal_mean(values: Floats, weights: Floats) -> float:

@@ -14,9 +14,9 @@ from judgeloop.seeds import rng
 from judgeloop.stats.covariates import Covariates, covariates
 from judgeloop.stats.inference import Interval, Undefined
 from judgeloop.stats.slopes import GOLD, Slopes, fit_slopes
-from judgeloop.validate.position import logistic, normal_mean
+from judgeloop.validate.position import normal_mean
 from judgeloop.validate.row import Row, Scale, compare, covered, demand, rejected, sampled
-from judgeloop.validate.worlds import Floats, judged, pair_table, picks, texts
+from judgeloop.validate.worlds import Floats, judged, logistic, pair_table, picks, texts
 
 BT = {"order": 0.2, "length": 0.3, "bold": 0.15, "quality": 1.0}
 PAIRS = 4_000

@@ -20,7 +20,7 @@ from judgeloop.learning import selection as selecting
 from judgeloop.seeds import rng
 from judgeloop.validate.mixing import ACCUMULATE, REPLACE, Floats
 from judgeloop.validate.row import Row, Scale, compare, exact, sampled, spread
-from judgeloop.validate.worlds import judged, pair_table
+from judgeloop.validate.worlds import judged, logistic, pair_table
 
 RHO = 0.3
 SIGMA = np.array([[1.0, RHO], [RHO, 1.0]])
@@ -117,7 +117,7 @@ def rows_c3(scale: Scale) -> list[Row]:
     pairs = scale.size(40_000, 8_000)
     generator = rng(scale.seed, "validate", "C3")
     points = generator.standard_normal((pairs, 2, 2)) @ ROOT.T
-    picked = generator.random(pairs) < 1.0 / (1.0 + np.exp(-(points[:, 0] - points[:, 1]) @ B))
+    picked = generator.random(pairs) < logistic((points[:, 0] - points[:, 1]) @ B)
     table = judged(pair_table(pairs), {"ab": np.where(picked, "first", "second")})
     kept = labels.preferences(table, "raw")
     where = kept["item_id"].str[1:].astype(int).to_numpy()

@@ -30,8 +30,7 @@ from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold
 from judgeloop.stats.slopes import average_effect, fit_slopes, joint_wald
 from judgeloop.validate.coverage import Outcome
-from judgeloop.validate.position import logistic
-from judgeloop.validate.worlds import Floats, judged, pair_table, picks, texts
+from judgeloop.validate.worlds import Floats, judged, logistic, pair_table, picks, texts
 
 Tests = dict[str, float | None]
 """A test's p-value by term; None where the estimate is undefined."""

@@ -17,6 +17,11 @@ Verdicts = NDArray[np.object_] | NDArray[np.str_]
 SLOTS = np.array(["first", "second", "tie", "unscored"], dtype=object)
 
 
+def logistic(log_odds: Floats) -> Floats:
+    """The probability with those log-odds; does not overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(log_odds / 2.0)))
+
+
 def pair_table(pairs: int, per_item: int = 1) -> pd.DataFrame:
     """``item_id``, ``pair_id`` and the two candidates of each pair: a, b; or a<k>, b<k> for the item's k-th pair."""
     item = np.arange(pairs) // per_item
@@ -64,7 +69,7 @@ def judged(
 def picks(log_odds: Floats, generator: np.random.Generator, *, tie: float = 0.0, unscored: float = 0.0) -> Verdicts:
     """Hard verdicts with P(first) = s(log_odds); a share is a tie or unscored whatever the texts."""
     size = len(log_odds)
-    slot = np.where(generator.random(size) < 1.0 / (1.0 + np.exp(-log_odds)), 0, 1)
+    slot = np.where(generator.random(size) < logistic(log_odds), 0, 1)
     slot = np.where(generator.random(size) < tie, 2, slot)
     slot = np.where(generator.random(size) < unscored, 3, slot)
     return SLOTS[slot]
