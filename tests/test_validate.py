@@ -53,15 +53,16 @@ def test_a_label_rule_that_looks_at_one_order_only_fails_its_rows(monkeypatch: p
 
 
 def test_an_unknown_row_is_named() -> None:
-    with pytest.raises(InvalidInput, match="no row Z9"):
+    with pytest.raises(InvalidInput, match="unknown row 'Z9'"):
         validate.run(["Z9"])
 
 
 def test_the_table_is_written_and_says_what_failed(tmp_path: Path) -> None:
     rows = validate.run(["E2"], quick=True)
     assert f"{len(rows)} of {len(rows)} rows pass" in validate.table(rows)
-    written = validate.write(rows, tmp_path).read_text(encoding="utf-8").splitlines()
-    assert len(written) == len(rows) + 1
+    sheet, page = validate.write(rows, None, tmp_path)
+    assert len(sheet.read_text(encoding="utf-8").splitlines()) == len(rows) + 1
+    assert "| E2 |" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -53,8 +53,7 @@ class Cell:
 
 
 GRID = tuple(
-    Cell(*one)
-    for one in itertools.product((-1.0, 0.0, 0.4, 1.5), (0.0, 0.3), (30, 100, 400), (0.0, 0.1), (0.0, 0.2))
+    Cell(*one) for one in itertools.product((-1.0, 0.0, 0.4, 1.5), (0.0, 0.3), (30, 100, 400), (0.0, 0.1), (0.0, 0.2))
 )
 
 
@@ -86,7 +85,9 @@ def truths(cell: Cell) -> Truths:
     x = [np.stack([np.full(len(length), o), length, bold, gold], axis=1) for o, _ in both]
 
     def score(b: Floats) -> Floats:
-        parts = [columns.T @ (weights * (seen - logistic(columns @ b))) for columns, (_, seen) in zip(x, both, strict=True)]
+        parts = [
+            columns.T @ (weights * (seen - logistic(columns @ b))) for columns, (_, seen) in zip(x, both, strict=True)
+        ]
         return np.asarray(parts[0] + parts[1])
 
     slopes = optimize.root(score, np.array([cell.position, cell.length, BOLD, KAPPA]), tol=1e-12).x
@@ -136,7 +137,11 @@ def replication(cell: Cell, truth: Truths, seed: int, number: int) -> list[Outco
     model = fit_slopes(rows, rows.gold)
     effect = model if isinstance(model, Undefined) else average_effect(model, "length")
     found: list[Outcome] = [
-        ("first_slot_excess", truth.first_slot_excess, _covers(place.conf_low, place.conf_high, truth.first_slot_excess)),
+        (
+            "first_slot_excess",
+            truth.first_slot_excess,
+            _covers(place.conf_low, place.conf_high, truth.first_slot_excess),
+        ),
         ("length_ame", truth.length_ame, _within(effect, truth.length_ame)),
         ("style_joint", math.nan, _region(model, truth)),
         _probe(cell, truth, generator),
@@ -158,7 +163,9 @@ def same_as_tables(cell: Cell, seed: int) -> bool:
     model = fit_slopes(rows, rows.gold)
     effect = model if isinstance(model, Undefined) else average_effect(model, "length")
     reported = next(
-        one for one in content_estimates(judgments, features, scales=_SCALES) if one.term == "length_ame" and not one.variant
+        one
+        for one in content_estimates(judgments, features, scales=_SCALES)
+        if one.term == "length_ame" and not one.variant
     )
     if isinstance(effect, Undefined):
         return reported.status == "undefined"
@@ -201,7 +208,9 @@ def _two_golds(cell: Cell, wanted: float, generator: np.random.Generator) -> Out
     table = pair_table(cell.items)
     features = texts(table, *({"length": s * length / 2, "bold": s * bold / 2} for s in (1.0, -1.0)))
     content = cell.length * length + BOLD * bold + KAPPA * quality
-    model = fit_latent(covariates(judged(table, _both(cell, content, generator), columns=golds), features, scales=_SCALES))
+    model = fit_latent(
+        covariates(judged(table, _both(cell, content, generator), columns=golds), features, scales=_SCALES)
+    )
     effect = model if isinstance(model, Undefined) else model.average_effect("length")
     return "length_ame (two golds)", wanted, _within(effect, wanted)
 

@@ -123,7 +123,10 @@ def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
     if rows:
         failed = sum(not row.passed for row in rows)
         lines += [f"{len(rows) - failed} of {len(rows)} rows pass.", ""]
-        lines += ["| Row | Setting | Theory | Estimate | MC error | Tolerance | Pass | Note |", "|---|---|---|---|---|---|---|---|"]
+        lines += [
+            "| Row | Setting | Theory | Estimate | MC error | Tolerance | Pass | Note |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         lines += ["| " + " | ".join((*_cells(row), row.note)).replace("‖", "\\‖") + " |" for row in rows]
         lines.append("")
     if coverage is not None:
@@ -131,7 +134,9 @@ def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
         lines += ["## Coverage and type I error", "", f"{len(coverage) - len(missed)} of {len(coverage)} entries pass."]
         lines += ["", "Misses:", ""] if len(missed) else []
         for one in missed.itertuples():
-            lines.append(f"- {one.cell}, {one.term}: {one.rate:.4f} of {one.replications} ({one.note or 'beyond tolerance'})")
+            lines.append(
+                f"- {one.cell}, {one.term}: {one.rate:.4f} of {one.replications} ({one.note or 'beyond tolerance'})"
+            )
         lines += ["", "| Cell | Term | Truth | Expected | Rate | Tolerance | Replications | Undefined | Pass |"]
         lines.append("|---|---|---|---|---|---|---|---|---|")
         for one in coverage.itertuples():

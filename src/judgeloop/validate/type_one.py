@@ -55,7 +55,9 @@ def fair_noisy_judge(generator: np.random.Generator) -> Tests:
         found["length_ame"] = None if isinstance(effect, Undefined) else effect.p_value
         found["style_joint"] = None if isinstance(joint, Undefined) else joint[2]
     probe = judged(
-        table, _orders(0.5 * noise[5], noise[2:4], generator), columns={"panel": "probe", "probe": "padding", "dose": 1.5}
+        table,
+        _orders(0.5 * noise[5], noise[2:4], generator),
+        columns={"panel": "probe", "probe": "padding", "dose": 1.5},
     )
     own = self_preference_gold(judgments, Labels(judge="planted"))
     return {**found, **_of(probe_estimates(probe), "padding_probe"), "self_preference_gold": own.p_value}
@@ -128,7 +130,9 @@ def changing_candidates(generator: np.random.Generator) -> Tests:
         pd.DataFrame(columns=list(PREFERENCE_COLUMNS)), pd.DataFrame(columns=list(SIGNAL_COLUMNS)),
     )  # fmt: skip
     found = judge_drift_estimates(tables, Design("anchor", 0, 1, (arm,)), {"length": 1.0})
-    return _of(found, "judge_drift_length_log_odds", "judge_drift_longer_preferred_raw", "judge_drift_first_slot_excess")
+    return _of(
+        found, "judge_drift_length_log_odds", "judge_drift_longer_preferred_raw", "judge_drift_first_slot_excess"
+    )
 
 
 def neutral_drift(generator: np.random.Generator) -> Tests:
@@ -179,7 +183,9 @@ def run_replication(replicates: int, seed: int, number: int) -> list[Outcome]:
                 names = [f"i{k // size}" for k in range(items * size)]
                 frame = _texts(points[:, 0], names, [f"g{t}k{k}" for k in range(items * size)], t)
                 parts.append(frame.assign(bold=points[:, 1], text=shown, replicate=replicate, arm=arm))
-    found = {one.term: one for one in _run_terms(pd.concat(parts, ignore_index=True), 1, diversity=True) if one.contrast}
+    found = {
+        one.term: one for one in _run_terms(pd.concat(parts, ignore_index=True), 1, diversity=True) if one.contrast
+    }
     ratio = {v: v * (1.0 - (1.0 - 1.0 / v) ** _WINDOW) / _WINDOW for v in set(_VOCABULARY.values())}
     # Style is in generation-0 SDs, pooled over replicates: the drift over the SD that this run has.
     pooled = np.concatenate([part["bold"].to_numpy() for part in parts if int(part["generation"].iloc[0]) == 0])
@@ -222,7 +228,8 @@ def _texts(length: Floats, items: object, names: object, generation: int) -> pd.
 
 def _anchor_texts(table: pd.DataFrame, points: Floats) -> pd.DataFrame:
     sides = [
-        _texts(sign * points[:, 0], table["item_id"], [side] * len(table), 0) for side, sign in (("a", 0.5), ("b", -0.5))
+        _texts(sign * points[:, 0], table["item_id"], [side] * len(table), 0)
+        for side, sign in (("a", 0.5), ("b", -0.5))
     ]
     frame = pd.concat(sides, ignore_index=True)
     return frame.assign(replicate=pd.array([pd.NA] * len(frame), dtype="Int64"), arm="", n_drawn=0)
