@@ -172,7 +172,7 @@ def same_as_tables(cell: Cell, seed: int) -> bool:
     return (reported.conf_low, reported.conf_high) == (effect.low, effect.high)
 
 
-def _both(cell: Cell, content: Floats, generator: np.random.Generator) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def _both(cell: Cell, content: Floats, generator: np.random.Generator) -> dict[str, np.ndarray]:
     return {
         order: picks(cell.position + sign * content, generator, tie=cell.ties, unscored=cell.unscored)
         for order, sign in (("ab", 1.0), ("ba", -1.0))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -214,6 +214,10 @@ def _anchor(pairs: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(texts, ignore_index=True), judged(table, verdicts, columns={**nobody, "panel": "anchor"})
 
 
+VARIANTS = ("replace", "accumulate", "always from base", "real share .5", "consistent picks only")
+"""L1 to L5."""
+
+
 def _variants() -> dict[str, tuple[World, float, float]]:
     """Worlds with the D_T against gold and the C_T that a linear judge, which nothing feeds back on, gives."""
     step, t = BETA / TAU, STEPS
@@ -233,41 +237,41 @@ def _variants() -> dict[str, tuple[World, float, float]]:
     }
 
 
-def rows_l(scale: Scale) -> list[Row]:
+def rows_l(variant: str, scale: Scale) -> list[Row]:
     """D_T = Tβ/τ against gold and T(β + ρκ)/τ against random; C_T by strategy (H_{T+1} − 1)/(T/2), 1/T, (1 − (1 − α)^T)/(αT);
     keeping only consistent picks doubles D_T and a_RJ; O_T = 1. The Monte-Carlo error is the estimate's own, over
-    replicates."""
-    rows = []
-    for name, (world, drift, compounding) in _variants().items():
-        sized = World(
-            world.arms, world.strategy, world.signal, replicates=scale.size(48, 20), pairs=scale.size(3000, 500, 120),
-            anchor=world.anchor and scale.size(4000, 1500, 300),
-        )  # fmt: skip
-        design = sized.design()
-        found = run_estimates(run(sized, scale.seed), design)
-        setting = f"{name}, T={STEPS}, S={sized.replicates}, {sized.items * sized.pairs} pairs a generation"
-        rows.append(_read(found, "did_length", drift, f"D_T vs gold, {setting}", contrast="gold"))
-        rows.append(_read(found, "compounding_length", compounding, f"C_T, {setting}", contrast="gold"))
-        if "random" in sized.arms:
-            vs_random = STEPS * (BETA + RHO * KAPPA) / TAU
-            rows.append(_read(found, "did_length", vs_random, f"D_T vs random, {setting}", contrast="random"))
-            rows.append(_read(found, "observed_over_static_length", 1.0, f"O_T, {setting}", contrast="gold"))
-        if sized.anchor:
-            passed_on = 2.0 if sized.signal.label_rule == "consistent_only" else 1.0
-            rows.append(_read(found, "transmission_length", passed_on, f"a_RJ, {setting}", contrast=""))
-        benchmark = compounding_benchmark(design.arm("judge"), STEPS)
-        rows.append(
-            exact("L", f"compounding_benchmark, {name}", compounding, np.nan if benchmark is None else benchmark, 1e-12)
-        )
-    return rows  # fmt: skip
+    replicates. ``variant``: one of VARIANTS."""
+    world, drift, compounding = _variants()[variant]
+    name = f"L{VARIANTS.index(variant) + 1}"
+    world = replace(
+        world, replicates=scale.size(48, 20), pairs=scale.size(3000, 500, 120),
+        anchor=world.anchor and scale.size(4000, 1500, 300),
+    )  # fmt: skip
+    design = world.design()
+    found = run_estimates(run(world, scale.seed), design)
+    setting = f"{variant}, T={STEPS}, S={world.replicates}, {world.items * world.pairs} pairs a generation"
+    rows = [
+        _read(found, name, "did_length", drift, f"D_T vs gold, {setting}", contrast="gold"),
+        _read(found, name, "compounding_length", compounding, f"C_T, {setting}", contrast="gold"),
+    ]
+    if "random" in world.arms:
+        vs_random = STEPS * (BETA + RHO * KAPPA) / TAU
+        rows.append(_read(found, name, "did_length", vs_random, f"D_T vs random, {setting}", contrast="random"))
+        rows.append(_read(found, name, "observed_over_static_length", 1.0, f"O_T, {setting}", contrast="gold"))
+    if world.anchor:
+        passed_on = 2.0 if world.signal.label_rule == "consistent_only" else 1.0
+        rows.append(_read(found, name, "transmission_length", passed_on, f"a_RJ, {setting}", contrast=""))
+    benchmark = compounding_benchmark(design.arm("judge"), STEPS)
+    known = np.nan if benchmark is None else benchmark
+    return [*rows, exact(name, f"compounding_benchmark, {variant}", compounding, known, 1e-12)]
 
 
-def _read(found: pd.DataFrame, term: str, theory: float, setting: str, contrast: str) -> Row:
+def _read(found: pd.DataFrame, name: str, term: str, theory: float, setting: str, contrast: str) -> Row:
     some = found[(found["term"] == term) & (found["arm"] == "judge") & (found["contrast"] == contrast)]
     some = some[some["generation"].isna() | (some["generation"] == STEPS)]
     if len(some) != 1:
-        missing = compare("L", setting, theory, np.nan, np.nan, tolerance=0.0)
+        missing = compare(name, setting, theory, np.nan, np.nan, tolerance=0.0)
         return demand(missing, False, f"{len(some)} rows of {term}")
     one = some.iloc[0]
-    row = compare("L", setting, theory, float(one["estimate"]), float(one["std_error"]))
+    row = compare(name, setting, theory, float(one["estimate"]), float(one["std_error"]))
     return demand(row, one["status"] != "undefined", str(one["note"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +23,8 @@ CHECKS: dict[str, Check] = {
     "C1": selection.rows_c1, "C2": selection.rows_c2, "C3": selection.rows_c3, "C4": selection.rows_c4,
     "D1": selection.rows_d1, "D2": selection.rows_d2, "D3": selection.rows_d3, "E1": position.rows_e1,
     "E2": position.rows_e2, "E3": position.rows_e3, "F1": regression_bias.rows_f1, "F2": regression_bias.rows_f2,
-    "G": regression_bias.rows_g, "H": http.rows_h, "L": loop_world.rows_l,
+    "G": regression_bias.rows_g, "H": http.rows_h,
+    **{f"L{k + 1}": functools.partial(loop_world.rows_l, name) for k, name in enumerate(loop_world.VARIANTS)},
 }  # fmt: skip
 """Rows by name: A Gaussian and categorical refits, B regression, C selection, D tilts, E position, F and G content slopes,
 H over HTTP, L the whole loop."""
@@ -39,7 +41,7 @@ def run(
     workers: int = 1,
     factor: float = 1.0,
 ) -> list[Row]:
-    """The rows named in ``only`` (A1 … L; a letter names all of its rows; default all), in the table's order.
+    """The rows named in ``only`` (A1 … L5; a letter names all of its rows; default all), in the table's order.
 
     quick: fewer simulations, so larger Monte-Carlo errors; never a larger multiple of them. seed: changes every draw.
     on_row: told each row as it is known. workers: processes. factor: scales all sizes, for trials.
@@ -51,7 +53,7 @@ def run(
     found: dict[str, list[Row]] = {}
     if workers > 1:
         # The longest first: what remains at the end is short.
-        order = sorted(names, key=lambda name: name not in ("L", "E1", "F1", "F2", "G"))
+        order = sorted(names, key=lambda name: not name.startswith(("L", "E1", "F", "G")))
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             flying = {pool.submit(CHECKS[name], scale): name for name in order}
             for done in as_completed(flying):
@@ -135,7 +137,7 @@ def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
         lines += ["", "Misses:", ""] if len(missed) else []
         for one in missed.itertuples():
             lines.append(
-                f"- {one.cell}, {one.term}: {one.rate:.4f} of {one.replications} ({one.note or 'beyond tolerance'})"
+                f"- {one.cell!s}, {one.term!s}: {one.rate:.4f} of {one.replications} ({one.note or 'beyond tolerance'})"
             )
         lines += ["", "| Cell | Term | Truth | Expected | Rate | Tolerance | Replications | Undefined | Pass |"]
         lines.append("|---|---|---|---|---|---|---|---|---|")

@@ -235,7 +235,7 @@ def _anchor_texts(table: pd.DataFrame, points: Floats) -> pd.DataFrame:
     return frame.assign(replicate=pd.array([pd.NA] * len(frame), dtype="Int64"), arm="", n_drawn=0)
 
 
-def _orders(content: Floats, noise: Floats, generator: np.random.Generator) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def _orders(content: Floats, noise: Floats, generator: np.random.Generator) -> dict[str, np.ndarray]:
     return {
         order: picks(sign * content + extra, generator)
         for order, sign, extra in zip(("ab", "ba"), (1.0, -1.0), noise, strict=True)
