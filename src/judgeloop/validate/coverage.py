@@ -112,7 +112,7 @@ def _density(eta: Floats) -> Floats:
 
 def _follows(cell: Cell, side: float, order: float) -> float:
     """P(the judge picks what gold prefers), where that is its own text (side +1) or the other's, shown in ``order``."""
-    # Gold's margin is half normal: 60 nodes of |q| by the midpoint rule on its quantiles would do; Hermite on q² does not.
+    # The margin of gold, given whom it prefers, is half normal: the midpoint rule on its quantiles.
     q = stats.halfnorm.ppf((np.arange(2000) + 0.5) / 2000)
     follow = logistic(order * cell.position + cell.length * side + KAPPA * q)
     return float((1.0 - cell.ties) * np.mean(follow) + cell.ties / 2.0)

@@ -194,8 +194,3 @@ def _checked(name: str, setting: str, strategy: Strategy, parts: list[tuple[str,
         demand(sampled(name, f"{what}, {setting}, n={N}, T={T}, R={len(draws)}", theory, draws, note=_BATCHES), alike, _ALIKE)
         for what, theory, draws in parts
     ]  # fmt: skip
-
-
-def rows_a(scale: Scale) -> list[Row]:
-    """A1 to A6."""
-    return [row for rows in (rows_a1, rows_a2, rows_a3, rows_a4, rows_a5, rows_a6) for row in rows(scale)]

@@ -110,8 +110,3 @@ def number(value: float | None) -> float:
 def holds(one: Estimate, truth: float) -> bool:
     """Whether an estimate has an interval and it covers the truth."""
     return one.conf_low is not None and one.conf_high is not None and one.conf_low <= truth <= one.conf_high
-
-
-def rows_e(scale: Scale) -> list[Row]:
-    """E1 to E3."""
-    return [*rows_e1(scale), *rows_e2(scale), *rows_e3(scale)]

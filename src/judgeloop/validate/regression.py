@@ -128,8 +128,3 @@ def _bent(scale: Scale, size: int, d: int, generations: int, count: int) -> Floa
             fitted = np.asarray(np.linalg.solve(design.T @ design, design.T @ labels), dtype=np.float64)
         found[replicate] = float(fitted @ fitted)
     return found
-
-
-def rows_b(scale: Scale) -> list[Row]:
-    """B1 to B3."""
-    return [*rows_b1(scale), *rows_b2(scale), *rows_b3(scale)]

@@ -267,8 +267,3 @@ def _slope(model: Slopes | Undefined, name: str) -> Interval:
     if isinstance(found, Undefined):
         return Interval(math.nan, math.nan, math.nan, math.nan)
     return found
-
-
-def rows_f(scale: Scale) -> list[Row]:
-    """F1 and F2."""
-    return [*rows_f1(scale), *rows_f2(scale)]

@@ -268,13 +268,3 @@ def _tilt_loop(strategy: Strategy, steps: int, *, fixed: bool) -> tuple[float, f
         if variance > 40.0:
             break
     return mean, variance
-
-
-def rows_c(scale: Scale) -> list[Row]:
-    """C1 to C4."""
-    return [row for rows in (rows_c1, rows_c2, rows_c3, rows_c4) for row in rows(scale)]
-
-
-def rows_d(scale: Scale) -> list[Row]:
-    """D1 to D3."""
-    return [row for rows in (rows_d1, rows_d2, rows_d3) for row in rows(scale)]

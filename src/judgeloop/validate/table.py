@@ -137,7 +137,7 @@ def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
         lines += ["", "Misses:", ""] if len(missed) else []
         for one in missed.itertuples():
             lines.append(
-                f"- {one.cell!s}, {one.term!s}: {one.rate:.4f} of {one.replications} ({one.note or 'beyond tolerance'})"
+                f"- {one.cell!s}, {one.term!s}: {one.rate:.4f} of {one.replications!s} ({(one.note or 'beyond tolerance')!s})"
             )
         lines += ["", "| Cell | Term | Truth | Expected | Rate | Tolerance | Replications | Undefined | Pass |"]
         lines.append("|---|---|---|---|---|---|---|---|---|")
