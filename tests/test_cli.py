@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,9 +206,15 @@ def test_interrupt_is_130_and_resumable(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=slow)
     path = write_experiment(tmp_path / "in", small_experiment(served.base_url))
     command = [sys.executable, "-m", "judgeloop", "run", str(path), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background ignores SIGINT for them; a user's run does not.
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while sum(served.asked.values()) < 20 and process.poll() is None:
-        os.sched_yield()
+        time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
