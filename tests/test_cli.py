@@ -211,7 +211,7 @@ def test_interrupt_is_130_and_resumable(tmp_path: Path, serve: Serve) -> None:
         command,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     while sum(served.asked.values()) < 20 and process.poll() is None:
         time.sleep(0.002)
