@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from judgeloop import strategies, validate
+from judgeloop import kernels, strategies, validate
 from judgeloop.errors import InvalidInput
-from judgeloop.learning import labels
+from judgeloop.learning import bradley_terry, labels, selection
+from judgeloop.seeds import rng
+from judgeloop.stats.inference import Interval
+from judgeloop.validate import grid, loop_world, regression, worlds
+from judgeloop.validate.row import compare, covered, rejected
 
 
 def test_the_cheap_rows_pass_and_the_seed_changes_the_draws() -> None:
@@ -31,6 +36,132 @@ def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pyt
     monkeypatch.setattr("judgeloop.validate.mixing.strategies.mix", forgetful)
     rows = validate.run(["B2"], quick=True)
     assert not all(row.passed for row in rows)
+
+
+def test_a_strategy_that_forgets_generation_zero_lets_the_variance_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(row.passed for row in validate.run(["A3"], quick=True))
+    honest = strategies.mix
+
+    def forgetful(strategy: Any, **parts: Any) -> Mapping[str, float]:
+        return honest(strategy, **{**parts, "generation_zero": {}})
+
+    monkeypatch.setattr(strategies, "mix", forgetful)
+    assert not any(row.passed for row in validate.run(["A3"], quick=True))
+    assert not all(row.passed for row in validate.run(["D2"], quick=True))
+
+
+def test_a_tilt_of_half_the_strength_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = selection.tilt
+    monkeypatch.setattr(selection, "tilt", lambda reference, reward, tau: honest(reference, reward, 2.0 * tau))
+    moved = [row for row in validate.run(["D2"], quick=True) if "μ_" in row.setting]
+    assert moved
+    assert not any(row.passed for row in moved)
+
+
+def test_a_learner_without_an_order_column_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = bradley_terry.fit
+
+    def blind(preferences: pd.DataFrame, *others: Any) -> bradley_terry.Signal:
+        return honest(preferences.assign(order=""), *others)
+
+    def failed() -> set[str]:
+        rows = validate.run(["F1"], quick=True, seed=1, factor=0.2)
+        return {row.setting.split("=")[0] for row in rows if not row.passed}
+
+    assert not failed()
+    monkeypatch.setattr(bradley_terry, "fit", blind)
+    # The order goes with length in this row's world: what position did, length now seems to do.
+    assert failed() >= {"Bradley-Terry order", "Bradley-Terry length"}
+
+
+def test_one_feedback_step_of_the_planted_loop_moves_the_policy_by_its_signal() -> None:
+    world = loop_world.World(replicates=2, steps=1, pairs=100)
+    tables = loop_world.run(world, seed=5)
+    rows = tables.candidates
+    zero = rows[(rows["generation"] == 0) & (rows["replicate"] == 0)]
+    drawn = {arm: part.loc[part["n_drawn"] > 0, ["candidate_id", "n_drawn"]] for arm, part in zero.groupby("arm")}
+    for arm in world.arms:
+        assert drawn[arm].to_numpy().tolist() == drawn["judge"].to_numpy().tolist()
+    # A Gaussian tilted by exp(b·x/τ) has its mean moved by Σb/τ, and the lattice's law is a Gaussian's.
+    for (replicate, arm), part in tables.signals.groupby(["replicate", "arm"]):
+        b = part.set_index("feature")["coefficient"]
+        chosen = rows[(rows["replicate"] == replicate) & (rows["arm"] == arm) & (rows["generation"] == 0)]
+        moved = float(np.average(chosen["length"], weights=chosen["p_selected"]))
+        assert moved == pytest.approx((b["length"] + loop_world.RHO * b["bold"]) / loop_world.TAU, abs=1e-5)
+
+
+def test_a_small_synthetic_share_leaves_an_error_floor() -> None:
+    error = [regression.small_share_error(rows, 5, 20) for rows in (10**4, 10**6, 10**8)]
+    floor = (regression.SYNTHETIC * regression.BEND / (1.0 - regression.SYNTHETIC)) ** 2
+    assert error[0] > error[1] > error[2] > floor
+    assert error[2] == pytest.approx(floor, rel=1e-3)
+
+
+def test_truths_of_a_cell_agree_with_one_large_sample() -> None:
+    cell = grid.Cell(position=0.4, length=0.3, items=60_000, unscored=0.0, ties=0.2)
+    truth = grid.truths(cell)
+    stream = rng(11, "one large sample")
+    length, bold, rest = stream.standard_normal((3, cell.items))
+    gold = grid.RHO * length + np.sqrt(1.0 - grid.RHO**2) * rest
+    content = cell.length * length + grid.BOLD * bold + grid.KAPPA * gold
+    verdicts = {o: worlds.picks(cell.position + s * content, stream, tie=0.2) for o, s in (("ab", 1), ("ba", -1))}
+    x = np.concatenate([np.stack([np.full(cell.items, s), length, bold, gold], axis=1) for s in (1.0, -1.0)])
+    values = {"first": 1.0, "second": 0.0, "tie": 0.5}
+    first = {order: np.array([values[v] for v in said]) for order, said in verdicts.items()}
+    fit = kernels.logistic(x, np.concatenate([first["ab"], 1.0 - first["ba"]]))
+    assert fit.coefficients == pytest.approx(truth.slopes, abs=0.03)
+    p = fit.probabilities
+    assert fit.coefficients[1] * np.mean(p * (1.0 - p)) == pytest.approx(truth.length_ame, abs=0.006)
+    assert np.mean([first["ab"], first["ba"]]) - 0.5 == pytest.approx(truth.first_slot_excess, abs=0.006)
+    level = grid.truths(grid.Cell(0.0, 0.0, 30, 0.0, 0.0))
+    assert (level.first_slot_excess, level.length_ame, level.padding_probe) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+    assert level.self_preference_gold == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_study_names_a_cell_whose_intervals_are_too_narrow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cell = "position=0.4,length=0.3,items=30,unscored=0.1,ties=0.2"
+    told: list[pd.DataFrame] = []
+    found = validate.coverage(3, 25, cells=[cell], on_cell=told.append).set_index("term")
+    assert len(told) == 1
+    assert found["passed"].all(), found.to_string()
+    assert (found["replications"] + found["undefined"] == 25).all()
+
+    def point(model: Any, name: str) -> Interval:
+        found = model.slope(name)
+        return Interval(found.estimate, 0.0, found.estimate, found.estimate)
+
+    monkeypatch.setattr(grid, "average_effect", point)
+    broken = validate.coverage(3, 10, cells=[cell])
+    missed = broken[~broken["passed"]]
+    assert missed["term"].tolist() == ["length_ame"]
+    assert missed["note"].iloc[0] == "content_estimates reports another interval of length_ame"
+    page = validate.write([], broken, tmp_path)[1].read_text(encoding="utf-8")
+    assert f"- {cell}, length_ame: 0.0000 of 10" in page
+
+
+def test_every_world_without_bias_tests_something() -> None:
+    found = validate.coverage(1, 2, cells=[name for name in validate.CELLS if name.startswith("type1:")])
+    assert found["cell"].nunique() == 6
+    assert (found["replications"] == 2).all(), found.to_string()
+
+
+def test_a_share_of_the_study_is_the_same_for_every_seed_and_bad_requests_are_named() -> None:
+    with pytest.raises(InvalidInput, match="unknown coverage cell 'position=9'"):
+        validate.coverage(cells=["position=9"])
+    for bad in ({"replications": 0}, {"share": 0.0}, {"share": 1.5}):
+        with pytest.raises(InvalidInput, match="1 replication or more"):
+            validate.coverage(cells=["replicates=5"], **bad)
+    shares = [validate.coverage(seed, 1, cells=validate.CELLS[9:18], share=0.3)["cell"].unique() for seed in (1, 2)]
+    assert shares[0].tolist() == shares[1].tolist()
+    assert len(shares[0]) == 3
+
+
+def test_a_row_without_a_number_fails() -> None:
+    assert not compare("X", "nothing", 0.0, float("nan"), 1.0).passed
+    assert not rejected("X", "nothing", [0.2, float("nan")]).passed
+    assert rejected("X", "few", [0.5] * 40).passed
+    assert not rejected("X", "many", [0.01] * 40).passed
+    assert not covered("X", "too wide", [True] * 2000).passed
 
 
 def test_a_label_rule_that_looks_at_one_order_only_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from judgeloop.errors import InvalidInput
 from judgeloop.seeds import rng
-from judgeloop.validate.coverage import GRID, Outcome, replication, same_as_tables, truths
+from judgeloop.validate.grid import GRID, Outcome, replication, same_as_tables, truths
 from judgeloop.validate.type_one import REPLICATES, WORLDS, run_replication
 
 COLUMNS = (

@@ -29,8 +29,8 @@ from judgeloop.stats.probes import probe_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold
 from judgeloop.stats.slopes import average_effect, fit_slopes, joint_wald
-from judgeloop.validate.coverage import Outcome
-from judgeloop.validate.worlds import Floats, judged, logistic, pair_table, picks, texts
+from judgeloop.validate.grid import Outcome
+from judgeloop.validate.worlds import Floats, Verdicts, judged, logistic, pair_table, picks, texts
 
 Tests = dict[str, float | None]
 """A test's p-value by term; None where the estimate is undefined."""
@@ -235,7 +235,7 @@ def _anchor_texts(table: pd.DataFrame, points: Floats) -> pd.DataFrame:
     return frame.assign(replicate=pd.array([pd.NA] * len(frame), dtype="Int64"), arm="", n_drawn=0)
 
 
-def _orders(content: Floats, noise: Floats, generator: np.random.Generator) -> dict[str, np.ndarray]:
+def _orders(content: Floats, noise: Floats, generator: np.random.Generator) -> dict[str, Verdicts]:
     return {
         order: picks(sign * content + extra, generator)
         for order, sign, extra in zip(("ab", "ba"), (1.0, -1.0), noise, strict=True)

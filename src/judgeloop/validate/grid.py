@@ -25,7 +25,7 @@ from judgeloop.stats.probes import probe_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold
 from judgeloop.stats.slopes import Slopes, average_effect, fit_slopes, joint_wald
-from judgeloop.validate.worlds import Floats, judged, logistic, pair_table, picks, texts
+from judgeloop.validate.worlds import Floats, Verdicts, judged, logistic, pair_table, picks, texts
 
 BOLD, KAPPA, RHO, ITEM_SD, DOSE = 0.2, 1.0, 0.3, 0.5, 1.5
 LATENT = {"length": 0.4, "sd": 1.0}
@@ -172,7 +172,7 @@ def same_as_tables(cell: Cell, seed: int) -> bool:
     return (reported.conf_low, reported.conf_high) == (effect.low, effect.high)
 
 
-def _both(cell: Cell, content: Floats, generator: np.random.Generator) -> dict[str, np.ndarray]:
+def _both(cell: Cell, content: Floats, generator: np.random.Generator) -> dict[str, Verdicts]:
     return {
         order: picks(cell.position + sign * content, generator, tie=cell.ties, unscored=cell.unscored)
         for order, sign in (("ab", 1.0), ("ba", -1.0))
