@@ -15,17 +15,20 @@ from typing import Any, Protocol
 import pandas as pd
 import yaml
 
-from judgeloop import loop, report, templates
+from judgeloop import audit, loop, report, templates
 from judgeloop.errors import ExperimentError, InvalidInput, JudgeloopError
 from judgeloop.experiment import Endpoint, GoldJudge
 from judgeloop.experiment import Judge as JudgeSpec
 from judgeloop.features import FEATURES, measure
+from judgeloop.interchange import load_columns
+from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.judging.judges import Judge, judge_name, make_judge, resolve_mode
 from judgeloop.material import Material, asked_models
 from judgeloop.planted import spec as planted_spec
 from judgeloop.planted.answerer import PlantedAnswerer
 from judgeloop.policies.drafting import Drafter
 from judgeloop.resolve import Resolved, check_environment, load, resolve
+from judgeloop.results import Audit, Run, opened
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.run_estimates import ArmDesign, Design, RunTables, run_estimates
 from judgeloop.templates import Mode
@@ -47,59 +50,6 @@ class Observer(Protocol):
     def generation(self, event: loop.GenerationDone) -> None: ...
 
     def stage(self, text: str) -> None: ...
-
-
-class Run:
-    """A run folder with results: frames with CONTRACT's columns, and the report."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.path = folder.path
-
-    @property
-    def estimates(self) -> pd.DataFrame:
-        """One tidy row an estimate."""
-        return self.folder.estimates()
-
-    @property
-    def judgments(self) -> pd.DataFrame:
-        """One row a judgment."""
-        return self.folder.table("judgments")
-
-    @property
-    def candidates(self) -> pd.DataFrame:
-        """One row a text, arm and generation."""
-        return self.folder.table("candidates")
-
-    def summary(self) -> str:
-        """The one-screen summary."""
-        return report.summary(self.folder)
-
-    def write_report(self) -> None:
-        """Write report.html, report.md and report.json anew."""
-        report.write(self.folder)
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write the self-contained HTML report to a file of your choice."""
-        return report.write_html(self.folder, Path(path))
-
-    def _repr_html_(self) -> str:
-        columns = [
-            "scope",
-            "arm",
-            "contrast",
-            "generation",
-            "term",
-            "estimate",
-            "conf_low",
-            "conf_high",
-            "status",
-            "note",
-        ]
-        frame = self.estimates
-        shown = frame.loc[(frame["family"] == "confirmatory") | (frame["panel"] == "anchor"), columns]
-        html: str = shown.to_html(index=False, float_format="{:.3f}".format)
-        return html
 
 
 def run(
@@ -165,8 +115,33 @@ def run(
 
 
 def open_run(path: str | Path) -> Run:
-    """An existing run folder."""
-    return Run(RunFolder.existing(path))
+    """An existing run folder; an ``Audit`` where ``analyze`` wrote it."""
+    return opened(RunFolder.existing(path))
+
+
+def analyze(
+    verdicts: Input,
+    pairs: Input | None = None,
+    *,
+    out: str | Path | None = None,
+    columns: str | Path | Mapping[str, Any] | None = None,
+    watch: audit.Watch = lambda *_: None,
+) -> Audit:
+    """The statistics of an audit on judgments that exist already; nothing is asked. Writes estimates and report into ``out``
+    (default runs/<the log's name>).
+
+    ``verdicts``, ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame, with CONTRACT's
+    columns; ``columns`` names them where the log calls them otherwise. ``watch`` is told (judge, done, of) before each
+    judge's estimates. Raises InvalidInput naming file, row and column.
+    """
+    log = audit.read(verdicts, pairs, load_columns(columns))
+    is_file = not isinstance(verdicts, pd.DataFrame) and str(verdicts) != STDIN
+    name = Path(str(verdicts)).stem if is_file else "analysis"
+    done = audit.analyze(log, name=name, sources=audit.sources_of(verdicts, pairs, columns), watch=watch)
+    folder = RunFolder(out or Path("runs") / name)
+    audit.write(done, folder)
+    report.write(folder)
+    return Audit(folder)
 
 
 def _resolved(experiment: str | Path | Mapping[str, Any]) -> Resolved:

@@ -1,0 +1,154 @@
+"""The static path: judgments that exist already, in; estimates of their judges, out. No model is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import yaml
+
+from judgeloop import inputs
+from judgeloop.features import features_frame
+from judgeloop.interchange import Columns, VerdictLog, read_verdicts
+from judgeloop.interchange.cells import Input, named
+from judgeloop.rundir import RunFolder
+from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.rows import Labels
+from judgeloop.stats.self_preference import self_preference_log_odds
+
+Watch = Callable[[str, int, int], None]
+"""Told (judge, how many are done, of how many) before each judge's estimates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Judgments that were read, their texts measured, and the estimates; frames with CONTRACT's columns."""
+
+    name: str
+    identity: str
+    sources: Mapping[str, Any]
+    judgments: pd.DataFrame
+    candidates: pd.DataFrame
+    items: pd.DataFrame
+    estimates: pd.DataFrame
+    facts: Mapping[str, Any]
+
+
+def read(verdicts: Input, pairs: Input | None = None, columns: Columns | None = None) -> VerdictLog:
+    """The log, checked and joined. Raises InvalidInput."""
+    return read_verdicts(verdicts, pairs, columns)
+
+
+def analyze(
+    log: VerdictLog, *, name: str, sources: Mapping[str, Any] | None = None, watch: Watch = lambda *_: None
+) -> Analysis:
+    """Every static estimate that the log bears, and for what it does not bear rows ``undefined`` that say why."""
+    candidates = _candidates(log)
+    texts = candidates if len(candidates) else None
+    found = estimates(log.judgments, texts, watch=watch)
+    if log.length_unit == "tokens" and texts is None:
+        # The reference code counts characters; a win rate of token lengths must not pass for its number.
+        alpaca = found["term"] == "alpaca_lc_winrate"
+        note = "lengths in tokens, where the reference code takes characters"
+        found.loc[alpaca, "note"] = found.loc[alpaca, "note"].map(lambda old: f"{old}; {note}" if old else note)
+    facts: dict[str, Any] = {"length_unit": log.length_unit} if log.length_unit else {}
+    if log.unused_pairs:
+        facts["pairs_without_verdict"] = log.unused_pairs
+    return Analysis(name, _identity(name, log), dict(sources or {}), log.judgments, candidates, log.items, found, facts)
+
+
+def estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, *, watch: Watch = lambda *_: None) -> pd.DataFrame:
+    """``judge_estimates`` of all judges, one judge after the other, so that a long analysis can say where it is.
+
+    A judge's estimates and their adjustment rest on its own judgments; what the other judges make of its texts enters
+    ``self_preference_log_odds`` alone.
+    """
+    judges = sorted(judgments["judge"].unique())
+    parts = []
+    for done, judge in enumerate(judges):
+        watch(judge, done, len(judges))
+        parts.append(judge_estimates(judgments[judgments["judge"] == judge], texts))
+    if len(judges) == 1:
+        return parts[0]
+    frame = pd.concat([part[part["term"] != "self_preference_log_odds"] for part in parts], ignore_index=True)
+    frame = pd.concat([frame, _self_preference(judgments, texts)], ignore_index=True)
+    return adjust(with_judge_families(frame))
+
+
+def _self_preference(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> pd.DataFrame:
+    rows: list[Estimate] = []
+    for (arm, generation, panel), several in judgments.groupby(["arm", "generation", "panel"], dropna=False, sort=True):
+        if panel == "probe":
+            continue
+        turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
+        for judge in sorted(several["judge"].unique()):
+            rows.append(self_preference_log_odds(several, texts, Labels(judge, str(arm), turn, str(panel))))
+    return estimates_frame(rows)
+
+
+def sources_of(verdicts: Input, pairs: Input | None, columns: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was read, for the folder's record: file names without their folders, and hashes where there are files."""
+    given = {"verdicts": verdicts, "pairs": pairs, "columns": columns if isinstance(columns, str | Path) else None}
+    found: dict[str, Any] = {}
+    for role, source in given.items():
+        if source is None:
+            continue
+        is_file = not isinstance(source, pd.DataFrame) and Path(source).is_file()
+        found[role] = {
+            "name": Path(str(source)).name if is_file else named(source, "frame"),
+            **({"hash": inputs.file_hash(Path(str(source)))} if is_file else {}),
+        }
+    return found
+
+
+def write(analysis: Analysis, folder: RunFolder) -> None:
+    """The analysis as a run folder: generation, arm and replicate are empty where the log has none. Raises FolderMismatch
+    where the folder holds something else, StorageFailed where it cannot be written."""
+    with folder.claim(analysis.identity):
+        folder.write_json("environment.json", _environment(analysis))
+        names = {role: source["name"] for role, source in analysis.sources.items()}
+        folder.write_text("experiment.yaml", yaml.safe_dump({"name": analysis.name, "analyze": names}, sort_keys=False))
+        folder.write_part("judgments", "log", analysis.judgments)
+        if len(analysis.candidates):
+            folder.write_part("candidates", "log", analysis.candidates)
+        folder.write_part("items", "log", analysis.items)
+        folder.write_estimates(analysis.estimates)
+
+
+def _candidates(log: VerdictLog) -> pd.DataFrame:
+    """The distinct texts with their features."""
+    if log.texts.empty:
+        return pd.DataFrame()
+    empty = pd.DataFrame({
+        "replicate": pd.array([pd.NA] * len(log.texts), dtype="Int64"), "arm": "",
+        "generation": pd.array([pd.NA] * len(log.texts), dtype="Int64"),
+    })  # fmt: skip
+    return pd.concat([empty, log.texts, features_frame(log.texts["text"].tolist())], axis=1)
+
+
+def _identity(name: str, log: VerdictLog) -> str:
+    """A hash of all that the estimates depend on: another log's folder is not overwritten."""
+    digest = hashlib.sha256(name.encode())
+    for frame in (log.judgments, log.texts, log.items):
+        digest.update(frame.to_csv(index=False).encode("utf-8", "replace"))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _environment(analysis: Analysis) -> dict[str, Any]:
+    libraries = ("numpy", "scipy", "pandas", "markdown-it-py", "emoji", "pyarrow")
+    return {
+        **analysis.facts,
+        "experiment_hash": analysis.identity,
+        "files": {source["name"]: source["hash"] for source in analysis.sources.values() if "hash" in source},
+        "judgeloop": metadata.version("judgeloop"),
+        "python": platform.python_version(),
+        "libraries": {library: metadata.version(library) for library in libraries},
+    }

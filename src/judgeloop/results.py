@@ -1,0 +1,171 @@
+"""What a run or an analysis leaves: frames with CONTRACT's columns, the report, one screen of words, a notebook's table."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from judgeloop import report
+from judgeloop.report import reading, terminal, wording
+from judgeloop.report.findings import judge_rows
+from judgeloop.report.overview import Table, unscored_reasons
+from judgeloop.rundir import RunFolder
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.self_preference import own_model
+
+_RUN_COLUMNS = ["scope", "arm", "contrast", "generation", "term", "estimate", "conf_low", "conf_high", "status", "note"]
+_AUDIT_COLUMNS = ["judge", "panel", "term", "estimate", "conf_low", "conf_high", "n", "n_unscored", "status", "note"]
+# Column's title → the terms that can fill it, the better founded first.
+_JUDGE_TABLE = {
+    "First slot": (("first_slot_excess", ""),),
+    "Order flips": (("conflict_rate", ""),),
+    "Length, per doubling": (("padding_probe", ""), ("length_ame", "")),
+    "Longer won (raw)": (("longer_preferred_raw", ""),),
+    "Agrees with gold": (("gold_agreement", ""),),
+}
+_MOST_NAMES = 3
+
+
+class Run:
+    """A run folder with results: frames with CONTRACT's columns, and the report."""
+
+    _shown = _RUN_COLUMNS
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.path = folder.path
+
+    @property
+    def estimates(self) -> pd.DataFrame:
+        """One tidy row an estimate."""
+        return self.folder.estimates()
+
+    @property
+    def judgments(self) -> pd.DataFrame:
+        """One row a judgment."""
+        return self.folder.table("judgments")
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """One row a text, arm and generation."""
+        return self.folder.table("candidates")
+
+    def summary(self) -> str:
+        """The one-screen summary."""
+        return report.summary(self.folder)
+
+    def write_report(self) -> None:
+        """Write report.html, report.md and report.json anew."""
+        report.write(self.folder)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the self-contained HTML report to a file of your choice."""
+        return report.write_html(self.folder, Path(path))
+
+    def _headline(self, frame: pd.DataFrame) -> pd.Series[bool]:
+        return (frame["family"] == "confirmatory") | (frame["panel"] == "anchor")
+
+    def _repr_html_(self) -> str:
+        frame = self.estimates
+        html: str = frame.loc[self._headline(frame), self._shown].to_html(index=False, float_format="{:.3f}".format)
+        return html
+
+
+class Audit(Run):
+    """Judges' biases from judgments that exist already. Generation, arm and replicate are empty where the log has none."""
+
+    _shown = _AUDIT_COLUMNS
+
+    def _headline(self, frame: pd.DataFrame) -> pd.Series[bool]:
+        terms = {term for several in _JUDGE_TABLE.values() for term, _ in several}
+        shown = (frame["scope"] == "judge") & (frame["variant"] == "") & (frame["category"] == "")
+        return shown & frame["term"].isin(terms)
+
+    def summary(self) -> str:
+        """One screen: what was read, every judge with intervals, the findings, and what this log cannot tell and why."""
+        read = reading.read(self.folder)
+        tables = [table for table in (_judges(read.estimates), unscored_reasons(read)) if table is not None]
+        shown = terminal.render(read, _facts(read), report.findings(read.estimates), tables)
+        lines = [terminal.as_text(shown, 100).rstrip("\n")]
+        unknown = cannot_be_known(read.estimates)
+        if unknown:
+            lines += ["", "Not known from this log"]
+            for what, why in unknown:
+                lines += textwrap.wrap(f"{what} – {why}", 98, initial_indent="- ", subsequent_indent="  ")
+        return "\n".join(lines) + "\n"
+
+
+def opened(folder: RunFolder) -> Run:
+    """The folder as what it holds: an Audit where judgments were analysed, else a Run."""
+    try:
+        stated = yaml.safe_load(folder.experiment_text())
+    except yaml.YAMLError:
+        stated = None
+    return Audit(folder) if isinstance(stated, dict) and "analyze" in stated else Run(folder)
+
+
+def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
+    """(measures, and for which judges where not for all; why) of the primary estimates that are undefined, by reason."""
+    primary = [row for row in estimates if row.scope == "judge" and row.variant == "" and row.category == ""]
+    judges = {row.judge for row in primary}
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in primary:
+        if row.status == "undefined":
+            # What differs by judge (its name, numbers behind the reason) would make a reason of its own for each.
+            why = row.note.split("; ", maxsplit=1)[0].replace(f"text of {own_model(row.judge)} ", "text of the judge ")
+            reasons.setdefault((why, row.term), []).append(row.judge)
+    grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (why, term), named in reasons.items():
+        grouped.setdefault((why, tuple(dict.fromkeys(named))), []).append(wording.term_name(term))
+    found = []
+    for (why, whose), terms in grouped.items():
+        more = f" and {len(whose) - _MOST_NAMES} more" if len(whose) > _MOST_NAMES else ""
+        few = ", ".join(wording.label(judge) for judge in whose[:_MOST_NAMES]) + more
+        what = "; ".join(dict.fromkeys(terms)) + ("" if len(whose) == len(judges) else f" ({few})")
+        found.append((what, wording.label(why, 240)))
+    return found
+
+
+def _facts(read: reading.Reading) -> list[tuple[str, str]]:
+    """What was read."""
+    rows = read.judgments
+    keys = ["replicate", "arm", "generation", "panel", "item_id", "pair_id"]
+    shown = rows.groupby(keys, dropna=False)["order"].nunique()
+    both, unscored = int((shown == 2).sum()), int((rows["verdict"] == "unscored").sum())
+    facts = [
+        ("Verdicts", f"{len(rows):,}"),
+        ("Judges", f"{rows['judge'].nunique():,}"),
+        ("Items", f"{rows['item_id'].nunique():,}"),
+        ("Pairs", f"{len(shown):,} ({both:,} in both orders, {len(shown) - both:,} in one)"),
+        ("Orders", ", ".join(f"{order} {int((rows['order'] == order).sum()):,}" for order in ("ab", "ba"))),
+        ("Unscored", f"{unscored:,} ({100 * unscored / len(rows):.1f} %)"),
+    ]
+    if len(read.candidates):
+        facts.append(("Texts", f"{len(read.candidates):,}, measured"))
+    elif "len_a" in rows:
+        facts.append(("Lengths", f"given, in {read.environment.get('length_unit', 'characters')}"))
+    else:
+        facts.append(("Texts", "none, and no lengths"))
+    facts.append(("Gold", f"on {int((rows['gold'] != '').sum()):,} verdicts" if (rows["gold"] != "").any() else "none"))
+    unused = read.environment.get("pairs_without_verdict")
+    return facts + ([("Pairs without a verdict", f"{unused:,}")] if unused else [])
+
+
+def _judges(estimates: Sequence[Estimate]) -> Table | None:
+    """A row a judge. Of several panels or generations the one that speaks for the judge, as in the report."""
+    cells: dict[str, dict[str, str]] = {}
+    for title, terms in _JUDGE_TABLE.items():
+        for term, variant in terms:
+            for row in judge_rows(estimates, term, variant):
+                cell = cells.setdefault(row.judge, {})
+                if row.status != "undefined":
+                    cell.setdefault(title, wording.cell(row))
+    if not cells:
+        return None
+    titles = [title for title in _JUDGE_TABLE if any(title in cell for cell in cells.values())]
+    rows = tuple((wording.label(judge), *(cell.get(title, "–") for title in titles)) for judge, cell in cells.items())
+    return Table("The judges (percentage points, 95 % intervals)", "", ("Judge", *titles), rows)
