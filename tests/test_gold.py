@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.judging.gold import correct, gold_of, last_number
+from judgeloop.gold import correct, gold_of, last_number
 from judgeloop.records import Item
 
 Match = Literal["exact", "contains", "numeric", "judge"]

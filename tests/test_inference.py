@@ -182,6 +182,10 @@ def test_bca_is_the_percentile_interval_where_nothing_is_skewed():
     shifted = defined(bca(3.0, grid + 3.0, np.array([-1.0, 1.0])))
     assert shifted.p_value == pytest.approx(2 * stats.norm.sf(3.0), rel=0.02)
     assert isinstance(bca(0.0, np.zeros(10), np.zeros(5)), Undefined)
+    # Exact soft verdicts: nothing changes with one item left out, and tiny values do not underflow.
+    assert defined(bca(0.0, grid, np.full(60, 0.3))) == defined(bca(0.0, grid, np.array([-1.0, 1.0])))
+    skewed = np.array([0.0, 0.0, 0.0, 3.0])
+    assert defined(bca(0.0, grid, 1e-200 * skewed)).high == pytest.approx(defined(bca(0.0, grid, skewed)).high)
 
 
 def test_t_interval_shifts_and_covers():

@@ -368,7 +368,7 @@ def test_a_wrong_spec_names_file_and_field(tmp_path: Path, text: str, words: str
         load(path)
     assert str(tmp_path) in str(caught.value)
     assert words in str(caught.value)
-    with pytest.raises(ExperimentError, match="no such planted spec"):
+    with pytest.raises(ExperimentError, match="no such file"):
         load(tmp_path / "none.yaml")
 
 

@@ -21,7 +21,7 @@ from judgeloop.wire.faults import Faults, Rule
 from judgeloop.wire.protocol import StreamedAnswer, incoming
 from judgeloop.wire.server import Answer, Answerer, LocalServer, create_app
 
-SECRET = "sk-very-secret-0123456789abcdef"
+SECRET = "not-a-real-key-0123456789abcdef"
 JUDGE = "<answer_a>\none\n</answer_a>\n<answer_b>\ntwo words here\n</answer_b>\n[[A]] or [[B]]"
 
 

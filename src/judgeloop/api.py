@@ -19,13 +19,13 @@ from judgeloop import audit, loop, report, templates
 from judgeloop.errors import ExperimentError, InvalidInput, JudgeloopError
 from judgeloop.experiment import Endpoint, GoldJudge
 from judgeloop.experiment import Judge as JudgeSpec
-from judgeloop.features import FEATURES, measure
 from judgeloop.interchange import load_columns
 from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.judging.judges import Judge, judge_name, make_judge, resolve_mode
 from judgeloop.material import Material, asked_models
 from judgeloop.planted import spec as planted_spec
 from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import features_of
 from judgeloop.policies.drafting import Drafter
 from judgeloop.resolve import Resolved, check_environment, load, resolve
 from judgeloop.results import Audit, Run, opened
@@ -288,7 +288,7 @@ async def _judges(
             client=client,
             seed=resolved.experiment.seed,
             mode=modes[name] or None,
-            measure=_measure,
+            measure=features_of,
             name=names[name],
         )
         for name in distinct
@@ -307,11 +307,6 @@ def _distinct_names(
             names[arm] = judge_name(spec, endpoints, modes[arm][0], ambiguous=True)
     taken = Counter(names.values())
     return {arm: f"{name}~{arm}" if taken[name] > 1 else name for arm, name in names.items()}
-
-
-def _measure(text: str) -> Mapping[str, float]:
-    measured = measure(text)
-    return {name: getattr(measured, name) for name in FEATURES}
 
 
 def _experiment_text(resolved: Resolved) -> str:

@@ -199,12 +199,20 @@ def serve(
 
 @app.command()
 def validate(
-    only: Annotated[str | None, typer.Option(help="Rows or letters, as A1,F1,L.", show_default=False)] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows or letters, as A1,F1,L; with --coverage, cells parted by semicolons.", show_default=False
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer draws: about a minute on two cores.")] = False,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="The study of coverage and type I error instead of the rows.")
     ] = False,
     replications: Annotated[int, typer.Option(help="With --coverage: replications a cell.", min=20)] = 2000,
+    share: Annotated[
+        float | None, typer.Option(help="With --coverage: this share of the cells, evenly spaced.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Changes every draw.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.", show_default=False)] = None,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
@@ -219,7 +227,7 @@ def validate(
     rows, study, passed = [], None, True
     if coverage:
         study = planted_truth.coverage(
-            seed, replications, workers=workers,
+            seed, replications, cells=only.split(";") if only else None, share=share, workers=workers,
             on_cell=lambda cell: print(f"judgeloop: {cell['cell'].iloc[0]}", file=sys.stderr, flush=True),
         )  # fmt: skip
         print(study.to_string(index=False))

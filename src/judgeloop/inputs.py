@@ -39,8 +39,11 @@ _YamlLoader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A YAML file's mapping. Raises ExperimentError with file:line; a key that stands twice is an error."""
+def read_yaml(path: Path, what: str, *, empty: bool = False) -> dict[str, Any]:
+    """A YAML file's mapping; with ``empty``, a file that says nothing is one without keys.
+
+    Raises ExperimentError with file:line; a key that stands twice is an error.
+    """
     try:
         loader = _YamlLoader(_file_text(path, what))
         node = loader.get_single_node()
@@ -58,6 +61,8 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         raise ExperimentError(f"{path}: not valid YAML: {error}") from None
     except RecursionError:
         raise ExperimentError(f"{path}: not valid YAML: nested too deeply") from None
+    if raw is None and empty:
+        return {}
     if not isinstance(raw, dict):
         raise ExperimentError(f"{path}: {what} is a mapping of keys, this is {yaml_name(raw)}")
     return raw

@@ -19,8 +19,8 @@ from judgeloop import seeds, strategies
 from judgeloop.experiment import ExemplarPolicy as ExemplarSpec
 from judgeloop.experiment import Judge as JudgeSpec
 from judgeloop.features import FEATURES, features_frame
+from judgeloop.gold import correct
 from judgeloop.judging.frames import judgments_frame
-from judgeloop.judging.gold import correct
 from judgeloop.judging.judges import Judge
 from judgeloop.judging.pairing import matchups, presentations
 from judgeloop.judging.panels import AnchorPanel, anchor_from_pairs, draft_anchor

@@ -14,7 +14,7 @@ from judgeloop.bodies import match_body
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint
 from judgeloop.experiment import PlantedJudge as PlantedJudgeSpec
-from judgeloop.judging.gold import correct, gold_of
+from judgeloop.gold import correct, gold_of
 from judgeloop.judging.pairing import draw_labels, quoted
 from judgeloop.judging.verdicts import read_match, unscored
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Slot, Verdict

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-from judgeloop.judging.gold import gold_of
+from judgeloop.gold import gold_of
 from judgeloop.records import JUDGMENT_COLUMNS, Candidate, Item, Judgment, Panel
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from judgeloop import seeds
 from judgeloop.features import tokenize
+from judgeloop.gold import correct
 from judgeloop.law import log_logistic, logistic, planted_log_odds
 from judgeloop.planted.drafts import draft_text, exemplar_texts
-from judgeloop.planted.spec import PlantedSpec, features_of, marked_quality, matches, references
+from judgeloop.planted.spec import PlantedSpec, features_of, marked_quality, references
 from judgeloop.records import Call
 
 _FILLER = (("The", 0.012), ("I", 0.006), ("Both", 0.002))
@@ -100,7 +101,10 @@ class PlantedAnswerer:
             # A template of the user's own may not mark the question: the longest prompt that it shows.
             prompts = [prompt for prompt in self._references if prompt in shown.rest]
             item = self._references[max(prompts, key=len)] if prompts else None
-        return 0.0 if item is None else float(matches(item, shown.first)) - float(matches(item, shown.second))
+        # Where no rule can say (match: judge), neither text matches.
+        return (
+            0.0 if item is None else float(bool(correct(item, shown.first))) - float(bool(correct(item, shown.second)))
+        )
 
     def _picks_first(self, name: str, log_odds: float) -> bool:
         coin = seeds.uniform(self.spec.seed, "verdict", name)

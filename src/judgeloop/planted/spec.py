@@ -10,17 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Block
 from judgeloop.features import FEATURES, measure
-from judgeloop.inputs import load_items
+from judgeloop.inputs import load_items, read_yaml
 from judgeloop.records import Item, prompt_text
 
 _NUMBER = r"[ \t]*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)"
-_PLAIN_NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 class DraftSpec(Block):
@@ -143,22 +141,6 @@ def marked_quality(marker: str, text: str) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def matches(item: Item, text: str) -> bool:
-    """Whether a text gives an item's reference: exact (but for case and outer space), contains, or its last number."""
-    if item.reference is None:
-        return False
-    said, right = text.strip().casefold(), item.reference.strip().casefold()
-    if item.match == "exact":
-        return said == right
-    if item.match == "numeric":
-        numbers = _PLAIN_NUMBER.findall(said)
-        wanted = _PLAIN_NUMBER.search(right)
-        if not numbers or not wanted:
-            return False
-        return math.isclose(float(numbers[-1].replace(",", "")), float(wanted[0].replace(",", "")), rel_tol=1e-9)
-    return right in said
-
-
 @functools.lru_cache(maxsize=8192)
 def features_of(text: str) -> Mapping[str, float]:
     """The features that the law may weigh: length in log2 tokens, others per 100 tokens."""
@@ -193,20 +175,7 @@ def schema() -> dict[str, Any]:
 def load(path: str | Path) -> PlantedSpec:
     """Read a planted spec (YAML). Raises ExperimentError with the file and the field."""
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ExperimentError(f"{path}: no such planted spec; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ExperimentError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if raw is None:
-        raw = {}  # an unbiased judge is a spec without a key
-    if not isinstance(raw, dict):
-        raise ExperimentError(f"{path}: a planted spec is a mapping of keys")
+    raw = read_yaml(path, "a planted spec", empty=True)  # an unbiased judge is a spec without a key
     try:
         spec = PlantedSpec.model_validate(raw)
     except ValidationError as error:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from judgeloop.errors import InvalidInput, StorageFailed
+from judgeloop.errors import InvalidInput
+from judgeloop.rundir import RunFolder
 from judgeloop.validate import gaussian, http, loop_world, position, regression, regression_bias, selection
 from judgeloop.validate.row import Check, Row, Scale
 
@@ -111,13 +112,7 @@ def write(rows: Sequence[Row], coverage: pd.DataFrame | None, out: Path) -> list
     files = {"validate.csv": text.getvalue(), "validate.md": _markdown(rows, coverage)}
     if coverage is not None:
         files["coverage.csv"] = coverage.to_csv(index=False, lineterminator="\n")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (out / name).write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise StorageFailed(f"{out}: cannot be written ({error}); name another folder") from None
-    return [out / name for name in files]
+    return [RunFolder(out).write_text(name, content) for name, content in files.items()]
 
 
 def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:

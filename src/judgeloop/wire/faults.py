@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Block
+from judgeloop.inputs import read_yaml
 
 Kind = Literal["reset", "timeout", "truncated", "not_json", "empty_choices", "null_content", "context_length", "slow"]
 
@@ -104,12 +103,7 @@ def fault_schema() -> dict[str, Any]:
 
 def load_faults(path: str | Path) -> Faults:
     """Read a faults file (YAML). Raises ExperimentError with the file and the field."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ExperimentError(f"{path}: cannot be read as a YAML file ({error})") from None
-    if not isinstance(raw, Mapping):
-        raise ExperimentError(f"{path}: a faults file is a mapping with the key `rules`")
+    raw = read_yaml(Path(path), "a faults file")
     try:
         return Faults.model_validate(raw)
     except ValidationError as error:
