@@ -228,10 +228,10 @@ def bca(
     below = (np.sum(sample < estimate) + 0.5 * np.sum(sample == estimate)) / len(sample)
     z0 = float(stats.norm.ppf(min(max(below, 1 / (len(sample) + 1)), len(sample) / (len(sample) + 1))))
     centred = left_out.mean() - left_out
-    reach = float(np.max(np.abs(centred)))
-    if reach > 0:
+    reach, acceleration = float(np.max(np.abs(centred))), 0.0
+    if reach > 1e-12 * float(np.max(np.abs(left_out))):  # equal but for rounding: no skewness to correct
         centred = centred / reach  # the ratio has no unit, and tiny cubes would underflow
-    acceleration = float(np.sum(centred**3) / (6.0 * np.sum(centred**2) ** 1.5)) if reach > 0 else 0.0
+        acceleration = float(np.sum(centred**3) / (6.0 * np.sum(centred**2) ** 1.5))
 
     def limit(z: float) -> float:
         shift = z0 + (z0 + z) / max(1e-9, 1.0 - acceleration * (z0 + z))
