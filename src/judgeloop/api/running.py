@@ -1,55 +1,35 @@
-"""The public Python interface: what the command line is a thin layer over."""
+"""``judgeloop.run``: close the loop into a run folder."""
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import pandas as pd
 import yaml
 
-from judgeloop import audit, loop, report, templates
-from judgeloop.errors import ExperimentError, InvalidInput, JudgeloopError
+from judgeloop import loop, report, templates
+from judgeloop.api.session import Observer, Seen, unwrapped
+from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint, GoldJudge
 from judgeloop.experiment import Judge as JudgeSpec
-from judgeloop.interchange import load_columns
-from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.judging.judges import Judge, judge_name, make_judge, resolve_mode
 from judgeloop.material import Material, asked_models
-from judgeloop.planted import spec as planted_spec
-from judgeloop.planted.answerer import PlantedAnswerer
 from judgeloop.planted.spec import features_of
 from judgeloop.policies.drafting import Drafter
 from judgeloop.resolve import Resolved, check_environment, load, resolve
-from judgeloop.results import Audit, Run, opened
+from judgeloop.results import Run
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.run_estimates import ArmDesign, Design, RunTables, run_estimates
 from judgeloop.templates import Mode
 from judgeloop.wire import engine
-from judgeloop.wire.answers import RecordAnswerer, ReplayAnswerer
 from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.client import Answered, Ledger, WireClient
-from judgeloop.wire.faults import load_faults
-from judgeloop.wire.server import create_app, serve_forever
-
-
-class Observer(Protocol):
-    """What a progress view is told while a run goes on."""
-
-    def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None: ...
-
-    def answered(self, event: Answered) -> None: ...
-
-    def generation(self, event: loop.GenerationDone) -> None: ...
-
-    def stage(self, text: str) -> None: ...
+from judgeloop.wire.client import Ledger, WireClient
 
 
 def run(
@@ -88,7 +68,7 @@ def run(
         if observer:
             names = resolved.experiment
             observer.start(names.name, folder.path, material.planned_calls(), names.generations, names.replicates)
-        seen = _Seen(observer)
+        seen = Seen(observer)
         try:
             started = (
                 nullcontext(dict(resolved.experiment.endpoints))
@@ -96,7 +76,7 @@ def run(
                 else engine.running(resolved.experiment.endpoints)
             )
             with started as endpoints:
-                asked = _unwrapped(
+                asked = unwrapped(
                     _run(resolved, material, endpoints, cassette, recording, ledger, seen, folder, observer)
                 )
         finally:
@@ -114,50 +94,8 @@ def run(
     return Run(folder)
 
 
-def open_run(path: str | Path) -> Run:
-    """An existing run folder; an ``Audit`` where ``analyze`` wrote it."""
-    return opened(RunFolder.existing(path))
-
-
-def analyze(
-    verdicts: Input,
-    pairs: Input | None = None,
-    *,
-    out: str | Path | None = None,
-    columns: str | Path | Mapping[str, Any] | None = None,
-    watch: audit.Watch = lambda *_: None,
-) -> Audit:
-    """The statistics of an audit on judgments that exist already; nothing is asked. Writes estimates and report into ``out``
-    (default runs/<the log's name>).
-
-    ``verdicts``, ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame, with CONTRACT's
-    columns; ``columns`` names them where the log calls them otherwise. ``watch`` is told (judge, done, of) before each
-    judge's estimates. Raises InvalidInput naming file, row and column.
-    """
-    log = audit.read(verdicts, pairs, load_columns(columns))
-    is_file = not isinstance(verdicts, pd.DataFrame) and str(verdicts) != STDIN
-    name = Path(str(verdicts)).stem if is_file else "analysis"
-    done = audit.analyze(log, name=name, sources=audit.sources_of(verdicts, pairs, columns), watch=watch)
-    folder = RunFolder(out or Path("runs") / name)
-    audit.write(done, folder)
-    report.write(folder)
-    return Audit(folder)
-
-
 def _resolved(experiment: str | Path | Mapping[str, Any]) -> Resolved:
     return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
-
-
-def _unwrapped(running: Coroutine[Any, Any, _Asked]) -> _Asked:
-    """Run it; of the errors that a group of tasks raises together, the first deliberate one."""
-    try:
-        return asyncio.run(running)
-    except BaseExceptionGroup as group:
-        deliberate = group.subgroup(JudgeloopError)
-        error: BaseException = deliberate or group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
 
 
 async def _run(
@@ -167,7 +105,7 @@ async def _run(
     cassette: Cassette,
     recording: Cassette | None,
     ledger: Ledger,
-    seen: _Seen,
+    seen: Seen,
     folder: RunFolder,
     observer: Observer | None,
 ) -> _Asked:
@@ -204,65 +142,6 @@ class _Asked:
 
     judge_names: Mapping[str, str]
     modes: Mapping[str, str]
-
-
-class _Seen:
-    """What the endpoints said of themselves."""
-
-    def __init__(self, observer: Observer | None) -> None:
-        self._observer = observer
-        self._models: dict[str, set[str]] = {}
-        self._fingerprints: dict[str, set[str]] = {}
-        self.calls, self.cost, self.failures = 0, 0.0, 0
-
-    def answered(self, event: Answered) -> None:
-        if event.reply.model:
-            self._models.setdefault(event.call.endpoint, set()).add(event.reply.model)
-        if event.reply.fingerprint:
-            self._fingerprints.setdefault(event.call.endpoint, set()).add(event.reply.fingerprint)
-        self.calls, self.cost = event.calls, event.cost
-        if self._observer:
-            self._observer.answered(event)
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "reported_models": {name: sorted(found) for name, found in self._models.items()},
-            "reported_fingerprints": {name: sorted(found) for name, found in self._fingerprints.items()},
-            "calls": self.calls,
-            "cost_usd": round(self.cost, 6),
-        }
-
-
-def planted_schema() -> dict[str, Any]:
-    """JSON schema of a planted spec."""
-    return planted_spec.schema()
-
-
-def serve(
-    *,
-    replay: Path | None = None,
-    record: Path | None = None,
-    upstream: str | None = None,
-    planted: Path | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    faults: Path | None = None,
-    ready: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Serve the OpenAI API until interrupted: one of ``replay`` (a recorded run folder), ``record`` with ``upstream``,
-    ``planted`` (a spec file). ``ready`` is told the base URL. Raises JudgeloopError."""
-    answerer: Any
-    if replay is not None:
-        answerer = ReplayAnswerer(RunFolder.recorded(replay).path)
-    elif record is not None:
-        if not (upstream or "").startswith(("http://", "https://")):
-            raise InvalidInput(f"--upstream: give a base URL that starts with http:// or https://, not {upstream!r}")
-        answerer = RecordAnswerer(record, str(upstream))
-    else:
-        assert planted is not None
-        answerer = PlantedAnswerer(planted_spec.load(planted), planted.parent)
-    app = create_app(answerer, faults=load_faults(faults) if faults else None)
-    serve_forever(app, host, port, ready=ready)
 
 
 async def _judges(

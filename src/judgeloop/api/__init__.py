@@ -1,0 +1,19 @@
+"""The public Python interface: what the command line is a thin layer over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from judgeloop.api.analysis import analyze
+from judgeloop.api.running import run
+from judgeloop.api.serving import planted_schema, serve
+from judgeloop.api.session import Observer
+from judgeloop.results import Audit, Run, opened
+from judgeloop.rundir import RunFolder
+
+__all__ = ["Audit", "Observer", "Run", "analyze", "open_run", "planted_schema", "run", "serve"]
+
+
+def open_run(path: str | Path) -> Run:
+    """An existing run folder; an ``Audit`` where ``analyze`` wrote it."""
+    return opened(RunFolder.existing(path))

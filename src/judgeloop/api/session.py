@@ -1,0 +1,65 @@
+"""What commands that ask models share: who is told of each answer, what the endpoints said of themselves, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from judgeloop import loop
+from judgeloop.errors import JudgeloopError
+from judgeloop.wire.client import Answered
+
+T = TypeVar("T")
+
+
+class Observer(Protocol):
+    """What a progress view is told while a run goes on."""
+
+    def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None: ...
+
+    def answered(self, event: Answered) -> None: ...
+
+    def generation(self, event: loop.GenerationDone) -> None: ...
+
+    def stage(self, text: str) -> None: ...
+
+
+class Seen:
+    """What the endpoints said of themselves."""
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self._models: dict[str, set[str]] = {}
+        self._fingerprints: dict[str, set[str]] = {}
+        self.calls, self.cost, self.failures = 0, 0.0, 0
+
+    def answered(self, event: Answered) -> None:
+        if event.reply.model:
+            self._models.setdefault(event.call.endpoint, set()).add(event.reply.model)
+        if event.reply.fingerprint:
+            self._fingerprints.setdefault(event.call.endpoint, set()).add(event.reply.fingerprint)
+        self.calls, self.cost = event.calls, event.cost
+        if self._observer:
+            self._observer.answered(event)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "reported_models": {name: sorted(found) for name, found in self._models.items()},
+            "reported_fingerprints": {name: sorted(found) for name, found in self._fingerprints.items()},
+            "calls": self.calls,
+            "cost_usd": round(self.cost, 6),
+        }
+
+
+def unwrapped(running: Coroutine[Any, Any, T]) -> T:
+    """Run it; of the errors that a group of tasks raises together, the first deliberate one."""
+    try:
+        return asyncio.run(running)
+    except BaseExceptionGroup as group:
+        deliberate = group.subgroup(JudgeloopError)
+        error: BaseException = deliberate or group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

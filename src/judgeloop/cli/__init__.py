@@ -1,0 +1,34 @@
+"""The command line: a thin layer over the Python interface. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+# A module a command; the order here is the order of --help.
+from judgeloop.cli import (  # isort: skip
+    run as _run,
+    analyze as _analyze,
+    report as _report,
+    serve as _serve,
+    validate as _validate,
+)
+from judgeloop.cli.app import app, debugging, fail
+from judgeloop.errors import JudgeloopError
+
+__all__ = ["app", "main"]
+
+_COMMANDS = (_run, _analyze, _report, _serve, _validate)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: every deliberate error becomes one sentence and its exit code."""
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        command(args=arguments, prog_name="judgeloop")
+    except JudgeloopError as error:
+        if debugging():
+            raise
+        fail(str(error), error.exit_code)

@@ -1,0 +1,60 @@
+"""``judgeloop analyze``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from judgeloop.cli.app import Debug, app, remember
+from judgeloop.errors import Interrupted
+
+_SILENT_S = 3.0
+
+
+class LogFormat(StrEnum):
+    """Whose verdict log it is."""
+
+    auto = "auto"
+    judgeloop = "judgeloop"
+
+
+@app.command()
+def analyze(
+    verdicts: Annotated[
+        Path, typer.Argument(help="One judgment a row: .jsonl, .csv, .parquet, or - for standard input.")
+    ],
+    pairs: Annotated[
+        Path | None, typer.Option(help="The pairs judged, with texts and gold; joined on pair_id.", show_default=False)
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="A YAML file that names the log's own columns and words.", show_default=False)
+    ] = None,
+    format: Annotated[  # noqa: A002, ARG001  CONTRACT's option; one format so far
+        LogFormat, typer.Option(help="Whose log this is; auto tells it from the columns.")
+    ] = LogFormat.auto,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. [default: runs/<the log's name>]", show_default=False)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Estimate judges' biases from verdicts that you have already; ask no model."""
+    remember(debug)
+    from judgeloop import api
+
+    began = time.monotonic()
+
+    def watch(judge: str, done: int, of: int) -> None:
+        if time.monotonic() - began > _SILENT_S:
+            print(f"estimates of {judge} ({done + 1} of {of})", file=sys.stderr, flush=True)
+
+    try:
+        done = api.analyze(verdicts, pairs, out=out, columns=columns, watch=watch)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; run the same command again") from None
+    print(done.summary())
+    print(f"Folder: {done.path}\nReport: {done.path / 'report.html'}")
