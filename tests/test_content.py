@@ -11,11 +11,11 @@ import pytest
 import statsmodels.api as sm
 
 from judgeloop import seeds
-from judgeloop.kernels import logistic
+from judgeloop.kernels import logistic, sigmoid
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.covariates import covariates, gold_margin
 from judgeloop.stats.inference import Interval, Undefined
-from judgeloop.stats.slopes import average_effect, effect_difference, fit_columns, fit_slopes
+from judgeloop.stats.slopes import average_effect, bootstrap_effect, effect_difference, fit_columns, fit_slopes
 from planted_verdicts import NAMES, UNSCALED, planted_judgments, rows_of, s, texts_of, world
 
 
@@ -49,7 +49,9 @@ def test_the_given_gold_model_equals_statsmodels():
     assert rows["style_joint", ""].estimate == pytest.approx(f, rel=1e-6)
     p = oracle.fittedvalues
     assert rows["length_ame", ""].estimate == pytest.approx(oracle.params[1] * np.mean(p * (1 - p)), abs=1e-9)
-    assert rows["length_ame", ""].method.startswith("BCa")
+    assert rows["length_ame", ""].method.startswith("one-step jackknife")
+    assert rows["length_ame", "bootstrap"].method.startswith("BCa")
+    assert rows["length_ame", "bootstrap"].estimate == rows["length_ame", ""].estimate
     ratio = rows["length_exchange_rate", ""]
     assert ratio.estimate == pytest.approx(oracle.params[1] / oracle.params[3], abs=1e-9)
     assert "variance inflation" in rows["length_log_odds", "given_gold"].note
@@ -223,17 +225,37 @@ def test_the_bootstrap_interval_is_near_the_jackknifes():
     data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
     fit = fit_slopes(data, data.gold)
     assert not isinstance(fit, Undefined)
-    boot = average_effect(fit, "length")
+    boot, jack = bootstrap_effect(fit, "length"), average_effect(fit, "length")
     assert isinstance(boot, Interval)
-    few = data.where(data.items < 49)
-    small = fit_slopes(few, few.gold)
-    assert not isinstance(small, Undefined)
-    jack = average_effect(small, "length")
     assert isinstance(jack, Interval)
-    assert (boot.method[:3], jack.df) == ("BCa", 48)
-    assert boot.std_error == pytest.approx(jack.std_error * math.sqrt(49 / 150), rel=0.25)
-    assert isinstance(fit_columns(few, ("order", "again"), np.column_stack([few.order, few.order])), Undefined)
+    assert (boot.method[:3], boot.estimate, jack.df) == ("BCa", jack.estimate, 149)
+    assert boot.std_error == pytest.approx(jack.std_error, rel=0.05)
+    assert isinstance(fit_columns(data, ("order", "again"), np.column_stack([data.order, data.order])), Undefined)
     assert dataclasses.replace(fit, left_out={"hedges": "why"}).slope("hedges") == Undefined("why")
+    assert isinstance(bootstrap_effect(fit, "headings"), Undefined)
+
+
+def test_the_average_effects_error_is_that_of_refits_without_each_item_and_of_plain_resamples():
+    frame, texts, margin = world(60, "refits")
+    data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
+    fit = fit_slopes(data, data.gold)
+    assert not isinstance(fit, Undefined)
+
+    def effect(rows):
+        b = logistic(fit.x[rows], fit.z[rows]).coefficients
+        p = sigmoid(fit.x @ b)
+        return b[1] * np.mean(p * (1 - p))
+
+    items = np.unique(data.items)
+    left_out = np.array([effect(data.items != item) for item in items])
+    refitted = math.sqrt(59 / 60 * np.sum((left_out - left_out.mean()) ** 2))
+    generator = seeds.rng(3, "plain resamples")
+    where = {item: np.flatnonzero(data.items == item) for item in items}
+    plain = np.std([effect(np.concatenate([where[i] for i in generator.choice(items, 60)])) for _ in range(400)])
+    jack = average_effect(fit, "length")
+    assert isinstance(jack, Interval)
+    assert jack.std_error == pytest.approx(refitted, rel=0.05)
+    assert jack.std_error == pytest.approx(plain, rel=0.15)
 
 
 def _coverage(found, truth):

@@ -28,22 +28,40 @@ def validate(
         float | None, typer.Option(help="With --coverage: this share of the cells, evenly spaced.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Changes every draw.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the tables into this folder; a coverage study that was stopped goes on there.",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Planted truth through the same code: theory, estimate, Monte-Carlo error, pass, row by row (exit 1: one fails)."""
     remember(debug)
     import os
 
+    import pandas as pd
+
     from judgeloop import validate as planted_truth
 
     workers = os.cpu_count() or 1
-    rows, study, passed = [], None, True
+    rows, whole, passed = [], None, True
     if coverage:
+        earlier = planted_truth.studied(out) if out else None
+        so_far = [] if earlier is None else [earlier]
+
+        def cell_done(cell: pd.DataFrame) -> None:
+            print(f"judgeloop: {cell['cell'].iloc[0]}", file=sys.stderr, flush=True)
+            so_far.append(cell)
+            if out:
+                planted_truth.write([], pd.concat(so_far, ignore_index=True), out)
+
         study = planted_truth.coverage(
             seed, replications, cells=only.split(";") if only else None, share=share, workers=workers,
-            on_cell=lambda cell: print(f"judgeloop: {cell['cell'].iloc[0]}", file=sys.stderr, flush=True),
+            on_cell=cell_done, known=earlier,
         )  # fmt: skip
+        whole = pd.concat(so_far, ignore_index=True)
         print(study.to_string(index=False))
         passed = bool(study["passed"].all())
     else:
@@ -54,6 +72,6 @@ def validate(
         print(planted_truth.table(rows))
         passed = all(row.passed for row in rows)
     if out is not None:
-        print("\n".join(str(path) for path in planted_truth.write(rows, study, out)))
+        print("\n".join(str(path) for path in planted_truth.write(rows, whole, out)))
     if not passed:
         raise typer.Exit(1)

@@ -20,7 +20,8 @@ from judgeloop.stats.slopes import GOLD, Slopes, fit_slopes
 Floats = NDArray[np.float64]
 
 RELIABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-FEWEST_PAIRS = 100
+FEWEST_PAIRS = 90
+"""As in the latent-quality model: a hundred pairs labelled twice, of which a tenth may have no verdict."""
 
 
 def fit_calibrated(rows: Covariates) -> Slopes | Undefined:

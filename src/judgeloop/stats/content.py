@@ -25,11 +25,21 @@ from judgeloop.stats.inference import (
 )
 from judgeloop.stats.latent_quality import LatentSlopes, fit_latent
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
-from judgeloop.stats.slopes import GOLD, Slopes, average_effect, effect_difference, fit_slopes, joint_wald
+from judgeloop.stats.slopes import (
+    GOLD,
+    Slopes,
+    average_effect,
+    bootstrap_effect,
+    effect_difference,
+    fit_slopes,
+    joint_wald,
+)
 
 _NO_GOLD = Undefined("no gold: what the judge likes cannot be told from what is better")
 _NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
 DOUBLING, SD = "log-odds per doubling", "log-odds per generation-0 SD"
+_MOST_RESAMPLED = 2_000
+"""Judgments above which 10,000 resamples would take seconds and tell nothing new."""
 _DILUTED = "gold taken as exact; if it errs, quality it misses counts as bias"
 
 
@@ -194,7 +204,15 @@ def _effects(labels: Labels, models: _Models, margin: float) -> list[Estimate]:
             primary, note = reason, ""
     without = models.without if isinstance(models.without, Undefined) else average_effect(models.without, "length")
     unit = f"{PROBABILITY} per doubling"
+    resampled = []
+    chosen = models.primary()
+    if isinstance(chosen, Slopes) and not models.two_golds and not labels.category and len(chosen.x) <= _MOST_RESAMPLED:
+        resampled = [
+            row(labels, "verbosity", "length_ame", bootstrap_effect(chosen, "length"), models.primary_counts(),
+                unit=unit, variant="bootstrap", note="another interval for the primary's estimate")
+        ]  # fmt: skip
     return [
+        *resampled,
         row(labels, "verbosity", "length_ame", primary, models.primary_counts(), unit=unit, margin=margin, note=note),
         row(labels, "verbosity", "length_ame", without, models.rows.counts, unit=unit, variant="no_gold", null=None,
             note="quality is not held equal"),
@@ -244,7 +262,7 @@ def _joint(labels: Labels, models: _Models) -> Estimate:
         return row(labels, "style", "style_joint", model, counts, unit="F")
     tested = model.features
     if not set(tested) - {"length"}:
-        why = "no style feature of the texts is known or differs enough: only length_log_odds is"
+        why = "no style feature of the texts is known or differs enough; length stands alone, see length_ame"
         return row(labels, "style", "style_joint", Undefined(why), counts, unit="F")
     result = joint_wald(model.names, tested, model.coefficients, model.covariance, model.df)
     if isinstance(result, Undefined):

@@ -25,7 +25,8 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 _LOG_WEIGHTS = np.log(_WEIGHTS / np.sqrt(2.0 * np.pi))
 # log σ beyond this: the golds carry no pair-level information, or never disagree; neither identifies the model.
 _EXTREME = 4.0
-FEWEST_PAIRS = 100
+FEWEST_PAIRS = 90
+"""A hundred pairs labelled twice, of which a tenth may have no verdict."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,17 @@ def position_estimates(
     ]
 
 
+def first_slot_excess(judgments: pd.DataFrame) -> Interval | Undefined:
+    """P(first slot picked) − ½ over complete pairs, clustered by item: the primary of that term in ``position_estimates``."""
+    return _excess(pairs(not_identical(judgments)))
+
+
+def _excess(table: pd.DataFrame) -> Interval | Undefined:
+    complete = table[(table["n_ab"] > 0) & (table["n_ba"] > 0)]
+    values = ((complete["ab"] + complete["ba"]) / 2.0 - 0.5).to_numpy()
+    return _absent(table) or bounded_mean(values, complete["item"].to_numpy(), -0.5, 0.5)
+
+
 def _absent(table: pd.DataFrame) -> Undefined | None:
     """Why no pair is complete, or None where some are."""
     if ((table["n_ab"] > 0) & (table["n_ba"] > 0)).any():
@@ -90,8 +101,7 @@ def _first_slot(
 ) -> list[Estimate]:
     term, complete = "first_slot_excess", table[(table["n_ab"] > 0) & (table["n_ba"] > 0)]
     items = complete["item"].to_numpy()
-    excess = ((complete["ab"] + complete["ba"]) / 2.0 - 0.5).to_numpy()
-    result = absent or bounded_mean(excess, items, -0.5, 0.5)
+    result = _excess(table)
     n_ff, n_ss = int(matched["ff"].sum()), int(matched["ss"].sum())
     note = ""
     if isinstance(result, Interval) and len(items) == len(np.unique(items)) and not is_soft(judgments):

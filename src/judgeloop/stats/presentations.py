@@ -47,8 +47,14 @@ def unscored(judgments: pd.DataFrame) -> int:
 
 def pair_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
     """(n,) a code a pair; pairs of different replicates, arms, generations or panels are different pairs."""
-    keys = [key for key in ("replicate", "arm", "generation", "panel", "item_id", "pair_id") if key in judgments]
-    return np.asarray(judgments.groupby(keys, sort=False, dropna=False).ngroup(), dtype=np.intp)
+    codes = np.zeros(len(judgments), dtype=np.intp)
+    for key in ("replicate", "arm", "generation", "panel", "item_id", "pair_id"):
+        if key in judgments:
+            # Column by column, made dense again each time: no product of the columns' sizes can overflow.
+            column, values = pd.factorize(judgments[key], use_na_sentinel=False)
+            if len(values) > 1:
+                codes = pd.factorize(codes * len(values) + column)[0]
+    return codes
 
 
 def item_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
@@ -60,20 +66,18 @@ def pairs(judgments: pd.DataFrame) -> pd.DataFrame:
     """A row a pair: ``item`` and, by order, the mean of first_picked over scored repeats (NaN if none), their number
     ``n_ab``, ``n_ba``, the judgments asked ``asked_ab``, ``asked_ba``, and the sum of picks ``sum_ab``, ``sum_ba``."""
     picked = first_picked(judgments).to_numpy()
-    frame = pd.DataFrame({
-        "pair": pair_codes(judgments), "item": item_codes(judgments), "order": judgments["order"].to_numpy(),
-        "picked": picked, "scored": ~np.isnan(picked),
-    })  # fmt: skip
-    grouped = frame.groupby(["pair", "order"], sort=True).agg(
-        item=("item", "first"), sum=("picked", "sum"), n=("scored", "sum"), asked=("scored", "size")
-    )
-    result = pd.DataFrame({"item": frame.groupby("pair")["item"].first()})
-    by_order = grouped.reset_index().set_index("pair")
+    pair, item = pair_codes(judgments), item_codes(judgments)
+    count = int(pair.max()) + 1 if len(pair) else 0
+    first_row = np.full(count, len(pair), dtype=np.intp)
+    np.minimum.at(first_row, pair, np.arange(len(pair)))
+    result = pd.DataFrame({"item": item[first_row]}, index=pd.RangeIndex(count, name="pair"))
+    orders = judgments["order"].to_numpy()
     for order in ("ab", "ba"):
-        side = by_order[by_order["order"] == order]
-        for column in ("sum", "n", "asked"):
-            result[f"{column}_{order}"] = side[column].reindex(result.index).fillna(0).astype("float64")
-        counted = result[f"n_{order}"].to_numpy()
-        total = result[f"sum_{order}"].to_numpy()
-        result[order] = np.divide(total, counted, out=np.full(len(result), np.nan), where=counted > 0)
+        shown = orders == order
+        scored = shown & ~np.isnan(picked)
+        total = np.bincount(pair[scored], weights=picked[scored], minlength=count)
+        counted = np.bincount(pair[scored], minlength=count).astype(np.float64)
+        result[f"sum_{order}"], result[f"n_{order}"] = total, counted
+        result[f"asked_{order}"] = np.bincount(pair[shown], minlength=count).astype(np.float64)
+        result[order] = np.divide(total, counted, out=np.full(count, np.nan), where=counted > 0)
     return result

@@ -2,6 +2,6 @@
 
 from judgeloop.validate.row import Row
 from judgeloop.validate.study import CELLS, coverage
-from judgeloop.validate.table import CHECKS, run, table, write
+from judgeloop.validate.table import CHECKS, run, studied, table, write
 
-__all__ = ["CELLS", "CHECKS", "Row", "coverage", "run", "table", "write"]
+__all__ = ["CELLS", "CHECKS", "Row", "coverage", "run", "studied", "table", "write"]

@@ -19,8 +19,8 @@ from judgeloop.seeds import rng
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.covariates import covariates
 from judgeloop.stats.inference import Interval, Undefined
-from judgeloop.stats.latent_quality import FEWEST_PAIRS, fit_latent
-from judgeloop.stats.position import position_estimates
+from judgeloop.stats.latent_quality import fit_latent
+from judgeloop.stats.position import first_slot_excess, position_estimates
 from judgeloop.stats.probes import probe_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold
@@ -97,7 +97,7 @@ def truths(cell: Cell) -> Truths:
     dose = cell.length * math.log2(DOSE)
     probe = float(w @ (said(dose + u - cell.position) + said(dose + u + cell.position))) / 2.0 - 0.5
     latent = None
-    if cell.ties == 0.0 and cell.items >= FEWEST_PAIRS:
+    if cell.ties == 0.0 and cell.items >= 100:
         quality = LATENT["length"] * length + LATENT["sd"] * grid[2]
         eta = cell.length * length + BOLD * bold + KAPPA * quality
         bends = [float(weights @ _density(eta + o * cell.position)) for o in (1.0, -1.0)]
@@ -132,16 +132,12 @@ def replication(cell: Cell, truth: Truths, seed: int, number: int) -> list[Outco
     judgments = judged(
         table, _both(cell, cell.length * length + BOLD * bold + KAPPA * gold, generator), columns={"gold": gold}
     )
-    place = {one.term: one for one in position_estimates(judgments) if not one.variant}["first_slot_excess"]
+    place = first_slot_excess(judgments)
     rows = covariates(judgments, features, scales=_SCALES)
     model = fit_slopes(rows, rows.gold)
     effect = model if isinstance(model, Undefined) else average_effect(model, "length")
     found: list[Outcome] = [
-        (
-            "first_slot_excess",
-            truth.first_slot_excess,
-            _covers(place.conf_low, place.conf_high, truth.first_slot_excess),
-        ),
+        ("first_slot_excess", truth.first_slot_excess, _within(place, truth.first_slot_excess)),
         ("length_ame", truth.length_ame, _within(effect, truth.length_ame)),
         ("style_joint", math.nan, _region(model, truth)),
         _probe(cell, truth, generator),
@@ -152,8 +148,8 @@ def replication(cell: Cell, truth: Truths, seed: int, number: int) -> list[Outco
     return found
 
 
-def same_as_tables(cell: Cell, seed: int) -> bool:
-    """Whether ``content_estimates`` reports the interval of length_ame that ``replication`` reads from its parts."""
+def differing_terms(cell: Cell, seed: int) -> frozenset[str]:
+    """The terms whose reported intervals are not those that ``replication`` reads from the estimators' parts."""
     generator = rng(seed, "validate", "coverage", cell.name, "same")
     table = pair_table(cell.items)
     length, bold, gold = generator.standard_normal((3, cell.items))
@@ -161,15 +157,19 @@ def same_as_tables(cell: Cell, seed: int) -> bool:
     judgments = judged(table, _both(cell, cell.length * length + KAPPA * gold, generator), columns={"gold": gold})
     rows = covariates(judgments, features, scales=_SCALES)
     model = fit_slopes(rows, rows.gold)
-    effect = model if isinstance(model, Undefined) else average_effect(model, "length")
-    reported = next(
-        one
-        for one in content_estimates(judgments, features, scales=_SCALES)
-        if one.term == "length_ame" and not one.variant
-    )
-    if isinstance(effect, Undefined):
-        return reported.status == "undefined"
-    return (reported.conf_low, reported.conf_high) == (effect.low, effect.high)
+    parts = {
+        "length_ame": model if isinstance(model, Undefined) else average_effect(model, "length"),
+        "first_slot_excess": first_slot_excess(judgments),
+    }
+    reported = [*content_estimates(judgments, features, scales=_SCALES), *position_estimates(judgments)]
+    differ = set()
+    for one in reported:
+        if one.term in parts and not one.variant:
+            part = parts[one.term]
+            limits = (None, None) if isinstance(part, Undefined) else (part.low, part.high)
+            if (one.conf_low, one.conf_high) != limits:
+                differ.add(one.term)
+    return frozenset(differ)
 
 
 def _both(cell: Cell, content: Floats, generator: np.random.Generator) -> dict[str, Verdicts]:

@@ -17,6 +17,7 @@ from judgeloop.errors import InvalidInput
 from judgeloop.rundir import RunFolder
 from judgeloop.validate import gaussian, http, loop_world, position, regression, regression_bias, selection
 from judgeloop.validate.row import Check, Row, Scale
+from judgeloop.validate.study import COLUMNS as STUDY_COLUMNS
 
 CHECKS: dict[str, Check] = {
     "A1": gaussian.rows_a1, "A2": gaussian.rows_a2, "A3": gaussian.rows_a3, "A4": gaussian.rows_a4, "A5": gaussian.rows_a5,
@@ -113,6 +114,26 @@ def write(rows: Sequence[Row], coverage: pd.DataFrame | None, out: Path) -> list
     if coverage is not None:
         files["coverage.csv"] = coverage.to_csv(index=False, lineterminator="\n")
     return [RunFolder(out).write_text(name, content) for name, content in files.items()]
+
+
+def studied(out: Path) -> pd.DataFrame | None:
+    """The coverage study that ``write`` left in ``out``, whole or not; None where there is none.
+
+    Raises InvalidInput where the file is not one of ours.
+    """
+    path = out / "coverage.csv"
+    if not path.is_file():
+        return None
+    try:
+        found = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{path}: cannot be read ({next(iter(str(error).splitlines()), '')}); give another --out"
+        ) from None
+    if list(found.columns) != list(STUDY_COLUMNS):
+        raise InvalidInput(f"{path}: not a coverage study of this version; give another --out")
+    found["note"] = found["note"].astype("object").where(found["note"].notna(), "")
+    return found
 
 
 def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
