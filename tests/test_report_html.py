@@ -14,7 +14,7 @@ import pytest
 
 import report_folder
 from judgeloop import report
-from judgeloop.report import page
+from judgeloop.report import shell
 from judgeloop.report.reading import read
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate
@@ -172,7 +172,7 @@ def test_hostile_texts_stay_texts(hostile: list[Path]) -> None:
         assert audit.attributes <= _ATTRIBUTES, bad
         assert audit.tags["script"] == 3, bad
         assert audit.comments == 0, bad
-        assert all(content.count(page.text(one)) >= 2 for one in bad), bad
+        assert all(content.count(shell.text(one)) >= 2 for one in bad), bad
         assert all(link.startswith(("#", "data:text/csv")) for link in audit.links), bad
         assert not re.search("[\x00\u202a-\u202e\u2066-\u2069]", content), bad
         markdown = path.with_name("report.md").read_text(encoding="utf-8")
@@ -180,14 +180,14 @@ def test_hostile_texts_stay_texts(hostile: list[Path]) -> None:
 
 
 def test_a_text_is_shown_in_full_meaning() -> None:
-    assert html.unescape(page.text("<b>&amp;\x00\u202e")) == "<b>&amp;␀⟦U+202E⟧"
+    assert html.unescape(shell.text("<b>&amp;\x00\u202e")) == "<b>&amp;␀⟦U+202E⟧"
 
 
 def test_json_cannot_leave_its_script() -> None:
-    dumped = page._json({"x": "</script><!--\u2028\u2029&"})
+    dumped = shell._json({"x": "</script><!--\u2028\u2029&"})
     assert not set(dumped) & set("<>&\u2028\u2029")
     with pytest.raises(ValueError, match=r"[Oo]ut of range|not JSON compliant"):
-        page._json({"x": float("nan")})
+        shell._json({"x": float("nan")})
 
 
 def test_a_megabyte_of_text_is_folded_and_capped(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""The frame of a page: one file that needs nothing else, in the reader's theme. `text` is the one door for any text of a run.
+
+A content security policy allows the page's own two scripts by their hashes and no request at all, so that even a text
+that slipped through could neither run nor call home.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from judgeloop.report import palette, wording
+
+_SLOT = re.compile(r"\{\{(\w+)\}\}")
+_INVISIBLE = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a page. ``name`` is its anchor, ``title`` plain words, ``body`` HTML whose texts went through ``text``."""
+
+    name: str
+    title: str
+    body: str
+
+
+def frame(
+    *,
+    kind: str,
+    name: str,
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    specs: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The whole page. ``kind`` says what it is ("drift report"), ``name`` whose, ``facts`` are (label, value) under the title.
+
+    ``specs``: the id of a plot's place in a section's body → Plotly figure as a mapping, colours as tokens (see palette).
+    Sections without a body are left out.
+    """
+    shown = [section for section in sections if section.body]
+    plotly, script = _plotly(), _file("page.js")
+    policy = (
+        f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    values = {
+        "policy": text(policy),
+        "title": text(f"{wording.label(name)}: {kind}"),
+        "palette": palette.style_sheet(),
+        "style": _file("page.css"),
+        "kind": text(kind),
+        "name": text(name),
+        "first": text(shown[0].name if shown else "top"),
+        "facts": "\n".join(f"<div><dt>{text(label)}</dt><dd>{text(value)}</dd></div>" for label, value in facts),
+        "links": "\n".join(f'<li><a href="#{text(one.name)}">{text(one.title)}</a></li>' for one in shown),
+        "sections": "\n".join(
+            f'<section id="{text(one.name)}" aria-labelledby="{text(one.name)}-title">\n<h2 id="{text(one.name)}-title">{text(one.title)}</h2>\n{one.body}\n</section>'
+            for one in shown
+        ),
+        "data": _json({"figures": specs, "colours": {"light": palette.colours(), "dark": palette.colours(dark=True)}}),
+        "plotly": plotly,
+        "script": script,
+    }
+    return _filled(_file("page.html"), values)
+
+
+def text(value: str) -> str:
+    """Any text as HTML text or attribute value: control characters visible, markup escaped, direction marks named."""
+    shown = html.escape(wording.visible(value), quote=True)
+    return _INVISIBLE.sub(lambda match: f"⟦U+{ord(match.group()):04X}⟧", shown)
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    """The template with every slot filled in one pass: what is filled in is not read for slots again."""
+    return _SLOT.sub(lambda match: values[match.group(1)], template)
+
+
+@cache
+def _file(name: str) -> str:
+    return resources.files("judgeloop.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
+
+
+@cache
+def _plotly() -> str:
+    source = str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
+    if re.search(r"</script|<!--", source, re.IGNORECASE):
+        raise ValueError("this version of plotly.js cannot stand inside a script element; install another plotly")
+    return source
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _json(content: object) -> str:
+    """JSON that is safe inside a script element: ASCII, and no character that HTML reads."""
+    dumped = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
