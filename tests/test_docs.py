@@ -152,6 +152,7 @@ def emitted() -> pd.DataFrame:
         run,
         judge_estimates(judgments, texts),
         judge_estimates(judgments[judgments["order"] == "ab"], texts),
+        judge_estimates(judgments.assign(gold=judgments["item_id"].str[1:].astype(float) - 9.5, gold_2=""), texts),
         judge_estimates(against_one_baseline(judgments), texts),
     ]
     return pd.concat(frames)[["term", "variant", "unit"]].drop_duplicates()

@@ -24,6 +24,7 @@ from judgeloop.stats.inference import (
     fieller_from_moments,
 )
 from judgeloop.stats.latent_quality import LatentSlopes, fit_latent
+from judgeloop.stats.missing import missing_estimates
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 from judgeloop.stats.slopes import (
     GOLD,
@@ -34,6 +35,7 @@ from judgeloop.stats.slopes import (
     fit_slopes,
     joint_wald,
 )
+from judgeloop.stats.ties import tie_estimates
 
 _NO_GOLD = Undefined("no gold: what the judge likes cannot be told from what is better")
 _NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
@@ -77,6 +79,8 @@ def content_estimates(
         _exchange(labels, models),
         _beyond_gold(labels, models, margin),
         _joint(labels, models),
+        *tie_estimates(labels, rows, given, without),
+        *missing_estimates(judgments, texts, labels, scales=scales),
         *gold_estimates(labels, judgments, known, given, corrected),
     ]
 

@@ -1,0 +1,53 @@
+"""Replies without a verdict: rates, and the test of what they depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+
+from judgeloop import seeds
+from planted_verdicts import rows_of, s, world
+
+
+def test_the_joint_test_is_that_of_statsmodels() -> None:
+    frame, texts, _ = world(150, "missing")
+    rng = seeds.rng(0, "missing")
+    frame = frame.assign(verdict=frame["verdict"].mask(rng.random(len(frame)) < 0.2, "unscored"))
+    row = rows_of(frame, texts)["unscored_joint", ""]
+    order = np.where(frame["order"] == "ab", 1.0, -1.0)
+    gap = np.tile((texts["length"].to_numpy()[:150] - texts["length"].to_numpy()[150:]), 2)
+    x = np.column_stack([np.ones(300), order, order * gap, np.abs(gap)])
+    lost = (frame["verdict"] == "unscored").to_numpy(dtype=float)
+    oracle = sm.GLM(lost, x, family=sm.families.Binomial()).fit(
+        cov_type="cluster", cov_kwds={"groups": frame["item_id"].astype(int).to_numpy()}, tol=1e-13
+    )
+    b, v = oracle.params[1:], oracle.cov_params()[1:, 1:] * (300 - 4) / 299
+    assert row.estimate == pytest.approx(b @ np.linalg.solve(v, b) / 3, rel=1e-6)
+    assert row.n_unscored == int(lost.sum())
+
+
+def test_replies_lost_by_length_are_found_and_random_ones_are_not() -> None:
+    found = {"length": 0, "chance": 0}
+    for k in range(40):
+        frame, texts, _ = world(150, f"lost {k}")
+        rng = seeds.rng(k, "lost")
+        gap = np.tile(texts["length"].to_numpy()[:150] - texts["length"].to_numpy()[150:], 2)
+        order = np.where(frame["order"] == "ab", 1.0, -1.0)
+        for name, p in (("length", s(-2.0 + 1.0 * order * gap)), ("chance", np.full(300, 0.15))):
+            lost = frame.assign(verdict=frame["verdict"].mask(rng.random(300) < p, "unscored"))
+            row = rows_of(lost, texts)["unscored_joint", ""]
+            found[name] += row.p_value <= 0.05
+    assert found["length"] >= 30
+    assert found["chance"] <= 40 * 0.05 + 3 * np.sqrt(40 * 0.05 * 0.95)
+
+
+def test_rates_by_order_and_too_few_to_test() -> None:
+    frame, texts, _ = world(60, "few")
+    lost = (frame["order"] == "ab") & (np.arange(len(frame)) % 10 == 0)
+    rows = rows_of(frame.assign(verdict=frame["verdict"].mask(lost, "unscored")), texts)
+    assert rows["unscored_rate", ""].estimate == pytest.approx(lost.mean())
+    assert rows["unscored_rate", "ba"].estimate == 0.0
+    assert rows["unscored_rate", "ab"].n_unscored == int(lost.sum())
+    assert "needs 10" in rows["unscored_joint", ""].note
+    assert rows_of(frame, texts)["unscored_joint", ""].note == "every reply has a verdict"
