@@ -1,9 +1,52 @@
-(() => {
+(async () => {
   "use strict";
-  const { figures, colours } = JSON.parse(document.getElementById("figure-data").textContent);
+  const stored = (id) => document.getElementById(id).textContent;
+  const { figures, colours } = JSON.parse(stored("figure-data"));
+  const root = document.documentElement;
   const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
   const config = { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]], displayModeBar: "hover" };
+  let drawing = null;
 
+  // -- theme: the system's, until the reader chooses ----------------------------------------------------------------
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : darkScheme.matches);
+  const button = document.getElementById("theme");
+  const nameTheme = () => {
+    button.textContent = isDark() ? "Light theme" : "Dark theme";
+  };
+  button.hidden = false;
+  nameTheme();
+
+  // -- cases: search and filters, with a count that a screen reader hears ---------------------------------------------
+  const reader = document.querySelector(".reader");
+  if (reader) {
+    const cases = [...reader.querySelectorAll(".case")].map((element) => ({ element, words: element.textContent.toLowerCase() }));
+    const search = reader.querySelector("input");
+    const filters = [...reader.querySelectorAll("select")];
+    const count = reader.querySelector("output");
+    const filter = () => {
+      const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const { element, words } of cases) {
+        const fits = wanted.every((word) => words.includes(word)) && filters.every((one) => !one.value || element.dataset[one.name] === one.value);
+        element.hidden = !fits;
+        shown += fits ? 1 : 0;
+      }
+      for (const group of reader.querySelectorAll(".group")) group.hidden = !group.querySelector(".case:not([hidden])");
+      count.textContent = `${shown} of ${cases.length} cases`;
+    };
+    search.addEventListener("input", filter);
+    for (const one of filters) one.addEventListener("change", filter);
+    reader.querySelector("button").addEventListener("click", () => {
+      search.value = "";
+      for (const one of filters) one.value = "";
+      filter();
+      search.focus();
+    });
+    reader.querySelector(".controls").hidden = false;
+    filter();
+  }
+
+  // -- plots ----------------------------------------------------------------------------------------------------------
   // Only values under a key that speaks of colour are tokens: a name that looks like one stays a name.
   const themed = (node, values, colour) => {
     if (Array.isArray(node)) return node.map((value) => themed(value, values, colour));
@@ -14,22 +57,84 @@
     return known ? values[node.slice(1)] : node;
   };
 
-  const draw = (printing) => {
-    const values = colours[darkScheme.matches && !printing ? "dark" : "light"];
-    for (const [id, spec] of Object.entries(figures)) {
-      const place = document.getElementById(id);
-      if (!place) continue;
-      const { data, layout } = themed(spec, values, false);
-      if (printing) layout.width = place.closest(".panels").children.length > 1 ? 320 : 660;
-      Plotly.react(place, data, layout, config);
-    }
+  const draw = (id, printing) => {
+    const place = document.getElementById(id);
+    const { data, layout } = themed(figures[id], colours[isDark() && !printing ? "dark" : "light"], false);
+    if (printing) layout.width = place.closest(".panels").children.length > 1 ? 320 : 660;
+    place.dataset.drawn = "";
+    drawing.react(place, data, layout, config);
   };
 
-  draw(false);
-  darkScheme.addEventListener("change", () => draw(false));
+  // A plot is a stop of the Tab key; arrows walk its points, and the point's words are spoken.
+  const said = document.getElementById("said");
+  const plain = (words) => words.replace(/<br>/g, ", ").replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+  const walk = (place) => {
+    let at = -1;
+    place.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step || !place.data) return;
+      const points = place.data.flatMap((trace, curveNumber) =>
+        Array.isArray(trace.text) && trace.hoverinfo === "text" ? trace.text.map((words, pointNumber) => ({ curveNumber, pointNumber, words: String(words) })) : []);
+      if (!points.length) return;
+      event.preventDefault();
+      at = (at + step + points.length) % points.length;
+      const { curveNumber, pointNumber, words } = points[at];
+      drawing.Fx.hover(place, [{ curveNumber, pointNumber }]);
+      said.textContent = `${plain(words)} (${at + 1} of ${points.length})`;
+    });
+    place.addEventListener("blur", () => drawing && place.data && drawing.Fx.unhover(place));
+  };
+
+  const ids = Object.keys(figures).filter((id) => document.getElementById(id));
+  const waiting = () => ids.filter((id) => !("drawn" in document.getElementById(id).dataset));
+  const redraw = () => {
+    nameTheme();
+    for (const id of ids) if ("drawn" in document.getElementById(id).dataset) draw(id, false);
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    redraw();
+  });
+  darkScheme.addEventListener("change", redraw);
+
+  // The plotting library is packed: what is unpacked runs only if it has the hash that the page's policy names.
+  const unpack = async () => {
+    const packed = Uint8Array.from(atob(stored("plotly")), (letter) => letter.charCodeAt(0));
+    const source = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+    const script = document.createElement("script");
+    script.textContent = source;
+    document.head.append(script);
+    return window.Plotly;
+  };
+  if (!ids.length) return;
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  drawing = await unpack();
+  for (const id of ids) walk(document.getElementById(id));
+
+  // What is in sight is drawn first, the rest when the browser has nothing better to do.
+  const sight = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      sight.unobserve(target);
+      if (!("drawn" in target.dataset)) draw(target.id, false);
+    }
+  }, { rootMargin: "400px" });
+  for (const id of ids) sight.observe(document.getElementById(id));
+  const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 30));
+  const next = () => {
+    const [id] = waiting();
+    if (id === undefined) {
+      root.dataset.drawn = String(Math.round(performance.now()));
+      return;
+    }
+    draw(id, false);
+    later(next);
+  };
+  later(next);
+
   window.addEventListener("beforeprint", () => {
     for (const folded of document.querySelectorAll(".card details")) folded.open = true;
-    draw(true);
+    for (const id of ids) draw(id, true);
   });
-  window.addEventListener("afterprint", () => draw(false));
+  window.addEventListener("afterprint", () => ids.forEach((id) => draw(id, false)));
 })();

@@ -74,7 +74,12 @@ def style_sheet() -> str:
         return "".join(f"--{name}:{value};" for name, value in colours(dark=dark).items())
 
     dark = f"{{color-scheme:dark;{block(True)}}}"
-    return f":root{{color-scheme:light;{block(False)}}}\n@media screen and (prefers-color-scheme:dark){{:root{dark}}}\n"
+    light = f"{{color-scheme:light;{block(False)}}}"
+    # The reader's choice (data-theme) stands above the system's; paper is always light.
+    return (
+        f":root{light}\n@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){dark}}}\n"
+        f"@media screen{{:root[data-theme=dark]{dark}}}\n"
+    )
 
 
 def resolved(spec: Any, *, dark: bool = False) -> Any:

@@ -11,6 +11,7 @@ import hashlib
 import html
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -48,9 +49,9 @@ def frame(
     Sections without a body are left out.
     """
     shown = [section for section in sections if section.body]
-    plotly, script = _plotly(), _file("page.js")
+    (plotly_hash, plotly), script = _plotly(), _file("page.js")
     policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"default-src 'none'; script-src {plotly_hash} {_hash(script)}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
     values = {
@@ -91,11 +92,10 @@ def _file(name: str) -> str:
 
 
 @cache
-def _plotly() -> str:
+def _plotly() -> tuple[str, str]:
+    """plotly.js as its hash and as packed text: a third of its size, and nothing in it that HTML could read."""
     source = str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
-    if re.search(r"</script|<!--", source, re.IGNORECASE):
-        raise ValueError("this version of plotly.js cannot stand inside a script element; install another plotly")
-    return source
+    return _hash(source), base64.b64encode(zlib.compress(source.encode(), 9)).decode()
 
 
 def _hash(script: str) -> str:

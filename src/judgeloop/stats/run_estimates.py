@@ -21,7 +21,7 @@ from judgeloop.stats.judge_generations import (
 from judgeloop.stats.multiplicity import adjust
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.price import accounts, price_estimates
-from judgeloop.stats.transmission import transmission_estimates
+from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 
@@ -41,6 +41,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *judge_drift_estimates(tables, design, measured.scale),
         *policy_panel_estimates(tables, design),
         *transmission_estimates(tables, design, measured.scale),
+        *signal_slope_estimates(tables, design, measured.scale),
         *drift_estimates(measured, [*found, *diversity_series(measured, design)], design),
         *price_estimates(measured, design, books),
         *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),

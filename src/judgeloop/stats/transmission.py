@@ -14,7 +14,7 @@ import pandas as pd
 
 from judgeloop.features import FEATURES
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.drift import fields
+from judgeloop.stats.drift import fields, over_replicates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, fieller_from_moments
 from judgeloop.stats.judge_generations import anchor_slopes
@@ -48,11 +48,15 @@ def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, 
     return rows
 
 
-def _coefficients(signals: pd.DataFrame, arm: ArmDesign, scales: dict[str, float]) -> pd.DataFrame | None:
+def _coefficients(
+    signals: pd.DataFrame, arm: ArmDesign, scales: dict[str, float], generation: int = 0
+) -> pd.DataFrame | None:
     """Replicate × feature: β_R per doubling (length) or per pooled generation-0 SD; NaN where the fit did not converge."""
     if signals.empty:
         return None
-    part = signals[(signals["arm"] == arm.name) & (signals["generation"] == 0) & signals["feature"].isin(FEATURES)]
+    part = signals[
+        (signals["arm"] == arm.name) & (signals["generation"] == generation) & signals["feature"].isin(FEATURES)
+    ]
     if part.empty:
         return None
     unit = part["feature"].map({name: 1.0 if name == "length" else value for name, value in scales.items()})
@@ -91,3 +95,31 @@ def _row(arm: ArmDesign, feature: str, result: Interval | Undefined, count: int,
         return Estimate(status="undefined", note=f"{result.reason}; {note}", **shared)
     numbers = {**fields(result), "p_value": None, "method": "Fieller t, replicates over anchor items"}
     return Estimate(note=note, **shared, **numbers)
+
+
+def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
+    """Rows ``signal_slope_<feature>`` (scope signal): β_R of every arm whose signal is fitted, generation by generation.
+
+    Log-odds per doubling (length) or per pooled generation-0 SD; positive = the signal rewards more of the feature. The
+    mean over replicates with its t interval.
+    """
+    rows: list[Estimate] = []
+    for arm in design.arms:
+        for generation in range(design.generations + 1):
+            fitted = _coefficients(tables.signals, arm, scales, generation)
+            if fitted is None:
+                continue
+            for feature in FEATURES:
+                if feature not in fitted.columns:
+                    continue
+                values = fitted[feature].dropna()
+                found = over_replicates(values, "the signal converged in no replicate")
+                rows.append(
+                    Estimate(
+                        scope="signal", judge=arm.judge, arm=arm.name, generation=generation,
+                        bias="verbosity" if feature == "length" else "style", term=f"signal_slope_{feature}",
+                        unit="log-odds per doubling" if feature == "length" else "log-odds per generation-0 SD",
+                        n=len(values), **found,
+                    )
+                )  # fmt: skip
+    return rows
