@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from judgeloop.api.analysis import analyze
+from judgeloop.api.checking import check, check_outputs
 from judgeloop.api.running import run
 from judgeloop.api.serving import planted_schema, serve
 from judgeloop.api.session import Observer
 from judgeloop.results import Audit, Run, opened
 from judgeloop.rundir import RunFolder
 
-__all__ = ["Audit", "Observer", "Run", "analyze", "open_run", "planted_schema", "run", "serve"]
+__all__ = [
+    "Audit",
+    "Observer",
+    "Run",
+    "analyze",
+    "check",
+    "check_outputs",
+    "open_run",
+    "planted_schema",
+    "run",
+    "serve",
+]
 
 
 def open_run(path: str | Path) -> Run:

@@ -12,6 +12,7 @@ from judgeloop.cli import (  # isort: skip
     run as _run,
     analyze as _analyze,
     report as _report,
+    check as _check,
     serve as _serve,
     validate as _validate,
 )
@@ -20,7 +21,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _analyze, _report, _serve, _validate)
+_COMMANDS = (_run, _analyze, _report, _check, _serve, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:
