@@ -9,7 +9,7 @@ over all texts. A text that was drawn twice is there twice.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,12 +68,13 @@ class _Reader:
         return np.stack([self._embed(text) for text in texts])
 
 
-def diversity_series(measured: Measured, design: Design) -> list[Series]:
-    """Every diversity measure's replicate values: over all items, and ``mattr`` by category where there are several."""
+def diversity_series(measured: Measured, design: Design, names: Collection[str] = UNITS.keys()) -> list[Series]:
+    """The replicate values of the diversity measures ``names`` (keys of UNITS): over all items, and by category where
+    there are several."""
     drawn = measured.rows[measured.rows["n_drawn"] > 0] if len(measured.rows) else measured.rows
     zero = drawn[drawn["generation"] == 0]
     if zero.empty:
-        return [Series(_quantity(name, undefined="generation 0 has no text"), "", pd.DataFrame()) for name in UNITS]
+        return [Series(_quantity(name, undefined="generation 0 has no text"), "", pd.DataFrame()) for name in names]
     reader, window, remark = _budget(zero)
     drawn = drawn.assign(mattr=drawn["text"].map(reader.mattr).astype("float64"))
     quantities = {name: _quantity(name, note=remark) for name in UNITS}
@@ -86,8 +87,9 @@ def diversity_series(measured: Measured, design: Design) -> list[Series]:
     found = []
     for category in ("", *measured.categories):
         part = drawn[drawn["category"] == category] if category else drawn
-        values = _values(part, reader, size, design.seed)
-        for name, quantity in quantities.items():
+        values = _values(part, reader, size, design.seed, names)
+        for name in names:
+            quantity = quantities[name]
             frame = pd.DataFrame() if quantity.undefined else by_replicate(values, name)
             found.append(Series(quantity, category, frame))
     return found
@@ -121,7 +123,7 @@ def _mattr_quantity(zero: pd.DataFrame, design: Design, window: int | None, rema
     )  # fmt: skip
 
 
-def _values(drawn: pd.DataFrame, reader: _Reader, size: int, seed: int) -> pd.DataFrame:
+def _values(drawn: pd.DataFrame, reader: _Reader, size: int, seed: int, names: Collection[str]) -> pd.DataFrame:
     """(replicate, arm, generation) × measure."""
     initial: dict[int, NDArray[np.float64]] = {}
     rows, index = [], []
@@ -131,34 +133,45 @@ def _values(drawn: pd.DataFrame, reader: _Reader, size: int, seed: int) -> pd.Da
         replicate, generation = int(cell["replicate"].iloc[0]), int(cell["generation"].iloc[0])
         arm = str(cell["arm"].iloc[0])
         by_item = [_repeated(part) for _, part in cell.groupby("item_id", sort=True, observed=True)]
-        full = [texts for texts in by_item if len(texts) == size >= FEWEST_TEXTS]
-        everything = [text for texts in by_item for text in texts]
-        embeddings = reader.embeddings(everything)
-        if generation == 0:
-            initial.setdefault(replicate, embeddings)
-        tail = None
-        if generation > 0 and replicate in initial:
-            # One stream a replicate: the modes are the same for every arm and generation.
-            tail = diversity.tail_mass_retained(initial[replicate], embeddings, seeds.rng(seed, "tail", replicate))
-        rows.append({
-            "mattr": _item_mean(by_item, lambda texts: _mean([reader.mattr(text) for text in texts])),
-            "compression_ratio": _item_mean(full, lambda texts: diversity.compression_ratio(reader.cut(texts))),
-            "distinct_2": _item_mean(full, lambda texts: diversity.distinct_n(reader.tokens(texts), 2)),
-            "vendi": _item_mean(full, lambda texts: diversity.vendi(reader.embeddings(texts))),
-            "opener_entropy": diversity.opener_entropy(reader.tokens(everything)),
-            "self_bleu": _item_mean(full, lambda texts: diversity.self_bleu(reader.tokens(texts))),
-            "tail_mass_retained": 1.0 if generation == 0 else tail,
-        })  # fmt: skip
+        row = _compared(reader, by_item, size, names)
+        if "tail_mass_retained" in names:
+            embeddings = reader.embeddings([text for texts in by_item for text in texts])
+            if generation == 0:
+                initial.setdefault(replicate, embeddings)
+                row["tail_mass_retained"] = 1.0
+            elif replicate in initial:
+                # One stream a replicate: the modes are the same for every arm and generation.
+                stream = seeds.rng(seed, "tail", replicate)
+                row["tail_mass_retained"] = diversity.tail_mass_retained(initial[replicate], embeddings, stream)
+        rows.append(row)
         index.append((replicate, arm, generation))
-    names = ["replicate", "arm", "generation"]
-    frame = pd.DataFrame(
-        rows, index=pd.MultiIndex.from_tuples(index, names=names), columns=list(UNITS), dtype="float64"
-    )
+    keys = pd.MultiIndex.from_tuples(index, names=["replicate", "arm", "generation"])
+    frame = pd.DataFrame(rows, index=keys, columns=list(names), dtype="float64")
+    if "tail_mass_retained" not in names:
+        return frame.sort_index()
     # A replicate whose tail cannot be told has none at generation 0 either.
     later = frame["tail_mass_retained"].where(frame.index.get_level_values("generation") > 0)
     told = later.groupby(level="replicate").transform("count") > 0
     frame["tail_mass_retained"] = frame["tail_mass_retained"].where(told)
     return frame.sort_index()
+
+
+def _compared(
+    reader: _Reader, by_item: Sequence[list[str]], size: int, names: Collection[str]
+) -> dict[str, float | None]:
+    """The measures ``names`` of one arm's texts in one generation, but for the tail."""
+    full = [texts for texts in by_item if len(texts) == size >= FEWEST_TEXTS]
+    measures: dict[str, Callable[[], float | None]] = {
+        "mattr": lambda: _item_mean(by_item, lambda texts: _mean([reader.mattr(text) for text in texts])),
+        "compression_ratio": lambda: _item_mean(full, lambda texts: diversity.compression_ratio(reader.cut(texts))),
+        "distinct_2": lambda: _item_mean(full, lambda texts: diversity.distinct_n(reader.tokens(texts), 2)),
+        "vendi": lambda: _item_mean(full, lambda texts: diversity.vendi(reader.embeddings(texts))),
+        "opener_entropy": lambda: diversity.opener_entropy(
+            reader.tokens([text for texts in by_item for text in texts])
+        ),
+        "self_bleu": lambda: _item_mean(full, lambda texts: diversity.self_bleu(reader.tokens(texts))),
+    }
+    return {name: measure() for name, measure in measures.items() if name in names}
 
 
 def _repeated(part: pd.DataFrame) -> list[str]:

@@ -213,7 +213,7 @@ def _run_terms(candidates: pd.DataFrame, steps: int, *, diversity: bool = False)
     found = series(measured)
     wanted = [one for one in found if one.quantity.name in ("length", "style_score") and not one.category]
     if diversity:
-        wanted += [one for one in diversity_series(measured, design) if one.quantity.name == "mattr"]
+        wanted += diversity_series(measured, design, ["mattr"])
     return [one for one in drift_estimates(measured, wanted, design) if one.contrast and one.generation == steps]
 
 
