@@ -1,0 +1,106 @@
+"""What a counterfactual probe is: one edit of a text, what it changes, and what it promises to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from judgeloop.features import tokenize
+
+Kind = Literal["rule", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One text to edit. ``seed`` and ``item_id`` name the random stream, so that the same task gives the same edit."""
+
+    text: str
+    item_id: str
+    seed: int
+    dose: float | None
+    language: str
+    judge_name: str
+
+
+Rule = Callable[[Task], str | None]
+Check = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One counterfactual edit.
+
+    ``changes`` and ``keeps`` say in a line what the edit does and what it leaves alone; ``kept`` proves the latter.
+    ``doses``: length ratios, empty where there are none. ``languages``: the tags it has words for; empty where it adds
+    none and fits any. ``control``: it should move no judge.
+    """
+
+    name: str
+    kind: Kind
+    changes: str
+    keeps: str
+    rule: Rule
+    check: Check
+    doses: tuple[float, ...] = ()
+    languages: tuple[str, ...] = ()
+    control: bool = False
+    per_judge: bool = False
+    """The edit names the judge, so that every judge sees its own."""
+
+    @property
+    def term(self) -> str:
+        """The estimate's term."""
+        return "identical_pair_excess" if self.name == "identical" else f"{self.name}_probe"
+
+    def apply(
+        self,
+        text: str,
+        *,
+        item_id: str,
+        seed: int,
+        dose: float | None = None,
+        language: str = "en",
+        judge_name: str = "",
+    ) -> str | None:
+        """The edited text; None where the edit does not apply: nothing to edit, no words for that language, a dose out
+        of reach, or its promise would not hold. The same arguments give the same text.
+
+        Raises ValueError for a dose that the probe has not, and for a model-written probe (see ``write_edit``).
+        """
+        if self.kind == "model":
+            raise ValueError(f"{self.name} is written by a model: ask for it with write_edit")
+        if (dose is None) == bool(self.doses) or (self.doses and dose not in self.doses):
+            known = ", ".join(f"{one:g}" for one in self.doses) or "none"
+            raise ValueError(f"{self.name} has the doses {known}, not {dose}")
+        tag = base_language(language)
+        if self.languages and tag not in self.languages:
+            return None
+        edited = self.rule(Task(text, item_id, seed, dose, tag, judge_name))
+        if edited is None or (edited == text and self.name != "identical") or not self.kept(text, edited):
+            return None
+        return edited
+
+    def kept(self, original: str, edited: str) -> bool:
+        """Whether ``edited`` keeps what this probe promises to keep of ``original`` (see ``keeps``)."""
+        return self.check(original, edited)
+
+
+def base_language(tag: str) -> str:
+    """A language tag's first part in lower case (``de-AT`` → ``de``); en where the tag is empty."""
+    return tag.replace("_", "-").split("-")[0].strip().lower() or "en"
+
+
+def tokens(text: str) -> int:
+    """The text's length in tokens, as the features count it."""
+    return len(tokenize(text.rstrip()))
+
+
+def length_ratio(original: str, edited: str) -> float:
+    """Tokens of the edit per token of its original (1 = as long): the dose that was reached. NaN for an empty original."""
+    return tokens(edited) / tokens(original) if tokens(original) else float("nan")
+
+
+def words(text: str) -> list[str]:
+    """The tokens that hold a letter or a digit, in order, without case: what bears meaning."""
+    return [token.casefold() for token in tokenize(text) if any(mark.isalnum() for mark in token)]

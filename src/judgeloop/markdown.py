@@ -1,0 +1,134 @@
+"""Where the prose of a Markdown text stands in its source, and the text without its marks. Read by a CommonMark parser.
+
+The parser is set as that of ``features``: links and HTML are the text they are written in.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+_LINE_END = re.compile(r"\r\n?|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """A paragraph's place in the source: ``text[start:end]`` holds its words, without list and quote marks.
+
+    ``line_start``: where its first line begins. ``top``: it stands in no list and no quote. ``after``: the kind of the
+    block before it (``""`` where there is none, else the parser's name: heading, paragraph, fence, bullet_list …).
+    """
+
+    start: int
+    end: int
+    line_start: int
+    top: bool
+    after: str
+
+
+@functools.cache
+def _parser() -> MarkdownIt:
+    # text_join would merge escapes and entities with their neighbours, decoded.
+    off = ["link", "image", "autolink", "html_inline", "html_block", "reference", "text_join"]
+    return MarkdownIt("commonmark").disable(off)
+
+
+def paragraphs(text: str) -> list[Paragraph]:
+    """The paragraphs whose source is one run of text, in order; headings and code are none.
+
+    Left out: paragraphs whose lines bear marks in between (a quote of several lines), and lines that the parser had to
+    change (tabs, NUL).
+    """
+    lines = _lines(text)
+    found, after, inside = [], "", ""
+    for token in _parser().parse(text):
+        if token.type == "inline" and inside == "paragraph" and token.map:
+            span = _span(text, lines[token.map[0] : token.map[1]], token.content)
+            if span is not None:
+                line_start = lines[token.map[0]][0]
+                found.append(Paragraph(*span, line_start, token.level == 1, after))
+        elif token.type.endswith("_close"):
+            after = token.type.removesuffix("_close")
+        elif token.type.endswith("_open"):
+            inside = token.type.removesuffix("_open")
+        else:
+            after = token.type
+    return found
+
+
+def _lines(text: str) -> list[tuple[int, int]]:
+    """(start, end) of each line, without its ending."""
+    spans, start = [], 0
+    for ending in _LINE_END.finditer(text):
+        spans.append((start, ending.start()))
+        start = ending.end()
+    return [*spans, (start, len(text))]
+
+
+def _span(text: str, lines: Sequence[tuple[int, int]], content: str) -> tuple[int, int] | None:
+    places = []
+    for (start, end), written in zip(lines, content.split("\n"), strict=False):
+        source, words = text[start:end].rstrip(), written.strip()
+        if not words or not source.endswith(words):
+            return None
+        places.append((start + len(source) - len(words), start + len(source)))
+    if not places or any(text[a[1] : b[0]].strip() for a, b in pairwise(places)):
+        return None
+    return places[0][0], places[-1][1]
+
+
+def code(text: str) -> tuple[str, ...]:
+    """The contents of the text's code blocks, fenced and indented, in order; without the white space behind."""
+    return tuple(token.content.rstrip() for token in _parser().parse(text) if token.type in ("fence", "code_block"))
+
+
+def plain(text: str) -> str:
+    """The text without headings', lists', quotes' and emphasis's marks; words, line breaks and code stay.
+
+    An ordered item ``3. x`` becomes ``(3) x``, so that its number stays; escapes, entities, links and HTML stand as they
+    were written.
+    """
+    written: list[str] = []
+    mark, tight, first = "", False, False
+    for token in _parser().parse(text):
+        block = ""
+        if token.type in ("bullet_list_open", "ordered_list_open"):
+            first = True
+        elif token.type == "list_item_open":
+            mark = f"({token.info}) " if token.info else ""
+        elif token.type == "paragraph_open":
+            # A list's first item stands apart from what is before the list, the others of a tight list do not.
+            tight, first = token.hidden and not (first and token.level == 2), False
+        elif token.type == "heading_open":
+            tight = False
+        elif token.type == "inline":
+            block = mark + "".join(_unmarked(token.children or ()))
+            mark = ""
+        elif token.type == "fence":
+            # The content of an unclosed fence may lack its last line end.
+            block = f"{token.markup}{token.info}\n{token.content.rstrip(chr(10))}\n{token.markup}"
+            tight = False
+        elif token.type == "code_block":
+            block = "".join(f"    {line}" for line in token.content.splitlines(keepends=True)).rstrip("\n")
+            tight = False
+        if block:
+            written += ["\n" if tight else "\n\n", block] if written else [block]
+    return "".join(written)
+
+
+def _unmarked(children: Sequence[Token]) -> Iterator[str]:
+    for child in children:
+        if child.type in ("softbreak", "hardbreak"):
+            yield "\n"
+        elif child.type == "code_inline":
+            yield f"{child.markup}{child.content}{child.markup}"
+        elif child.type == "text_special":
+            yield child.markup
+        else:
+            yield child.content
