@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -144,12 +145,17 @@ def against_one_baseline(judgments: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def emitted() -> pd.DataFrame:
     """(term, variant, unit) of every row that stats gives for a planted run and for coin-tossing judges."""
-    run = run_estimates(
-        planted_run.loop(generations=2, replicates=2, items=4, size=4, pairs=200, anchor=30), planted_run.design(2)
+    tables, design = (
+        planted_run.loop(generations=2, replicates=2, items=4, size=4, pairs=200, anchor=30),
+        planted_run.design(2),
     )
+    run = run_estimates(tables, design)
+    arms = (design.arms[0], dataclasses.replace(design.arms[0], name="gold", strategy="accumulate"), design.arms[1])
+    strategies = run_estimates(tables, dataclasses.replace(design, arms=arms, contrasts=()))
     judgments, texts = judged()
     frames = [
         run,
+        strategies,
         judge_estimates(judgments, texts),
         judge_estimates(judgments[judgments["order"] == "ab"], texts),
         judge_estimates(judgments.assign(gold=judgments["item_id"].str[1:].astype(float) - 9.5, gold_2=""), texts),

@@ -11,6 +11,7 @@ from judgeloop.stats.drift import drift_estimates
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.generation_diversity import diversity_series
 from judgeloop.stats.generations import Measured, measure, series
+from judgeloop.stats.judge_estimates import FEWEST_ITEMS_A_CATEGORY
 from judgeloop.stats.judge_generations import (
     anchor_judges,
     anchor_judgments,
@@ -21,6 +22,8 @@ from judgeloop.stats.judge_generations import (
 from judgeloop.stats.multiplicity import adjust
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.price import accounts, price_estimates
+from judgeloop.stats.probe_generations import probe_panel_estimates
+from judgeloop.stats.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
@@ -29,7 +32,7 @@ __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     """The run's estimates, CONTRACT's columns, a row each; p_adjusted by Holm and Benjamini–Hochberg within families.
 
-    Scope ``judge``: the anchor panel and the on-policy panel of every generation, and the judge's own drift. Scope
+    Scope ``judge``: the anchor, probe and on-policy panels of every generation, and the judge's own drift. Scope
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
     identity, KL, and whether the drift compounds. What the tables do not bear is ``undefined`` with the reason.
     """
@@ -39,6 +42,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     rows: list[Estimate] = [
         *_anchor_estimates(tables, design, measured.scale),
         *judge_drift_estimates(tables, design, measured.scale),
+        *probe_panel_estimates(tables, design),
         *policy_panel_estimates(tables, design),
         *transmission_estimates(tables, design, measured.scale),
         *signal_slope_estimates(tables, design, measured.scale),
@@ -46,6 +50,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *price_estimates(measured, design, books),
         *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),
         *kl_estimates(measured.rows, design),
+        *strategy_gap_estimates(measured, found, design),
     ]
     return adjust(estimates_frame(rows))
 
@@ -72,5 +77,18 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
             rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
             rows += content_estimates(
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin
+            )
+            if generation == 0:
+                rows += _by_category(judgments, judge, margin)
+    return rows
+
+
+def _by_category(judgments: pd.DataFrame, judge: str, margin: float) -> list[Estimate]:
+    """Position on generation 0's anchor panel, a category with enough items at a time."""
+    rows: list[Estimate] = []
+    for category, part in judgments.groupby("category", sort=True):
+        if category and part["item_id"].nunique() >= FEWEST_ITEMS_A_CATEGORY:
+            rows += position_estimates(
+                part, judge=judge, generation=0, panel="anchor", category=str(category), margin=margin
             )
     return rows
