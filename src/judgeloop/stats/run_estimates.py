@@ -22,7 +22,6 @@ from judgeloop.stats.judge_generations import (
 from judgeloop.stats.multiplicity import adjust
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.price import accounts, price_estimates
-from judgeloop.stats.probe_generations import probe_panel_estimates
 from judgeloop.stats.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
 
@@ -32,7 +31,7 @@ __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     """The run's estimates, CONTRACT's columns, a row each; p_adjusted by Holm and Benjamini–Hochberg within families.
 
-    Scope ``judge``: the anchor, probe and on-policy panels of every generation, and the judge's own drift. Scope
+    Scope ``judge``: the anchor panel and the on-policy panel of every generation, and the judge's own drift. Scope
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
     identity, KL, and whether the drift compounds. What the tables do not bear is ``undefined`` with the reason.
     """
@@ -42,7 +41,6 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     rows: list[Estimate] = [
         *_anchor_estimates(tables, design, measured.scale),
         *judge_drift_estimates(tables, design, measured.scale),
-        *probe_panel_estimates(tables, design),
         *policy_panel_estimates(tables, design),
         *transmission_estimates(tables, design, measured.scale),
         *signal_slope_estimates(tables, design, measured.scale),
