@@ -19,6 +19,7 @@ from judgeloop.stats.diversity import (
     mattr,
     mattr_window,
     opener_entropy,
+    phrase_repetition,
     rare_mass_retained,
     self_bleu,
     tail_mass_retained,
@@ -307,6 +308,30 @@ def clusters(replicate: int, label: str, texts: int, tail: float) -> np.ndarray:
     p[8:] *= tail
     stream = rng(0, label, replicate)
     return centres[stream.choice(20, size=texts, p=p / p.sum())] + stream.normal(size=(texts, 8)) * 0.2
+
+
+@given(st.lists(st.lists(st.lists(st.sampled_from("abc"), max_size=8), max_size=3), max_size=4), st.integers(1, 3))
+def test_phrase_repetition_is_its_slow_twin(items: list[list[list[str]]], n: int):
+    grams = [[tuple(text[k : k + n]) for text in texts for k in range(len(text) - n + 1)] for texts in items]
+    filled = [some for some in grams if some]
+    found = phrase_repetition(items, n)
+    if len(filled) < 2:
+        assert found is None
+        return
+    hits = [
+        any(gram in other for j, other in enumerate(filled) if j != k) for k, some in enumerate(filled) for gram in some
+    ]
+    assert found == pytest.approx(sum(hits) / len(hits))
+
+
+def test_phrases_of_one_items_own_texts_are_not_stock_phrases():
+    shared = ["thank", "you", "for", "asking", "this", "question"]
+    own = [["a", "b", "c", "d", "e", "f"]] * 3
+    assert phrase_repetition([own, [["g", "h", "i", "j", "k", "l"]]]) == 0.0
+    assert phrase_repetition([[shared, *own], [shared]]) == pytest.approx(4 / 10)
+    assert phrase_repetition([[shared]]) is None
+    with pytest.raises(ValueError, match="1 or more"):
+        phrase_repetition([[shared]], 0)
 
 
 def test_tail_mass_is_one_without_change_and_falls_with_the_tail():

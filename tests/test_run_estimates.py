@@ -141,7 +141,7 @@ def test_diversity_is_within_replicate_and_generation(tables: RunTables, estimat
     assert f"window {window}, first {limit} tokens" in row["note"]
     shared = one(estimates, term="mattr", arm="random", generation=0)["estimate"]
     assert one(estimates, term="mattr", arm="judge", generation=0)["estimate"] == shared
-    for term in ("compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu"):
+    for term in ("compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu", "phrase_repetition"):
         assert one(estimates, term=term, arm="judge", generation=1)["status"] == "ok"
         assert one(estimates, term=f"did_{term}", arm="judge", generation=1)["status"] in ("ok", "underpowered")
         assert one(estimates, term=term, arm="judge", generation=1, category="x")["status"] == "ok"

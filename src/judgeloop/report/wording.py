@@ -24,15 +24,17 @@ FEATURES = {
     "vendi": "Vendi score",
     "opener_entropy": "opener entropy",
     "self_bleu": "self-BLEU",
+    "phrase_repetition": "stock phrases",
     "tail_mass_retained": "rare-mode mass retained",
     "correct": "share correct",
     "mean_correct": "share correct",
     "hedging_when_wrong": "hedging when wrong",
 }
 DIVERSITY = (
-    "mattr", "compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu", "tail_mass_retained",
+    "mattr", "compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu", "phrase_repetition",
+    "tail_mass_retained",
 )  # fmt: skip
-MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio"})
+MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio", "phrase_repetition"})
 
 TERMS = {
     "first_slot_excess": "First slot picked, beyond half",
@@ -55,6 +57,7 @@ TERMS = {
     "gold_agreement": "Agrees with gold",
     "gold_log_odds": "Quality (gold)",
     "kl_from_reference": "KL divergence",
+    "training_tokens": "Tokens trained on",
 }
 _PREFIXES = {
     "mean_": "mean {}",
@@ -67,6 +70,8 @@ _PREFIXES = {
     "bias_selection_": "selection on {} beyond control's",
     "judge_drift_": "judge's drift: {}",
     "transmission_": "transmission of {}",
+    "signal_slope_": "signal's slope on {}",
+    "strategy_gap_": "gap in drift of {}",
     "cumulative_gain_": "cumulative gain in {}",
     "compounding_": "compounding of {}",
     "observed_over_static_": "observed over static drift of {}",

@@ -140,6 +140,26 @@ def distinct_n(tokenized: Iterable[Sequence[str]], n: int = 2) -> float | None:
     return len(distinct) / total if total else None
 
 
+def phrase_repetition(items: Iterable[Sequence[Sequence[str]]], n: int = 5) -> float | None:
+    """Share of the n-grams, in [0, 1], that a text of another item holds too: higher = stock phrases, less diverse.
+
+    ``items``: the tokenized texts of each item. Phrases that an item's own question calls for do not count, for they are
+    looked for in other items' texts alone (self-repetition, Salkar et al. 2022, across prompts). Grows with the amount
+    of text: fix it. None where fewer than two items have a text of n tokens. Raises ValueError for n below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be 1 or more, not {n}")
+    by_item = [
+        [gram for tokens in texts for gram in _ngrams([token.casefold() for token in tokens], n)] for texts in items
+    ]
+    by_item = [grams for grams in by_item if grams]
+    if len(by_item) < 2:
+        return None
+    holders = Counter(gram for grams in by_item for gram in set(grams))
+    total = sum(len(grams) for grams in by_item)
+    return sum(holders[gram] > 1 for grams in by_item for gram in grams) / total
+
+
 def opener_entropy(tokenized: Iterable[Sequence[str]], first: int = 3) -> float | None:
     """Entropy in nats of the texts' first ``first`` tokens, Miller–Madow: higher = more varied openers.
 

@@ -32,6 +32,7 @@ UNITS = {
     "vendi": "effective texts",
     "opener_entropy": "nats",
     "self_bleu": "bleu",
+    "phrase_repetition": "share of 5-grams",
     "tail_mass_retained": "ratio",
 }
 
@@ -169,6 +170,7 @@ def _compared(
         "opener_entropy": lambda: diversity.opener_entropy(
             reader.tokens([text for texts in by_item for text in texts])
         ),
+        "phrase_repetition": lambda: diversity.phrase_repetition([reader.tokens(texts) for texts in by_item]),
         "self_bleu": lambda: _item_mean(full, lambda texts: diversity.self_bleu(reader.tokens(texts))),
     }
     return {name: measure() for name, measure in measures.items() if name in names}

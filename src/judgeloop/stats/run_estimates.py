@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from judgeloop.stats.amplification import amplification_estimates, kl_estimates
+from judgeloop.stats.collapse import collapse_estimates
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
 from judgeloop.stats.drift import drift_estimates
@@ -22,6 +23,7 @@ from judgeloop.stats.judge_generations import (
 from judgeloop.stats.multiplicity import adjust
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.price import accounts, price_estimates
+from judgeloop.stats.probe_generations import probe_panel_estimates
 from judgeloop.stats.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
 
@@ -31,20 +33,23 @@ __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     """The run's estimates, CONTRACT's columns, a row each; p_adjusted by Holm and Benjamini–Hochberg within families.
 
-    Scope ``judge``: the anchor panel and the on-policy panel of every generation, and the judge's own drift. Scope
+    Scope ``judge``: the anchor, probe and on-policy panels of every generation, and the judge's own drift. Scope
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
     identity, KL, and whether the drift compounds. What the tables do not bear is ``undefined`` with the reason.
     """
     measured = measure(tables, design)
     found = series(measured)
     books = accounts(measured)
+    drifts = drift_estimates(measured, [*found, *diversity_series(measured, design)], design)
     rows: list[Estimate] = [
         *_anchor_estimates(tables, design, measured.scale),
         *judge_drift_estimates(tables, design, measured.scale),
+        *probe_panel_estimates(tables, design),
         *policy_panel_estimates(tables, design),
         *transmission_estimates(tables, design, measured.scale),
         *signal_slope_estimates(tables, design, measured.scale),
-        *drift_estimates(measured, [*found, *diversity_series(measured, design)], design),
+        *drifts,
+        *collapse_estimates(drifts, design),
         *price_estimates(measured, design, books),
         *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),
         *kl_estimates(measured.rows, design),

@@ -1,0 +1,83 @@
+"""Early collapse is told from late, and only where intervals say so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from judgeloop.stats.collapse import collapse_estimates
+from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.run_estimates import run_estimates
+
+DESIGN = Design(
+    "planted", 0, 2, (ArmDesign("judge", "m"), ArmDesign("random", "random", is_control=True, judge_kind="random")),
+    (("judge", "random"),), ("judge", "random"),
+)  # fmt: skip
+
+
+def did(term: str, low: float, high: float, note: str = "drifting: the interval excludes 0") -> Estimate:
+    return Estimate(
+        scope="policy", bias="diversity", term=f"did_{term}", arm="judge", contrast="random", generation=2,
+        estimate=(low + high) / 2, conf_low=low, conf_high=high, p_value=0.01, note=note,
+    )  # fmt: skip
+
+
+HELD, WIDE = "none: equivalent to 0 within ±0.01 types per token", "undetected: the smallest drift"
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        ([did("tail_mass_retained", -0.5, -0.2), did("mattr", -0.004, 0.003, HELD)], "early collapse"),
+        ([did("tail_mass_retained", -0.5, -0.2), did("mattr", -0.2, -0.1)], "late collapse"),
+        ([did("tail_mass_retained", -0.5, -0.2), did("self_bleu", 0.1, 0.2)], "late collapse"),
+        ([did("tail_mass_retained", -0.5, -0.2), did("self_bleu", -0.2, -0.1)], "tail lost, bulk unclear"),
+        ([did("tail_mass_retained", -0.5, -0.2), did("mattr", -0.3, 0.2, WIDE)], "tail lost, bulk unclear"),
+        ([did("tail_mass_retained", -0.5, 0.2, WIDE), did("vendi", -2.0, -1.0)], "bulk narrowed, tail not seen to"),
+        ([did("tail_mass_retained", -0.5, 0.2, WIDE), did("mattr", -0.3, 0.2, WIDE)], "no collapse seen"),
+    ],
+)
+def test_the_word_follows_from_the_intervals(rows: list[Estimate], word: str) -> None:
+    (found,) = collapse_estimates(rows, DESIGN)
+    assert found.term == "collapse_stage"
+    assert found.note.startswith(f"{word}: ")
+    assert (found.estimate, found.conf_low, found.p_value) == (rows[0].estimate, rows[0].conf_low, None)
+
+
+def test_a_tail_that_is_undefined_says_why() -> None:
+    tail = Estimate(
+        scope="policy", bias="diversity", term="did_tail_mass_retained", arm="judge", contrast="random", generation=2,
+        status="undefined", note="too few texts",
+    )  # fmt: skip
+    (found,) = collapse_estimates([tail], DESIGN)
+    assert (found.status, found.note) == ("undefined", "too few texts")
+    assert collapse_estimates([did("mattr", -0.2, -0.1)], DESIGN) == []
+
+
+def test_a_planted_run_that_loses_its_rare_topics_first_is_early_collapse() -> None:
+    """The judge's arm stops writing the rare topics; each text is as varied as before."""
+    words = {topic: [f"{topic}{k}" for k in range(40)] for topic in "abcdefgh"}
+    rows = []
+    for replicate in range(10):
+        for arm in ("judge", "random"):
+            for generation in range(3):
+                p = np.array([0.24, 0.22, 0.2, 0.18, 0.05, 0.04, 0.04, 0.03])
+                if arm == "judge" and generation:
+                    p = np.where(p < 0.1, 0.0, p)
+                stream = np.random.default_rng(
+                    [7, replicate, 0 if generation == 0 else generation, arm == "judge" and generation > 0]
+                )
+                for item in range(24):
+                    for k in range(8):
+                        topic = stream.choice(list(words), p=p / p.sum())
+                        text = " ".join(stream.choice(words[topic], size=30))
+                        rows.append((replicate, arm, generation, f"i{item}", f"g{generation}k{k}", text))
+    frame = pd.DataFrame(rows, columns=["replicate", "arm", "generation", "item_id", "candidate_id", "text"])
+    frame = frame.assign(n_drawn=1, reason="", category="", length=5.0, reward=np.nan)
+    empty = pd.DataFrame()
+    found = run_estimates(RunTables(empty, frame, empty, empty, empty), DESIGN).set_index("term")
+    row = found.loc["collapse_stage"]
+    assert row["conf_high"] < 0
+    assert row["note"].startswith("early collapse: "), row["note"]
