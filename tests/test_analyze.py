@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import judgeloop
-from judgeloop import audit, cli, seeds
+from judgeloop import auditing, cli, seeds
 from judgeloop.errors import FolderMismatch
 from judgeloop.interchange import read_verdicts
 from judgeloop.records import ESTIMATE_COLUMNS
@@ -147,7 +147,7 @@ def test_lengths_in_tokens_are_said_to_be(tmp_path: Path) -> None:
 def test_judges_one_by_one_give_the_estimates_of_all_at_once() -> None:
     read = read_verdicts(log(items=30, judges=("m", "other", "third")).assign(panel="pairs"))
     told: list[tuple[str, int, int]] = []
-    one_by_one = audit.estimates(read.judgments, None, watch=lambda *event: told.append(event))
+    one_by_one = auditing.estimates(read.judgments, None, watch=lambda *event: told.append(event))
     keys = ["judge", "term", "variant", "category"]
     at_once = judge_estimates(read.judgments).sort_values(keys).reset_index(drop=True)
     pd.testing.assert_frame_equal(one_by_one.sort_values(keys).reset_index(drop=True), at_once)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from judgeloop import audit, report
+from judgeloop import auditing, report
 from judgeloop.interchange import load_columns
 from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.results import Audit
@@ -21,7 +21,7 @@ def analyze(
     *,
     out: str | Path | None = None,
     columns: str | Path | Mapping[str, Any] | None = None,
-    watch: audit.Watch = lambda *_: None,
+    watch: auditing.Watch = lambda *_: None,
 ) -> Audit:
     """The statistics of an audit on judgments that exist already; nothing is asked. Writes estimates and report into ``out``
     (default runs/<the log's name>).
@@ -30,11 +30,11 @@ def analyze(
     columns; ``columns`` names them where the log calls them otherwise. ``watch`` is told (judge, done, of) before each
     judge's estimates. Raises InvalidInput naming file, row and column.
     """
-    log = audit.read(verdicts, pairs, load_columns(columns))
+    log = auditing.read(verdicts, pairs, load_columns(columns))
     is_file = not isinstance(verdicts, pd.DataFrame) and str(verdicts) != STDIN
     name = Path(str(verdicts)).stem if is_file else "analysis"
-    done = audit.analyze(log, name=name, sources=audit.sources_of(verdicts, pairs, columns), watch=watch)
+    done = auditing.analyze(log, name=name, sources=auditing.sources_of(verdicts, pairs, columns), watch=watch)
     folder = RunFolder(out or Path("runs") / name)
-    audit.write(done, folder)
+    auditing.write(done, folder)
     report.write(folder)
     return Audit(folder)
