@@ -1,4 +1,4 @@
-"""Write the reference pages that follow from the code: experiment.md, planted.md and commands.md.
+"""Write the reference pages that follow from the code: experiment.md, planted.md, commands.md and probes.md.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails where a page is stale.
 """
@@ -15,6 +15,9 @@ import typer
 
 from judgeloop.cli import app
 from judgeloop.experiment import schema as experiment_schema
+from judgeloop.judging.edits import PROBES, Probe, length_ratio
+from judgeloop.judging.edits.model_written import LENGTH_TOLERANCE
+from judgeloop.judging.edits.padding import TOLERANCE
 from judgeloop.planted.spec import schema as planted_schema
 from judgeloop.wire.faults import fault_schema
 
@@ -53,7 +56,8 @@ the confirmatory contrast. **Identity**: keys that only say how fast, how dear o
 of one run folder; a change of any other makes another experiment.
 
 **Items** (`items`) are JSON Lines, CSV or Parquet with `item_id`, `prompt` (text, or a list of chat messages), and
-optional `category`, `reference` and `match` (`exact`, `contains`, `numeric` or `judge`).
+optional `category`, `reference`, `match` (`exact`, `contains`, `numeric` or `judge`) and `language` (a tag such as `en` or
+`de-AT`; default `en`), by which [probes](probes.md) choose the words that they add.
 """
 
 PLANTED = """# The planted spec and the faults file
@@ -69,6 +73,45 @@ Every command shows tracebacks with `--debug`, and else one or two sentences on 
 what to do. [Exit codes](exit-codes.md) are the same for all.
 """
 
+PROBES_PAGE = f"""# Counterfactual probes
+
+A probe shows the judge a text and the same text with one thing changed, in both orders. The content is the same, so what
+the judge prefers is the change. No gold is needed, and errors of gold cannot disturb it: that makes probes the strongest
+evidence of a taste. A judge that pays for a change here will teach a model to make it.
+
+- **τ**, the estimate, is P(edited text picked) − ½ over pairs with both orders complete: 0 is indifference, +0.5 always the
+  edit, −0.5 never. Intervals are clustered by item. See [what judgeloop measures](method.md#probes).
+- **Both texts** of a pair are edited, each against its own original. `text_a` and `text_b` never meet here.
+- **Applied or not.** An edit that does not apply to a text (no list to remove, a text too short for a dose, no words for
+  its language) makes no pair; `n` counts the pairs there were. An edit whose promise would not hold is not used either:
+  every edit is checked against its promise before it is shown to a judge.
+- **Deterministic.** Edits by rule depend on the text, the seed, the item and the dose, and on nothing else. Edits by a
+  model are recorded calls (`audit/edit/<pair>/<side>/<probe>[/<dose>]`), so that a replay judges the same text.
+- **Added words have a length.** Hedges, tone, authority, bandwagon, injection and self_name add a few; compare them with
+  `padding`, which adds words and nothing else.
+- **Controls.** `whitespace` changes nothing that is rendered and should come out at 0; `identical` shows the text against
+  itself, which leaves position alone (`identical_pair_excess`).
+- **Dose.** `padding` reaches 1.25, 1.5 and 2 times the tokens within {TOLERANCE:.0%}, or does not apply. Rows of a dose are
+  grouped by the dose that was asked; the variant `slope`, per doubling, uses the ratio that each text reached.
+- **Many probes, one judge.** `padding_probe` is confirmatory in an audit. The others are adjusted together, by Holm, so that
+  the one that works is not a find of the search.
+- **Language.** Probes that add words have them in the languages named below, by the `language` column of the items or
+  pairs (a tag such as `en` or `de-AT`; default `en`), and do not apply to a text in another.
+
+In an experiment, `panels: {{anchor: 60, probe: [padding, bold]}}` (or `all`) edits the anchor panel's texts and asks every
+model judge once a generation. Nobody trains on them, so `judge_drift_<probe>_probe` is a change of the judge itself.
+
+## What each edit does
+"""
+
+PROBE_SAMPLE = """Sleep at fixed hours. A dark room helps most people.
+
+Avoid coffee after noon. Be patient with yourself."""
+MARKED_SAMPLE = """# Sleep
+
+- Sleep at **fixed** hours.
+- Avoid coffee after noon."""
+
 
 def pages() -> dict[str, str]:
     """File name → text."""
@@ -76,6 +119,7 @@ def pages() -> dict[str, str]:
         "experiment.md": "\n".join([NOTICE, EXPERIMENT, *_experiment(experiment_schema())]),
         "planted.md": "\n".join([NOTICE, PLANTED, *_planted()]),
         "commands.md": "\n".join([NOTICE, COMMANDS, *_commands()]),
+        "probes.md": "\n".join([NOTICE, PROBES_PAGE, *_probes()]),
     }
 
 
@@ -108,6 +152,52 @@ def _planted() -> Iterator[str]:
     yield from _section("`draft`", spec["$defs"]["DraftSpec"], 3)
     yield from _section("Faults file", faults, 2)
     yield from _section("`rules`, each", faults["$defs"]["Rule"], 3)
+
+
+def _probes() -> Iterator[str]:
+    yield "| Probe | Changes | Keeps | Term | Doses | Words in | Made by |"
+    yield "|---|---|---|---|---|---|---|"
+    for probe in PROBES.values():
+        doses = ", ".join(f"{dose:g}" for dose in probe.doses) or "none"
+        made = {"rule": "rule", "model": "a model"}[probe.kind]
+        languages = ", ".join(probe.languages) or "adds none" if probe.kind == "rule" else "the text's"
+        yield f"| `{probe.name}` | {probe.changes} | {probe.keeps} | `{probe.term}` | {doses} | {languages} | {made} |"
+    yield f"""
+**By a model.** The endpoint that `judgeloop audit` is told to ask writes these, with the prompts
+`prompts/model_padding.yaml` and `prompts/model_paraphrase.yaml`. A reply is not used, and is counted with its reason, if
+the endpoint failed, it refuses (`refusal`), is `empty` or `truncated`, begins with words about the task (`comment`), misses
+the length asked by more than {LENGTH_TOLERANCE:.0%} (`too_short`, `too_long`), drops or adds a number (`number_dropped`,
+`number_added`), or changes no word (`unchanged`). No check sees whether the meaning is the same: read some.
+
+**Cannot tell.** Whether an edit made the text better or worse after all. A restated sentence is a fault to some readers, a
+heading a help; τ says what the judge pays for the change, and that is what a loop multiplies.
+
+## Examples
+
+`python docs/generate.py` made these, with seed 0, from
+
+```text
+{PROBE_SAMPLE}
+```
+"""
+    for probe in PROBES.values():
+        if probe.kind == "rule" and probe.name != "identical":
+            yield from _probe_example(probe)
+
+
+def _probe_example(probe: Probe) -> Iterator[str]:
+    text = MARKED_SAMPLE if probe.name == "markdown_removed" else PROBE_SAMPLE
+    dose = 1.5 if probe.doses else None
+    edited = probe.apply(text, item_id="sleep", seed=0, dose=dose, judge_name="judge-7b") or "does not apply"
+    yield f"### `{probe.name}`\n"
+    if text != PROBE_SAMPLE:
+        yield f"From\n\n```text\n{text}\n```\n"
+    if dose:
+        yield f"Dose {dose:g}, reached {length_ratio(text, edited):.2f}.\n"
+    if probe.name == "whitespace":
+        yield "The white space is shown: `·` a blank, `↵` the end of a line.\n"
+        edited = edited.replace(" ", "·").replace("\n", "↵\n").rstrip("\n")
+    yield f"```text\n{edited}\n```\n"
 
 
 def _section(title: str, block: Schema, level: int, intro: bool = True) -> Iterator[str]:

@@ -26,7 +26,10 @@ from judgeloop.features import FEATURES, STYLE_FEATURES, features_frame
 from judgeloop.planted import PlantedAnswerer, PlantedSpec
 from judgeloop.resolve import resolve
 from judgeloop.stats.compatibility import ARENA_FEATURES
+from judgeloop.stats.design import RunTables
+from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.probe_generations import probe_panel_estimates
 from judgeloop.stats.run_estimates import run_estimates
 from judgeloop.wire.faults import Faults
 from judgeloop.wire.server import LocalServer, create_app
@@ -142,6 +145,14 @@ def against_one_baseline(judgments: pd.DataFrame) -> pd.DataFrame:
     return chosen[chosen["panel"] == "pairs"]
 
 
+def probe_rows(judgments: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a run's probe panel, over two generations."""
+    turns = pd.concat([judgments[judgments["panel"] == "probe"].assign(generation=turn) for turn in (0, 1)])
+    same = turns[turns["probe"] == "bold"].assign(probe="identical", identical=True, pair_id="same")
+    tables = RunTables(*[pd.DataFrame()] * 2, pd.concat([turns, same]), *[pd.DataFrame()] * 2)
+    return estimates_frame(probe_panel_estimates(tables, planted_run.design(1)))
+
+
 @pytest.fixture(scope="module")
 def emitted() -> pd.DataFrame:
     """(term, variant, unit) of every row that stats gives for a planted run and for coin-tossing judges."""
@@ -160,6 +171,7 @@ def emitted() -> pd.DataFrame:
         judge_estimates(judgments[judgments["order"] == "ab"], texts),
         judge_estimates(judgments.assign(gold=judgments["item_id"].str[1:].astype(float) - 9.5, gold_2=""), texts),
         judge_estimates(against_one_baseline(judgments), texts),
+        probe_rows(judgments),
     ]
     return pd.concat(frames)[["term", "variant", "unit"]].drop_duplicates()
 

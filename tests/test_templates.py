@@ -18,6 +18,8 @@ KINDS: dict[str, templates.Kind] = {
     "chain_of_thought": "judge",
     "draft": "draft",
     "few_shot": "judge",
+    "model_padding": "edit",
+    "model_paraphrase": "edit",
     "pairwise": "judge",
     "pairwise_ties": "judge",
     "reference_match": "match",
@@ -43,7 +45,7 @@ def test_shipped_templates_load(name: str) -> None:
     assert template.description
     assert template.ties == (name == "pairwise_ties")
     assert template.reasons == (name == "chain_of_thought")
-    expected = {"judge": ("logprob", "json", "text"), "match": ("text",), "draft": ()}[KINDS[name]]
+    expected = {"judge": ("logprob", "json", "text"), "match": ("text",), "draft": (), "edit": ()}[KINDS[name]]
     assert template.modes == (expected[1:] if template.reasons else expected)
 
 

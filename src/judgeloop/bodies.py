@@ -154,6 +154,22 @@ def draft_body(
     return {**_body(endpoint, messages, temperature, max_tokens, seed), **endpoint.extra_body}
 
 
+def edit_body(
+    endpoint: Endpoint,
+    template: Template,
+    *,
+    text: str,
+    length: int,
+    temperature: float = 0.0,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """The request body that asks for a text in other words, ``length`` words long or about it."""
+    messages = render(template, {"text": neutralise(text), "length": str(length)})
+    body = _body(endpoint, messages, temperature, max_tokens, seed if temperature > 0 else None)
+    return {**body, **endpoint.extra_body}
+
+
 def _turns(prompt: Prompt, wrap: str) -> list[dict[str, str]]:
     """A prompt as chat turns, its last one in the template's words."""
     history = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)

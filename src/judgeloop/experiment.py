@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from judgeloop.records import canonical
+from judgeloop.records import PROBE_NAMES, ProbeName, canonical
 
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
 Whole = Annotated[int, Field(strict=True)]
@@ -289,8 +289,8 @@ class Panels(Block):
 
     anchor: Whole | str = 60
     """That many pairs drafted once by the base policy, or a pairs file; 0 is off."""
-    probe: Literal["none"] = "none"
-    """Counterfactual edits judged every generation."""
+    probe: Literal["none", "all"] | tuple[ProbeName, ...] = "none"
+    """Counterfactual edits of the anchor panel's texts, judged every generation: names of docs/probes.md, all, or none."""
 
     @field_validator("anchor", mode="before")
     @classmethod
@@ -301,6 +301,31 @@ class Panels(Block):
         if isinstance(anchor, int) and anchor < 0:
             raise ValueError("must be 0 or more pairs, or the path of a pairs file")
         return anchor
+
+    @field_validator("probe", mode="before")
+    @classmethod
+    def _known(cls, probe: object) -> object:
+        if probe in ("none", "all"):
+            return probe
+        if not isinstance(probe, list | tuple) or not probe:
+            raise ValueError("must be none, all or a list of probes, as [padding, bold]")
+        unknown = [name for name in probe if name not in PROBE_NAMES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no probe that a run can judge; known: {', '.join(PROBE_NAMES)}")
+        if len(set(probe)) < len(probe):
+            raise ValueError("each probe once")
+        return tuple(probe)
+
+    @model_validator(mode="after")
+    def _needs_texts(self) -> Panels:
+        if self.probe != "none" and self.anchor == 0:
+            raise ValueError("probe edits the anchor panel's texts; set anchor to a number of pairs or a pairs file")
+        return self
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Names of the probes that are judged; empty where there are none."""
+        return () if self.probe == "none" else PROBE_NAMES if self.probe == "all" else self.probe
 
 
 class Budget(Block):

@@ -18,6 +18,7 @@ import yaml
 from judgeloop.errors import ExperimentError
 from judgeloop.records import Item, Message
 
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
 _ROLES = ("system", "user", "assistant")
 _MATCHES = ("exact", "contains", "numeric", "judge")
 _MOST_YAML_VALUES = 1_000_000
@@ -128,7 +129,7 @@ def rows(path: Path, what: str) -> Iterator[Row]:
     ending = path.suffix.lower()
     if not path.is_file():
         raise ExperimentError(
-            f"{path}: no such {what} file; give a .jsonl, .csv or .parquet file, relative to the experiment"
+            f"{path}: no such {what} file; give a .jsonl, .csv or .parquet file (paths in a YAML file are relative to it)"
         )
     readers = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}
     if ending not in readers:
@@ -219,6 +220,7 @@ def load_items(path: Path) -> tuple[Item, ...]:
             category=_optional(row, "category", where) or "",
             reference=reference,
             match=match,  # type: ignore[arg-type]
+            language=_language(row, where),
         )
     if not items:
         raise ExperimentError(f"{path}: no items; give one item a line: item_id, prompt")
@@ -249,7 +251,8 @@ def load_anchor_pairs(path: Path) -> tuple[tuple[str, Item, str, str], ...]:
         if pair_id in pairs:
             raise ExperimentError(f"{where}: pair_id {pair_id!r} stands twice; ids must be unique (default: item_id)")
         prompt = _prompt(row, where)
-        item = items.setdefault(item_id, Item(item_id, prompt, _optional(row, "category", where) or ""))
+        category = _optional(row, "category", where) or ""
+        item = items.setdefault(item_id, Item(item_id, prompt, category, language=_language(row, where)))
         if item.prompt != prompt:
             raise ExperimentError(
                 f"{where}: prompt: item_id {item_id!r} has another prompt in an earlier row; one prompt an item_id"
@@ -286,6 +289,14 @@ def _optional(row: dict[str, Any], column: str, where: str) -> str | None:
     # A column of whole numbers with gaps comes as floats from Parquet.
     whole = isinstance(value, float) and value.is_integer()
     return _unicode(str(int(value) if whole else value), column, where)
+
+
+def _language(row: dict[str, Any], where: str) -> str:
+    """A language tag (BCP 47: en, de-AT); en where there is none."""
+    tag = _optional(row, "language", where) or "en"
+    if not _LANGUAGE.fullmatch(tag):
+        raise ExperimentError(f"{where}: language: must be a language tag such as en or de-AT, not {tag!r:.60}")
+    return tag
 
 
 def _unicode(text: str, column: str, where: str) -> str:

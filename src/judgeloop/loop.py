@@ -21,9 +21,10 @@ from judgeloop.experiment import Judge as JudgeSpec
 from judgeloop.features import FEATURES, features_frame
 from judgeloop.gold import correct
 from judgeloop.judging.frames import judgments_frame
-from judgeloop.judging.judges import Judge
+from judgeloop.judging.judges import Judge, model_name
 from judgeloop.judging.pairing import matchups, presentations
-from judgeloop.judging.panels import AnchorPanel, anchor_from_pairs, draft_anchor
+from judgeloop.judging.panels import AnchorPanel, anchor_from_pairs, draft_anchor, probes_of_panel
+from judgeloop.judging.probes import ProbePair, with_probes
 from judgeloop.learning.bradley_terry import generation_zero_scale
 from judgeloop.learning.learn import Learned, Support, learn
 from judgeloop.policies import Drawn, Policy
@@ -81,12 +82,13 @@ async def run(lab: Lab) -> None:
 
 
 class Panels:
-    """The anchor panel, judged once a generation by every distinct judge that asks a model: by the first replicate that
-    gets there, so that a judge which its provider changes is seen to change."""
+    """The anchor panel, and the probe panel of its texts' edits, judged once a generation by every distinct judge that is no
+    control: by the first replicate that gets there, so that a judge which its provider changes is seen to change."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._panel: asyncio.Task[AnchorPanel] | None = None
+        self._probes: dict[str, list[ProbePair]] = {}
         self._judged: dict[int, asyncio.Task[None]] = {}
 
     async def judge(self, generation: int) -> None:
@@ -107,17 +109,39 @@ class Panels:
         texts = [candidate for matchup in panel.matchups for candidate in (matchup.a, matchup.b)]
         frame = _candidates_frame(texts, {(i, c): why for i, c, why in panel.failed}, panel.items)
         lab.folder.write_part("candidates", "panels-g00", _completed(frame, replicate=None, arm="", generation=0))
+        if lab.resolved.experiment.panels.probes:
+            self._edit(panel)
         return panel
 
+    def _edit(self, panel: AnchorPanel) -> None:
+        """The probe panel, an edited text once: judges share all of it but for the edits that name them."""
+        lab = self._lab
+        edits: dict[tuple[str, str], Candidate] = {}
+        for judge, _, _ in _panel_judges(lab):
+            experiment = lab.resolved.experiment
+            pairs = probes_of_panel(panel, experiment.panels.probes, experiment.seed, model_name(judge))
+            self._probes[judge.name] = pairs
+            edits |= {(p.matchup.item_id, p.matchup.b.candidate_id): p.matchup.b for p in pairs}
+        frame = _candidates_frame(list(edits.values()), {}, panel.items)
+        lab.folder.write_part("candidates", "panels-g00-probe", _completed(frame, replicate=None, arm="", generation=0))
+
     async def _judge(self, panel: AnchorPanel, generation: int) -> None:
-        lab, frames = self._lab, []
+        lab, frames, probed = self._lab, [], []
         for judge, label, repeats in _panel_judges(lab):
             prefix = f"panels/g{generation}/judge{label}"
             by_item = [(panel.items[i], presentations(pairs, repeats)) for i, pairs in panel.by_item().items()]
             judged = await _judge_all(judge, by_item, prefix, ("panels", generation))
             frames.append(judgments_frame(judged, panel.items, _correct, panel="anchor", generation=generation))
-        if frames:
-            lab.folder.write_part("judgments", f"panels-g{generation:02d}", pd.concat(frames, ignore_index=True))
+            pairs = self._probes.get(judge.name, [])
+            shown = [(panel.items[p.matchup.item_id], presentations([p.matchup])) for p in pairs]
+            judged = await _judge_all(judge, shown, prefix, ("panels", generation))
+            probed.append(
+                with_probes(judgments_frame(judged, panel.items, _unknown, panel="probe", generation=generation), pairs)
+            )
+        for part, some in (("", frames), ("-probe", probed if self._probes else [])):
+            if some:
+                name = f"panels-g{generation:02d}{part}"
+                lab.folder.write_part("judgments", name, pd.concat(some, ignore_index=True))
 
 
 class Replicate:
@@ -292,6 +316,11 @@ async def _judge_all(
 
 def _correct(item: Item, candidate: Candidate) -> bool | None:
     return correct(item, candidate.text)
+
+
+def _unknown(item: Item, candidate: Candidate) -> bool | None:  # noqa: ARG001 - asked as _correct is
+    """An edit keeps the content: gold has nothing to say between a text and its edit."""
+    return None
 
 
 def _label(lab: Lab, spec: JudgeSpec) -> str:

@@ -9,7 +9,7 @@ from judgeloop import inputs, templates
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import GoldJudge, ModelJudge, PanelJudge
 from judgeloop.experiment import Judge as JudgeSpec
-from judgeloop.records import Item
+from judgeloop.records import PADDING_DOSES, Item
 from judgeloop.resolve import Resolved
 
 
@@ -80,13 +80,16 @@ class Material:
             drafts = replicates * count * size * (1 + steps * len(self.resolved.arms))
         anchor = experiment.panels.anchor
         panel = 2 * (anchor if isinstance(anchor, int) else len(self.anchor_pairs))
+        # At most: an edit that does not apply to a text is not judged. Both texts of a pair are edited.
+        edits = sum(len(PADDING_DOSES) if name == "padding" else 1 for name in experiment.panels.probes)
+        panels = panel * (1 + 2 * edits)
         judged, seen = 0, []
         for arm in self.resolved.arms:
             calls = calls_a_presentation(arm.judge)
             judged += replicates * shown * steps * calls
             if arm.judge not in seen:
                 seen.append(arm.judge)
-                judged += (replicates * shown + panel * (steps + 1)) * calls
+                judged += (replicates * shown + panels * (steps + 1)) * calls
         return drafts + judged + (panel if isinstance(anchor, int) else 0)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 Order = Literal["ab", "ba"]
 Slot = Literal["first", "second", "tie", "unscored"]
@@ -18,6 +18,15 @@ Gold = Literal["a", "b", "tie"]
 Panel = Literal["anchor", "probe", "policy", "pairs"]
 
 ORDERS: tuple[Order, Order] = ("ab", "ba")
+
+ProbeName = Literal[
+    "padding", "markdown_added", "markdown_removed", "bold", "list_items", "headings", "hedges", "emoji", "tone",
+    "authority", "bandwagon", "injection", "self_name", "whitespace", "identical",
+]  # fmt: skip
+PROBE_NAMES: tuple[ProbeName, ...] = get_args(ProbeName)
+"""The counterfactual probes that are written by rule, without a model (docs/probes.md)."""
+PADDING_DOSES = (1.25, 1.5, 2.0)
+"""Length ratios of the padded texts."""
 
 # Columns of the run folder's tables (CONTRACT, "Run folder"), behind the features where they have any.
 JUDGMENT_COLUMNS = (
@@ -59,6 +68,7 @@ class Item:
     category: str = ""
     reference: str | None = None
     match: Literal["exact", "contains", "numeric", "judge"] = "exact"
+    language: str = "en"
 
 
 @dataclass(frozen=True, slots=True)

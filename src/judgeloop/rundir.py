@@ -29,7 +29,7 @@ _BOOLEANS = ("identical", "converged")
 _TEXTS = (
     "arm", "panel", "item_id", "category", "pair_id", "judge", "order", "verdict", "reason", "candidate_first",
     "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",
-    "prompt", "reference", "match",
+    "prompt", "reference", "match", "probe",
 )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ class Claim:
         stored = self._folder.environment().get("experiment_hash")
         if stored is not None and stored != self._identity:
             raise FolderMismatch(
-                f"{path}: this folder belongs to another experiment ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the experiment file"
+                f"{path}: this folder belongs to another {self._owner()} ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the {self._owner()} file"
             )
         if stored is None and path.is_dir():
             found = {entry.name for entry in path.iterdir()}
@@ -196,6 +196,13 @@ class Claim:
             ours = {"experiment.yaml"} if _LOCK in found else set()
             if any(not name.startswith(".") for name in found - ours):
                 raise FolderMismatch(f"{path}: this folder holds other files and no run; give another --out")
+
+    def _owner(self) -> str:
+        """What the folder was made of: an experiment, or a log of verdicts that existed already."""
+        with suppress(OSError, UnicodeDecodeError):
+            if "\nanalyze:" in self._folder.experiment_text():
+                return "log"
+        return "experiment"
 
     def _release(self) -> None:
         if self._file >= 0:

@@ -1,7 +1,7 @@
 """Prompt templates: one YAML file each, shipped in prompts/ or the user's own.
 
-A file has ``kind`` (judge, draft or match), ``description``, ``messages`` (``role`` and ``content``) and, unless it
-drafts, ``verdict``: the closing instruction for each way to read a verdict. Variables are written ``{{ name }}``.
+A file has ``kind`` (judge, draft, match or edit), ``description``, ``messages`` (``role`` and ``content``) and, unless it
+drafts or edits, ``verdict``: the closing instruction for each way to read a verdict. Variables are written ``{{ name }}``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import yaml
 from judgeloop.errors import ExperimentError
 from judgeloop.records import Message
 
-Kind = Literal["judge", "draft", "match"]
+Kind = Literal["judge", "draft", "match", "edit"]
 Mode = Literal["logprob", "json", "text"]
 
 MODES: tuple[Mode, ...] = ("logprob", "json", "text")
-_KINDS: tuple[Kind, ...] = ("judge", "draft", "match")
+_KINDS: tuple[Kind, ...] = ("judge", "draft", "match", "edit")
 _KEYS = ("kind", "description", "ties", "reasons", "messages", "verdict")
 _VARIABLE = re.compile(r"\{\{[ \t]*+([^{}\n]*+)\}\}")
 
@@ -33,8 +33,11 @@ _REQUIRED: dict[Kind, tuple[str, ...]] = {
     "judge": ("prompt", "answer_a", "answer_b", "instruction"),
     "draft": ("prompt",),
     "match": ("prompt", "answer", "reference", "instruction"),
+    "edit": ("text",),
 }
-_OPTIONAL: dict[Kind, tuple[str, ...]] = {"judge": ("reference", "verdict_a", "verdict_b"), "draft": (), "match": ()}
+_OPTIONAL: dict[Kind, tuple[str, ...]] = {
+    "judge": ("reference", "verdict_a", "verdict_b"), "draft": (), "match": (), "edit": ("length",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class Template:
     @property
     def labels(self) -> tuple[str, ...]:
         """The verdicts it offers, in the order in which they are offered."""
-        return {"judge": ("A", "B", "tie") if self.ties else ("A", "B"), "match": ("yes", "no"), "draft": ()}[self.kind]
+        judge = ("A", "B", "tie") if self.ties else ("A", "B")
+        return {"judge": judge, "match": ("yes", "no"), "draft": (), "edit": ()}[self.kind]
 
 
 def shipped() -> tuple[str, ...]:
@@ -179,9 +183,11 @@ def _messages(raw: Any, where: str) -> tuple[Message, ...]:
 
 
 def _instructions(raw: Any, kind: Kind, reasons: bool, where: str) -> dict[Mode, str]:
-    if kind == "draft":
+    if kind in ("draft", "edit"):
         if raw is not None:
-            raise ExperimentError(f"{where}: verdict: a draft template asks for none")
+            raise ExperimentError(
+                f"{where}: verdict: {'a draft' if kind == 'draft' else 'an edit'} template asks for none"
+            )
         return {}
     allowed: Sequence[str] = ("text",) if kind == "match" else MODES
     if not isinstance(raw, dict) or not raw:

@@ -171,6 +171,11 @@ def judge_name(
     return f"{model}#{Path(spec.prompt).stem}/{mode or spec.verdict}" if ambiguous else model
 
 
+def model_name(judge: Judge) -> str:
+    """The name of the model that a judge asks; empty for a judge that asks none or several."""
+    return judge.endpoint.model if isinstance(judge, ModelJudge) else ""
+
+
 async def resolve_mode(
     spec: experiment.ModelJudge,
     *,

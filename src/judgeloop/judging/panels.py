@@ -1,5 +1,6 @@
-"""The anchor panel: fixed pairs that the judge re-judges every generation, shared by arms and replicates. Nobody trains
-on them: a frozen judge must give the same answers, and a change is the judge's, not the candidates'."""
+"""The fixed panels that the judge re-judges every generation, shared by arms and replicates: anchor pairs, and probes, the
+edits of their texts. Nobody trains on them: a frozen judge must give the same answers, and a change is the judge's, not the
+candidates'."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from judgeloop.judging.probes import ProbePair, rule_pairs
 from judgeloop.records import Candidate, Item, Matchup
 
 Draft = Callable[[Item, str, str, tuple[str | int, ...]], Awaitable[tuple[Candidate | None, str]]]
@@ -61,3 +63,15 @@ def anchor_from_pairs(pairs: Sequence[tuple[str, Item, str, str]]) -> AnchorPane
         for pair_id, item, text_a, text_b in pairs
     ]
     return AnchorPanel(items, tuple(matchups))
+
+
+def probes_of_panel(panel: AnchorPanel, probes: Sequence[str], seed: int, judge_name: str = "") -> list[ProbePair]:
+    """The probe panel: every anchor text against its edits by rule, in the item's language; ``judge_name`` is for the
+    edits that name the judge."""
+    return [
+        pair
+        for matchup in panel.matchups
+        for pair in rule_pairs(
+            matchup, probes, seed=seed, language=panel.items[matchup.item_id].language, judge_name=judge_name
+        )
+    ]

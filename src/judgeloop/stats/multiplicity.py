@@ -1,4 +1,5 @@
-"""Correction for several tests: Holm on the confirmatory family, Benjamini–Hochberg on the exploratory one."""
+"""Correction for several tests: Holm on the confirmatory family and on the probes of a judge, Benjamini–Hochberg on the
+other exploratory rows."""
 
 from __future__ import annotations
 
@@ -55,11 +56,15 @@ def adjust(frame: pd.DataFrame) -> pd.DataFrame:
     """The estimates with ``p_adjusted``: Holm within family confirmatory, Benjamini–Hochberg within exploratory.
 
     Families stand apart by scope, judge, arm and contrast; rows of family ``none``, undefined ones and those without a
-    p get none.
+    p get none. Exploratory ``<probe>_probe`` rows are a family of their own, by generation and panel, adjusted by Holm: a
+    dozen edits are tried on a judge, and the one that works must not be a find of the search.
     """
     adjusted = pd.Series(np.nan, index=frame.index, dtype="float64")
     tested = frame[frame["p_value"].notna() & frame["family"].isin(["confirmatory", "exploratory"])]
-    for keys, rows in tested.groupby(_KEYS, dropna=False):
+    probes = tested["term"].str.endswith("_probe") & (tested["family"] == "exploratory")
+    for _, rows in tested[probes].groupby([*_KEYS, "generation", "panel", "category"], dropna=False):
+        adjusted.loc[rows.index] = holm(rows["p_value"].to_numpy(dtype=np.float64))
+    for keys, rows in tested[~probes].groupby(_KEYS, dropna=False):
         method = holm if keys[0] == "confirmatory" else benjamini_hochberg
         adjusted.loc[rows.index] = method(rows["p_value"].to_numpy(dtype=np.float64))
     return frame.assign(p_adjusted=adjusted)

@@ -13,10 +13,11 @@ import pandas as pd
 
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
-from judgeloop.stats.presentations import not_identical, pairs, unscored
+from judgeloop.stats.position import position_estimates
+from judgeloop.stats.presentations import not_identical, only_identical, pair_codes, pairs, unscored
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 
-_VERBOSITY = ("padding", "whitespace")
+_VERBOSITY = ("padding", "model_padding", "whitespace")
 _SELF = ("self_name",)
 
 
@@ -32,45 +33,68 @@ def probe_estimates(
 ) -> list[Estimate]:
     """``<probe>_probe`` of one judge, a row a probe, and a variant a dose where a probe has several.
 
-    ``judgments``: CONTRACT's columns, with ``probe`` (padding, bold, hedges …), and ``dose``, the length ratio of
-    padded texts (NaN for others); candidate b of a pair is the edit, candidate a its original. The primary pools the
-    doses; variant ``slope`` is the effect per doubling, least squares through the origin on log2 dose.
+    ``judgments``: CONTRACT's columns, with ``probe`` (padding, bold, hedges …), ``dose``, the length ratio that padded
+    texts were to reach (NaN for others), and optionally ``dose_reached``, the one they did; candidate b of a pair is the
+    edit, candidate a its original. The primary pools the doses; variant ``slope`` is the effect per doubling, least squares
+    through the origin on the log2 of the dose reached (the nominal one where that is not known). Pairs of identical texts
+    give ``identical_pair_excess``.
     """
     if judgments.empty:
         return []
     labels = Labels(judge, arm, generation, panel, category)
     rows: list[Estimate] = []
-    for name, some in judgments.groupby("probe", sort=True):
-        rows += _probe(labels, str(name), not_identical(some), margin)
+    for name, some in not_identical(judgments).groupby("probe", sort=True):
+        rows += _probe(labels, str(name), some, margin)
+    same = only_identical(judgments)
+    if len(same):
+        position = position_estimates(
+            same, judge=judge, arm=arm, generation=generation, panel=panel, category=category, margin=margin
+        )
+        rows += [one for one in position if one.term == "identical_pair_excess"]
     return rows
 
 
+def bias_of(probe: str) -> Bias:
+    """The kind of bias that a probe shows."""
+    return "verbosity" if probe in _VERBOSITY else "self_preference" if probe in _SELF else "style"
+
+
+def edited_picked(judgments: pd.DataFrame) -> pd.DataFrame:
+    """A row a probe pair with both orders complete: ``item`` (its item_id), ``pair_id``, ``edited`` in [−½, ½] (positive =
+    the edit is picked), ``dose`` and ``reached`` (NaN where there is none). One probe's judgments, of different texts."""
+    table = pairs(judgments)
+    # pairs() numbers the pairs in the order of pair_codes.
+    codes = pair_codes(judgments)
+    first = judgments.assign(code=codes).drop_duplicates("code").set_index("code").reindex(table.index)
+    known = (table["n_ab"] > 0) & (table["n_ba"] > 0)
+    nominal = _numbers(first, "dose")
+    reached = _numbers(first, "dose_reached").where(nominal.notna())
+    found = pd.DataFrame({
+        "item": first["item_id"], "pair_id": first["pair_id"], "edited": ((1.0 - table["ab"]) + table["ba"]) / 2.0 - 0.5,
+        "dose": nominal, "reached": reached.where(reached.notna(), nominal),
+    })  # fmt: skip
+    return found[known].reset_index(drop=True)
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
+    return frame[column].astype("float64") if column in frame else pd.Series(np.nan, index=frame.index)
+
+
 def _probe(labels: Labels, name: str, judgments: pd.DataFrame, margin: float) -> list[Estimate]:
-    bias: Bias = "verbosity" if name in _VERBOSITY else "self_preference" if name in _SELF else "style"
-    term = f"{name}_probe"
-    has_doses = "dose" in judgments and judgments["dose"].notna().any()
-    doses = sorted(judgments["dose"].dropna().unique()) if has_doses else []
-    parts = []
-    for dose in doses or [float("nan")]:
-        some = judgments[judgments["dose"] == dose] if has_doses else judgments
-        table = pairs(some)
-        table = table[(table["n_ab"] > 0) & (table["n_ba"] > 0)]
-        items = some.drop_duplicates("item_id")["item_id"].to_numpy()
-        parts.append(pd.DataFrame({
-            "item": items[table["item"].to_numpy(dtype=np.intp)],
-            "edited": ((1.0 - table["ab"]) + table["ba"]).to_numpy() / 2.0 - 0.5, "dose": dose,
-        }))  # fmt: skip
-    every = pd.concat(parts, ignore_index=True)
-    lost = unscored(judgments)
-    counts = Counts(len(every), every["item"].nunique(), lost)
+    bias, term = bias_of(name), f"{name}_probe"
+    every = edited_picked(judgments)
+    counts = Counts(len(every), every["item"].nunique(), unscored(judgments))
     rows = [row(labels, bias, term, _mean(every), counts, unit=PROBABILITY, margin=margin)]
-    if doses:
-        for dose, part in zip(doses, parts, strict=True):
-            some = judgments[judgments["dose"] == dose]
-            counts_at = Counts(len(part), part["item"].nunique(), unscored(some))
-            rows.append(
-                row(labels, bias, term, _mean(part), counts_at, unit=PROBABILITY, variant=f"{dose:g}", margin=margin)
-            )
+    asked = _numbers(judgments, "dose")
+    for dose in sorted(asked.dropna().unique()):
+        part, some = every[every["dose"] == dose], judgments[asked == dose]
+        at = Counts(len(part), part["item"].nunique(), unscored(some))
+        reached = part["reached"]
+        note = f"reached {reached.mean():.2f} on average" if len(part) and (reached != dose).any() else ""
+        rows.append(
+            row(labels, bias, term, _mean(part), at, unit=PROBABILITY, variant=f"{dose:g}", margin=margin, note=note)
+        )
+    if asked.notna().any():
         rows.append(row(labels, bias, term, _slope(every), counts, unit=f"{PROBABILITY} per doubling", variant="slope"))
     return rows
 
@@ -82,7 +106,8 @@ def _mean(frame: pd.DataFrame) -> Interval | Undefined:
 
 
 def _slope(frame: pd.DataFrame) -> Interval | Undefined:
-    doubling, edited = np.log2(frame["dose"].to_numpy(dtype=np.float64)), frame["edited"].to_numpy()
+    frame = frame[frame["reached"].notna()]
+    doubling, edited = np.log2(frame["reached"].to_numpy(dtype=np.float64)), frame["edited"].to_numpy()
     if frame["item"].nunique() < 2 or not np.any(doubling != 0):
         return Undefined("a slope needs 2 or more items with a dose other than 1")
     total = float(np.sum(doubling**2))
@@ -91,3 +116,17 @@ def _slope(frame: pd.DataFrame) -> Interval | Undefined:
     groups = len(sums)
     se = math.sqrt(groups / (groups - 1.0) * float(np.sum(sums**2)))
     return t_interval(slope, se, groups - 1, method="least squares through the origin, cluster t by item")
+
+
+def by_harm(estimates: pd.DataFrame) -> pd.DataFrame:
+    """The primary probe rows of an estimates frame, most harmful first.
+
+    Harm is what the interval makes sure of: the distance of its nearer limit from 0, on whichever side; then the size of
+    the estimate itself. Rows without a number come last.
+    """
+    probes = estimates["term"].str.endswith("_probe") & ~estimates["term"].str.startswith("judge_drift_")
+    rows = estimates[probes & (estimates["variant"] == "")]
+    sure = np.maximum(np.maximum(rows["conf_low"], -rows["conf_high"]), 0.0)
+    keyed = rows.assign(_sure=sure, _size=rows["estimate"].abs())
+    ordered = keyed.sort_values(["_sure", "_size"], ascending=False, kind="stable", na_position="last")
+    return ordered.drop(columns=["_sure", "_size"])

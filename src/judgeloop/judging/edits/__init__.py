@@ -8,26 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from judgeloop.judging.edits import claims, lexicon, padding, structure
+from judgeloop.judging.edits import claims, lexicon, model_written, padding, structure
 from judgeloop.judging.edits.lexicon import languages
+from judgeloop.judging.edits.model_written import Written, edit_call_id, write_edit
 from judgeloop.judging.edits.probe import Probe, Task, length_ratio
+from judgeloop.records import PADDING_DOSES
 
-__all__ = ["PROBES", "RULE_PROBES", "Probe", "length_ratio"]
+__all__ = ["PROBES", "RULE_PROBES", "Probe", "Written", "edit_call_id", "length_ratio", "write_edit"]
 
 
 def _never(_: Task) -> str | None:
     return None
 
 
-def _any(_original: str, _edited: str) -> bool:
-    return True
-
-
 _ALL = (
     Probe(
         "padding", "rule", "sentences of the text are said again, until it has grown by the dose",
         "all words in their order; what is added only repeats", padding.padding, padding.padding_kept,
-        padding.DOSES, languages(lexicon.LEADS),
+        PADDING_DOSES, languages(lexicon.LEADS),
     ),
     Probe(
         "markdown_added", "rule", "bold, lists and headings, as far as each applies (two at least)",
@@ -86,6 +84,14 @@ _ALL = (
         structure.whitespace, structure.whitespace_kept, control=True,
     ),
     Probe("identical", "rule", "nothing", "the text", structure.unchanged, structure.unchanged_kept, control=True),
+    Probe(
+        "model_padding", "model", "a model says in other words what the text says, until it has grown by the dose",
+        "every number, and by its instruction the content", _never, model_written.numbers_kept, PADDING_DOSES,
+    ),
+    Probe(
+        "model_paraphrase", "model", "a model says it in other words, at the same length",
+        "every number, and by its instruction the content", _never, model_written.numbers_kept,
+    ),
 )  # fmt: skip
 
 PROBES: Mapping[str, Probe] = {probe.name: probe for probe in _ALL}

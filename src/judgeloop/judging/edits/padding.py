@@ -12,7 +12,6 @@ from judgeloop.judging.edits.probe import Task, length_ratio, tokens, words
 from judgeloop.judging.edits.sentences import Sentence, sentences
 from judgeloop.markdown import Paragraph
 
-DOSES = (1.25, 1.5, 2.0)
 TOLERANCE = 0.1
 """The length reached is within this share of the dose's, in tokens; else the edit does not apply."""
 

@@ -70,9 +70,7 @@ class Probe:
         """
         if self.kind == "model":
             raise ValueError(f"{self.name} is written by a model: ask for it with write_edit")
-        if (dose is None) == bool(self.doses) or (self.doses and dose not in self.doses):
-            known = ", ".join(f"{one:g}" for one in self.doses) or "none"
-            raise ValueError(f"{self.name} has the doses {known}, not {dose}")
+        self.check_dose(dose)
         tag = base_language(language)
         if self.languages and tag not in self.languages:
             return None
@@ -80,6 +78,12 @@ class Probe:
         if edited is None or (edited == text and self.name != "identical") or not self.kept(text, edited):
             return None
         return edited
+
+    def check_dose(self, dose: float | None) -> None:
+        """Raises ValueError for a dose that the probe has not, or none where it has some."""
+        if (dose is None) == bool(self.doses) or (self.doses and dose not in self.doses):
+            known = ", ".join(f"{one:g}" for one in self.doses) or "none"
+            raise ValueError(f"{self.name} has the doses {known}, not {dose}")
 
     def kept(self, original: str, edited: str) -> bool:
         """Whether ``edited`` keeps what this probe promises to keep of ``original`` (see ``keeps``)."""
