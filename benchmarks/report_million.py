@@ -108,7 +108,10 @@ def _candidates(
     })  # fmt: skip
     for name in FEATURES:
         if name != "length":
-            frame[name] = rng.gamma(1.0, 0.5, len(tokens)) * (rng.random(len(tokens)) < 0.4)
+            shared = rng.gamma(1.0, 0.5, len(tokens)) * (rng.random(len(tokens)) < 0.4)
+            frame[name] = shared * seeds.rng(0, "million", name, replicate, arm, generation).uniform(
+                0.7, 1.3, len(tokens)
+            )
     return frame.assign(
         opener="other", reward=np.nan, n_drawn=1, p_current=flat, p_selected=np.nan if last else chance.ravel(),
         p_selected_gold=np.nan if last else flat, p_training=np.nan if last else (chance.ravel() + flat) / 2,

@@ -245,7 +245,8 @@ def test_flips_are_flips_and_grown_outputs_grew(folder: RunFolder) -> None:
         assert {"first"} in slots or {"second"} in slots
     grown = cases.grown(reading)
     assert 0 < len(grown) <= cases.GROWN
-    assert all(len(case.right.text) >= len(case.left.text) for case in grown)
+    assert all(len(case.sides[-1].text) >= len(case.sides[0].text) for case in grown)
+    assert all([side.heading for side in case.sides] == [f"Generation {g}" for g in range(4)] for case in grown)
     assert all("Arm judge" in case.what for case in grown)
 
 

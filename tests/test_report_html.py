@@ -38,13 +38,13 @@ HOSTILE = (
 _TAGS = {
     "html", "head", "meta", "title", "style", "body", "a", "header", "div", "p", "h1", "h2", "h3", "h4", "dl", "dt", "dd", "nav", "ul", "li", "main",
     "noscript", "section", "article", "b", "details", "summary", "figure", "figcaption", "table", "caption", "thead", "tbody", "tr", "th", "td", "span",
-    "pre", "footer", "script", "button",
+    "pre", "footer", "script", "button", "label", "input", "select", "option", "output", "h5", "code",
 }  # fmt: skip
 _ATTRIBUTES = {
     "lang", "charset", "name", "content", "http-equiv", "class", "href", "id", "aria-label", "aria-labelledby", "aria-hidden", "role", "tabindex", "scope",
-    "download", "style", "dir", "type", "hidden", "aria-live",
+    "download", "style", "dir", "type", "hidden", "aria-live", "value", "autocomplete", "spellcheck", "data-kind", "data-arm", "data-category",
 }  # fmt: skip
-_VOID = {"meta"}
+_VOID = {"meta", "input"}
 
 
 class _Audit(HTMLParser):

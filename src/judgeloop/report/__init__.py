@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from judgeloop.report import cases, document, judge_figures, markdown, overview, palette, policy_figures, terminal
+from judgeloop.report import (
+    cases,
+    document,
+    judge_figures,
+    loop_figures,
+    markdown,
+    overview,
+    palette,
+    policy_figures,
+    terminal,
+)
 from judgeloop.report.figure import Figure
 from judgeloop.report.findings import findings
 from judgeloop.report.overview import Table
@@ -20,9 +30,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 __all__ = ["Finding", "ReportPaths", "figures", "findings", "html", "renderable", "summary", "write", "write_html"]
-
-_FLIPS = "Verdicts that flip: the judge picked the same slot in both orders, so each text won once. Chosen as the surest of the flips, not as typical."
-_GROWN = "Outputs that grew longest between generation 0 and the last. Chosen as the extremes, not as typical."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +100,17 @@ def _page(reading: Reading, found: Sequence[Finding], facts: Sequence[tuple[str,
     from judgeloop.report import page  # reads plotly.js, which the summary does not need
 
     judge, model = _tables(reading)
-    some = {_FLIPS: cases.flips(reading), _GROWN: cases.grown(reading)}
-    return page.render(reading, facts, found, {"judge": judge, "model": model}, _figures(reading), some)
+    return page.render(
+        reading, facts, found, {"judge": judge, "model": model}, _figures(reading), cases.groups(reading)
+    )
 
 
 def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
-    return {"judge": judge_figures.figures(reading), "model": policy_figures.figures(reading)}
+    made = policy_figures.figures(reading)
+    # Drift first, then how it came about, then the rest.
+    drift = [figure for figure in made if figure.name.startswith("drift")]
+    rest = [figure for figure in made if not figure.name.startswith("drift")]
+    return {"judge": judge_figures.figures(reading), "model": [*drift, *loop_figures.figures(reading), *rest]}
 
 
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:

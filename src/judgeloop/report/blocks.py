@@ -69,7 +69,7 @@ def figure_block(figure: Figure) -> str:
     legend = f'<ul class="keys" aria-label="Legend">{keys}</ul>' if keys else ""
     panels = "".join(
         f'<div class="panel">{f"<h4>{text(panel.title)}</h4>" if panel.title else ""}'
-        f'<div class="plot" id="{_plot_id(figure, n)}" role="img" aria-label="{text(f"{figure.title}. {panel.title}")}"></div></div>'
+        f'<div class="plot" id="{_plot_id(figure, n)}" style="min-height:{int(panel.spec["layout"]["height"])}px" role="img" tabindex="0" aria-label="{text(f"{figure.title}. {panel.title}")}"></div></div>'
         for n, panel in enumerate(figure.panels)
     )
     data = figure.data()
@@ -86,7 +86,7 @@ def figure_block(figure: Figure) -> str:
         links += csv_link(figure.traces, f"{figure.name}-replicates.csv", "Replicates (CSV)")
     return (
         f'<figure id="figure-{figure.name}"><h3>{text(figure.title)}</h3><figcaption>{text(figure.caption)}</figcaption>{legend}'
-        f'<div class="panels{" one" if len(figure.panels) == 1 else ""}">{panels}</div>'
+        f'<div class="panels{" one" if len(figure.panels) == 1 else " two" if figure.columns == 2 else ""}">{panels}</div>'
         f'<div class="under">{links}<details><summary>In words and as a table</summary><p>{text(figure.alternative)}</p>{numbers}</details></div></figure>'
     )
 

@@ -1,20 +1,26 @@
-"""Actual cases to read: verdicts that flip with the order, and the outputs that grew longest.
+"""Actual cases to read: verdicts that flip with the order, outputs followed through the generations, edits that won.
 
-They are chosen for being telling, not typical, and the report says so. Texts are folded and capped by the page.
+Most are chosen for being telling, and the report says so; one group is drawn by chance. Texts are folded and capped by
+the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from judgeloop import seeds
 from judgeloop.report.reading import Reading
 
-FLIPS = 6
-GROWN = 4
+FLIPS = 12
+GROWN = 8
+SAMPLED = 8
+SWAYED = 12
+MOST_SIDES = 6
+"""Generations shown of one output: the first, the last and those evenly between."""
 _CONTEXT = ["replicate", "arm", "generation", "panel", "item_id", "pair_id", "judge", "repeat"]
 _UNEQUAL = {("first", "first"): "the first slot", ("second", "second"): "the second slot"}
 
@@ -30,62 +36,77 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Two texts of one item side by side, the prompt, and a sentence on what happened."""
+    """Texts of one item side by side, the prompt, and a sentence on what happened. ``arm`` and ``category`` are filters."""
 
     title: str
     what: str
     prompt: str
-    left: Side
-    right: Side
+    sides: tuple[Side, ...]
+    arm: str = ""
+    category: str = ""
 
 
-def flips(reading: Reading, limit: int = FLIPS) -> list[Case]:
-    """Pairs for which the judge picked one slot in both orders, so a different text each time; different items first."""
-    judgments = reading.judgments
-    if not len(judgments) or not len(reading.candidates):
-        return []
-    scored = judgments[
-        judgments["verdict"].isin(["first", "second"]) & ~judgments["identical"].fillna(False).astype("bool")
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Cases of one kind: ``name`` as a filter has it, ``lead`` says how they were chosen."""
+
+    name: str
+    lead: str
+    cases: tuple[Case, ...]
+
+
+def groups(reading: Reading) -> list[Group]:
+    """Every kind of case that the run bears."""
+    kinds = _kinds(reading)
+    made = [
+        Group(
+            "Order flips",
+            "Verdicts that flip: the judge picked the same slot in both orders, so each text won once. Chosen as the surest of the flips, not as typical.",
+            tuple(flips(reading, FLIPS, kinds)),
+        ),
+        Group(
+            "Edits that won",
+            "The same content twice, and the judge picked the edited copy in both orders. Chosen as the surest.",
+            tuple(swayed(reading, SWAYED, kinds)),
+        ),
+        Group(
+            "Longest drift",
+            "Outputs that grew longest between generation 0 and the last, generation by generation. Chosen as the extremes, not as typical.",
+            tuple(grown(reading, GROWN, kinds)),
+        ),
+        Group(
+            "Before and after, by chance",
+            "One item's likeliest output before any feedback and after all of it. Drawn by chance, so these are typical.",
+            tuple(sampled(reading, SAMPLED, kinds)),
+        ),
     ]
-    scored = scored[~scored["judge"].isin(["random", "gold"])]
-    keyed = scored.assign(replicate=scored["replicate"].fillna(-1), generation=scored["generation"].fillna(-1))
-    forth, back = (
-        keyed[keyed["order"] == order].drop_duplicates(_CONTEXT).set_index(_CONTEXT) for order in ("ab", "ba")
-    )
-    both = forth.join(back[["verdict", "p_first"]].add_suffix("_back"), how="inner").reset_index()
+    return [group for group in made if group.cases]
+
+
+def flips(reading: Reading, limit: int = FLIPS, kinds: Mapping[str, str] | None = None) -> list[Case]:
+    """Pairs for which the judge picked one slot in both orders, so a different text each time; different items first."""
+    both = _both_orders(reading, probes=False)
     both = both[both["verdict"] == both["verdict_back"]]
+    both = both[~both["judge"].isin(["random", "gold"])]
     if not len(both):
         return []
-    sureness = both[["p_first", "p_first_back"]].astype("float64").sub(0.5).abs().min(axis=1).fillna(0.0)
-    both = both.assign(sureness=sureness, anchored=both["panel"] != "anchor")
-    # A new item before an item's second case, the surest first: the reader sees several items, not one six times.
-    both = both.sort_values(
-        ["anchored", "sureness", *_CONTEXT], ascending=[True, False] + [True] * len(_CONTEXT), kind="stable"
-    )
-    both = both.assign(turn=both.groupby("item_id").cumcount()).sort_values("turn", kind="stable")
-    texts, prompts = _Texts(reading.candidates, both["item_id"].head(8 * limit)), _prompts(reading)
+    both = _spread(both.assign(anchored=both["panel"] != "anchor"), limit)
+    texts, prompts = _Texts(reading.candidates, both["item_id"]), _prompts(reading)
     found = []
-    for row in _records(both.head(8 * limit)):
-        first, second = (
-            texts.find(row["replicate"], row["arm"], row["item_id"], name)
-            for name in (row["candidate_first"], row["candidate_second"])
-        )
+    for row in _records(both):
+        first, second = texts.pair(row)
         if first is None or second is None:
             continue
         slot = _UNEQUAL[str(row["verdict"]), str(row["verdict_back"])]
-        where = (
-            f"{row['panel']} panel"
-            + (f", arm {row['arm']}, replicate {row['replicate']}" if row["arm"] else "")
-            + (f", generation {row['generation']}" if row["generation"] >= 0 else "")
-        )
         chosen_forth, chosen_back = ("A", "B") if row["verdict"] == "first" else ("B", "A")
         found.append(
             Case(
                 title=str(row["item_id"]),
-                what=f"{row['judge']} picked {slot} in both orders: text {chosen_forth} when A came first, text {chosen_back} when B came first ({where}).",
+                what=f"{row['judge']} picked {slot} in both orders: text {chosen_forth} when A came first, text {chosen_back} when B came first ({_where(row)}).",
                 prompt=prompts.get(str(row["item_id"]), ""),
-                left=Side("Text A", first),
-                right=Side("Text B", second),
+                sides=(Side("Text A", first), Side("Text B", second)),
+                arm=str(row["arm"]),
+                category=(kinds or {}).get(str(row["item_id"]), ""),
             )
         )
         if len(found) == limit:
@@ -93,80 +114,207 @@ def flips(reading: Reading, limit: int = FLIPS) -> list[Case]:
     return found
 
 
-def grown(reading: Reading, limit: int = GROWN) -> list[Case]:
-    """An item's most likely output at generation 0 beside the one of the last generation, where length grew most.
+def swayed(reading: Reading, limit: int = SWAYED, kinds: Mapping[str, str] | None = None) -> list[Case]:
+    """Probe pairs whose edited copy won in both orders; the original stands first. Several probes before one's second."""
+    if "probe" not in reading.judgments.columns:
+        return []
+    both = _both_orders(reading, probes=True)
+    # ``ab`` shows the original first: the edit won where the second slot was picked there and the first in ``ba``.
+    both = both[(both["verdict"] == "second") & (both["verdict_back"] == "first")]
+    if not len(both):
+        return []
+    both = _spread(both.assign(anchored=False), limit, "probe")
+    texts, prompts = _Texts(reading.candidates, both["item_id"]), _prompts(reading)
+    found = []
+    for row in _records(both):
+        original, edited = texts.pair(row)
+        if original is None or edited is None:
+            continue
+        found.append(
+            Case(
+                title=str(row["item_id"]),
+                what=f"{row['judge']} picked the edited copy in both orders: {row['probe']} ({_where(row)}).",
+                prompt=prompts.get(str(row["item_id"]), ""),
+                sides=(Side("Original", original), Side("Edited copy", edited, str(row["probe"]))),
+                arm=str(row["arm"]),
+                category=(kinds or {}).get(str(row["item_id"]), ""),
+            )
+        )
+        if len(found) == limit:
+            break
+    return found
+
+
+def grown(reading: Reading, limit: int = GROWN, kinds: Mapping[str, str] | None = None) -> list[Case]:
+    """An item's most likely output in every generation, of the items where length grew most.
 
     Arms in turn, controls left out, each item once.
     """
-    needed = {"replicate", "arm", "generation", "item_id", "candidate_id", "text", "length", "n_drawn"}
-    table = reading.candidates
-    if not needed <= set(table.columns):
+    some = _likeliest(reading)
+    ends = _ends(some)
+    ends = ends[ends["growth"] > 0].sort_values(["growth", *_ROUTE], ascending=[False, True, True, True], kind="stable")
+    ends = ends.drop_duplicates(["arm", "item_id"])
+    ends = ends.assign(turn=ends.groupby("arm").cumcount()).sort_values("turn", kind="stable")
+    ends = ends.drop_duplicates("item_id").head(limit)
+    words = "the likeliest output grew by {:.2f} doublings"
+    return [_journey(reading, some, row, words, kinds or {}) for row in _records(ends)]
+
+
+def sampled(reading: Reading, limit: int = SAMPLED, kinds: Mapping[str, str] | None = None) -> list[Case]:
+    """The likeliest output of generation 0 and of the last, for items drawn by chance in every arm but the controls."""
+    some = _likeliest(reading)
+    ends = _ends(some).sort_values(list(_ROUTE), kind="stable")
+    if not len(ends):
         return []
-    some = table[
-        table["replicate"].notna()
-        & table["text"].notna()
-        & table["length"].notna()
-        & ~table["arm"].isin(list(reading.controls))
+    order = seeds.rng(0, "report", "cases by chance").permutation(len(ends))
+    ends = ends.iloc[order].drop_duplicates("item_id")
+    ends = ends.assign(turn=ends.groupby("arm").cumcount()).sort_values("turn", kind="stable").head(limit)
+    both = some[some["generation"].isin([0, some["generation"].max()])]
+    return [
+        _journey(reading, both, row, "its length changed by {:+.2f} doublings", kinds or {}) for row in _records(ends)
     ]
-    some = some[(some["n_drawn"].fillna(0) > 0) & (some["arm"] != "")]
-    if not len(some) or some["generation"].max() == 0:
-        return []
-    weight = (
-        some["p_current"].astype("float64").fillna(0.0)
-        if "p_current" in some.columns
-        else pd.Series(0.0, index=some.index)
+
+
+_ROUTE = ("arm", "replicate", "item_id")
+
+
+def _both_orders(reading: Reading, *, probes: bool) -> pd.DataFrame:
+    """Scored pairs in both orders: ``verdict`` of ``ab`` and ``verdict_back`` of ``ba``; probes alone or all else."""
+    judgments = reading.judgments
+    if not len(judgments) or not len(reading.candidates):
+        return pd.DataFrame(columns=[*_CONTEXT, "verdict", "verdict_back"])
+    wanted = judgments["verdict"].isin(["first", "second"]) & ((judgments["panel"] == "probe") == probes)
+    if "identical" in judgments.columns:
+        wanted &= ~judgments["identical"].fillna(False).astype("bool")
+    context = [name for name in _CONTEXT if name in judgments.columns]
+    columns = [
+        *context,
+        "order",
+        "verdict",
+        "p_first",
+        "candidate_first",
+        "candidate_second",
+        *(["probe"] if probes else []),
+    ]
+    scored = judgments.loc[wanted, [name for name in columns if name in judgments.columns]]
+    keyed = scored.assign(replicate=scored["replicate"].fillna(-1), generation=scored["generation"].fillna(-1))
+    if "p_first" not in keyed.columns:
+        keyed["p_first"] = float("nan")
+    forth, back = (keyed[keyed["order"] == order].drop_duplicates(context) for order in ("ab", "ba"))
+    return forth.merge(back[[*context, "verdict", "p_first"]], on=context, suffixes=("", "_back"))
+
+
+def _spread(both: pd.DataFrame, limit: int, *first: str) -> pd.DataFrame:
+    """The surest first, a new item before an item's second case: the reader sees several items, not one six times."""
+    sureness = both[["p_first", "p_first_back"]].astype("float64").sub(0.5).abs().min(axis=1).fillna(0.0)
+    context = [name for name in _CONTEXT if name in both.columns]
+    both = both.assign(sureness=sureness).sort_values(
+        ["anchored", "sureness", *context], ascending=[True, False] + [True] * len(context), kind="stable"
     )
+    for column in (*first, "item_id"):
+        both = both.assign(turn=both.groupby(column).cumcount()).sort_values("turn", kind="stable")
+    return both.head(8 * limit)
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['panel']} panel"
+        + (f", arm {row['arm']}, replicate {row['replicate']}" if row["arm"] else "")
+        + (f", generation {row['generation']}" if row["generation"] >= 0 else "")
+    )
+
+
+def _likeliest(reading: Reading) -> pd.DataFrame:
+    """The likeliest output of every arm (controls left out), replicate, item and generation."""
+    needed = ["arm", "replicate", "item_id", "generation", "candidate_id", "text", "length", "n_drawn"]
+    table = reading.candidates
+    if not set(needed) <= set(table.columns):
+        return pd.DataFrame(columns=needed)
+    known = table["replicate"].notna() & table["text"].notna() & table["length"].notna() & (table["arm"] != "")
+    some = table.loc[
+        known & ~table["arm"].isin(list(reading.controls)) & (table["n_drawn"].fillna(0) > 0),
+        [*needed, *(["p_current"] if "p_current" in table.columns else [])],
+    ]
+    weight = some["p_current"].astype("float64").fillna(0.0) if "p_current" in some.columns else 0.0
     some = some.assign(weight=weight).sort_values(
         ["weight", "n_drawn", "candidate_id"], ascending=[False, False, True], kind="stable"
     )
-    key = ["arm", "replicate", "item_id"]
-    ends = [
-        some[some["generation"] == g].drop_duplicates(key).set_index(key)[["text", "length"]]
-        for g in (0, some["generation"].max())
-    ]
-    pairs = ends[0].add_suffix("_before").join(ends[1].add_suffix("_after"), how="inner").reset_index()
-    pairs = pairs.assign(growth=pairs["length_after"] - pairs["length_before"])
-    pairs = pairs[pairs["growth"] > 0].sort_values(["growth", *key], ascending=[False, True, True, True], kind="stable")
-    pairs = pairs.drop_duplicates(["arm", "item_id"])
-    pairs = (
-        pairs.assign(turn=pairs.groupby("arm").cumcount())
-        .sort_values("turn", kind="stable")
-        .drop_duplicates("item_id")
-        .head(limit)
+    return some.drop_duplicates([*_ROUTE, "generation"])
+
+
+def _ends(some: pd.DataFrame) -> pd.DataFrame:
+    """Each route (arm, replicate, item) with its growth in length from generation 0 to the last."""
+    if not len(some) or some["generation"].max() == 0:
+        return pd.DataFrame(columns=[*_ROUTE, "growth"])
+    first, last = (
+        some[some["generation"] == g].set_index(list(_ROUTE))["length"] for g in (0, some["generation"].max())
     )
-    prompts, last = _prompts(reading), int(some["generation"].max())
-    return [
-        Case(
-            title=str(row["item_id"]),
-            what=f"Arm {row['arm']}, replicate {row['replicate']}: the likeliest output grew by {row['growth']:.2f} doublings.",
-            prompt=prompts.get(str(row["item_id"]), ""),
-            left=Side("Generation 0", str(row["text_before"]), f"{2 ** row['length_before']:,.0f} tokens"),
-            right=Side(f"Generation {last}", str(row["text_after"]), f"{2 ** row['length_after']:,.0f} tokens"),
-        )
-        for row in _records(pairs)
+    return (last - first).dropna().rename("growth").reset_index()
+
+
+def _journey(
+    reading: Reading, some: pd.DataFrame, row: Mapping[str, Any], words: str, kinds: Mapping[str, str]
+) -> Case:
+    steps = some[
+        (some["arm"] == row["arm"]) & (some["replicate"] == row["replicate"]) & (some["item_id"] == row["item_id"])
     ]
+    steps = steps.sort_values("generation")
+    places = sorted({round(n * (len(steps) - 1) / (MOST_SIDES - 1)) for n in range(MOST_SIDES)})
+    item = str(row["item_id"])
+    return Case(
+        title=item,
+        what=f"Arm {row['arm']}, replicate {row['replicate']}: {words.format(row['growth']).replace('-', '−')}.",
+        prompt=_prompts(reading, item).get(item, ""),
+        sides=tuple(
+            Side(f"Generation {step['generation']}", str(step["text"]), f"{2 ** step['length']:,.0f} tokens")
+            for step in _records(steps.iloc[places])
+        ),
+        arm=str(row["arm"]),
+        category=kinds.get(item, ""),
+    )
 
 
 class _Texts:
     """Candidates' texts by replicate, arm, item and name; generations of one arm share names."""
 
     def __init__(self, candidates: pd.DataFrame, items: Iterable[object]) -> None:
-        some = candidates[candidates["item_id"].isin(list(items)) & candidates["text"].notna()]
-        self._found: dict[tuple[int, str, str, str], str] = {}
-        for row in _records(some.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"])):
-            replicate = -1 if pd.isna(row["replicate"]) else int(row["replicate"])
-            self._found[replicate, str(row["arm"]), str(row["item_id"]), str(row["candidate_id"])] = str(row["text"])
+        wanted = candidates["item_id"].isin(list(dict.fromkeys(items))) & candidates["text"].notna()
+        some = candidates.loc[wanted, ["replicate", "arm", "item_id", "candidate_id", "text"]]
+        some = some.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"])
+        names = zip(
+            some["replicate"].fillna(-1).astype(int), some["arm"], some["item_id"], some["candidate_id"], strict=True
+        )
+        self._found = {
+            (r, str(a), str(i), str(c)): text for (r, a, i, c), text in zip(names, some["text"], strict=True)
+        }
 
-    def find(self, replicate: Any, arm: Any, item: Any, name: Any) -> str | None:
-        return self._found.get((int(replicate), str(arm), str(item), str(name)))
+    def pair(self, row: Mapping[str, Any]) -> tuple[str | None, str | None]:
+        """The texts in the first and in the second slot of the pair's order ``ab``."""
+        first, second = (
+            self._found.get((int(row["replicate"]), str(row["arm"]), str(row["item_id"]), str(row[name])))
+            for name in ("candidate_first", "candidate_second")
+        )
+        return first, second
 
 
-def _prompts(reading: Reading) -> dict[str, str]:
-    if not {"item_id", "prompt"} <= set(reading.items.columns):
+def _kinds(reading: Reading) -> dict[str, str]:
+    """item_id → category."""
+    if not {"item_id", "category"} <= set(reading.items.columns):
         return {}
+    pairs = zip(reading.items["item_id"], reading.items["category"], strict=True)
+    return {str(item): "" if pd.isna(category) else str(category) for item, category in pairs}
+
+
+def _prompts(reading: Reading, item: str | None = None) -> dict[str, str]:
+    """item_id → prompt, of all items or of one."""
+    items = reading.items
+    if not {"item_id", "prompt"} <= set(items.columns):
+        return {}
+    if item is not None:
+        items = items[items["item_id"] == item]
     return {
-        str(item): "" if pd.isna(prompt) else str(prompt)
-        for item, prompt in zip(reading.items["item_id"], reading.items["prompt"], strict=True)
+        str(name): "" if pd.isna(prompt) else str(prompt)
+        for name, prompt in zip(items["item_id"], items["prompt"], strict=True)
     }
 
 

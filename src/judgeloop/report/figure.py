@@ -40,6 +40,8 @@ class Figure:
     rows: tuple[Estimate, ...]
     legend: tuple[tuple[str, Style], ...] = ()
     traces: pd.DataFrame | None = None
+    columns: int = 3
+    """Panels side by side on a wide screen."""
 
     def data(self) -> pd.DataFrame:
         """The plotted estimates, in CONTRACT's columns that bear anything here."""

@@ -162,13 +162,15 @@ def amplification_table(reading: Reading) -> Table | None:
             *(wording.cell(cells.get(p)) or "–" for p in prefixes),
         )
         for (arm, contrast, feature), cells in found.items()
+        if feature == "length" or any(row.status != "undefined" for row in cells.values())
     ]
     if not rows:
         return None
     return Table(
         "Amplification",
         "Transmission: the signal's slope over the judge's. Cumulative gain: total drift over the first loop's. Compounding "
-        "index: that gain per loop, 1 is steady. Observed over static: drift over what generation 0's selection alone predicts.",
+        "index: that gain per loop, 1 is steady. Observed over static: drift over what generation 0's selection alone predicts. "
+        "Features of which nothing can be told are left out here but for length; estimates.csv says why.",
         ("Arm", "Control", "Feature", "Transmission", "Cumulative gain", "Compounding index", "Observed over static"),
         tuple(rows),
     )

@@ -74,7 +74,7 @@
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       if (!step || !place.data) return;
       const points = place.data.flatMap((trace, curveNumber) =>
-        Array.isArray(trace.text) && trace.hoverinfo === "text" ? trace.text.map((words, pointNumber) => ({ curveNumber, pointNumber, words: String(words) })) : []);
+        Array.isArray(trace.text) && trace.hoverinfo === "text" && !Array.isArray(trace.text[0]) ? trace.text.map((words, pointNumber) => ({ curveNumber, pointNumber, words: String(words) })) : []);
       if (!points.length) return;
       event.preventDefault();
       at = (at + step + points.length) % points.length;

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from judgeloop.report import blocks, shell, wording
-from judgeloop.report.blocks import csv_link, folded, section, table_block
-from judgeloop.report.cases import Case, Side
+from judgeloop.report import blocks, shell
+from judgeloop.report.blocks import csv_link, section, table_block
+from judgeloop.report.cases import Group
 from judgeloop.report.figure import Figure
+from judgeloop.report.glance import Answer, answers
 from judgeloop.report.markdown import unanswered
 from judgeloop.report.methods import caveats, environment_rows, methods_used
 from judgeloop.report.overview import Table
+from judgeloop.report.reader import reader
 from judgeloop.report.reading import Reading
 from judgeloop.report.shell import Section, text
 from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, leading, verdict_name
 
+_CODE = re.compile(r"`([^`]{1,80})`")
 _TONES: dict[Verdict, str] = {"found": "found", "unconfirmed": "open", "unclear": "open", "equivalent": "calm"}
 _EVERY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant", "estimate", "conf_low", "conf_high", "p_adjusted", "n", "n_replicates", "status")  # fmt: skip
 
@@ -27,22 +31,52 @@ def render(
     found: Sequence[Finding],
     tables: Mapping[str, Sequence[Table]],
     figures: Mapping[str, Sequence[Figure]],
-    cases: Mapping[str, Sequence[Case]],
+    cases: Sequence[Group],
 ) -> str:
-    """The whole page. ``tables`` and ``figures`` are by section (judge, model); ``cases`` by what they show."""
+    """The whole page. ``tables`` and ``figures`` are by section (judge, model); ``cases`` by their kind."""
     return shell.frame(
         kind="drift report",
         name=reading.name,
         facts=[fact for fact in facts if fact[0] != "Run"],
         sections=[
-            Section("findings", "Findings", _findings(found)),
+            Section("glance", "At a glance", answered(answers(reading, found))),
+            Section("findings", "Every finding", _findings(found)),
             Section("judge", "The judge", section(tables.get("judge", ()), figures.get("judge", ()))),
-            Section("model", "The model", section(tables.get("model", ()), figures.get("model", ()))),
-            Section("cases", "Cases to read", _cases(cases)),
+            Section(
+                "model",
+                "The model",
+                section((), figures.get("model", ())) + _folded_tables(tables.get("model", ())),
+            ),
+            Section("cases", "Cases to read", reader(cases)),
             Section("methods", "How this was made", _methods(reading)),
         ],
         specs=blocks.specs([figure for some in figures.values() for figure in some]),
     )
+
+
+def answered(some: Sequence[Answer]) -> str:
+    """The answers as one block: question, word, sentences; commands between backticks are set as code."""
+    return f'<div class="answers">{"".join(map(_answer, some))}</div>'
+
+
+def _answer(answer: Answer) -> str:
+    plainly = " plainly" if answer.question.startswith("What should") else ""
+    said = "".join(f"<li>{_CODE.sub(_as_code, text(sentence))}</li>" for sentence in answer.sentences)
+    return (
+        f'<article class="answer {answer.tone}{plainly}"><h3>{text(answer.question)}</h3>'
+        f'<p class="word">{text(answer.word)}</p><ul>{said}</ul></article>'
+    )
+
+
+def _as_code(match: re.Match[str]) -> str:
+    return f"<code>{match.group(1)}</code>"
+
+
+def _folded_tables(tables: Sequence[Table]) -> str:
+    if not tables:
+        return ""
+    blocks_of_tables = "".join(map(table_block, tables))
+    return f'<details class="tables"><summary>The same as tables</summary>{blocks_of_tables}</details>'
 
 
 def _findings(found: Sequence[Finding]) -> str:
@@ -72,28 +106,6 @@ def _card(title: str, some: Sequence[Finding]) -> str:
         f'<article class="card {_TONES.get(first.verdict, "plain")}"><header><h3>{text(title)}</h3>'
         f'<p class="chip">{text(verdict_name(first))}</p></header><p class="headline">{text(first.sentence)}</p>{listed}</article>'
     )
-
-
-def _cases(cases: Mapping[str, Sequence[Case]]) -> str:
-    parts = [
-        f'<p class="lead">{text(lead)}</p>' + "".join(_case(case) for case in some)
-        for lead, some in cases.items()
-        if some
-    ]
-    return "\n".join(parts)
-
-
-def _case(case: Case) -> str:
-    prompt = f'<details class="more"><summary>Prompt</summary>{folded(case.prompt)}</details>' if case.prompt else ""
-    return (
-        f'<article class="case"><h3>{text(wording.label(case.title, 90))}</h3><p class="what">{text(wording.label(case.what, 400))}</p>{prompt}'
-        f'<div class="sides">{_side(case.left)}{_side(case.right)}</div></article>'
-    )
-
-
-def _side(side: Side) -> str:
-    detail = f" <span>· {text(side.detail)}</span>" if side.detail else ""
-    return f'<div class="side"><h4>{text(side.heading)}{detail}</h4>{folded(side.text)}</div>'
 
 
 def _methods(reading: Reading) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from judgeloop.report import wording
 from judgeloop.report.figure import Figure, Panel, Spec, axis_title, generations_axis, hover, layout, scaled, titled
-from judgeloop.report.judge_figures import points
+from judgeloop.report.forest import points
 from judgeloop.report.palette import Style, styles
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.design import Design, RunTables
@@ -33,8 +33,8 @@ def figures(reading: Reading) -> list[Figure]:
         _drift(reading, looks, _further(reading), "drift-features", "Drift of every other feature"),
         _contrasts(reading, looks),
         *(_price(reading, feature) for feature in _FIRST),
-        _spread(reading, looks),
-        _levels(reading, looks, wording.DIVERSITY, "diversity", "Diversity of the outputs", _DIVERSITY_CAPTION),
+        _levels(reading, looks, _VARIETY, "diversity", "Diversity of the outputs", _DIVERSITY_CAPTION),
+        _tail(reading, looks),
         _levels(
             reading,
             looks,
@@ -48,6 +48,7 @@ def figures(reading: Reading) -> list[Figure]:
     return [figure for figure in made if figure is not None]
 
 
+_VARIETY = tuple(term for term in wording.DIVERSITY if term != "tail_mass_retained")
 _DIVERSITY_CAPTION = (
     "All measures on the same number of texts cut to the same number of tokens. Higher is more varied, but for compression ratio and "
     "self-BLEU, where it is less. Read each panel against the random arm: diversity falls a little under any feedback."
@@ -106,6 +107,9 @@ def _drift(
                 },
             )
         )
+        if name == "drift" and (spreads := _series(reading, f"sd_{feature}")):
+            panels.append(_spread(spreads, looks))
+            used += spreads
     if not panels:
         return None
     last = max(row.generation or 0 for row in used)
@@ -113,12 +117,29 @@ def _drift(
         name=name,
         title=title,
         caption="Mean over replicates with its interval"
-        + ("; faint lines are single replicates (a seed with all its arms)." if parts else "."),
+        + ("; faint lines are single replicates (a seed with all its arms)." if parts else ".")
+        + (_SPREAD_CAPTION if name == "drift" else ""),
         alternative=_told([row for row in used if row.generation == last and row.term == used[0].term]),
         panels=tuple(panels),
         rows=tuple(used),
         legend=_legend(looks, used),
         traces=pd.concat(parts, ignore_index=True) if parts else None,
+        columns=2 if name == "drift" else 3,
+    )
+
+
+_SPREAD_CAPTION = (
+    " Beside each is the standard deviation between outputs: a drift that stops may only have run out of spread."
+)
+
+
+def _spread(rows: Sequence[Estimate], looks: Mapping[str, Style]) -> Panel:
+    """The SD between candidates, from 0 up: the fuel of selection."""
+    axis = titled(axis_title(rows), rangemode="tozero")
+    generations = generations_axis([row.generation or 0 for row in rows])
+    return Panel(
+        wording.term_name(rows[0].term),
+        {"data": _with_intervals(rows, looks), "layout": layout(height=330, x=generations, y=axis)},
     )
 
 
@@ -305,10 +326,18 @@ def _share_range(panels: Sequence[Panel]) -> None:
         panel.spec["layout"]["yaxis"]["range"] = [min(bottoms) - pad, max(tops) + pad]
 
 
-def _spread(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
-    terms = [term for feature in _FIRST for term in (f"mean_{feature}", f"sd_{feature}")]
-    caption = "A mean that stops moving may only have run out of spread: selection saturates when the standard deviation dies. Read both together."
-    return _levels(reading, looks, terms, "spread", "Mean and spread", caption)
+def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    caption = (
+        "Rare kinds of output at generation 0 that are still there: 1 is all of them, 0 none. They are named on one half of generation 0 and "
+        "measured on the other, so that nothing but change lowers it. Resampling alone loses some: compare with the random arm."
+    )
+    figure = _levels(reading, looks, ("tail_mass_retained",), "tail", "Survival of the tail", caption)
+    if figure is not None:
+        figure.panels[0].spec["layout"]["shapes"] = [
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"color": "@zero", "width": 1, "dash": "dot"}}
+        ]  # fmt: skip
+        figure.panels[0].spec["layout"]["yaxis"]["rangemode"] = "tozero"
+    return figure
 
 
 def _kl(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:

@@ -53,7 +53,9 @@ def read(run: RunFolder) -> Reading:
     arms = _mapping(experiment.get("arms"))
     names = tuple(dict.fromkeys([*map(str, arms), *(row.arm for row in estimates if row.arm)]))
     controls = {name: kind for name in names if (kind := _judge_kind(experiment, arms.get(name))) in _CONTROL_KINDS}
-    controls |= {row.contrast: "control" for row in estimates if row.contrast and row.contrast not in controls}
+    # Strategies are contrasted with one another too; a control is what drift is measured against.
+    against = [row.contrast for row in estimates if row.term.startswith("did_")]
+    controls |= {contrast: "control" for contrast in against if contrast and contrast not in controls}
     return Reading(
         name=str(experiment.get("name") or run.path.name),
         estimates=estimates,

@@ -156,6 +156,15 @@ def figure(row: Estimate, value: float | None) -> str:
     return number(value, 3 if largest < 0.1 else 2)
 
 
+def signed_figure(row: Estimate) -> str:
+    """The estimate as ``figure`` writes it, with a plus sign where it is a change or an excess and positive."""
+    text = figure(row, row.estimate)
+    excess = row.term.endswith(("_excess", "_probe", "_ame")) or row.term.startswith(
+        ("did_", "drift_", "judge_drift_", "excess_")
+    )
+    return f"+{text}" if excess and (row.estimate or 0.0) > 0 and text.strip("0.") else text
+
+
 def unit_name(row: Estimate) -> str:
     """The unit as prose has it; empty for ratios and raw diversity."""
     if is_rate(row):

@@ -1,0 +1,133 @@
+"""Figures that a log alone bears: position by slot and category, and probes by the harm that they show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from judgeloop.report import wording
+from judgeloop.report.figure import Figure, Panel, Spec, hover, layout, safe, scaled
+from judgeloop.report.forest import defined, equivalence_band, forest, told
+from judgeloop.report.reading import Reading
+from judgeloop.stats.estimate import Estimate
+
+_SLOT = re.compile(r"slot_(\d+)_excess")
+_PANELS = {"pairs": 0, "anchor": 1}
+_MOST_CATEGORIES = 30
+_MOST_JUDGES = 8
+_ALL = "all items"
+
+
+def harm(row: Estimate) -> tuple[float, float]:
+    """How much a probe moves the judge: first what its interval guarantees (0 where it covers 0), then its estimate, both as sizes."""
+    low, high = row.conf_low, row.conf_high
+    sure = 0.0 if low is None or high is None or low <= 0 <= high else min(abs(low), abs(high))
+    return sure, abs(row.estimate or 0.0)
+
+
+def probes(reading: Reading) -> Figure | None:
+    """Every probe and dose, the most harmful first; None where fewer than two were run."""
+    rows = [
+        row for row in defined(reading.estimates)
+        if row.scope == "judge" and row.term.endswith("_probe") and row.category == "" and wording.is_rate(row) and not row.arm
+    ]  # fmt: skip
+    rows = [row for row in rows if row.generation in (None, 0)]
+    if len(rows) < 2:
+        return None
+    rows.sort(key=harm, reverse=True)
+    several = len({row.judge for row in rows}) > 1
+    names = [
+        wording.term_name(row.term)
+        + (f", ×{safe(row.variant, 12)}" if re.fullmatch(r"[\d.]+", row.variant) else f", {safe(row.variant, 24)}" if row.variant else "")
+        + (f"<br>{safe(row.judge, 30)}" if several else "")
+        for row in rows
+    ]  # fmt: skip
+    return Figure(
+        name="probes",
+        title="Edits that sway the judge, most harmful first",
+        caption="Each text against its own edit, content unchanged: how much more often than half the edited copy was picked, in percentage points. Sorted by "
+        "the size that the interval guarantees. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.",
+        alternative=told(rows),
+        panels=(Panel("", forest(rows, "percentage points from even", [equivalence_band()], names)),),
+        rows=tuple(rows),
+    )
+
+
+def position_by_slot(reading: Reading) -> Figure | None:
+    """How often each slot was picked beyond its even share, by category: a heat map slot × category, a panel a judge."""
+    some = [
+        row for row in defined(reading.estimates)
+        if row.scope == "judge" and row.variant == "" and row.judge not in ("random", "gold") and (row.term == "first_slot_excess" or _SLOT.fullmatch(row.term))
+    ]  # fmt: skip
+    some.sort(key=lambda row: (_PANELS.get(row.panel, 2), row.generation is not None, row.generation or 0, row.arm))
+    panels: list[Panel] = []
+    used: list[Estimate] = []
+    judges = list(dict.fromkeys(row.judge for row in some if row.category))[:_MOST_JUDGES]
+    for judge in judges:
+        mine = [row for row in some if row.judge == judge]
+        where = next(row for row in mine if row.category)
+        here = [
+            row for row in mine if (row.panel, row.generation, row.arm) == (where.panel, where.generation, where.arm)
+        ]
+        spec, shown = _heat(here)
+        if spec:
+            panels.append(Panel(wording.label(judge, 60), spec))
+            used += shown
+    if not panels:
+        return None
+    return Figure(
+        name="position-by-category",
+        title="Position, slot by category",
+        caption="How many percentage points more (or less) often than its even share each slot was picked, by item category. Orange is more, blue less. † too few data to tell. "
+        "Exploratory: small categories swing, and the intervals are in the table.",
+        alternative="; ".join(
+            f"{wording.label(row.judge)}, {wording.label(row.category) or _ALL}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+            for row in used[:12]
+        ) + ("." if len(used) <= 12 else "; the table holds every value."),
+        panels=tuple(panels),
+        rows=tuple(used),
+    )  # fmt: skip
+
+
+def _heat(rows: Sequence[Estimate]) -> tuple[Spec, list[Estimate]]:
+    """The heat map of one judge's rows, and the rows that it shows; empty where it would have fewer than two categories."""
+    listwise = {int(match.group(1)) for row in rows if (match := _SLOT.fullmatch(row.term))}
+    slots = sorted(listwise) if listwise else [1, 2]
+    cells: dict[tuple[str, int], tuple[float, Estimate]] = {}
+    for row in rows:
+        match = _SLOT.fullmatch(row.term)
+        value = scaled(row, row.estimate) or 0.0
+        if listwise and match:
+            cells.setdefault((row.category, int(match.group(1))), (value, row))
+        elif not listwise:
+            # Of two slots, what the first is picked beyond half the second is picked below it.
+            cells.setdefault((row.category, 1), (value, row))
+            cells.setdefault((row.category, 2), (-value, row))
+    named = sorted({category for category, _ in cells if category})[:_MOST_CATEGORIES]
+    if len(named) < 2:
+        return {}, []
+    categories = [*([""] if any(category == "" for category, _ in cells) else []), *named]
+    grid = [[cells.get((category, slot)) for slot in slots] for category in categories]
+    values = [[cell[0] if cell else None for cell in line] for line in grid]
+    edge = max(abs(value) for line in values for value in line if value is not None) or 1.0
+    words = [[_cell(cell) for cell in line] for line in grid]
+    hovers = [
+        [hover(cell[1], wording.label(cell[1].category) or _ALL) if cell else "" for cell in line] for line in grid
+    ]
+    names = ["first slot", "second slot"] if slots == [1, 2] and not listwise else [f"slot {slot}" for slot in slots]
+    spec: Spec = {
+        "data": [
+            {
+                "type": "heatmap", "z": values, "x": names, "y": [safe(category) or _ALL for category in categories], "text": words,
+                "texttemplate": "%{text}", "textfont": {"color": "@ink", "size": 13}, "zmin": -edge * 1.6, "zmax": edge * 1.6, "xgap": 3, "ygap": 3, "showscale": False,
+                "hovertext": hovers, "hoverinfo": "text", "colorscale": [[0, "@low"], [0.5, "@middle"], [1, "@high"]],
+            }
+        ],
+        "layout": layout(height=60 + 34 * len(categories), x={"type": "category", "showgrid": False, "side": "top"}, y={"type": "category", "showgrid": False, "autorange": "reversed"}),
+    }  # fmt: skip
+    shown = [cell[1] for line in grid for cell in line if cell]
+    return spec, list(dict.fromkeys(shown))
+
+
+def _cell(cell: tuple[float, Estimate] | None) -> str:
+    return "" if cell is None else wording.signed(cell[0], 1) + (" †" if cell[1].status == "underpowered" else "")
