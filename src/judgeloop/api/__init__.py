@@ -6,6 +6,7 @@ from pathlib import Path
 
 from judgeloop.api.analysis import analyze
 from judgeloop.api.checking import check, check_outputs
+from judgeloop.api.planning import Plan, plan
 from judgeloop.api.running import run
 from judgeloop.api.serving import planted_schema, serve
 from judgeloop.api.session import Observer
@@ -15,11 +16,13 @@ from judgeloop.rundir import RunFolder
 __all__ = [
     "Audit",
     "Observer",
+    "Plan",
     "Run",
     "analyze",
     "check",
     "check_outputs",
     "open_run",
+    "plan",
     "planted_schema",
     "run",
     "serve",

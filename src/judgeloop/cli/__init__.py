@@ -13,6 +13,7 @@ from judgeloop.cli import (  # isort: skip
     analyze as _analyze,
     report as _report,
     check as _check,
+    plan as _plan,
     serve as _serve,
     validate as _validate,
 )
@@ -21,7 +22,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _analyze, _report, _check, _serve, _validate)
+_COMMANDS = (_run, _analyze, _report, _check, _plan, _serve, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:

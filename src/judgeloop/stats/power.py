@@ -32,6 +32,19 @@ def pairs_for_equivalence(margin: float, conflict: float, *, power: float = 0.8,
     return math.ceil(root**2 * conflict / 4.0 / margin**2)
 
 
+def detectable_excess(pairs: int, conflict: float, *, power: float = 0.8) -> float | None:
+    """The smallest |first_slot_excess| that so many complete pairs find at that conflict rate; None where even the
+    largest possible one (half the conflict rate) takes more pairs. The inverse of ``pairs_for_position``."""
+    low, high = 0.0, conflict / 2.0
+    if pairs_for_position(high, conflict, power=power) > pairs:
+        return None
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        enough = middle > 0 and pairs_for_position(middle, conflict, power=power) <= pairs
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
 def rows_for_slope(
     slope: float, information: float, *, r_squared: float = 0.0, design_effect: float = 1.0, power: float = 0.8,
     alpha: float = 0.05,
