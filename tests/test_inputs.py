@@ -28,13 +28,14 @@ ROWS: list[dict[str, Any]] = [
     },
     {"item_id": "2", "prompt": CHAT, "category": None, "reference": None, "match": None},
     {"item_id": "3", "prompt": "[{not json", "category": "x", "reference": "2.5", "match": "numeric"},
-    {"item_id": "4", "prompt": '[{"a": 1}]', "category": "x", "reference": None, "match": None},
+    {"item_id": "4", "prompt": '[{"a": 1}]', "category": "x", "reference": None, "match": None, "language": "de-AT"},
 ]
+ROWS = [{"language": None, **row} for row in ROWS]
 ITEMS = (
     Item("ä 1", "Two\nlines, and a comma", "facts", "100", "contains"),
     Item("2", (Message("system", "Be kind."), Message("user", 'Hallo, "Welt"\u2028?')), "", None, "exact"),
     Item("3", "[{not json", "x", "2.5", "numeric"),
-    Item("4", '[{"a": 1}]', "x", None, "exact"),
+    Item("4", '[{"a": 1}]', "x", None, "exact", "de-AT"),
 )
 
 
@@ -108,6 +109,7 @@ def _fault(load: Callable[[Path], object], path: Path, content: str | bytes) -> 
         ("i.jsonl", '{"item_id": "a", "prompt": [{"role": "assistant", "content": "x"}]}\n', ":1: prompt: a chat history ends with a user's message"),
         ("i.jsonl", '{"item_id": "a", "prompt": "p", "match": "fuzzy"}\n', ":1: match: must be one of exact, contains, numeric, judge, not 'fuzzy'"),
         ("i.jsonl", '{"item_id": "a", "prompt": "p", "reference": ["x"]}\n', ":1: reference: must be text or a number, not ['x']"),
+        ("i.jsonl", '{"item_id": "a", "prompt": "p", "language": "German"}\n', ":1: language: must be a language tag such as en or de-AT, not 'German'"),
         ("i.jsonl", '{"item_id": "a", "prompt": "p", "category": false}\n', ":1: category: must be text or a number, not False"),
         ("i.jsonl", '{"item_id": "a", "prompt": "p", "match": "numeric", "reference": "ten"}\n', ":1: reference: match numeric needs a reference with a number, not 'ten'"),
         ("i.jsonl", '{"item_id": "a", "item_id": "b", "prompt": "p"}\n', ":1: column item_id stands twice; keep one"),

@@ -12,8 +12,9 @@ import statsmodels.api as sm
 from judgeloop import seeds
 from judgeloop.stats.compatibility import compatibility_estimates
 from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.multiplicity import holm
 from judgeloop.stats.position import position_estimates
-from judgeloop.stats.probes import probe_estimates
+from judgeloop.stats.probes import by_harm, probe_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold, self_preference_log_odds
 from planted_verdicts import planted_judgments, s, texts_of, verdict_frame
@@ -44,6 +45,57 @@ def test_padding_by_dose_and_its_slope():
     assert rows["slope"].estimate == pytest.approx(np.sum(log_dose * (edited - 0.5)) / np.sum(log_dose**2))
     assert rows["slope"].conf_low < 0.5 * 0.25 < rows["slope"].conf_high + 0.01
     assert (rows[""].n, rows[""].n_items) == (1200, 400)
+
+
+def test_the_slope_uses_the_length_that_each_text_reached():
+    frame = padding(n=60)
+    reached = frame["dose"] * np.where(frame["item_id"].astype(str).str[-1].isin(list("02468")), 1.06, 0.97)
+    rows = {row.variant: row for row in probe_estimates(frame.assign(dose_reached=reached))}
+    edited = np.where(frame["order"] == "ab", frame["verdict"] == "second", frame["verdict"] == "first")
+    doubling = np.log2(reached.to_numpy())
+    assert rows["slope"].estimate == pytest.approx(np.sum(doubling * (edited - 0.5)) / np.sum(doubling**2))
+    # Rows of a dose stay grouped by the dose that was asked.
+    assert set(rows) == {"", "1.25", "1.5", "2", "slope"}
+    assert f"reached {reached[frame['dose'] == 2.0].mean():.2f} on average" in rows["2"].note
+    assert "reached" not in {row.variant: row for row in probe_estimates(frame)}["2"].note
+
+
+def test_identical_pairs_among_the_probes_tell_position_and_nothing_of_an_edit():
+    frame = planted_judgments(300, "same", position=0.5, sd=0.0).assign(
+        probe="identical", panel="probe", identical=True
+    )
+    rows = probe_estimates(pd.concat([frame, padding(n=30).assign(identical=False)], ignore_index=True), judge="j")
+    assert {row.term for row in rows} == {"identical_pair_excess", "padding_probe"}
+    same = next(row for row in rows if row.term == "identical_pair_excess")
+    assert (same.bias, same.panel, same.judge, same.n) == ("position", "probe", "j", 600)
+    assert same.estimate == pytest.approx(s(0.5) - 0.5, abs=4 * same.std_error)
+
+
+def test_other_probes_are_adjusted_together_and_padding_is_confirmatory():
+    parts = [padding(n=80)]
+    for name, slope in (("bold", 0.3), ("tone", 0.0), ("emoji", 0.6), ("whitespace", 0.0)):
+        eta = -slope * np.ones((80, 1))
+        made = planted_judgments(80, name, position=0.3, slopes=(1.0,), deltas=eta)
+        parts.append(made.assign(probe=name, dose=np.nan, panel="probe"))
+    table = judge_estimates(pd.concat(parts, ignore_index=True))
+    rows = table[(table["variant"] == "")].set_index("term")
+    others = ["bold_probe", "tone_probe", "emoji_probe", "whitespace_probe"]
+    assert rows.loc["padding_probe", "family"] == "confirmatory"
+    assert set(rows.loc[others, "family"]) == {"exploratory"}
+    expected = holm(rows.loc[others, "p_value"].to_numpy(dtype=float))
+    assert rows.loc[others, "p_adjusted"].tolist() == pytest.approx(expected.tolist())
+    harm = by_harm(table)
+    sure = np.maximum(np.maximum(harm["conf_low"], -harm["conf_high"]), 0.0).tolist()
+    assert set(harm["term"]) == {"padding_probe", *others}
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_a_probe_without_a_verdict_comes_last():
+    frame = padding(n=20)
+    lost = frame[frame["dose"] == 2.0].assign(probe="bold", dose=np.nan, verdict="unscored")
+    table = judge_estimates(pd.concat([frame, lost], ignore_index=True))
+    assert by_harm(table)["term"].tolist() == ["padding_probe", "bold_probe"]
+    assert by_harm(table)["status"].iloc[-1] == "undefined"
 
 
 def test_a_probe_that_changes_nothing_is_equivalent():

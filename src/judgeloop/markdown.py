@@ -39,14 +39,16 @@ def _parser() -> MarkdownIt:
     return MarkdownIt("commonmark").disable(off)
 
 
-def paragraphs(text: str) -> list[Paragraph]:
+@functools.lru_cache(maxsize=32)
+def paragraphs(text: str) -> tuple[Paragraph, ...]:
     """The paragraphs whose source is one run of text, in order; headings and code are none.
 
     Left out: paragraphs whose lines bear marks in between (a quote of several lines), and lines that the parser had to
-    change (tabs, NUL).
+    change (tabs, NUL). The last texts asked for are remembered, for several edits are made of one.
     """
     lines = _lines(text)
-    found, after, inside = [], "", ""
+    found: list[Paragraph] = []
+    after = inside = ""
     for token in _parser().parse(text):
         if token.type == "inline" and inside == "paragraph" and token.map:
             span = _span(text, lines[token.map[0] : token.map[1]], token.content)
@@ -59,7 +61,7 @@ def paragraphs(text: str) -> list[Paragraph]:
             inside = token.type.removesuffix("_open")
         else:
             after = token.type
-    return found
+    return tuple(found)
 
 
 def _lines(text: str) -> list[tuple[int, int]]:

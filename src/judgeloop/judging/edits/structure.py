@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -21,6 +22,10 @@ _CLOSED = re.compile(r"`+[^`]*`+|(?:https?://|www\.)\S+|\$[^$\n]{1,300}\$|\*\*.{
 _BULLET = re.compile(r"^[ ]{0,3}- ", re.MULTILINE)
 _NUMBERED = "|".join(f"{re.escape(part)} \\d+|{re.escape(answer)}" for answer, part in PARTS.values())
 _PART_HEADING = re.compile(rf"^## (?:{_NUMBERED})\n\n", re.MULTILINE)
+
+
+_measured = functools.lru_cache(maxsize=32)(measure)
+"""``measure`` that remembers the last texts: every probe asks for the same original."""
 
 
 def bold(task: Task) -> str | None:
@@ -111,13 +116,13 @@ def _bare(text: str) -> list[str]:
 
 def markdown_removed(task: Task) -> str | None:
     """The text without headings', lists', quotes' and emphasis's marks; None where it has no heading, list or bold."""
-    measured = measure(task.text)
+    measured = _measured(task.text)
     return plain(task.text) if measured.headings or measured.list_items or measured.bold else None
 
 
 def markdown_removed_kept(original: str, edited: str) -> bool:
     """The same words in the same order, the same code, and no heading, list or bold left."""
-    left = measure(edited)
+    left = _measured(edited)
     return (
         words(original) == words(edited)
         and code(original) == code(edited)
@@ -144,13 +149,13 @@ def whitespace_kept(original: str, edited: str) -> bool:
 
 
 def _rendered(text: str) -> tuple[object, ...]:
-    found: Measured = measure(text)
+    found: Measured = _measured(text)
     return tuple(getattr(found, name) for name in found.__slots__ if name != "characters")
 
 
 def _more(original: str, edited: str, feature: str) -> bool:
     """Whether the edit has more of it, by count: added words thin out a density."""
-    counts = [getattr(found, feature) * found.tokens for found in (measure(original), measure(edited))]
+    counts = [getattr(found, feature) * found.tokens for found in (_measured(original), _measured(edited))]
     return bool(counts[1] > counts[0] + 0.5)
 
 
