@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
+from os.path import commonprefix
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +30,9 @@ _JUDGE_TABLE = {
     "Agrees with gold": (("gold_agreement", ""),),
 }
 _MOST_NAMES = 3
+_WIDTH = 100
+_SHORTEST_NAME = 12
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 class Run:
@@ -90,7 +95,12 @@ class Audit(Run):
         read = reading.read(self.folder)
         tables = [table for table in (_judges(read.estimates), unscored_reasons(read)) if table is not None]
         shown = terminal.render(read, _facts(read), report.findings(read.estimates), tables)
-        lines = [terminal.as_text(shown, 100).rstrip("\n")]
+        lines = [terminal.as_text(shown, _WIDTH).rstrip("\n")]
+        notes = read.environment.get("import_notes") or []
+        if notes:
+            lines += ["", "How the log was read"]
+            for note in notes:
+                lines += textwrap.wrap(wording.label(str(note), 400), 98, initial_indent="- ", subsequent_indent="  ")
         unknown = cannot_be_known(read.estimates)
         if unknown:
             lines += ["", "Not known from this log"]
@@ -100,12 +110,12 @@ class Audit(Run):
 
 
 def opened(folder: RunFolder) -> Run:
-    """The folder as what it holds: an Audit where judgments were analysed, else a Run."""
+    """The folder as what it holds: an Audit where judges were audited or judgments analysed, else a Run."""
     try:
         stated = yaml.safe_load(folder.experiment_text())
     except yaml.YAMLError:
         stated = None
-    return Audit(folder) if isinstance(stated, dict) and "analyze" in stated else Run(folder)
+    return Audit(folder) if isinstance(stated, dict) and {"analyze", "audit"} & stated.keys() else Run(folder)
 
 
 def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
@@ -113,14 +123,18 @@ def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     primary = [row for row in estimates if row.scope == "judge" and row.variant == "" and row.category == ""]
     judges = {row.judge for row in primary}
     reasons: dict[tuple[str, str], list[str]] = {}
+    worded: dict[tuple[str, str], list[str]] = {}
     for row in primary:
         if row.status == "undefined":
-            # What differs by judge (its name, numbers behind the reason) would make a reason of its own for each.
+            # What differs by judge (its name, numbers) would make a reason of its own for each.
             why = row.note.split("; ", maxsplit=1)[0].replace(f"text of {own_model(row.judge)} ", "text of the judge ")
-            reasons.setdefault((why, row.term), []).append(row.judge)
+            key = (_NUMBER.sub("0", why), row.term)
+            reasons.setdefault(key, []).append(row.judge)
+            worded.setdefault(key, []).append(why)
     grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (why, term), named in reasons.items():
-        grouped.setdefault((why, tuple(dict.fromkeys(named))), []).append(wording.term_name(term))
+        said = _spans(worded[why, term])
+        grouped.setdefault((said, tuple(dict.fromkeys(named))), []).append(wording.term_name(term))
     found = []
     for (why, whose), terms in grouped.items():
         more = f" and {len(whose) - _MOST_NAMES} more" if len(whose) > _MOST_NAMES else ""
@@ -128,6 +142,15 @@ def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
         what = "; ".join(dict.fromkeys(terms)) + ("" if len(whose) == len(judges) else f" ({few})")
         found.append((what, wording.label(why, 240)))
     return found
+
+
+def _spans(sentences: Sequence[str]) -> str:
+    """Sentences that differ in their numbers as one, with the span of each number: 2 to 8 of 80 replies."""
+    spans = []
+    for several in zip(*(_NUMBER.findall(sentence) for sentence in sentences), strict=True):
+        low, high = (end(several, key=lambda one: float(one.replace(",", ""))) for end in (min, max))
+        spans.append(low if low == high else f"{low} to {high}")
+    return _NUMBER.sub(lambda _: spans.pop(0), sentences[0])
 
 
 def _facts(read: reading.Reading) -> list[tuple[str, str]]:
@@ -155,6 +178,17 @@ def _facts(read: reading.Reading) -> list[tuple[str, str]]:
     return facts + ([("Pairs without a verdict", f"{unused:,}")] if unused else [])
 
 
+def _one_line(name: str, shared: str, room: int) -> str:
+    """A name that fits: without the beginning that all share, then cut in its middle."""
+    line = wording.label(name, 400)
+    if len(line) > room and len(shared) > 1:
+        line = "…" + wording.label(name.removeprefix(shared), 400)
+    if len(line) <= room:
+        return line
+    tail = (room - 1) // 2
+    return f"{line[: room - 1 - tail]}…{line[-tail:]}"
+
+
 def _judges(estimates: Sequence[Estimate]) -> Table | None:
     """A row a judge. Of several panels or generations the one that speaks for the judge, as in the report."""
     cells: dict[str, dict[str, str]] = {}
@@ -167,5 +201,9 @@ def _judges(estimates: Sequence[Estimate]) -> Table | None:
     if not cells:
         return None
     titles = [title for title in _JUDGE_TABLE if any(title in cell for cell in cells.values())]
-    rows = tuple((wording.label(judge), *(cell.get(title, "–") for title in titles)) for judge, cell in cells.items())
+    values = {judge: [cell.get(title, "–") for title in titles] for judge, cell in cells.items()}
+    widths = [max(len(title), *(len(row[n]) for row in values.values())) for n, title in enumerate(titles)]
+    room = max(_SHORTEST_NAME, _WIDTH - sum(width + 2 for width in widths))
+    shared = commonprefix(list(values)) if len(values) > 1 else ""  # noqa: RUF071  letter by letter is meant
+    rows = tuple((_one_line(judge, shared, room), *row) for judge, row in values.items())
     return Table("The judges (percentage points, 95 % intervals)", "", ("Judge", *titles), rows)

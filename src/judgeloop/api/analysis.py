@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from judgeloop import auditing, report
-from judgeloop.interchange import load_columns
-from judgeloop.interchange.cells import STDIN, Input
+from judgeloop.interchange import load_columns, read_log
+from judgeloop.interchange.cells import Input
+from judgeloop.interchange.foreign import Sources, files_of
 from judgeloop.results import Audit
 from judgeloop.rundir import RunFolder
 
 
 def analyze(
-    verdicts: Input,
+    verdicts: Sources,
     pairs: Input | None = None,
     *,
+    format: str = "auto",  # noqa: A002  CONTRACT's option
     out: str | Path | None = None,
     columns: str | Path | Mapping[str, Any] | None = None,
     watch: auditing.Watch = lambda *_: None,
@@ -26,15 +26,45 @@ def analyze(
     """The statistics of an audit on judgments that exist already; nothing is asked. Writes estimates and report into ``out``
     (default runs/<the log's name>).
 
-    ``verdicts``, ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame, with CONTRACT's
-    columns; ``columns`` names them where the log calls them otherwise. ``watch`` is told (judge, done, of) before each
-    judge's estimates. Raises InvalidInput naming file, row and column.
+    ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
+    ``format``: judgeloop (CONTRACT's columns), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; auto tells it by content.
+    ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls otherwise. ``watch`` is told
+    (judge, done, of) before each judge's estimates. Raises InvalidInput naming file, row and column.
     """
-    log = auditing.read(verdicts, pairs, load_columns(columns))
-    is_file = not isinstance(verdicts, pd.DataFrame) and str(verdicts) != STDIN
-    name = Path(str(verdicts)).stem if is_file else "analysis"
-    done = auditing.analyze(log, name=name, sources=auditing.sources_of(verdicts, pairs, columns), watch=watch)
+    log = read_log(verdicts, pairs, load_columns(columns), format=format)
+    files = files_of(verdicts)
+    name = _name(verdicts, files)
+    done = auditing.analyze(log, name=name, sources=_sources(verdicts, files, pairs, columns), watch=watch)
     folder = RunFolder(out or Path("runs") / name)
     auditing.write(done, folder)
     report.write(folder)
     return Audit(folder)
+
+
+def _name(verdicts: Sources, files: tuple[Path, ...]) -> str:
+    """What an analysis is called: its file or folder; several files by the first."""
+    if not files:
+        return "analysis"
+    first = Path(str(verdicts)) if isinstance(verdicts, str | Path) else files[0]
+    if first.is_dir():
+        name = first.resolve().name
+        return f"{name}-analysis" if (first / "experiment.yaml").is_file() else name
+    return first.stem
+
+
+def _sources(
+    verdicts: Sources, files: tuple[Path, ...], pairs: Input | None, columns: str | Path | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What was read, for the folder's record."""
+    if len(files) < 2:
+        source = files[0] if files else verdicts if not isinstance(verdicts, list | tuple) else verdicts[0]
+        return auditing.sources_of(source, pairs, columns)  # type: ignore[arg-type]
+    found = auditing.sources_of(files[0], pairs, columns)
+    first = found.pop("verdicts")
+    several = {"verdicts": first}
+    for number, path in enumerate(files[1:], start=2):
+        several[f"verdicts_{number}"] = auditing.sources_of(path, None, None)["verdicts"]
+    for path, source in zip(files, several.values(), strict=True):
+        # Files of several models bear one name in folders that bear the models'.
+        source["name"] = f"{path.resolve().parent.name}/{path.name}"
+    return {**several, **found}

@@ -21,12 +21,20 @@ class LogFormat(StrEnum):
 
     auto = "auto"
     judgeloop = "judgeloop"
+    alpaca_eval = "alpaca_eval"
+    mt_bench = "mt_bench"
+    arena_hard = "arena_hard"
+    inspect = "inspect"
+    lm_eval = "lm_eval"
 
 
 @app.command()
 def analyze(
     verdicts: Annotated[
-        Path, typer.Argument(help="One judgment a row: .jsonl, .csv, .parquet, or - for standard input.")
+        list[Path],
+        typer.Argument(
+            help="One judgment a row (.jsonl, .csv, .parquet, or - for standard input), another tool's log or logs, or a folder of them."
+        ),
     ],
     pairs: Annotated[
         Path | None, typer.Option(help="The pairs judged, with texts and gold; joined on pair_id.", show_default=False)
@@ -34,8 +42,8 @@ def analyze(
     columns: Annotated[
         Path | None, typer.Option(help="A YAML file that names the log's own columns and words.", show_default=False)
     ] = None,
-    format: Annotated[  # noqa: A002, ARG001  CONTRACT's option; one format so far
-        LogFormat, typer.Option(help="Whose log this is; auto tells it from the columns.")
+    format: Annotated[  # noqa: A002  CONTRACT's option
+        LogFormat, typer.Option(help="Whose log this is; auto tells it by content.")
     ] = LogFormat.auto,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write. [default: runs/<the log's name>]", show_default=False)
@@ -53,7 +61,10 @@ def analyze(
             print(f"estimates of {judge} ({done + 1} of {of})", file=sys.stderr, flush=True)
 
     try:
-        done = api.analyze(verdicts, pairs, out=out, columns=columns, watch=watch)
+        done = api.analyze(
+            verdicts[0] if len(verdicts) == 1 else verdicts,
+            pairs, format=format.value, out=out, columns=columns, watch=watch,
+        )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
     print(done.summary())

@@ -1,7 +1,12 @@
-"""Other people's files as judgeloop's frames: verdict logs and the pairs that they judge. Every fault names its row."""
+"""Other people's files as judgeloop's frames, and judgeloop's results as theirs. Every fault names its row.
+
+Verdict logs of judgeloop, AlpacaEval, MT-Bench, Arena-Hard, Inspect and lm-evaluation-harness; pairs; preference data for
+TRL and for OpenAI's fine-tuning; OpenAI Batch requests and their output; sheets that people label.
+"""
 
 from judgeloop.interchange.columns import Columns, load_columns
+from judgeloop.interchange.foreign import FORMATS, read_log
 from judgeloop.interchange.pairs import read_pairs
 from judgeloop.interchange.verdicts import VerdictLog, read_verdicts
 
-__all__ = ["Columns", "VerdictLog", "load_columns", "read_pairs", "read_verdicts"]
+__all__ = ["FORMATS", "Columns", "VerdictLog", "load_columns", "read_log", "read_pairs", "read_verdicts"]

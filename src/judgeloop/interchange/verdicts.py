@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange.cells import Cells, Input, extras, is_number, named, raw_rows
+from judgeloop.interchange.cells import Cells, Input, Row, extras, is_number, named, raw_rows
 from judgeloop.interchange.columns import VERDICT_COLUMNS, Columns
 from judgeloop.interchange.pairs import OF_A_PAIR, Pair, of_a_pair, read_pairs
 from judgeloop.records import ORDERS
@@ -33,6 +33,7 @@ class VerdictLog:
     ``judgments``: a row a judgment, the contract's columns, then ``gold_2, model_a, model_b, len_a, len_b, probe, dose``
     where known, then the log's other columns. ``texts``: ``item_id, candidate_id, text`` of every distinct text (empty
     where the log has none). ``items``: ``item_id, prompt, category``. ``length_unit``: of len_a and len_b; "" without.
+    ``notes``: what an importer assumed or could not read, a sentence each.
     """
 
     judgments: pd.DataFrame
@@ -40,6 +41,7 @@ class VerdictLog:
     items: pd.DataFrame
     length_unit: str = ""
     unused_pairs: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -61,6 +63,19 @@ def read_verdicts(source: Input, pairs: Input | None = None, columns: Columns | 
     """The log, joined to ``pairs`` on pair_id. ``source`` and ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-"
     for standard input, or a frame. Raises InvalidInput naming file, row and column for what is missing, ill-typed, duplicate
     or contradicts another row."""
+    return verdict_log(raw_rows(source, "verdicts"), named(source, "verdicts"), pairs, columns, source=source)
+
+
+def verdict_log(
+    found: Iterable[Row],
+    name: str,
+    pairs: Input | None = None,
+    columns: Columns | None = None,
+    *,
+    source: Input | None = None,
+    notes: Iterable[str] = (),
+) -> VerdictLog:
+    """``read_verdicts`` of rows that are read already, or come from another tool's log; ``name`` is what errors call it."""
     columns = columns or Columns()
     paths = [one for one in (source, pairs) if isinstance(one, str | Path)]
     if [str(path) for path in paths] == ["-", "-"]:
@@ -69,15 +84,15 @@ def read_verdicts(source: Input, pairs: Input | None = None, columns: Columns | 
     known = read_pairs(pairs, columns, seen) if pairs is not None else None
     reader = _Reader(known, named(pairs, "pairs") if pairs is not None else "")
     rows = []
-    for where, raw in raw_rows(source, "verdicts"):
+    for where, raw in found:
         seen.update(raw)
         rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS)), raw, reader))
     if not rows:
-        raise InvalidInput(f"{named(source, 'verdicts')}: no verdicts; give one a row: item_id, judge, order, verdict")
+        raise InvalidInput(f"{name}: no verdicts; give one a row: item_id, judge, order, verdict")
     absent = columns.missing(seen)
     if absent is not None:
         raise InvalidInput(
-            f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {named(source, 'verdicts')} (it has {', '.join(sorted(seen)[:8])})"
+            f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name} (it has {', '.join(sorted(seen)[:8])})"
         )
     used = {row["pair_id"] for row in rows}
     return VerdictLog(
@@ -88,6 +103,7 @@ def read_verdicts(source: Input, pairs: Input | None = None, columns: Columns | 
         if any(row["len_a"] is not None for row in rows)
         else "",
         unused_pairs=sum(1 for pair_id in known or () if pair_id not in used),
+        notes=tuple(notes),
     )
 
 

@@ -1,0 +1,240 @@
+"""Inspect's ``.eval`` logs (and its ``.json`` form): answers graded one at a time by a model, by rules, or both.
+
+Model-graded scores are the judge's; scores by rule (match, exact, …), where the log has them, are gold. C is 1, P ½, I
+and N 0; a score without a value is unscored, with Inspect's reason. Two logs of one task by two models, or one log with
+several epochs, are joined into pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from judgeloop.errors import InvalidInput
+from judgeloop.interchange.archive import zip_member
+from judgeloop.interchange.cells import Row
+from judgeloop.interchange.pointwise import Answer, Grade
+from judgeloop.interchange.pointwise import rows as pair_rows
+from judgeloop.records import Message, prompt_text
+
+RULES = ("match", "exact", "includes", "pattern", "answer", "choice", "f1", "math", "equivalent")
+"""Inspect's own scorers by rule."""
+_VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+_HEADERS = ("header.json", "_journal/start.json")
+_ATTACHMENT = "attachment://"
+
+
+def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[Row], list[str]]:
+    """(rows of a verdict log, notes). ``judges`` and ``gold`` name scorers; "" takes those that a model graded, and the
+    rules. Raises InvalidInput with file, member and field."""
+    answers: list[Answer] = []
+    notes: list[str] = []
+    seen: set[str] = set()
+    for path in paths:
+        header, samples = _opened(path)
+        spec = _field(header, "eval", Mapping, f"{path}: header")
+        if header.get("status") not in (None, "success"):
+            notes.append(f"{path.name}: this evaluation did not end well (status {header.get('status')}); its finished samples are read")  # fmt: skip
+        answers += _answers(path, spec, samples, judges, gold, seen)
+    if not any(answer.grades for answer in answers):
+        known = ", ".join(sorted(seen)) or "none"
+        raise InvalidInput(
+            f"{paths[0]}: scores: {f'no scorer {judges!r}' if judges else 'no score by a model'} (the log has {known}); name the judge's scorer with --columns (verdict: SCORER)"
+        )
+    keyed = _one_judge_names(answers)
+    found, more = pair_rows(keyed, str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more")
+    return found, notes + more
+
+
+def _opened(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]:
+    """(header, (where, sample) of every sample) of a log in either form."""
+    if not zipfile.is_zipfile(path):
+        try:
+            whole = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"{path}: neither a zip archive nor JSON ({error!s:.80}); give a log as Inspect wrote it") from None  # fmt: skip
+        if not isinstance(whole, Mapping) or not isinstance(whole.get("samples"), list):
+            raise InvalidInput(f"{path}: samples: missing; give a whole log as Inspect wrote it, not its header")
+        return whole, ((f"{path}: samples[{n}]", sample) for n, sample in enumerate(whole["samples"]))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InvalidInput(
+            f"{path}: cannot be read as a zip archive ({error}); give a log as Inspect wrote it"
+        ) from None
+    header = next((name for name in _HEADERS if name in names), None)
+    if header is None:
+        raise InvalidInput(f"{path}: no header.json in the archive; this is no Inspect log")
+    members = [name for name in names if name.startswith("samples/") and name.endswith(".json")]
+    # A sample that was written again (a retry) stands twice; the later one counts.
+    members = list(dict.fromkeys(members))
+    if not members:
+        raise InvalidInput(f"{path}: samples/: empty; the log was written without samples (log_samples=False), give one with them")  # fmt: skip
+    return _member(path, header), ((f"{path}: {name}", _member(path, name)) for name in members)
+
+
+def _member(path: Path, name: str) -> Any:
+    try:
+        value = json.loads(zip_member(path, name))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path}: {name}: not valid JSON ({error!s:.80})") from None
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{path}: {name}: must be a JSON object, this is {type(value).__name__}")
+    return value
+
+
+def _field(raw: Any, name: str, kind: type | UnionType, where: str) -> Any:
+    value = raw.get(name) if isinstance(raw, Mapping) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidInput(f"{where}: {name}: {'missing' if value is None else f'must not be {value!r:.60}'}; this is no Inspect log")  # fmt: skip
+    return value
+
+
+def _answers(
+    path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, seen: set[str]
+) -> Iterator[Answer]:
+    model, task = _field(spec, "model", str, f"{path}: eval"), str(spec.get("task", ""))
+    for where, sample in samples:
+        identity = _field(sample, "id", str | int, where)
+        epoch = sample.get("epoch", 1)
+        if not isinstance(epoch, int):
+            raise InvalidInput(f"{where}: epoch: must be a whole number, not {epoch!r:.60}")
+        scores = sample.get("scores")
+        if scores is not None and not isinstance(scores, Mapping):
+            raise InvalidInput(f"{where}: scores: must be an object by scorer, not {type(scores).__name__}")
+        grades: dict[str, Grade] = {}
+        rules: dict[str, Grade] = {}
+        for scorer, score in (scores or {}).items():
+            seen.add(scorer)
+            if not isinstance(score, Mapping) or "value" not in score:
+                raise InvalidInput(f"{where}: scores.{scorer}.value: missing")
+            graded = scorer == judges if judges else _by_a_model(scorer, score)
+            if graded:
+                grades[f"{_grader(spec, scorer, score)}#{scorer}"] = _grade(score, f"{where}: scores.{scorer}")
+            elif (scorer == gold) if gold else scorer.rsplit("/", 1)[-1] in RULES:
+                rules[scorer] = _grade(score, f"{where}: scores.{scorer}")
+        reason = "sample_error" if sample.get("error") else "not_graded"
+        yield Answer(
+            where,
+            str(identity),
+            model,
+            epoch,
+            _prompt(sample, where),
+            _text(sample, where),
+            grades,
+            rules,
+            task,
+            reason,
+        )
+
+
+def _by_a_model(scorer: str, score: Mapping[str, Any]) -> bool:
+    metadata = score.get("metadata")
+    return scorer.rsplit("/", 1)[-1].startswith("model_graded") or (
+        isinstance(metadata, Mapping) and "grading" in metadata
+    )
+
+
+def _grader(spec: Mapping[str, Any], scorer: str, score: Mapping[str, Any]) -> str:
+    """The grading model: of the grader's recorded reply, of the scorer's options, of the role; else the model itself,
+    which is what Inspect grades with where none is named."""
+    metadata = score.get("metadata")
+    grading = metadata.get("grading") if isinstance(metadata, Mapping) else None
+    for turn in grading if isinstance(grading, list) else ():
+        if isinstance(turn, Mapping) and turn.get("role") == "assistant" and isinstance(turn.get("model"), str):
+            return str(turn["model"])
+    for given in spec.get("scorers") or ():
+        options = given.get("options") if isinstance(given, Mapping) and given.get("name") == scorer else None
+        if isinstance(options, Mapping) and isinstance(options.get("model"), str):
+            return str(options["model"])
+    role = (spec.get("model_roles") or {}).get("grader")
+    if isinstance(role, Mapping) and isinstance(role.get("model"), str):
+        return str(role["model"])
+    return "several graders" if isinstance(role, list) else str(spec["model"])
+
+
+def _grade(score: Mapping[str, Any], where: str) -> Grade:
+    value = score["value"]
+    metadata = score.get("metadata")
+    reason = score.get("reason") or (metadata.get("unscored_reason") if isinstance(metadata, Mapping) else None)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return Grade(None, str(reason or "grader_failed"))
+    if isinstance(value, str) and value in _VALUES:
+        return Grade(_VALUES[value])
+    if isinstance(value, int | float) and math.isfinite(value):
+        return Grade(float(value))
+    raise InvalidInput(
+        f"{where}.value: must be C, P, I, N or a number, not {value!r:.60}; a judge's scorer gives one grade"
+    )
+
+
+def _one_judge_names(answers: Sequence[Answer]) -> list[Answer]:
+    """Judges by the model's name alone where that names one scorer of it."""
+    scorers: dict[str, set[str]] = {}
+    for answer in answers:
+        for name in answer.grades:
+            scorers.setdefault(name.rsplit("#", 1)[0], set()).add(name)
+    short = {name: model for model, names in scorers.items() for name in names if len(names) == 1}
+    return [
+        Answer(
+            one.where, one.item_id, one.model, one.epoch, one.prompt, one.text,
+            {short.get(name, name): grade for name, grade in one.grades.items()}, one.gold, one.category, one.reason,
+        )
+        for one in answers
+    ]  # fmt: skip
+
+
+def _prompt(sample: Mapping[str, Any], where: str) -> str:
+    given = sample.get("input")
+    if isinstance(given, str):
+        return _resolved(given, sample)
+    if not isinstance(given, list) or not given:
+        raise InvalidInput(f"{where}: input: must be text or chat messages, not {type(given).__name__}")
+    turns = []
+    for turn in given:
+        content = _content(turn.get("content") if isinstance(turn, Mapping) else None, sample)
+        if content is None:
+            raise InvalidInput(f"{where}: input: a chat message bears no content")
+        role = turn.get("role")
+        turns.append(Message(role if role in ("system", "assistant") else "user", content))
+    return turns[0].content if len(turns) == 1 else prompt_text(turns)
+
+
+def _text(sample: Mapping[str, Any], where: str) -> str | None:
+    """The answer that was graded; None where the sample failed before there was one."""
+    output = sample.get("output")
+    if not isinstance(output, Mapping):
+        if sample.get("error"):
+            return None
+        raise InvalidInput(f"{where}: output: missing")
+    if isinstance(output.get("completion"), str) and output["completion"]:
+        return _resolved(output["completion"], sample)
+    choices = output.get("choices")
+    message = choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else None  # fmt: skip
+    text = _content(message.get("content") if isinstance(message, Mapping) else None, sample)
+    return text if text is not None or sample.get("error") else ""
+
+
+def _content(content: object, sample: Mapping[str, Any]) -> str | None:
+    """A message's text: as it is, or its parts of type text."""
+    if isinstance(content, str):
+        return _resolved(content, sample)
+    if not isinstance(content, list):
+        return None
+    parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    return "\n".join(_resolved(part, sample) for part in parts if isinstance(part, str))
+
+
+def _resolved(text: str, sample: Mapping[str, Any]) -> str:
+    """Long texts stand apart in a sample's attachments."""
+    if not text.startswith(_ATTACHMENT):
+        return text
+    attachments = sample.get("attachments")
+    found = attachments.get(text.removeprefix(_ATTACHMENT)) if isinstance(attachments, Mapping) else None
+    return found if isinstance(found, str) else text
