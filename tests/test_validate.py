@@ -15,7 +15,7 @@ from judgeloop.errors import InvalidInput
 from judgeloop.learning import bradley_terry, labels, selection
 from judgeloop.seeds import rng
 from judgeloop.stats.inference import Interval
-from judgeloop.validate import grid, loop_world, regression, worlds
+from judgeloop.validate import grid, grid_readers, loop_world, regression, worlds
 from judgeloop.validate.row import compare, covered, rejected
 
 
@@ -130,7 +130,7 @@ def test_the_study_names_a_cell_whose_intervals_are_too_narrow(monkeypatch: pyte
         found = model.slope(name)
         return Interval(found.estimate, 0.0, found.estimate, found.estimate)
 
-    monkeypatch.setattr(grid, "average_effect", point)
+    monkeypatch.setattr(grid_readers, "average_effect", point)
     validate.write([], told[0], tmp_path)
     again = validate.coverage(3, 25, cells=[cell], known=validate.studied(tmp_path), on_cell=told.append)
     assert len(told) == 1  # taken over from the file, not drawn again

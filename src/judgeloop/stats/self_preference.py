@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from judgeloop.stats.covariates import covariates, gold_margin
 from judgeloop.stats.estimate import Estimate
@@ -46,22 +47,30 @@ def self_preference_gold(judgments: pd.DataFrame, labels: Labels, *, margin: flo
     follows = np.where(gold[keep] > 0, a[keep], 1 - a[keep])
     items = item_codes(compared)[keep]
     counts = Counts(int(keep.sum()), len(np.unique(items)), lost)
-    result: Interval | Undefined
-    if not (prefers_own.any() and (~prefers_own).any()):
-        result = Undefined(f"needs pairs with a text of {own} that gold prefers, and such that it does not")
-    elif counts.items < 2:
-        result = Undefined("one item: an interval over items needs 2 or more")
-    else:
-        influence = np.zeros(len(follows))
-        estimate = 0.0
-        for sign, group in ((1.0, prefers_own), (-1.0, ~prefers_own)):
-            mean = float(follows[group].mean())
-            estimate += sign * mean
-            influence[group] = sign * (follows[group] - mean) / group.sum()
-        sums = np.bincount(pd.factorize(items)[0], weights=influence)
-        se = math.sqrt(len(sums) / (len(sums) - 1.0) * float(np.sum(sums**2)))
-        result = t_interval(estimate, se, len(sums) - 1, method="difference of rates, cluster t by item (CR1)")
+    result = following_difference(prefers_own, follows, items, own)
     return row(labels, "self_preference", term, result, counts, unit=unit, margin=margin)
+
+
+def following_difference(
+    prefers_own: NDArray[np.bool_], follows: NDArray[np.float64], items: NDArray[np.intp], own: str
+) -> Interval | Undefined:
+    """How much more often the judge follows gold where gold prefers its own text; arrays of n judgments, clustered by item.
+
+    ``follows`` in [0, 1]: whether it picked what gold prefers. ``own`` names the judge's model in a reason.
+    """
+    if not (prefers_own.any() and (~prefers_own).any()):
+        return Undefined(f"needs pairs with a text of {own} that gold prefers, and such that it does not")
+    if len(np.unique(items)) < 2:
+        return Undefined("one item: an interval over items needs 2 or more")
+    influence = np.zeros(len(follows))
+    estimate = 0.0
+    for sign, group in ((1.0, prefers_own), (-1.0, ~prefers_own)):
+        mean = float(follows[group].mean())
+        estimate += sign * mean
+        influence[group] = sign * (follows[group] - mean) / group.sum()
+    sums = np.bincount(pd.factorize(items)[0], weights=influence)
+    se = math.sqrt(len(sums) / (len(sums) - 1.0) * float(np.sum(sums**2)))
+    return t_interval(estimate, se, len(sums) - 1, method="difference of rates, cluster t by item (CR1)")
 
 
 def self_preference_log_odds(

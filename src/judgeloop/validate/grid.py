@@ -16,20 +16,12 @@ import numpy as np
 from scipy import optimize, stats
 
 from judgeloop.seeds import rng
-from judgeloop.stats.content import content_estimates
-from judgeloop.stats.covariates import covariates
 from judgeloop.stats.inference import Interval, Undefined
-from judgeloop.stats.latent_quality import fit_latent
-from judgeloop.stats.position import first_slot_excess, position_estimates
-from judgeloop.stats.probes import probe_estimates
-from judgeloop.stats.rows import Labels
-from judgeloop.stats.self_preference import self_preference_gold
-from judgeloop.stats.slopes import Slopes, average_effect, fit_slopes, joint_wald
-from judgeloop.validate.worlds import Floats, Verdicts, judged, logistic, pair_table, picks, texts
+from judgeloop.stats.slopes import Slopes, joint_wald
+from judgeloop.validate import grid_readers
+from judgeloop.validate.grid_readers import BOLD, DOSE, ITEM_SD, KAPPA, LATENT, RHO, Sample
+from judgeloop.validate.worlds import Floats, logistic
 
-BOLD, KAPPA, RHO, ITEM_SD, DOSE = 0.2, 1.0, 0.3, 0.5, 1.5
-LATENT = {"length": 0.4, "sd": 1.0}
-_SCALES = {"bold": 1.0}
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 
 
@@ -124,108 +116,47 @@ Outcome = tuple[str, float, bool | None]
 
 def replication(cell: Cell, truth: Truths, seed: int, number: int) -> list[Outcome]:
     """One sample of the cell: each confirmatory term's interval against its truth."""
-    generator = rng(seed, "validate", "coverage", cell.name, number)
-    table = pair_table(cell.items)
-    length, bold, rest = generator.standard_normal((3, cell.items))
-    gold = RHO * length + math.sqrt(1.0 - RHO**2) * rest
-    features = texts(table, *({"length": s * length / 2, "bold": s * bold / 2} for s in (1.0, -1.0)))
-    judgments = judged(
-        table, _both(cell, cell.length * length + BOLD * bold + KAPPA * gold, generator), columns={"gold": gold}
-    )
-    place = first_slot_excess(judgments)
-    rows = covariates(judgments, features, scales=_SCALES)
-    model = fit_slopes(rows, rows.gold)
-    effect = model if isinstance(model, Undefined) else average_effect(model, "length")
-    found: list[Outcome] = [
-        ("first_slot_excess", truth.first_slot_excess, _within(place, truth.first_slot_excess)),
-        ("length_ame", truth.length_ame, _within(effect, truth.length_ame)),
-        ("style_joint", math.nan, _region(model, truth)),
-        _probe(cell, truth, generator),
-        _own(cell, truth, generator),
-    ]
+    sample = _sample(cell, truth, rng(seed, "validate", "coverage", cell.name, number))
+    found = grid_readers.by_arrays(sample)
+    outcomes: list[Outcome] = [
+        ("first_slot_excess", truth.first_slot_excess, _within(found["first_slot_excess"], truth.first_slot_excess)),
+        ("length_ame", truth.length_ame, _within(found["length_ame"], truth.length_ame)),
+        ("style_joint", math.nan, _region(found["model"], truth)),
+        ("padding_probe", truth.padding_probe, _within(found["padding_probe"], truth.padding_probe)),
+        ("self_preference_gold", truth.self_preference_gold, _within(found["self_preference_gold"], truth.self_preference_gold)),
+    ]  # fmt: skip
     if truth.length_ame_two_golds is not None:
-        found.append(_two_golds(cell, truth.length_ame_two_golds, generator))
-    return found
+        wanted = truth.length_ame_two_golds
+        outcomes.append(("length_ame (two golds)", wanted, _within(found["length_ame (two golds)"], wanted)))
+    return outcomes
 
 
-def differing_terms(cell: Cell, seed: int) -> frozenset[str]:
-    """The terms whose reported intervals are not those that ``replication`` reads from the estimators' parts."""
-    generator = rng(seed, "validate", "coverage", cell.name, "same")
-    table = pair_table(cell.items)
-    length, bold, gold = generator.standard_normal((3, cell.items))
-    features = texts(table, *({"length": s * length / 2, "bold": s * bold / 2} for s in (1.0, -1.0)))
-    judgments = judged(table, _both(cell, cell.length * length + KAPPA * gold, generator), columns={"gold": gold})
-    rows = covariates(judgments, features, scales=_SCALES)
-    model = fit_slopes(rows, rows.gold)
-    parts = {
-        "length_ame": model if isinstance(model, Undefined) else average_effect(model, "length"),
-        "first_slot_excess": first_slot_excess(judgments),
-    }
-    reported = [*content_estimates(judgments, features, scales=_SCALES), *position_estimates(judgments)]
-    differ = set()
-    for one in reported:
-        if one.term in parts and not one.variant:
-            part = parts[one.term]
-            limits = (None, None) if isinstance(part, Undefined) else (part.low, part.high)
-            if (one.conf_low, one.conf_high) != limits:
-                differ.add(one.term)
-    return frozenset(differ)
+def differing_terms(cell: Cell, truth: Truths, seed: int) -> frozenset[str]:
+    """The terms whose intervals in the tables that users get are not those that ``replication`` reads, on one sample."""
+    sample = _sample(cell, truth, rng(seed, "validate", "coverage", cell.name, "same"))
+    read = {name: one for name, one in grid_readers.by_arrays(sample).items() if not isinstance(one, Slopes)}
+    reported = grid_readers.by_tables(sample)
+    return frozenset(name for name in reported if _limits(read[name]) != reported[name])
 
 
-def _both(cell: Cell, content: Floats, generator: np.random.Generator) -> dict[str, Verdicts]:
-    return {
-        order: picks(cell.position + sign * content, generator, tie=cell.ties, unscored=cell.unscored)
-        for order, sign in (("ab", 1.0), ("ba", -1.0))
-    }
+def _sample(cell: Cell, truth: Truths, generator: np.random.Generator) -> Sample:
+    return grid_readers.draw(
+        cell.position, cell.length, cell.items, cell.unscored, cell.ties, generator,
+        two_golds=truth.length_ame_two_golds is not None,
+    )  # fmt: skip
 
 
-def _probe(cell: Cell, truth: Truths, generator: np.random.Generator) -> Outcome:
-    # Candidate b is the edit, candidate a the original; items differ in what they make of edits.
-    content = -(cell.length * math.log2(DOSE) + ITEM_SD * generator.standard_normal(cell.items))
-    columns = {"panel": "probe", "probe": "padding", "dose": DOSE}
-    table = judged(pair_table(cell.items), _both(cell, content, generator), columns=columns)
-    one = next(one for one in probe_estimates(table) if one.term == "padding_probe" and not one.variant)
-    return "padding_probe", truth.padding_probe, _covers(one.conf_low, one.conf_high, truth.padding_probe)
+def _limits(interval: Interval | Undefined) -> tuple[float | None, float | None]:
+    return (None, None) if isinstance(interval, Undefined) else (interval.low, interval.high)
 
 
-def _own(cell: Cell, truth: Truths, generator: np.random.Generator) -> Outcome:
-    """β stands for the log-odds that the judge gives its own text; a is its own in half of the items."""
-    side = np.where(np.arange(cell.items) % 2 == 0, 1.0, -1.0)
-    gold = generator.standard_normal(cell.items)
-    columns = {
-        "gold": gold, "model_a": np.where(side > 0, "planted", "other"), "model_b": np.where(side > 0, "other", "planted"),
-    }  # fmt: skip
-    table = judged(pair_table(cell.items), _both(cell, cell.length * side + KAPPA * gold, generator), columns=columns)
-    one = self_preference_gold(table, Labels(judge="planted"))
-    wanted = truth.self_preference_gold
-    return "self_preference_gold", wanted, _covers(one.conf_low, one.conf_high, wanted)
-
-
-def _two_golds(cell: Cell, wanted: float, generator: np.random.Generator) -> Outcome:
-    length, bold, unseen = generator.standard_normal((3, cell.items))
-    quality = LATENT["length"] * length + LATENT["sd"] * unseen
-    golds = {name: np.where(generator.random(cell.items) < logistic(quality), "a", "b") for name in ("gold", "gold_2")}
-    table = pair_table(cell.items)
-    features = texts(table, *({"length": s * length / 2, "bold": s * bold / 2} for s in (1.0, -1.0)))
-    content = cell.length * length + BOLD * bold + KAPPA * quality
-    model = fit_latent(
-        covariates(judged(table, _both(cell, content, generator), columns=golds), features, scales=_SCALES)
-    )
-    effect = model if isinstance(model, Undefined) else model.average_effect("length")
-    return "length_ame (two golds)", wanted, _within(effect, wanted)
-
-
-def _region(model: Slopes | Undefined, truth: Truths) -> bool | None:
-    if isinstance(model, Undefined) or not {"length", "bold"} <= set(model.names):
+def _region(model: Slopes | Interval | Undefined, truth: Truths) -> bool | None:
+    if not isinstance(model, Slopes) or not {"length", "bold"} <= set(model.names):
         return None
     gap = model.coefficients - np.array(truth.slopes)
     result = joint_wald(model.names, ("length", "bold"), gap, model.covariance, model.df)
     return None if isinstance(result, Undefined) else result[2] > 0.05
 
 
-def _within(interval: Interval | Undefined, truth: float) -> bool | None:
-    return None if isinstance(interval, Undefined) else interval.covers(truth)
-
-
-def _covers(low: float | None, high: float | None, truth: float) -> bool | None:
-    return None if low is None or high is None else low <= truth <= high
+def _within(interval: Slopes | Interval | Undefined, truth: float) -> bool | None:
+    return interval.covers(truth) if isinstance(interval, Interval) else None

@@ -98,7 +98,7 @@ def study_cell(name: str, seed: int, replications: int) -> pd.DataFrame:
     cell = next(cell for cell in GRID if cell.name == name)
     truth = truths(cell)
     samples = [replication(cell, truth, seed, k) for k in range(replications)]
-    return _covered(name, samples, differing_terms(cell, seed), seed)
+    return _covered(name, samples, differing_terms(cell, truth, seed), seed)
 
 
 def _covered(name: str, samples: list[list[Outcome]], differ: frozenset[str], seed: int) -> pd.DataFrame:

@@ -1,0 +1,174 @@
+"""A sample of one cell of the coverage grid, and its intervals by two ways: from arrays, and from the tables that users get.
+
+The arrays go to the estimators' own functions and skip the frames, which is what makes 2,000 replications a cell
+affordable; the tables are read once a cell, and where the two differ the study says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from judgeloop.stats.content import content_estimates
+from judgeloop.stats.covariates import Covariates
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.inference import Interval, Undefined, bounded_mean
+from judgeloop.stats.latent_quality import fit_latent
+from judgeloop.stats.position import position_estimates
+from judgeloop.stats.probes import probe_estimates
+from judgeloop.stats.rows import Labels
+from judgeloop.stats.self_preference import following_difference, self_preference_gold
+from judgeloop.stats.slopes import Slopes, average_effect, fit_slopes
+from judgeloop.validate.worlds import SLOTS, Floats, Verdicts, judged, logistic, pair_table, picks, texts
+
+BOLD, KAPPA, RHO, ITEM_SD, DOSE = 0.2, 1.0, 0.3, 0.5, 1.5
+LATENT = {"length": 0.4, "sd": 1.0}
+OWN = "planted"
+_SCALES = {"bold": 1.0}
+_PICKED = dict(zip(SLOTS, (1.0, 0.0, 0.5, math.nan), strict=True))
+
+Orders = dict[str, Verdicts]
+"""``ab`` and ``ba`` → (items,) verdicts by slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was drawn: arrays of one value an item, and the verdicts on them in both orders."""
+
+    length: Floats
+    bold: Floats
+    gold: Floats
+    verdicts: Orders
+    probe: Orders
+    side: Floats
+    own_gold: Floats
+    own: Orders
+    latent: tuple[Floats, Floats, dict[str, NDArray[np.str_]], Orders] | None
+
+
+def draw(
+    position: float, slope: float, items: int, unscored: float, ties: float, generator: np.random.Generator,
+    *, two_golds: bool,
+) -> Sample:  # fmt: skip
+    """One sample of a judge with ``position`` γ and ``slope`` β per doubling, from one stream in a fixed order."""
+
+    def both(content: Floats) -> Orders:
+        return {
+            order: picks(position + sign * content, generator, tie=ties, unscored=unscored)
+            for order, sign in (("ab", 1.0), ("ba", -1.0))
+        }
+
+    length, bold, rest = generator.standard_normal((3, items))
+    gold = RHO * length + math.sqrt(1.0 - RHO**2) * rest
+    verdicts = both(slope * length + BOLD * bold + KAPPA * gold)
+    # Candidate b is the edit, candidate a the original; items differ in what they make of edits.
+    probe = both(-(slope * math.log2(DOSE) + ITEM_SD * generator.standard_normal(items)))
+    # β stands for the log-odds that the judge gives its own text; a is its own in half of the items.
+    side = np.where(np.arange(items) % 2 == 0, 1.0, -1.0)
+    own_gold = generator.standard_normal(items)
+    own = both(slope * side + KAPPA * own_gold)
+    latent = None
+    if two_golds:
+        long, marked, unseen = generator.standard_normal((3, items))
+        quality = LATENT["length"] * long + LATENT["sd"] * unseen
+        golds = {name: np.where(generator.random(items) < logistic(quality), "a", "b") for name in ("gold", "gold_2")}
+        latent = long, marked, golds, both(slope * long + BOLD * marked + KAPPA * quality)
+    return Sample(length, bold, gold, verdicts, probe, side, own_gold, own, latent)
+
+
+def by_arrays(sample: Sample) -> dict[str, Interval | Undefined | Slopes]:
+    """Term → interval; ``model``: the content model, for its joint test."""
+    rows = _covariates(sample.length, sample.bold, sample.gold, None, sample.verdicts)
+    model = fit_slopes(rows, rows.gold)
+    found: dict[str, Interval | Undefined | Slopes] = {
+        "model": model,
+        "length_ame": model if isinstance(model, Undefined) else average_effect(model, "length"),
+        "first_slot_excess": _mean(*_complete(sample.verdicts, 1.0)),
+        "padding_probe": _mean(*_complete(sample.probe, -1.0)),
+        "self_preference_gold": _own(sample),
+    }
+    if sample.latent is not None:
+        length, bold, golds, verdicts = sample.latent
+        words = {name: np.where(gold == "a", 1.0, -1.0) for name, gold in golds.items()}
+        latent = fit_latent(_covariates(length, bold, words["gold"], words["gold_2"], verdicts))
+        two = latent if isinstance(latent, Undefined) else latent.average_effect("length")
+        found["length_ame (two golds)"] = two
+    return found
+
+
+def by_tables(sample: Sample) -> dict[str, tuple[float | None, float | None]]:
+    """Term → limits, as the functions behind ``audit`` and ``analyze`` report them."""
+    table = pair_table(len(sample.length))
+    judgments = judged(table, sample.verdicts, columns={"gold": sample.gold})
+    features = texts(table, *({"length": s * sample.length / 2, "bold": s * sample.bold / 2} for s in (1.0, -1.0)))
+    probe = judged(table, sample.probe, columns={"panel": "probe", "probe": "padding", "dose": DOSE})
+    generators = {
+        "model_a": np.where(sample.side > 0, OWN, "other"), "model_b": np.where(sample.side > 0, "other", OWN),
+    }  # fmt: skip
+    own = judged(table, sample.own, columns={"gold": sample.own_gold, **generators})
+    rows = [
+        *position_estimates(judgments), *content_estimates(judgments, features, scales=_SCALES), *probe_estimates(probe),
+        self_preference_gold(own, Labels(judge=OWN)),
+    ]  # fmt: skip
+    wanted = ("first_slot_excess", "length_ame", "padding_probe", "self_preference_gold")
+    found = {one.term: _limits(one) for one in rows if one.term in wanted and not one.variant}
+    if sample.latent is not None:
+        length, bold, golds, verdicts = sample.latent
+        features = texts(table, *({"length": s * length / 2, "bold": s * bold / 2} for s in (1.0, -1.0)))
+        some = content_estimates(judged(table, verdicts, columns=golds), features, scales=_SCALES)
+        two = next(one for one in some if one.term == "length_ame" and not one.variant)
+        found["length_ame (two golds)"] = _limits(two)
+    return found
+
+
+def _limits(one: Estimate) -> tuple[float | None, float | None]:
+    return one.conf_low, one.conf_high
+
+
+def _picked(verdicts: Verdicts) -> Floats:
+    """1 first, 0 second, ½ tie, NaN unscored."""
+    return np.array([_PICKED[verdict] for verdict in verdicts])
+
+
+def _complete(verdicts: Orders, sign: float) -> tuple[Floats, NDArray[np.intp]]:
+    """(values, items) of the pairs with both verdicts: how often the first slot (sign +1), or candidate b (−1), was
+    picked beyond half."""
+    ab, ba = _picked(verdicts["ab"]), _picked(verdicts["ba"])
+    values = (ab + ba) / 2.0 - 0.5 if sign > 0 else ((1.0 - ab) + ba) / 2.0 - 0.5
+    known = ~np.isnan(values)
+    return values[known], np.flatnonzero(known)
+
+
+def _mean(values: Floats, items: NDArray[np.intp]) -> Interval | Undefined:
+    return bounded_mean(values, items, -0.5, 0.5)
+
+
+def _covariates(length: Floats, bold: Floats, gold: Floats, gold_2: Floats | None, verdicts: Orders) -> Covariates:
+    count = len(length)
+    ab, ba = _picked(verdicts["ab"]), _picked(verdicts["ba"])
+    picked = np.concatenate([ab, 1.0 - ba])
+    keep = ~np.isnan(picked)
+    codes = np.tile(np.arange(count), 2)[keep]
+
+    def twice(values: Floats) -> Floats:
+        return np.asarray(np.tile(values, 2)[keep], dtype=np.float64)
+
+    return Covariates(
+        features=("length", "bold"), picked_a=picked[keep], order=np.repeat([1.0, -1.0], count)[keep],
+        differences=np.stack([twice(length), twice(bold)], axis=1), gold=twice(gold),
+        gold_2=np.full(len(codes), np.nan) if gold_2 is None else twice(gold_2), numeric_gold=gold_2 is None,
+        items=codes, pairs=codes, ties=picked[keep] == 0.5, index=np.flatnonzero(keep), n_unscored=int((~keep).sum()),
+        n_without_features=0,
+    )  # fmt: skip
+
+
+def _own(sample: Sample) -> Interval | Undefined:
+    picked = np.concatenate([_picked(sample.own["ab"]), 1.0 - _picked(sample.own["ba"])])
+    gold, side = np.tile(sample.own_gold, 2), np.tile(sample.side, 2)
+    keep = ~np.isnan(picked)
+    follows = np.where(gold > 0, picked, 1.0 - picked)[keep]
+    items = np.tile(np.arange(len(sample.side)), 2)[keep]
+    return following_difference((np.sign(gold) == side)[keep], follows, items, OWN)
