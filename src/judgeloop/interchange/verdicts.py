@@ -23,15 +23,16 @@ _FIRST = (
     "replicate", "arm", "generation", "panel", "item_id", "category", "pair_id", "judge", "order", "repeat", "verdict",
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
 )  # fmt: skip
-_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose")
+_OF_A_PROBE = ("probe", "dose", "dose_reached")
+_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose", "dose_reached")
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictLog:
     """What a log bears.
 
-    ``judgments``: a row a judgment, the contract's columns, then ``gold_2, model_a, model_b, len_a, len_b, probe, dose``
-    where known, then the log's other columns. ``texts``: ``item_id, candidate_id, text`` of every distinct text (empty
+    ``judgments``: a row a judgment, the contract's columns, then ``gold_2, model_a, model_b, len_a, len_b, probe, dose,
+    dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id, text`` of every distinct text (empty
     where the log has none). ``items``: ``item_id, prompt, category``. ``length_unit``: of len_a and len_b; "" without.
     ``notes``: what an importer assumed or could not read, a sentence each.
     """
@@ -125,6 +126,7 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
         "call": cells.label("call"),
         "probe": cells.label("probe"),
         "dose": cells.number("dose", low=0),
+        "dose_reached": cells.number("dose_reached", low=0),
     }
     if row["panel"] == "probe" and not row["probe"]:
         raise cells.fault("probe", "is empty; rows of panel probe say which edit text_b bears (padding, bold, …)")
@@ -237,13 +239,13 @@ def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, An
 
 
 def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    others = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, "probe", "dose"))
+    others = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_OF_A_PROBE))
     used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
     # A judge's column: where the log says nothing of it, there is none.
     frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *others)})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
-    for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose"))):
+    for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose", "dose_reached"))):
         frame[name] = frame[name].astype("float64")
     for name in others:
         frame[name] = _kept(frame[name])

@@ -106,7 +106,7 @@ def _mean(frame: pd.DataFrame) -> Interval | Undefined:
 
 
 def _slope(frame: pd.DataFrame) -> Interval | Undefined:
-    frame = frame[frame["reached"].notna()]
+    frame = frame[frame["reached"] > 0]
     doubling, edited = np.log2(frame["reached"].to_numpy(dtype=np.float64)), frame["edited"].to_numpy()
     if frame["item"].nunique() < 2 or not np.any(doubling != 0):
         return Undefined("a slope needs 2 or more items with a dose other than 1")
