@@ -1,4 +1,5 @@
-"""Write the reference pages that follow from the code: experiment.md, planted.md, commands.md and probes.md.
+"""Write the reference pages that follow from the code: experiment.md, planted.md, commands.md, probes.md and
+report.schema.json.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails where a page is stale.
 """
@@ -6,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ from judgeloop.judging.edits import PROBES, Probe, length_ratio
 from judgeloop.judging.edits.model_written import LENGTH_TOLERANCE
 from judgeloop.judging.edits.padding import TOLERANCE
 from judgeloop.planted.spec import schema as planted_schema
+from judgeloop.report.document import schema as report_schema
 from judgeloop.wire.faults import fault_schema
 
 DOCS = Path(__file__).parent
@@ -118,6 +121,7 @@ def pages() -> dict[str, str]:
     return {
         "experiment.md": "\n".join([NOTICE, EXPERIMENT, *_experiment(experiment_schema())]),
         "planted.md": "\n".join([NOTICE, PLANTED, *_planted()]),
+        "report.schema.json": json.dumps(report_schema(), indent=1, ensure_ascii=False) + "\n",
         "commands.md": "\n".join([NOTICE, COMMANDS, *_commands()]),
         "probes.md": "\n".join([NOTICE, PROBES_PAGE, *_probes()]),
     }

@@ -154,7 +154,7 @@ def test_the_page_is_self_contained_and_small(text: str) -> None:
     source = zlib.decompress(base64.b64decode(packed.group(1))).decode()
     assert "plotly.js v" in source[:200]
     # The policy names the hash of exactly what is unpacked.
-    assert html.escape(shell._hash(source)) in text
+    assert html.escape(shell.hash_of(source)) in text
     assert "default-src &#x27;none&#x27;" in text
 
 

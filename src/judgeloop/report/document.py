@@ -1,36 +1,132 @@
-"""report.json: the findings, the tables' estimates and what they were made from, under stable keys."""
+"""report.json: answers, findings, estimates and what they were made from, under stable keys with a published schema."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import wording
+from judgeloop.report.glance import answers
 from judgeloop.report.methods import caveats
 from judgeloop.report.reading import Reading, record
-from judgeloop.report.verdicts import QUESTIONS, Finding
+from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict
 
 FORMAT = "judgeloop-report/1"
 
+_Text = Annotated[str, Field(description="Plain text, not escaped; empty where it does not apply.")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Arm(_Strict):
+    """One condition of the run."""
+
+    name: str
+    control: Annotated[str | None, Field(description="random, gold or control; null for an arm with a judge")]
+
+
+class Answer(_Strict):
+    """One of the four questions of the first screen."""
+
+    question: str
+    word: Annotated[str, Field(description="The answer in a word or two.")]
+    sentences: Annotated[list[str], Field(description="What the word rests on, the weightiest first.")]
+
+
+class Key(_Strict):
+    """What names one row of ``estimates``."""
+
+    scope: str
+    judge: str
+    arm: str
+    contrast: str
+    generation: int | None
+    panel: str
+    category: str
+    term: str
+    variant: str
+
+
+class FindingRecord(_Strict):
+    """A sentence on one estimate, and what its interval and test license."""
+
+    question: Annotated[str, Field(description="position, content, self_preference, drift, amplification, …")]
+    asks: Annotated[str, Field(description="The question in words.")]
+    verdict: Verdict
+    word: Annotated[
+        str,
+        Field(description="none, undetected, drifting; amplifying, saturating, steady, …; empty where none applies"),
+    ]
+    sentence: str
+    estimate: Key
+
+
+class EstimateRecord(Key):
+    """A row of estimates.csv; numbers are in ``unit``, null where there is none."""
+
+    bias: str
+    estimate: float | None
+    std_error: float | None
+    conf_low: float | None
+    conf_high: float | None
+    conf_level: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    family: Literal["confirmatory", "exploratory", "none"]
+    n: Annotated[int, Field(description="What the estimator counts: pairs, judgments, candidates or replicates.")]
+    n_items: int
+    n_replicates: int | None
+    n_unscored: Annotated[int, Field(description="Judgments without a verdict.")]
+    unit: str
+    method: str
+    status: Literal["ok", "underpowered", "undefined"]
+    note: _Text
+
+
+class Report(_Strict):
+    """A drift report as data. The numbers are those of estimates.csv; the sentences those of report.html and report.md."""
+
+    format: Literal["judgeloop-report/1"]
+    name: str
+    run: Annotated[dict[str, str], Field(description="What was run, as the head of the report says it.")]
+    arms: list[Arm]
+    answers: list[Answer]
+    findings: list[FindingRecord]
+    estimates: list[EstimateRecord]
+    caveats: list[str]
+    environment: Annotated[dict[str, Any], Field(description="environment.json: hashes, versions, seeds, models.")]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of report.json (``judgeloop report --schema``, docs/report.schema.json)."""
+    made = Report.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
 
 def render(reading: Reading, facts: Sequence[tuple[str, str]], found: Sequence[Finding]) -> str:
-    """The document as JSON text: ``format, name, run, findings, estimates, caveats, environment``.
-
-    A finding has ``question, verdict, word, sentence`` and ``estimate``, the key of its row in ``estimates``.
-    """
+    """The document as JSON text, checked against its own schema before it is written."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "name": reading.name,
         "run": {label.lower().replace(" ", "_"): value for label, value in facts},
         "arms": [{"name": arm, "control": reading.controls.get(arm)} for arm in reading.arms],
+        "answers": [
+            {"question": one.question, "word": one.word, "sentences": list(one.sentences)}
+            for one in answers(reading, found)
+        ],
         "findings": [finding_record(finding) for finding in found],
         "estimates": [record(row) for row in reading.estimates],
         "caveats": caveats(reading),
         "environment": dict(reading.environment),
     }
+    Report.model_validate(content)
     return wording.visible(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 

@@ -76,6 +76,5 @@
     }
     setTimeout(look, EVERY_MS);
   };
-  follow.addEventListener("change", () => follow.checked && (place("detail").textContent += " Following."));
   look();
 })();

@@ -100,9 +100,11 @@ def chain(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         place = _place(link, features, arms)
         for column, row in enumerate(link.steps):
             if row is None or row.estimate is None:
-                notes.append(
-                    _note("no signal is fitted" if column == 1 else "not known", sum(_COLUMNS[column]) / 2, place)
-                )
+                missing = "not known"
+                if column == 1:
+                    fitted = any(one.signal is not None for one in found if one.arm == link.arm)
+                    missing = "not in the signal" if fitted else "no signal is fitted"
+                notes.append(_note(missing, sum(_COLUMNS[column]) / 2, place))
                 continue
             data.append(_dot(row, link, column, place, looks[link.arm]))
         if link.transmission is not None and link.transmission.estimate is not None:
@@ -110,18 +112,18 @@ def chain(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
                 _note(f"×{wording.number(link.transmission.estimate)}", (_COLUMNS[0][1] + _COLUMNS[1][0]) / 2, place)
             )
     heads = [
-        {"text": head, "x": (low + high) / 2, "xref": "paper", "y": 1.0, "yref": "paper", "yanchor": "bottom", "yshift": 6, "showarrow": False,
+        {"text": head, "x": (low + high) / 2, "xref": "paper", "xanchor": "center", "y": 1.0, "yref": "paper", "yanchor": "bottom", "yshift": 6, "showarrow": False,
          "font": {"color": "@ink", "size": 12}}
         for head, (low, high) in zip(_HEADS, _COLUMNS, strict=True)
     ]  # fmt: skip
     arrows = [
-        {"text": "→", "x": (_COLUMNS[n][1] + _COLUMNS[n + 1][0]) / 2, "xref": "paper", "y": 1.0, "yref": "paper", "yanchor": "bottom", "yshift": 2,
+        {"text": "→", "x": (_COLUMNS[n][1] + _COLUMNS[n + 1][0]) / 2, "xref": "paper", "xanchor": "center", "y": 1.0, "yref": "paper", "yanchor": "bottom", "yshift": 2,
          "showarrow": False, "font": {"color": "@muted", "size": 17}}
         for n in (0, 1)
     ]  # fmt: skip
     axes = {
         f"xaxis{column + 1 if column else ''}": {
-            **layout(height=0)["xaxis"], **titled(_UNITS[column]), "domain": list(domain), "zeroline": True, "nticks": 4, "rangemode": "tozero",
+            **layout(height=0, x=titled(_UNITS[column]))["xaxis"], "domain": list(domain), "zeroline": True, "nticks": 4, "rangemode": "tozero",
         }
         for column, domain in enumerate(_COLUMNS)
     }  # fmt: skip
@@ -176,7 +178,7 @@ def _dot(row: Estimate, link: Link, column: int, place: float, look: Style) -> S
 
 def _note(words: str, x: float, place: float) -> Spec:
     return {
-        "text": words, "x": x, "xref": "paper", "y": place, "yref": "y", "showarrow": False, "font": {"color": "@muted", "size": 12}
+        "text": words, "x": x, "xref": "paper", "xanchor": "center", "y": place, "yref": "y", "showarrow": False, "font": {"color": "@muted", "size": 12}
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from judgeloop.report import wording
+from judgeloop.report.glance import answers
 from judgeloop.report.methods import caveats, environment_rows
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import Reading
@@ -22,6 +23,10 @@ def render(
         f"# {escape(reading.name)}: drift report",
         "\n".join(f"- **{name}**: {escape(value)}" for name, value in facts),
     ]
+    parts.append("## At a glance")
+    for answer in answers(reading, found):
+        lines = "\n".join(f"- {_with_code(sentence)}" for sentence in answer.sentences)
+        parts.append(f"**{answer.question}** {escape(answer.word)}\n\n{lines}")
     parts.append("## Findings")
     for question, title in QUESTIONS.items():
         some = [finding for finding in found if finding.question == question]
@@ -40,6 +45,14 @@ def render(
         + "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in environment_rows(reading))
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _with_code(sentence: str) -> str:
+    """The sentence escaped, but for the settings and commands that stand between backticks."""
+    pieces = wording.label(sentence, 1000).split("`")
+    if len(pieces) % 2 == 0:
+        return escape(sentence)
+    return "".join(f"`{piece}`" if place % 2 else _SPECIAL.sub(r"\\\1", piece) for place, piece in enumerate(pieces))
 
 
 def unanswered(found: Sequence[Finding]) -> list[str]:

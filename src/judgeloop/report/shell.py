@@ -49,16 +49,16 @@ def frame(
     Sections without a body are left out.
     """
     shown = [section for section in sections if section.body]
-    (plotly_hash, plotly), script = _plotly(), _file("page.js")
+    (plotly_hash, plotly), script = _plotly(), file("page.js")
     policy = (
-        f"default-src 'none'; script-src {plotly_hash} {_hash(script)}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"default-src 'none'; script-src {plotly_hash} {hash_of(script)}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
     values = {
         "policy": text(policy),
         "title": text(f"{wording.label(name)}: {kind}"),
         "palette": palette.style_sheet(),
-        "style": _file("page.css"),
+        "style": file("page.css"),
         "kind": text(kind),
         "name": text(name),
         "first": text(shown[0].name if shown else "top"),
@@ -72,7 +72,7 @@ def frame(
         "plotly": plotly,
         "script": script,
     }
-    return _filled(_file("page.html"), values)
+    return filled(file("page.html"), values)
 
 
 def text(value: str) -> str:
@@ -81,13 +81,14 @@ def text(value: str) -> str:
     return _INVISIBLE.sub(lambda match: f"⟦U+{ord(match.group()):04X}⟧", shown)
 
 
-def _filled(template: str, values: Mapping[str, str]) -> str:
+def filled(template: str, values: Mapping[str, str]) -> str:
     """The template with every slot filled in one pass: what is filled in is not read for slots again."""
     return _SLOT.sub(lambda match: values[match.group(1)], template)
 
 
 @cache
-def _file(name: str) -> str:
+def file(name: str) -> str:
+    """A file of this room: a template, a style sheet, a script."""
     return resources.files("judgeloop.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
 
 
@@ -95,10 +96,11 @@ def _file(name: str) -> str:
 def _plotly() -> tuple[str, str]:
     """plotly.js as its hash and as packed text: a third of its size, and nothing in it that HTML could read."""
     source = str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
-    return _hash(source), base64.b64encode(zlib.compress(source.encode(), 9)).decode()
+    return hash_of(source), base64.b64encode(zlib.compress(source.encode(), 9)).decode()
 
 
-def _hash(script: str) -> str:
+def hash_of(script: str) -> str:
+    """A script as a content security policy names it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
