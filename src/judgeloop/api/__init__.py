@@ -6,6 +6,7 @@ from pathlib import Path
 
 from judgeloop.api.analysis import analyze
 from judgeloop.api.checking import check, check_outputs
+from judgeloop.api.comparing import Compared, compare
 from judgeloop.api.planning import Plan, plan
 from judgeloop.api.running import run
 from judgeloop.api.serving import planted_schema, serve
@@ -15,12 +16,14 @@ from judgeloop.rundir import RunFolder
 
 __all__ = [
     "Audit",
+    "Compared",
     "Observer",
     "Plan",
     "Run",
     "analyze",
     "check",
     "check_outputs",
+    "compare",
     "open_run",
     "plan",
     "planted_schema",

@@ -12,6 +12,7 @@ from judgeloop.cli import (  # isort: skip
     run as _run,
     analyze as _analyze,
     report as _report,
+    compare as _compare,
     check as _check,
     plan as _plan,
     serve as _serve,
@@ -22,7 +23,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _analyze, _report, _check, _plan, _serve, _validate)
+_COMMANDS = (_run, _analyze, _report, _compare, _check, _plan, _serve, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,180 @@
+"""Contenders by worst-case harm, and whether the data license the order.
+
+Harm is what a bias could be at worst: the upper limit of |bias|, in multiples of its equivalence margin, so that rates and
+drift can stand side by side. A contender's harm is that of its worst term, over the terms that all contenders identify:
+nobody ranks better for not having been measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from judgeloop.stats.contender import Contender
+from judgeloop.stats.difference import Difference
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import RATE_MARGIN
+
+TERMS = (
+    "first_slot_excess", "length_ame", "padding_probe", "gold_tied_longer_excess", "self_preference_gold", "did_length",
+    "did_style_score",
+)  # fmt: skip
+"""What can harm: identified biases of the judge, and what became of them in the policy."""
+_CONTROLS = ("random", "gold")
+ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """One term of one contender: ``estimate`` the bias (signed), ``worst`` the upper limit of its magnitude in ``unit`` units,
+    ``least`` its lower limit, ``margin`` the equivalence margin; ``amplified`` = the transmission's upper limit that ``worst`` was multiplied by."""
+
+    term: str
+    unit: str
+    estimate: float
+    least: float
+    worst: float
+    margin: float
+    amplified: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The magnitude of the estimate."""
+        return abs(self.estimate)
+
+    @property
+    def share(self) -> float:
+        """``worst`` in margins."""
+        return self.worst / self.margin
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A contender's place: 1 is least harm; equal places could not be told apart. ``harms``: the worst term first."""
+
+    name: str
+    place: int
+    harms: tuple[Harm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """``places`` in order of worst-case harm; empty where there is nothing to rank by, and then ``why`` says it.
+
+    ``licensed``: the first is told from every other. ``left_out``: controls, and terms that not all identify.
+    """
+
+    places: tuple[Place, ...]
+    licensed: bool
+    why: str
+    left_out: tuple[str, ...] = ()
+
+
+def ranked(contenders: Sequence[Contender], found: Sequence[Difference]) -> Ranking:
+    """The contenders (but controls) in order of worst-case harm."""
+    some = [one for one in contenders if not one.is_control and one.judge not in _CONTROLS]
+    if len(some) < 2:
+        return Ranking((), False, "no ranking: fewer than two contenders that are no controls")
+    harms = {one.name: {harm.term: harm for harm in _harms(one)} for one in some}
+    common = [term for term in TERMS if all(term in harms[one.name] for one in some)]
+    partly = [term for term in TERMS if term not in common and any(term in harms[one.name] for one in some)]
+    left_out = tuple(
+        f"{term}: not identified for {', '.join(one.name for one in some if term not in harms[one.name])}"
+        for term in partly
+    )
+    if not common:
+        return Ranking((), False, "no ranking: no bias is identified for all contenders", left_out)
+    lists = {
+        name: tuple(sorted((of[term] for term in common), key=lambda harm: -harm.share)) for name, of in harms.items()
+    }
+    order = sorted(lists, key=lambda name: lists[name][0].share)
+    gaps = {(one.first, one.second, one.row.term): one.row for one in found if one.row.variant == ""}
+    places, place = [], 1
+    for position, name in enumerate(order):
+        # A place of its own needs to be told from every contender before it.
+        if position and all(_told(lists[before], lists[name], before, name, gaps) for before in order[:position]):
+            place = position + 1
+        places.append(Place(name, place, lists[name]))
+    licensed = all(_told(lists[order[0]], lists[other], order[0], other, gaps) for other in order[1:])
+    why = "" if licensed else "no ranking: intervals overlap"
+    return Ranking(tuple(places), licensed, why, left_out)
+
+
+def _harms(one: Contender) -> list[Harm]:
+    found = []
+    for term in TERMS:
+        row = _speaking(one, term)
+        if row is None or row.estimate is None or row.conf_low is None or row.conf_high is None:
+            continue
+        margin = _margin(one, term)
+        if not margin:
+            continue
+        low, high = row.conf_low, row.conf_high
+        if term == "first_slot_excess":
+            low, high = _with_unscored(one, low, high)
+        least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+        worst, amplified = max(abs(low), abs(high)), None
+        if term == "length_ame" and not one.mitigation:  # of labels it is measured after transmission
+            passed = one.primary("transmission_length")
+            if passed is not None and passed.conf_high is not None:
+                amplified = max(1.0, passed.conf_high)
+                worst *= amplified
+        found.append(Harm(term, row.unit, row.estimate, least, worst, margin, amplified))
+    return found
+
+
+def _speaking(one: Contender, term: str) -> Estimate | None:
+    rows = [
+        row
+        for row in one.rows
+        if row.term == term and row.variant == "" and row.category == "" and row.estimate is not None
+    ]
+    if term.startswith("did_"):
+        rows = [row for row in rows if row.contrast == one.control and row.generation == one.generations]
+    return next((row for row in rows if row.status != "undefined"), None)
+
+
+def _margin(one: Contender, term: str) -> float | None:
+    if not term.startswith("did_"):
+        return RATE_MARGIN
+    series = one.series.get(term.removeprefix("did_"))
+    return None if series is None else series.quantity.margin
+
+
+def _with_unscored(one: Contender, low: float, high: float) -> tuple[float, float]:
+    """The interval widened to what unscored replies could have hidden."""
+    for row in one.rows:
+        if row.term == "first_slot_excess" and row.category == "" and row.n_unscored and row.estimate is not None:
+            if row.variant == "worst_case_low":
+                low = min(low, row.estimate)
+            elif row.variant == "worst_case_high":
+                high = max(high, row.estimate)
+    return low, high
+
+
+def _told(
+    better: tuple[Harm, ...],
+    worse: tuple[Harm, ...],
+    first: str,
+    second: str,
+    gaps: dict[tuple[str, str, str], Estimate],
+) -> bool:
+    """Whether ``first`` is licensed to stand before ``second``.
+
+    Either its harm's upper limit lies below the other's lower limit; or, on the term that weighs most for the other, their
+    difference is found (adjusted test and interval), and no other term of the first reaches as far as the other's lower limit.
+    """
+    heaviest = max(worse, key=lambda harm: harm.value / harm.margin)
+    if better[0].share < max(harm.least / harm.margin for harm in worse):
+        return True
+    row = gaps.get((first, second, heaviest.term)) or gaps.get((second, first, heaviest.term))
+    if row is None or row.conf_low is None or row.conf_high is None or row.p_adjusted is None:
+        return False
+    away = row.conf_low > 0 or row.conf_high < 0
+    found = away and row.p_adjusted <= ALPHA.get(row.family, 0.05) and row.status != "underpowered"
+    reach = heaviest.least / heaviest.margin
+    same = next(harm for harm in better if harm.term == heaviest.term)
+    others = [harm for harm in better if harm.term != heaviest.term]
+    # A test of the signed difference is one of the magnitudes only where both lean to the same side.
+    nearer = same.value < heaviest.value and same.estimate * heaviest.estimate >= 0
+    return found and nearer and all(harm.share <= reach for harm in others)
