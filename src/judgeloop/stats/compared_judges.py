@@ -40,11 +40,12 @@ _GROUPS = 50
 
 
 def judge_differences(first: Contender, second: Contender, margin: float) -> list[Difference]:
+    """Every judge term that both bear; none for two arms with the very same judgments. ``margin``: of rates, for equivalence."""
     if first.mitigation and second.mitigation and first.source == second.source:
         note = "both of the same judge's verdicts: taken as independent, which is cautious"
         return _unpaired(first, second, _MITIGATED, margin, note)
     if first.judgments is second.judgments or first.judgments.empty or second.judgments.empty:
-        return []  # two arms of one run with the same judge
+        return []
     common, n_first, n_second = shared_pairs(first, second)
     if common and common >= SHARED * min(n_first, n_second):
         return _paired(first, second, margin)
