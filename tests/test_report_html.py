@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import re
-import shutil
-import subprocess
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -90,10 +88,10 @@ def _audit(text: str) -> _Audit:
     return audit
 
 
-_GROUPS = [[bad.encode("utf-8", "replace").decode() for bad in HOSTILE[n : n + 3]] for n in range(0, len(HOSTILE), 3)]
+GROUPS = [[bad.encode("utf-8", "replace").decode() for bad in HOSTILE[n : n + 3]] for n in range(0, len(HOSTILE), 3)]
 
 
-def _hostile(path: Path, bad: list[str]) -> RunFolder:
+def hostile_run(path: Path, bad: list[str]) -> RunFolder:
     """A run whose every free text is hostile: candidates, prompts, judge, arms, categories, units, notes, environment."""
     judge, arm, control = bad[0], bad[1 % len(bad)], bad[-1]
     slot = Estimate(
@@ -141,7 +139,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     parent = tmp_path_factory.mktemp("hostile")
-    return [report.write(_hostile(parent / f"h{n:02d}", bad)).html for n, bad in enumerate(_GROUPS)]
+    return [report.write(hostile_run(parent / f"h{n:02d}", bad)).html for n, bad in enumerate(GROUPS)]
 
 
 def test_the_page_is_self_contained_and_small(text: str) -> None:
@@ -172,7 +170,7 @@ def test_the_page_has_the_structure_that_readers_navigate_by(text: str) -> None:
 
 def test_hostile_texts_stay_texts(hostile: list[Path]) -> None:
     assert len(HOSTILE) >= 30
-    for path, bad in zip(hostile, _GROUPS, strict=True):
+    for path, bad in zip(hostile, GROUPS, strict=True):
         content = path.read_text(encoding="utf-8")
         audit = _audit(content)
         assert set(audit.tags) <= _TAGS, bad
@@ -208,48 +206,3 @@ def test_a_megabyte_of_text_is_folded_and_capped(tmp_path: Path) -> None:
     assert len(content.encode()) <= 6_000_000
     assert "1,046,000 more characters are left out here" in content
     assert read(folder).candidates["text"].str.len().max() == 1_050_000
-
-
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-extensions", "--virtual-time-budget=4000", "--dump-dom",
-)  # fmt: skip
-
-
-def _dom(path: Path, profile: Path) -> str:
-    assert _CHROMIUM is not None
-    done = subprocess.run(
-        [_CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", path.as_uri()], capture_output=True, timeout=120, check=True
-    )
-    return done.stdout.decode("utf-8", "replace")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on PATH")
-def test_a_real_browser_draws_every_plot(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(text, encoding="utf-8")
-    dom = _dom(path, tmp_path / "profile")
-    assert text.count('class="plot"') >= 20
-    assert dom.count("js-plotly-plot") >= text.count('class="plot"')
-    assert dom.count('class="main-svg"') >= text.count('class="plot"')
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on PATH")
-def test_a_real_browser_runs_no_hostile_text(hostile: list[Path], tmp_path: Path) -> None:
-    for path, bad in zip(hostile, _GROUPS, strict=True):
-        dom = _dom(path, tmp_path / "profile")
-        title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
-        assert title is not None
-        assert title.group(1) == "demo: drift report", bad
-        assert "js-plotly-plot" in dom, bad
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on PATH")
-def test_the_check_by_browser_would_see_a_script_run(tmp_path: Path) -> None:
-    path = tmp_path / "open.html"
-    path.write_text(f"<!doctype html><title>demo: drift report</title>{HOSTILE[0]}", encoding="utf-8")
-    assert "<title>PWNED</title>" in _dom(path, tmp_path / "profile")

@@ -108,7 +108,16 @@
   };
   if (!ids.length) return;
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-  drawing = await unpack();
+  try {
+    drawing = await unpack();
+  } catch {
+    // An old browser that cannot unpack: every figure still has its numbers in words and as a table.
+  }
+  if (!drawing) {
+    document.getElementById("undrawn").hidden = false;
+    for (const id of ids) document.getElementById(id).hidden = true;
+    return;
+  }
   for (const id of ids) walk(document.getElementById(id));
 
   // What is in sight is drawn first, the rest when the browser has nothing better to do.
@@ -118,6 +127,7 @@
       sight.unobserve(target);
       if (!("drawn" in target.dataset)) draw(target.id, false);
     }
+    root.dataset.sight ??= String(Math.round(performance.now()));
   }, { rootMargin: "400px" });
   for (const id of ids) sight.observe(document.getElementById(id));
   const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 30));
