@@ -24,6 +24,7 @@ KINDS: dict[str, templates.Kind] = {
     "pairwise_ties": "judge",
     "reference_match": "match",
     "rubric": "judge",
+    "rubric_scores": "judge",
 }
 JUDGE = """
 kind: judge
@@ -44,7 +45,7 @@ def test_shipped_templates_load(name: str) -> None:
     assert template.sha256 == "sha256:" + hashlib.sha256(text).hexdigest()
     assert template.description
     assert template.ties == (name == "pairwise_ties")
-    assert template.reasons == (name == "chain_of_thought")
+    assert template.reasons == (name in ("chain_of_thought", "rubric_scores"))
     expected = {"judge": ("logprob", "json", "text"), "match": ("text",), "draft": (), "edit": ()}[KINDS[name]]
     assert template.modes == (expected[1:] if template.reasons else expected)
 

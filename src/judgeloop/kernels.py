@@ -159,6 +159,18 @@ def cluster_covariance(
     DeRouen (2001), here by the push-through identity in p × p matrices; use it below 50 clusters. Raises ValueError
     with fewer than two clusters, or (Mancl–DeRouen) where one cluster alone identifies a coefficient.
     """
+    influence = cluster_influence(x, z, fit, clusters, correction)
+    return np.asarray(influence.T @ influence, dtype=np.float64)
+
+
+def cluster_influence(
+    x: Floats, z: Floats, fit: LogisticFit, clusters: Integers, correction: Correction = "CR1"
+) -> Floats:
+    """(G, p) what each cluster adds to the coefficients' error, in the order of ``np.unique(clusters)``.
+
+    Its cross products are ``cluster_covariance``, whose arguments and errors it shares; those of two fits that share
+    clusters are the covariance between the fits.
+    """
     codes, count = _codes(clusters, len(z))
     if count < 2:
         raise ValueError("a cluster covariance needs two clusters or more")
@@ -170,9 +182,8 @@ def cluster_covariance(
         if float(np.min(np.abs(np.linalg.det(leverage)), initial=1.0)) < 1e-10:
             raise ValueError("one cluster alone identifies a coefficient; Mancl-DeRouen is not defined")
         scores = np.asarray(np.linalg.solve(leverage, scores[:, :, None])[:, :, 0], dtype=np.float64)
-    meat = scores.T @ scores
     factor = count / (count - 1.0) if correction == "CR1" else 1.0
-    return np.asarray(inverse @ meat @ inverse * factor, dtype=np.float64)
+    return np.asarray(scores @ inverse * np.sqrt(factor), dtype=np.float64)
 
 
 def one_step_bootstrap(
