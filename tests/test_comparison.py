@@ -164,6 +164,11 @@ def test_ranking_claims_what_the_intervals_license() -> None:
     assert not ranked(overlap, []).licensed
     assert ranked(overlap, []).why == "no ranking: intervals overlap"
     assert [one.place for one in ranked(overlap, []).places] == [1, 1]
+    # A place counts who is told to be better: b stands between two that part, and is told from neither.
+    chain = ranked([bias("a", (slot, 0.0, 0.04)), bias("b", (slot, 0.03, 0.07)), bias("c", (slot, 0.06, 0.1))], [])
+    assert [(one.name, one.place) for one in chain.places] == [("a", 1), ("b", 1), ("c", 2)]
+    assert chain.told == {("a", "c")}
+    assert not chain.apart("b", "c")
     # The paired difference is sharper than the two intervals.
     assert ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).licensed
     assert not ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.2)]).licensed

@@ -30,6 +30,7 @@ METHOD = (
     "An order is licensed where intervals part, or where the paired difference on the heaviest term is found and no other term reaches as far. Least harm is not best judgment: look at agreement with gold.",
 )
 _ROWS = 14
+_NAMES = 5
 _COLOURS: dict[Verdict, str] = {"found": "bold red", "equivalent": "green", "unconfirmed": "yellow"}
 
 
@@ -47,13 +48,13 @@ def recommendation(done: Comparison) -> list[str]:
     by_name = {one.name: one for one in done.contenders}
     said = []
     if ranking.licensed:
-        said.append(f"Recommended: {_name(first.name)}, with the least worst-case harm: {_harm(first.harms[0])}.")
+        said.append(f"Recommended: {_name(first.name)}, whose worst-case harm is {_harm(first.harms[0])}.")
         cheaper = [place.name for place in ranking.places[1:]]
     else:
-        tied = [place.name for place in ranking.places[1:] if place.place == first.place]
+        tied = [place.name for place in ranking.places[1:] if not ranking.apart(first.name, place.name)]
         said.append(
             f"{wording.sentence_case(ranking.why)}. Least worst-case harm: {_name(first.name)}, {_harm(first.harms[0])}; "
-            f"not told from it: {', '.join(map(_name, tied))}."
+            f"not told from it: {_several(tied)}."
         )
         cheaper = tied
     if len(ranking.places) > 1:
@@ -116,9 +117,12 @@ def in_order(done: Comparison) -> list[Difference]:
     }
     families = {"confirmatory": 0, "exploratory": 1, "none": 2}
 
-    def place(one: Difference) -> tuple[int, bool, int]:
+    leader = done.ranking.places[0].name if done.ranking.places else ""
+
+    def place(one: Difference) -> tuple[int, bool, bool, int]:
         idle = one.row.term == "unscored_share" and not one.first_estimate and not one.second_estimate
-        return 4 if idle else rank.get(judged(one), 4), one.row.variant != "", families[one.row.family]
+        beside = leader not in (one.first, one.second)
+        return 4 if idle else rank.get(judged(one), 4), one.row.variant != "", beside, families[one.row.family]
 
     return sorted(done.differences, key=place)
 
@@ -141,13 +145,11 @@ def renderable(done: Comparison) -> Group:
     parts += [Text(line, style="dim") for line in pairing_lines(done)[:3]]
     if len(done.pairings) > 3:
         parts.append(Text(f"… {len(done.pairings) - 3} more in compare.md", style="dim"))
-    parts.append(_grid(contenders_table(done), drop=("Judge", "Calls") if len(done.contenders) > 1 else ()))
+    parts.append(_grid(contenders_table(done), drop=("Judge", "Calls"), rows=_ROWS))
     rows = in_order(done)
     # The screen keeps what can be read at a glance; compare.md holds every row.
     shown = [one for one in rows if one.row.status != "undefined"]
     parts.append(_grid(differences_table(done), drop=("Unit", "Paired by"), rows=min(_ROWS, len(shown))))
-    if len(rows) > min(_ROWS, len(shown)):
-        parts.append(Text(f"… {len(rows) - min(_ROWS, len(shown))} more in compare.md", style="dim"))
     said = [Text(f"{line}") for line in recommendation(done)]
     parts.append(Padding(Group(*said), (1, 0, 0, 0)))
     return Group(*parts)
@@ -182,6 +184,7 @@ def document(done: Comparison) -> str:
         "pairings": [{"first": first, "second": second, "how": how} for (first, second), how in done.pairings.items()],
         "ranking": {
             "licensed": ranking.licensed, "why": ranking.why, "left_out": list(ranking.left_out),
+            "told": [{"better": better, "worse": worse} for better, worse in sorted(ranking.told)],
             "places": [{"name": place.name, "place": place.place, "harms": [asdict(harm) | {"margins": harm.share} for harm in place.harms]} for place in ranking.places],
         },
         "recommendation": recommendation(done),
@@ -205,8 +208,13 @@ def _name(name: str) -> str:
     return wording.label(name, 40)
 
 
+def _several(names: list[str]) -> str:
+    shown = ", ".join(map(_name, names[:_NAMES]))
+    return f"{shown} and {len(names) - _NAMES} more" if len(names) > _NAMES else shown
+
+
 def _harm(harm: Harm) -> str:
-    """ "at most 4.1 points (First slot picked, beyond half), 0.8 × margin"."""
+    """ "up to 4.1 points (First slot picked, beyond half), 0.8 × margin"."""
     size = (
         f"{100 * harm.worst:.1f} points"
         if harm.unit.startswith("probability")
@@ -223,7 +231,8 @@ def _unit(unit: str) -> str:
 def _place(place: Place | None, done: Comparison) -> str:
     if place is None:
         return "–"
-    tied = sum(one.place == place.place for one in done.ranking.places) > 1
+    others = [one.name for one in done.ranking.places if one.name != place.name]
+    tied = not all(done.ranking.apart(place.name, other) for other in others)
     return f"{place.place}{'=' if tied else ''}"
 
 
@@ -289,7 +298,7 @@ def _left_out(done: Comparison) -> list[str]:
     return [f"Not ranked by {wording.label(line, 200)}." for line in done.ranking.left_out]
 
 
-def _grid(table: Table, drop: tuple[str, ...] = (), rows: int | None = None) -> RenderableType:
+def _grid(table: Table, drop: tuple[str, ...], rows: int) -> RenderableType:
     kept = [n for n, column in enumerate(table.columns) if column not in drop]
     # A column without a value takes room and says nothing.
     kept = [n for n in kept if any(row[n] not in ("", "–") for row in table.rows)]
@@ -298,6 +307,8 @@ def _grid(table: Table, drop: tuple[str, ...] = (), rows: int | None = None) -> 
     )
     for n in kept:
         grid.add_column(Text(table.columns[n], style="dim"), overflow="fold")
-    for row in table.rows if rows is None else table.rows[:rows]:
+    for row in table.rows[:rows]:
         grid.add_row(*(Text(row[n]) for n in kept))
+    if len(table.rows) > rows:
+        grid.caption, grid.caption_justify = Text(f"… {len(table.rows) - rows} more in compare.md", style="dim"), "left"
     return Padding(grid, (1, 0, 0, 0))

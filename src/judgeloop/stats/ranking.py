@@ -7,6 +7,7 @@ nobody ranks better for not having been measured.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class Harm:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A contender's place: 1 is least harm; equal places could not be told apart. ``harms``: the worst term first."""
+    """A contender's place: 1 + how many are told to be less harmful. ``harms``: the worst term first."""
 
     name: str
     place: int
@@ -59,15 +60,21 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """``places`` in order of worst-case harm; empty where there is nothing to rank by, and then ``why`` says it.
+    """``places`` in order, by worst-case harm within a place; empty where there is nothing to rank by: ``why`` says it.
 
-    ``licensed``: the first is told from every other. ``left_out``: controls, and terms that not all identify.
+    ``told``: (better, worse) of every two that the data tell apart. ``licensed``: the first is told from every other.
+    ``left_out``: terms that not all identify.
     """
 
     places: tuple[Place, ...]
     licensed: bool
     why: str
     left_out: tuple[str, ...] = ()
+    told: frozenset[tuple[str, str]] = frozenset()
+
+    def apart(self, one: str, other: str) -> bool:
+        """Whether the data tell which of the two is the more harmful."""
+        return (one, other) in self.told or (other, one) in self.told
 
 
 def ranked(contenders: Sequence[Contender], found: Sequence[Difference]) -> Ranking:
@@ -87,17 +94,16 @@ def ranked(contenders: Sequence[Contender], found: Sequence[Difference]) -> Rank
     lists = {
         name: tuple(sorted((of[term] for term in common), key=lambda harm: -harm.share)) for name, of in harms.items()
     }
-    order = sorted(lists, key=lambda name: lists[name][0].share)
     gaps = {(one.first, one.second, one.row.term): one.row for one in found if one.row.variant == ""}
-    places, place = [], 1
-    for position, name in enumerate(order):
-        # A place of its own needs to be told from every contender before it.
-        if position and all(_told(lists[before], lists[name], before, name, gaps) for before in order[:position]):
-            place = position + 1
-        places.append(Place(name, place, lists[name]))
-    licensed = all(_told(lists[order[0]], lists[other], order[0], other, gaps) for other in order[1:])
+    told = frozenset(
+        (one, other) for one, other in itertools.permutations(lists, 2)
+        if _told(lists[one], lists[other], one, other, gaps)
+    )  # fmt: skip
+    places = [Place(name, 1 + sum(worse == name for _, worse in told), lists[name]) for name in lists]
+    places.sort(key=lambda place: (place.place, place.harms[0].share))
+    licensed = all((places[0].name, other.name) in told for other in places[1:])
     why = "" if licensed else "no ranking: intervals overlap"
-    return Ranking(tuple(places), licensed, why, left_out)
+    return Ranking(tuple(places), licensed, why, left_out, told)
 
 
 def _harms(one: Contender) -> list[Harm]:
