@@ -14,7 +14,7 @@ _JUDGE = (
     "repetition_stability", "identical_pair_excess", "longer_preferred_raw", "gold_tied_longer_excess",
     "length_log_odds", "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "style_joint", "gold_agreement",
     "gold_log_odds", "self_preference_gold", "self_preference_log_odds", "preference_fairness", "alpaca_lc_winrate",
-    "unscored_share",
+    "unscored_share", "mitigation_kept", "mitigation_cost",
 )  # fmt: skip
 _PROBES = ("padding", "whitespace", "authority", "bandwagon", "injection", "self_name", "tone", *STYLE_FEATURES)
 _JUDGE_DRIFT = (
@@ -30,6 +30,7 @@ def known_terms() -> frozenset[str]:
     found = {*_JUDGE, *UNITS, "kl_from_reference", "hedging_when_wrong"}
     found |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
     found |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
+    found |= {f"signal_slope_{name}" for name in FEATURES}
     for prefix in ("drift", "did", "selection", "mixing", "learning", "bias_selection", "cumulative_gain", "compounding",
                    "observed_over_static", "mean", "sd", "forecast_drift"):  # fmt: skip
         found |= {f"{prefix}_{name}" for name in _QUANTITIES}
