@@ -7,6 +7,7 @@ from pathlib import Path
 from judgeloop.api.analysis import analyze
 from judgeloop.api.checking import check, check_outputs
 from judgeloop.api.comparing import Compared, compare
+from judgeloop.api.exporting import Exported, collect_labels, export
 from judgeloop.api.planning import Plan, plan
 from judgeloop.api.running import run
 from judgeloop.api.serving import planted_schema, serve
@@ -17,13 +18,16 @@ from judgeloop.rundir import RunFolder
 __all__ = [
     "Audit",
     "Compared",
+    "Exported",
     "Observer",
     "Plan",
     "Run",
     "analyze",
     "check",
     "check_outputs",
+    "collect_labels",
     "compare",
+    "export",
     "open_run",
     "plan",
     "planted_schema",

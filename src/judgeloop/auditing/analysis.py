@@ -62,6 +62,8 @@ def analyze(
     facts: dict[str, Any] = {"length_unit": log.length_unit} if log.length_unit else {}
     if log.unused_pairs:
         facts["pairs_without_verdict"] = log.unused_pairs
+    if log.notes:
+        facts["import_notes"] = list(log.notes)
     return Analysis(name, _identity(name, log), dict(sources or {}), log.judgments, candidates, log.items, found, facts)
 
 

@@ -14,6 +14,7 @@ from judgeloop.cli import (  # isort: skip
     report as _report,
     compare as _compare,
     check as _check,
+    export as _export,
     plan as _plan,
     serve as _serve,
     validate as _validate,
@@ -23,7 +24,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _analyze, _report, _compare, _check, _plan, _serve, _validate)
+_COMMANDS = (_run, _analyze, _report, _compare, _check, _export, _plan, _serve, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:
