@@ -99,9 +99,10 @@ def test_nothing_is_wider_than_the_screen(page: Page, demo: Path, width: int) ->
     assert page.run("document.documentElement.scrollWidth") <= width
 
 
-def test_cut_labels_are_none(page: Page, demo: Path) -> None:
+@pytest.mark.parametrize("width", [390, 1400])
+def test_cut_labels_are_none(page: Page, demo: Path, width: int) -> None:
     """No text of a plot reaches out of the plot's own box."""
-    page.open(demo)
+    page.open(demo, width=width)
     cut = page.run("""JSON.stringify([...document.querySelectorAll('.plot')].flatMap((place) => {
       const box = place.getBoundingClientRect();
       return [...place.querySelectorAll('text')].filter((text) => text.textContent.trim()).filter((text) => {

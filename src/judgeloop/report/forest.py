@@ -10,6 +10,9 @@ from judgeloop.report.palette import Style
 from judgeloop.report.verdicts import RATE_MARGIN, verdict_of
 from judgeloop.stats.estimate import Estimate
 
+_LABEL = 24
+"""Characters a line of a row's label holds."""
+
 
 def equivalence_band() -> Spec:
     """The default margin of practical equivalence around 0, in percentage points, as a shape."""
@@ -71,9 +74,9 @@ def forest(
     return {
         "data": [*lines, marks],
         "layout": layout(
-            height=76 + (54 if several else 42) * len(rows),
+            height=76 + (58 if several else 46) * len(rows),
             x=titled(title, zeroline=False, range=[low, high]),
-            y={"tickvals": places, "ticktext": list(labels), "range": [-0.6, len(rows) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
+            y={"tickvals": places, "ticktext": [_wrapped(label) for label in labels], "range": [-0.6, len(rows) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
             shapes=[*shapes, zero],
         ),
     }  # fmt: skip
@@ -82,6 +85,19 @@ def forest(
 def _dot(row: Estimate) -> str:
     found = verdict_of(row, None) == "found"
     return "@surface" if not found else "@plain" if _is_no_bias(row) else "@found"
+
+
+def _wrapped(label: str) -> str:
+    """A long label on two or three lines, so that a narrow screen keeps room for the plot."""
+    lines: list[str] = []
+    for part in label.split("<br>"):
+        for word in part.split(" "):
+            if lines and lines[-1] != "<br>" and len(lines[-1]) + len(word) < _LABEL:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+        lines.append("<br>")
+    return "<br>".join(line for line in lines if line != "<br>")
 
 
 def _is_no_bias(row: Estimate) -> bool:

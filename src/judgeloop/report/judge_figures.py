@@ -48,7 +48,7 @@ def _rates(reading: Reading) -> Figure | None:
         caption=f"Dots are estimates, lines their intervals. 0 is even-handed; the shaded band is ±{margin:.0f} points, the default margin "
         "of practical equivalence. Filled dots: the interval excludes 0 and the adjusted test agrees.",
         alternative=told(rows),
-        panels=(Panel("", forest(rows, "percentage points from even", [equivalence_band()])),),
+        panels=(Panel("", forest(rows, "points from even", [equivalence_band()])),),
         rows=tuple(rows),
     )
 

@@ -20,7 +20,7 @@ def render(
 ) -> str:
     """The whole document; ends with a line end."""
     parts = [
-        f"# {escape(reading.name)}: drift report",
+        f"# {escape(reading.name)}: {kind_of(reading)}",
         "\n".join(f"- **{name}**: {escape(value)}" for name, value in facts),
     ]
     parts.append("## At a glance")
@@ -45,6 +45,11 @@ def render(
         + "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in environment_rows(reading))
     )
     return "\n\n".join(parts) + "\n"
+
+
+def kind_of(reading: Reading) -> str:
+    """What this report is of: a run has arms that may drift, a log of verdicts has judges alone."""
+    return "drift report" if reading.arms else "judge report"
 
 
 def _with_code(sentence: str) -> str:

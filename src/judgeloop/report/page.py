@@ -12,7 +12,7 @@ from judgeloop.report.blocks import csv_link, section, table_block
 from judgeloop.report.cases import Group
 from judgeloop.report.figure import Figure
 from judgeloop.report.glance import Answer, answers
-from judgeloop.report.markdown import unanswered
+from judgeloop.report.markdown import kind_of, unanswered
 from judgeloop.report.methods import caveats, environment_rows, methods_used
 from judgeloop.report.overview import Table
 from judgeloop.report.reader import reader
@@ -35,7 +35,7 @@ def render(
 ) -> str:
     """The whole page. ``tables`` and ``figures`` are by section (judge, model); ``cases`` by their kind."""
     return shell.frame(
-        kind="drift report",
+        kind=kind_of(reading),
         name=reading.name,
         facts=[fact for fact in facts if fact[0] != "Run"],
         sections=[

@@ -98,4 +98,4 @@ def resolved(spec: Any, *, dark: bool = False) -> Any:
 
 def _translucent(hue: str) -> str:
     red, green, blue = (int(hue[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},.16)"
+    return f"rgba({red},{green},{blue},.12)"

@@ -48,7 +48,7 @@ def probes(reading: Reading) -> Figure | None:
         caption="Each text against its own edit, content unchanged: how much more often than half the edited copy was picked, in percentage points. Sorted by "
         "the size that the interval guarantees. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.",
         alternative=told(rows),
-        panels=(Panel("", forest(rows, "percentage points from even", [equivalence_band()], names)),),
+        panels=(Panel("", forest(rows, "points from even", [equivalence_band()], names)),),
         rows=tuple(rows),
     )
 
