@@ -6,12 +6,15 @@ import csv
 import io
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import judgeloop
 from judgeloop import api
@@ -101,6 +104,26 @@ def test_labels_come_back_as_gold_by_side_and_not_by_slot(tmp_path: Path) -> Non
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in found.pairs.to_dict("records")))
     assert len(read_pairs(path)) == 40
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(["a", "b", "tie", ""])] * 2), min_size=1, max_size=12), st.integers(0, 99))
+def test_whatever_people_mean_comes_back(meant: list[tuple[str, str]], seed: int) -> None:
+    pairs = PAIRS.head(len(meant))
+    made = labels.sheet(pairs, len(meant), seed=seed)
+
+    def say(row: dict[str, Any], labeller: int) -> str:
+        said = meant[int(row["first"].split()[-1])][labeller - 1]
+        return said if said in ("tie", "") else "1" if row["first"].startswith(f"text {said}") else "2"
+
+    with tempfile.TemporaryDirectory() as folder:
+        sheet, key = written(Path(folder), made, filled(made, say))
+        if not any(one for both in meant for one in both):
+            with pytest.raises(InvalidInput, match="no row is labelled"):
+                labels.read_labels([sheet], key)
+            return
+        found = labels.read_labels([sheet], key).pairs
+    expected = [(one or other, other if one else "") for one, other in meant]
+    assert list(zip(found["gold"], found["gold_2"], strict=True)) == expected
 
 
 def test_files_of_two_labellers_and_of_spreadsheets_are_read_together(tmp_path: Path) -> None:

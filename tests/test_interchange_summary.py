@@ -1,0 +1,53 @@
+"""What the screen says of an analysis: one line a judge, one reason for what all judges share, words that fit a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import judgeloop
+from judgeloop import results
+from judgeloop.errors import FolderMismatch
+from test_analyze import log
+
+
+def test_a_judge_is_one_line_however_long_its_name(tmp_path: Path) -> None:
+    judges = tuple(f"some-provider/a-very-long-judge-name-{n:02d}-instruct-2026-01-31-preview" for n in range(8))
+    summary = judgeloop.analyze(log(items=20, judges=judges), out=tmp_path / "o").summary()
+    lines = summary.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("Judge "))
+    table = lines[start + 1 : start + 9]
+    names = [line.split("  ")[0] for line in table]
+    assert len(set(names)) == 8
+    assert [name[1:3] for name in names] == [f"{n}-" for n in range(8)]  # all that they share is left out, zero too
+    assert all(line.count("[") == 4 and len(line) <= 100 for line in table)
+
+
+@given(st.lists(st.text(max_size=80), min_size=1, max_size=5), st.integers(12, 60))
+def test_a_shortened_name_fits(names: list[str], room: int) -> None:
+    for name in names:
+        shown = results._one_line(name, "", room)
+        assert len(shown) <= room
+        assert "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    ("sentences", "said"),
+    [
+        (["2 of 80 replies are unscored", "11 of 80 replies are unscored"], "2 to 11 of 80 replies are unscored"),
+        (["5 of 80"], "5 of 80"),
+        (["9 of 1,200 (0.75 %)", "1 of 800 (0.125 %)"], "1 to 9 of 800 to 1,200 (0.125 to 0.75 %)"),
+        (["no gold", "no gold"], "no gold"),
+    ],
+)
+def test_reasons_that_differ_in_numbers_are_one(sentences: list[str], said: str) -> None:
+    assert results._spans(sentences) == said
+
+
+def test_a_logs_folder_is_not_called_an_experiments(tmp_path: Path) -> None:
+    judgeloop.analyze(log(items=6), out=tmp_path / "o")
+    with pytest.raises(FolderMismatch, match=r"belongs to another log .*or restore the log file$"):
+        judgeloop.analyze(log(items=7), out=tmp_path / "o")
