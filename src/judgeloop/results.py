@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from judgeloop import report
-from judgeloop.report import reading, terminal, wording
+from judgeloop.report import mitigation_figures, reading, terminal, wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.overview import Table, unscored_reasons
 from judgeloop.rundir import RunFolder
@@ -93,9 +93,15 @@ class Audit(Run):
     def summary(self) -> str:
         """One screen: what was read, every judge with intervals, the findings, and what this log cannot tell and why."""
         read = reading.read(self.folder)
-        tables = [table for table in (_judges(read.estimates), unscored_reasons(read)) if table is not None]
+        mitigated = mitigation_figures.tables(read, narrow=True)
+        listed = (_judges(read.estimates), *mitigated, unscored_reasons(read))
+        tables = [table for table in listed if table is not None]
         shown = terminal.render(read, _facts(read), report.findings(read.estimates), tables)
         lines = [terminal.as_text(shown, _WIDTH).rstrip("\n")]
+        if mitigated:
+            lines += ["", "Mitigations"]
+        for sentence in mitigation_figures.sentences(read):
+            lines += textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
         notes = read.environment.get("import_notes") or []
         if notes:
             lines += ["", "How the log was read"]

@@ -68,6 +68,19 @@ def rubric_of(judge: str, judges: Sequence[str]) -> str | None:
     return next((one for one in judges if is_rubric(one) and own_model(one) == own_model(judge)), None)
 
 
+def check(judgments: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raises InvalidInput where these judgments do not bear a mitigation that was named (see ``wanted``)."""
+    pairs = judgments[judgments["panel"] != "probe"]
+    every = list(judgments["judge"].unique())
+    bases, repeats = _bases(every), int(pairs["repeat"].nunique()) if len(pairs) else 0
+    refuse(names, judges=len(bases), repeats=repeats, asks=False, rubric=len(bases) < len(every))
+
+
+def _bases(judges: Sequence[str]) -> list[str]:
+    """The judges that mitigations are of."""
+    return [judge for judge in judges if not is_rubric(judge)] or list(judges)
+
+
 def estimates(
     judgments: pd.DataFrame,
     texts: pd.DataFrame | None,
@@ -85,9 +98,8 @@ def estimates(
         return estimates_frame(rows)
     pairs = judgments[judgments["panel"] != "probe"]
     every = sorted(judgments["judge"].unique())
-    repeats = int(pairs["repeat"].nunique()) if len(pairs) else 0
-    bases = [judge for judge in every if not is_rubric(judge)] or every
-    refuse(names, judges=len(bases), repeats=repeats, asks=False, rubric=len(bases) < len(every))
+    check(judgments, names)
+    bases = _bases(every)
     for done, judge in enumerate(bases):
         watch(judge, done, len(bases))
         of_judge = pairs[pairs["judge"] == judge]

@@ -13,6 +13,7 @@ from judgeloop.report import (
     judge_figures,
     loop_figures,
     markdown,
+    mitigation_figures,
     overview,
     palette,
     policy_figures,
@@ -114,6 +115,6 @@ def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
 
 
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
-    judge = [overview.judge_table(reading), overview.unscored_reasons(reading)]
+    judge = [overview.judge_table(reading), *mitigation_figures.tables(reading), overview.unscored_reasons(reading)]
     model = [overview.drift_table(reading), overview.contrast_table(reading), overview.amplification_table(reading)]
     return [table for table in judge if table], [table for table in model if table]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from judgeloop.report import wording
 from judgeloop.report.overview import Table
@@ -19,6 +19,14 @@ NAMES = {
     "rubric": "rubric",
     "panel": "panel",
 }
+RATIO = "transmission_length"
+GIVEN_GOLD = "_given_gold"
+
+Key = tuple[str, str, int | None, str]
+Place = tuple[str, str]
+
+_EXACT = 1e-9
+"""A ratio whose error is rounding: the labels are the judge's picks."""
 _COLUMNS = {
     "first_slot_excess": "First slot",
     "length_ame": "Length at equal gold",
@@ -30,9 +38,8 @@ _COLUMNS = {
 }
 _SHORT = {
     "length_ame": "Length", "longer_preferred_raw": "Longer won", "transmission_length": "Passes on",
-    "gold_agreement": "Gold agrees", "mitigation_kept": "Kept", "mitigation_cost": "Calls",
+    "gold_agreement": "Gold agrees", "mitigation_cost": "Calls",
 }  # fmt: skip
-_POINTS_ONLY = ("mitigation_kept", "mitigation_cost")
 
 
 def tables(reading: Reading, *, narrow: bool = False) -> list[Table]:
@@ -40,82 +47,110 @@ def tables(reading: Reading, *, narrow: bool = False) -> list[Table]:
 
     ``narrow``: for a terminal, in fewer and shorter words. Where gold is known length is that at equal gold, else raw.
     """
-    made = []
-    several = len(measured(reading.estimates)) > 1
-    for (judge, arm, generation, panel), rows in measured(reading.estimates).items():
-        known = any(row.term == "length_ame" and row.status != "undefined" for row in rows)
-        left_out = {"longer_preferred_raw"} if known and narrow else set() if known else {"length_ame"}
-        if all(row.status == "undefined" for row in rows if row.term == "gold_agreement"):
-            left_out.add("gold_agreement")
-        terms = [term for term in _COLUMNS if term not in left_out]
-        place = {(row.variant, row.term): row for row in rows}
-        body = tuple(
-            (NAMES[name], *(_cell(place.get((name, term)), term) for term in terms))
-            for name in MITIGATIONS
-            if any(variant == name for variant, _ in place)
-        )
-        whose = [wording.label(judge)] if several or not narrow else []
-        whose += [wording.label(arm)] if arm else []
-        whose += [f"generation {generation}"] if generation is not None else []
-        whose += [panel] if panel not in ("", "pairs") else []
-        title = " – ".join([TITLE, ", ".join(whose)]) if whose else TITLE
-        heads = [_SHORT.get(term, _COLUMNS[term]) if narrow else _COLUMNS[term] for term in terms]
-        caption = (
-            "Labels made of the same verdicts, or asked anew (rubric, panel). First slot, length and agreement in percentage "
-            "points; length per doubling. Passes on: the slope of a signal trained on these labels over the judge's own, "
-            "1 = as it is, 2 = doubled, 0 = removed. "
-        )
-        made.append(Table(title, (caption + " ".join(_of_filter(rows))).rstrip(), ("Mitigation", *heads), body))
-    return made
+    found = measured(reading.estimates)
+    return [_table(key, rows, narrow=narrow, alone=len(found) == 1) for key, rows in found.items()]
 
 
 def sentences(reading: Reading) -> list[str]:
-    """What consistency filtering does to content slopes, in plain words with the measured ratio; a sentence a judge."""
+    """What the columns of the narrow table are, and in plain words what consistency filtering does to content slopes, with
+    the measured ratio: a sentence a judge. None where no mitigation was measured."""
     found = measured(reading.estimates)
+    if not found:
+        return []
+    marked = any(_ratios(rows) for rows in found.values())
+    why = "; * at equal gold, since the judge's plain slope cannot be told from 0" if marked else ""
     return [
-        (f"{wording.label(judge)}: " if len(found) > 1 else "") + sentence
-        for (judge, _, _, _), rows in found.items()
-        for sentence in _of_filter(rows)
+        "Passes on: the length slope of a signal trained on these labels over the judge's own; 1 = as it is, 2 = doubled, "
+        f"0 = removed{why}.",
+        *(
+            (f"{wording.label(key[0])}: " if len(found) > 1 else "") + sentence
+            for key, rows in found.items()
+            for sentence in _of_filter(rows)
+        ),
     ]
 
 
-def measured(rows: Sequence[Estimate]) -> dict[tuple[str, str, int | None, str], list[Estimate]]:
-    """The mitigations' rows by (judge, arm, generation, panel), in the estimates' order."""
-    found: dict[tuple[str, str, int | None, str], list[Estimate]] = {}
+def measured(rows: Sequence[Estimate]) -> dict[Key, dict[Place, Estimate]]:
+    """The mitigations' rows by (judge, arm, generation, panel), and in each by (variant, term)."""
+    found: dict[Key, dict[Place, Estimate]] = {}
     for row in rows:
-        if row.variant in NAMES and row.term in _COLUMNS and row.category == "":
-            found.setdefault((row.judge, row.arm, row.generation, row.panel), []).append(row)
+        if row.variant.removesuffix(GIVEN_GOLD) in NAMES and row.term in _COLUMNS and row.category == "":
+            found.setdefault((row.judge, row.arm, row.generation, row.panel), {})[row.variant, row.term] = row
     return found
 
 
-def _of_filter(rows: Sequence[Estimate]) -> list[str]:
-    kept = next((row for row in rows if (row.variant, row.term) == ("consistent_only", "transmission_length")), None)
+def _table(key: Key, rows: Mapping[Place, Estimate], *, narrow: bool, alone: bool) -> Table:
+    judge, arm, generation, panel = key
+    known = any(row.term == "length_ame" and row.status != "undefined" for row in rows.values())
+    hidden = {"longer_preferred_raw"} if known and narrow else set() if known else {"length_ame"}
+    hidden |= {"mitigation_kept"} if narrow else set()
+    if all(row.status == "undefined" for row in rows.values() if row.term == "gold_agreement"):
+        hidden.add("gold_agreement")
+    terms = [term for term in _COLUMNS if term not in hidden]
+    suffix = _ratios(rows)
+    body = []
+    for name in MITIGATIONS:
+        if (name, RATIO) not in rows:
+            continue
+        own = {term: rows.get((name, term)) for term in terms}
+        own[RATIO] = rows.get((name + suffix, RATIO), rows[name, RATIO])
+        body.append((NAMES[name], *(_cell(own[term], narrow=narrow) for term in terms)))
+    heads = {term: _SHORT.get(term, _COLUMNS[term]) if narrow else _COLUMNS[term] for term in terms}
+    at = ", at equal gold" if suffix else ""
+    heads[RATIO] += "*" if suffix and narrow else at
+    whose = [wording.label(judge)] * (not (alone and narrow)) + [wording.label(arm)] * bool(arm)
+    whose += [f"generation {generation}"] * (generation is not None) + [panel] * (panel not in ("", "pairs"))
+    caption = (
+        "Labels made of the same verdicts, or asked anew (rubric, panel). First slot, length and agreement in percentage "
+        f"points; length per doubling. Passes on: the length slope of a signal trained on these labels over the judge's{at}; "
+        "1 = as it is, 2 = doubled, 0 = removed."
+    )
+    return Table(
+        " – ".join([TITLE, ", ".join(whose)]) if whose else TITLE,
+        " ".join([caption, *_of_filter(rows)]),
+        ("Mitigation", *heads.values()),
+        tuple(body),
+    )
+
+
+def _ratios(rows: Mapping[Place, Estimate]) -> str:
+    """Which transmission is shown: the plain one, or where the judge's plain slope cannot be told from 0, that at equal
+    gold. One choice for all mitigations, so that they can be compared."""
+    plain, given = rows.get(("raw", RATIO)), rows.get((f"raw{GIVEN_GOLD}", RATIO))
+    hidden = plain is None or plain.status == "undefined"
+    return GIVEN_GOLD if hidden and given is not None and given.status != "undefined" else ""
+
+
+def _of_filter(rows: Mapping[Place, Estimate]) -> list[str]:
+    suffix = _ratios(rows)
+    kept = rows.get((f"consistent_only{suffix}", RATIO))
     if kept is None:
         return []
     plain = "Consistency filtering removes position bias and doubles content slopes"
-    if kept.status == "undefined" or kept.estimate is None:
-        why = kept.note.split("; ", maxsplit=1)[0]
-        return [
-            f"{plain}: 2 times the judge's own where calls are independent. Here that could not be measured: {wording.label(why, 160)}."
-        ]
+    slope = "length slope at equal gold" if suffix else "length slope"
+    if kept.status == "undefined" or kept.estimate is None or kept.conf_high is None:
+        why = wording.label(kept.note.split("; ", maxsplit=1)[0], 160)
+        return [f"{plain}, where calls are independent. Here its effect could not be measured: {why}."]
     said = f"{wording.number(kept.estimate)} ({wording.interval(kept)})"
-    if kept.conf_high is not None and kept.conf_high < 2.0:
+    if kept.conf_high < 2.0:
         return [
-            f"{plain} where calls are independent. Here it passes on {said} times the judge's length slope: less than 2, as where "
-            "both orders share what moves them (temperature 0, or merit that no feature holds)."
+            f"{plain}, where calls are independent. Here a signal would inherit {said} times the judge's {slope}: less than 2, "
+            "as where both orders share what moves them (temperature 0, or merit that no feature holds)."
         ]
-    return [f"{plain}: here a signal would inherit {said} times the judge's length slope; 2 is what theory says."]
+    return [
+        f"{plain}: here a signal would inherit {said} times the judge's {slope}; theory says 2 for independent calls."
+    ]
 
 
-def _cell(row: Estimate | None, term: str) -> str:
+def _cell(row: Estimate | None, *, narrow: bool) -> str:
     if row is None:
         return "–"
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
     if row.method == "by construction":
-        return "0 by construction"
-    if term in _POINTS_ONLY:
-        return f"{100 * row.estimate:.0f} %" if term == "mitigation_kept" else wording.figure(row, row.estimate)
-    if term == "transmission_length" and row.conf_low is not None and row.conf_low == row.conf_high:
+        return "0 by construction" if not narrow else "0 exactly"
+    if row.term == "mitigation_kept":
+        return f"{100 * row.estimate:.0f} %"
+    if row.term == "mitigation_cost" or (row.term == RATIO and (row.std_error or 0.0) < _EXACT):
         return wording.figure(row, row.estimate)
     return wording.cell(row)

@@ -37,6 +37,10 @@ class Measured:
     names: NDArray[np.object_]
     pooled: bool
 
+    def with_gold(self) -> Measured:
+        """The rows whose gold is known."""
+        return self.where(~np.isnan(self.rows.gold))
+
     def where(self, some: NDArray[np.bool_]) -> Measured:
         """These rows alone."""
         return replace(self, rows=self.rows.where(some))
@@ -91,13 +95,16 @@ def shared_features(judge: Measured, labels: Measured) -> tuple[str, ...]:
     return tuple(found)
 
 
-def transmission(judge: Measured, labels: Measured, features: Sequence[str]) -> dict[str, Interval | Undefined]:
-    """a_RJ by feature: Fieller's interval with the item-clustered covariance of both fits; ``features`` are their columns.
+def transmission(
+    judge: Measured, labels: Measured, features: Sequence[str], *, gold: bool = False
+) -> dict[str, Interval | Undefined]:
+    """a_RJ by feature: Fieller's interval with the item-clustered covariance of both fits; ``features`` are their columns,
+    with gold besides if asked for.
 
     Undefined where either fit is, or where the judge's slope is not away from 0. Labels that are the judge's picks give
     1 exactly.
     """
-    signal, own = labels.fit(features), judge.fit(features)
+    signal, own = labels.fit(features, gold=gold), judge.fit(features, gold=gold)
     if isinstance(own, Undefined):
         return dict.fromkeys(features, Undefined(f"the judge's slope is not known: {own.reason}"))
     if isinstance(signal, Undefined):

@@ -46,8 +46,8 @@ def mitigation_estimates(
     ``gold_agreement``, ``transmission_<feature>``, ``mitigation_kept`` and ``mitigation_cost``, variant = the mitigation.
 
     ``judgments``: the judge's own, on the same pairs; ``texts`` and ``scales`` as in ``content_estimates``. Without gold
-    ``length_ame`` is undefined and ``longer_preferred_raw`` stays raw. ``transmission_length`` has a second variant
-    ``<name>_disjoint``, without any shared pick. ``found`` must hold ``length_controlled`` rows as raw labels.
+    ``length_ame`` is undefined and ``longer_preferred_raw`` stays raw. ``transmission_length`` has two
+    variants besides: ``<name>_disjoint``, without any shared pick, and ``<name>_given_gold``, with gold held equal.
     """
     judge = measured(judgments, texts, pooled=False, scales=scales)
     rows: list[Estimate] = []
@@ -88,7 +88,7 @@ def _position(labels: Labels, one: Mitigation, lost: int, margin: float) -> Esti
 def _length(
     labels: Labels, one: Mitigation, got: Measured, columns: Sequence[str], lost: int, margin: float
 ) -> list[Estimate]:
-    unit, known = f"{PROBABILITY} per doubling", got.where(~np.isnan(got.rows.gold))
+    unit, known = f"{PROBABILITY} per doubling", got.with_gold()
     counts = dataclasses.replace(known.rows.counts, unscored=lost)
     if "length" in one.zeroed:
         why = "the coefficient is set to 0 after the fit; style that goes with length is not"
@@ -146,7 +146,7 @@ def _transmitted(
     for name, ratio in ratios.items():
         bias: Bias = "verbosity" if name == "length" else "style"
         term = f"transmission_{name}"
-        if name in one.zeroed and not isinstance(ratio, Undefined):
+        if name in one.zeroed and name in columns:
             made = _exact(labels, bias, term, one, counts, "ratio", "the coefficient is set to 0 after the fit")
         else:
             made = row(
@@ -154,14 +154,30 @@ def _transmitted(
                 variant=one.name, null=None, note=expected,
             )  # fmt: skip
         rows.append(dataclasses.replace(made, scope="signal"))
-        if name == "length" and name not in one.zeroed:
-            apart = disjoint(judge, got, columns, "length") if "length" in columns else absent
-            second = row(
-                labels, bias, term, apart, counts, unit="ratio", variant=f"{one.name}_disjoint", null=None,
-                note="no pick is shared; wide, and only where half the items tell the judge's slope",
-            )  # fmt: skip
-            rows.append(dataclasses.replace(second, scope="signal"))
+    if "length" not in one.zeroed:
+        rows += _length_besides(labels, one, judge, got, columns if "length" in columns else (), counts, absent)
     return rows
+
+
+def _length_besides(
+    labels: Labels, one: Mitigation, judge: Measured, got: Measured, columns: Sequence[str], counts: Counts,
+    absent: Undefined,
+) -> list[Estimate]:  # fmt: skip
+    """Length's transmission with no pick shared, and with gold held equal on both sides."""
+    apart: Interval | Undefined = disjoint(judge, got, columns, "length") if columns else absent
+    given: Interval | Undefined = absent if not columns or len(judge.with_gold().rows) else _NO_GOLD
+    if columns and len(judge.with_gold().rows):
+        given = transmission(judge.with_gold(), got.with_gold(), columns, gold=True)["length"]
+    known = dataclasses.replace(got.with_gold().rows.counts, unscored=counts.unscored)
+    wide = "no pick is shared; wide, and only where half the items tell the judge's slope"
+    made = [
+        row(labels, "verbosity", "transmission_length", ratio, n, unit="ratio", variant=f"{one.name}_{kind}", null=None,
+            note=note)
+        for kind, ratio, n, note in (
+            ("disjoint", apart, counts, wide), ("given_gold", given, known, "gold is a column of both fits"),
+        )
+    ]  # fmt: skip
+    return [dataclasses.replace(each, scope="signal") for each in made]
 
 
 def benchmark(one: Mitigation, judge: Measured, columns: Sequence[str]) -> str:
