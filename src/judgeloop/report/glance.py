@@ -28,6 +28,8 @@ _WORDS: dict[Verdict, tuple[str, Tone]] = {
     "described": ("Cannot be told", "plain"),
 }
 _OF_JUDGE = ("position", "content", "self_preference")
+_NAMES = {"position": "Position", "content": "Length and style", "self_preference": "Own answers"}
+_MOST_SAID = 6
 _MANY_REPLICATES = 8
 _MANY_PAIRS = 300
 
@@ -87,16 +89,29 @@ def brief(finding: Finding, *, named: bool = True) -> str:
 
 def _biased(found: Sequence[Finding]) -> Answer:
     """What is identified leads: a raw preference, which may be for quality, never answers this."""
-    by_question = [[f for f in found if f.question == question and f.verdict != "described"] for question in _OF_JUDGE]
-    leads = [leading(some) for some in by_question if some]
+    asked = [finding for finding in found if finding.question in _OF_JUDGE and finding.verdict != "described"]
+    judges = list(dict.fromkeys(finding.row.judge for finding in asked))
+    some = [
+        [finding for finding in asked if finding.question == question and finding.row.judge == judge]
+        for question in _OF_JUDGE
+        for judge in judges
+    ]
+    leads = [leading(group) for group in some if group]
     question = "Is my judge biased?"
     if not leads:
         return Answer(question, "Not measured", "plain", ("Nothing in this run identifies a bias of the judge.",))
     # "None" may be said only where every question that was asked has that answer.
     word, tone = _WORDS[leading(leads).verdict]
-    leads.sort(key=lambda finding: finding.verdict in ("undefined", "underpowered", "undetected"))
-    named = len({finding.row.judge for finding in found if finding.row.judge}) > 1
-    return Answer(question, word, tone, tuple(f"{brief(finding, named=named)}." for finding in leads))
+    known = [finding for finding in leads if finding.verdict != "undefined"]
+    known.sort(key=lambda finding: finding.verdict in ("underpowered", "undetected"))
+    said = [f"{brief(finding, named=len(judges) > 1)}." for finding in known[:_MOST_SAID]]
+    if len(known) > _MOST_SAID:
+        said.append(f"{len(known) - _MOST_SAID} more below.")
+    for asks, name in _NAMES.items():
+        why = [finding.row.note for finding in leads if finding.question == asks and finding.verdict == "undefined"]
+        if why:
+            said.append(f"{name}: undefined{f' ({wording.label(why[0], 160)})' if why[0] else ''}.")
+    return Answer(question, word, tone, tuple(said))
 
 
 def _growing(reading: Reading, found: Sequence[Finding]) -> Answer:

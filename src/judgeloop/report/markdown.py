@@ -33,7 +33,7 @@ def render(
         if some:
             lines = "\n".join(f"- {verdict_name(finding)}: {escape(finding.sentence)}" for finding in some)
             parts.append(f"### {title}\n\n{lines}")
-    missing = unanswered(found)
+    missing = unanswered(reading, found)
     if missing:
         parts.append(f"Not measured in this run: {'; '.join(missing)}")
     parts += [
@@ -60,11 +60,12 @@ def _with_code(sentence: str) -> str:
     return "".join(f"`{piece}`" if place % 2 else _SPECIAL.sub(r"\\\1", piece) for place, piece in enumerate(pieces))
 
 
-def unanswered(found: Sequence[Finding]) -> list[str]:
-    """The questions that the run bears nothing on."""
-    return [
-        title for question, title in QUESTIONS.items() if not any(finding.question == question for finding in found)
-    ]
+def unanswered(reading: Reading, found: Sequence[Finding]) -> list[str]:
+    """The questions that the run bears nothing on; a log is asked those about its judges alone."""
+    asked = (
+        QUESTIONS if reading.arms else {name: QUESTIONS[name] for name in ("position", "content", "self_preference")}
+    )
+    return [title for name, title in asked.items() if not any(finding.question == name for finding in found)]
 
 
 def escape(text: str) -> str:

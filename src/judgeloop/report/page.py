@@ -40,7 +40,7 @@ def render(
         facts=[fact for fact in facts if fact[0] != "Run"],
         sections=[
             Section("glance", "At a glance", answered(answers(reading, found))),
-            Section("findings", "Every finding", _findings(found)),
+            Section("findings", "Every finding", _findings(reading, found)),
             Section("judge", "The judge", section(tables.get("judge", ()), figures.get("judge", ()))),
             Section(
                 "model",
@@ -79,13 +79,13 @@ def _folded_tables(tables: Sequence[Table]) -> str:
     return f'<details class="tables"><summary>The same as tables</summary>{blocks_of_tables}</details>'
 
 
-def _findings(found: Sequence[Finding]) -> str:
+def _findings(reading: Reading, found: Sequence[Finding]) -> str:
     cards = []
     for question, title in QUESTIONS.items():
         some = [finding for finding in found if finding.question == question]
         if some:
             cards.append(_card(title, some))
-    missing = unanswered(found)
+    missing = unanswered(reading, found)
     rest = f'<p class="unanswered">Not measured in this run: {text(" ".join(missing))}</p>' if missing else ""
     return (
         f'<div class="cards">{"".join(cards)}</div>{rest}'
