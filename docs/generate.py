@@ -68,6 +68,14 @@ PLANTED = """# The planted spec and the faults file
 `judgeloop serve --planted SPEC.yaml` plays a judge with known biases, and drafts texts; `--faults FAULTS.yaml` makes the
 server fail on purpose. [Serving](serving.md) shows both at work. `judgeloop serve --schema` prints the planted spec's
 JSON schema.
+
+**One law, three forms.** Let a text's content be length·(log2 tokens − log2 `draft.length_mean`) + Σ feature·feature +
+quality·its quality, in log-odds. Of two answers the first is picked with log-odds position + the difference of their
+contents. Of three or more (`judgeloop audit --mode listwise`) slot j is picked with probability ∝ exp(content, + position
+in the first slot), of which two slots are a case. One answer on a scale (`--mode pointwise`) gets a number whose mean is
+5.5 + `score_spread`·content points of a scale from 1 to 10: carried over to the scale that was asked, pulled by
+`score_anchor` towards its larger number, clipped to its ends. The number is one of the two whole numbers beside that mean,
+drawn so that the mean is exact (with `temperature0`, the nearer one).
 """
 
 COMMANDS = """# Commands

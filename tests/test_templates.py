@@ -18,10 +18,13 @@ KINDS: dict[str, templates.Kind] = {
     "chain_of_thought": "judge",
     "draft": "draft",
     "few_shot": "judge",
+    "listwise": "choice",
     "model_padding": "edit",
     "model_paraphrase": "edit",
     "pairwise": "judge",
     "pairwise_ties": "judge",
+    "pointwise": "score",
+    "pointwise_rubric": "score",
     "reference_match": "match",
     "rubric": "judge",
     "rubric_scores": "judge",
@@ -46,7 +49,7 @@ def test_shipped_templates_load(name: str) -> None:
     assert template.description
     assert template.ties == (name == "pairwise_ties")
     assert template.reasons == (name in ("chain_of_thought", "rubric_scores"))
-    expected = {"judge": ("logprob", "json", "text"), "match": ("text",), "draft": (), "edit": ()}[KINDS[name]]
+    expected = {"match": ("text",), "draft": (), "edit": ()}.get(KINDS[name], templates.MODES)
     assert template.modes == (expected[1:] if template.reasons else expected)
 
 
@@ -108,7 +111,7 @@ def test_a_file_is_found_beside_the_experiment_and_a_shipped_name_wins(tmp_path:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("kind: judge", "kind: jugde"), "kind: must be one of judge, draft, match"),
+        (("kind: judge", "kind: jugde"), "kind: must be one of judge, score, choice, draft"),
         (("kind: judge", "kind: draft"), "this is a draft template where a judge template is needed"),
         (("verdict:", "verdicts:"), "verdicts: unknown key; did you mean verdict?"),
         (("{{answer_b}}", ""), "variable {{ answer_b }} is missing"),

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint
 from judgeloop.records import Message, prompt_text
+from judgeloop.scales import Scale
 from judgeloop.templates import Mode, Template, fill, render
 
 Prompt = str | Sequence[Message]
 
 TOP_LOGPROBS = 20
+LETTERS = "ABCDEFGH"
+"""Names of the slots of a list, in order."""
 _NO_REFERENCE = "(none given)"
 _REPLACEMENT = "\ufffd"
 
@@ -44,6 +47,13 @@ _CONTROL_BRACKET = re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOO
 _WRAP = "[\\s*_`\"'\u00ad\u200b-\u200f\u2060\ufeff]*+"
 VERDICT_TOKEN = re.compile(rf"\[\[({_WRAP}(a|b|tie|yes|no){_WRAP})\]\]", re.I)
 
+# The same for prompts that show one answer, or a list of them.
+_RATED_TAG = re.compile(
+    rf"<(?={_GAP}*+/?+{_GAP}*+(?:answers?(?:(?:{_GAP}|[_-])*+[a-h])?|question|reference)(?![A-Za-z0-9_]))", re.I
+)
+SCORE_TOKEN = re.compile(rf"\[\[({_WRAP}(-?[0-9]{{1,4}}(?:\.[0-9]{{1,4}})?)(?:[ ]?/[ ]?([0-9]{{1,4}}))?{_WRAP})\]\]")
+CHOICE_TOKEN = re.compile(rf"\[\[({_WRAP}([a-h]){_WRAP})\]\]", re.I)
+
 
 def without_controls(text: str) -> str:
     """The text without what could switch roles or break a request: chat-control tokens, control characters, bidirectional
@@ -60,6 +70,12 @@ def neutralise(text: str) -> str:
     """
     text = _OUR_TAG.sub("‹", without_controls(text))
     return VERDICT_TOKEN.sub(r"[ [\1] ]", text)
+
+
+def neutralise_rated(text: str) -> str:
+    """As ``neutralise``, for prompts that show one answer or a list: it cannot pose as a score or a letter either."""
+    text = VERDICT_TOKEN.sub(r"[ [\1] ]", _RATED_TAG.sub("‹", without_controls(text)))
+    return CHOICE_TOKEN.sub(r"[ [\1] ]", SCORE_TOKEN.sub(r"[ [\1] ]", text))
 
 
 def judge_messages(
@@ -107,6 +123,89 @@ def judge_body(
         special = {"response_format": _verdict_schema(template)}
     body = _body(endpoint, messages, temperature, max_tokens, seed if temperature > 0 else None)
     return {**body, **special, **endpoint.extra_body}
+
+
+def score_body(
+    endpoint: Endpoint,
+    template: Template,
+    mode: Mode,
+    scale: Scale,
+    *,
+    prompt: Prompt,
+    answer: str,
+    reference: str | None = None,
+    temperature: float = 0.0,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """The request body that asks for the score of one answer on that scale; the rest as in ``judge_body``."""
+    ends = {"scale": scale.words, "low": str(scale.low), "high": str(scale.high)}
+    values = {
+        **ends,
+        "prompt": neutralise_rated(prompt_text(prompt)),
+        "answer": neutralise_rated(answer),
+        "reference": _NO_REFERENCE if reference is None else neutralise_rated(reference),
+        "instruction": fill(_instruction(template, mode), ends),
+    }
+    properties = {"score": {"type": "integer", "enum": list(scale.values)}}
+    return _rated(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
+
+
+def choice_body(
+    endpoint: Endpoint,
+    template: Template,
+    mode: Mode,
+    *,
+    prompt: Prompt,
+    texts: Sequence[str],
+    reference: str | None = None,
+    temperature: float = 0.0,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """The request body that asks for the best of 2 to 8 ``texts``, in the order of the slots; the rest as in ``judge_body``.
+
+    Slot k is named by the k-th of ``LETTERS``. No tie is offered.
+    """
+    letters = LETTERS[: len(texts)]
+    shown = [
+        f"<answer_{letter.lower()}>\n{neutralise_rated(text)}\n</answer_{letter.lower()}>"
+        for letter, text in zip(letters, texts, strict=True)
+    ]
+    named = {"letters": _listed(letters), "marks": _listed([f"[[{letter}]]" for letter in letters])}
+    values = {
+        "letters": named["letters"],
+        "prompt": neutralise_rated(prompt_text(prompt)),
+        "answers": "\n\n".join(shown),
+        "reference": _NO_REFERENCE if reference is None else neutralise_rated(reference),
+        "instruction": fill(_instruction(template, mode), named),
+    }
+    properties = {"verdict": {"type": "string", "enum": list(letters)}}
+    return _rated(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
+
+
+def _rated(
+    endpoint: Endpoint,
+    template: Template,
+    mode: Mode,
+    values: Mapping[str, str],
+    properties: Mapping[str, Any],
+    temperature: float,
+    max_tokens: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    special: dict[str, Any] = {}
+    if mode == "logprob":
+        max_tokens, special = 1, {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+    elif mode == "json":
+        special = {"response_format": _schema(template, properties)}
+    body = _body(endpoint, render(template, values), temperature, max_tokens, seed if temperature > 0 else None)
+    return {**body, **special, **endpoint.extra_body}
+
+
+def _listed(words: Sequence[str]) -> str:
+    """A, B or C."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def match_body(
@@ -207,7 +306,10 @@ def _written(label: str, mode: Mode) -> str:
 
 
 def _verdict_schema(template: Template) -> dict[str, Any]:
-    properties: dict[str, Any] = {"verdict": {"type": "string", "enum": list(template.labels)}}
+    return _schema(template, {"verdict": {"type": "string", "enum": list(template.labels)}})
+
+
+def _schema(template: Template, properties: Mapping[str, Any]) -> dict[str, Any]:
     if template.reasons:
         # Constrained decoding writes properties in this order: the reasoning must come before the verdict it supports.
         properties = {"reasoning": {"type": "string"}, **properties}

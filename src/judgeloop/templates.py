@@ -1,6 +1,6 @@
 """Prompt templates: one YAML file each, shipped in prompts/ or the user's own.
 
-A file has ``kind`` (judge, draft, match or edit), ``description``, ``messages`` (``role`` and ``content``) and, unless it
+A file has ``kind`` (judge, score, choice, draft, match or edit), ``description``, ``messages`` (``role`` and ``content``) and, unless it
 drafts or edits, ``verdict``: the closing instruction for each way to read a verdict. Variables are written ``{{ name }}``.
 """
 
@@ -19,11 +19,11 @@ import yaml
 from judgeloop.errors import ExperimentError
 from judgeloop.records import Message
 
-Kind = Literal["judge", "draft", "match", "edit"]
+Kind = Literal["judge", "score", "choice", "draft", "match", "edit"]
 Mode = Literal["logprob", "json", "text"]
 
 MODES: tuple[Mode, ...] = ("logprob", "json", "text")
-_KINDS: tuple[Kind, ...] = ("judge", "draft", "match", "edit")
+_KINDS: tuple[Kind, ...] = ("judge", "score", "choice", "draft", "match", "edit")
 _KEYS = ("kind", "description", "ties", "reasons", "messages", "verdict")
 _VARIABLE = re.compile(r"\{\{[ \t]*+([^{}\n]*+)\}\}")
 
@@ -31,20 +31,25 @@ _VARIABLE = re.compile(r"\{\{[ \t]*+([^{}\n]*+)\}\}")
 # [[A]]), so that worked examples end as the reply is asked to end.
 _REQUIRED: dict[Kind, tuple[str, ...]] = {
     "judge": ("prompt", "answer_a", "answer_b", "instruction"),
+    "score": ("prompt", "answer", "scale", "instruction"),
+    "choice": ("prompt", "answers", "instruction"),
     "draft": ("prompt",),
     "match": ("prompt", "answer", "reference", "instruction"),
     "edit": ("text",),
 }
 _OPTIONAL: dict[Kind, tuple[str, ...]] = {
-    "judge": ("reference", "verdict_a", "verdict_b"), "draft": (), "match": (), "edit": ("length",),
+    "judge": ("reference", "verdict_a", "verdict_b"), "score": ("reference", "low", "high"), "choice": ("reference", "letters"),
+    "draft": (), "match": (), "edit": ("length",),
 }  # fmt: skip
+# What an instruction may name: a scale and its ends; the slots' letters, and these as the reply writes them.
+_INSTRUCTION_MAY: dict[Kind, tuple[str, ...]] = {"score": ("scale", "low", "high"), "choice": ("letters", "marks")}
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
     """A validated template. ``instructions`` maps the modes it can be asked in to their closing instruction.
 
-    ``ties``: the judge may answer tie. ``reasons``: the reply reasons before its verdict, so that no first token can
+    ``ties``: the judge may answer tie (kind judge alone). ``reasons``: the reply reasons before its verdict, so that no first token can
     hold one. ``sha256``: of the file's text, tagged ``sha256:``.
     """
 
@@ -64,9 +69,9 @@ class Template:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The verdicts it offers, in the order in which they are offered."""
+        """The verdicts it offers, in the order in which they are offered; a score's and a choice's depend on what is shown."""
         judge = ("A", "B", "tie") if self.ties else ("A", "B")
-        return {"judge": judge, "match": ("yes", "no"), "draft": (), "edit": ()}[self.kind]
+        return {"judge": judge, "match": ("yes", "no")}.get(self.kind, ())
 
 
 def shipped() -> tuple[str, ...]:
@@ -115,8 +120,10 @@ def parse(text: str, name: str, where: str, kind: Kind) -> Template:
         raise ExperimentError(f"{where}: kind: must be one of {', '.join(_KINDS)} (got {found!r})")
     if found != kind:
         raise ExperimentError(f"{where}: kind: this is a {found} template where a {kind} template is needed")
-    if found != "judge" and (raw.get("ties") or raw.get("reasons")):
-        raise ExperimentError(f"{where}: ties, reasons: only a judge template has them")
+    if found != "judge" and raw.get("ties"):
+        raise ExperimentError(f"{where}: ties: only a judge template has them")
+    if found not in ("judge", "score", "choice") and raw.get("reasons"):
+        raise ExperimentError(f"{where}: reasons: only a judge, score or choice template has them")
     reasons = _flag(raw, "reasons", where)
     template = Template(
         name=name,
@@ -197,8 +204,14 @@ def _instructions(raw: Any, kind: Kind, reasons: bool, where: str) -> dict[Mode,
             raise ExperimentError(f"{where}: verdict.{mode}: unknown key{_hint(str(mode), allowed)}")
         if not isinstance(instruction, str) or not instruction.strip():
             raise ExperimentError(f"{where}: verdict.{mode}: must be text")
-        if _VARIABLE.search(instruction):
-            raise ExperimentError(f"{where}: verdict.{mode}: an instruction has no variables")
+        may = _INSTRUCTION_MAY.get(kind, ())
+        for variable in (name.strip() for name in _VARIABLE.findall(instruction)):
+            if not may:
+                raise ExperimentError(f"{where}: verdict.{mode}: an instruction has no variables")
+            if variable not in may:
+                raise ExperimentError(
+                    f"{where}: verdict.{mode}: unknown variable {{{{ {variable} }}}}{_hint(variable, may)}"
+                )
     if reasons and "logprob" in raw:
         raise ExperimentError(
             f"{where}: verdict.logprob: a template that reasons first has no verdict in its first token; leave it out"

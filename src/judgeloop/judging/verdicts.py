@@ -61,7 +61,7 @@ def read(reply: Reply, mode: Mode, ties: bool) -> Verdict:
         return unscored("refusal")
     if mode == "logprob":
         return _from_logprobs(reply.top_logprobs, ties)
-    answer = _answer(reply)
+    answer = answer_of(reply)
     if isinstance(answer, Verdict):
         return answer
     verdict = _from_json(answer, ties) if mode == "json" else _from_text(answer, ties)
@@ -77,7 +77,7 @@ def read_match(reply: Reply) -> tuple[bool | None, str]:
     """
     if reply.failure or reply.refusal:
         return None, reply.failure or "refusal"
-    answer = _answer(reply)
+    answer = answer_of(reply)
     if isinstance(answer, Verdict):
         return None, answer.reason
     label = _last_label(answer, ("yes", "no"))
@@ -86,7 +86,7 @@ def read_match(reply: Reply) -> tuple[bool | None, str]:
     return label == "yes", ""
 
 
-def _answer(reply: Reply) -> str | Verdict:
+def answer_of(reply: Reply) -> str | Verdict:
     """The reply's text behind any reasoning; unscored where there is none."""
     # The client sets leading reasoning aside; some servers leave the tags, or only the closing one, in the text.
     text = _THOUGHT_END.split(reply.text or "")[-1]
@@ -108,14 +108,8 @@ def _last_label(text: str, offered: Sequence[str]) -> str | None:
 
 
 def _from_json(text: str, ties: bool) -> Verdict:
-    text = text.strip()
-    fenced = _FENCE.fullmatch(text)
-    try:
-        # A doubled key is an error, not a choice between its values.
-        found = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        return unscored("not_json")
-    if not isinstance(found, dict):
+    found = json_object(text)
+    if found is None:
         return unscored("not_json")
     if "verdict" not in found:
         return unscored("no_verdict")
@@ -123,6 +117,23 @@ def _from_json(text: str, ties: bool) -> Verdict:
     if label not in _SLOTS or (label == "tie" and not ties):
         return unscored("wrong_label")
     return Verdict(_SLOTS[label])
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The one JSON object that a reply is, fenced or not; None where it is none."""
+    text = text.strip()
+    fenced = _FENCE.fullmatch(text)
+    try:
+        # A doubled key is an error, not a choice between its values.
+        found = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def bare(token: str) -> str:
+    """A token without the white space, quotes and brackets that tokenizers put around a label."""
+    return token.strip(_TOKEN_WRAP)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,7 +164,7 @@ def _from_logprobs(top: Sequence[tuple[str, float]], ties: bool) -> Verdict:
 
 def _masses(top: Sequence[tuple[str, float]], ties: bool) -> dict[str, float]:
     """label → log of its tokens' summed probability, for the labels that are listed."""
-    tokens = [(token.strip(_TOKEN_WRAP), logprob) for token, logprob in top if logprob > -math.inf]
+    tokens = [(bare(token), logprob) for token, logprob in top if logprob > -math.inf]
     found: dict[str, list[float]] = {}
     for token, logprob in tokens:
         if token.lower() in ("a", "b"):

@@ -18,6 +18,8 @@ from judgeloop.features import tokenize
 from judgeloop.gold import correct
 from judgeloop.law import log_logistic, logistic, planted_log_odds
 from judgeloop.planted.drafts import draft_text, exemplar_texts
+from judgeloop.planted.rating import rated
+from judgeloop.planted.shown import Shown, properties_of, schema_of, shown_pair, tagged, text_of
 from judgeloop.planted.spec import PlantedSpec, features_of, marked_quality, references
 from judgeloop.records import Call
 
@@ -36,16 +38,6 @@ class PlantedAnswer:
     status: int
     body: Mapping[str, Any]
     headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """What a judge's request shows: the two answers, the question, and all that stands outside the two answers."""
-
-    first: str
-    second: str
-    question: str
-    rest: str
 
 
 class PlantedAnswerer:
@@ -67,9 +59,13 @@ class PlantedAnswerer:
         if body.get("n", 1) not in (None, 1):
             return _refusal(400, "a planted model gives one choice a call", "unsupported_value", "n")
         name = call_id or Call("", "", body).key
-        last = _text(body["messages"][-1].get("content"))
-        shown = _shown(last)
-        match = _tagged(last, "answer"), _tagged(last, "reference")
+        last = text_of(body["messages"][-1].get("content"))
+        said = rated(self.spec, body, name, last, self._quality)
+        if said is not None:
+            asked = int(body.get("top_logprobs") or 0)
+            return _completion(body, name, said.text, _logprobs(said.text, said.top, asked) if said.top else None)
+        shown = shown_pair(last)
+        match = tagged(last, "answer"), tagged(last, "reference")
         if shown is not None:
             if body.get("logprobs") is True:
                 return self._logprob_verdict(body, name, shown)
@@ -83,7 +79,7 @@ class PlantedAnswerer:
             content = draft_text(self.spec, name, body.get("seed") or 0, exemplar_texts(body["messages"]))
         return _completion(body, name, content)
 
-    def log_odds(self, name: str, shown: _Shown) -> float:
+    def log_odds(self, name: str, shown: Shown) -> float:
         """Log-odds of the first slot in the call ``name``, noise included; positive = prefers the first slot."""
         law = planted_log_odds(
             self.spec.coefficients, features_of(shown.first), features_of(shown.second), self._quality_difference(shown)
@@ -92,19 +88,21 @@ class PlantedAnswerer:
             return law
         return law + self.spec.noise * float(seeds.rng(self.spec.seed, "noise", name).standard_normal())
 
-    def _quality_difference(self, shown: _Shown) -> float:
+    def _quality_difference(self, shown: Shown) -> float:
+        first, second = (self._quality(text, shown.question, shown.rest) for text in (shown.first, shown.second))
+        return first - second
+
+    def _quality(self, text: str, question: str, rest: str) -> float:
+        """A text's quality; ``rest`` is all that stands outside the texts that are judged."""
         if self.spec.quality_marker is not None:
-            marker = self.spec.quality_marker
-            return marked_quality(marker, shown.first) - marked_quality(marker, shown.second)
-        item = self._references.get(shown.question.strip())
+            return marked_quality(self.spec.quality_marker, text)
+        item = self._references.get(question.strip())
         if item is None:
             # A template of the user's own may not mark the question: the longest prompt that it shows.
-            prompts = [prompt for prompt in self._references if prompt in shown.rest]
+            prompts = [prompt for prompt in self._references if prompt in rest]
             item = self._references[max(prompts, key=len)] if prompts else None
         # Where no rule can say (match: judge), neither text matches.
-        return (
-            0.0 if item is None else float(bool(correct(item, shown.first))) - float(bool(correct(item, shown.second)))
-        )
+        return 0.0 if item is None else float(bool(correct(item, text)))
 
     def _picks_first(self, name: str, log_odds: float) -> bool:
         coin = seeds.uniform(self.spec.seed, "verdict", name)
@@ -118,26 +116,26 @@ class PlantedAnswerer:
     def _is_tie(self, name: str) -> bool:
         return seeds.uniform(self.spec.seed, "tie", name) < self.spec.tie
 
-    def _verdict(self, body: Mapping[str, Any], name: str, shown: _Shown) -> str | None:
+    def _verdict(self, body: Mapping[str, Any], name: str, shown: Shown) -> str | None:
         """The reply in the form that was asked for; None if the schema holds no verdict."""
-        schema = _schema(body)
+        schema = schema_of(body)
         labels = _labels(schema) if schema is not None else ["A", "B", "tie"]
         if labels is None:
             return None
         if self._is_unscored(name):
             return _NO_VERDICT
         first = self._picks_first(name, self.log_odds(name, shown))
-        offers_tie = len(labels) > 2 and (bool(_properties(schema)) or bool(_TIE.search(shown.rest)))
+        offers_tie = len(labels) > 2 and (bool(properties_of(schema)) or bool(_TIE.search(shown.rest)))
         tie = offers_tie and self._is_tie(name)
         label = labels[2 if tie else 0 if first else 1]
         winner = "Neither answer" if tie else "The first answer" if first else "The second answer"
         sentence = f"{winner} is better."
         if schema is None:
             return f"{sentence} [[{label}]]"
-        said = {key: sentence for key in _properties(schema) if key != "verdict"}
+        said = {key: sentence for key in properties_of(schema) if key != "verdict"}
         return json.dumps({**said, "verdict": label})
 
-    def _logprob_verdict(self, body: Mapping[str, Any], name: str, shown: _Shown) -> PlantedAnswer:
+    def _logprob_verdict(self, body: Mapping[str, Any], name: str, shown: Shown) -> PlantedAnswer:
         """One token with the law in its log-probabilities: mass(A) / (mass(A) + mass(B)) over all casings = P(first)."""
         asked = int(body.get("top_logprobs") or 0)
         if self._is_unscored(name):
@@ -161,57 +159,11 @@ class PlantedAnswerer:
         return _completion(body, name, token, _logprobs(token, top, asked))
 
 
-def _shown(message: str) -> _Shown | None:
-    """The last pair of slots in a judge's message, or None where there is no pair."""
-    first, second = _last(message, "answer_a"), _last(message, "answer_b")
-    if first is None or second is None:
-        return None
-    (low, high), (low_b, high_b) = sorted((first.span(), second.span()))
-    rest = f"{message[:low]}\n{message[high:low_b]}\n{message[high_b:]}"
-    return _Shown(_inside(first), _inside(second), _tagged(rest, "question") or "", rest)
-
-
-def _last(message: str, tag: str) -> re.Match[str] | None:
-    pattern = re.compile(rf"^<{tag}>[ \t]*\n(.*?)^</{tag}>[ \t]*$", re.DOTALL | re.MULTILINE)
-    found = list(pattern.finditer(message))
-    return found[-1] if found else None
-
-
-def _inside(match: re.Match[str]) -> str:
-    return match[1].removesuffix("\n")
-
-
-def _tagged(message: str, tag: str) -> str | None:
-    found = _last(message, tag)
-    return None if found is None else _inside(found)
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content)
-    return content or ""
-
-
-def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The JSON schema of the reply, {} for any JSON object, None where the reply is text."""
-    form = body.get("response_format") or {}
-    if form.get("type") not in ("json_object", "json_schema"):
-        return None
-    inner = form.get("json_schema")
-    schema = inner.get("schema") if isinstance(inner, dict) else None
-    return schema if isinstance(schema, dict) else {}
-
-
-def _properties(schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    properties = (schema or {}).get("properties")
-    return properties if isinstance(properties, dict) else {}
-
-
 def _labels(schema: Mapping[str, Any]) -> list[str] | None:
     """The verdict's labels in the schema's order: first slot, second slot and, if offered, tie."""
     if not schema:
         return ["A", "B", "tie"]
-    verdict = _properties(schema).get("verdict")
+    verdict = properties_of(schema).get("verdict")
     labels = verdict.get("enum") if isinstance(verdict, dict) else None
     if not isinstance(labels, list) or len(labels) not in (2, 3) or not all(isinstance(x, str) for x in labels):
         return None
@@ -233,7 +185,7 @@ def _completion(
 ) -> PlantedAnswer:
     most = body.get("max_completion_tokens") or body.get("max_tokens")
     text, used = _cut(content, most)
-    asked = sum(len(tokenize(_text(message.get("content")))) for message in body["messages"])
+    asked = sum(len(tokenize(text_of(message.get("content")))) for message in body["messages"])
     completion = {
         "id": f"chatcmpl-{seeds.integer(0, name):08x}",
         "object": "chat.completion",

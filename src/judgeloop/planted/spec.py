@@ -88,6 +88,11 @@ class PlantedSpec(Block):
     """Share of ties, where the request offers a tie (in log-probabilities: the mass of the token tie)."""
     unscored: float = Field(0.0, ge=0, le=1)
     """Share of judgments whose reply holds no verdict."""
+    score_spread: float = Field(2.0, ge=0)
+    """Points of a scale from 1 to 10 for a unit of log-odds: a text's mean score is 5.5 + score_spread · (length·(log2
+    tokens − log2 draft.length_mean) + Σ feature·feature + quality·quality), carried over to the scale asked and clipped."""
+    score_anchor: float = Field(0.0, ge=-1, le=1)
+    """Pull towards the larger number of a scale, whichever end it is, as a share of the scale's length."""
     draft: DraftSpec = DraftSpec()
     """What drafts look like."""
 
