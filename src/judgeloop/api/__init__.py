@@ -12,6 +12,7 @@ from judgeloop.api.planning import Plan, plan
 from judgeloop.api.running import run
 from judgeloop.api.serving import planted_schema, serve
 from judgeloop.api.session import Observer
+from judgeloop.api.watching import watch
 from judgeloop.results import Audit, Run, opened
 from judgeloop.rundir import RunFolder
 
@@ -33,6 +34,7 @@ __all__ = [
     "planted_schema",
     "run",
     "serve",
+    "watch",
 ]
 
 

@@ -87,7 +87,7 @@ def run(
         if observer:
             observer.stage("estimates")
         tables = {name: folder.table(name) for name in ("items", "candidates", "judgments", "preferences", "signals")}
-        folder.write_estimates(run_estimates(RunTables(**tables), _design(resolved, asked.judge_names)))
+        folder.write_estimates(run_estimates(RunTables(**tables), design_of(resolved, asked.judge_names)))
         if observer:
             observer.stage("report")
         report.write(folder)
@@ -214,8 +214,8 @@ def _check_prices(resolved: Resolved) -> None:
         )
 
 
-def _design(resolved: Resolved, names: Mapping[str, str]) -> Design:
-    """What the statistics need to know of the experiment."""
+def design_of(resolved: Resolved, names: Mapping[str, str]) -> Design:
+    """What the statistics need to know of the experiment; ``names``: arm → its judge's name in the judgments table."""
     arms = tuple(
         ArmDesign(
             name=arm.name,

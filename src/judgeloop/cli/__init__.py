@@ -17,6 +17,7 @@ from judgeloop.cli import (  # isort: skip
     export as _export,
     plan as _plan,
     serve as _serve,
+    watch as _watch,
     validate as _validate,
 )
 from judgeloop.cli.app import app, debugging, fail
@@ -24,7 +25,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _analyze, _report, _compare, _check, _export, _plan, _serve, _validate)
+_COMMANDS = (_run, _analyze, _report, _compare, _check, _export, _plan, _serve, _watch, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@
     });
 
   // The next report is drawn behind the one in sight, and takes its place, scroll position and theme.
-  const load = (version) => {
+  const load = ({ version, caution }) => {
     loading = true;
     const next = document.createElement("iframe");
     next.title = "The report so far";
@@ -50,6 +50,7 @@
       frame = next;
       shown = version;
       loading = false;
+      write("caution", caution); // it speaks of the report in sight
       document.documentElement.dataset.shown = version;
     });
     next.src = `report?${encodeURIComponent(version)}`;
@@ -65,10 +66,9 @@
       const waits = fresh && shown && !follow.checked && !loading;
       write("headline", state.headline);
       write("detail", state.detail + (loading ? " Estimating what is new …" : waits ? " A newer report waits." : ""));
-      write("caution", state.caution);
       place("bar").max = state.of || 1;
       place("bar").value = state.done;
-      if (fresh && !loading && !waits) load(state.version);
+      if (fresh && !loading && !waits) load(state);
     } catch (error) {
       const gone = error instanceof TypeError;
       write("headline", gone ? "judgeloop watch has ended." : String(error.message).trim());
