@@ -32,7 +32,7 @@ class Quiet:
     def stop(self) -> None: ...
 
 
-class _Counts:
+class Counts:
     """What every view counts. Rates are of calls that were asked, not of answers found in a recording."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Plain(Quiet):
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._counts = _Counts()
+        self._counts = Counts()
 
     def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None:
         self._counts.planned = planned_calls
@@ -106,7 +106,7 @@ class Terminal(Quiet):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._counts = _Counts()
+        self._counts = Counts()
         self._stage = "asking"
         self._calls = Progress(
             TextColumn("calls       "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console

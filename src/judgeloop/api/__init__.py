@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from judgeloop.api.analysis import analyze
+from judgeloop.api.auditing import AuditObserver, audit
 from judgeloop.api.checking import check, check_outputs
 from judgeloop.api.comparing import Compared, compare
 from judgeloop.api.exporting import Exported, collect_labels, export
@@ -18,12 +19,14 @@ from judgeloop.rundir import RunFolder
 
 __all__ = [
     "Audit",
+    "AuditObserver",
     "Compared",
     "Exported",
     "Observer",
     "Plan",
     "Run",
     "analyze",
+    "audit",
     "check",
     "check_outputs",
     "collect_labels",

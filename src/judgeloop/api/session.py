@@ -26,10 +26,16 @@ class Observer(Protocol):
     def stage(self, text: str) -> None: ...
 
 
+class Listener(Protocol):
+    """Who is told of every answer."""
+
+    def answered(self, event: Answered) -> None: ...
+
+
 class Seen:
     """What the endpoints said of themselves."""
 
-    def __init__(self, observer: Observer | None) -> None:
+    def __init__(self, observer: Listener | None) -> None:
         self._observer = observer
         self._models: dict[str, set[str]] = {}
         self._fingerprints: dict[str, set[str]] = {}

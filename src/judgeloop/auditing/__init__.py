@@ -1,8 +1,29 @@
 """The static path: what judges are asked about pairs, or were asked elsewhere; and the estimates of them.
 
-``analysis``: judgments in, estimates and a run folder out; ``audit`` and ``analyze`` share it.
+``questions``: what an audit asks; ``asking``: the asking; ``analysis``: judgments in, estimates and a run folder out, which
+``audit`` and ``analyze`` share.
 """
 
-from judgeloop.auditing.analysis import Analysis, Watch, analyze, estimates, read, sources_of, write
+from judgeloop.auditing.analysis import (
+    Analysis,
+    Watch,
+    analyze,
+    environment,
+    estimates,
+    read,
+    sources_of,
+    write,
+    write_tables,
+)
 
-__all__ = ["Analysis", "Watch", "analyze", "estimates", "read", "sources_of", "write"]
+__all__ = [
+    "Analysis",
+    "Watch",
+    "analyze",
+    "environment",
+    "estimates",
+    "read",
+    "sources_of",
+    "write",
+    "write_tables",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from judgeloop import inputs
+from judgeloop.auditing import mitigating
 from judgeloop.features import features_frame
 from judgeloop.interchange import Columns, VerdictLog, read_verdicts
 from judgeloop.interchange.cells import Input, named
@@ -48,12 +49,26 @@ def read(verdicts: Input, pairs: Input | None = None, columns: Columns | None = 
 
 
 def analyze(
-    log: VerdictLog, *, name: str, sources: Mapping[str, Any] | None = None, watch: Watch = lambda *_: None
+    log: VerdictLog,
+    *,
+    name: str,
+    sources: Mapping[str, Any] | None = None,
+    identity: str = "",
+    mitigate: Sequence[str] = (),
+    watch: Watch = lambda *_: None,
 ) -> Analysis:
-    """Every static estimate that the log bears, and for what it does not bear rows ``undefined`` that say why."""
+    """Every static estimate that the log bears, and for what it does not bear rows ``undefined`` that say why.
+
+    ``identity``: a hash of all that the log depends on; default that of the log itself. ``mitigate``: the mitigations to
+    measure besides (``mitigating.wanted``). Raises InvalidInput for one that the log does not bear.
+    """
+    mitigating.check(log.judgments, mitigate)
     candidates = _candidates(log)
     texts = candidates if len(candidates) else None
     found = estimates(log.judgments, texts, watch=watch)
+    if mitigate:
+        measured = mitigating.estimates(log.judgments, _unedited(log.judgments, texts), mitigate, watch=watch)
+        found = pd.concat([found, measured], ignore_index=True)
     if log.length_unit == "tokens" and texts is None:
         # The reference code counts characters; a win rate of token lengths must not pass for its number.
         alpaca = found["term"] == "alpaca_lc_winrate"
@@ -64,15 +79,18 @@ def analyze(
         facts["pairs_without_verdict"] = log.unused_pairs
     if log.notes:
         facts["import_notes"] = list(log.notes)
-    return Analysis(name, _identity(name, log), dict(sources or {}), log.judgments, candidates, log.items, found, facts)
+    return Analysis(
+        name, identity or _identity(name, log), dict(sources or {}), log.judgments, candidates, log.items, found, facts
+    )
 
 
 def estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, *, watch: Watch = lambda *_: None) -> pd.DataFrame:
     """``judge_estimates`` of all judges, one judge after the other, so that a long analysis can say where it is.
 
     A judge's estimates and their adjustment rest on its own judgments; what the other judges make of its texts enters
-    ``self_preference_log_odds`` alone.
+    ``self_preference_log_odds`` alone. Features are scaled by all texts but probes' edits.
     """
+    texts = _unedited(judgments, texts)
     judges = sorted(judgments["judge"].unique())
     parts = []
     for done, judge in enumerate(judges):
@@ -83,6 +101,18 @@ def estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, *, watch: Wat
     frame = pd.concat([part[part["term"] != "self_preference_log_odds"] for part in parts], ignore_index=True)
     frame = pd.concat([frame, _self_preference(judgments, texts)], ignore_index=True)
     return adjust(with_judge_families(frame))
+
+
+def _unedited(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The texts that stand in other panels than probe: an edit must not move the scale that its original is measured on."""
+    if texts is None or "panel" not in judgments or not (judgments["panel"] == "probe").any():
+        return texts
+    some = judgments[judgments["panel"] != "probe"]
+    shown = {
+        place for slot in ("candidate_first", "candidate_second") for place in zip(some["item_id"], some[slot], strict=True)
+    }  # fmt: skip
+    kept = [place in shown for place in zip(texts["item_id"], texts["candidate_id"], strict=True)]
+    return texts[kept].reset_index(drop=True)
 
 
 def _self_preference(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> pd.DataFrame:
@@ -115,14 +145,19 @@ def write(analysis: Analysis, folder: RunFolder) -> None:
     """The analysis as a run folder: generation, arm and replicate are empty where the log has none. Raises FolderMismatch
     where the folder holds something else, StorageFailed where it cannot be written."""
     with folder.claim(analysis.identity):
-        folder.write_json("environment.json", _environment(analysis))
+        folder.write_json("environment.json", {**analysis.facts, **environment(analysis.identity, analysis.sources)})
         names = {role: source["name"] for role, source in analysis.sources.items()}
         folder.write_text("experiment.yaml", yaml.safe_dump({"name": analysis.name, "analyze": names}, sort_keys=False))
-        folder.write_part("judgments", "log", analysis.judgments)
-        if len(analysis.candidates):
-            folder.write_part("candidates", "log", analysis.candidates)
-        folder.write_part("items", "log", analysis.items)
-        folder.write_estimates(analysis.estimates)
+        write_tables(analysis, folder)
+
+
+def write_tables(analysis: Analysis, folder: RunFolder) -> None:
+    """The tables and the estimates, into a folder that is claimed."""
+    folder.write_part("judgments", "log", analysis.judgments)
+    if len(analysis.candidates):
+        folder.write_part("candidates", "log", analysis.candidates)
+    folder.write_part("items", "log", analysis.items)
+    folder.write_estimates(analysis.estimates)
 
 
 def _candidates(log: VerdictLog) -> pd.DataFrame:
@@ -144,12 +179,12 @@ def _identity(name: str, log: VerdictLog) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _environment(analysis: Analysis) -> dict[str, Any]:
-    libraries = ("numpy", "scipy", "pandas", "markdown-it-py", "emoji", "pyarrow")
+def environment(identity: str, sources: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """What the estimates came from: hashes and versions; ``more`` libraries beside those that always count."""
+    libraries = ("numpy", "scipy", "pandas", "markdown-it-py", "emoji", "pyarrow", *more)
     return {
-        **analysis.facts,
-        "experiment_hash": analysis.identity,
-        "files": {source["name"]: source["hash"] for source in analysis.sources.values() if "hash" in source},
+        "experiment_hash": identity,
+        "files": {source["name"]: source["hash"] for source in sources.values() if "hash" in source},
         "judgeloop": metadata.version("judgeloop"),
         "python": platform.python_version(),
         "libraries": {library: metadata.version(library) for library in libraries},

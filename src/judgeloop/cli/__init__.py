@@ -10,6 +10,7 @@ import typer
 # A module a command; the order here is the order of --help.
 from judgeloop.cli import (  # isort: skip
     run as _run,
+    audit as _audit,
     analyze as _analyze,
     report as _report,
     compare as _compare,
@@ -25,7 +26,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _analyze, _report, _compare, _check, _export, _plan, _serve, _watch, _validate)
+_COMMANDS = (_run, _audit, _analyze, _report, _compare, _check, _export, _plan, _serve, _watch, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,201 @@
+"""``judgeloop.audit``: ask judges about pairs, in both orders and with probes, into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from judgeloop import auditing, report
+from judgeloop.api.audit_settings import Settings, check_keys, check_price, settings
+from judgeloop.api.session import Seen, unwrapped
+from judgeloop.auditing import asking
+from judgeloop.auditing.questions import Probing, rule_probes
+from judgeloop.interchange import VerdictLog
+from judgeloop.interchange.cells import Input
+from judgeloop.judging.judges import ModelJudge, resolve_mode
+from judgeloop.results import Audit
+from judgeloop.rundir import RunFolder
+from judgeloop.wire.cassette import Cassette
+from judgeloop.wire.client import Answered, Ledger, WireClient
+
+
+class AuditObserver(Protocol):
+    """What a progress view is told while an audit goes on."""
+
+    def start(self, name: str, folder: Path) -> None: ...
+
+    def planned(self, judgments: Mapping[str, int]) -> None:
+        """Judge → how many judgments it will make; told again where edits that a model wrote add to them."""
+        ...
+
+    def answered(self, event: Answered) -> None: ...
+
+    def judged(self, judge: str, judgments: int, unscored: int) -> None: ...
+
+    def stage(self, text: str) -> None: ...
+
+
+def audit(
+    pairs: Input,
+    *,
+    base_url: str | Sequence[str],
+    model: str | Sequence[str],
+    api_key_env: str | Sequence[str] | None = None,
+    price: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
+    endpoint: Mapping[str, Any] | None = None,
+    prompt: str = "pairwise",
+    verdict: str = "auto",
+    repeats: int = 1,
+    temperature: float = 0.0,
+    max_tokens: int | None = None,
+    probes: str | Sequence[str] = "none",
+    edit_model: str | None = None,
+    concurrency: int = 16,
+    seed: int = 0,
+    columns: str | Path | Mapping[str, Any] | None = None,
+    mitigate: str | Sequence[str] = (),
+    out: str | Path | None = None,
+    replay: str | Path | None = None,
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    observer: AuditObserver | None = None,
+) -> Audit:
+    """Ask judges about every pair in both orders, or go on where that stopped, and write estimates and report into ``out``
+    (default runs/<the pairs' name>-audit).
+
+    ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame; ``columns`` names its
+    columns where they are called otherwise. ``model``: one judge or several, which are estimated apart and compared on the
+    same pairs. ``base_url``, ``api_key_env`` (an environment variable's name) and ``price`` (US dollars per million prompt
+    and completion tokens): one for all judges, or one each. ``endpoint``: further settings of an experiment's endpoint, as
+    ``timeout_s`` or ``extra_body``. ``probes``: none, all, or names of docs/probes.md; ``edit_model`` writes those that no
+    rule can. ``mitigate``: mitigations to measure on the same answers, names of docs/mitigations.md (``rubric`` asks every
+    judge again). With ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
+    ``max_calls`` count the whole audit, recorded calls included.
+
+    Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed or StorageFailed.
+    """
+    made = settings(
+        pairs, base_url=base_url, model=model, api_key_env=api_key_env, price=price, endpoint=endpoint, prompt=prompt,
+        verdict=verdict, repeats=repeats, temperature=temperature, max_tokens=max_tokens, probes=probes,
+        edit_model=edit_model, concurrency=concurrency, seed=seed, columns=columns, mitigate=mitigate,
+    )  # fmt: skip
+    return run_audit(made, out=out, replay=replay, ledger=Ledger(max_cost, max_calls), observer=observer)
+
+
+def run_audit(
+    made: Settings,
+    *,
+    out: str | Path | None = None,
+    replay: str | Path | None = None,
+    ledger: Ledger | None = None,
+    observer: AuditObserver | None = None,
+) -> Audit:
+    """``audit`` of settings that are checked already. ``ledger`` bears the limits."""
+    ledger = ledger or Ledger()
+    if replay is None:
+        check_keys(made.endpoints)
+        if ledger.max_cost is not None:
+            check_price(made.endpoints)
+    folder = RunFolder(out or Path("runs") / made.name)
+    recording = Cassette(RunFolder.recorded(replay).path, writable=False) if replay is not None else None
+    identity = made.identity()
+    with folder.claim(identity):
+        base = {**auditing.environment(identity, made.sources, "openai", "httpx2"), "seed": made.seed}
+        # The hash first: an audit killed between the two is still known as this one.
+        folder.write_json("environment.json", {**folder.environment(), **base})
+        folder.write_text("experiment.yaml", yaml.safe_dump(made.record(), sort_keys=False, allow_unicode=True))
+        cassette = Cassette(folder.path, writable=True)
+        session = _Session(made, folder, observer)
+        try:
+            unwrapped(session.ask(cassette, recording, ledger))
+        finally:
+            cassette.close()
+            if recording:
+                recording.close()
+        session.say("estimates")
+        done = auditing.analyze(
+            session.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
+            watch=session.estimating,
+        )  # fmt: skip
+        folder.write_json("environment.json", {**base, **done.facts, **session.facts()})
+        auditing.write_tables(done, folder)
+        session.say("report")
+        report.write(folder)
+    return Audit(folder)
+
+
+@dataclass
+class _Session:
+    """One sitting of an audit: what it asks, and what it came to know."""
+
+    made: Settings
+    folder: RunFolder
+    observer: AuditObserver | None
+    seen: Seen = field(init=False)
+    log: VerdictLog = field(init=False)
+    probing: Probing = field(init=False, default_factory=Probing)
+    modes: dict[str, str] = field(init=False, default_factory=dict)
+    refused: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.seen = Seen(self.observer)
+
+    async def ask(self, cassette: Cassette, recording: Cassette | None, ledger: Ledger) -> None:
+        made = self.made
+        if self.observer:
+            self.observer.start(made.name, self.folder.path)
+        if made.rules:
+            self.say("edits")
+            own = {name: made.endpoints[name].model for name in made.bases}
+            self.probing = rule_probes(made.asked, made.rules, own, seed=made.seed)
+        elif made.probes:
+            self.probing = Probing({name: [] for name in made.bases})
+        self._planned()
+        async with WireClient(
+            made.endpoints, cassette, replay=recording, ledger=ledger, observer=self.seen.answered
+        ) as client:
+            judges = [await self._judge(name, client) for name in made.judges]
+            if made.editor is not None:
+                self.say("edits")
+                self.probing, self.refused = await asking.model_probes(made.asked, self.probing, made.editor, client)
+                self._planned()
+            self.say("asking")
+            judged = self.observer.judged if self.observer else lambda *_: None
+            self.log = await asking.ask(judges, made.asked, self.probing, judged)
+
+    async def _judge(self, name: str, client: WireClient) -> ModelJudge:
+        made, spec = self.made, self.made.judges[name]
+        mode = await resolve_mode(
+            spec, endpoints=made.endpoints, folder=".", client=client, label=name, prefix=asking.TRIAL_PREFIX
+        )
+        self.modes[name] = mode
+        endpoint = made.endpoints[spec.endpoint]
+        return ModelJudge(name, spec, endpoint, made.template_of(name), mode, client, made.seed)
+
+    def _planned(self) -> None:
+        if self.observer:
+            self.observer.planned({name: self.made.asked.calls + self.probing.calls(name) for name in self.made.judges})
+
+    def say(self, stage: str) -> None:
+        if self.observer:
+            self.observer.stage(stage)
+
+    def estimating(self, judge: str, done: int, of: int) -> None:
+        self.say(f"estimates of {judge}" + (f" ({done + 1} of {of})" if of > 1 else ""))
+
+    def facts(self) -> dict[str, Any]:
+        """What the endpoints said of themselves, how verdicts were read, and which texts could be edited."""
+        edited = {
+            name if dose is None else f"{name} {dose:g}": f"{done} of {texts} texts"
+            for (name, dose), (done, texts) in self.probing.edited.items()
+        }
+        return {
+            **self.seen.record(),
+            "verdict_modes": self.modes,
+            **({"edited": edited} if edited else {}),
+            **({"edits_refused": self.refused} if self.refused else {}),
+        }
