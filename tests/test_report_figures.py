@@ -121,6 +121,11 @@ def test_probes_are_sorted_by_the_harm_that_their_intervals_guarantee() -> None:
     ]
     assert figure.panels[0].spec["layout"]["yaxis"]["ticktext"][0].endswith(", ×2")
     assert static_figures.probes(_reading(rows[:1], ())) is None
+    drifted = _probe("judge_drift_bold_probe", 0.3, 0.01, generation=None)
+    again = static_figures.probes(_reading([*rows, drifted], ()))
+    assert again is not None
+    assert len(again.rows) == len(rows)
+    assert all(finding.question != "content" for finding in report.findings([drifted]))
 
 
 def test_the_heat_map_has_slots_by_category_and_judges_apart() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from judgeloop.report import wording
 from judgeloop.report.reading import Reading, select
-from judgeloop.report.verdicts import Finding
+from judgeloop.report.verdicts import Finding, is_probe
 
 _LENGTH = ("padding_probe", "length_ame", "excess_longer_vs_gold", "gold_tied_longer_excess")
 _IDENTIFIED = (*_LENGTH, "style_joint")
@@ -70,16 +70,14 @@ def _content(reading: Reading, found: Sequence[Finding], certain: Iterable[str])
             f"The judge {_OBEDIENCE[term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."
         )
     style = [
-        f
-        for f in found
-        if f.verdict == "found" and f.row.term.endswith("_probe") and f.row.term not in (*_LENGTH, *_OBEDIENCE)
+        f for f in found if f.verdict == "found" and is_probe(f.row.term) and f.row.term not in (*_LENGTH, *_OBEDIENCE)
     ]
     if style:
         names = ", ".join(dict.fromkeys(wording.feature_name(f.row.term.removesuffix("_probe")) for f in style[:4]))
         lines.append(
             f"The judge reacts to form alone ({names}): strip it before judging, or judge with a prompt that asks for content only."
         )
-    probed = any(row.term.endswith("_probe") and row.status != "undefined" for row in reading.estimates)
+    probed = any(is_probe(row.term) and row.status != "undefined" for row in reading.estimates)
     held = any(row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates)
     if not probed and not held and reading.estimates:
         where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"

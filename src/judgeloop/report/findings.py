@@ -21,6 +21,7 @@ from judgeloop.report.verdicts import (
     Verdict,
     compounding_word,
     drift_word,
+    is_probe,
     margin_of,
     verdict_of,
 )
@@ -114,7 +115,7 @@ def _position(rows: Sequence[Estimate]) -> list[Finding]:
 
 def _content(rows: Sequence[Estimate]) -> list[Finding]:
     some = [row for term in _CONTENT for row in judge_rows(rows, term)]
-    probes = sorted({row.term for row in rows if row.term.endswith("_probe")} - {"padding_probe"})
+    probes = sorted({row.term for row in rows if is_probe(row.term)} - {"padding_probe"})
     some += [row for term in probes for row in judge_rows(rows, term)]
     defined = {row.judge for row in some if row.status != "undefined"}
     found = []

@@ -9,6 +9,7 @@ from judgeloop.report import wording
 from judgeloop.report.figure import Figure, Panel, Spec, hover, layout, safe, scaled
 from judgeloop.report.forest import defined, equivalence_band, forest, told
 from judgeloop.report.reading import Reading
+from judgeloop.report.verdicts import is_probe
 from judgeloop.stats.estimate import Estimate
 
 _SLOT = re.compile(r"slot_(\d+)_excess")
@@ -29,7 +30,7 @@ def probes(reading: Reading) -> Figure | None:
     """Every probe and dose, the most harmful first; None where fewer than two were run."""
     rows = [
         row for row in defined(reading.estimates)
-        if row.scope == "judge" and row.term.endswith("_probe") and row.category == "" and wording.is_rate(row) and not row.arm
+        if row.scope == "judge" and is_probe(row.term) and row.category == "" and wording.is_rate(row) and not row.arm
     ]  # fmt: skip
     rows = [row for row in rows if row.generation in (None, 0)]
     if len(rows) < 2:

@@ -68,6 +68,11 @@ class Finding:
     """The verdict word of the run's statistics (none, undetected, drifting; amplifying, saturating, steady, …)."""
 
 
+def is_probe(term: str) -> bool:
+    """True for a probe's level (``bold_probe``), not for its drift (``judge_drift_bold_probe``)."""
+    return term.endswith("_probe") and not term.startswith("judge_drift_")
+
+
 def leading(some: Sequence[Finding]) -> Finding:
     """The finding that stands for a question: what is claimed before what is open, and only then "none" or a mere measure.
 
