@@ -103,7 +103,11 @@ def _else(arm: ArmDesign) -> tuple[str, ...]:
 
 
 def _gaps(one: Series, arms: Sequence[ArmDesign], trained: pd.DataFrame, last: int) -> list[Estimate]:
-    budgets = pd.DataFrame({arm.name: across_replicates(trained, arm.name, last) for arm in arms}).min(axis=1, skipna=False).dropna()
+    budgets = (
+        pd.DataFrame({arm.name: across_replicates(trained, arm.name, last) for arm in arms})
+        .min(axis=1, skipna=False)
+        .dropna()
+    )
     equal = {arm.name: _at_budget(one, arm.name, trained, budgets, last) for arm in arms}
     first = arms[0]
     quantity = one.quantity
