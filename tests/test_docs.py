@@ -20,6 +20,8 @@ import yaml
 
 import planted_run
 from judgeloop import api, errors, seeds
+from judgeloop.auditing import mitigating
+from judgeloop.api.forecasting import forecast_estimates
 from judgeloop.cli import app
 from judgeloop.experiment import Endpoint
 from judgeloop.features import FEATURES, STYLE_FEATURES, features_frame
@@ -28,7 +30,9 @@ from judgeloop.resolve import resolve
 from judgeloop.stats.compatibility import ARENA_FEATURES
 from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import estimates_frame
+from judgeloop.stats.judge_differences import judge_difference_estimates
 from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.mitigation import MITIGATIONS
 from judgeloop.stats.probe_generations import probe_panel_estimates
 from judgeloop.stats.run_estimates import run_estimates
 from judgeloop.wire.faults import Faults
@@ -40,7 +44,12 @@ METHOD = (DOCS / "method.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NUMBER = r"\d+(?:\.\d+)?"
-COMPUTED_VARIANTS = {"<dose>": NUMBER, "<model>": r".+"}
+MITIGATION = f"(?:{'|'.join(MITIGATIONS)})"
+COMPUTED_VARIANTS = {
+    "<dose>": NUMBER, "<model>": r".+", "<mitigation>": MITIGATION, "<mitigation>_disjoint": f"{MITIGATION}_disjoint",
+    "<mitigation>_given_gold": f"{MITIGATION}_given_gold",
+    "vs <judge>": r"vs [^,]+", "vs <judge>, no_gold": r"vs [^,]+, no_gold",
+}  # fmt: skip
 
 
 # -- terms ---------------------------------------------------------------------------------------------------------------
@@ -153,6 +162,14 @@ def probe_rows(judgments: pd.DataFrame) -> pd.DataFrame:
     return estimates_frame(probe_panel_estimates(tables, planted_run.design(1)))
 
 
+def mitigated(judgments: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Every mitigation, with the second judge in the rubric's place."""
+    empty = pd.array([pd.NA] * len(judgments), dtype="Int64")
+    names = judgments["judge"].map({"m": "m", "other": f"m#{mitigating.RUBRIC}/json"})
+    frame = judgments.assign(judge=names, replicate=empty, generation=empty, arm="", p_first=np.nan)
+    return mitigating.estimates(frame, texts, MITIGATIONS)
+
+
 @pytest.fixture(scope="module")
 def emitted() -> pd.DataFrame:
     """(term, variant, unit) of every row that stats gives for a planted run and for coin-tossing judges."""
@@ -166,12 +183,15 @@ def emitted() -> pd.DataFrame:
     judgments, texts = judged()
     frames = [
         run,
+        estimates_frame(forecast_estimates(tables, 1, where="planted")[0]),
         strategies,
         judge_estimates(judgments, texts),
         judge_estimates(judgments[judgments["order"] == "ab"], texts),
         judge_estimates(judgments.assign(gold=judgments["item_id"].str[1:].astype(float) - 9.5, gold_2=""), texts),
         judge_estimates(against_one_baseline(judgments), texts),
+        mitigated(judgments, texts),
         probe_rows(judgments),
+        estimates_frame(judge_difference_estimates(judgments.assign(arm="", generation=pd.NA), texts, ["m", "other"])),
     ]
     return pd.concat(frames)[["term", "variant", "unit"]].drop_duplicates()
 
@@ -195,7 +215,8 @@ def test_every_documented_term_and_variant_exists(emitted: pd.DataFrame) -> None
         f"{one.name} {variant}"
         for one in DOCUMENTED
         for variant in one.variants
-        if variant or COMPUTED_VARIANTS["<model>"] not in one.variants  # a model is always named
+        # A model, the mitigation that a price is of, and the other judge are always named.
+        if variant or not (COMPUTED_VARIANTS["<model>"] in one.variants or one.name.startswith(("mitigation_", "judge_difference_")))
         if not any(re.fullmatch(one.pattern, term) and re.fullmatch(variant, given) for term, given in pairs)
     ]
     assert absent == []

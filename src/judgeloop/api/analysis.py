@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from judgeloop import auditing, report
+from judgeloop.auditing import mitigating
 from judgeloop.interchange import load_columns, read_log
 from judgeloop.interchange.cells import Input
 from judgeloop.interchange.foreign import Sources, files_of
@@ -21,6 +22,7 @@ def analyze(
     format: str = "auto",  # noqa: A002  CONTRACT's option
     out: str | Path | None = None,
     columns: str | Path | Mapping[str, Any] | None = None,
+    mitigate: str | Sequence[str] = (),
     watch: auditing.Watch = lambda *_: None,
 ) -> Audit:
     """The statistics of an audit on judgments that exist already; nothing is asked. Writes estimates and report into ``out``
@@ -28,13 +30,16 @@ def analyze(
 
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
     ``format``: judgeloop (CONTRACT's columns), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; auto tells it by content.
-    ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls otherwise. ``watch`` is told
+    ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls otherwise. ``mitigate``:
+    mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with commas. ``watch`` is told
     (judge, done, of) before each judge's estimates. Raises InvalidInput naming file, row and column.
     """
+    wanted = mitigating.wanted(mitigate)
     log = read_log(verdicts, pairs, load_columns(columns), format=format)
     files = files_of(verdicts)
     name = _name(verdicts, files)
-    done = auditing.analyze(log, name=name, sources=_sources(verdicts, files, pairs, columns), watch=watch)
+    sources = _sources(verdicts, files, pairs, columns)
+    done = auditing.analyze(log, name=name, sources=sources, mitigate=wanted, watch=watch)
     folder = RunFolder(out or Path("runs") / name)
     auditing.write(done, folder)
     report.write(folder)

@@ -45,6 +45,14 @@ def analyze(
     format: Annotated[  # noqa: A002  CONTRACT's option
         LogFormat, typer.Option(help="Whose log this is; auto tells it by content.")
     ] = LogFormat.auto,
+    mitigate: Annotated[
+        str,
+        typer.Option(
+            help="Mitigations to measure on these verdicts, with commas: swap_average, consistent_only, length_controlled, "
+            "panel; and rubric, if the log holds that judge.",
+            show_default=False,
+        ),
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write. [default: runs/<the log's name>]", show_default=False)
     ] = None,
@@ -63,7 +71,7 @@ def analyze(
     try:
         done = api.analyze(
             verdicts[0] if len(verdicts) == 1 else verdicts,
-            pairs, format=format.value, out=out, columns=columns, watch=watch,
+            pairs, format=format.value, out=out, columns=columns, mitigate=mitigate, watch=watch,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
