@@ -135,6 +135,20 @@ def test_shared_noise_of_pairs_lowers_the_measured_doubling() -> None:
     assert 1.1 < rows["transmission_length", "consistent_only"].conf_high < 2.0
 
 
+def test_merit_that_gold_knows_is_held_equal_where_asked() -> None:
+    n = 5000
+    rng = seeds.rng(0, "known merit")
+    deltas, margin = rng.normal(size=(n, 2)), 1.5 * rng.normal(size=n)
+    frame = planted_judgments(
+        n, "known merit", position=0.4, slopes=(0.5, 0.3), deltas=deltas, margin=margin, quality=1.0
+    ).assign(**EMPTY, gold=np.tile(margin, 2))  # fmt: skip
+    rows = found(frame, texts_of(deltas, NAMES), rules=("raw", "consistent_only"))
+    assert rows["transmission_length", "consistent_only"].conf_high < 2.0
+    given = rows["transmission_length", "consistent_only_given_gold"]
+    assert given.conf_low < 2.0 < given.conf_high
+    assert rows["transmission_length", "raw_given_gold"].estimate == pytest.approx(1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("rule", "truth", "slack"), [("consistent_only", 2.0, 0.0), ("swap_average", 0.9607, 0.0)])
 @pytest.mark.parametrize(("n", "pairs_an_item"), [(300, 1), (160, 4)])
@@ -230,7 +244,7 @@ def test_majorities_are_those_of_the_panel_judge(slots: list[str]) -> None:
     assert (one["judge"], one["gold"]) == ("panel", "a")
 
 
-def three_judges(n=1000, label="panel"):
+def three_judges(n=700, label="panel"):
     frames = []
     for place, name in enumerate(("m1", "m2", "m1#rubric_scores/json")):
         frame, texts = judged(n, label, position=(0.8, -0.4, 0.1)[place], slopes=(0.6 - 0.25 * place, 0.3))

@@ -72,7 +72,7 @@ def links(reading: Reading) -> list[Link]:
             # Without gold, as the signal is: a slope at equal quality would not be what the signal can learn.
             slopes.sort(key=lambda row: ("no_gold", "", "given_gold").index(row.variant) if row.variant in ("no_gold", "", "given_gold") else 9)  # fmt: skip
             learned = select(rows, scope="signal", arm=arm, term=f"signal_slope_{feature}", generation=0)
-            ratio = select(rows, scope="signal", arm=arm, term=f"transmission_{feature}")
+            ratio = select(rows, scope="signal", arm=arm, term=f"transmission_{feature}", variant="")
             moved = select(rows, arm=arm, term=f"did_{feature}") or select(
                 rows, arm=arm, term=f"drift_{feature}", variant=""
             )
