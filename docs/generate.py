@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from coverage_page import page as coverage_page
 
 from judgeloop.cli import app
 from judgeloop.experiment import schema as experiment_schema
@@ -132,6 +133,7 @@ def pages() -> dict[str, str]:
         "report.schema.json": json.dumps(report_schema(), indent=1, ensure_ascii=False) + "\n",
         "commands.md": "\n".join([NOTICE, COMMANDS, *_commands()]),
         "probes.md": "\n".join([NOTICE, PROBES_PAGE, *_probes()]),
+        "coverage.md": "\n".join([NOTICE, *coverage_page(DOCS / "coverage.csv")]),
     }
 
 
