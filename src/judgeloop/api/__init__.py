@@ -9,6 +9,7 @@ from judgeloop.api.auditing import AuditObserver, audit
 from judgeloop.api.checking import check, check_outputs
 from judgeloop.api.comparing import Compared, compare
 from judgeloop.api.exporting import Exported, collect_labels, export
+from judgeloop.api.forecasting import Forecasts, forecast
 from judgeloop.api.planning import Plan, plan
 from judgeloop.api.running import run
 from judgeloop.api.serving import planted_schema, serve
@@ -22,6 +23,7 @@ __all__ = [
     "AuditObserver",
     "Compared",
     "Exported",
+    "Forecasts",
     "Observer",
     "Plan",
     "Run",
@@ -32,6 +34,7 @@ __all__ = [
     "collect_labels",
     "compare",
     "export",
+    "forecast",
     "open_run",
     "plan",
     "planted_schema",

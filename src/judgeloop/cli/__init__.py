@@ -17,6 +17,7 @@ from judgeloop.cli import (  # isort: skip
     check as _check,
     export as _export,
     plan as _plan,
+    forecast as _forecast,
     serve as _serve,
     watch as _watch,
     validate as _validate,
@@ -26,7 +27,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _audit, _analyze, _report, _compare, _check, _export, _plan, _serve, _watch, _validate)
+_COMMANDS = (_run, _audit, _analyze, _report, _compare, _check, _export, _plan, _forecast, _serve, _watch, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -29,8 +29,9 @@ class Signal:
 
     ``coefficients`` are log-odds per scaled unit, by feature (those of ``scale``); ``order_log_odds`` is γ (positive =
     prefers the first slot), None where rows stand for both orders. ``std_error`` has the coefficients' index, and ORDER
-    where γ was fitted; NaN where it is not defined (fewer than two items). ``converged`` is False where the likelihood
-    has no maximum or nothing was compared; ``note`` then says which.
+    where γ was fitted; NaN where it is not defined (fewer than two items). ``covariance`` is that of the coefficients
+    with the same index, None where nothing was compared. ``converged`` is False where the likelihood has no maximum or
+    nothing was compared; ``note`` then says which.
     """
 
     coefficients: pd.Series[float]
@@ -42,6 +43,7 @@ class Signal:
     n_items: int
     converged: bool
     note: str = ""
+    covariance: pd.DataFrame | None = None
 
     def reward(self, features: pd.DataFrame) -> pd.Series[float]:
         """r(x) of every text, in log-odds, without the order term; only differences within an item mean anything.
@@ -111,9 +113,10 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
     n_items = int(clusters.max()) + 1
     names = [*scale.index, *([ORDER] if ordered.any() else [])]
     if n_items > 1:
-        errors = np.sqrt(np.maximum(np.diag(cluster_covariance(x, z, fitted, clusters)), 0.0))
+        covariance = cluster_covariance(x, z, fitted, clusters)
     else:
-        errors = np.full(len(names), math.nan)
+        covariance = np.full((len(names), len(names)), math.nan)
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     return Signal(
         coefficients=pd.Series(fitted.coefficients[: len(scale)], index=scale.index, name="coefficient"),
         order_log_odds=float(fitted.coefficients[-1]) if ordered.any() else None,
@@ -124,6 +127,7 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
         n_items=n_items,
         converged=fitted.converged,
         note=_note(fitted.converged, fitted.separated, fitted.identified),
+        covariance=pd.DataFrame(covariance, index=names, columns=names),
     )
 
 
@@ -133,7 +137,11 @@ def length_controlled(signal: Signal) -> Signal:
         return signal
     coefficients, errors = signal.coefficients.copy(), signal.std_error.copy()
     coefficients["length"] = errors["length"] = 0.0
-    return dataclasses.replace(signal, coefficients=coefficients, std_error=errors)
+    covariance = signal.covariance
+    if covariance is not None:
+        known = (covariance.index != "length").astype("float64")
+        covariance = covariance * np.outer(known, known)
+    return dataclasses.replace(signal, coefficients=coefficients, std_error=errors, covariance=covariance)
 
 
 def generation_zero_scale(features: pd.DataFrame) -> pd.Series[float]:

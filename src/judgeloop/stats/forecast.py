@@ -1,0 +1,371 @@
+"""The drift to expect before a loop is run, from a judge's slopes and the texts that it would choose from.
+
+Positive = more of the feature than before any feedback. The world is that of the method notes §2: a linear reward
+r(x) = bᵀx that does not change, texts whose features have covariance Σ within an item, and a next policy that is its
+training set (no learning error). One selection moves the mean by Σb/τ (tilt), or by Σb·e_n/√(bᵀΣb) (best of n); a strategy
+mixes. A *pool* is finite and is re-weighted; otherwise each generation *drafts anew* around its mean.
+
+Prediction limits are for what a run measures: they hold the error of the slopes, of Σ, of each generation's own fit, and
+of the texts that are drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import integrate, stats
+
+from judgeloop.seeds import rng
+
+Floats = NDArray[np.float64]
+Update = Literal["tilt", "best_of_n", "winners"]
+
+DRAWS = 4000
+LEVEL = 0.95
+_POOLS = 1000
+_TILTS = 25
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What selects. For an ``update`` tilt or best_of_n, ``slopes`` (p,) are the learned reward's log-odds per unit of each
+    feature. For ``winners`` (no fit) they are the selection differential of pair winners: mean feature of the text that won
+    less the pair's mean. ``covariance`` (p, p) is theirs over items, on ``df`` degrees of freedom. ``scatter`` (p, p) over
+    the number of preferences is the covariance of slopes that are learned anew from fresh pairs of the same items.
+    """
+
+    slopes: Floats
+    covariance: Floats
+    df: int
+    scatter: Floats
+    calls: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is chosen from: ``covariance`` (p, p) of features within items at generation 0, on ``df`` degrees of freedom."""
+
+    covariance: Floats
+    df: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """The loop to forecast: T = ``generations`` steps.
+
+    ``pool`` texts an item that are re-weighted; None drafts anew. ``size`` texts an item and generation (K); None is a whole
+    distribution (selection from infinitely many). ``rows`` preferences a generation and replicate; ``replicates`` that are
+    averaged. ``real`` (p,) is the real data's mean less generation 0's.
+    """
+
+    generations: int
+    update: Update = "tilt"
+    tau: float = 1.0
+    strategy: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
+    real_fraction: float = 0.0
+    real: Floats | None = None
+    reference: Literal["previous", "base"] = "previous"
+    pool: int | None = None
+    size: int | None = 4
+    items: int = 100
+    rows: float = 1000.0
+    replicates: int = 1
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Arrays (T, q): a row a generation from 1, a column a combination. ``expected`` is the closed form at the estimated
+    slopes, ``std_error`` its error; ``low`` and ``high`` hold 95 % of what runs would measure."""
+
+    expected: Floats
+    std_error: Floats
+    low: Floats
+    high: Floats
+
+
+def forecast(
+    pull: Pull, texts: Texts, course: Course, combinations: Floats | None = None, *, seed: int = 0
+) -> Forecast:
+    """The drift of each feature and generation, with prediction limits.
+
+    ``combinations`` (q, p): rows that weigh features (default each feature). Slopes are drawn from their t distribution
+    4,000 times, and each draw is followed through the loop. Raises ValueError where generations < 1, or for a best of
+    fewer than 2.
+    """
+    if course.generations < 1:
+        raise ValueError("generations must be 1 or more")
+    if course.update != "tilt" and (course.size is None or course.size < 2):
+        raise ValueError("a best of n needs 2 texts or more")
+    stream = rng(seed, "forecast")
+    weights = np.eye(len(pull.slopes)) if combinations is None else combinations
+    gains = _winner_gains(pull, course, seed)
+    expected = _paths(pull.slopes[None], np.ones(1), texts, course, gains, seed)[0]
+    slopes = pull.slopes + _multivariate_t(pull.covariance, pull.df, stream)
+    spread = stream.chisquare(max(texts.df, 1), DRAWS) / max(texts.df, 1)
+    known = _paths(slopes, spread, texts, course, gains, seed)
+    seen = known + _noise(pull, slopes, texts, course, gains, seed, stream)
+    low, high = np.quantile(seen @ weights.T, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0], axis=0)
+    return Forecast(expected @ weights.T, np.std(known @ weights.T, axis=0, ddof=1), low, high)
+
+
+def largest(n: int) -> tuple[float, float]:
+    """(e_n, v_n): mean and variance of the largest of n standard normal draws, by quadrature."""
+
+    def moment(power: int) -> float:
+        value, _ = integrate.quad(
+            lambda z: z**power * n * stats.norm.pdf(z) * stats.norm.cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
+        )
+        return float(value)
+
+    return moment(1), moment(2) - moment(1) ** 2
+
+
+def follow(shifts: Floats, course: Course, real: Floats | None = None) -> Floats:
+    """(draws, T, …) means after each step, from what each selection adds (draws, T, …) to the mean that it starts from.
+
+    The linear law of the method notes §2.3: replace hands the selection on; accumulate takes equal parts of generation 0 and
+    all selections; a share ``real_fraction`` is real data, at ``real`` (default generation 0's mean, 0).
+    """
+    mean = np.zeros_like(shifts[:, 0])
+    fixed = np.zeros_like(mean) if real is None else mean + real
+    total, means = np.zeros_like(mean), []
+    for t in range(course.generations):
+        selected = shifts[:, t] + (0.0 if course.reference == "base" else mean)
+        total = total + selected
+        mixed = selected if course.strategy == "replace" else total / (t + 2)
+        mean = (1.0 - course.real_fraction) * mixed + course.real_fraction * fixed
+        means.append(mean)
+    return np.stack(means, axis=1)
+
+
+def _paths(
+    slopes: Floats, spread: Floats, texts: Texts, course: Course, gains: tuple[float, float], seed: int
+) -> Floats:
+    """(draws, T, p) drift at each draw of the slopes (draws, p) and of the size of the texts' covariance (draws,)."""
+    loading, strength = _score(slopes, spread, texts, course, gains)
+    if course.pool is None:
+        travelled = follow(_gain(strength, course, gains, seed)[:, None] * _spreads(course, gains), course)
+    else:
+        travelled = _pooled(strength, course, gains, seed)
+    drift = travelled[:, :, None] * loading[:, None, :]
+    if course.real is not None:
+        still = np.zeros((1, course.generations, len(course.real)))
+        drift = drift + follow(still, course, course.real)
+    return np.asarray(drift, dtype=np.float64)
+
+
+def _winner_gains(pull: Pull, course: Course, seed: int) -> tuple[float, float]:
+    """How far the winner of 2 and the winner of K lie above the mean, in SDs of the score: e_2 and e_K where the picks follow
+    the score; less where each call is a coin, by 20,000 rounds of every pair in both orders."""
+    if course.update == "tilt":
+        return 0.0, 0.0
+    assert course.size is not None
+    if course.update == "best_of_n" or pull.calls is None:
+        return largest(2)[0], largest(course.size)[0]
+    spread, position = pull.calls
+    found = []
+    for size in (2, course.size):
+        stream = rng(seed, "forecast", "rounds", size)
+        score = stream.standard_normal((20_000, size))
+        gap = spread * (score[:, :, None] - score[:, None, :])
+        upper = np.triu(np.ones((size, size)), 1)
+        picks = np.zeros_like(score)
+        for slot in (position, -position):
+            won = (stream.random(gap.shape) < 1.0 / (1.0 + np.exp(-gap - slot))) * upper
+            picks += won.sum(axis=2) + (upper - won).sum(axis=1)
+        best = picks == picks.max(axis=1, keepdims=True)
+        found.append(float(np.mean(np.sum(best * score, axis=1) / best.sum(axis=1))))
+    return max(found[0], 1e-3), max(found[1], 1e-3)
+
+
+def _score(
+    slopes: Floats, spread: Floats, texts: Texts, course: Course, gains: tuple[float, float]
+) -> tuple[Floats, Floats]:
+    """(draws, p) covariance of the features with the standardised score that selects, and (draws,) the score's SD over τ."""
+    if course.update == "winners":
+        # The winner of 2 moves the mean by its gain times this covariance.
+        return slopes / gains[0], np.ones(len(slopes))
+    pulled = slopes @ texts.covariance
+    size = np.sqrt(np.maximum(np.einsum("dp,dp->d", pulled, slopes), 0.0))
+    safe = np.where(size > 0, size, 1.0)
+    root = np.sqrt(spread)
+    return pulled / safe[:, None] * root[:, None], size * root / course.tau
+
+
+def _gain(strength: Floats, course: Course, gains: tuple[float, float], seed: int) -> Floats:
+    """(draws,) what one selection adds to the mean of a standard normal score."""
+    if course.update != "tilt":
+        return np.full(len(strength), gains[1])
+    if course.size is None:
+        return strength
+    drawn = rng(seed, "forecast", "candidates", course.size).standard_normal((20_000, course.size))
+    grid = _grid(strength)
+    means = [float(np.mean(np.sum(_softmax(c * drawn) * drawn, axis=1) - drawn.mean(axis=1))) for c in grid]
+    return np.interp(strength, grid, means)
+
+
+def _spreads(course: Course, gains: tuple[float, float]) -> Floats:
+    """(T,) SD of the score in each generation. A tilt keeps a Gaussian's; the best of n leaves √v_n of it, and a mixture
+    has the variance of its parts and that between them."""
+    if course.update == "tilt" or course.reference == "base":
+        return np.ones(course.generations)
+    assert course.size is not None
+    e, v = gains[1], largest(course.size)[1]
+    # Of a score that the picks follow only in part, that share of the loss.
+    v = 1.0 - (1.0 - v) * (e / largest(course.size)[0]) ** 2
+    mean, variance, parts, spreads = 0.0, 1.0, [(0.0, 1.0)], []
+    for _ in range(course.generations):
+        spreads.append(math.sqrt(variance))
+        parts.append((mean + e * math.sqrt(variance), v * variance))
+        chosen = parts[-1:] if course.strategy == "replace" else parts
+        share = np.full(len(chosen), (1.0 - course.real_fraction) / len(chosen))
+        all_parts, shares = [*chosen, (0.0, 1.0)], np.append(share, course.real_fraction)
+        means, variances = np.array(all_parts).T
+        mean = float(shares @ means)
+        variance = float(shares @ (variances + (means - mean) ** 2))
+    return np.array(spreads)
+
+
+def _pooled(strength: Floats, course: Course, gains: tuple[float, float], seed: int) -> Floats:
+    """(draws, T) the mean standard normal score of re-weighted pools: random pools, their weights followed exactly."""
+    grid = _grid(strength) if course.update == "tilt" else np.ones(1)
+    paths = np.array([_pool_path(float(c), course, gains, seed)[0] for c in grid])
+    if len(grid) == 1:
+        return np.broadcast_to(paths[0], (len(strength), course.generations))
+    return np.stack([np.interp(strength, grid, paths[:, t]) for t in range(course.generations)], axis=1)
+
+
+def _pool_path(c: float, course: Course, gains: tuple[float, float], seed: int) -> tuple[Floats, Floats, Floats]:
+    """(T,) the mean change of the score, its variance over pools, and the mean of Σ(w_t − w_0)²: what a feature that the
+    score does not hold varies by."""
+    assert course.pool is not None
+    stream = rng(seed, "forecast", "pools", course.pool)
+    score = np.sort(stream.standard_normal((_POOLS, course.pool)), axis=1)
+    base = np.full_like(score, 1.0 / course.pool)
+    weights, selected = base, [base]
+    path, along, across = [], [], []
+    for _ in range(course.generations):
+        reference = base if course.reference == "base" else weights
+        if course.update == "winners":
+            assert course.size is not None
+            chosen = _moved(reference, gains[1] / largest(course.size)[0], course.size, stream)
+        else:
+            chosen = _selected(reference, score, c, course)
+        selected = [*selected, chosen] if course.strategy != "replace" else [chosen]
+        mixture = np.mean(selected, axis=0)
+        mixture = (1.0 - course.real_fraction) * mixture + course.real_fraction * base
+        if course.strategy == "accumulate_subsample" and course.size is not None:
+            mixture = stream.multinomial(course.size, mixture / mixture.sum(axis=1, keepdims=True)) / course.size
+        weights = mixture
+        moved = np.sum((weights - base) * score, axis=1)
+        path.append(float(np.mean(moved)))
+        along.append(float(np.var(moved)))
+        across.append(float(np.mean(np.sum((weights - base) ** 2, axis=1))))
+    return np.array(path), np.array(along), np.array(across)
+
+
+def _selected(weights: Floats, score: Floats, c: float, course: Course) -> Floats:
+    """(pools, M) the selection by a fitted reward from weights, scores ascending in each row."""
+    if course.update == "tilt":
+        raw = weights * np.exp(c * (score - score[:, -1:]))
+        return np.asarray(raw / raw.sum(axis=1, keepdims=True))
+    assert course.size is not None
+    up_to = np.cumsum(weights, axis=1)
+    best = up_to**course.size - np.maximum(up_to - weights, 0.0) ** course.size
+    return np.asarray(best / best.sum(axis=1, keepdims=True))
+
+
+def _moved(weights: Floats, share: float, size: int, stream: np.random.Generator) -> Floats:
+    """(pools, M) weights after K texts a pool were drawn, and the weight of those that were has gone to their winner: the
+    highest score (the last of them) in a ``share`` of cases, any in the others."""
+    rows = np.arange(len(weights))
+    up_to = np.cumsum(weights, axis=1)
+    up_to[:, -1] = 1.0
+    drawn = np.sum(up_to[:, None, :] <= stream.random((len(weights), size))[:, :, None], axis=2)
+    taken = np.zeros(weights.shape, dtype=bool)
+    taken[rows[:, None], drawn] = True
+    follows = stream.random(len(weights)) < share
+    winner = np.where(follows, drawn.max(axis=1), drawn[rows, stream.integers(size, size=len(weights))])
+    after = np.where(taken, 0.0, weights)
+    after[rows, winner] += np.sum(np.where(taken, weights, 0.0), axis=1)
+    return after
+
+
+def _noise(
+    pull: Pull, slopes: Floats, texts: Texts, course: Course, gains: tuple[float, float], seed: int,
+    stream: np.random.Generator,
+) -> Floats:  # fmt: skip
+    """(draws, T, p) what one loop's measured drift adds to the drift that its judge and texts lead to in the mean."""
+    shape = (DRAWS, course.generations, len(pull.slopes))
+    sigma, loops = _root(texts.covariance), float(course.items * course.replicates)
+    fitted = stream.standard_normal(shape) @ _root(pull.scatter / (course.rows * course.replicates)).T
+    shifts = _shift_of(slopes, fitted, texts, course, gains)
+    if course.pool is None and course.size is not None and course.update != "winners":
+        kept = _kept(pull, texts, course, stream)
+        shifts = shifts + stream.standard_normal(shape) @ sigma.T * math.sqrt(kept / loops)
+    if course.strategy == "accumulate_subsample" and course.size is not None:
+        shifts = shifts + stream.standard_normal(shape) @ sigma.T * math.sqrt(1.0 / (course.size * loops))
+    noise = follow(shifts, course)
+    if course.pool is not None:
+        # The pools that happen to be drawn stay through the loop: one draw for all generations.
+        loading, strength = _score(pull.slopes[None], np.ones(1), texts, course, gains)
+        _, along, across = _pool_path(float(strength[0]), course, gains, seed)
+        rest = _root(texts.covariance - np.outer(loading[0], loading[0]))
+        by_score = stream.standard_normal((DRAWS, 1, 1)) * np.sqrt(along / loops)[None, :, None] * loading[0]
+        by_rest = (stream.standard_normal((DRAWS, 1, shape[2])) @ rest.T) * np.sqrt(across / loops)[None, :, None]
+        noise = noise + by_score + by_rest
+    if course.size is not None:
+        before, after = stream.standard_normal((DRAWS, 1, shape[2])), stream.standard_normal(shape)
+        noise = noise + (after - before) @ sigma.T * math.sqrt(1.0 / (course.size * loops))
+    return np.asarray(noise, dtype=np.float64)
+
+
+def _shift_of(slopes: Floats, fitted: Floats, texts: Texts, course: Course, gains: tuple[float, float]) -> Floats:
+    """(draws, T, p) what errors ``fitted`` (draws, T, p) of each generation's own fit add to its selection's shift."""
+    if course.update == "tilt":
+        finite = course.pool or course.size
+        return np.asarray(fitted @ texts.covariance / course.tau * (1.0 if finite is None else 1.0 - 1.0 / finite))
+    assert course.size is not None
+    if course.update == "winners":
+        moved = 1.0 if course.pool is None else 1.0 - (1.0 - 1.0 / course.pool) ** course.size
+        return np.asarray(fitted * (gains[1] / gains[0] * moved))
+    flat = (slopes[:, None, :] + fitted).reshape(-1, fitted.shape[2])
+    loading, _ = _score(flat, np.ones(len(flat)), texts, course, gains)
+    centre, _ = _score(slopes, np.ones(len(slopes)), texts, course, gains)
+    gain = gains[1] * _spreads(course, gains)[None, :, None]
+    return np.asarray((loading.reshape(fitted.shape) - centre[:, None, :]) * gain)
+
+
+def _kept(pull: Pull, texts: Texts, course: Course, stream: np.random.Generator) -> float:
+    """Mean of the selection's summed squared weights over candidates: 1/K where all count alike, 1 where one is kept."""
+    if course.update != "tilt":
+        return 1.0
+    assert course.size is not None
+    _, strength = _score(pull.slopes[None], np.ones(1), texts, course, (1.0, 1.0))
+    weights = _softmax(strength[0] * stream.standard_normal((2000, course.size)))
+    return float(np.mean(np.sum(weights**2, axis=1)))
+
+
+def _grid(strength: Floats) -> Floats:
+    return np.linspace(0.0, max(float(np.max(strength)), 1e-9), _TILTS)
+
+
+def _softmax(values: Floats) -> Floats:
+    raw = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(raw / raw.sum(axis=1, keepdims=True))
+
+
+def _multivariate_t(covariance: Floats, df: int, stream: np.random.Generator) -> Floats:
+    """(DRAWS, p) draws with that scale matrix, centred at 0."""
+    normal = stream.standard_normal((DRAWS, len(covariance))) @ _root(covariance).T
+    return np.asarray(normal * np.sqrt(max(df, 1) / stream.chisquare(max(df, 1), DRAWS))[:, None])
+
+
+def _root(covariance: Floats) -> Floats:
+    """R with RRᵀ = the covariance; directions that rounding made negative are left out."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
