@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 
 from judgeloop import report
-from judgeloop.report import mitigation_figures, reading, terminal, wording
+from judgeloop.report import mitigation_figures, overview, reading, terminal, wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.overview import Table, unscored_reasons
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.self_preference import own_model
 
-_RUN_COLUMNS = ["scope", "arm", "contrast", "generation", "term", "estimate", "conf_low", "conf_high", "status", "note"]
-_AUDIT_COLUMNS = ["judge", "panel", "term", "estimate", "conf_low", "conf_high", "n", "n_unscored", "status", "note"]
 # Column's title → the terms that can fill it, the better founded first.
 _JUDGE_TABLE = {
     "First slot": (("first_slot_excess", ""),),
@@ -37,8 +36,6 @@ _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 class Run:
     """A run folder with results: frames with CONTRACT's columns, and the report."""
-
-    _shown = _RUN_COLUMNS
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -59,6 +56,11 @@ class Run:
         """One row a text, arm and generation."""
         return self.folder.table("candidates")
 
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Every plot of the report as a Plotly figure, by name (``drift/Length``, ``amplification-chain``, …)."""
+        return report.figures(self.folder)
+
     def summary(self) -> str:
         """The one-screen summary."""
         return report.summary(self.folder)
@@ -71,24 +73,24 @@ class Run:
         """Write the self-contained HTML report to a file of your choice."""
         return report.write_html(self.folder, Path(path))
 
-    def _headline(self, frame: pd.DataFrame) -> pd.Series[bool]:
-        return (frame["family"] == "confirmatory") | (frame["panel"] == "anchor")
+    def _facts(self, read: reading.Reading) -> list[tuple[str, str]]:
+        return overview.facts(read)
 
     def _repr_html_(self) -> str:
-        frame = self.estimates
-        html: str = frame.loc[self._headline(frame), self._shown].to_html(index=False, float_format="{:.3f}".format)
-        return html
+        from judgeloop.report import notebook  # asks for plotly.js
+
+        read = reading.read(self.folder)
+        return notebook.render(read.name, self._facts(read), report.findings(read.estimates))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
 
 
 class Audit(Run):
     """Judges' biases from judgments that exist already. Generation, arm and replicate are empty where the log has none."""
 
-    _shown = _AUDIT_COLUMNS
-
-    def _headline(self, frame: pd.DataFrame) -> pd.Series[bool]:
-        terms = {term for several in _JUDGE_TABLE.values() for term, _ in several}
-        shown = (frame["scope"] == "judge") & (frame["variant"] == "") & (frame["category"] == "")
-        return shown & frame["term"].isin(terms)
+    def _facts(self, read: reading.Reading) -> list[tuple[str, str]]:
+        return _facts(read)
 
     def summary(self) -> str:
         """One screen: what was read, every judge with intervals, the findings, and what this log cannot tell and why."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -62,10 +63,36 @@ class Seen:
 def unwrapped(running: Coroutine[Any, Any, T]) -> T:
     """Run it; of the errors that a group of tasks raises together, the first deliberate one."""
     try:
-        return asyncio.run(running)
+        return _ran(running)
     except BaseExceptionGroup as group:
         deliberate = group.subgroup(JudgeloopError)
         error: BaseException = deliberate or group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+def _ran(running: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result. A notebook has a loop of its own in this thread; there it runs in another one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(running)
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def known() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        ready.set_result((asyncio.get_running_loop(), task))
+        return await running
+
+    with ThreadPoolExecutor(1, thread_name_prefix="judgeloop-run") as threads:
+        ending = threads.submit(asyncio.run, known())
+        try:
+            return ending.result()
+        except BaseException:
+            # The notebook's stop button raises here, in the thread that waits: the run is told, and ends tidily.
+            if not ending.done():
+                loop, task = ready.result()
+                loop.call_soon_threadsafe(task.cancel)
+            raise
