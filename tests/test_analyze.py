@@ -149,6 +149,7 @@ def test_judges_one_by_one_give_the_estimates_of_all_at_once() -> None:
     told: list[tuple[str, int, int]] = []
     one_by_one = auditing.estimates(read.judgments, None, watch=lambda *event: told.append(event))
     keys = ["judge", "term", "variant", "category"]
+    one_by_one = one_by_one[~one_by_one["term"].str.startswith("judge_difference_")]
     at_once = judge_estimates(read.judgments).sort_values(keys).reset_index(drop=True)
     pd.testing.assert_frame_equal(one_by_one.sort_values(keys).reset_index(drop=True), at_once)
     assert told == [("m", 0, 3), ("other", 1, 3), ("third", 2, 3)]

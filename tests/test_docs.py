@@ -30,6 +30,7 @@ from judgeloop.resolve import resolve
 from judgeloop.stats.compatibility import ARENA_FEATURES
 from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import estimates_frame
+from judgeloop.stats.judge_differences import judge_difference_estimates
 from judgeloop.stats.judge_estimates import judge_estimates
 from judgeloop.stats.mitigation import MITIGATIONS
 from judgeloop.stats.probe_generations import probe_panel_estimates
@@ -47,6 +48,7 @@ MITIGATION = f"(?:{'|'.join(MITIGATIONS)})"
 COMPUTED_VARIANTS = {
     "<dose>": NUMBER, "<model>": r".+", "<mitigation>": MITIGATION, "<mitigation>_disjoint": f"{MITIGATION}_disjoint",
     "<mitigation>_given_gold": f"{MITIGATION}_given_gold",
+    "vs <judge>": r"vs [^,]+", "vs <judge>, no_gold": r"vs [^,]+, no_gold",
 }  # fmt: skip
 
 
@@ -189,6 +191,7 @@ def emitted() -> pd.DataFrame:
         judge_estimates(against_one_baseline(judgments), texts),
         mitigated(judgments, texts),
         probe_rows(judgments),
+        estimates_frame(judge_difference_estimates(judgments.assign(arm="", generation=pd.NA), texts, ["m", "other"])),
     ]
     return pd.concat(frames)[["term", "variant", "unit"]].drop_duplicates()
 
@@ -212,8 +215,8 @@ def test_every_documented_term_and_variant_exists(emitted: pd.DataFrame) -> None
         f"{one.name} {variant}"
         for one in DOCUMENTED
         for variant in one.variants
-        # A model, and the mitigation that a price is of, are always named.
-        if variant or not (COMPUTED_VARIANTS["<model>"] in one.variants or one.name.startswith("mitigation_"))
+        # A model, the mitigation that a price is of, and the other judge are always named.
+        if variant or not (COMPUTED_VARIANTS["<model>"] in one.variants or one.name.startswith(("mitigation_", "judge_difference_")))
         if not any(re.fullmatch(one.pattern, term) and re.fullmatch(variant, given) for term, given in pairs)
     ]
     assert absent == []

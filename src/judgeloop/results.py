@@ -15,6 +15,7 @@ import yaml
 from judgeloop import report
 from judgeloop.report import mitigation_figures, overview, reading, terminal, wording
 from judgeloop.report.findings import judge_rows
+from judgeloop.report.judges_compared import judges_compared
 from judgeloop.report.overview import Table, unscored_reasons
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate
@@ -96,7 +97,7 @@ class Audit(Run):
         """One screen: what was read, every judge with intervals, the findings, and what this log cannot tell and why."""
         read = reading.read(self.folder)
         mitigated = mitigation_figures.tables(read, narrow=True)
-        listed = (_judges(read.estimates), *mitigated, unscored_reasons(read))
+        listed = (_judges(read.estimates), judges_compared(read), *mitigated, unscored_reasons(read))
         tables = [table for table in listed if table is not None]
         shown = terminal.render(read, _facts(read), report.findings(read.estimates), tables)
         lines = [terminal.as_text(shown, _WIDTH).rstrip("\n")]
@@ -132,8 +133,9 @@ def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     judges = {row.judge for row in primary}
     reasons: dict[tuple[str, str], list[str]] = {}
     worded: dict[tuple[str, str], list[str]] = {}
+    known = {(row.judge, row.term) for row in primary if row.status != "undefined"}
     for row in primary:
-        if row.status == "undefined":
+        if row.status == "undefined" and (row.judge, row.term) not in known:
             # What differs by judge (its name, numbers) would make a reason of its own for each.
             why = row.note.split("; ", maxsplit=1)[0].replace(f"text of {own_model(row.judge)} ", "text of the judge ")
             key = (_NUMBER.sub("0", why), row.term)
@@ -165,13 +167,15 @@ def _facts(read: reading.Reading) -> list[tuple[str, str]]:
     """What was read."""
     rows = read.judgments
     keys = ["replicate", "arm", "generation", "panel", "item_id", "pair_id"]
-    shown = rows.groupby(keys, dropna=False)["order"].nunique()
+    shown = rows[rows["panel"] != "probe"].groupby(keys, dropna=False)["order"].nunique()
+    edits = len(rows.loc[rows["panel"] == "probe", keys].drop_duplicates())
     both, unscored = int((shown == 2).sum()), int((rows["verdict"] == "unscored").sum())
     facts = [
         ("Verdicts", f"{len(rows):,}"),
         ("Judges", f"{rows['judge'].nunique():,}"),
         ("Items", f"{rows['item_id'].nunique():,}"),
         ("Pairs", f"{len(shown):,} ({both:,} in both orders, {len(shown) - both:,} in one)"),
+        *([("Texts against their edits", f"{edits:,}")] if edits else []),
         ("Orders", ", ".join(f"{order} {int((rows['order'] == order).sum()):,}" for order in ("ab", "ba"))),
         ("Unscored", f"{unscored:,} ({100 * unscored / len(rows):.1f} %)"),
     ]
@@ -183,7 +187,8 @@ def _facts(read: reading.Reading) -> list[tuple[str, str]]:
         facts.append(("Texts", "none, and no lengths"))
     facts.append(("Gold", f"on {int((rows['gold'] != '').sum()):,} verdicts" if (rows["gold"] != "").any() else "none"))
     unused = read.environment.get("pairs_without_verdict")
-    return facts + ([("Pairs without a verdict", f"{unused:,}")] if unused else [])
+    facts += [("Pairs without a verdict", f"{unused:,}")] if unused else []
+    return facts + [fact for fact in overview.facts(read) if fact[0] == "Model calls"]
 
 
 def _one_line(name: str, shared: str, room: int) -> str:

@@ -20,6 +20,7 @@ from judgeloop.interchange import Columns, VerdictLog, read_verdicts
 from judgeloop.interchange.cells import Input, named
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.judge_differences import judge_difference_estimates
 from judgeloop.stats.judge_estimates import judge_estimates
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.rows import Labels
@@ -88,7 +89,7 @@ def estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, *, watch: Wat
     """``judge_estimates`` of all judges, one judge after the other, so that a long analysis can say where it is.
 
     A judge's estimates and their adjustment rest on its own judgments; what the other judges make of its texts enters
-    ``self_preference_log_odds`` alone. Features are scaled by all texts but probes' edits.
+    ``self_preference_log_odds`` alone, and ``judge_difference_<term>``. Features are scaled by all texts but probes' edits.
     """
     texts = _unedited(judgments, texts)
     judges = sorted(judgments["judge"].unique())
@@ -99,7 +100,9 @@ def estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, *, watch: Wat
     if len(judges) == 1:
         return parts[0]
     frame = pd.concat([part[part["term"] != "self_preference_log_odds"] for part in parts], ignore_index=True)
-    frame = pd.concat([frame, _self_preference(judgments, texts)], ignore_index=True)
+    plain = [judge for judge in judges if not mitigating.is_rubric(judge)]
+    differences = estimates_frame(judge_difference_estimates(judgments, texts, plain))
+    frame = pd.concat([frame, _self_preference(judgments, texts), differences], ignore_index=True)
     return adjust(with_judge_families(frame))
 
 

@@ -11,6 +11,7 @@ from judgeloop.report import (
     cases,
     document,
     judge_figures,
+    judges_compared,
     loop_figures,
     markdown,
     mitigation_figures,
@@ -115,6 +116,7 @@ def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
 
 
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
-    judge = [overview.judge_table(reading), *mitigation_figures.tables(reading), overview.unscored_reasons(reading)]
+    judge = [overview.judge_table(reading), judges_compared.judges_compared(reading)]
+    judge += [*mitigation_figures.tables(reading), overview.unscored_reasons(reading)]
     model = [overview.drift_table(reading), overview.contrast_table(reading), overview.amplification_table(reading)]
     return [table for table in judge if table], [table for table in model if table]

@@ -108,7 +108,9 @@ def _position(rows: Sequence[Estimate]) -> list[Finding]:
             )
             found.append(Finding("position", "described", _sentence(row.judge, text), row))
     found += [
-        _about_judge(row, "position") for row in judge_rows(rows, "identical_pair_excess") if row.status != "undefined"
+        _about_judge(row, "position")
+        # An audit's pairs hold no identical texts where its probes do.
+        for row in judge_rows([one for one in rows if one.status != "undefined"], "identical_pair_excess")
     ]
     return found
 
@@ -127,7 +129,7 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
         if row.estimate is not None and row.status != "undefined":
             text = f"the longer answer was preferred in {100 * row.estimate:.1f} % of judgments, {wording.interval(row)} (raw: quality and bias together)"
             found.append(Finding("content", "described", _sentence(row.judge, text), row))
-    return found
+    return sorted(found, key=lambda one: one.verdict == "undefined")  # what is identified leads
 
 
 def _joint(row: Estimate) -> Finding:
@@ -220,7 +222,8 @@ def _sentence(who: str, text: str) -> str:
 
 
 def _counted(row: Estimate) -> str:
-    return "pair" if row.bias == "position" else "judgment"
+    pairs = (row.bias == "position" and row.term != "identical_pair_excess") or is_probe(row.term)
+    return "pair" if pairs else "judgment"
 
 
 def _contrast(row: Estimate, question: str) -> Finding:

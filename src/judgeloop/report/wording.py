@@ -56,6 +56,8 @@ TERMS = {
     "self_preference_log_odds": "Own answers",
     "gold_agreement": "Agrees with gold",
     "gold_log_odds": "Quality (gold)",
+    "unscored_joint": "Unscored replies hang on order or length",
+    "unscored_share": "Replies without a verdict",
     "kl_from_reference": "KL divergence",
     "training_tokens": "Tokens trained on",
 }
