@@ -19,6 +19,7 @@ import typer
 import yaml
 
 import planted_run
+import rated_rows
 from judgeloop import api, errors, seeds
 from judgeloop.api.forecasting import forecast_estimates
 from judgeloop.auditing import mitigating
@@ -48,7 +49,7 @@ MITIGATION = f"(?:{'|'.join(MITIGATIONS)})"
 COMPUTED_VARIANTS = {
     "<dose>": NUMBER, "<model>": r".+", "<mitigation>": MITIGATION, "<mitigation>_disjoint": f"{MITIGATION}_disjoint",
     "<mitigation>_given_gold": f"{MITIGATION}_given_gold",
-    "vs <judge>": r"vs [^,]+", "vs <judge>, no_gold": r"vs [^,]+, no_gold",
+    "<scale>": r"\d+-\d+", "vs <judge>": r"vs [^,]+", "vs <judge>, no_gold": r"vs [^,]+, no_gold",
 }  # fmt: skip
 
 
@@ -76,7 +77,7 @@ QUANTITIES = {name: row[2] for row in tables("Quantity") for name in quoted(row[
 RATES = ("first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw")
 PLACEHOLDERS = {
     "<feature>": FEATURES, "<style>": STYLE_FEATURES, "<quantity>": tuple(QUANTITIES), "<rate>": RATES,
-    "<arena>": ARENA_FEATURES, "<probe>": ("[a-z_]+",),
+    "<arena>": ARENA_FEATURES, "<k>": tuple("12345678"), "<probe>": ("[a-z_]+",),
 }  # fmt: skip
 
 
@@ -191,6 +192,7 @@ def emitted() -> pd.DataFrame:
         judge_estimates(against_one_baseline(judgments), texts),
         mitigated(judgments, texts),
         probe_rows(judgments),
+        *rated_rows.frames(),
         estimates_frame(judge_difference_estimates(judgments.assign(arm="", generation=pd.NA), texts, ["m", "other"])),
     ]
     return pd.concat(frames)[["term", "variant", "unit"]].drop_duplicates()
@@ -216,7 +218,10 @@ def test_every_documented_term_and_variant_exists(emitted: pd.DataFrame) -> None
         for one in DOCUMENTED
         for variant in one.variants
         # A model, the mitigation that a price is of, and the other judge are always named.
-        if variant or not (COMPUTED_VARIANTS["<model>"] in one.variants or one.name.startswith(("mitigation_", "judge_difference_")))
+        if variant
+        or not (
+            COMPUTED_VARIANTS["<model>"] in one.variants or one.name.startswith(("mitigation_", "judge_difference_"))
+        )
         if not any(re.fullmatch(one.pattern, term) and re.fullmatch(variant, given) for term, given in pairs)
     ]
     assert absent == []

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from judgeloop import report
-from judgeloop.report import mitigation_figures, overview, reading, terminal, wording
+from judgeloop.report import mitigation_figures, overview, rated, reading, terminal, wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.judges_compared import judges_compared
 from judgeloop.report.overview import Table, unscored_reasons
@@ -98,6 +98,7 @@ class Audit(Run):
         read = reading.read(self.folder)
         mitigated = mitigation_figures.tables(read, narrow=True)
         listed = (_judges(read.estimates), judges_compared(read), *mitigated, unscored_reasons(read))
+        listed += tuple(rated.tables(read))
         tables = [table for table in listed if table is not None]
         shown = terminal.render(read, _facts(read), report.findings(read.estimates), tables)
         lines = [terminal.as_text(shown, _WIDTH).rstrip("\n")]
@@ -166,6 +167,8 @@ def _spans(sentences: Sequence[str]) -> str:
 def _facts(read: reading.Reading) -> list[tuple[str, str]]:
     """What was read."""
     rows = read.judgments
+    if rows.empty:
+        return rated.facts(read) + [fact for fact in overview.facts(read) if fact[0] == "Model calls"]
     keys = ["replicate", "arm", "generation", "panel", "item_id", "pair_id"]
     shown = rows[rows["panel"] != "probe"].groupby(keys, dropna=False)["order"].nunique()
     edits = len(rows.loc[rows["panel"] == "probe", keys].drop_duplicates())

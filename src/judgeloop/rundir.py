@@ -24,12 +24,12 @@ from judgeloop.errors import FolderMismatch, StorageFailed
 TABLES = ("items", "candidates", "judgments", "preferences", "signals")
 # Types by name, so that a part where nothing was scored, drafted or fitted is typed as its neighbours are. Every other
 # column of numbers is a feature or a weight: float64.
-_INTEGERS = ("replicate", "generation", "repeat", "n_drawn", "tokens", "characters")
+_INTEGERS = ("replicate", "generation", "repeat", "rotation", "slot", "n_drawn", "tokens", "characters")
 _BOOLEANS = ("identical", "converged")
 _TEXTS = (
     "arm", "panel", "item_id", "category", "pair_id", "judge", "order", "verdict", "reason", "candidate_first",
     "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",
-    "prompt", "reference", "match", "probe",
+    "prompt", "reference", "match", "probe", "scale", "set_id",
 )  # fmt: skip
 
 

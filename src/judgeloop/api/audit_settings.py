@@ -16,16 +16,27 @@ from pydantic import ValidationError
 from judgeloop import auditing, templates
 from judgeloop.auditing import mitigating
 from judgeloop.auditing.asking import Editor
+from judgeloop.auditing.listwise import listwise
+from judgeloop.auditing.pointwise import Pointwise
 from judgeloop.auditing.questions import Questions, questions
+from judgeloop.auditing.rated import Form
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Block, Endpoint, ModelJudge, Price
 from judgeloop.interchange import load_columns, read_pairs
 from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.interchange.columns import near
+from judgeloop.interchange.sets import read_sets
 from judgeloop.judging.edits import PROBES, RULE_PROBES
+from judgeloop.judging.scores import MOST_BY_LOGPROB
 from judgeloop.records import canonical
-from judgeloop.templates import Template
+from judgeloop.scales import parse_all
+from judgeloop.templates import Kind, Template
 
+MODES = ("pairwise", "pointwise", "listwise")
+DEFAULT_SCALES = "1-10,10-1"
+"""The reversed scale is to a score what the swapped order is to a pair: it shows what the numbers themselves pull."""
+PAIRWISE = "pairwise"
+_KINDS: dict[str, Kind] = {"pointwise": "score", "listwise": "choice"}
 EDITOR = "edits"
 """The name under which the model that writes edits is known, where no judge is that model."""
 
@@ -54,6 +65,18 @@ class Settings:
     seed: int
     sources: Mapping[str, Any]
     mitigate: tuple[str, ...] = ()
+    form: Form | None = None
+    """What is asked where that is not pairs alone; None in mode pairwise."""
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether the pairs are shown, in both orders."""
+        return self.form is None or self.form.against
+
+    @property
+    def calls(self) -> int:
+        """Calls of one judge, without probes and trials."""
+        return (self.asked.calls if self.pairwise else 0) + (self.form.calls if self.form else 0)
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -83,6 +106,7 @@ class Settings:
                 "probes": list(self.probes),
                 **edits,
                 **({"mitigate": list(self.mitigate)} if self.mitigate else {}),
+                **(self.form.record() if self.form else {}),
                 "seed": self.seed,
             },
         }
@@ -102,6 +126,7 @@ class Settings:
                 [pair.item_id, pair.pair_id, dict(pair.values), {name: str(cell) for name, cell in pair.kept.items()}]
                 for pair in self.asked.known.values()
             ],
+            **({"form": self.form.identity()} if self.form else {}),
         }  # fmt: skip
         return "sha256:" + hashlib.sha256(canonical({"audit": asked}).encode("utf-8", "replace")).hexdigest()
 
@@ -125,6 +150,9 @@ def settings(
     seed: int = 0,
     columns: str | Path | Mapping[str, Any] | None = None,
     mitigate: str | Sequence[str] = (),
+    mode: str = "pairwise",
+    scales: str | None = None,
+    against_pairwise: bool = False,
 ) -> Settings:
     """See ``judgeloop.audit``. Reads the pairs and checks everything; asks nothing. Raises InvalidInput."""
     models = [model] if isinstance(model, str) else list(model)
@@ -148,11 +176,12 @@ def settings(
         judges[name] = _valid(
             ModelJudge,
             {
-                "endpoint": name, "prompt": str(prompt), "verdict": verdict, "repeats": repeats,
+                "endpoint": name, "prompt": str(prompt) if mode == "pairwise" else PAIRWISE, "verdict": verdict, "repeats": repeats,
                 "temperature": temperature, "max_tokens": max_tokens,
             },
         )  # fmt: skip
-    template = templates.load(str(prompt), ".", "judge")
+    _check_mode(mode, scales, against_pairwise, probes, mitigate)
+    template = templates.load(str(prompt) if mode == "pairwise" else PAIRWISE, ".", "judge")
     if verdict != "auto" and verdict not in template.modes:
         raise InvalidInput(
             f"--verdict: prompt {template.name} cannot be asked in mode {verdict}; it has {', '.join(template.modes)}"
@@ -165,12 +194,56 @@ def settings(
     editor = _editor(chosen, edit_model, endpoints)
     if editor is not None and editor.endpoint not in endpoints:
         endpoints[editor.endpoint] = editor.settings
-    asked = questions(read_pairs(pairs, load_columns(columns)), repeats)
+    if mode == "listwise":
+        asked = Questions({}, (), {}, repeats)
+        form: Form | None = listwise(
+            read_sets(pairs, load_columns(columns)), _form_template(mode, prompt, verdict), repeats
+        )
+    else:
+        asked = questions(read_pairs(pairs, load_columns(columns)), repeats)
+        form = _pointwise(asked, prompt, verdict, scales, against_pairwise) if mode == "pointwise" else None
     is_file = not isinstance(pairs, pd.DataFrame) and str(pairs) != STDIN
     name = f"{Path(str(pairs)).stem}-audit" if is_file else "audit"
     found = auditing.sources_of(pairs, None, columns)
     sources = {"pairs": found.pop("verdicts"), **found}
-    return Settings(name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted)
+    return Settings(name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted, form)
+
+
+def _check_mode(
+    mode: str, scales: str | None, against: bool, probes: str | Sequence[str], mitigate: str | Sequence[str]
+) -> None:
+    if mode not in MODES:
+        raise InvalidInput(f"--mode: must be one of {', '.join(MODES)}, not {mode!r:.40}")
+    if mode != "pointwise":
+        for given, option in ((scales, "--scales"), (against, "--against-pairwise")):
+            if given:
+                raise InvalidInput(f"{option}: only --mode pointwise has it")
+    if mode != "pairwise":
+        named = [probes] if isinstance(probes, str) else list(probes)
+        if named not in ([], ["none"]):
+            raise InvalidInput(f"--probes: a probe is a pair of a text and its edit; --mode {mode} asks none")
+        if mitigate:
+            raise InvalidInput(f"--mitigate: mitigations are of verdicts on pairs; --mode {mode} measures none")
+
+
+def _form_template(mode: str, prompt: str, verdict: str) -> Template:
+    """The template of a mode other than pairwise; where none was named, the one of the mode's own name."""
+    template = templates.load(mode if str(prompt) == PAIRWISE else str(prompt), ".", _KINDS[mode])
+    if verdict != "auto" and verdict not in template.modes:
+        raise InvalidInput(
+            f"--verdict: prompt {template.name} cannot be asked in mode {verdict}; it has {', '.join(template.modes)}"
+        )
+    return template
+
+
+def _pointwise(asked: Questions, prompt: str, verdict: str, scales: str | None, against: bool) -> Pointwise:
+    found = parse_all(DEFAULT_SCALES if scales is None else scales)
+    long = next((one.name for one in found if len(one.values) > MOST_BY_LOGPROB), None)
+    if verdict == "logprob" and long is not None:
+        raise InvalidInput(
+            f"--scales: {long} has more than the {MOST_BY_LOGPROB} numbers that --verdict logprob can list; use json or text"
+        )
+    return Pointwise(asked, _form_template("pointwise", prompt, verdict), found, against)
 
 
 def chosen_probes(probes: str | Sequence[str], edit_model: str | None) -> tuple[str, ...]:

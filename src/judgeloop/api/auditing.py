@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 import yaml
 
 from judgeloop import auditing, report
@@ -14,6 +15,7 @@ from judgeloop.api.audit_settings import Settings, check_keys, check_price, sett
 from judgeloop.api.session import Seen, unwrapped
 from judgeloop.auditing import asking
 from judgeloop.auditing.questions import Probing, rule_probes
+from judgeloop.auditing.rated import Rated, analyze_rated
 from judgeloop.interchange import VerdictLog
 from judgeloop.interchange.cells import Input
 from judgeloop.judging.judges import ModelJudge, resolve_mode
@@ -58,6 +60,9 @@ def audit(
     seed: int = 0,
     columns: str | Path | Mapping[str, Any] | None = None,
     mitigate: str | Sequence[str] = (),
+    mode: str = "pairwise",
+    scales: str | None = None,
+    against_pairwise: bool = False,
     out: str | Path | None = None,
     replay: str | Path | None = None,
     max_cost: float | None = None,
@@ -73,7 +78,9 @@ def audit(
     and completion tokens): one for all judges, or one each. ``endpoint``: further settings of an experiment's endpoint, as
     ``timeout_s`` or ``extra_body``. ``probes``: none, all, or names of docs/probes.md; ``edit_model`` writes those that no
     rule can. ``mitigate``: mitigations to measure on the same answers, names of docs/mitigations.md (``rubric`` asks every
-    judge again). With ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
+    judge again). ``mode`` (docs/modes.md): pairwise; pointwise, every text scored on each of ``scales`` (default
+    1-10,10-1), with ``against_pairwise`` beside its pairs; listwise, where ``pairs`` has a list ``texts`` a row. With
+    ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
     ``max_calls`` count the whole audit, recorded calls included.
 
     Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed or StorageFailed.
@@ -82,6 +89,7 @@ def audit(
         pairs, base_url=base_url, model=model, api_key_env=api_key_env, price=price, endpoint=endpoint, prompt=prompt,
         verdict=verdict, repeats=repeats, temperature=temperature, max_tokens=max_tokens, probes=probes,
         edit_model=edit_model, concurrency=concurrency, seed=seed, columns=columns, mitigate=mitigate,
+        mode=mode, scales=scales, against_pairwise=against_pairwise,
     )  # fmt: skip
     return run_audit(made, out=out, replay=replay, ledger=Ledger(max_cost, max_calls), observer=observer)
 
@@ -117,12 +125,11 @@ def run_audit(
             if recording:
                 recording.close()
         session.say("estimates")
-        done = auditing.analyze(
-            session.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
-            watch=session.estimating,
-        )  # fmt: skip
+        done = session.analysis(identity)
         folder.write_json("environment.json", {**base, **done.facts, **session.facts()})
         auditing.write_tables(done, folder)
+        for table, frame in session.tables().items():
+            folder.write_part(table, "log", frame)
         session.say("report")
         report.write(folder)
     return Audit(folder)
@@ -137,6 +144,7 @@ class _Session:
     observer: AuditObserver | None
     seen: Seen = field(init=False)
     log: VerdictLog = field(init=False)
+    rated: Rated = field(init=False)
     probing: Probing = field(init=False, default_factory=Probing)
     modes: dict[str, str] = field(init=False, default_factory=dict)
     refused: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
@@ -158,14 +166,17 @@ class _Session:
         async with WireClient(
             made.endpoints, cassette, replay=recording, ledger=ledger, observer=self.seen.answered
         ) as client:
-            judges = [await self._judge(name, client) for name in made.judges]
+            judges = [await self._judge(name, client) for name in made.judges] if made.pairwise else []
             if made.editor is not None:
                 self.say("edits")
                 self.probing, self.refused = await asking.model_probes(made.asked, self.probing, made.editor, client)
                 self._planned()
             self.say("asking")
             judged = self.observer.judged if self.observer else lambda *_: None
-            self.log = await asking.ask(judges, made.asked, self.probing, judged)
+            if made.pairwise:
+                self.log = await asking.ask(judges, made.asked, self.probing, judged)
+            if made.form is not None:
+                self.rated = await made.form.ask(made.judges, made.endpoints, client, made.seed, judged)
 
     async def _judge(self, name: str, client: WireClient) -> ModelJudge:
         made, spec = self.made, self.made.judges[name]
@@ -178,7 +189,24 @@ class _Session:
 
     def _planned(self) -> None:
         if self.observer:
-            self.observer.planned({name: self.made.asked.calls + self.probing.calls(name) for name in self.made.judges})
+            self.observer.planned({name: self.made.calls + self.probing.calls(name) for name in self.made.judges})
+
+    def analysis(self, identity: str) -> auditing.Analysis:
+        """The estimates of all that was asked."""
+        made, base = self.made, None
+        if made.pairwise:
+            base = auditing.analyze(
+                self.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
+                watch=self.estimating,
+            )  # fmt: skip
+            if made.form is None:
+                return base
+        assert made.form is not None  # what is not asked in pairs has a form
+        return analyze_rated(made.form, self.rated, base, name=made.name, identity=identity, sources=made.sources)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables beside those of every audit."""
+        return {} if self.made.form is None else self.made.form.tables(self.rated)
 
     def say(self, stage: str) -> None:
         if self.observer:

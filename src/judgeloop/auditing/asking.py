@@ -44,7 +44,7 @@ async def model_probes(
     asked: Questions, probing: Probing, editor: Editor, client: Client
 ) -> tuple[Probing, dict[str, dict[str, int]]]:
     """``probing`` with the edits that a model writes, and by probe how many replies were not used, and why."""
-    places = [(*place, name, dose) for place in _places(asked.matchups) for name in editor.templates
+    wanted = [(*place, name, dose) for place in places(asked.matchups) for name in editor.templates
               for dose in PROBES[name].doses or (None,)]  # fmt: skip
 
     async def write(
@@ -58,7 +58,7 @@ async def model_probes(
             return None, name, written.reason
         return probe_pair(matchup, side, name, dose, written.text), name, ""
 
-    found = await _each(places, lambda place: write(*place), editor.settings.concurrency)
+    found = await each(wanted, lambda place: write(*place), editor.settings.concurrency)
     made = [pair for pair, _, _ in found if pair is not None]
     refused: dict[str, dict[str, int]] = {}
     for _, name, reason in found:
@@ -70,7 +70,7 @@ async def model_probes(
     return Probing(pairs, edited), refused
 
 
-def _places(matchups: Sequence[Matchup]) -> list[tuple[Matchup, str, Candidate]]:
+def places(matchups: Sequence[Matchup]) -> list[tuple[Matchup, str, Candidate]]:
     """(matchup, side, text) of every distinct text, where it stands first."""
     found: dict[tuple[str, str], tuple[Matchup, str, Candidate]] = {}
     for one in matchups:
@@ -115,13 +115,13 @@ async def _by_judge(
         judged(judge.name, len(found), sum(judgment.verdict.slot == "unscored" for judgment in found))
         return found
 
-    batches = await _each(shown, present, judge.endpoint.concurrency)
+    batches = await each(shown, present, judge.endpoint.concurrency)
     split = len(asked.matchups)
     pairs = _of_pairs(_frame(_flat(batches[:split]), asked.items, "pairs"), asked)
     return pairs, with_probes(_frame(_flat(batches[split:]), asked.items, "probe"), probes)
 
 
-async def _each(questions: Sequence[In], answer: Callable[[In], Awaitable[Out]], at_once: int) -> list[Out]:
+async def each(questions: Sequence[In], answer: Callable[[In], Awaitable[Out]], at_once: int) -> list[Out]:
     """Every question's answer, in order. So many at once: request bodies are written only when they are about to be sent."""
     found: dict[int, Out] = {}
     waiting = iter(enumerate(questions))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @app.command()
 def audit(
     pairs: Annotated[
-        Path, typer.Argument(help="One pair of answers a row: .jsonl, .csv, .parquet, or - for standard input.")
+        Path,
+        typer.Argument(help="One pair (or list) of answers a row: .jsonl, .csv, .parquet, or - for standard input."),
     ],
     base_url: Annotated[
         list[str],
@@ -56,6 +57,18 @@ def audit(
             show_default=False,
         ),
     ] = "",
+    mode: Annotated[
+        str, typer.Option(help="What is asked: pairwise, pointwise (a score a text) or listwise (the best of a list).")
+    ] = "pairwise",
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            help="Scales of pointwise scores, WORST-BEST with commas. [default: 1-10,10-1]", show_default=False
+        ),
+    ] = None,
+    against_pairwise: Annotated[
+        bool, typer.Option("--against-pairwise", help="Pointwise: ask the same judges about the pairs too.")
+    ] = False,
     temperature: Annotated[float, typer.Option(help="Sampling temperature of the judge.", min=0)] = 0.0,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest reply in json and text mode. [default: 512]", min=1, show_default=False)
@@ -125,14 +138,17 @@ def audit(
     paid = [_price(one) for one in price or ()] or None
     from judgeloop import api
 
+    options: dict[str, Any] = {
+        "base_url": base_url, "model": model, "api_key_env": api_key_env, "price": paid, "endpoint": endpoint, "prompt": prompt,
+        "verdict": verdict, "repeats": repeats, "temperature": temperature, "max_tokens": max_tokens, "probes": probes,
+        "edit_model": edit_model, "concurrency": concurrency, "seed": seed, "columns": columns, "mitigate": mitigate,
+        "mode": mode, "scales": scales, "against_pairwise": against_pairwise,
+    }  # fmt: skip
     view = _view(quiet)
     try:
         done = api.audit(
-            pairs, base_url=base_url, model=model, api_key_env=api_key_env, price=paid, endpoint=endpoint, prompt=prompt,
-            verdict=verdict, repeats=repeats, temperature=temperature, max_tokens=max_tokens, probes=probes,
-            edit_model=edit_model, concurrency=concurrency, seed=seed, columns=columns, mitigate=mitigate, out=out, replay=replay,
-            max_cost=max_cost, max_calls=max_calls, observer=view,
-        )  # fmt: skip
+            pairs, **options, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls, observer=view
+        )
     except KeyboardInterrupt:
         raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
     finally:

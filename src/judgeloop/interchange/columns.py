@@ -24,6 +24,7 @@ PAIR_COLUMNS = (
     "item_id", "pair_id", "prompt", "text_a", "text_b", "candidate_a", "candidate_b", "model_a", "model_b", "gold", "gold_2",
     "category", "len_a", "len_b", "length_unit",
 )  # fmt: skip
+SET_COLUMNS = ("item_id", "set_id", "prompt", "texts", "candidates", "models", "gold", "category")
 _KEYS = ("column", "values", "value")
 
 
@@ -74,8 +75,9 @@ def load_columns(source: str | Path | Mapping[str, Any] | None) -> Columns:
 
 
 def _source(name: str, given: object, origin: str) -> Source:
-    if name not in VERDICT_COLUMNS:
-        raise InvalidInput(f"{origin}: {name}: no column of verdicts or pairs{near(name, VERDICT_COLUMNS)}")
+    known = tuple(dict.fromkeys((*VERDICT_COLUMNS, *SET_COLUMNS)))
+    if name not in known:
+        raise InvalidInput(f"{origin}: {name}: no column of verdicts, pairs or sets{near(name, known)}")
     if isinstance(given, str) and given:
         return Source(column=given)
     if not isinstance(given, Mapping) or not given:

@@ -18,6 +18,7 @@ from judgeloop.report import (
     overview,
     palette,
     policy_figures,
+    rated,
     terminal,
 )
 from judgeloop.report.figure import Figure
@@ -118,5 +119,6 @@ def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
     judge = [overview.judge_table(reading), judges_compared.judges_compared(reading)]
     judge += [*mitigation_figures.tables(reading), overview.unscored_reasons(reading)]
+    judge += rated.tables(reading)
     model = [overview.drift_table(reading), overview.contrast_table(reading), overview.amplification_table(reading)]
     return [table for table in judge if table], [table for table in model if table]

@@ -10,7 +10,7 @@ from judgeloop.report.reading import Reading, select
 from judgeloop.report.verdicts import Finding, is_probe
 
 _LENGTH = ("padding_probe", "length_ame", "excess_longer_vs_gold", "gold_tied_longer_excess")
-_IDENTIFIED = (*_LENGTH, "style_joint")
+_IDENTIFIED = (*_LENGTH, "style_joint", "score_length_slope")
 _OBEDIENCE = {
     "injection_probe": "obeys orders that stand in a text",
     "authority_probe": "trusts a text for the authority that it names",
@@ -79,6 +79,7 @@ def _content(reading: Reading, found: Sequence[Finding], certain: Iterable[str])
         )
     probed = any(is_probe(row.term) and row.status != "undefined" for row in reading.estimates)
     held = any(row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates)
+    held = held or any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
     if not probed and not held and reading.estimates:
         where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
         lines.append(

@@ -38,8 +38,19 @@ _PHRASES = {
     "length_ame": ("length", "a doubling raises the chance of being picked by {}", "a doubling lowers the chance of being picked by {}"),
     "excess_longer_vs_gold": ("length", "a doubling moves the judge {} more than it moves gold", "a doubling moves the judge {} less than it moves gold"),
     "self_preference_gold": ("own answers", "picked {} more often than others' at equal gold", "picked {} less often than others' at equal gold"),
+    "score_length_slope": ("length", "longer texts score higher, by {}", "longer texts score lower, by {}"),
+    "score_scale_anchoring": ("the scale's ends", "the other scale puts the same texts higher, by {}", "the other scale puts the same texts lower, by {}"),
+    **{f"slot_{k}_excess": (f"slot {k} of the list", "picked {} more often than its share", "picked {} less often than its share") for k in range(1, 9)},
 }  # fmt: skip
-_CONTENT = ("padding_probe", "excess_longer_vs_gold", "length_ame", "gold_tied_longer_excess", "style_joint")
+_RATED = ("score_scale_anchoring", *(f"slot_{k}_excess" for k in range(1, 9)))
+_CONTENT = (
+    "score_length_slope",
+    "padding_probe",
+    "excess_longer_vs_gold",
+    "length_ame",
+    "gold_tied_longer_excess",
+    "style_joint",
+)
 
 
 def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
@@ -107,6 +118,7 @@ def _position(rows: Sequence[Estimate]) -> list[Finding]:
                 f"{wording.interval(row)} (noise and bias together)"
             )
             found.append(Finding("position", "described", _sentence(row.judge, text), row))
+    found += [_about_judge(row, "position") for term in _RATED for row in judge_rows(rows, term)]
     found += [
         _about_judge(row, "position")
         # An audit's pairs hold no identical texts where its probes do.
@@ -222,6 +234,10 @@ def _sentence(who: str, text: str) -> str:
 
 
 def _counted(row: Estimate) -> str:
+    if row.term.startswith("slot_"):
+        return "set"
+    if row.term.startswith("score_"):
+        return "text" if row.bias == "position" else "pair"
     pairs = (row.bias == "position" and row.term != "identical_pair_excess") or is_probe(row.term)
     return "pair" if pairs else "judgment"
 

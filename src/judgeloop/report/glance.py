@@ -161,6 +161,14 @@ def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
         said.append(
             f"{wording.count(most, 'pair')} in both orders for the judge{f'; {_MANY_PAIRS} or more are needed to claim that there is no bias' if few else ''}."
         )
+    rated = select(
+        reading.estimates, scope="judge", term=("score_mean", "position_permutation"), variant="", category=""
+    )
+    for term, what in (("score_mean", "text"), ("position_permutation", "set")):
+        most = max((row.n for row in rated if row.term == term), default=0)
+        if most:
+            how = "scored by the judge" if what == "text" else "in all rotations for the judge"
+            said.append(f"{wording.count(most, what)} {how}.")
     unseen = [f for f in found if f.verdict in ("undetected", "underpowered") and DETECTABLE.search(f.row.note)]
     if unseen:
         parts = [

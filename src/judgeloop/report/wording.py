@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from judgeloop.features import FEATURES as MEASURED
 from judgeloop.stats.estimate import Estimate
 
 FEATURES = {
@@ -35,7 +36,6 @@ DIVERSITY = (
     "tail_mass_retained",
 )  # fmt: skip
 MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio", "phrase_repetition"})
-
 TERMS = {
     "first_slot_excess": "First slot picked, beyond half",
     "position_log_odds": "Position",
@@ -60,6 +60,20 @@ TERMS = {
     "unscored_share": "Replies without a verdict",
     "kl_from_reference": "KL divergence",
     "training_tokens": "Tokens trained on",
+    "score_mean": "Mean score",
+    "score_sd": "Spread of scores over texts",
+    "score_ceiling_share": "Scores at the best end",
+    "score_floor_share": "Scores at the worst end",
+    "score_repeatability": "Score repeats itself",
+    "score_scale_anchoring": "Other scale, less the first",
+    "score_pair_ties": "Pairs with equal scores",
+    "score_gold_agreement": "Higher score agrees with gold",
+    "score_pairwise_disagreement": "Score against the judge's own verdict",
+    "position_permutation": "Slots' shares away from equal",
+    "rotation_consistency": "Same text wins in all rotations",
+    **{f"slot_{slot}_excess": f"Slot {slot} picked, beyond its share" for slot in range(1, 9)},
+    **{f"slot_{slot}_log_odds": f"Slot {slot}" for slot in range(1, 9)},
+    **{f"score_{name}_slope": f"Score by {FEATURES[name]}" for name in MEASURED},
 }
 _PREFIXES = {
     "mean_": "mean {}",

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 FEWEST_ITEMS_A_CATEGORY = 5
 """As in ``judge_estimates``."""
-POINTS, SHARE = "score points", "share of the scale"
+POINTS, LENGTHS = "score points", "scale lengths"
 _TEXT = ["item_id", "candidate_id"]
 _NO_SCORE = Undefined("no text has a score")
 _NO_PAIR = Undefined("no pair of different texts has two scores")
@@ -177,7 +177,7 @@ def _anchoring(scores: pd.DataFrame, scales: Sequence[Scale], labels: Labels, ma
         none = Undefined(
             "one scale was asked; a second one, best the reversed one, shows what the numbers themselves pull"
         )
-        return [row(labels, "position", "score_scale_anchoring", none, Counts(0, 0), unit=SHARE)]
+        return [row(labels, "position", "score_scale_anchoring", none, Counts(0, 0), unit=LENGTHS)]
     shares = []
     for scale in scales:
         some = scores[scores["scale"] == scale.name].dropna(subset=["score"])
@@ -190,7 +190,7 @@ def _anchoring(scores: pd.DataFrame, scales: Sequence[Scale], labels: Labels, ma
         found = _NO_SCORE if gap.empty else bounded_mean(gap["place"], gap["item_id"], -1.0, 1.0)
         rows.append(row(
             labels, "position", "score_scale_anchoring", found, Counts(len(gap), gap["item_id"].nunique(), int(lost)),
-            unit=SHARE, variant="" if number == 1 else scale.name, margin=margin, note=f"{scale.name} less {scales[0].name}",
+            unit=LENGTHS, variant="" if number == 1 else scale.name, margin=margin, note=f"{scale.name} less {scales[0].name}",
         ))  # fmt: skip
     return rows
 
