@@ -77,6 +77,12 @@ in the first slot), of which two slots are a case. One answer on a scale (`--mod
 5.5 + `score_spread`·content points of a scale from 1 to 10: carried over to the scale that was asked, pulled by
 `score_anchor` towards its larger number, clipped to its ends. The number is one of the two whole numbers beside that mean,
 drawn so that the mean is exact (with `temperature0`, the nearer one).
+
+**As a reward model** it answers `/classify`, `/pooling`, `/score` and `/v1/rerank` in vLLM's forms with a text's content as
+the score, so that two texts' difference is the law without its position, which such a judge cannot have. A text's own
+noise has a standard deviation of `noise`/√2; `unscored` is the share of texts whose number is null. Without
+`use_activation: false` it serves the score's logistic, as a model with one label does. An `input` is read as a conversation
+where it has a turn that begins with `Assistant:`.
 """
 
 COMMANDS = """# Commands

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.records import Route
 from judgeloop.wire.faults import Faults
 from judgeloop.wire.server import LocalServer, create_app
 
@@ -35,6 +36,10 @@ class CountingAnswerer:
     async def answer(self, body: dict[str, Any], call_id: str | None) -> Any:
         self.asked[call_id or ""] += 1
         return await self._inner.answer(body, call_id)
+
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Any:
+        self.asked[call_id or ""] += 1
+        return await self._inner.score(route, body, call_id)
 
 
 class Served:

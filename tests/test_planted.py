@@ -261,7 +261,9 @@ def test_hostile_answers_are_text_and_nothing_else() -> None:
             assert ask(spec, message(first, second))["choices"][0]["message"]["content"][-5:] in ("[[A]]", "[[B]]")
 
 
-@pytest.mark.parametrize("name", ["pairwise", "pairwise_ties", "rubric", "rubric_scores", "chain_of_thought", "few_shot"])
+@pytest.mark.parametrize(
+    "name", ["pairwise", "pairwise_ties", "rubric", "rubric_scores", "chain_of_thought", "few_shot"]
+)
 def test_every_shipped_template_is_understood_in_every_mode(name: str) -> None:
     spec = PlantedSpec(length=3.0, temperature0=True)
     endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", model="planted", max_tokens=200)

@@ -91,7 +91,7 @@ def _fault(raw: dict[str, Any]) -> str:
         ("arms.judge", None, "x.yaml: arms.judge: must be a mapping of keys, this is empty"),
         ("arms.judge.judge", None, "x.yaml: arms.judge.judge: must be a mapping of keys, this is empty"),
         ("arms.judge.judge", 0, "x.yaml: arms.judge.judge: must be a mapping of keys, this is a number"),
-        ("judge.kind", "modle", "x.yaml: judge.kind: must be one of model, random, gold, planted, panel; did you mean model?"),
+        ("judge.kind", "modle", "x.yaml: judge.kind: must be one of model, reward, random, gold, planted, panel; did you mean model?"),
         ("signal.kind", ["x"], "x.yaml: signal.kind: must be one of bradley_terry, best_of_n"),
         ("judge.verdict", "jsn", "x.yaml: judge.verdict: must be one of auto, logprob, json, text; did you mean json?"),
         ("panels.probe", ["pading"], "x.yaml: panels.probe: 'pading' is no probe that a run can judge; known: padding, markdown_added"),

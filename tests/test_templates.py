@@ -26,6 +26,7 @@ KINDS: dict[str, templates.Kind] = {
     "pointwise": "score",
     "pointwise_rubric": "score",
     "reference_match": "match",
+    "reward": "reward",
     "rubric": "judge",
     "rubric_scores": "judge",
 }
@@ -49,7 +50,7 @@ def test_shipped_templates_load(name: str) -> None:
     assert template.description
     assert template.ties == (name == "pairwise_ties")
     assert template.reasons == (name in ("chain_of_thought", "rubric_scores"))
-    expected = {"match": ("text",), "draft": (), "edit": ()}.get(KINDS[name], templates.MODES)
+    expected = {"match": ("text",), "draft": (), "edit": (), "reward": ()}.get(KINDS[name], templates.MODES)
     assert template.modes == (expected[1:] if template.reasons else expected)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from judgeloop.experiment import Endpoint
-from judgeloop.records import Call, Reply
+from judgeloop.records import Call, Reply, Route
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import WireClient
 from judgeloop.wire.faults import Faults, Rule
@@ -51,6 +51,10 @@ class Speaker:
             return self.says(call_id or "")
         finally:
             self._now -= 1
+
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:
+        del route
+        return await self.answer(body, call_id)
 
     def endpoint(self, **settings: Any) -> Endpoint:
         return Endpoint.model_validate({"base_url": self.base_url, "model": "m", "attempts": 3, **settings})

@@ -13,7 +13,7 @@ from typing import Any
 
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint
-from judgeloop.records import Message, prompt_text
+from judgeloop.records import Message, RewardRoute, prompt_text
 from judgeloop.scales import Scale
 from judgeloop.templates import Mode, Template, fill, render
 
@@ -182,6 +182,35 @@ def choice_body(
     }
     properties = {"verdict": {"type": "string", "enum": list(letters)}}
     return _rated(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
+
+
+def reward_body(
+    endpoint: Endpoint, route: RewardRoute, template: Template | None, *, prompt: Prompt, answer: str, raw: bool = True
+) -> dict[str, Any]:
+    """The request body that asks a reward model for the score of one answer by that route.
+
+    classify and pooling are sent the conversation, or with a ``template`` one text; score and rerank prompt and answer apart.
+    ``raw`` asks for the number before the model's activation.
+    """
+    text = without_controls(answer)
+    body: dict[str, Any] = {"model": endpoint.model}
+    if route == "score":
+        body |= {"text_1": without_controls(prompt_text(prompt)), "text_2": text}
+    elif route == "rerank":
+        body |= {"query": without_controls(prompt_text(prompt)), "documents": [text]}
+    elif template is not None:
+        body["input"] = render(template, {"prompt": without_controls(prompt_text(prompt)), "answer": text})[0][
+            "content"
+        ]
+    else:
+        history = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
+        turns = [{"role": one.role, "content": without_controls(one.content)} for one in history]
+        body["messages"] = [*turns, {"role": "assistant", "content": text}]
+    if route == "pooling":
+        body["encoding_format"] = "float"
+    if raw:
+        body["use_activation"] = False
+    return {**body, **endpoint.extra_body}
 
 
 def _rated(

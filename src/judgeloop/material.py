@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from judgeloop import inputs, templates
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import GoldJudge, ModelJudge, PanelJudge
+from judgeloop.experiment import GoldJudge, ModelJudge, PanelJudge, RewardJudge
 from judgeloop.experiment import Judge as JudgeSpec
 from judgeloop.records import PADDING_DOSES, Item
 from judgeloop.resolve import Resolved
@@ -49,6 +49,8 @@ class Material:
         loaded = [templates.load(resolved.experiment.policy.prompt, resolved.folder, "draft")]
         for arm in resolved.arms:
             loaded += [templates.load(member.prompt, resolved.folder, "judge") for member in asked_models(arm.judge)]
+            if isinstance(arm.judge, RewardJudge) and arm.judge.prompt is not None:
+                loaded.append(templates.load(arm.judge.prompt, resolved.folder, "reward"))
             if isinstance(arm.judge, GoldJudge):
                 loaded += cls._match_template(resolved, arm.judge, items)
         hashes |= {f"template.{template.name}": template.sha256 for template in loaded}
@@ -73,7 +75,8 @@ class Material:
         experiment, count = self.resolved.experiment, len(self.items)
         size, steps, replicates = experiment.candidates_per_item, experiment.generations, experiment.replicates
         pairs = size * (size - 1) // 2
-        shown = count * 2 * min(pairs, experiment.matchups_per_item or pairs)
+        matchups = min(pairs, experiment.matchups_per_item or pairs)
+        shown, texts = count * 2 * matchups, count * min(size, 2 * matchups)
         if experiment.policy.kind == "pool":
             drafts = replicates * count * experiment.policy.pool_size
         else:
@@ -86,10 +89,13 @@ class Material:
         judged, seen = 0, []
         for arm in self.resolved.arms:
             calls = calls_a_presentation(arm.judge)
-            judged += replicates * shown * steps * calls
+            turn, fixed = shown * calls, panels * calls
+            if isinstance(arm.judge, RewardJudge):  # a text is scored once, an edit too
+                turn, fixed = texts, panel * (1 + edits)
+            judged += replicates * turn * steps
             if arm.judge not in seen:
                 seen.append(arm.judge)
-                judged += (replicates * shown + panels * (steps + 1)) * calls
+                judged += replicates * turn + fixed * (steps + 1)
         return drafts + judged + (panel if isinstance(anchor, int) else 0)
 
 
@@ -101,5 +107,5 @@ def asked_models(spec: JudgeSpec) -> tuple[ModelJudge, ...]:
 
 
 def calls_a_presentation(spec: JudgeSpec) -> int:
-    """Model calls that one presentation takes, repeats included (gold matching aside)."""
+    """Model calls that one presentation takes, repeats included (gold matching aside; a reward model is asked a text at a time)."""
     return len(asked_models(spec)) * spec.repeats

@@ -28,6 +28,12 @@ PROBE_NAMES: tuple[ProbeName, ...] = get_args(ProbeName)
 PADDING_DOSES = (1.25, 1.5, 2.0)
 """Length ratios of the padded texts."""
 
+RewardRoute = Literal["classify", "pooling", "score", "rerank"]
+REWARD_ROUTES: tuple[RewardRoute, ...] = get_args(RewardRoute)
+"""Routes by which a server gives the score of a text (vLLM's names)."""
+Route = Literal["", "classify", "pooling", "score", "rerank"]
+"""What a call asks; empty is a chat completion."""
+
 # Columns of the run folder's tables (CONTRACT, "Run folder"), behind the features where they have any.
 JUDGMENT_COLUMNS = (
     "replicate", "arm", "generation", "panel", "item_id", "category", "pair_id", "judge", "order", "repeat", "verdict",
@@ -138,11 +144,14 @@ class Call:
     call_id: str
     endpoint: str
     body: Mapping[str, Any] = field(hash=False)
+    route: Route = ""
 
     @property
     def key(self) -> str:
-        """SHA-256 of the canonical body, tagged with its algorithm."""
-        return "sha256:" + hashlib.sha256(canonical(self.body).encode("utf-8", "surrogatepass")).hexdigest()
+        """SHA-256 of the canonical body, tagged with its algorithm; the route's name and a line break stand before the
+        body of what is no chat completion, for two routes may take the same body."""
+        text = f"{self.route}\n{canonical(self.body)}" if self.route else canonical(self.body)
+        return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +159,8 @@ class Reply:
     """A readable answer, or the reason why there is none.
 
     ``text`` is the answer with any reasoning set aside; ``top_logprobs`` are (token, natural log-probability) at the
-    answer's first token; ``failure`` names why the endpoint gave no readable answer (then ``text`` is None).
+    answer's first token; ``numbers`` are what a reward route gives for the text, None for one that is not finite (``text``
+    is then empty); ``failure`` names why the endpoint gave no readable answer (then ``text`` is None).
     """
 
     text: str | None
@@ -163,6 +173,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     failure: str = ""
+    numbers: tuple[float | None, ...] = ()
 
 
 class Client(Protocol):

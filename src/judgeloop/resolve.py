@@ -18,7 +18,17 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import Block, Experiment, Judge, PanelJudge, PlantedJudge, Policy, Signal, Strategy
+from judgeloop.experiment import (
+    Block,
+    Experiment,
+    Judge,
+    PanelJudge,
+    PlantedJudge,
+    Policy,
+    RewardJudge,
+    Signal,
+    Strategy,
+)
 from judgeloop.features import STYLE_FEATURES
 from judgeloop.inputs import read_yaml, yaml_name
 from judgeloop.records import canonical
@@ -134,6 +144,10 @@ def _check_judge(experiment: Experiment, judge: Judge, where: str) -> None:
         endpoint = getattr(member, "endpoint", None)
         if endpoint is not None:
             _check_endpoint(experiment, endpoint, f"{where}.{place}endpoint")
+        if isinstance(member, RewardJudge) and experiment.endpoints[member.endpoint].engine is not None:
+            raise ExperimentError(
+                f"{where}.endpoint: {member.endpoint!r} is an engine that judgeloop starts, and it scores no texts; give an endpoint with a base_url"
+            )
         if isinstance(member, PlantedJudge):
             for name in member.features:
                 if name not in STYLE_FEATURES:

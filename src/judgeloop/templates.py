@@ -1,7 +1,8 @@
 """Prompt templates: one YAML file each, shipped in prompts/ or the user's own.
 
-A file has ``kind`` (judge, score, choice, draft, match or edit), ``description``, ``messages`` (``role`` and ``content``) and, unless it
-drafts or edits, ``verdict``: the closing instruction for each way to read a verdict. Variables are written ``{{ name }}``.
+A file has ``kind`` (judge, score, choice, draft, match, edit or reward), ``description``, ``messages`` (``role`` and
+``content``) and, unless it drafts, edits or is what a reward model reads, ``verdict``: the closing instruction for each way
+to read a verdict. Variables are written ``{{ name }}``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import yaml
 from judgeloop.errors import ExperimentError
 from judgeloop.records import Message
 
-Kind = Literal["judge", "score", "choice", "draft", "match", "edit"]
+Kind = Literal["judge", "score", "choice", "draft", "match", "edit", "reward"]
 Mode = Literal["logprob", "json", "text"]
 
 MODES: tuple[Mode, ...] = ("logprob", "json", "text")
-_KINDS: tuple[Kind, ...] = ("judge", "score", "choice", "draft", "match", "edit")
+_KINDS: tuple[Kind, ...] = ("judge", "score", "choice", "draft", "match", "edit", "reward")
 _KEYS = ("kind", "description", "ties", "reasons", "messages", "verdict")
 _VARIABLE = re.compile(r"\{\{[ \t]*+([^{}\n]*+)\}\}")
 
@@ -36,10 +37,11 @@ _REQUIRED: dict[Kind, tuple[str, ...]] = {
     "draft": ("prompt",),
     "match": ("prompt", "answer", "reference", "instruction"),
     "edit": ("text",),
+    "reward": ("prompt", "answer"),
 }
 _OPTIONAL: dict[Kind, tuple[str, ...]] = {
     "judge": ("reference", "verdict_a", "verdict_b"), "score": ("reference", "low", "high"), "choice": ("reference", "letters"),
-    "draft": (), "match": (), "edit": ("length",),
+    "draft": (), "match": (), "edit": ("length",), "reward": (),
 }  # fmt: skip
 # What an instruction may name: a scale and its ends; the slots' letters, and these as the reply writes them.
 _INSTRUCTION_MAY: dict[Kind, tuple[str, ...]] = {"score": ("scale", "low", "high"), "choice": ("letters", "marks")}
@@ -190,11 +192,9 @@ def _messages(raw: Any, where: str) -> tuple[Message, ...]:
 
 
 def _instructions(raw: Any, kind: Kind, reasons: bool, where: str) -> dict[Mode, str]:
-    if kind in ("draft", "edit"):
+    if kind in ("draft", "edit", "reward"):
         if raw is not None:
-            raise ExperimentError(
-                f"{where}: verdict: {'a draft' if kind == 'draft' else 'an edit'} template asks for none"
-            )
+            raise ExperimentError(f"{where}: verdict: {'an' if kind == 'edit' else 'a'} {kind} template asks for none")
         return {}
     allowed: Sequence[str] = ("text",) if kind == "match" else MODES
     if not isinstance(raw, dict) or not raw:
@@ -228,6 +228,8 @@ def _check_variables(template: Template, where: str) -> None:
     for name in _REQUIRED[template.kind]:
         if name not in used:
             raise ExperimentError(f"{where}: messages: the variable {{{{ {name} }}}} is missing")
+    if template.kind == "reward" and len(template.messages) > 1:
+        raise ExperimentError(f"{where}: messages: a reward template is one message, the text that the model reads")
     if template.kind == "draft":
         *head, last = template.messages
         if any(message.role != "system" or _VARIABLE.search(message.content) for message in head) or len(head) > 1:

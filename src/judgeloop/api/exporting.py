@@ -185,7 +185,8 @@ def _requests(folder: RunFolder, out: Path, stage: str) -> Exported:
         parts = exchange.call.split("/")
         of_stage = stage == "all" or stage in parts[1:3]
         # A call that is recorded twice (its endpoint was changed) counts as it was last asked; trial calls are no work.
-        if of_stage and "trial" not in parts:
+        # Scores have no place in a batch of chat completions.
+        if of_stage and "trial" not in parts and not exchange.route:
             found[exchange.call] = exchange.request
     if not found:
         raise InvalidInput(f"{folder.path}: no recorded request of stage {stage}")

@@ -12,9 +12,9 @@ from typing import Any
 from judgeloop import templates
 from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, text_tokens, total_cost, verdict_tokens
 from judgeloop.api.recorded import Recorded, recorded
-from judgeloop.bodies import draft_body, judge_body, match_body
+from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment import ExemplarPolicy, GoldJudge, ModelJudge
+from judgeloop.experiment import ExemplarPolicy, GoldJudge, ModelJudge, RewardJudge
 from judgeloop.material import Material, asked_models
 from judgeloop.records import PADDING_DOSES, Item
 from judgeloop.resolve import Resolved, load, resolve
@@ -148,11 +148,17 @@ def _judged(material: Material, answer: Range) -> Iterator[Load]:
     shown = 2 * min(pairs, experiment.matchups_per_item or pairs) * experiment.replicates
     anchor = experiment.panels.anchor
     edits = sum(len(PADDING_DOSES) if name == "padding" else 1 for name in experiment.panels.probes)
-    panel = 2 * (anchor if isinstance(anchor, int) else len(material.anchor_pairs)) * (1 + 2 * edits) * (steps + 1)
+    fixed = 2 * (anchor if isinstance(anchor, int) else len(material.anchor_pairs)) * (steps + 1)
+    panel = fixed * (1 + 2 * edits)
     seen: list[Any] = []
     for arm in resolved.arms:
         fresh = arm.judge not in seen
         seen.append(arm.judge)
+        if isinstance(arm.judge, RewardJudge):
+            texts = min(size, shown // experiment.replicates) * experiment.replicates * (steps + fresh)
+            every = texts + fresh * fixed * (1 + edits) / len(material.items)
+            once = _reward_load(material, arm.judge, answer, f"scores, arm {arm.name}")
+            yield _times(once, every, experiment.endpoints[arm.judge.endpoint])
         for member in asked_models(arm.judge):
             generations = steps + fresh
             count = shown * generations * arm.judge.repeats + (fresh * panel * arm.judge.repeats) / len(material.items)
@@ -182,6 +188,14 @@ def _judge_load(material: Material, member: ModelJudge, answer: Range, what: str
         said = Range(1.0, said.likely, max(said.high, verdict_tokens("json", reasons=False, longest=longest).likely))
     one = load_of(what, member.endpoint, endpoint, bodies, said)
     return replace(one, prompt=one.prompt + answer.times(2 * one.calls))
+
+
+def _reward_load(material: Material, judge: RewardJudge, answer: Range, what: str) -> Load:
+    """One text of every item, scored: the conversation without the text, and the text."""
+    endpoint = material.resolved.experiment.endpoints[judge.endpoint]
+    bodies = [reward_body(endpoint, "classify", None, prompt=item.prompt, answer="") for item in material.items]
+    one = load_of(what, judge.endpoint, endpoint, bodies, NOTHING)
+    return replace(one, prompt=one.prompt + answer.times(one.calls))
 
 
 def _matched(material: Material, answer: Range) -> Iterator[Load]:

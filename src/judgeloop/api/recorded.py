@@ -49,7 +49,7 @@ def recorded(path: str | Path) -> Recorded:
     stamps: list[int] = []
     try:
         for exchange in cassette.exchanges():
-            reply = read(exchange.status, exchange.response, exchange.fault)
+            reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
             parts = exchange.call.split("/")
             if reply.failure or len(parts) < 4 or not reply.prompt_tokens:
                 continue

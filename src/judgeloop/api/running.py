@@ -18,7 +18,8 @@ from judgeloop.api.session import Observer, Seen, unwrapped
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint, GoldJudge
 from judgeloop.experiment import Judge as JudgeSpec
-from judgeloop.judging.judges import Judge, judge_name, make_judge, resolve_mode
+from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
+from judgeloop.judging.rewards import RewardJudge, check_reward
 from judgeloop.material import Material, asked_models
 from judgeloop.planted.spec import features_of
 from judgeloop.policies.drafting import Drafter
@@ -173,6 +174,10 @@ async def _judges(
         for name in distinct
     }
     found = {names[name]: ", ".join(modes[name]) for name in distinct if modes[name]}
+    for judge in made.values():
+        if isinstance(judge, RewardJudge):
+            await check_reward(judge, TRIAL_PREFIX)
+            found[judge.name] = f"score by {judge.spec.route}"
     return {name: made[first] for name, first in first_with.items()}, found
 
 

@@ -4,189 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
-from judgeloop.records import PROBE_NAMES, ProbeName, canonical
+from judgeloop.experiment.blocks import Block, Endpoint, Number, Price, Switch, Whole, kind_of
+from judgeloop.experiment.judges import (
+    GoldJudge,
+    Judge,
+    ModelJudge,
+    PanelJudge,
+    PlantedJudge,
+    RandomJudge,
+    RewardJudge,
+    VerdictMode,
+)
+from judgeloop.records import PROBE_NAMES, ProbeName
 
-# YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, Field(strict=True)]
-Switch = Annotated[bool, Field(strict=True)]
-
-
-class Block(BaseModel):
-    """A part of the experiment: frozen, with no keys but its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class Price(Block):
-    """US dollars per million tokens. None is guessed: what is not stated costs 0."""
-
-    input: Number = Field(0.0, ge=0)
-    """Per million prompt tokens."""
-    output: Number = Field(0.0, ge=0)
-    """Per million completion tokens."""
-
-
-class Endpoint(Block):
-    """Where a model answers: an OpenAI-compatible base URL, or an engine that judgeloop starts itself."""
-
-    base_url: str | None = None
-    """OpenAI-compatible base URL, as http://127.0.0.1:8000/v1. Leave out with `engine`."""
-    engine: Literal["llama_cpp"] | None = None
-    """Start this engine on a free loopback port for the run (needs the extra judgeloop[local])."""
-    model: str
-    """The model's name, as the endpoint knows it. With engine llama_cpp: smollm2-135m, or the path of a .gguf file."""
-    concurrency: Whole = Field(16, ge=1, le=4096)
-    """Most calls in flight at once."""
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the key; default OPENAI_API_KEY where that is set. A local endpoint needs none."""
-    timeout_s: Number = Field(120.0, gt=0)
-    """Seconds until a call counts as timed out."""
-    max_tokens: Whole = Field(512, ge=1)
-    """Longest reply in tokens (logprob verdicts ask for one)."""
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The body's name for it; reasoning models want max_completion_tokens."""
-    send_temperature: Switch = True
-    """False leaves `temperature` out of the body, for models that refuse it."""
-    attempts: Whole = Field(6, ge=1, le=20)
-    """Tries a call at transport faults and malformed replies, the first included."""
-    threads: Whole | None = Field(None, ge=1)
-    """Engine only: threads; default the cores of this machine."""
-    context: Whole = Field(4096, ge=256)
-    """Engine only: context tokens a call may use."""
-    price: Price = Price()
-    """What a token costs."""
-    extra_headers: dict[str, str] = {}
-    """Sent with every call. `${NAME}` is replaced by that environment variable and is stored as written."""
-    extra_query: dict[str, str] = {}
-    """Query parameters of every call (Azure: api-version)."""
-    extra_body: dict[str, Any] = {}
-    """Body fields of every call (vLLM: top_k, chat_template_kwargs …); part of the recorded request."""
-
-    @field_validator("extra_body")
-    @classmethod
-    def _is_json(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            canonical(extra_body).encode()
-        except (TypeError, ValueError, RecursionError):
-            raise ValueError(
-                "must hold what JSON can: text, finite numbers, true/false, null, lists, mappings"
-            ) from None
-        return extra_body
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Endpoint:
-        if (self.base_url is None) == (self.engine is None):
-            raise ValueError("give base_url or engine, one of them")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")
-        return self
-
-
-VerdictMode = Literal["auto", "logprob", "json", "text"]
-
-
-class ModelJudge(Block):
-    """A model that is asked for a verdict, always in both orders."""
-
-    kind: Literal["model"] = "model"
-    """Who judges: model, random, gold, planted or panel."""
-    endpoint: str
-    """A key of `endpoints`."""
-    prompt: str = "pairwise"
-    """A shipped template's name (pairwise, rubric, few_shot, chain_of_thought) or a template file."""
-    verdict: VerdictMode = "auto"
-    """How the verdict is read: logprob (soft), json, text, or auto (tries them in that order)."""
-    repeats: Whole = Field(1, ge=1)
-    """Times each presentation is judged."""
-    temperature: Number = Field(0.0, ge=0)
-    """Sampling temperature of the judge."""
-    max_tokens: Whole | None = Field(None, ge=1)
-    """Longest reply in json and text mode; default the endpoint's."""
-
-
-class RandomJudge(Block):
-    """A fair coin for every presentation: the control for drift that no judge causes."""
-
-    kind: Literal["random"] = "random"
-    """Who judges: model, random, gold, planted or panel."""
-    repeats: Whole = Field(1, ge=1)
-    """Times each presentation is judged."""
-
-
-class GoldJudge(Block):
-    """Prefers the candidate that matches the item's reference; both, neither or no reference: tie."""
-
-    kind: Literal["gold"] = "gold"
-    """Who judges: model, random, gold, planted or panel."""
-    endpoint: str | None = None
-    """A key of `endpoints`; only for items with `match: judge`."""
-    prompt: str = "reference_match"
-    """Template that asks whether a text agrees with the reference; only for items with `match: judge`."""
-    repeats: Whole = Field(1, ge=1)
-    """Times each presentation is judged."""
-
-
-class PlantedJudge(Block):
-    """A judge with stated coefficients, computed here and not asked of a model: for known truth.
-
-    P(first) = s(position + length·Δlog2 tokens + Σ feature·Δfeature + quality·Δmatch + noise), Δ = first − second.
-    """
-
-    kind: Literal["planted"] = "planted"
-    """Who judges: model, random, gold, planted or panel."""
-    position: Number = 0.0
-    """Log-odds for the first slot."""
-    length: Number = 0.0
-    """Log-odds per doubling of tokens."""
-    features: dict[str, Number] = {}
-    """Log-odds per unit of a feature (per 100 tokens): headings, bold, list_items …"""
-    quality: Number = 0.0
-    """Log-odds for matching the reference."""
-    noise: Number = Field(0.0, ge=0)
-    """Standard deviation of the log-odds' noise, a draw a presentation."""
-    unscored: Number = Field(0.0, ge=0, le=1)
-    """Share of presentations without a verdict."""
-    temperature0: Switch = False
-    """True: always the more probable slot, no soft verdict. False: soft verdicts unless `hard`."""
-    hard: Switch = False
-    """True: the slot is drawn with P(first), and no probability is shown."""
-    repeats: Whole = Field(1, ge=1)
-    """Times each presentation is judged."""
-
-
-class PanelJudge(Block):
-    """The majority of several model judges; an even split is a tie."""
-
-    kind: Literal["panel"] = "panel"
-    """Who judges: model, random, gold, planted or panel."""
-    judges: tuple[ModelJudge, ...] = Field(min_length=2)
-    """The members, each as a model judge."""
-    repeats: Whole = Field(1, ge=1)
-    """Times each presentation is judged (by each member)."""
-
-    @field_validator("judges")
-    @classmethod
-    def _repeats_belong_to_the_panel(cls, judges: tuple[ModelJudge, ...]) -> tuple[ModelJudge, ...]:
-        if any(judge.repeats != 1 for judge in judges):
-            raise ValueError("`repeats` belongs to the panel, not to its members")
-        return judges
-
-
-def _kind_of(default: str) -> Discriminator:
-    return Discriminator(lambda raw: raw.get("kind", default) if isinstance(raw, dict) else getattr(raw, "kind", None))
-
-
-Judge = Annotated[
-    Annotated[ModelJudge, Tag("model")]
-    | Annotated[RandomJudge, Tag("random")]
-    | Annotated[GoldJudge, Tag("gold")]
-    | Annotated[PlantedJudge, Tag("planted")]
-    | Annotated[PanelJudge, Tag("panel")],
-    _kind_of("model"),
-]
+__all__ = [
+    "BestOfNSignal", "Block", "BradleyTerrySignal", "Budget", "Endpoint", "ExemplarPolicy", "Experiment", "GoldJudge", "Judge",
+    "LabelRule", "ModelJudge", "Number", "PanelJudge", "Panels", "PlantedJudge", "Policy", "PoolPolicy", "Price", "RandomJudge",
+    "RewardJudge", "Signal", "Strategy", "Switch", "VerdictMode", "Whole", "schema",
+]  # fmt: skip
 
 
 class PoolPolicy(Block):
@@ -225,7 +62,7 @@ class ExemplarPolicy(Block):
 
 Policy = Annotated[
     Annotated[PoolPolicy, Tag("pool")] | Annotated[ExemplarPolicy, Tag("exemplar")],
-    _kind_of("pool"),
+    kind_of("pool"),
 ]
 
 LabelRule = Literal["raw", "swap_average", "consistent_only", "length_controlled"]
@@ -269,7 +106,7 @@ class BestOfNSignal(Block):
 
 Signal = Annotated[
     Annotated[BradleyTerrySignal, Tag("bradley_terry")] | Annotated[BestOfNSignal, Tag("best_of_n")],
-    _kind_of("bradley_terry"),
+    kind_of("bradley_terry"),
 ]
 
 

@@ -18,6 +18,7 @@ from judgeloop.errors import EndpointFailed, ExperimentError
 from judgeloop.experiment import Endpoint
 from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge
 from judgeloop.judging.pairing import call_id, draw_labels, quoted
+from judgeloop.judging.rewards import RewardJudge, reward_judge
 from judgeloop.judging.verdicts import read, unscored
 from judgeloop.records import Call, Client, Item, Judgment, Presentation, Verdict
 from judgeloop.seeds import Label
@@ -147,6 +148,9 @@ def make_judge(
         template = templates.load(spec.prompt, folder, "match")
         endpoint = None if spec.endpoint is None else endpoints[spec.endpoint]
         return GoldJudge(client, spec.endpoint, endpoint, template, name or judge_name(spec, endpoints))
+    if isinstance(spec, experiment.RewardJudge):
+        named = name or judge_name(spec, endpoints)
+        return reward_judge(spec, named, endpoints=endpoints, folder=folder, client=client)
     if isinstance(spec, experiment.PanelJudge):
         modes: Sequence[Mode | None] = [mode] * len(spec.judges) if mode is None or isinstance(mode, str) else mode
         members = (
@@ -162,18 +166,20 @@ def judge_name(
     spec: experiment.Judge, endpoints: Mapping[str, Endpoint], mode: Mode | None = None, ambiguous: bool = False
 ) -> str:
     """What the tables call a judge: the model's name, with ``#prompt/verdict`` behind it where that alone is ambiguous;
-    a panel's members in brackets; else its kind."""
+    a panel's members in brackets; a reward model's with ``#route``; else its kind."""
     if isinstance(spec, experiment.PanelJudge):
         return "panel(" + ",".join(endpoints[member.endpoint].model for member in spec.judges) + ")"
-    if not isinstance(spec, experiment.ModelJudge):
+    if not isinstance(spec, experiment.ModelJudge | experiment.RewardJudge):
         return spec.kind
     model = endpoints[spec.endpoint].model
+    if isinstance(spec, experiment.RewardJudge):
+        return f"{model}#{spec.route}" if ambiguous else model
     return f"{model}#{Path(spec.prompt).stem}/{mode or spec.verdict}" if ambiguous else model
 
 
 def model_name(judge: Judge) -> str:
     """The name of the model that a judge asks; empty for a judge that asks none or several."""
-    return judge.endpoint.model if isinstance(judge, ModelJudge) else ""
+    return judge.endpoint.model if isinstance(judge, ModelJudge | RewardJudge) else ""
 
 
 async def resolve_mode(

@@ -13,6 +13,7 @@ from typing import Literal
 from judgeloop.errors import InvalidInput
 from judgeloop.limits.file import Limit
 from judgeloop.limits.terms import matches
+from judgeloop.stats import by_construction
 from judgeloop.stats.deciding import sample_to_decide
 from judgeloop.stats.estimate import Estimate
 
@@ -146,6 +147,10 @@ def _absent(limit: Limit, rows: Sequence[Estimate]) -> Outcome:
 def _decide(limit: Limit, row: Estimate) -> Outcome:
     if row.unit == "probability":
         _reachable(limit, row)
+    known = by_construction.value_of(row.term) if row.method == by_construction.METHOD else None
+    if known is not None:
+        keeps = (limit.low is None or known >= limit.low) and (limit.high is None or known <= limit.high)
+        return Outcome(limit, "passed" if keeps else "exceeded", row, None, row.note)
     if row.status == "undefined" or row.estimate is None:
         why = f"undefined: {row.note or 'no number'}"
         return Outcome(limit, "inconclusive" if limit.required else "not_applied", row, None, why)

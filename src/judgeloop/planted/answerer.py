@@ -19,9 +19,10 @@ from judgeloop.gold import correct
 from judgeloop.law import log_logistic, logistic, planted_log_odds
 from judgeloop.planted.drafts import draft_text, exemplar_texts
 from judgeloop.planted.rating import rated
+from judgeloop.planted.rewards import scores
 from judgeloop.planted.shown import Shown, properties_of, schema_of, shown_pair, tagged, text_of
 from judgeloop.planted.spec import PlantedSpec, features_of, marked_quality, references
-from judgeloop.records import Call
+from judgeloop.records import Call, Route
 
 _FILLER = (("The", 0.012), ("I", 0.006), ("Both", 0.002))
 _CASINGS = ((str, 0.8), (" {}".format, 0.15), (str.lower, 0.05))
@@ -54,8 +55,7 @@ class PlantedAnswerer:
     async def answer(self, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
         """A chat completion; an OpenAI error body for what it cannot answer."""
         if body["model"] not in self.spec.model:
-            message = f"The model {body['model']!r} does not exist; this server has {', '.join(self.spec.model)}"
-            return _refusal(404, message, "model_not_found", "model")
+            return self._unknown_model(body["model"])
         if body.get("n", 1) not in (None, 1):
             return _refusal(400, "a planted model gives one choice a call", "unsupported_value", "n")
         name = call_id or Call("", "", body).key
@@ -78,6 +78,20 @@ class PlantedAnswerer:
         else:
             content = draft_text(self.spec, name, body.get("seed") or 0, exemplar_texts(body["messages"]))
         return _completion(body, name, content)
+
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
+        """The scores of texts, as a reward model gives them by that route."""
+        if body["model"] not in self.spec.model:
+            return self._unknown_model(body["model"])
+        name = call_id or Call("", "", body, route).key
+        try:
+            return PlantedAnswer(200, scores(self.spec, route, body, name, self._quality), {})
+        except ValueError as error:
+            return _refusal(400, str(error), "invalid_value", "documents")
+
+    def _unknown_model(self, model: str) -> PlantedAnswer:
+        message = f"The model {model!r} does not exist; this server has {', '.join(self.spec.model)}"
+        return _refusal(404, message, "model_not_found", "model")
 
     def log_odds(self, name: str, shown: Shown) -> float:
         """Log-odds of the first slot in the call ``name``, noise included; positive = prefers the first slot."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import pandas as pd
 
+from judgeloop.stats.by_construction import order_free
 from judgeloop.stats.compatibility import compatibility_estimates
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.estimate import Estimate, estimates_frame
@@ -26,6 +27,7 @@ def judge_estimates(
     *,
     scales: Mapping[str, float] | None = None,
     margin: float = RATE_MARGIN,
+    scored_alone: Collection[str] = (),
 ) -> pd.DataFrame:
     """CONTRACT's estimates of every judge in ``judgments``, over all items and by ``category``, with adjusted p-values.
 
@@ -33,7 +35,8 @@ def judge_estimates(
     present: ``repeat``, ``p_first``, ``identical``, ``gold``, ``gold_2``, ``category``, ``model_a, model_b``,
     ``len_a, len_b``, and for rows of panel ``probe`` the columns ``probe`` and ``dose`` (see ``probe_estimates``).
     ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see ``content_estimates``). A judge's rows of
-    different ``arm``, ``generation`` or ``panel`` are estimated apart. Raises ValueError for a gold that is neither
+    different ``arm``, ``generation`` or ``panel`` are estimated apart. ``scored_alone``: the judges that score each text
+    alone, whose position terms are known by construction. Raises ValueError for a gold that is neither
     a, b, tie nor a number.
     """
     rows: list[Estimate] = []
@@ -59,7 +62,7 @@ def judge_estimates(
                 if category and category != "" and part["item_id"].nunique() >= FEWEST_ITEMS_A_CATEGORY:
                     named = Labels(str(judge), str(arm), turn, str(panel), str(category))
                     rows += _of(part, texts, named, scales, margin)
-    return adjust(with_judge_families(estimates_frame(rows)))
+    return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
 
 
 def _of(

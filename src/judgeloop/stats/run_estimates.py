@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from judgeloop.stats.amplification import amplification_estimates, kl_estimates
+from judgeloop.stats.by_construction import order_free
 from judgeloop.stats.collapse import collapse_estimates
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
@@ -55,7 +56,8 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *kl_estimates(measured.rows, design),
         *strategy_gap_estimates(measured, found, design),
     ]
-    return adjust(estimates_frame(rows))
+    alone = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
+    return adjust(order_free(estimates_frame(rows), alone))
 
 
 def _fitted_sizes(measured: Measured, signals: pd.DataFrame) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
@@ -13,7 +14,8 @@ from typing import Any
 
 import httpx2
 
-from judgeloop.records import Call, canonical
+from judgeloop.records import Call, Route, canonical
+from judgeloop.wire import scored
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.protocol import Answer, AnswerError, Incoming, StreamedAnswer, error_answer, incoming
 from judgeloop.wire.reply import Refused, Transient, parse
@@ -67,7 +69,13 @@ class ReplayAnswerer:
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> Answer:
         """The recorded answer, or a 404 that names the nearest recording and what differs from it."""
-        call = Call(call_id or "", "", body)
+        return self._answer(Call(call_id or "", "", body), call_id)
+
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:
+        """As ``answer``, by a scoring route."""
+        return self._answer(Call(call_id or "", "", body, route), call_id)
+
+    def _answer(self, call: Call, call_id: str | None) -> Answer:
         if call_id is not None:
             exchange = self._cassette.get(call_id, call.key)
         else:
@@ -90,7 +98,7 @@ class ReplayAnswerer:
             shared = _shared(text, other) + _shared(text[::-1], other[::-1])
             if exchange.call != _MODELS.call_id and shared > most:
                 best, most = exchange.call, shared
-        return self._cassette.nearest(Call(best, "", call.body))
+        return self._cassette.nearest(Call(best, "", call.body, call.route))
 
 
 def _shared(one: str, other: str) -> int:
@@ -158,7 +166,7 @@ class RecordAnswerer:
     async def models(self) -> list[str]:
         """The upstream's models, remembered for the replay. Raises AnswerError with what the upstream says instead."""
         came = incoming.get()
-        response = await self._upstream_response("GET", "/models", came, b"")
+        response = await self._upstream_response("GET", "", came, b"")
         text = (await response.aread()).decode("utf-8", "replace")
         try:
             listing = json.loads(text)
@@ -176,15 +184,23 @@ class RecordAnswerer:
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> Answer:
         """The upstream's answer, recorded."""
-        if call_id is not None and not _is_sound(call_id):
+        return await self._answer(Call(call_id or "", "", body))
+
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:
+        """As ``answer``, by a scoring route."""
+        return await self._answer(Call(call_id or "", "", body, route))
+
+    async def _answer(self, call: Call) -> Answer:
+        if call.call_id and not _is_sound(call.call_id):
             return error_answer(400, "x-judgeloop-call: not a call id", code="invalid_call_id")
-        call = Call(call_id or self._foreign_id(body), "", body)
+        if not call.call_id:
+            call = dataclasses.replace(call, call_id=self._foreign_id(call.key))
         known = self._cassette.get(call.call_id, call.key)
         if known is not None and known.status == 200 and not known.fault:
             return _replayed(known)
         came = incoming.get()
-        content = json.dumps(body, ensure_ascii=True).encode()
-        response = await self._upstream_response("POST", "/chat/completions", came, content)
+        content = json.dumps(call.body, ensure_ascii=True).encode()
+        response = await self._upstream_response("POST", call.route, came, content)
         event_stream = response.headers.get("content-type", "").startswith("text/event-stream")
         if response.status_code == 200 and event_stream:
             return StreamedAnswer(200, {}, _kept_headers(response), self._relay(call, response, came))
@@ -194,19 +210,22 @@ class RecordAnswerer:
             return _unreachable(self._upstream, error)
         return _relayed(response, self._record(call, response.status_code, text, came))
 
-    def _foreign_id(self, body: Mapping[str, Any]) -> str:
-        key = Call("", "", body).key
+    def _foreign_id(self, key: str) -> str:
         number = self._foreign[key]
         self._foreign[key] += 1
         return f"foreign/{number}-{key.removeprefix('sha256:')[:12]}"
 
-    async def _upstream_response(self, method: str, path: str, came: Incoming, content: bytes) -> httpx2.Response:
+    async def _upstream_response(self, method: str, route: Route, came: Incoming, content: bytes) -> httpx2.Response:
         headers = [
             (name, value) for name, value in came.headers if name.lower().decode("latin-1") not in _NOT_FORWARDED
         ]
         if content:
             headers.append((b"content-type", b"application/json"))
-        url = f"{self._upstream}{path}{'?' + came.query if came.query else ''}"
+        address = f"{self._upstream}{'/chat/completions' if method == 'POST' else '/models'}"
+        if route:
+            base = httpx2.URL(self._upstream)
+            address = str(base.copy_with(path=scored.path(base.path, route)))
+        url = f"{address}{'?' + came.query if came.query else ''}"
         request = self._http.build_request(method, url, headers=headers, content=content or None)
         try:
             return await self._http.send(request, stream=True)
@@ -218,7 +237,7 @@ class RecordAnswerer:
         fault = ""
         response: Any = text
         try:
-            response = parse(status, text)
+            response = parse(status, text, call.route)
         except Transient as transient:
             fault, response = transient.fault, transient.response
         except Refused:
@@ -227,7 +246,7 @@ class RecordAnswerer:
         if not isinstance(response, dict | str):
             response = text
         kept = _struck(response, _secrets(came, refused=status != 200))
-        self._cassette.append(Exchange(call.call_id, call.key, call.body, status, kept, 1, fault))
+        self._cassette.append(Exchange(call.call_id, call.key, call.body, status, kept, 1, fault, call.route))
         return _json_or_text(text)
 
     async def _relay(self, call: Call, response: httpx2.Response, came: Incoming) -> AsyncIterator[bytes]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import Call, canonical
+from judgeloop.records import REWARD_ROUTES, Call, Route, canonical
 
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
 _SAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -32,7 +32,7 @@ _OPEN_FILES = 64
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One call and how it ended. ``status`` is the last HTTP status, 0 where none arrived; ``fault`` names why there
-    is no readable response after the last of ``attempts``."""
+    is no readable response after the last of ``attempts``; ``route`` is the call's."""
 
     call: str
     key: str
@@ -41,11 +41,14 @@ class Exchange:
     response: Any
     attempts: int
     fault: str = ""
+    route: Route = ""
 
     def line(self) -> bytes:
         raw = {name: getattr(self, name) for name in _FIELDS}
         if self.fault:
             raw["fault"] = self.fault
+        if self.route:
+            raw["route"] = self.route
         # ASCII only: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
         return json.dumps(raw, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
@@ -207,7 +210,10 @@ class Cassette:
                 if ratio == 1.0:
                     break
         assert best is not None
-        differences = "; ".join(_differences(best.request, call.body)[:3])
+        routes = (
+            [] if best.route == call.route else [f"recorded route {_named(best.route)}, asked {_named(call.route)}"]
+        )
+        differences = "; ".join([*routes, *_differences(best.request, call.body)][:3])
         return f"nearest recording {best.call}: {differences or 'same request'}"
 
     def pack(self) -> None:
@@ -232,7 +238,13 @@ def _exchange(line: bytes) -> Exchange:
         raise TypeError
     if any(isinstance(raw[name], bool) or not isinstance(raw[name], int) for name in ("status", "attempts")):
         raise TypeError
-    return Exchange(**{name: raw[name] for name in _FIELDS}, fault=str(raw.get("fault", "")))
+    if (route := raw.get("route", "")) not in ("", *REWARD_ROUTES):
+        raise ValueError
+    return Exchange(**{name: raw[name] for name in _FIELDS}, fault=str(raw.get("fault", "")), route=route)
+
+
+def _named(route: Route) -> str:
+    return f"/{route}" if route else "/chat/completions"
 
 
 def _part_order(path: Path) -> tuple[str, bool]:

@@ -139,7 +139,7 @@ class WireClient:
             task.exception()  # seen: whoever asked may be gone
 
     def _note(self, call: Call, exchange: Exchange, *, recorded: bool) -> Reply:
-        reply = read(exchange.status, exchange.response, exchange.fault)
+        reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
         identity = (call.call_id, call.key)
         if identity not in self._counted:
             self._counted.add(identity)
@@ -204,7 +204,7 @@ class WireClient:
     def _failed(self, line: Line, call: Call, exchange: Exchange) -> Reply:
         """A failed call is recorded only once a later call succeeds: if the endpoint has failed for good, resuming asks
         it again instead of finding its failure."""
-        reply = read(exchange.status, exchange.response, exchange.fault)
+        reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
         if reply.failure == "context_length":  # the endpoint is well; this text is too long
             self._flush(line)
             self._cassette.append(exchange)
@@ -216,9 +216,9 @@ class WireClient:
         if len(line.held) < CONSECUTIVE_FAILURES:
             return reply
         self._drop(line, len(line.held))
-        message = _message(exchange)
+        message = failure_message(exchange)
         raise EndpointFailed(
-            f"{line.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{_setting_hint(message)}"
+            f"{line.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
         )
 
     async def _attempt(self, line: Line, call: Call) -> Exchange:
@@ -234,13 +234,18 @@ class WireClient:
                 with attempt:
                     attempts += 1
                     status, text = await line.post(call)
-                    body = parse(status, text)
-                    return Exchange(call.call_id, call.key, call.body, status, body, attempts)
+                    body = parse(status, text, call.route)
+                    return Exchange(call.call_id, call.key, call.body, status, body, attempts, route=call.route)
         except Transient as fault:
-            return Exchange(call.call_id, call.key, call.body, fault.status, fault.response, attempts, fault.fault)
+            return Exchange(
+                call.call_id, call.key, call.body, fault.status, fault.response, attempts, fault.fault, call.route
+            )
         except Refused as refusal:
+            asked, place = (
+                (f" (asked /{call.route})", "base_url, model and route") if call.route else ("", "base_url and model")
+            )
             raise EndpointFailed(
-                f"{line.where}: {brief(str(refusal))}; check the key in {line.key_variable} and its credit, base_url and model, then run the same command to resume"
+                f"{line.where}: {brief(str(refusal))}{asked}; check the key in {line.key_variable} and its credit, {place}, then run the same command to resume"
             ) from None
         raise AssertionError("tenacity ends in a result or an exception")
 
@@ -280,22 +285,25 @@ class WireClient:
 
 
 def _worst_cost(endpoint: Endpoint, call: Call) -> float:
-    """US dollars that a call cannot exceed: a token is a byte or more, and the reply is as long as it may be."""
+    """US dollars that a call cannot exceed: a token is a byte or more, and the reply is as long as it may be (a score: 0)."""
     if not (endpoint.price.input or endpoint.price.output):
         return 0.0
     limits = [call.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
     longest = max((limit for limit in limits if isinstance(limit, int)), default=endpoint.max_tokens)
+    longest = 0 if call.route else longest
     sent = len(canonical(call.body).encode("utf-8", "surrogatepass"))
     return (sent * endpoint.price.input + longest * endpoint.price.output) / 1e6
 
 
-def _message(exchange: Exchange) -> str:
+def failure_message(exchange: Exchange) -> str:
+    """What the server said of a failure, behind a colon; empty where it said nothing."""
     error = exchange.response.get("error") if isinstance(exchange.response, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
     return f": {brief(message)}" if isinstance(message, str) and message else ""
 
 
-def _setting_hint(message: str) -> str:
+def setting_hint(message: str) -> str:
+    """The endpoint's setting that mends such a failure, in brackets, where one does."""
     if "max_completion_tokens" in message:
         return " (set the endpoint's max_tokens_field: max_completion_tokens)"
     if "temperature" in message:

@@ -14,7 +14,8 @@ import openai
 
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import Endpoint
-from judgeloop.records import Call
+from judgeloop.records import Call, Route
+from judgeloop.wire import scored
 from judgeloop.wire.cassette import Exchange
 from judgeloop.wire.reply import Refused, Transient, parse
 
@@ -50,6 +51,7 @@ class Line:
             url = httpx2.URL("")
         if not url.host or not 0 <= (url.port or 0) < 2**16:
             raise EndpointFailed(f"{self.where}: base_url is no address; mend it, then run the same command")
+        self._base = url
         local = url.host in ("localhost", "127.0.0.1", "::1")
         self._openai = openai.AsyncOpenAI(
             api_key=key or "none",
@@ -116,14 +118,14 @@ class Line:
             # httpx2 bounds every read; this bounds them all, against a server that trickles.
             async with asyncio.timeout(self.endpoint.timeout_s):
                 response = await self._openai.post(
-                    "/chat/completions",
+                    self._address(call.route),
                     cast_to=httpx2.Response,
                     body=dict(call.body),
                     options={"headers": {"x-judgeloop-call": call.call_id}},
                 )
                 return response.status_code, self.scrub(_decoded(response), _SHORTEST_SAID)
         except openai.APIStatusError as error:
-            return self._unanswered(error.response)
+            return self._unanswered(error.response, call.route)
         except (openai.APITimeoutError, TimeoutError):
             raise Transient("timeout") from None
         except openai.APIConnectionError as error:
@@ -131,13 +133,16 @@ class Line:
         except httpx2.HTTPError as error:
             raise Transient("connection", detail=str(error)) from None
 
-    def _unanswered(self, response: httpx2.Response) -> tuple[int, str]:
+    def _address(self, route: Route) -> str:
+        return str(self._base.copy_with(path=scored.path(self._base.path, route))) if route else "/chat/completions"
+
+    def _unanswered(self, response: httpx2.Response, route: Route) -> tuple[int, str]:
         text = self.scrub(_decoded(response))
         if 300 <= response.status_code < 400:
             target = self.scrub(response.headers.get("location", "another address"))
             raise Refused(f"HTTP {response.status_code}: redirects to {target}")
         try:
-            parse(response.status_code, text)
+            parse(response.status_code, text, route)
         except Transient as fault:
             fault.wait_s = _retry_after(response.headers)
             raise

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from judgeloop.records import Route
+from judgeloop.wire import scored
+
 _NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 _COUNTS = ("max_tokens", "max_completion_tokens", "n", "top_logprobs", "seed")
 _FLAGS = ("stream", "logprobs")
@@ -50,6 +53,13 @@ class Answerer(Protocol):
     async def answer(self, body: dict[str, Any], call_id: str | None) -> AnswerLike: ...
 
 
+@runtime_checkable
+class ScoringAnswerer(Answerer, Protocol):
+    """Who scores texts too, by the routes of ``wire.scored``."""
+
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> AnswerLike: ...
+
+
 class AnswerError(Exception):
     """Raised by an answerer instead of answering: the answer to send."""
 
@@ -85,8 +95,8 @@ def error_answer(
     )
 
 
-def parsed(raw: bytes) -> dict[str, Any]:
-    """The request body, checked as far as every OpenAI-compatible server checks it; else AnswerError (400)."""
+def parsed(raw: bytes, route: Route = "") -> dict[str, Any]:
+    """The request body, checked as far as every server of that route checks it; else AnswerError (400)."""
     try:
         body = json.loads(raw, parse_constant=_not_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -97,6 +107,10 @@ def parsed(raw: bytes) -> dict[str, Any]:
         raise _bad("You must provide a model parameter", "model", "missing_required_parameter")
     if not isinstance(body["model"], str) or not body["model"]:
         raise _bad("'model' must be a non-empty string", "model", "invalid_type")
+    if route and (lacking := scored.missing(route, body)):
+        raise _bad(f"'{lacking}' must be text, or where a list may stand a list of texts", lacking, "invalid_type")
+    if route and "messages" not in body:
+        return body
     messages = body.get("messages")
     if messages is None:
         raise _bad("Missing required parameter: 'messages'", "messages", "missing_required_parameter")

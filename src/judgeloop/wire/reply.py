@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any
 
-from judgeloop.records import Reply
+from judgeloop.records import Reply, Route
+from judgeloop.wire import scored
 
 _THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>(.*?)(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
 # Some chat templates open the thought in the prompt: the reply then holds its end alone.
@@ -39,14 +40,14 @@ class Refused(Exception):
     """The endpoint refuses for good (key, permission, address, model, no credit): the run ends."""
 
 
-def parse(status: int, text: str) -> Any:
-    """The JSON of a response with that status, if a verdict or a final failure can be read from it.
+def parse(status: int, text: str, route: Route = "") -> Any:
+    """The JSON of a response with that status, if a verdict, a score or a final failure can be read from it.
 
     Raises Transient for what is retried, Refused for what ends the run, and nothing else whatever the text.
     """
     body = _json(text)
     if status == 200:
-        if fault := _malformed(body):
+        if fault := _malformed(body, route):
             raise Transient(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
         return body
     message, codes = _error(body, text)
@@ -81,10 +82,12 @@ def _is_deep(body: Any) -> bool:
     return bool(level)
 
 
-def _malformed(body: Any) -> str:
+def _malformed(body: Any, route: Route) -> str:
     """Why no reply can be read from the body of a 200, or nothing if one can."""
     if not isinstance(body, dict):
         return "not_json"
+    if route:
+        return "" if scored.entries(route, body) else "no_entry"
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return "empty_choices"
@@ -97,15 +100,17 @@ def _malformed(body: Any) -> str:
     return "" if has_text or explained else "null_content"
 
 
-def read(status: int, body: Any, fault: str) -> Reply:
+def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     """The Reply in a recorded response; total: every recorded exchange has one, damaged ones a failure."""
     if fault:
         return Reply(None, failure=fault)
     if status != 200:
         message, codes = _error(body, "")
         return Reply(None, failure="context_length" if _is_context_length(message, codes) else "bad_request")
-    if fault := _malformed(body):
+    if fault := _malformed(body, route):
         return Reply(None, failure=fault)
+    if route:
+        return _scores(route, body)
     choice = body["choices"][0]
     message = choice["message"]
     content, thought = _content(message.get("content"))
@@ -127,6 +132,17 @@ def read(status: int, body: Any, fault: str) -> Reply:
         fingerprint=clean(_text(body.get("system_fingerprint"))),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
+    )
+
+
+def _scores(route: Route, body: dict[str, Any]) -> Reply:
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    return Reply(
+        text="",
+        model=clean(_text(body.get("model"))),
+        prompt_tokens=_count(usage.get("prompt_tokens")) or _count(usage.get("total_tokens")),
+        numbers=scored.numbers(route, body),
     )
 
 

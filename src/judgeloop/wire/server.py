@@ -1,4 +1,5 @@
-"""The local OpenAI-compatible server: /v1/models and /v1/chat/completions over whatever answers (planted, replay, record).
+"""The local OpenAI-compatible server: /v1/models, /v1/chat/completions and the routes that score texts, over whatever
+answers (planted, replay, record).
 
 An *answerer* says what is answered; this module knows HTTP, streaming, OpenAI's error bodies and faults on purpose.
 """
@@ -6,15 +7,13 @@ An *answerer* says what is answered; this module knows HTTP, streaming, OpenAI's
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-import json
 import logging
-import math
 import socket
-import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
@@ -22,14 +21,14 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from judgeloop.errors import InvalidInput, JudgeloopError
 from judgeloop.records import Call
-from judgeloop.wire import sse
+from judgeloop.records import Route as RouteName
+from judgeloop.wire import scored
 from judgeloop.wire.faults import FaultCounter, Faults, Rule
 from judgeloop.wire.protocol import (
     Answer,
@@ -37,16 +36,19 @@ from judgeloop.wire.protocol import (
     AnswerError,
     AnswerLike,
     Incoming,
+    ScoringAnswerer,
     error_answer,
     incoming,
     parsed,
 )
+from judgeloop.wire.responses import fault_response, response
 
 CALL_HEADER = "x-judgeloop-call"
 MAX_BODY_BYTES = 256 * 2**20
 
 __all__ = ["Answer", "Answerer", "Faults", "LocalServer", "Rule", "create_app", "serve_forever"]
 
+_Answering = Callable[[dict[str, Any], str | None], Awaitable[AnswerLike]]
 _LOG = logging.getLogger("judgeloop.serve")
 
 
@@ -60,6 +62,7 @@ def create_app(answerer: Answerer, *, faults: Faults | None = None, max_body_byt
         Route("/v1/models", service.models, methods=["GET"]),
         Route("/v1/models/{model:path}", service.models, methods=["GET"]),
         Route("/v1/chat/completions", service.completions, methods=["POST"]),
+        *(Route(path, service.scores, methods=["POST"]) for path in scored.PATHS),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted}, lifespan=service.lifespan)
     app.router.redirect_slashes = False
@@ -85,12 +88,12 @@ class _Service:
         listed = await _guarded(self._listed(), "the list of models")
         wanted = request.path_params.get("model")
         if wanted is None or listed.status != 200:
-            return _response(listed)
+            return response(listed)
         assert isinstance(listed.body, Mapping)
         for entry in listed.body["data"]:
             if entry["id"] == wanted:
-                return _response(Answer(200, entry))
-        return _response(error_answer(404, f"The model {wanted!r} does not exist", code="model_not_found"))
+                return response(Answer(200, entry))
+        return response(error_answer(404, f"The model {wanted!r} does not exist", code="model_not_found"))
 
     async def _listed(self) -> Answer:
         listed = self.answerer.models()
@@ -99,20 +102,29 @@ class _Service:
         return Answer(200, {"object": "list", "data": entries})
 
     async def completions(self, request: Request) -> Response:
+        return await self._answered(request, "", self.answerer.answer)
+
+    async def scores(self, request: Request) -> Response:
+        if not isinstance(self.answerer, ScoringAnswerer):
+            return response(error_answer(404, f"This server does not score: {request.url.path}", code="unknown_url"))
+        route = scored.PATHS[request.url.path]
+        return await self._answered(request, route, functools.partial(self.answerer.score, route))
+
+    async def _answered(self, request: Request, route: RouteName, answer: _Answering) -> Response:
         try:
-            body = parsed(await _read(request, self.max_body_bytes))
+            body = parsed(await _read(request, self.max_body_bytes), route)
         except AnswerError as error:
-            return _response(error.answer)
+            return response(error.answer)
         except ClientDisconnect:
             return Response(status_code=400)
         call_id = _call_id(request)
-        rule = self.faults.next(call_id or Call("", "", body).key, call_id)
-        if rule is not None and (fault := await _fault(rule, body)) is not None:
+        rule = self.faults.next(call_id or Call("", "", body, route).key, call_id)
+        if rule is not None and (fault := await fault_response(rule, body, route)) is not None:
             return fault
         # A request is a task of its own, so that what is set here ends with it.
         incoming.set(_incoming(request))
-        answer = await _guarded(self.answerer.answer(body, call_id), call_id or "a call without an id")
-        return _response(answer, body)
+        said = await _guarded(answer(body, call_id), call_id or "a call without an id")
+        return response(said, None if route else body)
 
 
 async def _guarded(answering: Awaitable[AnswerLike], what: str) -> AnswerLike:
@@ -132,9 +144,9 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
     if error.status_code == 405:
-        return _response(error_answer(405, f"Not allowed: {where}", code="method_not_allowed", headers=error.headers))
+        return response(error_answer(405, f"Not allowed: {where}", code="method_not_allowed", headers=error.headers))
     message = f"Unknown request URL: {where}; try /v1/models or /v1/chat/completions"
-    return _response(error_answer(error.status_code, message, code="unknown_url"))
+    return response(error_answer(error.status_code, message, code="unknown_url"))
 
 
 def _call_id(request: Request) -> str | None:
@@ -154,110 +166,6 @@ async def _read(request: Request, most: int) -> bytes:
             raise AnswerError(error_answer(413, f"The request body is larger than {most} bytes", code="too_large"))
         parts.append(part)
     return b"".join(parts)
-
-
-def _response(answer: AnswerLike, body: Mapping[str, Any] | None = None) -> Response:
-    """The HTTP response to a request ``body``; a 200 is streamed where it asks for that."""
-    headers = dict(getattr(answer, "headers", {}) or {})
-    if answer.status == 0:
-        return BrokenResponse(b"", sent=None, reset=True)
-    events = getattr(answer, "events", None)
-    streaming = body is not None and body.get("stream") is True and answer.status == 200
-    if streaming and events is None and isinstance(answer.body, Mapping):
-        events = _each(sse.chunked(answer.body, include_usage=_include_usage(body)))
-    if events is not None:
-        return StreamingResponse(
-            events, answer.status, {**headers, "cache-control": "no-cache"}, media_type="text/event-stream"
-        )
-    if isinstance(answer.body, str):
-        text = answer.body.encode("utf-8", "replace")
-        return Response(text, answer.status, headers, media_type="text/plain")
-    return Response(_json(answer.body), answer.status, headers, media_type="application/json")
-
-
-def _include_usage(body: Mapping[str, Any] | None) -> bool:
-    return bool(((body or {}).get("stream_options") or {}).get("include_usage"))
-
-
-async def _each(events: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for event in events:
-        yield event
-
-
-def _json(body: Mapping[str, Any]) -> bytes:
-    # ASCII only: a lone surrogate in a recorded reply cannot be sent as UTF-8.
-    return json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
-
-
-async def _fault(rule: Rule, body: Mapping[str, Any]) -> Response | None:
-    """What a rule answers, or None where the true answer follows (``slow``)."""
-    if rule.kind == "timeout":
-        return BrokenResponse(b"", sent=None, reset=False, hold_s=math.inf if rule.delay_s is None else rule.delay_s)
-    if rule.delay_s:
-        await asyncio.sleep(rule.delay_s)
-    if rule.status is not None:
-        headers = {} if rule.retry_after_s is None else {"retry-after": f"{rule.retry_after_s:g}"}
-        return _response(error_answer(rule.status, rule.message, code=rule.code, headers=headers))
-    whole = {
-        "id": "chatcmpl-fault", "object": "chat.completion", "created": 0, "model": body["model"],
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "planted fault"}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-    }  # fmt: skip
-    match rule.kind:
-        case "reset" | "truncated":
-            content, streaming = _json(whole), body.get("stream") is True
-            if streaming:
-                content = b"".join(sse.chunked(whole, include_usage=False))
-            return BrokenResponse(content, sent=len(content) // 2, reset=rule.kind == "reset", streaming=streaming)
-        case "not_json":
-            return _response(Answer(200, "<html><body>502 Bad Gateway</body></html>"))
-        case "empty_choices":
-            return _response(Answer(200, {**whole, "choices": []}), body)
-        case "null_content":
-            choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "stop"}
-            return _response(Answer(200, {**whole, "choices": [choice]}), body)
-        case "context_length":
-            message = "This model's maximum context length is 8192 tokens; your messages resulted in more"
-            return _response(error_answer(400, message, code="context_length_exceeded", param="messages"))
-    return None
-
-
-class BrokenResponse(Response):
-    """An answer that breaks off: ``sent`` bytes of ``content`` (None: not even the headers), held for ``hold_s``
-    seconds or until the client goes, then the connection is closed, or reset (TCP RST)."""
-
-    def __init__(
-        self, content: bytes, *, sent: int | None, reset: bool, hold_s: float = 0.0, streaming: bool = False
-    ) -> None:
-        super().__init__(content, media_type="text/event-stream" if streaming else "application/json")
-        if streaming:  # the length of a stream is not announced
-            del self.headers["content-length"]
-        self._sent, self._reset, self._hold_s = sent, reset, hold_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._sent is not None:
-            start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await send(start)
-            part = bytes(self.body)[: self._sent]
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        gone = asyncio.ensure_future(_gone(receive))
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.shield(gone), None if self._hold_s == math.inf else self._hold_s)
-        transport = (scope.get("state") or {}).get("transport")
-        if transport is None:  # another ASGI server: returning unfinished closes the connection
-            gone.cancel()
-            return
-        if self._reset:
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
-        else:
-            transport.close()
-        await gone
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class _Protocol(H11Protocol):

@@ -1,0 +1,90 @@
+"""What every part of an experiment is made of, and where models answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
+
+from judgeloop.records import canonical
+
+# YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
+
+
+class Block(BaseModel):
+    """A part of the experiment: frozen, with no keys but its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Price(Block):
+    """US dollars per million tokens. None is guessed: what is not stated costs 0."""
+
+    input: Number = Field(0.0, ge=0)
+    """Per million prompt tokens."""
+    output: Number = Field(0.0, ge=0)
+    """Per million completion tokens."""
+
+
+class Endpoint(Block):
+    """Where a model answers: an OpenAI-compatible base URL, or an engine that judgeloop starts itself."""
+
+    base_url: str | None = None
+    """OpenAI-compatible base URL, as http://127.0.0.1:8000/v1. Leave out with `engine`."""
+    engine: Literal["llama_cpp"] | None = None
+    """Start this engine on a free loopback port for the run (needs the extra judgeloop[local])."""
+    model: str
+    """The model's name, as the endpoint knows it. With engine llama_cpp: smollm2-135m, or the path of a .gguf file."""
+    concurrency: Whole = Field(16, ge=1, le=4096)
+    """Most calls in flight at once."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; default OPENAI_API_KEY where that is set. A local endpoint needs none."""
+    timeout_s: Number = Field(120.0, gt=0)
+    """Seconds until a call counts as timed out."""
+    max_tokens: Whole = Field(512, ge=1)
+    """Longest reply in tokens (logprob verdicts ask for one)."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The body's name for it; reasoning models want max_completion_tokens."""
+    send_temperature: Switch = True
+    """False leaves `temperature` out of the body, for models that refuse it."""
+    attempts: Whole = Field(6, ge=1, le=20)
+    """Tries a call at transport faults and malformed replies, the first included."""
+    threads: Whole | None = Field(None, ge=1)
+    """Engine only: threads; default the cores of this machine."""
+    context: Whole = Field(4096, ge=256)
+    """Engine only: context tokens a call may use."""
+    price: Price = Price()
+    """What a token costs."""
+    extra_headers: dict[str, str] = {}
+    """Sent with every call. `${NAME}` is replaced by that environment variable and is stored as written."""
+    extra_query: dict[str, str] = {}
+    """Query parameters of every call (Azure: api-version)."""
+    extra_body: dict[str, Any] = {}
+    """Body fields of every call (vLLM: top_k, chat_template_kwargs …); part of the recorded request."""
+
+    @field_validator("extra_body")
+    @classmethod
+    def _is_json(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            canonical(extra_body).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                "must hold what JSON can: text, finite numbers, true/false, null, lists, mappings"
+            ) from None
+        return extra_body
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Endpoint:
+        if (self.base_url is None) == (self.engine is None):
+            raise ValueError("give base_url or engine, one of them")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")
+        return self
+
+
+def kind_of(default: str) -> Discriminator:
+    """Which block a mapping is: the one its ``kind`` names, ``default`` where it names none."""
+    return Discriminator(lambda raw: raw.get("kind", default) if isinstance(raw, dict) else getattr(raw, "kind", None))

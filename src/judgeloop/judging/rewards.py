@@ -1,0 +1,140 @@
+"""Reward models as judges: each text is scored once, alone, and a pair's verdict follows from two scores.
+
+P(first) = s((score of the first − score of the second) / temperature), the Bradley–Terry model by which reward models are
+trained; the larger score is the verdict, equal scores are a tie. No text is shown beside another, so no order can matter:
+both orders of a pair rest on the same two calls. Reasons are those of ``judging.verdicts`` and these:
+
+==============  ====================================================================================================
+no_score        the answer holds no number where the route has its score
+not_finite      the score is NaN or infinite
+several_scores  the model gives several numbers, and no label says which is the score
+no_label        the model gives no number of that label
+not_a_share     a score that was said to be a probability is not strictly between 0 and 1
+==============  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from judgeloop import experiment, templates
+from judgeloop.bodies import reward_body
+from judgeloop.errors import EndpointFailed
+from judgeloop.experiment import Endpoint
+from judgeloop.judging.pairing import quoted
+from judgeloop.judging.verdicts import unscored
+from judgeloop.law import logistic
+from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Slot, Verdict
+from judgeloop.seeds import Label
+from judgeloop.templates import Template
+
+REASONS = ("no_score", "not_finite", "several_scores", "no_label", "not_a_share")
+
+_TRIAL_QUESTION, _TRIAL_ANSWER = "What is the capital of France?", "The capital of France is Paris."
+_ADVICE = {
+    "several_scores": "state judge.label, the place of the score among them, counted from 0",
+    "no_label": "mend judge.label, which counts from 0",
+    "not_a_share": "use score: raw or served, for its numbers are no probabilities",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A text's score; None where there is none, with ``reason``. ``call``: the id of its call."""
+
+    value: float | None
+    reason: str = ""
+    call: str = ""
+
+
+def read_reward(reply: Reply, spec: experiment.RewardJudge, call: str = "") -> Reward:
+    """The score in a reply. Total: every reply has a score or a reason, and no score is ever made up."""
+    if reply.failure:
+        return Reward(None, reply.failure, call)
+    if not reply.numbers:
+        return Reward(None, "no_score", call)
+    if spec.label is None and len(reply.numbers) > 1:
+        return Reward(None, "several_scores", call)
+    if spec.label is not None and spec.label >= len(reply.numbers):
+        return Reward(None, "no_label", call)
+    value = reply.numbers[spec.label or 0]
+    if value is None:
+        return Reward(None, "not_finite", call)
+    if spec.score == "probability":
+        if not 0.0 < value < 1.0:
+            return Reward(None, "not_a_share", call)
+        value = math.log(value) - math.log1p(-value)
+    return Reward(value, "", call)
+
+
+def verdict_of(first: Reward, second: Reward, temperature: float) -> Verdict:
+    """The verdict between two scored texts; unscored where one of them has no score, with that one's reason."""
+    if first.value is None or second.value is None:
+        return unscored(first.reason or second.reason)
+    slot: Slot = "tie" if first.value == second.value else "first" if first.value > second.value else "second"
+    return Verdict(slot, logistic((first.value - second.value) / temperature))
+
+
+@dataclass(frozen=True)
+class RewardJudge:
+    """A reward model; a judgment's ``call`` is that of the text in the first slot."""
+
+    name: str
+    spec: experiment.RewardJudge
+    endpoint: Endpoint
+    template: Template | None
+    client: Client
+
+    async def judge(
+        self,
+        item: Item,
+        presentations: Sequence[Presentation],
+        prefix: str,
+        stream: tuple[Label, ...],  # noqa: ARG002 - nothing is drawn
+    ) -> list[Judgment]:
+        by_text: dict[str, Candidate] = {}
+        # The call is named by the smallest id, not by the order of presentation.
+        shown = (candidate for one in presentations for candidate in (one.first, one.second))
+        for candidate in sorted(shown, key=lambda candidate: candidate.candidate_id):
+            by_text.setdefault(candidate.text, candidate)
+        scores = await asyncio.gather(*(self.score(item, one, prefix) for one in by_text.values()))
+        rewards = dict(zip(by_text, scores, strict=True))
+        return [self._judgment(one, rewards) for one in presentations]
+
+    async def score(self, item: Item, candidate: Candidate, prefix: str) -> Reward:
+        """One text's score, by the call ``prefix/item/score/candidate``."""
+        name = f"{prefix}/{quoted(item.item_id)}/score/{quoted(candidate.candidate_id)}"
+        body = reward_body(
+            self.endpoint, self.spec.route, self.template, prompt=item.prompt, answer=candidate.text,
+            raw=self.spec.score == "raw",
+        )  # fmt: skip
+        reply = await self.client.ask(Call(name, self.spec.endpoint, body, self.spec.route))
+        return read_reward(reply, self.spec, name)
+
+    def _judgment(self, shown: Presentation, rewards: Mapping[str, Reward]) -> Judgment:
+        first, second = rewards[shown.first.text], rewards[shown.second.text]
+        return Judgment(shown, self.name, verdict_of(first, second, self.spec.temperature), first.call)
+
+
+def reward_judge(
+    spec: experiment.RewardJudge, name: str, *, endpoints: Mapping[str, Endpoint], folder: str | Path, client: Client
+) -> RewardJudge:
+    """The judge that a block describes. Raises ExperimentError for a template that is wrong."""
+    template = None if spec.prompt is None else templates.load(spec.prompt, folder, "reward")
+    return RewardJudge(name, spec, endpoints[spec.endpoint], template, client)
+
+
+async def check_reward(judge: RewardJudge, prefix: str) -> None:
+    """One recorded trial call, ``prefix/model/score/trial``: raises EndpointFailed where it gives no score."""
+    item = Item(judge.spec.endpoint, _TRIAL_QUESTION)
+    reward = await judge.score(item, Candidate(item.item_id, "trial", _TRIAL_ANSWER), prefix)
+    if reward.value is None:
+        advice = _ADVICE.get(reward.reason, f"see that {judge.endpoint.model} is served as a reward model, or try another judge.route")  # fmt: skip
+        raise EndpointFailed(
+            f"endpoints.{judge.spec.endpoint}: {judge.endpoint.model} gave no score to a trial text by route "
+            f"{judge.spec.route} ({reward.reason}); {advice}"
+        )
