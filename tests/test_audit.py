@@ -198,6 +198,10 @@ def test_two_judges_stand_apart(tmp_path: Path, serve: Serve) -> None:
     found = {name: primary(done.estimates, "position_log_odds", judge=name)["estimate"] for name in ("m", "other")}
     assert found == pytest.approx({"m": 1.0, "other": -0.5}, abs=1e-9)
     assert sum(call.startswith("audit/judge/m/") for call in one.asked) == sum(one.asked.values()) - 1
+    gap = done.estimates[done.estimates["term"] == "judge_difference_first_slot_excess"].iloc[0]
+    assert (gap["judge"], gap["variant"], gap["n"]) == ("m", "vs other", 12)
+    assert gap["conf_low"] > 0
+    assert "Judges on the same pairs" in done.summary()
     probes = done.judgments[done.judgments["panel"] == "probe"]
     texts = done.candidates.set_index(["item_id", "candidate_id"])["text"]
     for name, some in probes[probes["order"] == "ab"].groupby("judge"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from judgeloop.api.analysis import analyze
+from judgeloop.api.audit_plan import AuditPlan, plan_audit
 from judgeloop.api.auditing import AuditObserver, audit
 from judgeloop.api.checking import check, check_outputs
 from judgeloop.api.comparing import Compared, compare
@@ -21,6 +22,7 @@ from judgeloop.rundir import RunFolder
 __all__ = [
     "Audit",
     "AuditObserver",
+    "AuditPlan",
     "Compared",
     "Exported",
     "Forecasts",
@@ -37,6 +39,7 @@ __all__ = [
     "forecast",
     "open_run",
     "plan",
+    "plan_audit",
     "planted_schema",
     "run",
     "serve",

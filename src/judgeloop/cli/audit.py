@@ -69,6 +69,14 @@ def audit(
     against_pairwise: Annotated[
         bool, typer.Option("--against-pairwise", help="Pointwise: ask the same judges about the pairs too.")
     ] = False,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="The judges are reward models: ROUTE[,KEY=VALUE…], ROUTE classify, pooling, score or rerank (vLLM's), "
+            "KEY score, label or temperature.",
+            show_default=False,
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature of the judge.", min=0)] = 0.0,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest reply in json and text mode. [default: 512]", min=1, show_default=False)
@@ -122,6 +130,20 @@ def audit(
         Path | None,
         typer.Option(help="Answer every call from this recorded folder; ask no endpoint.", show_default=False),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Calls, tokens, cost, time, and what so many pairs can show; ask nothing.")
+    ] = False,
+    effect: Annotated[
+        float | None, typer.Option(help="With --plan: an effect to find, in probability, as 0.04.", show_default=False)
+    ] = None,
+    conflict: Annotated[
+        float | None,
+        typer.Option(help="With --plan: share of pairs whose verdict changes with the order.", show_default=False),
+    ] = None,
+    calls_per_second: Annotated[
+        float | None, typer.Option(help="With --plan: how fast the endpoint answers.", show_default=False)
+    ] = None,
+    json_plan: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
     ] = False,
@@ -142,8 +164,18 @@ def audit(
         "base_url": base_url, "model": model, "api_key_env": api_key_env, "price": paid, "endpoint": endpoint, "prompt": prompt,
         "verdict": verdict, "repeats": repeats, "temperature": temperature, "max_tokens": max_tokens, "probes": probes,
         "edit_model": edit_model, "concurrency": concurrency, "seed": seed, "columns": columns, "mitigate": mitigate,
-        "mode": mode, "scales": scales, "against_pairwise": against_pairwise,
+        "mode": mode, "scales": scales, "against_pairwise": against_pairwise, "reward": reward,
     }  # fmt: skip
+    if plan:
+        from judgeloop.cli.audit_plan import show
+
+        made = api.plan_audit(
+            pairs, effect=effect, conflict=conflict, calls_per_second=calls_per_second, out=out, **options
+        )
+        show(made, as_json=json_plan)
+        return
+    if json_plan or any(one is not None for one in (effect, conflict, calls_per_second)):
+        raise InvalidInput("--effect, --conflict, --calls-per-second and --json are of --plan; give it too")
     view = _view(quiet)
     try:
         done = api.audit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from judgeloop import api
-    from judgeloop.api.loads import Range
+    from judgeloop.api.loads import Load, Range
 
 
 @app.command()
@@ -70,30 +71,36 @@ def plan(
     _show(made, Console(width=None if sys.stdout.isatty() else 110, highlight=False))
 
 
-def _show(made: api.Plan, console: Console) -> None:
-    """The plan on one screen."""
+def show_loads(loads: Sequence[Load], cost: Range | None, console: Console) -> None:
+    """Calls, tokens and cost, a row a kind of call, and their sums."""
     from rich.table import Table
 
-    console.print(f"Plan of {made.name}", style="bold", markup=False)
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("What", "Endpoint"):
         grid.add_column(title, style="dim" if title == "Endpoint" else "")
     for title in ("Calls", "Prompt tokens", "Reply tokens", "USD"):
         grid.add_column(title, justify="right")
-    for load in made.loads:
+    for load in loads:
         grid.add_row(
-            load.what, load.endpoint, f"{load.calls:,}", _tokens(load.prompt), _tokens(load.completion), _usd(load.cost)
+            load.what, load.endpoint, f"{load.calls:,}", tokens(load.prompt), tokens(load.completion), usd(load.cost)
         )
     prompt, completion = (
-        sum((getattr(load, part) for load in made.loads[1:]), getattr(made.loads[0], part)) for part in ("prompt", "completion")
+        sum((getattr(load, part) for load in loads[1:]), getattr(loads[0], part)) for part in ("prompt", "completion")
     )  # fmt: skip
-    grid.add_row("in all", "", f"{made.calls:,}", _tokens(prompt), _tokens(completion), _usd(made.cost), style="bold")
+    calls = sum(load.calls for load in loads)
+    grid.add_row("in all", "", f"{calls:,}", tokens(prompt), tokens(completion), usd(cost), style="bold")
     console.print(grid)
-    basis = sorted({load.basis for load in made.loads if load.calls})
+    basis = sorted({load.basis for load in loads if load.calls})
     console.print(f"Tokens: {'; '.join(basis)}. likely (lowest to highest to reckon with)", style="dim", markup=False)
+
+
+def _show(made: api.Plan, console: Console) -> None:
+    """The plan on one screen."""
+    console.print(f"Plan of {made.name}", style="bold", markup=False)
+    show_loads(made.loads, made.cost, console)
     if made.speed is not None and made.seconds is not None:
         console.print(
-            f"Time: {_time(made.seconds)} at {made.speed.calls_per_second:.3g} calls a second, {made.speed.source}"
+            f"Time: {duration(made.seconds)} at {made.speed.calls_per_second:.3g} calls a second, {made.speed.source}"
         )
     else:
         console.print(
@@ -145,8 +152,9 @@ def _show_power(made: api.Plan, console: Console) -> None:
         )
 
 
-def _tokens(tokens: Range) -> str:
-    low, likely, high = (_short(value) for value in (tokens.low, tokens.likely, tokens.high))
+def tokens(found: Range) -> str:
+    """A number of tokens with its range."""
+    low, likely, high = (_short(value) for value in (found.low, found.likely, found.high))
     return likely if low == likely == high else f"{likely} ({low} to {high})"
 
 
@@ -157,14 +165,16 @@ def _short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _usd(cost: Range | None) -> str:
+def usd(cost: Range | None) -> str:
+    """A cost with its range."""
     if cost is None:
         return "not known"
     low, likely, high = (f"{value:,.2f}" for value in (cost.low, cost.likely, cost.high))
     return likely if low == likely == high else f"{likely} ({low} to {high})"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A wall time."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
