@@ -227,7 +227,7 @@ def test_columns_translate_names_words_and_what_a_log_leaves_out(tmp_path: Path)
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"verdikt": "x"}, "verdikt: no column of verdicts or pairs; did you mean verdict?"),
+        ({"verdikt": "x"}, "verdikt: no column of verdicts, pairs or sets; did you mean verdict?"),
         ({"verdict": 3}, "verdict: give the log's column"),
         ({"verdict": {"colum": "x"}}, "verdict.colum: unknown key; did you mean column?"),
         ({"verdict": {"value": "first", "column": "x"}}, "verdict.value: must be"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,10 @@ _BOOLEANS = ("identical", "converged")
 _TEXTS = (
     "arm", "panel", "item_id", "category", "pair_id", "judge", "order", "verdict", "reason", "candidate_first",
     "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",
-    "prompt", "reference", "match", "probe", "scale", "set_id",
+    "prompt", "reference", "match", "probe", "set_id",
 )  # fmt: skip
+# A scale of scores has a name, and that of a signal is a number.
+_TEXTS_OF = {"scores": ("scale",)}
 
 
 _LOCK = ".lock"
@@ -139,7 +141,7 @@ class RunFolder:
     def write_part(self, table: str, part: str, frame: pd.DataFrame) -> None:
         """One part of a table, atomically, with stable column types."""
         sink = pa.BufferOutputStream()
-        pq.write_table(_arrow(frame), sink, compression="zstd")
+        pq.write_table(_arrow(frame, _TEXTS_OF.get(table, ())), sink, compression="zstd")
         self.write_bytes(f"tables/{table}/{part}.parquet", sink.getvalue().to_pybytes())
 
     def write_estimates(self, estimates: pd.DataFrame) -> None:
@@ -215,8 +217,8 @@ class Claim:
         self._release()
 
 
-def _arrow(frame: pd.DataFrame) -> pa.Table:
-    """A frame as Arrow columns, typed by name."""
+def _arrow(frame: pd.DataFrame, texts: Collection[str] = ()) -> pa.Table:
+    """A frame as Arrow columns, typed by name; ``texts`` are text besides."""
     columns = {}
     for name in frame.columns:
         values = frame[name].tolist()
@@ -224,7 +226,7 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
             columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
         elif name in _BOOLEANS:
             columns[name] = pa.array([None if pd.isna(value) else bool(value) for value in values], pa.bool_())
-        elif name in _TEXTS or pd.api.types.infer_dtype(frame[name], skipna=True) == "string":
+        elif name in _TEXTS or name in texts or pd.api.types.infer_dtype(frame[name], skipna=True) == "string":
             columns[name] = pa.array(
                 [None if pd.isna(value) else _storable(str(value)) for value in values], pa.string()
             )
