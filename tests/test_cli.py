@@ -184,6 +184,7 @@ def test_another_experiment_s_folder_is_refused_and_left_alone(
     assert "holds other files and no run" in _one_sentence(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_room_lets_it_finish(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     path = write_experiment(tmp_path / "in", small_experiment(served.base_url, generations=1, replicates=1))

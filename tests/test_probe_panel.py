@@ -131,6 +131,7 @@ def test_the_most_harmful_edit_comes_first() -> None:
 # -- in a run --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_judges_its_probe_panel_once_a_generation_and_trains_on_none_of_it(tmp_path: Path, serve: Serve) -> None:
     served = serve(length=1.0, position=0.4)
     names = ["padding", "self_name", "whitespace", "identical"]

@@ -37,6 +37,7 @@ def _killed_after(calls: int, served: Served, experiment: Path, out: Path) -> No
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", [(5, 40, 60)])
 def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, serve: Serve, moments: tuple[int, ...]) -> None:
     slow = Faults(rules=(Rule(kind="slow", delay_s=0.01, times="always"),))
@@ -54,6 +55,7 @@ def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, serve: Serve
     assert estimates[0] == estimates[1]
 
 
+@pytest.mark.slow
 def test_a_budget_stops_the_run_and_a_larger_one_finishes_it(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))

@@ -148,6 +148,7 @@ def test_the_tally_counts_what_is_appended(tmp_path: Path) -> None:
 # -- the pages of a run that goes on -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_changes_with_every_generation_of_a_real_run(tmp_path: Path, serve: Serve) -> None:
     raw = small_experiment(serve().base_url, generations=1)
     path, out, observer = write_experiment(tmp_path / "in", raw), tmp_path / "out", Stepwise()
