@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from judgeloop.api.audit_settings import Settings, settings
-from judgeloop.api.loads import Load, Range, load_of, priced, text_tokens, total_cost, verdict_tokens
+from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, text_tokens, total_cost, verdict_tokens
 from judgeloop.api.recorded import Recorded, recorded
 from judgeloop.auditing.listwise import Listwise
 from judgeloop.auditing.pointwise import Pointwise
 from judgeloop.auditing.questions import Probing, rule_probes
-from judgeloop.bodies import choice_body, edit_body, judge_body, score_body
+from judgeloop.bodies import choice_body, edit_body, judge_body, reward_body, score_body
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Endpoint, ModelJudge
 from judgeloop.features import tokenize
@@ -129,6 +129,9 @@ def _loads(made: Settings) -> Iterator[Load]:
     probing = rule_probes(made.asked, made.rules, own, seed=made.seed) if made.rules else Probing()
     for name, spec in made.judges.items():
         of_judge = f" by {name}" if len(made.judges) > 1 else ""
+        if made.reward is not None:
+            yield from _scored(made, name, probing, of_judge)
+            continue
         endpoint, template = made.endpoints[spec.endpoint], made.template_of(name)
         if made.pairwise:
             pairs = [(made.asked.items[m.item_id].prompt, m.a.text, m.b.text) for m in made.asked.matchups]
@@ -146,6 +149,18 @@ def _loads(made: Settings) -> Iterator[Load]:
             yield _trials(spec, endpoint, made.form.template, len(made.form.template.modes))  # type: ignore[attr-defined]
     if made.editor is not None:
         yield from _edited(made)
+
+
+def _scored(made: Settings, name: str, probing: Probing, of_judge: str) -> Iterator[Load]:
+    """A reward model scores every text and every edit once; nothing is written."""
+    endpoint, items = made.endpoints[name], made.asked.items
+    for what, texts in (("scores", made.asked.texts()), ("scores of edits", [p.matchup.b for p in probing.of(name)])):
+        bodies = (
+            reward_body(endpoint, "classify", None, prompt=items[one.item_id].prompt, answer=one.text) for one in texts
+        )
+        yield load_of(f"{what}{of_judge}", name, endpoint, bodies, NOTHING)
+    trial = text_tokens("What is the capital of France? The capital of France is Paris.")
+    yield priced(Load(f"trial score{of_judge}", name, 1, trial, NOTHING, None), endpoint)
 
 
 def _judged(
@@ -290,6 +305,10 @@ def _notes(made: Settings, loads: tuple[Load, ...]) -> tuple[str, ...]:
     unpriced = sorted({made.endpoints[one.endpoint].model for one in loads if one.cost is None})
     if unpriced:
         notes.append(f"no price is stated for {', '.join(unpriced)} (--price), so no cost is; none is guessed")
+    if made.reward is not None:
+        notes.append(
+            "a reward model scores each text alone: of position there is nothing to find, whatever the sizes say"
+        )
     pairs, items = len(made.asked.matchups), len(made.asked.items)
     if pairs > items:
         notes.append(f"{pairs:,} pairs of {items:,} items: pairs of one item are alike, so that more may be needed")

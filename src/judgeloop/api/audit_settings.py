@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from judgeloop import auditing, templates
+from judgeloop.api import audit_reward
 from judgeloop.auditing import mitigating
 from judgeloop.auditing.asking import Editor
 from judgeloop.auditing.listwise import listwise
@@ -21,7 +22,7 @@ from judgeloop.auditing.pointwise import Pointwise
 from judgeloop.auditing.questions import Questions, questions
 from judgeloop.auditing.rated import Form
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment import Block, Endpoint, ModelJudge, Price
+from judgeloop.experiment import Block, Endpoint, ModelJudge, Price, RewardJudge
 from judgeloop.interchange import load_columns, read_pairs
 from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.interchange.columns import near
@@ -67,6 +68,8 @@ class Settings:
     mitigate: tuple[str, ...] = ()
     form: Form | None = None
     """What is asked where that is not pairs alone; None in mode pairwise."""
+    reward: RewardJudge | None = None
+    """How the judges score where they are reward models, but for the endpoint, which is each judge's own."""
 
     @property
     def pairwise(self) -> bool:
@@ -97,12 +100,14 @@ class Settings:
         judge = next(iter(self.judges.values()))
         endpoints = [self.endpoints[name].model_dump(mode="json", exclude_defaults=True) for name in self.bases]
         edits = {"edit_model": self.editor.settings.model} if self.editor else {}
+        asked = {"prompt", "verdict", "repeats", "temperature", "max_tokens"}
+        how = judge.model_dump(mode="json", include=asked) if self.reward is None else {"reward": self._reward()}
         return {
             "name": self.name,
             "audit": {
                 **{role: source["name"] for role, source in self.sources.items()},
                 "judges": endpoints,
-                **judge.model_dump(mode="json", include={"prompt", "verdict", "repeats", "temperature", "max_tokens"}),
+                **how,
                 "probes": list(self.probes),
                 **edits,
                 **({"mitigate": list(self.mitigate)} if self.mitigate else {}),
@@ -110,6 +115,9 @@ class Settings:
                 "seed": self.seed,
             },
         }
+
+    def _reward(self) -> dict[str, Any]:
+        return {} if self.reward is None else self.reward.model_dump(mode="json", exclude={"kind", "endpoint"})
 
     def identity(self) -> str:
         """SHA-256 of all that the answers may depend on: without what only says how fast, how dear and with which key a model
@@ -127,8 +135,13 @@ class Settings:
                 for pair in self.asked.known.values()
             ],
             **({"form": self.form.identity()} if self.form else {}),
+            **({"reward": self._reward(), "template": self._reward_template()} if self.reward else {}),
         }  # fmt: skip
         return "sha256:" + hashlib.sha256(canonical({"audit": asked}).encode("utf-8", "replace")).hexdigest()
+
+    def _reward_template(self) -> str:
+        named = self.reward is not None and self.reward.prompt
+        return templates.load(named, ".", "reward").sha256 if named else ""
 
 
 def settings(
@@ -153,6 +166,7 @@ def settings(
     mode: str = "pairwise",
     scales: str | None = None,
     against_pairwise: bool = False,
+    reward: str | None = None,
 ) -> Settings:
     """See ``judgeloop.audit``. Reads the pairs and checks everything; asks nothing. Raises InvalidInput."""
     models = [model] if isinstance(model, str) else list(model)
@@ -163,6 +177,13 @@ def settings(
         raise InvalidInput(f"--model: {twice} is named twice; each judge once")
     if seed < 0:
         raise InvalidInput(f"--seed must be 0 or more, not {seed}")
+    scoring = None
+    if reward is not None:
+        audit_reward.refuse(
+            mode=mode, verdict=verdict, repeats=repeats, temperature=temperature, edit_model=edit_model, mitigate=mitigate
+        )  # fmt: skip
+        scoring = audit_reward.chosen_reward(reward, None if str(prompt) == PAIRWISE else str(prompt))
+        prompt = PAIRWISE
     urls = _for_each(models, base_url, "--base-url")
     keys = _for_each(models, api_key_env, "--api-key-env")
     prices = _for_each(models, _as_list(price), "--price")
@@ -206,7 +227,7 @@ def settings(
     name = f"{Path(str(pairs)).stem}-audit" if is_file else "audit"
     found = auditing.sources_of(pairs, None, columns)
     sources = {"pairs": found.pop("verdicts"), **found}
-    return Settings(name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted, form)
+    return Settings(name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted, form, scoring)
 
 
 def _check_mode(

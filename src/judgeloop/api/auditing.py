@@ -19,6 +19,7 @@ from judgeloop.auditing.rated import Rated, analyze_rated
 from judgeloop.interchange import VerdictLog
 from judgeloop.interchange.cells import Input
 from judgeloop.judging.judges import ModelJudge, resolve_mode
+from judgeloop.judging.rewards import RewardJudge, check_reward, reward_judge
 from judgeloop.results import Audit
 from judgeloop.rundir import RunFolder
 from judgeloop.wire.cassette import Cassette
@@ -63,6 +64,7 @@ def audit(
     mode: str = "pairwise",
     scales: str | None = None,
     against_pairwise: bool = False,
+    reward: str | None = None,
     out: str | Path | None = None,
     replay: str | Path | None = None,
     max_cost: float | None = None,
@@ -79,8 +81,8 @@ def audit(
     ``timeout_s`` or ``extra_body``. ``probes``: none, all, or names of docs/probes.md; ``edit_model`` writes those that no
     rule can. ``mitigate``: mitigations to measure on the same answers, names of docs/mitigations.md (``rubric`` asks every
     judge again). ``mode`` (docs/modes.md): pairwise; pointwise, every text scored on each of ``scales`` (default
-    1-10,10-1), with ``against_pairwise`` beside its pairs; listwise, where ``pairs`` has a list ``texts`` a row. With
-    ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
+    1-10,10-1), with ``against_pairwise`` beside its pairs; listwise, where ``pairs`` has a list ``texts`` a row. ``reward``:
+    the judges are reward models, asked by that route (``ROUTE[,KEY=VALUE…]``, docs/serving.md). With ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
     ``max_calls`` count the whole audit, recorded calls included.
 
     Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed or StorageFailed.
@@ -89,7 +91,7 @@ def audit(
         pairs, base_url=base_url, model=model, api_key_env=api_key_env, price=price, endpoint=endpoint, prompt=prompt,
         verdict=verdict, repeats=repeats, temperature=temperature, max_tokens=max_tokens, probes=probes,
         edit_model=edit_model, concurrency=concurrency, seed=seed, columns=columns, mitigate=mitigate,
-        mode=mode, scales=scales, against_pairwise=against_pairwise,
+        mode=mode, scales=scales, against_pairwise=against_pairwise, reward=reward,
     )  # fmt: skip
     return run_audit(made, out=out, replay=replay, ledger=Ledger(max_cost, max_calls), observer=observer)
 
@@ -178,8 +180,14 @@ class _Session:
             if made.form is not None:
                 self.rated = await made.form.ask(made.judges, made.endpoints, client, made.seed, judged)
 
-    async def _judge(self, name: str, client: WireClient) -> ModelJudge:
+    async def _judge(self, name: str, client: WireClient) -> ModelJudge | RewardJudge:
         made, spec = self.made, self.made.judges[name]
+        if made.reward is not None:
+            block = made.reward.model_copy(update={"endpoint": name})
+            scoring = reward_judge(block, name, endpoints=made.endpoints, folder=".", client=client)
+            await check_reward(scoring, asking.TRIAL_PREFIX)
+            self.modes[name] = f"score by {block.route}"
+            return scoring
         mode = await resolve_mode(
             spec, endpoints=made.endpoints, folder=".", client=client, label=name, prefix=asking.TRIAL_PREFIX
         )
@@ -197,7 +205,7 @@ class _Session:
         if made.pairwise:
             base = auditing.analyze(
                 self.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
-                watch=self.estimating,
+                watch=self.estimating, scored_alone=made.bases if made.reward else (),
             )  # fmt: skip
             if made.form is None:
                 return base

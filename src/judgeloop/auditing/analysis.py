@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,16 +57,17 @@ def analyze(
     identity: str = "",
     mitigate: Sequence[str] = (),
     watch: Watch = lambda *_: None,
+    scored_alone: Collection[str] = (),
 ) -> Analysis:
     """Every static estimate that the log bears, and for what it does not bear rows ``undefined`` that say why.
 
     ``identity``: a hash of all that the log depends on; default that of the log itself. ``mitigate``: the mitigations to
-    measure besides (``mitigating.wanted``). Raises InvalidInput for one that the log does not bear.
+    measure besides (``mitigating.wanted``). ``scored_alone``: judges that are known to score each text alone. Raises InvalidInput for one that the log does not bear.
     """
     mitigating.check(log.judgments, mitigate)
     candidates = _candidates(log)
     texts = candidates if len(candidates) else None
-    found = estimates(log.judgments, texts, watch=watch)
+    found = estimates(log.judgments, texts, watch=watch, scored_alone=scored_alone)
     if mitigate:
         measured = mitigating.estimates(log.judgments, _unedited(log.judgments, texts), mitigate, watch=watch)
         found = pd.concat([found, measured], ignore_index=True)
@@ -85,7 +86,13 @@ def analyze(
     )
 
 
-def estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, *, watch: Watch = lambda *_: None) -> pd.DataFrame:
+def estimates(
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    *,
+    watch: Watch = lambda *_: None,
+    scored_alone: Collection[str] = (),
+) -> pd.DataFrame:
     """``judge_estimates`` of all judges, one judge after the other, so that a long analysis can say where it is.
 
     A judge's estimates and their adjustment rest on its own judgments; what the other judges make of its texts enters
@@ -96,7 +103,7 @@ def estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, *, watch: Wat
     parts = []
     for done, judge in enumerate(judges):
         watch(judge, done, len(judges))
-        parts.append(judge_estimates(judgments[judgments["judge"] == judge], texts))
+        parts.append(judge_estimates(judgments[judgments["judge"] == judge], texts, scored_alone=scored_alone))
     if len(judges) == 1:
         return parts[0]
     frame = pd.concat([part[part["term"] != "self_preference_log_odds"] for part in parts], ignore_index=True)

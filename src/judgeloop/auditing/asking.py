@@ -17,6 +17,7 @@ from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.judges import ModelJudge
 from judgeloop.judging.pairing import quoted
 from judgeloop.judging.probes import PROBE_COLUMNS, ProbePair, probe_pair, with_probes
+from judgeloop.judging.rewards import RewardJudge
 from judgeloop.records import Candidate, Client, Item, Judgment, Matchup, Panel
 from judgeloop.templates import Template
 
@@ -80,7 +81,7 @@ def places(matchups: Sequence[Matchup]) -> list[tuple[Matchup, str, Candidate]]:
 
 
 async def ask(
-    judges: Sequence[ModelJudge], asked: Questions, probing: Probing, judged: Judged = lambda *_: None
+    judges: Sequence[ModelJudge | RewardJudge], asked: Questions, probing: Probing, judged: Judged = lambda *_: None
 ) -> VerdictLog:
     """Ask every judge everything, all judges at the same time. Raises what the client raises.
 
@@ -104,7 +105,7 @@ async def ask(
 
 
 async def _by_judge(
-    judge: ModelJudge, asked: Questions, probing: Probing, judged: Judged
+    judge: ModelJudge | RewardJudge, asked: Questions, probing: Probing, judged: Judged
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     probes = probing.of(judge.name)
     shown = [*asked.shown(), *probing.shown(judge.name, asked.items)]

@@ -69,6 +69,14 @@ def audit(
     against_pairwise: Annotated[
         bool, typer.Option("--against-pairwise", help="Pointwise: ask the same judges about the pairs too.")
     ] = False,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="The judges are reward models: ROUTE[,KEY=VALUE…], ROUTE classify, pooling, score or rerank (vLLM's), "
+            "KEY score, label or temperature.",
+            show_default=False,
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature of the judge.", min=0)] = 0.0,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest reply in json and text mode. [default: 512]", min=1, show_default=False)
@@ -156,7 +164,7 @@ def audit(
         "base_url": base_url, "model": model, "api_key_env": api_key_env, "price": paid, "endpoint": endpoint, "prompt": prompt,
         "verdict": verdict, "repeats": repeats, "temperature": temperature, "max_tokens": max_tokens, "probes": probes,
         "edit_model": edit_model, "concurrency": concurrency, "seed": seed, "columns": columns, "mitigate": mitigate,
-        "mode": mode, "scales": scales, "against_pairwise": against_pairwise,
+        "mode": mode, "scales": scales, "against_pairwise": against_pairwise, "reward": reward,
     }  # fmt: skip
     if plan:
         from judgeloop.cli.audit_plan import show
