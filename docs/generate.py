@@ -172,6 +172,7 @@ def _planted() -> Iterator[str]:
     yield from _section("`draft`", spec["$defs"]["DraftSpec"], 3)
     yield from _section("Faults file", faults, 2)
     yield from _section("`rules`, each", faults["$defs"]["Rule"], 3)
+    yield from _section("`server`", faults["$defs"]["Shape"], 3)
 
 
 def _probes() -> Iterator[str]:

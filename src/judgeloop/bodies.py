@@ -19,7 +19,6 @@ from judgeloop.templates import Mode, Template, fill, render
 
 Prompt = str | Sequence[Message]
 
-TOP_LOGPROBS = 20
 LETTERS = "ABCDEFGH"
 """Names of the slots of a list, in order."""
 _NO_REFERENCE = "(none given)"
@@ -118,7 +117,7 @@ def judge_body(
     special: dict[str, Any] = {}
     if mode == "logprob":
         max_tokens = 1
-        special = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        special = {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
     elif mode == "json":
         special = {"response_format": _verdict_schema(template)}
     body = _body(endpoint, messages, temperature, max_tokens, seed if temperature > 0 else None)
@@ -225,7 +224,7 @@ def _rated(
 ) -> dict[str, Any]:
     special: dict[str, Any] = {}
     if mode == "logprob":
-        max_tokens, special = 1, {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        max_tokens, special = 1, {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
     elif mode == "json":
         special = {"response_format": _schema(template, properties)}
     body = _body(endpoint, render(template, values), temperature, max_tokens, seed if temperature > 0 else None)

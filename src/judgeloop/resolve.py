@@ -20,6 +20,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import (
     Block,
+    Endpoint,
     Experiment,
     Judge,
     PanelJudge,
@@ -84,6 +85,8 @@ class Resolved(Block):
         for endpoint in raw["endpoints"].values():
             for key in ("concurrency", "api_key_env", "timeout_s", "attempts", "price", "threads"):
                 endpoint.pop(key)
+            if endpoint["top_logprobs"] == Endpoint.model_fields["top_logprobs"].default:
+                endpoint.pop("top_logprobs")  # a later key: folders written before it stay the experiment's own
         return "sha256:" + hashlib.sha256(canonical({"experiment": raw, "files": dict(files)}).encode()).hexdigest()
 
 

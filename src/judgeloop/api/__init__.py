@@ -9,6 +9,7 @@ from judgeloop.api.audit_plan import AuditPlan, plan_audit
 from judgeloop.api.auditing import AuditObserver, audit
 from judgeloop.api.checking import check, check_outputs
 from judgeloop.api.comparing import Compared, compare
+from judgeloop.api.doctoring import Diagnosis, doctor
 from judgeloop.api.exporting import Exported, collect_labels, export
 from judgeloop.api.forecasting import Forecasts, forecast
 from judgeloop.api.planning import Plan, plan
@@ -18,12 +19,15 @@ from judgeloop.api.session import Observer
 from judgeloop.api.watching import watch
 from judgeloop.results import Audit, Run, opened
 from judgeloop.rundir import RunFolder
+from judgeloop.wire.examination import Check
 
 __all__ = [
     "Audit",
     "AuditObserver",
     "AuditPlan",
+    "Check",
     "Compared",
+    "Diagnosis",
     "Exported",
     "Forecasts",
     "Observer",
@@ -35,6 +39,7 @@ __all__ = [
     "check_outputs",
     "collect_labels",
     "compare",
+    "doctor",
     "export",
     "forecast",
     "open_run",

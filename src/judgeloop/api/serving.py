@@ -13,6 +13,7 @@ from judgeloop.rundir import RunFolder
 from judgeloop.wire.answers import RecordAnswerer, ReplayAnswerer
 from judgeloop.wire.faults import load_faults
 from judgeloop.wire.server import create_app, serve_forever
+from judgeloop.wire.shapes import Shaped
 
 
 def planted_schema() -> dict[str, Any]:
@@ -43,5 +44,8 @@ def serve(
     else:
         assert planted is not None
         answerer = PlantedAnswerer(planted_spec.load(planted), planted.parent)
-    app = create_app(answerer, faults=load_faults(faults) if faults else None)
+    rules = load_faults(faults) if faults else None
+    if rules is not None and rules.server is not None:
+        answerer = Shaped(answerer, rules.server)
+    app = create_app(answerer, faults=rules)
     serve_forever(app, host, port, ready=ready)

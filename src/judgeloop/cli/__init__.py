@@ -16,6 +16,7 @@ from judgeloop.cli import (  # isort: skip
     compare as _compare,
     check as _check,
     export as _export,
+    doctor as _doctor,
     plan as _plan,
     forecast as _forecast,
     serve as _serve,
@@ -27,7 +28,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _audit, _analyze, _report, _compare, _check, _export, _plan, _forecast, _serve, _watch, _validate)
+_COMMANDS = (_run, _audit, _analyze, _report, _compare, _check, _export, _doctor, _plan, _forecast, _serve, _watch, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:

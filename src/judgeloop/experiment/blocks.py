@@ -50,6 +50,8 @@ class Endpoint(Block):
     """The body's name for it; reasoning models want max_completion_tokens."""
     send_temperature: Switch = True
     """False leaves `temperature` out of the body, for models that refuse it."""
+    top_logprobs: Whole = Field(20, ge=2, le=100)
+    """Most likely tokens asked for in logprob verdicts; some endpoints allow 5 only (judgeloop doctor says how many)."""
     attempts: Whole = Field(6, ge=1, le=20)
     """Tries a call at transport faults and malformed replies, the first included."""
     threads: Whole | None = Field(None, ge=1)

@@ -12,6 +12,7 @@ from judgeloop import seeds
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Block
 from judgeloop.inputs import read_yaml
+from judgeloop.wire.shapes import Shape
 
 Kind = Literal["reset", "timeout", "truncated", "not_json", "empty_choices", "null_content", "context_length", "slow"]
 
@@ -69,6 +70,8 @@ class Faults(Block):
     """The faults."""
     seed: int = Field(0, ge=0)
     """Names the random stream of `rate`."""
+    server: Shape | None = None
+    """A kind of server to play, with what it refuses, ignores and limits."""
 
 
 class FaultCounter:
