@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from judgeloop.results import Audit
 from judgeloop.rundir import RunFolder
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Answered, Ledger, WireClient
+
+_EVERY_S = 5.0
 
 
 class AuditObserver(Protocol):
@@ -150,6 +153,7 @@ class _Session:
     probing: Probing = field(init=False, default_factory=Probing)
     modes: dict[str, str] = field(init=False, default_factory=dict)
     refused: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
+    told: float = field(init=False, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.seen = Seen(self.observer)
@@ -161,7 +165,7 @@ class _Session:
         if made.rules:
             self.say("edits")
             own = {name: made.endpoints[name].model for name in made.bases}
-            self.probing = rule_probes(made.asked, made.rules, own, seed=made.seed)
+            self.probing = rule_probes(made.asked, made.rules, own, seed=made.seed, watch=self.editing)
         elif made.probes:
             self.probing = Probing({name: [] for name in made.bases})
         self._planned()
@@ -219,6 +223,12 @@ class _Session:
     def say(self, stage: str) -> None:
         if self.observer:
             self.observer.stage(stage)
+
+    def editing(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if now - self.told > _EVERY_S:
+            self.told = now
+            self.say(f"edits, {done:,} of {of:,} pairs")
 
     def estimating(self, judge: str, done: int, of: int) -> None:
         self.say(f"estimates of {judge}" + (f" ({done + 1} of {of})" if of > 1 else ""))
