@@ -241,9 +241,11 @@ def _course(arm: Arm, loop: _Loop, choice: Choice, generations: int, replicates:
 
 
 def _coins(arm: Arm) -> bool:
-    """Whether this judge's hard verdicts would fall anew if a pair were shown again."""
+    """Whether this judge's hard verdicts would fall anew if a pair were shown again; a reward model's temperature divides
+    scores, and draws nothing."""
     judge = arm.judge.judges[0] if isinstance(arm.judge, PanelJudge) else arm.judge
-    return not getattr(judge, "temperature0", False) and getattr(judge, "temperature", 1.0) > 0
+    draws = judge.kind != "reward" and getattr(judge, "temperature", 1.0) > 0
+    return draws and not getattr(judge, "temperature0", False)
 
 
 def _note(arm: Arm, loop: _Loop, evidence: Evidence) -> str:
