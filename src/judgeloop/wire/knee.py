@@ -50,7 +50,7 @@ async def find(inquiry: Inquiry, body: Callable[[int], Mapping[str, Any]], most:
     while not why:
         calls = max(_FIRST, 2 * at_once if at_once <= 8 else at_once)
         if asked + calls > min(most, asked + inquiry.left()):
-            why = f"the probe's {most} calls are used up; it may bear more"
+            why = "the calls for this probe are used up; it may bear more"
             break
         level = await _level(inquiry, [body(asked + k) for k in range(calls)], at_once)
         asked += calls
