@@ -1,5 +1,5 @@
-"""Write the reference pages that follow from the code: experiment.md, planted.md, commands.md, probes.md and
-report.schema.json.
+"""Write the reference pages that follow from the code: experiment.md, planted.md, commands.md, probes.md, coverage.md,
+python.md and report.schema.json.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails where a page is stale.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 from coverage_page import page as coverage_page
+from python_reference import PYTHON, python_reference
 
 from judgeloop.cli import app
 from judgeloop.experiment import schema as experiment_schema
@@ -140,6 +141,7 @@ def pages() -> dict[str, str]:
         "commands.md": "\n".join([NOTICE, COMMANDS, *_commands()]),
         "probes.md": "\n".join([NOTICE, PROBES_PAGE, *_probes()]),
         "coverage.md": "\n".join([NOTICE, *coverage_page(DOCS / "coverage.csv")]),
+        "python.md": "\n".join([NOTICE, PYTHON, *python_reference()]),
     }
 
 

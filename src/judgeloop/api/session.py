@@ -72,11 +72,17 @@ def unwrapped(running: Coroutine[Any, Any, T]) -> T:
         raise error from None
 
 
-def _ran(running: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result. A notebook has a loop of its own in this thread; there it runs in another one."""
+def _in_a_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        return False
+    return True
+
+
+def _ran(running: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result. A notebook has a loop of its own in this thread; there it runs in another one."""
+    if not _in_a_loop():
         return asyncio.run(running)
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 

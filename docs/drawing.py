@@ -1,0 +1,128 @@
+"""Draws the pictures of explanation.md from their numbers, for pictures.py: the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from judgeloop.report import palette
+
+COLOURS = palette.colours()
+Rows = Sequence[Mapping[str, Any]]
+STYLE = {
+    "svg.hashsalt": "judgeloop", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.edgecolor": COLOURS["line"], "axes.labelcolor": COLOURS["muted"], "text.color": COLOURS["ink"],
+    "xtick.color": COLOURS["muted"], "ytick.color": COLOURS["ink"], "figure.facecolor": "white", "axes.titlesize": 10,
+}  # fmt: skip
+JUDGES = ("reads the slot", "tosses a coin", "likes length", "likes what is good")
+# Term → title, unit's factor, the value of "no bias", axis limits, planted truth by judge where it is one number.
+BIAS = {
+    "conflict_rate": ("Verdict flips with the order\n(% of pairs)", 100, None, (0, 75), {}),
+    "first_slot_excess": ("First slot, beyond half\n(points)", 100, 0, (-12, 32), {}),
+    "longer_preferred_raw": ("Longer answer preferred\n(% of pairs, raw)", 100, 50, (40, 80), {}),
+    "length_log_odds": (
+        "Length, at equal quality\n(log-odds per doubling)",
+        1,
+        0,
+        (-1, 1.4),
+        {"likes length": 0.8},
+    ),
+}
+LOOPS = {
+    "consistent only": ("@arm4", lambda t: 0.6 * t),
+    "replace": ("@arm0", lambda t: 0.3 * t),
+    "accumulate": ("@arm3", lambda t: 0.3 * sum(1 / k for k in range(2, t + 2))),
+    "half real": ("@arm2", lambda t: 0.3 * (1 - 0.5**t)),
+}
+
+
+def draw(name: str, rows: Rows, target: Path, description: str) -> None:
+    """One picture as SVG; ``description`` is carried in its metadata."""
+    with mpl.rc_context(STYLE):
+        figure = {"bias": _bias, "drift": _drift, "amplification": _amplification}[name](rows)
+        figure.savefig(
+            target, format="svg", metadata={"Date": None, "Creator": "judgeloop", "Description": description}
+        )
+        plt.close(figure)
+    # One line end everywhere, and none of the blanks that the writer leaves at line ends.
+    text = "\n".join(line.rstrip() for line in target.read_text(encoding="utf-8").splitlines())
+    target.write_text(text + "\n", encoding="utf-8")
+
+
+def _bias(rows: Rows) -> Figure:
+    figure, axes = plt.subplots(1, 4, figsize=(11.5, 2.9), sharey=True, layout="constrained")
+    for axis, (term, (title, factor, none, limits, truth)) in zip(axes, BIAS.items(), strict=True):
+        if none is not None:
+            axis.axvline(none, color=COLOURS["zero"], linewidth=1)
+        for place, judge in enumerate(reversed(JUDGES)):
+            row = next(one for one in rows if (one["judge"], one["term"]) == (judge, term))
+            low, mid, high = (factor * row[key] for key in ("conf_low", "estimate", "conf_high"))
+            away = none is not None and not low <= none <= high
+            colour = COLOURS["found"] if away else COLOURS["arm0"]
+            axis.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
+            axis.plot([mid], [place], "o", color=colour, markersize=6)
+            if term == "length_log_odds":
+                axis.plot([truth.get(judge, 0.0)], [place], "|", color=COLOURS["ink"], markersize=15)
+        axis.set_title(title, loc="left")
+        axis.set_xlim(limits)
+        axis.set_ylim(-0.6, len(JUDGES) - 0.4)
+        axis.grid(axis="x", color=COLOURS["grid"])
+        axis.set_axisbelow(True)
+    axes[0].set_yticks(range(len(JUDGES)), [f"The judge {judge}" for judge in reversed(JUDGES)])
+    axes[3].set_xlabel("upright line: the planted truth")
+    return figure
+
+
+def _drift(rows: Rows) -> Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
+    for arm, colour, marker in (("judge", "arm0", "o"), ("random", "random", "X")):
+        some = [row for row in rows if (row["term"], row["arm"]) == ("drift_length", arm)]
+        _line(left, some, COLOURS[colour], marker, f"arm {arm}")
+    left.set_title("Drift of length since generation 0 (doublings)", loc="left")
+    _line(right, [row for row in rows if row["term"] == "did_length"], COLOURS["found"], "D", "judge less random")
+    right.set_title("What the judge caused: the difference", loc="left")
+    for axis in (left, right):
+        _over_generations(axis)
+    return figure
+
+
+def _amplification(rows: Rows) -> Figure:
+    figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    for name, (token, theory) in LOOPS.items():
+        colour = COLOURS[token.removeprefix("@")]
+        some = [row for row in rows if (row["loop"], row["term"]) == (name, "did_length")]
+        _line(axis, some, colour, "o", "", dashes="none")
+        steps = range(len(some) + 1)
+        axis.plot(steps, [theory(t) for t in steps], color=colour, linewidth=1.2, linestyle="dashed")
+        axis.annotate(name, (len(some), some[-1]["estimate"]), (8, -3), textcoords="offset points", color=colour)
+    axis.set_title("Drift of length beyond the random control (doublings)", loc="left")
+    _over_generations(axis, legend=False)
+    axis.set_xlim(-0.1, 7.4)
+    axis.set_xticks(range(7))
+    axis.set_xlabel("generation · points: measured, 8 replicates · dashed: theory")
+    return figure
+
+
+def _line(axis: Axes, rows: Rows, colour: str, marker: str, label: str, dashes: str = "solid") -> None:
+    steps = [0, *(row["generation"] for row in rows)]
+    mid, low, high = ([0.0, *(row[key] for row in rows)] for key in ("estimate", "conf_low", "conf_high"))
+    axis.vlines(steps, low, high, color=colour, linewidth=1.8)
+    axis.plot(
+        steps, mid, color=colour, marker=marker, markersize=5, linewidth=1.6, linestyle=dashes, label=label or None
+    )
+
+
+def _over_generations(axis: Axes, legend: bool = True) -> None:
+    axis.axhline(0, color=COLOURS["zero"], linewidth=1)
+    axis.grid(axis="y", color=COLOURS["grid"])
+    axis.set_axisbelow(True)
+    axis.set_xlabel("generation")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if legend:
+        axis.legend(loc="upper left", frameon=False)

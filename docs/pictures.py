@@ -1,0 +1,177 @@
+"""Make the pictures of explanation.md: planted truths, measured by judgeloop itself, drawn as SVG.
+
+``python docs/pictures.py`` measures anew, writes pictures/numbers.json and draws (needs the extra ``docs``: matplotlib);
+``--draw`` draws from the numbers that are there; ``--check`` writes nothing and fails where a picture is not of its numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from judgeloop import api
+from judgeloop.experiment import BradleyTerrySignal, Strategy
+from judgeloop.kernels import sigmoid
+from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.seeds import rng
+from judgeloop.stats.run_estimates import run_estimates
+from judgeloop.validate import loop_world
+from judgeloop.wire.server import LocalServer, create_app
+
+PICTURES = Path(__file__).parent / "pictures"
+NUMBERS = PICTURES / "numbers.json"
+NAMES = ("bias", "drift", "amplification")
+Rows = list[dict[str, Any]]
+
+PAIRS, RHO = 400, 0.6
+# Judge → log-odds for the first slot, per doubling of length, per unit of quality. Longer answers are better here: the two
+# correlate, so that a taste for quality looks like one for length.
+JUDGES = {
+    "reads the slot": (1.2, 0.0, 0.8),
+    "tosses a coin": (0.0, 0.0, 0.0),
+    "likes length": (0.0, 0.8, 0.8),
+    "likes what is good": (0.0, 0.0, 1.6),
+}
+BIAS_TERMS = ("conflict_rate", "first_slot_excess", "longer_preferred_raw", "length_log_odds")
+DRIFT_STEPS, MIXING_STEPS = 4, 6
+LOOPS: Mapping[str, dict[str, Any]] = {
+    "replace": {},
+    "accumulate": {"strategy": Strategy(kind="accumulate")},
+    "half real": {"strategy": Strategy(real_fraction=0.5)},
+    "consistent only": {"signal": BradleyTerrySignal(tau=loop_world.TAU, ridge=0.0, label_rule="consistent_only")},
+}
+ITEMS = [{"item_id": f"i{n}", "prompt": f"Explain step {n} of the recipe."} for n in range(6)]
+
+
+# -- measured ------------------------------------------------------------------------------------------------------------
+
+
+def measured() -> dict[str, Rows]:
+    """Picture → its numbers, rounded to six digits; about a minute."""
+    made = {"bias": _bias(), "drift": _drift(), "amplification": _amplification()}
+    return {
+        name: [{key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
+        for name, rows in made.items()
+    }
+
+
+def _bias() -> Rows:
+    """Four planted judges of the same pairs, each in both orders; two golds vote on each pair."""
+    stream = rng(0, "pictures", "bias")
+    length = stream.standard_normal(PAIRS)
+    quality = RHO * length + (1 - RHO**2) ** 0.5 * stream.standard_normal(PAIRS)
+    golds = [stream.random(PAIRS) < sigmoid(2 * quality) for _ in range(2)]
+    rows = []
+    for judge, (slot, slope, merit) in JUDGES.items():
+        for order, sign in (("ab", 1.0), ("ba", -1.0)):
+            first = stream.random(PAIRS) < sigmoid(slot + sign * (slope * length + merit * quality))
+            for n in range(PAIRS):
+                rows.append({
+                    "item_id": f"i{n}", "judge": judge, "order": order, "verdict": "first" if first[n] else "second",
+                    "len_a": round(1000 * 2 ** (length[n] / 2)), "len_b": round(1000 * 2 ** (-length[n] / 2)),
+                    "gold": "a" if golds[0][n] else "b", "gold_2": "a" if golds[1][n] else "b",
+                })  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        found = api.analyze(pd.DataFrame(rows), out=Path(scratch) / "bias").estimates
+    plain = found[(found["variant"] == "") & (found["category"] == "") & found["term"].isin(BIAS_TERMS)]
+    return [_numbers(row, "judge", "term") for _, row in plain.iterrows()]
+
+
+def _drift() -> Rows:
+    """A judge that likes length, and a coin, each closing its own loop: drafts follow the examples in their prompt."""
+    spec = PlantedSpec.model_validate({"length": 1.0, "draft": {"length_mean": 60, "length_sd": 0.5, "follow": 1.0}})
+    experiment = {
+        "name": "drift", "generations": DRIFT_STEPS, "replicates": 8, "panels": {"anchor": 0}, "signal": {"kind": "best_of_n"},
+        "judge": {"kind": "planted", "length": 1.0}, "policy": {"kind": "exemplar", "endpoint": "m", "exemplars": 2},
+        "arms": {"judge": {}, "random": {"judge": {"kind": "random"}}},
+    }  # fmt: skip
+    found = _run(experiment, spec)
+    return [_numbers(row, "term", "arm", "generation") for _, row in found[found["term"].isin(["drift_length", "did_length"])].iterrows()]  # fmt: skip
+
+
+def _amplification() -> Rows:
+    """The planted loop of `judgeloop validate`: one judge, four ways of learning from it; drift beyond a coin's."""
+    rows = []
+    for name, settings in LOOPS.items():
+        world = loop_world.World(replicates=8, steps=MIXING_STEPS, **settings)
+        found = run_estimates(loop_world.run(world, seed=0), world.design())
+        terms = found["term"].isin(["did_length", "compounding_length"]) & (found["contrast"] == "random")
+        plain = found[terms & (found["variant"] == "")]
+        rows += [{"loop": name, **_numbers(row, "term", "generation", "note")} for _, row in plain.iterrows()]
+    return rows
+
+
+def _run(experiment: dict[str, Any], spec: PlantedSpec) -> pd.DataFrame:
+    """The primary estimates of an experiment whose drafts a planted server writes."""
+    with tempfile.TemporaryDirectory() as scratch, LocalServer(create_app(PlantedAnswerer(spec))) as server:
+        items = Path(scratch) / "items.jsonl"
+        items.write_text("".join(json.dumps(item) + "\n" for item in ITEMS), encoding="utf-8")
+        endpoints = {"m": {"base_url": server.base_url, "model": "planted", "max_tokens": 4096}}
+        found = api.run(
+            {**experiment, "items": str(items), "endpoints": endpoints}, out=Path(scratch) / "run"
+        ).estimates
+    return found[(found["variant"] == "") & (found["category"] == "")]
+
+
+def _numbers(row: pd.Series[Any], *keys: str) -> dict[str, Any]:
+    """A row's keys, estimate and interval, as JSON has them."""
+    kept = {key: row[key] for key in (*keys, "estimate", "conf_low", "conf_high")}
+    return {
+        key: None if pd.isna(value) else int(value) if key == "generation" else value for key, value in kept.items()
+    }
+
+
+# -- drawn ---------------------------------------------------------------------------------------------------------------
+
+
+def hash_of(rows: Rows) -> str:
+    """What a picture carries of the numbers that it shows."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def stale(numbers: Mapping[str, Rows]) -> list[str]:
+    """The pictures that are not of these numbers."""
+    found = []
+    for name in NAMES:
+        path = PICTURES / f"{name}.svg"
+        carried = re.search(r"numbers ([0-9a-f]{64})", path.read_text(encoding="utf-8")) if path.is_file() else None
+        if carried is None or carried[1] != hash_of(numbers[name]):
+            found.append(path.name)
+    return found
+
+
+def main() -> int:
+    """Measure, draw or check; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draw", action="store_true", help="draw from pictures/numbers.json; measure nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a picture is not of its numbers"
+    )
+    options = parser.parse_args()
+    if not (options.draw or options.check):
+        PICTURES.mkdir(exist_ok=True)
+        NUMBERS.write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+    numbers: dict[str, Rows] = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    if options.check:
+        old = stale(numbers)
+        if old:
+            print(f"stale: {', '.join(old)}; run: python docs/pictures.py --draw", file=sys.stderr)
+        return 1 if old else 0
+    from drawing import draw  # needs matplotlib
+
+    for name in NAMES:
+        draw(name, numbers[name], PICTURES / f"{name}.svg", f"numbers {hash_of(numbers[name])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
