@@ -17,9 +17,9 @@ Errors descend from `judgeloop.errors.JudgeloopError` and carry the [exit code](
 ```python
 import judgeloop
 
-run = judgeloop.run("experiment.yaml")          # works in a notebook's cell too
-run.estimates.query("term == 'did_length'")     # pandas; docs/method.md names the terms
-run.figures["drift/Length"]                     # Plotly
+run = judgeloop.run("experiment.yaml")  # works in a notebook's cell too
+run.estimates.query("term == 'did_length'")  # pandas; docs/method.md names the terms
+run.figures["drift/Length"]  # Plotly
 run.to_html("report.html")
 ```
 """

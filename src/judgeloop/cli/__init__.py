@@ -28,7 +28,9 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_run, _audit, _analyze, _report, _compare, _check, _export, _doctor, _plan, _forecast, _serve, _watch, _validate)
+_COMMANDS = (
+    _run, _audit, _analyze, _report, _compare, _check, _export, _doctor, _plan, _forecast, _serve, _watch, _validate,
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
