@@ -243,7 +243,7 @@ def test_a_batchs_output_is_read_back_as_answers(tmp_path: Path) -> None:
     paths[1].write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
     assert list(batch.read_output(paths)) == [
         batch.Answer("a", 200, completion), batch.Answer("b", 400, {"error": {"message": "too long"}}, "http_400"),
-        batch.Answer("c", 0, None, "batch_expired"),
+        batch.Answer("c", 0, {"error": rows[2]["error"]}, "batch_expired"),
     ]  # fmt: skip
 
 

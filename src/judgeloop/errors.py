@@ -7,11 +7,15 @@ JudgeloopError
 ├── BudgetReached         exit 3: the cost or call limit is reached; the same command resumes
 ├── EndpointFailed        exit 4: an endpoint refuses or fails for good; the same command resumes
 │   └── ReplayMiss        a replayed recording holds no answer to this call
+├── AnswersOutstanding    exit 6: requests are written and wait for answers from elsewhere; resumable
 ├── StorageFailed         exit 4: the run folder cannot be written (disk full, permissions); the same command resumes
 └── Interrupted           exit 130: stopped by the user; the same command resumes
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 
 class JudgeloopError(Exception):
@@ -48,6 +52,16 @@ class EndpointFailed(JudgeloopError):
 
 class ReplayMiss(EndpointFailed):
     """A replayed recording holds no answer to this call."""
+
+
+class AnswersOutstanding(JudgeloopError):
+    """Request files are written and somebody else has to answer them. ``requests``: (model, request file) of each."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, requests: Sequence[tuple[str, Path]] = ()) -> None:
+        super().__init__(message)
+        self.requests = tuple(requests)
 
 
 class StorageFailed(JudgeloopError):

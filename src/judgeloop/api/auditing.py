@@ -13,14 +13,18 @@ import yaml
 
 from judgeloop import auditing, report
 from judgeloop.api.audit_settings import Settings, check_keys, check_price, settings
+from judgeloop.api.batch_jobs import refuse_running
+from judgeloop.api.batching import Batching, interrupted
 from judgeloop.api.session import Seen, unwrapped
 from judgeloop.auditing import asking
 from judgeloop.auditing.questions import Probing, rule_probes
 from judgeloop.auditing.rated import Rated, analyze_rated
+from judgeloop.errors import InvalidInput
 from judgeloop.interchange import VerdictLog
 from judgeloop.interchange.cells import Input
 from judgeloop.judging.judges import ModelJudge, resolve_mode
 from judgeloop.judging.rewards import RewardJudge, check_reward, reward_judge
+from judgeloop.records import Client
 from judgeloop.results import Audit
 from judgeloop.rundir import RunFolder
 from judgeloop.wire.cassette import Cassette
@@ -43,6 +47,10 @@ class AuditObserver(Protocol):
     def judged(self, judge: str, judgments: int, unscored: int) -> None: ...
 
     def stage(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Something to keep on the screen, as the name of a batch that was sent."""
+        ...
 
 
 def audit(
@@ -68,6 +76,8 @@ def audit(
     scales: str | None = None,
     against_pairwise: bool = False,
     reward: str | None = None,
+    batch: bool = False,
+    collect: str | Path | Sequence[str | Path] = (),
     out: str | Path | None = None,
     replay: str | Path | None = None,
     max_cost: float | None = None,
@@ -85,10 +95,13 @@ def audit(
     rule can. ``mitigate``: mitigations to measure on the same answers, names of docs/mitigations.md (``rubric`` asks every
     judge again). ``mode`` (docs/modes.md): pairwise; pointwise, every text scored on each of ``scales`` (default
     1-10,10-1), with ``against_pairwise`` beside its pairs; listwise, where ``pairs`` has a list ``texts`` a row. ``reward``:
-    the judges are reward models, asked by that route (``ROUTE[,KEY=VALUE…]``, docs/serving.md). With ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
+    the judges are reward models, asked by that route (``ROUTE[,KEY=VALUE…]``, docs/serving.md). ``batch`` (docs/batch.md): what
+    is not recorded is asked by the endpoints' Batch API, which is waited for; ``collect``: finished batch output files that
+    are taken back. With ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
     ``max_calls`` count the whole audit, recorded calls included.
 
-    Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed or StorageFailed.
+    Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed, AnswersOutstanding or
+    StorageFailed.
     """
     made = settings(
         pairs, base_url=base_url, model=model, api_key_env=api_key_env, price=price, endpoint=endpoint, prompt=prompt,
@@ -96,7 +109,11 @@ def audit(
         edit_model=edit_model, concurrency=concurrency, seed=seed, columns=columns, mitigate=mitigate,
         mode=mode, scales=scales, against_pairwise=against_pairwise, reward=reward,
     )  # fmt: skip
-    return run_audit(made, out=out, replay=replay, ledger=Ledger(max_cost, max_calls), observer=observer)
+    files = [collect] if isinstance(collect, str | Path) else collect
+    return run_audit(
+        made, out=out, replay=replay, ledger=Ledger(max_cost, max_calls), observer=observer, batch=batch,
+        collect=[Path(one) for one in files],
+    )  # fmt: skip
 
 
 def run_audit(
@@ -106,10 +123,19 @@ def run_audit(
     replay: str | Path | None = None,
     ledger: Ledger | None = None,
     observer: AuditObserver | None = None,
+    batch: bool = False,
+    collect: Sequence[Path] = (),
 ) -> Audit:
     """``audit`` of settings that are checked already. ``ledger`` bears the limits."""
     ledger = ledger or Ledger()
-    if replay is None:
+    by_files = batch or bool(collect)
+    if batch + bool(collect) + (replay is not None) > 1:
+        raise InvalidInput("--batch, --collect and --replay: give one of them")
+    if by_files and made.reward is not None:
+        raise InvalidInput(
+            "--reward: reward models are asked by routes that batch files do not have; leave --batch out"
+        )
+    if replay is None and not collect:
         check_keys(made.endpoints)
         if ledger.max_cost is not None:
             check_price(made.endpoints)
@@ -124,6 +150,11 @@ def run_audit(
         cassette = Cassette(folder.path, writable=True)
         session = _Session(made, folder, observer)
         try:
+            session.begin()
+            if by_files:
+                session.by_batches(cassette, ledger, collect)
+            elif recording is None:
+                refuse_running(folder)
             unwrapped(session.ask(cassette, recording, ledger))
         finally:
             cassette.close()
@@ -158,10 +189,34 @@ class _Session:
     def __post_init__(self) -> None:
         self.seen = Seen(self.observer)
 
-    async def ask(self, cassette: Cassette, recording: Cassette | None, ledger: Ledger) -> None:
-        made = self.made
+    def begin(self) -> None:
+        """Say what begins."""
         if self.observer:
-            self.observer.start(made.name, self.folder.path)
+            self.observer.start(self.made.name, self.folder.path)
+
+    def by_batches(self, cassette: Cassette, ledger: Ledger, collect: Sequence[Path]) -> None:
+        """Record every answer by batches, or from finished output files."""
+
+        async def dry(client: Client) -> None:
+            # A session of its own that shows nothing: most of what it asks is not answered yet.
+            await _Session(self.made, self.folder, None).ask_all(client)
+
+        asked = Batching(self.folder, self.made.endpoints, cassette, ledger, dry, self.observer)
+        try:
+            unwrapped(asked.collect(collect) if collect else asked.send())
+        except KeyboardInterrupt:
+            raise interrupted(self.folder) from None
+
+    async def ask(self, cassette: Cassette, recording: Cassette | None, ledger: Ledger) -> None:
+        """Ask what is not recorded, live."""
+        async with WireClient(
+            self.made.endpoints, cassette, replay=recording, ledger=ledger, observer=self.seen.answered
+        ) as client:
+            await self.ask_all(client)
+
+    async def ask_all(self, client: Client) -> None:
+        """Ask a client everything."""
+        made = self.made
         if made.rules:
             self.say("edits")
             own = {name: made.endpoints[name].model for name in made.bases}
@@ -169,22 +224,19 @@ class _Session:
         elif made.probes:
             self.probing = Probing({name: [] for name in made.bases})
         self._planned()
-        async with WireClient(
-            made.endpoints, cassette, replay=recording, ledger=ledger, observer=self.seen.answered
-        ) as client:
-            judges = [await self._judge(name, client) for name in made.judges] if made.pairwise else []
-            if made.editor is not None:
-                self.say("edits")
-                self.probing, self.refused = await asking.model_probes(made.asked, self.probing, made.editor, client)
-                self._planned()
-            self.say("asking")
-            judged = self.observer.judged if self.observer else lambda *_: None
-            if made.pairwise:
-                self.log = await asking.ask(judges, made.asked, self.probing, judged)
-            if made.form is not None:
-                self.rated = await made.form.ask(made.judges, made.endpoints, client, made.seed, judged)
+        judges = [await self._judge(name, client) for name in made.judges] if made.pairwise else []
+        if made.editor is not None:
+            self.say("edits")
+            self.probing, self.refused = await asking.model_probes(made.asked, self.probing, made.editor, client)
+            self._planned()
+        self.say("asking")
+        judged = self.observer.judged if self.observer else lambda *_: None
+        if made.pairwise:
+            self.log = await asking.ask(judges, made.asked, self.probing, judged)
+        if made.form is not None:
+            self.rated = await made.form.ask(made.judges, made.endpoints, client, made.seed, judged)
 
-    async def _judge(self, name: str, client: WireClient) -> ModelJudge | RewardJudge:
+    async def _judge(self, name: str, client: Client) -> ModelJudge | RewardJudge:
         made, spec = self.made, self.made.judges[name]
         if made.reward is not None:
             block = made.reward.model_copy(update={"endpoint": name})

@@ -47,5 +47,5 @@ def serve(
     rules = load_faults(faults) if faults else None
     if rules is not None and rules.server is not None:
         answerer = Shaped(answerer, rules.server)
-    app = create_app(answerer, faults=rules)
+    app = create_app(answerer, faults=rules, batches=record is None)
     serve_forever(app, host, port, ready=ready)

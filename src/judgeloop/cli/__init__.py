@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from judgeloop.cli import (  # isort: skip
     watch as _watch,
     validate as _validate,
 )
-from judgeloop.cli.app import app, debugging, fail
+from judgeloop.cli.app import app, debugging, fail, hear
 from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
@@ -36,6 +37,7 @@ _COMMANDS = (
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every deliberate error becomes one sentence and its exit code."""
     command: Callable[..., Any] = typer.main.get_command(app)
+    hear(sys.argv[1:] if arguments is None else arguments)
     try:
         command(args=arguments, prog_name="judgeloop")
     except JudgeloopError as error:

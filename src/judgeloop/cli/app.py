@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 
 _DEBUG = False
+_LINE: tuple[str, ...] = ()
 
 Debug = Annotated[bool, typer.Option("--debug", hidden=True)]
 """Every command takes --debug behind its name too; pass it to ``remember``."""
@@ -42,6 +44,17 @@ def remember(debug: bool) -> None:
     """Whether tracebacks are wanted, wherever on the line that was said."""
     global _DEBUG  # noqa: PLW0603  one process, one command
     _DEBUG = _DEBUG or debug
+
+
+def hear(line: Sequence[str]) -> None:
+    """The words of the command line, behind the program's name."""
+    global _LINE  # noqa: PLW0603  one process, one command
+    _LINE = tuple(line)
+
+
+def heard() -> list[str]:
+    """What ``hear`` was told, for messages that repeat the command."""
+    return list(_LINE)
 
 
 def debugging() -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, app, remember
-from judgeloop.errors import Interrupted, InvalidInput
+from judgeloop.cli.app import Debug, app, heard, remember
+from judgeloop.errors import AnswersOutstanding, Interrupted, InvalidInput
 
 if TYPE_CHECKING:
     from judgeloop.cli.audit_progress import Quiet
@@ -119,6 +120,16 @@ def audit(
     ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds until a call counts as timed out.")] = 120.0,
     attempts: Annotated[int, typer.Option(help="Tries a call at transport faults.", min=1, max=20)] = 6,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Ask by the endpoint's Batch API and wait; the same command resumes.")
+    ] = False,
+    collect: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Take a finished batch output file (OpenAI's, or of vllm run-batch); again for several.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -179,8 +190,13 @@ def audit(
     view = _view(quiet)
     try:
         done = api.audit(
-            pairs, **options, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls, observer=view
-        )
+            pairs, **options, batch=batch, collect=collect or (), out=out, replay=replay, max_cost=max_cost,
+            max_calls=max_calls, observer=view,
+        )  # fmt: skip
+    except AnswersOutstanding as error:
+        view.stop()
+        _what_next(error)
+        raise
     except KeyboardInterrupt:
         raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
     finally:
@@ -190,6 +206,26 @@ def audit(
     else:
         print(done.summary())
         print(f"Folder: {done.path}\nReport: {done.path / 'report.html'}")
+
+
+def _what_next(error: AnswersOutstanding) -> None:
+    """The commands that answer the request files and take the answers back, to be copied."""
+    outputs = [path.with_name(path.name.replace("requests", "output")) for _, path in error.requests]
+    for (model, path), output in zip(error.requests, outputs, strict=True):
+        print(shlex.join(["vllm", "run-batch", "-i", str(path), "-o", str(output), "--model", model]))
+    if outputs:
+        taken = [word for output in outputs for word in ("--collect", str(output))]
+        print(shlex.join(["judgeloop", *_without_batch(heard()), *taken]))
+
+
+def _without_batch(line: list[str]) -> list[str]:
+    kept, words = [], iter(line)
+    for word in words:
+        if word == "--collect":
+            next(words, None)
+        elif word != "--batch" and not word.startswith("--collect="):
+            kept.append(word)
+    return kept
 
 
 def _view(quiet: bool) -> Quiet:

@@ -34,6 +34,8 @@ class Quiet:
 
     def stage(self, text: str) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -70,6 +72,9 @@ class Plain(Quiet):
             )
 
     def stage(self, text: str) -> None:
+        self._say(text)
+
+    def note(self, text: str) -> None:
         self._say(text)
 
     def _say(self, line: str) -> None:
@@ -117,6 +122,9 @@ class Terminal(Quiet):
 
     def stage(self, text: str) -> None:
         self._stage = text
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(text))
 
     def stop(self) -> None:
         if self._live.is_started:

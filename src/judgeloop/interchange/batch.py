@@ -1,18 +1,19 @@
 """OpenAI Batch files: requests that an endpoint answers at its leisure, and its output. ``vllm run-batch`` takes the same.
 
 A request's ``custom_id`` is the call id and its body is the live call's, so that an answer can be kept in the cassette as
-if the call had been made. Nothing here is sent: the file is uploaded by hand or by ``openai``'s own client.
+if the call had been made. Nothing here is sent: that is for wire.batches, or for a person.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from judgeloop import inputs
 from judgeloop.errors import InvalidInput, StorageFailed
 from judgeloop.interchange.cells import Cells
 
@@ -38,6 +39,12 @@ def request(call: str, body: Mapping[str, Any]) -> dict[str, Any]:
     return {"custom_id": call, "method": "POST", "url": URL, "body": dict(body)}
 
 
+def _line(call: str, body: Mapping[str, Any]) -> bytes:
+    # ASCII only: a lone surrogate in a text survives as \\udXXX instead of breaking the file.
+    raw = json.dumps(request(call, body), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return raw.encode() + b"\n"
+
+
 def write_requests(requests: Iterable[tuple[str, Mapping[str, Any]]], path: str | Path) -> list[Path]:
     """Write (call id, body) pairs as request files, and return them: ``path``, and behind it ``-2``, ``-3``, … where
     there are several models or more than one file may bear. No file where there is no request.
@@ -53,10 +60,7 @@ def write_requests(requests: Iterable[tuple[str, Mapping[str, Any]]], path: str 
         if call in seen:
             raise InvalidInput(f"{path}: two requests bear the call id {call!r}; a batch names each once")
         seen.add(call)
-        # ASCII only: a lone surrogate in a text survives as \\udXXX instead of breaking the file.
-        line = (
-            json.dumps(request(call, body), separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode() + b"\n"
-        )
+        line = _line(call, body)
         model = str(body.get("model", ""))
         part = open_parts.setdefault(model, [])
         if len(part) == MOST_REQUESTS or (part and sizes[model] + len(line) > MOST_BYTES):
@@ -73,21 +77,167 @@ def write_requests(requests: Iterable[tuple[str, Mapping[str, Any]]], path: str 
     return written
 
 
+@dataclass(frozen=True, slots=True)
+class RequestFile:
+    """A request file: who is asked (``group``, the caller's own name of it), which model, and how many calls."""
+
+    path: Path
+    group: str
+    model: str
+    calls: int
+    sha256: str
+
+
+class RequestFiles:
+    """Request files that grow on disk while their calls are found, so that however many calls need no memory.
+
+    They lie in ``folder`` as drafts until somebody renames them. Raises StorageFailed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[tuple[str, str], _Draft] = {}
+        self._drafts: list[_Draft] = []
+
+    def add(self, group: str, call: str, body: Mapping[str, Any]) -> None:
+        """One more request, in a file that bears this group and model alone and no more than an endpoint takes."""
+        line, name = _line(call, body), (group, str(body.get("model", "")))
+        draft = self._open.get(name)
+        if draft is None or draft.calls == MOST_REQUESTS or draft.size + len(line) > MOST_BYTES:
+            if draft is not None:
+                draft.flush()
+            draft = self._open[name] = _Draft(self._folder / f".draft-{len(self._drafts) + 1}.jsonl", *name)
+            self._drafts.append(draft)
+        draft.write(line)
+
+    def close(self) -> list[RequestFile]:
+        """The drafts, in the order in which they were begun; each is whole on the disk."""
+        for draft in self._drafts:
+            draft.flush()
+        return [
+            RequestFile(draft.path, draft.group, draft.model, draft.calls, f"sha256:{draft.hash.hexdigest()}")
+            for draft in self._drafts
+        ]
+
+
+class _Draft:
+    def __init__(self, path: Path, group: str, model: str) -> None:
+        self.path, self.group, self.model, self.calls, self.size = path, group, model, 0, 0
+        self.hash = hashlib.sha256()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb")
+        except OSError as error:
+            raise _unwritten(path, error) from None
+
+    def write(self, line: bytes) -> None:
+        try:
+            self._file.write(line)
+        except OSError as error:
+            raise _unwritten(self.path, error) from None
+        self.hash.update(line)
+        self.calls += 1
+        self.size += len(line)
+
+    def flush(self) -> None:
+        """To the disk, and closed; again does nothing."""
+        if self._file.closed:
+            return
+        try:
+            with self._file as file:
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritten(self.path, error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a line of an output stands. ``fault``: a sentence with file, line and field, why it is none; else ``call`` is
+    what it answers."""
+
+    path: Path
+    number: int
+    offset: int
+    length: int
+    call: str = ""
+    fault: str = ""
+
+    @property
+    def where(self) -> str:
+        """file:line."""
+        return f"{self.path}:{self.number}"
+
+
+def places(path: str | Path) -> Iterator[Place]:
+    """Every line of a batch's output or error file that is not blank, whatever stands in it.
+
+    Raises InvalidInput where the file cannot be read.
+    """
+    path, offset = Path(path), 0
+    try:
+        with path.open("rb") as file:
+            # Not as text: a raw U+2028 within a reply ends no line of JSON.
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        found = _read(line, f"{path}:{number}")
+                        yield Place(path, number, offset, len(line), call=found.call)
+                    except InvalidInput as error:
+                        yield Place(path, number, offset, len(line), fault=str(error))
+                offset += len(line)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path}: cannot be read ({error.strerror or error}); give a batch's output file, as it was downloaded"
+        ) from None
+
+
+def answer_at(place: Place) -> Answer:
+    """The answer at a place that bears one. Raises InvalidInput where the file has changed since."""
+    try:
+        with place.path.open("rb") as file:
+            file.seek(place.offset)
+            return _read(file.read(place.length), place.where)
+    except OSError as error:
+        raise InvalidInput(f"{place.path}: cannot be read ({error.strerror or error})") from None
+
+
+def calls_of(path: Path) -> dict[str, int]:
+    """The call ids of a request file, each with its line. Raises InvalidInput where it is none."""
+    try:
+        with path.open("rb") as file:
+            return {str(json.loads(line)["custom_id"]): n for n, line in enumerate(file, start=1) if line.strip()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{path}: this request file cannot be read ({type(error).__name__}); restore it") from None
+
+
 def read_output(paths: Sequence[str | Path]) -> Iterator[Answer]:
     """The answers in a batch's output and error files, in order. Raises InvalidInput with file, line and field for what
     is no line of a batch's output, or a call that is answered twice."""
     seen: dict[str, str] = {}
     for path in map(Path, paths):
-        if not path.is_file():
-            raise InvalidInput(f"{path}: no such file; give a batch's output file, as it was downloaded")
-        for where, raw in inputs.rows(path, "batch output"):
-            answer = _answer(Cells(where, raw))
-            if answer.call in seen:
+        for place in places(path):
+            if place.fault:
+                raise InvalidInput(place.fault)
+            if place.call in seen:
                 raise InvalidInput(
-                    f"{where}: custom_id: {answer.call!r} is answered twice (first at {seen[answer.call]})"
+                    f"{place.where}: custom_id: {place.call!r} is answered twice (first at {seen[place.call]})"
                 )
-            seen[answer.call] = where
-            yield answer
+            seen[place.call] = place.where
+            yield answer_at(place)
+
+
+def _read(line: bytes, where: str) -> Answer:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{where}: not UTF-8 text; give the file as it was downloaded") from None
+    except (ValueError, RecursionError) as error:
+        said = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise InvalidInput(f"{where}: not valid JSON ({said}); give the file as it was downloaded") from None
+    if not isinstance(row, dict):
+        raise InvalidInput(f"{where}: must be a JSON object; this is no line of a batch's output")
+    return _answer(Cells(where, row))
 
 
 def _answer(cells: Cells) -> Answer:
@@ -96,13 +246,16 @@ def _answer(cells: Cells) -> Answer:
     if response is None:
         if not isinstance(error, Mapping):
             raise cells.fault("response", "is empty, and error says nothing; this is no line of a batch's output")
-        return Answer(call, 0, None, str(error.get("code") or "batch_failed"))
+        return Answer(call, 0, {"error": dict(error)}, str(error.get("code") or "batch_failed"))
     if not isinstance(response, Mapping):
         raise cells.fault("response", "must bear status_code and body, as a batch's output does")
     status = response.get("status_code")
     if isinstance(status, bool) or not isinstance(status, int):
         raise cells.fault("response.status_code", f"must be a whole number, not {status!r:.60}")
     body = response.get("body")
+    if status != 200 and body is None:  # vLLM says beside the response why there is no answer
+        nested = isinstance(error, Mapping) and "error" in error
+        body = error if nested else {"error": {"message": error} if isinstance(error, str) else error}
     if status == 200 and not isinstance(body, Mapping):
         raise cells.fault("response.body", f"must be a chat completion, not {type(body).__name__}")
     return Answer(call, status, body, "" if status == 200 else f"http_{status}")
@@ -114,4 +267,8 @@ def write_file(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
-        raise StorageFailed(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
+        raise _unwritten(path, error) from None
+
+
+def _unwritten(path: Path, error: OSError) -> StorageFailed:
+    return StorageFailed(f"{path}: cannot be written ({error.strerror or error}); give another --out")

@@ -157,7 +157,7 @@ class WireClient:
             if line is None:
                 line = self._lines[call.endpoint] = Line(call.endpoint, endpoint, self._environment)
             async with line.slots:
-                estimate = _worst_cost(endpoint, call)
+                estimate = worst_cost(endpoint, call)
                 await self._reserve(estimate)
                 try:
                     await line.check_alive()
@@ -284,7 +284,7 @@ class WireClient:
                 await line.close()
 
 
-def _worst_cost(endpoint: Endpoint, call: Call) -> float:
+def worst_cost(endpoint: Endpoint, call: Call) -> float:
     """US dollars that a call cannot exceed: a token is a byte or more, and the reply is as long as it may be (a score: 0)."""
     if not (endpoint.price.input or endpoint.price.output):
         return 0.0

@@ -29,6 +29,7 @@ from judgeloop.errors import InvalidInput, JudgeloopError
 from judgeloop.records import Call
 from judgeloop.records import Route as RouteName
 from judgeloop.wire import scored
+from judgeloop.wire.batch_server import BatchService
 from judgeloop.wire.faults import FaultCounter, Faults, Rule
 from judgeloop.wire.protocol import (
     Answer,
@@ -52,8 +53,10 @@ _Answering = Callable[[dict[str, Any], str | None], Awaitable[AnswerLike]]
 _LOG = logging.getLogger("judgeloop.serve")
 
 
-def create_app(answerer: Answerer, *, faults: Faults | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
-    """The ASGI app. An answerer with ``aclose`` is closed when the server stops.
+def create_app(
+    answerer: Answerer, *, faults: Faults | None = None, max_body_bytes: int = MAX_BODY_BYTES, batches: bool = True
+) -> Starlette:
+    """The ASGI app. An answerer with ``aclose`` is closed when the server stops. ``batches``: has the Batch API too.
 
     Its ``state.faults`` is the FaultCounter: attempts seen and faults fired.
     """
@@ -63,6 +66,7 @@ def create_app(answerer: Answerer, *, faults: Faults | None = None, max_body_byt
         Route("/v1/models/{model:path}", service.models, methods=["GET"]),
         Route("/v1/chat/completions", service.completions, methods=["POST"]),
         *(Route(path, service.scores, methods=["POST"]) for path in scored.PATHS),
+        *(service.batches.routes() if batches else ()),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted}, lifespan=service.lifespan)
     app.router.redirect_slashes = False
@@ -75,10 +79,14 @@ class _Service:
 
     def __init__(self, answerer: Answerer, faults: FaultCounter, max_body_bytes: int) -> None:
         self.answerer, self.faults, self.max_body_bytes = answerer, faults, max_body_bytes
+        self.batches = BatchService(
+            lambda body, call_id: _guarded(answerer.answer(body, call_id), call_id), faults, max_body_bytes
+        )
 
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         yield
+        await self.batches.aclose()
         # In the loop that served, for there an answerer's connections live.
         if (close := getattr(self.answerer, "aclose", None)) is not None:
             await close()

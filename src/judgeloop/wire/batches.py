@@ -1,0 +1,243 @@
+"""The Batch API of an endpoint: request files up, batches created and watched, outputs down; and an output's lines read
+by the rules by which a live call's answer is.
+
+What may have been created is looked for before it is created again: nothing is paid for twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import openai
+import tenacity
+
+from judgeloop.errors import EndpointFailed, StorageFailed
+from judgeloop.records import Call
+from judgeloop.wire.cassette import Exchange
+from judgeloop.wire.line import Line, brief
+from judgeloop.wire.reply import Transient, parse
+
+ENDED = ("completed", "failed", "expired", "cancelled")
+_NO_SUCH_ADDRESS = (404, 405, 501)
+_TRANSIENT_4XX = (408, 409, 425, 429)
+_PREPARING = ("pending", "running")
+_PREPARING_S = 2.0
+_MOST_LISTED = 1000
+_LONGEST_WAIT_S = 60.0
+_SHORTEST_SAID = 16
+
+T = TypeVar("T")
+
+
+class NoBatchAPI(Exception):
+    """The endpoint answers neither to /files nor to /batches."""
+
+
+class _Again(Exception):
+    """Worth another try: what was asked may have happened, or not."""
+
+
+class _Refused(Exception):
+    """The endpoint will not; ``status`` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """How far a batch is. ``files`` are the ids of its output and error files, ``error`` why it failed as a whole."""
+
+    status: str
+    done: int = 0
+    total: int = 0
+    files: tuple[str, ...] = ()
+    error: str = ""
+
+
+class BatchLine(Line):
+    """The open connection to one endpoint's Batch API. Every method raises EndpointFailed where it is refused, or where the
+    endpoint's ``attempts`` are used up."""
+
+    async def upload(self, path: Path) -> str:
+        """Upload a request file; its id, once the endpoint is ready to use it. Raises NoBatchAPI."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StorageFailed(f"{path}: cannot be read ({error.strerror or error}); restore it") from None
+        made = await self._new(
+            f"upload {path.name}", lambda: self._openai.files.create(file=(path.name, content), purpose="batch")
+        )
+        file_id, status = _text(made, "id"), _text(made, "status")
+        if not file_id:
+            raise NoBatchAPI  # something answered, but not what uploads are answered with
+        while status in _PREPARING:  # Azure reads a file before it may be used
+            await asyncio.sleep(_PREPARING_S)
+            found = await self._tried(f"file {file_id}", lambda: self._openai.files.retrieve(file_id))
+            status = _text(found, "status")
+        return file_id
+
+    async def create(self, file_id: str, name: str, *, perhaps: bool = False) -> str:
+        """The id of the batch that answers an uploaded file, created now unless it exists. Raises NoBatchAPI.
+
+        ``perhaps``: it may have been created before, by somebody who was killed before he could say so.
+        """
+        asked = perhaps
+
+        async def once() -> str:
+            nonlocal asked
+            if asked and (found := await self._created_from(file_id)):
+                return found
+            asked = True  # from here on it may exist, whatever comes back
+            made = await self._openai.batches.create(
+                completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file_id,
+                metadata={"made_by": "judgeloop", "requests": name},
+            )  # fmt: skip
+            if not (batch_id := _text(made, "id")):
+                raise _Refused(200, "an answer that names no batch")
+            return batch_id
+
+        return await self._new(f"create the batch of {name}", once)
+
+    async def _created_from(self, file_id: str) -> str:
+        """The id of the batch that was created from a file, empty where there is none."""
+        count = 0
+        try:
+            async for one in self._openai.batches.list(limit=100):
+                if _text(one, "input_file_id") == file_id:
+                    return _text(one, "id")
+                count += 1
+                if count == _MOST_LISTED:
+                    break
+        except openai.APIStatusError as error:
+            if error.status_code not in _NO_SUCH_ADDRESS:
+                raise
+            raise EndpointFailed(
+                f"{self.where}: a batch of file {file_id} may have been created before the connection broke, and this endpoint lists no batches; look it up there and give its output with --collect, or ask its calls without --batch once the folder's batch/jobs.json is removed"
+            ) from None
+        return ""
+
+    async def state(self, batch_id: str) -> BatchState:
+        """How far a batch is."""
+        try:
+            found = await self._tried(f"batch {batch_id}", lambda: self._openai.batches.retrieve(batch_id))
+        except _Refused as refusal:
+            raise EndpointFailed(
+                f"{self.where}: batch {batch_id} cannot be looked up: {refusal}; check the key in {self.key_variable}, or give its output with --collect. The same command looks again"
+            ) from None
+        counts, errors = getattr(found, "request_counts", None), getattr(found, "errors", None)
+        said = [_text(one, "message") for one in getattr(errors, "data", None) or []]
+        files = (_text(found, "output_file_id"), _text(found, "error_file_id"))
+        return BatchState(
+            status=_text(found, "status"),
+            done=_count(counts, "completed") + _count(counts, "failed"),
+            total=_count(counts, "total"),
+            files=tuple(name for name in files if name),
+            error=brief(self.scrub("; ".join(dict.fromkeys(one for one in said if one)))),
+        )
+
+    async def download(self, file_id: str, path: Path) -> None:
+        """An output file, as ``path``, without any key that the endpoint echoes. Raises StorageFailed."""
+        draft = path.with_name(f".{path.name}.part")
+
+        async def once() -> None:
+            rest = b""
+            async with self._openai.files.with_streaming_response.content(file_id) as answer:
+                with draft.open("wb") as file:
+                    async for chunk in answer.iter_bytes():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        file.writelines(self._clean(line) + b"\n" for line in lines)
+                    file.write(self._clean(rest))
+
+        try:
+            await self._tried(f"file {file_id}", once)
+            draft.replace(path)
+        except OSError as error:
+            raise StorageFailed(
+                f"{path}: cannot be written ({error.strerror or error}); make room and run the same command again"
+            ) from None
+        except _Refused as refusal:
+            raise EndpointFailed(
+                f"{self.where}: file {file_id} of a finished batch cannot be downloaded: {refusal}; run the same command to try again, or give the file with --collect"
+            ) from None
+
+    def _clean(self, line: bytes) -> bytes:
+        return self.scrub(line.decode("utf-8", "surrogateescape"), _SHORTEST_SAID).encode("utf-8", "surrogateescape")
+
+    async def _new(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """As ``_tried``, where the address may not exist."""
+        await self.check_alive()
+        try:
+            return await self._tried(what, ask)
+        except _Refused as refusal:
+            if refusal.status in _NO_SUCH_ADDRESS:
+                raise NoBatchAPI from None
+            raise EndpointFailed(
+                f"{self.where}: will not {what}: {refusal}; check the key in {self.key_variable} and what it may do, then run the same command to resume"
+            ) from None
+
+    async def _tried(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async for attempt in tenacity.AsyncRetrying(
+                stop=tenacity.stop_after_attempt(self.endpoint.attempts),
+                wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=_LONGEST_WAIT_S, jitter=0.5),
+                retry=tenacity.retry_if_exception_type(_Again),
+                reraise=True,
+            ):
+                with attempt:
+                    return await self._once(ask)
+        except _Again as fault:
+            raise EndpointFailed(
+                f"{self.where}: {what}: {self.endpoint.attempts} attempts failed, the last with {brief(self.scrub(str(fault)))}; what was sent goes on there, run the same command to resume"
+            ) from None
+        raise AssertionError("tenacity ends in a result or an exception")
+
+    async def _once(self, ask: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await ask()
+        except openai.APIStatusError as error:
+            status = error.status_code
+            said = brief(self.scrub(error.message))
+            if status in _TRANSIENT_4XX or (status >= 500 and status not in _NO_SUCH_ADDRESS):
+                raise _Again(f"HTTP {status}: {said}") from None
+            raise _Refused(status, said) from None
+        except openai.APITimeoutError:
+            raise _Again("a timeout") from None
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            raise _Again(str(error.__cause__ or error) or type(error).__name__) from None
+        except (openai.APIError, ValueError) as error:  # an answer that is no JSON
+            raise _Again(f"an answer that cannot be read ({type(error).__name__})") from None
+
+
+def exchange(call: Call, status: int, response: Any, fault: str, attempts: int) -> Exchange:
+    """A line of a batch's output as the exchange that the live call would have left. Raises Refused where such an answer
+    ends a run."""
+    if not status:
+        name = re.sub(r"[^a-z0-9]+", "_", fault.lower()).strip("_")[:60] or "batch_failed"
+        return Exchange(call.call_id, call.key, call.body, 0, response, attempts, name)
+    try:
+        body = parse(status, json.dumps(response))
+    except Transient as transient:
+        return Exchange(
+            call.call_id, call.key, call.body, transient.status, transient.response, attempts, transient.fault
+        )
+    return Exchange(call.call_id, call.key, call.body, status, body, attempts)
+
+
+def _text(answer: object, name: str) -> str:
+    """A field of what the endpoint answered; empty where it has none."""
+    value = getattr(answer, name, None)
+    return value if isinstance(value, str) else ""
+
+
+def _count(counts: object, name: str) -> int:
+    value = getattr(counts, name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
