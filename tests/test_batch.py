@@ -196,6 +196,13 @@ def test_a_batch_whose_creation_was_not_heard_is_found_again(tmp_path: Path) -> 
         client = openai.OpenAI(base_url=some.base_url, api_key="none")
         assert len(client.batches.list().data) == 2  # one a round
         client.close()
+    with case(tmp_path / "dead", lost, Rule(match="batches/list", status=503, times="always")) as some:
+        said = "create the batch of requests-001"
+        with pytest.raises(EndpointFailed, match=said):
+            some.run()
+    with pytest.raises(EndpointFailed, match="what was sent goes on there"):
+        some.run()  # now nobody answers: that says nothing of the batch
+    assert some.jobs().all[0].step == "creating"
     unlisted = Rule(match="batches/list", status=404, times="always")
     with case(tmp_path / "unlisted", lost, unlisted) as some:
         for _ in range(2):
@@ -236,7 +243,7 @@ def test_failed_lines_are_asked_again_until_the_attempts_are_used_up(tmp_path: P
         "c0": (200, "", 2), "c1": (500, "http_500", 2), "c2": (400, "", 1), "c3": (200, "", 2), "c4": (200, "", 1),
     }  # fmt: skip
     assert [job.calls for job in some.jobs().all] == [5, 3]
-    assert any("4 answers" not in note and "3 calls to ask again" in note for note in some.heard.notes)
+    assert any(note == "2 answers recorded, 3 calls to ask again" for note in some.heard.notes)
 
 
 def test_an_endpoint_that_fails_every_line_ends_it_and_nothing_is_recorded(tmp_path: Path) -> None:
@@ -269,7 +276,7 @@ def test_a_batch_that_fails_as_a_whole_or_is_cancelled_says_so_and_resumes(tmp_p
                 client.batches.cancel(client.batches.list().data[0].id)
 
         some.heard.stage = cancel  # type: ignore[method-assign]
-        with pytest.raises(EndpointFailed, match="was cancelled there; 2 answers are recorded"):
+        with pytest.raises(EndpointFailed, match="was cancelled there; 2 answers recorded"):
             some.run()
         client.close()
         some.run()

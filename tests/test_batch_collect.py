@@ -34,7 +34,7 @@ def test_without_a_batch_api_the_next_commands_are_said_and_their_output_is_the_
                        "--batch", "--out", "o") == 6  # fmt: skip
         said = capsys.readouterr()
         assert "no Batch API here" in said.err
-        assert "8 calls stand in o/batch/requests-001.jsonl" in said.err
+        assert "8 calls wait in o/batch/requests-001.jsonl" in said.err
         asks, takes = said.out.splitlines()
         assert asks == "vllm run-batch -i o/batch/requests-001.jsonl -o o/batch/output-001.jsonl --model planted"
         requests = (tmp_path / "o" / "batch" / "requests-001.jsonl").read_bytes()
@@ -53,6 +53,18 @@ def test_without_a_batch_api_the_next_commands_are_said_and_their_output_is_the_
         assert any(Call("", "", one["body"]).key == key and one["custom_id"] == call for call, key, *_ in found)
 
 
+def test_with_no_server_at_all_the_files_wait_too(tmp_path: Path) -> None:
+    with case(tmp_path / "o", calls=1) as some:
+        pass
+    with pytest.raises(
+        AnswersOutstanding, match=r"no server answers .* 1 call wait in .*requests-001\.jsonl"
+    ) as outstanding:
+        some.run()
+    vllm_output(outstanding.value.requests[0][1], tmp_path / "first.jsonl")
+    with pytest.raises(AnswersOutstanding, match="1 answer recorded, 1 call without one: audit/edit/last"):
+        some.run(tmp_path / "first.jsonl")
+
+
 def test_missing_foreign_double_and_malformed_lines_are_named(tmp_path: Path) -> None:
     with case(tmp_path / "o", batches=False) as some:
         with pytest.raises(AnswersOutstanding) as outstanding:
@@ -67,19 +79,17 @@ def test_missing_foreign_double_and_malformed_lines_are_named(tmp_path: Path) ->
             some.run(part)
         said = str(outstanding.value)
         left = some.folder.path / "batch" / "requests-002.jsonl"
-        assert f"3 answers are recorded, 1 calls have none yet: audit/edit/c3 ({left}:1)" in said
+        assert f"3 answers recorded, 1 call without one: audit/edit/c3 ({left}:1)" in said
         assert [path for _, path in outstanding.value.requests] == [left]
         assert not requests.exists()  # what it asks is answered
         assert f"{part}:2: audit/elsewhere" in some.heard.notes[0]
         assert f"{part}:3: audit/edit/c0 (first at {part}:1)" in some.heard.notes[1]
         # The same file again changes nothing.
-        with pytest.raises(AnswersOutstanding, match="0 answers are recorded, 1 calls have none yet"):
+        with pytest.raises(AnswersOutstanding, match="0 answers recorded, 1 call without one"):
             some.run(part)
         torn = tmp_path / "torn.jsonl"
         torn.write_text(json.dumps(rows[3]) + '\n{"custom_id": "audit/ed\n', encoding="utf-8")
-        with pytest.raises(
-            InvalidInput, match=rf"^{re.escape(str(torn))}:2: not valid JSON .*the other 1 answers are recorded"
-        ):
+        with pytest.raises(InvalidInput, match=rf"^{re.escape(str(torn))}:2: not valid JSON .*\(1 answer\), mend"):
             some.run(torn)
         assert len(some.recorded()) == 4
         with pytest.raises(InvalidInput, match=r"none\.jsonl: cannot be read"):
@@ -107,7 +117,7 @@ def test_failed_lines_of_a_collected_file_count_once_a_file(tmp_path: Path) -> N
         bad = [{**row, **failure} for row, failure in zip(rows, failures, strict=False)]
         first = write_lines(tmp_path / "first.jsonl", [*bad, rows[3]])
         for _ in range(3):
-            with pytest.raises(AnswersOutstanding, match="2 calls have none yet"):
+            with pytest.raises(AnswersOutstanding, match="2 calls without one"):
                 some.run(first)
         assert some.jobs().failures == {"audit/edit/c0": 1, "audit/edit/c2": 1}
         some.run(write_lines(tmp_path / "second.jsonl", [{**bad[0], "id": "x"}, {**bad[2], "id": "x"}]))
@@ -131,7 +141,7 @@ def test_the_output_of_a_running_batch_may_be_given_by_hand(tmp_path: Path) -> N
         requests = some.jobs().requests(some.jobs().all[0])
         rows = vllm_output(requests, tmp_path / "all.jsonl")
         with pytest.raises(
-            AnswersOutstanding, match=r"1 calls have none yet.* a batch is under way .* go on with --batch"
+            AnswersOutstanding, match=r"1 call without one.* a batch is under way .* go on with --batch"
         ):
             some.run(write_lines(tmp_path / "part.jsonl", rows[:1]))
         assert [job.step for job in some.jobs().all] == ["sent"]

@@ -53,8 +53,8 @@ class Batching:
         self._limits, self._sweep, self._told = limits, sweep, told
         self._jobs = Jobs(folder)
         self._lines: dict[str, BatchLine] = {}
-        self._without: set[str] = set()
-        """The endpoints that have no Batch API."""
+        self._without: dict[str, str] = {}
+        """The endpoints that have no Batch API, and what is said of that."""
 
     async def send(self) -> None:
         """Ask what is outstanding by batches, round by round, until the cassette holds every answer.
@@ -107,7 +107,7 @@ class Batching:
         if found.faults:
             more = f" (and {len(found.faults) - 1} more such lines)" if len(found.faults) > 1 else ""
             raise InvalidInput(
-                f"{found.faults[0]}{more}; the other {done.recorded} answers are recorded, mend the file or delete the line and run the same command"
+                f"{found.faults[0]}{more}; what it answers besides is recorded ({_of(done.recorded, 'answer')}), mend the file or delete the line and run the same command"
             )
         if done.files:
             raise self._missing(done, running)
@@ -118,9 +118,10 @@ class Batching:
         """Ask everything dry. What ``found`` answers is recorded; the rest stands in draft files."""
         self._say("collecting calls")
         ledger = Ledger(self._limits.max_cost, self._limits.max_calls)
+        ended = self._jobs.at("answered") if counted is None else ()
         lost = {
             call
-            for job in self._jobs.at("answered") if job.status in ("completed", "expired")
+            for job in ended if job.status in ("completed", "expired")
             for call in batch.calls_of(self._jobs.requests(job))
         }  # fmt: skip
         async with WireClient(self._endpoints, self._cassette, ledger=ledger) as live:
@@ -149,7 +150,7 @@ class Batching:
         if answered:
             self._jobs.save()
             self._note_strays(done.found)
-            self._note(f"{done.recorded:,} answers recorded" + (f", {done.again:,} calls to ask again" if done.again else ""))  # fmt: skip
+            self._note(f"{_of(done.recorded, 'answer')} recorded" + (f", {_of(done.again, 'call')} to ask again" if done.again else ""))  # fmt: skip
         if problem:
             raise EndpointFailed(problem)
 
@@ -157,9 +158,7 @@ class Batching:
         where = f"endpoint {job.endpoint}: batch {job.batch_id}"
         if job.status == "failed":
             return f"{where} failed: {job.error or 'no reason given'}; mend that and run the same command to send its calls anew"
-        return (
-            f"{where} was cancelled there; {done.recorded} answers are recorded, run the same command to send the rest"
-        )
+        return f"{where} was cancelled there; {_of(done.recorded, 'answer')} recorded, run the same command to send the rest"
 
     def _check_budget(self, done: Round) -> None:
         limits, calls = self._limits, done.calls + done.pending
@@ -185,16 +184,18 @@ class Batching:
         line, perhaps = self._line(job.endpoint), job.step == "creating"
         try:
             if not job.file_id:
-                self._say(f"uploading {job.file}: {job.calls:,} calls of {job.model}")
+                self._say(f"uploading {job.file}: {_of(job.calls, 'call')} of {job.model}")
                 job.file_id = await line.upload(self._jobs.requests(job))
             job.step = "creating"
             self._jobs.save()
             job.batch_id = await line.create(job.file_id, job.file, perhaps=perhaps)
             job.step = "sent"
-            self._note(f"batch {job.batch_id}: {job.calls:,} calls of {job.model} are sent; Ctrl-C leaves it running")
-        except NoBatchAPI:
+            self._note(
+                f"batch {job.batch_id} is sent: {_of(job.calls, 'call')} of {job.model}; Ctrl-C leaves it running"
+            )
+        except NoBatchAPI as none:
             job.step, job.file_id = "written", ""
-            self._without.add(job.endpoint)
+            self._without[job.endpoint] = str(none)
         self._jobs.save()
 
     async def _settle(self) -> None:
@@ -229,10 +230,7 @@ class Batching:
     # -- what is said --------------------------------------------------------------------------------------------------
 
     def _nobody_answers(self, jobs: Sequence[Job]) -> AnswersOutstanding:
-        where = dict.fromkeys(self._line(job.endpoint).where for job in jobs)
-        return self._outstanding(
-            f"{', '.join(where)}: no Batch API here (nothing answers at /files and /batches)", jobs
-        )
+        return self._outstanding("; ".join(dict.fromkeys(self._without[job.endpoint] for job in jobs)), jobs)
 
     def _missing(self, done: Round, running: Sequence[Job]) -> AnswersOutstanding:
         total, jobs = done.pending, self._jobs.at("written")
@@ -241,7 +239,7 @@ class Batching:
         named = ", ".join(lines[:_NAMED] or done.named[:_NAMED]) + (
             f" and {total - _NAMED} more" if total > _NAMED else ""
         )
-        said = f"{done.recorded:,} answers are recorded, {total:,} calls have none yet: {named}"
+        said = f"{_of(done.recorded, 'answer')} recorded, {_of(total, 'call')} without one: {named}"
         if running:
             batches = ", ".join(job.batch_id or job.file for job in running)
             return AnswersOutstanding(f"{said}; a batch is under way ({batches}), go on with --batch")
@@ -250,7 +248,7 @@ class Batching:
     def _outstanding(self, said: str, jobs: Sequence[Job]) -> AnswersOutstanding:
         files = ", ".join(str(self._jobs.requests(job)) for job in jobs)
         return AnswersOutstanding(
-            f"{said}. {sum(job.calls for job in jobs):,} calls stand in {files}: have them answered and give the output with --collect, or run the same command without --batch and --collect to ask them live",
+            f"{said}. {_of(sum(job.calls for job in jobs), 'call')} wait in {files}: have them answered and give the output with --collect, or run the same command without --batch and --collect to ask them live",
             [(job.model, self._jobs.requests(job)) for job in jobs],
         )
 
@@ -279,6 +277,10 @@ def interrupted(folder: RunFolder) -> Interrupted:
     return Interrupted(
         f"interrupted; batch {', '.join(names)} goes on at the endpoint, run the same command to wait for it and collect it"
     )
+
+
+def _of(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _hash(path: Path) -> str:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class NoBatchAPI(Exception):
-    """The endpoint answers neither to /files nor to /batches."""
+    """The endpoint answers neither to /files nor to /batches, or not at all; the text says which."""
 
 
 class _Again(Exception):
@@ -73,12 +73,16 @@ class BatchLine(Line):
             content = path.read_bytes()
         except OSError as error:
             raise StorageFailed(f"{path}: cannot be read ({error.strerror or error}); restore it") from None
+        try:
+            await self.check_alive()
+        except EndpointFailed as error:
+            raise NoBatchAPI(str(error).partition("; ")[0]) from None
         made = await self._new(
             f"upload {path.name}", lambda: self._openai.files.create(file=(path.name, content), purpose="batch")
         )
         file_id, status = _text(made, "id"), _text(made, "status")
         if not file_id:
-            raise NoBatchAPI  # something answered, but not what uploads are answered with
+            raise NoBatchAPI(self._none())  # something answered, but not what uploads are answered with
         while status in _PREPARING:  # Azure reads a file before it may be used
             await asyncio.sleep(_PREPARING_S)
             found = await self._tried(f"file {file_id}", lambda: self._openai.files.retrieve(file_id))
@@ -172,14 +176,16 @@ class BatchLine(Line):
     def _clean(self, line: bytes) -> bytes:
         return self.scrub(line.decode("utf-8", "surrogateescape"), _SHORTEST_SAID).encode("utf-8", "surrogateescape")
 
+    def _none(self) -> str:
+        return f"{self.where}: no Batch API here (nothing answers at /files and /batches)"
+
     async def _new(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
         """As ``_tried``, where the address may not exist."""
-        await self.check_alive()
         try:
             return await self._tried(what, ask)
         except _Refused as refusal:
             if refusal.status in _NO_SUCH_ADDRESS:
-                raise NoBatchAPI from None
+                raise NoBatchAPI(self._none()) from None
             raise EndpointFailed(
                 f"{self.where}: will not {what}: {refusal}; check the key in {self.key_variable} and what it may do, then run the same command to resume"
             ) from None
