@@ -204,19 +204,20 @@ class Batching:
             await self._submit(job)
         wait, said = _FIRST_LOOK_S, ""
         while running := self._jobs.at("sent"):
-            progress = []
+            done, total, statuses = 0, 0, []
             for job in running:
                 state = await self._line(job.endpoint).state(job.batch_id)
                 job.status, job.error = state.status, state.error
-                progress.append(f"{job.batch_id} {state.status}, {state.done:,} of {state.total or job.calls:,}")
+                done, total = done + state.done, total + (state.total or job.calls)
+                statuses.append(state.status.replace("_", " "))
                 if state.status in ENDED:
                     job.outputs = await self._fetched(job, state.files)
                     job.step = "answered"
                     self._jobs.save()
             if self._jobs.at("sent"):
-                if (now := "; ".join(progress)) != said:
+                if (now := f"{done:,} of {total:,} ({', '.join(dict.fromkeys(statuses))})") != said:
                     said = now
-                    self._say(f"waiting for batch {said}")
+                    self._say(f"waiting for {'the batch' if len(running) == 1 else f'{len(running)} batches'}: {said}")
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_LOOK_S, 1.5 * wait)
 
