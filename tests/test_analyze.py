@@ -68,7 +68,7 @@ def test_the_command_writes_a_folder_and_says_what_was_read_and_found(
     lost = int((frame["verdict"] == "unscored").sum())
     for words in ("verdicts 120 · judges 1 · items 60 · pairs 60 (60 in both orders, 0 in one)", "orders ab 60, ba 60",
                   f"unscored {lost} (", "lengths given, in characters", "gold on 120 verdicts", "first slot: picked",
-                  "Not known from this log", "needs 2 or more repeats", "Folder: runs/verdicts"):  # fmt: skip
+                  "Not known from these verdicts", "needs 2 or more repeats", "Folder: runs/verdicts"):  # fmt: skip
         assert words in said
     folder = Path("runs/verdicts")
     assert {"estimates.csv", "estimates.parquet", "report.html", "report.md", "report.json"} <= {
@@ -107,7 +107,7 @@ def test_a_single_order_log_claims_nothing_of_position(tmp_path: Path) -> None:
         assert "one order" in row["note"]
         assert np.isnan(row["estimate"])
     assert primary(done.estimates, "longer_preferred_raw")["status"] == "ok"
-    unknown = " ".join(done.summary().split("Not known from this log")[1].split())
+    unknown = " ".join(done.summary().split("Not known from these verdicts")[1].split())
     assert "position cannot be told from content" in unknown
     assert "cannot be told from their quality" in unknown
     assert "pairs 60 (0 in both orders, 60 in one)" in " ".join(done.summary().split())

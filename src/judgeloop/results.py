@@ -25,7 +25,7 @@ from judgeloop.stats.self_preference import own_model
 _JUDGE_TABLE = {
     "First slot": (("first_slot_excess", ""),),
     "Order flips": (("conflict_rate", ""),),
-    "Length, per doubling": (("padding_probe", ""), ("length_ame", "")),
+    "Length, per doubling": (("padding_probe", "slope"), ("length_ame", "")),
     "Longer won (raw)": (("longer_preferred_raw", ""),),
     "Agrees with gold": (("gold_agreement", ""),),
 }
@@ -113,7 +113,7 @@ class Audit(Run):
                 lines += textwrap.wrap(wording.label(str(note), 400), 98, initial_indent="- ", subsequent_indent="  ")
         unknown = cannot_be_known(read.estimates)
         if unknown:
-            lines += ["", "Not known from this log"]
+            lines += ["", "Not known from these verdicts"]
             for what, why in unknown:
                 lines += textwrap.wrap(f"{what} – {why}", 98, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines) + "\n"
