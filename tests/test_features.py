@@ -295,3 +295,26 @@ def test_hostile_runs_take_linear_time(make):
 @pytest.mark.parametrize("unit", ["a**", "[", "👩\u200d"], ids=ascii)
 def test_the_costliest_units_take_linear_time(unit: str):
     assert _growth(lambda size: unit * (size // len(unit)), 4_000) < 24
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "hedges", "transitions"),
+    [
+        ("de-AT", "Vielleicht ist das richtig. Allerdings könnte es in der Regel anders sein.", 3, 1),
+        ("fr", "Peut-être, cependant, que je crois cela ; c’est-à-dire : sans doute.", 3, 2),
+        ("es", "Quizás sea así. Sin embargo, en general depende.", 3, 1),
+        ("en", "Perhaps it is so. However, in general it depends.", 3, 1),
+        ("de", "Perhaps it is so. However, in general it depends.", 0, 0),
+        ("zh", "Perhaps. However.", 0, 0),
+    ],
+)
+def test_hedges_and_transitions_are_words_of_the_language(
+    language: str, text: str, hedges: int, transitions: int
+) -> None:
+    found = measure(text, language)
+    assert round(found.hedges * found.tokens / 100) == hedges
+    assert round(found.transitions * found.tokens / 100) == transitions
+    other = measure(text)
+    assert (found.length, found.headings, found.opener) == (other.length, other.headings, other.opener)
+    pair = features_frame([text, text], [language, "en"])
+    assert pair["hedges"].tolist() == [found.hedges, other.hedges]

@@ -3,7 +3,8 @@
 Structure (headings, bold, list items, code) is read by a CommonMark parser, never by pattern. Hedges, transitions, em
 dashes, exclamations and emoji are counted in the *prose*: the parsed text without code (fenced, indented, inline) and
 without bare URLs. All but length, counts and opener are densities per 100 tokens, for a raw count is a proxy of length
-(the method notes §0.2). Nothing here is language-aware beyond the English word lists below.
+(the method notes §0.2). Hedges and transitions are words of a language (WORD_LANGUAGES); tokens, marks
+and structure are read alike in all.
 
 Three CommonMark rules are off, for what they cost on hostile text and for what they would hide: links and images are
 read as the text they are written in, HTML is text, and `[name]: url` is a paragraph.
@@ -56,6 +57,62 @@ TRANSITIONS = (
     "all in all", "besides", "as such", "as mentioned",
 )  # fmt: skip
 """Words and phrases that join sentences (discourse connectives), without the ambiguous "so", "then", "first", "next"."""
+
+_HEDGES_ELSEWHERE = {
+    "de": (
+        "vielleicht", "möglicherweise", "wahrscheinlich", "vermutlich", "womöglich", "eventuell", "wohl", "scheint",
+        "scheinen", "anscheinend", "scheinbar", "könnte", "könnten", "dürfte", "dürften", "mag", "mögen", "oft",
+        "manchmal", "meist", "meistens", "üblicherweise", "gewöhnlich", "typischerweise", "ungefähr", "etwa", "einigermaßen",
+        "im allgemeinen", "in der regel", "in den meisten fällen", "in manchen fällen", "mehr oder weniger", "je nachdem",
+        "soweit ich weiß", "ich glaube", "ich denke", "ich vermute", "glaube ich", "denke ich", "meiner meinung nach",
+        "meines erachtens", "ich bin nicht sicher", "es ist möglich", "tendenziell", "wie es scheint",
+    ),
+    "fr": (
+        "peut-être", "probablement", "possiblement", "sans doute", "éventuellement", "apparemment", "semble", "semblent",
+        "semble-t-il", "pourrait", "pourraient", "devrait", "devraient", "souvent", "parfois", "généralement",
+        "habituellement", "typiquement", "environ", "approximativement", "plutôt", "en général", "en règle générale",
+        "dans la plupart des cas", "dans certains cas", "dans une certaine mesure", "plus ou moins", "cela dépend",
+        "à ma connaissance", "je crois", "je pense", "je suppose", "à mon avis", "selon moi", "je ne suis pas sûr",
+        "je ne suis pas sûre", "il est possible", "il se peut", "il semble", "on dirait",
+    ),
+    "es": (
+        "quizás", "quizá", "tal vez", "probablemente", "posiblemente", "a lo mejor", "acaso", "aparentemente", "parece",
+        "parecen", "podría", "podrían", "puede que", "debería", "deberían", "a menudo", "a veces", "generalmente",
+        "normalmente", "habitualmente", "típicamente", "aproximadamente", "más o menos", "en general", "por lo general",
+        "en la mayoría de los casos", "en algunos casos", "en cierta medida", "hasta cierto punto", "depende", "que yo sepa",
+        "creo que", "pienso que", "supongo que", "en mi opinión", "a mi juicio", "no estoy seguro", "no estoy segura",
+        "es posible", "según parece",
+    ),
+}  # fmt: skip
+_TRANSITIONS_ELSEWHERE = {
+    "de": (
+        "jedoch", "allerdings", "außerdem", "darüber hinaus", "zudem", "ferner", "deshalb", "daher", "folglich", "somit",
+        "demnach", "infolgedessen", "aus diesem grund", "dennoch", "trotzdem", "nichtsdestotrotz", "einerseits",
+        "andererseits", "im gegensatz dazu", "hingegen", "dagegen", "stattdessen", "ebenso", "gleichermaßen",
+        "zum beispiel", "beispielsweise", "insbesondere", "vor allem", "mit anderen worten", "das heißt", "inzwischen",
+        "anschließend", "erstens", "zweitens", "drittens", "schließlich", "letztlich", "insgesamt", "zusammenfassend",
+        "kurz gesagt", "abschließend", "wie erwähnt",
+    ),
+    "fr": (
+        "cependant", "toutefois", "néanmoins", "pourtant", "en outre", "de plus", "par ailleurs", "donc", "ainsi",
+        "par conséquent", "en conséquence", "c'est pourquoi", "pour cette raison", "d'une part", "d'autre part",
+        "en revanche", "au contraire", "à l'inverse", "de même", "par exemple", "notamment", "en particulier", "en effet",
+        "en fait", "autrement dit", "c'est-à-dire", "ensuite", "premièrement", "deuxièmement", "troisièmement", "enfin",
+        "finalement", "en conclusion", "pour conclure", "en résumé", "en bref", "dans l'ensemble", "cela dit",
+    ),
+    "es": (
+        "sin embargo", "no obstante", "además", "asimismo", "por otra parte", "por otro lado", "por un lado", "por lo tanto",
+        "por tanto", "por consiguiente", "en consecuencia", "así pues", "por esta razón", "por eso", "en cambio",
+        "al contrario", "en contraste", "del mismo modo", "de igual modo", "por ejemplo", "en particular", "sobre todo",
+        "de hecho", "en otras palabras", "es decir", "mientras tanto", "posteriormente", "en primer lugar",
+        "en segundo lugar", "en tercer lugar", "por último", "finalmente", "en conclusión", "para concluir", "en resumen",
+        "en suma", "dicho esto", "como se ha mencionado",
+    ),
+}  # fmt: skip
+
+WORD_LANGUAGES = ("en", *_HEDGES_ELSEWHERE)
+"""Languages whose hedges and transitions are counted, by the first part of the tag; in others both are 0 and so enter
+no model."""
 
 OPENERS = (
     "empty", "heading", "list", "code", "quote", "bold", "greeting", "praise", "affirmation", "refusal", "negation",
@@ -112,7 +169,9 @@ def _phrases(words: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word) for word in ordered)})(?!\w)")
 
 
-_HEDGE, _TRANSITION = _phrases(HEDGES), _phrases(TRANSITIONS)
+_NOTHING = re.compile(r"(?!)")
+_HEDGE = {"en": _phrases(HEDGES), **{name: _phrases(words) for name, words in _HEDGES_ELSEWHERE.items()}}
+_TRANSITION = {"en": _phrases(TRANSITIONS), **{name: _phrases(words) for name, words in _TRANSITIONS_ELSEWHERE.items()}}
 _OPENER = [(name, re.compile(rf"(?:{pattern})(?!\w)")) for name, pattern in _LEXICAL_OPENERS.items()]
 
 
@@ -250,13 +309,14 @@ def _lexical_opener(prose: str) -> str:
     return next((name for name, pattern in _OPENER if pattern.match(first)), "other")
 
 
-def measure(text: str) -> Measured:
-    """The features of a text. Never raises on any string, lone surrogates and control characters included.
+def measure(text: str, language: str = "en") -> Measured:
+    """The features of a text in a language (a tag such as en or de-AT; see WORD_LANGUAGES). Never raises on any string, lone surrogates and control characters included.
 
     Trailing white space changes ``characters`` alone. Lists and quotes nested deeper than ten levels are not read. Time
     is linear in the text, a few seconds a million characters at the worst.
     """
-    body = text.rstrip()
+    body, spoken = text.rstrip(), language.partition("-")[0].lower()
+    hedge, transition = _HEDGE.get(spoken, _NOTHING), _TRANSITION.get(spoken, _NOTHING)
     tokens = len(tokenize(body))
     counts = dict.fromkeys(STYLE_FEATURES, 0)
     opener = "empty" if tokens == 0 else ""
@@ -276,8 +336,8 @@ def measure(text: str) -> Measured:
             if not opener:
                 opener = "bold" if begins_bold else _lexical_opener(words)
             counts["bold"] += spans
-            counts["hedges"] += len(_HEDGE.findall(words))
-            counts["transitions"] += len(_TRANSITION.findall(words))
+            counts["hedges"] += len(hedge.findall(words))
+            counts["transitions"] += len(transition.findall(words))
             counts["emoji"] += sum(1 for _ in _emoji_pattern().finditer(prose))
             counts["em_dashes"] += len(_EM_DASH.findall(prose))
             counts["exclamations"] += len(_EXCLAMATION.findall(prose))
@@ -286,10 +346,14 @@ def measure(text: str) -> Measured:
     return Measured(length=length, tokens=tokens, characters=len(text), opener=opener or "other", **densities)
 
 
-def features_frame(texts: Sequence[str]) -> pd.DataFrame:
-    """One row a text, in the texts' order, with COLUMNS; index 0 … n−1. Equal texts are measured once."""
-    known = {text: measure(text) for text in dict.fromkeys(texts)}
-    rows = [[getattr(known[text], name) for name in COLUMNS] for text in texts]
+def features_frame(texts: Sequence[str], languages: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row a text, in the texts' order, with COLUMNS; index 0 … n−1. Equal texts are measured once.
+
+    ``languages``: a tag a text; default English.
+    """
+    pairs = list(zip(texts, languages or ["en"] * len(texts), strict=True))
+    known = {pair: measure(*pair) for pair in dict.fromkeys(pairs)}
+    rows = [[getattr(known[pair], name) for name in COLUMNS] for pair in pairs]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     kinds = {name: "int64" if name in ("tokens", "characters") else "float64" for name in COLUMNS if name != "opener"}
     return frame.astype({**kinds, "opener": "str"})

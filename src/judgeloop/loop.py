@@ -151,7 +151,7 @@ class Replicate:
         self.lab, self.number, self.panels = lab, number, panels
         self.experiment = lab.resolved.experiment
         self.items = {item.item_id: item for item in lab.items}
-        self._features: dict[str, Any] = {}
+        self._features: dict[tuple[str, str], Any] = {}
 
     async def run(self) -> None:
         pool = None
@@ -172,12 +172,14 @@ class Replicate:
 
     def features(self, candidates: Mapping[tuple[str, str], Candidate]) -> pd.DataFrame:
         """The FEATURES of texts, indexed by (item_id, candidate_id); a text is measured once."""
-        fresh = list(dict.fromkeys(c.text for c in candidates.values() if c.text not in self._features))
+        keys = [(c.text, self.items[i].language) for (i, _), c in candidates.items()]
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._features]
         if fresh:
-            for text, row in zip(fresh, features_frame(fresh)[list(FEATURES)].to_numpy(dtype=float), strict=True):
-                self._features[text] = row
+            texts, languages = zip(*fresh, strict=True)
+            measured = features_frame(texts, languages)[list(FEATURES)].to_numpy(dtype=float)
+            self._features.update(zip(fresh, measured, strict=True))
         index = pd.MultiIndex.from_tuples(list(candidates), names=["item_id", "candidate_id"])
-        return pd.DataFrame([self._features[c.text] for c in candidates.values()], index=index, columns=list(FEATURES))
+        return pd.DataFrame([self._features[key] for key in keys], index=index, columns=list(FEATURES))
 
 
 @dataclass
@@ -352,7 +354,8 @@ def _candidates_frame(
     columns: Mapping[str, Mapping[str, Weights]] | None = None,
 ) -> pd.DataFrame:
     """A row a text, then a row a failed draft (no text, a reason, no weight)."""
-    frame = features_frame([candidate.text for candidate in candidates])
+    languages = [items[candidate.item_id].language for candidate in candidates]
+    frame = features_frame([candidate.text for candidate in candidates], languages)
     frame.insert(0, "item_id", [candidate.item_id for candidate in candidates])
     frame.insert(1, "candidate_id", [candidate.candidate_id for candidate in candidates])
     frame.insert(2, "text", [candidate.text for candidate in candidates])

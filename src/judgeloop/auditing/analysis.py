@@ -178,7 +178,17 @@ def _candidates(log: VerdictLog) -> pd.DataFrame:
         "replicate": pd.array([pd.NA] * len(log.texts), dtype="Int64"), "arm": "",
         "generation": pd.array([pd.NA] * len(log.texts), dtype="Int64"),
     })  # fmt: skip
-    return pd.concat([empty, log.texts, features_frame(log.texts["text"].tolist())], axis=1)
+    measured = features_frame(log.texts["text"].tolist(), _languages(log))
+    return pd.concat([empty, log.texts, measured], axis=1)
+
+
+def _languages(log: VerdictLog) -> list[str] | None:
+    """The language of each text, by its item: from the items, or a column that the log's author added."""
+    known = next((frame for frame in (log.items, log.judgments) if "language" in frame), None)
+    if known is None:
+        return None
+    said = known.dropna(subset=["language"]).drop_duplicates("item_id").set_index("item_id")["language"]
+    return [str(tag) or "en" for tag in log.texts["item_id"].map(said).fillna("en")]
 
 
 def _identity(name: str, log: VerdictLog) -> str:

@@ -96,11 +96,11 @@ async def ask(
     done = [task.result() for task in running]
     frames = [frame for place in (0, 1) for both in done if len(frame := both[place])]
     texts = [*asked.texts(), *probing.texts()]
-    items = [(item.item_id, str(item.prompt), item.category) for item in asked.items.values()]
+    items = [(item.item_id, str(item.prompt), item.category, item.language) for item in asked.items.values()]
     return VerdictLog(
         judgments=_completed(pd.concat(frames, ignore_index=True)),
         texts=pd.DataFrame([(t.item_id, t.candidate_id, t.text) for t in texts], columns=["item_id", "candidate_id", "text"]),
-        items=pd.DataFrame(items, columns=["item_id", "prompt", "category"]),
+        items=pd.DataFrame(items, columns=["item_id", "prompt", "category", "language"]),
     )  # fmt: skip
 
 
