@@ -14,6 +14,7 @@ from judgeloop.stats.diversity import (
     BLOCK_BYTES,
     EMBEDDING_SIZE,
     compression_ratio,
+    dispersion,
     distinct_n,
     embed,
     mattr,
@@ -322,6 +323,13 @@ def test_phrase_repetition_is_its_slow_twin(items: list[list[list[str]]], n: int
         any(gram in other for j, other in enumerate(filled) if j != k) for k, some in enumerate(filled) for gram in some
     ]
     assert found == pytest.approx(sum(hits) / len(hits))
+
+
+def test_dispersion_is_the_mean_squared_distance_to_the_centroid():
+    points = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    assert dispersion(points) == pytest.approx(1.0)
+    assert dispersion(np.ones((3, 4))) == 0.0
+    assert dispersion(np.empty((0, 2))) is None
 
 
 def test_phrases_of_one_items_own_texts_are_not_stock_phrases():

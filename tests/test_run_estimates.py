@@ -154,7 +154,7 @@ def test_families(estimates: pd.DataFrame) -> None:
     tested = confirmatory[confirmatory["p_value"].notna()]
     assert len(tested) == 2
     assert (tested["p_adjusted"] >= tested["p_value"]).all()
-    did = estimates["term"].str.startswith("did_")
+    did = estimates["term"].str.startswith("did_") & (estimates["variant"] == "")
     assert set(estimates.loc[did, "family"]) == {"confirmatory", "exploratory"}
     assert set(estimates.loc[~did, "family"]) == {"none"}
 

@@ -26,13 +26,15 @@ FEATURES = {
     "opener_entropy": "opener entropy",
     "self_bleu": "self-BLEU",
     "phrase_repetition": "stock phrases",
+    "dispersion": "embedding dispersion",
+    "bias_amplification": "style tied to category (BiasAmp)",
     "tail_mass_retained": "rare-mode mass retained",
     "correct": "share correct",
     "mean_correct": "share correct",
     "hedging_when_wrong": "hedging when wrong",
 }
 DIVERSITY = (
-    "mattr", "compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu", "phrase_repetition",
+    "mattr", "compression_ratio", "distinct_2", "vendi", "dispersion", "opener_entropy", "self_bleu", "phrase_repetition",
     "tail_mass_retained",
 )  # fmt: skip
 MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio", "phrase_repetition"})

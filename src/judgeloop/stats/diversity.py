@@ -228,6 +228,13 @@ def vendi(embeddings: Floats) -> float | None:
     return _exponential_entropy(gram / n)
 
 
+def dispersion(embeddings: Floats) -> float | None:
+    """Mean squared distance of embeddings, shape (n, d), to their centroid: higher = more diverse; None without rows."""
+    if len(embeddings) == 0:
+        return None
+    return float(np.mean(np.sum((embeddings - embeddings.mean(axis=0)) ** 2, axis=1)))
+
+
 def vendi_of_similarity(similarity: Floats) -> float | None:
     """Vendi score of a similarity matrix, shape (n, n), symmetric and positive semidefinite, with a diagonal of ones.
 

@@ -30,6 +30,7 @@ UNITS = {
     "compression_ratio": "bytes per compressed byte",
     "distinct_2": "share of bigrams",
     "vendi": "effective texts",
+    "dispersion": "squared distance",
     "opener_entropy": "nats",
     "self_bleu": "bleu",
     "phrase_repetition": "share of 5-grams",
@@ -83,7 +84,7 @@ def diversity_series(measured: Measured, design: Design, names: Collection[str] 
     size = int(drawn.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum().max())
     if size < FEWEST_TEXTS:
         why = f"{size} candidates an item; comparing them needs {FEWEST_TEXTS}"
-        for name in ("compression_ratio", "distinct_2", "vendi", "self_bleu"):
+        for name in ("compression_ratio", "distinct_2", "vendi", "dispersion", "self_bleu"):
             quantities[name] = _quantity(name, undefined=why)
     found = []
     for category in ("", *measured.categories):
@@ -167,6 +168,7 @@ def _compared(
         "compression_ratio": lambda: _item_mean(full, lambda texts: diversity.compression_ratio(reader.cut(texts))),
         "distinct_2": lambda: _item_mean(full, lambda texts: diversity.distinct_n(reader.tokens(texts), 2)),
         "vendi": lambda: _item_mean(full, lambda texts: diversity.vendi(reader.embeddings(texts))),
+        "dispersion": lambda: _item_mean(full, lambda texts: diversity.dispersion(reader.embeddings(texts))),
         "opener_entropy": lambda: diversity.opener_entropy(
             reader.tokens([text for texts in by_item for text in texts])
         ),

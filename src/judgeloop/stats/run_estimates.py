@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from judgeloop.stats.amplification import amplification_estimates, kl_estimates
+from judgeloop.stats.bias_amplification import bias_amplification_series
 from judgeloop.stats.by_construction import order_free
 from judgeloop.stats.collapse import collapse_estimates
 from judgeloop.stats.content import content_estimates
@@ -22,6 +23,7 @@ from judgeloop.stats.judge_generations import (
     policy_panel_estimates,
 )
 from judgeloop.stats.multiplicity import adjust
+from judgeloop.stats.new_items import new_item_estimates
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.price import accounts, price_estimates
 from judgeloop.stats.probe_generations import probe_panel_estimates
@@ -41,7 +43,8 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     measured = measure(tables, design)
     found = series(measured)
     books = accounts(measured)
-    drifts = drift_estimates(measured, [*found, *diversity_series(measured, design)], design)
+    compared = [*found, *diversity_series(measured, design), bias_amplification_series(measured)]
+    drifts = drift_estimates(measured, compared, design)
     rows: list[Estimate] = [
         *_anchor_estimates(tables, design, measured.scale),
         *judge_drift_estimates(tables, design, measured.scale),
@@ -51,6 +54,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *signal_slope_estimates(tables, design, measured.scale),
         *drifts,
         *collapse_estimates(drifts, design),
+        *new_item_estimates(measured, design),
         *price_estimates(measured, design, books),
         *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),
         *kl_estimates(measured.rows, design),
