@@ -36,9 +36,8 @@ def test_a_judge_that_likes_length_makes_its_own_outputs_longer_and_a_coin_does_
     grown = _mean_length(run, "judge", 2) - _mean_length(run, "judge", 0)
     assert grown > 0.5
     estimates = run.estimates
-    did = estimates[
-        (estimates["term"] == "did_length") & (estimates["generation"] == 2) & (estimates["category"] == "")
-    ]
+    whole = (estimates["category"] == "") & (estimates["variant"] == "")
+    did = estimates[whole & (estimates["term"] == "did_length") & (estimates["generation"] == 2)]
     assert did["estimate"].item() == pytest.approx(
         grown - (_mean_length(run, "random", 2) - _mean_length(run, "random", 0))
     )
