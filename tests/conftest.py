@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,13 @@ def write_experiment(folder: Path, raw: dict[str, Any], items: list[dict[str, An
 def tables(folder: Path) -> dict[str, bytes]:
     """Every table part by name: what must be equal byte for byte."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "tables").rglob("*.parquet"))}
+
+
+def without(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """A package counts as not installed."""
+    find = importlib.util.find_spec
+
+    def found(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == missing else find(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)

@@ -160,7 +160,8 @@ class Reply:
 
     ``text`` is the answer with any reasoning set aside; ``top_logprobs`` are (token, natural log-probability) at the
     answer's first token; ``numbers`` are what a reward route gives for the text, None for one that is not finite (``text``
-    is then empty); ``failure`` names why the endpoint gave no readable answer (then ``text`` is None).
+    is then empty); ``failure`` names why the endpoint gave no readable answer (then ``text`` is None), ``detail`` what it
+    said of that.
     """
 
     text: str | None
@@ -174,6 +175,7 @@ class Reply:
     completion_tokens: int = 0
     failure: str = ""
     numbers: tuple[float | None, ...] = ()
+    detail: str = ""
 
 
 class Client(Protocol):

@@ -102,6 +102,7 @@ def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "expe
     assert isinstance(experiment, Experiment)
     _check_judge(experiment, experiment.judge, f"{where}: judge")
     _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
+    _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
     arms = tuple(_arm(raw, experiment, name, override, where) for name, override in experiment.arms.items())
     for arm in arms:
         _check_arm(experiment, arm, where)
@@ -147,10 +148,7 @@ def _check_judge(experiment: Experiment, judge: Judge, where: str) -> None:
         endpoint = getattr(member, "endpoint", None)
         if endpoint is not None:
             _check_endpoint(experiment, endpoint, f"{where}.{place}endpoint")
-        if isinstance(member, RewardJudge) and experiment.endpoints[member.endpoint].engine is not None:
-            raise ExperimentError(
-                f"{where}.endpoint: {member.endpoint!r} is an engine that judgeloop starts, and it scores no texts; give an endpoint with a base_url"
-            )
+            _check_engine(experiment, endpoint, f"{where}.{place}endpoint", scores=isinstance(member, RewardJudge))
         if isinstance(member, PlantedJudge):
             for name in member.features:
                 if name not in STYLE_FEATURES:
@@ -162,6 +160,19 @@ def _check_endpoint(experiment: Experiment, endpoint: str, where: str) -> None:
         known = tuple(experiment.endpoints)
         raise ExperimentError(
             f"{where}: {endpoint!r} is not among `endpoints` ({', '.join(known)}){_hint(endpoint, known)}"
+        )
+
+
+def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: bool) -> None:
+    """An engine does what it is asked for: llama_cpp writes, transformers scores."""
+    engine = experiment.endpoints[endpoint].engine
+    if scores and engine == "llama_cpp":
+        raise ExperimentError(
+            f"{where}: engine llama_cpp of {endpoint!r} scores no texts; give an endpoint with a base_url, or with engine: transformers"
+        )
+    if not scores and engine == "transformers":
+        raise ExperimentError(
+            f"{where}: engine transformers of {endpoint!r} scores texts and writes none; it can be the endpoint of a judge with kind: reward"
         )
 
 

@@ -42,7 +42,7 @@ EDITOR = "edits"
 """The name under which the model that writes edits is known, where no judge is that model."""
 
 _OPTIONS = {
-    "base_url": "--base-url", "model": "--model", "concurrency": "--concurrency", "api_key_env": "--api-key-env",
+    "base_url": "--base-url", "engine": "--engine", "model": "--model", "concurrency": "--concurrency", "api_key_env": "--api-key-env",
     "timeout_s": "--timeout", "attempts": "--attempts", "max_tokens": "--max-tokens", "price": "--price", "input": "--price",
     "output": "--price", "extra_headers": "--header", "extra_query": "--query", "extra_body": "--extra-body",
     "prompt": "--prompt", "verdict": "--verdict", "repeats": "--repeats", "temperature": "--temperature",
@@ -147,8 +147,9 @@ class Settings:
 def settings(
     pairs: Input,
     *,
-    base_url: str | Sequence[str],
+    base_url: str | Sequence[str] | None = None,
     model: str | Sequence[str],
+    engine: str | None = None,
     api_key_env: str | Sequence[str] | None = None,
     price: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
     endpoint: Mapping[str, Any] | None = None,
@@ -184,6 +185,7 @@ def settings(
         )  # fmt: skip
         scoring = audit_reward.chosen_reward(reward, None if str(prompt) == PAIRWISE else str(prompt))
         prompt = PAIRWISE
+    _check_place(base_url, engine, scoring is not None)
     urls = _for_each(models, base_url, "--base-url")
     keys = _for_each(models, api_key_env, "--api-key-env")
     prices = _for_each(models, _as_list(price), "--price")
@@ -192,7 +194,7 @@ def settings(
     for name, url, key, paid in zip(models, urls, keys, prices, strict=True):
         cost = _valid(Price, {"input": paid[0], "output": paid[1]}) if paid else Price()
         endpoints[name] = _valid(
-            Endpoint, {"base_url": url, "model": name, "api_key_env": key, "price": cost, **shared}
+            Endpoint, {"base_url": url, "engine": engine, "model": name, "api_key_env": key, "price": cost, **shared}
         )
         judges[name] = _valid(
             ModelJudge,
@@ -228,6 +230,18 @@ def settings(
     found = auditing.sources_of(pairs, None, columns)
     sources = {"pairs": found.pop("verdicts"), **found}
     return Settings(name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted, form, scoring)
+
+
+def _check_place(base_url: str | Sequence[str] | None, engine: str | None, scores: bool) -> None:
+    """The judges answer at an address, or an engine is started that does what they are asked for."""
+    if not base_url and engine is None:
+        raise InvalidInput("--base-url: say where the judge answers, or start it with --engine")
+    if base_url and engine is not None:
+        raise InvalidInput("--engine: judgeloop starts the model itself; leave --base-url out")
+    if engine == "transformers" and not scores:
+        raise InvalidInput("--engine transformers: a sequence classifier scores texts; give --reward classify too")
+    if engine == "llama_cpp" and scores:
+        raise InvalidInput("--reward: engine llama_cpp scores no texts; use --engine transformers, or --base-url")
 
 
 def _check_mode(

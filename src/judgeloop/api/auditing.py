@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from judgeloop.auditing import asking
 from judgeloop.auditing.questions import Probing, rule_probes
 from judgeloop.auditing.rated import Rated, analyze_rated
 from judgeloop.errors import InvalidInput
+from judgeloop.experiment import Endpoint
 from judgeloop.interchange import VerdictLog
 from judgeloop.interchange.cells import Input
 from judgeloop.judging.judges import ModelJudge, resolve_mode
@@ -27,6 +29,7 @@ from judgeloop.judging.rewards import RewardJudge, check_reward, reward_judge
 from judgeloop.records import Client
 from judgeloop.results import Audit
 from judgeloop.rundir import RunFolder
+from judgeloop.wire import engine as engines
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Answered, Ledger, WireClient
 
@@ -56,8 +59,9 @@ class AuditObserver(Protocol):
 def audit(
     pairs: Input,
     *,
-    base_url: str | Sequence[str],
+    base_url: str | Sequence[str] | None = None,
     model: str | Sequence[str],
+    engine: str | None = None,
     api_key_env: str | Sequence[str] | None = None,
     price: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
     endpoint: Mapping[str, Any] | None = None,
@@ -90,7 +94,8 @@ def audit(
     ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame; ``columns`` names its
     columns where they are called otherwise. ``model``: one judge or several, which are estimated apart and compared on the
     same pairs. ``base_url``, ``api_key_env`` (an environment variable's name) and ``price`` (US dollars per million prompt
-    and completion tokens): one for all judges, or one each. ``endpoint``: further settings of an experiment's endpoint, as
+    and completion tokens): one for all judges, or one each; instead of an address, ``engine`` (llama_cpp, or transformers for
+    reward models) is started for the audit. ``endpoint``: further settings of an experiment's endpoint, as
     ``timeout_s`` or ``extra_body``. ``probes``: none, all, or names of docs/probes.md; ``edit_model`` writes those that no
     rule can. ``mitigate``: mitigations to measure on the same answers, names of docs/mitigations.md (``rubric`` asks every
     judge again). ``mode`` (docs/modes.md): pairwise; pointwise, every text scored on each of ``scales`` (default
@@ -104,7 +109,7 @@ def audit(
     StorageFailed.
     """
     made = settings(
-        pairs, base_url=base_url, model=model, api_key_env=api_key_env, price=price, endpoint=endpoint, prompt=prompt,
+        pairs, base_url=base_url, model=model, engine=engine, api_key_env=api_key_env, price=price, endpoint=endpoint, prompt=prompt,
         verdict=verdict, repeats=repeats, temperature=temperature, max_tokens=max_tokens, probes=probes,
         edit_model=edit_model, concurrency=concurrency, seed=seed, columns=columns, mitigate=mitigate,
         mode=mode, scales=scales, against_pairwise=against_pairwise, reward=reward,
@@ -131,11 +136,14 @@ def run_audit(
     by_files = batch or bool(collect)
     if batch + bool(collect) + (replay is not None) > 1:
         raise InvalidInput("--batch, --collect and --replay: give one of them")
+    if by_files and any(one.engine for one in made.endpoints.values()):
+        raise InvalidInput("--engine: what judgeloop starts takes no batch files; leave --batch and --collect out")
     if by_files and made.reward is not None:
         raise InvalidInput(
             "--reward: reward models are asked by routes that batch files do not have; leave --batch out"
         )
     if replay is None and not collect:
+        engines.check(made.endpoints)
         check_keys(made.endpoints)
         if ledger.max_cost is not None:
             check_price(made.endpoints)
@@ -155,7 +163,9 @@ def run_audit(
                 session.by_batches(cassette, ledger, collect)
             elif recording is None:
                 refuse_running(folder)
-            unwrapped(session.ask(cassette, recording, ledger))
+            started = nullcontext(made.endpoints) if recording else engines.running(made.endpoints)
+            with started as endpoints:
+                unwrapped(session.ask(endpoints, cassette, recording, ledger))
         finally:
             cassette.close()
             if recording:
@@ -207,10 +217,12 @@ class _Session:
         except KeyboardInterrupt:
             raise interrupted(self.folder) from None
 
-    async def ask(self, cassette: Cassette, recording: Cassette | None, ledger: Ledger) -> None:
-        """Ask what is not recorded, live."""
+    async def ask(
+        self, endpoints: Mapping[str, Endpoint], cassette: Cassette, recording: Cassette | None, ledger: Ledger
+    ) -> None:
+        """Ask what is not recorded, live, at ``endpoints`` whose engines are started."""
         async with WireClient(
-            self.made.endpoints, cassette, replay=recording, ledger=ledger, observer=self.seen.answered
+            endpoints, cassette, replay=recording, ledger=ledger, observer=self.seen.answered
         ) as client:
             await self.ask_all(client)
 

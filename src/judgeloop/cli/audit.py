@@ -23,11 +23,21 @@ def audit(
         Path,
         typer.Argument(help="One pair (or list) of answers a row: .jsonl, .csv, .parquet, or - for standard input."),
     ],
-    base_url: Annotated[
-        list[str],
-        typer.Option(help="Where the judge answers (OpenAI-compatible); again for each --model, if they differ."),
-    ],
     model: Annotated[list[str], typer.Option(help="The judge's model; again for several judges.")],
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the judge answers (OpenAI-compatible); again for each --model, if they differ.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of an address: start the model here, with llama_cpp, or transformers for --reward.",
+            show_default=False,
+        ),
+    ] = None,
     api_key_env: Annotated[
         list[str] | None,
         typer.Option(
@@ -172,7 +182,7 @@ def audit(
     from judgeloop import api
 
     options: dict[str, Any] = {
-        "base_url": base_url, "model": model, "api_key_env": api_key_env, "price": paid, "endpoint": endpoint, "prompt": prompt,
+        "base_url": base_url, "model": model, "engine": engine, "api_key_env": api_key_env, "price": paid, "endpoint": endpoint, "prompt": prompt,
         "verdict": verdict, "repeats": repeats, "temperature": temperature, "max_tokens": max_tokens, "probes": probes,
         "edit_model": edit_model, "concurrency": concurrency, "seed": seed, "columns": columns, "mitigate": mitigate,
         "mode": mode, "scales": scales, "against_pairwise": against_pairwise, "reward": reward,

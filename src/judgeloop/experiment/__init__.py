@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from judgeloop.experiment.blocks import Block, Endpoint, Number, Price, Switch, Whole, kind_of
+from judgeloop.experiment.blocks import Block, Endpoint, Engine, Number, Price, Switch, Whole, kind_of
 from judgeloop.experiment.judges import (
     GoldJudge,
     Judge,
@@ -20,7 +20,7 @@ from judgeloop.experiment.judges import (
 from judgeloop.records import PROBE_NAMES, ProbeName
 
 __all__ = [
-    "BestOfNSignal", "Block", "BradleyTerrySignal", "Budget", "Endpoint", "ExemplarPolicy", "Experiment", "GoldJudge", "Judge",
+    "BestOfNSignal", "Block", "BradleyTerrySignal", "Budget", "Endpoint", "Engine", "ExemplarPolicy", "Experiment", "GoldJudge", "Judge",
     "LabelRule", "ModelJudge", "Number", "PanelJudge", "Panels", "PlantedJudge", "Policy", "PoolPolicy", "Price", "RandomJudge",
     "RewardJudge", "Signal", "Strategy", "Switch", "VerdictMode", "Whole", "schema",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
 
@@ -12,6 +13,9 @@ from judgeloop.records import canonical
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
+
+
+Engine = Literal["llama_cpp", "transformers"]
 
 
 class Block(BaseModel):
@@ -34,10 +38,10 @@ class Endpoint(Block):
 
     base_url: str | None = None
     """OpenAI-compatible base URL, as http://127.0.0.1:8000/v1. Leave out with `engine`."""
-    engine: Literal["llama_cpp"] | None = None
-    """Start this engine on a free loopback port for the run (needs the extra judgeloop[local])."""
+    engine: Engine | None = None
+    """Start this engine on a free loopback port for the run: llama_cpp (needs the extra judgeloop[local]), or transformers for a reward judge (judgeloop[train])."""
     model: str
-    """The model's name, as the endpoint knows it. With engine llama_cpp: smollm2-135m, or the path of a .gguf file."""
+    """The model's name, as the endpoint knows it. With engine llama_cpp: smollm2-135m, or the path of a .gguf file; with transformers: the folder or name of a sequence classifier."""
     concurrency: Whole = Field(16, ge=1, le=4096)
     """Most calls in flight at once."""
     api_key_env: str | None = None
@@ -84,6 +88,11 @@ class Endpoint(Block):
             raise ValueError("give base_url or engine, one of them")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")
+        # It would be stored with the run, and shown.
+        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
+            raise ValueError(
+                "base_url must hold no user name or password; give them by extra_headers with ${VARIABLE}, or by api_key_env"
+            )
         return self
 
 

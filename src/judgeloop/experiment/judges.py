@@ -40,7 +40,7 @@ class RewardJudge(Block):
     kind: Literal["reward"] = "reward"
     """Who judges: model, reward, random, gold, planted or panel."""
     endpoint: str
-    """A key of `endpoints`, with a base_url (with or without its /v1)."""
+    """A key of `endpoints`, with a base_url (with or without its /v1) or engine: transformers."""
     route: RewardRoute = "classify"
     """The server's route (vLLM's names): classify or pooling score one conversation, score or rerank a prompt and a text."""
     prompt: str | None = None

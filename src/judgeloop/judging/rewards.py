@@ -44,17 +44,19 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A text's score; None where there is none, with ``reason``. ``call``: the id of its call."""
+    """A text's score; None where there is none, with ``reason``, and ``detail`` where the endpoint said more. ``call``: the id
+    of its call."""
 
     value: float | None
     reason: str = ""
     call: str = ""
+    detail: str = ""
 
 
 def read_reward(reply: Reply, spec: experiment.RewardJudge, call: str = "") -> Reward:
     """The score in a reply. Total: every reply has a score or a reason, and no score is ever made up."""
     if reply.failure:
-        return Reward(None, reply.failure, call)
+        return Reward(None, reply.failure, call, reply.detail)
     if not reply.numbers:
         return Reward(None, "no_score", call)
     if spec.label is None and len(reply.numbers) > 1:
@@ -136,5 +138,5 @@ async def check_reward(judge: RewardJudge, prefix: str) -> None:
         advice = _ADVICE.get(reward.reason, f"see that {judge.endpoint.model} is served as a reward model, or try another judge.route")  # fmt: skip
         raise EndpointFailed(
             f"endpoints.{judge.spec.endpoint}: {judge.endpoint.model} gave no score to a trial text by route "
-            f"{judge.spec.route} ({reward.reason}); {advice}"
+            f"{judge.spec.route} ({reward.detail or reward.reason}); {advice}"
         )

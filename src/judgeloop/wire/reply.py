@@ -23,6 +23,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _REFUSING_STATUS = (401, 402, 403, 404)
 _TRANSIENT_4XX = (408, 409, 425, 429)
 _DEEPEST = 100
+_LONGEST_DETAIL = 300
 _MOST_TOKENS = 10**12
 
 
@@ -106,7 +107,8 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         return Reply(None, failure=fault)
     if status != 200:
         message, codes = _error(body, "")
-        return Reply(None, failure="context_length" if _is_context_length(message, codes) else "bad_request")
+        failure = "context_length" if _is_context_length(message, codes) else "bad_request"
+        return Reply(None, failure=failure, detail=clean(message)[:_LONGEST_DETAIL])
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)
     if route:
