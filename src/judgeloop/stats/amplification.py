@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import integrate, stats
 
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.drift import Verdict, fields, over_replicates, quantity_series, verdict
@@ -21,6 +20,7 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import Measured, Series, across_replicates, snapped
 from judgeloop.stats.inference import Interval, Undefined, fieller, replicate_t, tost
 from judgeloop.stats.price import Accounts, replicate_table
+from judgeloop.stats.reference import normal_cdf, normal_density
 
 STEADY_MARGIN = 0.2
 """C_T within 1 ± this (two one-sided tests) is steady."""
@@ -53,9 +53,11 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
 def _largest_variance(n: int) -> float:
     """v_n, the variance of the largest of n standard normal draws, by quadrature."""
 
+    from scipy import integrate
+
     def moment(power: int) -> float:
         value, _ = integrate.quad(
-            lambda z: z**power * n * stats.norm.pdf(z) * stats.norm.cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
+            lambda z: z**power * n * normal_density(z) * normal_cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
         )
         return float(value)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
-
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.power import replicates_for
+from judgeloop.stats.reference import quantile
 
-_ROOT = float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
+_ROOT = quantile(0.975) + quantile(0.8)
 MOST = 10_000_000
 
 

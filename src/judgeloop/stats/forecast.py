@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import integrate, stats
 
 from judgeloop.seeds import rng
+from judgeloop.stats.reference import normal_cdf, normal_density
 
 Floats = NDArray[np.float64]
 Update = Literal["tilt", "best_of_n", "winners"]
@@ -115,9 +115,11 @@ def forecast(
 def largest(n: int) -> tuple[float, float]:
     """(e_n, v_n): mean and variance of the largest of n standard normal draws, by quadrature."""
 
+    from scipy import integrate
+
     def moment(power: int) -> float:
         value, _ = integrate.quad(
-            lambda z: z**power * n * stats.norm.pdf(z) * stats.norm.cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
+            lambda z: z**power * n * normal_density(z) * normal_cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
         )
         return float(value)
 

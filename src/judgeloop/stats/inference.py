@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+
+from judgeloop.stats.reference import detectable_shift, fair_coin_cdf, normal_cdf, quantile, tail
 
 Floats = NDArray[np.float64]
 
@@ -61,8 +62,8 @@ def t_interval(
 
     A standard error of 0 gives a point, and p 1 or 0 as the estimate is the null or not.
     """
-    p_value = 2.0 * _tail(abs(estimate - null) / std_error, df) if std_error > 0 else float(estimate == null)
-    half = _quantile(0.5 + level / 2.0, df) * std_error
+    p_value = 2.0 * tail(abs(estimate - null) / std_error, df) if std_error > 0 else float(estimate == null)
+    half = quantile(0.5 + level / 2.0, df) * std_error
     return Interval(estimate, std_error, estimate - half, estimate + half, level, p_value, df, method)
 
 
@@ -112,10 +113,10 @@ def wilson(successes: float, n: float, *, level: float = LEVEL, null: float | No
     """
     if n <= 0:
         return Undefined("no trials")
-    p, z = successes / n, _quantile(0.5 + level / 2.0, None)
+    p, z = successes / n, quantile(0.5 + level / 2.0)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    p_value = None if null is None else 2.0 * _tail(abs(p - null) / math.sqrt(null * (1 - null) / n), None)
+    p_value = None if null is None else 2.0 * tail(abs(p - null) / math.sqrt(null * (1 - null) / n), None)
     low, high = max(0.0, centre - half) if p > 0 else 0.0, min(1.0, centre + half) if p < 1 else 1.0
     return Interval(p, math.sqrt(p * (1 - p) / n), low, high, level, p_value, None, "Wilson")
 
@@ -138,7 +139,7 @@ def clustered_proportion(
         if isinstance(bound, Undefined):
             return bound
         return Interval(p, bound.std_error, bound.low, bound.high, level, bound.p_value, None, "Wilson, n = items")
-    half = _quantile(0.5 + level / 2.0, plain.df) * se / (p * (1 - p))
+    half = quantile(0.5 + level / 2.0, plain.df) * se / (p * (1 - p))
     logit = math.log(p / (1 - p))
     low, high = 1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit))
     p_value = None if null is None else plain.p_value
@@ -163,7 +164,7 @@ def bounded_mean(
             plain.method,
         )  # fmt: skip
     groups = len(np.unique(np.asarray(clusters)))
-    z = _quantile(0.5 + level / 2.0, None)
+    z = quantile(0.5 + level / 2.0)
     upper = z * z / (groups + z * z)
     c = plain.estimate
     p_value = 1.0 if c == null else 2.0 * 0.5**groups
@@ -200,7 +201,7 @@ def fieller_from_moments(
 
     ``std_error`` is the delta method's; ``p_value`` is that of a − null·b = 0. Undefined where b is not significant.
     """
-    t2 = _quantile(0.5 + level / 2.0, df) ** 2
+    t2 = quantile(0.5 + level / 2.0, df) ** 2
     if b == 0 or t2 * var_b >= b * b:
         return Undefined(f"the denominator's {level:.0%} interval covers 0")
     ratio = a / b
@@ -209,7 +210,7 @@ def fieller_from_moments(
     se = math.sqrt(max(0.0, var_a - 2 * ratio * cov_ab + ratio * ratio * var_b)) / abs(b)
     gap_se = math.sqrt(max(0.0, var_a - 2 * null * cov_ab + null * null * var_b))
     gap = a - null * b
-    p_value = 2.0 * _tail(abs(gap) / gap_se, df) if gap_se > 0 else float(gap == 0)
+    p_value = 2.0 * tail(abs(gap) / gap_se, df) if gap_se > 0 else float(gap == 0)
     return Interval(ratio, se, (middle - root) / leading, (middle + root) / leading, level, p_value, df, "Fieller")
 
 
@@ -226,7 +227,7 @@ def bca(
         return Undefined("the bootstrap samples do not vary")
     sample = np.sort(sample)
     below = (np.sum(sample < estimate) + 0.5 * np.sum(sample == estimate)) / len(sample)
-    z0 = float(stats.norm.ppf(min(max(below, 1 / (len(sample) + 1)), len(sample) / (len(sample) + 1))))
+    z0 = quantile(min(max(below, 1 / (len(sample) + 1)), len(sample) / (len(sample) + 1)))
     centred = left_out.mean() - left_out
     reach, acceleration = float(np.max(np.abs(centred))), 0.0
     if reach > 1e-12 * float(np.max(np.abs(left_out))):  # equal but for rounding: no skewness to correct
@@ -235,13 +236,13 @@ def bca(
 
     def limit(z: float) -> float:
         shift = z0 + (z0 + z) / max(1e-9, 1.0 - acceleration * (z0 + z))
-        return float(np.quantile(sample, stats.norm.cdf(shift)))
+        return float(np.quantile(sample, normal_cdf(shift)))
 
-    z = _quantile(0.5 + level / 2.0, None)
+    z = quantile(0.5 + level / 2.0)
     # The p is that of the symmetric z of the null's own place among the draws, corrected the same way.
     place = (np.sum(sample < null) + 0.5) / (len(sample) + 1)
-    w = float(stats.norm.ppf(place)) - z0
-    p_value = 2.0 * _tail(abs(w / (1.0 + acceleration * w) - z0), None)
+    w = quantile(place) - z0
+    p_value = 2.0 * tail(abs(w / (1.0 + acceleration * w) - z0), None)
     return Interval(estimate, spread, limit(-z), limit(z), level, p_value, None, "BCa cluster bootstrap by item")
 
 
@@ -252,25 +253,15 @@ def tost(interval: Interval, margin: float, *, centre: float = 0.0, alpha: float
     """
     if interval.std_error == 0:
         return centre - margin < interval.low and interval.high < centre + margin
-    half = _quantile(1.0 - alpha, interval.df) * interval.std_error
+    half = quantile(1.0 - alpha, interval.df) * interval.std_error
     return centre - margin < interval.estimate - half and interval.estimate + half < centre + margin
 
 
 def smallest_detectable(std_error: float, df: float | None, *, power: float = 0.8, level: float = LEVEL) -> float:
     """The effect that a two-sided t test with this standard error finds with ``power``, from the noncentral t."""
-    critical = _quantile(0.5 + level / 2.0, df)
     if df is None or df > 1e5:
-        return std_error * (critical + _quantile(power, None))
-
-    def shortfall(shift: float) -> float:
-        # scipy gives NaN for some far lower tails; there they are below 1e-9.
-        far = float(np.nan_to_num(stats.nct.cdf(-critical, df, shift)))
-        return float(stats.nct.sf(critical, df, shift)) + far - power
-
-    upper = critical + 1.0
-    while shortfall(upper) < 0:
-        upper += 1.0
-    return std_error * float(optimize.brentq(shortfall, 0.0, upper))
+        return std_error * (quantile(0.5 + level / 2.0, df) + quantile(power))
+    return std_error * detectable_shift(df, power, level)
 
 
 def mcnemar_mid_p(n_ff: int, n_ss: int) -> float:
@@ -278,7 +269,8 @@ def mcnemar_mid_p(n_ff: int, n_ss: int) -> float:
     n, k = n_ff + n_ss, min(n_ff, n_ss)
     if n == 0:
         return 1.0
-    return min(1.0, 2.0 * float(stats.binom.cdf(k, n, 0.5)) - float(stats.binom.pmf(k, n, 0.5)))
+    # Twice the tail less the point itself: the tail with it and the tail without.
+    return min(1.0, fair_coin_cdf(k, n) + fair_coin_cdf(k - 1, n))
 
 
 def sign_flip(values: ArrayLike) -> float:
@@ -291,14 +283,6 @@ def sign_flip(values: ArrayLike) -> float:
         sums = np.concatenate([sums + value, sums - value])
     # Sums equal but for rounding count as equal.
     return float(np.mean(np.abs(sums) >= abs(x.sum()) - 1e-12 * np.sum(np.abs(x))))
-
-
-def _quantile(probability: float, df: float | None) -> float:
-    return float(stats.norm.ppf(probability) if df is None else stats.t.ppf(probability, df))
-
-
-def _tail(value: float, df: float | None) -> float:
-    return float(stats.norm.sf(value) if df is None else stats.t.sf(value, df))
 
 
 def _count(number: int, noun: str) -> str:

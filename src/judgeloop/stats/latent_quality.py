@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from judgeloop.kernels import sigmoid
 from judgeloop.stats.covariates import Covariates
@@ -65,6 +64,8 @@ class LatentSlopes:
             eta, _, _ = _margins(theta, self.differences, self.order)
             p = sigmoid(eta)
             return float(theta[j] * np.mean((p * (1.0 - p)) @ np.exp(_LOG_WEIGHTS)))
+
+        from scipy import optimize  # only here: it is slow to import
 
         gradient = optimize.approx_fprime(self.coefficients, effect, 1e-6)
         se = float(np.sqrt(gradient @ self.covariance @ gradient))
@@ -119,6 +120,8 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
 
     start = np.zeros(2 * columns + 3)
     start[1 + columns] = 0.5
+    from scipy import optimize  # only here: it is slow to import
+
     found = optimize.minimize(
         objective, start, jac=True, method="BFGS", options={"gtol": 1e-5 * len(z), "maxiter": 500}
     )

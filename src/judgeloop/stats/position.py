@@ -8,6 +8,7 @@ one judge and one panel (any repeats); those of identical texts serve the identi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,16 +24,7 @@ from judgeloop.stats.inference import (
     mcnemar_mid_p,
     t_interval,
 )
-from judgeloop.stats.presentations import (
-    first_picked,
-    is_soft,
-    item_codes,
-    not_identical,
-    only_identical,
-    pair_codes,
-    pairs,
-    unscored,
-)
+from judgeloop.stats.presentations import Coded, Pairs, coded, not_identical, only_identical, paired
 from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, RATE_MARGIN, Counts, Labels, row
 
 _SINGLE_ORDER = Undefined("each pair was judged in one order only: position cannot be told from content")
@@ -56,83 +48,75 @@ def position_estimates(
     ``undefined`` with the reason. ``margin`` is the equivalence margin of rates.
     """
     labels = Labels(judge, arm, generation, panel, category)
-    compared = not_identical(judgments)
-    table, matched = pairs(compared), _matched(compared)
-    lost = unscored(compared)
+    compared = coded(not_identical(judgments))
+    table, matched = paired(compared), _matched(compared)
     absent = _absent(table)
     return [
-        *_first_slot(labels, compared, table, matched, absent, lost, margin),
-        _log_odds(labels, compared, matched, absent, lost),
-        *_conflicts(labels, matched, absent, lost),
-        _excess_conflict(labels, compared, table, absent, lost),
-        _stability(labels, compared, lost),
-        _identical(labels, only_identical(judgments), margin),
+        *_first_slot(labels, compared, table, matched, absent, margin),
+        _log_odds(labels, compared, matched, absent),
+        *_conflicts(labels, matched, absent, compared.lost),
+        _excess_conflict(labels, compared, table, absent),
+        _stability(labels, compared),
+        _identical(labels, coded(only_identical(judgments)), margin),
     ]
 
 
 def first_slot_excess(judgments: pd.DataFrame) -> Interval | Undefined:
     """P(first slot picked) − ½ over complete pairs, clustered by item: the primary of that term in ``position_estimates``."""
-    return _excess(pairs(not_identical(judgments)))
+    return _excess(paired(coded(not_identical(judgments))))
 
 
-def _excess(table: pd.DataFrame) -> Interval | Undefined:
-    complete = table[(table["n_ab"] > 0) & (table["n_ba"] > 0)]
-    values = ((complete["ab"] + complete["ba"]) / 2.0 - 0.5).to_numpy()
-    return _absent(table) or bounded_mean(values, complete["item"].to_numpy(), -0.5, 0.5)
+def _excess(table: Pairs) -> Interval | Undefined:
+    some = table.complete
+    values = (table.ab[some] + table.ba[some]) / 2.0 - 0.5
+    return _absent(table) or bounded_mean(values, table.item[some], -0.5, 0.5)
 
 
-def _absent(table: pd.DataFrame) -> Undefined | None:
+def _absent(table: Pairs) -> Undefined | None:
     """Why no pair is complete, or None where some are."""
-    if ((table["n_ab"] > 0) & (table["n_ba"] > 0)).any():
+    if table.complete.any():
         return None
-    if len(table) and not ((table["asked_ab"] > 0) & (table["asked_ba"] > 0)).any():
-        return _SINGLE_ORDER
-    return _NO_PAIRS
+    return _SINGLE_ORDER if len(table.item) and not table.asked.any() else _NO_PAIRS
 
 
 def _first_slot(
-    labels: Labels,
-    judgments: pd.DataFrame,
-    table: pd.DataFrame,
-    matched: pd.DataFrame,
-    absent: Undefined | None,
-    lost: int,
-    margin: float,
+    labels: Labels, judgments: Coded, table: Pairs, matched: _Matched, absent: Undefined | None, margin: float
 ) -> list[Estimate]:
-    term, complete = "first_slot_excess", table[(table["n_ab"] > 0) & (table["n_ba"] > 0)]
-    items = complete["item"].to_numpy()
+    term, lost = "first_slot_excess", judgments.lost
+    items = table.item[table.complete]
     result = _excess(table)
-    n_ff, n_ss = int(matched["ff"].sum()), int(matched["ss"].sum())
+    n_ff, n_ss = matched.counts
     note = ""
-    if isinstance(result, Interval) and len(items) == len(np.unique(items)) and not is_soft(judgments):
+    if isinstance(result, Interval) and len(items) == _distinct(items) and not judgments.soft:
         note = f"McNemar mid-p {mcnemar_mid_p(n_ff, n_ss):.4g} ({n_ff} both first, {n_ss} both second)"
-    counts = Counts(len(complete), len(np.unique(items)), lost)
+    counts = Counts(len(items), _distinct(items), lost)
     rows = [row(labels, "position", term, result, counts, unit=PROBABILITY, margin=margin, note=note)]
-    asked = table[(table["asked_ab"] > 0) & (table["asked_ba"] > 0)]
+    asked = table.asked
+    of_asked = table.item[asked]
     for variant, value in (("worst_case_low", 0.0), ("worst_case_high", 1.0)):
         filled = [
-            (asked[f"sum_{order}"] + value * (asked[f"asked_{order}"] - asked[f"n_{order}"])) / asked[f"asked_{order}"]
-            for order in ("ab", "ba")
-        ]
+            (of_order[asked] + value * (shown[asked] - known[asked])) / shown[asked]
+            for of_order, shown, known in (
+                (table.sum_ab, table.asked_ab, table.n_ab), (table.sum_ba, table.asked_ba, table.n_ba),
+            )
+        ]  # fmt: skip
         bound: Interval | Undefined = _SINGLE_ORDER if absent is _SINGLE_ORDER else _NO_PAIRS
-        if len(asked):
-            bound = bounded_mean(((filled[0] + filled[1]) / 2.0 - 0.5).to_numpy(), asked["item"].to_numpy(), -0.5, 0.5)
+        if asked.any():
+            bound = bounded_mean((filled[0] + filled[1]) / 2.0 - 0.5, of_asked, -0.5, 0.5)
         rows.append(row(
-            labels, "position", term, bound, Counts(len(asked), asked["item"].nunique(), lost), unit=PROBABILITY,
+            labels, "position", term, bound, Counts(len(of_asked), _distinct(of_asked), lost), unit=PROBABILITY,
             variant=variant, null=None,
             note=f"every unscored judgment counted as {'first' if value else 'second'} slot picked",
         ))  # fmt: skip
-    rows += _calls(labels, judgments, absent, lost)
+    rows += _calls(labels, judgments, absent)
     return rows
 
 
-def _calls(labels: Labels, judgments: pd.DataFrame, absent: Undefined | None, lost: int) -> list[Estimate]:
+def _calls(labels: Labels, judgments: Coded, absent: Undefined | None) -> list[Estimate]:
     """First-slot rates over calls: what a single-order log can bear, and without ties where there are any."""
-    picked = first_picked(judgments).to_numpy()
+    picked, items, ties = judgments.picked, judgments.items, judgments.ties
     keep = ~np.isnan(picked)
-    items = item_codes(judgments)
     rows = []
-    ties = (judgments["verdict"] == "tie").to_numpy()
     caution = "over calls; position only if the order was randomised, and then with all the content noise in it"
     wanted = [("single_order", keep, caution)] if absent is _SINGLE_ORDER else []
     if ties.any():
@@ -140,44 +124,56 @@ def _calls(labels: Labels, judgments: pd.DataFrame, absent: Undefined | None, lo
         wanted.append(("ties_dropped", keep & ~ties, note if absent is not _SINGLE_ORDER else f"{note}; {caution}"))
     for variant, some, note in wanted:
         result = bounded_mean(picked[some] - 0.5, items[some], -0.5, 0.5)
-        counts = Counts(int(some.sum()), len(np.unique(items[some])), lost)
+        counts = Counts(int(some.sum()), _distinct(items[some]), judgments.lost)
         rows.append(
             row(labels, "position", "first_slot_excess", result, counts, unit=PROBABILITY, variant=variant, note=note)
         )
     return rows
 
 
-def _matched(judgments: pd.DataFrame) -> pd.DataFrame:
-    """Presentations matched by pair and repeat: ``item``, ``verdict_ab``, ``verdict_ba``, both scored; ``ff`` where both
-    orders picked the first slot, ``ss`` where both picked the second."""
-    repeat = judgments["repeat"].to_numpy() if "repeat" in judgments else np.zeros(len(judgments), dtype=int)
-    frame = pd.DataFrame({
-        "pair": pair_codes(judgments), "item": item_codes(judgments), "repeat": repeat,
-        "order": judgments["order"].to_numpy(), "verdict": judgments["verdict"].to_numpy(),
-    })  # fmt: skip
-    frame = frame[frame["verdict"] != "unscored"].drop_duplicates(["pair", "repeat", "order"])
-    sides = [frame[frame["order"] == order].drop(columns="order") for order in ("ab", "ba")]
-    both = sides[0].merge(sides[1].drop(columns="item"), on=["pair", "repeat"], suffixes=("_ab", "_ba"))
-    both["ff"] = (both["verdict_ab"] == "first") & (both["verdict_ba"] == "first")
-    both["ss"] = (both["verdict_ab"] == "second") & (both["verdict_ba"] == "second")
-    return both
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    """Presentations matched by pair and repeat, both scored, (m,): ``ff`` where both orders picked the first slot, ``ss``
+    where both picked the second, ``tied`` where either is a tie."""
+
+    item: NDArray[np.intp]
+    ff: NDArray[np.bool_]
+    ss: NDArray[np.bool_]
+    tied: NDArray[np.bool_]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many are both first, and both second."""
+        return int(self.ff.sum()), int(self.ss.sum())
 
 
-def _log_odds(
-    labels: Labels, judgments: pd.DataFrame, matched: pd.DataFrame, absent: Undefined | None, lost: int
-) -> Estimate:
-    if is_soft(judgments):
-        return _soft_log_odds(labels, judgments, absent, lost)
-    n_ff, n_ss = int(matched["ff"].sum()), int(matched["ss"].sum())
-    result = absent or _haldane(matched, noisy=_within_order_flips(judgments) > 0)
-    counts = Counts(len(matched), matched["item"].nunique(), lost)
+def _matched(judgments: Coded) -> _Matched:
+    key = judgments.pairs * (int(judgments.repeats.max(initial=0)) + 1) + judgments.repeats
+    found = []
+    for shown in (judgments.forward, judgments.backward):
+        places = np.flatnonzero(shown & judgments.scored)
+        keys, first = np.unique(key[places], return_index=True)
+        found.append((keys, places[first]))
+    (keys, ab), (others, ba) = found
+    _, left, right = np.intersect1d(keys, others, assume_unique=True, return_indices=True)
+    ab, ba = ab[left], ba[right]
+    first, second, ties = judgments.first, judgments.second, judgments.ties
+    return _Matched(judgments.items[ab], first[ab] & first[ba], second[ab] & second[ba], ties[ab] | ties[ba])
+
+
+def _log_odds(labels: Labels, judgments: Coded, matched: _Matched, absent: Undefined | None) -> Estimate:
+    if judgments.soft:
+        return _soft_log_odds(labels, judgments, absent)
+    n_ff, n_ss = matched.counts
+    result = absent or _haldane(matched, noisy=float(_repeat_flips(judgments)[0].sum()) > 0)
+    counts = Counts(len(matched.item), _distinct(matched.item), judgments.lost)
     note = f"{n_ff} both first, {n_ss} both second"
     return row(labels, "position", "position_log_odds", result, counts, unit=LOG_ODDS, note=note)
 
 
-def _haldane(matched: pd.DataFrame, *, noisy: bool) -> Interval | Undefined:
+def _haldane(matched: _Matched, *, noisy: bool) -> Interval | Undefined:
     """½ log(n_FF/n_SS), counts + ½: the conditional likelihood's closed form, which eliminates pair effects."""
-    n_ff, n_ss = int(matched["ff"].sum()), int(matched["ss"].sum())
+    n_ff, n_ss = matched.counts
     if n_ff + n_ss == 0:
         return Undefined("no pair's verdict changed with the order")
     if min(n_ff, n_ss) == 0 and not noisy:
@@ -187,14 +183,14 @@ def _haldane(matched: pd.DataFrame, *, noisy: bool) -> Interval | Undefined:
         )
     ff, ss = n_ff + 0.5, n_ss + 0.5
     estimate = 0.5 * math.log(ff / ss)
-    items = matched["item"].to_numpy()
-    if len(items) == len(np.unique(items)):
+    items = matched.item
+    if len(items) == _distinct(items):
         se = 0.5 * math.sqrt(1.0 / ff + 1.0 / ss)
         interval = t_interval(estimate, se, None, method="conditional likelihood, Haldane")
         return Interval(
             estimate, se, interval.low, interval.high, interval.level, mcnemar_mid_p(n_ff, n_ss), None, interval.method
         )
-    influence = 0.5 * (matched["ff"] / ff - matched["ss"] / ss).to_numpy()
+    influence = 0.5 * (matched.ff / ff - matched.ss / ss)
     sums = np.bincount(pd.factorize(items)[0], weights=influence)
     groups = len(sums)
     if groups < 2:
@@ -203,28 +199,31 @@ def _haldane(matched: pd.DataFrame, *, noisy: bool) -> Interval | Undefined:
     return t_interval(estimate, se, groups - 1, method="conditional likelihood, Haldane, cluster t by item")
 
 
-def _soft_log_odds(labels: Labels, judgments: pd.DataFrame, absent: Undefined | None, lost: int) -> Estimate:
-    scored = judgments[judgments["verdict"] != "unscored"]
-    p = scored["p_first"].to_numpy(dtype=np.float64)
+def _soft_log_odds(labels: Labels, judgments: Coded, absent: Undefined | None) -> Estimate:
+    some = judgments.scored
+    p, pair = judgments.picked[some], judgments.pairs[some]
     clipped = int(((p < _CLIP) | (p > 1 - _CLIP)).sum())
     p = np.clip(p, _CLIP, 1 - _CLIP)
-    frame = pd.DataFrame({
-        "pair": pair_codes(scored), "item": item_codes(scored), "order": scored["order"].to_numpy(),
-        "logit": np.log(p / (1 - p)),
-    })  # fmt: skip
-    means = frame.groupby(["pair", "order"])["logit"].mean().unstack()
-    means = means.dropna() if {"ab", "ba"} <= set(means.columns) else means.iloc[:0]
-    items = frame.groupby("pair")["item"].first().reindex(means.index).to_numpy()
-    result = absent or cluster_mean(((means["ab"] + means["ba"]) / 2.0).to_numpy(), items)
+    logit = np.log(p / (1 - p))
+    count = int(pair.max(initial=-1)) + 1
+    item = np.zeros(count, dtype=np.intp)
+    item[pair] = judgments.items[some]
+    sums, sizes = [], []
+    for shown in (judgments.forward[some], judgments.backward[some]):
+        sums.append(np.bincount(pair[shown], weights=logit[shown], minlength=count))
+        sizes.append(np.bincount(pair[shown], minlength=count))
+    both = (sizes[0] > 0) & (sizes[1] > 0)
+    means = (sums[0][both] / sizes[0][both] + sums[1][both] / sizes[1][both]) / 2.0
+    result = absent or cluster_mean(means, item[both])
     note = f"{clipped} probabilities clipped at {_CLIP:g}" if clipped else ""
-    counts = Counts(len(means), len(np.unique(items)), lost)
+    counts = Counts(len(means), _distinct(item[both]), judgments.lost)
     return row(labels, "position", "position_log_odds", result, counts, unit=LOG_ODDS, note=note)
 
 
-def _conflicts(labels: Labels, matched: pd.DataFrame, absent: Undefined | None, lost: int) -> list[Estimate]:
-    conflict = (matched["ff"] | matched["ss"]).to_numpy(dtype=np.float64)
-    ties = int(((matched["verdict_ab"] == "tie") | (matched["verdict_ba"] == "tie")).sum())
-    result = absent or clustered_proportion(conflict, matched["item"].to_numpy())
+def _conflicts(labels: Labels, matched: _Matched, absent: Undefined | None, lost: int) -> list[Estimate]:
+    conflict = (matched.ff | matched.ss).astype(np.float64)
+    ties = int(matched.tied.sum())
+    result = absent or clustered_proportion(conflict, matched.item)
     if isinstance(result, Interval):
         agreement: Interval | Undefined = Interval(
             1 - result.estimate, result.std_error, 1 - result.high, 1 - result.low, result.level, None, result.df,
@@ -232,7 +231,7 @@ def _conflicts(labels: Labels, matched: pd.DataFrame, absent: Undefined | None, 
         )  # fmt: skip
     else:
         agreement = result
-    counts = Counts(len(matched), matched["item"].nunique(), lost)
+    counts = Counts(len(matched.item), _distinct(matched.item), lost)
     note = "noise and bias together" + (
         f"; {ties} pairs with a tie in one order or both are no conflict" if ties else ""
     )
@@ -242,71 +241,75 @@ def _conflicts(labels: Labels, matched: pd.DataFrame, absent: Undefined | None, 
     ]
 
 
-def _excess_conflict(
-    labels: Labels, judgments: pd.DataFrame, table: pd.DataFrame, absent: Undefined | None, lost: int
-) -> Estimate:
+def _excess_conflict(labels: Labels, judgments: Coded, table: Pairs, absent: Undefined | None) -> Estimate:
     """Unbiased for E(p₁ − p₂)², p_o = P(a picked in order o): squared difference of rates minus what repeats' noise adds."""
-    term = "excess_conflict"
-    complete = table[(table["n_ab"] > 0) & (table["n_ba"] > 0)]
-    gap = (complete["ab"] - (1.0 - complete["ba"])) ** 2
+    term, lost = "excess_conflict", judgments.lost
     if absent is not None:
         return row(labels, "position", term, absent, Counts(0, 0, lost), unit=PROBABILITY)
-    if is_soft(judgments):
-        values, items, note = gap.to_numpy(), complete["item"].to_numpy(), "from the verdicts' probabilities"
+    if judgments.soft:
+        some, note = table.complete, "from the verdicts' probabilities"
     else:
-        picked = first_picked(judgments)
-        spread = pd.DataFrame({
-            "pair": pair_codes(judgments), "order": judgments["order"].to_numpy(), "picked": picked.to_numpy()
-        }).groupby(["pair", "order"])["picked"].var(ddof=1).unstack()  # fmt: skip
-        repeated = complete[(complete["n_ab"] >= 2) & (complete["n_ba"] >= 2)]
-        if repeated.empty:
+        some, note = (table.n_ab >= 2) & (table.n_ba >= 2), ""
+        if not some.any():
             reason = Undefined("needs 2 or more repeats in each order, or soft verdicts, to tell noise from position")
             return row(labels, "position", term, reason, Counts(0, 0, lost), unit=PROBABILITY)
-        noise = sum(spread[order].reindex(repeated.index) / repeated[f"n_{order}"] for order in ("ab", "ba"))
-        values = (gap.reindex(repeated.index) - noise).to_numpy()
-        items, note = repeated["item"].to_numpy(), ""
-    counts = Counts(len(values), len(np.unique(items)), lost)
+    values = (table.ab[some] - (1.0 - table.ba[some])) ** 2
+    if not judgments.soft:
+        values = values - _noise(judgments, table, some)
+    items = table.item[some]
+    counts = Counts(len(values), _distinct(items), lost)
     return row(labels, "position", term, cluster_mean(values, items), counts, unit=PROBABILITY, note=note)
 
 
-def _repeat_flips(judgments: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def _noise(judgments: Coded, table: Pairs, some: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(pairs of ``some``,) variance of both orders' mean picks, from the spread of the repeats."""
+    known, found = ~np.isnan(judgments.picked), np.zeros(int(some.sum()))
+    for shown, mean, n in ((judgments.forward, table.ab, table.n_ab), (judgments.backward, table.ba, table.n_ba)):
+        rows = shown & known
+        pair = judgments.pairs[rows]
+        squares = np.bincount(pair, weights=(judgments.picked[rows] - mean[pair]) ** 2, minlength=len(mean))
+        found = found + squares[some] / (n[some] - 1.0) / n[some]
+    return found
+
+
+def _repeat_flips(judgments: Coded) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """(flip rates, item codes) of the presentations with two or more scored repeats: the share of repeat pairs that differ."""
-    scored = judgments[judgments["verdict"] != "unscored"]
-    frame = pd.DataFrame({
-        "pair": pair_codes(scored), "item": item_codes(scored), "order": scored["order"].to_numpy(),
-        "verdict": scored["verdict"].to_numpy(),
-    })  # fmt: skip
-    frame = frame[frame.duplicated(["pair", "order"], keep=False)]
-    if frame.empty:
+    some = judgments.scored
+    if not some.any():
         return np.empty(0), np.empty(0, dtype=np.intp)
-    counts = frame.groupby(["item", "pair", "order", "verdict"]).size().unstack(fill_value=0)
-    total = counts.sum(axis=1)
+    shown = judgments.pairs[some] * (int(judgments.orders.max()) + 1) + judgments.orders[some]
+    _, first, presentation, total = np.unique(shown, return_index=True, return_inverse=True, return_counts=True)
+    repeated = total >= 2
+    if not repeated.any():
+        return np.empty(0), np.empty(0, dtype=np.intp)
+    words = int(judgments.verdicts.max()) + 1
+    counts = np.bincount(presentation * words + judgments.verdicts[some], minlength=len(total) * words)
+    counts, total = counts.reshape(len(total), words)[repeated], total[repeated]
     same = (counts * (counts - 1)).sum(axis=1) / (total * (total - 1))
-    return 1.0 - same.to_numpy(dtype=np.float64), counts.index.get_level_values("item").to_numpy(dtype=np.intp)
+    return 1.0 - same, judgments.items[some][first[repeated]]
 
 
-def _within_order_flips(judgments: pd.DataFrame) -> float:
-    flips, _ = _repeat_flips(judgments)
-    return float(flips.sum())
-
-
-def _stability(labels: Labels, judgments: pd.DataFrame, lost: int) -> Estimate:
+def _stability(labels: Labels, judgments: Coded) -> Estimate:
     flips, items = _repeat_flips(judgments)
     result: Interval | Undefined = Undefined("needs 2 or more repeats of a presentation")
     if len(flips):
         result = clustered_proportion(1.0 - flips, items)
-    counts = Counts(len(flips), len(np.unique(items)), lost)
+    counts = Counts(len(flips), _distinct(items), judgments.lost)
     return row(labels, "position", "repetition_stability", result, counts, unit=PROBABILITY, null=None)
 
 
-def _identical(labels: Labels, judgments: pd.DataFrame, margin: float) -> Estimate:
-    picked = first_picked(judgments).to_numpy()
-    keep = ~np.isnan(picked)
-    items = item_codes(judgments)[keep]
+def _identical(labels: Labels, judgments: Coded, margin: float) -> Estimate:
+    keep = ~np.isnan(judgments.picked)
+    items = judgments.items[keep]
     result: Interval | Undefined = Undefined("no pair of identical texts was judged")
     if keep.any():
-        result = bounded_mean(picked[keep] - 0.5, items, -0.5, 0.5)
+        result = bounded_mean(judgments.picked[keep] - 0.5, items, -0.5, 0.5)
     elif len(judgments):
         result = Undefined("no judgment of identical texts has a verdict")
-    counts = Counts(int(keep.sum()), len(np.unique(items)), unscored(judgments))
+    counts = Counts(int(keep.sum()), _distinct(items), judgments.lost)
     return row(labels, "position", "identical_pair_excess", result, counts, unit=PROBABILITY, margin=margin)
+
+
+def _distinct(codes: NDArray[np.intp]) -> int:
+    """How many different codes."""
+    return len(np.unique(codes))

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
-
 from judgeloop.stats.inference import smallest_detectable
-
-
-def _z(probability: float) -> float:
-    return float(stats.norm.ppf(probability))
+from judgeloop.stats.reference import quantile
 
 
 def pairs_for_position(excess: float, conflict: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
@@ -22,13 +17,13 @@ def pairs_for_position(excess: float, conflict: float, *, power: float = 0.8, al
     if not 0 < excess <= conflict / 2 <= 0.5:
         raise ValueError("excess must be above 0 and at most half the conflict rate")
     spread = conflict / 4.0
-    root = _z(1 - alpha / 2) * math.sqrt(spread) + _z(power) * math.sqrt(spread - excess**2)
+    root = quantile(1 - alpha / 2) * math.sqrt(spread) + quantile(power) * math.sqrt(spread - excess**2)
     return round((root / excess) ** 2)
 
 
 def pairs_for_equivalence(margin: float, conflict: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
     """Complete pairs for TOST to show |first_slot_excess| < ``margin`` when it is 0."""
-    root = _z(1 - alpha) + _z(0.5 + power / 2)
+    root = quantile(1 - alpha) + quantile(0.5 + power / 2)
     return math.ceil(root**2 * conflict / 4.0 / margin**2)
 
 
@@ -50,7 +45,7 @@ def rows_for_slope(
     alpha: float = 0.05,
 ) -> int:  # fmt: skip
     """Judgments to detect a slope: (z + z)²/(β²·E[s(1−s)D²]·(1−R²))·deff, ``information`` = E[s(1−s)D²] a judgment."""
-    root = _z(1 - alpha / 2) + _z(power)
+    root = quantile(1 - alpha / 2) + quantile(power)
     return math.ceil(root**2 / (slope**2 * information * (1 - r_squared)) * design_effect)
 
 
@@ -64,7 +59,7 @@ def replicates_for(effect_per_sd: float, *, power: float = 0.8, most: int = 10_0
     if not effect_per_sd > 0:
         raise ValueError("the effect must be above 0")
     # The normal's answer is too few: start there and count up.
-    start = max(2, math.floor(((_z(0.975) + _z(power)) / effect_per_sd) ** 2))
+    start = max(2, math.floor(((quantile(0.975) + quantile(power)) / effect_per_sd) ** 2))
     for replicates in range(start, most + 1):
         if detectable_per_sd(replicates, power=power) <= effect_per_sd:
             return replicates

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from judgeloop import seeds
 from judgeloop.kernels import (
@@ -23,6 +22,7 @@ from judgeloop.kernels import (
 )
 from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, bca, t_interval
+from judgeloop.stats.reference import f_tail
 
 Floats = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def joint_wald(
     if np.linalg.matrix_rank(block, hermitian=True) < len(index):
         return Undefined("too few items for a joint test of that many features")
     f = float(b[index] @ np.linalg.solve(block, b[index])) / len(index)
-    return f, len(index), float(stats.f.sf(f, len(index), df))
+    return f, len(index), f_tail(f, len(index), df)
 
 
 def fit_slopes(rows: Covariates, gold: Floats | None = None) -> Slopes | Undefined:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, cluster_mean, t_interval
@@ -66,6 +65,8 @@ def _conditional(hard: Rotations, slots: int) -> list[Interval | Undefined]:
         g = np.concatenate([[0.0], free])
         log_z, expected = permanents(g, winners)
         return float(np.sum(log_z) - np.sum(observed @ g)), np.sum(expected - observed, axis=0)[1:]
+
+    from scipy import optimize  # only here: it is slow to import
 
     fit = optimize.minimize(
         objective, np.zeros(slots - 1), jac=True, method="BFGS", options={"gtol": 1e-7 * len(picked)}

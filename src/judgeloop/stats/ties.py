@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from judgeloop.kernels import sigmoid
 from judgeloop.stats.covariates import Covariates
@@ -124,6 +123,8 @@ def fit_ordered(
     def objective(parameters: Floats) -> tuple[float, Floats]:
         value, gradient = scores(parameters)
         return -float(value.sum()), -gradient.sum(axis=0)
+
+    from scipy import optimize  # only here: it is slow to import
 
     found = optimize.minimize(
         objective, np.zeros(x.shape[1] + 1), jac=True, method="BFGS", options={"gtol": 1e-9 * len(x)}
