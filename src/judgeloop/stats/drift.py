@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from judgeloop.stats.design import Design
 from judgeloop.stats.estimate import Estimate, Status
-from judgeloop.stats.generations import Measured, Series, across_replicates
+from judgeloop.stats.generations import Measured, Series
 from judgeloop.stats.inference import LEVEL, Interval, Undefined, replicate_t, smallest_detectable, tost
 
 Word = Literal["none", "undetected", "drifting"]
@@ -51,14 +53,14 @@ def verdict(interval: Interval, margin: float | None, unit: str) -> Verdict:
     return Verdict("drifting", "the interval excludes 0")
 
 
-def over_replicates(values: pd.Series[float], missing: str = "") -> dict[str, Any]:
-    """Estimate's numeric fields, status and note for one number a replicate: the mean with its t_{S−1} interval.
+def over_replicates(values: pd.Series[float] | NDArray[np.float64], missing: str = "") -> dict[str, Any]:
+    """Estimate's numeric fields, status and note for one number a replicate, (S,): the mean with its t_{S−1} interval.
 
     One replicate gives an estimate without an interval (``underpowered``); none gives ``undefined`` with ``missing``.
     """
     if len(values) == 0:
         return {"n_replicates": 0, "status": "undefined", "note": missing or "no replicate has a value"}
-    found = replicate_t(values.to_numpy())
+    found = replicate_t(values)
     if isinstance(found, Undefined):
         return {
             "estimate": float(values.mean()), "n_replicates": len(values), "method": "mean over replicates",
@@ -102,17 +104,17 @@ def _of_arm(measured: Measured, one: Series, arm: str, generation: int) -> list[
         "scope": "policy", "bias": quantity.bias, "arm": arm, "generation": generation, "category": one.category,
         "unit": quantity.unit, "n": n, "n_items": n_items,
     }  # fmt: skip
-    rows = [_row(quantity.level_term, one.level(arm, generation), one, labels, notes, test=False)]
+    rows = [_row(quantity.level_term, _known(one.levels(arm, generation)), one, labels, notes, test=False)]
     if quantity.has_sd and not one.category:
-        spread = across_replicates(pd.DataFrame() if one.spread is None else one.spread, arm, generation)
+        spread = _known(one.spreads(arm, generation))
         rows.append(_row(f"sd_{quantity.name}", spread, one, labels, notes, test=False))
     if generation > 0:
-        rows.append(_row(f"drift_{quantity.name}", one.drift(arm, generation), one, labels, notes, test=True))
+        rows.append(_row(f"drift_{quantity.name}", _known(one.drifts(arm, generation)), one, labels, notes, test=True))
     return rows
 
 
 def _row(
-    term: str, values: pd.Series[float], one: Series, labels: dict[str, Any], notes: list[str], *, test: bool
+    term: str, values: NDArray[np.float64], one: Series, labels: dict[str, Any], notes: list[str], *, test: bool
 ) -> Estimate:
     """``test`` False: a level, whose distance from 0 means nothing, so it has no p."""
     quantity = one.quantity
@@ -141,7 +143,7 @@ def _did(measured: Measured, one: Series, design: Design, arm: str, control: str
     }  # fmt: skip
     if quantity.undefined:
         return Estimate(status="undefined", note=quantity.undefined, n_replicates=0, **labels)
-    values = one.did(arm, control, generation)
+    values = _known(one.dids(arm, control, generation))
     found = over_replicates(values, quantity.missing)
     said = [found.pop("note", ""), quantity.note, _lost(len(values), one)]
     if found.get("std_error") is not None:
@@ -150,6 +152,10 @@ def _did(measured: Measured, one: Series, design: Design, arm: str, control: str
         said.insert(0, f"{judged.word}: {judged.sentence}")
     _, n_items, _ = measured.count(one.category, arm, generation)
     return Estimate(n=len(values), n_items=n_items, note=_joined(said), **labels, **found)
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[~np.isnan(values)]
 
 
 def _interval(found: dict[str, Any]) -> Interval:

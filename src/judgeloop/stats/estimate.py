@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -51,6 +51,7 @@ class Estimate:
 
 
 _INTEGERS = ("generation", "n", "n_items", "n_replicates", "n_unscored")
+_VALUES = operator.attrgetter(*ESTIMATE_COLUMNS)
 _FLOATS = ("estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted")
 
 
@@ -59,7 +60,7 @@ def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
 
     Raises ValueError if two rows share (scope, judge, arm, contrast, generation, panel, category, term, variant).
     """
-    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(ESTIMATE_COLUMNS))
+    frame = pd.DataFrame(map(_VALUES, rows), columns=list(ESTIMATE_COLUMNS))
     for column in _INTEGERS:
         frame[column] = frame[column].astype("Int64")
     for column in _FLOATS:

@@ -8,6 +8,7 @@ candidate mean.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,7 +48,22 @@ class Quantity:
     has_sd: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+class Rows:
+    """A frame with an index (arm, generation) and a column a replicate, read as arrays: ``row`` is (replicates,), NaN where
+    missing."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._values = frame.to_numpy(dtype=np.float64)
+        self._places = {(str(arm), int(generation)): place for place, (arm, generation) in enumerate(frame.index)}
+        self._nothing = np.full(self._values.shape[1], np.nan)
+
+    def row(self, arm: str, generation: int) -> NDArray[np.float64]:
+        """One number a replicate in the frame's order; all NaN where the frame has no such row."""
+        place = self._places.get((arm, generation))
+        return self._nothing if place is None else self._values[place]
+
+
+@dataclass(frozen=True)
 class Series:
     """A quantity's replicate values within a category ("" is all): ``values`` is indexed by (arm, generation), a column a
     replicate, NaN where missing. ``spread`` holds the SD over candidates likewise (None where that means nothing).
@@ -58,17 +74,45 @@ class Series:
     values: pd.DataFrame
     spread: pd.DataFrame | None = None
 
+    @functools.cached_property
+    def _rows(self) -> Rows:
+        return Rows(self.values)
+
+    @functools.cached_property
+    def _spreads(self) -> Rows:
+        return Rows(pd.DataFrame() if self.spread is None else self.spread)
+
+    def levels(self, arm: str, generation: int) -> NDArray[np.float64]:
+        """``level`` as (replicates,), NaN where missing."""
+        return self._rows.row(arm, generation)
+
+    def spreads(self, arm: str, generation: int) -> NDArray[np.float64]:
+        """The SD over candidates as (replicates,), NaN where missing; none where that means nothing."""
+        return self._spreads.row(arm, generation)
+
+    def drifts(self, arm: str, generation: int) -> NDArray[np.float64]:
+        """``drift`` as (replicates,), NaN where missing."""
+        return unrounded(self.levels(arm, generation) - self.levels(arm, 0))
+
+    def dids(self, arm: str, control: str, generation: int) -> NDArray[np.float64]:
+        """``did`` as (replicates,), NaN where missing."""
+        return unrounded(self.drifts(arm, generation) - self.drifts(control, generation))
+
     def level(self, arm: str, generation: int) -> pd.Series[float]:
         """One number a replicate, those that have it, by replicate."""
-        return across_replicates(self.values, arm, generation)
+        return self._present(self.levels(arm, generation))
 
     def drift(self, arm: str, generation: int) -> pd.Series[float]:
         """Change since generation 0 within each replicate; positive = more of it than before feedback."""
-        return snapped((self.level(arm, generation) - self.level(arm, 0)).dropna())
+        return self._present(self.drifts(arm, generation))
 
     def did(self, arm: str, control: str, generation: int) -> pd.Series[float]:
         """D_t: the arm's drift beyond the control arm's, within each replicate (the method notes §2.3)."""
-        return snapped((self.drift(arm, generation) - self.drift(control, generation)).dropna())
+        return self._present(self.dids(arm, control, generation))
+
+    def _present(self, values: NDArray[np.float64]) -> pd.Series[float]:
+        known = ~np.isnan(values)
+        return pd.Series(values[known], index=self.values.columns[known], dtype="float64")
 
 
 @dataclass(frozen=True)
@@ -151,6 +195,11 @@ def across_replicates(frame: pd.DataFrame, arm: str, generation: int) -> pd.Seri
     place = frame.index.get_loc((arm, generation))
     assert isinstance(place, int)
     return frame.iloc[place].dropna()
+
+
+def unrounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``snapped`` of an array; NaN stays."""
+    return np.where(np.abs(values) <= _ROUNDING, 0.0, values)
 
 
 def snapped(values: pd.Series[float]) -> pd.Series[float]:

@@ -21,11 +21,11 @@ from judgeloop.stats.generations import (
     CELL,
     Measured,
     Quantity,
-    across_replicates,
+    Rows,
     by_replicate,
     item_means,
     replicate_means,
-    snapped,
+    unrounded,
 )
 
 _SUM_TOLERANCE = 1e-6
@@ -103,12 +103,12 @@ def price_estimates(measured: Measured, design: Design, books: Accounts) -> list
         if not (quantity.has_sd or quantity.name == "correct"):
             continue
         for term, frame in terms.items():
-            wide = replicate_table(frame, quantity.name)
+            wide = Rows(replicate_table(frame, quantity.name))
             for arm in design.arms:
                 for t in range(design.generations):
                     rows.append(_row(measured, quantity, f"{term}_{quantity.name}", wide, arm.name, t))
         for arm_name, control in design.contrasts:
-            wide = replicate_table(against[control], quantity.name)
+            wide = Rows(replicate_table(against[control], quantity.name))
             for t in range(design.generations):
                 rows.append(_row(measured, quantity, f"bias_selection_{quantity.name}", wide, arm_name, t, control))
     return rows
@@ -124,7 +124,7 @@ def _names(quantities: Sequence[Quantity]) -> list[str]:
 
 
 def _row(
-    measured: Measured, quantity: Quantity, term: str, wide: pd.DataFrame, arm: str, generation: int, control: str = ""
+    measured: Measured, quantity: Quantity, term: str, wide: Rows, arm: str, generation: int, control: str = ""
 ) -> Estimate:
     n, n_items, _ = measured.count("", arm, generation)
     labels: dict[str, Any] = {
@@ -133,6 +133,8 @@ def _row(
     }  # fmt: skip
     if quantity.undefined:
         return Estimate(status="undefined", note=quantity.undefined, n_replicates=0, **labels)
-    values = snapped(across_replicates(wide, arm, generation))
-    found = over_replicates(values, "no replicate recorded the distributions of this step completely")
+    values = unrounded(wide.row(arm, generation))
+    found = over_replicates(
+        values[~np.isnan(values)], "no replicate recorded the distributions of this step completely"
+    )
     return Estimate(**labels, **found)

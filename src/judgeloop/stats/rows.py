@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from judgeloop.stats.estimate import Estimate, Status
 from judgeloop.stats.inference import Interval, Undefined, smallest_detectable, tost
@@ -57,7 +56,10 @@ def row(
     finds with 80 % power is larger than the margin. The note says which, and how large that effect is. A ``null`` of
     None marks a description that has nothing to detect. An undefined row's note is its reason alone.
     """
-    shared = {**dataclasses.asdict(labels), "bias": bias, "term": term, "variant": variant, "unit": unit}
+    shared: dict[str, Any] = {
+        "judge": labels.judge, "arm": labels.arm, "generation": labels.generation, "panel": labels.panel,
+        "category": labels.category, "bias": bias, "term": term, "variant": variant, "unit": unit,
+    }  # fmt: skip
     if isinstance(result, Undefined):
         return Estimate(
             scope="judge", status="undefined", n=counts.n, n_items=counts.items, n_unscored=counts.unscored, note=result.reason,
