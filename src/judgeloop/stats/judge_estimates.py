@@ -15,7 +15,11 @@ from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.probes import probe_estimates
 from judgeloop.stats.rows import RATE_MARGIN, Labels
-from judgeloop.stats.self_preference import self_preference_gold, self_preference_log_odds
+from judgeloop.stats.self_preference import (
+    self_preference_gold,
+    self_preference_log_odds,
+    self_preference_single_order,
+)
 
 FEWEST_ITEMS_A_CATEGORY = 5
 """Categories with fewer items get no rows of their own; they count in the whole."""
@@ -56,6 +60,7 @@ def judge_estimates(
                 continue
             rows += _of(some, texts, labels, scales, margin)
             rows.append(self_preference_gold(some, labels, margin=margin))
+            rows += self_preference_single_order(some, labels, margin=margin)
             rows.append(self_preference_log_odds(several, texts, labels, scales=scales))
             rows += compatibility_estimates(some, texts, labels)
             for category, part in some.groupby("category", sort=True):

@@ -166,9 +166,7 @@ def _covariates(length: Floats, bold: Floats, gold: Floats, gold_2: Floats | Non
 
 
 def _own(sample: Sample) -> Interval | Undefined:
-    picked = np.concatenate([_picked(sample.own["ab"]), 1.0 - _picked(sample.own["ba"])])
-    gold, side = np.tile(sample.own_gold, 2), np.tile(sample.side, 2)
-    keep = ~np.isnan(picked)
-    follows = np.where(gold > 0, picked, 1.0 - picked)[keep]
-    items = np.tile(np.arange(len(sample.side)), 2)[keep]
-    return following_difference((np.sign(gold) == side)[keep], follows, items, OWN)
+    picked_a = (_picked(sample.own["ab"]) + 1.0 - _picked(sample.own["ba"])) / 2.0
+    keep = ~np.isnan(picked_a)
+    follows = np.where(sample.own_gold > 0, picked_a, 1.0 - picked_a)[keep]
+    return following_difference((np.sign(sample.own_gold) == sample.side)[keep], follows, np.flatnonzero(keep), OWN)
