@@ -87,14 +87,11 @@ def record(row: Estimate) -> dict[str, Any]:
 
 def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
     """The rows whose columns equal the values given; a tuple means "one of these"."""
-    return [
-        row
-        for row in rows
-        if all(
-            getattr(row, column) in value if isinstance(value, tuple) else getattr(row, column) == value
-            for column, value in conditions.items()
-        )
-    ]
+    kept = list(rows)
+    for column, value in conditions.items():
+        wanted = value if isinstance(value, tuple) else (value,)
+        kept = [row for row in kept if getattr(row, column) in wanted]
+    return kept
 
 
 def last_generation(rows: Iterable[Estimate]) -> int | None:

@@ -12,6 +12,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,9 @@ EMBEDDER = "hashed-ngrams-1024/1"
 """Name of the frozen embedder: change it with any change of `embed`."""
 
 EMBEDDING_SIZE = 1024
-_EMPTY_AXIS = EMBEDDING_SIZE - 1
+EMPTY_AXIS = EMBEDDING_SIZE - 1
 # Floating-point noise of a Gram matrix, relative to its largest eigenvalue of at most 1.
-_EIGENVALUE_FLOOR = 1e-12
+EIGENVALUE_FLOOR = 1e-12
 
 
 def truncation_length(token_counts: Sequence[int]) -> int:
@@ -51,9 +52,14 @@ def truncate(tokens: Sequence[str], limit: int) -> list[str]:
 
 def truncate_text(text: str, limit: int) -> str:
     """The text up to the end of its ``limit``-th token, as written (for the measures that take texts)."""
+    return through(text, truncate(tokenize(text), limit))
+
+
+def through(text: str, tokens: Sequence[str]) -> str:
+    """The text up to the end of the last of ``tokens``, which are its first ones."""
     end = 0
     # Between tokens stand only characters that cannot begin one, so the next occurrence is the token itself.
-    for token in truncate(tokenize(text), limit):
+    for token in tokens:
         end = text.index(token, end) + len(token)
     return text[:end]
 
@@ -166,7 +172,11 @@ def opener_entropy(tokenized: Iterable[Sequence[str]], first: int = 3) -> float 
     −Σ p log p + (m − 1) / 2n for m observed openers of n texts (Miller 1955). A shorter text's opener is all of it.
     None without texts.
     """
-    openers = Counter(tuple(token.casefold() for token in tokens[:first]) for tokens in tokenized)
+    return opener_counts_entropy(Counter(tuple(token.casefold() for token in tokens[:first]) for tokens in tokenized))
+
+
+def opener_counts_entropy(openers: Counter[Any]) -> float | None:
+    """``opener_entropy`` of counted openers."""
     n = openers.total()
     if n == 0:
         return None
@@ -189,16 +199,20 @@ def embed(texts: Sequence[str]) -> Floats:
         for gram, count in _embedded_ngrams(words).items():
             place = places.get(gram)
             if place is None:
-                digest = hashlib.blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-                number = int.from_bytes(digest, "little")
-                place = places[gram] = (number // 2 % _EMPTY_AXIS, 1.0 if number % 2 else -1.0)
+                place = places[gram] = hashed(gram)
             row[place[0]] += place[1] * (1.0 + math.log(count))
         norm = float(np.linalg.norm(row))
         if norm > 0.0:
             row /= norm
         else:
-            row[_EMPTY_AXIS] = 1.0
+            row[EMPTY_AXIS] = 1.0
     return rows
+
+
+def hashed(gram: str) -> tuple[int, float]:
+    """The axis that an n-gram is added to, and its sign."""
+    number = int.from_bytes(hashlib.blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return number // 2 % EMPTY_AXIS, 1.0 if number % 2 else -1.0
 
 
 def _embedded_ngrams(words: Sequence[str]) -> Counter[str]:
@@ -250,7 +264,7 @@ def vendi_of_similarity(similarity: Floats) -> float | None:
 
 def _exponential_entropy(kernel: Floats) -> float:
     eigenvalues = np.linalg.eigvalsh(kernel)
-    positive = eigenvalues[eigenvalues > _EIGENVALUE_FLOOR]
+    positive = eigenvalues[eigenvalues > EIGENVALUE_FLOOR]
     return float(np.exp(-np.sum(positive * np.log(positive))))
 
 
@@ -335,16 +349,26 @@ def tail_mass_retained(
     of half A (k = n_modes, default n/20 within 5 … 50), and half B gives the reference: see `rare_mass_retained`. None
     where half A has fewer than two texts a mode. ``rng`` splits and starts the cells: use a stream named by replicate.
     """
-    if len(initial) == 0 or len(later) == 0:
-        return None
-    k = min(50, max(5, len(initial) // 20)) if n_modes is None else n_modes
-    order = rng.permutation(len(initial))
-    half_a, half_b = initial[order[: len(order) // 2]], initial[order[len(order) // 2 :]]
-    if k < 2 or len(half_a) < 2 * k:
-        return None
-    centres = _centres(half_a, k, rng)
-    a, b, t = (_nearest(points, centres).tolist() for points in (half_a, half_b, later))
-    return rare_mass_retained(a, b, t, rare_mass)
+    return Tail(initial, rng, n_modes).retained(later, rare_mass)
+
+
+class Tail:
+    """Generation 0's modes, found once, for any number of later generations: see `tail_mass_retained`."""
+
+    def __init__(self, initial: Floats, rng: np.random.Generator, n_modes: int | None = None) -> None:
+        k = min(50, max(5, len(initial) // 20)) if n_modes is None else n_modes
+        order = rng.permutation(len(initial))
+        half_a, half_b = initial[order[: len(order) // 2]], initial[order[len(order) // 2 :]]
+        self._centres: Floats | None = None
+        if k >= 2 and len(half_a) >= 2 * k:
+            self._centres = _centres(half_a, k, rng)
+            self._a, self._b = (_nearest(points, self._centres).tolist() for points in (half_a, half_b))
+
+    def retained(self, later: Floats, rare_mass: float = 0.2) -> float | None:
+        """Of the (m, d) embeddings of a later generation."""
+        if self._centres is None or len(later) == 0:
+            return None
+        return rare_mass_retained(self._a, self._b, _nearest(later, self._centres).tolist(), rare_mass)
 
 
 def _nearest(points: Floats, centres: Floats) -> NDArray[np.intp]:
@@ -358,7 +382,7 @@ def _centres(points: Floats, k: int, rng: np.random.Generator, rounds: int = 50)
     """k-means (Lloyd) from a k-means++ start; fewer than k centres where there are fewer distinct points."""
     chosen = [int(rng.integers(len(points)))]
     gap = np.sum((points - points[chosen[0]]) ** 2, axis=1)
-    while len(chosen) < k and gap.max() > _EIGENVALUE_FLOOR:
+    while len(chosen) < k and gap.max() > EIGENVALUE_FLOOR:
         chosen.append(int(rng.choice(len(points), p=gap / gap.sum())))
         gap = np.minimum(gap, np.sum((points - points[chosen[-1]]) ** 2, axis=1))
     centres = points[chosen].copy()

@@ -8,8 +8,8 @@ over all texts. A text that was drawn twice is there twice.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,25 @@ from numpy.typing import NDArray
 from judgeloop import seeds
 from judgeloop.features import tokenize
 from judgeloop.stats import diversity
+from judgeloop.stats.coded_texts import (
+    Embedder,
+    Tokens,
+    Vocabulary,
+    dispersion,
+    distinct_share,
+    self_bleu,
+    shared_share,
+    vendi,
+)
 from judgeloop.stats.design import Design
 from judgeloop.stats.generations import Measured, Quantity, Series, by_replicate
 
 FEWEST_TEXTS = 4
 """Texts an item that a comparison among them needs."""
+
+_CELL = ["replicate", "generation", "arm"]
+_MOST_KEPT = 8_000
+"""Texts whose tokens and embedding are kept: those of a pool are met again every generation, and 8 KB each."""
 
 UNITS = {
     "mattr": "types per token",
@@ -38,36 +52,44 @@ UNITS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Text:
-    tokens: tuple[str, ...]
+    codes: NDArray[np.int64]
     cut: str
-    mattr: float | None
+    mattr: float
 
 
 class _Reader:
-    """Texts cut to the run's budget and tokenized, each once."""
+    """Texts cut to the run's budget, coded and embedded, each once as long as there is room."""
 
     def __init__(self, limit: int, window: int | None) -> None:
         self._limit, self._window = limit, window
-        self._read = functools.lru_cache(maxsize=None)(self._measure)
-        self._embed = functools.lru_cache(maxsize=None)(lambda text: diversity.embed([self._read(text).cut])[0])
+        self._vocabulary = Vocabulary()
+        self._embedder = Embedder(self._vocabulary)
+        self._read: dict[str, _Text] = {}
+        self._embedded: dict[str, NDArray[np.float64]] = {}
 
-    def _measure(self, text: str) -> _Text:
-        tokens = diversity.truncate(tokenize(text), self._limit)
-        return _Text(tuple(tokens), diversity.truncate_text(text, self._limit), diversity.mattr(tokens, self._window))
-
-    def tokens(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
-        return [self._read(text).tokens for text in texts]
-
-    def cut(self, texts: Sequence[str]) -> list[str]:
-        return [self._read(text).cut for text in texts]
-
-    def mattr(self, text: str) -> float | None:
-        return self._read(text).mattr
+    def read(self, texts: Sequence[str]) -> list[_Text]:
+        if len(self._read) > _MOST_KEPT:
+            self._read.clear()
+        for text in texts:
+            if text not in self._read:
+                tokens = tokenize(text)[: self._limit]
+                ratio = diversity.mattr(tokens, self._window)
+                self._read[text] = _Text(
+                    self._vocabulary.codes(tokens), diversity.through(text, tokens), np.nan if ratio is None else ratio
+                )
+        return [self._read[text] for text in texts]
 
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return np.stack([self._embed(text) for text in texts])
+        """(texts, EMBEDDING_SIZE)."""
+        if len(self._embedded) > _MOST_KEPT:
+            self._embedded.clear()
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._embedded]
+        if fresh:
+            made = self._embedder.embed([text.codes for text in self.read(fresh)])
+            self._embedded.update(zip(fresh, made, strict=True))
+        return np.stack([self._embedded[text] for text in texts])
 
 
 def diversity_series(measured: Measured, design: Design, names: Collection[str] = UNITS.keys()) -> list[Series]:
@@ -78,21 +100,19 @@ def diversity_series(measured: Measured, design: Design, names: Collection[str] 
     if zero.empty:
         return [Series(_quantity(name, undefined="generation 0 has no text"), "", pd.DataFrame()) for name in names]
     reader, window, remark = _budget(zero)
-    drawn = drawn.assign(mattr=drawn["text"].map(reader.mattr).astype("float64"))
     quantities = {name: _quantity(name, note=remark) for name in UNITS}
-    quantities["mattr"] = _mattr_quantity(drawn[drawn["generation"] == 0], design, window, remark)
+    quantities["mattr"] = _mattr_quantity(zero, reader, design, window, remark)
     size = int(drawn.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum().max())
     if size < FEWEST_TEXTS:
         why = f"{size} candidates an item; comparing them needs {FEWEST_TEXTS}"
         for name in ("compression_ratio", "distinct_2", "vendi", "dispersion", "self_bleu"):
             quantities[name] = _quantity(name, undefined=why)
     found = []
-    for category in ("", *measured.categories):
-        part = drawn[drawn["category"] == category] if category else drawn
-        values = _values(part, reader, size, design.seed, names)
+    values = _Values(reader, size, design.seed, names).of(drawn, measured.categories)
+    for category, table in values.items():
         for name in names:
             quantity = quantities[name]
-            frame = pd.DataFrame() if quantity.undefined else by_replicate(values, name)
+            frame = pd.DataFrame() if quantity.undefined else by_replicate(table, name)
             found.append(Series(quantity, category, frame))
     return found
 
@@ -112,12 +132,13 @@ def _quantity(name: str, *, undefined: str = "", note: str = "") -> Quantity:
     return Quantity(name, name, "diversity", UNITS[name], undefined=undefined, note=note, missing=missing)
 
 
-def _mattr_quantity(zero: pd.DataFrame, design: Design, window: int | None, remark: str) -> Quantity:
+def _mattr_quantity(zero: pd.DataFrame, reader: _Reader, design: Design, window: int | None, remark: str) -> Quantity:
     if window is None:
         return _quantity("mattr", undefined=f"texts are too short for a window of 20 tokens: {remark}")
-    known = zero[zero["mattr"].notna()]
-    weights = known["n_drawn"].to_numpy(dtype=np.float64)
-    values = known["mattr"].to_numpy(dtype=np.float64)
+    ratios = {text: reader.read([text])[0].mattr for text in zero["text"].unique()}
+    values = zero["text"].map(ratios).to_numpy(dtype=np.float64)
+    weights = zero["n_drawn"].to_numpy(dtype=np.float64)[~np.isnan(values)]
+    values = values[~np.isnan(values)]
     spread = float(np.sqrt(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights)))
     return Quantity(
         "mattr", "mattr", "diversity", UNITS["mattr"], design.margins.sd * spread if spread > 0 else None,
@@ -125,68 +146,135 @@ def _mattr_quantity(zero: pd.DataFrame, design: Design, window: int | None, rema
     )  # fmt: skip
 
 
-def _values(drawn: pd.DataFrame, reader: _Reader, size: int, seed: int, names: Collection[str]) -> pd.DataFrame:
-    """(replicate, arm, generation) × measure."""
-    initial: dict[int, NDArray[np.float64]] = {}
-    rows, index = [], []
-    # Generation 0 first within a replicate: the tail is that of the first arm's, which all arms share.
-    ordered = drawn.sort_values(["replicate", "generation", "arm", "item_id", "candidate_id"], kind="stable")
-    for _, cell in ordered.groupby(["replicate", "generation", "arm"], sort=True, observed=True):
-        replicate, generation = int(cell["replicate"].iloc[0]), int(cell["generation"].iloc[0])
-        arm = str(cell["arm"].iloc[0])
-        by_item = [_repeated(part) for _, part in cell.groupby("item_id", sort=True, observed=True)]
-        row = _compared(reader, by_item, size, names)
-        if "tail_mass_retained" in names:
-            embeddings = reader.embeddings([text for texts in by_item for text in texts])
-            if generation == 0:
-                initial.setdefault(replicate, embeddings)
-                row["tail_mass_retained"] = 1.0
-            elif replicate in initial:
-                # One stream a replicate: the modes are the same for every arm and generation.
-                stream = seeds.rng(seed, "tail", replicate)
-                row["tail_mass_retained"] = diversity.tail_mass_retained(initial[replicate], embeddings, stream)
-        rows.append(row)
-        index.append((replicate, arm, generation))
-    keys = pd.MultiIndex.from_tuples(index, names=["replicate", "arm", "generation"])
-    frame = pd.DataFrame(rows, index=keys, columns=list(names), dtype="float64")
-    if "tail_mass_retained" not in names:
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One arm's texts in one generation, as often as drawn, the texts of an item together.
+
+    ``items`` (texts,) the text's item as a number from 0; ``categories`` (items,) theirs; ``full`` (items,) those with all
+    their texts.
+    """
+
+    texts: list[str]
+    items: NDArray[np.int64]
+    categories: NDArray[np.object_]
+    full: NDArray[np.bool_]
+
+
+class _Values:
+    """The measures ``names``, a cell (replicate, arm, generation) at a time."""
+
+    def __init__(self, reader: _Reader, size: int, seed: int, names: Collection[str]) -> None:
+        self._reader, self._size, self._seed, self._names = reader, size, seed, names
+
+    def of(self, drawn: pd.DataFrame, categories: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """By category ("" is all): (replicate, arm, generation) × measure."""
+        tails: dict[tuple[int, str], diversity.Tail] = {}
+        rows: dict[str, dict[tuple[int, str, int], dict[str, float | None]]] = {name: {} for name in ("", *categories)}
+        # Generation 0 first within a replicate: the tail is that of the first arm's, which all arms share.
+        ordered = drawn[[*_CELL, "item_id", "candidate_id", "category", "n_drawn", "text"]].sort_values(
+            [*_CELL, "item_id", "candidate_id"], kind="stable"
+        )
+        for _, part in ordered.groupby(_CELL, sort=True, observed=True):
+            replicate, generation = int(part["replicate"].iloc[0]), int(part["generation"].iloc[0])
+            arm = str(part["arm"].iloc[0])
+            cell = self._cell(part)
+            by_item, tokens = self._by_item(cell)
+            embeddings = self._reader.embeddings(cell.texts) if "tail_mass_retained" in self._names else None
+            for category, found in rows.items():
+                of_category = cell.categories == category if category else np.ones(len(cell.categories), dtype=bool)
+                if not of_category.any():
+                    continue
+                some = of_category[cell.items]
+                row = {name: _mean(values[of_category]) for name, values in by_item.items()}
+                row |= self._of_all(tokens, some)
+                if embeddings is not None:
+                    tail = (replicate, category)
+                    if generation == 0:
+                        if tail not in tails:
+                            # One stream a replicate: the modes are the same for every arm and generation.
+                            stream = seeds.rng(self._seed, "tail", replicate)
+                            tails[tail] = diversity.Tail(embeddings[some], stream)
+                        row["tail_mass_retained"] = 1.0
+                    elif tail in tails:
+                        row["tail_mass_retained"] = tails[tail].retained(embeddings[some])
+                found[replicate, arm, generation] = row
+        return {category: self._frame(found) for category, found in rows.items()}
+
+    def _frame(self, rows: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
+        keys = pd.MultiIndex.from_tuples(list(rows), names=["replicate", "arm", "generation"])
+        frame = pd.DataFrame(list(rows.values()), index=keys, columns=list(self._names), dtype="float64")
+        if "tail_mass_retained" in self._names:
+            # A replicate whose tail cannot be told has none at generation 0 either.
+            later = frame["tail_mass_retained"].where(frame.index.get_level_values("generation") > 0)
+            told = later.groupby(level="replicate").transform("count") > 0
+            frame["tail_mass_retained"] = frame["tail_mass_retained"].where(told)
         return frame.sort_index()
-    # A replicate whose tail cannot be told has none at generation 0 either.
-    later = frame["tail_mass_retained"].where(frame.index.get_level_values("generation") > 0)
-    told = later.groupby(level="replicate").transform("count") > 0
-    frame["tail_mass_retained"] = frame["tail_mass_retained"].where(told)
-    return frame.sort_index()
+
+    def _cell(self, part: pd.DataFrame) -> _Cell:
+        counts = part["n_drawn"].to_numpy(dtype=np.int64)
+        items = np.asarray(pd.factorize(part["item_id"])[0], dtype=np.int64)
+        first = np.unique(items, return_index=True)[1]
+        sizes = np.bincount(items, weights=counts).astype(np.int64)
+        return _Cell(
+            np.repeat(part["text"].to_numpy(dtype=object), counts).tolist(), np.repeat(items, counts),
+            part["category"].to_numpy(dtype=object)[first], (sizes == self._size) & (self._size >= FEWEST_TEXTS),
+        )  # fmt: skip
+
+    def _by_item(self, cell: _Cell) -> tuple[dict[str, NDArray[np.float64]], Tokens]:
+        """(items,) arrays by measure, NaN where an item has none; and the texts' tokens."""
+        read = self._reader.read(cell.texts)
+        tokens = Tokens.of([text.codes for text in read], cell.items)
+        count, made = len(cell.full), {}
+        if "mattr" in self._names:
+            ratios = np.array([text.mattr for text in read])
+            known = ~np.isnan(ratios)
+            summed = np.bincount(cell.items[known], weights=ratios[known], minlength=count)
+            held = np.bincount(cell.items[known], minlength=count)
+            made["mattr"] = np.divide(summed, held, out=np.full(count, np.nan), where=held > 0)
+        compared = [name for name in ("compression_ratio", "distinct_2", "vendi", "dispersion", "self_bleu")
+                    if name in self._names]  # fmt: skip
+        for name in compared:
+            made[name] = np.full(count, np.nan)
+        if not compared or not cell.full.any():
+            return made, tokens
+        chosen = np.flatnonzero(cell.full[cell.items])
+        texts, items = [read[place] for place in chosen], cell.items[chosen]
+        if "compression_ratio" in made:
+            for place in range(0, len(texts), self._size):
+                ratio = diversity.compression_ratio(text.cut for text in texts[place : place + self._size])
+                made["compression_ratio"][items[place]] = np.nan if ratio is None else ratio
+        if "distinct_2" in made or "self_bleu" in made:
+            some = Tokens.of([text.codes for text in texts], items)
+            ngrams = some.ngrams(4)
+            if "distinct_2" in made:
+                made["distinct_2"] = distinct_share(ngrams[1][0], some.items[ngrams[1][1]], count)
+            if "self_bleu" in made:
+                made["self_bleu"] = self_bleu(some, ngrams, count)
+        if "vendi" in made or "dispersion" in made:
+            embeddings = self._reader.embeddings([cell.texts[place] for place in chosen])
+            embeddings = embeddings.reshape(-1, self._size, embeddings.shape[1])
+            for name, measure in (("vendi", vendi), ("dispersion", dispersion)):
+                if name in made:
+                    made[name][cell.full] = measure(embeddings)
+        return made, tokens
+
+    def _of_all(self, tokens: Tokens, some: NDArray[np.bool_]) -> dict[str, float | None]:
+        """What is measured over all the texts ``some`` together."""
+        row: dict[str, float | None] = {}
+        kept = some[tokens.text]
+        if "opener_entropy" in self._names:
+            starts = np.searchsorted(tokens.text, np.flatnonzero(some))
+            ends = np.minimum(np.searchsorted(tokens.text, np.flatnonzero(some), side="right"), starts + 3)
+            codes = tokens.codes.tolist()
+            openers = Counter(tuple(codes[start:end]) for start, end in zip(starts, ends, strict=True))
+            row["opener_entropy"] = diversity.opener_counts_entropy(openers)
+        if "phrase_repetition" in self._names:
+            part = Tokens(tokens.codes[kept], tokens.text[kept], tokens.items)
+            grams, text = part.ngrams(5)[-1]
+            row["phrase_repetition"] = shared_share(grams, part.items[text])
+        return row
 
 
-def _compared(
-    reader: _Reader, by_item: Sequence[list[str]], size: int, names: Collection[str]
-) -> dict[str, float | None]:
-    """The measures ``names`` of one arm's texts in one generation, but for the tail."""
-    full = [texts for texts in by_item if len(texts) == size >= FEWEST_TEXTS]
-    measures: dict[str, Callable[[], float | None]] = {
-        "mattr": lambda: _item_mean(by_item, lambda texts: _mean([reader.mattr(text) for text in texts])),
-        "compression_ratio": lambda: _item_mean(full, lambda texts: diversity.compression_ratio(reader.cut(texts))),
-        "distinct_2": lambda: _item_mean(full, lambda texts: diversity.distinct_n(reader.tokens(texts), 2)),
-        "vendi": lambda: _item_mean(full, lambda texts: diversity.vendi(reader.embeddings(texts))),
-        "dispersion": lambda: _item_mean(full, lambda texts: diversity.dispersion(reader.embeddings(texts))),
-        "opener_entropy": lambda: diversity.opener_entropy(
-            reader.tokens([text for texts in by_item for text in texts])
-        ),
-        "phrase_repetition": lambda: diversity.phrase_repetition([reader.tokens(texts) for texts in by_item]),
-        "self_bleu": lambda: _item_mean(full, lambda texts: diversity.self_bleu(reader.tokens(texts))),
-    }
-    return {name: measure() for name, measure in measures.items() if name in names}
-
-
-def _repeated(part: pd.DataFrame) -> list[str]:
-    counts = part["n_drawn"].to_numpy(dtype=np.int64)
-    return [text for text, count in zip(part["text"], counts, strict=True) for _ in range(count)]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _item_mean(items: Sequence[list[str]], measure: Callable[[list[str]], float | None]) -> float | None:
-    return _mean([measure(texts) for texts in items])
+def _mean(values: NDArray[np.float64]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if len(known) else None

@@ -24,7 +24,7 @@ def first_picked(judgments: pd.DataFrame) -> pd.Series[float]:
 
 def _picked(judgments: pd.DataFrame, codes: NDArray[Any], words: Any) -> Floats:
     """``first_picked`` as (n,), from the verdicts' codes (−1 missing) and words."""
-    picked = np.array([*(_PICKED.get(word, np.nan) for word in words), np.nan])[codes]
+    picked: Floats = np.array([*(_PICKED.get(word, np.nan) for word in words), np.nan])[codes]
     if "p_first" in judgments:
         soft = judgments["p_first"].to_numpy(dtype=np.float64, na_value=np.nan)
         picked = np.where(np.isnan(picked) | np.isnan(soft), picked, soft)
@@ -161,7 +161,7 @@ def paired(judgments: Coded) -> Pairs:
     item = np.empty(count, dtype=np.intp)
     item[pair[::-1]] = judgments.items[::-1]  # the first row of a pair is written last
     known = ~np.isnan(picked)
-    found: dict[str, Floats] = {}
+    found: dict[str, Any] = {}
     for order, shown in (("ab", judgments.forward), ("ba", judgments.backward)):
         scored = shown & known
         total = np.bincount(pair[scored], weights=picked[scored], minlength=count)

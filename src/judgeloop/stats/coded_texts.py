@@ -1,0 +1,261 @@
+"""The diversity measures of many items' texts at once, on arrays of token codes; ``diversity`` says what each one is.
+
+A text is an array of codes, one a case-folded token. Every measure equals that of ``diversity``, item by item.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from judgeloop.stats import diversity
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_MOST_PAIRS = 1_000_000
+
+
+class Vocabulary:
+    """Codes of case-folded tokens, in order of appearance."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self._codes: dict[str, int] = {}
+
+    def codes(self, tokens: Sequence[str]) -> Integers:
+        """(tokens,) a code a token; tokens that differ in case alone share one."""
+        known, made = self._codes, np.empty(len(tokens), dtype=np.int64)
+        for place, token in enumerate(tokens):
+            word = token.casefold()
+            code = known.get(word)
+            if code is None:
+                code = known[word] = len(self.words)
+                self.words.append(word)
+            made[place] = code
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Texts laid end to end: ``codes`` and ``text`` (the token's text), both (tokens,), and ``items``, (texts,) the text's item
+    as a number from 0."""
+
+    codes: Integers
+    text: Integers
+    items: Integers
+
+    @classmethod
+    def of(cls, texts: Sequence[Integers], items: Integers) -> Tokens:
+        """From a text's codes each."""
+        sizes = np.array([len(codes) for codes in texts], dtype=np.int64)
+        flat = np.concatenate(texts) if len(texts) else np.empty(0, dtype=np.int64)
+        return cls(flat, np.repeat(np.arange(len(texts)), sizes), np.asarray(items, dtype=np.int64))
+
+    def ngrams(self, n: int) -> list[tuple[Integers, Integers]]:
+        """Orders 1 … n: (grams, text), a number each n-gram and the text that it stands in; none spans two texts."""
+        width = int(self.codes.max(initial=0)) + 1
+        ids, starts = self.codes, np.arange(len(self.codes))
+        found = [(ids, self.text)]
+        for order in range(2, n + 1):
+            # A longer gram is a shorter one and the token after it, in the same text.
+            last = starts + order - 1
+            inside = last < len(self.text)
+            inside[inside] = self.text[last[inside]] == self.text[starts[inside]]
+            starts = starts[inside]
+            ids = pd.factorize(ids[inside] * width + self.codes[starts + order - 1])[0].astype(np.int64)
+            found.append((ids, self.text[starts]))
+        return found
+
+
+def distinct_share(grams: Integers, items: Integers, count: int) -> Floats:
+    """(count,) distinct n-grams / n-grams of each item; NaN where it has none. ``grams``, ``items``: (n-grams,)."""
+    total = np.bincount(items, minlength=count)
+    keys = np.unique(items * (int(grams.max(initial=0)) + 1) + grams)
+    distinct = np.bincount(keys // (int(grams.max(initial=0)) + 1), minlength=count)
+    return _ratio(distinct, total, total > 0)
+
+
+def shared_share(grams: Integers, items: Integers) -> float | None:
+    """Share of the n-grams that another item holds too; None where fewer than two items have one."""
+    if len(grams) == 0 or int(items.min()) == int(items.max()):
+        return None
+    width = int(items.max()) + 1
+    holders = np.bincount(np.unique(grams * width + items) // width, minlength=int(grams.max()) + 1)
+    return int(np.sum(holders[grams] > 1)) / len(grams)
+
+
+def self_bleu(texts: Tokens, ngrams: Sequence[tuple[Integers, Integers]], count: int) -> Floats:
+    """(count,) ``diversity.self_bleu`` of each item's texts; NaN where fewer than two have tokens.
+
+    ``ngrams``: orders 1 … 4 of ``texts``; the texts of an item stand together.
+    """
+    n = len(texts.items)
+    sizes = np.bincount(texts.text, minlength=n)
+    logs, orders, smoothing = np.zeros(n), np.zeros(n), np.ones(n)
+    for grams, text in ngrams:
+        total = np.bincount(text, minlength=n)
+        matched = _matched(grams, text, texts.items, n)
+        some = total > 0
+        none = some & (matched == 0)
+        smoothing[none] *= 2.0
+        share = np.where(none, 1.0 / (smoothing * np.maximum(total, 1)), matched / np.maximum(total, 1))
+        logs[some] += np.log(share[some])
+        orders += some
+    present = sizes > 0
+    brevity = np.minimum(0.0, 1.0 - _closest(sizes, texts.items) / np.maximum(sizes, 1))
+    scores = np.exp(brevity + logs / np.maximum(orders, 1))
+    held = np.bincount(texts.items[present], minlength=count)
+    summed = np.bincount(texts.items[present], weights=scores[present], minlength=count)
+    return _ratio(summed, held, held >= 2)
+
+
+def _ratio(above: NDArray[Any], below: NDArray[Any], where: NDArray[np.bool_]) -> Floats:
+    ratio = np.full(len(below), np.nan)
+    ratio[where] = above[where] / below[where]
+    return ratio
+
+
+def _matched(grams: Integers, text: Integers, items: Integers, n: int) -> Integers:
+    """(n,) n-grams of each text that another text of its item holds, clipped at the most that one of them holds."""
+    if len(grams) == 0:
+        return np.zeros(n, dtype=np.int64)
+    width = int(grams.max()) + 1
+    keys, own = np.unique(text * width + grams, return_counts=True)
+    holder, gram = keys // width, keys % width
+    group = items[holder] * width + gram
+    order = np.lexsort((-own, group))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = group[order][1:] != group[order][:-1]
+    starts = np.flatnonzero(first)
+    ends = np.append(starts[1:], len(order))
+    largest = own[order][starts]
+    second = np.where(ends - starts > 1, own[order][np.minimum(starts + 1, len(order) - 1)], 0)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.cumsum(first) - 1
+    clip = np.where(own == largest[place], second[place], largest[place])
+    return np.bincount(holder, weights=np.minimum(own, clip), minlength=n).astype(np.int64)
+
+
+def _closest(sizes: Integers, items: Integers) -> Integers:
+    """(texts,) the size of the item's other text that is closest in size, the smaller on a tie; texts without tokens are
+    none, and a text alone has its own."""
+    closest = sizes.copy()
+    far = np.iinfo(np.int64).max
+    best = np.full(len(sizes), far, dtype=np.int64)
+    scale = int(sizes.max(initial=0)) + 1
+    # The j-th text after each, as long as it is of the same item: as many rounds as the largest item has texts.
+    for step in range(1, int(np.bincount(items).max(initial=0))):
+        same = np.flatnonzero((items[step:] == items[:-step]) & (sizes[step:] > 0) & (sizes[:-step] > 0))
+        for one, other in ((same, same + step), (same + step, same)):
+            rank = np.abs(sizes[other] - sizes[one]) * scale + sizes[other]
+            nearer = rank < best[one]
+            best[one[nearer]] = rank[nearer]
+            closest[one[nearer]] = sizes[other[nearer]]
+    return closest
+
+
+def vendi(embeddings: Floats) -> Floats:
+    """(items,) Vendi scores of (items, texts, d) embeddings with fewer texts than d, no row of them zero."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=2, keepdims=True)
+    eigenvalues = np.linalg.eigvalsh(unit @ unit.transpose(0, 2, 1) / embeddings.shape[1])
+    positive = np.where(eigenvalues > diversity.EIGENVALUE_FLOOR, eigenvalues, 1.0)
+    return np.asarray(np.exp(-np.sum(positive * np.log(positive), axis=1)))
+
+
+def dispersion(embeddings: Floats) -> Floats:
+    """(items,) mean squared distance to the centroid of (items, texts, d) embeddings."""
+    gaps = embeddings - embeddings.mean(axis=1, keepdims=True)
+    return np.asarray(np.mean(np.sum(gaps**2, axis=2), axis=1))
+
+
+class Embedder:
+    """``diversity.embed`` of texts given by their codes, bit for bit; an n-gram is hashed once."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._words = vocabulary.words
+        self._axes: list[int] = []
+        self._signs: list[float] = []
+        self._grams: dict[str, int] = {}
+        self._pairs: dict[int, int] = {}
+        self._of_word: list[Integers] = []
+        self._logs = [0.0, 1.0]
+
+    def embed(self, texts: Sequence[Integers]) -> Floats:
+        """(texts, EMBEDDING_SIZE), rows of unit length."""
+        if len(self._pairs) > _MOST_PAIRS:
+            self._forget()
+        joined = Tokens.of(texts, np.zeros(len(texts), dtype=np.int64))
+        # In the order in which ``diversity.embed`` counts: words, pairs, then trigrams. Sums then round alike.
+        while len(self._of_word) < len(self._words):
+            self._of_word.append(self._grams_of(self._words[len(self._of_word)]))
+        whole = np.array([grams[0] for grams in self._of_word], dtype=np.int64)
+        inner = joined.text[1:] == joined.text[:-1]
+        pairs = self._paired(joined.codes[:-1][inner], joined.codes[1:][inner])
+        parts = [self._of_word[code][1:] for code in joined.codes.tolist()]
+        sizes = np.array([len(part) for part in parts], dtype=np.int64)
+        grams = np.concatenate([whole[joined.codes] if len(whole) else joined.codes, pairs, *parts])
+        text = np.concatenate([joined.text, joined.text[:-1][inner], np.repeat(joined.text, sizes)])
+        return self._summed(grams, text, len(texts))
+
+    def _summed(self, grams: Integers, text: Integers, n: int) -> Floats:
+        width = len(self._axes) + 1
+        codes, keys = pd.factorize(text * width + grams)
+        counts = np.bincount(codes)
+        while len(self._logs) <= int(counts.max(initial=0)):
+            self._logs.append(1.0 + math.log(len(self._logs)))
+        gram, holder = keys % width, keys // width
+        weights = np.array(self._signs)[gram] * np.array(self._logs)[counts] if len(keys) else np.empty(0)
+        axes = np.array(self._axes, dtype=np.int64)[gram] if len(keys) else gram
+        size = diversity.EMBEDDING_SIZE
+        summed = np.bincount(holder * size + axes, weights=weights, minlength=n * size)
+        rows = np.asarray(summed, dtype=np.float64).reshape(n, size)
+        for row in rows:
+            norm = float(np.linalg.norm(row))
+            if norm > 0.0:
+                row /= norm
+            else:
+                row[diversity.EMPTY_AXIS] = 1.0
+        return rows
+
+    def _gram(self, gram: str) -> int:
+        number = self._grams.get(gram)
+        if number is None:
+            number = self._grams[gram] = self._add(gram)
+        return number
+
+    def _add(self, gram: str) -> int:
+        axis, sign = diversity.hashed(gram)
+        self._axes.append(axis)
+        self._signs.append(sign)
+        return len(self._axes) - 1
+
+    def _grams_of(self, word: str) -> Integers:
+        edged = f"\x02{word}\x03"
+        grams = [f"w {word}", *(f"c {edged[i : i + 3]}" for i in range(len(edged) - 2))]
+        return np.array([self._gram(gram) for gram in grams], dtype=np.int64)
+
+    def _paired(self, left: Integers, right: Integers) -> Integers:
+        """The gram of each pair of successive words. Only these grow with the amount of text, so they are forgotten."""
+        codes, keys = pd.factorize(left * (1 << 31) + right)
+        known, found = self._pairs, []
+        for key in keys.tolist():
+            gram = known.get(key)
+            if gram is None:
+                one, two = self._words[key >> 31], self._words[key & ((1 << 31) - 1)]
+                gram = known[key] = self._add(f"p {one} {two}")
+            found.append(gram)
+        return np.array(found, dtype=np.int64)[codes] if found else np.empty(0, dtype=np.int64)
+
+    def _forget(self) -> None:
+        self._pairs.clear()
+        self._grams.clear()
+        self._axes.clear()
+        self._signs.clear()
+        self._of_word = [self._grams_of(word) for word in self._words]
