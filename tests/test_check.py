@@ -21,29 +21,16 @@ from hypothesis import strategies as st
 import report_folder
 from judgeloop import api, cli, limits
 from judgeloop.errors import FolderMismatch, InvalidInput
-from judgeloop.limits.decide import choose
 from judgeloop.limits.file import limits_of
 from judgeloop.limits.terms import is_known, matches
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.stats.deciding import sample_to_decide
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.power import replicates_for
+from limit_rows import between, row
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = 'm\n::error::x ##[error]y "<b>&%0A\x00\x1b[31m\u202e,:'
-
-
-def row(**more: Any) -> Estimate:
-    values: dict[str, Any] = {
-        "scope": "judge", "bias": "position", "term": "first_slot_excess", "judge": "m", "panel": "pairs",
-        "estimate": 0.02, "std_error": 0.01, "conf_low": 0.0, "conf_high": 0.04, "conf_level": 0.95, "n": 200,
-        "n_items": 200, "unit": "probability",
-    }  # fmt: skip
-    return Estimate(**{**values, **more})
-
-
-def between(low: float, high: float, **more: Any) -> Estimate:
-    return row(estimate=(low + high) / 2, std_error=(high - low) / 4, conf_low=low, conf_high=high, **more)
 
 
 def verdict(one: Estimate, **limit: Any) -> str:
@@ -136,23 +123,6 @@ def test_a_limit_that_looks_at_nothing_is_no_pass() -> None:
     assert only_skipped.exit_code == 5
 
 
-def test_what_is_not_selected_is_the_row_that_speaks() -> None:
-    rows = report_folder.estimates()
-    at_end = choose(rows, limits_of({"first_slot_excess": {"max": 1}})[0])
-    assert [(one.panel, one.generation, one.category) for one in at_end] == [("anchor", report_folder.GENERATIONS, "")]
-    by_category = choose(rows, limits_of({"first_slot_excess": {"max": 1, "category": "*"}})[0])
-    assert sorted(one.category for one in by_category) == sorted(report_folder.CATEGORIES)
-    did = choose(rows, limits_of({"did_length": {"max": 1}})[0])
-    assert [(one.arm, one.contrast, one.generation) for one in did] == [("judge", "random", 3)]
-    every = choose(rows, limits_of({"did_length": {"max": 1, "contrast": "*", "generation": "all"}})[0])
-    assert len(every) == 2 * report_folder.GENERATIONS
-    drift = choose(rows, limits_of({"drift_length": {"max": 1}})[0])
-    assert [one.arm for one in drift] == ["judge"]
-    assert [one.arm for one in choose(rows, limits_of({"drift_length": {"max": 1, "arm": "gold"}})[0])] == ["gold"]
-    styles = choose(rows, limits_of({"did_*": {"max": 1, "contrast": "gold"}})[0])
-    assert {one.term for one in styles} > {"did_length", "did_mattr", "did_bold"}
-
-
 def test_the_sample_that_would_decide() -> None:
     one = row(estimate=0.03, std_error=0.02, n_items=100)
     said = sample_to_decide(one, 0.02)
@@ -164,6 +134,9 @@ def test_the_sample_that_would_decide() -> None:
     assert sample_to_decide(one, 0.0) == ""
     assert sample_to_decide(row(std_error=0.0, conf_low=0.02, conf_high=0.02), 0.1) == ""
     assert "more than" in sample_to_decide(one, 1e-6)
+    # What nobody runs is no advice.
+    assert sample_to_decide(loops, 0.0025).startswith("no sample of this kind (it takes about")
+    assert sample_to_decide(one, 3e-4).startswith("no sample of this kind (it takes about")
     across = limits.check("f", [one, loops], limits_of({"first_slot_excess": {"max": 0.05}})).outcomes
     assert "would decide it" not in across[0].message or across[0].verdict == "inconclusive"
 

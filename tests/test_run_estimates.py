@@ -15,6 +15,7 @@ from judgeloop.seeds import rng
 from judgeloop.stats import diversity
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.inference import replicate_t
+from judgeloop.stats.rows import UNCHANGED
 from judgeloop.stats.run_estimates import run_estimates
 
 POSITION, LENGTH = 0.5, 1.0
@@ -210,6 +211,19 @@ def test_a_frozen_judge_has_no_drift_and_a_changed_one_has_its_own() -> None:
         frame.loc[frame["panel"] == "anchor", "term"]
     )
     assert (frame.loc[frame["panel"] == "anchor", "arm"] == "").all()
+    assert drift["note"].str.contains(UNCHANGED).all()
+
+    # A taste turned round leaves every pair's excess as it was, and is no verdict given again.
+    turned = frozen["generation"] == 2
+    reverse = frozen[turned].rename(
+        columns={"candidate_first": "candidate_second", "candidate_second": "candidate_first"}
+    )
+    reverse = reverse.assign(order=reverse["order"].map({"ab": "ba", "ba": "ab"}))[frozen.columns]
+    judgments = pd.concat([frozen[~turned], reverse])
+    frame = run_estimates(RunTables(base.items, both, judgments, *[pd.DataFrame()] * 2), design)
+    slot = one(frame, term="judge_drift_first_slot_excess", generation=2)
+    assert (slot["estimate"], UNCHANGED in slot["note"]) == (0.0, False)
+    assert UNCHANGED in one(frame, term="judge_drift_first_slot_excess", generation=1)["note"]
 
     _, changed = planted_run.anchor_panel(1, 60, 2, changes_at=2, position=0.8)
     frame = run_estimates(RunTables(base.items, both, changed, *[pd.DataFrame()] * 2), design)

@@ -220,7 +220,7 @@ def _series(done: Reading, last: int) -> Mapping[str, Series]:
         done.name, seed if isinstance(seed, int) else 0, last, tuple(ArmDesign(arm, "") for arm in done.arms)
     )
     measured = measure(tables, design)
-    found = [*series(measured), *diversity_series(measured, design, ("mattr",))]
+    found = [*series(measured), *diversity_series(measured, design, ("mattr", "distinct_2"))]
     return {one.quantity.name: one for one in found if one.category == ""}
 
 

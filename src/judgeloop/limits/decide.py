@@ -16,6 +16,7 @@ from judgeloop.limits.terms import matches
 from judgeloop.stats import by_construction
 from judgeloop.stats.deciding import sample_to_decide
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import UNCHANGED, unchanged
 
 Verdict = Literal["passed", "exceeded", "inconclusive", "not_applied"]
 
@@ -95,7 +96,8 @@ def choose(rows: Sequence[Estimate], limit: Limit) -> list[Estimate]:
     if limit.judge is None:
         some = [row for row in some if row.judge not in _CONTROLS]
     if limit.arm is None:
-        controls = {row.contrast for row in rows if row.contrast}
+        # Strategies are contrasted with one another too; a control is what drift is measured against.
+        controls = {row.contrast for row in rows if row.contrast and row.term.startswith("did_")}
         some = [row for row in some if row.arm not in controls]
     if limit.contrast is None:
         first: dict[tuple[str, str], str] = {}
@@ -159,6 +161,9 @@ def _decide(limit: Limit, row: Estimate) -> Outcome:
             limit, "inconclusive", row, None, f"no interval: {row.note or 'this term is described by a test alone'}"
         )
     low, high = limit.low, limit.high
+    if unchanged(row) and (low is None or low <= 0) and (high is None or high >= 0):
+        room = min(abs(bound) for bound in (low, high) if bound is not None)
+        return Outcome(limit, "passed", row, room, f"{UNCHANGED}: no change on this panel, which is what is gated")
     # How far each end of the interval keeps clear of its limit, and how far the whole interval is beyond it.
     clear = [row.conf_low - low] if low is not None else []
     clear += [high - row.conf_high] if high is not None else []

@@ -23,6 +23,7 @@ _SHOWN = (
     "longer_preferred_raw",
     "unscored_share",
     "did_mattr",
+    "did_distinct_2",
     "did_correct",
 )
 _MOST = 24

@@ -9,6 +9,7 @@ from typing import Literal
 
 from judgeloop.report import wording
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import unchanged
 
 Verdict = Literal[
     "found", "unconfirmed", "unclear", "undetected", "underpowered", "undefined", "described", "equivalent"
@@ -82,8 +83,8 @@ def leading(some: Sequence[Finding]) -> Finding:
 
 
 def verdict_name(finding: Finding) -> str:
-    """The verdict as a label; a compounding word speaks for itself."""
-    return finding.word.capitalize() if finding.word in COMPOUNDING else VERDICT_NAMES[finding.verdict]
+    """The verdict as a label; a compounding word, or that nothing changed, speaks for itself."""
+    return finding.word.capitalize() if finding.word in (*COMPOUNDING, "unchanged") else VERDICT_NAMES[finding.verdict]
 
 
 def _rank(finding: Finding) -> float:
@@ -104,6 +105,8 @@ def verdict_of(row: Estimate, margin: float | None) -> Verdict:
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
     if row.conf_low is None or row.conf_high is None:
+        return "described"
+    if unchanged(row):
         return "described"
     word = drift_word(row)
     if word == "undetected":

@@ -17,7 +17,7 @@ from judgeloop.stats.generations import Quantity
 from judgeloop.stats.inference import Interval, Undefined, replicate_t
 from judgeloop.stats.rows import Counts, row
 
-POLICY = (*FEATURES, "style_score", "correct", "mattr")
+POLICY = (*FEATURES, "style_score", "correct", "mattr", "distinct_2")
 
 
 def loop_differences(first: Contender, second: Contender) -> list[Difference]:

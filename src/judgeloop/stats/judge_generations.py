@@ -20,7 +20,7 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, replicate_t, t_interval
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.presentations import first_picked, not_identical, unscored
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, Counts, Labels, row
+from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, UNCHANGED, Counts, Labels, row
 from judgeloop.stats.slopes import Slopes, fit_slopes
 
 _PAIR = ["item_id", "pair_id"]
@@ -173,10 +173,19 @@ def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, f
             later, lost = _pair_table(tables, judge, generation), unscored(judgments)
             for term in ("first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"):
                 rows.append(_rate_drift(labels, term, base, later, lost, design.margins.rate))
+            same = _unchanged(base, later, "first_slot_excess")
             result = _slope_drift(slopes, anchor_slopes(tables, judge, generation, scales))
             counts = Counts(int((judgments["verdict"] != "unscored").sum()), judgments["item_id"].nunique(), lost)
             rows.append(
-                row(labels, "verbosity", "judge_drift_length_log_odds", result, counts, unit=LOG_ODDS + " per doubling")
+                row(
+                    labels,
+                    "verbosity",
+                    "judge_drift_length_log_odds",
+                    result,
+                    counts,
+                    unit=LOG_ODDS + " per doubling",
+                    note=same,
+                )
             )
     return rows
 
@@ -188,8 +197,9 @@ def anchor_judges(tables: RunTables) -> list[str]:
 
 
 def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
-    """A row a pair (item_id, pair_id): its value of each rate term, NaN where its verdicts do not tell."""
-    terms = ["first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"]
+    """A row a pair (item_id, pair_id): its value of each rate term, NaN where its verdicts do not tell, and ``ab``, how
+    often the first slot was picked in that order: with the excess unchanged, it tells whether any verdict moved."""
+    terms = ["ab", "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"]
     judgments = not_identical(anchor_judgments(tables, judge, generation))
     if judgments.empty:
         empty = pd.MultiIndex.from_arrays([[], []], names=_PAIR)
@@ -205,6 +215,7 @@ def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
     )
     return pd.DataFrame(
         {
+            "ab": orders["ab"],
             "first_slot_excess": (orders["ab"] + orders["ba"]) / 2.0 - 0.5,
             "conflict_rate": conflict,
             "order_agreement": 1.0 - conflict,
@@ -220,10 +231,17 @@ def _rate_drift(
     result: Interval | Undefined = Undefined("no anchor pair tells this in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
-    unchanged = "every pair was judged as at generation 0" if len(change) and bool((change == 0).all()) else ""
+    same = _unchanged(base, later, term)
     counts = Counts(len(change), change.index.get_level_values("item_id").nunique(), lost)
     bias: Any = "verbosity" if term == "longer_preferred_raw" else "position"
-    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, note=unchanged)
+    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, note=same)
+
+
+def _unchanged(base: pd.DataFrame, later: pd.DataFrame, term: str) -> str:
+    """UNCHANGED where no pair that tells ``term`` twice was judged otherwise in either order; else empty."""
+    known = (later[term] - base[term]).dropna().index
+    moved = (later.loc[known, ["ab", "first_slot_excess"]] - base.loc[known, ["ab", "first_slot_excess"]]).abs()
+    return UNCHANGED if len(known) and bool((moved.fillna(0.0) == 0).all(axis=None)) else ""
 
 
 def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interval | Undefined:

@@ -11,7 +11,7 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean
 from judgeloop.stats.presentations import first_picked, not_identical, only_identical, unscored
 from judgeloop.stats.probes import bias_of, edited_picked, probe_estimates
-from judgeloop.stats.rows import PROBABILITY, Bias, Counts, Labels, row
+from judgeloop.stats.rows import PROBABILITY, UNCHANGED, Bias, Counts, Labels, row
 
 _PAIR = ["item_id", "pair_id"]
 
@@ -48,24 +48,29 @@ def _drift(labels: Labels, base: pd.DataFrame, later: pd.DataFrame, margin: floa
     rows, different, after = [], not_identical(base), not_identical(later)
     for name in sorted(different["probe"].dropna().unique()):
         some = after[after["probe"] == name]
-        change = _edited(some) - _edited(different[different["probe"] == name])
-        rows.append(_change(labels, bias_of(str(name)), f"{name}_probe", change, unscored(some), margin))
+        before = different[different["probe"] == name]
+        change = _edited(some) - _edited(before)
+        # Which text won and which slot: the same in both only where the same verdicts were given in both orders.
+        moved = pd.concat([change, _first_slot(some) - _first_slot(before)])
+        rows.append(_change(labels, bias_of(str(name)), f"{name}_probe", change, moved, unscored(some), margin))
     same = only_identical(base), only_identical(later)
     if len(same[0]):
         change = _first_slot(same[1]) - _first_slot(same[0])
-        rows.append(_change(labels, "position", "identical_pair_excess", change, unscored(same[1]), margin))
+        rows.append(_change(labels, "position", "identical_pair_excess", change, change, unscored(same[1]), margin))
     return rows
 
 
-def _change(labels: Labels, bias: Bias, term: str, change: pd.Series[float], lost: int, margin: float) -> Estimate:
+def _change(
+    labels: Labels, bias: Bias, term: str, change: pd.Series[float], moved: pd.Series[float], lost: int, margin: float
+) -> Estimate:
     change = change.dropna()
     items = change.index.get_level_values("item_id")
     result: Interval | Undefined = Undefined("no probe pair has a verdict in both orders in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), items.to_numpy(), -1.0, 1.0)
-    unchanged = "every pair was judged as at generation 0" if len(change) and bool((change == 0).all()) else ""
+    same = UNCHANGED if len(change) and bool((moved.dropna() == 0).all()) else ""
     counts = Counts(len(change), items.nunique(), lost)
-    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, note=unchanged)
+    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, note=same)
 
 
 def _edited(judgments: pd.DataFrame) -> pd.Series[float]:

@@ -13,6 +13,9 @@ Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "
 RATE_MARGIN = 0.05
 """Default equivalence margin of rates: ±5 percentage points (the method notes §7.5)."""
 
+UNCHANGED = "every pair was judged as at generation 0"
+"""Begins or ends the note of a judge's drift where no verdict of the panel moved: true of these pairs, whatever of others."""
+
 PROBABILITY = "probability"
 LOG_ODDS = "log-odds"
 
@@ -82,6 +85,15 @@ def row(
         note="; ".join(part for part in (licence, note) if part),
         **shared,
     )
+
+
+def unchanged(row: Estimate) -> bool:
+    """Whether a judge's drift is 0 because no verdict of its fixed panel moved at all.
+
+    A census of the panel, not a sample of it: that the panel shows no change needs no interval; the row's interval is on
+    other pairs.
+    """
+    return row.term.startswith("judge_drift_") and row.estimate == 0 and UNCHANGED in row.note
 
 
 def _licence(result: Interval, margin: float | None, null: float | None) -> tuple[Status, str]:
