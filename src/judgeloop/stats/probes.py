@@ -11,12 +11,15 @@ import math
 import numpy as np
 import pandas as pd
 
+from judgeloop.stats.beyond_length import VARIANT as BEYOND_LENGTH
+from judgeloop.stats.beyond_length import beyond_length
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.presentations import not_identical, only_identical, pair_codes, pairs, unscored
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 
+_PADDING = "padding"
 _VERBOSITY = ("padding", "model_padding", "whitespace")
 _SELF = ("self_name",)
 
@@ -36,15 +39,20 @@ def probe_estimates(
     ``judgments``: CONTRACT's columns, with ``probe`` (padding, bold, hedges …), ``dose``, the length ratio that padded
     texts were to reach (NaN for others), and optionally ``dose_reached``, the one they did; candidate b of a pair is the
     edit, candidate a its original. The primary pools the doses; variant ``slope`` is the effect per doubling, least squares
-    through the origin on the log2 of the dose reached (the nominal one where that is not known). Pairs of identical texts
-    give ``identical_pair_excess``.
+    through the origin on the log2 of the dose reached (the nominal one where that is not known). Variant ``beyond_length``
+    of every probe but padding: the effect less what padding of the same length is worth. Pairs of identical texts give
+    ``identical_pair_excess``.
     """
     if judgments.empty:
         return []
     labels = Labels(judge, arm, generation, panel, category)
     rows: list[Estimate] = []
-    for name, some in not_identical(judgments).groupby("probe", sort=True):
-        rows += _probe(labels, str(name), some, margin)
+    probes = {str(name): some for name, some in not_identical(judgments).groupby("probe", sort=True)}
+    pairs_of = {name: edited_picked(some) for name, some in probes.items()}
+    for name, some in probes.items():
+        rows += _probe(labels, name, some, pairs_of[name], margin)
+        if name != _PADDING and _PADDING in pairs_of:
+            rows += _beyond_length(labels, name, pairs_of[_PADDING], pairs_of[name], unscored(some), margin)
     same = only_identical(judgments)
     if len(same):
         position = position_estimates(
@@ -61,17 +69,21 @@ def bias_of(probe: str) -> Bias:
 
 def edited_picked(judgments: pd.DataFrame) -> pd.DataFrame:
     """A row a probe pair with both orders complete: ``item`` (its item_id), ``pair_id``, ``edited`` in [−½, ½] (positive =
-    the edit is picked), ``dose`` and ``reached`` (NaN where there is none). One probe's judgments, of different texts."""
+    the edit is picked), ``as_first`` and ``as_second`` (the same in each slot, in [0, 1]), ``dose`` and ``reached`` (NaN
+    where there is none), ``ratio`` (tokens per token of the original, NaN unknown). One probe's judgments, of different texts.
+    """
     table = pairs(judgments)
     # pairs() numbers the pairs in the order of pair_codes.
     codes = pair_codes(judgments)
     first = judgments.assign(code=codes).drop_duplicates("code").set_index("code").reindex(table.index)
     known = (table["n_ab"] > 0) & (table["n_ba"] > 0)
     nominal = _numbers(first, "dose")
-    reached = _numbers(first, "dose_reached").where(nominal.notna())
+    ratio = _numbers(first, "dose_reached")
+    reached = ratio.where(nominal.notna())
     found = pd.DataFrame({
         "item": first["item_id"], "pair_id": first["pair_id"], "edited": ((1.0 - table["ab"]) + table["ba"]) / 2.0 - 0.5,
-        "dose": nominal, "reached": reached.where(reached.notna(), nominal),
+        "as_first": table["ba"], "as_second": 1.0 - table["ab"],
+        "dose": nominal, "reached": reached.where(reached.notna(), nominal), "ratio": ratio.where(ratio.notna(), nominal),
     })  # fmt: skip
     return found[known].reset_index(drop=True)
 
@@ -80,9 +92,20 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
     return frame[column].astype("float64") if column in frame else pd.Series(np.nan, index=frame.index)
 
 
-def _probe(labels: Labels, name: str, judgments: pd.DataFrame, margin: float) -> list[Estimate]:
+def _beyond_length(
+    labels: Labels, name: str, padding: pd.DataFrame, every: pd.DataFrame, lost: int, margin: float
+) -> list[Estimate]:
+    if not (every["ratio"] != 1.0).where(every["ratio"].notna(), False).any():
+        return []  # no text is longer or shorter than its original, or nothing is known of their lengths
+    counts = Counts(len(every), every["item"].nunique(), lost)
+    result = beyond_length(padding, every)
+    mean = float(np.log2(every.loc[every["ratio"] > 0, "ratio"]).mean())
+    return [row(labels, bias_of(name), f"{name}_probe", result, counts, unit=PROBABILITY, variant=BEYOND_LENGTH,
+                margin=margin, note=f"its edits are {mean:+.2f} doublings long on average")]  # fmt: skip
+
+
+def _probe(labels: Labels, name: str, judgments: pd.DataFrame, every: pd.DataFrame, margin: float) -> list[Estimate]:
     bias, term = bias_of(name), f"{name}_probe"
-    every = edited_picked(judgments)
     counts = Counts(len(every), every["item"].nunique(), unscored(judgments))
     rows = [row(labels, bias, term, _mean(every), counts, unit=PROBABILITY, margin=margin)]
     asked = _numbers(judgments, "dose")
