@@ -101,7 +101,12 @@ def test_no_ratio_to_a_drift_that_may_be_zero() -> None:
     single = ratios(last[:1], first[:1], first[:1], 4, 0.1, "sd")
     assert single.drift is None
     assert single.words(4, 1.0) == ""
-    assert ratios(last * 0, first, first, 4, 0.1, "sd").words(4, 1.0) == "none"
+    # Five equal replicates show no spread, and claim nothing; six do, by the sign test.
+    assert ratios(last * 0, first, first, 4, 0.1, "sd").words(4, 1.0) == "undetected"
+    assert ratios(numbers([0.0] * 6), first, first, 4, 0.1, "sd").words(4, 1.0) == "none"
+    equal = ratios(numbers([0.3, 0.3]), numbers([0.1, 0.1]), numbers([0.1, 0.1]), 3, 0.1, "sd")
+    assert isinstance(equal.compounding, Undefined)
+    assert "all 2 replicates are equal" in equal.compounding.reason
     assert ratios(last - last.mean() + 0.001, last, last, 4, 0.01, "sd").words(4, 1.0) == "undetected"
 
 

@@ -228,7 +228,29 @@ def test_equal_arms_show_no_rounding_as_drift() -> None:
     both = pd.concat([judge, judge.assign(arm="random", length=judge["length"] + 1e-15)])
     found = estimates(RunTables(pd.DataFrame(), both, *[pd.DataFrame()] * 3), two_arms())
     row = pick(found, "did_length", arm="judge", generation=2)
-    assert (row["estimate"], row["std_error"], row["p_value"]) == (0.0, 0.0, 1.0)
+    # Equal, and too few replicates for equality to prove anything.
+    assert (row["estimate"], row["std_error"], row["p_value"]) == (0.0, None, None)
+    assert row["status"] == "underpowered"
+    assert row["note"].startswith("undetected: all 4 replicates are equal")
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3])
+@pytest.mark.parametrize("replicates", [2, 5, 6])
+def test_equal_drifts_are_no_verdict_below_six_replicates(drift: float, replicates: int) -> None:
+    both = tables(replicates=replicates).candidates
+    judge = both[both["arm"] == "judge"]
+    same = judge.assign(arm="random", length=judge["length"] - drift * (judge["generation"] == 2))
+    found = estimates(RunTables(pd.DataFrame(), pd.concat([judge, same]), *[pd.DataFrame()] * 3), two_arms())
+    row = pick(found, "did_length", arm="judge", generation=2)
+    assert row["estimate"] == pytest.approx(drift)
+    if replicates < 6:
+        assert (row["status"], row["p_value"], row["conf_low"]) == ("underpowered", None, None)
+        assert row["note"].startswith("undetected: ")
+    else:
+        word = "drifting" if drift else "none"
+        assert row["note"].startswith(f"{word}: ")
+        assert "of their median" in row["note"]
+        assert row["p_value"] == pytest.approx(2 / 2**6 if drift else 1.0)
 
 
 def test_item_means_ignore_missing_values() -> None:

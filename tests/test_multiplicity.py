@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from judgeloop.stats.estimate import Estimate, estimates_frame
-from judgeloop.stats.multiplicity import adjust, benjamini_hochberg, holm, with_judge_families
+from judgeloop.stats.multiplicity import adjust, benjamini_hochberg, holm, with_judge_families, with_run_families
 
 
 @settings(max_examples=25)
@@ -51,3 +51,18 @@ def test_each_judge_is_adjusted_apart_and_within_its_family():
 
 def test_an_empty_frame_stays_empty():
     assert len(adjust(with_judge_families(estimates_frame([])))) == 0
+
+
+def test_families_of_a_run_leave_no_test_unadjusted():
+    def one(term, p, family="none", **more):
+        return Estimate(scope="policy", bias="verbosity", term=term, arm="judge", p_value=p, family=family, **more)
+
+    frame = estimates_frame([
+        one("did_length", 0.01, "confirmatory", contrast="random", generation=2), one("drift_length", 0.03, generation=1),
+        one("drift_bold", 0.02, generation=1), one("bias_selection_length", 0.5, contrast="random", generation=0),
+        one("drift_length", 0.03, variant="equal_tokens"), one("mean_length", None, generation=1),
+    ])  # fmt: skip
+    found = adjust(with_run_families(frame))
+    assert found["family"].tolist() == ["confirmatory", *["exploratory"] * 3, "none", "none"]
+    assert found["p_adjusted"].tolist()[:4] == pytest.approx([0.01, 0.03, 0.03, 0.5])
+    assert found["p_value"].isna().tolist() == [False] * 4 + [True] * 2

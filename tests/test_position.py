@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from judgeloop import seeds
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.inference import mcnemar_mid_p
 from judgeloop.stats.position import position_estimates
+from judgeloop.validate.worlds import judged, pair_table, picks
 from planted_verdicts import planted_judgments, s, verdict_frame
 
 
@@ -173,7 +175,7 @@ def test_identical_pairs_are_probes_only():
     )
     both = pd.concat([frame, copies])
     assert term(both, "identical_pair_excess").estimate == pytest.approx(0.25)
-    assert term(both, "identical_pair_excess").n == 80
+    assert term(both, "identical_pair_excess").n == 40
     assert term(both, "first_slot_excess").n == 100
     assert term(frame, "identical_pair_excess").status == "undefined"
 
@@ -275,3 +277,44 @@ def test_type_one_error_with_several_matchups_an_item():
         naive.append(term(frame.assign(item_id=frame["pair_id"]), "first_slot_excess").p_value < 0.05)
     assert np.mean(rejected) == pytest.approx(0.05, abs=0.02 + 3 * math.sqrt(0.05 * 0.95 / runs))
     assert np.mean(naive) > 0.1
+
+
+def test_n_counts_complete_pairs_whatever_their_repeats():
+    rng = seeds.rng(0, "repeats")
+    table = pair_table(20)
+    verdicts = {f"{order}#{k}": picks(np.full(20, 0.3), rng) for order in ("ab", "ba") for k in range(4)}
+    frame = judged(table, verdicts)
+    frame.loc[(frame["item_id"] == "i0") & (frame["order"] == "ba"), "verdict"] = "unscored"
+    copies = judged(table, verdicts).assign(identical=True, item_id=lambda f: "c" + f["item_id"])
+    rows = {one.term: one for one in position_estimates(pd.concat([frame, copies])) if not one.variant}
+    for name in ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict"):
+        assert (rows[name].n, rows[name].n_items) == (19, 19), name
+    assert rows["repetition_stability"].n == 20
+    assert rows["identical_pair_excess"].n == 20
+
+
+def test_a_null_of_log_odds_from_few_pairs_is_underpowered():
+    few, many = counted(10, 10, 20), counted(1500, 1500, 1000)
+    assert term(few, "position_log_odds").status == "underpowered"
+    assert "undetected" in term(few, "position_log_odds").note
+    assert term(many, "position_log_odds").status == "ok"
+    assert "equivalent within ±0.2" in term(many, "position_log_odds").note
+
+
+def test_log_odds_of_few_items_are_the_jackknifes():
+    rng = seeds.rng(0, "few log-odds")
+    table = pair_table(60, per_item=6)
+    gamma = 0.5 + np.repeat(rng.standard_normal(10), 6)
+    frame = judged(table, {order: picks(gamma, rng) for order in ("ab", "ba")})
+
+    def log_odds(some):
+        wide = some.pivot_table(index=["item_id", "pair_id"], columns="order", values="verdict", aggfunc="first")
+        both = [((wide["ab"] == slot) & (wide["ba"] == slot)).sum() + 0.5 for slot in ("first", "second")]
+        return 0.5 * np.log(both[0] / both[1])
+
+    left_out = np.array([log_odds(frame[frame["item_id"] != f"i{k}"]) for k in range(10)])
+    found = term(frame, "position_log_odds")
+    assert "jackknife" in found.method
+    assert found.estimate == pytest.approx(log_odds(frame))
+    assert found.std_error == pytest.approx(np.sqrt(0.9 * np.sum((left_out - left_out.mean()) ** 2)))
+    assert found.conf_high - found.estimate == pytest.approx(stats.t.ppf(0.975, 9) * found.std_error)

@@ -22,7 +22,7 @@ from judgeloop.records import PADDING_DOSES, PROBE_NAMES, Candidate, Item, Judgm
 from judgeloop.resolve import load
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import estimates_frame
-from judgeloop.stats.multiplicity import adjust, holm
+from judgeloop.stats.multiplicity import adjust, holm, with_run_families
 from judgeloop.stats.probe_generations import probe_panel_estimates
 from judgeloop.stats.probes import by_harm
 
@@ -89,7 +89,8 @@ def _estimates(per_generation: list[dict[str, float]]) -> pd.DataFrame:
     judgments = pd.concat([_judged(pairs, likes, t) for t, likes in enumerate(per_generation)])
     empty = pd.DataFrame()
     design = Design("d", 0, len(per_generation) - 1, (ArmDesign("judge", "m"),))
-    return adjust(estimates_frame(probe_panel_estimates(RunTables(empty, empty, judgments, empty, empty), design)))
+    found = estimates_frame(probe_panel_estimates(RunTables(empty, empty, judgments, empty, empty), design))
+    return adjust(with_run_families(found))
 
 
 def test_what_an_edit_is_worth_and_whether_that_changed() -> None:
@@ -112,7 +113,7 @@ def test_what_an_edit_is_worth_and_whether_that_changed() -> None:
 
 def test_probes_of_a_generation_are_adjusted_together_by_holm() -> None:
     found = _estimates([{"padding": 0.1, "bold": -0.2}, {}])
-    rows = found[(found["generation"] == 0) & (found["family"] == "exploratory")]
+    rows = found[(found["generation"] == 0) & (found["family"] == "exploratory") & found["term"].str.endswith("_probe")]
     assert set(rows["term"]) == {f"{name}_probe" for name in PROBE_NAMES} - {
         "identical_probe",
         "markdown_removed_probe",

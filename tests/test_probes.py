@@ -17,6 +17,7 @@ from judgeloop.stats.position import position_estimates
 from judgeloop.stats.probes import by_harm, probe_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold, self_preference_log_odds
+from judgeloop.validate.worlds import judged, pair_table
 from planted_verdicts import planted_judgments, s, texts_of, verdict_frame
 
 
@@ -67,7 +68,7 @@ def test_identical_pairs_among_the_probes_tell_position_and_nothing_of_an_edit()
     rows = probe_estimates(pd.concat([frame, padding(n=30).assign(identical=False)], ignore_index=True), judge="j")
     assert {row.term for row in rows} == {"identical_pair_excess", "padding_probe"}
     same = next(row for row in rows if row.term == "identical_pair_excess")
-    assert (same.bias, same.panel, same.judge, same.n) == ("position", "probe", "j", 600)
+    assert (same.bias, same.panel, same.judge, same.n) == ("position", "probe", "j", 300)
     assert same.estimate == pytest.approx(s(0.5) - 0.5, abs=4 * same.std_error)
 
 
@@ -215,3 +216,20 @@ def test_judge_estimates_is_one_valid_frame():
     assert undefined["estimate"].isna().all()
     assert (undefined["note"] != "").all()
     assert estimates.loc[estimates["status"] != "undefined", "estimate"].notna().all()
+
+
+def test_a_slope_without_spread_is_bounded_and_with_few_items_is_mancl_derouens():
+    three = next(one for one in probe_estimates(_always_edited(3)) if one.variant == "slope")
+    share, steepest = 1.96**2 / (3 + 1.96**2), 0.5 / np.log2(1.5)
+    assert (three.estimate, three.status) == (pytest.approx(steepest), "underpowered")
+    assert (three.conf_low, three.conf_high) == pytest.approx((steepest * (1 - 2 * share), steepest), abs=1e-4)
+    assert three.p_value == 0.25
+    thirty = next(one for one in probe_estimates(_always_edited(30)) if one.variant == "slope")
+    assert thirty.conf_low > 0.5
+    assert thirty.status == "ok"
+
+
+def _always_edited(items):
+    table = pair_table(items)
+    verdicts = {"ab": ["second"] * items, "ba": ["first"] * items}
+    return judged(table, verdicts, columns={"panel": "probe", "probe": "padding", "dose": 1.5})

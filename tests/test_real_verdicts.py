@@ -6,6 +6,7 @@ Ustalov 2023). They are not part of this repository: the folder is named by JUDG
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.gold import gold_agreement
+from judgeloop.stats.inference import Interval
 from judgeloop.stats.judge_estimates import judge_estimates
-from judgeloop.stats.position import position_estimates
+from judgeloop.stats.position import first_slot_excess, position_estimates
+from judgeloop.stats.rows import RATE_MARGIN
 
 DATA = Path(os.environ.get("JUDGELOOP_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -101,6 +104,57 @@ def test_llmbar_position_bias_is_large_where_it_is_and_equivalent_where_not(llmb
     assert set(found["category"]) == {"", *llmbar["category"]}
 
 
+def plain_excess(path):
+    """(judge, prompt) → first-slot excess over items with a verdict in both orders, by dictionaries from the file itself."""
+    first: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as lines:
+        for line in csv.DictReader(lines):
+            if line["verdict"] != "na":
+                judge, prompt = line["judge"].split("/", 1)
+                item = first.setdefault((judge, prompt), {}).setdefault(line["item_id"], {})
+                item[line["order"]] = float(line["verdict"] == "first")
+    return {
+        key: sum(sum(orders.values()) / 2 - 0.5 for orders in items.values() if len(orders) == 2)
+        / sum(len(orders) == 2 for orders in items.values())
+        for key, items in first.items()
+    }
+
+
+def test_llmbar_ranks_the_six_judges_by_first_slot_excess_as_the_file_does(llmbar):
+    ours = {}
+    for name, some in llmbar.groupby("judge"):
+        found = first_slot_excess(some)
+        assert isinstance(found, Interval)
+        ours[tuple(str(name).split("/", 1))] = found
+    plain = plain_excess(DATA / "llmbar_casestudy" / "verdicts.csv")
+    assert ours.keys() == plain.keys()
+    assert len(ours) == 30
+    for key, found in ours.items():
+        assert found.estimate == pytest.approx(plain[key], abs=1e-12)
+    judges, prompts = (sorted({key[n] for key in ours}) for n in (0, 1))
+
+    def ranked(excess):
+        return sorted(judges, key=lambda judge: -excess[judge])
+
+    for prompt in prompts:
+        mine = {judge: ours[judge, prompt].estimate for judge in judges}
+        assert ranked(mine) == ranked({judge: plain[judge, prompt] for judge in judges})
+        # Falcon takes the first slot most with every prompt.
+        assert ranked(mine)[0] == "Falcon"
+        # GPT-4 stays within 6 points of none with every prompt, as no other judge does.
+        assert abs(mine["GPT-4"]) < 0.06
+    over = {judge: np.mean([ours[judge, prompt].estimate for prompt in prompts]) for judge in judges}
+    assert ranked(over) == ["Falcon", "PaLM2", "ChatGPT", "ChatGPT-0301", "GPT-4", "LLaMA2"]
+    # Places two to four are no ranking: they lie within half a point.
+    assert over["PaLM2"] - over["ChatGPT-0301"] < 0.005
+    # LLaMA2's mean near none hides two prompts with which it takes the second slot and two with the first, surely.
+    llama = [ours["LLaMA2", prompt] for prompt in prompts]
+    assert (sum(one.low > 0.1 for one in llama), sum(one.high < -0.1 for one in llama)) == (2, 2)
+    assert all(
+        max(abs(ours[judge, prompt].estimate) for prompt in prompts) > 0.15 for judge in judges if judge != "GPT-4"
+    )
+
+
 @pytest.fixture(scope="module")
 def llmfao():
     verdicts = pd.read_csv(DATA / "llmfao" / "verdicts.csv")
@@ -152,4 +206,11 @@ def test_llmfao_supports_no_claim_of_position_bias_and_a_careful_one_on_length(f
     # against .391 suggests, and relative to this crowd.
     lean = fao.loc[("gpt-3.5", "excess_longer_vs_gold", "")]
     assert 0 < lean["conf_low"] < lean["conf_high"] < 0.05
-    assert fao.loc[("gpt-4", "excess_longer_vs_gold", ""), "estimate"] < 0
+    # gpt-4's shorter lean is there and small: the whole interval lies within 5 points of none, so about no excess.
+    lean = fao.loc[("gpt-4", "excess_longer_vs_gold", "")]
+    assert lean["estimate"] == pytest.approx(-0.021, abs=0.002)
+    assert -RATE_MARGIN < lean["conf_low"] < lean["conf_high"] < 0.005
+    # One order: what looks like a taste for its own texts may be one for a slot.
+    agreement = fao.loc[("gpt-4", "gold_agreement", ""), "note"]
+    assert agreement.startswith("over calls, one order a pair")
+    assert "the slot's pull" in fao.loc[("gpt-4", "longer_preferred_raw", ""), "note"]

@@ -15,6 +15,7 @@ from judgeloop.seeds import rng
 from judgeloop.stats import diversity
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.inference import replicate_t
+from judgeloop.stats.multiplicity import benjamini_hochberg
 from judgeloop.stats.rows import UNCHANGED
 from judgeloop.stats.run_estimates import run_estimates
 
@@ -143,9 +144,10 @@ def test_diversity_is_within_replicate_and_generation(tables: RunTables, estimat
     shared = one(estimates, term="mattr", arm="random", generation=0)["estimate"]
     assert one(estimates, term="mattr", arm="judge", generation=0)["estimate"] == shared
     for term in ("compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu", "phrase_repetition"):
-        assert one(estimates, term=term, arm="judge", generation=1)["status"] == "ok"
+        # Few replicates that happen to be equal have a level and no interval.
+        assert one(estimates, term=term, arm="judge", generation=1)["estimate"] >= 0
         assert one(estimates, term=f"did_{term}", arm="judge", generation=1)["status"] in ("ok", "underpowered")
-        assert one(estimates, term=term, arm="judge", generation=1, category="x")["status"] == "ok"
+        assert one(estimates, term=term, arm="judge", generation=1, category="x")["estimate"] > 0
 
 
 def test_families(estimates: pd.DataFrame) -> None:
@@ -157,7 +159,19 @@ def test_families(estimates: pd.DataFrame) -> None:
     assert (tested["p_adjusted"] >= tested["p_value"]).all()
     did = estimates["term"].str.startswith("did_") & (estimates["variant"] == "")
     assert set(estimates.loc[did, "family"]) == {"confirmatory", "exploratory"}
-    assert set(estimates.loc[~did, "family"]) == {"none"}
+    assert set(estimates.loc[~did, "family"]) == {"none", "exploratory"}
+    # Every test is adjusted, and what describes has no p.
+    with_p = estimates["p_value"].notna()
+    assert (estimates.loc[with_p, "family"] != "none").all()
+    assert (estimates.loc[with_p, "p_adjusted"] >= estimates.loc[with_p, "p_value"]).all()
+    assert not estimates.loc[~with_p, "p_adjusted"].notna().any()
+    tested = set(estimates.loc[with_p, "term"])
+    assert {"drift_length", "did_length"} <= tested
+    assert not {"selection_length", "mixing_length", "learning_length", "mean_length"} & tested
+    of_arm = estimates[
+        with_p & (estimates["arm"] == "judge") & (estimates["contrast"] == "") & (estimates["scope"] == "policy")
+    ]
+    assert of_arm["p_adjusted"].to_numpy() == pytest.approx(benjamini_hochberg(of_arm["p_value"].to_numpy()))
 
 
 def test_the_planted_drift_is_seen(estimates: pd.DataFrame) -> None:

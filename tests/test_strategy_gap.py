@@ -91,7 +91,8 @@ def test_an_incomplete_training_set_is_undefined() -> None:
     measured = measure(tables, _design())
     rows = strategy_gap_estimates(measured, series(measured), _design())
     assert {row.status for row in rows if row.variant == "equal_tokens"} == {"undefined"}
-    assert {row.status for row in rows if row.term == "strategy_gap_length" and not row.variant} == {"ok"}
+    # These replicates are all equal, and few.
+    assert {row.status for row in rows if row.term == "strategy_gap_length" and not row.variant} == {"underpowered"}
 
 
 @given(st.lists(st.floats(0.1, 5), min_size=1, max_size=6), st.floats(0, 1))

@@ -21,6 +21,7 @@ from judgeloop.stats.generations import Measured, Series, across_replicates, sna
 from judgeloop.stats.inference import Interval, Undefined, fieller, replicate_t, tost
 from judgeloop.stats.price import Accounts, replicate_table
 from judgeloop.stats.reference import normal_cdf, normal_density
+from judgeloop.stats.rows import ratio_licence
 
 STEADY_MARGIN = 0.2
 """C_T within 1 ± this (two one-sided tests) is steady."""
@@ -107,7 +108,11 @@ def ratios(
 ) -> Ratios:
     """From D_T, D_1 and S^B_0, one number a replicate each; a ratio uses the replicates that have both its parts."""
     interval = replicate_t(last.to_numpy()) if len(last) else Undefined("no replicate has D_T")
-    drift = None if isinstance(interval, Undefined) else verdict(interval, margin, unit)
+    drift: Verdict | None = None
+    if isinstance(interval, Interval):
+        drift = verdict(interval, margin, unit)
+    elif len(last) > 1:
+        drift = Verdict("undetected", interval.reason)
     gain = _ratio(last, first, 1.0, "D_1")
     return Ratios(
         drift,
@@ -123,7 +128,7 @@ def _ratio(numerator: pd.Series[float], denominator: pd.Series[float], times: fl
     if len(both) == 0:
         return Undefined(f"no replicate has {name}")
     found = fieller(numerator[both].to_numpy(), times * denominator[both].to_numpy(), null=1.0)
-    if isinstance(found, Undefined) and len(both) > 1:
+    if isinstance(found, Undefined) and isinstance(replicate_t(denominator[both].to_numpy()), Interval):
         return Undefined(f"the 95 % interval of {name} covers 0, so a ratio to it means nothing; see did_")
     return found
 
@@ -189,8 +194,9 @@ def _of_contrast(
         else:
             # Whether a ratio is 1 is read from its interval; a p against 0 would test what nobody asks.
             numbers = {**fields(ratio), "p_value": None, "method": "Fieller t over replicates"}
-            note = "; ".join(part for part in (words, remark) if part)
-            rows.append(Estimate(note=note, **shared, **numbers))
+            status, wide = ratio_licence(ratio)
+            note = "; ".join(part for part in (words, wide, remark) if part)
+            rows.append(Estimate(status=status, note=note, **shared, **numbers))
     return rows
 
 

@@ -80,7 +80,12 @@ def _difference(
         "contrast": first.control if term.startswith("did_") else "", "generation": last, "unit": quantity.unit, "n": n,
         "n_replicates": n,
     }  # fmt: skip
-    if isinstance(result, Undefined):
+    if isinstance(result, Undefined) and pairing == "replicates":
+        mean = float((values[0] - values[1]).mean())
+        made = Estimate(
+            estimate=mean, status="underpowered", note=result.reason, method="mean over replicates", **labels
+        )
+    elif isinstance(result, Undefined):
         made = Estimate(status="undefined", note=result.reason, **labels)
     else:
         judged = verdict(result, quantity.margin, quantity.unit)

@@ -135,6 +135,8 @@ def _raw(labels: Labels, rows: Covariates, margin: float) -> list[Estimate]:
             row(labels, "verbosity", term, reason, empty, unit=PROBABILITY),
             row(labels, "verbosity", "gold_tied_longer_excess", reason, empty, unit=PROBABILITY),
         ]
+    if not np.intersect1d(rows.pairs[rows.order > 0], rows.pairs[rows.order < 0]).size:
+        caution = "raw: quality, bias and, in one order a pair, the slot's pull together"
     differ = length != 0
     longer = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)
     some = rows.where(differ)

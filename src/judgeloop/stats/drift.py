@@ -39,8 +39,9 @@ class Verdict:
 
 def verdict(interval: Interval, margin: float | None, unit: str) -> Verdict:
     """none (equivalent to 0 within ``margin``), undetected (the interval covers 0), else drifting; in this order."""
+    alike = "; all replicates are equal, so that this is of their median" if interval.std_error == 0 else ""
     if margin is not None and tost(interval, margin):
-        return Verdict("none", f"equivalent to 0 within ±{margin:.3g} {unit} (two one-sided tests, 5 %)")
+        return Verdict("none", f"equivalent to 0 within ±{margin:.3g} {unit} (two one-sided tests, 5 %){alike}")
     if interval.covers(0.0):
         if interval.std_error == 0:
             return Verdict("undetected", "no replicate differs; without spread nothing can be said of power")
@@ -50,13 +51,14 @@ def verdict(interval: Interval, margin: float | None, unit: str) -> Verdict:
             "undetected",
             f"the smallest drift that this run could have seen at 80 % power is {seen:.3g} {unit}{equivalence}",
         )
-    return Verdict("drifting", "the interval excludes 0")
+    return Verdict("drifting", f"the interval excludes 0{alike}")
 
 
 def over_replicates(values: pd.Series[float] | NDArray[np.float64], missing: str = "") -> dict[str, Any]:
     """Estimate's numeric fields, status and note for one number a replicate, (S,): the mean with its t_{S−1} interval.
 
-    One replicate gives an estimate without an interval (``underpowered``); none gives ``undefined`` with ``missing``.
+    One replicate, or a few that are all equal, give an estimate without an interval (``underpowered``); none gives
+    ``undefined`` with ``missing``.
     """
     if len(values) == 0:
         return {"n_replicates": 0, "status": "undefined", "note": missing or "no replicate has a value"}
@@ -64,7 +66,7 @@ def over_replicates(values: pd.Series[float] | NDArray[np.float64], missing: str
     if isinstance(found, Undefined):
         return {
             "estimate": float(values.mean()), "n_replicates": len(values), "method": "mean over replicates",
-            "status": "underpowered", "note": "one replicate has no interval",
+            "status": "underpowered", "note": "one replicate has no interval" if len(values) == 1 else found.reason,
         }  # fmt: skip
     return {**fields(found), "n_replicates": len(values)}
 
@@ -150,6 +152,8 @@ def _did(measured: Measured, one: Series, design: Design, arm: str, control: str
         judged = verdict(_interval(found), quantity.margin, quantity.unit)
         found["status"] = judged.status
         said.insert(0, f"{judged.word}: {judged.sentence}")
+    elif len(values) > 1:
+        said[0] = f"undetected: {said[0]}"
     _, n_items, _ = measured.count(one.category, arm, generation)
     return Estimate(n=len(values), n_items=n_items, note=_joined(said), **labels, **found)
 

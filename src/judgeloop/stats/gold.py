@@ -9,7 +9,7 @@ from judgeloop.stats.covariates import Covariates, gold_margin
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, clustered_proportion
 from judgeloop.stats.latent_quality import LatentSlopes
-from judgeloop.stats.presentations import first_picked, item_codes, not_identical, unscored
+from judgeloop.stats.presentations import first_picked, in_one_order, item_codes, not_identical, unscored
 from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, Counts, Labels, row
 from judgeloop.stats.slopes import Slopes
 
@@ -25,7 +25,7 @@ def gold_estimates(
     agreement, counts = gold_agreement(judgments)
     rows = [
         row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
-            note="both orders together; ties count half; pairs that gold ties are left out"),
+            note=f"{_orders(judgments)}; ties count half; pairs that gold ties are left out"),
         row(labels, "quality", "gold_log_odds", given if isinstance(given, Undefined) else given.slope("gold"),
             known.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
     ]  # fmt: skip
@@ -35,6 +35,13 @@ def gold_estimates(
         unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"
         rows.append(row(labels, "quality", "gold_log_odds", slope, both.counts, unit=unit, variant="corrected"))
     return rows
+
+
+def _orders(judgments: pd.DataFrame) -> str:
+    """What the agreement's mean is over: a slot's pull cancels only between the orders of a pair."""
+    if in_one_order(judgments):
+        return "over calls, one order a pair: a slot's pull is in it wherever gold's text stands in one slot more often"
+    return "both orders together"
 
 
 def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, Counts]:

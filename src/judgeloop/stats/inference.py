@@ -68,10 +68,25 @@ def t_interval(
 
 
 def replicate_t(values: ArrayLike, *, level: float = LEVEL, null: float = 0.0) -> Interval | Undefined:
-    """The mean of one number a replicate, with the one-sample t interval on S − 1 degrees of freedom."""
+    """The mean of one number a replicate, with the one-sample t interval on S − 1 degrees of freedom.
+
+    Replicates that are all equal (but for rounding) show no spread, of which a t would make certainty. What they do bear is
+    the sign test: were the median of all replicates elsewhere, S equal ones on one side of it would have a chance of 2/2^S
+    at most. From S = 6 on that is below 5 %: the interval is then the point, of the median, and p is 2/2^S where the point
+    is not the null (1 where it is). It says nothing of rare replicates that differ. Below 6: Undefined.
+    """
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2:
         return Undefined(f"{_count(len(x), 'replicate')}: an interval needs 2 or more")
+    rounding = 1e-12 * max(1.0, float(np.max(np.abs(x))))
+    if np.ptp(x) <= rounding:
+        mean, chance = float(np.mean(x)), 2.0 * 0.5 ** len(x)
+        if chance > 1.0 - level + 1e-12:
+            return Undefined(f"all {len(x)} replicates are equal: without spread an interval needs 6 or more")
+        p_value = 1.0 if abs(mean - null) <= rounding else chance
+        return Interval(
+            mean, 0.0, mean, mean, level, p_value, len(x) - 1, "all replicates equal: sign test of the median"
+        )
     se = float(np.std(x, ddof=1)) / math.sqrt(len(x))
     return t_interval(float(np.mean(x)), se, len(x) - 1, level=level, null=null, method="one-sample t over replicates")
 
@@ -83,7 +98,8 @@ def cluster_mean(
 
     The intercept-only closed form of the sandwich: SE² = f Σ e_g²/n², e_g a cluster's sum of residuals; CR1
     (f = G/(G − 1)) from 50 clusters on, below that Mancl–DeRouen, e_g/(1 − n_g/n). One row a cluster: s/√n by CR1,
-    and the jackknife's s/√n exactly by Mancl–DeRouen up to √(n/(n − 1)).
+    and the jackknife's s/√n exactly by Mancl–DeRouen up to √(n/(n − 1)). Clusters of unequal size count for fewer: t has
+    the degrees of freedom of ``effective_df``, G − 1 where all are of a size, and these decide between the two as well.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
@@ -97,13 +113,37 @@ def cluster_mean(
     sizes = np.bincount(codes, minlength=groups)
     # Rounding of equal values must not pass for spread.
     sums[np.abs(sums) < 1e-13 * np.maximum(1.0, sizes * np.max(np.abs(x)))] = 0.0
-    if groups < FEW_CLUSTERS:
+    pairs = float(np.sum(sizes * (sizes - 1.0)))
+    squares = np.bincount(codes, weights=(x - mean) ** 2, minlength=groups)
+    total = float(squares.sum())
+    shared = float(np.sum(sums**2 - squares)) / pairs / (total / len(x)) if pairs > 0 and total > 0 else 0.0
+    df = effective_df(sizes, min(1.0, max(0.0, shared)))
+    if df < FEW_CLUSTERS - 1.0 - 1e-9:
         variance = float(np.sum((sums / (1.0 - sizes / len(x))) ** 2)) / len(x) ** 2
         method = "cluster t by item (Mancl-DeRouen)"
     else:
         variance = groups / (groups - 1.0) * float(np.sum(sums**2)) / len(x) ** 2
         method = "cluster t by item (CR1)"
-    return t_interval(mean, math.sqrt(variance), groups - 1, level=level, null=null, method=method)
+    return t_interval(mean, math.sqrt(variance), df, level=level, null=null, method=method)
+
+
+def effective_df(sizes: NDArray[np.intp], correlation: float) -> float:
+    """Degrees of freedom of the clustered variance of a mean: Satterthwaite's, after Bell & McCaffrey (2002).
+
+    ``sizes`` (G,) rows a cluster; rows of a cluster are taken to correlate by ``correlation`` (Imbens & Kolesár 2016), so
+    that a cluster's sum has variance w_g ∝ n_g(1 + (n_g − 1)ρ). With M the covariance of the terms that the variance sums
+    the squares of, it is (tr M)²/tr M². G − 1 where all clusters are of a size.
+    """
+    share = sizes / sizes.sum()
+    w = sizes * (1.0 + (sizes - 1.0) * correlation)
+    d = (1.0 - share) ** -2.0
+    whole = float(w.sum())
+    # Cov of cluster sums of residuals: diag(w) − share wᵀ − w shareᵀ + whole·share shareᵀ; the sums below are its traces.
+    trace = float(np.sum(d * (w - 2.0 * share * w + whole * share**2)))
+    a, b, m = float(np.sum(d * share**2)), float(np.sum(d * w**2)), float(np.sum(d * share * w))
+    squared = float(np.sum(d**2 * (w**2 + 2.0 * w * (whole * share**2 - 2.0 * share * w))))
+    squared += 2.0 * a * b + 2.0 * m**2 + (whole * a) ** 2 - 4.0 * whole * a * m
+    return min(len(sizes) - 1.0, trace**2 / squared)
 
 
 def wilson(successes: float, n: float, *, level: float = LEVEL, null: float | None = None) -> Interval | Undefined:
@@ -179,13 +219,15 @@ def fieller(
 ) -> Interval | Undefined:
     """Ratio of two means, mean(numerator)/mean(denominator), from paired values, one of each a replicate: Fieller-t.
 
-    Undefined where the denominator's own interval covers 0: the set of ratios is then unbounded (Fieller 1954).
+    Undefined where the denominator's own interval covers 0: the set of ratios is then unbounded (Fieller 1954); and where
+    the denominator has none (see ``replicate_t``).
     """
     a, b = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError("numerator and denominator must be paired")
-    if len(a) < 2:
-        return Undefined(f"{_count(len(a), 'replicate')}: an interval needs 2 or more")
+    below = replicate_t(b, level=level)
+    if isinstance(below, Undefined):
+        return below
     covariance = np.cov(a, b) / len(a)
     return fieller_from_moments(
         float(a.mean()), float(b.mean()), float(covariance[0, 0]), float(covariance[1, 1]), float(covariance[0, 1]),

@@ -18,9 +18,9 @@ from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.drift import fields
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, replicate_t, t_interval
-from judgeloop.stats.position import position_estimates
+from judgeloop.stats.position import position_estimates, position_margin
 from judgeloop.stats.presentations import first_picked, not_identical, unscored
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, UNCHANGED, Counts, Labels, row
+from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, UNCHANGED, Counts, Labels, licence, row
 from judgeloop.stats.slopes import Slopes, fit_slopes
 
 _PAIR = ["item_id", "pair_id"]
@@ -77,7 +77,7 @@ def policy_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
                 "scope": "judge", "judge": arm.judge, "arm": arm.name, "generation": generation, "panel": "policy",
             }  # fmt: skip
             for term in (*_POLICY_TERMS, "longer_preferred_raw"):
-                rows.append(_over_replicates(term, [one[term] for one in made], cell, labels))
+                rows.append(_over_replicates(term, [one[term] for one in made], cell, labels, design.margins.rate))
     return rows
 
 
@@ -94,7 +94,9 @@ def _one_replicate(judgments: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
-def _over_replicates(term: str, found: Sequence[Estimate], cell: pd.DataFrame, labels: dict[str, Any]) -> Estimate:
+def _over_replicates(
+    term: str, found: Sequence[Estimate], cell: pd.DataFrame, labels: dict[str, Any], margin: float
+) -> Estimate:
     length = term == "longer_preferred_raw"
     shared: dict[str, Any] = {
         **labels, "term": term, "bias": "verbosity" if length else "position", "n_unscored": unscored(cell),
@@ -114,14 +116,16 @@ def _over_replicates(term: str, found: Sequence[Estimate], cell: pd.DataFrame, l
     lost = f"undefined in {len(found) - len(known)} of {len(found)} replicates" if len(known) < len(found) else ""
     result = replicate_t(values)
     if isinstance(result, Undefined):
-        said = "; ".join(part for part in ("one replicate has no interval", lost) if part)
+        why = "one replicate has no interval" if len(values) == 1 else result.reason
+        said = "; ".join(part for part in (why, lost) if part)
         return Estimate(
             estimate=float(values.mean()), method="mean over replicates", status="underpowered", note=said, **shared
         )
     numbers = fields(result)
     if term in _DESCRIPTIONS:
-        numbers["p_value"] = None
-    return Estimate(note=lost, **shared, **numbers)
+        return Estimate(note=lost, **shared, **{**numbers, "p_value": None})
+    status, said = licence(result, position_margin(term, margin), 0.0)
+    return Estimate(status=status, note="; ".join(part for part in (said, lost) if part), **shared, **numbers)
 
 
 def longer_picked(judgments: pd.DataFrame) -> pd.Series[float]:

@@ -52,19 +52,31 @@ def with_judge_families(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(family=pd.Series(family, index=frame.index, dtype=frame["family"].dtype))
 
 
+def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sets ``family`` of a run's rows: exploratory where a primary is tested and not confirmatory, which its maker says.
+
+    Features × generations are looked through for what moved, judges and signals too (the method notes §1.4). Variants and
+    others' numbers: ``none``, as in an audit.
+    """
+    tested = (frame["family"] == "none") & (frame["variant"] == "") & frame["p_value"].notna()
+    tested &= (frame["status"] != "undefined") & ~frame["term"].str.startswith(_COMPATIBILITY)
+    return frame.assign(family=frame["family"].mask(tested, "exploratory"))
+
+
 def adjust(frame: pd.DataFrame) -> pd.DataFrame:
     """The estimates with ``p_adjusted``: Holm within family confirmatory, Benjamini–Hochberg within exploratory.
 
-    Families stand apart by scope, judge, arm and contrast; rows of family ``none``, undefined ones and those without a
-    p get none. Exploratory ``<probe>_probe`` rows are a family of their own, by generation and panel, adjusted by Holm: a
+    Families stand apart by scope, judge, arm and contrast. Rows of family ``none`` describe: they lose their p, which
+    unadjusted would read as a test, and keep their interval. Exploratory ``<probe>_probe`` rows are a family of their own, by generation and panel, adjusted by Holm: a
     dozen edits are tried on a judge, and the one that works must not be a find of the search.
     """
     adjusted = pd.Series(np.nan, index=frame.index, dtype="float64")
     tested = frame[frame["p_value"].notna() & frame["family"].isin(["confirmatory", "exploratory"])]
-    probes = tested["term"].str.endswith("_probe") & (tested["family"] == "exploratory")
+    probes = tested["term"].str.endswith("_probe") & ~tested["term"].str.startswith("judge_drift_")
+    probes &= tested["family"] == "exploratory"
     for _, rows in tested[probes].groupby([*_KEYS, "generation", "panel", "category"], dropna=False):
         adjusted.loc[rows.index] = holm(rows["p_value"].to_numpy(dtype=np.float64))
     for keys, rows in tested[~probes].groupby(_KEYS, dropna=False):
         method = holm if keys[0] == "confirmatory" else benjamini_hochberg
         adjusted.loc[rows.index] = method(rows["p_value"].to_numpy(dtype=np.float64))
-    return frame.assign(p_adjusted=adjusted)
+    return frame.assign(p_value=frame["p_value"].where(frame["family"] != "none"), p_adjusted=adjusted)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import (
+    FEW_CLUSTERS,
     Interval,
     Undefined,
     bounded_mean,
@@ -25,7 +26,7 @@ from judgeloop.stats.inference import (
     t_interval,
 )
 from judgeloop.stats.presentations import Coded, Pairs, coded, not_identical, only_identical, paired
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, RATE_MARGIN, Counts, Labels, row
+from judgeloop.stats.rows import LOG_ODDS, LOG_ODDS_PER_RATE, PROBABILITY, RATE_MARGIN, Counts, Labels, row
 
 _SINGLE_ORDER = Undefined("each pair was judged in one order only: position cannot be told from content")
 _NO_PAIRS = Undefined("no pair has a verdict in both orders")
@@ -53,12 +54,22 @@ def position_estimates(
     absent = _absent(table)
     return [
         *_first_slot(labels, compared, table, matched, absent, margin),
-        _log_odds(labels, compared, matched, absent),
+        _log_odds(labels, compared, matched, absent, margin),
         *_conflicts(labels, matched, absent, compared.lost),
-        _excess_conflict(labels, compared, table, absent),
+        _excess_conflict(labels, compared, table, absent, margin),
         _stability(labels, compared),
         _identical(labels, coded(only_identical(judgments)), margin),
     ]
+
+
+def position_margin(term: str, margin: float) -> float:
+    """The equivalence margin of a term, from that of rates: what a judge whose slot excess is ``margin`` everywhere shows.
+
+    Log-odds 4·margin, the logit's slope at ½; for ``excess_conflict``, E(p₁ − p₂)², (2·margin)².
+    """
+    if term == "position_log_odds":
+        return LOG_ODDS_PER_RATE * margin
+    return (2.0 * margin) ** 2 if term == "excess_conflict" else margin
 
 
 def first_slot_excess(judgments: pd.DataFrame) -> Interval | Undefined:
@@ -136,6 +147,7 @@ class _Matched:
     """Presentations matched by pair and repeat, both scored, (m,): ``ff`` where both orders picked the first slot, ``ss``
     where both picked the second, ``tied`` where either is a tie."""
 
+    pair: NDArray[np.intp]
     item: NDArray[np.intp]
     ff: NDArray[np.bool_]
     ss: NDArray[np.bool_]
@@ -145,6 +157,10 @@ class _Matched:
     def counts(self) -> tuple[int, int]:
         """How many are both first, and both second."""
         return int(self.ff.sum()), int(self.ss.sum())
+
+    def complete(self, lost: int) -> Counts:
+        """Complete pairs, whatever their repeats, and their items."""
+        return Counts(_distinct(self.pair), _distinct(self.item), lost)
 
 
 def _matched(judgments: Coded) -> _Matched:
@@ -158,17 +174,19 @@ def _matched(judgments: Coded) -> _Matched:
     _, left, right = np.intersect1d(keys, others, assume_unique=True, return_indices=True)
     ab, ba = ab[left], ba[right]
     first, second, ties = judgments.first, judgments.second, judgments.ties
-    return _Matched(judgments.items[ab], first[ab] & first[ba], second[ab] & second[ba], ties[ab] | ties[ba])
+    both = (first[ab] & first[ba], second[ab] & second[ba], ties[ab] | ties[ba])
+    return _Matched(judgments.pairs[ab], judgments.items[ab], *both)
 
 
-def _log_odds(labels: Labels, judgments: Coded, matched: _Matched, absent: Undefined | None) -> Estimate:
+def _log_odds(labels: Labels, judgments: Coded, matched: _Matched, absent: Undefined | None, margin: float) -> Estimate:
+    term, allowed = "position_log_odds", position_margin("position_log_odds", margin)
     if judgments.soft:
-        return _soft_log_odds(labels, judgments, absent)
+        result, note, counts = _soft_log_odds(judgments, absent)
+        return row(labels, "position", term, result, counts, unit=LOG_ODDS, margin=allowed, note=note)
     n_ff, n_ss = matched.counts
     result = absent or _haldane(matched, noisy=float(_repeat_flips(judgments)[0].sum()) > 0)
-    counts = Counts(len(matched.item), _distinct(matched.item), judgments.lost)
-    note = f"{n_ff} both first, {n_ss} both second"
-    return row(labels, "position", "position_log_odds", result, counts, unit=LOG_ODDS, note=note)
+    note, counts = f"{n_ff} both first, {n_ss} both second", matched.complete(judgments.lost)
+    return row(labels, "position", term, result, counts, unit=LOG_ODDS, margin=allowed, note=note)
 
 
 def _haldane(matched: _Matched, *, noisy: bool) -> Interval | Undefined:
@@ -190,16 +208,23 @@ def _haldane(matched: _Matched, *, noisy: bool) -> Interval | Undefined:
         return Interval(
             estimate, se, interval.low, interval.high, interval.level, mcnemar_mid_p(n_ff, n_ss), None, interval.method
         )
-    influence = 0.5 * (matched.ff / ff - matched.ss / ss)
-    sums = np.bincount(pd.factorize(items)[0], weights=influence)
-    groups = len(sums)
-    if groups < 2:
-        return Undefined("one item: an interval over items needs 2 or more")
+    firsts, seconds = (np.bincount(pd.factorize(items)[0], weights=kind) for kind in (matched.ff, matched.ss))
+    groups = len(firsts)
+    # Degrees of freedom as of the mean that the log-odds are a function of.
+    balance = cluster_mean(matched.ff.astype(np.float64) - matched.ss, items)
+    if isinstance(balance, Undefined):
+        return balance
+    df = groups - 1.0 if balance.df is None else balance.df
+    if df < FEW_CLUSTERS - 1:
+        left_out = 0.5 * np.log((ff - firsts) / (ss - seconds))
+        se = math.sqrt((groups - 1.0) / groups * float(np.sum((left_out - left_out.mean()) ** 2)))
+        return t_interval(estimate, se, df, method="conditional likelihood, Haldane, jackknife t by item")
+    sums = 0.5 * (firsts / ff - seconds / ss)
     se = math.sqrt(groups / (groups - 1.0) * float(np.sum((sums - sums.mean()) ** 2)))
-    return t_interval(estimate, se, groups - 1, method="conditional likelihood, Haldane, cluster t by item")
+    return t_interval(estimate, se, df, method="conditional likelihood, Haldane, cluster t by item")
 
 
-def _soft_log_odds(labels: Labels, judgments: Coded, absent: Undefined | None) -> Estimate:
+def _soft_log_odds(judgments: Coded, absent: Undefined | None) -> tuple[Interval | Undefined, str, Counts]:
     some = judgments.scored
     p, pair = judgments.picked[some], judgments.pairs[some]
     clipped = int(((p < _CLIP) | (p > 1 - _CLIP)).sum())
@@ -214,10 +239,10 @@ def _soft_log_odds(labels: Labels, judgments: Coded, absent: Undefined | None) -
         sizes.append(np.bincount(pair[shown], minlength=count))
     both = (sizes[0] > 0) & (sizes[1] > 0)
     means = (sums[0][both] / sizes[0][both] + sums[1][both] / sizes[1][both]) / 2.0
-    result = absent or cluster_mean(means, item[both])
+    reach = math.log((1.0 - _CLIP) / _CLIP)
+    result = absent or bounded_mean(means, item[both], -reach, reach)
     note = f"{clipped} probabilities clipped at {_CLIP:g}" if clipped else ""
-    counts = Counts(len(means), _distinct(item[both]), judgments.lost)
-    return row(labels, "position", "position_log_odds", result, counts, unit=LOG_ODDS, note=note)
+    return result, note, Counts(len(means), _distinct(item[both]), judgments.lost)
 
 
 def _conflicts(labels: Labels, matched: _Matched, absent: Undefined | None, lost: int) -> list[Estimate]:
@@ -231,7 +256,7 @@ def _conflicts(labels: Labels, matched: _Matched, absent: Undefined | None, lost
         )  # fmt: skip
     else:
         agreement = result
-    counts = Counts(len(matched.item), _distinct(matched.item), lost)
+    counts = matched.complete(lost)
     note = "noise and bias together" + (
         f"; {ties} pairs with a tie in one order or both are no conflict" if ties else ""
     )
@@ -241,7 +266,9 @@ def _conflicts(labels: Labels, matched: _Matched, absent: Undefined | None, lost
     ]
 
 
-def _excess_conflict(labels: Labels, judgments: Coded, table: Pairs, absent: Undefined | None) -> Estimate:
+def _excess_conflict(
+    labels: Labels, judgments: Coded, table: Pairs, absent: Undefined | None, margin: float
+) -> Estimate:
     """Unbiased for E(p₁ − p₂)², p_o = P(a picked in order o): squared difference of rates minus what repeats' noise adds."""
     term, lost = "excess_conflict", judgments.lost
     if absent is not None:
@@ -258,7 +285,9 @@ def _excess_conflict(labels: Labels, judgments: Coded, table: Pairs, absent: Und
         values = values - _noise(judgments, table, some)
     items = table.item[some]
     counts = Counts(len(values), _distinct(items), lost)
-    return row(labels, "position", term, cluster_mean(values, items), counts, unit=PROBABILITY, note=note)
+    # Two repeats an order take off ¼ each at most.
+    result, allowed = bounded_mean(values, items, -0.5, 1.0), position_margin(term, margin)
+    return row(labels, "position", term, result, counts, unit=PROBABILITY, margin=allowed, note=note)
 
 
 def _noise(judgments: Coded, table: Pairs, some: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -272,41 +301,50 @@ def _noise(judgments: Coded, table: Pairs, some: NDArray[np.bool_]) -> NDArray[n
     return found
 
 
-def _repeat_flips(judgments: Coded) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """(flip rates, item codes) of the presentations with two or more scored repeats: the share of repeat pairs that differ."""
+def _repeat_flips(judgments: Coded) -> tuple[NDArray[np.float64], NDArray[np.intp], int]:
+    """(flip rates, item codes) of the presentations with two or more scored repeats, and their pairs' number.
+
+    A flip rate is the share of repeat pairs that differ.
+    """
     some = judgments.scored
     if not some.any():
-        return np.empty(0), np.empty(0, dtype=np.intp)
+        return np.empty(0), np.empty(0, dtype=np.intp), 0
     shown = judgments.pairs[some] * (int(judgments.orders.max()) + 1) + judgments.orders[some]
     _, first, presentation, total = np.unique(shown, return_index=True, return_inverse=True, return_counts=True)
     repeated = total >= 2
     if not repeated.any():
-        return np.empty(0), np.empty(0, dtype=np.intp)
+        return np.empty(0), np.empty(0, dtype=np.intp), 0
     words = int(judgments.verdicts.max()) + 1
     counts = np.bincount(presentation * words + judgments.verdicts[some], minlength=len(total) * words)
     counts, total = counts.reshape(len(total), words)[repeated], total[repeated]
     same = (counts * (counts - 1)).sum(axis=1) / (total * (total - 1))
-    return 1.0 - same, judgments.items[some][first[repeated]]
+    shown_at = first[repeated]
+    return 1.0 - same, judgments.items[some][shown_at], _distinct(judgments.pairs[some][shown_at])
 
 
 def _stability(labels: Labels, judgments: Coded) -> Estimate:
-    flips, items = _repeat_flips(judgments)
+    flips, items, n_pairs = _repeat_flips(judgments)
     result: Interval | Undefined = Undefined("needs 2 or more repeats of a presentation")
     if len(flips):
         result = clustered_proportion(1.0 - flips, items)
-    counts = Counts(len(flips), _distinct(items), judgments.lost)
+    counts = Counts(n_pairs, _distinct(items), judgments.lost)
     return row(labels, "position", "repetition_stability", result, counts, unit=PROBABILITY, null=None)
 
 
 def _identical(labels: Labels, judgments: Coded, margin: float) -> Estimate:
-    keep = ~np.isnan(judgments.picked)
-    items = judgments.items[keep]
+    """Every pair with a verdict tells of position, in one order too: its mean over orders, less ½."""
+    table = paired(judgments)
+    orders = np.stack([table.ab, table.ba])
+    known = ~np.isnan(orders)
+    some = known.any(axis=0)
+    values = np.where(known, orders, 0.0).sum(axis=0)[some] / known.sum(axis=0)[some] - 0.5
+    items = table.item[some]
     result: Interval | Undefined = Undefined("no pair of identical texts was judged")
-    if keep.any():
-        result = bounded_mean(judgments.picked[keep] - 0.5, items, -0.5, 0.5)
+    if len(values):
+        result = bounded_mean(values, items, -0.5, 0.5)
     elif len(judgments):
         result = Undefined("no judgment of identical texts has a verdict")
-    counts = Counts(int(keep.sum()), _distinct(items), judgments.lost)
+    counts = Counts(len(values), _distinct(items), judgments.lost)
     return row(labels, "position", "identical_pair_excess", result, counts, unit=PROBABILITY, margin=margin)
 
 

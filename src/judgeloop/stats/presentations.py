@@ -179,3 +179,9 @@ def pairs(judgments: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {name: getattr(found, name) for name in names}, index=pd.RangeIndex(len(found.item), name="pair")
     )
+
+
+def in_one_order(judgments: pd.DataFrame) -> bool:
+    """Whether no pair of different texts was asked in both orders, though some was asked."""
+    asked = paired(coded(not_identical(judgments))).asked
+    return len(asked) > 0 and not bool(asked.any())

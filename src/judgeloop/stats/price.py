@@ -137,4 +137,7 @@ def _row(
     found = over_replicates(
         values[~np.isnan(values)], "no replicate recorded the distributions of this step completely"
     )
+    if not control:
+        # The parts of an identity split what happened; whether a part is 0 is no question that they answer.
+        found["p_value"] = None
     return Estimate(**labels, **found)

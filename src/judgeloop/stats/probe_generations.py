@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pandas as pd
 
 from judgeloop.stats.design import Design, RunTables
@@ -18,8 +16,7 @@ _PAIR = ["item_id", "pair_id"]
 
 def probe_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
     """Rows ``<probe>_probe`` and ``identical_pair_excess`` of every judge and generation on panel ``probe``, and
-    ``judge_drift_`` of each (positive = more than at generation 0). A run's confirmatory family is the policy's, so that
-    all primaries here are exploratory."""
+    ``judge_drift_`` of each (positive = more than at generation 0)."""
     table = tables.judgments
     if table.empty or "probe" not in table:
         return []
@@ -32,16 +29,11 @@ def probe_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
         }
         for generation, judgments in turns.items():
             levels = probe_estimates(judgments, judge=str(judge), generation=generation, margin=design.margins.rate)
-            rows += [_exploratory(one) for one in levels]
+            rows += levels
             if generation:
                 labels = Labels(str(judge), "", generation, "probe")
                 rows += _drift(labels, turns[0], judgments, design.margins.rate)
     return rows
-
-
-def _exploratory(one: Estimate) -> Estimate:
-    tested = one.variant == "" and one.p_value is not None and one.term.endswith("_probe")
-    return dataclasses.replace(one, family="exploratory") if tested else one
 
 
 def _drift(labels: Labels, base: pd.DataFrame, later: pd.DataFrame, margin: float) -> list[Estimate]:

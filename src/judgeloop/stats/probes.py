@@ -14,7 +14,7 @@ import pandas as pd
 from judgeloop.stats.beyond_length import VARIANT as BEYOND_LENGTH
 from judgeloop.stats.beyond_length import beyond_length
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
+from judgeloop.stats.inference import FEW_CLUSTERS, LEVEL, Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.presentations import not_identical, only_identical, pair_codes, pairs, unscored
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
@@ -135,10 +135,25 @@ def _slope(frame: pd.DataFrame) -> Interval | Undefined:
         return Undefined("a slope needs 2 or more items with a dose other than 1")
     total = float(np.sum(doubling**2))
     slope = float(np.sum(doubling * edited)) / total
-    sums = np.bincount(pd.factorize(frame["item"])[0], weights=doubling * (edited - slope * doubling) / total)
-    groups = len(sums)
-    se = math.sqrt(groups / (groups - 1.0) * float(np.sum(sums**2)))
-    return t_interval(slope, se, groups - 1, method="least squares through the origin, cluster t by item")
+    codes = pd.factorize(frame["item"])[0]
+    sums = np.bincount(codes, weights=doubling * (edited - slope * doubling) / total)
+    groups, method = len(sums), "least squares through the origin, cluster t by item"
+    if np.all(np.abs(sums) < 1e-13):
+        # No spread: the share of items that may differ, by Wilson's bound, at the steepest slope these doses allow.
+        share = bounded_mean(np.zeros(groups), np.arange(groups), 0.0, 1.0)
+        assert isinstance(share, Interval)
+        steepest = 0.5 * float(np.sum(np.abs(doubling))) / total
+        low, high = slope - share.high * (slope + steepest), slope + share.high * (steepest - slope)
+        p_value = 1.0 if slope == 0 else min(1.0, 2.0 * 0.5**groups)
+        return Interval(slope, 0.0, low, high, LEVEL, p_value, None, "no spread: Wilson bound, n = items")
+    if groups < FEW_CLUSTERS:
+        leverage = np.bincount(codes, weights=doubling**2) / total
+        if np.any(leverage > 1.0 - 1e-9):
+            return Undefined("a slope needs 2 or more items with a dose other than 1")
+        se, method = float(np.sqrt(np.sum((sums / (1.0 - leverage)) ** 2))), f"{method} (Mancl-DeRouen)"
+    else:
+        se = math.sqrt(groups / (groups - 1.0) * float(np.sum(sums**2)))
+    return t_interval(slope, se, groups - 1, method=method)
 
 
 def by_harm(estimates: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,22 @@ UNCHANGED = "every pair was judged as at generation 0"
 PROBABILITY = "probability"
 LOG_ODDS = "log-odds"
 
+LOG_ODDS_PER_RATE = 4.0
+"""Log-odds that a small change of a probability amounts to at ½: the slope of the logit there. ±5 points are ±0.2."""
+
+RATIO_MARGIN = 0.2
+"""A ratio within its null ± this is equivalent to it: C_T's margin for ``steady`` (the method notes §7.4)."""
+
+WIDEST_RATIO = 1.0
+"""A ratio's interval around 1 that is wider than this (1 ± ½ is as wide) tells neither growth from decline nor how much."""
+
+_MARGINS = {PROBABILITY: RATE_MARGIN, LOG_ODDS: LOG_ODDS_PER_RATE * RATE_MARGIN, "ratio": RATIO_MARGIN}
+
+
+def default_margin(unit: str) -> float | None:
+    """The equivalence margin of an estimate in that unit ("log-odds per doubling" is in log-odds); None where none is."""
+    return _MARGINS.get(unit.split(" per ", maxsplit=1)[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -53,7 +69,7 @@ def row(
     null: float | None = 0.0,
     note: str = "",
 ) -> Estimate:
-    """One estimate. With a ``margin``, an interval that holds ``null`` is never left to read as "no bias".
+    """One estimate. With a ``margin`` (default: its unit's), an interval that holds ``null`` never reads as "no bias".
 
     It is then equivalent (TOST within ``null`` ± margin), undetected, or ``underpowered``: the effect that this sample
     finds with 80 % power is larger than the margin. The note says which, and how large that effect is. A ``null`` of
@@ -68,7 +84,7 @@ def row(
             scope="judge", status="undefined", n=counts.n, n_items=counts.items, n_unscored=counts.unscored, note=result.reason,
             **shared,
         )  # fmt: skip
-    status, licence = _licence(result, margin, null)
+    status, said = licence(result, default_margin(unit) if margin is None else margin, null)
     return Estimate(
         scope="judge",
         estimate=float(result.estimate),
@@ -82,7 +98,7 @@ def row(
         n_unscored=counts.unscored,
         method=result.method,
         status=status,
-        note="; ".join(part for part in (licence, note) if part),
+        note="; ".join(part for part in (said, note) if part),
         **shared,
     )
 
@@ -96,7 +112,11 @@ def unchanged(row: Estimate) -> bool:
     return row.term.startswith("judge_drift_") and row.estimate == 0 and UNCHANGED in row.note
 
 
-def _licence(result: Interval, margin: float | None, null: float | None) -> tuple[Status, str]:
+def licence(result: Interval, margin: float | None, null: float | None) -> tuple[Status, str]:
+    """(status, words) of an interval: equivalent to ``null``, undetected, or neither, which is ``underpowered``.
+
+    Nothing ("ok", "") where the interval excludes ``null``, or there is no margin or no null.
+    """
     if margin is None or null is None or not result.covers(null):
         return "ok", ""
     if tost(result, margin, centre=null):
@@ -106,3 +126,10 @@ def _licence(result: Interval, margin: float | None, null: float | None) -> tupl
     detectable = smallest_detectable(seen, result.df)
     what = f"undetected: this sample could have seen {detectable:.3f} with 80 % power"
     return ("underpowered" if detectable > margin else "ok"), what
+
+
+def ratio_licence(ratio: Interval) -> tuple[Status, str]:
+    """(status, words) of a ratio that 1 is the null of: ``underpowered`` where 1 is inside and the interval is too wide."""
+    if ratio.covers(1.0) and ratio.high - ratio.low > WIDEST_RATIO:
+        return "underpowered", f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"
+    return "ok", ""

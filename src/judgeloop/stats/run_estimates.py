@@ -22,7 +22,7 @@ from judgeloop.stats.judge_generations import (
     panel_texts,
     policy_panel_estimates,
 )
-from judgeloop.stats.multiplicity import adjust
+from judgeloop.stats.multiplicity import adjust, with_run_families
 from judgeloop.stats.new_items import new_item_estimates
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.price import accounts, price_estimates
@@ -61,7 +61,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *strategy_gap_estimates(measured, found, design),
     ]
     alone = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
-    return adjust(order_free(estimates_frame(rows), alone))
+    return adjust(with_run_families(order_free(estimates_frame(rows), alone)))
 
 
 def _fitted_sizes(measured: Measured, signals: pd.DataFrame) -> dict[str, int]:

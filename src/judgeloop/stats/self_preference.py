@@ -20,7 +20,15 @@ from judgeloop.stats.inference import (
     clustered_proportion,
     t_interval,
 )
-from judgeloop.stats.presentations import first_picked, item_codes, not_identical, pair_codes, pairs, unscored
+from judgeloop.stats.presentations import (
+    first_picked,
+    in_one_order,
+    item_codes,
+    not_identical,
+    pair_codes,
+    pairs,
+    unscored,
+)
 from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, RATE_MARGIN, Counts, Labels, row
 from judgeloop.stats.slopes import FEWEST_ITEMS, fit_columns
 
@@ -75,8 +83,7 @@ def self_preference_single_order(
     free of position only where the order was drawn by lot; ``undefined`` where its own texts stand in one slot alone.
     """
     compared = not_identical(judgments)
-    table = pairs(compared)
-    if _unknown(compared) or ((table["asked_ab"] > 0) & (table["asked_ba"] > 0)).any():
+    if _unknown(compared) or not in_one_order(compared):
         return []
     own = own_model(labels.judge)
     side, gold = _sides(compared, own)

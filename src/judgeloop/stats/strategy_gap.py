@@ -41,7 +41,7 @@ def strategy_gap_estimates(measured: Measured, quantities: Iterable[Series], des
             rows.append(
                 Estimate(
                     term="training_tokens", generation=generation, n=len(values), **labels,
-                    **over_replicates(values, "no replicate recorded its training set completely"),
+                    **over_replicates(values, "no replicate recorded its training set completely") | {"p_value": None},
                 )
             )  # fmt: skip
     for name in QUANTITIES:

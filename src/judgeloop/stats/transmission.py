@@ -18,6 +18,7 @@ from judgeloop.stats.drift import fields, over_replicates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, fieller_from_moments
 from judgeloop.stats.judge_generations import anchor_slopes
+from judgeloop.stats.rows import ratio_licence
 from judgeloop.stats.slopes import Slopes
 
 
@@ -94,7 +95,8 @@ def _row(arm: ArmDesign, feature: str, result: Interval | Undefined, count: int,
     if isinstance(result, Undefined):
         return Estimate(status="undefined", note=f"{result.reason}; {note}", **shared)
     numbers = {**fields(result), "p_value": None, "method": "Fieller t, replicates over anchor items"}
-    return Estimate(note=note, **shared, **numbers)
+    status, wide = ratio_licence(result)
+    return Estimate(status=status, note="; ".join(part for part in (wide, note) if part), **shared, **numbers)
 
 
 def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
