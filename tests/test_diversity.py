@@ -21,9 +21,7 @@ from judgeloop.stats.diversity import (
     mattr_window,
     opener_entropy,
     phrase_repetition,
-    rare_mass_retained,
     self_bleu,
-    tail_mass_retained,
     truncate,
     truncate_text,
     truncation_length,
@@ -281,36 +279,6 @@ def test_self_bleu_closed_forms():
     assert self_bleu([list("abcd"), list("abcdef")]) == pytest.approx((short + long) / 2)
 
 
-def test_rare_mass_by_hand():
-    half_a = ["x"] * 8 + ["y", "z"]
-    assert rare_mass_retained(half_a, ["x", "y", "z", "x"], ["x", "x", "x", "y"]) == 0.5
-    assert rare_mass_retained(half_a, ["y"], ["y", "new"]) == 0.5  # A mode that A does not show is not a rare mode.
-    assert rare_mass_retained(half_a, ["x"], ["y"]) is None
-    assert rare_mass_retained(["x", "y"], ["x"], ["y"]) is None
-    assert rare_mass_retained([], ["x"], ["y"]) is None
-    assert rare_mass_retained(half_a, ["y"], []) is None
-
-
-def test_split_reference_is_right_where_the_naive_one_reads_a_change():
-    p = 1.0 / np.arange(1, 51)
-    naive, split = [], []
-    for replicate in range(400):
-        half_a, half_b, later = rng(0, "tail", replicate).choice(50, size=(3, 400), p=p / p.sum()).tolist()
-        naive.append(rare_mass_retained(half_a, half_a, later))
-        split.append(rare_mass_retained(half_a, half_b, later))
-    assert np.mean(naive) > 1.1  # Modes that were rare in A by luck come back, which reads as a gain.
-    assert abs(np.mean(split) - 1.0) < 4 * np.std(split) / 20 + 0.02
-
-
-def clusters(replicate: int, label: str, texts: int, tail: float) -> np.ndarray:
-    """Points about 20 well-separated centres with Zipf masses, the last 12 multiplied by ``tail``."""
-    centres = rng(0, "centres", replicate).normal(size=(20, 8)) * 4.0
-    p = 1.0 / np.arange(1, 21)
-    p[8:] *= tail
-    stream = rng(0, label, replicate)
-    return centres[stream.choice(20, size=texts, p=p / p.sum())] + stream.normal(size=(texts, 8)) * 0.2
-
-
 @given(st.lists(st.lists(st.lists(st.sampled_from("abc"), max_size=8), max_size=3), max_size=4), st.integers(1, 3))
 def test_phrase_repetition_is_its_slow_twin(items: list[list[list[str]]], n: int):
     grams = [[tuple(text[k : k + n]) for text in texts for k in range(len(text) - n + 1)] for texts in items]
@@ -340,26 +308,3 @@ def test_phrases_of_one_items_own_texts_are_not_stock_phrases():
     assert phrase_repetition([[shared]]) is None
     with pytest.raises(ValueError, match="1 or more"):
         phrase_repetition([[shared]], 0)
-
-
-def test_tail_mass_is_one_without_change_and_falls_with_the_tail():
-    kept, halved, gone = [], [], []
-    for replicate in range(60):
-        initial = clusters(replicate, "initial", 400, 1.0)
-        for values, tail in ((kept, 1.0), (halved, 0.5), (gone, 0.0)):
-            later = clusters(replicate, f"later {tail}", 400, tail)
-            values.append(tail_mass_retained(initial, later, rng(0, "split", replicate)))
-    assert abs(np.mean(kept) - 1.0) < 4 * np.std(kept) / math.sqrt(60) + 0.02
-    assert 0.5 < np.mean(halved) < 0.85
-    assert np.mean(gone) < 0.3
-
-
-def test_tail_mass_depends_on_the_stream_alone_and_is_undefined_for_few_texts():
-    initial, later = clusters(0, "initial", 200, 1.0), clusters(0, "later", 100, 1.0)
-    assert tail_mass_retained(initial, later, rng(0, "split")) == tail_mass_retained(initial, later, rng(0, "split"))
-    assert tail_mass_retained(initial, later, rng(0, "split"), n_modes=60) is None
-    assert tail_mass_retained(initial, later, rng(0, "split"), n_modes=1) is None
-    assert tail_mass_retained(initial[:6], later, rng(0, "split")) is None
-    assert tail_mass_retained(initial[:0], later, rng(0, "split")) is None
-    assert tail_mass_retained(initial, later[:0], rng(0, "split")) is None
-    assert tail_mass_retained(np.ones((100, 3)), later[:, :3], rng(0, "split")) is None  # One mode holds everything.

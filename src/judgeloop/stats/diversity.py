@@ -11,7 +11,7 @@ import hashlib
 import math
 import zlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -314,84 +314,3 @@ def _two_largest(of_order: Sequence[Counter[tuple[str, ...]]]) -> dict[tuple[str
 
 def _of_others(largest: tuple[int, int], own: int) -> int:
     return largest[1] if own == largest[0] else largest[0]
-
-
-def rare_mass_retained(
-    modes_a: Sequence[Hashable], modes_b: Sequence[Hashable], modes_later: Sequence[Hashable], rare_mass: float = 0.2
-) -> float | None:
-    """p_t(rare) / p_0(rare): below 1 = the tail is being lost, 1 = kept.
-
-    Rare modes are the least frequent of half A of generation 0, as many as together hold at most ``rare_mass`` of A;
-    p_0 is their share in half B, for on A itself they are rare partly by luck, which reads as a change where nothing
-    changed. Being a ratio, it still exceeds 1 by about (1 − p_0)/(p_0·n_B) without any change: 1 % at 400 texts in B.
-    Modes that A does not show are not rare modes. None where no mode is rare or B holds none of them.
-    """
-    if not len(modes_a) or not len(modes_b) or not len(modes_later):
-        return None
-    rare: set[Hashable] = set()
-    mass = 0
-    for mode, count in reversed(Counter(modes_a).most_common()):
-        mass += count
-        if mass > rare_mass * len(modes_a):
-            break
-        rare.add(mode)
-    before = sum(mode in rare for mode in modes_b) / len(modes_b)
-    later = sum(mode in rare for mode in modes_later) / len(modes_later)
-    return later / before if before > 0.0 else None
-
-
-def tail_mass_retained(
-    initial: Floats, later: Floats, rng: np.random.Generator, n_modes: int | None = None, rare_mass: float = 0.2
-) -> float | None:
-    """Share of generation 0's rare modes' mass that a later generation keeps: below 1 = the tail is being lost.
-
-    ``initial`` (n, d) and ``later`` (m, d) are embeddings. Generation 0 is split at random; modes are the k-means cells
-    of half A (k = n_modes, default n/20 within 5 … 50), and half B gives the reference: see `rare_mass_retained`. None
-    where half A has fewer than two texts a mode. ``rng`` splits and starts the cells: use a stream named by replicate.
-    """
-    return Tail(initial, rng, n_modes).retained(later, rare_mass)
-
-
-class Tail:
-    """Generation 0's modes, found once, for any number of later generations: see `tail_mass_retained`."""
-
-    def __init__(self, initial: Floats, rng: np.random.Generator, n_modes: int | None = None) -> None:
-        k = min(50, max(5, len(initial) // 20)) if n_modes is None else n_modes
-        order = rng.permutation(len(initial))
-        half_a, half_b = initial[order[: len(order) // 2]], initial[order[len(order) // 2 :]]
-        self._centres: Floats | None = None
-        if k >= 2 and len(half_a) >= 2 * k:
-            self._centres = _centres(half_a, k, rng)
-            self._a, self._b = (_nearest(points, self._centres).tolist() for points in (half_a, half_b))
-
-    def retained(self, later: Floats, rare_mass: float = 0.2) -> float | None:
-        """Of the (m, d) embeddings of a later generation."""
-        if self._centres is None or len(later) == 0:
-            return None
-        return rare_mass_retained(self._a, self._b, _nearest(later, self._centres).tolist(), rare_mass)
-
-
-def _nearest(points: Floats, centres: Floats) -> NDArray[np.intp]:
-    # ‖x − c‖² without ‖x‖², which no choice of centre changes.
-    distances: Floats = np.sum(centres**2, axis=1) - 2.0 * points @ centres.T
-    cells: NDArray[np.intp] = np.argmin(distances, axis=1)
-    return cells
-
-
-def _centres(points: Floats, k: int, rng: np.random.Generator, rounds: int = 50) -> Floats:
-    """k-means (Lloyd) from a k-means++ start; fewer than k centres where there are fewer distinct points."""
-    chosen = [int(rng.integers(len(points)))]
-    gap = np.sum((points - points[chosen[0]]) ** 2, axis=1)
-    while len(chosen) < k and gap.max() > EIGENVALUE_FLOOR:
-        chosen.append(int(rng.choice(len(points), p=gap / gap.sum())))
-        gap = np.minimum(gap, np.sum((points - points[chosen[-1]]) ** 2, axis=1))
-    centres = points[chosen].copy()
-    cells = _nearest(points, centres)
-    for _ in range(rounds):
-        for cell in np.unique(cells):
-            centres[cell] = points[cells == cell].mean(axis=0)
-        moved = _nearest(points, centres)
-        if np.array_equal(moved, cells):
-            break
-        cells = moved
-    return centres

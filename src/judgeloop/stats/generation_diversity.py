@@ -3,7 +3,7 @@
 Texts are cut to L tokens, the 5th percentile of generation 0's; ``mattr`` has one window for the whole run (the method
 notes §3, §7.8). ``mattr`` is a mean over texts; compression_ratio, distinct_2, vendi and self_bleu compare the texts of
 one item, for items with all their K ≥ 4 candidates, and are means over items; opener_entropy and tail_mass_retained are
-over all texts. A text that was drawn twice is there twice.
+over all texts, the tail within items. A text that was drawn twice is there twice.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from judgeloop.stats.coded_texts import (
 )
 from judgeloop.stats.design import Design
 from judgeloop.stats.generations import Measured, Quantity, Series, by_replicate
+from judgeloop.stats.tail import Tail, surface
 
 FEWEST_TEXTS = 4
 """Texts an item that a comparison among them needs."""
@@ -68,6 +69,7 @@ class _Reader:
         self._embedder = Embedder(self._vocabulary)
         self._read: dict[str, _Text] = {}
         self._embedded: dict[str, NDArray[np.float64]] = {}
+        self._looked: dict[str, NDArray[np.float64]] = {}
 
     def read(self, texts: Sequence[str]) -> list[_Text]:
         if len(self._read) > _MOST_KEPT:
@@ -90,6 +92,16 @@ class _Reader:
             made = self._embedder.embed([text.codes for text in self.read(fresh)])
             self._embedded.update(zip(fresh, made, strict=True))
         return np.stack([self._embedded[text] for text in texts])
+
+    def looks(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """(texts, 23), as `tail.surface`."""
+        if len(self._looked) > _MOST_KEPT:
+            self._looked.clear()
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._looked]
+        if fresh:
+            made = surface([text.cut for text in self.read(fresh)])
+            self._looked.update(zip(fresh, made, strict=True))
+        return np.stack([self._looked[text] for text in texts])
 
 
 def diversity_series(measured: Measured, design: Design, names: Collection[str] = UNITS.keys()) -> list[Series]:
@@ -151,13 +163,14 @@ class _Cell:
     """One arm's texts in one generation, as often as drawn, the texts of an item together.
 
     ``items`` (texts,) the text's item as a number from 0; ``categories`` (items,) theirs; ``full`` (items,) those with all
-    their texts.
+    their texts; ``numbers`` (items,) their numbers in the whole run.
     """
 
     texts: list[str]
     items: NDArray[np.int64]
     categories: NDArray[np.object_]
     full: NDArray[np.bool_]
+    numbers: NDArray[np.intp]
 
 
 class _Values:
@@ -168,18 +181,19 @@ class _Values:
 
     def of(self, drawn: pd.DataFrame, categories: Sequence[str]) -> dict[str, pd.DataFrame]:
         """By category ("" is all): (replicate, arm, generation) × measure."""
-        tails: dict[tuple[int, str], diversity.Tail] = {}
+        tails: dict[tuple[int, str], Tail] = {}
         rows: dict[str, dict[tuple[int, str, int], dict[str, float | None]]] = {name: {} for name in ("", *categories)}
         # Generation 0 first within a replicate: the tail is that of the first arm's, which all arms share.
         ordered = drawn[[*_CELL, "item_id", "candidate_id", "category", "n_drawn", "text"]].sort_values(
             [*_CELL, "item_id", "candidate_id"], kind="stable"
         )
+        numbers = pd.Index(ordered["item_id"].unique())
         for _, part in ordered.groupby(_CELL, sort=True, observed=True):
             replicate, generation = int(part["replicate"].iloc[0]), int(part["generation"].iloc[0])
             arm = str(part["arm"].iloc[0])
-            cell = self._cell(part)
+            cell = self._cell(part, numbers)
             by_item, tokens = self._by_item(cell)
-            embeddings = self._reader.embeddings(cell.texts) if "tail_mass_retained" in self._names else None
+            blocks = self._blocks(cell) if "tail_mass_retained" in self._names else None
             for category, found in rows.items():
                 of_category = cell.categories == category if category else np.ones(len(cell.categories), dtype=bool)
                 if not of_category.any():
@@ -187,18 +201,31 @@ class _Values:
                 some = of_category[cell.items]
                 row = {name: _mean(values[of_category]) for name, values in by_item.items()}
                 row |= self._of_all(tokens, some)
-                if embeddings is not None:
-                    tail = (replicate, category)
-                    if generation == 0:
-                        if tail not in tails:
-                            # One stream a replicate: the modes are the same for every arm and generation.
-                            stream = seeds.rng(self._seed, "tail", replicate)
-                            tails[tail] = diversity.Tail(embeddings[some], stream)
-                        row["tail_mass_retained"] = 1.0
-                    elif tail in tails:
-                        row["tail_mass_retained"] = tails[tail].retained(embeddings[some])
+                if blocks is not None:
+                    row["tail_mass_retained"] = self._tail(cell, blocks, some, (replicate, category), generation, tails)
                 found[replicate, arm, generation] = row
         return {category: self._frame(found) for category, found in rows.items()}
+
+    def _blocks(self, cell: _Cell) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self._reader.embeddings(cell.texts), self._reader.looks(cell.texts)
+
+    def _tail(
+        self,
+        cell: _Cell,
+        blocks: Sequence[NDArray[np.float64]],
+        some: NDArray[np.bool_],
+        key: tuple[int, str],
+        generation: int,
+        tails: dict[tuple[int, str], Tail],
+    ) -> float | None:
+        """What a cell's texts ``some`` keep of the tail that its replicate's first arm had in generation 0."""
+        chosen, items = [block[some] for block in blocks], cell.numbers[cell.items[some]]
+        if generation == 0:
+            if key not in tails:
+                # One stream a replicate: the tail is the same for every arm and generation.
+                tails[key] = Tail(chosen, items, seeds.rng(self._seed, "tail", key[0]))
+            return 1.0
+        return tails[key].retained(chosen, items) if key in tails else None
 
     def _frame(self, rows: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
         keys = pd.MultiIndex.from_tuples(list(rows), names=["replicate", "arm", "generation"])
@@ -210,14 +237,16 @@ class _Values:
             frame["tail_mass_retained"] = frame["tail_mass_retained"].where(told)
         return frame.sort_index()
 
-    def _cell(self, part: pd.DataFrame) -> _Cell:
+    def _cell(self, part: pd.DataFrame, numbers: pd.Index[str]) -> _Cell:
         counts = part["n_drawn"].to_numpy(dtype=np.int64)
-        items = np.asarray(pd.factorize(part["item_id"])[0], dtype=np.int64)
+        codes, known = pd.factorize(part["item_id"])
+        items = np.asarray(codes, dtype=np.int64)
         first = np.unique(items, return_index=True)[1]
         sizes = np.bincount(items, weights=counts).astype(np.int64)
         return _Cell(
             np.repeat(part["text"].to_numpy(dtype=object), counts).tolist(), np.repeat(items, counts),
             part["category"].to_numpy(dtype=object)[first], (sizes == self._size) & (self._size >= FEWEST_TEXTS),
+            numbers.get_indexer(known),
         )  # fmt: skip
 
     def _by_item(self, cell: _Cell) -> tuple[dict[str, NDArray[np.float64]], Tokens]:

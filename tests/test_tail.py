@@ -1,0 +1,133 @@
+"""The tail within items: planted texts whose items differ far more than their styles."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from judgeloop.seeds import rng
+from judgeloop.stats.diversity import embed
+from judgeloop.stats.tail import RARE, Tail, surface
+
+COMMON = [f"{a}{b}{c}" for a in "bdgklm" for b in "aeiou" for c in "nrstx"]
+
+
+def texts(labels: tuple[str | int, ...], items: int, size: int, rare: float, style: str) -> list[str]:
+    """60 words a text, two in five of them its item's own; a share ``rare`` of the texts is written in a style apart."""
+    stream = rng(0, *labels)
+    found = []
+    for item in range(items):
+        for _ in range(size):
+            apart, sentence = stream.random() < rare, int(stream.choice([7, 10, 14]))
+            parts = []
+            for place in range(60):
+                draw = stream.random()
+                word = COMMON[int(stream.integers(len(COMMON)))]
+                if draw < 0.4:
+                    word = f"topic{item}x{stream.integers(8)}"
+                elif apart and style == "words" and draw < 0.65:
+                    word = f"rare{stream.integers(6)}"
+                mark = "\n- " if apart and style == "lists" and place % 8 == 0 else " "
+                parts.append(mark + word + ("." if place % sentence == sentence - 1 else ""))
+            found.append("".join(parts))
+    return found
+
+
+def blocks(some: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return embed(some), surface(some)
+
+
+def retained(replicate: int, items: int, size: int, style: str, rare: float) -> tuple[float, float]:
+    """What is kept where nothing changes, and where the rare style falls from a tenth of the texts to ``rare``."""
+    codes = np.repeat(np.arange(items), size)
+    start = blocks(texts((style, "start", replicate), items, size, 0.1, style))
+    tail = Tail(start, codes, rng(0, "tail", replicate))
+    same = tail.retained(blocks(texts((style, "same", replicate), items, size, 0.1, style)), codes)
+    lost = tail.retained(blocks(texts((style, "lost", replicate), items, size, rare, style)), codes)
+    assert same is not None
+    assert lost is not None
+    return same, lost
+
+
+@pytest.mark.parametrize("style", ["words", "lists"])
+def test_a_rare_style_that_is_lost_is_missed_though_items_keep_their_topics(style: str) -> None:
+    """Clustering all items' texts together finds the items: it read 1.10 lost against 1.20 unchanged here."""
+    found = np.array([retained(replicate, 40, 4, style, 0.0) for replicate in range(8)])
+    same, lost = found.T
+    assert abs(same.mean() - 1.0) < 4 * same.std(ddof=1) / math.sqrt(8)
+    gap = same - lost
+    assert gap.mean() > 0.15
+    assert gap.mean() / (gap.std(ddof=1) / math.sqrt(8)) > 2.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [4, 8])
+def test_without_change_the_tail_is_kept_and_with_loss_it_is_not(size: int) -> None:
+    found = np.array([retained(replicate, 30, size, "words", 0.0) for replicate in range(24)])
+    assert abs(found[:, 0].mean() - 1.0) < 4 * found[:, 0].std(ddof=1) / math.sqrt(24)
+    assert found[:, 1].mean() < 0.85
+
+
+def points(stream: np.random.Generator, n: int, spread: float = 1.0) -> np.ndarray:
+    return stream.standard_normal((n, 2)) * [3.0, spread]
+
+
+def test_exchangeable_texts_keep_a_tail_of_one_at_any_number() -> None:
+    """The expected share of a sample between two order statistics of another is their ranks' gap over n + 1: no bias."""
+    found = []
+    for replicate in range(400):
+        stream = rng(0, "points", replicate)
+        first, later = points(stream, 24), points(stream, 200)
+        tail = Tail([first], np.zeros(24, dtype=np.intp), stream)
+        found.append(tail.retained([later], np.zeros(200, dtype=np.intp)))
+    assert abs(np.mean(found) - 1.0) < 4 * np.std(found) / 20
+
+
+def test_what_items_share_and_a_drift_of_all_texts_change_nothing() -> None:
+    stream = rng(0, "shift")
+    items = np.repeat(np.arange(30), 6)
+    first, later = points(stream, 180), points(stream, 180)
+    apart = 50.0 * stream.standard_normal((30, 2))[items]
+    # Six texts an item: its mean in a half of three is shrunk by a thirteenth, so items are not quite gone.
+    plain = Tail([first], items, rng(0, "s")).retained([later], items)
+    drifted = Tail([first], items, rng(0, "s")).retained([later + np.array([5.0, -3.0])], items)
+    assert drifted == pytest.approx(plain)
+    moved = Tail([first + apart], items, rng(0, "s")).retained([later + apart], items)
+    assert moved == pytest.approx(1.0, abs=0.35)
+
+
+def test_the_tail_grows_with_what_lies_far_but_not_with_what_is_new() -> None:
+    stream = rng(0, "far")
+    items = np.zeros(400, dtype=np.intp)
+    first = points(stream, 400)
+    tail = Tail([first], items, rng(0, "s"))
+    kept = [tail.retained([scale * points(rng(0, "later"), 400)], items) for scale in (0.2, 0.6, 1.0)]
+    assert all(low < high for low, high in pairwise(kept))
+    ring = np.column_stack([np.cos(np.arange(400.0)), np.sin(np.arange(400.0))])
+    assert tail.retained([1000.0 * ring], items) == 0.0
+    assert RARE == 0.2
+
+
+def test_the_tail_depends_on_the_stream_alone_and_is_undefined_where_there_is_none() -> None:
+    first, items = points(rng(0, "first"), 80), np.repeat(np.arange(20), 4)
+    one, again = (Tail([first], items, rng(0, "split")).retained([first * 0.9], items) for _ in range(2))
+    assert one == again
+    few = Tail([first[:18]], items[:18], rng(0, "split"))
+    assert few.retained([first], items) is None
+    none = np.zeros((0, 2))
+    assert Tail([none], items[:0], rng(0, "split")).retained([first], items) is None
+    assert Tail([np.ones((80, 3))], items, rng(0, "split")).retained([np.ones((80, 3))], items) is None
+    assert Tail([first], items, rng(0, "split")).retained([none], items[:0]) is None
+
+
+def test_surface_counts_by_hand() -> None:
+    (row,) = surface(["# Go on.\n- It is 3!"])
+    tokens = 9  # "#", "Go", "on", ".", "-", "It", "is", "3", "!"
+    assert row[0] == row[2] == pytest.approx(math.sqrt(100 / tokens))  # "#" and "-"
+    assert row[17:].tolist() == pytest.approx(
+        [math.sqrt(v) for v in (0.0, 100 / tokens, 200 / tokens, 100 / tokens, 9 / 5, 5 / 2)]
+    )
+    assert np.all(np.isfinite(surface(["", " ", "😀"])))
