@@ -167,7 +167,7 @@ def test_an_item_that_lost_its_candidates_leaves_every_generation() -> None:
 
 
 def test_categories() -> None:
-    given_tables = tables()
+    given_tables = tables(items=12)
     found = estimates(given_tables, two_arms())
     parts = [pick(found, "did_length", arm="judge", generation=2, category=name) for name in ("a", "b")]
     whole = pick(found, "did_length", arm="judge", generation=2)
@@ -179,6 +179,7 @@ def test_categories() -> None:
         "drift_correct",
         "did_correct",
         "drift_length",
+        "did_bold",
     }
     one = RunTables(given_tables.items.assign(category="a"), given_tables.candidates, *[pd.DataFrame()] * 3)
     assert set(estimates(one, two_arms())["category"]) == {""}
@@ -194,6 +195,93 @@ def test_hedging_when_wrong_is_of_wrong_answers() -> None:
     unknown = RunTables(plain.items, frame.assign(correct=np.nan), *[pd.DataFrame()] * 3)
     row = pick(estimates(unknown, two_arms()), "mean_correct", arm="judge", generation=1)
     assert (row["status"], row["estimate"], row["note"]) == ("undefined", None, "no item has a reference")
+
+
+def test_rare_categories_are_pooled_and_named() -> None:
+    """Items 0–5 are x; six categories of one item each are pooled; four such items are too few to pool."""
+    plain = tables(items=12)
+    rare = RunTables(plain.items.assign(category=["x"] * 6 + list("fedcba")), plain.candidates, *[pd.DataFrame()] * 3)
+    found = estimates(rare, two_arms())
+    assert set(found["category"]) == {"", "x", "(rare)"}
+    row = pick(found, "did_bold", arm="judge", generation=2, category="(rare)")
+    assert row["n_items"] == 6
+    assert "pools a, b, c, d, e, f: fewer than 5 items each" in row["note"]
+    named = RunTables(
+        plain.items.assign(category=list("abcdef") + ["(rare)"] * 6), plain.candidates, *[pd.DataFrame()] * 3
+    )
+    by_hand = RunTables(plain.items.assign(category=["x"] * 6 + ["y"] * 6), plain.candidates, *[pd.DataFrame()] * 3)
+    same = pick(estimates(by_hand, two_arms()), "did_bold", arm="judge", generation=2, category="y")
+    assert row["estimate"] == pytest.approx(same["estimate"])
+    assert set(estimates(named, two_arms())["category"]) == {""}  # The pool is all there is: it would repeat the whole.
+    few = RunTables(plain.items.assign(category=["x"] * 8 + list("abcd")), plain.candidates, *[pd.DataFrame()] * 3)
+    assert set(estimates(few, two_arms())["category"]) == {""}
+
+
+def hedging(seed: int, easier: bool, hedges_more: float = 0.0) -> RunTables:
+    """Hard items hedge by 2, easy ones by 0, whatever the arm and the time; the judge's arm gets easy items right."""
+    stream = rng(seed, "hedging")
+    rows = []
+    for replicate in range(8):
+        for arm in ("judge", "random"):
+            for t in range(3):
+                for item in range(24):
+                    hard = item < 12
+                    wrong = 0.9 if hard else (0.1 if easier and arm == "judge" and t else 0.7)
+                    for k in range(4):
+                        hedges = stream.poisson(2.0 if hard else 0.3) + (hedges_more if arm == "judge" and t else 0.0)
+                        correct = float(stream.random() > wrong)
+                        rows.append((replicate, arm, t, f"i{item}", f"k{k}", "text", "", 5.0, hedges, 1, correct))
+    columns = ["replicate", "arm", "generation", "item_id", "candidate_id", "text", "reason", "length", "hedges", "n_drawn",
+               "correct"]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=columns)
+    items = pd.DataFrame({"item_id": [f"i{k}" for k in range(24)], "category": ""})
+    return RunTables(items, frame, *[pd.DataFrame()] * 3)
+
+
+def test_hedging_when_wrong_does_not_drift_because_other_items_are_wrong() -> None:
+    """No text's hedging depends on arm or time. Over whichever items are wrong it read did +.57, drifting."""
+    found = estimates(hedging(0, easier=True), two_arms())
+    row = pick(found, "did_hedging_when_wrong", arm="judge", generation=2)
+    assert row["conf_low"] < 0 < row["conf_high"]
+    assert abs(row["estimate"]) < 0.25
+    levels = [pick(found, "hedging_when_wrong", arm=arm, generation=2)["estimate"] for arm in ("judge", "random")]
+    assert levels[0] - levels[1] > 0.15  # The level is of other items, and says so by moving.
+    assert "the same items, those wrong at both generations in both arms" in row["note"]
+    assert 12 <= row["n_items"] <= 24
+    drift = pick(found, "drift_hedging_when_wrong", arm="judge", generation=2)
+    assert drift["conf_low"] < 0 < drift["conf_high"]
+    # A change that is there is found.
+    more = pick(estimates(hedging(0, True, 1.0), two_arms()), "did_hedging_when_wrong", arm="judge", generation=2)
+    assert more["conf_low"] > 0
+
+
+def test_hedging_when_wrong_is_paired_by_item() -> None:
+    """A slow twin: items wrong in all four cells, each its own change."""
+    given_tables = hedging(1, easier=False)
+    frame = given_tables.candidates
+    scale = frame[frame["generation"] == 0]["hedges"].std(ddof=0)
+    values = []
+    for replicate in range(8):
+        changes = []
+        for item in range(24):
+            cells = []
+            for arm, t in (("judge", 1), ("judge", 0), ("random", 1), ("random", 0)):
+                part = frame[
+                    (frame["replicate"] == replicate) & (frame["arm"] == arm) & (frame["generation"] == t)
+                    & (frame["item_id"] == f"i{item}") & (frame["correct"] == 0)
+                ]  # fmt: skip
+                cells.append(part["hedges"].mean() / scale)
+            if not np.isnan(cells).any():
+                changes.append(cells[0] - cells[1] - cells[2] + cells[3])
+        values.append(np.mean(changes))
+    row = pick(estimates(given_tables, two_arms()), "did_hedging_when_wrong", arm="judge", generation=1)
+    assert row["estimate"] == pytest.approx(np.mean(values))
+    few = RunTables(
+        given_tables.items, frame[frame["item_id"].isin([f"i{k}" for k in range(4)])], *[pd.DataFrame()] * 3
+    )
+    row = pick(estimates(few, two_arms()), "did_hedging_when_wrong", arm="judge", generation=1)
+    assert row["status"] == "undefined"
+    assert "no 5 items a replicate" in row["note"]
 
 
 def test_verdict_words_in_order() -> None:

@@ -48,7 +48,9 @@ def written(replicates: int = 3, items: int = 3, size: int = 4, words: int = 30)
     for name in CANDIDATE_COLUMNS:
         if name not in candidates:
             candidates[name] = np.nan
-    items_table = pd.DataFrame({"item_id": [f"i{k}" for k in range(items)], "category": ["x", "x", "y"][:items]})
+    items_table = pd.DataFrame(
+        {"item_id": [f"i{k}" for k in range(items)], "category": ["x" if 2 * k < items else "y" for k in range(items)]}
+    )
     return RunTables(
         items_table, candidates, pd.DataFrame(judged, columns=list(JUDGMENT_COLUMNS)), pd.DataFrame(), pd.DataFrame()
     )
@@ -82,7 +84,7 @@ def one(frame: pd.DataFrame, **labels: Any) -> pd.Series:
 
 @pytest.fixture(scope="module")
 def tables() -> RunTables:
-    return written()
+    return written(items=10)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from judgeloop.report.figure import Figure, Panel, Spec, hover, layout, safe, sc
 from judgeloop.report.forest import defined, equivalence_band, forest, told
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import is_probe
+from judgeloop.stats.categories import RARE
 from judgeloop.stats.estimate import Estimate
 
 _SLOT = re.compile(r"slot_(\d+)_excess")
@@ -82,12 +83,16 @@ def position_by_slot(reading: Reading) -> Figure | None:
         caption="How many percentage points more (or less) often than its even share each slot was picked, by item category. Orange is more, blue less. † too few data to tell. "
         "Exploratory: small categories swing, and the intervals are in the table.",
         alternative="; ".join(
-            f"{wording.label(row.judge)}, {wording.label(row.category) or _ALL}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+            f"{wording.label(row.judge)}, {_category_name(row.category)}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
             for row in used[:12]
         ) + ("." if len(used) <= 12 else "; the table holds every value."),
         panels=tuple(panels),
         rows=tuple(used),
     )  # fmt: skip
+
+
+def _category_name(category: str) -> str:
+    return "rare, pooled" if category == RARE else wording.label(category) or _ALL
 
 
 def _heat(rows: Sequence[Estimate]) -> tuple[Spec, list[Estimate]]:
@@ -104,7 +109,8 @@ def _heat(rows: Sequence[Estimate]) -> tuple[Spec, list[Estimate]]:
             # Of two slots, what the first is picked beyond half the second is picked below it.
             cells.setdefault((row.category, 1), (value, row))
             cells.setdefault((row.category, 2), (-value, row))
-    named = sorted({category for category, _ in cells if category})[:_MOST_CATEGORIES]
+    single = sorted({category for category, _ in cells if category} - {RARE})[:_MOST_CATEGORIES]
+    named = [*single, *([RARE] if any(category == RARE for category, _ in cells) else [])]
     if len(named) < 2:
         return {}, []
     categories = [*([""] if any(category == "" for category, _ in cells) else []), *named]
@@ -112,14 +118,12 @@ def _heat(rows: Sequence[Estimate]) -> tuple[Spec, list[Estimate]]:
     values = [[cell[0] if cell else None for cell in line] for line in grid]
     edge = max(abs(value) for line in values for value in line if value is not None) or 1.0
     words = [[_cell(cell) for cell in line] for line in grid]
-    hovers = [
-        [hover(cell[1], wording.label(cell[1].category) or _ALL) if cell else "" for cell in line] for line in grid
-    ]
+    hovers = [[hover(cell[1], _category_name(cell[1].category)) if cell else "" for cell in line] for line in grid]
     names = ["first slot", "second slot"] if slots == [1, 2] and not listwise else [f"slot {slot}" for slot in slots]
     spec: Spec = {
         "data": [
             {
-                "type": "heatmap", "z": values, "x": names, "y": [safe(category) or _ALL for category in categories], "text": words,
+                "type": "heatmap", "z": values, "x": names, "y": [safe(_category_name(category)) for category in categories], "text": words,
                 "texttemplate": "%{text}", "textfont": {"color": "@ink", "size": 13}, "zmin": -edge * 1.6, "zmax": edge * 1.6, "xgap": 3, "ygap": 3, "showscale": False,
                 "hovertext": hovers, "hoverinfo": "text", "colorscale": [[0, "@low"], [0.5, "@middle"], [1, "@high"]],
             }

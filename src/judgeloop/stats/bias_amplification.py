@@ -23,11 +23,12 @@ def bias_amplification_series(measured: Measured) -> Series:
     compared with, so that chance alone makes the number a little negative; ``did_`` is free of that.
     """
     present = [name for name in STYLE_FEATURES if measured.scale.get(name, 0.0) > 0]
-    why = "" if measured.categories else "the items name fewer than two categories"
+    several = measured.rows.loc[measured.rows["category"] != "", "category"].nunique()
+    why = "" if several > 1 else "the items name fewer than two categories"
     why = why or ("" if present else "no style feature varies at generation 0")
     quantity = Quantity(
         NAME, NAME, "style", "probability", undefined=why, missing="no candidate to measure",
-        note=f"{len(present)} features × {len(measured.categories)} categories",
+        note=f"{len(present)} features × {several} categories",
     )  # fmt: skip
     if why:
         return Series(quantity, "", pd.DataFrame())

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.choice_model import content_of_choices
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.listwise import listwise_estimates, rotations, set_estimates
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.rows import Labels
-from judgeloop.stats.scores import FEWEST_ITEMS_A_CATEGORY, feature_spread
+from judgeloop.stats.scores import feature_spread
 from judgeloop.stats.slot_log_odds import slot_log_odds
 
 
@@ -27,9 +28,9 @@ def choice_frame(choices: pd.DataFrame, slots: int, texts: pd.DataFrame, *, pane
     frame = choices.assign(picked=choices["slot"].astype("Int64") - 1)
     for judge, some in frame.groupby("judge", sort=True):
         rows += _of(some, slots, texts, spread, Labels(str(judge), panel=panel))
-        for category, part in some.groupby("category", sort=True):
-            if category and part["item_id"].nunique() >= FEWEST_ITEMS_A_CATEGORY:
-                rows += _of(part, slots, texts, spread, Labels(str(judge), panel=panel, category=str(category)))
+        for category, part, remark in by_category(some):
+            named = Labels(str(judge), panel=panel, category=category)
+            rows += remarked(_of(part, slots, texts, spread, named), remark)
     return adjust(with_judge_families(estimates_frame(rows)))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop.stats.categories import RARE
 from judgeloop.stats.design import Design
 from judgeloop.stats.estimate import Estimate, Status
 from judgeloop.stats.generations import Measured, Series
@@ -98,6 +99,8 @@ def _of_arm(measured: Measured, one: Series, arm: str, generation: int) -> list[
     quantity = one.quantity
     n, n_items, failed = measured.count(one.category, arm, generation)
     notes = [quantity.note] if quantity.note else []
+    if one.category == RARE:
+        notes.append(measured.pooled)
     if failed:
         notes.append(f"{failed} failed drafts are left out")
     if measured.left_out and not one.category:
@@ -111,7 +114,9 @@ def _of_arm(measured: Measured, one: Series, arm: str, generation: int) -> list[
         spread = _known(one.spreads(arm, generation))
         rows.append(_row(f"sd_{quantity.name}", spread, one, labels, notes, test=False))
     if generation > 0:
-        rows.append(_row(f"drift_{quantity.name}", _known(one.drifts(arm, generation)), one, labels, notes, test=True))
+        same, said = _same_items(one, (arm, generation), (arm, 0))
+        values = _known(one.drifts(arm, generation))
+        rows.append(_row(f"drift_{quantity.name}", values, one, {**labels, **same}, [*said, *notes], test=True))
     return rows
 
 
@@ -147,7 +152,9 @@ def _did(measured: Measured, one: Series, design: Design, arm: str, control: str
         return Estimate(status="undefined", note=quantity.undefined, n_replicates=0, **labels)
     values = _known(one.dids(arm, control, generation))
     found = over_replicates(values, quantity.missing)
-    said = [found.pop("note", ""), quantity.note, _lost(len(values), one)]
+    same, remarks = _same_items(one, (arm, generation), (arm, 0), (control, generation), (control, 0))
+    pools = measured.pooled if one.category == RARE else ""
+    said = [found.pop("note", ""), *remarks, quantity.note, pools, _lost(len(values), one)]
     if found.get("std_error") is not None:
         judged = verdict(_interval(found), quantity.margin, quantity.unit)
         found["status"] = judged.status
@@ -155,7 +162,20 @@ def _did(measured: Measured, one: Series, design: Design, arm: str, control: str
     elif len(values) > 1:
         said[0] = f"undetected: {said[0]}"
     _, n_items, _ = measured.count(one.category, arm, generation)
-    return Estimate(n=len(values), n_items=n_items, note=_joined(said), **labels, **found)
+    counts: dict[str, Any] = {"n": len(values), "n_items": n_items, **same}
+    return Estimate(note=_joined(said), **counts, **labels, **found)
+
+
+def _same_items(one: Series, *cells: tuple[str, int]) -> tuple[dict[str, int], list[str]]:
+    """Of a paired quantity: its counts, and the remark that says which items it compares; nothing of others."""
+    if not one.quantity.paired or one.quantity.undefined:
+        return {}, []
+    index = one.changes(*cells).index
+    each = pd.Series(index.get_level_values("replicate")).value_counts() if len(index) else pd.Series(dtype="int64")
+    span = f"{each.min()} to {each.max()} a replicate" if len(each) else "too few"
+    where = "at both generations" if len(cells) == 2 else "at both generations in both arms"
+    kept = {"n": len(index), "n_items": index.get_level_values("item_id").nunique() if len(index) else 0}
+    return kept, [f"the same items, those wrong {where} ({span})"]
 
 
 def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:

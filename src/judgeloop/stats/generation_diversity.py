@@ -184,7 +184,7 @@ class _Values:
         tails: dict[tuple[int, str], Tail] = {}
         rows: dict[str, dict[tuple[int, str, int], dict[str, float | None]]] = {name: {} for name in ("", *categories)}
         # Generation 0 first within a replicate: the tail is that of the first arm's, which all arms share.
-        ordered = drawn[[*_CELL, "item_id", "candidate_id", "category", "n_drawn", "text"]].sort_values(
+        ordered = drawn[[*_CELL, "item_id", "candidate_id", "group", "n_drawn", "text"]].sort_values(
             [*_CELL, "item_id", "candidate_id"], kind="stable"
         )
         numbers = pd.Index(ordered["item_id"].unique())
@@ -245,7 +245,7 @@ class _Values:
         sizes = np.bincount(items, weights=counts).astype(np.int64)
         return _Cell(
             np.repeat(part["text"].to_numpy(dtype=object), counts).tolist(), np.repeat(items, counts),
-            part["category"].to_numpy(dtype=object)[first], (sizes == self._size) & (self._size >= FEWEST_TEXTS),
+            part["group"].to_numpy(dtype=object)[first], (sizes == self._size) & (self._size >= FEWEST_TEXTS),
             numbers.get_indexer(known),
         )  # fmt: skip
 

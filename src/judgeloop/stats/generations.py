@@ -18,13 +18,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.features import FEATURES, STYLE_FEATURES
+from judgeloop.stats.categories import pooled
 from judgeloop.stats.design import Design, RunTables
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
 
 CELL = ["replicate", "arm", "generation"]
-CATEGORIZED = ("length", "style_score", "correct", "hedging_when_wrong")
-"""Quantities that are estimated by category too."""
+FEWEST_PAIRED = 5
+"""Items a replicate that the change of a quantity needs that not all items have at all times."""
 
 _ROUNDING = 1e-12
 
@@ -46,6 +47,8 @@ class Quantity:
     missing: str = "no candidate to measure"
     note: str = ""
     has_sd: bool = False
+    paired: bool = False
+    """Items come and go (wrong answers do), so a change is that of the items which have a value in all cells compared."""
 
 
 class Rows:
@@ -67,12 +70,14 @@ class Rows:
 class Series:
     """A quantity's replicate values within a category ("" is all): ``values`` is indexed by (arm, generation), a column a
     replicate, NaN where missing. ``spread`` holds the SD over candidates likewise (None where that means nothing).
+    ``items``: of a paired quantity, the items' values, a column a (replicate, item).
     """
 
     quantity: Quantity
     category: str
     values: pd.DataFrame
     spread: pd.DataFrame | None = None
+    items: pd.DataFrame | None = None
 
     @functools.cached_property
     def _rows(self) -> Rows:
@@ -92,10 +97,14 @@ class Series:
 
     def drifts(self, arm: str, generation: int) -> NDArray[np.float64]:
         """``drift`` as (replicates,), NaN where missing."""
+        if self.items is not None:
+            return self._placed(self.changes((arm, generation), (arm, 0)))
         return unrounded(self.levels(arm, generation) - self.levels(arm, 0))
 
     def dids(self, arm: str, control: str, generation: int) -> NDArray[np.float64]:
         """``did`` as (replicates,), NaN where missing."""
+        if self.items is not None:
+            return self._placed(self.changes((arm, generation), (arm, 0), (control, generation), (control, 0)))
         return unrounded(self.drifts(arm, generation) - self.drifts(control, generation))
 
     def level(self, arm: str, generation: int) -> pd.Series[float]:
@@ -114,6 +123,19 @@ class Series:
         known = ~np.isnan(values)
         return pd.Series(values[known], index=self.values.columns[known], dtype="float64")
 
+    def _placed(self, changes: pd.Series[float]) -> NDArray[np.float64]:
+        return _over_items(changes).reindex(self.values.columns).to_numpy(dtype=np.float64)
+
+    def changes(self, *cells: tuple[str, int]) -> pd.Series[float]:
+        """By (replicate, item) with a value in all cells (arm, generation): first − second (− (third − fourth))."""
+        if self.items is None or not set(cells) <= set(self.items.index):
+            return pd.Series(dtype="float64")
+        found = self.items.loc[list(cells)].dropna(axis="columns")
+        signs = np.array([1.0, -1.0, -1.0, 1.0][: len(cells)])
+        values = pd.Series(signs @ found.to_numpy(dtype=np.float64), index=found.columns)
+        enough = values.groupby(level="replicate").transform("size") >= FEWEST_PAIRED
+        return values[enough]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -130,6 +152,8 @@ class Measured:
     counts: Mapping[tuple[str, str, int], tuple[int, int, int]]
     left_out: int
     categories: tuple[str, ...]
+    pooled: str = ""
+    """Which categories RARE pools; the column ``group`` of the rows has a category's pooled name."""
 
     def count(self, category: str, arm: str, generation: int) -> tuple[int, int, int]:
         """(candidates, items, failed drafts) over all replicates."""
@@ -140,7 +164,7 @@ def measure(tables: RunTables, design: Design) -> Measured:
     """The candidates of the run in estimate units: length in doublings, style features in generation-0 SDs."""
     table = tables.candidates
     if table.empty:
-        empty = pd.DataFrame(columns=[*CELL, "item_id", "candidate_id", "category", "n_drawn", *FEATURES])
+        empty = pd.DataFrame(columns=[*CELL, "item_id", "candidate_id", "category", "group", "n_drawn", *FEATURES])
         return Measured(empty, (), {}, {}, 0, ())
     rows = table[table["replicate"].notna() & table["generation"].le(design.generations).fillna(False)].copy()
     rows["replicate"] = rows["replicate"].astype("int64")
@@ -149,14 +173,16 @@ def measure(tables: RunTables, design: Design) -> Measured:
     rows["n_drawn"] = pd.to_numeric(rows["n_drawn"]).fillna(0.0).astype("float64")
     known = _categories(tables.items)
     rows["category"] = [known.get(str(item_id), "") for item_id in rows["item_id"]]
+    groups, remark = pooled({str(item_id): known.get(str(item_id), "") for item_id in rows["item_id"].unique()})
+    rows["group"] = [groups[str(item_id)] for item_id in rows["item_id"]]
     failed = rows[rows["text"].isna()]
     rows = rows[rows["text"].notna()]
     rows, left_out = _fixed_items(rows)
     scale = {name: _zero_sd(rows, name) for name in FEATURES if name in rows.columns}
     quantities = _add_quantities(rows, scale, design)
-    named = tuple(sorted(name for name in rows["category"].unique() if name))
+    named = tuple(sorted(name for name in rows["group"].unique() if name))
     categories = named if len(named) > 1 else ()
-    return Measured(rows, quantities, scale, _counts(rows, failed, categories), left_out, categories)
+    return Measured(rows, quantities, scale, _counts(rows, failed, categories), left_out, categories, remark)
 
 
 def item_means(rows: pd.DataFrame, columns: Sequence[str], weight: str) -> pd.DataFrame:
@@ -213,7 +239,7 @@ def by_replicate(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def series(measured: Measured) -> list[Series]:
-    """Every quantity's replicate values over all items, and by category those of CATEGORIZED."""
+    """Every quantity's replicate values, over all items and by category."""
     made: list[Series] = []
     names = [quantity.name for quantity in measured.quantities if not quantity.undefined]
     if not names:
@@ -221,15 +247,13 @@ def series(measured: Measured) -> list[Series]:
     squares = {name: f"{name}²" for name in names}
     rows = measured.rows.assign(**{squares[name]: measured.rows[name] ** 2 for name in names})
     means = item_means(rows, [*names, *squares.values()], "n_drawn")
-    of_item = dict(zip(rows["item_id"], rows["category"], strict=True))
+    of_item = dict(zip(rows["item_id"], rows["group"], strict=True))
     for category in ("", *measured.categories):
         chosen = means
         if category:
             chosen = means[means.index.get_level_values("item_id").map(of_item) == category]
         averages = replicate_means(chosen, [*names, *squares.values()])
         for quantity in measured.quantities:
-            if category and quantity.name not in CATEGORIZED:
-                continue
             if quantity.undefined:
                 made.append(Series(quantity, category, pd.DataFrame()))
                 continue
@@ -240,8 +264,13 @@ def series(measured: Measured) -> list[Series]:
                 variance = by_replicate(averages, squares[quantity.name]) - values**2
                 spread = variance.where(variance > 1e-12 * (1.0 + values**2), 0.0) ** 0.5
                 spread = spread.where(values.notna())
-            made.append(Series(quantity, category, values, spread))
+            items = chosen[quantity.name].unstack(["replicate", "item_id"]) if quantity.paired else None
+            made.append(Series(quantity, category, values, spread, items))
     return made
+
+
+def _over_items(changes: pd.Series[float]) -> pd.Series[float]:
+    return snapped(changes.groupby(level="replicate").mean()) if len(changes) else changes
 
 
 def _categories(items: pd.DataFrame) -> dict[str, str]:
@@ -315,7 +344,8 @@ def _add_quantities(rows: pd.DataFrame, scale: dict[str, float], design: Design)
     made.append(
         Quantity(
             "hedging_when_wrong", "hedging_when_wrong", "quality", "generation-0 sd", sd, undefined=why,
-            missing="no wrong answer", note="mean of hedges over wrong answers",
+            missing=f"no wrong answer, or no {FEWEST_PAIRED} items a replicate that are wrong in all that is compared",
+            note="mean of hedges over wrong answers", paired=True,
         )
     )  # fmt: skip
     return tuple(made)
@@ -336,8 +366,8 @@ def _counts(
     cell = ["arm", "generation"]
     made: dict[tuple[str, str, int], tuple[int, int, int]] = {}
     for category in ("", *categories):
-        part = rows[rows["category"] == category] if category else rows
-        lost = failed[failed["category"] == category] if category else failed
+        part = rows[rows["group"] == category] if category else rows
+        lost = failed[failed["group"] == category] if category else failed
         drawn = part[part["n_drawn"] > 0].groupby(cell, observed=True)
         counted = pd.DataFrame(
             {

@@ -8,6 +8,7 @@ from typing import cast
 import pandas as pd
 
 from judgeloop.stats.by_construction import order_free
+from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.compatibility import compatibility_estimates
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.estimate import Estimate, estimates_frame
@@ -21,9 +22,6 @@ from judgeloop.stats.self_preference import (
     self_preference_single_order,
 )
 
-FEWEST_ITEMS_A_CATEGORY = 5
-"""Categories with fewer items get no rows of their own; they count in the whole."""
-
 
 def judge_estimates(
     judgments: pd.DataFrame,
@@ -33,7 +31,8 @@ def judge_estimates(
     margin: float = RATE_MARGIN,
     scored_alone: Collection[str] = (),
 ) -> pd.DataFrame:
-    """CONTRACT's estimates of every judge in ``judgments``, over all items and by ``category``, with adjusted p-values.
+    """CONTRACT's estimates of every judge in ``judgments``, over all items and by ``category`` (rare ones pooled), with
+    adjusted p-values.
 
     ``judgments``: CONTRACT's columns (``item_id, pair_id, judge, order, verdict`` at least). Optional, and used where
     present: ``repeat``, ``p_first``, ``identical``, ``gold``, ``gold_2``, ``category``, ``model_a, model_b``,
@@ -56,17 +55,21 @@ def judge_estimates(
             labels = Labels(str(judge), str(arm), turn, str(panel))
             if panel == "probe":
                 if "probe" in some:
-                    rows += probe_estimates(some, judge=str(judge), arm=str(arm), generation=turn, margin=margin)
+                    who = {"judge": str(judge), "arm": str(arm)}
+                    rows += probe_estimates(some, **who, generation=turn, margin=margin)
+                    for category, part, remark in by_category(some):
+                        found = probe_estimates(part, **who, generation=turn, category=category, margin=margin)
+                        rows += remarked(found, remark)
                 continue
             rows += _of(some, texts, labels, scales, margin)
             rows.append(self_preference_gold(some, labels, margin=margin))
             rows += self_preference_single_order(some, labels, margin=margin)
             rows.append(self_preference_log_odds(several, texts, labels, scales=scales))
             rows += compatibility_estimates(some, texts, labels)
-            for category, part in some.groupby("category", sort=True):
-                if category and category != "" and part["item_id"].nunique() >= FEWEST_ITEMS_A_CATEGORY:
-                    named = Labels(str(judge), str(arm), turn, str(panel), str(category))
-                    rows += _of(part, texts, named, scales, margin)
+            for category, part, remark in by_category(some):
+                named = Labels(str(judge), str(arm), turn, str(panel), category)
+                own = self_preference_gold(part, named, margin=margin)
+                rows += remarked([*_of(part, texts, named, scales, margin), own], remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
 
 

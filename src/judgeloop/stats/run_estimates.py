@@ -7,6 +7,7 @@ import pandas as pd
 from judgeloop.stats.amplification import amplification_estimates, kl_estimates
 from judgeloop.stats.bias_amplification import bias_amplification_series
 from judgeloop.stats.by_construction import order_free
+from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.collapse import collapse_estimates
 from judgeloop.stats.content import content_estimates
 from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
@@ -14,7 +15,6 @@ from judgeloop.stats.drift import drift_estimates
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.generation_diversity import diversity_series
 from judgeloop.stats.generations import Measured, measure, series
-from judgeloop.stats.judge_estimates import FEWEST_ITEMS_A_CATEGORY
 from judgeloop.stats.judge_generations import (
     anchor_judges,
     anchor_judgments,
@@ -88,16 +88,19 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin
             )
             if generation == 0:
-                rows += _by_category(judgments, judge, margin)
+                rows += _by_category(judgments, texts, judge, scales, margin)
     return rows
 
 
-def _by_category(judgments: pd.DataFrame, judge: str, margin: float) -> list[Estimate]:
-    """Position on generation 0's anchor panel, a category with enough items at a time."""
+def _by_category(
+    judgments: pd.DataFrame, texts: pd.DataFrame, judge: str, scales: dict[str, float], margin: float
+) -> list[Estimate]:
+    """Position and content terms on generation 0's anchor panel, a category at a time."""
     rows: list[Estimate] = []
-    for category, part in judgments.groupby("category", sort=True):
-        if category and part["item_id"].nunique() >= FEWEST_ITEMS_A_CATEGORY:
-            rows += position_estimates(
-                part, judge=judge, generation=0, panel="anchor", category=str(category), margin=margin
-            )
+    for category, part, remark in by_category(judgments):
+        position = position_estimates(part, judge=judge, generation=0, panel="anchor", category=category, margin=margin)
+        content = content_estimates(
+            part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin
+        )
+        rows += remarked([*position, *content], remark)
     return rows

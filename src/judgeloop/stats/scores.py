@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from judgeloop.features import FEATURES
 from judgeloop.scales import Scale
+from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.covariates import gold_margin
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion
@@ -26,8 +27,6 @@ from judgeloop.stats.slopes import FEWEST_ITEMS
 
 Floats = NDArray[np.float64]
 
-FEWEST_ITEMS_A_CATEGORY = 5
-"""As in ``judge_estimates``."""
 POINTS, LENGTHS = "score points", "scale lengths"
 _TEXT = ["item_id", "candidate_id"]
 _NO_SCORE = Undefined("no text has a score")
@@ -50,11 +49,10 @@ def score_frame(
         own = None if judgments is None else judgments[(judgments["judge"] == judge) & (judgments["panel"] == panel)]
         labels = Labels(str(judge), panel=panel)
         rows += score_estimates(some, pairs, texts, scales, labels, own, spread=spread)
-        for category, part in some.groupby("category", sort=True):
-            if category and part["item_id"].nunique() >= FEWEST_ITEMS_A_CATEGORY:
-                named = Labels(str(judge), panel=panel, category=str(category))
-                kept = pairs[pairs["category"] == category]
-                rows += score_estimates(part, kept, texts, scales, named, own, spread=spread)
+        for category, part, remark in by_category(some):
+            named = Labels(str(judge), panel=panel, category=category)
+            kept = pairs[pairs["item_id"].isin(part["item_id"].unique())]
+            rows += remarked(score_estimates(part, kept, texts, scales, named, own, spread=spread), remark)
     return adjust(with_judge_families(estimates_frame(rows)))
 
 
