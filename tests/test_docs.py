@@ -175,7 +175,7 @@ def mitigated(judgments: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
 def emitted() -> pd.DataFrame:
     """(term, variant, unit) of every row that stats gives for a planted run and for coin-tossing judges."""
     tables, design = (
-        planted_run.loop(generations=2, replicates=2, items=4, size=4, pairs=200, anchor=30),
+        planted_run.loop(generations=2, replicates=6, items=4, size=4, pairs=200, anchor=30),
         planted_run.design(2),
     )
     run = run_estimates(tables, design)

@@ -186,9 +186,14 @@ def test_alpaca_win_rate_holds_length_equal():
     assert row.conf_low < 0.5 < row.conf_high
     won = ((frame["verdict"] == "first") == (frame["order"] == "ab")).to_numpy(dtype=float)
     assert won.mean() > 0.6
-    x = sm.add_constant(np.tanh(np.tile(gap, 2) / np.std(gap)))
+    x = sm.add_constant(np.tanh(np.tile(gap, 2) / np.std(np.tile(gap, 2), ddof=1)))
     oracle = sm.GLM(won, x, family=sm.families.Binomial()).fit(tol=1e-12)
     assert row.estimate == pytest.approx(float(s(oracle.params[0])), abs=1e-8)
+    # The reference code's sign, baseline − model, is the same rate.
+    flipped = sm.GLM(won, x * [1, -1], family=sm.families.Binomial()).fit(tol=1e-12)
+    assert float(s(flipped.params[0])) == pytest.approx(row.estimate, abs=1e-8)
+    for difference in ("L1 penalty", "instance difficulty", "gamed baselines"):
+        assert difference in row.note
 
 
 def test_arena_style_control_has_its_own_scale_and_never_a_p():
@@ -199,7 +204,29 @@ def test_arena_style_control_has_its_own_scale_and_never_a_p():
     swap = frame["pair_id"].astype(int) % 2 == 0
     frame = frame.assign(model_a=np.where(swap, "x", "y"), model_b=np.where(swap, "y", "x"))
     rows = {row.term: row for row in compatibility_estimates(frame, texts, Labels("j"))}
-    assert rows["arena_style_log_odds_length"].estimate > 0
+    # A plain Newton of the penalised likelihood: features ½·½b², strengths in units of log 10.
+    own = texts.set_index(["item_id", "candidate_id"])
+    side = {}
+    for one in ("a", "b"):
+        first = (frame["order"] == "ab") == (one == "a")
+        names = np.where(first, frame["candidate_first"], frame["candidate_second"])
+        key = pd.MultiIndex.from_arrays([frame["item_id"], names])
+        side[one] = own.loc[key, ["tokens", "bold"]].to_numpy(dtype=float)
+        side[one][:, 1] *= side[one][:, 0] / 100
+    relative = (side["a"] - side["b"]) / (side["a"] + side["b"] + 1)
+    relative = (relative - relative.mean(axis=0)) / relative.std(axis=0)
+    strength = np.where(frame["model_a"] == "x", 1.0, -1.0)[:, None] * [1.0, -1.0]
+    x = np.hstack([relative, strength])
+    won = ((frame["verdict"] == "first") == (frame["order"] == "ab")).to_numpy(dtype=float)
+    ridge, b = np.array([0.5, 0.5, *[0.5 / math.log(10) ** 2] * 2]), np.zeros(4)
+    for _ in range(50):
+        p = s(x @ b)
+        b += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + np.diag(ridge), x.T @ (won - p) - ridge * b)
+    for name, expected in (("length", b[0]), ("bold", b[1])):
+        row = rows[f"arena_style_log_odds_{name}"]
+        assert row.estimate == pytest.approx(expected, abs=1e-6)
+        assert row.p_value is None
+    assert rows["arena_style_log_odds_length"].conf_low > 0
     assert "centred" in rows["arena_style_log_odds_bold"].note
 
 

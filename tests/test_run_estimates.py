@@ -176,6 +176,8 @@ def test_families(estimates: pd.DataFrame) -> None:
         with_p & (estimates["arm"] == "judge") & (estimates["contrast"] == "") & (estimates["scope"] == "policy")
     ]
     assert of_arm["p_adjusted"].to_numpy() == pytest.approx(benjamini_hochberg(of_arm["p_value"].to_numpy()))
+    path = estimates["term"].str.startswith(("trend_", "gradient_"))
+    assert set(estimates.loc[path, "family"]) == {"exploratory"}
 
 
 def test_the_planted_drift_is_seen(estimates: pd.DataFrame) -> None:

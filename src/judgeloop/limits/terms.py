@@ -30,9 +30,9 @@ def known_terms() -> frozenset[str]:
     found = {*_JUDGE, *UNITS, "kl_from_reference", "hedging_when_wrong"}
     found |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
     found |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
-    found |= {f"signal_slope_{name}" for name in FEATURES}
+    found |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}
     for prefix in ("drift", "did", "selection", "mixing", "learning", "bias_selection", "cumulative_gain", "compounding",
-                   "observed_over_static", "mean", "sd", "forecast_drift"):  # fmt: skip
+                   "observed_over_static", "trend", "loop_gain", "mean", "sd", "forecast_drift"):  # fmt: skip
         found |= {f"{prefix}_{name}" for name in _QUANTITIES}
     found |= {f"{prefix}_{name}" for prefix in ("drift", "did") for name in UNITS}
     return frozenset(found)

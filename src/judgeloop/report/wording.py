@@ -93,6 +93,9 @@ _PREFIXES = {
     "cumulative_gain_": "cumulative gain in {}",
     "compounding_": "compounding of {}",
     "observed_over_static_": "observed over static drift of {}",
+    "trend_": "slope over generations of drift of {} beyond control",
+    "loop_gain_": "growth a loop of drift of {}",
+    "gradient_": "direct selection on {}",
     "forecast_drift_": "forecast drift of {}",
 }
 RATE_UNITS = ("probability", "rate")

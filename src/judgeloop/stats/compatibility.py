@@ -7,6 +7,7 @@ z-scores move with the data.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -101,15 +102,19 @@ def _alpaca(labels: Labels, judgments: pd.DataFrame, lengths: Floats | None) -> 
         result = _controlled_rate(won[some], gap[some], items)
         rows.append(row(
             labels, "verbosity", "alpaca_lc_winrate", result, counts, unit=PROBABILITY, variant=str(model), null=None,
-            note=f"against {baseline}; lengths in characters; without AlpacaEval's instance difficulty, "
-            "which needs its own leaderboard",
+            note=f"against {baseline}; lengths in characters; not as AlpacaEval: maximum likelihood in place of its "
+            "cross-validated L1 penalty, without instance difficulty and gamed baselines, which need its own leaderboard",
         ))  # fmt: skip
     return rows
 
 
 def _controlled_rate(won: Floats, gap: Floats, items: NDArray[np.intp]) -> Interval | Undefined:
-    """s(θ) of logit P(model wins) = θ + φ·tanh(gap/sd(gap)): the win rate at equal lengths."""
-    spread = float(np.std(gap)) if len(gap) else 0.0
+    """s(θ) of logit P(model wins) = θ + φ·tanh(gap/sd(gap)): the win rate at equal lengths.
+
+    θ is the column "not the gamed baseline" of the reference code, which is 1 for every pair where no such baseline is
+    added; its gap is baseline less model, which turns the sign of φ alone. Its L1 penalty is not applied.
+    """
+    spread = float(np.std(gap, ddof=1)) if len(gap) > 1 else 0.0
     groups = len(np.unique(items))
     if spread == 0 or groups < 3:
         return Undefined("lengths do not differ, or too few items")
@@ -166,9 +171,10 @@ def _arena(labels: Labels, judgments: pd.DataFrame, texts: pd.DataFrame | None) 
         result: Interval | Undefined = Undefined("too few items")
         if fit is not None and covariance is not None:
             se = math.sqrt(covariance[j, j])
-            result = t_interval(
+            shown = t_interval(
                 float(fit.coefficients[j]), se, groups - 1, method="Arena style control, ridge ½, CR1 by item"
             )
+            result = dataclasses.replace(shown, p_value=None)
         rows.append(row(
             labels, "verbosity" if name == "length" else "style", f"arena_style_log_odds_{name}", result, counts,
             unit=f"{LOG_ODDS} per SD of the relative difference", null=None, note="features centred and z-scored here",

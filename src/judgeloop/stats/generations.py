@@ -124,7 +124,7 @@ class Series:
         return pd.Series(values[known], index=self.values.columns[known], dtype="float64")
 
     def _placed(self, changes: pd.Series[float]) -> NDArray[np.float64]:
-        return _over_items(changes).reindex(self.values.columns).to_numpy(dtype=np.float64)
+        return np.asarray(_over_items(changes).reindex(self.values.columns), dtype=np.float64)
 
     def changes(self, *cells: tuple[str, int]) -> pd.Series[float]:
         """By (replicate, item) with a value in all cells (arm, generation): first − second (− (third − fourth))."""

@@ -29,6 +29,7 @@ from judgeloop.stats.price import accounts, price_estimates
 from judgeloop.stats.probe_generations import probe_panel_estimates
 from judgeloop.stats.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
+from judgeloop.stats.trend import gradient_estimates, trend_estimates
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 
@@ -58,6 +59,8 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *price_estimates(measured, design, books),
         *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),
         *kl_estimates(measured.rows, design),
+        *trend_estimates(measured, compared, design),
+        *gradient_estimates(measured, design),
         *strategy_gap_estimates(measured, found, design),
     ]
     alone = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
