@@ -20,6 +20,8 @@ wrote (about two hours on two cores; it goes on where it was stopped). CI runs a
 
 **The grid**: position γ in −1, 0, 0.4, 1.5 × length β in 0, 0.3 log-odds a doubling × 30, 100, 400 items × 0 or 10 % unscored
 × 0 or 20 % ties: 96 judges. With ties, the truth of a slope is that of the quasi-likelihood in which a tie is half a pick.
+Terms corrected by two golds need 90 pairs with both: at 30 items they are `undefined` by rule and have no entry; with 20 %
+ties they are drawn without unscored replies, and the truth is the change of the chance to be picked, a tie half.
 **An entry passes** if its coverage is within 0.02 and three Monte-Carlo errors of 0.95, or its type I error is at most 0.06
 and two. A miss is named here and stays a miss.
 """
@@ -29,6 +31,9 @@ WORLDS = {
     "order_locked_judge": "temperature 0; each item's verdicts follow one slot, whichever",
     "length_blind_judge": "quality goes with length, people prefer longer, the judge follows quality; two a/b golds",
     "noisy_gold": "numeric golds that err; length goes with quality; the judge follows quality",
+    "one_noisy_gold": "one numeric gold that errs; nothing may be claimed",
+    "fair_judge_ten_features_60_items": "quality alone; ten features, some rare, on 60 items",
+    "fair_judge_ten_features_200_items": "quality alone; ten features, some rare, on 200 items",
     "changing_candidates": "the judge stays as it is, the texts it sees do not",
     "neutral_drift": "coins choose in both arms for six generations; inference over 8 replicates",
 }

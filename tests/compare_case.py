@@ -57,7 +57,7 @@ def analysed(frame: pd.DataFrame, path: Path) -> Path:
     folder.write_part("judgments", "log", read.judgments)
     folder.write_part("candidates", "log", texts.assign(replicate=pd.NA, arm="", generation=pd.NA))
     folder.write_part("items", "log", read.items)
-    folder.write_estimates(judge_estimates(read.judgments, texts))
+    folder.write_estimates(judge_estimates(read.judgments, texts, gold_exact=True))
     return path
 
 

@@ -145,7 +145,7 @@ def test_the_study_names_a_cell_whose_intervals_are_too_narrow(monkeypatch: pyte
 
 def test_every_world_without_bias_tests_something() -> None:
     found = validate.coverage(1, 2, cells=[name for name in validate.CELLS if name.startswith("type1:")])
-    assert found["cell"].nunique() == 6
+    assert found["cell"].nunique() == 9
     assert (found["replications"] == 2).all(), found.to_string()
 
 

@@ -70,16 +70,17 @@ def logistic(
     ridge: float | Floats = 0.0,
     max_iterations: int = 60,
     tolerance: float = 1e-9,
+    offset: Floats | None = None,
 ) -> LogisticFit:
-    """Maximise Σ w [z log p + (1 − z) log(1 − p)] − ½ Σ ridge_j b_j², p = s(xb), by Newton steps with halving.
+    """Maximise Σ w [z log p + (1 − z) log(1 − p)] − ½ Σ ridge_j b_j², p = s(xb + offset), by Newton steps with halving.
 
     ``x`` (n, p); ``z`` (n,) in [0, 1], fractions allowed (the quasi-binomial of Papke & Wooldridge 1996: use a robust
-    covariance); ``weights`` (n,) ≥ 0, default 1; ``ridge`` a number or (p,), not scaled by n. ``tolerance`` bounds the
+    covariance); ``weights`` (n,) ≥ 0, default 1; ``offset`` (n,) log-odds, default 0; ``ridge`` a number or (p,), not scaled by n. ``tolerance`` bounds the
     last step's largest entry, relative to the coefficients; Newton's error is then its square. Never raises on
     separated or collinear data: see LogisticFit. Raises ValueError for shapes or values that are wrong.
     """
     x, z, w = _checked(x, z, weights)
-    columns = x.shape[1]
+    columns, known = x.shape[1], np.zeros(len(z)) if offset is None else offset
     penalty = np.broadcast_to(np.asarray(ridge, dtype=np.float64), (columns,)).copy()
     if not np.all(np.isfinite(penalty)) or np.any(penalty < 0):
         raise ValueError("ridge must be finite and 0 or more")
@@ -87,42 +88,45 @@ def logistic(
     scale = np.sqrt(np.maximum(np.diag(at_zero) + penalty, np.finfo(np.float64).tiny))
     rank = int(np.linalg.matrix_rank(at_zero / np.outer(scale, scale), tol=1e-11, hermitian=True)) if columns else 0
     b = np.zeros(columns)
-    value = _penalised(x, z, w, penalty, b)
+    value = _penalised(x, z, w, penalty, b, known)
     converged = separated = False
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
-        p = sigmoid(x @ b)
+        p = sigmoid(x @ b + known)
         gradient = x.T @ (w * (z - p)) - penalty * b
         hessian = _information(x, w * p * (1.0 - p)) + np.diag(penalty)
         step = _solve(hessian, gradient)
-        b, value, taken = _ascend(lambda c: _penalised(x, z, w, penalty, c), b, step, value)
+        b, value, taken = _ascend(lambda c: _penalised(x, z, w, penalty, c, known), b, step, value)
         if float(np.max(np.abs(taken), initial=0.0)) <= tolerance * (1.0 + float(np.max(np.abs(b), initial=0.0))):
             converged = True
             break
         if _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
             separated = True
             break
-    p = sigmoid(x @ b)
+    p = sigmoid(x @ b + known)
     hessian = _information(x, w * p * (1.0 - p)) + np.diag(penalty)
     if converged and _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
         converged, separated = False, True
     return LogisticFit(
-        b, hessian, p, w, penalty, np.zeros(len(z)), _penalised(x, z, w, penalty * 0, b), iterations, rank, converged,
+        b, hessian, p, w, penalty, np.zeros(len(z)), _penalised(x, z, w, penalty * 0, b, known), iterations, rank, converged,
         separated,
     )  # fmt: skip
 
 
 def firth(
-    x: Floats, z: Floats, weights: Floats | None = None, max_iterations: int = 200, tolerance: float = 1e-9
-) -> LogisticFit:
+    x: Floats, z: Floats, weights: Floats | None = None, max_iterations: int = 200, tolerance: float = 1e-9,
+    fixed: tuple[int, float] | None = None,
+) -> LogisticFit:  # fmt: skip
     """Logistic regression with Firth's penalty ½ log|XᵀWX|: finite under separation.
 
     Firth (1993); Heinze & Schemper (2002). Arguments as in ``logistic``. The residual gains h(½ − p), h the diagonal of the hat matrix, and stands in
-    ``adjustment`` so that ``cluster_covariance`` uses the scores that the estimate solves.
+    ``adjustment`` so that ``cluster_covariance`` uses the scores that the estimate solves. ``fixed``: a column and the
+    value that its coefficient is held at, the penalty being that of all columns: a point of the profile.
     """
     x, z, w = _checked(x, z, weights)
     columns = x.shape[1]
+    free = np.arange(columns) if fixed is None else np.delete(np.arange(columns), fixed[0])
     rank = int(np.linalg.matrix_rank(x * np.sqrt(w)[:, None])) if columns else 0
 
     def objective(c: Floats) -> float:
@@ -131,13 +135,16 @@ def firth(
         return _penalised(x, z, w, np.zeros(columns), c) + (0.5 * float(log_determinant) if sign > 0 else -np.inf)
 
     b = np.zeros(columns)
+    if fixed is not None:
+        b[fixed[0]] = fixed[1]
     value = objective(b)
     converged = False
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
         p, hessian, adjustment = _firth_parts(x, w, b)
-        step = _solve(hessian, x.T @ (w * (z - p) + w * adjustment))
+        step = np.zeros(columns)
+        step[free] = _solve(hessian[np.ix_(free, free)], (x.T @ (w * (z - p) + w * adjustment))[free])
         # Long first steps leave the region where the information matrix means anything (Heinze & Schemper use 5).
         step *= min(1.0, 5.0 / max(float(np.max(np.abs(x @ step), initial=0.0)), 1e-300))
         b, value, taken = _ascend(objective, b, step, value)
@@ -231,8 +238,8 @@ def _checked(x: Floats, z: Floats, weights: Floats | None) -> tuple[Floats, Floa
     return x, z, w
 
 
-def _penalised(x: Floats, z: Floats, w: Floats, penalty: Floats, b: Floats) -> float:
-    eta = x @ b
+def _penalised(x: Floats, z: Floats, w: Floats, penalty: Floats, b: Floats, offset: Floats | float = 0.0) -> float:
+    eta = x @ b + offset
     # z·η − log(1 + e^η), the stable form of the binomial log-likelihood for fractional z.
     return float(np.sum(w * (z * eta - np.logaddexp(0.0, eta))) - 0.5 * np.sum(penalty * b * b))
 

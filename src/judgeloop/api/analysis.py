@@ -23,6 +23,7 @@ def analyze(
     out: str | Path | None = None,
     columns: str | Path | Mapping[str, Any] | None = None,
     mitigate: str | Sequence[str] = (),
+    gold_exact: bool = False,
     watch: auditing.Watch = lambda *_: None,
 ) -> Audit:
     """The statistics of an audit on judgments that exist already; nothing is asked. Writes estimates and report into ``out``
@@ -31,7 +32,8 @@ def analyze(
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
     ``format``: judgeloop (CONTRACT's columns), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; auto tells it by content.
     ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls otherwise. ``mitigate``:
-    mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with commas. ``watch`` is told
+    mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with commas. ``gold_exact``:
+    gold cannot err, as a verifiable reference; else one gold alone makes no claim (docs/method.md). ``watch`` is told
     (judge, done, of) before each judge's estimates. Raises InvalidInput naming file, row and column.
     """
     wanted = mitigating.wanted(mitigate)
@@ -39,7 +41,7 @@ def analyze(
     files = files_of(verdicts)
     name = _name(verdicts, files)
     sources = _sources(verdicts, files, pairs, columns)
-    done = auditing.analyze(log, name=name, sources=sources, mitigate=wanted, watch=watch)
+    done = auditing.analyze(log, name=name, sources=sources, mitigate=wanted, watch=watch, gold_exact=gold_exact)
     folder = RunFolder(out or Path("runs") / name)
     auditing.write(done, folder)
     report.write(folder)

@@ -70,6 +70,8 @@ class Settings:
     """What is asked where that is not pairs alone; None in mode pairwise."""
     reward: RewardJudge | None = None
     """How the judges score where they are reward models, but for the endpoint, which is each judge's own."""
+    gold_exact: bool = False
+    """Gold cannot err; it changes the estimates and no answer."""
 
     @property
     def pairwise(self) -> bool:
@@ -112,6 +114,7 @@ class Settings:
                 **edits,
                 **({"mitigate": list(self.mitigate)} if self.mitigate else {}),
                 **(self.form.record() if self.form else {}),
+                **({"gold_exact": True} if self.gold_exact else {}),
                 "seed": self.seed,
             },
         }
@@ -168,6 +171,7 @@ def settings(
     scales: str | None = None,
     against_pairwise: bool = False,
     reward: str | None = None,
+    gold_exact: bool = False,
 ) -> Settings:
     """See ``judgeloop.audit``. Reads the pairs and checks everything; asks nothing. Raises InvalidInput."""
     models = [model] if isinstance(model, str) else list(model)
@@ -229,7 +233,9 @@ def settings(
     name = f"{Path(str(pairs)).stem}-audit" if is_file else "audit"
     found = auditing.sources_of(pairs, None, columns)
     sources = {"pairs": found.pop("verdicts"), **found}
-    return Settings(name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted, form, scoring)
+    return Settings(
+        name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted, form, scoring, gold_exact
+    )
 
 
 def _check_place(base_url: str | Sequence[str] | None, engine: str | None, scores: bool) -> None:

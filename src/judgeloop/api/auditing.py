@@ -80,6 +80,7 @@ def audit(
     scales: str | None = None,
     against_pairwise: bool = False,
     reward: str | None = None,
+    gold_exact: bool = False,
     batch: bool = False,
     collect: str | Path | Sequence[str | Path] = (),
     out: str | Path | None = None,
@@ -100,7 +101,8 @@ def audit(
     rule can. ``mitigate``: mitigations to measure on the same answers, names of docs/mitigations.md (``rubric`` asks every
     judge again). ``mode`` (docs/modes.md): pairwise; pointwise, every text scored on each of ``scales`` (default
     1-10,10-1), with ``against_pairwise`` beside its pairs; listwise, where ``pairs`` has a list ``texts`` a row. ``reward``:
-    the judges are reward models, asked by that route (``ROUTE[,KEY=VALUE…]``, docs/serving.md). ``batch`` (docs/batch.md): what
+    the judges are reward models, asked by that route (``ROUTE[,KEY=VALUE…]``, docs/serving.md). ``gold_exact``: gold cannot
+    err, as a verifiable reference; else one gold alone makes no claim (docs/method.md). ``batch`` (docs/batch.md): what
     is not recorded is asked by the endpoints' Batch API, which is waited for; ``collect``: finished batch output files that
     are taken back. With ``replay`` every answer comes from that recorded folder and no endpoint is asked. ``max_cost`` and
     ``max_calls`` count the whole audit, recorded calls included.
@@ -112,7 +114,7 @@ def audit(
         pairs, base_url=base_url, model=model, engine=engine, api_key_env=api_key_env, price=price, endpoint=endpoint, prompt=prompt,
         verdict=verdict, repeats=repeats, temperature=temperature, max_tokens=max_tokens, probes=probes,
         edit_model=edit_model, concurrency=concurrency, seed=seed, columns=columns, mitigate=mitigate,
-        mode=mode, scales=scales, against_pairwise=against_pairwise, reward=reward,
+        mode=mode, scales=scales, against_pairwise=against_pairwise, reward=reward, gold_exact=gold_exact,
     )  # fmt: skip
     files = [collect] if isinstance(collect, str | Path) else collect
     return run_audit(
@@ -273,7 +275,7 @@ class _Session:
         if made.pairwise:
             base = auditing.analyze(
                 self.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
-                watch=self.estimating, scored_alone=made.bases if made.reward else (),
+                watch=self.estimating, scored_alone=made.bases if made.reward else (), gold_exact=made.gold_exact,
             )  # fmt: skip
             if made.form is None:
                 return base

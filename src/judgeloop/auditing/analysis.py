@@ -58,16 +58,18 @@ def analyze(
     mitigate: Sequence[str] = (),
     watch: Watch = lambda *_: None,
     scored_alone: Collection[str] = (),
+    gold_exact: bool = False,
 ) -> Analysis:
     """Every static estimate that the log bears, and for what it does not bear rows ``undefined`` that say why.
 
     ``identity``: a hash of all that the log depends on; default that of the log itself. ``mitigate``: the mitigations to
-    measure besides (``mitigating.wanted``). ``scored_alone``: judges that are known to score each text alone. Raises InvalidInput for one that the log does not bear.
+    measure besides (``mitigating.wanted``). ``scored_alone``: judges that are known to score each text alone.
+    ``gold_exact``: gold is a verifiable reference and cannot err, see ``content_estimates``. Raises InvalidInput for one that the log does not bear.
     """
     mitigating.check(log.judgments, mitigate)
     candidates = _candidates(log)
     texts = candidates if len(candidates) else None
-    found = estimates(log.judgments, texts, watch=watch, scored_alone=scored_alone)
+    found = estimates(log.judgments, texts, watch=watch, scored_alone=scored_alone, gold_exact=gold_exact)
     if mitigate:
         measured = mitigating.estimates(log.judgments, _unedited(log.judgments, texts), mitigate, watch=watch)
         found = pd.concat([found, measured], ignore_index=True)
@@ -79,10 +81,19 @@ def analyze(
     facts: dict[str, Any] = {"length_unit": log.length_unit} if log.length_unit else {}
     if log.unused_pairs:
         facts["pairs_without_verdict"] = log.unused_pairs
+    if gold_exact:
+        facts["gold_exact"] = True
     if log.notes:
         facts["import_notes"] = list(log.notes)
     return Analysis(
-        name, identity or _identity(name, log), dict(sources or {}), log.judgments, candidates, log.items, found, facts
+        name,
+        identity or _identity(name, log, gold_exact),
+        dict(sources or {}),
+        log.judgments,
+        candidates,
+        log.items,
+        found,
+        facts,
     )
 
 
@@ -92,6 +103,7 @@ def estimates(
     *,
     watch: Watch = lambda *_: None,
     scored_alone: Collection[str] = (),
+    gold_exact: bool = False,
 ) -> pd.DataFrame:
     """``judge_estimates`` of all judges, one judge after the other, so that a long analysis can say where it is.
 
@@ -103,7 +115,8 @@ def estimates(
     parts = []
     for done, judge in enumerate(judges):
         watch(judge, done, len(judges))
-        parts.append(judge_estimates(judgments[judgments["judge"] == judge], texts, scored_alone=scored_alone))
+        own = judgments[judgments["judge"] == judge]
+        parts.append(judge_estimates(own, texts, scored_alone=scored_alone, gold_exact=gold_exact))
     if len(judges) == 1:
         return parts[0]
     frame = pd.concat([part[part["term"] != "self_preference_log_odds"] for part in parts], ignore_index=True)
@@ -191,9 +204,9 @@ def _languages(log: VerdictLog) -> list[str] | None:
     return [str(tag) or "en" for tag in log.texts["item_id"].map(said).fillna("en")]
 
 
-def _identity(name: str, log: VerdictLog) -> str:
+def _identity(name: str, log: VerdictLog, gold_exact: bool) -> str:
     """A hash of all that the estimates depend on: another log's folder is not overwritten."""
-    digest = hashlib.sha256(name.encode())
+    digest = hashlib.sha256(name.encode() + (b"/gold exact" if gold_exact else b""))
     for frame in (log.judgments, log.texts, log.items):
         digest.update(frame.to_csv(index=False).encode("utf-8", "replace"))
     return f"sha256:{digest.hexdigest()}"

@@ -53,6 +53,13 @@ def analyze(
             show_default=False,
         ),
     ] = "",
+    gold_exact: Annotated[
+        bool,
+        typer.Option(
+            "--gold-exact",
+            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, one gold alone makes no claim of bias.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write. [default: runs/<the log's name>]", show_default=False)
     ] = None,
@@ -71,7 +78,7 @@ def analyze(
     try:
         done = api.analyze(
             verdicts[0] if len(verdicts) == 1 else verdicts,
-            pairs, format=format.value, out=out, columns=columns, mitigate=mitigate, watch=watch,
+            pairs, format=format.value, out=out, columns=columns, mitigate=mitigate, gold_exact=gold_exact, watch=watch,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None

@@ -68,6 +68,13 @@ def audit(
             show_default=False,
         ),
     ] = "",
+    gold_exact: Annotated[
+        bool,
+        typer.Option(
+            "--gold-exact",
+            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, one gold alone makes no claim of bias.",
+        ),
+    ] = False,
     mode: Annotated[
         str, typer.Option(help="What is asked: pairwise, pointwise (a score a text) or listwise (the best of a list).")
     ] = "pairwise",
@@ -185,7 +192,7 @@ def audit(
         "base_url": base_url, "model": model, "engine": engine, "api_key_env": api_key_env, "price": paid, "endpoint": endpoint, "prompt": prompt,
         "verdict": verdict, "repeats": repeats, "temperature": temperature, "max_tokens": max_tokens, "probes": probes,
         "edit_model": edit_model, "concurrency": concurrency, "seed": seed, "columns": columns, "mitigate": mitigate,
-        "mode": mode, "scales": scales, "against_pairwise": against_pairwise, "reward": reward,
+        "mode": mode, "scales": scales, "against_pairwise": against_pairwise, "reward": reward, "gold_exact": gold_exact,
     }  # fmt: skip
     if plan:
         from judgeloop.cli.audit_plan import show

@@ -25,41 +25,55 @@ FEWEST_PAIRS = 90
 
 
 def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
-    """The content model with calibrated quality, on the rows that have both golds; its covariance counts both stages."""
-    rows = rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
-    if len(np.unique(rows.pairs)) < FEWEST_PAIRS:
-        return Undefined(f"two golds on {len(np.unique(rows.pairs))} pairs; the correction needs {FEWEST_PAIRS}")
+    """The content model with calibrated quality; its covariance counts both stages.
+
+    The regression is of the pairs with both golds; the content model is of all with the first, whose quality it predicts.
+    """
+    rows = rows.with_gold()
+    both = ~np.isnan(rows.gold_2)
+    twice = len(np.unique(rows.pairs[both]))
+    if twice < FEWEST_PAIRS:
+        return Undefined(f"two golds on {twice} pairs; the correction needs {FEWEST_PAIRS}")
     known = np.column_stack([rows.differences, rows.gold])
-    solved, _, rank, _ = np.linalg.lstsq(known, rows.gold_2, rcond=None)
+    solved, _, rank, _ = np.linalg.lstsq(known[both], rows.gold_2[both], rcond=None)
     if rank < known.shape[1]:
         return Undefined("gold and the texts' features are collinear")
     theta = np.asarray(solved, dtype=np.float64)
     slopes = fit_slopes(rows, known @ theta)
     if isinstance(slopes, Undefined):
         return slopes
+    residual = np.where(both, rows.gold_2 - known @ theta, 0.0)
+    influence = known * residual[:, None] @ np.linalg.inv(known[both].T @ known[both])
+    j = slopes.names.index(GOLD)
+
+    def first_stage(b: Floats) -> Floats:
+        """What the calibration's error adds to each row's score at coefficients ``b``."""
+
+        def score(t: Floats) -> Floats:
+            x = slopes.x.copy()
+            x[:, j] = known @ t
+            return np.asarray(x.T @ (slopes.z - sigmoid(x @ b)))
+
+        steps = 1e-6 * np.eye(len(theta))
+        sensitivity = np.stack([(score(theta + h) - score(theta - h)) / 2e-6 for h in steps], axis=1)
+        return np.asarray(influence @ sensitivity.T)
+
     return replace(
-        slopes, covariance=_stacked(slopes, rows, known, theta), method=f"calibrated {slopes.method}, both stages"
-    )
+        slopes, covariance=_stacked(slopes, first_stage(slopes.coefficients)), first_stage=first_stage,
+        method=f"calibrated {slopes.method}, both stages",
+    )  # fmt: skip
 
 
-def _stacked(slopes: Slopes, rows: Covariates, known: Floats, theta: Floats) -> Floats:
-    b, j = slopes.coefficients, slopes.names.index(GOLD)
+def _stacked(slopes: Slopes, first: Floats) -> Floats:
+    second = slopes.x * (slopes.z - slopes.fit.probabilities + slopes.fit.adjustment)[:, None]
     _, codes = np.unique(slopes.clusters, return_inverse=True)
     groups = int(codes.max()) + 1
-
-    def score(t: Floats) -> Floats:
-        x = slopes.x.copy()
-        x[:, j] = known @ t
-        return np.asarray(x.T @ (slopes.z - sigmoid(x @ b)))
-
-    steps = 1e-6 * np.eye(len(theta))
-    sensitivity = np.stack([(score(theta + h) - score(theta - h)) / 2e-6 for h in steps], axis=1)
-    first = known * (rows.gold_2 - known @ theta)[:, None]
-    second = slopes.x * (slopes.z - slopes.fit.probabilities + slopes.fit.adjustment)[:, None]
-    total = second + first @ np.linalg.inv(known.T @ known) @ sensitivity.T
+    # Separated residuals are next to 0: the information stands for the second stage then, as in the plain fit.
+    total = first if slopes.separated else second + first
     scores = np.stack([np.bincount(codes, weights=column, minlength=groups) for column in total.T], axis=1)
     inverse = np.linalg.inv(slopes.fit.hessian)
-    return np.asarray(inverse @ (scores.T @ scores) @ inverse * groups / (groups - 1.0))
+    sandwich = np.asarray(inverse @ (scores.T @ scores) @ inverse * groups / (groups - 1.0))
+    return slopes.covariance + sandwich if slopes.separated else sandwich
 
 
 def delta_effect(slopes: Slopes, name: str) -> Interval | Undefined:

@@ -37,6 +37,7 @@ _MITIGATED = (
 )
 _APART = "different pairs: the difference is of judges and pairs together"
 _GROUPS = 50
+_GIVEN = "one gold taken as exact; if it errs, judges that follow quality unequally differ here too"
 
 
 def judge_differences(first: Contender, second: Contender, margin: float) -> list[Difference]:
@@ -122,7 +123,7 @@ def _paired_effects(
             if isinstance(result, Interval):
                 values = [_effect(one), _effect(other)]
         counts = Counts(len(both[0]), len(np.unique(both[0].items)), lost)
-        note = "one gold taken as exact" if variant == "" else "quality is not held equal"
+        note = _GIVEN if variant == "" else "quality is not held equal"
         made = row(labels, "verbosity", "length_ame", result, counts, unit=f"{PROBABILITY} per doubling", variant=variant,
                    margin=margin, note=note)  # fmt: skip
         found.append(Difference(first.name, second.name, "pairs", values[0], values[1], made))

@@ -1,7 +1,8 @@
 """Verbosity and style bias of a judge, and its agreement with gold. Positive = prefers more of the feature.
 
 Raw preference is not bias: longer answers may be better. Every term here is either named raw, or conditions on gold (the
-method notes §1.3). Without gold the primaries are ``undefined``; with one gold, slopes are known given that gold only.
+method notes §1.3). Without gold the primaries are ``undefined``; with one gold of unknown reliability too (§7.2), and its
+numbers stand as variant ``given_gold``; gold that is exact by its making, as a reference that was matched, needs no second.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from judgeloop.stats.inference import (
     clustered_proportion,
     fieller_from_moments,
 )
-from judgeloop.stats.latent_quality import LatentSlopes, fit_latent
+from judgeloop.stats.joint import JointTest, joint_score, joint_wald
+from judgeloop.stats.latent_quality import FEWEST_PAIRS, LatentSlopes, fit_latent
 from judgeloop.stats.missing import missing_estimates
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 from judgeloop.stats.slopes import (
@@ -33,7 +35,6 @@ from judgeloop.stats.slopes import (
     bootstrap_effect,
     effect_difference,
     fit_slopes,
-    joint_wald,
 )
 from judgeloop.stats.ties import tie_estimates
 
@@ -43,6 +44,11 @@ DOUBLING, SD = "log-odds per doubling", "log-odds per generation-0 SD"
 _MOST_RESAMPLED = 2_000
 """Judgments above which 10,000 resamples would take seconds and tell nothing new."""
 _DILUTED = "gold taken as exact; if it errs, quality it misses counts as bias"
+_ONE_GOLD = (
+    "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or declare gold exact where it is; "
+    "see variant given_gold"
+)
+GIVEN = "given_gold"
 
 
 def content_estimates(
@@ -56,32 +62,36 @@ def content_estimates(
     category: str = "",
     scales: Mapping[str, float] | None = None,
     margin: float = RATE_MARGIN,
+    gold_exact: bool = False,
 ) -> list[Estimate]:
     """Verbosity, style and quality terms of one judge on one set of judgments; the other arguments are labels.
 
     ``texts``: frame of ``item_id, candidate_id`` and feature columns (``length`` in doublings, others raw), plus
     ``replicate`` where ids repeat across replicates; without it, columns ``len_a, len_b`` of ``judgments`` serve length
     alone. ``gold`` (and ``gold_2``) are columns of ``judgments``. ``scales``: generation-0 SD by feature (default: over
-    ``texts``). ``margin``: equivalence margin of rates. Variants ``given_gold`` and ``no_gold`` are what they say.
+    ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so that the
+    primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variants ``given_gold`` and ``no_gold`` are what they say.
     """
     labels = Labels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
     known = rows.with_gold()
     given = fit_slopes(known, known.gold) if len(known) else _NO_GOLD
     without = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
-    corrected = _corrected(known, given)
-    models = _Models(rows, known, given, without, corrected)
+    corrected = _corrected(rows, given)
+    models = _Models(rows, known, given, without, corrected, gold_exact)
     features = rows.features or ("length",)
     return [
         *_raw(labels, rows, margin),
         *(estimate for name in features for estimate in _log_odds(labels, models, name)),
         *_effects(labels, models, margin),
-        _exchange(labels, models),
+        *_exchange(labels, models),
         _beyond_gold(labels, models, margin),
-        _joint(labels, models),
+        *_joints(labels, models),
         *tie_estimates(labels, rows, given, without),
         *missing_estimates(judgments, texts, labels, scales=scales),
-        *gold_estimates(labels, judgments, known, given, corrected),
+        *gold_estimates(
+            labels, judgments, known, given, corrected, rows.with_any_gold().counts if models.two_golds else None
+        ),
     ]
 
 
@@ -95,32 +105,42 @@ class _Models:
     without: Slopes | Undefined
     corrected: Slopes | LatentSlopes | Undefined
 
+    exact: bool
+
     @property
     def two_golds(self) -> bool:
         """Whether any pair has a second gold."""
-        return bool(np.any(~np.isnan(self.known.gold_2)))
+        return bool(np.any(~np.isnan(self.rows.gold_2)))
 
     def primary(self) -> Slopes | LatentSlopes | Undefined:
-        """The corrected fit where two golds exist, else the one given gold."""
-        return self.corrected if self.two_golds else self.given
+        """The fit given gold where that is exact, else the one corrected by a second gold."""
+        return self.given if self.exact else self.corrected
 
     def primary_counts(self) -> Counts:
-        known = self.known.where(~np.isnan(self.known.gold_2)) if self.two_golds else self.known
-        return known.counts
+        """Of the rows behind ``primary``: a pair with one gold helps, once enough pairs have two."""
+        return self.rows.with_any_gold().counts if self.two_golds and not self.exact else self.known.counts
+
+    @property
+    def note(self) -> str:
+        """What the primary takes gold for."""
+        return "gold is exact by its making" if self.exact else "corrected for gold's errors"
 
 
-def _corrected(known: Covariates, given: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
-    both = known.where(~np.isnan(known.gold_2))
-    if not len(both):
-        return _NO_GOLD if not len(known) else Undefined("one gold: its reliability is not known")
+def _corrected(rows: Covariates, given: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
+    known, both = rows.with_any_gold(), rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
+    if not len(known):
+        return _NO_GOLD
+    if np.all(np.isnan(rows.gold_2)):
+        return Undefined(_ONE_GOLD)
     if isinstance(given, Undefined):
         return given
-    if known.numeric_gold:
-        return fit_calibrated(known)
+    twice = len(np.unique(both.pairs))
+    if twice < FEWEST_PAIRS:
+        return Undefined(f"two golds on {twice} pairs; the correction needs {FEWEST_PAIRS}; see variant {GIVEN}")
     if np.array_equal(both.gold, both.gold_2):
         # Two golds that never differ bound no error: they are one exact gold.
-        return fit_slopes(both, both.gold)
-    return fit_latent(known)
+        return given
+    return fit_calibrated(known) if known.numeric_gold else fit_latent(known)
 
 
 def _raw(labels: Labels, rows: Covariates, margin: float) -> list[Estimate]:
@@ -178,14 +198,12 @@ def _log_odds(labels: Labels, models: _Models, name: str) -> list[Estimate]:
     note = ""
     if isinstance(models.given, Slopes) and name in models.given.names:
         note = f"variance inflation {models.given.variance_inflation(name):.2f}"
-    primary: Interval | Undefined
-    if models.two_golds or isinstance(models.given, Undefined) or name not in models.given.names:
-        primary = _slope(models.corrected, name)
-    else:
+    primary = _slope(models.primary(), name)
+    if not models.exact and not models.two_golds and isinstance(models.given, Slopes) and name in models.given.names:
         curve = reliability_curve(models.given, name)
-        primary = Undefined(f"one gold, of unknown reliability; by reliability the slope would be {curve}")
+        primary = Undefined(f"{_ONE_GOLD}; by reliability the slope would be {curve}")
     return [
-        row(labels, bias, term, primary, models.primary_counts(), unit=unit, note="corrected for gold's errors"),
+        row(labels, bias, term, primary, models.primary_counts(), unit=unit, note=models.note),
         row(labels, bias, term, _slope(models.given, name), models.known.counts, unit=unit, variant="given_gold",
             note="; ".join(part for part in (_DILUTED, note) if part)),
         row(labels, bias, term, _slope(models.without, name), models.rows.counts, unit=unit, variant="no_gold",
@@ -198,49 +216,76 @@ def _slope(model: Slopes | LatentSlopes | Undefined, name: str) -> Interval | Un
 
 
 def _effects(labels: Labels, models: _Models, margin: float) -> list[Estimate]:
-    primary: Interval | Undefined
-    match models.primary():
-        case LatentSlopes() as latent:
-            primary, note = latent.average_effect("length"), "corrected for gold's errors"
-        case Slopes() as slopes if models.two_golds:
-            primary, note = delta_effect(slopes, "length"), "corrected for gold's errors"
-        case Slopes() as slopes:
-            primary, note = average_effect(slopes, "length"), _DILUTED
-        case Undefined() as reason:
-            primary, note = reason, ""
-    without = models.without if isinstance(models.without, Undefined) else average_effect(models.without, "length")
-    unit = f"{PROBABILITY} per doubling"
-    resampled = []
-    chosen = models.primary()
-    if isinstance(chosen, Slopes) and not models.two_golds and not labels.category and len(chosen.x) <= _MOST_RESAMPLED:
-        resampled = [
-            row(labels, "verbosity", "length_ame", bootstrap_effect(chosen, "length"), models.primary_counts(),
-                unit=unit, variant="bootstrap", note="another interval for the primary's estimate")
-        ]  # fmt: skip
-    return [
-        *resampled,
-        row(labels, "verbosity", "length_ame", primary, models.primary_counts(), unit=unit, margin=margin, note=note),
-        row(labels, "verbosity", "length_ame", without, models.rows.counts, unit=unit, variant="no_gold", null=None,
-            note="quality is not held equal"),
+    unit, term = f"{PROBABILITY} per doubling", "length_ame"
+    found = [
+        row(labels, "verbosity", term, _effect(models.primary()), models.primary_counts(), unit=unit, margin=margin,
+            note=models.note)
     ]  # fmt: skip
+    given = models.given
+    if len(models.known):
+        counts = models.known.counts
+        found.append(
+            row(
+                labels,
+                "verbosity",
+                term,
+                _effect(given),
+                counts,
+                unit=unit,
+                variant=GIVEN,
+                margin=margin,
+                note=_DILUTED,
+            )
+        )
+        if isinstance(given, Slopes) and not labels.category and len(given.x) <= _MOST_RESAMPLED:
+            found.append(row(
+                labels, "verbosity", term, bootstrap_effect(given, "length"), counts, unit=unit, variant="bootstrap",
+                note=f"another interval for {GIVEN}'s estimate",
+            ))  # fmt: skip
+    found.append(row(
+        labels, "verbosity", term, _effect(models.without), models.rows.counts, unit=unit, variant="no_gold", null=None,
+        note="quality is not held equal",
+    ))  # fmt: skip
+    return found
 
 
-def _exchange(labels: Labels, models: _Models) -> Estimate:
-    model, note = models.primary(), "units of gold bought by one doubling"
-    result: Interval | Undefined
+def _effect(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
+    match model:
+        case LatentSlopes():
+            return model.average_effect("length")
+        case Slopes() if model.first_stage is not None and not model.separated:
+            return delta_effect(model, "length")
+        case Slopes():
+            return average_effect(model, "length")
+        case Undefined():
+            return model
+
+
+def _exchange(labels: Labels, models: _Models) -> list[Estimate]:
+    term, note = "length_exchange_rate", "units of gold bought by one doubling"
+    rate = _rate(models.primary())
+    found = [row(labels, "verbosity", term, rate, models.primary_counts(), unit="ratio", note=f"{note}; {models.note}")]
+    if len(models.known):
+        rate, counts = _rate(models.given), models.known.counts
+        found.append(
+            row(labels, "verbosity", term, rate, counts, unit="ratio", variant=GIVEN, note=f"{note}; {_DILUTED}")
+        )
+    return found
+
+
+def _rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
     if isinstance(model, Undefined):
-        result = model
-    elif "length" not in model.names:
-        result = _slope(model, "length")
-    else:
-        j, k, v = model.names.index("length"), model.names.index(GOLD), model.covariance
-        result = fieller_from_moments(
-            float(model.coefficients[j]), float(model.coefficients[k]), float(v[j, j]), float(v[k, k]), float(v[j, k]),
-            model.df,
-        )  # fmt: skip
-        if isinstance(result, Undefined):
-            result = Undefined(f"the judge's slope on gold is not away from 0: {result.reason}")
-    return row(labels, "verbosity", "length_exchange_rate", result, models.primary_counts(), unit="ratio", note=note)
+        return model
+    if "length" not in model.names:
+        return _slope(model, "length")
+    j, k, v = model.names.index("length"), model.names.index(GOLD), model.covariance
+    result = fieller_from_moments(
+        float(model.coefficients[j]), float(model.coefficients[k]), float(v[j, j]), float(v[k, k]), float(v[j, k]),
+        model.df,
+    )  # fmt: skip
+    if isinstance(result, Undefined):
+        return Undefined(f"the judge's slope on gold is not away from 0: {result.reason}")
+    return result
 
 
 def _beyond_gold(labels: Labels, models: _Models, margin: float) -> Estimate:
@@ -261,25 +306,46 @@ def _beyond_gold(labels: Labels, models: _Models, margin: float) -> Estimate:
     )  # fmt: skip
 
 
-def _joint(labels: Labels, models: _Models) -> Estimate:
+def _joints(labels: Labels, models: _Models) -> list[Estimate]:
     """Length and all style features at once: collinear features hide one another in single tests."""
-    model, counts = models.primary(), models.primary_counts()
+    found = [_joint(labels, models.primary(), models.primary_counts(), "", models.note)]
+    if len(models.known):
+        found.append(_joint(labels, models.given, models.known.counts, GIVEN, _DILUTED))
+        if not isinstance(models.given, Undefined):
+            found.append(_joint(labels, models.given, models.known.counts, "wald", f"rejects too often; {_DILUTED}"))
+    return found
+
+
+def _joint(
+    labels: Labels, model: Slopes | LatentSlopes | Undefined, counts: Counts, variant: str, note: str
+) -> Estimate:
+    def undefined(reason: Undefined) -> Estimate:
+        return row(labels, "style", "style_joint", reason, counts, unit="F", variant=variant)
+
     if isinstance(model, Undefined):
-        return row(labels, "style", "style_joint", model, counts, unit="F")
+        return undefined(model)
     tested = model.features
     if not set(tested) - {"length"}:
         why = "no style feature of the texts is known or differs enough; length stands alone, see length_ame"
-        return row(labels, "style", "style_joint", Undefined(why), counts, unit="F")
-    result = joint_wald(model.names, tested, model.coefficients, model.covariance, model.df)
+        return undefined(Undefined(why))
+    result = _tested(model, tested, variant)
     if isinstance(result, Undefined):
-        return row(labels, "style", "style_joint", result, counts, unit="F")
-    f, q, p = result
-    note = f"F on {q} and {model.df} degrees of freedom: {', '.join(tested)}"
+        return undefined(result)
+    said = [f"F on {result.q} and {result.df} degrees of freedom: {', '.join(tested)}"]
     if isinstance(model, Slopes):
         worst = max(tested, key=model.variance_inflation)
-        note += f"; largest variance inflation {model.variance_inflation(worst):.2f} ({worst})"
+        said.append(f"largest variance inflation {model.variance_inflation(worst):.2f} ({worst})")
+    kind = "cluster score test (Hotelling)" if isinstance(model, Slopes) else "Wald (Hotelling)"
+    kind = "Wald" if variant == "wald" else kind
     return Estimate(
         scope="judge", bias="style", term="style_joint", judge=labels.judge, arm=labels.arm,
-        generation=labels.generation, panel=labels.panel, category=labels.category, estimate=f, p_value=p, n=counts.n,
-        n_items=counts.items, n_unscored=counts.unscored, unit="F", method=f"Wald; {model.method}", note=note,
+        generation=labels.generation, panel=labels.panel, category=labels.category, variant=variant, estimate=result.f,
+        p_value=result.p_value, n=counts.n, n_items=counts.items, n_unscored=counts.unscored, unit="F",
+        method=f"{kind}; {model.method}", note="; ".join([*said, note]),
     )  # fmt: skip
+
+
+def _tested(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str) -> JointTest | Undefined:
+    if variant == "wald":
+        return joint_wald(model.names, tested, model.coefficients, model.covariance, model.df)
+    return model.joint(tested) if isinstance(model, LatentSlopes) else joint_score(model, tested)

@@ -77,6 +77,10 @@ class Covariates:
         """The rows whose gold is known."""
         return self.where(~np.isnan(self.gold))
 
+    def with_any_gold(self) -> Covariates:
+        """The rows with one gold or both."""
+        return self.where(~np.isnan(self.gold) | ~np.isnan(self.gold_2))
+
 
 def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
     """(n,) +1 where gold says a, −1 b, 0 tie, NaN where empty, and False; or the numbers as they are, and True.

@@ -20,8 +20,10 @@ def gold_estimates(
     known: Covariates,
     given: Slopes | Undefined,
     corrected: Slopes | LatentSlopes | Undefined,
+    second: Counts | None,
 ) -> list[Estimate]:
-    """``gold_agreement`` and ``gold_log_odds`` (κ): primary given gold, variant ``corrected`` where two golds exist."""
+    """``gold_agreement`` and ``gold_log_odds`` (κ): primary given gold, variant ``corrected`` where two golds exist,
+    on ``second``'s rows."""
     agreement, counts = gold_agreement(judgments)
     rows = [
         row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
@@ -29,11 +31,10 @@ def gold_estimates(
         row(labels, "quality", "gold_log_odds", given if isinstance(given, Undefined) else given.slope("gold"),
             known.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
     ]  # fmt: skip
-    both = known.where(~np.isnan(known.gold_2))
-    if len(both):
+    if second:
         slope = corrected if isinstance(corrected, Undefined) else corrected.slope("gold")
         unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"
-        rows.append(row(labels, "quality", "gold_log_odds", slope, both.counts, unit=unit, variant="corrected"))
+        rows.append(row(labels, "quality", "gold_log_odds", slope, second, unit=unit, variant="corrected"))
     return rows
 
 

@@ -30,6 +30,7 @@ def judge_estimates(
     scales: Mapping[str, float] | None = None,
     margin: float = RATE_MARGIN,
     scored_alone: Collection[str] = (),
+    gold_exact: bool = False,
 ) -> pd.DataFrame:
     """CONTRACT's estimates of every judge in ``judgments``, over all items and by ``category`` (rare ones pooled), with
     adjusted p-values.
@@ -39,7 +40,7 @@ def judge_estimates(
     ``len_a, len_b``, and for rows of panel ``probe`` the columns ``probe`` and ``dose`` (see ``probe_estimates``).
     ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see ``content_estimates``). A judge's rows of
     different ``arm``, ``generation`` or ``panel`` are estimated apart. ``scored_alone``: the judges that score each text
-    alone, whose position terms are known by construction. Raises ValueError for a gold that is neither
+    alone, whose position terms are known by construction. ``gold_exact``: gold cannot err, see ``content_estimates``. Raises ValueError for a gold that is neither
     a, b, tie nor a number.
     """
     rows: list[Estimate] = []
@@ -61,7 +62,7 @@ def judge_estimates(
                         found = probe_estimates(part, **who, generation=turn, category=category, margin=margin)
                         rows += remarked(found, remark)
                 continue
-            rows += _of(some, texts, labels, scales, margin)
+            rows += _of(some, texts, labels, scales, margin, gold_exact)
             rows.append(self_preference_gold(some, labels, margin=margin))
             rows += self_preference_single_order(some, labels, margin=margin)
             rows.append(self_preference_log_odds(several, texts, labels, scales=scales))
@@ -69,7 +70,7 @@ def judge_estimates(
             for category, part, remark in by_category(some):
                 named = Labels(str(judge), str(arm), turn, str(panel), category)
                 own = self_preference_gold(part, named, margin=margin)
-                rows += remarked([*_of(part, texts, named, scales, margin), own], remark)
+                rows += remarked([*_of(part, texts, named, scales, margin, gold_exact), own], remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
 
 
@@ -79,6 +80,7 @@ def _of(
     labels: Labels,
     scales: Mapping[str, float] | None,
     margin: float,
+    gold_exact: bool,
 ) -> list[Estimate]:
     position = position_estimates(
         judgments, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
@@ -86,6 +88,6 @@ def _of(
     )  # fmt: skip
     content = content_estimates(
         judgments, texts, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
-        category=labels.category, scales=scales, margin=margin,
+        category=labels.category, scales=scales, margin=margin, gold_exact=gold_exact,
     )  # fmt: skip
     return [*position, *content]

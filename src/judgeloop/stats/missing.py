@@ -16,9 +16,9 @@ from judgeloop.kernels import cluster_covariance, logistic
 from judgeloop.stats.covariates import covariates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import FEW_CLUSTERS, Undefined, clustered_proportion
+from judgeloop.stats.joint import joint_wald
 from judgeloop.stats.presentations import item_codes, not_identical
 from judgeloop.stats.rows import PROBABILITY, Counts, Labels, row
-from judgeloop.stats.slopes import joint_wald
 
 FEWEST_UNSCORED = 10
 """Fewer replies without a verdict than this cannot tell what they depend on."""
@@ -90,11 +90,10 @@ def _joint(
     result = joint_wald(tuple(names), tuple(names[1:]), fit.coefficients, covariance, groups - 1)
     if isinstance(result, Undefined):
         return undefined(result.reason)
-    f, q, p = result
     slopes = ", ".join(f"{name} {slope:+.2f}" for name, slope in zip(names[1:], fit.coefficients[1:], strict=True))
     return Estimate(
         scope="judge", bias="quality", term="unscored_joint", judge=labels.judge, arm=labels.arm,
-        generation=labels.generation, panel=labels.panel, category=labels.category, estimate=f, p_value=p,
+        generation=labels.generation, panel=labels.panel, category=labels.category, estimate=result.f, p_value=result.p_value,
         n=len(rows), n_items=groups, n_unscored=count, unit="F", method="Wald; logistic regression, clustered by item",
-        note=f"F on {q} and {groups - 1} degrees of freedom; log-odds of no verdict: {slopes}",
+        note=f"F on {result.q} and {groups - 1} degrees of freedom; log-odds of no verdict: {slopes}",
     )  # fmt: skip

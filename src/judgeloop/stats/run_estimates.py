@@ -88,8 +88,9 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
                 continue
             rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
             rows += content_estimates(
-                judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin
-            )
+                judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
+                gold_exact=True,  # a run's gold is a reference that was matched, or empty (judging.frames)
+            )  # fmt: skip
             if generation == 0:
                 rows += _by_category(judgments, texts, judge, scales, margin)
     return rows

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from judgeloop.stats.covariates import Covariates, covariates, gold_margin
 from judgeloop.stats.estimate import Estimate
@@ -29,6 +28,7 @@ from judgeloop.stats.presentations import (
     pairs,
     unscored,
 )
+from judgeloop.stats.reference import quantile, tail
 from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, RATE_MARGIN, Counts, Labels, row
 from judgeloop.stats.slopes import FEWEST_ITEMS, fit_columns
 
@@ -173,9 +173,9 @@ def combined_rates(
             centre, found.std_error, max(-1.0, found.low), min(1.0, found.high), LEVEL, found.p_value, df, how
         )
     below, above = _reaches(values, items, weights, [part[2] for part in parts], own_variances)
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2.0))
+    z = quantile(0.5 + LEVEL / 2.0)
     towards = below if centre > 0 else above
-    p_value = 1.0 if centre == 0 else 2.0 * float(stats.norm.sf(z * abs(centre) / towards))
+    p_value = 1.0 if centre == 0 else 2.0 * tail(z * abs(centre) / towards)
     se = (below + above) / (2.0 * z) if np.any(own_variances > 0) else 0.0
     return Interval(
         centre, se, max(-1.0, centre - below), min(1.0, centre + above), LEVEL, p_value, None,

@@ -6,6 +6,7 @@ Slopes are log-odds per doubling (length), per generation-0 SD (style) or per un
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from judgeloop.kernels import (
 )
 from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, bca, t_interval
-from judgeloop.stats.reference import f_tail
+from judgeloop.stats.separated import difference, profile_p, separated_effect, separated_slope
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +36,11 @@ DRAWS = 10_000
 @dataclass(frozen=True, slots=True)
 class Slopes:
     """A fitted content model: ``names`` of its columns (order, features, gold), coefficients, their item-clustered
-    covariance, the degrees of freedom of t (items − 1), and why a feature of the texts has no column (``left_out``)."""
+    covariance, the degrees of freedom of t (items − 1), and why a feature of the texts has no column (``left_out``).
+
+    ``separated``: the picks separate, and the fit is Firth's. ``first_stage``: where a column was itself estimated, what
+    that adds to the rows' scores (n, p) at given coefficients.
+    """
 
     names: tuple[str, ...]
     coefficients: Floats
@@ -47,6 +52,8 @@ class Slopes:
     z: Floats
     fit: LogisticFit
     clusters: NDArray[np.intp]
+    separated: bool = False
+    first_stage: Callable[[Floats], Floats] | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -54,11 +61,14 @@ class Slopes:
         return tuple(name for name in self.names if name not in (ORDER, GOLD))
 
     def slope(self, name: str) -> Interval | Undefined:
-        """One coefficient with its t interval."""
+        """One coefficient with its t interval; where the picks separate, see ``separated_slope``."""
         if name not in self.names:
             return Undefined(self.left_out.get(name, f"{name} does not differ between the texts"))
         j = self.names.index(name)
         se = float(np.sqrt(self.covariance[j, j]))
+        if self.separated:
+            p_value = profile_p(self.x, self.z, self.fit, j, self.df + 1)
+            return separated_slope(float(self.coefficients[j]), se, self.df + 1, p_value)
         return t_interval(float(self.coefficients[j]), se, self.df, method=self.method)
 
     def variance_inflation(self, name: str) -> float:
@@ -77,20 +87,6 @@ class Slopes:
             np.divide(tail, np.square(1.0 + tail), out=tail)
             result[start : start + block] = np.mean(tail, axis=0)
         return result
-
-
-def joint_wald(
-    names: tuple[str, ...], tested: tuple[str, ...], b: Floats, covariance: Floats, df: int
-) -> tuple[float, int, float] | Undefined:
-    """(F, q, p) of the hypothesis that all ``tested`` coefficients are 0."""
-    index = [names.index(name) for name in tested]
-    if not index:
-        return Undefined("no feature differs between the texts")
-    block = covariance[np.ix_(index, index)]
-    if np.linalg.matrix_rank(block, hermitian=True) < len(index):
-        return Undefined("too few items for a joint test of that many features")
-    f = float(b[index] @ np.linalg.solve(block, b[index])) / len(index)
-    return f, len(index), f_tail(f, len(index), df)
 
 
 def fit_slopes(rows: Covariates, gold: Floats | None = None) -> Slopes | Undefined:
@@ -124,7 +120,8 @@ def fit_columns(
         return Undefined(f"{', '.join(names)} are collinear on these pairs")
     few = items < FEW_CLUSTERS
     method = f"logistic regression, {'Mancl-DeRouen' if few else 'CR1'} by item"
-    if not fit.converged:
+    separated = not fit.converged
+    if separated:
         fit = firth(x, z)
         if not fit.converged:
             return Undefined("the picks separate perfectly on these covariates")
@@ -139,7 +136,9 @@ def fit_columns(
             covariance = cluster_covariance(x, z, fit, rows.items, "mancl_derouen" if few else "CR1")
         except ValueError as error:
             return Undefined(str(error))
-    return Slopes(names, fit.coefficients, covariance, items - 1, method, left_out or {}, x, z, fit, rows.items)
+    return Slopes(
+        names, fit.coefficients, covariance, items - 1, method, left_out or {}, x, z, fit, rows.items, separated
+    )
 
 
 def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
@@ -147,18 +146,32 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
 
     β·mean s′(η) on the panel as it is; its standard error is the one-step jackknife's over items, with t. Its coverage is
     the bootstrap's in easy worlds, and holds where few verdicts carry the slope and the bootstrap's is too narrow
-    (``judgeloop validate --coverage --only type1:order_locked_judge``); ``bootstrap_effect`` gives that one besides.
+    (``judgeloop validate --coverage --only type1:order_locked_judge``); ``bootstrap_effect`` gives that one besides. Where
+    the picks separate: ``separated_effect``.
     """
-    return _usable(slopes, name) or _jackknifed(*_values(slopes, name))
+    unusable = _usable(slopes, name)
+    if unusable is not None:
+        return unusable
+    if slopes.separated:
+        return _separated(slopes, name)
+    return _jackknifed(*_values(slopes, name))
 
 
 def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Undefined:
-    """Average marginal effect in ``slopes`` minus that in ``other``, fitted to the same rows: paired by item."""
+    """Average marginal effect in ``slopes`` minus that in ``other``, fitted to the same rows: paired by item.
+
+    Where either's picks separate, from both effects' own limits, as if they were independent.
+    """
     unusable = _usable(slopes, name) or _usable(other, name)
     if unusable is not None:
         return unusable
-    (estimate, left_out), (less, without) = _values(slopes, name), _values(other, name)
-    return _jackknifed(estimate - less, left_out - without)
+    if slopes.separated or other.separated:
+        one, less = average_effect(slopes, name), average_effect(other, name)
+        if isinstance(one, Undefined):
+            return one
+        return less if isinstance(less, Undefined) else difference(one, less)
+    (estimate, left_out), (gold, without) = _values(slopes, name), _values(other, name)
+    return _jackknifed(estimate - gold, left_out - without)
 
 
 def bootstrap_effect(slopes: Slopes, name: str) -> Interval | Undefined:
@@ -166,6 +179,8 @@ def bootstrap_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     unusable = _usable(slopes, name)
     if unusable is not None:
         return unusable
+    if slopes.separated:
+        return Undefined("the picks separate on these covariates: there is no average effect to resample")
     estimate, left_out = _values(slopes, name)
     sample = one_step_bootstrap(slopes.x, slopes.z, slopes.fit, slopes.clusters, DRAWS, seeds.rng(0, "average effect"))
     return bca(estimate, slopes.marginal(sample) * sample[:, slopes.names.index(name)], left_out)
@@ -174,9 +189,13 @@ def bootstrap_effect(slopes: Slopes, name: str) -> Interval | Undefined:
 def _usable(slopes: Slopes, name: str) -> Undefined | None:
     if name not in slopes.names:
         return Undefined(slopes.left_out.get(name, f"{name} does not differ between the texts"))
-    if slopes.method.startswith("Firth"):
-        return Undefined("the picks separate on these covariates: there is no average effect to resample")
     return None
+
+
+def _separated(slopes: Slopes, name: str) -> Interval:
+    j = slopes.names.index(name)
+    p_value = profile_p(slopes.x, slopes.z, slopes.fit, j, slopes.df + 1)
+    return separated_effect(slopes.x, slopes.fit, slopes.clusters, j, p_value)
 
 
 def _values(slopes: Slopes, name: str) -> tuple[float, Floats]:

@@ -89,6 +89,22 @@ class OrderedFit:
         return t_interval(float(self.coefficients[column]), se, self.df, method=method)
 
 
+def ordered_logit(eta: Floats, side: Floats, ties: NDArray[np.bool_], theta: float) -> tuple[Floats, Floats, Floats]:
+    """Log-likelihood of P(a) = s(η − θ), P(b) = s(−η − θ), a tie the rest, and its derivatives by η and by log θ.
+
+    ``eta`` of any shape, to which ``side`` (+1 a, −1 b, not read where ``ties``) and ``ties`` broadcast; ``theta`` > 0.
+    """
+    # Decided: log s(u), u = ±η − θ. Tied: s(η + θ) − s(η − θ) = s(η + θ) s(θ − η)(1 − e^−2θ).
+    u = side * eta - theta
+    up, down = eta + theta, theta - eta
+    tied = -np.logaddexp(0.0, -up) - np.logaddexp(0.0, -down) + np.log(-np.expm1(-2.0 * theta))
+    rest, above, below = sigmoid(-u), sigmoid(-up), sigmoid(-down)
+    value = np.where(ties, tied, -np.logaddexp(0.0, -u))
+    by_eta = np.where(ties, above - below, side * rest)
+    by_theta = np.where(ties, above + below + 2.0 * np.exp(-2.0 * theta) / -np.expm1(-2.0 * theta), -rest)
+    return value, by_eta, theta * by_theta
+
+
 def fit_ordered(
     x: Floats, picked_a: Floats, ties: NDArray[np.bool_], clusters: NDArray[np.intp]
 ) -> OrderedFit | Undefined:
@@ -104,21 +120,9 @@ def fit_ordered(
 
     def scores(parameters: Floats) -> tuple[Floats, Floats]:
         """Log-likelihood (n,) and its gradient (n, p + 1)."""
-        eta, theta = x @ parameters[:-1], np.exp(np.clip(parameters[-1], -20.0, 6.0))
-        # Decided: log s(u), u = ±η − θ. Tied: s(η + θ) − s(η − θ) = s(η + θ) s(θ − η)(1 − e^−2θ).
-        u = side * eta - theta
-        up, down = eta + theta, theta - eta
-        value = np.where(
-            ties,
-            -np.logaddexp(0.0, -up) - np.logaddexp(0.0, -down) + np.log1p(-np.exp(-2.0 * theta)),
-            -np.logaddexp(0.0, -u),
-        )
-        rest = sigmoid(-u)
-        by_eta = np.where(ties, sigmoid(-up) - sigmoid(-down), side * rest)
-        by_theta = np.where(
-            ties, sigmoid(-up) + sigmoid(-down) + 2.0 * np.exp(-2.0 * theta) / -np.expm1(-2.0 * theta), -rest
-        )
-        return value, np.concatenate([x * by_eta[:, None], (theta * by_theta)[:, None]], axis=1)
+        theta = float(np.exp(np.clip(parameters[-1], -20.0, 6.0)))
+        value, by_eta, by_log = ordered_logit(x @ parameters[:-1], side, ties, theta)
+        return value, np.concatenate([x * by_eta[:, None], by_log[:, None]], axis=1)
 
     def objective(parameters: Floats) -> tuple[float, Floats]:
         value, gradient = scores(parameters)

@@ -100,7 +100,7 @@ def by_arrays(sample: Sample) -> dict[str, Interval | Undefined | Slopes]:
 
 
 def by_tables(sample: Sample) -> dict[str, tuple[float | None, float | None]]:
-    """Term → limits, as the functions behind ``audit`` and ``analyze`` report them."""
+    """Term → limits (of ``style_joint`` F and p), as the functions behind ``audit`` and ``analyze`` report them."""
     table = pair_table(len(sample.length))
     judgments = judged(table, sample.verdicts, columns={"gold": sample.gold})
     features = texts(table, *({"length": s * sample.length / 2, "bold": s * sample.bold / 2} for s in (1.0, -1.0)))
@@ -110,11 +110,14 @@ def by_tables(sample: Sample) -> dict[str, tuple[float | None, float | None]]:
     }  # fmt: skip
     own = judged(table, sample.own, columns={"gold": sample.own_gold, **generators})
     rows = [
-        *position_estimates(judgments), *content_estimates(judgments, features, scales=_SCALES), *probe_estimates(probe),
+        *position_estimates(judgments),
+        *content_estimates(judgments, features, scales=_SCALES, gold_exact=True), *probe_estimates(probe),
         self_preference_gold(own, Labels(judge=OWN)),
     ]  # fmt: skip
     wanted = ("first_slot_excess", "length_ame", "padding_probe", "self_preference_gold")
     found = {one.term: _limits(one) for one in rows if one.term in wanted and not one.variant}
+    joint = next(one for one in rows if one.term == "style_joint" and not one.variant)
+    found["style_joint"] = joint.estimate, joint.p_value
     if sample.latent is not None:
         length, bold, golds, verdicts = sample.latent
         features = texts(table, *({"length": s * length / 2, "bold": s * bold / 2} for s in (1.0, -1.0)))

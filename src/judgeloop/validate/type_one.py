@@ -14,21 +14,17 @@ import pandas as pd
 from judgeloop.features import FEATURES
 from judgeloop.records import PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 from judgeloop.seeds import rng
-from judgeloop.stats.calibration import delta_effect, fit_calibrated
-from judgeloop.stats.covariates import covariates
+from judgeloop.stats.content import content_estimates
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.drift import drift_estimates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generation_diversity import diversity_series
 from judgeloop.stats.generations import measure, series
-from judgeloop.stats.inference import Undefined
 from judgeloop.stats.judge_generations import judge_drift_estimates
-from judgeloop.stats.latent_quality import fit_latent
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.probes import probe_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold
-from judgeloop.stats.slopes import average_effect, fit_slopes, joint_wald
 from judgeloop.validate.grid import Outcome
 from judgeloop.validate.worlds import Floats, Verdicts, judged, logistic, pair_table, picks, texts
 
@@ -44,16 +40,8 @@ def fair_noisy_judge(generator: np.random.Generator) -> Tests:
     table = pair_table(items)
     columns = {"gold": gold, "model_a": "planted", "model_b": "other"}
     judgments = judged(table, _orders(gold, noise[:2], generator), columns=columns)
-    rows = covariates(judgments, _halves(table, length, bold), scales={"bold": 1.0})
-    model = fit_slopes(rows, rows.gold)
     found = _of(position_estimates(judgments), "first_slot_excess")
-    if isinstance(model, Undefined):
-        found |= {"length_ame": None, "style_joint": None}
-    else:
-        effect = average_effect(model, "length")
-        joint = joint_wald(model.names, ("length", "bold"), model.coefficients, model.covariance, model.df)
-        found["length_ame"] = None if isinstance(effect, Undefined) else effect.p_value
-        found["style_joint"] = None if isinstance(joint, Undefined) else joint[2]
+    found |= _of(_content(judgments, _halves(table, length, bold), exact=True), "length_ame", "style_joint")
     probe = judged(
         table,
         _orders(0.5 * noise[5], noise[2:4], generator),
@@ -72,11 +60,8 @@ def order_locked_judge(generator: np.random.Generator) -> Tests:
     table = pair_table(pairs, within)
     verdicts = {order: picks(1e3 * lock, generator, unscored=0.1) for order in ("ab", "ba")}
     judgments = judged(table, verdicts, columns={"gold": gold})
-    rows = covariates(judgments, _halves(table, length, bold), scales={"bold": 1.0})
-    model = fit_slopes(rows, rows.gold)
-    effect = model if isinstance(model, Undefined) else average_effect(model, "length")
     found = _of(position_estimates(judgments), "first_slot_excess")
-    return {**found, "length_ame": None if isinstance(effect, Undefined) else effect.p_value}
+    return found | _of(_content(judgments, _halves(table, length, bold), exact=True), "length_ame")
 
 
 def length_blind_judge(generator: np.random.Generator) -> Tests:
@@ -87,9 +72,7 @@ def length_blind_judge(generator: np.random.Generator) -> Tests:
     golds = {name: np.where(generator.random(items) < logistic(quality), "a", "b") for name in ("gold", "gold_2")}
     table = pair_table(items)
     judgments = judged(table, _orders(quality, np.zeros((2, items)), generator), columns=golds)
-    model = fit_latent(covariates(judgments, _halves(table, length, bold), scales={"bold": 1.0}))
-    effect = model if isinstance(model, Undefined) else model.average_effect("length")
-    return {"length_ame": None if isinstance(effect, Undefined) else effect.p_value}
+    return _of(_content(judgments, _halves(table, length, bold)), "length_ame", "style_joint")
 
 
 def noisy_gold(generator: np.random.Generator) -> Tests:
@@ -102,9 +85,49 @@ def noisy_gold(generator: np.random.Generator) -> Tests:
     }
     table = pair_table(items)
     judgments = judged(table, _orders(quality, np.zeros((2, items)), generator), columns=golds)
-    model = fit_calibrated(covariates(judgments, _halves(table, length, bold), scales={"bold": 1.0}))
-    effect = model if isinstance(model, Undefined) else delta_effect(model, "length")
-    return {"length_ame": None if isinstance(effect, Undefined) else effect.p_value}
+    return _of(_content(judgments, _halves(table, length, bold)), "length_ame", "style_joint")
+
+
+def one_noisy_gold(generator: np.random.Generator) -> Tests:
+    """As ``noisy_gold``, with the first gold alone: it cannot be corrected, so nothing may be claimed (p = 1)."""
+    items = 300
+    length, bold, rest, error = generator.standard_normal((4, items))
+    quality = 0.5 * length + math.sqrt(0.75) * rest
+    table = pair_table(items)
+    golds = {"gold": quality + math.sqrt(1 / 0.7 - 1) * error}
+    judgments = judged(table, _orders(quality, np.zeros((2, items)), generator), columns=golds)
+    found = _of(_content(judgments, _halves(table, length, bold)), "length_ame", "style_joint", "length_exchange_rate")
+    return {term: 1.0 if p is None else p for term, p in found.items()}
+
+
+_SHARES = (1.0, 0.3, 0.6, 0.5, 0.2, 0.8, 0.25, 0.8, 0.6, 0.5)
+"""In what share of pairs a feature differs: length always, code fences in a fifth."""
+
+
+def _ten_features(items: int, generator: np.random.Generator) -> Tests:
+    differences = generator.standard_normal((items, len(FEATURES)))
+    differences *= generator.random(differences.shape) < np.array(_SHARES)
+    gold = generator.standard_normal(items)
+    table = pair_table(items)
+    judgments = judged(table, _orders(gold, np.zeros((2, items)), generator), columns={"gold": gold})
+    halves = texts(table, *({n: s * d / 2 for n, d in zip(FEATURES, differences.T, strict=True)} for s in (1.0, -1.0)))
+    return _of(_content(judgments, halves, exact=True), "style_joint")
+
+
+def fair_judge_ten_features_60_items(generator: np.random.Generator) -> Tests:
+    """Quality alone; all ten features, some of them rare, on 60 items."""
+    return _ten_features(60, generator)
+
+
+def fair_judge_ten_features_200_items(generator: np.random.Generator) -> Tests:
+    """Quality alone; all ten features, some of them rare, on 200 items."""
+    return _ten_features(200, generator)
+
+
+def _content(judgments: pd.DataFrame, features: pd.DataFrame, *, exact: bool = False) -> list[Estimate]:
+    """The rows that an audit reports; those of a category, which leave out the bootstrap and are else the same."""
+    scales = dict.fromkeys(FEATURES, 1.0)
+    return content_estimates(judgments, features, scales=scales, category="all", gold_exact=exact)
 
 
 def changing_candidates(generator: np.random.Generator) -> Tests:
@@ -154,7 +177,8 @@ def neutral_drift(generator: np.random.Generator) -> Tests:
 WORLDS: dict[str, Callable[[np.random.Generator], Tests]] = {
     world.__name__: world
     for world in (
-        fair_noisy_judge, order_locked_judge, length_blind_judge, noisy_gold, changing_candidates, neutral_drift,
+        fair_noisy_judge, order_locked_judge, length_blind_judge, noisy_gold, one_noisy_gold,
+        fair_judge_ten_features_60_items, fair_judge_ten_features_200_items, changing_candidates, neutral_drift,
     )
 }  # fmt: skip
 
