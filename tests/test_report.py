@@ -233,7 +233,7 @@ def test_replicates_drawn_are_those_that_the_estimates_average(folder: RunFolder
         assert row["drift"] == pytest.approx(level[row["generation"]] - level[0], abs=1e-9)
 
 
-def test_flips_are_flips_and_grown_outputs_grew(folder: RunFolder) -> None:
+def test_flips_are_flips_and_changed_outputs_changed(folder: RunFolder) -> None:
     reading = read(folder)
     flips = cases.flips(reading)
     assert 0 < len(flips) <= cases.FLIPS
@@ -243,11 +243,33 @@ def test_flips_are_flips_and_grown_outputs_grew(folder: RunFolder) -> None:
         pairs = judged[(judged["item_id"] == case.title) & (judged["panel"] == "anchor")]
         slots = pairs.groupby("generation")["verdict"].agg(set).tolist()
         assert {"first"} in slots or {"second"} in slots
-    grown = cases.grown(reading)
-    assert 0 < len(grown) <= cases.GROWN
-    assert all(len(case.sides[-1].text) >= len(case.sides[0].text) for case in grown)
-    assert all([side.heading for side in case.sides] == [f"Generation {g}" for g in range(4)] for case in grown)
-    assert all("Arm judge" in case.what for case in grown)
+    changed = cases.changed(reading)
+    assert 0 < len(changed) <= cases.CHANGED
+    for case in changed:
+        first, last = (int(case.sides[end].detail.split()[0]) for end in (0, -1))
+        assert ("grew" if last > first else "shrank") in case.what
+    assert all([side.heading for side in case.sides] == [f"Generation {g}" for g in range(4)] for case in changed)
+    assert all("Arm judge" in case.what for case in changed)
+
+
+def test_a_case_shows_the_drawn_output_of_median_length(folder: RunFolder) -> None:
+    """By plain loops: the shorter middle one of an item's draws, and the largest change first, up or down."""
+    reading = read(folder)
+    table = reading.candidates
+    sizes: dict[tuple[int, str], dict[int, float]] = {}
+    for row in table[(table["arm"] == "judge") & (table["n_drawn"].fillna(0) > 0)].to_dict("records"):
+        place = sizes.setdefault((int(row["replicate"]), str(row["item_id"])), {})
+        if int(row["generation"]) not in place:
+            same = table[
+                (table["arm"] == "judge") & (table["replicate"] == row["replicate"])
+                & (table["item_id"] == row["item_id"]) & (table["generation"] == row["generation"])
+            ]  # fmt: skip
+            drawn = sorted(v for v, n in zip(same["length"], same["n_drawn"].fillna(0), strict=True) for _ in range(n))
+            place[int(row["generation"])] = drawn[(len(drawn) - 1) // 2]
+    changes = {place: known[3] - known[0] for place, known in sizes.items() if {0, 3} <= set(known)}
+    case = cases.changed(reading)[0]
+    largest = max(changes.values(), key=abs)
+    assert f"{'grew' if largest > 0 else 'shrank'} by {abs(largest):.2f} doublings" in case.what
 
 
 def test_figures_are_valid_plotly_figures_in_both_themes(folder: RunFolder) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import report_folder
 from judgeloop import report
-from judgeloop.report import blocks, loop_figures, policy_figures, static_figures
-from judgeloop.report.palette import styles
+from judgeloop.report import blocks, forest, judge_figures, loop_figures, policy_figures, price_figures, static_figures
+from judgeloop.report.figure import value_range
+from judgeloop.report.palette import Style, styles
 from judgeloop.report.reading import Reading, read
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate
@@ -64,12 +67,17 @@ def test_a_chain_joins_judge_signal_and_last_drift() -> None:
 def test_the_chain_is_one_picture_that_says_what_is_missing() -> None:
     figure = loop_figures.chain(_reading(CHAIN), _looks(_reading(CHAIN)))
     assert figure is not None
-    (panel,) = figure.panels
-    assert {"xaxis", "xaxis2", "xaxis3"} <= set(panel.spec["layout"])
-    said = [note["text"] for note in panel.spec["layout"]["annotations"]]
-    assert "×2.00" in said
+    assert [panel.title[:1] for panel in figure.panels] == ["1", "2", "3"]
+    said = [note["text"] for panel in figure.panels for note in panel.spec["layout"]["annotations"]]
+    assert "×2.00 (1.90–2.10)" in said
     assert "no signal is fitted" in said
-    assert said.count("→") == 2
+    for panel in figure.panels:
+        low, high = panel.spec["layout"]["xaxis"]["range"]
+        assert low < 0 < high  # a mark at 0 is whole
+        for dot in panel.spec["data"]:
+            assert dot["error_x"]["array"] == pytest.approx([0.1])
+            assert low < dot["x"][0] - dot["error_x"]["arrayminus"][0]
+            assert dot["x"][0] + dot["error_x"]["array"][0] < high
     assert "transmission 2.00" in figure.alternative
     assert loop_figures.chain(_reading(CHAIN[:2]), _looks(_reading(CHAIN))) is None
 
@@ -91,7 +99,11 @@ def test_strategies_stand_at_equal_generations_and_at_equal_tokens() -> None:
     assert all(line["y"][0] == 0.0 for line in (*by_generation, *by_tokens))
     assert figure.panels[1].spec["layout"]["shapes"][0]["x0"] == 2.0
     assert "at equal tokens: −0.30 doublings" in figure.alternative
-    assert loop_figures.strategies(_reading(rows[:2]), _looks(_reading(rows))) is None
+    alone = loop_figures.strategies(_reading(rows[:2]), _looks(_reading(rows)))
+    assert alone is not None
+    assert alone.panels == ()
+    assert "strategy: {kind: accumulate}" in alone.caption
+    assert loop_figures.strategies(_reading([], ()), {}) is None
 
 
 def test_a_strategy_that_others_are_compared_with_is_no_control(tmp_path: Path) -> None:
@@ -143,6 +155,40 @@ def test_the_heat_map_has_slots_by_category_and_judges_apart() -> None:
     assert heat["text"][2] == ["−5.0 †", "+5.0 †"]
 
 
+def test_too_few_categories_are_a_line_and_no_empty_panel() -> None:
+    rows = [
+        _row("judge", "first_slot_excess", 0.1, judge="j", panel="pairs", category=category, unit="probability", bias="position")
+        for category in ("", "(rare)")
+    ]  # fmt: skip
+    items = pd.DataFrame({"item_id": ["a", "b"], "category": ["code", "maths"]})
+    figure = static_figures.position_by_slot(replace(_reading(rows, ()), items=items))
+    assert figure is not None
+    assert figure.panels == ()
+    assert "one of them" in figure.caption
+    assert "(rare)" in figure.caption
+    assert "(rare)" in blocks.figure_block(figure)
+    figure = static_figures.position_by_slot(replace(_reading(rows[:1], ()), items=items))
+    assert figure is not None
+    assert "none of them" in figure.caption
+    assert 'class="plot"' not in blocks.figure_block(figure)
+    assert static_figures.position_by_slot(_reading(rows[:1], ())) is None
+
+
+def test_a_probe_has_a_mark_where_its_length_alone_would_be() -> None:
+    rows = [_probe("bold_probe", 0.30, 0.05), _probe("bold_probe", 0.22, 0.06, variant="beyond_length"), _probe("padding_probe", 0.1, 0.02)]  # fmt: skip
+    figure = static_figures.probes(_reading(rows, ()))
+    assert figure is not None
+    *_, mark, dots = figure.panels[0].spec["data"]
+    assert len(dots["x"]) == 2  # what lies beyond length is no probe of its own
+    assert mark["x"] == pytest.approx([8.0])
+    assert mark["y"] == [dots["y"][dots["x"].index(30.0)]]
+    assert rows[1] in figure.rows
+    assert [name for name, _ in figure.legend] == ["what the added length alone would do"]
+    without = static_figures.probes(_reading([rows[0], rows[2]], ()))
+    assert without is not None
+    assert without.legend == ()
+
+
 def test_a_listwise_heat_map_has_every_slot() -> None:
     rows = [
         _row("judge", f"slot_{k}_excess", 0.1 * k, judge="j", panel="pairs", category=category, unit="probability", bias="position")
@@ -187,6 +233,9 @@ def test_every_figure_has_words_data_and_a_place(folder: RunFolder) -> None:
     reading = read(folder)
     for figure in [*policy_figures.figures(reading), *loop_figures.figures(reading)]:
         html = blocks.figure_block(figure)
+        if not figure.panels:
+            assert "Not shown" in html
+            continue
         assert figure.alternative.endswith(".")
         assert "data:text/csv" in html
         assert all(f'id="{name}"' in html for name in blocks.specs([figure]))
@@ -212,4 +261,66 @@ def test_an_arm_named_like_a_colour_or_markup_stays_a_name() -> None:
     figure = loop_figures.chain(reading, _looks(reading))
     assert figure is not None
     assert "<b>@page" not in blocks.figure_block(figure)
-    assert all("<b>@page" not in str(curve["text"]) for curve in figure.panels[0].spec["data"])
+    assert all("<b>@page" not in str(curve["text"]) for panel in figure.panels for curve in panel.spec["data"])
+
+
+# -- axes ----------------------------------------------------------------------------------------------------------------
+
+
+def test_marks_side_by_side_stand_within_their_axis(folder: RunFolder) -> None:
+    reading = read(folder)
+    for figure in [*policy_figures.figures(reading), *judge_figures.figures(reading)]:
+        for panel in figure.panels:
+            axes = {name: panel.spec["layout"][f"{name}axis"].get("range") for name in ("x", "y")}
+            for trace in panel.spec["data"]:
+                for name, ends in axes.items():
+                    if ends and trace["type"] == "scatter":
+                        values = [value for value in trace[name] if value is not None]
+                        assert min(ends) < min(values), (figure.name, name)
+                        assert max(values) < max(ends), (figure.name, name)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 2)), min_size=1, max_size=5))
+def test_no_share_is_drawn_beyond_what_a_share_can_be(values: list[tuple[float, float]]) -> None:
+    rows = [
+        _row("policy", "mean_correct", share, half, unit="probability", arm="judge", generation=0)
+        for share, half in values
+    ]
+    curve = forest.points(rows, Style("@arm0", "circle", "solid"), "judge")
+    for y, up, down in zip(curve["y"], curve["error_y"]["array"], curve["error_y"]["arrayminus"], strict=True):
+        assert -1e-9 <= y - down <= y + up <= 100 + 1e-9
+    low, high = value_range(rows)
+    assert -10 < low < high < 110
+    assert low < min(curve["y"]) <= max(curve["y"]) < high
+
+
+def test_shares_that_are_all_nought_have_an_axis_from_nought() -> None:
+    low, high = value_range([_row("policy", "mean_correct", 0.0, 0.0, unit="probability")])
+    assert -1 < low < 0
+    assert 5 <= high <= 20
+
+
+def test_a_price_part_that_may_be_nothing_is_pale_and_has_its_whisker() -> None:
+    rows = [
+        _row("policy", "selection_length", 0.4, 0.1, arm="judge", generation=0),
+        _row("policy", "learning_length", 0.05, 0.2, arm="judge", generation=0),
+        _row("policy", "mixing_length", -0.1, 0.05, arm="judge", generation=0),
+    ]
+    figure = price_figures.price(_reading(rows), "length")
+    assert figure is not None
+    traces = figure.panels[0].spec["data"]
+    shades = {bar["marker"]["color"]: bar["marker"]["opacity"] for bar in traces if bar["type"] == "bar"}
+    assert shades["@selection"] == shades["@mixing"] == [1.0]
+    assert shades["@learning"][0] < 0.5
+    ends = {
+        trace["marker"]["color"]: (trace["y"][0], trace["error_y"]["array"][0])
+        for trace in traces
+        if trace["type"] == "scatter"
+    }
+    assert ends["@selection"] == pytest.approx((0.4, 0.1))
+    assert ends["@learning"] == pytest.approx((0.45, 0.2))  # on top of what is below it
+    assert ends["@mixing"] == pytest.approx((-0.1, 0.05))
+    low, high = figure.panels[0].spec["layout"]["yaxis"]["range"]
+    assert low < -0.15
+    assert high > 0.65
+    assert "learning" not in figure.alternative

@@ -200,7 +200,8 @@ def test_a_megabyte_of_text_is_folded_and_capped(tmp_path: Path) -> None:
     table = folder.table("candidates")
     last = table.index[table["generation"].eq(3) & table["arm"].eq("judge")][0]
     table.loc[last, "text"] = "<&>" * 350_000
-    table.loc[last, ["length", "p_current"]] = 20.0, 1.0
+    table.loc[last, "length"] = 20.0
+    table.loc[last, "n_drawn"] = 99  # the output of median length
     folder.write_part("candidates", "all", table)
     content = report.html(folder)
     assert len(content.encode()) <= 6_000_000

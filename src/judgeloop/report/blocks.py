@@ -20,9 +20,11 @@ CAP = 4000
 DATA_LIMIT = 60_000
 """Longest inline CSV in characters; longer data stand in estimates.csv alone."""
 _TABLE_ROWS = 120
+_LONG_CELL = 24
+"""Characters from which a cell of words needs a width of its own; from half as many a smaller one."""
 _GLYPHS = {
     "circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "star": "★", "hexagon": "⬢", "x-thin-open": "✕",
-    "cross-thin-open": "✚",
+    "cross-thin-open": "✚", "line-ns-open": "┃",
 }  # fmt: skip
 
 
@@ -46,9 +48,11 @@ def grid(columns: Iterable[str], rows: Iterable[Sequence[str]], caption: str, na
     """A table whose cells are formatted already; ``name`` is what a screen reader calls the region."""
     head = "".join(f'<th scope="col">{text(column)}</th>' for column in columns)
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    # A table wider than the screen scrolls, and a scrolling region must be reachable by keyboard.
+    said = f'<p class="caption">{text(caption)}</p>' if caption else ""
+    # A table wider than the screen scrolls, and a scrolling region must be reachable by keyboard. What the table is stands
+    # outside it: within, it would scroll away with the columns.
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(name)}"><table><caption>{text(caption)}</caption>'
+        f'{said}<div class="scroll" role="region" tabindex="0" aria-label="{text(name)}"><table><caption class="heard">{text(name)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -56,11 +60,10 @@ def grid(columns: Iterable[str], rows: Iterable[Sequence[str]], caption: str, na
 def _cell(value: str) -> str:
     if value.startswith("sha256:"):
         return f'<td class="hash">{text(value)}</td>'
-    return (
-        f'<td class="number">{text(value)}</td>'
-        if value[:1] in "−-0123456789" and len(value) < 34
-        else f"<td>{text(value)}</td>"
-    )
+    if value[:1] in "−-0123456789" and len(value) < 34:
+        return f'<td class="number">{text(value)}</td>'
+    kind = "words" if len(value) > _LONG_CELL else "phrase" if len(value) > _LONG_CELL // 2 else ""
+    return f'<td class="{kind}">{text(value)}</td>' if kind else f"<td>{text(value)}</td>"
 
 
 def figure_block(figure: Figure) -> str:
@@ -72,6 +75,8 @@ def figure_block(figure: Figure) -> str:
         f'<div class="plot" id="{_plot_id(figure, n)}" style="min-height:{int(panel.spec["layout"]["height"])}px" role="img" tabindex="0" aria-label="{text(f"{figure.title}. {panel.title}")}"></div></div>'
         for n, panel in enumerate(figure.panels)
     )
+    if not figure.panels and not figure.rows:
+        return f'<figure id="figure-{figure.name}"><h3>{text(figure.title)}</h3><figcaption>{text(figure.caption)}</figcaption></figure>'
     data = figure.data()
     shown = data.head(_TABLE_ROWS)
     more = f" The first {_TABLE_ROWS} of {len(data)} rows." if len(data) > _TABLE_ROWS else ""
@@ -84,9 +89,10 @@ def figure_block(figure: Figure) -> str:
     links = csv_link(data, f"{figure.name}.csv", "Data (CSV)")
     if figure.traces is not None:
         links += csv_link(figure.traces, f"{figure.name}-replicates.csv", "Replicates (CSV)")
+    wide = " one" if len(figure.panels) == 1 else " two" if figure.columns == 2 else ""
+    plots = f'<div class="panels{wide}">{panels}</div>' if panels else ""
     return (
-        f'<figure id="figure-{figure.name}"><h3>{text(figure.title)}</h3><figcaption>{text(figure.caption)}</figcaption>{legend}'
-        f'<div class="panels{" one" if len(figure.panels) == 1 else " two" if figure.columns == 2 else ""}">{panels}</div>'
+        f'<figure id="figure-{figure.name}"><h3>{text(figure.title)}</h3><figcaption>{text(figure.caption)}</figcaption>{legend}{plots}'
         f'<div class="under">{links}<details><summary>In words and as a table</summary><p>{text(figure.alternative)}</p>{numbers}</details></div></figure>'
     )
 
@@ -99,6 +105,8 @@ def _key(style: Style) -> str:
     colour = f"--key:var(--{style.colour.removeprefix('@')})"
     if style.marker == "bar":
         return f'<span class="swatch" style="{colour}" aria-hidden="true"></span>'
+    if not style.dash:
+        return f'<span class="mark" style="{colour}" aria-hidden="true">{_GLYPHS[style.marker]}</span>'
     dash = {"dash": "dashed", "longdash": "dashed", "dot": "dotted"}.get(style.dash, "solid")
     return (
         f'<span class="dash" style="{colour};--dash:{dash}" aria-hidden="true"></span>'

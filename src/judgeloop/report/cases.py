@@ -16,7 +16,7 @@ from judgeloop import seeds
 from judgeloop.report.reading import Reading
 
 FLIPS = 12
-GROWN = 8
+CHANGED = 8
 SAMPLED = 8
 SWAYED = 12
 MOST_SIDES = 6
@@ -70,13 +70,13 @@ def groups(reading: Reading) -> list[Group]:
             tuple(swayed(reading, SWAYED, kinds)),
         ),
         Group(
-            "Longest drift",
-            "Outputs that grew longest between generation 0 and the last, generation by generation. Chosen as the extremes, not as typical.",
-            tuple(grown(reading, GROWN, kinds)),
+            "Largest change in length",
+            "Items whose output of median length grew or shrank most between generation 0 and the last, generation by generation. Chosen as the extremes, not as typical.",
+            tuple(changed(reading, CHANGED, kinds)),
         ),
         Group(
             "Before and after, by chance",
-            "One item's likeliest output before any feedback and after all of it. Drawn by chance, so these are typical.",
+            "One item's output of median length before any feedback and after all of it. Items are drawn by chance, so these are typical.",
             tuple(sampled(reading, SAMPLED, kinds)),
         ),
     ]
@@ -145,24 +145,31 @@ def swayed(reading: Reading, limit: int = SWAYED, kinds: Mapping[str, str] | Non
     return found
 
 
-def grown(reading: Reading, limit: int = GROWN, kinds: Mapping[str, str] | None = None) -> list[Case]:
-    """An item's most likely output in every generation, of the items where length grew most.
+def changed(reading: Reading, limit: int = CHANGED, kinds: Mapping[str, str] | None = None) -> list[Case]:
+    """An item's output of median length in every generation, of the items where that changed most, up or down.
 
     Arms in turn, controls left out, each item once.
     """
-    some = _likeliest(reading)
+    some = _typical(reading)
     ends = _ends(some)
-    ends = ends[ends["growth"] > 0].sort_values(["growth", *_ROUTE], ascending=[False, True, True, True], kind="stable")
+    ends = ends[ends["growth"] != 0].assign(size=ends["growth"].abs())
+    ends = ends.sort_values(["size", *_ROUTE], ascending=[False, True, True, True], kind="stable")
     ends = ends.drop_duplicates(["arm", "item_id"])
     ends = ends.assign(turn=ends.groupby("arm").cumcount()).sort_values("turn", kind="stable")
     ends = ends.drop_duplicates("item_id").head(limit)
-    words = "the likeliest output grew by {:.2f} doublings"
-    return [_journey(reading, some, row, words, kinds or {}) for row in _records(ends)]
+    words = {
+        True: "the output of median length grew by {:.2f} doublings",
+        False: "the output of median length shrank by {:.2f} doublings",
+    }
+    return [
+        _journey(reading, some, row, words[row["growth"] > 0].format(row["size"]), kinds or {})
+        for row in _records(ends)
+    ]
 
 
 def sampled(reading: Reading, limit: int = SAMPLED, kinds: Mapping[str, str] | None = None) -> list[Case]:
-    """The likeliest output of generation 0 and of the last, for items drawn by chance in every arm but the controls."""
-    some = _likeliest(reading)
+    """The output of median length of generation 0 and of the last, for items drawn by chance in every arm but the controls."""
+    some = _typical(reading)
     ends = _ends(some).sort_values(list(_ROUTE), kind="stable")
     if not len(ends):
         return []
@@ -170,9 +177,8 @@ def sampled(reading: Reading, limit: int = SAMPLED, kinds: Mapping[str, str] | N
     ends = ends.iloc[order].drop_duplicates("item_id")
     ends = ends.assign(turn=ends.groupby("arm").cumcount()).sort_values("turn", kind="stable").head(limit)
     both = some[some["generation"].isin([0, some["generation"].max()])]
-    return [
-        _journey(reading, both, row, "its length changed by {:+.2f} doublings", kinds or {}) for row in _records(ends)
-    ]
+    words = "the output of median length changed by {:+.2f} doublings"
+    return [_journey(reading, both, row, words.format(row["growth"]), kinds or {}) for row in _records(ends)]
 
 
 _ROUTE = ("arm", "replicate", "item_id")
@@ -224,22 +230,19 @@ def _where(row: Mapping[str, Any]) -> str:
     )
 
 
-def _likeliest(reading: Reading) -> pd.DataFrame:
-    """The likeliest output of every arm (controls left out), replicate, item and generation."""
+def _typical(reading: Reading) -> pd.DataFrame:
+    """The output of median length (of two in the middle the shorter) of every arm, replicate, item and generation, among those
+    that were drawn; controls are left out. A likeliest one is told apart in few policies: most draw each text once."""
     needed = ["arm", "replicate", "item_id", "generation", "candidate_id", "text", "length", "n_drawn"]
     table = reading.candidates
     if not set(needed) <= set(table.columns):
         return pd.DataFrame(columns=needed)
     known = table["replicate"].notna() & table["text"].notna() & table["length"].notna() & (table["arm"] != "")
-    some = table.loc[
-        known & ~table["arm"].isin(list(reading.controls)) & (table["n_drawn"].fillna(0) > 0),
-        [*needed, *(["p_current"] if "p_current" in table.columns else [])],
-    ]
-    weight = some["p_current"].astype("float64").fillna(0.0) if "p_current" in some.columns else 0.0
-    some = some.assign(weight=weight).sort_values(
-        ["weight", "n_drawn", "candidate_id"], ascending=[False, False, True], kind="stable"
-    )
-    return some.drop_duplicates([*_ROUTE, "generation"])
+    some = table.loc[known & ~table["arm"].isin(list(reading.controls)) & (table["n_drawn"].fillna(0) > 0), needed]
+    place = [*_ROUTE, "generation"]
+    some = some.sort_values([*place, "length", "candidate_id"], kind="stable")
+    drawn = some["n_drawn"].astype("float64").groupby([some[name] for name in place], observed=True)
+    return some[2 * drawn.cumsum() >= drawn.transform("sum")].drop_duplicates(place)
 
 
 def _ends(some: pd.DataFrame) -> pd.DataFrame:
@@ -263,7 +266,7 @@ def _journey(
     item = str(row["item_id"])
     return Case(
         title=item,
-        what=f"Arm {row['arm']}, replicate {row['replicate']}: {words.format(row['growth']).replace('-', '−')}.",
+        what=f"Arm {row['arm']}, replicate {row['replicate']}: {words.replace('-', '−')}.",
         prompt=_prompts(reading, item).get(item, ""),
         sides=tuple(
             Side(f"Generation {step['generation']}", str(step["text"]), f"{2 ** step['length']:,.0f} tokens")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from judgeloop.report import wording
-from judgeloop.report.figure import Spec, hover, layout, safe, scaled, titled
+from judgeloop.report.figure import Spec, hover, layout, safe, scaled, titled, within
 from judgeloop.report.palette import Style
 from judgeloop.report.verdicts import RATE_MARGIN, verdict_of
 from judgeloop.stats.estimate import Estimate
 
+REFERENCE = Style("@muted", "line-ns-open", "")
+"""An upright mark that an estimate is read against."""
 _LABEL = 24
 """Characters a line of a row's label holds."""
 
@@ -29,10 +31,14 @@ def defined(rows: Sequence[Estimate]) -> list[Estimate]:
 
 
 def forest(
-    rows: Sequence[Estimate], title: str, shapes: Sequence[Spec] = (), names: Sequence[str] | None = None
+    rows: Sequence[Estimate],
+    title: str,
+    shapes: Sequence[Spec] = (),
+    names: Sequence[str] | None = None,
+    references: Mapping[Estimate, tuple[float, str]] | None = None,
 ) -> Spec:
     """Estimates as dots with their intervals on one axis, a row each; ``shapes`` lie below. The label of a row is its term, and its judge
-    where there are several; ``names`` replace them."""
+    where there are several; ``names`` replace them. ``references``: row → (value in axis units, words for hover), an upright mark."""
     several = len({row.judge for row in rows}) > 1
     labels = names or [wording.term_name(row.term) + (f"<br>{safe(row.judge, 30)}" if several else "") for row in rows]
     places = list(range(len(rows)))[::-1]
@@ -43,27 +49,30 @@ def forest(
     }  # fmt: skip
     lines = [
         {
-            "type": "scatter", "mode": "lines", "x": [scaled(row, row.conf_low), scaled(row, row.conf_high)], "y": [place, place],
+            "type": "scatter", "mode": "lines", "x": [within(row, row.conf_low), within(row, row.conf_high)], "y": [place, place],
             "line": {"color": _ring(row), "width": 2.5}, "hoverinfo": "skip",
         }
         for row, place in zip(rows, places, strict=True)
         if row.conf_low is not None
     ]  # fmt: skip
     zero: Spec = {
-        "type": "line",
-        "xref": "x",
-        "yref": "paper",
-        "x0": 0,
-        "x1": 0,
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": "@zero", "width": 1.2},
-        "layer": "below",
-    }
-    spread = [
+        "type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "line": {"color": "@zero", "width": 1.2}, "layer": "below",
+    }  # fmt: skip
+    known = (
+        [(*references[row], place) for row, place in zip(rows, places, strict=True) if row in references]
+        if references
+        else []
+    )
+    if known:
+        lines.append({
+            "type": "scatter", "mode": "markers", "x": [value for value, _, _ in known], "y": [place for _, _, place in known],
+            "marker": {"symbol": REFERENCE.marker, "size": 22, "color": REFERENCE.colour, "line": {"width": 3, "color": REFERENCE.colour}},
+            "text": [words for _, words, _ in known], "hoverinfo": "text",
+        })  # fmt: skip
+    spread = [value for value, _, _ in known] + [
         value
         for row in rows
-        for value in (scaled(row, row.conf_low), scaled(row, row.conf_high), scaled(row, row.estimate), 0.0)
+        for value in (within(row, row.conf_low), within(row, row.conf_high), scaled(row, row.estimate), 0.0)
         if value is not None
     ]
     edge = max(abs(value) for value in spread) * 1.12 or 1.0
@@ -130,11 +139,11 @@ def points(rows: Sequence[Estimate], look: Style, name: str, aside: float = 0.0)
         "type": "scatter", "mode": "lines+markers", "x": [(row.generation or 0) + aside for row in rows], "y": [scaled(row, row.estimate) for row in rows],
         "error_y": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": look.colour, "thickness": 1.6, "width": 4},
         "line": {"color": look.colour, "dash": look.dash, "width": 2}, "marker": {"symbol": look.marker, "size": 9, "color": look.colour, "line": {"width": 2, "color": look.colour}},
-        "text": [hover(row, name) for row in rows], "hoverinfo": "text",
+        "text": [hover(row, name) for row in rows], "hoverinfo": "text", "cliponaxis": False,
     }  # fmt: skip
 
 
 def _reach(row: Estimate, limit: float | None) -> float:
     """From the estimate to a limit of its interval, in axis units; 0 where there is none."""
-    centre, end = scaled(row, row.estimate), scaled(row, limit)
+    centre, end = scaled(row, row.estimate), within(row, limit)
     return 0.0 if centre is None or end is None else end - centre

@@ -6,11 +6,13 @@ from judgeloop.report import wording
 from judgeloop.report.figure import (
     Figure,
     Panel,
+    asides,
     axis_title,
     generations_axis,
     layout,
     safe,
     titled,
+    value_range,
 )
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.forest import defined, equivalence_band, forest, points, told
@@ -110,10 +112,11 @@ def _over_generations(reading: Reading) -> Figure | None:
         ):
             continue
         used += rows
-        data = []
-        for judge, look in looks.items():
-            some = sorted(select(rows, judge=judge), key=lambda row: row.generation or 0)
-            data.append(points(some, look, wording.label(judge)))
+        drawn = {judge: some for judge in looks if (some := select(rows, judge=judge))}
+        data = [
+            points(sorted(some, key=lambda row: row.generation or 0), looks[judge], wording.label(judge), aside)
+            for (judge, some), aside in zip(drawn.items(), asides(len(drawn)), strict=True)
+        ]
         panels.append(
             Panel(
                 wording.term_name(term),
@@ -121,8 +124,8 @@ def _over_generations(reading: Reading) -> Figure | None:
                     "data": data,
                     "layout": layout(
                         height=260,
-                        x=generations_axis([r.generation or 0 for r in rows]),
-                        y=titled(axis_title(rows, "log-odds"), rangemode="tozero"),
+                        x=generations_axis([r.generation or 0 for r in rows], len(data)),
+                        y=titled(axis_title(rows, "log-odds"), range=value_range(rows, from_zero=True)),
                     ),
                 },
             )

@@ -25,8 +25,9 @@ from judgeloop.report.reading import Reading, last_generation, select
 from judgeloop.stats.estimate import Estimate
 
 _MOST_FEATURES = 6
-_COLUMNS = ((0.0, 0.27), (0.365, 0.635), (0.73, 1.0))
-_HEADS = ("1 · what the judge favours", "2 · what the signal learned", "3 · what the outputs did")
+_PLOT = 0.5
+"""The signal's panel leaves the rest of its width to what was passed on."""
+_HEADS = ("1 · What the judge favours", "2 · What the signal learned", "3 · What the outputs did")
 _UNITS = ("log-odds a unit", "log-odds a unit", "units")
 _NARROW = 0.35
 """A row's height shared by its arms."""
@@ -87,73 +88,82 @@ def _first(rows: Sequence[Estimate]) -> Estimate | None:
 
 
 def chain(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
-    """β_J → β_R → Δx̄ as one picture: a row a feature, a column a step of the loop."""
+    """β_J → β_R → Δx̄ as one picture: a panel a step of the loop, side by side or stacked, in each a row a feature."""
     found = links(reading)
     features = list(dict.fromkeys(link.feature for link in found))[:_MOST_FEATURES]
     found = [link for link in found if link.feature in features]
     arms = list(dict.fromkeys(link.arm for link in found))
     if not found:
         return None
-    data: list[Spec] = []
-    notes: list[Spec] = []
-    for link in found:
-        place = _place(link, features, arms)
-        for column, row in enumerate(link.steps):
-            if row is None or row.estimate is None:
-                missing = "not known"
-                if column == 1:
-                    fitted = any(one.signal is not None for one in found if one.arm == link.arm)
-                    missing = "not in the signal" if fitted else "no signal is fitted"
-                notes.append(_note(missing, sum(_COLUMNS[column]) / 2, place))
-                continue
-            data.append(_dot(row, link, column, place, looks[link.arm]))
-        if link.transmission is not None and link.transmission.estimate is not None:
-            notes.append(
-                _note(f"×{wording.number(link.transmission.estimate)}", (_COLUMNS[0][1] + _COLUMNS[1][0]) / 2, place)
-            )
-    heads = [
-        {"text": head, "x": (low + high) / 2, "xref": "paper", "xanchor": "center", "y": 1.0, "yref": "paper", "yanchor": "bottom", "yshift": 6, "showarrow": False,
-         "font": {"color": "@ink", "size": 12}}
-        for head, (low, high) in zip(_HEADS, _COLUMNS, strict=True)
-    ]  # fmt: skip
-    arrows = [
-        {"text": "→", "x": (_COLUMNS[n][1] + _COLUMNS[n + 1][0]) / 2, "xref": "paper", "xanchor": "center", "y": 1.0, "yref": "paper", "yanchor": "bottom", "yshift": 2,
-         "showarrow": False, "font": {"color": "@muted", "size": 17}}
-        for n in (0, 1)
-    ]  # fmt: skip
-    axes = {
-        f"xaxis{column + 1 if column else ''}": {
-            **layout(height=0, x=titled(_UNITS[column]))["xaxis"], "domain": list(domain), "zeroline": True, "nticks": 4, "rangemode": "tozero",
-        }
-        for column, domain in enumerate(_COLUMNS)
-    }  # fmt: skip
     rows = [row for link in found for row in (*link.steps, link.transmission) if row is not None]
-    spec: Spec = {
-        "data": data,
-        "layout": {
-            **layout(
-                height=96 + max(48, 26 * len(arms)) * len(features),
-                y={
-                    "tickvals": list(range(len(features))), "ticktext": [safe(wording.sentence_case(wording.feature_name(f))) for f in features],
-                    "range": [len(features) - 0.4, -0.6], "zeroline": False, "tickfont": {"color": "@ink", "size": 13},
-                },
-                annotations=[*heads, *arrows, *notes],
-                margin={"l": 8, "r": 12, "t": 34, "b": 8},
-            ),
-            **axes,
-        },
-    }  # fmt: skip
     return Figure(
         name="amplification-chain",
         title="From the judge's taste to the outputs",
-        caption="Read a row from left to right: the judge's slope on fixed pairs, the slope that the training signal learned from its picks, and how far the outputs "
+        caption="Read from the judge to the outputs: its slope on fixed pairs, the slope that the training signal learned from its picks, and how far the outputs "
         "then moved by the last generation, beyond the control. A unit is a doubling for length and a generation-0 standard deviation for the rest. "
-        "The number at the first arrow is the transmission: 1 passes the taste on unchanged, 2 doubles it. Quality is not held equal in these slopes.",
+        "The number beside the signal is the transmission with its interval: 1 passes the taste on unchanged, 2 doubles it. Quality is not held equal in these "
+        "slopes. An interval that is not seen is narrower than its mark.",
         alternative="; ".join(_words(link) for link in found) + ".",
-        panels=(Panel("", spec),),
+        panels=tuple(Panel(head, _step(column, found, features, arms, looks)) for column, head in enumerate(_HEADS)),
         rows=tuple(dict.fromkeys(rows)),
         legend=tuple((wording.label(arm), looks[arm]) for arm in arms),
     )
+
+
+def _step(
+    column: int, found: Sequence[Link], features: Sequence[str], arms: Sequence[str], looks: Mapping[str, Style]
+) -> Spec:
+    """One step of the loop: every arm's slope or drift with its interval, and in the signal's panel what was passed on."""
+    data: list[Spec] = []
+    notes: list[Spec] = []
+    drawn = [0.0]
+    passed = column == 1 and any(
+        link.transmission is not None and link.transmission.estimate is not None for link in found
+    )
+    domain = [0.0, _PLOT if passed else 1.0]
+    for link in found:
+        place, row = _place(link, features, arms), link.steps[column]
+        if row is None or row.estimate is None:
+            missing = "not known"
+            if column == 1:
+                fitted = any(one.signal is not None for one in found if one.arm == link.arm)
+                missing = "not in the signal" if fitted else "no signal is fitted"
+            notes.append(_note(missing, domain[1] / 2, place))
+            continue
+        data.append(_dot(row, link, place, looks[link.arm]))
+        drawn += [
+            value for end in (row.estimate, row.conf_low, row.conf_high) if (value := scaled(row, end)) is not None
+        ]
+        if passed and link.transmission is not None and link.transmission.estimate is not None:
+            notes.append(_note(_carried(link.transmission), 1.0, place, "right"))
+    if passed:
+        notes.append({
+            "text": "passed on", "x": 1.0, "xref": "paper", "xanchor": "right", "y": 1.0, "yref": "paper", "yanchor": "bottom", "showarrow": False,
+            "font": {"color": "@muted", "size": 12},
+        })  # fmt: skip
+    room = 0.07 * (max(drawn) - min(drawn)) or 0.5
+    return {
+        "data": data,
+        "layout": layout(
+            height=84 + max(48, 26 * len(arms)) * len(features),
+            x=titled(_UNITS[column], domain=domain, zeroline=True, nticks=4, range=[min(drawn) - room, max(drawn) + room], visible=bool(data)),
+            y={
+                "tickvals": list(range(len(features))), "ticktext": [safe(wording.sentence_case(wording.feature_name(f)), 16) for f in features],
+                "range": [len(features) - 0.4, -0.6], "zeroline": False, "tickfont": {"color": "@ink", "size": 13},
+            },
+            annotations=notes,
+            margin={"l": 8, "r": 8, "t": 24, "b": 8},
+        ),
+    }  # fmt: skip
+
+
+def _carried(row: Estimate) -> str:
+    """The transmission in few characters: ×0.96 (0.95–0.97)."""
+    said = f"×{wording.number(row.estimate)}"
+    if row.conf_low is None or row.conf_high is None:
+        return said
+    joint = "–" if row.conf_low >= 0 else " to "
+    return f"{said} ({wording.number(row.conf_low)}{joint}{wording.number(row.conf_high)})"
 
 
 def _place(link: Link, features: Sequence[str], arms: Sequence[str]) -> float:
@@ -161,24 +171,23 @@ def _place(link: Link, features: Sequence[str], arms: Sequence[str]) -> float:
     return features.index(link.feature) + (arms.index(link.arm) - (len(arms) - 1) / 2) * step
 
 
-def _dot(row: Estimate, link: Link, column: int, place: float, look: Style) -> Spec:
+def _dot(row: Estimate, link: Link, place: float, look: Style) -> Spec:
     centre = scaled(row, row.estimate) or 0.0
     low, high = (scaled(row, limit) for limit in (row.conf_low, row.conf_high))
-    name = f"{link.arm}: {wording.term_name(row.term)}"
     return {
-        "type": "scatter", "mode": "markers", "x": [centre], "y": [place], "xaxis": f"x{column + 1 if column else ''}",
+        "type": "scatter", "mode": "markers", "x": [centre], "y": [place],
         "error_x": {
             "type": "data", "symmetric": False, "array": [0.0 if high is None else high - centre], "arrayminus": [0.0 if low is None else centre - low],
-            "color": look.colour, "thickness": 2, "width": 4,
+            "color": look.colour, "thickness": 2, "width": 5,
         },
-        "marker": {"symbol": look.marker, "size": 10, "color": look.colour, "line": {"width": 2, "color": look.colour}},
-        "text": [hover(row, name)], "hoverinfo": "text",
+        "marker": {"symbol": look.marker, "size": 8, "color": look.colour, "line": {"width": 2, "color": look.colour}},
+        "text": [hover(row, f"{link.arm}: {wording.term_name(row.term)}")], "hoverinfo": "text", "cliponaxis": False,
     }  # fmt: skip
 
 
-def _note(words: str, x: float, place: float) -> Spec:
+def _note(words: str, x: float, place: float, side: str = "center") -> Spec:
     return {
-        "text": words, "x": x, "xref": "paper", "xanchor": "center", "y": place, "yref": "y", "showarrow": False, "font": {"color": "@muted", "size": 12}
+        "text": words, "x": x, "xref": "paper", "xanchor": side, "y": place, "yref": "y", "showarrow": False, "font": {"color": "@muted", "size": 12}
     }  # fmt: skip
 
 
@@ -200,7 +209,7 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     tokens = [row for row in select(reading.estimates, term="training_tokens") if row.estimate is not None]
     arms = list(dict.fromkeys(row.arm for row in tokens))
     if len(arms) < 2:
-        return None
+        return _one_strategy(reading)
     spent = {(row.arm, row.generation): row.estimate or 0.0 for row in tokens}
     most = max(spent.values())
     size, unit = (1e6, "million tokens trained on") if most >= 1e6 else (1e3, "thousand tokens trained on")
@@ -229,7 +238,10 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         panels.append(
             Panel(
                 f"{name}, at equal generations",
-                {"data": by_generation, "layout": layout(height=260, x=generations_axis(generations), y=axis)},
+                {
+                    "data": by_generation,
+                    "layout": layout(height=260, x=generations_axis(generations, len(arms)), y=axis),
+                },
             )
         )
         line = {
@@ -255,6 +267,24 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         rows=tuple(used),
         columns=2,
         legend=tuple((wording.label(arm), looks[arm]) for arm in arms),
+    )
+
+
+def _one_strategy(reading: Reading) -> Figure | None:
+    """A line in the figure's place: what the run has, and which arms would make it. None for what is no loop."""
+    asked = [arm for arm in reading.arms if arm not in reading.controls]
+    if not asked or not any(row.term.startswith("drift_") for row in reading.estimates):
+        return None
+    first = wording.label(asked[0], 30)
+    return Figure(
+        name="strategies",
+        title="Data strategies compared",
+        caption="Not shown: no two arms of this run differ in their data strategy alone. Arms that differ from "
+        f"{first} in nothing but it (in experiment.yaml under arms: “accumulate: {{strategy: {{kind: accumulate}}}}”, or a real_fraction) "
+        "are compared here at equal generations and at equal tokens trained on.",
+        alternative="",
+        panels=(),
+        rows=(),
     )
 
 

@@ -121,27 +121,29 @@ def judge_table(reading: Reading) -> Table | None:
         "longer_preferred_raw",
         "gold_agreement",
     )
+    some = [(term, row) for term in terms for row in judge_rows(reading.estimates, term)]
+    judges = list(dict.fromkeys(row.judge for _, row in some))
+    several = len(judges) > 1
     rows = []
-    for term in terms:
-        for row in judge_rows(reading.estimates, term):
-            unit = wording.unit_name(row)
-            rows.append(
-                (
-                    wording.label(row.judge),
-                    wording.term_name(term),
-                    _where(row),
-                    wording.cell(row),
-                    unit,
-                    f"{row.n:,}",
-                    f"{row.n_unscored:,}",
-                )
+    for term, row in some:
+        unit = wording.unit_name(row)
+        rows.append(
+            (
+                *([wording.label(row.judge)] if several else []),
+                wording.term_name(term),
+                wording.cell(row),
+                unit,
+                _where(row),
+                f"{row.n:,}",
+                f"{row.n_unscored:,}",
             )
+        )
     if not rows:
         return None
     return Table(
-        "The judge",
-        "Levels of bias and agreement with their intervals. Rates are in percentage points.",
-        ("Judge", "Measure", "Panel", "Estimate", "Unit", "n", "Unscored"),
+        "Bias and agreement",
+        f"{'Levels' if several else f'Levels of {wording.label(judges[0])}'} with their intervals. Rates are in percentage points.",
+        (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "n", "Unscored"),
         tuple(rows),
     )
 

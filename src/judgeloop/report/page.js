@@ -5,6 +5,7 @@
   const root = document.documentElement;
   const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
   const config = { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]], displayModeBar: "hover" };
+  const ON_PAPER = 2; // cases of a group that are printed: as reader.py has it
   let drawing = null;
 
   // -- theme: the system's, until the reader chooses ----------------------------------------------------------------
@@ -60,7 +61,12 @@
   const draw = (id, printing) => {
     const place = document.getElementById(id);
     const { data, layout } = themed(figures[id], colours[isDark() && !printing ? "dark" : "light"], false);
-    if (printing) layout.width = place.closest(".panels").children.length > 1 ? 320 : 660;
+    if (printing) {
+      const beside = place.closest(".panels").children.length;
+      layout.width = beside > 1 ? 320 : 660;
+      if (beside > 2) layout.height = Math.round(layout.height * 0.78); // a figure of many plots stays on one sheet
+    }
+    place.style.minHeight = `${layout.height}px`;
     place.dataset.drawn = "";
     drawing.react(place, data, layout, config);
   };
@@ -143,7 +149,16 @@
   later(next);
 
   window.addEventListener("beforeprint", () => {
-    for (const folded of document.querySelectorAll(".card details")) folded.open = true;
+    // Of the cases that the reader's search left, the first of each group are printed, and how many are not is said.
+    for (const group of document.querySelectorAll(".group")) {
+      const shown = [...group.querySelectorAll(".case:not([hidden])")];
+      const left = group.querySelector(".on-paper");
+      shown.forEach((one, place) => one.classList.toggle("later", place >= ON_PAPER));
+      if (left) {
+        left.hidden = shown.length <= ON_PAPER;
+        left.textContent = `On paper the first ${ON_PAPER} of ${shown.length} cases; the file itself holds all.`;
+      }
+    }
     for (const id of ids) draw(id, true);
   });
   window.addEventListener("afterprint", () => ids.forEach((id) => draw(id, false)));

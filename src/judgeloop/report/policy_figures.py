@@ -7,10 +7,24 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from judgeloop.report import wording
-from judgeloop.report.figure import Figure, Panel, Spec, axis_title, generations_axis, hover, layout, scaled, titled
+from judgeloop.report.figure import (
+    Figure,
+    Panel,
+    Spec,
+    asides,
+    axis_title,
+    cut_note,
+    generations_axis,
+    hover,
+    layout,
+    scaled,
+    titled,
+    value_range,
+)
 from judgeloop.report.forest import points
 from judgeloop.report.palette import Style, styles
-from judgeloop.report.reading import Reading, select
+from judgeloop.report.price_figures import price
+from judgeloop.report.reading import Reading, arm_series, select
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import measure, series
@@ -18,11 +32,6 @@ from judgeloop.stats.generations import measure, series
 _TRACES = 40
 """Replicates drawn at most; more would be a blur."""
 _FIRST = ("length", "style_score")
-_PRICE = (
-    ("selection", "selected minus drafted"),
-    ("mixing", "training set minus selected"),
-    ("learning", "next drafts minus training set"),
-)
 
 
 def figures(reading: Reading) -> list[Figure]:
@@ -32,7 +41,7 @@ def figures(reading: Reading) -> list[Figure]:
         _drift(reading, looks, _FIRST, "drift", "Drift since generation 0"),
         _drift(reading, looks, _further(reading), "drift-features", "Drift of every other feature"),
         _contrasts(reading, looks),
-        *(_price(reading, feature) for feature in _FIRST),
+        *(price(reading, feature) for feature in _FIRST),
         _levels(reading, looks, _VARIETY, "diversity", "Diversity of the outputs", _DIVERSITY_CAPTION),
         _tail(reading, looks),
         _levels(
@@ -63,26 +72,13 @@ def _further(reading: Reading) -> tuple[str, ...]:
     return tuple(feature for feature in found if feature not in _FIRST)
 
 
-def _series(reading: Reading, term: str, *, contrasted: bool = False) -> list[Estimate]:
-    some = select(reading.estimates, term=term, variant="", category="")
-    return [
-        row
-        for row in some
-        if row.generation is not None
-        and row.estimate is not None
-        and row.status != "undefined"
-        and bool(row.contrast) == contrasted
-        and row.arm
-    ]
-
-
 def _drift(
     reading: Reading, looks: Mapping[str, Style], features: Sequence[str], name: str, title: str
 ) -> Figure | None:
     panels, used, parts = [], [], []
     replicates = replicate_drifts(reading) if name == "drift" else pd.DataFrame()
     for feature in features:
-        rows = _series(reading, f"drift_{feature}")
+        rows = arm_series(reading, f"drift_{feature}")
         if not rows:
             continue
         used += rows
@@ -107,7 +103,7 @@ def _drift(
                 },
             )
         )
-        if name == "drift" and (spreads := _series(reading, f"sd_{feature}")):
+        if name == "drift" and (spreads := arm_series(reading, f"sd_{feature}")):
             panels.append(_spread(spreads, looks))
             used += spreads
     if not panels:
@@ -135,12 +131,10 @@ _SPREAD_CAPTION = (
 
 def _spread(rows: Sequence[Estimate], looks: Mapping[str, Style]) -> Panel:
     """The SD between candidates, from 0 up: the fuel of selection."""
-    axis = titled(axis_title(rows), rangemode="tozero")
-    generations = generations_axis([row.generation or 0 for row in rows])
-    return Panel(
-        wording.term_name(rows[0].term),
-        {"data": _with_intervals(rows, looks), "layout": layout(height=330, x=generations, y=axis)},
-    )
+    axis = titled(axis_title(rows), range=value_range(rows, from_zero=True))
+    data = _with_intervals(rows, looks)
+    generations = generations_axis([row.generation or 0 for row in rows], len(data))
+    return Panel(wording.term_name(rows[0].term), {"data": data, "layout": layout(height=330, x=generations, y=axis)})
 
 
 def _fan(rows: Sequence[Estimate], look: Style, arm: str) -> list[Spec]:
@@ -180,8 +174,10 @@ def _from_origin(spec: Spec) -> Spec:
 def _with_intervals(rows: Sequence[Estimate], looks: Mapping[str, Style]) -> list[Spec]:
     """A curve an arm, each a small step aside, so that intervals do not hide one another."""
     drawn = {arm: sorted(some, key=lambda row: row.generation or 0) for arm in looks if (some := select(rows, arm=arm))}
-    aside = {arm: 0.07 * (place - (len(drawn) - 1) / 2) for place, arm in enumerate(drawn)}
-    return [points(some, looks[arm], _whose(some[0]), aside[arm]) for arm, some in drawn.items()]
+    return [
+        points(some, looks[arm], _whose(some[0]), aside)
+        for (arm, some), aside in zip(drawn.items(), asides(len(drawn)), strict=True)
+    ]
 
 
 def _whose(row: Estimate) -> str:
@@ -230,7 +226,7 @@ def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     )
     for control in controls:
         for feature in (*_FIRST, "mattr"):
-            rows = select(_series(reading, f"did_{feature}", contrasted=True), contrast=control)
+            rows = select(arm_series(reading, f"did_{feature}", contrasted=True), contrast=control)
             if not rows:
                 continue
             used += rows
@@ -243,7 +239,7 @@ def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
                         "data": data,
                         "layout": layout(
                             height=270,
-                            x=generations_axis([0, *(r.generation or 0 for r in rows)]),
+                            x=generations_axis([0, *(r.generation or 0 for r in rows)], len(data)),
                             y=titled(axis_title(rows, "raw")),
                         ),
                     },
@@ -263,69 +259,6 @@ def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     )
 
 
-def _price(reading: Reading, feature: str) -> Figure | None:
-    panels, used = [], []
-    for arm in reading.arms:
-        parts = [
-            (part, sorted(select(_series(reading, f"{part}_{feature}"), arm=arm), key=lambda row: row.generation or 0))
-            for part, _ in _PRICE
-        ]
-        if not any(rows for _, rows in parts):
-            continue
-        used += [row for _, rows in parts for row in rows]
-        data: list[Spec] = [
-            {
-                "type": "bar", "x": [row.generation for row in rows], "y": [scaled(row, row.estimate) for row in rows], "marker": {"color": f"@{part}"},
-                "text": [hover(row, part) for row in rows], "hoverinfo": "text", "textposition": "none",
-            }
-            for part, rows in parts
-        ]  # fmt: skip
-        axis = generations_axis([row.generation or 0 for _, rows in parts for row in rows])
-        axis |= {
-            "title": {"text": "from generation t to t + 1"},
-            "range": [axis["range"][0] - 0.5, axis["range"][1] + 0.5],
-            "showgrid": False,
-        }
-        panels.append(
-            Panel(
-                f"Arm {wording.label(arm, 30)}",
-                {
-                    "data": data,
-                    "layout": layout(height=250, x=axis, y=titled(axis_title(used)), barmode="relative", bargap=0.35),
-                },
-            )
-        )
-    if not panels:
-        return None
-    _share_range(panels)
-    return Figure(
-        name=f"price-{feature.replace('_', '-')}",
-        title=f"What moved {wording.feature_name(feature)}",
-        caption="Each step's change, split exactly: "
-        + "; ".join(f"{part} ({meaning})" for part, meaning in _PRICE)
-        + ". The three add up to the change.",
-        alternative="The change from each generation to the next as the sum of selection, mixing and learning, for every arm; the table holds every value.",
-        panels=tuple(panels),
-        rows=tuple(used),
-        legend=tuple((part, Style(f"@{part}", "bar", "solid")) for part, _ in _PRICE),
-    )
-
-
-def _share_range(panels: Sequence[Panel]) -> None:
-    """The same y range in all panels, so that arms can be compared by eye."""
-    tops, bottoms = [0.0], [0.0]
-    for panel in panels:
-        stacks: dict[int, list[float]] = {}
-        for bar in panel.spec["data"]:
-            for place, value in zip(bar["x"], bar["y"], strict=True):
-                stacks.setdefault(place, []).append(value or 0.0)
-        tops += [sum(v for v in stack if v > 0) for stack in stacks.values()]
-        bottoms += [sum(v for v in stack if v < 0) for stack in stacks.values()]
-    pad = 0.08 * (max(tops) - min(bottoms)) or 0.1
-    for panel in panels:
-        panel.spec["layout"]["yaxis"]["range"] = [min(bottoms) - pad, max(tops) + pad]
-
-
 def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     caption = (
         "Rare kinds of output at generation 0 that are still there: 1 is all of them, 0 none. They are named on one half of generation 0 and "
@@ -336,7 +269,7 @@ def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         figure.panels[0].spec["layout"]["shapes"] = [
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"color": "@zero", "width": 1, "dash": "dot"}}
         ]  # fmt: skip
-        figure.panels[0].spec["layout"]["yaxis"]["rangemode"] = "tozero"
+        figure.panels[0].spec["layout"]["yaxis"]["range"] = value_range(figure.rows, from_zero=True)
     return figure
 
 
@@ -350,7 +283,7 @@ def _levels(
 ) -> Figure | None:
     panels, used = [], []
     for term in terms:
-        rows = _series(reading, term)
+        rows = arm_series(reading, term)
         if not rows:
             continue
         used += rows
@@ -361,7 +294,9 @@ def _levels(
                 {
                     "data": data,
                     "layout": layout(
-                        height=250, x=generations_axis([r.generation or 0 for r in rows]), y=titled(axis_title(rows))
+                        height=250,
+                        x=generations_axis([r.generation or 0 for r in rows], len(data)),
+                        y=titled(axis_title(rows), range=value_range(rows)),
                     ),
                 },
             )
@@ -372,7 +307,7 @@ def _levels(
     return Figure(
         name=name,
         title=title,
-        caption=caption,
+        caption=caption + cut_note(used),
         alternative=_told([row for row in used if row.generation == last and row.term == used[0].term]),
         panels=tuple(panels),
         rows=tuple(used),

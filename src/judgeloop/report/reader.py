@@ -10,6 +10,8 @@ from judgeloop.report.cases import Case, Group, Side
 from judgeloop.report.shell import text
 
 _MOST_CHOICES = 60
+ON_PAPER = 2
+"""Cases of a group that are printed; the page says how many are left out."""
 
 
 def reader(groups: Sequence[Group]) -> str:
@@ -43,11 +45,17 @@ def _choice(name: str, words: str, values: Iterable[str]) -> str:
 
 
 def _group(group: Group) -> str:
-    shown = "".join(_case(case, group.name) for case in group.cases)
-    return f'<div class="group"><h3>{text(group.name)}</h3><p class="lead">{text(group.lead)}</p>{shown}</div>'
+    shown = "".join(_case(case, group.name, later=place >= ON_PAPER) for place, case in enumerate(group.cases))
+    more = len(group.cases) - ON_PAPER
+    left = (
+        f'<p class="on-paper left-out">On paper the first {ON_PAPER} of {len(group.cases)} cases; the file itself holds all.</p>'
+        if more > 0
+        else ""
+    )
+    return f'<div class="group"><h3>{text(group.name)}</h3><p class="lead">{text(group.lead)}</p>{shown}{left}</div>'
 
 
-def _case(case: Case, kind: str) -> str:
+def _case(case: Case, kind: str, *, later: bool) -> str:
     prompt = f'<details class="more"><summary>Prompt</summary>{folded(case.prompt)}</details>' if case.prompt else ""
     many = " many" if len(case.sides) > 2 else ""
     inner = "".join(map(_side, case.sides))
@@ -56,7 +64,7 @@ def _case(case: Case, kind: str) -> str:
         f' role="region" tabindex="0" aria-label="{text(wording.label(case.title, 60))}, by generation"' if many else ""
     )
     return (
-        f'<article class="case" data-kind="{text(kind)}" data-arm="{text(case.arm)}" data-category="{text(case.category)}">'
+        f'<article class="case{" later" if later else ""}" data-kind="{text(kind)}" data-arm="{text(case.arm)}" data-category="{text(case.category)}">'
         f'<h4>{text(wording.label(case.title, 90))}</h4><p class="what">{text(wording.label(case.what, 400))}</p>{prompt}'
         f'<div class="sides{many}"{scrolls}>{inner}</div></article>'
     )

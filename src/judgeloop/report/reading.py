@@ -94,6 +94,19 @@ def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
     return kept
 
 
+def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list[Estimate]:
+    """The primary rows of a measure by arm and generation, undefined ones left out; ``contrasted``: those against a control."""
+    return [
+        row
+        for row in select(reading.estimates, term=term, variant="", category="")
+        if row.generation is not None
+        and row.estimate is not None
+        and row.status != "undefined"
+        and bool(row.contrast) == contrasted
+        and row.arm
+    ]
+
+
 def last_generation(rows: Iterable[Estimate]) -> int | None:
     """The highest generation among the rows; None where none has one."""
     return max((row.generation for row in rows if row.generation is not None), default=None)

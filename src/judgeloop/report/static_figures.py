@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from judgeloop.report import wording
 from judgeloop.report.figure import Figure, Panel, Spec, hover, layout, safe, scaled
-from judgeloop.report.forest import defined, equivalence_band, forest, told
+from judgeloop.report.forest import REFERENCE, defined, equivalence_band, forest, told
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import is_probe
 from judgeloop.stats.categories import RARE
@@ -15,9 +15,11 @@ from judgeloop.stats.estimate import Estimate
 
 _SLOT = re.compile(r"slot_(\d+)_excess")
 _PANELS = {"pairs": 0, "anchor": 1}
+BEYOND_LENGTH = "beyond_length"
 _MOST_CATEGORIES = 30
 _MOST_JUDGES = 8
 _ALL = "all items"
+_HEAT_TITLE = "Position, slot by category"
 
 
 def harm(row: Estimate) -> tuple[float, float]:
@@ -34,6 +36,8 @@ def probes(reading: Reading) -> Figure | None:
         if row.scope == "judge" and is_probe(row.term) and row.category == "" and wording.is_rate(row) and not row.arm
     ]  # fmt: skip
     rows = [row for row in rows if row.generation in (None, 0)]
+    beyond = {_probed(row): row for row in rows if row.variant == BEYOND_LENGTH}
+    rows = [row for row in rows if row.variant != BEYOND_LENGTH]
     if len(rows) < 2:
         return None
     rows.sort(key=harm, reverse=True)
@@ -44,15 +48,36 @@ def probes(reading: Reading) -> Figure | None:
         + (f"<br>{safe(row.judge, 30)}" if several else "")
         for row in rows
     ]  # fmt: skip
+    references = {
+        row: _by_length(row, beyond[_probed(row)]) for row in rows if row.variant == "" and _probed(row) in beyond
+    }
+    read = (
+        " The upright mark is where the edit's added length alone would put the judge, by what a doubling of padding does to it: what lies beyond the mark "
+        "is the edit itself."
+        if references
+        else ""
+    )
     return Figure(
         name="probes",
         title="Edits that sway the judge, most harmful first",
         caption="Each text against its own edit, content unchanged: how much more often than half the edited copy was picked, in percentage points. Sorted by "
-        "the size that the interval guarantees. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.",
-        alternative=told(rows),
-        panels=(Panel("", forest(rows, "points from even", [equivalence_band()], names)),),
-        rows=tuple(rows),
+        f"the size that the interval guarantees. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.{read}",
+        alternative=told([*rows, *beyond.values()]),
+        panels=(Panel("", forest(rows, "points from even", [equivalence_band()], names, references)),),
+        rows=(*rows, *beyond.values()),
+        legend=(("what the added length alone would do", REFERENCE),) if references else (),
     )
+
+
+def _probed(row: Estimate) -> tuple[str, str, str, int | None]:
+    """What a probe's estimates by variant share."""
+    return row.judge, row.panel, row.term, row.generation
+
+
+def _by_length(row: Estimate, beyond: Estimate) -> tuple[float, str]:
+    """What the added length alone would do, in axis units, and in words: the whole effect minus what lies beyond length."""
+    size = (scaled(row, row.estimate) or 0.0) - (scaled(beyond, beyond.estimate) or 0.0)
+    return size, f"<b>{safe(wording.term_name(row.term))}</b><br>added length alone: {wording.signed(size, 1)} points"
 
 
 def position_by_slot(reading: Reading) -> Figure | None:
@@ -65,6 +90,7 @@ def position_by_slot(reading: Reading) -> Figure | None:
     panels: list[Panel] = []
     used: list[Estimate] = []
     judges = list(dict.fromkeys(row.judge for row in some if row.category))[:_MOST_JUDGES]
+    alone: list[Estimate] = []
     for judge in judges:
         mine = [row for row in some if row.judge == judge]
         where = next(row for row in mine if row.category)
@@ -75,11 +101,13 @@ def position_by_slot(reading: Reading) -> Figure | None:
         if spec:
             panels.append(Panel(wording.label(judge, 60), spec))
             used += shown
+        else:
+            alone += [row for row in here if row.category]
     if not panels:
-        return None
+        return _too_small(reading, some, alone)
     return Figure(
         name="position-by-category",
-        title="Position, slot by category",
+        title=_HEAT_TITLE,
         caption="How many percentage points more (or less) often than its even share each slot was picked, by item category. Orange is more, blue less. † too few data to tell. "
         "Exploratory: small categories swing, and the intervals are in the table.",
         alternative="; ".join(
@@ -93,6 +121,22 @@ def position_by_slot(reading: Reading) -> Figure | None:
 
 def _category_name(category: str) -> str:
     return "rare, pooled" if category == RARE else wording.label(category) or _ALL
+
+
+def _too_small(reading: Reading, some: Sequence[Estimate], alone: Sequence[Estimate]) -> Figure | None:
+    """A line in the heat map's place where fewer than two categories have rows; None where the items have fewer than two."""
+    known = reading.items["category"].nunique() if "category" in reading.items.columns else 0
+    known -= int("" in set(reading.items["category"])) if known else 0
+    if not some or known < 2:
+        return None
+    said = f"Not shown: the items have {known} categories, and {'none' if not alone else 'one'} of them has items enough for an estimate of its own"
+    if alone:
+        row = alone[0]
+        said += f" ({_category_name(row.category)}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)})"
+    return Figure(
+        name="position-by-category", title=_HEAT_TITLE, caption=f"{said}. With more items a category, the slots stand here by category.",
+        alternative=told(alone) if alone else "", panels=(), rows=tuple(alone),
+    )  # fmt: skip
 
 
 def _heat(rows: Sequence[Estimate]) -> tuple[Spec, list[Estimate]]:
