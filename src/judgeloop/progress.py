@@ -16,6 +16,7 @@ from judgeloop.loop import GenerationDone
 from judgeloop.wire.client import Answered
 
 _WINDOW_S = 20.0
+_QUIET_S = 15.0
 
 
 class Quiet:
@@ -56,6 +57,14 @@ class Counts:
         if not event.recorded:
             self._asked.append(time.monotonic())
 
+    def pace(self) -> list[str]:
+        """Calls a second and time left; nothing where every answer so far was found in a recording."""
+        return [f"{self.rate():.1f} calls/s", f"ETA {self.eta()}"] if self._asked or self.done > self.recorded else []
+
+    def spent(self) -> list[str]:
+        """The cost so far; nothing where no price is known."""
+        return [f"{self.cost:.4f} USD"] if self.cost > 0 else []
+
     def rate(self) -> float:
         """Calls asked a second over the last 20 s."""
         now = time.monotonic()
@@ -71,14 +80,16 @@ class Counts:
 
 
 class Plain(Quiet):
-    """A line a finished generation of a replicate: for pipes and logs."""
+    """A line at each quarter of the turns (a generation of a replicate), and at a turn's end after 15 silent seconds: for pipes and
+    logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._counts = Counts()
+        self._turns, self._finished, self._told, self._quarter = 1, 0, time.monotonic(), 0
 
     def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None:
-        self._counts.planned = planned_calls
+        self._counts.planned, self._turns = planned_calls, replicates * (generations + 1)
         self._say(
             f"judgeloop: {name}: {replicates} replicates, generations 0–{generations}, about {planned_calls} calls → {folder}"
         )
@@ -87,12 +98,18 @@ class Plain(Quiet):
         self._counts.answered(event)
 
     def generation(self, event: GenerationDone) -> None:
-        counts = self._counts
+        counts, now = self._counts, time.monotonic()
         counts.unscored += event.unscored
-        self._say(
-            f"judgeloop: s{event.replicate} generation {event.generation} done · {counts.done}/{counts.planned} calls"
-            f" ({counts.recorded} recorded) · {counts.rate():.1f} calls/s · {counts.unscored} unscored · {counts.cost:.4f} USD"
-        )
+        self._finished += 1
+        quarter = 4 * self._finished // self._turns
+        if quarter == self._quarter and now - self._told < _QUIET_S:
+            return
+        self._quarter, self._told = quarter, now
+        parts = [
+            f"judgeloop: s{event.replicate} generation {event.generation} done ({self._finished} of {self._turns})",
+            f"{counts.done:,}/{counts.planned:,} calls ({counts.recorded:,} recorded)",
+        ]
+        self._say(" · ".join([*parts, *counts.pace(), f"{counts.unscored:,} unscored", *counts.spent()]))
 
     def stage(self, text: str) -> None:
         self._say(f"judgeloop: {text}")
@@ -156,9 +173,8 @@ class Terminal(Quiet):
         counts = self._counts
         facts = Table.grid(padding=(0, 3))
         facts.add_row(
-            f"{counts.rate():.1f} calls/s",
-            f"ETA {counts.eta()}",
-            f"{counts.cost:.4f} USD",
+            *counts.pace(),
+            *counts.spent(),
             Text(f"{counts.unscored} unscored", style="yellow" if counts.unscored else ""),
             f"{counts.recorded} from recordings",
             Text(f"{self._stage}: {counts.arm}" if self._stage == "asking" else self._stage, style="cyan"),

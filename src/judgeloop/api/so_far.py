@@ -71,6 +71,11 @@ def largest_block(last: Mapping[int, int]) -> Block | None:
     return max(blocks, key=lambda one: (len(one.replicates) * (one.generation + 1), one.generation), default=None)
 
 
+def smallest_block(last: Mapping[int, int]) -> Block | None:
+    """The first replicate's generation 0: what is estimated soonest. None where none has finished it."""
+    return Block((min(last),), 0) if last else None
+
+
 def write_so_far(folder: RunFolder, resolved: Resolved, block: Block, target: Path) -> RunFolder:
     """Tables and estimates of the block as a run folder at ``target``: those of a run that ended with that generation.
     Raises FolderMismatch where a part cannot be read."""

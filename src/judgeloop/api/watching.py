@@ -22,6 +22,8 @@ from judgeloop.wire.tally import Tally
 
 SILENT_S = 120
 """After so long without a recorded answer, the page says that the run may have stopped."""
+ESTIMATING_S = 600
+"""How long a run whose generations are all complete is left alone with its final estimates, in which it asks nobody."""
 
 
 def watch(run_dir: str | Path, *, port: int = 8010, ready: Callable[[str], None] = lambda _: None) -> None:
@@ -44,6 +46,7 @@ class Watched:
         self._tally = Tally(self.folder.path)
         self._looking, self._making = threading.Lock(), threading.Lock()
         self._made: tuple[str, str] = ("", "")
+        self._made_of: so_far.Block | None = None
 
     def pages(self) -> Mapping[str, Page]:
         """Path → page, for ``wire.page_server``."""
@@ -63,6 +66,7 @@ class Watched:
         if not (self.folder.path / "experiment.yaml").is_file():
             raise FolderMismatch(f"{self.folder.path}: the run folder is gone")
         version, block, last = self._version()
+        largest = so_far.largest_block(last)
         with self._looking:
             answers, written = self._tally.look()
         silent = None if written is None else max(0.0, self._clock() - written)
@@ -72,8 +76,10 @@ class Watched:
         done = steps * replicates if is_done else sum(generation + 1 for generation in last.values())
         return {
             "version": version,
-            "headline": self._headline(is_done, block),
-            "detail": _detail(answers, silent, is_done),
+            "headline": self._headline(is_done, largest),
+            "detail": _detail(
+                answers, silent, is_done, ESTIMATING_S if largest and self._is_whole(largest) else SILENT_S
+            ),
             "caution": "" if is_done or block is None else self._caution(block),
             "done": done,
             "of": steps * replicates,
@@ -87,7 +93,7 @@ class Watched:
             if not version:
                 raise FolderMismatch(f"{self.folder.path}: no generation is complete yet; load this page again later")
             if version != self._made[0]:
-                self._made = (version, self._report(block))
+                self._made, self._made_of = (version, self._report(block)), block
             return self._made[1]
 
     def _report(self, block: so_far.Block | None) -> str:
@@ -98,15 +104,33 @@ class Watched:
             return report.html(folder)
 
     def _version(self) -> tuple[str, so_far.Block | None, Mapping[int, int]]:
-        """(what a report made now would be of, the block it is made from unless the run has finished, replicate → its last
+        """(what a report asked for now is of, the block it is made from unless the run has finished, replicate → its last
         finished generation). The version is empty where there is nothing yet."""
         try:
             return f"done-{self._estimates.stat().st_mtime_ns}", None, {}
         except OSError:
             pass
         last = so_far.finished(self.folder) if self.experiment else {}
-        block = so_far.largest_block(last)
-        return block.name if block else "", block, last
+        block, made = so_far.largest_block(last), self._made_of
+        if block is None:
+            return "", None, last
+        if made is None:
+            block = so_far.smallest_block(last) or block  # little to read within seconds; the rest when that stands
+        elif self._is_whole(block) and not self._is_silent():
+            block = made  # the run itself makes the final estimates now: making them here too would slow both
+        return block.name, block, last
+
+    def _is_whole(self, block: so_far.Block) -> bool:
+        """True where nothing but the run's own estimates is to come."""
+        assert self.experiment is not None
+        stated = self.experiment.experiment
+        return (block.generation, len(block.replicates)) == (stated.generations, stated.replicates)
+
+    def _is_silent(self) -> bool:
+        """True where no answer came for so long that the run has probably stopped and leaves no estimates of its own."""
+        with self._looking:
+            _, written = self._tally.look()
+        return written is not None and self._clock() - written > ESTIMATING_S
 
     def _headline(self, is_done: bool, block: so_far.Block | None) -> str:
         if is_done:
@@ -133,14 +157,14 @@ class Watched:
         )
 
 
-def _detail(answers: int, silent: float | None, is_done: bool) -> str:
+def _detail(answers: int, silent: float | None, is_done: bool, patience: float) -> str:
     if silent is None:
         return "" if is_done else "No answer is recorded yet."
     said = f"{count(answers, 'answer')} recorded"
     if is_done:
         return f"{said}."
     said += f", the last {_ago(silent)} ago."
-    return f"{said} The run may have stopped: the same command resumes it." if silent > SILENT_S else said
+    return f"{said} The run may have stopped: the same command resumes it." if silent > patience else said
 
 
 def _ago(seconds: float) -> str:

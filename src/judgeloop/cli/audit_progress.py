@@ -40,7 +40,7 @@ class Quiet:
 
 
 class Plain(Quiet):
-    """A line at each tenth of the judgments, and every 15 seconds: for pipes and logs."""
+    """A line at each quarter of the judgments, and every 15 seconds: for pipes and logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._counts = stream, Counts()
@@ -62,14 +62,12 @@ class Plain(Quiet):
         counts = self._counts
         self._judged += judgments
         counts.unscored += unscored
-        tenth = 10 * self._judged // max(1, counts.planned)
+        quarter = 4 * self._judged // max(1, counts.planned)
         now = time.monotonic()
-        if tenth > self._said or now - self._told > _EVERY_S:
-            self._said, self._told = tenth, now
-            self._say(
-                f"{self._judged:,}/{counts.planned:,} judgments ({counts.recorded:,} recorded) · {counts.rate():.1f} calls/s"
-                f" · ETA {counts.eta()} · {counts.unscored:,} unscored · {counts.cost:.4f} USD"
-            )
+        if quarter > self._said or now - self._told > _EVERY_S:
+            self._said, self._told = quarter, now
+            parts = [f"{self._judged:,}/{counts.planned:,} judgments ({counts.recorded:,} recorded)", *counts.pace()]
+            self._say(" · ".join([*parts, f"{counts.unscored:,} unscored", *counts.spent()]))
 
     def stage(self, text: str) -> None:
         self._say(text)
@@ -134,7 +132,6 @@ class Terminal(Quiet):
         counts = self._counts
         facts = Table.grid(padding=(0, 3))
         facts.add_row(
-            f"{counts.rate():.1f} calls/s", f"ETA {counts.eta()}", f"{counts.cost:.4f} USD",
-            f"{counts.recorded:,} from recordings", Text(self._stage, style="cyan"),
+            *counts.pace(), *counts.spent(), f"{counts.recorded:,} from recordings", Text(self._stage, style="cyan"),
         )  # fmt: skip
         return Group(self._bars, facts)
