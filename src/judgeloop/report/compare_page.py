@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from judgeloop.report import blocks, compare_text, shell, wording
-from judgeloop.report.figure import Figure, Panel, Spec, axis_title, hover, layout, safe, scaled, titled
+from judgeloop.report.figure import Figure, Panel, Spec, axis_title, hover, layout, safe, scaled, titled, within
+from judgeloop.report.forest import wrapped
 from judgeloop.report.overview import Table
 from judgeloop.report.palette import Style, styles
 from judgeloop.report.shell import Section, text
@@ -135,16 +136,17 @@ def _forest(
     """Rows of estimates: (estimate, contender, row, look); contenders of one row stand under each other."""
     step = min(0.16, 0.7 / max(1, each))
     seen: dict[int, int] = {}
-    data: list[Spec] = []
+    lines: list[Spec] = []
+    dots: list[Spec] = []
     spread = [0.0]
     for row, name, place, look in marks:
         nth = seen.setdefault(place, 0)
         seen[place] += 1
         y = len(labels) - 1 - place + step * ((each - 1) / 2 - nth)
-        x, low, high = (scaled(row, value) for value in (row.estimate, row.conf_low, row.conf_high))
+        x, low, high = scaled(row, row.estimate), within(row, row.conf_low), within(row, row.conf_high)
         spread += [value for value in (x, low, high) if value is not None]
         if low is not None and high is not None:
-            data.append(
+            lines.append(
                 {
                     "type": "scatter",
                     "mode": "lines",
@@ -154,8 +156,10 @@ def _forest(
                     "hoverinfo": "skip",
                 }
             )
-        data.append({
-            "type": "scatter", "mode": "markers", "x": [x], "y": [y], "marker": {"size": 10, "color": look.colour, "symbol": look.marker},
+        dots.append({
+            "type": "scatter", "mode": "markers", "x": [x], "y": [y],
+            # Set off from the lines by a rim of the ground's colour: a mark must not melt into its own interval.
+            "marker": {"size": 13 if look.marker.startswith(("triangle", "star")) else 11, "color": look.colour, "symbol": look.marker, "line": {"width": 1.5, "color": "@surface"}},
             "text": [hover(row, name)], "hoverinfo": "text",
         })  # fmt: skip
     shapes: list[Spec] = [{
@@ -170,11 +174,11 @@ def _forest(
         })  # fmt: skip
     pad = 0.06 * (max(spread) - min(spread)) or 1.0
     return {
-        "data": data,
+        "data": [*lines, *dots],
         "layout": layout(
             height=80 + (34 + 14 * each) * len(labels),
             x=titled(title, zeroline=False, range=[min(spread) - pad, max(spread) + pad]),
-            y={"tickvals": list(range(len(labels)))[::-1], "ticktext": list(labels), "range": [-0.6, len(labels) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
+            y={"tickvals": list(range(len(labels)))[::-1], "ticktext": [wrapped(label) for label in labels], "range": [-0.6, len(labels) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
             shapes=shapes,
         ),
     }  # fmt: skip

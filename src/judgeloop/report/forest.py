@@ -85,7 +85,7 @@ def forest(
         "layout": layout(
             height=76 + (58 if several else 46) * len(rows),
             x=titled(title, zeroline=False, range=[low, high]),
-            y={"tickvals": places, "ticktext": [_wrapped(label) for label in labels], "range": [-0.6, len(rows) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
+            y={"tickvals": places, "ticktext": [wrapped(label) for label in labels], "range": [-0.6, len(rows) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
             shapes=[*shapes, zero],
         ),
     }  # fmt: skip
@@ -96,7 +96,7 @@ def _dot(row: Estimate) -> str:
     return "@surface" if not found else "@plain" if _is_no_bias(row) else "@found"
 
 
-def _wrapped(label: str) -> str:
+def wrapped(label: str) -> str:
     """A long label on two or three lines, so that a narrow screen keeps room for the plot."""
     lines: list[str] = []
     for part in label.split("<br>"):
