@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ class Served:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Served]]:
     """``serve(faults=…, position=…, …)`` starts a planted server for the test."""
+    with serving() as start:
+        yield start
+
+
+@contextmanager
+def serving() -> Iterator[Callable[..., Served]]:
+    """What ``serve`` gives, for a fixture that several tests share."""
     running: list[LocalServer] = []
 
     def start(faults: Faults | None = None, **spec: Any) -> Served:
@@ -69,9 +77,11 @@ def serve() -> Iterator[Callable[..., Served]]:
         running.append(server)
         return Served(server, answerer)
 
-    yield start
-    for server in running:
-        server.close()
+    try:
+        yield start
+    finally:
+        for server in running:
+            server.close()
 
 
 def small_experiment(base_url: str, **changes: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,25 @@ import pandas as pd
 import pytest
 
 import judgeloop
-from conftest import Served, small_experiment, tables, write_experiment
+from conftest import Served, serving, small_experiment, tables, write_experiment
 from judgeloop.records import CANDIDATE_COLUMNS, ESTIMATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 
 Serve = Callable[..., Served]
+shared = pytest.mark.xdist_group("small run")
+"""These read one run, which one worker makes (--dist loadgroup)."""
 
 
 def _run(tmp_path: Path, served: Served, name: str = "run", **changes: Any) -> judgeloop.Run:
     path = write_experiment(tmp_path / "in", small_experiment(served.base_url, **changes))
     return judgeloop.run(path, out=tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[judgeloop.Run, Served]]:
+    """The small experiment as it stands, run once, and what its server was asked."""
+    with serving() as serve:
+        served = serve()
+        yield _run(tmp_path_factory.mktemp("small"), served), served
 
 
 def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
@@ -63,9 +73,9 @@ def test_tables_have_the_contract_s_columns_and_the_price_identity_holds_to_roun
         )
 
 
-def test_what_arms_share_is_asked_once_and_bears_no_arm(tmp_path: Path, serve: Serve) -> None:
-    served = serve()
-    run = _run(tmp_path, served)
+@shared
+def test_what_arms_share_is_asked_once_and_bears_no_arm(small: tuple[judgeloop.Run, Served]) -> None:
+    run, served = small
     assert max(served.asked.values()) == 1
     shared = [call for call in served.asked if call.startswith(("s0/g0/", "s1/g0/", "panels/"))]
     assert shared
@@ -77,8 +87,9 @@ def test_what_arms_share_is_asked_once_and_bears_no_arm(tmp_path: Path, serve: S
     assert judged.loc[judged["panel"] == "anchor", "replicate"].isna().all()
 
 
-def test_the_anchor_panel_of_a_frozen_judge_does_not_drift_at_all(tmp_path: Path, serve: Serve) -> None:
-    estimates = _run(tmp_path, serve()).estimates
+@shared
+def test_the_anchor_panel_of_a_frozen_judge_does_not_drift_at_all(small: tuple[judgeloop.Run, Served]) -> None:
+    estimates = small[0].estimates
     drift = estimates[estimates["term"].str.startswith("judge_drift_") & estimates["estimate"].notna()]
     assert len(drift) > 0
     assert (drift["estimate"].abs() < 1e-12).all()
@@ -126,9 +137,12 @@ def test_pool_distributions_sum_to_one_through_every_step(
         assert set(SIGNAL_COLUMNS) <= set(run.folder.table("signals").columns)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path, serve: Serve) -> None:
-    served = serve()
-    first, again = _run(tmp_path, served, "a"), _run(tmp_path, served, "b")
+@shared
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
+    tmp_path: Path, serve: Serve, small: tuple[judgeloop.Run, Served]
+) -> None:
+    served = serve()  # another server: nothing is answered from what the first was asked
+    first, again = small[0], _run(tmp_path, served, "b")
     assert tables(first.path) == tables(again.path)
     other = _run(tmp_path, served, "c", seed=1)
     assert tables(first.path) != tables(other.path)

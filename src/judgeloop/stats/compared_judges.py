@@ -71,7 +71,10 @@ def _paired(first: Contender, second: Contender, margin: float) -> list[Differen
     keys = set(first.judgments[KEY]) & set(second.judgments[KEY])
     tables = [one.judgments[one.judgments[KEY].isin(keys)] for one in (first, second)]
     lost = sum(unscored(table) for table in tables)
-    one, other = (pair_values(table, who.texts) for table, who in zip(tables, (first, second), strict=True))
+    one, other = (
+        who.values if len(table) == len(who.judgments) else pair_values(table, who.texts)
+        for table, who in zip(tables, (first, second), strict=True)
+    )
     items, labels, found = items_of(tables[0]), shared_labels(first, second), []
     for term in (name for name in one if name in other):
         index = one[term].index.intersection(other[term].index)

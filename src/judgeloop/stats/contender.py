@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pandas as pd
 
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import Series
+from judgeloop.stats.pair_values import pair_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Contender:
     first_texts: Mapping[int, str] = field(default_factory=dict)
     seed: int | None = None
     cost: Cost = field(default_factory=Cost)
+
+    @functools.cached_property
+    def values(self) -> dict[str, pd.Series[float]]:
+        """``pair_values`` of all its judgments: every comparison on the same pairs reads them."""
+        return pair_values(self.judgments, self.texts)
 
     def primary(self, term: str) -> Estimate | None:
         """Its row of that term: primary variant, all categories; None where there is none with a number."""
