@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -193,6 +194,39 @@ def test_nobody_ranks_better_for_not_being_measured() -> None:
     assert ranked([known, bias("x", ("padding_probe", 0.0, 0.1))], []).places == ()
     control = dataclasses.replace(silent, is_control=True)
     assert ranked([known, control], []).places == ()
+
+
+def test_position_alone_is_no_recommendation() -> None:
+    slot = ("first_slot_excess", -0.02, 0.04)
+    alone = ranked([bias("a", slot), bias("b", ("first_slot_excess", 0.10, 0.14))], [])
+    assert (alone.licensed, alone.content_known, alone.recommended) == (True, False, False)
+    both = ranked(
+        [
+            bias("a", slot, ("length_ame", 0.0, 0.02)),
+            bias("b", ("first_slot_excess", 0.1, 0.14), ("length_ame", 0.0, 0.02)),
+        ],
+        [],
+    )
+    assert (both.licensed, both.recommended) == (True, True)
+
+
+def test_a_difference_claims_no_more_than_the_folders_do() -> None:
+    a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
+
+    def length(*status: str) -> dict[str, Any]:
+        pair = [
+            dataclasses.replace(one, rows=tuple(
+                Estimate(scope="judge", bias="verbosity", term="length_ame", variant=variant, status=said)  # type: ignore[arg-type]
+                for variant, said in zip(("", "given_gold"), status, strict=False)
+            ))
+            for one in (a, b)
+        ]  # fmt: skip
+        return {one.row.variant: one.row.status for one in differences(*pair) if one.row.term == "length_ame"}
+
+    assert set(length()) == {"", "no_gold"}
+    assert set(length("ok")) == {"", "no_gold"}
+    assert set(length("undefined", "ok")) == {"given_gold", "no_gold"}
+    assert set(length("undefined")) == {"no_gold"}
 
 
 def test_transmission_and_unscored_replies_weigh_in() -> None:

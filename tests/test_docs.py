@@ -158,6 +158,7 @@ def against_one_baseline(judgments: pd.DataFrame) -> pd.DataFrame:
 def probe_rows(judgments: pd.DataFrame) -> pd.DataFrame:
     """The rows of a run's probe panel, over two generations."""
     turns = pd.concat([judgments[judgments["panel"] == "probe"].assign(generation=turn) for turn in (0, 1)])
+    turns = turns.assign(dose_reached=turns["dose"].fillna(1.2))
     same = turns[turns["probe"] == "bold"].assign(probe="identical", identical=True, pair_id="same")
     tables = RunTables(*[pd.DataFrame()] * 2, pd.concat([turns, same]), *[pd.DataFrame()] * 2)
     return estimates_frame(probe_panel_estimates(tables, planted_run.design(1)))

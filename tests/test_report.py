@@ -19,7 +19,7 @@ from judgeloop import report
 from judgeloop.errors import FolderMismatch
 from judgeloop.report import cases, overview, palette, policy_figures, wording
 from judgeloop.report.reading import as_estimates, read, record
-from judgeloop.report.verdicts import QUESTIONS, leading, verdict_of
+from judgeloop.report.verdicts import QUESTIONS, leading, verdict_name, verdict_of
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate, estimates_frame
 
@@ -53,7 +53,7 @@ _SEEN = "undetected: the smallest drift that this run could have seen at 80 % po
     ("row", "verdict", "words"),
     [
         (_position(), "found", "first slot: picked 12.3 points more often than half, 95 % interval 9.1 to 15.4"),
-        (_position(estimate=-0.1, conf_low=-0.12, conf_high=-0.08), "found", "picked 10.0 points less often than half, 95 % interval −12.0 to −8.0"),
+        (_position(estimate=-0.1, conf_low=-0.12, conf_high=-0.08), "found", "picked 10.0 points less often than half, 95 % interval 8.0 to 12.0"),
         (_position(p_adjusted=0.2, family="exploratory"), "unconfirmed", "not after correction for several tests (adjusted p = 0.2)"),
         (_position(status="underpowered"), "unconfirmed", "too small to rely on"),
         (_position(estimate=0.01, conf_low=-0.03, conf_high=0.05), "equivalent", "no effect of practical size"),
@@ -166,10 +166,12 @@ def test_every_output_has_the_same_sentences(folder: RunFolder) -> None:
     content = json.loads(paths.json.read_text(encoding="utf-8"))
     assert [f["sentence"] for f in content["findings"]] == [f.sentence for f in found]
     plain = paths.markdown.read_text(encoding="utf-8").replace("\\", "")
-    page = paths.html.read_text(encoding="utf-8").replace("&#x27;", "'")
+    page = paths.html.read_text(encoding="utf-8").replace("&#x27;", "'").replace("\u00a0", " ")
     screen = " ".join(re.sub(r"\s+", " ", report.summary(folder, width=400)).split())
     for finding in found:
-        assert finding.sentence in plain
+        row, name = finding.row, wording.term_name(finding.row.term).removesuffix(" beyond control")
+        cells = (verdict_name(finding), row.arm, row.contrast, name, wording.cell(row))
+        assert finding.sentence in plain or f"| {' | '.join(cells)} |" in plain
         assert finding.sentence in page
     assert found[0].sentence in screen
     assert {f.question for f in found} >= set(QUESTIONS) - {"self_preference", "quality"}
@@ -190,7 +192,8 @@ def vars_of(paths: report.ReportPaths) -> tuple[Path, Path, Path]:
 
 def test_the_summary_is_one_screen(folder: RunFolder) -> None:
     lines = report.summary(folder).splitlines()
-    assert len(lines) <= 75
+    assert len(lines) <= 50
+    assert next(n for n, line in enumerate(lines) if "Is my judge biased?" in line) < 5
     assert max(map(len, lines)) <= 100
     text = "\n".join(lines)
     for part in (
@@ -201,6 +204,7 @@ def test_the_summary_is_one_screen(folder: RunFolder) -> None:
         "model calls 4,321",
         "unscored",
         "Drift beyond control",
+        "Yes, saturating",
     ):
         assert part in " ".join(text.split())
 

@@ -36,6 +36,19 @@ def _did(**changes: Any) -> Estimate:
 
 
 _NULL = {"estimate": 0.0, "conf_low": -0.01, "conf_high": 0.01, "note": "equivalent within ±0.05"}
+
+
+def _probed(term: str, beyond: float | None) -> list[Estimate]:
+    """A probe that is found, and what of it is beyond its length (None: padding was not probed)."""
+    raw = _row(term, bias="style")
+    if beyond is None:
+        return [raw]
+    return [
+        raw,
+        replace(raw, variant="beyond_length", estimate=beyond, conf_low=beyond - 0.02, conf_high=beyond + 0.02),
+    ]
+
+
 _OPEN = {
     "estimate": 0.02,
     "conf_low": -0.03,
@@ -112,12 +125,17 @@ def test_yes_needs_an_interval_without_zero(low: float, width: float, status: An
     ("rows", "experiment", "words"),
     [
         ([_row()], {"signal": {"label_rule": "raw"}, "arms": {"a": {}}}, "`label_rule: swap_average`"),
-        ([_row()], {"signal": {"label_rule": "swap_average"}, "arms": {"a": {}}}, "average the two verdicts"),
+        ([_row()], {"signal": {"label_rule": "swap_average"}, "arms": {"a": {}}}, "average the two verdicts, as in arm a"),
         ([_row(**_NULL)], {"arms": {"a": {"signal": {"label_rule": "consistent_only"}}}}, "doubles what the judge passes on"),
         ([_row("padding_probe", bias="verbosity")], {"arms": {"a": {}}}, "favours longer answers"),
         ([_row("padding_probe", bias="verbosity", estimate=-0.1, conf_low=-0.2, conf_high=-0.05)], {"arms": {"a": {}}}, "favours shorter answers"),
-        ([_row("injection_probe", bias="style")], {"arms": {"a": {}}}, "obeys orders that stand in a text"),
-        ([_row("bold_probe", bias="style")], {"arms": {"a": {}}}, "reacts to form alone (bold text)"),
+        (_probed("injection_probe", 0.08), {"arms": {"a": {}}}, "obeys orders that stand in a text"),
+        (_probed("bold_probe", 0.08), {"arms": {"a": {}}}, "reacts to form alone (bold text added)"),
+        (_probed("injection_probe", 0.0), {"arms": {"a": {}}}, "taste for length alone could explain that they win"),
+        (_probed("bold_probe", None), {"arms": {"a": {}}}, "probe `padding` beside them"),
+        ([_row("padding_probe", bias="verbosity")], {"signal": {"kind": "best_of_n"}, "arms": {"a": {}}}, "best_of_n has none"),
+        ([_row("padding_probe", bias="verbosity")], {"arms": {"a": {"signal": {"label_rule": "length_controlled"}}}}, "train as in arm a"),
+        ([_row(), _did(generation=3)], {"arms": {"a": {"signal": {"label_rule": "swap_average"}}}}, "as in arm a, whose length drifted +1.00 doublings beyond random (95 % interval 0.80 to 1.20)"),
         ([_row(**_NULL)], {"arms": {"a": {}}}, "judge edited copies"),
         ([_did(term="drift_length", contrast="")], {"arms": {"a": {}}}, "Add a control arm"),
     ],
@@ -149,7 +167,13 @@ def test_strategies_are_advised_only_where_they_differ() -> None:
         for arm, size in (("a", 0.5), ("b", 0.2))
     ]
     said = " ".join(advice(_reading([gap, *levels], arms=("a", "b")), []))
-    assert "b drifts less in length than a (0.30 doublings apart)" in said
+    assert "b drifts less in length than a (0.30 doublings less, 95 % interval 0.20 to 0.40)" in said
+    tokens = [
+        _did(term="training_tokens", arm=arm, contrast="", unit="tokens", estimate=n)
+        for arm, n in (("a", 1e5), ("b", 3e5))
+    ]
+    said = " ".join(advice(_reading([gap, *levels, *tokens], arms=("a", "b")), []))
+    assert "over all generations it trains on 3.0 times the tokens" in said
     unsure = replace(gap, conf_high=0.1)
     assert "drifts less" not in " ".join(advice(_reading([unsure, *levels], arms=("a", "b")), []))
 

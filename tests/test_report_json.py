@@ -65,6 +65,7 @@ def test_the_answers_are_the_same_in_every_output(folder: RunFolder) -> None:
         "Is my judge biased?", "Is the bias growing in my outputs?", "How sure are we?", "What should I change?"
     ]  # fmt: skip
     page = re.sub(r"</?code>", "`", (folder.path / "report.html").read_text(encoding="utf-8")).replace("&#x27;", "'")
+    page = page.replace("\u00a0", " ")
     plain = (folder.path / "report.md").read_text(encoding="utf-8").replace("\\", "")
     for answer in answers:
         for sentence in answer.sentences:

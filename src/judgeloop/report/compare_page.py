@@ -34,7 +34,7 @@ def render(done: Comparison) -> str:
     """The whole page."""
     figures = [one for one in (_levels(done), *_differences(done)) if one is not None]
     said = "".join(f"<li>{text(line)}</li>" for line in compare_text.recommendation(done))
-    tone, word = ("calm", "Ranked") if done.ranking.licensed else ("open", "No ranking")
+    tone, word = ("calm", "Ranked") if done.ranking.recommended else ("open", "No ranking")
     card = (
         f'<div class="cards"><article class="card {tone}"><header><h3>What may be recommended</h3><p class="chip">{word}</p></header>'
         f"<ul>{said}</ul></article></div>"
@@ -114,7 +114,7 @@ def _differences(done: Comparison) -> list[Figure]:
             name=f"differences-{name}",
             title=title,
             caption=f"The first's value minus the second's, with its 95 % interval.{' The band is ±5 points, the margin of equivalence.' if name == 'rates' else ''}{more}",
-            alternative="; ".join(f"{wording.label(one.first)} minus {wording.label(one.second)}, {wording.term_name(one.row.term)}: {wording.quantity(one.row, one.row.estimate)}, {wording.interval(one.row)}" for one in shown),
+            alternative="; ".join(f"{wording.label(one.first)} minus {wording.label(one.second)}, {wording.term_name(one.row.term)}: {wording.figure(one.row, one.row.estimate)} {compare_text.unit_of_difference(one)}, {wording.interval(one.row)}" for one in shown),
             panels=(Panel("", spec),),
             rows=tuple(one.row for one in shown),
         ))  # fmt: skip

@@ -20,6 +20,7 @@ from judgeloop.report.verdicts import VERDICT_NAMES, Verdict, margin_of, verdict
 from judgeloop.stats.comparison import Comparison
 from judgeloop.stats.contender import Contender, Cost
 from judgeloop.stats.difference import Difference
+from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.ranking import Harm, Place
 
 FORMAT = "judgeloop-comparison/1"
@@ -29,6 +30,7 @@ METHOD = (
     "Harm is the upper limit of |bias| in multiples of its equivalence margin (5 points; 0.1 generation-0 SD), of the worst term that all contenders identify. The length effect is multiplied by the upper limit of its transmission into the training signal, where that is known and above 1. Unscored replies widen the first slot's limits.",
     "An order is licensed where intervals part, or where the paired difference on the heaviest term is found and no other term reaches as far. Least harm is not best judgment: look at agreement with gold.",
 )
+_VARIANTS = {"no_gold": "quality not held equal", "given_gold": "one gold taken as exact"}
 _ROWS = 14
 _NAMES = 5
 _COLOURS: dict[Verdict, str] = {"found": "bold red", "equivalent": "green", "unconfirmed": "yellow"}
@@ -47,20 +49,26 @@ def recommendation(done: Comparison) -> list[str]:
     first = ranking.places[0]
     by_name = {one.name: one for one in done.contenders}
     said = []
-    if ranking.licensed:
+    tied = [place.name for place in ranking.places[1:] if not ranking.apart(first.name, place.name)]
+    what = "worst-case harm" if ranking.content_known else "harm by what all identify"
+    if ranking.recommended:
         said.append(f"Recommended: {_name(first.name)}, whose worst-case harm is {_harm(first.harms[0])}.")
-        cheaper = [place.name for place in ranking.places[1:]]
     else:
-        tied = [place.name for place in ranking.places[1:] if not ranking.apart(first.name, place.name)]
-        said.append(
-            f"{wording.sentence_case(ranking.why)}. Least worst-case harm: {_name(first.name)}, {_harm(first.harms[0])}; "
-            f"not told from it: {_several(tied)}."
-        )
-        cheaper = tied
+        why = f"{wording.sentence_case(ranking.why)}. " if ranking.why else ""
+        if not ranking.content_known:
+            why += (
+                f"Nothing is recommended: all that everyone here identifies is “{_terms(first)}”. A taste for length is not identified for all, "
+                "so this is no worst case. "
+            )
+        beside = f"; not told from it: {_several(tied)}" if tied else ""
+        said.append(f"{why}Least {what}: {_name(first.name)}, {_harm(first.harms[0])}{beside}.")
     if len(ranking.places) > 1:
         others = "; ".join(f"{_name(place.name)} {_harm(place.harms[0])}" for place in ranking.places[1:5])
-        said.append(f"Worst-case harm of the others: {others}.")
-    said.append(_price(by_name[first.name], [by_name[name] for name in cheaper]))
+        said.append(f"{wording.sentence_case(what)} of the others: {others}.")
+    said.append(
+        _price(by_name[first.name], [one for one in done.contenders if not one.is_control and one.name != first.name])
+    )
+    said += _trained(by_name[first.name], [by_name[place.name] for place in ranking.places[1:]])
     said += _against(done, first)
     return [*said, *_left_out(done)]
 
@@ -81,10 +89,11 @@ def contenders_table(done: Comparison) -> Table:
             _harm(place.harms[0]) if place else "–", wording.cell(agrees) or "–", _count(one.cost.calls), _count(one.cost.tokens),
             "–" if one.cost.usd is None else f"{one.cost.usd:,.4g}", ratio,
         ))  # fmt: skip
-    note = "Cost is of the judging; cost a pair is relative to the cheapest. Agreement with gold in percentage points."
+    note = "Cost is of the judging; cost a pair is relative to the cheapest. Agreement with gold in %."
+    harm = "Worst-case harm" if done.ranking.content_known else "Harm by what all identify"
     return Table(
         "Contenders", note,
-        ("Contender", "Place", "Judge", "Worst-case harm", "Agrees with gold", "Calls", "Tokens", "USD", "Cost a pair"), tuple(rows),
+        ("Contender", "Place", "Judge", harm, "Agrees with gold", "Calls", "Tokens", "USD", "Cost a pair"), tuple(rows),
     )  # fmt: skip
 
 
@@ -93,10 +102,10 @@ def differences_table(done: Comparison) -> Table:
     rows = []
     for one in in_order(done):
         rows.append((
-            wording.term_name(one.row.term) + (f" ({one.row.variant})" if one.row.variant else "")
+            wording.term_name(one.row.term) + (f" ({_VARIANTS.get(one.row.variant, one.row.variant)})" if one.row.variant else "")
             + (f", beyond {one.row.contrast}" if one.row.contrast else ""),
             wording.label(one.first, 28), wording.label(one.second, 28), _value(one, one.first_estimate),
-            _value(one, one.second_estimate), wording.cell(one.row), wording.unit_name(one.row), one.pairing,
+            _value(one, one.second_estimate), wording.cell(one.row), unit_of_difference(one), one.pairing,
             VERDICT_NAMES[judged(one)],
         ))  # fmt: skip
     return Table(
@@ -267,14 +276,43 @@ def _price(first: Contender, others: list[Contender]) -> str:
     if not said:
         return f"What {_name(first.name)} costs is not recorded in its folder."
     line = f"{_name(first.name)} cost {said} for {wording.count(cost.pairs, cost.per)}"
+    # Of all that are compared: the cheapest of those that cannot be told from the first may be dearer than another.
     cheapest, own = _cheapest([one.cost for one in (first, *others)]), cost.a_pair()
     if others and cheapest and own:
         who = next(one for one in (first, *others) if one.cost.a_pair() == cheapest)
-        if who.name == first.name:
+        if own[1] <= cheapest[1]:
             line += f"; no other is cheaper a {cost.per}"
         else:
             line += f": {own[1] / cheapest[1]:.2f} times as much a {cost.per} as the cheapest of the others, {_name(who.name)}"
     return line + "."
+
+
+def _trained(first: Contender, others: list[Contender]) -> list[str]:
+    """What the first was trained on, beside the one that took the fewest tokens; empty where no loop says it."""
+    known = [(one, row.estimate) for one in (first, *others) if (row := _tokens_trained(one)) and row.estimate]
+    if len(known) < 2 or known[0][0] is not first:
+        return []
+    (_, own), (fewest, least) = known[0], min(known, key=lambda one: one[1])
+    if fewest is first:
+        return [f"{_name(first.name)} was trained on {own:,.0f} tokens over all generations, no other on fewer."]
+    return [
+        f"{_name(first.name)} was trained on {own:,.0f} tokens over all generations, {own / least:.1f} times those of {_name(fewest.name)}: "
+        "part of a difference in drift may be the tokens'."
+    ]
+
+
+def _tokens_trained(one: Contender) -> Estimate | None:
+    rows = [row for row in one.rows if row.term == "training_tokens" and row.variant == "" and row.estimate is not None]
+    return max(rows, key=lambda row: row.generation or 0, default=None)
+
+
+def _terms(place: Place) -> str:
+    return ", ".join(wording.sentence_start(wording.term_name(harm.term)) for harm in place.harms)
+
+
+def unit_of_difference(one: Difference) -> str:
+    """The unit of a difference: of two shares in % it is points."""
+    return "points" if wording.is_rate(one.row) else wording.unit_name(one.row)
 
 
 def _against(done: Comparison, first: Place) -> list[str]:

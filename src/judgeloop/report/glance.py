@@ -6,12 +6,14 @@ finding; nothing is computed here but counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from judgeloop.report import wording
 from judgeloop.report.advice import advice
+from judgeloop.report.loop_findings import less_varied
 from judgeloop.report.reading import Reading, select
 from judgeloop.report.verdicts import COMPOUNDING, DETECTABLE, Finding, Verdict, leading
 
@@ -30,6 +32,7 @@ _WORDS: dict[Verdict, tuple[str, Tone]] = {
 _OF_JUDGE = ("position", "content", "self_preference")
 _NAMES = {"position": "Position", "content": "Length and style", "self_preference": "Own answers"}
 _MOST_SAID = 6
+_MOST_GROWN = 4
 _MANY_REPLICATES = 8
 _MANY_PAIRS = 300
 
@@ -64,7 +67,7 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     arms = f"{wording.label(row.arm)} against {wording.label(row.contrast)}: " if row.contrast else ""
     who = arms or (f"{wording.label(row.judge)}: " if row.judge and named else "")
     if who:
-        name = name[:1].lower() + name[1:]
+        name = wording.sentence_start(name)
     if finding.verdict == "undefined" or row.estimate is None:
         return f"{who}{name}: undefined"
     if row.term == "style_joint":
@@ -75,6 +78,8 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     limits = f", {wording.interval(row)}" if row.conf_low is not None else ""
     value = f"{who}{name}: {wording.signed_figure(row)}{unit}{limits}"
+    if finding.question == "diversity" and finding.verdict == "found":
+        return f"{value} ({'less' if less_varied(row) else 'more'} varied)"
     if finding.word in COMPOUNDING:
         return f"{value}; {finding.word}"
     if finding.verdict in ("undetected", "underpowered"):
@@ -117,12 +122,7 @@ def _biased(found: Sequence[Finding]) -> Answer:
 def _growing(reading: Reading, found: Sequence[Finding]) -> Answer:
     question = "Is the bias growing in my outputs?"
     if not reading.arms:
-        return Answer(
-            question,
-            "Not measured",
-            "plain",
-            ("A log of verdicts has no generations; `judgeloop run` closes the loop.",),
-        )
+        return Answer(question, "Not measured", "plain", (_of_log(reading),))
     drift = [finding for finding in found if finding.question == "drift"]
     if not drift:
         why = (
@@ -133,16 +133,38 @@ def _growing(reading: Reading, found: Sequence[Finding]) -> Answer:
         return Answer(question, "Not measured", "plain", (why,))
     lead = leading(drift)
     word, tone = _WORDS[lead.verdict]
-    kept = [lead, *(finding for finding in drift if finding is not lead and finding.verdict == "found")]
+    others = [finding for finding in drift if finding is not lead and finding.verdict == "found"]
+    others.sort(key=lambda finding: finding.row.term != "did_length")
+    kept = [lead]
     compounding = [f for f in found if f.question == "amplification" and f.word]
-    if compounding:
-        first = leading(compounding)
+    of_lead = [
+        f for f in compounding if (f.row.arm, f.row.contrast) == (lead.row.arm, lead.row.contrast)
+    ] or compounding
+    if of_lead:
+        first = leading(of_lead)
         kept.append(first)
         if first.word == "amplifying":
             word = "Yes, and amplifying"
         elif lead.verdict == "found":
             word = f"Yes, {first.word}"
-    return Answer(question, word, tone, tuple(f"{brief(finding)}." for finding in kept[:3]))
+    alike = [f for f in found if f.question == "diversity" and f.verdict == "found" and less_varied(f.row)]
+    if alike:
+        same = [f for f in alike if (f.row.arm, f.row.contrast) == (lead.row.arm, lead.row.contrast)]
+        kept.append((same or alike)[0])
+        if lead.verdict != "found":
+            word, tone = "Outputs grow alike", "found"
+    return Answer(question, word, tone, tuple(f"{brief(finding)}." for finding in [*kept, *others][:_MOST_GROWN]))
+
+
+def _of_log(reading: Reading) -> str:
+    """Why verdicts alone do not answer whether the outputs drift."""
+    if not reading.generations:
+        return "These verdicts name no generation; `judgeloop run` closes the loop."
+    last = reading.generations[-1]
+    return (
+        f"The log has generations {reading.generations[0]} to {last}, and what is said of the judge is of generation {last}. "
+        "Whether its bias made the outputs drift takes arms and a control; `judgeloop run` closes the loop."
+    )
 
 
 def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
@@ -159,7 +181,7 @@ def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
         few = most < _MANY_PAIRS
         weak = weak or few
         said.append(
-            f"{wording.count(most, 'pair')} in both orders for the judge{f'; {_MANY_PAIRS} or more are needed to claim that there is no bias' if few else ''}."
+            f"{wording.count(most, 'pair')} in both orders for the judge{f'; {_MANY_PAIRS} or more are advised: fewer seldom show that there is no bias' if few else ''}."
         )
     rated = select(
         reading.estimates, scope="judge", term=("score_mean", "position_permutation"), variant="", category=""
@@ -171,11 +193,7 @@ def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
             said.append(f"{wording.count(most, what)} {how}.")
     unseen = [f for f in found if f.verdict in ("undetected", "underpowered") and DETECTABLE.search(f.row.note)]
     if unseen:
-        parts = [
-            f"{wording.term_name(f.row.term).lower()} {wording.quantity(f.row, float(match.group(1)))}"
-            for f in unseen[:4]
-            if (match := DETECTABLE.search(f.row.note))
-        ]
+        parts = [f"{_whose(f)} {wording.quantity(f.row, float(match.group(1)))}" for f, match in _largest(unseen)]
         said.append(f"Smallest effects that could have been seen with 80 % power: {'; '.join(parts)}.")
     undefined = sum(finding.verdict == "undefined" for finding in found)
     if undefined:
@@ -185,6 +203,19 @@ def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
     if weak or unseen:
         return Answer("How sure are we?", "Limited", "open", tuple(said))
     return Answer("How sure are we?", "Fairly sure", "plain", tuple(said))
+
+
+def _largest(unseen: Sequence[Finding]) -> list[tuple[Finding, re.Match[str]]]:
+    """Of each measure the contrast that saw the least, four measures at most."""
+    known = [(f, match) for f in unseen if (match := DETECTABLE.search(f.row.note))]
+    known.sort(key=lambda one: -float(one[1].group(1)))
+    return list({one[0].row.term: one for one in reversed(known)}.values())[::-1][:4]
+
+
+def _whose(finding: Finding) -> str:
+    row = finding.row
+    arms = f" ({wording.label(row.arm)} against {wording.label(row.contrast)})" if row.contrast else ""
+    return f"{wording.sentence_start(wording.term_name(row.term))}{arms}"
 
 
 def _change(reading: Reading, found: Sequence[Finding]) -> Answer:

@@ -12,7 +12,13 @@ from judgeloop.report.overview import Table
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import QUESTIONS, Finding, verdict_name
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&])")
+# An interval in brackets, and an underscore within a word, are no markup anywhere; all else that could be is escaped.
+_NUMBER = r"−?\d[\d.,]*(?:e−?\d+)?"
+_SPECIAL = re.compile(
+    rf"(?P<interval>\[{_NUMBER}, {_NUMBER}\](?![(\[:]))|(?P<within>(?<=[^\W_])_(?=[^\W_]))|(?P<mark>[\\`*_\[\]<>|~#&])"
+)
+_MANY = 3
+"""More findings on a question than this are a table."""
 
 
 def render(
@@ -31,8 +37,7 @@ def render(
     for question, title in QUESTIONS.items():
         some = [finding for finding in found if finding.question == question]
         if some:
-            lines = "\n".join(f"- {verdict_name(finding)}: {escape(finding.sentence)}" for finding in some)
-            parts.append(f"### {title}\n\n{lines}")
+            parts.append(f"### {title}\n\n{_findings(some)}")
     missing = unanswered(reading, found)
     if missing:
         parts.append(f"Not measured in this run: {'; '.join(missing)}")
@@ -57,7 +62,7 @@ def _with_code(sentence: str) -> str:
     pieces = wording.label(sentence, 1000).split("`")
     if len(pieces) % 2 == 0:
         return escape(sentence)
-    return "".join(f"`{piece}`" if place % 2 else _SPECIAL.sub(r"\\\1", piece) for place, piece in enumerate(pieces))
+    return "".join(f"`{piece}`" if place % 2 else _SPECIAL.sub(_escaped, piece) for place, piece in enumerate(pieces))
 
 
 def unanswered(reading: Reading, found: Sequence[Finding]) -> list[str]:
@@ -70,7 +75,35 @@ def unanswered(reading: Reading, found: Sequence[Finding]) -> list[str]:
 
 def escape(text: str) -> str:
     """Plain text as Markdown on one line: nothing in it is markup, a table cell's border or HTML."""
-    return _SPECIAL.sub(r"\\\1", wording.label(text, 1000))
+    return _SPECIAL.sub(_escaped, wording.label(text, 1000))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\{match.group()}" if match.group("mark") else match.group()
+
+
+def _findings(some: Sequence[Finding]) -> str:
+    """A line a finding; a table of those on one estimate each where the arms make them many."""
+    told = [one for one in some if one.several or not one.row.contrast or one.verdict == "undefined"]
+    compared = [finding for finding in some if finding not in told]
+    if len(compared) <= _MANY:
+        told, compared = list(some), []
+    parts = []
+    if compared:
+        columns = ("Verdict", "Arm", "Control", "Measure", "Estimate", "Unit")
+        rows = tuple(
+            (
+                verdict_name(finding), finding.row.arm, finding.row.contrast,
+                wording.term_name(finding.row.term).removesuffix(" beyond control"),
+                wording.cell(finding.row), wording.unit_name(finding.row) or "–",
+            )
+            for finding in compared
+        )  # fmt: skip
+        shown = Table("", "", columns, rows)
+        parts.append(_grid(shown) + (f"\n\n{escape(shown.note)}" if shown.note else ""))
+    if told:
+        parts.append("\n".join(f"- {verdict_name(finding)}: {escape(finding.sentence)}" for finding in told))
+    return "\n\n".join(parts)
 
 
 def _grid(table: Table) -> str:

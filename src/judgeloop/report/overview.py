@@ -11,6 +11,8 @@ from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.estimate import Estimate
 
+DRIFT, BEYOND = "Drift since generation 0", "Drift beyond control"
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -24,7 +26,7 @@ class Table:
     @property
     def note(self) -> str:
         """What explains a mark in the cells; empty where none is marked."""
-        marked = any(cell.endswith(wording.UNDERPOWERED) for row in self.rows for cell in row)
+        marked = any(wording.UNDERPOWERED in cell for row in self.rows for cell in row)
         return wording.UNDERPOWERED_NOTE if marked else ""
 
 
@@ -83,15 +85,15 @@ def unscored_reasons(reading: Reading) -> Table | None:
 
 
 def drift_table(reading: Reading) -> Table | None:
-    """Change since generation 0 a row an arm and generation; the vocabulary measure is a level."""
-    terms = (("drift_length", "Length"), ("drift_style_score", "Style score"), ("mattr", "Vocabulary (MATTR)"))
+    """Change since generation 0 a row an arm and generation."""
+    terms = (("drift_length", "Length"), ("drift_style_score", "Style score"), ("drift_mattr", "Vocabulary (MATTR)"))
     rows = _by_generation(reading, [term for term, _ in terms], contrasted=False)
     if not rows:
         return None
     return Table(
-        "Drift since generation 0",
+        DRIFT,
         "Mean over replicates with its interval in brackets. Length in doublings, style score in generation-0 standard "
-        "deviations; the vocabulary column is the level itself, more is more varied.",
+        "deviations, vocabulary in types per token (less is less varied).",
         ("Arm", "Generation", *(name for _, name in terms)),
         rows,
     )
@@ -104,7 +106,7 @@ def contrast_table(reading: Reading) -> Table | None:
     if not rows:
         return None
     return Table(
-        "Drift beyond control",
+        BEYOND,
         "An arm's drift minus its control's, paired within replicates. 0 is what feedback without this judge would give.",
         ("Arm", "Control", "Generation", *(name for _, name in terms)),
         rows,
@@ -126,7 +128,7 @@ def judge_table(reading: Reading) -> Table | None:
     several = len(judges) > 1
     rows = []
     for term, row in some:
-        unit = wording.unit_name(row)
+        unit = wording.unit_name(row) if row.status != "undefined" else "–"
         rows.append(
             (
                 *([wording.label(row.judge)] if several else []),

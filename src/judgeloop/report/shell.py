@@ -23,6 +23,7 @@ from plotly.offline import get_plotlyjs
 from judgeloop.report import palette, wording
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
+_PERCENT = re.compile(r"(?<=\d) % (?=interval|prediction limits|power)")
 _INVISIBLE = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -77,7 +78,8 @@ def frame(
 
 def text(value: str) -> str:
     """Any text as HTML text or attribute value: control characters visible, markup escaped, direction marks named."""
-    shown = html.escape(wording.visible(value), quote=True)
+    # "95 %" is not broken across lines.
+    shown = _PERCENT.sub("\u00a0% ", html.escape(wording.visible(value), quote=True))
     return _INVISIBLE.sub(lambda match: f"⟦U+{ord(match.group()):04X}⟧", shown)
 
 

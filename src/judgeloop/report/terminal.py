@@ -11,7 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from judgeloop.report import wording
-from judgeloop.report.overview import Table
+from judgeloop.report.glance import Answer, answers
+from judgeloop.report.overview import BEYOND, DRIFT, Table
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, verdict_name
 
@@ -21,22 +22,39 @@ _COLOURS: dict[Verdict, str] = {
     "unconfirmed": "yellow",
     "unclear": "yellow",
 }
-_ROWS = 14
-_SENTENCES = 10
+_TONES = {"found": "bold red", "open": "yellow", "calm": "green"}
+_ROWS = 6
+_SENTENCES = 6
+_SAID = 2
 
 
 def render(
     reading: Reading, facts: Sequence[tuple[str, str]], found: Sequence[Finding], tables: Sequence[Table]
 ) -> Group:
-    """A rich renderable of one screen; long tables keep their last generations, long lists of findings say what is left."""
+    """A rich renderable of one screen: the four answers, the tables' last rows, and what was found; the rest is in report.md."""
     headline = Text.assemble((wording.label(reading.name), "bold"), "  ")
     headline.append(
         " · ".join(f"{name.lower()} {wording.label(value, 120)}" for name, value in facts if name != "Run"), style="dim"
     )
-    parts: list[RenderableType] = [headline]
-    parts += [_grid(table) for table in tables]
+    parts: list[RenderableType] = [headline, Padding(_answers(answers(reading, found)), (1, 0, 0, 0))]
+    # Where arms have a control, what they drift beyond it is the table to look at; the levels are in report.md.
+    titles = {table.title for table in tables}
+    parts += [_grid(one) for one in tables if not (one.title == DRIFT and BEYOND in titles)]
     parts.append(Padding(_sentences(found), (1, 0, 0, 0)))
     return Group(*parts)
+
+
+def _answers(four: Sequence[Answer]) -> RenderableType:
+    grid = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(max_width=20)
+    grid.add_column()
+    for answer in four:
+        said = Text(answer.word, style=_TONES.get(answer.tone, ""))
+        said.append("  " + " ".join(answer.sentences[:_SAID]).replace("`", ""), style="default not bold")
+        if len(answer.sentences) > _SAID:
+            said.append(f" … {len(answer.sentences) - _SAID} more in report.md", style="dim not bold")
+        grid.add_row(Text(answer.question, style="bold"), said)
+    return grid
 
 
 def as_text(renderable: RenderableType, width: int = 100) -> str:
@@ -47,18 +65,19 @@ def as_text(renderable: RenderableType, width: int = 100) -> str:
 
 
 def _grid(table: Table) -> RenderableType:
-    rows = table.rows
+    rows, title = table.rows, table.title
     if len(rows) > _ROWS and "Generation" in table.columns:
         place = table.columns.index("Generation")
-        last = sorted({int(row[place]) for row in rows})[
-            -max(1, _ROWS * len({row[place] for row in rows}) // len(rows)) :
-        ]
+        every = sorted({int(row[place]) for row in rows})
+        last = every[-max(1, _ROWS * len(every) // len(rows)) :]
         rows = tuple(row for row in rows if int(row[place]) in last)
+        kept_here = f"generation {last[0]}" if len(last) == 1 else f"generations {last[0]} to {last[-1]}"
+        title += f" ({kept_here}; all {len(every)} in report.md)"
     # The screen names no panel: the findings below say it.
     kept = [n for n, column in enumerate(table.columns) if column != "Panel"]
     columns, rows = [table.columns[n] for n in kept], tuple(tuple(row[n] for n in kept) for row in rows)
     grid = RichTable(
-        title=Text(table.title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
     for column in columns:
         grid.add_column(Text(column, style="dim"), overflow="fold")
@@ -88,9 +107,14 @@ def _sentences(found: Sequence[Finding]) -> RenderableType:
     )
     grid.add_column(no_wrap=True)
     grid.add_column()
-    # What is claimed comes first when the screen is short; otherwise the questions' order.
+    # Every question has its first sentence before any has its second; what is claimed comes before what is not.
     order = {id(finding): place for place, finding in enumerate(found)}
-    shown = sorted(found, key=lambda finding: (finding.verdict in ("described", "undefined"), order[id(finding)]))[
+    nth: dict[int, int] = {}
+    for question in QUESTIONS:
+        of_one = [finding for finding in found if finding.question == question]
+        of_one.sort(key=lambda finding: (finding.verdict in ("described", "undefined"), order[id(finding)]))
+        nth |= {id(finding): place for place, finding in enumerate(of_one)}
+    shown = sorted(found, key=lambda one: (nth[id(one)], one.verdict in ("described", "undefined"), order[id(one)]))[
         :_SENTENCES
     ]
     shown.sort(key=lambda finding: (list(QUESTIONS).index(finding.question), order[id(finding)]))

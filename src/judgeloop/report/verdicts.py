@@ -42,6 +42,9 @@ RATE_MARGIN = 0.05
 """Equivalence margin for rates, in probability (the method notes §7.5)."""
 SD_MARGIN = 0.1
 """Equivalence margin for features, in generation-0 standard deviations (the method notes §7.5)."""
+FEW_JUDGED = (20, 50)
+"""Fewest items and judgments (or pairs) for the word "none" on a judge. A t interval over a handful of items is only as
+wide as those few happen to differ, so that equivalence within 5 points can come of nine judgments that agree."""
 ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 """Holm level of the confirmatory family; BH rate of the exploratory one."""
 
@@ -66,7 +69,9 @@ class Finding:
     sentence: str
     row: Estimate
     word: str = ""
-    """The verdict word of the run's statistics (none, undetected, drifting; amplifying, saturating, steady, …)."""
+    """The verdict word of the run's statistics (none, undetected, drifting; amplifying, saturating, steady, …; unchanged)."""
+    several: bool = False
+    """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
 
 
 def is_probe(term: str) -> bool:
@@ -87,13 +92,18 @@ def verdict_name(finding: Finding) -> str:
     return finding.word.capitalize() if finding.word in (*COMPOUNDING, "unchanged") else VERDICT_NAMES[finding.verdict]
 
 
-def _rank(finding: Finding) -> float:
+_LEADING = ("first_slot_excess", "length_ame", "padding_probe", "score_length_slope", "did_length")
+
+
+def _rank(finding: Finding) -> tuple[float, bool, bool, bool]:
+    """By what is claimed; among equals the confirmatory before the exploratory, and position and length before the rest."""
     # Steady and saturating are measured, and yet the answer to their question: they stand before what is undefined.
-    return (
+    place = (
         4.5
         if finding.verdict == "described" and finding.word in COMPOUNDING
         else list(VERDICT_NAMES).index(finding.verdict)
     )
+    return place, finding.row.family != "confirmatory", finding.row.term not in _LEADING, finding.several
 
 
 def verdict_of(row: Estimate, margin: float | None) -> Verdict:
@@ -114,14 +124,22 @@ def verdict_of(row: Estimate, margin: float | None) -> Verdict:
     away = row.conf_low > 0 or row.conf_high < 0
     if row.status == "underpowered":
         return "unconfirmed" if away else "underpowered"
-    if word == "none" or MARGIN.search(row.note):
-        return "equivalent"
-    if word == "" and margin is not None and row.conf_low >= -margin and row.conf_high <= margin:
-        return "equivalent"
+    within = margin is not None and row.conf_low >= -margin and row.conf_high <= margin
+    if word == "none" or MARGIN.search(row.note) or (word == "" and within):
+        if not few_to_say_none(row):
+            return "equivalent"
+        if not away:
+            return "underpowered"
     if not away:
         return "undetected"
     refuted = row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
     return "unconfirmed" if refuted else "found"
+
+
+def few_to_say_none(row: Estimate) -> bool:
+    """Whether a judge's row rests on too few items or judgments for an absence to be claimed (FEW_JUDGED)."""
+    items, judged = FEW_JUDGED
+    return row.scope == "judge" and (0 < row.n_items < items or row.n < judged)
 
 
 def drift_word(row: Estimate) -> str:

@@ -77,6 +77,25 @@ TERMS = {
     **{f"slot_{slot}_log_odds": f"Slot {slot}" for slot in range(1, 9)},
     **{f"score_{name}_slope": f"Score by {FEATURES[name]}" for name in MEASURED},
 }
+PROBES = {
+    "padding": "padding",
+    "model_padding": "padding by a model",
+    "model_paraphrase": "paraphrase by a model",
+    "markdown_added": "Markdown added",
+    "markdown_removed": "Markdown removed",
+    "bold": "bold text added",
+    "list_items": "list items added",
+    "headings": "headings added",
+    "hedges": "hedges added",
+    "emoji": "emoji added",
+    "tone": "warmer tone",
+    "authority": "authority named",
+    "bandwagon": "many said to agree",
+    "injection": "order to the judge added",
+    "self_name": "judge's own name added",
+    "whitespace": "white space changed",
+}
+"""Each probe's edit, as what a text has been given."""
 _PREFIXES = {
     "mean_": "mean {}",
     "sd_": "spread (SD) of {}",
@@ -99,6 +118,12 @@ _PREFIXES = {
     "forecast_drift_": "forecast drift of {}",
 }
 RATE_UNITS = ("probability", "rate")
+SHARES = frozenset({
+    "conflict_rate", "order_agreement", "repetition_stability", "longer_preferred_raw", "gold_agreement", "unscored_share",
+    "mean_correct", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_pair_ties",
+    "score_gold_agreement", "score_pairwise_disagreement", "rotation_consistency",
+})  # fmt: skip
+"""Rates that are shares of a whole, told in %; all other rates are distances or differences, told in points."""
 
 
 UNDERPOWERED = " †"
@@ -125,16 +150,31 @@ def term_name(term: str) -> str:
     for prefix in sorted(_PREFIXES, key=len, reverse=True):
         if term.startswith(prefix):
             inner = term.removeprefix(prefix)
-            return sentence_case(_PREFIXES[prefix].format(TERMS.get(inner, feature_name(inner)).lower()))
-    for suffix, form in (("_probe", "{} added, beyond half"), ("_log_odds", "{}, per SD")):
-        if term.endswith(suffix):
-            return sentence_case(form.format(feature_name(term.removesuffix(suffix))))
+            known = TERMS.get(inner) or (probe_name(inner) if inner.endswith("_probe") else feature_name(inner))
+            return sentence_case(_PREFIXES[prefix].format(sentence_start(known)))
+    if term.endswith("_probe"):
+        return f"{sentence_case(probe_name(term))}, beyond half"
+    if term.endswith("_log_odds"):
+        return sentence_case(f"{feature_name(term.removesuffix('_log_odds'))}, per SD")
     return sentence_case(term.replace("_", " "))
+
+
+def probe_name(term: str) -> str:
+    """What a probe's edit gave the text: "bold text added" for ``bold_probe``."""
+    name = term.removesuffix("_probe")
+    return PROBES.get(name, f"{feature_name(name)} added")
 
 
 def sentence_case(text: str) -> str:
     """The text with its first letter in upper case, the rest as it is."""
     return text[:1].upper() + text[1:]
+
+
+def sentence_start(label: str) -> str:
+    """A label within a sentence: its first letter in lower case, but for a name (Vendi, Markdown, BiasAmp, KL)."""
+    first = label.split(" ", maxsplit=1)[0]
+    named = first in ("Vendi", "Markdown", "BiasAmp", "MATTR") or first.isupper()
+    return label if named else label[:1].lower() + label[1:]
 
 
 def is_rate(row: Estimate) -> bool:
@@ -189,12 +229,12 @@ def signed_figure(row: Estimate) -> str:
 def unit_name(row: Estimate) -> str:
     """The unit as prose has it; empty for ratios and raw diversity."""
     if is_rate(row):
-        return "points"
+        return "%" if row.term in SHARES and not row.contrast else "points"
     if row.unit.startswith("doubling"):
         return "doublings"
     if "standard deviation" in row.unit or row.unit.lower() in ("sd", "generation-0 sd"):
         return "SD"
-    return "" if row.unit in ("", "raw", "ratio") else row.unit
+    return "" if row.unit in ("", "raw", "ratio", "bleu") else row.unit
 
 
 def level(row: Estimate) -> str:
@@ -227,6 +267,22 @@ def p_value(value: float | None) -> str:
     if value is None:
         return ""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}".rstrip("0").rstrip(".")
+
+
+_JARGON = (
+    (re.compile(r"^(?:undetected|drifting|none)[;,:] "), ""),
+    (re.compile(r"; see did_\b"), ""),
+    (re.compile(r"\bD_1\b"), "the first loop's drift"),
+    (re.compile(r"\bS\^B_0\b"), "the first selection"),
+    (re.compile(r"Mancl-DeRouen is not defined"), "too few items for the small-sample correction"),
+)
+
+
+def reason(note: str, limit: int = 240) -> str:
+    """A row's note as prose: without the statistics' own words and symbols, on one line."""
+    for pattern, plain in _JARGON:
+        note = pattern.sub(plain, note)
+    return label(note, limit)
 
 
 def count(amount: int, one: str, many: str | None = None) -> str:

@@ -114,10 +114,13 @@ def _paired_effects(
         for part, one in zip(parts, (first, second), strict=True)
     ]
     found = []
-    for variant, both in (("", [one.with_gold() for one in rows]), ("no_gold", rows)):
+    given = [one.with_gold() for one in rows]
+    for variant, both in ((_gold_variant(first, second), given), ("no_gold", rows)):
+        if variant is None:
+            continue
         if not len(both[0]) or len(both[0]) != len(both[1]):
             continue
-        fits = [fit_slopes(one, one.gold if variant == "" else None) for one in both]
+        fits = [fit_slopes(one, None if variant == "no_gold" else one.gold) for one in both]
         result: Interval | Undefined = next((fit for fit in fits if isinstance(fit, Undefined)), Undefined(""))
         values: list[float | None] = [None, None]
         one, other = fits
@@ -126,11 +129,20 @@ def _paired_effects(
             if isinstance(result, Interval):
                 values = [_effect(one), _effect(other)]
         counts = Counts(len(both[0]), len(np.unique(both[0].items)), lost)
-        note = _GIVEN if variant == "" else "quality is not held equal"
+        note = "quality is not held equal" if variant == "no_gold" else _GIVEN
         made = row(labels, "verbosity", "length_ame", result, counts, unit=f"{PROBABILITY} per doubling", variant=variant,
                    margin=margin, note=note)  # fmt: skip
         found.append(Difference(first.name, second.name, "pairs", values[0], values[1], made))
     return found
+
+
+def _gold_variant(first: Contender, second: Contender) -> str | None:
+    """Under which variant a difference given gold may stand: as the primary, unless a folder's own estimate is undefined;
+    then as what it kept, or (None) not at all. A comparison claims no more than what it compares."""
+    own = [{row.variant: row.status for row in one.rows if row.term == "length_ame" and row.category == ""} for one in (first, second)]  # fmt: skip
+    if all(status.get("") != "undefined" for status in own):
+        return ""
+    return "given_gold" if all(status.get("given_gold", "undefined") != "undefined" for status in own) else None
 
 
 def _effect(fit: Slopes) -> float:

@@ -331,9 +331,12 @@ def _add_quantities(rows: pd.DataFrame, scale: dict[str, float], design: Design)
     rows["correct"] = pd.to_numeric(rows["correct"]).astype("float64") if "correct" in rows.columns else np.nan
     known = bool(rows["correct"].notna().any())
     unknown = "" if known else "no item has a reference"
+    # A share of 0 in every arm and generation tells of the references or of how they are matched, not of the answers.
+    matched = bool((rows["correct"] > 0).any())
+    unmatched = unknown or ("" if matched else "no answer matched its reference in any arm or generation")
     made.append(
         Quantity(
-            "correct", "mean_correct", "quality", "probability", rate, undefined=unknown,
+            "correct", "mean_correct", "quality", "probability", rate, undefined=unmatched,
             missing="no candidate of an item with a reference",
         )
     )  # fmt: skip

@@ -21,6 +21,7 @@ TERMS = (
     "did_style_score",
 )  # fmt: skip
 """What can harm: identified biases of the judge, and what became of them in the policy."""
+_LENGTH = ("length_ame", "padding_probe", "gold_tied_longer_excess", "did_length")
 _CONTROLS = ("random", "gold")
 ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 
@@ -71,6 +72,16 @@ class Ranking:
     why: str
     left_out: tuple[str, ...] = ()
     told: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def content_known(self) -> bool:
+        """Whether a taste for length is among what all contenders identify; without it the rest is no worst case."""
+        return any(harm.term in _LENGTH for place in self.places[:1] for harm in place.harms)
+
+    @property
+    def recommended(self) -> bool:
+        """Whether the first may be recommended: told from all others, and not by position alone."""
+        return self.licensed and self.content_known
 
     def apart(self, one: str, other: str) -> bool:
         """Whether the data tell which of the two is the more harmful."""
