@@ -200,6 +200,10 @@ def test_the_nearest_recording_and_what_differs(tmp_path: Path) -> None:
     assert nearest("s9/elsewhere") == f"the same request is recorded as {made[1].call}"
     said = nearest(made[1].call, messages=[{"role": "user", "content": "text 1 more"}])
     assert said.startswith(f"nearest recording {made[1].call}: messages[0].content at character 6: recorded …'text 1'")
+    two = [{"role": "system", "content": "s"}, *body["messages"]]
+    said = nearest(made[1].call, messages=two)
+    assert "messages: recorded 1 entry (user), asked 2 entries (system, user); messages[0]" in said
+    assert "{'" not in said
     assert nearest(made[1].call, temperature=0.5).endswith("temperature: not recorded, asked 0.5")
     assert nearest("s0/g1/judge/i2/m/abc", model="n").startswith(
         f"nearest recording {made[2].call}: model at character 0"

@@ -16,7 +16,7 @@ import re
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,15 +262,17 @@ def _differences(recorded: Any, asked: Any, path: str = "") -> list[str]:
         for key in dict.fromkeys([*recorded, *asked]):
             here = f"{path}.{key}" if path else str(key)
             if key not in recorded:
-                found.append(f"{here}: not recorded, asked {canonical({'': asked[key]})[4:-1][:60]}")
+                found.append(f"{here}: not recorded, asked {_shown(asked[key])}")
             elif key not in asked:
-                found.append(f"{here}: recorded {canonical({'': recorded[key]})[4:-1][:60]}, not asked")
+                found.append(f"{here}: recorded {_shown(recorded[key])}, not asked")
             else:
                 found += _differences(recorded[key], asked[key], here)
         return found
-    if isinstance(recorded, list) and isinstance(asked, list | tuple) and len(recorded) == len(asked):
-        pairs = enumerate(zip(recorded, asked, strict=True))
-        return [line for index, (one, other) in pairs for line in _differences(one, other, f"{path}[{index}]")]
+    if isinstance(recorded, list) and isinstance(asked, list | tuple):
+        counted = len(recorded) != len(asked)
+        found = [f"{path}: recorded {_entries(recorded)}, asked {_entries(asked)}"] if counted else []
+        pairs = enumerate(zip(recorded, asked, strict=False))
+        return found + [line for index, (one, other) in pairs for line in _differences(one, other, f"{path}[{index}]")]
     if recorded == asked and type(recorded) is type(asked):  # 1 and 1.0 are different requests
         return []
     if isinstance(recorded, str) and isinstance(asked, str):
@@ -280,4 +282,17 @@ def _differences(recorded: Any, asked: Any, path: str = "") -> list[str]:
         return [
             f"{path} at character {same}: recorded …{recorded[start : same + 40]!r}, asked …{asked[start : same + 40]!r}"
         ]
-    return [f"{path}: recorded {str(recorded)[:60]}, asked {str(asked)[:60]}"]
+    return [f"{path}: recorded {_shown(recorded)}, asked {_shown(asked)}"]
+
+
+def _entries(values: Sequence[Any]) -> str:
+    """ "2 entries (system, user)": how many, and whose where they are messages."""
+    roles = [str(value["role"]) for value in values if isinstance(value, Mapping) and "role" in value]
+    whose = f" ({', '.join(roles[:6])}{', …' if len(roles) > 6 else ''})" if roles else ""
+    return f"{len(values)} {'entry' if len(values) == 1 else 'entries'}{whose}"
+
+
+def _shown(value: Any) -> str:
+    """A JSON value as JSON, cut with a mark."""
+    text = canonical({"": value})[4:-1]
+    return text if len(text) <= 60 else f"{text[:60]}…"
