@@ -107,7 +107,8 @@ evidence of a taste. A judge that pays for a change here will teach a model to m
 - **Deterministic.** Edits by rule depend on the text, the seed, the item and the dose, and on nothing else. Edits by a
   model are recorded calls (`audit/edit/<pair>/<side>/<probe>[/<dose>]`), so that a replay judges the same text.
 - **Added words have a length.** Hedges, tone, authority, bandwagon, injection and self_name add a few; compare them with
-  `padding`, which adds words and nothing else.
+  `padding`, which adds words and nothing else. The variant `beyond_length` does so: the effect less what padding of the
+  same length is worth to this judge ([method](method.md#probes)).
 - **Controls.** `whitespace` changes nothing that is rendered and should come out at 0; `identical` shows the text against
   itself, which leaves position alone (`identical_pair_excess`).
 - **Dose.** `padding` reaches 1.25, 1.5 and 2 times the tokens within {TOLERANCE:.0%}, or does not apply. Rows of a dose are

@@ -249,5 +249,5 @@ def test_schema_and_quiet_print_what_programs_read(
     assert _judgeloop("run", path, "--out", tmp_path / "run") == 0
     captured = capsys.readouterr()
     assert "s0 generation 1 done" in captured.err
-    assert "Drift since generation 0" in captured.out
+    assert "Drift beyond control" in captured.out
     assert "report.html" in captured.out

@@ -82,12 +82,12 @@ def _content(reading: Reading, found: Sequence[Finding], certain: Iterable[str])
     words = [f for f in probed if f not in beyond and own[id(f)] is not None]
     if words:
         lines.append(
-            f"{_edits(words, 6).capitalize()}: these edits add words, and the judge's taste for length alone could explain that they win. Mend that first, then probe again."
+            f"{wording.sentence_case(_edits(words, 6))}: these edits add words, and the judge's taste for length alone could explain that they win. Mend that first, then probe again."
         )
     untold = [f for f in probed if f not in beyond and own[id(f)] is None]
     if untold:
         lines.append(
-            f"{_edits(untold).capitalize()}: these edits win, but they add words too: probe `padding` beside them, which tells what words alone are worth."
+            f"{wording.sentence_case(_edits(untold))}: these edits win, but they add words too: probe `padding` beside them, which tells what words alone are worth."
         )
     measured = any(is_probe(row.term) and row.status != "undefined" for row in reading.estimates)
     held = any(row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates)

@@ -273,8 +273,8 @@ _JARGON = (
     (re.compile(r"^(?:undetected|drifting|none)[;,:] "), ""),
     (re.compile(r"; see did_\b"), ""),
     (re.compile(r"\bD_1\b"), "the first loop's drift"),
+    (re.compile(r"\bone cluster alone\b"), "one item alone"),
     (re.compile(r"\bS\^B_0\b"), "the first selection"),
-    (re.compile(r"Mancl-DeRouen is not defined"), "too few items for the small-sample correction"),
 )
 
 
