@@ -20,7 +20,7 @@ from judgeloop.api.batch_jobs import Jobs
 from judgeloop.api.batching import Batching
 from judgeloop.experiment import Endpoint
 from judgeloop.planted import PlantedAnswerer, PlantedSpec
-from judgeloop.records import Call, Client
+from judgeloop.records import Call, Client, parted
 from judgeloop.rundir import RunFolder
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import Ledger
@@ -101,7 +101,7 @@ def vllm_output(requests: Path, output: Path, spec: dict[str, Any] | None = None
     answerer, rows = PlantedAnswerer(PlantedSpec.model_validate(spec or SPEC)), []
     for line in requests.read_text(encoding="utf-8").splitlines():
         request = json.loads(line)
-        body = dict(asyncio.run(answerer.answer(request["body"], request["custom_id"])).body)
+        body = dict(asyncio.run(answerer.answer(request["body"], parted(request["custom_id"])[0])).body)
         said = {"status_code": 200, "request_id": "vllm-batch-1", "body": body}
         rows.append({"id": "vllm-1", "custom_id": request["custom_id"], "response": said, "error": None})
     write_lines(output, rows)

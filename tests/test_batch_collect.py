@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from audit_pairs import pairs, write
@@ -50,7 +51,57 @@ def test_without_a_batch_api_the_next_commands_are_said_and_their_output_is_the_
     assert (tmp_path / "o" / "estimates.csv").read_bytes() == (live.path / "estimates.csv").read_bytes()
     for line in requests.splitlines():
         one = json.loads(line)
-        assert any(Call("", "", one["body"]).key == key and one["custom_id"] == call for call, key, *_ in found)
+        assert any(Call(call, "", one["body"]).key == key and one["custom_id"] == f"{call}#{key[7:19]}" for call, key, *_ in found)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["texts", "prompt", "temperature", "digest"])
+def test_answers_to_other_requests_of_the_same_ids_are_refused(tmp_path: Path, change: str) -> None:
+    """Texts swapped, another prompt or temperature, an id without a digest: the call ids are the same, the requests not."""
+    spec, rows = {"length": 0.8}, pairs(4)
+    swapped = [{**row, "text_a": row["text_b"], "text_b": row["text_a"]} for row in rows]
+    there = {"prompt": {"prompt": "few_shot"}, "temperature": {"temperature": 0.5}}.get(change, {})
+    answerer = CountingAnswerer(PlantedSpec.model_validate(spec))
+    with LocalServer(create_app(answerer, batches=False)) as server:
+
+        def asked(name: str, source: list[dict[str, Any]], **more: Any) -> Path:
+            with pytest.raises(AnswersOutstanding) as outstanding:
+                audited(server, tmp_path / name, pd.DataFrame(source), verdict="logprob", batch=True, **more)  # type: ignore[arg-type]
+            return outstanding.value.requests[0][1]
+
+        foreign = asked("there", swapped if change == "texts" else rows, **there)
+        own = asked("here", rows)
+        answers = vllm_output(foreign, tmp_path / "foreign.jsonl", spec)
+        if change == "digest":
+            bare = [{**row, "custom_id": row["custom_id"].partition("#")[0]} for row in answers]
+            write_lines(tmp_path / "foreign.jsonl", bare)
+        kept = vllm_output(own, tmp_path / "own.jsonl", spec)
+        mixed = write_lines(tmp_path / "mixed.jsonl", [*kept[:3], json.loads((tmp_path / "foreign.jsonl").read_text().splitlines()[3])])  # fmt: skip
+        said = rf"^{re.escape(str(mixed))}:4: custom_id: answers audit/judge/\S+ as another request has it .* have {re.escape(str(own.parent))}/requests-002.jsonl answered .*recorded \(3 answers\)$"
+        with pytest.raises(InvalidInput, match=said):
+            audited(server, tmp_path / "here", pd.DataFrame(rows), verdict="logprob", collect=[mixed])  # type: ignore[arg-type]
+        assert len(exchanges(tmp_path / "here")) == 3
+        with pytest.raises(InvalidInput, match=r"another request .* \(and 7 more such lines\)"):
+            audited(
+                server, tmp_path / "here", pd.DataFrame(rows), verdict="logprob", collect=[tmp_path / "foreign.jsonl"]
+            )  # type: ignore[arg-type]
+        assert len(exchanges(tmp_path / "here")) == 3
+        audited(server, tmp_path / "here", pd.DataFrame(rows), verdict="logprob", collect=[tmp_path / "own.jsonl"])  # type: ignore[arg-type]
+    assert len(exchanges(tmp_path / "here")) == 8
+
+
+def test_a_reply_of_another_model_is_said(tmp_path: Path) -> None:
+    for said, notes in (("planted-2026-01-31", 0), ("org/planted", 0), ("planted-mini", 1), ("other", 1)):
+        with case(tmp_path / said.replace("/", "-"), calls=1, batches=False) as some:
+            with pytest.raises(AnswersOutstanding) as outstanding:
+                some.run()
+            rows = vllm_output(outstanding.value.requests[0][1], tmp_path / "o.jsonl")
+            rows[0]["response"]["body"]["model"] = said
+            with pytest.raises(AnswersOutstanding):
+                some.run(write_lines(tmp_path / "o.jsonl", rows))
+            found = [
+                note for note in some.heard.notes if f"1 answer to requests for planted name the model {said}" in note
+            ]
+            assert len(found) == notes, said
 
 
 def test_with_no_server_at_all_the_files_wait_too(tmp_path: Path) -> None:
@@ -73,7 +124,7 @@ def test_missing_foreign_double_and_malformed_lines_are_named(tmp_path: Path) ->
         assert model == "planted"
         rows = vllm_output(requests, tmp_path / "all.jsonl")
         # One is missing, one is there twice, one is nobody's.
-        foreign = {**rows[0], "custom_id": "audit/elsewhere"}
+        foreign = {**rows[0], "custom_id": "audit/elsewhere#0123456789ab"}
         part = write_lines(tmp_path / "part.jsonl", [rows[0], foreign, rows[0], *rows[1:3]])
         with pytest.raises(AnswersOutstanding) as outstanding:
             some.run(part)

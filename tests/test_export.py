@@ -21,7 +21,7 @@ from judgeloop.errors import InvalidInput, StorageFailed
 from judgeloop.interchange import batch
 from judgeloop.interchange.preferences import Preference, net_preferences, openai_preference, trl_dpo, trl_kto
 from judgeloop.planted import PlantedAnswerer, PlantedSpec
-from judgeloop.records import PREFERENCE_COLUMNS, Call
+from judgeloop.records import PREFERENCE_COLUMNS, Call, parted
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.server import LocalServer, create_app
 from test_analyze import command
@@ -193,13 +193,16 @@ def test_batch_requests_are_the_live_calls(run_folder: Path, tmp_path: Path) -> 
     for one in found:
         assert (one["method"], one["url"]) == ("POST", "/v1/chat/completions")
         body.validate_python(one["body"])
-        assert cassette.get(one["custom_id"], Call(one["custom_id"], "", one["body"]).key) is not None
+        call, digest = parted(one["custom_id"])
+        key = Call(call, "", one["body"]).key
+        assert cassette.get(call, key) is not None
+        assert digest == key[7:19]
     calls = {exchange.call for exchange in cassette.exchanges() if "/trial/" not in exchange.call}
     stages = {
         stage: exported(run_folder, "openai-batch", tmp_path / "s.jsonl", stage=stage) for stage in ("draft", "all")
     }
-    assert {one["custom_id"] for one in stages["all"]} == calls
-    assert {one["custom_id"] for one in [*found, *stages["draft"]]} == calls
+    assert {parted(one["custom_id"])[0] for one in stages["all"]} == calls
+    assert {parted(one["custom_id"])[0] for one in [*found, *stages["draft"]]} == calls
 
 
 def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
@@ -211,7 +214,7 @@ def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
     assert [path.name for path in written] == ["b.jsonl", "b-2.jsonl", "b-3.jsonl", "b-4.jsonl"]
     parts = [lines(path) for path in written]
     assert all(len({one["body"]["model"] for one in part}) == 1 and len(part) <= 3 for part in parts)
-    assert sorted(one["custom_id"] for part in parts for one in part) == sorted(name for name, _ in requests)
+    assert sorted(parted(one["custom_id"])[0] for part in parts for one in part) == sorted(name for name, _ in requests)
     monkeypatch.setattr(batch, "MOST_REQUESTS", 100)
     monkeypatch.setattr(batch, "MOST_BYTES", 300)
     assert all(path.stat().st_size <= 300 for path in batch.write_requests(requests, tmp_path / "c.jsonl"))

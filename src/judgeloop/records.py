@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -25,6 +26,8 @@ ProbeName = Literal[
 ]  # fmt: skip
 PROBE_NAMES: tuple[ProbeName, ...] = get_args(ProbeName)
 """The counterfactual probes that are written by rule, without a model (docs/probes.md)."""
+_DIGITS = 12
+_TIED = re.compile(rf"(.+)#([0-9a-f]{{{_DIGITS}}})", re.DOTALL)
 PADDING_DOSES = (1.25, 1.5, 2.0)
 """Length ratios of the padded texts."""
 
@@ -152,6 +155,18 @@ class Call:
         body of what is no chat completion, for two routes may take the same body."""
         text = f"{self.route}\n{canonical(self.body)}" if self.route else canonical(self.body)
         return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def custom_id(self) -> str:
+        """What a batch file names the call by: the call id and, behind ``#``, the first of the key's hexadecimal digits, for
+        an id alone names no text: another audit's may be the same."""
+        return f"{self.call_id}#{self.key.removeprefix('sha256:')[:_DIGITS]}"
+
+
+def parted(custom_id: str) -> tuple[str, str]:
+    """(call id, digits of the key) of a Call.custom_id; no digits ("") where it is none."""
+    found = _TIED.fullmatch(custom_id)
+    return (found[1], found[2]) if found else (custom_id, "")
 
 
 @dataclass(frozen=True, slots=True)

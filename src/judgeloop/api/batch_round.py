@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from judgeloop.errors import EndpointFailed, InvalidInput
 from judgeloop.experiment import Endpoint
 from judgeloop.interchange.batch import Place, RequestFile, RequestFiles, answer_at, places
 from judgeloop.judging import choices, scores
-from judgeloop.records import Call, Reply
+from judgeloop.records import Call, Reply, parted
 from judgeloop.wire.batches import exchange
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, WireClient, failure_message, setting_hint, worst_cost
@@ -21,31 +22,41 @@ _MOST_NAMED = 3
 
 
 class Found:
-    """The lines of output files by call id. ``faults`` are sentences about lines that are no answers."""
+    """The lines of output files by the request that they answer. ``faults`` are sentences about lines that are no answers."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Reads every file once; raises InvalidInput where one cannot be read."""
-        self._places: dict[str, Place] = {}
+        self._places: dict[tuple[str, str], Place] = {}
         self.faults: list[str] = []
         self._twice: list[str] = []
-        self._asked: set[str] = set()
+        self._asked: dict[str, set[str]] = {}
         for path in files:
             for place in places(path):
                 if place.fault:
                     self.faults.append(place.fault)
-                elif (first := self._places.setdefault(place.call, place)) is not place:
+                elif (first := self._places.setdefault((place.call, place.digest), place)) is not place:
                     self._twice.append(f"{place.where}: {place.call} (first at {first.where})")
 
-    def place(self, call_id: str) -> Place | None:
-        """Where a call is answered first, or None. What was looked for is no stray."""
-        self._asked.add(call_id)
-        return self._places.get(call_id)
+    def place(self, call: Call) -> Place | None:
+        """Where a request is answered first, or None. What was looked for is no stray."""
+        call_id, digest = parted(call.custom_id)
+        self._asked.setdefault(call_id, set()).add(digest)
+        return self._places.get((call_id, digest))
+
+    def others(self) -> list[str]:
+        """A sentence on every line that answers a call of this audit's name but another request: other texts, another
+        prompt, model or setting."""
+        return [
+            f"{place.where}: custom_id: answers {call} as another request has it ({f'#{digest}' if digest else 'it bears no digest of its request'}; this audit's is #{' or #'.join(sorted(self._asked[call]))}): other texts, another prompt, model or setting"
+            for (call, digest), place in self._places.items() if call in self._asked and digest not in self._asked[call]
+        ]  # fmt: skip
 
     def strays(self) -> Iterator[str]:
         """A sentence on lines that no call of this audit asked for, on calls answered twice, on lines that are no answer."""
-        foreign = [f"{place.where}: {call}" for call, place in self._places.items() if call not in self._asked]
+        foreign = [f"{place.where}: {call}" for (call, _), place in self._places.items() if call not in self._asked]
         for said, some in (
             ("no call of this audit, left out", foreign),
+            ("another request's answer, left out", self.others()),
             ("answered twice, the first answer counts", self._twice),
             ("no answer", self.faults),
         ):
@@ -59,8 +70,8 @@ class Round:
     other call is written into ``requests``.
 
     A failed answer counts as an attempt (``failures`` holds the earlier ones) and is asked again until the endpoint's
-    attempts are used up; then, and where asking again cannot help, the failure is recorded. ``lost``: calls of batches that
-    have ended, of which a missing one has failed. ``counted``: the files whose failures count; None: all.
+    attempts are used up; then, and where asking again cannot help, the failure is recorded. ``lost``: the custom_ids of batches
+    that have ended, of which a missing one has failed. ``counted``: the files whose failures count; None: all.
     """
 
     def __init__(
@@ -80,6 +91,8 @@ class Round:
         self.named: list[str] = []
         self.recorded, self.again, self.pending = 0, 0, 0
         self.worst_cost = 0.0
+        self.other_models: dict[tuple[str, str], int] = {}
+        """(model asked, model that the reply names) → answers, where the two differ."""
         self.refused = ""
         """Why the endpoint must be mended first, empty if it need not."""
 
@@ -96,7 +109,7 @@ class Round:
     async def ask(self, call: Call) -> Reply:
         """See records.Client; a call that is not answered yet fails with ``not_answered_yet``."""
         identity = (call.call_id, call.key)
-        place = self.found.place(call.call_id)
+        place = self.found.place(call)
         known = self._cassette.get(*identity)
         if known is not None:
             if known.status == 200 and not known.fault:
@@ -112,7 +125,7 @@ class Round:
         self._asked.add(identity)
         if call.route:
             raise InvalidInput(f"--batch: {call.call_id} is asked by route {call.route}, which batch files do not have")
-        if place is not None or call.call_id in self._lost:
+        if place is not None or call.custom_id in self._lost:
             reply = await self._answered(call, place)
             if reply is not None:
                 return reply
@@ -152,6 +165,9 @@ class Round:
             self._alive.add(call.endpoint)
             self._cassette.append(ended)
             self.recorded += 1
+            models = str(call.body.get("model", "")), reply.model
+            if reply.model and not _same_model(*models):
+                self.other_models[models] = self.other_models.get(models, 0) + 1
             return await self._live.ask(call)
         self._failed.setdefault(call.endpoint, []).append(ended)
         if ended.fault and not (counts and attempts >= self._endpoints[call.endpoint].attempts):
@@ -184,6 +200,11 @@ class Round:
     def close(self) -> None:
         """The request files so far, whole on the disk."""
         self.files = self._requests.close()
+
+
+def _same_model(asked: str, said: str) -> bool:
+    # An alias is answered by its snapshot: gpt-4o by gpt-4o-2024-08-06.
+    return bool(re.fullmatch(rf"(.*/)?{re.escape(asked.rpartition('/')[2])}([-@]\d[\d-]*)?", said))
 
 
 def _is_trial(call_id: str) -> bool:

@@ -20,7 +20,7 @@ from judgeloop.api.batch_round import Found, Round
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, Interrupted, InvalidInput
 from judgeloop.experiment import Endpoint
 from judgeloop.interchange import batch
-from judgeloop.records import Client
+from judgeloop.records import Client, parted
 from judgeloop.rundir import RunFolder
 from judgeloop.wire.batches import ENDED, BatchLine, NoBatchAPI
 from judgeloop.wire.cassette import Cassette
@@ -104,10 +104,14 @@ class Batching:
             self._jobs.save()
         else:
             self._jobs.adopt(done.files)
-        if found.faults:
-            more = f" (and {len(found.faults) - 1} more such lines)" if len(found.faults) > 1 else ""
+        if others := found.others():
+            waiting = ", ".join(str(self._jobs.requests(job)) for job in self._jobs.at("written"))
             raise InvalidInput(
-                f"{found.faults[0]}{more}; what it answers besides is recorded ({_of(done.recorded, 'answer')}), mend the file or delete the line and run the same command"
+                f"{others[0]}{_more(others)}; {f'have {waiting} answered and give its output' if waiting else 'delete the line'}. What it answers besides is recorded ({_of(done.recorded, 'answer')})"
+            )
+        if found.faults:
+            raise InvalidInput(
+                f"{found.faults[0]}{_more(found.faults)}; what it answers besides is recorded ({_of(done.recorded, 'answer')}), mend the file or delete the line and run the same command"
             )
         if done.files:
             raise self._missing(done, running)
@@ -136,6 +140,8 @@ class Batching:
                 self._jobs.discard(done.files)
                 raise
         done.finish()
+        for (asked, said), count in done.other_models.items():
+            self._note(f"{_of(count, 'answer')} to requests for {asked} name the model {said}: see that it is the judge you mean")  # fmt: skip
         return done
 
     def _close_answered(self, done: Round) -> None:
@@ -235,7 +241,7 @@ class Batching:
 
     def _missing(self, done: Round, running: Sequence[Job]) -> AnswersOutstanding:
         total, jobs = done.pending, self._jobs.at("written")
-        lines = [f"{call} ({self._jobs.requests(job)}:{number})" for job in jobs
+        lines = [f"{parted(call)[0]} ({self._jobs.requests(job)}:{number})" for job in jobs
                  for call, number in batch.calls_of(self._jobs.requests(job)).items()]  # fmt: skip
         named = ", ".join(lines[:_NAMED] or done.named[:_NAMED]) + (
             f" and {total - _NAMED} more" if total > _NAMED else ""
@@ -278,6 +284,10 @@ def interrupted(folder: RunFolder) -> Interrupted:
     return Interrupted(
         f"interrupted; batch {', '.join(names)} goes on at the endpoint, run the same command to wait for it and collect it"
     )
+
+
+def _more(said: Sequence[str]) -> str:
+    return f" (and {len(said) - 1} more such line{'' if len(said) == 2 else 's'})" if len(said) > 1 else ""
 
 
 def _of(count: int, what: str) -> str:

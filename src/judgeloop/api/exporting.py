@@ -55,9 +55,9 @@ def export(
 
     trl-dpo, trl-kto, openai-preference: the preferences of ``arm`` (default: the first that is no control) in ``generation``
     (default: the last that has any), all replicates; of an audit those of ``judge`` by ``label_rule``. openai-batch: the
-    recorded requests of ``stage`` (judge, draft or all), with the call ids as custom_id. labels: a blinded sheet of
-    ``pairs`` pairs (default: what an effect of ``effect`` log-odds per doubling of length takes, 100 or more), as CSV and
-    HTML, with its key in the run folder.
+    recorded requests of ``stage`` (judge, draft or all), with call id and a digest of the body as custom_id. labels: a
+    blinded sheet of ``pairs`` pairs (default: what an effect of ``effect`` log-odds per doubling of length takes, 100 or
+    more), as CSV and HTML, with its key in the run folder.
 
     Raises InvalidInput for what the folder does not hold, FolderMismatch where it is none, StorageFailed.
     """
@@ -191,7 +191,9 @@ def _requests(folder: RunFolder, out: Path, stage: str) -> Exported:
     if not found:
         raise InvalidInput(f"{folder.path}: no recorded request of stage {stage}")
     files = batch.write_requests(found.items(), out)
-    return Exported(tuple(files), f"{len(found):,} requests of stage {stage}, custom_id is the call id.")
+    return Exported(
+        tuple(files), f"{len(found):,} requests of stage {stage}, custom_id is the call id and a digest of the body."
+    )
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------

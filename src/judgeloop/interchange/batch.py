@@ -1,7 +1,8 @@
 """OpenAI Batch files: requests that an endpoint answers at its leisure, and its output. ``vllm run-batch`` takes the same.
 
-A request's ``custom_id`` is the call id and its body is the live call's, so that an answer can be kept in the cassette as
-if the call had been made. Nothing here is sent: that is for wire.batches, or for a person.
+A request's ``custom_id`` is the call id with a digest of the body (records.Call.custom_id) and its body is the live call's, so
+that an answer can be kept in the cassette as if the call had been made, and only where it answers this very request.
+Nothing here is sent: that is for wire.batches, or for a person.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from judgeloop.errors import InvalidInput, StorageFailed
 from judgeloop.interchange.cells import Cells
+from judgeloop.records import Call, parted
 
 URL = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -26,17 +28,19 @@ MOST_BYTES = 200_000_000
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One line of a batch's output, as a cassette's exchange has it: ``status`` is the HTTP status (0 where none
-    arrived), ``response`` the body, ``fault`` why there is no readable one ("" where there is)."""
+    arrived), ``response`` the body, ``fault`` why there is no readable one ("" where there is), ``digest`` the digits of the
+    key of the request that it answers ("" where its ``custom_id`` bears none)."""
 
     call: str
     status: int
     response: Any
     fault: str = ""
+    digest: str = ""
 
 
 def request(call: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """One request as a line's object."""
-    return {"custom_id": call, "method": "POST", "url": URL, "body": dict(body)}
+    return {"custom_id": Call(call, "", body).custom_id, "method": "POST", "url": URL, "body": dict(body)}
 
 
 def _line(call: str, body: Mapping[str, Any]) -> bytes:
@@ -153,14 +157,15 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a line of an output stands. ``fault``: a sentence with file, line and field, why it is none; else ``call`` is
-    what it answers."""
+    """Where a line of an output stands. ``fault``: a sentence with file, line and field, why it is none; else ``call`` and
+    ``digest`` are what it answers."""
 
     path: Path
     number: int
     offset: int
     length: int
     call: str = ""
+    digest: str = ""
     fault: str = ""
 
     @property
@@ -182,7 +187,7 @@ def places(path: str | Path) -> Iterator[Place]:
                 if line.strip():
                     try:
                         found = _read(line, f"{path}:{number}")
-                        yield Place(path, number, offset, len(line), call=found.call)
+                        yield Place(path, number, offset, len(line), call=found.call, digest=found.digest)
                     except InvalidInput as error:
                         yield Place(path, number, offset, len(line), fault=str(error))
                 offset += len(line)
@@ -203,7 +208,7 @@ def answer_at(place: Place) -> Answer:
 
 
 def calls_of(path: Path) -> dict[str, int]:
-    """The call ids of a request file, each with its line. Raises InvalidInput where it is none."""
+    """The ``custom_id`` of each line of a request file, with its number. Raises InvalidInput where it is none."""
     try:
         with path.open("rb") as file:
             return {str(json.loads(line)["custom_id"]): n for n, line in enumerate(file, start=1) if line.strip()}
@@ -214,16 +219,14 @@ def calls_of(path: Path) -> dict[str, int]:
 def read_output(paths: Sequence[str | Path]) -> Iterator[Answer]:
     """The answers in a batch's output and error files, in order. Raises InvalidInput with file, line and field for what
     is no line of a batch's output, or a call that is answered twice."""
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, str], str] = {}
     for path in map(Path, paths):
         for place in places(path):
             if place.fault:
                 raise InvalidInput(place.fault)
-            if place.call in seen:
-                raise InvalidInput(
-                    f"{place.where}: custom_id: {place.call!r} is answered twice (first at {seen[place.call]})"
-                )
-            seen[place.call] = place.where
+            first = seen.setdefault((place.call, place.digest), place.where)
+            if first != place.where:
+                raise InvalidInput(f"{place.where}: custom_id: {place.call!r} is answered twice (first at {first})")
             yield answer_at(place)
 
 
@@ -241,12 +244,12 @@ def _read(line: bytes, where: str) -> Answer:
 
 
 def _answer(cells: Cells) -> Answer:
-    call = cells.name("custom_id")
+    call, digest = parted(cells.name("custom_id"))
     response, error = cells.row.get("response"), cells.row.get("error")
     if response is None:
         if not isinstance(error, Mapping):
             raise cells.fault("response", "is empty, and error says nothing; this is no line of a batch's output")
-        return Answer(call, 0, {"error": dict(error)}, str(error.get("code") or "batch_failed"))
+        return Answer(call, 0, {"error": dict(error)}, str(error.get("code") or "batch_failed"), digest)
     if not isinstance(response, Mapping):
         raise cells.fault("response", "must bear status_code and body, as a batch's output does")
     status = response.get("status_code")
@@ -258,7 +261,7 @@ def _answer(cells: Cells) -> Answer:
         body = error if nested else {"error": {"message": error} if isinstance(error, str) else error}
     if status == 200 and not isinstance(body, Mapping):
         raise cells.fault("response.body", f"must be a chat completion, not {type(body).__name__}")
-    return Answer(call, status, body, "" if status == 200 else f"http_{status}")
+    return Answer(call, status, body, "" if status == 200 else f"http_{status}", digest)
 
 
 def write_file(path: Path, content: bytes) -> None:

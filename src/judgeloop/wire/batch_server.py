@@ -1,7 +1,7 @@
 """The Batch API of the local server: files and batches in memory, answered in the background by the answerer of live calls.
 
-A line's ``custom_id`` is its call id, so that a batch is answered as live calls of these ids are. Faults on purpose hit
-lines by their ``custom_id``, and the API itself by ``files/create``, ``files/content``, ``batches/create``,
+A line's ``custom_id`` names its call, so that a batch is answered as live calls of these ids are. Faults on purpose hit
+lines by their call id, and the API itself by ``files/create``, ``files/content``, ``batches/create``,
 ``batches/retrieve`` and ``batches/list``.
 """
 
@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from judgeloop.records import Call, parted
 from judgeloop.wire.faults import FaultCounter
 from judgeloop.wire.protocol import Answer, AnswerError, AnswerLike, error_answer, parsed
 from judgeloop.wire.responses import BrokenResponse, response
@@ -284,6 +285,10 @@ class BatchService:
 
     async def _said_of(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         """A line's response and error, after the faults on purpose: what breaks a live connection is an error here."""
+        call_id, _ = parted(name)
+        name = (
+            call_id if Call(call_id, "", body).custom_id == name else name
+        )  # other programs' ids are left as they are
         rule = self._faults.next(name, name)
         if rule is not None and rule.delay_s and rule.kind != "timeout":
             await asyncio.sleep(rule.delay_s)
