@@ -12,6 +12,7 @@ import pytest
 
 import judgeloop
 from judgeloop import cli, limits, seeds
+from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import reading
 
 WORDS = ["a", "judge", "reads", "each", "answer", "and", "picks", "the", "one", "that", "it", "likes", "better"]
@@ -82,6 +83,26 @@ def test_an_audit_asks_the_rubric_once_more_and_re_scores_the_rest(serve: Callab
         assert "What would a trained signal inherit?" in text
     known = json.loads((done.path / "report.json").read_text())["estimates"]
     assert any(row["variant"] == "swap_average" and row["term"] == "mitigation_cost" for row in known)
+
+
+@pytest.mark.parametrize("models", [["m"], ["m", "other"]])
+def test_what_is_measured_besides_changes_no_other_row(
+    serve: Callable[..., Any], tmp_path: Path, models: list[str]
+) -> None:
+    """The rubric is the same model again: no further judge to self-preference or to a family of tests."""
+    served = serve(position=0.3, length=0.5, model=models)
+    named = pairs(40).assign(model_a="m", model_b="other")
+    mitigate = "swap_average,rubric" + (",panel" if len(models) > 1 else "")
+    plain, more = (
+        judgeloop.audit(named, base_url=served.base_url, model=models, verdict="json", temperature=1.0,
+                        out=tmp_path / name, mitigate=given).estimates
+        for name, given in (("plain", ""), ("more", mitigate))
+    )  # fmt: skip
+    key = list(ESTIMATE_KEY)
+    own = more.set_index(key).loc[pd.MultiIndex.from_frame(plain[key])].reset_index()
+    pd.testing.assert_frame_equal(own[plain.columns], plain, check_dtype=False)
+    assert (plain["term"] == "self_preference_log_odds").sum() == len(models)
+    assert len(more) > len(plain)
 
 
 def test_a_panel_of_one_is_refused_before_anything_is_asked(

@@ -117,13 +117,17 @@ def estimates(
         watch(judge, done, len(judges))
         own = judgments[judgments["judge"] == judge]
         parts.append(judge_estimates(own, texts, scored_alone=scored_alone, gold_exact=gold_exact))
-    if len(judges) == 1:
-        return parts[0]
-    frame = pd.concat([part[part["term"] != "self_preference_log_odds"] for part in parts], ignore_index=True)
-    plain = [judge for judge in judges if not mitigating.is_rubric(judge)]
-    differences = estimates_frame(judge_difference_estimates(judgments, texts, plain))
-    frame = pd.concat([frame, _self_preference(judgments, texts), differences], ignore_index=True)
-    return adjust(with_judge_families(frame))
+    plain = mitigating.bases(judges)
+    if len(plain) > 1:
+        # A rubric is the same model: as a further judge it would count the model's own taste twice.
+        several = judgments[judgments["judge"].isin(plain)]
+        parts = [
+            part[part["term"] != "self_preference_log_odds"] if judge in plain else part
+            for judge, part in zip(judges, parts, strict=True)
+        ]
+        differences = estimates_frame(judge_difference_estimates(judgments, texts, plain))
+        parts += [_self_preference(several, texts), differences]
+    return parts[0] if len(parts) == 1 else adjust(with_judge_families(pd.concat(parts, ignore_index=True)))
 
 
 def _unedited(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> pd.DataFrame | None:

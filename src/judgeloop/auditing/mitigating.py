@@ -72,12 +72,12 @@ def check(judgments: pd.DataFrame, names: Sequence[str]) -> None:
     """Raises InvalidInput where these judgments do not bear a mitigation that was named (see ``wanted``)."""
     pairs = judgments[judgments["panel"] != "probe"]
     every = list(judgments["judge"].unique())
-    bases, repeats = _bases(every), int(pairs["repeat"].nunique()) if len(pairs) else 0
-    refuse(names, judges=len(bases), repeats=repeats, asks=False, rubric=len(bases) < len(every))
+    own, repeats = bases(every), int(pairs["repeat"].nunique()) if len(pairs) else 0
+    refuse(names, judges=len(own), repeats=repeats, asks=False, rubric=len(own) < len(every))
 
 
-def _bases(judges: Sequence[str]) -> list[str]:
-    """The judges that mitigations are of."""
+def bases(judges: Sequence[str]) -> list[str]:
+    """The judges that mitigations are of, and that are compared: a rubric asked for the mitigation's sake is no judge more."""
     return [judge for judge in judges if not is_rubric(judge)] or list(judges)
 
 
@@ -99,9 +99,9 @@ def estimates(
     pairs = judgments[judgments["panel"] != "probe"]
     every = sorted(judgments["judge"].unique())
     check(judgments, names)
-    bases = _bases(every)
-    for done, judge in enumerate(bases):
-        watch(judge, done, len(bases))
+    judges = bases(every)
+    for done, judge in enumerate(judges):
+        watch(judge, done, len(judges))
         of_judge = pairs[pairs["judge"] == judge]
         for (arm, generation, panel), own in of_judge.groupby(_GROUP, dropna=False, sort=True):
             turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
