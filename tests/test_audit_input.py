@@ -58,6 +58,7 @@ def test_a_bad_table_is_named_with_its_row(
         (("--header", "X"), "--header: must be 'Name: value'"),
         (("--header", "X: ${NOT_SET_HERE}"), "environment variable NOT_SET_HERE is not set"),
         (("--api-key-env", "NOT_SET_HERE"), "--api-key-env: environment variable NOT_SET_HERE is not set"),
+        (("--query", "sig=${NOT_SET_HERE}"), "--query sig: environment variable NOT_SET_HERE is not set"),
         (("--extra-body", "[1]"), "--extra-body: must be a JSON object"),
         (("--verdict", "xml"), "--verdict: input should be 'auto', 'logprob', 'json' or 'text'"),
         (("--prompt", "chain_of_thought", "--verdict", "logprob"), "cannot be asked in mode logprob"),

@@ -138,7 +138,7 @@ def test_refusals_end_the_run_at_once(tmp_path: Path, answer: Answer, said: str)
 def test_an_address_where_nobody_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    endpoint = Speaker().endpoint(base_url=f"http://user:pass@127.0.0.1:{port}/v1")
+    endpoint = Speaker().endpoint(base_url=f"http://127.0.0.1:{port}/v1")
     begun = time.monotonic()
     with pytest.raises(EndpointFailed, match=r"no server answers .*; start it or mend base_url") as caught:
         ask(tmp_path, endpoint, [named("a"), named("b")], at_once=True)

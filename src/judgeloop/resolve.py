@@ -188,10 +188,7 @@ def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
 def check_environment(resolved: Resolved, environment: Mapping[str, str] = os.environ) -> None:
     """Every environment variable that an endpoint names is set; else ExperimentError. Nothing is printed of its value."""
     for name, endpoint in resolved.experiment.endpoints.items():
-        named = [("api_key_env", endpoint.api_key_env)] if endpoint.api_key_env else []
-        for header, value in endpoint.extra_headers.items():
-            named += [(f"extra_headers.{header}", variable) for variable in re.findall(r"\$\{([^}]*)\}", value)]
-        for field, variable in named:
+        for field, variable in endpoint.variables():
             if not environment.get(variable):
                 raise ExperimentError(
                     f"endpoints.{name}.{field}: environment variable {variable} is not set; set it to the endpoint's key"
@@ -248,8 +245,12 @@ def _said(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
         if kind.startswith(prefix):
             return f"{sentence.format(**limits)} (got {_shown(given)})"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "value_error" and _MAY_HOLD_KEYS & set(problem["loc"]):
+        return message
     return f"{message[:1].lower()}{message[1:]} (got {_shown(given)})"
 
+
+_MAY_HOLD_KEYS = {"api_key_env", "extra_headers", "extra_query", "extra_body"}
 
 _WORDS = {
     "int_": "must be a whole number", "float_": "must be a number", "finite_number": "must be a finite number",

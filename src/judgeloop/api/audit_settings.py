@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -313,16 +312,11 @@ def chosen_probes(probes: str | Sequence[str], edit_model: str | None) -> tuple[
 def check_keys(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str] = os.environ) -> None:
     """Every environment variable that an endpoint names is set; else InvalidInput. Nothing is printed of its value."""
     for one in endpoints.values():
-        named = [("--api-key-env", one.api_key_env)] if one.api_key_env else []
-        named += [
-            (f"--header {header}", variable)
-            for header, value in one.extra_headers.items()
-            for variable in re.findall(r"\$\{([^}]*)\}", value)
-        ]
-        for option, variable in named:
+        for field, variable in one.variables():
             if not environment.get(variable):
+                name, _, key = field.partition(".")
                 raise InvalidInput(
-                    f"{option}: environment variable {variable} is not set; set it to the endpoint's key"
+                    f"{_OPTIONS[name]}{f' {key}' if key else ''}: environment variable {variable} is not set; set it to the endpoint's key"
                 )
 
 

@@ -126,8 +126,10 @@ def _of_experiment(path: Path, name: str | None, model: str | None) -> Endpoint:
 def _of_address(base_url: str, model: str | None, api_key_env: str | None) -> Endpoint:
     try:
         return Endpoint.model_validate({"base_url": base_url, "model": model or "", "api_key_env": api_key_env})
-    except ValidationError:
-        raise InvalidInput("--base-url must start with http:// or https://, as http://127.0.0.1:8000/v1") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        said = str(problem["msg"]).removeprefix("Value error, ").removeprefix("base_url ")
+        raise InvalidInput(f"{'--api-key-env' if 'api_key_env' in problem['loc'] else '--base-url'} {said}") from None
 
 
 class _Examined:

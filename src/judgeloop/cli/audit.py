@@ -269,7 +269,7 @@ def _price(text: str) -> tuple[float, float]:
 def _split(text: str, mark: str, option: str, form: str) -> tuple[str, str]:
     name, found, value = text.partition(mark)
     if not found or not name.strip():
-        raise InvalidInput(f"{option}: must be {form}, not {text.partition(mark)[0][:40]!r}")
+        raise InvalidInput(f"{option}: must be {form}; what was given may hold a key and is not shown")
     return name.strip(), value.strip()
 
 

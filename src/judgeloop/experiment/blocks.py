@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
 
+from judgeloop.experiment import credentials
 from judgeloop.records import canonical
 
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
@@ -67,9 +68,29 @@ class Endpoint(Block):
     extra_headers: dict[str, str] = {}
     """Sent with every call. `${NAME}` is replaced by that environment variable and is stored as written."""
     extra_query: dict[str, str] = {}
-    """Query parameters of every call (Azure: api-version)."""
+    """Query parameters of every call (Azure: api-version); `${NAME}` as in headers."""
     extra_body: dict[str, Any] = {}
     """Body fields of every call (vLLM: top_k, chat_template_kwargs …); part of the recorded request."""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, api_key_env: str | None) -> str | None:
+        if api_key_env and not credentials.is_variable(api_key_env):
+            # What stands here may be the key itself: it is not shown.
+            raise ValueError(
+                "must be the name of an environment variable, as JUDGE_KEY, not the key itself; export the key under that name"
+            )
+        return api_key_env
+
+    @field_validator("extra_headers", "extra_query")
+    @classmethod
+    def _names_keys(cls, extra: dict[str, str]) -> dict[str, str]:
+        for name, value in extra.items():
+            if credentials.is_literal(name, value):
+                raise ValueError(
+                    f"{name} holds a key as it is, which would be stored with the run; write ${{VARIABLE}} in its place and set that environment variable"
+                )
+        return extra
 
     @field_validator("extra_body")
     @classmethod
@@ -80,6 +101,10 @@ class Endpoint(Block):
             raise ValueError(
                 "must hold what JSON can: text, finite numbers, true/false, null, lists, mappings"
             ) from None
+        for place in credentials.literals_in(extra_body):
+            raise ValueError(
+                f"{place} holds a key, and bodies are recorded; give it by api_key_env, or by a header or query parameter with ${{VARIABLE}}"
+            )
         return extra_body
 
     @model_validator(mode="after")
@@ -87,13 +112,25 @@ class Endpoint(Block):
         if (self.base_url is None) == (self.engine is None):
             raise ValueError("give base_url or engine, one of them")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must start with http:// or https://, not {self.base_url!r}")
+            raise ValueError("base_url must start with http:// or https://, as http://127.0.0.1:8000/v1")
         # It would be stored with the run, and shown.
-        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
+        if self.base_url is not None and re.match(r"[^/]*//[^/?#]*@", self.base_url):
             raise ValueError(
                 "base_url must hold no user name or password; give them by extra_headers with ${VARIABLE}, or by api_key_env"
             )
+        if self.base_url is not None and ("?" in self.base_url or "#" in self.base_url):
+            raise ValueError(
+                "base_url must end before ? and #, for the calls' own paths are put behind it; give its query by extra_query, a key there as ${VARIABLE}"
+            )
         return self
+
+    def variables(self) -> list[tuple[str, str]]:
+        """(field, environment variable) of every one that these settings name."""
+        named = [("api_key_env", self.api_key_env)] if self.api_key_env else []
+        for field in ("extra_headers", "extra_query"):
+            for name, value in getattr(self, field).items():
+                named += [(f"{field}.{name}", variable) for variable in credentials.variables(value)]
+        return named
 
 
 def kind_of(default: str) -> Discriminator:

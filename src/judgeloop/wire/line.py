@@ -39,8 +39,7 @@ class Line:
         self._secrets: list[str] = []
         key = self._sendable(self._secret(self.key_variable), self.key_variable)
         headers = {
-            header: self._sendable(re.sub(r"\$\{(\w+)\}", lambda match: self._secret(match[1]), value), header)
-            for header, value in endpoint.extra_headers.items()
+            header: self._sendable(self._expanded(value), header) for header, value in endpoint.extra_headers.items()
         }
         timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(10.0, endpoint.timeout_s))
         self._listing = httpx2.Timeout(15.0, connect=timeout.connect)
@@ -61,7 +60,7 @@ class Line:
             max_retries=0,
             timeout=timeout,
             default_headers=headers,
-            default_query=dict(endpoint.extra_query),
+            default_query={name: self._expanded(value) for name, value in endpoint.extra_query.items()},
             http_client=httpx2.AsyncClient(limits=limits, timeout=timeout, trust_env=not local),
         )
 
@@ -72,6 +71,9 @@ class Line:
             self._secrets += {value, escaped, escaped.replace("/", r"\/")}
             self._secrets.sort(key=len, reverse=True)  # so that no part of a longer one stays
         return value
+
+    def _expanded(self, value: str) -> str:
+        return re.sub(r"\$\{(\w+)\}", lambda match: self._secret(match[1]), value)
 
     def _sendable(self, value: str, name: str) -> str:
         """The header's value; said here, for what fails deeper down shows the value."""
