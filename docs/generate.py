@@ -102,7 +102,8 @@ evidence of a taste. A judge that pays for a change here will teach a model to m
   edit, −0.5 never. Intervals are clustered by item. See [what judgeloop measures](method.md#probes).
 - **Both texts** of a pair are edited, each against its own original. `text_a` and `text_b` never meet here.
 - **Applied or not.** An edit that does not apply to a text (no list to remove, a text too short for a dose, no words for
-  its language) makes no pair; `n` counts the pairs there were. An edit whose promise would not hold is not used either:
+  its language) makes no pair; `n` counts the pairs there were.
+  A probe (or dose) that applies to none of the texts is an `undefined` row whose note says why. An edit whose promise would not hold is not used either:
   every edit is checked against its promise before it is shown to a judge.
 - **Deterministic.** Edits by rule depend on the text, the seed, the item and the dose, and on nothing else. Edits by a
   model are recorded calls (`audit/edit/<pair>/<side>/<probe>[/<dose>]`), so that a replay judges the same text.
@@ -116,7 +117,8 @@ evidence of a taste. A judge that pays for a change here will teach a model to m
 - **Many probes, one judge.** `padding_probe` is confirmatory in an audit. The others are adjusted together, by Holm, so that
   the one that works is not a find of the search.
 - **Language.** Probes that add words have them in the languages named below, by the `language` column of the items or
-  pairs (a tag such as `en` or `de-AT`; default `en`), and do not apply to a text in another.
+  pairs (a tag such as `en` or `de-AT`; default `en`), and do not apply to a text in another. An
+  untagged text counts as English, unless most of its letters are of another script: then they do not apply either.
 
 In an experiment, `panels: {{anchor: 60, probe: [padding, bold]}}` (or `all`) edits the anchor panel's texts and asks every
 model judge once a generation. Nobody trains on them, so `judge_drift_<probe>_probe` is a change of the judge itself.

@@ -110,6 +110,19 @@ def test_csv_and_parquet_are_the_same_audit(tmp_path: Path, serve: Serve, ending
     assert sum(served.asked.values()) == asked
 
 
+@pytest.mark.parametrize(("price", "known"), [(None, None), ((0.0, 0.0), 0.0), ((1.0, 1.0), "paid")])
+def test_a_cost_that_nobody_stated_is_not_known_and_not_zero(
+    tmp_path: Path, serve: Serve, price: tuple[float, float] | None, known: float | str | None
+) -> None:
+    done = judgeloop.audit(
+        pd.DataFrame(pairs(3)), base_url=serve().base_url, model="planted", price=price, out=tmp_path / "o"
+    )
+    cost = done.folder.environment()["cost_usd"]
+    assert cost > 0 if known == "paid" else cost == known
+    page = (done.path / "report.md").read_text()
+    assert ("cost not known: no price was stated" in page) == (price is None)
+
+
 def test_a_budget_stops_it_and_the_same_call_resumes(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pd.DataFrame(pairs(10))
     with pytest.raises(BudgetReached, match="15 calls"):

@@ -12,6 +12,7 @@ import pytest
 
 import judgeloop
 from judgeloop import cli, limits, seeds
+from judgeloop.errors import InvalidInput
 from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import reading
 
@@ -129,6 +130,40 @@ def test_a_panel_of_one_is_refused_before_anything_is_asked(
     assert set(panel["judge"]) == {"m1", "m2"}
     assert set(panel.loc[panel["term"] == "mitigation_cost", "estimate"]) == {2.0}
     assert len(served.asked) == 2 * 16
+
+
+def test_picks_are_compared_with_picks_where_verdicts_bear_probabilities(
+    serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    served = serve(position=0.2, length=0.8, noise=1.5)
+    made = {
+        (verdict, mitigate): judgeloop.audit(
+            pairs(), base_url=served.base_url, model="planted", verdict=verdict, out=tmp_path / f"{verdict} {mitigate}", mitigate=mitigate,
+        ).estimates.query("term == 'transmission_length'").set_index("variant")["estimate"]
+        for verdict, mitigate in (("logprob", "consistent_only"), ("logprob", "swap_average"), ("json", "consistent_only"))
+    }  # fmt: skip
+    soft = made["logprob", "consistent_only"]
+    # A pick is the sign of what the probability is a logistic of: surer, so steeper.
+    assert soft["raw"] == pytest.approx(1.0)
+    assert soft["raw_picks"] > 1.2
+    for other in (("logprob", "swap_average"), ("json", "consistent_only")):
+        assert "raw_picks" not in made[other].index
+    page = (tmp_path / "logprob consistent_only" / "report.md").read_text()
+    assert "none (raw picks)" in page
+    assert "compare those with it" in page
+    with pytest.raises(InvalidInput, match="unknown mitigation 'raw_picks'"):
+        audited(served, tmp_path / "no", mitigate="raw_picks")
+
+
+def test_with_repeats_theory_is_that_of_all_calls_agreeing(serve: Callable[..., Any], tmp_path: Path) -> None:
+    done = audited(serve(position=0.1, length=0.3), tmp_path / "out", repeats=2, mitigate="consistent_only")
+    rows = done.estimates.set_index(["term", "variant"])
+    passed = rows.loc[("transmission_length", "consistent_only")]
+    assert "exactly 4 where" in passed["note"]
+    page = (done.path / "report.md").read_text()
+    assert "multiplies content slopes by 4" in page
+    assert "doubles content slopes" not in page
+    assert ("less than 4," if passed["conf_high"] < 4 else "theory says 4 for independent calls") in page
 
 
 def test_a_log_is_re_scored_without_a_call(tmp_path: Path, serve: Callable[..., Any]) -> None:

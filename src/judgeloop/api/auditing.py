@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -199,7 +199,7 @@ class _Session:
     told: float = field(init=False, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.seen = Seen(self.observer)
+        self.seen = Seen(self.observer, priced=all(one.price.stated for one in self.made.endpoints.values()))
 
     def begin(self) -> None:
         """Say what begins."""
@@ -277,6 +277,9 @@ class _Session:
                 self.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
                 watch=self.estimating, scored_alone=made.bases if made.reward else (), gold_exact=made.gold_exact,
             )  # fmt: skip
+            missing = auditing.unapplied(made.asked, self.probing, made.probes, made.bases)
+            if len(missing):
+                base = replace(base, estimates=pd.concat([base.estimates, missing], ignore_index=True))
             if made.form is None:
                 return base
         assert made.form is not None  # what is not asked in pairs has a form

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from judgeloop.auditing.mitigating import PICKS
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.report import compare_page, compare_text
 from judgeloop.report.reading import Reading, read
@@ -154,7 +155,9 @@ def _mitigations(one: Contender, estimates: Iterable[Estimate]) -> list[Contende
     """The judge's mitigations, ``raw`` (none) among them, from the rows that bear their names as variants."""
     rows = [row for row in estimates if row.judge == one.judge and row.arm == one.arm and row.category == ""]
     found = []
-    for price in (row for row in rows if row.term == "mitigation_cost"):
+    for price in (
+        row for row in rows if row.term == "mitigation_cost" and row.variant != PICKS
+    ):  # no choice: a yardstick
         own = tuple(dataclasses.replace(row, variant="") for row in rows if row.variant == price.variant)
         calls = None if price.estimate is None else round(price.estimate * price.n)
         found.append(Contender(

@@ -69,7 +69,7 @@ def run(
         if observer:
             names = resolved.experiment
             observer.start(names.name, folder.path, material.planned_calls(), names.generations, names.replicates)
-        seen = Seen(observer)
+        seen = Seen(observer, priced=all(one.price.stated for one in resolved.experiment.endpoints.values()))
         try:
             started = (
                 nullcontext(dict(resolved.experiment.endpoints))

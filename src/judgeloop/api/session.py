@@ -34,10 +34,11 @@ class Listener(Protocol):
 
 
 class Seen:
-    """What the endpoints said of themselves."""
+    """What the endpoints said of themselves. ``priced``: every endpoint that is asked states a price; else the cost is not
+    known, which is not 0."""
 
-    def __init__(self, observer: Listener | None) -> None:
-        self._observer = observer
+    def __init__(self, observer: Listener | None, *, priced: bool = True) -> None:
+        self._observer, self._priced = observer, priced
         self._models: dict[str, set[str]] = {}
         self._fingerprints: dict[str, set[str]] = {}
         self.calls, self.cost, self.failures = 0, 0.0, 0
@@ -56,7 +57,7 @@ class Seen:
             "reported_models": {name: sorted(found) for name, found in self._models.items()},
             "reported_fingerprints": {name: sorted(found) for name, found in self._fingerprints.items()},
             "calls": self.calls,
-            "cost_usd": round(self.cost, 6),
+            "cost_usd": round(self.cost, 6) if self._priced else None,
         }
 
 

@@ -15,6 +15,7 @@ from judgeloop.auditing.analysis import (
     write,
     write_tables,
 )
+from judgeloop.auditing.unapplied import unapplied
 
 __all__ = [
     "Analysis",
@@ -24,6 +25,7 @@ __all__ = [
     "estimates",
     "read",
     "sources_of",
+    "unapplied",
     "write",
     "write_tables",
 ]

@@ -25,6 +25,10 @@ from judgeloop.stats.self_preference import own_model
 
 RUBRIC = "rubric_scores"
 """The template that the mitigation ``rubric`` asks by."""
+PICKS = "raw_picks"
+"""Raw labels without the verdicts' probabilities."""
+_OF_PICKS = ("consistent_only", "rubric", "panel")
+"""What is made of picks alone: beside soft raw labels they would differ by the probabilities too."""
 _RULES = ("raw", "swap_average", "consistent_only", "length_controlled")
 _GROUP = ["arm", "generation", "panel"]
 
@@ -36,9 +40,9 @@ def wanted(words: str | Sequence[str]) -> tuple[str, ...]:
     """
     given = words.split(",") if isinstance(words, str) else list(words)
     names = [word.strip() for word in given if word.strip()]
-    offered = [name for name in MITIGATIONS if name != "raw"]
+    offered = [name for name in MITIGATIONS if name not in ("raw", PICKS)]
     for name in names:
-        if name not in MITIGATIONS:
+        if name not in (*offered, "raw"):
             near = difflib.get_close_matches(name, offered, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(offered)}"
             raise InvalidInput(f"--mitigate: unknown mitigation {name!r}; {hint}")
@@ -106,9 +110,19 @@ def estimates(
         for (arm, generation, panel), own in of_judge.groupby(_GROUP, dropna=False, sort=True):
             turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
             several = _same(pairs, arm, generation, panel)
-            found = [one for name in names if (one := _mitigation(name, judge, own, several, every)) is not None]
+            found = [
+                one
+                for name in _with_picks(names, own)
+                if (one := _mitigation(name, judge, own, several, every)) is not None
+            ]
             rows += mitigation_estimates(own, found, texts, Labels(judge, str(arm), turn, str(panel)))
     return estimates_frame(rows)
+
+
+def _with_picks(names: Sequence[str], own: pd.DataFrame) -> list[str]:
+    soft = "p_first" in own and bool(own["p_first"].notna().any())
+    wanted = {*names, PICKS} if soft and set(names) & set(_OF_PICKS) else set(names)
+    return [name for name in MITIGATIONS if name in wanted]
 
 
 def _same(pairs: pd.DataFrame, arm: object, generation: object, panel: object) -> pd.DataFrame:
@@ -123,6 +137,9 @@ def _mitigation(
     zeroed = ("length",) if name == "length_controlled" else ()
     if name in _RULES:
         return Mitigation(name, preferences(own, cast(LabelRule, name)), own, len(not_identical(own)), zeroed)
+    if name == PICKS:
+        hard = own.assign(p_first=float("nan"))
+        return Mitigation(name, preferences(hard, "raw"), hard, len(not_identical(own)))
     if name == "rubric":
         other = rubric_of(judge, every)
         asked = several[several["judge"] == other] if other is not None else several.iloc[:0]

@@ -26,12 +26,17 @@ class Block(BaseModel):
 
 
 class Price(Block):
-    """US dollars per million tokens. None is guessed: what is not stated costs 0."""
+    """US dollars per million tokens. None is guessed: where none is stated the cost is not known."""
 
     input: Number = Field(0.0, ge=0)
     """Per million prompt tokens."""
     output: Number = Field(0.0, ge=0)
     """Per million completion tokens."""
+
+    @property
+    def stated(self) -> bool:
+        """Whether anybody stated it, be it 0; else what a call costs is not known."""
+        return bool(self.model_fields_set)
 
 
 class Endpoint(Block):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from judgeloop.report import wording
@@ -13,6 +14,7 @@ from judgeloop.stats.mitigation import MITIGATIONS
 TITLE = "What would a trained signal inherit?"
 NAMES = {
     "raw": "none (raw)",
+    "raw_picks": "none (raw picks)",
     "swap_average": "swap average",
     "consistent_only": "consistent only",
     "length_controlled": "length controlled",
@@ -105,6 +107,8 @@ def _table(key: Key, rows: Mapping[Place, Estimate], *, narrow: bool, alone: boo
         f"points; length per doubling. Passes on: the length slope of a signal trained on these labels over the judge's{at}; "
         "1 = as it is, 2 = doubled, 0 = removed."
     )
+    if ("raw_picks", RATIO) in rows:
+        caption += " Raw picks: the same verdicts without their probabilities, as consistent only, rubric and panel take them; compare those with it."
     return Table(
         " – ".join([TITLE, ", ".join(whose)]) if whose else TITLE,
         " ".join([caption, *_of_filter(rows)]),
@@ -126,20 +130,29 @@ def _of_filter(rows: Mapping[Place, Estimate]) -> list[str]:
     kept = rows.get((f"consistent_only{suffix}", RATIO))
     if kept is None:
         return []
-    plain = "Consistency filtering removes position bias and doubles content slopes"
+    factor = _factor(rows)
+    what = "doubles content slopes" if factor == 2 else f"multiplies content slopes by {factor}"
+    plain = f"Consistency filtering removes position bias and {what}"
     slope = "length slope at equal gold" if suffix else "length slope"
     if kept.status == "undefined" or kept.estimate is None or kept.conf_high is None:
         why = wording.label(kept.note.split("; ", maxsplit=1)[0], 160)
         return [f"{plain}, where calls are independent. Here its effect could not be measured: {why}."]
     said = f"{wording.number(kept.estimate)} ({wording.interval(kept)})"
-    if kept.conf_high < 2.0:
+    if kept.conf_high < factor:
         return [
-            f"{plain}, where calls are independent. Here a signal would inherit {said} times the judge's {slope}: less than 2, "
+            f"{plain}, where calls are independent. Here a signal would inherit {said} times the judge's {slope}: less than {factor}, "
             "as where both orders share what moves them (temperature 0, or merit that no feature holds)."
         ]
     return [
-        f"{plain}: here a signal would inherit {said} times the judge's {slope}; theory says 2 for independent calls."
+        f"{plain}: here a signal would inherit {said} times the judge's {slope}; theory says {factor} for independent calls."
     ]
+
+
+def _factor(rows: Mapping[Place, Estimate]) -> int:
+    """What theory multiplies slopes by: the calls that must agree on a pair, 2 a repeat; the row's own note says it."""
+    row = rows.get(("consistent_only", RATIO))
+    found = re.search(r"exactly (\d+)", row.note) if row is not None else None
+    return int(found[1]) if found else 2
 
 
 def _cell(row: Estimate | None, *, narrow: bool) -> str:

@@ -55,9 +55,10 @@ def facts(reading: Reading) -> list[tuple[str, str]]:
     calls = reading.environment.get("calls")
     if isinstance(calls, int):
         cost = reading.environment.get("cost_usd")
-        found.append(
-            ("Model calls", f"{calls:,}" + (f" ({cost:,.2f} USD)" if isinstance(cost, float) and cost > 0 else ""))
-        )
+        said = f" ({cost:,.2f} USD)" if isinstance(cost, float) and cost > 0 else ""
+        if calls and cost is None and "cost_usd" in reading.environment:
+            said = " (cost not known: no price was stated)"
+        found.append(("Model calls", f"{calls:,}{said}"))
     if len(reading.judgments):
         unscored = int((reading.judgments["verdict"] == "unscored").sum())
         total = len(reading.judgments)

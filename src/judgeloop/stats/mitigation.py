@@ -1,6 +1,7 @@
 """Mitigations measured on the same verdicts: what bias each leaves in the labels, what it passes on, and what it costs.
 
-Rows bear the mitigation's name in ``variant``. ``raw`` is no mitigation, and the yardstick. A mitigation may remove one
+Rows bear the mitigation's name in ``variant``. ``raw`` is no mitigation, and the yardstick;
+``raw_picks`` is the yardstick of what is made of picks alone where verdicts bear probabilities. A mitigation may remove one
 bias and strengthen another: keeping only order-consistent pairs removes the slot and doubles every content slope.
 """
 
@@ -23,7 +24,7 @@ from judgeloop.stats.presentations import not_identical, pairs, unscored
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 from judgeloop.stats.slopes import ORDER, Slopes, average_effect
 
-MITIGATIONS = ("raw", "swap_average", "consistent_only", "length_controlled", "rubric", "panel")
+MITIGATIONS = ("raw", "raw_picks", "swap_average", "consistent_only", "length_controlled", "rubric", "panel")
 """Every mitigation, in the order in which they are reported."""
 _MOST_JACKKNIFED = 2_000
 _NO_GOLD = Undefined("no gold: what the labels like cannot be told from what is better")
@@ -186,6 +187,8 @@ def benchmark(one: Mitigation, judge: Measured, columns: Sequence[str]) -> str:
     gamma = float(fitted.coefficients[fitted.names.index(ORDER)]) if isinstance(fitted, Slopes) else None
     if one.name == "raw":
         return "1 by construction: the labels are the judge's picks, and both fits hold the order column"
+    if one.name == "raw_picks":
+        return "the same verdicts without their probabilities: what is made of picks alone is to be compared with this"
     if one.name == "length_controlled":
         return "the fit is the raw one; length alone is then set to 0"
     if one.name == "swap_average":

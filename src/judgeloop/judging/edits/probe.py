@@ -63,7 +63,7 @@ class Probe:
         language: str = "en",
         judge_name: str = "",
     ) -> str | None:
-        """The edited text; None where the edit does not apply: nothing to edit, no words for that language, a dose out
+        """The edited text; None where the edit does not apply: nothing to edit, no words for that language or script, a dose out
         of reach, or its promise would not hold. The same arguments give the same text.
 
         Raises ValueError for a dose that the probe has not, and for a model-written probe (see ``write_edit``).
@@ -71,13 +71,22 @@ class Probe:
         if self.kind == "model":
             raise ValueError(f"{self.name} is written by a model: ask for it with write_edit")
         self.check_dose(dose)
-        tag = base_language(language)
-        if self.languages and tag not in self.languages:
+        if self.refuses(text, language):
             return None
+        tag = base_language(language)
         edited = self.rule(Task(text, item_id, seed, dose, tag, judge_name))
         if edited is None or (edited == text and self.name != "identical") or not self.kept(text, edited):
             return None
         return edited
+
+    def refuses(self, text: str, language: str = "en") -> str:
+        """Why this probe has no words for the text, in words; empty where it has, or needs none."""
+        tag = base_language(language)
+        if self.languages and tag not in self.languages:
+            return f"no words for {tag}"
+        if self.languages and not in_latin_letters(text):
+            return f"no words for texts whose script is not that of {tag}; give a column language"
+        return ""
 
     def check_dose(self, dose: float | None) -> None:
         """Raises ValueError for a dose that the probe has not, or none where it has some."""
@@ -88,6 +97,17 @@ class Probe:
     def kept(self, original: str, edited: str) -> bool:
         """Whether ``edited`` keeps what this probe promises to keep of ``original`` (see ``keeps``)."""
         return self.check(original, edited)
+
+
+def in_latin_letters(text: str) -> bool:
+    """Whether half of the letters or more are Latin ones, as in every language that the edits have words for; true without
+    letters. An untagged text counts as English, and English lines in a Chinese text are no edit of it."""
+    if text.isascii():
+        return True
+    letters = [mark for mark in text if mark.isalpha()]
+    foreign = [mark for mark in letters if "\u0250" <= mark < "\u1e00" or mark >= "\u1f00"]
+    few = len(foreign) < 4 and max(foreign, default="") < "\u0400"  # a Greek letter or two is a formula
+    return few or 2 * len(foreign) <= len(letters)
 
 
 def base_language(tag: str) -> str:

@@ -75,7 +75,9 @@ def _replaced(text: str, places: list[tuple[int, int, str]]) -> str:
 def list_items_kept(original: str, edited: str) -> bool:
     """The same text but for white space and the bullets' dashes, and the parser sees more list items."""
     flat = [_BULLET.sub("", text).split() for text in (original, edited)]
-    return flat[0] == flat[1] and _more(original, edited, "list_items")
+    # Between Chinese or Japanese sentences there is no white space to begin with.
+    same = flat[0] == flat[1] or ("".join(flat[0]) == "".join(flat[1]) and words(original) == words(edited))
+    return same and _more(original, edited, "list_items")
 
 
 def headings(task: Task) -> str | None:
