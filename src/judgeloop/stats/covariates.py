@@ -61,8 +61,8 @@ class Covariates:
         """(n,) difference in doublings, or None where lengths are not known or never differ."""
         return self.differences[:, self.features.index("length")] if "length" in self.features else None
 
-    def where(self, some: Booleans) -> Covariates:
-        """These rows alone; features stay."""
+    def where(self, some: Booleans | NDArray[np.intp]) -> Covariates:
+        """These rows alone, or in this order; features stay."""
         return replace(
             self, picked_a=self.picked_a[some], order=self.order[some], differences=self.differences[some],
             gold=self.gold[some], gold_2=self.gold_2[some], items=self.items[some], pairs=self.pairs[some],

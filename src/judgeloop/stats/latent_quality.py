@@ -20,7 +20,7 @@ from judgeloop.kernels import sigmoid
 from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, t_interval
 from judgeloop.stats.joint import JointTest, joint_wald
-from judgeloop.stats.ties import ordered_logit
+from judgeloop.stats.ties import log_sigmoid, ordered_logit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -31,6 +31,7 @@ _LOG_WEIGHTS = np.log(_WEIGHTS / np.sqrt(2.0 * np.pi))
 _EXTREME = 4.0
 FEWEST_PAIRS = 90
 """A hundred pairs labelled twice, of which a tenth may have no verdict."""
+_HESSIANS, _STEPS = 20, 6
 _UNIDENTIFIED = "the two golds do not identify quality (they never differ, or hold no information)"
 
 
@@ -95,8 +96,8 @@ class LatentSlopes:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """The likelihood on n rows of P pairs: ``side`` (n,) ±1 as a or b was picked, ``picked_a`` its fractions, ``tied``,
-    ``soft``; ``golds`` (P, 2) +1 a, −1 b, 0 tie, NaN not known."""
+    """The likelihood on n rows of P pairs, a pair's rows together, from ``first`` (P,) on: ``picked_a`` (n,) the fraction of
+    a, ``tied``, ``soft``; ``golds`` (P, 2) +1 a, −1 b, 0 tie, NaN not known."""
 
     d: Floats
     order: Floats
@@ -131,15 +132,12 @@ class _Model:
 
     def parts(self, theta: Floats) -> tuple[Floats, Floats]:
         """Log-likelihood (pairs,) and its gradient (pairs, parameters)."""
-        p, count = self.d.shape[1], len(self.first)
+        p = self.d.shape[1]
         eta, quality = self.margins(theta)
         log_judge, residual, by_judge = self._judge(eta, self.threshold(theta))
-        log_judge = np.stack(
-            [np.bincount(self.pair, weights=column, minlength=count) for column in log_judge.T], axis=1
-        )
         q = quality[self.first]
         log_golds, gold_residual, by_golds = self._golds(q, theta)
-        joint = log_judge + log_golds + _LOG_WEIGHTS
+        joint = np.add.reduceat(log_judge, self.first, axis=0) + log_golds + _LOG_WEIGHTS
         peak = joint.max(axis=1, keepdims=True)
         posterior = np.exp(joint - peak)
         total = posterior.sum(axis=1, keepdims=True)
@@ -156,7 +154,7 @@ class _Model:
         if by_judge is not None:
             columns.append((by_judge * posterior[self.pair]).sum(axis=1)[:, None])
         per_row = np.concatenate(columns, axis=1)
-        by_pair = np.stack([np.bincount(self.pair, weights=column, minlength=count) for column in per_row.T], axis=1)
+        by_pair = np.add.reduceat(per_row, self.first, axis=0)
         gradient = by_pair[:, : 2 * p + 3]
         gradient[:, 2 + p : 2 + 2 * p] += self.d[self.first] * gold_residual.sum(axis=1)[:, None]
         gradient[:, 2 + 2 * p] += sigma * (gold_residual * _NODES).sum(axis=1)
@@ -168,12 +166,14 @@ class _Model:
         """Log-likelihood (n, nodes), its derivative by η, and by log θ where the judge ties."""
         z = self.picked_a[:, None]
         if threshold == 0.0:
-            return z * eta - np.logaddexp(0.0, eta), z - sigmoid(eta), None
+            log_b, p = log_sigmoid(-eta)
+            return z * eta + log_b, z - p, None
         value, by_eta, by_log = ordered_logit(eta, np.where(z > 0.5, 1.0, -1.0), self.tied[:, None], threshold)
         if self.soft.any():
             some = self.soft
-            value[some] = z[some] * eta[some] - np.logaddexp(0.0, eta[some])
-            by_eta[some], by_log[some] = z[some] - sigmoid(eta[some]), 0.0
+            log_b, p = log_sigmoid(-eta[some])
+            value[some] = z[some] * eta[some] + log_b
+            by_eta[some], by_log[some] = z[some] - p, 0.0
         return value, by_eta, by_log
 
     def _golds(self, q: Floats, theta: Floats) -> tuple[Floats, Floats, list[Floats]]:
@@ -183,7 +183,8 @@ class _Model:
         known = (~np.isnan(self.golds[:, plain])).sum(axis=1, keepdims=True)
         value, by_q, thresholds = np.zeros_like(q), np.zeros_like(q), []
         if plain:
-            value, by_q = votes * q - known * np.logaddexp(0.0, q), votes - known * sigmoid(q)
+            log_b, p = log_sigmoid(-q)
+            value, by_q = votes * q + known * log_b, votes - known * p
         for place, k in enumerate(self.tying):
             gold = self.golds[:, [k]]
             at = 3 + 2 * self.d.shape[1] + place
@@ -200,6 +201,7 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     Undefined where fewer than ``FEWEST_PAIRS`` pairs have both, or where the golds do not identify quality.
     """
     rows = rows.where(~np.isnan(rows.gold) | ~np.isnan(rows.gold_2))
+    rows = rows.where(np.argsort(rows.pairs, kind="stable"))
     _, first, pair = np.unique(rows.pairs, return_index=True, return_inverse=True)
     golds = np.sign(np.stack([rows.gold[first], rows.gold_2[first]], axis=1))
     twice = int((~np.isnan(golds)).all(axis=1).sum())
@@ -237,17 +239,21 @@ def _maximum(model: _Model, start: Floats) -> tuple[Floats, Floats] | Undefined:
         objective, start, jac=True, method="BFGS", options={"gtol": 1e-5 * len(model.order), "maxiter": 500}
     )
     theta, spread = np.asarray(found.x, dtype=np.float64), 2 + 2 * model.d.shape[1]
-    hessian = _jacobian(lambda t: -model.parts(t)[1].sum(axis=0), theta)
-    # Newton to the maximum: BFGS's own stop leaves the last digits, and the standard errors want a true maximum.
-    for _ in range(20):
-        gradient = model.parts(theta)[1].sum(axis=0)
-        if not np.all(np.isfinite(hessian)) or np.linalg.eigvalsh(hessian)[0] <= 0 or abs(theta[spread]) > _EXTREME:
+
+    def hessian(theta: Floats) -> Floats:
+        return _jacobian(lambda t: -model.parts(t)[1].sum(axis=0), theta)
+
+    # Newton to the maximum: BFGS's own stop leaves the last digits, and the standard errors want a true maximum. Near it
+    # one Hessian, which is what costs, serves several steps.
+    for _ in range(_HESSIANS):
+        curve = hessian(theta)
+        if not np.all(np.isfinite(curve)) or np.linalg.eigvalsh(curve)[0] <= 0 or abs(theta[spread]) > _EXTREME:
             return Undefined(_UNIDENTIFIED)
-        step = np.linalg.solve(hessian, gradient)
-        theta = theta + step
-        hessian = _jacobian(lambda t: -model.parts(t)[1].sum(axis=0), theta)
-        if float(np.max(np.abs(step))) < 1e-7:
-            return theta, hessian
+        for _ in range(_STEPS):
+            step = np.linalg.solve(curve, model.parts(theta)[1].sum(axis=0))
+            theta = theta + step
+            if float(np.max(np.abs(step))) < 1e-7:
+                return theta, hessian(theta)
     return Undefined("the latent-quality likelihood found no maximum")
 
 

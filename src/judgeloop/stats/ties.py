@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from judgeloop.kernels import sigmoid
 from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, clustered_proportion, t_interval
@@ -95,14 +94,24 @@ def ordered_logit(eta: Floats, side: Floats, ties: NDArray[np.bool_], theta: flo
     ``eta`` of any shape, to which ``side`` (+1 a, −1 b, not read where ``ties``) and ``ties`` broadcast; ``theta`` > 0.
     """
     # Decided: log s(u), u = ±η − θ. Tied: s(η + θ) − s(η − θ) = s(η + θ) s(θ − η)(1 − e^−2θ).
-    u = side * eta - theta
-    up, down = eta + theta, theta - eta
-    tied = -np.logaddexp(0.0, -up) - np.logaddexp(0.0, -down) + np.log(-np.expm1(-2.0 * theta))
-    rest, above, below = sigmoid(-u), sigmoid(-up), sigmoid(-down)
-    value = np.where(ties, tied, -np.logaddexp(0.0, -u))
-    by_eta = np.where(ties, above - below, side * rest)
-    by_theta = np.where(ties, above + below + 2.0 * np.exp(-2.0 * theta) / -np.expm1(-2.0 * theta), -rest)
+    eta, side, tied = np.broadcast_arrays(eta, side, ties)
+    value, by_eta, by_theta = (np.empty(eta.shape) for _ in range(3))
+    decided = ~tied
+    value[decided], rest = log_sigmoid(side[decided] * eta[decided] - theta)
+    by_eta[decided], by_theta[decided] = side[decided] * rest, -rest
+    if tied.any():
+        within = -np.expm1(-2.0 * theta)
+        (log_up, above), (log_down, below) = (log_sigmoid(theta + sign * eta[tied]) for sign in (1.0, -1.0))
+        value[tied] = log_up + log_down + np.log(within)
+        by_eta[tied] = above - below
+        by_theta[tied] = above + below + 2.0 * np.exp(-2.0 * theta) / within
     return value, by_eta, theta * by_theta
+
+
+def log_sigmoid(x: Floats) -> tuple[Floats, Floats]:
+    """log s(x) and 1 − s(x), elementwise, from one exponential."""
+    small = np.exp(-np.abs(x))
+    return np.minimum(x, 0.0) - np.log1p(small), np.where(x >= 0, small, 1.0) / (1.0 + small)
 
 
 def fit_ordered(
