@@ -20,8 +20,9 @@ wrote (about two hours on two cores; it goes on where it was stopped). CI runs a
 
 **The grid**: position γ in −1, 0, 0.4, 1.5 × length β in 0, 0.3 log-odds a doubling × 30, 100, 400 items × 0 or 10 % unscored
 × 0 or 20 % ties: 96 judges. With ties, the truth of a slope is that of the quasi-likelihood in which a tie is half a pick.
-Terms corrected by two golds need 90 pairs with both: at 30 items they are `undefined` by rule and have no entry; with 20 %
-ties they are drawn without unscored replies, and the truth is the change of the chance to be picked, a tie half.
+Terms corrected by two golds need 90 pairs with both: at 30 items they are `undefined` by rule and have no entry. Their fit is
+dear, so that they are studied where every reply is scored: at 100 items with and without ties, at 400 without. With ties the
+truth is the change of the chance to be picked, a tie half.
 **An entry passes** if its coverage is within 0.02 and three Monte-Carlo errors of 0.95, or its type I error is at most 0.06
 and two. A miss is named here and stays a miss.
 """

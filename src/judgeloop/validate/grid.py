@@ -90,8 +90,9 @@ def truths(cell: Cell) -> Truths:
     dose = cell.length * math.log2(DOSE)
     probe = float(w @ (said(dose + u - cell.position) + said(dose + u + cell.position))) / 2.0 - 0.5
     latent = None
-    # Fewer pairs than the correction needs; and with ties one share of unscored replies, to keep the study affordable.
-    if cell.items >= 100 and (cell.ties == 0.0 or cell.unscored == 0.0):
+    # At 30 items there are fewer pairs than the correction needs. It is the study's dearest fit: where every reply is scored,
+    # and with ties at 100 items.
+    if cell.unscored == 0.0 and cell.items >= 100 and (cell.ties == 0.0 or cell.items == 100):
         quality = LATENT["length"] * length + LATENT["sd"] * grid[2]
         eta = cell.length * length + BOLD * bold + KAPPA * quality
         bends = [float(weights @ _density(eta + o * cell.position)) for o in (1.0, -1.0)]
