@@ -130,7 +130,7 @@ def _fault(load: Callable[[Path], object], path: Path, content: str | bytes) -> 
         ("i.jsonl", b'{"item_id": "a", "prompt": "p"}\n\xff\n', ":2: not UTF-8 text"),
         ("i.parquet", b"PAR1 this is none", ": cannot be read as Parquet ("),
         ("i.parquet", b"", ": cannot be read as Parquet ("),
-        ("i.json", "[]", ": items are read from .jsonl, .csv or .parquet files, not .json"),
+        ("i.json", "[]", ": items are read from .jsonl (one JSON object a line), .csv or .parquet files; an array"),
         ("i", "", ": items are read from .jsonl, .csv or .parquet files, not no ending"),
     ],
 )  # fmt: skip

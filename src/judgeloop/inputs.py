@@ -4,12 +4,13 @@ row and column."""
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def _file_text(path: Path, what: str) -> str:
         raise ExperimentError(f"{path}: no such file; give the path of {what}") from None
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ExperimentError(f"{path}: UTF-16 text; save it as UTF-8, as by iconv -f UTF-16 -t UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -131,7 +134,17 @@ def rows(path: Path, what: str) -> Iterator[Row]:
         raise ExperimentError(
             f"{path}: no such {what} file; give a .jsonl, .csv or .parquet file (paths in a YAML file are relative to it)"
         )
-    readers = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}
+    json_rows = functools.partial(_json_rows, strict=what == "pairs")
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".parquet": _parquet_rows,
+        ".csv": _csv_rows,
+        ".jsonl": json_rows,
+        ".ndjson": json_rows,
+    }
+    if ending == ".json":
+        raise ExperimentError(
+            f"{path}: {what} are read from .jsonl (one JSON object a line), .csv or .parquet files; an array becomes one by jq -c '.[]', and a file of lines by its name"
+        )
     if ending not in readers:
         raise ExperimentError(
             f"{path}: {what} are read from .jsonl, .csv or .parquet files, not {ending or 'no ending'}"
@@ -160,18 +173,37 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(1 << 30)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        _no_column_twice(list(reader.fieldnames or ()), f"{path}:1")
+        names = list(reader.fieldnames or ())
+        _no_column_twice(names, f"{path}:1")
+        for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+            if len(names) == 1 and mark in names[0]:
+                raise ExperimentError(f"{path}:1: the cells stand between {called}; save it with commas between them")
         for row in reader:
             where = f"{path}:{reader.line_num}"
-            if None in row or any(value is None for value in row.values()):
-                raise ExperimentError(f"{where}: this row has not as many cells as the header")
+            empty = [name for name in names if row[name] is None]
+            if empty:
+                raise ExperimentError(
+                    f"{where}: this row has not as many cells as the header: none for {', '.join(empty[:8])}"
+                )
+            if None in row:
+                more = row[None]  # where DictReader puts what no name is for
+                raise ExperimentError(
+                    f"{where}: this row has not as many cells as the header: {len(more)} more, behind {names[-1]}; put cells that hold a comma in quotes"
+                )
             yield where, dict(row)
     except csv.Error as error:
         # The line where the faulty row begins: an open quote is noticed only at the end of the file.
         raise ExperimentError(f"{path}:{reader.line_num + 1}: not valid CSV ({error})") from None
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def csv_header(path: Path) -> list[str]:
+    """The names in a CSV file's first line."""
+    return next(csv.reader(io.StringIO(_file_text(path, "a CSV file"), newline="")), [])
+
+
+def _json_rows(path: Path, *, strict: bool = False) -> Iterator[Row]:
+    """``strict``: NaN and Infinity are refused in every column, not in gold alone: JSON has neither, and a null would be
+    read where a number was meant."""
     # Not splitlines(): a raw U+2028 within a text ends no line of JSON.
     for number, line in enumerate(io.StringIO(_file_text(path, "a JSON Lines file"), newline=None), start=1):
         if not line.strip():
@@ -180,6 +212,11 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
         def pairs(found: list[tuple[str, Any]], where: str = where) -> dict[str, Any]:
             _no_column_twice([name for name, _ in found], where)
+            for name, value in found:
+                if isinstance(value, float) and not math.isfinite(value) and (strict or name in ("gold", "gold_2")):
+                    raise ExperimentError(
+                        f"{where}: {name}: must be a finite number, not {value}; write null where there is none"
+                    )
             return dict(found)
 
         try:
@@ -189,7 +226,8 @@ def _json_rows(path: Path) -> Iterator[Row]:
         except RecursionError:
             raise ExperimentError(f"{where}: not valid JSON (nested too deeply); one JSON object a line") from None
         if not isinstance(row, dict):
-            raise ExperimentError(f"{where}: one JSON object a line, this is {type(row).__name__}")
+            hint = "; an array becomes lines by jq -c '.[]'" if isinstance(row, list) else ""
+            raise ExperimentError(f"{where}: one JSON object a line, this is {type(row).__name__}{hint}")
         yield where, row
 
 

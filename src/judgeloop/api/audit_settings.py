@@ -40,13 +40,13 @@ _KINDS: dict[str, Kind] = {"pointwise": "score", "listwise": "choice"}
 EDITOR = "edits"
 """The name under which the model that writes edits is known, where no judge is that model."""
 
-_OPTIONS = {
+OPTIONS = {
     "base_url": "--base-url", "engine": "--engine", "model": "--model", "concurrency": "--concurrency", "api_key_env": "--api-key-env",
-    "timeout_s": "--timeout", "attempts": "--attempts", "max_tokens": "--max-tokens", "price": "--price", "input": "--price",
+    "threads": "--threads", "timeout_s": "--timeout", "attempts": "--attempts", "max_tokens": "--max-tokens", "price": "--price", "input": "--price",
     "output": "--price", "extra_headers": "--header", "extra_query": "--query", "extra_body": "--extra-body",
     "prompt": "--prompt", "verdict": "--verdict", "repeats": "--repeats", "temperature": "--temperature",
 }  # fmt: skip
-_ONLY_SPEED = ("concurrency", "api_key_env", "timeout_s", "attempts", "price", "threads")
+ONLY_SPEED = ("concurrency", "api_key_env", "timeout_s", "attempts", "price", "threads")
 """What changes no answer, and may change between two sessions of one audit."""
 
 
@@ -125,9 +125,7 @@ class Settings:
         """SHA-256 of all that the answers may depend on: without what only says how fast, how dear and with which key a model
         is asked, and with the pairs as they were read, whatever kind of file bore them. Mitigations re-score the same answers,
         and a rubric's calls are its own: they may be added to an audit that is done."""
-        endpoints = {
-            name: one.model_dump(mode="json", exclude=set(_ONLY_SPEED)) for name, one in self.endpoints.items()
-        }
+        endpoints = {name: one.model_dump(mode="json", exclude=set(ONLY_SPEED)) for name, one in self.endpoints.items()}
         asked = {
             "judges": [self.judges[name].model_dump(mode="json") for name in self.bases], "endpoints": endpoints,
             "probes": list(self.probes), "edits": self.editor.endpoint if self.editor else "", "seed": self.seed,
@@ -316,7 +314,7 @@ def check_keys(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str]
             if not environment.get(variable):
                 name, _, key = field.partition(".")
                 raise InvalidInput(
-                    f"{_OPTIONS[name]}{f' {key}' if key else ''}: environment variable {variable} is not set; set it to the endpoint's key"
+                    f"{OPTIONS[name]}{f' {key}' if key else ''}: environment variable {variable} is not set; set it to the endpoint's key"
                 )
 
 
@@ -378,5 +376,5 @@ def _valid(kind: type[Block], raw: Mapping[str, Any]) -> Any:
         place = [str(part) for part in problem["loc"]]
         key = place[0] if place else ""
         message = str(problem["msg"]).removeprefix("Value error, ")
-        option = _OPTIONS.get(key) or key or "--base-url"
+        option = OPTIONS.get(key) or key or "--base-url"
         raise InvalidInput(f"{option}: {message[:1].lower()}{message[1:]}") from None

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from judgeloop import auditing, report
+from judgeloop.api.audit_difference import difference_named
 from judgeloop.api.audit_settings import Settings, check_keys, check_price, settings
 from judgeloop.api.batch_jobs import refuse_running
 from judgeloop.api.batching import Batching, interrupted
@@ -152,7 +153,7 @@ def run_audit(
     folder = RunFolder(out or Path("runs") / made.name)
     recording = Cassette(RunFolder.recorded(replay).path, writable=False) if replay is not None else None
     identity = made.identity()
-    with folder.claim(identity):
+    with difference_named(folder, made.record()), folder.claim(identity):
         base = {**auditing.environment(identity, made.sources, "openai", "httpx2"), "seed": made.seed}
         # The hash first: an audit killed between the two is still known as this one.
         folder.write_json("environment.json", {**folder.environment(), **base})

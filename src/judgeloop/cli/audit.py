@@ -100,6 +100,12 @@ def audit(
         int | None, typer.Option(help="Longest reply in json and text mode. [default: 512]", min=1, show_default=False)
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Most calls in flight at once, for each model.", min=1)] = 16,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="With --engine: threads it may use. [default: this machine's cores]", min=1, show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Names all random draws.", min=0)] = 0,
     price: Annotated[
         list[str] | None,
@@ -185,6 +191,10 @@ def audit(
         "extra_body": _object(extra_body),
         "max_tokens_field": max_tokens_field, "send_temperature": not no_temperature, "timeout_s": timeout, "attempts": attempts,
     }  # fmt: skip
+    if threads is not None:
+        if engine is None:
+            raise InvalidInput("--threads: of --engine, which judgeloop starts; a server has its own")
+        endpoint["threads"] = threads
     paid = [_price(one) for one in price or ()] or None
     from judgeloop import api
 

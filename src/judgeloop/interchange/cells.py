@@ -15,7 +15,7 @@ import pandas as pd
 
 from judgeloop import inputs
 from judgeloop.errors import ExperimentError, InvalidInput
-from judgeloop.interchange.columns import near
+from judgeloop.interchange.columns import KNOWN, near
 from judgeloop.records import Message, prompt_text
 
 STDIN = "-"
@@ -102,7 +102,7 @@ class Cells:
         """The cell; InvalidInput where the column is not there, or is empty in this row."""
         if column not in self.row:
             names = tuple(self.row)
-            close = near(column, names)
+            close = near(column, tuple(name for name in names if name not in KNOWN))  # text_a is not text_b misspelt
             raise InvalidInput(
                 f"{self.where}: column {column} is missing (this row has {', '.join(names[:8]) or 'none'}){close or '; --columns names it where the log calls it otherwise'}"
             )

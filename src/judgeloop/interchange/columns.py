@@ -25,6 +25,7 @@ PAIR_COLUMNS = (
     "category", "len_a", "len_b", "length_unit",
 )  # fmt: skip
 SET_COLUMNS = ("item_id", "set_id", "prompt", "texts", "candidates", "models", "gold", "category")
+KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS)))
 _KEYS = ("column", "values", "value")
 
 
@@ -75,9 +76,8 @@ def load_columns(source: str | Path | Mapping[str, Any] | None) -> Columns:
 
 
 def _source(name: str, given: object, origin: str) -> Source:
-    known = tuple(dict.fromkeys((*VERDICT_COLUMNS, *SET_COLUMNS)))
-    if name not in known:
-        raise InvalidInput(f"{origin}: {name}: no column of verdicts, pairs or sets{near(name, known)}")
+    if name not in KNOWN:
+        raise InvalidInput(f"{origin}: {name}: no column of verdicts, pairs or sets{near(name, KNOWN)}")
     if isinstance(given, str) and given:
         return Source(column=given)
     if not isinstance(given, Mapping) or not given:

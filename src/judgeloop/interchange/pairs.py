@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from judgeloop.errors import InvalidInput
+from judgeloop.inputs import csv_header
 from judgeloop.interchange.cells import Cells, Input, extras, named, raw_rows
 from judgeloop.interchange.columns import PAIR_COLUMNS, Columns
 
@@ -51,6 +55,8 @@ def read_pairs(source: Input, columns: Columns | None = None, seen: set[str] | N
             if row.get(column) is None:
                 cells.required(column)
         values = of_a_pair(cells)
+        if not values["text_a"].strip() and not values["text_b"].strip():
+            raise cells.fault("text_a", "is blank, and so is text_b: there is nothing to judge; leave the row out")
         prompt, first = prompts.setdefault(item_id, (values["prompt"], where))
         if prompt != values["prompt"]:
             raise InvalidInput(
@@ -58,8 +64,19 @@ def read_pairs(source: Input, columns: Columns | None = None, seen: set[str] | N
             )
         pairs[pair_id] = Pair(where, item_id, pair_id, values, extras(raw, PAIR_COLUMNS))
     if not pairs:
+        _check_header(source, columns)
         raise InvalidInput(f"{named(source, 'pairs')}: no pairs; give one a row: item_id, prompt, text_a, text_b")
     return pairs
+
+
+def _check_header(source: Input, columns: Columns) -> None:
+    """A CSV without rows may be one without a header, whose only row was read as one. Raises InvalidInput."""
+    if isinstance(source, pd.DataFrame) or Path(source).suffix.lower() != ".csv":
+        return
+    found = columns.renamed(dict.fromkeys(csv_header(Path(source))), PAIR_COLUMNS)
+    lacking = [name for name in ("item_id", "prompt", "text_a", "text_b") if name not in found]
+    if lacking:
+        raise InvalidInput(f"{source}:1: the header lacks {', '.join(lacking)}, and no row follows; give a first line with the columns' names")  # fmt: skip
 
 
 def of_a_pair(cells: Cells) -> dict[str, Any]:

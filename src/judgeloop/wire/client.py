@@ -244,8 +244,10 @@ class WireClient:
             asked, place = (
                 (f" (asked /{call.route})", "base_url, model and route") if call.route else ("", "base_url and model")
             )
+            # What is not there is no matter of the key: 404, and models that nobody knows.
+            key = "" if refusal.absent else f"the key in {line.key_variable} and its credit, "
             raise EndpointFailed(
-                f"{line.where}: {brief(str(refusal))}{asked}; check the key in {line.key_variable} and its credit, {place}, then run the same command to resume"
+                f"{line.where}: {brief(str(refusal))}{asked}; check {key}{place}, then run the same command to resume"
             ) from None
         raise AssertionError("tenacity ends in a result or an exception")
 

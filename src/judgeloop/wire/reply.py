@@ -38,7 +38,12 @@ class Transient(Exception):
 
 
 class Refused(Exception):
-    """The endpoint refuses for good (key, permission, address, model, no credit): the run ends."""
+    """The endpoint refuses for good (key, permission, address, model, no credit): the run ends. ``absent``: what was asked
+    is not there, so that no key opens it."""
+
+    def __init__(self, message: str, *, absent: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
 
 
 def parse(status: int, text: str, route: Route = "") -> Any:
@@ -53,7 +58,7 @@ def parse(status: int, text: str, route: Route = "") -> Any:
         return body
     message, codes = _error(body, text)
     if status in _REFUSING_STATUS or 300 <= status < 400 or _unknown_model(status, message, codes):
-        raise Refused(f"HTTP {status}: {message}")
+        raise Refused(f"HTTP {status}: {message}", absent=status == 404 or _unknown_model(status, message, codes))
     if "insufficient_quota" in codes:
         raise Refused(f"HTTP {status}: {message}")
     kept = body if isinstance(body, dict) else {"error": {"message": message}}
