@@ -35,6 +35,7 @@ def command(pairs: Path, served: Served, out: Path, *more: str) -> list[str]:
     return ["audit", str(pairs), "--base-url", served.base_url, "--model", "planted", "--reward", "classify", "--out", str(out), *more]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_planted_length_is_found_and_position_is_not_claimed(tmp_path: Path, serve: Serve, pairs: Path) -> None:
     served = serve(**PLANTED)
     done = CliRunner().invoke(app, command(pairs, served, tmp_path / "run", "--probes", "bold,padding"))

@@ -69,14 +69,6 @@ def test_embeddings_of_many_items_are_compared_as_those_of_one():
     assert list(coded_texts.dispersion(points)) == pytest.approx([diversity.dispersion(one) for one in points])
 
 
-def test_a_tail_found_once_is_the_tail_found_each_time():
-    rng = np.random.default_rng(1)
-    initial, later = rng.normal(size=(60, 8)), [rng.normal(size=(50, 8)) for _ in range(3)]
-    tail = diversity.Tail(initial, np.random.default_rng(2))
-    for points in later:
-        assert tail.retained(points) == diversity.tail_mass_retained(initial, points, np.random.default_rng(2))
-
-
 JUDGMENTS = st.lists(
     st.tuples(
         st.integers(0, 2), st.integers(0, 1), st.sampled_from(["ab", "ba"]),

@@ -207,6 +207,7 @@ def test_a_lone_judge_has_its_mitigations(folders: Path, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_with_other_texts_is_no_common_randomness(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "raw", tmp_path / "x")
     folder = RunFolder(tmp_path / "x")

@@ -40,6 +40,7 @@ def test_one_gold_prints_the_curve_and_two_correct():
     assert same["length_log_odds", ""].estimate == pytest.approx(same["length_log_odds", "given_gold"].estimate)
 
 
+@pytest.mark.slow
 def test_two_numeric_golds_are_calibrated():
     # E3: reliability λ = .5, correlation .5: the naive slope is about κρ(1 − λ)/(1 − λρ²), the calibrated one 0.
     n = 2000

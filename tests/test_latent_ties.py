@@ -124,6 +124,7 @@ def test_numeric_golds_calibrate_all_pairs_from_those_with_two() -> None:
     assert rows["style_joint", ""].status == "ok"
 
 
+@pytest.mark.slow
 def test_one_gold_of_unknown_reliability_claims_nothing() -> None:
     frame, texts, margin = world(300, "one gold", slopes=(0.0, 0.0), correlation=0.5)
     gold = margin + 0.65 * np.tile(seeds.rng(0, "one gold").standard_normal(300), 2)

@@ -138,6 +138,7 @@ def test_pool_distributions_sum_to_one_through_every_step(
 
 
 @shared
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
     tmp_path: Path, serve: Serve, small: tuple[judgeloop.Run, Served]
 ) -> None:

@@ -111,6 +111,7 @@ def test_a_run_works_where_a_loop_runs_already(tmp_path: Path, serve: Callable[.
     assert tables(asyncio.run(cell()).path) == tables(judgeloop.run(path, out=tmp_path / "plain").path)
 
 
+@pytest.mark.slow
 def test_the_stop_button_ends_the_run_and_the_same_cell_resumes(tmp_path: Path, serve: Callable[..., Any]) -> None:
     slow = serve(faults=Faults(rules=(Rule(kind="slow", delay_s=0.05, times="always"),)))
     path = write_experiment(tmp_path / "in", small_experiment(slow.base_url, generations=1, replicates=1))

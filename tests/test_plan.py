@@ -103,6 +103,7 @@ def test_cost_is_by_the_stated_price_and_never_guessed(tmp_path: Path) -> None:
     assert [note.split(" ")[0] for note in made.notes[:2]] == ["budget.max_calls", "budget.max_cost"]
 
 
+@pytest.mark.slow
 def test_an_earlier_run_says_tokens_and_speed() -> None:
     made = api.plan(QUICKSTART / "experiment.yaml", run=QUICKSTART / "recording")
     judged = next(one for one in made.loads if one.what.startswith("judgments"))

@@ -280,6 +280,7 @@ def test_the_anchor_pulls_to_the_larger_number_and_the_ends_clip() -> None:
         assert read_choice(answered(silent, listed(mode)), mode, 3).slot is None
 
 
+@pytest.mark.slow
 def test_a_planted_choice_is_a_softmax_and_of_two_slots_the_law_of_pairs() -> None:
     soft = read_choice(answered(SPEC, listed("logprob")), "logprob", 3).shares
     assert soft is not None

@@ -165,8 +165,8 @@ def test_too_few_categories_are_a_line_and_no_empty_panel() -> None:
     assert figure is not None
     assert figure.panels == ()
     assert "one of them" in figure.caption
-    assert "(rare)" in figure.caption
-    assert "(rare)" in blocks.figure_block(figure)
+    assert "rare, pooled" in figure.caption
+    assert "rare, pooled" in blocks.figure_block(figure)
     figure = static_figures.position_by_slot(replace(_reading(rows[:1], ()), items=items))
     assert figure is not None
     assert "none of them" in figure.caption

@@ -291,7 +291,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, r"x\.yaml:\d: the aliases here unfold to more than 1,000,000 values"),
         ("a: \0\n", r"x\.yaml: not valid YAML: character #x0000 may not stand in it"),
         (b"a: 1\nb: \xff\n", r"x\.yaml:2: not UTF-8 text; save it as UTF-8"),
-        ("a: 1\n".encode("utf-16"), r"x\.yaml:1: not UTF-8 text"),
+        ("a: 1\n".encode("utf-16"), r"x\.yaml: UTF-16 text; save it as UTF-8"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_one_sentence_with_its_line(tmp_path: Path, text: str | bytes, sentence: str) -> None:

@@ -89,6 +89,7 @@ def test_a_finished_run_is_run_again_without_a_call(tmp_path: Path, serve: Serve
     assert sum(served.asked.values()) == asked
 
 
+@pytest.mark.slow
 def test_a_run_folder_replays_as_a_fixture_packed_or_not(tmp_path: Path, serve: Serve) -> None:
     from judgeloop.wire.cassette import Cassette
 

@@ -215,6 +215,7 @@ def test_nothing_measured_is_undefined_everywhere() -> None:
     assert frame["estimate"].isna().all()
 
 
+@pytest.mark.slow
 def test_a_frozen_judge_has_no_drift_and_a_changed_one_has_its_own() -> None:
     texts, frozen = planted_run.anchor_panel(1, 60, 2)
     base = written()

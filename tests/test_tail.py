@@ -53,6 +53,7 @@ def retained(replicate: int, items: int, size: int, style: str, rare: float) -> 
 
 
 @pytest.mark.parametrize("style", ["words", "lists"])
+@pytest.mark.slow
 def test_a_rare_style_that_is_lost_is_missed_though_items_keep_their_topics(style: str) -> None:
     """Clustering all items' texts together finds the items: it read 1.10 lost against 1.20 unchanged here."""
     found = np.array([retained(replicate, 40, 4, style, 0.0) for replicate in range(8)])

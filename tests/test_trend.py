@@ -37,6 +37,7 @@ def test_the_slope_is_least_squares_over_all_generations() -> None:
     assert "covers 0" in gain.note
 
 
+@pytest.mark.slow
 def test_a_planted_run_gives_slope_and_flips_and_says_so_in_words() -> None:
     tables, of = loop(items=8, size=20, generations=3, pairs=400), design(3)
     measured = measure(tables, of)

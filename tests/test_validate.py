@@ -38,6 +38,7 @@ def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pyt
     assert not all(row.passed for row in rows)
 
 
+@pytest.mark.slow
 def test_a_strategy_that_forgets_generation_zero_lets_the_variance_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row.passed for row in validate.run(["A3"], quick=True))
     honest = strategies.mix
@@ -58,6 +59,7 @@ def test_a_tilt_of_half_the_strength_fails_its_rows(monkeypatch: pytest.MonkeyPa
     assert not any(row.passed for row in moved)
 
 
+@pytest.mark.slow
 def test_a_learner_without_an_order_column_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = bradley_terry.fit
 
@@ -143,6 +145,7 @@ def test_the_study_names_a_cell_whose_intervals_are_too_narrow(monkeypatch: pyte
     assert f"- {cell}, length_ame: 0.0000 of 10" in page
 
 
+@pytest.mark.slow
 def test_every_world_without_bias_tests_something() -> None:
     found = validate.coverage(1, 2, cells=[name for name in validate.CELLS if name.startswith("type1:")])
     assert found["cell"].nunique() == 9
@@ -168,6 +171,7 @@ def test_a_row_without_a_number_fails() -> None:
     assert not covered("X", "too wide", [True] * 2000).passed
 
 
+@pytest.mark.slow
 def test_a_label_rule_that_looks_at_one_order_only_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = labels.preferences
 

@@ -23,7 +23,7 @@ _COLOURS: dict[Verdict, str] = {
     "unclear": "yellow",
 }
 _TONES = {"found": "bold red", "open": "yellow", "calm": "green"}
-_ROWS = 6
+_ROWS = 8
 _SENTENCES = 6
 _SAID = 2
 
