@@ -62,7 +62,11 @@ of one run folder; a change of any other makes another experiment.
 
 **Items** (`items`) are JSON Lines, CSV or Parquet with `item_id`, `prompt` (text, or a list of chat messages), and
 optional `category`, `reference`, `match` (`exact`, `contains`, `numeric` or `judge`) and `language` (a tag such as `en` or
-`de-AT`; default `en`), by which [probes](probes.md) choose the words that they add.
+`de-AT`; default `en`), by which [probes](probes.md) choose the words that they add. With `match: judge` a model says whether
+a text agrees with the reference: give an arm whose judge is `gold` with an `endpoint`. Every text of these items, of every
+arm and of the anchor panel, is then asked about once a replicate; without one, no correctness of theirs is measured. It is
+that model's opinion, so that slopes of the judge at equal quality do not take it as exact
+([One gold](method.md#verbosity-and-style)).
 """
 
 PLANTED = """# The planted spec and the faults file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -134,8 +135,11 @@ def test_gold_judge_asks_a_model_once_a_distinct_text() -> None:
     client = Recorder(agree)
     item = Item("i 1", "Which?", reference="right", match="judge")
     judge = _judge(experiment.GoldJudge(endpoint="n"), client)
-    found = _run(judge, _shown("good", "bad", "good", "vague"), item, prefix="s0/g2/judge/gold-arm")
-    assert [call.call_id for call in client.calls] == [f"s0/g2/judge/gold-arm/gold/i%201/c{n}" for n in (0, 1, 3)]
+    found = _run(judge, _shown("good", "bad", "good", "vague"), item, prefix="s0/g2/judge")
+    digests = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in ("good", "bad", "vague")]
+    assert {call.call_id for call in client.calls} == {f"s0/g2/judge/gold/i%201/{digest}" for digest in digests}
+    assert next(judgment.call for judgment in found if judgment.presentation.first.text == "good").endswith(digests[0])
+    assert len(client.calls) == 3
     verdicts = {(j.presentation.first.text, j.presentation.second.text): j.verdict for j in found}
     assert verdicts["good", "bad"] == Verdict("first")
     assert verdicts["bad", "good"] == Verdict("second")

@@ -28,13 +28,15 @@ VARIANTS = [
     {"panels": {"anchor": 0}},
     {"panels": {"anchor": 3, "probe": ["padding", "bold"]}},
     {"judge": {"kind": "panel", "judges": [{"endpoint": "m"}, {"endpoint": "m", "prompt": "rubric"}]}},
+    {"arms": {"judge": {}, "gold": {"judge": {"kind": "gold", "endpoint": "m"}}}},
     {"arms": {"judge": {}, "many": {"policy": {"exemplars": 3}}, "other": {"judge": {"prompt": "rubric"}}, "gold": {"judge": {"kind": "gold"}}}},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_the_loads_add_up_to_the_planned_calls(tmp_path: Path, changes: dict) -> None:
-    path = write_experiment(tmp_path, small_experiment(NOWHERE, **changes))
+    items = [{**ITEMS[0], "match": "judge"}, *ITEMS[1:]] if "'kind': 'gold', 'endpoint'" in str(changes) else None
+    path = write_experiment(tmp_path, small_experiment(NOWHERE, **changes), items)
     made = api.plan(path)
     counted = sum(one.calls for one in made.loads if not one.what.endswith("(at most)"))
     assert counted == Material.read(load(path)).planned_calls() == made.planned_calls
@@ -57,7 +59,8 @@ def test_gold_that_asks_a_model_is_counted(tmp_path: Path) -> None:
     arms = {"judge": {}, "gold": {"judge": {"kind": "gold", "endpoint": "m"}}}
     path = write_experiment(tmp_path, small_experiment(NOWHERE, arms=arms), items)
     matching = [one for one in api.plan(path).loads if one.what.startswith("gold matching")]
-    assert [one.calls for one in matching] == [2 * 3 * 3 * 2]  # replicates · candidates · generations · arms
+    # replicates · candidates · (generation 0, which arms share, and two generations of two arms); two of the anchor's pairs
+    assert [one.calls for one in matching] == [2 * 3 * (1 + 2 * 2) + 2 * 2]
 
 
 def test_the_guess_of_tokens_holds_the_counted_ones() -> None:

@@ -18,6 +18,11 @@ _NUMBER = re.compile(
 )
 
 
+def is_asked(item: Item) -> bool:
+    """Whether a model must say which texts agree with the item's reference (match: judge)."""
+    return item.match == "judge" and item.reference is not None and bool(item.reference.strip())
+
+
 def correct(item: Item, text: str) -> bool | None:
     """Whether the text matches the item's reference; None without a reference, or where a model must say (match: judge).
 

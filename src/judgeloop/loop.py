@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -19,19 +19,20 @@ from judgeloop import seeds, strategies
 from judgeloop.experiment import ExemplarPolicy as ExemplarSpec
 from judgeloop.experiment import Judge as JudgeSpec
 from judgeloop.features import FEATURES, features_frame
-from judgeloop.gold import correct
-from judgeloop.judging.frames import judgments_frame
+from judgeloop.judging.controls import GoldJudge, candidates_of
+from judgeloop.judging.frames import candidates_frame, completed, judgments_frame
 from judgeloop.judging.judges import Judge, model_name
 from judgeloop.judging.pairing import matchups, presentations
 from judgeloop.judging.panels import AnchorPanel, anchor_from_pairs, draft_anchor, probes_of_panel
 from judgeloop.judging.probes import ProbePair, with_probes
+from judgeloop.judging.truth import Truth
 from judgeloop.learning.bradley_terry import generation_zero_scale
 from judgeloop.learning.learn import Learned, Support, learn
 from judgeloop.policies import Drawn, Policy
 from judgeloop.policies.drafting import Drafter
 from judgeloop.policies.exemplar import ExemplarPolicy
 from judgeloop.policies.pool import Pool, PoolPolicy, draft_pool
-from judgeloop.records import CANDIDATE_COLUMNS, Candidate, Distribution, Item, Judgment, Presentation, prompt_text
+from judgeloop.records import Candidate, Distribution, Item, Judgment, Presentation, prompt_text
 from judgeloop.resolve import Arm, Resolved
 from judgeloop.rundir import RunFolder
 
@@ -66,10 +67,15 @@ class Lab:
     drafter: Drafter
     judges: Mapping[str, Judge]
     """Arm's name → its judge; arms with the same judge share the object."""
-    gold: Judge | None
-    """Set where a gold arm is run: the same selection is then made by gold on every arm's own candidates."""
+    gold: GoldJudge | None
+    """Set where a gold arm is run: the same selection is then made by gold on every arm's own candidates, and a model that
+    gold asks (``match: judge``) says of the texts of all arms and of the anchor panel whether they are right."""
     folder: RunFolder
     on_generation: Callable[[GenerationDone], None] = lambda _: None
+
+    def truth(self) -> Truth:
+        """Nothing asked yet, for one unit of work."""
+        return Truth(self.gold.matcher if self.gold is not None else None)
 
 
 async def run(lab: Lab) -> None:
@@ -86,7 +92,7 @@ class Panels:
     control: by the first replicate that gets there, so that a judge which its provider changes is seen to change."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+        self._lab, self._truth = lab, lab.truth()
         self._panel: asyncio.Task[AnchorPanel] | None = None
         self._probes: dict[str, list[ProbePair]] = {}
         self._judged: dict[int, asyncio.Task[None]] = {}
@@ -107,8 +113,9 @@ class Panels:
         else:
             panel = anchor_from_pairs(lab.anchor_pairs)
         texts = [candidate for matchup in panel.matchups for candidate in (matchup.a, matchup.b)]
-        frame = _candidates_frame(texts, {(i, c): why for i, c, why in panel.failed}, panel.items)
-        lab.folder.write_part("candidates", "panels-g00", _completed(frame, replicate=None, arm="", generation=0))
+        await self._truth.learn(panel.items, texts, "panels/g0/judge")
+        frame = candidates_frame(texts, {(i, c): why for i, c, why in panel.failed}, panel.items, self._truth.correct)
+        lab.folder.write_part("candidates", "panels-g00", completed(frame, replicate=None, arm="", generation=0))
         if lab.resolved.experiment.panels.probes:
             self._edit(panel)
         return panel
@@ -122,16 +129,17 @@ class Panels:
             pairs = probes_of_panel(panel, experiment.panels.probes, experiment.seed, model_name(judge))
             self._probes[judge.name] = pairs
             edits |= {(p.matchup.item_id, p.matchup.b.candidate_id): p.matchup.b for p in pairs}
-        frame = _candidates_frame(list(edits.values()), {}, panel.items)
-        lab.folder.write_part("candidates", "panels-g00-probe", _completed(frame, replicate=None, arm="", generation=0))
+        # An edit keeps the content: no model is asked whether it is right.
+        frame = candidates_frame(list(edits.values()), {}, panel.items, self._truth.correct)
+        lab.folder.write_part("candidates", "panels-g00-probe", completed(frame, replicate=None, arm="", generation=0))
 
     async def _judge(self, panel: AnchorPanel, generation: int) -> None:
-        lab, frames, probed = self._lab, [], []
+        lab, correct, frames, probed = self._lab, self._truth.correct, [], []
         for judge, label, repeats in _panel_judges(lab):
             prefix = f"panels/g{generation}/judge{label}"
             by_item = [(panel.items[i], presentations(pairs, repeats)) for i, pairs in panel.by_item().items()]
             judged = await _judge_all(judge, by_item, prefix, ("panels", generation))
-            frames.append(judgments_frame(judged, panel.items, _correct, panel="anchor", generation=generation))
+            frames.append(judgments_frame(judged, panel.items, correct, panel="anchor", generation=generation))
             pairs = self._probes.get(judge.name, [])
             shown = [(panel.items[p.matchup.item_id], presentations([p.matchup])) for p in pairs]
             judged = await _judge_all(judge, shown, prefix, ("panels", generation))
@@ -151,6 +159,7 @@ class Replicate:
         self.lab, self.number, self.panels = lab, number, panels
         self.experiment = lab.resolved.experiment
         self.items = {item.item_id: item for item in lab.items}
+        self.truth = lab.truth()
         self._features: dict[tuple[str, str], Any] = {}
 
     async def run(self) -> None:
@@ -218,11 +227,13 @@ class ArmLoop:
         )
         drawn = await self.policy.candidates(lab.items, generation)
         shown = self._present(drawn, generation)
-        stream = (self.replicate.number, generation)
-        judged = await _judge_all(lab.judges[self.arm.name], shown, self._prefix(generation), stream)
-        judgments = judgments_frame(judged, self.replicate.items, _correct, panel="policy", **labels)
-        counts = {item_id: Counter(c.candidate_id for c in found.drawn) for item_id, found in drawn.items()}
         texts = {(i, name): c for i in self.replicate.items for name, c in self.policy.texts(i).items()}
+        judged, _ = await asyncio.gather(
+            self._verdicts(lab.judges[self.arm.name], shown, generation), self._learn_truth(texts.values(), generation)
+        )
+        truth = self.replicate.truth
+        judgments = judgments_frame(judged, self.replicate.items, truth.correct, panel="policy", **labels)
+        counts = {item_id: Counter(c.candidate_id for c in found.drawn) for item_id, found in drawn.items()}
         features = self.replicate.features(texts)
         if generation == 0:
             self.zero = {i: {n: k / count.total() for n, k in count.items()} for i, count in counts.items() if count}
@@ -245,8 +256,8 @@ class ArmLoop:
                 "p_next": following,
             }
             if lab.gold is not None and not self.arm.is_control:
-                by_gold = await _judge_all(lab.gold, shown, f"{self._prefix(generation)}/gold", stream)
-                verdicts = judgments_frame(by_gold, self.replicate.items, _correct, panel="policy", **labels)
+                by_gold = await self._verdicts(lab.gold, shown, generation)
+                verdicts = judgments_frame(by_gold, self.replicate.items, truth.correct, panel="policy", **labels)
                 columns["p_selected_gold"] = self._learn(verdicts, features, current, counts).selection
             tables["preferences"] = learned.preferences
             if learned.signal is not None:
@@ -256,8 +267,8 @@ class ArmLoop:
             for (i, n), c in texts.items()
             if self.pool is not None or any(n in part.get(i, {}) for part in columns.values())
         ]
-        frame = _candidates_frame(carried, failed, self.replicate.items, columns)
-        return {"candidates": _completed(frame, **labels), **tables}
+        frame = candidates_frame(carried, failed, self.replicate.items, truth.correct, columns)
+        return {"candidates": completed(frame, **labels), **tables}
 
     def _present(self, drawn: Mapping[str, Drawn], generation: int) -> list[tuple[Item, list[Presentation]]]:
         experiment = self.replicate.experiment
@@ -267,6 +278,19 @@ class ArmLoop:
             pairs = matchups(item_id, found.drawn, experiment.matchups_per_item, rng)
             shown.append((self.replicate.items[item_id], presentations(pairs, self.arm.judge.repeats)))
         return shown
+
+    async def _verdicts(
+        self, judge: Judge, shown: list[tuple[Item, list[Presentation]]], generation: int
+    ) -> list[Judgment]:
+        """What the judge says; gold's word is read off what the replicate's arms know together."""
+        if isinstance(judge, GoldJudge):
+            await self._learn_truth([c for _, batch in shown for c in candidates_of(batch)], generation)
+            return [one for item, batch in shown for one in judge.verdicts(item, batch, self.replicate.truth)]
+        return await _judge_all(judge, shown, self._prefix(generation), (self.replicate.number, generation))
+
+    async def _learn_truth(self, texts: Iterable[Candidate], generation: int) -> None:
+        """The calls bear the generation in which a text is first had: the arms of a replicate are in step."""
+        await self.replicate.truth.learn(self.replicate.items, texts, f"s{self.replicate.number}/g{generation}/judge")
 
     def _prefix(self, generation: int) -> str:
         """The call ids' stem. What arms share bears no arm: generation 0, where the arm's judge is the base judge."""
@@ -316,11 +340,7 @@ async def _judge_all(
     return [judgment for part in parts for judgment in part]
 
 
-def _correct(item: Item, candidate: Candidate) -> bool | None:
-    return correct(item, candidate.text)
-
-
-def _unknown(item: Item, candidate: Candidate) -> bool | None:  # noqa: ARG001 - asked as _correct is
+def _unknown(item: Item, candidate: Candidate) -> bool | None:  # noqa: ARG001 - asked as Truth.correct is
     """An edit keeps the content: gold has nothing to say between a text and its edit."""
     return None
 
@@ -345,34 +365,3 @@ def _panel_judges(lab: Lab) -> list[tuple[Judge, str, int]]:
 def _items_frame(lab: Lab) -> pd.DataFrame:
     rows = [(i.item_id, prompt_text(i.prompt), i.category, i.reference, i.match) for i in lab.items]
     return pd.DataFrame(rows, columns=["item_id", "prompt", "category", "reference", "match"])
-
-
-def _candidates_frame(
-    candidates: list[Candidate],
-    failed: Mapping[tuple[str, str], str],
-    items: Mapping[str, Item],
-    columns: Mapping[str, Mapping[str, Weights]] | None = None,
-) -> pd.DataFrame:
-    """A row a text, then a row a failed draft (no text, a reason, no weight)."""
-    languages = [items[candidate.item_id].language for candidate in candidates]
-    frame = features_frame([candidate.text for candidate in candidates], languages)
-    frame.insert(0, "item_id", [candidate.item_id for candidate in candidates])
-    frame.insert(1, "candidate_id", [candidate.candidate_id for candidate in candidates])
-    frame.insert(2, "text", [candidate.text for candidate in candidates])
-    frame["reason"] = ""
-    for name, weights in (columns or {"n_drawn": {}}).items():
-        frame[name] = [weights.get(c.item_id, {}).get(c.candidate_id, 0) for c in candidates]
-    matches = [correct(items[candidate.item_id], candidate.text) for candidate in candidates]
-    frame["correct"] = [None if match is None else float(match) for match in matches]
-    lost = pd.DataFrame(
-        [(i, c, why, 0) for (i, c), why in failed.items()], columns=["item_id", "candidate_id", "reason", "n_drawn"]
-    )
-    return pd.concat([frame, lost], ignore_index=True) if len(lost) else frame
-
-
-def _completed(frame: pd.DataFrame, *, replicate: int | None, arm: str, generation: int) -> pd.DataFrame:
-    """The frame with all of CONTRACT's columns in order: labels, text, features, weights."""
-    frame = frame.assign(replicate=pd.array([replicate] * len(frame), dtype="Int64"), arm=arm, generation=generation)
-    missing = {name: float("nan") for name in CANDIDATE_COLUMNS if name not in frame}
-    measured = [name for name in frame.columns if name not in CANDIDATE_COLUMNS]
-    return frame.assign(**missing)[[*CANDIDATE_COLUMNS[:7], *measured, *CANDIDATE_COLUMNS[7:]]]

@@ -9,6 +9,7 @@ from judgeloop import inputs, templates
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import GoldJudge, ModelJudge, PanelJudge, RewardJudge
 from judgeloop.experiment import Judge as JudgeSpec
+from judgeloop.gold import is_asked
 from judgeloop.records import PADDING_DOSES, Item
 from judgeloop.resolve import Resolved
 
@@ -51,36 +52,23 @@ class Material:
             loaded += [templates.load(member.prompt, resolved.folder, "judge") for member in asked_models(arm.judge)]
             if isinstance(arm.judge, RewardJudge) and arm.judge.prompt is not None:
                 loaded.append(templates.load(arm.judge.prompt, resolved.folder, "reward"))
-            if isinstance(arm.judge, GoldJudge):
-                loaded += cls._match_template(resolved, arm.judge, items)
+        matcher = _matcher(resolved, items)
+        if matcher is not None:
+            loaded.append(templates.load(matcher.prompt, resolved.folder, "match"))
         hashes |= {f"template.{template.name}": template.sha256 for template in loaded}
         return cls(resolved, items, real, pairs, hashes)
-
-    @staticmethod
-    def _match_template(resolved: Resolved, spec: GoldJudge, items: tuple[Item, ...]) -> list[templates.Template]:
-        if not any(item.match == "judge" for item in items):
-            return []
-        if spec.endpoint is None:
-            raise ExperimentError(
-                "judge.endpoint: the gold judge needs an endpoint, for some items have `match: judge`"
-            )
-        return [templates.load(spec.prompt, resolved.folder, "match")]
 
     @property
     def identity(self) -> str:
         return self.resolved.identity(self.hashes)
 
     def planned_calls(self) -> int:
-        """Model calls of the whole run, but for verdict trials and gold matching; equal texts are not known before."""
+        """Model calls of the whole run, but for verdict trials; equal texts are not known before."""
         experiment, count = self.resolved.experiment, len(self.items)
         size, steps, replicates = experiment.candidates_per_item, experiment.generations, experiment.replicates
         pairs = size * (size - 1) // 2
         matchups = min(pairs, experiment.matchups_per_item or pairs)
         shown, texts = count * 2 * matchups, count * min(size, 2 * matchups)
-        if experiment.policy.kind == "pool":
-            drafts = replicates * count * experiment.policy.pool_size
-        else:
-            drafts = replicates * count * size * (1 + steps * len(self.resolved.arms))
         anchor = experiment.panels.anchor
         panel = 2 * (anchor if isinstance(anchor, int) else len(self.anchor_pairs))
         # At most: an edit that does not apply to a text is not judged. Both texts of a pair are edited.
@@ -96,7 +84,48 @@ class Material:
             if arm.judge not in seen:
                 seen.append(arm.judge)
                 judged += replicates * turn + fixed * (steps + 1)
-        return drafts + judged + (panel if isinstance(anchor, int) else 0)
+        drafts = count * self._drafts_an_item() + (panel if isinstance(anchor, int) else 0)
+        return drafts + judged + self.matched_texts()
+
+    @property
+    def matcher(self) -> GoldJudge | None:
+        """The gold judge that asks a model whether texts are right, None where none is asked."""
+        return _matcher(self.resolved, self.items)
+
+    def matched_texts(self) -> int:
+        """How many texts a model is asked to match with a reference: the drafts and real texts of every replicate and the
+        anchor panel's texts, of items with ``match: judge``, where there is a gold judge."""
+        if self.matcher is None:
+            return 0
+        asked = [item for item in self.items if is_asked(item)]
+        real = sum(len(self.real.get(item.item_id, ())) for item in asked)
+        drafts = len(asked) * self._drafts_an_item() + self.resolved.experiment.replicates * real
+        anchor = self.resolved.experiment.panels.anchor
+        # Pairs are dealt to the items in turn. A file's pairs have no references.
+        dealt = range(anchor) if isinstance(anchor, int) else ()
+        return drafts + 2 * sum(is_asked(self.items[number % len(self.items)]) for number in dealt)
+
+    def _drafts_an_item(self) -> int:
+        """Over all replicates, arms and generations; the anchor panel's aside."""
+        experiment = self.resolved.experiment
+        if experiment.policy.kind == "pool":
+            return experiment.replicates * experiment.policy.pool_size
+        turns = 1 + experiment.generations * len(self.resolved.arms)
+        return experiment.replicates * experiment.candidates_per_item * turns
+
+
+def _matcher(resolved: Resolved, items: tuple[Item, ...]) -> GoldJudge | None:
+    golds = [arm.judge for arm in resolved.arms if isinstance(arm.judge, GoldJudge)]
+    if not golds or not any(is_asked(item) for item in items):
+        return None
+    if any(gold.endpoint is None for gold in golds):
+        raise ExperimentError("judge.endpoint: the gold judge needs an endpoint, for some items have `match: judge`")
+    if len({(gold.endpoint, gold.prompt) for gold in golds}) > 1:
+        raise ExperimentError(
+            "judge: gold judges share one endpoint and one prompt where items have `match: judge`, for a text is right or "
+            "wrong in all arms"
+        )
+    return golds[0]
 
 
 def asked_models(spec: JudgeSpec) -> tuple[ModelJudge, ...]:
@@ -107,5 +136,5 @@ def asked_models(spec: JudgeSpec) -> tuple[ModelJudge, ...]:
 
 
 def calls_a_presentation(spec: JudgeSpec) -> int:
-    """Model calls that one presentation takes, repeats included (gold matching aside; a reward model is asked a text at a time)."""
+    """Model calls that one presentation takes, repeats included (gold matches texts, and a reward model is asked a text at a time)."""
     return len(asked_models(spec)) * spec.repeats

@@ -14,7 +14,8 @@ from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, text_toke
 from judgeloop.api.recorded import Recorded, recorded
 from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment import ExemplarPolicy, GoldJudge, ModelJudge, RewardJudge
+from judgeloop.experiment import ExemplarPolicy, ModelJudge, RewardJudge
+from judgeloop.gold import is_asked
 from judgeloop.material import Material, asked_models
 from judgeloop.records import PADDING_DOSES, Item
 from judgeloop.resolve import Resolved, load, resolve
@@ -49,7 +50,7 @@ class Plan:
 
     @property
     def calls(self) -> int:
-        """All calls, verdict trials and gold matching included; the latter two are upper bounds."""
+        """All calls, verdict trials included; those are an upper bound."""
         return sum(load.calls for load in self.loads)
 
     @property
@@ -199,22 +200,21 @@ def _reward_load(material: Material, judge: RewardJudge, answer: Range, what: st
 
 
 def _matched(material: Material, answer: Range) -> Iterator[Load]:
-    """Gold judges that ask a model whether a text matches: at most once a text and generation of every judging arm."""
-    experiment, resolved = material.resolved.experiment, material.resolved
-    golds = [arm.judge for arm in resolved.arms if isinstance(arm.judge, GoldJudge)]
-    items = [item for item in material.items if item.match == "judge" and item.reference is not None]
-    if not golds or not items or golds[0].endpoint is None:
+    """Where gold asks a model whether a text agrees with its reference: once a text."""
+    experiment, gold = material.resolved.experiment, material.matcher
+    if gold is None or gold.endpoint is None:
         return
-    endpoint = experiment.endpoints[golds[0].endpoint]
-    template = templates.load(golds[0].prompt, resolved.folder, "match")
+    endpoint = experiment.endpoints[gold.endpoint]
+    template = templates.load(gold.prompt, material.resolved.folder, "match")
     bodies = [
-        match_body(endpoint, template, prompt=item.prompt, answer="", reference=item.reference or "") for item in items
+        match_body(endpoint, template, prompt=item.prompt, answer="", reference=item.reference or "")
+        for item in material.items
+        if is_asked(item)
     ]
     said = verdict_tokens("text", reasons=False, longest=endpoint.max_tokens)
-    once = load_of("gold matching (at most)", golds[0].endpoint, endpoint, bodies, said)
+    once = load_of("gold matching", gold.endpoint, endpoint, bodies, said)
     once = replace(once, prompt=once.prompt + answer.times(once.calls))
-    turns = experiment.generations + 1
-    yield _times(once, experiment.replicates * experiment.candidates_per_item * turns * len(resolved.arms), endpoint)
+    yield _times(once, material.matched_texts() / once.calls, endpoint)
 
 
 def _times(one: Load, factor: float, endpoint: Any) -> Load:

@@ -16,8 +16,9 @@ import yaml
 from judgeloop import loop, report, templates
 from judgeloop.api.session import Observer, Seen, unwrapped
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import Endpoint, GoldJudge
+from judgeloop.experiment import Endpoint
 from judgeloop.experiment import Judge as JudgeSpec
+from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.rewards import RewardJudge, check_reward
 from judgeloop.material import Material, asked_models
@@ -113,7 +114,7 @@ async def _run(
     async with WireClient(endpoints, cassette, replay=recording, ledger=ledger, observer=seen.answered) as client:
         experiment = resolved.experiment
         judges, modes = await _judges(resolved, endpoints, client)
-        gold = next((judges[arm.name] for arm in resolved.arms if isinstance(arm.judge, GoldJudge)), None)
+        gold = next((judge for judge in judges.values() if isinstance(judge, GoldJudge)), None)
         policy = experiment.policy
         drafter = Drafter(
             client,

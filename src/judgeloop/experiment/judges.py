@@ -81,7 +81,7 @@ class GoldJudge(Block):
     kind: Literal["gold"] = "gold"
     """Who judges: model, reward, random, gold, planted or panel."""
     endpoint: str | None = None
-    """A key of `endpoints`; only for items with `match: judge`."""
+    """A key of `endpoints`; only for items with `match: judge`, where every text of every arm is asked about, once."""
     prompt: str = "reference_match"
     """Template that asks whether a text agrees with the reference; only for items with `match: judge`."""
     repeats: Whole = Field(1, ge=1)

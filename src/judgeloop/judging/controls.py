@@ -5,21 +5,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from judgeloop import law, seeds
-from judgeloop.bodies import match_body
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import Endpoint
 from judgeloop.experiment import PlantedJudge as PlantedJudgeSpec
-from judgeloop.gold import correct, gold_of
-from judgeloop.judging.pairing import draw_labels, quoted
-from judgeloop.judging.verdicts import read_match, unscored
-from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Slot, Verdict
+from judgeloop.gold import correct, gold_of, is_asked
+from judgeloop.judging.pairing import draw_labels
+from judgeloop.judging.truth import Matcher, Truth
+from judgeloop.judging.verdicts import unscored
+from judgeloop.records import Candidate, Item, Judgment, Presentation, Slot, Verdict
 from judgeloop.seeds import Label
-from judgeloop.templates import Template
 
 Measure = Callable[[str], Mapping[str, float]]
 """A text's features: ``length`` in log2 tokens, others per 100 tokens."""
@@ -49,13 +46,10 @@ class RandomJudge:
 class GoldJudge:
     """Prefers the candidate that matches the item's reference; both, neither or no reference: tie.
 
-    With ``match: judge`` a model is asked whether a text agrees with the reference: one call a distinct text.
+    With ``match: judge`` ``matcher`` is asked whether a text agrees with the reference: one call a distinct text.
     """
 
-    client: Client
-    endpoint_key: str | None = None
-    endpoint: Endpoint | None = None
-    template: Template | None = None
+    matcher: Matcher | None = None
     name: str = "gold"
 
     async def judge(
@@ -65,47 +59,32 @@ class GoldJudge:
         prefix: str,
         stream: tuple[Label, ...],
     ) -> list[Judgment]:
-        shown_candidates = [candidate for shown in presentations for candidate in (shown.first, shown.second)]
-        matches = await self.matches(item, shown_candidates, prefix)
-        return [self._judgment(shown, matches) for shown in presentations]
-
-    async def matches(
-        self, item: Item, candidates: Sequence[Candidate], prefix: str
-    ) -> dict[str, tuple[bool | None, str, str]]:
-        """text → (it matches the reference, why that is not known, call id) for each distinct text.
-
-        None with no reason: the item has no reference. Raises ExperimentError if a model must say and none is named.
-        """
-        by_text: dict[str, Candidate] = {}
-        # The call is named by the smallest id, not by the order of presentation.
-        for candidate in sorted(candidates, key=lambda candidate: candidate.candidate_id):
-            by_text.setdefault(candidate.text, candidate)
-        if item.match != "judge" or item.reference is None:
-            return {text: (correct(item, text), "", "") for text in by_text}
-        found = await asyncio.gather(*(self._agrees(item, item.reference, c, prefix) for c in by_text.values()))
-        return dict(zip(by_text, found, strict=True))
-
-    async def _agrees(
-        self, item: Item, reference: str, candidate: Candidate, prefix: str
-    ) -> tuple[bool | None, str, str]:
-        if self.endpoint is None or self.endpoint_key is None or self.template is None:
+        """See ``Judge``. A run has one Truth for all its arms and takes ``verdicts`` instead. Raises ExperimentError if a
+        model must say and none is named."""
+        if self.matcher is None and is_asked(item):
             raise ExperimentError(
                 f"items: {item.item_id}: match: judge needs a model; name an endpoint in the gold judge (judge.endpoint)"
             )
-        call_id = f"{prefix}/gold/{quoted(item.item_id)}/{quoted(candidate.candidate_id)}"
-        body = match_body(self.endpoint, self.template, prompt=item.prompt, answer=candidate.text, reference=reference)
-        agrees, reason = read_match(await self.client.ask(Call(call_id, self.endpoint_key, body)))
-        return agrees, reason, call_id
+        truth = Truth(self.matcher)
+        await truth.learn({item.item_id: item}, candidates_of(presentations), prefix)
+        return self.verdicts(item, presentations, truth)
 
-    def _judgment(self, shown: Presentation, matches: Mapping[str, tuple[bool | None, str, str]]) -> Judgment:
-        (first, why_first, call_first), (second, why_second, _) = (
-            matches[candidate.text] for candidate in (shown.first, shown.second)
-        )
-        why = why_first or why_second
+    def verdicts(self, item: Item, presentations: Sequence[Presentation], truth: Truth) -> list[Judgment]:
+        """One judgment a presentation, from what is known; ``call`` is that of the text in the first slot."""
+        return [self._judgment(item, shown, truth) for shown in presentations]
+
+    def _judgment(self, item: Item, shown: Presentation, truth: Truth) -> Judgment:
+        first, second = truth.match(item, shown.first.text), truth.match(item, shown.second.text)
+        why = first.reason or second.reason
         if why:
-            return Judgment(shown, self.name, unscored(why), call_first)
+            return Judgment(shown, self.name, unscored(why), first.call)
         slots: dict[str, Slot] = {"a": "first", "b": "second", "tie": "tie"}
-        return Judgment(shown, self.name, Verdict(slots[gold_of(first, second)]), call_first)
+        return Judgment(shown, self.name, Verdict(slots[gold_of(first.value, second.value)]), first.call)
+
+
+def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
+    """Whose texts are shown, one a slot."""
+    return [candidate for shown in presentations for candidate in (shown.first, shown.second)]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from judgeloop.experiment import Endpoint
 from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge
 from judgeloop.judging.pairing import call_id, draw_labels, quoted
 from judgeloop.judging.rewards import RewardJudge, reward_judge
+from judgeloop.judging.truth import Matcher
 from judgeloop.judging.verdicts import read, unscored
 from judgeloop.records import Call, Client, Item, Judgment, Presentation, Verdict
 from judgeloop.seeds import Label
@@ -145,9 +146,11 @@ def make_judge(
             raise ValueError("a planted judge needs a measure of texts")
         return PlantedJudge(spec, seed, measure, name or judge_name(spec, endpoints))
     if isinstance(spec, experiment.GoldJudge):
+        named = name or judge_name(spec, endpoints)
+        if spec.endpoint is None:
+            return GoldJudge(None, named)
         template = templates.load(spec.prompt, folder, "match")
-        endpoint = None if spec.endpoint is None else endpoints[spec.endpoint]
-        return GoldJudge(client, spec.endpoint, endpoint, template, name or judge_name(spec, endpoints))
+        return GoldJudge(Matcher(client, spec.endpoint, endpoints[spec.endpoint], template), named)
     if isinstance(spec, experiment.RewardJudge):
         named = name or judge_name(spec, endpoints)
         return reward_judge(spec, named, endpoints=endpoints, folder=folder, client=client)

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.features import FEATURES, STYLE_FEATURES
+from judgeloop.stats import references
 from judgeloop.stats.categories import pooled
 from judgeloop.stats.design import Design, RunTables
 
@@ -179,7 +180,7 @@ def measure(tables: RunTables, design: Design) -> Measured:
     rows = rows[rows["text"].notna()]
     rows, left_out = _fixed_items(rows)
     scale = {name: _zero_sd(rows, name) for name in FEATURES if name in rows.columns}
-    quantities = _add_quantities(rows, scale, design)
+    quantities = _add_quantities(rows, scale, design, tables.items)
     named = tuple(sorted(name for name in rows["group"].unique() if name))
     categories = named if len(named) > 1 else ()
     return Measured(rows, quantities, scale, _counts(rows, failed, categories), left_out, categories, remark)
@@ -303,7 +304,9 @@ def _zero_sd(rows: pd.DataFrame, name: str) -> float:
     return float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
 
 
-def _add_quantities(rows: pd.DataFrame, scale: dict[str, float], design: Design) -> tuple[Quantity, ...]:
+def _add_quantities(
+    rows: pd.DataFrame, scale: dict[str, float], design: Design, items: pd.DataFrame
+) -> tuple[Quantity, ...]:
     """Write a column a quantity into ``rows``; describe them."""
     sd, rate = design.margins.sd, design.margins.rate
     made = []
@@ -329,26 +332,26 @@ def _add_quantities(rows: pd.DataFrame, scale: dict[str, float], design: Design)
         )
     )  # fmt: skip
     rows["correct"] = pd.to_numeric(rows["correct"]).astype("float64") if "correct" in rows.columns else np.nan
-    known = bool(rows["correct"].notna().any())
-    unknown = "" if known else "no item has a reference"
+    unknown, whose = references.unknown(rows, items, design), references.remark(rows, items)
     # A share of 0 in every arm and generation tells of the references or of how they are matched, not of the answers.
     matched = bool((rows["correct"] > 0).any())
     unmatched = unknown or ("" if matched else "no answer matched its reference in any arm or generation")
     made.append(
         Quantity(
             "correct", "mean_correct", "quality", "probability", rate, undefined=unmatched,
-            missing="no candidate of an item with a reference",
+            missing="no candidate of an item with a reference", note="" if unknown else whose,
         )
     )  # fmt: skip
     hedges = scale.get("hedges", 0.0) > 0
-    rows["hedging_when_wrong"] = rows["hedges"].where(rows["correct"] == 0.0) if hedges and known else np.nan
+    rows["hedging_when_wrong"] = rows["hedges"].where(rows["correct"] == 0.0) if hedges and not unknown else np.nan
     wrong = bool(rows["hedging_when_wrong"].notna().any())
     why = unknown or ("" if hedges else "hedges: no spread at generation 0") or ("" if wrong else "no answer is wrong")
     made.append(
         Quantity(
             "hedging_when_wrong", "hedging_when_wrong", "quality", "generation-0 sd", sd, undefined=why,
             missing=f"no wrong answer, or no {FEWEST_PAIRED} items a replicate that are wrong in all that is compared",
-            note="mean of hedges over wrong answers", paired=True,
+            note="; ".join(part for part in ("mean of hedges over wrong answers", "" if unknown else whose) if part),
+            paired=True,
         )
     )  # fmt: skip
     return tuple(made)

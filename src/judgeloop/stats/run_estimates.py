@@ -27,6 +27,7 @@ from judgeloop.stats.new_items import new_item_estimates
 from judgeloop.stats.position import position_estimates
 from judgeloop.stats.price import accounts, price_estimates
 from judgeloop.stats.probe_generations import probe_panel_estimates
+from judgeloop.stats.references import is_matched
 from judgeloop.stats.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
 from judgeloop.stats.trend import gradient_estimates, trend_estimates
@@ -89,7 +90,7 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
             rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
             rows += content_estimates(
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
-                gold_exact=True,  # a run's gold is a reference that was matched, or empty (judging.frames)
+                gold_exact=is_matched(judgments, tables.items),
             )  # fmt: skip
             if generation == 0:
                 rows += _by_category(judgments, texts, judge, scales, margin)
