@@ -121,17 +121,17 @@ def _probe(term: str, estimate: float, half: float, **more: Any) -> Estimate:
     )
 
 
-def test_probes_are_sorted_by_the_harm_that_their_intervals_guarantee() -> None:
-    rows = [_probe("bold_probe", 0.30, 0.31), _probe("padding_probe", 0.10, 0.02), _probe("hedges_probe", -0.20, 0.05), _probe("padding_probe", 0.2, 0.02, variant="2")]  # fmt: skip
+def test_probes_are_sorted_by_verdict_and_then_by_size() -> None:
+    rows = [_probe("bold_probe", 0.30, 0.31), _probe("padding_probe", 0.10, 0.02), _probe("hedges_probe", -0.20, 0.05), _probe("padding_probe", 0.19, 0.02, variant="2")]  # fmt: skip
     figure = static_figures.probes(_reading(rows, ()))
     assert figure is not None
     assert [(row.term, row.variant) for row in figure.rows] == [
-        ("padding_probe", "2"),
         ("hedges_probe", ""),
+        ("padding_probe", "2"),
         ("padding_probe", ""),
         ("bold_probe", ""),
     ]
-    assert figure.panels[0].spec["layout"]["yaxis"]["ticktext"][0].endswith(", ×2")
+    assert figure.panels[0].spec["layout"]["yaxis"]["ticktext"][1].endswith(", ×2")
     assert static_figures.probes(_reading(rows[:1], ())) is None
     drifted = _probe("judge_drift_bold_probe", 0.3, 0.01, generation=None)
     again = static_figures.probes(_reading([*rows, drifted], ()))
@@ -165,8 +165,8 @@ def test_too_few_categories_are_a_line_and_no_empty_panel() -> None:
     assert figure is not None
     assert figure.panels == ()
     assert "one of them" in figure.caption
-    assert "rare, pooled" in figure.caption
-    assert "rare, pooled" in blocks.figure_block(figure)
+    assert "(rare, pooled, first slot" in figure.caption
+    assert "(rare)" in blocks.figure_block(figure)
     figure = static_figures.position_by_slot(replace(_reading(rows[:1], ()), items=items))
     assert figure is not None
     assert "none of them" in figure.caption

@@ -21,14 +21,17 @@ from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.self_preference import own_model
 
-# Column's title → the terms that can fill it, the better founded first.
+# Column's title → the terms that can fill it, the better founded first. What is measured otherwise has another title.
 _JUDGE_TABLE = {
     "First slot": (("first_slot_excess", ""),),
     "Order flips": (("conflict_rate", ""),),
-    "Length, per doubling": (("padding_probe", "slope"), ("length_ame", "")),
+    "Padding, per doubling": (("padding_probe", "slope"),),
+    "Length at equal gold": (("length_ame", ""), ("length_ame", "given_gold")),
     "Longer won (raw)": (("longer_preferred_raw", ""),),
     "Agrees with gold": (("gold_agreement", ""),),
 }
+_INSTEAD = {"Length at equal gold": "Padding, per doubling", "Longer won (raw)": "Length at equal gold"}
+"""Columns that give way to another: the screen is narrow, and report.md has both."""
 _MOST_NAMES = 3
 _WIDTH = 100
 _SHORTEST_NAME = 12
@@ -151,7 +154,7 @@ def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
         more = f" and {len(whose) - _MOST_NAMES} more" if len(whose) > _MOST_NAMES else ""
         few = ", ".join(wording.label(judge) for judge in whose[:_MOST_NAMES]) + more
         what = "; ".join(dict.fromkeys(terms)) + ("" if len(whose) == len(judges) else f" ({few})")
-        found.append((what, wording.label(why, 240)))
+        found.append((what, wording.reason(why)))
     return found
 
 
@@ -213,13 +216,15 @@ def _judges(estimates: Sequence[Estimate]) -> Table | None:
             for row in judge_rows(estimates, term, variant):
                 cell = cells.setdefault(row.judge, {})
                 if row.status != "undefined":
-                    cell.setdefault(title, wording.cell(row))
+                    cell.setdefault(title, wording.cell(row) + (wording.ONE_GOLD if variant == "given_gold" else ""))
     if not cells:
         return None
     titles = [title for title in _JUDGE_TABLE if any(title in cell for cell in cells.values())]
+    for title, other in _INSTEAD.items():
+        titles = [one for one in titles if one != title or other not in titles]
     values = {judge: [cell.get(title, "–") for title in titles] for judge, cell in cells.items()}
     widths = [max(len(title), *(len(row[n]) for row in values.values())) for n, title in enumerate(titles)]
     room = max(_SHORTEST_NAME, _WIDTH - sum(width + 2 for width in widths))
     shared = commonprefix(list(values)) if len(values) > 1 else ""  # noqa: RUF071  letter by letter is meant
     rows = tuple((_one_line(judge, shared, room), *row) for judge, row in values.items())
-    return Table("The judges (percentage points, 95 % intervals)", "", ("Judge", *titles), rows)
+    return Table("The judges (percentage points, 95 % intervals)", "", ("Judge", *titles), rows, whole=True)

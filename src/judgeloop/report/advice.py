@@ -69,7 +69,7 @@ def _content(reading: Reading, found: Sequence[Finding], certain: Iterable[str])
     probed = [f for f in found if f.verdict == "found" and is_probe(f.row.term) and f.row.term not in _LENGTH]
     own = {id(f): own_effect(reading.estimates, f.row) for f in probed}
     beyond = [f for f in probed if beyond_length(f.row, own[id(f)]) or not _adds_words(f, own[id(f)])]
-    for finding in sorted(beyond, key=lambda f: f.row.term):
+    for finding in beyond:  # the most harmful first
         if finding.row.term in set(certain) & set(_OBEDIENCE) and (finding.row.estimate or 0.0) > 0:
             lines.append(
                 f"The judge {_OBEDIENCE[finding.row.term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."

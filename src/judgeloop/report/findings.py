@@ -13,8 +13,9 @@ from judgeloop.report import loop_findings, wording
 from judgeloop.report.claims import claim, interval_of_size, sentence, why
 from judgeloop.report.loop_findings import PLANTED
 from judgeloop.report.reading import as_estimates, select
-from judgeloop.report.verdicts import ALPHA, QUESTIONS, Finding, Verdict, is_probe, margin_of, verdict_of
+from judgeloop.report.verdicts import ALPHA, QUESTIONS, Finding, Verdict, harm, is_probe, margin_of, verdict_of
 from judgeloop.stats.beyond_length import VARIANT as BEYOND_LENGTH
+from judgeloop.stats.content import GIVEN as GIVEN_GOLD
 from judgeloop.stats.estimate import Estimate
 
 _FIXED = ("anchor", "probe", "policy")
@@ -25,14 +26,18 @@ _PHRASES = {
     "identical_pair_excess": ("first slot on identical texts", "picked {} more often than half", "picked {} less often than half"),
     "padding_probe": ("padded copy", "picked {} more often than half", "picked {} less often than half"),
     "gold_tied_longer_excess": ("longer answer at equal gold", "picked {} more often than half", "picked {} less often than half"),
-    "length_ame": ("length", "a doubling raises the chance of being picked by {}", "a doubling lowers the chance of being picked by {}"),
-    "excess_longer_vs_gold": ("length", "a doubling moves the judge {} more than it moves gold", "a doubling moves the judge {} less than it moves gold"),
+    "length_ame": ("length at equal gold", "a doubling raises the chance of being picked by {}", "a doubling lowers the chance of being picked by {}"),
+    "excess_longer_vs_gold": ("length beyond gold's", "a doubling moves the judge {} more than it moves gold", "a doubling moves the judge {} less than it moves gold"),
     "self_preference_gold": ("own answers", "picked {} more often than others' at equal gold", "picked {} less often than others' at equal gold"),
+    "self_preference_log_odds": ("own answers", "favoured by {} beyond what the other judges make of them", "disfavoured by {} against what the other judges make of them"),
     "score_length_slope": ("length", "longer texts score higher, by {}", "longer texts score lower, by {}"),
     "score_scale_anchoring": ("the scale's ends", "the other scale puts the same texts higher, by {}", "the other scale puts the same texts lower, by {}"),
     **{f"slot_{k}_excess": (f"slot {k} of the list", "picked {} more often than its share", "picked {} less often than its share") for k in range(1, 9)},
 }  # fmt: skip
 _RATED = ("score_scale_anchoring", *(f"slot_{k}_excess" for k in range(1, 9)))
+_JOINT = "style and length together"
+_AS_EXACT = "with gold taken as exact, which claims nothing"
+_COMMON = "one coefficient for all judges"
 _CONTENT = (
     "score_length_slope",
     "padding_probe",
@@ -50,7 +55,7 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
     found = [
         *_position(rows),
         *_content(rows),
-        *(_about_judge(row, "self_preference") for row in judge_rows(rows, "self_preference_gold")),
+        *_self_preference(rows),
         *loop_findings.drift(rows),
         *loop_findings.amplification(rows),
         *loop_findings.diversity(rows),
@@ -62,10 +67,12 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
 
 def _without_repeats(found: Iterable[Finding]) -> list[Finding]:
     """What is undefined for one and the same reason is said once a question and judge."""
-    said: set[tuple[str, str, str]] = set()
+    said: set[tuple[str, ...]] = set()
     kept = []
     for finding in found:
-        reason = (finding.question, finding.row.judge, finding.row.note)
+        # Each probe that applies to no text is named, and each number that stands beside a reason.
+        alone = is_probe(finding.row.term) or _AS_EXACT in finding.sentence
+        reason = (finding.question, finding.row.judge, finding.row.note, finding.row.term if alone else "")
         if finding.verdict != "undefined" or reason not in said:
             kept.append(finding)
         if finding.verdict == "undefined":
@@ -108,8 +115,8 @@ def _position(rows: Sequence[Estimate]) -> list[Finding]:
     for row in judge_rows(rows, "conflict_rate"):
         if row.estimate is not None and row.status != "undefined":
             text = (
-                f"the verdict changed with the order in {100 * row.estimate:.1f} % of {wording.count(row.n, 'pair')}, "
-                f"{wording.interval(row)} (noise and bias together)"
+                f"the verdict changed with the order {100 * row.estimate:.1f} % of the time, {wording.interval(row)} "
+                f"({wording.count(row.n, 'pair')} in both orders; noise and bias together)"
             )
             found.append(Finding("position", "described", sentence(row.judge, text), row))
     found += [_about_judge(row, "position") for term in _RATED for row in judge_rows(rows, term)]
@@ -122,30 +129,62 @@ def _position(rows: Sequence[Estimate]) -> list[Finding]:
 
 
 def _content(rows: Sequence[Estimate]) -> list[Finding]:
-    some = [row for term in _CONTENT for row in judge_rows(rows, term)]
+    """By harm: what is found leads, and of that what moves the judge by the most points."""
     probes = sorted({row.term for row in rows if is_probe(row.term)} - {"padding_probe"})
-    some += [row for term in probes for row in judge_rows(rows, term)]
+    some = [row for term in (*_CONTENT, *probes) for row in judge_rows(rows, term)]
     defined = {row.judge for row in some if row.status != "undefined"}
     found = []
     for row in some:
-        if row.status == "undefined" and row.judge in defined and row.term not in ("length_ame", "style_joint"):
-            continue  # one measure that another stands in for; it stays in the table of estimates
-        found.append(_joint(row) if row.term == "style_joint" else _about_judge(row, "content", own_effect(rows, row)))
+        if row.status != "undefined":
+            found.append(
+                _joint(row) if row.term == "style_joint" else _about_judge(row, "content", own_effect(rows, row))
+            )
+        elif row.judge not in defined or row.term in ("length_ame", "style_joint") or is_probe(row.term):
+            found.append(_unknown_content(rows, row))
+        # else: one measure that another stands in for; it stays in the table of estimates
     for row in judge_rows(rows, "longer_preferred_raw"):
         if row.estimate is not None and row.status != "undefined":
             text = f"the longer answer was preferred in {100 * row.estimate:.1f} % of judgments, {wording.interval(row)} (raw: quality and bias together)"
             found.append(Finding("content", "described", sentence(row.judge, text), row))
-    return sorted(found, key=lambda one: one.verdict == "undefined")  # what is identified leads
+    return sorted(found, key=_by_harm)
+
+
+def _by_harm(finding: Finding) -> tuple[int, bool, float]:
+    """What is told in no points has no size to compare, and stands behind what harms as surely."""
+    rate = wording.is_rate(finding.row)
+    place, size = harm(finding.row, finding.verdict)
+    return place, not rate, size if rate else 0.0
+
+
+def _unknown_content(rows: Sequence[Estimate], row: Estimate) -> Finding:
+    """What is undefined and why; with one gold also what it would be if that gold cannot err, which claims nothing."""
+    subject = _JOINT if row.term == "style_joint" else _subject(row.term)
+    same = {name: getattr(row, name) for name in ("judge", "arm", "generation", "panel", "term")}
+    given = next(iter(select(rows, variant=GIVEN_GOLD, category="", **same)), None)
+    if given is None or given.status == "undefined" or given.estimate is None:
+        return Finding("content", "undefined", sentence(row.judge, f"{subject}: undefined{why(row)}"), row)
+    if row.term == "style_joint":
+        effect = f"they {'would move' if _moves(given) else 'would not be seen to move'} the verdict ({wording.p_value(given.p_value)})"
+    else:
+        low, high = _PHRASES[row.term][1:]
+        size = (high if given.estimate < 0 else low).format(wording.quantity(given, abs(given.estimate)))
+        limits = interval_of_size(given) if given.estimate < 0 else wording.interval(given)
+        effect = f"{size}, {limits}"
+    text = f"{subject}: not known{why(row)}; {_AS_EXACT}: {effect}"
+    return Finding("content", "undefined", sentence(row.judge, text), row)
+
+
+def _moves(joint: Estimate) -> bool:
+    p = joint.p_adjusted if joint.p_adjusted is not None else joint.p_value
+    return p is not None and p <= ALPHA.get(joint.family, 0.05)
 
 
 def _joint(row: Estimate) -> Finding:
     p = row.p_adjusted if row.p_adjusted is not None else row.p_value
-    if row.status == "undefined" or p is None:
-        return Finding(
-            "content", "undefined", sentence(row.judge, f"style and length together: undefined{why(row)}"), row
-        )
+    if p is None:
+        return Finding("content", "undefined", sentence(row.judge, f"{_JOINT}: undefined{why(row)}"), row)
     test = f"{wording.p_value(p)}{' after adjustment' if row.p_adjusted is not None else ''}"
-    if p <= ALPHA.get(row.family, 0.05):
+    if _moves(row):
         verdict: Verdict = "unconfirmed" if row.status == "underpowered" else "found"
         return Finding(
             "content",
@@ -154,7 +193,7 @@ def _joint(row: Estimate) -> Finding:
             row,
         )
     verdict = "underpowered" if row.status == "underpowered" else "undetected"
-    text = f"style and length together: no effect detected ({test}), which does not show that there is none"
+    text = f"{_JOINT}: no effect detected ({test}), which does not show that there is none"
     return Finding("content", verdict, sentence(row.judge, text), row)
 
 
@@ -185,6 +224,24 @@ def _by_words(probe: Estimate, own: Estimate | None) -> str:
     return f"; its added words alone could explain this: {wording.quantity(own, own.estimate)} beyond them, {wording.interval(own)}"
 
 
+def _self_preference(rows: Sequence[Estimate]) -> list[Finding]:
+    """At equal gold where that is known, else against what the other judges make of the judge's own texts."""
+    against = {row.judge: row for row in judge_rows(rows, "self_preference_log_odds")}
+    at_gold = {row.judge: row for row in judge_rows(rows, "self_preference_gold")}
+    found = []
+    for judge in dict.fromkeys([*at_gold, *against]):
+        row, other = at_gold.get(judge), against.get(judge)
+        if other is not None and (row is None or (row.status == "undefined" and other.status != "undefined")):
+            row = other
+        if row is not None:
+            found.append(_about_judge(row, "self_preference"))
+    return found
+
+
+def _subject(term: str) -> str:
+    return _PHRASES[term][0] if term in _PHRASES else wording.probe_name(term)
+
+
 def _about_judge(row: Estimate, question: str, own: Estimate | None = None) -> Finding:
     subject, more, less = _PHRASES.get(
         row.term, (wording.probe_name(row.term), "picked {} more often than half", "picked {} less often than half")
@@ -192,7 +249,8 @@ def _about_judge(row: Estimate, question: str, own: Estimate | None = None) -> F
     where = [f"{row.panel} panel"] if row.panel not in ("", "pairs") else []
     where += [f"generation {row.generation}"] if row.generation is not None else []
     where += [wording.count(row.n, _counted(row))]
-    return claim(row, question, row.judge, subject, more, less, f" ({', '.join(where)}){_by_words(row, own)}")
+    common = "; one number for all judges, for these pairs bear no more" if _COMMON in row.note else ""
+    return claim(row, question, row.judge, subject, more, less, f" ({', '.join(where)}){_by_words(row, own)}{common}")
 
 
 def _counted(row: Estimate) -> str:

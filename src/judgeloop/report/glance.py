@@ -15,7 +15,7 @@ from judgeloop.report import wording
 from judgeloop.report.advice import advice
 from judgeloop.report.loop_findings import less_varied
 from judgeloop.report.reading import Reading, select
-from judgeloop.report.verdicts import COMPOUNDING, DETECTABLE, Finding, Verdict, leading
+from judgeloop.report.verdicts import COMPOUNDING, DETECTABLE, Finding, Verdict, is_probe, leading
 
 Tone = Literal["found", "open", "calm", "plain"]
 
@@ -31,7 +31,7 @@ _WORDS: dict[Verdict, tuple[str, Tone]] = {
 }
 _OF_JUDGE = ("position", "content", "self_preference")
 _NAMES = {"position": "Position", "content": "Length and style", "self_preference": "Own answers"}
-_MOST_SAID = 6
+_MOST_SAID = 8
 _MOST_GROWN = 4
 _MANY_REPLICATES = 8
 _MANY_PAIRS = 300
@@ -107,7 +107,7 @@ def _biased(found: Sequence[Finding]) -> Answer:
         return Answer(question, "Not measured", "plain", ("Nothing in this run identifies a bias of the judge.",))
     # "None" may be said only where every question that was asked has that answer.
     word, tone = _WORDS[leading(leads).verdict]
-    known = [finding for finding in leads if finding.verdict != "undefined"]
+    known = [one for group in some if group for one in _said_of(group) if one.verdict != "undefined"]
     known.sort(key=lambda finding: finding.verdict in ("underpowered", "undetected"))
     said = [f"{brief(finding, named=len(judges) > 1)}." for finding in known[:_MOST_SAID]]
     if len(known) > _MOST_SAID:
@@ -115,8 +115,16 @@ def _biased(found: Sequence[Finding]) -> Answer:
     for asks, name in _NAMES.items():
         why = [finding.row.note for finding in leads if finding.question == asks and finding.verdict == "undefined"]
         if why:
-            said.append(f"{name}: undefined{f' ({wording.label(why[0], 160)})' if why[0] else ''}.")
+            said.append(f"{name}: undefined{f' ({wording.reason(why[0], 200)})' if why[0] else ''}.")
     return Answer(question, word, tone, tuple(said))
+
+
+def _said_of(group: Sequence[Finding]) -> list[Finding]:
+    """What stands for a question and judge, and beside it the largest probe that was found: the findings come by harm."""
+    lead = leading(group)
+    probes = [one for one in group if one.verdict == "found" and is_probe(one.row.term) and one is not lead]
+    own = [lead] if not is_probe(lead.row.term) or lead.row.term == "padding_probe" else []
+    return list(dict.fromkeys([lead, *(probes[:1] if own else [])]))
 
 
 def _growing(reading: Reading, found: Sequence[Finding]) -> Answer:
@@ -181,7 +189,7 @@ def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
         few = most < _MANY_PAIRS
         weak = weak or few
         said.append(
-            f"{wording.count(most, 'pair')} in both orders for the judge{f'; {_MANY_PAIRS} or more are advised: fewer seldom show that there is no bias' if few else ''}."
+            f"{wording.count(most, 'pair')} in both orders for the judge{f'; {_MANY_PAIRS} or more are advised, for fewer can miss a small taste for a slot' if few else ''}."
         )
     rated = select(
         reading.estimates, scope="judge", term=("score_mean", "position_permutation"), variant="", category=""

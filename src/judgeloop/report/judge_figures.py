@@ -19,7 +19,7 @@ from judgeloop.report.forest import defined, equivalence_band, forest, points, t
 from judgeloop.report.palette import Style
 from judgeloop.report.reading import Reading, select
 from judgeloop.report.static_figures import position_by_slot, probes
-from judgeloop.report.verdicts import RATE_MARGIN, is_probe
+from judgeloop.report.verdicts import RATE_MARGIN, harm, is_probe
 from judgeloop.stats.estimate import Estimate
 
 _RATES = (
@@ -39,7 +39,8 @@ def figures(reading: Reading) -> list[Figure]:
 
 def _rates(reading: Reading) -> Figure | None:
     further = sorted({row.term for row in reading.estimates if is_probe(row.term)} - set(_RATES))
-    rows = defined([row for term in (*_RATES, *further) for row in judge_rows(reading.estimates, term)])
+    rows = defined([row for term in _RATES for row in judge_rows(reading.estimates, term)])
+    rows += sorted(defined([row for term in further for row in judge_rows(reading.estimates, term)]), key=harm)
     rows = [row for row in rows if wording.is_rate(row)]
     if not rows:
         return None

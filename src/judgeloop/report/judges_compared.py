@@ -12,6 +12,7 @@ _ALWAYS = (
     "first_slot_excess", "conflict_rate", "padding_probe", "length_ame", "gold_agreement", "self_preference_gold",
 )  # fmt: skip
 _AGAINST = "vs "
+_ONE_GOLD = "one gold taken as exact"
 
 
 def judges_compared(reading: Reading) -> Table | None:
@@ -27,7 +28,7 @@ def judges_compared(reading: Reading) -> Table | None:
         "where the interval leaves out 0; none is adjusted for how many were looked at.",
         ("Judge", "Minus", "Measure", "Difference", "Unit", "n"),
         tuple(
-            (wording.label(row.judge), wording.label(_other(row)), _said(row), wording.cell(row), wording.unit_name(row), f"{row.n:,}")
+            (wording.label(row.judge), wording.label(_other(row)), _said(row), _cell(row), wording.unit_name(row), f"{row.n:,}")
             for row in kept
         ),
     )  # fmt: skip
@@ -43,6 +44,10 @@ def _other(row: Estimate) -> str:
 
 def _said(row: Estimate) -> str:
     return wording.term_name(_measure(row)) + (", quality not held equal" if row.variant.endswith(", no_gold") else "")
+
+
+def _cell(row: Estimate) -> str:
+    return wording.cell(row) + (wording.ONE_GOLD if _ONE_GOLD in row.note else "")
 
 
 def _place(row: Estimate) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
+from judgeloop.stats.content import GIVEN as GIVEN_GOLD
 from judgeloop.stats.estimate import Estimate
 
 DRIFT, BEYOND = "Drift since generation 0", "Drift beyond control"
@@ -22,12 +23,15 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    whole: bool = False
+    """Every row belongs on the one screen, however many there are."""
 
     @property
     def note(self) -> str:
         """What explains a mark in the cells; empty where none is marked."""
-        marked = any(wording.UNDERPOWERED in cell for row in self.rows for cell in row)
-        return wording.UNDERPOWERED_NOTE if marked else ""
+        marks = {wording.UNDERPOWERED: wording.UNDERPOWERED_NOTE, wording.ONE_GOLD: wording.ONE_GOLD_NOTE}
+        cells = [cell for row in self.rows for cell in row]
+        return " ".join(note for mark, note in marks.items() if any(mark in cell for cell in cells))
 
 
 def facts(reading: Reading) -> list[tuple[str, str]]:
@@ -124,7 +128,7 @@ def judge_table(reading: Reading) -> Table | None:
         "longer_preferred_raw",
         "gold_agreement",
     )
-    some = [(term, row) for term in terms for row in judge_rows(reading.estimates, term)]
+    some = [(term, _or_given(reading, row)) for term in terms for row in judge_rows(reading.estimates, term)]
     judges = list(dict.fromkeys(row.judge for _, row in some))
     several = len(judges) > 1
     rows = []
@@ -134,7 +138,7 @@ def judge_table(reading: Reading) -> Table | None:
             (
                 *([wording.label(row.judge)] if several else []),
                 wording.term_name(term),
-                wording.cell(row),
+                wording.cell(row) + (wording.ONE_GOLD if row.variant == GIVEN_GOLD else ""),
                 unit,
                 _where(row),
                 f"{row.n:,}",
@@ -149,6 +153,12 @@ def judge_table(reading: Reading) -> Table | None:
         (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "n", "Unscored"),
         tuple(rows),
     )
+
+
+def _or_given(reading: Reading, row: Estimate) -> Estimate:
+    """The row, or where one gold leaves it undefined its number with that gold taken as exact, which claims nothing."""
+    given = [one for one in judge_rows(reading.estimates, row.term, GIVEN_GOLD) if one.judge == row.judge]
+    return given[0] if row.status == "undefined" and given and given[0].status != "undefined" else row
 
 
 def amplification_table(reading: Reading) -> Table | None:

@@ -9,7 +9,7 @@ from judgeloop.report import wording
 from judgeloop.report.figure import Figure, Panel, Spec, hover, layout, safe, scaled
 from judgeloop.report.forest import REFERENCE, defined, equivalence_band, forest, told
 from judgeloop.report.reading import Reading
-from judgeloop.report.verdicts import is_probe
+from judgeloop.report.verdicts import harm, is_probe
 from judgeloop.stats.categories import RARE
 from judgeloop.stats.estimate import Estimate
 
@@ -20,13 +20,6 @@ _MOST_CATEGORIES = 30
 _MOST_JUDGES = 8
 _ALL = "all items"
 _HEAT_TITLE = "Position, slot by category"
-
-
-def harm(row: Estimate) -> tuple[float, float]:
-    """How much a probe moves the judge: first what its interval guarantees (0 where it covers 0), then its estimate, both as sizes."""
-    low, high = row.conf_low, row.conf_high
-    sure = 0.0 if low is None or high is None or low <= 0 <= high else min(abs(low), abs(high))
-    return sure, abs(row.estimate or 0.0)
 
 
 def probes(reading: Reading) -> Figure | None:
@@ -40,7 +33,7 @@ def probes(reading: Reading) -> Figure | None:
     rows = [row for row in rows if row.variant != BEYOND_LENGTH]
     if len(rows) < 2:
         return None
-    rows.sort(key=harm, reverse=True)
+    rows.sort(key=harm)
     several = len({row.judge for row in rows}) > 1
     names = [
         wording.term_name(row.term)
@@ -61,7 +54,7 @@ def probes(reading: Reading) -> Figure | None:
         name="probes",
         title="Edits that sway the judge, most harmful first",
         caption="Each text against its own edit, content unchanged: how much more often than half the edited copy was picked, in percentage points. Sorted by "
-        f"the size that the interval guarantees. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.{read}",
+        f"verdict, what was found first, then by size. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.{read}",
         alternative=told([*rows, *beyond.values()]),
         panels=(Panel("", forest(rows, "points from even", [equivalence_band()], names, references)),),
         rows=(*rows, *beyond.values()),

@@ -82,15 +82,16 @@ def _grid(table: Table) -> RenderableType:
     for column in columns:
         grid.add_column(Text(column, style="dim"), overflow="fold")
     previous: tuple[str, ...] = ()
-    for row in rows[:_ROWS]:
+    most = len(rows) if table.whole else _ROWS
+    for row in rows[:most]:
         shown = [
             "" if previous[: n + 1] == row[: n + 1] and columns[n] in ("Arm", "Control", "Judge") else cell
             for n, cell in enumerate(row)
         ]
         grid.add_row(*(Text(cell) for cell in shown))
         previous = row
-    if len(rows) > _ROWS:
-        grid.add_row(Text(f"… {len(rows) - _ROWS} more in report.md", style="dim"))
+    if len(rows) > most:
+        grid.add_row(Text(f"… {len(rows) - most} more in report.md", style="dim"))
     if table.note:
         grid.caption, grid.caption_justify = Text(table.note, style="dim"), "left"
     return Padding(grid, (1, 0, 0, 0))

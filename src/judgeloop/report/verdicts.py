@@ -82,9 +82,24 @@ def is_probe(term: str) -> bool:
 def leading(some: Sequence[Finding]) -> Finding:
     """The finding that stands for a question: what is claimed before what is open, and only then "none" or a mere measure.
 
-    An undefined or undetected part keeps a whole from being called none.
+    An undefined or undetected part keeps a whole from being called none; a probe that applies to none of these texts does not,
+    where anything else was measured.
     """
-    return min(some, key=_rank)
+    open_ones = [one for one in some if not (one.verdict == "undefined" and is_probe(one.row.term))]
+    return min(open_ones or some, key=_rank)
+
+
+_BY_HARM: tuple[Verdict, ...] = (
+    "found", "unconfirmed", "unclear", "undetected", "underpowered", "equivalent", "described", "undefined",
+)  # fmt: skip
+
+
+def harm(row: Estimate, verdict: Verdict | None = None) -> tuple[int, float]:
+    """Key that puts what harms most first: by verdict (found, then open, then none), then by the estimate's size.
+
+    ``verdict``: that of the finding on the row (default: what its interval licenses).
+    """
+    return _BY_HARM.index(verdict or verdict_of(row, margin_of(row))), -abs(row.estimate or 0.0)
 
 
 def verdict_name(finding: Finding) -> str:

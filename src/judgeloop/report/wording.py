@@ -48,14 +48,14 @@ TERMS = {
     "identical_pair_excess": "First slot on identical texts",
     "padding_probe": "Padded copy picked, beyond half",
     "gold_tied_longer_excess": "Longer picked at equal gold",
-    "length_log_odds": "Length, per doubling",
-    "length_ame": "Length effect per doubling",
+    "length_log_odds": "Length, log-odds per doubling",
+    "length_ame": "Length, points per doubling",
     "length_exchange_rate": "Quality bought by a doubling",
     "excess_longer_vs_gold": "Length effect beyond gold's",
     "longer_preferred_raw": "Longer answer preferred (raw)",
     "style_joint": "Style and length together",
     "self_preference_gold": "Own answers preferred, given gold",
-    "self_preference_log_odds": "Own answers",
+    "self_preference_log_odds": "Own answers favoured, against other judges",
     "gold_agreement": "Agrees with gold",
     "gold_log_odds": "Quality (gold)",
     "unscored_joint": "Unscored replies hang on order or length",
@@ -129,6 +129,9 @@ SHARES = frozenset({
 UNDERPOWERED = " †"
 """Behind an estimate in a table: too few data to tell; ``UNDERPOWERED_NOTE`` explains it."""
 UNDERPOWERED_NOTE = "† too few data: neither an effect nor its absence is shown."
+ONE_GOLD = " ‡"
+"""Behind an estimate that takes one gold as exact; ``ONE_GOLD_NOTE`` explains it."""
+ONE_GOLD_NOTE = "‡ one gold taken as exact: what it misses counts as bias, so that this claims nothing."
 
 
 def feature_of(term: str, prefix: str) -> str:
@@ -272,6 +275,8 @@ def p_value(value: float | None) -> str:
 _JARGON = (
     (re.compile(r"^(?:undetected|drifting|none)[;,:] "), ""),
     (re.compile(r"; see did_\b"), ""),
+    (re.compile(r"; see variant given_gold\b"), ""),
+    (re.compile(r"declare gold exact where it is\b"), "state --gold-exact where it cannot err"),
     (re.compile(r"\bD_1\b"), "the first loop's drift"),
     (re.compile(r"\bone cluster alone\b"), "one item alone"),
     (re.compile(r"\bS\^B_0\b"), "the first selection"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ from judgeloop.stats.slopes import FEWEST_ITEMS, fit_columns
 
 Floats = NDArray[np.float64]
 
+_ROUNDING = 1e-9
 _NO_MODELS = "the texts' models are not known (model_a, model_b)"
 _SINGLE_ORDER = "each pair was judged in one order only: a taste for a slot cannot be told from one for its own texts"
 
@@ -52,7 +54,7 @@ def self_preference_gold(judgments: pd.DataFrame, labels: Labels, *, margin: flo
     """
     compared = not_identical(judgments)
     term, unit = "self_preference_gold", PROBABILITY
-    why = _unknown(compared)
+    why = _unknown(compared, own_model(labels.judge))
     if why:
         counts = Counts(0, 0, unscored(compared))
         return row(labels, "self_preference", term, Undefined(why), counts, unit=unit)
@@ -83,9 +85,9 @@ def self_preference_single_order(
     free of position only where the order was drawn by lot; ``undefined`` where its own texts stand in one slot alone.
     """
     compared = not_identical(judgments)
-    if _unknown(compared) or not in_one_order(compared):
-        return []
     own = own_model(labels.judge)
+    if _unknown(compared, own) or not in_one_order(compared):
+        return []
     side, gold = _sides(compared, own)
     picked, shown = first_picked(compared).to_numpy(), np.where(compared["order"] == "ab", 1, -1)
     a = np.where(shown > 0, picked, 1.0 - picked)
@@ -108,10 +110,13 @@ def self_preference_single_order(
     )]  # fmt: skip
 
 
-def _unknown(judgments: pd.DataFrame) -> str:
+def _unknown(judgments: pd.DataFrame, own: str) -> str:
+    """Why nothing can be told given gold, what is the least mendable first; a column of empty gold is none."""
     if not {"model_a", "model_b"} <= set(judgments.columns):
         return _NO_MODELS
-    return "" if "gold" in judgments else "no gold"
+    if len(judgments) and not ((judgments["model_a"] == own) != (judgments["model_b"] == own)).any():
+        return f"no pair has a text of {own} on one side"
+    return "" if "gold" in judgments and not np.isnan(gold_margin(judgments["gold"])[0]).all() else "no gold"
 
 
 def _sides(judgments: pd.DataFrame, own: str) -> tuple[NDArray[np.int_], Floats]:
@@ -252,6 +257,9 @@ def self_preference_log_odds(
     fitted = fit_columns(data, tuple(columns), np.stack(list(columns.values()), axis=1))
     counts = Counts(int((kept["judge"] == labels.judge).sum()), data.counts.items, empty.unscored)
     result = fitted if isinstance(fitted, Undefined) else fitted.slope(term_of)
+    if isinstance(result, Interval) and max(abs(result.low), abs(result.high)) < _ROUNDING:
+        # Soft verdicts without noise fit to the last bit: what is left has a sign and a tiny p, and is none of the judge's.
+        result = replace(result, estimate=0.0, std_error=0.0, low=0.0, high=0.0, p_value=1.0)
     return row(labels, "self_preference", term, result, counts, unit=LOG_ODDS, margin=margin, note="; ".join(notes))
 
 
