@@ -184,6 +184,8 @@ def test_one_gold_has_its_number_beside_what_to_do() -> None:
     assert "with gold taken as exact, which claims nothing: a doubling raises the chance of being picked by 5.1 points, 95 % interval 3.1 to 7.1" in length  # fmt: skip
     assert "they would move the verdict (p < 0.001)" in joint
     assert "given_gold" not in length + joint
+    bare = _one_gold()[:-1]  # no style is known: the same reason need not be said twice
+    assert [one.row.term for one in _of(bare, "content") if one.verdict == "undefined"] == ["length_ame"]
     table = overview.judge_table(_reading(_one_gold()))
     assert table is not None
     assert ("Length, points per doubling", "5.1 [3.1, 7.1] ‡") in [row[:2] for row in table.rows]

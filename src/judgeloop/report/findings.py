@@ -76,7 +76,7 @@ def _without_repeats(found: Iterable[Finding]) -> list[Finding]:
         if finding.verdict != "undefined" or reason not in said:
             kept.append(finding)
         if finding.verdict == "undefined":
-            said.add(reason)
+            said |= {reason} if is_probe(finding.row.term) else {reason, (*reason[:3], "")}
     return kept
 
 
