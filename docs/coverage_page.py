@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from judgeloop.validate import CELLS
 
 TEXT = """# Do the intervals hold?
 
@@ -47,6 +49,7 @@ def page(path: Path) -> list[str]:
     missed = [row for row in rows if row["passed"] != "True"]
     lines = [TEXT, f"**{len(rows) - len(missed)} of {len(rows)} entries pass.**", ""]
     lines += [_miss(row) for row in missed] + ([""] if missed else [])
+    lines += _to_run({row["cell"] for row in rows})
     grid = [row for row in rows if row["cell"].startswith("position=")]
     lines += ["## Coverage over the grid", ""]
     lines += ["| Term | Entries | Lowest | Median | Highest | Misses |", "|---|---|---|---|---|---|"]
@@ -69,6 +72,21 @@ def page(path: Path) -> list[str]:
             world = WORLDS[row["cell"].partition(":")[2]]
             lines.append(f"| {world} | `{row['term']}` | {float(row['rate']):.4f} |")
     return [*lines, ""]
+
+
+def _to_run(known: Collection[str]) -> list[str]:
+    """What the file lacks: after an estimator has changed, its cells are drawn anew."""
+    left = [name for name in CELLS if name not in known]
+    if not left:
+        return []
+    grid = [name for name in left if name.startswith("position=")]
+    parts = [f"{sum(f'items={size},' in name for name in grid)} judges at {size} items" for size in (30, 100, 400)]
+    others = ", ".join(f"`{name}`" for name in left if name not in grid)
+    return [
+        f"**{len(CELLS) - len(left)} of {len(CELLS)} cells are drawn so far with this version's estimators.** To be drawn: "
+        f"{', '.join(part for part in parts if not part.startswith('0 '))}{'; ' + others if others else ''}.",
+        "",
+    ]
 
 
 def _by(rows: Sequence[Mapping[str, str]], key: str) -> dict[str, list[Mapping[str, str]]]:
