@@ -268,7 +268,7 @@ def rows_l(variant: str, scale: Scale) -> list[Row]:
 
 def _read(found: pd.DataFrame, name: str, term: str, theory: float, setting: str, contrast: str) -> Row:
     some = found[(found["term"] == term) & (found["arm"] == "judge") & (found["contrast"] == contrast)]
-    some = some[some["generation"].isna() | (some["generation"] == STEPS)]
+    some = some[(some["variant"] == "") & (some["generation"].isna() | (some["generation"] == STEPS))]
     if len(some) != 1:
         missing = compare(name, setting, theory, np.nan, np.nan, tolerance=0.0)
         return demand(missing, False, f"{len(some)} rows of {term}")

@@ -208,7 +208,9 @@ def run_replication(replicates: int, seed: int, number: int) -> list[Outcome]:
                 frame = _texts(points[:, 0], names, [f"g{t}k{k}" for k in range(items * size)], t)
                 parts.append(frame.assign(bold=points[:, 1], text=shown, replicate=replicate, arm=arm))
     found = {
-        one.term: one for one in _run_terms(pd.concat(parts, ignore_index=True), 1, diversity=True) if one.contrast
+        one.term: one
+        for one in _run_terms(pd.concat(parts, ignore_index=True), 1, diversity=True)
+        if one.contrast and not one.variant
     }
     ratio = {v: v * (1.0 - (1.0 - 1.0 / v) ** _WINDOW) / _WINDOW for v in set(_VOCABULARY.values())}
     # Style is in generation-0 SDs, pooled over replicates: the drift over the SD that this run has.
