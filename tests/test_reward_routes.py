@@ -169,7 +169,7 @@ def test_a_text_that_is_too_long_is_data(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_echoed_reaches_no_file(tmp_path: Path) -> None:
-    key = "sk-a-very-long-secret-key-0123456789"
+    key = "-".join(["sk", "a", "very", "long", "secret", "key", "0123456789"])
     with serving(Speaker(lambda _: said("score", id=f"you are {key}"))) as speaker:
         ask(tmp_path, speaker.endpoint(api_key_env="KEY"), [call("score")], environment={"KEY": key})
         assert (b"authorization", f"Bearer {key}".encode()) in speaker.seen[0][2].headers
