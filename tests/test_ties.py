@@ -30,7 +30,8 @@ def test_the_estimates_are_those_of_statsmodels_on_mirrored_rows() -> None:
     assert not isinstance(fit, Undefined)
     # Each row once more with a and b exchanged: the two free thresholds are then each other's negative.
     model = OrderedModel((2 * np.concatenate([picked, 1 - picked])).astype(int), np.concatenate([x, -x]), distr="logit")
-    oracle = model.fit(method="bfgs", disp=False, gtol=1e-9, maxiter=500)
+    # Its gradient is numeric: a tolerance near its rounding would be reached on some processors alone.
+    oracle = model.fit(method="bfgs", disp=False, gtol=1e-6, maxiter=500)
     thresholds = model.transform_threshold_params(oracle.params)
     assert fit.coefficients == pytest.approx(oracle.params[:2], abs=1e-5)
     assert (-fit.threshold, fit.threshold) == pytest.approx(tuple(thresholds[1:3]), abs=1e-5)

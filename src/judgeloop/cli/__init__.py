@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import typer
@@ -36,11 +37,16 @@ _COMMANDS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every deliberate error becomes one sentence and its exit code."""
-    command: Callable[..., Any] = typer.main.get_command(app)
     hear(sys.argv[1:] if arguments is None else arguments)
     try:
-        command(args=arguments, prog_name="judgeloop")
+        _command()(args=arguments, prog_name="judgeloop")
     except JudgeloopError as error:
         if debugging():
             raise
         fail(str(error), error.exit_code)
+
+
+@cache
+def _command() -> Callable[..., Any]:
+    """Once a process: a program or a notebook may call ``main`` many times, and signatures are slow to read."""
+    return typer.main.get_command(app)

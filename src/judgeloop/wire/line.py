@@ -6,8 +6,10 @@ import asyncio
 import email.utils
 import json
 import re
+import ssl
 import time
 from collections.abc import Mapping
+from functools import cache
 
 import httpx2
 import openai
@@ -61,7 +63,7 @@ class Line:
             timeout=timeout,
             default_headers=headers,
             default_query={name: self._expanded(value) for name, value in endpoint.extra_query.items()},
-            http_client=httpx2.AsyncClient(limits=limits, timeout=timeout, trust_env=not local),
+            http_client=httpx2.AsyncClient(limits=limits, timeout=timeout, trust_env=not local, verify=_tls(not local)),
         )
 
     def _secret(self, variable: str) -> str:
@@ -154,6 +156,12 @@ class Line:
         if self._alive is not None:
             await asyncio.gather(self._alive, return_exceptions=True)
         await self._openai.close()
+
+
+@cache
+def _tls(trust_env: bool) -> ssl.SSLContext:
+    """One store of certificates for all lines of a process: reading it takes longer than many calls (some 40 ms)."""
+    return httpx2.create_ssl_context(trust_env=trust_env)
 
 
 def _decoded(response: httpx2.Response) -> str:
