@@ -15,12 +15,10 @@ from conftest import Served, serving, small_experiment, tables, write_experiment
 from judgeloop.records import CANDIDATE_COLUMNS, ESTIMATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 
 Serve = Callable[..., Served]
-shared = pytest.mark.xdist_group("small run")
-"""These read one run, which one worker makes (--dist loadgroup)."""
 
 
 def _run(tmp_path: Path, served: Served, name: str = "run", **changes: Any) -> judgeloop.Run:
-    path = write_experiment(tmp_path / "in", small_experiment(served.base_url, **changes))
+    path = write_experiment(tmp_path / "in", small_experiment(served.base_url, **{"generations": 2, **changes}))
     return judgeloop.run(path, out=tmp_path / name)
 
 
@@ -73,7 +71,6 @@ def test_tables_have_the_contract_s_columns_and_the_price_identity_holds_to_roun
         )
 
 
-@shared
 def test_what_arms_share_is_asked_once_and_bears_no_arm(small: tuple[judgeloop.Run, Served]) -> None:
     run, served = small
     assert max(served.asked.values()) == 1
@@ -87,7 +84,6 @@ def test_what_arms_share_is_asked_once_and_bears_no_arm(small: tuple[judgeloop.R
     assert judged.loc[judged["panel"] == "anchor", "replicate"].isna().all()
 
 
-@shared
 def test_the_anchor_panel_of_a_frozen_judge_does_not_drift_at_all(small: tuple[judgeloop.Run, Served]) -> None:
     estimates = small[0].estimates
     drift = estimates[estimates["term"].str.startswith("judge_drift_") & estimates["estimate"].notna()]
@@ -137,7 +133,6 @@ def test_pool_distributions_sum_to_one_through_every_step(
         assert set(SIGNAL_COLUMNS) <= set(run.folder.table("signals").columns)
 
 
-@shared
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
     tmp_path: Path, serve: Serve, small: tuple[judgeloop.Run, Served]

@@ -30,7 +30,7 @@ POOL = {"policy": {"kind": "pool", "endpoint": "m", "pool_size": 4}, "signal": {
 
 
 def _experiment(folder: Path, base_url: str, items: list[dict[str, Any]] = ASKED, **changes: Any) -> Path:
-    return write_experiment(folder, small_experiment(base_url, **{"arms": GOLD, "generations": 1, **changes}), items)
+    return write_experiment(folder, small_experiment(base_url, **{"arms": GOLD, "replicates": 1, **changes}), items)
 
 
 def _matching(served: Served) -> list[str]:

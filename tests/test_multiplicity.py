@@ -12,7 +12,7 @@ from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.multiplicity import adjust, benjamini_hochberg, holm, with_judge_families, with_run_families
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(st.lists(st.floats(1e-12, 1), min_size=1, max_size=12))
 def test_adjustment_equals_statsmodels(p_values):
     p = np.array(p_values)

@@ -59,8 +59,8 @@ def test_gold_that_asks_a_model_is_counted(tmp_path: Path) -> None:
     arms = {"judge": {}, "gold": {"judge": {"kind": "gold", "endpoint": "m"}}}
     path = write_experiment(tmp_path, small_experiment(NOWHERE, arms=arms), items)
     matching = [one for one in api.plan(path).loads if one.what.startswith("gold matching")]
-    # replicates · candidates · (generation 0, which arms share, and two generations of two arms); two of the anchor's pairs
-    assert [one.calls for one in matching] == [2 * 3 * (1 + 2 * 2) + 2 * 2]
+    # replicates · candidates · (generation 0, which arms share, and one generation of two arms); two of the anchor's pairs
+    assert [one.calls for one in matching] == [2 * 3 * (1 + 2) + 2 * 2]
 
 
 def test_the_guess_of_tokens_holds_the_counted_ones() -> None:

@@ -211,7 +211,7 @@ def test_before_the_first_generation_the_page_waits_and_says_so(tmp_path: Path, 
     watched = Watched(tmp_path / "out", clock=lambda: 4e9)
     state = watched.state()
     assert (state["version"], state["done"], state["caution"]) == ("", 0, "")
-    assert "Generation 0 of 2 is under way" in state["headline"]
+    assert "Generation 0 of 1 is under way" in state["headline"]
     assert "may have stopped: the same command resumes it" in state["detail"]
     assert SILENT_S >= 60
     with served(watched.pages()) as client:

@@ -8,13 +8,16 @@ from judgeloop.experiment import LabelRule
 from judgeloop.learning import labels
 
 
-def rewards(judgments: pd.DataFrame, rule: LabelRule = "raw") -> pd.Series[float]:
+def rewards(
+    judgments: pd.DataFrame, rule: LabelRule = "raw", preferences: pd.DataFrame | None = None
+) -> pd.Series[float]:
     """Picks of each candidate over both orders (0 or more; positive = the judge picks it), ties split ½ and ½.
 
     judgments: policy-panel judgments (JUDGMENT_COLUMNS) of one replicate, arm and generation. A soft verdict gives each
         side its probability. Unscored judgments count nothing and identical texts' matchups are left out, so a
         candidate that is only in those has 0 picks; one that no judgment shows has no row.
     rule: picks are counted in the preferences that this label rule makes (raw: every presentation).
+    preferences: those, where they are made already.
 
     Returns picks indexed by (item_id, candidate_id), sorted.
 
@@ -30,6 +33,7 @@ def rewards(judgments: pd.DataFrame, rule: LabelRule = "raw") -> pd.Series[float
         ]
     )
     everyone = pd.MultiIndex.from_frame(shown.drop_duplicates().sort_values(index))
-    chosen = labels.preferences(judgments, rule).rename(columns={"chosen": "candidate_id"})
+    made = labels.preferences(judgments, rule) if preferences is None else preferences
+    chosen = made.rename(columns={"chosen": "candidate_id"})
     picks = chosen.groupby(index, observed=True)["weight"].sum()
     return picks.reindex(everyone, fill_value=0.0).astype("float64").rename("reward")

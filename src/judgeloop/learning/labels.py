@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from judgeloop.experiment import LabelRule
 from judgeloop.records import PREFERENCE_COLUMNS
@@ -47,27 +48,33 @@ def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     ]
     rows = pd.concat(sides, ignore_index=True)
     rows = rows[rows["weight"] > 0.0].assign(label_rule=rule)
-    rows = rows.sort_values([*_PRESENTATION, "chosen"], kind="stable", ignore_index=True)
+    rows = rows.sort_values(["matchup", "order", "repeat", "chosen"], kind="stable", ignore_index=True)
     return rows[list(PREFERENCE_COLUMNS)]
 
 
 def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
-    """P(a) of every scored presentation of two different texts: the candidates ``a``, ``b`` and ``p_a`` in [0, 1].
+    """P(a) of every scored presentation of two different texts: the candidates ``a``, ``b``, ``p_a`` in [0, 1], and the
+    number of its ``matchup``, 0 … M − 1 in the order of replicate, arm, generation, item and pair.
 
     ``p_first`` where it is finite, else 1, ½, 0 for the verdicts first, tie, second; turned round where the order is ba.
     Raises ValueError as ``preferences`` does.
     """
     first, second = judgments["candidate_first"], judgments["candidate_second"]
     different = ~judgments["identical"].astype(bool) & (first != second)
-    rows = judgments[different & (judgments["verdict"] != "unscored")]
+    needed = [*_PRESENTATION, "candidate_first", "candidate_second", "verdict", "p_first"]
+    rows = judgments.loc[different & (judgments["verdict"] != "unscored"), needed]
     hard = rows["verdict"].map(_HARD).astype("float64")
     if hard.isna().any():
         raise ValueError(f"unknown verdict {rows.loc[hard.isna(), 'verdict'].iloc[0]!r}")
     if not rows["order"].isin(["ab", "ba"]).all():
         raise ValueError("every presentation has the order ab or ba")
-    if rows.duplicated(_PRESENTATION).any():
-        twice = rows.loc[rows.duplicated(_PRESENTATION), _PRESENTATION].iloc[0].to_dict()
-        raise ValueError(f"two judgments of one presentation: {twice}")
+    # A panel's missing replicate is a group like another, so nothing vanishes unseen.
+    matchup = rows.groupby(_MATCHUP, dropna=False, sort=True, observed=True).ngroup().to_numpy()
+    twice = pd.DataFrame({"m": matchup, "o": rows["order"].to_numpy(), "r": rows["repeat"].to_numpy()}).duplicated()
+    if twice.any():
+        raise ValueError(
+            f"two judgments of one presentation: {rows.loc[twice.to_numpy(), _PRESENTATION].iloc[0].to_dict()}"
+        )
     soft = pd.to_numeric(rows["p_first"]).astype("float64")
     p_first = soft.where(np.isfinite(soft), hard)
     if not p_first.between(0.0, 1.0).all():
@@ -77,32 +84,38 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
         a=rows["candidate_first"].where(forward, rows["candidate_second"]),
         b=rows["candidate_second"].where(forward, rows["candidate_first"]),
         p_a=p_first.where(forward, 1.0 - p_first),
+        matchup=matchup,
     )
-    named = table.drop_duplicates([*_MATCHUP, "a", "b"])
-    if named.duplicated(_MATCHUP).any():
-        unclear = named.loc[named.duplicated(_MATCHUP), _MATCHUP].iloc[0].to_dict()
-        raise ValueError(f"a pair_id must name one pair of candidates: {unclear}")
+    named = table.iloc[_firsts(matchup)][["a", "b"]].to_numpy()[matchup]
+    unclear = (table[["a", "b"]].to_numpy() != named).any(axis=1)
+    if unclear.any():
+        raise ValueError(
+            f"a pair_id must name one pair of candidates: {table.loc[unclear, _MATCHUP].iloc[0].to_dict()}"
+        )
     return table
+
+
+def _firsts(codes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The row in which each code 0 … M − 1 is met first."""
+    return np.unique(codes, return_index=True)[1]
 
 
 def _both_orders(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     """A row a matchup that is scored in both orders: P(a) by the rule; under consistent_only, 1 or 0, or no row."""
-    # A panel's missing replicate is a group like another, so nothing vanishes unseen.
-    signs = scored.assign(sign=np.sign(scored["p_a"] - 0.5))
-    matchups = signs.groupby([*_MATCHUP, "order"], dropna=False, sort=True, observed=True).agg(
-        a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean"), low=("sign", "min"), high=("sign", "max")
-    )
-    matchups = (
-        matchups.reset_index()
-        .groupby(_MATCHUP, dropna=False, sort=True, observed=True)
-        .agg(
-            a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean"),
-            low=("low", "min"), high=("high", "max"), orders=("order", "size"),
-        )
-        .reset_index()
-    )  # fmt: skip
-    matchups = matchups[matchups["orders"] == 2]
+    codes, p_a = scored["matchup"].to_numpy(), scored["p_a"].to_numpy()
+    forward = (scored["order"] == "ab").to_numpy()
+    kept = np.full(codes.max(initial=-1) + 1, True)
+    means = np.zeros(len(kept))
+    for some in (forward, ~forward):
+        asked = np.bincount(codes[some], minlength=len(kept))
+        kept &= asked > 0
+        means += np.bincount(codes[some], weights=p_a[some], minlength=len(kept)) / np.maximum(asked, 1)
+    p_matchup = means / 2.0
     if rule == "consistent_only":
-        matchups = matchups[(matchups["low"] == matchups["high"]) & (matchups["low"] != 0.0)]
-        matchups = matchups.assign(p_a=(matchups["low"] > 0.0).astype("float64"))
-    return matchups.assign(order="", repeat=0, candidate_first="")
+        for picked, value in ((p_a > 0.5, 1.0), (p_a < 0.5, 0.0)):
+            p_matchup[np.bincount(codes[picked], minlength=len(kept)) == np.bincount(codes, minlength=len(kept))] = (
+                value
+            )
+        kept &= (p_matchup == 0.0) | (p_matchup == 1.0)
+    table = scored.iloc[_firsts(codes)].assign(p_a=p_matchup, order="", repeat=0, candidate_first="")
+    return table[kept]

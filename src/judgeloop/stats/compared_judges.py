@@ -15,7 +15,7 @@ from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_inter
 from judgeloop.stats.pair_values import KEY, RATES, items_of, pair_values
 from judgeloop.stats.presentations import not_identical, unscored
 from judgeloop.stats.rows import PROBABILITY, Bias, Counts, Labels, row
-from judgeloop.stats.self_preference import self_preference_gold
+from judgeloop.stats.self_preference import Followed, followed
 from judgeloop.stats.slopes import Slopes, effect_difference, fit_slopes
 from judgeloop.stats.unscored_share import TERM as UNSCORED
 
@@ -157,33 +157,30 @@ def _paired_self_preference(
     if not {"model_a", "model_b", "gold"} <= set(tables[0].columns) & set(tables[1].columns):
         return []
     fixed = [_fixed(table) for table in tables]
+    one, other = followed(fixed[0], first.judge), followed(fixed[1], second.judge)
+    if isinstance(one, Undefined) or isinstance(other, Undefined):
+        return []
 
-    def gap(out: set[str]) -> float | None:
-        pair = [
-            self_preference_gold(table[~table["item_id"].isin(out)], Labels(one.judge)).estimate
-            for table, one in zip(fixed, (first, second), strict=True)
-        ]
-        return None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
+    def rates(one: Followed, other: Followed) -> tuple[float, float] | None:
+        a, b = one.difference(), other.difference()
+        return None if isinstance(a, Undefined) or isinstance(b, Undefined) else (a.estimate, b.estimate)
 
-    whole = gap(set())
+    whole = rates(one, other)
     if whole is None:
         return []
     items = sorted(set(fixed[0]["item_id"]) | set(fixed[1]["item_id"]))
     groups = min(_GROUPS, len(items))
-    left_out = [value for n in range(groups) if (value := gap(set(items[n::groups]))) is not None]
+    outs = (set(items[n::groups]) for n in range(groups))
+    left_out = [pair[0] - pair[1] for out in outs if (pair := rates(one.without(out), other.without(out)))]
     result: Interval | Undefined = Undefined("too few items tell of own texts to leave any out")
     if groups > 1 and len(left_out) == groups:
         spread = np.array(left_out) - np.mean(left_out)
         se = math.sqrt((groups - 1.0) / groups * float(np.sum(spread**2)))
         if se > 0:
-            result = t_interval(whole, se, groups - 1, method="jackknife t by item")
+            result = t_interval(whole[0] - whole[1], se, groups - 1, method="jackknife t by item")
     made = row(labels, "self_preference", "self_preference_gold", result, Counts(len(fixed[0]), len(items), lost),
                unit=PROBABILITY, margin=margin)  # fmt: skip
-    values = [
-        self_preference_gold(table, Labels(one.judge)).estimate
-        for table, one in zip(fixed, (first, second), strict=True)
-    ]
-    return [Difference(first.name, second.name, "pairs", values[0], values[1], made)]
+    return [Difference(first.name, second.name, "pairs", *whole, made)]
 
 
 def _unpaired(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -52,13 +52,50 @@ def self_preference_gold(judgments: pd.DataFrame, labels: Labels, *, margin: flo
     on one side and a verdict in both orders: the mean over orders is free of a taste for a slot, which in a log of single
     orders passes for one for its own texts wherever these stand in one slot more often. See ``single_order``.
     """
+    unit, found = PROBABILITY, followed(judgments, labels.judge)
+    lost = unscored(not_identical(judgments))
+    if isinstance(found, Undefined):
+        return row(labels, "self_preference", "self_preference_gold", found, Counts(0, 0, lost), unit=unit)
+    counts = Counts(len(found.follows), len(np.unique(found.items)), lost)
+    return row(labels, "self_preference", "self_preference_gold", found.difference(), counts, unit=unit, margin=margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Complete pairs of a judge's own text against another's, as arrays of n pairs.
+
+    ``prefers_own``: gold prefers its own text. ``follows`` in [0, 1]: whether it picked what gold prefers. ``items``: item
+    ids. ``single_order``: there are pairs, and none was asked in both orders.
+    """
+
+    own: str
+    prefers_own: NDArray[np.bool_]
+    follows: Floats
+    items: NDArray[np.object_]
+    single_order: bool
+
+    def difference(self) -> Interval | Undefined:
+        """P(follows | gold prefers its own) − P(follows | gold prefers the other)."""
+        if self.single_order:
+            return Undefined(_SINGLE_ORDER)
+        return following_difference(self.prefers_own, self.follows, pd.factorize(self.items)[0], self.own)
+
+    def without(self, items: set[str]) -> Followed:
+        """The pairs of other items."""
+        kept = np.array([item not in items for item in self.items], dtype=bool)
+        return replace(
+            self, prefers_own=self.prefers_own[kept], follows=self.follows[kept], items=self.items[kept]
+        )  # fmt: skip
+
+
+def followed(judgments: pd.DataFrame, judge: str) -> Followed | Undefined:
+    """How a judge followed gold in pairs with its own text on one side; Undefined where nothing can be told."""
     compared = not_identical(judgments)
-    term, unit = "self_preference_gold", PROBABILITY
-    why = _unknown(compared, own_model(labels.judge))
+    own = own_model(judge)
+    why = _unknown(compared, own)
     if why:
-        counts = Counts(0, 0, unscored(compared))
-        return row(labels, "self_preference", term, Undefined(why), counts, unit=unit)
-    own, table = own_model(labels.judge), pairs(compared)
+        return Undefined(why)
+    table = pairs(compared)
     side, gold = _sides(compared, own)
     first = np.full(len(table), -1)
     first[pair_codes(compared)[::-1]] = np.arange(len(compared))[::-1]
@@ -66,14 +103,14 @@ def self_preference_gold(judgments: pd.DataFrame, labels: Labels, *, margin: flo
     a = ((table["ab"] + 1.0 - table["ba"]) / 2.0).to_numpy()
     counted = (side != 0) & ~np.isnan(gold) & (gold != 0)
     keep = counted & ~np.isnan(a)
-    result: Interval | Undefined = Undefined(_SINGLE_ORDER)
     asked = ((table["asked_ab"] > 0) & (table["asked_ba"] > 0)).to_numpy()
-    items = table["item"].to_numpy()[keep]
-    if asked[counted].any() or not counted.any():
-        follows = np.where(gold[keep] > 0, a[keep], 1 - a[keep])
-        result = following_difference(np.sign(gold[keep]) == side[keep], follows, items, own)
-    counts = Counts(int(keep.sum()), len(np.unique(items)), unscored(compared))
-    return row(labels, "self_preference", term, result, counts, unit=unit, margin=margin)
+    return Followed(
+        own,
+        np.sign(gold[keep]) == side[keep],
+        np.where(gold[keep] > 0, a[keep], 1 - a[keep]),
+        compared["item_id"].to_numpy(dtype=object)[first[keep]],
+        bool(counted.any() and not asked[counted].any()),
+    )
 
 
 def self_preference_single_order(
