@@ -32,6 +32,7 @@ and two. A miss is named here and stays a miss.
 WORLDS = {
     "fair_noisy_judge": "quality and noise alone",
     "order_locked_judge": "temperature 0; each item's verdicts follow one slot, whichever",
+    "unequal_matchups": "each item pulls to a slot of its own and has one to twelve matchups",
     "length_blind_judge": "quality goes with length, people prefer longer, the judge follows quality; two a/b golds",
     "noisy_gold": "numeric golds that err; length goes with quality; the judge follows quality",
     "one_noisy_gold": "one numeric gold that errs; nothing may be claimed",

@@ -10,6 +10,8 @@ A rule decides how strongly the judge's content slopes reach the signal (the met
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -95,7 +97,7 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _firsts(codes: NDArray[np.intp]) -> NDArray[np.intp]:
+def _firsts(codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
     """The row in which each code 0 … M − 1 is met first."""
     return np.unique(codes, return_index=True)[1]
 

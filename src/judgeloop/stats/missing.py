@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.kernels import cluster_covariance, logistic
+from judgeloop.kernels import logistic
 from judgeloop.stats.covariates import covariates
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.inference import FEW_CLUSTERS, Undefined, clustered_proportion
-from judgeloop.stats.joint import joint_wald
+from judgeloop.stats.inference import Undefined, clustered_proportion
+from judgeloop.stats.joint import hotelling
 from judgeloop.stats.presentations import item_codes, not_identical
 from judgeloop.stats.rows import PROBABILITY, Counts, Labels, row
 
@@ -33,8 +33,9 @@ def missing_estimates(
 ) -> list[Estimate]:
     """``unscored_rate`` (variants ``ab``, ``ba``: by order) and ``unscored_joint``, the test that the replies are missing at random.
 
-    Arguments as in ``content_estimates``. The test is a joint Wald test, clustered by item, of the slopes in
-    logit P(unscored) = intercept + order + (length of the first text − of the second) + |difference|, in doublings.
+    Arguments as in ``content_estimates``. The test is the score test, clustered by item (as ``style_joint``), of the slopes
+    in logit P(unscored) = intercept + order + (length of the first text − of the second) + |difference|, in doublings:
+    it needs no fit, so that replies which order or length cut off to the last one are found too.
     """
     asked = not_identical(judgments).reset_index(drop=True)
     lost: NDArray[np.float64] = (asked["verdict"] == "unscored").to_numpy().astype(np.float64)
@@ -80,20 +81,18 @@ def _joint(
     groups = len(np.unique(rows.items))
     if len(names) == 1 or groups <= len(names):
         return undefined("one order and no lengths: nothing that the missing replies could depend on is known")
-    fit = logistic(x, y)
-    if not fit.converged or fit.rank < len(names):
-        return undefined("order and length separate the unscored replies perfectly, or are collinear")
-    try:
-        covariance = cluster_covariance(x, y, fit, rows.items, "mancl_derouen" if groups < FEW_CLUSTERS else "CR1")
-    except ValueError as error:
-        return undefined(str(error))
-    result = joint_wald(tuple(names), tuple(names[1:]), fit.coefficients, covariance, groups - 1)
+    share = float(y.mean())
+    result = hotelling(x * (y - share)[:, None], x.T @ x * share * (1.0 - share), range(1, len(names)), rows.items)
     if isinstance(result, Undefined):
         return undefined(result.reason)
-    slopes = ", ".join(f"{name} {slope:+.2f}" for name, slope in zip(names[1:], fit.coefficients[1:], strict=True))
+    fit = logistic(x, y)
+    slopes = "order and length part them from the others perfectly, or nearly so"
+    if fit.converged and fit.rank == len(names):
+        pairs = zip(names[1:], fit.coefficients[1:], strict=True)
+        slopes = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
     return Estimate(
         scope="judge", bias="quality", term="unscored_joint", judge=labels.judge, arm=labels.arm,
         generation=labels.generation, panel=labels.panel, category=labels.category, estimate=result.f, p_value=result.p_value,
-        n=len(rows), n_items=groups, n_unscored=count, unit="F", method="Wald; logistic regression, clustered by item",
-        note=f"F on {result.q} and {groups - 1} degrees of freedom; log-odds of no verdict: {slopes}",
+        n=len(rows), n_items=groups, n_unscored=count, unit="F", method="score test; logistic regression, clustered by item",
+        note=f"F on {result.q} and {result.df} degrees of freedom; {slopes}",
     )  # fmt: skip

@@ -64,6 +64,16 @@ def order_locked_judge(generator: np.random.Generator) -> Tests:
     return found | _of(_content(judgments, _halves(table, length, bold), exact=True), "length_ame")
 
 
+def unequal_matchups(generator: np.random.Generator) -> Tests:
+    """Every item pulls to a slot of its own, none on the whole, and has one to twelve matchups."""
+    items, most = 40, 12
+    sizes = np.minimum(generator.geometric(0.25, size=items), most)
+    table = pair_table(items * most, most)[np.tile(np.arange(most), items) < np.repeat(sizes, most)]
+    pull = np.repeat(generator.standard_normal(items), sizes)
+    judgments = judged(table.reset_index(drop=True), {order: picks(pull, generator) for order in ("ab", "ba")})
+    return _of(position_estimates(judgments), "first_slot_excess")
+
+
 def length_blind_judge(generator: np.random.Generator) -> Tests:
     """Better answers are longer, so that people prefer longer ones; the judge follows quality alone. Two a/b golds."""
     items = 300
@@ -177,7 +187,7 @@ def neutral_drift(generator: np.random.Generator) -> Tests:
 WORLDS: dict[str, Callable[[np.random.Generator], Tests]] = {
     world.__name__: world
     for world in (
-        fair_noisy_judge, order_locked_judge, length_blind_judge, noisy_gold, one_noisy_gold,
+        fair_noisy_judge, order_locked_judge, unequal_matchups, length_blind_judge, noisy_gold, one_noisy_gold,
         fair_judge_ten_features_60_items, fair_judge_ten_features_200_items, changing_candidates, neutral_drift,
     )
 }  # fmt: skip
