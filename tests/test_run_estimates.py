@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations
 from typing import Any
 
@@ -337,3 +338,19 @@ def test_a_million_candidate_rows_are_a_matter_of_seconds() -> None:
                          Design("many", 0, 4, ARMS, DESIGN.contrasts, DESIGN.confirmatory))  # fmt: skip
     assert time.perf_counter() - started < 120
     assert one(made, term="mean_length", arm="judge", generation=0)["status"] == "ok"
+
+
+@pytest.mark.parametrize(("match", "exact"), [("exact", True), ("judge", False)])
+def test_a_category_s_gold_is_exact_where_its_references_are_matched_by_rule(match: str, exact: bool) -> None:
+    tables = planted_run.loop(generations=1, replicates=2, items=2, size=2, pairs=20, anchor=40)
+    coin = rng(0, "category's gold")
+    judgments = tables.judgments[tables.judgments["generation"] == 0]
+    golds = {item: str(coin.choice(["a", "b"])) for item in sorted(judgments["item_id"].unique())}
+    judgments = judgments.assign(category="facts", gold=judgments["item_id"].map(golds))
+    items = pd.DataFrame({"item_id": list(golds), "category": "facts", "reference": "x", "match": match})
+    found = run_estimates(
+        dataclasses.replace(tables, items=items, judgments=judgments), planted_run.design(1)
+    )  # fmt: skip
+    rows = found[(found["category"] == "facts") & (found["term"] == "length_ame") & (found["variant"] == "")]
+    assert len(rows) == 1
+    assert rows["note"].str.contains("declare gold exact").item() is not exact

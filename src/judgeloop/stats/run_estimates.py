@@ -93,19 +93,25 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
                 gold_exact=is_matched(judgments, tables.items),
             )  # fmt: skip
             if generation == 0:
-                rows += _by_category(judgments, texts, judge, scales, margin)
+                rows += _by_category(judgments, tables.items, texts, judge, scales, margin)
     return rows
 
 
 def _by_category(
-    judgments: pd.DataFrame, texts: pd.DataFrame, judge: str, scales: dict[str, float], margin: float
+    judgments: pd.DataFrame,
+    items: pd.DataFrame,
+    texts: pd.DataFrame,
+    judge: str,
+    scales: dict[str, float],
+    margin: float,
 ) -> list[Estimate]:
     """Position and content terms on generation 0's anchor panel, a category at a time."""
     rows: list[Estimate] = []
     for category, part, remark in by_category(judgments):
         position = position_estimates(part, judge=judge, generation=0, panel="anchor", category=category, margin=margin)
         content = content_estimates(
-            part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin
-        )
+            part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin,
+            gold_exact=is_matched(part, items),
+        )  # fmt: skip
         rows += remarked([*position, *content], remark)
     return rows
