@@ -119,3 +119,19 @@ def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
     assert estimates.mean() == pytest.approx(beta, abs=4 * estimates.std() / math.sqrt(runs))
     assert cover == pytest.approx(0.95, abs=0.02 + 3 * math.sqrt(0.95 * 0.05 / runs))
     assert np.mean(naive) > beta + 0.2
+
+
+@pytest.mark.parametrize("agree", [0.0, 0.9, 1.0])
+def test_golds_that_bound_no_spread_are_fitted_or_refused_without_a_warning(agree: float):
+    """Coins that a second person repeats, or contradicts: the likelihood rises to ever larger spreads of quality."""
+    ended = []
+    for k in range(4):
+        frame, texts, _ = world(100, f"no spread {k}")
+        coins = seeds.rng(k, "coins").random((3, 100))
+        one = np.where(coins[0] < 0.5, "a", "b")
+        other = np.where(one == "a", "b", "a") if agree == 0.0 else np.where(coins[2] < 0.5, "a", "b")
+        two = np.where(coins[1] < agree, one, other)
+        ended.append(
+            fit_latent(covariates(frame.assign(gold=np.tile(one, 2), gold_2=np.tile(two, 2)), texts, scales={}))
+        )
+    assert all(isinstance(one, Undefined) or np.all(np.isfinite(one.covariance)) for one in ended)

@@ -97,9 +97,9 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _firsts(codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+def _firsts(codes: NDArray[Any]) -> NDArray[np.intp]:
     """The row in which each code 0 … M − 1 is met first."""
-    return np.unique(codes, return_index=True)[1]
+    return np.asarray(np.unique(codes, return_index=True)[1], dtype=np.intp)
 
 
 def _both_orders(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:

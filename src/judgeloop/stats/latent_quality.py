@@ -10,6 +10,7 @@ quality instead makes an unbiased judge look biased towards what correlates with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -224,12 +225,20 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     )  # fmt: skip
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def _maximum(model: _Model, start: Floats) -> tuple[Floats, Floats] | Undefined:
-    """The parameters (k,) where the likelihood is greatest, and its negative Hessian (k, k) there."""
+    """The parameters (k,) where the likelihood is greatest, and its negative Hessian (k, k) there.
+
+    A line search may try a spread that overflows (where the golds hardly agree, any spread is nearly as likely): such a
+    place counts as infinitely unlikely, and the search turns back.
+    """
 
     def objective(theta: Floats) -> tuple[float, Floats]:
         value, gradient = model.parts(theta)
-        return -float(value.sum()), -gradient.sum(axis=0)
+        total = -float(value.sum())
+        if not (math.isfinite(total) and np.all(np.isfinite(gradient))):
+            return math.inf, np.zeros_like(theta)
+        return total, -gradient.sum(axis=0)
 
     from scipy import optimize  # only here: it is slow to import
 
