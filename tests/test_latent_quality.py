@@ -135,3 +135,17 @@ def test_golds_that_bound_no_spread_are_fitted_or_refused_without_a_warning(agre
             fit_latent(covariates(frame.assign(gold=np.tile(one, 2), gold_2=np.tile(two, 2)), texts, scales={}))
         )
     assert all(isinstance(one, Undefined) or np.all(np.isfinite(one.covariance)) for one in ended)
+
+
+def test_a_search_that_takes_the_judges_threshold_to_nothing_turns_back():
+    """A tie is then impossible, and there is one: the gradient keeps its length, and the place is infinitely unlikely."""
+    frame, texts, margin = world(100, "no threshold")
+    golds = {"gold": np.tile(votes(2 * margin[:100], "one"), 2), "gold_2": np.tile(votes(2 * margin[:100], "two"), 2)}
+    ties = seeds.rng(0, "no threshold").random(len(frame)) < 0.2
+    found = fit_latent(covariates(frame.assign(**golds, verdict=frame["verdict"].mask(ties, "tie")), texts, scales={}))
+    assert not isinstance(found, Undefined)
+    model = found.model
+    with np.errstate(all="ignore"):
+        value, gradient = model.parts(np.where(np.arange(model.size) == model.size - 1, -800.0, found.coefficients))
+    assert gradient.shape == (len(model.first), model.size)
+    assert not np.isfinite(value.sum())

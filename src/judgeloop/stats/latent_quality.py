@@ -164,7 +164,8 @@ class _Model:
     def _judge(self, eta: Floats, threshold: float) -> tuple[Floats, Floats, Floats | None]:
         """Log-likelihood (n, nodes), its derivative by η, and by log θ where the judge ties."""
         z = self.picked_a[:, None]
-        if threshold == 0.0:
+        # By the data and not by θ, which a line search may take to 0.
+        if not self.tied.any():
             log_b, p = log_sigmoid(-eta)
             return z * eta + log_b, z - p, None
         value, by_eta, by_log = ordered_logit(eta, np.where(z > 0.5, 1.0, -1.0), self.tied[:, None], threshold)

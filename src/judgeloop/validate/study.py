@@ -66,10 +66,14 @@ def coverage(
         # A fresh interpreter: what this one has open (an event loop, threads) is not to be copied.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             flying = {pool.submit(study_cell, name, seed, replications): name for name in missing}
-            for done in as_completed(flying):
-                found[flying[done]] = done.result()
-                if on_cell:
-                    on_cell(found[flying[done]])
+            try:
+                for done in as_completed(flying):
+                    found[flying[done]] = done.result()
+                    if on_cell:
+                        on_cell(found[flying[done]])
+            finally:
+                # A cell that fails, or Ctrl-C, ends the study now, not when the rest is drawn for nobody.
+                pool.shutdown(wait=False, cancel_futures=True)
     else:
         for name in missing:
             found[name] = study_cell(name, seed, replications)
