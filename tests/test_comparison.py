@@ -21,6 +21,8 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval
 from judgeloop.stats.pair_values import pair_values
 from judgeloop.stats.ranking import ranked
+from judgeloop.stats.rows import Labels
+from judgeloop.stats.self_preference import self_preference_gold
 
 # -- judges ---------------------------------------------------------------------------------------------------------------
 
@@ -285,3 +287,24 @@ def test_paired_intervals_cover_the_planted_difference(matchups: int) -> None:
             inside[term] += row.conf_low <= value <= row.conf_high  # type: ignore[operator]
     for term, count in inside.items():
         assert abs(count / replications - 0.95) <= 0.02 + 3 * math.sqrt(0.95 * 0.05 / replications), (term, count)
+
+
+def test_the_self_preference_jackknife_is_that_of_the_reported_estimate_on_fewer_items() -> None:
+    frame = log({"m": (0.3, 0.2, 1.0)}, items=24)
+    odd = np.arange(len(frame)) % 2
+    models = {"model_a": np.where(odd, "m", "x"), "model_b": np.where(odd, "x", "m")}
+    tables = [frame.assign(**models), log({"m": (0.3, 0.2, 0.0)}, "flat", items=24).assign(**models)]
+    row = named(differences(contender("a", tables[0]), contender("b", tables[1])), "self_preference_gold").row
+
+    def gap(out: str) -> float:
+        one, other = (
+            self_preference_gold(table[table["item_id"] != out], Labels("m")).estimate for table in tables
+        )  # fmt: skip
+        assert one is not None
+        assert other is not None
+        return one - other
+
+    left_out = np.array([gap(item) for item in sorted(tables[0]["item_id"].unique())])
+    assert row.estimate == pytest.approx(gap(""), abs=1e-12)
+    spread = math.sqrt(23 / 24 * np.sum((left_out - left_out.mean()) ** 2))
+    assert row.std_error == pytest.approx(spread, rel=1e-9)
