@@ -259,7 +259,7 @@ def test_many_contenders_are_compared_with_the_first_and_the_least_harmful(tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("matchups", [1, 3])
 def test_paired_intervals_cover_the_planted_difference(matchups: int) -> None:
-    """400 pairs of judges: the truth by a million draws of pairs; coverage within Monte-Carlo error of 95 %."""
+    """200 pairs of judges: the truth by a million draws of pairs; coverage within Monte-Carlo error of 95 %."""
     worlds: Judges = {"a": (0.2, 0.2, 1.0), "b": (0.8, 0.6, 1.5)}
     rng = seeds.rng(0, "truth of a comparison")
     lengths, quality = rng.integers(20, 300, size=(1_000_000, 2)), rng.standard_normal(1_000_000)
@@ -274,7 +274,7 @@ def test_paired_intervals_cover_the_planted_difference(matchups: int) -> None:
             ("conflict_rate", ab * ba + (1 - ab) * (1 - ba)),
         ):
             truth[term] = truth.get(term, 0.0) + sign * float(value.mean())
-    replications, inside = 400, dict.fromkeys(truth, 0)
+    replications, inside = 200, dict.fromkeys(truth, 0)
     for replication in range(replications):
         frames = [
             log({name: world}, (replication, name), texts=replication, items=60, matchups=matchups)

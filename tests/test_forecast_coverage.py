@@ -34,7 +34,7 @@ CHOICE = Choice(("length", "bold"), pd.Series({"length": 1.0, "bold": 1.0}), TEX
 def test_the_limits_cover_the_drift_of_the_toy_loop(strategy: Strategy, rule: str) -> None:
     """Row L's world: a panel is judged, a forecast made, the loop run; 95 % of the loops end within the limits."""
     signal = BradleyTerrySignal(tau=loop_world.TAU, ridge=0.0, label_rule=rule)  # type: ignore[arg-type]
-    loops, held = 160, 0
+    loops, held = 80, 0
     for seed in range(loops):
         world = loop_world.World(
             arms=("judge",),
@@ -77,6 +77,7 @@ def pool_loop(seed: int, signal: BradleyTerrySignal | BestOfNSignal, steps: int)
     names = [str(k) for k in range(POOL)]
     index = pd.MultiIndex.from_product([[f"i{k}" for k in range(ITEMS)], names], names=["item_id", "candidate_id"])
     features = pd.DataFrame(points.reshape(-1, 2), index=index, columns=["length", "bold"])
+    placed = {(f"i{k}", name): points[k, int(name)] for k in range(ITEMS) for name in names}
     weights = {f"i{k}": dict.fromkeys(names, 1 / POOL) for k in range(ITEMS)}
     first: pd.DataFrame | None = None
     means = []
@@ -85,7 +86,7 @@ def pool_loop(seed: int, signal: BradleyTerrySignal | BestOfNSignal, steps: int)
             item: Counter(stream.choice(names, size=SIZE, p=np.array(list(w.values())) / sum(w.values())))
             for item, w in weights.items()
         }
-        means.append(np.mean([features.loc[(i, n), "length"] for i, some in drawn.items() for n in some.elements()]))
+        means.append(np.mean([placed[i, n][0] for i, some in drawn.items() for n in some.elements()]))
         if t == steps:
             break
         pairs = [
@@ -98,7 +99,7 @@ def pool_loop(seed: int, signal: BradleyTerrySignal | BestOfNSignal, steps: int)
         table = pair_table(len(pairs))
         table["item_id"], table["a"], table["b"] = ([pair[k] for pair in pairs] for k in range(3))
         table["pair_id"] = [f"m{k}" for k in range(len(pairs))]
-        gap = np.array([features.loc[(i, a)] - features.loc[(i, b)] for i, a, b in pairs]) @ B
+        gap = np.array([placed[i, a] - placed[i, b] for i, a, b in pairs]) @ B
         verdicts = {
             order: np.where(stream.random(len(pairs)) < sigmoid(0.4 + sign * gap), "first", "second")
             for order, sign in (("ab", 1.0), ("ba", -1.0))
@@ -129,7 +130,7 @@ def pool_loop(seed: int, signal: BradleyTerrySignal | BestOfNSignal, steps: int)
 )
 def test_the_limits_cover_the_drift_of_loops_on_pools(signal: BradleyTerrySignal | BestOfNSignal, update: str) -> None:
     """Another loop's generation 0 is the evidence: pools, candidates and picks are all fresh."""
-    loops, held = 120, 0
+    loops, held = 80, 0
     for seed in range(loops):
         tables, _ = pool_loop(2 * seed, signal, 1)
         _, drift = pool_loop(2 * seed + 1, signal, 3)
