@@ -137,7 +137,7 @@ def test_a_run_judges_its_probe_panel_once_a_generation_and_trains_on_none_of_it
     served = serve(length=1.0, position=0.4)
     names = ["padding", "self_name", "whitespace", "identical"]
     path = write_experiment(
-        tmp_path / "in", small_experiment(served.base_url, panels={"anchor": 6, "probe": names}, replicates=2)
+        tmp_path / "in", small_experiment(served.base_url, panels={"anchor": 6, "probe": names}, generations=2)
     )
     planned = Material.read(load(path)).planned_calls()
     run = judgeloop.run(path, out=tmp_path / "run")
