@@ -20,7 +20,6 @@ from judgeloop.wire.faults import Faults
 from judgeloop.wire.server import LocalServer, create_app
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a module's fixture go to one worker (--dist loadgroup), so that it is made once."""
     for item in items:
