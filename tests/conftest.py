@@ -19,16 +19,6 @@ from judgeloop.records import Route
 from judgeloop.wire.faults import Faults
 from judgeloop.wire.server import LocalServer, create_app
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a module's fixture go to one worker (--dist loadgroup), so that it is made once."""
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        shared = fixtures and any(one.scope == "module" for made in fixtures.name2fixturedefs.values() for one in made)
-        if shared and isinstance(item, pytest.Function):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
 ITEMS = [
     {"item_id": "capital", "category": "facts", "prompt": "What is the capital of France?", "reference": "Paris", "match": "contains"},
     {"item_id": "sleep", "category": "advice", "prompt": "How do I sleep better?"},

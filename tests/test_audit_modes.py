@@ -88,7 +88,9 @@ def test_every_text_is_scored_once_on_every_scale_and_nothing_is_asked_twice(
         assert "another" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verdict", ["logprob", pytest.param("json", marks=pytest.mark.slow), "text"])
+@pytest.mark.parametrize(
+    "verdict", ["logprob", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("json", "text"))]
+)
 def test_planted_scores_come_back(tmp_path: Path, serve: Serve, verdict: str) -> None:
     served = serve(**PLANTED)
     done = audited(served, pd.DataFrame(pairs(70)), tmp_path / "o", mode="pointwise", verdict=verdict, repeats=2)
@@ -193,7 +195,7 @@ def test_every_set_is_shown_in_all_rotations(tmp_path: Path, serve: Serve) -> No
         assert words in summary
 
 
-@pytest.mark.parametrize("verdict", ["logprob", "text"])
+@pytest.mark.parametrize("verdict", ["logprob", pytest.param("text", marks=pytest.mark.slow)])
 def test_planted_choices_come_back(tmp_path: Path, serve: Serve, verdict: str) -> None:
     served = serve(**PLANTED)
     done = audited(served, pd.DataFrame(sets(90)), tmp_path / "o", mode="listwise", verdict=verdict)

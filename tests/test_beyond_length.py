@@ -101,6 +101,7 @@ def test_it_equals_the_jackknife_that_fits_anew_without_each_item() -> None:
     assert found.std_error == pytest.approx(slow, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_at_its_level() -> None:
     """120 judges with hard verdicts and no taste but length; the rate's Monte-Carlo sd is .02, so .95 ± .06."""
     kept = 0

@@ -129,6 +129,7 @@ def test_mattr_closed_forms():
         mattr(["a"], 0)
 
 
+@pytest.mark.slow
 def test_measures_do_not_move_with_length_where_diversity_is_constant():
     short, long = zipf_texts(2000, 100, "short"), zipf_texts(2000, 200, "long")
 

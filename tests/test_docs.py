@@ -199,6 +199,7 @@ def emitted() -> pd.DataFrame:
     return pd.concat(frames)[["term", "variant", "unit"]].drop_duplicates()
 
 
+@pytest.mark.slow
 def test_every_term_unit_and_variant_is_documented(emitted: pd.DataFrame) -> None:
     wrong = []
     for term, variant, unit in emitted.itertuples(index=False, name=None):
@@ -212,6 +213,7 @@ def test_every_term_unit_and_variant_is_documented(emitted: pd.DataFrame) -> Non
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_every_documented_term_and_variant_exists(emitted: pd.DataFrame) -> None:
     pairs = set(zip(emitted["term"], emitted["variant"], strict=True))
     absent = [
@@ -300,6 +302,7 @@ def test_the_example_of_the_experiment_page_is_valid() -> None:
         assert resolve(yaml.safe_load(block)).confirmatory == ("judge", "random")
 
 
+@pytest.mark.slow
 def test_the_served_example_runs_and_faults_do_not_change_it(tmp_path: Path) -> None:
     """The files of serving.md as they stand there, but for one replicate, one step and the port."""
     spec = PlantedSpec.model_validate(yaml.safe_load(blocks("serving.md", "yaml planted")[0]))

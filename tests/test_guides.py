@@ -132,6 +132,7 @@ def trainer_log(path: Path) -> None:
     path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_trainers_log_is_read_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

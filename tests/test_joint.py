@@ -67,6 +67,7 @@ def test_the_score_test_is_that_of_a_gee_up_to_hotellings_scale() -> None:
     assert found.f == pytest.approx(chi2 * (100 - 2) / (2 * (100 - chi2)), rel=1e-7)
 
 
+@pytest.mark.slow
 def test_ten_features_of_a_fair_judge_are_not_found() -> None:
     # The Wald test rejects 10 to 18 % here. 150 samples: the score test's share stays below .05 + 3 errors.
     for share in (1.0, 0.25):
@@ -82,6 +83,7 @@ def test_type_one_error_of_the_score_test(items: int, features: int, share: floa
     assert score <= 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / 400)
 
 
+@pytest.mark.slow
 def test_the_score_test_keeps_the_walds_power_where_that_is_honest() -> None:
     # 100 samples each; the Wald test's head start with ten features is its excess of false rejections.
     for features, items, slope, least in ((1, 100, 0.5, 0.7), (2, 100, 0.5, 0.65), (10, 200, 0.5, 0.7)):

@@ -49,6 +49,7 @@ TEXT = [{"endpoint": "m", "verdict": "text"}, {"endpoint": "m", "prompt": "rubri
         pytest.param(
             {"arms": {"judge": {}, "rubric": {"judge": {"prompt": "rubric", "repeats": 2}}}, "matchups_per_item": 2},
             id="two-judges",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {**POOL, "arms": {"judge": {}, "tilted": {"signal": {"tau": 0.2}}}},

@@ -43,6 +43,7 @@ def test_replies_that_length_cuts_off_to_the_last_one_are_found() -> None:
     assert "perfectly" in row.note
 
 
+@pytest.mark.slow
 def test_replies_lost_by_length_are_found_and_random_ones_are_not() -> None:
     found = {"length": 0, "chance": 0}
     for k in range(20):

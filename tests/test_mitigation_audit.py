@@ -132,6 +132,7 @@ def test_a_panel_of_one_is_refused_before_anything_is_asked(
     assert len(served.asked) == 2 * 16
 
 
+@pytest.mark.slow
 def test_picks_are_compared_with_picks_where_verdicts_bear_probabilities(
     serve: Callable[..., Any], tmp_path: Path
 ) -> None:

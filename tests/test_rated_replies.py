@@ -252,6 +252,7 @@ def answered(spec: PlantedSpec, body: dict[str, Any], call: str = "c") -> Reply:
 SPEC = PlantedSpec(length=0.7, bold=0.04, position=0.5, quality=1.0, quality_marker="[q=", draft={"length_mean": 8})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [TEN, BACKWARDS, FIVE])
 def test_a_planted_score_has_the_stated_mean_in_every_mode(scale: Scale) -> None:
     text = "A text of some words, with **bold** ones. [q=0.3]"

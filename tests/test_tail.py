@@ -76,6 +76,7 @@ def points(stream: np.random.Generator, n: int, spread: float = 1.0) -> np.ndarr
     return stream.standard_normal((n, 2)) * [3.0, spread]
 
 
+@pytest.mark.slow
 def test_exchangeable_texts_keep_a_tail_of_one_at_any_number() -> None:
     """The expected share of a sample between two order statistics of another is their ranks' gap over n + 1: no bias."""
     found = []

@@ -19,6 +19,7 @@ from judgeloop.validate import grid, grid_readers, loop_world, regression, type_
 from judgeloop.validate.row import compare, covered, rejected
 
 
+@pytest.mark.slow
 def test_the_cheap_rows_pass_and_the_seed_changes_the_draws() -> None:
     rows = validate.run(["B", "D3", "E2"], quick=True, seed=3)
     assert {row.name for row in rows} >= {"B1", "B2", "D3", "E2"}
