@@ -141,7 +141,7 @@ def test_killed_at_any_step_it_pays_for_nothing_twice(
 
 @pytest.mark.slow
 def test_kill_minus_nine_while_it_waits_and_the_same_command_again(tmp_path: Path, serve: Serve) -> None:
-    served = serve(faults=Faults(rules=(Rule(match="/ba/", kind="slow", delay_s=1.0, times="always"),)))
+    served = serve(faults=Faults(rules=(Rule(match="/ba/", kind="slow", delay_s=4.0, times="always"),)))
     source = write(tmp_path / "answers.jsonl", pairs(12))
     line = [sys.executable, "-m", "judgeloop", "audit", str(source), "--base-url", served.base_url, "--model", "planted",
             "--out", str(tmp_path / "killed"), "--quiet", "--batch"]  # fmt: skip

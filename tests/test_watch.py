@@ -86,7 +86,9 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.mark.parametrize("change", [{}, POOL], ids=["exemplar", "pool"])
 def test_estimates_so_far_are_those_of_a_shorter_run(tmp_path: Path, serve: Serve, change: dict[str, Any]) -> None:
     url = serve().base_url
-    long = api.run(write_experiment(tmp_path / "in", small_experiment(url, **change)), out=tmp_path / "long")
+    long = api.run(
+        write_experiment(tmp_path / "in", small_experiment(url, **change, generations=2)), out=tmp_path / "long"
+    )
     short = small_experiment(url, **change, generations=1)
     expected = api.run(write_experiment(tmp_path / "in", short), out=tmp_path / "short").estimates
     resolved = so_far.experiment_of(long.folder)
