@@ -244,7 +244,7 @@ def rows_l(variant: str, scale: Scale) -> list[Row]:
     world, drift, compounding = _variants()[variant]
     name = f"L{VARIANTS.index(variant) + 1}"
     world = replace(
-        world, replicates=scale.size(48, 20), pairs=scale.size(3000, 500, 120),
+        world, replicates=scale.size(48, 20), pairs=scale.size(3000, 240, 120),
         anchor=world.anchor and scale.size(4000, 1500, 300),
     )  # fmt: skip
     design = world.design()
