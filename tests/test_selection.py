@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from judgeloop import seeds
 from judgeloop.learning import best_of_n
+from judgeloop.learning.labels import preferences
 from judgeloop.learning.selection import best_of_n_law, move_to_winner, tilt, winner
 
 NAMES = tuple("abcdef")
@@ -193,13 +194,14 @@ def test_picks_are_counted_over_both_orders() -> None:
         ]
     )
     same = panel([("k", "p", "a", "b", "first", None)], identical=True)
-    picks = best_of_n.rewards(pd.concat([table, same], ignore_index=True))
+    both = pd.concat([table, same], ignore_index=True)
+    picks = best_of_n.rewards(both, preferences(both, "raw"))
     assert picks.index.names == ["item_id", "candidate_id"]
     assert picks.to_dict() == {
         ("i", "a"): 2.75, ("i", "b"): 0.0, ("i", "c"): 1.25, ("j", "a"): 0.0, ("j", "b"): 0.0, ("k", "a"): 0.0,
         ("k", "b"): 0.0,
     }  # fmt: skip
-    consistent = best_of_n.rewards(table, "consistent_only")
+    consistent = best_of_n.rewards(table, preferences(table, "consistent_only"))
     assert consistent[("i", "a")] == 1.0
     assert consistent.sum() == 1.0
 
@@ -207,7 +209,7 @@ def test_picks_are_counted_over_both_orders() -> None:
 def test_picks_of_two_generations_are_not_added() -> None:
     row = ("i", "p", "a", "b", "first", None)
     with pytest.raises(ValueError, match="one replicate, arm and generation"):
-        best_of_n.rewards(pd.concat([panel([row]), panel([row], generation=2)]))
+        best_of_n.rewards(pd.concat([panel([row]), panel([row], generation=2)]), preferences(panel([row]), "raw"))
 
 
 def test_no_judgments_no_picks() -> None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from judgeloop.experiment import LabelRule
-from judgeloop.learning import labels
 
-
-def rewards(
-    judgments: pd.DataFrame, rule: LabelRule = "raw", preferences: pd.DataFrame | None = None
-) -> pd.Series[float]:
+def rewards(judgments: pd.DataFrame, preferences: pd.DataFrame) -> pd.Series[float]:
     """Picks of each candidate over both orders (0 or more; positive = the judge picks it), ties split ½ and ½.
 
     judgments: policy-panel judgments (JUDGMENT_COLUMNS) of one replicate, arm and generation. A soft verdict gives each
         side its probability. Unscored judgments count nothing and identical texts' matchups are left out, so a
         candidate that is only in those has 0 picks; one that no judgment shows has no row.
-    rule: picks are counted in the preferences that this label rule makes (raw: every presentation).
-    preferences: those, where they are made already.
+    preferences: what a label rule makes of them (``labels.preferences``), in which picks are counted.
 
     Returns picks indexed by (item_id, candidate_id), sorted.
 
-    Raises ValueError if the judgments are of several replicates, arms or generations, or as ``labels.preferences``.
+    Raises ValueError if the judgments are of several replicates, arms or generations.
     """
     if len(judgments[["replicate", "arm", "generation"]].drop_duplicates()) > 1:
         raise ValueError("picks are counted within one replicate, arm and generation")
@@ -33,7 +27,6 @@ def rewards(
         ]
     )
     everyone = pd.MultiIndex.from_frame(shown.drop_duplicates().sort_values(index))
-    made = labels.preferences(judgments, rule) if preferences is None else preferences
-    chosen = made.rename(columns={"chosen": "candidate_id"})
+    chosen = preferences.rename(columns={"chosen": "candidate_id"})
     picks = chosen.groupby(index, observed=True)["weight"].sum()
     return picks.reindex(everyone, fill_value=0.0).astype("float64").rename("reward")

@@ -54,7 +54,7 @@ def learn(
             fitted = bradley_terry.length_controlled(fitted)
         reward = fitted.reward(features)
     else:
-        fitted, reward = None, best_of_n.rewards(judgments, spec.label_rule, preferences)
+        fitted, reward = None, best_of_n.rewards(judgments, preferences)
     rewards = _by_item(reward)
     compared = frozenset(preferences["item_id"])
     chosen = {}
