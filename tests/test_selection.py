@@ -213,4 +213,4 @@ def test_picks_of_two_generations_are_not_added() -> None:
 
 
 def test_no_judgments_no_picks() -> None:
-    assert best_of_n.rewards(panel([])).empty
+    assert best_of_n.rewards(panel([]), preferences(panel([]), "raw")).empty
