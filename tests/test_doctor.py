@@ -235,7 +235,7 @@ def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
 
 
 def test_a_server_that_bears_more_is_probed_up_to_the_calls(play: Play) -> None:
-    url, _ = play(seconds=0.15)
+    url, _ = play(seconds=0.6)  # far more than a busy machine adds to a call
     made = examined(url, max_calls=80)
     assert made.recommended.concurrency in (8, 16)
     assert "it may bear more" in checks(made)["concurrency"].means
