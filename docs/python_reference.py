@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import judgeloop
 
 PYTHON = """# Python
 
-`import judgeloop` gives the names below; everything the command line does is a thin layer over these and `judgeloop.api`.
-Errors descend from `judgeloop.errors.JudgeloopError` and carry the [exit code](exit-codes.md) of the command line.
+`import judgeloop` gives the names below, `dir(judgeloop)` and an editor's completion list them, and everything the command
+line does is a thin layer over them. A name's code is loaded when the name is first used. Errors descend from
+`judgeloop.JudgeloopError` and carry the [exit code](exit-codes.md) of the command line.
 
 ```python
 import judgeloop
@@ -22,6 +24,19 @@ run.estimates.query("term == 'did_length'")  # pandas; docs/method.md names the 
 run.figures["drift/Length"]  # Plotly
 run.to_html("report.html")
 ```
+
+**In memory.** `analyze` computes and writes nothing, so that it can stand in a notebook's cell or in a simulation's loop.
+`out=`, or `.save` of the result, writes the folder that `judgeloop analyze` would; `report=False` leaves the report out,
+which takes most of that time. `audit` and `run` record every answer in their folder, and take `report=False` too.
+
+```python
+audit = judgeloop.analyze(frame)  # pandas, a row a verdict: docs/analyze.md names the columns
+audit.estimates[["judge", "term", "estimate", "conf_low", "conf_high", "status"]]
+audit.settings["margins"]  # what made it: also what was asked, seed, sources with hashes, versions
+audit.save("runs/mine")  # the run folder, with its report
+```
+
+**Results** cannot be changed: their frames are copies, and no attribute can be set.
 """
 _LINE = 100
 
@@ -43,11 +58,20 @@ def _class(name: str, kind: type) -> Iterator[str]:
     bases = [f"`judgeloop.{base.__name__}`" for base in kind.__bases__ if base.__name__ in judgeloop.__all__]
     yield f"## `judgeloop.{name}`\n"
     yield _words(kind) + (f" Has all that {', '.join(bases)} has." if bases else "") + "\n"
-    members = {key: value for key, value in vars(kind).items() if not key.startswith("_") and inspect.getdoc(value)}
+    members = {
+        key: value
+        for key, value in vars(kind).items()
+        if not key.startswith("_")
+        and (isinstance(value, property) or inspect.isfunction(value))
+        and inspect.getdoc(value)
+    }
+    fields = [f"`.{one.name}`" for one in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    if fields and fields != ["`.record`"]:
+        yield f"Fields: {', '.join(fields)}.\n"
     if members:
         yield "| | |\n|---|---|"
         for key, value in members.items():
-            shown = f".{key}" if isinstance(value, property) else f".{key}{_parameters(value)}"
+            shown = f".{key}{_parameters(value)}" if inspect.isfunction(value) else f".{key}"
             yield f"| `{shown}` | {_cell(value)} |"
         yield ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 
 import judgeloop
 from judgeloop import auditing, cli, seeds
-from judgeloop.errors import FolderMismatch
+from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.interchange import read_verdicts
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.rows import RATE_MARGIN
 
 DATA = Path(os.environ.get("JUDGELOOP_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 real = pytest.mark.skipif(
@@ -87,6 +89,52 @@ def test_the_command_writes_a_folder_and_says_what_was_read_and_found(
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     log(items=20).to_csv("other.csv", index=False)
     assert command("analyze", "other.csv", "--out", folder) == 2
+
+
+def test_in_memory_nothing_is_written_and_all_is_as_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = log().rename(columns={"judge": "grader"})
+    done = judgeloop.analyze(frame, columns={"judge": "grader"}, mitigate="swap_average")
+    again = judgeloop.analyze(frame, columns={"judge": "grader"}, mitigate="swap_average")
+    words, shown, figures = done.summary(), done._repr_html_(), done.figures
+    assert list(tmp_path.iterdir()) == []
+    assert repr(done) == "Audit('analysis', in memory)"
+    pd.testing.assert_frame_equal(done.estimates, again.estimates)
+    with pytest.raises(InvalidInput, match=r"in memory and has no folder; \.save"):
+        _ = done.path
+    saved = done.save("kept")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
+    assert (saved.path / "report.html").read_text(encoding="utf-8") == done.to_html("page.html").read_text(
+        encoding="utf-8"
+    )
+    for name in ("estimates", "judgments", "candidates"):
+        pd.testing.assert_frame_equal(getattr(done, name), getattr(saved, name), check_exact=True)
+    assert (saved.summary(), saved._repr_html_(), list(saved.figures)) == (words, shown, list(figures))
+    assert saved.settings == done.settings == judgeloop.open("kept").settings
+    assert done.settings["asked"]["columns"] == {"judge": {"column": "grader"}}
+    assert done.settings["asked"]["mitigate"] == ["swap_average"]
+    assert done.settings["margins"]["probability"] == RATE_MARGIN
+    with pytest.raises(InvalidInput, match="in a folder already"):
+        saved.save("elsewhere")
+    plain = judgeloop.analyze(frame, columns={"judge": "grader"}, out="plain", report=False)
+    assert not (plain.path / "report.html").exists()
+    assert plain.estimates["term"].nunique() > 10
+
+
+def test_a_result_cannot_be_changed() -> None:
+    done = judgeloop.analyze(log(items=10))
+    for name in ("record", "estimates", "anything"):
+        with pytest.raises((AttributeError, dataclasses.FrozenInstanceError)):
+            setattr(done, name, 1)
+    with pytest.raises(TypeError):
+        done.settings["seed"] = 2  # type: ignore[index]
+    estimates, judgments = done.estimates, done.judgments
+    estimates.loc[:, "estimate"] = 7.0
+    judgments.loc[:, "judge"] = "another"
+    assert not (done.estimates["estimate"] == 7.0).all()
+    assert set(done.judgments["judge"]) == {"m"}
 
 
 def test_a_planted_taste_for_the_first_slot_is_found(tmp_path: Path) -> None:

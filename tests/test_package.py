@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -9,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+import judgeloop
 from judgeloop import templates
 from judgeloop.cli import app
 from judgeloop.experiment import schema as experiment_schema
@@ -71,6 +73,54 @@ def test_an_installed_tree_finds_its_prompts(tmp_path: Path) -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = f"import sys, judgeloop; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    assert python("-c", code).split() == []
+
+
+def test_the_package_lists_every_public_name_with_its_documentation() -> None:
+    commands = {
+        "run",
+        "audit",
+        "analyze",
+        "open",
+        "compare",
+        "check",
+        "plan",
+        "forecast",
+        "doctor",
+        "export",
+        "serve",
+        "validate",
+    }
+    names = dir(judgeloop)
+    assert commands < set(names)
+    assert {"Run", "Audit", "JudgeloopError"} < set(names)
+    words = judgeloop.__doc__ or ""
+    for name in judgeloop.__all__:
+        if name != "__version__":
+            assert getattr(judgeloop, name).__doc__, name
+            assert name in words
+    for name in commands:
+        assert "Raises" in str(getattr(judgeloop, name).__doc__), name
+    with pytest.raises(AttributeError, match="no attribute 'audits'"):
+        judgeloop.audits  # noqa: B018  the error is what is tested
+
+
+def test_the_help_of_the_package_holds_no_variable_of_the_environment() -> None:
+    shown = python("-c", "import os; os.environ['NOT_SHOWN'] = 'a value'; import judgeloop; help(judgeloop)")
+    assert "validate(only:" in shown
+    assert "NOT_SHOWN" not in shown
+
+
+def test_a_package_of_a_functions_name_does_not_hide_the_function() -> None:
+    import_module("judgeloop.validate")
+    assert inspect.isfunction(judgeloop.validate)
+
+
+def test_an_audit_loads_no_client_and_no_statistics_before_they_are_used() -> None:
+    code = (
+        "import sys, judgeloop; judgeloop.audit; names = ('openai', 'httpx2', 'starlette', 'uvicorn', 'plotly', 'rich', "
+        "'scipy.special', 'scipy.stats', 'statsmodels'); print(*[name for name in names if name in sys.modules])"
+    )
     assert python("-c", code).split() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from judgeloop import kernels, strategies, validate
+from judgeloop import kernels, strategies
 from judgeloop.errors import InvalidInput
 from judgeloop.learning import bradley_terry, labels, selection
 from judgeloop.seeds import rng
 from judgeloop.stats.inference import Interval
-from judgeloop.validate import grid, grid_readers, loop_world, regression, type_one, worlds
+from judgeloop.validate import grid, grid_readers, loop_world, mixing, regression, type_one, worlds
 from judgeloop.validate.row import compare, covered, rejected
+
+validate = import_module("judgeloop.validate")  # the package; judgeloop.validate is the function
 
 
 @pytest.mark.slow
@@ -34,7 +37,7 @@ def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pyt
     def forgetful(strategy: Any, **parts: Any) -> Mapping[str, float]:
         return honest(strategy, **{**parts, "generation_zero": {}})
 
-    monkeypatch.setattr("judgeloop.validate.mixing.strategies.mix", forgetful)
+    monkeypatch.setattr(mixing.strategies, "mix", forgetful)
     rows = validate.run(["B2"], quick=True)
     assert not all(row.passed for row in rows)
 

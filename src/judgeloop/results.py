@@ -1,24 +1,31 @@
-"""What a run or an analysis leaves: frames with CONTRACT's columns, the report, one screen of words, a notebook's table."""
+"""What a run or an analysis leaves: frames with CONTRACT's columns, the report, one screen of words, a notebook's table.
+
+A result reads its record, which is a run folder or in memory, and never changes it.
+"""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from judgeloop import report
+from judgeloop import auditing, report
+from judgeloop.errors import InvalidInput
 from judgeloop.report import mitigation_figures, overview, rated, reading, terminal, wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.judges_compared import judges_compared
 from judgeloop.report.overview import Table, unscored_reasons
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import default_margin
 from judgeloop.stats.self_preference import own_model
 
 # Column's title → the terms that can fill it, the better founded first. What is measured otherwise has another title.
@@ -38,44 +45,74 @@ _SHORTEST_NAME = 12
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A run folder with results: frames with CONTRACT's columns, and the report."""
+    """What a run left: frames with CONTRACT's columns, the report, and the settings that made them. Nothing here can be set."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.path = folder.path
+    record: Record
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder. Raises InvalidInput where the result is in memory alone."""
+        if isinstance(self.record, RunFolder):
+            return self.record
+        raise InvalidInput(f"{self.record.name}: this result is in memory and has no folder; .save(folder) writes one")
+
+    @property
+    def path(self) -> Path:
+        """Where the run folder is. Raises InvalidInput where the result is in memory alone."""
+        return self.folder.path
 
     @property
     def estimates(self) -> pd.DataFrame:
         """One tidy row an estimate."""
-        return self.folder.estimates()
+        return self.record.estimates()
 
     @property
     def judgments(self) -> pd.DataFrame:
         """One row a judgment."""
-        return self.folder.table("judgments")
+        return self.record.table("judgments")
 
     @property
     def candidates(self) -> pd.DataFrame:
         """One row a text, arm and generation."""
-        return self.folder.table("candidates")
+        return self.record.table("candidates")
 
     @property
     def figures(self) -> Mapping[str, Any]:
         """Every plot of the report as a Plotly figure, by name (``drift/Length``, ``amplification-chain``, …)."""
-        return report.figures(self.folder)
+        return report.figures(self.record)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What made the result, read-only: ``name``; ``asked`` (the experiment, or what an audit or analysis was asked for,
+        a log's ``columns`` among it); ``seed``; ``margins`` of equivalence by unit; ``sources``, files and their hashes;
+        ``versions``."""
+        stated, environment = _stated(self.record), self.record.environment()
+        block = stated.get("analyze") or stated.get("audit")
+        asked = block if isinstance(block, dict) else {key: value for key, value in stated.items() if key != "name"}
+        asked = {**asked, **environment.get("settings", {})}
+        versions = {name: environment[name] for name in ("judgeloop", "python") if name in environment}
+        return MappingProxyType({
+            "name": str(stated.get("name") or self.record.name),
+            "asked": asked,
+            "seed": asked.get("seed", environment.get("seed", 0)),
+            "margins": {unit: default_margin(unit) for unit in ("probability", "log-odds", "ratio")},
+            "sources": environment.get("files", {}),
+            "versions": {**versions, **environment.get("libraries", {})},
+        })  # fmt: skip
 
     def summary(self) -> str:
         """The one-screen summary."""
-        return report.summary(self.folder)
+        return report.summary(self.record)
 
     def write_report(self) -> None:
-        """Write report.html, report.md and report.json anew."""
+        """Write report.html, report.md and report.json anew. Raises InvalidInput where the result has no folder."""
         report.write(self.folder)
 
     def to_html(self, path: str | Path) -> Path:
-        """Write the self-contained HTML report to a file of your choice."""
-        return report.write_html(self.folder, Path(path))
+        """Write the self-contained HTML report to a file of your choice. Raises StorageFailed where it cannot be written."""
+        return report.write_html(self.record, Path(path))
 
     def _facts(self, read: reading.Reading) -> list[tuple[str, str]]:
         return overview.facts(read)
@@ -83,22 +120,39 @@ class Run:
     def _repr_html_(self) -> str:
         from judgeloop.report import notebook  # asks for plotly.js
 
-        read = reading.read(self.folder)
+        read = reading.read(self.record)
         return notebook.render(read.name, self._facts(read), report.findings(read.estimates))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r})"
+        where = repr(str(self.path)) if isinstance(self.record, RunFolder) else f"{self.record.name!r}, in memory"
+        return f"{type(self).__name__}({where})"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Audit(Run):
-    """Judges' biases from judgments that exist already. Generation, arm and replicate are empty where the log has none."""
+    """Judges' biases from judgments, asked now or there already; in memory, or in a folder. Generation, arm and replicate
+    are empty where the log has none."""
+
+    def save(self, folder: str | Path, *, report: bool = True) -> Audit:
+        """Write estimates, tables and, with ``report``, the report into a run folder, and return the result that reads it.
+
+        Raises FolderMismatch where the folder holds something else, StorageFailed where it cannot be written, InvalidInput
+        where the result has a folder already.
+        """
+        if not isinstance(self.record, auditing.AnalysisRecord):
+            raise InvalidInput(f"{self.record.name}: this result is in a folder already, {self.path}; copy that")
+        done = Audit(RunFolder(folder))
+        auditing.write(self.record.analysis, done.folder)
+        if report:
+            done.write_report()
+        return done
 
     def _facts(self, read: reading.Reading) -> list[tuple[str, str]]:
         return _facts(read)
 
     def summary(self) -> str:
         """One screen: what was read, every judge with intervals, the findings, and what this log cannot tell and why."""
-        read = reading.read(self.folder)
+        read = reading.read(self.record)
         mitigated = mitigation_figures.tables(read, narrow=True)
         listed = (_judges(read.estimates), judges_compared(read), *mitigated, unscored_reasons(read))
         listed += tuple(rated.tables(read))
@@ -124,11 +178,21 @@ class Audit(Run):
 
 def opened(folder: RunFolder) -> Run:
     """The folder as what it holds: an Audit where judges were audited or judgments analysed, else a Run."""
+    return Audit(folder) if {"analyze", "audit"} & _stated(folder).keys() else Run(folder)
+
+
+def _stated(record: Record) -> dict[str, Any]:
+    """The experiment's text as a mapping; empty where it is none."""
     try:
-        stated = yaml.safe_load(folder.experiment_text())
+        stated = yaml.safe_load(record.experiment_text())
     except yaml.YAMLError:
-        stated = None
-    return Audit(folder) if isinstance(stated, dict) and {"analyze", "audit"} & stated.keys() else Run(folder)
+        return {}
+    return stated if isinstance(stated, dict) else {}
+
+
+def open_run(path: str | Path) -> Run:
+    """An existing run folder; an ``Audit`` where ``audit`` or ``analyze`` wrote it. Raises FolderMismatch where it is none."""
+    return opened(RunFolder.existing(path))
 
 
 def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -38,11 +38,33 @@ _TEXTS_OF = {"scores": ("scale",)}
 _LOCK = ".lock"
 
 
+class Record(Protocol):
+    """What a run, an audit or an analysis left: a run folder, or the same tables in memory."""
+
+    @property
+    def name(self) -> str: ...
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table by its name in TABLES; an empty frame where there is none."""
+        ...
+
+    def estimates(self) -> pd.DataFrame: ...
+
+    def environment(self) -> dict[str, Any]: ...
+
+    def experiment_text(self) -> str: ...
+
+
 class RunFolder:
     """One run's folder. Reading needs no lock; writing does (``with folder.claim(...)``)."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +170,7 @@ class RunFolder:
         """estimates.csv and estimates.parquet, from one frame."""
         self.write_bytes("estimates.csv", estimates.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pandas(estimates, preserve_index=False), sink, compression="zstd")
+        pq.write_table(_estimates(estimates), sink, compression="zstd")
         self.write_bytes("estimates.parquet", sink.getvalue().to_pybytes())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -215,6 +237,17 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._release()
+
+
+def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as a run folder's table of that name gives it back; ``estimates`` too."""
+    arrow = _estimates(frame) if table == "estimates" else _arrow(frame, _TEXTS_OF.get(table, ()))
+    stored: pd.DataFrame = arrow.to_pandas()
+    return stored
+
+
+def _estimates(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _arrow(frame: pd.DataFrame, texts: Collection[str] = ()) -> pa.Table:

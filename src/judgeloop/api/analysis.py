@@ -1,51 +1,60 @@
-"""``judgeloop.analyze``: judgments that exist already, into a run folder."""
+"""``judgeloop.analyze``: judgments that exist already, in memory, and into a run folder where one is named."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from judgeloop import auditing, report
+from judgeloop import auditing
 from judgeloop.auditing import mitigating
-from judgeloop.interchange import load_columns, read_log
+from judgeloop.interchange import Columns, load_columns, read_log
 from judgeloop.interchange.cells import Input
 from judgeloop.interchange.foreign import Sources, files_of
 from judgeloop.results import Audit
-from judgeloop.rundir import RunFolder
 
 
 def analyze(
     verdicts: Sources,
     pairs: Input | None = None,
     *,
-    format: str = "auto",  # noqa: A002  CONTRACT's option
+    format: str = "auto",  # noqa: A002  the contract's option
     out: str | Path | None = None,
     columns: str | Path | Mapping[str, Any] | None = None,
     mitigate: str | Sequence[str] = (),
     gold_exact: bool = False,
+    report: bool = True,
     watch: auditing.Watch = lambda *_: None,
 ) -> Audit:
-    """The statistics of an audit on judgments that exist already; nothing is asked. Writes estimates and report into ``out``
-    (default runs/<the log's name>).
+    """The statistics of an audit on judgments that exist already, in memory; nothing is asked. Only ``out``, a folder, or
+    ``.save(folder)`` of the result writes anything: estimates, tables and, with ``report``, the report.
 
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
     ``format``: judgeloop (CONTRACT's columns), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; auto tells it by content.
     ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls otherwise. ``mitigate``:
     mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with commas. ``gold_exact``:
     gold cannot err, as a verifiable reference; else one gold alone makes no claim (docs/method.md). ``watch`` is told
-    (judge, done, of) before each judge's estimates. Raises InvalidInput naming file, row and column.
+    (judge, done, of) before each judge's estimates. Raises InvalidInput naming file, row and column; FolderMismatch where
+    ``out`` holds something else, StorageFailed where it cannot be written.
     """
     wanted = mitigating.wanted(mitigate)
-    log = read_log(verdicts, pairs, load_columns(columns), format=format)
+    mapping = load_columns(columns)
+    log = read_log(verdicts, pairs, mapping, format=format)
     files = files_of(verdicts)
-    name = _name(verdicts, files)
     sources = _sources(verdicts, files, pairs, columns)
-    done = auditing.analyze(log, name=name, sources=sources, mitigate=wanted, watch=watch, gold_exact=gold_exact)
-    folder = RunFolder(out or Path("runs") / name)
-    auditing.write(done, folder)
-    report.write(folder)
-    return Audit(folder)
+    done = auditing.analyze(
+        log, name=_name(verdicts, files), sources=sources, mitigate=wanted, watch=watch, gold_exact=gold_exact,
+        settings={"format": format, "mitigate": [name for name in wanted if name != "raw"], "gold_exact": gold_exact, "columns": _mapping(mapping)},
+    )  # fmt: skip
+    result = Audit(auditing.AnalysisRecord(done))
+    return result if out is None else result.save(out, report=report)
+
+
+def _mapping(columns: Columns) -> dict[str, Any]:
+    """judgeloop's column → where the log has it, as JSON can hold it: only what was named."""
+    stated = {name: dataclasses.asdict(source) for name, source in columns.sources.items()}
+    return {name: {key: value for key, value in one.items() if value} for name, one in stated.items()}
 
 
 def _name(verdicts: Sources, files: tuple[Path, ...]) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import yaml
 
-from judgeloop import auditing, report
+from judgeloop import auditing
 from judgeloop.api.audit_difference import difference_named
 from judgeloop.api.audit_settings import Settings, check_keys, check_price, settings
 from judgeloop.api.batch_jobs import refuse_running
@@ -28,11 +28,13 @@ from judgeloop.interchange.cells import Input
 from judgeloop.judging.judges import ModelJudge, resolve_mode
 from judgeloop.judging.rewards import RewardJudge, check_reward, reward_judge
 from judgeloop.records import Client
-from judgeloop.results import Audit
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import engine as engines
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Answered, Ledger, WireClient
+
+if TYPE_CHECKING:
+    from judgeloop.results import Audit
 
 _EVERY_S = 5.0
 
@@ -89,8 +91,9 @@ def audit(
     max_cost: float | None = None,
     max_calls: int | None = None,
     observer: AuditObserver | None = None,
+    report: bool = True,
 ) -> Audit:
-    """Ask judges about every pair in both orders, or go on where that stopped, and write estimates and report into ``out``
+    """Ask judges about every pair in both orders, or go on where that stopped, and write estimates and ``report`` into ``out``
     (default runs/<the pairs' name>-audit).
 
     ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame; ``columns`` names its
@@ -120,7 +123,7 @@ def audit(
     files = [collect] if isinstance(collect, str | Path) else collect
     return run_audit(
         made, out=out, replay=replay, ledger=Ledger(max_cost, max_calls), observer=observer, batch=batch,
-        collect=[Path(one) for one in files],
+        collect=[Path(one) for one in files], report=report,
     )  # fmt: skip
 
 
@@ -133,6 +136,7 @@ def run_audit(
     observer: AuditObserver | None = None,
     batch: bool = False,
     collect: Sequence[Path] = (),
+    report: bool = True,
 ) -> Audit:
     """``audit`` of settings that are checked already. ``ledger`` bears the limits."""
     ledger = ledger or Ledger()
@@ -179,8 +183,13 @@ def run_audit(
         auditing.write_tables(done, folder)
         for table, frame in session.tables().items():
             folder.write_part(table, "log", frame)
-        session.say("report")
-        report.write(folder)
+        if report:
+            from judgeloop.report import write as write_report
+
+            session.say("report")
+            write_report(folder)
+    from judgeloop.results import Audit  # reads the report's code
+
     return Audit(folder)
 
 

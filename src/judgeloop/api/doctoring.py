@@ -87,13 +87,15 @@ def doctor(
     timeout_s: float = 60.0,
     context_tokens: int = 3000,
     on_check: Callable[[Check], None] = lambda _: None,
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str] | None = None,
 ) -> Diagnosis:
     """Probe ``base_url``, or an ``endpoint`` of an ``experiment`` file with its headers, query and engine.
 
     At most ``max_calls`` short completions and one list of models; nothing is sent anywhere else, and no key is kept or
-    shown. ``prompt``: the judge prompt that is tried. ``context_tokens``: of the one long prompt. Raises InvalidInput for
-    what is asked wrongly, EndpointFailed where the endpoint does not answer.
+    shown. ``api_key_env``: the variable that holds the key, looked up in
+    ``environment`` (default the process's). ``prompt``: the judge prompt that is tried. ``timeout_s``: seconds a call.
+    ``context_tokens``: of the one long prompt. ``on_check`` is told each check as it ends. Raises InvalidInput for what is
+    asked wrongly, EndpointFailed where the endpoint does not answer.
     """
     if (base_url is None) == (experiment is None):
         raise InvalidInput("give --base-url, or --experiment with the endpoint that it describes")
@@ -108,7 +110,15 @@ def doctor(
     started = nullcontext({"m": asked}) if asked.engine is None else engine.running({"m": asked})
     with started as running:
         probed = running["m"].model_copy(update={"concurrency": _IN_FLIGHT, "timeout_s": timeout_s, "attempts": 1})
-        examined = _Examined(asked, probed, template, max_calls, context_tokens, on_check, environment)
+        examined = _Examined(
+            asked,
+            probed,
+            template,
+            max_calls,
+            context_tokens,
+            on_check,
+            os.environ if environment is None else environment,
+        )
         return unwrapped(examined.run())
 
 

@@ -63,8 +63,9 @@ def forecast(
     """The drift to expect after each of ``generations`` feedback steps, per feature, with 95 % prediction limits.
 
     ``folder``: what `run`, `audit` or `analyze` wrote. ``experiment``: the loop to forecast; default the run's own, or
-    (after an audit) the default loop under three strategies. The limits are for the mean of ``replicates`` loops. Writes
-    ``out`` (default FOLDER/forecast.csv). No model is asked. Raises InvalidInput.
+    (after an audit) the default loop under three strategies. The limits are for the mean of ``replicates`` loops, of
+    draws that ``seed`` changes. Writes ``out`` (default FOLDER/forecast.csv). No model is asked. Raises InvalidInput where
+    the folder cannot bear a forecast, FolderMismatch where it is none.
     """
     run = RunFolder.existing(folder)
     names = ("items", "candidates", "judgments", "preferences", "signals")

@@ -86,9 +86,11 @@ def plan(
 ) -> Plan:
     """Calls, tokens, cost and time of an experiment, and the pairs and replicates that effects take at 80 % power.
 
-    ``run``: an earlier run's folder, whose replies say tokens, calls a second, conflict rate and between-replicate SD.
-    ``doctor``: what ``judgeloop doctor --json`` wrote. ``answer_tokens``: of a usual draft. ``effect`` in probability,
-    at ``conflict`` rate; ``drift`` and ``drift_sd`` in doublings. No call is made. Raises InvalidInput.
+    ``experiment`` as for ``run``. ``run``: an earlier run's folder, whose replies say tokens, calls a second, conflict rate
+    and between-replicate SD. ``calls_per_second`` where it is known; ``doctor``: what ``judgeloop doctor --json`` wrote,
+    which says it too. ``answer_tokens``: of a usual draft. ``effect``: one to find, in probability, at the rate ``conflict``
+    of pairs whose verdict changes with the order; ``drift`` to find and its ``drift_sd`` between replicates, in doublings.
+    No call is made. Raises InvalidInput.
     """
     resolved = as_resolved(experiment)
     material = Material.read(resolved)

@@ -9,11 +9,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from judgeloop import loop, report, templates
+from judgeloop import loop, templates
 from judgeloop.api.session import Observer, Seen, unwrapped
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint
@@ -25,13 +25,15 @@ from judgeloop.material import Material, asked_models
 from judgeloop.planted.spec import features_of
 from judgeloop.policies.drafting import Drafter
 from judgeloop.resolve import Resolved, check_environment, load, resolve
-from judgeloop.results import Run
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.run_estimates import ArmDesign, Design, RunTables, run_estimates
 from judgeloop.templates import Mode
 from judgeloop.wire import engine
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Ledger, WireClient
+
+if TYPE_CHECKING:
+    from judgeloop.results import Run
 
 
 def run(
@@ -42,8 +44,9 @@ def run(
     max_cost: float | None = None,
     max_calls: int | None = None,
     observer: Observer | None = None,
+    report: bool = True,
 ) -> Run:
-    """Close the loop, or go on where it stopped, and write estimates and report into ``out`` (default runs/<name>).
+    """Close the loop, or go on where it stopped, and write estimates and ``report`` into ``out`` (default runs/<name>).
 
     ``experiment`` is a file, a mapping with paths relative to the working directory, or a Resolved. With ``replay`` every
     answer comes from that recorded run folder and no endpoint is asked. Limits count the whole run, recorded calls
@@ -90,9 +93,14 @@ def run(
             observer.stage("estimates")
         tables = {name: folder.table(name) for name in ("items", "candidates", "judgments", "preferences", "signals")}
         folder.write_estimates(run_estimates(RunTables(**tables), design_of(resolved, asked.judge_names)))
-        if observer:
-            observer.stage("report")
-        report.write(folder)
+        if report:
+            from judgeloop.report import write as write_report
+
+            if observer:
+                observer.stage("report")
+            write_report(folder)
+    from judgeloop.results import Run  # reads the report's code
+
     return Run(folder)
 
 

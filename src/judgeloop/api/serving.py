@@ -23,28 +23,34 @@ def planted_schema() -> dict[str, Any]:
 
 def serve(
     *,
-    replay: Path | None = None,
-    record: Path | None = None,
+    replay: str | Path | None = None,
+    record: str | Path | None = None,
     upstream: str | None = None,
-    planted: Path | None = None,
+    planted: str | Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
-    faults: Path | None = None,
+    faults: str | Path | None = None,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve the OpenAI API until interrupted: one of ``replay`` (a recorded run folder), ``record`` with ``upstream``,
-    ``planted`` (a spec file). ``ready`` is told the base URL. Raises JudgeloopError."""
+    """Serve the OpenAI API at ``host`` and ``port`` until interrupted, from one of three sources.
+
+    ``replay``: a recorded run folder. ``record``: a folder, in which the calls that are passed on to the base URL
+    ``upstream`` are recorded. ``planted``: a spec file of a judge with known biases (docs/planted.md). ``faults``: a file of
+    failures to play (docs/serving.md). Port 0 takes a free one; ``ready`` is told the base URL. Raises InvalidInput for
+    wrong or missing sources, FolderMismatch where ``replay`` holds no recording.
+    """
     answerer: Any
     if replay is not None:
         answerer = ReplayAnswerer(RunFolder.recorded(replay).path)
     elif record is not None:
         if not (upstream or "").startswith(("http://", "https://")):
             raise InvalidInput(f"--upstream: give a base URL that starts with http:// or https://, not {upstream!r}")
-        answerer = RecordAnswerer(record, str(upstream))
+        answerer = RecordAnswerer(Path(record), str(upstream))
+    elif planted is not None:
+        answerer = PlantedAnswerer(planted_spec.load(Path(planted)), Path(planted).parent)
     else:
-        assert planted is not None
-        answerer = PlantedAnswerer(planted_spec.load(planted), planted.parent)
-    rules = load_faults(faults) if faults else None
+        raise InvalidInput("serve: give one of replay, record with upstream, or planted")
+    rules = load_faults(Path(faults)) if faults else None
     if rules is not None and rules.server is not None:
         answerer = Shaped(answerer, rules.server)
     app = create_app(answerer, faults=rules, batches=record is None)

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from judgeloop import loop
 from judgeloop.errors import JudgeloopError
 from judgeloop.wire.client import Answered
+
+if TYPE_CHECKING:
+    from judgeloop import loop
 
 T = TypeVar("T")
 

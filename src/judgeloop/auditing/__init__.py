@@ -6,6 +6,7 @@
 
 from judgeloop.auditing.analysis import (
     Analysis,
+    AnalysisRecord,
     Watch,
     analyze,
     environment,
@@ -19,6 +20,7 @@ from judgeloop.auditing.unapplied import unapplied
 
 __all__ = [
     "Analysis",
+    "AnalysisRecord",
     "Watch",
     "analyze",
     "environment",

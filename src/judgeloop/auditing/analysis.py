@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from judgeloop.auditing import mitigating
 from judgeloop.features import features_frame
 from judgeloop.interchange import Columns, VerdictLog, read_verdicts
 from judgeloop.interchange.cells import Input, named
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import RunFolder, as_stored
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.judge_differences import judge_difference_estimates
 from judgeloop.stats.judge_estimates import judge_estimates
@@ -42,6 +42,7 @@ class Analysis:
     items: pd.DataFrame
     estimates: pd.DataFrame
     facts: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(verdicts: Input, pairs: Input | None = None, columns: Columns | None = None) -> VerdictLog:
@@ -59,12 +60,14 @@ def analyze(
     watch: Watch = lambda *_: None,
     scored_alone: Collection[str] = (),
     gold_exact: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Analysis:
     """Every static estimate that the log bears, and for what it does not bear rows ``undefined`` that say why.
 
     ``identity``: a hash of all that the log depends on; default that of the log itself. ``mitigate``: the mitigations to
     measure besides (``mitigating.wanted``). ``scored_alone``: judges that are known to score each text alone.
-    ``gold_exact``: gold is a verifiable reference and cannot err, see ``content_estimates``. Raises InvalidInput for one that the log does not bear.
+    ``gold_exact``: gold is a verifiable reference and cannot err, see ``content_estimates``. ``settings``: what was asked
+    besides, for the folder's record. Raises InvalidInput for one that the log does not bear.
     """
     mitigating.check(log.judgments, mitigate)
     candidates = _candidates(log)
@@ -94,6 +97,7 @@ def analyze(
         log.items,
         found,
         facts,
+        dict(settings or {}),
     )
 
 
@@ -168,22 +172,58 @@ def sources_of(verdicts: Input, pairs: Input | None, columns: str | Path | Mappi
     return found
 
 
+@dataclass(frozen=True)
+class AnalysisRecord:
+    """An analysis in memory, read as its run folder would be: the same tables, typed alike. See rundir.Record."""
+
+    analysis: Analysis
+
+    @property
+    def name(self) -> str:
+        """What the analysis is called, as its folder by default."""
+        return self.analysis.name
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table of that name; an empty frame where the log bears none."""
+        frame = tables(self.analysis).get(name)
+        return pd.DataFrame() if frame is None else as_stored(name, frame)
+
+    def estimates(self) -> pd.DataFrame:
+        """The estimates, a row each."""
+        return as_stored("estimates", self.analysis.estimates)
+
+    def environment(self) -> dict[str, Any]:
+        """What stands in environment.json: the hash, files, versions, and how the log was read."""
+        made = self.analysis
+        asked = {"settings": dict(made.settings)} if made.settings else {}
+        return {**made.facts, **asked, **environment(made.identity, made.sources)}
+
+    def experiment_text(self) -> str:
+        """What stands in experiment.yaml: the analysis's name and what was read."""
+        names = {role: source["name"] for role, source in self.analysis.sources.items()}
+        return yaml.safe_dump({"name": self.analysis.name, "analyze": names}, sort_keys=False)
+
+
+def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """The tables that the analysis has, by name."""
+    texts = {"candidates": analysis.candidates} if len(analysis.candidates) else {}
+    return {"judgments": analysis.judgments, **texts, "items": analysis.items}
+
+
 def write(analysis: Analysis, folder: RunFolder) -> None:
     """The analysis as a run folder: generation, arm and replicate are empty where the log has none. Raises FolderMismatch
     where the folder holds something else, StorageFailed where it cannot be written."""
     with folder.claim(analysis.identity):
-        folder.write_json("environment.json", {**analysis.facts, **environment(analysis.identity, analysis.sources)})
-        names = {role: source["name"] for role, source in analysis.sources.items()}
-        folder.write_text("experiment.yaml", yaml.safe_dump({"name": analysis.name, "analyze": names}, sort_keys=False))
+        record = AnalysisRecord(analysis)
+        folder.write_json("environment.json", record.environment())
+        folder.write_text("experiment.yaml", record.experiment_text())
         write_tables(analysis, folder)
 
 
 def write_tables(analysis: Analysis, folder: RunFolder) -> None:
     """The tables and the estimates, into a folder that is claimed."""
-    folder.write_part("judgments", "log", analysis.judgments)
-    if len(analysis.candidates):
-        folder.write_part("candidates", "log", analysis.candidates)
-    folder.write_part("items", "log", analysis.items)
+    for name, frame in tables(analysis).items():
+        folder.write_part(name, "log", frame)
     folder.write_estimates(analysis.estimates)
 
 

@@ -78,8 +78,9 @@ def analyze(
     try:
         done = api.analyze(
             verdicts[0] if len(verdicts) == 1 else verdicts,
-            pairs, format=format.value, out=out, columns=columns, mitigate=mitigate, gold_exact=gold_exact, watch=watch,
+            pairs, format=format.value, columns=columns, mitigate=mitigate, gold_exact=gold_exact, watch=watch,
         )  # fmt: skip
+        done = done.save(out or Path("runs") / done.record.name)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
     print(done.summary())

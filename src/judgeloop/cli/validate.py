@@ -41,37 +41,17 @@ def validate(
     remember(debug)
     import os
 
-    import pandas as pd
+    from judgeloop import api
 
-    from judgeloop import validate as planted_truth
+    def watch(name: str) -> None:
+        print(f"judgeloop: {name}", file=sys.stderr, flush=True)
 
-    workers = os.cpu_count() or 1
-    rows, whole, passed = [], None, True
-    if coverage:
-        earlier = planted_truth.studied(out) if out else None
-        so_far = [] if earlier is None else [earlier]
-
-        def cell_done(cell: pd.DataFrame) -> None:
-            print(f"judgeloop: {cell['cell'].iloc[0]}", file=sys.stderr, flush=True)
-            so_far.append(cell)
-            if out:
-                planted_truth.write([], pd.concat(so_far, ignore_index=True), out)
-
-        study = planted_truth.coverage(
-            seed, replications, cells=only.split(";") if only else None, share=share, workers=workers,
-            on_cell=cell_done, known=earlier,
-        )  # fmt: skip
-        whole = pd.concat(so_far, ignore_index=True)
-        print(study.to_string(index=False))
-        passed = bool(study["passed"].all())
-    else:
-        rows = planted_truth.run(
-            only.split(",") if only else None, quick, seed, workers=workers,
-            on_row=lambda row: print(f"judgeloop: {row.name} {row.setting}", file=sys.stderr, flush=True),
-        )  # fmt: skip
-        print(planted_truth.table(rows))
-        passed = all(row.passed for row in rows)
-    if out is not None:
-        print("\n".join(str(path) for path in planted_truth.write(rows, whole, out)))
-    if not passed:
+    done = api.validate(
+        only.split(";" if coverage else ",") if only else None, quick=quick, coverage=coverage, replications=replications,
+        share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=watch,
+    )  # fmt: skip
+    print(done.summary())
+    if done.files:
+        print("\n".join(str(path) for path in done.files))
+    if not done.passed:
         raise typer.Exit(1)

@@ -26,7 +26,7 @@ from judgeloop.report.findings import findings
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import Reading, read
 from judgeloop.report.verdicts import Finding
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import Record, RunFolder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -57,19 +57,19 @@ def write(run: RunFolder) -> ReportPaths:
     )
 
 
-def html(run: RunFolder) -> str:
+def html(run: Record) -> str:
     """The self-contained page as text."""
     reading = read(run)
     return _page(reading, findings(reading.estimates), overview.facts(reading))
 
 
-def write_html(run: RunFolder, path: Path) -> Path:
+def write_html(run: Record, path: Path) -> Path:
     """Write the self-contained page to a file of your choice."""
     target = Path(path)
     return RunFolder(target.parent).write_text(target.name, html(run))
 
 
-def renderable(run: RunFolder) -> Group:
+def renderable(run: Record) -> Group:
     """The one-screen summary for a rich console."""
     reading = read(run)
     judge = overview.judge_table(reading)
@@ -79,12 +79,12 @@ def renderable(run: RunFolder) -> Group:
     )
 
 
-def summary(run: RunFolder, width: int = 100) -> str:
+def summary(run: Record, width: int = 100) -> str:
     """The one-screen summary as plain text."""
     return terminal.as_text(renderable(run), width)
 
 
-def figures(run: RunFolder, *, dark: bool = False) -> dict[str, go.Figure]:
+def figures(run: Record, *, dark: bool = False) -> dict[str, go.Figure]:
     """Every plot of the report as a Plotly figure: ``<figure>/<panel's title>`` → figure, a lone panel by the figure's name."""
     import plotly.graph_objects as go
 

@@ -1,4 +1,4 @@
-"""What the report reads from a run folder, in one place and in one shape: nothing else of the folder is opened."""
+"""What the report reads from a run folder or from memory, in one place and in one shape: nothing else is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from judgeloop.records import ESTIMATE_COLUMNS
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import Record
 from judgeloop.stats.estimate import Estimate
 
 _INTEGERS = frozenset({"generation", "n", "n_items", "n_replicates", "n_unscored"})
@@ -45,8 +45,8 @@ class Reading:
         return tuple(sorted({row.generation for row in self.estimates if row.generation is not None}))
 
 
-def read(run: RunFolder) -> Reading:
-    """Read a finished run folder. Raises FolderMismatch where it has no estimates or a damaged table."""
+def read(run: Record) -> Reading:
+    """Read what a finished run left. Raises FolderMismatch where it has no estimates or a damaged table."""
     estimates = as_estimates(run.estimates())
     text = run.experiment_text()
     experiment = _mapping(_yaml(text))
@@ -57,7 +57,7 @@ def read(run: RunFolder) -> Reading:
     against = [row.contrast for row in estimates if row.term.startswith("did_")]
     controls |= {contrast: "control" for contrast in against if contrast and contrast not in controls}
     return Reading(
-        name=str(experiment.get("name") or run.path.name),
+        name=str(experiment.get("name") or run.name),
         estimates=estimates,
         items=_table(run, "items"),
         candidates=_table(run, "candidates"),
@@ -143,7 +143,7 @@ def _judge_kind(experiment: Mapping[str, Any], arm: object) -> str:
     return str(judge.get("kind", "model"))
 
 
-def _table(run: RunFolder, name: str) -> pd.DataFrame:
+def _table(run: Record, name: str) -> pd.DataFrame:
     frame = run.table(name)
     for column in ("replicate", "generation", "repeat", "n_drawn"):
         if column in frame.columns:

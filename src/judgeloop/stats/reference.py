@@ -9,25 +9,25 @@ import functools
 from typing import Any
 
 import numpy as np
+import scipy  # loads scipy.special when it is first used
 from numpy.typing import NDArray
-from scipy import special
 
 _HALVINGS = 200
 
 
 def quantile(probability: float, df: float | None = None) -> float:
     """The quantile of Student's t on ``df`` degrees of freedom; of the standard normal where ``df`` is None."""
-    return float(special.ndtri(probability) if df is None else special.stdtrit(df, probability))
+    return float(scipy.special.ndtri(probability) if df is None else scipy.special.stdtrit(df, probability))
 
 
 def tail(value: float, df: float | None = None) -> float:
     """P(T > value) for Student's t on ``df`` degrees of freedom; for the standard normal where ``df`` is None."""
-    return float(special.ndtr(-value) if df is None else special.stdtr(df, -value))
+    return float(scipy.special.ndtr(-value) if df is None else scipy.special.stdtr(df, -value))
 
 
 def normal_cdf(value: Any) -> Any:
     """P(Z ≤ value) of the standard normal, of a number or an array."""
-    return special.ndtr(value)
+    return scipy.special.ndtr(value)
 
 
 def normal_density(value: NDArray[np.float64] | float) -> Any:
@@ -37,12 +37,12 @@ def normal_density(value: NDArray[np.float64] | float) -> Any:
 
 def f_tail(value: float, numerator_df: float, denominator_df: float) -> float:
     """P(F > value)."""
-    return float(special.fdtrc(numerator_df, denominator_df, value))
+    return float(scipy.special.fdtrc(numerator_df, denominator_df, value))
 
 
 def fair_coin_cdf(successes: int, trials: int) -> float:
     """P(X ≤ successes) of that many throws of a fair coin; 0 below 0."""
-    return float(special.bdtr(successes, trials, 0.5)) if successes >= 0 else 0.0
+    return float(scipy.special.bdtr(successes, trials, 0.5)) if successes >= 0 else 0.0
 
 
 @functools.lru_cache(maxsize=4096)
@@ -52,8 +52,8 @@ def detectable_shift(df: float, power: float, level: float) -> float:
 
     def shortfall(shift: float) -> float:
         # The far lower tail is NaN for some shifts; there it is below 1e-9.
-        far = float(np.nan_to_num(special.nctdtr(df, shift, -critical)))
-        return 1.0 - float(special.nctdtr(df, shift, critical)) + far - power
+        far = float(np.nan_to_num(scipy.special.nctdtr(df, shift, -critical)))
+        return 1.0 - float(scipy.special.nctdtr(df, shift, critical)) + far - power
 
     low, high = 0.0, critical + 1.0
     while shortfall(high) < 0:

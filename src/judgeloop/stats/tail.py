@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads scipy.linalg and scipy.spatial when they are first used
 from numpy.typing import NDArray
-from scipy.linalg import eigh
-from scipy.spatial import KDTree
 
 from judgeloop.features import tokenize
 
@@ -64,7 +63,7 @@ class _View:
     """One half of generation 0 as what is common (``tree``); between ``reach`` and ``end`` lies the other half's fifth."""
 
     maps: list[tuple[int, Floats, Floats]]
-    tree: KDTree
+    tree: scipy.spatial.KDTree
     reach: float
     end: float
     share: float
@@ -127,7 +126,7 @@ def _view(blocks: Sequence[Floats], items: Codes, half: NDArray[np.bool_]) -> _V
     if not maps:
         return None
     inside, outside = (_seen(maps, [block[side] for block in blocks], items[side]) for side in (half, ~half))
-    tree = KDTree(inside)
+    tree = scipy.spatial.KDTree(inside)
     far = _far(tree, outside)
     reach = float(np.quantile(far, 1.0 - RARE, method="inverted_cdf"))
     beyond = int(np.sum(far > reach))
@@ -148,7 +147,7 @@ def _directions(block: Floats, items: Codes, half: NDArray[np.bool_]) -> tuple[F
     small = len(rest) <= rest.shape[1]
     gram = rest @ rest.T if small else rest.T @ rest
     most = min(_DIRECTIONS, len(gram))
-    values, vectors = eigh(gram, subset_by_index=(len(gram) - most, len(gram) - 1))
+    values, vectors = scipy.linalg.eigh(gram, subset_by_index=(len(gram) - most, len(gram) - 1))
     vectors = vectors[:, values > _FLOOR * len(rest)]
     values = values[values > _FLOOR * len(rest)]
     if not len(values):
@@ -164,7 +163,7 @@ def _seen(maps: Sequence[tuple[int, Floats, Floats]], blocks: Sequence[Floats], 
     return points
 
 
-def _far(tree: KDTree, points: Floats) -> Floats:
+def _far(tree: scipy.spatial.KDTree, points: Floats) -> Floats:
     """Distance to the fifth nearest point of the tree."""
     distances, _ = tree.query(points, k=[min(_NEIGHBOURS, tree.n)])
     return np.asarray(distances, dtype=np.float64)[:, 0]

@@ -14,10 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx2
-import openai
-import tenacity
-
 from judgeloop.errors import EndpointFailed, StorageFailed
 from judgeloop.records import Call
 from judgeloop.wire.cassette import Exchange
@@ -113,6 +109,8 @@ class BatchLine(Line):
 
     async def _created_from(self, file_id: str) -> str:
         """The id of the batch that was created from a file, empty where there is none."""
+        import openai
+
         count = 0
         try:
             async for one in self._openai.batches.list(limit=100):
@@ -191,6 +189,8 @@ class BatchLine(Line):
             ) from None
 
     async def _tried(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        import tenacity
+
         try:
             async for attempt in tenacity.AsyncRetrying(
                 stop=tenacity.stop_after_attempt(self.endpoint.attempts),
@@ -207,6 +207,9 @@ class BatchLine(Line):
         raise AssertionError("tenacity ends in a result or an exception")
 
     async def _once(self, ask: Callable[[], Awaitable[T]]) -> T:
+        import httpx2
+        import openai
+
         try:
             return await ask()
         except openai.APIStatusError as error:

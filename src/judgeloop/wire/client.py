@@ -11,8 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-
-import tenacity
+from typing import TYPE_CHECKING
 
 from judgeloop.errors import BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment import Endpoint
@@ -20,6 +19,9 @@ from judgeloop.records import Call, Reply, canonical
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.line import Line, brief
 from judgeloop.wire.reply import Refused, Transient, parse, read
+
+if TYPE_CHECKING:
+    import tenacity
 
 CONSECUTIVE_FAILURES = 20
 _LONGEST_WAIT_S = 60.0
@@ -222,6 +224,8 @@ class WireClient:
         )
 
     async def _attempt(self, line: Line, call: Call) -> Exchange:
+        import tenacity  # only where an endpoint is asked
+
         attempts = 0
         try:
             async for attempt in tenacity.AsyncRetrying(
@@ -255,6 +259,8 @@ class WireClient:
         fault = state.outcome.exception() if state.outcome else None
         if isinstance(fault, Transient) and fault.wait_s is not None:
             return min(fault.wait_s, _LONGEST_WAIT_S)
+        import tenacity
+
         return tenacity.wait_exponential_jitter(
             multiplier=self._backoff_s, max=_LONGEST_WAIT_S, jitter=self._backoff_s
         )(state)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from types import ModuleType
 
 from judgeloop.experiment import Endpoint, Engine
-from judgeloop.wire import llama_cpp, sequence_classifier
 
-_ENGINES: Mapping[Engine, ModuleType] = {"llama_cpp": llama_cpp, "transformers": sequence_classifier}
-"""Each has ``check(name, endpoint)`` and the context manager ``running(name, endpoint, threads)``, which gives a base URL."""
+_ENGINES: Mapping[Engine, str] = {
+    "llama_cpp": "judgeloop.wire.llama_cpp",
+    "transformers": "judgeloop.wire.sequence_classifier",
+}
+"""Modules, loaded where they are used. Each has ``check(name, endpoint)`` and the context manager ``running(name, endpoint, threads)``, which gives a base URL."""
 
 
 def check(endpoints: Mapping[str, Endpoint]) -> None:
     """Every engine that the endpoints name can be started; else ExperimentError. Nothing is started."""
     for name, endpoint in endpoints.items():
         if endpoint.engine is not None:
-            _ENGINES[endpoint.engine].check(name, endpoint)
+            _engine(endpoint.engine).check(name, endpoint)
 
 
 @contextmanager
@@ -31,9 +34,13 @@ def running(endpoints: Mapping[str, Endpoint]) -> Iterator[dict[str, Endpoint]]:
 def _started(name: str, endpoint: Endpoint, stack: ExitStack) -> Endpoint:
     if endpoint.engine is None:
         return endpoint
-    serve = _ENGINES[endpoint.engine].running
+    serve = _engine(endpoint.engine).running
     url = stack.enter_context(serve(name, endpoint, endpoint.threads or _cores()))
     return endpoint.model_copy(update={"base_url": url, "engine": None})
+
+
+def _engine(kind: Engine) -> ModuleType:
+    return import_module(_ENGINES[kind])
 
 
 def _cores() -> int:

@@ -10,9 +10,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from functools import cache
-
-import httpx2
-import openai
+from typing import TYPE_CHECKING
 
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import Endpoint
@@ -20,6 +18,9 @@ from judgeloop.records import Call, Route
 from judgeloop.wire import scored
 from judgeloop.wire.cassette import Exchange
 from judgeloop.wire.reply import Refused, Transient, parse
+
+if TYPE_CHECKING:
+    import httpx2
 
 # Error bodies echo keys, short ones too; in an answer only what is long enough to be no word is a key.
 _SHORTEST_ECHOED, _SHORTEST_SAID = 6, 16
@@ -29,6 +30,9 @@ class Line:
     """The open connection to one endpoint."""
 
     def __init__(self, name: str, endpoint: Endpoint, environment: Mapping[str, str]) -> None:
+        import httpx2
+        import openai  # only where an endpoint is asked: it is slow to import
+
         assert endpoint.base_url is not None
         self.endpoint = endpoint
         address = re.sub(r"//[^/?#]*@|\?.*", lambda found: "//" * found[0].startswith("//"), endpoint.base_url)
@@ -99,6 +103,9 @@ class Line:
         await asyncio.shield(self._alive)
 
     async def _connect(self) -> None:
+        import httpx2
+        import openai
+
         for wait_s in (0.2, 1.0, None):
             try:
                 await self._openai.get("/models", cast_to=httpx2.Response, options={"timeout": self._listing})
@@ -118,6 +125,9 @@ class Line:
 
     async def post(self, call: Call) -> tuple[int, str]:
         """One attempt: status and text. Raises Transient where no whole response came."""
+        import httpx2
+        import openai
+
         try:
             # httpx2 bounds every read; this bounds them all, against a server that trickles.
             async with asyncio.timeout(self.endpoint.timeout_s):
@@ -161,6 +171,8 @@ class Line:
 @cache
 def _tls(trust_env: bool) -> ssl.SSLContext:
     """One store of certificates for all lines of a process: reading it takes longer than many calls (some 40 ms)."""
+    import httpx2
+
     return httpx2.create_ssl_context(trust_env=trust_env)
 
 
