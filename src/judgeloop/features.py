@@ -346,13 +346,17 @@ def measure(text: str, language: str = "en") -> Measured:
     return Measured(length=length, tokens=tokens, characters=len(text), opener=opener or "other", **densities)
 
 
+_remembered = functools.lru_cache(maxsize=4096)(measure)
+"""``measure``, for whoever looks at the same texts many times, as a simulation or a notebook's cell does."""
+
+
 def features_frame(texts: Sequence[str], languages: Sequence[str] | None = None) -> pd.DataFrame:
     """One row a text, in the texts' order, with COLUMNS; index 0 … n−1. Equal texts are measured once.
 
     ``languages``: a tag a text; default English.
     """
     pairs = list(zip(texts, languages or ["en"] * len(texts), strict=True))
-    known = {pair: measure(*pair) for pair in dict.fromkeys(pairs)}
+    known = {pair: _remembered(*pair) for pair in dict.fromkeys(pairs)}
     rows = [[getattr(known[pair], name) for name in COLUMNS] for pair in pairs]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     kinds = {name: "int64" if name in ("tokens", "characters") else "float64" for name in COLUMNS if name != "opener"}

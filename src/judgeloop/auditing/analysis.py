@@ -43,6 +43,13 @@ class Analysis:
     estimates: pd.DataFrame
     facts: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    log: VerdictLog | None = None
+
+    def bound_to(self) -> str:
+        """The hash that a folder of this analysis is bound to: ``identity``, or else the log's, made when it is asked for."""
+        if self.log is None:
+            return self.identity
+        return _identity(self.name, self.log, bool(self.facts.get("gold_exact")))
 
 
 def read(verdicts: Input, pairs: Input | None = None, columns: Columns | None = None) -> VerdictLog:
@@ -90,7 +97,7 @@ def analyze(
         facts["import_notes"] = list(log.notes)
     return Analysis(
         name,
-        identity or _identity(name, log, gold_exact),
+        identity,
         dict(sources or {}),
         log.judgments,
         candidates,
@@ -98,6 +105,7 @@ def analyze(
         found,
         facts,
         dict(settings or {}),
+        None if identity else log,
     )
 
 
@@ -196,7 +204,7 @@ class AnalysisRecord:
         """What stands in environment.json: the hash, files, versions, and how the log was read."""
         made = self.analysis
         asked = {"settings": dict(made.settings)} if made.settings else {}
-        return {**made.facts, **asked, **environment(made.identity, made.sources)}
+        return {**made.facts, **asked, **environment(made.bound_to(), made.sources)}
 
     def experiment_text(self) -> str:
         """What stands in experiment.yaml: the analysis's name and what was read."""
@@ -213,7 +221,7 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
 def write(analysis: Analysis, folder: RunFolder) -> None:
     """The analysis as a run folder: generation, arm and replicate are empty where the log has none. Raises FolderMismatch
     where the folder holds something else, StorageFailed where it cannot be written."""
-    with folder.claim(analysis.identity):
+    with folder.claim(analysis.bound_to()):
         record = AnalysisRecord(analysis)
         folder.write_json("environment.json", record.environment())
         folder.write_text("experiment.yaml", record.experiment_text())

@@ -27,6 +27,7 @@ from judgeloop.stats.inference import (
 from judgeloop.stats.joint import JointTest, joint_score, joint_wald
 from judgeloop.stats.latent_quality import FEWEST_PAIRS, LatentSlopes, fit_latent
 from judgeloop.stats.missing import missing_estimates
+from judgeloop.stats.presentations import Booleans, Floats
 from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 from judgeloop.stats.slopes import (
     GOLD,
@@ -171,8 +172,19 @@ def _raw(labels: Labels, rows: Covariates, margin: float) -> list[Estimate]:
             rows.where(decided).counts, unit=PROBABILITY, variant="ties_dropped", null=None,
             note=f"{caution}; {int(some.ties.sum())} of {len(some)} judgments are ties and are left out",
         ))  # fmt: skip
-    tied = differ & (rows.gold == 0)
-    result: Interval | Undefined = _NO_GOLD if np.all(np.isnan(rows.gold)) else Undefined("gold ties no pair")
+    result, counts, note = _gold_tied(rows, longer, differ & (rows.gold == 0))
+    found.append(
+        row(labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin, note=note)
+    )
+    return found
+
+
+def _gold_tied(rows: Covariates, longer: Floats, tied: Booleans) -> tuple[Interval | Undefined, Counts, str]:
+    """P(longer text picked) − ½ over the pairs whose judgments are ``tied`` by gold, with counts and a note."""
+    note = "pairs that gold calls equal"
+    if not tied.any():
+        why = _NO_GOLD if np.all(np.isnan(rows.gold)) else Undefined("gold ties no pair")
+        return why, Counts(0, 0, rows.n_unscored), note
     means = pd.DataFrame(
         {"pair": rows.pairs[tied], "item": rows.items[tied], "longer": longer[tied], "order": rows.order[tied]}
     )
@@ -180,16 +192,10 @@ def _raw(labels: Labels, rows: Covariates, margin: float) -> list[Estimate]:
     by_order = means.groupby(["pair", "order"]).agg(item=("item", "first"), longer=("longer", "mean")).reset_index()
     by_pair = by_order.groupby("pair").agg(item=("item", "first"), longer=("longer", "mean"), orders=("order", "size"))
     complete = by_pair[by_pair["orders"] == 2]
-    note = "pairs that gold calls equal"
-    if complete.empty and len(by_pair):
+    if complete.empty:
         complete, note = by_pair, f"{note}; one order only, so position does not cancel"
-    if len(complete):
-        result = bounded_mean(complete["longer"].to_numpy() - 0.5, complete["item"].to_numpy(), -0.5, 0.5)
-    counts = Counts(len(complete), complete["item"].nunique(), rows.n_unscored)
-    found.append(
-        row(labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin, note=note)
-    )
-    return found
+    result = bounded_mean(complete["longer"].to_numpy() - 0.5, complete["item"].to_numpy(), -0.5, 0.5)
+    return result, Counts(len(complete), complete["item"].nunique(), rows.n_unscored), note
 
 
 def _log_odds(labels: Labels, models: _Models, name: str) -> list[Estimate]:

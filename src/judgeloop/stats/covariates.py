@@ -22,6 +22,8 @@ Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
 
 _GOLD = {"a": 1.0, "b": -1.0, "tie": 0.0}
+_WORDS = {**_GOLD, "": float("nan")}
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,9 @@ def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
     """
     # Each different value once: a log has a million golds and three words.
     codes, kinds = pd.factorize(values.astype("object"))
+    alone = [_WORDS.get(kind.strip().lower()) if isinstance(kind, str) else None for kind in kinds[:_FEW]]
+    if len(kinds) <= _FEW and None not in alone:  # words and blanks, as most golds are: no series needed
+        return np.array([*alone, np.nan], dtype=np.float64)[codes], False
     raw = pd.Series(kinds, dtype="object")
     words = raw.map(lambda value: _GOLD.get(value.strip().lower()) if isinstance(value, str) else None)
     empty = raw.map(lambda value: isinstance(value, str) and not value.strip())
