@@ -108,7 +108,11 @@ def test_a_run_works_where_a_loop_runs_already(tmp_path: Path, serve: Callable[.
     async def cell() -> judgeloop.Run:
         return judgeloop.run(path, out=tmp_path / "cell")
 
-    assert tables(asyncio.run(cell()).path) == tables(judgeloop.run(path, out=tmp_path / "plain").path)
+    plain = judgeloop.run(path, out=tmp_path / "plain", report=False)
+    assert tables(asyncio.run(cell()).path) == tables(plain.path)
+    assert [(tmp_path / name / "report.html").exists() for name in ("cell", "plain")] == [True, False]
+    assert plain.settings["asked"]["generations"] == 1
+    assert plain.settings["seed"] == 0
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import judgeloop
 from judgeloop import kernels, strategies
 from judgeloop.errors import InvalidInput
 from judgeloop.learning import bradley_terry, labels, selection
@@ -154,6 +155,25 @@ def test_every_world_without_bias_tests_something() -> None:
     found = validate.coverage(1, 2, cells=[name for name in validate.CELLS if name.startswith("type1:")])
     assert found["cell"].nunique() == len(type_one.WORLDS) == 10
     assert (found["replications"] == 2).all(), found.to_string()
+
+
+def test_in_python_it_gives_rows_and_writes_where_it_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    done = judgeloop.validate(["A3"], quick=True, watch=told.append)
+    assert done.passed
+    assert set(done.rows["name"]) == {"A3"}
+    assert len(told) == len(done.rows)
+    assert done.summary().endswith(f"{len(told)} of {len(told)} rows pass")
+    assert (done.files, list(tmp_path.iterdir())) == ((), [])
+    cell = "position=0.4,length=0.3,items=30,unscored=0.1,ties=0.2"
+    study = judgeloop.validate([cell], coverage=True, replications=3, out=tmp_path)
+    assert set(study.rows["cell"]) == {cell}
+    assert {path.name for path in study.files} >= {"coverage.csv", "validate.md"}
+    again = judgeloop.validate([cell], coverage=True, replications=3, out=tmp_path, watch=told.append)
+    assert len(told) == len(done.rows)  # taken over from the file
+    assert again.summary() == study.summary()
+    with pytest.raises(InvalidInput, match="unknown row 'Z'"):
+        judgeloop.validate(["Z"])
 
 
 def test_a_share_of_the_study_is_the_same_for_every_seed_and_bad_requests_are_named() -> None:
