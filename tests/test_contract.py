@@ -27,7 +27,7 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.mitigation import MITIGATIONS
 
 ROOT = Path(__file__).parents[1]
-CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 EXIT_CODES = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
 RECORDING = ROOT / "fixtures" / "quickstart" / "recording" / "calls"
@@ -35,7 +35,7 @@ RECORDING = ROOT / "fixtures" / "quickstart" / "recording" / "calls"
 
 def section(heading: str) -> str:
     """The text under a heading, up to the next heading of any level."""
-    found = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", CONTRACT, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert found is not None, heading
     return found[1]
 
