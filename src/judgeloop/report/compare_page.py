@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from judgeloop.report import blocks, compare_text, shell, wording
-from judgeloop.report.figure import Figure, Panel, Spec, axis_title, hover, layout, safe, scaled, titled, within
+from judgeloop.report.blocks import Card
+from judgeloop.report.figure import BREAK, Figure, Panel, Spec, axis_title, hover, layout, safe, scaled, titled, within
 from judgeloop.report.forest import wrapped
 from judgeloop.report.overview import Table
 from judgeloop.report.palette import Style, styles
-from judgeloop.report.shell import Section, text
+from judgeloop.report.shell import Section
 from judgeloop.report.verdicts import RATE_MARGIN
 from judgeloop.stats.comparison import Comparison
 from judgeloop.stats.contender import Contender
@@ -33,38 +34,35 @@ _MOST = 24
 def render(done: Comparison) -> str:
     """The whole page."""
     figures = [one for one in (_levels(done), *_differences(done)) if one is not None]
-    said = "".join(f"<li>{text(line)}</li>" for line in compare_text.recommendation(done))
     tone, word = ("calm", "Ranked") if done.ranking.recommended else ("open", "No ranking")
-    card = (
-        f'<div class="cards"><article class="card {tone}"><header><h3>What may be recommended</h3><p class="chip">{word}</p></header>'
-        f"<ul>{said}</ul></article></div>"
-    )
-    how = Table(
-        "How the contenders were paired",
-        "",
-        ("Comparison",),
-        tuple((line,) for line in compare_text.pairing_lines(done)),
-    )
-    read = "".join(f"<li>{text(line)}</li>" for line in compare_text.METHOD)
+    said = tuple(("", line) for line in compare_text.recommendation(done))
+    how = tuple((line,) for line in compare_text.pairing_lines(done))
     sections = [
-        Section("recommendation", "Recommendation", card + blocks.table_block(compare_text.contenders_table(done))),
-        Section("side-by-side", "Side by side", "\n".join(blocks.figure_block(one) for one in figures)),
-        Section("differences", "All differences", blocks.table_block(compare_text.differences_table(done)) + _link(done)),
-        Section("methods", "How this was made", f'<div class="block"><h3>How to read this</h3><ul class="said">{read}</ul></div>' + blocks.table_block(how)),
-    ]  # fmt: skip
+        Section("recommendation", "Recommendation"),
+        *([Section("side-by-side", "Side by side")] if figures else []),
+        Section("differences", "All differences"),
+        Section("methods", "How this was made"),
+    ]
     facts = [
         ("Contenders", f"{len(done.contenders)}"),
         ("Folders", ", ".join(dict.fromkeys(wording.label(one.source) for one in done.contenders))),
         ("Differences", f"{len(done.differences):,}"),
     ]
     return shell.frame(
-        kind="comparison", name=compare_text.title(done), facts=facts, sections=sections, specs=blocks.specs(figures)
+        "compare.html",
+        kind="comparison",
+        name=compare_text.title(done),
+        facts=facts,
+        sections=sections,
+        specs=blocks.specs(figures),
+        card=Card("What may be recommended", tone, word, "", said),
+        contenders=compare_text.contenders_table(done),
+        figures=figures,
+        differences=compare_text.differences_table(done),
+        every_difference=blocks.csv_download(done.frame, "comparison.csv", "All differences (CSV)"),
+        notes=compare_text.METHOD,
+        pairings=Table("How the contenders were paired", "", ("Comparison",), how),
     )
-
-
-def _link(done: Comparison) -> str:
-    link = blocks.csv_link(done.frame, "comparison.csv", "All differences (CSV)")
-    return f'<div class="under">{link or "<span>All differences are in comparison.csv beside this file.</span>"}</div>'
 
 
 def _levels(done: Comparison) -> Figure | None:
@@ -123,7 +121,7 @@ def _differences(done: Comparison) -> list[Figure]:
 
 def _label(one: Difference, several: bool) -> str:
     name = wording.term_name(one.row.term)
-    return f"{safe(name, 60)}<br>{safe(one.first, 24)} − {safe(one.second, 24)}" if several else safe(name, 60)
+    return f"{safe(name, 60)}{BREAK}{safe(one.first, 24)} − {safe(one.second, 24)}" if several else safe(name, 60)
 
 
 def _forest(
