@@ -35,7 +35,7 @@ def render(done: Comparison) -> str:
     """The whole page."""
     figures = [one for one in (_levels(done), *_differences(done)) if one is not None]
     tone, word = ("calm", "Ranked") if done.ranking.recommended else ("open", "No ranking")
-    said = tuple(("", line) for line in compare_text.recommendation(done))
+    headline, *reasons = compare_text.recommendation(done)
     how = tuple((line,) for line in compare_text.pairing_lines(done))
     sections = [
         Section("recommendation", "Recommendation"),
@@ -55,8 +55,8 @@ def render(done: Comparison) -> str:
         facts=facts,
         sections=sections,
         specs=blocks.specs(figures),
-        card=Card("What may be recommended", tone, word, "", said),
-        contenders=compare_text.contenders_table(done),
+        card=Card("What may be recommended", tone, word, headline, tuple(("", line) for line in reasons)),
+        contenders=compare_text.contenders_table(done).filled(),
         figures=figures,
         differences=compare_text.differences_table(done),
         every_difference=blocks.csv_download(done.frame, "comparison.csv", "All differences (CSV)"),
@@ -170,13 +170,15 @@ def _forest(
             "type": "rect", "xref": "x", "yref": "paper", "x0": -100 * band, "x1": 100 * band, "y0": 0, "y1": 1,
             "fillcolor": "@band", "line": {"width": 0}, "layer": "below",
         })  # fmt: skip
+    names = [wrapped(label) for label in labels]
+    lines_of_label = 1 + max(name.count(BREAK) for name in names)
     pad = 0.06 * (max(spread) - min(spread)) or 1.0
     return {
         "data": [*lines, *dots],
         "layout": layout(
-            height=80 + (34 + 14 * each) * len(labels),
+            height=80 + max(34 + 14 * each, 14 + 18 * lines_of_label) * len(labels),
             x=titled(title, zeroline=False, range=[min(spread) - pad, max(spread) + pad]),
-            y={"tickvals": list(range(len(labels)))[::-1], "ticktext": [wrapped(label) for label in labels], "range": [-0.6, len(labels) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
+            y={"tickvals": list(range(len(labels)))[::-1], "ticktext": names, "range": [-0.6, len(labels) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
             shapes=shapes,
         ),
     }  # fmt: skip

@@ -38,9 +38,9 @@ def render(
     figures = {"judge": (), "model": (), **figures}
     sections = [
         Section("glance", "At a glance"),
-        Section("findings", "Every finding"),
         *([Section("judge", "The judge")] if tables["judge"] or figures["judge"] else []),
         *([Section("model", "The model")] if tables["model"] or figures["model"] else []),
+        Section("findings", "Every finding"),
         *([Section("cases", "Cases to read")] if cases else []),
         Section("methods", "How this was made"),
     ]
