@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from judgeloop.report import blocks, compare_text, shell, wording
 from judgeloop.report.blocks import Card
@@ -77,7 +77,7 @@ def _levels(done: Comparison) -> Figure | None:
     terms = list(dict.fromkeys(row.term for _, row in rows))
     spec = _forest(
         [(row, one.name, terms.index(row.term), looks[one.name]) for one, row in rows], [wording.term_name(term) for term in terms],
-        len(done.contenders), "percentage points",
+        len(done.contenders), "percentage points", within,
     )  # fmt: skip
     return Figure(
         name="levels",
@@ -106,7 +106,7 @@ def _differences(done: Comparison) -> list[Figure]:
         labels = [_label(one, len(done.contenders) > 2) for one in shown]
         look = Style("@arm0", "circle", "solid")
         spec = _forest([(one.row, one.first, n, look) for n, one in enumerate(shown)], labels, 1,
-                       axis_title([one.row for one in shown]) if name == "rates" else "doublings, or generation-0 SD",
+                       axis_title([one.row for one in shown]) if name == "rates" else "doublings, or generation-0 SD", scaled,
                        RATE_MARGIN if name == "rates" else None)  # fmt: skip
         found.append(Figure(
             name=f"differences-{name}",
@@ -129,9 +129,11 @@ def _forest(
     labels: Sequence[str],
     each: int,
     title: str,
+    end: Callable[[Estimate, float | None], float | None],
     band: float | None = None,
 ) -> Spec:
-    """Rows of estimates: (estimate, contender, row, look); contenders of one row stand under each other."""
+    """Rows of estimates: (estimate, contender, row, look); contenders of one row stand under each other. ``end`` gives an
+    interval's limit in axis units."""
     step = min(0.16, 0.7 / max(1, each))
     seen: dict[int, int] = {}
     lines: list[Spec] = []
@@ -141,7 +143,7 @@ def _forest(
         nth = seen.setdefault(place, 0)
         seen[place] += 1
         y = len(labels) - 1 - place + step * ((each - 1) / 2 - nth)
-        x, low, high = scaled(row, row.estimate), within(row, row.conf_low), within(row, row.conf_high)
+        x, low, high = scaled(row, row.estimate), end(row, row.conf_low), end(row, row.conf_high)
         spread += [value for value in (x, low, high) if value is not None]
         if low is not None and high is not None:
             lines.append(
