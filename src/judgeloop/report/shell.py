@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _PERCENT = re.compile(r"(?<=\d) % (?=interval|prediction limits|power)")
 _PLAIN = re.compile(r"[\w .,:;()\[\]/+=–−-]*")
 _INVISIBLE = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,8 @@ def text(value: str) -> str:
 
 def policy(scripts: str, *more: str) -> str:
     """A page's content security policy: its own styles, the scripts of those hashes, and what else is named; nothing more."""
-    return "; ".join([_POLICY, f"script-src {scripts}", *more])
+    kept = ("style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'")
+    return "; ".join(["default-src 'none'", f"script-src {scripts}", *more, *kept])
 
 
 @cache
