@@ -8,14 +8,13 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table as Grid
 from rich.text import Text
 
 from judgeloop.report import wording
-from judgeloop.report.markdown import escape
+from judgeloop.report.markdown import escape, section
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import record
-from judgeloop.report.terminal import as_text
+from judgeloop.report.terminal import as_text, grid
 from judgeloop.report.verdicts import VERDICT_NAMES, Verdict, margin_of, verdict_of
 from judgeloop.stats.comparison import Comparison
 from judgeloop.stats.contender import Contender, Cost
@@ -154,11 +153,10 @@ def renderable(done: Comparison) -> Group:
     parts += [Text(line, style="dim") for line in pairing_lines(done)[:3]]
     if len(done.pairings) > 3:
         parts.append(Text(f"… {len(done.pairings) - 3} more in compare.md", style="dim"))
-    parts.append(_grid(contenders_table(done), drop=("Judge", "Calls"), rows=_ROWS))
-    rows = in_order(done)
+    parts.append(grid(contenders_table(done).without("Judge", "Calls").filled(), _ROWS, "compare.md"))
     # The screen keeps what can be read at a glance; compare.md holds every row.
-    shown = [one for one in rows if one.row.status != "undefined"]
-    parts.append(_grid(differences_table(done), drop=("Unit", "Paired by"), rows=min(_ROWS, len(shown))))
+    known = sum(one.row.status != "undefined" for one in done.differences)
+    parts.append(grid(differences_table(done).without("Unit", "Paired by").filled(), min(_ROWS, known), "compare.md"))
     said = [Text(f"{line}") for line in recommendation(done)]
     parts.append(Padding(Group(*said), (1, 0, 0, 0)))
     return Group(*parts)
@@ -170,10 +168,7 @@ def markdown(done: Comparison) -> str:
         f"# {escape(title(done))}",
         "## Recommendation\n\n" + "\n".join(f"- {escape(line)}" for line in recommendation(done)),
     ]
-    for table in (contenders_table(done), differences_table(done)):
-        lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
-        body = "\n".join("| " + " | ".join(c if c == "---" else escape(c) for c in line) + " |" for line in lines)
-        parts.append(f"## {table.title}\n\n{escape(f'{table.caption} {table.note}'.strip())}\n\n{body}")
+    parts += [section(contenders_table(done)), section(differences_table(done))]
     parts.append(
         "## How the contenders were paired\n\n" + "\n".join(f"- {escape(line)}" for line in pairing_lines(done))
     )
@@ -334,19 +329,3 @@ def _against(done: Comparison, first: Place) -> list[str]:
 
 def _left_out(done: Comparison) -> list[str]:
     return [f"Not ranked by {wording.label(line, 200)}." for line in done.ranking.left_out]
-
-
-def _grid(table: Table, drop: tuple[str, ...], rows: int) -> RenderableType:
-    kept = [n for n, column in enumerate(table.columns) if column not in drop]
-    # A column without a value takes room and says nothing.
-    kept = [n for n in kept if any(row[n] not in ("", "–") for row in table.rows)]
-    grid = Grid(
-        title=Text(table.title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for n in kept:
-        grid.add_column(Text(table.columns[n], style="dim"), overflow="fold")
-    for row in table.rows[:rows]:
-        grid.add_row(*(Text(row[n]) for n in kept))
-    if len(table.rows) > rows:
-        grid.caption, grid.caption_justify = Text(f"… {len(table.rows) - rows} more in compare.md", style="dim"), "left"
-    return Padding(grid, (1, 0, 0, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from judgeloop.report import wording
 from judgeloop.report.figure import (
+    BREAK,
     Figure,
     Panel,
     asides,
@@ -67,7 +68,7 @@ def _slopes(reading: Reading) -> Figure | None:
         return None
     several = len({row.judge for row in rows}) > 1
     names = [
-        wording.term_name(row.term) + _HELD.get(row.variant, "") + (f"<br>{safe(row.judge, 30)}" if several else "")
+        wording.term_name(row.term) + _HELD.get(row.variant, "") + (f"{BREAK}{safe(row.judge, 30)}" if several else "")
         for row in rows
     ]
     return Figure(
