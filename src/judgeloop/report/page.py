@@ -18,10 +18,10 @@ from judgeloop.report.overview import Table
 from judgeloop.report.reader import reader
 from judgeloop.report.reading import Reading
 from judgeloop.report.shell import Section, text
-from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, leading, verdict_name
+from judgeloop.report.verdicts import QUESTIONS, Finding, Standing, leading, verdict_name
 
 _CODE = re.compile(r"`([^`]{1,80})`")
-_TONES: dict[Verdict, str] = {"found": "found", "unconfirmed": "open", "unclear": "open", "equivalent": "calm"}
+_TONES: dict[Standing, str] = {"found": "found", "unconfirmed": "open", "unclear": "open", "equivalent": "calm"}
 _EVERY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant", "estimate", "conf_low", "conf_high", "p_adjusted", "n", "n_replicates", "status")  # fmt: skip
 
 
