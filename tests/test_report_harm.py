@@ -117,7 +117,7 @@ def test_without_gold_own_answers_are_told_against_other_judges() -> None:
     assert finding.verdict == "found"
     assert "own answers: favoured by 0.80 log-odds beyond what the other judges make of them, 95 % interval 0.60 to 1.00" in finding.sentence  # fmt: skip
     assert "one number for all judges" in finding.sentence
-    assert "Own answers favoured, against other judges: 0.80 log-odds" in _glance(rows)
+    assert "own answers favoured, against other judges: 0.80 log-odds" in _glance(rows)
     at_gold = _row("self_preference_gold", 0.1, bias="self_preference", panel="pairs")
     assert _of([at_gold, against], "self_preference")[0].row is at_gold
     alone = replace(against, status="undefined", estimate=None, conf_low=None, conf_high=None, note="one judge")

@@ -38,7 +38,8 @@ def collapse_estimates(rows: Sequence[Estimate], design: Design) -> list[Estimat
             stage, why = _stage(here)
             found.append(
                 dataclasses.replace(
-                    tail, term="collapse_stage", family="none", p_value=None, p_adjusted=None, verdict=stage,
+                    tail, term="collapse_stage", family="none", p_value=None, p_adjusted=None, verdict=stage, margin=None,
+                    detectable=None,
                     note=joined(why, tail.note),
                 )
             )  # fmt: skip

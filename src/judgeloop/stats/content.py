@@ -27,7 +27,7 @@ from judgeloop.stats.inference import (
 from judgeloop.stats.joint import JointTest, joint_score, joint_wald
 from judgeloop.stats.latent_quality import FEWEST_PAIRS, LatentSlopes, fit_latent
 from judgeloop.stats.missing import missing_estimates
-from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, Tested, joined, row
+from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, BareTest, Bias, Counts, Labels, joined, row
 from judgeloop.stats.slopes import (
     GOLD,
     Slopes,
@@ -332,7 +332,7 @@ def _joint(
         said.append(f"largest variance inflation {model.variance_inflation(worst):.2f} ({worst})")
     kind = "cluster score test (Hotelling)" if isinstance(model, Slopes) else "Wald (Hotelling)"
     kind = "Wald" if variant == "wald" else kind
-    tested = Tested(result.f, result.p_value, f"{kind}; {model.method}")
+    tested = BareTest(result.f, result.p_value, f"{kind}; {model.method}")
     return row(labels, "style", "style_joint", tested, counts, unit="F", variant=variant, note=joined(*said, note))
 
 

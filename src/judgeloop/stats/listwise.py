@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from judgeloop import seeds
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion
-from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Counts, Labels, Tested, row
+from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, BareTest, Counts, Labels, row
 
 Floats = NDArray[np.float64]
 
@@ -103,7 +103,7 @@ def set_estimates(known: Rotations, labels: Labels) -> list[Estimate]:
     exact = math.factorial(k) ** len(shares) <= MOST_EXACT if len(shares) < 20 else False
     how = "all permutations" if exact else f"{PERMUTATIONS:,} permutations"
     distance = float(np.sum(np.abs(shares.mean(axis=(0, 1)) - 1.0 / k)) / 2.0)
-    moved = Tested(distance, rotation_test(shares), f"{how} of the rotations within sets")
+    moved = BareTest(distance, rotation_test(shares), f"{how} of the rotations within sets")
     return [
         row(labels, "position", "position_permutation", moved, counts, unit=PROBABILITY,
             note="total variation distance of the slots' shares from 1/k"),

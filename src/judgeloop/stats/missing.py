@@ -18,7 +18,7 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Undefined, clustered_proportion
 from judgeloop.stats.joint import hotelling
 from judgeloop.stats.presentations import item_codes, not_identical
-from judgeloop.stats.rows import PROBABILITY, Counts, Labels, Tested, row
+from judgeloop.stats.rows import PROBABILITY, BareTest, Counts, Labels, row
 
 TERM = "unscored_joint"
 FEWEST_UNSCORED = 10
@@ -91,6 +91,6 @@ def _joint(
         slopes = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
     return row(
         labels, "quality", TERM,
-        Tested(result.f, result.p_value, "score test; logistic regression, clustered by item"),
+        BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
         Counts(len(rows), groups, count), unit="F", note=f"F on {result.q} and {result.df} degrees of freedom; {slopes}",
     )  # fmt: skip

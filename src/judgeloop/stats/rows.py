@@ -73,7 +73,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class BareTest:
     """A statistic with the p-value of its null, and no interval."""
 
     estimate: float
@@ -81,7 +81,7 @@ class Tested:
     method: str
 
 
-Result = Interval | Point | Tested | Undefined
+Result = Interval | Point | BareTest | Undefined
 
 
 def replicate_mean(
@@ -152,7 +152,7 @@ def estimate_row(
             estimate=result.estimate, method=result.method, status="underpowered", verdict=word,
             note=joined(result.reason, note), **columns,
         )  # fmt: skip
-    if isinstance(result, Tested):
+    if isinstance(result, BareTest):
         return Estimate(
             estimate=result.estimate, p_value=result.p_value, method=result.method, verdict=word, note=note, **columns
         )
@@ -187,7 +187,7 @@ def claimed(
         return "", None
     if isinstance(result, Point):
         return "cannot_tell", None
-    if isinstance(result, Tested):
+    if isinstance(result, BareTest):
         return "found" if result.p_value <= _TEST_LEVEL else "undetected", None
     covered = result.covers(null)
     effect: Verdict = "drifting" if drift else "found"

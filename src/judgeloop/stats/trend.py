@@ -18,7 +18,7 @@ from judgeloop.stats.drift import CONFIRMATORY
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import CELL, Measured, Series, across_replicates, snapped
 from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip
-from judgeloop.stats.rows import Tested, estimate_row, replicate_mean
+from judgeloop.stats.rows import BareTest, estimate_row, replicate_mean
 
 FEWEST_FLIPS, MOST_FLIPS = 6, 20
 """Replicates with which a sign-flip test can reject at 5 %, and those that it enumerates."""
@@ -76,7 +76,7 @@ def _flipped(one: Series, arm: str, control: str, generation: int, labels: dict[
         return []
     return [
         estimate_row(
-            Tested(float(values.mean()), sign_flip(values.to_numpy()), "exact sign flips over replicates"),
+            BareTest(float(values.mean()), sign_flip(values.to_numpy()), "exact sign flips over replicates"),
             term=f"did_{one.quantity.name}", variant="sign_flip", generation=generation, unit=one.quantity.unit,
             n=len(values), n_replicates=len(values), note="asks that differences are symmetric, not normal", **labels,
         )
