@@ -32,7 +32,7 @@ Verdict = Literal[
 ]
 """What a row claims, in a word; empty where it claims nothing (a description, or no number).
 
-Of an effect or a drift, in this order (docs/method.md, "Words"):
+Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts"):
 
 - ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
 - ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
