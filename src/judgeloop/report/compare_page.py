@@ -11,12 +11,12 @@ from judgeloop.report.forest import wrapped
 from judgeloop.report.overview import Table
 from judgeloop.report.palette import Style, styles
 from judgeloop.report.shell import Section
-from judgeloop.report.verdicts import RATE_MARGIN
 from judgeloop.stats.comparison import Comparison
 from judgeloop.stats.contender import Contender
 from judgeloop.stats.difference import Difference
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.ranking import TERMS
+from judgeloop.stats.rows import RATE_MARGIN
 
 _SHOWN = (
     *TERMS,

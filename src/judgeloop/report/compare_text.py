@@ -15,7 +15,7 @@ from judgeloop.report.markdown import escape, section
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import record
 from judgeloop.report.terminal import as_text, grid
-from judgeloop.report.verdicts import VERDICT_NAMES, Verdict, margin_of, verdict_of
+from judgeloop.report.verdicts import VERDICT_NAMES, Standing, margin_of, verdict_of
 from judgeloop.stats.comparison import Comparison
 from judgeloop.stats.contender import Contender, Cost
 from judgeloop.stats.difference import Difference
@@ -32,10 +32,10 @@ METHOD = (
 _VARIANTS = {"no_gold": "quality not held equal", "given_gold": "one gold taken as exact"}
 _ROWS = 14
 _NAMES = 5
-_COLOURS: dict[Verdict, str] = {"found": "bold red", "equivalent": "green", "unconfirmed": "yellow"}
+_COLOURS: dict[Standing, str] = {"found": "bold red", "equivalent": "green", "unconfirmed": "yellow"}
 
 
-def judged(one: Difference) -> Verdict:
+def judged(one: Difference) -> Standing:
     """What the difference licenses, in the report's words."""
     return verdict_of(one.row, margin_of(one.row))
 
@@ -115,7 +115,7 @@ def differences_table(done: Comparison) -> Table:
 
 def in_order(done: Comparison) -> list[Difference]:
     """Found first, then by family; undefined last; the comparison's order else."""
-    rank: dict[Verdict, int] = {
+    rank: dict[Standing, int] = {
         "found": 0,
         "unconfirmed": 1,
         "equivalent": 2,

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from judgeloop.report import wording
 from judgeloop.report.figure import BREAK, Spec, hover, layout, safe, scaled, titled, within
 from judgeloop.report.palette import Style
-from judgeloop.report.verdicts import RATE_MARGIN, verdict_of
+from judgeloop.report.verdicts import verdict_of
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import RATE_MARGIN
 
 REFERENCE = Style("@muted", "line-ns-open", "")
 """An upright mark that an estimate is read against."""

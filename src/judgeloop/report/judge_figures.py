@@ -20,8 +20,9 @@ from judgeloop.report.forest import defined, equivalence_band, forest, points, t
 from judgeloop.report.palette import Style
 from judgeloop.report.reading import Reading, select
 from judgeloop.report.static_figures import position_by_slot, probes
-from judgeloop.report.verdicts import RATE_MARGIN, harm, is_probe
+from judgeloop.report.verdicts import harm, is_probe
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import RATE_MARGIN
 
 _RATES = (
     "first_slot_excess", "identical_pair_excess", "excess_conflict", "padding_probe", "gold_tied_longer_excess", "length_ame",

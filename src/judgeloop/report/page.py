@@ -16,9 +16,9 @@ from judgeloop.report.methods import caveats, environment_rows, methods_used
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import Reading
 from judgeloop.report.shell import Section
-from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, leading, verdict_name
+from judgeloop.report.verdicts import QUESTIONS, Finding, Standing, leading, verdict_name
 
-_TONES: dict[Verdict, str] = {"found": "found", "unconfirmed": "open", "unclear": "open", "equivalent": "calm"}
+_TONES: dict[Standing, str] = {"found": "found", "unconfirmed": "open", "unclear": "open", "equivalent": "calm"}
 _EVERY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant", "estimate", "conf_low", "conf_high", "p_adjusted", "n", "n_replicates", "status")  # fmt: skip
 _OPEN = 3
 """Findings of a card beside its first that are not folded."""

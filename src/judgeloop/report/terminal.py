@@ -14,9 +14,9 @@ from judgeloop.report import wording
 from judgeloop.report.glance import Answer, answers
 from judgeloop.report.overview import BEYOND, DRIFT, Table
 from judgeloop.report.reading import Reading
-from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, verdict_name
+from judgeloop.report.verdicts import QUESTIONS, Finding, Standing, verdict_name
 
-_COLOURS: dict[Verdict, str] = {
+_COLOURS: dict[Standing, str] = {
     "found": "bold red",
     "equivalent": "green",
     "unconfirmed": "yellow",
