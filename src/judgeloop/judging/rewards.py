@@ -32,8 +32,6 @@ from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentat
 from judgeloop.seeds import Label
 from judgeloop.templates import Template
 
-REASONS = ("no_score", "not_finite", "several_scores", "no_label", "not_a_share")
-
 _ADVICE = {
     "several_scores": "state judge.label, the place of the score among them, counted from 0",
     "no_label": "mend judge.label, which counts from 0",

@@ -33,7 +33,6 @@ METHOD = (
 _VARIANTS = {"no_gold": "quality not held equal", "given_gold": "one gold taken as exact"}
 _ROWS = 14
 _NAMES = 5
-_COLOURS: dict[Verdict, str] = {"found": "bold red", "equivalent": "green", "unconfirmed": "yellow"}
 
 
 def judged(one: Difference) -> Verdict:
