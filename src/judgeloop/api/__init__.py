@@ -6,7 +6,7 @@ from pathlib import Path
 
 from judgeloop.api.analysis import analyze
 from judgeloop.api.audit_plan import AuditPlan, plan_audit
-from judgeloop.api.auditing import AuditObserver, audit
+from judgeloop.api.auditing import audit
 from judgeloop.api.checking import check, check_outputs
 from judgeloop.api.comparing import Compared, compare
 from judgeloop.api.doctoring import Diagnosis, doctor
@@ -23,7 +23,6 @@ from judgeloop.wire.examination import Check
 
 __all__ = [
     "Audit",
-    "AuditObserver",
     "AuditPlan",
     "Check",
     "Compared",

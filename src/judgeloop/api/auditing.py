@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -17,7 +17,7 @@ from judgeloop.api.audit_difference import difference_named
 from judgeloop.api.audit_settings import Settings, check_keys, check_price, settings
 from judgeloop.api.batch_jobs import refuse_running
 from judgeloop.api.batching import Batching, interrupted
-from judgeloop.api.session import Seen, unwrapped
+from judgeloop.api.session import Observer, Seen, unwrapped
 from judgeloop.auditing import asking
 from judgeloop.auditing.questions import Probing, rule_probes
 from judgeloop.auditing.rated import Rated, analyze_rated
@@ -32,29 +32,9 @@ from judgeloop.results import Audit
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import engine as engines
 from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.client import Answered, Ledger, WireClient
+from judgeloop.wire.client import Ledger, WireClient
 
 _EVERY_S = 5.0
-
-
-class AuditObserver(Protocol):
-    """What a progress view is told while an audit goes on."""
-
-    def start(self, name: str, folder: Path) -> None: ...
-
-    def planned(self, judgments: Mapping[str, int]) -> None:
-        """Judge → how many judgments it will make; told again where edits that a model wrote add to them."""
-        ...
-
-    def answered(self, event: Answered) -> None: ...
-
-    def judged(self, judge: str, judgments: int, unscored: int) -> None: ...
-
-    def stage(self, text: str) -> None: ...
-
-    def note(self, text: str) -> None:
-        """Something to keep on the screen, as the name of a batch that was sent."""
-        ...
 
 
 def audit(
@@ -88,7 +68,7 @@ def audit(
     replay: str | Path | None = None,
     max_cost: float | None = None,
     max_calls: int | None = None,
-    observer: AuditObserver | None = None,
+    observer: Observer | None = None,
 ) -> Audit:
     """Ask judges about every pair in both orders, or go on where that stopped, and write estimates and report into ``out``
     (default runs/<the pairs' name>-audit).
@@ -130,7 +110,7 @@ def run_audit(
     out: str | Path | None = None,
     replay: str | Path | None = None,
     ledger: Ledger | None = None,
-    observer: AuditObserver | None = None,
+    observer: Observer | None = None,
     batch: bool = False,
     collect: Sequence[Path] = (),
 ) -> Audit:
@@ -190,7 +170,7 @@ class _Session:
 
     made: Settings
     folder: RunFolder
-    observer: AuditObserver | None
+    observer: Observer | None
     seen: Seen = field(init=False)
     log: VerdictLog = field(init=False)
     rated: Rated = field(init=False)

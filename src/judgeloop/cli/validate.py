@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +42,10 @@ def validate(
 
     import pandas as pd
 
+    from judgeloop import progress
     from judgeloop import validate as planted_truth
 
+    view = progress.view()
     workers = os.cpu_count() or 1
     rows, whole, passed = [], None, True
     if coverage:
@@ -52,7 +53,7 @@ def validate(
         so_far = [] if earlier is None else [earlier]
 
         def cell_done(cell: pd.DataFrame) -> None:
-            print(f"judgeloop: {cell['cell'].iloc[0]}", file=sys.stderr, flush=True)
+            view.note(str(cell["cell"].iloc[0]))
             so_far.append(cell)
             if out:
                 planted_truth.write([], pd.concat(so_far, ignore_index=True), out)
@@ -67,7 +68,7 @@ def validate(
     else:
         rows = planted_truth.run(
             only.split(",") if only else None, quick, seed, workers=workers,
-            on_row=lambda row: print(f"judgeloop: {row.name} {row.setting}", file=sys.stderr, flush=True),
+            on_row=lambda row: view.note(f"{row.name} {row.setting}"),
         )  # fmt: skip
         print(planted_truth.table(rows))
         passed = all(row.passed for row in rows)

@@ -32,7 +32,6 @@ METHOD = (
 _VARIANTS = {"no_gold": "quality not held equal", "given_gold": "one gold taken as exact"}
 _ROWS = 14
 _NAMES = 5
-_COLOURS: dict[Standing, str] = {"found": "bold red", "equivalent": "green", "unconfirmed": "yellow"}
 
 
 def judged(one: Difference) -> Standing:

@@ -29,7 +29,6 @@ _RATES = (
     "excess_longer_vs_gold", "self_preference_gold",
 )  # fmt: skip
 _SLOPES = ("position_log_odds", "length_log_odds", "self_preference_log_odds", "gold_log_odds")
-_ELSEWHERE = ("length_exchange_rate",)
 MARKERS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
 
 
