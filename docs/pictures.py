@@ -105,7 +105,7 @@ def _amplification() -> Rows:
         found = run_estimates(loop_world.run(world, seed=0), world.design())
         terms = found["term"].isin(["did_length", "compounding_length"]) & (found["contrast"] == "random")
         plain = found[terms & (found["variant"] == "")]
-        rows += [{"loop": name, **_numbers(row, "term", "generation", "note")} for _, row in plain.iterrows()]
+        rows += [{"loop": name, **_numbers(row, "term", "generation", "verdict")} for _, row in plain.iterrows()]
     return rows
 
 

@@ -140,11 +140,10 @@ def _contrast_rows(control: str) -> list[Estimate]:
             "arm": "judge", "contrast": control, "generation": generation, "n": REPLICATES, "n_replicates": REPLICATES,
             "family": "confirmatory" if confirmatory else "exploratory", "p_adjusted": 0.004,
         }  # fmt: skip
-        word = "drifting: the interval excludes 0"
         rows += [
-            _row("did_length", 0.2 * generation, 0.09, unit="doublings", note=word, **base),
-            _row("did_style_score", 0.05 * generation, 0.29, unit="generation-0 sd", bias="style", status="underpowered", note="undetected: the smallest drift that this run could have seen at 80 % power is 0.41 generation-0 sd", **base),
-            _row("did_mattr", -0.010 * generation, 0.008, unit="raw", bias="diversity", note="drifting: the interval excludes 0", **base),
+            _row("did_length", 0.2 * generation, 0.09, unit="doublings", verdict="drifting", **base),
+            _row("did_style_score", 0.05 * generation, 0.29, unit="generation-0 sd", bias="style", status="underpowered", verdict="undetected", margin=0.1, detectable=0.41, **base),
+            _row("did_mattr", -0.010 * generation, 0.008, unit="raw", bias="diversity", verdict="drifting", **base),
             *(_row(f"did_{f}", 0.1 * generation, 0.05 if f == "bold" else 0.4, unit="generation-0 sd", bias="style", **base) for f in STYLE),
         ]  # fmt: skip
     return rows
@@ -161,7 +160,7 @@ def _amplification_rows(control: str) -> list[Estimate]:
     }
     return [
         _row("cumulative_gain_length", 2.4, 0.4, **base),
-        _row("compounding_length", 0.81, 0.13, note="drifting, saturating; benchmark 1.000", **base),
+        _row("compounding_length", 0.81, 0.13, verdict="saturating", benchmark=1.0, **base),
         _row("observed_over_static_length", 0.9, 0.2, **base),
         Estimate(scope="policy", bias="style", term="compounding_style_score", status="undefined", note="the first loop's drift is not away from 0", arm="judge", contrast=control),
         *([_row("transmission_length", 1.02, 0.21, scope="signal", **{**base, "contrast": ""})] if control == "random" else []),

@@ -79,35 +79,34 @@ def numbers(values: list[float]) -> pd.Series[float]:
 def test_ratios_and_words() -> None:
     first = numbers([0.9, 1.0, 1.1, 1.0, 0.95, 1.05])
     last = first * 3 + numbers([0.01, -0.01, 0.02, -0.02, 0.01, -0.01])
-    seen = ratios(last, first, first, 3, 0.1, "sd")
+    seen = ratios(last, first, first, 3, 0.1)
     assert isinstance(seen.gain, Interval)
     assert isinstance(seen.compounding, Interval)
     assert isinstance(seen.observed_over_static, Interval)
     assert seen.gain.estimate == pytest.approx(last.mean() / first.mean())
     assert seen.compounding.estimate == pytest.approx(seen.gain.estimate / 3)
-    assert seen.words(3, 1.0) == "drifting, steady"
+    assert seen.verdict(3, 1.0) == "steady"
     # One feedback step has no word on compounding.
-    assert seen.words(1, 1.0) == "drifting"
+    assert seen.verdict(1, 1.0) == "drifting"
 
 
 def test_no_ratio_to_a_drift_that_may_be_zero() -> None:
     first = numbers([0.1, -0.1, 0.2, -0.15, 0.05])
     last = numbers([1.0, 1.1, 0.9, 1.0, 1.05])
-    seen = ratios(last, first, first, 4, 0.1, "sd")
+    seen = ratios(last, first, first, 4, 0.1)
     assert isinstance(seen.gain, Undefined)
-    assert "D_1 covers 0" in seen.gain.reason
+    assert "the first loop's drift covers 0" in seen.gain.reason
     assert isinstance(seen.observed_over_static, Undefined)
-    assert seen.words(4, 1.0) == "drifting"
-    single = ratios(last[:1], first[:1], first[:1], 4, 0.1, "sd")
-    assert single.drift is None
-    assert single.words(4, 1.0) == ""
+    assert seen.verdict(4, 1.0) == "drifting"
+    single = ratios(last[:1], first[:1], first[:1], 4, 0.1)
+    assert single.verdict(4, 1.0) == "cannot_tell"
     # Five equal replicates show no spread, and claim nothing; six do, by the sign test.
-    assert ratios(last * 0, first, first, 4, 0.1, "sd").words(4, 1.0) == "undetected"
-    assert ratios(numbers([0.0] * 6), first, first, 4, 0.1, "sd").words(4, 1.0) == "none"
-    equal = ratios(numbers([0.3, 0.3]), numbers([0.1, 0.1]), numbers([0.1, 0.1]), 3, 0.1, "sd")
+    assert ratios(last * 0, first, first, 4, 0.1).verdict(4, 1.0) == "cannot_tell"
+    assert ratios(numbers([0.0] * 6), first, first, 4, 0.1).verdict(4, 1.0) == "none"
+    equal = ratios(numbers([0.3, 0.3]), numbers([0.1, 0.1]), numbers([0.1, 0.1]), 3, 0.1)
     assert isinstance(equal.compounding, Undefined)
     assert "all 2 replicates are equal" in equal.compounding.reason
-    assert ratios(last - last.mean() + 0.001, last, last, 4, 0.01, "sd").words(4, 1.0) == "undetected"
+    assert ratios(last - last.mean() + 0.001, last, last, 4, 0.01).verdict(4, 1.0) == "undetected"
 
 
 @pytest.mark.slow
@@ -117,10 +116,10 @@ def test_a_loop_that_does_not_compound_is_called_amplifying_in_one_run_of_forty(
     for _ in range(runs):
         drift = np.cumsum(0.3 + 0.08 * stream.normal(size=(4, 8)), axis=0)
         static = numbers(list(0.3 + 0.08 * stream.normal(size=8)))
-        seen = ratios(numbers(list(drift[3])), numbers(list(drift[0])), static, 4, 0.1, "sd")
+        seen = ratios(numbers(list(drift[3])), numbers(list(drift[0])), static, 4, 0.1)
         assert isinstance(seen.compounding, Interval)
         covered += seen.compounding.covers(1.0)
-        amplifying += seen.words(4, 1.0) == "drifting, amplifying"
+        amplifying += seen.verdict(4, 1.0) == "amplifying"
     error = 3 * math.sqrt(0.95 * 0.05 / runs)
     assert abs(covered / runs - 0.95) < error
     assert amplifying / runs < 0.025 + error

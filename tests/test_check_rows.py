@@ -10,7 +10,6 @@ from judgeloop import limits
 from judgeloop.limits.decide import choose
 from judgeloop.limits.file import limits_of
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.rows import UNCHANGED
 from limit_rows import between
 
 
@@ -52,10 +51,9 @@ def test_a_strategy_that_others_are_compared_with_is_gated_like_them() -> None:
 def test_a_judge_that_gave_every_verdict_again_passes_and_no_other() -> None:
     """The gate is on the fixed panel: there nothing moved, however few pairs it holds."""
     same = between(-0.24, 0.24, term="judge_drift_first_slot_excess", panel="anchor", status="underpowered",
-                   note=f"undetected: this sample could have seen 0.340 with 80 % power; {UNCHANGED}")  # fmt: skip
+                   verdict="unchanged", detectable=0.34)  # fmt: skip
     done = limits.check("f", [same], limits_of({same.term: {"max_abs": 0.05}}))
     assert (done.exit_code, done.outcomes[0].margin) == (0, 0.05)
-    assert UNCHANGED in done.outcomes[0].message
+    assert "every pair was judged as at generation 0" in done.outcomes[0].message
     assert verdict(same, min=0.01, max=0.05) == "inconclusive"
-    assert verdict(replace(same, note="undetected"), max_abs=0.05) == "inconclusive"
-    assert verdict(replace(same, estimate=0.01), max_abs=0.05) == "inconclusive"
+    assert verdict(replace(same, verdict="undetected"), max_abs=0.05) == "inconclusive"

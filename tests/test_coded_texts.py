@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from judgeloop.stats import coded_texts, diversity, reference
+import slow_diversity
+from judgeloop.features import tokenize
+from judgeloop.stats import coded_texts, reference
 from judgeloop.stats.coded_texts import Embedder, Tokens, Vocabulary
 from judgeloop.stats.presentations import pairs
 
@@ -39,10 +41,10 @@ def test_every_item_has_the_measure_of_its_texts_alone(items):
     for n in (1, 2, 4):
         grams, text = ngrams[n - 1]
         shares = coded_texts.distinct_share(grams, tokens.items[text], count)
-        same(shares, [diversity.distinct_n(texts, n) for texts in items])
-    same(coded_texts.self_bleu(tokens, ngrams[:4], count), [diversity.self_bleu(texts) for texts in items])
+        same(shares, [slow_diversity.distinct_n(texts, n) for texts in items])
+    same(coded_texts.self_bleu(tokens, ngrams[:4], count), [slow_diversity.self_bleu(texts) for texts in items])
     grams, text = ngrams[4]
-    assert coded_texts.shared_share(grams, tokens.items[text]) == diversity.phrase_repetition(items)
+    assert coded_texts.shared_share(grams, tokens.items[text]) == slow_diversity.phrase_repetition(items)
 
 
 @settings(max_examples=40, deadline=None)
@@ -55,8 +57,8 @@ def test_an_embedding_is_the_obvious_one_to_the_last_bit(texts, most):
     try:
         for some in (texts[: len(texts) // 2], texts, texts[::-1]):
             words = [" ".join(text) for text in some]
-            made = embedder.embed([vocabulary.codes(diversity.tokenize(text)) for text in words])
-            np.testing.assert_array_equal(made, diversity.embed(words))
+            made = embedder.embed([vocabulary.codes(tokenize(text)) for text in words])
+            np.testing.assert_array_equal(made, slow_diversity.embed(words))
     finally:
         coded_texts._MOST_PAIRS = kept
 
@@ -65,8 +67,8 @@ def test_embeddings_of_many_items_are_compared_as_those_of_one():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(6, 4, 32))
     points[2] = points[2][:1]  # four texts alike
-    assert list(coded_texts.vendi(points)) == pytest.approx([diversity.vendi(one) for one in points], rel=1e-12)
-    assert list(coded_texts.dispersion(points)) == pytest.approx([diversity.dispersion(one) for one in points])
+    assert list(coded_texts.vendi(points)) == pytest.approx([slow_diversity.vendi(one) for one in points], rel=1e-12)
+    assert list(coded_texts.dispersion(points)) == pytest.approx([slow_diversity.dispersion(one) for one in points])
 
 
 JUDGMENTS = st.lists(

@@ -9,7 +9,7 @@ import pytest
 from judgeloop.stats.collapse import collapse_estimates
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.drift import drift_estimates
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import Estimate, Verdict
 from judgeloop.stats.generation_diversity import diversity_series
 from judgeloop.stats.generations import measure
 
@@ -19,14 +19,11 @@ DESIGN = Design(
 )  # fmt: skip
 
 
-def did(term: str, low: float, high: float, note: str = "drifting: the interval excludes 0") -> Estimate:
+def did(term: str, low: float, high: float, verdict: Verdict = "drifting") -> Estimate:
     return Estimate(
         scope="policy", bias="diversity", term=f"did_{term}", arm="judge", contrast="random", generation=2,
-        estimate=(low + high) / 2, conf_low=low, conf_high=high, p_value=0.01, note=note,
+        estimate=(low + high) / 2, conf_low=low, conf_high=high, p_value=0.01, verdict=verdict,
     )  # fmt: skip
-
-
-HELD, WIDE = "none: equivalent to 0 within ±0.01 types per token", "undetected: the smallest drift"
 
 
 LOST = did("tail_mass_retained", -0.5, -0.2)
@@ -35,17 +32,17 @@ LOST = did("tail_mass_retained", -0.5, -0.2)
 @pytest.mark.parametrize(
     ("rows", "word"),
     [
-        ([LOST, did("mattr", -0.004, 0.003, HELD), did("length", -0.3, 0.2, WIDE)], "early collapse"),
-        ([LOST, did("mattr", -0.004, 0.003, HELD), did("length", 0.1, 0.2)], "late collapse"),
+        ([LOST, did("mattr", -0.004, 0.003, "none"), did("length", -0.3, 0.2, "undetected")], "early collapse"),
+        ([LOST, did("mattr", -0.004, 0.003, "none"), did("length", 0.1, 0.2)], "late collapse"),
         ([LOST, did("mattr", -0.2, -0.1)], "late collapse"),
-        ([LOST, did("vendi", -2.0, -1.0), did("mattr", -0.3, 0.2, WIDE)], "tail lost, means unclear"),
-        ([did("tail_mass_retained", -0.5, 0.2, WIDE), did("mattr", -0.2, -0.1)], "no loss of tail seen"),
+        ([LOST, did("vendi", -2.0, -1.0), did("mattr", -0.3, 0.2, "undetected")], "tail lost, means unclear"),
+        ([did("tail_mass_retained", -0.5, 0.2, "undetected"), did("mattr", -0.2, -0.1)], "no loss of tail seen"),
     ],
 )
 def test_the_word_follows_from_the_intervals(rows: list[Estimate], word: str) -> None:
     (found,) = collapse_estimates(rows, DESIGN)
     assert found.term == "collapse_stage"
-    assert found.note.startswith(f"{word}: ")
+    assert found.verdict == word
     assert (found.estimate, found.conf_low, found.p_value) == (rows[0].estimate, rows[0].conf_low, None)
 
 
@@ -55,7 +52,7 @@ def test_a_tail_that_is_undefined_says_why() -> None:
         status="undefined", note="too few texts",
     )  # fmt: skip
     (found,) = collapse_estimates([tail], DESIGN)
-    assert (found.status, found.note) == ("undefined", "too few texts")
+    assert (found.status, found.verdict, found.note) == ("undefined", "", "too few texts")
     assert collapse_estimates([did("mattr", -0.2, -0.1)], DESIGN) == []
 
 
@@ -86,4 +83,4 @@ def test_a_planted_run_that_loses_its_rare_topics_first_is_early_collapse() -> N
     (found,) = collapse_estimates(drifts, DESIGN)
     assert found.conf_high is not None
     assert found.conf_high < 0
-    assert found.note.startswith("early collapse: "), found.note
+    assert found.verdict == "early collapse", found.note

@@ -19,6 +19,7 @@ from compare_case import THREE, analysed, log, named
 from judgeloop import api, cli
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.records import ESTIMATE_COLUMNS
+from judgeloop.report import compare_page
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.comparison import adjusted
 from judgeloop.stats.estimate import Estimate, estimates_frame
@@ -85,6 +86,16 @@ def test_pairs_are_the_same_where_their_texts_are(folders: Path, tmp_path: Path)
     assert "different pairs" in apart.note
     alone = [one.primary("first_slot_excess") for one in other.contenders]
     assert apart.std_error == pytest.approx(math.hypot(*(row.std_error for row in alone if row and row.std_error)))
+
+
+def test_intervals_of_differences_are_drawn_whole(folders: Path, tmp_path: Path) -> None:
+    """A share cannot be below 0; a difference of two shares can."""
+    done = api.compare(folders / "three", out=tmp_path / "c").comparison
+    (figure,) = compare_page._differences(done)
+    drawn = {tuple(trace["x"]) for trace in figure.panels[0].spec["data"] if trace["mode"] == "lines"}
+    stated = {(100 * row.conf_low, 100 * row.conf_high) for row in figure.rows}  # type: ignore[operator]
+    assert drawn == stated
+    assert any(row.term == "conflict_rate" and row.conf_low < 0 for row in figure.rows)  # type: ignore[operator]
 
 
 # -- loops ----------------------------------------------------------------------------------------------------------------

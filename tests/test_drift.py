@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 import planted_run
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
-from judgeloop.stats.drift import drift_estimates, over_replicates, quantity_series, verdict
+from judgeloop.stats.drift import drift_estimates, quantity_series
+from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import Quantity, Series, item_means, measure, series
-from judgeloop.stats.inference import Interval, replicate_t, smallest_detectable, t_interval
+from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, t_interval
+from judgeloop.stats.rows import Point, estimate_row, replicate_mean
 
 ARMS = (ArmDesign("judge", "j"), ArmDesign("random", "random", is_control=True, judge_kind="random"))
 
@@ -285,24 +287,23 @@ def test_hedging_when_wrong_is_paired_by_item() -> None:
 
 
 def test_verdict_words_in_order() -> None:
+    def drift(interval: Interval, margin: float | None) -> Estimate:
+        return estimate_row(interval, margin=margin, drift=True, scope="policy", bias="style", term="did_bold")
+
     tight, wide, away = t_interval(0.01, 0.01, 7), t_interval(0.1, 0.2, 7), t_interval(0.5, 0.1, 7)
-    assert verdict(tight, 0.1, "sd").word == "none"
+    assert drift(tight, 0.1).verdict == "none"
     # Small but certain is still none: equivalence is asked first.
-    assert verdict(t_interval(0.05, 0.001, 7), 0.1, "sd").word == "none"
-    assert verdict(away, 0.1, "sd").word == "drifting"
-    undetected = verdict(wide, 0.1, "sd")
-    assert (undetected.word, undetected.status) == ("undetected", "underpowered")
-    assert f"{smallest_detectable(0.2, 7):.3g} sd" in undetected.sentence
-    assert "no equivalence margin" in verdict(tight, None, "nats").sentence
-    assert verdict(tight, None, "nats").word == "undetected"
+    assert drift(t_interval(0.05, 0.001, 7), 0.1).verdict == "none"
+    assert drift(away, 0.1).verdict == "drifting"
+    undetected = drift(wide, 0.1)
+    assert (undetected.verdict, undetected.status, undetected.margin) == ("undetected", "underpowered", 0.1)
+    assert undetected.detectable == pytest.approx(smallest_detectable(0.2, 7))
+    assert (drift(tight, None).verdict, drift(tight, None).margin) == ("undetected", None)
 
 
 def test_one_replicate_has_an_estimate_and_no_interval() -> None:
-    found = over_replicates(pd.Series([0.4]))
-    assert found["estimate"] == 0.4
-    assert found["status"] == "underpowered"
-    assert "std_error" not in found
-    assert over_replicates(pd.Series(dtype=float), "nothing")["status"] == "undefined"
+    assert replicate_mean(pd.Series([0.4])) == Point(0.4, "one replicate has no interval")
+    assert replicate_mean(pd.Series(dtype=float), "nothing") == Undefined("nothing")
     rows = estimates(tables(replicates=1), two_arms())
     row = pick(rows, "did_length", arm="judge", generation=2)
     assert row["status"] == "underpowered"
@@ -319,7 +320,8 @@ def test_equal_arms_show_no_rounding_as_drift() -> None:
     # Equal, and too few replicates for equality to prove anything.
     assert (row["estimate"], row["std_error"], row["p_value"]) == (0.0, None, None)
     assert row["status"] == "underpowered"
-    assert row["note"].startswith("undetected: all 4 replicates are equal")
+    assert row["verdict"] == "cannot_tell"
+    assert row["note"].startswith("all 4 replicates are equal")
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3])
@@ -333,11 +335,10 @@ def test_equal_drifts_are_no_verdict_below_six_replicates(drift: float, replicat
     assert row["estimate"] == pytest.approx(drift)
     if replicates < 6:
         assert (row["status"], row["p_value"], row["conf_low"]) == ("underpowered", None, None)
-        assert row["note"].startswith("undetected: ")
+        assert row["verdict"] == "cannot_tell"
     else:
-        word = "drifting" if drift else "none"
-        assert row["note"].startswith(f"{word}: ")
-        assert "of their median" in row["note"]
+        assert row["verdict"] == ("drifting" if drift else "none")
+        assert "of the median" in row["method"]
         assert row["p_value"] == pytest.approx(2 / 2**6 if drift else 1.0)
 
 
@@ -355,7 +356,7 @@ def test_item_means_ignore_missing_values() -> None:
 def test_margins_are_settings() -> None:
     design = two_arms()
     wide = Design("d", 0, 2, ARMS, design.contrasts, design.confirmatory, Margins(rate=1.0, sd=100.0))
-    assert pick(estimates(tables(), wide), "did_length", arm="judge", generation=2)["note"].startswith("none: ")
+    assert pick(estimates(tables(), wide), "did_length", arm="judge", generation=2)["verdict"] == "none"
 
 
 @pytest.mark.slow
@@ -369,8 +370,9 @@ def test_neutral_drift_is_called_drift_at_five_per_cent() -> None:
         steps = stream.normal(size=(2, 7, 8))
         steps[:, 0] = stream.normal(size=8)
         one = Series(quantity, "", pd.DataFrame(np.cumsum(steps, axis=1).reshape(14, 8), index=index))
-        found = over_replicates(one.did("judge", "random", 6))
-        rejected += not found["conf_low"] <= 0.0 <= found["conf_high"]
+        found = replicate_mean(one.did("judge", "random", 6))
+        assert isinstance(found, Interval)
+        rejected += not found.covers(0.0)
     assert abs(rejected / runs - 0.05) < 3 * np.sqrt(0.05 * 0.95 / runs)
 
 
@@ -391,5 +393,6 @@ def test_planted_means_are_recovered() -> None:
     one = quantity_series(series(measured), "length")
     assert one is not None
     shift = (planted_run.BETA + planted_run.RHO * planted_run.KAPPA) / planted_run.TAU
-    found = over_replicates(one.did("judge", "random", 2))
-    assert found["conf_low"] - 0.02 < 2 * shift < found["conf_high"] + 0.02
+    found = replicate_mean(one.did("judge", "random", 2))
+    assert isinstance(found, Interval)
+    assert found.low - 0.02 < 2 * shift < found.high + 0.02

@@ -13,7 +13,6 @@ from judgeloop.features import (
     COLUMNS,
     FEATURES,
     HEDGES,
-    OPENERS,
     STYLE_FEATURES,
     TRANSITIONS,
     features_frame,
@@ -30,6 +29,12 @@ MARKDOWN = st.lists(
 ).map("".join)  # fmt: skip
 
 TEXTS = ANY_TEXT | MARKDOWN
+
+OPENERS = (
+    "empty", "heading", "list", "code", "quote", "bold", "greeting", "praise", "affirmation", "refusal", "negation",
+    "announcement", "restatement", "pronoun_i", "pronoun_you", "pronoun_we", "article", "demonstrative", "question",
+    "connective", "imperative", "number", "other",
+)  # fmt: skip
 
 
 def counts(text: str) -> dict[str, float]:

@@ -105,7 +105,7 @@ def test_the_tutorial_runs_and_finds_what_it_says(
     assert f"grew by {drift['judge']:.2f} doublings under the judge and by {drift['random']:.2f} under the coin" in page
     did = row(run, "did_length", **last)
     assert f"{did['estimate']:.2f} doublings [{did['conf_low']:.2f}, {did['conf_high']:.2f}]" in page
-    assert "compounding unclear" in row(run, "compounding_length", variant="")["note"]
+    assert row(run, "compounding_length", variant="")["verdict"] == "compounding unclear"
     assert row(judgeloop.open("runs/quickstart").estimates, "first_slot_excess", panel="anchor", generation=0, variant="")["estimate"] == pytest.approx(0.438, abs=5e-4)  # fmt: skip
     assert f"{did['estimate']:.2f}" in done[-1]
     assert Path("loop.html").is_file()
@@ -193,7 +193,7 @@ def test_the_numbers_are_those_of_today_s_code(pictures: ModuleType) -> None:
     for name, rows in made.items():
         assert len(rows) == len(kept[name])
         for new, old in zip(rows, kept[name], strict=True):
-            assert new == pytest.approx(old, abs=2e-6) if "note" not in new else new["note"] == old["note"]
+            assert new == pytest.approx(old, abs=2e-6) if "verdict" not in new else new["verdict"] == old["verdict"]
             for key in ("estimate", "conf_low", "conf_high"):
                 assert new[key] == (None if old[key] is None else pytest.approx(old[key], abs=2e-6))
 
@@ -209,7 +209,7 @@ def test_the_table_of_amplification_is_of_the_numbers(pictures: ModuleType) -> N
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[1] == f"{drift['estimate']:.2f}"
         assert cells[2] == f"{growth['estimate']:.2f} [{growth['conf_low']:.2f}, {growth['conf_high']:.2f}]"
-        assert cells[3].split(",")[0] in growth["note"]
+        assert cells[3].split(",")[0] == growth["verdict"]
 
 
 def test_endpoints_of_the_guides_are_endpoints() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import judgeloop
 from judgeloop import results
 from judgeloop.errors import FolderMismatch
+from judgeloop.stats.estimate import Estimate
 from test_analyze import log
 
 
@@ -34,17 +36,19 @@ def test_a_shortened_name_fits(names: list[str], room: int) -> None:
         assert "\n" not in shown
 
 
-@pytest.mark.parametrize(
-    ("sentences", "said"),
-    [
-        (["2 of 80 replies are unscored", "11 of 80 replies are unscored"], "2 to 11 of 80 replies are unscored"),
-        (["5 of 80"], "5 of 80"),
-        (["9 of 1,200 (0.75 %)", "1 of 800 (0.125 %)"], "1 to 9 of 800 to 1,200 (0.125 to 0.75 %)"),
-        (["no gold", "no gold"], "no gold"),
-    ],
-)
-def test_reasons_that_differ_in_numbers_are_one(sentences: list[str], said: str) -> None:
-    assert results._spans(sentences) == said
+def test_reasons_are_said_once_with_the_span_of_what_went_unscored() -> None:
+    def lost(judge: str, count: int) -> Estimate:
+        return Estimate(
+            scope="judge", bias="quality", term="unscored_joint", judge=judge, n=80, n_unscored=count, status="undefined",
+            note="the test needs 10 replies with a verdict and 10 without",
+        )  # fmt: skip
+
+    ((what, why),) = results.cannot_be_known([lost("a", 2), lost("b", 11)])
+    assert what == "Unscored replies hang on order or length"
+    assert why == "the test needs 10 replies with a verdict and 10 without (unscored here: 2 to 11 of 80)"
+    ((what, why),) = results.cannot_be_known([lost("a", 5), replace(lost("b", 0), status="ok", estimate=1.0)])
+    assert what == "Unscored replies hang on order or length (a)"
+    assert why.endswith("(unscored here: 5 of 80)")
 
 
 def test_a_logs_folder_is_not_called_an_experiments(tmp_path: Path) -> None:

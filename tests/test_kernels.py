@@ -231,7 +231,7 @@ def test_covariance_needs_two_clusters_and_bears_no_cluster_that_identifies_alon
     z[1] = 0.5
     fit = logistic(x, z, ridge=0.0)
     clusters = np.array([0, 0, 1, 1, 2, 2, 3, 3])
-    with pytest.raises(ValueError, match="one cluster alone"):
+    with pytest.raises(ValueError, match="one item alone"):
         cluster_covariance(x, z, logistic(x, np.full(8, 0.5)), clusters, "mancl_derouen")
     with pytest.raises(ValueError, match="two clusters"):
         cluster_covariance(x, z, fit, np.zeros(8, dtype=int))

@@ -25,7 +25,7 @@ def test_one_gold_prints_the_curve_and_two_correct():
     frame, texts, margin = world(400, "two golds", slopes=(0.0, 0.0), correlation=0.6)
     one = rows_of(frame.assign(gold=np.tile(votes(2 * margin[:400], "one"), 2)), texts)
     assert one["length_log_odds", ""].status == "undefined"
-    assert "0.5:" in one["length_log_odds", ""].note
+    assert "0.5:" in one["length_log_odds", "given_gold"].note
     assert one["length_log_odds", "given_gold"].estimate > 0.15  # unbiased judge, imperfect gold
     golds = {"gold": np.tile(votes(2 * margin[:400], "one"), 2), "gold_2": np.tile(votes(2 * margin[:400], "two"), 2)}
     two = rows_of(frame.assign(**golds), texts)
@@ -55,7 +55,10 @@ def test_two_numeric_golds_are_calibrated():
     assert corrected.estimate == pytest.approx(0.0, abs=4 * corrected.std_error)
     assert corrected.std_error > naive.std_error
     one = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2)), texts)
-    curve = dict(part.split(": ") for part in one["length_log_odds", ""].note.split("would be ")[1].split(", "))
+    curve = dict(
+        part.split(": ")
+        for part in one["length_log_odds", "given_gold"].note.split("would be ")[1].split("; ")[0].split(", ")
+    )
     assert float(curve["0.5"]) == pytest.approx(0.0, abs=0.12)
     assert float(curve["1"]) == pytest.approx(naive.estimate, abs=6e-4)
 

@@ -133,7 +133,7 @@ def test_a_model_s_word_is_measured_and_is_no_exact_gold(tmp_path: Path, serve: 
     anchor = {"panel": "anchor", "generation": 0}
     row = _row(run.estimates, "length_log_odds", **anchor)
     assert row["status"] == "undefined"
-    assert "declare gold exact where it is" in row["note"]
+    assert "state --gold-exact where it cannot err" in row["note"]
     assert not is_matched(run.judgments, run.folder.table("items"))
 
 

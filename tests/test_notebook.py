@@ -52,7 +52,7 @@ def test_a_run_shows_its_headline_estimates_with_intervals(tmp_path: Path) -> No
     assert f"{row['conf_low']:.2f} to {row['conf_high']:.2f}" in drift
     assert "judge against random, generation 3" in " ".join(drift.split())
     assert drift.split()[-1] == "Found"
-    assert "95 % interval" in shown
+    assert "95\u00a0% interval" in shown
     assert "undefined" in words(next(row for row in rows if "compounding_style_score" in row))
     assert repr(run) == f"Run({str(run.path)!r})"
     assert "<script" not in shown

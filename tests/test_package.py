@@ -25,7 +25,7 @@ from judgeloop.experiment import schema as experiment_schema
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-HEAVY = ("pandas", "numpy", "scipy", "pydantic", "openai", "httpx2", "plotly", "pyarrow", "starlette", "rich")
+HEAVY = ("pandas", "numpy", "scipy", "pydantic", "openai", "httpx2", "plotly", "jinja2", "pyarrow", "starlette", "rich")
 
 
 def python(*arguments: str, path: Path | None = None, code: int = 0) -> str:

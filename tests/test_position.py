@@ -15,7 +15,7 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from judgeloop import seeds
 from judgeloop.stats.estimate import estimates_frame
-from judgeloop.stats.inference import mcnemar_mid_p
+from judgeloop.stats.inference import mcnemar_mid_p, smallest_detectable
 from judgeloop.stats.position import position_estimates
 from judgeloop.validate.worlds import judged, pair_table, picks
 from planted_verdicts import planted_judgments, s, verdict_frame
@@ -183,10 +183,11 @@ def test_identical_pairs_are_probes_only():
 def test_no_bias_is_never_said_of_too_few_pairs():
     few = term(counted(3, 3, 14), "first_slot_excess")
     assert few.status == "underpowered"
-    assert "could have seen" in few.note
+    assert (few.verdict, few.margin) == ("undetected", 0.05)
+    assert few.detectable == pytest.approx(smallest_detectable(few.std_error, 19))
     many = term(counted(300, 300, 1400), "first_slot_excess")
     assert many.status == "ok"
-    assert "equivalent" in many.note
+    assert (many.verdict, many.margin, many.detectable) == ("none", 0.05, None)
     silent = term(counted(0, 0, 10), "first_slot_excess")
     assert silent.conf_low < 0 < silent.conf_high
     assert silent.status == "underpowered"
@@ -296,9 +297,9 @@ def test_n_counts_complete_pairs_whatever_their_repeats():
 def test_a_null_of_log_odds_from_few_pairs_is_underpowered():
     few, many = counted(10, 10, 20), counted(1500, 1500, 1000)
     assert term(few, "position_log_odds").status == "underpowered"
-    assert "undetected" in term(few, "position_log_odds").note
+    assert term(few, "position_log_odds").verdict == "undetected"
     assert term(many, "position_log_odds").status == "ok"
-    assert "equivalent within ±0.2" in term(many, "position_log_odds").note
+    assert (term(many, "position_log_odds").verdict, term(many, "position_log_odds").margin) == ("none", 0.2)
 
 
 def test_log_odds_of_few_items_are_the_jackknifes():

@@ -24,7 +24,6 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.multiplicity import adjust, holm, with_run_families
 from judgeloop.stats.probe_generations import probe_panel_estimates
-from judgeloop.stats.probes import by_harm
 
 Serve = Callable[..., Served]
 TEXTS = (
@@ -119,14 +118,6 @@ def test_probes_of_a_generation_are_adjusted_together_by_holm() -> None:
         "markdown_removed_probe",
     }
     assert rows["p_adjusted"].tolist() == pytest.approx(holm(rows["p_value"].to_numpy(dtype=float)).tolist())
-
-
-def test_the_most_harmful_edit_comes_first() -> None:
-    found = _estimates([{"padding": 0.1, "bold": -0.2, "tone": 0.25}])
-    ordered = by_harm(found)["term"].tolist()
-    assert ordered[:3] == ["tone_probe", "bold_probe", "padding_probe"]
-    assert "identical_pair_excess" not in ordered
-    assert len(ordered) == len(set(ordered))
 
 
 # -- in a run --------------------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from judgeloop import progress
-from judgeloop.cli import audit_progress
 from judgeloop.loop import GenerationDone
 from judgeloop.records import Call, Reply
 from judgeloop.wire.client import Answered
@@ -33,7 +33,7 @@ def _run(*, recorded: bool, cost: float) -> list[str]:
 
 def _audit(*, recorded: bool, cost: float) -> list[str]:
     stream = io.StringIO()
-    view = audit_progress.Plain(stream)
+    view = progress.Plain(stream)
     view.planned({"j": 40})
     for n in range(40):
         view.answered(_answered(n, recorded=recorded, cost=cost))
@@ -58,3 +58,45 @@ def test_a_priced_run_says_pace_and_cost(say: Callable[..., list[str]]) -> None:
 def test_a_slow_turn_is_told_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_QUIET_S", 0.0)
     assert len(_run(recorded=True, cost=0.0)) == 20
+
+
+def _screen(*, audit: bool) -> str:
+    """The last picture on a terminal, half-way through a run or an audit."""
+    stream = io.StringIO()
+    view = progress.Terminal(Console(file=stream, force_terminal=True, width=150, color_system=None))
+    if audit:
+        view.start("demo", Path("out"))
+        view.planned({"j": 40, "a judge of a very long name that no bar has room for": 40})
+    else:
+        view.start("demo", Path("out"), 40, 3, 2)
+    view.stage("asking")
+    for n in range(20):
+        view.answered(_answered(n, recorded=n < 5, cost=0.25))
+        if audit:
+            view.judged("j", 1, int(n == 0))
+    if not audit:
+        view.generation(GenerationDone(0, 0, 2))
+    view.note("batch b1 is sent")
+    view.stop()
+    return stream.getvalue().rpartition("batch b1 is sent")[2]
+
+
+@pytest.mark.parametrize(
+    ("audit", "wanted"),
+    [
+        (False, ("replicate 0", "generation 1 of 3", "replicate 1", "generation 0", "calls", "20/40", "2 unscored", "asking: arm a")),
+        (True, ("j ", "20/40", "1 unscored", "a judge of a very long name…", "0/40", "asking")),
+    ],
+)  # fmt: skip
+def test_the_terminal_shows_counts_rate_time_and_cost(audit: bool, wanted: tuple[str, ...]) -> None:
+    screen = _screen(audit=audit)
+    for word in (*wanted, "calls/s", "ETA 0:0", "passed", "0.2500 USD", "5 from recordings"):
+        assert word in screen
+
+
+def test_a_view_fits_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(progress.view(quiet=True)) is progress.Quiet
+    assert type(progress.view()) is progress.Plain
+    assert type(progress.view(lines=False)) is progress.Quiet
+    monkeypatch.setattr(Console, "is_terminal", True)
+    assert type(progress.view(lines=False)) is progress.Terminal

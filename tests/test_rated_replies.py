@@ -14,8 +14,8 @@ from judgeloop import templates
 from judgeloop.bodies import LETTERS, choice_body, neutralise_rated, score_body
 from judgeloop.errors import ExperimentError, InvalidInput
 from judgeloop.experiment import Endpoint
-from judgeloop.judging.choices import Choice, read_choice, rotated
-from judgeloop.judging.scores import Score, read_score
+from judgeloop.judging.judges import rotated
+from judgeloop.judging.verdicts import Choice, Score, read_choice, read_score
 from judgeloop.law import logistic, planted_log_odds
 from judgeloop.planted import PlantedAnswerer, PlantedSpec
 from judgeloop.planted.rating import content, mean_score
@@ -150,6 +150,12 @@ SCORES: list[tuple[Mode, str, Scale, float | str]] = [
     ("json", '{"score": null}', TEN, "off_scale"),
     ("json", '{"score": NaN}', TEN, "off_scale"),
     ("json", '{"score": "seven"}', TEN, "off_scale"),
+    ("json", '{"score": " 7.5 "}', TEN, 7.5),
+    ("json", '{"score": "1_0"}', TEN, "off_scale"),
+    ("json", '{"score": "1e1"}', TEN, "off_scale"),
+    ("json", '{"score": "٧"}', TEN, "off_scale"),
+    ("json", '{"score": "8/10"}', TEN, "off_scale"),
+    ("json", '{"score": ' + "9" * 400 + "}", TEN, "off_scale"),
     ("json", '{"score": 1e400}', TEN, "off_scale"),
     ("json", '{"verdict": 7}', TEN, "no_verdict"),
     ("json", '{"score": 7, "score": 8}', TEN, "not_json"),

@@ -97,7 +97,7 @@ def test_llmbar_position_bias_is_large_where_it_is_and_equivalent_where_not(llmb
     rows = rows.set_index("judge")
     assert rows.loc["Falcon/CoT", "conf_low"] > 0.35
     assert rows.loc["GPT-4/Metrics_Reference", "status"] == "ok"
-    assert "equivalent" in rows.loc["GPT-4/Metrics_Reference", "note"]
+    assert rows.loc["GPT-4/Metrics_Reference", "verdict"] == "none"
     odds = found[(found["term"] == "position_log_odds") & (found["judge"] == "Falcon/CoT") & (found["category"] == "")]
     # Deterministic replies: no log-odds, rather than a number made of the ½ that is added to a zero.
     assert odds["status"].tolist() == ["undefined"]

@@ -21,7 +21,7 @@ from judgeloop.report import cases, overview, palette, policy_figures, wording
 from judgeloop.report.reading import as_estimates, read, record
 from judgeloop.report.verdicts import QUESTIONS, leading, verdict_name, verdict_of
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.estimate import Estimate, Verdict, estimates_frame
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,9 @@ def _did(**changes: Any) -> Estimate:
     base = Estimate(
         scope="policy", bias="verbosity", term="did_length", arm="judge", contrast="random", generation=3, estimate=1.0, std_error=0.1,
         conf_low=0.8, conf_high=1.2, conf_level=0.95, n=8, n_replicates=8, unit="doublings", family="confirmatory", p_adjusted=0.001,
-        note="drifting: the interval excludes 0",
+        verdict="drifting",
     )  # fmt: skip
     return replace(base, **changes)
-
-
-_SEEN = "undetected: the smallest drift that this run could have seen at 80 % power is 0.31 doublings"
 
 
 @pytest.mark.parametrize(
@@ -58,19 +55,21 @@ _SEEN = "undetected: the smallest drift that this run could have seen at 80 % po
         (_position(status="underpowered"), "unconfirmed", "too small to rely on"),
         (_position(estimate=0.01, conf_low=-0.03, conf_high=0.05), "equivalent", "no effect of practical size"),
         (_position(estimate=0.03, conf_low=-0.03, conf_high=0.09), "undetected", "does not show that there is none"),
-        (_position(estimate=0.02, conf_low=-0.03, conf_high=0.07, note="equivalent within ±0.08"), "equivalent", "within ±8.0 points"),
+        (_position(estimate=0.02, conf_low=-0.03, conf_high=0.07, verdict="none", margin=0.08), "equivalent", "within ±8.0 points"),
         (
-            _position(estimate=0.02, conf_low=-0.2, conf_high=0.24, status="underpowered", note="undetected: this sample could have seen 0.300 with 80 % power"),
+            _position(estimate=0.02, conf_low=-0.2, conf_high=0.24, status="underpowered", verdict="undetected", margin=0.05, detectable=0.3),
             "underpowered",
             "too few data to tell, 95 % interval −20.0 to 24.0; this sample could have seen 30.0 points or more",
         ),
         (_position(estimate=None, conf_low=None, conf_high=None, status="undefined", note="no complete pair"), "undefined", "undefined: no complete pair"),
         (_did(), "found", "length: drifted 1.00 doublings above the control (100 % more tokens), 95 % interval 0.80 to 1.20"),
         (_did(estimate=-1.0, conf_low=-1.2, conf_high=-0.8), "found", "drifted 1.00 doublings below the control (50 % fewer tokens)"),
-        (_did(conf_low=-0.2, estimate=0.1, conf_high=0.4, status="underpowered", note=_SEEN), "undetected", "no drift detected, 95 % interval −0.20 to 0.40; this run could have seen 0.31 doublings or more"),
-        (_did(estimate=0.01, conf_low=0.002, conf_high=0.018, note="none: equivalent to 0 within ±0.05 doublings (two one-sided tests, 5 %)"), "equivalent", "within ±0.050 doublings"),
-        (_did(status="underpowered", conf_low=-0.1, conf_high=2.1, note="undetected: no replicate differs; without spread nothing can be said of power"), "underpowered", "too few data"),
+        (_did(conf_low=-0.2, estimate=0.1, conf_high=0.4, status="underpowered", verdict="undetected", detectable=0.31), "undetected", "no drift detected, 95 % interval −0.20 to 0.40; this run could have seen 0.31 doublings or more"),
+        (_did(estimate=0.01, conf_low=0.002, conf_high=0.018, verdict="none", margin=0.05), "equivalent", "within ±0.050 doublings"),
+        (_did(status="underpowered", conf_low=-0.1, conf_high=2.1, verdict="undetected"), "underpowered", "too few data"),
+        (_did(p_adjusted=0.06, verdict="cannot_tell"), "unconfirmed", "adjusted p = 0.06"),
         (_did(p_adjusted=0.06), "unconfirmed", "adjusted p = 0.06"),
+        (_did(estimate=9.0, conf_low=-900.0, conf_high=920.0, status="underpowered", verdict="undetected", detectable=1230.0), "undetected", "this run could have seen 1230.00 doublings or more"),
     ],
 )  # fmt: skip
 def test_a_sentence_says_what_its_estimate_licenses(row: Estimate, verdict: str, words: str) -> None:
@@ -83,12 +82,14 @@ def test_a_sentence_says_what_its_estimate_licenses(row: Estimate, verdict: str,
 
 @given(
     estimate=st.floats(-0.4, 0.4), half=st.floats(0.0, 0.5), status=st.sampled_from(["ok", "underpowered"]),
-    note=st.sampled_from(["", "undetected: this sample could have seen 0.1 with 80 % power"]),
+    verdict=st.sampled_from(["", "undetected"]),
 )  # fmt: skip
 def test_an_underpowered_or_open_interval_is_never_called_none_nor_found(
-    estimate: float, half: float, status: Any, note: str
+    estimate: float, half: float, status: Any, verdict: Any
 ) -> None:
-    row = _position(estimate=estimate, conf_low=estimate - half, conf_high=estimate + half, status=status, note=note)
+    row = _position(estimate=estimate, conf_low=estimate - half, conf_high=estimate + half, status=status)
+    if estimate - half <= 0 <= estimate + half:
+        row = replace(row, verdict=verdict, detectable=0.1 if verdict else None)
     (finding,) = report.findings([row])
     if status == "underpowered":
         assert finding.verdict not in ("found", "equivalent")
@@ -115,20 +116,28 @@ def test_an_undefined_part_keeps_a_question_from_being_called_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("note", "verdict", "word"),
+    ("word", "standing", "said"),
     [
-        ("drifting, amplifying; benchmark 1.000", "found", "amplifying"),
-        ("drifting, steady; benchmark 1.000", "described", "steady"),
-        ("drifting, compounding unclear", "unclear", "compounding unclear"),
-        ("undetected; no benchmark is known for this strategy", "unclear", ""),
+        ("amplifying", "found", "amplifying: later loops add more than the first did"),
+        ("steady", "described", "steady: every loop adds about as much as the first"),
+        ("compounding unclear", "unclear", "this run cannot tell"),
+        ("undetected", "unclear", "of a drift that is itself not shown"),
+        ("", "described", "compounding index 1.30"),
     ],
 )
-def test_compounding_words_come_from_the_statistics(note: str, verdict: str, word: str) -> None:
+def test_compounding_words_come_from_the_statistics(word: Verdict, standing: str, said: str) -> None:
     row = _did(
-        term="compounding_length", generation=None, unit="ratio", estimate=1.3, conf_low=1.1, conf_high=1.5, note=note
+        term="compounding_length",
+        generation=None,
+        unit="ratio",
+        estimate=1.3,
+        conf_low=1.1,
+        conf_high=1.5,
+        verdict=word,
     )
     (finding,) = report.findings([row])
-    assert (finding.verdict, finding.word) == (verdict, word)
+    assert (finding.verdict, finding.word) == (standing, word)
+    assert said in finding.sentence
 
 
 def test_diversity_sentences_know_which_way_is_less_varied() -> None:

@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 
 import report_folder
 from judgeloop import report
-from judgeloop.report import blocks, forest, judge_figures, loop_figures, policy_figures, price_figures, static_figures
-from judgeloop.report.figure import value_range
+from judgeloop.report import (
+    blocks,
+    forest,
+    judge_figures,
+    loop_figures,
+    policy_figures,
+    price_figures,
+    shell,
+    static_figures,
+)
+from judgeloop.report.figure import Figure, value_range
 from judgeloop.report.palette import Style, styles
 from judgeloop.report.reading import Reading, read
 from judgeloop.rundir import RunFolder
@@ -38,6 +47,11 @@ def _row(scope: Any, term: str, estimate: float | None, half: float = 0.1, **mor
 
 def _looks(reading: Reading) -> Any:
     return styles(reading.arms, reading.controls)
+
+
+def _set(figure: Figure) -> str:
+    """The figure as the page sets it."""
+    return str(shell.environment().get_template("parts.html").module.figure(figure))
 
 
 # -- the chain -----------------------------------------------------------------------------------------------------------
@@ -166,11 +180,11 @@ def test_too_few_categories_are_a_line_and_no_empty_panel() -> None:
     assert figure.panels == ()
     assert "one of them" in figure.caption
     assert "(rare, pooled, first slot" in figure.caption
-    assert "(rare)" in blocks.figure_block(figure)
+    assert "(rare)" in _set(figure)
     figure = static_figures.position_by_slot(replace(_reading(rows[:1], ()), items=items))
     assert figure is not None
     assert "none of them" in figure.caption
-    assert 'class="plot"' not in blocks.figure_block(figure)
+    assert 'class="plot"' not in _set(figure)
     assert static_figures.position_by_slot(_reading(rows[:1], ())) is None
 
 
@@ -232,7 +246,7 @@ def test_every_plotted_number_is_an_estimate_in_the_data_of_its_figure(folder: R
 def test_every_figure_has_words_data_and_a_place(folder: RunFolder) -> None:
     reading = read(folder)
     for figure in [*policy_figures.figures(reading), *loop_figures.figures(reading)]:
-        html = blocks.figure_block(figure)
+        html = _set(figure)
         if not figure.panels:
             assert "Not shown" in html
             continue
@@ -260,7 +274,7 @@ def test_an_arm_named_like_a_colour_or_markup_stays_a_name() -> None:
     reading = _reading(rows, ("<b>@page</b>", "accumulate", "random"))
     figure = loop_figures.chain(reading, _looks(reading))
     assert figure is not None
-    assert "<b>@page" not in blocks.figure_block(figure)
+    assert "<b>@page" not in _set(figure)
     assert all("<b>@page" not in str(curve["text"]) for panel in figure.panels for curve in panel.spec["data"])
 
 

@@ -30,12 +30,12 @@ def _row(term: str = "first_slot_excess", **changes: Any) -> Estimate:
 def _did(**changes: Any) -> Estimate:
     base = Estimate(
         scope="policy", bias="verbosity", term="did_length", arm="a", contrast="random", generation=3, estimate=1.0, std_error=0.1, conf_low=0.8,
-        conf_high=1.2, conf_level=0.95, n=8, n_replicates=8, unit="doublings", family="confirmatory", p_adjusted=0.001, note="drifting: the interval excludes 0",
+        conf_high=1.2, conf_level=0.95, n=8, n_replicates=8, unit="doublings", family="confirmatory", p_adjusted=0.001, verdict="drifting",
     )  # fmt: skip
     return replace(base, **changes)
 
 
-_NULL = {"estimate": 0.0, "conf_low": -0.01, "conf_high": 0.01, "note": "equivalent within ±0.05"}
+_NULL = {"estimate": 0.0, "conf_low": -0.01, "conf_high": 0.01, "verdict": "none", "margin": 0.05}
 
 
 def _probed(term: str, beyond: float | None) -> list[Estimate]:
@@ -53,7 +53,8 @@ _OPEN = {
     "estimate": 0.02,
     "conf_low": -0.03,
     "conf_high": 0.07,
-    "note": "undetected: this sample could have seen 0.040 with 80 % power",
+    "verdict": "undetected",
+    "detectable": 0.04,
 }
 
 
@@ -96,9 +97,9 @@ def test_one_open_question_keeps_the_whole_from_being_called_none() -> None:
     ("rows", "word"),
     [
         ([_did()], "Yes"),
-        ([_did(), _did(term="compounding_length", generation=None, unit="ratio", estimate=1.5, conf_low=1.2, conf_high=1.8, note="drifting, amplifying; benchmark 1.000")], "Yes, and amplifying"),
-        ([_did(), _did(term="compounding_length", generation=None, unit="ratio", estimate=0.6, conf_low=0.4, conf_high=0.8, note="drifting, saturating; benchmark 1.000")], "Yes, saturating"),
-        ([_did(estimate=0.1, conf_low=-0.2, conf_high=0.4, status="underpowered", note="undetected: the smallest drift that this run could have seen at 80 % power is 0.31 doublings")], "Not detected"),
+        ([_did(), _did(term="compounding_length", generation=None, unit="ratio", estimate=1.5, conf_low=1.2, conf_high=1.8, verdict="amplifying")], "Yes, and amplifying"),
+        ([_did(), _did(term="compounding_length", generation=None, unit="ratio", estimate=0.6, conf_low=0.4, conf_high=0.8, verdict="saturating")], "Yes, saturating"),
+        ([_did(estimate=0.1, conf_low=-0.2, conf_high=0.4, status="underpowered", verdict="undetected", detectable=0.31)], "Not detected"),
     ],
 )  # fmt: skip
 def test_growth_is_answered_from_drift_beyond_control(rows: list[Estimate], word: str) -> None:
@@ -160,7 +161,7 @@ def test_strategies_are_advised_only_where_they_differ() -> None:
         estimate=-0.3,
         conf_low=-0.4,
         conf_high=-0.2,
-        note="",
+        verdict="",
     )
     levels = [
         _did(term="drift_length", arm=arm, contrast="", generation=None, variant="equal_tokens", estimate=size)

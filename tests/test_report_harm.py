@@ -20,7 +20,7 @@ from judgeloop.stats.rows import Labels
 from judgeloop.stats.self_preference import self_preference_gold, self_preference_log_odds
 from judgeloop.validate.worlds import judged, pair_table, picks, texts
 
-ONE_GOLD = "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or declare gold exact where it is; see variant given_gold"  # fmt: skip
+ONE_GOLD = "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or state --gold-exact where it cannot err"  # fmt: skip
 
 
 def _row(term: str, size: float, half: float = 0.02, **changes: Any) -> Estimate:
@@ -107,15 +107,17 @@ def test_a_probe_that_applies_to_no_text_is_named_and_keeps_nothing_open() -> No
 
 def test_without_gold_own_answers_are_told_against_other_judges() -> None:
     against = _row(
-        "self_preference_log_odds", 0.8, 0.2, bias="self_preference", panel="pairs", unit="log-odds", note="given the generators; one coefficient for all judges: these pairs bear no more",
+        "self_preference_log_odds", 0.8, 0.2, bias="self_preference", panel="pairs", unit="log-odds",
     )  # fmt: skip
     rows = [_unknown("self_preference_gold", "no gold", bias="self_preference", panel="pairs"), against]
-    (finding,) = _of(rows, "self_preference")
+    assert "one number for all judges" not in _of(rows, "self_preference")[0].sentence
+    rows.append(replace(against, judge="other"))
+    finding, _ = _of(rows, "self_preference")
     assert finding.row is against
     assert finding.verdict == "found"
     assert "own answers: favoured by 0.80 log-odds beyond what the other judges make of them, 95 % interval 0.60 to 1.00" in finding.sentence  # fmt: skip
     assert "one number for all judges" in finding.sentence
-    assert "Own answers favoured, against other judges: 0.80 log-odds" in _glance(rows)
+    assert "own answers favoured, against other judges: 0.80 log-odds" in _glance(rows)
     at_gold = _row("self_preference_gold", 0.1, bias="self_preference", panel="pairs")
     assert _of([at_gold, against], "self_preference")[0].row is at_gold
     alone = replace(against, status="undefined", estimate=None, conf_low=None, conf_high=None, note="one judge")
@@ -128,7 +130,7 @@ def test_no_gold_is_the_reason_where_there_is_none(gold: object) -> None:
     frame = frame.drop(columns="gold") if gold is None else frame.assign(gold=gold)
     assert self_preference_gold(frame[frame["judge"] == "JA"], Labels("JA")).note == "no gold"
     others = frame[frame["judge"] == "JA"].assign(model_a="X", model_b="Y")
-    assert self_preference_gold(others, Labels("JA")).note == "no pair has a text of JA on one side"
+    assert self_preference_gold(others, Labels("JA")).note == "no pair has a text of the judge on one side"
 
 
 def _two_judges(noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:

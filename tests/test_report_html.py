@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import html
 import re
@@ -207,3 +208,70 @@ def test_a_megabyte_of_text_is_folded_and_capped(tmp_path: Path) -> None:
     assert len(content.encode()) <= 6_000_000
     assert "1,046,000 more characters are left out here" in content
     assert read(folder).candidates["text"].str.len().max() == 1_050_000
+
+
+# -- where HTML is written -------------------------------------------------------------------------------------------------
+
+ROOM = Path(report.__file__).parent
+_ELEMENT = re.compile(
+    r"</?(?:a|article|b|body|br|button|caption|code|dd|details|div|dl|dt|em|figcaption|figure|footer|h[1-6]|head|header|html|i|iframe"
+    r"|img|input|label|li|link|main|meta|nav|ol|option|output|p|pre|script|section|select|small|span|strong|style|sub|summary|sup|svg"
+    r"|table|tbody|td|th|thead|title|tr|ul)(?=[\s/>]|$)"
+)
+# Plotly's texts know a few tags of their own. They travel in the page's JSON and are drawn by Plotly, from names that
+# ``figure.safe`` has escaped.
+_PLOTLY = {"figure.py": {"<br>", "<b>", "</b>"}}
+
+
+def _strings(source: str) -> list[str]:
+    """The string constants of a module that are no docstrings."""
+    tree = ast.parse(source)
+    kept = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return [
+        node.value for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in kept
+    ]  # fmt: skip
+
+
+def test_html_is_written_in_templates_alone() -> None:
+    strays = [
+        f"{path.name}: {text[:60]}"
+        for path in sorted(ROOM.glob("*.py"))
+        for text in _strings(path.read_text(encoding="utf-8"))
+        if _ELEMENT.search(text) and text not in _PLOTLY.get(path.name, ())
+    ]
+    assert strays == []
+    assert _ELEMENT.search(_strings("said = f'<li>{word}</li>'")[0])
+
+
+def test_text_is_declared_to_be_html_in_one_place_alone() -> None:
+    assert [path.name for path in sorted(ROOM.glob("*.py")) if "Markup(" in path.read_text(encoding="utf-8")] == [
+        "shell.py"
+    ]
+    for path in sorted((ROOM / "templates").glob("*.html")):
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(r"\|\s*safe\b|autoescape|xmlattr|urlize|tojson|<\w+[^>]*=\s*{{", source), path.name
+    assert shell.environment().autoescape is True
+
+
+def test_an_inlined_file_cannot_leave_its_element() -> None:
+    for name in ("page.css", "page.js", "live.js"):
+        assert not re.search(r"</|<!--|]]>", shell.file(name)), name
+
+
+def test_every_value_of_a_template_is_escaped_by_the_one_door() -> None:
+    made = shell.environment()
+    for bad in HOSTILE:
+        shown = made.from_string(
+            '<p title="{{ x }}">{{ x }}{% for y in [x] %}{{ y | label(400) }}{% endfor %}</p>'
+        ).render(x=bad)
+        audit = _audit(shown)
+        assert (audit.tags, audit.attributes) == ({"p": 1}, {"title"})
+        assert shown.startswith(f'<p title="{shell.text(bad)}">{shell.text(bad)}')
+
+
+def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
+    folder = report_folder.write(tmp_path / "demo", size=(1, 4))
+    assert report.html(folder) == report.html(folder)

@@ -15,8 +15,7 @@ from judgeloop.report import markdown, wording
 from judgeloop.report.glance import Answer, answers
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import leading
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.rows import UNCHANGED
+from judgeloop.stats.estimate import Estimate, Verdict
 
 
 def _row(term: str = "first_slot_excess", **changes: Any) -> Estimate:
@@ -31,7 +30,7 @@ def _did(term: str = "did_length", estimate: float = 1.0, half: float = 0.2, **c
     base = Estimate(
         scope="policy", bias="verbosity", term=term, arm="a", contrast="random", generation=3, estimate=estimate, std_error=half / 2,
         conf_low=estimate - half, conf_high=estimate + half, conf_level=0.95, n=8, n_replicates=8, unit="doublings",
-        family="confirmatory", p_adjusted=0.001, note="drifting: the interval excludes 0",
+        family="confirmatory", p_adjusted=0.001, verdict="drifting",
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -96,7 +95,7 @@ def test_none_is_not_said_of_a_handful() -> None:
     (finding,) = report.findings([few])
     assert finding.verdict == "underpowered"
     assert "to say that there is none takes 20 items and 50 judgments or more" in finding.sentence
-    (finding,) = report.findings([replace(few, note="equivalent within ±0.05")])
+    (finding,) = report.findings([replace(few, verdict="cannot_tell", margin=0.05)])
     assert finding.verdict == "underpowered"
     (finding,) = report.findings([replace(few, n=240, n_items=60)])
     assert finding.verdict == "equivalent"
@@ -105,18 +104,18 @@ def test_none_is_not_said_of_a_handful() -> None:
 def test_a_judge_that_gave_every_verdict_again_is_said_to_have() -> None:
     rows = [
         _row(f"judge_drift_{term}", panel="anchor", generation=4, estimate=0.0, conf_low=-0.24, conf_high=0.24, status="underpowered",
-             n=60, note=f"undetected: this sample could have seen 0.340 with 80 % power; {UNCHANGED}")
+             n=60, verdict="unchanged", detectable=0.34)
         for term in ("first_slot_excess", "conflict_rate", "longer_preferred_raw")
     ]  # fmt: skip
     slope = _row("judge_drift_length_log_odds", panel="anchor", generation=4, unit="log-odds per doubling", estimate=0.0, std_error=0.0,
-                 conf_low=0.0, conf_high=0.0, note=UNCHANGED)  # fmt: skip
+                 conf_low=0.0, conf_high=0.0, verdict="unchanged")  # fmt: skip
     (finding,) = report.findings([*rows, slope])
     assert (finding.verdict, finding.word) == ("described", "unchanged")
     assert "every pair was judged as at generation 0: no change on this panel" in finding.sentence
     assert "60 pairs" in finding.sentence
     for wrong in ("too few data", "could have seen", "0.000 to 0.000", "that there is none"):
         assert wrong not in finding.sentence
-    moved = replace(rows[0], estimate=0.1, conf_low=0.05, conf_high=0.15, status="ok", note="")
+    moved = replace(rows[0], estimate=0.1, conf_low=0.05, conf_high=0.15, status="ok", verdict="found", detectable=None)
     assert [f.verdict for f in report.findings([moved, *rows[1:]])] == ["found", "described"]
 
 
@@ -143,12 +142,12 @@ def test_a_collapse_of_diversity_reaches_the_answers() -> None:
     _, growing, _, change = _answers(rows, ("a", "random"))
     assert any("(less varied)" in sentence for sentence in growing.sentences)
     assert any("grow alike" in sentence for sentence in change.sentences)
-    still = replace(rows[0], estimate=0.1, conf_low=-0.2, conf_high=0.4, note="undetected: the smallest drift that this run could have seen at 80 % power is 0.31 doublings")  # fmt: skip
+    still = replace(rows[0], estimate=0.1, conf_low=-0.2, conf_high=0.4, verdict="undetected", detectable=0.31)  # fmt: skip
     assert _answers([still, *rows[1:]], ("a", "random"))[1].word == "Outputs grow alike"
 
 
 def test_a_word_on_compounding_brings_its_own_sentence() -> None:
-    def index(arm: str, word: str) -> Estimate:
+    def index(arm: str, word: Verdict) -> Estimate:
         return _did(
             "compounding_length",
             0.44,
@@ -156,7 +155,8 @@ def test_a_word_on_compounding_brings_its_own_sentence() -> None:
             arm=arm,
             generation=None,
             unit="ratio",
-            note=f"drifting, {word}; benchmark 1.000",
+            verdict=word,
+            benchmark=1.0,
         )
 
     rows = [
@@ -180,8 +180,7 @@ def test_the_leading_row_is_the_confirmatory_one_and_of_length() -> None:
 
 
 def test_what_could_not_be_seen_is_named_once_a_measure_and_whose() -> None:
-    note = "undetected: the smallest drift that this run could have seen at 80 % power is {} SD"
-    rows = [_did("did_style_score", 0.0, 0.1, arm=arm, unit="generation-0 sd", note=note.format(size)) for arm, size in (("a", 0.20), ("b", 0.12), ("c", 0.31))]  # fmt: skip
+    rows = [_did("did_style_score", 0.0, 0.1, arm=arm, unit="generation-0 sd", verdict="undetected", detectable=size) for arm, size in (("a", 0.20), ("b", 0.12), ("c", 0.31))]  # fmt: skip
     said = " ".join(_answers(rows, ("a", "b", "c", "random"))[2].sentences)
     assert "drift of style score beyond control (c against random) 0.31 SD." in said
     assert said.count("style score") == 1
@@ -206,13 +205,6 @@ def test_shares_are_percentages_and_differences_are_points() -> None:
     assert wording.quantity(_row("conflict_rate", estimate=1.0), 1.0) == "100.0 %"
     assert wording.quantity(_row(), 0.05) == "5.0 points"
     assert wording.unit_name(_did("did_correct", unit="probability")) == "points"
-
-
-def test_reasons_are_prose() -> None:
-    note = "undetected; the 95 % interval of D_1 covers 0, so a ratio to it means nothing; see did_"
-    assert (
-        wording.reason(note) == "the 95 % interval of the first loop's drift covers 0, so a ratio to it means nothing"
-    )
 
 
 def test_markdown_escapes_what_could_be_markup_and_no_more() -> None:

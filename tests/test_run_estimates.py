@@ -15,9 +15,9 @@ from judgeloop.records import CANDIDATE_COLUMNS, ESTIMATE_COLUMNS, ESTIMATE_KEY,
 from judgeloop.seeds import rng
 from judgeloop.stats import diversity
 from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.estimate import VERDICTS
 from judgeloop.stats.inference import replicate_t
 from judgeloop.stats.multiplicity import benjamini_hochberg
-from judgeloop.stats.rows import UNCHANGED
 from judgeloop.stats.run_estimates import run_estimates
 
 POSITION, LENGTH = 0.5, 1.0
@@ -98,7 +98,11 @@ def test_the_contracts_columns_and_no_number_without_status(estimates: pd.DataFr
     assert not estimates.duplicated(list(ESTIMATE_KEY)).any()
     assert (estimates["estimate"].isna() == (estimates["status"] == "undefined")).all()
     assert (estimates.loc[estimates["status"] == "undefined", "note"] != "").all()
-    assert (estimates.loc[estimates["status"] == "underpowered", "note"] != "").all()
+    weak = estimates[estimates["status"] == "underpowered"]
+    assert ((weak["note"] != "") | (weak["verdict"] == "undetected")).all()
+    assert set(estimates["verdict"]) <= set(VERDICTS)
+    assert (estimates.loc[estimates["verdict"] == "none", "margin"] > 0).all()
+    assert (estimates.loc[estimates["detectable"].notna(), "verdict"].isin(["undetected", "unchanged"])).all()
     numbers = estimates[["estimate", "std_error", "conf_low", "conf_high", "p_value"]].to_numpy(dtype=float)
     assert not np.isinf(numbers).any()
 
@@ -183,7 +187,7 @@ def test_families(estimates: pd.DataFrame) -> None:
 
 def test_the_planted_drift_is_seen(estimates: pd.DataFrame) -> None:
     row = one(estimates, term="did_length", arm="judge", contrast="random", generation=2)
-    assert row["note"].startswith("drifting: ")
+    assert (row["verdict"], row["note"]) == ("drifting", "")
     assert row["conf_low"] > 0
     # 30 words more from about 40.
     assert row["estimate"] == pytest.approx(np.log2(70 / 40), abs=0.15)
@@ -201,7 +205,7 @@ def test_one_replicate_has_no_interval() -> None:
     frame = run_estimates(written(replicates=1), DESIGN)
     row = one(frame, term="did_length", arm="judge", generation=2)
     assert row["status"] == "underpowered"
-    assert "one replicate has no interval" in row["note"]
+    assert (row["verdict"], row["note"]) == ("cannot_tell", "one replicate has no interval")
     assert np.isnan(row["conf_low"])
     policy = frame[(frame["scope"] == "policy") | (frame["panel"] == "policy")]
     assert policy["conf_low"].isna().all()
@@ -233,7 +237,7 @@ def test_a_frozen_judge_has_no_drift_and_a_changed_one_has_its_own() -> None:
         frame.loc[frame["panel"] == "anchor", "term"]
     )
     assert (frame.loc[frame["panel"] == "anchor", "arm"] == "").all()
-    assert drift["note"].str.contains(UNCHANGED).all()
+    assert (drift["verdict"] == "unchanged").all()
 
     # A taste turned round leaves every pair's excess as it was, and is no verdict given again.
     turned = frozen["generation"] == 2
@@ -244,8 +248,8 @@ def test_a_frozen_judge_has_no_drift_and_a_changed_one_has_its_own() -> None:
     judgments = pd.concat([frozen[~turned], reverse])
     frame = run_estimates(RunTables(base.items, both, judgments, *[pd.DataFrame()] * 2), design)
     slot = one(frame, term="judge_drift_first_slot_excess", generation=2)
-    assert (slot["estimate"], UNCHANGED in slot["note"]) == (0.0, False)
-    assert UNCHANGED in one(frame, term="judge_drift_first_slot_excess", generation=1)["note"]
+    assert (slot["estimate"], slot["verdict"]) == (0.0, "undetected")
+    assert one(frame, term="judge_drift_first_slot_excess", generation=1)["verdict"] == "unchanged"
 
     _, changed = planted_run.anchor_panel(1, 60, 2, changes_at=2, position=0.8)
     frame = run_estimates(RunTables(base.items, both, changed, *[pd.DataFrame()] * 2), design)
@@ -304,8 +308,10 @@ def test_the_toy_loop_of_the_method_notes(
         # Fieller's limits are at 2.4 delta-method errors; doubled, four seeds and two contrasts pass all but surely.
         low, high = (2 * index[side] - index["estimate"] for side in ("conf_low", "conf_high"))
         assert low < benchmark < high
-        assert f"benchmark {benchmark:.3f}" in index["note"]
-        assert index["note"].startswith("drifting, saturating; " if benchmark < 1 else "drifting, ")
+        assert index["benchmark"] == pytest.approx(benchmark, abs=5e-4)
+        assert index["verdict"] in (
+            ("saturating",) if benchmark < 1 else ("steady", "saturating", "compounding unclear")
+        )
         static = one(frame, term="observed_over_static_length", arm="judge", contrast=contrast)
         if reference == "previous" and strategy == "replace":
             low, high = (2 * static[side] - static["estimate"] for side in ("conf_low", "conf_high"))
@@ -353,4 +359,4 @@ def test_a_category_s_gold_is_exact_where_its_references_are_matched_by_rule(mat
     )  # fmt: skip
     rows = found[(found["category"] == "facts") & (found["term"] == "length_ame") & (found["variant"] == "")]
     assert len(rows) == 1
-    assert rows["note"].str.contains("declare gold exact").item() is not exact
+    assert rows["note"].str.contains("state --gold-exact").item() is not exact

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.judging.verdicts import REASONS, read, read_match, unscored
+from judgeloop.judging import verdicts
+from judgeloop.judging.verdicts import read, read_match, unscored
 from judgeloop.records import Reply, Verdict
 from judgeloop.templates import Mode
 
+# The reasons of the module's own table.
+REASONS = re.findall(r"^([a-z_]+)  +[a-zJ]", verdicts.__doc__ or "", re.M)
 # (reply, ties offered, slot or reason of an unscored one)
 TEXT = [
     ("[[A]]", False, "first"),

@@ -77,25 +77,6 @@ def neutralise_rated(text: str) -> str:
     return CHOICE_TOKEN.sub(r"[ [\1] ]", SCORE_TOKEN.sub(r"[ [\1] ]", text))
 
 
-def judge_messages(
-    template: Template, mode: Mode, prompt: Prompt, first_text: str, second_text: str, reference: str | None = None
-) -> list[dict[str, str]]:
-    """The chat messages that show ``first_text`` as answer A and ``second_text`` as answer B.
-
-    Raises ExperimentError if the template has no instruction for that mode.
-    """
-    values = {
-        "prompt": neutralise(prompt_text(prompt)),
-        "answer_a": neutralise(first_text),
-        "answer_b": neutralise(second_text),
-        "reference": _NO_REFERENCE if reference is None else neutralise(reference),
-        "instruction": _instruction(template, mode),
-        "verdict_a": _written("A", mode),
-        "verdict_b": _written("B", mode),
-    }
-    return render(template, values)
-
-
 def judge_body(
     endpoint: Endpoint,
     template: Template,
@@ -109,19 +90,22 @@ def judge_body(
     max_tokens: int | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """The request body of a judge's call in that mode; ``max_tokens`` None is the endpoint's.
+    """The request body that asks which is better, ``first_text`` as answer A or ``second_text`` as answer B.
 
-    ``seed`` is sent only at temperature > 0: at 0 it changes nothing, and would keep equal calls apart.
+    ``max_tokens`` None is the endpoint's. ``seed`` is sent only at temperature > 0: at 0 it changes nothing, and would keep
+    equal calls apart. Raises ExperimentError if the template has no instruction for that mode.
     """
-    messages = judge_messages(template, mode, prompt, first_text, second_text, reference)
-    special: dict[str, Any] = {}
-    if mode == "logprob":
-        max_tokens = 1
-        special = {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
-    elif mode == "json":
-        special = {"response_format": _verdict_schema(template)}
-    body = _body(endpoint, messages, temperature, max_tokens, seed if temperature > 0 else None)
-    return {**body, **special, **endpoint.extra_body}
+    values = {
+        "prompt": neutralise(prompt_text(prompt)),
+        "answer_a": neutralise(first_text),
+        "answer_b": neutralise(second_text),
+        "reference": _NO_REFERENCE if reference is None else neutralise(reference),
+        "instruction": _instruction(template, mode),
+        "verdict_a": _written("A", mode),
+        "verdict_b": _written("B", mode),
+    }
+    properties = {"verdict": {"type": "string", "enum": list(template.labels)}}
+    return _answer_body(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
 
 
 def score_body(
@@ -147,7 +131,7 @@ def score_body(
         "instruction": fill(_instruction(template, mode), ends),
     }
     properties = {"score": {"type": "integer", "enum": list(scale.values)}}
-    return _rated(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
+    return _answer_body(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
 
 
 def choice_body(
@@ -180,7 +164,7 @@ def choice_body(
         "instruction": fill(_instruction(template, mode), named),
     }
     properties = {"verdict": {"type": "string", "enum": list(letters)}}
-    return _rated(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
+    return _answer_body(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
 
 
 def reward_body(
@@ -212,7 +196,7 @@ def reward_body(
     return {**body, **endpoint.extra_body}
 
 
-def _rated(
+def _answer_body(
     endpoint: Endpoint,
     template: Template,
     mode: Mode,
@@ -331,10 +315,6 @@ def _instruction(template: Template, mode: Mode) -> str:
 
 def _written(label: str, mode: Mode) -> str:
     return {"logprob": label, "json": json.dumps({"verdict": label}), "text": f"[[{label}]]"}[mode]
-
-
-def _verdict_schema(template: Template) -> dict[str, Any]:
-    return _schema(template, {"verdict": {"type": "string", "enum": list(template.labels)}})
 
 
 def _schema(template: Template, properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Structure (headings, bold, list items, code) is read by a CommonMark parser, never by pattern. Hedges, transitions, em
 dashes, exclamations and emoji are counted in the *prose*: the parsed text without code (fenced, indented, inline) and
 without bare URLs. All but length, counts and opener are densities per 100 tokens, for a raw count is a proxy of length
-(the method notes §0.2). Hedges and transitions are words of a language (WORD_LANGUAGES); tokens, marks
-and structure are read alike in all.
+(the method notes §0.2). Hedges and transitions are words of a language (en, de, fr and es by the first part
+of the tag; in others both are 0 and so enter no model); tokens, marks and structure are read alike in all.
 
 Three CommonMark rules are off, for what they cost on hostile text and for what they would hide: links and images are
 read as the text they are written in, HTML is text, and `[name]: url` is a paragraph.
@@ -109,17 +109,6 @@ _TRANSITIONS_ELSEWHERE = {
         "en suma", "dicho esto", "como se ha mencionado",
     ),
 }  # fmt: skip
-
-WORD_LANGUAGES = ("en", *_HEDGES_ELSEWHERE)
-"""Languages whose hedges and transitions are counted, by the first part of the tag; in others both are 0 and so enter
-no model."""
-
-OPENERS = (
-    "empty", "heading", "list", "code", "quote", "bold", "greeting", "praise", "affirmation", "refusal", "negation",
-    "announcement", "restatement", "pronoun_i", "pronoun_you", "pronoun_we", "article", "demonstrative", "question",
-    "connective", "imperative", "number", "other",
-)  # fmt: skip
-"""The opener classes. The first six are structural and win; then the first lexical class that matches, in this order."""
 
 _LEXICAL_OPENERS = {
     "greeting": "hi|hello|hey|greetings|dear|welcome|good (?:morning|afternoon|evening|day)|thank you|thanks",
@@ -252,7 +241,8 @@ def _parser() -> MarkdownIt:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One text's features. ``length`` is log2(max(tokens, 1)), in doublings; ``characters`` are code points;
-    ``headings`` … ``exclamations`` are per 100 tokens (0 for a text without tokens); ``opener`` is one of OPENERS.
+    ``headings`` … ``exclamations`` are per 100 tokens (0 for a text without tokens); ``opener`` is empty, heading, list,
+    code, quote or bold, else the first lexical class that matches, else other.
     """
 
     length: float
@@ -310,7 +300,7 @@ def _lexical_opener(prose: str) -> str:
 
 
 def measure(text: str, language: str = "en") -> Measured:
-    """The features of a text in a language (a tag such as en or de-AT; see WORD_LANGUAGES). Never raises on any string, lone surrogates and control characters included.
+    """The features of a text in a language (a tag such as en or de-AT). Never raises on any string, lone surrogates and control characters included.
 
     Trailing white space changes ``characters`` alone. Lists and quotes nested deeper than ten levels are not read. Time
     is linear in the text, a few seconds a million characters at the worst.

@@ -187,7 +187,7 @@ def cluster_influence(
         informations = _informations(x, fit, codes, count)
         leverage = np.eye(x.shape[1]) - informations @ inverse
         if float(np.min(np.abs(np.linalg.det(leverage)), initial=1.0)) < 1e-10:
-            raise ValueError("one cluster alone identifies a coefficient: an interval takes more of them")
+            raise ValueError("one item alone identifies a coefficient: an interval takes more of them")
         scores = np.asarray(np.linalg.solve(leverage, scores[:, :, None])[:, :, 0], dtype=np.float64)
     factor = count / (count - 1.0) if correction == "CR1" else 1.0
     return np.asarray(scores @ inverse * np.sqrt(factor), dtype=np.float64)

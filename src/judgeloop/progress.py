@@ -1,47 +1,76 @@
-"""What a run shows while it goes on: a live view on a terminal, a plain line a generation elsewhere, or nothing."""
+"""What is shown while a command goes on: a live view on a terminal, a plain line now and then elsewhere, or nothing.
+
+A run counts turns (a generation of a replicate), an audit judgments. Every view takes every event; ``Quiet`` names them.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from judgeloop.loop import GenerationDone
-from judgeloop.wire.client import Answered
+if TYPE_CHECKING:
+    from judgeloop.loop import GenerationDone
+    from judgeloop.wire.client import Answered
 
 _WINDOW_S = 20.0
 _QUIET_S = 15.0
+_MOST_BARS = 12
+_LONGEST_NAME = 28
 
 
 class Quiet:
-    """Shows nothing."""
+    """Shows nothing. Its methods are the events of ``api.Observer``, and ``stop``, which the end of a ``with`` block calls."""
 
-    def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(
+        self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0
+    ) -> None: ...
+
+    def planned(self, judgments: Mapping[str, int]) -> None: ...
 
     def answered(self, event: Answered) -> None: ...
+
+    def judged(self, judge: str, judgments: int, unscored: int) -> None: ...
 
     def generation(self, event: GenerationDone) -> None: ...
 
     def stage(self, text: str) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def stop(self) -> None: ...
+
+
+def view(*, quiet: bool = False, lines: bool = True) -> Quiet:
+    """The view of standard error: live on a terminal; elsewhere plain lines, or nothing without ``lines``."""
+    console = Console(stderr=True)
+    if quiet or not (lines or console.is_terminal):
+        return Quiet()
+    return Terminal(console) if console.is_terminal else Plain(sys.stderr)
 
 
 class Counts:
     """What every view counts. Rates are of calls that were asked, not of answers found in a recording."""
 
     def __init__(self) -> None:
-        self.planned, self.done, self.recorded, self.failed, self.cost = 0, 0, 0, 0, 0.0
+        self.planned, self.done, self.recorded, self.cost = 0, 0, 0, 0.0
         self.unscored = 0
-        self.generations, self.replicates = 0, 0
-        self.place: dict[int, int] = {}
-        self.arm = ""
+        self.asked_for = ""
+        """Whom a run's last call was for: an arm, all arms, or the panels."""
         self.began = time.monotonic()
         self._asked: list[float] = []
 
@@ -50,10 +79,7 @@ class Counts:
         self.done = event.calls
         self.planned = max(self.planned, self.done)  # trial calls are not planned
         self.cost = event.cost
-        self.failed += bool(event.reply.failure)
-        parts = event.call.call_id.split("/")
-        shared = len(parts) < 4 or parts[1] == "g0"  # what arms share bears no arm
-        self.arm = "panels" if parts[0] == "panels" else "all arms" if shared else f"arm {parts[3]}"
+        self.asked_for = _asked_for(event.call.call_id)
         if not event.recorded:
             self._asked.append(time.monotonic())
 
@@ -72,111 +98,161 @@ class Counts:
         return len(self._asked) / max(1e-9, min(_WINDOW_S, now - self.began))
 
     def eta(self) -> str:
+        """Time left at this rate, h:mm:ss; a dash where nothing is asked."""
         rate, left = self.rate(), max(0, self.planned - self.done)
-        if rate <= 0:
-            return "–"
-        seconds = int(left / rate)
-        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+        return "–" if rate <= 0 else _clock(left / rate)
+
+
+def _asked_for(call_id: str) -> str:
+    parts = call_id.split("/")
+    if parts[0] == "audit":
+        return ""
+    shared = len(parts) < 4 or parts[1] == "g0"  # what arms share bears no arm
+    return "panels" if parts[0] == "panels" else "all arms" if shared else f"arm {parts[3]}"
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
 
 class Plain(Quiet):
-    """A line at each quarter of the turns (a generation of a replicate), and at a turn's end after 15 silent seconds: for pipes and
-    logs."""
+    """A line at each quarter of the turns or judgments, and after 15 silent seconds: for pipes and logs."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._counts = Counts()
-        self._turns, self._finished, self._told, self._quarter = 1, 0, time.monotonic(), 0
+        self._stream, self._counts = stream, Counts()
+        self._steps, self._done, self._quarter, self._told = 1, 0, 0, time.monotonic()
 
-    def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None:
-        self._counts.planned, self._turns = planned_calls, replicates * (generations + 1)
-        self._say(
-            f"judgeloop: {name}: {replicates} replicates, generations 0–{generations}, about {planned_calls} calls → {folder}"
-        )
+    def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
+        size = ""
+        if replicates:
+            self._counts.planned, self._steps = planned_calls, replicates * (generations + 1)
+            size = f": {replicates} replicates, generations 0–{generations}, about {planned_calls} calls"
+        self.note(f"{name}{size} → {folder}")
+
+    def planned(self, judgments: Mapping[str, int]) -> None:
+        self._counts.planned = self._steps = sum(judgments.values())
+        self.note(f"{len(judgments)} {'judge' if len(judgments) == 1 else 'judges'}, {self._steps:,} judgments")
 
     def answered(self, event: Answered) -> None:
         self._counts.answered(event)
 
+    def judged(self, judge: str, judgments: int, unscored: int) -> None:  # noqa: ARG002 - the view's interface
+        if self._advance(judgments, unscored):
+            self._tell(f"{self._done:,}/{self._steps:,} judgments")
+
     def generation(self, event: GenerationDone) -> None:
-        counts, now = self._counts, time.monotonic()
-        counts.unscored += event.unscored
-        self._finished += 1
-        quarter = 4 * self._finished // self._turns
-        if quarter == self._quarter and now - self._told < _QUIET_S:
-            return
-        self._quarter, self._told = quarter, now
-        parts = [
-            f"judgeloop: s{event.replicate} generation {event.generation} done ({self._finished} of {self._turns})",
-            f"{counts.done:,}/{counts.planned:,} calls ({counts.recorded:,} recorded)",
-        ]
-        self._say(" · ".join([*parts, *counts.pace(), f"{counts.unscored:,} unscored", *counts.spent()]))
+        if self._advance(1, event.unscored):
+            turn = f"s{event.replicate} generation {event.generation} done ({self._done} of {self._steps})"
+            self._tell(f"{turn} · {self._counts.done:,}/{self._counts.planned:,} calls")
 
     def stage(self, text: str) -> None:
-        self._say(f"judgeloop: {text}")
+        self.note(text)
 
-    def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+    def note(self, text: str) -> None:
+        print(f"judgeloop: {text}", file=self._stream, flush=True)
+
+    def _advance(self, steps: int, unscored: int) -> bool:
+        """Count steps; whether it is time for a line."""
+        self._done += steps
+        self._counts.unscored += unscored
+        quarter, now = 4 * self._done // max(1, self._steps), time.monotonic()
+        if quarter <= self._quarter and now - self._told < _QUIET_S:
+            return False
+        self._quarter, self._told = quarter, now
+        return True
+
+    def _tell(self, done: str) -> None:
+        counts = self._counts
+        parts = [f"{done} ({counts.recorded:,} recorded)", *counts.pace(), f"{counts.unscored:,} unscored"]
+        self.note(" · ".join([*parts, *counts.spent()]))
 
 
 class Terminal(Quiet):
-    """The live view: a bar a replicate by generation, calls and rate, cost so far, unscored, what is asked now."""
+    """The live view: a bar a replicate or a judge, for a run a bar of all calls, and in a line calls a second, time left and
+    passed, cost, unscored and recorded answers, and what is done now."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._counts = Counts()
-        self._stage = "asking"
-        self._calls = Progress(
-            TextColumn("calls       "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-        )
-        self._replicates = Progress(
-            TextColumn("{task.fields[name]:<12}"), BarColumn(), TextColumn("{task.fields[place]}"), console=console
-        )
+        self._console, self._counts, self._stage = console, Counts(), "starting"
+        self._bars = Progress(
+            TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.fields[place]}"),
+            TextColumn("{task.fields[unscored]}", style="yellow"), console=console,
+        )  # fmt: skip
+        self._tasks: dict[str | int, TaskID] = {}
+        self._calls: TaskID | None = None
+        self._generations = 0
+        self._unscored: dict[str, int] = {}
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
-        self._tasks: dict[int, object] = {}
 
-    def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None:
-        counts = self._counts
-        counts.planned, counts.generations, counts.replicates = planned_calls, generations, replicates
+    def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
         self._console.print(Text.assemble(("judgeloop ", "bold"), f"{name} → {folder}"))
-        self._total = self._calls.add_task("calls", total=planned_calls)
-        shown = range(min(replicates, 12))
-        self._tasks = {
-            number: self._replicates.add_task(
-                "", name=f"replicate {number}", total=generations + 1, place="generation 0"
-            )
-            for number in shown
-        }
+        if replicates:
+            self._counts.planned, self._generations, self._stage = planned_calls, generations, "asking"
+            for number in range(min(replicates, _MOST_BARS)):
+                self._tasks[number] = self._bar(f"replicate {number}", generations + 1, place="generation 0")
+            self._calls = self._bar("calls", planned_calls, width=len(f"replicate {min(replicates, _MOST_BARS) - 1}"))
         self._live.start()
+
+    def planned(self, judgments: Mapping[str, int]) -> None:
+        self._counts.planned = sum(judgments.values())
+        width = min(_LONGEST_NAME, max(len(name) for name in judgments))
+        for name, total in judgments.items():
+            if name not in self._tasks:
+                self._tasks[name] = self._bar(name, total, width=width, visible=len(self._tasks) < _MOST_BARS)
+            self._set(self._tasks[name], total=total)
 
     def answered(self, event: Answered) -> None:
         self._counts.answered(event)
-        self._calls.update(self._total, completed=min(event.calls, self._counts.planned))
+        if self._calls is not None:
+            self._set(self._calls, done=event.calls, total=self._counts.planned)
+
+    def judged(self, judge: str, judgments: int, unscored: int) -> None:
+        self._counts.unscored += unscored
+        lost = self._unscored[judge] = self._unscored.get(judge, 0) + unscored
+        task = self._tasks[judge]
+        self._bars.update(task, advance=judgments, unscored=f"{lost:,} unscored" if lost else "")
+        self._set(task)
 
     def generation(self, event: GenerationDone) -> None:
         self._counts.unscored += event.unscored
-        done = event.generation + 1 > self._counts.generations
+        following = event.generation + 1
+        place = "done" if following > self._generations else f"generation {following} of {self._generations}"
         if event.replicate in self._tasks:
-            self._replicates.update(
-                self._tasks[event.replicate],  # type: ignore[arg-type]
-                completed=event.generation + 1,
-                place="done" if done else f"generation {event.generation + 1} of {self._counts.generations}",
-            )
+            self._bars.update(self._tasks[event.replicate], completed=following, place=place)
 
     def stage(self, text: str) -> None:
         self._stage = text
+        if not self._live.is_started:
+            self._live.start()
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(text))
 
     def stop(self) -> None:
         if self._live.is_started:
             self._live.stop()
 
+    def _bar(self, name: str, total: int, *, width: int = 0, place: str = "", visible: bool = True) -> TaskID:
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        place = place or f"0/{total:,}"
+        return self._bars.add_task("", total=total, name=f"{shown:<{width}}", place=place, unscored="", visible=visible)
+
+    def _set(self, task: TaskID, *, done: int | None = None, total: int | None = None) -> None:
+        """Move a bar that counts calls or judgments."""
+        self._bars.update(task, completed=done, total=total)
+        now = self._bars.tasks[self._bars.task_ids.index(task)]
+        self._bars.update(task, place=f"{now.completed:,.0f}/{now.total or 0:,.0f}")
+
     def _view(self) -> Group:
         counts = self._counts
+        asking = self._stage == "asking" and counts.asked_for
+        stage = Text(f"asking: {counts.asked_for}" if asking else self._stage, style="cyan")
+        if not self._tasks:
+            return Group(stage)
         facts = Table.grid(padding=(0, 3))
         facts.add_row(
-            *counts.pace(),
-            *counts.spent(),
-            Text(f"{counts.unscored} unscored", style="yellow" if counts.unscored else ""),
-            f"{counts.recorded} from recordings",
-            Text(f"{self._stage}: {counts.arm}" if self._stage == "asking" else self._stage, style="cyan"),
-        )
-        return Group(self._replicates, self._calls, facts)
+            *counts.pace(), *counts.spent(), f"{_clock(time.monotonic() - counts.began)} passed",
+            Text(f"{counts.unscored:,} unscored", style="yellow" if counts.unscored else ""),
+            f"{counts.recorded:,} from recordings", stage,
+        )  # fmt: skip
+        return Group(self._bars, facts)

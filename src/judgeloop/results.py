@@ -5,7 +5,6 @@ A result reads its record, which is a run folder or in memory, and never changes
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from judgeloop.report.judges_compared import judges_compared
 from judgeloop.report.overview import Table, unscored_reasons
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.missing import TERM as UNSCORED
 from judgeloop.stats.rows import default_margin
-from judgeloop.stats.self_preference import own_model
 
 # Column's title → the terms that can fill it, the better founded first. What is measured otherwise has another title.
 _JUDGE_TABLE = {
@@ -42,7 +41,6 @@ _INSTEAD = {"Length at equal gold": "Padding, per doubling", "Longer won (raw)":
 _MOST_NAMES = 3
 _WIDTH = 100
 _SHORTEST_NAME = 12
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,36 +197,35 @@ def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     """(measures, and for which judges where not for all; why) of the primary estimates that are undefined, by reason."""
     primary = [row for row in estimates if row.scope == "judge" and row.variant == "" and row.category == ""]
     judges = {row.judge for row in primary}
-    reasons: dict[tuple[str, str], list[str]] = {}
-    worded: dict[tuple[str, str], list[str]] = {}
     known = {(row.judge, row.term) for row in primary if row.status != "undefined"}
-    for row in primary:
-        if row.status == "undefined" and (row.judge, row.term) not in known:
-            # What differs by judge (its name, numbers) would make a reason of its own for each.
-            why = row.note.split("; ", maxsplit=1)[0].replace(f"text of {own_model(row.judge)} ", "text of the judge ")
-            key = (_NUMBER.sub("0", why), row.term)
-            reasons.setdefault(key, []).append(row.judge)
-            worded.setdefault(key, []).append(why)
+    undefined = [row for row in primary if row.status == "undefined" and (row.judge, row.term) not in known]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in undefined:
+        reasons.setdefault((row.note, row.term), []).append(row.judge)
     grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (why, term), named in reasons.items():
-        said = _spans(worded[why, term])
-        grouped.setdefault((said, tuple(dict.fromkeys(named))), []).append(wording.term_name(term))
+        grouped.setdefault((why, tuple(dict.fromkeys(named))), []).append(term)
     found = []
     for (why, whose), terms in grouped.items():
         more = f" and {len(whose) - _MOST_NAMES} more" if len(whose) > _MOST_NAMES else ""
         few = ", ".join(wording.label(judge) for judge in whose[:_MOST_NAMES]) + more
-        what = "; ".join(dict.fromkeys(terms)) + ("" if len(whose) == len(judges) else f" ({few})")
-        found.append((what, wording.reason(why)))
+        what = "; ".join(dict.fromkeys(map(wording.term_name, terms)))
+        what += "" if len(whose) == len(judges) else f" ({few})"
+        lost = [row for row in undefined if row.term in terms and row.judge in whose] if UNSCORED in terms else []
+        found.append((what, wording.reason(why + _unscored(lost))))
     return found
 
 
-def _spans(sentences: Sequence[str]) -> str:
-    """Sentences that differ in their numbers as one, with the span of each number: 2 to 8 of 80 replies."""
-    spans = []
-    for several in zip(*(_NUMBER.findall(sentence) for sentence in sentences), strict=True):
-        low, high = (end(several, key=lambda one: float(one.replace(",", ""))) for end in (min, max))
-        spans.append(low if low == high else f"{low} to {high}")
-    return _NUMBER.sub(lambda _: spans.pop(0), sentences[0])
+def _unscored(rows: Sequence[Estimate]) -> str:
+    """ " (unscored here: 2 to 8 of 80)", over the rows' judges; empty where none is unscored."""
+    if not any(row.n_unscored for row in rows):
+        return ""
+    return f" (unscored here: {_span([row.n_unscored for row in rows])} of {_span([row.n for row in rows])})"
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _facts(read: reading.Reading) -> list[tuple[str, str]]:

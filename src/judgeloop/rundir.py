@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from judgeloop.errors import FolderMismatch, StorageFailed
+from judgeloop.records import ADDED_ESTIMATE_COLUMNS
 
 TABLES = ("items", "candidates", "judgments", "preferences", "signals")
 # Types by name, so that a part where nothing was scored, drafted or fitted is typed as its neighbours are. Every other
@@ -102,16 +104,18 @@ class RunFolder:
         return frame
 
     def estimates(self) -> pd.DataFrame:
-        """The estimates, a row each (CONTRACT, "Estimates")."""
+        """The estimates, a row each (CONTRACT, "Estimates"); columns that an earlier version did not write are empty."""
         path = self.path / "estimates.parquet"
         if not path.is_file():
             raise FolderMismatch(
                 f"{self.path}: no estimates yet; the run has not finished, run the same command to resume it"
             )
         try:
-            return pd.read_parquet(path)
+            frame = pd.read_parquet(path)
         except (OSError, pa.ArrowException) as error:
             raise FolderMismatch(f"{path}: cannot be read ({_line(error)}); run the same command again") from None
+        missing = [column for column in ADDED_ESTIMATE_COLUMNS if column not in frame.columns]
+        return frame.assign(**{column: "" if column == "verdict" else math.nan for column in missing})
 
     def environment(self) -> dict[str, Any]:
         """environment.json: hashes, versions, seeds, endpoints' reported models; empty where it is not written yet."""

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from judgeloop.api.analysis import analyze as analyze
     from judgeloop.api.audit_plan import AuditPlan as AuditPlan
     from judgeloop.api.audit_plan import plan_audit as plan_audit
-    from judgeloop.api.auditing import AuditObserver as AuditObserver
     from judgeloop.api.auditing import audit as audit
     from judgeloop.api.checking import check as check
     from judgeloop.api.checking import check_outputs as check_outputs
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "judgeloop.api.analysis": ("analyze",),
     "judgeloop.api.audit_plan": ("AuditPlan", "plan_audit"),
-    "judgeloop.api.auditing": ("AuditObserver", "audit"),
+    "judgeloop.api.auditing": ("audit",),
     "judgeloop.api.checking": ("check", "check_outputs"),
     "judgeloop.api.comparing": ("Compared", "compare"),
     "judgeloop.api.doctoring": ("Diagnosis", "doctor"),

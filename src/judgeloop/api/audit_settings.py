@@ -27,7 +27,7 @@ from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.interchange.columns import near
 from judgeloop.interchange.sets import read_sets
 from judgeloop.judging.edits import PROBES, RULE_PROBES
-from judgeloop.judging.scores import MOST_BY_LOGPROB
+from judgeloop.judging.verdicts import MOST_BY_LOGPROB
 from judgeloop.records import canonical
 from judgeloop.scales import parse_all
 from judgeloop.templates import Kind, Template

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -17,7 +17,7 @@ from judgeloop.api.audit_difference import difference_named
 from judgeloop.api.audit_settings import Settings, check_keys, check_price, settings
 from judgeloop.api.batch_jobs import refuse_running
 from judgeloop.api.batching import Batching, interrupted
-from judgeloop.api.session import Seen, unwrapped
+from judgeloop.api.session import Observer, Seen, unwrapped
 from judgeloop.auditing import asking
 from judgeloop.auditing.questions import Probing, rule_probes
 from judgeloop.auditing.rated import Rated, analyze_rated
@@ -31,32 +31,12 @@ from judgeloop.records import Client
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import engine as engines
 from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.client import Answered, Ledger, WireClient
+from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
     from judgeloop.results import Audit
 
 _EVERY_S = 5.0
-
-
-class AuditObserver(Protocol):
-    """What a progress view is told while an audit goes on."""
-
-    def start(self, name: str, folder: Path) -> None: ...
-
-    def planned(self, judgments: Mapping[str, int]) -> None:
-        """Judge → how many judgments it will make; told again where edits that a model wrote add to them."""
-        ...
-
-    def answered(self, event: Answered) -> None: ...
-
-    def judged(self, judge: str, judgments: int, unscored: int) -> None: ...
-
-    def stage(self, text: str) -> None: ...
-
-    def note(self, text: str) -> None:
-        """Something to keep on the screen, as the name of a batch that was sent."""
-        ...
 
 
 def audit(
@@ -90,7 +70,7 @@ def audit(
     replay: str | Path | None = None,
     max_cost: float | None = None,
     max_calls: int | None = None,
-    observer: AuditObserver | None = None,
+    observer: Observer | None = None,
     report: bool = True,
 ) -> Audit:
     """Ask judges about every pair in both orders, or go on where that stopped, and write estimates and ``report`` into ``out``
@@ -133,7 +113,7 @@ def run_audit(
     out: str | Path | None = None,
     replay: str | Path | None = None,
     ledger: Ledger | None = None,
-    observer: AuditObserver | None = None,
+    observer: Observer | None = None,
     batch: bool = False,
     collect: Sequence[Path] = (),
     report: bool = True,
@@ -199,7 +179,7 @@ class _Session:
 
     made: Settings
     folder: RunFolder
-    observer: AuditObserver | None
+    observer: Observer | None
     seen: Seen = field(init=False)
     log: VerdictLog = field(init=False)
     rated: Rated = field(init=False)

@@ -10,14 +10,14 @@ from judgeloop.auditing.asking import TRIAL_PREFIX
 from judgeloop.errors import EndpointFailed, InvalidInput
 from judgeloop.experiment import Endpoint
 from judgeloop.interchange.batch import Place, RequestFile, RequestFiles, answer_at, places
-from judgeloop.judging import choices, scores
+from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, SCORE_TRIAL_PREFIX
 from judgeloop.records import Call, Reply, parted
 from judgeloop.wire.batches import exchange
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, WireClient, failure_message, setting_hint, worst_cost
 from judgeloop.wire.reply import Refused, read
 
-_TRIALS = (TRIAL_PREFIX, scores.TRIAL_PREFIX, choices.TRIAL_PREFIX)
+_TRIALS = (TRIAL_PREFIX, SCORE_TRIAL_PREFIX, CHOICE_TRIAL_PREFIX)
 _MOST_NAMED = 3
 
 

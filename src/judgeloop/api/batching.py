@@ -13,10 +13,10 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from judgeloop.api.batch_jobs import Job, Jobs
 from judgeloop.api.batch_round import Found, Round
+from judgeloop.api.session import Observer
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, Interrupted, InvalidInput
 from judgeloop.experiment import Endpoint
 from judgeloop.interchange import batch
@@ -34,20 +34,12 @@ Sweep = Callable[[Client], Awaitable[None]]
 """Asks a client everything that the audit asks, and throws away what comes of it."""
 
 
-class Told(Protocol):
-    """Who is told how the batches go on."""
-
-    def stage(self, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-
 class Batching:
     """The batches of one audit. ``limits`` bears the budget, which a batch is held against before it is sent."""
 
     def __init__(
         self, folder: RunFolder, endpoints: Mapping[str, Endpoint], cassette: Cassette, limits: Ledger, sweep: Sweep,
-        told: Told | None,
+        told: Observer | None,
     ) -> None:  # fmt: skip
         self._folder, self._endpoints, self._cassette = folder, endpoints, cassette
         self._limits, self._sweep, self._told = limits, sweep, told

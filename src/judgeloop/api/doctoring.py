@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ from pydantic import ValidationError
 
 from judgeloop import templates
 from judgeloop.api.session import unwrapped
-from judgeloop.bodies import judge_body
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Endpoint
-from judgeloop.judging.verdicts import read as read_verdict
+from judgeloop.judging.judges import PairTrial
 from judgeloop.resolve import load
-from judgeloop.templates import Mode, Template
+from judgeloop.templates import Mode
 from judgeloop.wire import engine, examination, habits, knee, verdict_probes
 from judgeloop.wire.examination import Check, Found
 from judgeloop.wire.inquiry import CallsSpent, Came, Inquiry
@@ -100,7 +99,7 @@ def doctor(
     if (base_url is None) == (experiment is None):
         raise InvalidInput("give --base-url, or --experiment with the endpoint that it describes")
     folder = Path(experiment).parent if experiment is not None else Path()
-    template = templates.load(prompt, folder, "judge")
+    trial = PairTrial(templates.load(prompt, folder, "judge"), reference="Paris")
     if experiment is not None:
         asked = _of_experiment(Path(experiment), endpoint, model)
     else:
@@ -110,15 +109,8 @@ def doctor(
     started = nullcontext({"m": asked}) if asked.engine is None else engine.running({"m": asked})
     with started as running:
         probed = running["m"].model_copy(update={"concurrency": _IN_FLIGHT, "timeout_s": timeout_s, "attempts": 1})
-        examined = _Examined(
-            asked,
-            probed,
-            template,
-            max_calls,
-            context_tokens,
-            on_check,
-            os.environ if environment is None else environment,
-        )
+        environment = os.environ if environment is None else environment
+        examined = _Examined(asked, probed, trial, max_calls, context_tokens, on_check, environment)
         return unwrapped(examined.run())
 
 
@@ -146,10 +138,10 @@ class _Examined:
     """One endpoint's examination."""
 
     def __init__(
-        self, asked: Endpoint, probed: Endpoint, template: Template, most: int, tokens: int,
+        self, asked: Endpoint, probed: Endpoint, trial: PairTrial, most: int, tokens: int,
         on_check: Callable[[Check], None], environment: Mapping[str, str],
     ) -> None:  # fmt: skip
-        self.asked, self.probed, self.template = asked, probed, template
+        self.asked, self.probed, self.trial = asked, probed, trial
         self.tokens, self.on_check = tokens, on_check
         self.inquiry = Inquiry(probed, environment, most)
         self.found = Found(model=probed.model)
@@ -198,13 +190,13 @@ class _Examined:
         return entry
 
     async def _questions(self, entry: Mapping[str, Any]) -> None:
-        inquiry, base, found, template = self.inquiry, self.probed, self.found, self.template
+        inquiry, base, found, trial = self.inquiry, self.probed, self.found, self.trial
         questions: dict[str, Callable[[], Awaitable[None]]] = {
-            "logprobs": lambda: verdict_probes.logprobs(inquiry, base, found, template, read_verdict),
-            "json": lambda: verdict_probes.verdict_mode(inquiry, base, found, template, "json", read_verdict),
-            "text": lambda: verdict_probes.verdict_mode(inquiry, base, found, template, "text", read_verdict),
+            "logprobs": lambda: verdict_probes.logprobs(inquiry, base, found, trial),
+            "json": lambda: verdict_probes.verdict_mode(inquiry, base, found, trial, "json"),
+            "text": lambda: verdict_probes.verdict_mode(inquiry, base, found, trial, "text"),
             "json schema": lambda: verdict_probes.schema(inquiry, found),
-            "repeat": lambda: verdict_probes.repeat(inquiry, base, found, template, read_verdict),
+            "repeat": lambda: verdict_probes.repeat(inquiry, base, found, trial),
             "seed": lambda: habits.seed(inquiry, found),
             "system role": lambda: habits.system_role(inquiry, found),
             "context": lambda: habits.context(inquiry, found, listed_context(entry), self.tokens),
@@ -228,13 +220,11 @@ class _Examined:
 
     def _judge_call(self, number: int) -> dict[str, Any]:
         """A judge call of usual shape; all differ, so that no cache answers."""
-        mode = verdict_probes.best_mode(self.found) or self.template.modes[-1]
+        mode = verdict_probes.best_mode(self.found) or self.trial.modes[-1]
         endpoint = self.found.endpoint(self.probed).model_copy(update={"model": self.found.model})
-        first, second = (f"{text} This is remark number {number} on it. {_FILLER}" for text in verdict_probes.ANSWERS)
-        return judge_body(
-            endpoint, self.template, mode, prompt=f"({number}) {verdict_probes.QUESTION}", first_text=first, second_text=second,
-            reference="Paris",
-        )  # fmt: skip
+        first, second = (f"{text} This is remark number {number} on it. {_FILLER}" for text in self.trial.answers)
+        question = f"({number}) {self.trial.question}"
+        return replace(self.trial, answers=(first, second), question=question).body(endpoint, mode)
 
     def _recommended(self) -> Recommended:
         found, mode = self.found, verdict_probes.best_mode(self.found)

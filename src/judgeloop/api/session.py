@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -18,15 +18,29 @@ T = TypeVar("T")
 
 
 class Observer(Protocol):
-    """What a progress view is told while a run goes on."""
+    """The events of a run or an audit while it goes on; judgeloop.progress shows them."""
 
-    def start(self, name: str, folder: Path, planned_calls: int, generations: int, replicates: int) -> None: ...
+    def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
+        """What begins; an audit tells its size by ``planned``."""
+        ...
+
+    def planned(self, judgments: Mapping[str, int]) -> None:
+        """Judge → how many judgments it will make in an audit; told again where edits that a model wrote add to them."""
+        ...
 
     def answered(self, event: Answered) -> None: ...
+
+    def judged(self, judge: str, judgments: int, unscored: int) -> None:
+        """An audit's judge has made so many judgments more, so many of them unscored."""
+        ...
 
     def generation(self, event: loop.GenerationDone) -> None: ...
 
     def stage(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Something to keep on the screen, as the name of a batch that was sent."""
+        ...
 
 
 class Listener(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +9,15 @@ from typing import Any
 import pandas as pd
 
 from judgeloop.auditing.asking import Judged, each
-from judgeloop.auditing.rated import Rated, items_frame, texts_frame
+from judgeloop.auditing.rated import Rated, ask_all, items_frame, texts_frame
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Endpoint, ModelJudge
 from judgeloop.interchange.sets import TextSet
-from judgeloop.judging.choices import ChoiceJudge, resolve_choice_mode, rotated
+from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, ChoiceJudge, ChoiceTrial, rotated, settle_mode
+from judgeloop.judging.pairing import quoted
 from judgeloop.records import Candidate, Client, Item
 from judgeloop.stats.choices import choice_frame
-from judgeloop.templates import Template
+from judgeloop.templates import Mode, Template
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,17 @@ class Listwise:
     ) -> Rated:  # fmt: skip
         """Ask every judge, all at the same time. Raises what the client raises."""
 
-        async def one(name: str) -> tuple[str, list[dict[str, Any]]]:
+        async def ask(name: str) -> tuple[Mode, list[dict[str, Any]]]:
             spec, endpoint = judges[name], endpoints[judges[name].endpoint]
-            mode = await resolve_choice_mode(spec, self.template, endpoints=endpoints, client=client, label=name)
+            stem = f"{CHOICE_TRIAL_PREFIX}/{quoted(name)}"
+            mode = await settle_mode(spec, ChoiceTrial(self.template), endpoint=endpoint, client=client, stem=stem)
             judge = ChoiceJudge(name, spec, endpoint, self.template, mode, client, seed)
             return mode, await self._choices(judge, judged)
 
-        async with asyncio.TaskGroup() as tasks:
-            running = {name: tasks.create_task(one(name), name=f"choices of {name}") for name in judges}
-        done = {name: task.result() for name, task in running.items()}
-        rows = pd.DataFrame([row for _, found in done.values() for row in found])
+        modes, found = await ask_all(list(judges), ask)
+        rows = pd.DataFrame(found)
         rows["slot"] = rows["slot"].astype("Int64")
-        return Rated(rows, {name: mode for name, (mode, _) in done.items()})
+        return Rated(rows, modes)
 
     async def _choices(self, judge: ChoiceJudge, judged: Judged) -> list[dict[str, Any]]:
         questions = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,14 @@ import pandas as pd
 
 from judgeloop.auditing.asking import Judged, each, places
 from judgeloop.auditing.questions import Questions
-from judgeloop.auditing.rated import Rated, items_frame, texts_frame
+from judgeloop.auditing.rated import Rated, ask_all, items_frame, texts_frame
 from judgeloop.experiment import Endpoint, ModelJudge
+from judgeloop.judging.judges import SCORE_TRIAL_PREFIX, ScoreJudge, ScoreTrial, settle_mode
 from judgeloop.judging.pairing import quoted
-from judgeloop.judging.scores import ScoreJudge, resolve_score_mode
 from judgeloop.records import Candidate, Client, Item
 from judgeloop.scales import Scale
 from judgeloop.stats.scores import score_frame
-from judgeloop.templates import Template
+from judgeloop.templates import Mode, Template
 
 SCORE_COLUMNS = (
     "item_id", "category", "candidate_id", "judge", "scale", "repeat", "score", "at_worst", "at_best", "reason", "call",
@@ -60,19 +59,17 @@ class Pointwise:
     ) -> Rated:  # fmt: skip
         """Ask every judge, all at the same time. Raises what the client raises."""
 
-        async def one(name: str) -> tuple[str, list[tuple[Any, ...]]]:
+        trial = ScoreTrial(self.template, self.scales[0])
+
+        async def ask(name: str) -> tuple[Mode, list[tuple[Any, ...]]]:
             spec, endpoint = judges[name], endpoints[judges[name].endpoint]
-            mode = await resolve_score_mode(
-                spec, self.template, self.scales[0], endpoints=endpoints, client=client, label=name
-            )
+            stem = f"{SCORE_TRIAL_PREFIX}/{quoted(name)}"
+            mode = await settle_mode(spec, trial, endpoint=endpoint, client=client, stem=stem)
             judge = ScoreJudge(name, spec, endpoint, self.template, mode, client, seed)
             return mode, await self._scores(judge, judged)
 
-        async with asyncio.TaskGroup() as tasks:
-            running = {name: tasks.create_task(one(name), name=f"scores by {name}") for name in judges}
-        done = {name: task.result() for name, task in running.items()}
-        rows = [row for _, found in done.values() for row in found]
-        return Rated(pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), {name: mode for name, (mode, _) in done.items()})
+        modes, rows = await ask_all(list(judges), ask)
+        return Rated(pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), modes)
 
     async def _scores(self, judge: ScoreJudge, judged: Judged) -> list[tuple[Any, ...]]:
         questions = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -14,6 +15,9 @@ from judgeloop.experiment import Endpoint, ModelJudge
 from judgeloop.features import features_frame
 from judgeloop.records import JUDGMENT_COLUMNS, Candidate, Client
 from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.templates import Mode
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,16 @@ class Form(Protocol):
     def estimates(self, rated: Rated, texts: pd.DataFrame, judgments: pd.DataFrame | None) -> pd.DataFrame: ...
 
     def tables(self, rated: Rated) -> dict[str, pd.DataFrame]: ...
+
+
+async def ask_all(
+    judges: Sequence[str], ask: Callable[[str], Coroutine[Any, Any, tuple[Mode, list[Row]]]]
+) -> tuple[dict[str, Mode], list[Row]]:
+    """Every judge's mode, and the rows of all judges; all are asked at the same time. Raises what ``ask`` raises."""
+    async with asyncio.TaskGroup() as tasks:
+        running = {name: tasks.create_task(ask(name), name=f"audit of {name}") for name in judges}
+    done = {name: task.result() for name, task in running.items()}
+    return {name: mode for name, (mode, _) in done.items()}, [row for _, rows in done.values() for row in rows]
 
 
 def analyze_rated(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -67,13 +66,13 @@ def analyze(
 ) -> None:
     """Estimate judges' biases from verdicts that you have already; ask no model."""
     remember(debug)
-    from judgeloop import api
+    from judgeloop import api, progress
 
-    began = time.monotonic()
+    began, view = time.monotonic(), progress.view()
 
     def watch(judge: str, done: int, of: int) -> None:
         if time.monotonic() - began > _SILENT_S:
-            print(f"estimates of {judge} ({done + 1} of {of})", file=sys.stderr, flush=True)
+            view.stage(f"estimates of {judge} ({done + 1} of {of})")
 
     try:
         done = api.analyze(
@@ -83,5 +82,7 @@ def analyze(
         done = done.save(out or Path("runs") / done.record.name)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
+    finally:
+        view.stop()
     print(done.summary())
     print(f"Folder: {done.path}\nReport: {done.path / 'report.html'}")

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from judgeloop.cli.app import Debug, app, heard, remember
 from judgeloop.errors import AnswersOutstanding, Interrupted, InvalidInput
-
-if TYPE_CHECKING:
-    from judgeloop.cli.audit_progress import Quiet
 
 
 @app.command()
@@ -196,7 +192,7 @@ def audit(
             raise InvalidInput("--threads: of --engine, which judgeloop starts; a server has its own")
         endpoint["threads"] = threads
     paid = [_price(one) for one in price or ()] or None
-    from judgeloop import api
+    from judgeloop import api, progress
 
     options: dict[str, Any] = {
         "base_url": base_url, "model": model, "engine": engine, "api_key_env": api_key_env, "price": paid, "endpoint": endpoint, "prompt": prompt,
@@ -214,7 +210,7 @@ def audit(
         return
     if json_plan or any(one is not None for one in (effect, conflict, calls_per_second)):
         raise InvalidInput("--effect, --conflict, --calls-per-second and --json are of --plan; give it too")
-    view = _view(quiet)
+    view = progress.view(quiet=quiet)
     try:
         done = api.audit(
             pairs, **options, batch=batch, collect=collect or (), out=out, replay=replay, max_cost=max_cost,
@@ -253,17 +249,6 @@ def _without_batch(line: list[str]) -> list[str]:
         elif word != "--batch" and not word.startswith("--collect="):
             kept.append(word)
     return kept
-
-
-def _view(quiet: bool) -> Quiet:
-    from rich.console import Console
-
-    from judgeloop.cli import audit_progress
-
-    console = Console(stderr=True)
-    if quiet:
-        return audit_progress.Quiet()
-    return audit_progress.Terminal(console) if console.is_terminal else audit_progress.Plain(sys.stderr)
 
 
 def _price(text: str) -> tuple[float, float]:

@@ -39,9 +39,9 @@ def check(
     """Gate on limits: exit 0 if every interval keeps its limit, 1 if one is exceeded, 5 if the sample cannot tell."""
     remember(debug)
     if print_limits:
-        from importlib import resources
+        from judgeloop.limits.file import default_text
 
-        print(resources.files("judgeloop").joinpath("limits/defaults.yaml").read_text(encoding="utf-8"), end="")
+        print(default_text(), end="")
         return
     if run_dir is None:
         fail("check: give a run folder, as in: judgeloop check runs/my-loop", 2)

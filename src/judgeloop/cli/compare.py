@@ -34,15 +34,16 @@ def compare(
     remember(debug)
     from rich.console import Console
 
-    from judgeloop import api
+    from judgeloop import api, progress
     from judgeloop.report import compare_text
 
     began = time.monotonic()
 
     def watch(first: str, second: str) -> None:
         if time.monotonic() - began > _SILENT_S:
-            print(f"{first} and {second}", file=sys.stderr, flush=True)
+            view.stage(f"{first} and {second}")
 
-    done = api.compare(*(run_dirs or ()), out=out, judges=judge or (), arms=arm or (), watch=watch)
+    with progress.view() as view:
+        done = api.compare(*(run_dirs or ()), out=out, judges=judge or (), arms=arm or (), watch=watch)
     Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(compare_text.renderable(done.comparison))
     print(f"Folder: {done.path}\nPage: {done.path / 'compare.html'}")

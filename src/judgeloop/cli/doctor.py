@@ -55,21 +55,18 @@ def doctor(
     remember(debug)
     from rich.console import Console
 
-    from judgeloop import api
+    from judgeloop import api, progress
 
-    watching = Console(stderr=True)
-
-    def seen(check: api.Check) -> None:
-        if watching.is_terminal:
-            watching.print(f"judgeloop: {check.name}: {check.state}", style="dim", markup=False)
-
+    view = progress.view(lines=False)
     try:
         made = api.doctor(
             base_url, model, experiment=experiment, endpoint=endpoint, api_key_env=api_key_env, prompt=prompt,
-            max_calls=max_calls, timeout_s=timeout, context_tokens=context_tokens, on_check=seen,
+            max_calls=max_calls, timeout_s=timeout, context_tokens=context_tokens, on_check=lambda check: view.stage(f"{check.name}: {check.state}"),
         )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing is kept, run the same command again") from None
+    finally:
+        view.stop()
     if json:
         print(json_format.dumps(made.record(), indent=1, ensure_ascii=False))
         return

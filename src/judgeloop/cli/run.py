@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,14 +44,9 @@ def run(
         return
     if experiment is None:
         fail("run: give an experiment file, as in: judgeloop run experiment.yaml", 2)
-    from rich.console import Console
-
     from judgeloop import api, progress
 
-    console = Console(stderr=True)
-    view = (
-        progress.Quiet() if quiet else progress.Terminal(console) if console.is_terminal else progress.Plain(sys.stderr)
-    )
+    view = progress.view(quiet=quiet)
     try:
         done = api.run(experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls, observer=view)
     except KeyboardInterrupt:

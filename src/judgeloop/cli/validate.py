@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -41,14 +40,11 @@ def validate(
     remember(debug)
     import os
 
-    from judgeloop import api
-
-    def watch(name: str) -> None:
-        print(f"judgeloop: {name}", file=sys.stderr, flush=True)
+    from judgeloop import api, progress
 
     done = api.validate(
         only.split(";" if coverage else ",") if only else None, quick=quick, coverage=coverage, replications=replications,
-        share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=watch,
+        share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=progress.view().note,
     )  # fmt: skip
     print(done.summary())
     if done.files:

@@ -1,35 +1,46 @@
-"""Judges: who says which of two candidates is better. Every judge is shown both orders of a matchup by its caller.
+"""Judges: who says which of two candidates is better, which of a list is the best, or how good one is on a scale.
 
-A judge asks its client, draws from named streams, or computes; it keeps nothing between calls.
+A judge asks its client, draws from named streams, or computes; it keeps nothing between calls. Which orders or rotations
+it is shown is its caller's part. How the replies of a model can be read is settled by trial calls (``settle_mode``).
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from judgeloop import experiment, seeds, templates
-from judgeloop.bodies import judge_body
+from judgeloop.bodies import choice_body, judge_body, score_body
 from judgeloop.errors import EndpointFailed, ExperimentError
 from judgeloop.experiment import Endpoint
 from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge
 from judgeloop.judging.pairing import call_id, draw_labels, quoted
 from judgeloop.judging.rewards import RewardJudge, reward_judge
 from judgeloop.judging.truth import Matcher
-from judgeloop.judging.verdicts import read, unscored
-from judgeloop.records import Call, Client, Item, Judgment, Presentation, Verdict
+from judgeloop.judging.verdicts import (
+    MOST_BY_LOGPROB,
+    TRIAL_ANSWERS,
+    TRIAL_QUESTION,
+    Choice,
+    Score,
+    read,
+    read_choice,
+    read_score,
+    unscored,
+)
+from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict
+from judgeloop.scales import Scale
 from judgeloop.seeds import Label
 from judgeloop.templates import Mode, Template
 
 TRIAL_PREFIX = "panels/g0/judge/trial"
-
-# The matchup of the trial calls: short, and one answer is plainly better, so that any working judge has a verdict.
-_TRIAL_QUESTION = "What is the capital of France?"
-_TRIAL_ANSWERS = ("The capital of France is Paris.", "The capital of France is Lyon.")
+SCORE_PREFIX, CHOICE_PREFIX = "audit/score", "audit/choice"
+SCORE_TRIAL_PREFIX, CHOICE_TRIAL_PREFIX = f"{SCORE_PREFIX}/trial", f"{CHOICE_PREFIX}/trial"
 
 
 class Judge(Protocol):
@@ -52,8 +63,8 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class ModelJudge:
-    """A model that is asked once a presentation, all presentations at the same time."""
+class _Asked:
+    """A model that is asked: its block, its endpoint, the prompt, and how its replies are read."""
 
     name: str
     spec: experiment.ModelJudge
@@ -62,6 +73,15 @@ class ModelJudge:
     mode: Mode
     client: Client
     seed: int
+
+    async def _reply(self, call_id: str, body: Mapping[str, Any]) -> Reply:
+        return await self.client.ask(Call(call_id, self.spec.endpoint, body))
+
+
+@dataclass(frozen=True)
+class ModelJudge(_Asked):
+    """A model that is asked once a presentation, all presentations at the same time."""
+
     member: int | None = None
     """Place in a panel: the call ids end in it, and it has its own seeds."""
 
@@ -75,19 +95,49 @@ class ModelJudge:
         if self.member is not None:
             name, labels = f"{name}/j{self.member}", (*labels, f"j{self.member}")
         body = judge_body(
-            self.endpoint,
-            self.template,
-            self.mode,
-            prompt=item.prompt,
-            first_text=shown.first.text,
-            second_text=shown.second.text,
-            reference=item.reference,
-            temperature=self.spec.temperature,
-            max_tokens=self.spec.max_tokens,
-            seed=seeds.integer(self.seed, "judge", *labels),
-        )
-        reply = await self.client.ask(Call(name, self.spec.endpoint, body))
-        return Judgment(shown, self.name, read(reply, self.mode, self.template.ties), name)
+            self.endpoint, self.template, self.mode, prompt=item.prompt, first_text=shown.first.text,
+            second_text=shown.second.text, reference=item.reference, temperature=self.spec.temperature,
+            max_tokens=self.spec.max_tokens, seed=seeds.integer(self.seed, "judge", *labels),
+        )  # fmt: skip
+        return Judgment(shown, self.name, read(await self._reply(name, body), self.mode, self.template.ties), name)
+
+
+@dataclass(frozen=True)
+class ChoiceJudge(_Asked):
+    """A model that is asked for the best of several texts."""
+
+    async def choose(
+        self, item: Item, set_id: str, texts: Sequence[Candidate], rotation: int, repeat: int
+    ) -> tuple[Choice, str]:
+        """The choice in that rotation of the texts, and its call's id."""
+        name = f"{CHOICE_PREFIX}/{quoted(self.name)}/{quoted(item.item_id)}/{quoted(set_id)}/o{rotation}/r{repeat}"
+        body = choice_body(
+            self.endpoint, self.template, self.mode, prompt=item.prompt,
+            texts=[text.text for text in rotated(texts, rotation)], reference=item.reference,
+            temperature=self.spec.temperature, max_tokens=self.spec.max_tokens,
+            seed=seeds.integer(self.seed, "choice", item.item_id, set_id, rotation, repeat),
+        )  # fmt: skip
+        return read_choice(await self._reply(name, body), self.mode, len(texts)), name
+
+
+def rotated(texts: Sequence[Candidate], rotation: int) -> list[Candidate]:
+    """The texts in the order of the slots: in rotation r slot j holds text (j + r) mod k, all counted from 0."""
+    return [texts[(slot + rotation) % len(texts)] for slot in range(len(texts))]
+
+
+@dataclass(frozen=True)
+class ScoreJudge(_Asked):
+    """A model that is asked for the score of one text at a time."""
+
+    async def score(self, item: Item, text: Candidate, scale: Scale, place: str, repeat: int) -> tuple[Score, str]:
+        """The score and its call's id. ``place`` names the text in calls and draws: ``pair/side``."""
+        name = f"{SCORE_PREFIX}/{quoted(self.name)}/{quoted(item.item_id)}/{place}/r{repeat}/{scale.name}"
+        body = score_body(
+            self.endpoint, self.template, self.mode, scale, prompt=item.prompt, answer=text.text, reference=item.reference,
+            temperature=self.spec.temperature, max_tokens=self.spec.max_tokens,
+            seed=seeds.integer(self.seed, "score", item.item_id, place, repeat, scale.name),
+        )  # fmt: skip
+        return read_score(await self._reply(name, body), self.mode, scale), name
 
 
 @dataclass(frozen=True)
@@ -100,12 +150,8 @@ class PanelJudge:
     async def judge(
         self, item: Item, presentations: Sequence[Presentation], prefix: str, stream: tuple[Label, ...]
     ) -> list[Judgment]:
-        votes = await asyncio.gather(
-            *(
-                replace(member, member=index).judge(item, presentations, prefix, stream)
-                for index, member in enumerate(self.members)
-            )
-        )
+        members = [replace(member, member=index) for index, member in enumerate(self.members)]
+        votes = await asyncio.gather(*(one.judge(item, presentations, prefix, stream) for one in members))
         return [
             Judgment(shown, self.name, majority([vote.verdict for vote in ballot]), call_id(prefix, shown))
             for shown, *ballot in zip(presentations, *votes, strict=True)
@@ -185,6 +231,117 @@ def model_name(judge: Judge) -> str:
     return judge.endpoint.model if isinstance(judge, ModelJudge | RewardJudge) else ""
 
 
+# -- how a model's replies are read --------------------------------------------------------------------------------------
+
+
+class _Readable(Protocol):
+    @property
+    def reason(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Trial(ABC):
+    """A question by which a model is tried, in the form in which it will be asked; ``what`` a reply is to give."""
+
+    template: Template
+    what: ClassVar[str]
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that come into question, the most informative first."""
+        return self.template.modes
+
+    @abstractmethod
+    def body(self, endpoint: Endpoint, mode: Mode, max_tokens: int | None = None) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def read(self, reply: Reply, mode: Mode) -> _Readable: ...
+
+
+@dataclass(frozen=True)
+class PairTrial(Trial):
+    """Which of two answers is better; the better one is shown first."""
+
+    answers: tuple[str, str] = (TRIAL_ANSWERS[0], TRIAL_ANSWERS[1])
+    question: str = TRIAL_QUESTION
+    reference: str | None = None
+    what: ClassVar[str] = "verdict"
+
+    def body(self, endpoint: Endpoint, mode: Mode, max_tokens: int | None = None) -> dict[str, Any]:
+        first, second = self.answers
+        return judge_body(
+            endpoint, self.template, mode, prompt=self.question, first_text=first, second_text=second,
+            reference=self.reference, max_tokens=max_tokens,
+        )  # fmt: skip
+
+    def read(self, reply: Reply, mode: Mode) -> Verdict:
+        return read(reply, mode, self.template.ties)
+
+    def turned(self) -> PairTrial:
+        """The same question with the better answer second."""
+        return replace(self, answers=self.answers[::-1])
+
+
+@dataclass(frozen=True)
+class ChoiceTrial(Trial):
+    """Which of three answers is the best."""
+
+    what: ClassVar[str] = "choice"
+
+    def body(self, endpoint: Endpoint, mode: Mode, max_tokens: int | None = None) -> dict[str, Any]:
+        return choice_body(
+            endpoint, self.template, mode, prompt=TRIAL_QUESTION, texts=TRIAL_ANSWERS, max_tokens=max_tokens
+        )
+
+    def read(self, reply: Reply, mode: Mode) -> Choice:
+        return read_choice(reply, mode, len(TRIAL_ANSWERS))
+
+
+@dataclass(frozen=True)
+class ScoreTrial(Trial):
+    """What one answer deserves. A tokenizer that splits the scale's largest number fails in logprob mode."""
+
+    scale: Scale
+    what: ClassVar[str] = "score"
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        long = len(self.scale.values) > MOST_BY_LOGPROB
+        return tuple(mode for mode in self.template.modes if not (long and mode == "logprob"))
+
+    def body(self, endpoint: Endpoint, mode: Mode, max_tokens: int | None = None) -> dict[str, Any]:
+        return score_body(
+            endpoint, self.template, mode, self.scale, prompt=TRIAL_QUESTION, answer=TRIAL_ANSWERS[0],
+            max_tokens=max_tokens,
+        )  # fmt: skip
+
+    def read(self, reply: Reply, mode: Mode) -> Score:
+        return read_score(reply, mode, self.scale, sure=True)
+
+
+async def settle_mode(
+    spec: experiment.ModelJudge, trial: Trial, *, endpoint: Endpoint, client: Client, stem: str, key: str = "--verdict"
+) -> Mode:
+    """How a model's replies are read: the stated mode, or for auto the first of the trial's modes whose reply can be.
+
+    The trial calls are ``<stem>/<mode>``; ``key`` is the setting that states a mode. Raises EndpointFailed if no mode
+    works, ExperimentError if the template has not the stated mode.
+    """
+    if spec.verdict != "auto":
+        return _available(spec.verdict, trial.template)
+    failed = []
+    for mode in trial.modes:
+        body = trial.body(endpoint, mode, spec.max_tokens)
+        reason = trial.read(await client.ask(Call(f"{stem}/{mode}", spec.endpoint, body)), mode).reason
+        if not reason:
+            return mode
+        failed.append(f"{mode}: {reason}")
+    raise EndpointFailed(
+        f"endpoints.{spec.endpoint}: {endpoint.model} gave no {trial.what} to a trial question with prompt "
+        f"{trial.template.name} ({', '.join(failed)}); try another prompt or model, or state {key}"
+    )
+
+
 async def resolve_mode(
     spec: experiment.ModelJudge,
     *,
@@ -194,36 +351,14 @@ async def resolve_mode(
     label: str = "",
     prefix: str = TRIAL_PREFIX,
 ) -> Mode:
-    """How this judge's verdicts are read: the block's own mode, or for auto the first of logprob, json and text (of those
-    the template has) whose trial call gives a verdict.
-
-    The calls are ``<prefix>/<label>/<mode>``; without a label, endpoint and prompt are it. Raises EndpointFailed if no
-    mode gives a verdict, ExperimentError if the template has not the stated mode.
-    """
+    """``settle_mode`` of a judge of pairs, by the calls ``<prefix>/<label>/<mode>``; without a label, which an audit
+    gives, endpoint and prompt are it."""
     template = templates.load(spec.prompt, folder, "judge")
-    if spec.verdict != "auto":
-        return _available(spec.verdict, template)
-    label = label or f"{spec.endpoint}.{template.name}"
-    failed = []
-    for mode in template.modes:
-        body = judge_body(
-            endpoints[spec.endpoint],
-            template,
-            mode,
-            prompt=_TRIAL_QUESTION,
-            first_text=_TRIAL_ANSWERS[0],
-            second_text=_TRIAL_ANSWERS[1],
-            max_tokens=spec.max_tokens,
-        )
-        reply = await client.ask(Call(f"{prefix}/{quoted(label)}/{mode}", spec.endpoint, body))
-        verdict = read(reply, mode, template.ties)
-        if verdict.slot != "unscored":
-            return mode
-        failed.append(f"{mode}: {verdict.reason}")
-    raise EndpointFailed(
-        f"endpoints.{spec.endpoint}: {endpoints[spec.endpoint].model} gave no verdict to a trial question with prompt "
-        f"{template.name} ({', '.join(failed)}); try another prompt or model, or state judge.verdict"
-    )
+    stem = f"{prefix}/{quoted(label or f'{spec.endpoint}.{template.name}')}"
+    return await settle_mode(
+        spec, PairTrial(template), endpoint=endpoints[spec.endpoint], client=client, stem=stem,
+        key="--verdict" if label else "judge.verdict",
+    )  # fmt: skip
 
 
 def _model_judge(

@@ -26,15 +26,12 @@ from judgeloop.bodies import reward_body
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import Endpoint
 from judgeloop.judging.pairing import quoted
-from judgeloop.judging.verdicts import unscored
+from judgeloop.judging.verdicts import TRIAL_ANSWERS, TRIAL_QUESTION, unscored
 from judgeloop.law import logistic
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Slot, Verdict
 from judgeloop.seeds import Label
 from judgeloop.templates import Template
 
-REASONS = ("no_score", "not_finite", "several_scores", "no_label", "not_a_share")
-
-_TRIAL_QUESTION, _TRIAL_ANSWER = "What is the capital of France?", "The capital of France is Paris."
 _ADVICE = {
     "several_scores": "state judge.label, the place of the score among them, counted from 0",
     "no_label": "mend judge.label, which counts from 0",
@@ -132,8 +129,8 @@ def reward_judge(
 
 async def check_reward(judge: RewardJudge, prefix: str) -> None:
     """One recorded trial call, ``prefix/model/score/trial``: raises EndpointFailed where it gives no score."""
-    item = Item(judge.spec.endpoint, _TRIAL_QUESTION)
-    reward = await judge.score(item, Candidate(item.item_id, "trial", _TRIAL_ANSWER), prefix)
+    item = Item(judge.spec.endpoint, TRIAL_QUESTION)
+    reward = await judge.score(item, Candidate(item.item_id, "trial", TRIAL_ANSWERS[0]), prefix)
     if reward.value is None:
         advice = _ADVICE.get(reward.reason, f"see that {judge.endpoint.model} is served as a reward model, or try another judge.route")  # fmt: skip
         raise EndpointFailed(

@@ -16,9 +16,9 @@ from judgeloop.limits.terms import matches
 from judgeloop.stats import by_construction
 from judgeloop.stats.deciding import sample_to_decide
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.rows import UNCHANGED, unchanged
 
-Verdict = Literal["passed", "exceeded", "inconclusive", "not_applied"]
+Ruling = Literal["passed", "exceeded", "inconclusive", "not_applied"]
+"""What becomes of a limit; what an estimate claims is its ``verdict`` (``stats.estimate``)."""
 
 _PANELS = {"pairs": 0, "anchor": 1, "probe": 2, "policy": 3, "": 4}
 _CONTROLS = ("random", "gold")
@@ -31,7 +31,7 @@ class Outcome:
     limit, in the row's unit; negative = how far it reaches beyond. ``message`` is a sentence, with what would decide it."""
 
     limit: Limit
-    verdict: Verdict
+    verdict: Ruling
     row: Estimate | None
     margin: float | None
     message: str
@@ -57,7 +57,7 @@ class Checked:
     outcomes: tuple[Outcome, ...]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Ruling:
         """exceeded if any limit is, else inconclusive if any is or none was applied, else passed."""
         found = {outcome.verdict for outcome in self.outcomes}
         if "exceeded" in found:
@@ -161,9 +161,15 @@ def _decide(limit: Limit, row: Estimate) -> Outcome:
             limit, "inconclusive", row, None, f"no interval: {row.note or 'this term is described by a test alone'}"
         )
     low, high = limit.low, limit.high
-    if unchanged(row) and (low is None or low <= 0) and (high is None or high >= 0):
+    if row.verdict == "unchanged" and (low is None or low <= 0) and (high is None or high >= 0):
         room = min(abs(bound) for bound in (low, high) if bound is not None)
-        return Outcome(limit, "passed", row, room, f"{UNCHANGED}: no change on this panel, which is what is gated")
+        return Outcome(
+            limit,
+            "passed",
+            row,
+            room,
+            "every pair was judged as at generation 0: no change on this panel, which is what is gated",
+        )
     # How far each end of the interval keeps clear of its limit, and how far the whole interval is beyond it.
     clear = [row.conf_low - low] if low is not None else []
     clear += [high - row.conf_high] if high is not None else []

@@ -14,17 +14,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from judgeloop.limits.decide import Checked, Outcome, Verdict
+from judgeloop.limits.decide import Checked, Outcome, Ruling
 from judgeloop.records import ESTIMATE_COLUMNS
 
 FORMAT = "judgeloop-check/1"
-_WORDS: Mapping[Verdict, str] = {
+_WORDS: Mapping[Ruling, str] = {
     "passed": "passed", "exceeded": "exceeded", "inconclusive": "inconclusive", "not_applied": "not applied",
 }  # fmt: skip
-_COLOURS: Mapping[Verdict, str] = {
+_COLOURS: Mapping[Ruling, str] = {
     "passed": "green", "exceeded": "bold red", "inconclusive": "yellow", "not_applied": "dim",
 }  # fmt: skip
-_LEVELS: Mapping[Verdict, str] = {"exceeded": "error", "inconclusive": "warning"}
+_LEVELS: Mapping[Ruling, str] = {"exceeded": "error", "inconclusive": "warning"}
 # What XML 1.0 may not hold, and what moves a reader's eye: control characters, direction marks, lone surrogates.
 _ILLEGAL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from judgeloop.report import wording
-from judgeloop.report.verdicts import (
-    DETECTABLE,
-    FEW_JUDGED,
-    MARGIN,
-    Finding,
-    drift_word,
-    few_to_say_none,
-    margin_of,
-    verdict_of,
-)
+from judgeloop.report.verdicts import Finding, margin_of, verdict_of
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.rows import unchanged
+from judgeloop.stats.rows import FEW_JUDGED, few_judged
 
 
 def claim(row: Estimate, question: str, who: str, subject: str, more: str, less: str, where: str) -> Finding:
@@ -33,10 +24,8 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "undetected": f"{subject}: {_nothing(row)}",
         "underpowered": f"{subject}: too few data to tell, {wording.interval(row)}{_could_have_seen(row) or _few(row)}",
     }
-    said = f"{subject}: the same as at generation 0" if unchanged(row) else texts[verdict]
-    return Finding(
-        question, verdict, sentence(who, said + (where if verdict != "undefined" else "")), row, drift_word(row)
-    )
+    said = f"{subject}: the same as at generation 0" if row.verdict == "unchanged" else texts[verdict]
+    return Finding(question, verdict, sentence(who, said + (where if verdict != "undefined" else "")), row)
 
 
 def interval_of_size(row: Estimate) -> str:
@@ -55,7 +44,7 @@ def sentence(who: str, text: str) -> str:
 
 
 def why(row: Estimate) -> str:
-    """The reason in the row's note, after a colon; empty where it gives none."""
+    """The row's note, which of an undefined row is the reason, after a colon; empty where it gives none."""
     return f": {wording.reason(row.note)}" if row.note else ""
 
 
@@ -65,16 +54,14 @@ def _nothing(row: Estimate) -> str:
 
 
 def _could_have_seen(row: Estimate) -> str:
-    match = DETECTABLE.search(row.note)
-    if not match:
+    if row.detectable is None:
         return ""
     what = "run" if row.n_replicates else "sample"
-    unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
-    return f"; this {what} could have seen {wording.figure(row, float(match.group(1)))}{unit} or more"
+    return f"; this {what} could have seen {wording.quantity(row, row.detectable)} or more"
 
 
 def _few(row: Estimate) -> str:
-    if not few_to_say_none(row):
+    if not few_judged(row.scope, row.n, row.n_items):
         return ""
     items, judged = FEW_JUDGED
     return f"; to say that there is none takes {items} items and {judged} judgments or more"
@@ -87,7 +74,6 @@ def _doubt(row: Estimate) -> str:
 
 
 def _within(row: Estimate) -> str:
-    """The margin that the equivalence test used, from the row where it says."""
-    said = MARGIN.search(row.note)
-    margin = float(said.group(1)) if said else margin_of(row)
+    """The margin of the equivalence test."""
+    margin = margin_of(row)
     return f", within ±{wording.quantity(row, margin)}" if margin is not None else " (equivalence test)"

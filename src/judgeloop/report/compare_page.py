@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from judgeloop.report import blocks, compare_text, shell, wording
-from judgeloop.report.figure import Figure, Panel, Spec, axis_title, hover, layout, safe, scaled, titled, within
+from judgeloop.report.blocks import Card
+from judgeloop.report.figure import BREAK, Figure, Panel, Spec, axis_title, hover, layout, safe, scaled, titled, within
 from judgeloop.report.forest import wrapped
 from judgeloop.report.overview import Table
 from judgeloop.report.palette import Style, styles
-from judgeloop.report.shell import Section, text
-from judgeloop.report.verdicts import RATE_MARGIN
+from judgeloop.report.shell import Section
 from judgeloop.stats.comparison import Comparison
 from judgeloop.stats.contender import Contender
 from judgeloop.stats.difference import Difference
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.ranking import TERMS
+from judgeloop.stats.rows import RATE_MARGIN
 
 _SHOWN = (
     *TERMS,
@@ -33,38 +34,35 @@ _MOST = 24
 def render(done: Comparison) -> str:
     """The whole page."""
     figures = [one for one in (_levels(done), *_differences(done)) if one is not None]
-    said = "".join(f"<li>{text(line)}</li>" for line in compare_text.recommendation(done))
     tone, word = ("calm", "Ranked") if done.ranking.recommended else ("open", "No ranking")
-    card = (
-        f'<div class="cards"><article class="card {tone}"><header><h3>What may be recommended</h3><p class="chip">{word}</p></header>'
-        f"<ul>{said}</ul></article></div>"
-    )
-    how = Table(
-        "How the contenders were paired",
-        "",
-        ("Comparison",),
-        tuple((line,) for line in compare_text.pairing_lines(done)),
-    )
-    read = "".join(f"<li>{text(line)}</li>" for line in compare_text.METHOD)
+    headline, *reasons = compare_text.recommendation(done)
+    how = tuple((line,) for line in compare_text.pairing_lines(done))
     sections = [
-        Section("recommendation", "Recommendation", card + blocks.table_block(compare_text.contenders_table(done))),
-        Section("side-by-side", "Side by side", "\n".join(blocks.figure_block(one) for one in figures)),
-        Section("differences", "All differences", blocks.table_block(compare_text.differences_table(done)) + _link(done)),
-        Section("methods", "How this was made", f'<div class="block"><h3>How to read this</h3><ul class="said">{read}</ul></div>' + blocks.table_block(how)),
-    ]  # fmt: skip
+        Section("recommendation", "Recommendation"),
+        *([Section("side-by-side", "Side by side")] if figures else []),
+        Section("differences", "All differences"),
+        Section("methods", "How this was made"),
+    ]
     facts = [
         ("Contenders", f"{len(done.contenders)}"),
         ("Folders", ", ".join(dict.fromkeys(wording.label(one.source) for one in done.contenders))),
         ("Differences", f"{len(done.differences):,}"),
     ]
     return shell.frame(
-        kind="comparison", name=compare_text.title(done), facts=facts, sections=sections, specs=blocks.specs(figures)
+        "compare.html",
+        kind="comparison",
+        name=compare_text.title(done),
+        facts=facts,
+        sections=sections,
+        specs=blocks.specs(figures),
+        card=Card("What may be recommended", tone, word, headline, tuple(("", line) for line in reasons)),
+        contenders=compare_text.contenders_table(done).filled(),
+        figures=figures,
+        differences=compare_text.differences_table(done),
+        every_difference=blocks.csv_download(done.frame, "comparison.csv", "All differences (CSV)"),
+        notes=compare_text.METHOD,
+        pairings=Table("How the contenders were paired", "", ("Comparison",), how),
     )
-
-
-def _link(done: Comparison) -> str:
-    link = blocks.csv_link(done.frame, "comparison.csv", "All differences (CSV)")
-    return f'<div class="under">{link or "<span>All differences are in comparison.csv beside this file.</span>"}</div>'
 
 
 def _levels(done: Comparison) -> Figure | None:
@@ -79,7 +77,7 @@ def _levels(done: Comparison) -> Figure | None:
     terms = list(dict.fromkeys(row.term for _, row in rows))
     spec = _forest(
         [(row, one.name, terms.index(row.term), looks[one.name]) for one, row in rows], [wording.term_name(term) for term in terms],
-        len(done.contenders), "percentage points",
+        len(done.contenders), "percentage points", within,
     )  # fmt: skip
     return Figure(
         name="levels",
@@ -108,7 +106,7 @@ def _differences(done: Comparison) -> list[Figure]:
         labels = [_label(one, len(done.contenders) > 2) for one in shown]
         look = Style("@arm0", "circle", "solid")
         spec = _forest([(one.row, one.first, n, look) for n, one in enumerate(shown)], labels, 1,
-                       axis_title([one.row for one in shown]) if name == "rates" else "doublings, or generation-0 SD",
+                       axis_title([one.row for one in shown]) if name == "rates" else "doublings, or generation-0 SD", scaled,
                        RATE_MARGIN if name == "rates" else None)  # fmt: skip
         found.append(Figure(
             name=f"differences-{name}",
@@ -123,7 +121,7 @@ def _differences(done: Comparison) -> list[Figure]:
 
 def _label(one: Difference, several: bool) -> str:
     name = wording.term_name(one.row.term)
-    return f"{safe(name, 60)}<br>{safe(one.first, 24)} − {safe(one.second, 24)}" if several else safe(name, 60)
+    return f"{safe(name, 60)}{BREAK}{safe(one.first, 24)} − {safe(one.second, 24)}" if several else safe(name, 60)
 
 
 def _forest(
@@ -131,9 +129,11 @@ def _forest(
     labels: Sequence[str],
     each: int,
     title: str,
+    end: Callable[[Estimate, float | None], float | None],
     band: float | None = None,
 ) -> Spec:
-    """Rows of estimates: (estimate, contender, row, look); contenders of one row stand under each other."""
+    """Rows of estimates: (estimate, contender, row, look); contenders of one row stand under each other. ``end`` gives an
+    interval's limit in axis units."""
     step = min(0.16, 0.7 / max(1, each))
     seen: dict[int, int] = {}
     lines: list[Spec] = []
@@ -143,7 +143,7 @@ def _forest(
         nth = seen.setdefault(place, 0)
         seen[place] += 1
         y = len(labels) - 1 - place + step * ((each - 1) / 2 - nth)
-        x, low, high = scaled(row, row.estimate), within(row, row.conf_low), within(row, row.conf_high)
+        x, low, high = scaled(row, row.estimate), end(row, row.conf_low), end(row, row.conf_high)
         spread += [value for value in (x, low, high) if value is not None]
         if low is not None and high is not None:
             lines.append(
@@ -172,13 +172,15 @@ def _forest(
             "type": "rect", "xref": "x", "yref": "paper", "x0": -100 * band, "x1": 100 * band, "y0": 0, "y1": 1,
             "fillcolor": "@band", "line": {"width": 0}, "layer": "below",
         })  # fmt: skip
+    names = [wrapped(label) for label in labels]
+    lines_of_label = 1 + max(name.count(BREAK) for name in names)
     pad = 0.06 * (max(spread) - min(spread)) or 1.0
     return {
         "data": [*lines, *dots],
         "layout": layout(
-            height=80 + (34 + 14 * each) * len(labels),
+            height=80 + max(34 + 14 * each, 14 + 18 * lines_of_label) * len(labels),
             x=titled(title, zeroline=False, range=[min(spread) - pad, max(spread) + pad]),
-            y={"tickvals": list(range(len(labels)))[::-1], "ticktext": [wrapped(label) for label in labels], "range": [-0.6, len(labels) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
+            y={"tickvals": list(range(len(labels)))[::-1], "ticktext": names, "range": [-0.6, len(labels) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
             shapes=shapes,
         ),
     }  # fmt: skip

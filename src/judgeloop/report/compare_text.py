@@ -8,15 +8,14 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table as Grid
 from rich.text import Text
 
 from judgeloop.report import wording
-from judgeloop.report.markdown import escape
+from judgeloop.report.markdown import escape, section
 from judgeloop.report.overview import Table
 from judgeloop.report.reading import record
-from judgeloop.report.terminal import as_text
-from judgeloop.report.verdicts import VERDICT_NAMES, Verdict, margin_of, verdict_of
+from judgeloop.report.terminal import as_text, grid
+from judgeloop.report.verdicts import VERDICT_NAMES, Standing, margin_of, verdict_of
 from judgeloop.stats.comparison import Comparison
 from judgeloop.stats.contender import Contender, Cost
 from judgeloop.stats.difference import Difference
@@ -33,10 +32,9 @@ METHOD = (
 _VARIANTS = {"no_gold": "quality not held equal", "given_gold": "one gold taken as exact"}
 _ROWS = 14
 _NAMES = 5
-_COLOURS: dict[Verdict, str] = {"found": "bold red", "equivalent": "green", "unconfirmed": "yellow"}
 
 
-def judged(one: Difference) -> Verdict:
+def judged(one: Difference) -> Standing:
     """What the difference licenses, in the report's words."""
     return verdict_of(one.row, margin_of(one.row))
 
@@ -116,7 +114,7 @@ def differences_table(done: Comparison) -> Table:
 
 def in_order(done: Comparison) -> list[Difference]:
     """Found first, then by family; undefined last; the comparison's order else."""
-    rank: dict[Verdict, int] = {
+    rank: dict[Standing, int] = {
         "found": 0,
         "unconfirmed": 1,
         "equivalent": 2,
@@ -154,11 +152,10 @@ def renderable(done: Comparison) -> Group:
     parts += [Text(line, style="dim") for line in pairing_lines(done)[:3]]
     if len(done.pairings) > 3:
         parts.append(Text(f"… {len(done.pairings) - 3} more in compare.md", style="dim"))
-    parts.append(_grid(contenders_table(done), drop=("Judge", "Calls"), rows=_ROWS))
-    rows = in_order(done)
+    parts.append(grid(contenders_table(done).without("Judge", "Calls").filled(), _ROWS, "compare.md"))
     # The screen keeps what can be read at a glance; compare.md holds every row.
-    shown = [one for one in rows if one.row.status != "undefined"]
-    parts.append(_grid(differences_table(done), drop=("Unit", "Paired by"), rows=min(_ROWS, len(shown))))
+    known = sum(one.row.status != "undefined" for one in done.differences)
+    parts.append(grid(differences_table(done).without("Unit", "Paired by").filled(), min(_ROWS, known), "compare.md"))
     said = [Text(f"{line}") for line in recommendation(done)]
     parts.append(Padding(Group(*said), (1, 0, 0, 0)))
     return Group(*parts)
@@ -170,10 +167,7 @@ def markdown(done: Comparison) -> str:
         f"# {escape(title(done))}",
         "## Recommendation\n\n" + "\n".join(f"- {escape(line)}" for line in recommendation(done)),
     ]
-    for table in (contenders_table(done), differences_table(done)):
-        lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
-        body = "\n".join("| " + " | ".join(c if c == "---" else escape(c) for c in line) + " |" for line in lines)
-        parts.append(f"## {table.title}\n\n{escape(f'{table.caption} {table.note}'.strip())}\n\n{body}")
+    parts += [section(contenders_table(done)), section(differences_table(done))]
     parts.append(
         "## How the contenders were paired\n\n" + "\n".join(f"- {escape(line)}" for line in pairing_lines(done))
     )
@@ -334,19 +328,3 @@ def _against(done: Comparison, first: Place) -> list[str]:
 
 def _left_out(done: Comparison) -> list[str]:
     return [f"Not ranked by {wording.label(line, 200)}." for line in done.ranking.left_out]
-
-
-def _grid(table: Table, drop: tuple[str, ...], rows: int) -> RenderableType:
-    kept = [n for n, column in enumerate(table.columns) if column not in drop]
-    # A column without a value takes room and says nothing.
-    kept = [n for n in kept if any(row[n] not in ("", "–") for row in table.rows)]
-    grid = Grid(
-        title=Text(table.title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for n in kept:
-        grid.add_column(Text(table.columns[n], style="dim"), overflow="fold")
-    for row in table.rows[:rows]:
-        grid.add_row(*(Text(row[n]) for n in kept))
-    if len(table.rows) > rows:
-        grid.caption, grid.caption_justify = Text(f"… {len(table.rows) - rows} more in compare.md", style="dim"), "left"
-    return Padding(grid, (1, 0, 0, 0))

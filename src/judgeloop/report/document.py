@@ -14,7 +14,8 @@ from judgeloop.report import wording
 from judgeloop.report.glance import answers
 from judgeloop.report.methods import caveats
 from judgeloop.report.reading import Reading, record
-from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict
+from judgeloop.report.verdicts import QUESTIONS, Finding, Standing
+from judgeloop.stats.estimate import Verdict
 
 FORMAT = "judgeloop-report/1"
 
@@ -59,10 +60,9 @@ class FindingRecord(_Strict):
 
     question: Annotated[str, Field(description="position, content, self_preference, drift, amplification, …")]
     asks: Annotated[str, Field(description="The question in words.")]
-    verdict: Verdict
+    verdict: Annotated[Standing, Field(description="How the report sorts and names the finding.")]
     word: Annotated[
-        str,
-        Field(description="none, undetected, drifting; amplifying, saturating, steady, …; empty where none applies"),
+        Verdict, Field(description="The estimate's verdict; empty where the sentence sums up several estimates.")
     ]
     sentence: str
     estimate: Key
@@ -87,6 +87,12 @@ class EstimateRecord(Key):
     unit: str
     method: str
     status: Literal["ok", "underpowered", "undefined"]
+    verdict: Annotated[Verdict, Field(description="What the row claims, in a word; empty where it claims nothing.")]
+    margin: Annotated[float | None, Field(description="The equivalence margin that the row was tested against.")]
+    detectable: Annotated[
+        float | None, Field(description="The smallest effect found with 80 % power, where none was detected.")
+    ]
+    benchmark: Annotated[float | None, Field(description="What theory gives where nothing feeds back on itself.")]
     note: _Text
 
 

@@ -15,6 +15,8 @@ from judgeloop.report.reading import record
 from judgeloop.stats.estimate import Estimate
 
 Spec = dict[str, Any]
+BREAK = "<br>"
+"""The end of a line in Plotly's texts, which are no HTML of the page: they travel in its JSON, and Plotly draws them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Figure:
 def safe(text: str, limit: int = 40) -> str:
     """A name as Plotly text: on one line, shortened, and with no markup (Plotly reads a little HTML)."""
     return html.escape(wording.label(text, limit), quote=False)
+
+
+def strong(text: str) -> str:
+    """A name as bold Plotly text."""
+    return f"<b>{safe(text)}</b>"
 
 
 def scaled(row: Estimate, value: float | None) -> float | None:
@@ -165,7 +172,7 @@ def value_range(rows: Sequence[Estimate], *, from_zero: bool = False) -> list[fl
 
 def hover(row: Estimate, name: str) -> str:
     """What a point says on hover: the same words as everywhere."""
-    lines = [f"<b>{safe(name)}</b>"]
+    lines = [strong(name)]
     if row.generation is not None:
         lines.append(f"generation {row.generation}")
     lines += [
@@ -175,7 +182,7 @@ def hover(row: Estimate, name: str) -> str:
     ]
     if row.status != "ok":
         lines.append(row.status)
-    return "<br>".join(lines)
+    return BREAK.join(lines)
 
 
 def _merged(base: Spec, more: Spec) -> Spec:

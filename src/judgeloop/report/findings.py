@@ -13,10 +13,11 @@ from judgeloop.report import loop_findings, wording
 from judgeloop.report.claims import claim, interval_of_size, sentence, why
 from judgeloop.report.loop_findings import PLANTED
 from judgeloop.report.reading import as_estimates, select
-from judgeloop.report.verdicts import ALPHA, QUESTIONS, Finding, Verdict, harm, is_probe, margin_of, verdict_of
+from judgeloop.report.verdicts import QUESTIONS, Finding, Standing, harm, is_probe, margin_of, verdict_of
 from judgeloop.stats.beyond_length import VARIANT as BEYOND_LENGTH
 from judgeloop.stats.content import GIVEN as GIVEN_GOLD
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.multiplicity import ALPHA
 
 _FIXED = ("anchor", "probe", "policy")
 _PANELS = {"pairs": 0, "anchor": 1, "probe": 2, "policy": 3, "": 4}
@@ -37,7 +38,6 @@ _PHRASES = {
 _RATED = ("score_scale_anchoring", *(f"slot_{k}_excess" for k in range(1, 9)))
 _JOINT = "style and length together"
 _AS_EXACT = "with gold taken as exact, which claims nothing"
-_COMMON = "one coefficient for all judges"
 _CONTENT = (
     "score_length_slope",
     "padding_probe",
@@ -71,7 +71,7 @@ def _without_repeats(found: Iterable[Finding]) -> list[Finding]:
     kept = []
     for finding in found:
         # Each probe that applies to no text is named, and each number that stands beside a reason.
-        alone = is_probe(finding.row.term) or _AS_EXACT in finding.sentence
+        alone = is_probe(finding.row.term) or finding.with_number
         reason = (finding.question, finding.row.judge, finding.row.note, finding.row.term if alone else "")
         if finding.verdict != "undefined" or reason not in said:
             kept.append(finding)
@@ -171,7 +171,7 @@ def _unknown_content(rows: Sequence[Estimate], row: Estimate) -> Finding:
         limits = interval_of_size(given) if given.estimate < 0 else wording.interval(given)
         effect = f"{size}, {limits}"
     text = f"{subject}: not known{why(row)}; {_AS_EXACT}: {effect}"
-    return Finding("content", "undefined", sentence(row.judge, text), row)
+    return Finding("content", "undefined", sentence(row.judge, text), row, with_number=True)
 
 
 def _moves(joint: Estimate) -> bool:
@@ -185,7 +185,7 @@ def _joint(row: Estimate) -> Finding:
         return Finding("content", "undefined", sentence(row.judge, f"{_JOINT}: undefined{why(row)}"), row)
     test = f"{wording.p_value(p)}{' after adjustment' if row.p_adjusted is not None else ''}"
     if _moves(row):
-        verdict: Verdict = "unconfirmed" if row.status == "underpowered" else "found"
+        verdict: Standing = "unconfirmed" if row.status == "underpowered" else "found"
         return Finding(
             "content",
             verdict,
@@ -234,23 +234,36 @@ def _self_preference(rows: Sequence[Estimate]) -> list[Finding]:
         if other is not None and (row is None or (row.status == "undefined" and other.status != "undefined")):
             row = other
         if row is not None:
-            found.append(_about_judge(row, "self_preference"))
+            found.append(_about_judge(row, "self_preference", common=_common(row, against.values())))
     return found
+
+
+def _common(row: Estimate, against: Iterable[Estimate]) -> bool:
+    """Whether the pairs bear one coefficient for all judges, which then have it in common to the last digit."""
+    limits = (row.estimate, row.conf_low, row.conf_high)
+    return (
+        row.term == "self_preference_log_odds"
+        and row.estimate is not None
+        and any(
+            other.judge != row.judge and (other.estimate, other.conf_low, other.conf_high) == limits
+            for other in against
+        )
+    )
 
 
 def _subject(term: str) -> str:
     return _PHRASES[term][0] if term in _PHRASES else wording.probe_name(term)
 
 
-def _about_judge(row: Estimate, question: str, own: Estimate | None = None) -> Finding:
+def _about_judge(row: Estimate, question: str, own: Estimate | None = None, *, common: bool = False) -> Finding:
     subject, more, less = _PHRASES.get(
         row.term, (wording.probe_name(row.term), "picked {} more often than half", "picked {} less often than half")
     )
     where = [f"{row.panel} panel"] if row.panel not in ("", "pairs") else []
     where += [f"generation {row.generation}"] if row.generation is not None else []
     where += [wording.count(row.n, _counted(row))]
-    common = "; one number for all judges, for these pairs bear no more" if _COMMON in row.note else ""
-    return claim(row, question, row.judge, subject, more, less, f" ({', '.join(where)}){_by_words(row, own)}{common}")
+    shared = "; one number for all judges, for these pairs bear no more" if common else ""
+    return claim(row, question, row.judge, subject, more, less, f" ({', '.join(where)}){_by_words(row, own)}{shared}")
 
 
 def _counted(row: Estimate) -> str:

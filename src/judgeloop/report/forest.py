@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from judgeloop.report import wording
-from judgeloop.report.figure import Spec, hover, layout, safe, scaled, titled, within
+from judgeloop.report.figure import BREAK, Spec, hover, layout, safe, scaled, titled, within
 from judgeloop.report.palette import Style
-from judgeloop.report.verdicts import RATE_MARGIN, verdict_of
+from judgeloop.report.verdicts import verdict_of
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import RATE_MARGIN
 
 REFERENCE = Style("@muted", "line-ns-open", "")
 """An upright mark that an estimate is read against."""
@@ -40,7 +41,9 @@ def forest(
     """Estimates as dots with their intervals on one axis, a row each; ``shapes`` lie below. The label of a row is its term, and its judge
     where there are several; ``names`` replace them. ``references``: row → (value in axis units, words for hover), an upright mark."""
     several = len({row.judge for row in rows}) > 1
-    labels = names or [wording.term_name(row.term) + (f"<br>{safe(row.judge, 30)}" if several else "") for row in rows]
+    labels = names or [
+        wording.term_name(row.term) + (f"{BREAK}{safe(row.judge, 30)}" if several else "") for row in rows
+    ]
     places = list(range(len(rows)))[::-1]
     marks: Spec = {
         "type": "scatter", "mode": "markers", "x": [scaled(row, row.estimate) for row in rows], "y": places,
@@ -99,14 +102,14 @@ def _dot(row: Estimate) -> str:
 def wrapped(label: str) -> str:
     """A long label on two or three lines, so that a narrow screen keeps room for the plot."""
     lines: list[str] = []
-    for part in label.split("<br>"):
+    for part in label.split(BREAK):
         for word in part.split(" "):
-            if lines and lines[-1] != "<br>" and len(lines[-1]) + len(word) < _LABEL:
+            if lines and lines[-1] != BREAK and len(lines[-1]) + len(word) < _LABEL:
                 lines[-1] += f" {word}"
             else:
                 lines.append(word)
-        lines.append("<br>")
-    return "<br>".join(line for line in lines if line != "<br>")
+        lines.append(BREAK)
+    return BREAK.join(line for line in lines if line != BREAK)
 
 
 def _is_no_bias(row: Estimate) -> bool:

@@ -6,7 +6,6 @@ finding; nothing is computed here but counts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,11 +14,11 @@ from judgeloop.report import wording
 from judgeloop.report.advice import advice
 from judgeloop.report.loop_findings import less_varied
 from judgeloop.report.reading import Reading, select
-from judgeloop.report.verdicts import COMPOUNDING, DETECTABLE, Finding, Verdict, is_probe, leading
+from judgeloop.report.verdicts import COMPOUNDING, Finding, Standing, is_probe, leading
 
 Tone = Literal["found", "open", "calm", "plain"]
 
-_WORDS: dict[Verdict, tuple[str, Tone]] = {
+_WORDS: dict[Standing, tuple[str, Tone]] = {
     "found": ("Yes", "found"),
     "unconfirmed": ("Perhaps", "open"),
     "unclear": ("Unclear", "open"),
@@ -74,7 +73,6 @@ def brief(finding: Finding, *, named: bool = True) -> str:
         test = wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)
         moved = "move the verdict" if finding.verdict == "found" else "no effect shown"
         return f"{who}{name}: {moved} ({test})"
-    seen = DETECTABLE.search(row.note)
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     limits = f", {wording.interval(row)}" if row.conf_low is not None else ""
     value = f"{who}{name}: {wording.signed_figure(row)}{unit}{limits}"
@@ -83,7 +81,7 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     if finding.word in COMPOUNDING:
         return f"{value}; {finding.word}"
     if finding.verdict in ("undetected", "underpowered"):
-        could = f"; this {'run' if row.n_replicates else 'sample'} could only have seen {wording.figure(row, float(seen.group(1)))}{unit} or more" if seen else ""  # fmt: skip
+        could = f"; this {'run' if row.n_replicates else 'sample'} could only have seen {wording.quantity(row, row.detectable)} or more" if row.detectable is not None else ""  # fmt: skip
         return f"{value}, {'undetected' if finding.verdict == 'undetected' else 'too few data'}{could}"
     if finding.verdict == "equivalent":
         return f"{value}, none of practical size"
@@ -144,7 +142,7 @@ def _growing(reading: Reading, found: Sequence[Finding]) -> Answer:
     others = [finding for finding in drift if finding is not lead and finding.verdict == "found"]
     others.sort(key=lambda finding: finding.row.term != "did_length")
     kept = [lead]
-    compounding = [f for f in found if f.question == "amplification" and f.word]
+    compounding = [f for f in found if f.question == "amplification" and f.word in COMPOUNDING]
     of_lead = [
         f for f in compounding if (f.row.arm, f.row.contrast) == (lead.row.arm, lead.row.contrast)
     ] or compounding
@@ -199,9 +197,9 @@ def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
         if most:
             how = "scored by the judge" if what == "text" else "in all rotations for the judge"
             said.append(f"{wording.count(most, what)} {how}.")
-    unseen = [f for f in found if f.verdict in ("undetected", "underpowered") and DETECTABLE.search(f.row.note)]
+    unseen = [f for f in found if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
-        parts = [f"{_whose(f)} {wording.quantity(f.row, float(match.group(1)))}" for f, match in _largest(unseen)]
+        parts = [f"{_whose(f)} {wording.quantity(f.row, f.row.detectable)}" for f in _largest(unseen)]
         said.append(f"Smallest effects that could have been seen with 80 % power: {'; '.join(parts)}.")
     undefined = sum(finding.verdict == "undefined" for finding in found)
     if undefined:
@@ -213,11 +211,10 @@ def _sure(reading: Reading, found: Sequence[Finding]) -> Answer:
     return Answer("How sure are we?", "Fairly sure", "plain", tuple(said))
 
 
-def _largest(unseen: Sequence[Finding]) -> list[tuple[Finding, re.Match[str]]]:
+def _largest(unseen: Sequence[Finding]) -> list[Finding]:
     """Of each measure the contrast that saw the least, four measures at most."""
-    known = [(f, match) for f in unseen if (match := DETECTABLE.search(f.row.note))]
-    known.sort(key=lambda one: -float(one[1].group(1)))
-    return list({one[0].row.term: one for one in reversed(known)}.values())[::-1][:4]
+    known = sorted(unseen, key=lambda finding: -(finding.row.detectable or 0.0))
+    return list({finding.row.term: finding for finding in reversed(known)}.values())[::-1][:4]
 
 
 def _whose(finding: Finding) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from judgeloop.report import wording
 from judgeloop.report.figure import (
+    BREAK,
     Figure,
     Panel,
     asides,
@@ -19,15 +20,15 @@ from judgeloop.report.forest import defined, equivalence_band, forest, points, t
 from judgeloop.report.palette import Style
 from judgeloop.report.reading import Reading, select
 from judgeloop.report.static_figures import position_by_slot, probes
-from judgeloop.report.verdicts import RATE_MARGIN, harm, is_probe
+from judgeloop.report.verdicts import harm, is_probe
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.rows import RATE_MARGIN
 
 _RATES = (
     "first_slot_excess", "identical_pair_excess", "excess_conflict", "padding_probe", "gold_tied_longer_excess", "length_ame",
     "excess_longer_vs_gold", "self_preference_gold",
 )  # fmt: skip
 _SLOPES = ("position_log_odds", "length_log_odds", "self_preference_log_odds", "gold_log_odds")
-_ELSEWHERE = ("length_exchange_rate",)
 MARKERS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
 
 
@@ -67,7 +68,7 @@ def _slopes(reading: Reading) -> Figure | None:
         return None
     several = len({row.judge for row in rows}) > 1
     names = [
-        wording.term_name(row.term) + _HELD.get(row.variant, "") + (f"<br>{safe(row.judge, 30)}" if several else "")
+        wording.term_name(row.term) + _HELD.get(row.variant, "") + (f"{BREAK}{safe(row.judge, 30)}" if several else "")
         for row in rows
     ]
     return Figure(

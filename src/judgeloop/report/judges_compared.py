@@ -12,7 +12,9 @@ _ALWAYS = (
     "first_slot_excess", "conflict_rate", "padding_probe", "length_ame", "gold_agreement", "self_preference_gold",
 )  # fmt: skip
 _AGAINST = "vs "
-_ONE_GOLD = "one gold taken as exact"
+_QUALITY_FREE = ", no_gold"
+_GIVEN_GOLD = "length_ame"
+"""The measure whose difference takes one gold as exact, but for its variant without gold."""
 
 
 def judges_compared(reading: Reading) -> Table | None:
@@ -39,15 +41,18 @@ def _measure(row: Estimate) -> str:
 
 
 def _other(row: Estimate) -> str:
-    return row.variant.removeprefix(_AGAINST).removesuffix(", no_gold")
+    return row.variant.removeprefix(_AGAINST).removesuffix(_QUALITY_FREE)
 
 
 def _said(row: Estimate) -> str:
-    return wording.term_name(_measure(row)) + (", quality not held equal" if row.variant.endswith(", no_gold") else "")
+    return wording.term_name(_measure(row)) + (
+        ", quality not held equal" if row.variant.endswith(_QUALITY_FREE) else ""
+    )
 
 
 def _cell(row: Estimate) -> str:
-    return wording.cell(row) + (wording.ONE_GOLD if _ONE_GOLD in row.note else "")
+    given = _measure(row) == _GIVEN_GOLD and not row.variant.endswith(_QUALITY_FREE)
+    return wording.cell(row) + (wording.ONE_GOLD if given else "")
 
 
 def _place(row: Estimate) -> int:

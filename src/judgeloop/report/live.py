@@ -5,22 +5,12 @@ The report inside is the page that `judgeloop report` writes, unchanged. This pa
 
 from __future__ import annotations
 
-from judgeloop.report import palette, shell, wording
+from judgeloop.report import shell
 
 
 def page(name: str) -> str:
     """The page for the run of that name. It asks ``state`` every two seconds, a JSON mapping: ``version`` (changes when
     there is another report; empty where there is none yet), ``headline, detail, caution`` (sentences), ``done`` and ``of``
     (turns); and loads ``report``."""
-    script = shell.file("live.js")
-    policy = (
-        f"default-src 'none'; script-src {shell.hash_of(script)}; style-src 'unsafe-inline'; connect-src 'self'; "
-        "frame-src 'self'; base-uri 'none'; form-action 'none'"
-    )
-    values = {
-        "policy": shell.text(policy),
-        "name": shell.text(wording.label(name, 90)),
-        "palette": palette.style_sheet(),
-        "script": script,
-    }
-    return shell.filled(shell.file("live.html"), values)
+    policy = shell.policy(shell.hash_of(shell.file("live.js")), "connect-src 'self'", "frame-src 'self'")
+    return shell.render("live.html", policy=policy, name=name)

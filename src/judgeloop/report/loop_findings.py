@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, MutableMapping, Sequence
 
 from judgeloop.report import wording
 from judgeloop.report.claims import claim, sentence, why
 from judgeloop.report.reading import last_generation, select
 from judgeloop.report.verdicts import COMPOUNDING, Finding, compounding_word, verdict_of
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.rows import unchanged
 
 PLANTED = ("random", "gold")
 """Judges that are planted as controls, and not questioned."""
@@ -37,9 +35,10 @@ def drift(rows: Sequence[Estimate]) -> list[Finding]:
     headline = [row for row in some if row.term in _HEADLINE]
     others = [row for row in some if row.term not in _HEADLINE]
     found = [_contrast(row, "drift") for row in headline]
+    unexplained = dict(_EXPLAINED)
     for arm, contrast in _pairs_of_arms(others):
-        found.append(_others(select(others, arm=arm, contrast=contrast), "drift", "other feature"))
-    return _explained(found)
+        found.append(_others(select(others, arm=arm, contrast=contrast), "drift", "other feature", unexplained))
+    return found
 
 
 def diversity(rows: Sequence[Estimate]) -> list[Finding]:
@@ -81,15 +80,16 @@ def amplification(rows: Sequence[Estimate]) -> list[Finding]:
                 continue
             index = f"compounding index {wording.figure(row, row.estimate)}, {wording.interval(row)} (1 is steady)"
             word = compounding_word(row)
+            if not row.verdict:
+                found.append(Finding("amplification", "described", sentence(who, f"{name}: {index}"), row))
+                continue
             if not word:
                 text = f"{name}: {index}, of a drift that is itself not shown"
                 found.append(Finding("amplification", "unclear", sentence(who, text), row))
                 continue
             verdict, meaning = COMPOUNDING[word]
             verdict = "unclear" if row.status == "underpowered" else verdict
-            found.append(
-                Finding("amplification", verdict, sentence(who, f"{name}: {word}: {meaning}; {index}"), row, word)
-            )
+            found.append(Finding("amplification", verdict, sentence(who, f"{name}: {word}: {meaning}; {index}"), row))
         for row in select(rows, term=f"transmission_{feature}", variant=""):
             if row.status != "undefined" and row.estimate is not None:
                 text = f"{name}: the signal carries {wording.figure(row, row.estimate)} times the judge's own slope, {wording.interval(row)} (1 passes it on unchanged)"
@@ -110,7 +110,7 @@ def judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
     found = []
     same: set[tuple[str, str]] = set()
     for row in select(some, generation=last_generation(some)):
-        if unchanged(row):
+        if row.verdict == "unchanged":
             if (row.judge, row.panel) not in same:
                 same.add((row.judge, row.panel))
                 found.append(_same(row))
@@ -133,7 +133,7 @@ def _same(row: Estimate) -> Finding:
         f"every pair was judged as at generation 0: no change on this panel (generation {row.generation}, {row.panel} panel, "
         f"{wording.count(row.n, 'pair')}); other pairs were not asked"
     )
-    return Finding("judge_drift", "described", sentence(row.judge, text), row, "unchanged")
+    return Finding("judge_drift", "described", sentence(row.judge, text), row)
 
 
 def _contrast(row: Estimate, question: str) -> Finding:
@@ -151,29 +151,26 @@ def _contrast(row: Estimate, question: str) -> Finding:
     return claim(row, question, who, wording.feature_name(feature), more, less, "")
 
 
-def _others(rows: Sequence[Estimate], question: str, noun: str) -> Finding:
-    """All further measures of one contrast in one sentence: those that moved, by the size of their test, with intervals."""
+def _others(
+    rows: Sequence[Estimate], question: str, noun: str, unexplained: MutableMapping[str, str] | None = None
+) -> Finding:
+    """All further measures of one contrast in one sentence: those that moved, by the size of their test, with intervals.
+
+    ``unexplained``: term → meaning of measures of an unfamiliar name; what the sentence explains is taken out of it.
+    """
     moved = [row for row in rows if verdict_of(row, None) == "found"]
     moved.sort(key=lambda row: -abs(row.estimate or 0.0) / (row.std_error or 1.0))
     who = f"{rows[0].arm} against {rows[0].contrast}"
     if not moved:
         text = f"no change detected in any of {wording.count(len(rows), noun)}"
         return Finding(question, "undetected", sentence(who, text), rows[0], several=True)
-    named = [_named(row) for row in moved[:_NAMED]]
+    shown = moved[:_NAMED]
+    named = [_named(row) for row in shown]
+    meanings = [unexplained.pop(row.term) for row in shown if row.term in unexplained] if unexplained else []
     what = "drifted" if question == "drift" else "moved"
     text = f"{len(moved)} of {wording.count(len(rows), noun)} {what} (exploratory): {'; '.join(named)}{'; …' if len(moved) > _NAMED else ''}"
+    text += "".join(f" ({meaning})" for meaning in meanings)
     return Finding(question, "found", sentence(who, text), moved[0], several=True)
-
-
-def _explained(found: Sequence[Finding]) -> list[Finding]:
-    """The findings, the first that names a measure of an unfamiliar name with what that is."""
-    for term, meaning in _EXPLAINED.items():
-        name = wording.feature_name(wording.feature_of(term, "did_"))
-        for place, finding in enumerate(found):
-            if finding.several and name in finding.sentence:
-                told = replace(finding, sentence=f"{finding.sentence[:-1]} ({meaning}).")
-                return [*found[:place], told, *found[place + 1 :]]
-    return list(found)
 
 
 def _named(row: Estimate) -> str:

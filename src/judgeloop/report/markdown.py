@@ -41,15 +41,18 @@ def render(
     missing = unanswered(reading, found)
     if missing:
         parts.append(f"Not measured in this run: {'; '.join(missing)}")
-    parts += [
-        f"## {escape(table.title)}\n\n{escape(f'{table.caption} {table.note}')}\n\n{_grid(table)}" for table in tables
-    ]
+    parts += map(section, tables)
     parts.append("## How to read this\n\n" + "\n".join(f"- {escape(line)}" for line in caveats(reading)))
     parts.append(
         "## Made from\n\n"
         + "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in environment_rows(reading))
     )
     return "\n\n".join(parts) + "\n"
+
+
+def section(table: Table) -> str:
+    """A table under a heading of its own."""
+    return f"## {escape(table.title)}\n\n{escape(f'{table.caption} {table.note}')}\n\n{_grid(table)}"
 
 
 def kind_of(reading: Reading) -> str:

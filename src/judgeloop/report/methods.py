@@ -17,7 +17,6 @@ _CAVEATS = (
     "An undetected effect is not an absent one. “None within margin” is said only where the equivalence test passes.",
     "Intervals are conditional on these items; other items may behave differently.",
 )
-_STRATEGIES = {"accumulate", "accumulate_subsample"}
 
 
 def caveats(reading: Reading) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from judgeloop.report import wording
@@ -135,7 +134,7 @@ def _of_filter(rows: Mapping[Place, Estimate]) -> list[str]:
     plain = f"Consistency filtering removes position bias and {what}"
     slope = "length slope at equal gold" if suffix else "length slope"
     if kept.status == "undefined" or kept.estimate is None or kept.conf_high is None:
-        why = wording.label(kept.note.split("; ", maxsplit=1)[0], 160)
+        why = wording.label(kept.note, 160)
         return [f"{plain}, where calls are independent. Here its effect could not be measured: {why}."]
     said = f"{wording.number(kept.estimate)} ({wording.interval(kept)})"
     if kept.conf_high < factor:
@@ -149,10 +148,9 @@ def _of_filter(rows: Mapping[Place, Estimate]) -> list[str]:
 
 
 def _factor(rows: Mapping[Place, Estimate]) -> int:
-    """What theory multiplies slopes by: the calls that must agree on a pair, 2 a repeat; the row's own note says it."""
+    """What theory multiplies slopes by: the calls that must agree on a pair, 2 a repeat."""
     row = rows.get(("consistent_only", RATIO))
-    found = re.search(r"exactly (\d+)", row.note) if row is not None else None
-    return int(found[1]) if found else 2
+    return 2 if row is None or row.benchmark is None else round(row.benchmark)
 
 
 def _cell(row: Estimate | None, *, narrow: bool) -> str:

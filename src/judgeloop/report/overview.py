@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
@@ -17,7 +17,7 @@ DRIFT, BEYOND = "Drift since generation 0", "Drift beyond control"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table in words: cells are formatted already, and not escaped."""
+    """A table in words, which page, Markdown and terminal all show: cells are formatted already, and not escaped."""
 
     title: str
     caption: str
@@ -25,6 +25,18 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     whole: bool = False
     """Every row belongs on the one screen, however many there are."""
+
+    def without(self, *names: str) -> Table:
+        """The table without those columns."""
+        return self._of([n for n, column in enumerate(self.columns) if column not in names])
+
+    def filled(self) -> Table:
+        """The table without the columns that have no value in any row: they take room and say nothing."""
+        return self._of([n for n in range(len(self.columns)) if any(row[n] not in ("", "–") for row in self.rows)])
+
+    def _of(self, places: Sequence[int]) -> Table:
+        columns, *rows = (tuple(cells[n] for n in places) for cells in (self.columns, *self.rows))
+        return replace(self, columns=columns, rows=tuple(rows))
 
     @property
     def note(self) -> str:

@@ -1,11 +1,10 @@
 (async () => {
   "use strict";
   const stored = (id) => document.getElementById(id).textContent;
-  const { figures, colours } = JSON.parse(stored("figure-data"));
+  const { figures, colours, onPaper } = JSON.parse(stored("figure-data"));
   const root = document.documentElement;
   const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
   const config = { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]], displayModeBar: "hover" };
-  const ON_PAPER = 2; // cases of a group that are printed: as reader.py has it
   let drawing = null;
 
   // -- theme: the system's, until the reader chooses ----------------------------------------------------------------
@@ -153,10 +152,10 @@
     for (const group of document.querySelectorAll(".group")) {
       const shown = [...group.querySelectorAll(".case:not([hidden])")];
       const left = group.querySelector(".on-paper");
-      shown.forEach((one, place) => one.classList.toggle("later", place >= ON_PAPER));
+      shown.forEach((one, place) => one.classList.toggle("later", place >= onPaper));
       if (left) {
-        left.hidden = shown.length <= ON_PAPER;
-        left.textContent = `On paper the first ${ON_PAPER} of ${shown.length} cases; the file itself holds all.`;
+        left.hidden = shown.length <= onPaper;
+        left.textContent = `On paper the first ${onPaper} of ${shown.length} cases; the file itself holds all.`;
       }
     }
     for (const id of ids) draw(id, true);

@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from judgeloop.records import ESTIMATE_COLUMNS
+from judgeloop.records import ADDED_ESTIMATE_COLUMNS, ESTIMATE_COLUMNS
 from judgeloop.rundir import Record
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import VERDICTS, Estimate
 
 _INTEGERS = frozenset({"generation", "n", "n_items", "n_replicates", "n_unscored"})
-_NUMBERS = frozenset({"estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted"})
+_NUMBERS = frozenset({
+    "estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "margin", "detectable", "benchmark",
+})  # fmt: skip
 _COUNTS = frozenset({"n", "n_items", "n_unscored"})
 _CONTROL_KINDS = ("random", "gold")
 
@@ -72,11 +74,15 @@ def read(run: Record) -> Reading:
 
 
 def as_estimates(frame: pd.DataFrame) -> tuple[Estimate, ...]:
-    """The rows of an estimates frame, empty cells as "" or None. Raises ValueError if a column is missing."""
-    missing = [column for column in ESTIMATE_COLUMNS if column not in frame.columns]
+    """The rows of an estimates frame, empty cells as "" or None. Columns that earlier versions did not write are empty.
+
+    Raises ValueError if another column is missing.
+    """
+    known = [column for column in ESTIMATE_COLUMNS if column in frame.columns or column not in ADDED_ESTIMATE_COLUMNS]
+    missing = [column for column in known if column not in frame.columns]
     if missing:
         raise ValueError(f"estimates lack the columns {', '.join(missing)}")
-    records = frame[list(ESTIMATE_COLUMNS)].to_dict("records")
+    records = frame[known].to_dict("records")
     return tuple(Estimate(**{str(key): _cell(str(key), value) for key, value in record.items()}) for record in records)
 
 
@@ -122,6 +128,8 @@ def _cell(column: str, value: Any) -> Any:
         return (0 if column in _COUNTS else None) if empty else int(value)
     if column in _NUMBERS:
         return None if empty else float(value)
+    if column == "verdict" and value not in VERDICTS:
+        return ""  # a word of a later version
     return "" if empty else str(value)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from judgeloop.report import wording
-from judgeloop.report.figure import Figure, Panel, Spec, hover, layout, safe, scaled
+from judgeloop.report.figure import BREAK, Figure, Panel, Spec, hover, layout, safe, scaled, strong
 from judgeloop.report.forest import REFERENCE, defined, equivalence_band, forest, told
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import harm, is_probe
@@ -38,7 +38,7 @@ def probes(reading: Reading) -> Figure | None:
     names = [
         wording.term_name(row.term)
         + (f", ×{safe(row.variant, 12)}" if re.fullmatch(r"[\d.]+", row.variant) else f", {safe(row.variant, 24)}" if row.variant else "")
-        + (f"<br>{safe(row.judge, 30)}" if several else "")
+        + (f"{BREAK}{safe(row.judge, 30)}" if several else "")
         for row in rows
     ]  # fmt: skip
     references = {
@@ -70,7 +70,7 @@ def _probed(row: Estimate) -> tuple[str, str, str, int | None]:
 def _by_length(row: Estimate, beyond: Estimate) -> tuple[float, str]:
     """What the added length alone would do, in axis units, and in words: the whole effect minus what lies beyond length."""
     size = (scaled(row, row.estimate) or 0.0) - (scaled(beyond, beyond.estimate) or 0.0)
-    return size, f"<b>{safe(wording.term_name(row.term))}</b><br>added length alone: {wording.signed(size, 1)} points"
+    return size, f"{strong(wording.term_name(row.term))}{BREAK}added length alone: {wording.signed(size, 1)} points"
 
 
 def position_by_slot(reading: Reading) -> Figure | None:

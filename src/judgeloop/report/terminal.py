@@ -14,9 +14,9 @@ from judgeloop.report import wording
 from judgeloop.report.glance import Answer, answers
 from judgeloop.report.overview import BEYOND, DRIFT, Table
 from judgeloop.report.reading import Reading
-from judgeloop.report.verdicts import QUESTIONS, Finding, Verdict, verdict_name
+from judgeloop.report.verdicts import QUESTIONS, Finding, Standing, verdict_name
 
-_COLOURS: dict[Verdict, str] = {
+_COLOURS: dict[Standing, str] = {
     "found": "bold red",
     "equivalent": "green",
     "unconfirmed": "yellow",
@@ -39,7 +39,8 @@ def render(
     parts: list[RenderableType] = [headline, Padding(_answers(answers(reading, found)), (1, 0, 0, 0))]
     # Where arms have a control, what they drift beyond it is the table to look at; the levels are in report.md.
     titles = {table.title for table in tables}
-    parts += [_grid(one) for one in tables if not (one.title == DRIFT and BEYOND in titles)]
+    # The screen names no panel: the findings below say it.
+    parts += [grid(one.without("Panel")) for one in tables if not (one.title == DRIFT and BEYOND in titles)]
     parts.append(Padding(_sentences(found), (1, 0, 0, 0)))
     return Group(*parts)
 
@@ -64,37 +65,36 @@ def as_text(renderable: RenderableType, width: int = 100) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-def _grid(table: Table) -> RenderableType:
-    rows, title = table.rows, table.title
-    if len(rows) > _ROWS and "Generation" in table.columns:
+def grid(table: Table, rows: int = _ROWS, file: str = "report.md") -> RenderableType:
+    """The table's first rows, of generations the last; ``file`` holds the others. What a row shares with the one above it
+    is not said again."""
+    shown, title = table.rows, table.title
+    if len(shown) > rows and "Generation" in table.columns:
         place = table.columns.index("Generation")
-        every = sorted({int(row[place]) for row in rows})
-        last = every[-max(1, _ROWS * len(every) // len(rows)) :]
-        rows = tuple(row for row in rows if int(row[place]) in last)
-        kept_here = f"generation {last[0]}" if len(last) == 1 else f"generations {last[0]} to {last[-1]}"
-        title += f" ({kept_here}; all {len(every)} in report.md)"
-    # The screen names no panel: the findings below say it.
-    kept = [n for n, column in enumerate(table.columns) if column != "Panel"]
-    columns, rows = [table.columns[n] for n in kept], tuple(tuple(row[n] for n in kept) for row in rows)
-    grid = RichTable(
+        every = sorted({int(row[place]) for row in shown})
+        last = every[-max(1, rows * len(every) // len(shown)) :]
+        shown = tuple(row for row in shown if int(row[place]) in last)
+        kept = f"generation {last[0]}" if len(last) == 1 else f"generations {last[0]} to {last[-1]}"
+        title += f" ({kept}; all {len(every)} in {file})"
+    made = RichTable(
         title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
-    for column in columns:
-        grid.add_column(Text(column, style="dim"), overflow="fold")
+    for column in table.columns:
+        made.add_column(Text(column, style="dim"), overflow="fold")
     previous: tuple[str, ...] = ()
-    most = len(rows) if table.whole else _ROWS
-    for row in rows[:most]:
-        shown = [
-            "" if previous[: n + 1] == row[: n + 1] and columns[n] in ("Arm", "Control", "Judge") else cell
+    most = len(shown) if table.whole else rows
+    for row in shown[:most]:
+        cells = [
+            "" if previous[: n + 1] == row[: n + 1] and table.columns[n] in ("Arm", "Control", "Judge") else cell
             for n, cell in enumerate(row)
         ]
-        grid.add_row(*(Text(cell) for cell in shown))
+        made.add_row(*map(Text, cells))
         previous = row
-    if len(rows) > most:
-        grid.add_row(Text(f"… {len(rows) - most} more in report.md", style="dim"))
+    if len(shown) > most:
+        made.add_row(Text(f"… {len(shown) - most} more in {file}", style="dim"))
     if table.note:
-        grid.caption, grid.caption_justify = Text(table.note, style="dim"), "left"
-    return Padding(grid, (1, 0, 0, 0))
+        made.caption, made.caption_justify = Text(table.note, style="dim"), "left"
+    return Padding(made, (1, 0, 0, 0))
 
 
 def _sentences(found: Sequence[Finding]) -> RenderableType:

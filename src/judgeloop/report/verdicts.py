@@ -1,24 +1,26 @@
-"""What an estimate licenses: a verdict from its interval, its test, its status and the words of the run's statistics."""
+"""How a report shows an estimate: its standing, from the row's verdict, its interval, its status and its adjusted test."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from judgeloop.report import wording
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.rows import unchanged
+from judgeloop.stats.estimate import Estimate, Verdict
+from judgeloop.stats.multiplicity import ALPHA
+from judgeloop.stats.rows import RATE_MARGIN, few_judged
 
-Verdict = Literal[
+Standing = Literal[
     "found", "unconfirmed", "unclear", "undetected", "underpowered", "undefined", "described", "equivalent"
 ]
-"""found: the interval excludes 0 and the adjusted test agrees · unconfirmed: the interval does, the adjusted test or the
+"""How a report sorts, names and colours a finding; a row's own word is ``Estimate.verdict``.
+
+found: the interval excludes 0 and the adjusted test agrees · unconfirmed: the interval does, the adjusted test or the
 sample does not · unclear: compounding cannot be told · undetected: the interval covers 0 · underpowered: too few data ·
 undefined: no number, and why · described: a measurement without a claim · equivalent: within the margin around 0."""
 
-VERDICT_NAMES: dict[Verdict, str] = {
+VERDICT_NAMES: dict[Standing, str] = {
     "found": "Found",
     "unconfirmed": "Unconfirmed",
     "unclear": "Unclear",
@@ -38,40 +40,33 @@ QUESTIONS = {
     "quality": "Did correctness change?",
     "judge_drift": "Did the judge itself change?",
 }
-RATE_MARGIN = 0.05
-"""Equivalence margin for rates, in probability (the method notes §7.5)."""
 SD_MARGIN = 0.1
 """Equivalence margin for features, in generation-0 standard deviations (the method notes §7.5)."""
-FEW_JUDGED = (20, 50)
-"""Fewest items and judgments (or pairs) for the word "none" on a judge. A t interval over a handful of items is only as
-wide as those few happen to differ, so that equivalence within 5 points can come of nine judgments that agree."""
-ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
-"""Holm level of the confirmatory family; BH rate of the exploratory one."""
-
-_DRIFT_WORDS = ("none", "undetected", "drifting")
-COMPOUNDING: dict[str, tuple[Verdict, str]] = {
+COMPOUNDING: dict[Verdict, tuple[Standing, str]] = {
     "amplifying": ("found", "later loops add more than the first did"),
     "saturating": ("described", "later loops add less than the first did"),
     "steady": ("described", "every loop adds about as much as the first"),
     "compounding unclear": ("unclear", "this run cannot tell whether later loops add more or less than the first"),
 }
-_COMPOUNDING_WORD = re.compile(r"\b(" + "|".join(COMPOUNDING) + r")\b")
-DETECTABLE = re.compile(r"could have seen (?:at \d+ % power is )?(\d+(?:\.\d+)?(?:e-?\d+)?)(?! %)")
-MARGIN = re.compile(r"equivalent (?:to 0 )?within ±(\d+(?:\.\d+)?(?:e-?\d+)?)")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One plain sentence on one estimate (``row``), the question it answers, and what it is licensed to claim."""
+    """One plain sentence on one estimate (``row``), the question it answers, and its standing."""
 
     question: str
-    verdict: Verdict
+    verdict: Standing
     sentence: str
     row: Estimate
-    word: str = ""
-    """The verdict word of the run's statistics (none, undetected, drifting; amplifying, saturating, steady, …; unchanged)."""
     several: bool = False
     """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
+    with_number: bool = False
+    """A number that claims nothing stands beside the reason why there is no other."""
+
+    @property
+    def word(self) -> Verdict:
+        """The row's own verdict word; empty where the sentence sums up several rows."""
+        return "" if self.several else self.row.verdict
 
 
 def is_probe(term: str) -> bool:
@@ -89,12 +84,12 @@ def leading(some: Sequence[Finding]) -> Finding:
     return min(open_ones or some, key=_rank)
 
 
-_BY_HARM: tuple[Verdict, ...] = (
+_BY_HARM: tuple[Standing, ...] = (
     "found", "unconfirmed", "unclear", "undetected", "underpowered", "equivalent", "described", "undefined",
 )  # fmt: skip
 
 
-def harm(row: Estimate, verdict: Verdict | None = None) -> tuple[int, float]:
+def harm(row: Estimate, verdict: Standing | None = None) -> tuple[int, float]:
     """Key that puts what harms most first: by verdict (found, then open, then none), then by the estimate's size.
 
     ``verdict``: that of the finding on the row (default: what its interval licenses).
@@ -121,56 +116,72 @@ def _rank(finding: Finding) -> tuple[float, bool, bool, bool]:
     return place, finding.row.family != "confirmatory", finding.row.term not in _LEADING, finding.several
 
 
-def verdict_of(row: Estimate, margin: float | None) -> Verdict:
-    """What the row licenses. ``margin`` is the equivalence margin in the row's unit; None where none is stated.
+def verdict_of(row: Estimate, margin: float | None) -> Standing:
+    """The row's standing. ``margin``: of equivalence in the row's unit, for a row without a verdict; None where none is stated.
 
-    Equivalence is the run's own test where it said so, else the whole interval within the margin (stricter than TOST at
-    the same level). An underpowered row never licenses "none".
+    The statistics' own verdict where the row has one. Where it has none (a description, or a run folder of an earlier
+    version), from its interval: equivalence then asks that the whole interval lies within the margin, which is stricter than
+    two one-sided tests at the same level.
     """
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
     if row.conf_low is None or row.conf_high is None:
         return "described"
-    if unchanged(row):
-        return "described"
-    word = drift_word(row)
-    if word == "undetected":
-        return "undetected" if DETECTABLE.search(row.note) else "underpowered"
-    away = row.conf_low > 0 or row.conf_high < 0
-    if row.status == "underpowered":
-        return "unconfirmed" if away else "underpowered"
-    within = margin is not None and row.conf_low >= -margin and row.conf_high <= margin
-    if word == "none" or MARGIN.search(row.note) or (word == "" and within):
-        if not few_to_say_none(row):
+    match row.verdict:
+        case "found" | "drifting":
+            return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
+        case "none":
             return "equivalent"
-        if not away:
+        case "undetected":
+            return "undetected" if _could_see(row) else "underpowered"
+        case "cannot_tell":
+            return "unconfirmed" if _away(row) else "underpowered"
+        case "":
+            return _by_interval(row, margin, row.conf_low, row.conf_high)
+        case _:
+            return "described"
+
+
+def _by_interval(row: Estimate, margin: float | None, low: float, high: float) -> Standing:
+    if row.status == "underpowered":
+        return "unconfirmed" if _away(row) else "underpowered"
+    if margin is not None and low >= -margin and high <= margin:
+        if not few_judged(row.scope, row.n, row.n_items):
+            return "equivalent"
+        if not _away(row):
             return "underpowered"
-    if not away:
+    if not _away(row):
         return "undetected"
-    refuted = row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
-    return "unconfirmed" if refuted else "found"
+    return "unconfirmed" if _refuted(row) else "found"
 
 
-def few_to_say_none(row: Estimate) -> bool:
-    """Whether a judge's row rests on too few items or judgments for an absence to be claimed (FEW_JUDGED)."""
-    items, judged = FEW_JUDGED
-    return row.scope == "judge" and (0 < row.n_items < items or row.n < judged)
+def _refuted(row: Estimate) -> bool:
+    """Whether the test that is adjusted for several of them does not agree with the interval."""
+    return row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
 
 
-def drift_word(row: Estimate) -> str:
-    """The first word of a ``did_`` row's note where it is a verdict (none, undetected, drifting); else empty."""
-    first = re.split(r"[^a-z]", row.note, maxsplit=1)[0] if row.term.startswith("did_") else ""
-    return first if first in _DRIFT_WORDS else ""
+def _away(row: Estimate) -> bool:
+    """Whether the interval leaves 0 out."""
+    return row.conf_low is not None and row.conf_high is not None and (row.conf_low > 0 or row.conf_high < 0)
 
 
-def compounding_word(row: Estimate) -> str:
-    """The compounding verdict in a note (amplifying, saturating, steady, compounding unclear); else empty."""
-    match = _COMPOUNDING_WORD.search(row.note)
-    return match.group(1) if match else ""
+def _could_see(row: Estimate) -> bool:
+    """Whether a sample that detected nothing was able to detect something.
+
+    Of a drift every size that it could have seen is worth saying; of a judge one within the margin.
+    """
+    return row.detectable is not None and (row.status == "ok" or row.term.startswith("did_"))
+
+
+def compounding_word(row: Estimate) -> Verdict:
+    """The row's verdict where it is a word on compounding (amplifying, saturating, …); else empty."""
+    return row.verdict if row.verdict in COMPOUNDING else ""
 
 
 def margin_of(row: Estimate) -> float | None:
-    """The default equivalence margin in the row's unit; None where there is none."""
+    """The equivalence margin in the row's unit: the one it was tested against, else the default; None where there is none."""
+    if row.margin is not None:
+        return row.margin
     if wording.is_rate(row):
         return RATE_MARGIN
     return SD_MARGIN if wording.unit_name(row) == "SD" else None

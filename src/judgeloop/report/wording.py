@@ -272,21 +272,8 @@ def p_value(value: float | None) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}".rstrip("0").rstrip(".")
 
 
-_JARGON = (
-    (re.compile(r"^(?:undetected|drifting|none)[;,:] "), ""),
-    (re.compile(r"; see did_\b"), ""),
-    (re.compile(r"; see variant given_gold\b"), ""),
-    (re.compile(r"declare gold exact where it is\b"), "state --gold-exact where it cannot err"),
-    (re.compile(r"\bD_1\b"), "the first loop's drift"),
-    (re.compile(r"\bone cluster alone\b"), "one item alone"),
-    (re.compile(r"\bS\^B_0\b"), "the first selection"),
-)
-
-
 def reason(note: str, limit: int = 240) -> str:
-    """A row's note as prose: without the statistics' own words and symbols, on one line."""
-    for pattern, plain in _JARGON:
-        note = pattern.sub(plain, note)
+    """A row's note on one line, shortened."""
     return label(note, limit)
 
 

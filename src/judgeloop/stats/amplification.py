@@ -8,23 +8,22 @@ those of replicate means with Fieller-t intervals, and ``undefined`` where the d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from judgeloop.stats.design import ArmDesign, Design
-from judgeloop.stats.drift import Verdict, fields, over_replicates, quantity_series, verdict
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.drift import quantity_series
+from judgeloop.stats.estimate import Estimate, Verdict
 from judgeloop.stats.generations import Measured, Series, across_replicates, snapped
 from judgeloop.stats.inference import Interval, Undefined, fieller, replicate_t, tost
 from judgeloop.stats.price import Accounts, replicate_table
 from judgeloop.stats.reference import normal_cdf, normal_density
-from judgeloop.stats.rows import ratio_licence
+from judgeloop.stats.rows import RATIO_MARGIN, claimed, estimate_row, ratio_row, replicate_mean
 
-STEADY_MARGIN = 0.2
-"""C_T within 1 ± this (two one-sided tests) is steady."""
+_FIRST = "the first loop's drift"
 
 
 def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item: int | None = None) -> float | None:
@@ -67,24 +66,24 @@ def _largest_variance(n: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """What a contrast says about one quantity: the drift's verdict, and the three ratios with their intervals."""
+    """What a contrast says about one quantity: the verdict on its drift D_T, and the three ratios with their intervals."""
 
-    drift: Verdict | None
+    drift: Verdict
     gain: Interval | Undefined
     compounding: Interval | Undefined
     observed_over_static: Interval | Undefined
     n_replicates: int
 
-    def words(self, generations: int, benchmark: float | None) -> str:
-        """The verdict words of the method notes §7.4, with a comma between the one on D_T and the one on compounding."""
-        if self.drift is None:
-            return ""
-        if self.drift.word != "drifting" or generations < 2 or isinstance(self.compounding, Undefined):
-            return self.drift.word
-        return f"drifting, {compounding_word(self.compounding, self.observed_over_static, benchmark)}"
+    def verdict(self, generations: int, benchmark: float | None) -> Verdict:
+        """The word of the method notes §7.4: of the drift where none is shown or nothing can compound, else on compounding."""
+        if self.drift != "drifting" or generations < 2 or isinstance(self.compounding, Undefined):
+            return self.drift
+        return compounding_word(self.compounding, self.observed_over_static, benchmark)
 
 
-def compounding_word(compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None) -> str:
+def compounding_word(
+    compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None
+) -> Verdict:
     """amplifying, saturating, steady or compounding unclear, in this order (the method notes §7.4).
 
     A claim needs a limit on its side: O_T's way to ``amplifying`` asks the lower limits both of O_T above 1 and of C_T
@@ -95,7 +94,7 @@ def compounding_word(compounding: Interval, observed_over_static: Interval | Und
         return "amplifying"
     if compounding.high < 1.0:
         return "saturating"
-    return "steady" if tost(compounding, STEADY_MARGIN, centre=1.0) else "compounding unclear"
+    return "steady" if tost(compounding, RATIO_MARGIN, centre=1.0) else "compounding unclear"
 
 
 def ratios(
@@ -104,21 +103,14 @@ def ratios(
     static: pd.Series[float],
     generations: int,
     margin: float | None,
-    unit: str,
 ) -> Ratios:
     """From D_T, D_1 and S^B_0, one number a replicate each; a ratio uses the replicates that have both its parts."""
-    interval = replicate_t(last.to_numpy()) if len(last) else Undefined("no replicate has D_T")
-    drift: Verdict | None = None
-    if isinstance(interval, Interval):
-        drift = verdict(interval, margin, unit)
-    elif len(last) > 1:
-        drift = Verdict("undetected", interval.reason)
-    gain = _ratio(last, first, 1.0, "D_1")
+    drift, _ = claimed(replicate_mean(last), margin, drift=True)
     return Ratios(
         drift,
-        gain,
-        _ratio(last, first, float(generations), "D_1"),
-        _ratio(last, static, float(generations), "S^B_0"),
+        _ratio(last, first, 1.0, _FIRST),
+        _ratio(last, first, float(generations), _FIRST),
+        _ratio(last, static, float(generations), "the first selection"),
         len(last),
     )
 
@@ -129,7 +121,7 @@ def _ratio(numerator: pd.Series[float], denominator: pd.Series[float], times: fl
         return Undefined(f"no replicate has {name}")
     found = fieller(numerator[both].to_numpy(), times * denominator[both].to_numpy(), null=1.0)
     if isinstance(found, Undefined) and isinstance(replicate_t(denominator[both].to_numpy()), Interval):
-        return Undefined(f"the 95 % interval of {name} covers 0, so a ratio to it means nothing; see did_")
+        return Undefined(f"the 95 % interval of {name} covers 0, so a ratio to it means nothing")
     return found
 
 
@@ -138,8 +130,8 @@ def amplification_estimates(
 ) -> list[Estimate]:
     """Rows ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_`` of every contrast and feature.
 
-    ``sizes``: candidates an item of the arms whose reward is refitted, for best of n's benchmark. ``note`` begins with
-    the verdict words. T = 1 has no gain and no compounding: ``undefined``.
+    ``sizes``: candidates an item of the arms whose reward is refitted, for best of n's benchmark. The three rows of a contrast
+    share its verdict. T = 1 has no gain and no compounding: ``undefined``.
     """
     rows: list[Estimate] = []
     for quantity in measured.quantities:
@@ -161,42 +153,28 @@ def _of_contrast(
     }  # fmt: skip
     names = ("cumulative_gain", "compounding", "observed_over_static")
     if quantity.undefined:
-        return [
-            Estimate(
-                term=f"{name}_{quantity.name}", status="undefined", note=quantity.undefined, n_replicates=0, **labels
-            )
-            for name in names
-        ]
+        unknown = Undefined(quantity.undefined)
+        return [estimate_row(unknown, term=f"{name}_{quantity.name}", n_replicates=0, **labels) for name in names]
     selected = replicate_table(books.bias_selection(design.arm(control).judge_kind), quantity.name)
     static = snapped(across_replicates(selected, arm, 0))
     first, last = one.did(arm, control, 1), one.did(arm, control, steps)
-    seen = ratios(last, first, static, steps, quantity.margin, quantity.unit)
+    seen = ratios(last, first, static, steps, quantity.margin)
     benchmark = compounding_benchmark(design.arm(arm), steps, size)
-    words = seen.words(steps, benchmark)
-    against = "no benchmark is known for this strategy" if benchmark is None else f"benchmark {benchmark:.3f}"
+    labels |= {"n": len(last), "n_replicates": len(last)}
     single = Undefined("one feedback step: there is nothing to compound")
-    values: dict[str, tuple[Interval | Undefined, str]] = {
-        "cumulative_gain": (single if steps < 2 else seen.gain, ""),
-        "compounding": (single if steps < 2 else seen.compounding, against),
-        "observed_over_static": (seen.observed_over_static, ""),
-    }
+    values = (
+        single if steps < 2 else seen.gain, single if steps < 2 else seen.compounding, seen.observed_over_static
+    )  # fmt: skip
     rows = []
-    for name, (ratio, remark) in values.items():
-        shared: dict[str, Any] = {
-            "term": f"{name}_{quantity.name}",
-            "n": len(last),
-            "n_replicates": len(last),
-            **labels,
-        }
-        if isinstance(ratio, Undefined):
-            note = "; ".join(part for part in (words, ratio.reason) if part)
-            rows.append(Estimate(status="undefined", note=note, **shared))
-        else:
-            # Whether a ratio is 1 is read from its interval; a p against 0 would test what nobody asks.
-            numbers = {**fields(ratio), "p_value": None, "method": "Fieller t over replicates"}
-            status, wide = ratio_licence(ratio)
-            note = "; ".join(part for part in (words, wide, remark) if part)
-            rows.append(Estimate(status=status, note=note, **shared, **numbers))
+    for name, ratio in zip(names, values, strict=True):
+        if isinstance(ratio, Interval):
+            ratio = replace(ratio, method="Fieller t over replicates")
+        made = replace(
+            ratio_row(ratio, term=f"{name}_{quantity.name}", **labels), verdict=seen.verdict(steps, benchmark)
+        )
+        if name == "compounding":
+            made = replace(made, benchmark=benchmark, margin=None if made.status == "undefined" else RATIO_MARGIN)
+        rows.append(made)
     return rows
 
 
@@ -216,19 +194,22 @@ def kl_estimates(rows: pd.DataFrame, design: Design) -> list[Estimate]:
                 "generation": generation, "unit": "nats",
             }  # fmt: skip
             if arm.name not in pools:
-                note = "the texts' probabilities are known for pool policies alone"
-                made.append(Estimate(status="undefined", note=note, n_replicates=0, **labels))
+                unknown = Undefined("the texts' probabilities are known for pool policies alone")
+                made.append(estimate_row(unknown, n_replicates=0, **labels))
                 continue
             values = across_replicates(table, arm.name, generation)
             if bool(np.isinf(values).any()):
-                note = "the policy gives mass to texts that generation 0 could not draw (real data): KL is infinite"
-                made.append(Estimate(status="undefined", note=note, n_replicates=len(values), **labels))
+                infinite = Undefined(
+                    "the policy gives mass to texts that generation 0 could not draw (real data): KL is infinite"
+                )
+                made.append(estimate_row(infinite, n_replicates=len(values), **labels))
                 continue
-            numbers = over_replicates(values, "no replicate recorded p_current")
+            # KL is never below 0, so its distance from 0 is no test.
+            result = replicate_mean(values, "no replicate recorded p_current", tested=False)
             part = rows[(rows["arm"] == arm.name) & (rows["generation"] == generation)]
             count = part["item_id"].nunique()
-            # KL is never below 0, so its distance from 0 is no test.
-            made.append(Estimate(n=count * len(values), n_items=count, **labels, **{**numbers, "p_value": None}))
+            labels |= {"n": count * len(values), "n_items": count, "n_replicates": len(values)}
+            made.append(estimate_row(result, null=None, **labels))
     return made
 
 

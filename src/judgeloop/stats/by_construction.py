@@ -19,7 +19,10 @@ VALUES = {
 """Term → its value for a judge that scores each text alone; the drift of each is 0."""
 
 _DRIFT = "judge_drift_"
-_NUMBERS = ("estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted")
+_NUMBERS = (
+    "estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "margin", "detectable",
+    "benchmark",
+)  # fmt: skip
 
 
 def value_of(term: str) -> float | None:
@@ -38,7 +41,7 @@ def order_free(estimates: pd.DataFrame, judges: Collection[str]) -> pd.DataFrame
         return estimates
     found = estimates.copy()
     found.loc[told, list(_NUMBERS)] = np.nan
-    found.loc[told, ["status", "method", "family"]] = ["undefined", METHOD, "none"]
+    found.loc[told, ["status", "method", "family", "verdict"]] = ["undefined", METHOD, "none", ""]
     found.loc[told, "note"] = [
         f"{value:g} by construction, not measured: each text is scored alone, once, so the order cannot matter"
         for value in known[told]

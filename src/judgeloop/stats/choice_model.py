@@ -114,7 +114,7 @@ def content_of_choices(
     if known.any():
         given = _fit(names, x[known], share[known], items[known], best[known].astype(np.float64))
     counts = [Counts(int(some.sum()), len(np.unique(items[some])), lost) for some in (known, np.ones_like(known))]
-    primary = Undefined("one gold, of unknown reliability; see variant given_gold" if known.any() else _NO_GOLD)
+    primary = Undefined("one gold, of unknown reliability" if known.any() else _NO_GOLD)
     rows = []
     for name in names:
         bias: Bias = "verbosity" if name == "length" else "style"

@@ -1,6 +1,6 @@
-"""The diversity measures of many items' texts at once, on arrays of token codes; ``diversity`` says what each one is.
+"""The diversity measures of many items' texts at once, on arrays of token codes.
 
-A text is an array of codes, one a case-folded token. Every measure equals that of ``diversity``, item by item.
+A text is an array of codes, one a case-folded token. Every measure grows or falls with the amount of text: fix it first.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Tokens:
 
 
 def distinct_share(grams: Integers, items: Integers, count: int) -> Floats:
-    """(count,) distinct n-grams / n-grams of each item; NaN where it has none. ``grams``, ``items``: (n-grams,)."""
+    """(count,) distinct n-grams / n-grams of each item, in (0, 1]: higher = more diverse (Li et al. 2016); NaN where it has
+    none. ``grams``, ``items``: (n-grams,)."""
     total = np.bincount(items, minlength=count)
     keys = np.unique(items * (int(grams.max(initial=0)) + 1) + grams)
     distinct = np.bincount(keys // (int(grams.max(initial=0)) + 1), minlength=count)
@@ -83,7 +84,11 @@ def distinct_share(grams: Integers, items: Integers, count: int) -> Floats:
 
 
 def shared_share(grams: Integers, items: Integers) -> float | None:
-    """Share of the n-grams that another item holds too; None where fewer than two items have one."""
+    """Share of the n-grams, in [0, 1], that a text of another item holds too: higher = stock phrases, less diverse.
+
+    Phrases that an item's own question calls for do not count, for they are looked for in other items' texts alone
+    (self-repetition, Salkar et al. 2022, across prompts). None where fewer than two items have an n-gram.
+    """
     if len(grams) == 0 or int(items.min()) == int(items.max()):
         return None
     width = int(items.max()) + 1
@@ -92,9 +97,12 @@ def shared_share(grams: Integers, items: Integers) -> float | None:
 
 
 def self_bleu(texts: Tokens, ngrams: Sequence[tuple[Integers, Integers]], count: int) -> Floats:
-    """(count,) ``diversity.self_bleu`` of each item's texts; NaN where fewer than two have tokens.
+    """(count,) mean BLEU of each of an item's texts against its others, in [0, 1]: higher = more alike, less diverse (Zhu et
+    al. 2018); NaN where fewer than two have tokens.
 
-    ``ngrams``: orders 1 … 4 of ``texts``; the texts of an item stand together.
+    Sentence BLEU with clipped counts over orders 1 … 4 (those the text is long enough for), the closest reference's
+    brevity penalty (the shorter on a tie), and 1/2ᵏ for the k-th order without a match (NIST smoothing, sacrebleu's
+    `exp`). ``ngrams``: orders 1 … 4 of ``texts``; the texts of an item stand together.
     """
     n = len(texts.items)
     sizes = np.bincount(texts.text, minlength=n)
@@ -162,7 +170,11 @@ def _closest(sizes: Integers, items: Integers) -> Integers:
 
 
 def vendi(embeddings: Floats) -> Floats:
-    """(items,) Vendi scores of (items, texts, d) embeddings with fewer texts than d, no row of them zero."""
+    """(items,) Vendi scores of (items, texts, d) embeddings by their cosine: 1 (all alike) … texts (all orthogonal).
+
+    exp(−Σ λ log λ) of the eigenvalues of K/n, K the cosine similarities of n texts (Friedman & Dieng 2023). Fewer texts
+    than d, and no zero row.
+    """
     unit = embeddings / np.linalg.norm(embeddings, axis=2, keepdims=True)
     eigenvalues = np.linalg.eigvalsh(unit @ unit.transpose(0, 2, 1) / embeddings.shape[1])
     positive = np.where(eigenvalues > diversity.EIGENVALUE_FLOOR, eigenvalues, 1.0)
@@ -170,13 +182,19 @@ def vendi(embeddings: Floats) -> Floats:
 
 
 def dispersion(embeddings: Floats) -> Floats:
-    """(items,) mean squared distance to the centroid of (items, texts, d) embeddings."""
+    """(items,) mean squared distance to the centroid of (items, texts, d) embeddings: higher = more diverse."""
     gaps = embeddings - embeddings.mean(axis=1, keepdims=True)
     return np.asarray(np.mean(np.sum(gaps**2, axis=2), axis=1))
 
 
 class Embedder:
-    """``diversity.embed`` of texts given by their codes, bit for bit; an n-gram is hashed once."""
+    """Frozen offline embeddings of texts given by their codes, rows of unit length; an n-gram is hashed once.
+
+    Signed feature hashing (Weinberger et al. 2009) of case-folded words, pairs of successive words and character
+    trigrams within words (with their edges): each n-gram adds ±(1 + log count) to the axis that its BLAKE2b hash names.
+    Nothing is fitted, so that a text's vector does not depend on the other texts, the run or the machine. It sees
+    wording, not meaning. A text without tokens lies on an axis of its own.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._words = vocabulary.words
@@ -192,7 +210,7 @@ class Embedder:
         if len(self._pairs) > _MOST_PAIRS:
             self._forget()
         joined = Tokens.of(texts, np.zeros(len(texts), dtype=np.int64))
-        # In the order in which ``diversity.embed`` counts: words, pairs, then trigrams. Sums then round alike.
+        # Words, pairs, then trigrams: sums round alike whatever was embedded before.
         while len(self._of_word) < len(self._words):
             self._of_word.append(self._grams_of(self._words[len(self._of_word)]))
         whole = np.array([grams[0] for grams in self._of_word], dtype=np.int64)

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from judgeloop.stats.design import Design
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import Estimate, Verdict
+from judgeloop.stats.rows import joined
 
 TAIL = "did_tail_mass_retained"
 MEANS = ("did_length", "did_style_score", "did_mattr", "did_correct")
@@ -18,7 +19,7 @@ MEANS = ("did_length", "did_style_score", "did_mattr", "did_correct")
 
 
 def collapse_estimates(rows: Sequence[Estimate], design: Design) -> list[Estimate]:
-    """``collapse_stage``, a row a contrast at the last generation: did_tail_mass_retained, and in ``note`` the word for it.
+    """``collapse_stage``, a row a contrast at the last generation: did_tail_mass_retained, and in ``verdict`` the word for it.
 
     ``early collapse``: the tail's interval lies below 0, no mean differs from the control's, and one at least is shown to
     hold (equivalent). ``late collapse``: the tail is lost and a mean moved. ``tail lost, means unclear``: the means show
@@ -34,26 +35,31 @@ def collapse_estimates(rows: Sequence[Estimate], design: Design) -> list[Estimat
         here = {one.term: one for one in at_end if (one.arm, one.contrast) == (arm, control)}
         if TAIL in here:
             tail = here[TAIL]
-            note = tail.note if tail.status == "undefined" else f"{_stage(here)}; {tail.note}"
+            stage, why = _stage(here)
             found.append(
                 dataclasses.replace(
-                    tail, term="collapse_stage", family="none", p_value=None, p_adjusted=None, note=note
+                    tail, term="collapse_stage", family="none", p_value=None, p_adjusted=None, verdict=stage, margin=None,
+                    detectable=None,
+                    note=joined(why, tail.note),
                 )
-            )
+            )  # fmt: skip
     return found
 
 
-def _stage(here: dict[str, Estimate]) -> str:
+def _stage(here: dict[str, Estimate]) -> tuple[Verdict, str]:
+    """The stage, and what it rests on."""
     high = here[TAIL].conf_high
+    if here[TAIL].status == "undefined":
+        return "", ""
     if high is None or high >= 0:
-        return "no loss of tail seen: its interval reaches 0"
-    moved = [term for term in MEANS if term in here and here[term].note.startswith("drifting:")]
-    held = [term for term in MEANS if term in here and here[term].note.startswith("none:")]
+        return "no loss of tail seen", "its interval reaches 0"
+    moved = [term for term in MEANS if term in here and here[term].verdict == "drifting"]
+    held = [term for term in MEANS if term in here and here[term].verdict == "none"]
     if moved:
-        return f"late collapse: the tail is below the control's, and {_names(moved)} moved too"
+        return "late collapse", f"the tail is below the control's, and {_names(moved)} moved too"
     if held:
-        return f"early collapse: the tail is below the control's while {_names(held)} holds"
-    return "tail lost, means unclear: no mean is seen to move, and none is shown to hold"
+        return "early collapse", f"the tail is below the control's while {_names(held)} holds"
+    return "tail lost, means unclear", "no mean is seen to move, and none is shown to hold"
 
 
 def _names(terms: Sequence[str]) -> str:

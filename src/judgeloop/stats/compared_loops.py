@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from judgeloop.features import FEATURES
 from judgeloop.stats.contender import Contender
 from judgeloop.stats.difference import Difference, Pairing, independent, shared_labels
-from judgeloop.stats.drift import fields, over_replicates, verdict
-from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import Quantity
-from judgeloop.stats.inference import Interval, Undefined, replicate_t
-from judgeloop.stats.rows import Counts, row
+from judgeloop.stats.rows import Counts, Result, estimate_row, replicate_mean, row
 
 POLICY = (*FEATURES, "style_score", "correct", "mattr", "distinct_2")
 
@@ -61,37 +56,27 @@ def _difference(
     shared: Sequence[int],
 ) -> Difference:
     both = [key for key in shared if key in values[0].index and key in values[1].index]
-    result: Interval | Undefined
+    result: Result
     pairing: Pairing
     if len(both) >= 2:
         values = values[0].loc[both], values[1].loc[both]
-        result, pairing, n = replicate_t((values[0] - values[1]).to_numpy()), "replicates", len(both)
+        result, pairing, n = replicate_mean(values[0] - values[1]), "replicates", len(both)
         note = "" if len(both) == len(shared) else f"missing in {len(shared) - len(both)} of {len(shared)} replicates"
     else:
         parts = [
-            Estimate(scope="policy", bias=quantity.bias, term=term, n=len(one), **over_replicates(one))
+            estimate_row(
+                replicate_mean(one), scope="policy", bias=quantity.bias, term=term, n=len(one), n_replicates=len(one)
+            )
             for one in values
         ]
         result, pairing, n = independent(*parts), "unpaired", sum(map(len, values))
         note = "no common random numbers: two independent sets of replicates"
     common = shared_labels(first, second)
-    labels: dict[str, Any] = {
-        "scope": "policy", "bias": quantity.bias, "term": term, "judge": common.judge, "arm": common.arm,
-        "contrast": first.control if term.startswith("did_") else "", "generation": last, "unit": quantity.unit, "n": n,
-        "n_replicates": n,
-    }  # fmt: skip
-    if isinstance(result, Undefined) and pairing == "replicates":
-        mean = float((values[0] - values[1]).mean())
-        made = Estimate(
-            estimate=mean, status="underpowered", note=result.reason, method="mean over replicates", **labels
-        )
-    elif isinstance(result, Undefined):
-        made = Estimate(status="undefined", note=result.reason, **labels)
-    else:
-        judged = verdict(result, quantity.margin, quantity.unit)
-        sentence = judged.sentence.replace("drift that this run", "difference that this comparison")
-        said = [f"{judged.word}: {sentence}" if judged.word != "drifting" else "", note]
-        made = Estimate(status=judged.status, note="; ".join(part for part in said if part), **labels, **fields(result))
+    made = estimate_row(
+        result, margin=quantity.margin, drift=True, note=note, scope="policy", bias=quantity.bias, term=term,
+        judge=common.judge, arm=common.arm, contrast=first.control if term.startswith("did_") else "", generation=last,
+        unit=quantity.unit, n=n, n_replicates=n,
+    )  # fmt: skip
     means = [float(one.mean()) if len(one) else None for one in values]
     return Difference(first.name, second.name, pairing, means[0], means[1], made)
 
@@ -107,9 +92,7 @@ def _transmissions(first: Contender, second: Contender) -> list[Difference]:
         note = "taken as independent, which is cautious where they share judge or random numbers"
         made = row(
             shared_labels(first, second), one.bias, one.term, independent(one, other), Counts(one.n + other.n, 0),
-            unit=one.unit, note=note,
+            unit=one.unit, note=note, scope="signal", n_replicates=(one.n_replicates or 0) + (other.n_replicates or 0),
         )  # fmt: skip
-        count = (one.n_replicates or 0) + (other.n_replicates or 0)
-        made = dataclasses.replace(made, scope="signal", n_replicates=count)
         found.append(Difference(first.name, second.name, "unpaired", one.estimate, other.estimate, made))
     return found

@@ -21,7 +21,7 @@ from judgeloop.stats.contender import Contender
 from judgeloop.stats.difference import Difference
 from judgeloop.stats.drift import CONFIRMATORY
 from judgeloop.stats.estimate import estimates_frame as typed_estimates
-from judgeloop.stats.multiplicity import JUDGE_FAMILY, benjamini_hochberg, holm
+from judgeloop.stats.multiplicity import JUDGE_FAMILY, benjamini_hochberg, holm, settled
 from judgeloop.stats.ranking import Ranking, ranked
 from judgeloop.stats.rows import RATE_MARGIN
 
@@ -32,7 +32,7 @@ def differences(first: Contender, second: Contender, *, margin: float = RATE_MAR
 
 
 def adjusted(found: Sequence[Difference]) -> list[Difference]:
-    """The differences with ``family`` and ``p_adjusted``: Holm over the confirmatory terms, Benjamini–Hochberg over the
+    """The differences with ``family``, ``p_adjusted`` and the verdict that this test leaves: Holm over the confirmatory terms, Benjamini–Hochberg over the
     others, each over all pairs of contenders together."""
     named = {*JUDGE_FAMILY, *CONFIRMATORY}
     out = list(found)
@@ -43,7 +43,11 @@ def adjusted(found: Sequence[Difference]) -> list[Difference]:
         ]  # fmt: skip
         if places:
             for place, p in zip(places, method(np.array([found[n].row.p_value for n in places])), strict=True):
-                changed = dataclasses.replace(out[place].row, family=family, p_adjusted=float(p))  # type: ignore[arg-type]
+                row = out[place].row
+                changed = dataclasses.replace(
+                    row, family=family, p_adjusted=float(p),  # type: ignore[arg-type]
+                    verdict=settled(row.verdict, row.conf_low, row.conf_high, float(p), family, row.term),
+                )  # fmt: skip
                 out[place] = dataclasses.replace(out[place], row=changed)
     return out
 

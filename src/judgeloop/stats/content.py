@@ -28,7 +28,7 @@ from judgeloop.stats.joint import JointTest, joint_score, joint_wald
 from judgeloop.stats.latent_quality import FEWEST_PAIRS, LatentSlopes, fit_latent
 from judgeloop.stats.missing import missing_estimates
 from judgeloop.stats.presentations import Booleans, Floats
-from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
+from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, BareTest, Bias, Counts, Labels, joined, row
 from judgeloop.stats.slopes import (
     GOLD,
     Slopes,
@@ -45,10 +45,7 @@ DOUBLING, SD = "log-odds per doubling", "log-odds per generation-0 SD"
 _MOST_RESAMPLED = 2_000
 """Judgments above which 10,000 resamples would take seconds and tell nothing new."""
 _DILUTED = "gold taken as exact; if it errs, quality it misses counts as bias"
-_ONE_GOLD = (
-    "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or declare gold exact where it is; "
-    "see variant given_gold"
-)
+_ONE_GOLD = "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or state --gold-exact where it cannot err"
 GIVEN = "given_gold"
 
 
@@ -137,7 +134,7 @@ def _corrected(rows: Covariates, given: Slopes | Undefined) -> Slopes | LatentSl
         return given
     twice = len(np.unique(both.pairs))
     if twice < FEWEST_PAIRS:
-        return Undefined(f"two golds on {twice} pairs; the correction needs {FEWEST_PAIRS}; see variant {GIVEN}")
+        return Undefined(f"two golds on {twice} pairs; the correction needs {FEWEST_PAIRS}")
     if np.array_equal(both.gold, both.gold_2):
         # Two golds that never differ bound no error: they are one exact gold.
         return given
@@ -201,17 +198,15 @@ def _gold_tied(rows: Covariates, longer: Floats, tied: Booleans) -> tuple[Interv
 def _log_odds(labels: Labels, models: _Models, name: str) -> list[Estimate]:
     bias: Bias = "verbosity" if name == "length" else "style"
     unit, term = DOUBLING if name == "length" else SD, f"{name}_log_odds"
-    note = ""
+    inflation = curve = ""
     if isinstance(models.given, Slopes) and name in models.given.names:
-        note = f"variance inflation {models.given.variance_inflation(name):.2f}"
-    primary = _slope(models.primary(), name)
-    if not models.exact and not models.two_golds and isinstance(models.given, Slopes) and name in models.given.names:
-        curve = reliability_curve(models.given, name)
-        primary = Undefined(f"{_ONE_GOLD}; by reliability the slope would be {curve}")
+        inflation = f"variance inflation {models.given.variance_inflation(name):.2f}"
+        if not models.exact and not models.two_golds:
+            curve = f"by gold's reliability the slope would be {reliability_curve(models.given, name)}"
     return [
-        row(labels, bias, term, primary, models.primary_counts(), unit=unit, note=models.note),
+        row(labels, bias, term, _slope(models.primary(), name), models.primary_counts(), unit=unit, note=models.note),
         row(labels, bias, term, _slope(models.given, name), models.known.counts, unit=unit, variant="given_gold",
-            note="; ".join(part for part in (_DILUTED, note) if part)),
+            note=joined(_DILUTED, curve, inflation)),
         row(labels, bias, term, _slope(models.without, name), models.rows.counts, unit=unit, variant="no_gold",
             note="quality is not held equal"),
     ]  # fmt: skip
@@ -330,25 +325,21 @@ def _joint(
 
     if isinstance(model, Undefined):
         return undefined(model)
-    tested = model.features
-    if not set(tested) - {"length"}:
+    features = model.features
+    if not set(features) - {"length"}:
         why = "no style feature of the texts is known or differs enough; length stands alone, see length_ame"
         return undefined(Undefined(why))
-    result = _tested(model, tested, variant)
+    result = _tested(model, features, variant)
     if isinstance(result, Undefined):
         return undefined(result)
-    said = [f"F on {result.q} and {result.df} degrees of freedom: {', '.join(tested)}"]
+    said = [f"F on {result.q} and {result.df} degrees of freedom: {', '.join(features)}"]
     if isinstance(model, Slopes):
-        worst = max(tested, key=model.variance_inflation)
+        worst = max(features, key=model.variance_inflation)
         said.append(f"largest variance inflation {model.variance_inflation(worst):.2f} ({worst})")
     kind = "cluster score test (Hotelling)" if isinstance(model, Slopes) else "Wald (Hotelling)"
     kind = "Wald" if variant == "wald" else kind
-    return Estimate(
-        scope="judge", bias="style", term="style_joint", judge=labels.judge, arm=labels.arm,
-        generation=labels.generation, panel=labels.panel, category=labels.category, variant=variant, estimate=result.f,
-        p_value=result.p_value, n=counts.n, n_items=counts.items, n_unscored=counts.unscored, unit="F",
-        method=f"{kind}; {model.method}", note="; ".join([*said, note]),
-    )  # fmt: skip
+    tested = BareTest(result.f, result.p_value, f"{kind}; {model.method}")
+    return row(labels, "style", "style_joint", tested, counts, unit="F", variant=variant, note=joined(*said, note))
 
 
 def _tested(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str) -> JointTest | Undefined:

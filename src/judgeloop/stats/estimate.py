@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 
@@ -13,13 +13,48 @@ from judgeloop.records import ESTIMATE_COLUMNS, ESTIMATE_KEY
 
 Status = Literal["ok", "underpowered", "undefined"]
 
+Verdict = Literal[
+    "",
+    "found",
+    "none",
+    "undetected",
+    "cannot_tell",
+    "unchanged",
+    "drifting",
+    "amplifying",
+    "saturating",
+    "steady",
+    "compounding unclear",
+    "early collapse",
+    "late collapse",
+    "tail lost, means unclear",
+    "no loss of tail seen",
+]
+"""What a row claims, in a word; empty where it claims nothing (a description, or no number).
+
+Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts"):
+
+- ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
+- ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
+- ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
+- ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
+- ``unchanged``: of a judge's drift, no verdict of the fixed panel moved: true of these pairs, whatever of others
+
+Of the three compounding terms the word on the drift where none is shown, else ``amplifying``, ``saturating``, ``steady`` or
+``compounding unclear``. Of ``collapse_stage`` the stage.
+"""
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """An estimate with its interval, its counts and its status. What does not apply is empty ("" or None).
 
-    ``estimate``, ``std_error``, ``conf_low``, ``conf_high`` are in ``unit``; None where ``status`` is undefined.
-    ``n`` counts what the estimator uses; ``n_unscored`` always counts judgments.
+    ``estimate``, ``std_error``, ``conf_low``, ``conf_high`` are in ``unit``; None where ``status`` is undefined. So are
+    ``margin`` (of equivalence, where the row was tested against one), ``detectable`` (the smallest effect that this sample
+    finds with 80 % power, where none was detected) and ``benchmark`` (what theory gives where nothing feeds back on itself).
+    ``note`` is a remark for people: no program needs it. ``n`` counts what the estimator uses; ``n_unscored`` always counts judgments.
     """
 
     scope: Literal["judge", "signal", "policy"]
@@ -47,12 +82,19 @@ class Estimate:
     unit: str = ""
     method: str = ""
     status: Status = "ok"
+    verdict: Verdict = ""
+    margin: float | None = None
+    detectable: float | None = None
+    benchmark: float | None = None
     note: str = ""
 
 
 _INTEGERS = ("generation", "n", "n_items", "n_replicates", "n_unscored")
 _VALUES = operator.attrgetter(*ESTIMATE_COLUMNS)
-_FLOATS = ("estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted")
+_FLOATS = (
+    "estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "margin", "detectable",
+    "benchmark",
+)  # fmt: skip
 
 
 def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:

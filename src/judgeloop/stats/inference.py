@@ -13,8 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from judgeloop.stats.reference import detectable_shift, fair_coin_cdf, normal_cdf, quantile, tail
 
-Floats = NDArray[np.float64]
-
 LEVEL = 0.95
 FEW_CLUSTERS = 50
 """Below this many clusters: the Mancl–DeRouen covariance instead of CR1."""
@@ -39,13 +37,6 @@ class Interval:
     def covers(self, value: float) -> bool:
         """Whether the interval holds that value."""
         return self.low <= value <= self.high
-
-    def shifted(self, by: float) -> Interval:
-        """The same interval with ``by`` added to the estimate and both limits."""
-        return Interval(
-            self.estimate + by, self.std_error, self.low + by, self.high + by, self.level, self.p_value, self.df,
-            self.method,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

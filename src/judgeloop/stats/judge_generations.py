@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 
 from judgeloop.stats.covariates import covariates
 from judgeloop.stats.design import Design, RunTables
-from judgeloop.stats.drift import fields
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.inference import Interval, Undefined, bounded_mean, replicate_t, t_interval
+from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.position import position_estimates, position_margin
 from judgeloop.stats.presentations import first_picked, not_identical, unscored
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, UNCHANGED, Counts, Labels, licence, row
+from judgeloop.stats.rows import (
+    LOG_ODDS,
+    PROBABILITY,
+    Counts,
+    Labels,
+    estimate_row,
+    replicate_mean,
+    row,
+)
 from judgeloop.stats.slopes import Slopes, fit_slopes
 
 _PAIR = ["item_id", "pair_id"]
@@ -105,27 +112,15 @@ def _over_replicates(
     known = [one for one in found if one.estimate is not None]
     if not known:
         reasons = sorted({one.note for one in found if one.note})
-        note = reasons[0] if reasons else "nothing was judged"
-        return Estimate(status="undefined", note=note, n_replicates=0, **shared)
-    shared |= {
-        "n": sum(one.n for one in known),
-        "n_items": max(one.n_items for one in known),
-        "n_replicates": len(known),
-    }
-    values = np.array([one.estimate for one in known], dtype=np.float64)
+        unknown = Undefined(reasons[0] if reasons else "nothing was judged")
+        return estimate_row(unknown, n_replicates=0, **shared)
     lost = f"undefined in {len(found) - len(known)} of {len(found)} replicates" if len(known) < len(found) else ""
-    result = replicate_t(values)
-    if isinstance(result, Undefined):
-        why = "one replicate has no interval" if len(values) == 1 else result.reason
-        said = "; ".join(part for part in (why, lost) if part)
-        return Estimate(
-            estimate=float(values.mean()), method="mean over replicates", status="underpowered", note=said, **shared
-        )
-    numbers = fields(result)
-    if term in _DESCRIPTIONS:
-        return Estimate(note=lost, **shared, **{**numbers, "p_value": None})
-    status, said = licence(result, position_margin(term, margin), 0.0)
-    return Estimate(status=status, note="; ".join(part for part in (said, lost) if part), **shared, **numbers)
+    described = term in _DESCRIPTIONS
+    return estimate_row(
+        replicate_mean(np.array([one.estimate for one in known], dtype=np.float64), tested=not described),
+        margin=position_margin(term, margin), null=None if described else 0.0, note=lost, n=sum(one.n for one in known),
+        n_items=max(one.n_items for one in known), n_replicates=len(known), **shared,
+    )  # fmt: skip
 
 
 def longer_picked(judgments: pd.DataFrame) -> pd.Series[float]:
@@ -188,7 +183,7 @@ def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, f
                     result,
                     counts,
                     unit=LOG_ODDS + " per doubling",
-                    note=same,
+                    unchanged=same,
                 )
             )
     return rows
@@ -235,17 +230,19 @@ def _rate_drift(
     result: Interval | Undefined = Undefined("no anchor pair tells this in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
-    same = _unchanged(base, later, term)
     counts = Counts(len(change), change.index.get_level_values("item_id").nunique(), lost)
     bias: Any = "verbosity" if term == "longer_preferred_raw" else "position"
-    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, note=same)
+    same = _unchanged(base, later, term)
+    return row(
+        labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=same
+    )  # fmt: skip
 
 
-def _unchanged(base: pd.DataFrame, later: pd.DataFrame, term: str) -> str:
-    """UNCHANGED where no pair that tells ``term`` twice was judged otherwise in either order; else empty."""
+def _unchanged(base: pd.DataFrame, later: pd.DataFrame, term: str) -> bool:
+    """Whether no pair that tells ``term`` twice was judged otherwise in either order."""
     known = (later[term] - base[term]).dropna().index
     moved = (later.loc[known, ["ab", "first_slot_excess"]] - base.loc[known, ["ab", "first_slot_excess"]]).abs()
-    return UNCHANGED if len(known) and bool((moved.fillna(0.0) == 0).all(axis=None)) else ""
+    return len(known) > 0 and bool((moved.fillna(0.0) == 0).all(axis=None))
 
 
 def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interval | Undefined:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from judgeloop import seeds
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion
-from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Counts, Labels, row
+from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, BareTest, Counts, Labels, row
 
 Floats = NDArray[np.float64]
 
@@ -102,14 +102,11 @@ def set_estimates(known: Rotations, labels: Labels) -> list[Estimate]:
     same = clustered_proportion((winners == winners[:, :1]).all(axis=1), known.items)
     exact = math.factorial(k) ** len(shares) <= MOST_EXACT if len(shares) < 20 else False
     how = "all permutations" if exact else f"{PERMUTATIONS:,} permutations"
+    distance = float(np.sum(np.abs(shares.mean(axis=(0, 1)) - 1.0 / k)) / 2.0)
+    moved = BareTest(distance, rotation_test(shares), f"{how} of the rotations within sets")
     return [
-        Estimate(
-            scope="judge", bias="position", term="position_permutation", judge=labels.judge, arm=labels.arm,
-            generation=labels.generation, panel=labels.panel, category=labels.category,
-            estimate=float(np.sum(np.abs(shares.mean(axis=(0, 1)) - 1.0 / k)) / 2.0), p_value=rotation_test(shares),
-            n=counts.n, n_items=counts.items, n_unscored=counts.unscored, unit=PROBABILITY,
-            method=f"{how} of the rotations within sets", note="total variation distance of the slots' shares from 1/k",
-        ),
+        row(labels, "position", "position_permutation", moved, counts, unit=PROBABILITY,
+            note="total variation distance of the slots' shares from 1/k"),
         row(labels, "position", "rotation_consistency", same, counts, unit=PROBABILITY, null=None,
             note=f"the same text wins in all {k} rotations"),
     ]  # fmt: skip

@@ -18,8 +18,9 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Undefined, clustered_proportion
 from judgeloop.stats.joint import hotelling
 from judgeloop.stats.presentations import item_codes, not_identical
-from judgeloop.stats.rows import PROBABILITY, Counts, Labels, row
+from judgeloop.stats.rows import PROBABILITY, BareTest, Counts, Labels, row
 
+TERM = "unscored_joint"
 FEWEST_UNSCORED = 10
 """Fewer replies without a verdict than this cannot tell what they depend on."""
 
@@ -60,14 +61,12 @@ def _joint(
 
     def undefined(why: str) -> Estimate:
         counts = Counts(len(asked), asked["item_id"].nunique(), count)
-        return row(labels, "quality", "unscored_joint", Undefined(why), counts, unit="F")
+        return row(labels, "quality", TERM, Undefined(why), counts, unit="F")
 
     if count == 0:
         return undefined("every reply has a verdict")
     if min(count, len(lost) - count) < FEWEST_UNSCORED:
-        return undefined(
-            f"{count} of {len(lost)} replies are unscored; the test needs {FEWEST_UNSCORED} of either kind"
-        )
+        return undefined(f"the test needs {FEWEST_UNSCORED} replies with a verdict and {FEWEST_UNSCORED} without")
     # As if every reply had a verdict: the covariates of all that was asked.
     rows = covariates(asked.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
     names, columns = ["intercept"], [np.ones(len(rows))]
@@ -90,9 +89,8 @@ def _joint(
     if fit.converged and fit.rank == len(names):
         pairs = zip(names[1:], fit.coefficients[1:], strict=True)
         slopes = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
-    return Estimate(
-        scope="judge", bias="quality", term="unscored_joint", judge=labels.judge, arm=labels.arm,
-        generation=labels.generation, panel=labels.panel, category=labels.category, estimate=result.f, p_value=result.p_value,
-        n=len(rows), n_items=groups, n_unscored=count, unit="F", method="score test; logistic regression, clustered by item",
-        note=f"F on {result.q} and {result.df} degrees of freedom; {slopes}",
+    return row(
+        labels, "quality", TERM,
+        BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
+        Counts(len(rows), groups, count), unit="F", note=f"F on {result.q} and {result.df} degrees of freedom; {slopes}",
     )  # fmt: skip

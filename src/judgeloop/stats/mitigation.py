@@ -137,7 +137,7 @@ def _agreement(labels: Labels, one: Mitigation, frame: pd.DataFrame, lost: int) 
 def _transmitted(
     labels: Labels, one: Mitigation, judge: Measured, got: Measured, columns: Sequence[str], lost: int
 ) -> list[Estimate]:
-    expected = benchmark(one, judge, columns)
+    expected, why = benchmark(one, judge, columns)
     counts = dataclasses.replace(got.rows.counts, unscored=lost)
     absent = _none(one) if not len(got.rows) else Undefined("the texts' lengths are not known or never differ")
     ratios: dict[str, Interval | Undefined] = {"length": absent}
@@ -152,7 +152,7 @@ def _transmitted(
         else:
             made = row(
                 labels, bias, term, ratio, counts, unit="ratio",
-                variant=one.name, null=None, note=expected,
+                variant=one.name, null=None, note=why, benchmark=expected,
             )  # fmt: skip
         rows.append(dataclasses.replace(made, scope="signal"))
     if "length" not in one.zeroed:
@@ -181,27 +181,36 @@ def _length_besides(
     return [dataclasses.replace(each, scope="signal") for each in made]
 
 
-def benchmark(one: Mitigation, judge: Measured, columns: Sequence[str]) -> str:
-    """What theory says of the mitigation's transmission, with this judge's γ (the method notes §2.1); in words."""
+def benchmark(one: Mitigation, judge: Measured, columns: Sequence[str]) -> tuple[float | None, str]:
+    """What theory says of the mitigation's transmission (the method notes §2.1), None where it says no number; and why.
+
+    ``swap_average``: with this judge's γ, its picks in log-odds for the first slot.
+    """
     fitted = judge.fit(columns) if columns else None
     gamma = float(fitted.coefficients[fitted.names.index(ORDER)]) if isinstance(fitted, Slopes) else None
     if one.name == "raw":
-        return "1 by construction: the labels are the judge's picks, and both fits hold the order column"
+        return 1.0, "1 by construction: the labels are the judge's picks, and both fits hold the order column"
     if one.name == "raw_picks":
-        return "the same verdicts without their probabilities: what is made of picks alone is to be compared with this"
+        return (
+            None,
+            "the same verdicts without their probabilities: what is made of picks alone is to be compared with this",
+        )
     if one.name == "length_controlled":
-        return "the fit is the raw one; length alone is then set to 0"
+        return None, "the fit is the raw one; length alone is then set to 0"
     if one.name == "swap_average":
-        about = "" if gamma is None else f", here {1.0 / math.cosh(gamma / 2.0) ** 2:.2f}"
-        return f"theory, slopes small beside 1: sech²(γ/2){about}"
+        expected = None if gamma is None else 1.0 / math.cosh(gamma / 2.0) ** 2
+        return (
+            expected,
+            f"theory, slopes small beside 1: sech²(γ/2){'' if expected is None else f', here {expected:.2f}'}",
+        )
     if one.name == "consistent_only":
         most = _presentations_a_pair(one)
         locked = "" if gamma is None or most != 2 else f", here {2.0 / (1.0 + math.exp(-abs(gamma))):.2f}"
-        return (
+        return float(most), (
             f"theory: exactly {most} where calls are independent given the pair; at temperature 0 they are not, and the "
             f"filter only drops the pairs that the order decides: 2s(|γ|){locked}"
         )
-    return "slope of these labels over that of the judge as it was asked"
+    return None, "slope of these labels over that of the judge as it was asked"
 
 
 def _presentations_a_pair(one: Mitigation) -> int:

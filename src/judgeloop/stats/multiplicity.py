@@ -7,10 +7,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop.stats.estimate import Verdict
+
 Floats = NDArray[np.float64]
 
 JUDGE_FAMILY = ("first_slot_excess", "length_ame", "style_joint", "padding_probe", "self_preference_gold")
 """The confirmatory terms of a judge (the method notes §7.6), each where it is defined."""
+
+ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
+"""Holm level of the confirmatory family; Benjamini–Hochberg rate of the exploratory one."""
 
 _COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness")
 _KEYS = ["family", "scope", "judge", "arm", "contrast"]
@@ -64,7 +69,7 @@ def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def adjust(frame: pd.DataFrame) -> pd.DataFrame:
-    """The estimates with ``p_adjusted``: Holm within family confirmatory, Benjamini–Hochberg within exploratory.
+    """The estimates with ``p_adjusted``, and ``verdict`` as that test leaves it (``settled``): Holm within family confirmatory, Benjamini–Hochberg within exploratory.
 
     Families stand apart by scope, judge, arm and contrast. Rows of family ``none`` describe: they lose their p, which
     unadjusted would read as a test, and keep their interval. Exploratory ``<probe>_probe`` rows are a family of their own, by generation and panel, adjusted by Holm: a
@@ -79,4 +84,38 @@ def adjust(frame: pd.DataFrame) -> pd.DataFrame:
     for keys, rows in tested[~probes].groupby(_KEYS, dropna=False):
         method = holm if keys[0] == "confirmatory" else benjamini_hochberg
         adjusted.loc[rows.index] = method(rows["p_value"].to_numpy(dtype=np.float64))
-    return frame.assign(p_value=frame["p_value"].where(frame["family"] != "none"), p_adjusted=adjusted)
+    return frame.assign(
+        p_value=frame["p_value"].where(frame["family"] != "none"),
+        p_adjusted=adjusted,
+        verdict=_settled(frame, adjusted),
+    )
+
+
+def settled(
+    verdict: Verdict, low: float | None, high: float | None, p_adjusted: float, family: str, term: str
+) -> Verdict:
+    """The verdict once the test is adjusted for how many were made: an effect is claimed only where that test agrees.
+
+    ``low`` and ``high`` are the interval's limits around a null of 0, None where there is a test alone.
+    """
+    agrees = p_adjusted <= ALPHA.get(family, 1.0)
+    if low is None or high is None:
+        return "found" if agrees else "undetected"
+    if verdict not in ("found", "drifting", "cannot_tell") or low <= 0 <= high:
+        return verdict
+    if not agrees:
+        return "cannot_tell"
+    return "drifting" if term.startswith(("did_", "drift_")) else "found"
+
+
+def _settled(frame: pd.DataFrame, adjusted: pd.Series[float]) -> pd.Series[str]:
+    verdicts = frame["verdict"].copy()
+    tested, alone = adjusted.notna(), frame["conf_low"].isna()
+    # What has a test alone and is in no family has lost its p-value, and with it what it could claim.
+    verdicts[alone & ~tested & verdicts.isin(["found", "undetected"])] = ""
+    columns = [frame.loc[tested, name] for name in ("verdict", "conf_low", "conf_high", "family", "term")]
+    verdicts[tested] = [
+        settled(verdict, None if none else low, None if none else high, p, family, term)
+        for verdict, low, high, family, term, none, p in zip(*columns, alone[tested], adjusted[tested], strict=True)
+    ]
+    return verdicts

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from judgeloop import seeds
 from judgeloop.stats.design import Design
-from judgeloop.stats.drift import fields
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import Measured, item_means
 from judgeloop.stats.inference import Interval, Undefined, t_interval
+from judgeloop.stats.rows import estimate_row
 
 QUANTITIES = ("length", "style_score", "correct")
 DRAWS = 4_000
@@ -34,15 +34,12 @@ def new_item_estimates(measured: Measured, design: Design) -> list[Estimate]:
         for quantity in known:
             table = _differences(means[quantity.name], arm, control, design.generations)
             found = over_both(table, seeds.rng(design.seed, "new items", arm, control, quantity.name))
-            shared = {
-                "scope": "policy", "bias": quantity.bias, "term": f"did_{quantity.name}", "arm": arm, "contrast": control,
-                "generation": design.generations, "variant": "new_items", "unit": quantity.unit,
-                "n": table.shape[0], "n_items": table.shape[1], "n_replicates": table.shape[0],
-            }  # fmt: skip
-            if isinstance(found, Undefined):
-                rows.append(Estimate(**shared, status="undefined", note=found.reason))
-            else:
-                rows.append(Estimate(**shared, **fields(found), note="for other items than these, drawn alike"))
+            rows.append(estimate_row(
+                found, note="for other items than these, drawn alike", scope="policy", bias=quantity.bias,
+                term=f"did_{quantity.name}", arm=arm, contrast=control, generation=design.generations,
+                variant="new_items", unit=quantity.unit, n=table.shape[0], n_items=table.shape[1],
+                n_replicates=table.shape[0],
+            ))  # fmt: skip
     return rows
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from judgeloop.stats.design import Design
-from judgeloop.stats.drift import over_replicates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import (
     CELL,
@@ -27,8 +26,11 @@ from judgeloop.stats.generations import (
     replicate_means,
     unrounded,
 )
+from judgeloop.stats.inference import Undefined
+from judgeloop.stats.rows import estimate_row, replicate_mean
 
 _SUM_TOLERANCE = 1e-6
+_INCOMPLETE = "no replicate recorded the distributions of this step completely"
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,10 @@ def _row(
         "generation": generation, "unit": quantity.unit, "n": n, "n_items": n_items,
     }  # fmt: skip
     if quantity.undefined:
-        return Estimate(status="undefined", note=quantity.undefined, n_replicates=0, **labels)
+        return estimate_row(Undefined(quantity.undefined), n_replicates=0, **labels)
     values = unrounded(wide.row(arm, generation))
-    found = over_replicates(
-        values[~np.isnan(values)], "no replicate recorded the distributions of this step completely"
-    )
-    if not control:
-        # The parts of an identity split what happened; whether a part is 0 is no question that they answer.
-        found["p_value"] = None
-    return Estimate(**labels, **found)
+    values = values[~np.isnan(values)]
+    # The parts of an identity split what happened; whether a part is 0 is no question that they answer.
+    tested = bool(control)
+    result = replicate_mean(values, _INCOMPLETE, tested=tested)
+    return estimate_row(result, null=0.0 if tested else None, n_replicates=len(values), **labels)

@@ -9,7 +9,7 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean
 from judgeloop.stats.presentations import first_picked, not_identical, only_identical, unscored
 from judgeloop.stats.probes import bias_of, edited_picked, probe_estimates
-from judgeloop.stats.rows import PROBABILITY, UNCHANGED, Bias, Counts, Labels, row
+from judgeloop.stats.rows import PROBABILITY, Bias, Counts, Labels, row
 
 _PAIR = ["item_id", "pair_id"]
 
@@ -60,9 +60,9 @@ def _change(
     result: Interval | Undefined = Undefined("no probe pair has a verdict in both orders in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), items.to_numpy(), -1.0, 1.0)
-    same = UNCHANGED if len(change) and bool((moved.dropna() == 0).all()) else ""
+    same = len(change) > 0 and bool((moved.dropna() == 0).all())
     counts = Counts(len(change), items.nunique(), lost)
-    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, note=same)
+    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=same)
 
 
 def _edited(judgments: pd.DataFrame) -> pd.Series[float]:

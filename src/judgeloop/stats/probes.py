@@ -154,17 +154,3 @@ def _slope(frame: pd.DataFrame) -> Interval | Undefined:
     else:
         se = math.sqrt(groups / (groups - 1.0) * float(np.sum(sums**2)))
     return t_interval(slope, se, groups - 1, method=method)
-
-
-def by_harm(estimates: pd.DataFrame) -> pd.DataFrame:
-    """The primary probe rows of an estimates frame, most harmful first.
-
-    Harm is what the interval makes sure of: the distance of its nearer limit from 0, on whichever side; then the size of
-    the estimate itself. Rows without a number come last.
-    """
-    probes = estimates["term"].str.endswith("_probe") & ~estimates["term"].str.startswith("judge_drift_")
-    rows = estimates[probes & (estimates["variant"] == "")]
-    sure = np.maximum(np.maximum(rows["conf_low"], -rows["conf_high"]), 0.0)
-    keyed = rows.assign(_sure=sure, _size=rows["estimate"].abs())
-    ordered = keyed.sort_values(["_sure", "_size"], ascending=False, kind="stable", na_position="last")
-    return ordered.drop(columns=["_sure", "_size"])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from judgeloop.stats.contender import Contender
 from judgeloop.stats.difference import Difference
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.multiplicity import ALPHA
 from judgeloop.stats.rows import RATE_MARGIN
 
 TERMS = (
@@ -23,7 +24,6 @@ TERMS = (
 """What can harm: identified biases of the judge, and what became of them in the policy."""
 _LENGTH = ("length_ame", "padding_probe", "gold_tied_longer_excess", "did_length")
 _CONTROLS = ("random", "gold")
-ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 
 
 @dataclass(frozen=True, slots=True)

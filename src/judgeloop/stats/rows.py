@@ -1,20 +1,22 @@
-"""From an interval (or the reason why there is none) to an estimate's row: whose it is, its status and its licence."""
+"""From an interval (or the reason why there is none) to an estimate's row: whose it is, its status and its verdict."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from judgeloop.stats.estimate import Estimate, Status
-from judgeloop.stats.inference import Interval, Undefined, smallest_detectable, tost
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from judgeloop.stats.estimate import Estimate, Status, Verdict
+from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, tost
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
 
 RATE_MARGIN = 0.05
 """Default equivalence margin of rates: ±5 percentage points (the method notes §7.5)."""
-
-UNCHANGED = "every pair was judged as at generation 0"
-"""Begins or ends the note of a judge's drift where no verdict of the panel moved: true of these pairs, whatever of others."""
 
 PROBABILITY = "probability"
 LOG_ODDS = "log-odds"
@@ -28,7 +30,12 @@ RATIO_MARGIN = 0.2
 WIDEST_RATIO = 1.0
 """A ratio's interval around 1 that is wider than this (1 ± ½ is as wide) tells neither growth from decline nor how much."""
 
+FEW_JUDGED = (20, 50)
+"""Fewest items and judgments (or pairs) for the word "none" on a judge. A t interval over a handful of items is only as
+wide as those few happen to differ, so that equivalence within 5 points can come of nine judgments that agree."""
+
 _MARGINS = {PROBABILITY: RATE_MARGIN, LOG_ODDS: LOG_ODDS_PER_RATE * RATE_MARGIN, "ratio": RATIO_MARGIN}
+_TEST_LEVEL = 0.05
 
 
 def default_margin(unit: str) -> float | None:
@@ -56,11 +63,48 @@ class Counts:
     unscored: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A number without an interval, and why it has none."""
+
+    estimate: float
+    reason: str
+    method: str = "mean over replicates"
+
+
+@dataclass(frozen=True, slots=True)
+class BareTest:
+    """A statistic with the p-value of its null, and no interval."""
+
+    estimate: float
+    p_value: float
+    method: str
+
+
+Result = Interval | Point | BareTest | Undefined
+
+
+def replicate_mean(
+    values: pd.Series[float] | NDArray[np.float64], missing: str = "", *, tested: bool = True
+) -> Interval | Point | Undefined:
+    """The mean of one number a replicate, (S,), with its t_{S−1} interval.
+
+    A Point where one replicate, or a few that are all equal, give no interval; Undefined with ``missing`` where no replicate
+    has a value. ``tested`` False drops the p-value: the number's distance from 0 means nothing.
+    """
+    if len(values) == 0:
+        return Undefined(missing or "no replicate has a value")
+    result = replicate_t(values)
+    if isinstance(result, Undefined):
+        return Point(float(values.mean()), "one replicate has no interval" if len(values) == 1 else result.reason)
+    return result if tested else dataclasses.replace(result, p_value=None)
+
+
 def row(
     labels: Labels,
     bias: Bias,
     term: str,
-    result: Interval | Undefined,
+    result: Result,
     counts: Counts,
     *,
     unit: str,
@@ -68,68 +112,114 @@ def row(
     margin: float | None = None,
     null: float | None = 0.0,
     note: str = "",
+    **more: Any,
 ) -> Estimate:
-    """One estimate. With a ``margin`` (default: its unit's), an interval that holds ``null`` never reads as "no bias".
-
-    It is then equivalent (TOST within ``null`` ± margin), undetected, or ``underpowered``: the effect that this sample
-    finds with 80 % power is larger than the margin. The note says which, and how large that effect is. A ``null`` of
-    None marks a description that has nothing to detect. An undefined row's note is its reason alone.
-    """
-    shared: dict[str, Any] = {
-        "judge": labels.judge, "arm": labels.arm, "generation": labels.generation, "panel": labels.panel,
-        "category": labels.category, "bias": bias, "term": term, "variant": variant, "unit": unit,
+    """A judge's estimate: ``estimate_row`` with the columns of ``labels`` and ``counts``, and by default its unit's margin."""
+    columns: dict[str, Any] = {
+        "scope": "judge", "judge": labels.judge, "arm": labels.arm, "generation": labels.generation,
+        "panel": labels.panel, "category": labels.category, "bias": bias, "term": term, "variant": variant, "unit": unit,
+        "n": counts.n, "n_items": counts.items, "n_unscored": counts.unscored, **more,
     }  # fmt: skip
+    return estimate_row(
+        result, margin=default_margin(unit) if margin is None else margin, null=null, note=note, **columns
+    )
+
+
+def estimate_row(
+    result: Result,
+    *,
+    margin: float | None = None,
+    null: float | None = 0.0,
+    drift: bool = False,
+    unchanged: bool = False,
+    note: str = "",
+    **columns: Any,
+) -> Estimate:
+    """The row of a result, with its verdict and its status. ``columns``: the other columns, as Estimate names them.
+
+    With a ``margin`` an interval that holds ``null`` never reads as "no bias": it is equivalent, or undetected, and then
+    ``underpowered`` where the effect that this sample finds with 80 % power is larger than the margin. ``drift``: an effect
+    is called ``drifting``, and what is undetected is always ``underpowered``. A ``null`` of None marks a description that
+    has nothing to detect. ``unchanged``: no verdict behind a judge's drift moved. An undefined row's note is its reason
+    alone.
+    """
     if isinstance(result, Undefined):
+        return Estimate(status="undefined", note=result.reason, **columns)
+    few = few_judged(columns["scope"], columns.get("n", 0), columns.get("n_items", 0))
+    word, detectable = claimed(result, margin, null, drift=drift, few=few)
+    if isinstance(result, Point):
         return Estimate(
-            scope="judge", status="undefined", n=counts.n, n_items=counts.items, n_unscored=counts.unscored, note=result.reason,
-            **shared,
+            estimate=result.estimate, method=result.method, status="underpowered", verdict=word,
+            note=joined(result.reason, note), **columns,
         )  # fmt: skip
-    status, said = licence(result, default_margin(unit) if margin is None else margin, null)
+    if isinstance(result, BareTest):
+        return Estimate(
+            estimate=result.estimate, p_value=result.p_value, method=result.method, verdict=word, note=note, **columns
+        )
+    status: Status = "ok"
+    if word == "undetected" and (drift or (margin is not None and detectable is not None and detectable > margin)):
+        status = "underpowered"
     return Estimate(
-        scope="judge",
         estimate=float(result.estimate),
         std_error=float(result.std_error),
         conf_low=float(result.low),
         conf_high=float(result.high),
         conf_level=result.level,
         p_value=None if result.p_value is None else float(result.p_value),
-        n=counts.n,
-        n_items=counts.items,
-        n_unscored=counts.unscored,
         method=result.method,
         status=status,
-        note="; ".join(part for part in (said, note) if part),
-        **shared,
+        verdict="unchanged" if unchanged and result.estimate == 0 else word,
+        margin=None if null is None else margin,
+        detectable=detectable,
+        note=note,
+        **columns,
     )
 
 
-def unchanged(row: Estimate) -> bool:
-    """Whether a judge's drift is 0 because no verdict of its fixed panel moved at all.
+def claimed(
+    result: Result, margin: float | None, null: float | None = 0.0, *, drift: bool = False, few: bool = False
+) -> tuple[Verdict, float | None]:
+    """The verdict and, where it is ``undetected``, the smallest effect that would have been found with 80 % power.
 
-    A census of the panel, not a sample of it: that the panel shows no change needs no interval; the row's interval is on
-    other pairs.
+    Before adjustment for several tests. ``few``: too few were judged to say ``none`` of a judge.
     """
-    return row.term.startswith("judge_drift_") and row.estimate == 0 and UNCHANGED in row.note
-
-
-def licence(result: Interval, margin: float | None, null: float | None) -> tuple[Status, str]:
-    """(status, words) of an interval: equivalent to ``null``, undetected, or neither, which is ``underpowered``.
-
-    Nothing ("ok", "") where the interval excludes ``null``, or there is no margin or no null.
-    """
-    if margin is None or null is None or not result.covers(null):
-        return "ok", ""
-    if tost(result, margin, centre=null):
-        return "ok", f"equivalent within ±{margin:g}"
-    # Without spread the half-width is all that is known of the precision.
+    if isinstance(result, Undefined) or null is None:
+        return "", None
+    if isinstance(result, Point):
+        return "cannot_tell", None
+    if isinstance(result, BareTest):
+        return "found" if result.p_value <= _TEST_LEVEL else "undetected", None
+    covered = result.covers(null)
+    effect: Verdict = "drifting" if drift else "found"
+    if margin is not None and tost(result, margin, centre=null):
+        return ("none" if not few else "cannot_tell" if covered else effect), None
+    if not covered:
+        return effect, None
+    # Without a standard error the half-width is all that is known of the precision; equal replicates have neither.
     seen = result.std_error or (result.high - result.low) / 4.0
-    detectable = smallest_detectable(seen, result.df)
-    what = f"undetected: this sample could have seen {detectable:.3f} with 80 % power"
-    return ("underpowered" if detectable > margin else "ok"), what
+    return "undetected", smallest_detectable(seen, result.df) if seen > 0 else None
 
 
-def ratio_licence(ratio: Interval) -> tuple[Status, str]:
-    """(status, words) of a ratio that 1 is the null of: ``underpowered`` where 1 is inside and the interval is too wide."""
-    if ratio.covers(1.0) and ratio.high - ratio.low > WIDEST_RATIO:
-        return "underpowered", f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"
-    return "ok", ""
+def ratio_row(result: Interval | Undefined, *, note: str = "", **columns: Any) -> Estimate:
+    """The row of a ratio whose null is 1: ``underpowered`` where 1 is inside and the interval is too wide to say anything.
+
+    It has no p-value: whether a ratio is 1 is read from its interval, and a p against 0 would test what nobody asks.
+    """
+    if isinstance(result, Interval):
+        result = dataclasses.replace(result, p_value=None)
+    made = estimate_row(result, null=None, note=note, **columns)
+    if isinstance(result, Interval) and result.covers(1.0) and result.high - result.low > WIDEST_RATIO:
+        wide = f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"
+        made = dataclasses.replace(made, status="underpowered", note=joined(wide, note))
+    return made
+
+
+def joined(*parts: str) -> str:
+    """Remarks as one note."""
+    return "; ".join(part for part in parts if part)
+
+
+def few_judged(scope: str, n: int, n_items: int) -> bool:
+    """Whether a row rests on too few items or judgments for an absence to be claimed of a judge (FEW_JUDGED)."""
+    items, judged = FEW_JUDGED
+    return scope == "judge" and (0 < n_items < items or n < judged)

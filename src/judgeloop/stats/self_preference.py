@@ -68,7 +68,6 @@ class Followed:
     ids. ``single_order``: there are pairs, and none was asked in both orders.
     """
 
-    own: str
     prefers_own: NDArray[np.bool_]
     follows: Floats
     items: NDArray[np.object_]
@@ -78,7 +77,7 @@ class Followed:
         """P(follows | gold prefers its own) − P(follows | gold prefers the other)."""
         if self.single_order:
             return Undefined(_SINGLE_ORDER)
-        return following_difference(self.prefers_own, self.follows, pd.factorize(self.items)[0], self.own)
+        return following_difference(self.prefers_own, self.follows, pd.factorize(self.items)[0])
 
     def without(self, items: set[str]) -> Followed:
         """The pairs of other items."""
@@ -105,7 +104,6 @@ def followed(judgments: pd.DataFrame, judge: str) -> Followed | Undefined:
     keep = counted & ~np.isnan(a)
     asked = ((table["asked_ab"] > 0) & (table["asked_ba"] > 0)).to_numpy()
     return Followed(
-        own,
         np.sign(gold[keep]) == side[keep],
         np.where(gold[keep] > 0, a[keep], 1 - a[keep]),
         compared["item_id"].to_numpy(dtype=object)[first[keep]],
@@ -152,7 +150,7 @@ def _unknown(judgments: pd.DataFrame, own: str) -> str:
     if not {"model_a", "model_b"} <= set(judgments.columns):
         return _NO_MODELS
     if len(judgments) and not ((judgments["model_a"] == own) != (judgments["model_b"] == own)).any():
-        return f"no pair has a text of {own} on one side"
+        return "no pair has a text of the judge on one side"
     return "" if "gold" in judgments and not np.isnan(gold_margin(judgments["gold"])[0]).all() else "no gold"
 
 
@@ -163,18 +161,18 @@ def _sides(judgments: pd.DataFrame, own: str) -> tuple[NDArray[np.int_], Floats]
 
 
 def following_difference(
-    prefers_own: NDArray[np.bool_], follows: Floats, items: NDArray[np.intp], own: str
+    prefers_own: NDArray[np.bool_], follows: Floats, items: NDArray[np.intp]
 ) -> Interval | Undefined:
     """How much more often the judge follows gold where gold prefers its own text; arrays of n pairs, clustered by item.
 
-    ``follows`` in [0, 1]: whether it picked what gold prefers. ``own`` names the judge's model in a reason.
+    ``follows`` in [0, 1]: whether it picked what gold prefers.
     """
     if not (prefers_own.any() and (~prefers_own).any()):
-        return Undefined(f"needs pairs with a text of {own} that gold prefers, and such that it does not")
+        return Undefined("needs pairs with a text of the judge that gold prefers, and such that it does not")
     found = combined_rates(follows, (~prefers_own).astype(np.intp), items, np.array([1.0, -1.0]))
     if isinstance(found, Undefined):
         return Undefined(
-            f"gold prefers (or does not prefer) {own} in one item only: an interval needs 2 or more of either"
+            "gold prefers (or does not prefer) the judge's own text in one item only: an interval needs 2 or more of either"
         )
     return found
 
@@ -269,7 +267,7 @@ def self_preference_log_odds(
     mine = (compared["model_a"] == own) != (compared["model_b"] == own)
     judged = set(compared.loc[mine & (compared["verdict"] != "unscored"), "judge"].astype(str))
     if labels.judge not in judged:
-        return undefined(f"no pair has a text of {own} on one side")
+        return undefined("no pair has a text of the judge on one side")
     if len({own_model(name) for name in judged}) < 2:
         return undefined(
             "one judge: its taste for its own texts cannot be told from their quality; needs 2 or more judges"
@@ -277,7 +275,7 @@ def self_preference_log_odds(
     data = covariates(compared, texts, scales=scales)
     kept = compared.iloc[data.index]
     if f"own {labels.judge}" not in (owned := _own_columns(kept)):
-        return undefined(f"no scored pair with known features has a text of {own} on one side")
+        return undefined("no scored pair with known features has a text of the judge on one side")
     shared = {**_tastes(data, kept), **_strengths(kept)}
     notes = [
         "given the generators, and each judge's order, features" + (" and gold" if _knows(data) else "; without gold")

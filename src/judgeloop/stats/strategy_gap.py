@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from judgeloop.stats.design import ArmDesign, Design
-from judgeloop.stats.drift import over_replicates, quantity_series
+from judgeloop.stats.drift import quantity_series
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import CELL, Measured, Series, across_replicates, snapped
+from judgeloop.stats.inference import Interval
+from judgeloop.stats.rows import estimate_row, replicate_mean
 
 QUANTITIES = ("length", "style_score")
 _WHOLE = 1e-6
@@ -37,11 +39,11 @@ def strategy_gap_estimates(measured: Measured, quantities: Iterable[Series], des
     for arm in arms:
         for generation in range(1, design.generations + 1):
             values = across_replicates(trained, arm.name, generation)
-            labels: dict[str, Any] = {"scope": "policy", "bias": "verbosity", "arm": arm.name, "unit": "tokens"}
+            result = replicate_mean(values, "no replicate recorded its training set completely", tested=False)
             rows.append(
-                Estimate(
-                    term="training_tokens", generation=generation, n=len(values), **labels,
-                    **over_replicates(values, "no replicate recorded its training set completely") | {"p_value": None},
+                estimate_row(
+                    result, null=None, scope="policy", bias="verbosity", term="training_tokens", arm=arm.name,
+                    generation=generation, n=len(values), n_replicates=len(values), unit="tokens",
                 )
             )  # fmt: skip
     for name in QUANTITIES:
@@ -148,6 +150,8 @@ def _row(
     term: str, arm: str, contrast: str, values: pd.Series[float], missing: str, note: str, shared: dict[str, Any],
     variant: str = "equal_tokens",
 ) -> Estimate:  # fmt: skip
-    found = over_replicates(values, missing)
-    found["note"] = found.get("note") or note
-    return Estimate(term=term, arm=arm, contrast=contrast, variant=variant, n=len(values), **shared, **found)
+    result = replicate_mean(values, missing)
+    return estimate_row(
+        result, note=note if isinstance(result, Interval) else "", term=term, arm=arm, contrast=contrast,
+        variant=variant, n=len(values), n_replicates=len(values), **shared,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ filtering gives 2, a ridge or flipped labels less than 1.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,10 @@ import pandas as pd
 
 from judgeloop.features import FEATURES
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.drift import fields, over_replicates
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, fieller_from_moments
 from judgeloop.stats.judge_generations import anchor_slopes
-from judgeloop.stats.rows import ratio_licence
+from judgeloop.stats.rows import estimate_row, joined, ratio_row, replicate_mean
 from judgeloop.stats.slopes import Slopes
 
 
@@ -91,12 +91,10 @@ def _row(arm: ArmDesign, feature: str, result: Interval | Undefined, count: int,
         "scope": "signal", "judge": arm.judge, "arm": arm.name, "bias": "verbosity" if feature == "length" else "style",
         "term": f"transmission_{feature}", "unit": "ratio", "n": count, "n_replicates": count,
     }  # fmt: skip
-    note = f"label rule {arm.label_rule}" + (f"; the fit did not converge in {lost} replicates" if lost else "")
-    if isinstance(result, Undefined):
-        return Estimate(status="undefined", note=f"{result.reason}; {note}", **shared)
-    numbers = {**fields(result), "p_value": None, "method": "Fieller t, replicates over anchor items"}
-    status, wide = ratio_licence(result)
-    return Estimate(status=status, note="; ".join(part for part in (wide, note) if part), **shared, **numbers)
+    if isinstance(result, Interval):
+        result = replace(result, method="Fieller t, replicates over anchor items")
+    unfitted = f"the fit did not converge in {lost} replicates" if lost else ""
+    return ratio_row(result, note=joined(f"label rule {arm.label_rule}", unfitted), **shared)
 
 
 def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
@@ -115,13 +113,13 @@ def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, 
                 if feature not in fitted.columns:
                     continue
                 values = fitted[feature].dropna()
-                found = over_replicates(values, "the signal converged in no replicate")
+                result = replicate_mean(values, "the signal converged in no replicate")
                 rows.append(
-                    Estimate(
-                        scope="signal", judge=arm.judge, arm=arm.name, generation=generation,
+                    estimate_row(
+                        result, scope="signal", judge=arm.judge, arm=arm.name, generation=generation,
                         bias="verbosity" if feature == "length" else "style", term=f"signal_slope_{feature}",
                         unit="log-odds per doubling" if feature == "length" else "log-odds per generation-0 SD",
-                        n=len(values), **found,
+                        n=len(values), n_replicates=len(values),
                     )
                 )  # fmt: skip
     return rows

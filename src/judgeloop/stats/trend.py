@@ -5,6 +5,7 @@ judge's picks select directly. Positive = more of the quantity, or steps that gr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from judgeloop.features import FEATURES
 from judgeloop.stats.design import Design
-from judgeloop.stats.drift import CONFIRMATORY, fields, over_replicates
+from judgeloop.stats.drift import CONFIRMATORY
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import CELL, Measured, Series, across_replicates, snapped
-from judgeloop.stats.inference import Undefined, fieller, sign_flip
+from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip
+from judgeloop.stats.rows import BareTest, estimate_row, replicate_mean
 
 FEWEST_FLIPS, MOST_FLIPS = 6, 20
 """Replicates with which a sign-flip test can reject at 5 %, and those that it enumerates."""
@@ -56,17 +58,16 @@ def _of_path(path: NDArray[np.float64], name: str, unit: str, labels: dict[str, 
     counts: dict[str, Any] = {"n": len(path), "n_replicates": len(path), **labels}
     times = np.arange(steps + 1) - steps / 2
     slopes = snapped(pd.Series(path @ times[1:] / float(times @ times), dtype="float64"))
-    trend = {**counts, "unit": unit, "family": "exploratory"}
-    rows = [Estimate(term=f"trend_{name}", **{**trend, **over_replicates(slopes)})]
+    trend = estimate_row(
+        replicate_mean(slopes), term=f"trend_{name}", unit=unit, family="exploratory", **counts,
+    )  # fmt: skip
     # The ratio of summed increments: increments on increments, least squares, are attenuated by their noise.
     gain = fieller(path[:, -1] - path[:, 0], path[:, -2], null=1.0) if len(path) else Undefined("no replicate")
-    term = {"term": f"loop_gain_{name}", "unit": "ratio", **counts}
-    if isinstance(gain, Undefined):
-        before = f"the 95 % interval of D_{steps - 1} covers 0, so a ratio to it means nothing"
-        rows.append(Estimate(status="undefined", note=before if len(path) > 1 else gain.reason, **term))
-    else:
-        rows.append(Estimate(**{**term, **fields(gain), "p_value": None, "method": "Fieller t over replicates"}))
-    return rows
+    if isinstance(gain, Interval):
+        gain = replace(gain, p_value=None, method="Fieller t over replicates")
+    elif len(path) > 1:
+        gain = Undefined(f"the 95 % interval of D_{steps - 1} covers 0, so a ratio to it means nothing")
+    return [trend, estimate_row(gain, null=None, term=f"loop_gain_{name}", unit="ratio", **counts)]
 
 
 def _flipped(one: Series, arm: str, control: str, generation: int, labels: dict[str, Any]) -> list[Estimate]:
@@ -74,10 +75,10 @@ def _flipped(one: Series, arm: str, control: str, generation: int, labels: dict[
     if not FEWEST_FLIPS <= len(values) <= MOST_FLIPS:
         return []
     return [
-        Estimate(
+        estimate_row(
+            BareTest(float(values.mean()), sign_flip(values.to_numpy()), "exact sign flips over replicates"),
             term=f"did_{one.quantity.name}", variant="sign_flip", generation=generation, unit=one.quantity.unit,
-            estimate=float(values.mean()), p_value=sign_flip(values.to_numpy()), n=len(values), n_replicates=len(values),
-            method="exact sign flips over replicates", note="asks that differences are symmetric, not normal", **labels,
+            n=len(values), n_replicates=len(values), note="asks that differences are symmetric, not normal", **labels,
         )
     ]  # fmt: skip
 
@@ -109,12 +110,12 @@ def gradient_estimates(measured: Measured, design: Design) -> list[Estimate]:
             for t in range(design.generations):
                 n, n_items, _ = measured.count("", arm.name, t)
                 values = across_replicates(wide, arm.name, t)
-                numbers = over_replicates(values, "no replicate's selection is whole and its features apart")
+                result = replicate_mean(values, "no replicate's selection is whole and its features apart")
                 rows.append(
-                    Estimate(
-                        scope="policy", bias=quantity.bias, term=f"gradient_{quantity.name}", arm=arm.name, generation=t,
-                        n=n, n_items=n_items, unit="per unit of the feature",
-                        **{"family": "exploratory", **numbers},
+                    estimate_row(
+                        result, scope="policy", bias=quantity.bias, term=f"gradient_{quantity.name}", arm=arm.name,
+                        generation=t, n=n, n_items=n_items, n_replicates=len(values), unit="per unit of the feature",
+                        family="exploratory",
                     )
                 )  # fmt: skip
     return rows

@@ -172,4 +172,4 @@ def _own(sample: Sample) -> Interval | Undefined:
     picked_a = (_picked(sample.own["ab"]) + 1.0 - _picked(sample.own["ba"])) / 2.0
     keep = ~np.isnan(picked_a)
     follows = np.where(sample.own_gold > 0, picked_a, 1.0 - picked_a)[keep]
-    return following_difference((np.sign(sample.own_gold) == sample.side)[keep], follows, np.flatnonzero(keep), OWN)
+    return following_difference((np.sign(sample.own_gold) == sample.side)[keep], follows, np.flatnonzero(keep))

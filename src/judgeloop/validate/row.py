@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-Floats = NDArray[np.float64]
+from numpy.typing import ArrayLike
 
 MULTIPLE = 4.0
 """Tolerance in Monte-Carlo standard errors. A quick run has larger errors, never a larger multiple."""

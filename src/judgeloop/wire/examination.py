@@ -5,21 +5,34 @@ What one answer shows (which limit field, whether it thinks first) shapes the qu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import Endpoint
 from judgeloop.records import Reply, Verdict
-from judgeloop.templates import Mode
+from judgeloop.templates import Mode, Template
 from judgeloop.wire.inquiry import Came, Inquiry
 from judgeloop.wire.line import brief
 
 State = Literal["ok", "no", "unknown"]
-Reader = Callable[[Reply, Mode, bool], Verdict]
 
 SHORT, THOUGHTFUL = 64, 2048
+
+
+class Trial(Protocol):
+    """The question by which a judge of pairs is tried; the better answer is shown first."""
+
+    @property
+    def template(self) -> Template: ...
+
+    def body(self, endpoint: Endpoint, mode: Mode) -> dict[str, Any]: ...
+
+    def read(self, reply: Reply, mode: Mode) -> Verdict: ...
+
+    def turned(self) -> Trial:
+        """The same question with the better answer second."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

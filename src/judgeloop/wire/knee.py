@@ -21,13 +21,12 @@ _FIRST = 3
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One number of calls in flight: how many were asked, calls a second, seconds of the median and the 95th percentile."""
+    """One number of calls in flight: how many were asked, calls a second, seconds of the 95th percentile."""
 
     at_once: int
     calls: int
     failed: int
     per_second: float
-    median: float
     p95: float
 
 
@@ -106,4 +105,4 @@ async def _level(inquiry: Inquiry, bodies: Sequence[Mapping[str, Any]], at_once:
     seconds = sorted(one.seconds for one in came)
     failed = sum(not one.ok for one in came)
     p95 = seconds[min(len(seconds) - 1, math.ceil(0.95 * len(seconds)) - 1)]
-    return Level(at_once, len(came), failed, (len(came) - failed) / max(took, 1e-9), seconds[len(seconds) // 2], p95)
+    return Level(at_once, len(came), failed, (len(came) - failed) / max(took, 1e-9), p95)

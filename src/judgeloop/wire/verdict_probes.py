@@ -4,28 +4,23 @@ the same call again."""
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from judgeloop.bodies import judge_body
 from judgeloop.experiment import Endpoint
 from judgeloop.records import Verdict
-from judgeloop.templates import Mode, Template
-from judgeloop.wire.examination import Found, Reader, State, note, plain, quoted
+from judgeloop.templates import Mode
+from judgeloop.wire.examination import Found, State, Trial, note, plain, quoted
 from judgeloop.wire.inquiry import Inquiry
 
 TRIED_LOGPROBS = 20
-QUESTION = "What is the capital of France?"
-ANSWERS = ("The capital of France is Paris.", "The capital of France is Lyon.")
-"""The better one first."""
 _MOST = re.compile(
     r"(?:less than or equal to|at most|max(?:imum)?(?: allowed)?(?: is| of|:)?|more than|<=|up to)\s*(\d+)", re.I
 )
 
 
-async def logprobs(inquiry: Inquiry, base: Endpoint, found: Found, template: Template, read: Reader) -> None:
+async def logprobs(inquiry: Inquiry, base: Endpoint, found: Found, trial: Trial) -> None:
     """How many log-probabilities, and is a verdict among them, in both orders?"""
     calls = inquiry.calls
-    if "logprob" not in template.modes:
+    if "logprob" not in trial.template.modes:
         return note(
             found,
             inquiry,
@@ -34,7 +29,7 @@ async def logprobs(inquiry: Inquiry, base: Endpoint, found: Found, template: Tem
             "nothing",
             "not asked",
             "unknown",
-            f"prompt {template.name} reasons first: it has no verdict in its first token",
+            f"prompt {trial.template.name} reasons first: it has no verdict in its first token",
         )
     if found.thinks:
         return note(
@@ -48,12 +43,12 @@ async def logprobs(inquiry: Inquiry, base: Endpoint, found: Found, template: Tem
             "its first token is a thought and no verdict",
         )
     most, asked = TRIED_LOGPROBS, f"a verdict, top_logprobs {TRIED_LOGPROBS}"
-    came = await inquiry.complete(_trial(base, found, template, "logprob", 0, most))
+    came = await inquiry.complete(trial.body(_endpoint(base, found, most), "logprob"))
     if came.status in (400, 422) and "logprob" in came.message.lower():
         named = _MOST.search(came.message)
         most = min(int(named[1]), TRIED_LOGPROBS) if named and int(named[1]) > 1 else 5
         asked += f", then {most} (refused: {came.message})"
-        came = await inquiry.complete(_trial(base, found, template, "logprob", 0, most))
+        came = await inquiry.complete(trial.body(_endpoint(base, found, most), "logprob"))
     if not came.ok:
         return note(
             found, inquiry, calls, "logprobs", asked, came.said, "no", "no log-probabilities: verdicts are hard"
@@ -71,8 +66,8 @@ async def logprobs(inquiry: Inquiry, base: Endpoint, found: Found, template: Tem
             "asks for them are ignored: verdicts are hard",
         )
     found.logprobs = most
-    other = await inquiry.complete(_trial(base, found, template, "logprob", 1, found.logprobs))
-    verdicts = tuple(read(one.reply, "logprob", template.ties) for one in (came, other))
+    other = await inquiry.complete(trial.turned().body(_endpoint(base, found, most), "logprob"))
+    verdicts = tuple(trial.read(one.reply, "logprob") for one in (came, other))
     found.verdicts["logprob"] = verdicts
     shown = ", ".join(f"{token!r}" for token, _ in top[:4])
     came_back = f"{len(top)} tokens, likeliest {shown}; {_both(verdicts)}"
@@ -93,22 +88,27 @@ async def logprobs(inquiry: Inquiry, base: Endpoint, found: Found, template: Tem
     return note(found, inquiry, calls, "logprobs", asked, came_back, "ok", means + _locked(verdicts))
 
 
-async def verdict_mode(
-    inquiry: Inquiry, base: Endpoint, found: Found, template: Template, mode: Mode, read: Reader
-) -> None:
+async def verdict_mode(inquiry: Inquiry, base: Endpoint, found: Found, trial: Trial, mode: Mode) -> None:
     """Does json or text mode give a verdict, in both orders?"""
     calls, came = inquiry.calls, []
-    if mode not in template.modes:
+    if mode not in trial.template.modes:
         return note(
-            found, inquiry, calls, mode, "nothing", "not asked", "unknown", f"prompt {template.name} has no {mode} mode"
+            found,
+            inquiry,
+            calls,
+            mode,
+            "nothing",
+            "not asked",
+            "unknown",
+            f"prompt {trial.template.name} has no {mode} mode",
         )
-    for order in (0, 1):
-        came.append(await inquiry.complete(_trial(base, found, template, mode, order, TRIED_LOGPROBS)))
+    for question in (trial, trial.turned()):
+        came.append(await inquiry.complete(question.body(_endpoint(base, found, TRIED_LOGPROBS), mode)))
         if not came[-1].ok:
             return note(
                 found, inquiry, calls, mode, f"a verdict in {mode} mode", came[-1].said, "no", f"{mode} mode is refused"
             )
-    verdicts = tuple(read(one.reply, mode, template.ties) for one in came)
+    verdicts = tuple(trial.read(one.reply, mode) for one in came)
     found.verdicts[mode] = verdicts
     scored = all(verdict.slot != "unscored" for verdict in verdicts)
     means = (
@@ -152,14 +152,14 @@ async def schema(inquiry: Inquiry, found: Found) -> None:
     )
 
 
-async def repeat(inquiry: Inquiry, base: Endpoint, found: Found, template: Template, read: Reader) -> None:
+async def repeat(inquiry: Inquiry, base: Endpoint, found: Found, trial: Trial) -> None:
     """The same judge call again at temperature 0: the same verdict?"""
     calls = inquiry.calls
     mode = best_mode(found)
     if mode is None:
         return None
-    came = await inquiry.complete(_trial(base, found, template, mode, 0, found.logprobs or TRIED_LOGPROBS))
-    before, after = found.verdicts[mode][0], read(came.reply, mode, template.ties)
+    came = await inquiry.complete(trial.body(_endpoint(base, found, found.logprobs or TRIED_LOGPROBS), mode))
+    before, after = found.verdicts[mode][0], trial.read(came.reply, mode)
     shift = abs((before.p_first or 0.0) - (after.p_first or 0.0))
     state: State = "ok" if before == after or (before.slot == after.slot and shift < 1e-3) else "no"
     if state == "ok":
@@ -193,13 +193,8 @@ def best_mode(found: Found) -> Mode | None:
     return next((mode for mode in order if mode in works), None)
 
 
-def _trial(base: Endpoint, found: Found, template: Template, mode: Mode, order: int, top: int) -> dict[str, Any]:
-    """A judge call on two short answers, the better one first (order 0) or second."""
-    first, second = ANSWERS if order == 0 else ANSWERS[::-1]
-    endpoint = found.endpoint(base).model_copy(update={"top_logprobs": top, "model": found.model})
-    return judge_body(
-        endpoint, template, mode, prompt=QUESTION, first_text=first, second_text=second, reference="Paris"
-    )
+def _endpoint(base: Endpoint, found: Found, top: int) -> Endpoint:
+    return found.endpoint(base).model_copy(update={"top_logprobs": top, "model": found.model})
 
 
 def _both(verdicts: tuple[Verdict, ...]) -> str:
