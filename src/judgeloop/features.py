@@ -19,11 +19,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import emoji
 import pandas as pd
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
 
 FEATURES = (
     "length", "headings", "bold", "list_items", "code_fences", "hedges", "emoji", "transitions", "em_dashes",
@@ -217,6 +219,8 @@ def _emoji_pattern() -> re.Pattern[str]:
     A character that is shown as text by default (©, ™, ✔) needs U+FE0F, or a joined partner, to count. The package's
     own search is not used: its time grows with the square of the number of joiners.
     """
+    import emoji  # here and below: loaded when the first text is measured
+
     single = [key for key in emoji.EMOJI_DATA if len(key) == 1]
     textual = _ranges(sorted(ord(key) for key in single if key + "\ufe0f" in emoji.EMOJI_DATA))
     pictures = _ranges(
@@ -234,6 +238,8 @@ def _emoji_pattern() -> re.Pattern[str]:
 
 @functools.cache
 def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
     off = ["link", "image", "autolink", "html_inline", "html_block", "reference"]
     return MarkdownIt("commonmark").disable(off)
 

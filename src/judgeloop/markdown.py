@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
 
 _LINE_END = re.compile(r"\r\n?|\n")
 
@@ -34,6 +36,8 @@ class Paragraph:
 
 @functools.cache
 def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt  # loaded when the first text is read
+
     # text_join would merge escapes and entities with their neighbours, decoded.
     off = ["link", "image", "autolink", "html_inline", "html_block", "reference", "text_join"]
     return MarkdownIt("commonmark").disable(off)
