@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from judgeloop.api.audit_settings import Settings, settings
+from judgeloop.api.audit_settings import Settings, checked, valid
 from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, text_tokens, total_cost, verdict_tokens
 from judgeloop.api.recorded import Recorded, recorded
+from judgeloop.api.session import default_folder
 from judgeloop.auditing.listwise import Listwise
 from judgeloop.auditing.pointwise import Pointwise
 from judgeloop.auditing.questions import Probing, rule_probes
 from judgeloop.bodies import choice_body, edit_body, judge_body, reward_body, score_body
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Endpoint, ModelJudge
+from judgeloop.experiment.audit import AuditPlanCall
+from judgeloop.experiment.options import with_keywords
 from judgeloop.features import tokenize
 from judgeloop.interchange.cells import Input
 from judgeloop.judging.edits import PROBES
@@ -83,29 +86,25 @@ class AuditPlan:
         }  # fmt: skip
 
 
-def plan_audit(
-    pairs: Input,
-    *,
-    effect: float | None = None,
-    conflict: float | None = None,
-    calls_per_second: float | None = None,
-    out: str | Path | None = None,
-    **options: Any,
-) -> AuditPlan:
-    """Calls, tokens, cost and time of ``judgeloop.audit(pairs, **options)``, and the pairs that effects take at 80 % power.
+@with_keywords(AuditPlanCall)
+def plan_audit(pairs: Input, **options: Any) -> AuditPlan:
+    """Calls, tokens, cost and time of ``judgeloop.audit`` with the same keywords, and the pairs that effects take at 80 % power.
 
-    ``effect``: one to find, in probability; ``conflict``: the share of pairs whose verdict changes with the order. Where the
-    folder ``out`` holds a part of this audit, its replies say tokens, calls a second and conflict rate. Asks nothing. Raises
-    InvalidInput.
+    Where the folder ``out`` holds a part of this audit, its replies say tokens, calls a second and conflict rate. Asks
+    nothing. Raises InvalidInput. The keywords, as on the command line:
+
+    {options}
     """
+    call = valid(AuditPlanCall, options)
+    effect, conflict, calls_per_second = call.effect, call.conflict, call.calls_per_second
     if effect is not None and not 0 < effect <= 0.5:
         raise InvalidInput("--effect is a probability above 0 and at most 0.5, as 0.05 for 5 points")
     if conflict is not None and not 0 < conflict <= 1:
         raise InvalidInput("--conflict is the share of pairs whose verdict changes with the order: above 0, at most 1")
     if calls_per_second is not None and not (math.isfinite(calls_per_second) and calls_per_second > 0):
         raise InvalidInput(f"--calls-per-second must be above 0, not {calls_per_second:g}")
-    made = settings(pairs, **options)
-    folder = Path(out or Path("runs") / made.name)
+    made = checked(pairs, call)
+    folder = default_folder(made.name, made.identity()).path if call.out is None else Path(call.out)
     earlier = recorded(folder) if (folder / "calls").is_dir() else None
     answered = 0
     if earlier is not None:
