@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from judgeloop.auditing import mitigating
 from judgeloop.auditing.asking import Editor
 from judgeloop.auditing.listwise import listwise
 from judgeloop.auditing.pointwise import Pointwise
-from judgeloop.auditing.questions import Questions, questions
+from judgeloop.auditing.questions import Probing, Questions, questions, rule_probes
 from judgeloop.auditing.rated import Form
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Block, Endpoint, ModelJudge, Price, RewardJudge
@@ -98,6 +98,13 @@ class Settings:
     def rules(self) -> tuple[str, ...]:
         """The probes that need no model."""
         return tuple(name for name in self.probes if PROBES[name].kind == "rule")
+
+    def rule_probes(self, watch: Callable[[int, int], None] = lambda *_: None) -> Probing:
+        """Every judge's probe pairs that need no model. ``watch`` is told (pairs done, of how many)."""
+        own = {name: self.endpoints[name].model for name in self.bases}
+        if not self.rules:
+            return Probing({name: [] for name in own} if self.probes else {})
+        return rule_probes(self.asked, self.rules, own, seed=self.seed, watch=watch)
 
     @property
     def seed(self) -> int:

@@ -18,7 +18,7 @@ from judgeloop.api.batch_jobs import refuse_running
 from judgeloop.api.batching import Batching, interrupted
 from judgeloop.api.session import Session, default_folder, environment, unwrapped
 from judgeloop.auditing import asking
-from judgeloop.auditing.questions import Probing, rule_probes
+from judgeloop.auditing.questions import Probing
 from judgeloop.auditing.rated import Rated, analyze_rated
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Endpoint
@@ -153,10 +153,7 @@ class _Asking:
         made = self.made
         if made.rules:
             self.say("edits")
-            own = {name: made.endpoints[name].model for name in made.bases}
-            self.probing = rule_probes(made.asked, made.rules, own, seed=made.seed, watch=self.editing)
-        elif made.probes:
-            self.probing = Probing({name: [] for name in made.bases})
+        self.probing = made.rule_probes(self.editing)
         self._planned()
         judges = [await self._judge(name, client) for name in made.judges] if made.pairwise else []
         if made.editor is not None:

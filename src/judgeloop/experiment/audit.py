@@ -112,7 +112,7 @@ class AuditCall(AuditSession, AuditSpec):
     """The keywords of ``judgeloop.audit``."""
 
     observer: Any = None
-    """Told how the audit goes on: a ``judgeloop.api.AuditObserver``."""
+    """Told how the audit goes on: a `judgeloop.api.AuditObserver`."""
 
 
 class AuditPlanCall(AuditSizes, AuditSpec):

@@ -100,6 +100,7 @@ def with_keywords(
 
         called.__doc__ = (function.__doc__ or "").replace("{options}", "\n    ".join(_lines(kind)))
         called.__signature__ = signature  # type: ignore[attr-defined]
+        called.block = kind  # type: ignore[attr-defined]
         return called
 
     return decorated
@@ -135,7 +136,7 @@ def _shown(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " | ".join(_shown(member) for member in arguments)
     if origin is Literal:
-        return f"Literal[{', '.join(repr(member) for member in arguments)}]"
+        return f"Literal[{', '.join(map(str, arguments))}]"
     if arguments:
         inner = ", ".join("..." if member is Ellipsis else _shown(member) for member in arguments)
         return f"{getattr(origin, '__name__', origin)}[{inner}]"
