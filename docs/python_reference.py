@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import judgeloop
-from judgeloop.experiment.options import flag, line, option
+from judgeloop.experiment.options import described, flag, option
 
 PYTHON = """# Python
 
@@ -49,7 +49,7 @@ def _described(function: Any) -> str:
     for key, field in block.model_fields.items():
         mark = option(field)
         cells = (f"`{flag(key, field)}`", "yes" if mark.answers else "no") if mark else ("", "no")
-        rows.append(f"| `{key}` | {' | '.join(cells)} | {_cell(line(field))} |")
+        rows.append(f"| `{key}` | {' | '.join(cells)} | {_cell(described(field))} |")
     return _words(function.__wrapped__).replace("{options}", "\n".join(rows))
 
 

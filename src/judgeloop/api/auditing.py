@@ -62,9 +62,9 @@ def audit(pairs: Input, **options: Any) -> Audit:
     """Ask judges about every pair in both orders, or go on where that stopped, and write estimates and report into ``out``.
 
     ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame. Without ``out`` the folder
-    is runs/<the pairs' name>-audit, with a number behind it where another audit's answers stand there already; which one it
-    is is said on standard error (to an ``observer``, by its ``start``). The keywords, as on the command line (docs/commands.md; modes: docs/modes.md, reward
-    models: docs/serving.md, batches: docs/batch.md):
+    is runs/<the pairs' name>-audit, with a number behind it where another audit's answers stand there already; it is named
+    on standard error, or to ``observer.start``. The keywords are the command line's options (modes: docs/modes.md; reward
+    models: docs/serving.md; batches: docs/batch.md):
 
     {options}
 

@@ -117,13 +117,19 @@ def _keywords(block: type[BaseModel]) -> Iterator[inspect.Parameter]:
 def _lines(block: type[BaseModel]) -> Iterator[str]:
     for name, field in block.model_fields.items():
         yield from textwrap.wrap(
-            f"{name}: {line(field)}", 116, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+            f"{name}: {described(field)}", 116, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
         )
 
 
 def line(field: FieldInfo) -> str:
     """What the field is for."""
     return " ".join((field.description or "").split())
+
+
+def described(field: FieldInfo) -> str:
+    """What the field is for, and what stands in its place where the default is none."""
+    mark = option(field)
+    return f"{line(field)} Default: {mark.unset}." if mark and mark.unset else line(field)
 
 
 def _shown(annotation: Any) -> str:
