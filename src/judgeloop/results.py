@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from judgeloop import report
 from judgeloop.report import mitigation_figures, overview, rated, reading, terminal, wording
@@ -122,11 +121,7 @@ class Audit(Run):
 
 def opened(folder: RunFolder) -> Run:
     """The folder as what it holds: an Audit where judges were audited or judgments analysed, else a Run."""
-    try:
-        stated = yaml.safe_load(folder.experiment_text())
-    except yaml.YAMLError:
-        stated = None
-    return Audit(folder) if isinstance(stated, dict) and {"analyze", "audit"} & stated.keys() else Run(folder)
+    return Run(folder) if folder.kind == "run" else Audit(folder)
 
 
 def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
