@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import judgeloop
+from judgeloop.experiment.options import described, flag, option
 
 PYTHON = """# Python
 
@@ -51,7 +52,20 @@ def python_reference() -> Iterator[str]:
         else:
             yield f"## `judgeloop.{name}`\n"
             yield f"```text\n{_signature(f'judgeloop.{name}', found)}\n```\n"
-            yield f"{_words(found)}\n"
+            yield f"{_described(found)}\n"
+
+
+def _described(function: Any) -> str:
+    """The docstring; where a block has the keywords, with its fields as a table."""
+    block = getattr(function, "block", None)
+    if block is None:
+        return _words(function)
+    rows = ["| Keyword | Command line | Changes answers | |", "|---|---|---|---|"]
+    for key, field in block.model_fields.items():
+        mark = option(field)
+        cells = (f"`{flag(key, field)}`", "yes" if mark.answers else "no") if mark else ("", "no")
+        rows.append(f"| `{key}` | {' | '.join(cells)} | {_cell(described(field))} |")
+    return _words(function.__wrapped__).replace("{options}", "\n".join(rows))
 
 
 def _class(name: str, kind: type) -> Iterator[str]:
@@ -72,7 +86,7 @@ def _class(name: str, kind: type) -> Iterator[str]:
         yield "| | |\n|---|---|"
         for key, value in members.items():
             shown = f".{key}{_parameters(value)}" if inspect.isfunction(value) else f".{key}"
-            yield f"| `{shown}` | {_cell(value)} |"
+            yield f"| `{shown}` | {_cell(_words(value))} |"
         yield ""
 
 
@@ -116,5 +130,5 @@ def _words(documented: Any) -> str:
     return re.sub(r"``", "`", inspect.getdoc(documented) or "")
 
 
-def _cell(documented: Any) -> str:
-    return " ".join(_words(documented).split()).replace("|", "\\|")
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -13,7 +13,7 @@ from conftest import ITEMS, Served, small_experiment, write_experiment
 from judgeloop import api
 from judgeloop.errors import ExperimentError
 from judgeloop.inputs import file_hash
-from judgeloop.material import Material, asked_models, calls_a_presentation
+from judgeloop.material import Material, asked_models
 from judgeloop.resolve import load
 
 Serve = Callable[..., Served]
@@ -138,6 +138,9 @@ def test_a_file_that_is_not_there_is_named_before_any_call(tmp_path: Path, missi
 def test_who_is_asked_how_often(tmp_path: Path) -> None:
     members = [{"endpoint": "m"}, {"endpoint": "m", "prompt": "rubric"}, {"endpoint": "m", "prompt": "few_shot"}]
     arms = {"one": {"judge": {"repeats": 3}}, "all": {"judge": {"kind": "panel", "judges": members, "repeats": 2}}, "random": {"judge": {"kind": "random"}}}  # fmt: skip
-    judges = {arm.name: arm.judge for arm in _read(tmp_path, small_experiment(URL, arms=arms)).resolved.arms}
-    assert {name: calls_a_presentation(judge) for name, judge in judges.items()} == {"one": 3, "all": 6, "random": 0}
+    material = _read(tmp_path, small_experiment(URL, arms=arms))
+    judges = {arm.name: arm.judge for arm in material.resolved.arms}
     assert [member.prompt for member in asked_models(judges["all"])] == ["pairwise", "rubric", "few_shot"]
+    judged = [planned for planned in material.planned() if planned.kind == "judgments"]
+    assert [planned.arm for planned in judged] == ["one", *["all"] * 3]
+    assert {planned.calls / judged[0].calls for planned in judged[1:]} == {2 / 3}

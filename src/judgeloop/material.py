@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from judgeloop import inputs, templates
 from judgeloop.errors import ExperimentError
@@ -12,6 +14,19 @@ from judgeloop.experiment import Judge as JudgeSpec
 from judgeloop.gold import is_asked
 from judgeloop.records import PADDING_DOSES, Item
 from judgeloop.resolve import Resolved
+
+
+@dataclass(frozen=True)
+class Planned:
+    """How many calls of one kind a run makes. ``judge``: who is asked, in ``arm``; ``is_first``: in the first arm that has
+    that judge; ``exemplars``: the texts that a draft is shown."""
+
+    kind: Literal["pool drafts", "first drafts", "exemplar drafts", "anchor drafts", "judgments", "scores", "matches"]
+    calls: int
+    arm: str = ""
+    judge: ModelJudge | RewardJudge | None = None
+    is_first: bool = False
+    exemplars: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,32 @@ class Material:
 
     def planned_calls(self) -> int:
         """Model calls of the whole run, but for verdict trials; equal texts are not known before."""
+        return sum(planned.calls for planned in self.planned())
+
+    def planned(self) -> Iterator[Planned]:
+        """The calls of the whole run by kind: drafts, then judgments arm by arm, then gold's matches."""
+        yield from self._drafted()
+        yield from self._judged()
+        if self.matcher is not None:
+            yield Planned("matches", self.matched_texts())
+
+    def _drafted(self) -> Iterator[Planned]:
+        experiment, policy = self.resolved.experiment, self.resolved.experiment.policy
+        count = len(self.items) * experiment.replicates
+        if policy.kind == "pool":
+            yield Planned("pool drafts", count * policy.pool_size)
+        else:
+            yield Planned("first drafts", count * experiment.candidates_per_item)
+            arms = Counter(getattr(arm.policy, "exemplars", 0) for arm in self.resolved.arms)
+            turns = count * experiment.candidates_per_item * experiment.generations
+            for exemplars in sorted(arms):
+                yield Planned("exemplar drafts", turns * arms[exemplars], exemplars=exemplars)
+        anchor = experiment.panels.anchor
+        if isinstance(anchor, int) and anchor:
+            yield Planned("anchor drafts", 2 * anchor)
+
+    def _judged(self) -> Iterator[Planned]:
+        """Generation 0 and the panels are shared by arms with the same judge."""
         experiment, count = self.resolved.experiment, len(self.items)
         size, steps, replicates = experiment.candidates_per_item, experiment.generations, experiment.replicates
         pairs = size * (size - 1) // 2
@@ -73,19 +114,16 @@ class Material:
         panel = 2 * (anchor if isinstance(anchor, int) else len(self.anchor_pairs))
         # At most: an edit that does not apply to a text is not judged. Both texts of a pair are edited.
         edits = sum(len(PADDING_DOSES) if name == "padding" else 1 for name in experiment.panels.probes)
-        panels = panel * (1 + 2 * edits)
-        judged, seen = 0, []
+        asked: list[JudgeSpec] = []
         for arm in self.resolved.arms:
-            calls = calls_a_presentation(arm.judge)
-            turn, fixed = shown * calls, panels * calls
+            fresh = arm.judge not in asked
+            asked.append(arm.judge)
+            turns, panels = replicates * (steps + fresh), fresh * (steps + 1)
             if isinstance(arm.judge, RewardJudge):  # a text is scored once, an edit too
-                turn, fixed = texts, panel * (1 + edits)
-            judged += replicates * turn * steps
-            if arm.judge not in seen:
-                seen.append(arm.judge)
-                judged += replicates * turn + fixed * (steps + 1)
-        drafts = count * self._drafts_an_item() + (panel if isinstance(anchor, int) else 0)
-        return drafts + judged + self.matched_texts()
+                yield Planned("scores", turns * texts + panels * panel * (1 + edits), arm.name, arm.judge)
+            for member in asked_models(arm.judge):
+                presentations = turns * shown + panels * panel * (1 + 2 * edits)
+                yield Planned("judgments", presentations * arm.judge.repeats, arm.name, member, fresh)
 
     @property
     def matcher(self) -> GoldJudge | None:
@@ -133,8 +171,3 @@ def asked_models(spec: JudgeSpec) -> tuple[ModelJudge, ...]:
     if isinstance(spec, PanelJudge):
         return spec.judges
     return (spec,) if isinstance(spec, ModelJudge) else ()
-
-
-def calls_a_presentation(spec: JudgeSpec) -> int:
-    """Model calls that one presentation takes, repeats included (gold matches texts, and a reward model is asked a text at a time)."""
-    return len(asked_models(spec)) * spec.repeats

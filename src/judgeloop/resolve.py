@@ -30,6 +30,7 @@ from judgeloop.experiment import (
     Signal,
     Strategy,
 )
+from judgeloop.experiment.options import only_speed
 from judgeloop.features import STYLE_FEATURES
 from judgeloop.inputs import read_yaml, yaml_name
 from judgeloop.records import canonical
@@ -83,7 +84,7 @@ class Resolved(Block):
         raw = self.experiment.model_dump(mode="json", exclude={"budget"})
         raw["arms"] = [arm.model_dump(mode="json") for arm in self.arms]
         for endpoint in raw["endpoints"].values():
-            for key in ("concurrency", "api_key_env", "timeout_s", "attempts", "price", "threads"):
+            for key in only_speed(Endpoint):
                 endpoint.pop(key)
             if endpoint["top_logprobs"] == Endpoint.model_fields["top_logprobs"].default:
                 endpoint.pop("top_logprobs")  # a later key: folders written before it stay the experiment's own

@@ -176,7 +176,7 @@ class Audit(Run):
 
 def opened(folder: RunFolder) -> Run:
     """The folder as what it holds: an Audit where judges were audited or judgments analysed, else a Run."""
-    return Audit(folder) if {"analyze", "audit"} & _stated(folder).keys() else Run(folder)
+    return Run(folder) if folder.kind == "run" else Audit(folder)
 
 
 def _stated(record: Record) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from judgeloop.errors import FolderMismatch, StorageFailed
 from judgeloop.records import ADDED_ESTIMATE_COLUMNS
@@ -38,6 +39,14 @@ _TEXTS_OF = {"scores": ("scale",)}
 
 
 _LOCK = ".lock"
+
+Kind = Literal["run", "audit", "analysis"]
+_KINDS: dict[str, Kind] = {"audit": "audit", "analyze": "analysis"}
+"""The block of experiment.yaml that says which command wrote it → the kind; without such a block it is a run's."""
+
+
+class AnotherOwner(FolderMismatch):
+    """The folder holds the answers of another experiment, audit or log."""
 
 
 class Record(Protocol):
@@ -74,7 +83,7 @@ class RunFolder:
     def existing(cls, path: str | Path) -> RunFolder:
         """An existing run folder. Raises FolderMismatch where it is none."""
         folder = cls(path)
-        if not (folder.path / "experiment.yaml").is_file():
+        if not folder.exists:
             raise FolderMismatch(
                 f"{path}: not a run folder (no experiment.yaml); give the folder that `judgeloop run` wrote"
             )
@@ -87,6 +96,19 @@ class RunFolder:
         if not (folder.path / "calls").is_dir():
             raise FolderMismatch(f"{path}: no recording here (no folder calls); give a run folder that holds one")
         return folder
+
+    @property
+    def exists(self) -> bool:
+        """Whether a command of judgeloop wrote it."""
+        return (self.path / "experiment.yaml").is_file()
+
+    @property
+    def kind(self) -> Kind:
+        """Which command wrote it. What cannot be read counts as a run's."""
+        with suppress(FolderMismatch):
+            experiment = self.experiment()
+            return next((kind for block, kind in _KINDS.items() if block in experiment), "run")
+        return "run"
 
     def table(self, name: str) -> pd.DataFrame:
         """All parts of a table in order; an empty frame where none was written."""
@@ -127,6 +149,16 @@ class RunFolder:
         except (ValueError, OSError, RecursionError) as error:
             raise FolderMismatch(f"{path}: cannot be read ({_line(error)})") from None
         return raw if isinstance(raw, dict) else {}
+
+    def experiment(self) -> dict[str, Any]:
+        """experiment.yaml: the experiment as resolved, or what was audited or analysed. Raises FolderMismatch."""
+        try:
+            stated = yaml.safe_load(self.experiment_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise FolderMismatch(
+                f"{self.path / 'experiment.yaml'}: cannot be read ({type(error).__name__}); run the same command again"
+            ) from None
+        return stated if isinstance(stated, dict) else {}
 
     def experiment_text(self) -> str:
         return (self.path / "experiment.yaml").read_text(encoding="utf-8")
@@ -215,8 +247,9 @@ class Claim:
             raise FolderMismatch(f"{path}: this is a file, not a folder; give another --out")
         stored = self._folder.environment().get("experiment_hash")
         if stored is not None and stored != self._identity:
-            raise FolderMismatch(
-                f"{path}: this folder belongs to another {self._owner()} ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the {self._owner()} file"
+            owner = "log" if self._folder.kind == "analysis" else "experiment"
+            raise AnotherOwner(
+                f"{path}: this folder belongs to another {owner} ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the {owner} file"
             )
         if stored is None and path.is_dir():
             found = {entry.name for entry in path.iterdir()}
@@ -224,13 +257,6 @@ class Claim:
             ours = {"experiment.yaml"} if _LOCK in found else set()
             if any(not name.startswith(".") for name in found - ours):
                 raise FolderMismatch(f"{path}: this folder holds other files and no run; give another --out")
-
-    def _owner(self) -> str:
-        """What the folder was made of: an experiment, or a log of verdicts that existed already."""
-        with suppress(OSError, UnicodeDecodeError):
-            if "\nanalyze:" in self._folder.experiment_text():
-                return "log"
-        return "experiment"
 
     def _release(self) -> None:
         if self._file >= 0:

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import yaml
-
-from judgeloop.api.audit_settings import ONLY_SPEED, OPTIONS
+from judgeloop.api.audit_settings import OPTIONS
 from judgeloop.errors import FolderMismatch
-from judgeloop.rundir import RunFolder
+from judgeloop.experiment import Block, Endpoint
+from judgeloop.experiment.audit import AuditSpec
+from judgeloop.experiment.options import only_speed
+from judgeloop.rundir import AnotherOwner, RunFolder
 
 _LONGEST = 60
 _MOST = 3
-_OPTION = {"pairs": "the pairs file", "edit_model": "--edit-model", "probes": "--probes", "seed": "--seed", "mode": "--mode", "reward": "--reward", "scales": "--scales"}  # fmt: skip
-_FREE = ("mitigate",)
-"""What may be added to an audit that is done."""
+_NAMES = {**OPTIONS, "pairs": "the pairs file"}
+_SPEED = only_speed(AuditSpec) | {"model"}
 
 
 @contextmanager
@@ -25,9 +25,9 @@ def difference_named(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[N
     experiment.yaml bears it. Raises FolderMismatch."""
     try:
         yield
-    except FolderMismatch as error:
-        there = _recorded(folder)
-        if "belongs to another" not in str(error) or there is None:
+    except AnotherOwner:
+        there = folder.experiment().get("audit") if folder.exists else None
+        if not isinstance(there, dict):
             raise
         found = list(_differing(there, dict(record["audit"])))
         said = "; ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more" if len(found) > _MOST else "")
@@ -36,23 +36,14 @@ def difference_named(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[N
         ) from None
 
 
-def _recorded(folder: RunFolder) -> dict[str, Any] | None:
-    try:
-        raw = yaml.safe_load(folder.experiment_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    found = raw.get("audit") if isinstance(raw, dict) else None
-    return found if isinstance(found, dict) else None
-
-
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
     judges = [_by_model(one.get("judges")) for one in (there, here)]
     if list(judges[0]) != list(judges[1]):
         yield f"--model is {_shown(list(judges[0]))} there and {_shown(list(judges[1]))} here"
     else:
         for model in judges[0]:
-            yield from _keys(*(one[model] for one in judges), skip=(*ONLY_SPEED, "model"))
-    yield from _keys(there, here, skip=("judges", *_FREE))
+            yield from _keys(*(one[model] for one in judges), block=Endpoint)
+    yield from _keys(there, here, block=AuditSpec)
 
 
 def _by_model(judges: object) -> dict[str, Mapping[str, Any]]:
@@ -60,15 +51,21 @@ def _by_model(judges: object) -> dict[str, Mapping[str, Any]]:
     return {str(one.get("model")): one for one in listed if isinstance(one, Mapping)}
 
 
-def _keys(there: Mapping[str, Any], here: Mapping[str, Any], *, skip: tuple[str, ...]) -> Iterator[str]:
+def _keys(there: Mapping[str, Any], here: Mapping[str, Any], *, block: type[Block]) -> Iterator[str]:
     for key in dict.fromkeys((*there, *here)):
-        if key not in skip and there.get(key) != here.get(key):
-            option = OPTIONS.get(key) or _OPTION.get(key) or key
-            yield f"{option} is {_shown(there.get(key))} there and {_shown(here.get(key))} here"
+        values = [_value(record, key, block) for record in (there, here)]
+        if key != "judges" and key not in _SPEED and values[0] != values[1]:
+            yield f"{_NAMES.get(key, key)} is {_shown(values[0])} there and {_shown(values[1])} here"
+
+
+def _value(record: Mapping[str, Any], key: str, block: type[Block]) -> Any:
+    """What the record says, else the default: what it was before the field was there."""
+    field = block.model_fields.get(key)
+    return record.get(key, field.get_default(call_default_factory=True) if field else None)
 
 
 def _shown(value: object) -> str:
-    if value is None:
+    if value in (None, {}):
         return "not given"
     text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from judgeloop.api.audit_settings import Settings, settings
-from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, text_tokens, total_cost, verdict_tokens
+from judgeloop.api.audit_settings import Settings, checked, valid
+from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, scaled, text_tokens, total_cost, verdict_tokens
 from judgeloop.api.recorded import Recorded, recorded
+from judgeloop.api.session import default_folder
+from judgeloop.auditing.asking import Editor, edits_wanted
 from judgeloop.auditing.listwise import Listwise
 from judgeloop.auditing.pointwise import Pointwise
-from judgeloop.auditing.questions import Probing, rule_probes
+from judgeloop.auditing.questions import Probing, Questions
 from judgeloop.bodies import choice_body, edit_body, judge_body, reward_body, score_body
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Endpoint, ModelJudge
+from judgeloop.experiment.audit import AuditPlanCall
+from judgeloop.experiment.options import with_keywords
 from judgeloop.features import tokenize
 from judgeloop.interchange.cells import Input
-from judgeloop.judging.edits import PROBES
+from judgeloop.records import ORDERS
 from judgeloop.stats import power
 from judgeloop.templates import Template
 from judgeloop.wire.cassette import Cassette
@@ -83,29 +87,25 @@ class AuditPlan:
         }  # fmt: skip
 
 
-def plan_audit(
-    pairs: Input,
-    *,
-    effect: float | None = None,
-    conflict: float | None = None,
-    calls_per_second: float | None = None,
-    out: str | Path | None = None,
-    **options: Any,
-) -> AuditPlan:
-    """Calls, tokens, cost and time of ``judgeloop.audit(pairs, **options)``, and the pairs that effects take at 80 % power.
+@with_keywords(AuditPlanCall)
+def plan_audit(pairs: Input, **options: Any) -> AuditPlan:
+    """Calls, tokens, cost and time of ``judgeloop.audit`` with the same keywords, and the pairs that effects take at 80 % power.
 
-    ``effect``: one to find, in probability; ``conflict``: the share of pairs whose verdict changes with the order. Where the
-    folder ``out`` holds a part of this audit, its replies say tokens, calls a second and conflict rate. Asks nothing. Raises
-    InvalidInput.
+    Where the folder ``out`` holds a part of this audit, its replies say tokens, calls a second and conflict rate. Asks
+    nothing. Raises InvalidInput. The keywords, as on the command line:
+
+    {options}
     """
+    call = valid(AuditPlanCall, options)
+    effect, conflict, calls_per_second = call.effect, call.conflict, call.calls_per_second
     if effect is not None and not 0 < effect <= 0.5:
         raise InvalidInput("--effect is a probability above 0 and at most 0.5, as 0.05 for 5 points")
     if conflict is not None and not 0 < conflict <= 1:
         raise InvalidInput("--conflict is the share of pairs whose verdict changes with the order: above 0, at most 1")
     if calls_per_second is not None and not (math.isfinite(calls_per_second) and calls_per_second > 0):
         raise InvalidInput(f"--calls-per-second must be above 0, not {calls_per_second:g}")
-    made = settings(pairs, **options)
-    folder = Path(out or Path("runs") / made.name)
+    made = checked(pairs, call)
+    folder = default_folder(made.name, made.identity()).path if call.out is None else Path(call.out)
     earlier = recorded(folder) if (folder / "calls").is_dir() else None
     answered = 0
     if earlier is not None:
@@ -125,8 +125,7 @@ def plan_audit(
 
 def _loads(made: Settings) -> Iterator[Load]:
     """A kind of call each, judge by judge. Texts are known, so that only the tokens' size is a guess."""
-    own = {name: made.endpoints[name].model for name in made.bases}
-    probing = rule_probes(made.asked, made.rules, own, seed=made.seed) if made.rules else Probing()
+    probing = made.rule_probes()
     for name, spec in made.judges.items():
         of_judge = f" by {name}" if len(made.judges) > 1 else ""
         if made.reward is not None:
@@ -135,20 +134,22 @@ def _loads(made: Settings) -> Iterator[Load]:
         endpoint, template = made.endpoints[spec.endpoint], made.template_of(name)
         if made.pairwise:
             pairs = [(made.asked.items[m.item_id].prompt, m.a.text, m.b.text) for m in made.asked.matchups]
-            yield _judged(f"judgments{of_judge}", spec, endpoint, template, pairs, 2 * spec.repeats)
+            yield _judged(f"judgments{of_judge}", spec, endpoint, template, pairs, made.asked.calls)
             edits = [(made.asked.items[p.matchup.item_id].prompt, p.matchup.a.text, p.matchup.b.text)
                      for p in probing.of(name)]  # fmt: skip
-            yield _judged(f"probes{of_judge}", spec, endpoint, template, edits, 2)
+            yield _judged(f"probes{of_judge}", spec, endpoint, template, edits, probing.calls(name))
             if made.editor is not None and name in made.bases:
-                yield _judged(
-                    f"probes of written edits{of_judge} (at most)", spec, endpoint, template, _written(made), 2
-                )
+                # What is not written yet is judged in the text's own size.
+                written = [(made.asked.items[text.item_id].prompt, text.text, text.text)
+                           for _, _, text, _, _ in edits_wanted(made.asked, made.editor)]  # fmt: skip
+                what = f"probes of written edits{of_judge} (at most)"
+                yield _judged(what, spec, endpoint, template, written, len(written) * len(ORDERS))
             yield _trials(spec, endpoint, template, len(template.modes))
         if made.form is not None:
             yield _formed(made.form, spec, endpoint, of_judge)
             yield _trials(spec, endpoint, made.form.template, len(made.form.template.modes))  # type: ignore[attr-defined]
     if made.editor is not None:
-        yield from _edited(made)
+        yield from _edited(made.asked, made.editor)
 
 
 def _scored(made: Settings, name: str, probing: Probing, of_judge: str) -> Iterator[Load]:
@@ -164,14 +165,14 @@ def _scored(made: Settings, name: str, probing: Probing, of_judge: str) -> Itera
 
 
 def _judged(
-    what: str, spec: ModelJudge, endpoint: Endpoint, template: Template, shown: list[tuple[Any, str, str]], times: int
+    what: str, spec: ModelJudge, endpoint: Endpoint, template: Template, shown: list[tuple[Any, str, str]], calls: int
 ) -> Load:
     mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
     bodies = (
         judge_body(endpoint, template, mode, prompt=prompt, first_text=first, second_text=second)
         for prompt, first, second in shown
     )
-    return _times(load_of(what, spec.endpoint, endpoint, bodies, _said(spec, endpoint, template)), times, endpoint)
+    return scaled(load_of(what, spec.endpoint, endpoint, bodies, _said(spec, endpoint, template)), calls, endpoint)
 
 
 def _formed(form: Any, spec: ModelJudge, endpoint: Endpoint, of_judge: str) -> Load:
@@ -183,15 +184,15 @@ def _formed(form: Any, spec: ModelJudge, endpoint: Endpoint, of_judge: str) -> L
             score_body(endpoint, template, mode, scale, prompt=form.asked.items[text.item_id].prompt, answer=text.text)
             for text in form.asked.texts() for scale in form.scales
         ]  # fmt: skip
-        what, times = "scores", form.asked.repeats
+        what = "scores"
     else:
         assert isinstance(form, Listwise)
         bodies = [
             choice_body(endpoint, template, mode, prompt=one.prompt, texts=one.texts) for one in form.sets.values()
         ]
-        what, times = "choices", form.slots * form.repeats
+        what = "choices"
     load = load_of(f"{what}{of_judge}", spec.endpoint, endpoint, bodies, _said(spec, endpoint, template))
-    return _times(load, times, endpoint)
+    return scaled(load, form.calls, endpoint)
 
 
 def _said(spec: ModelJudge, endpoint: Endpoint, template: Template) -> Range:
@@ -215,37 +216,17 @@ def _trials(spec: ModelJudge, endpoint: Endpoint, template: Template, modes: int
     return load if spec.verdict == "auto" else replace(load, calls=0)
 
 
-def _written(made: Settings) -> list[tuple[Any, str, str]]:
-    """What an edit that is not written yet will be judged against, in the text's own size."""
-    return [
-        (made.asked.items[text.item_id].prompt, text.text, text.text)
-        for text in made.asked.texts()
-        for name in (made.editor.templates if made.editor else ())
-        for _ in PROBES[name].doses or (None,)
-    ]
-
-
-def _edited(made: Settings) -> Iterator[Load]:
+def _edited(asked: Questions, editor: Editor) -> Iterator[Load]:
     """The calls that write edits: a reply is as long as the text times the dose."""
-    editor, texts = made.editor, made.asked.texts()
-    assert editor is not None
-    for name, template in editor.templates.items():
-        for dose in PROBES[name].doses or (None,):
-            bodies = [
-                edit_body(editor.settings, template, text=one.text, length=len(one.text.split())) for one in texts
-            ]
-            length = sum((text_tokens(one.text) for one in texts), Range(0.0, 0.0, 0.0)).times(
-                (dose or 1.0) / len(texts)
-            )
-            called = f"edits, {name}" + ("" if dose is None else f" {dose:g}")
-            yield load_of(called, editor.endpoint, editor.settings, bodies, length)
-
-
-def _times(one: Load, factor: int, endpoint: Endpoint) -> Load:
-    many = replace(
-        one, calls=one.calls * factor, prompt=one.prompt.times(factor), completion=one.completion.times(factor)
-    )
-    return priced(many, endpoint)
+    wanted = edits_wanted(asked, editor)
+    for name, dose in dict.fromkeys((name, dose) for *_, name, dose in wanted):
+        texts = [text.text for _, _, text, *edit in wanted if edit == [name, dose]]
+        bodies = [
+            edit_body(editor.settings, editor.templates[name], text=text, length=len(text.split())) for text in texts
+        ]
+        length = sum((text_tokens(text) for text in texts), NOTHING).times((dose or 1.0) / len(texts))
+        called = f"edits, {name}" + ("" if dose is None else f" {dose:g}")
+        yield load_of(called, editor.endpoint, editor.settings, bodies, length)
 
 
 def _measured(one: Load, earlier: Recorded | None, made: Settings) -> Load:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 
 from pydantic import ValidationError
@@ -10,6 +9,8 @@ from pydantic import ValidationError
 from judgeloop import templates
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import RewardJudge
+from judgeloop.experiment.audit import AuditSpec
+from judgeloop.experiment.options import sentence
 from judgeloop.interchange.columns import near
 
 _ANY = "any"
@@ -31,9 +32,8 @@ def chosen_reward(reward: str, prompt: str | None) -> RewardJudge:
         block = RewardJudge.model_validate(raw)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        message = str(problem["msg"]).removeprefix("Value error, ")
         field = f"{problem['loc'][0]}: " if problem["loc"] else ""
-        raise InvalidInput(f"--reward: {field}{message[:1].lower()}{message[1:]}; {_EXAMPLE}") from None
+        raise InvalidInput(f"--reward: {field}{sentence(problem)}; {_EXAMPLE}") from None
     if block.prompt is not None:
         templates.load(block.prompt, ".", "reward")
     return block
@@ -47,22 +47,20 @@ def _number(value: str) -> int | float | str:
     return value
 
 
-def refuse(
-    *, mode: str, verdict: str, repeats: int, temperature: float, edit_model: str | None, mitigate: str | Sequence[str]
-) -> None:
+def refuse(spec: AuditSpec) -> None:
     """Raises InvalidInput for what goes with judges that write, and with no reward model."""
     for given, option, why in (
         (
-            mode != "pairwise",
+            spec.mode != "pairwise",
             "--mode",
-            f"a reward model has its own way of scoring; --mode {mode} asks a model in words",
+            f"a reward model has its own way of scoring; --mode {spec.mode} asks a model in words",
         ),
-        (verdict != "auto", "--verdict", "a score is a number, and not read from words"),
-        (repeats != 1, "--repeats", "a text is scored once"),
-        (temperature != 0.0, "--temperature", "nothing is sampled; --reward ROUTE,temperature=T divides scores"),
-        (edit_model, "--edit-model", "the endpoint of a reward model writes no text"),
+        (spec.verdict != "auto", "--verdict", "a score is a number, and not read from words"),
+        (spec.repeats != 1, "--repeats", "a text is scored once"),
+        (spec.temperature != 0.0, "--temperature", "nothing is sampled; --reward ROUTE,temperature=T divides scores"),
+        (spec.edit_model, "--edit-model", "the endpoint of a reward model writes no text"),
         (
-            mitigate,
+            spec.mitigate,
             "--mitigate",
             "each text is scored alone, so there is no order to average over and no prompt to mend",
         ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
@@ -18,10 +18,13 @@ from judgeloop.auditing import mitigating
 from judgeloop.auditing.asking import Editor
 from judgeloop.auditing.listwise import listwise
 from judgeloop.auditing.pointwise import Pointwise
-from judgeloop.auditing.questions import Questions, questions
+from judgeloop.auditing.questions import Probing, Questions, questions, rule_probes
 from judgeloop.auditing.rated import Form
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import Block, Endpoint, ModelJudge, Price, RewardJudge
+from judgeloop.experiment.audit import AuditCall, AuditPlanCall, AuditSpec
+from judgeloop.experiment.blocks import CallSettings
+from judgeloop.experiment.options import flags, only_speed, sentence
 from judgeloop.interchange import load_columns, read_pairs
 from judgeloop.interchange.cells import STDIN, Input
 from judgeloop.interchange.columns import near
@@ -32,6 +35,8 @@ from judgeloop.records import canonical
 from judgeloop.scales import parse_all
 from judgeloop.templates import Kind, Template
 
+B = TypeVar("B", bound=Block)
+
 MODES = ("pairwise", "pointwise", "listwise")
 DEFAULT_SCALES = "1-10,10-1"
 """The reversed scale is to a score what the swapped order is to a pair: it shows what the numbers themselves pull."""
@@ -40,14 +45,14 @@ _KINDS: dict[str, Kind] = {"pointwise": "score", "listwise": "choice"}
 EDITOR = "edits"
 """The name under which the model that writes edits is known, where no judge is that model."""
 
-OPTIONS = {
-    "base_url": "--base-url", "engine": "--engine", "model": "--model", "concurrency": "--concurrency", "api_key_env": "--api-key-env",
-    "threads": "--threads", "timeout_s": "--timeout", "attempts": "--attempts", "max_tokens": "--max-tokens", "price": "--price", "input": "--price",
-    "output": "--price", "extra_headers": "--header", "extra_query": "--query", "extra_body": "--extra-body",
-    "prompt": "--prompt", "verdict": "--verdict", "repeats": "--repeats", "temperature": "--temperature",
-}  # fmt: skip
-ONLY_SPEED = ("concurrency", "api_key_env", "timeout_s", "attempts", "price", "threads")
-"""What changes no answer, and may change between two sessions of one audit."""
+OPTIONS = flags(AuditCall, AuditPlanCall)
+"""Field → option, for what is said of a value."""
+_IN_BLOCKS = frozenset(Endpoint.model_fields) - {"max_tokens"} | {"endpoint", "columns"}
+"""What the record shows by the judges' endpoints, and by the pairs."""
+_OF_WRITERS = frozenset(ModelJudge.model_fields) & frozenset(AuditSpec.model_fields)
+_HASHED = _IN_BLOCKS | _OF_WRITERS | {"edit_model", "mode", "scales", "against_pairwise", "reward"}
+"""What the identity holds by what is made of it: judges, endpoints, templates, pairs, and how they are asked."""
+_ALWAYS_HASHED = ("probes", "seed")
 
 
 @dataclass(frozen=True)
@@ -56,21 +61,19 @@ class Settings:
     ``<model>#rubric_scores`` where it is asked by the rubric, as the mitigation of that name."""
 
     name: str
+    spec: AuditSpec
     asked: Questions
     judges: Mapping[str, ModelJudge]
     endpoints: Mapping[str, Endpoint]
     template: Template
     probes: tuple[str, ...]
     editor: Editor | None
-    seed: int
     sources: Mapping[str, Any]
     mitigate: tuple[str, ...] = ()
     form: Form | None = None
     """What is asked where that is not pairs alone; None in mode pairwise."""
     reward: RewardJudge | None = None
     """How the judges score where they are reward models, but for the endpoint, which is each judge's own."""
-    gold_exact: bool = False
-    """Gold cannot err; it changes the estimates and no answer."""
 
     @property
     def pairwise(self) -> bool:
@@ -96,27 +99,31 @@ class Settings:
         """The probes that need no model."""
         return tuple(name for name in self.probes if PROBES[name].kind == "rule")
 
+    def rule_probes(self, watch: Callable[[int, int], None] = lambda *_: None) -> Probing:
+        """Every judge's probe pairs that need no model. ``watch`` is told (pairs done, of how many)."""
+        own = {name: self.endpoints[name].model for name in self.bases}
+        if not self.rules:
+            return Probing({name: [] for name in own} if self.probes else {})
+        return rule_probes(self.asked, self.rules, own, seed=self.seed, watch=watch)
+
+    @property
+    def seed(self) -> int:
+        """Names all random draws."""
+        return self.spec.seed
+
+    def _values(self) -> dict[str, Any]:
+        """Field → value as JSON can hold it: names of probes and mitigations for ``all``, the reward's block for its words."""
+        values = self.spec.model_dump(mode="json", include=set(AuditSpec.model_fields))
+        values |= {"probes": list(self.probes), "mitigate": list(self.mitigate)}
+        return values | ({"reward": self._reward()} if self.reward else {}) | (self.form.record() if self.form else {})
+
     def record(self) -> dict[str, Any]:
-        """What was asked, for experiment.yaml: settings that are not the default."""
-        judge = next(iter(self.judges.values()))
+        """What was asked, for experiment.yaml: the pairs, each judge's endpoint, and every field that says something."""
         endpoints = [self.endpoints[name].model_dump(mode="json", exclude_defaults=True) for name in self.bases]
-        edits = {"edit_model": self.editor.settings.model} if self.editor else {}
-        asked = {"prompt", "verdict", "repeats", "temperature", "max_tokens"}
-        how = judge.model_dump(mode="json", include=asked) if self.reward is None else {"reward": self._reward()}
-        return {
-            "name": self.name,
-            "audit": {
-                **{role: source["name"] for role, source in self.sources.items()},
-                "judges": endpoints,
-                **how,
-                "probes": list(self.probes),
-                **edits,
-                **({"mitigate": list(self.mitigate)} if self.mitigate else {}),
-                **(self.form.record() if self.form else {}),
-                **({"gold_exact": True} if self.gold_exact else {}),
-                "seed": self.seed,
-            },
-        }
+        left = _IN_BLOCKS | (_OF_WRITERS if self.reward else frozenset())
+        values = {name: value for name, value in self._values().items() if name not in left and _says(value)}
+        pairs = {role: source["name"] for role, source in self.sources.items()}
+        return {"name": self.name, "audit": {**pairs, "judges": endpoints, **values}}
 
     def _reward(self) -> dict[str, Any]:
         return {} if self.reward is None else self.reward.model_dump(mode="json", exclude={"kind", "endpoint"})
@@ -125,10 +132,18 @@ class Settings:
         """SHA-256 of all that the answers may depend on: without what only says how fast, how dear and with which key a model
         is asked, and with the pairs as they were read, whatever kind of file bore them. Mitigations re-score the same answers,
         and a rubric's calls are its own: they may be added to an audit that is done."""
-        endpoints = {name: one.model_dump(mode="json", exclude=set(ONLY_SPEED)) for name, one in self.endpoints.items()}
+        speed = only_speed(Endpoint)
+        endpoints = {name: one.model_dump(mode="json", exclude=set(speed)) for name, one in self.endpoints.items()}
+        values, free = self._values(), only_speed(AuditSpec) | _HASHED
+        given = {
+            name: value
+            for name, value in values.items()
+            if name not in free
+            and (name in _ALWAYS_HASHED or value != AuditSpec.model_fields[name].get_default(call_default_factory=True))
+        }  # a folder written before a field was there stays its audit's own
         asked = {
-            "judges": [self.judges[name].model_dump(mode="json") for name in self.bases], "endpoints": endpoints,
-            "probes": list(self.probes), "edits": self.editor.endpoint if self.editor else "", "seed": self.seed,
+            **given, "judges": [self.judges[name].model_dump(mode="json") for name in self.bases], "endpoints": endpoints,
+            "edits": self.editor.endpoint if self.editor else "",
             "templates": [self.template.sha256, *(t.sha256 for t in (self.editor.templates.values() if self.editor else ()))],
             "pairs": [
                 [pair.item_id, pair.pair_id, dict(pair.values), {name: str(cell) for name, cell in pair.kept.items()}]
@@ -144,144 +159,120 @@ class Settings:
         return templates.load(named, ".", "reward").sha256 if named else ""
 
 
-def settings(
-    pairs: Input,
-    *,
-    base_url: str | Sequence[str] | None = None,
-    model: str | Sequence[str],
-    engine: str | None = None,
-    api_key_env: str | Sequence[str] | None = None,
-    price: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
-    endpoint: Mapping[str, Any] | None = None,
-    prompt: str = "pairwise",
-    verdict: str = "auto",
-    repeats: int = 1,
-    temperature: float = 0.0,
-    max_tokens: int | None = None,
-    probes: str | Sequence[str] = "none",
-    edit_model: str | None = None,
-    concurrency: int = 16,
-    seed: int = 0,
-    columns: str | Path | Mapping[str, Any] | None = None,
-    mitigate: str | Sequence[str] = (),
-    mode: str = "pairwise",
-    scales: str | None = None,
-    against_pairwise: bool = False,
-    reward: str | None = None,
-    gold_exact: bool = False,
-) -> Settings:
-    """See ``judgeloop.audit``. Reads the pairs and checks everything; asks nothing. Raises InvalidInput."""
-    models = [model] if isinstance(model, str) else list(model)
+def settings(pairs: Input, **options: Any) -> Settings:
+    """``checked`` of ``judgeloop.audit``'s keywords."""
+    return checked(pairs, valid(AuditSpec, options))
+
+
+def checked(pairs: Input, spec: AuditSpec) -> Settings:
+    """Reads the pairs and checks everything; asks nothing. Raises InvalidInput."""
+    models = [spec.model] if isinstance(spec.model, str) else list(spec.model)
     if not models:
         raise InvalidInput("--model: name the model that judges")
     twice = next((name for name in models if models.count(name) > 1), None)
     if twice is not None:
         raise InvalidInput(f"--model: {twice} is named twice; each judge once")
-    if seed < 0:
-        raise InvalidInput(f"--seed must be 0 or more, not {seed}")
-    scoring = None
-    if reward is not None:
-        audit_reward.refuse(
-            mode=mode, verdict=verdict, repeats=repeats, temperature=temperature, edit_model=edit_model, mitigate=mitigate
-        )  # fmt: skip
-        scoring = audit_reward.chosen_reward(reward, None if str(prompt) == PAIRWISE else str(prompt))
+    prompt, scoring = str(spec.prompt), None
+    if spec.reward is not None:
+        audit_reward.refuse(spec)
+        scoring = audit_reward.chosen_reward(spec.reward, None if prompt == PAIRWISE else prompt)
         prompt = PAIRWISE
-    _check_place(base_url, engine, scoring is not None)
-    urls = _for_each(models, base_url, "--base-url")
-    keys = _for_each(models, api_key_env, "--api-key-env")
-    prices = _for_each(models, _as_list(price), "--price")
-    shared = {"concurrency": concurrency, **(endpoint or {})}
+    _check_place(spec)
+    urls = _for_each(models, spec.base_url, "--base-url")
+    keys = _for_each(models, spec.api_key_env, "--api-key-env")
+    prices = _for_each(models, _as_list(spec.price), "--price")
+    shared = {name: getattr(spec, name) for name in CallSettings.model_fields} | {"engine": spec.engine}
+    of_judge = {name: getattr(spec, name) for name in _OF_WRITERS}
+    of_pairs = prompt if spec.mode == PAIRWISE else PAIRWISE
     endpoints, judges = {}, {}
     for name, url, key, paid in zip(models, urls, keys, prices, strict=True):
-        cost = _valid(Price, {"input": paid[0], "output": paid[1]}) if paid else Price()
-        endpoints[name] = _valid(
-            Endpoint, {"base_url": url, "engine": engine, "model": name, "api_key_env": key, "price": cost, **shared}
-        )
-        judges[name] = _valid(
-            ModelJudge,
-            {
-                "endpoint": name, "prompt": str(prompt) if mode == "pairwise" else PAIRWISE, "verdict": verdict, "repeats": repeats,
-                "temperature": temperature, "max_tokens": max_tokens,
-            },
-        )  # fmt: skip
-    _check_mode(mode, scales, against_pairwise, probes, mitigate)
-    template = templates.load(str(prompt) if mode == "pairwise" else PAIRWISE, ".", "judge")
-    if verdict != "auto" and verdict not in template.modes:
-        raise InvalidInput(
-            f"--verdict: prompt {template.name} cannot be asked in mode {verdict}; it has {', '.join(template.modes)}"
-        )
-    wanted = mitigating.wanted(mitigate)
-    mitigating.refuse(wanted, judges=len(models), repeats=repeats, asks=True)
+        cost = valid(Price, {"input": paid[0], "output": paid[1]}, "--price") if paid else Price()
+        place = {"base_url": url, "model": name, "api_key_env": key, "price": cost}
+        endpoints[name] = valid(Endpoint, {**shared, **place, **spec.endpoint})
+        judges[name] = valid(ModelJudge, {**of_judge, "endpoint": name, "prompt": of_pairs})
+    _check_mode(spec)
+    template = templates.load(of_pairs, ".", "judge")
+    _check_verdict(spec, template)
+    wanted = mitigating.wanted(spec.mitigate)
+    mitigating.refuse(wanted, judges=len(models), repeats=spec.repeats, asks=True)
     if "rubric" in wanted:
         judges |= _rubrics(judges, template)
-    chosen = chosen_probes(probes, edit_model)
-    editor = _editor(chosen, edit_model, endpoints)
+    chosen = chosen_probes(spec.probes, spec.edit_model)
+    editor = _editor(chosen, spec.edit_model, endpoints)
     if editor is not None and editor.endpoint not in endpoints:
         endpoints[editor.endpoint] = editor.settings
-    if mode == "listwise":
-        asked = Questions({}, (), {}, repeats)
-        form: Form | None = listwise(
-            read_sets(pairs, load_columns(columns)), _form_template(mode, prompt, verdict), repeats
-        )
+    columns = load_columns(spec.columns)
+    if spec.mode == "listwise":
+        asked = Questions({}, (), {}, spec.repeats)
+        form: Form | None = listwise(read_sets(pairs, columns), _form_template(spec), spec.repeats)
     else:
-        asked = questions(read_pairs(pairs, load_columns(columns)), repeats)
-        form = _pointwise(asked, prompt, verdict, scales, against_pairwise) if mode == "pointwise" else None
-    is_file = not isinstance(pairs, pd.DataFrame) and str(pairs) != STDIN
-    name = f"{Path(str(pairs)).stem}-audit" if is_file else "audit"
-    found = auditing.sources_of(pairs, None, columns)
-    sources = {"pairs": found.pop("verdicts"), **found}
+        asked = questions(read_pairs(pairs, columns), spec.repeats)
+        form = _pointwise(asked, spec) if spec.mode == "pointwise" else None
+    files = auditing.sources_of(pairs, None, spec.columns)
+    sources = {"pairs": files.pop("verdicts"), **files}
     return Settings(
-        name, asked, judges, endpoints, template, chosen, editor, seed, sources, wanted, form, scoring, gold_exact
+        audit_name(pairs), spec, asked, judges, endpoints, template, chosen, editor, sources, wanted, form, scoring
     )
 
 
-def _check_place(base_url: str | Sequence[str] | None, engine: str | None, scores: bool) -> None:
+def audit_name(pairs: Input) -> str:
+    """What an audit of these pairs is called, and its default folder: by the file's name."""
+    is_file = not isinstance(pairs, pd.DataFrame) and str(pairs) != STDIN
+    return f"{Path(str(pairs)).stem}-audit" if is_file else "audit"
+
+
+def _check_place(spec: AuditSpec) -> None:
     """The judges answer at an address, or an engine is started that does what they are asked for."""
-    if not base_url and engine is None:
+    if not spec.base_url and spec.engine is None:
         raise InvalidInput("--base-url: say where the judge answers, or start it with --engine")
-    if base_url and engine is not None:
+    if spec.base_url and spec.engine is not None:
         raise InvalidInput("--engine: judgeloop starts the model itself; leave --base-url out")
-    if engine == "transformers" and not scores:
+    if spec.engine == "transformers" and spec.reward is None:
         raise InvalidInput("--engine transformers: a sequence classifier scores texts; give --reward classify too")
-    if engine == "llama_cpp" and scores:
+    if spec.engine == "llama_cpp" and spec.reward is not None:
         raise InvalidInput("--reward: engine llama_cpp scores no texts; use --engine transformers, or --base-url")
+    if spec.engine is None and spec.threads is not None:
+        raise InvalidInput("--threads: of --engine, which judgeloop starts; a server has its own")
 
 
-def _check_mode(
-    mode: str, scales: str | None, against: bool, probes: str | Sequence[str], mitigate: str | Sequence[str]
-) -> None:
-    if mode not in MODES:
-        raise InvalidInput(f"--mode: must be one of {', '.join(MODES)}, not {mode!r:.40}")
-    if mode != "pointwise":
-        for given, option in ((scales, "--scales"), (against, "--against-pairwise")):
+def _check_mode(spec: AuditSpec) -> None:
+    if spec.mode not in MODES:
+        raise InvalidInput(f"--mode: must be one of {', '.join(MODES)}, not {spec.mode!r:.40}")
+    if spec.mode != "pointwise":
+        for given, name in ((spec.scales, "--scales"), (spec.against_pairwise, "--against-pairwise")):
             if given:
-                raise InvalidInput(f"{option}: only --mode pointwise has it")
-    if mode != "pairwise":
-        named = [probes] if isinstance(probes, str) else list(probes)
+                raise InvalidInput(f"{name}: only --mode pointwise has it")
+    if spec.mode != "pairwise":
+        named = [spec.probes] if isinstance(spec.probes, str) else list(spec.probes)
         if named not in ([], ["none"]):
-            raise InvalidInput(f"--probes: a probe is a pair of a text and its edit; --mode {mode} asks none")
-        if mitigate:
-            raise InvalidInput(f"--mitigate: mitigations are of verdicts on pairs; --mode {mode} measures none")
+            raise InvalidInput(f"--probes: a probe is a pair of a text and its edit; --mode {spec.mode} asks none")
+        if spec.mitigate:
+            raise InvalidInput(f"--mitigate: mitigations are of verdicts on pairs; --mode {spec.mode} measures none")
 
 
-def _form_template(mode: str, prompt: str, verdict: str) -> Template:
-    """The template of a mode other than pairwise; where none was named, the one of the mode's own name."""
-    template = templates.load(mode if str(prompt) == PAIRWISE else str(prompt), ".", _KINDS[mode])
-    if verdict != "auto" and verdict not in template.modes:
+def _check_verdict(spec: AuditSpec, template: Template) -> None:
+    if spec.verdict != "auto" and spec.verdict not in template.modes:
         raise InvalidInput(
-            f"--verdict: prompt {template.name} cannot be asked in mode {verdict}; it has {', '.join(template.modes)}"
+            f"--verdict: prompt {template.name} cannot be asked in mode {spec.verdict}; it has {', '.join(template.modes)}"
         )
+
+
+def _form_template(spec: AuditSpec) -> Template:
+    """The template of a mode other than pairwise; where none was named, the one of the mode's own name."""
+    named = str(spec.prompt)
+    template = templates.load(spec.mode if named == PAIRWISE else named, ".", _KINDS[spec.mode])
+    _check_verdict(spec, template)
     return template
 
 
-def _pointwise(asked: Questions, prompt: str, verdict: str, scales: str | None, against: bool) -> Pointwise:
-    found = parse_all(DEFAULT_SCALES if scales is None else scales)
-    long = next((one.name for one in found if len(one.values) > MOST_BY_LOGPROB), None)
-    if verdict == "logprob" and long is not None:
+def _pointwise(asked: Questions, spec: AuditSpec) -> Pointwise:
+    scales = parse_all(DEFAULT_SCALES if spec.scales is None else spec.scales)
+    long = next((scale.name for scale in scales if len(scale.values) > MOST_BY_LOGPROB), None)
+    if spec.verdict == "logprob" and long is not None:
         raise InvalidInput(
             f"--scales: {long} has more than the {MOST_BY_LOGPROB} numbers that --verdict logprob can list; use json or text"
         )
-    return Pointwise(asked, _form_template("pointwise", prompt, verdict), found, against)
+    return Pointwise(asked, _form_template(spec), scales, spec.against_pairwise)
 
 
 def chosen_probes(probes: str | Sequence[str], edit_model: str | None) -> tuple[str, ...]:
@@ -367,14 +358,16 @@ def _for_each(models: Sequence[str], given: Any, option: str) -> list[Any]:
     return values * len(models) if len(values) == 1 else values
 
 
-def _valid(kind: type[Block], raw: Mapping[str, Any]) -> Any:
-    """The block, or InvalidInput that names the option."""
+def _says(value: Any) -> bool:
+    return value is not None and value is not False and value not in ("", {})
+
+
+def valid(kind: type[B], raw: Mapping[str, Any], name: str = "") -> B:
+    """The block, or InvalidInput that names the option: ``name``, else the field's."""
     try:
         return kind.model_validate(dict(raw))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = [str(part) for part in problem["loc"]]
         key = place[0] if place else ""
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        option = OPTIONS.get(key) or key or "--base-url"
-        raise InvalidInput(f"{option}: {message[:1].lower()}{message[1:]}") from None
+        raise InvalidInput(f"{name or OPTIONS.get(key) or key or '--base-url'}: {sentence(problem)}") from None

@@ -79,7 +79,7 @@ def compare(
             f"(judges: {', '.join(sorted({one.judge for one in found if one.judge})[:6]) or 'none'})"
         )
     target = Path(out) if out is not None else Path("runs") / f"compare-{'-'.join(labels[:3])}"
-    if (target / "experiment.yaml").exists() or target.is_file():
+    if RunFolder(target).exists or target.is_file():
         raise FolderMismatch(f"{target}: this is a run folder or a file; give another --out")
     done = compared(_named(chosen), watch=watch)
     folder = RunFolder(target)
@@ -119,7 +119,7 @@ def _contenders(folder: RunFolder, label: str) -> list[Contender]:
     except ValueError as error:
         raise FolderMismatch(f"{folder.path}/estimates.parquet: {error}; run the same command again") from None
     tokens = _tokens(folder)
-    return _arms(done, label, tokens) if "generations" in done.experiment else _judges(done, label, tokens)
+    return _arms(done, label, tokens) if folder.kind == "run" else _judges(done, label, tokens)
 
 
 # -- an audit or analysis: its judges, each with its mitigations ---------------------------------------------------------

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from judgeloop.api.evidence import Choice, Evidence, gathered, pull_of, real_mean
 from judgeloop.api.planning import as_resolved
@@ -70,9 +69,9 @@ def forecast(
     run = RunFolder.existing(folder)
     names = ("items", "candidates", "judgments", "preferences", "signals")
     tables = RunTables(**{name: run.table(name) for name in names})
-    stated = yaml.safe_load(run.experiment_text())
+    stated = run.experiment() if run.kind == "run" else None
     rows, facts = forecast_estimates(
-        tables, generations, where=str(run.path), stated=stated if isinstance(stated, dict) else {}, experiment=experiment,
+        tables, generations, where=str(run.path), stated=stated, experiment=experiment,
         replicates=replicates, seed=seed,
     )  # fmt: skip
     frame = estimates_frame(rows)
@@ -101,7 +100,7 @@ def forecast_estimates(
         raise InvalidInput(f"{where}: holds no generation-0 judgments of a judge other than random and gold")
     if not choice.features or choice.texts.df < 2:
         raise InvalidInput(f"{where}: its texts do not differ within an item, so there is nothing to choose between")
-    loop = _loop(tables, stated or {}, where, experiment, choice)
+    loop = _loop(tables, stated, where, experiment, choice)
     rows: list[Estimate] = []
     for arm, one in _matched(loop, evidence, tables, where):
         rows += _rows(arm, one, choice, loop, generations, replicates, seed)
@@ -115,7 +114,7 @@ def forecast_estimates(
 
 def _loop(
     tables: RunTables,
-    stated: Mapping[str, Any],
+    stated: Mapping[str, Any] | None,
     where: str,
     experiment: str | Path | Mapping[str, Any] | Resolved | None,
     choice: Choice,
@@ -125,7 +124,7 @@ def _loop(
         material = Material.read(as_resolved(experiment))
         resolved, items, real = material.resolved, len(material.items), material.real
         source = f"experiment {resolved.experiment.name}"
-    elif "arms" in stated:
+    elif stated is not None:
         resolved, items = resolve(stated, where, where=f"{where}/experiment.yaml"), len(tables.items)
         source = "the run's own experiment"
     else:

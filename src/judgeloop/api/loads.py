@@ -92,6 +92,13 @@ def load_of(
     return priced(Load(what, name, calls, prompt, completion.times(calls), None), endpoint)
 
 
+def scaled(load: Load, calls: int, endpoint: Endpoint) -> Load:
+    """The load of ``calls`` such calls."""
+    factor = calls / load.calls if load.calls else 0.0
+    many = replace(load, calls=calls, prompt=load.prompt.times(factor), completion=load.completion.times(factor))
+    return priced(many, endpoint)
+
+
 def priced(load: Load, endpoint: Endpoint) -> Load:
     """The load with its cost by the endpoint's price. A price of 0 and 0 is none: nothing is guessed."""
     price = endpoint.price

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from judgeloop import templates
-from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, text_tokens, total_cost, verdict_tokens
+from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, scaled, text_tokens, total_cost, verdict_tokens
 from judgeloop.api.recorded import Recorded, recorded
 from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment import ExemplarPolicy, ModelJudge, RewardJudge
+from judgeloop.experiment import Experiment, ModelJudge, RewardJudge
 from judgeloop.gold import is_asked
-from judgeloop.material import Material, asked_models
-from judgeloop.records import PADDING_DOSES, Item
+from judgeloop.material import Material
+from judgeloop.records import Item
 from judgeloop.resolve import Resolved, load, resolve
 from judgeloop.stats import power
 
@@ -25,6 +25,11 @@ _DETECTED = (0.02, 0.03, 0.05, 0.10)
 _CONFLICTS = (0.1, 0.3, 0.5)
 _REPLICATES = (3, 5, 8, 10, 20)
 _MARGINS = (0.05, 0.02)
+_DRAFTS = {
+    "pool drafts": "drafts, the pools",
+    "first drafts": "drafts, generation 0",
+    "anchor drafts": "drafts, anchor panel",
+}
 # What a load's name begins with → the stage of recorded calls that are like it.
 _KINDS = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
 
@@ -122,55 +127,26 @@ def _loads(material: Material, answer_tokens: int | None, earlier: Recorded | No
     elif earlier is not None and earlier.draft_tokens is not None:
         answer = earlier.draft_tokens.at_most(longest)
     template = templates.load(policy.prompt, resolved.folder, "draft")
-    steps, replicates, size = experiment.generations, experiment.replicates, experiment.candidates_per_item
     bodies = [draft_body(endpoint, template, item.prompt, temperature=policy.temperature) for item in material.items]
-    once = load_of("drafts", policy.endpoint, endpoint, bodies, answer)
-    if isinstance(policy, ExemplarPolicy):
-        yield _times(replace(once, what="drafts, generation 0"), replicates * size, endpoint)
-        prompts = sum((text_tokens(_text(item)) for item in material.items), NOTHING).times(1 / len(material.items))
-        arms = {arm.name: getattr(arm.policy, "exemplars", 0) for arm in resolved.arms}
-        for exemplars in sorted(set(arms.values())):
-            shown = (prompts + answer + Range(4.0, 8.0, 16.0)).times(exemplars * once.calls)
-            some = replace(once, what=f"drafts, with {exemplars} exemplars", prompt=once.prompt + shown)
-            count = sum(value == exemplars for value in arms.values())
-            yield _times(some, replicates * size * steps * count, endpoint)
-    else:
-        yield _times(replace(once, what="drafts, the pools"), replicates * policy.pool_size, endpoint)
-    anchor = experiment.panels.anchor
-    if isinstance(anchor, int) and anchor:
-        yield _times(replace(once, what="drafts, anchor panel"), 2 * anchor / len(bodies), endpoint)
-    yield from _judged(material, answer)
-    yield from _matched(material, answer)
-
-
-def _judged(material: Material, answer: Range) -> Iterator[Load]:
-    """Judgments by arm: generation 0 and the panel are shared by arms with the same judge."""
-    experiment, resolved = material.resolved.experiment, material.resolved
-    size, steps = experiment.candidates_per_item, experiment.generations
-    pairs = size * (size - 1) // 2
-    shown = 2 * min(pairs, experiment.matchups_per_item or pairs) * experiment.replicates
-    anchor = experiment.panels.anchor
-    edits = sum(len(PADDING_DOSES) if name == "padding" else 1 for name in experiment.panels.probes)
-    fixed = 2 * (anchor if isinstance(anchor, int) else len(material.anchor_pairs)) * (steps + 1)
-    panel = fixed * (1 + 2 * edits)
-    seen: list[Any] = []
-    for arm in resolved.arms:
-        fresh = arm.judge not in seen
-        seen.append(arm.judge)
-        if isinstance(arm.judge, RewardJudge):
-            texts = min(size, shown // experiment.replicates) * experiment.replicates * (steps + fresh)
-            every = texts + fresh * fixed * (1 + edits) / len(material.items)
-            once = _reward_load(material, arm.judge, answer, f"scores, arm {arm.name}")
-            yield _times(once, every, experiment.endpoints[arm.judge.endpoint])
-        for member in asked_models(arm.judge):
-            generations = steps + fresh
-            count = shown * generations * arm.judge.repeats + (fresh * panel * arm.judge.repeats) / len(material.items)
-            once = _judge_load(material, member, answer, f"judgments, arm {arm.name}")
-            yield _times(once, count, experiment.endpoints[member.endpoint])
-            if fresh and member.verdict == "auto":
-                trials = len(templates.load(member.prompt, resolved.folder, "judge").modes)
-                endpoint = experiment.endpoints[member.endpoint]
-                yield _times(replace(once, what="verdict trials (at most)"), trials / once.calls, endpoint)
+    draft = load_of("drafts", policy.endpoint, endpoint, bodies, answer)
+    for planned in material.planned():
+        if planned.kind == "matches":
+            yield _counted(_match_load(material, answer), planned.calls, experiment)
+        elif isinstance(planned.judge, RewardJudge):
+            yield _counted(_reward_load(material, planned.judge, answer, f"scores, arm {planned.arm}"), planned.calls, experiment)  # fmt: skip
+        elif planned.judge is not None:
+            judged = _judge_load(material, planned.judge, answer, f"judgments, arm {planned.arm}")
+            yield _counted(judged, planned.calls, experiment)
+            if planned.is_first and planned.judge.verdict == "auto":
+                trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
+                yield _counted(replace(judged, what="verdict trials (at most)"), trials, experiment)
+        elif planned.kind == "exemplar drafts":
+            prompts = sum((text_tokens(_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
+            texts = (prompts + answer + Range(4.0, 8.0, 16.0)).times(planned.exemplars * draft.calls)
+            shown = replace(draft, what=f"drafts, with {planned.exemplars} exemplars", prompt=draft.prompt + texts)
+            yield _counted(shown, planned.calls, experiment)
+        else:
+            yield _counted(replace(draft, what=_DRAFTS[planned.kind]), planned.calls, experiment)
 
 
 def _judge_load(material: Material, member: ModelJudge, answer: Range, what: str) -> Load:
@@ -201,12 +177,12 @@ def _reward_load(material: Material, judge: RewardJudge, answer: Range, what: st
     return replace(one, prompt=one.prompt + answer.times(one.calls))
 
 
-def _matched(material: Material, answer: Range) -> Iterator[Load]:
-    """Where gold asks a model whether a text agrees with its reference: once a text."""
-    experiment, gold = material.resolved.experiment, material.matcher
-    if gold is None or gold.endpoint is None:
-        return
-    endpoint = experiment.endpoints[gold.endpoint]
+def _match_load(material: Material, answer: Range) -> Load:
+    """One text of every item with ``match: judge``: gold asks a model whether it agrees with the reference."""
+    gold = material.matcher
+    assert gold is not None  # it is what plans these calls
+    assert gold.endpoint is not None
+    endpoint = material.resolved.experiment.endpoints[gold.endpoint]
     template = templates.load(gold.prompt, material.resolved.folder, "match")
     bodies = [
         match_body(endpoint, template, prompt=item.prompt, answer="", reference=item.reference or "")
@@ -215,14 +191,12 @@ def _matched(material: Material, answer: Range) -> Iterator[Load]:
     ]
     said = verdict_tokens("text", reasons=False, longest=endpoint.max_tokens)
     once = load_of("gold matching", gold.endpoint, endpoint, bodies, said)
-    once = replace(once, prompt=once.prompt + answer.times(once.calls))
-    yield _times(once, material.matched_texts() / once.calls, endpoint)
+    return replace(once, prompt=once.prompt + answer.times(once.calls))
 
 
-def _times(one: Load, factor: float, endpoint: Any) -> Load:
-    calls = round(one.calls * factor)
-    many = replace(one, calls=calls, prompt=one.prompt.times(factor), completion=one.completion.times(factor))
-    return priced(many, endpoint)
+def _counted(load: Load, calls: int, experiment: Experiment) -> Load:
+    """So many calls like those of the load."""
+    return scaled(load, calls, experiment.endpoints[load.endpoint])
 
 
 def _text(item: Item) -> str:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from judgeloop import loop, templates
-from judgeloop.api.session import Observer, Seen, unwrapped
+from judgeloop.api.session import Observer, Session, environment
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint
 from judgeloop.experiment import Judge as JudgeSpec
@@ -29,7 +24,6 @@ from judgeloop.rundir import RunFolder
 from judgeloop.stats.run_estimates import ArmDesign, Design, RunTables, run_estimates
 from judgeloop.templates import Mode
 from judgeloop.wire import engine
-from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
@@ -61,44 +55,28 @@ def run(
     if replay is None:
         check_environment(resolved)
         engine.check(resolved.experiment.endpoints)
-    folder = RunFolder(out or Path("runs") / resolved.experiment.name)
-    recording = Cassette(RunFolder.recorded(replay).path, writable=False) if replay is not None else None
-    with folder.claim(material.identity):
-        environment = _environment(resolved, material)
-        # The hash first: a run killed between the two is still known as this experiment's.
-        folder.write_json("environment.json", {**folder.environment(), **environment})
-        folder.write_text("experiment.yaml", _experiment_text(resolved))
-        cassette = Cassette(folder.path, writable=True)
-        ledger = Ledger(max_cost, budget.max_calls if max_calls is None else max_calls)
+    session = Session(
+        folder=RunFolder(out or Path("runs") / resolved.experiment.name),
+        identity=material.identity,
+        endpoints=resolved.experiment.endpoints,
+        environment=environment(material.identity, material.hashes, resolved.experiment.seed),
+        experiment=_experiment(resolved),
+        replay=replay,
+        ledger=Ledger(max_cost, budget.max_calls if max_calls is None else max_calls),
+        observer=observer,
+    )
+    folder = session.folder
+    with session:
         if observer:
             names = resolved.experiment
             observer.start(names.name, folder.path, material.planned_calls(), names.generations, names.replicates)
-        seen = Seen(observer, priced=all(one.price.stated for one in resolved.experiment.endpoints.values()))
-        try:
-            started = (
-                nullcontext(dict(resolved.experiment.endpoints))
-                if recording
-                else engine.running(resolved.experiment.endpoints)
-            )
-            with started as endpoints:
-                asked = unwrapped(
-                    _run(resolved, material, endpoints, cassette, recording, ledger, seen, folder, observer)
-                )
-        finally:
-            cassette.close()
-            if recording:
-                recording.close()
-        folder.write_json("environment.json", {**environment, **seen.record(), "verdict_modes": dict(asked.modes)})
-        if observer:
-            observer.stage("estimates")
+        asked = session.ask(lambda client, endpoints: _run(resolved, material, endpoints, client, folder, observer))
+        session.finish({"verdict_modes": dict(asked.modes)})
+        session.stage("estimates")
         tables = {name: folder.table(name) for name in ("items", "candidates", "judgments", "preferences", "signals")}
         folder.write_estimates(run_estimates(RunTables(**tables), design_of(resolved, asked.judge_names)))
         if report:
-            from judgeloop.report import write as write_report
-
-            if observer:
-                observer.stage("report")
-            write_report(folder)
+            session.write_report()
     from judgeloop.results import Run  # reads the report's code
 
     return Run(folder)
@@ -112,38 +90,34 @@ async def _run(
     resolved: Resolved,
     material: Material,
     endpoints: Mapping[str, Endpoint],
-    cassette: Cassette,
-    recording: Cassette | None,
-    ledger: Ledger,
-    seen: Seen,
+    client: WireClient,
     folder: RunFolder,
     observer: Observer | None,
 ) -> _Asked:
-    async with WireClient(endpoints, cassette, replay=recording, ledger=ledger, observer=seen.answered) as client:
-        experiment = resolved.experiment
-        judges, modes = await _judges(resolved, endpoints, client)
-        gold = next((judge for judge in judges.values() if isinstance(judge, GoldJudge)), None)
-        policy = experiment.policy
-        drafter = Drafter(
-            client,
-            policy,
-            experiment.endpoints[policy.endpoint],
-            templates.load(policy.prompt, resolved.folder, "draft"),
-            experiment.seed,
-        )
-        lab = loop.Lab(
-            resolved=resolved,
-            items=material.items,
-            real=material.real,
-            anchor_pairs=material.anchor_pairs,
-            drafter=drafter,
-            judges=judges,
-            gold=gold,
-            folder=folder,
-            on_generation=observer.generation if observer else lambda _: None,
-        )
-        await loop.run(lab)
-        return _Asked({name: judge.name for name, judge in judges.items()}, modes)
+    experiment = resolved.experiment
+    judges, modes = await _judges(resolved, endpoints, client)
+    gold = next((judge for judge in judges.values() if isinstance(judge, GoldJudge)), None)
+    policy = experiment.policy
+    drafter = Drafter(
+        client,
+        policy,
+        experiment.endpoints[policy.endpoint],
+        templates.load(policy.prompt, resolved.folder, "draft"),
+        experiment.seed,
+    )
+    lab = loop.Lab(
+        resolved=resolved,
+        items=material.items,
+        real=material.real,
+        anchor_pairs=material.anchor_pairs,
+        drafter=drafter,
+        judges=judges,
+        gold=gold,
+        folder=folder,
+        on_generation=observer.generation if observer else lambda _: None,
+    )
+    await loop.run(lab)
+    return _Asked({name: judge.name for name, judge in judges.items()}, modes)
 
 
 @dataclass(frozen=True)
@@ -202,22 +176,10 @@ def _distinct_names(
     return {arm: f"{name}~{arm}" if taken[name] > 1 else name for arm, name in names.items()}
 
 
-def _experiment_text(resolved: Resolved) -> str:
+def _experiment(resolved: Resolved) -> dict[str, Any]:
+    """For experiment.yaml: the experiment with every arm as resolved."""
     raw = resolved.experiment.model_dump(mode="json")
-    raw["arms"] = {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}
-    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100)
-
-
-def _environment(resolved: Resolved, material: Material) -> dict[str, Any]:
-    libraries = ("numpy", "scipy", "pandas", "openai", "httpx2", "markdown-it-py", "emoji", "pyarrow")
-    return {
-        "experiment_hash": material.identity,
-        "files": dict(material.hashes),
-        "seed": resolved.experiment.seed,
-        "judgeloop": metadata.version("judgeloop"),
-        "python": platform.python_version(),
-        "libraries": {name: metadata.version(name) for name in libraries},
-    }
+    return {**raw, "arms": {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}}
 
 
 def _check_prices(resolved: Resolved) -> None:

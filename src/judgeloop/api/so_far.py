@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from judgeloop.api.running import design_of
 from judgeloop.errors import FolderMismatch
@@ -42,14 +41,8 @@ class Block:
 
 def experiment_of(folder: RunFolder) -> Resolved | None:
     """The folder's experiment; None where it holds an audit or analysis. Raises ExperimentError, FolderMismatch."""
-    where = folder.path / "experiment.yaml"
-    try:
-        stated = yaml.safe_load(folder.experiment_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FolderMismatch(f"{where}: cannot be read ({type(error).__name__}); run the same command again") from None
-    if not isinstance(stated, dict) or "generations" not in stated:
-        return None
-    return resolve(stated, folder.path, where=str(where))
+    stated = folder.experiment()
+    return resolve(stated, folder.path, where=str(folder.path / "experiment.yaml")) if folder.kind == "run" else None
 
 
 def finished(folder: RunFolder) -> dict[int, int]:

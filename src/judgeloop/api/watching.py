@@ -63,7 +63,7 @@ class Watched:
 
     def state(self) -> dict[str, Any]:
         """How far the run is (``report.live`` says which keys). Quick: no estimate is made."""
-        if not (self.folder.path / "experiment.yaml").is_file():
+        if not self.folder.exists:
             raise FolderMismatch(f"{self.folder.path}: the run folder is gone")
         version, block, last = self._version()
         largest = so_far.largest_block(last)

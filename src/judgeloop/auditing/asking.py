@@ -41,12 +41,16 @@ class Editor:
     templates: Mapping[str, Template]
 
 
+def edits_wanted(asked: Questions, editor: Editor) -> list[tuple[Matchup, str, Candidate, str, float | None]]:
+    """(matchup, side, text, probe, dose) of every edit that a model is asked to write, a call each."""
+    return [(*place, name, dose) for place in places(asked.matchups) for name in editor.templates
+            for dose in PROBES[name].doses or (None,)]  # fmt: skip
+
+
 async def model_probes(
     asked: Questions, probing: Probing, editor: Editor, client: Client
 ) -> tuple[Probing, dict[str, dict[str, int]]]:
     """``probing`` with the edits that a model writes, and by probe how many replies were not used, and why."""
-    wanted = [(*place, name, dose) for place in places(asked.matchups) for name in editor.templates
-              for dose in PROBES[name].doses or (None,)]  # fmt: skip
 
     async def write(
         matchup: Matchup, side: str, text: Candidate, name: str, dose: float | None
@@ -59,7 +63,7 @@ async def model_probes(
             return None, name, written.reason
         return probe_pair(matchup, side, name, dose, written.text), name, ""
 
-    found = await each(wanted, lambda place: write(*place), editor.settings.concurrency)
+    found = await each(edits_wanted(asked, editor), lambda edit: write(*edit), editor.settings.concurrency)
     made = [pair for pair, _, _ in found if pair is not None]
     refused: dict[str, dict[str, int]] = {}
     for _, name, reason in found:

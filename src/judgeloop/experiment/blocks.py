@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
 
-from judgeloop.experiment import credentials
+from judgeloop.experiment import credentials, options
+from judgeloop.experiment.options import Option
 from judgeloop.records import canonical
 
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
@@ -39,8 +40,8 @@ class Price(Block):
         return bool(self.model_fields_set)
 
 
-class Endpoint(Block):
-    """Where a model answers: an OpenAI-compatible base URL, or an engine that judgeloop starts itself."""
+class _Place(Block):
+    """Where a model answers, under which name, for what price."""
 
     base_url: str | None = None
     """OpenAI-compatible base URL, as http://127.0.0.1:8000/v1. Leave out with `engine`."""
@@ -48,34 +49,12 @@ class Endpoint(Block):
     """Start this engine on a free loopback port for the run: llama_cpp (needs the extra judgeloop[local]), or transformers for a reward judge (judgeloop[train])."""
     model: str
     """The model's name, as the endpoint knows it. With engine llama_cpp: smollm2-135m, or the path of a .gguf file; with transformers: the folder or name of a sequence classifier."""
-    concurrency: Whole = Field(16, ge=1, le=4096)
-    """Most calls in flight at once."""
-    api_key_env: str | None = None
+    api_key_env: Annotated[str | None, Option(answers=False)] = None
     """Name of the environment variable that holds the key; default OPENAI_API_KEY where that is set. A local endpoint needs none."""
-    timeout_s: Number = Field(120.0, gt=0)
-    """Seconds until a call counts as timed out."""
+    price: Annotated[Price, Option(answers=False)] = Price()
+    """What a token costs."""
     max_tokens: Whole = Field(512, ge=1)
     """Longest reply in tokens (logprob verdicts ask for one)."""
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The body's name for it; reasoning models want max_completion_tokens."""
-    send_temperature: Switch = True
-    """False leaves `temperature` out of the body, for models that refuse it."""
-    top_logprobs: Whole = Field(20, ge=2, le=100)
-    """Most likely tokens asked for in logprob verdicts; some endpoints allow 5 only (judgeloop doctor says how many)."""
-    attempts: Whole = Field(6, ge=1, le=20)
-    """Tries a call at transport faults and malformed replies, the first included."""
-    threads: Whole | None = Field(None, ge=1)
-    """Engine only: threads; default the cores of this machine."""
-    context: Whole = Field(4096, ge=256)
-    """Engine only: context tokens a call may use."""
-    price: Price = Price()
-    """What a token costs."""
-    extra_headers: dict[str, str] = {}
-    """Sent with every call. `${NAME}` is replaced by that environment variable and is stored as written."""
-    extra_query: dict[str, str] = {}
-    """Query parameters of every call (Azure: api-version); `${NAME}` as in headers."""
-    extra_body: dict[str, Any] = {}
-    """Body fields of every call (vLLM: top_k, chat_template_kwargs …); part of the recorded request."""
 
     @field_validator("api_key_env")
     @classmethod
@@ -86,6 +65,37 @@ class Endpoint(Block):
                 "must be the name of an environment variable, as JUDGE_KEY, not the key itself; export the key under that name"
             )
         return api_key_env
+
+
+class CallSettings(Block):
+    """How a model is called: how fast, how patiently, and what every request carries."""
+
+    concurrency: Annotated[Whole, Option(answers=False)] = Field(16, ge=1, le=4096)
+    """Most calls in flight at once, for each model."""
+    timeout_s: Annotated[Number, Option(answers=False, flag="--timeout")] = Field(120.0, gt=0)
+    """Seconds until a call counts as timed out."""
+    attempts: Annotated[Whole, Option(answers=False)] = Field(6, ge=1, le=20)
+    """Tries a call at transport faults and malformed replies, the first included."""
+    threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
+    """Engine only: threads; default the cores of this machine."""
+    context: Annotated[Whole, Option(answers=True)] = Field(4096, ge=256)
+    """Engine only: context tokens a call may use."""
+    max_tokens_field: Annotated[Literal["max_tokens", "max_completion_tokens"], Option(answers=True)] = "max_tokens"
+    """The request's name for the longest reply; reasoning models want max_completion_tokens."""
+    send_temperature: Annotated[Switch, Option(answers=True, flag="--no-temperature")] = True
+    """False leaves `temperature` out of the request, for models that refuse it."""
+    top_logprobs: Annotated[Whole, Option(answers=True)] = Field(20, ge=2, le=100)
+    """Most likely tokens asked for in logprob verdicts; some endpoints allow 5 only (judgeloop doctor says how many)."""
+    extra_headers: Annotated[
+        dict[str, str], Option(answers=True, flag="--header", several=True, form="'Name: value'", parse=options.header)
+    ] = {}
+    """Sent with every call. `${NAME}` is replaced by that environment variable and is stored as written."""
+    extra_query: Annotated[
+        dict[str, str], Option(answers=True, flag="--query", several=True, form="NAME=VALUE", parse=options.query)
+    ] = {}
+    """Query parameters of every call (Azure: api-version); `${NAME}` as in headers."""
+    extra_body: Annotated[dict[str, Any], Option(answers=True, form="JSON object", parse=options.json_object)] = {}
+    """Body fields of every call (vLLM: top_k, chat_template_kwargs …); part of the recorded request."""
 
     @field_validator("extra_headers", "extra_query")
     @classmethod
@@ -111,6 +121,10 @@ class Endpoint(Block):
                 f"{place} holds a key, and bodies are recorded; give it by api_key_env, or by a header or query parameter with ${{VARIABLE}}"
             )
         return extra_body
+
+
+class Endpoint(CallSettings, _Place):
+    """Where a model answers, an OpenAI-compatible base URL or an engine that judgeloop starts itself, and how it is called."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Endpoint:

@@ -1,0 +1,125 @@
+"""What an audit may be told: its options on the command line, its keywords in Python and its record, from these fields.
+
+A field added to ``AuditSpec`` is an option of ``judgeloop audit`` with its line of help, a keyword of ``judgeloop.audit``
+and ``plan_audit``, a row of docs/python.md, a line of the folder's experiment.yaml, a part of the folder's identity where
+its ``Option`` says that answers depend on it, and a name in the message that says how two audits differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from judgeloop.experiment import options
+from judgeloop.experiment.blocks import Block, CallSettings, Number, Switch, Whole
+from judgeloop.experiment.options import Option
+
+Prices = tuple[float, float] | Sequence[tuple[float, float]]
+
+
+class _Asked(Block):
+    """Who is asked what."""
+
+    model: Annotated[str | Sequence[str], Option(answers=True, several=True)]
+    """The judge's model; several judges are estimated apart and compared on the same pairs."""
+    base_url: Annotated[str | Sequence[str] | None, Option(answers=True, several=True)] = None
+    """Where the judge answers (OpenAI-compatible): one address for all models, or one each."""
+    engine: Annotated[str | None, Option(answers=True)] = None
+    """Instead of an address: start the model here, with llama_cpp, or transformers for reward models."""
+    api_key_env: Annotated[
+        str | Sequence[str] | None, Option(answers=False, several=True, unset="OPENAI_API_KEY, if set")
+    ] = None
+    """Name of the environment variable with the key: one for all models, or one each."""
+    prompt: Annotated[str | Path, Option(answers=True)] = "pairwise"
+    """A shipped template's name or a template file."""
+    verdict: Annotated[str, Option(answers=True)] = "auto"
+    """How verdicts are read: logprob, json, text; auto tries them in this order."""
+    repeats: Annotated[Whole, Option(answers=True)] = Field(1, ge=1)
+    """Times each pair is judged in each order."""
+    probes: Annotated[str | Sequence[str], Option(answers=True)] = "none"
+    """Edits of the texts to judge against their originals: a list (padding,bold), all, or none."""
+    edit_model: Annotated[str | None, Option(answers=True)] = None
+    """Model that writes the edits no rule can (model_padding, model_paraphrase)."""
+    mitigate: Annotated[str | Sequence[str], Option(answers=False)] = ""
+    """Mitigations to measure on the same answers, with commas: swap_average, consistent_only, length_controlled, rubric (asks again), panel (several models, or repeats)."""
+    gold_exact: Annotated[Switch, Option(answers=False)] = False
+    """Gold cannot err: it is a verifiable reference, as an exact match. Without this, one gold alone makes no claim of bias."""
+    mode: Annotated[str, Option(answers=True)] = "pairwise"
+    """What is asked: pairwise, pointwise (a score a text) or listwise (the best of a list)."""
+    scales: Annotated[str | None, Option(answers=True, unset="1-10,10-1")] = None
+    """Scales of pointwise scores, WORST-BEST with commas."""
+    against_pairwise: Annotated[Switch, Option(answers=True)] = False
+    """Pointwise: ask the same judges about the pairs too."""
+    reward: Annotated[str | None, Option(answers=True)] = None
+    """The judges are reward models: ROUTE[,KEY=VALUE…], ROUTE classify, pooling, score or rerank (vLLM's), KEY score, label or temperature."""
+    temperature: Annotated[Number, Option(answers=True)] = Field(0.0, ge=0)
+    """Sampling temperature of the judge."""
+    max_tokens: Annotated[Whole | None, Option(answers=True, unset="512")] = Field(None, ge=1)
+    """Longest reply in json and text mode."""
+    seed: Annotated[int, Option(answers=True)] = Field(0, ge=0)
+    """Names all random draws."""
+    price: Annotated[Prices | None, Option(answers=False, several=True, form="IN,OUT", parse=options.price)] = None
+    """US dollars per million prompt and reply tokens, for all models or each."""
+    columns: Annotated[Path | str | Mapping[str, Any] | None, Option(answers=True)] = None
+    """A YAML file that names the pairs' own columns and words."""
+    endpoint: Annotated[
+        Mapping[str, Any], Option(answers=True, several=True, form="KEY=VALUE", parse=options.setting)
+    ] = {}
+    """Further settings of an experiment's endpoint, under their names there."""
+
+
+class AuditSpec(CallSettings, _Asked):
+    """What judges are asked about pairs, and how they are called."""
+
+
+class _Folder(Block):
+    """Where an audit's answers stand."""
+
+    out: Annotated[Path | str | None, Option(answers=False, unset="runs/<the pairs' name>-audit")] = None
+    """Folder to write; the same command resumes it."""
+
+
+class AuditSession(_Folder):
+    """How one session of an audit goes: where it writes, when it stops, who answers."""
+
+    max_cost: Annotated[float | None, Option(answers=False)] = Field(None, ge=0)
+    """Stop at this cost in USD, recorded calls included (exit 3; resumable)."""
+    max_calls: Annotated[int | None, Option(answers=False)] = Field(None, ge=0)
+    """Stop at this many calls, recorded ones included (exit 3; resumable)."""
+    batch: Annotated[Switch, Option(answers=False)] = False
+    """Ask by the endpoint's Batch API and wait; the same command resumes."""
+    collect: Annotated[Path | str | Sequence[Path | str], Option(answers=False, several=True)] = ()
+    """Take a finished batch output file (OpenAI's, or of vllm run-batch)."""
+    replay: Annotated[Path | str | None, Option(answers=False)] = None
+    """Answer every call from this recorded folder; ask no endpoint."""
+
+
+class AuditSizes(_Folder):
+    """What a plan is asked besides: sizes of effects, and the endpoint's pace."""
+
+    effect: Annotated[float | None, Option(answers=False, form="With --plan")] = None
+    """An effect to find, in probability, as 0.04."""
+    conflict: Annotated[float | None, Option(answers=False, form="With --plan")] = None
+    """Share of pairs whose verdict changes with the order."""
+    calls_per_second: Annotated[float | None, Option(answers=False, form="With --plan")] = None
+    """How fast the endpoint answers."""
+
+
+class AuditCall(AuditSession, AuditSpec):
+    """The keywords of ``judgeloop.audit``."""
+
+    observer: Any = None
+    """What is shown while the audit goes on: an object with the methods of `Observer` (see judgeloop.run)."""
+    report: bool = True
+    """Whether report.html, report.md and report.json are written too; they can be later (`.write_report()`)."""
+
+
+class AuditPlanCall(AuditSizes, AuditSpec):
+    """The keywords of ``judgeloop.api.plan_audit``."""
+
+
+class AuditLine(AuditSizes, AuditSession, AuditSpec):
+    """The options of ``judgeloop audit``."""
