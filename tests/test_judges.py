@@ -11,12 +11,23 @@ from typing import Any, Literal
 
 import pytest
 
-from judgeloop import experiment, seeds
+from judgeloop import experiment, seeds, templates
 from judgeloop.errors import EndpointFailed, ExperimentError
-from judgeloop.judging.judges import judge_name, majority, make_judge, resolve_mode
+from judgeloop.judging.judges import (
+    ChoiceTrial,
+    PairTrial,
+    ScoreTrial,
+    Trial,
+    judge_name,
+    majority,
+    make_judge,
+    resolve_mode,
+    settle_mode,
+)
 from judgeloop.judging.pairing import matchups, presentations
 from judgeloop.judging.verdicts import unscored
 from judgeloop.records import Call, Candidate, Item, Judgment, Reply, Verdict
+from judgeloop.scales import Scale
 from judgeloop.templates import Mode
 
 ENDPOINTS = {
@@ -250,6 +261,28 @@ def test_a_stated_mode_is_not_tried_and_no_mode_ends_the_run() -> None:
         _resolve(silent)
     with pytest.raises(ValueError, match="resolve_mode"):
         _judge(experiment.ModelJudge(endpoint="m"), silent)
+
+
+@pytest.mark.parametrize(
+    ("trial", "text", "modes"),
+    [
+        (ChoiceTrial(templates.load("listwise", kind="choice")), "[[C]]", ["logprob", "json", "text"]),
+        (ScoreTrial(templates.load("pointwise", kind="score"), Scale(1, 10)), "[[9]]", ["logprob", "json", "text"]),
+        (ScoreTrial(templates.load("pointwise", kind="score"), Scale(0, 100)), "[[97]]", ["json", "text"]),
+        (PairTrial(templates.load("pairwise")).turned(), "[[B]]", ["logprob", "json", "text"]),
+    ],
+)
+def test_every_form_of_answer_is_tried_in_the_same_way(trial: Trial, text: str, modes: list[str]) -> None:
+    spec = experiment.ModelJudge(endpoint="m")
+    for said, settled in ((text, "text"), ("none", "")):
+        client = Recorder(lambda _, said=said: Reply(said))
+        asked = settle_mode(spec, trial, endpoint=ENDPOINTS["m"], client=client, stem="audit/x")
+        if settled:
+            assert asyncio.run(asked) == settled
+        else:
+            with pytest.raises(EndpointFailed, match=rf"no {trial.what} to a trial question .*or state --verdict"):
+                asyncio.run(asked)
+        assert [call.call_id for call in client.calls] == [f"audit/x/{mode}" for mode in modes]
 
 
 def test_names() -> None:

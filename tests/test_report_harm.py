@@ -130,7 +130,7 @@ def test_no_gold_is_the_reason_where_there_is_none(gold: object) -> None:
     frame = frame.drop(columns="gold") if gold is None else frame.assign(gold=gold)
     assert self_preference_gold(frame[frame["judge"] == "JA"], Labels("JA")).note == "no gold"
     others = frame[frame["judge"] == "JA"].assign(model_a="X", model_b="Y")
-    assert self_preference_gold(others, Labels("JA")).note == "no pair has a text of the judge on one side"
+    assert self_preference_gold(others, Labels("JA")).note == "no pair has a text of the judge's own model on one side"
 
 
 def _two_judges(noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -150,7 +150,7 @@ def _unknown(judgments: pd.DataFrame, own: str) -> str:
     if not {"model_a", "model_b"} <= set(judgments.columns):
         return _NO_MODELS
     if len(judgments) and not ((judgments["model_a"] == own) != (judgments["model_b"] == own)).any():
-        return "no pair has a text of the judge on one side"
+        return "no pair has a text of the judge's own model on one side"
     return "" if "gold" in judgments and not np.isnan(gold_margin(judgments["gold"])[0]).all() else "no gold"
 
 
@@ -168,7 +168,9 @@ def following_difference(
     ``follows`` in [0, 1]: whether it picked what gold prefers.
     """
     if not (prefers_own.any() and (~prefers_own).any()):
-        return Undefined("needs pairs with a text of the judge that gold prefers, and such that it does not")
+        return Undefined(
+            "needs pairs with a text of the judge's own model that gold prefers, and such that it does not"
+        )
     found = combined_rates(follows, (~prefers_own).astype(np.intp), items, np.array([1.0, -1.0]))
     if isinstance(found, Undefined):
         return Undefined(
@@ -267,7 +269,7 @@ def self_preference_log_odds(
     mine = (compared["model_a"] == own) != (compared["model_b"] == own)
     judged = set(compared.loc[mine & (compared["verdict"] != "unscored"), "judge"].astype(str))
     if labels.judge not in judged:
-        return undefined("no pair has a text of the judge on one side")
+        return undefined("no pair has a text of the judge's own model on one side")
     if len({own_model(name) for name in judged}) < 2:
         return undefined(
             "one judge: its taste for its own texts cannot be told from their quality; needs 2 or more judges"
@@ -275,7 +277,7 @@ def self_preference_log_odds(
     data = covariates(compared, texts, scales=scales)
     kept = compared.iloc[data.index]
     if f"own {labels.judge}" not in (owned := _own_columns(kept)):
-        return undefined("no scored pair with known features has a text of the judge on one side")
+        return undefined("no scored pair with known features has a text of the judge's own model on one side")
     shared = {**_tastes(data, kept), **_strengths(kept)}
     notes = [
         "given the generators, and each judge's order, features" + (" and gold" if _knows(data) else "; without gold")
