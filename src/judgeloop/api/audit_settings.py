@@ -113,14 +113,14 @@ class Settings:
 
     def _values(self) -> dict[str, Any]:
         """Field → value as JSON can hold it: names of probes and mitigations for ``all``, the reward's block for its words."""
-        values = self.spec.model_dump(mode="json", include=set(AuditSpec.model_fields))
+        values = self.spec.model_dump(mode="json", include=set(AuditSpec.model_fields) - _IN_BLOCKS)
         values |= {"probes": list(self.probes), "mitigate": list(self.mitigate)}
         return values | ({"reward": self._reward()} if self.reward else {}) | (self.form.record() if self.form else {})
 
     def record(self) -> dict[str, Any]:
         """What was asked, for experiment.yaml: the pairs, each judge's endpoint, and every field that says something."""
         endpoints = [self.endpoints[name].model_dump(mode="json", exclude_defaults=True) for name in self.bases]
-        left = _IN_BLOCKS | (_OF_WRITERS if self.reward else frozenset())
+        left = _OF_WRITERS if self.reward else frozenset()
         values = {name: value for name, value in self._values().items() if name not in left and _says(value)}
         pairs = {role: source["name"] for role, source in self.sources.items()}
         return {"name": self.name, "audit": {**pairs, "judges": endpoints, **values}}
