@@ -218,7 +218,7 @@ def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
     monkeypatch.setattr(batch, "MOST_REQUESTS", 100)
     monkeypatch.setattr(batch, "MOST_BYTES", 300)
     assert all(path.stat().st_size <= 300 for path in batch.write_requests(requests, tmp_path / "c.jsonl"))
-    with pytest.raises(InvalidInput, match="two requests bear the call id 'c1'"):
+    with pytest.raises(InvalidInput, match="two requests have the call id 'c1'"):
         batch.write_requests([requests[1], requests[1]], tmp_path / "d.jsonl")
     assert batch.write_requests([], tmp_path / "e.jsonl") == []
     surrogate = batch.write_requests(
@@ -255,7 +255,7 @@ def test_a_batchs_output_is_read_back_as_answers(tmp_path: Path) -> None:
     [
         ({"custom_id": "a", "error": None}, "o.jsonl:2: response: is empty"),
         ({"response": {"status_code": 200, "body": {}}}, "o.jsonl:2: column custom_id is missing"),
-        (output("b", "text"), "o.jsonl:2: response: must bear status_code"),
+        (output("b", "text"), "o.jsonl:2: response: must have status_code"),
         (output("b", {"body": {}}), "o.jsonl:2: response.status_code: must be a whole number"),
         (output("b", {"status_code": 200, "body": "text"}), "o.jsonl:2: response.body: must be a chat completion"),
         (output("a", {"status_code": 200, "body": {}}), "o.jsonl:2: custom_id: 'a' is answered twice (first at"),
