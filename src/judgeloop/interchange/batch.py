@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,20 +219,6 @@ def calls_of(path: Path) -> dict[str, int]:
             return {str(json.loads(line)["custom_id"]): n for n, line in enumerate(file, start=1) if line.strip()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{path}: this request file cannot be read ({type(error).__name__}); restore it") from None
-
-
-def read_output(paths: Sequence[str | Path]) -> Iterator[Answer]:
-    """The answers in a batch's output and error files, in order. Raises InvalidInput with file, line and field for what
-    is no line of a batch's output, or a call that is answered twice."""
-    seen: dict[tuple[str, str], str] = {}
-    for path in map(Path, paths):
-        for place in places(path):
-            if place.fault:
-                raise InvalidInput(place.fault)
-            first = seen.setdefault((place.call, place.digest), place.where)
-            if first != place.where:
-                raise InvalidInput(f"{place.where}: custom_id: {place.call!r} is answered twice (first at {first})")
-            yield answer_at(place)
 
 
 def _answer_of_line(line: bytes, where: str) -> Answer:
