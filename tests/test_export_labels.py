@@ -160,7 +160,7 @@ def test_hostile_texts_stay_texts() -> None:
         ("row,label\n{row},3\n", "sheet.csv:2: label: must be 1, 2, tie or empty, not '3'"),
         ("row,label\nnone-10001,1\n", "sheet.csv:2: row: 'none-10001' is not a row of the sheet"),
         ("row,label\n,1\n", "sheet.csv:2: row: is empty"),
-        ("row,label\n{row},1\n{row},2\n", "sheet.csv:3: label: {row} is labelled otherwise at"),
+        ("row,label\n{row},1\n{row},2\n", "sheet.csv:3: label: {row} has another label at"),
         ("row,verdict\n{row},1\n", "sheet.csv:1: column label is missing"),
         ("", "sheet.csv:1: column row is missing"),
         ("row,label\n{row},\n", "sheet.csv: label: no row is labelled"),

@@ -206,7 +206,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_verdicts(tmp_path / "none.csv")
     with pytest.raises(InvalidInput, match="a folder"):
         read_verdicts(tmp_path)
-    with pytest.raises(InvalidInput, match="standard input bears the verdicts"):
+    with pytest.raises(InvalidInput, match="standard input holds the verdicts"):
         read_verdicts("-", "-")
 
 

@@ -14,7 +14,7 @@ import format_samples
 import judgeloop
 from judgeloop.errors import InvalidInput
 from judgeloop.interchange import alpaca_eval, read_log
-from judgeloop.interchange.foreign import told
+from judgeloop.interchange.foreign import format_of
 from test_analyze import command
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
@@ -51,7 +51,7 @@ def test_every_log_is_told_by_its_content_and_analysed(
     folder: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted(path for path in (FORMATS / folder).rglob("*") if path.is_file())
-    assert {told(path) for path in files} == {kind}
+    assert {format_of(path) for path in files} == {kind}
     log = read_log(FORMATS / folder)
     pd.testing.assert_frame_equal(log.judgments, read_log(files, format=kind).judgments)
     assert len(log.items) == 24
@@ -76,7 +76,7 @@ def test_alpaca_eval_orders_come_from_the_draw_and_the_completions() -> None:
     for place, thing in enumerate(format_samples.THINGS):
         prompt = format_samples.question(thing)
         switched = random.Random(f"is_switched_outputs{prompt}0").choices([False, True], k=1)[0]
-        assert alpaca_eval.drawn(prompt, 0) == switched
+        assert alpaca_eval.output_2_first(prompt, 0) == switched
         row = rows[prompt]
         assert row["order"] == ("ab" if switched else "ba")
         assert (row["model_a"], row["model_b"], row["category"]) == ("model-x", "reference-model", "own")
@@ -98,7 +98,7 @@ def alpaca(place: int, raw: object, preference: float | None, **more: Any) -> di
 
 
 def test_alpaca_eval_orders_that_the_draw_does_not_give_are_not_guessed(tmp_path: Path) -> None:
-    orders = [alpaca_eval.drawn(f"Question {n}?", 0) for n in range(12)]
+    orders = [alpaca_eval.output_2_first(f"Question {n}?", 0) for n in range(12)]
     # Another draw than AlpacaEval's: the opposite one. Rows 10 and 11 do not tell theirs.
     rows = [
         alpaca(n, "m" if n % 2 else "M", (1.0 if n % 2 else 2.0) if orders[n] else (2.0 if n % 2 else 1.0))
@@ -112,7 +112,7 @@ def test_alpaca_eval_orders_that_the_draw_does_not_give_are_not_guessed(tmp_path
     never = [alpaca(n, "m" if n % 2 else "M", 1.0 if n % 2 else 2.0) for n in range(10)]
     log = read_log(write(tmp_path / "never.json", [*never, alpaca(10, None, 1.0)]))
     assert set(log.judgments["order"]) == {"ba"}
-    assert "output_1 was shown first always" in log.notes[0]
+    assert "output_1 was always shown first" in log.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_alpaca_eval_orders_that_the_draw_does_not_give_are_not_guessed(tmp_path
     ],
 )  # fmt: skip
 def test_alpaca_eval_completions(completion: object, preference: float | None) -> None:
-    assert alpaca_eval.said(completion) == preference
+    assert alpaca_eval.slot_preference(completion) == preference
 
 
 def test_mt_bench_games_become_slots() -> None:
@@ -213,7 +213,7 @@ def test_one_inspect_log_with_epochs_pairs_its_own_answers(tmp_path: Path) -> No
     assert set(log.judgments["judge"]) == {"m"}
     assert log.items["prompt"].tolist() == ["System: Be brief.\n\nUser: ?"]
     assert "1 pairs of identical texts are left out" in log.notes
-    assert "did not end well (status error)" in log.notes[0]
+    assert "did not succeed (status error)" in log.notes[0]
 
 
 def test_lm_eval_metrics_of_a_model_are_verdicts_and_rules_are_gold(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_lm_eval_metrics_of_a_model_are_verdicts_and_rules_are_gold(tmp_path: Pa
     log = read_log(tmp_path)
     assert set(log.judgments["judge"]) == {"exact_match,strict", "exact_match,flexible"}
     assert set(log.judgments["model_a"]) == {"org/x"}
-    assert "exact_match are rules, shown as judges" in log.notes[-1]
+    assert "exact_match are rules, analysed as judges" in log.notes[-1]
 
 
 def test_numbers_that_are_no_rights_and_wrongs_make_gold_a_number(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ ROW = '{"item_id": "i", "prompt": "?", "text_a": "x", "text_b": "y"}'
         ("p.jsonl", ROW[:-1] + ', "gold_2": Infinity}', "p.jsonl:1: gold_2: must be a finite number, not inf"),
         ("p.csv", "i1,P,a,b\n", "p.csv:1: the header lacks item_id, prompt, text_a, text_b, and no row follows"),
         ("p.csv", f"{HEAD}\n", "p.csv: no pairs; give one a row"),
-        ("p.csv", "item_id,prompt,text_a\ni,?,x\n", "p.csv:2: column text_b is missing (this row has item_id, prompt, text_a); --columns names it"),
+        ("p.csv", "item_id,prompt,text_a\ni,?,x\n", "p.csv:2: column text_b is missing (this row has item_id, prompt, text_a); use --columns"),
         ("p.csv", "item_id,prompt,text_a,txt_b\ni,?,x,y\n", "did you mean txt_b?"),
         ("p.csv", f"{HEAD}\ni,?\n", "p.csv:2: this row has not as many cells as the header: none for text_a, text_b"),
         ("p.csv", f"{HEAD}\ni,?,x,y,z,w\n", "p.csv:2: this row has not as many cells as the header: 2 more, behind text_b; put cells that hold a comma in quotes"),

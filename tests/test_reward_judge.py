@@ -312,7 +312,7 @@ def test_a_planted_share_of_texts_has_no_score(tmp_path: Path, serve: Serve) -> 
 @pytest.mark.parametrize(
     ("entry", "advice"),
     [
-        ({"probs": [0.2, 0.8]}, r"several_scores\); state judge.label"), ({"label": "x"}, r"no_score\); see that m is served"),
+        ({"probs": [0.2, 0.8]}, r"several_scores\); state judge.label"), ({"label": "x"}, r"no_score\); check that m is served"),
         ({"probs": [None]}, "not_finite"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Text → features: what can be counted in an answer, frozen, offline, deterministic, and linear in the text's length.
+"""The features of a text: counts that need no model and no network, deterministic, in time linear in the text's length.
 
 Structure (headings, bold, list items, code) is read by a CommonMark parser, never by pattern. Hedges, transitions, em
 dashes, exclamations and emoji are counted in the *prose*: the parsed text without code (fenced, indented, inline) and
@@ -6,8 +6,8 @@ without bare URLs. All but length, counts and opener are densities per 100 token
 (the method notes §0.2). Hedges and transitions are words of a language (en, de, fr and es by the first part
 of the tag; in others both are 0 and so enter no model); tokens, marks and structure are read alike in all.
 
-Three CommonMark rules are off, for what they cost on hostile text and for what they would hide: links and images are
-read as the text they are written in, HTML is text, and `[name]: url` is a paragraph.
+Three CommonMark rules are off, since they are slow on hostile text and hide words: links and images are read as their
+source text, HTML is text, and `[name]: url` is a paragraph.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FEATURES = (
 """The features that enter signals, in the contract's order."""
 
 STYLE_FEATURES = FEATURES[1:]
-"""The features but length: `style_score` is the mean of these, standardised."""
+"""The features except length: `style_score` is the mean of these, standardised."""
 
 HEDGES = (
     "may", "might", "could", "perhaps", "possibly", "probably", "maybe", "likely", "unlikely", "seem", "seems",
@@ -60,7 +60,7 @@ TRANSITIONS = (
 )  # fmt: skip
 """Words and phrases that join sentences (discourse connectives), without the ambiguous "so", "then", "first", "next"."""
 
-_HEDGES_ELSEWHERE = {
+_HEDGES_OTHER_LANGUAGES = {
     "de": (
         "vielleicht", "möglicherweise", "wahrscheinlich", "vermutlich", "womöglich", "eventuell", "wohl", "scheint",
         "scheinen", "anscheinend", "scheinbar", "könnte", "könnten", "dürfte", "dürften", "mag", "mögen", "oft",
@@ -86,7 +86,7 @@ _HEDGES_ELSEWHERE = {
         "es posible", "según parece",
     ),
 }  # fmt: skip
-_TRANSITIONS_ELSEWHERE = {
+_TRANSITIONS_OTHER_LANGUAGES = {
     "de": (
         "jedoch", "allerdings", "außerdem", "darüber hinaus", "zudem", "ferner", "deshalb", "daher", "folglich", "somit",
         "demnach", "infolgedessen", "aus diesem grund", "dennoch", "trotzdem", "nichtsdestotrotz", "einerseits",
@@ -143,15 +143,15 @@ _LEXICAL_OPENERS = {
     "number": r"\d[\d.,]*",
 }
 
-_STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
+_STRAIGHT_APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 # Typed dashes count between words only: options such as --help and table rules are no em dashes.
 _EM_DASH = re.compile(r"[—⸺⸻]+|(?<=[^\W\d_])(?: -{2,3} |-{2,3})(?=[^\W\d_])")
 # Not `!=`, an image's `![`, or the `<!` of a comment.
 _EXCLAMATION = re.compile(r"(?<!<)!(?![\[=])|！")
-_PLACE = "\ufffc"
-"""Stands in the prose for inline code and URLs, so that the words around them do not become neighbours."""
-_LEADING_MARKS = re.compile(rf"(?:[^\w{_PLACE}]|_)+")
+_PLACEHOLDER = "\ufffc"
+"""The character for inline code and URLs in the prose, so that the words around them do not become neighbours."""
+_LEADING_MARKS = re.compile(rf"(?:[^\w{_PLACEHOLDER}]|_)+")
 
 
 def _phrases(words: Iterable[str]) -> re.Pattern[str]:
@@ -160,14 +160,17 @@ def _phrases(words: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word) for word in ordered)})(?!\w)")
 
 
-_NOTHING = re.compile(r"(?!)")
-_HEDGE = {"en": _phrases(HEDGES), **{name: _phrases(words) for name, words in _HEDGES_ELSEWHERE.items()}}
-_TRANSITION = {"en": _phrases(TRANSITIONS), **{name: _phrases(words) for name, words in _TRANSITIONS_ELSEWHERE.items()}}
+_NEVER_MATCHES = re.compile(r"(?!)")
+_HEDGE = {"en": _phrases(HEDGES), **{name: _phrases(words) for name, words in _HEDGES_OTHER_LANGUAGES.items()}}
+_TRANSITION = {
+    "en": _phrases(TRANSITIONS),
+    **{name: _phrases(words) for name, words in _TRANSITIONS_OTHER_LANGUAGES.items()},
+}
 _OPENER = [(name, re.compile(rf"(?:{pattern})(?!\w)")) for name, pattern in _LEXICAL_OPENERS.items()]
 
 
 def _ranges(points: Iterable[int]) -> str:
-    """A character class's inside for sorted code points."""
+    """The inside of a character class for sorted code points."""
     spans: list[list[int]] = []
     for point in points:
         if spans and point == spans[-1][1] + 1:
@@ -187,7 +190,7 @@ _SKIN_TONES = "\U0001f3fb-\U0001f3ff"
 
 @functools.cache
 def _token_pattern() -> re.Pattern[str]:
-    # No mark or format character stands outside these planes' ranges.
+    # All marks and format characters are in these ranges.
     points = (*range(0x20000), *range(0xE0000, 0xE0200))
     extends = _ranges(p for p in points if p != 0x200B and unicodedata.category(chr(p)) in ("Mn", "Mc", "Me", "Cf"))
     letters = rf"[^\W_{_UNSPACED}]+(?:[{extends}]+[^\W_{_UNSPACED}]*)*"
@@ -270,8 +273,8 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Measured))
 """The columns of a feature frame."""
 
 
-def _inline(children: Sequence[Token]) -> tuple[str, int, bool]:
-    """(prose, strong spans, whether it begins with one) of a block; a strong span inside another is not counted."""
+def _read_inline(children: Sequence[Token]) -> tuple[str, int, bool]:
+    """(prose, number of strong spans, whether it begins with one) of a block; nested strong spans count once."""
     parts: list[str] = []
     spans = depth = 0
     begins_bold = written = False
@@ -283,7 +286,7 @@ def _inline(children: Sequence[Token]) -> tuple[str, int, bool]:
         elif child.type == "strong_close":
             depth -= 1
         elif child.type == "code_inline":
-            parts.append(_PLACE)
+            parts.append(_PLACEHOLDER)
             written = True
         elif child.type in ("softbreak", "hardbreak"):
             parts.append(" ")
@@ -311,8 +314,8 @@ def measure(text: str, language: str = "en") -> Measured:
     Trailing white space changes ``characters`` alone. Lists and quotes nested deeper than ten levels are not read. Time
     is linear in the text, a few seconds a million characters at the worst.
     """
-    body, spoken = text.rstrip(), language.partition("-")[0].lower()
-    hedge, transition = _HEDGE.get(spoken, _NOTHING), _TRANSITION.get(spoken, _NOTHING)
+    body, base_language = text.rstrip(), language.partition("-")[0].lower()
+    hedge, transition = _HEDGE.get(base_language, _NEVER_MATCHES), _TRANSITION.get(base_language, _NEVER_MATCHES)
     tokens = len(tokenize(body))
     counts = dict.fromkeys(STYLE_FEATURES, 0)
     opener = "empty" if tokens == 0 else ""
@@ -326,8 +329,8 @@ def measure(text: str, language: str = "en") -> Measured:
         elif token.type == "fence":
             counts["code_fences"] += 1
         elif token.type == "inline":
-            written, spans, begins_bold = _inline(token.children or ())
-            prose = " ".join(_URL.sub(_PLACE, written).translate(_STRAIGHT).split())
+            written, spans, begins_bold = _read_inline(token.children or ())
+            prose = " ".join(_URL.sub(_PLACEHOLDER, written).translate(_STRAIGHT_APOSTROPHES).split())
             words = prose.lower()
             if not opener:
                 opener = "bold" if begins_bold else _lexical_opener(words)
@@ -352,8 +355,8 @@ def features_frame(texts: Sequence[str], languages: Sequence[str] | None = None)
     ``languages``: a tag a text; default English.
     """
     pairs = list(zip(texts, languages or ["en"] * len(texts), strict=True))
-    known = {pair: _remembered(*pair) for pair in dict.fromkeys(pairs)}
-    rows = [[getattr(known[pair], name) for name in COLUMNS] for pair in pairs]
+    measured = {pair: _remembered(*pair) for pair in dict.fromkeys(pairs)}
+    rows = [[getattr(measured[pair], name) for name in COLUMNS] for pair in pairs]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     kinds = {name: "int64" if name in ("tokens", "characters") else "float64" for name in COLUMNS if name != "opener"}
     return frame.astype({**kinds, "opener": "str"})

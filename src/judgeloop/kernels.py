@@ -1,7 +1,7 @@
 """Logistic kernels on plain arrays: ridge and Firth fits, cluster-robust covariance, the one-step cluster bootstrap.
 
-numpy alone, no frames, no randomness but the generator that is given. Rows are presentations (or preferences), columns
-covariates; nothing adds an intercept. Each result is a frozen dataclass that carries the settings that made it.
+Plain numpy; randomness only from the generator argument. Rows are presentations (or preferences), columns covariates; no
+intercept is added. A fit is a frozen dataclass with the weights and the ridge that it was made with.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def logistic(
     separated or collinear data: see LogisticFit. Raises ValueError for shapes or values that are wrong.
     """
     x, z, w = _checked(x, z, weights)
-    columns, known = x.shape[1], np.zeros(len(z)) if offset is None else offset
+    columns, fixed_part = x.shape[1], np.zeros(len(z)) if offset is None else offset
     penalty = np.broadcast_to(np.asarray(ridge, dtype=np.float64), (columns,)).copy()
     if not np.all(np.isfinite(penalty)) or np.any(penalty < 0):
         raise ValueError("ridge must be finite and 0 or more")
@@ -88,28 +88,28 @@ def logistic(
     scale = np.sqrt(np.maximum(np.diag(at_zero) + penalty, np.finfo(np.float64).tiny))
     rank = int(np.linalg.matrix_rank(at_zero / np.outer(scale, scale), tol=1e-11, hermitian=True)) if columns else 0
     b = np.zeros(columns)
-    value = _penalised(x, z, w, penalty, b, known)
+    value = _penalised(x, z, w, penalty, b, fixed_part)
     converged = separated = False
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
-        p = sigmoid(x @ b + known)
+        p = sigmoid(x @ b + fixed_part)
         gradient = x.T @ (w * (z - p)) - penalty * b
         hessian = _information(x, w * p * (1.0 - p)) + np.diag(penalty)
         step = _solve(hessian, gradient)
-        b, value, taken = _ascend(lambda c: _penalised(x, z, w, penalty, c, known), b, step, value)
+        b, value, taken = _ascend(lambda c: _penalised(x, z, w, penalty, c, fixed_part), b, step, value)
         if float(np.max(np.abs(taken), initial=0.0)) <= tolerance * (1.0 + float(np.max(np.abs(b), initial=0.0))):
             converged = True
             break
         if _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
             separated = True
             break
-    p = sigmoid(x @ b + known)
+    p = sigmoid(x @ b + fixed_part)
     hessian = _information(x, w * p * (1.0 - p)) + np.diag(penalty)
     if converged and _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
         converged, separated = False, True
     return LogisticFit(
-        b, hessian, p, w, penalty, np.zeros(len(z)), _penalised(x, z, w, penalty * 0, b, known), iterations, rank, converged,
+        b, hessian, p, w, penalty, np.zeros(len(z)), _penalised(x, z, w, penalty * 0, b, fixed_part), iterations, rank, converged,
         separated,
     )  # fmt: skip
 
@@ -145,7 +145,7 @@ def firth(
         p, hessian, adjustment = _firth_parts(x, w, b)
         step = np.zeros(columns)
         step[free] = _solve(hessian[np.ix_(free, free)], (x.T @ (w * (z - p) + w * adjustment))[free])
-        # Long first steps leave the region where the information matrix means anything (Heinze & Schemper use 5).
+        # Longer first steps can reach a region where the information matrix is degenerate (Heinze & Schemper use 5).
         step *= min(1.0, 5.0 / max(float(np.max(np.abs(x @ step), initial=0.0)), 1e-300))
         b, value, taken = _ascend(objective, b, step, value)
         if float(np.max(np.abs(taken), initial=0.0)) <= tolerance * (1.0 + float(np.max(np.abs(b), initial=0.0))):
@@ -173,7 +173,7 @@ def cluster_covariance(
 def cluster_influence(
     x: Floats, z: Floats, fit: LogisticFit, clusters: Integers, correction: Correction = "CR1"
 ) -> Floats:
-    """(G, p) what each cluster adds to the coefficients' error, in the order of ``np.unique(clusters)``.
+    """(G, p) contributions of the clusters to the coefficients' error, in the order of ``np.unique(clusters)``.
 
     Its cross products are ``cluster_covariance``, whose arguments and errors it shares; those of two fits that share
     clusters are the covariance between the fits.
@@ -209,8 +209,8 @@ def one_step_bootstrap(
     result = np.empty((draws, columns))
     for start in range(0, draws, block):
         size = min(block, draws - start)
-        drawn = rng.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
+        codes_drawn = rng.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        counts = np.bincount(codes_drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
         hessians = (counts @ informations).reshape(size, columns, columns) + np.diag(fit.ridge)
         gradients = counts @ scores - fit.ridge * fit.coefficients
         result[start : start + size] = fit.coefficients + _solve_each(hessians, gradients)
@@ -254,9 +254,9 @@ def _ascend(
     """The longest of step, step/2, step/4 … that does not lower the objective (rounding forgiven)."""
     slack = 1e-12 * (1.0 + abs(value))
     for _ in range(40):
-        reached = objective(b + step)
-        if reached >= value - slack:
-            return b + step, reached, step
+        new_value = objective(b + step)
+        if new_value >= value - slack:
+            return b + step, new_value, step
         step = step / 2.0
     return b, value, step * 0.0
 
@@ -282,8 +282,8 @@ def _codes(clusters: Integers, rows: int) -> tuple[Integers, int]:
     codes = np.asarray(clusters)
     if codes.shape != (rows,):
         raise ValueError(f"clusters must be ({rows},) integer codes, got {codes.shape}")
-    kept, dense = np.unique(codes, return_inverse=True)
-    return dense.astype(np.intp), len(kept)
+    unique, dense = np.unique(codes, return_inverse=True)
+    return dense.astype(np.intp), len(unique)
 
 
 def _scores(x: Floats, z: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
@@ -294,7 +294,7 @@ def _scores(x: Floats, z: Floats, fit: LogisticFit, codes: Integers, count: int)
 
 
 def _informations(x: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
-    """(G, p, p) information by cluster, a bincount a pair of columns: no (n, p, p) array is made."""
+    """(G, p, p) information by cluster, by a bincount for each pair of columns, without an (n, p, p) array."""
     columns = x.shape[1]
     curvature = fit.weights * fit.probabilities * (1.0 - fit.probabilities)
     result = np.empty((count, columns, columns))
@@ -314,7 +314,7 @@ def _solve_each(matrices: Floats, vectors: Floats) -> Floats:
     diagonals = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-300))
     scaled = matrices / (diagonals[:, :, None] * diagonals[:, None, :])
     right = vectors / diagonals
-    # A singular system's rounded solution looks like any other: the eigenvalues tell, its size does not.
+    # The size of a solution does not show that its system is singular; the eigenvalues do.
     good = np.linalg.eigvalsh(scaled)[:, 0] > 1e-11 if matrices.shape[1] else np.ones(len(matrices), dtype=bool)
     solved = np.empty_like(right)
     solved[good] = np.linalg.solve(scaled[good], right[good][:, :, None])[:, :, 0]

@@ -1,6 +1,6 @@
-"""Where the prose of a Markdown text stands in its source, and the text without its marks. Read by a CommonMark parser.
+"""The places of a Markdown text's paragraphs in its source, and the text without its marks, by a CommonMark parser.
 
-The parser is set as that of ``features``: links and HTML are the text they are written in.
+The parser has the settings of ``features``: links and HTML are read as their source text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINE_END = re.compile(r"\r\n?|\n")
 class Paragraph:
     """A paragraph's place in the source: ``text[start:end]`` holds its words, without list and quote marks.
 
-    ``line_start``: where its first line begins. ``top``: it stands in no list and no quote. ``after``: the kind of the
+    ``line_start``: where its first line begins. ``top``: it is in no list and no quote. ``after``: the kind of the
     block before it (``""`` where there is none, else the parser's name: heading, paragraph, fence, bullet_list …).
     """
 
@@ -47,25 +47,25 @@ def _parser() -> MarkdownIt:
 def paragraphs(text: str) -> tuple[Paragraph, ...]:
     """The paragraphs whose source is one run of text, in order; headings and code are none.
 
-    Left out: paragraphs whose lines bear marks in between (a quote of several lines), and lines that the parser had to
-    change (tabs, NUL). The last texts asked for are remembered, for several edits are made of one.
+    Left out: paragraphs with marks between their lines (a quote of several lines), and lines that the parser had to
+    change (tabs, NUL). Cached, since several edits are made of one text.
     """
     lines = _lines(text)
-    found: list[Paragraph] = []
+    result: list[Paragraph] = []
     after = inside = ""
     for token in _parser().parse(text):
         if token.type == "inline" and inside == "paragraph" and token.map:
             span = _span(text, lines[token.map[0] : token.map[1]], token.content)
             if span is not None:
                 line_start = lines[token.map[0]][0]
-                found.append(Paragraph(*span, line_start, token.level == 1, after))
+                result.append(Paragraph(*span, line_start, token.level == 1, after))
         elif token.type.endswith("_close"):
             after = token.type.removesuffix("_close")
         elif token.type.endswith("_open"):
             inside = token.type.removesuffix("_open")
         else:
             after = token.type
-    return tuple(found)
+    return tuple(result)
 
 
 def _lines(text: str) -> list[tuple[int, int]]:
@@ -78,6 +78,7 @@ def _lines(text: str) -> list[tuple[int, int]]:
 
 
 def _span(text: str, lines: Sequence[tuple[int, int]], content: str) -> tuple[int, int] | None:
+    """(start, end) in the source of a paragraph's parsed content; None where it is not one run of text."""
     places = []
     for (start, end), written in zip(lines, content.split("\n"), strict=False):
         source, words = text[start:end].rstrip(), written.strip()
@@ -97,8 +98,8 @@ def code(text: str) -> tuple[str, ...]:
 def plain(text: str) -> str:
     """The text without headings', lists', quotes' and emphasis's marks; words, line breaks and code stay.
 
-    An ordered item ``3. x`` becomes ``(3) x``, so that its number stays; escapes, entities, links and HTML stand as they
-    were written.
+    An ordered item ``3. x`` becomes ``(3) x``, so that the number is kept; escapes, entities, links and HTML stay as
+    they were written.
     """
     written: list[str] = []
     mark, tight, first = "", False, False
@@ -109,7 +110,7 @@ def plain(text: str) -> str:
         elif token.type == "list_item_open":
             mark = f"({token.info}) " if token.info else ""
         elif token.type == "paragraph_open":
-            # A list's first item stands apart from what is before the list, the others of a tight list do not.
+            # A blank line goes before a list's first item, and none before the others of a tight list.
             tight, first = token.hidden and not (first and token.level == 2), False
         elif token.type == "heading_open":
             tight = False

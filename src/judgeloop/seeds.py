@@ -31,12 +31,12 @@ def integer(seed: int, *labels: Label) -> int:
 
 
 def uniform(seed: int, *labels: Label) -> float:
-    """The stream's one number in [0, 1): for single coins, where a generator a draw would be slow."""
+    """The stream's single number in [0, 1), for coins: faster than a generator for each draw."""
     # The quotient of the largest integers rounds to 1.
     return min(int.from_bytes(_digest(seed, labels)[20:28], "little") / 2.0**64, 1.0 - 2.0**-53)
 
 
 def python_uniform(name: str) -> float:
-    """The first number in [0, 1) of Python's own generator seeded with a text: how other tools drew what their logs do not
-    say. Nothing of judgeloop's own is drawn so."""
+    """The first number in [0, 1) of Python's generator seeded with a text, to recover draws of other tools that their logs
+    do not state. No draw of judgeloop itself uses it."""
     return random.Random(name).random()

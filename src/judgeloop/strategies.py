@@ -63,13 +63,13 @@ def _mixture(parts: Parts) -> dict[str, float]:
         if any(not mass >= 0.0 for mass in part.values()) or not math.isclose(total, 1.0, abs_tol=1e-6):
             raise ValueError(f"every part is a distribution that sums to 1, not {total}")
     if len(present) == 1:
-        # The part itself, to the last bit: replace hands on exactly what was selected.
+        # The part itself, unscaled, so that replace gives exactly the selection.
         return dict(present[0][1])
-    whole = math.fsum(weight for weight, _ in present)
+    total_weight = math.fsum(weight for weight, _ in present)
     mixture: dict[str, float] = {}
     for weight, part in present:
         for candidate, mass in part.items():
-            mixture[candidate] = mixture.get(candidate, 0.0) + weight / whole * mass
+            mixture[candidate] = mixture.get(candidate, 0.0) + weight / total_weight * mass
     return mixture
 
 
@@ -77,7 +77,8 @@ def _draw(mixture: Mapping[str, float], size: int, rng: np.random.Generator) -> 
     """The empirical distribution of ``size`` independent draws, by inversion: mixtures that are close (two arms under
     one stream) draw mostly the same texts."""
     cumulative = np.cumsum(np.fromiter(mixture.values(), dtype=np.float64, count=len(mixture)))
-    # Ending in exactly 1, and from the right: no uniform in [0, 1) falls beyond the last text, or on one without mass.
+    # Scaled to end in exactly 1, and searched from the right: no uniform in [0, 1) falls beyond the last text, or on one
+    # without mass.
     positions = np.searchsorted(cumulative / cumulative[-1], rng.random(size), side="right")
     counts = np.bincount(positions, minlength=len(mixture))
     return {candidate: float(count) / size for candidate, count in zip(mixture, counts, strict=True)}

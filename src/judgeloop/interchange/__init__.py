@@ -1,7 +1,7 @@
-"""Other people's files as judgeloop's frames, and judgeloop's results as theirs. Every fault names its row.
+"""Readers of other tools' files, and judgeloop's results in their formats. Every error names the row.
 
 Verdict logs of judgeloop, AlpacaEval, MT-Bench, Arena-Hard, Inspect and lm-evaluation-harness; pairs; preference data for
-TRL and for OpenAI's fine-tuning; OpenAI Batch requests and their output; sheets that people label.
+TRL and for OpenAI's fine-tuning; OpenAI Batch requests and their output; sheets for human labels.
 """
 
 from judgeloop.interchange.columns import Columns, load_columns

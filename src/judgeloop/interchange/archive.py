@@ -15,7 +15,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 
 
 def zip_member(path: Path, name: str) -> bytes:
-    """The bytes of an archive's member, Zstandard included, which zipfile reads from Python 3.14 on alone.
+    """The bytes of an archive's member, also where it is packed by Zstandard, which zipfile reads only from Python 3.14 on.
 
     Raises InvalidInput with file and member where it is damaged or packed in another way.
     """

@@ -32,42 +32,42 @@ _DELIMITERS = Delimiters(
 
 def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     """(rows of a verdict log, notes on what was assumed or lost). Raises InvalidInput with line and field."""
-    out: list[Row] = []
-    lines = unread = unnamed = 0
+    log_rows: list[Row] = []
+    lines = textless = unnamed = 0
     for where, raw in records:
         cells = Cells(where, raw)
-        pair, games, seen = _pair(raw, cells)
-        lines, unread, unnamed = lines + 1, unread + (not seen), unnamed + (not raw.get("baseline"))
+        pair, games, has_texts = _pair(raw, cells)
+        lines, textless, unnamed = lines + 1, textless + (not has_texts), unnamed + (not raw.get("baseline"))
         for number, (game, order) in enumerate(zip(games, ("ba", "ab"), strict=True), start=1):
-            out.append((where, {**pair, "order": order, **_game(cells, game, number)}))
+            log_rows.append((where, {**pair, "order": order, **_game(cells, game, number)}))
     notes = []
-    if unread:
-        notes.append(f"{unread:,} of {lines:,} pairs without texts: their recorded prompts are not Arena-Hard's")
+    if textless:
+        notes.append(f"{textless:,} of {lines:,} pairs without texts: their recorded prompts are not Arena-Hard's")
     if unnamed:
         notes.append("the log does not name the baseline model; it is called baseline here")
-    return out, notes
+    return log_rows, notes
 
 
 def _pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], list[Any], bool]:
-    """What both games share, the games, and whether their texts are known."""
+    """(the columns that both games share, the two games, whether their texts are known)."""
     question = cells.name("uid" if raw.get("uid") not in (None, "") else "question_id")
     model, baseline = cells.name("model"), cells.label("baseline", _BASELINE)
     games = cells.required("games")
     if not isinstance(games, list) or len(games) != 2:
         raise cells.fault("games", "must be the two games of a pairwise judgment (the baseline first, then the model first)")  # fmt: skip
-    backward, forward = (_shown(game) for game in games)
-    seen = of_both_orders(forward, backward)
+    backward, forward = (_texts_of(game) for game in games)
+    texts = of_both_orders(forward, backward)
     pair: dict[str, Any] = {
         **extras(raw, _USED), "item_id": question, "pair_id": "/".join((question, model, baseline)),
         "judge": cells.name("judge"), "model_a": model, "model_b": baseline, "category": cells.label("category"),
     }  # fmt: skip
-    if seen is not None:
-        pair |= {"prompt": seen.question, "text_a": seen.first, "text_b": seen.second}
-    return pair, games, seen is not None
+    if texts is not None:
+        pair |= {"prompt": texts.question, "text_a": texts.first, "text_b": texts.second}
+    return pair, games, texts is not None
 
 
-def _shown(game: object) -> Shown | None:
-    """What a game's prompt shows: a text (0.1) or chat messages (2.0)."""
+def _texts_of(game: object) -> Shown | None:
+    """The question and answers in a game's prompt, which is a text (0.1) or chat messages (2.0); None if unreadable."""
     if not isinstance(game, Mapping):
         return None
     prompt = game.get("user_prompt")
@@ -78,15 +78,15 @@ def _shown(game: object) -> Shown | None:
 
 
 def _game(cells: Cells, game: object, number: int) -> dict[str, Any]:
-    """The verdict of one game by slot."""
+    """The verdict of one game, by slot."""
     field = f"games[{number - 1}]"
     if game is None:
         return {"verdict": "unscored", "reason": "no_answer", "label": ""}
     if not isinstance(game, Mapping) or "score" not in game:
-        raise cells.fault(field, "must bear a score, or be null")
+        raise cells.fault(field, "must have a score, or be null")
     label = game["score"]
     if label is None:
-        return {"verdict": "unscored", "reason": _why(game.get("judgment")), "label": ""}
+        return {"verdict": "unscored", "reason": _unscored_reason(game.get("judgment")), "label": ""}
     if not isinstance(label, str) or label.strip().upper() not in _LABELS:
         raise cells.fault(
             f"{field}.score", f"must be one of {', '.join(list(_LABELS)[:5])}, or null, not {label!r:.60}"
@@ -94,9 +94,9 @@ def _game(cells: Cells, game: object, number: int) -> dict[str, Any]:
     return {"verdict": _LABELS[label.strip().upper()], "reason": "", "label": label.strip().upper()}
 
 
-def _why(judgment: object) -> str:
-    """Why Arena-Hard found no score in a reply."""
+def _unscored_reason(judgment: object) -> str:
+    """The reason why Arena-Hard has no score for a reply."""
     text = judgment.get("answer") if isinstance(judgment, Mapping) else judgment
     if not isinstance(text, str) or not text.strip():
         return "no_answer"
-    return "several_verdicts" if len({one.upper() for one in _LABEL.findall(text)}) > 1 else "no_verdict"
+    return "several_verdicts" if len({label.upper() for label in _LABEL.findall(text)}) > 1 else "no_verdict"

@@ -1,8 +1,8 @@
-"""OpenAI Batch files: requests that an endpoint answers at its leisure, and its output. ``vllm run-batch`` takes the same.
+"""OpenAI Batch files: requests that an endpoint answers later, and its output. ``vllm run-batch`` takes the same.
 
 A request's ``custom_id`` is the call id with a digest of the body (records.Call.custom_id) and its body is the live call's, so
-that an answer can be kept in the cassette as if the call had been made, and only where it answers this very request.
-Nothing here is sent: that is for wire.batches, or for a person.
+that an answer is stored in the cassette as if the call had been made, and only where it answers this very request.
+This module sends nothing: wire.batches does, or a person.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from judgeloop.records import Call, parted
 URL = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
-"""What OpenAI takes in one file; a file bears one model's requests."""
+"""OpenAI's limits for one file; all requests of a file are for one model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One line of a batch's output, as a cassette's exchange has it: ``status`` is the HTTP status (0 where none
-    arrived), ``response`` the body, ``fault`` why there is no readable one ("" where there is), ``digest`` the digits of the
-    key of the request that it answers ("" where its ``custom_id`` bears none)."""
+    """One line of a batch's output, as a cassette's exchange has it.
+
+    ``status``: the HTTP status, 0 where none arrived. ``response``: the body. ``fault``: why there is no readable answer, ""
+    where there is one. ``digest``: the digits of the key of the request that it answers, "" where ``custom_id`` has none.
+    """
 
     call: str
     status: int
@@ -50,20 +52,20 @@ def _line(call: str, body: Mapping[str, Any]) -> bytes:
 
 
 def write_requests(requests: Iterable[tuple[str, Mapping[str, Any]]], path: str | Path) -> list[Path]:
-    """Write (call id, body) pairs as request files, and return them: ``path``, and behind it ``-2``, ``-3``, … where
-    there are several models or more than one file may bear. No file where there is no request.
+    """Write (call id, body) pairs as request files, and return them: ``path``, then ``-2``, ``-3``, … where there
+    are several models or more requests than one file may hold. No file where there is no request.
 
-    Raises InvalidInput where two requests bear one call id, StorageFailed where a file cannot be written.
+    Raises InvalidInput where two requests have one call id, StorageFailed where a file cannot be written.
     """
     path = Path(path)
-    seen: set[str] = set()
+    calls: set[str] = set()
     open_parts: dict[str, list[bytes]] = {}
     sizes: dict[str, int] = {}
     full: list[list[bytes]] = []
     for call, body in requests:
-        if call in seen:
-            raise InvalidInput(f"{path}: two requests bear the call id {call!r}; a batch names each once")
-        seen.add(call)
+        if call in calls:
+            raise InvalidInput(f"{path}: two requests have the call id {call!r}; ids must be unique in a batch")
+        calls.add(call)
         line = _line(call, body)
         model = str(body.get("model", ""))
         part = open_parts.setdefault(model, [])
@@ -83,7 +85,7 @@ def write_requests(requests: Iterable[tuple[str, Mapping[str, Any]]], path: str 
 
 @dataclass(frozen=True, slots=True)
 class RequestFile:
-    """A request file: who is asked (``group``, the caller's own name of it), which model, and how many calls."""
+    """A request file; ``group`` is the caller's name for the endpoint, ``calls`` the number of requests."""
 
     path: Path
     group: str
@@ -93,9 +95,9 @@ class RequestFile:
 
 
 class RequestFiles:
-    """Request files that grow on disk while their calls are found, so that however many calls need no memory.
+    """Request files that are written while the calls are planned, so that memory does not grow with the calls.
 
-    They lie in ``folder`` as drafts until somebody renames them. Raises StorageFailed.
+    They are hidden drafts in ``folder`` until the caller renames them. Raises StorageFailed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,7 +106,7 @@ class RequestFiles:
         self._drafts: list[_Draft] = []
 
     def add(self, group: str, call: str, body: Mapping[str, Any]) -> None:
-        """One more request, in a file that bears this group and model alone and no more than an endpoint takes."""
+        """Write one more request, to a file of this group and model alone within the limits of one file."""
         line, name = _line(call, body), (group, str(body.get("model", "")))
         draft = self._open.get(name)
         if draft is None or draft.calls == MOST_REQUESTS or draft.size + len(line) > MOST_BYTES:
@@ -115,7 +117,7 @@ class RequestFiles:
         draft.write(line)
 
     def close(self) -> list[RequestFile]:
-        """The drafts, in the order in which they were begun; each is whole on the disk."""
+        """Flush all drafts to disk, and return them in the order in which they were begun."""
         for draft in self._drafts:
             draft.flush()
         return [
@@ -132,19 +134,19 @@ class _Draft:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb")
         except OSError as error:
-            raise _unwritten(path, error) from None
+            raise _write_failure(path, error) from None
 
     def write(self, line: bytes) -> None:
         try:
             self._file.write(line)
         except OSError as error:
-            raise _unwritten(self.path, error) from None
+            raise _write_failure(self.path, error) from None
         self.hash.update(line)
         self.calls += 1
         self.size += len(line)
 
     def flush(self) -> None:
-        """To the disk, and closed; again does nothing."""
+        """Sync the file to disk and close it; a second call does nothing."""
         if self._file.closed:
             return
         try:
@@ -152,13 +154,16 @@ class _Draft:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _unwritten(self.path, error) from None
+            raise _write_failure(self.path, error) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a line of an output stands. ``fault``: a sentence with file, line and field, why it is none; else ``call`` and
-    ``digest`` are what it answers."""
+    """The place of a line in an output file.
+
+    ``call`` and ``digest`` name the request that the line answers; ``fault`` is instead a sentence with file, line and
+    field where it is no answer.
+    """
 
     path: Path
     number: int
@@ -170,24 +175,24 @@ class Place:
 
     @property
     def where(self) -> str:
-        """file:line."""
+        """The place as ``file:line``."""
         return f"{self.path}:{self.number}"
 
 
 def places(path: str | Path) -> Iterator[Place]:
-    """Every line of a batch's output or error file that is not blank, whatever stands in it.
+    """The places of all lines of a batch's output or error file that are not blank, readable or not.
 
     Raises InvalidInput where the file cannot be read.
     """
     path, offset = Path(path), 0
     try:
         with path.open("rb") as file:
-            # Not as text: a raw U+2028 within a reply ends no line of JSON.
+            # Binary, since a raw U+2028 within a reply must not end a line.
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     try:
-                        found = _read(line, f"{path}:{number}")
-                        yield Place(path, number, offset, len(line), call=found.call, digest=found.digest)
+                        answer = _answer_of_line(line, f"{path}:{number}")
+                        yield Place(path, number, offset, len(line), call=answer.call, digest=answer.digest)
                     except InvalidInput as error:
                         yield Place(path, number, offset, len(line), fault=str(error))
                 offset += len(line)
@@ -198,17 +203,17 @@ def places(path: str | Path) -> Iterator[Place]:
 
 
 def answer_at(place: Place) -> Answer:
-    """The answer at a place that bears one. Raises InvalidInput where the file has changed since."""
+    """The answer at a place without fault. Raises InvalidInput where the file has changed since."""
     try:
         with place.path.open("rb") as file:
             file.seek(place.offset)
-            return _read(file.read(place.length), place.where)
+            return _answer_of_line(file.read(place.length), place.where)
     except OSError as error:
         raise InvalidInput(f"{place.path}: cannot be read ({error.strerror or error})") from None
 
 
 def calls_of(path: Path) -> dict[str, int]:
-    """The ``custom_id`` of each line of a request file, with its number. Raises InvalidInput where it is none."""
+    """The line number of each ``custom_id`` in a request file. Raises InvalidInput where it is not a request file."""
     try:
         with path.open("rb") as file:
             return {str(json.loads(line)["custom_id"]): n for n, line in enumerate(file, start=1) if line.strip()}
@@ -216,14 +221,14 @@ def calls_of(path: Path) -> dict[str, int]:
         raise InvalidInput(f"{path}: this request file cannot be read ({type(error).__name__}); restore it") from None
 
 
-def _read(line: bytes, where: str) -> Answer:
+def _answer_of_line(line: bytes, where: str) -> Answer:
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InvalidInput(f"{where}: not UTF-8 text; give the file as it was downloaded") from None
     except (ValueError, RecursionError) as error:
-        said = str(error) if isinstance(error, ValueError) else "nested too deeply"
-        raise InvalidInput(f"{where}: not valid JSON ({said}); give the file as it was downloaded") from None
+        problem = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise InvalidInput(f"{where}: not valid JSON ({problem}); give the file as it was downloaded") from None
     if not isinstance(row, dict):
         raise InvalidInput(f"{where}: must be a JSON object; this is no line of a batch's output")
     return _answer(Cells(where, row))
@@ -234,15 +239,15 @@ def _answer(cells: Cells) -> Answer:
     response, error = cells.row.get("response"), cells.row.get("error")
     if response is None:
         if not isinstance(error, Mapping):
-            raise cells.fault("response", "is empty, and error says nothing; this is no line of a batch's output")
+            raise cells.fault("response", "is empty, and so is error; this is no line of a batch's output")
         return Answer(call, 0, {"error": dict(error)}, str(error.get("code") or "batch_failed"), digest)
     if not isinstance(response, Mapping):
-        raise cells.fault("response", "must bear status_code and body, as a batch's output does")
+        raise cells.fault("response", "must have status_code and body, as a batch's output does")
     status = response.get("status_code")
     if isinstance(status, bool) or not isinstance(status, int):
         raise cells.fault("response.status_code", f"must be a whole number, not {status!r:.60}")
     body = response.get("body")
-    if status != 200 and body is None:  # vLLM says beside the response why there is no answer
+    if status != 200 and body is None:  # vLLM states the reason beside the response
         nested = isinstance(error, Mapping) and "error" in error
         body = error if nested else {"error": {"message": error} if isinstance(error, str) else error}
     if status == 200 and not isinstance(body, Mapping):
@@ -251,13 +256,13 @@ def _answer(cells: Cells) -> Answer:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file, its folder too. Raises StorageFailed."""
+    """Write a file, and make its folder. Raises StorageFailed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
-        raise _unwritten(path, error) from None
+        raise _write_failure(path, error) from None
 
 
-def _unwritten(path: Path, error: OSError) -> StorageFailed:
+def _write_failure(path: Path, error: OSError) -> StorageFailed:
     return StorageFailed(f"{path}: cannot be written ({error.strerror or error}); give another --out")

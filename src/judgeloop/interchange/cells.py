@@ -1,4 +1,4 @@
-"""Rows of a file, a frame or standard input, and the checks of one cell. Every error is one sentence: where, column, what."""
+"""Rows of a file, a frame or standard input, and checks of their cells. An error is one sentence: row, column, fault."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _ROLES = ("system", "user", "assistant")
 
 
 def named(source: Input, what: str) -> str:
-    """How errors call a source."""
+    """The name of a source in errors: the file, standard input, or ``what`` for a frame."""
     if isinstance(source, pd.DataFrame):
         return what
     return _STDIN_NAME if str(source) == STDIN else str(source)
 
 
 def raw_rows(source: Input, what: str) -> Iterator[Row]:
-    """(where, row) of every row; None where a cell is null (an empty CSV cell is ""). Raises InvalidInput."""
-    found = (
+    """(where, row) of every row; a null cell is None, an empty CSV cell "". Raises InvalidInput with file and line."""
+    rows = (
         _frame_rows(source, what) if isinstance(source, pd.DataFrame)
         else _stdin_rows(what) if str(source) == STDIN
         else _file_rows(Path(source), what)
     )  # fmt: skip
-    for where, row in found:
+    for where, row in rows:
         yield where, {key: None if _is_null(value) else value for key, value in row.items()}
 
 
@@ -64,7 +64,7 @@ def _file_rows(path: Path, what: str) -> Iterator[Row]:
 
 
 def _stdin_rows(what: str) -> Iterator[Row]:
-    """Standard input bears no ending: Parquet by its magic, JSON Lines by an opening brace, else CSV."""
+    """The rows of standard input: Parquet by its magic bytes, JSON Lines by an opening brace, else CSV."""
     content = sys.stdin.buffer.read()
     if not content.strip():
         raise InvalidInput(f"{_STDIN_NAME}: empty; pipe the {what} in, or give a file")
@@ -91,20 +91,21 @@ class Cells:
         self.where, self.row = where, row
 
     def cell(self, column: str) -> Any:
-        """The cell as it is; None where it is empty or not there."""
+        """The cell as it is; None where it is blank or the column is missing."""
         value = self.row.get(column)
         return None if isinstance(value, str) and not value.strip() else value
 
     def fault(self, column: str, what: str) -> InvalidInput:
+        """The error to raise: row, column and what is wrong."""
         return InvalidInput(f"{self.where}: {column}: {what}")
 
     def required(self, column: str, hint: str = "") -> Any:
-        """The cell; InvalidInput where the column is not there, or is empty in this row."""
+        """The cell. Raises InvalidInput where the column is missing, or empty in this row."""
         if column not in self.row:
             names = tuple(self.row)
             close = near(column, tuple(name for name in names if name not in KNOWN))  # text_a is not text_b misspelt
             raise InvalidInput(
-                f"{self.where}: column {column} is missing (this row has {', '.join(names[:8]) or 'none'}){close or '; --columns names it where the log calls it otherwise'}"
+                f"{self.where}: column {column} is missing (this row has {', '.join(names[:8]) or 'none'}){close or '; use --columns if the log has another name for it'}"
             )
         value = self.cell(column)
         if value is None:
@@ -112,7 +113,7 @@ class Cells:
         return value
 
     def name(self, column: str) -> str:
-        """An id or name that must be there: text, or a whole number as text."""
+        """A required id or name: text, or a whole number as text."""
         self.required(column)
         return self.label(column)
 
@@ -122,27 +123,27 @@ class Cells:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise self.fault(column, f"must be text, not {_shown(value)}")
+            raise self.fault(column, f"must be text, not {_quoted(value)}")
         # A column of whole numbers with gaps comes as floats from Parquet and from frames.
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        return self._unicode(column, text)
+        return self.unicode(column, text)
 
     def text(self, column: str) -> str | None:
-        """An optional text, which may be empty; None where it is null or not there."""
+        """An optional text, which may be empty; None where it is null or the column is missing."""
         value = self.row.get(column)
         if value is None:
             return None
         if not isinstance(value, str):
-            raise self.fault(column, f"must be text, not {_shown(value)}")
-        return self._unicode(column, value)
+            raise self.fault(column, f"must be text, not {_quoted(value)}")
+        return self.unicode(column, value)
 
     def word(self, column: str, words: Sequence[str], meaning: str, default: str | None = None) -> str:
-        """One of a few words; required where there is no default."""
+        """One of ``words``, which ``meaning`` explains in errors; required where there is no default."""
         value = self.cell(column) if default is not None else self.required(column, f"; {meaning}")
         if value is None:
             return cast(str, default)
         if not isinstance(value, str) or value not in words:
-            raise self.fault(column, f"must be {meaning}, not {_shown(value)}{_other_words(column)}")
+            raise self.fault(column, f"must be {meaning}, not {_quoted(value)}{_other_words(column)}")
         return value
 
     def number(self, column: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:
@@ -159,14 +160,14 @@ class Cells:
                 if low > -math.inf
                 else ""
             )
-            raise self.fault(column, f"must be a finite number{span}, not {_shown(value)}")
+            raise self.fault(column, f"must be a finite number{span}, not {_quoted(value)}")
         return number
 
     def whole(self, column: str) -> int | None:
         """An optional whole number of 0 or more."""
         number = self.number(column)
         if number is not None and (number < 0 or not number.is_integer()):
-            raise self.fault(column, f"must be a whole number of 0 or more, not {_shown(self.row[column])}")
+            raise self.fault(column, f"must be a whole number of 0 or more, not {_quoted(self.row[column])}")
         return None if number is None else int(number)
 
     def truth(self, column: str) -> bool | None:
@@ -174,13 +175,13 @@ class Cells:
         value = self.cell(column)
         if value is None:
             return None
-        said = {"true": True, "false": False, "1": True, "0": False}.get(str(value).lower())
-        if said is None:
-            raise self.fault(column, f"must be true or false, not {_shown(value)}")
-        return said
+        truth = {"true": True, "false": False, "1": True, "0": False}.get(str(value).lower())
+        if truth is None:
+            raise self.fault(column, f"must be true or false, not {_quoted(value)}")
+        return truth
 
     def gold(self, column: str) -> str:
-        """``a``, ``b``, ``tie``, or a finite number as text (positive: a is better); "" where there is none."""
+        """Optional gold: ``a``, ``b``, ``tie``, or a finite number as text (positive: a is better); "" where it is empty."""
         value = self.cell(column)
         if value is None:
             return ""
@@ -190,7 +191,7 @@ class Cells:
         if number is None:
             raise self.fault(
                 column,
-                f"must be a, b, tie or a finite number (positive: a is better), not {_shown(value)}{_other_words(column)}",
+                f"must be a, b, tie or a finite number (positive: a is better), not {_quoted(value)}{_other_words(column)}",
             )
         return repr(number)
 
@@ -204,7 +205,7 @@ class Cells:
                 turns = value
             value = turns if isinstance(turns, list) and all(isinstance(turn, dict) and "role" in turn for turn in turns) else value  # fmt: skip
         if value is None or isinstance(value, str):
-            return None if value is None else self._unicode("prompt", value)
+            return None if value is None else self.unicode("prompt", value)
         # A list column of Parquet comes as an array in frames.
         turns = list(value) if hasattr(value, "__iter__") and not isinstance(value, Mapping) else []
         if not turns or not all(
@@ -212,11 +213,12 @@ class Cells:
             for turn in turns
         ):
             raise self.fault(
-                "prompt", f"must be text or a list of chat messages with role and content, not {_shown(value)}"
+                "prompt", f"must be text or a list of chat messages with role and content, not {_quoted(value)}"
             )
-        return self._unicode("prompt", prompt_text([Message(turn["role"], turn["content"]) for turn in turns]))
+        return self.unicode("prompt", prompt_text([Message(turn["role"], turn["content"]) for turn in turns]))
 
-    def _unicode(self, column: str, text: str) -> str:
+    def unicode(self, column: str, text: str) -> str:
+        """The text. Raises InvalidInput where it cannot be written as UTF-8."""
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -225,12 +227,12 @@ class Cells:
 
 
 def is_number(gold: str) -> bool:
-    """Whether a gold that ``Cells.gold`` gave is a number."""
+    """Whether a gold value, as ``Cells.gold`` returns it, is a number."""
     return bool(gold) and gold not in ("a", "b", "tie")
 
 
 def extras(row: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """The columns that judgeloop does not know, kept as they are; nested values as JSON."""
+    """The columns of a row that are not in ``known``, unchanged but for nested values, which become JSON."""
     return {
         name: value if value is None or isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)
         for name, value in row.items()
@@ -251,7 +253,7 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

@@ -1,7 +1,7 @@
-"""``--columns``: which column of a log bears which of judgeloop's, and what its words mean.
+"""``--columns``: names and words of a log in judgeloop's terms.
 
-A YAML mapping of judgeloop's column to the log's: ``judge: model``; or ``verdict: {column: winner, values: {A: first, B:
-second, none: unscored}}``; or, for what the log does not say, ``judge: {value: gpt-4}``.
+A YAML mapping of judgeloop's column to the log's: ``judge: model``; or, where words differ too, ``verdict: {column: winner,
+values: {A: first, B: second, none: unscored}}``; or, where the log has no such column, ``judge: {value: gpt-4}``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEYS = ("column", "values", "value")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one of judgeloop's columns comes from: a column with its words' meanings, or a constant."""
+    """The source of one of judgeloop's columns: a column of the log and the meaning of its words, or a constant."""
 
     column: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
@@ -40,31 +40,33 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """judgeloop's column → its source. ``origin`` is the file's name, for errors."""
+    """Sources by judgeloop's column. ``origin`` is the file's name, for errors."""
 
     sources: Mapping[str, Source] = field(default_factory=dict)
     origin: str = "columns"
 
     def renamed(self, row: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
-        """The row under judgeloop's names. A source whose column this row has not leaves judgeloop's own name as it is."""
-        out = dict(row)
+        """The row with judgeloop's names of ``known`` added. A source whose column is not in this row adds nothing."""
+        renamed = dict(row)
         for name, source in self.sources.items():
             if name not in known:
                 continue
             if source.value is not None:
-                out[name] = source.value
+                renamed[name] = source.value
             elif source.column in row:
                 raw = row[source.column]
-                out[name] = source.values.get("" if raw is None else str(raw), raw)
-        return out
+                renamed[name] = source.values.get("" if raw is None else str(raw), raw)
+        return renamed
 
-    def missing(self, seen: set[str]) -> str | None:
-        """The first column that is named here and stands in no file; None where all do."""
-        return next((name for name, one in self.sources.items() if one.column and one.column not in seen), None)
+    def missing(self, present: set[str]) -> str | None:
+        """The first of judgeloop's columns whose source is not among the ``present`` column names; None where all are."""
+        return next(
+            (name for name, source in self.sources.items() if source.column and source.column not in present), None
+        )
 
 
 def load_columns(source: str | Path | Mapping[str, Any] | None) -> Columns:
-    """The mapping of a YAML file, or as given. Raises InvalidInput with file and key."""
+    """The columns of a YAML file or a mapping; none for None. Raises InvalidInput with file and key."""
     if source is None:
         return Columns()
     raw: Mapping[str, Any]
@@ -72,32 +74,32 @@ def load_columns(source: str | Path | Mapping[str, Any] | None) -> Columns:
         raw, origin = source, "columns"
     else:
         raw, origin = read_yaml(Path(source), "--columns"), str(source)
-    return Columns({str(name): _source(str(name), given, origin) for name, given in raw.items()}, origin)
+    return Columns({str(name): _source(str(name), value, origin) for name, value in raw.items()}, origin)
 
 
-def _source(name: str, given: object, origin: str) -> Source:
+def _source(name: str, value: object, origin: str) -> Source:
     if name not in KNOWN:
         raise InvalidInput(f"{origin}: {name}: no column of verdicts, pairs or sets{near(name, KNOWN)}")
-    if isinstance(given, str) and given:
-        return Source(column=given)
-    if not isinstance(given, Mapping) or not given:
+    if isinstance(value, str) and value:
+        return Source(column=value)
+    if not isinstance(value, Mapping) or not value:
         raise InvalidInput(
-            f"{origin}: {name}: give the log's column, or {{column, values}}, or {{value}}, not {yaml_name(given)}"
+            f"{origin}: {name}: give the log's column, or {{column, values}}, or {{value}}, not {yaml_name(value)}"
         )
-    for key in given:
+    for key in value:
         if key not in _KEYS:
             raise InvalidInput(f"{origin}: {name}.{key}: unknown key{near(str(key), _KEYS)}; known: {', '.join(_KEYS)}")
-    if "value" in given:
-        if len(given) > 1 or not isinstance(given["value"], str | int) or isinstance(given["value"], bool):
+    if "value" in value:
+        if len(value) > 1 or not isinstance(value["value"], str | int) or isinstance(value["value"], bool):
             raise InvalidInput(f"{origin}: {name}.value: must be text or a whole number, and stands alone")
-        return Source(value=str(given["value"]))
-    column, values = given.get("column", name), given.get("values", {})
+        return Source(value=str(value["value"]))
+    column, values = value.get("column", name), value.get("values", {})
     if not isinstance(column, str) or not column:
         raise InvalidInput(f"{origin}: {name}.column: must be a column's name, not {yaml_name(column)}")
     if not isinstance(values, Mapping):
         raise InvalidInput(f"{origin}: {name}.values: must be a mapping of the log's words, not {yaml_name(values)}")
     for word, meaning in values.items():
-        if any(isinstance(one, bool) or not isinstance(one, str | int) for one in (word, meaning)):
+        if any(isinstance(entry, bool) or not isinstance(entry, str | int) for entry in (word, meaning)):
             raise InvalidInput(
                 f"{origin}: {name}.values: {word!r}: {meaning!r}: words and numbers only; put yes, no, on, off, null in quotes"
             )

@@ -1,4 +1,4 @@
-"""Whose verdict log it is, told by its content, and every tool's log as the one kind that the statistics take."""
+"""Verdict logs of any tool, recognised by their content, as the one form that the statistics take."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Sources = Input | Sequence[str | Path]
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """What was given: files of one format, or one frame or standard input."""
+class _LogInput:
+    """One log's input: files of one format, or a frame or standard input (no files)."""
 
     format: str
     files: tuple[Path, ...]
@@ -53,58 +53,58 @@ def read_log(
 ) -> VerdictLog:
     """A verdict log of any of FORMATS, joined to ``pairs`` on pair_id.
 
-    ``sources``: a path (file, folder or run folder), several paths of one format, "-", or a frame. ``format`` auto tells
-    it by content. Raises InvalidInput naming file, row and field.
+    ``sources``: a path (file, folder or run folder), several paths of one format, "-", or a frame. ``format`` auto
+    recognises it by content. Raises InvalidInput naming file, row and field.
     """
     columns = columns or Columns()
-    given = _given(sources, format)
-    if given.format == "judgeloop":
+    log = _input_of(sources, format)
+    if log.format == "judgeloop":
         rows = (
-            chain.from_iterable(_own_rows(path, pairs is not None) for path in given.files)
-            if given.files
-            else raw_rows(given.source, "verdicts")
+            chain.from_iterable(_judgeloop_rows(path, pairs is not None) for path in log.files)
+            if log.files
+            else raw_rows(log.source, "verdicts")
         )
-        return verdict_log(rows, _called(given), pairs, columns, source=given.source)
-    if given.format in _BY_RECORD:
-        found, notes = _BY_RECORD[given.format](chain.from_iterable(map(records, given.files)))
+        return verdict_log(rows, _name_in_errors(log), pairs, columns, source=log.source)
+    if log.format in _BY_RECORD:
+        log_rows, notes = _BY_RECORD[log.format](chain.from_iterable(map(records, log.files)))
     else:
         judge, gold = (_scorer(columns, name) for name in ("verdict", "gold"))
-        found, notes = _GRADED_ALONE[given.format](given.files, judge, gold)
-        rest = {name: one for name, one in columns.sources.items() if name not in ("verdict", "gold")}
-        columns = replace(columns, sources=rest)
-    return verdict_log(found, _called(given), pairs, columns, notes=notes)
+        log_rows, notes = _GRADED_ALONE[log.format](log.files, judge, gold)
+        sources_left = {name: source for name, source in columns.sources.items() if name not in ("verdict", "gold")}
+        columns = replace(columns, sources=sources_left)
+    return verdict_log(log_rows, _name_in_errors(log), pairs, columns, notes=notes)
 
 
 def files_of(sources: Sources) -> tuple[Path, ...]:
-    """The files that ``sources`` names, folders opened; empty for a frame and standard input. Raises InvalidInput."""
+    """The files of ``sources``, with those in folders; empty for a frame and standard input. Raises InvalidInput."""
     if isinstance(sources, pd.DataFrame):
         return ()
-    several = [sources] if isinstance(sources, str | Path) else list(sources)
-    if not several:
+    paths = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not paths:
         raise InvalidInput("verdicts: no file given")
-    if [str(one) for one in several] == [STDIN]:
+    if [str(path) for path in paths] == [STDIN]:
         return ()
-    if any(str(one) == STDIN for one in several):
+    if any(str(path) == STDIN for path in paths):
         raise InvalidInput("verdicts: standard input stands alone; give files, or - alone")
-    return tuple(file for one in several for file in _opened(Path(one)))
+    return tuple(file for path in paths for file in _files_below(Path(path)))
 
 
-def told(path: Path) -> str:
-    """The format of a file, by its content; judgeloop where it is none of the others."""
+def format_of(path: Path) -> str:
+    """The format of a file by its content, one of FORMATS; judgeloop where it is none of the others."""
     if zipfile.is_zipfile(path):
         return "inspect"
     ending = path.suffix.lower()
     if ending == ".json":
-        head = _head(path).lstrip()
+        head = _beginning(path).lstrip()
         if head.startswith("{"):
             return "inspect"
         first = next(records(path), None)
-        return _by_keys(first[1]) if first else "judgeloop"
+        return _format_by_keys(first[1]) if first else "judgeloop"
     if ending in (".jsonl", ".ndjson"):
-        line = next((line for line in _head(path).splitlines() if line.strip()), "")
-        return _by_keys(_object(line) or _first_object(path))
+        line = next((line for line in _beginning(path).splitlines() if line.strip()), "")
+        return _format_by_keys(_parsed_object(line) or _first_object(path))
     if ending == ".csv":
-        return _by_keys(dict.fromkeys(next(csv.reader(_head(path).splitlines()[:1]), [])))
+        return _format_by_keys(dict.fromkeys(next(csv.reader(_beginning(path).splitlines()[:1]), [])))
     return "judgeloop"
 
 
@@ -117,7 +117,7 @@ def records(path: Path) -> Iterator[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path}: cannot be read as UTF-8 text ({error!s:.80})") from None
-    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _object_of(pairs, f"{path}:{line}"))
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _object_without_duplicates(pairs, f"{path}:{line}"))
     place, line, counted = _after_space(text, 0), 1, 0
     if text[place : place + 1] != "[":
         raise InvalidInput(f"{path}:1: must be a JSON array of records")
@@ -143,29 +143,29 @@ def records(path: Path) -> Iterator[Row]:
             )
 
 
-def _given(sources: Sources, asked: str) -> _Given:
+def _input_of(sources: Sources, format_name: str) -> _LogInput:
     files = files_of(sources)
     if not files:
-        if asked not in ("auto", "judgeloop"):
-            raise InvalidInput(f"--format {asked}: is read from files; give a path")
+        if format_name not in ("auto", "judgeloop"):
+            raise InvalidInput(f"--format {format_name}: is read from files; give a path")
         source = sources if isinstance(sources, pd.DataFrame) else STDIN
-        return _Given("judgeloop", (), source)
-    if asked != "auto":
-        return _Given(asked, files, files[0])
-    kinds = {told(path): path for path in reversed(files)}
+        return _LogInput("judgeloop", (), source)
+    if format_name != "auto":
+        return _LogInput(format_name, files, files[0])
+    kinds = {format_of(path): path for path in reversed(files)}
     if len(kinds) > 1:
-        (one, first), (other, second), *_ = kinds.items()
-        raise InvalidInput(f"{second}: a log of {other}, but {first} is one of {one}; analyse one format at a time, or say which with --format")  # fmt: skip
-    return _Given(next(iter(kinds)), files, files[0])
+        (first_kind, first), (second_kind, second), *_ = kinds.items()
+        raise InvalidInput(f"{second}: a log of {second_kind}, but {first} is one of {first_kind}; analyse one format at a time, or say which with --format")  # fmt: skip
+    return _LogInput(next(iter(kinds)), files, files[0])
 
 
-def _called(given: _Given) -> str:
-    if len(given.files) > 1:
-        return f"{given.files[0]} and {len(given.files) - 1} more"
-    return str(given.files[0]) if given.files else named(given.source, "verdicts")
+def _name_in_errors(log: _LogInput) -> str:
+    if len(log.files) > 1:
+        return f"{log.files[0]} and {len(log.files) - 1} more"
+    return str(log.files[0]) if log.files else named(log.source, "verdicts")
 
 
-def _opened(path: Path) -> list[Path]:
+def _files_below(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.is_file():
             raise InvalidInput(f"{path}: no such file; give the verdicts as a file or folder, or - for standard input")
@@ -176,14 +176,14 @@ def _opened(path: Path) -> list[Path]:
             raise InvalidInput(f"{path}: a folder of judgeloop without judgments yet")
         return parts
     for pattern in _IN_A_FOLDER:
-        if found := sorted(path.rglob(pattern)):
-            return found
+        if files := sorted(path.rglob(pattern)):
+            return files
     raise InvalidInput(f"{path}: a folder without a log; it should hold {', '.join(_IN_A_FOLDER)}, or be a run folder")
 
 
-def _own_rows(path: Path, joined: bool) -> Iterator[Row]:
-    """Rows of judgeloop's own log. A run folder's judgments joined to pairs are those of fixed pairs, and gold is the
-    pairs': the run's own stands beside texts that the pairs file does not hold."""
+def _judgeloop_rows(path: Path, joined: bool) -> Iterator[Row]:
+    """Rows of judgeloop's own log. Of a run folder that is joined to pairs, only judgments of fixed pairs, without the run's
+    gold: the pairs file has it."""
     of_a_run = path.parent.name == "judgments" and path.parent.parent.name == "tables"
     for where, row in raw_rows(path, "verdicts"):
         if of_a_run:
@@ -194,22 +194,22 @@ def _own_rows(path: Path, joined: bool) -> Iterator[Row]:
 
 
 def _scorer(columns: Columns, name: str) -> str:
-    """The scorer or metric that --columns names for a column of a log that was graded one answer at a time."""
-    one = columns.sources.get(name)
-    if one is None:
+    """The scorer or metric that --columns names as verdict or gold of a log of single grades; "" where it names none."""
+    source = columns.sources.get(name)
+    if source is None:
         return ""
-    if one.values or one.value is not None:
+    if source.values or source.value is not None:
         raise InvalidInput(
-            f"{columns.origin}: {name}: names a scorer of the log here; values and value say nothing of it"
+            f"{columns.origin}: {name}: names a scorer of the log here; give its name alone, without values or value"
         )
-    return one.column
+    return source.column
 
 
-def _by_keys(record: Mapping[str, Any]) -> str:
+def _format_by_keys(record: Mapping[str, Any]) -> str:
     return next((name for name, keys in _KEYS.items() if keys <= set(record)), "judgeloop")
 
 
-def _head(path: Path) -> str:
+def _beginning(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return file.read(_PEEK).decode("utf-8-sig", "ignore")
@@ -217,7 +217,7 @@ def _head(path: Path) -> str:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _object(line: str) -> dict[str, Any]:
+def _parsed_object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -226,21 +226,21 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def _first_object(path: Path) -> dict[str, Any]:
-    """The first line as an object where it is longer than the peek."""
+    """The first line of a file as an object; {} where it is none. For lines longer than the beginning that was read."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return _object(next((line for line in file if line.strip()), ""))
+            return _parsed_object(next((line for line in file if line.strip()), ""))
     except OSError:
         return {}
 
 
-def _object_of(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _object_without_duplicates(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidInput(f"{where}: key {twice} stands twice; keep one")
-    return found
+    return record
 
 
 def _after_space(text: str, place: int) -> int:

@@ -30,29 +30,29 @@ _ATTACHMENT = "attachment://"
 
 
 def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[Row], list[str]]:
-    """(rows of a verdict log, notes). ``judges`` and ``gold`` name scorers; "" takes those that a model graded, and the
+    """(rows of a verdict log, notes). ``judges`` and ``gold`` name scorers; "" means those that a model graded, and the
     rules. Raises InvalidInput with file, member and field."""
     answers: list[Answer] = []
     notes: list[str] = []
-    seen: set[str] = set()
+    scorers: set[str] = set()
     for path in paths:
-        header, samples = _opened(path)
+        header, samples = _open_log(path)
         spec = _field(header, "eval", Mapping, f"{path}: header")
         if header.get("status") not in (None, "success"):
-            notes.append(f"{path.name}: this evaluation did not end well (status {header.get('status')}); its finished samples are read")  # fmt: skip
-        answers += _answers(path, spec, samples, judges, gold, seen)
+            notes.append(f"{path.name}: this evaluation did not succeed (status {header.get('status')}); its finished samples are read")  # fmt: skip
+        answers += _answers(path, spec, samples, judges, gold, scorers)
     if not any(answer.grades for answer in answers):
-        known = ", ".join(sorted(seen)) or "none"
+        names = ", ".join(sorted(scorers)) or "none"
         raise InvalidInput(
-            f"{paths[0]}: scores: {f'no scorer {judges!r}' if judges else 'no score by a model'} (the log has {known}); name the judge's scorer with --columns (verdict: SCORER)"
+            f"{paths[0]}: scores: {f'no scorer {judges!r}' if judges else 'no score by a model'} (the log has {names}); name the judge's scorer with --columns (verdict: SCORER)"
         )
-    keyed = _one_judge_names(answers)
-    found, more = pair_rows(keyed, str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more")
-    return found, notes + more
+    keyed = _shorten_judge_names(answers)
+    log_rows, more = pair_rows(keyed, str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more")
+    return log_rows, notes + more
 
 
-def _opened(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]:
-    """(header, (where, sample) of every sample) of a log in either form."""
+def _open_log(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]:
+    """(header, iterator of (where, sample)) of a log in either form."""
     if not zipfile.is_zipfile(path):
         try:
             whole = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -72,7 +72,7 @@ def _opened(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]:
     if header is None:
         raise InvalidInput(f"{path}: no header.json in the archive; this is no Inspect log")
     members = [name for name in names if name.startswith("samples/") and name.endswith(".json")]
-    # A sample that was written again (a retry) stands twice; the later one counts.
+    # A sample that was written again (a retry) has two members of one name; zipfile reads the later one.
     members = list(dict.fromkeys(members))
     if not members:
         raise InvalidInput(f"{path}: samples/: empty; the log was written without samples (log_samples=False), give one with them")  # fmt: skip
@@ -97,7 +97,7 @@ def _field(raw: Any, name: str, kind: type | UnionType, where: str) -> Any:
 
 
 def _answers(
-    path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, seen: set[str]
+    path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, scorers: set[str]
 ) -> Iterator[Answer]:
     model, task = _field(spec, "model", str, f"{path}: eval"), str(spec.get("task", ""))
     for where, sample in samples:
@@ -111,10 +111,10 @@ def _answers(
         grades: dict[str, Grade] = {}
         rules: dict[str, Grade] = {}
         for scorer, score in (scores or {}).items():
-            seen.add(scorer)
+            scorers.add(scorer)
             if not isinstance(score, Mapping) or "value" not in score:
                 raise InvalidInput(f"{where}: scores.{scorer}.value: missing")
-            graded = scorer == judges if judges else _by_a_model(scorer, score)
+            graded = scorer == judges if judges else _is_model_graded(scorer, score)
             if graded:
                 grades[f"{_grader(spec, scorer, score)}#{scorer}"] = _grade(score, f"{where}: scores.{scorer}")
             elif (scorer == gold) if gold else scorer.rsplit("/", 1)[-1] in RULES:
@@ -134,7 +134,7 @@ def _answers(
         )
 
 
-def _by_a_model(scorer: str, score: Mapping[str, Any]) -> bool:
+def _is_model_graded(scorer: str, score: Mapping[str, Any]) -> bool:
     metadata = score.get("metadata")
     return scorer.rsplit("/", 1)[-1].startswith("model_graded") or (
         isinstance(metadata, Mapping) and "grading" in metadata
@@ -142,15 +142,15 @@ def _by_a_model(scorer: str, score: Mapping[str, Any]) -> bool:
 
 
 def _grader(spec: Mapping[str, Any], scorer: str, score: Mapping[str, Any]) -> str:
-    """The grading model: of the grader's recorded reply, of the scorer's options, of the role; else the model itself,
-    which is what Inspect grades with where none is named."""
+    """The name of the grading model: from the grader's recorded reply, the scorer's options or the role; else the graded
+    model, with which Inspect grades where no other is named."""
     metadata = score.get("metadata")
     grading = metadata.get("grading") if isinstance(metadata, Mapping) else None
     for turn in grading if isinstance(grading, list) else ():
         if isinstance(turn, Mapping) and turn.get("role") == "assistant" and isinstance(turn.get("model"), str):
             return str(turn["model"])
-    for given in spec.get("scorers") or ():
-        options = given.get("options") if isinstance(given, Mapping) and given.get("name") == scorer else None
+    for entry in spec.get("scorers") or ():
+        options = entry.get("options") if isinstance(entry, Mapping) and entry.get("name") == scorer else None
         if isinstance(options, Mapping) and isinstance(options.get("model"), str):
             return str(options["model"])
     role = (spec.get("model_roles") or {}).get("grader")
@@ -174,8 +174,8 @@ def _grade(score: Mapping[str, Any], where: str) -> Grade:
     )
 
 
-def _one_judge_names(answers: Sequence[Answer]) -> list[Answer]:
-    """Judges by the model's name alone where that names one scorer of it."""
+def _shorten_judge_names(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers with judges named by the model alone where only one scorer uses that model."""
     scorers: dict[str, set[str]] = {}
     for answer in answers:
         for name in answer.grades:
@@ -183,38 +183,38 @@ def _one_judge_names(answers: Sequence[Answer]) -> list[Answer]:
     short = {name: model for model, names in scorers.items() for name in names if len(names) == 1}
     return [
         Answer(
-            one.where, one.item_id, one.model, one.epoch, one.prompt, one.text,
-            {short.get(name, name): grade for name, grade in one.grades.items()}, one.gold, one.category, one.reason,
+            answer.where, answer.item_id, answer.model, answer.epoch, answer.prompt, answer.text,
+            {short.get(name, name): grade for name, grade in answer.grades.items()}, answer.gold, answer.category, answer.reason,
         )
-        for one in answers
+        for answer in answers
     ]  # fmt: skip
 
 
 def _prompt(sample: Mapping[str, Any], where: str) -> str:
-    given = sample.get("input")
-    if isinstance(given, str):
-        return _resolved(given, sample)
-    if not isinstance(given, list) or not given:
-        raise InvalidInput(f"{where}: input: must be text or chat messages, not {type(given).__name__}")
+    prompt = sample.get("input")
+    if isinstance(prompt, str):
+        return _with_attachment(prompt, sample)
+    if not isinstance(prompt, list) or not prompt:
+        raise InvalidInput(f"{where}: input: must be text or chat messages, not {type(prompt).__name__}")
     turns = []
-    for turn in given:
+    for turn in prompt:
         content = _content(turn.get("content") if isinstance(turn, Mapping) else None, sample)
         if content is None:
-            raise InvalidInput(f"{where}: input: a chat message bears no content")
+            raise InvalidInput(f"{where}: input: a chat message has no content")
         role = turn.get("role")
         turns.append(Message(role if role in ("system", "assistant") else "user", content))
     return turns[0].content if len(turns) == 1 else prompt_text(turns)
 
 
 def _text(sample: Mapping[str, Any], where: str) -> str | None:
-    """The answer that was graded; None where the sample failed before there was one."""
+    """The graded answer; None where the sample failed before it had one."""
     output = sample.get("output")
     if not isinstance(output, Mapping):
         if sample.get("error"):
             return None
         raise InvalidInput(f"{where}: output: missing")
     if isinstance(output.get("completion"), str) and output["completion"]:
-        return _resolved(output["completion"], sample)
+        return _with_attachment(output["completion"], sample)
     choices = output.get("choices")
     message = choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else None  # fmt: skip
     text = _content(message.get("content") if isinstance(message, Mapping) else None, sample)
@@ -222,19 +222,19 @@ def _text(sample: Mapping[str, Any], where: str) -> str | None:
 
 
 def _content(content: object, sample: Mapping[str, Any]) -> str | None:
-    """A message's text: as it is, or its parts of type text."""
+    """A message's text, or its parts of type text; None where it has neither."""
     if isinstance(content, str):
-        return _resolved(content, sample)
+        return _with_attachment(content, sample)
     if not isinstance(content, list):
         return None
     parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
-    return "\n".join(_resolved(part, sample) for part in parts if isinstance(part, str))
+    return "\n".join(_with_attachment(part, sample) for part in parts if isinstance(part, str))
 
 
-def _resolved(text: str, sample: Mapping[str, Any]) -> str:
-    """Long texts stand apart in a sample's attachments."""
+def _with_attachment(text: str, sample: Mapping[str, Any]) -> str:
+    """The text, or the attachment that it refers to: Inspect keeps long texts apart."""
     if not text.startswith(_ATTACHMENT):
         return text
     attachments = sample.get("attachments")
-    found = attachments.get(text.removeprefix(_ATTACHMENT)) if isinstance(attachments, Mapping) else None
-    return found if isinstance(found, str) else text
+    attachment = attachments.get(text.removeprefix(_ATTACHMENT)) if isinstance(attachments, Mapping) else None
+    return attachment if isinstance(attachment, str) else text

@@ -1,8 +1,8 @@
 """MT-Bench's ``*_pair.jsonl`` (FastChat): each pair judged in both orders, a line a pair.
 
 Game 1 shows model_1 first, game 2 shows model_2 first; ``text_a`` is model_1's. FastChat has already turned the winners
-into models. Texts are read from the recorded prompts; in the second turn the text is the second answer, which the judge
-is told to compare.
+into models. Texts are read from the recorded prompts; in the second turn the text is the second answer, which the
+judge's prompt asks to compare.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     judges = [_judge(cells) for _, _, cells in lines]
     for model, prompt in judges:
         prompts.setdefault(model, set()).add(prompt)
-    out: list[Row] = []
-    unread = 0
+    log_rows: list[Row] = []
+    textless = 0
     for (where, raw, cells), (model, prompt) in zip(lines, judges, strict=True):
         name = model if len(prompts[model]) == 1 else f"{model}#{prompt}"
-        pair, seen = _pair(raw, cells)
-        unread += not seen
+        pair, has_texts = _pair(raw, cells)
+        textless += not has_texts
         for game, order in ((1, "ab"), (2, "ba")):
-            out.append((where, {**pair, **_game(cells, game, order), "judge": name, "order": order}))
-    notes = [f"{unread:,} of {len(lines):,} pairs without texts: their recorded prompts are not MT-Bench's"] if unread else []  # fmt: skip
-    return out, notes
+            log_rows.append((where, {**pair, **_game(cells, game, order), "judge": name, "order": order}))
+    notes = [f"{textless:,} of {len(lines):,} pairs without texts: their recorded prompts are not MT-Bench's"] if textless else []  # fmt: skip
+    return log_rows, notes
 
 
 def _judge(cells: Cells) -> tuple[str, str]:
-    """(model, prompt's name) of FastChat's [model, prompt]."""
-    given = cells.required("judge")
-    names = [given] if isinstance(given, str) else given
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(one, str) and one for one in names):
-        raise cells.fault("judge", f"must be [model, prompt], not {given!r:.60}")
+    """(model, prompt's name) of FastChat's judge, [model, prompt] or a model alone."""
+    judge = cells.required("judge")
+    names = [judge] if isinstance(judge, str) else judge
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        raise cells.fault("judge", f"must be [model, prompt], not {judge!r:.60}")
     return names[0], names[1] if len(names) > 1 else ""
 
 
 def _pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], bool]:
-    """What both games share, and whether their texts are known."""
+    """(the columns that both games share, whether their texts are known)."""
     if "m1_score" in raw or "m2_score" in raw:
-        raise cells.fault("m1_score", "this pair was made of two single gradings, which no slot had a part in; give a log of pairwise judgments")  # fmt: skip
+        raise cells.fault("m1_score", "this pair was made of two single gradings, without slots; give a log of pairwise judgments")  # fmt: skip
     question = cells.name("question_id")
     models = cells.name("model_1"), cells.name("model_2")
     turn = cells.whole("turn") or 1
@@ -76,14 +76,14 @@ def _pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], bool]:
         "model_b": models[1],
     }  # fmt: skip
     prompts = raw.get("g1_user_prompt"), raw.get("g2_user_prompt")
-    seen = of_both_orders(*(shown(one, _ONE_TURN) if turn == 1 else _second_turn(one) for one in prompts))
-    if seen is not None:
-        pair |= {"prompt": seen.question, "text_a": seen.first, "text_b": seen.second}
-    return pair, seen is not None
+    texts = of_both_orders(*(shown(prompt, _ONE_TURN) if turn == 1 else _second_turn(prompt) for prompt in prompts))
+    if texts is not None:
+        pair |= {"prompt": texts.question, "text_a": texts.first, "text_b": texts.second}
+    return pair, texts is not None
 
 
 def _second_turn(prompt: object) -> Shown | None:
-    """Both questions, and the two second answers, of a prompt with two conversations; None where they cannot be parted."""
+    """Both questions and the two second answers of a prompt with two conversations; None where it cannot be split."""
     conversations = shown(prompt, _TWO_TURNS)
     if conversations is None:
         return None
@@ -100,7 +100,7 @@ def _second_turn(prompt: object) -> Shown | None:
 
 
 def _game(cells: Cells, game: int, order: str) -> dict[str, Any]:
-    """The verdict of one game by slot."""
+    """The verdict of one game, by slot."""
     winner = cells.word(f"g{game}_winner", _WINNERS, "model_1, model_2, tie or error")
     if winner == "tie":
         return {"verdict": "tie", "reason": ""}

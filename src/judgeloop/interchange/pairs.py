@@ -1,4 +1,4 @@
-"""A pairs file: one matchup a row, with its texts, and what is known of them."""
+"""A pairs file: one matchup a row, with its texts and their gold, lengths, models and category."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OF_A_PAIR = (
     "prompt", "category", "text_a", "text_b", "candidate_a", "candidate_b", "model_a", "model_b", "gold", "gold_2", "len_a",
     "len_b", "length_unit",
 )  # fmt: skip
-"""What is true of a pair in whatever order it is shown: every row of the pair says the same, or nothing."""
+"""Columns that do not depend on the presentation: equal in all rows of a pair, or empty."""
 LENGTH_UNITS = ("characters", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One row: ``values`` by OF_A_PAIR (None or "" where empty), ``kept`` the columns that judgeloop does not know."""
+    """One row: ``values`` by OF_A_PAIR (None or "" where empty), ``kept`` the file's other columns."""
 
     where: str
     item_id: str
@@ -33,14 +33,14 @@ class Pair:
     kept: Mapping[str, Any]
 
 
-def read_pairs(source: Input, columns: Columns | None = None, seen: set[str] | None = None) -> dict[str, Pair]:
-    """pair_id → Pair. ``seen`` collects the file's column names. Raises InvalidInput with row and column: missing, ill-typed
-    or duplicate."""
-    columns, seen = columns or Columns(), set() if seen is None else seen
+def read_pairs(source: Input, columns: Columns | None = None, column_names: set[str] | None = None) -> dict[str, Pair]:
+    """Pairs by pair_id. The file's column names are added to ``column_names``. Raises InvalidInput with row and column for
+    what is missing, ill-typed or duplicate."""
+    columns, column_names = columns or Columns(), set() if column_names is None else column_names
     pairs: dict[str, Pair] = {}
     prompts: dict[str, tuple[str, str]] = {}
     for where, raw in raw_rows(source, "pairs"):
-        seen.update(raw)
+        column_names.update(raw)
         row = columns.renamed(raw, PAIR_COLUMNS)
         cells = Cells(where, row)
         item_id = cells.name("item_id")
@@ -51,7 +51,7 @@ def read_pairs(source: Input, columns: Columns | None = None, seen: set[str] | N
             )
         cells.required("prompt")
         for column in ("text_a", "text_b"):
-            # A text may be empty, unlike an absent one: a model that answered nothing.
+            # A text may be empty (a model that answered nothing) but not missing.
             if row.get(column) is None:
                 cells.required(column)
         values = of_a_pair(cells)
@@ -70,17 +70,17 @@ def read_pairs(source: Input, columns: Columns | None = None, seen: set[str] | N
 
 
 def _check_header(source: Input, columns: Columns) -> None:
-    """A CSV without rows may be one without a header, whose only row was read as one. Raises InvalidInput."""
+    """Raises InvalidInput for a CSV whose first line, taken as the header, lacks required columns: it may be data."""
     if isinstance(source, pd.DataFrame) or Path(source).suffix.lower() != ".csv":
         return
-    found = columns.renamed(dict.fromkeys(csv_header(Path(source))), PAIR_COLUMNS)
-    lacking = [name for name in ("item_id", "prompt", "text_a", "text_b") if name not in found]
+    columns_present = columns.renamed(dict.fromkeys(csv_header(Path(source))), PAIR_COLUMNS)
+    lacking = [name for name in ("item_id", "prompt", "text_a", "text_b") if name not in columns_present]
     if lacking:
         raise InvalidInput(f"{source}:1: the header lacks {', '.join(lacking)}, and no row follows; give a first line with the columns' names")  # fmt: skip
 
 
 def of_a_pair(cells: Cells) -> dict[str, Any]:
-    """The columns of OF_A_PAIR, checked; what the row does not say is None or ""."""
+    """The columns of OF_A_PAIR, checked; None or "" where they are empty."""
     values: dict[str, Any] = {"prompt": cells.prompt()}
     values |= {column: cells.text(column) for column in ("text_a", "text_b")}
     values |= {
@@ -88,10 +88,10 @@ def of_a_pair(cells: Cells) -> dict[str, Any]:
     }
     values |= {column: cells.gold(column) for column in ("gold", "gold_2")}
     values |= {column: cells.number(column, low=0) for column in ("len_a", "len_b")}
-    for one, other in (("len_a", "len_b"), ("candidate_a", "candidate_b"), ("text_a", "text_b")):
-        absent: tuple[Any, ...] = (None,) if one == "text_a" else (None, "")
-        if (values[one] in absent) != (values[other] in absent):
-            lacking, there = (one, other) if values[one] in absent else (other, one)
-            raise cells.fault(lacking, f"is empty, but {there} is not; give both or neither")
+    for a_column, b_column in (("len_a", "len_b"), ("candidate_a", "candidate_b"), ("text_a", "text_b")):
+        absent: tuple[Any, ...] = (None,) if a_column == "text_a" else (None, "")
+        if (values[a_column] in absent) != (values[b_column] in absent):
+            lacking, present = (a_column, b_column) if values[a_column] in absent else (b_column, a_column)
+            raise cells.fault(lacking, f"is empty, but {present} is not; give both or neither")
     unit = cells.word("length_unit", LENGTH_UNITS, "characters or tokens", default="")
     return values | {"length_unit": unit}

@@ -1,7 +1,7 @@
 """Answers that a judge graded one at a time, joined into pairs: the better grade is the pick.
 
-There was no slot and no order. Each pair becomes one row with order ab, so that nothing is claimed of position; what can
-be told is which of two answers to one item gets the better grade, and whether that goes with length or style.
+There was no slot and no order. Each pair becomes one row with order ab, so that no position effect is estimated; the
+statistics show whether the better grade goes with length or style.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One graded answer: whose, to what, and what each judge and gold rule made of it."""
+    """One answer of a model to an item, with its grades by judge and by gold rule."""
 
     where: str
     item_id: str
@@ -46,7 +46,7 @@ def rows(answers: Sequence[Answer], what: str) -> tuple[list[Row], list[str]]:
     groups: dict[tuple[Any, ...], list[Answer]] = {}
     for answer in answers:
         groups.setdefault((answer.item_id, answer.epoch) if len(models) > 1 else (answer.item_id,), []).append(answer)
-    pairs = [pair for several in groups.values() for pair in itertools.combinations(several, 2)]
+    pairs = [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
     compared = [pair for pair in pairs if pair[0].text is None or pair[0].text != pair[1].text]
     if not pairs:
         raise InvalidInput(
@@ -56,22 +56,22 @@ def rows(answers: Sequence[Answer], what: str) -> tuple[list[Row], list[str]]:
     judges: dict[str, dict[str, None]] = {}
     for answer in answers:
         judges.setdefault(answer.category, {}).update(dict.fromkeys(answer.grades))
-    out = [
+    log_rows = [
         row
         for a, b in compared
-        for row in _of_pair(a, b, judges[a.category], numbers=numbers, one_model=len(models) == 1)
+        for row in _pair_rows(a, b, judges[a.category], numbers=numbers, one_model=len(models) == 1)
     ]
-    alone = sum(1 for several in groups.values() if len(several) == 1)
-    notes = ["answers were graded one at a time: there was no slot, and nothing can be said of position; a verdict is which of two grades is higher"]  # fmt: skip
+    alone = sum(1 for group in groups.values() if len(group) == 1)
+    notes = ["answers were graded one at a time: there was no slot, so that position cannot be estimated; a verdict is the higher of two grades"]  # fmt: skip
     if alone:
         notes.append(f"{alone:,} answers have no counterpart to the same item and are left out")
     if len(compared) < len(pairs):
         notes.append(f"{len(pairs) - len(compared):,} pairs of identical texts are left out")
-    return out, notes
+    return log_rows, notes
 
 
-def _of_pair(a: Answer, b: Answer, judges: Iterable[str], *, numbers: bool, one_model: bool) -> list[Row]:
-    """One row a judge of the task."""
+def _pair_rows(a: Answer, b: Answer, judges: Iterable[str], *, numbers: bool, one_model: bool) -> list[Row]:
+    """The rows of one pair, one a judge."""
     sides = (f"{a.model}#{a.epoch}", f"{b.model}#{b.epoch}") if one_model or a.model == b.model else (a.model, b.model)
     pair_id = "/".join((a.item_id, *sides, *(() if one_model or a.epoch <= 1 else (str(a.epoch),))))
     texts = {"text_a": a.text, "text_b": b.text} if a.text is not None and b.text is not None else {}
@@ -83,27 +83,29 @@ def _of_pair(a: Answer, b: Answer, judges: Iterable[str], *, numbers: bool, one_
 
 
 def _verdict(a: Answer, b: Answer, judge: str) -> dict[str, Any]:
-    one = a.grades.get(judge, Grade(None, a.reason or "not_graded"))
-    other = b.grades.get(judge, Grade(None, b.reason or "not_graded"))
-    if one.value is None or other.value is None:
-        return {"verdict": "unscored", "reason": one.reason if one.value is None else other.reason}
-    verdict = "tie" if one.value == other.value else "first" if one.value > other.value else "second"
-    return {"verdict": verdict, "reason": "", "grade_a": one.value, "grade_b": other.value}
+    grade_a = a.grades.get(judge, Grade(None, a.reason or "not_graded"))
+    grade_b = b.grades.get(judge, Grade(None, b.reason or "not_graded"))
+    if grade_a.value is None or grade_b.value is None:
+        return {"verdict": "unscored", "reason": grade_a.reason if grade_a.value is None else grade_b.reason}
+    verdict = "tie" if grade_a.value == grade_b.value else "first" if grade_a.value > grade_b.value else "second"
+    return {"verdict": verdict, "reason": "", "grade_a": grade_a.value, "grade_b": grade_b.value}
 
 
 def _gold(a: Answer, b: Answer, numbers: bool) -> dict[str, Any]:
-    """``gold`` by the first rule, ``gold_2`` by the second."""
-    found: dict[str, Any] = {}
+    """``gold`` by the first rule and ``gold_2`` by the second, where both answers have a grade."""
+    gold: dict[str, Any] = {}
     for column, rule in zip(("gold", "gold_2"), dict.fromkeys([*a.gold, *b.gold]), strict=False):
-        one, other = (side.gold.get(rule, Grade(None)).value for side in (a, b))
-        if one is not None and other is not None:
-            margin = one - other
-            found[column] = margin if numbers else "tie" if margin == 0 else "a" if margin > 0 else "b"
-    return found
+        grade_a, grade_b = (side.gold.get(rule, Grade(None)).value for side in (a, b))
+        if grade_a is not None and grade_b is not None:
+            margin = grade_a - grade_b
+            gold[column] = margin if numbers else "tie" if margin == 0 else "a" if margin > 0 else "b"
+    return gold
 
 
 def _gold_is_a_number(answers: Sequence[Answer]) -> bool:
-    """Whether gold says by how much, and not only right or wrong."""
+    """Whether gold has other values than right and wrong, so that its difference is a number."""
     return any(
-        one.value is not None and one.value not in (0.0, 1.0) for answer in answers for one in answer.gold.values()
+        grade.value is not None and grade.value not in (0.0, 1.0)
+        for answer in answers
+        for grade in answer.gold.values()
     )

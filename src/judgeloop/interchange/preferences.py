@@ -1,4 +1,4 @@
-"""Preferences as other tools train on them: TRL's DPO and KTO, OpenAI's preference fine-tuning. All conversational.
+"""Preferences in the formats that trainers read: TRL's DPO and KTO, OpenAI's preference fine-tuning. All conversational.
 
 A label rule's rows (a presentation each, weights in both directions where verdicts are soft) become one net preference a
 pair of texts: the text with more weight is chosen, and a pair without a net preference is left out.
@@ -15,12 +15,12 @@ import pandas as pd
 
 Line = dict[str, Any]
 _NEGLIGIBLE = 1e-9
-_OF = ["replicate", "arm", "generation", "item_id"]
+_GROUP = ["replicate", "arm", "generation", "item_id"]
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """One pair of texts that answer a prompt; ``margin`` in (0, 1]: the net share of weight for the chosen."""
+    """One pair of texts that answer a prompt. ``margin``: the chosen text's share of the weight less the other's, (0, 1]."""
 
     group: tuple[str, ...]
     prompt: str
@@ -39,10 +39,10 @@ def net_preferences(rows: pd.DataFrame, text_of: Callable[[Mapping[str, Any], st
     places: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for row in rows.to_dict("records"):
         low, high = sorted((str(row["chosen"]), str(row["rejected"])))
-        key = (*(str(row[name]) for name in _OF), low, high)
+        key = (*(str(row[name]) for name in _GROUP), low, high)
         places.setdefault(key, {str(name): value for name, value in row.items()})
         weights.setdefault(key, [0.0, 0.0])[str(row["chosen"]) == high] += float(row["weight"])
-    found = []
+    preferences = []
     for key, (for_low, for_high) in weights.items():
         total = for_low + for_high
         if abs(for_low - for_high) <= _NEGLIGIBLE * total:
@@ -52,15 +52,19 @@ def net_preferences(rows: pd.DataFrame, text_of: Callable[[Mapping[str, Any], st
         chosen, rejected = text_of(place, better), text_of(place, worse)
         if chosen != rejected:
             prompt = prompts.get(str(place["item_id"]), "")
-            found.append(Preference(key[:-2], prompt, chosen, rejected, abs(for_low - for_high) / total))
-    return found
+            preferences.append(Preference(key[:-2], prompt, chosen, rejected, abs(for_low - for_high) / total))
+    return preferences
 
 
 def trl_dpo(preferences: Iterable[Preference]) -> list[Line]:
     """TRL's preference type with an explicit prompt: ``prompt, chosen, rejected`` as lists of messages."""
     return [
-        {"prompt": _user(one.prompt), "chosen": _assistant(one.chosen), "rejected": _assistant(one.rejected)}
-        for one in preferences
+        {
+            "prompt": _user(preference.prompt),
+            "chosen": _assistant(preference.chosen),
+            "rejected": _assistant(preference.rejected),
+        }
+        for preference in preferences
     ]
 
 
@@ -68,10 +72,10 @@ def trl_kto(preferences: Iterable[Preference]) -> list[Line]:
     """TRL's unpaired type: ``prompt, completion, label``, a line a text. The label is whether the text won more of its
     comparisons (by margin) than it lost; a text that did neither is left out."""
     balance: dict[tuple[tuple[str, ...], str, str], float] = {}
-    for one in preferences:
-        for text, sign in ((one.chosen, 1.0), (one.rejected, -1.0)):
-            key = (one.group, one.prompt, text)
-            balance[key] = balance.get(key, 0.0) + sign * one.margin
+    for preference in preferences:
+        for text, sign in ((preference.chosen, 1.0), (preference.rejected, -1.0)):
+            key = (preference.group, preference.prompt, text)
+            balance[key] = balance.get(key, 0.0) + sign * preference.margin
     return [
         {"prompt": _user(prompt), "completion": _assistant(text), "label": won > 0}
         for (_, prompt, text), won in balance.items()
@@ -83,11 +87,11 @@ def openai_preference(preferences: Iterable[Preference]) -> list[Line]:
     """OpenAI's preference fine-tuning: ``input.messages``, ``preferred_output``, ``non_preferred_output``."""
     return [
         {
-            "input": {"messages": _user(one.prompt), "tools": [], "parallel_tool_calls": True},
-            "preferred_output": _assistant(one.chosen),
-            "non_preferred_output": _assistant(one.rejected),
+            "input": {"messages": _user(preference.prompt), "tools": [], "parallel_tool_calls": True},
+            "preferred_output": _assistant(preference.chosen),
+            "non_preferred_output": _assistant(preference.rejected),
         }
-        for one in preferences
+        for preference in preferences
     ]
 
 

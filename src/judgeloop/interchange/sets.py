@@ -1,4 +1,4 @@
-"""A file of sets: several answers to one prompt a row, of which a judge picks the best."""
+"""A file of sets: a row holds several answers to one prompt, of which a judge picks the best."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ FEWEST, MOST = 2, 8
 
 @dataclass(frozen=True, slots=True)
 class TextSet:
-    """One row. ``names`` and ``models`` are empty where the file gives none; ``gold`` is the best text's place, from 0."""
+    """One row. ``names`` and ``models`` are empty where the file has none; ``gold`` is the best text's index, from 0.
+
+    ``kept``: the file's other columns.
+    """
 
     where: str
     item_id: str
@@ -31,7 +34,7 @@ class TextSet:
 
 
 def read_sets(source: Input, columns: Columns | None = None) -> dict[str, TextSet]:
-    """set_id → set. Raises InvalidInput with row and column: missing, ill-typed, of another size, or duplicate."""
+    """Sets by set_id. Raises InvalidInput with row and column for what is missing, ill-typed, duplicate or of another size."""
     columns = columns or Columns()
     sets: dict[str, TextSet] = {}
     prompts: dict[str, tuple[str, str]] = {}
@@ -45,16 +48,17 @@ def read_sets(source: Input, columns: Columns | None = None) -> dict[str, TextSe
             )
         cells.required("prompt")
         prompt = str(cells.prompt())
-        known, first = prompts.setdefault(item_id, (prompt, where))
-        if prompt != known:
+        first_prompt, first_where = prompts.setdefault(item_id, (prompt, where))
+        if prompt != first_prompt:
             raise InvalidInput(
-                f"{where}: prompt: item_id {item_id!r} has another prompt at {first}; one prompt an item_id"
+                f"{where}: prompt: item_id {item_id!r} has another prompt at {first_where}; one prompt an item_id"
             )
         texts = _texts(cells)
-        one = next(iter(sets.values()), None)
-        if one is not None and len(one.texts) != len(texts):
+        first_set = next(iter(sets.values()), None)
+        if first_set is not None and len(first_set.texts) != len(texts):
             raise cells.fault(
-                "texts", f"holds {len(texts)} texts, but {len(one.texts)} at {one.where}; a file has sets of one size"
+                "texts",
+                f"holds {len(texts)} texts, but {len(first_set.texts)} at {first_set.where}; a file has sets of one size",
             )
         gold = cells.whole("gold")
         if gold is not None and gold >= len(texts):
@@ -70,30 +74,30 @@ def read_sets(source: Input, columns: Columns | None = None) -> dict[str, TextSe
 
 def _texts(cells: Cells) -> tuple[str, ...]:
     cells.required("texts")
-    found = _list(cells, "texts")
-    if not FEWEST <= len(found) <= MOST:
-        raise cells.fault("texts", f"must hold {FEWEST} to {MOST} texts, not {len(found)}")
-    for place, text in enumerate(found):
+    texts = _list(cells, "texts")
+    if not FEWEST <= len(texts) <= MOST:
+        raise cells.fault("texts", f"must hold {FEWEST} to {MOST} texts, not {len(texts)}")
+    for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise cells.fault("texts", f"entry {place} must be text, not {text!r:.60}")
-        if found.index(text) < place:
+        if texts.index(text) < place:
             raise cells.fault(
-                "texts", f"entries {found.index(text)} and {place} are equal; a list shows different texts"
+                "texts", f"entries {texts.index(text)} and {place} are equal; a list shows different texts"
             )
-        _unicode(cells, "texts", text)
-    return tuple(found)
+        cells.unicode("texts", text)
+    return tuple(texts)
 
 
 def _names(cells: Cells, column: str, count: int) -> tuple[str, ...]:
     """An optional list of names, one a text."""
     if cells.cell(column) is None:
         return ()
-    found = _list(cells, column)
-    if len(found) != count or not all(isinstance(one, str) and one for one in found):
-        raise cells.fault(column, f"must be a list of {count} names, one a text, not {found!r:.60}")
-    if column == "candidates" and len(set(found)) < count:
+    names = _list(cells, column)
+    if len(names) != count or not all(isinstance(name, str) and name for name in names):
+        raise cells.fault(column, f"must be a list of {count} names, one a text, not {names!r:.60}")
+    if column == "candidates" and len(set(names)) < count:
         raise cells.fault(column, "holds a name twice; one name a text")
-    return tuple(_unicode(cells, column, one) for one in found)
+    return tuple(cells.unicode(column, name) for name in names)
 
 
 def _list(cells: Cells, column: str) -> list[Any]:
@@ -108,11 +112,3 @@ def _list(cells: Cells, column: str) -> list[Any]:
     if isinstance(value, Mapping | bytes | str) or not (isinstance(value, Sequence) or hasattr(value, "tolist")):
         raise cells.fault(column, f"must be a list, not {value!r:.60}")
     return list(value)
-
-
-def _unicode(cells: Cells, column: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise cells.fault(column, "holds half of a surrogate pair, which is no Unicode text") from None
-    return text

@@ -1,4 +1,4 @@
-"""The texts that a judge's recorded prompt shows, cut out at the tool's own delimiters."""
+"""The question and answers in a judge's recorded prompt, cut out at the tool's delimiters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Delimiters:
-    """What stands before the question, and around the two answers, in one tool's prompt template."""
+    """The strings before the question and around the two answers in one tool's prompt template."""
 
     question: str
     first: str
@@ -25,16 +25,17 @@ class Shown:
     second: str
 
     def swapped(self) -> Shown:
+        """The same texts with the slots exchanged."""
         return Shown(self.question, self.second, self.first)
 
 
 def shown(prompt: object, delimiters: Delimiters) -> Shown | None:
-    """What a prompt shows; None where it is another template's, or an answer itself bears a delimiter."""
+    """The texts of a prompt; None where it is of another template, or an answer itself contains a delimiter."""
     if not isinstance(prompt, str):
         return None
-    before, start, rest = prompt.partition(delimiters.first)
-    answers = rest.split(delimiters.between)
-    if not start or len(answers) != 2 or delimiters.first in rest:
+    before, start, after_first = prompt.partition(delimiters.first)
+    answers = after_first.split(delimiters.between)
+    if not start or len(answers) != 2 or delimiters.first in after_first:
         return None
     second, end, after = answers[1].rpartition(delimiters.last)
     if not end or after.strip() or delimiters.last in second:
@@ -50,7 +51,7 @@ def shown(prompt: object, delimiters: Delimiters) -> Shown | None:
 
 
 def of_both_orders(forward: Shown | None, backward: Shown | None) -> Shown | None:
-    """What two prompts of one pair show, in the first one's order, where they agree; else the one that is readable."""
+    """The texts of a pair's two prompts, in the order of ``forward``; None where they disagree or neither is readable."""
     if forward is None or backward is None:
         return forward or (backward and backward.swapped())
     return forward if forward == backward.swapped() else None

@@ -23,18 +23,18 @@ _FIRST = (
     "replicate", "arm", "generation", "panel", "item_id", "category", "pair_id", "judge", "order", "repeat", "verdict",
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
 )  # fmt: skip
-_OF_A_PROBE = ("probe", "dose", "dose_reached")
+_PROBE_COLUMNS = ("probe", "dose", "dose_reached")
 _OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose", "dose_reached")
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictLog:
-    """What a log bears.
+    """A verdict log, read and checked.
 
     ``judgments``: a row a judgment, the contract's columns, then ``gold_2, model_a, model_b, len_a, len_b, probe, dose,
     dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id, text`` of every distinct text (empty
     where the log has none). ``items``: ``item_id, prompt, category``. ``length_unit``: of len_a and len_b; "" without.
-    ``notes``: what an importer assumed or could not read, a sentence each.
+    ``notes``: sentences on what an importer assumed or could not read.
     """
 
     judgments: pd.DataFrame
@@ -47,11 +47,11 @@ class VerdictLog:
 
 @dataclass(slots=True)
 class _Reader:
-    """What must agree between rows, as they are read."""
+    """What earlier rows stated, with the place of each, to check that later rows agree."""
 
     pairs: Mapping[str, Pair] | None
     pairs_name: str
-    asked: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    presentations: dict[tuple[Any, ...], str] = field(default_factory=dict)
     matchups: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = field(default_factory=dict)
     prompts: dict[str, tuple[str, str]] = field(default_factory=dict)
     gold_kinds: dict[bool, tuple[str, str]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def read_verdicts(source: Input, pairs: Input | None = None, columns: Columns | 
 
 
 def verdict_log(
-    found: Iterable[Row],
+    log_rows: Iterable[Row],
     name: str,
     pairs: Input | None = None,
     columns: Columns | None = None,
@@ -76,24 +76,24 @@ def verdict_log(
     source: Input | None = None,
     notes: Iterable[str] = (),
 ) -> VerdictLog:
-    """``read_verdicts`` of rows that are read already, or come from another tool's log; ``name`` is what errors call it."""
+    """As ``read_verdicts``, from rows that are read already (of another tool's log, say); errors call the log ``name``."""
     columns = columns or Columns()
-    paths = [one for one in (source, pairs) if isinstance(one, str | Path)]
+    paths = [path for path in (source, pairs) if isinstance(path, str | Path)]
     if [str(path) for path in paths] == ["-", "-"]:
-        raise InvalidInput("--pairs: standard input bears the verdicts already; give the pairs as a file")
-    seen: set[str] = set()
-    known = read_pairs(pairs, columns, seen) if pairs is not None else None
-    reader = _Reader(known, named(pairs, "pairs") if pairs is not None else "")
+        raise InvalidInput("--pairs: standard input holds the verdicts already; give the pairs as a file")
+    column_names: set[str] = set()
+    pairs_by_id = read_pairs(pairs, columns, column_names) if pairs is not None else None
+    reader = _Reader(pairs_by_id, named(pairs, "pairs") if pairs is not None else "")
     rows = []
-    for where, raw in found:
-        seen.update(raw)
+    for where, raw in log_rows:
+        column_names.update(raw)
         rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS)), raw, reader))
     if not rows:
         raise InvalidInput(f"{name}: no verdicts; give one a row: item_id, judge, order, verdict")
-    absent = columns.missing(seen)
+    absent = columns.missing(column_names)
     if absent is not None:
         raise InvalidInput(
-            f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name} (it has {', '.join(sorted(seen)[:8])})"
+            f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name} (it has {', '.join(sorted(column_names)[:8])})"
         )
     used = {row["pair_id"] for row in rows}
     return VerdictLog(
@@ -103,7 +103,7 @@ def verdict_log(
         length_unit=(next(iter(reader.units), "") or "characters")
         if any(row["len_a"] is not None for row in rows)
         else "",
-        unused_pairs=sum(1 for pair_id in known or () if pair_id not in used),
+        unused_pairs=sum(1 for pair_id in pairs_by_id or () if pair_id not in used),
         notes=tuple(notes),
     )
 
@@ -129,9 +129,9 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
         "dose_reached": cells.number("dose_reached", low=0),
     }
     if row["panel"] == "probe" and not row["probe"]:
-        raise cells.fault("probe", "is empty; rows of panel probe say which edit text_b bears (padding, bold, …)")
+        raise cells.fault("probe", "is empty; rows of panel probe name the edit that text_b has (padding, bold, …)")
     values = _pair_values(cells, row, reader)
-    _agree(cells, row, values, reader)
+    _check_agreement(cells, row, values, reader)
     same = cells.truth("identical")
     if values["text_a"] is not None and values["text_b"] is not None:
         same = values["text_a"] == values["text_b"]
@@ -139,18 +139,25 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
         same = values["candidate_a"] == values["candidate_b"]
     a, b = _candidate_ids(cells, row, values, reader)
     first, second = (a, b) if row["order"] == "ab" else (b, a)
-    given = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
-    kept = extras(raw, (*VERDICT_COLUMNS, *_FIRST))
+    pair_columns = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
+    other_columns = extras(raw, (*VERDICT_COLUMNS, *_FIRST))
     if reader.pairs is not None:
-        kept = {**reader.pairs[row["pair_id"]].kept, **kept}
-    return {**kept, **given, **row, "identical": bool(same), "candidate_first": first, "candidate_second": second}
+        other_columns = {**reader.pairs[row["pair_id"]].kept, **other_columns}
+    return {
+        **other_columns,
+        **pair_columns,
+        **row,
+        "identical": bool(same),
+        "candidate_first": first,
+        "candidate_second": second,
+    }
 
 
 def _pair_values(cells: Cells, row: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
-    """What is known of the row's pair, from the row itself and from the pairs file, which must not contradict it."""
+    """The columns of the row's pair, from the row and from the pairs file. Raises InvalidInput where they disagree."""
     values = of_a_pair(cells)
     if not values["text_a"] and not values["text_b"]:
-        # Two empty cells of a log are two texts that it does not hold.
+        # A log with two empty cells does not hold the texts.
         values |= {"text_a": None, "text_b": None}
     if reader.pairs is not None:
         pair = reader.pairs.get(row["pair_id"])
@@ -160,25 +167,25 @@ def _pair_values(cells: Cells, row: Mapping[str, Any], reader: _Reader) -> dict[
             raise cells.fault(
                 "item_id", f"{row['item_id']!r}, but pair {row['pair_id']!r} is of item {pair.item_id!r} ({pair.where})"
             )
-        _no_contradiction(cells, values, pair.values, pair.where)
+        _check_pair_values(cells, values, pair.values, pair.where)
         values = {
             column: pair.values[column] if values[column] in (None, "") else values[column] for column in OF_A_PAIR
         }
     return values
 
 
-def _agree(cells: Cells, row: dict[str, Any], values: dict[str, Any], reader: _Reader) -> None:
-    """The checks between this row and the rows before it."""
+def _check_agreement(cells: Cells, row: dict[str, Any], values: dict[str, Any], reader: _Reader) -> None:
+    """Raises InvalidInput where the row contradicts an earlier one, and fills what an earlier row left empty."""
     presentation = tuple(row[column] for column in _PRESENTATION)
-    if presentation in reader.asked:
+    if presentation in reader.presentations:
         raise cells.fault(
             "verdict",
-            f"judge {row['judge']!r} has judged pair {row['pair_id']!r} in order {row['order']} before, at {reader.asked[presentation]}; number several verdicts in a column repeat (0, 1, …), or keep one",
+            f"judge {row['judge']!r} has judged pair {row['pair_id']!r} in order {row['order']} before, at {reader.presentations[presentation]}; number several verdicts in a column repeat (0, 1, …), or keep one",
         )
-    reader.asked[presentation] = cells.where
+    reader.presentations[presentation] = cells.where
     matchup = tuple(row[column] for column in _MATCHUP)
     where, before = reader.matchups.setdefault(matchup, (cells.where, values))
-    _no_contradiction(cells, values, before, where)
+    _check_pair_values(cells, values, before, where)
     for column, value in values.items():
         if before[column] in (None, "") and value not in (None, ""):
             before[column] = value
@@ -192,10 +199,10 @@ def _agree(cells: Cells, row: dict[str, Any], values: dict[str, Any], reader: _R
         if values[column]:
             reader.gold_kinds.setdefault(is_number(values[column]), (column, cells.where))
             if len(reader.gold_kinds) > 1:
-                kind, (other, where) = next(iter(reader.gold_kinds.items()))
+                kind, (other_column, where) = next(iter(reader.gold_kinds.items()))
                 raise cells.fault(
                     column,
-                    f"{values[column]!r}, but {other} at {where} is {'a number' if kind else 'a word'}; gold is words (a, b, tie) or numbers throughout",
+                    f"{values[column]!r}, but {other_column} at {where} is {'a number' if kind else 'a word'}; gold is words (a, b, tie) or numbers throughout",
                 )
     if values["len_a"] is not None:
         unit = values["length_unit"] or "characters"
@@ -207,10 +214,10 @@ def _agree(cells: Cells, row: dict[str, Any], values: dict[str, Any], reader: _R
             )
 
 
-def _no_contradiction(cells: Cells, values: Mapping[str, Any], others: Mapping[str, Any], where: str) -> None:
+def _check_pair_values(cells: Cells, values: Mapping[str, Any], earlier: Mapping[str, Any], where: str) -> None:
     for column in OF_A_PAIR:
-        one, other = values[column], others[column]
-        if one not in (None, "") and other not in (None, "") and one != other:
+        value, earlier_value = values[column], earlier[column]
+        if value not in (None, "") and earlier_value not in (None, "") and value != earlier_value:
             raise cells.fault(
                 column,
                 f"differs from {column} of the same pair at {where}; a and b name the same texts in both orders, whichever is shown first",
@@ -218,42 +225,44 @@ def _no_contradiction(cells: Cells, values: Mapping[str, Any], others: Mapping[s
 
 
 def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, Any], reader: _Reader) -> tuple[str, str]:
-    """Names of texts a and b: as given, else one a distinct text of the item (t1, t2, …), else by the pair."""
-    found = []
+    """Ids of texts a and b: as in the row, else one for each distinct text of the item (t1, t2, …), else from the pair's id."""
+    ids = []
     for side in "ab":
         text, name = values[f"text_{side}"], values[f"candidate_{side}"]
         if text is None:
-            found.append(name or f"{row['pair_id']}/{side}")
+            ids.append(name or f"{row['pair_id']}/{side}")
             continue
         if not name:
             texts = reader.ids.setdefault(row["item_id"], {})
             name = texts.setdefault(text, f"t{len(texts) + 1}")
-        known, where = reader.candidates.setdefault((row["item_id"], name), (text, cells.where))
-        if known != text:
+        first_text, where = reader.candidates.setdefault((row["item_id"], name), (text, cells.where))
+        if first_text != text:
             raise cells.fault(
                 f"candidate_{side}",
                 f"{name!r} names another text of item {row['item_id']!r} at {where}; one text an id",
             )
-        found.append(name)
-    return found[0], found[1]
+        ids.append(name)
+    return ids[0], ids[1]
 
 
 def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    others = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_OF_A_PROBE))
+    other_columns = dict.fromkeys(
+        name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_PROBE_COLUMNS)
+    )
     used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
-    # A judge's column: where the log says nothing of it, there is none.
-    frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *others)})
+    # An optional column that is empty in every row is left out.
+    frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
     for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose", "dose_reached"))):
         frame[name] = frame[name].astype("float64")
-    for name in others:
-        frame[name] = _kept(frame[name])
+    for name in other_columns:
+        frame[name] = _number_or_text(frame[name])
     return frame
 
 
-def _kept(column: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of the log as numbers where all its cells are, else as text."""
+def _number_or_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column as numbers where all its cells are numbers, else as text."""
     values = [value for value in column.tolist() if not pd.isna(value)]
     if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return column.astype("float64")

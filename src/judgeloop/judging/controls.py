@@ -1,6 +1,6 @@
-"""Judges whose law is known: the coin, the reference and the planted coefficients. Controls and test beds."""
+"""Judges that follow a known law, for controls and tests: a coin, the reference, planted coefficients."""
 
-# Every judge takes the arguments of the protocol, whether its law needs them or not.
+# Every judge takes all arguments of the protocol, used or not.
 # ruff: noqa: ARG002
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Measure = Callable[[str], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class RandomJudge:
-    """A fair coin a presentation: the control for drift that no judge causes."""
+    """A fair coin for each presentation: the control for drift without a judge's preference."""
 
     seed: int
     name: str = "random"
@@ -36,17 +36,20 @@ class RandomJudge:
         prefix: str,
         stream: tuple[Label, ...],
     ) -> list[Judgment]:
-        return [Judgment(shown, self.name, Verdict(self._coin(shown, stream))) for shown in presentations]
+        return [
+            Judgment(presentation, self.name, Verdict(self._coin(presentation, stream)))
+            for presentation in presentations
+        ]
 
-    def _coin(self, shown: Presentation, stream: tuple[Label, ...]) -> Slot:
-        return "first" if seeds.uniform(self.seed, "coin", *stream, *draw_labels(shown)) < 0.5 else "second"
+    def _coin(self, presentation: Presentation, stream: tuple[Label, ...]) -> Slot:
+        return "first" if seeds.uniform(self.seed, "coin", *stream, *draw_labels(presentation)) < 0.5 else "second"
 
 
 @dataclass(frozen=True)
 class GoldJudge:
     """Prefers the candidate that matches the item's reference; both, neither or no reference: tie.
 
-    With ``match: judge`` ``matcher`` is asked whether a text agrees with the reference: one call a distinct text.
+    With ``match: judge`` ``matcher`` decides whether a text agrees with the reference, by one call a distinct text.
     """
 
     matcher: Matcher | None = None
@@ -59,8 +62,8 @@ class GoldJudge:
         prefix: str,
         stream: tuple[Label, ...],
     ) -> list[Judgment]:
-        """See ``Judge``. A run has one Truth for all its arms and takes ``verdicts`` instead. Raises ExperimentError if a
-        model must say and none is named."""
+        """See ``Judge``; a run calls ``verdicts`` instead, with one Truth for all its arms. Raises ExperimentError for an
+        item with match: judge and no matcher."""
         if self.matcher is None and is_asked(item):
             raise ExperimentError(
                 f"items: {item.item_id}: match: judge needs a model; name an endpoint in the gold judge (judge.endpoint)"
@@ -70,26 +73,26 @@ class GoldJudge:
         return self.verdicts(item, presentations, truth)
 
     def verdicts(self, item: Item, presentations: Sequence[Presentation], truth: Truth) -> list[Judgment]:
-        """One judgment a presentation, from what is known; ``call`` is that of the text in the first slot."""
-        return [self._judgment(item, shown, truth) for shown in presentations]
+        """One judgment a presentation, from the known matches; ``call`` is that of the text in the first slot."""
+        return [self._judgment(item, presentation, truth) for presentation in presentations]
 
-    def _judgment(self, item: Item, shown: Presentation, truth: Truth) -> Judgment:
-        first, second = truth.match(item, shown.first.text), truth.match(item, shown.second.text)
+    def _judgment(self, item: Item, presentation: Presentation, truth: Truth) -> Judgment:
+        first, second = truth.match(item, presentation.first.text), truth.match(item, presentation.second.text)
         why = first.reason or second.reason
         if why:
-            return Judgment(shown, self.name, unscored(why), first.call)
+            return Judgment(presentation, self.name, unscored(why), first.call)
         slots: dict[str, Slot] = {"a": "first", "b": "second", "tie": "tie"}
-        return Judgment(shown, self.name, Verdict(slots[gold_of(first.value, second.value)]), first.call)
+        return Judgment(presentation, self.name, Verdict(slots[gold_of(first.value, second.value)]), first.call)
 
 
 def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
-    """Whose texts are shown, one a slot."""
-    return [candidate for shown in presentations for candidate in (shown.first, shown.second)]
+    """The candidates shown in the presentations, one a slot."""
+    return [candidate for presentation in presentations for candidate in (presentation.first, presentation.second)]
 
 
 @dataclass(frozen=True)
 class PlantedJudge:
-    """A judge with stated coefficients, for known truth; no model is asked.
+    """A judge with stated coefficients, whose biases are known; it calls no model.
 
     P(first) is the logistic of ``law.planted_log_odds`` plus noise, the model of the method notes §1.1.
     """
@@ -106,8 +109,10 @@ class PlantedJudge:
         prefix: str,
         stream: tuple[Label, ...],
     ) -> list[Judgment]:
-        texts = {candidate.text for shown in presentations for candidate in (shown.first, shown.second)}
-        known = {text: (self.measure(text), float(correct(item, text) or False)) for text in texts}
+        texts = {
+            candidate.text for presentation in presentations for candidate in (presentation.first, presentation.second)
+        }
+        measured = {text: (self.measure(text), float(correct(item, text) or False)) for text in texts}
         coefficients = {
             "position": self.spec.position,
             "length": self.spec.length,
@@ -115,13 +120,15 @@ class PlantedJudge:
             **self.spec.features,
         }
         judgments = []
-        for shown in presentations:
+        for presentation in presentations:
             (features_first, right_first), (features_second, right_second) = (
-                known[shown.first.text],
-                known[shown.second.text],
+                measured[presentation.first.text],
+                measured[presentation.second.text],
             )
             log_odds = law.planted_log_odds(coefficients, features_first, features_second, right_first - right_second)
-            judgments.append(Judgment(shown, self.name, self._verdict(log_odds, (*stream, *draw_labels(shown)))))
+            judgments.append(
+                Judgment(presentation, self.name, self._verdict(log_odds, (*stream, *draw_labels(presentation))))
+            )
         return judgments
 
     def _verdict(self, log_odds: float, labels: tuple[Label, ...]) -> Verdict:

@@ -66,7 +66,7 @@ def candidates_frame(
     correct: Callable[[Item, Candidate], bool | None],
     columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
 ) -> pd.DataFrame:
-    """A row a text, then a row a failed draft (no text, a reason, no weight).
+    """The candidates table: a row a text, then a row a failed draft (no text, a reason, no weight).
 
     ``failed``: (item_id, candidate_id) → reason. ``correct`` as in ``judgments_frame``. ``columns``: weights by column,
     item_id and candidate_id, 0 where there is none.
@@ -81,10 +81,10 @@ def candidates_frame(
         frame[name] = [weights.get(c.item_id, {}).get(c.candidate_id, 0) for c in candidates]
     matches = [correct(items[candidate.item_id], candidate) for candidate in candidates]
     frame["correct"] = [None if match is None else float(match) for match in matches]
-    lost = pd.DataFrame(
+    failed_rows = pd.DataFrame(
         [(i, c, why, 0) for (i, c), why in failed.items()], columns=["item_id", "candidate_id", "reason", "n_drawn"]
     )
-    return pd.concat([frame, lost], ignore_index=True) if len(lost) else frame
+    return pd.concat([frame, failed_rows], ignore_index=True) if len(failed_rows) else frame
 
 
 def completed(frame: pd.DataFrame, *, replicate: int | None, arm: str, generation: int) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Pairing: which candidates meet, in which orders they are shown, and how a presentation is named in calls and draws."""
+"""Pairing: matchups of candidates, presentations in both orders, and the names of presentations in calls and draws."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def matchups(
 ) -> list[Matchup]:
     """All pairs of an item's K candidates in stable order, or ``limit`` of them drawn without replacement.
 
-    ``pair_id`` is m00, m01 … by place among all K(K−1)/2 pairs, so that a limit renames nothing. ``a`` is the candidate
-    drawn earlier. The same candidate may stand twice among the K (draws with replacement): the pair then shows identical
+    ``pair_id`` is m00, m01 … by place among all K(K−1)/2 pairs, so that the names do not depend on the limit. ``a`` is the candidate
+    drawn earlier. The same candidate may be twice among the K (draws with replacement): the pair then shows identical
     texts. Raises ValueError if a limit below the number of pairs comes without ``rng``.
     """
     pairs = [Matchup(item_id, f"m{index:02d}", a, b) for index, (a, b) in enumerate(combinations(candidates, 2))]
@@ -26,8 +26,8 @@ def matchups(
         return pairs
     if rng is None:
         raise ValueError("a limited number of matchups needs a random stream")
-    kept = rng.choice(len(pairs), size=limit, replace=False)
-    return [pairs[index] for index in sorted(kept.tolist())]
+    indices = rng.choice(len(pairs), size=limit, replace=False)
+    return [pairs[index] for index in sorted(indices.tolist())]
 
 
 def presentations(pairs: Sequence[Matchup], repeats: int = 1) -> list[Presentation]:
@@ -40,12 +40,12 @@ def quoted(name: str) -> str:
     return quote(name, safe="._-")
 
 
-def call_id(prefix: str, shown: Presentation) -> str:
+def call_id(prefix: str, presentation: Presentation) -> str:
     """The id of the call that judges a presentation: ``prefix/item/pair/order/r<repeat>``."""
-    matchup = shown.matchup
-    return f"{prefix}/{quoted(matchup.item_id)}/{quoted(matchup.pair_id)}/{shown.order}/r{shown.repeat}"
+    matchup = presentation.matchup
+    return f"{prefix}/{quoted(matchup.item_id)}/{quoted(matchup.pair_id)}/{presentation.order}/r{presentation.repeat}"
 
 
-def draw_labels(shown: Presentation) -> tuple[Label, ...]:
-    """What names a presentation in a random stream."""
-    return shown.matchup.item_id, shown.matchup.pair_id, shown.order, shown.repeat
+def draw_labels(presentation: Presentation) -> tuple[Label, ...]:
+    """The labels of a presentation in a random stream."""
+    return presentation.matchup.item_id, presentation.matchup.pair_id, presentation.order, presentation.repeat

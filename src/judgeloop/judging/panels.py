@@ -1,5 +1,5 @@
-"""The fixed panels that the judge re-judges every generation, shared by arms and replicates: anchor pairs, and probes, the
-edits of their texts. Nobody trains on them: a frozen judge must give the same answers, and a change is the judge's, not the
+"""The fixed panels that the judge judges again in every generation, shared by arms and replicates: anchor pairs, and
+probes, the edits of their texts. They are never trained on: a change of the verdicts is the judge's drift, not the
 candidates'."""
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class AnchorPanel:
     failed: tuple[tuple[str, str, str], ...] = ()
 
     def by_item(self) -> dict[str, list[Matchup]]:
-        """item_id → its matchups, in panel order."""
-        found: dict[str, list[Matchup]] = {}
+        """Matchups by item_id, in panel order."""
+        matchups: dict[str, list[Matchup]] = {}
         for matchup in self.matchups:
-            found.setdefault(matchup.item_id, []).append(matchup)
-        return found
+            matchups.setdefault(matchup.item_id, []).append(matchup)
+        return matchups
 
 
 async def draft_anchor(size: int, items: Sequence[Item], draft: Draft) -> AnchorPanel:
-    """``size`` pairs, dealt to the items in turn, each of two texts that the base policy drafts for the panel alone."""
+    """``size`` pairs, dealt to the items in turn, each of two texts that the base policy drafts for the panel only."""
 
     async def pair(number: int) -> tuple[Item, list[tuple[str, Candidate | None, str]]]:
         item, turn = items[number % len(items)], number // len(items)
@@ -66,8 +66,8 @@ def anchor_from_pairs(pairs: Sequence[tuple[str, Item, str, str]]) -> AnchorPane
 
 
 def probes_of_panel(panel: AnchorPanel, probes: Sequence[str], seed: int, judge_name: str = "") -> list[ProbePair]:
-    """The probe panel: every anchor text against its edits by rule, in the item's language; ``judge_name`` is for the
-    edits that name the judge."""
+    """The probe panel: every anchor text against its edits by rule, in the item's language; edits that name the judge use
+    ``judge_name``."""
     return [
         pair
         for matchup in panel.matchups

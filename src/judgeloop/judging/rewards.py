@@ -7,7 +7,7 @@ both orders of a pair rest on the same two calls. Reasons are those of ``judging
 ==============  ====================================================================================================
 no_score        the answer holds no number where the route has its score
 not_finite      the score is NaN or infinite
-several_scores  the model gives several numbers, and no label says which is the score
+several_scores  the model gives several numbers, and no label names the score
 no_label        the model gives no number of that label
 not_a_share     a score that was said to be a probability is not strictly between 0 and 1
 ==============  ====================================================================================================
@@ -35,13 +35,13 @@ from judgeloop.templates import Template
 _ADVICE = {
     "several_scores": "state judge.label, the place of the score among them, counted from 0",
     "no_label": "mend judge.label, which counts from 0",
-    "not_a_share": "use score: raw or served, for its numbers are no probabilities",
+    "not_a_share": "use score: raw or served, since its numbers are no probabilities",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A text's score; None where there is none, with ``reason``, and ``detail`` where the endpoint said more. ``call``: the id
+    """A text's score; None where there is none, with ``reason``, and ``detail`` where the endpoint gave more. ``call``: the id
     of its call."""
 
     value: float | None
@@ -51,7 +51,7 @@ class Reward:
 
 
 def read_reward(reply: Reply, spec: experiment.RewardJudge, call: str = "") -> Reward:
-    """The score in a reply. Total: every reply has a score or a reason, and no score is ever made up."""
+    """The score in a reply, or the reason why it has none; never raises."""
     if reply.failure:
         return Reward(None, reply.failure, call, reply.detail)
     if not reply.numbers:
@@ -97,12 +97,14 @@ class RewardJudge:
     ) -> list[Judgment]:
         by_text: dict[str, Candidate] = {}
         # The call is named by the smallest id, not by the order of presentation.
-        shown = (candidate for one in presentations for candidate in (one.first, one.second))
-        for candidate in sorted(shown, key=lambda candidate: candidate.candidate_id):
+        candidates = (
+            candidate for presentation in presentations for candidate in (presentation.first, presentation.second)
+        )
+        for candidate in sorted(candidates, key=lambda candidate: candidate.candidate_id):
             by_text.setdefault(candidate.text, candidate)
-        scores = await asyncio.gather(*(self.score(item, one, prefix) for one in by_text.values()))
+        scores = await asyncio.gather(*(self.score(item, candidate, prefix) for candidate in by_text.values()))
         rewards = dict(zip(by_text, scores, strict=True))
-        return [self._judgment(one, rewards) for one in presentations]
+        return [self._judgment(presentation, rewards) for presentation in presentations]
 
     async def score(self, item: Item, candidate: Candidate, prefix: str) -> Reward:
         """One text's score, by the call ``prefix/item/score/candidate``."""
@@ -114,9 +116,9 @@ class RewardJudge:
         reply = await self.client.ask(Call(name, self.spec.endpoint, body, self.spec.route))
         return read_reward(reply, self.spec, name)
 
-    def _judgment(self, shown: Presentation, rewards: Mapping[str, Reward]) -> Judgment:
-        first, second = rewards[shown.first.text], rewards[shown.second.text]
-        return Judgment(shown, self.name, verdict_of(first, second, self.spec.temperature), first.call)
+    def _judgment(self, presentation: Presentation, rewards: Mapping[str, Reward]) -> Judgment:
+        first, second = rewards[presentation.first.text], rewards[presentation.second.text]
+        return Judgment(presentation, self.name, verdict_of(first, second, self.spec.temperature), first.call)
 
 
 def reward_judge(
@@ -132,7 +134,7 @@ async def check_reward(judge: RewardJudge, prefix: str) -> None:
     item = Item(judge.spec.endpoint, TRIAL_QUESTION)
     reward = await judge.score(item, Candidate(item.item_id, "trial", TRIAL_ANSWERS[0]), prefix)
     if reward.value is None:
-        advice = _ADVICE.get(reward.reason, f"see that {judge.endpoint.model} is served as a reward model, or try another judge.route")  # fmt: skip
+        advice = _ADVICE.get(reward.reason, f"check that {judge.endpoint.model} is served as a reward model, or try another judge.route")  # fmt: skip
         raise EndpointFailed(
             f"endpoints.{judge.spec.endpoint}: {judge.endpoint.model} gave no score to a trial text by route "
             f"{judge.spec.route} ({reward.detail or reward.reason}); {advice}"

@@ -1,4 +1,4 @@
-"""Whether texts are right by their items' references: by rule, or as a model says where an item has ``match: judge``."""
+"""Whether texts are right by their items' references: by rule, or by a model where an item has ``match: judge``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from judgeloop.records import Call, Candidate, Client, Item
 from judgeloop.templates import Template
 
 _DIGITS = 16
-"""Of the text's SHA-256 in a call id: the body's own key stands beside it, so that a clash would not mix two texts up."""
+"""Digits of the text's SHA-256 in a call id. The cassette also compares the body, so that a clash mixes up no texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Whether a text matches; None where that is not known, with ``reason`` where a reply did not say. ``call``: the id of
-    the call that was asked, if one was."""
+    """Whether a text matches; None where that is not known, with ``reason`` where a reply gave no answer.
+
+    ``call``: the id of the call, where a model was asked.
+    """
 
     value: bool | None
     reason: str = ""
@@ -39,8 +41,8 @@ class Matcher:
     template: Template
 
     async def match(self, item: Item, text: str, stem: str) -> Match:
-        """The answer to the call ``<stem>/gold/<item>/<digest of the text>``: who wrote the text, and which arm or
-        generation has it, names nothing. Raises what the client raises."""
+        """The answer to the call ``<stem>/gold/<item>/<digest of the text>``, whose id does not depend on candidate,
+        arm or generation. Raises what the client raises."""
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
         call_id = f"{stem}/gold/{quoted(item.item_id)}/{digest}"
         body = match_body(self.endpoint, self.template, prompt=item.prompt, answer=text, reference=item.reference or "")
@@ -49,33 +51,33 @@ class Matcher:
 
 
 class Truth:
-    """What is known of the texts of one unit of work (a replicate, or the panels). An item's text is asked about once,
-    however many candidates, arms and generations have it. Without a matcher ``match: judge`` items stay unknown."""
+    """The matches of the texts of one unit of work (a replicate, or the panels). A model is asked once about an item's
+    text, however many candidates, arms and generations have it. Without a matcher ``match: judge`` items stay unknown."""
 
     def __init__(self, matcher: Matcher | None) -> None:
         self._matcher = matcher
-        self._asked: dict[tuple[str, str], asyncio.Task[Match]] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[Match]] = {}
 
     async def learn(self, items: Mapping[str, Item], candidates: Iterable[Candidate], stem: str) -> None:
-        """Ask about the texts that a model must say and that nobody has asked about; returns when all are known.
+        """Ask the model about the candidates' texts that need it and are new; returns when all are known.
 
-        ``stem`` begins the call ids (see ``Matcher.match``) of the texts that are new, and so must bear no arm: arms that
-        come at the same time share the call of whichever is first. Raises what the client raises.
+        ``stem`` begins the call ids of the new texts (see ``Matcher.match``). It must not name an arm: arms share the calls
+        of the first of them. Raises what the client raises.
         """
         if self._matcher is None:
             return
-        wanted = {(c.item_id, c.text): items[c.item_id] for c in candidates if is_asked(items[c.item_id])}
-        for key, item in wanted.items():
-            if key not in self._asked:
-                self._asked[key] = asyncio.create_task(self._matcher.match(item, key[1], stem))
-        await asyncio.gather(*(self._asked[key] for key in wanted))
+        texts = {(c.item_id, c.text): items[c.item_id] for c in candidates if is_asked(items[c.item_id])}
+        for key, item in texts.items():
+            if key not in self._tasks:
+                self._tasks[key] = asyncio.create_task(self._matcher.match(item, key[1], stem))
+        await asyncio.gather(*(self._tasks[key] for key in texts))
 
     def match(self, item: Item, text: str) -> Match:
-        """What is known of a text; of one that a model must say, after ``learn`` was told of it."""
+        """The match of a text; where a model must decide it, known only after ``learn``."""
         if not is_asked(item):
             return Match(correct(item, text))
-        asked = self._asked.get((item.item_id, text))
-        return asked.result() if asked is not None else Match(None)
+        task = self._tasks.get((item.item_id, text))
+        return task.result() if task is not None else Match(None)
 
     def correct(self, item: Item, candidate: Candidate) -> bool | None:
         """Whether a candidate is right; None where that is not known."""

@@ -1,1 +1,1 @@
-"""What is learned from the picks: labels, preference signals, and the selections that they make. Pure functions."""
+"""Learning from picks: preferences by label rule, preference signals, and selections. Pure functions."""

@@ -1,4 +1,4 @@
-"""The signal without a fit: a text's reward is the number of times that the judge picked it."""
+"""The best-of-n signal, without a fit: a text's reward is the number of times that the judge picked it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def rewards(judgments: pd.DataFrame, preferences: pd.DataFrame) -> pd.Series[flo
     judgments: policy-panel judgments (JUDGMENT_COLUMNS) of one replicate, arm and generation. A soft verdict gives each
         side its probability. Unscored judgments count nothing and identical texts' matchups are left out, so a
         candidate that is only in those has 0 picks; one that no judgment shows has no row.
-    preferences: what a label rule makes of them (``labels.preferences``), in which picks are counted.
+    preferences: those that a label rule makes of them (``labels.preferences``); picks are counted in these.
 
     Returns picks indexed by (item_id, candidate_id), sorted.
 
@@ -20,13 +20,13 @@ def rewards(judgments: pd.DataFrame, preferences: pd.DataFrame) -> pd.Series[flo
     if len(judgments[["replicate", "arm", "generation"]].drop_duplicates()) > 1:
         raise ValueError("picks are counted within one replicate, arm and generation")
     index = ["item_id", "candidate_id"]
-    shown = pd.concat(
+    candidates = pd.concat(
         [
             judgments[["item_id", column]].set_axis(index, axis="columns")
             for column in ("candidate_first", "candidate_second")
         ]
     )
-    everyone = pd.MultiIndex.from_frame(shown.drop_duplicates().sort_values(index))
+    all_candidates = pd.MultiIndex.from_frame(candidates.drop_duplicates().sort_values(index))
     chosen = preferences.rename(columns={"chosen": "candidate_id"})
     picks = chosen.groupby(index, observed=True)["weight"].sum()
-    return picks.reindex(everyone, fill_value=0.0).astype("float64").rename("reward")
+    return picks.reindex(all_candidates, fill_value=0.0).astype("float64").rename("reward")

@@ -18,7 +18,7 @@ from judgeloop.kernels import cluster_covariance, logistic
 from judgeloop.records import SIGNAL_COLUMNS
 
 ORDER = "order"
-"""The name that γ bears among a signal's features."""
+"""The name of γ among a signal's features."""
 
 _INDEX = ["item_id", "candidate_id"]
 
@@ -71,10 +71,10 @@ class Signal:
 
 
 def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float], ridge: float) -> Signal:
-    """The signal that preferences teach: maximises Σ weight·log P(chosen) − ½·ridge·‖β‖².
+    """The signal fitted to preferences; it maximises Σ weight·log P(chosen) − ½·ridge·‖β‖².
 
-    preferences: of one replicate, arm and generation, as ``labels.preferences`` returns them. A row that bears an order needs ``candidate_first``; it enters
-        γ's column, which is not penalised and exists only where some row bears an order.
+    preferences: of one replicate, arm and generation, as ``labels.preferences`` returns them. A row with an order
+        needs ``candidate_first``; it enters γ's column, which is not penalised and exists only where a row has an order.
     features: a column a feature, indexed by (item_id, candidate_id). scale: the unit of each feature that is fitted (its
         generation-0 SD); features without one are left out.
     ridge: 0 or more, per squared scaled unit, on β alone; it does not grow with the rows.
@@ -90,13 +90,15 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
     if not (scale > 0.0).all():
         raise ValueError(f"the scale of {scale.index[~(scale > 0.0)][0]!r} is not positive")
     if preferences.empty:
-        return _nothing(scale, ridge)
+        return _empty_signal(scale, ridge)
     ordered = (preferences["order"] != "").to_numpy(dtype=bool)
     if ordered.any() and "candidate_first" not in preferences.columns:
-        raise ValueError("preferences that bear an order need the column candidate_first: who was shown first")
+        raise ValueError(
+            "preferences with an order need the column candidate_first, the candidate that was shown first"
+        )
     chosen = preferences["chosen"].to_numpy(dtype=object)
     rejected = preferences["rejected"].to_numpy(dtype=object)
-    # The front text is the one shown first; without an order any fixed choice is the same fit, here the smaller name.
+    # The front text is the one shown first; without an order any fixed choice gives the same fit, here the smaller id.
     front_is_chosen = chosen < rejected
     if ordered.any():
         front_is_chosen = np.where(
@@ -132,15 +134,15 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
 
 
 def length_controlled(signal: Signal) -> Signal:
-    """The same signal with length's coefficient set to 0 (error 0: it is set, not estimated), after fitting with it."""
+    """A fitted signal with the coefficient of length set to 0, and its error too: it is set, not estimated."""
     if "length" not in signal.coefficients.index:
         return signal
     coefficients, errors = signal.coefficients.copy(), signal.std_error.copy()
     coefficients["length"] = errors["length"] = 0.0
     covariance = signal.covariance
     if covariance is not None:
-        known = (covariance.index != "length").astype("float64")
-        covariance = covariance * np.outer(known, known)
+        not_length = (covariance.index != "length").astype("float64")
+        covariance = covariance * np.outer(not_length, not_length)
     return dataclasses.replace(signal, coefficients=coefficients, std_error=errors, covariance=covariance)
 
 
@@ -151,7 +153,7 @@ def generation_zero_scale(features: pd.DataFrame) -> pd.Series[float]:
     """
     values = features.astype("float64")
     spread = values.std(ddof=1)
-    # Rounding can give a constant feature a spread of 1e-17, which as a unit would make noise a giant.
+    # By rounding a constant feature can have a spread of 1e-17, a unit in which noise would be huge.
     varies = spread > 1e-12 * values.abs().max()
     return spread[varies].rename("scale")
 
@@ -162,18 +164,18 @@ def _values(
     """(n, p) features of the named texts, in scaled units."""
     if not features.index.is_unique:
         raise ValueError("features hold one row a text, indexed by (item_id, candidate_id)")
-    wanted = pd.MultiIndex.from_arrays([preferences["item_id"], preferences[column]], names=_INDEX)
-    positions = features.index.get_indexer(wanted)
+    index = pd.MultiIndex.from_arrays([preferences["item_id"], preferences[column]], names=_INDEX)
+    positions = features.index.get_indexer(index)
     if (positions < 0).any():
-        raise ValueError(f"no features of the {column} text {tuple(wanted[int(np.argmin(positions))])}")
+        raise ValueError(f"no features of the {column} text {tuple(index[int(np.argmin(positions))])}")
     table = features[list(scale.index)].to_numpy(dtype=np.float64)[positions] / scale.to_numpy(dtype=np.float64)
     missing = ~np.isfinite(table).all(axis=1)
     if missing.any():
-        raise ValueError(f"missing features of the {column} text {tuple(wanted[int(np.argmax(missing))])}")
+        raise ValueError(f"missing features of the {column} text {tuple(index[int(np.argmax(missing))])}")
     return np.asarray(table, dtype=np.float64)
 
 
-def _nothing(scale: pd.Series[float], ridge: float) -> Signal:
+def _empty_signal(scale: pd.Series[float], ridge: float) -> Signal:
     return Signal(
         coefficients=pd.Series(0.0, index=scale.index, name="coefficient"),
         order_log_odds=None,

@@ -2,10 +2,10 @@
 
 A rule decides how strongly the judge's content slopes reach the signal (the method notes §2.1), for independent calls:
 
-- ``raw`` (and ``length_controlled``, whose correction comes after the fit): slopes pass as they are, and the slot's
-  effect with them, to be taken up by the fit's order column;
+- ``raw`` (and ``length_controlled``, whose correction comes after the fit): slopes are unchanged, and so is the
+  slot's effect, which the fit's order column takes up;
 - ``swap_average``: the slot cancels exactly, slopes shrink by about sech²(γ/2);
-- ``consistent_only``: the slot cancels, and every slope **doubles** (s(δ+γ)s(δ−γ) / (… + …) = s(2δ)).
+- ``consistent_only``: the slot cancels, and every slope doubles (s(δ+γ)s(δ−γ) / (… + …) = s(2δ)).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     if rule not in ("raw", "swap_average", "consistent_only", "length_controlled"):
         raise ValueError(f"unknown label rule {rule!r}; known: raw, swap_average, consistent_only, length_controlled")
     scored = presentations(judgments)
-    soft = scored if rule in ("raw", "length_controlled") else _both_orders(scored, rule)
+    soft = scored if rule in ("raw", "length_controlled") else _complete_matchups(scored, rule)
     sides = [
         soft.assign(chosen=soft["a"], rejected=soft["b"], weight=soft["p_a"]),
         soft.assign(chosen=soft["b"], rejected=soft["a"], weight=1.0 - soft["p_a"]),
@@ -70,7 +70,7 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"unknown verdict {rows.loc[hard.isna(), 'verdict'].iloc[0]!r}")
     if not rows["order"].isin(["ab", "ba"]).all():
         raise ValueError("every presentation has the order ab or ba")
-    # A panel's missing replicate is a group like another, so nothing vanishes unseen.
+    # The rows of a panel, whose replicate is missing, are a group too: groupby would drop them.
     matchup = rows.groupby(_MATCHUP, dropna=False, sort=True, observed=True).ngroup().to_numpy()
     twice = pd.DataFrame({"m": matchup, "o": rows["order"].to_numpy(), "r": rows["repeat"].to_numpy()}).duplicated()
     if twice.any():
@@ -88,8 +88,8 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
         p_a=p_first.where(forward, 1.0 - p_first),
         matchup=matchup,
     )
-    named = table.iloc[_firsts(matchup)][["a", "b"]].to_numpy()[matchup]
-    unclear = (table[["a", "b"]].to_numpy() != named).any(axis=1)
+    first_pair = table.iloc[_first_rows(matchup)][["a", "b"]].to_numpy()[matchup]
+    unclear = (table[["a", "b"]].to_numpy() != first_pair).any(axis=1)
     if unclear.any():
         raise ValueError(
             f"a pair_id must name one pair of candidates: {table.loc[unclear, _MATCHUP].iloc[0].to_dict()}"
@@ -97,27 +97,27 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _firsts(codes: NDArray[Any]) -> NDArray[np.intp]:
-    """The row in which each code 0 … M − 1 is met first."""
+def _first_rows(codes: NDArray[Any]) -> NDArray[np.intp]:
+    """(M,) the first row of each code 0 … M − 1."""
     return np.asarray(np.unique(codes, return_index=True)[1], dtype=np.intp)
 
 
-def _both_orders(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
+def _complete_matchups(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     """A row a matchup that is scored in both orders: P(a) by the rule; under consistent_only, 1 or 0, or no row."""
     codes, p_a = scored["matchup"].to_numpy(), scored["p_a"].to_numpy()
     forward = (scored["order"] == "ab").to_numpy()
-    kept = np.full(codes.max(initial=-1) + 1, True)
-    means = np.zeros(len(kept))
-    for some in (forward, ~forward):
-        asked = np.bincount(codes[some], minlength=len(kept))
-        kept &= asked > 0
-        means += np.bincount(codes[some], weights=p_a[some], minlength=len(kept)) / np.maximum(asked, 1)
+    complete = np.full(codes.max(initial=-1) + 1, True)
+    means = np.zeros(len(complete))
+    for rows in (forward, ~forward):
+        counts = np.bincount(codes[rows], minlength=len(complete))
+        complete &= counts > 0
+        means += np.bincount(codes[rows], weights=p_a[rows], minlength=len(complete)) / np.maximum(counts, 1)
     p_matchup = means / 2.0
     if rule == "consistent_only":
         for picked, value in ((p_a > 0.5, 1.0), (p_a < 0.5, 0.0)):
-            p_matchup[np.bincount(codes[picked], minlength=len(kept)) == np.bincount(codes, minlength=len(kept))] = (
-                value
-            )
-        kept &= (p_matchup == 0.0) | (p_matchup == 1.0)
-    table = scored.iloc[_firsts(codes)].assign(p_a=p_matchup, order="", repeat=0, candidate_first="")
-    return table[kept]
+            p_matchup[
+                np.bincount(codes[picked], minlength=len(complete)) == np.bincount(codes, minlength=len(complete))
+            ] = value
+        complete &= (p_matchup == 0.0) | (p_matchup == 1.0)
+    table = scored.iloc[_first_rows(codes)].assign(p_a=p_matchup, order="", repeat=0, candidate_first="")
+    return table[complete]

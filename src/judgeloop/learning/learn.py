@@ -15,7 +15,7 @@ from judgeloop.records import Distribution
 
 @dataclass(frozen=True)
 class Support:
-    """One item's texts: the reference distribution that selection re-weights, and how often each was drawn."""
+    """One item's texts: the reference distribution that selection re-weights, and how often each text was drawn."""
 
     reference: Mapping[str, float]
     drawn: Mapping[str, int]
@@ -41,10 +41,10 @@ def learn(
     on_pool: bool,
     size: int,
 ) -> Learned:
-    """From the on-policy judgments of one arm, replicate and generation to the selection.
+    """Learn from the on-policy judgments of one arm, replicate and generation.
 
     ``features`` is indexed by (item_id, candidate_id) and holds every text of ``supports``; ``scale`` is the replicate's
-    generation-0 SD a feature; ``size`` is K = candidates_per_item. Where nothing was compared the reference distribution
+    generation-0 SD of each feature; ``size`` is K = candidates_per_item. Where nothing was compared the reference distribution
     stays: in the whole generation for bradley_terry (its reward is one for all items), in that item for best_of_n.
     """
     preferences = label(judgments, spec.label_rule)
@@ -57,33 +57,33 @@ def learn(
         fitted, reward = None, best_of_n.rewards(judgments, preferences)
     rewards = _by_item(reward)
     compared = frozenset(preferences["item_id"])
-    chosen = {}
+    selections = {}
     for item_id, support in supports.items():
         if not support.reference:
             continue
         if fitted is None and item_id not in compared:
-            chosen[item_id] = dict(support.reference)
+            selections[item_id] = dict(support.reference)
         else:
-            chosen[item_id] = _select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
-    return Learned(preferences, fitted, rewards, chosen)
+            selections[item_id] = _select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
+    return Learned(preferences, fitted, rewards, selections)
 
 
 def _select(
     spec: Signal, support: Support, reward: Mapping[str, float], *, on_pool: bool, size: int
 ) -> dict[str, float]:
     if isinstance(spec, BradleyTerrySignal):
-        known = {name: reward[name] for name in support.reference}
+        rewards = {name: reward[name] for name in support.reference}
         if spec.update == "tilt":
-            return selection.tilt(support.reference, known, spec.tau)
-        return selection.best_of_n_law(support.reference, known, size) if on_pool else selection.winner(known)
-    judged = {name: reward[name] for name in support.drawn if name in reward}
+            return selection.tilt(support.reference, rewards, spec.tau)
+        return selection.best_of_n_law(support.reference, rewards, size) if on_pool else selection.winner(rewards)
+    rewards_of_drawn = {name: reward[name] for name in support.drawn if name in reward}
     if on_pool:
-        return selection.move_to_winner(support.reference, support.drawn, judged)
-    return selection.winner(judged) or dict(support.reference)
+        return selection.move_to_winner(support.reference, support.drawn, rewards_of_drawn)
+    return selection.winner(rewards_of_drawn) or dict(support.reference)
 
 
 def _by_item(reward: pd.Series[float]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    by_item: dict[str, dict[str, float]] = {}
     for (item_id, candidate_id), value in zip(reward.index, reward.to_numpy(dtype=float), strict=True):
-        found.setdefault(str(item_id), {})[str(candidate_id)] = float(value)
-    return found
+        by_item.setdefault(str(item_id), {})[str(candidate_id)] = float(value)
+    return by_item

@@ -1,4 +1,4 @@
-"""Selections: what a reward makes of one item's distribution. Positive reward difference = more mass.
+"""Selections: one item's distribution re-weighted by a reward. Positive reward difference = more mass.
 
 A distribution is a plain dict candidate_id → probability. Its order is that of the distribution it is made from, so the
 same input gives the same bytes.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 
 def tilt(reference: Mapping[str, float], reward: Mapping[str, float], tau: float) -> dict[str, float]:
-    """Mass moves to higher rewards: q(x) ∝ reference(x)·exp(reward(x)/tau).
+    """The tilted distribution, with more mass on higher rewards: q(x) ∝ reference(x)·exp(reward(x)/tau).
 
     The maximiser of mean reward − tau·KL(q ‖ reference); on a Gaussian of variance σ² a reward βx shifts the mean by
     βσ²/tau (the method notes, D1). No overflow at any reward or tau: the largest reward is subtracted first.
@@ -59,7 +59,7 @@ def best_of_n_law(reference: Mapping[str, float], reward: Mapping[str, float], n
 
 
 def winner(reward: Mapping[str, float]) -> dict[str, float]:
-    """All mass to the highest reward; equal highest rewards share it equally. Empty stays empty.
+    """The distribution with all mass on the highest reward, shared equally between equal ones; {} for no rewards.
 
     Raises ValueError if a reward is not finite.
     """
@@ -70,7 +70,7 @@ def winner(reward: Mapping[str, float]) -> dict[str, float]:
 def move_to_winner(
     weights: Mapping[str, float], drawn: Mapping[str, int], reward: Mapping[str, float]
 ) -> dict[str, float]:
-    """The weights of the texts drawn for judging move to the highest reward among them; all others keep theirs.
+    """The weights after those of the judged texts have moved to the highest reward among them; others are unchanged.
 
     weights: the item's pool weights. drawn: how often each text was drawn (0 and absent: not drawn). reward: of the
         drawn texts; a drawn text without a reward was not judged and keeps its weight.
@@ -84,21 +84,22 @@ def move_to_winner(
     strangers = [candidate for candidate, times in drawn.items() if times > 0 and candidate not in weights]
     if strangers:
         raise ValueError(f"drawn texts that are not in the pool: {', '.join(strangers[:3])}")
-    judged = {
+    judged_rewards = {
         candidate: reward[candidate] for candidate in weights if drawn.get(candidate, 0) > 0 and candidate in reward
     }
-    best = _best(judged)
-    held = math.fsum(weights[candidate] for candidate in best)
-    if held == 0.0:
+    best = _best(judged_rewards)
+    best_mass = math.fsum(weights[candidate] for candidate in best)
+    if best_mass == 0.0:
         return dict(weights)
-    moved = math.fsum(weights[candidate] for candidate in judged)
-    after = {candidate: 0.0 if candidate in judged else mass for candidate, mass in weights.items()}
+    judged_mass = math.fsum(weights[candidate] for candidate in judged_rewards)
+    after = {candidate: 0.0 if candidate in judged_rewards else mass for candidate, mass in weights.items()}
     for candidate in best:
-        after[candidate] = moved * (weights[candidate] / held)
+        after[candidate] = judged_mass * (weights[candidate] / best_mass)
     return after
 
 
 def _best(reward: Mapping[str, float]) -> frozenset[str]:
+    """The candidates with the highest reward. Raises ValueError for one that is not finite."""
     for candidate, value in reward.items():
         if not math.isfinite(value):
             raise ValueError(f"the reward of {candidate!r} is {value}")

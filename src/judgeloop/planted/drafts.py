@@ -104,52 +104,56 @@ _SENTENCES_A_PARAGRAPH = 4
 
 
 def draft_text(spec: PlantedSpec, name: str, body_seed: int, exemplars: Sequence[str]) -> str:
-    """The draft of the call ``name``: log2 tokens ~ N((1 − follow)·log2 length_mean + follow·mean log2 tokens of the
-    ``exemplars``, length_sd²), rounded to whole tokens between 1 and 8192."""
+    """The draft of the call ``name``, a text of 1 to 8192 whole tokens.
+
+    log2 tokens ~ N((1 − follow)·log2 length_mean + follow·mean log2 tokens of the ``exemplars``, length_sd²). ``body_seed``
+    is the request's seed: another one gives another draft.
+    """
     draft = spec.draft
     generator = seeds.rng(spec.seed, "draft", name, body_seed)
-    # The length is drawn first: the words and marks that follow do not shift it.
+    # The length is drawn first, so that it does not depend on the words and marks.
     log2_tokens = planned_log2_tokens(draft, exemplars) + draft.length_sd * generator.standard_normal()
     tokens = min(max(round(2.0 ** min(log2_tokens, 14.0)), 1), LONGEST)
     quality = draft.quality_mean + draft.quality_sd * generator.standard_normal()
     marker = ""
     if spec.quality_marker is not None and (draft.quality_mean or draft.quality_sd):
         marker = f"{spec.quality_marker}{quality:.3f}{_closing(spec.quality_marker)}"
-    return _written(generator, tokens, draft.markdown, marker)
+    return _markdown_text(generator, tokens, draft.markdown, marker)
 
 
 def planned_log2_tokens(draft: DraftSpec, exemplars: Sequence[str]) -> float:
-    """The mean of log2 tokens, given the exemplars."""
+    """The mean of a draft's log2 tokens, given the exemplars of the request."""
     base = math.log2(draft.length_mean)
     if not exemplars:
         return base
-    shown = sum(math.log2(max(len(tokenize(text)), 1)) for text in exemplars) / len(exemplars)
-    return (1 - draft.follow) * base + draft.follow * shown
+    exemplar_mean = sum(math.log2(max(len(tokenize(text)), 1)) for text in exemplars) / len(exemplars)
+    return (1 - draft.follow) * base + draft.follow * exemplar_mean
 
 
 def exemplar_texts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The texts of the assistant's turns: a drafting prompt shows each exemplar as one."""
+    """The texts of the assistant's turns, each of which is one exemplar of the drafting prompt."""
     return [
         str(message["content"]) for message in messages if message.get("role") == "assistant" and message["content"]
     ]
 
 
 def _closing(marker: str) -> str:
+    """The bracket that closes a marker's opening one; empty where it opens none."""
     return {"[": "]", "(": ")", "{": "}", "<": ">"}.get(marker[0], "")
 
 
-def _written(generator: np.random.Generator, tokens: int, markdown: float, marker: str) -> str:
-    """A text of exactly that many tokens (at least the marker's), the marker behind its first sentence."""
-    left = tokens - len(tokenize(marker))
+def _markdown_text(generator: np.random.Generator, tokens: int, markdown: float, marker: str) -> str:
+    """A text of ``tokens`` tokens (never fewer than the marker has), with the marker after its first sentence."""
+    remaining = tokens - len(tokenize(marker))
     blocks: list[str] = []
     in_paragraph = 0
     marked = not marker
-    while left > 0:
+    while remaining > 0:
         kind = generator.choice(("bold", "item", "heading")) if generator.random() < markdown else "plain"
         piece = _sentence(generator, int(generator.choice(_SENTENCE_LENGTHS)), str(kind))
-        if len(tokenize(piece)) >= left:
-            piece, kind = _exactly(generator, left), "plain"
-        left -= len(tokenize(piece))
+        if len(tokenize(piece)) >= remaining:
+            piece, kind = _plain_text(generator, remaining), "plain"
+        remaining -= len(tokenize(piece))
         own_block = kind in ("item", "heading")
         # Behind a heading the marker would become part of it: it waits for the next sentence.
         if not marked and kind != "heading":
@@ -180,7 +184,8 @@ def _sentence(generator: np.random.Generator, count: int, kind: str) -> str:
     return ("- " if kind == "item" else "") + " ".join(words) + "."
 
 
-def _exactly(generator: np.random.Generator, tokens: int) -> str:
+def _plain_text(generator: np.random.Generator, tokens: int) -> str:
+    """Words without marks, with a full stop that counts as a token, of ``tokens`` tokens in all."""
     if tokens == 1:
         return _words(generator, 1)[0]
     return " ".join(_words(generator, tokens - 1)) + "."

@@ -1,4 +1,4 @@
-"""The planted judge of one text on a scale, and of a list: the law of pairs, carried over.
+"""The planted judge of one text on a scale, and of a list, by the same law as of pairs.
 
 A text's *content* is Σ coefficient · feature + quality · its quality, in log-odds; length counts from ``draft.length_mean``.
 In a list, slot j is picked with probability ∝ exp(content + position where it is the first slot); of two slots that is the
@@ -21,12 +21,12 @@ from judgeloop.planted.shown import inside, last_tag, properties_of, schema_of, 
 from judgeloop.planted.spec import PlantedSpec, features_of
 
 Quality = Callable[[str, str, str], float]
-"""(text, question, all that stands outside the texts) → its quality."""
+"""(text, question, message without the texts that are judged) → the text's quality."""
 
 NO_VERDICT = "I would rather not judge this."
-_NO_VERDICT_TOKENS = (("I", 0.7), ("The", 0.2), ("Sorry", 0.1))
+NO_VERDICT_TOKENS = (("I", 0.7), ("The", 0.2), ("Sorry", 0.1))
 _FILLER = (("The", 0.012), ("Both", 0.002))
-_SAID = 1.0 - sum(mass for _, mass in _FILLER)
+_VERDICT_MASS = 1.0 - sum(mass for _, mass in _FILLER)
 _LETTERS = "ABCDEFGH"
 _FEWEST_LISTED = 3
 _SCALE = re.compile(r"from (\d+) \(the (worst|best)\) to (\d+) \(the (?:worst|best)\)")
@@ -35,37 +35,39 @@ _MIDDLE, _POINTS = 5.5, 9.0
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A reply: its text, and in logprob mode the likeliest first tokens with their log-probabilities."""
+    """A reply: its text and, where log-probabilities were asked for, the likeliest first tokens with theirs."""
 
     text: str
     top: list[tuple[str, float]] | None = None
 
 
 def rated(spec: PlantedSpec, body: Mapping[str, Any], name: str, message: str, quality: Quality) -> Said | None:
-    """The reply to a message that asks for a score, or for the best of three or more texts; None to any other."""
-    slots = [found for letter in _LETTERS.lower() if (found := last_tag(message, f"answer_{letter}")) is not None]
+    """The reply to a message that asks for a score, or for the best of three or more texts; None to any other.
+
+    ``name`` names the random streams: the call id, or the request's hash.
+    """
+    tags = (last_tag(message, f"answer_{letter}") for letter in _LETTERS.lower())
+    slots = [slot for slot in tags if slot is not None]
     if len(slots) >= _FEWEST_LISTED:
-        texts, rest = [inside(found) for found in slots], _outside(message, slots)
-        odds = [content(spec, text, quality(text, tagged(rest, "question") or "", rest)) for text in texts]
-        return _choice(spec, body, name, odds)
-    one = last_tag(message, "answer")
-    if slots or one is None:
+        texts, rest = [inside(slot) for slot in slots], _outside(message, slots)
+        question = tagged(rest, "question") or ""
+        return _choice(spec, body, name, [content(spec, text, quality(text, question, rest)) for text in texts])
+    answer = last_tag(message, "answer")
+    if slots or answer is None:
         return None
-    rest = _outside(message, [one])
+    text, rest = inside(answer), _outside(message, [answer])
     scale = _SCALE.search(rest)
     if scale is None:
         return None
-    text = inside(one)
     ends = int(scale[1]), int(scale[3])
     worst, best = ends if scale[2] == "worst" else ends[::-1]
-    return _score(
-        spec, body, name, content(spec, text, quality(text, tagged(rest, "question") or "", rest)), worst, best
-    )
+    worth = content(spec, text, quality(text, tagged(rest, "question") or "", rest))
+    return _score(spec, body, name, worth, worst, best)
 
 
 def content(spec: PlantedSpec, text: str, quality: float) -> float:
-    """What a text is worth to the judge, in log-odds; positive = better. A text of ``draft.length_mean`` tokens and no
-    style has 0."""
+    """A text's worth to the judge, in log-odds; positive = better. A text of ``draft.length_mean`` tokens without style
+    and quality has 0."""
     features = features_of(text)
     weights = {key: value for key, value in spec.coefficients.items() if key not in ("position", "quality")}
     worth = sum(weight * features[key] for key, weight in weights.items() if weight)
@@ -73,7 +75,7 @@ def content(spec: PlantedSpec, text: str, quality: float) -> float:
 
 
 def mean_score(spec: PlantedSpec, worth: float, worst: int, best: int) -> float:
-    """The mean number that a text of that ``content`` gets on the scale from ``worst`` to ``best``."""
+    """The mean score, in points of the scale from ``worst`` to ``best``, of a text whose ``content`` is ``worth``."""
     share = (_MIDDLE - 1.0 + spec.score_spread * worth) / _POINTS
     low, high = sorted((worst, best))
     return min(max(worst + share * (best - worst) + spec.score_anchor * (high - low), low), high)
@@ -81,16 +83,16 @@ def mean_score(spec: PlantedSpec, worth: float, worst: int, best: int) -> float:
 
 def _outside(message: str, parts: Sequence[re.Match[str]]) -> str:
     """The message without these parts."""
-    kept, end = [], 0
-    for part in sorted(parts, key=lambda one: one.start()):
-        kept.append(message[end : part.start()])
+    parts_outside, end = [], 0
+    for part in sorted(parts, key=lambda part: part.start()):
+        parts_outside.append(message[end : part.start()])
         end = part.end()
-    return "\n".join([*kept, message[end:]])
+    return "\n".join([*parts_outside, message[end:]])
 
 
 def _score(spec: PlantedSpec, body: Mapping[str, Any], name: str, worth: float, worst: int, best: int) -> Said:
-    if _unscored(spec, name):
-        return _nothing(body)
+    if is_unscored(spec, name):
+        return _no_verdict(body)
     noise = spec.noise * float(seeds.rng(spec.seed, "noise", name).standard_normal()) if spec.noise else 0.0
     mean = mean_score(spec, worth + noise, worst, best)
     below = math.floor(mean)
@@ -99,19 +101,19 @@ def _score(spec: PlantedSpec, body: Mapping[str, Any], name: str, worth: float, 
     number = below + int(up)
     if body.get("logprobs") is True:
         masses = [(str(value), mass) for value, mass in ((below, 1.0 - above), (below + 1, above)) if mass > 0]
-        # Ten stands in the list of every tokenizer that has it as one token, however unlikely.
+        # A model whose tokenizer has 10 as one token lists it, however unlikely.
         masses += [("10", 1e-9)] if max(worst, best) >= 10 and all(token != "10" for token, _ in masses) else []
-        return Said(str(number), _tokens(masses))
-    return Said(_form(body, "score", number, f"It deserves {number}.", f"[[{number}]]"))
+        return Said(str(number), _logprobs(masses))
+    return Said(_reply_text(body, "score", number, f"It deserves {number}.", f"[[{number}]]"))
 
 
 def _choice(spec: PlantedSpec, body: Mapping[str, Any], name: str, odds: Sequence[float]) -> Said:
-    if _unscored(spec, name):
-        return _nothing(body)
+    if is_unscored(spec, name):
+        return _no_verdict(body)
     stream = seeds.rng(spec.seed, "noise", name)
-    # Two slots' noises differ by one of the stated standard deviation, as in a pair.
+    # The difference of two slots' noises has the stated standard deviation, as in a pair.
     noises = stream.standard_normal(len(odds)) * spec.noise / math.sqrt(2.0) if spec.noise else [0.0] * len(odds)
-    values = [one + float(noise) for one, noise in zip(odds, noises, strict=True)]
+    values = [value + float(noise) for value, noise in zip(odds, noises, strict=True)]
     values[0] += spec.position
     most = max(values)
     weights = [math.exp(value - most) for value in values]
@@ -124,27 +126,30 @@ def _choice(spec: PlantedSpec, body: Mapping[str, Any], name: str, odds: Sequenc
             slot += 1
     letter = _LETTERS[slot]
     if body.get("logprobs") is True:
-        return Said(letter, _tokens([(_LETTERS[n], share) for n, share in enumerate(shares) if share > 0]))
-    return Said(_form(body, "verdict", letter, f"Answer {letter} is the best.", f"[[{letter}]]"))
+        return Said(letter, _logprobs([(_LETTERS[n], share) for n, share in enumerate(shares) if share > 0]))
+    return Said(_reply_text(body, "verdict", letter, f"Answer {letter} is the best.", f"[[{letter}]]"))
 
 
-def _form(body: Mapping[str, Any], key: str, value: object, sentence: str, mark: str) -> str:
+def _reply_text(body: Mapping[str, Any], key: str, value: object, sentence: str, mark: str) -> str:
+    """The reply as text that ends in ``mark``, or as the JSON that the request's schema asks for."""
     schema = schema_of(body)
     if schema is None:
         return f"{sentence} {mark}"
     return json.dumps({**{name: sentence for name in properties_of(schema) if name != key}, key: value})
 
 
-def _tokens(masses: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    said = [(token, math.log(mass * _SAID)) for token, mass in masses]
-    return said + [(token, math.log(mass)) for token, mass in _FILLER]
+def _logprobs(masses: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The tokens with their log-probabilities, scaled to leave room for the tokens that are no verdict, which follow."""
+    verdicts = [(token, math.log(mass * _VERDICT_MASS)) for token, mass in masses]
+    return verdicts + [(token, math.log(mass)) for token, mass in _FILLER]
 
 
-def _unscored(spec: PlantedSpec, name: str) -> bool:
+def is_unscored(spec: PlantedSpec, name: str) -> bool:
+    """Whether the call ``name`` is among the share ``spec.unscored`` that gets no verdict."""
     return seeds.uniform(spec.seed, "unscored", name) < spec.unscored
 
 
-def _nothing(body: Mapping[str, Any]) -> Said:
+def _no_verdict(body: Mapping[str, Any]) -> Said:
     if body.get("logprobs") is True:
-        return Said("I", [(token, math.log(mass)) for token, mass in _NO_VERDICT_TOKENS])
+        return Said("I", [(token, math.log(mass)) for token, mass in NO_VERDICT_TOKENS])
     return Said(NO_VERDICT)

@@ -14,7 +14,7 @@ from typing import Any
 from judgeloop import seeds
 from judgeloop.features import tokenize
 from judgeloop.law import logistic
-from judgeloop.planted.rating import Quality, content
+from judgeloop.planted.rating import Quality, content, is_unscored
 from judgeloop.planted.shown import tagged, text_of
 from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import Route
@@ -23,10 +23,14 @@ _TURN = "\n\nAssistant:"
 
 
 def scores(spec: PlantedSpec, route: Route, body: Mapping[str, Any], name: str, quality: Quality) -> dict[str, Any]:
-    """The answer to a request for scores, in the form of its route. Raises ValueError for what cannot be scored."""
+    """The body that answers a request for scores, in the form of its route.
+
+    ``name`` names the random streams: the call id, or the request's hash. Raises ValueError where the numbers of questions
+    and texts do not match.
+    """
     pairs = _pairs(route, body)
     numbers = [
-        None if _unscored(spec, call) else _number(spec, body, call, question, text, quality)
+        None if is_unscored(spec, call) else _number(spec, body, call, question, text, quality)
         for place, (question, text) in enumerate(pairs)
         for call in (f"{name}/{place}" if place else name,)
     ]
@@ -61,36 +65,32 @@ def _number(spec: PlantedSpec, body: Mapping[str, Any], call: str, question: str
     return worth if body.get("use_activation") is False else logistic(worth)
 
 
-def _unscored(spec: PlantedSpec, call: str) -> bool:
-    return seeds.uniform(spec.seed, "unscored", call) < spec.unscored
-
-
 def _pairs(route: Route, body: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(question, text) of every text that the request asks to score."""
     if route in ("classify", "pooling"):
         if "messages" in body:
             *before, last = body["messages"]
-            asked = next((text_of(one.get("content")) for one in reversed(before) if one["role"] == "user"), "")
-            return [(asked, text_of(last.get("content")))]
-        return [_parts(text) for text in _list(body["input"])]
+            question = next((text_of(turn.get("content")) for turn in reversed(before) if turn["role"] == "user"), "")
+            return [(question, text_of(last.get("content")))]
+        return [_question_and_answer(text) for text in _list(body["input"])]
     if route == "rerank":
         return [(body["query"], text) for text in _list(body["documents"])]
-    one, other = ("text_1", "text_2") if "text_1" in body else ("queries", "documents")
-    questions, texts = _list(body[one]), _list(body[other])
+    question_key, text_key = ("text_1", "text_2") if "text_1" in body else ("queries", "documents")
+    questions, texts = _list(body[question_key]), _list(body[text_key])
     if len(questions) == 1:
         questions = questions * len(texts)
     if len(questions) != len(texts):
-        raise ValueError(f"{len(questions)} of {one} do not go with {len(texts)} of {other}")
+        raise ValueError(f"{len(questions)} of {question_key} do not go with {len(texts)} of {text_key}")
     return list(zip(questions, texts, strict=True))
 
 
-def _parts(text: str) -> tuple[str, str]:
+def _question_and_answer(text: str) -> tuple[str, str]:
     """(question, answer) of one text: tagged as judges' prompts are, or turns; else all of it is the answer."""
     answer = tagged(text, "answer")
     if answer is not None:
         return tagged(text, "question") or "", answer
-    asked, mark, said = text.partition(_TURN)
-    return (asked.removeprefix("Human:").strip(), said.strip()) if mark else ("", text)
+    question, mark, reply = text.partition(_TURN)
+    return (question.removeprefix("Human:").strip(), reply.strip()) if mark else ("", text)
 
 
 def _list(value: Any) -> list[str]:

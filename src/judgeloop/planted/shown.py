@@ -1,4 +1,4 @@
-"""What a request to a planted model shows: the last message's tagged parts, and the form of reply that is asked for."""
+"""The parts of a request to a planted model: the last message's tagged texts, and the form of the reply asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a judge's request shows: the two answers, the question, and all that stands outside the two answers."""
+    """A pair as a judge's request shows it: the two answers, the question, and the message without the answers."""
 
     first: str
     second: str
@@ -19,7 +19,7 @@ class Shown:
 
 
 def shown_pair(message: str) -> Shown | None:
-    """The last pair of slots in a judge's message, or None where there is no pair."""
+    """The last pair of answers in a judge's message; None where it has no two slots."""
     first, second = last_tag(message, "answer_a"), last_tag(message, "answer_b")
     if first is None or second is None:
         return None
@@ -31,19 +31,19 @@ def shown_pair(message: str) -> Shown | None:
 def last_tag(message: str, tag: str) -> re.Match[str] | None:
     """The last part of a message between the lines ``<tag>`` and ``</tag>``."""
     pattern = re.compile(rf"^<{tag}>[ \t]*\n(.*?)^</{tag}>[ \t]*$", re.DOTALL | re.MULTILINE)
-    found = list(pattern.finditer(message))
-    return found[-1] if found else None
+    matches = list(pattern.finditer(message))
+    return matches[-1] if matches else None
 
 
 def inside(match: re.Match[str]) -> str:
-    """What stands between the two lines."""
+    """The text between the two lines of a tag."""
     return match[1].removesuffix("\n")
 
 
 def tagged(message: str, tag: str) -> str | None:
-    """What stands in the last part of that tag; None where there is none."""
-    found = last_tag(message, tag)
-    return None if found is None else inside(found)
+    """The text of the message's last part with that tag; None where it has no such part."""
+    match = last_tag(message, tag)
+    return None if match is None else inside(match)
 
 
 def text_of(content: Any) -> str:
@@ -64,6 +64,6 @@ def schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def properties_of(schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The properties of a JSON schema, none where it has none."""
+    """The properties of a JSON schema; empty where it states none."""
     properties = (schema or {}).get("properties")
     return properties if isinstance(properties, dict) else {}

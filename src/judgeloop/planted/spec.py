@@ -79,7 +79,7 @@ class PlantedSpec(Block):
     references: str | dict[str, str] | None = None
     """Right answers: an items file (relative to this file), or a mapping of prompt to reference. Not with a marker."""
     match: Literal["exact", "contains", "numeric"] = "contains"
-    """How a text matches a reference that was given as a mapping; an items file says it itself."""
+    """How a text matches a reference of a mapping; an items file states it for each item."""
     noise: float = Field(0.0, ge=0)
     """Standard deviation of the log-odds' noise, a draw a presentation."""
     temperature0: bool = False
@@ -109,8 +109,8 @@ class PlantedSpec(Block):
             raise ValueError("give quality_marker or references, one of them")
         if self.quality and self.quality_marker is None and self.references is None:
             raise ValueError("quality needs quality_marker or references")
-        drafts_bear_quality = bool(self.draft.quality_sd or self.draft.quality_mean)
-        if drafts_bear_quality and (self.quality_marker is None or _is_regex(self.quality_marker)):
+        drafts_have_quality = bool(self.draft.quality_sd or self.draft.quality_mean)
+        if drafts_have_quality and (self.quality_marker is None or _is_regex(self.quality_marker)):
             raise ValueError("draft.quality_mean and draft.quality_sd need a quality_marker that is plain text")
         try:
             pattern = marker_pattern(self.quality_marker or "")
@@ -122,7 +122,7 @@ class PlantedSpec(Block):
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """What law.planted_log_odds takes: position, quality and a key a feature."""
+        """Log-odds by name, as law.planted_log_odds takes them: position, quality and the features."""
         return {name: getattr(self, name) for name in ("position", "quality", *FEATURES)}
 
 
@@ -132,15 +132,15 @@ def _is_regex(marker: str) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def marker_pattern(marker: str) -> re.Pattern[str]:
-    """The pattern whose one group is the number behind a marker."""
+    """The pattern whose one group is the number after a marker."""
     return re.compile(marker[1:-1] if _is_regex(marker) else re.escape(marker) + _NUMBER)
 
 
 def marked_quality(marker: str, text: str) -> float:
-    """The number behind the first marker in a text; 0 without one, or where it is no finite number."""
-    found = marker_pattern(marker).search(text)
+    """The number after the first marker in a text; 0 without a marker, or where it is no finite number."""
+    match = marker_pattern(marker).search(text)
     try:
-        value = float(found[1]) if found else 0.0
+        value = float(match[1]) if match else 0.0
     except (ValueError, TypeError):
         return 0.0
     return value if math.isfinite(value) else 0.0
@@ -184,19 +184,19 @@ def load(path: str | Path) -> PlantedSpec:
     try:
         spec = PlantedSpec.model_validate(raw)
     except ValidationError as error:
-        raise ExperimentError(f"{path}: {_sentence(error)}") from None
+        raise ExperimentError(f"{path}: {_error_sentence(error)}") from None
     references(spec, path.parent)  # fails here, not at the first call
     return spec
 
 
-def _sentence(error: ValidationError) -> str:
+def _error_sentence(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    # A union's branch stands in the location too (references.str): it is not the user's word.
+    # The location names a union's branch too (references.str), which is no key of the file.
     place = [str(part) for part in problem["loc"] if not str(part).startswith(("str", "dict["))]
     if problem["type"] == "extra_forbidden":
-        known = DraftSpec.model_fields if place[0] == "draft" else PlantedSpec.model_fields
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        fields = DraftSpec.model_fields if place[0] == "draft" else PlantedSpec.model_fields
+        near = difflib.get_close_matches(place[-1], fields, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}"
         return f"{'.'.join(place)}: unknown key; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{'.'.join(place) or 'spec'}: {message[:1].lower()}{message[1:]}"

@@ -1,4 +1,4 @@
-"""Where candidates come from: a drafted pool that is re-weighted, or new drafts with in-context examples."""
+"""Policies, the sources of candidates: a drafted pool that is re-weighted, or new drafts with in-context examples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from judgeloop.records import Candidate, Distribution, Item
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One item's candidates in one generation: ``drawn`` in order (a pool text may stand twice), and the drafts that
-    failed as candidate_id → reason."""
+    """One item's candidates in one generation: ``drawn`` in order (a pool text may occur twice); ``failed``: the reason by
+    candidate_id of drafts without text."""
 
     drawn: tuple[Candidate, ...]
     failed: Mapping[str, str]
@@ -35,5 +35,5 @@ class Policy(Protocol):
         ...
 
     def update(self, training: Distribution) -> None:
-        """Make the next policy from the training set: item_id → candidate_id → weight."""
+        """Make the next policy from the training set, weights by item_id and candidate_id."""
         ...

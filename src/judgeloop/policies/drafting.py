@@ -36,7 +36,7 @@ class Drafter:
     ) -> tuple[Candidate | None, str]:
         """(candidate, "") or (None, why there is none).
 
-        ``prefix`` is the call id up to the item; ``stream`` names the body's seed and bears no arm, so that arms whose
+        ``prefix`` is the call id up to the item; ``stream`` names the body's seed, without the arm, so that arms whose
         prompts agree draft the same text.
         """
         body = draft_body(
@@ -52,5 +52,5 @@ class Drafter:
         reply = await self.client.ask(Call(call_id, self.spec.endpoint, body))
         if reply.failure:
             return None, reply.failure
-        # A refusal is what the model answers: it stands as the candidate's text.
+        # A refusal is an answer too: it is the candidate's text.
         return Candidate(item.item_id, candidate_id, reply.text or reply.refusal), ""

@@ -42,14 +42,14 @@ class ExemplarPolicy:
         return {name: 1.0 / len(names) for name in names}
 
     async def candidates(self, items: Sequence[Item], generation: int) -> dict[str, Drawn]:
-        drawn = await asyncio.gather(*(self._draft(item, generation) for item in items))
-        for item, found in zip(items, drawn, strict=True):
-            names = self._current[item.item_id] = [candidate.candidate_id for candidate in found.drawn]
-            self._texts[item.item_id].update(zip(names, found.drawn, strict=True))
-        return {item.item_id: found for item, found in zip(items, drawn, strict=True)}
+        draws = await asyncio.gather(*(self._draft(item, generation) for item in items))
+        for item, draw in zip(items, draws, strict=True):
+            names = self._current[item.item_id] = [candidate.candidate_id for candidate in draw.drawn]
+            self._texts[item.item_id].update(zip(names, draw.drawn, strict=True))
+        return {item.item_id: draw for item, draw in zip(items, draws, strict=True)}
 
     async def _draft(self, item: Item, generation: int) -> Drawn:
-        # Generation 0 shows no examples: what arms share bears no arm and is asked once.
+        # Generation 0 has no examples, so that all arms share its drafts: no arm in the call id, and one call for all.
         arm = "" if generation == 0 else f"/{self.arm}"
         names = [f"g{generation}k{k}" for k in range(self.size)]
         drafts = await asyncio.gather(
@@ -64,9 +64,10 @@ class ExemplarPolicy:
                 for k, name in enumerate(names)
             )
         )
-        named = list(zip(names, drafts, strict=True))
+        drafts_by_name = list(zip(names, drafts, strict=True))
         return Drawn(
-            tuple(c for _, (c, _) in named if c is not None), {name: why for name, (c, why) in named if c is None}
+            tuple(c for _, (c, _) in drafts_by_name if c is not None),
+            {name: why for name, (c, why) in drafts_by_name if c is None},
         )
 
     def _examples(self, item: Item, generation: int, k: int) -> list[Exemplar]:
@@ -77,8 +78,10 @@ class ExemplarPolicy:
         # All random numbers are drawn before any choice, so that arms with the same weights choose the same texts.
         shuffled = [self.items[place] for place in rng.permutation(len(self.items))]
         picks = rng.random(self.exemplars)
-        others = [other for other in shuffled if other.item_id != item.item_id and self.training.get(other.item_id)]
-        return [(other.prompt, self._pick(other.item_id, pick)) for other, pick in zip(others, picks, strict=False)]
+        sources = [
+            source for source in shuffled if source.item_id != item.item_id and self.training.get(source.item_id)
+        ]
+        return [(source.prompt, self._pick(source.item_id, pick)) for source, pick in zip(sources, picks, strict=False)]
 
     def _pick(self, item_id: str, pick: float) -> str:
         weights = self.training[item_id]

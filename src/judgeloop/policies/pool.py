@@ -17,23 +17,23 @@ from judgeloop.records import Candidate, Distribution, Item
 
 @dataclass(frozen=True)
 class Pool:
-    """The drafted texts of one replicate: item_id → candidate_id → candidate; failed drafts with their reason."""
+    """The drafted texts of one replicate, by item_id and candidate_id; ``failed``: the reason of drafts without text."""
 
     texts: Mapping[str, Mapping[str, Candidate]]
     failed: Mapping[str, Mapping[str, str]]
 
 
 async def draft_pool(drafter: Drafter, items: Sequence[Item], replicate: int, size: int) -> Pool:
-    """``size`` drafts an item, as calls ``s<replicate>/g0/draft/<item>/k<NN>`` that name no arm."""
+    """``size`` drafts an item, as calls ``s<replicate>/g0/draft/<item>/k<NN>``, shared by the arms."""
 
     async def of_item(item: Item) -> tuple[dict[str, Candidate], dict[str, str]]:
         names = [f"k{number:0{len(str(size - 1))}d}" for number in range(size)]
         drafts = await asyncio.gather(
             *(drafter.draft(item, name, f"s{replicate}/g0/draft", (replicate, 0, k)) for k, name in enumerate(names))
         )
-        named = list(zip(names, drafts, strict=True))
-        return {name: c for name, (c, _) in named if c is not None}, {
-            name: why for name, (c, why) in named if c is None
+        drafts_by_name = list(zip(names, drafts, strict=True))
+        return {name: c for name, (c, _) in drafts_by_name if c is not None}, {
+            name: why for name, (c, why) in drafts_by_name if c is None
         }
 
     pools = await asyncio.gather(*(of_item(item) for item in items))
@@ -46,7 +46,7 @@ async def draft_pool(drafter: Drafter, items: Sequence[Item], replicate: int, si
 
 @dataclass
 class PoolPolicy:
-    """One arm's weights over the pool (and real data, which joins with weight 0)."""
+    """One arm's weights over the pool and the real texts, which start with weight 0."""
 
     pool: Pool
     real: Mapping[str, Mapping[str, Candidate]]
@@ -81,7 +81,7 @@ class PoolPolicy:
         if not weights:
             return Drawn((), failed)
         names = list(weights)
-        # The inverse of the distribution function on shared uniforms: arms with equal weights draw equal texts.
+        # Inversion of uniforms that arms share: arms with equal weights draw equal texts.
         edges = np.cumsum([weights[name] for name in names])
         draws = seeds.rng(self.seed, "pool", self.replicate, generation, item_id).random(self.size) * edges[-1]
         places = np.searchsorted(edges, draws, side="right")

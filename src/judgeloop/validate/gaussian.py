@@ -1,5 +1,5 @@
-"""Rows A1–A6: what refitting a model to its own draws does, under every data strategy. The learners are toys: a Gaussian
-fitted by maximum likelihood and a categorical distribution of counts. Shares of the training set are ``strategies.mix``'s.
+"""Rows A1–A6: a model refitted to its own draws, under every data strategy. The learners are toys: a Gaussian fitted by
+maximum likelihood and a categorical distribution of counts. ``strategies.mix`` gives the shares of the training set.
 
 All loops start from the truth N(0, 1): real data, n draws; each model is fitted to the training set and draws n points.
 T model generations are T fits: the first to real data. Shumailov et al. (2024), Gerstgrasser et al. (2024).
@@ -8,6 +8,7 @@ T model generations are T fits: the first to real data. Shumailov et al. (2024),
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import digamma
@@ -27,34 +28,36 @@ _BATCHES = "shares of batches from strategies.mix, checked point by point"
 def rows_a1(scale: Scale) -> list[Row]:
     """Replace, maximum likelihood: Eσ² = (1 − 1/n)^T, E(μ − μ₀)² = 1 − (1 − 1/n)^T, E log σ² = T[ψ((n−1)/2) − log(n/2)]."""
     mean, variance = _refit(scale, "A1", REPLACE, scale.size(400_000, 20_000), unbiased=False)
-    kept = (1.0 - 1.0 / N) ** T
+    shrinkage = (1.0 - 1.0 / N) ** T
     drift = T * (digamma((N - 1) / 2) - math.log(N / 2))
-    return _checked("A1", "replace, MLE", REPLACE, [
-        ("E σ²", kept, variance), ("E (μ−μ₀)²", 1.0 - kept, mean**2), ("E log σ²", float(drift), np.log(variance)),
+    return _agreeing("A1", "replace, MLE", REPLACE, [
+        ("E σ²", shrinkage, variance), ("E (μ−μ₀)²", 1.0 - shrinkage, mean**2), ("E log σ²", float(drift), np.log(variance)),
     ])  # fmt: skip
 
 
 def rows_a2(scale: Scale) -> list[Row]:
-    """Replace, unbiased variance: Eσ² = 1 for ever (and σ² → 0 almost surely), E(μ − μ₀)² = T/n."""
+    """Replace, unbiased variance: Eσ² = 1 at every T (and σ² → 0 almost surely), E(μ − μ₀)² = T/n."""
     mean, variance = _refit(scale, "A2", REPLACE, scale.size(100_000, 10_000), unbiased=True)
     drift = T * (digamma((N - 1) / 2) - math.log((N - 1) / 2))
-    return _checked("A2", "replace, unbiased variance", REPLACE, [
+    return _agreeing("A2", "replace, unbiased variance", REPLACE, [
         ("E σ²", 1.0, variance), ("E (μ−μ₀)²", T / N, mean**2), ("E log σ²", float(drift), np.log(variance)),
     ])  # fmt: skip
 
 
 def rows_a3(scale: Scale) -> list[Row]:
-    """Accumulate, maximum likelihood: Eσ² = Π(1 − 1/(nk²)), and E(μ − μ₀)² = 1 − that, below π²/6n for ever.
+    """Accumulate, maximum likelihood: Eσ² = Π(1 − 1/(nk²)), and E(μ − μ₀)² = 1 − Eσ², below π²/6n at every T.
 
     The mean moves by noise of variance V_{k−1}/(nk²) at fit k, and V_{k−1}/(nk²) = V_{k−1} − V_k: the sum telescopes.
     """
     mean, variance = _refit(scale, "A3", ACCUMULATE, scale.size(100_000, 20_000), unbiased=False)
-    kept = math.prod(1.0 - 1.0 / (N * k * k) for k in range(1, T + 1))
-    rows = _checked("A3", "accumulate, MLE", ACCUMULATE, [("E σ²", kept, variance), ("E (μ−μ₀)²", 1 - kept, mean**2)])
+    shrinkage = math.prod(1.0 - 1.0 / (N * k * k) for k in range(1, T + 1))
+    rows = _agreeing(
+        "A3", "accumulate, MLE", ACCUMULATE, [("E σ²", shrinkage, variance), ("E (μ−μ₀)²", 1 - shrinkage, mean**2)]
+    )
     bound = math.pi**2 / (6 * N)
-    moved = float(np.mean(mean**2))
-    held = moved <= bound + rows[1].tolerance
-    return [rows[0], demand(rows[1], held, f"beyond the bound π²/6n = {bound:.4f}")]
+    displacement = float(np.mean(mean**2))
+    bounded = displacement <= bound + rows[1].tolerance
+    return [rows[0], demand(rows[1], bounded, f"beyond the bound π²/6n = {bound:.4f}")]
 
 
 def rows_a4(scale: Scale) -> list[Row]:
@@ -95,8 +98,8 @@ def rows_a4(scale: Scale) -> list[Row]:
 def rows_a5(scale: Scale) -> list[Row]:
     """A fresh real share α, from 1 to 0: s′ = (1−α)(1−1/n)s + α(1−1/n) + α(1−α)m; m′ = α/n + (1−α)²m + (1−α)s/n.
 
-    n points, (1−α)n from N(μ, s) and αn from the truth: Eσ̂² = E mean x² − E x̄². Any α > 0 keeps variance and mean in
-    bounds; α = 0 is A1.
+    n points, (1−α)n from N(μ, s) and αn from the truth: Eσ̂² = E mean x² − E x̄². Any α > 0 bounds variance and
+    mean; α = 0 is A1.
     """
     rows = []
     size, steps = scale.size(20_000, 3_000), 60
@@ -130,9 +133,9 @@ def rows_a6(scale: Scale) -> list[Row]:
             batches.append(generator.multinomial(n, model) / n)
             mixed = np.sum([share * batches[k] for k, share in shares(strategy, t).items()], axis=0)
             model = mixed / np.sum(mixed, axis=1, keepdims=True)
-        kept = (1.0 - np.sum(model**2, axis=1)) / (1.0 - float(truth @ truth))
+        ratios = (1.0 - np.sum(model**2, axis=1)) / (1.0 - float(truth @ truth))
         row = sampled(
-            "A6", f"categorical, {strategy.kind}, n={n}, T={T}, H_T/H₀, R={size}", theory, kept, note=_BATCHES
+            "A6", f"categorical, {strategy.kind}, n={n}, T={T}, H_T/H₀, R={size}", theory, ratios, note=_BATCHES
         )
         rows.append(demand(row, agrees(strategy, 3), _ALIKE))
     return rows
@@ -165,6 +168,7 @@ def _pooled(batches: list[tuple[Floats, Floats]], weights: dict[int, float]) -> 
 
 
 def _real_share(scale: Scale, alpha: float, size: int, steps: int) -> tuple[Floats, Floats]:
+    """(size,) mean and variance of the last model, each fitted to (1 − α)n points of the one before and αn real ones."""
     parts = shares(Strategy(kind="replace", real_fraction=alpha), 1, fresh_real=True)
     counts = {batch: round(N * share) for batch, share in parts.items()}
     generator = rng(scale.seed, "validate", "A5", str(alpha))
@@ -178,19 +182,19 @@ def _real_share(scale: Scale, alpha: float, size: int, steps: int) -> tuple[Floa
     return np.asarray(mean), np.asarray(variance)
 
 
-def _pool_variance(batches: int, a: object, centre: object) -> float:
-    assert callable(a)
-    assert callable(centre)
+def _pool_variance(batches: int, a: Callable[[int], float], centre: Callable[[int], float]) -> float:
+    """The recursion of ``rows_a4``: the expected variance of the union of ``batches`` batches; ``a`` and ``centre`` by t."""
     value = 1.0 - 1.0 / N
     for t in range(1, batches):
-        kept = t / (t + 1) + a(t) * (1 - 1 / N) / (t + 1) + t / (t + 1) ** 2 * (centre(t) + a(t) / N)
-        value *= kept
+        factor = t / (t + 1) + a(t) * (1 - 1 / N) / (t + 1) + t / (t + 1) ** 2 * (centre(t) + a(t) / N)
+        value *= factor
     return value
 
 
-def _checked(name: str, setting: str, strategy: Strategy, parts: list[tuple[str, float, Floats]]) -> list[Row]:
-    alike = agrees(strategy, 3)
+def _agreeing(name: str, setting: str, strategy: Strategy, parts: list[tuple[str, float, Floats]]) -> list[Row]:
+    """Rows by sampling, failed where mixing batches and mixing single points are not the same training set."""
+    agree = agrees(strategy, 3)
     return [
-        demand(sampled(name, f"{what}, {setting}, n={N}, T={T}, R={len(draws)}", theory, draws, note=_BATCHES), alike, _ALIKE)
+        demand(sampled(name, f"{what}, {setting}, n={N}, T={T}, R={len(draws)}", theory, draws, note=_BATCHES), agree, _ALIKE)
         for what, theory, draws in parts
     ]  # fmt: skip

@@ -1,9 +1,9 @@
 """Coverage of every confirmatory term's interval over a grid of planted judges (the method notes §7.9).
 
-A cell is a judge (position γ, length β per doubling), a number of items, and shares of unscored replies and ties. Truths
-are those of the estimand as it stands: with ties, which carry ½, a slope's is the quasi-likelihood's pseudo-true value, by
-quadrature. ``style_joint`` is a test without an interval: its entry is the coverage of the joint confidence region, the
-score test of the truth not rejected.
+A cell is a judge (position γ, length β per doubling), a number of items, and shares of unscored replies and ties. A truth
+is the value that the estimator estimates: with ties, which count ½, a slope's is the quasi-likelihood's pseudo-true value,
+by quadrature. ``style_joint`` is a test without an interval: its entry is the coverage of the joint confidence region, how
+often the score test does not reject the truth.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A planted judge and the sample that it is read from."""
+    """A planted judge, and the size and losses of a sample of its judgments."""
 
     position: float
     length: float
@@ -46,7 +46,8 @@ class Cell:
 
 
 GRID = tuple(
-    Cell(*one) for one in itertools.product((-1.0, 0.0, 0.4, 1.5), (0.0, 0.3), (30, 100, 400), (0.0, 0.1), (0.0, 0.2))
+    Cell(*setting)
+    for setting in itertools.product((-1.0, 0.0, 0.4, 1.5), (0.0, 0.3), (30, 100, 400), (0.0, 0.1), (0.0, 0.2))
 )
 
 
@@ -63,7 +64,7 @@ class Truths:
 
 
 def truths(cell: Cell) -> Truths:
-    """By Gauss–Hermite quadrature over length, style, quality (or the item's own level)."""
+    """The estimands of a cell, by Gauss–Hermite quadrature over length, style and quality (or the item's own level)."""
     grid = np.stack([axis.ravel() for axis in np.meshgrid(_NODES, _NODES, _NODES, indexing="ij")])
     weights = np.prod(np.meshgrid(_WEIGHTS, _WEIGHTS, _WEIGHTS, indexing="ij"), axis=0).ravel() / (2 * math.pi) ** 1.5
     length, bold = grid[0], grid[1]
@@ -71,44 +72,45 @@ def truths(cell: Cell) -> Truths:
     content = cell.length * length + BOLD * bold + KAPPA * gold
     decided = 1.0 - cell.ties
 
-    def said(log_odds: Floats) -> Floats:
+    def picked_rate(log_odds: Floats) -> Floats:
         return decided * logistic(log_odds) + cell.ties / 2.0
 
-    both = [(1.0, said(cell.position + content)), (-1.0, said(content - cell.position))]
-    x = [np.stack([np.full(len(length), o), length, bold, gold], axis=1) for o, _ in both]
+    orders = [(1.0, picked_rate(cell.position + content)), (-1.0, picked_rate(content - cell.position))]
+    x = [np.stack([np.full(len(length), o), length, bold, gold], axis=1) for o, _ in orders]
 
     def score(b: Floats) -> Floats:
         parts = [
-            columns.T @ (weights * (seen - logistic(columns @ b))) for columns, (_, seen) in zip(x, both, strict=True)
+            columns.T @ (weights * (rates - logistic(columns @ b)))
+            for columns, (_, rates) in zip(x, orders, strict=True)
         ]
         return np.asarray(parts[0] + parts[1])
 
     slopes = optimize.root(score, np.array([cell.position, cell.length, BOLD, KAPPA]), tol=1e-12).x
     effect = np.mean([float(weights @ _density(columns @ slopes)) for columns in x])
-    first = 0.5 * float(weights @ (both[0][1] + 1.0 - both[1][1])) - 0.5
+    first = 0.5 * float(weights @ (orders[0][1] + 1.0 - orders[1][1])) - 0.5
     u, w = _NODES * ITEM_SD, _WEIGHTS / math.sqrt(2.0 * math.pi)
     dose = cell.length * math.log2(DOSE)
-    probe = float(w @ (said(dose + u - cell.position) + said(dose + u + cell.position))) / 2.0 - 0.5
+    probe = float(w @ (picked_rate(dose + u - cell.position) + picked_rate(dose + u + cell.position))) / 2.0 - 0.5
     latent = None
-    # At 30 items there are fewer pairs than the correction needs. It is the study's dearest fit: where every reply is scored,
-    # and with ties at 100 items.
+    # Thirty items have too few pairs for the correction. It is the study's slowest fit: only where every reply is scored, and
+    # with ties only at 100 items.
     if cell.unscored == 0.0 and cell.items >= 100 and (cell.ties == 0.0 or cell.items == 100):
         quality = LATENT["length"] * length + LATENT["sd"] * grid[2]
         eta = cell.length * length + BOLD * bold + KAPPA * quality
         bends = [float(weights @ _density(eta + o * cell.position)) for o in (1.0, -1.0)]
         # The change of P(a) + ½P(tie): these judges tie by a coin, whatever the content.
         latent = decided * cell.length * float(np.mean(bends))
-    own = float(np.mean([_follows(cell, 1.0, o) - _follows(cell, -1.0, o) for o in (1.0, -1.0)]))
-    return Truths(first, float(slopes[1]) * float(effect), tuple(slopes.tolist()), probe, own, latent)  # type: ignore[arg-type]
+    self_preference = float(np.mean([_follows_gold(cell, 1.0, o) - _follows_gold(cell, -1.0, o) for o in (1.0, -1.0)]))
+    return Truths(first, float(slopes[1]) * float(effect), tuple(slopes.tolist()), probe, self_preference, latent)  # type: ignore[arg-type]
 
 
 def _density(eta: Floats) -> Floats:
     return np.asarray(logistic(eta) * (1.0 - logistic(eta)))
 
 
-def _follows(cell: Cell, side: float, order: float) -> float:
-    """P(the judge picks what gold prefers), where that is its own text (side +1) or the other's, shown in ``order``."""
-    # The margin of gold, given whom it prefers, is half normal: the midpoint rule on its quantiles.
+def _follows_gold(cell: Cell, side: float, order: float) -> float:
+    """P(the judge picks the text that gold prefers), which is its own (side +1) or the other (−1), in ``order`` ±1."""
+    # The margin of gold, given which text it prefers, is half normal: the midpoint rule on its quantiles.
     q = stats.halfnorm.ppf((np.arange(2000) + 0.5) / 2000)
     follow = logistic(order * cell.position + cell.length * side + KAPPA * q)
     return float((1.0 - cell.ties) * np.mean(follow) + cell.ties / 2.0)
@@ -119,30 +121,32 @@ Outcome = tuple[str, float, bool | None]
 
 
 def replication(cell: Cell, truth: Truths, seed: int, number: int) -> list[Outcome]:
-    """One sample of the cell: each confirmatory term's interval against its truth."""
+    """One sample of the cell: for each confirmatory term, whether its interval covers the truth."""
     sample = _sample(cell, truth, rng(seed, "validate", "coverage", cell.name, number))
-    found = grid_readers.by_arrays(sample)
+    intervals = grid_readers.by_arrays(sample)
     outcomes: list[Outcome] = [
-        ("first_slot_excess", truth.first_slot_excess, _within(found["first_slot_excess"], truth.first_slot_excess)),
-        ("length_ame", truth.length_ame, _within(found["length_ame"], truth.length_ame)),
-        ("style_joint", math.nan, _region(found["model"], truth)),
-        ("padding_probe", truth.padding_probe, _within(found["padding_probe"], truth.padding_probe)),
-        ("self_preference_gold", truth.self_preference_gold, _within(found["self_preference_gold"], truth.self_preference_gold)),
+        ("first_slot_excess", truth.first_slot_excess, _covers(intervals["first_slot_excess"], truth.first_slot_excess)),
+        ("length_ame", truth.length_ame, _covers(intervals["length_ame"], truth.length_ame)),
+        ("style_joint", math.nan, _joint_region_covers(intervals["model"], truth)),
+        ("padding_probe", truth.padding_probe, _covers(intervals["padding_probe"], truth.padding_probe)),
+        ("self_preference_gold", truth.self_preference_gold, _covers(intervals["self_preference_gold"], truth.self_preference_gold)),
     ]  # fmt: skip
     if truth.length_ame_two_golds is not None:
-        wanted = truth.length_ame_two_golds
-        outcomes.append(("length_ame (two golds)", wanted, _within(found["length_ame (two golds)"], wanted)))
+        length_ame = truth.length_ame_two_golds
+        outcomes.append(
+            ("length_ame (two golds)", length_ame, _covers(intervals["length_ame (two golds)"], length_ame))
+        )
     return outcomes
 
 
 def differing_terms(cell: Cell, truth: Truths, seed: int) -> frozenset[str]:
-    """The terms whose intervals in the tables that users get are not those that ``replication`` reads, on one sample."""
+    """The terms whose interval in the users' tables differs, on one sample, from the one that ``replication`` computes."""
     sample = _sample(cell, truth, rng(seed, "validate", "coverage", cell.name, "same"))
     arrays = grid_readers.by_arrays(sample)
-    read = {name: _limits(one) for name, one in arrays.items() if not isinstance(one, Slopes)}
-    read["style_joint"] = _joint(arrays["model"])
+    limits = {name: _limits(interval) for name, interval in arrays.items() if not isinstance(interval, Slopes)}
+    limits["style_joint"] = _joint(arrays["model"])
     reported = grid_readers.by_tables(sample)
-    return frozenset(name for name in reported if not _same(read[name], reported[name]))
+    return frozenset(name for name in reported if not _equal_limits(limits[name], reported[name]))
 
 
 def _sample(cell: Cell, truth: Truths, generator: np.random.Generator) -> Sample:
@@ -152,11 +156,11 @@ def _sample(cell: Cell, truth: Truths, generator: np.random.Generator) -> Sample
     )  # fmt: skip
 
 
-def _same(limits: tuple[float | None, float | None], others: tuple[float | None, float | None]) -> bool:
-    """Equal but for the order in which sums were made."""
+def _equal_limits(a_limits: tuple[float | None, float | None], b_limits: tuple[float | None, float | None]) -> bool:
+    """Whether two pairs of limits are equal, up to the rounding of sums in another order."""
     return all(
         a is b is None or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12))
-        for a, b in zip(limits, others, strict=True)
+        for a, b in zip(a_limits, b_limits, strict=True)
     )
 
 
@@ -170,12 +174,13 @@ def _joint(model: Slopes | Interval | Undefined) -> tuple[float | None, float | 
     return (None, None) if result is None or isinstance(result, Undefined) else (result.f, result.p_value)
 
 
-def _region(model: Slopes | Interval | Undefined, truth: Truths) -> bool | None:
+def _joint_region_covers(model: Slopes | Interval | Undefined, truth: Truths) -> bool | None:
+    """Whether the score test at 5 % does not reject the true slopes of length and bold."""
     if not isinstance(model, Slopes) or not {"length", "bold"} <= set(model.names):
         return None
     result = joint_score(model, ("length", "bold"), at=np.array(truth.slopes[1:3]))
     return None if isinstance(result, Undefined) else result.p_value > 0.05
 
 
-def _within(interval: Slopes | Interval | Undefined, truth: float) -> bool | None:
+def _covers(interval: Slopes | Interval | Undefined, truth: float) -> bool | None:
     return interval.covers(truth) if isinstance(interval, Interval) else None

@@ -1,7 +1,7 @@
-"""A sample of one cell of the coverage grid, and its intervals by two ways: from arrays, and from the tables that users get.
+"""A sample of one cell of the coverage grid, and its intervals computed in two ways: from arrays, and from users' tables.
 
-The arrays go to the estimators' own functions and skip the frames, which is what makes 2,000 replications a cell
-affordable; the tables are read once a cell, and where the two differ the study says so.
+The arrays go to the estimators' inner functions without data frames, fast enough for 2,000 replications a cell. The tables
+are made once a cell, and the study fails a term where the two ways differ.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ Orders = dict[str, Verdicts]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was drawn: arrays of one value an item, and the verdicts on them in both orders."""
+    """One drawn sample: arrays with a value an item, and the verdicts on the items' pairs in both orders.
+
+    ``length, bold, gold`` are differences a − b, in SDs. ``side``: 1 where candidate a is the judge's own text, −1 where b is.
+    ``latent``: (length, bold, golds by name, verdicts) of the pairs with two golds.
+    """
 
     length: Floats
     bold: Floats
@@ -55,52 +59,52 @@ def draw(
 ) -> Sample:  # fmt: skip
     """One sample of a judge with ``position`` γ and ``slope`` β per doubling, from one stream in a fixed order."""
 
-    def both(content: Floats) -> Orders:
+    def both_orders(content: Floats) -> Orders:
         return {
             order: picks(position + sign * content, generator, tie=ties, unscored=unscored)
             for order, sign in (("ab", 1.0), ("ba", -1.0))
         }
 
-    length, bold, rest = generator.standard_normal((3, items))
-    gold = RHO * length + math.sqrt(1.0 - RHO**2) * rest
-    verdicts = both(slope * length + BOLD * bold + KAPPA * gold)
-    # Candidate b is the edit, candidate a the original; items differ in what they make of edits.
-    probe = both(-(slope * math.log2(DOSE) + ITEM_SD * generator.standard_normal(items)))
-    # β stands for the log-odds that the judge gives its own text; a is its own in half of the items.
+    length, bold, residual = generator.standard_normal((3, items))
+    gold = RHO * length + math.sqrt(1.0 - RHO**2) * residual
+    verdicts = both_orders(slope * length + BOLD * bold + KAPPA * gold)
+    # Candidate b is the edit, candidate a the original; the effect of the edit varies by item.
+    probe = both_orders(-(slope * math.log2(DOSE) + ITEM_SD * generator.standard_normal(items)))
+    # β is here the log-odds for the judge's own text, which is a in half of the items.
     side = np.where(np.arange(items) % 2 == 0, 1.0, -1.0)
     own_gold = generator.standard_normal(items)
-    own = both(slope * side + KAPPA * own_gold)
+    own = both_orders(slope * side + KAPPA * own_gold)
     latent = None
     if two_golds:
         long, marked, unseen = generator.standard_normal((3, items))
         quality = LATENT["length"] * long + LATENT["sd"] * unseen
         golds = {name: np.where(generator.random(items) < logistic(quality), "a", "b") for name in ("gold", "gold_2")}
-        latent = long, marked, golds, both(slope * long + BOLD * marked + KAPPA * quality)
+        latent = long, marked, golds, both_orders(slope * long + BOLD * marked + KAPPA * quality)
     return Sample(length, bold, gold, verdicts, probe, side, own_gold, own, latent)
 
 
 def by_arrays(sample: Sample) -> dict[str, Interval | Undefined | Slopes]:
-    """Term → interval; ``model``: the content model, for its joint test."""
+    """Intervals by term; under ``model`` the content model, for its joint test."""
     rows = _covariates(sample.length, sample.bold, sample.gold, None, sample.verdicts)
     model = fit_slopes(rows, rows.gold)
-    found: dict[str, Interval | Undefined | Slopes] = {
+    intervals: dict[str, Interval | Undefined | Slopes] = {
         "model": model,
         "length_ame": model if isinstance(model, Undefined) else average_effect(model, "length"),
-        "first_slot_excess": _mean(*_complete(sample.verdicts, 1.0)),
-        "padding_probe": _mean(*_complete(sample.probe, -1.0)),
-        "self_preference_gold": _own(sample),
+        "first_slot_excess": _mean(*_excess_of_half(sample.verdicts, 1.0)),
+        "padding_probe": _mean(*_excess_of_half(sample.probe, -1.0)),
+        "self_preference_gold": _self_preference_interval(sample),
     }
     if sample.latent is not None:
         length, bold, golds, verdicts = sample.latent
-        words = {name: np.where(gold == "a", 1.0, -1.0) for name, gold in golds.items()}
-        latent = fit_latent(_covariates(length, bold, words["gold"], words["gold_2"], verdicts))
-        two = latent if isinstance(latent, Undefined) else latent.average_effect("length")
-        found["length_ame (two golds)"] = two
-    return found
+        signs = {name: np.where(gold == "a", 1.0, -1.0) for name, gold in golds.items()}
+        latent = fit_latent(_covariates(length, bold, signs["gold"], signs["gold_2"], verdicts))
+        length_ame = latent if isinstance(latent, Undefined) else latent.average_effect("length")
+        intervals["length_ame (two golds)"] = length_ame
+    return intervals
 
 
 def by_tables(sample: Sample) -> dict[str, tuple[float | None, float | None]]:
-    """Term → limits (of ``style_joint`` F and p), as the functions behind ``audit`` and ``analyze`` report them."""
+    """Limits by term (F and p under ``style_joint``), as the functions behind ``audit`` and ``analyze`` report them."""
     table = pair_table(len(sample.length))
     judgments = judged(table, sample.verdicts, columns={"gold": sample.gold})
     features = texts(table, *({"length": s * sample.length / 2, "bold": s * sample.bold / 2} for s in (1.0, -1.0)))
@@ -114,35 +118,35 @@ def by_tables(sample: Sample) -> dict[str, tuple[float | None, float | None]]:
         *content_estimates(judgments, features, scales=_SCALES, gold_exact=True), *probe_estimates(probe),
         self_preference_gold(own, Labels(judge=OWN)),
     ]  # fmt: skip
-    wanted = ("first_slot_excess", "length_ame", "padding_probe", "self_preference_gold")
-    found = {one.term: _limits(one) for one in rows if one.term in wanted and not one.variant}
-    joint = next(one for one in rows if one.term == "style_joint" and not one.variant)
-    found["style_joint"] = joint.estimate, joint.p_value
+    terms = ("first_slot_excess", "length_ame", "padding_probe", "self_preference_gold")
+    limits = {row.term: _limits(row) for row in rows if row.term in terms and not row.variant}
+    joint = next(row for row in rows if row.term == "style_joint" and not row.variant)
+    limits["style_joint"] = joint.estimate, joint.p_value
     if sample.latent is not None:
         length, bold, golds, verdicts = sample.latent
         features = texts(table, *({"length": s * length / 2, "bold": s * bold / 2} for s in (1.0, -1.0)))
-        some = content_estimates(judged(table, verdicts, columns=golds), features, scales=_SCALES)
-        two = next(one for one in some if one.term == "length_ame" and not one.variant)
-        found["length_ame (two golds)"] = _limits(two)
-    return found
+        latent_rows = content_estimates(judged(table, verdicts, columns=golds), features, scales=_SCALES)
+        length_ame = next(row for row in latent_rows if row.term == "length_ame" and not row.variant)
+        limits["length_ame (two golds)"] = _limits(length_ame)
+    return limits
 
 
-def _limits(one: Estimate) -> tuple[float | None, float | None]:
-    return one.conf_low, one.conf_high
+def _limits(row: Estimate) -> tuple[float | None, float | None]:
+    return row.conf_low, row.conf_high
 
 
 def _picked(verdicts: Verdicts) -> Floats:
-    """1 first, 0 second, ½ tie, NaN unscored."""
+    """(n,) picks of the first slot: 1 first, 0 second, ½ tie, NaN unscored."""
     return np.array([_PICKED[verdict] for verdict in verdicts])
 
 
-def _complete(verdicts: Orders, sign: float) -> tuple[Floats, NDArray[np.intp]]:
-    """(values, items) of the pairs with both verdicts: how often the first slot (sign +1), or candidate b (−1), was
-    picked beyond half."""
+def _excess_of_half(verdicts: Orders, sign: float) -> tuple[Floats, NDArray[np.intp]]:
+    """(values, items) of the pairs with both verdicts: the share of picks of the first slot (sign +1) or of candidate b
+    (−1), less ½."""
     ab, ba = _picked(verdicts["ab"]), _picked(verdicts["ba"])
     values = (ab + ba) / 2.0 - 0.5 if sign > 0 else ((1.0 - ab) + ba) / 2.0 - 0.5
-    known = ~np.isnan(values)
-    return values[known], np.flatnonzero(known)
+    complete = ~np.isnan(values)
+    return values[complete], np.flatnonzero(complete)
 
 
 def _mean(values: Floats, items: NDArray[np.intp]) -> Interval | Undefined:
@@ -156,19 +160,19 @@ def _covariates(length: Floats, bold: Floats, gold: Floats, gold_2: Floats | Non
     keep = ~np.isnan(picked)
     codes = np.tile(np.arange(count), 2)[keep]
 
-    def twice(values: Floats) -> Floats:
+    def in_both_orders(values: Floats) -> Floats:
         return np.asarray(np.tile(values, 2)[keep], dtype=np.float64)
 
     return Covariates(
         features=("length", "bold"), picked_a=picked[keep], order=np.repeat([1.0, -1.0], count)[keep],
-        differences=np.stack([twice(length), twice(bold)], axis=1), gold=twice(gold),
-        gold_2=np.full(len(codes), np.nan) if gold_2 is None else twice(gold_2), numeric_gold=gold_2 is None,
+        differences=np.stack([in_both_orders(length), in_both_orders(bold)], axis=1), gold=in_both_orders(gold),
+        gold_2=np.full(len(codes), np.nan) if gold_2 is None else in_both_orders(gold_2), numeric_gold=gold_2 is None,
         items=codes, pairs=codes, ties=picked[keep] == 0.5, index=np.flatnonzero(keep), n_unscored=int((~keep).sum()),
         n_without_features=0,
     )  # fmt: skip
 
 
-def _own(sample: Sample) -> Interval | Undefined:
+def _self_preference_interval(sample: Sample) -> Interval | Undefined:
     picked_a = (_picked(sample.own["ab"]) + 1.0 - _picked(sample.own["ba"])) / 2.0
     keep = ~np.isnan(picked_a)
     follows = np.where(sample.own_gold > 0, picked_a, 1.0 - picked_a)[keep]

@@ -1,4 +1,4 @@
-"""Row H: the planted law over real HTTP: server, client, prompts, verdict parsing, tables and estimators in one line."""
+"""Row H: the planted law over real HTTP, through server, client, prompts, verdict parsing, tables and estimators."""
 
 from __future__ import annotations
 
@@ -35,59 +35,59 @@ _MODES: tuple[Mode, ...] = ("logprob", "text")
 
 
 def rows_h(scale: Scale) -> list[Row]:
-    """A served judge with γ and β, drafts of the same server: log-probabilities give back both coefficients exactly, drawn
-    text verdicts within their error. p_F = mean over the pairs of ½[s(γ + δ) + s(γ − δ)], δ = β·Δlog2 tokens."""
+    """A served judge with γ and β, and drafts of the same server. From log-probabilities both coefficients are recovered
+    exactly, from text verdicts within their error. p_F = mean over the pairs of ½[s(γ + δ) + s(γ − δ)], δ = β·Δlog2 tokens."""
     pairs = scale.size(600, 200, 20)
     spec = PlantedSpec.model_validate({
         "position": GAMMA, "length": BETA, "seed": scale.seed, "draft": {"length_mean": 40, "length_sd": 0.8}
     })  # fmt: skip
     with LocalServer(create_app(PlantedAnswerer(spec))) as server, tempfile.TemporaryDirectory() as folder:
         endpoint = Endpoint(base_url=server.base_url, model="planted", concurrency=16)
-        matchups, judgments = asyncio.run(_asked(endpoint, folder, pairs, scale.seed))
+        matchups, judgments = asyncio.run(_judge_drafts(endpoint, folder, pairs, scale.seed))
     drafts = [candidate for matchup in matchups for candidate in (matchup.a, matchup.b)]
     features = features_frame([candidate.text for candidate in drafts])[list(FEATURES)]
     features = features.assign(
-        item_id=[one.item_id for one in drafts], candidate_id=[one.candidate_id for one in drafts]
+        item_id=[draft.item_id for draft in drafts], candidate_id=[draft.candidate_id for draft in drafts]
     )
     lengths = features["length"].to_numpy()
     delta = BETA * (lengths[0::2] - lengths[1::2])
     items = {matchup.item_id: Item(matchup.item_id, _question(matchup.item_id)) for matchup in matchups}
     texts = features[["item_id", "candidate_id", "length"]]
-    found: dict[str, dict[str, Estimate]] = {}
+    estimates: dict[str, dict[str, Estimate]] = {}
     slopes: dict[str, Interval | Undefined] = {}
     for mode in _MODES:
         table = judgments_frame(judgments[mode], items, lambda _item, _candidate: None, panel="pairs", generation=0)
-        found[mode] = {one.term: one for one in position_estimates(table) if not one.variant}
+        estimates[mode] = {row.term: row for row in position_estimates(table) if not row.variant}
         model = fit_slopes(covariates(table, texts))
         slopes[mode] = model if isinstance(model, Undefined) else model.slope("length")
     p = np.stack([logistic(GAMMA + delta), logistic(GAMMA - delta)])
     excess, error = float(p.mean()) - 0.5, math.sqrt(float(np.sum(p * (1 - p)))) / (2 * pairs)
-    soft, hard = found["logprob"], found["text"]
+    soft, hard = estimates["logprob"], estimates["text"]
     gamma = hard["position_log_odds"]
-    read, drawn = slopes["logprob"], slopes["text"]
-    if isinstance(read, Undefined) or isinstance(drawn, Undefined):
+    soft_slope, hard_slope = slopes["logprob"], slopes["text"]
+    if isinstance(soft_slope, Undefined) or isinstance(hard_slope, Undefined):
         raise TypeError("the served judge's slopes are undefined")
     setting = f"over HTTP, {pairs} pairs"
     rows = [
         exact("H", f"position_log_odds, log-probabilities {setting}", GAMMA, number(soft["position_log_odds"].estimate), 1e-9),
-        exact("H", f"length_log_odds, log-probabilities {setting}", BETA, read.estimate, 1e-6),
+        exact("H", f"length_log_odds, log-probabilities {setting}", BETA, soft_slope.estimate, 1e-6),
         exact("H", f"first_slot_excess, log-probabilities {setting}", excess, number(soft["first_slot_excess"].estimate), 1e-9),
         compare("H", f"first_slot_excess, text {setting}", excess, number(hard["first_slot_excess"].estimate), error),
         compare("H", f"position_log_odds, text {setting}", GAMMA, number(gamma.estimate), number(gamma.std_error)),
-        compare("H", f"length_log_odds, text {setting}", BETA, drawn.estimate, drawn.std_error),
+        compare("H", f"length_log_odds, text {setting}", BETA, hard_slope.estimate, hard_slope.std_error),
     ]  # fmt: skip
-    lost = sum(one.verdict.slot == "unscored" for mode in _MODES for one in judgments[mode])
-    return [demand(row, lost == 0, f"{lost} judgments are unscored") for row in rows]
+    unscored = sum(judgment.verdict.slot == "unscored" for mode in _MODES for judgment in judgments[mode])
+    return [demand(row, unscored == 0, f"{unscored} judgments are unscored") for row in rows]
 
 
 def _question(item_id: str) -> str:
     return f"Describe place {item_id}."
 
 
-async def _asked(
+async def _judge_drafts(
     endpoint: Endpoint, folder: str, pairs: int, seed: int
 ) -> tuple[list[Matchup], dict[str, list[Judgment]]]:
-    """Drafts and judges over the wire: two drafts an item, both orders, in each verdict mode."""
+    """Two drafts an item, judged over HTTP in both orders and in each verdict mode."""
     endpoints = {"m": endpoint}
     items = [Item(f"i{k:04d}", _question(f"i{k:04d}")) for k in range(pairs)]
     cassette = Cassette(folder, writable=True)
@@ -103,7 +103,7 @@ async def _asked(
                 judge.judge(item, presentations([matchup]), f"audit/judge/{mode}", ("audit",))
                 for item, matchup in zip(items, matchups, strict=True)
             ))  # fmt: skip
-            judgments[mode] = [one for several in replies for one in several]
+            judgments[mode] = [judgment for pair_judgments in replies for judgment in pair_judgments]
     return list(matchups), judgments
 
 

@@ -1,8 +1,8 @@
-"""Row L: the whole loop with planted truth, and what ``stats.run_estimates`` reads from its tables.
+"""Row L: the whole loop with planted truth, and the estimates of ``stats.run_estimates`` from its tables.
 
 Texts are points (x, q) of a Gaussian with unit variances and correlation ρ: x is the length in doublings, q a quality that
 the judge reads too, written in the column ``bold``. The judge picks with log-odds γ + βΔx + κΔq, gold with κΔq, random by a
-coin. Each feedback step is the project's: ``learning.learn`` makes preferences, signal and selection of the judgments,
+coin. Each feedback step is the project's code: ``learning.learn`` makes preferences, signal and selection from the judgments,
 ``strategies.mix`` the training set. The learner is a toy: it refits the Gaussian's mean to the training set and keeps Σ.
 A policy is a lattice of texts with the Gaussian's weights (``selection`` says why that is exact), the same in every item;
 arms share all draws.
@@ -38,8 +38,6 @@ _SIGMA = np.array([[1.0, RHO], [RHO, 1.0]])
 _LAW = np.exp(-0.5 * np.einsum("ni,ij,nj->n", _GRID, np.linalg.inv(_SIGMA), _GRID))
 _LAW /= _LAW.sum()
 _SCALE = pd.Series({"length": 1.0, "bold": 1.0})
-
-
 _REPLACE = Strategy()
 _SIGNAL = BradleyTerrySignal(tau=TAU, ridge=0.0)
 
@@ -59,7 +57,7 @@ class World:
     anchor: int = 0
 
     def design(self) -> Design:
-        """What ``run_estimates`` is told."""
+        """The design that ``run_estimates`` takes."""
         arms = tuple(
             ArmDesign(
                 name, "planted" if name == "judge" else name, is_control=name != "judge",
@@ -74,13 +72,13 @@ class World:
 
 
 def run(world: World, seed: int) -> RunTables:
-    """The tables that such a run writes (its panels and items, candidates, anchor judgments, signals)."""
+    """The tables that a run of this world writes: items, candidates, anchor judgments and signals."""
     candidates, signals = [], []
     for replicate in range(world.replicates):
         for arm in world.arms:
-            made, learned = _arm(world, seed, replicate, arm)
-            candidates += made
-            signals += learned
+            arm_candidates, arm_signals = _arm(world, seed, replicate, arm)
+            candidates += arm_candidates
+            signals += arm_signals
     judgments = pd.DataFrame(columns=list(JUDGMENT_COLUMNS))
     if world.anchor:
         texts, judgments = _anchor(world.anchor, seed)
@@ -105,15 +103,15 @@ def _arm(world: World, seed: int, replicate: int, arm: str) -> tuple[list[pd.Dat
         places.update(zip(names, mean + _GRID, strict=True))
         current = dict(zip(names, _LAW.tolist(), strict=True))
         reference = current if world.signal.reference == "previous" else dict(zip(zero, _LAW.tolist(), strict=True))
-        drawn = [
+        draws = [
             rng(seed, "validate", "L draws", replicate, t, item).choice(len(_GRID), size=world.drawn, p=_LAW)
             for item in range(world.items)
         ]
         if t == world.steps:
-            tables.append(_table(world, replicate, arm, t, places, names, drawn, {}, {}))
+            tables.append(_table(world, replicate, arm, t, places, names, draws, {}, {}))
             break
-        found = _feedback(world, seed, replicate, arm, t, places, names, reference)
-        law = found.selection["i0"]
+        learned = _feedback(world, seed, replicate, arm, t, places, names, reference)
+        law = learned.selection["i0"]
         chosen.append(law)
         training = strategies.mix(
             world.strategy, selections=chosen, generation_zero=dict(zip(zero, _LAW.tolist(), strict=True)), real=None,
@@ -121,9 +119,9 @@ def _arm(world: World, seed: int, replicate: int, arm: str) -> tuple[list[pd.Dat
         )  # fmt: skip
         gold = (2.0 if world.signal.label_rule == "consistent_only" else 1.0) * KAPPA
         by_gold = tilt(reference, {name: gold * float(places[name][1]) for name in reference}, TAU)
-        tables.append(_table(world, replicate, arm, t, places, names, drawn, law, by_gold))
-        if found.signal is not None:
-            signals.append(found.signal.frame(replicate, arm, t))
+        tables.append(_table(world, replicate, arm, t, places, names, draws, law, by_gold))
+        if learned.signal is not None:
+            signals.append(learned.signal.frame(replicate, arm, t))
         weight = np.fromiter(training.values(), dtype=np.float64)
         mean = weight @ np.array([places[name] for name in training])
     return tables, signals
@@ -140,8 +138,8 @@ def _feedback(
     """One generation's judgments in both orders, and what the project learns of them."""
     stream = rng(seed, "validate", "L picks", replicate, t)
     count = world.pairs * world.items
-    shown = stream.choice(len(_GRID), size=(2, count), p=_LAW)
-    difference = _GRID[shown[0]] - _GRID[shown[1]]
+    sides = stream.choice(len(_GRID), size=(2, count), p=_LAW)
+    difference = _GRID[sides[0]] - _GRID[sides[1]]
     content = difference @ np.array(SLOPES[arm])
     position = GAMMA if arm == "judge" else 0.0
     coins = stream.random((2, count))
@@ -150,34 +148,34 @@ def _feedback(
         for order, sign, coin in (("ab", 1.0, coins[0]), ("ba", -1.0, coins[1]))
     }
     table = pair_table(count, world.pairs)
-    table["a"], table["b"] = (np.array(names)[side] for side in shown)
+    table["a"], table["b"] = (np.array(names)[side] for side in sides)
     judgments = judged(table, verdicts, columns={"replicate": replicate, "arm": arm, "generation": t})
     support = {f"i{item}": Support(reference, {}) for item in range(world.items)}
-    wanted = list(dict.fromkeys([*names, *reference]))
-    index = pd.MultiIndex.from_product([support, wanted], names=["item_id", "candidate_id"])
-    points = np.tile(np.array([places[name] for name in wanted]), (world.items, 1))
+    texts = list(dict.fromkeys([*names, *reference]))
+    index = pd.MultiIndex.from_product([support, texts], names=["item_id", "candidate_id"])
+    points = np.tile(np.array([places[name] for name in texts]), (world.items, 1))
     features = pd.DataFrame(points, index=index, columns=["length", "bold"])
     return learn(world.signal, judgments, features, _SCALE, support, on_pool=False, size=world.drawn)
 
 
 def _table(
-    world: World, replicate: int, arm: str, t: int, places: Mapping[str, Floats], names: list[str], drawn: list[NDArray[np.int64]],
+    world: World, replicate: int, arm: str, t: int, places: Mapping[str, Floats], names: list[str], draws: list[NDArray[np.int64]],
     law: Mapping[str, float], by_gold: Mapping[str, float],
 ) -> pd.DataFrame:  # fmt: skip
-    """This generation's candidates and every text with selected mass. Features of no interest are 0."""
-    shown = list(dict.fromkeys([*names, *law]))
-    earlier = [0.0] * (len(shown) - len(names))
-    points = np.tile(np.array([places[name] for name in shown]), (world.items, 1))
-    counts = np.concatenate([[*np.bincount(some, minlength=len(names)), *earlier] for some in drawn])
+    """This generation's candidates and every text with selected mass. All features but length and bold are 0."""
+    texts = list(dict.fromkeys([*names, *law]))
+    earlier = [0.0] * (len(texts) - len(names))
+    points = np.tile(np.array([places[name] for name in texts]), (world.items, 1))
+    counts = np.concatenate([[*np.bincount(places_drawn, minlength=len(names)), *earlier] for places_drawn in draws])
     selected, gold = (
-        np.array([values.get(name, 0.0) for name in shown]) if values else np.full(len(shown), np.nan)
+        np.array([values.get(name, 0.0) for name in texts]) if values else np.full(len(texts), np.nan)
         for values in (law, by_gold)
     )
     selected = np.tile(selected, world.items)
     keep = (counts > 0) | (selected > 1e-12)
     columns = {
-        "item_id": np.repeat([f"i{item}" for item in range(world.items)], len(shown))[keep],
-        "candidate_id": np.tile(np.array(shown), world.items)[keep], "n_drawn": counts[keep].astype(int),
+        "item_id": np.repeat([f"i{item}" for item in range(world.items)], len(texts))[keep],
+        "candidate_id": np.tile(np.array(texts), world.items)[keep], "n_drawn": counts[keep].astype(int),
         "p_current": np.tile([*_LAW.tolist(), *earlier], world.items)[keep], "p_selected": selected[keep],
         "p_selected_gold": np.tile(gold, world.items)[keep], "replicate": replicate, "arm": arm, "generation": t,
     }  # fmt: skip
@@ -185,7 +183,7 @@ def _table(
 
 
 def _candidates(points: Floats, columns: Mapping[str, object]) -> pd.DataFrame:
-    """CANDIDATE_COLUMNS and features; what is not given is empty."""
+    """Rows of CANDIDATE_COLUMNS and features; columns that are not in ``columns`` are empty."""
     blank: dict[str, object] = {
         "text": "a", "reason": "", "n_drawn": 0, "p_training": np.nan, "p_next": np.nan, "p_current": np.nan,
         "p_selected": np.nan, "p_selected_gold": np.nan, "reward": np.nan, "correct": np.nan, "generation": 0,
@@ -197,7 +195,7 @@ def _candidates(points: Floats, columns: Mapping[str, object]) -> pd.DataFrame:
 
 
 def _anchor(pairs: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A fixed panel, judged once at generation 0 by the judge: it shares no pick with the signal."""
+    """(texts, judgments) of a fixed panel, judged once at generation 0; the signal uses none of these judgments."""
     stream = rng(seed, "validate", "L anchor")
     points = stream.standard_normal((pairs, 2, 2)) @ np.linalg.cholesky(_SIGMA).T
     table = pair_table(pairs)
@@ -219,7 +217,7 @@ VARIANTS = ("replace", "accumulate", "always from base", "real share .5", "consi
 
 
 def _variants() -> dict[str, tuple[World, float, float]]:
-    """Worlds with the D_T against gold and the C_T that a linear judge, which nothing feeds back on, gives."""
+    """Each variant's world, with D_T against gold and C_T of a linear judge that does not change."""
     step, t = BETA / TAU, STEPS
     harmonic = sum(1.0 / k for k in range(1, t + 2))
     pair = ("judge", "gold")
@@ -248,30 +246,34 @@ def rows_l(variant: str, scale: Scale) -> list[Row]:
         anchor=world.anchor and scale.size(4000, 1500, 300),
     )  # fmt: skip
     design = world.design()
-    found = run_estimates(run(world, scale.seed), design)
+    estimates = run_estimates(run(world, scale.seed), design)
     setting = f"{variant}, T={STEPS}, S={world.replicates}, {world.items * world.pairs} pairs a generation"
     rows = [
-        _read(found, name, "did_length", drift, f"D_T vs gold, {setting}", contrast="gold"),
-        _read(found, name, "compounding_length", compounding, f"C_T, {setting}", contrast="gold"),
+        _row_of_term(estimates, name, "did_length", drift, f"D_T vs gold, {setting}", contrast="gold"),
+        _row_of_term(estimates, name, "compounding_length", compounding, f"C_T, {setting}", contrast="gold"),
     ]
     if "random" in world.arms:
         vs_random = STEPS * (BETA + RHO * KAPPA) / TAU
-        rows.append(_read(found, name, "did_length", vs_random, f"D_T vs random, {setting}", contrast="random"))
-        rows.append(_read(found, name, "observed_over_static_length", 1.0, f"O_T, {setting}", contrast="gold"))
+        rows.append(
+            _row_of_term(estimates, name, "did_length", vs_random, f"D_T vs random, {setting}", contrast="random")
+        )
+        rows.append(
+            _row_of_term(estimates, name, "observed_over_static_length", 1.0, f"O_T, {setting}", contrast="gold")
+        )
     if world.anchor:
-        passed_on = 2.0 if world.signal.label_rule == "consistent_only" else 1.0
-        rows.append(_read(found, name, "transmission_length", passed_on, f"a_RJ, {setting}", contrast=""))
+        transmission = 2.0 if world.signal.label_rule == "consistent_only" else 1.0
+        rows.append(_row_of_term(estimates, name, "transmission_length", transmission, f"a_RJ, {setting}", contrast=""))
     benchmark = compounding_benchmark(design.arm("judge"), STEPS)
-    known = np.nan if benchmark is None else benchmark
-    return [*rows, exact(name, f"compounding_benchmark, {variant}", compounding, known, 1e-12)]
+    computed = np.nan if benchmark is None else benchmark
+    return [*rows, exact(name, f"compounding_benchmark, {variant}", compounding, computed, 1e-12)]
 
 
-def _read(found: pd.DataFrame, name: str, term: str, theory: float, setting: str, contrast: str) -> Row:
-    some = found[(found["term"] == term) & (found["arm"] == "judge") & (found["contrast"] == contrast)]
-    some = some[(some["variant"] == "") & (some["generation"].isna() | (some["generation"] == STEPS))]
-    if len(some) != 1:
+def _row_of_term(estimates: pd.DataFrame, name: str, term: str, theory: float, setting: str, contrast: str) -> Row:
+    rows = estimates[(estimates["term"] == term) & (estimates["arm"] == "judge") & (estimates["contrast"] == contrast)]
+    rows = rows[(rows["variant"] == "") & (rows["generation"].isna() | (rows["generation"] == STEPS))]
+    if len(rows) != 1:
         missing = compare(name, setting, theory, np.nan, np.nan, tolerance=0.0)
-        return demand(missing, False, f"{len(some)} rows of {term}")
-    one = some.iloc[0]
-    row = compare(name, setting, theory, float(one["estimate"]), float(one["std_error"]))
-    return demand(row, one["status"] != "undefined", str(one["note"]))
+        return demand(missing, False, f"{len(rows)} rows of {term}")
+    estimate = rows.iloc[0]
+    row = compare(name, setting, theory, float(estimate["estimate"]), float(estimate["std_error"]))
+    return demand(row, estimate["status"] != "undefined", str(estimate["note"]))

@@ -1,8 +1,8 @@
-"""The project's data strategies applied to whole batches: who trains on how much of what.
+"""The project's data strategies applied to whole batches: the share of each batch in the training set.
 
 ``strategies.mix`` mixes distributions over texts. A generation that is one batch of draws is one id with all its mass, so
 the share that ``mix`` gives an id is the share of that batch, and a learner may then be vectorised over many simulated
-loops. ``agrees`` checks on single points that both readings are the same training set.
+loops. ``agrees`` checks that mixing the single points gives the same training set.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SUBSAMPLE = Strategy(kind="accumulate_subsample")
 
 def shares(strategy: Strategy, synthetic: int, *, fresh_real: bool = False) -> dict[int, float]:
     """Share of the training set by batch: 0 is generation 0's real batch, k ≥ 1 the k-th synthetic one; with
-    ``fresh_real``, −1 is a new real batch and what ``real_fraction`` asks for comes from it.
+    ``fresh_real``, −1 is a new real batch, from which the share ``real_fraction`` comes.
 
-    For strategies without a draw.
+    Not for accumulate_subsample, whose training set is a random draw.
     """
-    found = strategies.mix(
+    training = strategies.mix(
         strategy,
         selections=[{str(k): 1.0} for k in range(1, synthetic + 1)],
         generation_zero={"0": 1.0},
@@ -36,7 +36,7 @@ def shares(strategy: Strategy, synthetic: int, *, fresh_real: bool = False) -> d
         size=1,
         rng=seeds.rng(0, "validate", "no draw"),
     )
-    return {int(batch): share for batch, share in found.items()}
+    return {int(batch): share for batch, share in training.items()}
 
 
 def pointwise(strategy: Strategy, batches: list[list[str]], size: int, rng: np.random.Generator) -> dict[str, float]:
@@ -52,5 +52,5 @@ def agrees(strategy: Strategy, synthetic: int, size: int = 4) -> bool:
     batches = [[f"{batch}:{point}" for point in range(size)] for batch in range(synthetic + 1)]
     points = pointwise(strategy, batches, size, seeds.rng(0, "validate", "no draw"))
     whole: Mapping[int, float] = shares(strategy, synthetic)
-    wanted = {f"{batch}:{p}": share / size for batch, share in whole.items() for p in range(size)}
-    return wanted.keys() == points.keys() and all(abs(points[name] - wanted[name]) < 1e-12 for name in wanted)
+    expected = {f"{batch}:{p}": share / size for batch, share in whole.items() for p in range(size)}
+    return expected.keys() == points.keys() and all(abs(points[name] - expected[name]) < 1e-12 for name in expected)

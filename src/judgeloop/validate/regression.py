@@ -1,5 +1,5 @@
-"""Rows B1–B3: linear regression refitted to its own labels. The learner is ordinary least squares, a toy; who trains on
-how much of what is ``strategies.mix``'s. The error of generation g is E‖ŵ_g − w‖².
+"""Rows B1–B3: linear regression refitted to its own labels. The learner is ordinary least squares, a toy;
+``strategies.mix`` gives the shares of the training set. The error of generation g is E‖ŵ_g − w‖².
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def rows_b2(scale: Scale) -> list[Row]:
 def rows_b3(scale: Scale) -> list[Row]:
     """A thousandth of synthetic data under replace leaves an error floor that more data does not remove.
 
-    Each generation trains on T rows, a fixed share ε = 1/1000 of them labelled by the last model bent by δ (what its
-    judge likes), the rest real: v_g = ŵ_g − w obeys v_{g+1} = B(v_g + δ) + noise, B = (XᵀX)⁻¹X_sᵀX_s with s = εT rows X_s.
+    Each generation trains on T rows, a fixed share ε = 1/1000 of them labelled by the last model bent by δ (its
+    judge's bias), the rest real: v_g = ŵ_g − w obeys v_{g+1} = B(v_g + δ) + noise, B = (XᵀX)⁻¹X_sᵀX_s with s = εT rows X_s.
     For Gaussian X: E B = εI, the noise adds σ²d/(T − d − 1), and by rotation invariance E‖Bv‖² = c‖v‖², so
 
         E‖v_{g+1}‖² = c·(E‖v_g‖² + 2δᵀE v_g + ‖δ‖²) + σ²d/(T − d − 1),   E v_{g+1} = ε(E v_g + δ).
@@ -91,7 +91,7 @@ def small_share_error(rows: int, d: int, generations: int) -> float:
 
 def _chain(scale: Scale, name: str, strategy: Strategy, size: int, *, fresh: bool) -> Floats:
     """(size,) squared errors of the last generation, noise variance 1."""
-    found = []
+    errors = []
     for start in range(0, size, 1000):
         generator = rng(scale.seed, "validate", name, start)
         count = min(1000, size - start)
@@ -108,16 +108,17 @@ def _chain(scale: Scale, name: str, strategy: Strategy, size: int, *, fresh: boo
             square = sum(share * squares[k] for k, share in mixed.items())
             product = sum(share * products[k] for k, share in mixed.items())
             fitted = np.linalg.solve(square, np.asarray(product)[:, :, None])[:, :, 0]
-        found.append(np.sum(fitted**2, axis=1))
-    return np.concatenate(found)
+        errors.append(np.sum(fitted**2, axis=1))
+    return np.concatenate(errors)
 
 
 def _bent(scale: Scale, size: int, d: int, generations: int, count: int) -> Floats:
+    """(count,) squared errors of the last generation of ``rows_b3``, noise SD NOISE."""
     parts = shares(Strategy(kind="replace", real_fraction=1.0 - SYNTHETIC), 1, fresh_real=True)
     synthetic = round(size * parts[1])
     bend = np.zeros(d)
     bend[0] = BEND
-    found = np.empty(count)
+    errors = np.empty(count)
     for replicate in range(count):
         generator = rng(scale.seed, "validate", "B3", size, replicate)
         fitted: Floats = np.zeros(d)
@@ -126,5 +127,5 @@ def _bent(scale: Scale, size: int, d: int, generations: int, count: int) -> Floa
             labels = NOISE * generator.standard_normal(size)
             labels[:synthetic] += design[:synthetic] @ (fitted + bend)
             fitted = np.asarray(np.linalg.solve(design.T @ design, design.T @ labels), dtype=np.float64)
-        found[replicate] = float(fitted @ fitted)
-    return found
+        errors[replicate] = float(fitted @ fitted)
+    return errors

@@ -26,22 +26,22 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
 def attenuated(sd: float, noise: float) -> float:
-    """The factor of all slopes where log-odds c ~ N(0, sd²) bear unseen N(0, noise²): the pseudo-true a of
+    """The factor of all slopes where log-odds c ~ N(0, sd²) contain unseen N(0, noise²): the pseudo-true a of
     E c·[E s(c + noise·u) − s(ac)] = 0, by quadrature. Where the covariates explain c linearly it is common to all."""
     c = sd * _NODES
-    seen = np.array([normal_mean(logistic(x + noise * _NODES), _WEIGHTS) for x in c])
-    return pseudo_true(c, seen)
+    rates = np.array([normal_mean(logistic(x + noise * _NODES), _WEIGHTS) for x in c])
+    return pseudo_true(c, rates)
 
 
-def pseudo_true(c: Floats, seen: Floats) -> float:
-    """The a that solves E c·[seen(c) − s(ac)] = 0, both at the Hermite nodes: what a logistic slope converges to."""
-    return float(optimize.brentq(lambda a: normal_mean(c * (seen - logistic(a * c)), _WEIGHTS), 0.0, 3.0))
+def pseudo_true(c: Floats, rates: Floats) -> float:
+    """The a that solves E c·[rate(c) − s(ac)] = 0, the limit of a logistic slope; ``c`` and ``rates`` at the Hermite nodes."""
+    return float(optimize.brentq(lambda a: normal_mean(c * (rates - logistic(a * c)), _WEIGHTS), 0.0, 3.0))
 
 
 def _approximated(row: Row, first_order: float) -> Row:
     """The row, with the method notes' approximation in its note; fails where that is beyond its stated tolerance."""
-    said = replace(row, note=f"exact by quadrature; closed form to first order {first_order:.4f}")
-    return demand(said, abs(first_order - row.theory) <= APPROXIMATE, "the first-order form is off")
+    noted = replace(row, note=f"exact by quadrature; closed form to first order {first_order:.4f}")
+    return demand(noted, abs(first_order - row.theory) <= APPROXIMATE, "the first-order form is off")
 
 
 def rows_f1(scale: Scale) -> list[Row]:
@@ -57,26 +57,26 @@ def rows_f1(scale: Scale) -> list[Row]:
         gamma = math.nan if signal.order_log_odds is None else signal.order_log_odds
         estimates[replicate] = [gamma, *signal.coefficients[names]]
         errors[replicate] = [signal.std_error.get(bradley_terry.ORDER, math.nan), *signal.std_error[names]]
-    wanted = np.concatenate([[BT["order"]], truth])
+    truths = np.concatenate([[BT["order"]], truth])
     critical = stats.t.ppf(0.975, pairs - 1)
     rows = []
     for j, name in enumerate(["order", *names]):
-        setting = f"{name}={wanted[j]:g}, {pairs} pairs, R={size}"
+        setting = f"{name}={truths[j]:g}, {pairs} pairs, R={size}"
         mc_error = float(np.std(estimates[:, j], ddof=1)) / math.sqrt(size)
         # The first-order bias of maximum likelihood, p/n of the coefficient over the information, is not Monte-Carlo error.
-        bias = abs(wanted[j]) * 2.0 * 5.0 / pairs
+        bias = abs(truths[j]) * 2.0 * 5.0 / pairs
         rows.append(
             compare(
                 "F1",
                 f"Bradley-Terry {setting}",
-                float(wanted[j]),
+                float(truths[j]),
                 float(np.mean(estimates[:, j])),
                 mc_error,
                 tolerance=4.0 * mc_error + bias,
                 note=f"of which {bias:.4f} for the O(p/n) bias" if bias else "",
             )
         )
-        gap = np.abs(estimates[:, j] - wanted[j]) / errors[:, j]
+        gap = np.abs(estimates[:, j] - truths[j]) / errors[:, j]
         rows.append(covered("F1", f"Bradley-Terry covers {setting}", gap <= critical))
     rows.append(
         rejected(
@@ -89,15 +89,15 @@ def rows_f1(scale: Scale) -> list[Row]:
 
 
 def _signal(generator: np.random.Generator, pairs: int, names: list[str], slopes: Floats) -> bradley_terry.Signal:
-    """The signal of single presentations whose order goes with the lengths: position must not leak into length."""
+    """The signal of single presentations whose order correlates with length: position must not leak into length."""
     table = pair_table(pairs)
     a, b = generator.standard_normal((2, pairs, len(names))) / math.sqrt(2.0)
     forward = generator.random(pairs) < np.where(a[:, 0] > b[:, 0], 0.8, 0.2)
     content = (a - b) @ slopes
     verdict = picks(BT["order"] + np.where(forward, content, -content), generator)
     parts = [
-        judged(table[some].reset_index(drop=True), {order: verdict[some]})
-        for order, some in (("ab", forward), ("ba", ~forward))
+        judged(table[rows].reset_index(drop=True), {order: verdict[rows]})
+        for order, rows in (("ab", forward), ("ba", ~forward))
     ]
     preferences = labels.preferences(pd.concat(parts, ignore_index=True), "raw")
     sides = [{name: side[:, j] for j, name in enumerate(names)} for side in (a, b)]
@@ -106,8 +106,8 @@ def _signal(generator: np.random.Generator, pairs: int, names: list[str], slopes
 
 
 def rows_f2(scale: Scale) -> list[Row]:
-    """Slopes that vary by prompt (sd .6 around 0), 1,200 pairs of 200 prompts: the clustered test holds 5 %, the naive one
-    not. Naive variance is too small by 1 + (m − 1)·4·E_b h(b)², h(b) = E D(s(bD) − ½), m pairs a prompt."""
+    """Slopes that vary by prompt (sd .6 around 0), 1,200 pairs of 200 prompts: the clustered test rejects 5 %, the naive one
+    more. Naive variance is too small by 1 + (m − 1)·4·E_b h(b)², h(b) = E D(s(bD) − ½), m pairs a prompt."""
     items, within, sd, size = 200, 6, 0.6, scale.size(2_000, 200)
     naive, clustered, hits = np.empty(size), np.empty(size), np.empty(size)
     table = pair_table(items * within, within)
@@ -139,7 +139,7 @@ def rows_f2(scale: Scale) -> list[Row]:
 
 
 def rows_g(scale: Scale) -> list[Row]:
-    """What goes wrong by how much: noise, gold measured with error, collinear features, position left out."""
+    """The size of known distortions: noise, gold measured with error, collinear features, position left out."""
     return [*_noise(scale), *_gold(scale), *_collinear(scale), *_order(scale)]
 
 
@@ -163,14 +163,14 @@ def _fit(
 def _noise(scale: Scale) -> list[Row]:
     """Log-odds noise of sd ν multiplies slopes by about 1/√(1 + .346ν²): the exchange rate β/κ stays."""
     nu, count = 2.0, scale.size(400, 40)
-    found = []
+    fits = []
     for replicate in range(count):
         generator = rng(scale.seed, "validate", "G noise", replicate)
         length, quality = generator.standard_normal((2, PAIRS))
         rows = _fit(generator, 0.3 * length + quality, {"length": length}, gold=quality, noise=nu)
         model = fit_slopes(rows, rows.gold)
-        found.append((_slope(model, "length").estimate, _slope(model, GOLD).estimate))
-    slopes = np.array(found)
+        fits.append((_slope(model, "length").estimate, _slope(model, GOLD).estimate))
+    slopes = np.array(fits)
     setting = f"noise sd {nu:g}, {PAIRS} pairs, R={count}"
     theory, first = attenuated(math.sqrt(1.09), nu), 1.0 / math.sqrt(1.0 + 0.346 * nu**2)
     return [
@@ -188,26 +188,26 @@ def _gold(scale: Scale) -> list[Row]:
     rho, kappa, rows = 0.5, 1.0, []
     count = scale.size(400, 40)
     for reliability in (0.8, 0.5):
-        found = []
+        slopes = []
         for replicate in range(count):
             generator = rng(scale.seed, "validate", "G gold", str(reliability), replicate)
-            length, rest, error = generator.standard_normal((3, PAIRS))
-            quality = rho * length + math.sqrt(1.0 - rho**2) * rest
+            length, residual, error = generator.standard_normal((3, PAIRS))
+            quality = rho * length + math.sqrt(1.0 - rho**2) * residual
             gold = quality + math.sqrt(1.0 / reliability - 1.0) * error
-            some = _fit(generator, kappa * quality, {"length": length}, gold=gold)
-            found.append(_slope(fit_slopes(some, some.gold), "length").estimate)
+            data = _fit(generator, kappa * quality, {"length": length}, gold=gold)
+            slopes.append(_slope(fit_slopes(data, data.gold), "length").estimate)
         first = kappa * rho * (1.0 - reliability) / (1.0 - reliability * rho**2)
-        left = (1.0 - rho**2) * (1.0 - reliability) / (1.0 - reliability * rho**2)
-        theory = first * attenuated(kappa * math.sqrt(1.0 - left), kappa * math.sqrt(left))
+        unexplained = (1.0 - rho**2) * (1.0 - reliability) / (1.0 - reliability * rho**2)
+        theory = first * attenuated(kappa * math.sqrt(1.0 - unexplained), kappa * math.sqrt(unexplained))
         setting = f"gold of reliability {reliability:g}, unbiased judge's β, ρ={rho:g}, {PAIRS} pairs, R={count}"
-        rows.append(_approximated(sampled("G", setting, theory, found), first))
+        rows.append(_approximated(sampled("G", setting, theory, slopes), first))
     return rows
 
 
 def _collinear(scale: Scale) -> list[Row]:
     """Two features with correlation ρ: the standard error grows by √VIF, in a linear model 1/√(1 − ρ²) = 2.294; here the
-    information of a logistic fit, E s′(η)DDᵀ = E s′·Σ + (E s′η²/v − E s′)·Σββᵀ Σ/v, v = βᵀΣβ. Left out, markdown hands its
-    effect to length: β₁ + ρβ₂."""
+    information of a logistic fit, E s′(η)DDᵀ = E s′·Σ + (E s′η²/v − E s′)·Σββᵀ Σ/v, v = βᵀΣβ. Where markdown is left out, length
+    takes over its effect: β₁ + ρβ₂."""
     rho, count = 0.9, scale.size(400, 40)
     beta, sigma = np.array([0.3, 0.15]), np.array([[1.0, rho], [rho, 1.0]])
     v, u = float(beta @ sigma @ beta), sigma @ beta
@@ -239,31 +239,31 @@ def _collinear(scale: Scale) -> list[Row]:
 def _order(scale: Scale) -> list[Row]:
     """Position left out multiplies content slopes by about sech²(γ/2); the estimator's order column gives β itself."""
     beta, gamma, count = 0.4, 1.0, scale.size(400, 40)
-    kept, ignored = [], []
+    with_order, without_order = [], []
     for replicate in range(count):
         generator = rng(scale.seed, "validate", "G order", replicate)
         length = generator.standard_normal(PAIRS)
         rows = _fit(generator, beta * length, {"length": length}, gamma)
-        kept.append(_slope(fit_slopes(rows), "length").estimate)
-        ignored.append(_without_order(rows))
+        with_order.append(_slope(fit_slopes(rows), "length").estimate)
+        without_order.append(_without_order(rows))
     setting = f"γ={gamma:g}, β={beta:g}, {PAIRS} pairs, R={count}"
     content = beta * _NODES
     factor = pseudo_true(content, 0.5 * (logistic(content + gamma) + logistic(content - gamma)))
-    left_out = sampled("G", f"order left out, length's slope, {setting}", beta * factor, ignored)
+    left_out = sampled("G", f"order left out, length's slope, {setting}", beta * factor, without_order)
     return [
-        sampled("G", f"order column, length's slope, {setting}", beta, kept),
+        sampled("G", f"order column, length's slope, {setting}", beta, with_order),
         _approximated(left_out, beta / math.cosh(gamma / 2.0) ** 2),
     ]
 
 
 def _without_order(rows: Covariates) -> float:
-    """The slope of the model without its order column, that no estimator of the project offers."""
+    """The slope of the model without its order column, which no estimator of the project fits."""
     x, z = rows.differences[:, 0], rows.picked_a
     return float(optimize.brentq(lambda b: float(np.sum(x * (z - logistic(b * x)))), -5.0, 5.0))
 
 
 def _slope(model: Slopes | Undefined, name: str) -> Interval:
-    found = model if isinstance(model, Undefined) else model.slope(name)
-    if isinstance(found, Undefined):
+    interval = model if isinstance(model, Undefined) else model.slope(name)
+    if isinstance(interval, Undefined):
         return Interval(math.nan, math.nan, math.nan, math.nan)
-    return found
+    return interval

@@ -1,4 +1,4 @@
-"""One row of the table: a planted truth, what the project's code made of it, and whether the two agree."""
+"""One row of the table: a planted truth, the estimate of the project's code, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 MULTIPLE = 4.0
-"""Tolerance in Monte-Carlo standard errors. A quick run has larger errors, never a larger multiple."""
+"""Tolerance in Monte-Carlo standard errors, the same in a quick run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A setting with its closed form. ``passed``: |estimate − theory| ≤ tolerance (or, where the note says so, a bound).
+    """A setting with its closed form. ``passed``: |estimate − theory| ≤ tolerance, or as the function that made it says.
 
     ``mc_error`` is the Monte-Carlo standard error of ``estimate``, 0 where nothing was drawn.
     """
@@ -32,26 +32,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large a row is: ``size(full, quick)`` simulations. ``quick`` has a share of the full table's draws."""
+    """The number of simulations of a row: fewer where ``quick``, times ``factor``; and the seed of its draws."""
 
     seed: int
     quick: bool = False
     factor: float = 1.0
 
     def size(self, full: int, quick: int, least: int = 8) -> int:
-        """Simulations to run."""
+        """The number of simulations to run, ``least`` or more."""
         return max(least, round((quick if self.quick else full) * self.factor))
 
 
 Check = Callable[[Scale], list[Row]]
-"""A letter's function: it names its own random streams from ``Scale.seed``."""
+"""The function that computes the rows of one name; it names its random streams from ``Scale.seed``."""
 
 
 def compare(
     name: str, setting: str, theory: float, estimate: float, mc_error: float, *, tolerance: float | None = None,
     note: str = "",
 ) -> Row:  # fmt: skip
-    """A row within ``tolerance``; default four Monte-Carlo errors. An estimate that is not finite fails."""
+    """A row that passes within ``tolerance`` (default: four Monte-Carlo errors). An estimate that is not finite fails."""
     allowed = MULTIPLE * mc_error if tolerance is None else tolerance
     passed = bool(math.isfinite(estimate) and abs(estimate - theory) <= allowed)
     return Row(name, setting, float(theory), float(estimate), float(mc_error), float(allowed), passed, note)
@@ -89,7 +89,7 @@ def covered(name: str, setting: str, hits: ArrayLike, *, level: float = 0.95, no
 
 def rejected(name: str, setting: str, p_values: ArrayLike, *, tolerance: float | None = None, note: str = "") -> Row:
     """Type I error at 5 %: passes if it is at most .05 plus ``tolerance`` (default four Monte-Carlo errors); fewer
-    rejections are no fault. A p that is missing (NaN) fails the row."""
+    rejections pass. A missing p (NaN) fails the row."""
     p = np.asarray(p_values, dtype=np.float64)
     error = math.sqrt(0.05 * 0.95 / max(1, len(p)))
     allowed = MULTIPLE * error if tolerance is None else tolerance
@@ -101,7 +101,7 @@ def rejected(name: str, setting: str, p_values: ArrayLike, *, tolerance: float |
 
 
 def demand(row: Row, holds: bool, otherwise: str) -> Row:
-    """The row, failed with a reason where a side condition does not hold."""
+    """The row, failed where a side condition does not hold, with ``otherwise`` in its note."""
     if holds:
         return row
     note = "; ".join(part for part in (otherwise, row.note) if part)

@@ -1,5 +1,5 @@
-"""Rows C1–C4 and D1–D3: what selection and its iteration do to a Gaussian policy. Selections are ``learning.selection``'s
-and ``learning.labels``', mixtures are ``strategies.mix``'s; the learner that refits a Gaussian to a training set is a toy.
+"""Rows C1–C4 and D1–D3: the effect of selection, once and iterated, on a Gaussian policy. ``learning.selection`` and
+``learning.labels`` select, ``strategies.mix`` mixes; the learner that refits a Gaussian to a training set is a toy.
 
 A Gaussian is a lattice of texts: points of step ½ SD with normal weights, whose moments, and those of its exponential
 tilts, are a Gaussian's to 1e−15 (Poisson summation: the error is e^(−2π²/h²)). So the closed forms hold for the discrete
@@ -49,11 +49,11 @@ def largest(n: int) -> tuple[float, float]:
 def best_of(points: Floats, reward: Floats) -> Floats:
     """(items, 2) the point that ``selection.winner`` keeps of each item's (items, n, 2) points, by reward (items, n)."""
     names = [str(k) for k in range(reward.shape[1])]
-    kept = np.empty((len(points), points.shape[2]))
+    winners = np.empty((len(points), points.shape[2]))
     for i, values in enumerate(reward.tolist()):
         law = selecting.winner(dict(zip(names, values, strict=True)))
-        kept[i] = np.fromiter(law.values(), dtype=np.float64, count=len(law)) @ points[i]
-    return kept
+        winners[i] = np.fromiter(law.values(), dtype=np.float64, count=len(law)) @ points[i]
+    return winners
 
 
 def rows_c1(scale: Scale) -> list[Row]:
@@ -61,7 +61,7 @@ def rows_c1(scale: Scale) -> list[Row]:
     n, items = 8, scale.size(40_000, 8_000)
     e, v = largest(n)
     points = rng(scale.seed, "validate", "C1").standard_normal((items, n, 2)) @ ROOT.T
-    kept = best_of(points, points @ B)
+    winners = best_of(points, points @ B)
     q = float(B @ SIGMA @ B)
     shift = SIGMA @ B * e / math.sqrt(q)
     after = SIGMA - (1.0 - v) * np.outer(SIGMA @ B, SIGMA @ B) / q
@@ -74,54 +74,55 @@ def rows_c1(scale: Scale) -> list[Row]:
     )
     mean = float(np.fromiter(law.values(), dtype=np.float64) @ pool)
     return [
-        sampled("C1", f"Δ length, {setting}", float(shift[0]), kept[:, 0]),
-        sampled("C1", f"Δ quality, {setting}", float(shift[1]), kept[:, 1]),
-        sampled("C1", f"variance of length, {setting}", float(after[0, 0]), (kept[:, 0] - shift[0]) ** 2),
+        sampled("C1", f"Δ length, {setting}", float(shift[0]), winners[:, 0]),
+        sampled("C1", f"Δ quality, {setting}", float(shift[1]), winners[:, 1]),
+        sampled("C1", f"variance of length, {setting}", float(after[0, 0]), (winners[:, 0] - shift[0]) ** 2),
         sampled(
-            "C1", f"covariance, {setting}", float(after[0, 1]), (kept[:, 0] - shift[0]) * (kept[:, 1] - shift[1])
+            "C1", f"covariance, {setting}", float(after[0, 1]), (winners[:, 0] - shift[0]) * (winners[:, 1] - shift[1])
         ),
         exact("C1", f"e_{n} by best_of_n_law on a pool of 4000", e, mean, 1e-3, "discretised pool"),
     ]  # fmt: skip
 
 
 def rows_c2(scale: Scale) -> list[Row]:
-    """Best of 4, refitted: the recursion of C1; a single feature's limit is e_n/(1 − √v_n). Drift dies with variance."""
+    """Best of 4, refitted: the recursion of C1; a single feature's limit is e_n/(1 − √v_n). Drift ends
+    as the variance does."""
     n, items, chains = 4, 1_000, scale.size(200, 32)
     e, v = largest(n)
-    wanted = {1, 2, 4, 8}
+    generations = {1, 2, 4, 8}
     mean, cov, theory = np.zeros(2), SIGMA.copy(), {}
     for t in range(1, 9):
         u, q = cov @ B, float(B @ cov @ B)
         mean, cov = mean + u * e / math.sqrt(q), cov - (1.0 - v) * np.outer(u, u) / q
         theory[t] = float(mean[0])
-    found: dict[int, list[float]] = {t: [] for t in wanted}
+    drifts: dict[int, list[float]] = {t: [] for t in generations}
     for chain in range(chains):
         generator = rng(scale.seed, "validate", "C2", chain)
         mean, cov = np.zeros(2), SIGMA.copy()
         for t in range(1, 9):
             points = mean + generator.standard_normal((items, n, 2)) @ np.linalg.cholesky(cov).T
-            kept = best_of(points, points @ B)
-            mean, cov = kept.mean(axis=0), np.cov(kept.T)
-            if t in wanted:
-                found[t].append(float(mean[0]))
+            winners = best_of(points, points @ B)
+            mean, cov = winners.mean(axis=0), np.cov(winners.T)
+            if t in generations:
+                drifts[t].append(float(mean[0]))
     naive = f"without the loss of variance {8 * theory[1]:.3f}"
     return [
-        sampled("C2", f"best of {n} refitted, drift of length after {t}, M={items}, R={chains}", theory[t], found[t],
+        sampled("C2", f"best of {n} refitted, drift of length after {t}, M={items}, R={chains}", theory[t], drifts[t],
                 note=naive if t == 8 else "")
-        for t in sorted(wanted)
+        for t in sorted(generations)
     ]  # fmt: skip
 
 
 def rows_c3(scale: Scale) -> list[Row]:
-    """The winners of judged pairs, as ``labels.preferences`` names them: Δ = 2Σb·E s′(η), η ~ N(0, 2bᵀΣb) (Stein)."""
+    """The winners of judged pairs, by ``labels.preferences``: Δ = 2Σb·E s′(η), η ~ N(0, 2bᵀΣb) (Stein)."""
     pairs = scale.size(40_000, 8_000)
     generator = rng(scale.seed, "validate", "C3")
     points = generator.standard_normal((pairs, 2, 2)) @ ROOT.T
     picked = generator.random(pairs) < logistic((points[:, 0] - points[:, 1]) @ B)
     table = judged(pair_table(pairs), {"ab": np.where(picked, "first", "second")})
-    kept = labels.preferences(table, "raw")
-    where = kept["item_id"].str[1:].astype(int).to_numpy()
-    chosen = points[where, (kept["chosen"] == "b").to_numpy().astype(int)]
+    preferences = labels.preferences(table, "raw")
+    where = preferences["item_id"].str[1:].astype(int).to_numpy()
+    chosen = points[where, (preferences["chosen"] == "b").to_numpy().astype(int)]
     sd = math.sqrt(2.0 * float(B @ SIGMA @ B))
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     slope = float(weights @ _sech(sd * nodes)) / math.sqrt(2.0 * math.pi)
@@ -139,10 +140,10 @@ def rows_c4(scale: Scale) -> list[Row]:
     e, _ = largest(n)
     for b, c in ((1.5, 1.0), (0.5, 0.5)):
         points = rng(scale.seed, "validate", "C4", str(b)).standard_normal((items, n, 2))
-        kept = best_of(points, points @ np.array([b, 1.0]))
+        winners = best_of(points, points @ np.array([b, 1.0]))
         gain = e * (1.0 - b * c) / math.sqrt(1.0 + b * b)
         rows.append(
-            sampled("C4", f"gold gain, b={b:g}, c={c:g}, best of {n}, M={items}", gain, kept @ np.array([-c, 1.0]))
+            sampled("C4", f"gold gain, b={b:g}, c={c:g}, best of {n}, M={items}", gain, winners @ np.array([-c, 1.0]))
         )
     return rows  # fmt: skip
 
@@ -158,7 +159,7 @@ def rows_d1(scale: Scale) -> list[Row]:
         mean, sd = 0.0, 1.0
         for _ in range(steps):
             law = _tilted(GAUSSIAN, mean, sd)
-            draws = mean + sd * LATTICE[_drawn(law, n, generator)]
+            draws = mean + sd * LATTICE[_draw(law, n, generator)]
             mean, sd = float(draws.mean()), float(draws.std(ddof=1))
         ends[chain] = mean
     r = 1.0 + 2.0 / (n - 1)
@@ -177,13 +178,13 @@ def rows_d2(_scale: Scale) -> list[Row]:
         mean, variance = 0.0, 1.0
         for k in range(1, steps + 1):
             mean, variance = mean + C * variance / (k + 1), variance + k / (k + 1) ** 2 * (C * variance) ** 2
-        found = _tilt_loop(ACCUMULATE, steps, fixed=False)
+        moments = _tilt_loop(ACCUMULATE, steps, fixed=False)
         rows.append(
             exact(
-                "D2", f"accumulate, refitted σ, μ_{steps}", mean, found[0], 1e-6, "infinite draws: a lattice of texts"
+                "D2", f"accumulate, refitted σ, μ_{steps}", mean, moments[0], 1e-6, "infinite draws: a lattice of texts"
             )
         )
-        rows.append(exact("D2", f"accumulate, refitted σ, σ²_{steps}", variance, found[1], 1e-6))
+        rows.append(exact("D2", f"accumulate, refitted σ, σ²_{steps}", variance, moments[1], 1e-6))
         harmonic = sum(1.0 / k for k in range(1, steps + 2))
         grown = _tilt_loop(ACCUMULATE, steps, fixed=True)[0]
         rows.append(
@@ -195,7 +196,8 @@ def rows_d2(_scale: Scale) -> list[Row]:
 
 def rows_d3(_scale: Scale) -> list[Row]:
     """A real share α from 1 to 0. σ fixed: μ_T = c(1−α)(1 − (1−α)^T)/α → c(1−α)/α. σ refitted: at the fixed point
-    V = 1 + (1−α)c²V²/α², μ = c(1−α)V/α; **none where 4(1−α)c² > α²**: the loop then leaves every bound."""
+    V = 1 + (1−α)c²V²/α², μ = c(1−α)V/α; none where 4(1−α)c² > α²: the loop then leaves
+    every bound."""
     rows = []
     for alpha in SWEEP:
         strategy = Strategy(kind="replace", real_fraction=alpha)
@@ -224,13 +226,13 @@ def rows_d3(_scale: Scale) -> list[Row]:
         fixed = 1.0 if ratio == 0.0 else (1.0 - math.sqrt(1.0 - 4.0 * ratio)) / (2.0 * ratio)
         rows.append(exact("D3", f"α={alpha:g}, σ refitted, V*", fixed, variance, 1e-6))
         rows.append(exact("D3", f"α={alpha:g}, σ refitted, μ*", C * (1 - alpha) * fixed / alpha, mean, 1e-6))
-    found = _tilt_loop(Strategy(kind="replace", real_fraction=0.0), 10, fixed=False)
-    rows.append(exact("D3", "α=0, σ refitted, μ_10", 10 * C, found[0], 1e-6, "no fixed point: grows for ever"))
+    moments = _tilt_loop(Strategy(kind="replace", real_fraction=0.0), 10, fixed=False)
+    rows.append(exact("D3", "α=0, σ refitted, μ_10", 10 * C, moments[0], 1e-6, "no fixed point: grows for ever"))
     return rows  # fmt: skip
 
 
 def _sech(eta: Floats) -> Floats:
-    """s′(η)."""
+    """(n,) s′(η), the slope of the logistic function."""
     return np.asarray(0.25 / np.cosh(eta / 2.0) ** 2)
 
 
@@ -239,7 +241,7 @@ def _tilted(reference: dict[str, float], mean: float, sd: float) -> Floats:
     return np.fromiter(selecting.tilt(reference, reward, 1.0).values(), dtype=np.float64)
 
 
-def _drawn(law: Floats, n: int, generator: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _draw(law: Floats, n: int, generator: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     return np.minimum(np.searchsorted(np.cumsum(law), generator.random(n), side="right"), len(law) - 1)
 
 

@@ -1,6 +1,6 @@
 """The coverage study: cells of the grid, runs by number of replicates, and worlds without bias, each over replications.
 
-A cell that misses is a defect of the estimator or of its claimed range: it is named, never relabelled.
+A cell that misses is a defect of the estimator or of its claimed range; the study lists it as a miss.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def coverage(
     """A row a cell and term (COLUMNS). ``rate`` is coverage (expected .95) or type I error (expected .05).
 
     cells: names from CELLS; default all. share: of those, that share evenly spaced, the same ones for every seed.
-    on_cell: told each cell's rows as it ends. workers: processes. known: rows of an earlier study; its cells of the same
+    on_cell: called with each cell's rows as it ends. workers: processes. known: rows of an earlier study; its cells of the same
     seed and number of replications are taken over, not drawn again.
 
     Passes: coverage by the method notes §7.9, |rate − .95| ≤ .02 + 3√(.95·.05/R); type I error ≤ .06 plus two Monte-Carlo
@@ -60,80 +60,80 @@ def coverage(
     if share is not None:
         count = max(1, round(share * len(names)))
         names = [names[int((k + 0.5) * len(names) / count)] for k in range(count)]
-    found = _taken_over(known, names, seed, replications)
-    missing = [name for name in dict.fromkeys(names) if name not in found]
+    rows_by_cell = _earlier_cells(known, names, seed, replications)
+    missing = [name for name in dict.fromkeys(names) if name not in rows_by_cell]
     if workers > 1 and missing:
-        # A fresh interpreter: what this one has open (an event loop, threads) is not to be copied.
+        # A fresh interpreter, so that no open event loop or thread of this one is copied.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            flying = {pool.submit(study_cell, name, seed, replications): name for name in missing}
+            futures = {pool.submit(study_cell, name, seed, replications): name for name in missing}
             try:
-                for done in as_completed(flying):
-                    found[flying[done]] = done.result()
+                for future in as_completed(futures):
+                    rows_by_cell[futures[future]] = future.result()
                     if on_cell:
-                        on_cell(found[flying[done]])
+                        on_cell(rows_by_cell[futures[future]])
             finally:
-                # A cell that fails, or Ctrl-C, ends the study now, not when the rest is drawn for nobody.
+                # A cell that fails, or Ctrl-C, ends the study without drawing the remaining cells.
                 pool.shutdown(wait=False, cancel_futures=True)
     else:
         for name in missing:
-            found[name] = study_cell(name, seed, replications)
+            rows_by_cell[name] = study_cell(name, seed, replications)
             if on_cell:
-                on_cell(found[name])
-    return pd.concat([found[name] for name in dict.fromkeys(names)], ignore_index=True)
+                on_cell(rows_by_cell[name])
+    return pd.concat([rows_by_cell[name] for name in dict.fromkeys(names)], ignore_index=True)
 
 
-def _taken_over(
-    known: pd.DataFrame | None, names: Sequence[str], seed: int, replications: int
+def _earlier_cells(
+    earlier: pd.DataFrame | None, names: Sequence[str], seed: int, replications: int
 ) -> dict[str, pd.DataFrame]:
-    if known is None or known.empty:
+    if earlier is None or earlier.empty:
         return {}
-    same = (known["seed"] == seed) & (known["replications"] + known["undefined"] == replications)
-    return {str(name): rows for name, rows in known[same].groupby("cell") if name in names}
+    same = (earlier["seed"] == seed) & (earlier["replications"] + earlier["undefined"] == replications)
+    return {str(name): rows for name, rows in earlier[same].groupby("cell") if name in names}
 
 
 def study_cell(name: str, seed: int, replications: int) -> pd.DataFrame:
-    """One cell's rows."""
-    kind, _, rest = name.partition(":")
+    """The rows of one cell (COLUMNS), a row a term."""
+    kind, _, world = name.partition(":")
     if kind == "type1":
-        return _type_one(name, rest, seed, replications)
+        return _type_one_rows(name, world, seed, replications)
     if name.startswith("replicates="):
         size = int(name.partition("=")[2])
-        return _covered(name, [run_replication(size, seed, k) for k in range(replications)], frozenset(), seed)
+        return _coverage_rows(name, [run_replication(size, seed, k) for k in range(replications)], frozenset(), seed)
     cell = next(cell for cell in GRID if cell.name == name)
     truth = truths(cell)
     samples = [replication(cell, truth, seed, k) for k in range(replications)]
-    return _covered(name, samples, differing_terms(cell, truth, seed), seed)
+    return _coverage_rows(name, samples, differing_terms(cell, truth, seed), seed)
 
 
-def _covered(name: str, samples: list[list[Outcome]], differ: frozenset[str], seed: int) -> pd.DataFrame:
+def _coverage_rows(name: str, samples: list[list[Outcome]], differ: frozenset[str], seed: int) -> pd.DataFrame:
     rows = []
     for j, (term, truth, _) in enumerate(samples[0]):
         hits = [sample[j][2] for sample in samples]
-        known = [hit for hit in hits if hit is not None]
-        rate = float(np.mean(known)) if known else math.nan
-        error = math.sqrt(0.95 * 0.05 / len(known)) if known else math.nan
+        defined = [hit for hit in hits if hit is not None]
+        rate = float(np.mean(defined)) if defined else math.nan
+        error = math.sqrt(0.95 * 0.05 / len(defined)) if defined else math.nan
         tolerance = 0.02 + 3.0 * error
-        passed = bool(known) and abs(rate - 0.95) <= tolerance and term not in differ
+        passed = bool(defined) and abs(rate - 0.95) <= tolerance and term not in differ
         note = "the tables report another interval" if term in differ else ""
         rows.append((
-            "coverage", name, term, truth, 0.95, rate, error, tolerance, len(known), len(hits) - len(known), passed,
-            note if known else "undefined in every replication", seed,
+            "coverage", name, term, truth, 0.95, rate, error, tolerance, len(defined), len(hits) - len(defined), passed,
+            note if defined else "undefined in every replication", seed,
         ))  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _type_one(name: str, world: str, seed: int, replications: int) -> pd.DataFrame:
+def _type_one_rows(name: str, world: str, seed: int, replications: int) -> pd.DataFrame:
     samples = [WORLDS[world](rng(seed, "validate", "type I", world, k)) for k in range(replications)]
     rows = []
     for term in samples[0]:
         p = [sample[term] for sample in samples]
-        known = np.array([value for value in p if value is not None], dtype=np.float64)
-        rate = float(np.mean(known <= 0.05)) if len(known) else math.nan
-        error = math.sqrt(0.05 * 0.95 / len(known)) if len(known) else math.nan
+        p_values = np.array([value for value in p if value is not None], dtype=np.float64)
+        rate = float(np.mean(p_values <= 0.05)) if len(p_values) else math.nan
+        error = math.sqrt(0.05 * 0.95 / len(p_values)) if len(p_values) else math.nan
         tolerance = 0.01 + 2.0 * error
-        note = "" if len(known) else "undefined in every replication"
+        note = "" if len(p_values) else "undefined in every replication"
         rows.append((
-            "type_one", name, term, 0.0, 0.05, rate, error, tolerance, len(known), len(p) - len(known),
-            bool(len(known)) and rate <= 0.05 + tolerance, note, seed,
+            "type_one", name, term, 0.0, 0.05, rate, error, tolerance, len(p_values), len(p) - len(p_values),
+            bool(len(p_values)) and rate <= 0.05 + tolerance, note, seed,
         ))  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))

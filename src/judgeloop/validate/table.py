@@ -46,40 +46,40 @@ def run(
     """The rows named in ``only`` (A1 … L5; a letter names all of its rows; default all), in the table's order.
 
     quick: fewer simulations, so larger Monte-Carlo errors; never a larger multiple of them. seed: changes every draw.
-    on_row: told each row as it is known. workers: processes. factor: scales all sizes, for trials.
+    on_row: called with each row as it ends. workers: processes. factor: scales all sizes, for trials.
 
     Raises InvalidInput for an unknown row.
     """
-    names = _chosen(only)
+    names = _row_names(only)
     scale = Scale(seed, quick, factor)
-    found: dict[str, list[Row]] = {}
+    rows_by_name: dict[str, list[Row]] = {}
     if workers > 1:
-        # The longest first: what remains at the end is short.
+        # The slowest rows first, so that no worker is left with a long one at the end.
         order = sorted(names, key=lambda name: not name.startswith(("L", "E1", "F", "G")))
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            flying = {pool.submit(CHECKS[name], scale): name for name in order}
-            for done in as_completed(flying):
-                found[flying[done]] = done.result()
-                for row in found[flying[done]]:
+            futures = {pool.submit(CHECKS[name], scale): name for name in order}
+            for future in as_completed(futures):
+                rows_by_name[futures[future]] = future.result()
+                for row in rows_by_name[futures[future]]:
                     if on_row:
                         on_row(row)
     else:
         for name in names:
-            found[name] = CHECKS[name](scale)
-            for row in found[name]:
+            rows_by_name[name] = CHECKS[name](scale)
+            for row in rows_by_name[name]:
                 if on_row:
                     on_row(row)
-    return [row for name in names for row in found[name]]
+    return [row for name in names for row in rows_by_name[name]]
 
 
-def _chosen(only: Sequence[str] | None) -> list[str]:
+def _row_names(only: Sequence[str] | None) -> list[str]:
     if only is None:
         return list(CHECKS)
-    wanted = [name.strip().upper() for name in only if name.strip()]
-    for name in wanted:
-        if not any(known.startswith(name) for known in CHECKS):
-            raise InvalidInput(f"unknown row {name!r}; known: {', '.join(CHECKS)}")
-    return [known for known in CHECKS if any(known.startswith(name) for name in wanted)]
+    prefixes = [prefix.strip().upper() for prefix in only if prefix.strip()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in CHECKS):
+            raise InvalidInput(f"unknown row {prefix!r}; known: {', '.join(CHECKS)}")
+    return [name for name in CHECKS if any(name.startswith(prefix) for prefix in prefixes)]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -125,15 +125,15 @@ def studied(out: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        found = pd.read_csv(path)
+        study = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise InvalidInput(
             f"{path}: cannot be read ({next(iter(str(error).splitlines()), '')}); give another --out"
         ) from None
-    if list(found.columns) != list(STUDY_COLUMNS):
+    if list(study.columns) != list(STUDY_COLUMNS):
         raise InvalidInput(f"{path}: not a coverage study of this version; give another --out")
-    found["note"] = found["note"].astype("object").where(found["note"].notna(), "")
-    return found
+    study["note"] = study["note"].astype("object").where(study["note"].notna(), "")
+    return study
 
 
 def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
@@ -151,15 +151,17 @@ def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
         missed = coverage[~coverage["passed"].astype(bool)]
         lines += ["## Coverage and type I error", "", f"{len(coverage) - len(missed)} of {len(coverage)} entries pass."]
         lines += ["", "Misses:", ""] if len(missed) else []
-        for one in missed.itertuples():
+        for entry in missed.itertuples():
             lines.append(
-                f"- {one.cell!s}, {one.term!s}: {one.rate:.4f} of {one.replications!s} ({(one.note or 'beyond tolerance')!s})"
+                f"- {entry.cell!s}, {entry.term!s}: {entry.rate:.4f} of {entry.replications!s} ({(entry.note or 'beyond tolerance')!s})"
             )
         lines += ["", "| Cell | Term | Truth | Expected | Rate | Tolerance | Replications | Undefined | Pass |"]
         lines.append("|---|---|---|---|---|---|---|---|---|")
-        for one in coverage.itertuples():
-            numbers = f"{one.truth:.4f} | {one.expected:.2f} | {one.rate:.4f} | {one.tolerance:.4f}"
-            said = "yes" if one.passed else "NO"
-            lines.append(f"| {one.cell} | {one.term} | {numbers} | {one.replications} | {one.undefined} | {said} |")
+        for entry in coverage.itertuples():
+            numbers = f"{entry.truth:.4f} | {entry.expected:.2f} | {entry.rate:.4f} | {entry.tolerance:.4f}"
+            passed = "yes" if entry.passed else "NO"
+            lines.append(
+                f"| {entry.cell} | {entry.term} | {numbers} | {entry.replications} | {entry.undefined} | {passed} |"
+            )
         lines.append("")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ SLOTS = np.array(["first", "second", "tie", "unscored"], dtype=object)
 
 
 def logistic(log_odds: Floats) -> Floats:
-    """The probability with those log-odds; does not overflow."""
+    """(n,) probabilities with these log-odds; does not overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(log_odds / 2.0)))
 
 
@@ -67,7 +67,7 @@ def judged(
 
 
 def picks(log_odds: Floats, generator: np.random.Generator, *, tie: float = 0.0, unscored: float = 0.0) -> Verdicts:
-    """Hard verdicts with P(first) = s(log_odds); a share is a tie or unscored whatever the texts."""
+    """(n,) verdicts by slot with P(first) = s(log_odds); shares ``tie`` and ``unscored`` of them whatever the texts."""
     size = len(log_odds)
     slot = np.where(generator.random(size) < logistic(log_odds), 0, 1)
     slot = np.where(generator.random(size) < tie, 2, slot)

@@ -1,7 +1,7 @@
 """Counterfactual probes: edits of a text that change one thing and keep the content (docs/probes.md).
 
-``PROBES[name].apply(text, …)`` edits by rule, deterministically; ``write_edit`` asks a model for the two probes that a rule
-cannot write.
+``PROBES[name].apply(text, …)`` edits by rule, deterministically; ``write_edit`` asks a model for the two probes that no
+rule can write.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from judgeloop.records import PADDING_DOSES
 __all__ = ["PROBES", "RULE_PROBES", "Probe", "Written", "edit_call_id", "length_ratio", "write_edit"]
 
 
-def _never(_: Task) -> str | None:
+def _no_rule(_: Task) -> str | None:
+    """The rule of a model-written probe, which has none."""
     return None
 
 
 _ALL = (
     Probe(
-        "padding", "rule", "sentences of the text are said again, until it has grown by the dose",
-        "all words in their order; what is added only repeats", padding.padding, padding.padding_kept,
+        "padding", "rule", "sentences of the text are repeated, until it has grown by the dose",
+        "all words in their order; the added sentences only repeat", padding.padding, padding.padding_kept,
         PADDING_DOSES, languages(lexicon.LEADS),
     ),
     Probe(
         "markdown_added", "rule", "bold, lists and headings, as far as each applies (two at least)",
-        "all words in their order; headings bear no content", structure.markdown_added, structure.markdown_added_kept,
+        "all words in their order; headings have no content", structure.markdown_added, structure.markdown_added_kept,
         (), languages(lexicon.PARTS),
     ),
     Probe(
@@ -85,12 +86,12 @@ _ALL = (
     ),
     Probe("identical", "rule", "nothing", "the text", structure.unchanged, structure.unchanged_kept, control=True),
     Probe(
-        "model_padding", "model", "a model says in other words what the text says, until it has grown by the dose",
-        "every number, and by its instruction the content", _never, model_written.numbers_kept, PADDING_DOSES,
+        "model_padding", "model", "a model repeats the text's content in other words, until it has grown by the dose",
+        "every number, and by its instruction the content", _no_rule, model_written.numbers_kept, PADDING_DOSES,
     ),
     Probe(
-        "model_paraphrase", "model", "a model says it in other words, at the same length",
-        "every number, and by its instruction the content", _never, model_written.numbers_kept,
+        "model_paraphrase", "model", "a model rewords the text at the same length",
+        "every number, and by its instruction the content", _no_rule, model_written.numbers_kept,
     ),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the edits add, by language. A language that stands in one of these tables has been given to that edit whole."""
+"""The words that the edits add, by language. A language in one of these tables has all the words that its edit needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEDGES: Words = {
     "fr": ("je crois", "je pense", "à ma connaissance", "dans la plupart des cas", "peut-être", "semble-t-il"),
     "es": ("creo yo", "según creo", "que yo sepa", "en la mayoría de los casos", "quizás", "según parece"),
 }
-"""Put behind a sentence, after a comma: that position is grammatical whatever the sentence begins with."""
+"""Put at the end of a sentence, after a comma, where they are grammatical whatever the sentence begins with."""
 
 CONFIDENT: Words = {
     "en": ("without a doubt", "beyond any question", "and that is certain", "definitely"),
@@ -20,7 +20,7 @@ CONFIDENT: Words = {
     "fr": ("sans aucun doute", "et c'est certain", "assurément", "c'est indiscutable"),
     "es": ("sin ninguna duda", "y eso es seguro", "con toda certeza", "indudablemente"),
 }
-"""As HEDGES, the other way round."""
+"""Put after a sentence as HEDGES are, with the opposite meaning."""
 
 EMOJI = ("😊", "✨", "👍", "📌", "🎯", "🌟", "💡", "🙂")
 
@@ -42,7 +42,7 @@ LEADS: Words = {
         "Como se dijo arriba:", "Conviene repetirlo:", "Otra vez, con las mismas palabras:",
     ),
 }  # fmt: skip
-"""Before a sentence of the text that is said again as it stands."""
+"""Put before a sentence of the text that is repeated word for word."""
 
 REMINDERS: Words = {
     "en": ("As said.", "As stated above.", "This has been said above.", "That is what was said above, and it stands."),
@@ -50,7 +50,7 @@ REMINDERS: Words = {
     "fr": ("Comme dit.", "Comme dit plus haut.", "Cela a déjà été dit.", "C'est ce qui a été dit plus haut, tout simplement."),
     "es": ("Como dicho.", "Como se dijo arriba.", "Esto ya se ha dicho.", "Es lo que ya se ha dicho arriba, sin más."),
 }  # fmt: skip
-"""Sentences that say only that something was said: what is left to a dose where no sentence of the text is short enough."""
+"""Sentences without content of their own, to reach a dose where every sentence of the text is too long."""
 
 PARTS: Words = {
     "en": ("Answer", "Part"),
@@ -58,7 +58,7 @@ PARTS: Words = {
     "fr": ("Réponse", "Partie"),
     "es": ("Respuesta", "Parte"),
 }
-"""Headings without content: of the only paragraph; of several, with a number."""
+"""Headings without content: the word for a single paragraph, and the word for several, which gets a number."""
 
 AUTHORITY: Words = {
     "en": (

@@ -1,7 +1,7 @@
-"""The probes that a rule cannot write: a model rewords a text, as a named call, and its reply is checked before it is used.
+"""The probes that no rule can write: a model rewords a text in a named call, and its reply is checked before it is used.
 
-The reply is recorded in the cassette like any other, so that a replay judges the very same text. What a check cannot see is
-whether the meaning is the same: look at some.
+The reply is recorded in the cassette like any other, so that a replay judges the same text. No check sees whether the
+meaning is the same: read a sample of the edits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from judgeloop.records import Call, Client, Reply
 from judgeloop.templates import Template
 
 LENGTH_TOLERANCE = 0.3
-"""A reply is used where its length is within this share of what was asked, in tokens."""
+"""A reply is used where its length is within this share of the requested length, in tokens."""
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _ROOM = 64
@@ -27,7 +27,7 @@ _ROOM = 64
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote: the edit, or None and the reason why the reply is not used; and the call that asked for it."""
+    """A model's edit, or None and the reason why its reply is not used; ``call`` is the id of its call."""
 
     text: str | None
     reason: str
@@ -35,7 +35,7 @@ class Written:
 
 
 def edit_call_id(pair_id: str, side: str, probe: str, dose: float | None = None, prefix: str = "audit/edit") -> str:
-    """``<prefix>/<pair>/<side>/<probe>[/<dose>]``."""
+    """The id of the call for an edit: ``<prefix>/<pair>/<side>/<probe>[/<dose>]``."""
     return "/".join([prefix, quoted(pair_id), side, probe, *([] if dose is None else [f"{dose:g}"])])
 
 
@@ -52,8 +52,8 @@ async def write_edit(
 ) -> Written:
     """Ask for the edit of a text (see ``edit_call_id``), at temperature 0, and check the reply.
 
-    ``endpoint`` is the name that the client knows ``settings`` by; ``template`` is of kind edit: the shipped one bears the
-    probe's name. Raises ValueError for a rule's probe or a dose that the probe has not, and what the client raises.
+    ``endpoint`` is the client's name for ``settings``; ``template`` is of kind edit: the shipped one has the probe's name.
+    Raises ValueError for a probe by rule or a dose that the probe does not have, and what the client raises.
     """
     if probe.kind != "model":
         raise ValueError(f"{probe.name} is an edit by rule: use apply")
@@ -64,7 +64,7 @@ async def write_edit(
         template,
         text=text,
         length=max(1, round(target * len(text.split()))),
-        # A reply that is cut off is no edit: leave it room, whatever the endpoint's usual limit is.
+        # A reply that is cut off is not used: allow it enough tokens, whatever the endpoint's limit is.
         max_tokens=max(settings.max_tokens, math.ceil(2 * target * tokens(text)) + _ROOM),
     )
     reply = await client.ask(Call(call_id, endpoint, body))
@@ -73,7 +73,7 @@ async def write_edit(
 
 
 def refused(original: str, reply: Reply, dose: float | None = None) -> str:
-    """Why a reply is not used as an edit of ``original``; empty where it is.
+    """The reason why a reply is not used as an edit of ``original``; empty where it is.
 
     ``failure`` of the endpoint as it is named there, else ``refusal``, ``empty``, ``truncated``, ``comment`` (words about
     the task before the text), ``too_short``, ``too_long``, ``number_dropped``, ``number_added``, ``unchanged``.
@@ -93,11 +93,11 @@ def refused(original: str, reply: Reply, dose: float | None = None) -> str:
 
 
 def unfit(original: str, text: str, dose: float | None = None) -> str:
-    """Why a text does not serve as a reworded ``original``; empty where it does (see ``refused``)."""
-    reached = length_ratio(original, text) / (dose or 1.0)
-    if not reached >= 1.0 - LENGTH_TOLERANCE:
+    """The reason why a text cannot be used as a reworded ``original`` (see ``refused``); empty where it can."""
+    relative_length = length_ratio(original, text) / (dose or 1.0)
+    if not relative_length >= 1.0 - LENGTH_TOLERANCE:
         return "too_short"
-    if reached > 1.0 + LENGTH_TOLERANCE:
+    if relative_length > 1.0 + LENGTH_TOLERANCE:
         return "too_long"
     before, after = numbers(original), numbers(text)
     if before - after:
@@ -109,7 +109,7 @@ def unfit(original: str, text: str, dose: float | None = None) -> str:
 
 def numbers(text: str) -> set[str]:
     """The numbers in a text, without the marks that group their digits."""
-    return {re.sub("[.,]", "", found) for found in _NUMBER.findall(text)}
+    return {re.sub("[.,]", "", number) for number in _NUMBER.findall(text)}
 
 
 def numbers_kept(original: str, edited: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a counterfactual probe is: one edit of a text, what it changes, and what it promises to keep."""
+"""A counterfactual probe: one edit of a text, with what it changes and what it keeps."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Check = Callable[[str, str], bool]
 class Probe:
     """One counterfactual edit.
 
-    ``changes`` and ``keeps`` say in a line what the edit does and what it leaves alone; ``kept`` proves the latter.
+    ``changes`` and ``keeps`` describe in a line what the edit does and what it leaves alone; ``check`` tests the latter.
     ``doses``: length ratios, empty where there are none. ``languages``: the tags it has words for; empty where it adds
-    none and fits any. ``control``: it should move no judge.
+    none and fits any. ``control``: an edit to which no judge should respond.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Probe:
     languages: tuple[str, ...] = ()
     control: bool = False
     per_judge: bool = False
-    """The edit names the judge, so that every judge sees its own."""
+    """Whether the edit names the judge, so that each judge has its own."""
 
     @property
     def term(self) -> str:
-        """The estimate's term."""
+        """The term of the probe's estimate."""
         return "identical_pair_excess" if self.name == "identical" else f"{self.name}_probe"
 
     def apply(
@@ -64,9 +64,9 @@ class Probe:
         judge_name: str = "",
     ) -> str | None:
         """The edited text; None where the edit does not apply: nothing to edit, no words for that language or script, a dose out
-        of reach, or its promise would not hold. The same arguments give the same text.
+        of reach, or an edit that fails ``check``. The same arguments give the same text.
 
-        Raises ValueError for a dose that the probe has not, and for a model-written probe (see ``write_edit``).
+        Raises ValueError for a dose that the probe does not have, and for a model-written probe (see ``write_edit``).
         """
         if self.kind == "model":
             raise ValueError(f"{self.name} is written by a model: ask for it with write_edit")
@@ -80,7 +80,7 @@ class Probe:
         return edited
 
     def refuses(self, text: str, language: str = "en") -> str:
-        """Why this probe has no words for the text, in words; empty where it has, or needs none."""
+        """The reason, as a phrase, why this probe has no words for the text; empty where it has, or needs none."""
         tag = base_language(language)
         if self.languages and tag not in self.languages:
             return f"no words for {tag}"
@@ -89,19 +89,19 @@ class Probe:
         return ""
 
     def check_dose(self, dose: float | None) -> None:
-        """Raises ValueError for a dose that the probe has not, or none where it has some."""
+        """Raises ValueError for a dose that the probe does not have, or for None where it has doses."""
         if (dose is None) == bool(self.doses) or (self.doses and dose not in self.doses):
-            known = ", ".join(f"{one:g}" for one in self.doses) or "none"
-            raise ValueError(f"{self.name} has the doses {known}, not {dose}")
+            doses = ", ".join(f"{known_dose:g}" for known_dose in self.doses) or "none"
+            raise ValueError(f"{self.name} has the doses {doses}, not {dose}")
 
     def kept(self, original: str, edited: str) -> bool:
-        """Whether ``edited`` keeps what this probe promises to keep of ``original`` (see ``keeps``)."""
+        """Whether ``edited`` passes the probe's check against ``original`` (see ``keeps``)."""
         return self.check(original, edited)
 
 
 def in_latin_letters(text: str) -> bool:
     """Whether half of the letters or more are Latin ones, as in every language that the edits have words for; true without
-    letters. An untagged text counts as English, and English lines in a Chinese text are no edit of it."""
+    letters. An untagged text counts as English; in a Chinese one English lines would not be a small edit."""
     if text.isascii():
         return True
     letters = [mark for mark in text if mark.isalpha()]
@@ -121,10 +121,10 @@ def tokens(text: str) -> int:
 
 
 def length_ratio(original: str, edited: str) -> float:
-    """Tokens of the edit per token of its original (1 = as long): the dose that was reached. NaN for an empty original."""
+    """The dose that was reached: tokens of the edit per token of its original (1 = as long). NaN for an empty original."""
     return tokens(edited) / tokens(original) if tokens(original) else float("nan")
 
 
 def words(text: str) -> list[str]:
-    """The tokens that hold a letter or a digit, in order, without case: what bears meaning."""
+    """The tokens that hold a letter or a digit, in order, case-folded."""
     return [token.casefold() for token in tokenize(text) if any(mark.isalnum() for mark in token)]

@@ -1,4 +1,4 @@
-"""Where the sentences of a text stand in its source."""
+"""The places of a text's sentences in its source."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _ABBREVIATIONS = {
     "fr": "p.ex ex etc m mm mme mlle dr prof no fig cf env av apr c.-à-d st ste vol",
     "es": "p.ej ej etc sr sra srta dr dra prof ud uds núm pág fig cf ee.uu aprox av vol",
 }
-_WORDS = {language: frozenset(listed.split()) for language, listed in _ABBREVIATIONS.items()}
+_ABBREVIATION_SETS = {language: frozenset(words.split()) for language, words in _ABBREVIATIONS.items()}
 
-# Where a full stop ends nothing: code, URLs, formulas.
-_CLOSED = re.compile(
+# Parts in which a full stop ends no sentence: code, URLs, formulas.
+_UNSPLIT = re.compile(
     r"`+[^`]*`+|(?:https?://|www\.)\S*[^\s.,;:!?)\]*_'\"]|\$[^$\n]{1,300}\$|\\\([^\n]{0,300}?\\\)|\\\[[^\n]{0,300}?\\\]"
 )
 _END = re.compile(r"(?:[.!?…]+[\"'”’»)\]*_]*(?=\s|$)|[。！？]+[」』”’）]*)")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
-_NEVER_SPLIT = 64
-"""Characters before a stop in which its abbreviation is looked for."""
+_LONGEST_ABBREVIATION = 64
+"""Characters before a full stop in which an abbreviation is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """``text[start:end]`` is the sentence with its closing marks. ``stop``: where its last full stop, or any other mark
-    that ends it, stands; equal to ``end`` where it has none (an answer in one word, a list item).
+    """``text[start:end]`` is the sentence with its closing marks. ``stop``: the place of the full stop or other mark
+    that ends it; equal to ``end`` where it has none (an answer in one word, a list item).
     """
 
     start: int
@@ -39,6 +39,7 @@ class Sentence:
 
     @property
     def closed(self) -> bool:
+        """Whether a mark ends the sentence."""
         return self.stop < self.end
 
 
@@ -51,17 +52,17 @@ def sentences(text: str, language: str = "en") -> list[Sentence]:
 def of_paragraph(text: str, paragraph: Paragraph, language: str = "en") -> list[Sentence]:
     """The sentences of one paragraph."""
     prose = text[paragraph.start : paragraph.end]
-    masked = _CLOSED.sub(lambda match: "x" * len(match[0]), prose)
-    found: list[Sentence] = []
+    masked = _UNSPLIT.sub(lambda match: "x" * len(match[0]), prose)
+    result: list[Sentence] = []
     start = 0
     for match in _END.finditer(masked):
         if match.end() < len(masked) and not _ends(masked, match, language):
             continue
-        found.append(_sentence(paragraph, prose, start, match.end(), match.start()))
+        result.append(_sentence(paragraph, prose, start, match.end(), match.start()))
         start = match.end()
     if prose[start:].strip():
-        found.append(_sentence(paragraph, prose, start, len(prose), len(prose)))
-    return found
+        result.append(_sentence(paragraph, prose, start, len(prose), len(prose)))
+    return result
 
 
 def _sentence(paragraph: Paragraph, prose: str, start: int, end: int, stop: int) -> Sentence:
@@ -75,10 +76,10 @@ def _ends(masked: str, match: re.Match[str], language: str) -> bool:
         return False
     if match[0][0] != ".":
         return True
-    before = _LAST_WORD.search(masked, max(0, match.start() - _NEVER_SPLIT), match.start())
+    before = _LAST_WORD.search(masked, max(0, match.start() - _LONGEST_ABBREVIATION), match.start())
     word = before[0].lower().rstrip(".") if before else ""
     if len(word) == 1 and word.isalpha() and word not in ("i", "x"):
         return False
     if language == "de" and word.isdigit() and len(word) <= 2:
         return False
-    return word not in _WORDS.get(language, frozenset())
+    return word not in _ABBREVIATION_SETS.get(language, frozenset())

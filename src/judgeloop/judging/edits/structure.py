@@ -1,4 +1,4 @@
-"""Edits of the layout alone: bold, lists, headings, all of them, none of them, and white space."""
+"""Edits of the layout alone: bold, lists, headings, all three, their removal, and white space."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from judgeloop.features import Measured, measure
-from judgeloop.judging.edits.claims import chosen, inserted
+from judgeloop.judging.edits.claims import draw_half, insert
 from judgeloop.judging.edits.lexicon import PARTS
 from judgeloop.judging.edits.probe import Task, words
 from judgeloop.judging.edits.sentences import Sentence, of_paragraph, sentences
@@ -18,50 +18,52 @@ MOST_HEADINGS = 4
 """Headings that the edit adds at most; further paragraphs stand under the last one."""
 
 _WORD = re.compile(r"(?<![\w*`_<&/\\.-])[^\W\d_]{4,}(?![\w*`_>;/\\-])")
-_CLOSED = re.compile(r"`+[^`]*`+|(?:https?://|www\.)\S+|\$[^$\n]{1,300}\$|\*\*.{1,300}?\*\*|<[^>\n]{1,300}>", re.DOTALL)
+_UNTOUCHED = re.compile(
+    r"`+[^`]*`+|(?:https?://|www\.)\S+|\$[^$\n]{1,300}\$|\*\*.{1,300}?\*\*|<[^>\n]{1,300}>", re.DOTALL
+)
 _BULLET = re.compile(r"^[ ]{0,3}- ", re.MULTILINE)
 _NUMBERED = "|".join(f"{re.escape(part)} \\d+|{re.escape(answer)}" for answer, part in PARTS.values())
 _PART_HEADING = re.compile(rf"^## (?:{_NUMBERED})\n\n", re.MULTILINE)
 
 
 _measured = functools.lru_cache(maxsize=32)(measure)
-"""``measure`` that remembers the last texts: every probe asks for the same original."""
+"""``measure`` with a cache, since every probe measures the same original."""
 
 
 def bold(task: Task) -> str | None:
-    """Bold for the longest word of half of the sentences."""
-    words_at = []
-    for sentence in chosen(sentences(task.text, task.language), task, "bold"):
-        masked = _CLOSED.sub(lambda match: "`" * len(match[0]), task.text[sentence.start : sentence.end])
-        found = max(_WORD.finditer(masked), key=lambda match: len(match[0]), default=None)
-        if found is not None:
-            words_at.append((sentence.start + found.start(), sentence.start + found.end()))
-    if not words_at:
+    """The text with the longest word of half of its sentences in bold."""
+    spans = []
+    for sentence in draw_half(sentences(task.text, task.language), task, "bold"):
+        masked = _UNTOUCHED.sub(lambda match: "`" * len(match[0]), task.text[sentence.start : sentence.end])
+        word = max(_WORD.finditer(masked), key=lambda match: len(match[0]), default=None)
+        if word is not None:
+            spans.append((sentence.start + word.start(), sentence.start + word.end()))
+    if not spans:
         return None
-    return inserted(task.text, [(place, "**") for span in words_at for place in span])
+    return insert(task.text, [(place, "**") for span in spans for place in span])
 
 
 def bold_kept(original: str, edited: str) -> bool:
     """The same text but for ``**``, and the parser sees more bold."""
-    return original.replace("*", "") == edited.replace("*", "") and _more(original, edited, "bold")
+    return original.replace("*", "") == edited.replace("*", "") and _has_more(original, edited, "bold")
 
 
 def list_items(task: Task) -> str | None:
-    """Every paragraph of two or more sentences becomes a list, an item a sentence."""
+    """The text with every paragraph of two or more sentences as a list, an item a sentence."""
     places = [
         place
         for paragraph in paragraphs(task.text)
         if paragraph.top and paragraph.after != "bullet_list"
-        for place in _items(task.text, of_paragraph(task.text, paragraph, task.language))
+        for place in _item_edits(task.text, of_paragraph(task.text, paragraph, task.language))
     ]
     return _replaced(task.text, places) if places else None
 
 
-def _items(text: str, found: list[Sentence]) -> list[tuple[int, int, str]]:
-    if len(found) < 2 or any(text[one.start : one.start + 1] in "-+*#>|`~" for one in found):
+def _item_edits(text: str, prose: list[Sentence]) -> list[tuple[int, int, str]]:
+    if len(prose) < 2 or any(text[sentence.start : sentence.start + 1] in "-+*#>|`~" for sentence in prose):
         return []
-    gaps = [(a.end, b.start, "\n- ") for a, b in pairwise(found)]
-    return [(found[0].start, found[0].start, "- "), *gaps]
+    gaps = [(a.end, b.start, "\n- ") for a, b in pairwise(prose)]
+    return [(prose[0].start, prose[0].start, "- "), *gaps]
 
 
 def _replaced(text: str, places: list[tuple[int, int, str]]) -> str:
@@ -75,44 +77,48 @@ def _replaced(text: str, places: list[tuple[int, int, str]]) -> str:
 def list_items_kept(original: str, edited: str) -> bool:
     """The same text but for white space and the bullets' dashes, and the parser sees more list items."""
     flat = [_BULLET.sub("", text).split() for text in (original, edited)]
-    # Between Chinese or Japanese sentences there is no white space to begin with.
+    # Chinese and Japanese sentences have no white space between them in the original.
     same = flat[0] == flat[1] or ("".join(flat[0]) == "".join(flat[1]) and words(original) == words(edited))
-    return same and _more(original, edited, "list_items")
+    return same and _has_more(original, edited, "list_items")
 
 
 def headings(task: Task) -> str | None:
-    """A heading without content (``Part 1`` …; ``Answer`` where there is one paragraph) over up to four paragraphs."""
-    found = [one for one in paragraphs(task.text) if one.top and one.after != "heading"][:MOST_HEADINGS]
-    if not found:
+    """The text with a heading without content (``Part 1`` …; ``Answer`` for one paragraph) over up to four paragraphs."""
+    titled = [paragraph for paragraph in paragraphs(task.text) if paragraph.top and paragraph.after != "heading"][
+        :MOST_HEADINGS
+    ]
+    if not titled:
         return None
     answer, part = PARTS[task.language]
-    titles = [answer] if len(found) == 1 else [f"{part} {number}" for number in range(1, len(found) + 1)]
-    return inserted(task.text, [(one.line_start, f"## {title}\n\n") for one, title in zip(found, titles, strict=True)])
+    titles = [answer] if len(titled) == 1 else [f"{part} {number}" for number in range(1, len(titled) + 1)]
+    return insert(
+        task.text, [(paragraph.line_start, f"## {title}\n\n") for paragraph, title in zip(titled, titles, strict=True)]
+    )
 
 
 def headings_kept(original: str, edited: str) -> bool:
     """The original once the added headings are taken out, and the parser sees more headings."""
-    return _PART_HEADING.sub("", original) == _PART_HEADING.sub("", edited) and _more(original, edited, "headings")
+    return _PART_HEADING.sub("", original) == _PART_HEADING.sub("", edited) and _has_more(original, edited, "headings")
 
 
 def markdown_added(task: Task) -> str | None:
     """Bold, lists and headings, as far as each applies; at least two of them."""
     text, applied = task.text, 0
     for edit in (bold, list_items, headings):
-        made = edit(replace(task, text=text))
-        if made is not None:
-            text, applied = made, applied + 1
+        edited = edit(replace(task, text=text))
+        if edited is not None:
+            text, applied = edited, applied + 1
     return text if applied >= 2 else None
 
 
 def markdown_added_kept(original: str, edited: str) -> bool:
     """The same words but for the headings', in their order, and more of two features at least."""
-    flat = [_bare(text) for text in (original, edited)]
-    more = sum(_more(original, edited, feature) for feature in ("bold", "list_items", "headings"))
+    flat = [_words_without_marks(text) for text in (original, edited)]
+    more = sum(_has_more(original, edited, feature) for feature in ("bold", "list_items", "headings"))
     return flat[0] == flat[1] and more >= 2
 
 
-def _bare(text: str) -> list[str]:
+def _words_without_marks(text: str) -> list[str]:
     return _BULLET.sub("", _PART_HEADING.sub("", text)).replace("*", "").split()
 
 
@@ -124,11 +130,11 @@ def markdown_removed(task: Task) -> str | None:
 
 def markdown_removed_kept(original: str, edited: str) -> bool:
     """The same words in the same order, the same code, and no heading, list or bold left."""
-    left = _measured(edited)
+    measured = _measured(edited)
     return (
         words(original) == words(edited)
         and code(original) == code(edited)
-        and not (left.headings or left.list_items or left.bold)
+        and not (measured.headings or measured.list_items or measured.bold)
     )
 
 
@@ -137,8 +143,12 @@ def whitespace(task: Task) -> str | None:
     body = task.text.rstrip()
     if not body:
         return None
-    places = [(one.line_start, "\n") for one in paragraphs(body) if one.top and body[: one.line_start].endswith("\n\n")]
-    return inserted(body, places) + " \n\n"
+    places = [
+        (paragraph.line_start, "\n")
+        for paragraph in paragraphs(body)
+        if paragraph.top and body[: paragraph.line_start].endswith("\n\n")
+    ]
+    return insert(body, places) + " \n\n"
 
 
 def whitespace_kept(original: str, edited: str) -> bool:
@@ -146,18 +156,18 @@ def whitespace_kept(original: str, edited: str) -> bool:
     return (
         original.split() == edited.split()
         and code(original) == code(edited)
-        and _rendered(original) == _rendered(edited)
+        and _features_but_characters(original) == _features_but_characters(edited)
     )
 
 
-def _rendered(text: str) -> tuple[object, ...]:
-    found: Measured = _measured(text)
-    return tuple(getattr(found, name) for name in found.__slots__ if name != "characters")
+def _features_but_characters(text: str) -> tuple[object, ...]:
+    measured: Measured = _measured(text)
+    return tuple(getattr(measured, name) for name in measured.__slots__ if name != "characters")
 
 
-def _more(original: str, edited: str, feature: str) -> bool:
-    """Whether the edit has more of it, by count: added words thin out a density."""
-    counts = [getattr(found, feature) * found.tokens for found in (_measured(original), _measured(edited))]
+def _has_more(original: str, edited: str, feature: str) -> bool:
+    """Whether the edit has more of a feature by count; its density can fall, since the edit adds words."""
+    counts = [getattr(measured, feature) * measured.tokens for measured in (_measured(original), _measured(edited))]
     return bool(counts[1] > counts[0] + 0.5)
 
 
