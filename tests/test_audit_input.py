@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from audit_pairs import pairs, write
+from command_line import command
 from conftest import Served
-from test_audit import command
 
 Serve = Callable[..., Served]
 HEAD = "item_id,prompt,text_a,text_b"

@@ -7,51 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planted_run
+from conftest import examples
+from drift_tables import ARMS, tables, two_arms
 from judgeloop.seeds import rng
-from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
+from judgeloop.stats.design import Design, Margins, RunTables
 from judgeloop.stats.drift import drift_estimates, over_replicates, quantity_series, verdict
 from judgeloop.stats.generations import Quantity, Series, item_means, measure, series
 from judgeloop.stats.inference import Interval, replicate_t, smallest_detectable, t_interval
-
-ARMS = (ArmDesign("judge", "j"), ArmDesign("random", "random", is_control=True, judge_kind="random"))
-
-
-def two_arms(generations: int = 2) -> Design:
-    return Design("d", 0, generations, ARMS, (("judge", "random"),), ("judge", "random"))
-
-
-def tables(seed: int = 0, replicates: int = 4, items: int = 6, pool: int = 5, shift: float = 0.5) -> RunTables:
-    """Pool rows with random draw counts; the judge's arm gains ``shift`` doublings a generation."""
-    stream = rng(seed, "drift tables")
-    rows = []
-    for replicate in range(replicates):
-        for arm in ("judge", "random"):
-            for t in range(3):
-                for item in range(items):
-                    drawn = np.ones(pool, dtype=int) if t == 0 else stream.multinomial(4, np.ones(pool) / pool)
-                    for k in range(pool):
-                        length = 5.0 + stream.normal() + (shift * t if arm == "judge" else 0.0)
-                        rows.append((replicate, arm, t, f"i{item}", f"k{k}", "some text", "", length, stream.poisson(2.0),
-                                     drawn[k], float(stream.integers(2))))  # fmt: skip
-    columns = ["replicate", "arm", "generation", "item_id", "candidate_id", "text", "reason", "length", "bold", "n_drawn",
-               "correct"]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=columns)
-    for name in (
-        "headings",
-        "list_items",
-        "code_fences",
-        "hedges",
-        "emoji",
-        "transitions",
-        "em_dashes",
-        "exclamations",
-    ):
-        frame[name] = 0.0
-    for name in ("p_current", "p_selected", "p_selected_gold", "p_training", "p_next", "reward"):
-        frame[name] = np.nan
-    catalogue = pd.DataFrame({"item_id": [f"i{k}" for k in range(items)], "category": ["a", "b"] * (items // 2)})
-    nothing = pd.DataFrame()
-    return RunTables(catalogue, frame, nothing, nothing, nothing)
 
 
 def estimates(given_tables: RunTables, design: Design) -> pd.DataFrame:
@@ -133,7 +95,7 @@ def test_style_is_in_pooled_generation_zero_sds() -> None:
     assert "standard deviation at generation 0 is 0" in headings["note"]
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4))
 @given(st.floats(-1e3, 1e3), st.integers(0, 3))
 def test_undrawn_texts_and_failed_drafts_change_nothing(value: float, item: int) -> None:
     plain = tables(replicates=2, items=4, pool=3)

@@ -18,6 +18,8 @@ from judgeloop.report.verdicts import leading
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.rows import UNCHANGED
 
+pytestmark = pytest.mark.pages
+
 
 def _row(term: str = "first_slot_excess", **changes: Any) -> Estimate:
     base = Estimate(
