@@ -222,17 +222,16 @@ def test_hedging_when_wrong_is_paired_by_item() -> None:
     given_tables = hedging(1, easier=False)
     frame = given_tables.candidates
     scale = frame[frame["generation"] == 0]["hedges"].std(ddof=0)
-    values = []
+    values, wrong = [], {}
+    for row in frame[frame["correct"] == 0].itertuples():
+        wrong.setdefault((row.replicate, row.arm, row.generation, row.item_id), []).append(row.hedges)
     for replicate in range(8):
         changes = []
         for item in range(24):
             cells = []
             for arm, t in (("judge", 1), ("judge", 0), ("random", 1), ("random", 0)):
-                part = frame[
-                    (frame["replicate"] == replicate) & (frame["arm"] == arm) & (frame["generation"] == t)
-                    & (frame["item_id"] == f"i{item}") & (frame["correct"] == 0)
-                ]  # fmt: skip
-                cells.append(part["hedges"].mean() / scale)
+                hedges = wrong.get((replicate, arm, t, f"i{item}"), [np.nan])
+                cells.append(np.mean(hedges) / scale)
             if not np.isnan(cells).any():
                 changes.append(cells[0] - cells[1] - cells[2] + cells[3])
         values.append(np.mean(changes))

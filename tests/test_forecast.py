@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import examples, small_experiment, write_experiment
+from conftest import examples, small_experiment, tables_alone, write_experiment
 from judgeloop import api, cli, strategies
 from judgeloop.cli.forecast import sparkline
 from judgeloop.errors import InvalidInput
@@ -237,7 +237,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             server.base_url, judge={"endpoint": "m", "verdict": "json"}, panels={"anchor": 12}, generations=1,
             policy={"kind": "pool", "endpoint": "m", "pool_size": 8}, signal={"kind": "bradley_terry"},
         )  # fmt: skip
-        api.run(write_experiment(folder, raw, items), out=folder / "run")
+        with tables_alone():
+            api.run(write_experiment(folder, raw, items), out=folder / "run")
     return folder
 
 
