@@ -82,6 +82,7 @@ def test_wrong_options_are_named(
     assert not Path("runs").exists()
 
 
+@pytest.mark.tables
 def test_columns_with_other_names(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     rows = [

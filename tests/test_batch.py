@@ -169,6 +169,7 @@ def test_kill_minus_nine_while_it_waits_and_the_same_command_again(tmp_path: Pat
     same(tmp_path / "killed", audited(served, tmp_path / "whole", source).path)
 
 
+@pytest.mark.tables
 def test_ctrl_c_leaves_the_batch_and_a_live_audit_does_not_pay_for_it_again(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=Faults(rules=(Rule(match="/ba/", kind="slow", delay_s=0.4, times="always"),)))
 

@@ -47,6 +47,7 @@ def test_reasons_that_differ_in_numbers_are_one(sentences: list[str], said: str)
     assert results._spans(sentences) == said
 
 
+@pytest.mark.tables
 def test_a_logs_folder_is_not_called_an_experiments(tmp_path: Path) -> None:
     judgeloop.analyze(log(items=6), out=tmp_path / "o")
     with pytest.raises(FolderMismatch, match=r"belongs to another log .*or restore the log file$"):
