@@ -93,7 +93,7 @@ def test_without_gold_the_primaries_are_undefined_and_raw_is_named_raw():
 
 def test_the_order_column_keeps_position_out_of_length():
     # G: without it slopes shrink by sech²(γ/2); here the order also correlates with length.
-    n = 4_000
+    n = 8_000
     rng = seeds.rng(0, "order column")
     delta = rng.normal(size=(n, 1))
     frame = planted_judgments(n, "order column", position=2.0, slopes=(0.4,), deltas=delta)
