@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 
 import judgeloop
 from audit_pairs import pairs
 from conftest import CountingAnswerer, Served
-from judgeloop import cli
 from judgeloop.api.batch_jobs import Jobs
 from judgeloop.api.batching import Batching
 from judgeloop.experiment import Endpoint
@@ -111,13 +109,6 @@ def vllm_output(requests: Path, output: Path, spec: dict[str, Any] | None = None
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def command(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
 
 
 def audited(served: Served, out: Path, source: Any = None, **changes: Any) -> judgeloop.Audit:

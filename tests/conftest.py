@@ -2,28 +2,76 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
+from judgeloop import report
 from judgeloop.planted import PlantedAnswerer, PlantedSpec
 from judgeloop.records import Route
+from judgeloop.stats.estimate import estimates_frame
 from judgeloop.wire.faults import Faults
 from judgeloop.wire.server import LocalServer, create_app
+
+# A few examples a property at every change; the library's hundred in CI, by --hypothesis-profile thorough.
+settings.register_profile("fast", max_examples=20, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.load_profile("fast")
 
 ITEMS = [
     {"item_id": "capital", "category": "facts", "prompt": "What is the capital of France?", "reference": "Paris", "match": "contains"},
     {"item_id": "sleep", "category": "advice", "prompt": "How do I sleep better?"},
     {"item_id": "rain", "category": "writing", "prompt": "Describe the rain."},
 ]  # fmt: skip
+
+
+def examples(thorough: int) -> int:
+    """The number of examples of a property that takes ``thorough`` of them in CI: a fifth at every change."""
+    return max(4, thorough * settings().max_examples // 100)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live as long as the session: the collector need not walk them after every test."""
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def tables_alone() -> Iterator[None]:
+    """Runs and audits leave their tables and no estimate: for what is asked and kept, where other tests see the numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("judgeloop.api.running.run_estimates", lambda *_: estimates_frame([]))
+        patch.setattr("judgeloop.auditing.analysis.judge_estimates", lambda *_, **__: estimates_frame([]))
+        yield
+
+
+class NotWritten:
+    """Where the pages of a report would be, in a test that has none written."""
+
+    def __getattr__(self, name: str) -> Path:
+        raise AssertionError("this test has no page written: give it the marker `pages`")
+
+
+@pytest.fixture(autouse=True)
+def _no_more_than_is_read(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Commands write their report in tests with the marker ``pages`` alone, and make estimates but in tests with the marker
+    ``tables``: half of a small run's time goes there."""
+    with ExitStack() as stack:
+        if request.node.get_closest_marker("pages") is None:
+            stack.enter_context(pytest.MonkeyPatch.context()).setattr(report, "write", lambda folder: NotWritten())
+        if request.node.get_closest_marker("tables") is not None:
+            stack.enter_context(tables_alone())
+        yield
 
 
 class CountingAnswerer:

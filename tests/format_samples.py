@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "formats"
+FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
 THINGS = (
     "kettle", "lighthouse", "compass", "glacier", "violin", "thermometer", "hedgehog", "canal", "magnet", "windmill",
     "volcano", "telescope", "beehive", "anchor", "candle", "bicycle", "mirror", "harbour", "orchard", "raincoat", "clock",
@@ -273,8 +273,14 @@ def samples() -> dict[str, bytes]:
     }
 
 
+def records(path: str) -> list[dict[str, Any]]:
+    text = (FORMATS / path).read_text(encoding="utf-8")
+    found: list[dict[str, Any]] = json.loads(text) if path.endswith(".json") else [json.loads(line) for line in text.splitlines()]  # fmt: skip
+    return found
+
+
 if __name__ == "__main__":
     for name, content in samples().items():
-        path = FOLDER / name
+        path = FORMATS / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

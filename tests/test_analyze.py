@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 
 import judgeloop
-from judgeloop import auditing, cli, seeds
+from command_line import command
+from judgeloop import auditing
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.interchange import read_verdicts
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.stats.judge_estimates import judge_estimates
 from judgeloop.stats.rows import RATE_MARGIN
+from verdict_log import log
 
 DATA = Path(os.environ.get("JUDGELOOP_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 real = pytest.mark.skipif(
@@ -27,38 +29,13 @@ real = pytest.mark.skipif(
 )
 
 
-def log(items: int = 60, judges: tuple[str, ...] = ("m",), orders: tuple[str, ...] = ("ab", "ba")) -> pd.DataFrame:
-    """Judges that take the first slot with 0.8 and gold's favourite else; lengths known, one reply in 20 unscored."""
-    stream, rows = seeds.rng(0, "a log"), []
-    for item in range(items):
-        gold, lengths = str(stream.choice(["a", "b"])), stream.integers(50, 400, size=2)
-        for judge in judges:
-            for order in orders:
-                if stream.random() < 0.05:
-                    verdict = "unscored"
-                else:
-                    good = "first" if (gold == "a") == (order == "ab") else "second"
-                    verdict = "first" if stream.random() < 0.6 else good
-                rows.append({
-                    "item_id": f"i{item}", "judge": judge, "order": order, "verdict": verdict, "gold": gold,
-                    "len_a": int(lengths[0]), "len_b": int(lengths[1]), "model_a": "m", "model_b": "other", "note": "x",
-                })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def primary(estimates: pd.DataFrame, term: str) -> pd.Series[Any]:
     some = estimates[(estimates["term"] == term) & (estimates["variant"] == "") & (estimates["category"] == "")]
     assert len(some) == 1
     return some.iloc[0]
 
 
-def command(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
-
-
+@pytest.mark.pages
 def test_the_command_writes_a_folder_and_says_what_was_read_and_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +147,7 @@ def test_a_bare_log_bears_position_alone(tmp_path: Path) -> None:
     assert len(done.candidates) == 0
 
 
+@pytest.mark.pages
 def test_texts_are_measured_and_win_over_given_lengths(tmp_path: Path) -> None:
     frame = log(items=40).drop(columns=["len_a", "len_b"])
     words = [3 + n * 7 % 23 for n in range(40)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -13,12 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "judgeloop"
 PAGE = ROOT / "ARCHITECTURE.md"
-LONGEST = 400
 FILES = sorted(SOURCE.rglob("*.py"))
 OURS = [*FILES, *sorted((ROOT / "tests").glob("*.py")), *sorted((ROOT / "docs").glob("*.py"))]
 # What may reach neither the clock, the disk, the network nor an unnamed random stream.
 PURE = ("kernels", "law", "features", "strategies", "learning", "stats")
 IMPURE = {"os", "io", "pathlib", "time", "random", "secrets", "socket", "subprocess", "tempfile", "shutil", "asyncio"}
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A source file's syntax tree, read once for all the rules."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def room(path: Path, source: Path = SOURCE) -> str:
@@ -62,8 +68,14 @@ def imported(tree: ast.Module, package: tuple[str, ...]) -> Iterator[tuple[int, 
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
 
 
-def imported_rooms(tree: ast.Module, package: tuple[str, ...], known: dict[str, int]) -> Iterator[tuple[int, str]]:
-    for line, name in imported(tree, package):
+@functools.cache
+def imports(path: Path, source: Path = SOURCE) -> tuple[tuple[int, str], ...]:
+    """(line, dotted name) of every import of a source file."""
+    return tuple(imported(parsed(path), ("judgeloop", *path.relative_to(source).parts[:-1])))
+
+
+def imported_rooms(path: Path, known: dict[str, int], source: Path = SOURCE) -> Iterator[tuple[int, str]]:
+    for line, name in imports(path, source):
         parts = name.split(".")
         if parts[0] == "judgeloop":
             # `from judgeloop import __version__` reads the package's own __init__.
@@ -75,11 +87,9 @@ def violations(path: Path, known: dict[str, int], exceptions: set[tuple[str, str
     here = room(path, source)
     if here not in known:
         return [f"{path.relative_to(source)}: the room {here} has no floor in ARCHITECTURE.md"]
-    package = ("judgeloop", *path.relative_to(source).parts[:-1])
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     return [
         f"{path.relative_to(source)}:{line}: {here} imports {there}, which stands no lower"
-        for line, there in imported_rooms(tree, package, known)
+        for line, there in imported_rooms(path, known, source)
         if there != here and known.get(there, len(known)) >= known[here] and (here, there) not in exceptions
     ]
 
@@ -88,17 +98,15 @@ def test_every_room_has_a_floor_and_every_floor_its_rooms() -> None:
     assert {room(path) for path in FILES} == set(floors())
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_down(path: Path) -> None:
-    assert violations(path, floors(), allowed()) == []
+def test_imports_go_down() -> None:
+    known, exceptions = floors(), allowed()
+    assert [wrong for path in FILES for wrong in violations(path, known, exceptions)] == []
 
 
 def test_exceptions_are_used_and_stay_on_one_floor() -> None:
     known, used = floors(), set()
     for path in FILES:
-        package = ("judgeloop", *path.relative_to(SOURCE).parts[:-1])
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        used |= {(room(path), there) for _, there in imported_rooms(tree, package, known)}
+        used |= {(room(path), there) for _, there in imported_rooms(path, known)}
     assert allowed() <= used
     assert all(known[here] == known[there] for here, there in allowed())
 
@@ -127,8 +135,7 @@ def test_libraries_stay_in_their_rooms() -> None:
     homes = {library: set(names(row[1])) for row in table("Library") for library in names(row[0])}
     strays = []
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for line, name in imported(tree, ("judgeloop", *path.relative_to(SOURCE).parts[:-1])):
+        for line, name in imports(path):
             home = homes.get(name.split(".")[0])
             if home is not None and room(path) not in home:
                 strays.append(f"{path.relative_to(SOURCE)}:{line}: {name} belongs in {', '.join(sorted(home))}")
@@ -140,8 +147,8 @@ def test_the_functional_core_is_pure() -> None:
     for path in FILES:
         if room(path) not in PURE:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for line, name in imported(tree, ("judgeloop", *path.relative_to(SOURCE).parts[:-1])):
+        tree = parsed(path)
+        for line, name in imports(path):
             if name.split(".")[0] in IMPURE:
                 impure.append(f"{path.relative_to(SOURCE)}:{line}: imports {name}")
         impure += [
@@ -161,33 +168,28 @@ def test_randomness_is_made_by_named_streams_alone() -> None:
         f"{path.relative_to(SOURCE)}:{node.lineno}"
         for path in FILES
         if room(path) != "seeds"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name | ast.Attribute)
         and re.search(r"\b(default_rng|RandomState|Philox|PCG64)$|^random\.|\brandom\.seed$", ast.unparse(node.func))
     ]
     assert made == []
 
 
-@pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_is_long(path: Path) -> None:
-    count = len(path.read_text(encoding="utf-8").splitlines())
-    assert count <= LONGEST, f"{count} lines: split it"
-
-
-def _undocumented(path: Path) -> list[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [] if ast.get_docstring(tree) else ["the module"]
+def undocumented(path: Path) -> list[str]:
+    """What is public in a file and has no docstring, the module itself too."""
+    tree = parsed(path)
+    missing = [] if ast.get_docstring(tree) else ["the module"]
     for node in tree.body:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
             continue
         if not ast.get_docstring(node):
-            found.append(f"{node.name} (line {node.lineno})")
-    return found
+            missing.append(f"{node.name} (line {node.lineno})")
+    return [f"{path.relative_to(SOURCE)}: {name}" for name in missing]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_what_is_public_has_a_docstring(path: Path) -> None:
-    assert _undocumented(path) == []
+def test_what_is_public_has_a_docstring() -> None:
+    assert [name for path in FILES for name in undocumented(path)] == []
 
 
 def test_no_module_is_a_drawer() -> None:

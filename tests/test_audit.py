@@ -10,41 +10,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 import judgeloop
+from audit_case import audited, primary
 from audit_pairs import MARKER, pairs, write
+from command_line import command
 from conftest import Served, tables
-from judgeloop import cli
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, ReplayMiss
 from judgeloop.wire.faults import Faults, Rule
 
 Serve = Callable[..., Served]
 
 
-def command(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
-
-
-def audited(served: Served, source: Any, out: Path, **changes: Any) -> judgeloop.Audit:
-    return judgeloop.audit(source, base_url=served.base_url, out=out, **{"model": "planted", **changes})
-
-
-def primary(estimates: pd.DataFrame, term: str, panel: str = "pairs", judge: str = "planted") -> pd.Series[Any]:
-    some = estimates[
-        (estimates["term"] == term) & (estimates["variant"] == "") & (estimates["category"] == "")
-        & (estimates["panel"] == panel) & (estimates["judge"] == judge)
-    ]  # fmt: skip
-    assert len(some) == 1
-    return some.iloc[0]
-
-
+@pytest.mark.pages
 def test_the_command_asks_both_orders_and_probes_and_writes_a_run_folder(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,19 +78,20 @@ def test_the_command_asks_both_orders_and_probes_and_writes_a_run_folder(
     assert "another" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_csv_and_parquet_are_the_same_audit(tmp_path: Path, serve: Serve, ending: str) -> None:
+@pytest.mark.tables
+def test_csv_parquet_and_a_frame_are_the_same_audit(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pairs(6)
     frame = pd.DataFrame(rows)
-    other = tmp_path / f"answers.{ending}"
-    frame.to_csv(other, index=False) if ending == "csv" else frame.to_parquet(other)
+    frame.to_csv(tmp_path / "answers.csv", index=False)
+    frame.to_parquet(tmp_path / "answers.parquet")
     first = audited(served, write(tmp_path / "answers.jsonl", rows), tmp_path / "o")
     before, asked = tables(first.path), sum(served.asked.values())
-    assert tables(audited(served, other, tmp_path / "o").path) == before
-    assert tables(audited(served, frame, tmp_path / "o").path) == before
+    for other in (tmp_path / "answers.csv", tmp_path / "answers.parquet", frame):
+        assert tables(audited(served, other, tmp_path / "o").path) == before
     assert sum(served.asked.values()) == asked
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize(("price", "known"), [(None, None), ((0.0, 0.0), 0.0), ((1.0, 1.0), "paid")])
 def test_a_cost_that_nobody_stated_is_not_known_and_not_zero(
     tmp_path: Path, serve: Serve, price: tuple[float, float] | None, known: float | str | None
@@ -183,6 +165,7 @@ def test_a_dead_endpoint_is_exit_4_and_leaves_a_folder_that_resumes(
         audited(served, source, tmp_path / "o", seed=3)
 
 
+@pytest.mark.pages
 def test_without_gold_the_report_leads_with_what_is_identified(tmp_path: Path, serve: Serve) -> None:
     served = serve(length=1.5)
     done = audited(served, pd.DataFrame(pairs(25, gold=False)), tmp_path / "o", probes="padding")
@@ -223,6 +206,7 @@ def test_two_judges_stand_apart(tmp_path: Path, serve: Serve) -> None:
     assert set(done.folder.environment()["reported_models"]) == {"m", "other"}
 
 
+@pytest.mark.tables
 def test_a_text_of_several_pairs_is_probed_once(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pairs(3)
     shared = [
@@ -234,6 +218,7 @@ def test_a_text_of_several_pairs_is_probed_once(tmp_path: Path, serve: Serve) ->
     assert sorted(probes[probes["order"] == "ab"]["candidate_first"]) == ["x", "y0", "y1", "y2"]
 
 
+@pytest.mark.tables
 def test_edits_by_a_model_are_asked_recorded_and_checked(tmp_path: Path, serve: Serve) -> None:
     served = serve(draft={"length_mean": 60, "length_sd": 0.0})
     rows = [{**row, "text_a": row["text_a"].rpartition(MARKER)[0], "text_b": row["text_b"].rpartition(MARKER)[0]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,30 @@ import pytest
 
 import judgeloop
 from audit_pairs import pairs, write
-from batch_case import command
-from conftest import Served
+from command_line import command
+from conftest import Served, serving
 from judgeloop.api import audit_settings
 from judgeloop.errors import EndpointFailed, FolderMismatch
 
 Serve = Callable[..., Served]
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Path]]:
+    """The audit that the others differ from, and its server."""
+    folder = tmp_path_factory.mktemp("recorded") / "o"
+    with serving() as serve:
+        served = serve(model=["planted", "m2"])
+        audited(served, folder)
+        yield served, folder
+
+
+def audited(served: Served, out: Path, rows: int = 2, **options: Any) -> judgeloop.Audit:
+    said = {"model": "planted", "verdict": "json", **options}
+    return judgeloop.audit(pd.DataFrame(pairs(rows)), base_url=served.base_url, out=out, **said)
+
+
+@pytest.mark.tables
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -31,19 +48,22 @@ Serve = Callable[..., Served]
         ({"rows": 4}, r"the rows of the pairs file or the text of the prompt have changed"),
     ],
 )  # fmt: skip
-def test_the_setting_that_differs_is_named(tmp_path: Path, serve: Serve, change: dict[str, Any], words: str) -> None:
-    served = serve(model=["planted", "m2"])
-
-    def audited(rows: int = 2, **options: Any) -> judgeloop.Audit:
-        said = {"model": "planted", "verdict": "json", **options}
-        return judgeloop.audit(pd.DataFrame(pairs(rows)), base_url=served.base_url, out=tmp_path / "o", **said)
-
-    audited()
+def test_the_setting_that_differs_is_named(recorded: tuple[Served, Path], change: dict[str, Any], words: str) -> None:
+    served, folder = recorded
     asked = sum(served.asked.values())
     with pytest.raises(FolderMismatch, match=words):
-        audited(**change)
+        audited(served, folder, **change)
     assert sum(served.asked.values()) == asked
-    audited(concurrency=2, mitigate="swap_average", price=(1.0, 1.0))  # what may change
+
+
+@pytest.mark.tables
+def test_what_may_change_asks_nothing_after_a_refusal_too(recorded: tuple[Served, Path], tmp_path: Path) -> None:
+    served, folder = recorded
+    shutil.copytree(folder, tmp_path / "o")
+    asked = sum(served.asked.values())
+    with pytest.raises(FolderMismatch):
+        audited(served, tmp_path / "o", repeats=2)
+    audited(served, tmp_path / "o", concurrency=2, mitigate="swap_average", price=(1.0, 1.0))
     assert sum(served.asked.values()) == asked
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from audit_pairs import pairs, write
+from command_line import command
 from conftest import Served
-from test_audit import command
 
 Serve = Callable[..., Served]
 HEAD = "item_id,prompt,text_a,text_b"
@@ -82,6 +82,7 @@ def test_wrong_options_are_named(
     assert not Path("runs").exists()
 
 
+@pytest.mark.tables
 def test_columns_with_other_names(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     rows = [

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 
 import judgeloop
+from audit_case import audited, primary
 from audit_pairs import MARKER, pairs, write
+from command_line import command
 from conftest import Served, tables
 from judgeloop.api.audit_settings import settings
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, InvalidInput
-from test_audit import audited, command, primary
 
 Serve = Callable[..., Served]
 PLANTED = {
@@ -43,6 +44,7 @@ def sets(count: int, k: int = 3, **more: Any) -> list[dict[str, Any]]:
 # -- pointwise -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pages
 def test_every_text_is_scored_once_on_every_scale_and_nothing_is_asked_twice(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 import judgeloop
 from audit_pairs import pairs, write
+from command_line import command
 from conftest import Served
 from judgeloop import api, seeds
 from judgeloop.kernels import logistic, sigmoid
 from judgeloop.stats import power
-from test_audit import command
 
 Serve = Callable[..., Served]
 

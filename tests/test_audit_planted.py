@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import judgeloop
+from audit_case import primary
 from audit_pairs import MARKER, pairs
 from conftest import Served
-from test_audit import primary
 
 PLANTED = {"position": 0.6, "length": 0.7, "bold": 0.4, "quality": 1.0, "quality_marker": MARKER}
 

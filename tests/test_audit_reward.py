@@ -67,6 +67,7 @@ def test_the_planted_length_is_found_and_position_is_not_claimed(tmp_path: Path,
         judgeloop.audit(pairs, base_url=served.base_url, model="planted", reward="pooling", out=tmp_path / "run")
 
 
+@pytest.mark.tables
 def test_the_plan_counts_a_text_once(tmp_path: Path, serve: Serve, pairs: Path) -> None:
     served = serve(**PLANTED)
     options = {"base_url": served.base_url, "model": "planted", "reward": "rerank", "probes": "bold"}

@@ -49,6 +49,7 @@ def same(one: Path, other: Path) -> None:
 # -- as live ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pages
 def test_a_batch_is_the_live_audit_byte_for_byte(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rounds: what a model's edits are shown against hangs on the edits."""
     monkeypatch.setenv("AUDIT_KEY", KEY)
@@ -69,6 +70,7 @@ def test_a_batch_is_the_live_audit_byte_for_byte(tmp_path: Path, serve: Serve, m
     assert held == []
 
 
+@pytest.mark.pages
 def test_scores_and_lists_are_batched_too(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     options = {"mode": "pointwise", "scales": "1-5", "against_pairwise": True}
@@ -139,6 +141,7 @@ def test_killed_at_any_step_it_pays_for_nothing_twice(
     assert step > 8  # so many steps there are
 
 
+@pytest.mark.pages
 @pytest.mark.slow
 def test_kill_minus_nine_while_it_waits_and_the_same_command_again(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=Faults(rules=(Rule(match="/ba/", kind="slow", delay_s=4.0, times="always"),)))
@@ -166,6 +169,7 @@ def test_kill_minus_nine_while_it_waits_and_the_same_command_again(tmp_path: Pat
     same(tmp_path / "killed", audited(served, tmp_path / "whole", source).path)
 
 
+@pytest.mark.tables
 def test_ctrl_c_leaves_the_batch_and_a_live_audit_does_not_pay_for_it_again(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=Faults(rules=(Rule(match="/ba/", kind="slow", delay_s=0.4, times="always"),)))
 

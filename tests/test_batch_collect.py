@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from audit_pairs import pairs, write
-from batch_case import audited, case, command, exchanges, vllm_output, write_lines
+from batch_case import audited, case, exchanges, vllm_output, write_lines
+from command_line import command
 from conftest import CountingAnswerer, Served, tables
 from judgeloop.errors import AnswersOutstanding, InvalidInput
 from judgeloop.planted import PlantedSpec
@@ -54,6 +55,7 @@ def test_without_a_batch_api_the_next_commands_are_said_and_their_output_is_the_
         assert any(Call(call, "", one["body"]).key == key and one["custom_id"] == f"{call}#{key[7:19]}" for call, key, *_ in found)  # fmt: skip
 
 
+@pytest.mark.tables
 @pytest.mark.parametrize("change", ["texts", "prompt", "temperature", "digest"])
 def test_answers_to_other_requests_of_the_same_ids_are_refused(tmp_path: Path, change: str) -> None:
     """Texts swapped, another prompt or temperature, an id without a digest: the call ids are the same, the requests not."""

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import report_folder
-from judgeloop import api, cli, limits
+from command_line import command
+from judgeloop import api, limits
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.limits.file import limits_of
 from judgeloop.limits.terms import is_known, matches
@@ -35,13 +36,6 @@ HOSTILE = 'm\n::error::x ##[error]y "<b>&%0A\x00\x1b[31m\u202e,:'
 
 def verdict(one: Estimate, **limit: Any) -> str:
     return limits.check("f", [one], limits_of({one.term: limit})).outcomes[0].verdict
-
-
-def command(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
 
 
 # -- deciding ------------------------------------------------------------------------------------------------------------

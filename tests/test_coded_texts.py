@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import slow_diversity
+from conftest import examples
 from judgeloop.features import tokenize
 from judgeloop.stats import coded_texts, reference
 from judgeloop.stats.coded_texts import Embedder, Tokens, Vocabulary
@@ -32,7 +33,7 @@ def same(values: np.ndarray, expected: list[float | None]) -> None:
     assert list(values) == pytest.approx([math.nan if one is None else one for one in expected], rel=1e-12, nan_ok=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(ITEMS)
 def test_every_item_has_the_measure_of_its_texts_alone(items):
     tokens = flat(items)
@@ -47,7 +48,7 @@ def test_every_item_has_the_measure_of_its_texts_alone(items):
     assert coded_texts.shared_share(grams, tokens.items[text]) == slow_diversity.phrase_repetition(items)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.lists(TEXTS, min_size=1, max_size=8), st.integers(0, 3))
 def test_an_embedding_is_the_obvious_one_to_the_last_bit(texts, most):
     vocabulary = Vocabulary()

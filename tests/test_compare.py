@@ -15,23 +15,17 @@ import pytest
 import yaml
 
 import planted_run
+from command_line import command
 from compare_case import THREE, analysed, log, named
-from judgeloop import api, cli
+from judgeloop import api
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.report import compare_page
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.comparison import adjusted
+from judgeloop.stats.comparison import Comparison, adjusted
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.run_estimates import run_estimates
 from judgeloop.wire.cassette import Cassette, Exchange
-
-
-def command(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +38,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return iter([root]).__next__()  # type: ignore[return-value]
 
 
+@pytest.fixture(scope="module")
+def three(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """The three judges of one folder, compared."""
+    return api.compare(folders / "three", out=tmp_path_factory.mktemp("three") / "c").comparison
+
+
 # -- judges ---------------------------------------------------------------------------------------------------------------
 
 
-def test_judges_of_one_folder_are_paired_and_the_planted_faults_found(folders: Path, tmp_path: Path) -> None:
-    done = api.compare(folders / "three", out=tmp_path / "c").comparison
+def test_judges_of_one_folder_are_paired_and_the_planted_faults_found(three: Comparison) -> None:
+    done = three
     assert {one.pairing for one in done.differences} == {"pairs"}
     slot = {(one.first, one.second): one.row for one in done.differences if one.row.term == "first_slot_excess"}
     effect = {
@@ -63,8 +63,8 @@ def test_judges_of_one_folder_are_paired_and_the_planted_faults_found(folders: P
     assert done.ranking.places[0].name == "good"
 
 
-def test_a_difference_is_that_of_the_folders_own_estimates(folders: Path, tmp_path: Path) -> None:
-    done = api.compare(folders / "three", out=tmp_path / "c").comparison
+def test_a_difference_is_that_of_the_folders_own_estimates(three: Comparison) -> None:
+    done = three
     for one in done.differences:
         for contender_, value in zip((one.first, one.second), (one.first_estimate, one.second_estimate), strict=True):
             row = next(c for c in done.contenders if c.name == contender_).primary(one.row.term)
@@ -231,8 +231,8 @@ def test_the_same_seed_with_other_texts_is_no_common_randomness(runs: Path, tmp_
 # -- multiplicity, ranking, cost ------------------------------------------------------------------------------------------
 
 
-def test_families_are_adjusted_over_all_that_is_compared(folders: Path, tmp_path: Path) -> None:
-    done = api.compare(folders / "three", out=tmp_path / "c").comparison
+def test_families_are_adjusted_over_all_that_is_compared(three: Comparison) -> None:
+    done = three
     by_family: dict[str, list[Estimate]] = {}
     for one in done.differences:
         by_family.setdefault(one.row.family, []).append(one.row)

@@ -10,14 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from audit_pairs import pairs, write
-from batch_case import command
+from changed_keys import with_key
+from command_line import command
 from conftest import Served
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment import Endpoint
 from judgeloop.experiment.credentials import is_literal, is_variable, literals_in
 from judgeloop.resolve import resolve
 from judgeloop.wire.line import Line
-from test_resolve import _with
 
 VALUE = "Zq7-not-a-real-key-0001"
 Serve = Callable[..., Served]
@@ -126,7 +126,7 @@ def test_what_is_no_key_passes() -> None:
 )  # fmt: skip
 def test_an_experiment_s_key_is_refused_and_not_shown(field: str, value: object) -> None:
     with pytest.raises(ExperimentError, match=r"endpoints\.m") as caught:
-        resolve(_with(f"endpoints.m.{field}", value))
+        resolve(with_key(f"endpoints.m.{field}", value))
     assert VALUE not in str(caught.value)
     with pytest.raises(ValidationError):
         Endpoint.model_validate({"base_url": "http://h", "model": "m", field: value})

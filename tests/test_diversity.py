@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop.features import tokenize
@@ -211,7 +211,6 @@ def test_miller_madow_removes_most_of_the_bias():
 
 
 @given(st.lists(ANY_TEXT, max_size=8))
-@settings(deadline=None)
 def test_embeddings_are_unit_vectors_that_depend_on_their_own_text(texts: list[str]):
     vectors = embed(texts)
     assert vectors.shape == (len(texts), EMBEDDING_SIZE)
@@ -264,7 +263,6 @@ def test_vendi_is_the_similarity_matrixs_on_either_side(shape: tuple[int, int]):
 
 
 @given(st.lists(WORDS, max_size=5), st.integers(1, 4))
-@settings(deadline=None)
 def test_self_bleu_is_its_slow_twin(texts: list[list[str]], n: int):
     fast, slow = self_bleu(texts, n), slow_self_bleu(texts, n)
     assert fast == (None if slow is None else pytest.approx(slow, rel=1e-9))

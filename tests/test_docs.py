@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
-import subprocess
+import runpy
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -238,11 +239,12 @@ def test_the_words_of_the_verdicts_are_those_of_the_code() -> None:
 # -- generated pages, links, examples ------------------------------------------------------------------------------------
 
 
-def test_generated_pages_are_fresh() -> None:
-    done = subprocess.run(
-        [sys.executable, str(DOCS / "generate.py"), "--check"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_generated_pages_are_fresh(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
+    monkeypatch.syspath_prepend(DOCS)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(DOCS / "generate.py"), run_name="__main__")
+    assert not ended.value.code, capsys.readouterr().err
 
 
 def anchors(page: Path) -> set[str]:
@@ -271,9 +273,15 @@ def blocks(page: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+@functools.cache
+def command_tree() -> dict[str, Any]:
+    """The commands by name."""
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined, no-any-return]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_examples_exist(page: Path) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = command_tree()
     wrong = []
     for block in re.findall(r"^```(?:sh|bash|console)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():

@@ -137,6 +137,7 @@ def test_fewer_log_probabilities_are_found_and_set(play: Play, kind: str, limit:
     assert made.recommended.verdict == "logprob"
 
 
+@pytest.mark.tables
 def test_the_setting_makes_a_run_work_where_twenty_are_refused(play: Play, tmp_path: Path) -> None:
     url, _ = play(kind="openai", logprobs=5, spec={"draft": {"length_mean": 20}})
     raw = small_experiment(url, generations=1, replicates=1)

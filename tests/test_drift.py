@@ -7,53 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planted_run
+from conftest import examples
+from drift_tables import ARMS, tables, two_arms
 from judgeloop.seeds import rng
-from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
+from judgeloop.stats.design import Design, Margins, RunTables
 from judgeloop.stats.drift import drift_estimates, quantity_series
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.generations import Quantity, Series, item_means, measure, series
 from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, t_interval
 from judgeloop.stats.rows import Point, estimate_row, replicate_mean
-
-ARMS = (ArmDesign("judge", "j"), ArmDesign("random", "random", is_control=True, judge_kind="random"))
-
-
-def two_arms(generations: int = 2) -> Design:
-    return Design("d", 0, generations, ARMS, (("judge", "random"),), ("judge", "random"))
-
-
-def tables(seed: int = 0, replicates: int = 4, items: int = 6, pool: int = 5, shift: float = 0.5) -> RunTables:
-    """Pool rows with random draw counts; the judge's arm gains ``shift`` doublings a generation."""
-    stream = rng(seed, "drift tables")
-    rows = []
-    for replicate in range(replicates):
-        for arm in ("judge", "random"):
-            for t in range(3):
-                for item in range(items):
-                    drawn = np.ones(pool, dtype=int) if t == 0 else stream.multinomial(4, np.ones(pool) / pool)
-                    for k in range(pool):
-                        length = 5.0 + stream.normal() + (shift * t if arm == "judge" else 0.0)
-                        rows.append((replicate, arm, t, f"i{item}", f"k{k}", "some text", "", length, stream.poisson(2.0),
-                                     drawn[k], float(stream.integers(2))))  # fmt: skip
-    columns = ["replicate", "arm", "generation", "item_id", "candidate_id", "text", "reason", "length", "bold", "n_drawn",
-               "correct"]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=columns)
-    for name in (
-        "headings",
-        "list_items",
-        "code_fences",
-        "hedges",
-        "emoji",
-        "transitions",
-        "em_dashes",
-        "exclamations",
-    ):
-        frame[name] = 0.0
-    for name in ("p_current", "p_selected", "p_selected_gold", "p_training", "p_next", "reward"):
-        frame[name] = np.nan
-    catalogue = pd.DataFrame({"item_id": [f"i{k}" for k in range(items)], "category": ["a", "b"] * (items // 2)})
-    nothing = pd.DataFrame()
-    return RunTables(catalogue, frame, nothing, nothing, nothing)
 
 
 def estimates(given_tables: RunTables, design: Design) -> pd.DataFrame:
@@ -135,7 +97,7 @@ def test_style_is_in_pooled_generation_zero_sds() -> None:
     assert "standard deviation at generation 0 is 0" in headings["note"]
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4))
 @given(st.floats(-1e3, 1e3), st.integers(0, 3))
 def test_undrawn_texts_and_failed_drafts_change_nothing(value: float, item: int) -> None:
     plain = tables(replicates=2, items=4, pool=3)
@@ -262,17 +224,16 @@ def test_hedging_when_wrong_is_paired_by_item() -> None:
     given_tables = hedging(1, easier=False)
     frame = given_tables.candidates
     scale = frame[frame["generation"] == 0]["hedges"].std(ddof=0)
-    values = []
+    values, wrong = [], {}
+    for row in frame[frame["correct"] == 0].itertuples():
+        wrong.setdefault((row.replicate, row.arm, row.generation, row.item_id), []).append(row.hedges)
     for replicate in range(8):
         changes = []
         for item in range(24):
             cells = []
             for arm, t in (("judge", 1), ("judge", 0), ("random", 1), ("random", 0)):
-                part = frame[
-                    (frame["replicate"] == replicate) & (frame["arm"] == arm) & (frame["generation"] == t)
-                    & (frame["item_id"] == f"i{item}") & (frame["correct"] == 0)
-                ]  # fmt: skip
-                cells.append(part["hedges"].mean() / scale)
+                hedges = wrong.get((replicate, arm, t, f"i{item}"), [np.nan])
+                cells.append(np.mean(hedges) / scale)
             if not np.isnan(cells).any():
                 changes.append(cells[0] - cells[1] - cells[2] + cells[3])
         values.append(np.mean(changes))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from judgeloop.features import features_frame, measure, tokenize
 from judgeloop.judging.edits import PROBES, RULE_PROBES, length_ratio, lexicon
 
@@ -256,7 +257,7 @@ def _check(name: str, text: str, edited: str) -> None:
         assert len(edited) - len(text) == 2 * (edited.count("**") - text.count("**"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(_TEXT, st.sampled_from(["en", "de", "fr", "es"]), st.integers(0, 3))
 def test_whatever_the_text_the_promise_holds(text: str, language: str, seed: int) -> None:
     for name, dose in CASES:

@@ -15,7 +15,9 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from pydantic import TypeAdapter
 
 import judgeloop
-from conftest import small_experiment, write_experiment
+from command_line import command
+from conftest import small_experiment, tables_alone, write_experiment
+from format_samples import FORMATS
 from judgeloop import api
 from judgeloop.errors import InvalidInput, StorageFailed
 from judgeloop.interchange import batch
@@ -24,8 +26,6 @@ from judgeloop.planted import PlantedAnswerer, PlantedSpec
 from judgeloop.records import PREFERENCE_COLUMNS, Call, parted
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.server import LocalServer, create_app
-from test_analyze import command
-from test_interchange_formats import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     spec = PlantedSpec.model_validate({"position": 0.3, "length": 1.5, "draft": {"length_mean": 30, "length_sd": 0.6}})
     with LocalServer(create_app(PlantedAnswerer(spec))) as server:
         raw = small_experiment(server.base_url, generations=1, replicates=2)
-        yield judgeloop.run(write_experiment(folder, raw), out=folder / "run").path
+        with tables_alone():
+            made = judgeloop.run(write_experiment(folder, raw), out=folder / "run")
+        yield made.path
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

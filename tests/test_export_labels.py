@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import judgeloop
+from command_line import command
+from format_samples import FORMATS
 from judgeloop import api
 from judgeloop.api.exporting import labels_needed
 from judgeloop.errors import InvalidInput
 from judgeloop.interchange import labels, read_pairs
 from judgeloop.stats.power import rows_for_slope
-from test_analyze import command
-from test_interchange_formats import FORMATS
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202etxet\u202c & ]]> <!-- {{data}}"
 PAIRS = pd.DataFrame([

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from judgeloop.features import (
     COLUMNS,
     FEATURES,
@@ -199,7 +200,7 @@ def test_counts_agree_with_the_emoji_package_on_plain_sequences():
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_never_raises_and_stays_in_range(text: str):
     measured = measure(text)
     assert measured.characters == len(text)
@@ -215,7 +216,7 @@ def test_never_raises_and_stays_in_range(text: str):
 
 
 @given(TEXTS, st.text(st.sampled_from(" \t\n\r\x0b\x0c\u00a0\u2003\u2028"), max_size=6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_trailing_white_space_changes_characters_alone(text: str, space: str):
     plain, padded = measure(text), measure(text + space)
     assert padded.characters == plain.characters + len(space)
@@ -225,7 +226,7 @@ def test_trailing_white_space_changes_characters_alone(text: str, space: str):
 
 
 @given(TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_tokens_are_pieces_of_the_text_in_order(text: str):
     position = 0
     for token in tokenize(text):
@@ -234,7 +235,7 @@ def test_tokens_are_pieces_of_the_text_in_order(text: str):
 
 
 @given(st.lists(TEXTS, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_a_frames_row_is_the_measure_of_its_text(texts: list[str]):
     frame = features_frame(texts)
     assert tuple(frame.columns) == COLUMNS

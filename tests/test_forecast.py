@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import small_experiment, write_experiment
+from conftest import examples, small_experiment, tables_alone, write_experiment
 from judgeloop import api, cli, strategies
 from judgeloop.cli.forecast import sparkline
 from judgeloop.errors import InvalidInput
@@ -109,7 +109,7 @@ def test_following_is_linear(steps: int, strategy: str, alpha: float, reference:
     assert follow(2 * one - two, course) == pytest.approx(2 * follow(one, course) - follow(two, course))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(st.floats(0.1, 10), st.sampled_from(["tilt", "best_of_n"]), st.sampled_from([None, 8]))
 def test_the_unit_of_a_feature_does_not_matter(factor: float, update: str, pool: int | None) -> None:
     """A feature in another unit: its slope and covariances change, the drift is the same in that unit."""
@@ -237,7 +237,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             server.base_url, judge={"endpoint": "m", "verdict": "json"}, panels={"anchor": 12}, generations=1,
             policy={"kind": "pool", "endpoint": "m", "pool_size": 8}, signal={"kind": "bradley_terry"},
         )  # fmt: skip
-        api.run(write_experiment(folder, raw, items), out=folder / "run")
+        with tables_alone():
+            api.run(write_experiment(folder, raw, items), out=folder / "run")
     return folder
 
 

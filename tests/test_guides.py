@@ -69,6 +69,7 @@ def row(found: pd.DataFrame, term: str, **keys: object) -> pd.Series:
 # -- the tutorial --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pages
 @pytest.mark.slow
 def test_the_tutorial_runs_and_finds_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from conftest import examples
 from judgeloop import seeds
 from judgeloop.stats.inference import (
     Interval,
@@ -203,7 +204,7 @@ def test_mid_p_is_the_plain_sum(ff, ss):
     assert mcnemar_mid_p(ff, ss) == mcnemar_mid_p(ss, ff)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=8))
 def test_sign_flip_enumerates(values):
     total = abs(sum(values))

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import format_samples
+from command_line import command
+from format_samples import FORMATS, records
 from judgeloop.errors import InvalidInput
 from judgeloop.interchange import read_log
-from test_analyze import command
-from test_interchange_formats import FORMATS, records
 
 ALPACA = "alpaca_eval/annotations.json"
 MT = "mt_bench/gpt-4_pair.jsonl"

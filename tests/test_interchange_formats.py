@@ -12,22 +12,16 @@ import pytest
 
 import format_samples
 import judgeloop
+from command_line import command
+from format_samples import FORMATS, records
 from judgeloop.errors import InvalidInput
 from judgeloop.interchange import alpaca_eval, read_log
 from judgeloop.interchange.foreign import format_of
-from test_analyze import command
 
-FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
 KINDS = {
     "alpaca_eval": "alpaca_eval", "mt_bench": "mt_bench", "arena_hard_0.1": "arena_hard", "arena_hard_2.0": "arena_hard",
     "inspect": "inspect", "lm_eval": "lm_eval",
 }  # fmt: skip
-
-
-def records(path: str) -> list[dict[str, Any]]:
-    text = (FORMATS / path).read_text(encoding="utf-8")
-    found: list[dict[str, Any]] = json.loads(text) if path.endswith(".json") else [json.loads(line) for line in text.splitlines()]  # fmt: skip
-    return found
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 from statsmodels.genmod.generalized_estimating_equations import GEE
 
+from conftest import examples
 from judgeloop import seeds
 from judgeloop.kernels import (
     cluster_covariance,
@@ -199,7 +200,7 @@ def test_one_step_jackknife_equals_the_plain_loop():
         assert np.allclose(value, fit.coefficients + step, atol=1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(seed=st.integers(0, 10_000), n=st.integers(3, 40), p=st.integers(1, 4))
 def test_a_fit_is_antisymmetric_and_never_raises(seed, n, p):
     rng = seeds.rng(seed, "antisymmetry")

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from judgeloop import seeds
-from judgeloop.features import FEATURES
 from judgeloop.stats.choice_model import fit_choices
 from judgeloop.stats.choices import choice_frame
 from judgeloop.stats.inference import Undefined
 from judgeloop.stats.listwise import listwise_estimates, rotation_test, rotations, set_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.slot_log_odds import permanents, slot_log_odds
+from rated_rows import worlds
 
 
 def choices(sets=200, k=4, bonus=0.0, label="listwise"):
@@ -174,27 +174,6 @@ def test_the_permutation_test_keeps_its_level():
 
 
 # -- what picks follow ---------------------------------------------------------------------------------------------------
-
-
-def worlds(sets=400, k=3, length=0.6, slot=0.5, gold=0.0, label="content"):
-    """Sets of texts with planted slopes; one call a rotation."""
-    rng = seeds.rng(0, label)
-    texts, rows = [], []
-    for number in range(sets):
-        x, best = rng.normal(size=k), int(rng.integers(k))
-        for place in range(k):
-            features = dict.fromkeys(FEATURES, 0.0) | {"length": x[place], "bold": float(rng.normal())}
-            texts.append({"item_id": str(number), "candidate_id": f"t{place}", **features})
-        worth = length * x + gold * (np.arange(k) == best)
-        for rotation in range(k):
-            order = (np.arange(k) + rotation) % k
-            eta = worth[order] + slot * (np.arange(k) == 0) + rng.gumbel(size=k)
-            shown = {f"candidate_{j + 1}": f"t{order[j]}" for j in range(k)}
-            rows.append({
-                "item_id": str(number), "set_id": "s", "category": "", "judge": "j", "rotation": rotation, "repeat": 0,
-                "slot": int(np.argmax(eta)) + 1, "gold": f"t{best}", **shown,
-            })  # fmt: skip
-    return pd.DataFrame(rows), pd.DataFrame(texts)
 
 
 def test_conditional_logit_agrees_with_statsmodels():

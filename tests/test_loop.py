@@ -15,6 +15,7 @@ from conftest import Served, serving, small_experiment, tables, write_experiment
 from judgeloop.records import CANDIDATE_COLUMNS, ESTIMATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 
 Serve = Callable[..., Served]
+ACCUMULATES = {"strategy": {"kind": "accumulate"}}
 
 
 def _run(tmp_path: Path, served: Served, name: str = "run", **changes: Any) -> judgeloop.Run:
@@ -24,10 +25,10 @@ def _run(tmp_path: Path, served: Served, name: str = "run", **changes: Any) -> j
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[judgeloop.Run, Served]]:
-    """The small experiment as it stands, run once, and what its server was asked."""
+    """The small experiment with a training set that accumulates, run once, and what its server was asked."""
     with serving() as serve:
         served = serve()
-        yield _run(tmp_path_factory.mktemp("small"), served), served
+        yield _run(tmp_path_factory.mktemp("small"), served, **ACCUMULATES), served
 
 
 def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
@@ -39,7 +40,7 @@ def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
 def test_a_judge_that_likes_length_makes_its_own_outputs_longer_and_a_coin_does_not(
     tmp_path: Path, serve: Serve
 ) -> None:
-    run = _run(tmp_path, serve(length=3.0), replicates=3, candidates_per_item=4)
+    run = _run(tmp_path, serve(length=3.0), replicates=2, candidates_per_item=4, panels={"anchor": 0})
     assert _mean_length(run, "judge", 0) == _mean_length(run, "random", 0)
     grown = _mean_length(run, "judge", 2) - _mean_length(run, "judge", 0)
     assert grown > 0.5
@@ -52,9 +53,9 @@ def test_a_judge_that_likes_length_makes_its_own_outputs_longer_and_a_coin_does_
 
 
 def test_tables_have_the_contract_s_columns_and_the_price_identity_holds_to_rounding(
-    tmp_path: Path, serve: Serve
+    small: tuple[judgeloop.Run, Served],
 ) -> None:
-    run = _run(tmp_path, serve(), strategy={"kind": "accumulate"})
+    run = small[0]
     assert set(JUDGMENT_COLUMNS) <= set(run.judgments.columns)
     assert set(CANDIDATE_COLUMNS) <= set(run.candidates.columns)
     assert set(PREFERENCE_COLUMNS) <= set(run.folder.table("preferences").columns)
@@ -89,6 +90,12 @@ def test_the_anchor_panel_of_a_frozen_judge_does_not_drift_at_all(small: tuple[j
     drift = estimates[estimates["term"].str.startswith("judge_drift_") & estimates["estimate"].notna()]
     assert len(drift) > 0
     assert (drift["estimate"].abs() < 1e-12).all()
+
+
+def test_a_run_without_probes_has_no_trace_of_them(small: tuple[judgeloop.Run, Served]) -> None:
+    run = small[0]
+    assert "probe" not in run.judgments.columns
+    assert not run.estimates["term"].str.endswith("_probe").any()
 
 
 @pytest.mark.parametrize(
@@ -138,9 +145,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
     tmp_path: Path, serve: Serve, small: tuple[judgeloop.Run, Served]
 ) -> None:
     served = serve()  # another server: nothing is answered from what the first was asked
-    first, again = small[0], _run(tmp_path, served, "b")
+    first, again = small[0], _run(tmp_path, served, "b", **ACCUMULATES)
     assert tables(first.path) == tables(again.path)
-    other = _run(tmp_path, served, "c", seed=1)
+    other = _run(tmp_path, served, "c", seed=1, **ACCUMULATES)
     assert tables(first.path) != tables(other.path)
 
 
@@ -148,7 +155,7 @@ def test_a_draft_that_never_comes_is_a_row_with_its_reason(tmp_path: Path, serve
     from judgeloop.wire.faults import Faults, Rule
 
     faults = Faults(rules=(Rule(match=r"s0/g1/draft/judge/sleep/", kind="context_length", times="always"),))
-    run = _run(tmp_path, serve(faults=faults))
+    run = _run(tmp_path, serve(faults=faults), generations=1, replicates=1, panels={"anchor": 0})
     lost = run.candidates[run.candidates["text"].isna()]
     assert len(lost) == 3
     assert set(lost["reason"]) == {"context_length"}
@@ -163,7 +170,7 @@ def test_a_draft_that_never_comes_is_a_row_with_its_reason(tmp_path: Path, serve
 def test_a_debiased_arm_has_its_own_calls_and_its_own_name(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     arms = {"judge": {}, "rubric": {"judge": {"prompt": "rubric"}}, "random": {"judge": {"kind": "random"}}}
-    run = _run(tmp_path, served, arms=arms, generations=1)
+    run = _run(tmp_path, served, arms=arms, generations=1, replicates=1)
     names = set(run.judgments["judge"])
     assert names == {"planted#pairwise/logprob", "planted#rubric/logprob", "random"}
     assert [call for call in served.asked if call.startswith("s0/g0/judge/rubric/")]

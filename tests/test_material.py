@@ -41,6 +41,7 @@ POOL = {"policy": {"kind": "pool", "endpoint": "m", "pool_size": 4}, "signal": {
 TEXT = [{"endpoint": "m", "verdict": "text"}, {"endpoint": "m", "prompt": "rubric", "verdict": "text"}]
 
 
+@pytest.mark.tables
 @pytest.mark.parametrize(
     "changes",
     [

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from judgeloop import seeds
 from judgeloop.auditing import mitigating
 from judgeloop.errors import InvalidInput
@@ -110,7 +111,7 @@ def test_length_control_leaves_no_length_while_style_passes_on_and_leaks_what_go
 @pytest.mark.parametrize("position", [0.0, 0.8, 3.0])
 def test_at_temperature_0_the_filter_only_drops_what_the_order_decides(position: float) -> None:
     """The noise is the pair's, shared by its orders: a_RJ is d/dη log(s(η−γ)/s(−η−γ)) at 0 = 2s(|γ|), not 2."""
-    n = 8000
+    n = 5000
     rng = seeds.rng(0, "temperature 0", str(position))
     deltas = rng.normal(size=(n, 2))
     margin = deltas @ [0.2, 0.2] + rng.logistic(size=n)
@@ -232,7 +233,7 @@ def test_soft_verdicts_filtered_to_certainty_are_separated_not_doubled() -> None
 # -- panels, rubrics and what is asked for -------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.lists(st.sampled_from(["first", "second", "tie", "unscored"]), min_size=1, max_size=7))
 def test_majorities_are_those_of_the_panel_judge(slots: list[str]) -> None:
     frame = pd.DataFrame({

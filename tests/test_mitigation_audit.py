@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pandas as pd
 import pytest
 
 import judgeloop
-from judgeloop import cli, limits, seeds
+from command_line import command
+from conftest import Served, serving
+from judgeloop import limits, seeds
 from judgeloop.errors import InvalidInput
 from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import reading
@@ -39,15 +42,20 @@ def audited(served: Any, folder: Path, **options: Any) -> judgeloop.Audit:
     )
 
 
-def command(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return ended.value.code if isinstance(ended.value.code, int) else 0
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Path]]:
+    """An audit without mitigations, and its server: what is measured of it besides goes into a copy."""
+    folder = tmp_path_factory.mktemp("plain") / "out"
+    with serving() as serve:
+        served = serve(position=0.6, length=0.8)
+        audited(served, folder)
+        yield served, folder
 
 
-def test_an_audit_asks_the_rubric_once_more_and_re_scores_the_rest(serve: Callable[..., Any], tmp_path: Path) -> None:
-    served = serve(position=0.6, length=0.8)
-    audited(served, tmp_path / "out")
+@pytest.mark.pages
+def test_an_audit_asks_the_rubric_once_more_and_re_scores_the_rest(plain: tuple[Served, Path], tmp_path: Path) -> None:
+    served = plain[0]
+    shutil.copytree(plain[1], tmp_path / "out")
     before = set(served.asked)
     done = audited(served, tmp_path / "out", mitigate=ALL)
     new = set(served.asked) - before
@@ -92,12 +100,12 @@ def test_what_is_measured_besides_changes_no_other_row(
 ) -> None:
     """The rubric is the same model again: no further judge to self-preference or to a family of tests."""
     served = serve(position=0.3, length=0.5, model=models)
-    named = pairs(40).assign(model_a="m", model_b="other")
+    named = pairs(24).assign(model_a="m", model_b="other")
     mitigate = "swap_average,rubric" + (",panel" if len(models) > 1 else "")
     plain, more = (
         judgeloop.audit(named, base_url=served.base_url, model=models, verdict="json", temperature=1.0,
-                        out=tmp_path / name, mitigate=given).estimates
-        for name, given in (("plain", ""), ("more", mitigate))
+                        out=tmp_path / "out", mitigate=given).estimates
+        for given in ("", mitigate)
     )  # fmt: skip
     key = list(ESTIMATE_KEY)
     own = more.set_index(key).loc[pd.MultiIndex.from_frame(plain[key])].reset_index()
@@ -133,6 +141,7 @@ def test_a_panel_of_one_is_refused_before_anything_is_asked(
 
 
 @pytest.mark.slow
+@pytest.mark.pages
 def test_picks_are_compared_with_picks_where_verdicts_bear_probabilities(
     serve: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -156,6 +165,7 @@ def test_picks_are_compared_with_picks_where_verdicts_bear_probabilities(
         audited(served, tmp_path / "no", mitigate="raw_picks")
 
 
+@pytest.mark.pages
 def test_with_repeats_theory_is_that_of_all_calls_agreeing(serve: Callable[..., Any], tmp_path: Path) -> None:
     done = audited(serve(position=0.1, length=0.3), tmp_path / "out", repeats=2, mitigate="consistent_only")
     rows = done.estimates.set_index(["term", "variant"])
@@ -167,9 +177,10 @@ def test_with_repeats_theory_is_that_of_all_calls_agreeing(serve: Callable[..., 
     assert ("less than 4," if passed["conf_high"] < 4 else "theory says 4 for independent calls") in page
 
 
-def test_a_log_is_re_scored_without_a_call(tmp_path: Path, serve: Callable[..., Any]) -> None:
-    served = serve(position=0.6, length=0.8)
-    done = audited(served, tmp_path / "audit")
+def test_a_log_is_re_scored_without_a_call(plain: tuple[Served, Path], tmp_path: Path) -> None:
+    served = plain[0]
+    shutil.copytree(plain[1], tmp_path / "audit")
+    done = judgeloop.open(tmp_path / "audit")
     asked = len(served.asked)
     log = done.judgments.drop(columns=["category"])
     log.to_csv(tmp_path / "verdicts.csv", index=False)
@@ -190,8 +201,9 @@ def test_a_log_is_re_scored_without_a_call(tmp_path: Path, serve: Callable[..., 
     assert len(ours) > 6
 
 
-def test_a_gate_can_hold_a_mitigation_to_a_limit(serve: Callable[..., Any], tmp_path: Path) -> None:
-    done = audited(serve(position=0.6, length=0.8), tmp_path / "out", mitigate="swap_average,consistent_only")
+def test_a_gate_can_hold_a_mitigation_to_a_limit(plain: tuple[Served, Path], tmp_path: Path) -> None:
+    shutil.copytree(plain[1], tmp_path / "out")
+    done = audited(plain[0], tmp_path / "out", mitigate="swap_average,consistent_only")
     rows = reading.as_estimates(done.estimates)
     file = tmp_path / "limits.yaml"
     file.write_text(

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+from conftest import examples
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.multiplicity import adjust, benjamini_hochberg, holm, with_judge_families, with_run_families
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(st.lists(st.floats(1e-12, 1), min_size=1, max_size=12))
 def test_adjustment_equals_statsmodels(p_values):
     p = np.array(p_values)

@@ -42,6 +42,7 @@ def test_the_loads_add_up_to_the_planned_calls(tmp_path: Path, changes: dict) ->
     assert counted == Material.read(load(path)).planned_calls() == made.planned_calls
 
 
+@pytest.mark.tables
 def test_the_calls_are_those_of_a_run(tmp_path: Path, serve) -> None:
     server = serve()
     raw = small_experiment(server.base_url, judge={"endpoint": "m", "verdict": "auto"})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.discrete.conditional_models import ConditionalLogit
 
+from conftest import examples
 from judgeloop import seeds
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.inference import mcnemar_mid_p, smallest_detectable
@@ -206,7 +207,7 @@ def test_every_subset_gives_the_same_terms_in_a_valid_frame():
             assert one.status != "undefined" or one.note
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(seed=st.integers(0, 1000))
 def test_swapping_slots_turns_the_sign(seed):
     frame = planted_judgments(40, seed, position=0.3, sd=1.0, pairs_an_item=2)

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
+from drift_tables import tables, two_arms
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.generations import measure, series
 from judgeloop.stats.price import accounts, price_estimates, replicate_table
-from test_drift import tables, two_arms
 
 DISTRIBUTIONS = ("p_selected", "p_training", "p_selected_gold")
 
@@ -27,7 +28,7 @@ def priced(seed: int, replicates: int = 3, items: int = 4, pool: int = 5) -> Run
     return RunTables(plain.items, frame, *[pd.DataFrame()] * 3)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12))
 @given(st.integers(0, 10_000))
 def test_selection_mixing_and_learning_are_the_drift(seed: int) -> None:
     measured = measure(priced(seed), two_arms())

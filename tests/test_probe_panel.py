@@ -158,10 +158,3 @@ def test_a_run_judges_its_probe_panel_once_a_generation_and_trains_on_none_of_it
     for term in ("padding_probe", "self_name_probe", "whitespace_probe", "identical_pair_excess"):
         for generation in (1, 2):
             assert found[f"judge_drift_{term}", "", generation] == 0.0
-
-
-def test_a_run_without_probes_has_no_trace_of_them(tmp_path: Path, serve: Serve) -> None:
-    served = serve()
-    run = judgeloop.run(write_experiment(tmp_path / "in", small_experiment(served.base_url)), out=tmp_path / "run")
-    assert "probe" not in run.judgments.columns
-    assert not run.estimates["term"].str.endswith("_probe").any()

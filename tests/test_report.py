@@ -23,6 +23,8 @@ from judgeloop.report.verdicts import QUESTIONS, leading, verdict_name, verdict_
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate, Verdict, estimates_frame
 
+pytestmark = pytest.mark.pages
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:

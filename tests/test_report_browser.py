@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 import report_folder
+from hostile_texts import GROUPS, HOSTILE, hostile_run
 from judgeloop import report
 from judgeloop.rundir import RunFolder
-from test_report_html import GROUPS, HOSTILE, hostile_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")]
+pytestmark = [pytest.mark.slow, pytest.mark.pages, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")]
 
 Evaluate = Callable[[str], Any]
 _DRAWN = "document.documentElement.dataset.drawn !== undefined || !document.querySelector('.plot')"

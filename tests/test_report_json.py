@@ -15,6 +15,8 @@ from judgeloop import report
 from judgeloop.report.document import Report, schema
 from judgeloop.rundir import RunFolder
 
+pytestmark = pytest.mark.pages
+
 ROOT = Path(__file__).parents[1]
 PUBLISHED = json.loads((ROOT / "docs/report.schema.json").read_text(encoding="utf-8"))
 

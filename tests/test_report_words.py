@@ -17,6 +17,8 @@ from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import leading
 from judgeloop.stats.estimate import Estimate, Verdict
 
+pytestmark = pytest.mark.pages
+
 
 def _row(term: str = "first_slot_excess", **changes: Any) -> Estimate:
     base = Estimate(

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from changed_keys import BASE, with_key
 from judgeloop.errors import ExperimentError
 from judgeloop.resolve import Resolved, check_environment, load, resolve
 
 QUICKSTART = Path(__file__).parent.parent / "fixtures" / "quickstart" / "experiment.yaml"
-BASE: dict[str, Any] = {
-    "name": "demo",
-    "items": "items.jsonl",
-    "endpoints": {"m": {"base_url": "http://127.0.0.1:1/v1", "model": "name"}},
-    "judge": {"endpoint": "m", "prompt": "rubric", "temperature": 0.5},
-    "policy": {"kind": "exemplar", "endpoint": "m", "exemplars": 2},
-    "signal": {"tau": 2.0, "ridge": 3.0},
-    "strategy": {"kind": "accumulate", "real_fraction": 0.2},
-    "arms": {"judge": {}, "random": {"judge": {"kind": "random"}}},
-}
-
-
-def _with(path: str, value: Any) -> dict[str, Any]:
-    """BASE with one key changed or added, by its dotted path."""
-    raw = copy.deepcopy(BASE)
-    *outer, last = path.split(".")
-    at = raw
-    for key in outer:
-        at = at.setdefault(key, {})
-    at[last] = value
-    return raw
 
 
 def _fault(raw: dict[str, Any]) -> str:
@@ -101,7 +80,7 @@ def _fault(raw: dict[str, Any]) -> str:
     ],
 )  # fmt: skip
 def test_a_fault_is_one_sentence_with_the_field_and_what_to_do(path: str, value: Any, sentence: str) -> None:
-    said = _fault(_with(path, value))
+    said = _fault(with_key(path, value))
     assert said.startswith(sentence), said
     assert "\n" not in said
 
@@ -118,7 +97,7 @@ def test_several_faults_are_a_line_each_and_many_are_counted() -> None:
 
 
 def test_keys_that_are_no_text_are_refused_without_a_traceback() -> None:
-    for raw in ({**BASE, 1: 2}, {**BASE, "arms": {True: {}}}, _with("arms.judge.judge", {1: 2})):
+    for raw in ({**BASE, 1: 2}, {**BASE, "arms": {True: {}}}, with_key("arms.judge.judge", {1: 2})):
         assert _fault(raw).startswith("x.yaml: ")
 
 
@@ -194,7 +173,7 @@ def test_an_experiment_as_resolved_resolves_to_itself() -> None:
     ],
 )
 def test_how_fast_and_how_dear_is_no_part_of_the_identity(path: str, value: Any) -> None:
-    assert resolve(_with(path, value)).identity({"items": "h"}) == resolve(BASE).identity({"items": "h"})
+    assert resolve(with_key(path, value)).identity({"items": "h"}) == resolve(BASE).identity({"items": "h"})
 
 
 @pytest.mark.parametrize(
@@ -220,7 +199,7 @@ def test_how_fast_and_how_dear_is_no_part_of_the_identity(path: str, value: Any)
     ],
 )
 def test_what_answers_depend_on_is_the_identity(path: str, value: Any) -> None:
-    assert resolve(_with(path, value)).identity({"items": "h"}) != resolve(BASE).identity({"items": "h"})
+    assert resolve(with_key(path, value)).identity({"items": "h"}) != resolve(BASE).identity({"items": "h"})
 
 
 def test_the_files_hashes_are_part_of_the_identity() -> None:
@@ -238,7 +217,7 @@ def test_the_quickstart_s_identity_stays_what_its_recording_has() -> None:
 
 
 def test_a_missing_environment_variable_is_named_and_no_value_is_shown() -> None:
-    raw = _with("endpoints.m.api_key_env", "JL_KEY")
+    raw = with_key("endpoints.m.api_key_env", "JL_KEY")
     raw["endpoints"]["m"]["extra_headers"] = {"x-org": "org ${JL_ORG}/${JL_TEAM}", "x-plain": "plain"}
     made = resolve(raw)
     full = {"JL_KEY": "sk-secret", "JL_ORG": "hidden", "JL_TEAM": "t"}

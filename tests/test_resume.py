@@ -68,6 +68,7 @@ def test_a_budget_stops_the_run_and_a_larger_one_finishes_it(tmp_path: Path, ser
     assert tables(tmp_path / "run") == tables(whole.path)
 
 
+@pytest.mark.tables
 def test_an_endpoint_that_fails_for_good_ends_the_run_and_is_asked_again(tmp_path: Path, serve: Serve) -> None:
     broken = serve(faults=Faults(rules=(Rule(match="g1/", status=500, times="always"),)))
     raw = small_experiment(broken.base_url)
@@ -80,9 +81,10 @@ def test_an_endpoint_that_fails_for_good_ends_the_run_and_is_asked_again(tmp_pat
     assert not [line for line in lines if '"status":500' in line]
 
 
+@pytest.mark.tables
 def test_a_finished_run_is_run_again_without_a_call(tmp_path: Path, serve: Serve) -> None:
     served = serve()
-    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url, replicates=1))
     first = tables(judgeloop.run(experiment, out=tmp_path / "run").path)
     asked = sum(served.asked.values())
     assert tables(judgeloop.run(experiment, out=tmp_path / "run").path) == first

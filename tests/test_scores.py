@@ -11,44 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop import seeds
-from judgeloop.features import FEATURES
-from judgeloop.scales import Scale
 from judgeloop.stats.inference import Interval, Undefined
 from judgeloop.stats.linear import fit_linear, jackknifed
 from judgeloop.stats.scores import score_frame
-
-TEN, BACK, FIVE = Scale(1, 10), Scale(10, 1), Scale(1, 5)
-
-
-def world(
-    items: int = 200, *, length: float = 0.5, bold: float = 0.3, gold: float = 1.0, noise: float = 0.8, anchor: float = 0.0,
-    repeats: int = 2, scales: tuple[Scale, ...] = (TEN, BACK), label: str = "scores",
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """Scores of two texts an item, with planted slopes in points of 1-10; pairs with gold; texts with features."""
-    rng = seeds.rng(0, label)
-    scores, pairs, texts = [], [], []
-    for number in range(items):
-        item, quality, base = f"i{number}", rng.normal(size=2), rng.normal()
-        x = rng.normal(size=2) + 0.4 * quality
-        b = rng.normal(size=2)
-        for place, name in enumerate("ab"):
-            features = dict.fromkeys(FEATURES, 0.0) | {"length": x[place], "bold": b[place]}
-            texts.append({"item_id": item, "candidate_id": name, **features})
-            mean = 5.5 + base + length * x[place] + bold * b[place] + gold * quality[place]
-            for scale in scales:
-                for repeat in range(repeats):
-                    value = mean + noise * rng.normal() + anchor * 9 * (1 if scale.best > scale.worst else -1)
-                    said = scale.worst + (value - 1) / 9 * (scale.best - scale.worst)
-                    said = float(np.clip(np.round(said), scale.low, scale.high))
-                    scores.append({
-                        "item_id": item, "candidate_id": name, "category": "c" if number % 2 else "", "judge": "j",
-                        "repeat": repeat, "scale": scale.name, "score": said, "at_worst": float(said == scale.worst),
-                        "at_best": float(said == scale.best), "reason": "",
-                    })  # fmt: skip
-        margin = repr(float(quality[0] - quality[1]))
-        pairs.append({"pair_id": item, "item_id": item, "category": "c" if number % 2 else "", "candidate_a": "a",
-                      "candidate_b": "b", "gold": margin, "identical": False})  # fmt: skip
-    return pd.DataFrame(scores), pd.DataFrame(pairs), pd.DataFrame(texts)
+from rated_rows import BACK, FIVE, TEN, world
 
 
 def primary(frame: pd.DataFrame, term: str, variant: str = "", category: str = "") -> pd.Series[Any]:

@@ -1,0 +1,24 @@
+"""Audits against a planted server, and one number of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import judgeloop
+from conftest import Served
+
+
+def audited(served: Served, source: Any, out: Path, **changes: Any) -> judgeloop.Audit:
+    return judgeloop.audit(source, base_url=served.base_url, out=out, **{"model": "planted", **changes})
+
+
+def primary(estimates: pd.DataFrame, term: str, panel: str = "pairs", judge: str = "planted") -> pd.Series[Any]:
+    some = estimates[
+        (estimates["term"] == term) & (estimates["variant"] == "") & (estimates["category"] == "")
+        & (estimates["panel"] == panel) & (estimates["judge"] == judge)
+    ]  # fmt: skip
+    assert len(some) == 1
+    return some.iloc[0]
