@@ -68,6 +68,7 @@ def test_the_command_writes_a_folder_and_says_what_was_read_and_found(
     assert command("analyze", "other.csv", "--out", folder) == 2
 
 
+@pytest.mark.pages
 def test_in_memory_nothing_is_written_and_all_is_as_in_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_report_goes_where_it_is_wanted(tmp_path: Path) -> None:
     assert (tmp_path / "mine.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+@pytest.mark.pages
 @pytest.mark.tables
 def test_a_run_works_where_a_loop_runs_already(tmp_path: Path, serve: Callable[..., Any]) -> None:
     """As in a notebook's cell."""

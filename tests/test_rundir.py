@@ -11,7 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import CANDIDATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
+from judgeloop.records import (
+    ADDED_ESTIMATE_COLUMNS,
+    CANDIDATE_COLUMNS,
+    JUDGMENT_COLUMNS,
+    PREFERENCE_COLUMNS,
+    SIGNAL_COLUMNS,
+)
 from judgeloop.rundir import TABLES, RunFolder
 
 JUDGMENT = (0, "a", 1, "policy", "i", "", "m00", "j", "ab", 0, "first", 0.7, "", "c0", "c1", False, "", "s0/g1")
@@ -262,7 +268,8 @@ def test_estimates_are_one_frame_in_two_formats(tmp_path: Path) -> None:
         folder.estimates()
     frame = pd.DataFrame({"term": ["a", 'b, "c"'], "estimate": [0.1, float("nan")]})
     folder.write_estimates(frame)
-    pd.testing.assert_frame_equal(folder.estimates(), frame)
+    added = {column: "" if column == "verdict" else float("nan") for column in ADDED_ESTIMATE_COLUMNS}
+    pd.testing.assert_frame_equal(folder.estimates(), frame.assign(**added))
     assert (tmp_path / "estimates.csv").read_bytes() == b'term,estimate\na,0.1\n"b, ""c""",\n'
 
 
