@@ -14,7 +14,7 @@ import time
 
 from rich.progress import track
 
-from judgeloop.features import measure
+from judgeloop.text.features import measure
 
 SIZE = 20_000
 """Characters of the shorter text."""

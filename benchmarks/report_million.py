@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import report, seeds
-from judgeloop.features import FEATURES
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.run_estimates import run_estimates
+from judgeloop.stats.loop.estimates import run_estimates
+from judgeloop.text.features import FEATURES
 
 GENERATIONS, REPLICATES, K = 5, 8, 4
 GAMMA, BETA, TAU = 0.6, 0.35, 2.0

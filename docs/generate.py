@@ -17,11 +17,12 @@ import typer
 from coverage_page import page as coverage_page
 from python_reference import PYTHON, python_reference
 
-from judgeloop.cli import app
-from judgeloop.experiment import schema as experiment_schema
-from judgeloop.judging.edits import PROBES, Probe, length_ratio
-from judgeloop.judging.edits.model_written import LENGTH_TOLERANCE
+from judgeloop.cli.app import app
+from judgeloop.experiment.schema import schema as experiment_schema
+from judgeloop.judging.edits import PROBES
 from judgeloop.judging.edits.padding import TOLERANCE
+from judgeloop.judging.edits.probe import Probe, length_ratio
+from judgeloop.judging.model_edits import LENGTH_TOLERANCE
 from judgeloop.planted.spec import schema as planted_schema
 from judgeloop.report.document import schema as report_schema
 from judgeloop.wire.faults import fault_schema

@@ -18,14 +18,16 @@ from typing import Any
 
 import pandas as pd
 
-from judgeloop import api
-from judgeloop.experiment import BradleyTerrySignal, Strategy
+from judgeloop.commands.analyze import analyze
+from judgeloop.commands.run import run
+from judgeloop.experiment.schema import BradleyTerrySignal, Strategy
 from judgeloop.kernels import sigmoid
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.seeds import rng
-from judgeloop.stats.run_estimates import run_estimates
+from judgeloop.serving.server import LocalServer, create_app
+from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.validate import loop_world
-from judgeloop.wire.server import LocalServer, create_app
 
 PICTURES = Path(__file__).parent / "pictures"
 NUMBERS = PICTURES / "numbers.json"
@@ -80,7 +82,7 @@ def _bias() -> Rows:
                     "len_a": round(1000 * 2 ** (length[n] / 2)), "len_b": round(1000 * 2 ** (-length[n] / 2)),
                     "gold": "a" if golds[0][n] else "b", "gold_2": "a" if golds[1][n] else "b",
                 })  # fmt: skip
-    found = api.analyze(pd.DataFrame(rows)).estimates
+    found = analyze(pd.DataFrame(rows)).estimates
     plain = found[(found["variant"] == "") & (found["category"] == "") & found["term"].isin(BIAS_TERMS)]
     return [_numbers(row, "judge", "term") for _, row in plain.iterrows()]
 
@@ -115,9 +117,7 @@ def _run(experiment: dict[str, Any], spec: PlantedSpec) -> pd.DataFrame:
         items = Path(scratch) / "items.jsonl"
         items.write_text("".join(json.dumps(item) + "\n" for item in ITEMS), encoding="utf-8")
         endpoints = {"m": {"base_url": server.base_url, "model": "planted", "max_tokens": 4096}}
-        found = api.run(
-            {**experiment, "items": str(items), "endpoints": endpoints}, out=Path(scratch) / "run"
-        ).estimates
+        found = run({**experiment, "items": str(items), "endpoints": endpoints}, out=Path(scratch) / "run").estimates
     return found[(found["variant"] == "") & (found["category"] == "")]
 
 

@@ -15,15 +15,16 @@ import judgeloop
 from audit_pairs import pairs
 from conftest import CountingAnswerer, Served
 from judgeloop.api.batch_jobs import Jobs
-from judgeloop.api.batching import Batching
-from judgeloop.experiment import Endpoint
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.commands.batch import Batching
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import Call, Client, parted
 from judgeloop.rundir import RunFolder
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import Ledger
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.server import LocalServer, create_app
 
 SPEC = {"position": 0.4, "draft": {"length_mean": 20, "length_sd": 0.5}}
 

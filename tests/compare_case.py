@@ -10,14 +10,14 @@ import pandas as pd
 import yaml
 
 from judgeloop import seeds
-from judgeloop.features import features_frame
-from judgeloop.interchange import VerdictLog, read_verdicts
+from judgeloop.interchange.verdicts import VerdictLog, read_verdicts
 from judgeloop.rundir import RunFolder
+from judgeloop.stats.compare.contender import Contender, with_pair_keys
 from judgeloop.stats.comparison import Comparison
-from judgeloop.stats.contender import Contender, with_pair_keys
 from judgeloop.stats.difference import Difference
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.text.features import features_frame
 
 Judges = dict[str, tuple[float, float, float]]
 THREE: Judges = {"good": (0.05, 0.1, 2.0), "slotty": (1.2, 0.1, 2.0), "longy": (0.1, 1.0, 1.5)}

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from judgeloop.features import FEATURES
 from judgeloop.kernels import logistic, sigmoid
 from judgeloop.records import CANDIDATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.text.features import FEATURES
 
 BETA, KAPPA, TAU, RHO = 0.3, 1.0, 2.0, 0.3
 SIGMA = np.array([[1.0, RHO], [RHO, 1.0]])

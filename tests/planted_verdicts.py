@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import seeds
-from judgeloop.stats.content import content_estimates
 from judgeloop.stats.estimate import estimates_frame
+from judgeloop.stats.judge.content import content_estimates
 
 NAMES = ["length", "bold"]
 UNSCALED = {"bold": 1.0}

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import seeds
-from judgeloop.features import FEATURES
 from judgeloop.scales import Scale, parse
 from judgeloop.stats.choices import choice_frame
-from judgeloop.stats.scores import score_frame
+from judgeloop.stats.judge.pointwise import score_frame
+from judgeloop.text.features import FEATURES
 
 TEN, BACK, FIVE = Scale(1, 10), Scale(10, 1), Scale(1, 5)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from judgeloop.features import tokenize
 from judgeloop.stats.diversity import (
     EIGENVALUE_FLOOR,
     EMBEDDING_SIZE,
@@ -18,6 +17,7 @@ from judgeloop.stats.diversity import (
     opener_counts_entropy,
     through,
 )
+from judgeloop.text.features import tokenize
 
 Floats = NDArray[np.float64]
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 import planted_run
 from judgeloop.seeds import rng
-from judgeloop.stats.amplification import compounding_benchmark, compounding_word, kl_estimates, ratios
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.generations import measure
 from judgeloop.stats.inference import Interval, Undefined, t_interval
+from judgeloop.stats.loop.amplification import compounding_benchmark, compounding_word, kl_estimates, ratios
+from judgeloop.stats.loop.replicates import measure
 from judgeloop.stats.transmission import transmission_estimates
 
 

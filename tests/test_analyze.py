@@ -14,11 +14,11 @@ import pytest
 
 import judgeloop
 from command_line import command
-from judgeloop import auditing
+from judgeloop.auditing.analysis import estimates as analysis_estimates
 from judgeloop.errors import FolderMismatch, InvalidInput
-from judgeloop.interchange import read_verdicts
+from judgeloop.interchange.verdicts import read_verdicts
 from judgeloop.records import ESTIMATE_COLUMNS
-from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.rows import RATE_MARGIN
 from verdict_log import log
 
@@ -174,7 +174,7 @@ def test_lengths_in_tokens_are_said_to_be(tmp_path: Path) -> None:
 def test_judges_one_by_one_give_the_estimates_of_all_at_once() -> None:
     read = read_verdicts(log(items=30, judges=("m", "other", "third")).assign(panel="pairs"))
     told: list[tuple[str, int, int]] = []
-    one_by_one = auditing.estimates(read.judgments, None, watch=lambda *event: told.append(event))
+    one_by_one = analysis_estimates(read.judgments, None, watch=lambda *event: told.append(event))
     keys = ["judge", "term", "variant", "category"]
     one_by_one = one_by_one[~one_by_one["term"].str.startswith("judge_difference_")]
     at_once = judge_estimates(read.judgments).sort_values(keys).reset_index(drop=True)

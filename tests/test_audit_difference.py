@@ -14,7 +14,7 @@ import judgeloop
 from audit_pairs import pairs, write
 from command_line import command
 from conftest import Served, serving
-from judgeloop.api import audit_settings
+from judgeloop.commands import audit_spec
 from judgeloop.errors import EndpointFailed, FolderMismatch
 
 Serve = Callable[..., Served]
@@ -85,7 +85,7 @@ def test_threads_are_the_engine_s(
     )
     assert "--threads: of --engine" in capsys.readouterr().err
     assert command("audit", "answers.jsonl", "--engine", "llama_cpp", "--model", "m", "--threads", "2", "--plan") == 0
-    made = audit_settings.settings("answers.jsonl", engine="llama_cpp", model="m", endpoint={"threads": 2})
-    again = audit_settings.settings("answers.jsonl", engine="llama_cpp", model="m")
+    made = audit_spec.settings("answers.jsonl", engine="llama_cpp", model="m", endpoint={"threads": 2})
+    again = audit_spec.settings("answers.jsonl", engine="llama_cpp", model="m")
     assert made.endpoints["m"].threads == 2
     assert made.identity() == again.identity()

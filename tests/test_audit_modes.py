@@ -16,7 +16,7 @@ from audit_case import audited, primary
 from audit_pairs import MARKER, pairs, write
 from command_line import command
 from conftest import Served, tables
-from judgeloop.api.audit_settings import settings
+from judgeloop.commands.audit_spec import settings
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, InvalidInput
 
 Serve = Callable[..., Served]

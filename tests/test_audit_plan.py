@@ -14,7 +14,8 @@ import judgeloop
 from audit_pairs import pairs, write
 from command_line import command
 from conftest import Served
-from judgeloop import api, seeds
+from judgeloop import seeds
+from judgeloop.commands.plan_audit import plan_audit
 from judgeloop.kernels import logistic, sigmoid
 from judgeloop.stats import power
 
@@ -69,7 +70,7 @@ def test_in_words_with_written_edits_and_two_judges(tmp_path: Path, capsys: pyte
 def test_other_modes_are_planned_too(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pd.DataFrame(pairs(4))
     options = {"base_url": served.base_url, "model": "planted", "mode": "pointwise", "scales": "1-5", "verdict": "json"}
-    planned = api.plan_audit(rows, out=tmp_path / "o", **options)
+    planned = plan_audit(rows, out=tmp_path / "o", **options)
     assert not planned.power
     judgeloop.audit(rows, out=tmp_path / "o", **options)
     assert planned.calls == sum(served.asked.values()) == 8

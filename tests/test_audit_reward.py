@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 import audit_pairs
 import judgeloop
 from conftest import Served, tables
-from judgeloop import api
 from judgeloop.api.audit_reward import chosen_reward
-from judgeloop.cli import app
+from judgeloop.cli.app import app
+from judgeloop.commands.plan_audit import plan_audit
 from judgeloop.errors import EndpointFailed, FolderMismatch, InvalidInput
 from judgeloop.stats.by_construction import METHOD
 
@@ -71,7 +71,7 @@ def test_the_planted_length_is_found_and_position_is_not_claimed(tmp_path: Path,
 def test_the_plan_counts_a_text_once(tmp_path: Path, serve: Serve, pairs: Path) -> None:
     served = serve(**PLANTED)
     options = {"base_url": served.base_url, "model": "planted", "reward": "rerank", "probes": "bold"}
-    made = api.plan_audit(pairs, out=tmp_path / "run", **options)
+    made = plan_audit(pairs, out=tmp_path / "run", **options)
     assert not served.asked
     assert any("nothing to find" in note for note in made.notes)
     judgeloop.audit(pairs, out=tmp_path / "run", **options)

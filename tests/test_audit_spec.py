@@ -14,11 +14,12 @@ import typer
 import judgeloop
 from audit_pairs import pairs
 from conftest import Served
-from judgeloop import api
-from judgeloop.api import audit_difference, audit_settings
-from judgeloop.api.audit_settings import settings
-from judgeloop.cli import app
+from judgeloop.api import audit_difference
+from judgeloop.cli.app import app
 from judgeloop.cli.options import from_fields
+from judgeloop.commands import audit_spec
+from judgeloop.commands.audit_spec import settings
+from judgeloop.commands.plan_audit import plan_audit
 from judgeloop.errors import FolderMismatch
 from judgeloop.experiment.audit import AuditCall, AuditSession, AuditSizes, AuditSpec
 from judgeloop.experiment.options import Option, flag, line, option
@@ -52,7 +53,7 @@ def _command(name: str) -> Any:
 def test_a_field_is_an_option_a_keyword_and_a_row(block: Any) -> None:
     options = {parameter.name: parameter for parameter in _command("audit").params}
     python, commands = ((DOCS / name).read_text(encoding="utf-8") for name in ("python.md", "commands.md"))
-    keywords = [set(inspect.signature(function).parameters) for function in (judgeloop.audit, api.plan_audit)]
+    keywords = [set(inspect.signature(function).parameters) for function in (judgeloop.audit, plan_audit)]
     for name, field in block.model_fields.items():
         assert isinstance(option(field), Option), f"{name}: whether answers depend on it is not said"
         assert line(field).endswith("."), name
@@ -103,7 +104,7 @@ def test_a_new_field_is_all_that_a_new_option_takes(monkeypatch: pytest.MonkeyPa
     typer.main.get_command(line)(["ask", "--model", "m", "--tone", "stern"], standalone_mode=False)
     assert heard["tone"] == "stern"
     without = settings(PAIRS, **BASE)
-    monkeypatch.setattr(audit_settings, "AuditSpec", Longer)
+    monkeypatch.setattr(audit_spec, "AuditSpec", Longer)
     monkeypatch.setattr(audit_difference, "AuditSpec", Longer)
     plain, stern = settings(PAIRS, **BASE), settings(PAIRS, **BASE, tone="stern")
     assert plain.identity() == without.identity(), "a folder written before the field was there"
@@ -142,7 +143,7 @@ def test_an_audit_without_out_takes_a_folder_of_its_own_and_says_which(
     said = capsys.readouterr().err.splitlines()
     assert said == [f"judgeloop: audit → {place}" for place in places]
     asked = sum(served.asked.values())
-    assert api.plan_audit(PAIRS, **ask, temperature=0.5).recorded == asked // 2
+    assert plan_audit(PAIRS, **ask, temperature=0.5).recorded == asked // 2
     assert sum(served.asked.values()) == asked
     assert [RunFolder(place).kind for place in places] == ["audit"] * 3
 

@@ -21,19 +21,13 @@ from audit_pairs import pairs, write
 from batch_case import SPEC, audited, case, exchanges
 from conftest import CountingAnswerer, Served, tables
 from judgeloop.api.batch_jobs import Jobs
-from judgeloop.errors import (
-    BudgetReached,
-    EndpointFailed,
-    FolderMismatch,
-    Interrupted,
-    InvalidInput,
-)
-from judgeloop.interchange import batch
-from judgeloop.planted import PlantedSpec
+from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, Interrupted, InvalidInput
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import parted
+from judgeloop.serving.server import LocalServer, create_app
+from judgeloop.wire import batch_files
 from judgeloop.wire.client import Ledger
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.server import LocalServer, create_app
 
 Serve = Callable[..., Served]
 KEY = "a-key-that-no-file-may-hold"
@@ -79,7 +73,11 @@ def test_scores_and_lists_are_batched_too(tmp_path: Path, serve: Serve) -> None:
     same(done.path, live.path)
     trials = [call for call in served.asked if "/trial/" in call]
     assert len(trials) == 2
-    sent = [parted(call)[0] for job in Jobs(done.folder).all for call in batch.calls_of(done.path / "batch" / job.file)]
+    sent = [
+        parted(call)[0]
+        for job in Jobs(done.folder).all
+        for call in batch_files.calls_of(done.path / "batch" / job.file)
+    ]
     assert not set(trials) & set(sent)
 
 
@@ -289,13 +287,13 @@ def test_a_batch_that_fails_as_a_whole_or_is_cancelled_says_so_and_resumes(tmp_p
         assert some.answerer.asked["audit/edit/c0"] == 1
     with case(tmp_path / "failed") as some:
         some.calls = 1
-        before = batch.URL
-        batch.URL = "/v1/embeddings"
+        before = batch_files.URL
+        batch_files.URL = "/v1/embeddings"
         try:
             with pytest.raises(EndpointFailed, match="failed: A request is a POST to /v1/chat/completions"):
                 some.run()
         finally:
-            batch.URL = before
+            batch_files.URL = before
         some.run()
         assert len(some.recorded()) == 2
 
@@ -312,7 +310,7 @@ def test_a_budget_is_held_against_the_whole_batch_before_it_is_sent(tmp_path: Pa
 
 
 def test_a_folder_bears_so_many_files_as_the_endpoint_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "MOST_REQUESTS", 3)
+    monkeypatch.setattr(batch_files, "MOST_REQUESTS", 3)
     with case(tmp_path / "o", calls=7) as some:
         some.run()
         assert [job.calls for job in some.jobs().all] == [3, 3, 1, 1]

@@ -17,10 +17,10 @@ from batch_case import audited, case, exchanges, vllm_output, write_lines
 from command_line import command
 from conftest import CountingAnswerer, Served, tables
 from judgeloop.errors import AnswersOutstanding, InvalidInput
-from judgeloop.planted import PlantedSpec
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import Call
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.faults import Rule
-from judgeloop.wire.server import LocalServer, create_app
 
 Serve = Callable[..., Served]
 

@@ -14,13 +14,14 @@ import pytest
 from openai.types import Batch, FileObject
 
 from conftest import CountingAnswerer
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import Call
-from judgeloop.wire import batch_server
-from judgeloop.wire.answers import ReplayAnswerer
+from judgeloop.serving import batch_api
+from judgeloop.serving.recorded import ReplayAnswerer
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.server import LocalServer, create_app
 
 SPEC = PlantedSpec.model_validate({"position": 0.4})
 
@@ -116,7 +117,7 @@ def test_what_is_no_upload_is_refused(client: openai.OpenAI, monkeypatch: pytest
     ):
         answer = httpx2.post(url, **sending)  # type: ignore[arg-type]
         assert (answer.status_code, said in answer.text) == (400, True), answer.text
-    monkeypatch.setattr(batch_server, "MOST_BYTES", 500)
+    monkeypatch.setattr(batch_api, "MOST_BYTES", 500)
     client.files.create(file=("r.jsonl", b"x" * 100), purpose="batch")
     with pytest.raises(openai.APIStatusError, match="delete some"):
         client.files.create(file=("r.jsonl", b"x" * 450), purpose="batch")
@@ -174,7 +175,7 @@ def test_a_batch_is_cancelled_with_what_it_has(client: openai.OpenAI) -> None:
 def test_batches_are_listed_newest_first_and_the_oldest_are_forgotten(
     client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_server, "MOST_BATCHES", 3)
+    monkeypatch.setattr(batch_api, "MOST_BATCHES", 3)
     made = [ended(client, sent(client, lines(request(f"r{n}")))).id for n in range(5)]
     assert [one.id for one in client.batches.list(limit=2)] == made[:1:-1]  # in two pages
     assert client.batches.list(limit=2).has_more

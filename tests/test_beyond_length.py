@@ -12,7 +12,7 @@ from judgeloop import kernels, seeds
 from judgeloop.stats.beyond_length import beyond_length
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined
-from judgeloop.stats.probes import probe_estimates
+from judgeloop.stats.judge.probes import probe_estimates
 
 SLOPE, SLOT = 1.5, 0.5
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from judgeloop.features import FEATURES
 from judgeloop.stats.bias_amplification import bias_amplification_series
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.generations import measure
+from judgeloop.stats.loop.replicates import measure
+from judgeloop.text.features import FEATURES
 
 DESIGN = Design(
     "planted", 0, 1, (ArmDesign("judge", "m"), ArmDesign("random", "random", is_control=True, judge_kind="random")),

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop import templates
 from judgeloop.bodies import Prompt, draft_body, judge_body, match_body, neutralise, without_controls
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import Endpoint
-from judgeloop.judging.verdicts import read, read_match
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.judging.answers import read, read_match
 from judgeloop.records import Call, Message, Reply
+from judgeloop.text import templates
 
 ENDPOINT = Endpoint(base_url="http://127.0.0.1:1/v1", model="m", max_tokens=300)
 FRAGMENTS = [

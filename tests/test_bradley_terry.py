@@ -13,8 +13,8 @@ import statsmodels.api as sm
 from scipy.optimize import minimize
 
 from judgeloop import seeds
-from judgeloop.learning.bradley_terry import fit, generation_zero_scale, length_controlled
 from judgeloop.learning.labels import preferences
+from judgeloop.learning.signals import fit, generation_zero_scale, length_controlled
 from judgeloop.records import SIGNAL_COLUMNS
 
 NAMES = ("length", "bold", "hedges")

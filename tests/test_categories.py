@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from judgeloop.report.static_figures import _heat
 from judgeloop.stats.categories import FEWEST_ITEMS_A_CATEGORY, RARE, by_category, pooled
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.judge.estimates import judge_estimates
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d", RARE]), max_size=40))

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 
 import report_folder
 from command_line import command
-from judgeloop import api, limits
+from judgeloop.commands.check import check
 from judgeloop.errors import FolderMismatch, InvalidInput
-from judgeloop.limits.file import limits_of
+from judgeloop.limits import decide
+from judgeloop.limits.file import default_text, limits_of, load_limits
+from judgeloop.limits.outputs import junit, record
 from judgeloop.limits.terms import is_known, matches
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.stats.deciding import sample_to_decide
@@ -35,7 +37,7 @@ HOSTILE = 'm\n::error::x ##[error]y "<b>&%0A\x00\x1b[31m\u202e,:'
 
 
 def verdict(one: Estimate, **limit: Any) -> str:
-    return limits.check("f", [one], limits_of({one.term: limit})).outcomes[0].verdict
+    return decide.check("f", [one], limits_of({one.term: limit})).outcomes[0].verdict
 
 
 # -- deciding ------------------------------------------------------------------------------------------------------------
@@ -64,7 +66,7 @@ def verdict(one: Estimate, **limit: Any) -> str:
     ],
 )  # fmt: skip
 def test_the_interval_decides(one: Estimate, limit: dict[str, Any], expected: str, margin: float | None) -> None:
-    outcome = limits.check("f", [one], limits_of({one.term: limit})).outcomes[0]
+    outcome = decide.check("f", [one], limits_of({one.term: limit})).outcomes[0]
     assert outcome.verdict == expected
     assert outcome.margin == (None if margin is None else pytest.approx(margin))
     assert outcome.message
@@ -94,7 +96,7 @@ def test_the_whole_is_its_worst_part(parts: list[str]) -> None:
         "not_applied": row(status="undefined", estimate=None),
     }  # fmt: skip
     rows = [replace(made[part], judge=f"m{place}") for place, part in enumerate(parts)]
-    done = limits.check("f", rows, limits_of({"first_slot_excess": {"max_abs": 0.05, "required": False}}))
+    done = decide.check("f", rows, limits_of({"first_slot_excess": {"max_abs": 0.05, "required": False}}))
     assert [outcome.verdict for outcome in done.outcomes] == parts
     if "exceeded" in parts:
         assert done.exit_code == 1
@@ -110,10 +112,10 @@ def test_a_limit_that_looks_at_nothing_is_no_pass() -> None:
         ({"first_slot_excess": {"max": 0.1, "judge": "other"}}, "is of judge other (judges: m)"),
         ({"first_slot_excess": {"max": 0.1, "generation": 3}}, "is of generation 3"),
     ):
-        done = limits.check("f", [row()], limits_of(raw))
+        done = decide.check("f", [row()], limits_of(raw))
         assert (done.exit_code, done.outcomes[0].row) == (5, None)
         assert said in done.outcomes[0].message
-    only_skipped = limits.check("f", [row()], limits_of({"did_length": {"max": 0.1, "required": False}}))
+    only_skipped = decide.check("f", [row()], limits_of({"did_length": {"max": 0.1, "required": False}}))
     assert only_skipped.exit_code == 5
 
 
@@ -131,7 +133,7 @@ def test_the_sample_that_would_decide() -> None:
     # What nobody runs is no advice.
     assert sample_to_decide(loops, 0.0025).startswith("no sample of this kind (it takes about")
     assert sample_to_decide(one, 3e-4).startswith("no sample of this kind (it takes about")
-    across = limits.check("f", [one, loops], limits_of({"first_slot_excess": {"max": 0.05}})).outcomes
+    across = decide.check("f", [one, loops], limits_of({"first_slot_excess": {"max": 0.05}})).outcomes
     assert "would decide it" not in across[0].message or across[0].verdict == "inconclusive"
 
 
@@ -140,12 +142,12 @@ def test_unscored_replies_are_counted(tmp_path: Path) -> None:
     table = folder.table("judgments")
     lost = int((table["verdict"] == "unscored").sum())
     assert lost > 0
-    done = api.check(folder.path, {"unscored_share": {"max": 0.5}})
+    done = check(folder.path, {"unscored_share": {"max": 0.5}})
     rows = [outcome.row for outcome in done.outcomes]
     assert sum(one.n_unscored for one in rows if one) == lost
     assert all(one.estimate == one.conf_low == one.conf_high == one.n_unscored / one.n for one in rows if one)
     assert done.exit_code == 0
-    assert api.check(folder.path, {"unscored_share": {"max": 0.0}}).exit_code == 1
+    assert check(folder.path, {"unscored_share": {"max": 0.0}}).exit_code == 1
 
 
 # -- the file ------------------------------------------------------------------------------------------------------------
@@ -199,17 +201,17 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no estimates yet" in capsys.readouterr().err
     pd.DataFrame({"term": ["x"]}).to_parquet(tmp_path / "estimates.parquet")
     with pytest.raises(FolderMismatch, match="lack the columns"):
-        api.check(tmp_path)
+        check(tmp_path)
     with pytest.raises(InvalidInput, match="no such file"):
-        api.check(report_folder.write(tmp_path / "r", size=(1, 3)).path, tmp_path / "nowhere.yaml")
+        check(report_folder.write(tmp_path / "r", size=(1, 3)).path, tmp_path / "nowhere.yaml")
 
 
 def test_the_defaults_are_a_file_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("check", "--print-limits") == 0
     printed = capsys.readouterr().out
-    assert printed == limits.default_text()
+    assert printed == default_text()
     (tmp_path / "l.yaml").write_text(printed, encoding="utf-8")
-    given, shipped = limits.load_limits(tmp_path / "l.yaml"), limits.load_limits()
+    given, shipped = load_limits(tmp_path / "l.yaml"), load_limits()
     assert [replace(one, where="") for one in given] == [replace(one, where="") for one in shipped]
     assert {"first_slot_excess", "did_length", "unscored_share"} <= {one.term for one in shipped}
 
@@ -273,7 +275,7 @@ def test_junit_json_and_annotations_say_the_same(tmp_path: Path, capsys: pytest.
     code = command(
         "check", folder.path, "--junit", tmp_path / "ci" / "j.xml", "--json", tmp_path / "c.json", "--github"
     )
-    done = api.check(folder.path)
+    done = check(folder.path)
     assert code == done.exit_code == 1
     verdicts = [outcome.verdict for outcome in done.outcomes]
     assert set(verdicts) == {"passed", "exceeded", "inconclusive", "not_applied"}
@@ -322,9 +324,9 @@ def test_hostile_names_reach_no_reader(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = report_folder.write(tmp_path / "r", size=(1, 3))
-    done = [api.check(folder.path) for _ in "12"]
-    assert limits.junit(done[0]) == limits.junit(done[1])
-    assert limits.record(done[0]) == limits.record(done[1])
+    done = [check(folder.path) for _ in "12"]
+    assert junit(done[0]) == junit(done[1])
+    assert record(done[0]) == record(done[1])
 
 
 # -- the page ------------------------------------------------------------------------------------------------------------

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, JudgeloopError, ReplayMiss, StorageFailed
-from judgeloop.experiment import Endpoint
+from judgeloop.experiment.blocks import Endpoint
 from judgeloop.records import Call
+from judgeloop.serving.protocol import Answer, error_answer
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, Answered, Ledger, WireClient
 from judgeloop.wire.faults import Rule
-from judgeloop.wire.protocol import error_answer
-from judgeloop.wire.server import Answer
 from wire_case import Speaker, ask, completion, named, recorded, serving, some, use
 
 FAULTS = [

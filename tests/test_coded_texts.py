@@ -13,10 +13,11 @@ from scipy import stats
 
 import slow_diversity
 from conftest import examples
-from judgeloop.features import tokenize
-from judgeloop.stats import coded_texts, reference
-from judgeloop.stats.coded_texts import Embedder, Tokens, Vocabulary
+from judgeloop.stats import reference
+from judgeloop.stats.loop import diversity_measures
+from judgeloop.stats.loop.diversity_measures import Embedder, Tokens, Vocabulary
 from judgeloop.stats.presentations import pairs
+from judgeloop.text.features import tokenize
 
 WORDS = st.sampled_from(["a", "A", "bb", "the", "THE", "x.", "ß", "ss", "日", "!"])
 TEXTS = st.lists(WORDS, max_size=12)
@@ -41,11 +42,11 @@ def test_every_item_has_the_measure_of_its_texts_alone(items):
     count = len(items)
     for n in (1, 2, 4):
         grams, text = ngrams[n - 1]
-        shares = coded_texts.distinct_share(grams, tokens.items[text], count)
+        shares = diversity_measures.distinct_share(grams, tokens.items[text], count)
         same(shares, [slow_diversity.distinct_n(texts, n) for texts in items])
-    same(coded_texts.self_bleu(tokens, ngrams[:4], count), [slow_diversity.self_bleu(texts) for texts in items])
+    same(diversity_measures.self_bleu(tokens, ngrams[:4], count), [slow_diversity.self_bleu(texts) for texts in items])
     grams, text = ngrams[4]
-    assert coded_texts.shared_share(grams, tokens.items[text]) == slow_diversity.phrase_repetition(items)
+    assert diversity_measures.shared_share(grams, tokens.items[text]) == slow_diversity.phrase_repetition(items)
 
 
 @settings(max_examples=examples(40))
@@ -54,22 +55,26 @@ def test_an_embedding_is_the_obvious_one_to_the_last_bit(texts, most):
     vocabulary = Vocabulary()
     embedder = Embedder(vocabulary)
     # A small memory for pairs must change nothing.
-    kept, coded_texts._MOST_PAIRS = coded_texts._MOST_PAIRS, most
+    kept, diversity_measures._MOST_PAIRS = diversity_measures._MOST_PAIRS, most
     try:
         for some in (texts[: len(texts) // 2], texts, texts[::-1]):
             words = [" ".join(text) for text in some]
             made = embedder.embed([vocabulary.codes(tokenize(text)) for text in words])
             np.testing.assert_array_equal(made, slow_diversity.embed(words))
     finally:
-        coded_texts._MOST_PAIRS = kept
+        diversity_measures._MOST_PAIRS = kept
 
 
 def test_embeddings_of_many_items_are_compared_as_those_of_one():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(6, 4, 32))
     points[2] = points[2][:1]  # four texts alike
-    assert list(coded_texts.vendi(points)) == pytest.approx([slow_diversity.vendi(one) for one in points], rel=1e-12)
-    assert list(coded_texts.dispersion(points)) == pytest.approx([slow_diversity.dispersion(one) for one in points])
+    assert list(diversity_measures.vendi(points)) == pytest.approx(
+        [slow_diversity.vendi(one) for one in points], rel=1e-12
+    )
+    assert list(diversity_measures.dispersion(points)) == pytest.approx(
+        [slow_diversity.dispersion(one) for one in points]
+    )
 
 
 JUDGMENTS = st.lists(

@@ -10,8 +10,8 @@ from judgeloop.stats.collapse import collapse_estimates
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.drift import drift_estimates
 from judgeloop.stats.estimate import Estimate, Verdict
-from judgeloop.stats.generation_diversity import diversity_series
-from judgeloop.stats.generations import measure
+from judgeloop.stats.loop.diversity import diversity_series
+from judgeloop.stats.loop.replicates import measure
 
 DESIGN = Design(
     "planted", 0, 2, (ArmDesign("judge", "m"), ArmDesign("random", "random", is_control=True, judge_kind="random")),

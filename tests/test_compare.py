@@ -17,14 +17,14 @@ import yaml
 import planted_run
 from command_line import command
 from compare_case import THREE, analysed, log, named
-from judgeloop import api
+from judgeloop.commands.compare import compare
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.report import compare_page
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.comparison import Comparison, adjusted
 from judgeloop.stats.estimate import Estimate, estimates_frame
-from judgeloop.stats.run_estimates import run_estimates
+from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.wire.cassette import Cassette, Exchange
 
 
@@ -41,7 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def three(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """The three judges of one folder, compared."""
-    return api.compare(folders / "three", out=tmp_path_factory.mktemp("three") / "c").comparison
+    return compare(folders / "three", out=tmp_path_factory.mktemp("three") / "c").comparison
 
 
 # -- judges ---------------------------------------------------------------------------------------------------------------
@@ -74,8 +74,8 @@ def test_a_difference_is_that_of_the_folders_own_estimates(three: Comparison) ->
 
 
 def test_pairs_are_the_same_where_their_texts_are(folders: Path, tmp_path: Path) -> None:
-    same = api.compare(folders / "week1", folders / "week2", out=tmp_path / "same").comparison
-    other = api.compare(folders / "week1", folders / "other", out=tmp_path / "other").comparison
+    same = compare(folders / "week1", folders / "week2", out=tmp_path / "same").comparison
+    other = compare(folders / "week1", folders / "other", out=tmp_path / "other").comparison
     assert {one.pairing for one in same.differences} == {"pairs"}
     # The same names of items and pairs, but other texts behind them.
     assert {one.pairing for one in other.differences} == {"unpaired"}
@@ -90,7 +90,7 @@ def test_pairs_are_the_same_where_their_texts_are(folders: Path, tmp_path: Path)
 
 def test_intervals_of_differences_are_drawn_whole(folders: Path, tmp_path: Path) -> None:
     """A share cannot be below 0; a difference of two shares can."""
-    done = api.compare(folders / "three", out=tmp_path / "c").comparison
+    done = compare(folders / "three", out=tmp_path / "c").comparison
     (figure,) = compare_page._differences(done)
     drawn = {tuple(trace["x"]) for trace in figure.panels[0].spec["data"] if trace["mode"] == "lines"}
     stated = {(100 * row.conf_low, 100 * row.conf_high) for row in figure.rows}  # type: ignore[operator]
@@ -138,7 +138,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_arms_of_one_run_are_paired_by_replicate(runs: Path, tmp_path: Path) -> None:
     """judge against random: the difference of their drifts is the run's own did."""
-    done = api.compare(runs / "raw", out=tmp_path / "c", arms=("judge", "random")).comparison
+    done = compare(runs / "raw", out=tmp_path / "c", arms=("judge", "random")).comparison
     gap = named(done, "drift_length")
     own = next(
         row
@@ -154,13 +154,13 @@ def test_arms_of_one_run_are_paired_by_replicate(runs: Path, tmp_path: Path) -> 
 
 
 def test_a_lone_arm_is_compared_with_its_controls(runs: Path, tmp_path: Path) -> None:
-    done = api.compare(runs / "raw", out=tmp_path / "c").comparison
+    done = compare(runs / "raw", out=tmp_path / "c").comparison
     assert [one.name for one in done.contenders] == ["judge", "random", "gold"]
 
 
 def test_runs_that_share_their_random_numbers_are_paired(runs: Path, tmp_path: Path) -> None:
-    twins = api.compare(runs / "raw", runs / "filtered", out=tmp_path / "t").comparison
-    strangers = api.compare(runs / "raw", runs / "elsewhere", out=tmp_path / "s").comparison
+    twins = compare(runs / "raw", runs / "filtered", out=tmp_path / "t").comparison
+    strangers = compare(runs / "raw", runs / "elsewhere", out=tmp_path / "s").comparison
     assert [one.name for one in twins.contenders] == ["raw", "filtered"]
     gap, apart = named(twins, "did_length"), named(strangers, "did_length")
     assert (gap.pairing, gap.row.n_replicates) == ("replicates", 4)
@@ -207,7 +207,7 @@ def test_a_lone_judge_has_its_mitigations(folders: Path, tmp_path: Path) -> None
                 )
             )
     folder.write_estimates(pd.concat([rows, estimates_frame(made)], ignore_index=True))
-    done = api.compare(folder.path, out=tmp_path / "c")
+    done = compare(folder.path, out=tmp_path / "c")
     assert [one.name for one in done.comparison.contenders] == ["raw", "swap_average"]
     slots = named(done.comparison, "first_slot_excess").row
     assert (slots.estimate, slots.method) == (pytest.approx(0.2), "t, one of the two is exact")
@@ -224,7 +224,7 @@ def test_the_same_seed_with_other_texts_is_no_common_randomness(runs: Path, tmp_
     folder = RunFolder(tmp_path / "x")
     table = folder.table("candidates")
     folder.write_part("candidates", "all", table.assign(text=table["text"] + "!"))
-    done = api.compare(runs / "raw", tmp_path / "x", out=tmp_path / "c").comparison
+    done = compare(runs / "raw", tmp_path / "x", out=tmp_path / "c").comparison
     assert named(done, "did_length").pairing == "unpaired"
 
 
@@ -259,7 +259,7 @@ def test_the_cost_is_that_of_the_judging(folders: Path, tmp_path: Path) -> None:
             usage = {"usage": {"prompt_tokens": used - 1, "completion_tokens": 1}}
             cassette.append(Exchange(call, "sha256:0", {}, 200, usage, 1))
         cassette.close()
-    done = api.compare(tmp_path / "cheap", tmp_path / "dear", out=tmp_path / "c")
+    done = compare(tmp_path / "cheap", tmp_path / "dear", out=tmp_path / "c")
     cost = {one.name: one.cost for one in done.comparison.contenders}
     n = 2 * 150
     assert (cost["cheap"].calls, cost["cheap"].tokens, cost["dear"].tokens, cost["cheap"].pairs) == (
@@ -323,11 +323,11 @@ def test_what_cannot_be_compared_is_refused(folders: Path, tmp_path: Path, capsy
         assert said in error
         assert len(error.splitlines()) == 1
     with pytest.raises(InvalidInput):
-        api.compare()
+        compare()
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "experiment.yaml").write_text("name: r")
     with pytest.raises(FolderMismatch, match="no estimates yet"):
-        api.compare(folders / "week1", tmp_path / "r")
+        compare(folders / "week1", tmp_path / "r")
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         ),
         tmp_path / "h",
     )
-    done = api.compare(path, out=tmp_path / "c")
+    done = compare(path, out=tmp_path / "c")
     assert len(names) == len(done.comparison.contenders)
     page = (done.path / "compare.html").read_text(encoding="utf-8")
     assert "<img" not in page

@@ -14,15 +14,15 @@ from scipy import stats
 
 from compare_case import THREE, Judges, bias, contender, log, named
 from judgeloop import seeds
+from judgeloop.stats.compare.comparison import ranked
+from judgeloop.stats.compare.contender import Contender
 from judgeloop.stats.comparison import compared, differences
-from judgeloop.stats.contender import Contender
 from judgeloop.stats.difference import Difference, independent
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval
+from judgeloop.stats.judge.self_preference import self_preference_gold
 from judgeloop.stats.pair_values import pair_values
-from judgeloop.stats.ranking import ranked
 from judgeloop.stats.rows import Labels
-from judgeloop.stats.self_preference import self_preference_gold
 
 # -- judges ---------------------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ import statsmodels.api as sm
 
 from judgeloop import seeds
 from judgeloop.kernels import logistic, sigmoid
-from judgeloop.stats.content import content_estimates
-from judgeloop.stats.covariates import covariates, gold_margin
 from judgeloop.stats.inference import Interval, Undefined
-from judgeloop.stats.slopes import average_effect, bootstrap_effect, effect_difference, fit_columns, fit_slopes
+from judgeloop.stats.judge.content import content_estimates
+from judgeloop.stats.judge.covariates import covariates, gold_margin
+from judgeloop.stats.judge.slopes import average_effect, bootstrap_effect, effect_difference, fit_columns, fit_slopes
 from planted_verdicts import NAMES, UNSCALED, planted_judgments, rows_of, s, texts_of, world
 
 
@@ -23,7 +23,7 @@ from planted_verdicts import NAMES, UNSCALED, planted_judgments, rows_of, s, tex
 def _fewer_draws(request, monkeypatch):
     """The bootstrap's size is not what these tests are about, but for the one that says so."""
     if "bootstrap" not in request.node.name:
-        monkeypatch.setattr("judgeloop.stats.slopes.DRAWS", 500)
+        monkeypatch.setattr("judgeloop.stats.judge.slopes.DRAWS", 500)
 
 
 def test_the_given_gold_model_equals_statsmodels():

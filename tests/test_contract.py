@@ -13,18 +13,18 @@ import typer
 
 import judgeloop
 from judgeloop import errors, records
-from judgeloop.cli import app
-from judgeloop.features import FEATURES
+from judgeloop.cli.app import app
 from judgeloop.interchange.columns import PAIR_COLUMNS, SET_COLUMNS, VERDICT_COLUMNS
-from judgeloop.judging import verdicts
+from judgeloop.judging import answers
 from judgeloop.judging.edits import PROBES
 from judgeloop.limits.outputs import FORMAT as CHECK_FORMAT
-from judgeloop.report.compare_text import FORMAT as COMPARISON_FORMAT
+from judgeloop.report.comparison import FORMAT as COMPARISON_FORMAT
 from judgeloop.report.document import FORMAT as REPORT_FORMAT
 from judgeloop.results import Audit, Run
 from judgeloop.rundir import TABLES
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.mitigation import MITIGATIONS
+from judgeloop.stats.judge.mitigation import MITIGATIONS
+from judgeloop.text.features import FEATURES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_verdicts_and_reasons_are_those_of_the_code() -> None:
     text = section("Verdicts")
     assert tuple(quoted(text)[:4]) == get_args(records.Slot)
     stated = {name for row in cells(text) for name in quoted(row[0])}
-    source = Path(verdicts.__file__).read_text(encoding="utf-8")
+    source = Path(answers.__file__).read_text(encoding="utf-8")
     reasons = set(re.findall(r'(?:reason=|unlisted: ClassVar\[str\] = |Score\(None, reason=)"(\w+)"', source))
     assert len(reasons) > 5
     assert reasons <= stated

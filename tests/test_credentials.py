@@ -14,9 +14,9 @@ from changed_keys import with_key
 from command_line import command
 from conftest import Served
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import Endpoint
+from judgeloop.experiment.blocks import Endpoint
 from judgeloop.experiment.credentials import is_literal, is_variable, literals_in
-from judgeloop.resolve import resolve
+from judgeloop.experiment.resolve import resolve
 from judgeloop.wire.line import Line
 
 VALUE = "Zq7-not-a-real-key-0001"

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.features import tokenize
 from judgeloop.seeds import rng
 from judgeloop.stats.diversity import (
     BLOCK_BYTES,
@@ -18,6 +17,7 @@ from judgeloop.stats.diversity import (
     mattr_window,
     truncation_length,
 )
+from judgeloop.text.features import tokenize
 from slow_diversity import (
     dispersion,
     distinct_n,

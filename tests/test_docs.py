@@ -21,24 +21,26 @@ import yaml
 
 import planted_run
 import rated_rows
-from judgeloop import api, errors, seeds
+from judgeloop import errors, seeds
 from judgeloop.api.forecasting import forecast_estimates
 from judgeloop.auditing import mitigating
-from judgeloop.cli import app
-from judgeloop.experiment import Endpoint
-from judgeloop.features import FEATURES, STYLE_FEATURES, features_frame
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
-from judgeloop.resolve import resolve
-from judgeloop.stats.compatibility import ARENA_FEATURES
+from judgeloop.cli.app import app
+from judgeloop.commands.run import run as run_command
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.resolve import resolve
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import VERDICTS, estimates_frame
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.stats.judge.mitigation import MITIGATIONS
+from judgeloop.stats.judge.published import ARENA_FEATURES
 from judgeloop.stats.judge_differences import judge_difference_estimates
-from judgeloop.stats.judge_estimates import judge_estimates
-from judgeloop.stats.mitigation import MITIGATIONS
+from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.stats.probe_generations import probe_panel_estimates
-from judgeloop.stats.run_estimates import run_estimates
+from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 from judgeloop.wire.faults import Faults
-from judgeloop.wire.server import LocalServer, create_app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -322,7 +324,7 @@ def test_the_served_example_runs_and_faults_do_not_change_it(tmp_path: Path) -> 
         server = create_app(PlantedAnswerer(spec), faults=rules)
         with LocalServer(server) as running:
             raw["endpoints"]["m"]["base_url"] = running.base_url
-            estimates.append(api.run(raw, out=tmp_path / name).estimates)
+            estimates.append(run_command(raw, out=tmp_path / name).estimates)
         assert (len(server.state.faults.fired) > 0) == (rules is not None)
     pd.testing.assert_frame_equal(*estimates)
     excess = estimates[0].query("term == 'first_slot_excess' and panel == 'anchor' and variant == ''")["estimate"]
@@ -394,6 +396,6 @@ def test_hooks_fetch_nothing() -> None:
 
 
 def test_the_schema_behind_the_page_is_json() -> None:
-    from judgeloop.experiment import schema
+    from judgeloop.experiment.schema import schema
 
     assert json.loads(json.dumps(schema())) == schema()

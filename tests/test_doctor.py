@@ -13,15 +13,21 @@ import pytest
 import yaml
 
 from conftest import small_experiment, write_experiment
-from judgeloop import api, cli
+from judgeloop import cli
+from judgeloop.cli.app import app
+from judgeloop.commands.doctor import Diagnosis, doctor
+from judgeloop.commands.plan import plan
+from judgeloop.commands.run import run
 from judgeloop.errors import EndpointFailed, InvalidInput
-from judgeloop.experiment import Endpoint
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
+from judgeloop.serving.faults import Shape, Shaped
+from judgeloop.serving.protocol import error_answer, incoming
+from judgeloop.serving.server import LocalServer, create_app
+from judgeloop.wire.examination import Check
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.protocol import error_answer, incoming
-from judgeloop.wire.server import LocalServer, create_app
 from judgeloop.wire.servers import SERVERS
-from judgeloop.wire.shapes import Shape, Shaped
 
 SPEC = {
     "position": 0.2, "quality": 8.0, "references": {"What is the capital of France?": "Paris"}, "temperature0": True,
@@ -75,12 +81,12 @@ def play() -> Iterator[Play]:
         server.close()
 
 
-def checks(made: api.Diagnosis) -> dict[str, api.Check]:
+def checks(made: Diagnosis) -> dict[str, Check]:
     return {check.name: check for check in made.checks}
 
 
-def examined(url: str, **options: Any) -> api.Diagnosis:
-    return api.doctor(url, **{"environment": {}, "max_calls": 30, **options})
+def examined(url: str, **options: Any) -> Diagnosis:
+    return doctor(url, **{"environment": {}, "max_calls": 30, **options})
 
 
 # -- servers of a shape --------------------------------------------------------------------------------------------------
@@ -143,12 +149,12 @@ def test_the_setting_makes_a_run_work_where_twenty_are_refused(play: Play, tmp_p
     raw = small_experiment(url, generations=1, replicates=1)
     raw["judge"]["verdict"] = "logprob"
     raw["endpoints"]["m"] |= checks_of_block(examined(url))
-    done = api.run(write_experiment(tmp_path, raw), out=tmp_path / "run")
+    done = run(write_experiment(tmp_path, raw), out=tmp_path / "run")
     judged = done.judgments[done.judgments["arm"] != "random"]
     assert (judged["verdict"] != "unscored").all()
 
 
-def checks_of_block(made: api.Diagnosis) -> dict[str, Any]:
+def checks_of_block(made: Diagnosis) -> dict[str, Any]:
     return {name: value for name, value in made.recommended.endpoint.items() if name == "top_logprobs"}
 
 
@@ -290,7 +296,7 @@ def test_an_unknown_model_is_exit_4(play: Play) -> None:
 )
 def test_what_is_asked_wrongly_is_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
-        api.doctor(**arguments)
+        doctor(**arguments)
 
 
 def test_several_models_need_a_name(play: Play) -> None:
@@ -306,11 +312,11 @@ def test_an_endpoint_of_an_experiment_is_asked_with_its_own_settings(play: Play,
     raw = small_experiment(url)
     raw["endpoints"]["m"] |= {"extra_headers": {"x-team": "${TEAM}"}, "extra_body": {"top_k": 4}}
     path = write_experiment(tmp_path, raw)
-    made = api.doctor(experiment=path, environment={"TEAM": "blue"}, max_calls=20)
+    made = doctor(experiment=path, environment={"TEAM": "blue"}, max_calls=20)
     assert {headers["x-team"] for headers in asked.headers} == {"blue"}
     assert made.recommended.endpoint["extra_headers"] == {"x-team": "${TEAM}"}
     with pytest.raises(InvalidInput, match="--endpoint: nowhere"):
-        api.doctor(experiment=path, endpoint="nowhere")
+        doctor(experiment=path, endpoint="nowhere")
 
 
 class Rude(BaseHTTPRequestHandler):
@@ -360,7 +366,7 @@ def test_a_key_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str], monke
 
 def test_the_transcript_says_what_was_asked_and_what_it_means(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     url, _ = play(kind="ollama")
-    cli.app(["doctor", "--base-url", url, "--max-calls", "25"], standalone_mode=False)
+    app(["doctor", "--base-url", url, "--max-calls", "25"], standalone_mode=False)
     shown = capsys.readouterr().out
     for words in (
         "Ollama (by owned_by library)",
@@ -374,11 +380,11 @@ def test_the_transcript_says_what_was_asked_and_what_it_means(play: Play, capsys
 
 def test_json_feeds_a_plan(play: Play, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url, _ = play(seconds=0.01)
-    cli.app(["doctor", "--base-url", url, "--json"], standalone_mode=False)
+    app(["doctor", "--base-url", url, "--json"], standalone_mode=False)
     text = capsys.readouterr().out
     raw = json.loads(text)
     assert [check["name"] for check in raw["checks"]] == CHECKS
     (tmp_path / "doctor.json").write_text(text, encoding="utf-8")
-    made = api.plan(write_experiment(tmp_path, small_experiment(url)), doctor=tmp_path / "doctor.json")
+    made = plan(write_experiment(tmp_path, small_experiment(url)), doctor=tmp_path / "doctor.json")
     assert made.speed is not None
     assert made.speed.calls_per_second == raw["recommended"]["calls_per_second"]

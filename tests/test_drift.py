@@ -13,8 +13,8 @@ from judgeloop.seeds import rng
 from judgeloop.stats.design import Design, Margins, RunTables
 from judgeloop.stats.drift import drift_estimates, quantity_series
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.generations import Quantity, Series, item_means, measure, series
 from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, t_interval
+from judgeloop.stats.loop.replicates import Quantity, Series, item_means, measure, series
 from judgeloop.stats.rows import Point, estimate_row, replicate_mean
 
 

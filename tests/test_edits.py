@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import examples
-from judgeloop.features import features_frame, measure, tokenize
-from judgeloop.judging.edits import PROBES, RULE_PROBES, length_ratio, lexicon
+from judgeloop.judging import lexicon
+from judgeloop.judging.edits import PROBES, RULE_PROBES
+from judgeloop.judging.edits.probe import length_ratio
+from judgeloop.text.features import features_frame, measure, tokenize
 
 ANSWER = """To sleep better, keep a fixed schedule. Go to bed at 10.30 p.m. every night. Avoid screens for 60 minutes before!
 

@@ -13,9 +13,9 @@ import pytest
 
 from conftest import without
 from judgeloop.errors import EndpointFailed, ExperimentError
-from judgeloop.experiment import Endpoint
+from judgeloop.experiment.blocks import Endpoint
 from judgeloop.records import Call
-from judgeloop.wire import engine, llama_cpp
+from judgeloop.serving import engines, llama_cpp
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import WireClient
 
@@ -26,8 +26,8 @@ ENGINE = Endpoint(engine="llama_cpp", model="smollm2-135m", concurrency=2, threa
 def test_a_missing_engine_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "xllamacpp")
     with pytest.raises(ExperimentError, match=r'endpoints\.m: .*pip install "judgeloop\[local\]"'):
-        engine.check({"m": ENGINE})
-    with pytest.raises(ExperimentError, match="not installed"), engine.running({"m": ENGINE}):
+        engines.check({"m": ENGINE})
+    with pytest.raises(ExperimentError, match="not installed"), engines.running({"m": ENGINE}):
         pass
 
 
@@ -58,8 +58,8 @@ def test_an_unknown_model_names_the_known_ones(tmp_path: Path) -> None:
 
 def test_endpoints_with_an_address_are_left_alone() -> None:
     remote = Endpoint(base_url="http://127.0.0.1:9/v1", model="m")
-    engine.check({"m": remote})
-    with engine.running({"m": remote}) as endpoints:
+    engines.check({"m": remote})
+    with engines.running({"m": remote}) as endpoints:
         assert endpoints == {"m": remote}
 
 
@@ -69,7 +69,10 @@ def test_a_file_that_is_no_model_does_not_start(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"not a model")
     endpoint = ENGINE.model_copy(update={"model": str(broken)})
-    with pytest.raises(EndpointFailed, match=r"endpoints\.m: llama.cpp did not start"), engine.running({"m": endpoint}):
+    with (
+        pytest.raises(EndpointFailed, match=r"endpoints\.m: llama.cpp did not start"),
+        engines.running({"m": endpoint}),
+    ):
         pass
 
 
@@ -87,7 +90,7 @@ def test_the_real_engine_answers_and_is_gone_afterwards(tmp_path: Path) -> None:
         assert 0 < reply.completion_tokens <= 8
         return reply.text
 
-    with engine.running({"m": ENGINE}) as endpoints:
+    with engines.running({"m": ENGINE}) as endpoints:
         endpoint = endpoints["m"]
         assert endpoint.engine is None
         assert endpoint.base_url is not None

@@ -11,8 +11,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from judgeloop import experiment
-from judgeloop.experiment import Endpoint, Experiment, PanelJudge
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.judges import GoldJudge, ModelJudge, PanelJudge, PlantedJudge, RandomJudge
+from judgeloop.experiment.schema import Experiment
+from judgeloop.experiment.schema import schema as experiment_schema
 
 QUICKSTART = Path(__file__).parent.parent / "fixtures" / "quickstart" / "experiment.yaml"
 
@@ -67,11 +69,11 @@ def test_blocks_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("judge", "kind"),
     [
-        ({"kind": "random"}, experiment.RandomJudge),
-        ({"kind": "gold"}, experiment.GoldJudge),
-        ({"kind": "planted", "position": 1, "features": {"bold": 0.5}}, experiment.PlantedJudge),
+        ({"kind": "random"}, RandomJudge),
+        ({"kind": "gold"}, GoldJudge),
+        ({"kind": "planted", "position": 1, "features": {"bold": 0.5}}, PlantedJudge),
         ({"kind": "panel", "judges": [{"endpoint": "m"}, {"endpoint": "m"}]}, PanelJudge),
-        ({"endpoint": "m"}, experiment.ModelJudge),
+        ({"endpoint": "m"}, ModelJudge),
     ],
 )
 def test_kind_picks_the_block(judge: dict[str, Any], kind: type) -> None:
@@ -148,7 +150,7 @@ def _keys(schema: dict[str, Any], where: str = "") -> Iterator[tuple[str, dict[s
 
 
 def test_the_json_schema_says_a_line_on_every_key_and_block() -> None:
-    schema = experiment.schema()
+    schema = experiment_schema()
     keys = dict(_keys(schema))
     assert len(keys) > 70
     assert [key for key, part in keys.items() if not part.get("description")] == []
@@ -205,7 +207,7 @@ def _faults(value: Any, schema: dict[str, Any], root: dict[str, Any], where: str
 
 @pytest.mark.parametrize("raw", [yaml.safe_load(QUICKSTART.read_text(encoding="utf-8")), CONTRACT, REQUIRED])
 def test_the_json_schema_accepts_what_is_valid(raw: dict[str, Any]) -> None:
-    schema = experiment.schema()
+    schema = experiment_schema()
     assert _faults(raw, schema, schema) == []
 
 
@@ -222,5 +224,5 @@ def test_the_json_schema_accepts_what_is_valid(raw: dict[str, Any]) -> None:
     ],
 )
 def test_the_json_schema_refuses_what_is_not(change: dict[str, Any]) -> None:
-    schema = experiment.schema()
+    schema = experiment_schema()
     assert _faults({**REQUIRED, **change}, schema, schema) != []

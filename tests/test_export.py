@@ -18,14 +18,15 @@ import judgeloop
 from command_line import command
 from conftest import small_experiment, tables_alone, write_experiment
 from format_samples import FORMATS
-from judgeloop import api
+from judgeloop.commands.export import export
 from judgeloop.errors import InvalidInput, StorageFailed
-from judgeloop.interchange import batch
 from judgeloop.interchange.preferences import Preference, net_preferences, openai_preference, trl_dpo, trl_kto
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import PREFERENCE_COLUMNS, Call, parted
+from judgeloop.serving.server import LocalServer, create_app
+from judgeloop.wire import batch_files
 from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.server import LocalServer, create_app
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def exported(folder: Path, kind: str, out: Path, **options: Any) -> list[dict[str, Any]]:
-    done = api.export(folder, kind, out, **options)
+    done = export(folder, kind, out, **options)
     assert done.files[0] == out
     return lines(out)
 
@@ -162,7 +163,7 @@ def test_an_analysis_exports_its_judges_preferences(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInput, match=r"2 judges \(gpt-4#pair-v2, gpt-4#pair-v2-multi-turn\); say whose preferences"
     ):
-        api.export(folder, "trl-dpo", tmp_path / "x")
+        export(folder, "trl-dpo", tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_what_a_folder_does_not_hold_is_said(
     run_folder: Path, tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
-        api.export(run_folder, out=tmp_path / "x", **options)
+        export(run_folder, out=tmp_path / "x", **options)
     assert said in str(caught.value)
     assert not (tmp_path / "x").exists()
 
@@ -210,26 +211,26 @@ def test_batch_requests_are_the_live_calls(run_folder: Path, tmp_path: Path) -> 
 def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "MOST_REQUESTS", 3)
+    monkeypatch.setattr(batch_files, "MOST_REQUESTS", 3)
     requests = [(f"c{n}", {"model": "m" if n % 2 else "n", "messages": []}) for n in range(10)]
-    written = batch.write_requests(requests, tmp_path / "b.jsonl")
+    written = batch_files.write_requests(requests, tmp_path / "b.jsonl")
     assert [path.name for path in written] == ["b.jsonl", "b-2.jsonl", "b-3.jsonl", "b-4.jsonl"]
     parts = [lines(path) for path in written]
     assert all(len({one["body"]["model"] for one in part}) == 1 and len(part) <= 3 for part in parts)
     assert sorted(parted(one["custom_id"])[0] for part in parts for one in part) == sorted(name for name, _ in requests)
-    monkeypatch.setattr(batch, "MOST_REQUESTS", 100)
-    monkeypatch.setattr(batch, "MOST_BYTES", 300)
-    assert all(path.stat().st_size <= 300 for path in batch.write_requests(requests, tmp_path / "c.jsonl"))
+    monkeypatch.setattr(batch_files, "MOST_REQUESTS", 100)
+    monkeypatch.setattr(batch_files, "MOST_BYTES", 300)
+    assert all(path.stat().st_size <= 300 for path in batch_files.write_requests(requests, tmp_path / "c.jsonl"))
     with pytest.raises(InvalidInput, match="two requests have the call id 'c1'"):
-        batch.write_requests([requests[1], requests[1]], tmp_path / "d.jsonl")
-    assert batch.write_requests([], tmp_path / "e.jsonl") == []
-    surrogate = batch.write_requests(
+        batch_files.write_requests([requests[1], requests[1]], tmp_path / "d.jsonl")
+    assert batch_files.write_requests([], tmp_path / "e.jsonl") == []
+    surrogate = batch_files.write_requests(
         [("s", {"model": "m", "messages": [{"role": "user", "content": "\ud800"}]})], tmp_path / "f"
     )
     assert lines(surrogate[0])[0]["body"]["messages"][0]["content"] == "\ud800"
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageFailed, match="cannot be written"):
-        batch.write_requests(requests, tmp_path / "file" / "b.jsonl")
+        batch_files.write_requests(requests, tmp_path / "file" / "b.jsonl")
 
 
 def output(call: str, response: Any, error: Any = None) -> dict[str, Any]:
@@ -246,9 +247,9 @@ def test_a_batchs_output_is_read_back_as_answers(tmp_path: Path) -> None:
     paths = [tmp_path / "o.jsonl", tmp_path / "e.jsonl"]
     paths[0].write_text("".join(json.dumps(row) + "\n" for row in rows[:1]))
     paths[1].write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
-    assert [batch.answer_at(place) for path in paths for place in batch.places(path)] == [
-        batch.Answer("a", 200, completion), batch.Answer("b", 400, {"error": {"message": "too long"}}, "http_400"),
-        batch.Answer("c", 0, {"error": rows[2]["error"]}, "batch_expired"),
+    assert [batch_files.answer_at(place) for path in paths for place in batch_files.places(path)] == [
+        batch_files.Answer("a", 200, completion), batch_files.Answer("b", 400, {"error": {"message": "too long"}}, "http_400"),
+        batch_files.Answer("c", 0, {"error": rows[2]["error"]}, "batch_expired"),
     ]  # fmt: skip
 
 
@@ -266,7 +267,7 @@ def test_a_fault_of_a_batchs_output_names_line_and_field(tmp_path: Path, row: di
     path = tmp_path / "o.jsonl"
     good = output("a", {"status_code": 200, "body": {}})
     path.write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
-    first, second = batch.places(path)
+    first, second = batch_files.places(path)
     assert (first.call, first.fault) == ("a", "")
     assert said in second.fault
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import judgeloop
 from command_line import command
 from format_samples import FORMATS
-from judgeloop import api
-from judgeloop.api.exporting import labels_needed
+from judgeloop.commands.export import collect_labels, labels_needed
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange import labels, read_pairs
+from judgeloop.interchange import labels
+from judgeloop.interchange.pairs import read_pairs
 from judgeloop.stats.power import rows_for_slope
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202etxet\u202c & ]]> <!-- {{data}}"
@@ -230,4 +230,4 @@ def test_labelled_pairs_become_the_gold_of_the_same_verdicts(
     assert (done.judgments["gold_2"] != "").all()
     other = judgeloop.analyze(FORMATS / "mt_bench", out="c").path
     with pytest.raises(InvalidInput, match="no key of label sheet"):
-        api.collect_labels(other, ["back.csv"], "x.jsonl")
+        collect_labels(other, ["back.csv"], "x.jsonl")

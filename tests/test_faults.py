@@ -14,8 +14,9 @@ import openai
 import pytest
 
 from judgeloop.errors import ExperimentError
+from judgeloop.serving.protocol import Answer
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.faults import FaultCounter, Faults, Rule, load_faults
-from judgeloop.wire.server import Answer, LocalServer, create_app
 
 USER = [{"role": "user", "content": "hi"}]
 

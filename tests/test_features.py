@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import examples
-from judgeloop.features import (
+from judgeloop.text.features import (
     COLUMNS,
     FEATURES,
     HEDGES,

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 import judgeloop
 import report_folder
-from judgeloop import api, report
+from judgeloop import report
+from judgeloop.commands.check import check
 from judgeloop.records import ADDED_ESTIMATE_COLUMNS, ESTIMATE_COLUMNS
 from judgeloop.report import glance, wording
+from judgeloop.report.findings import findings
 from judgeloop.report.reading import as_estimates, read
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import VERDICTS, Estimate, Verdict, estimates_frame
@@ -103,7 +105,7 @@ def test_an_effect_is_claimed_only_where_the_adjusted_test_agrees(p_value: float
     alone = adjust(with_judge_families(frame.iloc[:1]))
     assert alone["verdict"].iloc[0] == "found"
     for one in as_estimates(frame)[:1]:
-        (finding,) = report.findings([one])
+        (finding,) = findings([one])
         assert finding.verdict == ("found" if one.verdict == "found" else "unconfirmed")
 
 
@@ -162,11 +164,11 @@ def test_a_word_of_a_later_version_is_no_claim() -> None:
 
 def test_a_folder_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
     folder = report_folder.write(tmp_path / "old")
-    whole = report.findings(read(folder).estimates)
+    whole = findings(read(folder).estimates)
     folder.write_estimates(folder.estimates().drop(columns=list(ADDED_ESTIMATE_COLUMNS)))
     assert not set(ADDED_ESTIMATE_COLUMNS) & set(pd.read_parquet(folder.path / "estimates.parquet").columns)
     assert folder.estimates()["verdict"].eq("").all()
-    found = report.findings(read(folder).estimates)
+    found = findings(read(folder).estimates)
     old = {(one.row.term, one.row.judge, one.row.arm, one.row.contrast): one.verdict for one in found}
     new = {(one.row.term, one.row.judge, one.row.arm, one.row.contrast): one.verdict for one in whole}
     assert old.keys() == new.keys()
@@ -175,7 +177,7 @@ def test_a_folder_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
     differ = {key for key in new if old[key] != new[key] and key[0] != "compounding_length"}
     assert all({old[key], new[key]} <= {"undetected", "underpowered"} for key in differ)
     report.write(folder)
-    assert api.check(folder.path, {"first_slot_excess": {"max_abs": 1.0}}).verdict == "passed"
+    assert check(folder.path, {"first_slot_excess": {"max_abs": 1.0}}).verdict == "passed"
 
 
 # -- sentences from fields -----------------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def test_a_detectable_effect_is_said_in_full(detectable: float, said: str) -> No
         scope="policy", bias="verbosity", term="did_length", arm="a", contrast="random", generation=1, estimate=0.3, std_error=0.2,
         conf_low=-0.4, conf_high=0.9, n_replicates=8, unit="doublings", status="underpowered", verdict="undetected", detectable=detectable,
     )  # fmt: skip
-    (finding,) = report.findings([drift])
+    (finding,) = findings([drift])
     assert f"could have seen {said} doublings or more" in finding.sentence
     assert f"could only have seen {said} doublings or more" in glance.brief(finding)
     assert wording.quantity(drift, detectable) == f"{said} doublings"

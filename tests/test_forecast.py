@@ -12,15 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import examples, small_experiment, tables_alone, write_experiment
-from judgeloop import api, cli, strategies
+from judgeloop.api.forecasting import forecast as forecasting_forecast
+from judgeloop.cli.app import app
 from judgeloop.cli.forecast import sparkline
+from judgeloop.commands.analyze import analyze
+from judgeloop.commands.run import run as run_command
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment import Strategy
-from judgeloop.learning import selection
+from judgeloop.experiment.schema import Strategy
+from judgeloop.learning import selection, strategies
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.seeds import rng
-from judgeloop.stats import forecast as forecasts
-from judgeloop.stats.forecast import Course, Pull, Texts, follow, forecast, largest
+from judgeloop.seeds import rng as seeds_rng
+from judgeloop.stats.loop import forecast as forecasts
+from judgeloop.stats.loop.forecast import Course, Pull, Texts, follow, forecast, largest
 
 SIGMA = np.array([[1.0, 0.3], [0.3, 1.0]])
 B = np.array([0.3, 1.0])
@@ -158,7 +162,7 @@ def twin(pool: int, c: float, course: Course, update: str) -> list[float]:
 def test_pools_are_followed_as_the_loop_does(monkeypatch, strategy: str, update: str, changes: dict) -> None:
     course = Course(4, update, strategy=strategy, pool=8, size=3, **changes)  # type: ignore[arg-type]
     expected = twin(8, 0.7, course, update)
-    original = forecasts.rng
+    original = seeds_rng
     monkeypatch.setattr(forecasts, "rng", lambda *labels: _First(original(*labels)))
     assert list(forecasts._pool_path(0.7, course, (1.0, 1.0), 0)[0]) == pytest.approx(expected, abs=1e-12)
 
@@ -224,8 +228,9 @@ def test_impossible_courses_are_refused() -> None:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run by a planted judge, all in this process."""
-    from judgeloop.planted import PlantedAnswerer, PlantedSpec
-    from judgeloop.wire.server import LocalServer, create_app
+    from judgeloop.planted.answerer import PlantedAnswerer
+    from judgeloop.planted.spec import PlantedSpec
+    from judgeloop.serving.server import LocalServer, create_app
 
     folder = tmp_path_factory.mktemp("forecast")
     spec = PlantedSpec.model_validate(
@@ -238,12 +243,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             policy={"kind": "pool", "endpoint": "m", "pool_size": 8}, signal={"kind": "bradley_terry"},
         )  # fmt: skip
         with tables_alone():
-            api.run(write_experiment(folder, raw, items), out=folder / "run")
+            run_command(write_experiment(folder, raw, items), out=folder / "run")
     return folder
 
 
 def test_a_run_is_forecast_in_its_own_units(run_folder: Path) -> None:
-    made = api.forecast(run_folder / "run", 4)
+    made = forecasting_forecast(run_folder / "run", 4)
     rows = made.rows
     assert list(rows.columns) == list(ESTIMATE_COLUMNS)
     assert set(rows["arm"]) == {"judge"}
@@ -265,7 +270,9 @@ def test_an_experiment_is_forecast_from_another_runs_judge(run_folder: Path, tmp
             "blind": {"signal": {"label_rule": "length_controlled"}}, "weak": {"signal": {"tau": 4.0}},
             "mixed": {"strategy": {"kind": "accumulate", "real_fraction": 0.5}}, "random": {"judge": {"kind": "random"}},
         })  # fmt: skip
-    rows = api.forecast(run_folder / "run", 2, experiment=write_experiment(tmp_path, raw), out=tmp_path / "f.csv").rows
+    rows = forecasting_forecast(
+        run_folder / "run", 2, experiment=write_experiment(tmp_path, raw), out=tmp_path / "f.csv"
+    ).rows
     assert (tmp_path / "f.csv").is_file()
     first = rows[(rows["term"] == "forecast_drift_length") & (rows["generation"] == 1)].set_index("arm")["estimate"]
     assert set(first.index) == {"judge", "twice", "blind", "weak", "mixed"}
@@ -280,7 +287,7 @@ def test_real_data_from_a_file_are_measured(run_folder: Path, tmp_path: Path) ->
     raw = small_experiment("http://127.0.0.1:9/v1", strategy={"real_fraction": 0.5, "real": "real.jsonl"})
     path = write_experiment(tmp_path, raw)
     (tmp_path / "real.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    rows = api.forecast(run_folder / "run", 1, experiment=path, out=tmp_path / "f.csv").rows
+    rows = forecasting_forecast(run_folder / "run", 1, experiment=path, out=tmp_path / "f.csv").rows
     length = rows[rows["term"] == "forecast_drift_length"]["estimate"].iloc[0]
     assert length > 1.5  # half of what 400 tokens are above some 30
 
@@ -295,21 +302,21 @@ def test_a_verdict_log_is_forecast_under_three_strategies(run_folder: Path, tmp_
     log = anchor[["item_id", "judge", "order", "verdict"]].assign(
         text_a=np.where(forward, both["first"], both["second"]), text_b=np.where(forward, both["second"], both["first"])
     )
-    done = api.analyze(log, out=tmp_path / "log")
-    made = api.forecast(done.path, 3)
+    done = analyze(log, out=tmp_path / "log")
+    made = forecasting_forecast(done.path, 3)
     assert set(made.rows["arm"]) == {"replace", "accumulate", "replace-half-real"}
     assert "no experiment given" in made.facts[2]
-    cli.app(["forecast", str(done.path), "--generations", "3"], standalone_mode=False)
+    app(["forecast", str(done.path), "--generations", "3"], standalone_mode=False)
     shown = capsys.readouterr().out
     assert "planted, accumulate" in shown
     assert "95 % limits at g3" in shown
-    cli.app(["forecast", str(done.path), "--generations", "2", "--json"], standalone_mode=False)
+    app(["forecast", str(done.path), "--generations", "2", "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)[0]["term"] == "forecast_drift_length"
-    bare = api.analyze(log.drop(columns=["text_a", "text_b"]), out=tmp_path / "bare")
+    bare = analyze(log.drop(columns=["text_a", "text_b"]), out=tmp_path / "bare")
     with pytest.raises(InvalidInput, match="holds no texts"):
-        api.forecast(bare.path, 3)
-    few = api.analyze(log[log["item_id"].isin(log["item_id"].unique()[:6])], out=tmp_path / "few")
-    rows = api.forecast(few.path, 3).rows
+        forecasting_forecast(bare.path, 3)
+    few = analyze(log[log["item_id"].isin(log["item_id"].unique()[:6])], out=tmp_path / "few")
+    rows = forecasting_forecast(few.path, 3).rows
     assert set(rows["status"]) == {"undefined"}
     assert "6 items with a verdict" in rows["note"].iloc[0]
 
@@ -318,13 +325,13 @@ def test_what_cannot_be_forecast_is_said(run_folder: Path, tmp_path: Path) -> No
     run = run_folder / "run"
     for changes in ({"generations": 0}, {"generations": 2, "replicates": 0}):
         with pytest.raises(InvalidInput):
-            api.forecast(run, **changes)
+            forecasting_forecast(run, **changes)
     controls = small_experiment("http://127.0.0.1:9/v1", arms={"random": {"judge": {"kind": "random"}}})
     path = write_experiment(tmp_path, controls)
     with pytest.raises(InvalidInput, match="every arm is a control"):
-        api.forecast(run, 1, experiment=path)
+        forecasting_forecast(run, 1, experiment=path)
     with pytest.raises(InvalidInput, match="not a run folder"):
-        api.forecast(tmp_path / "nothing", 1)
+        forecasting_forecast(tmp_path / "nothing", 1)
 
 
 def test_sparklines() -> None:

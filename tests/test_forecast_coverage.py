@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from judgeloop.api.evidence import Choice, gathered, pull_of
-from judgeloop.experiment import BestOfNSignal, BradleyTerrySignal, Strategy
-from judgeloop.features import FEATURES
+from judgeloop.commands.forecast import Choice, gathered, pull_of
+from judgeloop.experiment.schema import BestOfNSignal, BradleyTerrySignal, Strategy
 from judgeloop.kernels import sigmoid
 from judgeloop.learning.learn import Support, learn
 from judgeloop.seeds import rng
 from judgeloop.stats.design import RunTables
-from judgeloop.stats.forecast import Course, Texts, forecast
 from judgeloop.stats.inference import Undefined
+from judgeloop.stats.loop.forecast import Course, Texts, forecast
+from judgeloop.text.features import FEATURES
 from judgeloop.validate import loop_world
 from judgeloop.validate.worlds import judged, pair_table
 

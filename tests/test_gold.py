@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.gold import correct, gold_of, last_number
 from judgeloop.records import Item
+from judgeloop.text.matching import correct, gold_of, last_number
 
 Match = Literal["exact", "contains", "numeric", "judge"]
 

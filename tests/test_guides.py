@@ -19,10 +19,10 @@ import yaml
 import judgeloop
 from judgeloop import seeds
 from judgeloop.cli import main
-from judgeloop.experiment import Endpoint
-from judgeloop.planted import PlantedAnswerer
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.planted.answerer import PlantedAnswerer
 from judgeloop.planted.spec import load as load_planted
-from judgeloop.wire.server import LocalServer, create_app
+from judgeloop.serving.server import LocalServer, create_app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

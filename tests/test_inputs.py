@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from judgeloop import inputs
 from judgeloop.errors import ExperimentError
-from judgeloop.inputs import load_anchor_pairs, load_items, load_real
+from judgeloop.experiment import inputs
+from judgeloop.experiment.inputs import load_anchor_pairs, load_items, load_real
 from judgeloop.records import Item, Message
 
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": 'Hallo, "Welt"\u2028?'}]

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange import Columns, load_columns, read_verdicts
+from judgeloop.interchange.columns import Columns, load_columns
+from judgeloop.interchange.verdicts import read_verdicts
 
 GOOD: list[dict[str, Any]] = [
     {"item_id": "i1", "judge": "j", "order": "ab", "verdict": "first", "p_first": 0.9, "gold": "a", "colour": "red"},

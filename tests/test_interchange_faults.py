@@ -17,7 +17,7 @@ import format_samples
 from command_line import command
 from format_samples import FORMATS, records
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange import read_log
+from judgeloop.interchange.foreign import read_log
 
 ALPACA = "alpaca_eval/annotations.json"
 MT = "mt_bench/gpt-4_pair.jsonl"
@@ -188,7 +188,7 @@ def test_one_answer_an_item_cannot_be_compared() -> None:
 
 
 def test_a_judge_that_the_log_does_not_name_is_asked_for() -> None:
-    from judgeloop.interchange import load_columns
+    from judgeloop.interchange.columns import load_columns
 
     with pytest.raises(InvalidInput, match=r"no scorer 'own' \(the log has includes, model_graded_qa\)"):
         read_log(FORMATS / "inspect", columns=load_columns({"verdict": "own"}))

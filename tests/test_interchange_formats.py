@@ -15,8 +15,8 @@ import judgeloop
 from command_line import command
 from format_samples import FORMATS, records
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange import alpaca_eval, read_log
-from judgeloop.interchange.foreign import format_of
+from judgeloop.interchange import alpaca_eval
+from judgeloop.interchange.foreign import format_of, read_log
 
 KINDS = {
     "alpaca_eval": "alpaca_eval", "mt_bench": "mt_bench", "arena_hard_0.1": "arena_hard", "arena_hard_2.0": "arena_hard",

@@ -7,10 +7,10 @@ import pytest
 import statsmodels.api as sm
 
 from judgeloop import seeds
-from judgeloop.stats.covariates import Covariates, covariates
 from judgeloop.stats.inference import Undefined
 from judgeloop.stats.joint import JointTest, joint_score, joint_wald
-from judgeloop.stats.slopes import Slopes, fit_slopes
+from judgeloop.stats.judge.covariates import Covariates, covariates
+from judgeloop.stats.judge.slopes import Slopes, fit_slopes
 from planted_verdicts import UNSCALED, rows_of, s, votes, world
 
 TEN = (

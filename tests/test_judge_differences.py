@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from judgeloop import auditing, seeds
+from judgeloop import seeds
 from judgeloop.auditing import mitigating
+from judgeloop.auditing.analysis import estimates
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.judge_differences import MOST_JUDGES, judge_difference_estimates
 
@@ -45,7 +46,7 @@ def row(found: pd.DataFrame, term: str) -> pd.Series[Any]:
 
 
 def test_the_difference_is_of_the_estimates_and_far_narrower_than_they_are() -> None:
-    found = auditing.estimates(judged({"m": 0.8, "other": 0.6}), None)
+    found = estimates(judged({"m": 0.8, "other": 0.6}), None)
     apart = found[(found["term"] == "first_slot_excess") & (found["variant"] == "")].set_index("judge")
     gap = row(found, "first_slot_excess")
     assert (gap["judge"], gap["variant"], gap["panel"], gap["family"]) == ("m", "vs other", "pairs", "none")
@@ -70,7 +71,7 @@ def test_what_is_not_compared() -> None:
     assert differences(judged({"a": 1.0}, 10)).empty
     assert differences(judged({f"j{n}": 0.0 for n in range(MOST_JUDGES + 1)}, 4)).empty
     # A judge's rubric is a mitigation of it, which has terms of its own.
-    found = auditing.estimates(judged({"m": 1.0, f"m#{mitigating.RUBRIC}": 0.0}, 20), None)
+    found = estimates(judged({"m": 1.0, f"m#{mitigating.RUBRIC}": 0.0}, 20), None)
     assert not found["term"].str.startswith("judge_difference_").any()
 
 

@@ -11,8 +11,11 @@ from typing import Any, Literal
 
 import pytest
 
-from judgeloop import experiment, seeds, templates
+from judgeloop import seeds
 from judgeloop.errors import EndpointFailed, ExperimentError
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.judges import GoldJudge, Judge, ModelJudge, PanelJudge, PlantedJudge, RandomJudge
+from judgeloop.judging.answers import unscored
 from judgeloop.judging.judges import (
     ChoiceTrial,
     PairTrial,
@@ -25,14 +28,14 @@ from judgeloop.judging.judges import (
     settle_mode,
 )
 from judgeloop.judging.pairing import matchups, presentations
-from judgeloop.judging.verdicts import unscored
 from judgeloop.records import Call, Candidate, Item, Judgment, Reply, Verdict
 from judgeloop.scales import Scale
-from judgeloop.templates import Mode
+from judgeloop.text import templates
+from judgeloop.text.templates import Mode
 
 ENDPOINTS = {
-    "m": experiment.Endpoint(base_url="http://127.0.0.1:1/v1", model="model-m"),
-    "n": experiment.Endpoint(base_url="http://127.0.0.1:1/v1", model="model-n"),
+    "m": Endpoint(base_url="http://127.0.0.1:1/v1", model="model-m"),
+    "n": Endpoint(base_url="http://127.0.0.1:1/v1", model="model-n"),
 }
 ITEM = Item("i 1", "Which?", reference="right")
 STREAM = (0, 2)
@@ -59,7 +62,7 @@ def _shown(*texts: str, repeats: int = 1) -> list[Any]:
     )
 
 
-def _judge(spec: experiment.Judge, client: Recorder | None = None, **settings: Any) -> Any:
+def _judge(spec: Judge, client: Recorder | None = None, **settings: Any) -> Any:
     client = client or Recorder(lambda call: pytest.fail(f"asked {call.call_id}"))
     return make_judge(spec, endpoints=ENDPOINTS, folder=".", client=client, **{"seed": 5, **settings})
 
@@ -80,7 +83,7 @@ def _longer(call: Call) -> Reply:
 
 def test_model_judge_asks_every_presentation_at_once_by_name() -> None:
     client = Recorder(_longer)
-    judge = _judge(experiment.ModelJudge(endpoint="m", verdict="text"), client)
+    judge = _judge(ModelJudge(endpoint="m", verdict="text"), client)
     found = _run(judge, _shown("long text", "short", repeats=2))
     assert judge.name == "model-m"
     assert [call.call_id for call in client.calls] == [judgment.call for judgment in found]
@@ -97,7 +100,7 @@ def test_model_judge_asks_every_presentation_at_once_by_name() -> None:
 
 def test_model_judge_at_a_temperature_has_a_seed_a_presentation() -> None:
     client = Recorder(_longer)
-    judge = _judge(experiment.ModelJudge(endpoint="m", temperature=1.0), client, mode="text")
+    judge = _judge(ModelJudge(endpoint="m", temperature=1.0), client, mode="text")
     _run(judge, _shown("long text", "short", repeats=2))
     expected = [seeds.integer(5, "judge", 0, 2, "i 1", "m00", order, r) for order in ("ab", "ba") for r in (0, 1)]
     assert [call.body["seed"] for call in client.calls] == expected
@@ -106,17 +109,17 @@ def test_model_judge_at_a_temperature_has_a_seed_a_presentation() -> None:
 
 def test_model_judge_reads_soft_verdicts() -> None:
     client = Recorder(lambda call: Reply("A", top_logprobs=(("A", math.log(0.6)), ("B", math.log(0.2)))))
-    for judgment in _run(_judge(experiment.ModelJudge(endpoint="m", verdict="logprob"), client), _shown("x", "y")):
+    for judgment in _run(_judge(ModelJudge(endpoint="m", verdict="logprob"), client), _shown("x", "y")):
         assert judgment.verdict.slot == "first"
         assert judgment.verdict.p_first == pytest.approx(0.75)
     failing = Recorder(lambda call: Reply(None, failure="context_length"))
-    found = _run(_judge(experiment.ModelJudge(endpoint="m", verdict="json"), failing), _shown("x", "y"))
+    found = _run(_judge(ModelJudge(endpoint="m", verdict="json"), failing), _shown("x", "y"))
     assert [judgment.verdict for judgment in found] == [unscored("context_length")] * 2
 
 
 def test_random_judge_is_a_fair_coin_shared_by_name() -> None:
     shown = _shown("a", "b", "c", repeats=200)
-    judge = _judge(experiment.RandomJudge())
+    judge = _judge(RandomJudge())
     found = _run(judge, shown)
     assert [j.verdict for j in found] == [j.verdict for j in _run(judge, shown, prefix="s0/g2/judge/another-arm")]
     counts = Counter(judgment.verdict.slot for judgment in found)
@@ -133,7 +136,7 @@ def test_random_judge_is_a_fair_coin_shared_by_name() -> None:
     [("right", "wrong", "first"), ("wrong", "Right.", "second"), ("right", "right", "tie"), ("wrong", "bad", "tie")],
 )
 def test_gold_judge_prefers_the_match(first: str, second: str, slot: str) -> None:
-    found = _run(_judge(experiment.GoldJudge()), _shown(first, second))
+    found = _run(_judge(GoldJudge()), _shown(first, second))
     mirror = {"first": "second", "second": "first", "tie": "tie"}
     assert [judgment.verdict.slot for judgment in found] == [slot, mirror[slot]]
 
@@ -145,7 +148,7 @@ def test_gold_judge_asks_a_model_once_a_distinct_text() -> None:
 
     client = Recorder(agree)
     item = Item("i 1", "Which?", reference="right", match="judge")
-    judge = _judge(experiment.GoldJudge(endpoint="n"), client)
+    judge = _judge(GoldJudge(endpoint="n"), client)
     found = _run(judge, _shown("good", "bad", "good", "vague"), item, prefix="s0/g2/judge")
     digests = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in ("good", "bad", "vague")]
     assert {call.call_id for call in client.calls} == {f"s0/g2/judge/gold/i%201/{digest}" for digest in digests}
@@ -157,7 +160,7 @@ def test_gold_judge_asks_a_model_once_a_distinct_text() -> None:
     assert verdicts["good", "good"] == Verdict("tie")
     assert verdicts["vague", "good"] == verdicts["good", "vague"] == unscored("no_verdict")
     with pytest.raises(ExperimentError, match=r"i 1: match: judge needs a model"):
-        _run(_judge(experiment.GoldJudge()), _shown("good", "bad"), item)
+        _run(_judge(GoldJudge()), _shown("good", "bad"), item)
 
 
 def _measure(text: str) -> Mapping[str, float]:
@@ -165,19 +168,19 @@ def _measure(text: str) -> Mapping[str, float]:
 
 
 def test_planted_judge_follows_its_law() -> None:
-    spec = experiment.PlantedJudge(position=0.3, length=0.5, features={"bold": -0.2}, quality=2.0)
+    spec = PlantedJudge(position=0.3, length=0.5, features={"bold": -0.2}, quality=2.0)
     ab, ba = _run(_judge(spec, measure=_measure), _shown("right", "a b **c** d"))
     # Δlength = 0 − 2, Δbold = 0 − 2, Δquality = 1: ab 0.3 − 1 + 0.4 + 2, and only position keeps its sign in ba.
     assert ab.verdict.p_first == pytest.approx(1 / (1 + math.exp(-1.7)))
     assert ba.verdict.p_first == pytest.approx(1 / (1 + math.exp(1.1)))
     assert (ab.verdict.slot, ba.verdict.slot) == ("first", "second")
-    greedy = experiment.PlantedJudge(position=0.3, temperature0=True)
+    greedy = PlantedJudge(position=0.3, temperature0=True)
     assert [j.verdict for j in _run(_judge(greedy, measure=_measure), _shown("x", "y"))] == [Verdict("first")] * 2
 
 
 @pytest.mark.parametrize(("noise", "hard", "share"), [(0.0, True, 0.7311), (0.0, False, 1.0), (2.0, False, 0.6915)])
 def test_planted_judge_draws_and_noise(noise: float, hard: bool, share: float) -> None:
-    spec = experiment.PlantedJudge(position=1.0, noise=noise, hard=hard, unscored=0.2)
+    spec = PlantedJudge(position=1.0, noise=noise, hard=hard, unscored=0.2)
     judge = _judge(spec, measure=_measure)
     found = [judgment.verdict for judgment in _run(judge, _shown("x", "y", repeats=1000))]
     scored = [verdict for verdict in found if verdict.slot != "unscored"]
@@ -206,8 +209,8 @@ def test_majority(slots: list[Literal["first", "second", "tie", "unscored"]], ex
 
 
 def test_panel_judge_asks_each_member_under_its_own_name_and_seed() -> None:
-    member = experiment.ModelJudge(endpoint="m", verdict="text", temperature=1.0)
-    spec = experiment.PanelJudge(judges=(member, member, experiment.ModelJudge(endpoint="n")))
+    member = ModelJudge(endpoint="m", verdict="text", temperature=1.0)
+    spec = PanelJudge(judges=(member, member, ModelJudge(endpoint="n")))
     client = Recorder(lambda call: Reply('{"verdict": "B"}') if call.endpoint == "n" else _longer(call))
     judge = _judge(spec, client, mode=("text", "text", "json"))
     ab, ba = _run(judge, _shown("long text", "short"))
@@ -221,7 +224,7 @@ def test_panel_judge_asks_each_member_under_its_own_name_and_seed() -> None:
 
 
 def _resolve(client: Recorder, **settings: Any) -> Mode:
-    spec = experiment.ModelJudge(endpoint="m", **settings)
+    spec = ModelJudge(endpoint="m", **settings)
     return asyncio.run(resolve_mode(spec, endpoints=ENDPOINTS, folder=".", client=client))
 
 
@@ -260,7 +263,7 @@ def test_a_stated_mode_is_not_tried_and_no_mode_ends_the_run() -> None:
     ):
         _resolve(silent)
     with pytest.raises(ValueError, match="resolve_mode"):
-        _judge(experiment.ModelJudge(endpoint="m"), silent)
+        _judge(ModelJudge(endpoint="m"), silent)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +276,7 @@ def test_a_stated_mode_is_not_tried_and_no_mode_ends_the_run() -> None:
     ],
 )
 def test_every_form_of_answer_is_tried_in_the_same_way(trial: Trial, text: str, modes: list[str]) -> None:
-    spec = experiment.ModelJudge(endpoint="m")
+    spec = ModelJudge(endpoint="m")
     for said, settled in ((text, "text"), ("none", "")):
         client = Recorder(lambda _, said=said: Reply(said))
         asked = settle_mode(spec, trial, endpoint=ENDPOINTS["m"], client=client, stem="audit/x")
@@ -286,8 +289,8 @@ def test_every_form_of_answer_is_tried_in_the_same_way(trial: Trial, text: str, 
 
 
 def test_names() -> None:
-    spec = experiment.ModelJudge(endpoint="m", prompt="rubric")
+    spec = ModelJudge(endpoint="m", prompt="rubric")
     assert judge_name(spec, ENDPOINTS) == "model-m"
     assert judge_name(spec, ENDPOINTS, "json", ambiguous=True) == "model-m#rubric/json"
-    assert judge_name(experiment.PlantedJudge(), ENDPOINTS, ambiguous=True) == "planted"
-    assert _judge(experiment.RandomJudge(), name="coin").name == "coin"
+    assert judge_name(PlantedJudge(), ENDPOINTS, ambiguous=True) == "planted"
+    assert _judge(RandomJudge(), name="coin").name == "coin"

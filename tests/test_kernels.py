@@ -14,14 +14,7 @@ from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from conftest import examples
 from judgeloop import seeds
-from judgeloop.kernels import (
-    cluster_covariance,
-    firth,
-    logistic,
-    one_step_bootstrap,
-    one_step_jackknife,
-    sigmoid,
-)
+from judgeloop.kernels import cluster_covariance, firth, logistic, one_step_bootstrap, one_step_jackknife, sigmoid
 
 
 def planted(n: int = 800, p: int = 4, groups: int = 60, label: str = "kernels", fractional: bool = False):

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from judgeloop import seeds
-from judgeloop.stats.covariates import covariates
 from judgeloop.stats.inference import Undefined
-from judgeloop.stats.latent_quality import fit_latent
-from judgeloop.stats.slopes import fit_slopes
+from judgeloop.stats.judge.covariates import covariates
+from judgeloop.stats.judge.ordered_models import fit_latent
+from judgeloop.stats.judge.slopes import fit_slopes
 from planted_verdicts import planted_judgments, rows_of, s, texts_of, votes, world
 
 
 @pytest.fixture(autouse=True)
 def _fewer_draws(monkeypatch):
     """The bootstrap's size is not what these tests are about."""
-    monkeypatch.setattr("judgeloop.stats.slopes.DRAWS", 500)
+    monkeypatch.setattr("judgeloop.stats.judge.slopes.DRAWS", 500)
 
 
 def test_one_gold_prints_the_curve_and_two_correct():

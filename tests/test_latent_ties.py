@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from judgeloop import seeds
-from judgeloop.stats.covariates import Covariates
 from judgeloop.stats.inference import Undefined
-from judgeloop.stats.judge_estimates import judge_estimates
-from judgeloop.stats.latent_quality import LatentSlopes, fit_latent
+from judgeloop.stats.judge.covariates import Covariates
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent
 from planted_verdicts import UNSCALED, rows_of, s, votes, world
 
 

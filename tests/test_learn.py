@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from judgeloop.experiment import BestOfNSignal, BradleyTerrySignal
+from judgeloop.experiment.schema import BestOfNSignal, BradleyTerrySignal
 from judgeloop.learning import selection
 from judgeloop.learning.learn import Learned, Support, learn
 from judgeloop.records import JUDGMENT_COLUMNS

@@ -17,12 +17,11 @@ import pytest
 from judgeloop.bodies import draft_body
 from judgeloop.errors import EndpointFailed
 from judgeloop.records import Call
-from judgeloop.templates import load
+from judgeloop.serving.protocol import Answer, error_answer
+from judgeloop.text.templates import load
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import WireClient
 from judgeloop.wire.line import brief
-from judgeloop.wire.protocol import error_answer
-from judgeloop.wire.server import Answer
 from wire_case import Speaker, ask, completion, named, recorded, serving
 
 KEY = "sk-test/0123456789+abcdef"

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from judgeloop import seeds
-from judgeloop.stats.choice_model import fit_choices
 from judgeloop.stats.choices import choice_frame
 from judgeloop.stats.inference import Undefined
+from judgeloop.stats.judge.listwise import fit_choices
 from judgeloop.stats.listwise import listwise_estimates, rotation_test, rotations, set_estimates
 from judgeloop.stats.rows import Labels
 from judgeloop.stats.slot_log_odds import permanents, slot_log_odds

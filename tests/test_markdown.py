@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.markdown import code, paragraphs, plain
+from judgeloop.text.markdown import code, paragraphs, plain
 
 
 def _found(text: str) -> list[tuple[str, bool, str]]:

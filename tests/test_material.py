@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from conftest import ITEMS, Served, small_experiment, write_experiment
-from judgeloop import api
+from judgeloop.commands.run import run
 from judgeloop.errors import ExperimentError
-from judgeloop.inputs import file_hash
+from judgeloop.experiment.inputs import file_hash
+from judgeloop.experiment.resolve import load
 from judgeloop.material import Material, asked_models
-from judgeloop.resolve import load
 
 Serve = Callable[..., Served]
 URL = "http://127.0.0.1:1/v1"
@@ -71,7 +71,7 @@ def test_the_planned_calls_are_those_of_the_run(tmp_path: Path, serve: Serve, ch
     _lines(tmp_path / "pairs.jsonl", PAIRS)
     path = write_experiment(tmp_path, raw)
     planned = Material.read(load(path)).planned_calls()
-    api.run(path, out=tmp_path / "run")
+    run(path, out=tmp_path / "run")
     asked = [call_id for call_id in server.asked if "/trial/" not in call_id]
     assert len(asked) == planned
     assert set(server.asked.values()) == {1}

@@ -16,12 +16,12 @@ from judgeloop import seeds
 from judgeloop.auditing import mitigating
 from judgeloop.errors import InvalidInput
 from judgeloop.judging.judges import majority as majority_of
-from judgeloop.learning.bradley_terry import fit
 from judgeloop.learning.labels import preferences
+from judgeloop.learning.signals import fit
 from judgeloop.records import Verdict
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.judge.mitigation import mitigation_estimates
 from judgeloop.stats.mitigated import Mitigation, majority
-from judgeloop.stats.mitigation import mitigation_estimates
 from judgeloop.stats.rows import Labels
 from planted_verdicts import NAMES, UNSCALED, planted_judgments, s, texts_of, votes
 

@@ -14,8 +14,10 @@ import pytest
 import judgeloop
 from command_line import command
 from conftest import Served, serving
-from judgeloop import limits, seeds
+from judgeloop import seeds
 from judgeloop.errors import InvalidInput
+from judgeloop.limits.decide import check
+from judgeloop.limits.file import load_limits
 from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import reading
 
@@ -209,5 +211,5 @@ def test_a_gate_can_hold_a_mitigation_to_a_limit(plain: tuple[Served, Path], tmp
     file.write_text(
         "transmission_length:\n  - {max: 1.05, variant: swap_average}\n  - {max: 0.9, variant: consistent_only}\n"
     )
-    found = limits.check("x", rows, limits.load_limits(file))
+    found = check("x", rows, load_limits(file))
     assert [outcome.verdict for outcome in found.outcomes] == ["passed", "exceeded"]

@@ -13,10 +13,11 @@ import pytest
 
 import judgeloop
 from conftest import ITEMS, Served, small_experiment, tables, write_experiment
-from judgeloop import api
+from judgeloop.commands.plan import plan
+from judgeloop.commands.run import run as run_command
 from judgeloop.errors import BudgetReached, ExperimentError
+from judgeloop.experiment.resolve import load
 from judgeloop.material import Material
-from judgeloop.resolve import load
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.references import is_matched, remark, unknown
 
@@ -59,8 +60,8 @@ def test_correct_and_gold_are_the_model_s_answers_and_a_text_is_asked_about_once
     rows = [{"item_id": item["item_id"], "text": f"A human {WORD}. " + "No more of it. " * 8} for item in ASKED]
     (tmp_path / "real.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     path = _experiment(tmp_path, served.base_url, **changes)
-    planned = api.plan(path)
-    run = api.run(path, out=tmp_path / "run")
+    planned = plan(path)
+    run = run_command(path, out=tmp_path / "run")
     found = run.candidates[run.candidates["text"].notna()]
     of_model = found[found["item_id"] == "sleep"]
     assert [bool(x) for x in of_model["correct"]] == [_right(text) for text in of_model["text"]]

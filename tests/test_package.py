@@ -18,9 +18,9 @@ import typer
 from typer.testing import CliRunner
 
 import judgeloop
-from judgeloop import templates
-from judgeloop.cli import app
-from judgeloop.experiment import schema as experiment_schema
+from judgeloop.cli.app import app
+from judgeloop.experiment.schema import schema as experiment_schema
+from judgeloop.text import templates
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def python(*arguments: str, path: Path | None = None, code: int = 0) -> str:
     """Standard output of a fresh interpreter. ``path``: a folder that is searched first."""
     environment = {**os.environ, "COLUMNS": "100", **({"PYTHONPATH": str(path)} if path else {})}
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False, timeout=120
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=path, check=False, timeout=120
     )
     assert done.returncode == code, done.stderr
     return done.stdout
@@ -40,9 +40,9 @@ def python(*arguments: str, path: Path | None = None, code: int = 0) -> str:
 
 def test_the_wheel_carries_the_prompts() -> None:
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["packages"] == ["src/judgeloop"]
+    assert wheel["packages"] == ["judgeloop"]
     assert wheel["force-include"] == {"prompts": "judgeloop/prompts"}
-    assert (ROOT / "src" / "judgeloop" / "py.typed").is_file()
+    assert (ROOT / "judgeloop" / "py.typed").is_file()
     assert sorted(path.stem for path in (ROOT / "prompts").glob("*.yaml")) == list(templates.shipped())
 
 
@@ -50,21 +50,23 @@ def test_hatchling_reads_that_configuration() -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="the build backend is not installed here")
     config = wheel.WheelBuilder(str(ROOT)).config
     assert config.get_force_include() == {str(ROOT / "prompts"): "judgeloop/prompts"}
-    assert config.packages == [str(Path("src") / "judgeloop")]
+    assert config.packages == [str(Path("judgeloop"))]
 
 
 def test_the_source_distribution_holds_what_the_wheel_needs() -> None:
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
-    assert {"src", "prompts", "tests", "LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff"} <= set(included)
+    assert {"judgeloop", "prompts", "tests", "LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff"} <= set(included)
     assert [name for name in included if not (ROOT / name).exists()] == []
 
 
 def test_an_installed_tree_finds_its_prompts(tmp_path: Path) -> None:
     """Laid out as the wheel lays it out: away from the repository, the prompts inside the package."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "src" / "judgeloop", tmp_path / "judgeloop", ignore=ignored)
+    shutil.copytree(ROOT / "judgeloop", tmp_path / "judgeloop", ignore=ignored)
     shutil.copytree(ROOT / "prompts", tmp_path / "judgeloop" / "prompts")
-    code = "import judgeloop.templates as t; print(t.__file__); print(*t.shipped()); print(t.load('pairwise').sha256)"
+    code = (
+        "import judgeloop.text.templates as t; print(t.__file__); print(*t.shipped()); print(t.load('pairwise').sha256)"
+    )
     where, names, sha256 = python("-c", code, path=tmp_path).splitlines()
     assert Path(where).is_relative_to(tmp_path)
     assert tuple(names.split()) == templates.shipped()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from judgeloop.errors import JudgeloopError
-from judgeloop.interchange import load_columns, read_pairs
+from judgeloop.interchange.columns import load_columns
+from judgeloop.interchange.pairs import read_pairs
 
 HEAD = "item_id,prompt,text_a,text_b"
 ROW = '{"item_id": "i", "prompt": "?", "text_a": "x", "text_b": "y"}'

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from conftest import ITEMS, small_experiment, write_experiment
-from judgeloop import api, cli
 from judgeloop.api.loads import Range, load_of, prompt_tokens, text_tokens, verdict_tokens
+from judgeloop.cli.app import app
+from judgeloop.commands.plan import plan
+from judgeloop.commands.run import run
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment import Endpoint
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.resolve import load
 from judgeloop.material import Material
-from judgeloop.resolve import load
 from judgeloop.stats.power import detectable_excess, pairs_for_position
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.reply import read
@@ -37,7 +39,7 @@ VARIANTS = [
 def test_the_loads_add_up_to_the_planned_calls(tmp_path: Path, changes: dict) -> None:
     items = [{**ITEMS[0], "match": "judge"}, *ITEMS[1:]] if "'kind': 'gold', 'endpoint'" in str(changes) else None
     path = write_experiment(tmp_path, small_experiment(NOWHERE, **changes), items)
-    made = api.plan(path)
+    made = plan(path)
     counted = sum(one.calls for one in made.loads if not one.what.endswith("(at most)"))
     assert counted == Material.read(load(path)).planned_calls() == made.planned_calls
 
@@ -47,8 +49,8 @@ def test_the_calls_are_those_of_a_run(tmp_path: Path, serve) -> None:
     server = serve()
     raw = small_experiment(server.base_url, judge={"endpoint": "m", "verdict": "auto"})
     path = write_experiment(tmp_path, raw)
-    made = api.plan(path)
-    api.run(path, out=tmp_path / "run")
+    made = plan(path)
+    run(path, out=tmp_path / "run")
     asked = sum(server.asked.values())
     assert made.planned_calls * 0.9 < asked <= made.calls  # equal drafts are not judged
     trials = next(one for one in made.loads if one.what == "verdict trials (at most)")
@@ -59,7 +61,7 @@ def test_gold_that_asks_a_model_is_counted(tmp_path: Path) -> None:
     items = [{**ITEMS[0], "match": "judge"}, *ITEMS[1:]]
     arms = {"judge": {}, "gold": {"judge": {"kind": "gold", "endpoint": "m"}}}
     path = write_experiment(tmp_path, small_experiment(NOWHERE, arms=arms), items)
-    matching = [one for one in api.plan(path).loads if one.what.startswith("gold matching")]
+    matching = [one for one in plan(path).loads if one.what.startswith("gold matching")]
     # replicates · candidates · (generation 0, which arms share, and one generation of two arms); two of the anchor's pairs
     assert [one.calls for one in matching] == [2 * 3 * (1 + 2) + 2 * 2]
 
@@ -98,10 +100,10 @@ def test_cost_is_by_the_stated_price_and_never_guessed(tmp_path: Path) -> None:
     assert load.cost is not None
     assert load.cost.likely == pytest.approx((load.prompt.likely * 2 + 1000 * 10) / 1e6)
     raw = small_experiment(NOWHERE)
-    assert api.plan(write_experiment(tmp_path / "a", raw)).cost is None
+    assert plan(write_experiment(tmp_path / "a", raw)).cost is None
     raw["endpoints"]["m"]["price"] = {"input": 2, "output": 10}
     raw["budget"] = {"max_cost": 0.0001, "max_calls": 10}
-    made = api.plan(write_experiment(tmp_path / "b", raw))
+    made = plan(write_experiment(tmp_path / "b", raw))
     assert made.cost is not None
     assert made.cost.low < made.cost.likely < made.cost.high
     assert [note.split(" ")[0] for note in made.notes[:2]] == ["budget.max_calls", "budget.max_cost"]
@@ -109,7 +111,7 @@ def test_cost_is_by_the_stated_price_and_never_guessed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_earlier_run_says_tokens_and_speed() -> None:
-    made = api.plan(QUICKSTART / "experiment.yaml", run=QUICKSTART / "recording")
+    made = plan(QUICKSTART / "experiment.yaml", run=QUICKSTART / "recording")
     judged = next(one for one in made.loads if one.what.startswith("judgments"))
     assert judged.basis == "counted in recording"
     assert judged.completion == Range(judged.calls, judged.calls, judged.calls)
@@ -130,23 +132,23 @@ def test_an_earlier_run_says_tokens_and_speed() -> None:
 
 def test_speed_as_stated_or_doctored(tmp_path: Path) -> None:
     path = write_experiment(tmp_path, small_experiment(NOWHERE))
-    assert api.plan(path).seconds is None
-    made = api.plan(path, calls_per_second=2.0)
+    assert plan(path).seconds is None
+    made = plan(path, calls_per_second=2.0)
     assert made.seconds == pytest.approx(made.calls / 2)
     doctored = tmp_path / "doctor.json"
     doctored.write_text(json.dumps({"recommended": {"calls_per_second": 4.0}}), encoding="utf-8")
-    assert api.plan(path, doctor=doctored).seconds == pytest.approx(made.calls / 4)
+    assert plan(path, doctor=doctored).seconds == pytest.approx(made.calls / 4)
     for broken in ("{}", "no json", '{"recommended": {"calls_per_second": null}}'):
         doctored.write_text(broken, encoding="utf-8")
         with pytest.raises(InvalidInput, match="doctor --json"):
-            api.plan(path, doctor=doctored)
+            plan(path, doctor=doctored)
     with pytest.raises(InvalidInput, match="calls-per-second"):
-        api.plan(path, calls_per_second=0.0)
+        plan(path, calls_per_second=0.0)
 
 
 def test_power_tables_are_those_of_the_closed_forms(tmp_path: Path) -> None:
     path = write_experiment(tmp_path, small_experiment(NOWHERE, panels={"anchor": 300}))
-    found = api.plan(path, effect=0.04, conflict=0.4, drift=0.3, drift_sd=0.3).power
+    found = plan(path, effect=0.04, conflict=0.4, drift=0.3, drift_sd=0.3).power
     cells = {(row["effect"], row["conflict_rate"]): row["pairs"] for row in found["pairs"]}
     assert cells[(0.04, 0.4)] == pairs_for_position(0.04, 0.4)
     assert cells[(0.1, 0.1)] is None
@@ -154,10 +156,10 @@ def test_power_tables_are_those_of_the_closed_forms(tmp_path: Path) -> None:
     seen = {row["conflict_rate"]: row["effect"] for row in found["anchor_detects"]}
     assert pairs_for_position(seen[0.3], 0.3) == 300
     with pytest.raises(InvalidInput, match="drift-sd"):
-        api.plan(path, drift=0.3)
+        plan(path, drift=0.3)
     for wrong in ({"effect": 0.0}, {"effect": 0.7}, {"conflict": 0.0}, {"drift": -1.0, "drift_sd": 1.0}):
         with pytest.raises(InvalidInput):
-            api.plan(path, **wrong)
+            plan(path, **wrong)
 
 
 @pytest.mark.parametrize("pairs", [10, 60, 300, 5000])
@@ -172,12 +174,12 @@ def test_detectable_excess_inverts_the_pairs(pairs: int, conflict: float) -> Non
 
 def test_the_command_shows_and_writes_it(tmp_path: Path, capsys) -> None:
     path = write_experiment(tmp_path, small_experiment(NOWHERE))
-    cli.app([str(part) for part in ("plan", path, "--calls-per-second", 5)], standalone_mode=False)
+    app([str(part) for part in ("plan", path, "--calls-per-second", 5)], standalone_mode=False)
     shown = capsys.readouterr().out
     assert "drafts, with 2 exemplars" in shown
     assert "none is guessed" in shown
     assert "at 5 calls a second, as stated" in shown
-    cli.app([str(part) for part in ("plan", path, "--json")], standalone_mode=False)
+    app([str(part) for part in ("plan", path, "--json")], standalone_mode=False)
     raw = json.loads(capsys.readouterr().out)
     assert raw["calls"] == sum(one["calls"] for one in raw["loads"])
     assert raw["cost_usd"] is None
@@ -185,5 +187,5 @@ def test_the_command_shows_and_writes_it(tmp_path: Path, capsys) -> None:
 
 def test_nothing_is_asked(tmp_path: Path, serve) -> None:
     server = serve()
-    api.plan(write_experiment(tmp_path, small_experiment(server.base_url)))
+    plan(write_experiment(tmp_path, small_experiment(server.base_url)))
     assert not server.asked

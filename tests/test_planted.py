@@ -12,13 +12,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from judgeloop import templates
 from judgeloop.bodies import draft_body, judge_body
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment import Endpoint
-from judgeloop.features import FEATURES, STYLE_FEATURES, measure, tokenize
+from judgeloop.experiment.blocks import Endpoint
 from judgeloop.law import log_logistic, logistic, planted_log_odds
-from judgeloop.planted import DraftSpec, PlantedAnswerer, PlantedSpec, load, schema
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import DraftSpec, PlantedSpec, load, schema
+from judgeloop.text import templates
+from judgeloop.text.features import FEATURES, STYLE_FEATURES, measure, tokenize
 
 SHORT, LONG = "Paris is the capital.", "Paris is the capital of France, and it has been so for a very long time now."
 BOLD = "**Paris** is the **capital** of it."

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.features import STYLE_FEATURES, measure, tokenize
-from judgeloop.planted import DraftSpec, PlantedAnswerer, PlantedSpec
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import DraftSpec, PlantedSpec
+from judgeloop.text.features import STYLE_FEATURES, measure, tokenize
 
 
 def drafts(spec: PlantedSpec, number: int, messages: list[dict[str, str]] | None = None) -> list[str]:

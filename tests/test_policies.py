@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from judgeloop import seeds, templates
-from judgeloop.experiment import Endpoint
-from judgeloop.experiment import ExemplarPolicy as ExemplarSpec
-from judgeloop.experiment import PoolPolicy as PoolSpec
+from judgeloop import seeds
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import ExemplarPolicy as ExemplarSpec
+from judgeloop.experiment.schema import PoolPolicy as PoolSpec
 from judgeloop.policies.drafting import Drafter
 from judgeloop.policies.exemplar import ExemplarPolicy
 from judgeloop.policies.pool import Pool, PoolPolicy, draft_pool
 from judgeloop.records import Call, Candidate, Item, Message, Reply
+from judgeloop.text import templates
 
 ENDPOINT = Endpoint(base_url="http://127.0.0.1:1/v1", model="name", max_tokens=77)
 ITEMS = [Item(f"i {n}", f"Question {n}?") for n in range(5)]

@@ -17,7 +17,7 @@ from conftest import examples
 from judgeloop import seeds
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.inference import mcnemar_mid_p, smallest_detectable
-from judgeloop.stats.position import position_estimates
+from judgeloop.stats.judge.position import position_estimates
 from judgeloop.validate.worlds import judged, pair_table, picks
 from planted_verdicts import planted_judgments, s, verdict_frame
 

@@ -10,7 +10,7 @@ from conftest import examples
 from drift_tables import tables, two_arms
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.generations import measure, series
+from judgeloop.stats.loop.replicates import measure, series
 from judgeloop.stats.price import accounts, price_estimates, replicate_table
 
 DISTRIBUTIONS = ("p_selected", "p_training", "p_selected_gold")

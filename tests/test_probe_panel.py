@@ -12,6 +12,7 @@ import pytest
 
 import judgeloop
 from conftest import Served, small_experiment, write_experiment
+from judgeloop.experiment.resolve import load
 from judgeloop.judging.edits import PROBES, RULE_PROBES
 from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.pairing import call_id, presentations
@@ -19,7 +20,6 @@ from judgeloop.judging.panels import AnchorPanel, probes_of_panel
 from judgeloop.judging.probes import rule_pairs, with_probes
 from judgeloop.material import Material
 from judgeloop.records import PADDING_DOSES, PROBE_NAMES, Candidate, Item, Judgment, Matchup, Verdict
-from judgeloop.resolve import load
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.multiplicity import adjust, holm, with_run_families

@@ -10,13 +10,13 @@ import pytest
 import statsmodels.api as sm
 
 from judgeloop import seeds
-from judgeloop.stats.compatibility import compatibility_estimates
-from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.stats.judge.position import position_estimates
+from judgeloop.stats.judge.probes import probe_estimates
+from judgeloop.stats.judge.published import compatibility_estimates
+from judgeloop.stats.judge.self_preference import self_preference_gold, self_preference_log_odds
 from judgeloop.stats.multiplicity import holm
-from judgeloop.stats.position import position_estimates
-from judgeloop.stats.probes import probe_estimates
 from judgeloop.stats.rows import Labels
-from judgeloop.stats.self_preference import self_preference_gold, self_preference_log_odds
 from judgeloop.validate.worlds import judged, pair_table
 from planted_verdicts import planted_judgments, s, texts_of, verdict_frame
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from judgeloop import progress
+from judgeloop.cli import views
 from judgeloop.loop import GenerationDone
 from judgeloop.records import Call, Reply
 from judgeloop.wire.client import Answered
@@ -22,7 +22,7 @@ def _answered(n: int, *, recorded: bool, cost: float) -> Answered:
 
 def _run(*, recorded: bool, cost: float) -> list[str]:
     stream = io.StringIO()
-    view = progress.Plain(stream)
+    view = views.Plain(stream)
     view.start("demo", Path("out"), 40, 3, 5)
     for turn in range(20):
         view.answered(_answered(2 * turn, recorded=recorded, cost=cost))
@@ -33,7 +33,7 @@ def _run(*, recorded: bool, cost: float) -> list[str]:
 
 def _audit(*, recorded: bool, cost: float) -> list[str]:
     stream = io.StringIO()
-    view = progress.Plain(stream)
+    view = views.Plain(stream)
     view.planned({"j": 40})
     for n in range(40):
         view.answered(_answered(n, recorded=recorded, cost=cost))
@@ -56,14 +56,14 @@ def test_a_priced_run_says_pace_and_cost(say: Callable[..., list[str]]) -> None:
 
 
 def test_a_slow_turn_is_told_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_QUIET_S", 0.0)
+    monkeypatch.setattr(views, "_QUIET_S", 0.0)
     assert len(_run(recorded=True, cost=0.0)) == 20
 
 
 def _screen(*, audit: bool) -> str:
     """The last picture on a terminal, half-way through a run or an audit."""
     stream = io.StringIO()
-    view = progress.Terminal(Console(file=stream, force_terminal=True, width=150, color_system=None))
+    view = views.Terminal(Console(file=stream, force_terminal=True, width=150, color_system=None))
     if audit:
         view.start("demo", Path("out"))
         view.planned({"j": 40, "a judge of a very long name that no bar has room for": 40})
@@ -95,8 +95,8 @@ def test_the_terminal_shows_counts_rate_time_and_cost(audit: bool, wanted: tuple
 
 
 def test_a_view_fits_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(progress.view(quiet=True)) is progress.Quiet
-    assert type(progress.view()) is progress.Plain
-    assert type(progress.view(lines=False)) is progress.Quiet
+    assert type(views.view(quiet=True)) is views.Quiet
+    assert type(views.view()) is views.Plain
+    assert type(views.view(lines=False)) is views.Quiet
     monkeypatch.setattr(Console, "is_terminal", True)
-    assert type(progress.view(lines=False)) is progress.Terminal
+    assert type(views.view(lines=False)) is views.Terminal

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop import templates
 from judgeloop.bodies import LETTERS, choice_body, neutralise_rated, score_body
 from judgeloop.errors import ExperimentError, InvalidInput
-from judgeloop.experiment import Endpoint
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.judging.answers import Choice, Score, read_choice, read_score
 from judgeloop.judging.judges import rotated
-from judgeloop.judging.verdicts import Choice, Score, read_choice, read_score
 from judgeloop.law import logistic, planted_log_odds
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.planted.answerer import PlantedAnswerer
 from judgeloop.planted.rating import content, mean_score
-from judgeloop.planted.spec import features_of
+from judgeloop.planted.spec import PlantedSpec, features_of
 from judgeloop.records import Candidate, Reply
 from judgeloop.scales import Scale, parse, parse_all
-from judgeloop.templates import MODES, Mode
+from judgeloop.text import templates
+from judgeloop.text.templates import MODES, Mode
 from judgeloop.wire.reply import read as read_reply
 
 ENDPOINT = Endpoint(base_url="http://127.0.0.1:1/v1", model="planted", max_tokens=200)

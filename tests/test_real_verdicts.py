@@ -17,8 +17,8 @@ import pytest
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.gold import gold_agreement
 from judgeloop.stats.inference import Interval
-from judgeloop.stats.judge_estimates import judge_estimates
-from judgeloop.stats.position import first_slot_excess, position_estimates
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.stats.judge.position import first_slot_excess, position_estimates
 from judgeloop.stats.rows import RATE_MARGIN
 
 DATA = Path(os.environ.get("JUDGELOOP_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

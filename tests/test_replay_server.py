@@ -12,14 +12,15 @@ import httpx2
 import openai
 import pytest
 
-from judgeloop.planted import DraftSpec, PlantedAnswerer, PlantedSpec
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import DraftSpec, PlantedSpec
 from judgeloop.records import Call
+from judgeloop.serving.protocol import Answer, Answerer, StreamedAnswer, incoming
+from judgeloop.serving.recorded import RecordAnswerer, ReplayAnswerer
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire import sse
-from judgeloop.wire.answers import RecordAnswerer, ReplayAnswerer
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.protocol import StreamedAnswer, incoming
-from judgeloop.wire.server import Answer, Answerer, LocalServer, create_app
 
 SECRET = "not-a-real-key-0123456789abcdef"
 JUDGE = "<answer_a>\none\n</answer_a>\n<answer_b>\ntwo words here\n</answer_b>\n[[A]] or [[B]]"

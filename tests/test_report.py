@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 import report_folder
 from judgeloop import report
 from judgeloop.errors import FolderMismatch
-from judgeloop.report import cases, overview, palette, policy_figures, wording
+from judgeloop.report import cases, model_figures, palette, wording
+from judgeloop.report.findings import findings
 from judgeloop.report.reading import as_estimates, read, record
+from judgeloop.report.tables import drift_table
 from judgeloop.report.verdicts import QUESTIONS, leading, verdict_name, verdict_of
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate, Verdict, estimates_frame
@@ -75,7 +77,7 @@ def _did(**changes: Any) -> Estimate:
     ],
 )  # fmt: skip
 def test_a_sentence_says_what_its_estimate_licenses(row: Estimate, verdict: str, words: str) -> None:
-    (finding,) = report.findings([row])
+    (finding,) = findings([row])
     assert finding.verdict == verdict
     assert words in finding.sentence
     assert finding.sentence.endswith(".")
@@ -92,7 +94,7 @@ def test_an_underpowered_or_open_interval_is_never_called_none_nor_found(
     row = _position(estimate=estimate, conf_low=estimate - half, conf_high=estimate + half, status=status)
     if estimate - half <= 0 <= estimate + half:
         row = replace(row, verdict=verdict, detectable=0.1 if verdict else None)
-    (finding,) = report.findings([row])
+    (finding,) = findings([row])
     if status == "underpowered":
         assert finding.verdict not in ("found", "equivalent")
     if estimate - half <= 0 <= estimate + half:
@@ -113,8 +115,8 @@ def test_an_undefined_part_keeps_a_question_from_being_called_none() -> None:
         status="undefined",
         note="gold does not identify it",
     )
-    assert leading(report.findings([padded])).verdict == "equivalent"
-    assert leading(report.findings([padded, joint])).verdict == "undefined"
+    assert leading(findings([padded])).verdict == "equivalent"
+    assert leading(findings([padded, joint])).verdict == "undefined"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_compounding_words_come_from_the_statistics(word: Verdict, standing: str
         conf_high=1.5,
         verdict=word,
     )
-    (finding,) = report.findings([row])
+    (finding,) = findings([row])
     assert (finding.verdict, finding.word) == (standing, word)
     assert said in finding.sentence
 
@@ -156,7 +158,7 @@ def test_diversity_sentences_know_which_way_is_less_varied() -> None:
             conf_low=estimate - 0.01,
             conf_high=estimate + 0.01,
         )
-        (finding,) = report.findings([row])
+        (finding,) = findings([row])
         assert finding.question == "diversity"
         assert words in finding.sentence
 
@@ -166,14 +168,14 @@ def test_control_judges_and_earlier_generations_do_not_speak() -> None:
         _position(panel="anchor", generation=g, judge=judge, estimate=0.1 + g / 100, conf_low=0.08, conf_high=0.2)
         for g in (2, 0, 1) for judge in ("random", "m1", "m2")
     ]  # fmt: skip
-    found = report.findings(rows)
+    found = findings(rows)
     assert [(f.row.judge, f.row.generation) for f in found] == [("m1", 0), ("m2", 0)]
-    assert report.findings(estimates_frame(rows)) == report.findings(as_estimates(estimates_frame(rows)))
+    assert findings(estimates_frame(rows)) == findings(as_estimates(estimates_frame(rows)))
 
 
 def test_every_output_has_the_same_sentences(folder: RunFolder) -> None:
     paths = report.write(folder)
-    found = report.findings(folder.estimates())
+    found = findings(folder.estimates())
     content = json.loads(paths.json.read_text(encoding="utf-8"))
     assert [f["sentence"] for f in content["findings"]] == [f.sentence for f in found]
     plain = paths.markdown.read_text(encoding="utf-8").replace("\\", "")
@@ -227,14 +229,14 @@ def test_tables_of_markdown_are_well_formed(folder: RunFolder) -> None:
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
-    assert overview.drift_table(read(folder)) is not None
+    assert drift_table(read(folder)) is not None
     assert "0.60 [0.51, 0.69]" in text.replace("\\", "")
 
 
 def test_replicates_drawn_are_those_that_the_estimates_average(folder: RunFolder) -> None:
     """A plain loop over the candidates gives the same drift for every replicate."""
     reading = read(folder)
-    traces = policy_figures.replicate_drifts(reading)
+    traces = model_figures.replicate_drifts(reading)
     table = reading.candidates[reading.candidates["replicate"].notna()]
     for row in traces[traces["feature"] == "length"].sample(8, random_state=0).to_dict("records"):
         level = {}

@@ -13,18 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import report_folder
-from judgeloop import report
 from judgeloop.report import (
     blocks,
+    cases,
     forest,
     judge_figures,
     loop_figures,
-    policy_figures,
+    model_figures,
     price_figures,
     shell,
     static_figures,
 )
 from judgeloop.report.figure import Figure, value_range
+from judgeloop.report.findings import findings
 from judgeloop.report.palette import Style, styles
 from judgeloop.report.reading import Reading, read
 from judgeloop.rundir import RunFolder
@@ -151,7 +152,7 @@ def test_probes_are_sorted_by_verdict_and_then_by_size() -> None:
     again = static_figures.probes(_reading([*rows, drifted], ()))
     assert again is not None
     assert len(again.rows) == len(rows)
-    assert all(finding.question != "content" for finding in report.findings([drifted]))
+    assert all(finding.question != "content" for finding in findings([drifted]))
 
 
 def test_the_heat_map_has_slots_by_category_and_judges_apart() -> None:
@@ -223,14 +224,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_the_spread_stands_beside_the_mean(folder: RunFolder) -> None:
     reading = read(folder)
-    drift = next(figure for figure in policy_figures.figures(reading) if figure.name == "drift")
+    drift = next(figure for figure in model_figures.figures(reading) if figure.name == "drift")
     assert [panel.title for panel in drift.panels][:2] == ["Length", "Spread (SD) of length"]
     assert drift.traces is not None
 
 
 def test_every_plotted_number_is_an_estimate_in_the_data_of_its_figure(folder: RunFolder) -> None:
     """What is drawn is what can be downloaded: every y of every curve stands among the figure's rows, scaled."""
-    for figure in policy_figures.figures(read(folder)):
+    for figure in model_figures.figures(read(folder)):
         known = {
             round(value, 9)
             for row in figure.rows
@@ -245,7 +246,7 @@ def test_every_plotted_number_is_an_estimate_in_the_data_of_its_figure(folder: R
 
 def test_every_figure_has_words_data_and_a_place(folder: RunFolder) -> None:
     reading = read(folder)
-    for figure in [*policy_figures.figures(reading), *loop_figures.figures(reading)]:
+    for figure in [*model_figures.figures(reading), *loop_figures.figures(reading)]:
         html = _set(figure)
         if not figure.panels:
             assert "Not shown" in html
@@ -253,7 +254,7 @@ def test_every_figure_has_words_data_and_a_place(folder: RunFolder) -> None:
         assert figure.alternative.endswith(".")
         assert "data:text/csv" in html
         assert all(f'id="{name}"' in html for name in blocks.specs([figure]))
-    assert json.dumps(blocks.specs(policy_figures.figures(reading)), allow_nan=False)
+    assert json.dumps(blocks.specs(model_figures.figures(reading)), allow_nan=False)
 
 
 def test_a_probe_whose_edit_won_is_a_case(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_a_probe_whose_edit_won_is_a_case(tmp_path: Path) -> None:
     pairs = judged[(judged["panel"] == "anchor") & (judged["generation"] == 0)].head(4).copy()
     pairs = pairs.assign(panel="probe", probe="bold", verdict=["second", "first"] * 2, pair_id=["p0", "p0", "p1", "p1"])
     folder.write_part("judgments", "probe", pairs)
-    kinds = {group.name: group for group in report.cases.groups(read(folder))}
+    kinds = {group.name: group for group in cases.groups(read(folder))}
     (case, *_) = kinds["Edits that won"].cases
     assert [side.heading for side in case.sides] == ["Original", "Edited copy"]
     assert "bold" in case.what
@@ -283,7 +284,7 @@ def test_an_arm_named_like_a_colour_or_markup_stays_a_name() -> None:
 
 def test_marks_side_by_side_stand_within_their_axis(folder: RunFolder) -> None:
     reading = read(folder)
-    for figure in [*policy_figures.figures(reading), *judge_figures.figures(reading)]:
+    for figure in [*model_figures.figures(reading), *judge_figures.figures(reading)]:
         for panel in figure.panels:
             axes = {name: panel.spec["layout"][f"{name}axis"].get("range") for name in ("x", "y")}
             for trace in panel.spec["data"]:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import report_folder
-from judgeloop import report
-from judgeloop.report.advice import advice
+from judgeloop.report.answers import advice
+from judgeloop.report.findings import findings
 from judgeloop.report.glance import Answer, answers
 from judgeloop.report.reading import Reading, read
 from judgeloop.stats.estimate import Estimate
@@ -65,7 +65,7 @@ def _reading(rows: list[Estimate], experiment: dict[str, Any] | None = None, arm
 
 
 def _answers(rows: list[Estimate], **more: Any) -> list[Answer]:
-    return answers(_reading(rows, **more), report.findings(rows))
+    return answers(_reading(rows, **more), findings(rows))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_yes_needs_an_interval_without_zero(low: float, width: float, status: An
 )  # fmt: skip
 def test_advice_names_the_setting(rows: list[Estimate], experiment: dict[str, Any], words: str) -> None:
     reading = _reading(rows, experiment, ("a",))
-    assert words in " ".join(advice(reading, report.findings(rows)))
+    assert words in " ".join(advice(reading, findings(rows)))
 
 
 def test_nothing_found_and_everything_measured_calls_for_nothing() -> None:
@@ -181,7 +181,7 @@ def test_strategies_are_advised_only_where_they_differ() -> None:
 
 def test_a_whole_run_is_answered(tmp_path: Path) -> None:
     reading = read(report_folder.write(tmp_path / "demo"))
-    found = answers(reading, report.findings(reading.estimates))
+    found = answers(reading, findings(reading.estimates))
     assert [answer.word for answer in found[:3]] == ["Yes", "Yes, saturating", "Limited"]
     assert "5 replicates" in found[2].sentences[0]
     assert all(sentence.endswith((".", "!")) for answer in found for sentence in answer.sentences)

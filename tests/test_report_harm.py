@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from judgeloop import report, results, seeds
-from judgeloop.report import markdown, overview, page, static_figures, terminal, wording
+from judgeloop import results, seeds
+from judgeloop.report import markdown, page, static_figures, tables, text, wording
+from judgeloop.report.findings import findings
 from judgeloop.report.glance import answers
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import Finding
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.position import position_estimates
+from judgeloop.stats.judge.position import position_estimates
+from judgeloop.stats.judge.self_preference import self_preference_gold, self_preference_log_odds
 from judgeloop.stats.rows import Labels
-from judgeloop.stats.self_preference import self_preference_gold, self_preference_log_odds
 from judgeloop.validate.worlds import judged, pair_table, picks, texts
 
 ONE_GOLD = "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or state --gold-exact where it cannot err"  # fmt: skip
@@ -42,11 +43,11 @@ def _reading(rows: list[Estimate]) -> Reading:
 
 
 def _glance(rows: list[Estimate]) -> str:
-    return " ".join(answers(_reading(rows), report.findings(rows))[0].sentences)
+    return " ".join(answers(_reading(rows), findings(rows))[0].sentences)
 
 
 def _of(rows: list[Estimate], question: str) -> list[Finding]:
-    return [finding for finding in report.findings(rows) if finding.question == question]
+    return [finding for finding in findings(rows) if finding.question == question]
 
 
 # -- by harm -------------------------------------------------------------------------------------------------------------
@@ -67,10 +68,10 @@ def test_the_largest_found_probe_stands_first_in_every_output() -> None:
     assert [one.row.term.removesuffix("_probe") for one in found] == [
         "bold", "tone", "padding", "emoji", "bandwagon", "authority",
     ]  # fmt: skip
-    reading, every = _reading(EDITS), report.findings(EDITS)
+    reading, every = _reading(EDITS), findings(EDITS)
     said = markdown.render(reading, [], every, [])
     assert said.index("bold text added: picked 31.0") < said.index("authority named")
-    assert "bold text added" in terminal.as_text(terminal.render(reading, [], every, []), 200)
+    assert "bold text added" in text.as_text(text.render(reading, [], every, []), 200)
     html = page.render(reading, [], every, {}, {}, ())
     assert 'class="headline">j · bold text added' in html
     figure = static_figures.probes(reading)
@@ -98,8 +99,8 @@ def test_a_probe_that_applies_to_no_text_is_named_and_keeps_nothing_open() -> No
     unknown = [one for one in _of(rows, "content") if one.verdict == "undefined"]
     assert {one.row.term for one in unknown} == {"markdown_removed_probe", "headings_probe"}
     assert f"Markdown removed: undefined: {why}" in unknown[-1].sentence + unknown[0].sentence
-    assert answers(_reading(rows), report.findings(rows))[0].word == "None within margin"
-    assert answers(_reading(rows[2:]), report.findings(rows[2:]))[0].word == "Cannot be told"
+    assert answers(_reading(rows), findings(rows))[0].word == "None within margin"
+    assert answers(_reading(rows[2:]), findings(rows[2:]))[0].word == "Cannot be told"
 
 
 # -- own answers ---------------------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def test_one_gold_has_its_number_beside_what_to_do() -> None:
     assert "given_gold" not in length + joint
     bare = _one_gold()[:-1]  # no style is known: the same reason need not be said twice
     assert [one.row.term for one in _of(bare, "content") if one.verdict == "undefined"] == ["length_ame"]
-    table = overview.judge_table(_reading(_one_gold()))
+    table = tables.judge_table(_reading(_one_gold()))
     assert table is not None
     assert ("Length, points per doubling", "5.1 [3.1, 7.1] ‡") in [row[:2] for row in table.rows]
     assert "one gold taken as exact" in table.note
@@ -218,7 +219,7 @@ def test_flips_are_of_the_time_and_counted_in_pairs() -> None:
     table, rng = pair_table(30), seeds.rng(0, "flips")
     parts = [judged(table, {order: picks(np.zeros(30), rng) for order in ("ab", "ba")}, judge="j").assign(repeat=repeat) for repeat in (0, 1)]  # fmt: skip
     rows = position_estimates(pd.concat(parts, ignore_index=True), judge="j")
-    said = next(one.sentence for one in report.findings(rows) if one.row.term == "conflict_rate")
+    said = next(one.sentence for one in findings(rows) if one.row.term == "conflict_rate")
     assert "% of the time" in said
     assert "(30 pairs in both orders; noise and bias together)" in said
     assert "% of 30 pairs" not in said
@@ -226,5 +227,5 @@ def test_flips_are_of_the_time_and_counted_in_pairs() -> None:
 
 def test_the_advice_on_pairs_does_not_belie_what_probes_show() -> None:
     rows = [replace(EDITS[0], n=40), _row("padding_probe", 0.0, bias="verbosity", n=80)]
-    sure = answers(_reading(rows), report.findings(rows))[2]
+    sure = answers(_reading(rows), findings(rows))[2]
     assert "40 pairs in both orders for the judge; 300 or more are advised, for fewer can miss a small taste for a slot." in sure.sentences  # fmt: skip

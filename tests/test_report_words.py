@@ -12,6 +12,7 @@ import pytest
 import report_folder
 from judgeloop import report
 from judgeloop.report import markdown, wording
+from judgeloop.report.findings import findings
 from judgeloop.report.glance import Answer, answers
 from judgeloop.report.reading import Reading
 from judgeloop.report.verdicts import leading
@@ -46,60 +47,58 @@ def _answers(rows: list[Estimate], arms: tuple[str, ...] = ()) -> list[Answer]:
     reading = Reading(
         "x", tuple(rows), nothing, nothing, nothing, nothing, {}, {}, "", arms, {"random": "random"} if arms else {}
     )
-    return answers(reading, report.findings(rows))
+    return answers(reading, findings(rows))
 
 
 def test_a_probe_is_its_own_vice_only_beyond_its_length() -> None:
     raw = _row("injection_probe", bias="style", panel="probe")
     nothing = replace(raw, variant="beyond_length", estimate=0.001, conf_low=-0.01, conf_high=0.012)
-    (finding,) = report.findings([raw, nothing])
+    (finding,) = findings([raw, nothing])
     assert finding.row is raw
     assert (
         "its added words alone could explain this: 0.1 points beyond them, 95 % interval −1.0 to 1.2"
         in finding.sentence
     )
-    (finding,) = report.findings([raw, replace(nothing, estimate=0.08, conf_low=0.06, conf_high=0.1)])
+    (finding,) = findings([raw, replace(nothing, estimate=0.08, conf_low=0.06, conf_high=0.1)])
     assert "8.0 points of it beyond its length, 95 % interval 6.0 to 10.0" in finding.sentence
     # More than length foretells, the other way round: no vice of the edit.
-    (finding,) = report.findings([raw, replace(nothing, estimate=-0.08, conf_low=-0.1, conf_high=-0.06)])
+    (finding,) = findings([raw, replace(nothing, estimate=-0.08, conf_low=-0.1, conf_high=-0.06)])
     assert "alone could explain" in finding.sentence
-    (finding,) = report.findings(
-        [raw, replace(nothing, status="undefined", estimate=None, conf_low=None, conf_high=None)]
-    )
+    (finding,) = findings([raw, replace(nothing, status="undefined", estimate=None, conf_low=None, conf_high=None)])
     assert "whether by its length alone cannot be told" in finding.sentence
 
 
 def test_a_rate_among_other_features_is_told_in_points_with_its_interval() -> None:
     style = _did("did_bias_amplification", 0.095, 0.053, bias="style", unit="probability", family="exploratory")
-    (finding,) = report.findings([style])
+    (finding,) = findings([style])
     assert "+9.5 points, 95 % interval 4.2 to 14.8" in finding.sentence
     assert "BiasAmp: the styles that stood out in a category" in finding.sentence
 
 
 def test_a_log_s_last_generation_speaks_and_is_named() -> None:
     rows = [_row(generation=g, estimate=0.1 * g, conf_low=0.1 * g - 0.03, conf_high=0.1 * g + 0.03) for g in (1, 2, 3)]
-    (finding,) = report.findings(rows)
+    (finding,) = findings(rows)
     assert (finding.row.generation, "generation 3" in finding.sentence) == (3, True)
     growing = _answers(rows)[1]
     assert "generations 1 to 3" in growing.sentences[0]
     assert "generation 3" in growing.sentences[0]
     assert "no generation" not in growing.sentences[0]
     # On a panel that is judged anew each time, the first: what changed there is judge drift.
-    (finding,) = report.findings([replace(row, panel="anchor") for row in rows])
+    (finding,) = findings([replace(row, panel="anchor") for row in rows])
     assert finding.row.generation == 1
     # A pooled estimate speaks before any generation's.
-    (finding,) = report.findings([*rows, _row(generation=None)])
+    (finding,) = findings([*rows, _row(generation=None)])
     assert finding.row.generation is None
 
 
 def test_none_is_not_said_of_a_handful() -> None:
     few = _row("gold_tied_longer_excess", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
-    (finding,) = report.findings([few])
+    (finding,) = findings([few])
     assert finding.verdict == "underpowered"
     assert "to say that there is none takes 20 items and 50 judgments or more" in finding.sentence
-    (finding,) = report.findings([replace(few, verdict="cannot_tell", margin=0.05)])
+    (finding,) = findings([replace(few, verdict="cannot_tell", margin=0.05)])
     assert finding.verdict == "underpowered"
-    (finding,) = report.findings([replace(few, n=240, n_items=60)])
+    (finding,) = findings([replace(few, n=240, n_items=60)])
     assert finding.verdict == "equivalent"
 
 
@@ -111,14 +110,14 @@ def test_a_judge_that_gave_every_verdict_again_is_said_to_have() -> None:
     ]  # fmt: skip
     slope = _row("judge_drift_length_log_odds", panel="anchor", generation=4, unit="log-odds per doubling", estimate=0.0, std_error=0.0,
                  conf_low=0.0, conf_high=0.0, verdict="unchanged")  # fmt: skip
-    (finding,) = report.findings([*rows, slope])
+    (finding,) = findings([*rows, slope])
     assert (finding.verdict, finding.word) == ("described", "unchanged")
     assert "every pair was judged as at generation 0: no change on this panel" in finding.sentence
     assert "60 pairs" in finding.sentence
     for wrong in ("too few data", "could have seen", "0.000 to 0.000", "that there is none"):
         assert wrong not in finding.sentence
     moved = replace(rows[0], estimate=0.1, conf_low=0.05, conf_high=0.15, status="ok", verdict="found", detectable=None)
-    assert [f.verdict for f in report.findings([moved, *rows[1:]])] == ["found", "described"]
+    assert [f.verdict for f in findings([moved, *rows[1:]])] == ["found", "described"]
 
 
 def test_a_collapse_of_diversity_reaches_the_answers() -> None:
@@ -130,7 +129,7 @@ def test_a_collapse_of_diversity_reaches_the_answers() -> None:
         _diverse("did_distinct_2", -0.29, 0.04, unit="share of bigrams"),
         _diverse("did_self_bleu", 0.46, 0.06, unit="bleu"),
     ]
-    found = report.findings(rows)
+    found = findings(rows)
     diversity = [finding for finding in found if finding.question == "diversity"]
     assert [(finding.verdict, finding.row.term) for finding in diversity] == [
         ("found", "did_distinct_2"),
@@ -177,8 +176,8 @@ def test_the_leading_row_is_the_confirmatory_one_and_of_length() -> None:
     bold = _row("bold_probe", family="exploratory")
     padding = _row("padding_probe", family="confirmatory")
     list_items = _did("did_list_items", 0.3, 0.1, family="exploratory", unit="generation-0 sd")
-    assert leading(report.findings([bold, padding])).row is padding
-    assert leading(report.findings([list_items, _did(family="exploratory")])).row.term == "did_length"
+    assert leading(findings([bold, padding])).row is padding
+    assert leading(findings([list_items, _did(family="exploratory")])).row.term == "did_length"
 
 
 def test_what_could_not_be_seen_is_named_once_a_measure_and_whose() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from changed_keys import BASE, with_key
 from judgeloop.errors import ExperimentError
-from judgeloop.resolve import Resolved, check_environment, load, resolve
+from judgeloop.experiment.resolve import Resolved, check_environment, load, resolve
 
 QUICKSTART = Path(__file__).parent.parent / "fixtures" / "quickstart" / "experiment.yaml"
 

@@ -15,30 +15,30 @@ from hypothesis import strategies as st
 
 import judgeloop
 from conftest import Served, small_experiment, tables, write_experiment
-from judgeloop import templates
 from judgeloop.bodies import reward_body
 from judgeloop.errors import BudgetReached, EndpointFailed, ExperimentError
-from judgeloop.experiment import Endpoint
-from judgeloop.experiment import RewardJudge as Spec
-from judgeloop.features import features_frame
-from judgeloop.judging import rewards
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.judges import RewardJudge as Spec
+from judgeloop.experiment.resolve import load, resolve
+from judgeloop.judging import reward_models
 from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.judges import judge_name, make_judge, model_name
 from judgeloop.judging.pairing import matchups, presentations
-from judgeloop.judging.rewards import Reward, RewardJudge, check_reward, read_reward, verdict_of
+from judgeloop.judging.reward_models import Reward, RewardJudge, check_reward, read_reward, verdict_of
 from judgeloop.law import logistic
 from judgeloop.limits.decide import check
 from judgeloop.limits.file import Limit
 from judgeloop.material import Material
-from judgeloop.planted import PlantedSpec
 from judgeloop.planted.rating import content
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import Candidate, Client, Item, Judgment, Message, Reply, RewardRoute
-from judgeloop.resolve import load, resolve
 from judgeloop.results import Run
+from judgeloop.serving.protocol import Answer
 from judgeloop.stats.by_construction import METHOD, VALUES, order_free
-from judgeloop.stats.judge_estimates import judge_estimates
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.text import templates
+from judgeloop.text.features import features_frame
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.server import Answer
 from wire_case import Speaker, serving, use
 
 Serve = Callable[..., Served]
@@ -165,7 +165,7 @@ def test_endless_differences_do_not_overflow_and_a_missing_score_is_no_loss() ->
 def test_what_is_no_score_has_its_reason(numbers: tuple[float | None, ...], settings: dict[str, Any], reason: str) -> None:  # fmt: skip
     reward = read_reward(Reply("", numbers=numbers), Spec(endpoint="m", **settings))
     assert (reward.value, reward.reason) == (None, reason)
-    assert f"\n{reason}  " in (rewards.__doc__ or "")
+    assert f"\n{reason}  " in (reward_models.__doc__ or "")
 
 
 def test_what_is_a_score() -> None:

@@ -11,16 +11,18 @@ import httpx2
 import pytest
 
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, ReplayMiss
-from judgeloop.experiment import Endpoint, Price
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.experiment.blocks import Endpoint, Price
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import REWARD_ROUTES, Call, Reply, RewardRoute
+from judgeloop.serving.protocol import Answer
+from judgeloop.serving.recorded import RecordAnswerer, ReplayAnswerer
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire import scored
-from judgeloop.wire.answers import RecordAnswerer, ReplayAnswerer
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Ledger
 from judgeloop.wire.faults import Rule
 from judgeloop.wire.reply import Transient, parse, read
-from judgeloop.wire.server import Answer, LocalServer, create_app
 from wire_case import Speaker, ask, named, recorded, serving
 
 CONVERSATION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]

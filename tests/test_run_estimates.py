@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 import planted_run
-from judgeloop.features import FEATURES, features_frame
 from judgeloop.kernels import sigmoid
 from judgeloop.records import CANDIDATE_COLUMNS, ESTIMATE_COLUMNS, ESTIMATE_KEY, JUDGMENT_COLUMNS
 from judgeloop.seeds import rng
@@ -17,8 +16,9 @@ from judgeloop.stats import diversity
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import VERDICTS
 from judgeloop.stats.inference import replicate_t
+from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.stats.multiplicity import benjamini_hochberg
-from judgeloop.stats.run_estimates import run_estimates
+from judgeloop.text.features import FEATURES, features_frame
 
 POSITION, LENGTH = 0.5, 1.0
 ARMS = (ArmDesign("judge", "m"), ArmDesign("random", "random", is_control=True, judge_kind="random"))

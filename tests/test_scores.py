@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from judgeloop import seeds
 from judgeloop.stats.inference import Interval, Undefined
+from judgeloop.stats.judge.pointwise import score_frame
 from judgeloop.stats.linear import fit_linear, jackknifed
-from judgeloop.stats.scores import score_frame
 from rated_rows import BACK, FIVE, TEN, world
 
 

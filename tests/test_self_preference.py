@@ -11,14 +11,14 @@ import statsmodels.api as sm
 
 from judgeloop import seeds
 from judgeloop.stats.inference import Interval, Undefined
-from judgeloop.stats.judge_estimates import judge_estimates
-from judgeloop.stats.rows import Labels
-from judgeloop.stats.self_preference import (
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.stats.judge.self_preference import (
     combined_rates,
     self_preference_gold,
     self_preference_log_odds,
     self_preference_single_order,
 )
+from judgeloop.stats.rows import Labels
 from judgeloop.validate.worlds import judged, pair_table, picks, texts
 
 JUDGES = {"JA": (0.6, 1.5), "JB": (0.0, 0.7)}

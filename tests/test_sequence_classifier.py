@@ -16,13 +16,13 @@ import pytest
 
 import judgeloop
 from conftest import small_experiment, without
-from judgeloop import templates
-from judgeloop.bodies import render
 from judgeloop.errors import EndpointFailed, ExperimentError, InvalidInput
-from judgeloop.experiment import Endpoint
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.resolve import resolve
 from judgeloop.law import logistic
-from judgeloop.resolve import resolve
-from judgeloop.wire import engine
+from judgeloop.serving import engines
+from judgeloop.text import templates
+from judgeloop.text.templates import render
 
 INSTALLED = all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
 needs_torch = pytest.mark.skipif(not INSTALLED, reason="torch and transformers (extra train) are not installed")
@@ -183,7 +183,7 @@ def test_a_missing_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     without(monkeypatch, "torch")
     endpoint = Endpoint(engine="transformers", model="some/model")
     with pytest.raises(ExperimentError, match=r'endpoints\.rm: .*torch; run: pip install "judgeloop\[train\]"'):
-        engine.check({"rm": endpoint})
+        engines.check({"rm": endpoint})
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import openai
 import pytest
 
 from judgeloop.errors import InvalidInput
+from judgeloop.serving.protocol import Answer, AnswerError, Incoming, StreamedAnswer, error_answer, incoming
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire import sse
-from judgeloop.wire.protocol import AnswerError, Incoming, StreamedAnswer, error_answer, incoming
-from judgeloop.wire.server import Answer, LocalServer, create_app
 
 USER = [{"role": "user", "content": "hi"}]
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from judgeloop.errors import ExperimentError
-from judgeloop.planted import PlantedAnswerer, PlantedSpec
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.planted.spec import PlantedSpec
+from judgeloop.serving.faults import Shape, Shaped
 from judgeloop.wire.faults import load_faults
 from judgeloop.wire.servers import listed_context, recognise
-from judgeloop.wire.shapes import Shape, Shaped
 
 
 @pytest.mark.parametrize(

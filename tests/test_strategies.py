@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop import seeds
-from judgeloop.experiment import Strategy
+from judgeloop.experiment.schema import Strategy
 from judgeloop.learning.selection import tilt
-from judgeloop.strategies import mix
+from judgeloop.learning.strategies import mix
 
 GRID = np.linspace(-9.0, 16.0, 501)
 NAMES = tuple(f"x{index}" for index in range(len(GRID)))

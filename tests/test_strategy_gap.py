@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop import seeds
-from judgeloop.features import FEATURES
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.generations import measure, series
-from judgeloop.stats.strategy_gap import at_tokens, compared, strategy_gap_estimates, training_tokens
+from judgeloop.stats.loop.price import at_tokens, compared, strategy_gap_estimates, training_tokens
+from judgeloop.stats.loop.replicates import measure, series
+from judgeloop.text.features import FEATURES
 
 ARMS = (
     ArmDesign("replace", "j"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from judgeloop.seeds import rng
-from judgeloop.stats.tail import RARE, Tail, surface
+from judgeloop.stats.loop.tail import RARE, Tail, surface
 from slow_diversity import embed
 
 COMMON = [f"{a}{b}{c}" for a in "bdgklm" for b in "aeiou" for c in "nrstx"]

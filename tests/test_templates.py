@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from judgeloop import templates
 from judgeloop.errors import ExperimentError
+from judgeloop.text import templates
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
 KINDS: dict[str, templates.Kind] = {

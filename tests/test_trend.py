@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from judgeloop.seeds import rng
-from judgeloop.stats.generations import measure, series
 from judgeloop.stats.inference import sign_flip
-from judgeloop.stats.trend import _gradient, _of_path, gradient_estimates, trend_estimates
+from judgeloop.stats.loop.drift import _gradient, _of_path, gradient_estimates, trend_estimates
+from judgeloop.stats.loop.replicates import measure, series
 from planted_run import BETA, KAPPA, design, loop
 
 

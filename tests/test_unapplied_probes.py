@@ -13,7 +13,7 @@ import judgeloop
 from conftest import Served
 from judgeloop.auditing.questions import Probing, questions
 from judgeloop.auditing.unapplied import unapplied
-from judgeloop.interchange import read_pairs
+from judgeloop.interchange.pairs import read_pairs
 from judgeloop.judging.edits import PROBES, RULE_PROBES
 from judgeloop.judging.edits.probe import in_latin_letters
 

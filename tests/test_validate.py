@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 import judgeloop
-from judgeloop import kernels, strategies
+from judgeloop import kernels
 from judgeloop.errors import InvalidInput
-from judgeloop.learning import bradley_terry, labels, selection
+from judgeloop.learning import labels, selection, signals, strategies
 from judgeloop.seeds import rng
 from judgeloop.stats.inference import Interval
-from judgeloop.validate import grid, grid_readers, loop_world, mixing, regression, type_one, worlds
+from judgeloop.validate import grid, grid_readers, loop_world, regression, type_one, worlds
+from judgeloop.validate.grid_readers import BOLD, KAPPA, RHO
 from judgeloop.validate.row import compare, covered, rejected
 
 validate = import_module("judgeloop.validate")  # the package; judgeloop.validate is the function
@@ -38,7 +39,7 @@ def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pyt
     def forgetful(strategy: Any, **parts: Any) -> Mapping[str, float]:
         return honest(strategy, **{**parts, "generation_zero": {}})
 
-    monkeypatch.setattr(mixing.strategies, "mix", forgetful)
+    monkeypatch.setattr(strategies, "mix", forgetful)
     rows = validate.run(["B2"], quick=True)
     assert not all(row.passed for row in rows)
 
@@ -66,9 +67,9 @@ def test_a_tilt_of_half_the_strength_fails_its_rows(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_a_learner_without_an_order_column_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = bradley_terry.fit
+    honest = signals.fit
 
-    def blind(preferences: pd.DataFrame, *others: Any) -> bradley_terry.Signal:
+    def blind(preferences: pd.DataFrame, *others: Any) -> signals.Signal:
         return honest(preferences.assign(order=""), *others)
 
     def failed() -> set[str]:
@@ -76,7 +77,7 @@ def test_a_learner_without_an_order_column_fails_its_rows(monkeypatch: pytest.Mo
         return {row.setting.split("=")[0] for row in rows if not row.passed}
 
     assert not failed()
-    monkeypatch.setattr(bradley_terry, "fit", blind)
+    monkeypatch.setattr(signals, "fit", blind)
     # The order goes with length in this row's world: what position did, length now seems to do.
     assert failed() >= {"Bradley-Terry order", "Bradley-Terry length"}
 
@@ -109,8 +110,8 @@ def test_truths_of_a_cell_agree_with_one_large_sample() -> None:
     truth = grid.truths(cell)
     stream = rng(11, "one large sample")
     length, bold, rest = stream.standard_normal((3, cell.items))
-    gold = grid.RHO * length + np.sqrt(1.0 - grid.RHO**2) * rest
-    content = cell.length * length + grid.BOLD * bold + grid.KAPPA * gold
+    gold = RHO * length + np.sqrt(1.0 - RHO**2) * rest
+    content = cell.length * length + BOLD * bold + KAPPA * gold
     verdicts = {o: worlds.picks(cell.position + s * content, stream, tie=0.2) for o, s in (("ab", 1), ("ba", -1))}
     x = np.concatenate([np.stack([np.full(cell.items, s), length, bold, gold], axis=1) for s in (1.0, -1.0)])
     values = {"first": 1.0, "second": 0.0, "tie": 0.5}

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.judging import verdicts
-from judgeloop.judging.verdicts import read, read_match, unscored
+from judgeloop.judging import answers
+from judgeloop.judging.answers import read, read_match, unscored
 from judgeloop.records import Reply, Verdict
-from judgeloop.templates import Mode
+from judgeloop.text.templates import Mode
 
 # The reasons of the module's own table.
-REASONS = re.findall(r"^([a-z_]+)  +[a-zJ]", verdicts.__doc__ or "", re.M)
+REASONS = re.findall(r"^([a-z_]+)  +[a-zJ]", answers.__doc__ or "", re.M)
 # (reply, ties offered, slot or reason of an unscored one)
 TEXT = [
     ("[[A]]", False, "first"),

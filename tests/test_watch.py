@@ -28,15 +28,17 @@ from hypothesis import strategies as st
 
 import report_folder
 from conftest import small_experiment, write_experiment
-from judgeloop import api, report
+from judgeloop import report
 from judgeloop.api import so_far
-from judgeloop.api.watching import ESTIMATING_S, SILENT_S, Watched
 from judgeloop.cli import main
+from judgeloop.commands.analyze import analyze
+from judgeloop.commands.run import run
+from judgeloop.commands.watch import ESTIMATING_S, SILENT_S, Watched, watch
 from judgeloop.errors import BudgetReached, FolderMismatch, InvalidInput
 from judgeloop.report import live
 from judgeloop.rundir import RunFolder
+from judgeloop.serving.server import LocalServer
 from judgeloop.wire.page_server import Page, create_page_app
-from judgeloop.wire.server import LocalServer
 from judgeloop.wire.tally import Tally
 
 Serve = Callable[..., Any]
@@ -86,11 +88,9 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.mark.parametrize("change", [{}, POOL], ids=["exemplar", "pool"])
 def test_estimates_so_far_are_those_of_a_shorter_run(tmp_path: Path, serve: Serve, change: dict[str, Any]) -> None:
     url = serve().base_url
-    long = api.run(
-        write_experiment(tmp_path / "in", small_experiment(url, **change, generations=2)), out=tmp_path / "long"
-    )
+    long = run(write_experiment(tmp_path / "in", small_experiment(url, **change, generations=2)), out=tmp_path / "long")
     short = small_experiment(url, **change, generations=1)
-    expected = api.run(write_experiment(tmp_path / "in", short), out=tmp_path / "short").estimates
+    expected = run(write_experiment(tmp_path / "in", short), out=tmp_path / "short").estimates
     resolved = so_far.experiment_of(long.folder)
     assert resolved is not None
     before = tree(long.path)
@@ -159,7 +159,7 @@ def test_the_page_changes_with_every_generation_of_a_real_run(tmp_path: Path, se
 
     def close_the_loop() -> None:
         try:
-            api.run(path, out=out, observer=observer)
+            run(path, out=out, observer=observer)
         finally:
             observer.turns.put(None)
 
@@ -209,7 +209,7 @@ def test_the_page_changes_with_every_generation_of_a_real_run(tmp_path: Path, se
 def test_before_the_first_generation_the_page_waits_and_says_so(tmp_path: Path, serve: Serve) -> None:
     path = write_experiment(tmp_path / "in", small_experiment(serve().base_url))
     with pytest.raises(BudgetReached):
-        api.run(path, out=tmp_path / "out", max_calls=5)
+        run(path, out=tmp_path / "out", max_calls=5)
     watched = Watched(tmp_path / "out", clock=lambda: 4e9)
     state = watched.state()
     assert (state["version"], state["done"], state["caution"]) == ("", 0, "")
@@ -227,7 +227,7 @@ def test_a_finished_folder_and_an_analysis_are_served_as_they_are(tmp_path: Path
         [(f"i{n}", "j", order, "first") for n in range(12) for order in ("ab", "ba")],
         columns=["item_id", "judge", "order", "verdict"],
     )
-    analysed = api.analyze(verdicts, out=tmp_path / "log").folder
+    analysed = analyze(verdicts, out=tmp_path / "log").folder
     synthetic = report_folder.write(tmp_path / "demo")
     for folder in (analysed, synthetic):
         before = tree(folder.path)
@@ -325,7 +325,7 @@ def test_usage_errors_are_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidInput, match=f"cannot listen on 127.0.0.1:{port}"):
-            api.watch(folder.path, port=port)
+            watch(folder.path, port=port)
 
 
 DRIVE = """<!doctype html><iframe id="watch" src="/" style="width:1000px;height:700px"></iframe><script>

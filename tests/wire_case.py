@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from judgeloop.experiment import Endpoint
+from judgeloop.experiment.blocks import Endpoint
 from judgeloop.records import Call, Reply, Route
+from judgeloop.serving.protocol import Answer, Incoming, incoming
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import WireClient
 from judgeloop.wire.faults import Faults, Rule
-from judgeloop.wire.protocol import Incoming, incoming
-from judgeloop.wire.server import Answer, LocalServer, create_app
 
 T = TypeVar("T")
 

@@ -1,0 +1,89 @@
+"""``judgeloop analyze``."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from judgeloop.cli.app import Debug, app, remember
+from judgeloop.errors import Interrupted
+
+_SILENT_S = 3.0
+
+
+class LogFormat(StrEnum):
+    """Whose verdict log it is."""
+
+    auto = "auto"
+    judgeloop = "judgeloop"
+    alpaca_eval = "alpaca_eval"
+    mt_bench = "mt_bench"
+    arena_hard = "arena_hard"
+    inspect = "inspect"
+    lm_eval = "lm_eval"
+
+
+@app.command()
+def analyze(
+    verdicts: Annotated[
+        list[Path],
+        typer.Argument(
+            help="One judgment a row (.jsonl, .csv, .parquet, or - for standard input), another tool's log or logs, or a folder of them."
+        ),
+    ],
+    pairs: Annotated[
+        Path | None, typer.Option(help="The pairs judged, with texts and gold; joined on pair_id.", show_default=False)
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="A YAML file that names the log's own columns and words.", show_default=False)
+    ] = None,
+    format: Annotated[  # noqa: A002  CONTRACT's option
+        LogFormat, typer.Option(help="Whose log this is; auto tells it by content.")
+    ] = LogFormat.auto,
+    mitigate: Annotated[
+        str,
+        typer.Option(
+            help="Mitigations to measure on these verdicts, with commas: swap_average, consistent_only, length_controlled, "
+            "panel; and rubric, if the log holds that judge.",
+            show_default=False,
+        ),
+    ] = "",
+    gold_exact: Annotated[
+        bool,
+        typer.Option(
+            "--gold-exact",
+            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, one gold alone makes no claim of bias.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. [default: runs/<the log's name>]", show_default=False)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Estimate judges' biases from verdicts that you have already; ask no model."""
+    remember(debug)
+    from judgeloop.cli import views
+    from judgeloop.commands.analyze import analyze as analyze_command
+
+    began, view = time.monotonic(), views.view()
+
+    def watch(judge: str, done: int, of: int) -> None:
+        if time.monotonic() - began > _SILENT_S:
+            view.stage(f"estimates of {judge} ({done + 1} of {of})")
+
+    try:
+        done = analyze_command(
+            verdicts[0] if len(verdicts) == 1 else verdicts,
+            pairs, format=format.value, columns=columns, mitigate=mitigate, gold_exact=gold_exact, watch=watch,
+        )  # fmt: skip
+        done = done.save(out or Path("runs") / done.record.name)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; run the same command again") from None
+    finally:
+        view.stop()
+    print(done.summary())
+    print(f"Folder: {done.path}\nReport: {done.path / 'report.html'}")

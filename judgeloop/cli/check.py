@@ -1,0 +1,61 @@
+"""``judgeloop check``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from judgeloop.cli.app import Debug, app, fail, remember
+
+
+@app.command()
+def check(
+    run_dir: Annotated[Path | None, typer.Argument(help="A run folder.", show_default=False)] = None,
+    limits: Annotated[
+        Path | None,
+        typer.Option(help="Limits by term, a YAML file. [default: as --print-limits shows]", show_default=False),
+    ] = None,
+    print_limits: Annotated[
+        bool, typer.Option("--print-limits", help="Print the default limits, a file to start from, and stop.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.", show_default=False)] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the verdicts as JSON to this file.", show_default=False)
+    ] = None,
+    github: Annotated[
+        bool | None,
+        typer.Option(
+            "--github/--no-github",
+            help="Print GitHub annotations too. [default: where GITHUB_ACTIONS is set]",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Gate on limits: exit 0 if every interval keeps its limit, 1 if one is exceeded, 5 if the sample cannot tell."""
+    remember(debug)
+    if print_limits:
+        from judgeloop.limits.file import default_text
+
+        print(default_text(), end="")
+        return
+    if run_dir is None:
+        fail("check: give a run folder, as in: judgeloop check runs/my-loop", 2)
+    from rich.console import Console
+
+    from judgeloop.commands.check import check as check_command
+    from judgeloop.commands.check import check_outputs
+    from judgeloop.limits.outputs import table, workflow_commands
+
+    done = check_command(run_dir, limits)
+    check_outputs(done, junit=junit, json=json)
+    # A log file has no width: tables that wrap at 80 columns are hard to read there.
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(table(done))
+    if github if github is not None else bool(os.environ.get("GITHUB_ACTIONS")):
+        print(workflow_commands(done), end="")
+    raise typer.Exit(done.exit_code)

@@ -1,0 +1,374 @@
+"""What ``judgeloop.audit`` is given, checked and hashed before any call: who is asked what, where and how."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from pydantic import ValidationError
+
+from judgeloop.api import audit_reward
+from judgeloop.auditing import mitigating
+from judgeloop.auditing.analysis import sources_of
+from judgeloop.auditing.asking import Editor
+from judgeloop.auditing.listwise import listwise
+from judgeloop.auditing.pointwise import Pointwise
+from judgeloop.auditing.questions import Probing, Questions, questions, rule_probes
+from judgeloop.auditing.rated import Form
+from judgeloop.errors import InvalidInput
+from judgeloop.experiment.audit import AuditCall, AuditPlanCall, AuditSpec
+from judgeloop.experiment.blocks import Block, CallSettings, Endpoint, Price
+from judgeloop.experiment.judges import ModelJudge, RewardJudge
+from judgeloop.experiment.options import flags, only_speed, sentence
+from judgeloop.interchange.columns import load_columns, near
+from judgeloop.interchange.pairs import read_pairs
+from judgeloop.interchange.rows import STDIN, Input
+from judgeloop.interchange.sets import read_sets
+from judgeloop.judging.answers import MOST_BY_LOGPROB
+from judgeloop.judging.edits import PROBES, RULE_PROBES
+from judgeloop.records import canonical
+from judgeloop.scales import parse_all
+from judgeloop.text import templates
+from judgeloop.text.templates import Kind, Template
+
+B = TypeVar("B", bound=Block)
+
+MODES = ("pairwise", "pointwise", "listwise")
+DEFAULT_SCALES = "1-10,10-1"
+"""The reversed scale is to a score what the swapped order is to a pair: it shows what the numbers themselves pull."""
+PAIRWISE = "pairwise"
+_KINDS: dict[str, Kind] = {"pointwise": "score", "listwise": "choice"}
+EDITOR = "edits"
+"""The name under which the model that writes edits is known, where no judge is that model."""
+
+OPTIONS = flags(AuditCall, AuditPlanCall)
+"""Field → option, for what is said of a value."""
+_IN_BLOCKS = frozenset(Endpoint.model_fields) - {"max_tokens"} | {"endpoint", "columns"}
+"""What the record shows by the judges' endpoints, and by the pairs."""
+_OF_WRITERS = frozenset(ModelJudge.model_fields) & frozenset(AuditSpec.model_fields)
+_HASHED = _IN_BLOCKS | _OF_WRITERS | {"edit_model", "mode", "scales", "against_pairwise", "reward"}
+"""What the identity holds by what is made of it: judges, endpoints, templates, pairs, and how they are asked."""
+_ALWAYS_HASHED = ("probes", "seed")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An audit that may begin. ``judges`` are by name, ``endpoints`` by the model's; a judge's name is its model's, and
+    ``<model>#rubric_scores`` where it is asked by the rubric, as the mitigation of that name."""
+
+    name: str
+    spec: AuditSpec
+    asked: Questions
+    judges: Mapping[str, ModelJudge]
+    endpoints: Mapping[str, Endpoint]
+    template: Template
+    probes: tuple[str, ...]
+    editor: Editor | None
+    sources: Mapping[str, Any]
+    mitigate: tuple[str, ...] = ()
+    form: Form | None = None
+    """What is asked where that is not pairs alone; None in mode pairwise."""
+    reward: RewardJudge | None = None
+    """How the judges score where they are reward models, but for the endpoint, which is each judge's own."""
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether the pairs are shown, in both orders."""
+        return self.form is None or self.form.against
+
+    @property
+    def calls(self) -> int:
+        """Calls of one judge, without probes and trials."""
+        return (self.asked.calls if self.pairwise else 0) + (self.form.calls if self.form else 0)
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The judges that are audited; the others are their rubrics, which are shown no probe."""
+        return tuple(name for name in self.judges if name in self.endpoints)
+
+    def template_of(self, judge: str) -> Template:
+        """The prompt that a judge is asked by."""
+        return self.template if judge in self.endpoints else templates.load(mitigating.RUBRIC)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The probes that need no model."""
+        return tuple(name for name in self.probes if PROBES[name].kind == "rule")
+
+    def rule_probes(self, watch: Callable[[int, int], None] = lambda *_: None) -> Probing:
+        """Every judge's probe pairs that need no model. ``watch`` is told (pairs done, of how many)."""
+        own = {name: self.endpoints[name].model for name in self.bases}
+        if not self.rules:
+            return Probing({name: [] for name in own} if self.probes else {})
+        return rule_probes(self.asked, self.rules, own, seed=self.seed, watch=watch)
+
+    @property
+    def seed(self) -> int:
+        """Names all random draws."""
+        return self.spec.seed
+
+    def _values(self) -> dict[str, Any]:
+        """Field → value as JSON can hold it: names of probes and mitigations for ``all``, the reward's block for its words."""
+        values = self.spec.model_dump(mode="json", include=set(AuditSpec.model_fields) - _IN_BLOCKS)
+        values |= {"probes": list(self.probes), "mitigate": list(self.mitigate)}
+        return values | ({"reward": self._reward()} if self.reward else {}) | (self.form.record() if self.form else {})
+
+    def record(self) -> dict[str, Any]:
+        """What was asked, for experiment.yaml: the pairs, each judge's endpoint, and every field that says something."""
+        endpoints = [self.endpoints[name].model_dump(mode="json", exclude_defaults=True) for name in self.bases]
+        left = _OF_WRITERS if self.reward else frozenset()
+        values = {name: value for name, value in self._values().items() if name not in left and _says(value)}
+        pairs = {role: source["name"] for role, source in self.sources.items()}
+        return {"name": self.name, "audit": {**pairs, "judges": endpoints, **values}}
+
+    def _reward(self) -> dict[str, Any]:
+        return {} if self.reward is None else self.reward.model_dump(mode="json", exclude={"kind", "endpoint"})
+
+    def identity(self) -> str:
+        """SHA-256 of all that the answers may depend on: without what only says how fast, how dear and with which key a model
+        is asked, and with the pairs as they were read, whatever kind of file bore them. Mitigations re-score the same answers,
+        and a rubric's calls are its own: they may be added to an audit that is done."""
+        speed = only_speed(Endpoint)
+        endpoints = {name: one.model_dump(mode="json", exclude=set(speed)) for name, one in self.endpoints.items()}
+        values, free = self._values(), only_speed(AuditSpec) | _HASHED
+        given = {
+            name: value
+            for name, value in values.items()
+            if name not in free
+            and (name in _ALWAYS_HASHED or value != AuditSpec.model_fields[name].get_default(call_default_factory=True))
+        }  # a folder written before a field was there stays its audit's own
+        asked = {
+            **given, "judges": [self.judges[name].model_dump(mode="json") for name in self.bases], "endpoints": endpoints,
+            "edits": self.editor.endpoint if self.editor else "",
+            "templates": [self.template.sha256, *(t.sha256 for t in (self.editor.templates.values() if self.editor else ()))],
+            "pairs": [
+                [pair.item_id, pair.pair_id, dict(pair.values), {name: str(cell) for name, cell in pair.kept.items()}]
+                for pair in self.asked.known.values()
+            ],
+            **({"form": self.form.identity()} if self.form else {}),
+            **({"reward": self._reward(), "template": self._reward_template()} if self.reward else {}),
+        }  # fmt: skip
+        return "sha256:" + hashlib.sha256(canonical({"audit": asked}).encode("utf-8", "replace")).hexdigest()
+
+    def _reward_template(self) -> str:
+        named = self.reward is not None and self.reward.prompt
+        return templates.load(named, ".", "reward").sha256 if named else ""
+
+
+def settings(pairs: Input, **options: Any) -> Settings:
+    """``checked`` of ``judgeloop.audit``'s keywords."""
+    return checked(pairs, valid(AuditSpec, options))
+
+
+def checked(pairs: Input, spec: AuditSpec) -> Settings:
+    """Reads the pairs and checks everything; asks nothing. Raises InvalidInput."""
+    models = [spec.model] if isinstance(spec.model, str) else list(spec.model)
+    if not models:
+        raise InvalidInput("--model: name the model that judges")
+    twice = next((name for name in models if models.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"--model: {twice} is named twice; each judge once")
+    prompt, scoring = str(spec.prompt), None
+    if spec.reward is not None:
+        audit_reward.refuse(spec)
+        scoring = audit_reward.chosen_reward(spec.reward, None if prompt == PAIRWISE else prompt)
+        prompt = PAIRWISE
+    _check_place(spec)
+    urls = _for_each(models, spec.base_url, "--base-url")
+    keys = _for_each(models, spec.api_key_env, "--api-key-env")
+    prices = _for_each(models, _as_list(spec.price), "--price")
+    shared = {name: getattr(spec, name) for name in CallSettings.model_fields} | {"engine": spec.engine}
+    of_judge = {name: getattr(spec, name) for name in _OF_WRITERS}
+    of_pairs = prompt if spec.mode == PAIRWISE else PAIRWISE
+    endpoints, judges = {}, {}
+    for name, url, key, paid in zip(models, urls, keys, prices, strict=True):
+        cost = valid(Price, {"input": paid[0], "output": paid[1]}, "--price") if paid else Price()
+        place = {"base_url": url, "model": name, "api_key_env": key, "price": cost}
+        endpoints[name] = valid(Endpoint, {**shared, **place, **spec.endpoint})
+        judges[name] = valid(ModelJudge, {**of_judge, "endpoint": name, "prompt": of_pairs})
+    _check_mode(spec)
+    template = templates.load(of_pairs, ".", "judge")
+    _check_verdict(spec, template)
+    wanted = mitigating.wanted(spec.mitigate)
+    mitigating.refuse(wanted, judges=len(models), repeats=spec.repeats, asks=True)
+    if "rubric" in wanted:
+        judges |= _rubrics(judges, template)
+    chosen = chosen_probes(spec.probes, spec.edit_model)
+    editor = _editor(chosen, spec.edit_model, endpoints)
+    if editor is not None and editor.endpoint not in endpoints:
+        endpoints[editor.endpoint] = editor.settings
+    columns = load_columns(spec.columns)
+    if spec.mode == "listwise":
+        asked = Questions({}, (), {}, spec.repeats)
+        form: Form | None = listwise(read_sets(pairs, columns), _form_template(spec), spec.repeats)
+    else:
+        asked = questions(read_pairs(pairs, columns), spec.repeats)
+        form = _pointwise(asked, spec) if spec.mode == "pointwise" else None
+    files = sources_of(pairs, None, spec.columns)
+    sources = {"pairs": files.pop("verdicts"), **files}
+    return Settings(
+        audit_name(pairs), spec, asked, judges, endpoints, template, chosen, editor, sources, wanted, form, scoring
+    )
+
+
+def audit_name(pairs: Input) -> str:
+    """What an audit of these pairs is called, and its default folder: by the file's name."""
+    is_file = not isinstance(pairs, pd.DataFrame) and str(pairs) != STDIN
+    return f"{Path(str(pairs)).stem}-audit" if is_file else "audit"
+
+
+def _check_place(spec: AuditSpec) -> None:
+    """The judges answer at an address, or an engine is started that does what they are asked for."""
+    if not spec.base_url and spec.engine is None:
+        raise InvalidInput("--base-url: say where the judge answers, or start it with --engine")
+    if spec.base_url and spec.engine is not None:
+        raise InvalidInput("--engine: judgeloop starts the model itself; leave --base-url out")
+    if spec.engine == "transformers" and spec.reward is None:
+        raise InvalidInput("--engine transformers: a sequence classifier scores texts; give --reward classify too")
+    if spec.engine == "llama_cpp" and spec.reward is not None:
+        raise InvalidInput("--reward: engine llama_cpp scores no texts; use --engine transformers, or --base-url")
+    if spec.engine is None and spec.threads is not None:
+        raise InvalidInput("--threads: of --engine, which judgeloop starts; a server has its own")
+
+
+def _check_mode(spec: AuditSpec) -> None:
+    if spec.mode not in MODES:
+        raise InvalidInput(f"--mode: must be one of {', '.join(MODES)}, not {spec.mode!r:.40}")
+    if spec.mode != "pointwise":
+        for given, name in ((spec.scales, "--scales"), (spec.against_pairwise, "--against-pairwise")):
+            if given:
+                raise InvalidInput(f"{name}: only --mode pointwise has it")
+    if spec.mode != "pairwise":
+        named = [spec.probes] if isinstance(spec.probes, str) else list(spec.probes)
+        if named not in ([], ["none"]):
+            raise InvalidInput(f"--probes: a probe is a pair of a text and its edit; --mode {spec.mode} asks none")
+        if spec.mitigate:
+            raise InvalidInput(f"--mitigate: mitigations are of verdicts on pairs; --mode {spec.mode} measures none")
+
+
+def _check_verdict(spec: AuditSpec, template: Template) -> None:
+    if spec.verdict != "auto" and spec.verdict not in template.modes:
+        raise InvalidInput(
+            f"--verdict: prompt {template.name} cannot be asked in mode {spec.verdict}; it has {', '.join(template.modes)}"
+        )
+
+
+def _form_template(spec: AuditSpec) -> Template:
+    """The template of a mode other than pairwise; where none was named, the one of the mode's own name."""
+    named = str(spec.prompt)
+    template = templates.load(spec.mode if named == PAIRWISE else named, ".", _KINDS[spec.mode])
+    _check_verdict(spec, template)
+    return template
+
+
+def _pointwise(asked: Questions, spec: AuditSpec) -> Pointwise:
+    scales = parse_all(DEFAULT_SCALES if spec.scales is None else spec.scales)
+    long = next((scale.name for scale in scales if len(scale.values) > MOST_BY_LOGPROB), None)
+    if spec.verdict == "logprob" and long is not None:
+        raise InvalidInput(
+            f"--scales: {long} has more than the {MOST_BY_LOGPROB} numbers that --verdict logprob can list; use json or text"
+        )
+    return Pointwise(asked, _form_template(spec), scales, spec.against_pairwise)
+
+
+def chosen_probes(probes: str | Sequence[str], edit_model: str | None) -> tuple[str, ...]:
+    """``none``, ``all`` (those by rule, and with ``edit_model`` those that a model writes), or names, in the order of PROBES.
+
+    Raises InvalidInput for a name that is none, and for one that needs a model where none is named.
+    """
+    given = [probes] if isinstance(probes, str) else list(probes)
+    names = [name.strip() for one in given for name in one.split(",") if name.strip()]
+    if names == ["none"]:
+        names = []
+    elif names == ["all"]:
+        names = list(PROBES if edit_model else RULE_PROBES)
+    for name in names:
+        if name not in PROBES:
+            raise InvalidInput(
+                f"--probes: {name!r} is no probe{near(name, tuple(PROBES))}; give none, all, or a list of {', '.join(PROBES)}"
+            )
+        if PROBES[name].kind == "model" and not edit_model:
+            raise InvalidInput(f"--probes: a model writes the edits of {name}; name it with --edit-model")
+    if edit_model and not any(PROBES[name].kind == "model" for name in names):
+        raise InvalidInput("--edit-model writes the edits of model_padding and model_paraphrase; name one in --probes")
+    return tuple(name for name in PROBES if name in names)
+
+
+def check_keys(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str] = os.environ) -> None:
+    """Every environment variable that an endpoint names is set; else InvalidInput. Nothing is printed of its value."""
+    for one in endpoints.values():
+        for field, variable in one.variables():
+            if not environment.get(variable):
+                name, _, key = field.partition(".")
+                raise InvalidInput(
+                    f"{OPTIONS[name]}{f' {key}' if key else ''}: environment variable {variable} is not set; set it to the endpoint's key"
+                )
+
+
+def check_price(endpoints: Mapping[str, Endpoint]) -> None:
+    """A limit of cost needs a price of every model. Raises InvalidInput."""
+    free = [one.model for one in endpoints.values() if not (one.price.input or one.price.output)]
+    if free:
+        raise InvalidInput(
+            f"--max-cost: no price is stated for {', '.join(free)}, so no cost can be counted; give --price IN,OUT (USD per million tokens)"
+        )
+
+
+def _rubrics(judges: Mapping[str, ModelJudge], template: Template) -> dict[str, ModelJudge]:
+    """The same judges asked by the rubric; it reasons first, so that it has no verdict in a first token."""
+    if template.name == mitigating.RUBRIC:
+        raise InvalidInput(
+            f"--mitigate rubric: --prompt {template.name} is that rubric already; nothing differs to measure"
+        )
+    return {
+        f"{name}#{mitigating.RUBRIC}": one.model_copy(
+            update={"prompt": mitigating.RUBRIC, "verdict": "auto" if one.verdict == "logprob" else one.verdict}
+        )
+        for name, one in judges.items()
+    }
+
+
+def _editor(probes: Sequence[str], model: str | None, endpoints: Mapping[str, Endpoint]) -> Editor | None:
+    written = [name for name in probes if PROBES[name].kind == "model"]
+    if not written or model is None:
+        return None
+    asked = {name: templates.load(name, ".", "edit") for name in written}
+    if model in endpoints:
+        return Editor(model, endpoints[model], asked)
+    first = next(iter(endpoints.values()))
+    return Editor(EDITOR, first.model_copy(update={"model": model, "price": Price()}), asked)
+
+
+def _as_list(price: Any) -> Any:
+    """One price, or one a model."""
+    return [price] if price is not None and price and not isinstance(price[0], list | tuple) else price
+
+
+def _for_each(models: Sequence[str], given: Any, option: str) -> list[Any]:
+    """One value for all models, or one each in their order."""
+    values = [given] if given is None or isinstance(given, str) else list(given) or [None]
+    if len(values) not in (1, len(models)):
+        raise InvalidInput(
+            f"{option}: give one for all, or one for each of the {len(models)} models, not {len(values)}"
+        )
+    return values * len(models) if len(values) == 1 else values
+
+
+def _says(value: Any) -> bool:
+    return value is not None and value is not False and value not in ("", {})
+
+
+def valid(kind: type[B], raw: Mapping[str, Any], name: str = "") -> B:
+    """The block, or InvalidInput that names the option: ``name``, else the field's."""
+    try:
+        return kind.model_validate(dict(raw))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = [str(part) for part in problem["loc"]]
+        key = place[0] if place else ""
+        raise InvalidInput(f"{name or OPTIONS.get(key) or key or '--base-url'}: {sentence(problem)}") from None

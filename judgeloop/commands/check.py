@@ -1,0 +1,41 @@
+"""``judgeloop check``: a run folder's estimates against limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from judgeloop.errors import FolderMismatch
+from judgeloop.limits.decide import Checked
+from judgeloop.limits.decide import check as decide_check
+from judgeloop.limits.file import limits_of, load_limits
+from judgeloop.limits.outputs import junit as outputs_junit
+from judgeloop.limits.outputs import record
+from judgeloop.report.reading import as_estimates
+from judgeloop.rundir import RunFolder
+from judgeloop.stats.unscored_share import unscored_shares
+
+
+def check(run_dir: str | Path, limits: str | Path | Mapping[str, Any] | None = None) -> Checked:
+    """The folder's estimates against ``limits``: a YAML file, a mapping of the same form, or None for the defaults.
+
+    ``.verdict`` is passed, exceeded or inconclusive, ``.exit_code`` 0, 1 or 5, ``.outcomes`` one entry a limit and row.
+    Raises InvalidInput for wrong limits, FolderMismatch where the folder has no estimates.
+    """
+    folder = RunFolder.existing(run_dir)
+    try:
+        rows = [*as_estimates(folder.estimates()), *unscored_shares(folder.table("judgments"))]
+    except ValueError as error:
+        raise FolderMismatch(f"{folder.path}/estimates.parquet: {error}; run the same command again") from None
+    present = {row.term for row in rows}
+    found = limits_of(limits, present) if isinstance(limits, Mapping) else load_limits(limits, present)
+    return decide_check(folder.path.resolve().name, rows, found)
+
+
+def check_outputs(checked: Checked, *, junit: str | Path | None = None, json: str | Path | None = None) -> None:
+    """Write the JUnit XML and the JSON of a check to files. Raises StorageFailed."""
+    for target, text in ((junit, outputs_junit), (json, record)):
+        if target is not None:
+            path = Path(target)
+            RunFolder(path.parent).write_text(path.name, text(checked))

@@ -1,0 +1,281 @@
+"""``judgeloop.export``: a run folder's preferences, requests or pairs as other tools, or people, take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from judgeloop.errors import InvalidInput
+from judgeloop.experiment.schema import LabelRule
+from judgeloop.interchange import labels, preferences
+from judgeloop.learning.labels import preferences as label
+from judgeloop.rundir import RunFolder
+from judgeloop.stats.power import rows_for_slope
+from judgeloop.wire import batch_files
+from judgeloop.wire.cassette import Cassette
+
+_TRAINING: dict[str, Callable[[Sequence[preferences.Preference]], list[dict[str, Any]]]] = {
+    "trl-dpo": preferences.trl_dpo, "trl-kto": preferences.trl_kto, "openai-preference": preferences.openai_preference,
+}  # fmt: skip
+FORMATS = (*_TRAINING, "openai-batch", "labels")
+RULES = ("raw", "swap_average", "consistent_only")
+FEWEST_LABELS = 100
+"""Pairs with two labels that gold's own errors are estimated from, at the least (method notes §1.3)."""
+EFFECT = 0.3
+_EXPLAINED = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and in words what stands in it."""
+
+    files: tuple[Path, ...]
+    note: str
+
+
+def export(
+    run_dir: str | Path,
+    format: str,  # noqa: A002  CONTRACT's option
+    out: str | Path,
+    *,
+    arm: str | None = None,
+    generation: int | None = None,
+    judge: str | None = None,
+    label_rule: str = "swap_average",
+    stage: str = "judge",
+    pairs: int | None = None,
+    effect: float = EFFECT,
+    seed: int = 0,
+) -> Exported:
+    """Write ``out`` in one of FORMATS from a run folder, or from an audit's or analysis's.
+
+    trl-dpo, trl-kto, openai-preference: the preferences of ``arm`` (default: the first that is no control) in ``generation``
+    (default: the last that has any), all replicates; of an audit those of ``judge`` by ``label_rule``. openai-batch: the
+    recorded requests of ``stage`` (judge, draft or all), with call id and a digest of the body as custom_id. labels: a
+    blinded sheet of ``pairs`` pairs (default: what an effect of ``effect`` log-odds per doubling of length takes, 100 or
+    more), as CSV and HTML, with its key in the run folder.
+
+    Raises InvalidInput for what the folder does not hold, FolderMismatch where it is none, StorageFailed.
+    """
+    out = Path(out)
+    if format in _TRAINING:
+        return _training(RunFolder.existing(run_dir), format, out, arm, generation, judge, label_rule)
+    if format == "openai-batch":
+        return _requests(RunFolder.recorded(run_dir), out, stage)
+    if format != "labels":
+        raise InvalidInput(f"--format {format}: not one of {', '.join(FORMATS)}")
+    return _sheet(RunFolder.existing(run_dir), out, pairs, effect, seed)
+
+
+def collect_labels(run_dir: str | Path, sheets: Sequence[str | Path], out: str | Path) -> Exported:
+    """Read filled-in label sheets back: ``out`` is a pairs file (JSON Lines) of all the folder's pairs with ``gold`` and
+    ``gold_2`` where people labelled them. Raises InvalidInput naming file, line and column."""
+    folder, out = RunFolder.existing(run_dir), Path(out)
+    ids = labels.sheets_of(sheets)
+    if not ids:
+        raise InvalidInput(f"{sheets[0]}: no rows; give a filled-in label sheet")
+    if len(ids) > 1:
+        raise InvalidInput(
+            f"{sheets[0]}: rows of {len(ids)} sheets ({', '.join(ids[:3])}); collect one sheet at a time"
+        )
+    key = _key_path(folder, ids[0])
+    if not key.is_file():
+        raise InvalidInput(f"{folder.path}: no key of label sheet {ids[0]} here; give the folder that the sheet was exported from")  # fmt: skip
+    found = labels.read_labels(sheets, key)
+    rows = found.pairs.to_dict("records")
+    batch_files.write_file(out, preferences.json_lines({str(k): v for k, v in row.items()} for row in rows))
+    labelled = found.once + found.twice
+    agreement = f", {100 * found.agreed / found.twice:.0f} % of them alike" if found.twice else ""
+    short = f" Gold's own errors are estimated from {FEWEST_LABELS} pairs with two labels or more." if found.twice < FEWEST_LABELS else ""  # fmt: skip
+    return Exported((out,), f"{labelled:,} of {len(rows):,} pairs labelled, {found.twice:,} by both{agreement}.{short}")
+
+
+# -- preferences -----------------------------------------------------------------------------------------------------
+
+
+def _training(
+    folder: RunFolder, name: str, out: Path, arm: str | None, generation: int | None, judge: str | None, rule: str
+) -> Exported:
+    rows = folder.table("preferences")
+    if rows.empty:
+        rows, what = _of_an_audit(folder, judge, rule)
+    else:
+        rows, what = _of_a_run(folder, rows, arm, generation)
+    items = folder.table("items")
+    prompts = dict(zip(items["item_id"], items["prompt"].fillna(""), strict=True)) if len(items) else {}
+    net = preferences.net_preferences(rows, _texts(folder), prompts)
+    if not net:
+        raise InvalidInput(f"{folder.path}: no preference of {what}: every pair is tied, unscored or of equal texts")
+    lines = _TRAINING[name](net)
+    batch_files.write_file(out, preferences.json_lines(lines))
+    return Exported((out,), f"{len(lines):,} lines from {len(net):,} net preferences of {what}; ties are left out.")
+
+
+def _of_a_run(
+    folder: RunFolder, rows: pd.DataFrame, arm: str | None, generation: int | None
+) -> tuple[pd.DataFrame, str]:
+    judges = folder.table("judgments")
+    controls = set(judges.loc[judges["judge"].isin(["random", "gold"]), "arm"])
+    arms = list(dict.fromkeys(rows["arm"].tolist()))
+    chosen = arm if arm is not None else next((one for one in arms if one not in controls), arms[0])
+    if chosen not in arms:
+        raise InvalidInput(f"--arm {chosen}: no preferences of that arm in {folder.path} (it has {', '.join(arms)})")
+    rows = rows[rows["arm"] == chosen]
+    known = sorted(int(one) for one in rows["generation"].unique())
+    turn = known[-1] if generation is None else generation
+    if turn not in known:
+        raise InvalidInput(f"--generation {turn}: no preferences there (arm {chosen} has {known[0]} to {known[-1]})")
+    return rows[rows["generation"] == turn], f"arm {chosen}, generation {turn}"
+
+
+def _of_an_audit(folder: RunFolder, judge: str | None, rule: str) -> tuple[pd.DataFrame, str]:
+    if rule not in RULES:
+        raise InvalidInput(f"--label-rule {rule}: not one of {', '.join(RULES)}")
+    rows = folder.table("judgments")
+    if rows.empty or folder.table("candidates").empty:
+        raise InvalidInput(f"{folder.path}: neither preferences nor judged texts here; give a run, an audit, or an analysis with texts")  # fmt: skip
+    rows = rows[rows["panel"] == "pairs"]
+    judges = list(dict.fromkeys(rows["judge"].tolist()))
+    if judge is None and len(judges) != 1:
+        raise InvalidInput(
+            f"{folder.path}: {len(judges)} judges ({', '.join(judges[:5])}); say whose preferences with --judge"
+        )
+    chosen = judges[0] if judge is None else judge
+    if chosen not in judges:
+        raise InvalidInput(f"--judge {chosen}: not in {folder.path} (it has {', '.join(judges[:5])})")
+    return label(rows[rows["judge"] == chosen], cast(LabelRule, rule)), f"judge {chosen} ({rule})"
+
+
+def _texts(folder: RunFolder) -> Callable[[Mapping[str, Any], str], str]:
+    """(row with replicate, arm, generation and item_id, candidate_id) → text."""
+    exact: dict[tuple[str, ...], str] = {}
+    table = folder.table("candidates")
+    names = ["replicate", "arm", "generation", "item_id", "candidate_id"]
+    for *key, text in table[[*names, "text"]].itertuples(index=False, name=None):
+        exact.setdefault(tuple(_plain(one) for one in key), str(text))
+
+    def text_of(row: Mapping[str, Any], candidate: str) -> str:
+        key = (*(_plain(row.get(name)) for name in names[:-1]), candidate)
+        if key not in exact:
+            raise InvalidInput(f"{folder.path}: candidate {candidate!r} of item {row.get('item_id')!r} has no text; the folder is not whole")  # fmt: skip
+        return exact[key]
+
+    return text_of
+
+
+def _plain(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float | np.integer) else str(value)
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+
+def _requests(folder: RunFolder, out: Path, stage: str) -> Exported:
+    if stage not in ("judge", "draft", "all"):
+        raise InvalidInput(f"--stage {stage}: not one of judge, draft, all")
+    cassette = Cassette(folder.path, writable=False)
+    found: dict[str, Mapping[str, Any]] = {}
+    for exchange in cassette.exchanges():
+        parts = exchange.call.split("/")
+        of_stage = stage == "all" or stage in parts[1:3]
+        # A call that is recorded twice (its endpoint was changed) counts as it was last asked; trial calls are no work.
+        # Scores have no place in a batch of chat completions.
+        if of_stage and "trial" not in parts and not exchange.route:
+            found[exchange.call] = exchange.request
+    if not found:
+        raise InvalidInput(f"{folder.path}: no recorded request of stage {stage}")
+    files = batch_files.write_requests(found.items(), out)
+    return Exported(
+        tuple(files), f"{len(found):,} requests of stage {stage}, custom_id is the call id and a digest of the body."
+    )
+
+
+# -- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _sheet(folder: RunFolder, out: Path, count: int | None, effect: float, seed: int) -> Exported:
+    if not effect > 0:
+        raise InvalidInput("--effect: must be above 0, log-odds per doubling of length")
+    table, gaps = _pairs(folder)
+    needed = labels_needed(gaps, effect)
+    wanted = count if count is not None else max(FEWEST_LABELS, needed or 0)
+    made = labels.sheet(table, wanted, seed=seed)
+    form = out.with_suffix(".html") if out.suffix != ".html" else out
+    sheet = out if out.suffix != ".html" else out.with_suffix(".csv")
+    folder.write_bytes(f"labels/{made.id}.key.json", preferences.json_lines([dict(made.key)]))
+    batch_files.write_file(sheet, labels.as_csv(made))
+    batch_files.write_file(form, labels.as_html(made))
+    shown = len(made.rows) // len(labels.LABELLERS)
+    note = [f"{shown:,} pairs, each for two labellers with its sides swapped: {len(made.rows):,} rows. The key stays in {_key_path(folder, made.id)}."]  # fmt: skip
+    if needed is None:
+        note.append(
+            "The texts of these pairs do not differ in length: no number of labels tells a length effect from them."
+        )
+    else:
+        note.append(f"A length effect of {effect:g} log-odds per doubling at equal quality takes about {needed:,} labelled pairs (80 % power, if quality explains a quarter of length's variance).")  # fmt: skip
+    if shown < max(FEWEST_LABELS, needed or 0):
+        note.append(f"{shown:,} are too few for that claim" + (f"; the folder has no more than {len(table):,}." if shown < wanted else "."))  # fmt: skip
+    return Exported((sheet, form), " ".join(note))
+
+
+def labels_needed(gaps: np.ndarray[Any, np.dtype[np.float64]], effect: float) -> int | None:
+    """Labelled pairs that find a length effect of ``effect`` log-odds per doubling with 80 % power, if quality explains a
+    quarter of length's variance; None where no two texts differ in length.
+
+    ``gaps``: log2 length ratios of the pairs. One judgment a pair is counted, which is safe: the second order adds less.
+    """
+    information = float(np.mean(gaps**2)) / 4.0 if len(gaps) else 0.0
+    return rows_for_slope(effect, information, r_squared=_EXPLAINED) if information > 0 else None
+
+
+def _pairs(folder: RunFolder) -> tuple[pd.DataFrame, np.ndarray[Any, np.dtype[np.float64]]]:
+    """(a pairs file's columns, log2 length ratios) of the folder's fixed pairs; of a run without a panel, of generation 0."""
+    rows, texts = folder.table("judgments"), folder.table("candidates")
+    if rows.empty or texts.empty:
+        raise InvalidInput(f"{folder.path}: no judged texts here; give a run, an audit, or an analysis with texts")
+    fixed = rows[rows["panel"].isin(["anchor", "pairs"])]
+    if fixed.empty:
+        fixed = rows[rows["panel"] == "policy"]
+        if fixed.empty:
+            raise InvalidInput(f"{folder.path}: no judged pairs here")
+        fixed = fixed[fixed["arm"] == fixed["arm"].iloc[0]]
+        place = fixed["replicate"].map(_plain) + "/" + fixed["item_id"] + "/" + fixed["pair_id"]
+        fixed = fixed.assign(pair_id=place)
+    first = fixed["generation"].fillna(-1)
+    fixed = fixed[first == first.min()].drop_duplicates("pair_id")
+    items = folder.table("items")
+    prompts = dict(zip(items["item_id"], items["prompt"].fillna(""), strict=True)) if len(items) else {}
+    text_of = _texts(folder)
+    found = []
+    for row in fixed.to_dict("records"):
+        ids = row["candidate_first"], row["candidate_second"]
+        a, b = ids if row["order"] == "ab" else ids[::-1]
+        place = {str(name): value for name, value in row.items()}
+        found.append({
+            "item_id": row["item_id"], "pair_id": row["pair_id"], "prompt": prompts.get(row["item_id"], ""),
+            "text_a": text_of(place, a), "text_b": text_of(place, b), "candidate_a": a, "candidate_b": b,
+            "model_a": _word(row.get("model_a")), "model_b": _word(row.get("model_b")), "category": _word(row.get("category")),
+        })  # fmt: skip
+    table = pd.DataFrame(found)
+    lengths = texts.drop_duplicates(["item_id", "candidate_id"]).set_index(["item_id", "candidate_id"])["length"]
+    sides = [
+        lengths.reindex(pd.MultiIndex.from_arrays([table["item_id"], table[name]])).to_numpy(dtype=np.float64)
+        for name in ("candidate_a", "candidate_b")
+    ]
+    gaps = sides[0] - sides[1]
+    return table, gaps[np.isfinite(gaps)]
+
+
+def _word(value: Any) -> str:
+    return "" if value is None or pd.isna(value) else str(value)
+
+
+def _key_path(folder: RunFolder, sheet: str) -> Path:
+    return folder.path / "labels" / f"{sheet}.key.json"

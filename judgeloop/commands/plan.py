@@ -1,0 +1,310 @@
+"""``judgeloop.api.plan``: what an experiment will take, before any call, and what it can find out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, scaled, text_tokens, total_cost, verdict_tokens
+from judgeloop.api.recorded import Recorded, recorded
+from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
+from judgeloop.errors import InvalidInput
+from judgeloop.experiment.judges import ModelJudge, RewardJudge
+from judgeloop.experiment.resolve import Resolved, load, resolve
+from judgeloop.experiment.schema import Experiment
+from judgeloop.material import Material
+from judgeloop.records import Item
+from judgeloop.stats import power
+from judgeloop.text import templates
+from judgeloop.text.matching import is_asked
+
+_DETECTED = (0.02, 0.03, 0.05, 0.10)
+_CONFLICTS = (0.1, 0.3, 0.5)
+_REPLICATES = (3, 5, 8, 10, 20)
+_MARGINS = (0.05, 0.02)
+_DRAFTS = {
+    "pool drafts": "drafts, the pools",
+    "first drafts": "drafts, generation 0",
+    "anchor drafts": "drafts, anchor panel",
+}
+# What a load's name begins with → the stage of recorded calls that are like it.
+_KINDS = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Calls a second, and whose word that is."""
+
+    calls_per_second: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes (``loads``, ``seconds``, ``cost``) and what its size can show (``power``: tables of numbers)."""
+
+    name: str
+    loads: tuple[Load, ...]
+    planned_calls: int
+    speed: Speed | None
+    power: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def calls(self) -> int:
+        """All calls, verdict trials included; those are an upper bound."""
+        return sum(load.calls for load in self.loads)
+
+    @property
+    def cost(self) -> Range | None:
+        """US dollars, None where an endpoint that is asked has no price."""
+        return total_cost(self.loads)
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time at ``speed``, None where none is known."""
+        return self.calls / self.speed.calls_per_second if self.speed else None
+
+    def record(self) -> dict[str, Any]:
+        """The plan as JSON can hold it."""
+        return {
+            "name": self.name, "calls": self.calls, "loads": [asdict(load) for load in self.loads],
+            "cost_usd": asdict(self.cost) if self.cost else None, "seconds": self.seconds,
+            "speed": asdict(self.speed) if self.speed else None, "power": dict(self.power), "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def plan(
+    experiment: str | Path | Mapping[str, Any] | Resolved,
+    *,
+    run: str | Path | None = None,
+    calls_per_second: float | None = None,
+    doctor: str | Path | None = None,
+    answer_tokens: int | None = None,
+    effect: float | None = None,
+    conflict: float | None = None,
+    drift: float | None = None,
+    drift_sd: float | None = None,
+) -> Plan:
+    """Calls, tokens, cost and time of an experiment, and the pairs and replicates that effects take at 80 % power.
+
+    ``experiment`` as for ``run``. ``run``: an earlier run's folder, whose replies say tokens, calls a second, conflict rate
+    and between-replicate SD. ``calls_per_second`` where it is known; ``doctor``: what ``judgeloop doctor --json`` wrote,
+    which says it too. ``answer_tokens``: of a usual draft. ``effect``: one to find, in probability, at the rate ``conflict``
+    of pairs whose verdict changes with the order; ``drift`` to find and its ``drift_sd`` between replicates, in doublings.
+    No call is made. Raises InvalidInput.
+    """
+    resolved = as_resolved(experiment)
+    material = Material.read(resolved)
+    earlier = recorded(run) if run is not None else None
+    loads = tuple(_measured(one, earlier, resolved) for one in _loads(material, answer_tokens, earlier))
+    speed = _speed(calls_per_second, doctor, earlier)
+    conflict = conflict if conflict is not None else earlier.conflict if earlier else None
+    drift_sd = drift_sd if drift_sd is not None else earlier.drift_sd if earlier else None
+    seen = _power(material, effect, conflict, drift, drift_sd)
+    planned = material.planned_calls()
+    return Plan(resolved.experiment.name, loads, planned, speed, seen, _notes(resolved, loads))
+
+
+def as_resolved(experiment: str | Path | Mapping[str, Any] | Resolved) -> Resolved:
+    """A file, a mapping with paths relative to the working directory, or what is resolved already. Raises InvalidInput."""
+    if isinstance(experiment, Resolved):
+        return experiment
+    return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
+
+
+def _loads(material: Material, answer_tokens: int | None, earlier: Recorded | None) -> Iterator[Load]:
+    experiment, resolved = material.resolved.experiment, material.resolved
+    policy = experiment.policy
+    endpoint = experiment.endpoints[policy.endpoint]
+    longest = policy.max_tokens or endpoint.max_tokens
+    answer = Range(0.1 * longest, 0.5 * longest, longest)
+    if answer_tokens is not None:
+        answer = Range(answer_tokens / 2, answer_tokens, 2 * answer_tokens).at_most(longest)
+    elif earlier is not None and earlier.draft_tokens is not None:
+        answer = earlier.draft_tokens.at_most(longest)
+    template = templates.load(policy.prompt, resolved.folder, "draft")
+    bodies = [draft_body(endpoint, template, item.prompt, temperature=policy.temperature) for item in material.items]
+    draft = load_of("drafts", policy.endpoint, endpoint, bodies, answer)
+    for planned in material.planned():
+        if planned.kind == "matches":
+            yield _counted(_match_load(material, answer), planned.calls, experiment)
+        elif isinstance(planned.judge, RewardJudge):
+            yield _counted(_reward_load(material, planned.judge, answer, f"scores, arm {planned.arm}"), planned.calls, experiment)  # fmt: skip
+        elif planned.judge is not None:
+            judged = _judge_load(material, planned.judge, answer, f"judgments, arm {planned.arm}")
+            yield _counted(judged, planned.calls, experiment)
+            if planned.is_first and planned.judge.verdict == "auto":
+                trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
+                yield _counted(replace(judged, what="verdict trials (at most)"), trials, experiment)
+        elif planned.kind == "exemplar drafts":
+            prompts = sum((text_tokens(_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
+            texts = (prompts + answer + Range(4.0, 8.0, 16.0)).times(planned.exemplars * draft.calls)
+            shown = replace(draft, what=f"drafts, with {planned.exemplars} exemplars", prompt=draft.prompt + texts)
+            yield _counted(shown, planned.calls, experiment)
+        else:
+            yield _counted(replace(draft, what=_DRAFTS[planned.kind]), planned.calls, experiment)
+
+
+def _judge_load(material: Material, member: ModelJudge, answer: Range, what: str) -> Load:
+    """One presentation of every item: the rendered prompt with both answers left out, and two answers."""
+    endpoint = material.resolved.experiment.endpoints[member.endpoint]
+    template = templates.load(member.prompt, material.resolved.folder, "judge")
+    mode = template.modes[0] if member.verdict == "auto" else member.verdict
+    bodies = [
+        judge_body(
+            endpoint, template, mode, prompt=item.prompt, first_text="", second_text="", reference=item.reference
+        )
+        for item in material.items
+    ]
+    longest = member.max_tokens or endpoint.max_tokens
+    said = verdict_tokens(mode, reasons=template.reasons, longest=longest)
+    if member.verdict == "auto":
+        # The endpoint may turn out to have no log-probabilities.
+        said = Range(1.0, said.likely, max(said.high, verdict_tokens("json", reasons=False, longest=longest).likely))
+    one = load_of(what, member.endpoint, endpoint, bodies, said)
+    return replace(one, prompt=one.prompt + answer.times(2 * one.calls))
+
+
+def _reward_load(material: Material, judge: RewardJudge, answer: Range, what: str) -> Load:
+    """One text of every item, scored: the conversation without the text, and the text."""
+    endpoint = material.resolved.experiment.endpoints[judge.endpoint]
+    bodies = [reward_body(endpoint, "classify", None, prompt=item.prompt, answer="") for item in material.items]
+    one = load_of(what, judge.endpoint, endpoint, bodies, NOTHING)
+    return replace(one, prompt=one.prompt + answer.times(one.calls))
+
+
+def _match_load(material: Material, answer: Range) -> Load:
+    """One text of every item with ``match: judge``: gold asks a model whether it agrees with the reference."""
+    gold = material.matcher
+    assert gold is not None  # it is what plans these calls
+    assert gold.endpoint is not None
+    endpoint = material.resolved.experiment.endpoints[gold.endpoint]
+    template = templates.load(gold.prompt, material.resolved.folder, "match")
+    bodies = [
+        match_body(endpoint, template, prompt=item.prompt, answer="", reference=item.reference or "")
+        for item in material.items
+        if is_asked(item)
+    ]
+    said = verdict_tokens("text", reasons=False, longest=endpoint.max_tokens)
+    once = load_of("gold matching", gold.endpoint, endpoint, bodies, said)
+    return replace(once, prompt=once.prompt + answer.times(once.calls))
+
+
+def _counted(load: Load, calls: int, experiment: Experiment) -> Load:
+    """So many calls like those of the load."""
+    return scaled(load, calls, experiment.endpoints[load.endpoint])
+
+
+def _text(item: Item) -> str:
+    return item.prompt if isinstance(item.prompt, str) else "\n".join(message.content for message in item.prompt)
+
+
+def _measured(one: Load, earlier: Recorded | None, resolved: Resolved) -> Load:
+    """The load with a recorded run's tokens a call, where that run asked the same kind of call of the same model."""
+    endpoint = resolved.experiment.endpoints[one.endpoint]
+    kind = next((kind for start, kind in _KINDS.items() if one.what.startswith(start)), "")
+    found = earlier.tokens.get((kind, endpoint.model)) if earlier else None
+    if found is None or earlier is None:
+        return one
+    prompt, completion = (part.times(one.calls) for part in found)
+    return priced(replace(one, prompt=prompt, completion=completion, basis=f"counted in {earlier.name}"), endpoint)
+
+
+def _speed(stated: float | None, doctor: str | Path | None, earlier: Recorded | None) -> Speed | None:
+    if stated is not None:
+        if not (math.isfinite(stated) and stated > 0):
+            raise InvalidInput(f"--calls-per-second must be above 0, not {stated:g}")
+        return Speed(stated, "as stated")
+    if doctor is not None:
+        return Speed(
+            _doctored(Path(doctor)), f"measured by doctor ({Path(doctor).name}), with judge calls of short texts"
+        )
+    if earlier is not None and earlier.calls_per_second is not None:
+        return Speed(earlier.calls_per_second, f"of {earlier.name}, by its replies' own time stamps")
+    return None
+
+
+def _doctored(path: Path) -> float:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["recommended"]["calls_per_second"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
+        raise InvalidInput(f"{path}: holds no measured calls a second; write it with `judgeloop doctor --json`")
+    return float(found)
+
+
+def _power(
+    material: Material, effect: float | None, conflict: float | None, drift: float | None, sd: float | None
+) -> dict[str, Any]:
+    """Tables of what sizes find at 80 % power, two-sided 5 %."""
+    experiment = material.resolved.experiment
+    anchor = experiment.panels.anchor
+    pairs = anchor if isinstance(anchor, int) else len(material.anchor_pairs)
+    rates = tuple(dict.fromkeys([*_CONFLICTS, *([conflict] if conflict else [])]))
+    effects = tuple(sorted({*_DETECTED, *([effect] if effect is not None else [])}))
+    if effect is not None and not 0 < effect <= 0.5:
+        raise InvalidInput("--effect is a probability above 0 and at most 0.5, as 0.05 for 5 points")
+    if conflict is not None and not 0 < conflict <= 1:
+        raise InvalidInput("--conflict is the share of pairs whose verdict changes with the order: above 0, at most 1")
+    if (drift is not None and not drift > 0) or (sd is not None and not sd > 0):
+        raise InvalidInput("--drift and --drift-sd are above 0, in one unit (doublings for length)")
+    found: dict[str, Any] = {
+        "anchor_pairs": pairs,
+        "pairs": [
+            {
+                "effect": size, "conflict_rate": rate,
+                "pairs": power.pairs_for_position(size, rate) if 2 * size <= rate else None,
+            }
+            for size in effects for rate in sorted(rates)
+        ],
+        "equivalence": [
+            {"margin": margin, "conflict_rate": rate, "pairs": power.pairs_for_equivalence(margin, rate)}
+            for margin in _MARGINS for rate in sorted(rates)
+        ],
+        "anchor_detects": [
+            {"conflict_rate": rate, "effect": power.detectable_excess(pairs, rate) if pairs else None}
+            for rate in sorted(rates)
+        ],
+        "replicates": [
+            {
+                "replicates": count, "drift_in_sd": power.detectable_per_sd(count),
+                "drift": power.detectable_per_sd(count) * sd if sd else None,
+            }
+            for count in sorted({*_REPLICATES, experiment.replicates}) if count > 1
+        ],
+        "conflict_rate": conflict, "drift_sd": sd,
+    }  # fmt: skip
+    if drift is not None:
+        if sd is None:
+            raise InvalidInput("--drift needs the SD between replicates: give --drift-sd, or --run of an earlier run")
+        found["drift_needs"] = {"drift": drift, "drift_sd": sd, "replicates": power.replicates_for(drift / sd)}
+    return found
+
+
+def _notes(resolved: Resolved, loads: tuple[Load, ...]) -> tuple[str, ...]:
+    experiment, notes = resolved.experiment, []
+    cost, budget = total_cost(loads), experiment.budget
+    calls = sum(one.calls for one in loads)
+    unpriced = sorted({one.endpoint for one in loads if one.calls and one.cost is None})
+    if unpriced:
+        notes.append(
+            f"no price is stated for {', '.join(unpriced)} (endpoints.<name>.price), so no cost is; none is guessed"
+        )
+    if budget.max_calls is not None and budget.max_calls < calls:
+        notes.append(
+            f"budget.max_calls {budget.max_calls:,} is below the plan: the run would stop there (exit 3, resumable)"
+        )
+    if budget.max_cost is not None and cost is not None and budget.max_cost < cost.high:
+        when = "is" if budget.max_cost < cost.low else "may be"
+        notes.append(
+            f"budget.max_cost {budget.max_cost:g} USD {when} below the plan: the run would stop there (exit 3, resumable)"
+        )
+    if experiment.replicates < 5:
+        notes.append(f"{experiment.replicates} replicates: intervals over fewer than 5 are very wide; 8 is the default")
+    return tuple(notes)

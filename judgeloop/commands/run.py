@@ -1,0 +1,220 @@
+"""``judgeloop.run``: close the loop into a run folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from judgeloop import loop
+from judgeloop.commands.session import Observer, Session, environment
+from judgeloop.errors import ExperimentError
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.judges import Judge as JudgeSpec
+from judgeloop.experiment.resolve import Resolved, check_environment, load, resolve
+from judgeloop.judging.controls import GoldJudge
+from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
+from judgeloop.judging.reward_models import RewardJudge, check_reward
+from judgeloop.material import Material, asked_models
+from judgeloop.planted.spec import features_of
+from judgeloop.policies.drafting import Drafter
+from judgeloop.rundir import RunFolder
+from judgeloop.serving import engines
+from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.loop.estimates import run_estimates
+from judgeloop.text import templates
+from judgeloop.text.templates import Mode
+from judgeloop.wire.client import Ledger, WireClient
+
+if TYPE_CHECKING:
+    from judgeloop.results import Run
+
+
+def run(
+    experiment: str | Path | Mapping[str, Any] | Resolved,
+    *,
+    out: str | Path | None = None,
+    replay: str | Path | None = None,
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    observer: Observer | None = None,
+    report: bool = True,
+) -> Run:
+    """Close the loop, or go on where it stopped, and write estimates and ``report`` into ``out`` (default runs/<name>).
+
+    ``experiment`` is a file, a mapping with paths relative to the working directory, or a Resolved. With ``replay`` every
+    answer comes from that recorded run folder and no endpoint is asked. Limits count the whole run, recorded calls
+    included. Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed or StorageFailed.
+    """
+    resolved = experiment if isinstance(experiment, Resolved) else _resolved(experiment)
+    material = Material.read(resolved)
+    budget = resolved.experiment.budget
+    max_cost = budget.max_cost if max_cost is None else max_cost
+    if max_cost is not None and replay is None:
+        _check_prices(resolved)
+    if replay is None:
+        check_environment(resolved)
+        engines.check(resolved.experiment.endpoints)
+    session = Session(
+        folder=RunFolder(out or Path("runs") / resolved.experiment.name),
+        identity=material.identity,
+        endpoints=resolved.experiment.endpoints,
+        environment=environment(material.identity, material.hashes, resolved.experiment.seed),
+        experiment=_experiment(resolved),
+        replay=replay,
+        ledger=Ledger(max_cost, budget.max_calls if max_calls is None else max_calls),
+        observer=observer,
+    )
+    folder = session.folder
+    with session:
+        if observer:
+            names = resolved.experiment
+            observer.start(names.name, folder.path, material.planned_calls(), names.generations, names.replicates)
+        asked = session.ask(lambda client, endpoints: _run(resolved, material, endpoints, client, folder, observer))
+        session.finish({"verdict_modes": dict(asked.modes)})
+        session.stage("estimates")
+        tables = {name: folder.table(name) for name in ("items", "candidates", "judgments", "preferences", "signals")}
+        folder.write_estimates(run_estimates(RunTables(**tables), design_of(resolved, asked.judge_names)))
+        if report:
+            session.write_report()
+    from judgeloop.results import Run  # reads the report's code
+
+    return Run(folder)
+
+
+def _resolved(experiment: str | Path | Mapping[str, Any]) -> Resolved:
+    return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
+
+
+async def _run(
+    resolved: Resolved,
+    material: Material,
+    endpoints: Mapping[str, Endpoint],
+    client: WireClient,
+    folder: RunFolder,
+    observer: Observer | None,
+) -> _Asked:
+    experiment = resolved.experiment
+    judges, modes = await _judges(resolved, endpoints, client)
+    gold = next((judge for judge in judges.values() if isinstance(judge, GoldJudge)), None)
+    policy = experiment.policy
+    drafter = Drafter(
+        client,
+        policy,
+        experiment.endpoints[policy.endpoint],
+        templates.load(policy.prompt, resolved.folder, "draft"),
+        experiment.seed,
+    )
+    lab = loop.Lab(
+        resolved=resolved,
+        items=material.items,
+        real=material.real,
+        anchor_pairs=material.anchor_pairs,
+        drafter=drafter,
+        judges=judges,
+        gold=gold,
+        folder=folder,
+        on_generation=observer.generation if observer else lambda _: None,
+    )
+    await loop.run(lab)
+    return _Asked({name: judge.name for name, judge in judges.items()}, modes)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is known once the judges are made: arm → judge's name, judge's name → verdict modes."""
+
+    judge_names: Mapping[str, str]
+    modes: Mapping[str, str]
+
+
+async def _judges(
+    resolved: Resolved, endpoints: Mapping[str, Endpoint], client: WireClient
+) -> tuple[dict[str, Judge], dict[str, str]]:
+    """(arm → judge, judge's name → verdict modes). Arms with the same judge share the object; distinct judges have
+    distinct names: the model's, with ``#prompt/verdict`` where that alone is ambiguous, then with the arm's."""
+    specs = {arm.name: arm.judge for arm in resolved.arms}
+    first_with = {name: next(other for other in specs if specs[other] == spec) for name, spec in specs.items()}
+    distinct = list(dict.fromkeys(first_with.values()))
+    modes: dict[str, list[Mode]] = {}
+    for name in distinct:
+        members = asked_models(specs[name])
+        modes[name] = [
+            await resolve_mode(member, endpoints=endpoints, folder=resolved.folder, client=client) for member in members
+        ]
+    names = _distinct_names({name: specs[name] for name in distinct}, endpoints, modes)
+    made = {
+        name: make_judge(
+            specs[name],
+            endpoints=endpoints,
+            folder=resolved.folder,
+            client=client,
+            seed=resolved.experiment.seed,
+            mode=modes[name] or None,
+            measure=features_of,
+            name=names[name],
+        )
+        for name in distinct
+    }
+    found = {names[name]: ", ".join(modes[name]) for name in distinct if modes[name]}
+    for judge in made.values():
+        if isinstance(judge, RewardJudge):
+            await check_reward(judge, TRIAL_PREFIX)
+            found[judge.name] = f"score by {judge.spec.route}"
+    return {name: made[first] for name, first in first_with.items()}, found
+
+
+def _distinct_names(
+    specs: Mapping[str, JudgeSpec], endpoints: Mapping[str, Endpoint], modes: Mapping[str, Sequence[Mode]]
+) -> dict[str, str]:
+    names = {arm: judge_name(spec, endpoints) for arm, spec in specs.items()}
+    taken = Counter(names.values())
+    for arm, spec in specs.items():
+        if taken[names[arm]] > 1 and modes[arm]:
+            names[arm] = judge_name(spec, endpoints, modes[arm][0], ambiguous=True)
+    taken = Counter(names.values())
+    return {arm: f"{name}~{arm}" if taken[name] > 1 else name for arm, name in names.items()}
+
+
+def _experiment(resolved: Resolved) -> dict[str, Any]:
+    """For experiment.yaml: the experiment with every arm as resolved."""
+    raw = resolved.experiment.model_dump(mode="json")
+    return {**raw, "arms": {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}}
+
+
+def _check_prices(resolved: Resolved) -> None:
+    prices = [endpoint.price for endpoint in resolved.experiment.endpoints.values()]
+    if not any(price.input or price.output for price in prices):
+        raise ExperimentError(
+            "budget.max_cost: no endpoint states a price, so no cost can be counted; set endpoints.<name>.price"
+        )
+
+
+def design_of(resolved: Resolved, names: Mapping[str, str]) -> Design:
+    """What the statistics need to know of the experiment; ``names``: arm → its judge's name in the judgments table."""
+    arms = tuple(
+        ArmDesign(
+            name=arm.name,
+            judge=names[arm.name],
+            is_control=arm.is_control,
+            judge_kind=arm.judge.kind,
+            policy_kind=arm.policy.kind,
+            label_rule=arm.signal.label_rule,
+            update=arm.signal.update,
+            reference=arm.signal.reference,
+            strategy=arm.strategy.kind,
+            real_fraction=arm.strategy.real_fraction,
+        )
+        for arm in resolved.arms
+    )
+    experiment = resolved.experiment
+    return Design(
+        name=experiment.name,
+        seed=experiment.seed,
+        generations=experiment.generations,
+        arms=arms,
+        contrasts=resolved.contrasts,
+        confirmatory=resolved.confirmatory,
+    )

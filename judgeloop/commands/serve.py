@@ -1,0 +1,57 @@
+"""``judgeloop serve``: the OpenAI API, played locally."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from judgeloop.errors import InvalidInput
+from judgeloop.planted import spec as planted_spec
+from judgeloop.planted.answerer import PlantedAnswerer
+from judgeloop.rundir import RunFolder
+from judgeloop.serving.faults import Shaped
+from judgeloop.serving.recorded import RecordAnswerer, ReplayAnswerer
+from judgeloop.serving.server import create_app, serve_forever
+from judgeloop.wire.faults import load_faults
+
+
+def planted_schema() -> dict[str, Any]:
+    """JSON schema of a planted spec."""
+    return planted_spec.schema()
+
+
+def serve(
+    *,
+    replay: str | Path | None = None,
+    record: str | Path | None = None,
+    upstream: str | None = None,
+    planted: str | Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    faults: str | Path | None = None,
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve the OpenAI API at ``host`` and ``port`` until interrupted, from one of three sources.
+
+    ``replay``: a recorded run folder. ``record``: a folder, in which the calls that are passed on to the base URL
+    ``upstream`` are recorded. ``planted``: a spec file of a judge with known biases (docs/planted.md). ``faults``: a file of
+    failures to play (docs/serving.md). Port 0 takes a free one; ``ready`` is told the base URL. Raises InvalidInput for
+    wrong or missing sources, FolderMismatch where ``replay`` holds no recording.
+    """
+    answerer: Any
+    if replay is not None:
+        answerer = ReplayAnswerer(RunFolder.recorded(replay).path)
+    elif record is not None:
+        if not (upstream or "").startswith(("http://", "https://")):
+            raise InvalidInput(f"--upstream: give a base URL that starts with http:// or https://, not {upstream!r}")
+        answerer = RecordAnswerer(Path(record), str(upstream))
+    elif planted is not None:
+        answerer = PlantedAnswerer(planted_spec.load(Path(planted)), Path(planted).parent)
+    else:
+        raise InvalidInput("serve: give one of replay, record with upstream, or planted")
+    rules = load_faults(Path(faults)) if faults else None
+    if rules is not None and rules.server is not None:
+        answerer = Shaped(answerer, rules.server)
+    app = create_app(answerer, faults=rules, batches=record is None)
+    serve_forever(app, host, port, ready=ready)

@@ -1,0 +1,240 @@
+"""Inspect's ``.eval`` logs (and its ``.json`` form): answers graded one at a time by a model, by rules, or both.
+
+Model-graded scores are the judge's; scores by rule (match, exact, …), where the log has them, are gold. C is 1, P ½, I
+and N 0; a score without a value is unscored, with Inspect's reason. Two logs of one task by two models, or one log with
+several epochs, are joined into pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from judgeloop.errors import InvalidInput
+from judgeloop.interchange.archive import zip_member
+from judgeloop.interchange.graded import Answer, Grade
+from judgeloop.interchange.graded import rows as pair_rows
+from judgeloop.interchange.rows import Row
+from judgeloop.records import Message, prompt_text
+
+RULES = ("match", "exact", "includes", "pattern", "answer", "choice", "f1", "math", "equivalent")
+"""Inspect's own scorers by rule."""
+_VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+_HEADERS = ("header.json", "_journal/start.json")
+_ATTACHMENT = "attachment://"
+
+
+def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[Row], list[str]]:
+    """(rows of a verdict log, notes). ``judges`` and ``gold`` name scorers; "" means those that a model graded, and the
+    rules. Raises InvalidInput with file, member and field."""
+    answers: list[Answer] = []
+    notes: list[str] = []
+    scorers: set[str] = set()
+    for path in paths:
+        header, samples = _open_log(path)
+        spec = _field(header, "eval", Mapping, f"{path}: header")
+        if header.get("status") not in (None, "success"):
+            notes.append(f"{path.name}: this evaluation did not succeed (status {header.get('status')}); its finished samples are read")  # fmt: skip
+        answers += _answers(path, spec, samples, judges, gold, scorers)
+    if not any(answer.grades for answer in answers):
+        names = ", ".join(sorted(scorers)) or "none"
+        raise InvalidInput(
+            f"{paths[0]}: scores: {f'no scorer {judges!r}' if judges else 'no score by a model'} (the log has {names}); name the judge's scorer with --columns (verdict: SCORER)"
+        )
+    keyed = _shorten_judge_names(answers)
+    log_rows, more = pair_rows(keyed, str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more")
+    return log_rows, notes + more
+
+
+def _open_log(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]:
+    """(header, iterator of (where, sample)) of a log in either form."""
+    if not zipfile.is_zipfile(path):
+        try:
+            whole = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"{path}: neither a zip archive nor JSON ({error!s:.80}); give a log as Inspect wrote it") from None  # fmt: skip
+        if not isinstance(whole, Mapping) or not isinstance(whole.get("samples"), list):
+            raise InvalidInput(f"{path}: samples: missing; give a whole log as Inspect wrote it, not its header")
+        return whole, ((f"{path}: samples[{n}]", sample) for n, sample in enumerate(whole["samples"]))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InvalidInput(
+            f"{path}: cannot be read as a zip archive ({error}); give a log as Inspect wrote it"
+        ) from None
+    header = next((name for name in _HEADERS if name in names), None)
+    if header is None:
+        raise InvalidInput(f"{path}: no header.json in the archive; this is no Inspect log")
+    members = [name for name in names if name.startswith("samples/") and name.endswith(".json")]
+    # A sample that was written again (a retry) has two members of one name; zipfile reads the later one.
+    members = list(dict.fromkeys(members))
+    if not members:
+        raise InvalidInput(f"{path}: samples/: empty; the log was written without samples (log_samples=False), give one with them")  # fmt: skip
+    return _member(path, header), ((f"{path}: {name}", _member(path, name)) for name in members)
+
+
+def _member(path: Path, name: str) -> Any:
+    try:
+        value = json.loads(zip_member(path, name))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path}: {name}: not valid JSON ({error!s:.80})") from None
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{path}: {name}: must be a JSON object, this is {type(value).__name__}")
+    return value
+
+
+def _field(raw: Any, name: str, kind: type | UnionType, where: str) -> Any:
+    value = raw.get(name) if isinstance(raw, Mapping) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidInput(f"{where}: {name}: {'missing' if value is None else f'must not be {value!r:.60}'}; this is no Inspect log")  # fmt: skip
+    return value
+
+
+def _answers(
+    path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, scorers: set[str]
+) -> Iterator[Answer]:
+    model, task = _field(spec, "model", str, f"{path}: eval"), str(spec.get("task", ""))
+    for where, sample in samples:
+        identity = _field(sample, "id", str | int, where)
+        epoch = sample.get("epoch", 1)
+        if not isinstance(epoch, int):
+            raise InvalidInput(f"{where}: epoch: must be a whole number, not {epoch!r:.60}")
+        scores = sample.get("scores")
+        if scores is not None and not isinstance(scores, Mapping):
+            raise InvalidInput(f"{where}: scores: must be an object by scorer, not {type(scores).__name__}")
+        grades: dict[str, Grade] = {}
+        rules: dict[str, Grade] = {}
+        for scorer, score in (scores or {}).items():
+            scorers.add(scorer)
+            if not isinstance(score, Mapping) or "value" not in score:
+                raise InvalidInput(f"{where}: scores.{scorer}.value: missing")
+            graded = scorer == judges if judges else _is_model_graded(scorer, score)
+            if graded:
+                grades[f"{_grader(spec, scorer, score)}#{scorer}"] = _grade(score, f"{where}: scores.{scorer}")
+            elif (scorer == gold) if gold else scorer.rsplit("/", 1)[-1] in RULES:
+                rules[scorer] = _grade(score, f"{where}: scores.{scorer}")
+        reason = "sample_error" if sample.get("error") else "not_graded"
+        yield Answer(
+            where,
+            str(identity),
+            model,
+            epoch,
+            _prompt(sample, where),
+            _text(sample, where),
+            grades,
+            rules,
+            task,
+            reason,
+        )
+
+
+def _is_model_graded(scorer: str, score: Mapping[str, Any]) -> bool:
+    metadata = score.get("metadata")
+    return scorer.rsplit("/", 1)[-1].startswith("model_graded") or (
+        isinstance(metadata, Mapping) and "grading" in metadata
+    )
+
+
+def _grader(spec: Mapping[str, Any], scorer: str, score: Mapping[str, Any]) -> str:
+    """The name of the grading model: from the grader's recorded reply, the scorer's options or the role; else the graded
+    model, with which Inspect grades where no other is named."""
+    metadata = score.get("metadata")
+    grading = metadata.get("grading") if isinstance(metadata, Mapping) else None
+    for turn in grading if isinstance(grading, list) else ():
+        if isinstance(turn, Mapping) and turn.get("role") == "assistant" and isinstance(turn.get("model"), str):
+            return str(turn["model"])
+    for entry in spec.get("scorers") or ():
+        options = entry.get("options") if isinstance(entry, Mapping) and entry.get("name") == scorer else None
+        if isinstance(options, Mapping) and isinstance(options.get("model"), str):
+            return str(options["model"])
+    role = (spec.get("model_roles") or {}).get("grader")
+    if isinstance(role, Mapping) and isinstance(role.get("model"), str):
+        return str(role["model"])
+    return "several graders" if isinstance(role, list) else str(spec["model"])
+
+
+def _grade(score: Mapping[str, Any], where: str) -> Grade:
+    value = score["value"]
+    metadata = score.get("metadata")
+    reason = score.get("reason") or (metadata.get("unscored_reason") if isinstance(metadata, Mapping) else None)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return Grade(None, str(reason or "grader_failed"))
+    if isinstance(value, str) and value in _VALUES:
+        return Grade(_VALUES[value])
+    if isinstance(value, int | float) and math.isfinite(value):
+        return Grade(float(value))
+    raise InvalidInput(
+        f"{where}.value: must be C, P, I, N or a number, not {value!r:.60}; a judge's scorer gives one grade"
+    )
+
+
+def _shorten_judge_names(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers with judges named by the model alone where only one scorer uses that model."""
+    scorers: dict[str, set[str]] = {}
+    for answer in answers:
+        for name in answer.grades:
+            scorers.setdefault(name.rsplit("#", 1)[0], set()).add(name)
+    short = {name: model for model, names in scorers.items() for name in names if len(names) == 1}
+    return [
+        Answer(
+            answer.where, answer.item_id, answer.model, answer.epoch, answer.prompt, answer.text,
+            {short.get(name, name): grade for name, grade in answer.grades.items()}, answer.gold, answer.category, answer.reason,
+        )
+        for answer in answers
+    ]  # fmt: skip
+
+
+def _prompt(sample: Mapping[str, Any], where: str) -> str:
+    prompt = sample.get("input")
+    if isinstance(prompt, str):
+        return _with_attachment(prompt, sample)
+    if not isinstance(prompt, list) or not prompt:
+        raise InvalidInput(f"{where}: input: must be text or chat messages, not {type(prompt).__name__}")
+    turns = []
+    for turn in prompt:
+        content = _content(turn.get("content") if isinstance(turn, Mapping) else None, sample)
+        if content is None:
+            raise InvalidInput(f"{where}: input: a chat message has no content")
+        role = turn.get("role")
+        turns.append(Message(role if role in ("system", "assistant") else "user", content))
+    return turns[0].content if len(turns) == 1 else prompt_text(turns)
+
+
+def _text(sample: Mapping[str, Any], where: str) -> str | None:
+    """The graded answer; None where the sample failed before it had one."""
+    output = sample.get("output")
+    if not isinstance(output, Mapping):
+        if sample.get("error"):
+            return None
+        raise InvalidInput(f"{where}: output: missing")
+    if isinstance(output.get("completion"), str) and output["completion"]:
+        return _with_attachment(output["completion"], sample)
+    choices = output.get("choices")
+    message = choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else None  # fmt: skip
+    text = _content(message.get("content") if isinstance(message, Mapping) else None, sample)
+    return text if text is not None or sample.get("error") else ""
+
+
+def _content(content: object, sample: Mapping[str, Any]) -> str | None:
+    """A message's text, or its parts of type text; None where it has neither."""
+    if isinstance(content, str):
+        return _with_attachment(content, sample)
+    if not isinstance(content, list):
+        return None
+    parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    return "\n".join(_with_attachment(part, sample) for part in parts if isinstance(part, str))
+
+
+def _with_attachment(text: str, sample: Mapping[str, Any]) -> str:
+    """The text, or the attachment that it refers to: Inspect keeps long texts apart."""
+    if not text.startswith(_ATTACHMENT):
+        return text
+    attachments = sample.get("attachments")
+    attachment = attachments.get(text.removeprefix(_ATTACHMENT)) if isinstance(attachments, Mapping) else None
+    return attachment if isinstance(attachment, str) else text

@@ -1,0 +1,97 @@
+"""A pairs file: one matchup a row, with its texts and their gold, lengths, models and category."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from judgeloop.errors import InvalidInput
+from judgeloop.experiment.inputs import csv_header
+from judgeloop.interchange.columns import PAIR_COLUMNS, Columns
+from judgeloop.interchange.rows import Cells, Input, extras, named, raw_rows
+
+OF_A_PAIR = (
+    "prompt", "category", "text_a", "text_b", "candidate_a", "candidate_b", "model_a", "model_b", "gold", "gold_2", "len_a",
+    "len_b", "length_unit",
+)  # fmt: skip
+"""Columns that do not depend on the presentation: equal in all rows of a pair, or empty."""
+LENGTH_UNITS = ("characters", "tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One row: ``values`` by OF_A_PAIR (None or "" where empty), ``kept`` the file's other columns."""
+
+    where: str
+    item_id: str
+    pair_id: str
+    values: Mapping[str, Any]
+    kept: Mapping[str, Any]
+
+
+def read_pairs(source: Input, columns: Columns | None = None, column_names: set[str] | None = None) -> dict[str, Pair]:
+    """Pairs by pair_id. The file's column names are added to ``column_names``. Raises InvalidInput with row and column for
+    what is missing, ill-typed or duplicate."""
+    columns, column_names = columns or Columns(), set() if column_names is None else column_names
+    pairs: dict[str, Pair] = {}
+    prompts: dict[str, tuple[str, str]] = {}
+    for where, raw in raw_rows(source, "pairs"):
+        column_names.update(raw)
+        row = columns.renamed(raw, PAIR_COLUMNS)
+        cells = Cells(where, row)
+        item_id = cells.name("item_id")
+        pair_id = cells.label("pair_id", item_id)
+        if pair_id in pairs:
+            raise InvalidInput(
+                f"{where}: pair_id {pair_id!r} stands twice (first at {pairs[pair_id].where}); ids must be unique (default: item_id)"
+            )
+        cells.required("prompt")
+        for column in ("text_a", "text_b"):
+            # A text may be empty (a model that answered nothing) but not missing.
+            if row.get(column) is None:
+                cells.required(column)
+        values = of_a_pair(cells)
+        if not values["text_a"].strip() and not values["text_b"].strip():
+            raise cells.fault("text_a", "is blank, and so is text_b: there is nothing to judge; leave the row out")
+        prompt, first = prompts.setdefault(item_id, (values["prompt"], where))
+        if prompt != values["prompt"]:
+            raise InvalidInput(
+                f"{where}: prompt: item_id {item_id!r} has another prompt at {first}; one prompt an item_id"
+            )
+        pairs[pair_id] = Pair(where, item_id, pair_id, values, extras(raw, PAIR_COLUMNS))
+    if not pairs:
+        _check_header(source, columns)
+        raise InvalidInput(f"{named(source, 'pairs')}: no pairs; give one a row: item_id, prompt, text_a, text_b")
+    return pairs
+
+
+def _check_header(source: Input, columns: Columns) -> None:
+    """Raises InvalidInput for a CSV whose first line, taken as the header, lacks required columns: it may be data."""
+    if isinstance(source, pd.DataFrame) or Path(source).suffix.lower() != ".csv":
+        return
+    columns_present = columns.renamed(dict.fromkeys(csv_header(Path(source))), PAIR_COLUMNS)
+    lacking = [name for name in ("item_id", "prompt", "text_a", "text_b") if name not in columns_present]
+    if lacking:
+        raise InvalidInput(f"{source}:1: the header lacks {', '.join(lacking)}, and no row follows; give a first line with the columns' names")  # fmt: skip
+
+
+def of_a_pair(cells: Cells) -> dict[str, Any]:
+    """The columns of OF_A_PAIR, checked; None or "" where they are empty."""
+    values: dict[str, Any] = {"prompt": cells.prompt()}
+    values |= {column: cells.text(column) for column in ("text_a", "text_b")}
+    values |= {
+        column: cells.label(column) for column in ("category", "candidate_a", "candidate_b", "model_a", "model_b")
+    }
+    values |= {column: cells.gold(column) for column in ("gold", "gold_2")}
+    values |= {column: cells.number(column, low=0) for column in ("len_a", "len_b")}
+    for a_column, b_column in (("len_a", "len_b"), ("candidate_a", "candidate_b"), ("text_a", "text_b")):
+        absent: tuple[Any, ...] = (None,) if a_column == "text_a" else (None, "")
+        if (values[a_column] in absent) != (values[b_column] in absent):
+            lacking, present = (a_column, b_column) if values[a_column] in absent else (b_column, a_column)
+            raise cells.fault(lacking, f"is empty, but {present} is not; give both or neither")
+    unit = cells.word("length_unit", LENGTH_UNITS, "characters or tokens", default="")
+    return values | {"length_unit": unit}

@@ -1,0 +1,282 @@
+"""A verdict log: one judgment a row, joined to its pairs, as the judgments and texts that the statistics take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from judgeloop.errors import InvalidInput
+from judgeloop.interchange.columns import VERDICT_COLUMNS, Columns
+from judgeloop.interchange.pairs import OF_A_PAIR, Pair, of_a_pair, read_pairs
+from judgeloop.interchange.rows import Cells, Input, Row, extras, is_number, named, raw_rows
+from judgeloop.records import ORDERS
+
+VERDICTS = ("first", "second", "tie", "unscored")
+PANELS = ("pairs", "anchor", "probe", "policy")
+_MATCHUP = ("replicate", "arm", "generation", "panel", "item_id", "pair_id")
+_PRESENTATION = (*_MATCHUP, "judge", "order", "repeat")
+_FIRST = (
+    "replicate", "arm", "generation", "panel", "item_id", "category", "pair_id", "judge", "order", "repeat", "verdict",
+    "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
+)  # fmt: skip
+_PROBE_COLUMNS = ("probe", "dose", "dose_reached")
+_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose", "dose_reached")
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLog:
+    """A verdict log, read and checked.
+
+    ``judgments``: a row a judgment, the contract's columns, then ``gold_2, model_a, model_b, len_a, len_b, probe, dose,
+    dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id, text`` of every distinct text (empty
+    where the log has none). ``items``: ``item_id, prompt, category``. ``length_unit``: of len_a and len_b; "" without.
+    ``notes``: sentences on what an importer assumed or could not read.
+    """
+
+    judgments: pd.DataFrame
+    texts: pd.DataFrame
+    items: pd.DataFrame
+    length_unit: str = ""
+    unused_pairs: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What earlier rows stated, with the place of each, to check that later rows agree."""
+
+    pairs: Mapping[str, Pair] | None
+    pairs_name: str
+    presentations: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    matchups: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    prompts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    gold_kinds: dict[bool, tuple[str, str]] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    candidates: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    ids: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def read_verdicts(source: Input, pairs: Input | None = None, columns: Columns | None = None) -> VerdictLog:
+    """The log, joined to ``pairs`` on pair_id. ``source`` and ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-"
+    for standard input, or a frame. Raises InvalidInput naming file, row and column for what is missing, ill-typed, duplicate
+    or contradicts another row."""
+    return verdict_log(raw_rows(source, "verdicts"), named(source, "verdicts"), pairs, columns, source=source)
+
+
+def verdict_log(
+    log_rows: Iterable[Row],
+    name: str,
+    pairs: Input | None = None,
+    columns: Columns | None = None,
+    *,
+    source: Input | None = None,
+    notes: Iterable[str] = (),
+) -> VerdictLog:
+    """As ``read_verdicts``, from rows that are read already (of another tool's log, say); errors call the log ``name``."""
+    columns = columns or Columns()
+    paths = [path for path in (source, pairs) if isinstance(path, str | Path)]
+    if [str(path) for path in paths] == ["-", "-"]:
+        raise InvalidInput("--pairs: standard input holds the verdicts already; give the pairs as a file")
+    column_names: set[str] = set()
+    pairs_by_id = read_pairs(pairs, columns, column_names) if pairs is not None else None
+    reader = _Reader(pairs_by_id, named(pairs, "pairs") if pairs is not None else "")
+    rows = []
+    for where, raw in log_rows:
+        column_names.update(raw)
+        rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS)), raw, reader))
+    if not rows:
+        raise InvalidInput(f"{name}: no verdicts; give one a row: item_id, judge, order, verdict")
+    absent = columns.missing(column_names)
+    if absent is not None:
+        raise InvalidInput(
+            f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name} (it has {', '.join(sorted(column_names)[:8])})"
+        )
+    used = {row["pair_id"] for row in rows}
+    return VerdictLog(
+        _judgments(rows),
+        _texts(reader),
+        _items(rows, reader),
+        length_unit=(next(iter(reader.units), "") or "characters")
+        if any(row["len_a"] is not None for row in rows)
+        else "",
+        unused_pairs=sum(1 for pair_id in pairs_by_id or () if pair_id not in used),
+        notes=tuple(notes),
+    )
+
+
+def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+    item_id = cells.name("item_id")
+    row: dict[str, Any] = {
+        "item_id": item_id,
+        "judge": cells.name("judge"),
+        "order": cells.word("order", ORDERS, "ab (text_a shown first) or ba"),
+        "verdict": cells.word("verdict", VERDICTS, "first, second, tie or unscored (by slot)"),
+        "pair_id": cells.label("pair_id", item_id),
+        "repeat": cells.whole("repeat") or 0,
+        "p_first": cells.number("p_first", low=0, high=1),
+        "reason": cells.label("reason"),
+        "arm": cells.label("arm"),
+        "generation": cells.whole("generation"),
+        "replicate": cells.whole("replicate"),
+        "panel": cells.word("panel", PANELS, "pairs, anchor, probe or policy", default="pairs"),
+        "call": cells.label("call"),
+        "probe": cells.label("probe"),
+        "dose": cells.number("dose", low=0),
+        "dose_reached": cells.number("dose_reached", low=0),
+    }
+    if row["panel"] == "probe" and not row["probe"]:
+        raise cells.fault("probe", "is empty; rows of panel probe name the edit that text_b has (padding, bold, …)")
+    values = _pair_values(cells, row, reader)
+    _check_agreement(cells, row, values, reader)
+    same = cells.truth("identical")
+    if values["text_a"] is not None and values["text_b"] is not None:
+        same = values["text_a"] == values["text_b"]
+    elif values["candidate_a"]:
+        same = values["candidate_a"] == values["candidate_b"]
+    a, b = _candidate_ids(cells, row, values, reader)
+    first, second = (a, b) if row["order"] == "ab" else (b, a)
+    pair_columns = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
+    other_columns = extras(raw, (*VERDICT_COLUMNS, *_FIRST))
+    if reader.pairs is not None:
+        other_columns = {**reader.pairs[row["pair_id"]].kept, **other_columns}
+    return {
+        **other_columns,
+        **pair_columns,
+        **row,
+        "identical": bool(same),
+        "candidate_first": first,
+        "candidate_second": second,
+    }
+
+
+def _pair_values(cells: Cells, row: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+    """The columns of the row's pair, from the row and from the pairs file. Raises InvalidInput where they disagree."""
+    values = of_a_pair(cells)
+    if not values["text_a"] and not values["text_b"]:
+        # A log with two empty cells does not hold the texts.
+        values |= {"text_a": None, "text_b": None}
+    if reader.pairs is not None:
+        pair = reader.pairs.get(row["pair_id"])
+        if pair is None:
+            raise cells.fault("pair_id", f"{row['pair_id']!r} is not among the pairs of {reader.pairs_name}")
+        if pair.item_id != row["item_id"]:
+            raise cells.fault(
+                "item_id", f"{row['item_id']!r}, but pair {row['pair_id']!r} is of item {pair.item_id!r} ({pair.where})"
+            )
+        _check_pair_values(cells, values, pair.values, pair.where)
+        values = {
+            column: pair.values[column] if values[column] in (None, "") else values[column] for column in OF_A_PAIR
+        }
+    return values
+
+
+def _check_agreement(cells: Cells, row: dict[str, Any], values: dict[str, Any], reader: _Reader) -> None:
+    """Raises InvalidInput where the row contradicts an earlier one, and fills what an earlier row left empty."""
+    presentation = tuple(row[column] for column in _PRESENTATION)
+    if presentation in reader.presentations:
+        raise cells.fault(
+            "verdict",
+            f"judge {row['judge']!r} has judged pair {row['pair_id']!r} in order {row['order']} before, at {reader.presentations[presentation]}; number several verdicts in a column repeat (0, 1, …), or keep one",
+        )
+    reader.presentations[presentation] = cells.where
+    matchup = tuple(row[column] for column in _MATCHUP)
+    where, before = reader.matchups.setdefault(matchup, (cells.where, values))
+    _check_pair_values(cells, values, before, where)
+    for column, value in values.items():
+        if before[column] in (None, "") and value not in (None, ""):
+            before[column] = value
+    if values["prompt"] is not None:
+        prompt, where = reader.prompts.setdefault(row["item_id"], (values["prompt"], cells.where))
+        if prompt != values["prompt"]:
+            raise cells.fault(
+                "prompt", f"item_id {row['item_id']!r} has another prompt at {where}; one prompt an item_id"
+            )
+    for column in ("gold", "gold_2"):
+        if values[column]:
+            reader.gold_kinds.setdefault(is_number(values[column]), (column, cells.where))
+            if len(reader.gold_kinds) > 1:
+                kind, (other_column, where) = next(iter(reader.gold_kinds.items()))
+                raise cells.fault(
+                    column,
+                    f"{values[column]!r}, but {other_column} at {where} is {'a number' if kind else 'a word'}; gold is words (a, b, tie) or numbers throughout",
+                )
+    if values["len_a"] is not None:
+        unit = values["length_unit"] or "characters"
+        where = reader.units.setdefault(unit, cells.where)
+        if len(reader.units) > 1:
+            raise cells.fault(
+                "length_unit",
+                f"{unit}, but {next(iter(reader.units))} at {next(iter(reader.units.values()))}; one unit a log",
+            )
+
+
+def _check_pair_values(cells: Cells, values: Mapping[str, Any], earlier: Mapping[str, Any], where: str) -> None:
+    for column in OF_A_PAIR:
+        value, earlier_value = values[column], earlier[column]
+        if value not in (None, "") and earlier_value not in (None, "") and value != earlier_value:
+            raise cells.fault(
+                column,
+                f"differs from {column} of the same pair at {where}; a and b name the same texts in both orders, whichever is shown first",
+            )
+
+
+def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, Any], reader: _Reader) -> tuple[str, str]:
+    """Ids of texts a and b: as in the row, else one for each distinct text of the item (t1, t2, …), else from the pair's id."""
+    ids = []
+    for side in "ab":
+        text, name = values[f"text_{side}"], values[f"candidate_{side}"]
+        if text is None:
+            ids.append(name or f"{row['pair_id']}/{side}")
+            continue
+        if not name:
+            texts = reader.ids.setdefault(row["item_id"], {})
+            name = texts.setdefault(text, f"t{len(texts) + 1}")
+        first_text, where = reader.candidates.setdefault((row["item_id"], name), (text, cells.where))
+        if first_text != text:
+            raise cells.fault(
+                f"candidate_{side}",
+                f"{name!r} names another text of item {row['item_id']!r} at {where}; one text an id",
+            )
+        ids.append(name)
+    return ids[0], ids[1]
+
+
+def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    other_columns = dict.fromkeys(
+        name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_PROBE_COLUMNS)
+    )
+    used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
+    # An optional column that is empty in every row is left out.
+    frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})
+    for name in ("replicate", "generation"):
+        frame[name] = frame[name].astype("Int64")
+    for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose", "dose_reached"))):
+        frame[name] = frame[name].astype("float64")
+    for name in other_columns:
+        frame[name] = _number_or_text(frame[name])
+    return frame
+
+
+def _number_or_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column as numbers where all its cells are numbers, else as text."""
+    values = [value for value in column.tolist() if not pd.isna(value)]
+    if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return column.astype("float64")
+    return column.map(lambda value: "" if pd.isna(value) else str(value)).astype("str")
+
+
+def _texts(reader: _Reader) -> pd.DataFrame:
+    rows = [(item_id, name, text) for (item_id, name), (text, _) in reader.candidates.items()]
+    return pd.DataFrame(rows, columns=["item_id", "candidate_id", "text"])
+
+
+def _items(rows: Iterable[Mapping[str, Any]], reader: _Reader) -> pd.DataFrame:
+    categories: dict[str, str] = {}
+    for row in rows:
+        categories.setdefault(row["item_id"], row["category"])
+    frame = [(item, reader.prompts.get(item, ("", ""))[0], category) for item, category in categories.items()]
+    return pd.DataFrame(frame, columns=["item_id", "prompt", "category"])

@@ -1,0 +1,144 @@
+"""Judges that follow a known law, for controls and tests: a coin, the reference, planted coefficients."""
+
+# Every judge takes all arguments of the protocol, used or not.
+# ruff: noqa: ARG002
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from judgeloop import law, seeds
+from judgeloop.errors import ExperimentError
+from judgeloop.experiment.judges import PlantedJudge as PlantedJudgeSpec
+from judgeloop.judging.answers import unscored
+from judgeloop.judging.pairing import draw_labels
+from judgeloop.judging.truth import Matcher, Truth
+from judgeloop.records import Candidate, Item, Judgment, Presentation, Slot, Verdict
+from judgeloop.seeds import Label
+from judgeloop.text.matching import correct, gold_of, is_asked
+
+Measure = Callable[[str], Mapping[str, float]]
+"""A text's features: ``length`` in log2 tokens, others per 100 tokens."""
+
+
+@dataclass(frozen=True)
+class RandomJudge:
+    """A fair coin for each presentation: the control for drift without a judge's preference."""
+
+    seed: int
+    name: str = "random"
+
+    async def judge(
+        self,
+        item: Item,
+        presentations: Sequence[Presentation],
+        prefix: str,
+        stream: tuple[Label, ...],
+    ) -> list[Judgment]:
+        return [
+            Judgment(presentation, self.name, Verdict(self._coin(presentation, stream)))
+            for presentation in presentations
+        ]
+
+    def _coin(self, presentation: Presentation, stream: tuple[Label, ...]) -> Slot:
+        return "first" if seeds.uniform(self.seed, "coin", *stream, *draw_labels(presentation)) < 0.5 else "second"
+
+
+@dataclass(frozen=True)
+class GoldJudge:
+    """Prefers the candidate that matches the item's reference; both, neither or no reference: tie.
+
+    With ``match: judge`` ``matcher`` decides whether a text agrees with the reference, by one call a distinct text.
+    """
+
+    matcher: Matcher | None = None
+    name: str = "gold"
+
+    async def judge(
+        self,
+        item: Item,
+        presentations: Sequence[Presentation],
+        prefix: str,
+        stream: tuple[Label, ...],
+    ) -> list[Judgment]:
+        """See ``Judge``; a run calls ``verdicts`` instead, with one Truth for all its arms. Raises ExperimentError for an
+        item with match: judge and no matcher."""
+        if self.matcher is None and is_asked(item):
+            raise ExperimentError(
+                f"items: {item.item_id}: match: judge needs a model; name an endpoint in the gold judge (judge.endpoint)"
+            )
+        truth = Truth(self.matcher)
+        await truth.learn({item.item_id: item}, candidates_of(presentations), prefix)
+        return self.verdicts(item, presentations, truth)
+
+    def verdicts(self, item: Item, presentations: Sequence[Presentation], truth: Truth) -> list[Judgment]:
+        """One judgment a presentation, from the known matches; ``call`` is that of the text in the first slot."""
+        return [self._judgment(item, presentation, truth) for presentation in presentations]
+
+    def _judgment(self, item: Item, presentation: Presentation, truth: Truth) -> Judgment:
+        first, second = truth.match(item, presentation.first.text), truth.match(item, presentation.second.text)
+        why = first.reason or second.reason
+        if why:
+            return Judgment(presentation, self.name, unscored(why), first.call)
+        slots: dict[str, Slot] = {"a": "first", "b": "second", "tie": "tie"}
+        return Judgment(presentation, self.name, Verdict(slots[gold_of(first.value, second.value)]), first.call)
+
+
+def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
+    """The candidates shown in the presentations, one a slot."""
+    return [candidate for presentation in presentations for candidate in (presentation.first, presentation.second)]
+
+
+@dataclass(frozen=True)
+class PlantedJudge:
+    """A judge with stated coefficients, whose biases are known; it calls no model.
+
+    P(first) is the logistic of ``law.planted_log_odds`` plus noise, the model of the method notes §1.1.
+    """
+
+    spec: PlantedJudgeSpec
+    seed: int
+    measure: Measure
+    name: str = "planted"
+
+    async def judge(
+        self,
+        item: Item,
+        presentations: Sequence[Presentation],
+        prefix: str,
+        stream: tuple[Label, ...],
+    ) -> list[Judgment]:
+        texts = {
+            candidate.text for presentation in presentations for candidate in (presentation.first, presentation.second)
+        }
+        measured = {text: (self.measure(text), float(correct(item, text) or False)) for text in texts}
+        coefficients = {
+            "position": self.spec.position,
+            "length": self.spec.length,
+            "quality": self.spec.quality,
+            **self.spec.features,
+        }
+        judgments = []
+        for presentation in presentations:
+            (features_first, right_first), (features_second, right_second) = (
+                measured[presentation.first.text],
+                measured[presentation.second.text],
+            )
+            log_odds = law.planted_log_odds(coefficients, features_first, features_second, right_first - right_second)
+            judgments.append(
+                Judgment(presentation, self.name, self._verdict(log_odds, (*stream, *draw_labels(presentation))))
+            )
+        return judgments
+
+    def _verdict(self, log_odds: float, labels: tuple[Label, ...]) -> Verdict:
+        spec = self.spec
+        if spec.unscored and seeds.uniform(self.seed, "planted-unscored", *labels) < spec.unscored:
+            return unscored("no_verdict")
+        if spec.noise:
+            log_odds += spec.noise * float(seeds.rng(self.seed, "planted-noise", *labels).standard_normal())
+        p_first = law.logistic(log_odds)
+        if spec.hard and not spec.temperature0:
+            return Verdict("first" if seeds.uniform(self.seed, "planted-pick", *labels) < p_first else "second")
+        slot: Slot = "tie" if log_odds == 0 else "first" if log_odds > 0 else "second"
+        return Verdict(slot, None if spec.temperature0 else p_first)

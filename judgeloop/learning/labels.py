@@ -1,0 +1,123 @@
+"""Label rules: picks become weighted preferences (chosen over rejected). Positive weight = evidence for the chosen.
+
+A rule decides how strongly the judge's content slopes reach the signal (the method notes §2.1), for independent calls:
+
+- ``raw`` (and ``length_controlled``, whose correction comes after the fit): slopes are unchanged, and so is the
+  slot's effect, which the fit's order column takes up;
+- ``swap_average``: the slot cancels exactly, slopes shrink by about sech²(γ/2);
+- ``consistent_only``: the slot cancels, and every slope doubles (s(δ+γ)s(δ−γ) / (… + …) = s(2δ)).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from judgeloop.experiment.schema import LabelRule
+from judgeloop.records import PREFERENCE_COLUMNS
+
+_MATCHUP = ["replicate", "arm", "generation", "item_id", "pair_id"]
+_PRESENTATION = [*_MATCHUP, "order", "repeat"]
+_HARD = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
+
+def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
+    """The preferences that a label rule makes of policy-panel judgments: chosen, rejected, weight in (0, 1].
+
+    judgments: JUDGMENT_COLUMNS, a row a presentation, of one or several replicates, arms and generations, one judge
+        each. Unscored rows and matchups of identical texts are dropped: neither says which text is better.
+    rule: raw and length_controlled give each presentation up to two rows (P(a) for a, 1 − P(a) for b; weight 0 is left
+        out); swap_average gives each matchup scored in both orders up to two rows, by P(a) averaged within each order
+        and then over the two; consistent_only gives one row of weight 1 to a matchup scored in both orders whose every
+        presentation picks the same text (a tie and P = ½ are no pick).
+
+    Returns PREFERENCE_COLUMNS, sorted by replicate, arm, generation, item, pair, order, repeat and chosen. ``order`` and
+    ``candidate_first`` are empty, and ``repeat`` 0, where a row stands for a whole matchup.
+
+    Raises ValueError for an unknown rule or verdict, a ``p_first`` outside [0, 1], two judgments of one presentation,
+    or a pair_id that names more than one pair of candidates.
+    """
+    if rule not in ("raw", "swap_average", "consistent_only", "length_controlled"):
+        raise ValueError(f"unknown label rule {rule!r}; known: raw, swap_average, consistent_only, length_controlled")
+    scored = presentations(judgments)
+    soft = scored if rule in ("raw", "length_controlled") else _complete_matchups(scored, rule)
+    sides = [
+        soft.assign(chosen=soft["a"], rejected=soft["b"], weight=soft["p_a"]),
+        soft.assign(chosen=soft["b"], rejected=soft["a"], weight=1.0 - soft["p_a"]),
+    ]
+    rows = pd.concat(sides, ignore_index=True)
+    rows = rows[rows["weight"] > 0.0].assign(label_rule=rule)
+    rows = rows.sort_values(["matchup", "order", "repeat", "chosen"], kind="stable", ignore_index=True)
+    return rows[list(PREFERENCE_COLUMNS)]
+
+
+def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
+    """P(a) of every scored presentation of two different texts: the candidates ``a``, ``b``, ``p_a`` in [0, 1], and the
+    number of its ``matchup``, 0 … M − 1 in the order of replicate, arm, generation, item and pair.
+
+    ``p_first`` where it is finite, else 1, ½, 0 for the verdicts first, tie, second; turned round where the order is ba.
+    Raises ValueError as ``preferences`` does.
+    """
+    first, second = judgments["candidate_first"], judgments["candidate_second"]
+    different = ~judgments["identical"].astype(bool) & (first != second)
+    needed = [*_PRESENTATION, "candidate_first", "candidate_second", "verdict", "p_first"]
+    rows = judgments.loc[different & (judgments["verdict"] != "unscored"), needed]
+    hard = rows["verdict"].map(_HARD).astype("float64")
+    if hard.isna().any():
+        raise ValueError(f"unknown verdict {rows.loc[hard.isna(), 'verdict'].iloc[0]!r}")
+    if not rows["order"].isin(["ab", "ba"]).all():
+        raise ValueError("every presentation has the order ab or ba")
+    # The rows of a panel, whose replicate is missing, are a group too: groupby would drop them.
+    matchup = rows.groupby(_MATCHUP, dropna=False, sort=True, observed=True).ngroup().to_numpy()
+    twice = pd.DataFrame({"m": matchup, "o": rows["order"].to_numpy(), "r": rows["repeat"].to_numpy()}).duplicated()
+    if twice.any():
+        raise ValueError(
+            f"two judgments of one presentation: {rows.loc[twice.to_numpy(), _PRESENTATION].iloc[0].to_dict()}"
+        )
+    soft = pd.to_numeric(rows["p_first"]).astype("float64")
+    p_first = soft.where(np.isfinite(soft), hard)
+    if not p_first.between(0.0, 1.0).all():
+        raise ValueError(f"p_first must lie in [0, 1], not {p_first[~p_first.between(0.0, 1.0)].iloc[0]}")
+    forward = rows["order"] == "ab"
+    table = rows[[*_PRESENTATION, "candidate_first"]].assign(
+        a=rows["candidate_first"].where(forward, rows["candidate_second"]),
+        b=rows["candidate_second"].where(forward, rows["candidate_first"]),
+        p_a=p_first.where(forward, 1.0 - p_first),
+        matchup=matchup,
+    )
+    first_pair = table.iloc[_first_rows(matchup)][["a", "b"]].to_numpy()[matchup]
+    unclear = (table[["a", "b"]].to_numpy() != first_pair).any(axis=1)
+    if unclear.any():
+        raise ValueError(
+            f"a pair_id must name one pair of candidates: {table.loc[unclear, _MATCHUP].iloc[0].to_dict()}"
+        )
+    return table
+
+
+def _first_rows(codes: NDArray[Any]) -> NDArray[np.intp]:
+    """(M,) the first row of each code 0 … M − 1."""
+    return np.asarray(np.unique(codes, return_index=True)[1], dtype=np.intp)
+
+
+def _complete_matchups(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
+    """A row a matchup that is scored in both orders: P(a) by the rule; under consistent_only, 1 or 0, or no row."""
+    codes, p_a = scored["matchup"].to_numpy(), scored["p_a"].to_numpy()
+    forward = (scored["order"] == "ab").to_numpy()
+    complete = np.full(codes.max(initial=-1) + 1, True)
+    means = np.zeros(len(complete))
+    for rows in (forward, ~forward):
+        counts = np.bincount(codes[rows], minlength=len(complete))
+        complete &= counts > 0
+        means += np.bincount(codes[rows], weights=p_a[rows], minlength=len(complete)) / np.maximum(counts, 1)
+    p_matchup = means / 2.0
+    if rule == "consistent_only":
+        for picked, value in ((p_a > 0.5, 1.0), (p_a < 0.5, 0.0)):
+            p_matchup[
+                np.bincount(codes[picked], minlength=len(complete)) == np.bincount(codes, minlength=len(complete))
+            ] = value
+        complete &= (p_matchup == 0.0) | (p_matchup == 1.0)
+    table = scored.iloc[_first_rows(codes)].assign(p_a=p_matchup, order="", repeat=0, candidate_first="")
+    return table[complete]

@@ -1,0 +1,131 @@
+"""The report room: a run folder in, report.html, report.md, report.json and one screen of words out. No network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from judgeloop.report import (
+    cases,
+    document,
+    judge_figures,
+    judges_compared,
+    loop_figures,
+    markdown,
+    mitigation_figures,
+    model_figures,
+    palette,
+    rated,
+    text,
+)
+from judgeloop.report.figure import Figure
+from judgeloop.report.findings import findings
+from judgeloop.report.reading import Reading, read
+from judgeloop.report.tables import (
+    Table,
+    amplification_table,
+    contrast_table,
+    drift_table,
+    judge_table,
+    unscored_reasons,
+)
+from judgeloop.report.tables import facts as overview_facts
+from judgeloop.report.verdicts import Finding
+from judgeloop.rundir import Record, RunFolder
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from rich.console import Group
+
+__all__ = ["Finding", "ReportPaths", "figures", "findings", "html", "renderable", "summary", "write", "write_html"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """Where the report was written."""
+
+    html: Path
+    markdown: Path
+    json: Path
+
+
+def write(run: RunFolder) -> ReportPaths:
+    """Write report.html, report.md and report.json into the run folder, from the folder alone; the same folder gives the
+    same bytes. Raises FolderMismatch where the run has no estimates, StorageFailed where it cannot be written."""
+    reading = read(run)
+    found, facts = findings(reading.estimates), overview_facts(reading)
+    judge, model = _tables(reading)
+    return ReportPaths(
+        html=run.write_text("report.html", _page(reading, found, facts)),
+        markdown=run.write_text("report.md", markdown.render(reading, facts, found, [*model, *judge])),
+        json=run.write_text("report.json", document.render(reading, facts, found)),
+    )
+
+
+def html(run: Record) -> str:
+    """The self-contained page as text."""
+    reading = read(run)
+    return _page(reading, findings(reading.estimates), overview_facts(reading))
+
+
+def write_html(run: Record, path: Path) -> Path:
+    """Write the self-contained page to a file of your choice."""
+    target = Path(path)
+    return RunFolder(target.parent).write_text(target.name, html(run))
+
+
+def renderable(run: Record) -> Group:
+    """The one-screen summary for a rich console."""
+    reading = read(run)
+    judge = judge_table(reading)
+    tables = [drift_table(reading), contrast_table(reading), judge]
+    return text.render(
+        reading, overview_facts(reading), findings(reading.estimates), [table for table in tables if table]
+    )
+
+
+def summary(run: Record, width: int = 100) -> str:
+    """The one-screen summary as plain text."""
+    return text.as_text(renderable(run), width)
+
+
+def figures(run: Record, *, dark: bool = False) -> dict[str, go.Figure]:
+    """Every plot of the report as a Plotly figure: ``<figure>/<panel's title>`` → figure, a lone panel by the figure's name."""
+    import plotly.graph_objects as go
+
+    made = _figures(read(run))
+    return {
+        f"{figure.name}/{panel.title}" if len(figure.panels) > 1 else figure.name: go.Figure(
+            palette.resolved(panel.spec, dark=dark)
+        )
+        for some in made.values()
+        for figure in some
+        for panel in figure.panels
+    }
+
+
+def _page(reading: Reading, found: Sequence[Finding], facts: Sequence[tuple[str, str]]) -> str:
+    from judgeloop.report import page  # reads plotly.js, which the summary does not need
+
+    judge, model = _tables(reading)
+    return page.render(
+        reading, facts, found, {"judge": judge, "model": model}, _figures(reading), cases.groups(reading)
+    )
+
+
+def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
+    made = model_figures.figures(reading)
+    # Drift first, then how it came about, then the rest.
+    drift = [figure for figure in made if figure.name.startswith("drift")]
+    rest = [figure for figure in made if not figure.name.startswith("drift")]
+    return {"judge": judge_figures.figures(reading), "model": [*drift, *loop_figures.figures(reading), *rest]}
+
+
+def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
+    judge = [judge_table(reading), judges_compared.judges_compared(reading)]
+    judge += [*mitigation_figures.tables(reading), unscored_reasons(reading)]
+    judge += rated.tables(reading)
+    model = [drift_table(reading), contrast_table(reading), amplification_table(reading)]
+    return [table for table in judge if table], [table for table in model if table]

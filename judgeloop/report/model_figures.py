@@ -1,0 +1,330 @@
+"""Figures about the model: drift, drift beyond control, what moved it, spread, diversity, correctness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from judgeloop.report import wording
+from judgeloop.report.figure import (
+    Figure,
+    Panel,
+    Spec,
+    asides,
+    axis_title,
+    cut_note,
+    generations_axis,
+    hover,
+    layout,
+    scaled,
+    titled,
+    value_range,
+)
+from judgeloop.report.forest import points
+from judgeloop.report.palette import Style, styles
+from judgeloop.report.price_figures import price
+from judgeloop.report.reading import Reading, arm_series, select
+from judgeloop.stats.design import Design, RunTables
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.loop.replicates import measure, series
+
+_TRACES = 40
+"""Replicates drawn at most; more would be a blur."""
+_FIRST = ("length", "style_score")
+
+
+def figures(reading: Reading) -> list[Figure]:
+    """The model's figures that the run bears, in reading order."""
+    looks = styles(reading.arms, reading.controls)
+    made = [
+        _drift(reading, looks, _FIRST, "drift", "Drift since generation 0"),
+        _drift(reading, looks, _further(reading), "drift-features", "Drift of every other feature"),
+        _contrasts(reading, looks),
+        *(price(reading, feature) for feature in _FIRST),
+        _levels(reading, looks, _VARIETY, "diversity", "Diversity of the outputs", _DIVERSITY_CAPTION),
+        _tail(reading, looks),
+        _levels(
+            reading,
+            looks,
+            ("mean_correct", "hedging_when_wrong"),
+            "correctness",
+            "Correctness",
+            "On items with a reference: the share of answers that match it.",
+        ),
+        _kl(reading, looks),
+    ]
+    return [figure for figure in made if figure is not None]
+
+
+_VARIETY = tuple(term for term in wording.DIVERSITY if term != "tail_mass_retained")
+_DIVERSITY_CAPTION = (
+    "All measures on the same number of texts cut to the same number of tokens. Higher is more varied, but for compression ratio and "
+    "self-BLEU, where it is less. Read each panel against the random arm: diversity falls a little under any feedback."
+)
+
+
+def _further(reading: Reading) -> tuple[str, ...]:
+    drifts = [
+        row for row in reading.estimates if row.term.startswith("drift_") and row.bias not in ("diversity", "quality")
+    ]
+    found = dict.fromkeys(row.term.removeprefix("drift_") for row in drifts)
+    return tuple(feature for feature in found if feature not in _FIRST)
+
+
+def _drift(
+    reading: Reading, looks: Mapping[str, Style], features: Sequence[str], name: str, title: str
+) -> Figure | None:
+    panels, used, parts = [], [], []
+    replicates = replicate_drifts(reading) if name == "drift" else pd.DataFrame()
+    for feature in features:
+        rows = arm_series(reading, f"drift_{feature}")
+        if not rows:
+            continue
+        used += rows
+        traces = replicates[replicates["feature"] == feature] if len(replicates) else replicates
+        data: list[Spec] = []
+        for arm, look in looks.items():
+            data += _fan(sorted(select(rows, arm=arm), key=lambda row: row.generation or 0), look, arm)
+        if len(traces):
+            parts.append(traces)
+            data = [*_faint(traces, looks), *data]
+        generations = [0, *(row.generation or 0 for row in rows)]
+        panels.append(
+            Panel(
+                wording.sentence_case(wording.feature_name(feature)),
+                {
+                    "data": data,
+                    "layout": layout(
+                        height=330 if name == "drift" else 230,
+                        x=generations_axis(generations),
+                        y=titled(axis_title(rows)),
+                    ),
+                },
+            )
+        )
+        if name == "drift" and (spreads := arm_series(reading, f"sd_{feature}")):
+            panels.append(_spread(spreads, looks))
+            used += spreads
+    if not panels:
+        return None
+    last = max(row.generation or 0 for row in used)
+    return Figure(
+        name=name,
+        title=title,
+        caption="Mean over replicates with its interval"
+        + ("; faint lines are single replicates (a seed with all its arms)." if parts else ".")
+        + (_SPREAD_CAPTION if name == "drift" else ""),
+        alternative=_told([row for row in used if row.generation == last and row.term == used[0].term]),
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=_legend(looks, used),
+        traces=pd.concat(parts, ignore_index=True) if parts else None,
+        columns=2 if name == "drift" else 3,
+    )
+
+
+_SPREAD_CAPTION = (
+    " Beside each is the standard deviation between outputs: a drift that stops may only have run out of spread."
+)
+
+
+def _spread(rows: Sequence[Estimate], looks: Mapping[str, Style]) -> Panel:
+    """The SD between candidates, from 0 up: the fuel of selection."""
+    axis = titled(axis_title(rows), range=value_range(rows, from_zero=True))
+    data = _with_intervals(rows, looks)
+    generations = generations_axis([row.generation or 0 for row in rows], len(data))
+    return Panel(wording.term_name(rows[0].term), {"data": data, "layout": layout(height=330, x=generations, y=axis)})
+
+
+def _fan(rows: Sequence[Estimate], look: Style, arm: str) -> list[Spec]:
+    if not rows:
+        return []
+    banded = [row for row in rows if row.conf_low is not None and row.conf_high is not None]
+    generations = [row.generation for row in banded]
+    band: Spec = {
+        "type": "scatter", "mode": "lines", "x": [*generations, *generations[::-1]],
+        "y": [*(scaled(row, row.conf_high) for row in banded), *(scaled(row, row.conf_low) for row in reversed(banded))],
+        "fill": "toself", "fillcolor": f"{look.colour}-band", "line": {"width": 0, "color": look.colour}, "hoverinfo": "skip",
+    }  # fmt: skip
+    line: Spec = {
+        "type": "scatter", "mode": "lines+markers", "x": [row.generation for row in rows], "y": [scaled(row, row.estimate) for row in rows],
+        "line": {"color": look.colour, "dash": look.dash, "width": 2.5}, "marker": {"symbol": look.marker, "size": 9, "color": look.colour, "line": {"width": 2, "color": look.colour}},
+        "text": [hover(row, arm) for row in rows], "hoverinfo": "text",
+    }  # fmt: skip
+    return [_from_origin(band), _from_origin(line)] if banded else [_from_origin(line)]
+
+
+def _from_origin(spec: Spec) -> Spec:
+    """The curve started at (0, 0): at generation 0 a drift is 0 by definition, and no row says so."""
+    if 0 in spec["x"]:
+        return spec
+    out = {**spec, "x": [0, *spec["x"]], "y": [0, *spec["y"]]}
+    if "text" in spec:
+        out["text"] = ["generation 0: the start", *spec["text"]]
+    if "error_y" in spec:
+        out["error_y"] = {
+            **spec["error_y"],
+            "array": [0, *spec["error_y"]["array"]],
+            "arrayminus": [0, *spec["error_y"]["arrayminus"]],
+        }
+    return out
+
+
+def _with_intervals(rows: Sequence[Estimate], looks: Mapping[str, Style]) -> list[Spec]:
+    """A curve an arm, each a small step aside, so that intervals do not hide one another."""
+    drawn = {arm: sorted(some, key=lambda row: row.generation or 0) for arm in looks if (some := select(rows, arm=arm))}
+    return [
+        points(some, looks[arm], _whose(some[0]), aside)
+        for (arm, some), aside in zip(drawn.items(), asides(len(drawn)), strict=True)
+    ]
+
+
+def _whose(row: Estimate) -> str:
+    return f"{row.arm} against {row.contrast}" if row.contrast else row.arm
+
+
+def replicate_drifts(reading: Reading) -> pd.DataFrame:
+    """Each replicate's drift in length and style score: columns replicate, arm, generation, feature, drift.
+
+    The same numbers that the estimates are the means of. Empty where the tables do not hold what they are made from.
+    """
+    columns = ["replicate", "arm", "generation", "feature", "drift"]
+    needed = {"replicate", "arm", "generation", "item_id", "candidate_id", "text", "n_drawn"}
+    if not needed <= set(reading.candidates.columns) or not reading.generations:
+        return pd.DataFrame(columns=columns)
+    nothing = pd.DataFrame()
+    tables = RunTables(reading.items, reading.candidates, reading.judgments, nothing, reading.signals)
+    last = reading.generations[-1]
+    measured = series(measure(tables, Design(reading.name, 0, last, ())))
+    rows = [
+        (int(str(replicate)), arm, generation, one.quantity.name, float(drift))
+        for one in measured
+        if one.quantity.name in _FIRST and one.category == "" and not one.quantity.undefined
+        for arm in reading.arms
+        for generation in range(last + 1)
+        for replicate, drift in one.drift(arm, generation).items()
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _faint(traces: pd.DataFrame, looks: Mapping[str, Style]) -> list[Spec]:
+    return [
+        {
+            "type": "scatter", "mode": "lines", "x": [int(g) for g in part["generation"]], "y": [float(v) for v in part["drift"]],
+            "line": {"color": looks[str(arm)].colour, "width": 1}, "opacity": 0.3, "hoverinfo": "skip",
+        }
+        for (number, arm), part in traces.groupby(["replicate", "arm"], sort=True)
+        if str(arm) in looks and int(str(number)) < _TRACES
+    ]  # fmt: skip
+
+
+def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    panels, used = [], []
+    controls = list(
+        dict.fromkeys(row.contrast for row in reading.estimates if row.term.startswith("did_") and row.contrast)
+    )
+    for control in controls:
+        for feature in (*_FIRST, "mattr"):
+            rows = select(arm_series(reading, f"did_{feature}", contrasted=True), contrast=control)
+            if not rows:
+                continue
+            used += rows
+            data = [_from_origin(spec) for spec in _with_intervals(rows, looks)]
+            title = f"{wording.sentence_case(wording.feature_name(feature))}, against {wording.label(control, 24)}"
+            panels.append(
+                Panel(
+                    title,
+                    {
+                        "data": data,
+                        "layout": layout(
+                            height=270,
+                            x=generations_axis([0, *(r.generation or 0 for r in rows)], len(data)),
+                            y=titled(axis_title(rows, "raw")),
+                        ),
+                    },
+                )
+            )
+    if not panels:
+        return None
+    last = max(row.generation or 0 for row in used)
+    return Figure(
+        name="drift-beyond-control",
+        title="Drift beyond control",
+        caption="The arm's drift minus its control's in the same replicate: what the judge, and not mere feedback, did. 0 is no more than the control.",
+        alternative=_told([row for row in used if row.generation == last]),
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=_legend(looks, used),
+    )
+
+
+def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    caption = (
+        "Rare kinds of output at generation 0 that are still there: 1 is all of them, 0 none. They are named on one half of generation 0 and "
+        "measured on the other, so that nothing but change lowers it. Resampling alone loses some: compare with the random arm."
+    )
+    figure = _levels(reading, looks, ("tail_mass_retained",), "tail", "Survival of the tail", caption)
+    if figure is not None:
+        figure.panels[0].spec["layout"]["shapes"] = [
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"color": "@zero", "width": 1, "dash": "dot"}}
+        ]  # fmt: skip
+        figure.panels[0].spec["layout"]["yaxis"]["range"] = value_range(figure.rows, from_zero=True)
+    return figure
+
+
+def _kl(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    caption = "Kullback–Leibler divergence from generation 0 in nats; compare arms at equal distance as well as at equal generation."
+    return _levels(reading, looks, ("kl_from_reference",), "distance", "Distance from where it started", caption)
+
+
+def _levels(
+    reading: Reading, looks: Mapping[str, Style], terms: Sequence[str], name: str, title: str, caption: str
+) -> Figure | None:
+    panels, used = [], []
+    for term in terms:
+        rows = arm_series(reading, term)
+        if not rows:
+            continue
+        used += rows
+        data = _with_intervals(rows, looks)
+        panels.append(
+            Panel(
+                wording.term_name(term),
+                {
+                    "data": data,
+                    "layout": layout(
+                        height=250,
+                        x=generations_axis([r.generation or 0 for r in rows], len(data)),
+                        y=titled(axis_title(rows), range=value_range(rows)),
+                    ),
+                },
+            )
+        )
+    if not panels:
+        return None
+    last = max(row.generation or 0 for row in used)
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption + cut_note(used),
+        alternative=_told([row for row in used if row.generation == last and row.term == used[0].term]),
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=_legend(looks, used),
+    )
+
+
+def _told(rows: Sequence[Estimate]) -> str:
+    if not rows:
+        return "The table holds every value."
+    parts = [
+        f"{wording.label(row.arm)}{' against ' + wording.label(row.contrast) if row.contrast else ''}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+        for row in rows[:8]
+    ]
+    return f"At generation {rows[0].generation}: " + "; ".join(parts) + "."
+
+
+def _legend(looks: Mapping[str, Style], rows: Sequence[Estimate]) -> tuple[tuple[str, Style], ...]:
+    drawn = {row.arm for row in rows}
+    return tuple((wording.label(arm), look) for arm, look in looks.items() if arm in drawn)

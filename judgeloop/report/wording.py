@@ -1,0 +1,304 @@
+"""Numbers, units and names in words: the only place that formats them, so that every output says the same."""
+
+from __future__ import annotations
+
+import re
+
+from judgeloop.stats.estimate import Estimate
+from judgeloop.text.features import FEATURES as MEASURED
+
+FEATURES = {
+    "length": "length",
+    "style_score": "style score",
+    "headings": "headings",
+    "bold": "bold text",
+    "list_items": "list items",
+    "code_fences": "code fences",
+    "hedges": "hedges",
+    "emoji": "emoji",
+    "transitions": "transition words",
+    "em_dashes": "em dashes",
+    "exclamations": "exclamation marks",
+    "mattr": "vocabulary diversity (MATTR)",
+    "compression_ratio": "compression ratio",
+    "distinct_2": "distinct bigrams",
+    "vendi": "Vendi score",
+    "opener_entropy": "opener entropy",
+    "self_bleu": "self-BLEU",
+    "phrase_repetition": "stock phrases",
+    "dispersion": "embedding dispersion",
+    "bias_amplification": "style tied to category (BiasAmp)",
+    "tail_mass_retained": "rare-mode mass retained",
+    "correct": "share correct",
+    "mean_correct": "share correct",
+    "hedging_when_wrong": "hedging when wrong",
+}
+DIVERSITY = (
+    "mattr", "compression_ratio", "distinct_2", "vendi", "dispersion", "opener_entropy", "self_bleu", "phrase_repetition",
+    "tail_mass_retained",
+)  # fmt: skip
+MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio", "phrase_repetition"})
+TERMS = {
+    "first_slot_excess": "First slot picked, beyond half",
+    "position_log_odds": "Position",
+    "conflict_rate": "Verdict changes with order",
+    "order_agreement": "Verdict agrees across orders",
+    "excess_conflict": "Order conflict beyond noise",
+    "repetition_stability": "Same verdict when repeated",
+    "identical_pair_excess": "First slot on identical texts",
+    "padding_probe": "Padded copy picked, beyond half",
+    "gold_tied_longer_excess": "Longer picked at equal gold",
+    "length_log_odds": "Length, log-odds per doubling",
+    "length_ame": "Length, points per doubling",
+    "length_exchange_rate": "Quality bought by a doubling",
+    "excess_longer_vs_gold": "Length effect beyond gold's",
+    "longer_preferred_raw": "Longer answer preferred (raw)",
+    "style_joint": "Style and length together",
+    "self_preference_gold": "Own answers preferred, given gold",
+    "self_preference_log_odds": "Own answers favoured, against other judges",
+    "gold_agreement": "Agrees with gold",
+    "gold_log_odds": "Quality (gold)",
+    "unscored_joint": "Unscored replies hang on order or length",
+    "unscored_share": "Replies without a verdict",
+    "kl_from_reference": "KL divergence",
+    "training_tokens": "Tokens trained on",
+    "score_mean": "Mean score",
+    "score_sd": "Spread of scores over texts",
+    "score_ceiling_share": "Scores at the best end",
+    "score_floor_share": "Scores at the worst end",
+    "score_repeatability": "Score repeats itself",
+    "score_scale_anchoring": "Other scale, less the first",
+    "score_pair_ties": "Pairs with equal scores",
+    "score_gold_agreement": "Higher score agrees with gold",
+    "score_pairwise_disagreement": "Score against the judge's own verdict",
+    "position_permutation": "Slots' shares away from equal",
+    "rotation_consistency": "Same text wins in all rotations",
+    **{f"slot_{slot}_excess": f"Slot {slot} picked, beyond its share" for slot in range(1, 9)},
+    **{f"slot_{slot}_log_odds": f"Slot {slot}" for slot in range(1, 9)},
+    **{f"score_{name}_slope": f"Score by {FEATURES[name]}" for name in MEASURED},
+}
+PROBES = {
+    "padding": "padding",
+    "model_padding": "padding by a model",
+    "model_paraphrase": "paraphrase by a model",
+    "markdown_added": "Markdown added",
+    "markdown_removed": "Markdown removed",
+    "bold": "bold text added",
+    "list_items": "list items added",
+    "headings": "headings added",
+    "hedges": "hedges added",
+    "emoji": "emoji added",
+    "tone": "warmer tone",
+    "authority": "authority named",
+    "bandwagon": "many said to agree",
+    "injection": "order to the judge added",
+    "self_name": "judge's own name added",
+    "whitespace": "white space changed",
+}
+"""Each probe's edit, as what a text has been given."""
+_PREFIXES = {
+    "mean_": "mean {}",
+    "sd_": "spread (SD) of {}",
+    "drift_": "drift of {}",
+    "did_": "drift of {} beyond control",
+    "selection_": "selection on {}",
+    "mixing_": "mixing, {}",
+    "learning_": "learning, {}",
+    "bias_selection_": "selection on {} beyond control's",
+    "judge_drift_": "judge's drift: {}",
+    "transmission_": "transmission of {}",
+    "signal_slope_": "signal's slope on {}",
+    "strategy_gap_": "gap in drift of {}",
+    "cumulative_gain_": "cumulative gain in {}",
+    "compounding_": "compounding of {}",
+    "observed_over_static_": "observed over static drift of {}",
+    "trend_": "slope over generations of drift of {} beyond control",
+    "loop_gain_": "growth a loop of drift of {}",
+    "gradient_": "direct selection on {}",
+    "forecast_drift_": "forecast drift of {}",
+}
+RATE_UNITS = ("probability", "rate")
+SHARES = frozenset({
+    "conflict_rate", "order_agreement", "repetition_stability", "longer_preferred_raw", "gold_agreement", "unscored_share",
+    "mean_correct", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_pair_ties",
+    "score_gold_agreement", "score_pairwise_disagreement", "rotation_consistency",
+})  # fmt: skip
+"""Rates that are shares of a whole, told in %; all other rates are distances or differences, told in points."""
+
+
+UNDERPOWERED = " †"
+"""Behind an estimate in a table: too few data to tell; ``UNDERPOWERED_NOTE`` explains it."""
+UNDERPOWERED_NOTE = "† too few data: neither an effect nor its absence is shown."
+ONE_GOLD = " ‡"
+"""Behind an estimate that takes one gold as exact; ``ONE_GOLD_NOTE`` explains it."""
+ONE_GOLD_NOTE = "‡ one gold taken as exact: what it misses counts as bias, so that this claims nothing."
+
+
+def feature_of(term: str, prefix: str) -> str:
+    """The feature that a per-feature term names: ``did_length`` with ``did_`` is ``length``."""
+    return term.removeprefix(prefix)
+
+
+def feature_name(feature: str) -> str:
+    """A feature's name in prose."""
+    return FEATURES.get(feature, feature.replace("_", " "))
+
+
+def term_name(term: str) -> str:
+    """A term's name as a label."""
+    if term in TERMS:
+        return TERMS[term]
+    if term in FEATURES:
+        return sentence_case(FEATURES[term])
+    for prefix in sorted(_PREFIXES, key=len, reverse=True):
+        if term.startswith(prefix):
+            inner = term.removeprefix(prefix)
+            known = TERMS.get(inner) or (probe_name(inner) if inner.endswith("_probe") else feature_name(inner))
+            return sentence_case(_PREFIXES[prefix].format(sentence_start(known)))
+    if term.endswith("_probe"):
+        return f"{sentence_case(probe_name(term))}, beyond half"
+    if term.endswith("_log_odds"):
+        return sentence_case(f"{feature_name(term.removesuffix('_log_odds'))}, per SD")
+    return sentence_case(term.replace("_", " "))
+
+
+def probe_name(term: str) -> str:
+    """What a probe's edit gave the text: "bold text added" for ``bold_probe``."""
+    name = term.removesuffix("_probe")
+    return PROBES.get(name, f"{feature_name(name)} added")
+
+
+def sentence_case(text: str) -> str:
+    """The text with its first letter in upper case, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence_start(label: str) -> str:
+    """A label within a sentence: its first letter in lower case, but for a name (Vendi, Markdown, BiasAmp, KL)."""
+    first = label.split(" ", maxsplit=1)[0]
+    named = first in ("Vendi", "Markdown", "BiasAmp", "MATTR") or first.isupper()
+    return label if named else label[:1].lower() + label[1:]
+
+
+def is_rate(row: Estimate) -> bool:
+    """True where the estimate is a probability or a difference of probabilities (shown in percentage points)."""
+    return row.unit.startswith(RATE_UNITS)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; an en dash where there is none."""
+    if value is None:
+        return "–"
+    text = f"{abs(value):.{digits}f}"
+    negative = value < 0 and float(text) != 0
+    return f"−{text}" if negative else text
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """As ``number``, with a plus sign where positive."""
+    text = number(value, digits)
+    return text if value is None or text.startswith("−") or float(text) == 0 else f"+{text}"
+
+
+def quantity(row: Estimate, value: float | None) -> str:
+    """A value of that row's unit, with the unit: points for rates, doublings, SD, or as it is."""
+    if value is None:
+        return "–"
+    return f"{figure(row, value)} {unit_name(row)}".rstrip()
+
+
+def figure(row: Estimate, value: float | None) -> str:
+    """As ``quantity`` without the unit: rates in points with one decimal, all else with two (three below 0.1,
+    powers of ten below 0.001)."""
+    if value is None:
+        return "–"
+    if is_rate(row):
+        return number(100 * value, 1)
+    largest = max((abs(v) for v in (row.estimate, row.conf_low, row.conf_high) if v is not None), default=abs(value))
+    if 0 < largest < 0.001:
+        return f"{value:.1e}".replace("-", "−")
+    return number(value, 3 if largest < 0.1 else 2)
+
+
+def signed_figure(row: Estimate) -> str:
+    """The estimate as ``figure`` writes it, with a plus sign where it is a change or an excess and positive."""
+    text = figure(row, row.estimate)
+    excess = row.term.endswith(("_excess", "_probe", "_ame")) or row.term.startswith(
+        ("did_", "drift_", "judge_drift_", "excess_")
+    )
+    return f"+{text}" if excess and (row.estimate or 0.0) > 0 and text.strip("0.") else text
+
+
+def unit_name(row: Estimate) -> str:
+    """The unit as prose has it; empty for ratios and raw diversity."""
+    if is_rate(row):
+        return "%" if row.term in SHARES and not row.contrast else "points"
+    if row.unit.startswith("doubling"):
+        return "doublings"
+    if "standard deviation" in row.unit or row.unit.lower() in ("sd", "generation-0 sd"):
+        return "SD"
+    return "" if row.unit in ("", "raw", "ratio", "bleu") else row.unit
+
+
+def level(row: Estimate) -> str:
+    """The interval's name: "95 % interval"; a forecast's limits are prediction limits."""
+    percent = f"{100 * row.conf_level:g}" if row.conf_level is not None else "95"
+    return f"{percent} % {'prediction limits' if row.term.startswith('forecast_') else 'interval'}"
+
+
+def interval(row: Estimate) -> str:
+    """ "95 % interval 9.1 to 15.4"; says so where there is none."""
+    if row.conf_low is None or row.conf_high is None:
+        return "no interval"
+    return f"{level(row)} {figure(row, row.conf_low)} to {figure(row, row.conf_high)}"
+
+
+def cell(row: Estimate | None) -> str:
+    """An estimate in a table: "0.42 [0.31, 0.53]"; the status where there is no number, empty where there is no row."""
+    if row is None:
+        return ""
+    if row.status == "undefined" or row.estimate is None:
+        return "undefined"
+    text = figure(row, row.estimate)
+    if row.conf_low is not None and row.conf_high is not None:
+        text += f" [{figure(row, row.conf_low)}, {figure(row, row.conf_high)}]"
+    return text + (UNDERPOWERED if row.status == "underpowered" else "")
+
+
+def p_value(value: float | None) -> str:
+    """ "p = 0.03", "p < 0.001"; empty where there is none."""
+    if value is None:
+        return ""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}".rstrip("0").rstrip(".")
+
+
+def reason(note: str, limit: int = 240) -> str:
+    """A row's note on one line, shortened."""
+    return label(note, limit)
+
+
+def count(amount: int, one: str, many: str | None = None) -> str:
+    """ "1 pair", "1,204 pairs"."""
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def visible(text: str) -> str:
+    """The text with control characters, lone surrogates and non-characters shown as symbols: it can be written as UTF-8
+    and read by a strict parser. Line ends and tabs stay."""
+    return _CONTROL.sub(_symbol, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _symbol(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else "\ufffd"
+
+
+def label(text: str, limit: int = 48) -> str:
+    """A name on one line, shortened: for tables, legends and axis labels. Escaping is the writer's."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,1 @@
+"""The local OpenAI-compatible server: recordings, planted judges, faults, and engines that run a model here."""

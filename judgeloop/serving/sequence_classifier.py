@@ -1,0 +1,158 @@
+"""The engine ``transformers``: a sequence classifier of the transformers library as a reward model (extra ``[train]``).
+
+It is served on loopback by vLLM's routes ``/classify``, ``/pooling`` and ``/score``, so that recording, replay, limits and
+errors are those of every reward model. Each text is scored alone: in a batch its number would depend on its neighbours'
+padding, in the last bits, and a resumed run would not give the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from judgeloop.errors import EndpointFailed, ExperimentError
+from judgeloop.experiment.blocks import Endpoint
+from judgeloop.records import Route
+from judgeloop.serving.protocol import Answer, AnswerError, error_answer
+from judgeloop.serving.server import LocalServer, create_app
+
+INSTALL_ENGINE = 'pip install "judgeloop[train]"'
+ROUTES: tuple[Route, ...] = ("classify", "pooling", "score")
+
+
+def check(name: str, endpoint: Endpoint) -> None:  # noqa: ARG001 - a model may lie in the library's own cache
+    """The libraries are installed; else ExperimentError. Nothing is loaded."""
+    for library in ("torch", "transformers"):
+        if importlib.util.find_spec(library) is None:
+            raise ExperimentError(f"endpoints.{name}: engine transformers needs {library}; run: {INSTALL_ENGINE}")
+
+
+@contextmanager
+def running(name: str, endpoint: Endpoint, threads: int) -> Iterator[str]:
+    """The base URL of the served classifier; ``threads`` are at most the cores that this process may use."""
+    check(name, endpoint)
+    classifier = Classifier.load(name, endpoint.model, threads=threads, context=endpoint.context)
+    with LocalServer(create_app(Served(classifier), batches=False)) as server:
+        yield server.base_url
+
+
+class Classifier:
+    """A model with its tokenizer: text to numbers, one a label."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, context: int) -> None:
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        longest = getattr(model.config, "max_position_embeddings", None) or context
+        self.context = min(context, longest)
+        """Most tokens of a text; a longer one is refused, never cut."""
+
+    @classmethod
+    def load(cls, name: str, model: str, *, threads: int, context: int) -> Classifier:
+        """From a folder, or the library's cache or hub. Raises EndpointFailed, also for a model without a trained head."""
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        # The audit's own progress is on the screen.
+        importlib.import_module("transformers.utils.logging").disable_progress_bar()
+        torch.set_num_threads(threads)
+        on_gpu = torch.cuda.is_available()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model)
+            # Sixteen bits on a CPU are slow, and make ties of close scores.
+            loaded, report = AutoModelForSequenceClassification.from_pretrained(
+                model, dtype="auto" if on_gpu else torch.float32, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise EndpointFailed(
+                f"endpoints.{name}.model: transformers cannot load {model!r} as a sequence classifier ({reason})"
+            ) from None
+        # The library fills what a checkpoint lacks with random numbers and goes on.
+        if missing := sorted(report["missing_keys"]):
+            raise EndpointFailed(
+                f"endpoints.{name}.model: {model!r} holds no trained {missing[0]}, so its scores would be random; "
+                "give a model that was trained as a sequence classifier"
+            )
+        loaded = loaded.to("cuda" if on_gpu else "cpu").eval()
+        return cls(loaded, tokenizer, name=Path(model).name if Path(model).is_dir() else model, context=context)
+
+    def numbers(self, route: Route, body: Mapping[str, Any]) -> tuple[list[float], int]:
+        """(a number a label, tokens read) of the one text that a request asks about. Raises AnswerError."""
+        import torch
+
+        encoded = self._encoded(route, body)
+        tokens = int(encoded["input_ids"].shape[1])
+        if tokens > self.context:
+            message = f"This model's maximum context length is {self.context} tokens, and the text has {tokens}"
+            raise AnswerError(error_answer(400, message, code="context_length_exceeded"))
+        with torch.inference_mode():
+            logits = self.model(**encoded.to(self.model.device)).logits[0].float()
+        raw = [float(one) for one in logits.cpu()]
+        if body.get("use_activation") is False or route == "pooling":
+            return raw, tokens
+        return _activated(raw), tokens
+
+    def _encoded(self, route: Route, body: Mapping[str, Any]) -> Any:
+        if route == "score":
+            question, text = (_only(body[one]) for one in ("text_1", "text_2"))
+            return self.tokenizer(question, text, return_tensors="pt")
+        if "messages" not in body:
+            return self.tokenizer(_only(body["input"]), return_tensors="pt")
+        if not self.tokenizer.chat_template:
+            message = f"{self.name} has no chat template; give judge.prompt (reward, or a file of that kind)"
+            raise AnswerError(error_answer(400, message, param="messages"))
+        # The template writes the special tokens itself.
+        text = self.tokenizer.apply_chat_template(body["messages"], tokenize=False)
+        return self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
+
+
+class Served:
+    """The answerer over a classifier; one text at a time, off the loop that serves."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="judgeloop-classifier")
+
+    def models(self) -> list[str]:
+        return [self.classifier.name]
+
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> Answer:  # noqa: ARG002
+        return error_answer(400, f"{self.classifier.name} is a sequence classifier: it scores texts and writes none")
+
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:  # noqa: ARG002
+        if route not in ROUTES:
+            return error_answer(404, f"engine transformers has no route {route}; use {', '.join(ROUTES)}")
+        asked = asyncio.get_running_loop().run_in_executor(self._thread, self.classifier.numbers, route, body)
+        numbers, tokens = await asked
+        kept = [one if math.isfinite(one) else None for one in numbers]
+        one = {
+            "classify": {"index": 0, "probs": kept, "num_classes": len(kept)},
+            "pooling": {"index": 0, "object": "pooling", "data": kept},
+            "score": {"index": 0, "object": "score", "score": kept[0] if len(kept) == 1 else kept},
+        }[route]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
+        return Answer(200, {"object": "list", "model": self.classifier.name, "data": [one], "usage": usage})
+
+    async def aclose(self) -> None:
+        self._thread.shutdown()
+
+
+def _activated(raw: list[float]) -> list[float]:
+    """What a server gives unless the raw number is asked for: a logistic of one number, a softmax of several."""
+    if len(raw) == 1:
+        return [0.5 * (1.0 + math.tanh(raw[0] / 2.0))]
+    most = max(raw)
+    powers = [math.exp(one - most) for one in raw]
+    return [one / math.fsum(powers) for one in powers]
+
+
+def _only(value: Any) -> str:
+    texts = [value] if isinstance(value, str) else list(value)
+    if len(texts) != 1:
+        raise AnswerError(error_answer(400, f"engine transformers scores one text a call, not {len(texts)}"))
+    return str(texts[0])

@@ -1,0 +1,1 @@
+"""Differences between judges, arms and runs, and their ranking."""

@@ -1,0 +1,1 @@
+"""Estimates of a judge: position, content, probes, self-preference, scores and lists."""

@@ -1,0 +1,1 @@
+"""Estimates of a loop: drift, amplification, diversity, where a change came from, forecasts."""

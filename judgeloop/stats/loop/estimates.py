@@ -1,0 +1,117 @@
+"""All estimates of a run, from its tables alone: the judge, the policy, and what the loop made of the one in the other."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from judgeloop.stats.bias_amplification import bias_amplification_series
+from judgeloop.stats.by_construction import order_free
+from judgeloop.stats.categories import by_category, remarked
+from judgeloop.stats.collapse import collapse_estimates
+from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
+from judgeloop.stats.drift import drift_estimates
+from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.judge.content import content_estimates
+from judgeloop.stats.judge.position import position_estimates
+from judgeloop.stats.loop.amplification import amplification_estimates, kl_estimates
+from judgeloop.stats.loop.diversity import diversity_series
+from judgeloop.stats.loop.drift import gradient_estimates, trend_estimates
+from judgeloop.stats.loop.panels import (
+    anchor_judges,
+    anchor_judgments,
+    judge_drift_estimates,
+    panel_texts,
+    policy_panel_estimates,
+)
+from judgeloop.stats.loop.price import strategy_gap_estimates
+from judgeloop.stats.loop.replicates import Measured, measure, series
+from judgeloop.stats.multiplicity import adjust, with_run_families
+from judgeloop.stats.new_items import new_item_estimates
+from judgeloop.stats.price import accounts, price_estimates
+from judgeloop.stats.probe_generations import probe_panel_estimates
+from judgeloop.stats.references import is_matched
+from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
+
+__all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
+
+
+def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
+    """The run's estimates, CONTRACT's columns, a row each; p_adjusted by Holm and Benjamini–Hochberg within families.
+
+    Scope ``judge``: the anchor, probe and on-policy panels of every generation, and the judge's own drift. Scope
+    ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
+    identity, KL, and whether the drift compounds. What the tables do not bear is ``undefined`` with the reason.
+    """
+    measured = measure(tables, design)
+    found = series(measured)
+    books = accounts(measured)
+    compared = [*found, *diversity_series(measured, design), bias_amplification_series(measured)]
+    drifts = drift_estimates(measured, compared, design)
+    rows: list[Estimate] = [
+        *_anchor_estimates(tables, design, measured.scale),
+        *judge_drift_estimates(tables, design, measured.scale),
+        *probe_panel_estimates(tables, design),
+        *policy_panel_estimates(tables, design),
+        *transmission_estimates(tables, design, measured.scale),
+        *signal_slope_estimates(tables, design, measured.scale),
+        *drifts,
+        *collapse_estimates(drifts, design),
+        *new_item_estimates(measured, design),
+        *price_estimates(measured, design, books),
+        *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),
+        *kl_estimates(measured.rows, design),
+        *trend_estimates(measured, compared, design),
+        *gradient_estimates(measured, design),
+        *strategy_gap_estimates(measured, found, design),
+    ]
+    alone = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
+    return adjust(with_run_families(order_free(estimates_frame(rows), alone)))
+
+
+def _fitted_sizes(measured: Measured, signals: pd.DataFrame) -> dict[str, int]:
+    """Arm → candidates an item, of the arms whose reward is refitted: best of n has a known law for those alone."""
+    if measured.rows.empty or signals.empty:
+        return {}
+    drawn = measured.rows.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum()
+    sizes = drawn.groupby(level="arm").max()
+    return {str(arm): int(size) for arm, size in sizes.items() if arm in set(signals["arm"])}
+
+
+def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
+    """Every judge on the anchor panel in every generation: position and content terms, clustered by item."""
+    rows: list[Estimate] = []
+    texts = panel_texts(tables.candidates)
+    margin = design.margins.rate
+    for judge in anchor_judges(tables):
+        for generation in range(design.generations + 1):
+            judgments = anchor_judgments(tables, judge, generation)
+            if judgments.empty:
+                continue
+            rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
+            rows += content_estimates(
+                judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
+                gold_exact=is_matched(judgments, tables.items),
+            )  # fmt: skip
+            if generation == 0:
+                rows += _by_category(judgments, tables.items, texts, judge, scales, margin)
+    return rows
+
+
+def _by_category(
+    judgments: pd.DataFrame,
+    items: pd.DataFrame,
+    texts: pd.DataFrame,
+    judge: str,
+    scales: dict[str, float],
+    margin: float,
+) -> list[Estimate]:
+    """Position and content terms on generation 0's anchor panel, a category at a time."""
+    rows: list[Estimate] = []
+    for category, part, remark in by_category(judgments):
+        position = position_estimates(part, judge=judge, generation=0, panel="anchor", category=category, margin=margin)
+        content = content_estimates(
+            part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin,
+            gold_exact=is_matched(part, items),
+        )  # fmt: skip
+        rows += remarked([*position, *content], remark)
+    return rows

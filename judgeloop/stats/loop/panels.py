@@ -1,0 +1,266 @@
+"""The judge in every generation: on the anchor panel (fixed pairs, shared by replicates) and on the policy's own texts.
+
+Only the anchor panel tells whether the *judge* changed: on-policy rates also move when the candidates do (the method
+notes §0.3). Signs are those of the terms; positive judge_drift = more of the term than at generation 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from judgeloop.stats.design import Design, RunTables
+from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
+from judgeloop.stats.judge.covariates import covariates
+from judgeloop.stats.judge.position import position_estimates, position_margin
+from judgeloop.stats.judge.slopes import Slopes, fit_slopes
+from judgeloop.stats.presentations import first_picked, not_identical, unscored
+from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, Counts, Labels, estimate_row, replicate_mean, row
+
+_PAIR = ["item_id", "pair_id"]
+_POLICY_TERMS = ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
+                 "repetition_stability", "identical_pair_excess")  # fmt: skip
+_DESCRIPTIONS = ("conflict_rate", "order_agreement", "repetition_stability", "longer_preferred_raw")
+
+
+def panel_texts(candidates: pd.DataFrame) -> pd.DataFrame:
+    """The texts of the panels: those of no replicate, each once."""
+    if candidates.empty:
+        return candidates
+    return candidates[candidates["replicate"].isna() & candidates["text"].notna()].drop_duplicates(
+        ["item_id", "candidate_id"]
+    )
+
+
+def anchor_judgments(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
+    """The judge's anchor judgments of a generation, in an order that is the same in every generation."""
+    table = tables.judgments
+    if table.empty:
+        return table
+    chosen = (table["panel"] == "anchor") & (table["judge"] == judge) & (table["generation"] == generation)
+    return table[chosen].sort_values([*_PAIR, "order", "repeat"], kind="stable")
+
+
+def anchor_slopes(tables: RunTables, judge: str, generation: int, scales: dict[str, float]) -> Slopes | Undefined:
+    """The judge's content slopes on the anchor panel, jointly, with the order column and without gold."""
+    judgments = anchor_judgments(tables, judge, generation)
+    if judgments.empty:
+        return Undefined("no anchor panel was judged")
+    made = covariates(judgments, panel_texts(tables.candidates), scales=scales)
+    if len(made) == 0 or not made.features:
+        return Undefined("no scored anchor pair has texts that differ in a feature")
+    return fit_slopes(made)
+
+
+def policy_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
+    """Position terms and ``longer_preferred_raw`` of each arm's judge on the policy's own pairs: t over replicates.
+
+    A replicate's value is its own estimate over its pairs. Identical texts serve ``identical_pair_excess`` alone.
+    """
+    table = tables.judgments
+    rows: list[Estimate] = []
+    if table.empty:
+        return rows
+    table = _with_lengths(table[(table["panel"] == "policy") & table["replicate"].notna()], tables.candidates)
+    for arm in design.arms:
+        of_arm = table[table["arm"] == arm.name]
+        for generation in range(design.generations + 1):
+            cell = of_arm[of_arm["generation"] == generation]
+            made = [_one_replicate(part) for _, part in cell.groupby("replicate", sort=True)]
+            labels: dict[str, Any] = {
+                "scope": "judge", "judge": arm.judge, "arm": arm.name, "generation": generation, "panel": "policy",
+            }  # fmt: skip
+            for term in (*_POLICY_TERMS, "longer_preferred_raw"):
+                rows.append(_over_replicates(term, [one[term] for one in made], cell, labels, design.margins.rate))
+    return rows
+
+
+def _one_replicate(judgments: pd.DataFrame) -> dict[str, Estimate]:
+    found = {one.term: one for one in position_estimates(judgments) if one.variant == ""}
+    longer = longer_picked(not_identical(judgments))
+    known = longer.notna()
+    found["longer_preferred_raw"] = Estimate(
+        scope="judge", term="longer_preferred_raw", bias="verbosity", unit=PROBABILITY,
+        estimate=float(longer[known].mean()) if known.any() else None, n=int(known.sum()),
+        n_items=judgments.loc[longer.index[known], "item_id"].nunique(),
+        status="ok" if known.any() else "undefined", note="" if known.any() else "no pair's lengths differ",
+    )  # fmt: skip
+    return found
+
+
+def _over_replicates(
+    term: str, found: Sequence[Estimate], cell: pd.DataFrame, labels: dict[str, Any], margin: float
+) -> Estimate:
+    length = term == "longer_preferred_raw"
+    shared: dict[str, Any] = {
+        **labels, "term": term, "bias": "verbosity" if length else "position", "n_unscored": unscored(cell),
+        "unit": LOG_ODDS if term.endswith("log_odds") else PROBABILITY,
+    }  # fmt: skip
+    known = [one for one in found if one.estimate is not None]
+    if not known:
+        reasons = sorted({one.note for one in found if one.note})
+        unknown = Undefined(reasons[0] if reasons else "nothing was judged")
+        return estimate_row(unknown, n_replicates=0, **shared)
+    lost = f"undefined in {len(found) - len(known)} of {len(found)} replicates" if len(known) < len(found) else ""
+    described = term in _DESCRIPTIONS
+    return estimate_row(
+        replicate_mean(np.array([one.estimate for one in known], dtype=np.float64), tested=not described),
+        margin=position_margin(term, margin), null=None if described else 0.0, note=lost, n=sum(one.n for one in known),
+        n_items=max(one.n_items for one in known), n_replicates=len(known), **shared,
+    )  # fmt: skip
+
+
+def longer_picked(judgments: pd.DataFrame) -> pd.Series[float]:
+    """1 where the longer text was picked, 0 the shorter, ½ tie (or the probability); NaN unscored, equal or unknown.
+
+    ``judgments`` with columns ``length_first``, ``length_second``.
+    """
+    picked = first_picked(judgments)
+    gap = judgments["length_first"] - judgments["length_second"]
+    return picked.where(gap > 0, 1.0 - picked).where(gap.notna() & (gap != 0)).astype("float64")
+
+
+def _with_lengths(judgments: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
+    """The judgments with both slots' lengths (log2 tokens), NaN where the table holds no such text."""
+    if judgments.empty:
+        return judgments.assign(length_first=np.nan, length_second=np.nan)
+    texts = candidates[candidates["text"].notna()] if not candidates.empty else candidates
+    keys = ["replicate", "item_id", "candidate_id"]
+    measured = not texts.empty and "length" in texts.columns
+    lengths = texts[[*keys, "length"]] if measured else pd.DataFrame(columns=[*keys, "length"])
+    # Ids are unique within an item of a replicate; panels have no replicate.
+    lengths = lengths.assign(replicate=_number(lengths["replicate"])).drop_duplicates(keys)
+    made = judgments
+    for slot in ("first", "second"):
+        left = judgments[["item_id", f"candidate_{slot}"]].rename(columns={f"candidate_{slot}": "candidate_id"})
+        left = left.assign(replicate=_number(judgments["replicate"]))
+        values = left.merge(lengths, on=keys, how="left")["length"].to_numpy(dtype=np.float64)
+        made = made.assign(**{f"length_{slot}": values})
+    return made
+
+
+def _number(replicates: pd.Series) -> pd.Series[int]:
+    return pd.to_numeric(replicates).astype("Float64").fillna(-1).astype("int64")
+
+
+def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
+    """Rows ``judge_drift_<term>``: each judge's change on the anchor panel since generation 0, paired by pair.
+
+    Exactly 0 for a judge that gives the same verdicts again. Rates: the pairs complete in both generations, clustered by
+    item. length_log_odds: the difference of two fits, with the jackknife over items that both share.
+    """
+    rows: list[Estimate] = []
+    for judge in anchor_judges(tables):
+        base = _pair_table(tables, judge, 0)
+        slopes = anchor_slopes(tables, judge, 0, scales)
+        for generation in range(1, design.generations + 1):
+            judgments = anchor_judgments(tables, judge, generation)
+            labels = Labels(judge, "", generation, "anchor")
+            later, lost = _pair_table(tables, judge, generation), unscored(judgments)
+            for term in ("first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"):
+                rows.append(_rate_drift(labels, term, base, later, lost, design.margins.rate))
+            same = _unchanged(base, later, "first_slot_excess")
+            result = _slope_drift(slopes, anchor_slopes(tables, judge, generation, scales))
+            counts = Counts(int((judgments["verdict"] != "unscored").sum()), judgments["item_id"].nunique(), lost)
+            rows.append(
+                row(
+                    labels,
+                    "verbosity",
+                    "judge_drift_length_log_odds",
+                    result,
+                    counts,
+                    unit=LOG_ODDS + " per doubling",
+                    unchanged=same,
+                )
+            )
+    return rows
+
+
+def anchor_judges(tables: RunTables) -> list[str]:
+    """The judges that the anchor panel was shown to, in the table's order."""
+    table = tables.judgments
+    return [] if table.empty else [str(name) for name in table.loc[table["panel"] == "anchor", "judge"].unique()]
+
+
+def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
+    """A row a pair (item_id, pair_id): its value of each rate term, NaN where its verdicts do not tell, and ``ab``, how
+    often the first slot was picked in that order: with the excess unchanged, it tells whether any verdict moved."""
+    terms = ["ab", "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"]
+    judgments = not_identical(anchor_judgments(tables, judge, generation))
+    if judgments.empty:
+        empty = pd.MultiIndex.from_arrays([[], []], names=_PAIR)
+        return pd.DataFrame(columns=terms, index=empty, dtype="float64")
+    judgments = _with_lengths(judgments, tables.candidates)
+    judgments = judgments.assign(picked=first_picked(judgments), longer=longer_picked(judgments))
+    orders = judgments.groupby([*_PAIR, "order"])["picked"].mean().unstack("order").reindex(columns=["ab", "ba"])
+    verdicts = judgments[judgments["verdict"] != "unscored"].drop_duplicates([*_PAIR, "repeat", "order"])
+    matched = verdicts.set_index([*_PAIR, "repeat", "order"])["verdict"].unstack("order").reindex(columns=["ab", "ba"])
+    matched = matched.dropna()
+    conflict = (
+        ((matched["ab"] == matched["ba"]) & (matched["ab"] != "tie")).astype("float64").groupby(level=_PAIR).mean()
+    )
+    return pd.DataFrame(
+        {
+            "ab": orders["ab"],
+            "first_slot_excess": (orders["ab"] + orders["ba"]) / 2.0 - 0.5,
+            "conflict_rate": conflict,
+            "order_agreement": 1.0 - conflict,
+            "longer_preferred_raw": judgments.groupby(_PAIR)["longer"].mean(),
+        }
+    )
+
+
+def _rate_drift(
+    labels: Labels, term: str, base: pd.DataFrame, later: pd.DataFrame, lost: int, margin: float
+) -> Estimate:
+    change = (later[term] - base[term]).dropna()
+    result: Interval | Undefined = Undefined("no anchor pair tells this in both generations")
+    if len(change):
+        result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
+    counts = Counts(len(change), change.index.get_level_values("item_id").nunique(), lost)
+    bias: Any = "verbosity" if term == "longer_preferred_raw" else "position"
+    same = _unchanged(base, later, term)
+    return row(
+        labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=same
+    )  # fmt: skip
+
+
+def _unchanged(base: pd.DataFrame, later: pd.DataFrame, term: str) -> bool:
+    """Whether no pair that tells ``term`` twice was judged otherwise in either order."""
+    known = (later[term] - base[term]).dropna().index
+    moved = (later.loc[known, ["ab", "first_slot_excess"]] - base.loc[known, ["ab", "first_slot_excess"]]).abs()
+    return len(known) > 0 and bool((moved.fillna(0.0) == 0).all(axis=None))
+
+
+def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interval | Undefined:
+    for one in (base, later):
+        if isinstance(one, Undefined):
+            return one
+        if "length" not in one.names:
+            return Undefined("length does not differ between the anchor texts")
+    assert isinstance(base, Slopes)
+    assert isinstance(later, Slopes)
+    groups = int(max(base.clusters.max(), later.clusters.max())) + 1
+    values = [float(one.coefficients[one.names.index("length")]) for one in (base, later)]
+    moved = _jackknife(later, groups) - _jackknife(base, groups)
+    se = float(np.sqrt((groups - 1.0) / groups * np.sum((moved - moved.mean()) ** 2)))
+    return t_interval(values[1] - values[0], se, groups - 1, method="difference of fits, jackknife t by item")
+
+
+def _jackknife(slopes: Slopes, groups: int) -> NDArray[np.float64]:
+    """(groups,) change of length's slope, one Newton step after leaving out each item; 0 where the item has no row."""
+    x, fit, j = slopes.x, slopes.fit, slopes.names.index("length")
+    residual = slopes.z - fit.probabilities + fit.adjustment
+    curvature = fit.probabilities * (1.0 - fit.probabilities)
+    moved = np.zeros(groups)
+    for group in range(groups):
+        part = slopes.clusters == group
+        if part.any():
+            information = fit.hessian - (x[part] * curvature[part, None]).T @ x[part]
+            moved[group] = -(np.linalg.pinv(information, hermitian=True) @ (x[part].T @ residual[part]))[j]
+    return moved

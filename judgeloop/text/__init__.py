@@ -1,0 +1,1 @@
+"""Text to numbers and to prompts: features, Markdown, templates, matching a reference."""
