@@ -4,7 +4,8 @@
 
 The data are generated, not observed: lengths, picks and signals follow planted laws (a judge with a taste for the first
 slot and for length, whose selections tilt the next generation), and the texts are slices of a stream of made-up words. They have
-the shape of a real run's tables and none of its meaning. The names of the tables' columns are those of CONTRACT.
+the shape of a real run's tables and none of its meaning. The names of the tables' columns are those of
+docs/contract.md, "Tables".
 """
 
 from __future__ import annotations

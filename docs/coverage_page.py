@@ -6,7 +6,7 @@ import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from judgeloop.validate.study import CELLS
+from judgeloop.validation.study import CELLS
 
 TEXT = """# Do the intervals hold?
 

@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from judgeloop.report import palette
+from judgeloop.report.figure import colours
 
-COLOURS = palette.colours()
+COLOURS = colours()
 Rows = Sequence[Mapping[str, Any]]
 STYLE = {
     "svg.hashsalt": "judgeloop", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False,

@@ -19,13 +19,12 @@ from python_reference import PYTHON, python_reference
 
 from judgeloop.cli.app import app
 from judgeloop.experiment.schema import schema as experiment_schema
-from judgeloop.judging.edits import PROBES
-from judgeloop.judging.edits.padding import TOLERANCE
-from judgeloop.judging.edits.probe import Probe, length_ratio
+from judgeloop.judging.edits import TOLERANCE, Probe, length_ratio
 from judgeloop.judging.model_edits import LENGTH_TOLERANCE
-from judgeloop.planted.spec import schema as planted_schema
+from judgeloop.judging.panels import PROBES
 from judgeloop.report.document import schema as report_schema
-from judgeloop.wire.faults import fault_schema
+from judgeloop.serving.faults import fault_schema
+from judgeloop.serving.planted_spec import schema as planted_schema
 
 DOCS = Path(__file__).parent
 WIDTH = 100

@@ -20,14 +20,14 @@ import pandas as pd
 
 from judgeloop.commands.analyze import analyze
 from judgeloop.commands.run import run
-from judgeloop.experiment.schema import BradleyTerrySignal, Strategy
+from judgeloop.experiment.schema import BradleyTerrySignalSpec, StrategySpec
 from judgeloop.kernels import sigmoid
-from judgeloop.planted.answerer import PlantedAnswerer
-from judgeloop.planted.spec import PlantedSpec
 from judgeloop.seeds import rng
+from judgeloop.serving.planted import PlantedAnswerer
+from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.loop.estimates import run_estimates
-from judgeloop.validate import loop_world
+from judgeloop.validation import loop
 
 PICTURES = Path(__file__).parent / "pictures"
 NUMBERS = PICTURES / "numbers.json"
@@ -47,9 +47,9 @@ BIAS_TERMS = ("conflict_rate", "first_slot_excess", "longer_preferred_raw", "len
 DRIFT_STEPS, MIXING_STEPS = 4, 6
 LOOPS: Mapping[str, dict[str, Any]] = {
     "replace": {},
-    "accumulate": {"strategy": Strategy(kind="accumulate")},
-    "half real": {"strategy": Strategy(real_fraction=0.5)},
-    "consistent only": {"signal": BradleyTerrySignal(tau=loop_world.TAU, ridge=0.0, label_rule="consistent_only")},
+    "accumulate": {"strategy": StrategySpec(kind="accumulate")},
+    "half real": {"strategy": StrategySpec(real_fraction=0.5)},
+    "consistent only": {"signal": BradleyTerrySignalSpec(tau=loop.TAU, ridge=0.0, label_rule="consistent_only")},
 }
 ITEMS = [{"item_id": f"i{n}", "prompt": f"Explain step {n} of the recipe."} for n in range(6)]
 
@@ -103,8 +103,8 @@ def _amplification() -> Rows:
     """The planted loop of `judgeloop validate`: one judge, four ways of learning from it; drift beyond a coin's."""
     rows = []
     for name, settings in LOOPS.items():
-        world = loop_world.World(replicates=8, steps=MIXING_STEPS, **settings)
-        found = run_estimates(loop_world.run(world, seed=0), world.design())
+        world = loop.World(replicates=8, steps=MIXING_STEPS, **settings)
+        found = run_estimates(loop.run(world, seed=0), world.design())
         terms = found["term"].isin(["did_length", "compounding_length"]) & (found["contrast"] == "random")
         plain = found[terms & (found["variant"] == "")]
         rows += [{"loop": name, **_numbers(row, "term", "generation", "verdict")} for _, row in plain.iterrows()]

@@ -15,8 +15,9 @@ Before a call is made:
 
 With the results:
 
-- ``compare(a, b)``: run folders side by side (``Compared``); ``check(run_dir, limits)``: estimates against limits (``Checked``).
-- ``export(run_dir, format, out)`` and ``collect_labels(…)``: other tools' files, and sheets that people label (``Exported``).
+- ``compare(a, b)``: run folders side by side (``ComparisonReport``); ``check(run_dir, limits)``: estimates against limits
+  (``CheckResult``).
+- ``export(run_dir, format, out)`` and ``collect_labels(…)``: other tools' files, and sheets that people label (``Export``).
 - ``watch(run_dir)``: the live report of a run that goes on.
 
 And offline: ``serve(planted=…)`` plays the OpenAI API locally, ``validate()`` plants truth through the same code
@@ -25,19 +26,17 @@ And offline: ``serve(planted=…)`` plays the OpenAI API locally, ``validate()``
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module, metadata
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from judgeloop.api.forecasting import Forecasts, forecast
     from judgeloop.commands.analyze import analyze
     from judgeloop.commands.audit import audit
     from judgeloop.commands.check import check
-    from judgeloop.commands.compare import Compared, compare
+    from judgeloop.commands.compare import ComparisonReport, compare
     from judgeloop.commands.doctor import Diagnosis, doctor
-    from judgeloop.commands.export import Exported, collect_labels, export
+    from judgeloop.commands.export import Export, collect_labels, export
+    from judgeloop.commands.forecast import Forecasts, forecast
     from judgeloop.commands.plan import Plan, plan
     from judgeloop.commands.plan_audit import AuditPlan, plan_audit
     from judgeloop.commands.run import run
@@ -45,35 +44,45 @@ if TYPE_CHECKING:
     from judgeloop.commands.validate import Validation, validate
     from judgeloop.commands.watch import watch
     from judgeloop.errors import JudgeloopError
-    from judgeloop.limits.decide import Checked
+    from judgeloop.limits import CheckResult
     from judgeloop.results import Audit, Run
     from judgeloop.results import open_run as open  # noqa: A004  the contract's name
 
+_NAMES = {
+    "commands.analyze": ("analyze",),
+    "commands.audit": ("audit",),
+    "commands.check": ("check",),
+    "commands.compare": ("ComparisonReport", "compare"),
+    "commands.doctor": ("Diagnosis", "doctor"),
+    "commands.export": ("Export", "collect_labels", "export"),
+    "commands.forecast": ("Forecasts", "forecast"),
+    "commands.plan": ("Plan", "plan"),
+    "commands.plan_audit": ("AuditPlan", "plan_audit"),
+    "commands.run": ("run",),
+    "commands.serve": ("serve",),
+    "commands.validate": ("Validation", "validate"),
+    "commands.watch": ("watch",),
+    "errors": ("JudgeloopError",),
+    "limits": ("CheckResult",),
+    "results": ("Audit", "Run", "open"),
+}
+"""Module → the public names that it holds."""
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
 __all__ = [
-    "Audit", "AuditPlan", "Checked", "Compared", "Diagnosis", "Exported", "Forecasts", "JudgeloopError", "Plan", "Run",
-    "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "doctor", "export", "forecast",
-    "open", "plan", "plan_audit", "run", "serve", "validate", "watch",
+    "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeloopError", "Plan",
+    "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "doctor", "export",
+    "forecast", "open", "plan", "plan_audit", "run", "serve", "validate", "watch",
 ]  # fmt: skip
 
 __version__ = metadata.version("judgeloop")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'judgeloop' has no attribute {name!r}")
-    module = "judgeloop.errors" if name == "JudgeloopError" else "judgeloop.api"
-    return getattr(import_module(module), "open_run" if name == "open" else name)
+    return getattr(import_module(f"judgeloop.{_MODULE_OF[name]}"), "open_run" if name == "open" else name)
 
 
 def __dir__() -> list[str]:
     return sorted({*__all__, "__doc__", "__file__", "__name__", "__path__"})
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Whoever imports the package judgeloop.validate makes Python bind it here, over the function of that name.
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

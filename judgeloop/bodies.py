@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Message, RewardRoute, prompt_text
-from judgeloop.scales import Scale
-from judgeloop.text.templates import Mode, Template, fill, render
+from judgeloop.text.templates import Mode, Scale, Template, fill, render
 
 Prompt = str | Sequence[Message]
 

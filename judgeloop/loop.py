@@ -1,4 +1,4 @@
-"""The main path: one experiment, T generations, every arm and replicate (DESIGN, "One journey").
+"""The main path: one experiment, T generations, every arm and replicate (ARCHITECTURE.md, "The journey of a run").
 
 For each replicate and arm the policy drafts candidates for every item; every matchup is presented in both orders; the
 judge answers; verdicts become preferences by the arm's label rule; the signal is fitted and selects; the strategy mixes
@@ -16,23 +16,25 @@ from typing import Any, TypedDict
 import pandas as pd
 
 from judgeloop import seeds
-from judgeloop.experiment.judges import Judge as JudgeSpec
-from judgeloop.experiment.resolve import Arm, Resolved
-from judgeloop.experiment.schema import ExemplarPolicy as ExemplarSpec
+from judgeloop.experiment.resolve import Arm, ResolvedExperiment
+from judgeloop.experiment.schema import ExemplarPolicySpec as ExemplarSpec
+from judgeloop.experiment.schema import JudgeSpec
 from judgeloop.judging.controls import GoldJudge, candidates_of
 from judgeloop.judging.frames import candidates_frame, completed, judgments_frame
 from judgeloop.judging.judges import Judge, model_name
 from judgeloop.judging.pairing import matchups, presentations
-from judgeloop.judging.panels import AnchorPanel, anchor_from_pairs, draft_anchor, probes_of_panel
-from judgeloop.judging.probes import ProbePair, with_probes
+from judgeloop.judging.panels import (
+    AnchorPanel,
+    ProbePair,
+    anchor_from_pairs,
+    draft_anchor,
+    probes_of_panel,
+    with_probes,
+)
 from judgeloop.judging.truth import Truth
 from judgeloop.learning import strategies
-from judgeloop.learning.learn import Learned, Support, learn
-from judgeloop.learning.signals import generation_zero_scale
-from judgeloop.policies import Drawn, Policy
-from judgeloop.policies.drafting import Drafter
-from judgeloop.policies.exemplar import ExemplarPolicy
-from judgeloop.policies.pool import Pool, PoolPolicy, draft_pool
+from judgeloop.learning.signals import LearnedSelection, Support, generation_zero_scale, learn
+from judgeloop.policies import CandidateDraw, Drafter, ExemplarPolicy, Policy, Pool, PoolPolicy, draft_pool
 from judgeloop.records import Candidate, Distribution, Item, Judgment, Presentation, prompt_text
 from judgeloop.rundir import RunFolder
 from judgeloop.text.features import FEATURES, features_frame
@@ -49,7 +51,7 @@ class GenerationDone:
     unscored: int
 
 
-class Labels(TypedDict):
+class TableLabels(TypedDict):
     """Which rows of the tables a turn writes."""
 
     replicate: int | None
@@ -58,10 +60,10 @@ class Labels(TypedDict):
 
 
 @dataclass(frozen=True)
-class Lab:
+class LoopContext:
     """What a run works with, made ready before the first call (see ``judgeloop.run``)."""
 
-    resolved: Resolved
+    resolved: ResolvedExperiment
     items: tuple[Item, ...]
     real: Mapping[str, tuple[str, ...]]
     anchor_pairs: tuple[tuple[str, Item, str, str], ...]
@@ -79,20 +81,20 @@ class Lab:
         return Truth(self.gold.matcher if self.gold is not None else None)
 
 
-async def run(lab: Lab) -> None:
+async def run(lab: LoopContext) -> None:
     """Close the loop for every replicate at once. Raises what the client raises; the run folder then resumes."""
     lab.folder.write_part("items", "all", _items_frame(lab))
-    panels = Panels(lab)
+    panels = JudgedPanels(lab)
     async with asyncio.TaskGroup() as tasks:
         for number in range(lab.resolved.experiment.replicates):
             tasks.create_task(Replicate(lab, number, panels).run(), name=f"s{number}")
 
 
-class Panels:
+class JudgedPanels:
     """The anchor panel, and the probe panel of its texts' edits, judged once a generation by every distinct judge that is no
     control: by the first replicate that gets there, so that a judge which its provider changes is seen to change."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: LoopContext) -> None:
         self._lab, self._truth = lab, lab.truth()
         self._panel: asyncio.Task[AnchorPanel] | None = None
         self._probes: dict[str, list[ProbePair]] = {}
@@ -156,7 +158,7 @@ class Panels:
 class Replicate:
     """One seed with all its arms: an independent unit of work."""
 
-    def __init__(self, lab: Lab, number: int, panels: Panels) -> None:
+    def __init__(self, lab: LoopContext, number: int, panels: JudgedPanels) -> None:
         self.lab, self.number, self.panels = lab, number, panels
         self.experiment = lab.resolved.experiment
         self.items = {item.item_id: item for item in lab.items}
@@ -224,7 +226,7 @@ class ArmLoop:
         """One generation; gives its tables, a frame each."""
         lab, labels = (
             self.replicate.lab,
-            Labels(replicate=self.replicate.number, arm=self.arm.name, generation=generation),
+            TableLabels(replicate=self.replicate.number, arm=self.arm.name, generation=generation),
         )
         drawn = await self.policy.candidates(lab.items, generation)
         shown = self._present(drawn, generation)
@@ -271,7 +273,7 @@ class ArmLoop:
         frame = candidates_frame(carried, failed, self.replicate.items, truth.correct, columns)
         return {"candidates": completed(frame, **labels), **tables}
 
-    def _present(self, drawn: Mapping[str, Drawn], generation: int) -> list[tuple[Item, list[Presentation]]]:
+    def _present(self, drawn: Mapping[str, CandidateDraw], generation: int) -> list[tuple[Item, list[Presentation]]]:
         experiment = self.replicate.experiment
         shown = []
         for item_id, found in drawn.items():
@@ -304,7 +306,7 @@ class ArmLoop:
         features: pd.DataFrame,
         current: Mapping[str, Weights],
         counts: Mapping[str, Counter[str]],
-    ) -> Learned:
+    ) -> LearnedSelection:
         base = (
             self.policy.base if isinstance(self.policy, PoolPolicy) and self.arm.signal.reference == "base" else current
         )
@@ -346,14 +348,14 @@ def _unknown(item: Item, candidate: Candidate) -> bool | None:  # noqa: ARG001 -
     return None
 
 
-def _label(lab: Lab, spec: JudgeSpec) -> str:
+def _label(lab: LoopContext, spec: JudgeSpec) -> str:
     """How call ids that name no arm tell judges apart: nothing for the base judge, else the first arm that has it."""
     if spec == lab.resolved.experiment.judge:
         return ""
     return "/" + next(arm.name for arm in lab.resolved.arms if arm.judge == spec)
 
 
-def _panel_judges(lab: Lab) -> list[tuple[Judge, str, int]]:
+def _panel_judges(lab: LoopContext) -> list[tuple[Judge, str, int]]:
     """(judge, label, repeats) of each judge that the panels are shown to: all but the random and gold controls."""
     found = {
         lab.judges[arm.name].name: (lab.judges[arm.name], _label(lab, arm.judge), arm.judge.repeats)
@@ -363,6 +365,6 @@ def _panel_judges(lab: Lab) -> list[tuple[Judge, str, int]]:
     return list(found.values())
 
 
-def _items_frame(lab: Lab) -> pd.DataFrame:
+def _items_frame(lab: LoopContext) -> pd.DataFrame:
     rows = [(i.item_id, prompt_text(i.prompt), i.category, i.reference, i.match) for i in lab.items]
     return pd.DataFrame(rows, columns=["item_id", "prompt", "category", "reference", "match"])

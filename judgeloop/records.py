@@ -37,7 +37,7 @@ REWARD_ROUTES: tuple[RewardRoute, ...] = get_args(RewardRoute)
 Route = Literal["", "classify", "pooling", "score", "rerank"]
 """What a call asks; empty is a chat completion."""
 
-# Columns of the run folder's tables (CONTRACT, "Run folder"), behind the features where they have any.
+# Columns of the run folder's tables (docs/contract.md, "Tables"), behind the features where they have any.
 JUDGMENT_COLUMNS = (
     "replicate", "arm", "generation", "panel", "item_id", "category", "pair_id", "judge", "order", "repeat", "verdict",
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",

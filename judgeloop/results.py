@@ -1,4 +1,5 @@
-"""What a run or an analysis leaves: frames with CONTRACT's columns, the report, one screen of words, a notebook's table.
+"""What a run or an analysis leaves: frames (docs/contract.md, "Tables"), the report, one screen of words, a notebook's
+table.
 
 A result reads its record, which is a run folder or in memory, and never changes it.
 """
@@ -16,18 +17,16 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from judgeloop import report
-from judgeloop.auditing.analysis import AnalysisRecord, write
+from judgeloop import analysis, report
 from judgeloop.errors import InvalidInput
-from judgeloop.report import mitigation_figures, rated, reading, text, wording
+from judgeloop.report import judge_figures, reading, text, wording
 from judgeloop.report.findings import findings, judge_rows
-from judgeloop.report.judges_compared import judges_compared
-from judgeloop.report.tables import Table, unscored_reasons
+from judgeloop.report.tables import Table, judges_compared, rated_facts, unscored_reasons
 from judgeloop.report.tables import facts as overview_facts
+from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.missing import TERM as UNSCORED
-from judgeloop.stats.rows import default_margin
+from judgeloop.stats.estimate import Estimate, default_margin
+from judgeloop.stats.judge.content import TERM as UNSCORED
 
 # Column's title → the terms that can fill it, the better founded first. What is measured otherwise has another title.
 _JUDGE_TABLE = {
@@ -47,7 +46,8 @@ _SHORTEST_NAME = 12
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """What a run left: frames with CONTRACT's columns, the report, and the settings that made them. Nothing here can be set."""
+    """What a run left: frames with the columns of docs/contract.md, "Tables", the report, and the settings that made
+    them. Nothing here can be set."""
 
     record: Record
 
@@ -139,10 +139,10 @@ class Audit(Run):
         Raises FolderMismatch where the folder holds something else, StorageFailed where it cannot be written, InvalidInput
         where the result has a folder already.
         """
-        if not isinstance(self.record, AnalysisRecord):
+        if not isinstance(self.record, analysis.AnalysisRecord):
             raise InvalidInput(f"{self.record.name}: this result is in a folder already, {self.path}; copy that")
         done = Audit(RunFolder(folder))
-        write(self.record.analysis, done.folder)
+        analysis.write(self.record.analysis, done.folder)
         if report:
             done.write_report()
         return done
@@ -153,15 +153,15 @@ class Audit(Run):
     def summary(self) -> str:
         """One screen: what was read, every judge with intervals, the findings, and what this log cannot tell and why."""
         read = reading.read(self.record)
-        mitigated = mitigation_figures.tables(read, narrow=True)
+        mitigated = judge_figures.tables(read, narrow=True)
         listed = (_judges(read.estimates), judges_compared(read), *mitigated, unscored_reasons(read))
-        listed += tuple(rated.tables(read))
+        listed += tuple(rated_tables(read))
         tables = [table for table in listed if table is not None]
-        shown = text.render(read, _facts(read), findings(read.estimates), tables)
+        shown = text.render_terminal(read, _facts(read), findings(read.estimates), tables)
         lines = [text.as_text(shown, _WIDTH).rstrip("\n")]
         if mitigated:
             lines += ["", "Mitigations"]
-        for sentence in mitigation_figures.sentences(read):
+        for sentence in judge_figures.sentences(read):
             lines += textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
         notes = read.environment.get("import_notes") or []
         if notes:
@@ -234,7 +234,7 @@ def _facts(read: reading.Reading) -> list[tuple[str, str]]:
     """What was read."""
     rows = read.judgments
     if rows.empty:
-        return rated.facts(read) + [fact for fact in overview_facts(read) if fact[0] == "Model calls"]
+        return rated_facts(read) + [fact for fact in overview_facts(read) if fact[0] == "Model calls"]
     keys = ["replicate", "arm", "generation", "panel", "item_id", "pair_id"]
     shown = rows[rows["panel"] != "probe"].groupby(keys, dropna=False)["order"].nunique()
     edits = len(rows.loc[rows["panel"] == "probe", keys].drop_duplicates())

@@ -126,7 +126,8 @@ class RunFolder:
         return frame
 
     def estimates(self) -> pd.DataFrame:
-        """The estimates, a row each (CONTRACT, "Estimates"); columns that an earlier version did not write are empty."""
+        """The estimates, a row each (docs/contract.md, "Estimates"); columns that an earlier version did not write are
+        empty."""
         path = self.path / "estimates.parquet"
         if not path.is_file():
             raise FolderMismatch(

@@ -14,17 +14,16 @@ import pandas as pd
 import judgeloop
 from audit_pairs import pairs
 from conftest import CountingAnswerer, Served
-from judgeloop.api.batch_jobs import Jobs
-from judgeloop.commands.batch import Batching
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.planted.answerer import PlantedAnswerer
-from judgeloop.planted.spec import PlantedSpec
+from judgeloop.commands.batch import AuditBatches, Jobs
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Call, Client, parted
 from judgeloop.rundir import RunFolder
+from judgeloop.serving.faults import Faults, Rule
+from judgeloop.serving.planted import PlantedAnswerer
+from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import Ledger
-from judgeloop.wire.faults import Faults, Rule
 
 SPEC = {"position": 0.4, "draft": {"length_mean": 20, "length_sd": 0.5}}
 
@@ -70,7 +69,7 @@ class Case:
             self.folder.write_json("environment.json", {"experiment_hash": "sha256:x"})
             cassette = Cassette(self.folder.path, writable=True)
             try:
-                asked = Batching(
+                asked = AuditBatches(
                     self.folder, {"m": self.endpoint}, cassette, limits or Ledger(), self._sweep, self.heard
                 )
                 asyncio.run(asked.collect(collect) if collect else asked.send())

@@ -17,12 +17,12 @@ import yaml
 from hypothesis import settings
 
 from judgeloop import report
-from judgeloop.planted.answerer import PlantedAnswerer
-from judgeloop.planted.spec import PlantedSpec
 from judgeloop.records import Route
+from judgeloop.serving.faults import Faults
+from judgeloop.serving.planted import PlantedAnswerer
+from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.estimate import estimates_frame
-from judgeloop.wire.faults import Faults
 
 # A few examples a property at every change; the library's hundred in CI, by --hypothesis-profile thorough.
 settings.register_profile("fast", max_examples=20, deadline=None)
@@ -52,7 +52,7 @@ def tables_alone() -> Iterator[None]:
     """Runs and audits leave their tables and no estimate: for what is asked and kept, where other tests see the numbers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("judgeloop.commands.run.run_estimates", lambda *_: estimates_frame([]))
-        patch.setattr("judgeloop.auditing.analysis.judge_estimates", lambda *_, **__: estimates_frame([]))
+        patch.setattr("judgeloop.analysis.judge_estimates", lambda *_, **__: estimates_frame([]))
         yield
 
 

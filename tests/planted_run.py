@@ -1,4 +1,5 @@
-"""A run with planted truth, as the frames that a run folder holds: the toy loop of the method notes (row L).
+"""A run with planted truth, as the frames that a run folder holds: the toy loop of docs/method.md, "Analytic truths"
+(row L).
 
 Texts are points (x, q) of a Gaussian with unit variances and correlation ρ: x is the length in doublings, q a quality that
 the judge reads too, written in the column ``bold``. The judge picks with log-odds βΔx + κΔq, gold with κΔq, random by a

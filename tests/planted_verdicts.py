@@ -23,7 +23,7 @@ def s(values):
 def verdict_frame(
     picked: Sequence[str], items: Sequence[object], pairs: Sequence[object], orders: Sequence[str], **columns: object
 ) -> pd.DataFrame:
-    """Judgments in CONTRACT's columns, one judge; candidates are named <pair>a and <pair>b."""
+    """Judgments in the columns of docs/contract.md, "Tables", one judge; candidates are named <pair>a and <pair>b."""
     frame = pd.DataFrame({
         "item_id": [str(item) for item in items], "pair_id": [str(pair) for pair in pairs], "judge": "j",
         "order": list(orders), "repeat": 0, "verdict": list(picked), "p_first": np.nan, "identical": False,

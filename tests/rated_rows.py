@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import seeds
-from judgeloop.scales import Scale, parse
-from judgeloop.stats.choices import choice_frame
+from judgeloop.stats.judge.listwise import choice_frame
 from judgeloop.stats.judge.pointwise import score_frame
 from judgeloop.text.features import FEATURES
+from judgeloop.text.templates import Scale, parse_scale
 
 TEN, BACK, FIVE = Scale(1, 10), Scale(10, 1), Scale(1, 5)
 
@@ -68,7 +68,7 @@ def worlds(sets=400, k=3, length=0.6, slot=0.5, gold=0.0, label="content"):
 
 def frames() -> list[pd.DataFrame]:
     """Estimates of a planted scorer on three scales, and of a planted chooser."""
-    scales = tuple(map(parse, ("1-10", "10-1", "1-5")))
+    scales = tuple(map(parse_scale, ("1-10", "10-1", "1-5")))
     scored = world(20, scales=scales)
     choices, texts = worlds(sets=40, k=8)
     return [score_frame(*scored, scales), choice_frame(choices, 8, texts)]

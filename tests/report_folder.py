@@ -1,4 +1,5 @@
-"""A synthetic finished run folder with CONTRACT's columns, for the report's tests: no model, no loop, plausible numbers."""
+"""A synthetic finished run folder with the columns of docs/contract.md, "Tables", for the report's tests: no model, no
+loop, plausible numbers."""
 
 from __future__ import annotations
 

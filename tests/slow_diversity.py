@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from judgeloop.stats.diversity import (
+from judgeloop.stats.loop.diversity_measures import (
     EIGENVALUE_FLOOR,
     EMBEDDING_SIZE,
     EMPTY_AXIS,

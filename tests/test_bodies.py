@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from judgeloop.bodies import Prompt, draft_body, judge_body, match_body, neutralise, without_controls
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import read, read_match
 from judgeloop.records import Call, Message, Reply
 from judgeloop.text import templates

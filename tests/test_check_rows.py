@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import report_folder
-from judgeloop.limits.decide import check, choose
-from judgeloop.limits.file import limits_of
+from judgeloop import limits
+from judgeloop.limits import choose, limits_of
 from judgeloop.stats.estimate import Estimate
 from limit_rows import between
 
 
 def verdict(one: Estimate, **limit: Any) -> str:
-    return check("f", [one], limits_of({one.term: limit})).outcomes[0].verdict
+    return limits.check("f", [one], limits_of({one.term: limit})).outcomes[0].verdict
 
 
 def test_what_is_not_selected_is_the_row_that_speaks() -> None:
@@ -41,7 +41,7 @@ def test_a_strategy_that_others_are_compared_with_is_gated_like_them() -> None:
         between(0.01, 0.05, arm="accumulate", **did),
         between(-0.9, -0.7, **gap),
     ]
-    done = check("f", rows, limits_of({"did_length": {"max_abs": 0.1}}))
+    done = limits.check("f", rows, limits_of({"did_length": {"max_abs": 0.1}}))
     assert [(outcome.row.arm, outcome.verdict) for outcome in done.outcomes if outcome.row] == [
         ("judge", "exceeded"), ("accumulate", "passed"),
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_judge_that_gave_every_verdict_again_passes_and_no_other() -> None:
     """The gate is on the fixed panel: there nothing moved, however few pairs it holds."""
     same = between(-0.24, 0.24, term="judge_drift_first_slot_excess", panel="anchor", status="underpowered",
                    verdict="unchanged", detectable=0.34)  # fmt: skip
-    done = check("f", [same], limits_of({same.term: {"max_abs": 0.05}}))
+    done = limits.check("f", [same], limits_of({same.term: {"max_abs": 0.05}}))
     assert (done.exit_code, done.outcomes[0].margin) == (0, 0.05)
     assert "every pair was judged as at generation 0" in done.outcomes[0].message
     assert verdict(same, min=0.01, max=0.05) == "inconclusive"

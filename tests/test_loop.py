@@ -152,7 +152,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
 
 
 def test_a_draft_that_never_comes_is_a_row_with_its_reason(tmp_path: Path, serve: Serve) -> None:
-    from judgeloop.wire.faults import Faults, Rule
+    from judgeloop.serving.faults import Faults, Rule
 
     faults = Faults(rules=(Rule(match=r"s0/g1/draft/judge/sleep/", kind="context_length", times="always"),))
     run = _run(tmp_path, serve(faults=faults), generations=1, replicates=1, panels={"anchor": 0})

@@ -11,12 +11,10 @@ import pytest
 from scipy import stats
 
 from judgeloop import seeds
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.experiment.schema import ExemplarPolicy as ExemplarSpec
-from judgeloop.experiment.schema import PoolPolicy as PoolSpec
-from judgeloop.policies.drafting import Drafter
-from judgeloop.policies.exemplar import ExemplarPolicy
-from judgeloop.policies.pool import Pool, PoolPolicy, draft_pool
+from judgeloop.experiment.schema import Endpoint
+from judgeloop.experiment.schema import ExemplarPolicySpec as ExemplarSpec
+from judgeloop.experiment.schema import PoolPolicySpec as PoolSpec
+from judgeloop.policies import Drafter, ExemplarPolicy, Pool, PoolPolicy, draft_pool
 from judgeloop.records import Call, Candidate, Item, Message, Reply
 from judgeloop.text import templates
 

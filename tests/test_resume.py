@@ -15,7 +15,7 @@ import pytest
 import judgeloop
 from conftest import Served, small_experiment, tables, write_experiment
 from judgeloop.errors import BudgetReached, EndpointFailed
-from judgeloop.wire.faults import Faults, Rule
+from judgeloop.serving.faults import Faults, Rule
 
 Serve = Callable[..., Served]
 _IN_FLIGHT = 8  # the experiment's concurrency

@@ -8,28 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Call, Reply, Route
-from judgeloop.serving.protocol import Answer, Incoming, incoming
+from judgeloop.serving.faults import Faults, Rule
+from judgeloop.serving.protocol import Incoming, ServerAnswer, incoming
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import WireClient
-from judgeloop.wire.faults import Faults, Rule
 
 T = TypeVar("T")
 
 
-def completion(text: str | None = "[[A]]", finish_reason: str = "stop", **message: Any) -> Answer:
+def completion(text: str | None = "[[A]]", finish_reason: str = "stop", **message: Any) -> ServerAnswer:
     message = {"role": "assistant", "content": text, **message}
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     choices = [{"index": 0, "message": message, "finish_reason": finish_reason}]
-    return Answer(200, {"object": "chat.completion", "model": "m", "choices": choices, "usage": usage})
+    return ServerAnswer(200, {"object": "chat.completion", "model": "m", "choices": choices, "usage": usage})
 
 
 class Speaker:
     """Answers every call with what ``says`` gives for its id, ``hold_s`` later; remembers what it saw."""
 
-    def __init__(self, says: Callable[[str], Answer] = lambda _: completion(), hold_s: float = 0.0) -> None:
+    def __init__(self, says: Callable[[str], ServerAnswer] = lambda _: completion(), hold_s: float = 0.0) -> None:
         self.says, self.hold_s = says, hold_s
         self.seen: list[tuple[str, dict[str, Any], Incoming]] = []
         self.most, self._now = 0, 0
@@ -42,7 +42,7 @@ class Speaker:
     def models(self) -> list[str]:
         return ["m"]
 
-    async def answer(self, body: dict[str, Any], call_id: str | None) -> Answer:
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
         self.seen.append((call_id or "", body, incoming.get()))
         self._now += 1
         self.most = max(self.most, self._now)
@@ -52,7 +52,7 @@ class Speaker:
         finally:
             self._now -= 1
 
-    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
         del route
         return await self.answer(body, call_id)
 

@@ -41,7 +41,7 @@ def analyze(
     columns: Annotated[
         Path | None, typer.Option(help="A YAML file that names the log's own columns and words.", show_default=False)
     ] = None,
-    format: Annotated[  # noqa: A002  CONTRACT's option
+    format: Annotated[  # noqa: A002  the option's name
         LogFormat, typer.Option(help="Whose log this is; auto tells it by content.")
     ] = LogFormat.auto,
     mitigate: Annotated[

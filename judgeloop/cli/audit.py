@@ -49,10 +49,10 @@ def _audit(
     given.setdefault("out", Path("runs") / audit_name(pairs))
     of_plan = AuditPlanCall.model_fields.keys() - AuditCall.model_fields.keys()
     if plan:
-        from judgeloop.cli.audit_plan import show
+        from judgeloop.cli.plan import show_audit
 
         kept = {name: value for name, value in given.items() if name in AuditPlanCall.model_fields}
-        show(plan_audit(pairs, **kept), as_json=json_plan)
+        show_audit(plan_audit(pairs, **kept), as_json=json_plan)
         return
     if json_plan or of_plan & given.keys():
         raise InvalidInput("--effect, --conflict, --calls-per-second and --json are of --plan; give it too")

@@ -39,7 +39,7 @@ def check(
     """Gate on limits: exit 0 if every interval keeps its limit, 1 if one is exceeded, 5 if the sample cannot tell."""
     remember(debug)
     if print_limits:
-        from judgeloop.limits.file import default_text
+        from judgeloop.limits import default_text
 
         print(default_text(), end="")
         return
@@ -47,15 +47,15 @@ def check(
         fail("check: give a run folder, as in: judgeloop check runs/my-loop", 2)
     from rich.console import Console
 
+    from judgeloop import limits as limit_files
     from judgeloop.commands.check import check as check_command
     from judgeloop.commands.check import check_outputs
-    from judgeloop.limits.outputs import table, workflow_commands
 
     done = check_command(run_dir, limits)
     check_outputs(done, junit=junit, json=json)
     # A log file has no width: tables that wrap at 80 columns are hard to read there.
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(table(done))
+    console.print(limit_files.table(done))
     if github if github is not None else bool(os.environ.get("GITHUB_ACTIONS")):
-        print(workflow_commands(done), end="")
+        print(limit_files.workflow_commands(done), end="")
     raise typer.Exit(done.exit_code)

@@ -24,7 +24,7 @@ class ExportFormat(StrEnum):
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(help="A run folder, or that of an audit or analysis.")],
-    format: Annotated[  # noqa: A002  CONTRACT's option
+    format: Annotated[  # noqa: A002  the option's name
         ExportFormat, typer.Option(help="Training data, requests, or a blinded sheet for people to label.")
     ],
     out: Annotated[Path, typer.Option(help="File to write; labels: the CSV, with an HTML form beside it.")],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from judgeloop.api.forecasting import Forecasts
+    from judgeloop.commands.forecast import Forecasts
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN = 6
@@ -45,9 +45,9 @@ def forecast(
     remember(debug)
     from rich.console import Console
 
-    from judgeloop.api.forecasting import forecast as forecasting_forecast
+    from judgeloop.commands.forecast import forecast as forecast_command
 
-    made = forecasting_forecast(folder, generations, experiment=experiment, replicates=replicates, out=out)
+    made = forecast_command(folder, generations, experiment=experiment, replicates=replicates, out=out)
     if json:
         print(json_format.dumps(json_format.loads(made.rows.to_json(orient="records")), indent=1, ensure_ascii=False))
         return

@@ -19,7 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from judgeloop.loop import GenerationDone
-    from judgeloop.wire.client import Answered
+    from judgeloop.wire.client import AnsweredCall
 
 _WINDOW_S = 20.0
 _QUIET_S = 15.0
@@ -42,7 +42,7 @@ class Quiet:
 
     def planned(self, judgments: Mapping[str, int]) -> None: ...
 
-    def answered(self, event: Answered) -> None: ...
+    def answered(self, event: AnsweredCall) -> None: ...
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None: ...
 
@@ -63,7 +63,7 @@ def view(*, quiet: bool = False, lines: bool = True) -> Quiet:
     return Terminal(console) if console.is_terminal else Plain(sys.stderr)
 
 
-class Counts:
+class ProgressCounts:
     """What every view counts. Rates are of calls that were asked, not of answers found in a recording."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Counts:
         self.began = time.monotonic()
         self._asked: list[float] = []
 
-    def answered(self, event: Answered) -> None:
+    def answered(self, event: AnsweredCall) -> None:
         self.recorded += event.recorded and event.calls > self.done  # an answer that arms share counts once
         self.done = event.calls
         self.planned = max(self.planned, self.done)  # trial calls are not planned
@@ -120,7 +120,7 @@ class Plain(Quiet):
     """A line at each quarter of the turns or judgments, and after 15 silent seconds: for pipes and logs."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._counts = stream, Counts()
+        self._stream, self._counts = stream, ProgressCounts()
         self._steps, self._done, self._quarter, self._told = 1, 0, 0, time.monotonic()
 
     def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
@@ -134,7 +134,7 @@ class Plain(Quiet):
         self._counts.planned = self._steps = sum(judgments.values())
         self.note(f"{len(judgments)} {'judge' if len(judgments) == 1 else 'judges'}, {self._steps:,} judgments")
 
-    def answered(self, event: Answered) -> None:
+    def answered(self, event: AnsweredCall) -> None:
         self._counts.answered(event)
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None:  # noqa: ARG002 - the view's interface
@@ -173,7 +173,7 @@ class Terminal(Quiet):
     passed, cost, unscored and recorded answers, and what is done now."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._counts, self._stage = console, Counts(), "starting"
+        self._console, self._counts, self._stage = console, ProgressCounts(), "starting"
         self._bars = Progress(
             TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.fields[place]}"),
             TextColumn("{task.fields[unscored]}", style="yellow"), console=console,
@@ -201,7 +201,7 @@ class Terminal(Quiet):
                 self._tasks[name] = self._bar(name, total, width=width, visible=len(self._tasks) < _MOST_BARS)
             self._set(self._tasks[name], total=total)
 
-    def answered(self, event: Answered) -> None:
+    def answered(self, event: AnsweredCall) -> None:
         self._counts.answered(event)
         if self._calls is not None:
             self._set(self._calls, done=event.calls, total=self._counts.planned)

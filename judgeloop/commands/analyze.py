@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from judgeloop.auditing import mitigating
-from judgeloop.auditing.analysis import AnalysisRecord, Watch, sources_of
-from judgeloop.auditing.analysis import analyze as analysis_analyze
-from judgeloop.interchange.columns import Columns, load_columns
-from judgeloop.interchange.foreign import Sources, files_of, read_log
-from judgeloop.interchange.rows import Input
+from judgeloop import analysis
+from judgeloop.interchange.rows import Columns, Input, load_columns
+from judgeloop.interchange.verdicts import Sources, files_of, read_log
 from judgeloop.results import Audit
 
 
@@ -26,29 +23,29 @@ def analyze(
     mitigate: str | Sequence[str] = (),
     gold_exact: bool = False,
     report: bool = True,
-    watch: Watch = lambda *_: None,
+    watch: analysis.Watch = lambda *_: None,
 ) -> Audit:
     """The statistics of an audit on judgments that exist already, in memory; nothing is asked. Only ``out``, a folder, or
     ``.save(folder)`` of the result writes anything: estimates, tables and, with ``report``, the report.
 
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
-    ``format``: judgeloop (CONTRACT's columns), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; auto tells it by content.
-    ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls otherwise. ``mitigate``:
-    mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with commas. ``gold_exact``:
-    gold cannot err, as a verifiable reference; else one gold alone makes no claim (docs/method.md). ``watch`` is told
-    (judge, done, of) before each judge's estimates. Raises InvalidInput naming file, row and column; FolderMismatch where
-    ``out`` holds something else, StorageFailed where it cannot be written.
+    ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; auto
+    tells it by content. ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls
+    otherwise. ``mitigate``: mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with
+    commas. ``gold_exact``: gold cannot err, as a verifiable reference; else one gold alone makes no claim
+    (docs/method.md). ``watch`` is told (judge, done, of) before each judge's estimates. Raises InvalidInput naming
+    file, row and column; FolderMismatch where ``out`` holds something else, StorageFailed where it cannot be written.
     """
-    wanted = mitigating.wanted(mitigate)
+    wanted = analysis.named_mitigations(mitigate)
     mapping = load_columns(columns)
     log = read_log(verdicts, pairs, mapping, format=format)
     files = files_of(verdicts)
     sources = _sources(verdicts, files, pairs, columns)
-    done = analysis_analyze(
+    done = analysis.analyze_log(
         log, name=_name(verdicts, files), sources=sources, mitigate=wanted, watch=watch, gold_exact=gold_exact,
         settings={"format": format, "mitigate": [name for name in wanted if name != "raw"], "gold_exact": gold_exact, "columns": _mapping(mapping)},
     )  # fmt: skip
-    result = Audit(AnalysisRecord(done))
+    result = Audit(analysis.AnalysisRecord(done))
     return result if out is None else result.save(out, report=report)
 
 
@@ -75,12 +72,12 @@ def _sources(
     """What was read, for the folder's record."""
     if len(files) < 2:
         source = files[0] if files else verdicts if not isinstance(verdicts, list | tuple) else verdicts[0]
-        return sources_of(source, pairs, columns)  # type: ignore[arg-type]
-    found = sources_of(files[0], pairs, columns)
+        return analysis.sources_of(source, pairs, columns)  # type: ignore[arg-type]
+    found = analysis.sources_of(files[0], pairs, columns)
     first = found.pop("verdicts")
     several = {"verdicts": first}
     for number, path in enumerate(files[1:], start=2):
-        several[f"verdicts_{number}"] = sources_of(path, None, None)["verdicts"]
+        several[f"verdicts_{number}"] = analysis.sources_of(path, None, None)["verdicts"]
     for path, source in zip(files, several.values(), strict=True):
         # Files of several models bear one name in folders that bear the models'.
         source["name"] = f"{path.resolve().parent.name}/{path.name}"

@@ -4,38 +4,97 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from judgeloop.api.audit_difference import difference_named
-from judgeloop.api.batch_jobs import refuse_running
-from judgeloop.auditing import asking
-from judgeloop.auditing.analysis import Analysis, analyze, write_tables
-from judgeloop.auditing.questions import Probing
-from judgeloop.auditing.rated import Rated, analyze_rated
-from judgeloop.auditing.unapplied import unapplied
-from judgeloop.commands.audit_spec import Settings, check_keys, check_price, checked, valid
-from judgeloop.commands.batch import Batching, interrupted
+from judgeloop.analysis import Analysis, analyze_log, write_tables
+from judgeloop.commands import questions
+from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, check_price, checked, valid
+from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
+from judgeloop.commands.questions import ProbeQuestions, unapplied
+from judgeloop.commands.rated import RatedReplies, analyze_rated
 from judgeloop.commands.session import Observer, Session, default_folder, environment, unwrapped
-from judgeloop.errors import InvalidInput
-from judgeloop.experiment.audit import AuditCall
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.experiment.options import with_keywords
+from judgeloop.errors import FolderMismatch, InvalidInput
+from judgeloop.experiment.audit import AuditCall, AuditSpec
+from judgeloop.experiment.options import only_speed, with_keywords
+from judgeloop.experiment.schema import Block, Endpoint
 from judgeloop.interchange.rows import Input
 from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.judging.judges import ModelJudge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward, reward_judge
 from judgeloop.records import Client
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import AnotherOwner, RunFolder
 from judgeloop.serving import engines
 from judgeloop.wire.client import Ledger
 
 if TYPE_CHECKING:
     from judgeloop.results import Audit
+
+
+# What differs between an audit and the one whose folder it was given, in the words of the options.
+
+_LONGEST = 60
+_MOST = 3
+_NAMES = {**OPTIONS, "pairs": "the pairs file"}
+_SPEED = only_speed(AuditSpec) | {"model"}
+
+
+@contextmanager
+def difference_named(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, a folder of another audit is refused with the settings that differ. ``record``: this audit's, as
+    experiment.yaml bears it. Raises FolderMismatch."""
+    try:
+        yield
+    except AnotherOwner:
+        there = folder.experiment().get("audit") if folder.exists else None
+        if not isinstance(there, dict):
+            raise
+        found = list(_differing(there, dict(record["audit"])))
+        said = "; ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more" if len(found) > _MOST else "")
+        raise FolderMismatch(
+            f"{folder.path}: another audit's answers stand here: {said or 'the rows of the pairs file or the text of the prompt have changed'}; give another --out, or the same settings to resume"
+        ) from None
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    judges = [_by_model(one.get("judges")) for one in (there, here)]
+    if list(judges[0]) != list(judges[1]):
+        yield f"--model is {_shown(list(judges[0]))} there and {_shown(list(judges[1]))} here"
+    else:
+        for model in judges[0]:
+            yield from _keys(*(one[model] for one in judges), block=Endpoint)
+    yield from _keys(there, here, block=AuditSpec)
+
+
+def _by_model(judges: object) -> dict[str, Mapping[str, Any]]:
+    listed = judges if isinstance(judges, list) else []
+    return {str(one.get("model")): one for one in listed if isinstance(one, Mapping)}
+
+
+def _keys(there: Mapping[str, Any], here: Mapping[str, Any], *, block: type[Block]) -> Iterator[str]:
+    for key in dict.fromkeys((*there, *here)):
+        values = [_value(record, key, block) for record in (there, here)]
+        if key != "judges" and key not in _SPEED and values[0] != values[1]:
+            yield f"{_NAMES.get(key, key)} is {_shown(values[0])} there and {_shown(values[1])} here"
+
+
+def _value(record: Mapping[str, Any], key: str, block: type[Block]) -> Any:
+    """What the record says, else the default: what it was before the field was there."""
+    field = block.model_fields.get(key)
+    return record.get(key, field.get_default(call_default_factory=True) if field else None)
+
+
+def _shown(value: object) -> str:
+    if value in (None, {}):
+        return "not given"
+    text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
 
 _EVERY_S = 5.0
 
@@ -114,7 +173,7 @@ def _by_batches(session: Session, made: Settings, collect: Sequence[Path], obser
         # An asking of its own that shows nothing: most of what it asks is not answered yet.
         await _Asking(made, None).ask(client, made.endpoints)
 
-    batches = Batching(session.folder, made.endpoints, session.cassette, session.ledger, dry, observer)
+    batches = AuditBatches(session.folder, made.endpoints, session.cassette, session.ledger, dry, observer)
     try:
         unwrapped(batches.collect(collect) if collect else batches.send())
     except KeyboardInterrupt:
@@ -128,8 +187,8 @@ class _Asking:
     made: Settings
     observer: Observer | None
     log: VerdictLog = field(init=False)
-    rated: Rated = field(init=False)
-    probing: Probing = field(init=False, default_factory=Probing)
+    rated: RatedReplies = field(init=False)
+    probing: ProbeQuestions = field(init=False, default_factory=ProbeQuestions)
     modes: dict[str, str] = field(init=False, default_factory=dict)
     refused: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
     told: float = field(init=False, default_factory=time.monotonic)
@@ -144,12 +203,12 @@ class _Asking:
         judges = [await self._judge(name, client) for name in made.judges] if made.pairwise else []
         if made.editor is not None:
             self.say("edits")
-            self.probing, self.refused = await asking.model_probes(made.asked, self.probing, made.editor, client)
+            self.probing, self.refused = await questions.model_probes(made.asked, self.probing, made.editor, client)
             self._planned()
         self.say("asking")
         judged = self.observer.judged if self.observer else lambda *_: None
         if made.pairwise:
-            self.log = await asking.ask(judges, made.asked, self.probing, judged)
+            self.log = await questions.ask(judges, made.asked, self.probing, judged)
         if made.form is not None:
             self.rated = await made.form.ask(made.judges, made.endpoints, client, made.seed, judged)
 
@@ -158,11 +217,11 @@ class _Asking:
         if made.reward is not None:
             block = made.reward.model_copy(update={"endpoint": name})
             scoring = reward_judge(block, name, endpoints=made.endpoints, folder=".", client=client)
-            await check_reward(scoring, asking.TRIAL_PREFIX)
+            await check_reward(scoring, questions.TRIAL_PREFIX)
             self.modes[name] = f"score by {block.route}"
             return scoring
         mode = await resolve_mode(
-            spec, endpoints=made.endpoints, folder=".", client=client, label=name, prefix=asking.TRIAL_PREFIX
+            spec, endpoints=made.endpoints, folder=".", client=client, label=name, prefix=questions.TRIAL_PREFIX
         )
         self.modes[name] = mode
         endpoint = made.endpoints[spec.endpoint]
@@ -176,7 +235,7 @@ class _Asking:
         """The estimates of all that was asked."""
         made, base = self.made, None
         if made.pairwise:
-            base = analyze(
+            base = analyze_log(
                 self.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
                 watch=self.estimating, scored_alone=made.bases if made.reward else (), gold_exact=made.spec.gold_exact,
             )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,29 +13,78 @@ from typing import Any, TypeVar
 import pandas as pd
 from pydantic import ValidationError
 
-from judgeloop.api import audit_reward
-from judgeloop.auditing import mitigating
-from judgeloop.auditing.analysis import sources_of
-from judgeloop.auditing.asking import Editor
-from judgeloop.auditing.listwise import listwise
-from judgeloop.auditing.pointwise import Pointwise
-from judgeloop.auditing.questions import Probing, Questions, questions, rule_probes
-from judgeloop.auditing.rated import Form
+from judgeloop import analysis
+from judgeloop.commands.questions import Editor, ProbeQuestions, Questions, questions, rule_probes
+from judgeloop.commands.rated import Pointwise, RatingForm, listwise
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.audit import AuditCall, AuditPlanCall, AuditSpec
-from judgeloop.experiment.blocks import Block, CallSettings, Endpoint, Price
-from judgeloop.experiment.judges import ModelJudge, RewardJudge
 from judgeloop.experiment.options import flags, only_speed, sentence
-from judgeloop.interchange.columns import load_columns, near
-from judgeloop.interchange.pairs import read_pairs
-from judgeloop.interchange.rows import STDIN, Input
-from judgeloop.interchange.sets import read_sets
+from judgeloop.experiment.schema import Block, CallSettings, Endpoint, ModelJudgeSpec, Price, RewardJudgeSpec
+from judgeloop.interchange.pairs import read_pairs, read_sets
+from judgeloop.interchange.rows import STDIN, Input, load_columns, near
 from judgeloop.judging.answers import MOST_BY_LOGPROB
-from judgeloop.judging.edits import PROBES, RULE_PROBES
+from judgeloop.judging.panels import PROBES, RULE_PROBES
 from judgeloop.records import canonical
-from judgeloop.scales import parse_all
 from judgeloop.text import templates
-from judgeloop.text.templates import Kind, Template
+from judgeloop.text.templates import Kind, Template, parse_scales
+
+# ``judgeloop audit --reward``: the judges of an audit are reward models, which score one text at a time.
+
+_ANY = "any"
+_KEYS = ("score", "label", "temperature")
+_EXAMPLE = "as classify, or classify,label=1,score=probability"
+
+
+def chosen_reward(reward: str, prompt: str | None) -> RewardJudgeSpec:
+    """The block of ``ROUTE[,KEY=VALUE…]``, with keys of an experiment's reward judge and no endpoint yet. ``prompt``: a
+    template of kind reward, None for the conversation. Raises InvalidInput."""
+    route, *settings = (part.strip() for part in reward.split(","))
+    raw: dict[str, object] = {"endpoint": _ANY, "route": route, "prompt": prompt}
+    for one in settings:
+        key, sign, value = (part.strip() for part in one.partition("="))
+        if key not in _KEYS or not sign:
+            raise InvalidInput(f"--reward: {one!r:.60}: give ROUTE,KEY=VALUE with the keys {', '.join(_KEYS)}{near(key, _KEYS)}; {_EXAMPLE}")  # fmt: skip
+        raw[key] = value if key == "score" else _number(value)
+    try:
+        block = RewardJudgeSpec.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = f"{problem['loc'][0]}: " if problem["loc"] else ""
+        raise InvalidInput(f"--reward: {field}{sentence(problem)}; {_EXAMPLE}") from None
+    if block.prompt is not None:
+        templates.load(block.prompt, ".", "reward")
+    return block
+
+
+def _number(value: str) -> int | float | str:
+    """A number as it is written; what is none stays text, which the block refuses."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value
+
+
+def refuse(spec: AuditSpec) -> None:
+    """Raises InvalidInput for what goes with judges that write, and with no reward model."""
+    for given, option, why in (
+        (
+            spec.mode != "pairwise",
+            "--mode",
+            f"a reward model has its own way of scoring; --mode {spec.mode} asks a model in words",
+        ),
+        (spec.verdict != "auto", "--verdict", "a score is a number, and not read from words"),
+        (spec.repeats != 1, "--repeats", "a text is scored once"),
+        (spec.temperature != 0.0, "--temperature", "nothing is sampled; --reward ROUTE,temperature=T divides scores"),
+        (spec.edit_model, "--edit-model", "the endpoint of a reward model writes no text"),
+        (
+            spec.mitigate,
+            "--mitigate",
+            "each text is scored alone, so there is no order to average over and no prompt to mend",
+        ),
+    ):
+        if given:
+            raise InvalidInput(f"{option}: not with --reward: {why}")
+
 
 B = TypeVar("B", bound=Block)
 
@@ -50,7 +100,7 @@ OPTIONS = flags(AuditCall, AuditPlanCall)
 """Field → option, for what is said of a value."""
 _IN_BLOCKS = frozenset(Endpoint.model_fields) - {"max_tokens"} | {"endpoint", "columns"}
 """What the record shows by the judges' endpoints, and by the pairs."""
-_OF_WRITERS = frozenset(ModelJudge.model_fields) & frozenset(AuditSpec.model_fields)
+_OF_WRITERS = frozenset(ModelJudgeSpec.model_fields) & frozenset(AuditSpec.model_fields)
 _HASHED = _IN_BLOCKS | _OF_WRITERS | {"edit_model", "mode", "scales", "against_pairwise", "reward"}
 """What the identity holds by what is made of it: judges, endpoints, templates, pairs, and how they are asked."""
 _ALWAYS_HASHED = ("probes", "seed")
@@ -64,16 +114,16 @@ class Settings:
     name: str
     spec: AuditSpec
     asked: Questions
-    judges: Mapping[str, ModelJudge]
+    judges: Mapping[str, ModelJudgeSpec]
     endpoints: Mapping[str, Endpoint]
     template: Template
     probes: tuple[str, ...]
     editor: Editor | None
     sources: Mapping[str, Any]
     mitigate: tuple[str, ...] = ()
-    form: Form | None = None
+    form: RatingForm | None = None
     """What is asked where that is not pairs alone; None in mode pairwise."""
-    reward: RewardJudge | None = None
+    reward: RewardJudgeSpec | None = None
     """How the judges score where they are reward models, but for the endpoint, which is each judge's own."""
 
     @property
@@ -93,18 +143,18 @@ class Settings:
 
     def template_of(self, judge: str) -> Template:
         """The prompt that a judge is asked by."""
-        return self.template if judge in self.endpoints else templates.load(mitigating.RUBRIC)
+        return self.template if judge in self.endpoints else templates.load(analysis.RUBRIC)
 
     @property
     def rules(self) -> tuple[str, ...]:
         """The probes that need no model."""
         return tuple(name for name in self.probes if PROBES[name].kind == "rule")
 
-    def rule_probes(self, watch: Callable[[int, int], None] = lambda *_: None) -> Probing:
+    def rule_probes(self, watch: Callable[[int, int], None] = lambda *_: None) -> ProbeQuestions:
         """Every judge's probe pairs that need no model. ``watch`` is told (pairs done, of how many)."""
         own = {name: self.endpoints[name].model for name in self.bases}
         if not self.rules:
-            return Probing({name: [] for name in own} if self.probes else {})
+            return ProbeQuestions({name: [] for name in own} if self.probes else {})
         return rule_probes(self.asked, self.rules, own, seed=self.seed, watch=watch)
 
     @property
@@ -175,8 +225,8 @@ def checked(pairs: Input, spec: AuditSpec) -> Settings:
         raise InvalidInput(f"--model: {twice} is named twice; each judge once")
     prompt, scoring = str(spec.prompt), None
     if spec.reward is not None:
-        audit_reward.refuse(spec)
-        scoring = audit_reward.chosen_reward(spec.reward, None if prompt == PAIRWISE else prompt)
+        refuse(spec)
+        scoring = chosen_reward(spec.reward, None if prompt == PAIRWISE else prompt)
         prompt = PAIRWISE
     _check_place(spec)
     urls = _for_each(models, spec.base_url, "--base-url")
@@ -190,12 +240,12 @@ def checked(pairs: Input, spec: AuditSpec) -> Settings:
         cost = valid(Price, {"input": paid[0], "output": paid[1]}, "--price") if paid else Price()
         place = {"base_url": url, "model": name, "api_key_env": key, "price": cost}
         endpoints[name] = valid(Endpoint, {**shared, **place, **spec.endpoint})
-        judges[name] = valid(ModelJudge, {**of_judge, "endpoint": name, "prompt": of_pairs})
+        judges[name] = valid(ModelJudgeSpec, {**of_judge, "endpoint": name, "prompt": of_pairs})
     _check_mode(spec)
     template = templates.load(of_pairs, ".", "judge")
     _check_verdict(spec, template)
-    wanted = mitigating.wanted(spec.mitigate)
-    mitigating.refuse(wanted, judges=len(models), repeats=spec.repeats, asks=True)
+    wanted = analysis.named_mitigations(spec.mitigate)
+    analysis.refuse(wanted, judges=len(models), repeats=spec.repeats, asks=True)
     if "rubric" in wanted:
         judges |= _rubrics(judges, template)
     chosen = chosen_probes(spec.probes, spec.edit_model)
@@ -205,11 +255,11 @@ def checked(pairs: Input, spec: AuditSpec) -> Settings:
     columns = load_columns(spec.columns)
     if spec.mode == "listwise":
         asked = Questions({}, (), {}, spec.repeats)
-        form: Form | None = listwise(read_sets(pairs, columns), _form_template(spec), spec.repeats)
+        form: RatingForm | None = listwise(read_sets(pairs, columns), _form_template(spec), spec.repeats)
     else:
         asked = questions(read_pairs(pairs, columns), spec.repeats)
         form = _pointwise(asked, spec) if spec.mode == "pointwise" else None
-    files = sources_of(pairs, None, spec.columns)
+    files = analysis.sources_of(pairs, None, spec.columns)
     sources = {"pairs": files.pop("verdicts"), **files}
     return Settings(
         audit_name(pairs), spec, asked, judges, endpoints, template, chosen, editor, sources, wanted, form, scoring
@@ -267,7 +317,7 @@ def _form_template(spec: AuditSpec) -> Template:
 
 
 def _pointwise(asked: Questions, spec: AuditSpec) -> Pointwise:
-    scales = parse_all(DEFAULT_SCALES if spec.scales is None else spec.scales)
+    scales = parse_scales(DEFAULT_SCALES if spec.scales is None else spec.scales)
     long = next((scale.name for scale in scales if len(scale.values) > MOST_BY_LOGPROB), None)
     if spec.verdict == "logprob" and long is not None:
         raise InvalidInput(
@@ -319,15 +369,15 @@ def check_price(endpoints: Mapping[str, Endpoint]) -> None:
         )
 
 
-def _rubrics(judges: Mapping[str, ModelJudge], template: Template) -> dict[str, ModelJudge]:
+def _rubrics(judges: Mapping[str, ModelJudgeSpec], template: Template) -> dict[str, ModelJudgeSpec]:
     """The same judges asked by the rubric; it reasons first, so that it has no verdict in a first token."""
-    if template.name == mitigating.RUBRIC:
+    if template.name == analysis.RUBRIC:
         raise InvalidInput(
             f"--mitigate rubric: --prompt {template.name} is that rubric already; nothing differs to measure"
         )
     return {
-        f"{name}#{mitigating.RUBRIC}": one.model_copy(
-            update={"prompt": mitigating.RUBRIC, "verdict": "auto" if one.verdict == "logprob" else one.verdict}
+        f"{name}#{analysis.RUBRIC}": one.model_copy(
+            update={"prompt": analysis.RUBRIC, "verdict": "auto" if one.verdict == "logprob" else one.verdict}
         )
         for name, one in judges.items()
     }

@@ -8,23 +8,363 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from judgeloop.api.batch_jobs import Job, Jobs
-from judgeloop.api.batch_round import Found, Round
+from pydantic import TypeAdapter, ValidationError
+
+from judgeloop.commands.questions import TRIAL_PREFIX
 from judgeloop.commands.session import Observer
-from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, Interrupted, InvalidInput
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.records import Client, parted
+from judgeloop.errors import (
+    AnswersOutstanding,
+    BudgetReached,
+    EndpointFailed,
+    FolderMismatch,
+    Interrupted,
+    InvalidInput,
+    StorageFailed,
+)
+from judgeloop.experiment.schema import Endpoint
+from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, SCORE_TRIAL_PREFIX
+from judgeloop.records import Call, Client, Reply, parted
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import batch_files
-from judgeloop.wire.batch_api import ENDED, BatchLine, NoBatchAPI
-from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.client import Ledger, WireClient
+from judgeloop.wire.batch_api import ENDED, BatchLine, NoBatchAPI, exchange
+from judgeloop.wire.batch_files import OutputLine, RequestFile, RequestFiles, answer_at, places
+from judgeloop.wire.cassette import Cassette, Exchange
+from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_message, setting_hint, worst_cost
+from judgeloop.wire.reply import Refusal, read
+
+# What an audit knows of its batches between two sittings: ``batch/jobs.json`` in its folder.
+
+FOLDER = "batch"
+_STATE = f"{FOLDER}/jobs.json"
+
+Step = Literal["written", "creating", "sent", "answered", "done"]
+"""written: nobody was asked · creating: a batch may exist · sent: it exists · answered: its output is here · done: recorded."""
+
+
+@dataclass
+class Job:
+    """A request file. ``status`` is what the endpoint last said of its batch, ``error`` why it failed as a whole; ``outputs`` are files in ``batch/``."""
+
+    file: str
+    sha256: str
+    endpoint: str
+    model: str
+    calls: int
+    step: Step = "written"
+    file_id: str = ""
+    batch_id: str = ""
+    status: str = ""
+    error: str = ""
+    outputs: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _State:
+    jobs: list[Job] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
+    collected: list[str] = field(default_factory=list)
+
+
+class Jobs:
+    """All jobs of a run folder. ``failures``: call id → attempts that failed so far; ``collected``: the hashes of output
+    files whose failures are counted. Raises FolderMismatch where the state cannot be read."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.path = folder.path / FOLDER
+        self._state = self._load()
+
+    def _load(self) -> _State:
+        path = self._folder.path / _STATE
+        if not path.is_file():
+            return _State()
+        try:
+            return TypeAdapter(_State).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError, ValidationError) as error:
+            raise FolderMismatch(
+                f"{path}: cannot be read ({type(error).__name__}); restore it, or delete it to forget the batches that were sent"
+            ) from None
+
+    def save(self) -> None:
+        """Write it down, atomically."""
+        content: dict[str, Any] = asdict(self._state)
+        self._folder.write_json(_STATE, content)
+
+    @property
+    def all(self) -> list[Job]:
+        """The jobs, oldest first."""
+        return self._state.jobs
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """See the class."""
+        return self._state.failures
+
+    @property
+    def collected(self) -> list[str]:
+        """See the class."""
+        return self._state.collected
+
+    def at(self, *steps: Step) -> list[Job]:
+        """The jobs at these steps."""
+        return [job for job in self.all if job.step in steps]
+
+    def requests(self, job: Job) -> Path:
+        """A job's request file."""
+        return self.path / job.file
+
+    def outputs(self) -> list[Path]:
+        """The output files of answered jobs."""
+        return [self.path / name for job in self.at("answered") for name in job.outputs]
+
+    def discard(self, drafts: Iterable[RequestFile]) -> None:
+        """Delete drafts that nobody needs."""
+        for draft in drafts:
+            draft.path.unlink(missing_ok=True)
+
+    def adopt(self, drafts: Iterable[RequestFile]) -> list[Job]:
+        """The jobs of a round's drafts: one that was written before and says the same stays; other unsent ones go."""
+        unsent = {(job.sha256, job.endpoint): job for job in self.at("written")}
+        found = []
+        try:
+            for draft in drafts:
+                job = unsent.pop((draft.sha256, draft.group), None)
+                if job is None:
+                    job = Job(self._next(), draft.sha256, draft.group, draft.model, draft.calls)
+                    self.all.append(job)
+                draft.path.replace(self.requests(job))
+                found.append(job)
+            for stale in unsent.values():
+                self.requests(stale).unlink(missing_ok=True)
+                self.all.remove(stale)
+        except OSError as error:
+            raise StorageFailed(
+                f"{self.path}: cannot be written ({error.strerror or error}); make room and run the same command again"
+            ) from None
+        self.save()
+        return found
+
+    def _next(self) -> str:
+        numbers = [int(job.file.removeprefix("requests-").removesuffix(".jsonl")) for job in self.all]
+        return f"requests-{max(numbers, default=0) + 1:03d}.jsonl"
+
+
+def refuse_running(folder: RunFolder) -> None:
+    """Raises InvalidInput where a batch is under way: asked live, its calls would be paid for twice."""
+    running = Jobs(folder).at("creating", "sent", "answered")
+    if running:
+        names = ", ".join(job.batch_id or job.file for job in running[:3])
+        raise InvalidInput(
+            f"{folder.path}: {sum(job.calls for job in running)} calls of this audit are in a batch ({names}); go on with --batch, or delete {folder.path / FOLDER} to ask them again, which may pay for them twice"
+        )
+
+
+# One round of an audit by batches: the asking runs dry, answers that came back are recorded, the rest is written down.
+
+_TRIALS = (TRIAL_PREFIX, SCORE_TRIAL_PREFIX, CHOICE_TRIAL_PREFIX)
+_MOST_NAMED = 3
+
+
+class OutputLines:
+    """The lines of output files by the request that they answer. ``faults`` are sentences about lines that are no answers."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Reads every file once; raises InvalidInput where one cannot be read."""
+        self._places: dict[tuple[str, str], OutputLine] = {}
+        self.faults: list[str] = []
+        self._twice: list[str] = []
+        self._asked: dict[str, set[str]] = {}
+        for path in files:
+            for place in places(path):
+                if place.fault:
+                    self.faults.append(place.fault)
+                elif (first := self._places.setdefault((place.call, place.digest), place)) is not place:
+                    self._twice.append(f"{place.where}: {place.call} (first at {first.where})")
+
+    def place(self, call: Call) -> OutputLine | None:
+        """Where a request is answered first, or None. What was looked for is no stray."""
+        call_id, digest = parted(call.custom_id)
+        self._asked.setdefault(call_id, set()).add(digest)
+        return self._places.get((call_id, digest))
+
+    def others(self) -> list[str]:
+        """A sentence on every line that answers a call of this audit's name but another request: other texts, another
+        prompt, model or setting."""
+        return [
+            f"{place.where}: custom_id: answers {call} as another request has it ({f'#{digest}' if digest else 'it bears no digest of its request'}; this audit's is #{' or #'.join(sorted(self._asked[call]))}): other texts, another prompt, model or setting"
+            for (call, digest), place in self._places.items() if call in self._asked and digest not in self._asked[call]
+        ]  # fmt: skip
+
+    def strays(self) -> Iterator[str]:
+        """A sentence on lines that no call of this audit asked for, on calls answered twice, on lines that are no answer."""
+        foreign = [f"{place.where}: {call}" for (call, _), place in self._places.items() if call not in self._asked]
+        for said, some in (
+            ("no call of this audit, left out", foreign),
+            ("another request's answer, left out", self.others()),
+            ("answered twice, the first answer counts", self._twice),
+            ("no answer", self.faults),
+        ):
+            if some:
+                more = f" and {len(some) - _MOST_NAMED} more" if len(some) > _MOST_NAMED else ""
+                yield f"{said}: {'; '.join(some[:_MOST_NAMED])}{more}"
+
+
+class BatchClient:
+    """A client (records.Client) that sends nothing but trial calls. It answers from the cassette, then from ``found``; every
+    other call is written into ``requests``.
+
+    A failed answer counts as an attempt (``failures`` holds the earlier ones) and is asked again until the endpoint's
+    attempts are used up; then, and where asking again cannot help, the failure is recorded. ``lost``: the custom_ids of batches
+    that have ended, of which a missing one has failed. ``counted``: the files whose failures count; None: all.
+    """
+
+    def __init__(
+        self, live: WireClient, cassette: Cassette, endpoints: Mapping[str, Endpoint], found: OutputLines, requests: RequestFiles,
+        *, failures: Mapping[str, int], lost: set[str], counted: set[Path] | None = None,
+    ) -> None:  # fmt: skip
+        self.found = found
+        self._live, self._cassette, self._endpoints, self._requests = live, cassette, endpoints, requests
+        self._before, self._lost, self._counted = failures, lost, counted
+        self._asked: set[tuple[str, str]] = set()
+        self._ended: dict[tuple[str, str], Exchange] = {}
+        self._failed: dict[str, list[Exchange]] = {}
+        self._alive: set[str] = set()
+        self.failures: dict[str, int] = {}
+        """Calls that failed in this round, with their attempts so far."""
+        self.files: list[RequestFile] = []
+        self.named: list[str] = []
+        self.recorded, self.again, self.pending = 0, 0, 0
+        self.worst_cost = 0.0
+        self.other_models: dict[tuple[str, str], int] = {}
+        """(model asked, model that the reply names) → answers, where the two differ."""
+        self.refused = ""
+        """Why the endpoint must be mended first, empty if it need not."""
+
+    @property
+    def calls(self) -> int:
+        """Calls that are answered, recorded ones included."""
+        return self._live.ledger.calls
+
+    @property
+    def cost(self) -> float:
+        """What they cost, in US dollars."""
+        return self._live.ledger.cost
+
+    async def ask(self, call: Call) -> Reply:
+        """See records.Client; a call that is not answered yet fails with ``not_answered_yet``."""
+        identity = (call.call_id, call.key)
+        place = self.found.place(call)
+        known = self._cassette.get(*identity)
+        if known is not None:
+            if known.status == 200 and not known.fault:
+                self._alive.add(call.endpoint)
+            return await self._live.ask(call)
+        if _is_trial(call.call_id):
+            return await self._tried(call)
+        if identity in self._ended:
+            ended = self._ended[identity]
+            return read(ended.status, ended.response, ended.fault)
+        if identity in self._asked:
+            return Reply(None, failure="not_answered_yet")
+        self._asked.add(identity)
+        if call.route:
+            raise InvalidInput(f"--batch: {call.call_id} is asked by route {call.route}, which batch files do not have")
+        if place is not None or call.custom_id in self._lost:
+            reply = await self._answered(call, place)
+            if reply is not None:
+                return reply
+        self._requests.add(call.endpoint, call.call_id, call.body)
+        self.pending += 1
+        self.worst_cost += worst_cost(self._endpoints[call.endpoint], call)
+        if len(self.named) < _MOST_NAMED:
+            self.named.append(call.call_id)
+        return Reply(None, failure="not_answered_yet")
+
+    async def _tried(self, call: Call) -> Reply:
+        """How verdicts are read is asked before everything else, so it is asked live."""
+        try:
+            return await self._live.ask(call)
+        except EndpointFailed as error:
+            raise EndpointFailed(
+                f"{error} (--verdict auto asks a trial call live; state logprob, json or text and none is)"
+            ) from None
+
+    async def _answered(self, call: Call, place: OutputLine | None) -> Reply | None:
+        """The reply that came back; None where the call is to be asked again."""
+        counts = place is None or self._counted is None or place.path in self._counted
+        attempts = max(1, self._before.get(call.call_id, 0) + counts)
+        try:
+            if place is None:
+                ended = exchange(call, 0, None, "no_answer", attempts)
+            else:
+                answer = answer_at(place)
+                ended = exchange(call, answer.status, answer.response, answer.fault, attempts)
+        except Refusal as refusal:
+            self.refused = self.refused or f"endpoint {call.endpoint}: {place.where if place else ''}: {refusal}; mend that, and run the same command to ask again"  # fmt: skip
+            return None
+        reply = read(ended.status, ended.response, ended.fault)
+        if (
+            not reply.failure or reply.failure == "context_length"
+        ):  # the latter: the endpoint is well, this text too long
+            self._alive.add(call.endpoint)
+            self._cassette.append(ended)
+            self.recorded += 1
+            models = str(call.body.get("model", "")), reply.model
+            if reply.model and not _same_model(*models):
+                self.other_models[models] = self.other_models.get(models, 0) + 1
+            return await self._live.ask(call)
+        self._failed.setdefault(call.endpoint, []).append(ended)
+        if ended.fault and not (counts and attempts >= self._endpoints[call.endpoint].attempts):
+            self.again += 1
+            if counts:
+                self.failures[call.call_id] = attempts
+            return None
+        self._ended[call.call_id, call.key] = ended
+        return reply
+
+    def finish(self) -> None:
+        """Record the failures that are final, unless the endpoint fails as a whole. Closes the request files."""
+        self.close()
+        for name, failed in self._failed.items():
+            if name in self._alive or len(failed) < CONSECUTIVE_FAILURES:
+                continue
+            reason = read(failed[-1].status, failed[-1].response, failed[-1].fault).failure
+            message = failure_message(failed[-1])
+            self.refused = self.refused or (
+                f"endpoint {name}: all {len(failed)} answers failed, the last with {reason}{message}; mend that and run the same command to ask again{setting_hint(message)}"
+            )
+            # As if they had not been asked: to mend the endpoint must not cost attempts.
+            for one in failed:
+                self.failures.pop(one.call, None)
+                self._ended.pop((one.call, one.key), None)
+        for ended in self._ended.values():
+            self._cassette.append(ended)
+            self.recorded += 1
+
+    def close(self) -> None:
+        """The request files so far, whole on the disk."""
+        self.files = self._requests.close()
+
+
+def _same_model(asked: str, said: str) -> bool:
+    # An alias is answered by its snapshot: gpt-4o by gpt-4o-2024-08-06.
+    return bool(re.fullmatch(rf"(.*/)?{re.escape(asked.rpartition('/')[2])}([-@]\d[\d-]*)?", said))
+
+
+def _is_trial(call_id: str) -> bool:
+    # <prefix>/<judge>/<mode>: a judge may be called "trial", but its calls have longer names.
+    return any(call_id.startswith(f"{prefix}/") and call_id.count("/") == prefix.count("/") + 2 for prefix in _TRIALS)
+
 
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.25, 30.0
 _NAMED = 3
@@ -34,7 +374,7 @@ Sweep = Callable[[Client], Awaitable[None]]
 """Asks a client everything that the audit asks, and throws away what comes of it."""
 
 
-class Batching:
+class AuditBatches:
     """The batches of one audit. ``limits`` bears the budget, which a batch is held against before it is sent."""
 
     def __init__(
@@ -56,7 +396,7 @@ class Batching:
         try:
             while True:
                 await self._settle()
-                done = await self._round(Found(self._jobs.outputs()))
+                done = await self._round(OutputLines(self._jobs.outputs()))
                 self._close_answered(done)
                 if not done.files:
                     self._jobs.adopt(())
@@ -77,7 +417,7 @@ class Batching:
         line is none (the others are recorded)."""
         hashes = [_hash(path) for path in files]
         fresh = {path for path, known in zip(files, hashes, strict=True) if known not in self._jobs.collected}
-        found = Found(files)
+        found = OutputLines(files)
         done = await self._round(found, counted=fresh)
         self._note_strays(found)
         self._jobs.failures.update(done.failures)
@@ -110,7 +450,7 @@ class Batching:
 
     # -- one round -----------------------------------------------------------------------------------------------------
 
-    async def _round(self, found: Found, counted: set[Path] | None = None) -> Round:
+    async def _round(self, found: OutputLines, counted: set[Path] | None = None) -> BatchClient:
         """Ask everything dry. What ``found`` answers is recorded; the rest stands in draft files."""
         self._say("collecting calls")
         ledger = Ledger(self._limits.max_cost, self._limits.max_calls)
@@ -121,7 +461,7 @@ class Batching:
             for call in batch_files.calls_of(self._jobs.requests(job))
         }  # fmt: skip
         async with WireClient(self._endpoints, self._cassette, ledger=ledger) as live:
-            done = Round(
+            done = BatchClient(
                 live, self._cassette, self._endpoints, found, batch_files.RequestFiles(self._jobs.path),
                 failures=self._jobs.failures, lost=lost, counted=counted,
             )  # fmt: skip
@@ -136,7 +476,7 @@ class Batching:
             self._note(f"{_of(count, 'answer')} to requests for {asked} name the model {said}: see that it is the judge you mean")  # fmt: skip
         return done
 
-    def _close_answered(self, done: Round) -> None:
+    def _close_answered(self, done: BatchClient) -> None:
         """What answered jobs gave is recorded: they are done. Raises EndpointFailed for what ends an audit."""
         answered = self._jobs.at("answered")
         for job in answered:
@@ -152,13 +492,13 @@ class Batching:
         if problem:
             raise EndpointFailed(problem)
 
-    def _broken(self, job: Job, done: Round) -> str:
+    def _broken(self, job: Job, done: BatchClient) -> str:
         where = f"endpoint {job.endpoint}: batch {job.batch_id}"
         if job.status == "failed":
             return f"{where} failed: {job.error or 'no reason given'}; mend that and run the same command to send its calls anew"
         return f"{where} was cancelled there; {_of(done.recorded, 'answer')} recorded, run the same command to send the rest"
 
-    def _check_budget(self, done: Round) -> None:
+    def _check_budget(self, done: BatchClient) -> None:
         limits, calls = self._limits, done.calls + done.pending
         problem = ""
         if limits.max_calls is not None and calls > limits.max_calls:
@@ -231,7 +571,7 @@ class Batching:
     def _nobody_answers(self, jobs: Sequence[Job]) -> AnswersOutstanding:
         return self._outstanding("; ".join(dict.fromkeys(self._without[job.endpoint] for job in jobs)), jobs)
 
-    def _missing(self, done: Round, running: Sequence[Job]) -> AnswersOutstanding:
+    def _missing(self, done: BatchClient, running: Sequence[Job]) -> AnswersOutstanding:
         total, jobs = done.pending, self._jobs.at("written")
         lines = [f"{parted(call)[0]} ({self._jobs.requests(job)}:{number})" for job in jobs
                  for call, number in batch_files.calls_of(self._jobs.requests(job)).items()]  # fmt: skip
@@ -251,7 +591,7 @@ class Batching:
             [(job.model, self._jobs.requests(job)) for job in jobs],
         )
 
-    def _note_strays(self, found: Found) -> None:
+    def _note_strays(self, found: OutputLines) -> None:
         for said in found.strays():
             self._note(said)
 

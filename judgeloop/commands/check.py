@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from judgeloop import limits as limit_files
 from judgeloop.errors import FolderMismatch
-from judgeloop.limits.decide import Checked
-from judgeloop.limits.decide import check as decide_check
-from judgeloop.limits.file import limits_of, load_limits
-from judgeloop.limits.outputs import junit as outputs_junit
-from judgeloop.limits.outputs import record
+from judgeloop.limits import CheckResult, limits_of
 from judgeloop.report.reading import as_estimates
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.unscored_share import unscored_shares
+from judgeloop.stats.estimate import unscored_shares
 
 
-def check(run_dir: str | Path, limits: str | Path | Mapping[str, Any] | None = None) -> Checked:
+def check(run_dir: str | Path, limits: str | Path | Mapping[str, Any] | None = None) -> CheckResult:
     """The folder's estimates against ``limits``: a YAML file, a mapping of the same form, or None for the defaults.
 
     ``.verdict`` is passed, exceeded or inconclusive, ``.exit_code`` 0, 1 or 5, ``.outcomes`` one entry a limit and row.
@@ -29,13 +26,13 @@ def check(run_dir: str | Path, limits: str | Path | Mapping[str, Any] | None = N
     except ValueError as error:
         raise FolderMismatch(f"{folder.path}/estimates.parquet: {error}; run the same command again") from None
     present = {row.term for row in rows}
-    found = limits_of(limits, present) if isinstance(limits, Mapping) else load_limits(limits, present)
-    return decide_check(folder.path.resolve().name, rows, found)
+    found = limits_of(limits, present) if isinstance(limits, Mapping) else limit_files.load_limits(limits, present)
+    return limit_files.check(folder.path.resolve().name, rows, found)
 
 
-def check_outputs(checked: Checked, *, junit: str | Path | None = None, json: str | Path | None = None) -> None:
+def check_outputs(checked: CheckResult, *, junit: str | Path | None = None, json: str | Path | None = None) -> None:
     """Write the JUnit XML and the JSON of a check to files. Raises StorageFailed."""
-    for target, text in ((junit, outputs_junit), (json, record)):
+    for target, text in ((junit, limit_files.junit), (json, limit_files.record)):
         if target is not None:
             path = Path(target)
             RunFolder(path.parent).write_text(path.name, text(checked))

@@ -10,21 +10,19 @@ from typing import Any
 
 import pandas as pd
 
-from judgeloop.auditing.mitigating import PICKS
+from judgeloop.analysis import PICKS
 from judgeloop.errors import FolderMismatch, InvalidInput
-from judgeloop.report import compare_page
-from judgeloop.report.comparison import document, markdown
+from judgeloop.report.comparison import document, markdown, render
 from judgeloop.report.comparison import summary as compare_text_summary
 from judgeloop.report.reading import Reading, read
 from judgeloop.rundir import RunFolder
+from judgeloop.stats.compare.comparison import Comparison, compared
 from judgeloop.stats.compare.contender import Contender, Cost, first_texts, with_pair_keys
-from judgeloop.stats.comparison import Comparison, compared
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import Estimate, unscored_shares
 from judgeloop.stats.loop.diversity import diversity_series
 from judgeloop.stats.loop.panels import panel_texts
 from judgeloop.stats.loop.replicates import Series, measure, series
-from judgeloop.stats.unscored_share import unscored_shares
 from judgeloop.wire.cassette import Cassette
 
 _PANELS = ("pairs", "", "anchor", "policy")
@@ -34,7 +32,7 @@ _CONTROLS = ("random", "gold")
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparisonReport:
     """A comparison and the folder that holds it: compare.html, compare.md, compare.json, comparison.csv."""
 
     path: Path
@@ -42,7 +40,8 @@ class Compared:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a difference: which two, how paired, both values, and CONTRACT's estimate columns."""
+        """One row a difference: which two, how paired, both values, and the columns of
+        docs/contract.md, "Estimates"."""
         return self.comparison.frame
 
     def summary(self, width: int = 100) -> str:
@@ -56,7 +55,7 @@ def compare(
     judges: Collection[str] = (),
     arms: Collection[str] = (),
     watch: Callable[[str, str], None] = lambda *_: None,
-) -> Compared:
+) -> ComparisonReport:
     """Run folders side by side; with one folder, its judges or arms. Writes into ``out`` (default runs/compare-<a>-<b>).
 
     ``judges`` and ``arms`` keep those alone. ``watch`` is told each two before they are compared. Raises InvalidInput
@@ -88,8 +87,8 @@ def compare(
     folder.write_bytes("comparison.csv", done.frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
     folder.write_text("compare.json", document(done))
     folder.write_text("compare.md", markdown(done))
-    folder.write_text("compare.html", compare_page.render(done))
-    return Compared(target, done)
+    folder.write_text("compare.html", render(done))
+    return ComparisonReport(target, done)
 
 
 def _labels(folders: list[RunFolder]) -> list[str]:

@@ -1,4 +1,4 @@
-"""``judgeloop.api.doctor``: ask an endpoint what it can do, and recommend how to judge with it."""
+"""``judgeloop.commands.doctor``: ask an endpoint what it can do, and recommend how to judge with it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,25 @@ from pydantic import ValidationError
 
 from judgeloop.commands.session import unwrapped
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment.blocks import Endpoint
 from judgeloop.experiment.resolve import load
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.judges import PairTrial
 from judgeloop.serving import engines
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode
-from judgeloop.wire import capabilities, examination, habits, knee
-from judgeloop.wire.examination import Check, Found
-from judgeloop.wire.inquiry import CallsSpent, Came, Inquiry
-from judgeloop.wire.knee import Knee
-from judgeloop.wire.servers import Server, listed_context, recognise
+from judgeloop.wire import capabilities
+from judgeloop.wire.capabilities import Knee
+from judgeloop.wire.inquiry import (
+    CallsSpent,
+    Check,
+    EndpointFindings,
+    HttpResult,
+    Inquiry,
+    Server,
+    answer,
+    listed_context,
+    recognise,
+)
 
 MOST_CALLS = 80
 _SHOWN_MODELS = 8
@@ -35,7 +43,7 @@ _IN_FLIGHT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Recommended:
+class Recommendation:
     """How to judge with the endpoint. ``verdict`` None: no mode gave a verdict. ``endpoint``: the block's keys."""
 
     verdict: Mode | None
@@ -63,7 +71,7 @@ class Diagnosis:
     checks: tuple[Check, ...]
     calls: int
     seconds: float
-    recommended: Recommended
+    recommended: Recommendation
 
     def record(self) -> dict[str, Any]:
         """The diagnosis as JSON can hold it; ``judgeloop plan --doctor`` reads it."""
@@ -111,7 +119,7 @@ def doctor(
     with started as running:
         probed = running["m"].model_copy(update={"concurrency": _IN_FLIGHT, "timeout_s": timeout_s, "attempts": 1})
         environment = os.environ if environment is None else environment
-        examined = _Examined(asked, probed, trial, max_calls, context_tokens, on_check, environment)
+        examined = _Examination(asked, probed, trial, max_calls, context_tokens, on_check, environment)
         return unwrapped(examined.run())
 
 
@@ -135,7 +143,7 @@ def _of_address(base_url: str, model: str | None, api_key_env: str | None) -> En
         raise InvalidInput(f"{'--api-key-env' if 'api_key_env' in problem['loc'] else '--base-url'} {said}") from None
 
 
-class _Examined:
+class _Examination:
     """One endpoint's examination."""
 
     def __init__(
@@ -145,7 +153,7 @@ class _Examined:
         self.asked, self.probed, self.trial = asked, probed, trial
         self.tokens, self.on_check = tokens, on_check
         self.inquiry = Inquiry(probed, environment, most)
-        self.found = Found(model=probed.model)
+        self.found = EndpointFindings(model=probed.model)
         self.knee: Knee | None = None
         self._told = 0
 
@@ -154,7 +162,7 @@ class _Examined:
         try:
             listing = await self.inquiry.models()
             entry = self._model(listing)
-            await examination.answer(self.inquiry, self.found)
+            await answer(self.inquiry, self.found)
             self._tell()
             await self._questions(entry)
         finally:
@@ -166,7 +174,7 @@ class _Examined:
             time.monotonic() - began, self._recommended(),
         )  # fmt: skip
 
-    def _model(self, listing: Came) -> Mapping[str, Any]:
+    def _model(self, listing: HttpResult) -> Mapping[str, Any]:
         """The model to ask, and its entry in the list ({} where it has none)."""
         entries = _entries(listing)
         names = [str(entry["id"]) for entry in entries]
@@ -198,10 +206,10 @@ class _Examined:
             "text": lambda: capabilities.verdict_mode(inquiry, base, found, trial, "text"),
             "json schema": lambda: capabilities.schema(inquiry, found),
             "repeat": lambda: capabilities.repeat(inquiry, base, found, trial),
-            "seed": lambda: habits.seed(inquiry, found),
-            "system role": lambda: habits.system_role(inquiry, found),
-            "context": lambda: habits.context(inquiry, found, listed_context(entry), self.tokens),
-            "n": lambda: habits.choices(inquiry, found),
+            "seed": lambda: capabilities.seed(inquiry, found),
+            "system role": lambda: capabilities.system_role(inquiry, found),
+            "context": lambda: capabilities.context(inquiry, found, listed_context(entry), self.tokens),
+            "n": lambda: capabilities.choices(inquiry, found),
             "concurrency": self._concurrency,
         }
         for name, ask in questions.items():
@@ -210,14 +218,14 @@ class _Examined:
             except CallsSpent:
                 found.checks.append(Check(name, "nothing", "the calls are used up", "unknown", "raise --max-calls"))
             self._tell()
-        found.checks.append(habits.rate_limits(inquiry.seen_headers))
+        found.checks.append(capabilities.rate_limits(inquiry.seen_headers))
         self._tell()
 
     async def _concurrency(self) -> None:
         calls = self.inquiry.calls
-        most = max(knee.MOST_CALLS, self.inquiry.most - _OTHER_CALLS)
-        self.knee = await knee.find(self.inquiry, self._judge_call, most)
-        self.found.checks.append(knee.check(self.knee, self.inquiry.calls - calls))
+        most = max(capabilities.MOST_CALLS, self.inquiry.most - _OTHER_CALLS)
+        self.knee = await capabilities.find(self.inquiry, self._judge_call, most)
+        self.found.checks.append(capabilities.check(self.knee, self.inquiry.calls - calls))
 
     def _judge_call(self, number: int) -> dict[str, Any]:
         """A judge call of usual shape; all differ, so that no cache answers."""
@@ -227,7 +235,7 @@ class _Examined:
         question = f"({number}) {self.trial.question}"
         return replace(self.trial, answers=(first, second), question=question).body(endpoint, mode)
 
-    def _recommended(self) -> Recommended:
+    def _recommended(self) -> Recommendation:
         found, mode = self.found, capabilities.best_mode(self.found)
         best = self.knee.best if self.knee else None
         concurrency = best.at_once if best else None
@@ -243,7 +251,7 @@ class _Examined:
             block["max_tokens"] = found.max_tokens
         if mode == "logprob" and found.logprobs is not None and found.logprobs < capabilities.TRIED_LOGPROBS:
             block["top_logprobs"] = found.logprobs
-        return Recommended(mode, concurrency, best.per_second if best else None, block, tuple(self._why(mode)))
+        return Recommendation(mode, concurrency, best.per_second if best else None, block, tuple(self._why(mode)))
 
     def _why(self, mode: Mode | None) -> list[str]:
         checks = {check.name: check for check in self.found.checks}
@@ -282,7 +290,7 @@ _FILLER = (
 )
 
 
-def _entries(listing: Came) -> list[Mapping[str, Any]]:
+def _entries(listing: HttpResult) -> list[Mapping[str, Any]]:
     data = listing.body.get("data") if listing.status == 200 and isinstance(listing.body, dict) else None
     return [entry for entry in data if isinstance(entry, dict) and entry.get("id")] if isinstance(data, list) else []
 

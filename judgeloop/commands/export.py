@@ -15,7 +15,7 @@ from judgeloop.experiment.schema import LabelRule
 from judgeloop.interchange import labels, preferences
 from judgeloop.learning.labels import preferences as label
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.power import rows_for_slope
+from judgeloop.stats.inference import rows_for_slope
 from judgeloop.wire import batch_files
 from judgeloop.wire.cassette import Cassette
 
@@ -25,13 +25,13 @@ _TRAINING: dict[str, Callable[[Sequence[preferences.Preference]], list[dict[str,
 FORMATS = (*_TRAINING, "openai-batch", "labels")
 RULES = ("raw", "swap_average", "consistent_only")
 FEWEST_LABELS = 100
-"""Pairs with two labels that gold's own errors are estimated from, at the least (method notes §1.3)."""
+"""Pairs with two labels that gold's own errors are estimated from, at the least (docs/method.md, "Two golds")."""
 EFFECT = 0.3
 _EXPLAINED = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class Export:
     """What was written, and in words what stands in it."""
 
     files: tuple[Path, ...]
@@ -40,7 +40,7 @@ class Exported:
 
 def export(
     run_dir: str | Path,
-    format: str,  # noqa: A002  CONTRACT's option
+    format: str,  # noqa: A002  the option's name
     out: str | Path,
     *,
     arm: str | None = None,
@@ -51,7 +51,7 @@ def export(
     pairs: int | None = None,
     effect: float = EFFECT,
     seed: int = 0,
-) -> Exported:
+) -> Export:
     """Write ``out`` in one of FORMATS from a run folder, or from an audit's or analysis's.
 
     trl-dpo, trl-kto, openai-preference: the preferences of ``arm`` (default: the first that is no control) in ``generation``
@@ -72,7 +72,7 @@ def export(
     return _sheet(RunFolder.existing(run_dir), out, pairs, effect, seed)
 
 
-def collect_labels(run_dir: str | Path, sheets: Sequence[str | Path], out: str | Path) -> Exported:
+def collect_labels(run_dir: str | Path, sheets: Sequence[str | Path], out: str | Path) -> Export:
     """Read filled-in label sheets back: ``out`` is a pairs file (JSON Lines) of all the folder's pairs with ``gold`` and
     ``gold_2`` where people labelled them. Raises InvalidInput naming file, line and column."""
     folder, out = RunFolder.existing(run_dir), Path(out)
@@ -92,7 +92,7 @@ def collect_labels(run_dir: str | Path, sheets: Sequence[str | Path], out: str |
     labelled = found.once + found.twice
     agreement = f", {100 * found.agreed / found.twice:.0f} % of them alike" if found.twice else ""
     short = f" Gold's own errors are estimated from {FEWEST_LABELS} pairs with two labels or more." if found.twice < FEWEST_LABELS else ""  # fmt: skip
-    return Exported((out,), f"{labelled:,} of {len(rows):,} pairs labelled, {found.twice:,} by both{agreement}.{short}")
+    return Export((out,), f"{labelled:,} of {len(rows):,} pairs labelled, {found.twice:,} by both{agreement}.{short}")
 
 
 # -- preferences -----------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def collect_labels(run_dir: str | Path, sheets: Sequence[str | Path], out: str |
 
 def _training(
     folder: RunFolder, name: str, out: Path, arm: str | None, generation: int | None, judge: str | None, rule: str
-) -> Exported:
+) -> Export:
     rows = folder.table("preferences")
     if rows.empty:
         rows, what = _of_an_audit(folder, judge, rule)
@@ -113,7 +113,7 @@ def _training(
         raise InvalidInput(f"{folder.path}: no preference of {what}: every pair is tied, unscored or of equal texts")
     lines = _TRAINING[name](net)
     batch_files.write_file(out, preferences.json_lines(lines))
-    return Exported((out,), f"{len(lines):,} lines from {len(net):,} net preferences of {what}; ties are left out.")
+    return Export((out,), f"{len(lines):,} lines from {len(net):,} net preferences of {what}; ties are left out.")
 
 
 def _of_a_run(
@@ -177,7 +177,7 @@ def _plain(value: Any) -> str:
 # -- requests --------------------------------------------------------------------------------------------------------
 
 
-def _requests(folder: RunFolder, out: Path, stage: str) -> Exported:
+def _requests(folder: RunFolder, out: Path, stage: str) -> Export:
     if stage not in ("judge", "draft", "all"):
         raise InvalidInput(f"--stage {stage}: not one of judge, draft, all")
     cassette = Cassette(folder.path, writable=False)
@@ -192,7 +192,7 @@ def _requests(folder: RunFolder, out: Path, stage: str) -> Exported:
     if not found:
         raise InvalidInput(f"{folder.path}: no recorded request of stage {stage}")
     files = batch_files.write_requests(found.items(), out)
-    return Exported(
+    return Export(
         tuple(files), f"{len(found):,} requests of stage {stage}, custom_id is the call id and a digest of the body."
     )
 
@@ -200,7 +200,7 @@ def _requests(folder: RunFolder, out: Path, stage: str) -> Exported:
 # -- labels ----------------------------------------------------------------------------------------------------------
 
 
-def _sheet(folder: RunFolder, out: Path, count: int | None, effect: float, seed: int) -> Exported:
+def _sheet(folder: RunFolder, out: Path, count: int | None, effect: float, seed: int) -> Export:
     if not effect > 0:
         raise InvalidInput("--effect: must be above 0, log-odds per doubling of length")
     table, gaps = _pairs(folder)
@@ -222,7 +222,7 @@ def _sheet(folder: RunFolder, out: Path, count: int | None, effect: float, seed:
         note.append(f"A length effect of {effect:g} log-odds per doubling at equal quality takes about {needed:,} labelled pairs (80 % power, if quality explains a quarter of length's variance).")  # fmt: skip
     if shown < max(FEWEST_LABELS, needed or 0):
         note.append(f"{shown:,} are too few for that claim" + (f"; the folder has no more than {len(table):,}." if shown < wanted else "."))  # fmt: skip
-    return Exported((sheet, form), " ".join(note))
+    return Export((sheet, form), " ".join(note))
 
 
 def labels_needed(gaps: np.ndarray[Any, np.dtype[np.float64]], effect: float) -> int | None:

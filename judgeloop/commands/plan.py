@@ -1,26 +1,223 @@
-"""``judgeloop.api.plan``: what an experiment will take, before any call, and what it can find out."""
+"""``judgeloop.commands.plan``: what an experiment will take, before any call, and what it can find out."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, scaled, text_tokens, total_cost, verdict_tokens
-from judgeloop.api.recorded import Recorded, recorded
+import pandas as pd
+
 from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
-from judgeloop.errors import InvalidInput
-from judgeloop.experiment.judges import ModelJudge, RewardJudge
-from judgeloop.experiment.resolve import Resolved, load, resolve
-from judgeloop.experiment.schema import Experiment
-from judgeloop.material import Material
-from judgeloop.records import Item
-from judgeloop.stats import power
+from judgeloop.errors import FolderMismatch, InvalidInput
+from judgeloop.experiment.resolve import Material, ResolvedExperiment, load, resolve
+from judgeloop.experiment.schema import Endpoint, Experiment, ModelJudgeSpec, RewardJudgeSpec
+from judgeloop.records import Item, prompt_text
+from judgeloop.rundir import RunFolder
+from judgeloop.stats import inference
 from judgeloop.text import templates
 from judgeloop.text.matching import is_asked
+from judgeloop.text.templates import Mode
+from judgeloop.wire.cassette import Cassette
+from judgeloop.wire.reply import read
+
+# How many calls and tokens something will take, and what that costs: estimates with their range, for plans.
+
+# Characters of Latin text a token: of usual tokenizers, English prose has 4 to 4.5, code and other languages fewer.
+_LATIN = (5.0, 4.0, 3.0)
+# Tokens a character of other scripts.
+_OTHER = (0.4, 0.8, 1.5)
+# What a chat template adds to a call: role marks, often a system message of its own.
+_TEMPLATE = (4.0, 12.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number that is not known: the lowest and highest to reckon with, and what is likely."""
+
+    low: float
+    likely: float
+    high: float
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.likely + other.likely, self.high + other.high)
+
+    def times(self, factor: float) -> Range:
+        """The range of ``factor`` (0 or more) such numbers."""
+        return Range(self.low * factor, self.likely * factor, self.high * factor)
+
+    def at_most(self, most: float) -> Range:
+        """None of the three above ``most``."""
+        return Range(min(self.low, most), min(self.likely, most), min(self.high, most))
+
+
+NOTHING = Range(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one kind of call takes in all: ``prompt`` and ``completion`` are tokens of all ``calls`` together.
+
+    ``cost`` in US dollars by the endpoint's price, None where none is stated. ``basis``: how tokens are known.
+    """
+
+    what: str
+    endpoint: str
+    calls: int
+    prompt: Range
+    completion: Range
+    cost: Range | None
+    basis: str = "estimated from characters"
+
+
+def text_tokens(text: str) -> Range:
+    """Tokens of a text, guessed from its characters: 3 to 5 Latin characters a token, other scripts by the character."""
+    latin = sum(letter < "\u0250" for letter in text)
+    other = len(text) - latin
+    return Range(*(latin / per + other * each for per, each in zip(_LATIN, _OTHER, strict=True)))
+
+
+def prompt_tokens(body: Mapping[str, Any]) -> Range:
+    """Prompt tokens of a chat request, its template's own included."""
+    contents = (prompt_text(str(message.get("content") or "")) for message in body["messages"])
+    return sum((text_tokens(content) for content in contents), Range(*_TEMPLATE))
+
+
+def verdict_tokens(mode: Mode | str, *, reasons: bool, longest: int) -> Range:
+    """Completion tokens of one judgment: one in logprob mode; else the verdict alone, or a paragraph before it. A model
+    that thinks first may use all that it is given: ``longest``."""
+    if mode == "logprob":
+        return Range(1.0, 1.0, 1.0)
+    return (Range(30.0, 150.0, longest) if reasons else Range(3.0, 8.0, longest)).at_most(longest)
+
+
+def load_of(
+    what: str, name: str, endpoint: Endpoint, bodies: Iterable[Mapping[str, Any]], completion: Range
+) -> Load:  # fmt: skip
+    """The load of these request bodies; ``completion`` is of one call. ``name`` is the endpoint's."""
+    calls, prompt = 0, NOTHING
+    for body in bodies:
+        calls, prompt = calls + 1, prompt + prompt_tokens(body)
+    return priced(Load(what, name, calls, prompt, completion.times(calls), None), endpoint)
+
+
+def scaled(load: Load, calls: int, endpoint: Endpoint) -> Load:
+    """The load of ``calls`` such calls."""
+    factor = calls / load.calls if load.calls else 0.0
+    many = replace(load, calls=calls, prompt=load.prompt.times(factor), completion=load.completion.times(factor))
+    return priced(many, endpoint)
+
+
+def priced(load: Load, endpoint: Endpoint) -> Load:
+    """The load with its cost by the endpoint's price. A price of 0 and 0 is none: nothing is guessed."""
+    price = endpoint.price
+    if not (price.input or price.output):
+        return replace(load, cost=None)
+    return replace(load, cost=load.prompt.times(price.input / 1e6) + load.completion.times(price.output / 1e6))
+
+
+def total_cost(loads: Iterable[Load]) -> Range | None:
+    """The summed cost; None where a load that has calls has no price."""
+    some = [load for load in loads if load.calls]
+    if any(load.cost is None for load in some):
+        return None
+    return sum((load.cost for load in some if load.cost is not None), NOTHING)
+
+
+# What an earlier run's folder says for the next one's plan: tokens a call, calls a second, how much things vary.
+
+_PAUSE_S = 60
+"""Between two replies, a longer gap is no work: the run was stopped and resumed."""
+_SHORTEST_S = 10
+"""Time stamps are whole seconds: below this, a rate from them means little."""
+_PRESENTED = re.compile(r"r\d+|j\d+")
+"""How the call id of a presentation ends: in its repeat, or in the member of a panel."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTokens:
+    """Of one run: (stage, model) → tokens of a call's prompt and completion; None where nothing says. Stages are draft,
+    draft with exemplars (generation 1 on) and judge."""
+
+    name: str
+    tokens: dict[tuple[str, str], tuple[Range, Range]]
+    draft_tokens: Range | None
+    calls_per_second: float | None
+    conflict: float | None
+    drift_sd: float | None
+
+
+def recorded(path: str | Path) -> RecordedTokens:
+    """Read a run folder's recorded calls and, where it has finished, its estimates. Raises FolderMismatch.
+
+    A call's tokens are the mean over the parts (a replicate's generation, a panel's); the range is that of these means.
+    """
+    folder = RunFolder.recorded(path)
+    cassette = Cassette(folder.path, writable=False)
+    sums: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0]))
+    stamps: list[int] = []
+    try:
+        for exchange in cassette.exchanges():
+            reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
+            parts = exchange.call.split("/")
+            if reply.failure or len(parts) < 4 or not reply.prompt_tokens:
+                continue
+            stamp = exchange.response.get("created")
+            if isinstance(stamp, int) and stamp > 0:
+                stamps.append(stamp)
+            stage = parts[1] if parts[0] == "audit" else parts[2]
+            if stage == "judge" and not _PRESENTED.fullmatch(parts[-1]):
+                continue  # verdict trials, gold matching
+            if stage == "draft" and parts[1] != "g0":
+                stage = "draft with exemplars"
+            key = (stage, str(exchange.request.get("model")))
+            counted = sums[key]["/".join(parts[:2])]
+            for place, value in enumerate((1, reply.prompt_tokens, reply.completion_tokens)):
+                counted[place] += value
+    finally:
+        cassette.close()
+    tokens = {key: (_range(by_part, 1), _range(by_part, 2)) for key, by_part in sums.items()}
+    drafts = [completion for (stage, _), (_, completion) in tokens.items() if stage.startswith("draft")]
+    conflict, sd = _spread(folder)
+    return RecordedTokens(Path(path).name, tokens, drafts[0] if drafts else None, _rate(stamps), conflict, sd)
+
+
+def _range(by_part: dict[str, list[int]], place: int) -> Range:
+    means = [counted[place] / counted[0] for counted in by_part.values()]
+    whole = sum(counted[place] for counted in by_part.values()) / sum(counted[0] for counted in by_part.values())
+    return Range(min(means), whole, max(means))
+
+
+def _rate(stamps: list[int]) -> float | None:
+    """Calls a second while the run was at work."""
+    stamps.sort()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
+    busy = sum(gap for gap in gaps if gap <= _PAUSE_S)
+    return len(stamps) / busy if busy >= _SHORTEST_S else None
+
+
+def _spread(folder: RunFolder) -> tuple[float | None, float | None]:
+    """The judge's conflict rate on the first panel that has one, and the SD between replicates of the last did_length."""
+    try:
+        found = folder.estimates()
+    except FolderMismatch:
+        return None, None
+    plain = found[(found["variant"] == "") & (found["category"] == "") & (found["status"] != "undefined")]
+    rates = plain[(plain["term"] == "conflict_rate") & plain["panel"].isin(["anchor", "pairs"])]
+    drifts = plain[(plain["term"] == "did_length") & plain["std_error"].notna() & (plain["std_error"] > 0)]
+    conflict = float(rates["estimate"].iloc[0]) if len(rates) and rates["estimate"].iloc[0] > 0 else None
+    if drifts.empty:
+        return conflict, None
+    last = drifts.sort_values("generation").iloc[-1]
+    count = pd.to_numeric(last["n_replicates"])
+    return conflict, float(last["std_error"]) * math.sqrt(float(count))
+
 
 _DETECTED = (0.02, 0.03, 0.05, 0.10)
 _CONFLICTS = (0.1, 0.3, 0.5)
@@ -79,7 +276,7 @@ class Plan:
 
 
 def plan(
-    experiment: str | Path | Mapping[str, Any] | Resolved,
+    experiment: str | Path | Mapping[str, Any] | ResolvedExperiment,
     *,
     run: str | Path | None = None,
     calls_per_second: float | None = None,
@@ -110,14 +307,14 @@ def plan(
     return Plan(resolved.experiment.name, loads, planned, speed, seen, _notes(resolved, loads))
 
 
-def as_resolved(experiment: str | Path | Mapping[str, Any] | Resolved) -> Resolved:
+def as_resolved(experiment: str | Path | Mapping[str, Any] | ResolvedExperiment) -> ResolvedExperiment:
     """A file, a mapping with paths relative to the working directory, or what is resolved already. Raises InvalidInput."""
-    if isinstance(experiment, Resolved):
+    if isinstance(experiment, ResolvedExperiment):
         return experiment
     return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
 
 
-def _loads(material: Material, answer_tokens: int | None, earlier: Recorded | None) -> Iterator[Load]:
+def _loads(material: Material, answer_tokens: int | None, earlier: RecordedTokens | None) -> Iterator[Load]:
     experiment, resolved = material.resolved.experiment, material.resolved
     policy = experiment.policy
     endpoint = experiment.endpoints[policy.endpoint]
@@ -133,7 +330,7 @@ def _loads(material: Material, answer_tokens: int | None, earlier: Recorded | No
     for planned in material.planned():
         if planned.kind == "matches":
             yield _counted(_match_load(material, answer), planned.calls, experiment)
-        elif isinstance(planned.judge, RewardJudge):
+        elif isinstance(planned.judge, RewardJudgeSpec):
             yield _counted(_reward_load(material, planned.judge, answer, f"scores, arm {planned.arm}"), planned.calls, experiment)  # fmt: skip
         elif planned.judge is not None:
             judged = _judge_load(material, planned.judge, answer, f"judgments, arm {planned.arm}")
@@ -150,7 +347,7 @@ def _loads(material: Material, answer_tokens: int | None, earlier: Recorded | No
             yield _counted(replace(draft, what=_DRAFTS[planned.kind]), planned.calls, experiment)
 
 
-def _judge_load(material: Material, member: ModelJudge, answer: Range, what: str) -> Load:
+def _judge_load(material: Material, member: ModelJudgeSpec, answer: Range, what: str) -> Load:
     """One presentation of every item: the rendered prompt with both answers left out, and two answers."""
     endpoint = material.resolved.experiment.endpoints[member.endpoint]
     template = templates.load(member.prompt, material.resolved.folder, "judge")
@@ -170,7 +367,7 @@ def _judge_load(material: Material, member: ModelJudge, answer: Range, what: str
     return replace(one, prompt=one.prompt + answer.times(2 * one.calls))
 
 
-def _reward_load(material: Material, judge: RewardJudge, answer: Range, what: str) -> Load:
+def _reward_load(material: Material, judge: RewardJudgeSpec, answer: Range, what: str) -> Load:
     """One text of every item, scored: the conversation without the text, and the text."""
     endpoint = material.resolved.experiment.endpoints[judge.endpoint]
     bodies = [reward_body(endpoint, "classify", None, prompt=item.prompt, answer="") for item in material.items]
@@ -204,7 +401,7 @@ def _text(item: Item) -> str:
     return item.prompt if isinstance(item.prompt, str) else "\n".join(message.content for message in item.prompt)
 
 
-def _measured(one: Load, earlier: Recorded | None, resolved: Resolved) -> Load:
+def _measured(one: Load, earlier: RecordedTokens | None, resolved: ResolvedExperiment) -> Load:
     """The load with a recorded run's tokens a call, where that run asked the same kind of call of the same model."""
     endpoint = resolved.experiment.endpoints[one.endpoint]
     kind = next((kind for start, kind in _KINDS.items() if one.what.startswith(start)), "")
@@ -215,7 +412,7 @@ def _measured(one: Load, earlier: Recorded | None, resolved: Resolved) -> Load:
     return priced(replace(one, prompt=prompt, completion=completion, basis=f"counted in {earlier.name}"), endpoint)
 
 
-def _speed(stated: float | None, doctor: str | Path | None, earlier: Recorded | None) -> Speed | None:
+def _speed(stated: float | None, doctor: str | Path | None, earlier: RecordedTokens | None) -> Speed | None:
     if stated is not None:
         if not (math.isfinite(stated) and stated > 0):
             raise InvalidInput(f"--calls-per-second must be above 0, not {stated:g}")
@@ -259,22 +456,22 @@ def _power(
         "pairs": [
             {
                 "effect": size, "conflict_rate": rate,
-                "pairs": power.pairs_for_position(size, rate) if 2 * size <= rate else None,
+                "pairs": inference.pairs_for_position(size, rate) if 2 * size <= rate else None,
             }
             for size in effects for rate in sorted(rates)
         ],
         "equivalence": [
-            {"margin": margin, "conflict_rate": rate, "pairs": power.pairs_for_equivalence(margin, rate)}
+            {"margin": margin, "conflict_rate": rate, "pairs": inference.pairs_for_equivalence(margin, rate)}
             for margin in _MARGINS for rate in sorted(rates)
         ],
         "anchor_detects": [
-            {"conflict_rate": rate, "effect": power.detectable_excess(pairs, rate) if pairs else None}
+            {"conflict_rate": rate, "effect": inference.detectable_excess(pairs, rate) if pairs else None}
             for rate in sorted(rates)
         ],
         "replicates": [
             {
-                "replicates": count, "drift_in_sd": power.detectable_per_sd(count),
-                "drift": power.detectable_per_sd(count) * sd if sd else None,
+                "replicates": count, "drift_in_sd": inference.detectable_per_sd(count),
+                "drift": inference.detectable_per_sd(count) * sd if sd else None,
             }
             for count in sorted({*_REPLICATES, experiment.replicates}) if count > 1
         ],
@@ -283,11 +480,11 @@ def _power(
     if drift is not None:
         if sd is None:
             raise InvalidInput("--drift needs the SD between replicates: give --drift-sd, or --run of an earlier run")
-        found["drift_needs"] = {"drift": drift, "drift_sd": sd, "replicates": power.replicates_for(drift / sd)}
+        found["drift_needs"] = {"drift": drift, "drift_sd": sd, "replicates": inference.replicates_for(drift / sd)}
     return found
 
 
-def _notes(resolved: Resolved, loads: tuple[Load, ...]) -> tuple[str, ...]:
+def _notes(resolved: ResolvedExperiment, loads: tuple[Load, ...]) -> tuple[str, ...]:
     experiment, notes = resolved.experiment, []
     cost, budget = total_cost(loads), experiment.budget
     calls = sum(one.calls for one in loads)

@@ -1,4 +1,4 @@
-"""``judgeloop.api.plan_audit``: what an audit will take, before any call, and what so many pairs can show."""
+"""``judgeloop.commands.plan_audit``: what an audit will take, before any call, and what so many pairs can show."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from judgeloop.api.loads import NOTHING, Load, Range, load_of, priced, scaled, text_tokens, total_cost, verdict_tokens
-from judgeloop.api.recorded import Recorded, recorded
-from judgeloop.auditing.asking import Editor, edits_wanted
-from judgeloop.auditing.listwise import Listwise
-from judgeloop.auditing.pointwise import Pointwise
-from judgeloop.auditing.questions import Probing, Questions
 from judgeloop.bodies import choice_body, edit_body, judge_body, reward_body, score_body
 from judgeloop.commands.audit_spec import Settings, checked, valid
+from judgeloop.commands.plan import (
+    NOTHING,
+    Load,
+    Range,
+    RecordedTokens,
+    load_of,
+    priced,
+    recorded,
+    scaled,
+    text_tokens,
+    total_cost,
+    verdict_tokens,
+)
+from judgeloop.commands.questions import Editor, ProbeQuestions, Questions, edits_wanted
+from judgeloop.commands.rated import Listwise, Pointwise
 from judgeloop.commands.session import default_folder
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.audit import AuditPlanCall
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.experiment.judges import ModelJudge
 from judgeloop.experiment.options import with_keywords
+from judgeloop.experiment.schema import Endpoint, ModelJudgeSpec
 from judgeloop.interchange.rows import Input
 from judgeloop.records import ORDERS
-from judgeloop.stats import power
+from judgeloop.stats import inference
 from judgeloop.text.features import tokenize
 from judgeloop.text.templates import Template
 from judgeloop.wire.cassette import Cassette
@@ -153,7 +161,7 @@ def _loads(made: Settings) -> Iterator[Load]:
         yield from _edited(made.asked, made.editor)
 
 
-def _scored(made: Settings, name: str, probing: Probing, of_judge: str) -> Iterator[Load]:
+def _scored(made: Settings, name: str, probing: ProbeQuestions, of_judge: str) -> Iterator[Load]:
     """A reward model scores every text and every edit once; nothing is written."""
     endpoint, items = made.endpoints[name], made.asked.items
     for what, texts in (("scores", made.asked.texts()), ("scores of edits", [p.matchup.b for p in probing.of(name)])):
@@ -166,7 +174,12 @@ def _scored(made: Settings, name: str, probing: Probing, of_judge: str) -> Itera
 
 
 def _judged(
-    what: str, spec: ModelJudge, endpoint: Endpoint, template: Template, shown: list[tuple[Any, str, str]], calls: int
+    what: str,
+    spec: ModelJudgeSpec,
+    endpoint: Endpoint,
+    template: Template,
+    shown: list[tuple[Any, str, str]],
+    calls: int,
 ) -> Load:
     mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
     bodies = (
@@ -176,7 +189,7 @@ def _judged(
     return scaled(load_of(what, spec.endpoint, endpoint, bodies, _said(spec, endpoint, template)), calls, endpoint)
 
 
-def _formed(form: Any, spec: ModelJudge, endpoint: Endpoint, of_judge: str) -> Load:
+def _formed(form: Any, spec: ModelJudgeSpec, endpoint: Endpoint, of_judge: str) -> Load:
     """Scores of texts, or choices from lists."""
     template: Template = form.template
     mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
@@ -196,7 +209,7 @@ def _formed(form: Any, spec: ModelJudge, endpoint: Endpoint, of_judge: str) -> L
     return scaled(load, form.calls, endpoint)
 
 
-def _said(spec: ModelJudge, endpoint: Endpoint, template: Template) -> Range:
+def _said(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
     """Completion tokens of one judgment."""
     longest = spec.max_tokens or endpoint.max_tokens
     mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
@@ -207,7 +220,7 @@ def _said(spec: ModelJudge, endpoint: Endpoint, template: Template) -> Range:
     return Range(1.0, said.likely, max(said.high, verdict_tokens("json", reasons=False, longest=longest).likely))
 
 
-def _trials(spec: ModelJudge, endpoint: Endpoint, template: Template, modes: int) -> Load:
+def _trials(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template, modes: int) -> Load:
     shown = [("What is the capital of France?", "The capital of France is Paris.", "The capital of France is Lyon.")]
     if template.kind != "judge":
         trial = text_tokens(" ".join(message.content for message in template.messages))
@@ -230,7 +243,7 @@ def _edited(asked: Questions, editor: Editor) -> Iterator[Load]:
         yield load_of(called, editor.endpoint, editor.settings, bodies, length)
 
 
-def _measured(one: Load, earlier: Recorded | None, made: Settings) -> Load:
+def _measured(one: Load, earlier: RecordedTokens | None, made: Settings) -> Load:
     """The load with the tokens a call of what this audit asked already."""
     endpoint = made.endpoints[one.endpoint]
     found = earlier.tokens.get(("judge", endpoint.model)) if earlier else None
@@ -255,21 +268,21 @@ def _power(made: Settings, effect: float | None, conflict: float | None) -> dict
         "position": [
             {
                 "effect": size, "conflict_rate": rate,
-                "pairs": power.pairs_for_position(size, rate) if 2 * size <= rate else None,
+                "pairs": inference.pairs_for_position(size, rate) if 2 * size <= rate else None,
             }
             for size in effects for rate in rates
         ],
         "equivalence": [
-            {"margin": margin, "conflict_rate": rate, "pairs": power.pairs_for_equivalence(margin, rate)}
+            {"margin": margin, "conflict_rate": rate, "pairs": inference.pairs_for_equivalence(margin, rate)}
             for margin in _MARGINS for rate in rates
         ],
         "length": [
-            {"effect": size, "pairs": power.rows_for_slope(4.0 * size, information) if information else None}
+            {"effect": size, "pairs": inference.rows_for_slope(4.0 * size, information) if information else None}
             for size in effects
         ],
         "found": {
-            "position": [{"conflict_rate": rate, "effect": power.detectable_excess(pairs, rate)} for rate in rates],
-            "length": math.sqrt(power.rows_for_slope(1.0, information) / pairs) / 4.0 if information else None,
+            "position": [{"conflict_rate": rate, "effect": inference.detectable_excess(pairs, rate)} for rate in rates],
+            "length": math.sqrt(inference.rows_for_slope(1.0, information) / pairs) / 4.0 if information else None,
         },
     }  # fmt: skip
 

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 from judgeloop import loop
 from judgeloop.commands.session import Observer, Session, environment
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.experiment.judges import Judge as JudgeSpec
-from judgeloop.experiment.resolve import Resolved, check_environment, load, resolve
+from judgeloop.experiment.resolve import Material, ResolvedExperiment, asked_models, check_environment, load, resolve
+from judgeloop.experiment.schema import Endpoint, JudgeSpec
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
-from judgeloop.material import Material, asked_models
-from judgeloop.planted.spec import features_of
-from judgeloop.policies.drafting import Drafter
+from judgeloop.policies import Drafter
 from judgeloop.rundir import RunFolder
 from judgeloop.serving import engines
+from judgeloop.serving.planted_spec import features_of
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text import templates
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    experiment: str | Path | Mapping[str, Any] | Resolved,
+    experiment: str | Path | Mapping[str, Any] | ResolvedExperiment,
     *,
     out: str | Path | None = None,
     replay: str | Path | None = None,
@@ -48,7 +46,7 @@ def run(
     answer comes from that recorded run folder and no endpoint is asked. Limits count the whole run, recorded calls
     included. Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed or StorageFailed.
     """
-    resolved = experiment if isinstance(experiment, Resolved) else _resolved(experiment)
+    resolved = experiment if isinstance(experiment, ResolvedExperiment) else _resolved(experiment)
     material = Material.read(resolved)
     budget = resolved.experiment.budget
     max_cost = budget.max_cost if max_cost is None else max_cost
@@ -84,12 +82,12 @@ def run(
     return Run(folder)
 
 
-def _resolved(experiment: str | Path | Mapping[str, Any]) -> Resolved:
+def _resolved(experiment: str | Path | Mapping[str, Any]) -> ResolvedExperiment:
     return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
 
 
 async def _run(
-    resolved: Resolved,
+    resolved: ResolvedExperiment,
     material: Material,
     endpoints: Mapping[str, Endpoint],
     client: WireClient,
@@ -107,7 +105,7 @@ async def _run(
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
     )
-    lab = loop.Lab(
+    lab = loop.LoopContext(
         resolved=resolved,
         items=material.items,
         real=material.real,
@@ -131,7 +129,7 @@ class _Asked:
 
 
 async def _judges(
-    resolved: Resolved, endpoints: Mapping[str, Endpoint], client: WireClient
+    resolved: ResolvedExperiment, endpoints: Mapping[str, Endpoint], client: WireClient
 ) -> tuple[dict[str, Judge], dict[str, str]]:
     """(arm → judge, judge's name → verdict modes). Arms with the same judge share the object; distinct judges have
     distinct names: the model's, with ``#prompt/verdict`` where that alone is ambiguous, then with the arm's."""
@@ -178,13 +176,13 @@ def _distinct_names(
     return {arm: f"{name}~{arm}" if taken[name] > 1 else name for arm, name in names.items()}
 
 
-def _experiment(resolved: Resolved) -> dict[str, Any]:
+def _experiment(resolved: ResolvedExperiment) -> dict[str, Any]:
     """For experiment.yaml: the experiment with every arm as resolved."""
     raw = resolved.experiment.model_dump(mode="json")
     return {**raw, "arms": {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}}
 
 
-def _check_prices(resolved: Resolved) -> None:
+def _check_prices(resolved: ResolvedExperiment) -> None:
     prices = [endpoint.price for endpoint in resolved.experiment.endpoints.values()]
     if not any(price.input or price.output for price in prices):
         raise ExperimentError(
@@ -192,7 +190,7 @@ def _check_prices(resolved: Resolved) -> None:
         )
 
 
-def design_of(resolved: Resolved, names: Mapping[str, str]) -> Design:
+def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
     """What the statistics need to know of the experiment; ``names``: arm → its judge's name in the judgments table."""
     arms = tuple(
         ArmDesign(

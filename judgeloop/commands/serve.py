@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from judgeloop.errors import InvalidInput
-from judgeloop.planted import spec as planted_spec
-from judgeloop.planted.answerer import PlantedAnswerer
 from judgeloop.rundir import RunFolder
-from judgeloop.serving.faults import Shaped
+from judgeloop.serving import planted_spec
+from judgeloop.serving.faults import ShapedAnswerer, load_faults
+from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.recorded import RecordAnswerer, ReplayAnswerer
 from judgeloop.serving.server import create_app, serve_forever
-from judgeloop.wire.faults import load_faults
 
 
 def planted_schema() -> dict[str, Any]:
@@ -52,6 +51,6 @@ def serve(
         raise InvalidInput("serve: give one of replay, record with upstream, or planted")
     rules = load_faults(Path(faults)) if faults else None
     if rules is not None and rules.server is not None:
-        answerer = Shaped(answerer, rules.server)
+        answerer = ShapedAnswerer(answerer, rules.server)
     app = create_app(answerer, faults=rules, batches=record is None)
     serve_forever(app, host, port, ready=ready)

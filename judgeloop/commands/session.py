@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import yaml
 
-from judgeloop.auditing.analysis import environment as analysis_environment
+from judgeloop import analysis
 from judgeloop.errors import FolderMismatch, JudgeloopError
-from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.rundir import RunFolder
 from judgeloop.serving import engines
 from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.client import Answered, Ledger, WireClient
+from judgeloop.wire.client import AnsweredCall, Ledger, WireClient
 
 if TYPE_CHECKING:
     from judgeloop import loop
@@ -39,7 +39,7 @@ class Observer(Protocol):
         """Judge → how many judgments it will make in an audit; told again where edits that a model wrote add to them."""
         ...
 
-    def answered(self, event: Answered) -> None: ...
+    def answered(self, event: AnsweredCall) -> None: ...
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None:
         """An audit's judge has made so many judgments more, so many of them unscored."""
@@ -57,7 +57,7 @@ class Observer(Protocol):
 class Listener(Protocol):
     """Who is told of every answer, and of what comes next."""
 
-    def answered(self, event: Answered) -> None: ...
+    def answered(self, event: AnsweredCall) -> None: ...
 
     def stage(self, text: str) -> None: ...
 
@@ -72,7 +72,7 @@ class EndpointRecord:
         self._fingerprints: dict[str, set[str]] = {}
         self._calls, self._cost = 0, 0.0
 
-    def answered(self, event: Answered) -> None:
+    def answered(self, event: AnsweredCall) -> None:
         """Take note of an answer, and tell the observer."""
         if event.reply.model:
             self._models.setdefault(event.call.endpoint, set()).add(event.reply.model)
@@ -174,7 +174,7 @@ class Session:
 
 def environment(identity: str, files: Mapping[str, str], seed: int) -> dict[str, Any]:
     """What is known before any call: hashes, versions, the seed."""
-    return {**analysis_environment(identity, {}, "openai", "httpx2"), "files": dict(files), "seed": seed}
+    return {**analysis.environment(identity, {}, "openai", "httpx2"), "files": dict(files), "seed": seed}
 
 
 def default_folder(name: str, identity: str) -> RunFolder:

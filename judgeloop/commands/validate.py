@@ -1,4 +1,4 @@
-"""``judgeloop.validate``: planted truth through the project's own code."""
+"""``judgeloop.validation``: planted truth through the project's own code."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from judgeloop.validate.row import Row
-from judgeloop.validate.study import coverage as study_coverage
-from judgeloop.validate.table import COLUMNS, run, studied, table, write
+from judgeloop.validation.row import Row
+from judgeloop.validation.study import coverage as study_coverage
+from judgeloop.validation.table import COLUMNS, run, studied, table, write
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,138 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from judgeloop import report
-from judgeloop.api import so_far
+from judgeloop.commands.run import design_of
 from judgeloop.errors import FolderMismatch, InvalidInput
-from judgeloop.experiment.resolve import Resolved
-from judgeloop.report import live
+from judgeloop.experiment.resolve import ResolvedExperiment, resolve
+from judgeloop.report.page import page as live_page
 from judgeloop.report.wording import count
-from judgeloop.rundir import RunFolder
-from judgeloop.wire.page_server import Page, serve_pages
-from judgeloop.wire.tally import Tally
+from judgeloop.rundir import TABLES, RunFolder
+from judgeloop.serving.server import Page, serve_pages
+from judgeloop.stats.design import RunTables
+from judgeloop.stats.loop.estimates import run_estimates
+from judgeloop.wire.cassette import Tally
+
+# What a run that goes on has finished: the part of its tables that a shorter run would have left, and its estimates.
+
+_PART = re.compile(r"(?:s(?P<replicate>\d+)|panels)-g(?P<generation>\d+)(?:-.+)?")
+_STEP = ("preferences", "signals")
+"""Tables that say how the next generation came to be: a run's last generation has none of them."""
+_STEP_COLUMNS = ("reward", "p_selected", "p_selected_gold", "p_training", "p_next")
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedGenerations:
+    """Replicates that have all finished generations 0 to ``generation``."""
+
+    replicates: tuple[int, ...]
+    generation: int
+
+    @property
+    def name(self) -> str:
+        """Tells this block from every other of the same run."""
+        return f"g{self.generation}-s{'.'.join(map(str, self.replicates))}"
+
+
+def experiment_of(folder: RunFolder) -> ResolvedExperiment | None:
+    """The folder's experiment; None where it holds an audit or analysis. Raises ExperimentError, FolderMismatch."""
+    stated = folder.experiment()
+    return resolve(stated, folder.path, where=str(folder.path / "experiment.yaml")) if folder.kind == "run" else None
+
+
+def finished(folder: RunFolder) -> dict[int, int]:
+    """Replicate → its last finished generation. A generation counts once its judgments are written, after its candidates."""
+    turns = set(_parts(folder, "candidates").values()) & set(_parts(folder, "judgments").values())
+    last: dict[int, int] = {}
+    for replicate in sorted(replicate for replicate, generation in turns if replicate is not None and generation == 0):
+        generation = 0
+        while (replicate, generation + 1) in turns:
+            generation += 1
+        last[replicate] = generation
+    return last
+
+
+def largest_block(last: Mapping[int, int]) -> FinishedGenerations | None:
+    """The replicates and generations to estimate from: the most turns (replicates times generations) of which none is
+    missing, so that every generation rests on the same replicates; of equals the one that reaches further."""
+    blocks = [
+        FinishedGenerations(tuple(r for r, g in last.items() if g >= reached), reached)
+        for reached in set(last.values())
+    ]
+    return max(blocks, key=lambda one: (len(one.replicates) * (one.generation + 1), one.generation), default=None)
+
+
+def smallest_block(last: Mapping[int, int]) -> FinishedGenerations | None:
+    """The first replicate's generation 0: what is estimated soonest. None where none has finished it."""
+    return FinishedGenerations((min(last),), 0) if last else None
+
+
+def write_so_far(
+    folder: RunFolder, resolved: ResolvedExperiment, block: FinishedGenerations, target: Path
+) -> RunFolder:
+    """Tables and estimates of the block as a run folder at ``target``: those of a run that ended with that generation.
+    Raises FolderMismatch where a part cannot be read."""
+    so_far = RunFolder(target)
+    ends_early = block.generation < resolved.experiment.generations
+    for table in TABLES:
+        for part, (replicate, generation) in _parts(folder, table).items():
+            if generation > block.generation or (replicate is not None and replicate not in block.replicates):
+                continue
+            is_last = ends_early and generation == block.generation and replicate is not None
+            if is_last and table in _STEP:
+                continue
+            source = folder.path / "tables" / table / part
+            if is_last and table == "candidates":
+                so_far.write_part(table, source.stem, _without_step(source))
+            else:
+                _link(source, target / "tables" / table / part)
+    so_far.write_text("experiment.yaml", folder.experiment_text())
+    so_far.write_json("environment.json", folder.environment())
+    tables = RunTables(**{table: so_far.table(table) for table in TABLES})
+    rows = tables.judgments[tables.judgments["panel"] == "policy"]
+    judges = {str(arm): str(judge) for arm, judge in rows.groupby("arm")["judge"].first().items()}
+    names = {arm.name: judges.get(arm.name, arm.judge.kind) for arm in resolved.arms}
+    design = replace(design_of(resolved, names), generations=block.generation)
+    so_far.write_estimates(run_estimates(tables, design))
+    return so_far
+
+
+def _parts(folder: RunFolder, table: str) -> dict[str, tuple[int | None, int]]:
+    """File name → (replicate, generation) of every part of a table; parts of the whole run have generation −1."""
+    found: dict[str, tuple[int | None, int]] = {}
+    for path in sorted((folder.path / "tables" / table).glob("*.parquet")):
+        match = _PART.fullmatch(path.stem)
+        replicate = match["replicate"] if match else None
+        found[path.name] = (int(replicate) if replicate else None, int(match["generation"]) if match else -1)
+    return found
+
+
+def _link(part: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(part.resolve())
+
+
+def _without_step(part: Path) -> pd.DataFrame:
+    """A generation's candidates without what was learned from them."""
+    try:
+        frame = pd.read_parquet(part)
+    except (OSError, ValueError) as error:
+        raise FolderMismatch(f"{part}: cannot be read ({type(error).__name__})") from None
+    return frame.assign(**dict.fromkeys(_STEP_COLUMNS, np.nan))
+
 
 SILENT_S = 120
 """After so long without a recorded answer, the page says that the run may have stopped."""
@@ -29,24 +144,24 @@ ESTIMATING_S = 600
 def watch(run_dir: str | Path, *, port: int = 8010, ready: Callable[[str], None] = lambda _: None) -> None:
     """Serve the live report of a run folder on 127.0.0.1 until interrupted; a finished one is served as it is. Port 0 takes
     a free one; ``ready`` is told the URL. Raises FolderMismatch, ExperimentError, or InvalidInput where the port is taken."""
-    serve_pages(Watched(run_dir).pages(), port, ready=ready)
+    serve_pages(LiveReport(run_dir).pages(), port, ready=ready)
 
 
-class Watched:
+class LiveReport:
     """One run folder while it grows. Its pages may be asked from several threads; a report is made once a version."""
 
     def __init__(self, run_dir: str | Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = RunFolder.existing(run_dir)
         self._estimates = self.folder.path / "estimates.parquet"
-        self.experiment: Resolved | None = None
+        self.experiment: ResolvedExperiment | None = None
         # A finished folder needs no experiment: one that an older judgeloop wrote can be looked at too.
         with suppress(InvalidInput) if self._estimates.is_file() else nullcontext():
-            self.experiment = so_far.experiment_of(self.folder)
+            self.experiment = experiment_of(self.folder)
         self._clock = clock
         self._tally = Tally(self.folder.path)
         self._looking, self._making = threading.Lock(), threading.Lock()
         self._made: tuple[str, str] = ("", "")
-        self._made_of: so_far.Block | None = None
+        self._made_of: FinishedGenerations | None = None
 
     def pages(self) -> Mapping[str, Page]:
         """Path → page, for ``wire.page_server``."""
@@ -59,14 +174,14 @@ class Watched:
 
     def page(self) -> str:
         """The page around the report."""
-        return live.page(self.name)
+        return live_page(self.name)
 
     def state(self) -> dict[str, Any]:
         """How far the run is (``report.live`` says which keys). Quick: no estimate is made."""
         if not self.folder.exists:
             raise FolderMismatch(f"{self.folder.path}: the run folder is gone")
         version, block, last = self._version()
-        largest = so_far.largest_block(last)
+        largest = largest_block(last)
         with self._looking:
             answers, written = self._tally.look()
         silent = None if written is None else max(0.0, self._clock() - written)
@@ -96,31 +211,31 @@ class Watched:
                 self._made, self._made_of = (version, self._report(block)), block
             return self._made[1]
 
-    def _report(self, block: so_far.Block | None) -> str:
+    def _report(self, block: FinishedGenerations | None) -> str:
         if block is None or self.experiment is None:
             return report.html(self.folder)
         with tempfile.TemporaryDirectory(prefix="judgeloop-watch-") as scratch:
-            folder = so_far.write_so_far(self.folder, self.experiment, block, Path(scratch) / self.folder.path.name)
+            folder = write_so_far(self.folder, self.experiment, block, Path(scratch) / self.folder.path.name)
             return report.html(folder)
 
-    def _version(self) -> tuple[str, so_far.Block | None, Mapping[int, int]]:
+    def _version(self) -> tuple[str, FinishedGenerations | None, Mapping[int, int]]:
         """(what a report asked for now is of, the block it is made from unless the run has finished, replicate → its last
         finished generation). The version is empty where there is nothing yet."""
         try:
             return f"done-{self._estimates.stat().st_mtime_ns}", None, {}
         except OSError:
             pass
-        last = so_far.finished(self.folder) if self.experiment else {}
-        block, made = so_far.largest_block(last), self._made_of
+        last = finished(self.folder) if self.experiment else {}
+        block, made = largest_block(last), self._made_of
         if block is None:
             return "", None, last
         if made is None:
-            block = so_far.smallest_block(last) or block  # little to read within seconds; the rest when that stands
+            block = smallest_block(last) or block  # little to read within seconds; the rest when that stands
         elif self._is_whole(block) and not self._is_silent():
             block = made  # the run itself makes the final estimates now: making them here too would slow both
         return block.name, block, last
 
-    def _is_whole(self, block: so_far.Block) -> bool:
+    def _is_whole(self, block: FinishedGenerations) -> bool:
         """True where nothing but the run's own estimates is to come."""
         assert self.experiment is not None
         stated = self.experiment.experiment
@@ -132,7 +247,7 @@ class Watched:
             _, written = self._tally.look()
         return written is not None and self._clock() - written > ESTIMATING_S
 
-    def _headline(self, is_done: bool, block: so_far.Block | None) -> str:
+    def _headline(self, is_done: bool, block: FinishedGenerations | None) -> str:
         if is_done:
             return "Finished: this is the whole report."
         if self.experiment is None:
@@ -148,7 +263,7 @@ class Watched:
             return "Every generation is complete; the final estimates are being made."
         return f"The run goes on: generation {block.generation} of {generations} is complete{which}."
 
-    def _caution(self, block: so_far.Block) -> str:
+    def _caution(self, block: FinishedGenerations) -> str:
         assert self.experiment is not None
         span = "generation 0" if block.generation == 0 else f"generations 0 to {block.generation}"
         return (

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from judgeloop.experiment import options
-from judgeloop.experiment.blocks import Block, CallSettings, Number, Switch, Whole
 from judgeloop.experiment.options import Option
+from judgeloop.experiment.schema import Block, CallSettings, Number, Switch, Whole
 
 Prices = tuple[float, float] | Sequence[tuple[float, float]]
 
@@ -118,7 +118,7 @@ class AuditCall(AuditSession, AuditSpec):
 
 
 class AuditPlanCall(AuditSizes, AuditSpec):
-    """The keywords of ``judgeloop.api.plan_audit``."""
+    """The keywords of ``judgeloop.commands.plan_audit``."""
 
 
 class AuditLine(AuditSizes, AuditSession, AuditSpec):

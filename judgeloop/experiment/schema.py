@@ -2,31 +2,351 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from judgeloop.experiment.blocks import Block, Endpoint, Engine, Number, Price, Switch, Whole, kind_of
-from judgeloop.experiment.judges import (
-    GoldJudge,
-    Judge,
-    ModelJudge,
-    PanelJudge,
-    PlantedJudge,
-    RandomJudge,
-    RewardJudge,
-    VerdictMode,
+from judgeloop.experiment import options
+from judgeloop.experiment.options import Option
+from judgeloop.records import PROBE_NAMES, ProbeName, RewardRoute, canonical
+
+# What of an endpoint's settings may be a key: settings are stored with the run and shown in its report, so a key may only be named (``${VARIABLE}``, ``api_key_env``), never written.
+
+_NAMED = re.compile(r"authorization|key|token|secret|password|passwd|passphrase|cookie|credential|signature", re.I)
+# A body has fields of tokens and cache keys that are none: names are told word by word there, separators left out.
+_FIELD = re.compile(
+    r"(.*(api|access|secret|private|subscription|account|auth|openai|azure))?key"
+    r"|(.*(access|auth|api|bearer|refresh|session|secret|security|client|hf))?token"
+    r"|.*(secret|password|passwd|passphrase|authorization|cookie|credentials?)"
 )
-from judgeloop.records import PROBE_NAMES, ProbeName
-
-__all__ = [
-    "BestOfNSignal", "Block", "BradleyTerrySignal", "Budget", "Endpoint", "Engine", "ExemplarPolicy", "Experiment", "GoldJudge", "Judge",
-    "LabelRule", "ModelJudge", "Number", "PanelJudge", "Panels", "PlantedJudge", "Policy", "PoolPolicy", "Price", "RandomJudge",
-    "RewardJudge", "Signal", "Strategy", "Switch", "VerdictMode", "Whole", "schema",
-]  # fmt: skip
+_VALUE = re.compile(r"\s*((bearer|basic)\s+\S|(sk|gsk|hf|ghp|xai|pplx|nvapi)[-_][\w-]{8})", re.I)
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_AROUND = re.compile(r"([A-Za-z_-]+[ =:;,]+|[ =:;,])*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class PoolPolicy(Block):
+def named_variables(value: str) -> list[str]:
+    """The environment variables that a header or query value names as ``${NAME}``."""
+    return _VARIABLE.findall(value)
+
+
+def is_literal(name: str, value: str) -> bool:
+    """Whether a header or query parameter is a key that is written and not named: by its name, or by the look of its value.
+    A scheme before ``${NAME}`` (``Bearer ${NAME}``) is none."""
+    around = _VARIABLE.sub("", value)
+    if not _NAMED.search(name):
+        return bool(_VALUE.match(around))
+    return not _AROUND.fullmatch(around if around != value else f"{value}.") if value.strip() else False
+
+
+def literals_in(body: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """The places (``a.b``) of texts in a body that are keys by their name or look."""
+    for name, value in body.items():
+        here = f"{place}{name}"
+        inner = value if isinstance(value, list) else [value]
+        field = re.sub(r"[^a-z]", "", str(name).lower())
+        for one in inner:
+            if isinstance(one, Mapping):
+                yield from literals_in(one, f"{here}.")
+            elif isinstance(one, str) and one.strip() and (_FIELD.fullmatch(field) or _VALUE.match(one)):
+                yield here
+
+
+def is_variable(name: str) -> bool:
+    """Whether this names an environment variable; a key that was typed in its place does not."""
+    long = len(name) >= 20 and re.search(r"[a-z]", name) and re.search(r"\d", name)
+    return bool(_NAME.fullmatch(name)) and not long and not _VALUE.match(name)
+
+
+# What every part of an experiment is made of, and where models answer.
+
+# YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
+
+
+Engine = Literal["llama_cpp", "transformers"]
+
+
+class Block(BaseModel):
+    """A part of the experiment: frozen, with no keys but its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Price(Block):
+    """US dollars per million tokens. None is guessed: where none is stated the cost is not known."""
+
+    input: Number = Field(0.0, ge=0)
+    """Per million prompt tokens."""
+    output: Number = Field(0.0, ge=0)
+    """Per million completion tokens."""
+
+    @property
+    def stated(self) -> bool:
+        """Whether anybody stated it, be it 0; else what a call costs is not known."""
+        return bool(self.model_fields_set)
+
+
+class _Place(Block):
+    """Where a model answers, under which name, for what price."""
+
+    base_url: str | None = None
+    """OpenAI-compatible base URL, as http://127.0.0.1:8000/v1. Leave out with `engine`."""
+    engine: Engine | None = None
+    """Start this engine on a free loopback port for the run: llama_cpp (needs the extra judgeloop[local]), or transformers for a reward judge (judgeloop[train])."""
+    model: str
+    """The model's name, as the endpoint knows it. With engine llama_cpp: smollm2-135m, or the path of a .gguf file; with transformers: the folder or name of a sequence classifier."""
+    api_key_env: Annotated[str | None, Option(answers=False)] = None
+    """Name of the environment variable that holds the key; default OPENAI_API_KEY where that is set. A local endpoint needs none."""
+    price: Annotated[Price, Option(answers=False)] = Price()
+    """What a token costs."""
+    max_tokens: Whole = Field(512, ge=1)
+    """Longest reply in tokens (logprob verdicts ask for one)."""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, api_key_env: str | None) -> str | None:
+        if api_key_env and not is_variable(api_key_env):
+            # What stands here may be the key itself: it is not shown.
+            raise ValueError(
+                "must be the name of an environment variable, as JUDGE_KEY, not the key itself; export the key under that name"
+            )
+        return api_key_env
+
+
+class CallSettings(Block):
+    """How a model is called: how fast, how patiently, and what every request carries."""
+
+    concurrency: Annotated[Whole, Option(answers=False)] = Field(16, ge=1, le=4096)
+    """Most calls in flight at once, for each model."""
+    timeout_s: Annotated[Number, Option(answers=False, flag="--timeout")] = Field(120.0, gt=0)
+    """Seconds until a call counts as timed out."""
+    attempts: Annotated[Whole, Option(answers=False)] = Field(6, ge=1, le=20)
+    """Tries a call at transport faults and malformed replies, the first included."""
+    threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
+    """Engine only: threads; default the cores of this machine."""
+    context: Annotated[Whole, Option(answers=True)] = Field(4096, ge=256)
+    """Engine only: context tokens a call may use."""
+    max_tokens_field: Annotated[Literal["max_tokens", "max_completion_tokens"], Option(answers=True)] = "max_tokens"
+    """The request's name for the longest reply; reasoning models want max_completion_tokens."""
+    send_temperature: Annotated[Switch, Option(answers=True, flag="--no-temperature")] = True
+    """False leaves `temperature` out of the request, for models that refuse it."""
+    top_logprobs: Annotated[Whole, Option(answers=True)] = Field(20, ge=2, le=100)
+    """Most likely tokens asked for in logprob verdicts; some endpoints allow 5 only (judgeloop doctor says how many)."""
+    extra_headers: Annotated[
+        dict[str, str], Option(answers=True, flag="--header", several=True, form="'Name: value'", parse=options.header)
+    ] = {}
+    """Sent with every call. `${NAME}` is replaced by that environment variable and is stored as written."""
+    extra_query: Annotated[
+        dict[str, str], Option(answers=True, flag="--query", several=True, form="NAME=VALUE", parse=options.query)
+    ] = {}
+    """Query parameters of every call (Azure: api-version); `${NAME}` as in headers."""
+    extra_body: Annotated[dict[str, Any], Option(answers=True, form="JSON object", parse=options.json_object)] = {}
+    """Body fields of every call (vLLM: top_k, chat_template_kwargs …); part of the recorded request."""
+
+    @field_validator("extra_headers", "extra_query")
+    @classmethod
+    def _names_keys(cls, extra: dict[str, str]) -> dict[str, str]:
+        for name, value in extra.items():
+            if is_literal(name, value):
+                raise ValueError(
+                    f"{name} holds a key as it is, which would be stored with the run; write ${{VARIABLE}} in its place and set that environment variable"
+                )
+        return extra
+
+    @field_validator("extra_body")
+    @classmethod
+    def _is_json(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            canonical(extra_body).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                "must hold what JSON can: text, finite numbers, true/false, null, lists, mappings"
+            ) from None
+        for place in literals_in(extra_body):
+            raise ValueError(
+                f"{place} holds a key, and bodies are recorded; give it by api_key_env, or by a header or query parameter with ${{VARIABLE}}"
+            )
+        return extra_body
+
+
+class Endpoint(CallSettings, _Place):
+    """Where a model answers, an OpenAI-compatible base URL or an engine that judgeloop starts itself, and how it is called."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Endpoint:
+        if (self.base_url is None) == (self.engine is None):
+            raise ValueError("give base_url or engine, one of them")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError("base_url must start with http:// or https://, as http://127.0.0.1:8000/v1")
+        # It would be stored with the run, and shown.
+        if self.base_url is not None and re.match(r"[^/]*//[^/?#]*@", self.base_url):
+            raise ValueError(
+                "base_url must hold no user name or password; give them by extra_headers with ${VARIABLE}, or by api_key_env"
+            )
+        if self.base_url is not None and ("?" in self.base_url or "#" in self.base_url):
+            raise ValueError(
+                "base_url must end before ? and #, for the calls' own paths are put behind it; give its query by extra_query, a key there as ${VARIABLE}"
+            )
+        return self
+
+    def variables(self) -> list[tuple[str, str]]:
+        """(field, environment variable) of every one that these settings name."""
+        named = [("api_key_env", self.api_key_env)] if self.api_key_env else []
+        for field in ("extra_headers", "extra_query"):
+            for name, value in getattr(self, field).items():
+                named += [(f"{field}.{name}", variable) for variable in named_variables(value)]
+        return named
+
+
+def kind_of(default: str) -> Discriminator:
+    """Which block a mapping is: the one its ``kind`` names, ``default`` where it names none."""
+    return Discriminator(lambda raw: raw.get("kind", default) if isinstance(raw, dict) else getattr(raw, "kind", None))
+
+
+# Who judges: the blocks of `judge`, a kind each.
+
+VerdictMode = Literal["auto", "logprob", "json", "text"]
+
+
+class ModelJudgeSpec(Block):
+    """A model that is asked for a verdict, always in both orders."""
+
+    kind: Literal["model"] = "model"
+    """Who judges: model, reward, random, gold, planted or panel."""
+    endpoint: str
+    """A key of `endpoints`."""
+    prompt: str = "pairwise"
+    """A shipped template's name (pairwise, rubric, few_shot, chain_of_thought) or a template file."""
+    verdict: VerdictMode = "auto"
+    """How the verdict is read: logprob (soft), json, text, or auto (tries them in that order)."""
+    repeats: Whole = Field(1, ge=1)
+    """Times each presentation is judged."""
+    temperature: Number = Field(0.0, ge=0)
+    """Sampling temperature of the judge."""
+    max_tokens: Whole | None = Field(None, ge=1)
+    """Longest reply in json and text mode; default the endpoint's."""
+
+
+class RewardJudgeSpec(Block):
+    """A reward model that scores each text alone: P(first) = s((score of the first − score of the second) / temperature).
+
+    A text is scored once and both orders follow from the two scores, so that no order can matter. Equal scores are a tie.
+    """
+
+    kind: Literal["reward"] = "reward"
+    """Who judges: model, reward, random, gold, planted or panel."""
+    endpoint: str
+    """A key of `endpoints`, with a base_url (with or without its /v1) or engine: transformers."""
+    route: RewardRoute = "classify"
+    """The server's route (vLLM's names): classify or pooling score one conversation, score or rerank a prompt and a text."""
+    prompt: str | None = None
+    """A template of kind reward (shipped: reward, or a file) that writes prompt and text as one string; default the conversation itself, in the model's own chat template. Only with classify and pooling."""
+    score: Literal["raw", "served", "probability"] = "raw"
+    """What the number is: raw, as the model was trained (asks `use_activation: false`) · served, as the server gives it · probability, as served, a p whose log-odds log(p / (1 − p)) are the score."""
+    label: Whole | None = Field(None, ge=0)
+    """Which number is the score, counted from 0, where the model gives several; default its only one."""
+    temperature: Number = Field(1.0, gt=0)
+    """Divides the difference of two scores. 1 is the Bradley–Terry model, by which reward models are trained."""
+
+    @property
+    def repeats(self) -> int:
+        """A score is asked once."""
+        return 1
+
+    @model_validator(mode="after")
+    def _pairs_have_no_template(self) -> RewardJudgeSpec:
+        if self.prompt is not None and self.route in ("score", "rerank"):
+            raise ValueError(
+                f"route {self.route} sends prompt and text apart; leave `prompt` out, or use classify or pooling"
+            )
+        return self
+
+
+class RandomJudgeSpec(Block):
+    """A fair coin for every presentation: the control for drift that no judge causes."""
+
+    kind: Literal["random"] = "random"
+    """Who judges: model, reward, random, gold, planted or panel."""
+    repeats: Whole = Field(1, ge=1)
+    """Times each presentation is judged."""
+
+
+class GoldJudgeSpec(Block):
+    """Prefers the candidate that matches the item's reference; both, neither or no reference: tie."""
+
+    kind: Literal["gold"] = "gold"
+    """Who judges: model, reward, random, gold, planted or panel."""
+    endpoint: str | None = None
+    """A key of `endpoints`; only for items with `match: judge`, where every text of every arm is asked about, once."""
+    prompt: str = "reference_match"
+    """Template that asks whether a text agrees with the reference; only for items with `match: judge`."""
+    repeats: Whole = Field(1, ge=1)
+    """Times each presentation is judged."""
+
+
+class PlantedJudgeSpec(Block):
+    """A judge with stated coefficients, computed here and not asked of a model: for known truth.
+
+    P(first) = s(position + length·Δlog2 tokens + Σ feature·Δfeature + quality·Δmatch + noise), Δ = first − second.
+    """
+
+    kind: Literal["planted"] = "planted"
+    """Who judges: model, reward, random, gold, planted or panel."""
+    position: Number = 0.0
+    """Log-odds for the first slot."""
+    length: Number = 0.0
+    """Log-odds per doubling of tokens."""
+    features: dict[str, Number] = {}
+    """Log-odds per unit of a feature (per 100 tokens): headings, bold, list_items …"""
+    quality: Number = 0.0
+    """Log-odds for matching the reference."""
+    noise: Number = Field(0.0, ge=0)
+    """Standard deviation of the log-odds' noise, a draw a presentation."""
+    unscored: Number = Field(0.0, ge=0, le=1)
+    """Share of presentations without a verdict."""
+    temperature0: Switch = False
+    """True: always the more probable slot, no soft verdict. False: soft verdicts unless `hard`."""
+    hard: Switch = False
+    """True: the slot is drawn with P(first), and no probability is shown."""
+    repeats: Whole = Field(1, ge=1)
+    """Times each presentation is judged."""
+
+
+class PanelJudgeSpec(Block):
+    """The majority of several model judges; an even split is a tie."""
+
+    kind: Literal["panel"] = "panel"
+    """Who judges: model, reward, random, gold, planted or panel."""
+    judges: tuple[ModelJudgeSpec, ...] = Field(min_length=2)
+    """The members, each as a model judge."""
+    repeats: Whole = Field(1, ge=1)
+    """Times each presentation is judged (by each member)."""
+
+    @field_validator("judges")
+    @classmethod
+    def _repeats_belong_to_the_panel(cls, judges: tuple[ModelJudgeSpec, ...]) -> tuple[ModelJudgeSpec, ...]:
+        if any(judge.repeats != 1 for judge in judges):
+            raise ValueError("`repeats` belongs to the panel, not to its members")
+        return judges
+
+
+JudgeSpec = Annotated[
+    Annotated[ModelJudgeSpec, Tag("model")]
+    | Annotated[RewardJudgeSpec, Tag("reward")]
+    | Annotated[RandomJudgeSpec, Tag("random")]
+    | Annotated[GoldJudgeSpec, Tag("gold")]
+    | Annotated[PlantedJudgeSpec, Tag("planted")]
+    | Annotated[PanelJudgeSpec, Tag("panel")],
+    kind_of("model"),
+]
+
+
+class PoolPolicySpec(Block):
     """`pool_size` drafts an item, made once; each generation draws from them with updated weights."""
 
     kind: Literal["pool"] = "pool"
@@ -43,7 +363,7 @@ class PoolPolicy(Block):
     """Drafts an item."""
 
 
-class ExemplarPolicy(Block):
+class ExemplarPolicySpec(Block):
     """Every generation drafts anew; the training set's texts are in-context examples of the next drafts."""
 
     kind: Literal["exemplar"] = "exemplar"
@@ -60,15 +380,15 @@ class ExemplarPolicy(Block):
     """Texts of other items shown in a drafting prompt from generation 1 on."""
 
 
-Policy = Annotated[
-    Annotated[PoolPolicy, Tag("pool")] | Annotated[ExemplarPolicy, Tag("exemplar")],
+PolicySpec = Annotated[
+    Annotated[PoolPolicySpec, Tag("pool")] | Annotated[ExemplarPolicySpec, Tag("exemplar")],
     kind_of("pool"),
 ]
 
 LabelRule = Literal["raw", "swap_average", "consistent_only", "length_controlled"]
 
 
-class BradleyTerrySignal(Block):
+class BradleyTerrySignalSpec(Block):
     """A linear reward on text features, fitted to this generation's preferences by ridge logistic regression."""
 
     kind: Literal["bradley_terry"] = "bradley_terry"
@@ -85,7 +405,7 @@ class BradleyTerrySignal(Block):
     """What the tilt re-weights: the policy of this generation, or always that of generation 0 (pool policy only)."""
 
 
-class BestOfNSignal(Block):
+class BestOfNSignalSpec(Block):
     """No fit: a text's reward is the number of times it was picked over both orders; each item keeps its winner."""
 
     kind: Literal["best_of_n"] = "best_of_n"
@@ -98,19 +418,19 @@ class BestOfNSignal(Block):
     """What the winners' weights move from (pool policy only)."""
 
     @model_validator(mode="after")
-    def _needs_a_fit(self) -> BestOfNSignal:
+    def _needs_a_fit(self) -> BestOfNSignalSpec:
         if self.label_rule == "length_controlled":
             raise ValueError("label_rule length_controlled needs a fitted signal; use kind: bradley_terry")
         return self
 
 
-Signal = Annotated[
-    Annotated[BradleyTerrySignal, Tag("bradley_terry")] | Annotated[BestOfNSignal, Tag("best_of_n")],
+SignalSpec = Annotated[
+    Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")] | Annotated[BestOfNSignalSpec, Tag("best_of_n")],
     kind_of("bradley_terry"),
 ]
 
 
-class Strategy(Block):
+class StrategySpec(Block):
     """How the training set is mixed from this and earlier generations and real data."""
 
     kind: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
@@ -121,7 +441,7 @@ class Strategy(Block):
     """A file of `item_id, text`; default: generation 0's candidates."""
 
 
-class Panels(Block):
+class PanelsSpec(Block):
     """Fixed pairs that the judge re-judges every generation and nobody trains on."""
 
     anchor: Whole | str = 60
@@ -154,7 +474,7 @@ class Panels(Block):
         return tuple(probe)
 
     @model_validator(mode="after")
-    def _needs_texts(self) -> Panels:
+    def _needs_texts(self) -> PanelsSpec:
         if self.probe != "none" and self.anchor == 0:
             raise ValueError("probe edits the anchor panel's texts; set anchor to a number of pairs or a pairs file")
         return self
@@ -193,15 +513,15 @@ class Experiment(Block):
     """Pairs judged an item and generation; default all pairs of its candidates."""
     endpoints: dict[str, Endpoint] = Field(min_length=1)
     """Named endpoints."""
-    judge: Judge
+    judge: JudgeSpec
     """Who judges."""
-    policy: Policy
+    policy: PolicySpec
     """Where candidates come from."""
-    signal: Signal = BradleyTerrySignal()
+    signal: SignalSpec = BradleyTerrySignalSpec()
     """What is learned from the picks."""
-    strategy: Strategy = Strategy()
+    strategy: StrategySpec = StrategySpec()
     """What the next policy is trained on."""
-    panels: Panels = Panels()
+    panels: PanelsSpec = PanelsSpec()
     """Fixed pairs."""
     budget: Budget = Budget()
     """Limits."""

@@ -4,9 +4,8 @@ Verdict logs of judgeloop, AlpacaEval, MT-Bench, Arena-Hard, Inspect and lm-eval
 TRL and for OpenAI's fine-tuning; OpenAI Batch requests and their output; sheets for human labels.
 """
 
-from judgeloop.interchange.columns import Columns, load_columns
-from judgeloop.interchange.foreign import FORMATS, read_log
 from judgeloop.interchange.pairs import read_pairs
-from judgeloop.interchange.verdicts import VerdictLog, read_verdicts
+from judgeloop.interchange.rows import Columns, load_columns
+from judgeloop.interchange.verdicts import FORMATS, VerdictLog, read_log, read_verdicts
 
 __all__ = ["FORMATS", "Columns", "VerdictLog", "load_columns", "read_log", "read_pairs", "read_verdicts"]

@@ -7,15 +7,71 @@ judge's prompt asks to compare.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from judgeloop.interchange.rows import Cells, Row, extras
-from judgeloop.interchange.shown import Delimiters, Shown, of_both_orders, shown
 
-KEYS = frozenset({"question_id", "model_1", "model_2", "g1_winner", "g2_winner"})
-_USED = (
-    *KEYS, "judge", "turn", "g1_user_prompt", "g2_user_prompt", "g1_judgment", "g2_judgment", "tstamp",
+# The question and answers in a judge's recorded prompt, cut out at the tool's delimiters.
+
+
+@dataclass(frozen=True, slots=True)
+class Delimiters:
+    """The strings before the question and around the two answers in one tool's prompt template."""
+
+    question: str
+    first: str
+    between: str
+    last: str
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPrompt:
+    """The question, and the answers in the first and second slot, as one prompt showed them."""
+
+    question: str
+    first: str
+    second: str
+
+    def swapped(self) -> ShownPrompt:
+        """The same texts with the slots exchanged."""
+        return ShownPrompt(self.question, self.second, self.first)
+
+
+def shown(prompt: object, delimiters: Delimiters) -> ShownPrompt | None:
+    """The texts of a prompt; None where it is of another template, or an answer itself contains a delimiter."""
+    if not isinstance(prompt, str):
+        return None
+    before, start, after_first = prompt.partition(delimiters.first)
+    answers = after_first.split(delimiters.between)
+    if not start or len(answers) != 2 or delimiters.first in after_first:
+        return None
+    second, end, after = answers[1].rpartition(delimiters.last)
+    if not end or after.strip() or delimiters.last in second:
+        return None
+    question = before
+    if delimiters.question:
+        _, start, question = before.partition(delimiters.question)
+        if not start:
+            return None
+    if delimiters.reference:
+        question = question.split(delimiters.reference, 1)[0]
+    return ShownPrompt(question.strip("\n"), answers[0], second)
+
+
+def of_both_orders(forward: ShownPrompt | None, backward: ShownPrompt | None) -> ShownPrompt | None:
+    """The texts of a pair's two prompts, in the order of ``forward``; None where they disagree or neither is readable."""
+    if forward is None or backward is None:
+        return forward or (backward and backward.swapped())
+    return forward if forward == backward.swapped() else None
+
+
+MT_BENCH_KEYS = frozenset({"question_id", "model_1", "model_2", "g1_winner", "g2_winner"})
+_MT_BENCH_USED = (
+    *MT_BENCH_KEYS, "judge", "turn", "g1_user_prompt", "g2_user_prompt", "g1_judgment", "g2_judgment", "tstamp",
 )  # fmt: skip
 _WINNERS = ("model_1", "model_2", "tie", "error")
 _ERROR_OUTPUT = "$ERROR$"
@@ -35,7 +91,7 @@ _TWO_TURNS = Delimiters(
 )
 
 
-def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
+def mt_bench_rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     """(rows of a verdict log, notes on what was assumed or lost). Raises InvalidInput with line and field."""
     lines = [(where, raw, Cells(where, raw)) for where, raw in records]
     prompts: dict[str, set[str]] = {}
@@ -46,10 +102,10 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     textless = 0
     for (where, raw, cells), (model, prompt) in zip(lines, judges, strict=True):
         name = model if len(prompts[model]) == 1 else f"{model}#{prompt}"
-        pair, has_texts = _pair(raw, cells)
+        pair, has_texts = _mt_bench_pair(raw, cells)
         textless += not has_texts
         for game, order in ((1, "ab"), (2, "ba")):
-            log_rows.append((where, {**pair, **_game(cells, game, order), "judge": name, "order": order}))
+            log_rows.append((where, {**pair, **_mt_bench_game(cells, game, order), "judge": name, "order": order}))
     notes = [f"{textless:,} of {len(lines):,} pairs without texts: their recorded prompts are not MT-Bench's"] if textless else []  # fmt: skip
     return log_rows, notes
 
@@ -63,7 +119,7 @@ def _judge(cells: Cells) -> tuple[str, str]:
     return names[0], names[1] if len(names) > 1 else ""
 
 
-def _pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], bool]:
+def _mt_bench_pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], bool]:
     """(the columns that both games share, whether their texts are known)."""
     if "m1_score" in raw or "m2_score" in raw:
         raise cells.fault("m1_score", "this pair was made of two single gradings, without slots; give a log of pairwise judgments")  # fmt: skip
@@ -72,7 +128,7 @@ def _pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], bool]:
     turn = cells.whole("turn") or 1
     item_id = f"{question}/{turn}"
     pair: dict[str, Any] = {
-        **extras(raw, _USED), "item_id": item_id, "pair_id": "/".join((item_id, *models)), "model_a": models[0],
+        **extras(raw, _MT_BENCH_USED), "item_id": item_id, "pair_id": "/".join((item_id, *models)), "model_a": models[0],
         "model_b": models[1],
     }  # fmt: skip
     prompts = raw.get("g1_user_prompt"), raw.get("g2_user_prompt")
@@ -82,7 +138,7 @@ def _pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], bool]:
     return pair, texts is not None
 
 
-def _second_turn(prompt: object) -> Shown | None:
+def _second_turn(prompt: object) -> ShownPrompt | None:
     """Both questions and the two second answers of a prompt with two conversations; None where it cannot be split."""
     conversations = shown(prompt, _TWO_TURNS)
     if conversations is None:
@@ -96,10 +152,10 @@ def _second_turn(prompt: object) -> Shown | None:
         sides.append((parts[0], turns[1], parts[2]))
     if sides[0][:2] != sides[1][:2]:
         return None
-    return Shown(f"{sides[0][0]}\n\n{sides[0][1]}", sides[0][2], sides[1][2])
+    return ShownPrompt(f"{sides[0][0]}\n\n{sides[0][1]}", sides[0][2], sides[1][2])
 
 
-def _game(cells: Cells, game: int, order: str) -> dict[str, Any]:
+def _mt_bench_game(cells: Cells, game: int, order: str) -> dict[str, Any]:
     """The verdict of one game, by slot."""
     winner = cells.word(f"g{game}_winner", _WINNERS, "model_1, model_2, tie or error")
     if winner == "tie":
@@ -109,3 +165,94 @@ def _game(cells: Cells, game: int, order: str) -> dict[str, Any]:
         return {"verdict": "unscored", "reason": "no_answer" if failed else "no_verdict"}
     shown_first = "model_1" if order == "ab" else "model_2"
     return {"verdict": "first" if winner == shown_first else "second", "reason": ""}
+
+
+# Arena-Hard's judgments (arena-hard-auto 0.1 and 2.0): a line a model and question, two games against the baseline.
+
+ARENA_HARD_KEYS = frozenset({"model", "judge", "games"})
+_ARENA_HARD_USED = (*ARENA_HARD_KEYS, "question_id", "uid", "baseline", "category", "tstamp", "answer_id")
+_BASELINE = "baseline"
+_LABELS = {
+    "A>>B": "first", "A>B": "first", "A=B": "tie", "B>A": "second", "B>>A": "second", "B=A": "tie", "A<B": "second",
+    "A<<B": "second", "B<A": "first", "B<<A": "first",
+}  # fmt: skip
+_LABEL = re.compile(r"\[\[([AB][<>=]{1,2}[AB])\]\]", re.I)
+_DELIMITERS = Delimiters(
+    "<|User Prompt|>\n",
+    "<|The Start of Assistant A's Answer|>\n",
+    "\n<|The End of Assistant A's Answer|>\n\n<|The Start of Assistant B's Answer|>\n",
+    "\n<|The End of Assistant B's Answer|>",
+    reference="\n<|The Start of Reference Answer|>\n",
+)
+
+
+def arena_hard_rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
+    """(rows of a verdict log, notes on what was assumed or lost). Raises InvalidInput with line and field."""
+    log_rows: list[Row] = []
+    lines = textless = unnamed = 0
+    for where, raw in records:
+        cells = Cells(where, raw)
+        pair, games, has_texts = _arena_hard_pair(raw, cells)
+        lines, textless, unnamed = lines + 1, textless + (not has_texts), unnamed + (not raw.get("baseline"))
+        for number, (game, order) in enumerate(zip(games, ("ba", "ab"), strict=True), start=1):
+            log_rows.append((where, {**pair, "order": order, **_arena_hard_game(cells, game, number)}))
+    notes = []
+    if textless:
+        notes.append(f"{textless:,} of {lines:,} pairs without texts: their recorded prompts are not Arena-Hard's")
+    if unnamed:
+        notes.append("the log does not name the baseline model; it is called baseline here")
+    return log_rows, notes
+
+
+def _arena_hard_pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, Any], list[Any], bool]:
+    """(the columns that both games share, the two games, whether their texts are known)."""
+    question = cells.name("uid" if raw.get("uid") not in (None, "") else "question_id")
+    model, baseline = cells.name("model"), cells.label("baseline", _BASELINE)
+    games = cells.required("games")
+    if not isinstance(games, list) or len(games) != 2:
+        raise cells.fault("games", "must be the two games of a pairwise judgment (the baseline first, then the model first)")  # fmt: skip
+    backward, forward = (_texts_of(game) for game in games)
+    texts = of_both_orders(forward, backward)
+    pair: dict[str, Any] = {
+        **extras(raw, _ARENA_HARD_USED), "item_id": question, "pair_id": "/".join((question, model, baseline)),
+        "judge": cells.name("judge"), "model_a": model, "model_b": baseline, "category": cells.label("category"),
+    }  # fmt: skip
+    if texts is not None:
+        pair |= {"prompt": texts.question, "text_a": texts.first, "text_b": texts.second}
+    return pair, games, texts is not None
+
+
+def _texts_of(game: object) -> ShownPrompt | None:
+    """The question and answers in a game's prompt, which is a text (0.1) or chat messages (2.0); None if unreadable."""
+    if not isinstance(game, Mapping):
+        return None
+    prompt = game.get("user_prompt")
+    messages = game.get("prompt")
+    if prompt is None and isinstance(messages, list) and messages and isinstance(messages[-1], Mapping):
+        prompt = messages[-1].get("content")
+    return shown(prompt, _DELIMITERS)
+
+
+def _arena_hard_game(cells: Cells, game: object, number: int) -> dict[str, Any]:
+    """The verdict of one game, by slot."""
+    field = f"games[{number - 1}]"
+    if game is None:
+        return {"verdict": "unscored", "reason": "no_answer", "label": ""}
+    if not isinstance(game, Mapping) or "score" not in game:
+        raise cells.fault(field, "must have a score, or be null")
+    label = game["score"]
+    if label is None:
+        return {"verdict": "unscored", "reason": _unscored_reason(game.get("judgment")), "label": ""}
+    if not isinstance(label, str) or label.strip().upper() not in _LABELS:
+        raise cells.fault(
+            f"{field}.score", f"must be one of {', '.join(list(_LABELS)[:5])}, or null, not {label!r:.60}"
+        )
+    return {"verdict": _LABELS[label.strip().upper()], "reason": "", "label": label.strip().upper()}
+
+
+def _unscored_reason(judgment: object) -> str:
+    """The reason why Arena-Hard has no score for a reply."""
+    text = judgment.get("answer") if isinstance(judgment, Mapping) else judgment
+    if not isinstance(text, str) or not text.strip():
+        return "no_answer"
+    return "several_verdicts" if len({label.upper() for label in _LABEL.findall(text)}) > 1 else "no_verdict"

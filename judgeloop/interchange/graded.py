@@ -24,7 +24,7 @@ class Grade:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GradedAnswer:
     """One answer of a model to an item, with its grades by judge and by gold rule."""
 
     where: str
@@ -39,11 +39,11 @@ class Answer:
     reason: str = ""
 
 
-def rows(answers: Sequence[Answer], what: str) -> tuple[list[Row], list[str]]:
+def rows(answers: Sequence[GradedAnswer], what: str) -> tuple[list[Row], list[str]]:
     """(rows of a verdict log, notes): all pairs of two models' answers to one item in one epoch; of one model alone, all
     pairs of its answers to one item. Raises InvalidInput where no item has two answers."""
     models = list(dict.fromkeys(answer.model for answer in answers))
-    groups: dict[tuple[Any, ...], list[Answer]] = {}
+    groups: dict[tuple[Any, ...], list[GradedAnswer]] = {}
     for answer in answers:
         groups.setdefault((answer.item_id, answer.epoch) if len(models) > 1 else (answer.item_id,), []).append(answer)
     pairs = [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
@@ -70,7 +70,7 @@ def rows(answers: Sequence[Answer], what: str) -> tuple[list[Row], list[str]]:
     return log_rows, notes
 
 
-def _pair_rows(a: Answer, b: Answer, judges: Iterable[str], *, numbers: bool, one_model: bool) -> list[Row]:
+def _pair_rows(a: GradedAnswer, b: GradedAnswer, judges: Iterable[str], *, numbers: bool, one_model: bool) -> list[Row]:
     """The rows of one pair, one a judge."""
     sides = (f"{a.model}#{a.epoch}", f"{b.model}#{b.epoch}") if one_model or a.model == b.model else (a.model, b.model)
     pair_id = "/".join((a.item_id, *sides, *(() if one_model or a.epoch <= 1 else (str(a.epoch),))))
@@ -82,7 +82,7 @@ def _pair_rows(a: Answer, b: Answer, judges: Iterable[str], *, numbers: bool, on
     return [(b.where, {**shared, "judge": name, **_verdict(a, b, name)}) for name in judges]
 
 
-def _verdict(a: Answer, b: Answer, judge: str) -> dict[str, Any]:
+def _verdict(a: GradedAnswer, b: GradedAnswer, judge: str) -> dict[str, Any]:
     grade_a = a.grades.get(judge, Grade(None, a.reason or "not_graded"))
     grade_b = b.grades.get(judge, Grade(None, b.reason or "not_graded"))
     if grade_a.value is None or grade_b.value is None:
@@ -91,7 +91,7 @@ def _verdict(a: Answer, b: Answer, judge: str) -> dict[str, Any]:
     return {"verdict": verdict, "reason": "", "grade_a": grade_a.value, "grade_b": grade_b.value}
 
 
-def _gold(a: Answer, b: Answer, numbers: bool) -> dict[str, Any]:
+def _gold(a: GradedAnswer, b: GradedAnswer, numbers: bool) -> dict[str, Any]:
     """``gold`` by the first rule and ``gold_2`` by the second, where both answers have a grade."""
     gold: dict[str, Any] = {}
     for column, rule in zip(("gold", "gold_2"), dict.fromkeys([*a.gold, *b.gold]), strict=False):
@@ -102,7 +102,7 @@ def _gold(a: Answer, b: Answer, numbers: bool) -> dict[str, Any]:
     return gold
 
 
-def _gold_is_a_number(answers: Sequence[Answer]) -> bool:
+def _gold_is_a_number(answers: Sequence[GradedAnswer]) -> bool:
     """Whether gold has other values than right and wrong, so that its difference is a number."""
     return any(
         grade.value is not None and grade.value not in (0.0, 1.0)

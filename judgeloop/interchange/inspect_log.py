@@ -9,18 +9,67 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange.archive import zip_member
-from judgeloop.interchange.graded import Answer, Grade
+from judgeloop.interchange.graded import Grade, GradedAnswer
 from judgeloop.interchange.graded import rows as pair_rows
 from judgeloop.interchange.rows import Row
 from judgeloop.records import Message, prompt_text
+
+# Members of zip archives, Zstandard included.
+
+_ZIP_ZSTANDARD = 93
+# A zip archive's local file header (APPNOTE 4.3.7).
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+
+
+def zip_member(path: Path, name: str) -> bytes:
+    """The bytes of an archive's member, also where it is packed by Zstandard, which zipfile reads only from Python 3.14 on.
+
+    Raises InvalidInput with file and member where it is damaged or packed in another way.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(name)
+            if info.compress_type != _ZIP_ZSTANDARD:
+                return archive.read(name)
+        with path.open("rb") as file:
+            file.seek(info.header_offset)
+            header = file.read(_LOCAL_HEADER.size)
+            *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+            file.seek(name_length + extra_length, 1)
+            packed = file.read(info.compress_size)
+        content = _unzstd(packed)
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise InvalidInput(f"{path}: {name}: cannot be unpacked ({error!s:.80})") from None
+    if zlib.crc32(content) != info.CRC:
+        raise InvalidInput(f"{path}: {name}: damaged (its checksum is wrong)")
+    return content
+
+
+def _unzstd(packed: bytes) -> bytes:
+    """One or several Zstandard frames, end to end."""
+    import pyarrow as pa
+
+    with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+        content: bytes = stream.read()
+    return content
+
 
 RULES = ("match", "exact", "includes", "pattern", "answer", "choice", "f1", "math", "equivalent")
 """Inspect's own scorers by rule."""
@@ -32,7 +81,7 @@ _ATTACHMENT = "attachment://"
 def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[Row], list[str]]:
     """(rows of a verdict log, notes). ``judges`` and ``gold`` name scorers; "" means those that a model graded, and the
     rules. Raises InvalidInput with file, member and field."""
-    answers: list[Answer] = []
+    answers: list[GradedAnswer] = []
     notes: list[str] = []
     scorers: set[str] = set()
     for path in paths:
@@ -98,7 +147,7 @@ def _field(raw: Any, name: str, kind: type | UnionType, where: str) -> Any:
 
 def _answers(
     path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, scorers: set[str]
-) -> Iterator[Answer]:
+) -> Iterator[GradedAnswer]:
     model, task = _field(spec, "model", str, f"{path}: eval"), str(spec.get("task", ""))
     for where, sample in samples:
         identity = _field(sample, "id", str | int, where)
@@ -120,7 +169,7 @@ def _answers(
             elif (scorer == gold) if gold else scorer.rsplit("/", 1)[-1] in RULES:
                 rules[scorer] = _grade(score, f"{where}: scores.{scorer}")
         reason = "sample_error" if sample.get("error") else "not_graded"
-        yield Answer(
+        yield GradedAnswer(
             where,
             str(identity),
             model,
@@ -174,7 +223,7 @@ def _grade(score: Mapping[str, Any], where: str) -> Grade:
     )
 
 
-def _shorten_judge_names(answers: Sequence[Answer]) -> list[Answer]:
+def _shorten_judge_names(answers: Sequence[GradedAnswer]) -> list[GradedAnswer]:
     """The answers with judges named by the model alone where only one scorer uses that model."""
     scorers: dict[str, set[str]] = {}
     for answer in answers:
@@ -182,7 +231,7 @@ def _shorten_judge_names(answers: Sequence[Answer]) -> list[Answer]:
             scorers.setdefault(name.rsplit("#", 1)[0], set()).add(name)
     short = {name: model for model, names in scorers.items() for name in names if len(names) == 1}
     return [
-        Answer(
+        GradedAnswer(
             answer.where, answer.item_id, answer.model, answer.epoch, answer.prompt, answer.text,
             {short.get(name, name): grade for name, grade in answer.grades.items()}, answer.gold, answer.category, answer.reason,
         )

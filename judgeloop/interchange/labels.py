@@ -22,8 +22,7 @@ import pandas as pd
 
 from judgeloop import seeds
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange.columns import PAIR_COLUMNS
-from judgeloop.interchange.rows import Cells
+from judgeloop.interchange.rows import PAIR_COLUMNS, Cells
 
 COLUMNS = ("row", "labeller", "prompt", "first", "second", "label")
 LABELLERS = (1, 2)
@@ -37,7 +36,7 @@ _PAGE = "label_form.html"
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class LabelSheet:
     """A blinded sheet. ``rows``: dicts of COLUMNS. ``key``: pair, labeller and order of each row, and all pairs."""
 
     id: str
@@ -46,7 +45,7 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class CollectedLabels:
     """The labels of filled-in sheets. ``pairs``: a pairs file's columns with ``gold, gold_2`` (a, b, tie or "").
 
     ``once``, ``twice``: numbers of pairs that one and that both labelled; ``agreed``: of ``twice``, those labelled alike.
@@ -58,7 +57,7 @@ class Labels:
     agreed: int
 
 
-def sheet(pairs: pd.DataFrame, count: int, *, seed: int = 0) -> Sheet:
+def sheet(pairs: pd.DataFrame, count: int, *, seed: int = 0) -> LabelSheet:
     """A sheet of ``count`` pairs (all, where there are fewer), drawn from a stream of ``seed``.
 
     pairs: a pairs file's columns; pairs of identical texts are left out. Labeller 1 sees text_a first in half of the
@@ -81,10 +80,10 @@ def sheet(pairs: pd.DataFrame, count: int, *, seed: int = 0) -> Sheet:
             places[row_id] = [pair["pair_id"], labeller, order]
             first, second = (pair["text_a"], pair["text_b"]) if order == "ab" else (pair["text_b"], pair["text_a"])
             sheet_rows.append({"row": row_id, "labeller": labeller, "prompt": pair["prompt"], "first": first, "second": second, "label": ""})  # fmt: skip
-    return Sheet(name, tuple(sheet_rows), {"sheet": name, "rows": places, "pairs": rows})
+    return LabelSheet(name, tuple(sheet_rows), {"sheet": name, "rows": places, "pairs": rows})
 
 
-def as_csv(sheet: Sheet) -> bytes:
+def as_csv(sheet: LabelSheet) -> bytes:
     """The sheet as CSV. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
     sink = io.StringIO(newline="")
     writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
@@ -97,7 +96,7 @@ def as_csv(sheet: Sheet) -> bytes:
     return b"\xef\xbb\xbf" + sink.getvalue().encode("utf-8", "replace")
 
 
-def as_html(sheet: Sheet) -> bytes:
+def as_html(sheet: LabelSheet) -> bytes:
     """The sheet as one HTML page that needs no network; the texts are data in it, shown as text and never as markup."""
     data = json.dumps({"sheet": sheet.id, "rows": list(sheet.rows)}, ensure_ascii=True)
     for sign in "<>&":
@@ -111,7 +110,7 @@ def sheets_of(sheets: Sequence[str | Path]) -> list[str]:
     return list(dict.fromkeys(_row_id(cells).split("-", 1)[0] for cells in _rows(sheets)))
 
 
-def read_labels(sheets: Sequence[str | Path], key: str | Path) -> Labels:
+def read_labels(sheets: Sequence[str | Path], key: str | Path) -> CollectedLabels:
     """The labels of filled-in sheets (CSV, comma or semicolon), as gold (labeller 1) and gold_2 (labeller 2).
 
     A label is 1, 2 or tie (also first, second, =), or empty. A pair's only label is its gold, whoever gave it.
@@ -144,7 +143,7 @@ def read_labels(sheets: Sequence[str | Path], key: str | Path) -> Labels:
         rows.append({**pair, "gold": gold, "gold_2": gold_2})
     if not labels_by_pair:
         raise InvalidInput(f"{sheets[0]}: label: no row is labelled; fill the column in with 1, 2 or tie")
-    return Labels(pd.DataFrame(rows), once, twice, agreed)
+    return CollectedLabels(pd.DataFrame(rows), once, twice, agreed)
 
 
 def _key(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import inputs
-from judgeloop.interchange.graded import Answer, Grade
+from judgeloop.interchange.graded import Grade, GradedAnswer
 from judgeloop.interchange.graded import rows as pair_rows
 from judgeloop.interchange.rows import Cells, Row
 
@@ -57,7 +57,7 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
     # Without a model's metric, the rules are analysed as judges.
     judging = by_model or [name for name in metrics if name != gold]
     rules = [gold] if gold else [name for name in metrics if name in RULES and name not in judging][:1]
-    answers: dict[tuple[str, str], Answer] = {}
+    answers: dict[tuple[str, str], GradedAnswer] = {}
     prompts: dict[str, str] = {}
     filters = {str(raw.get("filter", "none")) for _, _, raw in lines}
     for path, where, raw in lines:
@@ -67,13 +67,13 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
         if before is not None:
             if set(before.grades) & set(answer.grades):
                 raise InvalidInput(f"{where}: doc_id: {raw.get('doc_id')!r} stands twice (first at {before.where}); give each model's log once")  # fmt: skip
-            answer = Answer(
+            answer = GradedAnswer(
                 before.where, answer.item_id, answer.model, 1, answer.prompt, answer.text, {**before.grades, **answer.grades},
                 {**before.gold, **answer.gold}, answer.category,
             )  # fmt: skip
         # Chat templates and few-shot draws make the prompts of two models differ; the item is the same.
         prompt = prompts.setdefault(answer.item_id, answer.prompt)
-        answers[key] = Answer(
+        answers[key] = GradedAnswer(
             answer.where,
             answer.item_id,
             answer.model,
@@ -139,12 +139,14 @@ def _answer(
     judges: Sequence[str],
     rules: Sequence[str],
     filtered: bool,
-) -> Answer:
+) -> GradedAnswer:
     cells = Cells(where, raw)
     task, suffix = _task(path), f",{raw.get('filter', 'none')}" if filtered else ""
     grades = {f"{name}{suffix}": _grade(cells, name) for name in judges if name in raw}
     gold = {f"{name}{suffix}": _grade(cells, name) for name in rules if name in raw}
-    return Answer(where, f"{task}/{cells.name('doc_id')}", model, 1, _prompt(cells), _text(cells), grades, gold, task)
+    return GradedAnswer(
+        where, f"{task}/{cells.name('doc_id')}", model, 1, _prompt(cells), _text(cells), grades, gold, task
+    )
 
 
 def _grade(cells: Cells, name: str) -> Grade:

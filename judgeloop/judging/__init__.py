@@ -1,1 +1,1 @@
-"""What a judge sees and what it said: pairing, panels, judges, verdicts, gold."""
+"""What is asked of a judge, and what a reply says."""

@@ -34,8 +34,7 @@ from typing import Any, ClassVar, Protocol
 
 from judgeloop.bodies import CHOICE_TOKEN, LETTERS, SCORE_TOKEN, VERDICT_TOKEN
 from judgeloop.records import Reply, Slot, Verdict
-from judgeloop.scales import Scale
-from judgeloop.text.templates import Mode
+from judgeloop.text.templates import Mode, Scale
 
 MOST_BY_LOGPROB = 20
 """Numbers of the largest scale that the listed tokens can hold."""

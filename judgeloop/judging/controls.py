@@ -1,22 +1,63 @@
 """Judges that follow a known law, for controls and tests: a coin, the reference, planted coefficients."""
 
-# Every judge takes all arguments of the protocol, used or not.
 # ruff: noqa: ARG002
-
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from judgeloop import law, seeds
+from judgeloop import seeds
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.judges import PlantedJudge as PlantedJudgeSpec
+from judgeloop.experiment.schema import PlantedJudgeSpec
 from judgeloop.judging.answers import unscored
 from judgeloop.judging.pairing import draw_labels
 from judgeloop.judging.truth import Matcher, Truth
 from judgeloop.records import Candidate, Item, Judgment, Presentation, Slot, Verdict
 from judgeloop.seeds import Label
 from judgeloop.text.matching import correct, gold_of, is_asked
+
+# The planted judge's law: one formula, shared by the planted server and the in-process planted judge.
+
+NOT_FEATURES = ("position", "quality")
+
+
+def planted_log_odds(
+    coefficients: Mapping[str, float],
+    features_first: Mapping[str, float],
+    features_second: Mapping[str, float],
+    quality_difference: float = 0.0,
+) -> float:
+    """Log-odds that the first slot is picked; positive = prefers the first slot.
+
+    position + quality · quality_difference + Σ_f coefficient_f · (f(first) − f(second)), the model of
+    docs/method.md, "The content model". ``coefficients`` has ``position``, ``quality`` and one key a feature
+    (``length``: log-odds per doubling of tokens, as the feature is log2 tokens; others: per unit, as 1 per 100 tokens);
+    keys left out are 0. ``quality_difference`` is first − second. Raises ValueError where a text lacks a feature that
+    has a coefficient.
+    """
+    total = coefficients.get("position", 0.0) + coefficients.get("quality", 0.0) * quality_difference
+    for name, coefficient in coefficients.items():
+        if name in NOT_FEATURES or coefficient == 0:
+            continue
+        if name not in features_first or name not in features_second:
+            raise ValueError(f"no feature {name!r} was measured; known: {', '.join(sorted(features_first))}")
+        total += coefficient * (features_first[name] - features_second[name])
+    return float(total)
+
+
+def logistic(log_odds: float) -> float:
+    """The probability in [0, 1] with those log-odds; does not overflow."""
+    if log_odds >= 0:
+        return 1.0 / (1.0 + math.exp(-log_odds))
+    odds = math.exp(log_odds)
+    return odds / (1.0 + odds)
+
+
+def log_logistic(log_odds: float) -> float:
+    """Natural log of ``logistic(log_odds)``, exact also where the probability underflows."""
+    return min(log_odds, 0.0) - math.log1p(math.exp(-abs(log_odds)))
+
 
 Measure = Callable[[str], Mapping[str, float]]
 """A text's features: ``length`` in log2 tokens, others per 100 tokens."""
@@ -94,7 +135,7 @@ def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
 class PlantedJudge:
     """A judge with stated coefficients, whose biases are known; it calls no model.
 
-    P(first) is the logistic of ``law.planted_log_odds`` plus noise, the model of the method notes §1.1.
+    P(first) is the logistic of ``law.planted_log_odds`` plus noise, the model of docs/method.md, "The content model".
     """
 
     spec: PlantedJudgeSpec
@@ -125,7 +166,7 @@ class PlantedJudge:
                 measured[presentation.first.text],
                 measured[presentation.second.text],
             )
-            log_odds = law.planted_log_odds(coefficients, features_first, features_second, right_first - right_second)
+            log_odds = planted_log_odds(coefficients, features_first, features_second, right_first - right_second)
             judgments.append(
                 Judgment(presentation, self.name, self._verdict(log_odds, (*stream, *draw_labels(presentation))))
             )
@@ -137,7 +178,7 @@ class PlantedJudge:
             return unscored("no_verdict")
         if spec.noise:
             log_odds += spec.noise * float(seeds.rng(self.seed, "planted-noise", *labels).standard_normal())
-        p_first = law.logistic(log_odds)
+        p_first = logistic(log_odds)
         if spec.hard and not spec.temperature0:
             return Verdict("first" if seeds.uniform(self.seed, "planted-pick", *labels) < p_first else "second")
         slot: Slot = "tie" if log_odds == 0 else "first" if log_odds > 0 else "second"

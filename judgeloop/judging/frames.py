@@ -21,7 +21,7 @@ def judgments_frame(
     replicate: int | None = None,
     arm: str = "",
 ) -> pd.DataFrame:
-    """One row a judgment, in the order given, with CONTRACT's columns.
+    """One row a judgment, in the order given, with the columns of docs/contract.md, "Tables".
 
     ``correct`` says whether a candidate matches its item's reference (None: not known); ``gold`` follows from it.
     """
@@ -88,7 +88,7 @@ def candidates_frame(
 
 
 def completed(frame: pd.DataFrame, *, replicate: int | None, arm: str, generation: int) -> pd.DataFrame:
-    """The frame with all of CONTRACT's columns in order: labels, text, features, weights."""
+    """The frame with all columns of docs/contract.md, "Tables", in order: labels, text, features, weights."""
     frame = frame.assign(replicate=pd.array([replicate] * len(frame), dtype="Int64"), arm=arm, generation=generation)
     missing = {name: float("nan") for name in CANDIDATE_COLUMNS if name not in frame}
     measured = [name for name in frame.columns if name not in CANDIDATE_COLUMNS]

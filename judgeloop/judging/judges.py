@@ -17,14 +17,8 @@ from typing import Any, ClassVar, Protocol
 from judgeloop import seeds
 from judgeloop.bodies import choice_body, judge_body, score_body
 from judgeloop.errors import EndpointFailed, ExperimentError
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.experiment.judges import GoldJudge as judges_GoldJudge
-from judgeloop.experiment.judges import Judge as judges_Judge
-from judgeloop.experiment.judges import ModelJudge as judges_ModelJudge
-from judgeloop.experiment.judges import PanelJudge as judges_PanelJudge
-from judgeloop.experiment.judges import PlantedJudge as judges_PlantedJudge
-from judgeloop.experiment.judges import RandomJudge as judges_RandomJudge
-from judgeloop.experiment.judges import RewardJudge as judges_RewardJudge
+from judgeloop.experiment import schema
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import (
     MOST_BY_LOGPROB,
     TRIAL_ANSWERS,
@@ -41,10 +35,9 @@ from judgeloop.judging.pairing import call_id, draw_labels, quoted
 from judgeloop.judging.reward_models import RewardJudge, reward_judge
 from judgeloop.judging.truth import Matcher
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict
-from judgeloop.scales import Scale
 from judgeloop.seeds import Label
 from judgeloop.text import templates
-from judgeloop.text.templates import Mode, Template
+from judgeloop.text.templates import Mode, Scale, Template
 
 TRIAL_PREFIX = "panels/g0/judge/trial"
 SCORE_PREFIX, CHOICE_PREFIX = "audit/score", "audit/choice"
@@ -75,7 +68,7 @@ class _Asked:
     """A model that is asked: its block, its endpoint, the prompt, and how its replies are read."""
 
     name: str
-    spec: judges_ModelJudge
+    spec: schema.ModelJudgeSpec
     endpoint: Endpoint
     template: Template
     mode: Mode
@@ -177,7 +170,7 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def make_judge(
-    spec: judges_Judge,
+    spec: schema.JudgeSpec,
     *,
     endpoints: Mapping[str, Endpoint],
     folder: str | Path,
@@ -193,22 +186,22 @@ def make_judge(
     features, for planted judges. ``name`` replaces ``judge_name``'s. Raises ExperimentError for a template that is wrong
     or has not that mode.
     """
-    if isinstance(spec, judges_RandomJudge):
+    if isinstance(spec, schema.RandomJudgeSpec):
         return RandomJudge(seed, name or judge_name(spec, endpoints))
-    if isinstance(spec, judges_PlantedJudge):
+    if isinstance(spec, schema.PlantedJudgeSpec):
         if measure is None:
             raise ValueError("a planted judge needs a measure of texts")
         return PlantedJudge(spec, seed, measure, name or judge_name(spec, endpoints))
-    if isinstance(spec, judges_GoldJudge):
+    if isinstance(spec, schema.GoldJudgeSpec):
         named = name or judge_name(spec, endpoints)
         if spec.endpoint is None:
             return GoldJudge(None, named)
         template = templates.load(spec.prompt, folder, "match")
         return GoldJudge(Matcher(client, spec.endpoint, endpoints[spec.endpoint], template), named)
-    if isinstance(spec, judges_RewardJudge):
+    if isinstance(spec, schema.RewardJudgeSpec):
         named = name or judge_name(spec, endpoints)
         return reward_judge(spec, named, endpoints=endpoints, folder=folder, client=client)
-    if isinstance(spec, judges_PanelJudge):
+    if isinstance(spec, schema.PanelJudgeSpec):
         modes: Sequence[Mode | None] = [mode] * len(spec.judges) if mode is None or isinstance(mode, str) else mode
         members = (
             _model_judge(block, endpoints, folder, client, seed, chosen, None)
@@ -220,16 +213,16 @@ def make_judge(
 
 
 def judge_name(
-    spec: judges_Judge, endpoints: Mapping[str, Endpoint], mode: Mode | None = None, ambiguous: bool = False
+    spec: schema.JudgeSpec, endpoints: Mapping[str, Endpoint], mode: Mode | None = None, ambiguous: bool = False
 ) -> str:
     """What the tables call a judge: the model's name, with ``#prompt/verdict`` behind it where that alone is ambiguous;
     a panel's members in brackets; a reward model's with ``#route``; else its kind."""
-    if isinstance(spec, judges_PanelJudge):
+    if isinstance(spec, schema.PanelJudgeSpec):
         return "panel(" + ",".join(endpoints[member.endpoint].model for member in spec.judges) + ")"
-    if not isinstance(spec, judges_ModelJudge | judges_RewardJudge):
+    if not isinstance(spec, schema.ModelJudgeSpec | schema.RewardJudgeSpec):
         return spec.kind
     model = endpoints[spec.endpoint].model
-    if isinstance(spec, judges_RewardJudge):
+    if isinstance(spec, schema.RewardJudgeSpec):
         return f"{model}#{spec.route}" if ambiguous else model
     return f"{model}#{Path(spec.prompt).stem}/{mode or spec.verdict}" if ambiguous else model
 
@@ -328,7 +321,7 @@ class ScoreTrial(Trial):
 
 
 async def settle_mode(
-    spec: judges_ModelJudge, trial: Trial, *, endpoint: Endpoint, client: Client, stem: str, key: str = "--verdict"
+    spec: schema.ModelJudgeSpec, trial: Trial, *, endpoint: Endpoint, client: Client, stem: str, key: str = "--verdict"
 ) -> Mode:
     """How a model's replies are read: the stated mode, or for auto the first of the trial's modes whose reply can be.
 
@@ -351,7 +344,7 @@ async def settle_mode(
 
 
 async def resolve_mode(
-    spec: judges_ModelJudge,
+    spec: schema.ModelJudgeSpec,
     *,
     endpoints: Mapping[str, Endpoint],
     folder: str | Path,
@@ -370,7 +363,7 @@ async def resolve_mode(
 
 
 def _model_judge(
-    block: judges_ModelJudge,
+    block: schema.ModelJudgeSpec,
     endpoints: Mapping[str, Endpoint],
     folder: str | Path,
     client: Client,

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 
 from judgeloop.bodies import edit_body
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.judging.edits.probe import Probe, length_ratio, tokens, words
+from judgeloop.experiment.schema import Endpoint
+from judgeloop.judging.edits import Probe, length_ratio, tokens, words
 from judgeloop.judging.pairing import quoted
 from judgeloop.records import Call, Client, Reply
 from judgeloop.text.features import measure
@@ -26,7 +26,7 @@ _ROOM = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ModelEdit:
     """A model's edit, or None and the reason why its reply is not used; ``call`` is the id of its call."""
 
     text: str | None
@@ -49,7 +49,7 @@ async def write_edit(
     template: Template,
     call_id: str,
     dose: float | None = None,
-) -> Written:
+) -> ModelEdit:
     """Ask for the edit of a text (see ``edit_call_id``), at temperature 0, and check the reply.
 
     ``endpoint`` is the client's name for ``settings``; ``template`` is of kind edit: the shipped one has the probe's name.
@@ -69,7 +69,7 @@ async def write_edit(
     )
     reply = await client.ask(Call(call_id, endpoint, body))
     reason = refused(text, reply, dose)
-    return Written(None if reason else (reply.text or "").strip(), reason, call_id)
+    return ModelEdit(None if reason else (reply.text or "").strip(), reason, call_id)
 
 
 def refused(original: str, reply: Reply, dose: float | None = None) -> str:

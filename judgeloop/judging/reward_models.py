@@ -23,11 +23,11 @@ from pathlib import Path
 
 from judgeloop.bodies import reward_body
 from judgeloop.errors import EndpointFailed
-from judgeloop.experiment.blocks import Endpoint
-from judgeloop.experiment.judges import RewardJudge as judges_RewardJudge
+from judgeloop.experiment import schema
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION, unscored
+from judgeloop.judging.controls import logistic
 from judgeloop.judging.pairing import quoted
-from judgeloop.law import logistic
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Slot, Verdict
 from judgeloop.seeds import Label
 from judgeloop.text import templates
@@ -51,7 +51,7 @@ class Reward:
     detail: str = ""
 
 
-def read_reward(reply: Reply, spec: judges_RewardJudge, call: str = "") -> Reward:
+def read_reward(reply: Reply, spec: schema.RewardJudgeSpec, call: str = "") -> Reward:
     """The score in a reply, or the reason why it has none; never raises."""
     if reply.failure:
         return Reward(None, reply.failure, call, reply.detail)
@@ -84,7 +84,7 @@ class RewardJudge:
     """A reward model; a judgment's ``call`` is that of the text in the first slot."""
 
     name: str
-    spec: judges_RewardJudge
+    spec: schema.RewardJudgeSpec
     endpoint: Endpoint
     template: Template | None
     client: Client
@@ -123,7 +123,7 @@ class RewardJudge:
 
 
 def reward_judge(
-    spec: judges_RewardJudge, name: str, *, endpoints: Mapping[str, Endpoint], folder: str | Path, client: Client
+    spec: schema.RewardJudgeSpec, name: str, *, endpoints: Mapping[str, Endpoint], folder: str | Path, client: Client
 ) -> RewardJudge:
     """The judge that a block describes. Raises ExperimentError for a template that is wrong."""
     template = None if spec.prompt is None else templates.load(spec.prompt, folder, "reward")

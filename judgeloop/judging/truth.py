@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from judgeloop.bodies import match_body
-from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import read_match
 from judgeloop.judging.pairing import quoted
 from judgeloop.records import Call, Candidate, Client, Item

@@ -1,1 +1,1 @@
-"""Learning from picks: preferences by label rule, preference signals, and selections. Pure functions."""
+"""Picks to preferences, signals, selections and training sets: pure functions."""

@@ -1,6 +1,7 @@
 """Label rules: picks become weighted preferences (chosen over rejected). Positive weight = evidence for the chosen.
 
-A rule decides how strongly the judge's content slopes reach the signal (the method notes §2.1), for independent calls:
+A rule decides how strongly the judge's content slopes reach the signal (docs/method.md, "Label rules"), for independent
+calls:
 
 - ``raw`` (and ``length_controlled``, whose correction comes after the fit): slopes are unchanged, and so is the
   slot's effect, which the fit's order column takes up;

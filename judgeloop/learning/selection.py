@@ -14,7 +14,8 @@ def tilt(reference: Mapping[str, float], reward: Mapping[str, float], tau: float
     """The tilted distribution, with more mass on higher rewards: q(x) ∝ reference(x)·exp(reward(x)/tau).
 
     The maximiser of mean reward − tau·KL(q ‖ reference); on a Gaussian of variance σ² a reward βx shifts the mean by
-    βσ²/tau (the method notes, D1). No overflow at any reward or tau: the largest reward is subtracted first.
+    βσ²/tau (docs/method.md, "Analytic truths", row D1). No overflow at any reward or tau: the largest reward is
+    subtracted first.
 
     Raises ValueError if tau is not positive, the reference is no distribution, or a candidate with mass lacks a reward.
     """

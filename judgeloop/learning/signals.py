@@ -1,21 +1,25 @@
 """The Bradley-Terry signal: a linear reward on text features, fitted to preferences by ridge logistic regression.
 
-P(first preferred to second) = s(γ + βᵀ(f(first) − f(second)) / scale): the method notes §1.1 without gold. Positive β =
-more of the feature is preferred; positive γ = prefers the first slot. Differences are never mean-centred, so swapping
-the names of two texts changes nothing.
+P(first preferred to second) = s(γ + βᵀ(f(first) − f(second)) / scale): docs/method.md, "The content model" without
+gold. Positive β = more of the feature is preferred; positive γ = prefers the first slot. Differences are never
+mean-centred, so swapping the names of two texts changes nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from judgeloop.experiment.schema import BradleyTerrySignalSpec, SignalSpec
 from judgeloop.kernels import cluster_covariance, logistic
-from judgeloop.records import SIGNAL_COLUMNS
+from judgeloop.learning import selection
+from judgeloop.learning.labels import preferences as label
+from judgeloop.records import SIGNAL_COLUMNS, Distribution
 
 ORDER = "order"
 """The name of γ among a signal's features."""
@@ -24,7 +28,7 @@ _INDEX = ["item_id", "candidate_id"]
 
 
 @dataclass(frozen=True)
-class Signal:
+class FittedSignal:
     """A fitted reward r(x) = βᵀf(x)/scale. Positive coefficient = more of the feature is preferred.
 
     ``coefficients`` are log-odds per scaled unit, by feature (those of ``scale``); ``order_log_odds`` is γ (positive =
@@ -70,7 +74,7 @@ class Signal:
         return pd.DataFrame(rows, columns=list(SIGNAL_COLUMNS)).astype(kinds)
 
 
-def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float], ridge: float) -> Signal:
+def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float], ridge: float) -> FittedSignal:
     """The signal fitted to preferences; it maximises Σ weight·log P(chosen) − ½·ridge·‖β‖².
 
     preferences: of one replicate, arm and generation, as ``labels.preferences`` returns them. A row with an order
@@ -119,7 +123,7 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
     else:
         covariance = np.full((len(names), len(names)), math.nan)
     errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return Signal(
+    return FittedSignal(
         coefficients=pd.Series(fitted.coefficients[: len(scale)], index=scale.index, name="coefficient"),
         order_log_odds=float(fitted.coefficients[-1]) if ordered.any() else None,
         std_error=pd.Series(errors, index=names, name="std_error"),
@@ -133,7 +137,7 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
     )
 
 
-def length_controlled(signal: Signal) -> Signal:
+def length_controlled(signal: FittedSignal) -> FittedSignal:
     """A fitted signal with the coefficient of length set to 0, and its error too: it is set, not estimated."""
     if "length" not in signal.coefficients.index:
         return signal
@@ -175,8 +179,8 @@ def _values(
     return np.asarray(table, dtype=np.float64)
 
 
-def _empty_signal(scale: pd.Series[float], ridge: float) -> Signal:
-    return Signal(
+def _empty_signal(scale: pd.Series[float], ridge: float) -> FittedSignal:
+    return FittedSignal(
         coefficients=pd.Series(0.0, index=scale.index, name="coefficient"),
         order_log_odds=None,
         std_error=pd.Series(math.nan, index=scale.index, name="std_error"),
@@ -195,3 +199,113 @@ def _note(converged: bool, separated: bool, identified: bool) -> str:
     if not converged:
         return "the fit did not converge"
     return "" if identified else "features are collinear and nothing is penalised: coefficients have minimum norm"
+
+
+# The best-of-n signal, without a fit: a text's reward is the number of times that the judge picked it.
+
+
+def pick_counts(judgments: pd.DataFrame, preferences: pd.DataFrame) -> pd.Series[float]:
+    """Picks of each candidate over both orders (0 or more; positive = the judge picks it), ties split ½ and ½.
+
+    judgments: policy-panel judgments (JUDGMENT_COLUMNS) of one replicate, arm and generation. A soft verdict gives each
+        side its probability. Unscored judgments count nothing and identical texts' matchups are left out, so a
+        candidate that is only in those has 0 picks; one that no judgment shows has no row.
+    preferences: those that a label rule makes of them (``labels.preferences``); picks are counted in these.
+
+    Returns picks indexed by (item_id, candidate_id), sorted.
+
+    Raises ValueError if the judgments are of several replicates, arms or generations.
+    """
+    if len(judgments[["replicate", "arm", "generation"]].drop_duplicates()) > 1:
+        raise ValueError("picks are counted within one replicate, arm and generation")
+    index = ["item_id", "candidate_id"]
+    candidates = pd.concat(
+        [
+            judgments[["item_id", column]].set_axis(index, axis="columns")
+            for column in ("candidate_first", "candidate_second")
+        ]
+    )
+    all_candidates = pd.MultiIndex.from_frame(candidates.drop_duplicates().sort_values(index))
+    chosen = preferences.rename(columns={"chosen": "candidate_id"})
+    picks = chosen.groupby(index, observed=True)["weight"].sum()
+    return picks.reindex(all_candidates, fill_value=0.0).astype("float64").rename("reward")
+
+
+# One feedback step, pure: judgments of a generation in, the selection S_t out
+# (docs/method.md, "One generation, exactly", 3–5).
+
+
+@dataclass(frozen=True)
+class Support:
+    """One item's texts: the reference distribution that selection re-weights, and how often each text was drawn."""
+
+    reference: Mapping[str, float]
+    drawn: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LearnedSelection:
+    """Preferences, the fitted signal (None for best_of_n), a reward a text, and the selection S_t an item."""
+
+    preferences: pd.DataFrame
+    signal: FittedSignal | None
+    rewards: Mapping[str, Mapping[str, float]]
+    selection: Distribution
+
+
+def learn(
+    spec: SignalSpec,
+    judgments: pd.DataFrame,
+    features: pd.DataFrame,
+    scale: pd.Series[float],
+    supports: Mapping[str, Support],
+    *,
+    on_pool: bool,
+    size: int,
+) -> LearnedSelection:
+    """Learn from the on-policy judgments of one arm, replicate and generation.
+
+    ``features`` is indexed by (item_id, candidate_id) and holds every text of ``supports``; ``scale`` is the replicate's
+    generation-0 SD of each feature; ``size`` is K = candidates_per_item. Where nothing was compared the reference distribution
+    stays: in the whole generation for bradley_terry (its reward is one for all items), in that item for best_of_n.
+    """
+    preferences = label(judgments, spec.label_rule)
+    if isinstance(spec, BradleyTerrySignalSpec):
+        fitted = fit(preferences, features, scale, spec.ridge)
+        if spec.label_rule == "length_controlled":
+            fitted = length_controlled(fitted)
+        reward = fitted.reward(features)
+    else:
+        fitted, reward = None, pick_counts(judgments, preferences)
+    rewards = _by_item(reward)
+    compared = frozenset(preferences["item_id"])
+    selections = {}
+    for item_id, support in supports.items():
+        if not support.reference:
+            continue
+        if fitted is None and item_id not in compared:
+            selections[item_id] = dict(support.reference)
+        else:
+            selections[item_id] = _select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
+    return LearnedSelection(preferences, fitted, rewards, selections)
+
+
+def _select(
+    spec: SignalSpec, support: Support, reward: Mapping[str, float], *, on_pool: bool, size: int
+) -> dict[str, float]:
+    if isinstance(spec, BradleyTerrySignalSpec):
+        rewards = {name: reward[name] for name in support.reference}
+        if spec.update == "tilt":
+            return selection.tilt(support.reference, rewards, spec.tau)
+        return selection.best_of_n_law(support.reference, rewards, size) if on_pool else selection.winner(rewards)
+    rewards_of_drawn = {name: reward[name] for name in support.drawn if name in reward}
+    if on_pool:
+        return selection.move_to_winner(support.reference, support.drawn, rewards_of_drawn)
+    return selection.winner(rewards_of_drawn) or dict(support.reference)
+
+
+def _by_item(reward: pd.Series[float]) -> dict[str, dict[str, float]]:
+    by_item: dict[str, dict[str, float]] = {}
+    for (item_id, candidate_id), value in zip(reward.index, reward.to_numpy(dtype=float), strict=True):
+        by_item.setdefault(str(item_id), {})[str(candidate_id)] = float(value)
+    return by_item

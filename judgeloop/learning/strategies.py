@@ -1,7 +1,7 @@
 """Data strategies: how one item's training set is mixed from this and earlier generations and real data.
 
-A training set is a mixture of selected-text distributions (the method notes §7.7). Candidate ids are unique in an item
-over generations, so a mixture is a sum by id; shares are those of texts.
+A training set is a mixture of selected-text distributions (docs/method.md, "Training sets"). Candidate ids are unique
+in an item over generations, so a mixture is a sum by id; shares are those of texts.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from judgeloop.experiment.schema import Strategy
+from judgeloop.experiment.schema import StrategySpec
 
 Parts = Sequence[tuple[float, Mapping[str, float]]]
 
 
 def mix(
-    strategy: Strategy,
+    strategy: StrategySpec,
     *,
     selections: Sequence[Mapping[str, float]],
     generation_zero: Mapping[str, float],

@@ -7,21 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from judgeloop.report import (
-    cases,
-    document,
-    judge_figures,
-    judges_compared,
-    loop_figures,
-    markdown,
-    mitigation_figures,
-    model_figures,
-    palette,
-    rated,
-    text,
-)
-from judgeloop.report.figure import Figure
+from judgeloop.report import cases, document, judge_figures, loop_figures, model_figures, text
+from judgeloop.report.claims import Finding
+from judgeloop.report.figure import Figure, resolved
 from judgeloop.report.findings import findings
+from judgeloop.report.judge_figures import tables as mitigation_figures_tables
 from judgeloop.report.reading import Reading, read
 from judgeloop.report.tables import (
     Table,
@@ -29,10 +19,11 @@ from judgeloop.report.tables import (
     contrast_table,
     drift_table,
     judge_table,
+    judges_compared,
     unscored_reasons,
 )
 from judgeloop.report.tables import facts as overview_facts
-from judgeloop.report.verdicts import Finding
+from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 
 if TYPE_CHECKING:
@@ -59,7 +50,7 @@ def write(run: RunFolder) -> ReportPaths:
     judge, model = _tables(reading)
     return ReportPaths(
         html=run.write_text("report.html", _page(reading, found, facts)),
-        markdown=run.write_text("report.md", markdown.render(reading, facts, found, [*model, *judge])),
+        markdown=run.write_text("report.md", text.render_markdown(reading, facts, found, [*model, *judge])),
         json=run.write_text("report.json", document.render(reading, facts, found)),
     )
 
@@ -81,7 +72,7 @@ def renderable(run: Record) -> Group:
     reading = read(run)
     judge = judge_table(reading)
     tables = [drift_table(reading), contrast_table(reading), judge]
-    return text.render(
+    return text.render_terminal(
         reading, overview_facts(reading), findings(reading.estimates), [table for table in tables if table]
     )
 
@@ -98,7 +89,7 @@ def figures(run: Record, *, dark: bool = False) -> dict[str, go.Figure]:
     made = _figures(read(run))
     return {
         f"{figure.name}/{panel.title}" if len(figure.panels) > 1 else figure.name: go.Figure(
-            palette.resolved(panel.spec, dark=dark)
+            resolved(panel.spec, dark=dark)
         )
         for some in made.values()
         for figure in some
@@ -110,7 +101,7 @@ def _page(reading: Reading, found: Sequence[Finding], facts: Sequence[tuple[str,
     from judgeloop.report import page  # reads plotly.js, which the summary does not need
 
     judge, model = _tables(reading)
-    return page.render(
+    return page.report_page(
         reading, facts, found, {"judge": judge, "model": model}, _figures(reading), cases.groups(reading)
     )
 
@@ -124,8 +115,8 @@ def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
 
 
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
-    judge = [judge_table(reading), judges_compared.judges_compared(reading)]
-    judge += [*mitigation_figures.tables(reading), unscored_reasons(reading)]
-    judge += rated.tables(reading)
+    judge = [judge_table(reading), judges_compared(reading)]
+    judge += [*mitigation_figures_tables(reading), unscored_reasons(reading)]
+    judge += rated_tables(reading)
     model = [drift_table(reading), contrast_table(reading), amplification_table(reading)]
     return [table for table in judge if table], [table for table in model if table]

@@ -1,11 +1,192 @@
-"""One estimate in a sentence that says no more than its interval, its test and its status license."""
+"""How a report shows an estimate: its standing, from the row's verdict, its interval, its status and its adjusted test."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 from judgeloop.report import wording
-from judgeloop.report.verdicts import Finding, margin_of, verdict_of
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.rows import FEW_JUDGED, few_judged
+from judgeloop.stats.estimate import FEW_JUDGED, RATE_MARGIN, Estimate, Verdict, few_judged
+from judgeloop.stats.multiplicity import ALPHA
+
+Standing = Literal[
+    "found", "unconfirmed", "unclear", "undetected", "underpowered", "undefined", "described", "equivalent"
+]
+"""How a report sorts, names and colours a finding; a row's own word is ``Estimate.verdict``.
+
+found: the interval excludes 0 and the adjusted test agrees · unconfirmed: the interval does, the adjusted test or the
+sample does not · unclear: compounding cannot be told · undetected: the interval covers 0 · underpowered: too few data ·
+undefined: no number, and why · described: a measurement without a claim · equivalent: within the margin around 0."""
+
+VERDICT_NAMES: dict[Standing, str] = {
+    "found": "Found",
+    "unconfirmed": "Unconfirmed",
+    "unclear": "Unclear",
+    "underpowered": "Too few data",
+    "undetected": "Not detected",
+    "undefined": "Undefined",
+    "equivalent": "None within margin",
+    "described": "Measured",
+}
+QUESTIONS = {
+    "position": "Does the judge favour a slot?",
+    "content": "Does the judge favour length or style?",
+    "self_preference": "Does the judge favour itself?",
+    "drift": "Did the judge make the model drift?",
+    "amplification": "Does the drift compound?",
+    "diversity": "Did the outputs' diversity change?",
+    "quality": "Did correctness change?",
+    "judge_drift": "Did the judge itself change?",
+}
+SD_MARGIN = 0.1
+"""Equivalence margin for features, in generation-0 standard deviations (docs/method.md, "Equivalence margins")."""
+COMPOUNDING: dict[Verdict, tuple[Standing, str]] = {
+    "amplifying": ("found", "later loops add more than the first did"),
+    "saturating": ("described", "later loops add less than the first did"),
+    "steady": ("described", "every loop adds about as much as the first"),
+    "compounding unclear": ("unclear", "this run cannot tell whether later loops add more or less than the first"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One plain sentence on one estimate (``row``), the question it answers, and its standing."""
+
+    question: str
+    verdict: Standing
+    sentence: str
+    row: Estimate
+    several: bool = False
+    """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
+    with_number: bool = False
+    """A number that claims nothing stands beside the reason why there is no other."""
+
+    @property
+    def word(self) -> Verdict:
+        """The row's own verdict word; empty where the sentence sums up several rows."""
+        return "" if self.several else self.row.verdict
+
+
+def is_probe(term: str) -> bool:
+    """True for a probe's level (``bold_probe``), not for its drift (``judge_drift_bold_probe``)."""
+    return term.endswith("_probe") and not term.startswith("judge_drift_")
+
+
+def leading(some: Sequence[Finding]) -> Finding:
+    """The finding that stands for a question: what is claimed before what is open, and only then "none" or a mere measure.
+
+    An undefined or undetected part keeps a whole from being called none; a probe that applies to none of these texts does not,
+    where anything else was measured.
+    """
+    open_ones = [one for one in some if not (one.verdict == "undefined" and is_probe(one.row.term))]
+    return min(open_ones or some, key=_rank)
+
+
+_BY_HARM: tuple[Standing, ...] = (
+    "found", "unconfirmed", "unclear", "undetected", "underpowered", "equivalent", "described", "undefined",
+)  # fmt: skip
+
+
+def harm(row: Estimate, verdict: Standing | None = None) -> tuple[int, float]:
+    """Key that puts what harms most first: by verdict (found, then open, then none), then by the estimate's size.
+
+    ``verdict``: that of the finding on the row (default: what its interval licenses).
+    """
+    return _BY_HARM.index(verdict or verdict_of(row, margin_of(row))), -abs(row.estimate or 0.0)
+
+
+def verdict_name(finding: Finding) -> str:
+    """The verdict as a label; a compounding word, or that nothing changed, speaks for itself."""
+    return finding.word.capitalize() if finding.word in (*COMPOUNDING, "unchanged") else VERDICT_NAMES[finding.verdict]
+
+
+_LEADING = ("first_slot_excess", "length_ame", "padding_probe", "score_length_slope", "did_length")
+
+
+def _rank(finding: Finding) -> tuple[float, bool, bool, bool]:
+    """By what is claimed; among equals the confirmatory before the exploratory, and position and length before the rest."""
+    # Steady and saturating are measured, and yet the answer to their question: they stand before what is undefined.
+    place = (
+        4.5
+        if finding.verdict == "described" and finding.word in COMPOUNDING
+        else list(VERDICT_NAMES).index(finding.verdict)
+    )
+    return place, finding.row.family != "confirmatory", finding.row.term not in _LEADING, finding.several
+
+
+def verdict_of(row: Estimate, margin: float | None) -> Standing:
+    """The row's standing. ``margin``: of equivalence in the row's unit, for a row without a verdict; None where none is stated.
+
+    The statistics' own verdict where the row has one. Where it has none (a description, or a run folder of an earlier
+    version), from its interval: equivalence then asks that the whole interval lies within the margin, which is stricter than
+    two one-sided tests at the same level.
+    """
+    if row.status == "undefined" or row.estimate is None:
+        return "undefined"
+    if row.conf_low is None or row.conf_high is None:
+        return "described"
+    match row.verdict:
+        case "found" | "drifting":
+            return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
+        case "none":
+            return "equivalent"
+        case "undetected":
+            return "undetected" if _could_see(row) else "underpowered"
+        case "cannot_tell":
+            return "unconfirmed" if _away(row) else "underpowered"
+        case "":
+            return _by_interval(row, margin, row.conf_low, row.conf_high)
+        case _:
+            return "described"
+
+
+def _by_interval(row: Estimate, margin: float | None, low: float, high: float) -> Standing:
+    if row.status == "underpowered":
+        return "unconfirmed" if _away(row) else "underpowered"
+    if margin is not None and low >= -margin and high <= margin:
+        if not few_judged(row.scope, row.n, row.n_items):
+            return "equivalent"
+        if not _away(row):
+            return "underpowered"
+    if not _away(row):
+        return "undetected"
+    return "unconfirmed" if _refuted(row) else "found"
+
+
+def _refuted(row: Estimate) -> bool:
+    """Whether the test that is adjusted for several of them does not agree with the interval."""
+    return row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
+
+
+def _away(row: Estimate) -> bool:
+    """Whether the interval leaves 0 out."""
+    return row.conf_low is not None and row.conf_high is not None and (row.conf_low > 0 or row.conf_high < 0)
+
+
+def _could_see(row: Estimate) -> bool:
+    """Whether a sample that detected nothing was able to detect something.
+
+    Of a drift every size that it could have seen is worth saying; of a judge one within the margin.
+    """
+    return row.detectable is not None and (row.status == "ok" or row.term.startswith("did_"))
+
+
+def compounding_word(row: Estimate) -> Verdict:
+    """The row's verdict where it is a word on compounding (amplifying, saturating, …); else empty."""
+    return row.verdict if row.verdict in COMPOUNDING else ""
+
+
+def margin_of(row: Estimate) -> float | None:
+    """The equivalence margin in the row's unit: the one it was tested against, else the default; None where there is none."""
+    if row.margin is not None:
+        return row.margin
+    if wording.is_rate(row):
+        return RATE_MARGIN
+    return SD_MARGIN if wording.unit_name(row) == "SD" else None
+
+
+# One estimate in a sentence that says no more than its interval, its test and its status license.
 
 
 def claim(row: Estimate, question: str, who: str, subject: str, more: str, less: str, where: str) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,17 +11,31 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from judgeloop.report import wording
-from judgeloop.report.markdown import escape, section
+from judgeloop.report import page, wording
+from judgeloop.report.claims import VERDICT_NAMES, Standing, margin_of, verdict_of
+from judgeloop.report.figure import (
+    BREAK,
+    Figure,
+    Panel,
+    Spec,
+    Style,
+    axis_title,
+    hover,
+    layout,
+    safe,
+    scaled,
+    styles,
+    titled,
+    within,
+    wrapped,
+)
+from judgeloop.report.page import Card, Section
 from judgeloop.report.reading import record
 from judgeloop.report.tables import Table
-from judgeloop.report.text import as_text, grid
-from judgeloop.report.verdicts import VERDICT_NAMES, Standing, margin_of, verdict_of
-from judgeloop.stats.compare.comparison import Harm, Place
-from judgeloop.stats.compare.contender import Contender, Cost
-from judgeloop.stats.comparison import Comparison
-from judgeloop.stats.difference import Difference
-from judgeloop.stats.estimate import Estimate
+from judgeloop.report.text import as_text, escape, grid, section
+from judgeloop.stats.compare.comparison import TERMS, Comparison, Harm, RankedContender
+from judgeloop.stats.compare.contender import Contender, Cost, Difference
+from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 
 FORMAT = "judgeloop-comparison/1"
 METHOD = (
@@ -148,7 +163,7 @@ def summary(done: Comparison, width: int = 100) -> str:
 
 def renderable(done: Comparison) -> Group:
     """One screen for a rich console."""
-    parts: list[RenderableType] = [Text(f"{title(done)}", style="bold")]
+    parts: list[RenderableType] = [Text(f"{comparison_title(done)}", style="bold")]
     parts += [Text(line, style="dim") for line in pairing_lines(done)[:3]]
     if len(done.pairings) > 3:
         parts.append(Text(f"… {len(done.pairings) - 3} more in compare.md", style="dim"))
@@ -164,7 +179,7 @@ def renderable(done: Comparison) -> Group:
 def markdown(done: Comparison) -> str:
     """compare.md; ends with a line end."""
     parts = [
-        f"# {escape(title(done))}",
+        f"# {escape(comparison_title(done))}",
         "## Recommendation\n\n" + "\n".join(f"- {escape(line)}" for line in recommendation(done)),
     ]
     parts += [section(contenders_table(done)), section(differences_table(done))]
@@ -200,7 +215,7 @@ def document(done: Comparison) -> str:
     return wording.visible(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
-def title(done: Comparison) -> str:
+def comparison_title(done: Comparison) -> str:
     """ "a, b and 2 more"."""
     names = [_name(one.name) for one in done.contenders]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -231,7 +246,7 @@ def _unit(unit: str) -> str:
     return "SD" if unit == "generation-0 sd" else unit
 
 
-def _place(place: Place | None, done: Comparison) -> str:
+def _place(place: RankedContender | None, done: Comparison) -> str:
     if place is None:
         return "–"
     others = [one.name for one in done.ranking.places if one.name != place.name]
@@ -300,7 +315,7 @@ def _tokens_trained(one: Contender) -> Estimate | None:
     return max(rows, key=lambda row: row.generation or 0, default=None)
 
 
-def _terms(place: Place) -> str:
+def _terms(place: RankedContender) -> str:
     return ", ".join(wording.sentence_start(wording.term_name(harm.term)) for harm in place.harms)
 
 
@@ -309,7 +324,7 @@ def unit_of_difference(one: Difference) -> str:
     return "points" if wording.is_rate(one.row) else wording.unit_name(one.row)
 
 
-def _against(done: Comparison, first: Place) -> list[str]:
+def _against(done: Comparison, first: RankedContender) -> list[str]:
     """Where the least harmful is found to agree less with gold, or to leave more unscored."""
     said = []
     for one in done.differences:
@@ -328,3 +343,173 @@ def _against(done: Comparison, first: Place) -> list[str]:
 
 def _left_out(done: Comparison) -> list[str]:
     return [f"Not ranked by {wording.label(line, 200)}." for line in done.ranking.left_out]
+
+
+# compare.html: the recommendation, every contender's values and every difference, in one file that needs nothing else.
+
+_SHOWN = (
+    *TERMS,
+    "conflict_rate",
+    "gold_agreement",
+    "longer_preferred_raw",
+    "unscored_share",
+    "did_mattr",
+    "did_distinct_2",
+    "did_correct",
+)
+_MOST = 24
+
+
+def render(done: Comparison) -> str:
+    """The whole page."""
+    figures = [one for one in (_levels(done), *_differences(done)) if one is not None]
+    tone, word = ("calm", "Ranked") if done.ranking.recommended else ("open", "No ranking")
+    headline, *reasons = recommendation(done)
+    how = tuple((line,) for line in pairing_lines(done))
+    sections = [
+        Section("recommendation", "Recommendation"),
+        *([Section("side-by-side", "Side by side")] if figures else []),
+        Section("differences", "All differences"),
+        Section("methods", "How this was made"),
+    ]
+    facts = [
+        ("Contenders", f"{len(done.contenders)}"),
+        ("Folders", ", ".join(dict.fromkeys(wording.label(one.source) for one in done.contenders))),
+        ("Differences", f"{len(done.differences):,}"),
+    ]
+    return page.page_frame(
+        "compare.html",
+        kind="comparison",
+        name=comparison_title(done),
+        facts=facts,
+        sections=sections,
+        specs=page.specs(figures),
+        card=Card("What may be recommended", tone, word, headline, tuple(("", line) for line in reasons)),
+        contenders=contenders_table(done).filled(),
+        figures=figures,
+        differences=differences_table(done),
+        every_difference=page.csv_download(done.frame, "comparison.csv", "All differences (CSV)"),
+        notes=METHOD,
+        pairings=Table("How the contenders were paired", "", ("Comparison",), how),
+    )
+
+
+def _levels(done: Comparison) -> Figure | None:
+    """Every contender's own estimates of what is compared: rates alone, which share an axis."""
+    looks = styles([one.name for one in done.contenders], {})
+    rows: list[tuple[Contender, Estimate]] = []
+    for term in _SHOWN:
+        some = [(one, row) for one in done.contenders if (row := one.primary(term)) is not None]
+        rows += [(one, row) for one, row in some if wording.is_rate(row) and len(some) > 1]
+    if not rows:
+        return None
+    terms = list(dict.fromkeys(row.term for _, row in rows))
+    spec = _forest(
+        [(row, one.name, terms.index(row.term), looks[one.name]) for one, row in rows], [wording.term_name(term) for term in terms],
+        len(done.contenders), "percentage points", within,
+    )  # fmt: skip
+    return Figure(
+        name="levels",
+        title="Every contender's own estimates",
+        caption="Dots are estimates on all of a folder's pairs, lines their 95 % intervals. Overlapping intervals do not mean "
+        "that there is no difference: where pairs are shared, the figure below is the sharper one.",
+        alternative="; ".join(f"{wording.label(one.name)}, {wording.term_name(row.term)}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}" for one, row in rows),
+        panels=(Panel("", spec),),
+        rows=tuple(row for _, row in rows),
+        legend=tuple((wording.label(one.name), looks[one.name]) for one in done.contenders),
+    )  # fmt: skip
+
+
+def _differences(done: Comparison) -> list[Figure]:
+    """Differences with intervals: a figure for rates, one for what is measured in other units."""
+    known = [one for one in in_order(done) if one.row.conf_low is not None and one.row.variant == ""]
+    found = []
+    for name, title, some in (
+        ("rates", "Differences of the judges", [one for one in known if wording.is_rate(one.row)]),
+        ("drift", "Differences of the loops", [one for one in known if not wording.is_rate(one.row) and one.row.scope == "policy"]),
+    ):  # fmt: skip
+        if not some:
+            continue
+        shown = some[:_MOST]
+        more = f" The first {_MOST} of {len(some)}; the table holds all." if len(some) > _MOST else ""
+        labels = [_label(one, len(done.contenders) > 2) for one in shown]
+        look = Style("@arm0", "circle", "solid")
+        spec = _forest([(one.row, one.first, n, look) for n, one in enumerate(shown)], labels, 1,
+                       axis_title([one.row for one in shown]) if name == "rates" else "doublings, or generation-0 SD", scaled,
+                       RATE_MARGIN if name == "rates" else None)  # fmt: skip
+        found.append(Figure(
+            name=f"differences-{name}",
+            title=title,
+            caption=f"The first's value minus the second's, with its 95 % interval.{' The band is ±5 points, the margin of equivalence.' if name == 'rates' else ''}{more}",
+            alternative="; ".join(f"{wording.label(one.first)} minus {wording.label(one.second)}, {wording.term_name(one.row.term)}: {wording.figure(one.row, one.row.estimate)} {unit_of_difference(one)}, {wording.interval(one.row)}" for one in shown),
+            panels=(Panel("", spec),),
+            rows=tuple(one.row for one in shown),
+        ))  # fmt: skip
+    return found
+
+
+def _label(one: Difference, several: bool) -> str:
+    name = wording.term_name(one.row.term)
+    return f"{safe(name, 60)}{BREAK}{safe(one.first, 24)} − {safe(one.second, 24)}" if several else safe(name, 60)
+
+
+def _forest(
+    marks: Sequence[tuple[Estimate, str, int, Style]],
+    labels: Sequence[str],
+    each: int,
+    title: str,
+    end: Callable[[Estimate, float | None], float | None],
+    band: float | None = None,
+) -> Spec:
+    """Rows of estimates: (estimate, contender, row, look); contenders of one row stand under each other. ``end`` gives an
+    interval's limit in axis units."""
+    step = min(0.16, 0.7 / max(1, each))
+    seen: dict[int, int] = {}
+    lines: list[Spec] = []
+    dots: list[Spec] = []
+    spread = [0.0]
+    for row, name, place, look in marks:
+        nth = seen.setdefault(place, 0)
+        seen[place] += 1
+        y = len(labels) - 1 - place + step * ((each - 1) / 2 - nth)
+        x, low, high = scaled(row, row.estimate), end(row, row.conf_low), end(row, row.conf_high)
+        spread += [value for value in (x, low, high) if value is not None]
+        if low is not None and high is not None:
+            lines.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": [low, high],
+                    "y": [y, y],
+                    "line": {"color": look.colour, "width": 2.5},
+                    "hoverinfo": "skip",
+                }
+            )
+        dots.append({
+            "type": "scatter", "mode": "markers", "x": [x], "y": [y],
+            # Set off from the lines by a rim of the ground's colour: a mark must not melt into its own interval.
+            "marker": {"size": 13 if look.marker.startswith(("triangle", "star")) else 11, "color": look.colour, "symbol": look.marker, "line": {"width": 1.5, "color": "@surface"}},
+            "text": [hover(row, name)], "hoverinfo": "text",
+        })  # fmt: skip
+    shapes: list[Spec] = [{
+        "type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1,
+        "line": {"color": "@zero", "width": 1.2}, "layer": "below",
+    }]  # fmt: skip
+    if band is not None:
+        spread += [-140 * band, 140 * band]
+        shapes.insert(0, {
+            "type": "rect", "xref": "x", "yref": "paper", "x0": -100 * band, "x1": 100 * band, "y0": 0, "y1": 1,
+            "fillcolor": "@band", "line": {"width": 0}, "layer": "below",
+        })  # fmt: skip
+    names = [wrapped(label) for label in labels]
+    lines_of_label = 1 + max(name.count(BREAK) for name in names)
+    pad = 0.06 * (max(spread) - min(spread)) or 1.0
+    return {
+        "data": [*lines, *dots],
+        "layout": layout(
+            height=80 + max(34 + 14 * each, 14 + 18 * lines_of_label) * len(labels),
+            x=titled(title, zeroline=False, range=[min(spread) - pad, max(spread) + pad]),
+            y={"tickvals": list(range(len(labels)))[::-1], "ticktext": names, "range": [-0.6, len(labels) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
+            shapes=shapes,
+        ),
+    }  # fmt: skip

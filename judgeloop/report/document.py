@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import wording
-from judgeloop.report.glance import answers
-from judgeloop.report.methods import caveats
+from judgeloop.report.answers import answers
+from judgeloop.report.claims import QUESTIONS, Finding, Standing
 from judgeloop.report.reading import Reading, record
-from judgeloop.report.verdicts import QUESTIONS, Finding, Standing
+from judgeloop.report.tables import caveats
 from judgeloop.stats.estimate import Verdict
 
 FORMAT = "judgeloop-report/1"
@@ -26,14 +26,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Arm(_Strict):
+class ArmRecord(_Strict):
     """One condition of the run."""
 
     name: str
     control: Annotated[str | None, Field(description="random, gold or control; null for an arm with a judge")]
 
 
-class Answer(_Strict):
+class AnswerRecord(_Strict):
     """One of the four questions of the first screen."""
 
     question: str
@@ -102,8 +102,8 @@ class Report(_Strict):
     format: Literal["judgeloop-report/1"]
     name: str
     run: Annotated[dict[str, str], Field(description="What was run, as the head of the report says it.")]
-    arms: list[Arm]
-    answers: list[Answer]
+    arms: list[ArmRecord]
+    answers: list[AnswerRecord]
     findings: list[FindingRecord]
     estimates: list[EstimateRecord]
     caveats: list[str]

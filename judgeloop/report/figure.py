@@ -3,16 +3,109 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from judgeloop.report import wording
-from judgeloop.report.palette import Style
+from judgeloop.report.claims import verdict_of
 from judgeloop.report.reading import record
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import RATE_MARGIN, Estimate
+
+# Colours by name, for light and dark: one list that the style sheet and every figure share.
+
+_HUES = (  # light, dark
+    ("#0b6bb5", "#5cb3f0"), ("#c8500a", "#ff9a57"), ("#8a3f9c", "#d59be6"), ("#00835f", "#35c79d"),
+    ("#a3174f", "#f588ad"), ("#5a6b00", "#c3d154"),
+)  # fmt: skip
+_CONTROL_HUES = {"random": ("#6b7280", "#a3abb8"), "gold": ("#9a6a00", "#e6b740")}
+_MARKERS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
+_CONTROL_MARKERS = {"random": "x-thin-open", "gold": "cross-thin-open"}
+_PARTS = {"selection": ("#0b6bb5", "#5cb3f0"), "mixing": ("#c9a227", "#e6c75c"), "learning": ("#9b8fb0", "#b8abd0")}
+_PAGE = {
+    "page": ("#f6f7f9", "#101418"), "surface": ("#ffffff", "#171c22"), "raised": ("#f0f2f5", "#202730"),
+    "ink": ("#1b2026", "#e8ecf1"), "muted": ("#57606c", "#a2adba"), "line": ("#dde1e7", "#2f3843"),
+    "grid": ("#e6e9ee", "#29313b"), "accent": ("#0b5ea8", "#6cb6f5"), "focus": ("#0b5ea8", "#8ec8fb"),
+    "found": ("#b3310c", "#ff9470"), "found-soft": ("#fdece6", "#3a211a"),
+    "calm": ("#11694c", "#5fd3a8"), "calm-soft": ("#e4f4ed", "#15302a"),
+    "open": ("#7a5500", "#e9bf58"), "open-soft": ("#fbf2dc", "#332a15"),
+    "plain": ("#4a5563", "#b4bfcc"), "plain-soft": ("#eceff3", "#262e38"),
+    "band": ("rgba(17,105,76,.12)", "rgba(95,211,168,.14)"), "zero": ("#8a93a0", "#76818f"),
+    "low": ("#0b6bb5", "#5cb3f0"), "middle": ("#f4f5f7", "#222a33"), "high": ("#c8500a", "#ff9a57"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an arm is drawn everywhere: a colour token, a marker, a dash."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+def styles(arms: Sequence[str], controls: Mapping[str, str]) -> dict[str, Style]:
+    """Each arm's style: controls dashed and in the control's own hue, the others by their order."""
+    found: dict[str, Style] = {}
+    used = 0
+    for arm in arms:
+        kind = controls.get(arm, "")
+        if kind in _CONTROL_HUES and not any(style.colour == f"@{kind}" for style in found.values()):
+            found[arm] = Style(f"@{kind}", _CONTROL_MARKERS[kind], "dash")
+        else:
+            place = used % len(_HUES)
+            found[arm] = Style(
+                f"@arm{place}",
+                _MARKERS[place],
+                "dash" if kind else ("solid", "dot", "longdash")[used // len(_HUES) % 3],
+            )
+            used += 1
+    return found
+
+
+def colours(*, dark: bool = False) -> dict[str, str]:
+    """Every token's value in that theme, without the leading "@"; ``<arm>-band`` is an arm's translucent fill."""
+    place = 1 if dark else 0
+    arms = {f"arm{n}": hue for n, hue in enumerate(_HUES)} | _CONTROL_HUES
+    named = {name: pair[place] for name, pair in (_PAGE | _PARTS | arms).items()}
+    return named | {f"{name}-band": _translucent(pair[place]) for name, pair in arms.items()}
+
+
+def style_sheet() -> str:
+    """CSS custom properties for both themes (``--found`` and so on)."""
+
+    def block(dark: bool) -> str:
+        return "".join(f"--{name}:{value};" for name, value in colours(dark=dark).items())
+
+    dark = f"{{color-scheme:dark;{block(True)}}}"
+    light = f"{{color-scheme:light;{block(False)}}}"
+    # The reader's choice (data-theme) stands above the system's; paper is always light.
+    return (
+        f":root{light}\n@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){dark}}}\n"
+        f"@media screen{{:root[data-theme=dark]{dark}}}\n"
+    )
+
+
+def resolved(spec: Any, *, dark: bool = False) -> Any:
+    """A figure's specification with its colour tokens replaced, for use without the page."""
+    values = colours(dark=dark)
+
+    def walk(node: Any, colour: bool) -> Any:
+        if isinstance(node, dict):
+            return {key: walk(value, "color" in key) for key, value in node.items()}
+        if isinstance(node, list):
+            return [walk(value, colour) for value in node]
+        return values.get(node[1:], node) if colour and isinstance(node, str) and node.startswith("@") else node
+
+    return walk(spec, False)
+
+
+def _translucent(hue: str) -> str:
+    red, green, blue = (int(hue[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},.12)"
+
 
 Spec = dict[str, Any]
 BREAK = "<br>"
@@ -47,7 +140,8 @@ class Figure:
     """Panels side by side on a wide screen."""
 
     def data(self) -> pd.DataFrame:
-        """The plotted estimates, in CONTRACT's columns that bear anything here; empty where there are none."""
+        """The plotted estimates, in the columns of docs/contract.md, "Estimates" that are not empty here; empty where
+        there are none."""
         frame = pd.DataFrame([record(row) for row in self.rows])
         kept = [
             column
@@ -190,3 +284,146 @@ def _merged(base: Spec, more: Spec) -> Spec:
     for key, value in more.items():
         out[key] = {**out[key], **value} if isinstance(value, dict) and isinstance(out.get(key), dict) else value
     return out
+
+
+# Estimates with their intervals as dots and lines: the forest plot, and the curve over generations.
+
+REFERENCE = Style("@muted", "line-ns-open", "")
+"""An upright mark that an estimate is read against."""
+_LABEL = 24
+"""Characters a line of a row's label holds."""
+
+
+def equivalence_band() -> Spec:
+    """The default margin of practical equivalence around 0, in percentage points, as a shape."""
+    margin = 100 * RATE_MARGIN
+    return {
+        "type": "rect", "xref": "x", "yref": "paper", "x0": -margin, "x1": margin, "y0": 0, "y1": 1,
+        "fillcolor": "@band", "line": {"width": 0}, "layer": "below",
+    }  # fmt: skip
+
+
+def defined(rows: Sequence[Estimate]) -> list[Estimate]:
+    """The rows that have a number."""
+    return [row for row in rows if row.status != "undefined" and row.estimate is not None]
+
+
+def forest(
+    rows: Sequence[Estimate],
+    title: str,
+    shapes: Sequence[Spec] = (),
+    names: Sequence[str] | None = None,
+    references: Mapping[Estimate, tuple[float, str]] | None = None,
+) -> Spec:
+    """Estimates as dots with their intervals on one axis, a row each; ``shapes`` lie below. The label of a row is its term, and its judge
+    where there are several; ``names`` replace them. ``references``: row → (value in axis units, words for hover), an upright mark."""
+    several = len({row.judge for row in rows}) > 1
+    labels = names or [
+        wording.term_name(row.term) + (f"{BREAK}{safe(row.judge, 30)}" if several else "") for row in rows
+    ]
+    places = list(range(len(rows)))[::-1]
+    marks: Spec = {
+        "type": "scatter", "mode": "markers", "x": [scaled(row, row.estimate) for row in rows], "y": places,
+        "marker": {"size": 11, "color": [_dot(row) for row in rows], "line": {"width": 2, "color": [_ring(row) for row in rows]}},
+        "text": [hover(row, wording.term_name(row.term)) for row in rows], "hoverinfo": "text",
+    }  # fmt: skip
+    lines = [
+        {
+            "type": "scatter", "mode": "lines", "x": [within(row, row.conf_low), within(row, row.conf_high)], "y": [place, place],
+            "line": {"color": _ring(row), "width": 2.5}, "hoverinfo": "skip",
+        }
+        for row, place in zip(rows, places, strict=True)
+        if row.conf_low is not None
+    ]  # fmt: skip
+    zero: Spec = {
+        "type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "line": {"color": "@zero", "width": 1.2}, "layer": "below",
+    }  # fmt: skip
+    known = (
+        [(*references[row], place) for row, place in zip(rows, places, strict=True) if row in references]
+        if references
+        else []
+    )
+    if known:
+        lines.append({
+            "type": "scatter", "mode": "markers", "x": [value for value, _, _ in known], "y": [place for _, _, place in known],
+            "marker": {"symbol": REFERENCE.marker, "size": 22, "color": REFERENCE.colour, "line": {"width": 3, "color": REFERENCE.colour}},
+            "text": [words for _, words, _ in known], "hoverinfo": "text",
+        })  # fmt: skip
+    spread = [value for value, _, _ in known] + [
+        value
+        for row in rows
+        for value in (within(row, row.conf_low), within(row, row.conf_high), scaled(row, row.estimate), 0.0)
+        if value is not None
+    ]
+    edge = max(abs(value) for value in spread) * 1.12 or 1.0
+    low = -edge if min(spread) < -0.12 * edge else -0.35 * edge
+    high = edge if max(spread) > 0.12 * edge else 0.35 * edge
+    if shapes:
+        low, high = min(low, -1.4 * 100 * RATE_MARGIN), max(high, 1.4 * 100 * RATE_MARGIN)
+    return {
+        "data": [*lines, marks],
+        "layout": layout(
+            height=76 + (58 if several else 46) * len(rows),
+            x=titled(title, zeroline=False, range=[low, high]),
+            y={"tickvals": places, "ticktext": [wrapped(label) for label in labels], "range": [-0.6, len(rows) - 0.4], "showgrid": False, "zeroline": False, "tickfont": {"color": "@ink", "size": 13}},
+            shapes=[*shapes, zero],
+        ),
+    }  # fmt: skip
+
+
+def _dot(row: Estimate) -> str:
+    found = verdict_of(row, None) == "found"
+    return "@surface" if not found else "@plain" if _is_no_bias(row) else "@found"
+
+
+def wrapped(label: str) -> str:
+    """A long label on two or three lines, so that a narrow screen keeps room for the plot."""
+    lines: list[str] = []
+    for part in label.split(BREAK):
+        for word in part.split(" "):
+            if lines and lines[-1] != BREAK and len(lines[-1]) + len(word) < _LABEL:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+        lines.append(BREAK)
+    return BREAK.join(line for line in lines if line != BREAK)
+
+
+def _is_no_bias(row: Estimate) -> bool:
+    """What moves a judge rightly (quality), or may do so (a taste that quality is not held equal in), is no alarm."""
+    return row.bias == "quality" or row.variant == "no_gold"
+
+
+def _ring(row: Estimate) -> str:
+    if _is_no_bias(row):
+        return "@plain"
+    margin = RATE_MARGIN if wording.is_rate(row) else None
+    verdict = verdict_of(row, margin)
+    return {"found": "@found", "equivalent": "@calm", "unconfirmed": "@open"}.get(verdict, "@plain")
+
+
+def told(rows: Sequence[Estimate]) -> str:
+    """The rows in words: judge, measure, value, interval."""
+    parts = [
+        f"{wording.label(row.judge)}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+        for row in rows
+    ]
+    return "; ".join(parts) + "."
+
+
+def points(rows: Sequence[Estimate], look: Style, name: str, aside: float = 0.0) -> Spec:
+    """Estimates over generations with interval bars, one look; ``aside`` shifts them along the axis."""
+    above = [_reach(row, row.conf_high) for row in rows]
+    below = [-_reach(row, row.conf_low) for row in rows]
+    return {
+        "type": "scatter", "mode": "lines+markers", "x": [(row.generation or 0) + aside for row in rows], "y": [scaled(row, row.estimate) for row in rows],
+        "error_y": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": look.colour, "thickness": 1.6, "width": 4},
+        "line": {"color": look.colour, "dash": look.dash, "width": 2}, "marker": {"symbol": look.marker, "size": 9, "color": look.colour, "line": {"width": 2, "color": look.colour}},
+        "text": [hover(row, name) for row in rows], "hoverinfo": "text", "cliponaxis": False,
+    }  # fmt: skip
+
+
+def _reach(row: Estimate, limit: float | None) -> float:
+    """From the estimate to a limit of its interval, in axis units; 0 where there is none."""
+    centre, end = scaled(row, row.estimate), within(row, limit)
+    return 0.0 if centre is None or end is None else end - centre

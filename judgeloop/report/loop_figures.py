@@ -10,16 +10,17 @@ from judgeloop.report.figure import (
     Figure,
     Panel,
     Spec,
+    Style,
     axis_title,
     generations_axis,
     hover,
     layout,
+    points,
     safe,
     scaled,
+    styles,
     titled,
 )
-from judgeloop.report.forest import points
-from judgeloop.report.palette import Style, styles
 from judgeloop.report.reading import Reading, last_generation, select
 from judgeloop.stats.estimate import Estimate
 from judgeloop.text.features import FEATURES

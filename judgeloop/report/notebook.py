@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from judgeloop.report import shell, wording
-from judgeloop.report.verdicts import QUESTIONS, Finding, verdict_name
+from judgeloop.report import page, wording
+from judgeloop.report.claims import QUESTIONS, Finding, verdict_name
 from judgeloop.stats.estimate import Estimate
 
 _ROWS = 40
@@ -35,7 +35,7 @@ def render(name: str, facts: Sequence[tuple[str, str]], found: Sequence[Finding]
     groups = [
         (title, [_row(one) for one in shown if one.question == question]) for question, title in QUESTIONS.items()
     ]
-    return shell.render(
+    return page.render(
         "notebook.html",
         name=name,
         facts=[fact for fact in facts if fact[0] != "Run"],

@@ -87,7 +87,7 @@ def as_estimates(frame: pd.DataFrame) -> tuple[Estimate, ...]:
 
 
 def record(row: Estimate) -> dict[str, Any]:
-    """The row as a mapping in CONTRACT's column order, ready for JSON."""
+    """The row as a mapping with the columns of docs/contract.md, "Estimates", in order, ready for JSON."""
     return {field.name: getattr(row, field.name) for field in sorted(fields(row), key=_position)}
 
 

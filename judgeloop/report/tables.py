@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
+from judgeloop.stats.compare.differences import PREFIX
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN as GIVEN_GOLD
+from judgeloop.text.features import FEATURES
 
 DRIFT, BEYOND = "Drift since generation 0", "Drift beyond control"
 
@@ -224,3 +228,260 @@ def _by_generation(reading: Reading, terms: Sequence[str], *, contrasted: bool) 
 def _where(row: Estimate) -> str:
     generation = f", generation {row.generation}" if row.generation is not None else ""
     return (row.panel or "–") + generation
+
+
+# Judges that score one text or choose from a list: their tables, and what was asked of them.
+
+_SCORES = (
+    "score_mean", "score_sd", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_scale_anchoring",
+    *(f"score_{name}_slope" for name in FEATURES), "score_pair_ties", "score_gold_agreement", "score_pairwise_disagreement",
+)  # fmt: skip
+_CHOICES = ("position_permutation", "rotation_consistency", "gold_agreement", "gold_log_odds", *(f"{name}_log_odds" for name in FEATURES))  # fmt: skip
+_MOST_SLOTS = 8
+_MOST_REASONS = 12
+
+
+def tables(reading: Reading) -> list[Table]:
+    """Scores, or slots and what else choices say; and why replies hold none. Nothing for other audits and runs."""
+    found = [_scores(reading), _slots(reading), _choices(reading), _reasons(reading)]
+    return [table for table in found if table is not None]
+
+
+def rated_facts(reading: Reading) -> list[tuple[str, str]]:
+    """What was asked, where no pair was judged."""
+    mode = str(reading.environment.get("mode", ""))
+    asked = _mapping(reading.environment.get("asked"))
+    judges = sorted({row.judge for row in reading.estimates if row.judge})
+    found = [("Mode", mode or "none"), ("Judges", f"{len(judges):,}"), ("Items", f"{len(reading.items):,}")]
+    if mode == "pointwise":
+        found += [("Scales", ", ".join(map(str, asked.get("scales", [])))), ("Pairs", f"{asked.get('pairs', 0):,}")]
+    if mode == "listwise":
+        found.append(("Sets", f"{asked.get('sets', 0):,} of {asked.get('slots', 0)} texts, each in all rotations"))
+    found.append(("Texts", f"{len(reading.candidates):,}, measured"))
+    calls, lost = int(asked.get("calls", 0)), sum(_lost(reading).values())
+    if calls:
+        found += [("Replies", f"{calls:,}"), ("Unscored", f"{lost:,} ({100 * lost / calls:.1f} %)")]
+    return found
+
+
+def _scores(reading: Reading) -> Table | None:
+    rows = []
+    for term in _SCORES:
+        slope = term.endswith("_slope")
+        known = [row for row in judge_rows(reading.estimates, term) if not slope or row.status != "undefined"]
+        raw = list(judge_rows(reading.estimates, term, "no_gold")) if slope else []
+        # Raw slopes stand in only where no gold tells them from quality.
+        given = {row.judge for row in known}
+        known += [
+            row for row in raw if row.judge not in given and (row.status != "undefined" or term == "score_length_slope")
+        ]
+        rows += [_row(row) for row in known]
+    if not rows:
+        return None
+    return Table(
+        "Scores",
+        "One text at a time. Slopes hold the item and, but where they are named raw, gold equal. Scale anchoring is where the "
+        "same texts stand on the other scale, less where they stand on the first; 0 is none.",
+        ("Judge", "Measure", "Estimate", "Unit", "n", "Unscored"),
+        tuple(rows),
+    )  # fmt: skip
+
+
+def _slots(reading: Reading) -> Table | None:
+    rows = []
+    for slot in range(1, _MOST_SLOTS + 1):
+        log_odds = {row.judge: row for row in judge_rows(reading.estimates, f"slot_{slot}_log_odds")}
+        for row in judge_rows(reading.estimates, f"slot_{slot}_excess"):
+            beside = log_odds.get(row.judge)
+            rows.append((wording.label(row.judge), f"{slot}", wording.cell(row), wording.cell(beside), f"{row.n:,}", f"{row.n_unscored:,}"))  # fmt: skip
+    if not rows:
+        return None
+    rows.sort(key=lambda row: row[0])
+    return Table(
+        "Slots of the list",
+        "How much more often than its share each slot is picked (percentage points), over all rotations of each set; and the "
+        "log-odds for it against the mean of the other slots, whatever stands there.",
+        ("Judge", "Slot", "Beyond its share", "Log-odds", "Sets", "Unscored"),
+        tuple(rows),
+    )
+
+
+def _choices(reading: Reading) -> Table | None:
+    if not any(row.term == "position_permutation" for row in reading.estimates):
+        return None
+    rows = []
+    for term in _CHOICES:
+        for variant in ("",) if term in _CHOICES[:4] else ("given_gold", "no_gold"):
+            rows += [
+                _row(row) for row in judge_rows(reading.estimates, term, variant)
+                if row.status != "undefined" or term in _CHOICES[:3]
+            ]  # fmt: skip
+    return Table(
+        "Choices from the list",
+        "Over complete sets. Slopes are of a conditional logit with an effect of every slot; log-odds.",
+        ("Judge", "Measure", "Estimate", "Unit", "n", "Unscored"),
+        tuple(rows),
+    )
+
+
+def _row(row: Estimate) -> tuple[str, ...]:
+    name = wording.term_name(row.term)
+    if row.variant == "no_gold":
+        name += " (raw)"
+    elif row.variant == "given_gold":
+        name += ", given gold"
+    elif row.variant:
+        name += f", {row.variant}"
+    cell = wording.cell(row)
+    if row.term == "position_permutation" and row.p_value is not None:
+        cell += f" ({wording.p_value(row.p_value)})"
+    return (
+        wording.label(row.judge), name, cell, "" if row.status == "undefined" else wording.unit_name(row), f"{row.n:,}",
+        f"{row.n_unscored:,}",
+    )  # fmt: skip
+
+
+def _lost(reading: Reading) -> dict[tuple[str, str], int]:
+    """(judge, reason) → replies without a score or a choice."""
+    asked = _mapping(reading.environment.get("asked"))
+    reasons = _mapping(asked.get("unscored"))
+    return {(judge, str(why)): int(n) for judge, some in reasons.items() for why, n in _mapping(some).items()}
+
+
+def _reasons(reading: Reading) -> Table | None:
+    lost = sorted(_lost(reading).items(), key=lambda one: (-one[1], one[0]))[:_MOST_REASONS]
+    if not lost:
+        return None
+    rows = tuple((wording.label(judge), wording.label(why, 90) or "–", f"{n:,}") for (judge, why), n in lost)
+    return Table(
+        "Unscored replies",
+        "A reply without a readable score or choice is counted, never guessed.",
+        ("Judge", "Reason", "Replies"),
+        rows,
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+# What every report says of its own making: methods, caveats, hashes and versions.
+
+_CAVEATS = (
+    "A loop that accumulates data bounds the collapse of variance, but not bias drift: that still grows, like the logarithm of the number of generations.",
+    "On-policy slopes of the judge change when the candidates change, even if the judge does not. Whether the judge itself changed is read from fixed panels alone.",
+    "The unit of inference is the replicate: a seed with all its arms. More items or more outputs do not replace replicates.",
+    "Best-of-n drift saturates because the variance dies; the spread stands beside the mean for that reason.",
+    "A raw preference for longer answers is not bias: longer answers may be better. Claims of length bias rest on edited copies or on gold labels.",
+    "Disagreement across orders is not position bias: it holds noise too.",
+    "An undetected effect is not an absent one. “None within margin” is said only where the equivalence test passes.",
+    "Intervals are conditional on these items; other items may behave differently.",
+)
+
+
+def caveats(reading: Reading) -> list[str]:
+    """Sentences that bear on this run, the most general last."""
+    lines = list(_CAVEATS)
+    if not reading.arms:
+        return [
+            line
+            for line in lines
+            if "loop" not in line and "replicate" not in line and "drift" not in line and "slopes" not in line
+        ]
+    if "consistent_only" in reading.experiment_text:
+        lines.insert(
+            0,
+            "The label rule consistent_only removes position from the labels and doubles every content slope: drift per loop grows. See transmission.",
+        )
+    replicates = max((row.n_replicates or 0 for row in reading.estimates), default=0)
+    if 0 < replicates < 5:
+        lines.insert(
+            0,
+            f"This run has {wording.count(replicates, 'replicate')}; intervals over so few are wide and their level is approximate. Use 8 or more, never fewer than 5.",
+        )
+    return lines
+
+
+def methods_used(reading: Reading) -> list[tuple[str, str]]:
+    """(method, terms it was used for), in order of appearance."""
+    used: dict[str, dict[str, None]] = {}
+    for row in reading.estimates:
+        if row.method:
+            used.setdefault(row.method, {})[row.term] = None
+    return [
+        (method, ", ".join(list(terms)[:12]) + (", …" if len(terms) > 12 else "")) for method, terms in used.items()
+    ]
+
+
+def environment_rows(reading: Reading) -> list[tuple[str, str]]:
+    """environment.json as (name, value), nested names joined with a dot."""
+    rows: list[tuple[str, str]] = []
+
+    def walk(name: str, value: object) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in sorted(value.items()):
+                walk(f"{name}.{key}" if name else str(key), inner)
+        elif isinstance(value, list) and all(isinstance(inner, str | int | float) for inner in value):
+            rows.append((name, ", ".join(map(str, value)) or "–"))
+        else:
+            rows.append((name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+
+    walk("", dict(reading.environment))
+    return rows
+
+
+# Judges of one audit side by side: the differences on the pairs that both judged, in a table.
+
+_ALWAYS = (
+    "first_slot_excess", "conflict_rate", "padding_probe", "length_ame", "gold_agreement", "self_preference_gold",
+)  # fmt: skip
+_AGAINST = "vs "
+_QUALITY_FREE = ", no_gold"
+_GIVEN_GOLD = "length_ame"
+"""The measure whose difference takes one gold as exact, but for its variant without gold."""
+
+
+def judges_compared(reading: Reading) -> Table | None:
+    """A row a pair of judges and measure: the usual measures, then others whose interval leaves out 0; None with one judge."""
+    rows = [row for row in reading.estimates if row.term.startswith(PREFIX) and row.status != "undefined"]
+    kept = [row for row in rows if _measure(row) in _ALWAYS or _apart(row)]
+    kept.sort(key=lambda row: (row.judge, _other(row), _place(row), row.term, row.variant))
+    if not kept:
+        return None
+    return Table(
+        "Judges on the same pairs",
+        "The judge's number minus the other's, paired by pair and clustered by item. Measures beside the usual ones are shown "
+        "where the interval leaves out 0; none is adjusted for how many were looked at.",
+        ("Judge", "Minus", "Measure", "Difference", "Unit", "n"),
+        tuple(
+            (wording.label(row.judge), wording.label(_other(row)), _said(row), _cell(row), wording.unit_name(row), f"{row.n:,}")
+            for row in kept
+        ),
+    )  # fmt: skip
+
+
+def _measure(row: Estimate) -> str:
+    return row.term.removeprefix(PREFIX)
+
+
+def _other(row: Estimate) -> str:
+    return row.variant.removeprefix(_AGAINST).removesuffix(_QUALITY_FREE)
+
+
+def _said(row: Estimate) -> str:
+    return wording.term_name(_measure(row)) + (
+        ", quality not held equal" if row.variant.endswith(_QUALITY_FREE) else ""
+    )
+
+
+def _cell(row: Estimate) -> str:
+    given = _measure(row) == _GIVEN_GOLD and not row.variant.endswith(_QUALITY_FREE)
+    return wording.cell(row) + (wording.ONE_GOLD if given else "")
+
+
+def _place(row: Estimate) -> int:
+    return _ALWAYS.index(_measure(row)) if _measure(row) in _ALWAYS else len(_ALWAYS)
+
+
+def _apart(row: Estimate) -> bool:
+    return row.conf_low is not None and row.conf_high is not None and (row.conf_low > 0 or row.conf_high < 0)

@@ -25,9 +25,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from judgeloop.records import Call, parted
-from judgeloop.serving.protocol import Answer, AnswerError, AnswerLike, error_answer, parsed
-from judgeloop.wire.faults import FaultCounter
-from judgeloop.wire.responses import BrokenResponse, response
+from judgeloop.serving.faults import BrokenResponse, FaultCounter, response
+from judgeloop.serving.protocol import AnswerError, AnswerLike, ServerAnswer, error_answer, parsed
 
 MOST_BYTES = 2**30
 """All files together; a batch's own output comes on top."""
@@ -353,10 +352,10 @@ def _refused(message: str, param: str | None, code: str = "invalid_value") -> An
 
 
 def _said(model: Batch | FileObject | FileDeleted) -> Response:
-    return response(Answer(200, model.model_dump(mode="json", warnings="error")))
+    return response(ServerAnswer(200, model.model_dump(mode="json", warnings="error")))
 
 
 def _list_of(found: Iterable[Batch | FileObject], *, more: bool) -> Response:
     data = [one.model_dump(mode="json", warnings="error") for one in found]
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return response(Answer(200, {"object": "list", "data": data, **ends, "has_more": more}))
+    return response(ServerAnswer(200, {"object": "list", "data": data, **ends, "has_more": more}))

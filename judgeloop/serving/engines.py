@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from judgeloop.experiment.blocks import Endpoint, Engine
+from judgeloop.experiment.schema import Endpoint, Engine
 
 _ENGINES: Mapping[Engine, str] = {
     "llama_cpp": "judgeloop.serving.llama_cpp",

@@ -10,13 +10,25 @@ import asyncio
 import inspect
 import json
 import math
-from collections.abc import Mapping
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
-from judgeloop.experiment.blocks import Block
-from judgeloop.serving.protocol import Answer, Answerer, AnswerError, AnswerLike, error_answer
+from judgeloop import seeds
+from judgeloop.errors import ExperimentError
+from judgeloop.experiment.inputs import read_yaml
+from judgeloop.experiment.schema import Block
+from judgeloop.records import Route
+from judgeloop.serving import protocol
+from judgeloop.serving.protocol import Answerer, AnswerError, AnswerLike, ServerAnswer, error_answer
 from judgeloop.text.features import tokenize
 
 Kind = Literal["plain", "openai", "openai_reasoning", "vllm", "ollama", "llama_cpp"]
@@ -89,7 +101,7 @@ _FINGERPRINTS = {
 }
 
 
-class Shaped:
+class ShapedAnswerer:
     """Answers as a server of that shape would, with ``inner``'s words."""
 
     def __init__(self, inner: Answerer, shape: Shape) -> None:
@@ -109,7 +121,7 @@ class Shaped:
             {"id": name, "object": "model", "created": 0, "owned_by": _OWNERS[self.shape.kind], **self._fields()}
             for name in names
         ]
-        raise AnswerError(Answer(200, {"object": "list", "data": entries}, self.shape.headers))
+        raise AnswerError(ServerAnswer(200, {"object": "list", "data": entries}, self.shape.headers))
 
     def _fields(self) -> dict[str, Any]:
         if self.shape.kind == "vllm":
@@ -122,7 +134,7 @@ class Shaped:
         """The answer after a slot was free, or this server's refusal (which needs none)."""
         refusal = self._refusal(body)
         if refusal is not None:
-            return Answer(refusal.status, refusal.body, self.shape.headers)
+            return ServerAnswer(refusal.status, refusal.body, self.shape.headers)
         if self._slots is None:
             await asyncio.sleep(self.shape.seconds)
             return await self._answered(body, call_id)
@@ -130,7 +142,7 @@ class Shaped:
             await asyncio.sleep(self.shape.seconds)
             return await self._answered(body, call_id)
 
-    def _refusal(self, body: Mapping[str, Any]) -> Answer | None:
+    def _refusal(self, body: Mapping[str, Any]) -> ServerAnswer | None:
         shape = self.shape
         if not shape.max_tokens and body.get("max_tokens") is not None:
             return self._refused(
@@ -163,14 +175,14 @@ class Shaped:
             return f"Requested sample logprobs of {asked}, which is greater than max allowed: {most}"
         return f"Invalid value for 'top_logprobs': must be less than or equal to {most}."
 
-    def _refused(self, message: str, param: str | None, code: str | None) -> Answer:
+    def _refused(self, message: str, param: str | None, code: str | None) -> ServerAnswer:
         if self.shape.kind == "vllm":
-            return Answer(
+            return ServerAnswer(
                 400, {"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400}
             )
         return error_answer(400, message, param=param, code=code)
 
-    def _too_long(self, count: int, most: int) -> Answer:
+    def _too_long(self, count: int, most: int) -> ServerAnswer:
         if self.shape.kind == "llama_cpp":
             message = "the request exceeds the available context size, try increasing it"
             error = {
@@ -180,7 +192,7 @@ class Shaped:
                 "n_prompt_tokens": count,
                 "n_ctx": most,
             }
-            return Answer(400, {"error": error})
+            return ServerAnswer(400, {"error": error})
         message = (
             f"This model's maximum context length is {most} tokens. However, your messages resulted in {count} tokens."
         )
@@ -211,7 +223,7 @@ class Shaped:
             return found
         made = json.loads(json.dumps(found.body))
         self._finish(made, body, asked, spent=left < 1)
-        return Answer(200, made, {**shape.headers})
+        return ServerAnswer(200, made, {**shape.headers})
 
     def _finish(self, made: dict[str, Any], body: Mapping[str, Any], asked: Mapping[str, Any], *, spent: bool) -> None:
         """What the server adds to a completion: thought, schema, several choices, its fingerprint."""
@@ -263,3 +275,226 @@ def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:
         name: (inner.get("enum") or [""])[0]
         for name, inner in (properties if isinstance(properties, dict) else {}).items()
     }
+
+
+# Faults on purpose: what a client has to survive, served deterministically by the local server.
+
+FaultKind = Literal[
+    "reset", "timeout", "truncated", "not_json", "empty_choices", "null_content", "context_length", "slow"
+]
+
+
+class Rule(Block):
+    """One fault, and the calls and attempts that it hits."""
+
+    match: str = ""
+    """Regular expression searched in the call id; empty matches every call, with or without an id."""
+    status: int | None = Field(None, ge=400, le=599)
+    """Answer with this HTTP status and an OpenAI error body. Give `status` or `kind`."""
+    kind: FaultKind | None = None
+    """reset (the connection breaks off inside the answer) · timeout (no answer) · truncated (fewer bytes than
+    announced) · not_json · empty_choices · null_content · context_length (a 400) · slow (the answer, late)."""
+    times: int | Literal["always"] = 1
+    """The first attempts of each call id that are hit, or always."""
+    rate: float = Field(1.0, ge=0, le=1)
+    """Probability that a matching attempt is hit, by a coin that the seed, the call id and the attempt name."""
+    delay_s: float | None = Field(None, ge=0)
+    """Seconds before the fault; for timeout: until the connection is closed (default: until the client goes)."""
+    retry_after_s: float | None = Field(None, ge=0)
+    """Header retry-after of a `status`."""
+    message: str = "planted fault"
+    """Message of the error body."""
+    code: str | None = None
+    """Code of the error body."""
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, match: str) -> str:
+        try:
+            re.compile(match)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return match
+
+    @field_validator("times")
+    @classmethod
+    def _counts(cls, times: int | str) -> int | str:
+        if isinstance(times, int) and times < 0:
+            raise ValueError("give 0 or more attempts, or always")
+        return times
+
+    @model_validator(mode="after")
+    def _one_fault(self) -> Rule:
+        if (self.status is None) == (self.kind is None):
+            raise ValueError("give status or kind, one of them")
+        return self
+
+
+class Faults(Block):
+    """Rules in order: the first that hits an attempt decides it. ``Faults(rules=[Rule(status=429, times=2)])``."""
+
+    rules: tuple[Rule, ...] = ()
+    """The faults."""
+    seed: int = Field(0, ge=0)
+    """Names the random stream of `rate`."""
+    server: Shape | None = None
+    """A kind of server to play, with what it refuses, ignores and limits."""
+
+
+class FaultCounter:
+    """Which rule hits which attempt. An attempt's number counts the requests of one call id (without one: one body)
+    since the server started, so that the same requests meet the same faults."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.attempts: dict[str, int] = {}
+        self.fired: list[tuple[str, Rule]] = []
+
+    def next(self, name: str, call_id: str | None) -> Rule | None:
+        """The rule that hits this attempt of the call that ``name`` tells from others, or None."""
+        attempt = self.attempts.get(name, 0)
+        self.attempts[name] = attempt + 1
+        for number, rule in enumerate(self.faults.rules):
+            if not re.search(rule.match, call_id or ""):
+                continue
+            if rule.times != "always" and attempt >= rule.times:
+                continue
+            if rule.rate < 1 and seeds.uniform(self.faults.seed, "fault", number, name, attempt) >= rule.rate:
+                continue
+            self.fired.append((name, rule))
+            return rule
+        return None
+
+
+def fault_schema() -> dict[str, Any]:
+    """JSON schema of a faults file, with a line on every key."""
+    return Faults.model_json_schema()
+
+
+def load_faults(path: str | Path) -> Faults:
+    """Read a faults file (YAML). Raises ExperimentError with the file and the field."""
+    raw = read_yaml(Path(path), "a faults file")
+    try:
+        return Faults.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise ExperimentError(f"{path}: {field or 'faults'}: {problem['msg'].removeprefix('Value error, ')}") from None
+
+
+# HTTP responses of the local server: whole, as a stream, and broken on purpose.
+
+
+def response(answer: AnswerLike, body: Mapping[str, Any] | None = None) -> Response:
+    """The HTTP response to a request ``body``; a 200 is streamed where it asks for that."""
+    headers = dict(getattr(answer, "headers", {}) or {})
+    if answer.status == 0:
+        return BrokenResponse(b"", sent=None, reset=True)
+    events = getattr(answer, "events", None)
+    streaming = body is not None and body.get("stream") is True and answer.status == 200
+    if streaming and events is None and isinstance(answer.body, Mapping):
+        events = _each(protocol.chunked(answer.body, include_usage=_include_usage(body)))
+    if events is not None:
+        return StreamingResponse(
+            events, answer.status, {**headers, "cache-control": "no-cache"}, media_type="text/event-stream"
+        )
+    if isinstance(answer.body, str):
+        text = answer.body.encode("utf-8", "replace")
+        return Response(text, answer.status, headers, media_type="text/plain")
+    return Response(_json(answer.body), answer.status, headers, media_type="application/json")
+
+
+def _include_usage(body: Mapping[str, Any] | None) -> bool:
+    return bool(((body or {}).get("stream_options") or {}).get("include_usage"))
+
+
+async def _each(events: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for event in events:
+        yield event
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    # ASCII only: a lone surrogate in a recorded reply cannot be sent as UTF-8.
+    return json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+async def fault_response(rule: Rule, body: Mapping[str, Any], route: Route) -> Response | None:
+    """What a rule answers, or None where the true answer follows (``slow``)."""
+    if rule.kind == "timeout":
+        return BrokenResponse(b"", sent=None, reset=False, hold_s=math.inf if rule.delay_s is None else rule.delay_s)
+    if rule.delay_s:
+        await asyncio.sleep(rule.delay_s)
+    if rule.status is not None:
+        headers = {} if rule.retry_after_s is None else {"retry-after": f"{rule.retry_after_s:g}"}
+        return response(error_answer(rule.status, rule.message, code=rule.code, headers=headers))
+    whole = _whole(body, route)
+    match rule.kind:
+        case "reset" | "truncated":
+            content, streaming = _json(whole), body.get("stream") is True
+            if streaming:
+                content = b"".join(protocol.chunked(whole, include_usage=False))
+            return BrokenResponse(content, sent=len(content) // 2, reset=rule.kind == "reset", streaming=streaming)
+        case "not_json":
+            return response(ServerAnswer(200, "<html><body>502 Bad Gateway</body></html>"))
+        case "empty_choices":
+            return response(
+                ServerAnswer(200, {**whole, "choices": []} if not route else {**whole, "data": [], "results": []}), body
+            )
+        case "null_content":
+            choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "stop"}
+            return response(ServerAnswer(200, whole if route else {**whole, "choices": [choice]}), body)
+        case "context_length":
+            message = "This model's maximum context length is 8192 tokens; your messages resulted in more"
+            return response(error_answer(400, message, code="context_length_exceeded", param="messages"))
+    return None
+
+
+def _whole(body: Mapping[str, Any], route: Route) -> dict[str, Any]:
+    """An answer that a fault breaks off or empties; of a scoring route, one whose number is null."""
+    envelope: dict[str, Any] = {
+        "id": "fault", "created": 0, "model": body["model"],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    }  # fmt: skip
+    if route:
+        entry = {"index": 0, "probs": [None], "data": [None], "score": None, "relevance_score": None}
+        return {**envelope, "object": "list", "data": [entry], "results": [entry]}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "planted fault"}, "finish_reason": "stop"}
+    return {**envelope, "object": "chat.completion", "choices": [choice]}
+
+
+class BrokenResponse(Response):
+    """An answer that breaks off: ``sent`` bytes of ``content`` (None: not even the headers), held for ``hold_s``
+    seconds or until the client goes, then the connection is closed, or reset (TCP RST)."""
+
+    def __init__(
+        self, content: bytes, *, sent: int | None, reset: bool, hold_s: float = 0.0, streaming: bool = False
+    ) -> None:
+        super().__init__(content, media_type="text/event-stream" if streaming else "application/json")
+        if streaming:  # the length of a stream is not announced
+            del self.headers["content-length"]
+        self._sent, self._reset, self._hold_s = sent, reset, hold_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._sent is not None:
+            start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(start)
+            part = bytes(self.body)[: self._sent]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        gone = asyncio.ensure_future(_gone(receive))
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(gone), None if self._hold_s == math.inf else self._hold_s)
+        transport = (scope.get("state") or {}).get("transport")
+        if transport is None:  # another ASGI server: returning unfinished closes the connection
+            gone.cancel()
+            return
+        if self._reset:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        else:
+            transport.close()
+        await gone
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

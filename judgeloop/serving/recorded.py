@@ -15,11 +15,18 @@ from typing import Any
 import httpx2
 
 from judgeloop.records import Call, Route, canonical
-from judgeloop.serving.protocol import Answer, AnswerError, Incoming, StreamedAnswer, error_answer, incoming
-from judgeloop.wire import scored
+from judgeloop.serving.protocol import (
+    AnswerError,
+    Assembler,
+    Incoming,
+    ServerAnswer,
+    StreamedAnswer,
+    error_answer,
+    incoming,
+)
+from judgeloop.wire import reply
 from judgeloop.wire.cassette import Cassette, Exchange
-from judgeloop.wire.reply import Refused, Transient, parse
-from judgeloop.wire.sse import Assembler
+from judgeloop.wire.reply import Refusal, TransientFault, parse
 
 _LOG = logging.getLogger("judgeloop.serve")
 _MODELS = Call("models", "", {})
@@ -67,15 +74,15 @@ class ReplayAnswerer:
             self._models = list(dict.fromkeys([*names, *(name for name in asked if isinstance(name, str))]))
         return self._models
 
-    async def answer(self, body: dict[str, Any], call_id: str | None) -> Answer:
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
         """The recorded answer, or a 404 that names the nearest recording and what differs from it."""
         return self._answer(Call(call_id or "", "", body), call_id)
 
-    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
         """As ``answer``, by a scoring route."""
         return self._answer(Call(call_id or "", "", body, route), call_id)
 
-    def _answer(self, call: Call, call_id: str | None) -> Answer:
+    def _answer(self, call: Call, call_id: str | None) -> ServerAnswer:
         if call_id is not None:
             exchange = self._cassette.get(call_id, call.key)
         else:
@@ -110,13 +117,13 @@ def _shared(one: str, other: str) -> int:
     return low
 
 
-def _replayed(exchange: Exchange) -> Answer:
+def _replayed(exchange: Exchange) -> ServerAnswer:
     body = exchange.response
     if isinstance(body, dict | str) and exchange.status:
-        return Answer(exchange.status, body)
+        return ServerAnswer(exchange.status, body)
     if exchange.status not in (0, 200):
         return error_answer(exchange.status, f"recorded: {exchange.fault or 'no readable body'}")
-    return Answer(0, "")  # no answer came: the connection breaks, as it did
+    return ServerAnswer(0, "")  # no answer came: the connection breaks, as it did
 
 
 def _listed(exchange: Exchange | None) -> list[str]:
@@ -182,15 +189,15 @@ class RecordAnswerer:
             self._cassette.append(Exchange(_MODELS.call_id, _MODELS.key, {}, 200, kept, 1))
         return names
 
-    async def answer(self, body: dict[str, Any], call_id: str | None) -> Answer:
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
         """The upstream's answer, recorded."""
         return await self._answer(Call(call_id or "", "", body))
 
-    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
         """As ``answer``, by a scoring route."""
         return await self._answer(Call(call_id or "", "", body, route))
 
-    async def _answer(self, call: Call) -> Answer:
+    async def _answer(self, call: Call) -> ServerAnswer:
         if call.call_id and not _is_sound(call.call_id):
             return error_answer(400, "x-judgeloop-call: not a call id", code="invalid_call_id")
         if not call.call_id:
@@ -224,7 +231,7 @@ class RecordAnswerer:
         address = f"{self._upstream}{'/chat/completions' if method == 'POST' else '/models'}"
         if route:
             base = httpx2.URL(self._upstream)
-            address = str(base.copy_with(path=scored.path(base.path, route)))
+            address = str(base.copy_with(path=reply.path(base.path, route)))
         url = f"{address}{'?' + came.query if came.query else ''}"
         request = self._http.build_request(method, url, headers=headers, content=content or None)
         try:
@@ -238,9 +245,9 @@ class RecordAnswerer:
         response: Any = text
         try:
             response = parse(status, text, call.route)
-        except Transient as transient:
+        except TransientFault as transient:
             fault, response = transient.fault, transient.response
-        except Refused:
+        except Refusal:
             _LOG.warning("%s: the upstream refuses with status %d; not recorded", call.call_id, status)
             return _json_or_text(text)
         if not isinstance(response, dict | str):
@@ -280,15 +287,15 @@ def _json_or_text(text: str) -> Mapping[str, Any] | str:
     return body if isinstance(body, dict) else text
 
 
-def _relayed(response: httpx2.Response, body: Mapping[str, Any] | str) -> Answer:
-    return Answer(response.status_code, body, _kept_headers(response))
+def _relayed(response: httpx2.Response, body: Mapping[str, Any] | str) -> ServerAnswer:
+    return ServerAnswer(response.status_code, body, _kept_headers(response))
 
 
 def _kept_headers(response: httpx2.Response) -> dict[str, str]:
     return {name: response.headers[name] for name in _RELAYED if name in response.headers}
 
 
-def _unreachable(upstream: str, error: httpx2.HTTPError) -> Answer:
+def _unreachable(upstream: str, error: httpx2.HTTPError) -> ServerAnswer:
     if isinstance(error, httpx2.TimeoutException):
         return error_answer(504, f"the upstream {upstream} did not answer in time", code="upstream_timeout")
     return error_answer(502, f"the upstream {upstream} cannot be reached ({type(error).__name__})", code="upstream")

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from judgeloop.errors import EndpointFailed, ExperimentError
-from judgeloop.experiment.blocks import Endpoint
+from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Route
-from judgeloop.serving.protocol import Answer, AnswerError, error_answer
+from judgeloop.serving.protocol import AnswerError, ServerAnswer, error_answer
 from judgeloop.serving.server import LocalServer, create_app
 
 INSTALL_ENGINE = 'pip install "judgeloop[train]"'
@@ -38,7 +38,7 @@ def running(name: str, endpoint: Endpoint, threads: int) -> Iterator[str]:
     """The base URL of the served classifier; ``threads`` are at most the cores that this process may use."""
     check(name, endpoint)
     classifier = Classifier.load(name, endpoint.model, threads=threads, context=endpoint.context)
-    with LocalServer(create_app(Served(classifier), batches=False)) as server:
+    with LocalServer(create_app(ClassifierAnswerer(classifier), batches=False)) as server:
         yield server.base_url
 
 
@@ -111,7 +111,7 @@ class Classifier:
         return self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
 
 
-class Served:
+class ClassifierAnswerer:
     """The answerer over a classifier; one text at a time, off the loop that serves."""
 
     def __init__(self, classifier: Classifier) -> None:
@@ -121,10 +121,10 @@ class Served:
     def models(self) -> list[str]:
         return [self.classifier.name]
 
-    async def answer(self, body: dict[str, Any], call_id: str | None) -> Answer:  # noqa: ARG002
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:  # noqa: ARG002
         return error_answer(400, f"{self.classifier.name} is a sequence classifier: it scores texts and writes none")
 
-    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Answer:  # noqa: ARG002
+    async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:  # noqa: ARG002
         if route not in ROUTES:
             return error_answer(404, f"engine transformers has no route {route}; use {', '.join(ROUTES)}")
         asked = asyncio.get_running_loop().run_in_executor(self._thread, self.classifier.numbers, route, body)
@@ -136,7 +136,7 @@ class Served:
             "score": {"index": 0, "object": "score", "score": kept[0] if len(kept) == 1 else kept},
         }[route]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
-        return Answer(200, {"object": "list", "model": self.classifier.name, "data": [one], "usage": usage})
+        return ServerAnswer(200, {"object": "list", "model": self.classifier.name, "data": [one], "usage": usage})
 
     async def aclose(self) -> None:
         self._thread.shutdown()

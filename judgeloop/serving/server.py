@@ -19,9 +19,12 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -29,25 +32,22 @@ from judgeloop.errors import InvalidInput, JudgeloopError
 from judgeloop.records import Call
 from judgeloop.records import Route as RouteName
 from judgeloop.serving.batch_api import BatchService
+from judgeloop.serving.faults import FaultCounter, Faults, fault_response, response
 from judgeloop.serving.protocol import (
-    Answer,
     Answerer,
     AnswerError,
     AnswerLike,
     Incoming,
     ScoringAnswerer,
+    ServerAnswer,
     error_answer,
     incoming,
     parsed,
 )
-from judgeloop.wire import scored
-from judgeloop.wire.faults import FaultCounter, Faults, Rule
-from judgeloop.wire.responses import fault_response, response
+from judgeloop.wire import reply
 
 CALL_HEADER = "x-judgeloop-call"
 MAX_BODY_BYTES = 256 * 2**20
-
-__all__ = ["Answer", "Answerer", "Faults", "LocalServer", "Rule", "create_app", "serve_forever"]
 
 _Answering = Callable[[dict[str, Any], str | None], Awaitable[AnswerLike]]
 _LOG = logging.getLogger("judgeloop.serve")
@@ -65,7 +65,7 @@ def create_app(
         Route("/v1/models", service.models, methods=["GET"]),
         Route("/v1/models/{model:path}", service.models, methods=["GET"]),
         Route("/v1/chat/completions", service.completions, methods=["POST"]),
-        *(Route(path, service.scores, methods=["POST"]) for path in scored.PATHS),
+        *(Route(path, service.scores, methods=["POST"]) for path in reply.PATHS),
         *(service.batches.routes() if batches else ()),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted}, lifespan=service.lifespan)
@@ -100,14 +100,14 @@ class _Service:
         assert isinstance(listed.body, Mapping)
         for entry in listed.body["data"]:
             if entry["id"] == wanted:
-                return response(Answer(200, entry))
+                return response(ServerAnswer(200, entry))
         return response(error_answer(404, f"The model {wanted!r} does not exist", code="model_not_found"))
 
-    async def _listed(self) -> Answer:
+    async def _listed(self) -> ServerAnswer:
         listed = self.answerer.models()
         names = await listed if inspect.isawaitable(listed) else listed
         entries = [{"id": name, "object": "model", "created": 0, "owned_by": "judgeloop"} for name in names]
-        return Answer(200, {"object": "list", "data": entries})
+        return ServerAnswer(200, {"object": "list", "data": entries})
 
     async def completions(self, request: Request) -> Response:
         return await self._answered(request, "", self.answerer.answer)
@@ -115,7 +115,7 @@ class _Service:
     async def scores(self, request: Request) -> Response:
         if not isinstance(self.answerer, ScoringAnswerer):
             return response(error_answer(404, f"This server does not score: {request.url.path}", code="unknown_url"))
-        route = scored.PATHS[request.url.path]
+        route = reply.PATHS[request.url.path]
         return await self._answered(request, route, functools.partial(self.answerer.score, route))
 
     async def _answered(self, request: Request, route: RouteName, answer: _Answering) -> Response:
@@ -290,3 +290,46 @@ def serve_forever(
     if ready is not None:
         ready(_url(sock))
     asyncio.run(uvicorn.Server(_config(app)).serve(sockets=[sock]))
+
+
+# Pages on loopback: serves what it is given to this machine's browser, and to nobody else.
+
+Page = Callable[[], str | Mapping[str, Any]]
+"""What a path answers: HTML as text, or a mapping as JSON. May be slow, and may raise JudgeloopError."""
+
+LOOPBACK = "127.0.0.1"
+# A name that another site points at this machine is no name of this server: without the check, that site could read it.
+_NAMES = (LOOPBACK, "localhost")
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "frame-ancestors 'self'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def create_page_app(pages: Mapping[str, Page]) -> Starlette:
+    """The ASGI app: path → page, by GET alone. A page that fails is its error's sentence, with status 503."""
+    routes = [Route(path, _endpoint(page), methods=["GET"]) for path, page in pages.items()]
+    guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(_NAMES), www_redirect=False)
+    return Starlette(routes=routes, middleware=[guard])
+
+
+def serve_pages(pages: Mapping[str, Page], port: int = 0, *, ready: Callable[[str], None] = lambda _: None) -> None:
+    """Serve on 127.0.0.1 until interrupted. ``ready`` is told the URL. Raises InvalidInput where the port is taken."""
+    serve_forever(create_page_app(pages), LOOPBACK, port, ready=lambda url: ready(url.removesuffix("v1")))
+
+
+def _endpoint(page: Page) -> Callable[[Request], Any]:
+    async def answer(_: Request) -> Response:
+        try:
+            made = await run_in_threadpool(page)
+        except JudgeloopError as error:
+            return PlainTextResponse(f"judgeloop: {error}\n", 503, _HEADERS)
+        except Exception as error:
+            _LOG.exception("a page could not be made")
+            return PlainTextResponse(f"judgeloop: this page failed ({type(error).__name__})\n", 500, _HEADERS)
+        return HTMLResponse(made, headers=_HEADERS) if isinstance(made, str) else JSONResponse(made, headers=_HEADERS)
+
+    return answer

@@ -1,1 +1,1 @@
-"""Statistics: frames in, estimates out. Pure: no I/O, no clock, no global randomness."""
+"""Tables to estimates: pure functions, without files, clock, network or global randomness."""

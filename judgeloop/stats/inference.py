@@ -1,17 +1,75 @@
-"""Intervals and tests, by case (the method notes §1.4): one number a replicate, clustered means and proportions, ratios.
+"""Intervals and tests, by case (docs/method.md, "Intervals by case"): one number a replicate, clustered means and
+proportions, ratios.
 
 What cannot be known is ``Undefined`` with its reason, never a NaN. All arrays are one-dimensional and finite.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from judgeloop.stats.reference import detectable_shift, fair_coin_cdf, normal_cdf, quantile, tail
+# Quantiles and tails of the reference distributions: the normal, Student's t, F, the binomial.
+
+_HALVINGS = 200
+
+
+def quantile(probability: float, df: float | None = None) -> float:
+    """The quantile of Student's t on ``df`` degrees of freedom; of the standard normal where ``df`` is None."""
+    return float(scipy.special.ndtri(probability) if df is None else scipy.special.stdtrit(df, probability))
+
+
+def tail(value: float, df: float | None = None) -> float:
+    """P(T > value) for Student's t on ``df`` degrees of freedom; for the standard normal where ``df`` is None."""
+    return float(scipy.special.ndtr(-value) if df is None else scipy.special.stdtr(df, -value))
+
+
+def normal_cdf(value: Any) -> Any:
+    """P(Z ≤ value) of the standard normal, of a number or an array."""
+    return scipy.special.ndtr(value)
+
+
+def normal_density(value: NDArray[np.float64] | float) -> Any:
+    """The standard normal density, of a number or an array."""
+    return np.exp(-np.square(value) / 2.0) / np.sqrt(2.0 * np.pi)
+
+
+def f_tail(value: float, numerator_df: float, denominator_df: float) -> float:
+    """P(F > value)."""
+    return float(scipy.special.fdtrc(numerator_df, denominator_df, value))
+
+
+def fair_coin_cdf(successes: int, trials: int) -> float:
+    """P(X ≤ successes) of that many throws of a fair coin; 0 below 0."""
+    return float(scipy.special.bdtr(successes, trials, 0.5)) if successes >= 0 else 0.0
+
+
+@functools.lru_cache(maxsize=4096)
+def detectable_shift(df: float, power: float, level: float) -> float:
+    """The noncentrality at which a two-sided t test on ``df`` degrees of freedom has ``power``."""
+    critical = quantile(0.5 + level / 2.0, df)
+
+    def shortfall(shift: float) -> float:
+        # The far lower tail is NaN for some shifts; there it is below 1e-9.
+        far = float(np.nan_to_num(scipy.special.nctdtr(df, shift, -critical)))
+        return 1.0 - float(scipy.special.nctdtr(df, shift, critical)) + far - power
+
+    low, high = 0.0, critical + 1.0
+    while shortfall(high) < 0:
+        high += 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if shortfall(middle) < 0 else (low, middle)
+    return high
+
 
 LEVEL = 0.95
 FEW_CLUSTERS = 50
@@ -320,3 +378,64 @@ def sign_flip(values: ArrayLike) -> float:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+# How many pairs, judgments or replicates an effect takes: closed forms of docs/method.md, "Sample sizes".
+
+
+def pairs_for_position(excess: float, conflict: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Complete pairs (both orders) to detect |first_slot_excess| = ``excess`` when a share ``conflict`` of pairs conflicts.
+
+    n = [z_{1−α/2}√(ψ/4) + z_power√(ψ/4 − Δ²)]²/Δ², one pair an item. Raises ValueError where 2·excess > conflict: the
+    excess is at most half the conflict rate.
+    """
+    if not 0 < excess <= conflict / 2 <= 0.5:
+        raise ValueError("excess must be above 0 and at most half the conflict rate")
+    spread = conflict / 4.0
+    root = quantile(1 - alpha / 2) * math.sqrt(spread) + quantile(power) * math.sqrt(spread - excess**2)
+    return round((root / excess) ** 2)
+
+
+def pairs_for_equivalence(margin: float, conflict: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Complete pairs for TOST to show |first_slot_excess| < ``margin`` when it is 0."""
+    root = quantile(1 - alpha) + quantile(0.5 + power / 2)
+    return math.ceil(root**2 * conflict / 4.0 / margin**2)
+
+
+def detectable_excess(pairs: int, conflict: float, *, power: float = 0.8) -> float | None:
+    """The smallest |first_slot_excess| that so many complete pairs find at that conflict rate; None where even the
+    largest possible one (half the conflict rate) takes more pairs. The inverse of ``pairs_for_position``."""
+    low, high = 0.0, conflict / 2.0
+    if pairs_for_position(high, conflict, power=power) > pairs:
+        return None
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        enough = middle > 0 and pairs_for_position(middle, conflict, power=power) <= pairs
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def rows_for_slope(
+    slope: float, information: float, *, r_squared: float = 0.0, design_effect: float = 1.0, power: float = 0.8,
+    alpha: float = 0.05,
+) -> int:  # fmt: skip
+    """Judgments to detect a slope: (z + z)²/(β²·E[s(1−s)D²]·(1−R²))·deff, ``information`` = E[s(1−s)D²] a judgment."""
+    root = quantile(1 - alpha / 2) + quantile(power)
+    return math.ceil(root**2 / (slope**2 * information * (1 - r_squared)) * design_effect)
+
+
+def detectable_per_sd(replicates: int, *, power: float = 0.8) -> float:
+    """Smallest effect over the between-replicate SD that the one-sample t test finds with ``power``."""
+    return smallest_detectable(1.0 / math.sqrt(replicates), replicates - 1, power=power)
+
+
+def replicates_for(effect_per_sd: float, *, power: float = 0.8, most: int = 10_000) -> int:
+    """Fewest replicates that find an effect of that many between-replicate SDs. Raises ValueError above ``most``."""
+    if not effect_per_sd > 0:
+        raise ValueError("the effect must be above 0")
+    # The normal's answer is too few: start there and count up.
+    start = max(2, math.floor(((quantile(0.975) + quantile(power)) / effect_per_sd) ** 2))
+    for replicates in range(start, most + 1):
+        if detectable_per_sd(replicates, power=power) <= effect_per_sd:
+            return replicates
+    raise ValueError(f"an effect of {effect_per_sd} SD takes more than {most} replicates")

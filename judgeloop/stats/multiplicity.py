@@ -12,7 +12,7 @@ from judgeloop.stats.estimate import Verdict
 Floats = NDArray[np.float64]
 
 JUDGE_FAMILY = ("first_slot_excess", "length_ame", "style_joint", "padding_probe", "self_preference_gold")
-"""The confirmatory terms of a judge (the method notes §7.6), each where it is defined."""
+"""The confirmatory terms of a judge (docs/method.md, "Many tests"), each where it is defined."""
 
 ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 """Holm level of the confirmatory family; Benjamini–Hochberg rate of the exploratory one."""
@@ -60,8 +60,8 @@ def with_judge_families(frame: pd.DataFrame) -> pd.DataFrame:
 def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
     """Sets ``family`` of a run's rows: exploratory where a primary is tested and not confirmatory, which its maker says.
 
-    Features × generations are looked through for what moved, judges and signals too (the method notes §1.4). Variants and
-    others' numbers: ``none``, as in an audit.
+    Features × generations are looked through for what moved, judges and signals too (docs/method.md, "Many tests").
+    Variants and others' numbers: ``none``, as in an audit.
     """
     tested = (frame["family"] == "none") & (frame["variant"] == "") & frame["p_value"].notna()
     tested &= (frame["status"] != "undefined") & ~frame["term"].str.startswith(_COMPATIBILITY)

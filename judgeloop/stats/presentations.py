@@ -32,7 +32,7 @@ def _picked(judgments: pd.DataFrame, codes: NDArray[Any], words: Any) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class JudgmentArrays:
     """Judgments as arrays of n rows, read once: what the position estimators compute with.
 
     ``picked`` as ``first_picked``; ``verdicts`` a code a word, and ``scored``, ``ties`` of them; ``pairs`` and ``items`` as
@@ -59,7 +59,7 @@ class Coded:
         return len(self.picked)
 
 
-def coded(judgments: pd.DataFrame) -> Coded:
+def coded(judgments: pd.DataFrame) -> JudgmentArrays:
     """The judgments as arrays. ``repeat`` may be missing: then every judgment is the first."""
     verdicts, words = pd.factorize(judgments["verdict"])
     orders, sides = pd.factorize(judgments["order"])
@@ -69,7 +69,7 @@ def coded(judgments: pd.DataFrame) -> Coded:
     shown = {side: orders == place for place, side in enumerate(sides)}
     never = np.zeros(n, dtype=bool)
     lost = said.get("unscored", never)
-    return Coded(
+    return JudgmentArrays(
         _picked(judgments, verdicts, words), np.asarray(verdicts, dtype=np.intp), ~lost, said.get("first", never),
         said.get("second", never), said.get("tie", never), pair_codes(judgments), item_codes(judgments),
         np.asarray(orders, dtype=np.intp), np.asarray(repeats, dtype=np.intp), shown.get("ab", never),
@@ -154,7 +154,7 @@ class Pairs:
         return (self.asked_ab > 0) & (self.asked_ba > 0)
 
 
-def paired(judgments: Coded) -> Pairs:
+def paired(judgments: JudgmentArrays) -> Pairs:
     """The pairs of some judgments, in the order of their codes."""
     pair, picked = judgments.pairs, judgments.picked
     count = int(pair.max()) + 1 if len(pair) else 0

@@ -3,7 +3,7 @@
 Structure (headings, bold, list items, code) is read by a CommonMark parser, never by pattern. Hedges, transitions, em
 dashes, exclamations and emoji are counted in the *prose*: the parsed text without code (fenced, indented, inline) and
 without bare URLs. All but length, counts and opener are densities per 100 tokens, for a raw count is a proxy of length
-(the method notes §0.2). Hedges and transitions are words of a language (en, de, fr and es by the first part
+(docs/method.md, "Features"). Hedges and transitions are words of a language (en, de, fr and es by the first part
 of the tag; in others both are 0 and so enter no model); tokens, marks and structure are read alike in all.
 
 Three CommonMark rules are off, since they are slow on hostile text and hide words: links and images are read as their
@@ -31,7 +31,7 @@ FEATURES = (
     "length", "headings", "bold", "list_items", "code_fences", "hedges", "emoji", "transitions", "em_dashes",
     "exclamations",
 )  # fmt: skip
-"""The features that enter signals, in the contract's order."""
+"""The features that enter signals, in the order of docs/contract.md, "Terms"."""
 
 STYLE_FEATURES = FEATURES[1:]
 """The features except length: `style_score` is the mean of these, standardised."""
@@ -248,7 +248,7 @@ def _parser() -> MarkdownIt:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class TextFeatures:
     """One text's features. ``length`` is log2(max(tokens, 1)), in doublings; ``characters`` are code points;
     ``headings`` … ``exclamations`` are per 100 tokens (0 for a text without tokens); ``opener`` is empty, heading, list,
     code, quote or bold, else the first lexical class that matches, else other.
@@ -269,7 +269,7 @@ class Measured:
     opener: str
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Measured))
+COLUMNS = tuple(field.name for field in dataclasses.fields(TextFeatures))
 """The columns of a feature frame."""
 
 
@@ -308,7 +308,7 @@ def _lexical_opener(prose: str) -> str:
     return next((name for name, pattern in _OPENER if pattern.match(first)), "other")
 
 
-def measure(text: str, language: str = "en") -> Measured:
+def measure(text: str, language: str = "en") -> TextFeatures:
     """The features of a text in a language (a tag such as en or de-AT). Never raises on any string, lone surrogates and control characters included.
 
     Trailing white space changes ``characters`` alone. Lists and quotes nested deeper than ten levels are not read. Time
@@ -342,7 +342,7 @@ def measure(text: str, language: str = "en") -> Measured:
             counts["exclamations"] += len(_EXCLAMATION.findall(prose))
     densities = {name: 100.0 * count / tokens if tokens else 0.0 for name, count in counts.items()}
     length = math.log2(max(tokens, 1))
-    return Measured(length=length, tokens=tokens, characters=len(text), opener=opener or "other", **densities)
+    return TextFeatures(length=length, tokens=tokens, characters=len(text), opener=opener or "other", **densities)
 
 
 _remembered = functools.lru_cache(maxsize=4096)(measure)

@@ -1,1 +1,1 @@
-"""The only room that knows HTTP: the client, the cassette of recorded exchanges, the local server, the engine."""
+"""The client side of HTTP: calls sent, retried, recorded and read."""

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from judgeloop.errors import EndpointFailed, StorageFailed
 from judgeloop.records import Call
 from judgeloop.wire.cassette import Exchange
-from judgeloop.wire.line import Line, brief
-from judgeloop.wire.reply import Transient, parse
+from judgeloop.wire.client import Line, brief
+from judgeloop.wire.reply import TransientFault, parse
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 _NO_SUCH_ADDRESS = (404, 405, 501)
@@ -36,11 +36,11 @@ class NoBatchAPI(Exception):
     """The endpoint answers neither to /files nor to /batches, or not at all; the text says which."""
 
 
-class _Again(Exception):
+class _Retryable(Exception):
     """Worth another try: what was asked may have happened, or not."""
 
 
-class _Refused(Exception):
+class _Refusal(Exception):
     """The endpoint will not; ``status`` is HTTP's."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -102,7 +102,7 @@ class BatchLine(Line):
                 metadata={"made_by": "judgeloop", "requests": name},
             )  # fmt: skip
             if not (batch_id := _text(made, "id")):
-                raise _Refused(200, "an answer that names no batch")
+                raise _Refusal(200, "an answer that names no batch")
             return batch_id
 
         return await self._new(f"create the batch of {name}", once)
@@ -131,7 +131,7 @@ class BatchLine(Line):
         """How far a batch is."""
         try:
             found = await self._tried(f"batch {batch_id}", lambda: self._openai.batches.retrieve(batch_id))
-        except _Refused as refusal:
+        except _Refusal as refusal:
             raise EndpointFailed(
                 f"{self.where}: batch {batch_id} cannot be looked up: {refusal}; check the key in {self.key_variable}, or give its output with --collect. The same command looks again"
             ) from None
@@ -166,7 +166,7 @@ class BatchLine(Line):
             raise StorageFailed(
                 f"{path}: cannot be written ({error.strerror or error}); make room and run the same command again"
             ) from None
-        except _Refused as refusal:
+        except _Refusal as refusal:
             raise EndpointFailed(
                 f"{self.where}: file {file_id} of a finished batch cannot be downloaded: {refusal}; run the same command to try again, or give the file with --collect"
             ) from None
@@ -181,7 +181,7 @@ class BatchLine(Line):
         """As ``_tried``, where the address may not exist."""
         try:
             return await self._tried(what, ask)
-        except _Refused as refusal:
+        except _Refusal as refusal:
             if refusal.status in _NO_SUCH_ADDRESS:
                 raise NoBatchAPI(self._none()) from None
             raise EndpointFailed(
@@ -195,12 +195,12 @@ class BatchLine(Line):
             async for attempt in tenacity.AsyncRetrying(
                 stop=tenacity.stop_after_attempt(self.endpoint.attempts),
                 wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=_LONGEST_WAIT_S, jitter=0.5),
-                retry=tenacity.retry_if_exception_type(_Again),
+                retry=tenacity.retry_if_exception_type(_Retryable),
                 reraise=True,
             ):
                 with attempt:
                     return await self._once(ask)
-        except _Again as fault:
+        except _Retryable as fault:
             raise EndpointFailed(
                 f"{self.where}: {what}: {self.endpoint.attempts} attempts failed, the last with {brief(self.scrub(str(fault)))}; what was sent goes on there, run the same command to resume"
             ) from None
@@ -216,14 +216,14 @@ class BatchLine(Line):
             status = error.status_code
             said = brief(self.scrub(error.message))
             if status in _TRANSIENT_4XX or (status >= 500 and status not in _NO_SUCH_ADDRESS):
-                raise _Again(f"HTTP {status}: {said}") from None
-            raise _Refused(status, said) from None
+                raise _Retryable(f"HTTP {status}: {said}") from None
+            raise _Refusal(status, said) from None
         except openai.APITimeoutError:
-            raise _Again("a timeout") from None
+            raise _Retryable("a timeout") from None
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            raise _Again(str(error.__cause__ or error) or type(error).__name__) from None
+            raise _Retryable(str(error.__cause__ or error) or type(error).__name__) from None
         except (openai.APIError, ValueError) as error:  # an answer that is no JSON
-            raise _Again(f"an answer that cannot be read ({type(error).__name__})") from None
+            raise _Retryable(f"an answer that cannot be read ({type(error).__name__})") from None
 
 
 def exchange(call: Call, status: int, response: Any, fault: str, attempts: int) -> Exchange:
@@ -234,7 +234,7 @@ def exchange(call: Call, status: int, response: Any, fault: str, attempts: int) 
         return Exchange(call.call_id, call.key, call.body, 0, response, attempts, name)
     try:
         body = parse(status, json.dumps(response))
-    except Transient as transient:
+    except TransientFault as transient:
         return Exchange(
             call.call_id, call.key, call.body, transient.status, transient.response, attempts, transient.fault
         )

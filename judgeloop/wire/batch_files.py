@@ -26,7 +26,7 @@ MOST_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BatchAnswer:
     """One line of a batch's output, as a cassette's exchange has it.
 
     ``status``: the HTTP status, 0 where none arrived. ``response``: the body. ``fault``: why there is no readable answer, ""
@@ -158,7 +158,7 @@ class _Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OutputLine:
     """The place of a line in an output file.
 
     ``call`` and ``digest`` name the request that the line answers; ``fault`` is instead a sentence with file, line and
@@ -179,7 +179,7 @@ class Place:
         return f"{self.path}:{self.number}"
 
 
-def places(path: str | Path) -> Iterator[Place]:
+def places(path: str | Path) -> Iterator[OutputLine]:
     """The places of all lines of a batch's output or error file that are not blank, readable or not.
 
     Raises InvalidInput where the file cannot be read.
@@ -192,9 +192,9 @@ def places(path: str | Path) -> Iterator[Place]:
                 if line.strip():
                     try:
                         answer = _answer_of_line(line, f"{path}:{number}")
-                        yield Place(path, number, offset, len(line), call=answer.call, digest=answer.digest)
+                        yield OutputLine(path, number, offset, len(line), call=answer.call, digest=answer.digest)
                     except InvalidInput as error:
-                        yield Place(path, number, offset, len(line), fault=str(error))
+                        yield OutputLine(path, number, offset, len(line), fault=str(error))
                 offset += len(line)
     except OSError as error:
         raise InvalidInput(
@@ -202,7 +202,7 @@ def places(path: str | Path) -> Iterator[Place]:
         ) from None
 
 
-def answer_at(place: Place) -> Answer:
+def answer_at(place: OutputLine) -> BatchAnswer:
     """The answer at a place without fault. Raises InvalidInput where the file has changed since."""
     try:
         with place.path.open("rb") as file:
@@ -221,7 +221,7 @@ def calls_of(path: Path) -> dict[str, int]:
         raise InvalidInput(f"{path}: this request file cannot be read ({type(error).__name__}); restore it") from None
 
 
-def _answer_of_line(line: bytes, where: str) -> Answer:
+def _answer_of_line(line: bytes, where: str) -> BatchAnswer:
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -234,13 +234,13 @@ def _answer_of_line(line: bytes, where: str) -> Answer:
     return _answer(Cells(where, row))
 
 
-def _answer(cells: Cells) -> Answer:
+def _answer(cells: Cells) -> BatchAnswer:
     call, digest = parted(cells.name("custom_id"))
     response, error = cells.row.get("response"), cells.row.get("error")
     if response is None:
         if not isinstance(error, Mapping):
             raise cells.fault("response", "is empty, and so is error; this is no line of a batch's output")
-        return Answer(call, 0, {"error": dict(error)}, str(error.get("code") or "batch_failed"), digest)
+        return BatchAnswer(call, 0, {"error": dict(error)}, str(error.get("code") or "batch_failed"), digest)
     if not isinstance(response, Mapping):
         raise cells.fault("response", "must have status_code and body, as a batch's output does")
     status = response.get("status_code")
@@ -252,7 +252,7 @@ def _answer(cells: Cells) -> Answer:
         body = error if nested else {"error": {"message": error} if isinstance(error, str) else error}
     if status == 200 and not isinstance(body, Mapping):
         raise cells.fault("response.body", f"must be a chat completion, not {type(body).__name__}")
-    return Answer(call, status, body, "" if status == 200 else f"http_{status}", digest)
+    return BatchAnswer(call, status, body, "" if status == 200 else f"http_{status}", digest)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -3,11 +3,80 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from judgeloop.records import Reply, Route
-from judgeloop.wire import scored
+from judgeloop.records import REWARD_ROUTES, Reply, Route
+
+# The routes that score a text, as vLLM serves them: where they are, what a request must hold, the numbers in an answer.
+
+_VERSION = re.compile(r"/v\d+$")
+PATHS: dict[str, Route] = {
+    f"{prefix}/{route}": route for route in REWARD_ROUTES for prefix in ("", "/v1", *(["/v2"] if route == "rerank" else []))
+}  # fmt: skip
+"""Where the local server answers each route."""
+
+
+def path(base: str, route: Route) -> str:
+    """The path of a route, from that of a base URL, which may end in a version or not."""
+    base = base.rstrip("/")
+    if route == "rerank":
+        return f"{base if _VERSION.search(base) else base + '/v1'}/rerank"
+    return f"{_VERSION.sub('', base)}/{route}"
+
+
+def missing(route: Route, body: Mapping[str, Any]) -> str:
+    """The name of the field that a request lacks or has in a wrong form, or nothing if it is whole."""
+    if route in ("classify", "pooling"):
+        if "messages" in body:
+            return ""  # checked as every chat's are
+        return "" if _texts(body.get("input")) else "input"
+    if route == "rerank":
+        names = ("query", "documents")
+    else:
+        names = ("text_1", "text_2") if "text_1" in body else ("queries", "documents")
+    wanted = {name: body.get(name) for name in names}
+    if route == "rerank" and not isinstance(wanted["query"], str):
+        return "query"
+    return next((name for name, value in wanted.items() if not _texts(value)), "")
+
+
+def _texts(value: Any) -> bool:
+    many = isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+    return isinstance(value, str) or many
+
+
+def entries(route: Route, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What an answer holds for each text, none if its envelope is malformed."""
+    found = body.get("results" if route == "rerank" else "data")
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        return []
+    return found
+
+
+def numbers(route: Route, body: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """The numbers of an answer's one text: None for one that is not finite (several servers write NaN as null), and none
+    at all where something else stands in their place. Of a row a token, the last token's count: it has seen the text."""
+    name = {"classify": "probs", "pooling": "data", "score": "score", "rerank": "relevance_score"}[route]
+    first = entries(route, body)[0]
+    value = first.get(name, ())
+    if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
+        value = value[-1]
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in values):
+        return ()
+    return tuple(_finite(one) for one in values)
+
+
+def _finite(value: float | None) -> float | None:
+    try:
+        number = math.nan if value is None else float(value)
+    except OverflowError:  # JSON bounds no whole number
+        number = math.inf
+    return number if math.isfinite(number) else None
+
 
 _THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>(.*?)(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
 # Some chat templates open the thought in the prompt: the reply then holds its end alone.
@@ -27,7 +96,7 @@ _LONGEST_DETAIL = 300
 _MOST_TOKENS = 10**12
 
 
-class Transient(Exception):
+class TransientFault(Exception):
     """A transport fault or malformed envelope: worth another try. ``fault`` is the reason, snake_case."""
 
     def __init__(
@@ -37,7 +106,7 @@ class Transient(Exception):
         self.fault, self.status, self.response, self.wait_s = fault, status, response, wait_s
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """The endpoint refuses for good (key, permission, address, model, no credit): the run ends. ``absent``: what was asked
     is not there, so that no key opens it."""
 
@@ -54,20 +123,20 @@ def parse(status: int, text: str, route: Route = "") -> Any:
     body = _json(text)
     if status == 200:
         if fault := _malformed(body, route):
-            raise Transient(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
+            raise TransientFault(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
         return body
     message, codes = _error(body, text)
     if status in _REFUSING_STATUS or 300 <= status < 400 or _unknown_model(status, message, codes):
-        raise Refused(f"HTTP {status}: {message}", absent=status == 404 or _unknown_model(status, message, codes))
+        raise Refusal(f"HTTP {status}: {message}", absent=status == 404 or _unknown_model(status, message, codes))
     if "insufficient_quota" in codes:
-        raise Refused(f"HTTP {status}: {message}")
+        raise Refusal(f"HTTP {status}: {message}")
     kept = body if isinstance(body, dict) else {"error": {"message": message}}
     # llama.cpp and others answer 500 to a prompt that is too long: asking again cannot help.
     if status >= 500 and _is_context_length(message, codes):
         return kept
     if status >= 500 or status in _TRANSIENT_4XX or status < 300:
         fault = "rate_limited" if status == 429 else f"http_{status}"
-        raise Transient(fault, status=status, response=kept, detail=message)
+        raise TransientFault(fault, status=status, response=kept, detail=message)
     return kept
 
 
@@ -93,7 +162,7 @@ def _malformed(body: Any, route: Route) -> str:
     if not isinstance(body, dict):
         return "not_json"
     if route:
-        return "" if scored.entries(route, body) else "no_entry"
+        return "" if entries(route, body) else "no_entry"
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return "empty_choices"
@@ -149,7 +218,7 @@ def _scores(route: Route, body: dict[str, Any]) -> Reply:
         text="",
         model=clean(_text(body.get("model"))),
         prompt_tokens=_count(usage.get("prompt_tokens")) or _count(usage.get("total_tokens")),
-        numbers=scored.numbers(route, body),
+        numbers=numbers(route, body),
     )
 
 

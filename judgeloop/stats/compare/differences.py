@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from judgeloop.stats.compare.contender import Contender
-from judgeloop.stats.difference import Difference, independent, shared_labels
+from judgeloop.stats.compare.contender import (
+    KEY,
+    RATES,
+    Contender,
+    Difference,
+    Pairing,
+    independent,
+    items_of,
+    pair_values,
+    shared_labels,
+    with_pair_keys,
+)
+from judgeloop.stats.estimate import (
+    PROBABILITY,
+    RATE_MARGIN,
+    Bias,
+    Estimate,
+    Result,
+    RowLabels,
+    SampleCounts,
+    estimate_row,
+    replicate_mean,
+    row,
+)
+from judgeloop.stats.estimate import TERM as UNSCORED
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.covariates import covariates
-from judgeloop.stats.judge.self_preference import Followed, followed
+from judgeloop.stats.judge.self_preference import OwnTextPairs, followed
 from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
-from judgeloop.stats.pair_values import KEY, RATES, items_of, pair_values
+from judgeloop.stats.loop.replicates import Quantity
 from judgeloop.stats.presentations import not_identical, unscored
-from judgeloop.stats.rows import PROBABILITY, Bias, Counts, Labels, row
-from judgeloop.stats.unscored_share import TERM as UNSCORED
+from judgeloop.text.features import FEATURES
 
 SHARED = 0.5
 """At least this share of the smaller contender's pairs must be common for a paired comparison."""
@@ -86,7 +111,7 @@ def _paired(first: Contender, second: Contender, margin: float) -> list[Differen
         )
         clusters = items.reindex(index).to_numpy()
         result = bounded_mean(a - b, clusters, -1.0, 1.0)
-        counts = Counts(len(index), len(np.unique(clusters)), lost)
+        counts = SampleCounts(len(index), len(np.unique(clusters)), lost)
         same = "both gave the same on every pair" if np.array_equal(a, b) else ""
         made = row(labels, _bias(term), term, result, counts, unit=PROBABILITY, margin=margin, note=same)
         found.append(Difference(first.name, second.name, "pairs", float(a.mean()), float(b.mean()), made))
@@ -96,7 +121,7 @@ def _paired(first: Contender, second: Contender, margin: float) -> list[Differen
 
 
 def _paired_effects(
-    first: Contender, second: Contender, tables: Sequence[pd.DataFrame], labels: Labels, lost: int, margin: float
+    first: Contender, second: Contender, tables: Sequence[pd.DataFrame], labels: RowLabels, lost: int, margin: float
 ) -> list[Difference]:
     """``length_ame`` on the presentations that both scored: given gold (primary) and without it. On the same pairs quality
     is the same for both, so that the difference without gold is of the judges too, unless they follow quality unequally."""
@@ -128,7 +153,7 @@ def _paired_effects(
             result = effect_difference(one, other, "length")
             if isinstance(result, Interval):
                 values = [_effect(one), _effect(other)]
-        counts = Counts(len(both[0]), len(np.unique(both[0].items)), lost)
+        counts = SampleCounts(len(both[0]), len(np.unique(both[0].items)), lost)
         note = "quality is not held equal" if variant == "no_gold" else _GIVEN
         made = row(labels, "verbosity", "length_ame", result, counts, unit=f"{PROBABILITY} per doubling", variant=variant,
                    margin=margin, note=note)  # fmt: skip
@@ -151,7 +176,7 @@ def _effect(fit: Slopes) -> float:
 
 
 def _paired_self_preference(
-    first: Contender, second: Contender, tables: Sequence[pd.DataFrame], labels: Labels, lost: int, margin: float
+    first: Contender, second: Contender, tables: Sequence[pd.DataFrame], labels: RowLabels, lost: int, margin: float
 ) -> list[Difference]:
     """``self_preference_gold`` by the jackknife over items, of which at most 50 groups are left out in turn."""
     if not {"model_a", "model_b", "gold"} <= set(tables[0].columns) & set(tables[1].columns):
@@ -161,7 +186,7 @@ def _paired_self_preference(
     if isinstance(one, Undefined) or isinstance(other, Undefined):
         return []
 
-    def rates(one: Followed, other: Followed) -> tuple[float, float] | None:
+    def rates(one: OwnTextPairs, other: OwnTextPairs) -> tuple[float, float] | None:
         a, b = one.difference(), other.difference()
         return None if isinstance(a, Undefined) or isinstance(b, Undefined) else (a.estimate, b.estimate)
 
@@ -178,7 +203,7 @@ def _paired_self_preference(
         se = math.sqrt((groups - 1.0) / groups * float(np.sum(spread**2)))
         if se > 0:
             result = t_interval(whole[0] - whole[1], se, groups - 1, method="jackknife t by item")
-    made = row(labels, "self_preference", "self_preference_gold", result, Counts(len(fixed[0]), len(items), lost),
+    made = row(labels, "self_preference", "self_preference_gold", result, SampleCounts(len(fixed[0]), len(items), lost),
                unit=PROBABILITY, margin=margin)  # fmt: skip
     return [Difference(first.name, second.name, "pairs", *whole, made)]
 
@@ -193,9 +218,154 @@ def _unpaired(
         if one is None or other is None:
             continue
         result = independent(one, other)
-        counts = Counts(one.n + other.n, one.n_items + other.n_items, one.n_unscored + other.n_unscored)
+        counts = SampleCounts(one.n + other.n, one.n_items + other.n_items, one.n_unscored + other.n_unscored)
         rate = margin if one.unit.startswith(PROBABILITY) else None
         made = row(shared_labels(first, second), one.bias, term, result, counts, unit=one.unit, margin=rate,
                    note=note)  # fmt: skip
         found.append(Difference(first.name, second.name, "unpaired", one.estimate, other.estimate, made))
     return found
+
+
+# Two arms side by side, replicate by replicate where they ran under common random numbers.
+
+POLICY = (*FEATURES, "style_score", "correct", "mattr", "distinct_2")
+
+
+def loop_differences(first: Contender, second: Contender) -> list[Difference]:
+    """``drift_`` and ``did_`` of every quantity at the last generation that both reached, and ``transmission_``.
+
+    Within a folder did and drift differ by the same control: one number, under ``did_`` where neither is that control.
+    """
+    found: list[Difference] = []
+    last = min(first.generations, second.generations)
+    shared, one_folder = same_randomness(first, second), first.source == second.source
+    controlled = bool(first.control) and first.control == second.control
+    controlled = controlled and first.control not in (first.arm, second.arm)
+    prefixes = (("did",) if one_folder else ("did", "drift")) if controlled else ("drift",)
+    for name in POLICY if last >= 1 else ():
+        one, other = first.series.get(name), second.series.get(name)
+        if one is None or other is None or one.quantity.undefined or other.quantity.undefined:
+            continue
+        for prefix in prefixes:
+            if prefix == "did":
+                values = one.did(first.arm, first.control, last), other.did(second.arm, second.control, last)
+            else:
+                values = one.drift(first.arm, last), other.drift(second.arm, last)
+            found.append(_difference(first, second, f"{prefix}_{name}", one.quantity, values, last, shared))
+    return [*found, *_transmissions(first, second)]
+
+
+def same_randomness(first: Contender, second: Contender) -> list[int]:
+    """The replicates that both ran from the very same generation-0 texts under the same seed: common random numbers."""
+    if first.source != second.source and (first.seed is None or first.seed != second.seed):
+        return []
+    return [key for key, value in first.first_texts.items() if second.first_texts.get(key) == value]
+
+
+def _difference(
+    first: Contender,
+    second: Contender,
+    term: str,
+    quantity: Quantity,
+    values: tuple[pd.Series[float], pd.Series[float]],
+    last: int,
+    shared: Sequence[int],
+) -> Difference:
+    both = [key for key in shared if key in values[0].index and key in values[1].index]
+    result: Result
+    pairing: Pairing
+    if len(both) >= 2:
+        values = values[0].loc[both], values[1].loc[both]
+        result, pairing, n = replicate_mean(values[0] - values[1]), "replicates", len(both)
+        note = "" if len(both) == len(shared) else f"missing in {len(shared) - len(both)} of {len(shared)} replicates"
+    else:
+        parts = [
+            estimate_row(
+                replicate_mean(one), scope="policy", bias=quantity.bias, term=term, n=len(one), n_replicates=len(one)
+            )
+            for one in values
+        ]
+        result, pairing, n = independent(*parts), "unpaired", sum(map(len, values))
+        note = "no common random numbers: two independent sets of replicates"
+    common = shared_labels(first, second)
+    made = estimate_row(
+        result, margin=quantity.margin, drift=True, note=note, scope="policy", bias=quantity.bias, term=term,
+        judge=common.judge, arm=common.arm, contrast=first.control if term.startswith("did_") else "", generation=last,
+        unit=quantity.unit, n=n, n_replicates=n,
+    )  # fmt: skip
+    means = [float(one.mean()) if len(one) else None for one in values]
+    return Difference(first.name, second.name, pairing, means[0], means[1], made)
+
+
+def _transmissions(first: Contender, second: Contender) -> list[Difference]:
+    """Differences of ``transmission_<feature>``. What two arms share (judge, panel, random numbers) makes them alike, so that
+    taking them as independent is cautious."""
+    found = []
+    for name in FEATURES:
+        one, other = first.primary(f"transmission_{name}"), second.primary(f"transmission_{name}")
+        if one is None or other is None:
+            continue
+        note = "taken as independent, which is cautious where they share judge or random numbers"
+        made = row(
+            shared_labels(first, second), one.bias, one.term, independent(one, other), SampleCounts(one.n + other.n, 0),
+            unit=one.unit, note=note, scope="signal", n_replicates=(one.n_replicates or 0) + (other.n_replicates or 0),
+        )  # fmt: skip
+        found.append(Difference(first.name, second.name, "unpaired", one.estimate, other.estimate, made))
+    return found
+
+
+# Judges of one audit side by side, on the pairs that both judged.
+
+PREFIX = "judge_difference_"
+MOST_JUDGES = 8
+"""More judges than these have too many pairs to read: `judgeloop compare` takes those that matter."""
+
+_PANELS = ("pairs", "anchor", "policy")
+
+
+def judge_difference_estimates(
+    judgments: pd.DataFrame, texts: pd.DataFrame | None, judges: Sequence[str], *, margin: float = RATE_MARGIN
+) -> list[Estimate]:
+    """``judge_difference_<term>`` of every two of ``judges`` that share half of their pairs or more, variant ``vs <other>``.
+
+    ``judgments``: the columns of docs/contract.md, "Tables", of all judges; ``texts``: features (see
+    ``content_estimates``). The difference is the judge's minus the other's, on the same pairs and for probes on the
+    same edits, clustered by item (see ``compared_judges``). Rows of different ``arm`` or ``generation`` stand apart;
+    none for more than MOST_JUDGES judges.
+    """
+    if not 2 <= len(judges) <= MOST_JUDGES:
+        return []
+    found: list[Estimate] = []
+    keyed = with_pair_keys(judgments[judgments["judge"].isin(judges)], None)
+    for (arm, generation), several in keyed.groupby(["arm", "generation"], dropna=False, sort=True):
+        panel = next((name for name in _PANELS if (several["panel"] == name).any()), "")
+        turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
+        some = several[several["panel"].isin([panel, "probe"])]
+        for one, other in combinations(_contenders(some, texts, judges), 2):
+            shared, *counts = shared_pairs(one, other)
+            if shared and shared >= SHARED * min(counts):
+                rows = (difference.row for difference in judge_differences(one, other, margin))
+                found += _named(rows, one.name, other.name, str(arm), turn, panel)
+    return found
+
+
+def _contenders(judgments: pd.DataFrame, texts: pd.DataFrame | None, judges: Sequence[str]) -> list[Contender]:
+    by_judge = dict(list(judgments.groupby("judge", sort=True)))
+    return [
+        Contender(name=judge, source="", judge=judge, judgments=by_judge[judge], texts=texts)
+        for judge in judges
+        if judge in by_judge
+    ]
+
+
+def _named(
+    rows: Iterable[Estimate], judge: str, other: str, arm: str, generation: int | None, panel: str
+) -> list[Estimate]:
+    return [
+        dataclasses.replace(
+            row, judge=judge, arm=arm, generation=generation, term=PREFIX + row.term,
+            panel="probe" if row.term.endswith("_probe") else panel,
+            variant=f"vs {other}" + (f", {row.variant}" if row.variant else ""),
+        )
+        for row in rows
+    ]  # fmt: skip

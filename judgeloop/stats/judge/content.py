@@ -1,8 +1,9 @@
 """Verbosity and style bias of a judge, and its agreement with gold. Positive = prefers more of the feature.
 
-Raw preference is not bias: longer answers may be better. Every term here is either named raw, or conditions on gold (the
-method notes §1.3). Without gold the primaries are ``undefined``; with one gold of unknown reliability too (§7.2), and its
-numbers stand as variant ``given_gold``; gold that is exact by its making, as a reference that was matched, needs no second.
+Raw preference is not bias: longer answers may be better. Every term here is either named raw, or conditions on gold
+(docs/method.md, "Verbosity and style"). Without gold the primaries are ``undefined``; with one gold of unknown
+reliability too, and its numbers stand as variant ``given_gold``; gold that is exact by its making, as a reference that
+was matched, needs no second.
 """
 
 from __future__ import annotations
@@ -12,19 +13,182 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from judgeloop.stats.calibration import delta_effect, fit_calibrated, reliability_curve
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.gold import gold_estimates
+from judgeloop.kernels import logistic
+from judgeloop.stats.estimate import (
+    LOG_ODDS,
+    PROBABILITY,
+    RATE_MARGIN,
+    BareTest,
+    Bias,
+    Estimate,
+    RowLabels,
+    SampleCounts,
+    joined,
+    row,
+)
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion, fieller_from_moments
-from judgeloop.stats.joint import JointTest, joint_score, joint_wald
-from judgeloop.stats.judge.covariates import Covariates, covariates
-from judgeloop.stats.judge.ordered_models import FEWEST_PAIRS, LatentSlopes, fit_latent
-from judgeloop.stats.judge.slopes import GOLD, Slopes, average_effect, bootstrap_effect, effect_difference, fit_slopes
-from judgeloop.stats.missing import missing_estimates
-from judgeloop.stats.presentations import Booleans, Floats
-from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, BareTest, Bias, Counts, Labels, joined, row
-from judgeloop.stats.ties import tie_estimates
+from judgeloop.stats.judge.covariates import Covariates, covariates, gold_margin
+from judgeloop.stats.judge.ordered_models import FEWEST_PAIRS, LatentSlopes, fit_latent, tie_estimates
+from judgeloop.stats.judge.slopes import (
+    GOLD,
+    JointTest,
+    Slopes,
+    average_effect,
+    bootstrap_effect,
+    delta_effect,
+    effect_difference,
+    fit_calibrated,
+    fit_slopes,
+    hotelling,
+    joint_score,
+    joint_wald,
+    reliability_curve,
+)
+from judgeloop.stats.presentations import (
+    Booleans,
+    Floats,
+    first_picked,
+    in_one_order,
+    item_codes,
+    not_identical,
+    unscored,
+)
+
+# Agreement of a judge with gold.
+
+
+def gold_estimates(
+    labels: RowLabels,
+    judgments: pd.DataFrame,
+    known: Covariates,
+    given: Slopes | Undefined,
+    corrected: Slopes | LatentSlopes | Undefined,
+    second: SampleCounts | None,
+) -> list[Estimate]:
+    """``gold_agreement`` and ``gold_log_odds`` (κ): primary given gold, variant ``corrected`` where two golds exist,
+    on ``second``'s rows."""
+    agreement, counts = gold_agreement(judgments)
+    rows = [
+        row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
+            note=f"{_orders(judgments)}; ties count half; pairs that gold ties are left out"),
+        row(labels, "quality", "gold_log_odds", given if isinstance(given, Undefined) else given.slope("gold"),
+            known.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
+    ]  # fmt: skip
+    if second:
+        slope = corrected if isinstance(corrected, Undefined) else corrected.slope("gold")
+        unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"
+        rows.append(row(labels, "quality", "gold_log_odds", slope, second, unit=unit, variant="corrected"))
+    return rows
+
+
+def _orders(judgments: pd.DataFrame) -> str:
+    """What the agreement's mean is over: a slot's pull cancels only between the orders of a pair."""
+    if in_one_order(judgments):
+        return "over calls, one order a pair: a slot's pull is in it wherever gold's text stands in one slot more often"
+    return "both orders together"
+
+
+def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, SampleCounts]:
+    """Mean over scored judgments of whether the pick is gold's (a tie ½, a soft verdict its probability), and counts.
+
+    Where both orders are complete that is the mean of the two orders' accuracies.
+    """
+    compared = not_identical(judgments)
+    lost = unscored(compared)
+    if "gold" not in compared:
+        return Undefined("no gold"), SampleCounts(0, 0, lost)
+    margin, _ = gold_margin(compared["gold"])
+    picked = first_picked(compared).to_numpy()
+    a = np.where((compared["order"] == "ab").to_numpy(), picked, 1.0 - picked)
+    right = np.where(margin > 0, a, 1.0 - a)
+    keep = ~np.isnan(picked) & ~np.isnan(margin) & (margin != 0)
+    items = item_codes(compared)[keep]
+    counts = SampleCounts(int(keep.sum()), len(np.unique(items)), lost)
+    if not keep.any():
+        why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
+        return Undefined(why), counts
+    return clustered_proportion(right[keep], items), counts
+
+
+# Replies without a verdict: how many, and whether order or length decides which.
+
+TERM = "unscored_joint"
+FEWEST_UNSCORED = 10
+"""Fewer replies without a verdict than this cannot tell what they depend on."""
+
+
+def missing_estimates(
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    labels: RowLabels,
+    *,
+    scales: Mapping[str, float] | None = None,
+) -> list[Estimate]:
+    """``unscored_rate`` (variants ``ab``, ``ba``: by order) and ``unscored_joint``, the test that the replies are missing at random.
+
+    Arguments as in ``content_estimates``. The test is the score test, clustered by item (as ``style_joint``), of the slopes
+    in logit P(unscored) = intercept + order + (length of the first text − of the second) + |difference|, in doublings:
+    it needs no fit, so that replies which order or length cut off to the last one are found too.
+    """
+    asked = not_identical(judgments).reset_index(drop=True)
+    lost: NDArray[np.float64] = (asked["verdict"] == "unscored").to_numpy().astype(np.float64)
+    items, orders = item_codes(asked), asked["order"].to_numpy()
+    rows = []
+    for variant in ("", "ab", "ba"):
+        some = orders == variant if variant else np.ones(len(asked), dtype=bool)
+        rate = clustered_proportion(lost[some], items[some]) if some.any() else Undefined("no judgment in that order")
+        counts = SampleCounts(int(some.sum()), len(np.unique(items[some])), int(lost[some].sum()))
+        rows.append(row(labels, "quality", "unscored_rate", rate, counts, unit=PROBABILITY, variant=variant, null=None))
+    return [*rows, _unscored_joint(labels, asked, texts, lost, scales)]
+
+
+def _unscored_joint(
+    labels: RowLabels,
+    asked: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    lost: NDArray[np.float64],
+    scales: Mapping[str, float] | None,
+) -> Estimate:
+    count = int(lost.sum())
+
+    def undefined(why: str) -> Estimate:
+        counts = SampleCounts(len(asked), asked["item_id"].nunique(), count)
+        return row(labels, "quality", TERM, Undefined(why), counts, unit="F")
+
+    if count == 0:
+        return undefined("every reply has a verdict")
+    if min(count, len(lost) - count) < FEWEST_UNSCORED:
+        return undefined(f"the test needs {FEWEST_UNSCORED} replies with a verdict and {FEWEST_UNSCORED} without")
+    # As if every reply had a verdict: the covariates of all that was asked.
+    rows = covariates(asked.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
+    names, columns = ["intercept"], [np.ones(len(rows))]
+    if np.ptp(rows.order) > 0:
+        names.append("order")
+        columns.append(rows.order)
+    if rows.length is not None:
+        names += ["length", "|length|"]
+        columns += [rows.order * rows.length, np.abs(rows.length)]
+    x, y = np.stack(columns, axis=1), lost[rows.index]
+    groups = len(np.unique(rows.items))
+    if len(names) == 1 or groups <= len(names):
+        return undefined("one order and no lengths: nothing that the missing replies could depend on is known")
+    share = float(y.mean())
+    result = hotelling(x * (y - share)[:, None], x.T @ x * share * (1.0 - share), range(1, len(names)), rows.items)
+    if isinstance(result, Undefined):
+        return undefined(result.reason)
+    fit = logistic(x, y)
+    slopes = "order and length part them from the others perfectly, or nearly so"
+    if fit.converged and fit.rank == len(names):
+        pairs = zip(names[1:], fit.coefficients[1:], strict=True)
+        slopes = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
+    return row(
+        labels, "quality", TERM,
+        BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
+        SampleCounts(len(rows), groups, count), unit="F", note=f"F on {result.q} and {result.df} degrees of freedom; {slopes}",
+    )  # fmt: skip
+
 
 _NO_GOLD = Undefined("no gold: what the judge likes cannot be told from what is better")
 _NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
@@ -57,7 +221,7 @@ def content_estimates(
     ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so that the
     primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variants ``given_gold`` and ``no_gold`` are what they say.
     """
-    labels = Labels(judge, arm, generation, panel, category)
+    labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
     known = rows.with_gold()
     given = fit_slopes(known, known.gold) if len(known) else _NO_GOLD
@@ -101,7 +265,7 @@ class _Models:
         """The fit given gold where that is exact, else the one corrected by a second gold."""
         return self.given if self.exact else self.corrected
 
-    def primary_counts(self) -> Counts:
+    def primary_counts(self) -> SampleCounts:
         """Of the rows behind ``primary``: a pair with one gold helps, once enough pairs have two."""
         return self.rows.with_any_gold().counts if self.two_golds and not self.exact else self.known.counts
 
@@ -128,10 +292,10 @@ def _corrected(rows: Covariates, given: Slopes | Undefined) -> Slopes | LatentSl
     return fit_calibrated(known) if known.numeric_gold else fit_latent(known)
 
 
-def _raw(labels: Labels, rows: Covariates, margin: float) -> list[Estimate]:
+def _raw(labels: RowLabels, rows: Covariates, margin: float) -> list[Estimate]:
     """What was preferred, with nothing held equal; and among pairs that gold ties, with quality held equal."""
     length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
-    empty = Counts(0, 0, rows.n_unscored)
+    empty = SampleCounts(0, 0, rows.n_unscored)
     if length is None:
         reason = (
             Undefined("the texts' lengths never differ") if rows.n_without_features == 0 and len(rows) else _NO_TEXTS
@@ -163,12 +327,12 @@ def _raw(labels: Labels, rows: Covariates, margin: float) -> list[Estimate]:
     return found
 
 
-def _gold_tied(rows: Covariates, longer: Floats, tied: Booleans) -> tuple[Interval | Undefined, Counts, str]:
+def _gold_tied(rows: Covariates, longer: Floats, tied: Booleans) -> tuple[Interval | Undefined, SampleCounts, str]:
     """P(longer text picked) − ½ over the pairs whose judgments are ``tied`` by gold, with counts and a note."""
     note = "pairs that gold calls equal"
     if not tied.any():
         why = _NO_GOLD if np.all(np.isnan(rows.gold)) else Undefined("gold ties no pair")
-        return why, Counts(0, 0, rows.n_unscored), note
+        return why, SampleCounts(0, 0, rows.n_unscored), note
     means = pd.DataFrame(
         {"pair": rows.pairs[tied], "item": rows.items[tied], "longer": longer[tied], "order": rows.order[tied]}
     )
@@ -179,10 +343,10 @@ def _gold_tied(rows: Covariates, longer: Floats, tied: Booleans) -> tuple[Interv
     if complete.empty:
         complete, note = by_pair, f"{note}; one order only, so position does not cancel"
     result = bounded_mean(complete["longer"].to_numpy() - 0.5, complete["item"].to_numpy(), -0.5, 0.5)
-    return result, Counts(len(complete), complete["item"].nunique(), rows.n_unscored), note
+    return result, SampleCounts(len(complete), complete["item"].nunique(), rows.n_unscored), note
 
 
-def _log_odds(labels: Labels, models: _Models, name: str) -> list[Estimate]:
+def _log_odds(labels: RowLabels, models: _Models, name: str) -> list[Estimate]:
     bias: Bias = "verbosity" if name == "length" else "style"
     unit, term = DOUBLING if name == "length" else SD, f"{name}_log_odds"
     inflation = curve = ""
@@ -203,7 +367,7 @@ def _slope(model: Slopes | LatentSlopes | Undefined, name: str) -> Interval | Un
     return model if isinstance(model, Undefined) else model.slope(name)
 
 
-def _effects(labels: Labels, models: _Models, margin: float) -> list[Estimate]:
+def _effects(labels: RowLabels, models: _Models, margin: float) -> list[Estimate]:
     unit, term = f"{PROBABILITY} per doubling", "length_ame"
     found = [
         row(labels, "verbosity", term, _effect(models.primary()), models.primary_counts(), unit=unit, margin=margin,
@@ -249,7 +413,7 @@ def _effect(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
             return model
 
 
-def _exchange(labels: Labels, models: _Models) -> list[Estimate]:
+def _exchange(labels: RowLabels, models: _Models) -> list[Estimate]:
     term, note = "length_exchange_rate", "units of gold bought by one doubling"
     rate = _rate(models.primary())
     found = [row(labels, "verbosity", term, rate, models.primary_counts(), unit="ratio", note=f"{note}; {models.note}")]
@@ -276,7 +440,7 @@ def _rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
     return result
 
 
-def _beyond_gold(labels: Labels, models: _Models, margin: float) -> Estimate:
+def _beyond_gold(labels: RowLabels, models: _Models, margin: float) -> Estimate:
     """The judge's average marginal effect minus gold's on the same pairs: gold's raters may like length too."""
     known = models.known
     judge = fit_slopes(known) if len(known) else _NO_GOLD
@@ -294,7 +458,7 @@ def _beyond_gold(labels: Labels, models: _Models, margin: float) -> Estimate:
     )  # fmt: skip
 
 
-def _joints(labels: Labels, models: _Models) -> list[Estimate]:
+def _joints(labels: RowLabels, models: _Models) -> list[Estimate]:
     """Length and all style features at once: collinear features hide one another in single tests."""
     found = [_joint(labels, models.primary(), models.primary_counts(), "", models.note)]
     if len(models.known):
@@ -305,7 +469,7 @@ def _joints(labels: Labels, models: _Models) -> list[Estimate]:
 
 
 def _joint(
-    labels: Labels, model: Slopes | LatentSlopes | Undefined, counts: Counts, variant: str, note: str
+    labels: RowLabels, model: Slopes | LatentSlopes | Undefined, counts: SampleCounts, variant: str, note: str
 ) -> Estimate:
     def undefined(reason: Undefined) -> Estimate:
         return row(labels, "style", "style_joint", reason, counts, unit="F", variant=variant)

@@ -1,7 +1,8 @@
 """What a judgment's texts differ in: covariates of the content models, antisymmetric and never centred.
 
 Rows are scored presentations of two different texts. Every covariate is a − b (candidate a minus candidate b), and the
-response is 1 where a was picked, so that a covariate's sign does not depend on the order (the method notes §0.2, §1.1).
+response is 1 where a was picked, so that a covariate's sign does not depend on the order (docs/method.md, "Features"
+and "The content model").
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop.stats.estimate import SampleCounts
 from judgeloop.stats.presentations import first_picked, item_codes, not_identical, pair_codes, unscored
-from judgeloop.stats.rows import Counts
 from judgeloop.text.features import FEATURES
 
 Floats = NDArray[np.float64]
@@ -54,9 +55,9 @@ class Covariates:
         return len(self.picked_a)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> SampleCounts:
         """n scored judgments, their items, and the unscored."""
-        return Counts(len(self), len(np.unique(self.items)), self.n_unscored)
+        return SampleCounts(len(self), len(np.unique(self.items)), self.n_unscored)
 
     @property
     def length(self) -> Floats | None:
@@ -114,11 +115,11 @@ def covariates(
 ) -> Covariates:
     """The covariates of a judge's scored judgments of different texts.
 
-    ``judgments``: CONTRACT's columns, optionally ``gold_2``, and either ``texts`` (``item_id, candidate_id`` and feature
-    columns, ``replicate`` too where ids repeat across replicates) or columns ``len_a, len_b`` (doublings are
-    log2(len_a/len_b)). ``scales``: the generation-0 standard deviation by feature; default that over ``texts``; length
-    is never scaled. Judgments whose features are not known are counted and left out. A feature that does not vary in
-    ``scales`` or among these rows is not used.
+    ``judgments``: the columns of docs/contract.md, "Tables", optionally ``gold_2``, and either ``texts`` (``item_id,
+    candidate_id`` and feature columns, ``replicate`` too where ids repeat across replicates) or columns ``len_a,
+    len_b`` (doublings are log2(len_a/len_b)). ``scales``: the generation-0 standard deviation by feature; default that
+    over ``texts``; length is never scaled. Judgments whose features are not known are counted and left out. A feature
+    that does not vary in ``scales`` or among these rows is not used.
     """
     compared = not_identical(judgments).reset_index(drop=True)
     picked = first_picked(compared).to_numpy()

@@ -7,9 +7,8 @@ from typing import cast
 
 import pandas as pd
 
-from judgeloop.stats.by_construction import order_free
 from judgeloop.stats.categories import by_category, remarked
-from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.estimate import RATE_MARGIN, Estimate, RowLabels, estimates_frame, order_free
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.judge.probes import probe_estimates
@@ -20,7 +19,6 @@ from judgeloop.stats.judge.self_preference import (
     self_preference_single_order,
 )
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.rows import RATE_MARGIN, Labels
 
 
 def judge_estimates(
@@ -32,16 +30,17 @@ def judge_estimates(
     scored_alone: Collection[str] = (),
     gold_exact: bool = False,
 ) -> pd.DataFrame:
-    """CONTRACT's estimates of every judge in ``judgments``, over all items and by ``category`` (rare ones pooled), with
+    """The estimates of every judge in ``judgments``, over all items and by ``category`` (rare ones pooled), with
     adjusted p-values.
 
-    ``judgments``: CONTRACT's columns (``item_id, pair_id, judge, order, verdict`` at least). Optional, and used where
-    present: ``repeat``, ``p_first``, ``identical``, ``gold``, ``gold_2``, ``category``, ``model_a, model_b``,
-    ``len_a, len_b``, and for rows of panel ``probe`` the columns ``probe`` and ``dose`` (see ``probe_estimates``).
-    ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see ``content_estimates``). A judge's rows of
-    different ``arm``, ``generation`` or ``panel`` are estimated apart. ``scored_alone``: the judges that score each text
-    alone, whose position terms are known by construction. ``gold_exact``: gold cannot err, see ``content_estimates``. Raises ValueError for a gold that is neither
-    a, b, tie nor a number.
+    ``judgments``: the columns of docs/contract.md, "Tables" (``item_id, pair_id, judge, order, verdict`` at least).
+    Optional, and used where present: ``repeat``, ``p_first``, ``identical``, ``gold``, ``gold_2``, ``category``,
+    ``model_a, model_b``, ``len_a, len_b``, and for rows of panel ``probe`` the columns ``probe`` and ``dose`` (see
+    ``probe_estimates``). ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see
+    ``content_estimates``). A judge's rows of different ``arm``, ``generation`` or ``panel`` are estimated apart.
+    ``scored_alone``: the judges that score each text alone, whose position terms are known by construction.
+    ``gold_exact``: gold cannot err, see ``content_estimates``. Raises ValueError for a gold that is neither a, b, tie
+    nor a number.
     """
     rows: list[Estimate] = []
     defaults: dict[str, str | int | None] = {"arm": "", "panel": "", "category": "", "generation": None, "repeat": 0}
@@ -53,7 +52,7 @@ def judge_estimates(
     for (arm, generation, panel), several in frame.groupby(groups, dropna=False, sort=True):
         turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
         for judge, some in several.groupby("judge", sort=True):
-            labels = Labels(str(judge), str(arm), turn, str(panel))
+            labels = RowLabels(str(judge), str(arm), turn, str(panel))
             if panel == "probe":
                 if "probe" in some:
                     who = {"judge": str(judge), "arm": str(arm)}
@@ -68,7 +67,7 @@ def judge_estimates(
             rows.append(self_preference_log_odds(several, texts, labels, scales=scales))
             rows += compatibility_estimates(some, texts, labels)
             for category, part, remark in by_category(some):
-                named = Labels(str(judge), str(arm), turn, str(panel), category)
+                named = RowLabels(str(judge), str(arm), turn, str(panel), category)
                 own = self_preference_gold(part, named, margin=margin)
                 rows += remarked([*_of(part, texts, named, scales, margin, gold_exact), own], remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
@@ -77,7 +76,7 @@ def judge_estimates(
 def _of(
     judgments: pd.DataFrame,
     texts: pd.DataFrame | None,
-    labels: Labels,
+    labels: RowLabels,
     scales: Mapping[str, float] | None,
     margin: float,
     gold_exact: bool,

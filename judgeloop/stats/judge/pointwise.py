@@ -6,24 +6,103 @@ reversed scale), crowding at the scale's ends, and picks that are not those of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.scales import Scale
 from judgeloop.stats.categories import by_category, remarked
-from judgeloop.stats.estimate import Estimate, estimates_frame
-from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion
+from judgeloop.stats.estimate import (
+    PROBABILITY,
+    RATE_MARGIN,
+    Bias,
+    Estimate,
+    RowLabels,
+    SampleCounts,
+    estimates_frame,
+    row,
+)
+from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
-from judgeloop.stats.linear import LinearFit, fit_linear, jackknifed
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.presentations import first_picked, not_identical
-from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
 from judgeloop.text.features import FEATURES
+from judgeloop.text.templates import Scale
+
+# Least squares through the origin, and statistics of sums, with the jackknife over clusters for their uncertainty.
+METHOD = "jackknife t by item"
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFit:
+    """Coefficients (p,) of ``names`` and their jackknife covariance over ``df`` + 1 clusters."""
+
+    names: tuple[str, ...]
+    coefficients: Floats
+    covariance: Floats
+    df: int
+
+    def slope(self, name: str) -> Interval | Undefined:
+        """One coefficient with its t interval."""
+        if name not in self.names:
+            return Undefined(f"{name} does not differ enough between the texts")
+        j = self.names.index(name)
+        se = math.sqrt(max(0.0, float(self.covariance[j, j])))
+        return t_interval(
+            float(self.coefficients[j]), se, self.df, method=f"least squares through the origin, {METHOD}"
+        )
+
+
+def fit_linear(names: tuple[str, ...], x: Floats, y: Floats, clusters: NDArray[Any]) -> LinearFit | Undefined:
+    """y (n,) on x (n, p) without an intercept; rows depend within ``clusters`` (n,).
+
+    The exact delete-one-cluster jackknife, that is CR3: cautious with few clusters. Undefined where the columns do not
+    identify the coefficients with every cluster left out in turn.
+    """
+    kept, codes = np.unique(clusters, return_inverse=True)
+    groups, p = len(kept), x.shape[1]
+    if groups <= p:
+        return Undefined(f"{groups} items are too few for {p} coefficients")
+    products, sums = np.zeros((groups, p, p)), np.zeros((groups, p))
+    np.add.at(products, codes, x[:, :, None] * x[:, None, :])
+    np.add.at(sums, codes, x * y[:, None])
+    information, total = products.sum(axis=0), sums.sum(axis=0)
+    scale = np.sqrt(np.diag(information))
+    if np.any(scale == 0) or np.linalg.matrix_rank(information / np.outer(scale, scale), hermitian=True) < p:
+        return Undefined(f"{', '.join(names)} are collinear on these pairs")
+    left = (information - products) / np.outer(scale, scale)
+    if np.any(np.linalg.eigvalsh(left)[:, 0] < 1e-10):
+        return Undefined("a single item identifies a slope; more items are needed")
+    b = np.linalg.solve(information, total)
+    without = np.linalg.solve(left, ((total - sums) / scale)[:, :, None])[:, :, 0] / scale
+    spread = without - without.mean(axis=0)
+    return LinearFit(names, b, (groups - 1.0) / groups * spread.T @ spread, groups - 1)
+
+
+def jackknifed(
+    sums: Floats, statistic: Callable[[Floats], Floats], *, low: float = -math.inf, high: float = math.inf
+) -> Interval | Undefined:
+    """A statistic of sums over clusters: ``sums`` (G, k) a row a cluster, ``statistic`` (…, k) → (…); limits are clipped
+    to [low, high]."""
+    groups = len(sums)
+    if groups < 3:
+        return Undefined(f"{groups} items: a jackknife over items needs 3 or more")
+    total = sums.sum(axis=0)
+    values = statistic(np.concatenate([total[None], total - sums]))
+    if not np.all(np.isfinite(values)):
+        return Undefined("with some item left out there is nothing to compute it from")
+    spread = values[1:] - values[1:].mean()
+    se = math.sqrt((groups - 1.0) / groups * float(np.sum(spread**2)))
+    found = t_interval(float(values[0]), se, groups - 1, method=METHOD)
+    return Interval(
+        found.estimate, found.std_error, max(low, found.low), min(high, found.high), found.level, None, found.df, METHOD
+    )
+
 
 Floats = NDArray[np.float64]
 
@@ -47,10 +126,10 @@ def score_frame(
     spread = feature_spread(texts)
     for judge, some in scores.groupby("judge", sort=True):
         own = None if judgments is None else judgments[(judgments["judge"] == judge) & (judgments["panel"] == panel)]
-        labels = Labels(str(judge), panel=panel)
+        labels = RowLabels(str(judge), panel=panel)
         rows += score_estimates(some, pairs, texts, scales, labels, own, spread=spread)
         for category, part, remark in by_category(some):
-            named = Labels(str(judge), panel=panel, category=category)
+            named = RowLabels(str(judge), panel=panel, category=category)
             kept = pairs[pairs["item_id"].isin(part["item_id"].unique())]
             rows += remarked(score_estimates(part, kept, texts, scales, named, own, spread=spread), remark)
     return adjust(with_judge_families(estimates_frame(rows)))
@@ -66,7 +145,7 @@ def score_estimates(
     pairs: pd.DataFrame,
     texts: pd.DataFrame,
     scales: Sequence[Scale],
-    labels: Labels,
+    labels: RowLabels,
     judgments: pd.DataFrame | None = None,
     *,
     spread: Mapping[str, float],
@@ -82,8 +161,8 @@ def score_estimates(
     primary = scores[scores["scale"] == scales[0].name]
     made = _scored(primary, pairs)
     scored, note = made.scored, f"on the scale {scales[0].name}"
-    known = Counts(len(made.means), made.means["item_id"].nunique(), made.unscored)
-    calls = Counts(len(scored), scored["item_id"].nunique(), made.unscored)
+    known = SampleCounts(len(made.means), made.means["item_id"].nunique(), made.unscored)
+    calls = SampleCounts(len(scored), scored["item_id"].nunique(), made.unscored)
 
     def share(column: str) -> Interval | Undefined:
         return _NO_SCORE if scored.empty else clustered_proportion(scored[column], scored["item_id"])
@@ -102,7 +181,7 @@ def score_estimates(
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _ScoredTexts:
     """A judge's ``scored`` calls on the primary scale, their ``means`` by text, and the pairs whose two different texts
     have one (``both``: ``score_a, score_b``, ``margin`` of gold, NaN where not known)."""
 
@@ -112,7 +191,7 @@ class _Scored:
     unscored: int
 
 
-def _scored(primary: pd.DataFrame, pairs: pd.DataFrame) -> _Scored:
+def _scored(primary: pd.DataFrame, pairs: pd.DataFrame) -> _ScoredTexts:
     scored = primary.dropna(subset=["score"])
     means = scored.groupby(_TEXT, sort=False)["score"].mean().reset_index()
     both = not_identical(pairs).reset_index(drop=True)
@@ -121,7 +200,7 @@ def _scored(primary: pd.DataFrame, pairs: pd.DataFrame) -> _Scored:
         both = both.merge(renamed, on=["item_id", f"candidate_{side}"], how="left")
     both = both.dropna(subset=["score_a", "score_b"]).reset_index(drop=True)
     gold = both["gold"] if "gold" in both else pd.Series("", index=both.index)
-    return _Scored(scored, means, both.assign(margin=gold_margin(gold)[0]), len(primary) - len(scored))
+    return _ScoredTexts(scored, means, both.assign(margin=gold_margin(gold)[0]), len(primary) - len(scored))
 
 
 def _deviation(means: pd.DataFrame) -> Interval | Undefined:
@@ -169,13 +248,13 @@ def _by_item(items: pd.Series, *columns: Floats) -> Floats:
     return np.stack([np.bincount(codes, weights=column, minlength=len(kept)) for column in columns], axis=1)
 
 
-def _anchoring(scores: pd.DataFrame, scales: Sequence[Scale], labels: Labels, margin: float) -> list[Estimate]:
+def _anchoring(scores: pd.DataFrame, scales: Sequence[Scale], labels: RowLabels, margin: float) -> list[Estimate]:
     """Where the same text stands between worst and best on another scale, less where it stands on the primary one."""
     if len(scales) < 2:
         none = Undefined(
             "one scale was asked; a second one, best the reversed one, shows what the numbers themselves pull"
         )
-        return [row(labels, "position", "score_scale_anchoring", none, Counts(0, 0), unit=LENGTHS)]
+        return [row(labels, "position", "score_scale_anchoring", none, SampleCounts(0, 0), unit=LENGTHS)]
     shares = []
     for scale in scales:
         some = scores[scores["scale"] == scale.name].dropna(subset=["score"])
@@ -187,13 +266,13 @@ def _anchoring(scores: pd.DataFrame, scales: Sequence[Scale], labels: Labels, ma
         lost = scores[scores["scale"].isin([scale.name, scales[0].name])]["score"].isna().sum()
         found = _NO_SCORE if gap.empty else bounded_mean(gap["place"], gap["item_id"], -1.0, 1.0)
         rows.append(row(
-            labels, "position", "score_scale_anchoring", found, Counts(len(gap), gap["item_id"].nunique(), int(lost)),
+            labels, "position", "score_scale_anchoring", found, SampleCounts(len(gap), gap["item_id"].nunique(), int(lost)),
             unit=LENGTHS, variant="" if number == 1 else scale.name, margin=margin, note=f"{scale.name} less {scales[0].name}",
         ))  # fmt: skip
     return rows
 
 
-def _slopes(made: _Scored, texts: pd.DataFrame, spread: Mapping[str, float], labels: Labels) -> list[Estimate]:
+def _slopes(made: _ScoredTexts, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels) -> list[Estimate]:
     """Score difference of a pair's two texts on their differences in features: what they share, the item, drops out."""
     both = made.both
     names = [name for name in FEATURES if name == "length" or spread.get(name, 0.0) > 0]
@@ -215,7 +294,7 @@ def _slopes(made: _Scored, texts: pd.DataFrame, spread: Mapping[str, float], lab
             ("no_gold", raw, np.ones(len(both), dtype=bool), "raw: quality is not held equal"),
         ):
             slope = fit if isinstance(fit, Undefined) else fit.slope(name)
-            counts = Counts(int(used.sum()), len(np.unique(items[used])), made.unscored)
+            counts = SampleCounts(int(used.sum()), len(np.unique(items[used])), made.unscored)
             rows.append(row(
                 labels, bias, f"score_{name}_slope", slope, counts, unit=unit, variant=variant, note=note,
                 null=0.0 if not variant else None,
@@ -247,7 +326,7 @@ def _fit(
     return fit_linear(tuple(kept), np.stack(columns, axis=1), y, items)
 
 
-def _of_pairs(made: _Scored, judgments: pd.DataFrame | None, labels: Labels) -> list[Estimate]:
+def _of_pairs(made: _ScoredTexts, judgments: pd.DataFrame | None, labels: RowLabels) -> list[Estimate]:
     """What the two scores of a pair say of it, against gold and against the judge's own verdict on the pair."""
     both = made.both
     gap = (both["score_a"] - both["score_b"]).to_numpy(dtype=np.float64)
@@ -268,8 +347,8 @@ def _of_pairs(made: _Scored, judgments: pd.DataFrame | None, labels: Labels) -> 
     if judged.any():
         differ = clustered_proportion(np.abs(pick[judged] - other[judged]) / 2.0, items[judged])
 
-    def counts(used: NDArray[np.bool_]) -> Counts:
-        return Counts(int(used.sum()), len(np.unique(items[used])), made.unscored)
+    def counts(used: NDArray[np.bool_]) -> SampleCounts:
+        return SampleCounts(int(used.sum()), len(np.unique(items[used])), made.unscored)
 
     every = np.ones(len(both), dtype=bool)
     return [

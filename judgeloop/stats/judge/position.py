@@ -1,8 +1,9 @@
 """Position bias of a judge from pairs judged in both orders. Positive = prefers the first slot.
 
-Estimators of the method notes §1.2 and §7.1: the primary is model-free, the mean over complete pairs of how often the
-first slot was picked beyond half, with standard errors clustered by item. ``judgments`` throughout: CONTRACT's columns,
-one judge and one panel (any repeats); those of identical texts serve the identical-pair probe alone.
+Estimators of docs/method.md, "Position" and "Several matchups an item": the primary is model-free, the mean over
+complete pairs of how often the first slot was picked beyond half, with standard errors clustered by item. ``judgments``
+throughout: the columns of docs/contract.md, "Tables", one judge and one panel (any repeats); those of identical texts
+serve the identical-pair probe alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import (
+    LOG_ODDS,
+    LOG_ODDS_PER_RATE,
+    PROBABILITY,
+    RATE_MARGIN,
+    Estimate,
+    RowLabels,
+    SampleCounts,
+    row,
+)
 from judgeloop.stats.inference import (
     FEW_CLUSTERS,
     Interval,
@@ -25,8 +35,7 @@ from judgeloop.stats.inference import (
     mcnemar_mid_p,
     t_interval,
 )
-from judgeloop.stats.presentations import Coded, Pairs, coded, not_identical, only_identical, paired
-from judgeloop.stats.rows import LOG_ODDS, LOG_ODDS_PER_RATE, PROBABILITY, RATE_MARGIN, Counts, Labels, row
+from judgeloop.stats.presentations import JudgmentArrays, Pairs, coded, not_identical, only_identical, paired
 
 _SINGLE_ORDER = Undefined("each pair was judged in one order only: position cannot be told from content")
 _NO_PAIRS = Undefined("no pair has a verdict in both orders")
@@ -48,7 +57,7 @@ def position_estimates(
     Always the same terms: what these judgments cannot tell (a single order, no repeats, no identical pairs) is
     ``undefined`` with the reason. ``margin`` is the equivalence margin of rates.
     """
-    labels = Labels(judge, arm, generation, panel, category)
+    labels = RowLabels(judge, arm, generation, panel, category)
     compared = coded(not_identical(judgments))
     table, matched = paired(compared), _matched(compared)
     absent = _absent(table)
@@ -91,7 +100,12 @@ def _absent(table: Pairs) -> Undefined | None:
 
 
 def _first_slot(
-    labels: Labels, judgments: Coded, table: Pairs, matched: _Matched, absent: Undefined | None, margin: float
+    labels: RowLabels,
+    judgments: JudgmentArrays,
+    table: Pairs,
+    matched: _MatchedPresentations,
+    absent: Undefined | None,
+    margin: float,
 ) -> list[Estimate]:
     term, lost = "first_slot_excess", judgments.lost
     items = table.item[table.complete]
@@ -100,7 +114,7 @@ def _first_slot(
     note = ""
     if isinstance(result, Interval) and len(items) == _distinct(items) and not judgments.soft:
         note = f"McNemar mid-p {mcnemar_mid_p(n_ff, n_ss):.4g} ({n_ff} both first, {n_ss} both second)"
-    counts = Counts(len(items), _distinct(items), lost)
+    counts = SampleCounts(len(items), _distinct(items), lost)
     rows = [row(labels, "position", term, result, counts, unit=PROBABILITY, margin=margin, note=note)]
     asked = table.asked
     of_asked = table.item[asked]
@@ -115,7 +129,7 @@ def _first_slot(
         if asked.any():
             bound = bounded_mean((filled[0] + filled[1]) / 2.0 - 0.5, of_asked, -0.5, 0.5)
         rows.append(row(
-            labels, "position", term, bound, Counts(len(of_asked), _distinct(of_asked), lost), unit=PROBABILITY,
+            labels, "position", term, bound, SampleCounts(len(of_asked), _distinct(of_asked), lost), unit=PROBABILITY,
             variant=variant, null=None,
             note=f"every unscored judgment counted as {'first' if value else 'second'} slot picked",
         ))  # fmt: skip
@@ -123,7 +137,7 @@ def _first_slot(
     return rows
 
 
-def _calls(labels: Labels, judgments: Coded, absent: Undefined | None) -> list[Estimate]:
+def _calls(labels: RowLabels, judgments: JudgmentArrays, absent: Undefined | None) -> list[Estimate]:
     """First-slot rates over calls: what a single-order log can bear, and without ties where there are any."""
     picked, items, ties = judgments.picked, judgments.items, judgments.ties
     keep = ~np.isnan(picked)
@@ -135,7 +149,7 @@ def _calls(labels: Labels, judgments: Coded, absent: Undefined | None) -> list[E
         wanted.append(("ties_dropped", keep & ~ties, note if absent is not _SINGLE_ORDER else f"{note}; {caution}"))
     for variant, some, note in wanted:
         result = bounded_mean(picked[some] - 0.5, items[some], -0.5, 0.5)
-        counts = Counts(int(some.sum()), _distinct(items[some]), judgments.lost)
+        counts = SampleCounts(int(some.sum()), _distinct(items[some]), judgments.lost)
         rows.append(
             row(labels, "position", "first_slot_excess", result, counts, unit=PROBABILITY, variant=variant, note=note)
         )
@@ -143,7 +157,7 @@ def _calls(labels: Labels, judgments: Coded, absent: Undefined | None) -> list[E
 
 
 @dataclass(frozen=True, slots=True)
-class _Matched:
+class _MatchedPresentations:
     """Presentations matched by pair and repeat, both scored, (m,): ``ff`` where both orders picked the first slot, ``ss``
     where both picked the second, ``tied`` where either is a tie."""
 
@@ -158,12 +172,12 @@ class _Matched:
         """How many are both first, and both second."""
         return int(self.ff.sum()), int(self.ss.sum())
 
-    def complete(self, lost: int) -> Counts:
+    def complete(self, lost: int) -> SampleCounts:
         """Complete pairs, whatever their repeats, and their items."""
-        return Counts(_distinct(self.pair), _distinct(self.item), lost)
+        return SampleCounts(_distinct(self.pair), _distinct(self.item), lost)
 
 
-def _matched(judgments: Coded) -> _Matched:
+def _matched(judgments: JudgmentArrays) -> _MatchedPresentations:
     key = judgments.pairs * (int(judgments.repeats.max(initial=0)) + 1) + judgments.repeats
     found = []
     for shown in (judgments.forward, judgments.backward):
@@ -175,10 +189,16 @@ def _matched(judgments: Coded) -> _Matched:
     ab, ba = ab[left], ba[right]
     first, second, ties = judgments.first, judgments.second, judgments.ties
     both = (first[ab] & first[ba], second[ab] & second[ba], ties[ab] | ties[ba])
-    return _Matched(judgments.pairs[ab], judgments.items[ab], *both)
+    return _MatchedPresentations(judgments.pairs[ab], judgments.items[ab], *both)
 
 
-def _log_odds(labels: Labels, judgments: Coded, matched: _Matched, absent: Undefined | None, margin: float) -> Estimate:
+def _log_odds(
+    labels: RowLabels,
+    judgments: JudgmentArrays,
+    matched: _MatchedPresentations,
+    absent: Undefined | None,
+    margin: float,
+) -> Estimate:
     term, allowed = "position_log_odds", position_margin("position_log_odds", margin)
     if judgments.soft:
         result, note, counts = _soft_log_odds(judgments, absent)
@@ -189,7 +209,7 @@ def _log_odds(labels: Labels, judgments: Coded, matched: _Matched, absent: Undef
     return row(labels, "position", term, result, counts, unit=LOG_ODDS, margin=allowed, note=note)
 
 
-def _haldane(matched: _Matched, *, noisy: bool) -> Interval | Undefined:
+def _haldane(matched: _MatchedPresentations, *, noisy: bool) -> Interval | Undefined:
     """½ log(n_FF/n_SS), counts + ½: the conditional likelihood's closed form, which eliminates pair effects."""
     n_ff, n_ss = matched.counts
     if n_ff + n_ss == 0:
@@ -224,7 +244,9 @@ def _haldane(matched: _Matched, *, noisy: bool) -> Interval | Undefined:
     return t_interval(estimate, se, df, method="conditional likelihood, Haldane, cluster t by item")
 
 
-def _soft_log_odds(judgments: Coded, absent: Undefined | None) -> tuple[Interval | Undefined, str, Counts]:
+def _soft_log_odds(
+    judgments: JudgmentArrays, absent: Undefined | None
+) -> tuple[Interval | Undefined, str, SampleCounts]:
     some = judgments.scored
     p, pair = judgments.picked[some], judgments.pairs[some]
     clipped = int(((p < _CLIP) | (p > 1 - _CLIP)).sum())
@@ -242,10 +264,12 @@ def _soft_log_odds(judgments: Coded, absent: Undefined | None) -> tuple[Interval
     reach = math.log((1.0 - _CLIP) / _CLIP)
     result = absent or bounded_mean(means, item[both], -reach, reach)
     note = f"{clipped} probabilities clipped at {_CLIP:g}" if clipped else ""
-    return result, note, Counts(len(means), _distinct(item[both]), judgments.lost)
+    return result, note, SampleCounts(len(means), _distinct(item[both]), judgments.lost)
 
 
-def _conflicts(labels: Labels, matched: _Matched, absent: Undefined | None, lost: int) -> list[Estimate]:
+def _conflicts(
+    labels: RowLabels, matched: _MatchedPresentations, absent: Undefined | None, lost: int
+) -> list[Estimate]:
     conflict = (matched.ff | matched.ss).astype(np.float64)
     ties = int(matched.tied.sum())
     result = absent or clustered_proportion(conflict, matched.item)
@@ -267,30 +291,30 @@ def _conflicts(labels: Labels, matched: _Matched, absent: Undefined | None, lost
 
 
 def _excess_conflict(
-    labels: Labels, judgments: Coded, table: Pairs, absent: Undefined | None, margin: float
+    labels: RowLabels, judgments: JudgmentArrays, table: Pairs, absent: Undefined | None, margin: float
 ) -> Estimate:
     """Unbiased for E(p₁ − p₂)², p_o = P(a picked in order o): squared difference of rates minus what repeats' noise adds."""
     term, lost = "excess_conflict", judgments.lost
     if absent is not None:
-        return row(labels, "position", term, absent, Counts(0, 0, lost), unit=PROBABILITY)
+        return row(labels, "position", term, absent, SampleCounts(0, 0, lost), unit=PROBABILITY)
     if judgments.soft:
         some, note = table.complete, "from the verdicts' probabilities"
     else:
         some, note = (table.n_ab >= 2) & (table.n_ba >= 2), ""
         if not some.any():
             reason = Undefined("needs 2 or more repeats in each order, or soft verdicts, to tell noise from position")
-            return row(labels, "position", term, reason, Counts(0, 0, lost), unit=PROBABILITY)
+            return row(labels, "position", term, reason, SampleCounts(0, 0, lost), unit=PROBABILITY)
     values = (table.ab[some] - (1.0 - table.ba[some])) ** 2
     if not judgments.soft:
         values = values - _noise(judgments, table, some)
     items = table.item[some]
-    counts = Counts(len(values), _distinct(items), lost)
+    counts = SampleCounts(len(values), _distinct(items), lost)
     # Two repeats an order take off ¼ each at most.
     result, allowed = bounded_mean(values, items, -0.5, 1.0), position_margin(term, margin)
     return row(labels, "position", term, result, counts, unit=PROBABILITY, margin=allowed, note=note)
 
 
-def _noise(judgments: Coded, table: Pairs, some: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _noise(judgments: JudgmentArrays, table: Pairs, some: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(pairs of ``some``,) variance of both orders' mean picks, from the spread of the repeats."""
     known, found = ~np.isnan(judgments.picked), np.zeros(int(some.sum()))
     for shown, mean, n in ((judgments.forward, table.ab, table.n_ab), (judgments.backward, table.ba, table.n_ba)):
@@ -301,7 +325,7 @@ def _noise(judgments: Coded, table: Pairs, some: NDArray[np.bool_]) -> NDArray[n
     return found
 
 
-def _repeat_flips(judgments: Coded) -> tuple[NDArray[np.float64], NDArray[np.intp], int]:
+def _repeat_flips(judgments: JudgmentArrays) -> tuple[NDArray[np.float64], NDArray[np.intp], int]:
     """(flip rates, item codes) of the presentations with two or more scored repeats, and their pairs' number.
 
     A flip rate is the share of repeat pairs that differ.
@@ -322,16 +346,16 @@ def _repeat_flips(judgments: Coded) -> tuple[NDArray[np.float64], NDArray[np.int
     return 1.0 - same, judgments.items[some][shown_at], _distinct(judgments.pairs[some][shown_at])
 
 
-def _stability(labels: Labels, judgments: Coded) -> Estimate:
+def _stability(labels: RowLabels, judgments: JudgmentArrays) -> Estimate:
     flips, items, n_pairs = _repeat_flips(judgments)
     result: Interval | Undefined = Undefined("needs 2 or more repeats of a presentation")
     if len(flips):
         result = clustered_proportion(1.0 - flips, items)
-    counts = Counts(n_pairs, _distinct(items), judgments.lost)
+    counts = SampleCounts(n_pairs, _distinct(items), judgments.lost)
     return row(labels, "position", "repetition_stability", result, counts, unit=PROBABILITY, null=None)
 
 
-def _identical(labels: Labels, judgments: Coded, margin: float) -> Estimate:
+def _identical(labels: RowLabels, judgments: JudgmentArrays, margin: float) -> Estimate:
     """Every pair with a verdict tells of position, in one order too: its mean over orders, less ½."""
     table = paired(judgments)
     orders = np.stack([table.ab, table.ba])
@@ -344,7 +368,7 @@ def _identical(labels: Labels, judgments: Coded, margin: float) -> Estimate:
         result = bounded_mean(values, items, -0.5, 0.5)
     elif len(judgments):
         result = Undefined("no judgment of identical texts has a verdict")
-    counts = Counts(len(values), _distinct(items), judgments.lost)
+    counts = SampleCounts(len(values), _distinct(items), judgments.lost)
     return row(labels, "position", "identical_pair_excess", result, counts, unit=PROBABILITY, margin=margin)
 
 

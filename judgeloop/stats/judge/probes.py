@@ -1,7 +1,7 @@
 """Counterfactual probes: an original against its own edit, content fixed. Positive = the edited text is picked.
 
-The strongest evidence on verbosity and style (the method notes §1.3 E1), for no gold is needed. τ = P(edited picked) − ½
-per pair with both orders complete, so that position cancels.
+The strongest evidence on verbosity and style (docs/method.md, "Probes"), for no gold is needed. τ = P(edited picked) −
+½ per pair with both orders complete, so that position cancels.
 """
 
 from __future__ import annotations
@@ -10,14 +10,86 @@ import math
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from judgeloop.stats.beyond_length import VARIANT as BEYOND_LENGTH
-from judgeloop.stats.beyond_length import beyond_length
-from judgeloop.stats.estimate import Estimate
+from judgeloop import kernels
+from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import FEW_CLUSTERS, LEVEL, Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.presentations import not_identical, only_identical, pair_codes, pairs, unscored
-from judgeloop.stats.rows import PROBABILITY, RATE_MARGIN, Bias, Counts, Labels, row
+
+# A probe's effect less what its added (or cut) tokens alone are worth to this judge.
+
+Floats = NDArray[np.float64]
+
+VARIANT = "beyond_length"
+_METHOD = "less the padding curve at the edit's own length, jackknife t by item"
+_EXACT = 1e-9
+
+
+def beyond_length(padding: pd.DataFrame, probe: pd.DataFrame) -> Interval | Undefined:
+    """mean(edited − m(δ)) over the probe's pairs, m(δ) = ½[s(βδ + γ) + s(βδ − γ)] − ½ the padding curve at a pair's own δ.
+
+    Both frames: a row a pair with both orders, ``item``, ``as_first`` and ``as_second`` (how often the edit was picked in
+    that slot) and ``ratio`` (tokens of the edit per token of its original). The interval leaves out one item at a time from
+    both, a Newton step for the curve (Pregibon 1981): padding and probe rest on the same items.
+    """
+    padding, probe = _known(padding), _known(probe)
+    if probe.empty:
+        return Undefined("no probe pair of known length has a verdict in both orders")
+    codes, items = pd.factorize(pd.concat([padding["item"], probe["item"]], ignore_index=True))
+    groups, of_curve, of_probe = len(items), codes[: len(padding)], codes[len(padding) :]
+    if len(np.unique(of_curve)) < 2 or len(np.unique(of_probe)) < 2:
+        return Undefined("what length alone is worth needs padding and the probe on 2 or more items")
+    doubling = _doublings(padding)
+    slot = np.ones(len(padding))
+    x = np.column_stack([np.concatenate([doubling, doubling]), np.concatenate([slot, -slot])])
+    z = np.concatenate([padding["as_first"].to_numpy(np.float64), padding["as_second"].to_numpy(np.float64)])
+    fit = kernels.logistic(x, z)
+    if not fit.identified:
+        return Undefined("padding decides every verdict: what length alone is worth has no finite slope")
+    left_out = np.tile(fit.coefficients, (groups, 1))
+    both = np.concatenate([of_curve, of_curve])
+    left_out[np.unique(of_curve)] = kernels.one_step_jackknife(x, z, fit, both)
+    edited = ((probe["as_first"] + probe["as_second"]) / 2.0 - 0.5).to_numpy(np.float64)
+    worth, gradient = _curve(fit.coefficients, _doublings(probe))
+    gaps = edited - worth
+    estimate = float(gaps.mean())
+    # The mean without each item, and the curve moved to first order: one pass over the pairs, not one an item.
+    sizes = np.bincount(of_probe, minlength=groups)
+    sums = np.bincount(of_probe, weights=gaps, minlength=groups)
+    moved = np.column_stack(
+        [
+            gradient[:, k].sum() - np.bincount(of_probe, weights=gradient[:, k], minlength=groups)
+            for k in range(gradient.shape[1])
+        ]
+    )
+    rest = len(gaps) - sizes
+    values = (gaps.sum() - sums - np.sum(moved * (left_out - fit.coefficients), axis=1)) / rest
+    spread = values - values.mean()
+    se = math.sqrt((groups - 1.0) / groups * float(np.sum(spread**2)))
+    # A judge that is a function of length is foretold but for rounding, which is no spread.
+    if se < _EXACT and abs(estimate) < _EXACT:
+        estimate = se = 0.0
+    return t_interval(estimate, se, groups - 1, method=_METHOD)
+
+
+def _known(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame["ratio"] > 0) & np.isfinite(frame["ratio"].astype("float64"))]
+
+
+def _doublings(frame: pd.DataFrame) -> Floats:
+    return np.asarray(np.log2(frame["ratio"].to_numpy(dtype=np.float64)), dtype=np.float64)
+
+
+def _curve(coefficients: Floats, doubling: Floats) -> tuple[Floats, Floats]:
+    """(n,) the curve at those doublings, less ½, and (n, 2) its derivative in β and γ."""
+    slope, slot = coefficients
+    first, second = kernels.sigmoid(slope * doubling + slot), kernels.sigmoid(slope * doubling - slot)
+    steep_first, steep_second = first * (1.0 - first), second * (1.0 - second)
+    derivative = np.column_stack([doubling * (steep_first + steep_second), steep_first - steep_second]) / 2.0
+    return (first + second) / 2.0 - 0.5, derivative
+
 
 _PADDING = "padding"
 _VERBOSITY = ("padding", "model_padding", "whitespace")
@@ -36,16 +108,16 @@ def probe_estimates(
 ) -> list[Estimate]:
     """``<probe>_probe`` of one judge, a row a probe, and a variant a dose where a probe has several.
 
-    ``judgments``: CONTRACT's columns, with ``probe`` (padding, bold, hedges …), ``dose``, the length ratio that padded
-    texts were to reach (NaN for others), and optionally ``dose_reached``, the one they did; candidate b of a pair is the
-    edit, candidate a its original. The primary pools the doses; variant ``slope`` is the effect per doubling, least squares
-    through the origin on the log2 of the dose reached (the nominal one where that is not known). Variant ``beyond_length``
-    of every probe but padding: the effect less what padding of the same length is worth. Pairs of identical texts give
-    ``identical_pair_excess``.
+    ``judgments``: the columns of docs/contract.md, "Tables", with ``probe`` (padding, bold, hedges …), ``dose``, the
+    length ratio that padded texts were to reach (NaN for others), and optionally ``dose_reached``, the one they did;
+    candidate b of a pair is the edit, candidate a its original. The primary pools the doses; variant ``slope`` is the
+    effect per doubling, least squares through the origin on the log2 of the dose reached (the nominal one where that is
+    not known). Variant ``beyond_length`` of every probe but padding: the effect less what padding of the same length is
+    worth. Pairs of identical texts give ``identical_pair_excess``.
     """
     if judgments.empty:
         return []
-    labels = Labels(judge, arm, generation, panel, category)
+    labels = RowLabels(judge, arm, generation, panel, category)
     rows: list[Estimate] = []
     probes = {str(name): some for name, some in not_identical(judgments).groupby("probe", sort=True)}
     pairs_of = {name: edited_picked(some) for name, some in probes.items()}
@@ -93,25 +165,25 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
 
 
 def _beyond_length(
-    labels: Labels, name: str, padding: pd.DataFrame, every: pd.DataFrame, lost: int, margin: float
+    labels: RowLabels, name: str, padding: pd.DataFrame, every: pd.DataFrame, lost: int, margin: float
 ) -> list[Estimate]:
     if not (every["ratio"] != 1.0).where(every["ratio"].notna(), False).any():
         return []  # no text is longer or shorter than its original, or nothing is known of their lengths
-    counts = Counts(len(every), every["item"].nunique(), lost)
+    counts = SampleCounts(len(every), every["item"].nunique(), lost)
     result = beyond_length(padding, every)
     mean = float(np.log2(every.loc[every["ratio"] > 0, "ratio"]).mean())
-    return [row(labels, bias_of(name), f"{name}_probe", result, counts, unit=PROBABILITY, variant=BEYOND_LENGTH,
+    return [row(labels, bias_of(name), f"{name}_probe", result, counts, unit=PROBABILITY, variant=VARIANT,
                 margin=margin, note=f"its edits are {mean:+.2f} doublings long on average")]  # fmt: skip
 
 
-def _probe(labels: Labels, name: str, judgments: pd.DataFrame, every: pd.DataFrame, margin: float) -> list[Estimate]:
+def _probe(labels: RowLabels, name: str, judgments: pd.DataFrame, every: pd.DataFrame, margin: float) -> list[Estimate]:
     bias, term = bias_of(name), f"{name}_probe"
-    counts = Counts(len(every), every["item"].nunique(), unscored(judgments))
+    counts = SampleCounts(len(every), every["item"].nunique(), unscored(judgments))
     rows = [row(labels, bias, term, _mean(every), counts, unit=PROBABILITY, margin=margin)]
     asked = _numbers(judgments, "dose")
     for dose in sorted(asked.dropna().unique()):
         part, some = every[every["dose"] == dose], judgments[asked == dose]
-        at = Counts(len(part), part["item"].nunique(), unscored(some))
+        at = SampleCounts(len(part), part["item"].nunique(), unscored(some))
         reached = part["reached"]
         note = f"reached {reached.mean():.2f} on average" if len(part) and (reached != dose).any() else ""
         rows.append(

@@ -15,10 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.kernels import cluster_covariance, logistic, sigmoid
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, t_interval
 from judgeloop.stats.presentations import first_picked, item_codes, not_identical, unscored
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, Counts, Labels, row
 
 Floats = NDArray[np.float64]
 
@@ -26,12 +25,12 @@ ARENA_FEATURES = ("length", "headings", "list_items", "bold")
 _ARENA_RIDGE = 0.5
 
 
-def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, labels: Labels) -> list[Estimate]:
+def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, labels: RowLabels) -> list[Estimate]:
     """``preference_fairness``, ``alpaca_lc_winrate`` (a variant a model), ``arena_style_log_odds_<feature>``, one judge.
 
-    ``judgments``: CONTRACT's columns, with ``model_a, model_b`` for the last two, and ``len_a, len_b`` (characters) or
-    ``texts`` (``item_id, candidate_id, characters, tokens`` and densities per 100 tokens). What these do not hold gives
-    no row: these are extras.
+    ``judgments``: the columns of docs/contract.md, "Tables", with ``model_a, model_b`` for the last two, and ``len_a,
+    len_b`` (characters) or ``texts`` (``item_id, candidate_id, characters, tokens`` and densities per 100 tokens). What
+    these do not hold gives no row: these are extras.
     """
     compared = not_identical(judgments).reset_index(drop=True)
     rows = _fairness(labels, compared)
@@ -41,7 +40,7 @@ def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None,
     return rows
 
 
-def _fairness(labels: Labels, judgments: pd.DataFrame) -> list[Estimate]:
+def _fairness(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimate]:
     """Shi et al.'s (r² − p²)/(r + p)/n is (n_SS − n_FF)/n: minus twice the first-slot excess."""
     from judgeloop.stats.judge.position import position_estimates
 
@@ -54,7 +53,7 @@ def _fairness(labels: Labels, judgments: pd.DataFrame) -> list[Estimate]:
             -2 * primary.estimate, 2 * primary.std_error, -2 * primary.conf_high, -2 * primary.conf_low,
             primary.conf_level or 0.95, primary.p_value, None, primary.method,
         )  # fmt: skip
-    counts = Counts(primary.n, primary.n_items, primary.n_unscored)
+    counts = SampleCounts(primary.n, primary.n_items, primary.n_unscored)
     note = "positive = prefers the second slot; -2 times first_slot_excess"
     return [
         row(labels, "position", "preference_fairness", result, counts, unit="difference of rates", null=None, note=note)
@@ -81,7 +80,7 @@ def _picked_a(judgments: pd.DataFrame) -> Floats:
     return np.asarray(np.where((judgments["order"] == "ab").to_numpy(), picked, 1.0 - picked), dtype=np.float64)
 
 
-def _alpaca(labels: Labels, judgments: pd.DataFrame, lengths: Floats | None) -> list[Estimate]:
+def _alpaca(labels: RowLabels, judgments: pd.DataFrame, lengths: Floats | None) -> list[Estimate]:
     """A baseline is a model that stands on one side of every pair; without one there is no such win rate."""
     models = [set(pair) for pair in zip(judgments["model_a"], judgments["model_b"], strict=True)]
     shared = set.intersection(*models) if models else set()
@@ -98,7 +97,7 @@ def _alpaca(labels: Labels, judgments: pd.DataFrame, lengths: Floats | None) -> 
     for model in sorted(set(others) - {baseline}):
         some = (others == model) & ~np.isnan(won) & np.isfinite(gap)
         items = item_codes(judgments)[some]
-        counts = Counts(int(some.sum()), len(np.unique(items)), unscored(judgments[others == model]))
+        counts = SampleCounts(int(some.sum()), len(np.unique(items)), unscored(judgments[others == model]))
         result = _controlled_rate(won[some], gap[some], items)
         rows.append(row(
             labels, "verbosity", "alpaca_lc_winrate", result, counts, unit=PROBABILITY, variant=str(model), null=None,
@@ -131,7 +130,7 @@ def _controlled_rate(won: Floats, gap: Floats, items: NDArray[np.intp]) -> Inter
     )
 
 
-def _arena(labels: Labels, judgments: pd.DataFrame, texts: pd.DataFrame | None) -> list[Estimate]:
+def _arena(labels: RowLabels, judgments: pd.DataFrame, texts: pd.DataFrame | None) -> list[Estimate]:
     """(a − b)/(a + b + 1) of raw counts, z-scored with centring, beside Bradley–Terry strengths with ridge ½, ties ½."""
     tokens = _side_values(judgments, texts, "tokens")
     if tokens is None or texts is None:
@@ -164,7 +163,7 @@ def _arena(labels: Labels, judgments: pd.DataFrame, texts: pd.DataFrame | None) 
     # FastChat fits strengths in units of log 10 with ridge ½ on all; ours are in log-odds.
     ridge = np.array([_ARENA_RIDGE] * len(names) + [_ARENA_RIDGE / math.log(10) ** 2] * len(models))
     fit = logistic(x[some], picked[some], ridge=ridge) if groups > 2 else None
-    counts = Counts(int(some.sum()), groups, unscored(judgments))
+    counts = SampleCounts(int(some.sum()), groups, unscored(judgments))
     covariance = None if fit is None else cluster_covariance(x[some], picked[some], fit, items)
     rows = []
     for j, name in enumerate(names):

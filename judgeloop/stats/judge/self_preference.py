@@ -10,8 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.inference import FEW_CLUSTERS, LEVEL, Interval, Undefined, clustered_proportion, t_interval
+from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Estimate, RowLabels, SampleCounts, row
+from judgeloop.stats.inference import (
+    FEW_CLUSTERS,
+    LEVEL,
+    Interval,
+    Undefined,
+    clustered_proportion,
+    quantile,
+    t_interval,
+    tail,
+)
 from judgeloop.stats.judge.covariates import Covariates, covariates, gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, fit_columns
 from judgeloop.stats.presentations import (
@@ -23,8 +32,6 @@ from judgeloop.stats.presentations import (
     pairs,
     unscored,
 )
-from judgeloop.stats.reference import quantile, tail
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, RATE_MARGIN, Counts, Labels, row
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +45,7 @@ def own_model(judge: str) -> str:
     return judge.split("#", 1)[0]
 
 
-def self_preference_gold(judgments: pd.DataFrame, labels: Labels, *, margin: float = RATE_MARGIN) -> Estimate:
+def self_preference_gold(judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN) -> Estimate:
     """P(picks own | gold prefers own) − P(picks the other | gold prefers the other), of Wataoka et al. (2024).
 
     ``judgments`` of one judge, with ``gold``, ``model_a`` and ``model_b``. Complete pairs count, those with its own text
@@ -48,13 +55,13 @@ def self_preference_gold(judgments: pd.DataFrame, labels: Labels, *, margin: flo
     unit, found = PROBABILITY, followed(judgments, labels.judge)
     lost = unscored(not_identical(judgments))
     if isinstance(found, Undefined):
-        return row(labels, "self_preference", "self_preference_gold", found, Counts(0, 0, lost), unit=unit)
-    counts = Counts(len(found.follows), len(np.unique(found.items)), lost)
+        return row(labels, "self_preference", "self_preference_gold", found, SampleCounts(0, 0, lost), unit=unit)
+    counts = SampleCounts(len(found.follows), len(np.unique(found.items)), lost)
     return row(labels, "self_preference", "self_preference_gold", found.difference(), counts, unit=unit, margin=margin)
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class OwnTextPairs:
     """Complete pairs of a judge's own text against another's, as arrays of n pairs.
 
     ``prefers_own``: gold prefers its own text. ``follows`` in [0, 1]: whether it picked what gold prefers. ``items``: item
@@ -72,7 +79,7 @@ class Followed:
             return Undefined(_SINGLE_ORDER)
         return following_difference(self.prefers_own, self.follows, pd.factorize(self.items)[0])
 
-    def without(self, items: set[str]) -> Followed:
+    def without(self, items: set[str]) -> OwnTextPairs:
         """The pairs of other items."""
         kept = np.array([item not in items for item in self.items], dtype=bool)
         return replace(
@@ -80,7 +87,7 @@ class Followed:
         )  # fmt: skip
 
 
-def followed(judgments: pd.DataFrame, judge: str) -> Followed | Undefined:
+def followed(judgments: pd.DataFrame, judge: str) -> OwnTextPairs | Undefined:
     """How a judge followed gold in pairs with its own text on one side; Undefined where nothing can be told."""
     compared = not_identical(judgments)
     own = own_model(judge)
@@ -96,7 +103,7 @@ def followed(judgments: pd.DataFrame, judge: str) -> Followed | Undefined:
     counted = (side != 0) & ~np.isnan(gold) & (gold != 0)
     keep = counted & ~np.isnan(a)
     asked = ((table["asked_ab"] > 0) & (table["asked_ba"] > 0)).to_numpy()
-    return Followed(
+    return OwnTextPairs(
         np.sign(gold[keep]) == side[keep],
         np.where(gold[keep] > 0, a[keep], 1 - a[keep]),
         compared["item_id"].to_numpy(dtype=object)[first[keep]],
@@ -105,7 +112,7 @@ def followed(judgments: pd.DataFrame, judge: str) -> Followed | Undefined:
 
 
 def self_preference_single_order(
-    judgments: pd.DataFrame, labels: Labels, *, margin: float = RATE_MARGIN
+    judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN
 ) -> list[Estimate]:
     """Variant ``single_order`` of ``self_preference_gold``: what a log with one order a pair can bear; else nothing.
 
@@ -132,7 +139,7 @@ def self_preference_single_order(
             "where gold prefers it and where gold does not"
         )
     return [row(
-        labels, "self_preference", "self_preference_gold", result, Counts(int(keep.sum()), len(np.unique(items)),
+        labels, "self_preference", "self_preference_gold", result, SampleCounts(int(keep.sum()), len(np.unique(items)),
         unscored(compared)), unit=PROBABILITY, variant="single_order", margin=margin,
         note="free of position only if the order was randomised",
     )]  # fmt: skip
@@ -236,7 +243,7 @@ def _reaches(
 def self_preference_log_odds(
     judgments: pd.DataFrame,
     texts: pd.DataFrame | None,
-    labels: Labels,
+    labels: RowLabels,
     *,
     scales: Mapping[str, float] | None = None,
     margin: float | None = None,
@@ -251,7 +258,7 @@ def self_preference_log_odds(
     common to the judges, and ``note`` says so.
     """
     compared = not_identical(judgments).reset_index(drop=True)
-    term, empty = "self_preference_log_odds", Counts(0, 0, unscored(compared[compared["judge"] == labels.judge]))
+    term, empty = "self_preference_log_odds", SampleCounts(0, 0, unscored(compared[compared["judge"] == labels.judge]))
 
     def undefined(why: str) -> Estimate:
         return row(labels, "self_preference", term, Undefined(why), empty, unit=LOG_ODDS)
@@ -285,7 +292,7 @@ def self_preference_log_odds(
         if _independent({**columns, name: column}):
             columns[name] = column
     fitted = fit_columns(data, tuple(columns), np.stack(list(columns.values()), axis=1))
-    counts = Counts(int((kept["judge"] == labels.judge).sum()), data.counts.items, empty.unscored)
+    counts = SampleCounts(int((kept["judge"] == labels.judge).sum()), data.counts.items, empty.unscored)
     result = fitted if isinstance(fitted, Undefined) else fitted.slope(term_of)
     if isinstance(result, Interval) and max(abs(result.low), abs(result.high)) < _ROUNDING:
         # Soft verdicts without noise fit to the last bit: what is left has a sign and a tiny p, and is none of the judge's.

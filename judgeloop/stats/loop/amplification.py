@@ -1,4 +1,5 @@
-"""Does the drift compound? Gain, compounding and observed over static drift, over the run (the method notes §2, §7.3–4).
+"""Does the drift compound? Gain, compounding and observed over static drift, over the run
+(docs/method.md, "Does drift compound?").
 
 D_t is the arm's drift beyond a control arm's after t feedback steps, one number a replicate. A_T = D_T/D_1,
 C_T = A_T/T, O_T = D_T/(T·S^B_0) with S^B_0 the judge's selection at generation 0 beyond that same control's. Ratios are
@@ -14,14 +15,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from judgeloop.stats.design import ArmDesign, Design
-from judgeloop.stats.drift import quantity_series
-from judgeloop.stats.estimate import Estimate, Verdict
-from judgeloop.stats.inference import Interval, Undefined, fieller, replicate_t, tost
-from judgeloop.stats.loop.replicates import Measured, Series, across_replicates, snapped
-from judgeloop.stats.price import Accounts, replicate_table
-from judgeloop.stats.reference import normal_cdf, normal_density
-from judgeloop.stats.rows import RATIO_MARGIN, claimed, estimate_row, ratio_row, replicate_mean
+from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.estimate import (
+    RATIO_MARGIN,
+    Estimate,
+    Verdict,
+    claimed,
+    estimate_row,
+    joined,
+    ratio_row,
+    replicate_mean,
+)
+from judgeloop.stats.inference import (
+    Interval,
+    Undefined,
+    fieller,
+    fieller_from_moments,
+    normal_cdf,
+    normal_density,
+    replicate_t,
+    tost,
+)
+from judgeloop.stats.judge.slopes import Slopes
+from judgeloop.stats.loop.drift import quantity_series
+from judgeloop.stats.loop.panels import anchor_slopes
+from judgeloop.stats.loop.price import PriceAccounts, replicate_table
+from judgeloop.stats.loop.replicates import MeasuredCandidates, Series, across_replicates, snapped
+from judgeloop.text.features import FEATURES
 
 _FIRST = "the first loop's drift"
 
@@ -30,10 +50,11 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
     """C_T where the judge is linear and nothing feeds back on it; above it, drift feeds on drift. None where not known.
 
     Selection adds 1 unit to the mean it starts from (the current policy's; with ``reference`` base, generation 0's), the
-    strategy mixes, the next policy is the training set, and real data has no drift. Closed forms (the method notes §2.3):
-    replace 1; accumulate (H_{T+1} − 1)/(T/2); real fraction α (1 − (1 − α)^T)/(αT); base with replace 1/T. Best of n
-    shrinks the spread it selects from by √v_n a step, v_n the variance of the largest of n normal draws, so that with
-    replace C_T = (1 − v_n^{T/2})/(T(1 − √v_n)); that is the Gaussian single-feature law.
+    strategy mixes, the next policy is the training set, and real data has no drift. Closed forms
+    (docs/method.md, "Benchmarks"): replace 1; accumulate (H_{T+1} − 1)/(T/2); real fraction α (1 − (1 − α)^T)/(αT);
+    base with replace 1/T. Best of n shrinks the spread it selects from by √v_n a step, v_n the variance of the largest
+    of n normal draws, so that with replace C_T = (1 − v_n^{T/2})/(T(1 − √v_n)); that is the Gaussian single-feature
+    law.
     """
     if arm.real_fraction >= 1.0 or generations < 1:
         return None
@@ -75,7 +96,8 @@ class Ratios:
     n_replicates: int
 
     def verdict(self, generations: int, benchmark: float | None) -> Verdict:
-        """The word of the method notes §7.4: of the drift where none is shown or nothing can compound, else on compounding."""
+        """The word of docs/method.md, "Words of the verdicts": of the drift where none is shown or nothing can
+        compound, else on compounding."""
         if self.drift != "drifting" or generations < 2 or isinstance(self.compounding, Undefined):
             return self.drift
         return compounding_word(self.compounding, self.observed_over_static, benchmark)
@@ -84,7 +106,7 @@ class Ratios:
 def compounding_word(
     compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None
 ) -> Verdict:
-    """amplifying, saturating, steady or compounding unclear, in this order (the method notes §7.4).
+    """amplifying, saturating, steady or compounding unclear, in this order (docs/method.md, "Words of the verdicts").
 
     A claim needs a limit on its side: O_T's way to ``amplifying`` asks the lower limits both of O_T above 1 and of C_T
     above the strategy's benchmark.
@@ -126,7 +148,11 @@ def _ratio(numerator: pd.Series[float], denominator: pd.Series[float], times: fl
 
 
 def amplification_estimates(
-    measured: Measured, found: Sequence[Series], books: Accounts, design: Design, sizes: Mapping[str, int]
+    measured: MeasuredCandidates,
+    found: Sequence[Series],
+    books: PriceAccounts,
+    design: Design,
+    sizes: Mapping[str, int],
 ) -> list[Estimate]:
     """Rows ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_`` of every contrast and feature.
 
@@ -144,7 +170,13 @@ def amplification_estimates(
 
 
 def _of_contrast(
-    measured: Measured, one: Series, books: Accounts, design: Design, arm: str, control: str, size: int | None
+    measured: MeasuredCandidates,
+    one: Series,
+    books: PriceAccounts,
+    design: Design,
+    arm: str,
+    control: str,
+    size: int | None,
 ) -> list[Estimate]:
     quantity, steps = one.quantity, design.generations
     _, n_items, _ = measured.count("", arm, steps)
@@ -226,3 +258,110 @@ def _divergences(rows: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
         both["kl"] = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
     by_item = both.groupby(["arm", "generation", "replicate", "item_id"], sort=True)["kl"].sum(min_count=1)
     return by_item.clip(lower=0.0).groupby(level=[0, 1, 2]).mean().unstack("replicate")
+
+
+# Transmission a_RJ: how much of the judge's content slope reached the preference signal
+# (docs/method.md, "Transmission").
+
+
+def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
+    """Rows ``transmission_<feature>`` (scope signal) of every arm with a judge, for the features of its signal.
+
+    The ratio of the mean over replicates of β_R to β_J, with Fieller's interval: the replicates' variance in the
+    numerator, the item-clustered one in the denominator (shared by replicates, independent of the numerator), and the
+    smaller degrees of freedom. ``scales``: the SD that style slopes are per.
+    """
+    rows: list[Estimate] = []
+    slopes: dict[str, Slopes | Undefined] = {}
+    for arm in design.arms:
+        if arm.is_control:
+            continue
+        if arm.judge not in slopes:
+            slopes[arm.judge] = anchor_slopes(tables, arm.judge, 0, scales)
+        fitted = _coefficients(tables.signals, arm, scales)
+        for feature in FEATURES:
+            if fitted is None or feature not in fitted.columns:
+                if feature == "length":
+                    rows.append(_row(arm, feature, Undefined("no signal was fitted on length at generation 0"), 0, 0))
+                continue
+            values = fitted[feature].dropna()
+            result = _transmission_ratio(values, slopes[arm.judge], feature)
+            lost = len(fitted) - len(values)
+            rows.append(_row(arm, feature, result, len(values), lost))
+    return rows
+
+
+def _coefficients(
+    signals: pd.DataFrame, arm: ArmDesign, scales: dict[str, float], generation: int = 0
+) -> pd.DataFrame | None:
+    """Replicate × feature: β_R per doubling (length) or per pooled generation-0 SD; NaN where the fit did not converge."""
+    if signals.empty:
+        return None
+    part = signals[
+        (signals["arm"] == arm.name) & (signals["generation"] == generation) & signals["feature"].isin(FEATURES)
+    ]
+    if part.empty:
+        return None
+    unit = part["feature"].map({name: 1.0 if name == "length" else value for name, value in scales.items()})
+    value = part["coefficient"].astype("float64") / part["scale"].astype("float64") * unit.astype("float64")
+    value = value.where(part["converged"].astype("bool") & np.isfinite(value))
+    return part.assign(value=value).pivot(index="replicate", columns="feature", values="value")
+
+
+def _transmission_ratio(values: pd.Series[float], slopes: Slopes | Undefined, feature: str) -> Interval | Undefined:
+    if isinstance(slopes, Undefined):
+        return Undefined(f"the judge's slope is not known: {slopes.reason}")
+    denominator = slopes.slope(feature)
+    if isinstance(denominator, Undefined):
+        return Undefined(f"the judge's slope is not known: {denominator.reason}")
+    if len(values) == 0:
+        return Undefined("the signal converged in no replicate")
+    if len(values) < 2:
+        return Undefined("one replicate has no interval")
+    variance = float(values.var(ddof=1)) / len(values)
+    df = float(min(len(values) - 1, slopes.df))
+    result = fieller_from_moments(
+        float(values.mean()), denominator.estimate, variance, denominator.std_error**2, 0.0, df, null=1.0
+    )
+    if isinstance(result, Undefined):
+        return Undefined("the judge's slope on the anchor panel is not away from 0, so a ratio to it means nothing")
+    return result
+
+
+def _row(arm: ArmDesign, feature: str, result: Interval | Undefined, count: int, lost: int) -> Estimate:
+    shared: dict[str, Any] = {
+        "scope": "signal", "judge": arm.judge, "arm": arm.name, "bias": "verbosity" if feature == "length" else "style",
+        "term": f"transmission_{feature}", "unit": "ratio", "n": count, "n_replicates": count,
+    }  # fmt: skip
+    if isinstance(result, Interval):
+        result = replace(result, method="Fieller t, replicates over anchor items")
+    unfitted = f"the fit did not converge in {lost} replicates" if lost else ""
+    return ratio_row(result, note=joined(f"label rule {arm.label_rule}", unfitted), **shared)
+
+
+def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
+    """Rows ``signal_slope_<feature>`` (scope signal): β_R of every arm whose signal is fitted, generation by generation.
+
+    Log-odds per doubling (length) or per pooled generation-0 SD; positive = the signal rewards more of the feature. The
+    mean over replicates with its t interval.
+    """
+    rows: list[Estimate] = []
+    for arm in design.arms:
+        for generation in range(design.generations + 1):
+            fitted = _coefficients(tables.signals, arm, scales, generation)
+            if fitted is None:
+                continue
+            for feature in FEATURES:
+                if feature not in fitted.columns:
+                    continue
+                values = fitted[feature].dropna()
+                result = replicate_mean(values, "the signal converged in no replicate")
+                rows.append(
+                    estimate_row(
+                        result, scope="signal", judge=arm.judge, arm=arm.name, generation=generation,
+                        bias="verbosity" if feature == "length" else "style", term=f"signal_slope_{feature}",
+                        unit="log-odds per doubling" if feature == "length" else "log-odds per generation-0 SD",
+                        n=len(values), n_replicates=len(values),
+                    )
+                )  # fmt: skip
+    return rows

@@ -1,9 +1,9 @@
 """Diversity of each replicate, arm and generation: the same number of texts, the same items, the same token budget.
 
-Texts are cut to L tokens, the 5th percentile of generation 0's; ``mattr`` has one window for the whole run (the method
-notes §3, §7.8). ``mattr`` is a mean over texts; compression_ratio, distinct_2, vendi and self_bleu compare the texts of
-one item, for items with all their K ≥ 4 candidates, and are means over items; opener_entropy and tail_mass_retained are
-over all texts, the tail within items. A text that was drawn twice is there twice.
+Texts are cut to L tokens, the 5th percentile of generation 0's; ``mattr`` has one window for the whole run
+(docs/method.md, "Diversity"). ``mattr`` is a mean over texts; compression_ratio, distinct_2, vendi and self_bleu
+compare the texts of one item, for items with all their K ≥ 4 candidates, and are means over items; opener_entropy and
+tail_mass_retained are over all texts, the tail within items. A text that was drawn twice is there twice.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.stats import diversity
 from judgeloop.stats.design import Design
+from judgeloop.stats.loop import diversity_measures
 from judgeloop.stats.loop.diversity_measures import (
     Embedder,
     Tokens,
     Vocabulary,
-    dispersion,
+    coded_dispersion,
+    coded_self_bleu,
+    coded_vendi,
     distinct_share,
-    self_bleu,
     shared_share,
-    vendi,
 )
-from judgeloop.stats.loop.replicates import Measured, Quantity, Series, by_replicate
+from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Quantity, Series, by_replicate
 from judgeloop.stats.loop.tail import Tail, surface
-from judgeloop.text.features import tokenize
+from judgeloop.text.features import STYLE_FEATURES, tokenize
 
 FEWEST_TEXTS = 4
 """Texts an item that a comparison among them needs."""
@@ -77,9 +77,11 @@ class _Reader:
         for text in texts:
             if text not in self._read:
                 tokens = tokenize(text)[: self._limit]
-                ratio = diversity.mattr(tokens, self._window)
+                ratio = diversity_measures.mattr(tokens, self._window)
                 self._read[text] = _Text(
-                    self._vocabulary.codes(tokens), diversity.through(text, tokens), np.nan if ratio is None else ratio
+                    self._vocabulary.codes(tokens),
+                    diversity_measures.through(text, tokens),
+                    np.nan if ratio is None else ratio,
                 )
         return [self._read[text] for text in texts]
 
@@ -104,7 +106,9 @@ class _Reader:
         return np.stack([self._looked[text] for text in texts])
 
 
-def diversity_series(measured: Measured, design: Design, names: Collection[str] = UNITS.keys()) -> list[Series]:
+def diversity_series(
+    measured: MeasuredCandidates, design: Design, names: Collection[str] = UNITS.keys()
+) -> list[Series]:
     """The replicate values of the diversity measures ``names`` (keys of UNITS): over all items, and by category where
     there are several."""
     drawn = measured.rows[measured.rows["n_drawn"] > 0] if len(measured.rows) else measured.rows
@@ -133,8 +137,8 @@ def _budget(zero: pd.DataFrame) -> tuple[_Reader, int | None, str]:
     """The reader, the window, and the remark that says what both are."""
     lengths = {text: len(tokenize(text)) for text in zero["text"].unique()}
     counts = np.repeat(zero["text"].map(lengths).to_numpy(dtype=np.int64), zero["n_drawn"].to_numpy(dtype=np.int64))
-    limit = diversity.truncation_length(counts.tolist())
-    window = diversity.mattr_window(limit)
+    limit = diversity_measures.truncation_length(counts.tolist())
+    window = diversity_measures.mattr_window(limit)
     shorter = float(np.mean(counts < limit))
     return _Reader(limit, window), window, f"first {limit} tokens ({shorter:.1%} of generation 0 is shorter)"
 
@@ -270,7 +274,7 @@ class _Values:
         texts, items = [read[place] for place in chosen], cell.items[chosen]
         if "compression_ratio" in made:
             for place in range(0, len(texts), self._size):
-                ratio = diversity.compression_ratio(text.cut for text in texts[place : place + self._size])
+                ratio = diversity_measures.compression_ratio(text.cut for text in texts[place : place + self._size])
                 made["compression_ratio"][items[place]] = np.nan if ratio is None else ratio
         if "distinct_2" in made or "self_bleu" in made:
             some = Tokens.of([text.codes for text in texts], items)
@@ -278,11 +282,11 @@ class _Values:
             if "distinct_2" in made:
                 made["distinct_2"] = distinct_share(ngrams[1][0], some.items[ngrams[1][1]], count)
             if "self_bleu" in made:
-                made["self_bleu"] = self_bleu(some, ngrams, count)
+                made["self_bleu"] = coded_self_bleu(some, ngrams, count)
         if "vendi" in made or "dispersion" in made:
             embeddings = self._reader.embeddings([cell.texts[place] for place in chosen])
             embeddings = embeddings.reshape(-1, self._size, embeddings.shape[1])
-            for name, measure in (("vendi", vendi), ("dispersion", dispersion)):
+            for name, measure in (("vendi", coded_vendi), ("dispersion", coded_dispersion)):
                 if name in made:
                     made[name][cell.full] = measure(embeddings)
         return made, tokens
@@ -296,7 +300,7 @@ class _Values:
             ends = np.minimum(np.searchsorted(tokens.text, np.flatnonzero(some), side="right"), starts + 3)
             codes = tokens.codes.tolist()
             openers = Counter(tuple(codes[start:end]) for start, end in zip(starts, ends, strict=True))
-            row["opener_entropy"] = diversity.opener_counts_entropy(openers)
+            row["opener_entropy"] = diversity_measures.opener_counts_entropy(openers)
         if "phrase_repetition" in self._names:
             part = Tokens(tokens.codes[kept], tokens.text[kept], tokens.items)
             grams, text = part.ngrams(5)[-1]
@@ -307,3 +311,49 @@ class _Values:
 def _mean(values: NDArray[np.float64]) -> float | None:
     known = values[~np.isnan(values)]
     return float(np.mean(known)) if len(known) else None
+
+
+# BiasAmp T→A: do a category's habits of style grow? Positive = what went together at generation 0 goes together more.
+
+NAME = "bias_amplification"
+
+
+def bias_amplification_series(measured: MeasuredCandidates) -> Series:
+    """One number a replicate, arm and generation, 0 at generation 0; undefined where items have fewer than two categories.
+
+    The signs are those of all replicates' generation 0 together. They are read from the sample that later generations are
+    compared with, so that chance alone makes the number a little negative; ``did_`` is free of that.
+    """
+    present = [name for name in STYLE_FEATURES if measured.scale.get(name, 0.0) > 0]
+    several = measured.rows.loc[measured.rows["category"] != "", "category"].nunique()
+    why = "" if several > 1 else "the items name fewer than two categories"
+    why = why or ("" if present else "no style feature varies at generation 0")
+    quantity = Quantity(
+        NAME, NAME, "style", "probability", undefined=why, missing="no candidate to measure",
+        note=f"{len(present)} features × {several} categories",
+    )  # fmt: skip
+    if why:
+        return Series(quantity, "", pd.DataFrame())
+    rows = measured.rows[(measured.rows["n_drawn"] > 0) & (measured.rows["category"] != "")]
+    has = rows[present].gt(0).astype("float64")
+    frame = pd.concat([rows[[*CELL, "category", "n_drawn"]], has], axis=1)
+    zero = frame[frame["generation"] == 0]
+    overall = np.average(zero[present].to_numpy(), axis=0, weights=zero["n_drawn"])
+    # P₀(a, t) − P₀(a)P₀(t) has the sign of P₀(a | t) − P₀(a).
+    signs = (_shares(zero, ["category"], present) - overall).apply(np.sign)
+    shares = _shares(frame, [*CELL, "category"], present)
+    start = shares.xs(0, level="generation")
+    keys = shares.index.to_frame(index=False)
+    changes = (
+        shares - start.reindex(pd.MultiIndex.from_frame(keys[["replicate", "arm", "category"]])).to_numpy()
+    ) * signs.reindex(keys["category"]).to_numpy()
+    means = changes.mean(axis="columns").groupby(level=CELL).mean()
+    table = means.unstack("replicate")
+    return Series(quantity, "", table)
+
+
+def _shares(frame: pd.DataFrame, keys: list[str], features: list[str]) -> pd.DataFrame:
+    """P(a | key): the weighted share of texts with each feature."""
+    weighted = frame[features].mul(frame["n_drawn"], axis=0)
+    sums = pd.concat([frame[keys], weighted, frame["n_drawn"]], axis=1).groupby(keys, sort=True, observed=True).sum()
+    return sums[features].div(sums["n_drawn"], axis=0)

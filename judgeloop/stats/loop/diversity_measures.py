@@ -5,8 +5,11 @@ A text is an array of codes, one a case-folded token. Every measure grows or fal
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +17,115 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.stats import diversity
+# Diversity of texts: how varied a text is in itself, and a set of texts among themselves (docs/method.md, "Diversity").
+
+BLOCK_BYTES = 32_768
+"""DEFLATE looks back this far, so no block is larger."""
+
+EMBEDDING_SIZE = 1024
+EMPTY_AXIS = EMBEDDING_SIZE - 1
+# Floating-point noise of a Gram matrix, relative to its largest eigenvalue of at most 1.
+EIGENVALUE_FLOOR = 1e-12
+
+
+def truncation_length(token_counts: Sequence[int]) -> int:
+    """L: the 5th percentile of generation 0's token counts, an observed count (inverse of the empirical distribution).
+
+    Fewer than 5 % of the counts are below it. Raises ValueError for no counts.
+    """
+    if len(token_counts) == 0:
+        raise ValueError("the truncation length needs the token counts of generation 0; there are none")
+    return int(np.quantile(np.asarray(token_counts, dtype=np.int64), 0.05, method="inverted_cdf"))
+
+
+def through(text: str, tokens: Sequence[str]) -> str:
+    """The text up to the end of the last of ``tokens``, which are its first ones."""
+    end = 0
+    # Between tokens stand only characters that cannot begin one, so the next occurrence is the token itself.
+    for token in tokens:
+        end = text.index(token, end) + len(token)
+    return text[:end]
+
+
+def mattr_window(truncation: int) -> int | None:
+    """The run's window for `mattr`: 50 where L ≥ 50, else the largest multiple of 10 ≤ L; None below 20
+    (docs/method.md, "Diversity")."""
+    if truncation < 20:
+        return None
+    return min(50, truncation // 10 * 10)
+
+
+def mattr(tokens: Sequence[str], window: int | None) -> float | None:
+    """Moving-average type-token ratio in (0, 1] (Covington & McFall 2010): positive = more varied words in a text.
+
+    Mean over all windows of ``window`` successive tokens of (distinct tokens / window), in O(n). None where the text is
+    shorter than the window or the window is None. Raises ValueError for a window below 1.
+    """
+    if window is None:
+        return None
+    if window < 1:
+        raise ValueError(f"window must be 1 or more tokens, not {window}")
+    words = [token.casefold() for token in tokens]
+    if len(words) < window:
+        return None
+    seen: Counter[str] = Counter(words[:window])
+    total = types = len(seen)
+    for leaving, entering in zip(words, words[window:], strict=False):
+        seen[leaving] -= 1
+        types -= seen[leaving] == 0
+        types += seen[entering] == 0
+        seen[entering] += 1
+        total += types
+    return total / (window * (len(words) - window + 1))
+
+
+def compression_ratio(texts: Iterable[str]) -> float | None:
+    """Bytes / DEFLATE bytes of the texts: higher = more redundant, less diverse (Shaib et al. 2024). None without text.
+
+    The texts, each ended by a line feed, are packed in the order given into blocks of at most 32 KB of UTF-8, since
+    DEFLATE sees no further back; each block is compressed on its own (raw stream, level 9), and the ratio is that of
+    the sums. A block holds whole texts unless one text is larger. Small sets compress badly: compare equal sizes.
+    """
+    raw = packed = 0
+    block = bytearray()
+
+    def close() -> int:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        size = len(deflate.compress(bytes(block))) + len(deflate.flush())
+        block.clear()
+        return size
+
+    for text in texts:
+        if not text:
+            continue
+        data = text.encode("utf-8", "surrogatepass") + b"\n"
+        raw += len(data)
+        for start in range(0, len(data), BLOCK_BYTES):
+            if block and len(block) + len(data) - start > BLOCK_BYTES:
+                packed += close()
+            block += data[start : start + BLOCK_BYTES]
+    if not raw:
+        return None
+    return raw / (packed + close())
+
+
+def opener_counts_entropy(openers: Counter[Any]) -> float | None:
+    """Entropy in nats of counted openers (the texts' first tokens), Miller–Madow: higher = more varied openers.
+
+    −Σ p log p + (m − 1) / 2n for m observed openers of n texts (Miller 1955). None without texts.
+    """
+    n = openers.total()
+    if n == 0:
+        return None
+    plug_in = -math.fsum(count / n * math.log(count / n) for count in openers.values())
+    return plug_in + (len(openers) - 1) / (2 * n)
+
+
+def hashed(gram: str) -> tuple[int, float]:
+    """The axis that an n-gram is added to, and its sign."""
+    number = int.from_bytes(hashlib.blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return number // 2 % EMPTY_AXIS, 1.0 if number % 2 else -1.0
+
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -96,7 +207,7 @@ def shared_share(grams: Integers, items: Integers) -> float | None:
     return int(np.sum(holders[grams] > 1)) / len(grams)
 
 
-def self_bleu(texts: Tokens, ngrams: Sequence[tuple[Integers, Integers]], count: int) -> Floats:
+def coded_self_bleu(texts: Tokens, ngrams: Sequence[tuple[Integers, Integers]], count: int) -> Floats:
     """(count,) mean BLEU of each of an item's texts against its others, in [0, 1]: higher = more alike, less diverse (Zhu et
     al. 2018); NaN where fewer than two have tokens.
 
@@ -169,7 +280,7 @@ def _closest(sizes: Integers, items: Integers) -> Integers:
     return closest
 
 
-def vendi(embeddings: Floats) -> Floats:
+def coded_vendi(embeddings: Floats) -> Floats:
     """(items,) Vendi scores of (items, texts, d) embeddings by their cosine: 1 (all alike) … texts (all orthogonal).
 
     exp(−Σ λ log λ) of the eigenvalues of K/n, K the cosine similarities of n texts (Friedman & Dieng 2023). Fewer texts
@@ -177,11 +288,11 @@ def vendi(embeddings: Floats) -> Floats:
     """
     unit = embeddings / np.linalg.norm(embeddings, axis=2, keepdims=True)
     eigenvalues = np.linalg.eigvalsh(unit @ unit.transpose(0, 2, 1) / embeddings.shape[1])
-    positive = np.where(eigenvalues > diversity.EIGENVALUE_FLOOR, eigenvalues, 1.0)
+    positive = np.where(eigenvalues > EIGENVALUE_FLOOR, eigenvalues, 1.0)
     return np.asarray(np.exp(-np.sum(positive * np.log(positive), axis=1)))
 
 
-def dispersion(embeddings: Floats) -> Floats:
+def coded_dispersion(embeddings: Floats) -> Floats:
     """(items,) mean squared distance to the centroid of (items, texts, d) embeddings: higher = more diverse."""
     gaps = embeddings - embeddings.mean(axis=1, keepdims=True)
     return np.asarray(np.mean(np.sum(gaps**2, axis=2), axis=1))
@@ -231,7 +342,7 @@ class Embedder:
         gram, holder = keys % width, keys // width
         weights = np.array(self._signs)[gram] * np.array(self._logs)[counts] if len(keys) else np.empty(0)
         axes = np.array(self._axes, dtype=np.int64)[gram] if len(keys) else gram
-        size = diversity.EMBEDDING_SIZE
+        size = EMBEDDING_SIZE
         summed = np.bincount(holder * size + axes, weights=weights, minlength=n * size)
         rows = np.asarray(summed, dtype=np.float64).reshape(n, size)
         for row in rows:
@@ -239,7 +350,7 @@ class Embedder:
             if norm > 0.0:
                 row /= norm
             else:
-                row[diversity.EMPTY_AXIS] = 1.0
+                row[EMPTY_AXIS] = 1.0
         return rows
 
     def _gram(self, gram: str) -> int:
@@ -249,7 +360,7 @@ class Embedder:
         return number
 
     def _add(self, gram: str) -> int:
-        axis, sign = diversity.hashed(gram)
+        axis, sign = hashed(gram)
         self._axes.append(axis)
         self._signs.append(sign)
         return len(self._axes) - 1

@@ -1,10 +1,11 @@
 """The path of a drift, one number a replicate: its slope over generations, its growth a loop, its exact test; and what the
-judge's picks select directly. Positive = more of the quantity, or steps that grow (the method notes §2.2–2.3).
+judge's picks select directly. Positive = more of the quantity, or steps that grow
+(docs/method.md, "Does drift compound?").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,123 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop import seeds
+from judgeloop.stats.categories import RARE
 from judgeloop.stats.design import Design
-from judgeloop.stats.drift import CONFIRMATORY
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip
-from judgeloop.stats.loop.replicates import CELL, Measured, Series, across_replicates, snapped
-from judgeloop.stats.rows import BareTest, estimate_row, replicate_mean
+from judgeloop.stats.estimate import BareTest, Estimate, estimate_row, joined, replicate_mean
+from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip, t_interval
+from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Series, across_replicates, item_means, snapped
 from judgeloop.text.features import FEATURES
+
+# Level, drift and drift beyond a control arm, per generation, from one number a replicate
+# (docs/method.md, "Levels and drift" and "Words of the verdicts").
+
+CONFIRMATORY = ("did_length", "did_style_score", "did_mattr")
+"""The confirmatory family of a run, at its last generation and confirmatory contrast (docs/method.md, "Many tests")."""
+
+
+def drift_estimates(measured: MeasuredCandidates, quantities: Iterable[Series], design: Design) -> list[Estimate]:
+    """Rows ``mean_``, ``sd_``, ``drift_`` and ``did_`` (levels of diversity under their own name) of every generation.
+
+    Drift and did begin at generation 1: at generation 0 they are 0 by construction.
+    """
+    rows: list[Estimate] = []
+    for one in quantities:
+        for arm in design.arms:
+            for generation in range(design.generations + 1):
+                rows += _of_arm(measured, one, arm.name, generation)
+        for arm_name, control in design.contrasts:
+            rows += [_did(measured, one, design, arm_name, control, t) for t in range(1, design.generations + 1)]
+    return rows
+
+
+def _of_arm(measured: MeasuredCandidates, one: Series, arm: str, generation: int) -> list[Estimate]:
+    quantity = one.quantity
+    n, n_items, failed = measured.count(one.category, arm, generation)
+    notes = [quantity.note] if quantity.note else []
+    if one.category == RARE:
+        notes.append(measured.pooled)
+    if failed:
+        notes.append(f"{failed} failed drafts are left out")
+    if measured.left_out and not one.category:
+        notes.append(f"{measured.left_out} items (over replicates) without a candidate in some generation are left out")
+    labels: dict[str, Any] = {
+        "scope": "policy", "bias": quantity.bias, "arm": arm, "generation": generation, "category": one.category,
+        "unit": quantity.unit, "n": n, "n_items": n_items,
+    }  # fmt: skip
+    rows = [_row(quantity.level_term, _known(one.levels(arm, generation)), one, labels, notes, test=False)]
+    if quantity.has_sd and not one.category:
+        spread = _known(one.spreads(arm, generation))
+        rows.append(_row(f"sd_{quantity.name}", spread, one, labels, notes, test=False))
+    if generation > 0:
+        same, said = _same_items(one, (arm, generation), (arm, 0))
+        values = _known(one.drifts(arm, generation))
+        rows.append(_row(f"drift_{quantity.name}", values, one, {**labels, **same}, [*said, *notes], test=True))
+    return rows
+
+
+def _row(
+    term: str, values: NDArray[np.float64], one: Series, labels: dict[str, Any], notes: list[str], *, test: bool
+) -> Estimate:
+    """``test`` False: a level, whose distance from 0 means nothing, so it has no p."""
+    quantity = one.quantity
+    if quantity.undefined:
+        return estimate_row(Undefined(quantity.undefined), term=term, n_replicates=0, **labels)
+    return estimate_row(
+        replicate_mean(values, quantity.missing, tested=test), margin=quantity.margin, null=0.0 if test else None,
+        drift=True, note=joined(*notes, _lost(len(values), one)), term=term, n_replicates=len(values), **labels,
+    )  # fmt: skip
+
+
+def _did(
+    measured: MeasuredCandidates, one: Series, design: Design, arm: str, control: str, generation: int
+) -> Estimate:
+    quantity, term = one.quantity, f"did_{one.quantity.name}"
+    last = generation == design.generations
+    confirmatory = (arm, control) == design.confirmatory and last and not one.category and term in CONFIRMATORY
+    labels: dict[str, Any] = {
+        "scope": "policy", "bias": quantity.bias, "term": term, "arm": arm, "contrast": control,
+        "generation": generation, "category": one.category, "unit": quantity.unit,
+        "family": "confirmatory" if confirmatory else "exploratory",
+    }  # fmt: skip
+    if quantity.undefined:
+        return estimate_row(Undefined(quantity.undefined), n_replicates=0, **labels)
+    values = _known(one.dids(arm, control, generation))
+    same, remarks = _same_items(one, (arm, generation), (arm, 0), (control, generation), (control, 0))
+    pools = measured.pooled if one.category == RARE else ""
+    _, n_items, _ = measured.count(one.category, arm, generation)
+    counts: dict[str, Any] = {"n": len(values), "n_items": n_items, "n_replicates": len(values), **same}
+    return estimate_row(
+        replicate_mean(values, quantity.missing), margin=quantity.margin, drift=True,
+        note=joined(*remarks, quantity.note, pools, _lost(len(values), one)), **counts, **labels,
+    )  # fmt: skip
+
+
+def _same_items(one: Series, *cells: tuple[str, int]) -> tuple[dict[str, int], list[str]]:
+    """Of a paired quantity: its counts, and the remark that says which items it compares; nothing of others."""
+    if not one.quantity.paired or one.quantity.undefined:
+        return {}, []
+    index = one.changes(*cells).index
+    each = pd.Series(index.get_level_values("replicate")).value_counts() if len(index) else pd.Series(dtype="int64")
+    span = f"{each.min()} to {each.max()} a replicate" if len(each) else "too few"
+    where = "at both generations" if len(cells) == 2 else "at both generations in both arms"
+    kept = {"n": len(index), "n_items": index.get_level_values("item_id").nunique() if len(index) else 0}
+    return kept, [f"the same items, those wrong {where} ({span})"]
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[~np.isnan(values)]
+
+
+def _lost(present: int, one: Series) -> str:
+    absent = len(one.values.columns) - present
+    return f"missing in {absent} of {len(one.values.columns)} replicates" if present and absent > 0 else ""
+
+
+def quantity_series(found: Iterable[Series], name: str, category: str = "") -> Series | None:
+    """The series of that quantity, None where it was not measured."""
+    return next((one for one in found if one.quantity.name == name and one.category == category), None)
+
 
 FEWEST_FLIPS, MOST_FLIPS = 6, 20
 """Replicates with which a sign-flip test can reject at 5 %, and those that it enumerates."""
@@ -27,7 +138,7 @@ _SUM_TOLERANCE = 1e-6
 _WORST_CONDITION = 1e6
 
 
-def trend_estimates(measured: Measured, found: Sequence[Series], design: Design) -> list[Estimate]:
+def trend_estimates(measured: MeasuredCandidates, found: Sequence[Series], design: Design) -> list[Estimate]:
     """``trend_<quantity>`` and ``loop_gain_<quantity>`` of every contrast, and ``did_`` variant ``sign_flip``.
 
     A row a feature, style score and correctness; the variant for the confirmatory terms at the last generation.
@@ -83,7 +194,7 @@ def _flipped(one: Series, arm: str, control: str, generation: int, labels: dict[
     ]  # fmt: skip
 
 
-def gradient_estimates(measured: Measured, design: Design) -> list[Estimate]:
+def gradient_estimates(measured: MeasuredCandidates, design: Design) -> list[Estimate]:
     """``gradient_<feature>``: Lande & Arnold's (1983) Σ⁻¹S of each arm's picks, t = 0 … T − 1, in relative fitness per unit.
 
     S: mean over items of the selection's feature means less the candidates'. Σ: the candidates' covariance within items,
@@ -137,3 +248,63 @@ def _gradient(cell: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64] |
     if not np.all(np.isfinite(covariance)) or np.linalg.cond(covariance) > _WORST_CONDITION:
         return None
     return np.asarray(np.linalg.solve(covariance, selected @ rest / many), dtype=np.float64)
+
+
+# Drift beyond the control for other items than these: variant ``new_items``.
+
+QUANTITIES = ("length", "style_score", "correct")
+DRAWS = 4_000
+FEWEST = 5
+"""Fewer items or replicates than this tell nothing of others."""
+
+
+def new_item_estimates(measured: MeasuredCandidates, design: Design) -> list[Estimate]:
+    """``did_<quantity>``, variant ``new_items``, at the last generation: a row a contrast and quantity of QUANTITIES."""
+    known = [one for one in measured.quantities if one.name in QUANTITIES and not one.undefined]
+    if not known or design.generations < 1:
+        return []
+    means = item_means(measured.rows, [one.name for one in known], "n_drawn")
+    rows = []
+    for arm, control in design.contrasts:
+        for quantity in known:
+            table = _differences(means[quantity.name], arm, control, design.generations)
+            found = over_both(table, seeds.rng(design.seed, "new items", arm, control, quantity.name))
+            rows.append(estimate_row(
+                found, note="for other items than these, drawn alike", scope="policy", bias=quantity.bias,
+                term=f"did_{quantity.name}", arm=arm, contrast=control, generation=design.generations,
+                variant="new_items", unit=quantity.unit, n=table.shape[0], n_items=table.shape[1],
+                n_replicates=table.shape[0],
+            ))  # fmt: skip
+    return rows
+
+
+def over_both(table: NDArray[np.float64], generator: np.random.Generator) -> Interval | Undefined:
+    """The mean of ``table`` (replicates, items), NaN where missing, with the pigeonhole bootstrap's standard error.
+
+    The t has the degrees of freedom of the shorter side less one.
+    """
+    present = np.isfinite(table)
+    if min(table.shape) < FEWEST:
+        return Undefined(
+            f"{table.shape[0]} replicates and {table.shape[1]} items; other items ask for {FEWEST} of each"
+        )
+    filled = np.where(present, table, 0.0)
+    by_replicate = generator.multinomial(table.shape[0], np.full(table.shape[0], 1 / table.shape[0]), size=DRAWS)
+    by_item = generator.multinomial(table.shape[1], np.full(table.shape[1], 1 / table.shape[1]), size=DRAWS)
+    total = np.sum((by_replicate @ filled) * by_item, axis=1)
+    weight = np.sum((by_replicate @ present.astype(np.float64)) * by_item, axis=1)
+    error = float(np.std(total[weight > 0] / weight[weight > 0], ddof=1))
+    if error == 0:
+        return Undefined("no replicate and no item differs")
+    df = min(table.shape) - 1
+    return t_interval(float(filled.sum() / present.sum()), error, df, method="pigeonhole bootstrap, replicates × items")
+
+
+def _differences(means: pd.Series[float], arm: str, control: str, generation: int) -> NDArray[np.float64]:
+    """(replicates, items) drift in ``arm`` less that in ``control``."""
+    wide = means.unstack(["arm", "generation"])
+    wanted = [(arm, generation), (arm, 0), (control, generation), (control, 0)]
+    if any(column not in wide.columns for column in wanted):
+        return np.empty((0, 0))
+    there, start, other, origin = (wide[column] for column in wanted)
+    return ((there - start) - (other - origin)).unstack("item_id").to_numpy(dtype=np.float64)

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import pandas as pd
 
-from judgeloop.stats.bias_amplification import bias_amplification_series
-from judgeloop.stats.by_construction import order_free
 from judgeloop.stats.categories import by_category, remarked
-from judgeloop.stats.collapse import collapse_estimates
-from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
-from judgeloop.stats.drift import drift_estimates
-from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables, is_matched
+from judgeloop.stats.estimate import Estimate, estimates_frame, order_free
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.position import position_estimates
-from judgeloop.stats.loop.amplification import amplification_estimates, kl_estimates
-from judgeloop.stats.loop.diversity import diversity_series
-from judgeloop.stats.loop.drift import gradient_estimates, trend_estimates
+from judgeloop.stats.loop.amplification import (
+    amplification_estimates,
+    kl_estimates,
+    signal_slope_estimates,
+    transmission_estimates,
+)
+from judgeloop.stats.loop.diversity import bias_amplification_series, diversity_series
+from judgeloop.stats.loop.drift import drift_estimates, gradient_estimates, new_item_estimates, trend_estimates
 from judgeloop.stats.loop.panels import (
     anchor_judges,
     anchor_judgments,
     judge_drift_estimates,
     panel_texts,
     policy_panel_estimates,
+    probe_panel_estimates,
 )
-from judgeloop.stats.loop.price import strategy_gap_estimates
-from judgeloop.stats.loop.replicates import Measured, measure, series
+from judgeloop.stats.loop.price import accounts, price_estimates, strategy_gap_estimates
+from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
+from judgeloop.stats.loop.tail import collapse_estimates
 from judgeloop.stats.multiplicity import adjust, with_run_families
-from judgeloop.stats.new_items import new_item_estimates
-from judgeloop.stats.price import accounts, price_estimates
-from judgeloop.stats.probe_generations import probe_panel_estimates
-from judgeloop.stats.references import is_matched
-from judgeloop.stats.transmission import signal_slope_estimates, transmission_estimates
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 
 
 def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
-    """The run's estimates, CONTRACT's columns, a row each; p_adjusted by Holm and Benjamini–Hochberg within families.
+    """The run's estimates, a row each (docs/contract.md, "Estimates"); p_adjusted by Holm and Benjamini–Hochberg within
+    families.
 
     Scope ``judge``: the anchor, probe and on-policy panels of every generation, and the judge's own drift. Scope
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
@@ -68,7 +67,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     return adjust(with_run_families(order_free(estimates_frame(rows), alone)))
 
 
-def _fitted_sizes(measured: Measured, signals: pd.DataFrame) -> dict[str, int]:
+def _fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
     """Arm → candidates an item, of the arms whose reward is refitted: best of n has a known law for those alone."""
     if measured.rows.empty or signals.empty:
         return {}

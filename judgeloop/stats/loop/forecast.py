@@ -1,9 +1,9 @@
 """The drift to expect before a loop is run, from a judge's slopes and the texts that it would choose from.
 
-Positive = more of the feature than before any feedback. The world is that of the method notes §2: a linear reward
-r(x) = bᵀx that does not change, texts whose features have covariance Σ within an item, and a next policy that is its
-training set (no learning error). One selection moves the mean by Σb/τ (tilt), or by Σb·e_n/√(bᵀΣb) (best of n); a strategy
-mixes. A *pool* is finite and is re-weighted; otherwise each generation *drafts anew* around its mean.
+Positive = more of the feature than before any feedback. The world is that of docs/method.md, "The linear world": a
+linear reward r(x) = bᵀx that does not change, texts whose features have covariance Σ within an item, and a next policy
+that is its training set (no learning error). One selection moves the mean by Σb/τ (tilt), or by Σb·e_n/√(bᵀΣb) (best of
+n); a strategy mixes. A *pool* is finite and is re-weighted; otherwise each generation *drafts anew* around its mean.
 
 Prediction limits are for what a run measures: they hold the error of the slopes, of Σ, of each generation's own fit, and
 of the texts that are drawn.
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judgeloop.seeds import rng
-from judgeloop.stats.reference import normal_cdf, normal_density
+from judgeloop.stats.inference import normal_cdf, normal_density
 
 Floats = NDArray[np.float64]
 Update = Literal["tilt", "best_of_n", "winners"]
@@ -31,7 +31,7 @@ _TILTS = 25
 
 
 @dataclass(frozen=True)
-class Pull:
+class SelectionPressure:
     """What selects. For an ``update`` tilt or best_of_n, ``slopes`` (p,) are the learned reward's log-odds per unit of each
     feature. For ``winners`` (no fit) they are the selection differential of pair winners: mean feature of the text that won
     less the pair's mean. ``covariance`` (p, p) is theirs over items, on ``df`` degrees of freedom. ``scatter`` (p, p) over
@@ -54,7 +54,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Course:
+class ForecastLoop:
     """The loop to forecast: T = ``generations`` steps.
 
     ``pool`` texts an item that are re-weighted; None drafts anew. ``size`` texts an item and generation (K); None is a whole
@@ -88,7 +88,7 @@ class Forecast:
 
 
 def forecast(
-    pull: Pull, texts: Texts, course: Course, combinations: Floats | None = None, *, seed: int = 0
+    pull: SelectionPressure, texts: Texts, course: ForecastLoop, combinations: Floats | None = None, *, seed: int = 0
 ) -> Forecast:
     """The drift of each feature and generation, with prediction limits.
 
@@ -126,11 +126,12 @@ def largest(n: int) -> tuple[float, float]:
     return moment(1), moment(2) - moment(1) ** 2
 
 
-def follow(shifts: Floats, course: Course, real: Floats | None = None) -> Floats:
+def follow(shifts: Floats, course: ForecastLoop, real: Floats | None = None) -> Floats:
     """(draws, T, …) means after each step, from what each selection adds (draws, T, …) to the mean that it starts from.
 
-    The linear law of the method notes §2.3: replace hands the selection on; accumulate takes equal parts of generation 0 and
-    all selections; a share ``real_fraction`` is real data, at ``real`` (default generation 0's mean, 0).
+    The linear law of docs/method.md, "The linear world": replace hands the selection on; accumulate takes equal parts
+    of generation 0 and all selections; a share ``real_fraction`` is real data, at ``real`` (default generation 0's
+    mean, 0).
     """
     mean = np.zeros_like(shifts[:, 0])
     fixed = np.zeros_like(mean) if real is None else mean + real
@@ -145,7 +146,7 @@ def follow(shifts: Floats, course: Course, real: Floats | None = None) -> Floats
 
 
 def _paths(
-    slopes: Floats, spread: Floats, texts: Texts, course: Course, gains: tuple[float, float], seed: int
+    slopes: Floats, spread: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float], seed: int
 ) -> Floats:
     """(draws, T, p) drift at each draw of the slopes (draws, p) and of the size of the texts' covariance (draws,)."""
     loading, strength = _score(slopes, spread, texts, course, gains)
@@ -160,7 +161,7 @@ def _paths(
     return np.asarray(drift, dtype=np.float64)
 
 
-def _winner_gains(pull: Pull, course: Course, seed: int) -> tuple[float, float]:
+def _winner_gains(pull: SelectionPressure, course: ForecastLoop, seed: int) -> tuple[float, float]:
     """How far the winner of 2 and the winner of K lie above the mean, in SDs of the score: e_2 and e_K where the picks follow
     the score; less where each call is a coin, by 20,000 rounds of every pair in both orders."""
     if course.update == "tilt":
@@ -185,7 +186,7 @@ def _winner_gains(pull: Pull, course: Course, seed: int) -> tuple[float, float]:
 
 
 def _score(
-    slopes: Floats, spread: Floats, texts: Texts, course: Course, gains: tuple[float, float]
+    slopes: Floats, spread: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float]
 ) -> tuple[Floats, Floats]:
     """(draws, p) covariance of the features with the standardised score that selects, and (draws,) the score's SD over τ."""
     if course.update == "winners":
@@ -198,7 +199,7 @@ def _score(
     return pulled / safe[:, None] * root[:, None], size * root / course.tau
 
 
-def _gain(strength: Floats, course: Course, gains: tuple[float, float], seed: int) -> Floats:
+def _gain(strength: Floats, course: ForecastLoop, gains: tuple[float, float], seed: int) -> Floats:
     """(draws,) what one selection adds to the mean of a standard normal score."""
     if course.update != "tilt":
         return np.full(len(strength), gains[1])
@@ -210,7 +211,7 @@ def _gain(strength: Floats, course: Course, gains: tuple[float, float], seed: in
     return np.interp(strength, grid, means)
 
 
-def _spreads(course: Course, gains: tuple[float, float]) -> Floats:
+def _spreads(course: ForecastLoop, gains: tuple[float, float]) -> Floats:
     """(T,) SD of the score in each generation. A tilt keeps a Gaussian's; the best of n leaves √v_n of it, and a mixture
     has the variance of its parts and that between them."""
     if course.update == "tilt" or course.reference == "base":
@@ -232,7 +233,7 @@ def _spreads(course: Course, gains: tuple[float, float]) -> Floats:
     return np.array(spreads)
 
 
-def _pooled(strength: Floats, course: Course, gains: tuple[float, float], seed: int) -> Floats:
+def _pooled(strength: Floats, course: ForecastLoop, gains: tuple[float, float], seed: int) -> Floats:
     """(draws, T) the mean standard normal score of re-weighted pools: random pools, their weights followed exactly."""
     grid = _grid(strength) if course.update == "tilt" else np.ones(1)
     paths = np.array([_pool_path(float(c), course, gains, seed)[0] for c in grid])
@@ -241,7 +242,7 @@ def _pooled(strength: Floats, course: Course, gains: tuple[float, float], seed: 
     return np.stack([np.interp(strength, grid, paths[:, t]) for t in range(course.generations)], axis=1)
 
 
-def _pool_path(c: float, course: Course, gains: tuple[float, float], seed: int) -> tuple[Floats, Floats, Floats]:
+def _pool_path(c: float, course: ForecastLoop, gains: tuple[float, float], seed: int) -> tuple[Floats, Floats, Floats]:
     """(T,) the mean change of the score, its variance over pools, and the mean of Σ(w_t − w_0)²: what a feature that the
     score does not hold varies by."""
     assert course.pool is not None
@@ -270,7 +271,7 @@ def _pool_path(c: float, course: Course, gains: tuple[float, float], seed: int) 
     return np.array(path), np.array(along), np.array(across)
 
 
-def _selected(weights: Floats, score: Floats, c: float, course: Course) -> Floats:
+def _selected(weights: Floats, score: Floats, c: float, course: ForecastLoop) -> Floats:
     """(pools, M) the selection by a fitted reward from weights, scores ascending in each row."""
     if course.update == "tilt":
         raw = weights * np.exp(c * (score - score[:, -1:]))
@@ -298,7 +299,7 @@ def _moved(weights: Floats, share: float, size: int, stream: np.random.Generator
 
 
 def _noise(
-    pull: Pull, slopes: Floats, texts: Texts, course: Course, gains: tuple[float, float], seed: int,
+    pull: SelectionPressure, slopes: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float], seed: int,
     stream: np.random.Generator,
 ) -> Floats:  # fmt: skip
     """(draws, T, p) what one loop's measured drift adds to the drift that its judge and texts lead to in the mean."""
@@ -326,7 +327,7 @@ def _noise(
     return np.asarray(noise, dtype=np.float64)
 
 
-def _shift_of(slopes: Floats, fitted: Floats, texts: Texts, course: Course, gains: tuple[float, float]) -> Floats:
+def _shift_of(slopes: Floats, fitted: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float]) -> Floats:
     """(draws, T, p) what errors ``fitted`` (draws, T, p) of each generation's own fit add to its selection's shift."""
     if course.update == "tilt":
         finite = course.pool or course.size
@@ -342,7 +343,7 @@ def _shift_of(slopes: Floats, fitted: Floats, texts: Texts, course: Course, gain
     return np.asarray((loading.reshape(fitted.shape) - centre[:, None, :]) * gain)
 
 
-def _kept(pull: Pull, texts: Texts, course: Course, stream: np.random.Generator) -> float:
+def _kept(pull: SelectionPressure, texts: Texts, course: ForecastLoop, stream: np.random.Generator) -> float:
     """Mean of the selection's summed squared weights over candidates: 1/K where all count alike, 1 where one is kept."""
     if course.update != "tilt":
         return 1.0

@@ -1,7 +1,8 @@
 """The judge in every generation: on the anchor panel (fixed pairs, shared by replicates) and on the policy's own texts.
 
-Only the anchor panel tells whether the *judge* changed: on-policy rates also move when the candidates do (the method
-notes §0.3). Signs are those of the terms; positive judge_drift = more of the term than at generation 0.
+Only the anchor panel tells whether the *judge* changed: on-policy rates also move when the candidates do
+(docs/method.md, "The judge over time"). Signs are those of the terms; positive judge_drift = more of the term than at
+generation 0.
 """
 
 from __future__ import annotations
@@ -14,13 +15,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.stats.design import Design, RunTables
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import (
+    LOG_ODDS,
+    PROBABILITY,
+    Bias,
+    Estimate,
+    RowLabels,
+    SampleCounts,
+    estimate_row,
+    replicate_mean,
+    row,
+)
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.position import position_estimates, position_margin
+from judgeloop.stats.judge.probes import bias_of, edited_picked, probe_estimates
 from judgeloop.stats.judge.slopes import Slopes, fit_slopes
-from judgeloop.stats.presentations import first_picked, not_identical, unscored
-from judgeloop.stats.rows import LOG_ODDS, PROBABILITY, Counts, Labels, estimate_row, replicate_mean, row
+from judgeloop.stats.presentations import first_picked, not_identical, only_identical, unscored
 
 _PAIR = ["item_id", "pair_id"]
 _POLICY_TERMS = ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
@@ -160,13 +171,13 @@ def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, f
         slopes = anchor_slopes(tables, judge, 0, scales)
         for generation in range(1, design.generations + 1):
             judgments = anchor_judgments(tables, judge, generation)
-            labels = Labels(judge, "", generation, "anchor")
+            labels = RowLabels(judge, "", generation, "anchor")
             later, lost = _pair_table(tables, judge, generation), unscored(judgments)
             for term in ("first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"):
                 rows.append(_rate_drift(labels, term, base, later, lost, design.margins.rate))
             same = _unchanged(base, later, "first_slot_excess")
             result = _slope_drift(slopes, anchor_slopes(tables, judge, generation, scales))
-            counts = Counts(int((judgments["verdict"] != "unscored").sum()), judgments["item_id"].nunique(), lost)
+            counts = SampleCounts(int((judgments["verdict"] != "unscored").sum()), judgments["item_id"].nunique(), lost)
             rows.append(
                 row(
                     labels,
@@ -216,13 +227,13 @@ def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
 
 
 def _rate_drift(
-    labels: Labels, term: str, base: pd.DataFrame, later: pd.DataFrame, lost: int, margin: float
+    labels: RowLabels, term: str, base: pd.DataFrame, later: pd.DataFrame, lost: int, margin: float
 ) -> Estimate:
     change = (later[term] - base[term]).dropna()
     result: Interval | Undefined = Undefined("no anchor pair tells this in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
-    counts = Counts(len(change), change.index.get_level_values("item_id").nunique(), lost)
+    counts = SampleCounts(len(change), change.index.get_level_values("item_id").nunique(), lost)
     bias: Any = "verbosity" if term == "longer_preferred_raw" else "position"
     same = _unchanged(base, later, term)
     return row(
@@ -264,3 +275,75 @@ def _jackknife(slopes: Slopes, groups: int) -> NDArray[np.float64]:
             information = fit.hessian - (x[part] * curvature[part, None]).T @ x[part]
             moved[group] = -(np.linalg.pinv(information, hermitian=True) @ (x[part].T @ residual[part]))[j]
     return moved
+
+
+# The probe panel of a run: what each edit is worth to each judge in every generation, and whether that changed.
+
+
+def probe_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
+    """Rows ``<probe>_probe`` and ``identical_pair_excess`` of every judge and generation on panel ``probe``, and
+    ``judge_drift_`` of each (positive = more than at generation 0)."""
+    table = tables.judgments
+    if table.empty or "probe" not in table:
+        return []
+    table = table[table["panel"] == "probe"]
+    rows: list[Estimate] = []
+    for judge, of_judge in table.groupby("judge", sort=False):
+        turns = {
+            generation: of_judge[of_judge["generation"] == generation].sort_values([*_PAIR, "order", "repeat"])
+            for generation in range(design.generations + 1)
+        }
+        for generation, judgments in turns.items():
+            levels = probe_estimates(judgments, judge=str(judge), generation=generation, margin=design.margins.rate)
+            rows += levels
+            if generation:
+                labels = RowLabels(str(judge), "", generation, "probe")
+                rows += _drift(labels, turns[0], judgments, design.margins.rate)
+    return rows
+
+
+def _drift(labels: RowLabels, base: pd.DataFrame, later: pd.DataFrame, margin: float) -> list[Estimate]:
+    rows, different, after = [], not_identical(base), not_identical(later)
+    for name in sorted(different["probe"].dropna().unique()):
+        some = after[after["probe"] == name]
+        before = different[different["probe"] == name]
+        change = _edited(some) - _edited(before)
+        # Which text won and which slot: the same in both only where the same verdicts were given in both orders.
+        moved = pd.concat([change, _first_slot(some) - _first_slot(before)])
+        rows.append(_change(labels, bias_of(str(name)), f"{name}_probe", change, moved, unscored(some), margin))
+    same = only_identical(base), only_identical(later)
+    if len(same[0]):
+        change = _first_slot(same[1]) - _first_slot(same[0])
+        rows.append(_change(labels, "position", "identical_pair_excess", change, change, unscored(same[1]), margin))
+    return rows
+
+
+def _change(
+    labels: RowLabels,
+    bias: Bias,
+    term: str,
+    change: pd.Series[float],
+    moved: pd.Series[float],
+    lost: int,
+    margin: float,
+) -> Estimate:
+    change = change.dropna()
+    items = change.index.get_level_values("item_id")
+    result: Interval | Undefined = Undefined("no probe pair has a verdict in both orders in both generations")
+    if len(change):
+        result = bounded_mean(change.to_numpy(), items.to_numpy(), -1.0, 1.0)
+    same = len(change) > 0 and bool((moved.dropna() == 0).all())
+    counts = SampleCounts(len(change), items.nunique(), lost)
+    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=same)
+
+
+def _edited(judgments: pd.DataFrame) -> pd.Series[float]:
+    """(item_id, pair_id) → how often the edit was picked beyond half, of pairs complete in both orders."""
+    found = edited_picked(judgments).rename(columns={"item": "item_id"})
+    return found.set_index(_PAIR)["edited"]
+
+
+def _first_slot(judgments: pd.DataFrame) -> pd.Series[float]:
+    """(item_id, pair_id) → how often the first of two identical texts was picked beyond half."""
+    picked = judgments.assign(picked=first_picked(judgments) - 0.5)
+    return picked.groupby(_PAIR)["picked"].mean()

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.stats import references
 from judgeloop.stats.categories import pooled
 from judgeloop.stats.design import Design, RunTables
+from judgeloop.stats.design import remark as references_remark
+from judgeloop.stats.design import unknown as references_unknown
 from judgeloop.text.features import FEATURES, STYLE_FEATURES
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
@@ -117,7 +118,8 @@ class Series:
         return self._present(self.drifts(arm, generation))
 
     def did(self, arm: str, control: str, generation: int) -> pd.Series[float]:
-        """D_t: the arm's drift beyond the control arm's, within each replicate (the method notes §2.3)."""
+        """D_t: the arm's drift beyond the control arm's, within each replicate
+        (docs/method.md, "Drift beyond a control")."""
         return self._present(self.dids(arm, control, generation))
 
     def _present(self, values: NDArray[np.float64]) -> pd.Series[float]:
@@ -139,7 +141,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCandidates:
     """The candidates with their quantities, and what was counted on the way.
 
     ``rows``: the candidates of the fixed items that have text, with a column a quantity in its unit. ``scale``: the
@@ -161,12 +163,12 @@ class Measured:
         return self.counts.get((category, arm, generation), (0, 0, 0))
 
 
-def measure(tables: RunTables, design: Design) -> Measured:
+def measure(tables: RunTables, design: Design) -> MeasuredCandidates:
     """The candidates of the run in estimate units: length in doublings, style features in generation-0 SDs."""
     table = tables.candidates
     if table.empty:
         empty = pd.DataFrame(columns=[*CELL, "item_id", "candidate_id", "category", "group", "n_drawn", *FEATURES])
-        return Measured(empty, (), {}, {}, 0, ())
+        return MeasuredCandidates(empty, (), {}, {}, 0, ())
     rows = table[table["replicate"].notna() & table["generation"].le(design.generations).fillna(False)].copy()
     rows["replicate"] = rows["replicate"].astype("int64")
     rows["generation"] = rows["generation"].astype("int64")
@@ -183,7 +185,7 @@ def measure(tables: RunTables, design: Design) -> Measured:
     quantities = _add_quantities(rows, scale, design, tables.items)
     named = tuple(sorted(name for name in rows["group"].unique() if name))
     categories = named if len(named) > 1 else ()
-    return Measured(rows, quantities, scale, _counts(rows, failed, categories), left_out, categories, remark)
+    return MeasuredCandidates(rows, quantities, scale, _counts(rows, failed, categories), left_out, categories, remark)
 
 
 def item_means(rows: pd.DataFrame, columns: Sequence[str], weight: str) -> pd.DataFrame:
@@ -239,7 +241,7 @@ def by_replicate(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame[column].unstack("replicate")
 
 
-def series(measured: Measured) -> list[Series]:
+def series(measured: MeasuredCandidates) -> list[Series]:
     """Every quantity's replicate values, over all items and by category."""
     made: list[Series] = []
     names = [quantity.name for quantity in measured.quantities if not quantity.undefined]
@@ -332,7 +334,7 @@ def _add_quantities(
         )
     )  # fmt: skip
     rows["correct"] = pd.to_numeric(rows["correct"]).astype("float64") if "correct" in rows.columns else np.nan
-    unknown, whose = references.unknown(rows, items, design), references.remark(rows, items)
+    unknown, whose = references_unknown(rows, items, design), references_remark(rows, items)
     # A share of 0 in every arm and generation tells of the references or of how they are matched, not of the answers.
     matched = bool((rows["correct"] > 0).any())
     unmatched = unknown or ("" if matched else "no answer matched its reference in any arm or generation")

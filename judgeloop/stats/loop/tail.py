@@ -3,20 +3,23 @@
 Texts of a run answer fixed items, so most of what tells them apart is which item they answer, and no loop can lose that.
 The tail is therefore looked for within items: each item's mean is taken off, and what remains is described by wording and
 by surface (marks, lines, sentences). Half of generation 0 says what is common, the other half how much is rare, and the
-halves are drawn within each item (the method notes §3). Negative change = the tail is being lost.
+halves are drawn within each item (docs/method.md, "Diversity"). Negative change = the tail is being lost.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # loads scipy.linalg and scipy.spatial when they are first used
+import scipy
 from numpy.typing import NDArray
 
+from judgeloop.stats.design import Design
+from judgeloop.stats.estimate import Estimate, Verdict, joined
 from judgeloop.text.features import tokenize
 
 Floats = NDArray[np.float64]
@@ -167,3 +170,58 @@ def _far(tree: scipy.spatial.KDTree, points: Floats) -> Floats:
     """Distance to the fifth nearest point of the tree."""
     distances, _ = tree.query(points, k=[min(_NEIGHBOURS, tree.n)])
     return np.asarray(distances, dtype=np.float64)[:, 0]
+
+
+# Early collapse, where tails go while means hold, told from late, where the means move too.
+
+TAIL = "did_tail_mass_retained"
+MEANS = ("did_length", "did_style_score", "did_mattr", "did_correct")
+"""What an average score sees: where a text lies, and how varied it is within itself."""
+
+
+def collapse_estimates(rows: Sequence[Estimate], design: Design) -> list[Estimate]:
+    """``collapse_stage``, a row a contrast at the last generation: did_tail_mass_retained, and in ``verdict`` the word for it.
+
+    ``early collapse``: the tail's interval lies below 0, no mean differs from the control's, and one at least is shown to
+    hold (equivalent). ``late collapse``: the tail is lost and a mean moved. ``tail lost, means unclear``: the means show
+    neither. ``no loss of tail seen`` otherwise, which is no claim that there is none. ``rows``: of ``drift_estimates``.
+    """
+    at_end = [
+        one
+        for one in rows
+        if one.contrast and not one.category and not one.variant and one.generation == design.generations
+    ]
+    found = []
+    for arm, control in design.contrasts:
+        here = {one.term: one for one in at_end if (one.arm, one.contrast) == (arm, control)}
+        if TAIL in here:
+            tail = here[TAIL]
+            stage, why = _stage(here)
+            found.append(
+                dataclasses.replace(
+                    tail, term="collapse_stage", family="none", p_value=None, p_adjusted=None, verdict=stage, margin=None,
+                    detectable=None,
+                    note=joined(why, tail.note),
+                )
+            )  # fmt: skip
+    return found
+
+
+def _stage(here: dict[str, Estimate]) -> tuple[Verdict, str]:
+    """The stage, and what it rests on."""
+    high = here[TAIL].conf_high
+    if here[TAIL].status == "undefined":
+        return "", ""
+    if high is None or high >= 0:
+        return "no loss of tail seen", "its interval reaches 0"
+    moved = [term for term in MEANS if term in here and here[term].verdict == "drifting"]
+    held = [term for term in MEANS if term in here and here[term].verdict == "none"]
+    if moved:
+        return "late collapse", f"the tail is below the control's, and {_names(moved)} moved too"
+    if held:
+        return "early collapse", f"the tail is below the control's while {_names(held)} holds"
+    return "tail lost, means unclear", "no mean is seen to move, and none is shown to hold"
+
+
+def _names(terms: Sequence[str]) -> str:
+    return ", ".join(term.removeprefix("did_") for term in terms)

@@ -1,0 +1,108 @@
+"""One row of the table: a planted truth, the estimate of the project's code, and whether the two agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+MULTIPLE = 4.0
+"""Tolerance in Monte-Carlo standard errors, the same in a quick run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A setting with its closed form. ``passed``: |estimate − theory| ≤ tolerance, or as the function that made it says.
+
+    ``mc_error`` is the Monte-Carlo standard error of ``estimate``, 0 where nothing was drawn.
+    """
+
+    name: str
+    setting: str
+    theory: float
+    estimate: float
+    mc_error: float
+    tolerance: float
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSizes:
+    """The number of simulations of a row: fewer where ``quick``, times ``factor``; and the seed of its draws."""
+
+    seed: int
+    quick: bool = False
+    factor: float = 1.0
+
+    def size(self, full: int, quick: int, least: int = 8) -> int:
+        """The number of simulations to run, ``least`` or more."""
+        return max(least, round((quick if self.quick else full) * self.factor))
+
+
+Check = Callable[[SampleSizes], list[Row]]
+"""The function that computes the rows of one name; it names its random streams from ``Scale.seed``."""
+
+
+def compare(
+    name: str, setting: str, theory: float, estimate: float, mc_error: float, *, tolerance: float | None = None,
+    note: str = "",
+) -> Row:  # fmt: skip
+    """A row that passes within ``tolerance`` (default: four Monte-Carlo errors). An estimate that is not finite fails."""
+    allowed = MULTIPLE * mc_error if tolerance is None else tolerance
+    passed = bool(math.isfinite(estimate) and abs(estimate - theory) <= allowed)
+    return Row(name, setting, float(theory), float(estimate), float(mc_error), float(allowed), passed, note)
+
+
+def sampled(
+    name: str, setting: str, theory: float, draws: ArrayLike, *, tolerance: float | None = None, note: str = ""
+) -> Row:
+    """A row whose estimate is the mean of independent ``draws``."""
+    x = np.asarray(draws, dtype=np.float64)
+    error = float(np.std(x, ddof=1)) / math.sqrt(len(x))
+    return compare(name, setting, theory, float(np.mean(x)), error, tolerance=tolerance, note=note)
+
+
+def spread(name: str, setting: str, theory: float, draws: ArrayLike, *, note: str = "") -> Row:
+    """A row whose estimate is the standard deviation of independent ``draws``; its error from their fourth moment."""
+    x = np.asarray(draws, dtype=np.float64)
+    sd = float(np.std(x, ddof=1))
+    kurtosis = float(np.mean((x - x.mean()) ** 4)) / sd**4
+    return compare(name, setting, theory, sd, sd * math.sqrt(max(kurtosis - 1.0, 0.1) / (4.0 * len(x))), note=note)
+
+
+def exact(name: str, setting: str, theory: float, estimate: float, tolerance: float, note: str = "") -> Row:
+    """A row without a random draw."""
+    return compare(name, setting, theory, estimate, 0.0, tolerance=tolerance, note=note)
+
+
+def covered(name: str, setting: str, hits: ArrayLike, *, level: float = 0.95, note: str = "") -> Row:
+    """Coverage of an interval (docs/method.md, "Coverage criterion"): |coverage − .95| ≤ .02 + 3√(.95·.05/R)."""
+    share = float(np.mean(np.asarray(hits, dtype=np.float64)))
+    count = len(np.asarray(hits))
+    error = math.sqrt(level * (1.0 - level) / count)
+    return compare(name, setting, level, share, error, tolerance=0.02 + 3.0 * error, note=note)
+
+
+def rejected(name: str, setting: str, p_values: ArrayLike, *, tolerance: float | None = None, note: str = "") -> Row:
+    """Type I error at 5 %: passes if it is at most .05 plus ``tolerance`` (default four Monte-Carlo errors); fewer
+    rejections pass. A missing p (NaN) fails the row."""
+    p = np.asarray(p_values, dtype=np.float64)
+    error = math.sqrt(0.05 * 0.95 / max(1, len(p)))
+    allowed = MULTIPLE * error if tolerance is None else tolerance
+    if len(p) == 0 or not np.all(np.isfinite(p)):
+        missing = "; ".join(part for part in (f"{int(np.sum(~np.isfinite(p)))} tests have no p", note) if part)
+        return Row(name, setting, 0.05, math.nan, error, allowed, False, missing)
+    rate = float(np.mean(p <= 0.05))
+    return Row(name, setting, 0.05, rate, error, allowed, rate <= 0.05 + allowed, note)
+
+
+def demand(row: Row, holds: bool, otherwise: str) -> Row:
+    """The row, failed where a side condition does not hold, with ``otherwise`` in its note."""
+    if holds:
+        return row
+    note = "; ".join(part for part in (otherwise, row.note) if part)
+    return Row(row.name, row.setting, row.theory, row.estimate, row.mc_error, row.tolerance, False, note)

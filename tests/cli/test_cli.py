@@ -1,0 +1,239 @@
+"""The command line as a user meets it: bad input is one clear sentence and its exit code, and nothing is spent."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import command
+from conftest import ITEMS, Served, small_experiment, write_experiment
+from judgeloop.serving.faults import Faults, Rule
+
+Serve = Callable[..., Served]
+_NOWHERE = "http://127.0.0.1:9/v1"
+
+
+def _one_sentence(text: str) -> str:
+    """Standard error of a refused command: at most two sentences, no traceback."""
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("judgeloop: small")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def _changed(**changes: Any) -> dict[str, Any]:
+    return small_experiment(_NOWHERE, **changes)
+
+
+BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
+    (_changed(generation=3), "generation: unknown key; did you mean generations?"),
+    (_changed(generations="three"), "generations: must be a whole number"),
+    (_changed(judge={"endpoint": "m", "verdikt": "json"}), "judge.verdikt: unknown key; did you mean verdict?"),
+    (_changed(judge={"endpoint": "n"}), "judge.endpoint: 'n' is not among `endpoints`"),
+    (_changed(judge={"kind": "modell", "endpoint": "m"}), "judge.kind: must be one of model, reward"),
+    (_changed(judge={"endpoint": "m", "prompt": "pairwize"}), "did you mean pairwise"),
+    (_changed(judge={"endpoint": "m", "prompt": "no_such.yaml"}), "no_such.yaml"),
+    (_changed(policy={"kind": "exemplar", "endpoint": "m", "prompt": "pairwise"}), "pairwise"),
+    (_changed(candidates_per_item=1), "candidates_per_item: "),
+    (_changed(items="elsewhere.jsonl"), "no such items file"),
+    (_changed(arms={}), "arms: "),
+    (_changed(arms={"judge": {"policy": {"temperature": 2}}}), "arms.judge.policy: only `exemplars` may differ"),
+    (_changed(signal={"kind": "best_of_n", "label_rule": "length_controlled"}), "needs a fitted signal"),
+    (_changed(panels={"anchor": "pairs.jsonl"}), "no such pairs file"),
+    (_changed(strategy={"kind": "replace", "real_fraction": 1.5}), "strategy.real_fraction"),
+    (_changed(budget={"max_cost": 1}), "no endpoint states a price"),
+]
+
+
+@pytest.mark.parametrize(("raw", "said"), BAD_EXPERIMENTS)
+def test_a_wrong_experiment_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], raw: dict[str, Any], said: str
+) -> None:
+    path = write_experiment(tmp_path, raw)
+    assert command("run", path, "--out", tmp_path / "run") == 2
+    assert said in _one_sentence(capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+BAD_ITEMS: list[tuple[str, str]] = [
+    ("", "no items"),
+    ('{"item_id": "a", "prompt": "x"}\n{"item_id": "a", "prompt": "y"}\n', "items.jsonl:2: item_id 'a' stands twice"),
+    ('{"item_id": "a"}\n', "items.jsonl:1: column prompt is missing"),
+    ('{"item_id": "a", "prompt": "x"}\nnot json\n', "items.jsonl:2: not valid JSON"),
+    ('["a", "x"]\n', "items.jsonl:1: one JSON object a line"),
+    ('{"item_id": "a", "prompt": 3}\n', "items.jsonl:1: prompt: must be text"),
+    ('{"item_id": "a", "prompt": "x", "reference": "1", "match": "fuzzy"}\n', "items.jsonl:1: match: must be one of"),
+    ('{"item_id": "a", "prompt": [{"role": "user"}]}\n', "items.jsonl:1: prompt: a chat message needs"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), BAD_ITEMS)
+def test_wrong_items_are_named_by_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    path = write_experiment(tmp_path, _changed())
+    (tmp_path / "items.jsonl").write_text(content, encoding="utf-8")
+    assert command("run", path, "--out", tmp_path / "run") == 2
+    assert said in _one_sentence(capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_are_no_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("run", tmp_path / "none.yaml") == 2
+    assert "none.yaml: no such file" in _one_sentence(capsys.readouterr().err)
+    (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
+    assert command("run", tmp_path / "list.yaml") == 2
+    assert "an experiment is a mapping of keys, this is a list" in _one_sentence(capsys.readouterr().err)
+    (tmp_path / "broken.yaml").write_text("name: x\nitems: [\n")
+    assert command("run", tmp_path / "broken.yaml") == 2
+    assert "broken.yaml:3: not valid YAML" in _one_sentence(capsys.readouterr().err)
+
+
+def test_a_missing_key_is_named_and_never_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = _changed()
+    raw["endpoints"]["m"]["api_key_env"] = "NO_SUCH_KEY"
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    assert command("run", write_experiment(tmp_path, raw), "--out", tmp_path / "run") == 2
+    assert "environment variable NO_SUCH_KEY is not set" in _one_sentence(capsys.readouterr().err)
+
+
+def test_an_endpoint_where_nothing_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("run", write_experiment(tmp_path, _changed()), "--out", tmp_path / "run", "--quiet") == 4
+    said = _one_sentence(capsys.readouterr().err)
+    assert "endpoint m (http://127.0.0.1:9/v1, model planted): no server answers" in said
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Rule(status=401, times="always", message="bad key"), "HTTP 401: bad key"),
+        (
+            Rule(status=404, times="always", code="model_not_found", message="The model `x` does not exist"),
+            "does not exist",
+        ),
+        (Rule(status=400, times="always", code="model_not_found", message="no such model"), "no such model"),
+    ],
+)
+def test_an_endpoint_that_refuses_ends_the_run_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve, rule: Rule, said: str
+) -> None:
+    served = serve(faults=Faults(rules=(rule,)))
+    path = write_experiment(tmp_path, small_experiment(served.base_url))
+    assert command("run", path, "--out", tmp_path / "run", "--quiet") == 4
+    assert said in _one_sentence(capsys.readouterr().err)
+
+
+def test_judgments_without_an_answer_are_unscored_and_the_run_goes_on(tmp_path: Path, serve: Serve) -> None:
+    import judgeloop
+
+    reasons = {"capital/m00": "not_json", "capital/m01": "empty_choices", "sleep/m00": "null_content", "rain/m00": "context_length"}  # fmt: skip
+    faults = [Rule(match=f"g0/judge/{pair}/ab", kind=kind, times="always") for pair, kind in reasons.items()]
+    served = serve(faults=Faults(rules=faults))
+    raw = small_experiment(served.base_url, generations=1, replicates=1, panels={"anchor": 0})
+    done = judgeloop.run(write_experiment(tmp_path, raw), out=tmp_path / "run")
+    lost = done.judgments[done.judgments["verdict"] == "unscored"]
+    # A coin judges what arms share too, and loses nothing by it.
+    assert dict(zip(lost["call"].str.extract("judge/(.*)/ab")[0], lost["reason"], strict=True)) == reasons
+    assert lost["p_first"].isna().all()
+    counted = done.estimates[(done.estimates["term"] == "first_slot_excess") & (done.estimates["arm"] == "judge")]
+    assert (counted.loc[counted["generation"] == 0, "n_unscored"] == len(reasons)).any()
+
+
+@pytest.mark.tables
+def test_another_experiment_s_folder_is_refused_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve
+) -> None:
+    served = serve()
+    small = small_experiment(served.base_url, generations=1, replicates=1, panels={"anchor": 0})
+    path = write_experiment(tmp_path / "one", small)
+    assert command("run", path, "--out", tmp_path / "run", "--quiet") == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    other = write_experiment(tmp_path / "two", {**small, "seed": 5})
+    assert command("run", other, "--out", tmp_path / "run") == 2
+    assert "belongs to another experiment" in _one_sentence(capsys.readouterr().err)
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    assert command("run", path, "--out", tmp_path / "mine") == 2
+    assert "holds other files and no run" in _one_sentence(capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_run_and_room_lets_it_finish(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    path = write_experiment(tmp_path / "in", small_experiment(served.base_url, generations=1, replicates=1))
+    command = [sys.executable, "-m", "judgeloop", "run", str(path), "--out", str(tmp_path / "run"), "--quiet"]
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    full = subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, check=False)
+    assert full.returncode == 4, full.stderr
+    assert "cannot be written" in _one_sentence(full.stderr)
+    subprocess.run(command, check=True, capture_output=True)
+    assert max(served.asked.values()) <= 2
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_interrupt_is_130_and_resumable(tmp_path: Path, serve: Serve) -> None:
+    slow = Faults(rules=(Rule(kind="slow", delay_s=0.05, times="always"),))
+    served = serve(faults=slow)
+    path = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    command = [sys.executable, "-m", "judgeloop", "run", str(path), "--out", str(tmp_path / "run")]
+    # A shell that starts the tests in the background ignores SIGINT for them; a user's run does not.
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    while sum(served.asked.values()) < 20 and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "run the same command to resume" in said
+    assert "Traceback" not in said
+
+
+def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("run") == 2
+    assert "give an experiment file" in _one_sentence(capsys.readouterr().err)
+    assert command("serve") == 2
+    assert "--replay DIR" in _one_sentence(capsys.readouterr().err)
+    assert command("report", "nowhere") == 2
+    assert "not a run folder" in _one_sentence(capsys.readouterr().err)
+    assert command("nonsense") == 2
+
+
+@pytest.mark.pages
+def test_schema_and_quiet_print_what_programs_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve
+) -> None:
+    command("run", "--schema")
+    assert json.loads(capsys.readouterr().out)["properties"]["generations"]["default"] == 3
+    command("serve", "--schema")
+    assert "position" in json.loads(capsys.readouterr().out)["properties"]
+    small = small_experiment(serve().base_url, generations=1, replicates=1, panels={"anchor": 0})
+    path = write_experiment(tmp_path, small, ITEMS)
+    assert command("run", path, "--out", tmp_path / "run", "--quiet") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.strip() == str(tmp_path / "run" / "report.html")
+    assert command("run", path, "--out", tmp_path / "run") == 0
+    captured = capsys.readouterr()
+    assert "s0 generation 1 done" in captured.err
+    assert "Drift beyond control" in captured.out
+    assert "report.html" in captured.out

@@ -1,0 +1,189 @@
+"""judgeloop plan: its calls are those of a run, its tokens hold the counted ones, its prices are the experiment's alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import ITEMS, small_experiment, write_experiment
+from judgeloop.cli.app import app
+from judgeloop.commands.plan import Range, load_of, plan, prompt_tokens, text_tokens, verdict_tokens
+from judgeloop.commands.run import run
+from judgeloop.errors import InvalidInput
+from judgeloop.experiment.resolve import Material, load
+from judgeloop.experiment.schema import Endpoint
+from judgeloop.stats.inference import detectable_excess, pairs_for_position
+from judgeloop.wire.cassette import Cassette
+from judgeloop.wire.reply import read
+
+NOWHERE = "http://127.0.0.1:9/v1"
+QUICKSTART = Path(__file__).parents[2] / "fixtures" / "quickstart"
+
+VARIANTS = [
+    {},
+    {"policy": {"kind": "pool", "endpoint": "m", "pool_size": 5}, "signal": {"kind": "bradley_terry"}},
+    {"matchups_per_item": 1, "judge": {"endpoint": "m", "verdict": "json", "repeats": 3}},
+    {"panels": {"anchor": 0}},
+    {"panels": {"anchor": 3, "probe": ["padding", "bold"]}},
+    {"judge": {"kind": "panel", "judges": [{"endpoint": "m"}, {"endpoint": "m", "prompt": "rubric"}]}},
+    {"arms": {"judge": {}, "gold": {"judge": {"kind": "gold", "endpoint": "m"}}}},
+    {"arms": {"judge": {}, "many": {"policy": {"exemplars": 3}}, "other": {"judge": {"prompt": "rubric"}}, "gold": {"judge": {"kind": "gold"}}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_the_loads_add_up_to_the_planned_calls(tmp_path: Path, changes: dict) -> None:
+    items = [{**ITEMS[0], "match": "judge"}, *ITEMS[1:]] if "'kind': 'gold', 'endpoint'" in str(changes) else None
+    path = write_experiment(tmp_path, small_experiment(NOWHERE, **changes), items)
+    made = plan(path)
+    counted = sum(one.calls for one in made.loads if not one.what.endswith("(at most)"))
+    assert counted == Material.read(load(path)).planned_calls() == made.planned_calls
+
+
+@pytest.mark.tables
+def test_the_calls_are_those_of_a_run(tmp_path: Path, serve) -> None:
+    server = serve()
+    raw = small_experiment(server.base_url, judge={"endpoint": "m", "verdict": "auto"})
+    path = write_experiment(tmp_path, raw)
+    made = plan(path)
+    run(path, out=tmp_path / "run")
+    asked = sum(server.asked.values())
+    assert made.planned_calls * 0.9 < asked <= made.calls  # equal drafts are not judged
+    trials = next(one for one in made.loads if one.what == "verdict trials (at most)")
+    assert trials.calls == 3
+
+
+def test_gold_that_asks_a_model_is_counted(tmp_path: Path) -> None:
+    items = [{**ITEMS[0], "match": "judge"}, *ITEMS[1:]]
+    arms = {"judge": {}, "gold": {"judge": {"kind": "gold", "endpoint": "m"}}}
+    path = write_experiment(tmp_path, small_experiment(NOWHERE, arms=arms), items)
+    matching = [one for one in plan(path).loads if one.what.startswith("gold matching")]
+    # replicates · candidates · (generation 0, which arms share, and one generation of two arms); two of the anchor's pairs
+    assert [one.calls for one in matching] == [2 * 3 * (1 + 2) + 2 * 2]
+
+
+def test_the_guess_of_tokens_holds_the_counted_ones() -> None:
+    """Real prompts with the counts of a real tokenizer, drafts and judgments."""
+    cassette, inside, ratios = Cassette(QUICKSTART / "recording", writable=False), 0, []
+    for number, exchange in enumerate(cassette.exchanges()):
+        if number % 40:
+            continue
+        counted = read(exchange.status, exchange.response, exchange.fault).prompt_tokens
+        guess = prompt_tokens(exchange.request)
+        inside += guess.low <= counted <= guess.high
+        ratios.append(guess.likely / counted)
+    assert inside == len(ratios) > 100
+    assert 0.6 < sum(ratios) / len(ratios) < 1.4
+
+
+def test_tokens_of_other_scripts_go_by_the_character() -> None:
+    assert text_tokens("日本語の文章です").likely > text_tokens("abcdefgh").likely
+    assert text_tokens("").high == 0
+
+
+def test_verdicts_cost_one_token_or_as_many_as_they_may() -> None:
+    assert verdict_tokens("logprob", reasons=False, longest=500) == Range(1, 1, 1)
+    assert verdict_tokens("json", reasons=False, longest=500).high == 500
+    assert verdict_tokens("text", reasons=True, longest=100) == Range(30, 100, 100)
+
+
+def test_cost_is_by_the_stated_price_and_never_guessed(tmp_path: Path) -> None:
+    free = Endpoint(base_url=NOWHERE, model="m")
+    dear = Endpoint.model_validate({"base_url": NOWHERE, "model": "m", "price": {"input": 2, "output": 10}})
+    bodies = [{"messages": [{"role": "user", "content": "x" * 4000}]}] * 10
+    assert load_of("calls", "m", free, bodies, Range(1, 1, 1)).cost is None
+    load = load_of("calls", "m", dear, bodies, Range(100, 100, 100))
+    assert load.cost is not None
+    assert load.cost.likely == pytest.approx((load.prompt.likely * 2 + 1000 * 10) / 1e6)
+    raw = small_experiment(NOWHERE)
+    assert plan(write_experiment(tmp_path / "a", raw)).cost is None
+    raw["endpoints"]["m"]["price"] = {"input": 2, "output": 10}
+    raw["budget"] = {"max_cost": 0.0001, "max_calls": 10}
+    made = plan(write_experiment(tmp_path / "b", raw))
+    assert made.cost is not None
+    assert made.cost.low < made.cost.likely < made.cost.high
+    assert [note.split(" ")[0] for note in made.notes[:2]] == ["budget.max_calls", "budget.max_cost"]
+
+
+@pytest.mark.slow
+def test_an_earlier_run_says_tokens_and_speed() -> None:
+    made = plan(QUICKSTART / "experiment.yaml", run=QUICKSTART / "recording")
+    judged = next(one for one in made.loads if one.what.startswith("judgments"))
+    assert judged.basis == "counted in recording"
+    assert judged.completion == Range(judged.calls, judged.calls, judged.calls)
+    assert judged.prompt.low <= judged.prompt.likely <= judged.prompt.high
+    # The recording's own sum of prompt tokens, judge calls only.
+    cassette = Cassette(QUICKSTART / "recording", writable=False)
+    counts = [
+        read(one.status, one.response, one.fault).prompt_tokens
+        for one in cassette.exchanges()
+        if one.call.split("/")[2] == "judge" and "/trial/" not in one.call
+    ]
+    assert judged.prompt.likely / judged.calls == pytest.approx(sum(counts) / len(counts))
+    shown = {one.what: one.prompt.likely / one.calls for one in made.loads if one.what.startswith("drafts")}
+    assert shown["drafts, with 2 exemplars"] > 2 * shown["drafts, generation 0"]
+    assert made.speed is not None
+    assert 0.1 < made.speed.calls_per_second < 50
+
+
+def test_speed_as_stated_or_doctored(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path, small_experiment(NOWHERE))
+    assert plan(path).seconds is None
+    made = plan(path, calls_per_second=2.0)
+    assert made.seconds == pytest.approx(made.calls / 2)
+    doctored = tmp_path / "doctor.json"
+    doctored.write_text(json.dumps({"recommended": {"calls_per_second": 4.0}}), encoding="utf-8")
+    assert plan(path, doctor=doctored).seconds == pytest.approx(made.calls / 4)
+    for broken in ("{}", "no json", '{"recommended": {"calls_per_second": null}}'):
+        doctored.write_text(broken, encoding="utf-8")
+        with pytest.raises(InvalidInput, match="doctor --json"):
+            plan(path, doctor=doctored)
+    with pytest.raises(InvalidInput, match="calls-per-second"):
+        plan(path, calls_per_second=0.0)
+
+
+def test_power_tables_are_those_of_the_closed_forms(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path, small_experiment(NOWHERE, panels={"anchor": 300}))
+    found = plan(path, effect=0.04, conflict=0.4, drift=0.3, drift_sd=0.3).power
+    cells = {(row["effect"], row["conflict_rate"]): row["pairs"] for row in found["pairs"]}
+    assert cells[(0.04, 0.4)] == pairs_for_position(0.04, 0.4)
+    assert cells[(0.1, 0.1)] is None
+    assert found["drift_needs"]["replicates"] == 10
+    seen = {row["conflict_rate"]: row["effect"] for row in found["anchor_detects"]}
+    assert pairs_for_position(seen[0.3], 0.3) == 300
+    with pytest.raises(InvalidInput, match="drift-sd"):
+        plan(path, drift=0.3)
+    for wrong in ({"effect": 0.0}, {"effect": 0.7}, {"conflict": 0.0}, {"drift": -1.0, "drift_sd": 1.0}):
+        with pytest.raises(InvalidInput):
+            plan(path, **wrong)
+
+
+@pytest.mark.parametrize("pairs", [10, 60, 300, 5000])
+@pytest.mark.parametrize("conflict", [0.05, 0.3, 1.0])
+def test_detectable_excess_inverts_the_pairs(pairs: int, conflict: float) -> None:
+    found = detectable_excess(pairs, conflict)
+    if found is None:
+        assert pairs_for_position(conflict / 2, conflict) > pairs
+    else:
+        assert pairs_for_position(found, conflict) <= pairs < pairs_for_position(found * 0.99, conflict) + 1
+
+
+def test_the_command_shows_and_writes_it(tmp_path: Path, capsys) -> None:
+    path = write_experiment(tmp_path, small_experiment(NOWHERE))
+    app([str(part) for part in ("plan", path, "--calls-per-second", 5)], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "drafts, with 2 exemplars" in shown
+    assert "none is guessed" in shown
+    assert "at 5 calls a second, as stated" in shown
+    app([str(part) for part in ("plan", path, "--json")], standalone_mode=False)
+    raw = json.loads(capsys.readouterr().out)
+    assert raw["calls"] == sum(one["calls"] for one in raw["loads"])
+    assert raw["cost_usd"] is None
+
+
+def test_nothing_is_asked(tmp_path: Path, serve) -> None:
+    server = serve()
+    plan(write_experiment(tmp_path, small_experiment(server.base_url)))
+    assert not server.asked

@@ -1,0 +1,230 @@
+"""What the report's words may not say: each case was once said wrongly of a run with a planted truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import report_folder
+from judgeloop import report
+from judgeloop.report import wording
+from judgeloop.report.answers import QuestionAnswer, answers
+from judgeloop.report.claims import leading
+from judgeloop.report.findings import findings
+from judgeloop.report.reading import Reading
+from judgeloop.report.text import escape
+from judgeloop.stats.estimate import Estimate, Verdict
+
+pytestmark = pytest.mark.pages
+
+
+def _row(term: str = "first_slot_excess", **changes: Any) -> Estimate:
+    base = Estimate(
+        scope="judge", bias="position", term=term, judge="j", panel="pairs", estimate=0.123, std_error=0.016, conf_low=0.091,
+        conf_high=0.154, conf_level=0.95, n=240, n_items=60, unit="probability",
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def _did(term: str = "did_length", estimate: float = 1.0, half: float = 0.2, **changes: Any) -> Estimate:
+    base = Estimate(
+        scope="policy", bias="verbosity", term=term, arm="a", contrast="random", generation=3, estimate=estimate, std_error=half / 2,
+        conf_low=estimate - half, conf_high=estimate + half, conf_level=0.95, n=8, n_replicates=8, unit="doublings",
+        family="confirmatory", p_adjusted=0.001, verdict="drifting",
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def _diverse(term: str, estimate: float, half: float, **changes: Any) -> Estimate:
+    return _did(term, estimate, half, bias="diversity", **{"unit": "raw", "family": "exploratory", **changes})
+
+
+def _answers(rows: list[Estimate], arms: tuple[str, ...] = ()) -> list[QuestionAnswer]:
+    nothing = pd.DataFrame()
+    reading = Reading(
+        "x", tuple(rows), nothing, nothing, nothing, nothing, {}, {}, "", arms, {"random": "random"} if arms else {}
+    )
+    return answers(reading, findings(rows))
+
+
+def test_a_probe_is_its_own_vice_only_beyond_its_length() -> None:
+    raw = _row("injection_probe", bias="style", panel="probe")
+    nothing = replace(raw, variant="beyond_length", estimate=0.001, conf_low=-0.01, conf_high=0.012)
+    (finding,) = findings([raw, nothing])
+    assert finding.row is raw
+    assert (
+        "its added words alone could explain this: 0.1 points beyond them, 95 % interval −1.0 to 1.2"
+        in finding.sentence
+    )
+    (finding,) = findings([raw, replace(nothing, estimate=0.08, conf_low=0.06, conf_high=0.1)])
+    assert "8.0 points of it beyond its length, 95 % interval 6.0 to 10.0" in finding.sentence
+    # More than length foretells, the other way round: no vice of the edit.
+    (finding,) = findings([raw, replace(nothing, estimate=-0.08, conf_low=-0.1, conf_high=-0.06)])
+    assert "alone could explain" in finding.sentence
+    (finding,) = findings([raw, replace(nothing, status="undefined", estimate=None, conf_low=None, conf_high=None)])
+    assert "whether by its length alone cannot be told" in finding.sentence
+
+
+def test_a_rate_among_other_features_is_told_in_points_with_its_interval() -> None:
+    style = _did("did_bias_amplification", 0.095, 0.053, bias="style", unit="probability", family="exploratory")
+    (finding,) = findings([style])
+    assert "+9.5 points, 95 % interval 4.2 to 14.8" in finding.sentence
+    assert "BiasAmp: the styles that stood out in a category" in finding.sentence
+
+
+def test_a_log_s_last_generation_speaks_and_is_named() -> None:
+    rows = [_row(generation=g, estimate=0.1 * g, conf_low=0.1 * g - 0.03, conf_high=0.1 * g + 0.03) for g in (1, 2, 3)]
+    (finding,) = findings(rows)
+    assert (finding.row.generation, "generation 3" in finding.sentence) == (3, True)
+    growing = _answers(rows)[1]
+    assert "generations 1 to 3" in growing.sentences[0]
+    assert "generation 3" in growing.sentences[0]
+    assert "no generation" not in growing.sentences[0]
+    # On a panel that is judged anew each time, the first: what changed there is judge drift.
+    (finding,) = findings([replace(row, panel="anchor") for row in rows])
+    assert finding.row.generation == 1
+    # A pooled estimate speaks before any generation's.
+    (finding,) = findings([*rows, _row(generation=None)])
+    assert finding.row.generation is None
+
+
+def test_none_is_not_said_of_a_handful() -> None:
+    few = _row("gold_tied_longer_excess", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
+    (finding,) = findings([few])
+    assert finding.verdict == "underpowered"
+    assert "to say that there is none takes 20 items and 50 judgments or more" in finding.sentence
+    (finding,) = findings([replace(few, verdict="cannot_tell", margin=0.05)])
+    assert finding.verdict == "underpowered"
+    (finding,) = findings([replace(few, n=240, n_items=60)])
+    assert finding.verdict == "equivalent"
+
+
+def test_a_judge_that_gave_every_verdict_again_is_said_to_have() -> None:
+    rows = [
+        _row(f"judge_drift_{term}", panel="anchor", generation=4, estimate=0.0, conf_low=-0.24, conf_high=0.24, status="underpowered",
+             n=60, verdict="unchanged", detectable=0.34)
+        for term in ("first_slot_excess", "conflict_rate", "longer_preferred_raw")
+    ]  # fmt: skip
+    slope = _row("judge_drift_length_log_odds", panel="anchor", generation=4, unit="log-odds per doubling", estimate=0.0, std_error=0.0,
+                 conf_low=0.0, conf_high=0.0, verdict="unchanged")  # fmt: skip
+    (finding,) = findings([*rows, slope])
+    assert (finding.verdict, finding.word) == ("described", "unchanged")
+    assert "every pair was judged as at generation 0: no change on this panel" in finding.sentence
+    assert "60 pairs" in finding.sentence
+    for wrong in ("too few data", "could have seen", "0.000 to 0.000", "that there is none"):
+        assert wrong not in finding.sentence
+    moved = replace(rows[0], estimate=0.1, conf_low=0.05, conf_high=0.15, status="ok", verdict="found", detectable=None)
+    assert [f.verdict for f in findings([moved, *rows[1:]])] == ["found", "described"]
+
+
+def test_a_collapse_of_diversity_reaches_the_answers() -> None:
+    unknown = {"estimate": None, "conf_low": None, "conf_high": None, "status": "undefined", "note": "too short"}
+    words = replace(_diverse("did_mattr", 0.0, 0.1), **unknown)
+    rows = [
+        _did(),
+        words,
+        _diverse("did_distinct_2", -0.29, 0.04, unit="share of bigrams"),
+        _diverse("did_self_bleu", 0.46, 0.06, unit="bleu"),
+    ]
+    found = findings(rows)
+    diversity = [finding for finding in found if finding.question == "diversity"]
+    assert [(finding.verdict, finding.row.term) for finding in diversity] == [
+        ("found", "did_distinct_2"),
+        ("found", "did_self_bleu"),
+    ]
+    assert (
+        "drifted 0.29 share of bigrams below the control (less varied), 95 % interval 0.25 to 0.33"
+        in diversity[0].sentence
+    )
+    assert "self-BLEU +0.46, 95 % interval 0.40 to 0.52 (less varied)" in diversity[1].sentence
+    _, growing, _, change = _answers(rows, ("a", "random"))
+    assert any("(less varied)" in sentence for sentence in growing.sentences)
+    assert any("grow alike" in sentence for sentence in change.sentences)
+    still = replace(rows[0], estimate=0.1, conf_low=-0.2, conf_high=0.4, verdict="undetected", detectable=0.31)  # fmt: skip
+    assert _answers([still, *rows[1:]], ("a", "random"))[1].word == "Outputs grow alike"
+
+
+def test_a_word_on_compounding_brings_its_own_sentence() -> None:
+    def index(arm: str, word: Verdict) -> Estimate:
+        return _did(
+            "compounding_length",
+            0.44,
+            0.05,
+            arm=arm,
+            generation=None,
+            unit="ratio",
+            verdict=word,
+            benchmark=1.0,
+        )
+
+    rows = [
+        *(_did(arm=arm, contrast=control) for arm in ("a", "b") for control in ("random", "gold")),
+        index("b", "steady"),
+        index("a", "saturating"),
+    ]
+    growing = _answers(rows, ("a", "b", "random"))[1]
+    assert growing.word == "Yes, saturating"
+    assert growing.sentences[1].startswith(
+        "a against random: compounding of length: 0.44, 95 % interval 0.39 to 0.49; saturating"
+    )
+
+
+def test_the_leading_row_is_the_confirmatory_one_and_of_length() -> None:
+    bold = _row("bold_probe", family="exploratory")
+    padding = _row("padding_probe", family="confirmatory")
+    list_items = _did("did_list_items", 0.3, 0.1, family="exploratory", unit="generation-0 sd")
+    assert leading(findings([bold, padding])).row is padding
+    assert leading(findings([list_items, _did(family="exploratory")])).row.term == "did_length"
+
+
+def test_what_could_not_be_seen_is_named_once_a_measure_and_whose() -> None:
+    rows = [_did("did_style_score", 0.0, 0.1, arm=arm, unit="generation-0 sd", verdict="undetected", detectable=size) for arm, size in (("a", 0.20), ("b", 0.12), ("c", 0.31))]  # fmt: skip
+    said = " ".join(_answers(rows, ("a", "b", "c", "random"))[2].sentences)
+    assert "drift of style score beyond control (c against random) 0.31 SD." in said
+    assert said.count("style score") == 1
+
+
+@pytest.mark.parametrize(
+    ("term", "name"),
+    [
+        ("markdown_added_probe", "Markdown added, beyond half"),
+        ("markdown_removed_probe", "Markdown removed, beyond half"),
+        ("self_name_probe", "Judge's own name added, beyond half"),
+        ("judge_drift_bold_probe", "Judge's drift: bold text added"),
+        ("did_vendi", "Drift of Vendi score beyond control"),
+        ("bold_log_odds", "Bold text, per SD"),
+    ],
+)
+def test_labels_are_words(term: str, name: str) -> None:
+    assert wording.term_name(term) == name
+
+
+def test_shares_are_percentages_and_differences_are_points() -> None:
+    assert wording.quantity(_row("conflict_rate", estimate=1.0), 1.0) == "100.0 %"
+    assert wording.quantity(_row(), 0.05) == "5.0 points"
+    assert wording.unit_name(_did("did_correct", unit="probability")) == "points"
+
+
+def test_markdown_escapes_what_could_be_markup_and_no_more() -> None:
+    assert escape("0.98 [0.86, 1.11] †") == "0.98 [0.86, 1.11] †"
+    assert escape("−0.02 [−0.11, 0.06]") == "−0.02 [−0.11, 0.06]"
+    assert escape("did_length, cost_usd") == "did_length, cost_usd"
+    for text, safe in (
+        ("[1, 2](http://x)", "\\[1, 2\\](http://x)"), ("[1, 2]: http://x", "\\[1, 2\\]: http://x"), ("[1, 2][a]", "\\[1, 2\\]\\[a\\]"),
+        ("_x_", "\\_x\\_"), ("a__b", "a\\_\\_b"), ("[x, y]", "\\[x, y\\]"), ("<b>|*", "\\<b\\>\\|\\*"),
+    ):  # fmt: skip
+        assert escape(text) == safe
+
+
+def test_many_arms_are_a_table_a_question(tmp_path: Path) -> None:
+    rows = [_did(arm=f"a{n}", contrast=control) for n in range(5) for control in ("random", "gold")]
+    folder = report_folder.write(tmp_path / "many", rows=rows)
+    text = report.write(folder).markdown.read_text(encoding="utf-8")
+    section = text.split("### Did the judge make the model drift?")[1].split("##")[0]
+    assert section.count("\n| Found | ") == 10
+    assert "- Found" not in section
+    assert "| Found | a4 | gold | Drift of length | 1.00 [0.80, 1.20] | doublings |" in section

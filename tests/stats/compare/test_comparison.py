@@ -1,0 +1,306 @@
+"""Differences and ranking from frames alone: slow twins, invariants, coverage, and no order without licence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from compare_case import THREE, Judges, bias, contender, log, named
+from judgeloop import seeds
+from judgeloop.stats.compare.comparison import compared, differences, ranked
+from judgeloop.stats.compare.contender import Contender, Difference, independent, pair_values
+from judgeloop.stats.estimate import Estimate, RowLabels
+from judgeloop.stats.inference import Interval
+from judgeloop.stats.judge.self_preference import self_preference_gold
+
+# -- judges ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_paired_difference_is_the_slow_obvious_one() -> None:
+    """Pair by pair, in a loop: half the picks of both orders, less half; and the t interval over items of one pair each."""
+    frames = [log({"m": (p, 0.3, 1.0)}, p, items=80) for p in (0.1, 0.9)]
+    gaps = []
+    for pair in frames[0]["pair_id"].unique():
+        excess = []
+        for frame in frames:
+            first = [row.verdict == "first" for row in frame.itertuples() if row.pair_id == pair]
+            excess.append(sum(first) / 2 - 0.5)
+        gaps.append(excess[0] - excess[1])
+    one = named(differences(*(contender(f"c{n}", frame) for n, frame in enumerate(frames))), "first_slot_excess").row
+    assert one.estimate == pytest.approx(np.mean(gaps))
+    assert one.std_error == pytest.approx(np.std(gaps, ddof=1) / math.sqrt(len(gaps)))
+    assert one.conf_high == pytest.approx(np.mean(gaps) + stats.t.ppf(0.975, 79) * one.std_error)
+
+
+def test_swapping_the_two_swaps_the_sign() -> None:
+    a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
+    there, back = differences(a, b), differences(b, a)
+    assert len(there) == len(back) > 5
+    for one, other in zip(there, back, strict=True):
+        assert (one.row.term, one.row.variant) == (other.row.term, other.row.variant)
+        assert one.row.estimate == pytest.approx(-other.row.estimate, abs=1e-12)  # type: ignore[operator]
+        assert one.row.conf_low == pytest.approx(-other.row.conf_high, abs=1e-12)  # type: ignore[operator]
+
+
+def test_the_same_judgments_twice_differ_by_nothing() -> None:
+    frame = log({"m": (0.4, 0.4, 1.0)})
+    found = differences(contender("a", frame), contender("b", frame))
+    rates = [one for one in found if one.row.term != "length_ame"]
+    assert rates
+    assert all(one.row.estimate == 0 and one.row.verdict == "none" for one in rates)
+    assert all(
+        one.row.status == "undefined" for one in found if one.row.term == "length_ame"
+    )  # no item changes a difference of 0
+
+
+def test_pairing_gains_what_the_pairs_share() -> None:
+    """Two judges that read the same noisy pairs alike: the paired interval of agreement with gold is the narrower one."""
+    frames = [log({"m": (p, 0.0, 4.0)}, p, items=300) for p in (0.1, 0.2)]
+    paired = named(differences(*(contender(str(n), frame) for n, frame in enumerate(frames))), "gold_agreement").row
+    alone = [pair_values(contender("x", frame).judgments, None)["gold_agreement"] for frame in frames]
+    assert paired.std_error < 0.9 * math.hypot(*(one.std() / math.sqrt(len(one)) for one in alone))  # type: ignore[operator]
+
+
+def test_a_partly_shared_set_is_compared_on_what_is_shared() -> None:
+    frames = [log({"m": (p, 0.3, 1.0)}, p, items=100) for p in (0.1, 0.9)]
+    for kept, pairing in ((60, "pairs"), (40, "unpaired")):
+        cut = frames[1].assign(
+            text_a=np.where(frames[1]["item_id"].str[1:].astype(int) < kept, frames[1]["text_a"], "new")
+        )
+        found = differences(contender("a", frames[0]), contender("b", cut))
+        if pairing == "pairs":
+            assert named(found, "first_slot_excess").row.n == kept
+        else:
+            assert found == []  # contenders without estimates of their own bear nothing unpaired
+
+
+def test_unscored_replies_probes_and_self_preference_are_compared() -> None:
+    frame = log({"m": (0.3, 0.2, 1.0)}, items=60)
+    models = {
+        "model_a": np.where(np.arange(len(frame)) % 2, "m", "x"),
+        "model_b": np.where(np.arange(len(frame)) % 2, "x", "m"),
+    }
+    frame = frame.assign(**models)
+    lost = frame.assign(verdict=np.where(frame["item_id"].str[1:].astype(int) % 4 == 0, "unscored", frame["verdict"]))
+    flat = log({"m": (0.3, 0.2, 0.0)}, "flat", items=60).assign(**models)
+    found = differences(contender("a", lost), contender("b", frame))
+    assert named(found, "unscored_share").row.estimate == pytest.approx(0.25)
+    assert named(found, "first_slot_excess").row.estimate == 0
+    assert named(found, "first_slot_excess").row.n == 45
+    own = named(differences(contender("a", frame), contender("b", flat)), "self_preference_gold").row
+    assert own.status != "undefined"
+    assert "jackknife" in own.method
+    probe = log({"m": (0.0, 0.0, 0.0)}, "p", items=100).assign(panel="probe", probe="padding", dose=1.5)
+    fond = probe.assign(verdict=np.where(probe["order"] == "ab", "second", "first"))  # always the edit, candidate b
+    both = differences(contender("a", pd.concat([frame, fond])), contender("b", pd.concat([frame, probe])))
+    gap = named(both, "padding_probe").row
+    assert gap.conf_low > 0.3  # type: ignore[operator]
+    assert gap.bias == "verbosity"
+
+
+# -- independent samples --------------------------------------------------------------------------------------------------
+
+
+def test_independent_samples_by_welch_and_by_mover() -> None:
+    rng = seeds.rng(0, "welch")
+    a, b = rng.normal(0.3, 1, 9), rng.normal(0, 2, 14)
+
+    def row(x: np.ndarray) -> Estimate:
+        return Estimate(
+            scope="policy",
+            bias="style",
+            term="t",
+            estimate=float(x.mean()),
+            std_error=float(x.std(ddof=1) / math.sqrt(len(x))),
+            n_replicates=len(x),
+        )
+
+    found = independent(row(a), row(b))
+    test = stats.ttest_ind(a, b, equal_var=False)
+    assert isinstance(found, Interval)
+    assert found.p_value == pytest.approx(test.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
+    # Newcombe (1998), method 10, example (a): 56/70 and 48/80 by Wilson's limits give 0.0524 to 0.3339.
+    one, other = (
+        Estimate(scope="judge", bias="position", term="t", estimate=k / n, std_error=0.0, conf_low=low, conf_high=high)
+        for k, n, low, high in ((56, 70, 0.6918, 0.8772), (48, 80, 0.4904, 0.7004))
+    )  # fmt: skip
+    mover = independent(one, other)
+    assert isinstance(mover, Interval)
+    assert (mover.low, mover.high) == pytest.approx((0.0524, 0.3339), abs=0.002)
+
+
+# -- ranking
+
+
+def gap(first: str, second: str, term: str, low: float, high: float, p: float) -> Difference:
+    row = Estimate(
+        scope="judge",
+        bias="position",
+        term=term,
+        estimate=(low + high) / 2,
+        conf_low=low,
+        conf_high=high,
+        p_value=p,
+        p_adjusted=p,
+        family="confirmatory",
+    )
+    return Difference(first, second, "pairs", None, None, row)
+
+
+def test_ranking_claims_what_the_intervals_license() -> None:
+    slot = "first_slot_excess"
+    clear = ranked([bias("b", (slot, 0.10, 0.14)), bias("a", (slot, -0.02, 0.04))], [])
+    assert (clear.licensed, [(one.name, one.place) for one in clear.places]) == (True, [("a", 1), ("b", 2)])
+    overlap = [bias("a", (slot, 0.01, 0.09)), bias("b", (slot, 0.05, 0.12))]
+    assert not ranked(overlap, []).licensed
+    assert ranked(overlap, []).why == "no ranking: intervals overlap"
+    assert [one.place for one in ranked(overlap, []).places] == [1, 1]
+    # A place counts who is told to be better: b stands between two that part, and is told from neither.
+    chain = ranked([bias("a", (slot, 0.0, 0.04)), bias("b", (slot, 0.03, 0.07)), bias("c", (slot, 0.06, 0.1))], [])
+    assert [(one.name, one.place) for one in chain.places] == [("a", 1), ("b", 1), ("c", 2)]
+    assert chain.told == {("a", "c")}
+    assert not chain.apart("b", "c")
+    # The paired difference is sharper than the two intervals.
+    assert ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).licensed
+    assert not ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.2)]).licensed
+    assert not ranked(overlap, [gap("a", "b", slot, -0.06, 0.01, 0.01)]).licensed
+    # Another term of the first reaches further than what the second is known to reach.
+    two = [
+        bias("a", (slot, 0.01, 0.09), ("length_ame", -0.08, 0.08)),
+        bias("b", (slot, 0.05, 0.12), ("length_ame", 0.0, 0.01)),
+    ]
+    assert not ranked(two, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).licensed
+    # Opposite tastes: a signed difference says nothing of which is the larger.
+    opposite = [bias("a", (slot, -0.09, -0.01)), bias("b", (slot, 0.05, 0.12))]
+    assert not ranked(opposite, [gap("a", "b", slot, -0.2, -0.1, 0.001)]).licensed
+
+
+def test_nobody_ranks_better_for_not_being_measured() -> None:
+    known = bias("known", ("first_slot_excess", 0.0, 0.02), ("length_ame", 0.2, 0.3))
+    silent = bias("silent", ("first_slot_excess", 0.06, 0.08))
+    found = ranked([known, silent], [])
+    assert [one.name for one in found.places] == ["known", "silent"]
+    assert found.left_out == ("length_ame: not identified for silent",)
+    assert ranked([known, bias("x", ("padding_probe", 0.0, 0.1))], []).places == ()
+    control = dataclasses.replace(silent, is_control=True)
+    assert ranked([known, control], []).places == ()
+
+
+def test_position_alone_is_no_recommendation() -> None:
+    slot = ("first_slot_excess", -0.02, 0.04)
+    alone = ranked([bias("a", slot), bias("b", ("first_slot_excess", 0.10, 0.14))], [])
+    assert (alone.licensed, alone.content_known, alone.recommended) == (True, False, False)
+    both = ranked(
+        [
+            bias("a", slot, ("length_ame", 0.0, 0.02)),
+            bias("b", ("first_slot_excess", 0.1, 0.14), ("length_ame", 0.0, 0.02)),
+        ],
+        [],
+    )
+    assert (both.licensed, both.recommended) == (True, True)
+
+
+def test_a_difference_claims_no_more_than_the_folders_do() -> None:
+    a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
+
+    def length(*status: str) -> dict[str, Any]:
+        pair = [
+            dataclasses.replace(one, rows=tuple(
+                Estimate(scope="judge", bias="verbosity", term="length_ame", variant=variant, status=said)  # type: ignore[arg-type]
+                for variant, said in zip(("", "given_gold"), status, strict=False)
+            ))
+            for one in (a, b)
+        ]  # fmt: skip
+        return {one.row.variant: one.row.status for one in differences(*pair) if one.row.term == "length_ame"}
+
+    assert set(length()) == {"", "no_gold"}
+    assert set(length("ok")) == {"", "no_gold"}
+    assert set(length("undefined", "ok")) == {"given_gold", "no_gold"}
+    assert set(length("undefined")) == {"no_gold"}
+
+
+def test_transmission_and_unscored_replies_weigh_in() -> None:
+    plain = bias("plain", ("length_ame", 0.02, 0.06))
+    passed = Estimate(
+        scope="signal", bias="verbosity", term="transmission_length", estimate=2.0, conf_low=1.8, conf_high=2.2
+    )
+    doubled = dataclasses.replace(bias("doubled", ("length_ame", 0.02, 0.06)), rows=(*plain.rows, passed))
+    harms = {one.name: one.harms[0] for one in ranked([plain, doubled], []).places}
+    assert harms["doubled"].worst == pytest.approx(2.2 * harms["plain"].worst)
+    hidden = Estimate(
+        scope="judge", bias="position", term="first_slot_excess", variant="worst_case_high", estimate=0.2, n_unscored=9
+    )
+    slot = bias("s", ("first_slot_excess", 0.0, 0.02))
+    lost = dataclasses.replace(slot, name="lost", rows=(*slot.rows, hidden))
+    assert [one.harms[0].worst for one in ranked([slot, lost], []).places] == pytest.approx([0.02, 0.2])
+
+
+def test_many_contenders_are_compared_with_the_first_and_the_least_harmful(tmp_path: Path) -> None:
+    judges: Judges = {f"j{k}": (0.2 + 0.1 * k, 0.1, 1.0) for k in range(8)}
+    some = [contender(name, log({name: value}, items=40)) for name, value in judges.items()]
+    rows = [bias(one.name, ("first_slot_excess", 0.01 * (9 - k), 0.01 * (10 - k))).rows for k, one in enumerate(some)]
+    done = compared([dataclasses.replace(one, rows=own) for one, own in zip(some, rows, strict=True)])
+    assert done.ranking.places[0].name == "j7"
+    assert set(done.pairings) == {("j0", f"j{k}") for k in range(1, 8)} | {(f"j{k}", "j7") for k in range(1, 7)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("matchups", [1, 3])
+def test_paired_intervals_cover_the_planted_difference(matchups: int) -> None:
+    """200 pairs of judges: the truth by a million draws of pairs; coverage within Monte-Carlo error of 95 %."""
+    worlds: Judges = {"a": (0.2, 0.2, 1.0), "b": (0.8, 0.6, 1.5)}
+    rng = seeds.rng(0, "truth of a comparison")
+    lengths, quality = rng.integers(20, 300, size=(1_000_000, 2)), rng.standard_normal(1_000_000)
+    margin = np.log2(lengths[:, 0] / lengths[:, 1])
+    truth: dict[str, float] = {}
+    for sign, (position, slope, kappa) in zip((1.0, -1.0), worlds.values(), strict=True):
+        ab, ba = (1 / (1 + np.exp(-(position + s * (slope * margin + kappa * quality)))) for s in (1.0, -1.0))
+        right = np.where(quality > 0, (ab + 1 - ba) / 2, 1 - (ab + 1 - ba) / 2)
+        for term, value in (
+            ("first_slot_excess", (ab + ba) / 2 - 0.5),
+            ("gold_agreement", right),
+            ("conflict_rate", ab * ba + (1 - ab) * (1 - ba)),
+        ):
+            truth[term] = truth.get(term, 0.0) + sign * float(value.mean())
+    replications, inside = 200, dict.fromkeys(truth, 0)
+    for replication in range(replications):
+        frames = [
+            log({name: world}, (replication, name), texts=replication, items=60, matchups=matchups)
+            for name, world in worlds.items()
+        ]
+        keyed = [frame.assign(pair_key=frame["pair_id"], panel="pairs", repeat=0) for frame in frames]
+        found = differences(*(Contender(f"c{n}", f"c{n}", "m", judgments=frame) for n, frame in enumerate(keyed)))
+        for term, value in truth.items():
+            row = named(found, term).row
+            inside[term] += row.conf_low <= value <= row.conf_high  # type: ignore[operator]
+    for term, count in inside.items():
+        assert abs(count / replications - 0.95) <= 0.02 + 3 * math.sqrt(0.95 * 0.05 / replications), (term, count)
+
+
+def test_the_self_preference_jackknife_is_that_of_the_reported_estimate_on_fewer_items() -> None:
+    frame = log({"m": (0.3, 0.2, 1.0)}, items=24)
+    odd = np.arange(len(frame)) % 2
+    models = {"model_a": np.where(odd, "m", "x"), "model_b": np.where(odd, "x", "m")}
+    tables = [frame.assign(**models), log({"m": (0.3, 0.2, 0.0)}, "flat", items=24).assign(**models)]
+    row = named(differences(contender("a", tables[0]), contender("b", tables[1])), "self_preference_gold").row
+
+    def gap(out: str) -> float:
+        one, other = (
+            self_preference_gold(table[table["item_id"] != out], RowLabels("m")).estimate for table in tables
+        )  # fmt: skip
+        assert one is not None
+        assert other is not None
+        return one - other
+
+    left_out = np.array([gap(item) for item in sorted(tables[0]["item_id"].unique())])
+    assert row.estimate == pytest.approx(gap(""), abs=1e-12)
+    spread = math.sqrt(23 / 24 * np.sum((left_out - left_out.mean()) ** 2))
+    assert row.std_error == pytest.approx(spread, rel=1e-9)

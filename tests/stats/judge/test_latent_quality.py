@@ -1,0 +1,154 @@
+"""Gold that errs: the latent-quality model of two golds, regression calibration, and the curve of one gold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from judgeloop import seeds
+from judgeloop.stats.inference import Undefined
+from judgeloop.stats.judge.covariates import covariates
+from judgeloop.stats.judge.ordered_models import fit_latent
+from judgeloop.stats.judge.slopes import fit_slopes
+from planted_verdicts import planted_judgments, rows_of, s, texts_of, votes, world
+
+
+@pytest.fixture(autouse=True)
+def _fewer_draws(monkeypatch):
+    """The bootstrap's size is not what these tests are about."""
+    monkeypatch.setattr("judgeloop.stats.judge.slopes.DRAWS", 500)
+
+
+def test_one_gold_prints_the_curve_and_two_correct():
+    frame, texts, margin = world(400, "two golds", slopes=(0.0, 0.0), correlation=0.6)
+    one = rows_of(frame.assign(gold=np.tile(votes(2 * margin[:400], "one"), 2)), texts)
+    assert one["length_log_odds", ""].status == "undefined"
+    assert "0.5:" in one["length_log_odds", "given_gold"].note
+    assert one["length_log_odds", "given_gold"].estimate > 0.15  # unbiased judge, imperfect gold
+    golds = {"gold": np.tile(votes(2 * margin[:400], "one"), 2), "gold_2": np.tile(votes(2 * margin[:400], "two"), 2)}
+    two = rows_of(frame.assign(**golds), texts)
+    row = two["length_log_odds", ""]
+    assert row.status == "underpowered"  # a null that 400 pairs cannot prove
+    assert row.conf_low < 0 < row.conf_high
+    assert "latent" in row.method
+    assert two["length_ame", ""].method.endswith("delta")
+    assert two["gold_log_odds", "corrected"].estimate > 0
+    # A second gold that never differs bounds no error.
+    same = rows_of(frame.assign(gold=golds["gold"], gold_2=golds["gold"]), texts)
+    assert same["length_log_odds", ""].estimate == pytest.approx(same["length_log_odds", "given_gold"].estimate)
+
+
+@pytest.mark.slow
+def test_two_numeric_golds_are_calibrated():
+    # E3: reliability λ = .5, correlation .5: the naive slope is about κρ(1 − λ)/(1 − λρ²), the calibrated one 0.
+    n = 2000
+    frame, texts, margin = world(n, "calibration", slopes=(0.0, 0.0), correlation=0.5)
+    noise = seeds.rng(0, "gold noise").normal(size=(2, n))
+    rows = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2), gold_2=margin + np.tile(noise[1], 2)), texts)
+    naive, corrected = rows["length_log_odds", "given_gold"], rows["length_log_odds", ""]
+    # κρ(1 − λ)/(1 − λρ²), flattened by the quality that neither q₁ nor length explains (variance .43).
+    theory = 0.5 * 0.5 / (1 - 0.5 * 0.25) / math.sqrt(1 + 0.346 * 0.43)
+    assert naive.estimate == pytest.approx(theory, abs=4 * naive.std_error)
+    assert naive.p_value < 1e-6
+    assert corrected.estimate == pytest.approx(0.0, abs=4 * corrected.std_error)
+    assert corrected.std_error > naive.std_error
+    one = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2)), texts)
+    curve = dict(
+        part.split(": ")
+        for part in one["length_log_odds", "given_gold"].note.split("would be ")[1].split("; ")[0].split(", ")
+    )
+    assert float(curve["0.5"]) == pytest.approx(0.0, abs=0.12)
+    assert float(curve["1"]) == pytest.approx(naive.estimate, abs=6e-4)
+
+
+def test_latent_quality_gradient_gives_a_maximum():
+    n = 300
+    rng = seeds.rng(0, "maximum")
+    delta = rng.normal(size=n)
+    margin = delta + 1.2 * rng.normal(size=n)
+    frame = planted_judgments(
+        n, "maximum", position=0.4, slopes=(0.3,), deltas=delta[:, None], margin=margin, quality=0.8
+    )
+    golds = {"gold": np.tile(votes(margin, "m1"), 2), "gold_2": np.tile(votes(margin, "m2"), 2)}
+    data = covariates(frame.assign(**golds), texts_of(delta[:, None], ["length"]))
+    fit = fit_latent(data)
+    assert not isinstance(fit, Undefined)
+
+    def likelihood(theta):
+        """The plain loop over pairs and nodes."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+        total = 0.0
+        for pair in range(n):
+            value = 0.0
+            for node, weight in zip(nodes, weights, strict=True):
+                q = theta[3] * delta[pair] + math.exp(theta[4]) * node
+                likely = weight
+                for gold in (golds["gold"][pair], golds["gold_2"][pair]):
+                    likely *= float(s(q if gold == "a" else -q))
+                for row in np.flatnonzero(data.pairs == data.pairs[pair]):
+                    eta = theta[0] * data.order[row] + theta[1] * delta[pair] + theta[2] * q
+                    likely *= float(s(eta if data.picked_a[row] == 1 else -eta))
+                value += likely
+            total += math.log(value)
+        return total
+
+    best = likelihood(fit.coefficients)
+    for j in range(5):
+        for step in (-0.03, 0.03):
+            assert likelihood(fit.coefficients + step * np.eye(5)[j]) < best
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [0.0, 0.6])
+def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
+    # docs/method.md, "Two golds": 900 pairs; one-gold regression gives .57 and .90 for β = 0 and .6.
+    runs, found, naive = 60, [], []
+    for run in range(runs):
+        rng = seeds.rng(0, "latent", run)
+        delta = rng.normal(size=900)
+        margin = delta + 1.2 * rng.normal(size=900)
+        frame = planted_judgments(
+            900, f"latent/{beta}/{run}", position=0.4, slopes=(beta,), deltas=delta[:, None], margin=margin, quality=0.8
+        )
+        golds = {"gold": np.tile(votes(margin, f"1/{run}"), 2), "gold_2": np.tile(votes(margin, f"2/{run}"), 2)}
+        data = covariates(frame.assign(**golds), texts_of(delta[:, None], ["length"]))
+        one = fit_latent(data).slope("length")
+        found.append((one.estimate, one.low, one.high))
+        naive.append(fit_slopes(data, data.gold).slope("length").estimate)
+    estimates, low, high = np.array(found).T
+    cover = np.mean((low <= beta) & (beta <= high))
+    assert estimates.mean() == pytest.approx(beta, abs=4 * estimates.std() / math.sqrt(runs))
+    assert cover == pytest.approx(0.95, abs=0.02 + 3 * math.sqrt(0.95 * 0.05 / runs))
+    assert np.mean(naive) > beta + 0.2
+
+
+@pytest.mark.parametrize("agree", [0.0, 0.9, 1.0])
+def test_golds_that_bound_no_spread_are_fitted_or_refused_without_a_warning(agree: float):
+    """Coins that a second person repeats, or contradicts: the likelihood rises to ever larger spreads of quality."""
+    ended = []
+    for k in range(4):
+        frame, texts, _ = world(100, f"no spread {k}")
+        coins = seeds.rng(k, "coins").random((3, 100))
+        one = np.where(coins[0] < 0.5, "a", "b")
+        other = np.where(one == "a", "b", "a") if agree == 0.0 else np.where(coins[2] < 0.5, "a", "b")
+        two = np.where(coins[1] < agree, one, other)
+        ended.append(
+            fit_latent(covariates(frame.assign(gold=np.tile(one, 2), gold_2=np.tile(two, 2)), texts, scales={}))
+        )
+    assert all(isinstance(one, Undefined) or np.all(np.isfinite(one.covariance)) for one in ended)
+
+
+def test_a_search_that_takes_the_judges_threshold_to_nothing_turns_back():
+    """A tie is then impossible, and there is one: the gradient keeps its length, and the place is infinitely unlikely."""
+    frame, texts, margin = world(100, "no threshold")
+    golds = {"gold": np.tile(votes(2 * margin[:100], "one"), 2), "gold_2": np.tile(votes(2 * margin[:100], "two"), 2)}
+    ties = seeds.rng(0, "no threshold").random(len(frame)) < 0.2
+    found = fit_latent(covariates(frame.assign(**golds, verdict=frame["verdict"].mask(ties, "tie")), texts, scales={}))
+    assert not isinstance(found, Undefined)
+    model = found.model
+    with np.errstate(all="ignore"):
+        value, gradient = model.parts(np.where(np.arange(model.size) == model.size - 1, -800.0, found.coefficients))
+    assert gradient.shape == (len(model.first), model.size)
+    assert not np.isfinite(value.sum())

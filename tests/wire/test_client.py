@@ -1,0 +1,321 @@
+"""Calls in, replies out: retried where that can help, recorded once, found again, and stopped at the limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, JudgeloopError, ReplayMiss, StorageFailed
+from judgeloop.experiment.schema import Endpoint
+from judgeloop.records import Call
+from judgeloop.serving.faults import Rule
+from judgeloop.serving.protocol import ServerAnswer, error_answer
+from judgeloop.wire.cassette import Cassette
+from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Ledger, WireClient
+from wire_case import Speaker, ask, completion, named, recorded, serving, some, use
+
+FAULTS = [
+    ({"status": 429, "retry_after_s": 0.01}, "rate_limited"), ({"status": 500}, "http_500"), ({"status": 503}, "http_503"),
+    ({"kind": "reset"}, "connection"), ({"kind": "truncated"}, "connection"), ({"kind": "timeout"}, "timeout"),
+    ({"kind": "not_json"}, "not_json"), ({"kind": "empty_choices"}, "empty_choices"), ({"kind": "null_content"}, "null_content"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS)
+def test_transient_faults_are_retried_and_then_are_data(tmp_path: Path, fault: dict[str, object], reason: str) -> None:
+    rules = (Rule.model_validate({"match": "lucky", "times": 2, **fault}), Rule.model_validate({"match": "hit", "times": "always", **fault}))  # fmt: skip
+    bad, good = named("s0/g0/judge/hit/m/ab"), named("s0/g0/judge/lucky/m/ab")
+    with serving(None, *rules) as server:
+        endpoint = server.endpoint(timeout_s=0.15 if reason == "timeout" else 30)
+
+        async def steps(client: WireClient) -> tuple[str, str | None]:
+            failed = await client.ask(bad)
+            assert failed.text is None
+            assert recorded(tmp_path) == {}  # the endpoint may be dead, for all we know
+            return failed.failure, (await client.ask(good)).text
+
+        assert use(tmp_path, endpoint, steps) == (reason, "[[A]]")
+        assert server.asked == [good.call_id]
+        kept = recorded(tmp_path)
+        assert [(e.call, e.attempts, e.fault) for e in kept.values()] == [
+            (bad.call_id, 3, reason),
+            (good.call_id, 3, ""),
+        ]
+        # A resumed run finds the failure, and does not try for another answer.
+        assert [reply.failure for reply in ask(tmp_path, endpoint, [bad, good])] == [reason, ""]
+        assert len(server.seen) == 1
+
+
+def test_a_readable_reply_without_a_verdict_is_never_retried(tmp_path: Path) -> None:
+    replies = {"a": completion("no idea"), "b": completion(""), "c": completion(None, refusal="I cannot"), "d": completion(None, "content_filter")}  # fmt: skip
+    with serving(Speaker(replies.__getitem__)) as server:
+        said = ask(tmp_path, server.endpoint(), [named(name) for name in "abcd"])
+    assert server.asked == ["a", "b", "c", "d"]
+    assert [(reply.text, reply.refusal, reply.failure) for reply in said] == [
+        ("no idea", "", ""),
+        ("", "", ""),
+        ("", "I cannot", ""),
+        ("", "content_filter", ""),
+    ]
+
+
+LONG = [
+    error_answer(400, "maximum context length is 8192 tokens", code="context_length_exceeded"),
+    ServerAnswer(400, {"error": {"code": 400, "message": "too big", "type": "exceed_context_size_error"}}),
+    ServerAnswer(500, {"error": {"code": 500, "message": "the request exceeds the available context size"}}),
+]
+
+
+@pytest.mark.parametrize("answer", LONG)
+def test_a_text_that_is_too_long_is_that_items_failure(tmp_path: Path, answer: ServerAnswer) -> None:
+    calls = some(CONSECUTIVE_FAILURES + 2)
+    with serving(Speaker(lambda _: answer)) as server:
+        said = ask(tmp_path, server.endpoint(), calls)
+    assert {reply.failure for reply in said} == {"context_length"}
+    assert len(server.seen) == len(calls) == len(recorded(tmp_path))
+
+
+def test_another_400_is_not_retried(tmp_path: Path) -> None:
+    with serving(Speaker(lambda call: completion() if call == "good" else error_answer(400, "bad field"))) as server:
+        bad, good = ask(tmp_path, server.endpoint(), [named("bad"), named("good")])
+    assert (bad.failure, good.failure, server.asked) == ("bad_request", "", ["bad", "good"])
+    assert recorded(tmp_path)["bad"].status == 400
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_endpoint_that_keeps_failing_ends_the_run_and_is_asked_again(tmp_path: Path, at_once: bool) -> None:
+    calls = some(CONSECUTIVE_FAILURES + 5)
+    with (
+        serving(None, Rule(status=500, times="always", message="down")) as server,
+        pytest.raises(
+            EndpointFailed, match="20 calls in a row failed, the last with http_500: down; mend it"
+        ) as caught,
+    ):
+        ask(tmp_path, server.endpoint(attempts=2), calls, at_once=at_once)
+    assert caught.value.exit_code == 4
+    assert recorded(tmp_path) == {}
+    with serving() as server:
+        assert all(reply.text == "[[A]]" for reply in ask(tmp_path, server.endpoint(), calls))
+        assert len(server.seen) == len(calls) == len(recorded(tmp_path))
+
+
+def test_failures_in_a_row_are_counted_from_the_last_answer(tmp_path: Path) -> None:
+    failing = CONSECUTIVE_FAILURES - 1
+    answers = [*[error_answer(400, "no")] * failing, LONG[0], *[error_answer(400, "no")] * failing]
+    said = iter([*answers, completion(), *answers])
+    calls = some(2 * len(answers) + 1)
+    with serving(Speaker(lambda _: next(said))) as server:
+        failures = [reply.failure for reply in ask(tmp_path, server.endpoint(), calls)]
+    assert failures.count("bad_request") == 4 * failing
+    # The run ended well: even the failures that no answer followed are its data.
+    assert len(recorded(tmp_path)) == len(calls)
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", "max_tokens_field: max_completion_tokens"),
+        ("Unsupported value: 'temperature' does not support 0 with this model.", "send_temperature: false"),
+    ],
+)  # fmt: skip
+def test_a_refused_setting_is_named(tmp_path: Path, message: str, hint: str) -> None:
+    with serving(Speaker(lambda _: error_answer(400, message))) as server, pytest.raises(EndpointFailed, match=hint):
+        ask(tmp_path, server.endpoint(), some(CONSECUTIVE_FAILURES))
+
+
+def test_failures_before_an_interruption_are_not_recorded(tmp_path: Path) -> None:
+    async def steps(client: WireClient) -> None:
+        assert (await client.ask(named("a"))).failure == "http_500"
+        raise KeyError("the run breaks off")
+
+    with serving(None, Rule(status=500, times="always")) as server, pytest.raises(KeyError):
+        use(tmp_path, server.endpoint(attempts=1), steps)
+    assert recorded(tmp_path) == {}
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_concurrency_is_bounded(tmp_path: Path, most: int) -> None:
+    with serving(Speaker(hold_s=0.02)) as server:
+        ask(tmp_path, server.endpoint(concurrency=most), some(3 * most + 1), at_once=True)
+        assert server.most == most
+
+
+def test_the_same_call_is_asked_once(tmp_path: Path) -> None:
+    with serving(Speaker(hold_s=0.02)) as server:
+        said = ask(
+            tmp_path, server.endpoint(), [named("a")] * 10 + [named("a", "another text"), named("b")], at_once=True
+        )
+    assert len({id(reply) for reply in said[:10]}) == 1
+    assert sorted(server.asked) == ["a", "a", "b"]
+    assert sum(1 for _ in Cassette(tmp_path, writable=False).exchanges()) == 3
+
+
+def test_a_resumed_run_asks_nothing_and_counts_everything(tmp_path: Path) -> None:
+    calls, events = some(5), list[AnsweredCall]()
+    price = {"input": 1e6, "output": 2e6}
+    with serving() as server:
+        endpoint = server.endpoint(price=price)
+        first, second = Ledger(), Ledger()
+        replies = ask(tmp_path, endpoint, calls, ledger=first, observer=events.append)
+        part = tmp_path / "calls/s0/g00-judge.jsonl"
+        before = part.read_bytes()
+        assert ask(tmp_path, endpoint, calls * 2, ledger=second, observer=events.append) == replies * 2
+        assert len(server.seen) == 5
+    assert part.read_bytes() == before
+    assert (first.calls, first.cost) == (second.calls, second.cost) == (5, 5 * (3 * 1 + 2 * 2))
+    assert (first.reserved, first.waiting, first.held) == (0, 0, 0)
+    assert [event.recorded for event in events] == [False] * 5 + [True] * 10
+    assert [event.calls for event in events] == [1, 2, 3, 4, 5] * 2 + [5] * 5
+
+
+def test_a_torn_line_is_asked_again_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    calls = some(4)
+    with serving() as server:
+        ask(tmp_path, server.endpoint(), calls)
+        part = tmp_path / "calls/s0/g00-judge.jsonl"
+        whole = part.read_bytes()
+        part.write_bytes(whole[:-7])
+        ask(tmp_path, server.endpoint(), calls)
+        assert server.asked[4:] == [calls[3].call_id]
+        assert part.read_bytes() == whole
+        part.write_bytes(whole.replace(b'{"key"', b'{"kex"', 2))
+        with pytest.raises(FolderMismatch, match=r"g00-judge\.jsonl:1: "):
+            ask(tmp_path, server.endpoint(), calls)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_replay(tmp_path: Path, packed: bool) -> None:
+    calls = some(3)
+    with serving() as server:
+        replies = ask(tmp_path / "recorded", server.endpoint(), calls)
+    if packed:
+        Cassette(tmp_path / "recorded", writable=True).pack()
+    recording = Cassette(tmp_path / "recorded", writable=False)
+    gone = Endpoint(base_url=server.base_url, model="m")  # no server is there any more, and none is needed
+    assert ask(tmp_path / "new", gone, calls, replay=recording, ledger=Ledger(max_calls=0)) == replies
+    assert recorded(tmp_path / "new") == recorded(tmp_path / "recorded")
+    with pytest.raises(ReplayMiss, match=rf"replay: {calls[1].call_id} is not recorded; nearest recording {calls[1].call_id}: messages\[0\]\.content at character 1: recorded …'hi', asked …'hello'") as caught:  # fmt: skip
+        ask(tmp_path / "new", gone, [named(calls[1].call_id, "hello")], replay=recording)
+    assert caught.value.exit_code == 4
+
+
+def test_a_miss_in_replay_is_named_once(tmp_path: Path) -> None:
+    async def steps(client: WireClient) -> list[object]:
+        return await asyncio.gather(*(client.ask(call) for call in some(50)), return_exceptions=True)
+
+    errors = use(tmp_path, Speaker().endpoint(base_url="http://127.0.0.1:9"), steps, replay=Cassette(tmp_path / "none", writable=False))  # fmt: skip
+    assert len({id(error) for error in errors}) == 1
+    assert isinstance(errors[0], ReplayMiss)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_budget_of_calls_stops_exactly(tmp_path: Path, at_once: bool) -> None:
+    calls = some(12)
+    with serving(Speaker(hold_s=0.005)) as server:
+        endpoint = server.endpoint(concurrency=4)
+        for limit, asked in ((5, 5), (5, 5), (8, 8)):
+            with pytest.raises(BudgetReached, match=f"budget of {limit} calls is reached; raise --max-calls") as caught:
+                ask(tmp_path, endpoint, calls, at_once=at_once, ledger=Ledger(max_calls=limit))
+            assert caught.value.exit_code == 3
+            assert len(server.seen) == len(recorded(tmp_path)) == asked
+        ask(tmp_path, endpoint, calls, at_once=at_once, ledger=Ledger(max_calls=12))
+        assert len(server.seen) == 12
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_budget_of_cost_is_used_and_never_broken(tmp_path: Path, at_once: bool) -> None:
+    calls = [named(call.call_id, max_tokens=4) for call in some(12)]
+    with serving(Speaker(hold_s=0.005)) as server:
+        endpoint = server.endpoint(concurrency=4, price={"output": 1e6})  # a dollar a token: 2 a call, 4 at worst
+        for limit, asked in ((10, 4), (17, 7)):
+            ledger = Ledger(max_cost=limit)
+            with pytest.raises(BudgetReached, match=f"budget of {limit} USD is reached .*raise --max-cost"):
+                ask(tmp_path, endpoint, calls, at_once=at_once, ledger=ledger)
+            assert len(server.seen) == len(recorded(tmp_path)) == asked
+            assert ledger.cost == 2 * asked <= limit
+
+
+def test_failures_not_yet_recorded_count_against_the_budget(tmp_path: Path) -> None:
+    with serving(Speaker(lambda _: error_answer(400, "no"))) as server:
+        with pytest.raises(BudgetReached):
+            ask(tmp_path, server.endpoint(), some(9), ledger=Ledger(max_calls=3))
+        assert len(server.seen) == 3
+
+
+def cancelled(count: int) -> Callable[[WireClient], Awaitable[None]]:
+    async def steps(client: WireClient) -> None:
+        asking = [asyncio.create_task(client.ask(call)) for call in some(count)]
+        await asyncio.sleep(0.1)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    return steps
+
+
+def test_an_answer_that_nobody_waits_for_is_recorded_and_no_more_is_asked(tmp_path: Path) -> None:
+    with serving(Speaker(hold_s=0.3)) as server:
+        use(tmp_path, server.endpoint(concurrency=2), cancelled(6))
+        assert len(server.seen) == 2
+    assert sorted(recorded(tmp_path)) == sorted(server.asked)
+
+
+def test_closing_waits_for_no_retry(tmp_path: Path) -> None:
+    rule = Rule(status=429, retry_after_s=50, times="always")
+    with serving(None, rule) as server:
+        asyncio.run(asyncio.wait_for(_closed(tmp_path, server.endpoint()), 5))
+    assert recorded(tmp_path) == {}
+
+
+async def _closed(folder: Path, endpoint: Endpoint) -> None:
+    async with WireClient({"m": endpoint}, Cassette(folder, writable=True), environment={}) as client:
+        await cancelled(3)(client)
+
+
+def test_a_folder_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "calls").write_text("a file, where a folder has to be")
+
+    async def steps(client: WireClient) -> list[object]:
+        first = await asyncio.gather(client.ask(named("a/b/c")), return_exceptions=True)
+        return [*first, *await asyncio.gather(client.ask(named("a/b/d")), return_exceptions=True)]
+
+    with serving() as server:
+        errors = use(tmp_path, server.endpoint(), steps)
+        assert server.asked == ["a/b/c"]
+    assert all(isinstance(error, StorageFailed) for error in errors)
+
+
+def test_what_is_recorded_is_given_even_after_the_run_has_failed(tmp_path: Path) -> None:
+    async def steps(client: WireClient) -> str | None:
+        for call in (named("a"), named("b")):
+            with pytest.raises(JudgeloopError) if call.call_id == "b" else _nothing():
+                await client.ask(call)
+        return (await client.ask(named("a"))).text
+
+    with serving(None, Rule(match="b", status=401, times="always")) as server:
+        assert use(tmp_path, server.endpoint(), steps) == "[[A]]"
+
+
+class _nothing:  # noqa: N801
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def test_two_endpoints_fail_each_for_itself(tmp_path: Path) -> None:
+    with serving() as good, serving(None, Rule(status=500, times="always")) as bad:
+
+        async def both() -> list[str]:
+            cassette = Cassette(tmp_path, writable=True)
+            endpoints = {"m": good.endpoint(), "n": bad.endpoint(attempts=1)}
+            async with WireClient(endpoints, cassette, environment={}, backoff_s=0.001) as client:
+                failed = await client.ask(Call("bad", "n", named("bad").body))
+                await client.ask(named("good"))
+                assert list(recorded(tmp_path)) == ["good"]
+                return [failed.failure]
+
+        assert asyncio.run(both()) == ["http_500"]
+    assert sorted(recorded(tmp_path)) == ["bad", "good"]
