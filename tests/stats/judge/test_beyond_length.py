@@ -53,7 +53,7 @@ def test_a_taste_for_length_alone_is_no_taste_for_an_edit_that_adds_words() -> N
     assert raw.estimate is not None
     assert line.estimate is not None
     assert abs(raw.estimate - line.estimate * mean) > 0.005
-    assert "doublings long on average" in left.note
+    assert "longer than their originals on average" in left.note
 
 
 def test_a_planted_taste_is_found_beyond_its_length() -> None:
