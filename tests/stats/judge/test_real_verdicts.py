@@ -54,13 +54,13 @@ def cells(llmbar):
     judged = dict(list(llmbar.groupby(["judge", "category"])))
     rows = []
     for _, cell in authors.iterrows():
-        some = judged[f"{cell['judge']}/{cell['prompting']}", cell["subset"]]
-        agreement, counts = gold_agreement(some)
-        position: dict[str, Estimate] = {row.term: row for row in position_estimates(some) if not row.variant}
-        lost = some[some["verdict"] == "unscored"]
+        judgments = judged[f"{cell['judge']}/{cell['prompting']}", cell["subset"]]
+        agreement, counts = gold_agreement(judgments)
+        position: dict[str, Estimate] = {row.term: row for row in position_estimates(judgments) if not row.variant}
+        lost = judgments[judgments["verdict"] == "unscored"]
         rows.append({
-            "cell": f"{cell['judge']}/{cell['prompting']} {cell['subset']}", "asked": len(some),
-            "pairs": some["pair_id"].nunique(), "unscored": counts.unscored,
+            "cell": f"{cell['judge']}/{cell['prompting']} {cell['subset']}", "asked": len(judgments),
+            "pairs": judgments["pair_id"].nunique(), "unscored": counts.unscored,
             "both_lost": int((lost.groupby("pair_id").size() == 2).sum()),
             "right": agreement.estimate, "n": counts.n, "agree": position["order_agreement"].estimate,
             "complete": position["order_agreement"].n, "authors_right": share(cell["correct_average"]),
@@ -91,16 +91,22 @@ def test_llmbar_cells_with_unscored_replies_follow_under_the_authors_convention(
 
 
 def test_llmbar_position_bias_is_large_where_it_is_and_equivalent_where_not(llmbar):
-    found = judge_estimates(llmbar[llmbar["judge"].isin(["Falcon/CoT", "GPT-4/Metrics_Reference"])])
-    rows = found[(found["term"] == "first_slot_excess") & (found["variant"] == "") & (found["category"] == "")]
+    estimates = judge_estimates(llmbar[llmbar["judge"].isin(["Falcon/CoT", "GPT-4/Metrics_Reference"])])
+    rows = estimates[
+        (estimates["term"] == "first_slot_excess") & (estimates["variant"] == "") & (estimates["category"] == "")
+    ]
     rows = rows.set_index("judge")
     assert rows.loc["Falcon/CoT", "conf_low"] > 0.35
     assert rows.loc["GPT-4/Metrics_Reference", "status"] == "ok"
     assert rows.loc["GPT-4/Metrics_Reference", "verdict"] == "none"
-    odds = found[(found["term"] == "position_log_odds") & (found["judge"] == "Falcon/CoT") & (found["category"] == "")]
+    odds = estimates[
+        (estimates["term"] == "position_log_odds")
+        & (estimates["judge"] == "Falcon/CoT")
+        & (estimates["category"] == "")
+    ]
     # Deterministic replies: no log-odds, rather than a number made of the ½ that is added to a zero.
     assert odds["status"].tolist() == ["undefined"]
-    assert set(found["category"]) == {"", *llmbar["category"]}
+    assert set(estimates["category"]) == {"", *llmbar["category"]}
 
 
 def plain_excess(path):
