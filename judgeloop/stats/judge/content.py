@@ -97,10 +97,10 @@ def content_estimates(
     labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
     with_gold = rows.with_gold()
-    given = fit_slopes(with_gold, with_gold.gold) if len(with_gold) else _WITHOUT_GOLD
-    without = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
-    corrected = _corrected_fit(rows, given)
-    fits = _ContentFits(rows, with_gold, given, without, corrected, gold_exact)
+    given_gold = fit_slopes(with_gold, with_gold.gold) if len(with_gold) else _WITHOUT_GOLD
+    without_gold = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
+    corrected = _corrected_fit(rows, given_gold)
+    fits = _ContentFits(rows, with_gold, given_gold, without_gold, corrected, gold_exact)
     features = rows.features or ("length",)
     return [
         *_raw_preference(labels, rows, margin),
@@ -109,25 +109,25 @@ def content_estimates(
         *_exchange_rates(labels, fits),
         _excess_over_gold(labels, fits, margin),
         *_joint_tests(labels, fits),
-        *tie_estimates(labels, rows, given, without),
+        *tie_estimates(labels, rows, given_gold, without_gold),
         *missing_estimates(judgments, texts, labels, scales=scales),
         *gold_estimates(
-            labels, judgments, with_gold, given, corrected, rows.with_any_gold().counts if fits.two_golds else None
+            labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
         ),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _ContentFits:
-    """The fits that the terms share: ``given`` one gold, ``without`` gold, and ``corrected`` for gold's errors.
+    """The fits that the terms share: ``given_gold``, ``without_gold``, and ``corrected`` for gold's errors.
 
     ``rows``: all scored judgments; ``with_gold``: those whose gold is known; ``exact``: gold cannot err.
     """
 
     rows: Covariates
     with_gold: Covariates
-    given: Slopes | Undefined
-    without: Slopes | Undefined
+    given_gold: Slopes | Undefined
+    without_gold: Slopes | Undefined
     corrected: Slopes | LatentSlopes | Undefined
     exact: bool
 
@@ -138,7 +138,7 @@ class _ContentFits:
 
     def primary(self) -> Slopes | LatentSlopes | Undefined:
         """The fit given gold where that is exact, else the one corrected by a second gold."""
-        return self.given if self.exact else self.corrected
+        return self.given_gold if self.exact else self.corrected
 
     def primary_counts(self) -> SampleCounts:
         """Counts of the rows behind ``primary``: once enough pairs have two golds, pairs with one are used too."""
@@ -150,21 +150,21 @@ class _ContentFits:
         return "gold cannot err, as a verifiable reference" if self.exact else "corrected for gold's errors"
 
 
-def _corrected_fit(rows: Covariates, given: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
+def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
     """The fit that allows for gold's errors by a second gold, or why there is none."""
     any_gold, two_golds = rows.with_any_gold(), rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
     if not len(any_gold):
         return _WITHOUT_GOLD
     if np.all(np.isnan(rows.gold_2)):
         return Undefined(_ONE_GOLD)
-    if isinstance(given, Undefined):
-        return given
+    if isinstance(given_gold, Undefined):
+        return given_gold
     n_both = len(np.unique(two_golds.pairs))
     if n_both < FEWEST_PAIRS:
         return Undefined(f"two golds on {n_both} pairs; the correction needs {FEWEST_PAIRS}")
     if np.array_equal(two_golds.gold, two_golds.gold_2):
         # Two golds that never differ show no error: they count as one exact gold.
-        return given
+        return given_gold
     return fit_calibrated(any_gold) if any_gold.numeric_gold else fit_latent(any_gold)
 
 
@@ -228,15 +228,15 @@ def _feature_log_odds(labels: RowLabels, fits: _ContentFits, name: str) -> list[
     """``<feature>_log_odds``: primary, ``given_gold`` and ``no_gold``."""
     bias, unit, term = feature_bias(name), feature_unit(name), f"{name}_log_odds"
     inflation = curve = ""
-    if isinstance(fits.given, Slopes) and name in fits.given.names:
-        inflation = f"variance inflation {fits.given.variance_inflation(name):.2f}"
+    if isinstance(fits.given_gold, Slopes) and name in fits.given_gold.names:
+        inflation = f"variance inflation {fits.given_gold.variance_inflation(name):.2f}"
         if not fits.exact and not fits.two_golds:
-            curve = f"by gold's reliability the slope would be {reliability_curve(fits.given, name)}"
+            curve = f"by gold's reliability the slope would be {reliability_curve(fits.given_gold, name)}"
     return [
         row(labels, bias, term, _slope_of(fits.primary(), name), fits.primary_counts(), unit=unit, note=fits.note),
-        row(labels, bias, term, _slope_of(fits.given, name), fits.with_gold.counts, unit=unit, variant=GIVEN_GOLD,
+        row(labels, bias, term, _slope_of(fits.given_gold, name), fits.with_gold.counts, unit=unit, variant=GIVEN_GOLD,
             note=joined(GOLD_AS_EXACT, curve, inflation)),
-        row(labels, bias, term, _slope_of(fits.without, name), fits.rows.counts, unit=unit, variant="no_gold",
+        row(labels, bias, term, _slope_of(fits.without_gold, name), fits.rows.counts, unit=unit, variant="no_gold",
             note="quality is not held equal"),
     ]  # fmt: skip
 
@@ -253,20 +253,20 @@ def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float) -> lis
         row(labels, "verbosity", term, _length_effect(fits.primary()), fits.primary_counts(), unit=unit, margin=margin,
             note=fits.note)
     ]  # fmt: skip
-    given = fits.given
+    given_gold = fits.given_gold
     if len(fits.with_gold):
         counts = fits.with_gold.counts
         estimates.append(row(
-            labels, "verbosity", term, _length_effect(given), counts, unit=unit, variant=GIVEN_GOLD, margin=margin,
+            labels, "verbosity", term, _length_effect(given_gold), counts, unit=unit, variant=GIVEN_GOLD, margin=margin,
             note=GOLD_AS_EXACT,
         ))  # fmt: skip
-        if isinstance(given, Slopes) and not labels.category and len(given.x) <= _MOST_RESAMPLED:
+        if isinstance(given_gold, Slopes) and not labels.category and len(given_gold.x) <= _MOST_RESAMPLED:
             estimates.append(row(
-                labels, "verbosity", term, bootstrap_effect(given, "length"), counts, unit=unit, variant="bootstrap",
+                labels, "verbosity", term, bootstrap_effect(given_gold, "length"), counts, unit=unit, variant="bootstrap",
                 note=f"another interval for the estimate of {GIVEN_GOLD}",
             ))  # fmt: skip
     estimates.append(row(
-        labels, "verbosity", term, _length_effect(fits.without), fits.rows.counts, unit=unit, variant="no_gold", null=None,
+        labels, "verbosity", term, _length_effect(fits.without_gold), fits.rows.counts, unit=unit, variant="no_gold", null=None,
         note="quality is not held equal",
     ))  # fmt: skip
     return estimates
@@ -291,7 +291,7 @@ def _exchange_rates(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:
     rate = _length_rate(fits.primary())
     estimates = [row(labels, "verbosity", term, rate, fits.primary_counts(), unit="ratio", note=f"{note}; {fits.note}")]
     if len(fits.with_gold):
-        rate, counts = _length_rate(fits.given), fits.with_gold.counts
+        rate, counts = _length_rate(fits.given_gold), fits.with_gold.counts
         estimates.append(row(
             labels, "verbosity", term, rate, counts, unit="ratio", variant=GIVEN_GOLD, note=f"{note}; {GOLD_AS_EXACT}",
         ))  # fmt: skip
@@ -336,10 +336,12 @@ def _joint_tests(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:
     """``style_joint``: length and all style features at once, as collinear features hide one another in single tests."""
     estimates = [_joint_test(labels, fits.primary(), fits.primary_counts(), "", fits.note)]
     if len(fits.with_gold):
-        estimates.append(_joint_test(labels, fits.given, fits.with_gold.counts, GIVEN_GOLD, GOLD_AS_EXACT))
-        if not isinstance(fits.given, Undefined):
+        estimates.append(_joint_test(labels, fits.given_gold, fits.with_gold.counts, GIVEN_GOLD, GOLD_AS_EXACT))
+        if not isinstance(fits.given_gold, Undefined):
             estimates.append(
-                _joint_test(labels, fits.given, fits.with_gold.counts, "wald", f"rejects too often; {GOLD_AS_EXACT}")
+                _joint_test(
+                    labels, fits.given_gold, fits.with_gold.counts, "wald", f"rejects too often; {GOLD_AS_EXACT}"
+                )
             )
     return estimates
 
@@ -382,20 +384,20 @@ def gold_estimates(
     labels: RowLabels,
     judgments: pd.DataFrame,
     with_gold: Covariates,
-    given: Slopes | Undefined,
+    given_gold: Slopes | Undefined,
     corrected: Slopes | LatentSlopes | Undefined,
     second: SampleCounts | None,
 ) -> list[Estimate]:
     """``gold_agreement`` (probability) and ``gold_log_odds`` κ: primary given gold, variant ``corrected`` where two golds exist.
 
-    ``with_gold``: the rows whose gold is known, to which ``given`` was fitted; ``corrected``: the fit that allows for gold's
+    ``with_gold``: the rows whose gold is known, to which ``given_gold`` was fitted; ``corrected``: the fit that allows for gold's
     errors, on the rows that ``second`` counts; ``second`` None where there is no second gold.
     """
     agreement, counts = gold_agreement(judgments)
     rows = [
         row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
             note=f"{_agreement_note(judgments)}; ties count half; pairs that gold ties are left out"),
-        row(labels, "quality", "gold_log_odds", given if isinstance(given, Undefined) else given.slope("gold"),
+        row(labels, "quality", "gold_log_odds", given_gold if isinstance(given_gold, Undefined) else given_gold.slope("gold"),
             with_gold.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
     ]  # fmt: skip
     if second:
@@ -448,12 +450,12 @@ def missing_estimates(
     + |difference|, in doublings. It needs no fit of those slopes, so it also finds replies that order or length cuts off
     without exception.
     """
-    asked = not_identical(judgments).reset_index(drop=True)
-    no_verdict: Floats = (asked["verdict"] == "unscored").to_numpy().astype(np.float64)
-    items, orders = item_codes(asked), asked["order"].to_numpy()
+    compared = not_identical(judgments).reset_index(drop=True)
+    no_verdict: Floats = (compared["verdict"] == "unscored").to_numpy().astype(np.float64)
+    items, orders = item_codes(compared), compared["order"].to_numpy()
     rows = []
     for variant in ("", "ab", "ba"):
-        shown = orders == variant if variant else np.ones(len(asked), dtype=bool)
+        shown = orders == variant if variant else np.ones(len(compared), dtype=bool)
         rate = (
             clustered_proportion(no_verdict[shown], items[shown])
             if shown.any()
@@ -461,29 +463,29 @@ def missing_estimates(
         )
         counts = SampleCounts(int(shown.sum()), len(np.unique(items[shown])), int(no_verdict[shown].sum()))
         rows.append(row(labels, "quality", "unscored_rate", rate, counts, unit=PROBABILITY, variant=variant, null=None))
-    return [*rows, _unscored_joint_test(labels, asked, texts, no_verdict, scales)]
+    return [*rows, _unscored_joint_test(labels, compared, texts, no_verdict, scales)]
 
 
 def _unscored_joint_test(
     labels: RowLabels,
-    asked: pd.DataFrame,
+    compared: pd.DataFrame,
     texts: pd.DataFrame | None,
     no_verdict: Floats,
     scales: Mapping[str, float] | None,
 ) -> Estimate:
-    """``unscored_joint`` of the judgments ``asked``; ``no_verdict`` (n,) 1 where the reply holds none, else 0."""
+    """``unscored_joint`` of the judgments ``compared``; ``no_verdict`` (n,) 1 where the reply holds none, else 0."""
     count = int(no_verdict.sum())
 
     def undefined(why: str) -> Estimate:
-        counts = SampleCounts(len(asked), asked["item_id"].nunique(), count)
+        counts = SampleCounts(len(compared), compared["item_id"].nunique(), count)
         return row(labels, "quality", UNSCORED_JOINT, Undefined(why), counts, unit="F")
 
     if count == 0:
         return undefined("every reply has a verdict")
     if min(count, len(no_verdict) - count) < FEWEST_UNSCORED:
         return undefined(f"the test needs {FEWEST_UNSCORED} replies with a verdict and {FEWEST_UNSCORED} without")
-    # Every reply is given a verdict, so that all that was asked has covariates.
-    rows = covariates(asked.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
+    # Every reply gets a verdict here, so that all judgments have covariates.
+    rows = covariates(compared.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
     names, columns = ["intercept"], [np.ones(len(rows))]
     if np.ptp(rows.order) > 0:
         names.append("order")

@@ -99,7 +99,7 @@ def _judge_estimates(
     ]
 
 
-# Position.
+# Slots.
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,9 +366,11 @@ def content_of_choices(
     best = np.stack([(scored[f"candidate_{n + 1}"] == scored["gold"]).to_numpy() for n in range(slots)], axis=1)
     has_gold = (scored["gold"] != "").to_numpy()
     raw = _fit_content(names, x, share, items)
-    given: ChoiceFit | Undefined = Undefined(NO_GOLD)
+    given_gold: ChoiceFit | Undefined = Undefined(NO_GOLD)
     if has_gold.any():
-        given = _fit_content(names, x[has_gold], share[has_gold], items[has_gold], best[has_gold].astype(np.float64))
+        given_gold = _fit_content(
+            names, x[has_gold], share[has_gold], items[has_gold], best[has_gold].astype(np.float64)
+        )
     gold_counts, all_counts = (
         SampleCounts(int(used.sum()), len(np.unique(items[used])), lost) for used in (has_gold, np.ones_like(has_gold))
     )
@@ -376,7 +378,7 @@ def content_of_choices(
     rows = []
     for name in names:
         bias, unit = feature_bias(name), feature_unit(name)
-        given_slope, raw_slope = (fit if isinstance(fit, Undefined) else fit.slope(name) for fit in (given, raw))
+        given_slope, raw_slope = (fit if isinstance(fit, Undefined) else fit.slope(name) for fit in (given_gold, raw))
         rows += [
             row(labels, bias, f"{name}_log_odds", primary, gold_counts, unit=unit),
             row(labels, bias, f"{name}_log_odds", given_slope, gold_counts, unit=unit, variant="given_gold",
@@ -387,7 +389,7 @@ def content_of_choices(
     agreement: Interval | Undefined = Undefined("no gold")
     if has_gold.any():
         agreement = clustered_proportion((share * best).sum(axis=1)[has_gold], items[has_gold])
-    slope = given if isinstance(given, Undefined) else given.slope("gold")
+    slope = given_gold if isinstance(given_gold, Undefined) else given_gold.slope("gold")
     return [
         *rows,
         row(labels, "quality", "gold_agreement", agreement, gold_counts, unit=PROBABILITY, null=None,

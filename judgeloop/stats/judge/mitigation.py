@@ -348,8 +348,10 @@ def benchmark(mitigation: Mitigation, judge: LabelSample, columns: Sequence[str]
 
 def _presentations_per_pair(mitigation: Mitigation) -> int:
     """The most frequent number of scored presentations of the kept pairs, all of which must agree."""
-    kept = mitigation.preferences[["item_id", "pair_id"]].drop_duplicates()
-    scored = mitigation.judgments[mitigation.judgments["verdict"] != "unscored"].merge(kept, on=["item_id", "pair_id"])
+    kept_pairs = mitigation.preferences[["item_id", "pair_id"]].drop_duplicates()
+    scored = mitigation.judgments[mitigation.judgments["verdict"] != "unscored"].merge(
+        kept_pairs, on=["item_id", "pair_id"]
+    )
     sizes = scored.groupby(["item_id", "pair_id"]).size()
     return int(sizes.mode().iloc[0]) if len(sizes) else 2
 
@@ -359,16 +361,16 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
 
     A label is a presentation's, or a pair's where labels are pooled.
     """
-    asked = pairs_asked(mitigation.judgments)
-    labelled, items = has_label(frame, asked), pd.factorize(asked["item_id"])[0]
-    kept = clustered_proportion(labelled, items) if len(asked) else Undefined("no pair was judged")
+    judged_pairs = pairs_asked(mitigation.judgments)
+    labelled, items = has_label(frame, judged_pairs), pd.factorize(judged_pairs["item_id"])[0]
+    kept_share = clustered_proportion(labelled, items) if len(judged_pairs) else Undefined("no pair was judged")
     rows = [
-        row(labels, "quality", "mitigation_kept", kept, SampleCounts(len(asked), len(np.unique(items)), lost), unit=PROBABILITY,
+        row(labels, "quality", "mitigation_kept", kept_share, SampleCounts(len(judged_pairs), len(np.unique(items)), lost), unit=PROBABILITY,
             variant=mitigation.name, null=None, note="share of the pairs that give a label")
     ]  # fmt: skip
     shown = not_identical(mitigation.judgments)
     if mitigation.name in _NO_SLOT_REASONS:
-        units, labels_of_units, codes = len(asked), labelled, items
+        units, labels_of_units, codes = len(judged_pairs), labelled, items
     else:
         units, codes = len(shown), pd.factorize(shown["item_id"])[0]
         labels_of_units = (shown["verdict"] != "unscored").to_numpy().astype(np.float64)

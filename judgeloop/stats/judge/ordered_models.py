@@ -41,13 +41,13 @@ _UNIDENTIFIED = "the two golds do not identify quality (they never differ, or ho
 
 
 def tie_estimates(
-    labels: RowLabels, rows: Covariates, given: Slopes | Undefined, without: Slopes | Undefined
+    labels: RowLabels, rows: Covariates, given_gold: Slopes | Undefined, without_gold: Slopes | Undefined
 ) -> list[Estimate]:
     """``tie_rate`` with variants by gold, and variant ``ordered_logit`` of the content model's slopes where verdicts tie.
 
     Variants of the rate (probability): ``gold_tied`` and ``gold_decided`` for a|b|tie; ``gold_low``, ``gold_middle``,
-    ``gold_high``, thirds of |gold|, for numbers. The ordered logit has the columns of ``given`` (fitted to
-    ``rows.with_gold()``), or without gold those of ``without`` (fitted to ``rows``). No row where ``rows`` is empty.
+    ``gold_high``, thirds of |gold|, for numbers. The ordered logit has the columns of ``given_gold`` (fitted to
+    ``rows.with_gold()``), or without gold those of ``without_gold`` (fitted to ``rows``). No row where ``rows`` is empty.
     """
     if not len(rows):
         return []
@@ -65,7 +65,7 @@ def tie_estimates(
     estimates += [
         _tie_rate(labels, rows, tied, has_gold & part, name) for name, part in parts.items() if (has_gold & part).any()
     ]
-    model, fitted_rows = (given, rows.with_gold()) if isinstance(given, Slopes) else (without, rows)
+    model, fitted_rows = (given_gold, rows.with_gold()) if isinstance(given_gold, Slopes) else (without_gold, rows)
     if not fitted_rows.ties.any() or isinstance(model, Undefined):
         return estimates
     fit = fit_ordered(model.x, fitted_rows.picked_a, fitted_rows.ties, fitted_rows.items)

@@ -126,13 +126,13 @@ def score_estimates(
 class _ScoredTexts:
     """A judge's scores on the primary scale.
 
-    ``scored``: its calls with a score; ``means``: the mean score by text; ``both``: the pairs of different texts that both
+    ``scored``: its calls with a score; ``means``: the mean score by text; ``pairs``: the pairs of different texts that both
     have one (``score_a, score_b``, ``margin`` of gold, NaN where not known); ``unscored``: calls without a score.
     """
 
     scored: pd.DataFrame
     means: pd.DataFrame
-    both: pd.DataFrame
+    pairs: pd.DataFrame
     unscored: int
 
 
@@ -140,13 +140,13 @@ def _scored_texts(primary: pd.DataFrame, pairs: pd.DataFrame) -> _ScoredTexts:
     """The scores of the calls ``primary`` on one scale, by text and by pair."""
     scored = primary.dropna(subset=["score"])
     means = scored.groupby(_TEXT_KEYS, sort=False)["score"].mean().reset_index()
-    both = not_identical(pairs).reset_index(drop=True)
+    scored_pairs = not_identical(pairs).reset_index(drop=True)
     for side in "ab":
         renamed = means.rename(columns={"candidate_id": f"candidate_{side}", "score": f"score_{side}"})
-        both = both.merge(renamed, on=["item_id", f"candidate_{side}"], how="left")
-    both = both.dropna(subset=["score_a", "score_b"]).reset_index(drop=True)
-    gold = both["gold"] if "gold" in both else pd.Series("", index=both.index)
-    return _ScoredTexts(scored, means, both.assign(margin=gold_margin(gold)[0]), len(primary) - len(scored))
+        scored_pairs = scored_pairs.merge(renamed, on=["item_id", f"candidate_{side}"], how="left")
+    scored_pairs = scored_pairs.dropna(subset=["score_a", "score_b"]).reset_index(drop=True)
+    gold = scored_pairs["gold"] if "gold" in scored_pairs else pd.Series("", index=scored_pairs.index)
+    return _ScoredTexts(scored, means, scored_pairs.assign(margin=gold_margin(gold)[0]), len(primary) - len(scored))
 
 
 def _spread_of_means(means: pd.DataFrame) -> Interval | Undefined:
@@ -227,23 +227,23 @@ def _slope_rows(
     scored_texts: _ScoredTexts, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels
 ) -> list[Estimate]:
     """``score_<feature>_slope``: score differences of pairs on feature differences, in which what depends on the item alone cancels."""
-    both = scored_texts.both
+    pairs = scored_texts.pairs
     names = [name for name in FEATURES if name == "length" or spread.get(name, 0.0) > 0]
-    differences = _side_features(both, texts, "a", names) - _side_features(both, texts, "b", names)
+    differences = _side_features(pairs, texts, "a", names) - _side_features(pairs, texts, "b", names)
     differences /= np.array([1.0 if name == "length" else spread[name] for name in names])
-    y = (both["score_a"] - both["score_b"]).to_numpy(dtype=np.float64)
-    items, margin = both["item_id"].to_numpy(), both["margin"].to_numpy(dtype=np.float64)
+    y = (pairs["score_a"] - pairs["score_b"]).to_numpy(dtype=np.float64)
+    items, margin = pairs["item_id"].to_numpy(), pairs["margin"].to_numpy(dtype=np.float64)
     has_gold = ~np.isnan(margin)
-    raw = _fit_differences(names, differences, y, items) if len(both) else _NO_PAIR
-    given: LinearFit | Undefined = Undefined(NO_GOLD)
+    raw = _fit_differences(names, differences, y, items) if len(pairs) else _NO_PAIR
+    given_gold: LinearFit | Undefined = Undefined(NO_GOLD)
     if has_gold.any():
-        given = _fit_differences(names, differences[has_gold], y[has_gold], items[has_gold], margin[has_gold])
+        given_gold = _fit_differences(names, differences[has_gold], y[has_gold], items[has_gold], margin[has_gold])
     rows = []
     for name in names:
         bias, unit = feature_bias(name), feature_unit(name, POINTS)
         for variant, fit, used, note in (
-            ("", given, has_gold, GOLD_AS_EXACT),
-            ("no_gold", raw, np.ones(len(both), dtype=bool), "raw: quality is not held equal"),
+            ("", given_gold, has_gold, GOLD_AS_EXACT),
+            ("no_gold", raw, np.ones(len(pairs), dtype=bool), "raw: quality is not held equal"),
         ):
             slope = fit if isinstance(fit, Undefined) else fit.slope(name)
             counts = SampleCounts(int(used.sum()), len(np.unique(items[used])), scored_texts.unscored)
@@ -254,12 +254,12 @@ def _slope_rows(
     return rows
 
 
-def _side_features(both: pd.DataFrame, texts: pd.DataFrame, side: str, names: Sequence[str]) -> Floats:
+def _side_features(pairs: pd.DataFrame, texts: pd.DataFrame, side: str, names: Sequence[str]) -> Floats:
     """(n, p) features ``names`` of the texts ``a`` or ``b`` (``side``) of the pairs; NaN where not known."""
     features = texts.rename(columns={"candidate_id": f"candidate_{side}"}).drop_duplicates(
         ["item_id", f"candidate_{side}"]
     )
-    rows = both[["item_id", f"candidate_{side}"]].merge(features, on=["item_id", f"candidate_{side}"], how="left")
+    rows = pairs[["item_id", f"candidate_{side}"]].merge(features, on=["item_id", f"candidate_{side}"], how="left")
     return rows[list(names)].to_numpy(dtype=np.float64)
 
 
@@ -281,18 +281,18 @@ def _fit_differences(
 
 def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, labels: RowLabels) -> list[Estimate]:
     """The two scores of a pair as a pick: ties, agreement with gold, and disagreement with the judge's own verdict on the pair."""
-    both = scored_texts.both
-    gap = (both["score_a"] - both["score_b"]).to_numpy(dtype=np.float64)
+    pairs = scored_texts.pairs
+    gap = (pairs["score_a"] - pairs["score_b"]).to_numpy(dtype=np.float64)
     # Means of repeats and of probabilities are equal but for rounding.
     pick = np.where(np.abs(gap) < 1e-9, 0.0, np.sign(gap))
-    items = both["item_id"].to_numpy()
-    tied = _NO_PAIR if both.empty else clustered_proportion(pick == 0, items)
-    margin = both["margin"].to_numpy(dtype=np.float64)
+    items = pairs["item_id"].to_numpy()
+    tied = _NO_PAIR if pairs.empty else clustered_proportion(pick == 0, items)
+    margin = pairs["margin"].to_numpy(dtype=np.float64)
     decided = np.nan_to_num(margin) != 0
     agreement: Interval | Undefined = Undefined("no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has two scores")  # fmt: skip
     if decided.any():
         agreement = clustered_proportion((1.0 + pick[decided] * np.sign(margin[decided])) / 2.0, items[decided])
-    pairwise = _pairwise_picks(both, judgments)
+    pairwise = _pairwise_picks(pairs, judgments)
     has_verdict = ~np.isnan(pairwise)
     disagreement: Interval | Undefined = Undefined(
         "the judge was not asked about the pairs; --against-pairwise asks it"
@@ -305,7 +305,7 @@ def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, label
     def counts(used: Booleans) -> SampleCounts:
         return SampleCounts(int(used.sum()), len(np.unique(items[used])), scored_texts.unscored)
 
-    all_pairs = np.ones(len(both), dtype=bool)
+    all_pairs = np.ones(len(pairs), dtype=bool)
     return [
         row(labels, "quality", "score_pair_ties", tied, counts(all_pairs), unit=PROBABILITY, null=None),
         row(labels, "quality", "score_gold_agreement", agreement, counts(decided), unit=PROBABILITY, null=None,
@@ -315,13 +315,13 @@ def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, label
     ]  # fmt: skip
 
 
-def _pairwise_picks(both: pd.DataFrame, judgments: pd.DataFrame | None) -> Floats:
+def _pairwise_picks(pairs: pd.DataFrame, judgments: pd.DataFrame | None) -> Floats:
     """(n,) +1 where the judge picks a over both orders, −1 b, 0 neither; NaN without a verdict in both orders."""
     if judgments is None or judgments.empty:
-        return np.full(len(both), np.nan)
+        return np.full(len(pairs), np.nan)
     picked = pd.Series(picked_a(judgments), index=judgments.index)
     mean = picked.groupby([judgments["pair_id"], judgments["order"]]).mean().unstack().reindex(columns=["ab", "ba"])
-    lead = mean.mean(axis=1, skipna=False).reindex(both["pair_id"]).to_numpy(dtype=np.float64) - 0.5
+    lead = mean.mean(axis=1, skipna=False).reindex(pairs["pair_id"]).to_numpy(dtype=np.float64) - 0.5
     return np.where(np.abs(lead) < 1e-9, 0.0, np.sign(lead))
 
 

@@ -252,6 +252,9 @@ def _jackknife_interval(estimate: float, left_out: Floats) -> Interval | Undefin
     return t_interval(estimate, se, len(left_out) - 1, method="one-step jackknife t by item")
 
 
+# Picks that separate on the covariates.
+
+
 def separated_slope(estimate: float, std_error: float, items: int, p_value: float) -> Interval:
     """One coefficient in log-odds with an interval that agrees with the ``p_value`` of its likelihood ratio.
 
@@ -324,6 +327,9 @@ def _penalised_likelihood(fit: LogisticFit) -> float:
     return fit.log_likelihood + 0.5 * float(np.linalg.slogdet(fit.hessian)[1])
 
 
+# Several slopes at once.
+
+
 @dataclass(frozen=True, slots=True)
 class JointTest:
     """The statistic ``f``, F-distributed on ``q`` and ``df`` degrees of freedom under the null, and its p-value."""
@@ -340,19 +346,19 @@ def joint_score(slopes: Slopes, tested: Sequence[str], at: Floats | None = None)
     ``tested`` are column names of ``slopes``. See ``hotelling`` for the statistic.
     """
     tested_columns = [slopes.names.index(name) for name in tested]
-    others = [j for j in range(len(slopes.names)) if j not in tested_columns]
+    untested = [j for j in range(len(slopes.names)) if j not in tested_columns]
     if not tested_columns:
         return Undefined("no feature differs between the texts")
     b = np.zeros(len(slopes.names))
     b[tested_columns] = 0.0 if at is None else at
     offset = slopes.x @ b
-    fit = logistic(slopes.x[:, others], slopes.z, offset=offset)
+    fit = logistic(slopes.x[:, untested], slopes.z, offset=offset)
     if not fit.converged:
         # The picks separate on the other columns (a judge that follows gold alone, say): Firth's fit, which takes no offset.
-        fit = firth(slopes.x[:, others], slopes.z)
+        fit = firth(slopes.x[:, untested], slopes.z)
         if not fit.converged or np.any(offset != 0):
             return Undefined("the picks separate perfectly on gold and order")
-    b[others] = fit.coefficients
+    b[untested] = fit.coefficients
     p = fit.probabilities
     scores = slopes.x * (slopes.z - p + fit.adjustment)[:, None]
     if slopes.first_stage is not None:
@@ -369,14 +375,14 @@ def hotelling(scores: Floats, information: Floats, tested: Sequence[int], cluste
     F(q, G − q), which allows for the estimated covariance that F(q, G − 1) takes as known.
     """
     columns = list(tested)
-    others = [j for j in range(len(information)) if j not in columns]
+    untested = [j for j in range(len(information)) if j not in columns]
     free = scores[:, columns]
-    if others:
+    if untested:
         free = (
             free
-            - scores[:, others]
-            @ np.linalg.pinv(information[np.ix_(others, others)])
-            @ information[np.ix_(others, columns)]
+            - scores[:, untested]
+            @ np.linalg.pinv(information[np.ix_(untested, untested)])
+            @ information[np.ix_(untested, columns)]
         )
     codes = np.unique(clusters, return_inverse=True)[1]
     groups, q = int(codes.max()) + 1, len(columns)
@@ -421,6 +427,9 @@ def joint_wald(
             return Undefined(_TOO_FEW_ITEMS)
         f *= denominator_df / df
     return JointTest(f, q, denominator_df, f_tail(f, q, denominator_df))
+
+
+# Gold that errs.
 
 
 def fit_calibrated(rows: Covariates) -> Slopes | Undefined:

@@ -250,18 +250,16 @@ def test_planted_position_is_recovered_with_coverage():
     truth = float(weights @ ((s(0.4 + 1.5 * nodes) + s(0.4 - 1.5 * nodes)) / 2))
     assert truth == pytest.approx(0.5703, abs=5e-5)
     runs = 250
-    odds, excess, cover = [], [], []
+    log_odds, excesses, cover = [], [], []
     for run in range(runs):
         frame = planted_judgments(500, f"E1/{run}", position=0.4, sd=1.5)
         rows = {(r.term, r.variant): r for r in position_estimates(frame)}
-        log_odds, excess = rows["position_log_odds", ""], rows["first_slot_excess", ""]
-        odds.append(log_odds.estimate)
-        excess.append(excess.estimate)
-        cover.append(
-            (log_odds.conf_low <= 0.4 <= log_odds.conf_high, excess.conf_low <= truth - 0.5 <= excess.conf_high)
-        )
-    assert np.mean(odds) == pytest.approx(0.4, abs=4 * np.std(odds) / math.sqrt(runs) + 0.002)
-    assert np.mean(excess) == pytest.approx(truth - 0.5, abs=4 * np.std(excess) / math.sqrt(runs))
+        odds, excess = rows["position_log_odds", ""], rows["first_slot_excess", ""]
+        log_odds.append(odds.estimate)
+        excesses.append(excess.estimate)
+        cover.append((odds.conf_low <= 0.4 <= odds.conf_high, excess.conf_low <= truth - 0.5 <= excess.conf_high))
+    assert np.mean(log_odds) == pytest.approx(0.4, abs=4 * np.std(log_odds) / math.sqrt(runs) + 0.002)
+    assert np.mean(excesses) == pytest.approx(truth - 0.5, abs=4 * np.std(excesses) / math.sqrt(runs))
     allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
     assert np.mean(cover, axis=0) == pytest.approx([0.95, 0.95], abs=allowed)
 

@@ -127,15 +127,15 @@ def plain_excess(path):
 
 def test_llmbar_ranks_the_six_judges_by_first_slot_excess_as_the_file_does(llmbar):
     ours = {}
-    for name, some in llmbar.groupby("judge"):
-        found = first_slot_excess(some)
-        assert isinstance(found, Interval)
-        ours[tuple(str(name).split("/", 1))] = found
+    for name, judgments in llmbar.groupby("judge"):
+        interval = first_slot_excess(judgments)
+        assert isinstance(interval, Interval)
+        ours[tuple(str(name).split("/", 1))] = interval
     plain = plain_excess(DATA / "llmbar_casestudy" / "verdicts.csv")
     assert ours.keys() == plain.keys()
     assert len(ours) == 30
-    for key, found in ours.items():
-        assert found.estimate == pytest.approx(plain[key], abs=1e-12)
+    for key, interval in ours.items():
+        assert interval.estimate == pytest.approx(plain[key], abs=1e-12)
     judges, prompts = (sorted({key[n] for key in ours}) for n in (0, 1))
 
     def ranked(excess):
@@ -154,7 +154,7 @@ def test_llmbar_ranks_the_six_judges_by_first_slot_excess_as_the_file_does(llmba
     assert over["PaLM2"] - over["ChatGPT-0301"] < 0.005
     # LLaMA2's mean near none hides two prompts with which it takes the second slot and two with the first, surely.
     llama = [ours["LLaMA2", prompt] for prompt in prompts]
-    assert (sum(one.low > 0.1 for one in llama), sum(one.high < -0.1 for one in llama)) == (2, 2)
+    assert (sum(interval.low > 0.1 for interval in llama), sum(interval.high < -0.1 for interval in llama)) == (2, 2)
     assert all(
         max(abs(ours[judge, prompt].estimate) for prompt in prompts) > 0.15 for judge in judges if judge != "GPT-4"
     )
