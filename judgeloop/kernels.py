@@ -1,7 +1,7 @@
 """Logistic kernels on plain arrays: ridge and Firth fits, cluster-robust covariance, one-step bootstrap and jackknife.
 
-Plain numpy; randomness only from the generator argument. Rows are presentations (or preferences), columns covariates; no
-intercept is added. A fit is a frozen dataclass with the weights and the ridge that it was made with.
+Plain numpy; randomness only from the generator argument. Rows are presentations (or preferences), columns covariates;
+no intercept is added. A fit is a frozen dataclass with the weights and the ridge that it was made with.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class LogisticFit:
     """A fitted logistic regression.
 
     ``coefficients`` (p,) in log-odds per unit of a column; ``hessian`` (p, p) is the negative second derivative, the
-    ridge included; ``probabilities`` (n,); ``adjustment`` (n,) is what Firth adds to the residual z − probability, else 0.
-    ``converged`` is False where the likelihood has no maximum (``separated``) or the iterations ran out; the
+    ridge included; ``probabilities`` (n,); ``adjustment`` (n,) is what Firth adds to the residual z − probability, else
+    0. ``converged`` is False where the likelihood has no maximum (``separated``) or the iterations ran out; the
     coefficients are then the last step's and must not be reported. ``rank`` < p means that columns are collinear: the
     coefficients have minimum norm, and single ones are not identified unless the ridge identifies them.
     """
@@ -76,8 +76,9 @@ def logistic(
 
     ``x`` (n, p); ``z`` (n,) in [0, 1], fractions allowed (the quasi-binomial of Papke & Wooldridge 1996: use a robust
     covariance); ``weights`` (n,) ≥ 0, default 1; ``offset`` (n,) log-odds, default 0; ``ridge`` a number or (p,), not
-    scaled by n. ``tolerance`` bounds the last step's largest entry, relative to the coefficients; Newton's error is then
-    its square. Separated or collinear data raise nothing: see LogisticFit. Raises ValueError for wrong shapes or values.
+    scaled by n. ``tolerance`` bounds the last step's largest entry, relative to the coefficients; Newton's error is
+    then its square. Separated or collinear data raise nothing: see LogisticFit. Raises ValueError for wrong shapes or
+    values.
     """
     x, z, w = _checked(x, z, weights)
     columns, fixed_part = x.shape[1], np.zeros(len(z)) if offset is None else offset
@@ -121,9 +122,9 @@ def firth(
     """Logistic regression with Firth's penalty ½ log|XᵀWX|, whose coefficients are finite under separation.
 
     Firth (1993); Heinze & Schemper (2002). Arguments as in ``logistic``. The residual gains h(½ − p), h the diagonal of
-    the hat matrix; it stands in ``adjustment``, so that ``cluster_covariance`` uses the scores that the estimate solves.
-    ``fixed``: a column and the value at which its coefficient is held under the penalty of all columns, which gives a
-    point of the profile likelihood.
+    the hat matrix; it stands in ``adjustment``, so that ``cluster_covariance`` uses the scores that the estimate
+    solves. ``fixed``: a column and the value at which its coefficient is held under the penalty of all columns, which
+    gives a point of the profile likelihood.
     """
     x, z, w = _checked(x, z, weights)
     columns = x.shape[1]
@@ -178,8 +179,8 @@ def cluster_influence(
 ) -> Floats:
     """(G, p) contributions of the clusters to the coefficients' errors, in the order of ``np.unique(clusters)``.
 
-    Their cross products are ``cluster_covariance``, with its arguments and errors; those of two fits that share clusters
-    are the covariance between the fits.
+    Their cross products are ``cluster_covariance``, with its arguments and errors; those of two fits that share
+    clusters are the covariance between the fits.
     """
     codes, count = _dense_codes(clusters, len(z))
     if count < 2:

@@ -1,9 +1,10 @@
 """Verbosity and style bias of a judge, its agreement with gold, and its missing verdicts.
 
 Raw preference is not bias: longer answers may be better. Every term here is either named raw, or holds quality equal by
-gold (docs/method.md, "Verbosity and style"). Without gold the primaries are ``undefined``. With one gold that may err they
-are too, and the numbers of that gold stand as variant ``given_gold``; gold that cannot err, such as an exact match with a
-reference, needs no second gold. Positive = the judge prefers more of the feature, or agrees with gold more often.
+gold (docs/method.md, "Verbosity and style"). Without gold the primaries are ``undefined``. With one gold that may err
+they are too, and the numbers of that gold stand as variant ``given_gold``; gold that cannot err, such as an exact match
+with a reference, needs no second gold. Positive = the judge prefers more of the feature, or agrees with gold more
+often.
 
 Order: the terms of length and style, ``content_estimates``; agreement with gold (docs/method.md, "Quality"); replies
 without a verdict, and whether order or length decides which (docs/method.md, "Unscored replies").
@@ -90,9 +91,9 @@ def content_estimates(
     ``texts``: frame of ``item_id, candidate_id`` and feature columns (``length`` in doublings, others raw), plus
     ``replicate`` where ids repeat across replicates; without it, columns ``len_a, len_b`` of ``judgments`` serve length
     alone. ``gold`` (and ``gold_2``) are columns of ``judgments``. ``scales``: generation-0 SD by feature (default: over
-    ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so that the
-    primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variant ``given_gold`` takes one gold as exact,
-    ``no_gold`` does not hold quality equal. Raises ValueError for a gold that is none (see ``gold_margin``).
+    ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so
+    that the primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variant ``given_gold`` takes one gold as
+    exact, ``no_gold`` does not hold quality equal. Raises ValueError for a gold that is none (see ``gold_margin``).
     """
     labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
@@ -169,7 +170,7 @@ def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes |
 
 
 def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[Estimate]:
-    """``longer_preferred_raw``, with nothing held equal, and ``gold_tied_longer_excess``, among pairs that gold calls equal."""
+    """``longer_preferred_raw``, with nothing held equal, and ``gold_tied_longer_excess``, where gold calls texts equal."""
     length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
     empty = SampleCounts(0, 0, rows.n_unscored)
     if length is None:
@@ -186,8 +187,8 @@ def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[
     longer = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)
     different = rows.where(differ)
     estimates = [
-        row(labels, "verbosity", term, clustered_proportion(longer[differ], different.items), different.counts, unit=PROBABILITY,
-            null=None, note=caution)
+        row(labels, "verbosity", term, clustered_proportion(longer[differ], different.items), different.counts,
+            unit=PROBABILITY, null=None, note=caution)
     ]  # fmt: skip
     if different.ties.any():
         decided = differ & ~rows.ties
@@ -206,7 +207,7 @@ def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[
 def _gold_tied_excess(
     rows: Covariates, longer: Floats, tied: Booleans
 ) -> tuple[Interval | Undefined, SampleCounts, str]:
-    """P(longer text picked) − ½ over the pairs of the ``tied`` judgments, which gold calls equal, with counts and a note."""
+    """P(longer text picked) − ½ over the pairs of the ``tied`` judgments, whose texts gold calls equal; counts; a note."""
     note = "pairs that gold calls equal"
     if not tied.any():
         why = _WITHOUT_GOLD if np.all(np.isnan(rows.gold)) else Undefined("gold ties no pair")
@@ -266,8 +267,8 @@ def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float) -> lis
                 note=f"another interval for the estimate of {GIVEN_GOLD}",
             ))  # fmt: skip
     estimates.append(row(
-        labels, "verbosity", term, _length_effect(fits.without_gold), fits.rows.counts, unit=unit, variant="no_gold", null=None,
-        note="quality is not held equal",
+        labels, "verbosity", term, _length_effect(fits.without_gold), fits.rows.counts, unit=unit, variant="no_gold",
+        null=None, note="quality is not held equal",
     ))  # fmt: skip
     return estimates
 
@@ -315,7 +316,7 @@ def _length_rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefin
 
 
 def _excess_over_gold(labels: RowLabels, fits: _ContentFits, margin: float) -> Estimate:
-    """``excess_longer_vs_gold``: the judge's average marginal effect minus gold's own on the same pairs, as gold may favour length too."""
+    """``excess_longer_vs_gold``: the judge's average marginal effect minus that of gold itself, on the same pairs."""
     rows = fits.with_gold
     judge_slopes = fit_slopes(rows) if len(rows) else _WITHOUT_GOLD
     gold_slopes = fit_slopes(rows.picked_by_gold()) if len(rows) else _WITHOUT_GOLD
@@ -388,27 +389,28 @@ def gold_estimates(
     corrected: Slopes | LatentSlopes | Undefined,
     second: SampleCounts | None,
 ) -> list[Estimate]:
-    """``gold_agreement`` (probability) and ``gold_log_odds`` κ: primary given gold, variant ``corrected`` where two golds exist.
+    """``gold_agreement`` (probability) and ``gold_log_odds`` κ, with variant ``corrected`` where two golds exist.
 
-    ``with_gold``: the rows whose gold is known, to which ``given_gold`` was fitted; ``corrected``: the fit that allows for gold's
-    errors, on the rows that ``second`` counts; ``second`` None where there is no second gold.
+    The primary is given gold. ``with_gold``: the rows whose gold is known, to which ``given_gold`` was fitted;
+    ``corrected``: the fit that allows for gold's errors, on the rows that ``second`` counts; ``second`` None where
+    there is no second gold.
     """
     agreement, counts = gold_agreement(judgments)
     rows = [
         row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
             note=f"{_agreement_note(judgments)}; ties count half; pairs that gold ties are left out"),
-        row(labels, "quality", "gold_log_odds", given_gold if isinstance(given_gold, Undefined) else given_gold.slope("gold"),
-            with_gold.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
+        row(labels, "quality", "gold_log_odds", _slope_of(given_gold, GOLD), with_gold.counts,
+            unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
     ]  # fmt: skip
     if second:
-        slope = corrected if isinstance(corrected, Undefined) else corrected.slope("gold")
+        slope = _slope_of(corrected, GOLD)
         unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"
         rows.append(row(labels, "quality", "gold_log_odds", slope, second, unit=unit, variant="corrected"))
     return rows
 
 
 def _agreement_note(judgments: pd.DataFrame) -> str:
-    """What the agreement's mean is over, for the row's note: only where both orders are asked does a slot's effect cancel."""
+    """What the agreement's mean is over, for the row's note: a slot's effect cancels only where both orders are asked."""
     if in_one_order(judgments):
         return "over calls, one order a pair: it holds the judge's preference for a slot wherever gold's text stands in one slot more often"
     return "both orders together"
@@ -417,8 +419,8 @@ def _agreement_note(judgments: pd.DataFrame) -> str:
 def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, SampleCounts]:
     """The share of scored judgments that pick gold's text (a tie ½, a soft verdict its probability), and their counts.
 
-    Clustered by item. Where both orders are complete it is the mean of the two orders' accuracies. Pairs that gold ties are
-    left out. Undefined with a reason where no judgment remains.
+    Clustered by item. Where both orders are complete it is the mean of the two orders' accuracies. Pairs that gold ties
+    are left out. Undefined with a reason where no judgment remains.
     """
     compared = not_identical(judgments)
     lost = unscored(compared)
@@ -443,12 +445,12 @@ def missing_estimates(
     *,
     scales: Mapping[str, float] | None = None,
 ) -> list[Estimate]:
-    """``unscored_rate`` (variants ``ab``, ``ba``: by order) and ``unscored_joint``, the test that replies are missing at random.
+    """``unscored_rate`` (probability; by order too) and ``unscored_joint``, the test that replies are missing at random.
 
-    The rate is a probability; arguments as in ``content_estimates``. The test is the score test, clustered by item (as
-    ``style_joint``), of the slopes in logit P(unscored) = intercept + order + (length of the first text − of the second)
-    + |difference|, in doublings. It needs no fit of those slopes, so it also finds replies that order or length cuts off
-    without exception.
+    Variants ``ab`` and ``ba`` of the rate are by order; arguments as in ``content_estimates``. The test is the score
+    test, clustered by item (as ``style_joint``), of the slopes in logit P(unscored) = intercept + order + (length of
+    the first text − of the second) + |difference|, in doublings. It needs no fit of those slopes, so it also finds
+    replies that order or length cuts off without exception.
     """
     compared = not_identical(judgments).reset_index(drop=True)
     no_verdict: Floats = (compared["verdict"] == "unscored").to_numpy().astype(np.float64)
@@ -509,5 +511,6 @@ def _unscored_joint_test(
     return row(
         labels, "quality", UNSCORED_JOINT,
         BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
-        SampleCounts(len(rows), groups, count), unit="F", note=f"F on {result.q} and {result.df} degrees of freedom; {slope_note}",
+        SampleCounts(len(rows), groups, count), unit="F",
+        note=f"F on {result.q} and {result.df} degrees of freedom; {slope_note}",
     )  # fmt: skip

@@ -38,10 +38,10 @@ _FEW_VALUES = 8
 class Covariates:
     """Scored presentations as arrays of n rows.
 
-    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, else −1; ``differences`` (n, p) of ``features``, a − b,
-    length in doublings, the rest in generation-0 SDs; ``gold``, ``gold_2`` positive where a is better, NaN where not
-    known; ``numeric_gold`` where golds are numbers and not a|b|tie; ``items`` and ``pairs`` integer codes; ``ties`` where
-    the verdict is a tie; ``index`` the rows' positions among the judgments of different texts.
+    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, else −1; ``differences`` (n, p) of ``features``, a −
+    b, length in doublings, the rest in generation-0 SDs; ``gold``, ``gold_2`` positive where a is better, NaN where not
+    known; ``numeric_gold`` where golds are numbers and not a|b|tie; ``items`` and ``pairs`` integer codes; ``ties``
+    where the verdict is a tie; ``index`` the rows' positions among the judgments of different texts.
     """
 
     features: tuple[str, ...]

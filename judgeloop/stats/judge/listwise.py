@@ -1,10 +1,10 @@
 """Biases of a judge that picks the best text of a list: for a slot, for length and for style (docs/method.md, "Lists").
 
-Every set of k texts is shown in all k cyclic rotations, so that each text stands once in each slot. From the complete sets
-come how often each slot is picked beyond 1/k, the permutation test of no position bias, and the slots' log-odds given how
-often each text won. McFadden's conditional logit of the picked slot over all scored calls gives the slopes on content:
-P(slot j) ∝ exp(γ_j + βᵀf(text in j) + κ·[it is gold's best]), in log-odds per doubling (length) or generation-0 SD (style).
-Positive = prefers that slot, or more of that feature. Clustered by item.
+Every set of k texts is shown in all k cyclic rotations, so that each text stands once in each slot. From the complete
+sets come how often each slot is picked beyond 1/k, the permutation test of no position bias, and the slots' log-odds
+given how often each text won. McFadden's conditional logit of the picked slot over all scored calls gives the slopes on
+content: P(slot j) ∝ exp(γ_j + βᵀf(text in j) + κ·[it is gold's best]), in log-odds per doubling (length) or
+generation-0 SD (style). Positive = prefers that slot, or more of that feature. Clustered by item.
 
 ``choices`` throughout: one row a call of one judge, ``item_id, set_id, rotation`` (0 … slots − 1: slot j shows text
 (j + rotation) mod slots, slots counted from 0) and ``picked``, the slot from 0, <NA> where unscored; optional ``p_1 …
@@ -54,23 +54,23 @@ CLIP = 1e-6
 _NUMBERS_PER_BLOCK = 1 << 18
 """Numbers a block of permutations may hold: it bounds the memory."""
 _FLAT_INFORMATION = 0.01
-"""With less information than this in some direction the likelihood has no maximum there; one undecided set has about 0.2."""
+"""With less information in some direction the likelihood has no maximum there; one undecided set has about 0.2."""
 _STEP = 1e-5
 """Step of the numerical second derivatives."""
 _NEWTON_STEPS, _LARGEST_COEFFICIENT = 50, 30.0
-"""Bounds of the conditional logit's search; a coefficient (log-odds per SD) beyond the second means that picks separate."""
+"""Bounds of the conditional logit's search; coefficients (log-odds per SD) beyond the second mean separation."""
 _NO_LOG_ODDS = Undefined(
     "a slot is always, or never, picked where it could be, so its log-odds are infinite; see slot_<k>_excess"
 )
 
 
 def choice_frame(choices: pd.DataFrame, slots: int, texts: pd.DataFrame, *, panel: str = "pairs") -> pd.DataFrame:
-    """Every judge's estimates, over all items and by ``category``, with adjusted p-values: what ``audit --mode listwise`` reports.
+    """Every judge's estimates, over all items and by ``category``, with adjusted p-values.
 
-    ``choices``: a row a call, ``item_id, set_id, category, judge, rotation, repeat, slot`` (from 1, <NA> where unscored),
-    ``candidate_1 … candidate_<slots>`` by slot, ``gold`` (the best one's candidate_id or empty) and ``p_1 … p_<slots>`` (NaN
-    where the judge gave no probabilities). ``texts``: ``item_id, candidate_id`` and features. Raises ValueError for a slot
-    out of range.
+    They are what ``audit --mode listwise`` reports. ``choices``: a row a call, ``item_id, set_id, category, judge,
+    rotation, repeat, slot`` (from 1, <NA> where unscored), ``candidate_1 … candidate_<slots>`` by slot, ``gold`` (the
+    best one's candidate_id or empty) and ``p_1 … p_<slots>`` (NaN where the judge gave no probabilities). ``texts``:
+    ``item_id, candidate_id`` and features. Raises ValueError for a slot out of range.
     """
     rows: list[Estimate] = []
     spread = feature_spread(texts)
@@ -106,8 +106,8 @@ def _judge_estimates(
 class Rotations:
     """The complete sets, those of which every rotation has a verdict.
 
-    ``shares`` (sets, rotation, slot): the mean over repeats of what was picked (1 and 0, or probabilities where the judge
-    gave them); ``items`` (sets,) their clusters; ``unscored``: calls without a verdict.
+    ``shares`` (sets, rotation, slot): the mean over repeats of what was picked (1 and 0, or probabilities where the
+    judge gave them); ``items`` (sets,) their clusters; ``unscored``: calls without a verdict.
     """
 
     shares: Floats
@@ -172,8 +172,8 @@ def listwise_estimates(
 def set_estimates(sets: Rotations, labels: RowLabels) -> list[Estimate]:
     """``position_permutation``, the joint test over slots, and ``rotation_consistency``, over complete sets.
 
-    The first is the total variation distance of the slots' shares from 1/k with the test's p; the second the share of sets
-    in which the same text wins in all rotations.
+    The first is the total variation distance of the slots' shares from 1/k with the test's p; the second the share of
+    sets in which the same text wins in all rotations.
     """
     counts, shares = sets.counts, sets.shares
     if not len(shares):
@@ -199,9 +199,9 @@ def set_estimates(sets: Rotations, labels: RowLabels) -> list[Estimate]:
 def rotation_test(picked: NDArray[np.generic]) -> float:
     """Permutation p of no position bias; ``picked``: (sets, k) the slot picked in each rotation, or (sets, k, k) shares.
 
-    Without position bias the winning text does not depend on the rotation, so the winners of a set may be permuted over its
-    rotations; the statistic is Σ (slot share − 1/k)² (Pearson's χ² would take rotations for independent). All permutations
-    where they are few, else 2,000 from a named stream.
+    Without position bias the winning text does not depend on the rotation, so the winners of a set may be permuted over
+    its rotations; the statistic is Σ (slot share − 1/k)² (Pearson's χ² would take rotations for independent). All
+    permutations where they are few, else 2,000 from a named stream.
     """
     sets, k = picked.shape[:2]
     shares = np.eye(k)[picked.astype(np.intp)] if picked.ndim == 2 else picked.astype(np.float64)
@@ -239,8 +239,9 @@ def _by_text(shares: Floats) -> Floats:
 def slot_log_odds(sets: Rotations, slots: int, labels: RowLabels, hard: Rotations | None = None) -> list[Estimate]:
     """``slot_<k>_log_odds``: log-odds for slot k against the mean of the other slots, whatever texts stand in them.
 
-    ``sets``: the complete sets, with probabilities. Where the judge gave picks alone, ``hard`` has one set for each set and
-    repeat, with one pick a rotation, and the estimate is that of the conditional likelihood given how often each text won.
+    ``sets``: the complete sets, with probabilities. Where the judge gave picks alone, ``hard`` has one set for each set
+    and repeat, with one pick a rotation, and the estimate is that of the conditional likelihood given how often each
+    text won.
     """
     picks = sets if hard is None else hard
     results: list[Interval | Undefined] = [NO_COMPLETE_SET] * slots
@@ -316,10 +317,10 @@ def _conditional_log_odds(hard: Rotations, slots: int) -> list[Interval | Undefi
 
 
 def permanents(g: Floats, winners: Integers) -> tuple[Floats, Floats]:
-    """(sets,) log of Σ over all placements of a set's winners in its rotations of exp(Σ g at their slots), and the picks expected.
+    """Log of the sum over all placements of a set's winners of exp(Σ g at their slots), and each slot's expected picks.
 
-    ``g`` (k,) log-odds of the slots; ``winners`` (sets, k) texts. The second array (sets, k) is the expected number of picks
-    of each slot. Sums over subsets of winners, so that k ≤ 8 is quick.
+    ``g`` (k,) log-odds of the slots; ``winners`` (sets, k) texts, which may stand in any of the k rotations. The arrays
+    are (sets,) and (sets, k). Sums over subsets of winners, so that k ≤ 8 is quick.
     """
     sets, k = winners.shape
     # Winner i of a set, put in rotation r, is picked in this slot.
@@ -353,9 +354,9 @@ def content_of_choices(
 ) -> list[Estimate]:
     """The content terms: ``length_log_odds`` and the style features', ``gold_agreement`` and ``gold_log_odds``.
 
-    ``choices`` also has ``candidate_1 … candidate_<slots>`` by slot, and ``gold``, the best one's candidate_id, empty where
-    not known. ``texts``: ``item_id, candidate_id`` and features; ``spread``: their standard deviations. The slots' effects
-    are always in the model. ``gold_agreement`` is a probability.
+    ``choices`` also has ``candidate_1 … candidate_<slots>`` by slot, and ``gold``, the best one's candidate_id, empty
+    where not known. ``texts``: ``item_id, candidate_id`` and features; ``spread``: their standard deviations. The
+    slots' effects are always in the model. ``gold_agreement`` is a probability.
     """
     scored = choices.dropna(subset=["picked"]).reset_index(drop=True)
     lost = len(choices) - len(scored)
@@ -416,7 +417,7 @@ def _slot_features(
 def _fit_content(
     names: Sequence[str], x: Floats, share: Floats, items: Integers, gold: Floats | None = None
 ) -> ChoiceFit | Undefined:
-    """Conditional logit on the slots, all features that differ in enough items, and ``gold`` (n, slots) where it is given."""
+    """Conditional logit on the slots, the features that differ in enough items, and ``gold`` (n, slots) where given."""
     if not len(x):
         return Undefined("no choice has a verdict")
     n, slots = x.shape[:2]
@@ -437,9 +438,10 @@ def _fit_content(
 
 @dataclass(frozen=True, slots=True)
 class ChoiceFit:
-    """A fitted conditional logit: ``coefficients`` (p,) of ``names`` (slots first), their one-step jackknife covariance over items.
+    """A fitted conditional logit.
 
-    ``df`` of t: items − 1.
+    ``coefficients`` (p,) of ``names`` (slots first) and their one-step jackknife covariance over items; ``df`` of t,
+    items − 1.
     """
 
     names: tuple[str, ...]
@@ -511,8 +513,8 @@ def _score_and_information(x: Floats, share: Floats, b: Floats) -> tuple[Floats,
 def _jackknife_covariance(information: Floats, scores: Floats) -> Floats | Undefined:
     """(p, p) jackknife covariance over clusters, each left out by one Newton step.
 
-    ``information`` (G, p, p) and ``scores`` (G, p) are the clusters' parts at the maximum. Undefined where one cluster alone
-    identifies a coefficient.
+    ``information`` (G, p, p) and ``scores`` (G, p) are the clusters' parts at the maximum. Undefined where one cluster
+    alone identifies a coefficient.
     """
     groups = len(scores)
     without_each = information.sum(axis=0) - information

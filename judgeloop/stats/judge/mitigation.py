@@ -1,9 +1,9 @@
 """Mitigations measured on the same verdicts: the bias in their labels, the bias they transmit, and their cost.
 
-A mitigation makes labels of a judge's picks (docs/method.md, "Mitigations"); ``variant`` of a row is its name. ``raw`` is no
-mitigation, with which the others are compared; ``raw_picks`` is that comparison for labels made of picks alone, where
-verdicts have probabilities. A mitigation may remove one bias and strengthen another: keeping only order-consistent pairs
-removes the effect of the slot and doubles every content slope.
+A mitigation makes labels of a judge's picks (docs/method.md, "Mitigations"); ``variant`` of a row is its name. ``raw``
+is no mitigation, with which the others are compared; ``raw_picks`` is that comparison for labels made of picks alone,
+where verdicts have probabilities. A mitigation may remove one bias and strengthen another: keeping only
+order-consistent pairs removes the effect of the slot and doubles every content slope.
 
 Transmission a_RJ = β_R/β_J is the slope of a signal fitted to the labels over the judge's own: 1 = passed on as it is,
 2 = doubled, 0 = removed.
@@ -124,14 +124,15 @@ def has_label(labels: pd.DataFrame, pairs: pd.DataFrame) -> Floats:
 
 
 def _with_integer_keys(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with ``replicate`` and ``generation`` as nullable integers, so that keys can be joined even where all are empty."""
+    """The frame with ``replicate`` and ``generation`` as nullable integers, which can be joined on even where empty."""
     return frame.assign(**{name: frame[name].astype("Int64") for name in ("replicate", "generation")})
 
 
 def majority(judgments: pd.DataFrame, name: str) -> pd.DataFrame:
-    """One judgment a presentation: the slot that most judges and repeats with a verdict picked; ``judge`` becomes ``name``.
+    """One judgment a presentation: the slot that most judges and repeats with a verdict picked.
 
-    A tie where no single slot has the most votes (as in ``judging.PanelJudge``), unscored where there is no verdict.
+    ``judge`` becomes ``name``. A tie where no single slot has the most votes (as in ``judging.PanelJudge``), unscored
+    where there is no verdict.
     """
     judgments = _with_integer_keys(judgments)
     shown = [column for column in _PRESENTATION_KEYS if column in judgments]
@@ -160,10 +161,10 @@ def mitigation_estimates(
     """The rows of one judge's mitigations, ``variant`` = the mitigation.
 
     ``first_slot_excess``, ``length_ame``, ``longer_preferred_raw``, ``gold_agreement``, ``transmission_<feature>``,
-    ``mitigation_kept`` and ``mitigation_cost``. ``judgments``: the judge's own, on the same pairs; ``texts`` and ``scales`` as
-    in ``content_estimates``. Without gold ``length_ame`` is undefined, and ``longer_preferred_raw`` stays raw.
-    ``transmission_length`` has two more variants: ``<name>_disjoint``, without any shared pick, and ``<name>_given_gold``,
-    with gold held equal.
+    ``mitigation_kept`` and ``mitigation_cost``. ``judgments``: the judge's own, on the same pairs; ``texts`` and
+    ``scales`` as in ``content_estimates``. Without gold ``length_ame`` is undefined, and ``longer_preferred_raw`` stays
+    raw. ``transmission_length`` has two more variants: ``<name>_disjoint``, without any shared pick, and
+    ``<name>_given_gold``, with gold held equal.
     """
     judge = label_sample(judgments, texts, pooled=False, scales=scales)
     rows: list[Estimate] = []
@@ -296,9 +297,14 @@ def _transmission_rows(
 
 
 def _length_variants(
-    labels: RowLabels, mitigation: Mitigation, judge: LabelSample, sample: LabelSample, columns: Sequence[str], counts: SampleCounts,
+    labels: RowLabels,
+    mitigation: Mitigation,
+    judge: LabelSample,
+    sample: LabelSample,
+    columns: Sequence[str],
+    counts: SampleCounts,
     absent: Undefined,
-) -> list[Estimate]:  # fmt: skip
+) -> list[Estimate]:
     """Length's transmission with no pick shared, and with gold held equal on both sides."""
     without_shared: Interval | Undefined = (
         disjoint_transmission(judge, sample, columns, "length") if columns else absent
@@ -363,10 +369,11 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     """
     judged_pairs = pairs_asked(mitigation.judgments)
     labelled, items = has_label(frame, judged_pairs), pd.factorize(judged_pairs["item_id"])[0]
+    pair_counts = SampleCounts(len(judged_pairs), len(np.unique(items)), lost)
     kept_share = clustered_proportion(labelled, items) if len(judged_pairs) else Undefined("no pair was judged")
     rows = [
-        row(labels, "quality", "mitigation_kept", kept_share, SampleCounts(len(judged_pairs), len(np.unique(items)), lost), unit=PROBABILITY,
-            variant=mitigation.name, null=None, note="share of the pairs that give a label")
+        row(labels, "quality", "mitigation_kept", kept_share, pair_counts, unit=PROBABILITY, variant=mitigation.name,
+            null=None, note="share of the pairs that give a label")
     ]  # fmt: skip
     shown = not_identical(mitigation.judgments)
     if mitigation.name in _NO_SLOT_REASONS:
@@ -416,8 +423,8 @@ def _zero_row(
 class LabelSample:
     """Labels (or picks) with the covariates of their texts.
 
-    ``rows``: the covariates; ``names`` (G,) the item ids by code; ``pooled``: a label stands for both orders of a pair, so
-    that rows have no slot.
+    ``rows``: the covariates; ``names`` (G,) the item ids by code; ``pooled``: a label stands for both orders of a pair,
+    so that rows have no slot.
     """
 
     rows: Covariates
@@ -490,8 +497,8 @@ def transmission(
 ) -> dict[str, Interval | Undefined]:
     """a_RJ by feature (ratio): Fieller's interval with the item-clustered covariance of both fits.
 
-    ``features`` are the columns of both fits, with gold where ``gold``. Undefined where either fit is, or where the judge's
-    slope cannot be distinguished from 0. Labels that are the judge's picks give 1 exactly.
+    ``features`` are the columns of both fits, with gold where ``gold``. Undefined where either fit is, or where the
+    judge's slope cannot be distinguished from 0. Labels that are the judge's picks give 1 exactly.
     """
     signal_slopes, judge_slopes = labels.fit(features, gold=gold), judge.fit(features, gold=gold)
     if isinstance(judge_slopes, Undefined):
@@ -522,7 +529,7 @@ def transmission(
 def disjoint_transmission(
     judge: LabelSample, labels: LabelSample, features: Sequence[str], name: str
 ) -> Interval | Undefined:
-    """a_RJ of the feature ``name`` with no shared pick: β_R from a random half of the items, β_J from the other; Fieller."""
+    """a_RJ of ``name`` with no shared pick: β_R from a random half of the items, β_J from the other half; Fieller."""
     items = np.array(sorted(set(judge.names[judge.rows.items])), dtype=object)
     permutation = seeds.rng(0, "transmission", "halves").permutation(len(items))
     half, other_half = items[permutation[: len(items) // 2]], items[permutation[len(items) // 2 :]]
@@ -547,8 +554,8 @@ def disjoint_transmission(
 def longer_without_length(labels: LabelSample, features: Sequence[str]) -> Interval | Undefined:
     """How often a reward whose length slope was set to 0 still prefers the longer text (probability).
 
-    It does so by style that goes with length. The reward is fitted on the other four fifths of the items, so that it never
-    ranks texts it was fitted to.
+    It does so by style that goes with length. The reward is fitted on the other four fifths of the items, so that it
+    never ranks texts it was fitted to.
     """
     style = [name for name in features if name != "length"]
     if not style:

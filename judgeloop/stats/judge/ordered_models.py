@@ -1,15 +1,15 @@
 """Models in which a tie is an outcome of its own: the ordered logit, and the latent-quality model of two golds.
 
-Ordered logit (docs/method.md, "Ties"): P(a) = s(η − θ), P(b) = s(−η − θ), a tie the rest, with the content model's columns
-in η. Half a pick in place of a tie, as in the content model, pulls slopes towards 0.
+Ordered logit (docs/method.md, "Ties"): P(a) = s(η − θ), P(b) = s(−η − θ), a tie the rest, with the content model's
+columns in η. Half a pick in place of a tie, as in the content model, pulls slopes towards 0.
 
 Latent quality (docs/method.md, "Two golds"), for content slopes given true quality: u ~ N(0, 1) a pair; its quality
 margin Q = aᵀD + σu; a gold says a with probability s(Q − θ), b with s(−Q − θ), else tie; the judge picks likewise with
 η = γ·order + βᵀD + κQ and its own θ, and all its judgments of a pair share u. A source that never ties has θ = 0, and a
-soft verdict is the fraction s(η). Half a pick in place of a tie would claim, within the mixture, a precision that ties do
-not have. Marginal maximum likelihood by Gauss–Hermite quadrature (15 nodes); the gradient is exact, the Hessian its
-numerical derivative, the covariance clustered by item. One imperfect gold taken as quality instead makes an unbiased judge
-look biased towards what correlates with quality.
+soft verdict is the fraction s(η). Half a pick in place of a tie would claim, within the mixture, a precision that ties
+do not have. Marginal maximum likelihood by Gauss–Hermite quadrature (15 nodes); the gradient is exact, the Hessian its
+numerical derivative, the covariance clustered by item. One imperfect gold taken as quality instead makes an unbiased
+judge look biased towards what correlates with quality.
 
 Slopes are log-odds per doubling (length) or generation-0 SD (style); positive = the judge prefers more of it.
 """
@@ -34,7 +34,7 @@ FEWEST_TIES = 10
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 _LOG_WEIGHTS = np.log(_WEIGHTS / np.sqrt(2.0 * np.pi))
 _EXTREME = 4.0
-"""A |log σ| beyond this means that the golds hold no information on the pairs, or never disagree: the model is not identified."""
+"""A |log σ| beyond this means that the golds hold no information, or never disagree: the model is not identified."""
 _HESSIANS, _STEPS = 20, 6
 """Most Hessians of the Newton search, and most steps with each."""
 _UNIDENTIFIED = "the two golds do not identify quality (they never differ, or hold no information)"
@@ -47,7 +47,8 @@ def tie_estimates(
 
     Variants of the rate (probability): ``gold_tied`` and ``gold_decided`` for a|b|tie; ``gold_low``, ``gold_middle``,
     ``gold_high``, thirds of |gold|, for numbers. The ordered logit has the columns of ``given_gold`` (fitted to
-    ``rows.with_gold()``), or without gold those of ``without_gold`` (fitted to ``rows``). No row where ``rows`` is empty.
+    ``rows.with_gold()``), or without gold those of ``without_gold`` (fitted to ``rows``). No row where ``rows`` is
+    empty.
     """
     if not len(rows):
         return []
@@ -75,8 +76,7 @@ def tie_estimates(
             result: Interval | Undefined = fit if isinstance(fit, Undefined) else fit.slope(j)
             estimates.append(row(
                 labels, feature_bias(name), f"{name}_log_odds", result, fitted_rows.counts, unit=feature_unit(name),
-                variant="ordered_logit",
-                note=f"a tie is an outcome of its own; {gold}",
+                variant="ordered_logit", note=f"a tie is an outcome of its own; {gold}",
             ))  # fmt: skip
     return estimates
 
@@ -85,16 +85,16 @@ def _tie_rate(labels: RowLabels, rows: Covariates, tied: Floats, counted: Boolea
     """The share of ties among the ``counted`` (n,) rows; ``tied`` (n,) 1 where the verdict is a tie, else 0."""
     counted_rows = rows.where(counted)
     return row(
-        labels, "quality", "tie_rate", clustered_proportion(tied[counted], counted_rows.items), counted_rows.counts, unit=PROBABILITY,
-        variant=variant, null=None,
+        labels, "quality", "tie_rate", clustered_proportion(tied[counted], counted_rows.items), counted_rows.counts,
+        unit=PROBABILITY, variant=variant, null=None,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class OrderedFit:
-    """The symmetric ordered logit: ``coefficients`` (p,), the ``threshold`` θ > 0, and the coefficients' item-clustered covariance.
+    """A fitted symmetric ordered logit.
 
-    ``covariance`` (p, p); ``df`` = items − 1.
+    ``coefficients`` (p,), their item-clustered ``covariance`` (p, p), the ``threshold`` θ > 0; ``df`` = items − 1.
     """
 
     coefficients: Floats
@@ -112,8 +112,8 @@ class OrderedFit:
 def fit_ordered(x: Floats, picked_a: Floats, ties: Booleans, clusters: Integers) -> OrderedFit | Undefined:
     """Maximum likelihood of P(a) = s(η − θ), P(b) = s(−η − θ), η = ``x`` (n, p) · β; θ > 0 by its logarithm.
 
-    ``picked_a`` (n,) above ½ where a was picked, and not read where ``ties``. Covariance: sandwich over ``clusters``, CR1.
-    Undefined with a reason where there are too few ties or items, or where the verdicts separate.
+    ``picked_a`` (n,) above ½ where a was picked, and not read where ``ties``. Covariance: sandwich over ``clusters``,
+    CR1. Undefined with a reason where there are too few ties or items, or where the verdicts separate.
     """
     codes = np.unique(clusters, return_inverse=True)[1]
     count = int(codes.max()) + 1 if len(codes) else 0
@@ -141,7 +141,8 @@ def fit_ordered(x: Floats, picked_a: Floats, ties: Booleans, clusters: Integers)
     estimate = np.asarray(maximum.x, dtype=np.float64)
     step = 1e-5
     hessian = np.stack([
-        (objective(estimate + step * e)[1] - objective(estimate - step * e)[1]) / (2.0 * step) for e in np.eye(len(estimate))
+        (objective(estimate + step * e)[1] - objective(estimate - step * e)[1]) / (2.0 * step)
+        for e in np.eye(len(estimate))
     ])  # fmt: skip
     hessian = (hessian + hessian.T) / 2.0
     if (
@@ -184,8 +185,8 @@ def log_sigmoid(x: Floats) -> tuple[Floats, Floats]:
 class LatentSlopes:
     """A fitted latent-quality model.
 
-    ``coefficients`` (2p + 3 + ties,): γ, β (p), κ, a (p), log σ, then log θ of each gold that ties, and of the judge if it
-    does; their item-clustered ``covariance``; ``df`` = items − 1; ``model`` the likelihood that was maximised.
+    ``coefficients`` (2p + 3 + ties,): γ, β (p), κ, a (p), log σ, then log θ of each gold that ties, and of the judge if
+    it does; their item-clustered ``covariance``; ``df`` = items − 1; ``model`` the likelihood that was maximised.
     """
 
     features: tuple[str, ...]
@@ -210,9 +211,10 @@ class LatentSlopes:
         return t_interval(float(self.coefficients[j]), se, self.df, method=self.method)
 
     def average_effect(self, name: str) -> Interval | Undefined:
-        """Average marginal effect of a feature on P(a picked), a tie ½, at fixed quality: probability per unit; delta method.
+        """Average marginal effect of a feature on P(a picked), a tie ½, at fixed quality: probability per unit.
 
-        β·mean of ½[s′(η − θ) + s′(η + θ)], the derivative of P(a) + ½P(tie), over these rows and u.
+        By the delta method: β·mean of ½[s′(η − θ) + s′(η + θ)], the derivative of P(a) + ½P(tie), over these rows and
+        u.
         """
         if name not in self.features:
             return Undefined(f"{name} is not in the model")
@@ -234,7 +236,8 @@ class LatentSlopes:
     def joint(self, tested: Sequence[str]) -> JointTest | Undefined:
         """The Wald test that the β of the ``tested`` features are all 0, with Hotelling's scale.
 
-        A score test (see ``joint_score``) would take the mixture's Hessian far from its maximum, where it has little power.
+        A score test (see ``joint_score``) would take the mixture's Hessian far from its maximum, where it has little
+        power.
         """
         p = len(self.names)
         return joint_wald(self.names, tested, self.coefficients[:p], self.covariance[:p, :p], self.df, hotelling=True)
@@ -243,8 +246,8 @@ class LatentSlopes:
 def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     """The latent-quality model fitted to the rows with one gold or two, as a|b|tie; a pair with one contributes that one.
 
-    Undefined where fewer than ``FEWEST_PAIRS`` pairs have both, where items are too few, or where the golds do not identify
-    quality.
+    Undefined where fewer than ``FEWEST_PAIRS`` pairs have both, where items are too few, or where the golds do not
+    identify quality.
     """
     rows = rows.where(~np.isnan(rows.gold) | ~np.isnan(rows.gold_2))
     rows = rows.where(np.argsort(rows.pairs, kind="stable"))
@@ -277,9 +280,9 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
 class _LatentModel:
     """The likelihood of n judgments of P pairs, a pair's rows next to each other.
 
-    ``d`` (n, p) feature differences; ``order``, ``picked_a`` (n,) as in ``Covariates``; ``tied`` and ``soft`` (n,) kinds of
-    verdict; ``pair`` (n,) codes; ``first`` (P,) position of each pair's first row; ``items`` (P,); ``golds`` (P, 2) +1 a,
-    −1 b, 0 tie, NaN not known. Parameters (k,) are in the order of ``LatentSlopes.coefficients``.
+    ``d`` (n, p) feature differences; ``order``, ``picked_a`` (n,) as in ``Covariates``; ``tied`` and ``soft`` (n,)
+    kinds of verdict; ``pair`` (n,) codes; ``first`` (P,) position of each pair's first row; ``items`` (P,); ``golds``
+    (P, 2) +1 a, −1 b, 0 tie, NaN not known. Parameters (k,) are in the order of ``LatentSlopes.coefficients``.
     """
 
     d: Floats

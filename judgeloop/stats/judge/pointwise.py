@@ -2,8 +2,8 @@
 
 A score has no slot. Its biases are for length and style, for a number whatever it means (seen on a reversed scale),
 crowding at the scale's ends, and picks that differ from those of the same judge asked about the pair. Slopes are score
-points per doubling (length) or generation-0 SD (style), by least squares through the origin on the differences of a pair's
-two texts; positive = gives more to more of the feature. Uncertainty by the delete-one-item jackknife.
+points per doubling (length) or generation-0 SD (style), by least squares through the origin on the differences of a
+pair's two texts; positive = gives more to more of the feature. Uncertainty by the delete-one-item jackknife.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ def score_frame(
     *,
     panel: str = "pairs",
 ) -> pd.DataFrame:
-    """``score_estimates`` of every judge, over all items and by ``category``, with adjusted p-values; what ``audit --mode pointwise`` reports.
+    """``score_estimates`` of every judge, over all items and by ``category``, with adjusted p-values.
 
-    ``scores`` also has ``judge`` and ``category``; ``judgments``: pairwise verdicts of the same judges, where they were asked.
+    They are what ``audit --mode pointwise`` reports. ``scores`` also has ``judge`` and ``category``; ``judgments``:
+    pairwise verdicts of the same judges, where they were asked.
     """
     rows: list[Estimate] = []
     spread = feature_spread(texts)
@@ -95,10 +96,10 @@ def score_estimates(
     """The ``score_*`` terms of one judge.
 
     ``scores``: a row a call, ``item_id, candidate_id, repeat, scale`` (a name), ``score, at_worst, at_best`` (NaN where
-    unscored). ``pairs``: ``pair_id, item_id, candidate_a, candidate_b`` and ``gold``. ``texts``: ``item_id, candidate_id``
-    and features. The first of ``scales`` is the primary one; all terms but anchoring are of it. ``judgments``: the same
-    judge's verdicts on the pairs, where it was asked. ``spread``: the features' standard deviations over all texts.
-    ``margin``: equivalence margin of rates.
+    unscored). ``pairs``: ``pair_id, item_id, candidate_a, candidate_b`` and ``gold``. ``texts``: ``item_id,
+    candidate_id`` and features. The first of ``scales`` is the primary one; all terms but anchoring are of it.
+    ``judgments``: the same judge's verdicts on the pairs, where it was asked. ``spread``: the features' standard
+    deviations over all texts. ``margin``: equivalence margin of rates.
     """
     primary = scores[scores["scale"] == scales[0].name]
     scored_texts = _scored_texts(primary, pairs)
@@ -112,9 +113,12 @@ def score_estimates(
     mean = _NO_SCORE if scored.empty else cluster_mean(scored_texts.means["score"], scored_texts.means["item_id"])
     return [
         row(labels, "quality", "score_mean", mean, text_counts, unit=POINTS, null=None, note=note),
-        row(labels, "quality", "score_sd", _spread_of_means(scored_texts.means), text_counts, unit=POINTS, null=None, note=f"over texts; {note}"),
-        row(labels, "quality", "score_ceiling_share", share("at_best"), call_counts, unit=PROBABILITY, null=None, note=note),
-        row(labels, "quality", "score_floor_share", share("at_worst"), call_counts, unit=PROBABILITY, null=None, note=note),
+        row(labels, "quality", "score_sd", _spread_of_means(scored_texts.means), text_counts, unit=POINTS, null=None,
+            note=f"over texts; {note}"),
+        row(labels, "quality", "score_ceiling_share", share("at_best"), call_counts, unit=PROBABILITY, null=None,
+            note=note),
+        row(labels, "quality", "score_floor_share", share("at_worst"), call_counts, unit=PROBABILITY, null=None,
+            note=note),
         row(labels, "quality", "score_repeatability", _repeatability(scored), call_counts, unit="ratio", null=None),
         *_anchoring_rows(scores, scales, labels, margin),
         *_slope_rows(scored_texts, texts, spread, labels),
@@ -126,8 +130,8 @@ def score_estimates(
 class _ScoredTexts:
     """A judge's scores on the primary scale.
 
-    ``scored``: its calls with a score; ``means``: the mean score by text; ``pairs``: the pairs of different texts that both
-    have one (``score_a, score_b``, ``margin`` of gold, NaN where not known); ``unscored``: calls without a score.
+    ``scored``: its calls with a score; ``means``: the mean score by text; ``pairs``: the pairs of different texts that
+    both have one (``score_a, score_b``, ``margin`` of gold, NaN where not known); ``unscored``: calls without a score.
     """
 
     scored: pd.DataFrame
@@ -200,7 +204,7 @@ def _sums_by_item(items: pd.Series, *columns: Floats) -> Floats:
 
 
 def _anchoring_rows(scores: pd.DataFrame, scales: Sequence[Scale], labels: RowLabels, margin: float) -> list[Estimate]:
-    """``score_scale_anchoring``: the place of a text between worst (0) and best (1) on another scale, minus that on the primary one."""
+    """``score_scale_anchoring``: a text's place between worst (0) and best (1) on another scale, minus on the primary."""
     if len(scales) < 2:
         undefined = Undefined(
             "one scale was asked; a second one, best the reversed one, shows whether the judge favours a number whatever it means"
@@ -214,11 +218,12 @@ def _anchoring_rows(scores: pd.DataFrame, scales: Sequence[Scale], labels: RowLa
     rows = []
     for number, scale in enumerate(scales[1:], start=1):
         gap = (shares[number] - shares[0]).dropna().reset_index()
-        unscored = scores[scores["scale"].isin([scale.name, scales[0].name])]["score"].isna().sum()
+        unscored = int(scores[scores["scale"].isin([scale.name, scales[0].name])]["score"].isna().sum())
+        counts = SampleCounts(len(gap), gap["item_id"].nunique(), unscored)
         result = _NO_SCORE if gap.empty else bounded_mean(gap["place"], gap["item_id"], -1.0, 1.0)
         rows.append(row(
-            labels, "position", "score_scale_anchoring", result, SampleCounts(len(gap), gap["item_id"].nunique(), int(unscored)),
-            unit=LENGTHS, variant="" if number == 1 else scale.name, margin=margin, note=f"{scale.name} minus {scales[0].name}",
+            labels, "position", "score_scale_anchoring", result, counts, unit=LENGTHS,
+            variant="" if number == 1 else scale.name, margin=margin, note=f"{scale.name} minus {scales[0].name}",
         ))  # fmt: skip
     return rows
 
@@ -226,7 +231,7 @@ def _anchoring_rows(scores: pd.DataFrame, scales: Sequence[Scale], labels: RowLa
 def _slope_rows(
     scored_texts: _ScoredTexts, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels
 ) -> list[Estimate]:
-    """``score_<feature>_slope``: score differences of pairs on feature differences, in which what depends on the item alone cancels."""
+    """``score_<feature>_slope``: score differences of pairs on feature differences, in which the item cancels."""
     pairs = scored_texts.pairs
     names = [name for name in FEATURES if name == "length" or spread.get(name, 0.0) > 0]
     differences = _side_features(pairs, texts, "a", names) - _side_features(pairs, texts, "b", names)
@@ -280,7 +285,7 @@ def _fit_differences(
 
 
 def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, labels: RowLabels) -> list[Estimate]:
-    """The two scores of a pair as a pick: ties, agreement with gold, and disagreement with the judge's own verdict on the pair."""
+    """The two scores of a pair as a pick: its ties, agreement with gold, and disagreement with the judge's verdict."""
     pairs = scored_texts.pairs
     gap = (pairs["score_a"] - pairs["score_b"]).to_numpy(dtype=np.float64)
     # Means of repeats and of probabilities are equal but for rounding.
@@ -289,7 +294,8 @@ def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, label
     tied = _NO_PAIR if pairs.empty else clustered_proportion(pick == 0, items)
     margin = pairs["margin"].to_numpy(dtype=np.float64)
     decided = np.nan_to_num(margin) != 0
-    agreement: Interval | Undefined = Undefined("no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has two scores")  # fmt: skip
+    no_gold = np.all(np.isnan(margin))
+    agreement: Interval | Undefined = Undefined("no gold" if no_gold else "gold ties every pair that has two scores")
     if decided.any():
         agreement = clustered_proportion((1.0 + pick[decided] * np.sign(margin[decided])) / 2.0, items[decided])
     pairwise = _pairwise_picks(pairs, judgments)
@@ -310,8 +316,8 @@ def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, label
         row(labels, "quality", "score_pair_ties", tied, counts(all_pairs), unit=PROBABILITY, null=None),
         row(labels, "quality", "score_gold_agreement", agreement, counts(decided), unit=PROBABILITY, null=None,
             note="equal scores count half; pairs that gold ties are left out"),
-        row(labels, "quality", "score_pairwise_disagreement", disagreement, counts(has_verdict), unit=PROBABILITY, null=None,
-            note="a tie on one side alone counts half"),
+        row(labels, "quality", "score_pairwise_disagreement", disagreement, counts(has_verdict), unit=PROBABILITY,
+            null=None, note="a tie on one side alone counts half"),
     ]  # fmt: skip
 
 
@@ -327,7 +333,7 @@ def _pairwise_picks(pairs: pd.DataFrame, judgments: pd.DataFrame | None) -> Floa
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """Least squares through the origin: ``coefficients`` (p,) of ``names`` and their jackknife covariance over ``df`` + 1 clusters."""
+    """Least squares through the origin: ``coefficients`` (p,) of ``names``, their jackknife covariance, and ``df`` of t."""
 
     names: tuple[str, ...]
     coefficients: Floats
@@ -376,8 +382,8 @@ def jackknifed(
 ) -> Interval | Undefined:
     """A statistic of sums over clusters with its jackknife t interval, clipped to [low, high].
 
-    ``sums`` (G, k) a row a cluster; ``statistic`` (…, k) → (…). Undefined with fewer than 3 clusters, or where the statistic
-    is not finite with some cluster left out.
+    ``sums`` (G, k) a row a cluster; ``statistic`` (…, k) → (…). Undefined with fewer than 3 clusters, or where the
+    statistic is not finite with some cluster left out.
     """
     groups = len(sums)
     if groups < 3:

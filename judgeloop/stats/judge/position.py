@@ -85,8 +85,8 @@ def position_estimates(
 def position_margin(term: str, margin: float) -> float:
     """The equivalence margin of ``term``, in its unit, that corresponds to ``margin`` of rates.
 
-    It is the value that a judge shows whose first-slot excess is ``margin`` on every pair. Log-odds: 4·margin, the logit's
-    slope at ½; ``excess_conflict``, E(p₁ − p₂)²: (2·margin)².
+    It is the value that a judge shows whose first-slot excess is ``margin`` on every pair. Log-odds: 4·margin, the
+    logit's slope at ½; ``excess_conflict``, E(p₁ − p₂)²: (2·margin)².
     """
     if term == "position_log_odds":
         return LOG_ODDS_PER_RATE * margin
@@ -94,7 +94,7 @@ def position_margin(term: str, margin: float) -> float:
 
 
 def first_slot_excess(judgments: pd.DataFrame) -> Interval | Undefined:
-    """P(first slot picked) − ½ over complete pairs, clustered by item: the primary of that term in ``position_estimates``."""
+    """P(first slot picked) − ½ over complete pairs, clustered by item: the primary of ``first_slot_excess``."""
     return _mean_excess(paired(coded(not_identical(judgments))))
 
 
@@ -120,7 +120,7 @@ def _first_slot_rows(
     absent: Undefined | None,
     margin: float,
 ) -> list[Estimate]:
-    """``first_slot_excess``: the primary, the bounds with every unscored judgment counted as one slot, and rates over calls."""
+    """``first_slot_excess``: the primary, bounds with all unscored judgments counted as one slot, and rates over calls."""
     term, lost = "first_slot_excess", judgments.lost
     items = table.item[table.complete]
     result = _mean_excess(table)
@@ -143,8 +143,8 @@ def _first_slot_rows(
         if asked.any():
             bound = bounded_mean((rates[0] + rates[1]) / 2.0 - 0.5, asked_items, -0.5, 0.5)
         rows.append(row(
-            labels, "position", term, bound, SampleCounts(len(asked_items), _count_distinct(asked_items), lost), unit=PROBABILITY,
-            variant=variant, null=None,
+            labels, "position", term, bound, SampleCounts(len(asked_items), _count_distinct(asked_items), lost),
+            unit=PROBABILITY, variant=variant, null=None,
             note=f"every unscored judgment counted as {'first' if value else 'second'} slot picked",
         ))  # fmt: skip
     rows += _rows_over_calls(labels, judgments, absent)
@@ -389,7 +389,7 @@ def _stability_row(labels: RowLabels, judgments: JudgmentArrays) -> Estimate:
 
 
 def _identical_row(labels: RowLabels, judgments: JudgmentArrays, margin: float) -> Estimate:
-    """``identical_pair_excess``: the mean over orders of how often the first slot is picked, minus ½; one order is enough."""
+    """``identical_pair_excess``: how often the first slot is picked, mean over orders, minus ½; one order is enough."""
     table = paired(judgments)
     orders = np.stack([table.ab, table.ba])
     has_verdict = ~np.isnan(orders)

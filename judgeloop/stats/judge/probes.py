@@ -1,8 +1,8 @@
 """Counterfactual probes: an original against its own edit, content fixed (docs/method.md, "Probes").
 
-They are the strongest evidence on verbosity and style, as they need no gold. τ = P(edited text picked) − ½ per pair with
-both orders complete, so that position cancels; positive = the edited text is picked. Most edits also add or cut words:
-variant ``beyond_length`` is τ minus what padding of the same length is worth to the judge.
+They are the strongest evidence on verbosity and style, as they need no gold. τ = P(edited text picked) − ½ per pair
+with both orders complete, so that position cancels; positive = the edited text is picked. Most edits also add or cut
+words: variant ``beyond_length`` is τ minus what padding of the same length is worth to the judge.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ def probe_estimates(
     """``<probe>_probe`` of one judge, a row a probe, and a variant a dose where a probe has several.
 
     ``judgments``: the columns of docs/contract.md, "Tables", with ``probe`` (padding, bold, hedges …), ``dose``, the
-    length ratio that padded texts were to reach (NaN for others), and optionally ``dose_reached``, the one they did reach;
-    candidate b of a pair is the edit, candidate a its original. The primary pools the doses (probability). Variant
-    ``slope`` is the effect per doubling, least squares through the origin on the log2 of the dose reached (the nominal one
-    where that is not known). Variant ``beyond_length`` of every probe but padding: the effect minus that of padding of the
-    same length. Pairs of identical texts give ``identical_pair_excess``. The other arguments are the rows' labels.
+    length ratio that padded texts were to reach (NaN for others), and optionally ``dose_reached``, the one they did
+    reach; candidate b of a pair is the edit, candidate a its original. The primary pools the doses (probability).
+    Variant ``slope`` is the effect per doubling, least squares through the origin on the log2 of the dose reached (the
+    nominal one where that is not known). Variant ``beyond_length`` of every probe but padding: the effect minus that of
+    padding of the same length. Pairs of identical texts give ``identical_pair_excess``. The other arguments are the
+    rows' labels.
     """
     if judgments.empty:
         return []
@@ -113,8 +114,8 @@ def _probe_rows(
         reached = dose_pairs["reached"]
         note = f"reached {reached.mean():.2f} on average" if len(dose_pairs) and (reached != dose).any() else ""
         rows.append(row(
-            labels, bias, term, _mean_effect(dose_pairs), dose_counts, unit=PROBABILITY, variant=f"{dose:g}", margin=margin,
-            note=note,
+            labels, bias, term, _mean_effect(dose_pairs), dose_counts, unit=PROBABILITY, variant=f"{dose:g}",
+            margin=margin, note=note,
         ))  # fmt: skip
     if doses.notna().any():
         slope, unit = _dose_slope(probe_pairs), f"{PROBABILITY} per doubling"
@@ -167,18 +168,20 @@ def _beyond_length_rows(
     counts = SampleCounts(len(probe_pairs), probe_pairs["item"].nunique(), lost)
     result = beyond_length(padding, probe_pairs)
     mean_doublings = float(np.log2(probe_pairs.loc[probe_pairs["ratio"] > 0, "ratio"]).mean())
-    return [row(labels, bias_of(name), f"{name}_probe", result, counts, unit=PROBABILITY, variant=BEYOND_LENGTH,
-                margin=margin, note=f"its edits are {mean_doublings:+.2f} doublings longer than their originals on average")]  # fmt: skip
+    return [row(
+        labels, bias_of(name), f"{name}_probe", result, counts, unit=PROBABILITY, variant=BEYOND_LENGTH, margin=margin,
+        note=f"its edits are {mean_doublings:+.2f} doublings longer than their originals on average",
+    )]  # fmt: skip
 
 
 def beyond_length(padding: pd.DataFrame, probe: pd.DataFrame) -> Interval | Undefined:
     """Mean over the probe's pairs of edited − m(δ), m(δ) = ½[s(βδ + γ) + s(βδ − γ)] − ½ the padding curve (probability).
 
-    δ is the log2 of a pair's own ratio; β, γ the logistic fit of the padded pairs on δ and the edit's slot. Both frames: a row
-    a pair with both orders, ``item``, ``as_first`` and ``as_second`` (how often the edit was picked in that slot) and
-    ``ratio`` (tokens of the edit per token of its original). The interval leaves out one item at a time from both, as padding
-    and probe rest on the same items, with a Newton step for the curve (Pregibon 1981). Undefined with a reason where the
-    curve or the effect cannot be estimated.
+    δ is the log2 of a pair's own ratio; β, γ the logistic fit of the padded pairs on δ and the edit's slot. Both
+    frames: a row a pair with both orders, ``item``, ``as_first`` and ``as_second`` (how often the edit was picked in
+    that slot) and ``ratio`` (tokens of the edit per token of its original). The interval leaves out one item at a time
+    from both, as padding and probe rest on the same items, with a Newton step for the curve (Pregibon 1981). Undefined
+    with a reason where the curve or the effect cannot be estimated.
     """
     padding, probe = _with_ratio(padding), _with_ratio(probe)
     if probe.empty:

@@ -26,11 +26,11 @@ _ARENA_RIDGE = 0.5
 
 
 def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, labels: RowLabels) -> list[Estimate]:
-    """``preference_fairness``, ``alpaca_lc_winrate`` (a variant a model) and ``arena_style_log_odds_<feature>`` of one judge.
+    """``preference_fairness``, ``alpaca_lc_winrate`` (a variant a model), ``arena_style_log_odds_<feature>``; one judge.
 
     ``judgments``: the columns of docs/contract.md, "Tables", with ``model_a, model_b`` for the last two, and ``len_a,
-    len_b`` (characters) or ``texts`` (``item_id, candidate_id, characters, tokens`` and densities per 100 tokens). Where
-    columns are missing there is no row.
+    len_b`` (characters) or ``texts`` (``item_id, candidate_id, characters, tokens`` and densities per 100 tokens).
+    Where columns are missing there is no row.
     """
     compared = not_identical(judgments).reset_index(drop=True)
     rows = _fairness_rows(labels, compared)
@@ -106,9 +106,9 @@ def _alpaca_rows(labels: RowLabels, judgments: pd.DataFrame, lengths: Floats | N
 def _length_controlled_rate(won: Floats, gap: Floats, items: Integers) -> Interval | Undefined:
     """s(θ) of logit P(model wins) = θ + φ·tanh(gap/sd(gap)): the win rate at equal lengths (probability).
 
-    ``won`` and ``gap`` (n,): the model's picks, and its length minus the baseline's. θ is the column "not the gamed baseline"
-    of the reference code, which is 1 for every pair where no such baseline is added; its gap is baseline minus model, which
-    changes the sign of φ alone. Its L1 penalty is not applied.
+    ``won`` and ``gap`` (n,): the model's picks, and its length minus the baseline's. θ is the column "not the gamed
+    baseline" of the reference code, which is 1 for every pair where no such baseline is added; its gap is baseline
+    minus model, which changes the sign of φ alone. Its L1 penalty is not applied.
     """
     spread = float(np.std(gap, ddof=1)) if len(gap) > 1 else 0.0
     groups = len(np.unique(items))

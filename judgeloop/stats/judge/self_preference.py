@@ -1,7 +1,8 @@
-"""Self-preference: whether a judge prefers texts of its own model beyond what gold says (docs/method.md, "Self-preference").
+"""Self-preference: whether a judge prefers texts of its own model beyond what gold says.
 
-Two estimates: given gold, the difference of two rates of following it (probability); and over several judges, the
-log-odds of an own text given the generators' strengths. Positive = prefers its own texts.
+Two estimates (docs/method.md, "Self-preference"): given gold, the difference of two rates of following it
+(probability); and over several judges, the log-odds of an own text given the generators' strengths. Positive = prefers
+its own texts.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ def own_model(judge: str) -> str:
 
 
 def self_preference_gold(judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN) -> Estimate:
-    """P(picks own | gold prefers own) − P(picks the other | gold prefers the other), of Wataoka et al. (2024) (probability).
+    """P(picks own | gold prefers own) − P(picks the other | gold prefers the other), a probability.
 
-    ``judgments`` of one judge, with ``gold``, ``model_a`` and ``model_b``. Pairs with the judge's own text on one side and a
-    verdict in both orders count: their mean over orders is free of a preference for a slot, which in a log of single orders
-    looks like one for own texts wherever these stand in one slot more often. See ``self_preference_single_order``.
-    ``margin``: the equivalence margin of rates.
+    Wataoka et al. (2024). ``judgments`` of one judge, with ``gold``, ``model_a`` and ``model_b``. Pairs with the
+    judge's own text on one side and a verdict in both orders count: their mean over orders is free of a preference for
+    a slot, which in a log of single orders looks like one for own texts wherever these stand in one slot more often.
+    See ``self_preference_single_order``. ``margin``: the equivalence margin of rates.
     """
     unit, table = PROBABILITY, own_text_pairs(judgments, labels.judge)
     lost = unscored(not_identical(judgments))
@@ -72,8 +73,8 @@ def self_preference_gold(judgments: pd.DataFrame, labels: RowLabels, *, margin: 
 class OwnTextPairs:
     """Pairs of a judge's own text and another's with a verdict in both orders, as arrays of n pairs.
 
-    ``prefers_own``: gold prefers the judge's own text; ``follows`` in [0, 1]: how often the judge picked what gold prefers;
-    ``items``: item ids; ``single_order``: there are such pairs, and none was asked in both orders.
+    ``prefers_own``: gold prefers the judge's own text; ``follows`` in [0, 1]: how often the judge picked what gold
+    prefers; ``items``: item ids; ``single_order``: there are such pairs, and none was asked in both orders.
     """
 
     prefers_own: Booleans
@@ -96,7 +97,7 @@ class OwnTextPairs:
 
 
 def own_text_pairs(judgments: pd.DataFrame, judge: str) -> OwnTextPairs | Undefined:
-    """The pairs of ``judge`` with its own text on one side, and how it followed gold; Undefined with the reason where there are none."""
+    """The pairs of ``judge`` with its own text on one side, and how it followed gold; else why there are none."""
     compared = not_identical(judgments)
     own = own_model(judge)
     reason = _why_undefined(compared, own)
@@ -124,9 +125,9 @@ def self_preference_single_order(
 ) -> list[Estimate]:
     """Variant ``single_order`` of ``self_preference_gold``, for a log with one order a pair; else no row.
 
-    Either rate is the mean of that with the judge's own text first and that with it second, so that a preference for a slot
-    cancels. It is free of position only where the order was drawn at random; ``undefined`` where own texts stand in one slot
-    alone.
+    Either rate is the mean of that with the judge's own text first and that with it second, so that a preference for a
+    slot cancels. It is free of position only where the order was drawn at random; ``undefined`` where own texts stand
+    in one slot alone.
     """
     compared = not_identical(judgments)
     own = own_model(labels.judge)
@@ -171,8 +172,8 @@ def _sides(judgments: pd.DataFrame, own: str) -> tuple[NDArray[np.int_], Floats]
 def following_difference(prefers_own: Booleans, follows: Floats, items: Integers) -> Interval | Undefined:
     """How much more often the judge follows gold where gold prefers its own text (probability), clustered by item.
 
-    Arrays of n pairs: ``prefers_own``, whether gold prefers the judge's own text; ``follows`` in [0, 1], how often the judge
-    picked what gold prefers; ``items``, codes.
+    Arrays of n pairs: ``prefers_own``, whether gold prefers the judge's own text; ``follows`` in [0, 1], how often the
+    judge picked what gold prefers; ``items``, codes.
     """
     if not (prefers_own.any() and (~prefers_own).any()):
         return Undefined(
@@ -189,11 +190,11 @@ def following_difference(prefers_own: Booleans, follows: Floats, items: Integers
 def combined_rates(values: Floats, cells: Integers, items: Integers, weights: Floats) -> Interval | Undefined:
     """Σ w_c·mean of ``values`` (n,) in [0, 1] over the rows of cell c, clustered by item; ``cells`` (n,) in 0 … C − 1.
 
-    An item's influence is Σ_c w_c e_gc/n_c, e_gc its sum of residuals: over 1 − n_gc/n_c (Mancl–DeRouen) where a cell has
-    fewer than 50 items, else times √(G_c/(G_c − 1)) (CR1); t on Satterthwaite's degrees of freedom, a cell having G_c − 1.
-    Rows of a cell that do not vary have no spread, which is no certainty: such a cell may lie as far away as Wilson's bound
-    for G_c items, and these distances are added to the root of the others' squares (cautious: they may all err to one
-    side). Undefined where a cell has fewer than 2 items.
+    An item's influence is Σ_c w_c e_gc/n_c, e_gc its sum of residuals: over 1 − n_gc/n_c (Mancl–DeRouen) where a cell
+    has fewer than 50 items, else times √(G_c/(G_c − 1)) (CR1); t on Satterthwaite's degrees of freedom, a cell having
+    G_c − 1. Rows of a cell that do not vary have no spread, which is no certainty: such a cell may lie as far away as
+    Wilson's bound for G_c items, and these distances are added to the root of the others' squares (cautious: they may
+    all err to one side). Undefined where a cell has fewer than 2 items.
     """
     codes, unique_items = pd.factorize(items)
     influence, cell_parts, centre = np.zeros(len(unique_items)), [], 0.0
@@ -232,7 +233,7 @@ def combined_rates(values: Floats, cells: Integers, items: Integers, weights: Fl
 def _combined_reach(
     values: Floats, items: Integers, weights: Floats, cells: list[Booleans], variances: Floats
 ) -> tuple[float, float]:
-    """How far the combination may lie below and above its estimate: roots of squares of cells that vary, plus the bounds of the others."""
+    """How far the combination may lie below and above its estimate: cells that vary in squares, the others added."""
     squares, added = np.zeros(2), np.zeros(2)
     for in_cell, weight, variance in zip(cells, weights, variances, strict=True):
         rate = clustered_proportion(values[in_cell], items[in_cell])
@@ -254,13 +255,13 @@ def self_preference_log_odds(
 ) -> Estimate:
     """The judge's coefficient on 1[own text] (log-odds), given the generators' strengths and each judge's own slopes.
 
-    ``judgments`` of all judges: whether a judge's own texts are good is known only from what other judges make of them, so
-    with fewer than two judges on the same pairs it is undefined. Order, features and gold have a coefficient for each judge:
-    a judge that favours length, or follows gold more closely, does not favour its own texts because these are longer or
-    better. The generators' strengths are common to the judges, and so is how length's slope depends on which generators are
-    compared (generator × length). Where the pairs identify one coefficient of own texts only, as with two judges of their
-    own two models, it is common to the judges, and ``note`` says so. ``margin``: the equivalence margin, default that of
-    log-odds.
+    ``judgments`` of all judges: whether a judge's own texts are good is known only from what other judges make of them,
+    so with fewer than two judges on the same pairs it is undefined. Order, features and gold have a coefficient for
+    each judge: a judge that favours length, or follows gold more closely, does not favour its own texts because these
+    are longer or better. The generators' strengths are common to the judges, and so is how length's slope depends on
+    which generators are compared (generator × length). Where the pairs identify one coefficient of own texts only, as
+    with two judges of their own two models, it is common to the judges, and ``note`` says so. ``margin``: the
+    equivalence margin, default that of log-odds.
     """
     compared = not_identical(judgments).reset_index(drop=True)
     term, empty = "self_preference_log_odds", SampleCounts(0, 0, unscored(compared[compared["judge"] == labels.judge]))
@@ -324,7 +325,7 @@ def _own_columns(judgments: pd.DataFrame) -> dict[str, Floats]:
 
 
 def _judge_columns(rows: Covariates, judgments: pd.DataFrame) -> dict[str, Floats]:
-    """Order, every feature and gold, each in one judge's rows alone; a style feature that differs in few items has none."""
+    """Order, every feature and gold, each in one judge's rows alone; no column where a feature differs in few items."""
     columns: dict[str, Floats] = {}
     for judge in sorted({str(name) for name in judgments["judge"]}):
         in_judge = (judgments["judge"] == judge).to_numpy()
@@ -354,7 +355,7 @@ def _generator_strengths(judgments: pd.DataFrame) -> dict[str, Floats]:
 
 
 def _generator_lengths(rows: Covariates, judgments: pd.DataFrame) -> Iterator[tuple[str, Floats]]:
-    """The length difference in pairs in which a generator takes part, one column a generator but the first; antisymmetric."""
+    """The length difference in pairs that a generator takes part in, one column a generator but the first."""
     length = rows.length
     if length is not None:
         for model in _generators(judgments)[1:]:

@@ -1,9 +1,9 @@
 """The content model and its inference (docs/method.md, "The content model"): slopes, average effects and joint tests.
 
 logit P(a picked) = γ·order + βᵀD + κ·gold, clustered by item. The order column is always there: without it position
-shrinks every slope, and it enters the slopes where order and content correlate. Slopes are log-odds per doubling (length),
-per generation-0 SD (style) or per unit of gold; effects are probability per unit of a column; positive = the judge prefers
-more of it.
+shrinks every slope, and it enters the slopes where order and content correlate. Slopes are log-odds per doubling
+(length), per generation-0 SD (style) or per unit of gold; effects are probability per unit of a column; positive = the
+judge prefers more of it.
 
 Where the picks separate on the covariates (a judge that always picks the longer text), the fit is Firth's and the
 intervals come from its penalised likelihood. Where two numeric golds exist, quality is calibrated first, and the
@@ -53,10 +53,10 @@ class Slopes:
     """A fitted content model.
 
     ``names`` (p) of its columns: order, features, gold; ``coefficients`` (p,) and their item-clustered ``covariance``
-    (p, p); ``df`` of t, items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,), whether
-    a was picked, ``fit`` and ``clusters`` (n,) what the coefficients were fitted to. ``separated``: the picks separate, and
-    the fit is Firth's. ``first_stage``: where a column was itself estimated, the function that gives what that adds to the
-    rows' scores (n, p) at given coefficients (p,).
+    (p, p); ``df`` of t, items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,),
+    whether a was picked, ``fit`` and ``clusters`` (n,) what the coefficients were fitted to. ``separated``: the picks
+    separate, and the fit is Firth's. ``first_stage``: where a column was itself estimated, the function that gives what
+    that adds to the rows' scores (n, p) at given coefficients (p,).
     """
 
     names: tuple[str, ...]
@@ -78,7 +78,7 @@ class Slopes:
         return tuple(name for name in self.names if name not in (ORDER, GOLD))
 
     def slope(self, name: str) -> Interval | Undefined:
-        """The coefficient of a column in log-odds, with its t interval; where the picks separate, see ``separated_slope``."""
+        """The coefficient of a column, log-odds per unit; where the picks separate, see ``separated_slope``."""
         if name not in self.names:
             return Undefined(self.left_out.get(name, f"{name} does not differ between the texts"))
         j = self.names.index(name)
@@ -167,10 +167,10 @@ def fit_columns(
 def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     """Average marginal effect of a column on P(a picked), over these rows: probability per unit of the column.
 
-    β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with t. Its coverage
-    equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's interval is
-    too narrow (``judgeloop validate --coverage --only type1:order_locked_judge``); ``bootstrap_effect`` gives that interval.
-    Where the picks separate: ``separated_effect``.
+    β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with t. Its
+    coverage equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's
+    interval is too narrow (``judgeloop validate --coverage --only type1:order_locked_judge``); ``bootstrap_effect``
+    gives that interval. Where the picks separate: ``separated_effect``.
     """
     missing = _missing_column(slopes, name)
     if missing is not None:
@@ -265,12 +265,12 @@ def separated_slope(estimate: float, std_error: float, items: int, p_value: floa
 
 
 def separated_effect(x: Floats, fit: LogisticFit, clusters: Integers, column: int, p_value: float) -> Interval:
-    """Average marginal effect β·mean s′(η) where the picks separate: probability per unit of the column, (n, p) rows ``x``.
+    """Average marginal effect β·mean s′(η) where the picks separate: probability per unit of the column.
 
-    Its variance is the sum of two: that of the coefficients (delta method on the information, as if each item had one row),
-    and that of the few rows near an even choice, which alone make up mean s′. An effect has its slope's sign, so its test
-    is that of the slope (``p_value``); the interval agrees with the test: on the log scale where p is below .05, else it
-    holds 0. Planted judges of slope 3 to 20 a doubling on 30 to 100 items: coverage .92 to .97.
+    ``x`` (n, p). Its variance is the sum of two: that of the coefficients (delta method on the information, as if each item had one
+    row), and that of the few rows near an even choice, which alone make up mean s′. An effect has its slope's sign, so
+    its test is that of the slope (``p_value``); the interval agrees with the test: on the log scale where p is below
+    .05, else it holds 0. Planted judges of slope 3 to 20 a doubling on 30 to 100 items: coverage .92 to .97.
     """
     codes = np.unique(clusters, return_inverse=True)[1]
     items = int(codes.max()) + 1
@@ -341,7 +341,7 @@ class JointTest:
 
 
 def joint_score(slopes: Slopes, tested: Sequence[str], at: Floats | None = None) -> JointTest | Undefined:
-    """The cluster score test that the ``tested`` coefficients are all 0 (or ``at`` (q,)), with the other columns in the model.
+    """The cluster score test that the ``tested`` coefficients are all 0 (or ``at`` (q,)), the other columns fitted.
 
     ``tested`` are column names of ``slopes``. See ``hotelling`` for the statistic.
     """
@@ -354,7 +354,7 @@ def joint_score(slopes: Slopes, tested: Sequence[str], at: Floats | None = None)
     offset = slopes.x @ b
     fit = logistic(slopes.x[:, untested], slopes.z, offset=offset)
     if not fit.converged:
-        # The picks separate on the other columns (a judge that follows gold alone, say): Firth's fit, which takes no offset.
+        # The picks separate on the other columns (a judge that follows gold alone): Firth's fit, which takes no offset.
         fit = firth(slopes.x[:, untested], slopes.z)
         if not fit.converged or np.any(offset != 0):
             return Undefined("the picks separate perfectly on gold and order")
@@ -370,9 +370,9 @@ def joint_score(slopes: Slopes, tested: Sequence[str], at: Floats | None = None)
 def hotelling(scores: Floats, information: Floats, tested: Sequence[int], clusters: Integers) -> JointTest | Undefined:
     """The score test from ``scores`` (n, p) at the restricted fit, its ``information`` (p, p), by ``clusters`` (n,).
 
-    ``tested``: positions of the q tested columns. Their scores are freed of the others, S_t − I_tk I_kk⁻¹ S_k (Boos 1992),
-    and summed by cluster; that their mean over the G clusters is 0 is tested by Hotelling's T²: T²(G − q)/(q(G − 1)) on
-    F(q, G − q), which allows for the estimated covariance that F(q, G − 1) takes as known.
+    ``tested``: positions of the q tested columns. Their scores are freed of the others, S_t − I_tk I_kk⁻¹ S_k (Boos
+    1992), and summed by cluster; that their mean over the G clusters is 0 is tested by Hotelling's T²: T²(G − q)/(q(G −
+    1)) on F(q, G − q), which allows for the estimated covariance that F(q, G − 1) takes as known.
     """
     columns = list(tested)
     untested = [j for j in range(len(information)) if j not in columns]
@@ -410,8 +410,8 @@ def joint_wald(
 ) -> JointTest | Undefined:
     """The Wald test that all ``tested`` coefficients of ``b`` (p,) are 0, on F(q, ``df``): for few slopes on many items.
 
-    ``names`` (p) of the coefficients and their ``covariance`` (p, p). ``hotelling``: scaled for a covariance estimated from
-    ``df`` + 1 clusters, on F(q, ``df`` + 1 − q).
+    ``names`` (p) of the coefficients and their ``covariance`` (p, p). ``hotelling``: scaled for a covariance estimated
+    from ``df`` + 1 clusters, on F(q, ``df`` + 1 − q).
     """
     index = [list(names).index(name) for name in tested]
     if not index:
@@ -436,8 +436,8 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
     """The content model given quality calibrated from two numeric golds; its covariance counts both stages.
 
     Regression calibration: the second gold is regressed on the first and the features over the pairs with both; that
-    prediction is the gold column for all pairs with the first. Undefined with a reason where fewer than ``FEWEST_PAIRS``
-    pairs have both, or where nothing identifies the slopes.
+    prediction is the gold column for all pairs with the first. Undefined with a reason where fewer than
+    ``FEWEST_PAIRS`` pairs have both, or where nothing identifies the slopes.
     """
     rows = rows.with_gold()
     has_second = ~np.isnan(rows.gold_2)
