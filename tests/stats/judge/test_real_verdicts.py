@@ -215,7 +215,7 @@ def test_llmfao_supports_no_claim_of_position_bias_and_a_careful_one_on_length(f
     lean = fao.loc[("gpt-4", "excess_longer_vs_gold", "")]
     assert lean["estimate"] == pytest.approx(-0.021, abs=0.002)
     assert -RATE_MARGIN < lean["conf_low"] < lean["conf_high"] < 0.005
-    # One order: what looks like a taste for its own texts may be one for a slot.
+    # One order: what looks like a preference for its own texts may be one for a slot.
     agreement = fao.loc[("gpt-4", "gold_agreement", ""), "note"]
     assert agreement.startswith("over calls, one order a pair")
-    assert "the slot's pull" in fao.loc[("gpt-4", "longer_preferred_raw", ""), "note"]
+    assert "the preference for a slot" in fao.loc[("gpt-4", "longer_preferred_raw", ""), "note"]
