@@ -1,7 +1,7 @@
-"""Logistic kernels on plain arrays: ridge and Firth fits, cluster-robust covariance, the one-step cluster bootstrap.
+"""Logistic kernels on plain arrays: ridge and Firth fits, cluster-robust covariance, one-step bootstrap and jackknife.
 
-Plain numpy; randomness only from the generator argument. Rows are presentations (or preferences), columns covariates; no
-intercept is added. A fit is a frozen dataclass with the weights and the ridge that it was made with.
+Plain numpy; randomness only from the generator argument. Rows are presentations (or preferences), columns covariates;
+no intercept is added. A fit is a frozen dataclass with the weights and the ridge that it was made with.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Correction = Literal["CR0", "CR1", "mancl_derouen"]
-
-# Below this share of the information at coefficients 0, a direction's likelihood is flat: the data separate along it.
 _FLAT = 1e-7
+"""Below this share of the information at coefficients 0 a direction's likelihood is flat: the data separate along it."""
 _BOOTSTRAP_BLOCK = 1 << 22
+"""Numbers a block of bootstrap draws may hold: it bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class LogisticFit:
     """A fitted logistic regression.
 
     ``coefficients`` (p,) in log-odds per unit of a column; ``hessian`` (p, p) is the negative second derivative, the
-    ridge included; ``probabilities`` (n,); ``adjustment`` (n,) is what Firth adds to the residual z − probability, else 0.
-    ``converged`` is False where the likelihood has no maximum (``separated``) or the iterations ran out; the
+    ridge included; ``probabilities`` (n,); ``adjustment`` (n,) is what Firth adds to the residual z − probability, else
+    0. ``converged`` is False where the likelihood has no maximum (``separated``) or the iterations ran out; the
     coefficients are then the last step's and must not be reported. ``rank`` < p means that columns are collinear: the
     coefficients have minimum norm, and single ones are not identified unless the ridge identifies them.
     """
@@ -57,7 +57,7 @@ class LogisticFit:
 
 
 def sigmoid(values: Floats) -> Floats:
-    """1/(1+exp(−x)) without overflow."""
+    """The logistic function 1/(1 + exp(−x)), elementwise, without overflow."""
     values = np.asarray(values, dtype=np.float64)
     small = np.exp(-np.abs(values))
     return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small), dtype=np.float64)
@@ -75,9 +75,10 @@ def logistic(
     """Maximise Σ w [z log p + (1 − z) log(1 − p)] − ½ Σ ridge_j b_j², p = s(xb + offset), by Newton steps with halving.
 
     ``x`` (n, p); ``z`` (n,) in [0, 1], fractions allowed (the quasi-binomial of Papke & Wooldridge 1996: use a robust
-    covariance); ``weights`` (n,) ≥ 0, default 1; ``offset`` (n,) log-odds, default 0; ``ridge`` a number or (p,), not scaled by n. ``tolerance`` bounds the
-    last step's largest entry, relative to the coefficients; Newton's error is then its square. Never raises on
-    separated or collinear data: see LogisticFit. Raises ValueError for shapes or values that are wrong.
+    covariance); ``weights`` (n,) ≥ 0, default 1; ``offset`` (n,) log-odds, default 0; ``ridge`` a number or (p,), not
+    scaled by n. ``tolerance`` bounds the last step's largest entry, relative to the coefficients; Newton's error is
+    then its square. Separated or collinear data raise nothing: see LogisticFit. Raises ValueError for wrong shapes or
+    values.
     """
     x, z, w = _checked(x, z, weights)
     columns, fixed_part = x.shape[1], np.zeros(len(z)) if offset is None else offset
@@ -101,12 +102,12 @@ def logistic(
         if float(np.max(np.abs(taken), initial=0.0)) <= tolerance * (1.0 + float(np.max(np.abs(b), initial=0.0))):
             converged = True
             break
-        if _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
+        if _is_flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
             separated = True
             break
     p = sigmoid(x @ b + fixed_part)
     hessian = _information(x, w * p * (1.0 - p)) + np.diag(penalty)
-    if converged and _flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
+    if converged and _is_flat(hessian, at_zero + np.diag(penalty), scale, rank if not np.all(penalty > 0) else columns):
         converged, separated = False, True
     return LogisticFit(
         b, hessian, p, w, penalty, np.zeros(len(z)), _penalised(x, z, w, penalty * 0, b, fixed_part), iterations, rank, converged,
@@ -118,21 +119,24 @@ def firth(
     x: Floats, z: Floats, weights: Floats | None = None, max_iterations: int = 200, tolerance: float = 1e-9,
     fixed: tuple[int, float] | None = None,
 ) -> LogisticFit:  # fmt: skip
-    """Logistic regression with Firth's penalty ½ log|XᵀWX|: finite under separation.
+    """Logistic regression with Firth's penalty ½ log|XᵀWX|, whose coefficients are finite under separation.
 
-    Firth (1993); Heinze & Schemper (2002). Arguments as in ``logistic``. The residual gains h(½ − p), h the diagonal of the hat matrix, and stands in
-    ``adjustment`` so that ``cluster_covariance`` uses the scores that the estimate solves. ``fixed``: a column and the
-    value that its coefficient is held at, the penalty being that of all columns: a point of the profile.
+    Firth (1993); Heinze & Schemper (2002). Arguments as in ``logistic``. The residual gains h(½ − p), h the diagonal of
+    the hat matrix; it stands in ``adjustment``, so that ``cluster_covariance`` uses the scores that the estimate
+    solves. ``fixed``: a column and the value at which its coefficient is held under the penalty of all columns, which
+    gives a point of the profile likelihood.
     """
     x, z, w = _checked(x, z, weights)
     columns = x.shape[1]
     free = np.arange(columns) if fixed is None else np.delete(np.arange(columns), fixed[0])
     rank = int(np.linalg.matrix_rank(x * np.sqrt(w)[:, None])) if columns else 0
 
-    def objective(c: Floats) -> float:
-        q = sigmoid(x @ c)
-        sign, log_determinant = np.linalg.slogdet(_information(x, w * q * (1.0 - q)))
-        return _penalised(x, z, w, np.zeros(columns), c) + (0.5 * float(log_determinant) if sign > 0 else -np.inf)
+    def objective(coefficients: Floats) -> float:
+        p = sigmoid(x @ coefficients)
+        sign, log_determinant = np.linalg.slogdet(_information(x, w * p * (1.0 - p)))
+        return _penalised(x, z, w, np.zeros(columns), coefficients) + (
+            0.5 * float(log_determinant) if sign > 0 else -np.inf
+        )
 
     b = np.zeros(columns)
     if fixed is not None:
@@ -173,12 +177,12 @@ def cluster_covariance(
 def cluster_influence(
     x: Floats, z: Floats, fit: LogisticFit, clusters: Integers, correction: Correction = "CR1"
 ) -> Floats:
-    """(G, p) contributions of the clusters to the coefficients' error, in the order of ``np.unique(clusters)``.
+    """(G, p) contributions of the clusters to the coefficients' errors, in the order of ``np.unique(clusters)``.
 
-    Its cross products are ``cluster_covariance``, whose arguments and errors it shares; those of two fits that share
+    Their cross products are ``cluster_covariance``, with its arguments and errors; those of two fits that share
     clusters are the covariance between the fits.
     """
-    codes, count = _codes(clusters, len(z))
+    codes, count = _dense_codes(clusters, len(z))
     if count < 2:
         raise ValueError("a cluster covariance needs two clusters or more")
     inverse = _inverse(fit.hessian)
@@ -198,10 +202,11 @@ def one_step_bootstrap(
 ) -> Floats:
     """(draws, p) coefficients of cluster-bootstrap samples, each one Newton step from the fit.
 
-    b* = b + (Σ c_g H_g + R)⁻¹ (Σ c_g U_g − R b), c counts of G clusters drawn with replacement, R the ridge: the one-step resampling of Moulton & Zeger (1991), with clusters for observations. Memory is bounded: blocks of
-    draws, one matrix product each. A sample in which a column vanished gets the minimum-norm step.
+    b* = b + (Σ c_g H_g + R)⁻¹ (Σ c_g U_g − R b), c the counts of G clusters drawn with replacement, R the ridge: the
+    one-step resampling of Moulton & Zeger (1991), with clusters for observations. Blocks of draws, one matrix product
+    each, bound the memory. A sample in which a column vanished gets the minimum-norm step.
     """
-    codes, count = _codes(clusters, len(z))
+    codes, count = _dense_codes(clusters, len(z))
     columns = x.shape[1]
     scores = _scores(x, z, fit, codes, count)
     informations = _informations(x, fit, codes, count).reshape(count, columns * columns)
@@ -218,17 +223,30 @@ def one_step_bootstrap(
 
 
 def one_step_jackknife(x: Floats, z: Floats, fit: LogisticFit, clusters: Integers) -> Floats:
-    """(G, p) coefficients one Newton step after each cluster is left out, in the order of the sorted codes.
+    """(G, p) coefficients one Newton step after each cluster is left out, in the order of ``np.unique(clusters)``.
 
     b − (H − H_g)⁻¹ U_g, the leave-one-cluster-out step of Pregibon (1981). A column that vanished with the cluster gets
     the minimum-norm step.
     """
-    codes, count = _codes(clusters, len(z))
+    codes, count = _dense_codes(clusters, len(z))
     hessians = fit.hessian - _informations(x, fit, codes, count)
     return fit.coefficients - _solve_each(hessians, _scores(x, z, fit, codes, count))
 
 
+def jackknife_error(left_out: Floats) -> float:
+    """Standard error √((G − 1)/G · Σ (θ_g − mean)²) of a statistic from its (G,) values with one cluster left out."""
+    count, spread = len(left_out), left_out - np.mean(left_out)
+    return float(np.sqrt((count - 1.0) / count * np.sum(spread**2)))
+
+
+def cluster_sums(rows: Floats, codes: Integers, count: int) -> Floats:
+    """(G, p) sums of ``rows`` (n, p) by cluster; ``codes`` (n,) in 0 … ``count`` − 1, ``count`` = G."""
+    sums = [np.bincount(codes, weights=column, minlength=count) for column in rows.T]
+    return np.stack(sums, axis=1) if sums else np.zeros((count, 0))
+
+
 def _checked(x: Floats, z: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
+    """``x``, ``z`` and the weights as arrays of matching shapes; raises ValueError where they are not."""
     x, z = np.asarray(x, dtype=np.float64), np.asarray(z, dtype=np.float64)
     w = np.ones(len(z)) if weights is None else np.asarray(weights, dtype=np.float64)
     if x.ndim != 2 or z.shape != (len(x),) or w.shape != (len(x),):
@@ -239,12 +257,14 @@ def _checked(x: Floats, z: Floats, weights: Floats | None) -> tuple[Floats, Floa
 
 
 def _penalised(x: Floats, z: Floats, w: Floats, penalty: Floats, b: Floats, offset: Floats | float = 0.0) -> float:
+    """The log-likelihood at coefficients ``b``, minus the ridge's ½ Σ penalty_j b_j²."""
     eta = x @ b + offset
     # z·η − log(1 + e^η), the stable form of the binomial log-likelihood for fractional z.
     return float(np.sum(w * (z * eta - np.logaddexp(0.0, eta))) - 0.5 * np.sum(penalty * b * b))
 
 
 def _information(x: Floats, w: Floats) -> Floats:
+    """(p, p) XᵀWX with ``w`` (n,) on the diagonal of W."""
     return np.asarray((x * w[:, None]).T @ x, dtype=np.float64)
 
 
@@ -261,24 +281,26 @@ def _ascend(
     return b, value, step * 0.0
 
 
-def _flat(hessian: Floats, at_zero: Floats, scale: Floats, rank: int) -> bool:
+def _is_flat(hessian: Floats, at_zero: Floats, scale: Floats, rank: int) -> bool:
     """Whether the information in some identified direction fell below _FLAT of what it was at coefficients 0."""
     if len(scale) == 0 or rank == 0:
         return False
     outer = np.outer(scale, scale)
     values, vectors = np.linalg.eigh(at_zero / outer)
-    keep = vectors[:, -rank:] / np.sqrt(values[-rank:])
-    return bool(np.linalg.eigvalsh(keep.T @ (hessian / outer) @ keep)[0] < _FLAT)
+    directions = vectors[:, -rank:] / np.sqrt(values[-rank:])
+    return bool(np.linalg.eigvalsh(directions.T @ (hessian / outer) @ directions)[0] < _FLAT)
 
 
 def _firth_parts(x: Floats, w: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+    """Probabilities (n,), information (p, p) and Firth's adjustment (n,) of the residuals at ``b``."""
     p = sigmoid(x @ b)
     hessian = _information(x, w * p * (1.0 - p))
     hat = p * (1.0 - p) * np.einsum("ij,ij->i", x @ _inverse(hessian), x)
     return p, hessian, np.asarray(hat * (0.5 - p), dtype=np.float64)
 
 
-def _codes(clusters: Integers, rows: int) -> tuple[Integers, int]:
+def _dense_codes(clusters: Integers, rows: int) -> tuple[Integers, int]:
+    """The clusters as codes 0 … G − 1, and G; raises ValueError for a wrong shape."""
     codes = np.asarray(clusters)
     if codes.shape != (rows,):
         raise ValueError(f"clusters must be ({rows},) integer codes, got {codes.shape}")
@@ -289,8 +311,7 @@ def _codes(clusters: Integers, rows: int) -> tuple[Integers, int]:
 def _scores(x: Floats, z: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
     """(G, p) sums of the rows' scores by cluster."""
     residual = fit.weights * (z - fit.probabilities + fit.adjustment)
-    columns = [np.bincount(codes, weights=residual * column, minlength=count) for column in x.T]
-    return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
+    return cluster_sums(x * residual[:, None], codes, count)
 
 
 def _informations(x: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
@@ -306,6 +327,7 @@ def _informations(x: Floats, fit: LogisticFit, codes: Integers, count: int) -> F
 
 
 def _solve(matrix: Floats, vector: Floats) -> Floats:
+    """Solve one symmetric system, as ``_solve_each``."""
     return np.asarray(_solve_each(matrix[None], vector[None])[0], dtype=np.float64)
 
 
@@ -315,15 +337,18 @@ def _solve_each(matrices: Floats, vectors: Floats) -> Floats:
     scaled = matrices / (diagonals[:, :, None] * diagonals[:, None, :])
     right = vectors / diagonals
     # The size of a solution does not show that its system is singular; the eigenvalues do.
-    good = np.linalg.eigvalsh(scaled)[:, 0] > 1e-11 if matrices.shape[1] else np.ones(len(matrices), dtype=bool)
+    well_conditioned = (
+        np.linalg.eigvalsh(scaled)[:, 0] > 1e-11 if matrices.shape[1] else np.ones(len(matrices), dtype=bool)
+    )
     solved = np.empty_like(right)
-    solved[good] = np.linalg.solve(scaled[good], right[good][:, :, None])[:, :, 0]
-    for index in np.flatnonzero(~good):
+    solved[well_conditioned] = np.linalg.solve(scaled[well_conditioned], right[well_conditioned][:, :, None])[:, :, 0]
+    for index in np.flatnonzero(~well_conditioned):
         solved[index] = np.linalg.pinv(scaled[index], rcond=1e-11, hermitian=True) @ right[index]
     return np.asarray(solved / diagonals, dtype=np.float64)
 
 
 def _inverse(matrix: Floats) -> Floats:
+    """(p, p) pseudo-inverse of a symmetric matrix, scaled to a unit diagonal first."""
     scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
     scaled = matrix / np.outer(scale, scale)
     return np.asarray(np.linalg.pinv(scaled, rcond=1e-13, hermitian=True) / np.outer(scale, scale), dtype=np.float64)

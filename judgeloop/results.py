@@ -26,7 +26,7 @@ from judgeloop.report.tables import facts as overview_facts
 from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
-from judgeloop.stats.judge.content import TERM as UNSCORED
+from judgeloop.stats.judge.content import UNSCORED_JOINT as UNSCORED
 
 # Column's title → the terms that can fill it, the better founded first. What is measured otherwise has another title.
 _JUDGE_TABLE = {

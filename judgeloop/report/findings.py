@@ -27,8 +27,8 @@ from judgeloop.report.claims import (
 )
 from judgeloop.report.reading import as_estimates, last_generation, select
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge.content import GIVEN as GIVEN_GOLD
-from judgeloop.stats.judge.probes import VARIANT as BEYOND_LENGTH
+from judgeloop.stats.judge.content import GIVEN_GOLD
+from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
 # What became of the outputs over the generations, and of the judge on its fixed panels: estimates in, sentences out.

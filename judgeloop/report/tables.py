@@ -13,7 +13,7 @@ from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.compare.differences import PREFIX
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge.content import GIVEN as GIVEN_GOLD
+from judgeloop.stats.judge.content import GIVEN_GOLD
 from judgeloop.text.features import FEATURES
 
 DRIFT, BEYOND = "Drift since generation 0", "Drift beyond control"

@@ -38,7 +38,7 @@ from judgeloop.stats.estimate import (
 from judgeloop.stats.estimate import TERM as UNSCORED
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.covariates import covariates
-from judgeloop.stats.judge.self_preference import OwnTextPairs, followed
+from judgeloop.stats.judge.self_preference import OwnTextPairs, own_text_pairs
 from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
 from judgeloop.stats.loop.replicates import Quantity
 from judgeloop.stats.presentations import not_identical, unscored
@@ -182,7 +182,7 @@ def _paired_self_preference(
     if not {"model_a", "model_b", "gold"} <= set(tables[0].columns) & set(tables[1].columns):
         return []
     fixed = [_fixed(table) for table in tables]
-    one, other = followed(fixed[0], first.judge), followed(fixed[1], second.judge)
+    one, other = own_text_pairs(fixed[0], first.judge), own_text_pairs(fixed[1], second.judge)
     if isinstance(one, Undefined) or isinstance(other, Undefined):
         return []
 

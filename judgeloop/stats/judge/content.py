@@ -1,9 +1,13 @@
-"""Verbosity and style bias of a judge, and its agreement with gold. Positive = prefers more of the feature.
+"""Verbosity and style bias of a judge, its agreement with gold, and its missing verdicts.
 
-Raw preference is not bias: longer answers may be better. Every term here is either named raw, or conditions on gold
-(docs/method.md, "Verbosity and style"). Without gold the primaries are ``undefined``; with one gold of unknown
-reliability too, and its numbers stand as variant ``given_gold``; gold that is exact by its making, as a reference that
-was matched, needs no second.
+Raw preference is not bias: longer answers may be better. Every term here is either named raw, or holds quality equal by
+gold (docs/method.md, "Verbosity and style"). Without gold the primaries are ``undefined``. With one gold that may err
+they are too, and the numbers of that gold stand as variant ``given_gold``; gold that cannot err, such as an exact match
+with a reference, needs no second gold. Positive = the judge prefers more of the feature, or agrees with gold more
+often.
+
+Order: the terms of length and style, ``content_estimates``; agreement with gold (docs/method.md, "Quality"); replies
+without a verdict, and whether order or length decides which (docs/method.md, "Unscored replies").
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from judgeloop.kernels import logistic
 from judgeloop.stats.estimate import (
@@ -21,7 +24,6 @@ from judgeloop.stats.estimate import (
     PROBABILITY,
     RATE_MARGIN,
     BareTest,
-    Bias,
     Estimate,
     RowLabels,
     SampleCounts,
@@ -29,9 +31,19 @@ from judgeloop.stats.estimate import (
     row,
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion, fieller_from_moments
-from judgeloop.stats.judge.covariates import Covariates, covariates, gold_margin
-from judgeloop.stats.judge.ordered_models import FEWEST_PAIRS, LatentSlopes, fit_latent, tie_estimates
+from judgeloop.stats.judge.covariates import (
+    GOLD_AS_EXACT,
+    NO_GOLD,
+    Covariates,
+    covariates,
+    feature_bias,
+    feature_unit,
+    gold_margin,
+    picked_a,
+)
+from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent, tie_estimates
 from judgeloop.stats.judge.slopes import (
+    FEWEST_PAIRS,
     GOLD,
     JointTest,
     Slopes,
@@ -46,158 +58,19 @@ from judgeloop.stats.judge.slopes import (
     joint_wald,
     reliability_curve,
 )
-from judgeloop.stats.presentations import (
-    Booleans,
-    Floats,
-    first_picked,
-    in_one_order,
-    item_codes,
-    not_identical,
-    unscored,
-)
+from judgeloop.stats.presentations import Booleans, Floats, in_one_order, item_codes, not_identical, unscored
 
-# Agreement of a judge with gold.
-
-
-def gold_estimates(
-    labels: RowLabels,
-    judgments: pd.DataFrame,
-    known: Covariates,
-    given: Slopes | Undefined,
-    corrected: Slopes | LatentSlopes | Undefined,
-    second: SampleCounts | None,
-) -> list[Estimate]:
-    """``gold_agreement`` and ``gold_log_odds`` (κ): primary given gold, variant ``corrected`` where two golds exist,
-    on ``second``'s rows."""
-    agreement, counts = gold_agreement(judgments)
-    rows = [
-        row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
-            note=f"{_orders(judgments)}; ties count half; pairs that gold ties are left out"),
-        row(labels, "quality", "gold_log_odds", given if isinstance(given, Undefined) else given.slope("gold"),
-            known.counts, unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
-    ]  # fmt: skip
-    if second:
-        slope = corrected if isinstance(corrected, Undefined) else corrected.slope("gold")
-        unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"
-        rows.append(row(labels, "quality", "gold_log_odds", slope, second, unit=unit, variant="corrected"))
-    return rows
-
-
-def _orders(judgments: pd.DataFrame) -> str:
-    """What the agreement's mean is over: a slot's pull cancels only between the orders of a pair."""
-    if in_one_order(judgments):
-        return "over calls, one order a pair: a slot's pull is in it wherever gold's text stands in one slot more often"
-    return "both orders together"
-
-
-def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, SampleCounts]:
-    """Mean over scored judgments of whether the pick is gold's (a tie ½, a soft verdict its probability), and counts.
-
-    Where both orders are complete that is the mean of the two orders' accuracies.
-    """
-    compared = not_identical(judgments)
-    lost = unscored(compared)
-    if "gold" not in compared:
-        return Undefined("no gold"), SampleCounts(0, 0, lost)
-    margin, _ = gold_margin(compared["gold"])
-    picked = first_picked(compared).to_numpy()
-    a = np.where((compared["order"] == "ab").to_numpy(), picked, 1.0 - picked)
-    right = np.where(margin > 0, a, 1.0 - a)
-    keep = ~np.isnan(picked) & ~np.isnan(margin) & (margin != 0)
-    items = item_codes(compared)[keep]
-    counts = SampleCounts(int(keep.sum()), len(np.unique(items)), lost)
-    if not keep.any():
-        why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
-        return Undefined(why), counts
-    return clustered_proportion(right[keep], items), counts
-
-
-# Replies without a verdict: how many, and whether order or length decides which.
-
-TERM = "unscored_joint"
+GIVEN_GOLD = "given_gold"
+"""The variant of a term that takes one gold as exact."""
+UNSCORED_JOINT = "unscored_joint"
+"""The term of the test that replies without a verdict are missing at random."""
 FEWEST_UNSCORED = 10
-"""Fewer replies without a verdict than this cannot tell what they depend on."""
-
-
-def missing_estimates(
-    judgments: pd.DataFrame,
-    texts: pd.DataFrame | None,
-    labels: RowLabels,
-    *,
-    scales: Mapping[str, float] | None = None,
-) -> list[Estimate]:
-    """``unscored_rate`` (variants ``ab``, ``ba``: by order) and ``unscored_joint``, the test that the replies are missing at random.
-
-    Arguments as in ``content_estimates``. The test is the score test, clustered by item (as ``style_joint``), of the slopes
-    in logit P(unscored) = intercept + order + (length of the first text − of the second) + |difference|, in doublings:
-    it needs no fit, so that replies which order or length cut off to the last one are found too.
-    """
-    asked = not_identical(judgments).reset_index(drop=True)
-    lost: NDArray[np.float64] = (asked["verdict"] == "unscored").to_numpy().astype(np.float64)
-    items, orders = item_codes(asked), asked["order"].to_numpy()
-    rows = []
-    for variant in ("", "ab", "ba"):
-        some = orders == variant if variant else np.ones(len(asked), dtype=bool)
-        rate = clustered_proportion(lost[some], items[some]) if some.any() else Undefined("no judgment in that order")
-        counts = SampleCounts(int(some.sum()), len(np.unique(items[some])), int(lost[some].sum()))
-        rows.append(row(labels, "quality", "unscored_rate", rate, counts, unit=PROBABILITY, variant=variant, null=None))
-    return [*rows, _unscored_joint(labels, asked, texts, lost, scales)]
-
-
-def _unscored_joint(
-    labels: RowLabels,
-    asked: pd.DataFrame,
-    texts: pd.DataFrame | None,
-    lost: NDArray[np.float64],
-    scales: Mapping[str, float] | None,
-) -> Estimate:
-    count = int(lost.sum())
-
-    def undefined(why: str) -> Estimate:
-        counts = SampleCounts(len(asked), asked["item_id"].nunique(), count)
-        return row(labels, "quality", TERM, Undefined(why), counts, unit="F")
-
-    if count == 0:
-        return undefined("every reply has a verdict")
-    if min(count, len(lost) - count) < FEWEST_UNSCORED:
-        return undefined(f"the test needs {FEWEST_UNSCORED} replies with a verdict and {FEWEST_UNSCORED} without")
-    # As if every reply had a verdict: the covariates of all that was asked.
-    rows = covariates(asked.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
-    names, columns = ["intercept"], [np.ones(len(rows))]
-    if np.ptp(rows.order) > 0:
-        names.append("order")
-        columns.append(rows.order)
-    if rows.length is not None:
-        names += ["length", "|length|"]
-        columns += [rows.order * rows.length, np.abs(rows.length)]
-    x, y = np.stack(columns, axis=1), lost[rows.index]
-    groups = len(np.unique(rows.items))
-    if len(names) == 1 or groups <= len(names):
-        return undefined("one order and no lengths: nothing that the missing replies could depend on is known")
-    share = float(y.mean())
-    result = hotelling(x * (y - share)[:, None], x.T @ x * share * (1.0 - share), range(1, len(names)), rows.items)
-    if isinstance(result, Undefined):
-        return undefined(result.reason)
-    fit = logistic(x, y)
-    slopes = "order and length part them from the others perfectly, or nearly so"
-    if fit.converged and fit.rank == len(names):
-        pairs = zip(names[1:], fit.coefficients[1:], strict=True)
-        slopes = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
-    return row(
-        labels, "quality", TERM,
-        BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
-        SampleCounts(len(rows), groups, count), unit="F", note=f"F on {result.q} and {result.df} degrees of freedom; {slopes}",
-    )  # fmt: skip
-
-
-_NO_GOLD = Undefined("no gold: what the judge likes cannot be told from what is better")
+"""With fewer replies without a verdict than this, what they depend on is not tested."""
+_WITHOUT_GOLD = Undefined(NO_GOLD)
 _NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
-DOUBLING, SD = "log-odds per doubling", "log-odds per generation-0 SD"
 _MOST_RESAMPLED = 2_000
-"""Judgments above which 10,000 resamples would take seconds and tell nothing new."""
-_DILUTED = "gold taken as exact; if it errs, quality it misses counts as bias"
+"""With more judgments than this, 10,000 resamples would take seconds and give the jackknife's interval."""
 _ONE_GOLD = "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or state --gold-exact where it cannot err"
-GIVEN = "given_gold"
 
 
 def content_estimates(
@@ -218,42 +91,45 @@ def content_estimates(
     ``texts``: frame of ``item_id, candidate_id`` and feature columns (``length`` in doublings, others raw), plus
     ``replicate`` where ids repeat across replicates; without it, columns ``len_a, len_b`` of ``judgments`` serve length
     alone. ``gold`` (and ``gold_2``) are columns of ``judgments``. ``scales``: generation-0 SD by feature (default: over
-    ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so that the
-    primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variants ``given_gold`` and ``no_gold`` are what they say.
+    ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so
+    that the primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variant ``given_gold`` takes one gold as
+    exact, ``no_gold`` does not hold quality equal. Raises ValueError for a gold that is none (see ``gold_margin``).
     """
     labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
-    known = rows.with_gold()
-    given = fit_slopes(known, known.gold) if len(known) else _NO_GOLD
-    without = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
-    corrected = _corrected(rows, given)
-    models = _Models(rows, known, given, without, corrected, gold_exact)
+    with_gold = rows.with_gold()
+    given_gold = fit_slopes(with_gold, with_gold.gold) if len(with_gold) else _WITHOUT_GOLD
+    without_gold = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
+    corrected = _corrected_fit(rows, given_gold)
+    fits = _ContentFits(rows, with_gold, given_gold, without_gold, corrected, gold_exact)
     features = rows.features or ("length",)
     return [
-        *_raw(labels, rows, margin),
-        *(estimate for name in features for estimate in _log_odds(labels, models, name)),
-        *_effects(labels, models, margin),
-        *_exchange(labels, models),
-        _beyond_gold(labels, models, margin),
-        *_joints(labels, models),
-        *tie_estimates(labels, rows, given, without),
+        *_raw_preference(labels, rows, margin),
+        *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
+        *_length_effects(labels, fits, margin),
+        *_exchange_rates(labels, fits),
+        _excess_over_gold(labels, fits, margin),
+        *_joint_tests(labels, fits),
+        *tie_estimates(labels, rows, given_gold, without_gold),
         *missing_estimates(judgments, texts, labels, scales=scales),
         *gold_estimates(
-            labels, judgments, known, given, corrected, rows.with_any_gold().counts if models.two_golds else None
+            labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
         ),
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Models:
-    """The fits that the terms share: given one gold, without gold, and corrected for gold's errors."""
+class _ContentFits:
+    """The fits that the terms share: ``given_gold``, ``without_gold``, and ``corrected`` for gold's errors.
+
+    ``rows``: all scored judgments; ``with_gold``: those whose gold is known; ``exact``: gold cannot err.
+    """
 
     rows: Covariates
-    known: Covariates
-    given: Slopes | Undefined
-    without: Slopes | Undefined
+    with_gold: Covariates
+    given_gold: Slopes | Undefined
+    without_gold: Slopes | Undefined
     corrected: Slopes | LatentSlopes | Undefined
-
     exact: bool
 
     @property
@@ -263,37 +139,38 @@ class _Models:
 
     def primary(self) -> Slopes | LatentSlopes | Undefined:
         """The fit given gold where that is exact, else the one corrected by a second gold."""
-        return self.given if self.exact else self.corrected
+        return self.given_gold if self.exact else self.corrected
 
     def primary_counts(self) -> SampleCounts:
-        """Of the rows behind ``primary``: a pair with one gold helps, once enough pairs have two."""
-        return self.rows.with_any_gold().counts if self.two_golds and not self.exact else self.known.counts
+        """Counts of the rows behind ``primary``: once enough pairs have two golds, pairs with one are used too."""
+        return self.rows.with_any_gold().counts if self.two_golds and not self.exact else self.with_gold.counts
 
     @property
     def note(self) -> str:
-        """What the primary takes gold for."""
-        return "gold is exact by its making" if self.exact else "corrected for gold's errors"
+        """How the primary treats gold's errors, for the rows' notes."""
+        return "gold cannot err, as a verifiable reference" if self.exact else "corrected for gold's errors"
 
 
-def _corrected(rows: Covariates, given: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
-    known, both = rows.with_any_gold(), rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
-    if not len(known):
-        return _NO_GOLD
+def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
+    """The fit that allows for gold's errors by a second gold, or why there is none."""
+    any_gold, two_golds = rows.with_any_gold(), rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
+    if not len(any_gold):
+        return _WITHOUT_GOLD
     if np.all(np.isnan(rows.gold_2)):
         return Undefined(_ONE_GOLD)
-    if isinstance(given, Undefined):
-        return given
-    twice = len(np.unique(both.pairs))
-    if twice < FEWEST_PAIRS:
-        return Undefined(f"two golds on {twice} pairs; the correction needs {FEWEST_PAIRS}")
-    if np.array_equal(both.gold, both.gold_2):
-        # Two golds that never differ bound no error: they are one exact gold.
-        return given
-    return fit_calibrated(known) if known.numeric_gold else fit_latent(known)
+    if isinstance(given_gold, Undefined):
+        return given_gold
+    n_both = len(np.unique(two_golds.pairs))
+    if n_both < FEWEST_PAIRS:
+        return Undefined(f"two golds on {n_both} pairs; the correction needs {FEWEST_PAIRS}")
+    if np.array_equal(two_golds.gold, two_golds.gold_2):
+        # Two golds that never differ show no error: they count as one exact gold.
+        return given_gold
+    return fit_calibrated(any_gold) if any_gold.numeric_gold else fit_latent(any_gold)
 
 
-def _raw(labels: RowLabels, rows: Covariates, margin: float) -> list[Estimate]:
-    """What was preferred, with nothing held equal; and among pairs that gold ties, with quality held equal."""
+def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[Estimate]:
+    """``longer_preferred_raw``, with nothing held equal, and ``gold_tied_longer_excess``, where gold calls texts equal."""
     length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
     empty = SampleCounts(0, 0, rows.n_unscored)
     if length is None:
@@ -305,33 +182,35 @@ def _raw(labels: RowLabels, rows: Covariates, margin: float) -> list[Estimate]:
             row(labels, "verbosity", "gold_tied_longer_excess", reason, empty, unit=PROBABILITY),
         ]
     if not np.intersect1d(rows.pairs[rows.order > 0], rows.pairs[rows.order < 0]).size:
-        caution = "raw: quality, bias and, in one order a pair, the slot's pull together"
+        caution = "raw: quality, bias and, in one order a pair, the preference for a slot together"
     differ = length != 0
     longer = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)
-    some = rows.where(differ)
-    found = [
-        row(labels, "verbosity", term, clustered_proportion(longer[differ], some.items), some.counts, unit=PROBABILITY,
-            null=None, note=caution)
+    different = rows.where(differ)
+    estimates = [
+        row(labels, "verbosity", term, clustered_proportion(longer[differ], different.items), different.counts,
+            unit=PROBABILITY, null=None, note=caution)
     ]  # fmt: skip
-    if some.ties.any():
+    if different.ties.any():
         decided = differ & ~rows.ties
-        found.append(row(
+        estimates.append(row(
             labels, "verbosity", term, clustered_proportion(longer[decided], rows.items[decided]),
             rows.where(decided).counts, unit=PROBABILITY, variant="ties_dropped", null=None,
-            note=f"{caution}; {int(some.ties.sum())} of {len(some)} judgments are ties and are left out",
+            note=f"{caution}; {int(different.ties.sum())} of {len(different)} judgments are ties and are left out",
         ))  # fmt: skip
-    result, counts, note = _gold_tied(rows, longer, differ & (rows.gold == 0))
-    found.append(
+    result, counts, note = _gold_tied_excess(rows, longer, differ & (rows.gold == 0))
+    estimates.append(
         row(labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin, note=note)
     )
-    return found
+    return estimates
 
 
-def _gold_tied(rows: Covariates, longer: Floats, tied: Booleans) -> tuple[Interval | Undefined, SampleCounts, str]:
-    """P(longer text picked) − ½ over the pairs whose judgments are ``tied`` by gold, with counts and a note."""
+def _gold_tied_excess(
+    rows: Covariates, longer: Floats, tied: Booleans
+) -> tuple[Interval | Undefined, SampleCounts, str]:
+    """P(longer text picked) − ½ over the pairs of the ``tied`` judgments, whose texts gold calls equal; counts; a note."""
     note = "pairs that gold calls equal"
     if not tied.any():
-        why = _NO_GOLD if np.all(np.isnan(rows.gold)) else Undefined("gold ties no pair")
+        why = _WITHOUT_GOLD if np.all(np.isnan(rows.gold)) else Undefined("gold ties no pair")
         return why, SampleCounts(0, 0, rows.n_unscored), note
     means = pd.DataFrame(
         {"pair": rows.pairs[tied], "item": rows.items[tied], "longer": longer[tied], "order": rows.order[tied]}
@@ -346,62 +225,56 @@ def _gold_tied(rows: Covariates, longer: Floats, tied: Booleans) -> tuple[Interv
     return result, SampleCounts(len(complete), complete["item"].nunique(), rows.n_unscored), note
 
 
-def _log_odds(labels: RowLabels, models: _Models, name: str) -> list[Estimate]:
-    bias: Bias = "verbosity" if name == "length" else "style"
-    unit, term = DOUBLING if name == "length" else SD, f"{name}_log_odds"
+def _feature_log_odds(labels: RowLabels, fits: _ContentFits, name: str) -> list[Estimate]:
+    """``<feature>_log_odds``: primary, ``given_gold`` and ``no_gold``."""
+    bias, unit, term = feature_bias(name), feature_unit(name), f"{name}_log_odds"
     inflation = curve = ""
-    if isinstance(models.given, Slopes) and name in models.given.names:
-        inflation = f"variance inflation {models.given.variance_inflation(name):.2f}"
-        if not models.exact and not models.two_golds:
-            curve = f"by gold's reliability the slope would be {reliability_curve(models.given, name)}"
+    if isinstance(fits.given_gold, Slopes) and name in fits.given_gold.names:
+        inflation = f"variance inflation {fits.given_gold.variance_inflation(name):.2f}"
+        if not fits.exact and not fits.two_golds:
+            curve = f"by gold's reliability the slope would be {reliability_curve(fits.given_gold, name)}"
     return [
-        row(labels, bias, term, _slope(models.primary(), name), models.primary_counts(), unit=unit, note=models.note),
-        row(labels, bias, term, _slope(models.given, name), models.known.counts, unit=unit, variant="given_gold",
-            note=joined(_DILUTED, curve, inflation)),
-        row(labels, bias, term, _slope(models.without, name), models.rows.counts, unit=unit, variant="no_gold",
+        row(labels, bias, term, _slope_of(fits.primary(), name), fits.primary_counts(), unit=unit, note=fits.note),
+        row(labels, bias, term, _slope_of(fits.given_gold, name), fits.with_gold.counts, unit=unit, variant=GIVEN_GOLD,
+            note=joined(GOLD_AS_EXACT, curve, inflation)),
+        row(labels, bias, term, _slope_of(fits.without_gold, name), fits.rows.counts, unit=unit, variant="no_gold",
             note="quality is not held equal"),
     ]  # fmt: skip
 
 
-def _slope(model: Slopes | LatentSlopes | Undefined, name: str) -> Interval | Undefined:
+def _slope_of(model: Slopes | LatentSlopes | Undefined, name: str) -> Interval | Undefined:
+    """The slope on a feature, or why there is no fit."""
     return model if isinstance(model, Undefined) else model.slope(name)
 
 
-def _effects(labels: RowLabels, models: _Models, margin: float) -> list[Estimate]:
+def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float) -> list[Estimate]:
+    """``length_ame``: primary, ``given_gold``, ``bootstrap`` and ``no_gold``."""
     unit, term = f"{PROBABILITY} per doubling", "length_ame"
-    found = [
-        row(labels, "verbosity", term, _effect(models.primary()), models.primary_counts(), unit=unit, margin=margin,
-            note=models.note)
+    estimates = [
+        row(labels, "verbosity", term, _length_effect(fits.primary()), fits.primary_counts(), unit=unit, margin=margin,
+            note=fits.note)
     ]  # fmt: skip
-    given = models.given
-    if len(models.known):
-        counts = models.known.counts
-        found.append(
-            row(
-                labels,
-                "verbosity",
-                term,
-                _effect(given),
-                counts,
-                unit=unit,
-                variant=GIVEN,
-                margin=margin,
-                note=_DILUTED,
-            )
-        )
-        if isinstance(given, Slopes) and not labels.category and len(given.x) <= _MOST_RESAMPLED:
-            found.append(row(
-                labels, "verbosity", term, bootstrap_effect(given, "length"), counts, unit=unit, variant="bootstrap",
-                note=f"another interval for {GIVEN}'s estimate",
+    given_gold = fits.given_gold
+    if len(fits.with_gold):
+        counts = fits.with_gold.counts
+        estimates.append(row(
+            labels, "verbosity", term, _length_effect(given_gold), counts, unit=unit, variant=GIVEN_GOLD, margin=margin,
+            note=GOLD_AS_EXACT,
+        ))  # fmt: skip
+        if isinstance(given_gold, Slopes) and not labels.category and len(given_gold.x) <= _MOST_RESAMPLED:
+            estimates.append(row(
+                labels, "verbosity", term, bootstrap_effect(given_gold, "length"), counts, unit=unit, variant="bootstrap",
+                note=f"another interval for the estimate of {GIVEN_GOLD}",
             ))  # fmt: skip
-    found.append(row(
-        labels, "verbosity", term, _effect(models.without), models.rows.counts, unit=unit, variant="no_gold", null=None,
-        note="quality is not held equal",
+    estimates.append(row(
+        labels, "verbosity", term, _length_effect(fits.without_gold), fits.rows.counts, unit=unit, variant="no_gold",
+        null=None, note="quality is not held equal",
     ))  # fmt: skip
-    return found
+    return estimates
 
 
-def _effect(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
+def _length_effect(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
+    """Average marginal effect of one doubling, by the method that fits the model."""
     match model:
         case LatentSlopes():
             return model.average_effect("length")
@@ -413,64 +286,72 @@ def _effect(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
             return model
 
 
-def _exchange(labels: RowLabels, models: _Models) -> list[Estimate]:
-    term, note = "length_exchange_rate", "units of gold bought by one doubling"
-    rate = _rate(models.primary())
-    found = [row(labels, "verbosity", term, rate, models.primary_counts(), unit="ratio", note=f"{note}; {models.note}")]
-    if len(models.known):
-        rate, counts = _rate(models.given), models.known.counts
-        found.append(
-            row(labels, "verbosity", term, rate, counts, unit="ratio", variant=GIVEN, note=f"{note}; {_DILUTED}")
-        )
-    return found
+def _exchange_rates(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:
+    """``length_exchange_rate``: primary and ``given_gold``."""
+    term, note = "length_exchange_rate", "units of gold that one doubling outweighs"
+    rate = _length_rate(fits.primary())
+    estimates = [row(labels, "verbosity", term, rate, fits.primary_counts(), unit="ratio", note=f"{note}; {fits.note}")]
+    if len(fits.with_gold):
+        rate, counts = _length_rate(fits.given_gold), fits.with_gold.counts
+        estimates.append(row(
+            labels, "verbosity", term, rate, counts, unit="ratio", variant=GIVEN_GOLD, note=f"{note}; {GOLD_AS_EXACT}",
+        ))  # fmt: skip
+    return estimates
 
 
-def _rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
+def _length_rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefined:
+    """β/κ of length over gold, Fieller's interval; Undefined where κ cannot be distinguished from 0."""
     if isinstance(model, Undefined):
         return model
     if "length" not in model.names:
-        return _slope(model, "length")
+        return _slope_of(model, "length")
     j, k, v = model.names.index("length"), model.names.index(GOLD), model.covariance
     result = fieller_from_moments(
         float(model.coefficients[j]), float(model.coefficients[k]), float(v[j, j]), float(v[k, k]), float(v[j, k]),
         model.df,
     )  # fmt: skip
     if isinstance(result, Undefined):
-        return Undefined(f"the judge's slope on gold is not away from 0: {result.reason}")
+        return Undefined(f"the judge's slope on gold is not distinguishable from 0: {result.reason}")
     return result
 
 
-def _beyond_gold(labels: RowLabels, models: _Models, margin: float) -> Estimate:
-    """The judge's average marginal effect minus gold's on the same pairs: gold's raters may like length too."""
-    known = models.known
-    judge = fit_slopes(known) if len(known) else _NO_GOLD
-    rater = fit_slopes(known.picked_by_gold()) if len(known) else _NO_GOLD
+def _excess_over_gold(labels: RowLabels, fits: _ContentFits, margin: float) -> Estimate:
+    """``excess_longer_vs_gold``: the judge's average marginal effect minus that of gold itself, on the same pairs."""
+    rows = fits.with_gold
+    judge_slopes = fit_slopes(rows) if len(rows) else _WITHOUT_GOLD
+    gold_slopes = fit_slopes(rows.picked_by_gold()) if len(rows) else _WITHOUT_GOLD
     difference: Interval | Undefined
-    if isinstance(judge, Undefined):
-        difference = judge
-    elif isinstance(rater, Undefined):
-        difference = Undefined(f"gold's own slopes: {rater.reason}")
+    if isinstance(judge_slopes, Undefined):
+        difference = judge_slopes
+    elif isinstance(gold_slopes, Undefined):
+        difference = Undefined(f"gold's own slopes: {gold_slopes.reason}")
     else:
-        difference = effect_difference(judge, rater, "length")
+        difference = effect_difference(judge_slopes, gold_slopes, "length")
     return row(
-        labels, "verbosity", "excess_longer_vs_gold", difference, known.counts, unit=f"{PROBABILITY} per doubling",
-        margin=margin, note="relative to gold, whoever gave it",
+        labels, "verbosity", "excess_longer_vs_gold", difference, rows.counts, unit=f"{PROBABILITY} per doubling",
+        margin=margin, note="relative to gold, which may favour length too",
     )  # fmt: skip
 
 
-def _joints(labels: RowLabels, models: _Models) -> list[Estimate]:
-    """Length and all style features at once: collinear features hide one another in single tests."""
-    found = [_joint(labels, models.primary(), models.primary_counts(), "", models.note)]
-    if len(models.known):
-        found.append(_joint(labels, models.given, models.known.counts, GIVEN, _DILUTED))
-        if not isinstance(models.given, Undefined):
-            found.append(_joint(labels, models.given, models.known.counts, "wald", f"rejects too often; {_DILUTED}"))
-    return found
+def _joint_tests(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:
+    """``style_joint``: length and all style features at once, as collinear features hide one another in single tests."""
+    estimates = [_joint_test(labels, fits.primary(), fits.primary_counts(), "", fits.note)]
+    if len(fits.with_gold):
+        estimates.append(_joint_test(labels, fits.given_gold, fits.with_gold.counts, GIVEN_GOLD, GOLD_AS_EXACT))
+        if not isinstance(fits.given_gold, Undefined):
+            estimates.append(
+                _joint_test(
+                    labels, fits.given_gold, fits.with_gold.counts, "wald", f"rejects too often; {GOLD_AS_EXACT}"
+                )
+            )
+    return estimates
 
 
-def _joint(
+def _joint_test(
     labels: RowLabels, model: Slopes | LatentSlopes | Undefined, counts: SampleCounts, variant: str, note: str
 ) -> Estimate:
+    """One row of ``style_joint``."""
+
     def undefined(reason: Undefined) -> Estimate:
         return row(labels, "style", "style_joint", reason, counts, unit="F", variant=variant)
 
@@ -478,22 +359,158 @@ def _joint(
         return undefined(model)
     features = model.features
     if not set(features) - {"length"}:
-        why = "no style feature of the texts is known or differs enough; length stands alone, see length_ame"
+        why = "no style feature of the texts is known or differs enough: there is only length, see length_ame"
         return undefined(Undefined(why))
-    result = _tested(model, features, variant)
+    result = _test_of(model, features, variant)
     if isinstance(result, Undefined):
         return undefined(result)
-    said = [f"F on {result.q} and {result.df} degrees of freedom: {', '.join(features)}"]
+    notes = [f"F on {result.q} and {result.df} degrees of freedom: {', '.join(features)}"]
     if isinstance(model, Slopes):
         worst = max(features, key=model.variance_inflation)
-        said.append(f"largest variance inflation {model.variance_inflation(worst):.2f} ({worst})")
+        notes.append(f"largest variance inflation {model.variance_inflation(worst):.2f} ({worst})")
     kind = "cluster score test (Hotelling)" if isinstance(model, Slopes) else "Wald (Hotelling)"
     kind = "Wald" if variant == "wald" else kind
-    tested = BareTest(result.f, result.p_value, f"{kind}; {model.method}")
-    return row(labels, "style", "style_joint", tested, counts, unit="F", variant=variant, note=joined(*said, note))
+    test = BareTest(result.f, result.p_value, f"{kind}; {model.method}")
+    return row(labels, "style", "style_joint", test, counts, unit="F", variant=variant, note=joined(*notes, note))
 
 
-def _tested(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str) -> JointTest | Undefined:
+def _test_of(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str) -> JointTest | Undefined:
+    """The joint test of the ``tested`` features: Wald for variant ``wald``, else the model's own."""
     if variant == "wald":
         return joint_wald(model.names, tested, model.coefficients, model.covariance, model.df)
     return model.joint(tested) if isinstance(model, LatentSlopes) else joint_score(model, tested)
+
+
+def gold_estimates(
+    labels: RowLabels,
+    judgments: pd.DataFrame,
+    with_gold: Covariates,
+    given_gold: Slopes | Undefined,
+    corrected: Slopes | LatentSlopes | Undefined,
+    second: SampleCounts | None,
+) -> list[Estimate]:
+    """``gold_agreement`` (probability) and ``gold_log_odds`` κ, with variant ``corrected`` where two golds exist.
+
+    The primary is given gold. ``with_gold``: the rows whose gold is known, to which ``given_gold`` was fitted;
+    ``corrected``: the fit that allows for gold's errors, on the rows that ``second`` counts; ``second`` None where
+    there is no second gold.
+    """
+    agreement, counts = gold_agreement(judgments)
+    rows = [
+        row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
+            note=f"{_agreement_note(judgments)}; ties count half; pairs that gold ties are left out"),
+        row(labels, "quality", "gold_log_odds", _slope_of(given_gold, GOLD), with_gold.counts,
+            unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
+    ]  # fmt: skip
+    if second:
+        slope = _slope_of(corrected, GOLD)
+        unit = f"{LOG_ODDS} per unit of gold" if isinstance(corrected, Slopes) else f"{LOG_ODDS} per log-odds of gold"
+        rows.append(row(labels, "quality", "gold_log_odds", slope, second, unit=unit, variant="corrected"))
+    return rows
+
+
+def _agreement_note(judgments: pd.DataFrame) -> str:
+    """What the agreement's mean is over, for the row's note: a slot's effect cancels only where both orders are asked."""
+    if in_one_order(judgments):
+        return "over calls, one order a pair: it holds the judge's preference for a slot wherever gold's text stands in one slot more often"
+    return "both orders together"
+
+
+def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, SampleCounts]:
+    """The share of scored judgments that pick gold's text (a tie ½, a soft verdict its probability), and their counts.
+
+    Clustered by item. Where both orders are complete it is the mean of the two orders' accuracies. Pairs that gold ties
+    are left out. Undefined with a reason where no judgment remains.
+    """
+    compared = not_identical(judgments)
+    lost = unscored(compared)
+    if "gold" not in compared:
+        return Undefined("no gold"), SampleCounts(0, 0, lost)
+    margin, _ = gold_margin(compared["gold"])
+    picked = picked_a(compared)
+    right = np.where(margin > 0, picked, 1.0 - picked)
+    keep = ~np.isnan(picked) & ~np.isnan(margin) & (margin != 0)
+    items = item_codes(compared)[keep]
+    counts = SampleCounts(int(keep.sum()), len(np.unique(items)), lost)
+    if not keep.any():
+        why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
+        return Undefined(why), counts
+    return clustered_proportion(right[keep], items), counts
+
+
+def missing_estimates(
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    labels: RowLabels,
+    *,
+    scales: Mapping[str, float] | None = None,
+) -> list[Estimate]:
+    """``unscored_rate`` (probability; by order too) and ``unscored_joint``, the test that replies are missing at random.
+
+    Variants ``ab`` and ``ba`` of the rate are by order; arguments as in ``content_estimates``. The test is the score
+    test, clustered by item (as ``style_joint``), of the slopes in logit P(unscored) = intercept + order + (length of
+    the first text − of the second) + |difference|, in doublings. It needs no fit of those slopes, so it also finds
+    replies that order or length cuts off without exception.
+    """
+    compared = not_identical(judgments).reset_index(drop=True)
+    no_verdict: Floats = (compared["verdict"] == "unscored").to_numpy().astype(np.float64)
+    items, orders = item_codes(compared), compared["order"].to_numpy()
+    rows = []
+    for variant in ("", "ab", "ba"):
+        shown = orders == variant if variant else np.ones(len(compared), dtype=bool)
+        rate = (
+            clustered_proportion(no_verdict[shown], items[shown])
+            if shown.any()
+            else Undefined("no judgment in that order")
+        )
+        counts = SampleCounts(int(shown.sum()), len(np.unique(items[shown])), int(no_verdict[shown].sum()))
+        rows.append(row(labels, "quality", "unscored_rate", rate, counts, unit=PROBABILITY, variant=variant, null=None))
+    return [*rows, _unscored_joint_test(labels, compared, texts, no_verdict, scales)]
+
+
+def _unscored_joint_test(
+    labels: RowLabels,
+    compared: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    no_verdict: Floats,
+    scales: Mapping[str, float] | None,
+) -> Estimate:
+    """``unscored_joint`` of the judgments ``compared``; ``no_verdict`` (n,) 1 where the reply holds none, else 0."""
+    count = int(no_verdict.sum())
+
+    def undefined(why: str) -> Estimate:
+        counts = SampleCounts(len(compared), compared["item_id"].nunique(), count)
+        return row(labels, "quality", UNSCORED_JOINT, Undefined(why), counts, unit="F")
+
+    if count == 0:
+        return undefined("every reply has a verdict")
+    if min(count, len(no_verdict) - count) < FEWEST_UNSCORED:
+        return undefined(f"the test needs {FEWEST_UNSCORED} replies with a verdict and {FEWEST_UNSCORED} without")
+    # Every reply gets a verdict here, so that all judgments have covariates.
+    rows = covariates(compared.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
+    names, columns = ["intercept"], [np.ones(len(rows))]
+    if np.ptp(rows.order) > 0:
+        names.append("order")
+        columns.append(rows.order)
+    if rows.length is not None:
+        names += ["length", "|length|"]
+        columns += [rows.order * rows.length, np.abs(rows.length)]
+    x, y = np.stack(columns, axis=1), no_verdict[rows.index]
+    groups = len(np.unique(rows.items))
+    if len(names) == 1 or groups <= len(names):
+        return undefined("one order and no lengths: nothing is known that the missing replies could depend on")
+    share = float(y.mean())
+    result = hotelling(x * (y - share)[:, None], x.T @ x * share * (1.0 - share), range(1, len(names)), rows.items)
+    if isinstance(result, Undefined):
+        return undefined(result.reason)
+    fit = logistic(x, y)
+    slope_note = "order and length separate them from the scored replies perfectly, or nearly so"
+    if fit.converged and fit.rank == len(names):
+        pairs = zip(names[1:], fit.coefficients[1:], strict=True)
+        slope_note = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
+    return row(
+        labels, "quality", UNSCORED_JOINT,
+        BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
+        SampleCounts(len(rows), groups, count), unit="F",
+        note=f"F on {result.q} and {result.df} degrees of freedom; {slope_note}",
+    )  # fmt: skip

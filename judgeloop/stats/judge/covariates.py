@@ -1,4 +1,4 @@
-"""What a judgment's texts differ in: covariates of the content models, antisymmetric and never centred.
+"""Differences between a judgment's two texts: the covariates of the content models, antisymmetric and never centred.
 
 Rows are scored presentations of two different texts. Every covariate is a − b (candidate a minus candidate b), and the
 response is 1 where a was picked, so that a covariate's sign does not depend on the order (docs/method.md, "Features"
@@ -12,29 +12,36 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from judgeloop.stats.estimate import SampleCounts
-from judgeloop.stats.presentations import first_picked, item_codes, not_identical, pair_codes, unscored
+from judgeloop.stats.estimate import LOG_ODDS, Bias, SampleCounts
+from judgeloop.stats.presentations import (
+    Booleans,
+    Floats,
+    Integers,
+    first_picked,
+    item_codes,
+    not_identical,
+    pair_codes,
+    unscored,
+)
 from judgeloop.text.features import FEATURES
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
-Booleans = NDArray[np.bool_]
-
-_GOLD = {"a": 1.0, "b": -1.0, "tie": 0.0}
-_WORDS = {**_GOLD, "": float("nan")}
-_FEW = 8
+NO_GOLD = "no gold: what the judge likes cannot be told from what is better"
+GOLD_AS_EXACT = "gold taken as exact; if it errs, quality it misses counts as bias"
+_MARGINS = {"a": 1.0, "b": -1.0, "tie": 0.0}
+_MARGINS_AND_BLANK = {**_MARGINS, "": float("nan")}
+_FEW_VALUES = 8
+"""Up to so many different golds are read without a pandas series, which is quicker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Covariates:
     """Scored presentations as arrays of n rows.
 
-    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, else −1; ``differences`` (n, p) of ``features``, a − b,
-    length in doublings, the rest in ``scales``; ``gold``, ``gold_2`` positive where a is better, NaN where not known;
-    ``numeric_gold`` where golds are numbers and not a|b|tie; ``index`` the rows' places among the judgments of different
-    texts.
+    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, else −1; ``differences`` (n, p) of ``features``, a −
+    b, length in doublings, the rest in generation-0 SDs; ``gold``, ``gold_2`` positive where a is better, NaN where not
+    known; ``numeric_gold`` where golds are numbers and not a|b|tie; ``items`` and ``pairs`` integer codes; ``ties``
+    where the verdict is a tie; ``index`` the rows' positions among the judgments of different texts.
     """
 
     features: tuple[str, ...]
@@ -56,7 +63,7 @@ class Covariates:
 
     @property
     def counts(self) -> SampleCounts:
-        """n scored judgments, their items, and the unscored."""
+        """Numbers of scored judgments, of their items, and of unscored judgments."""
         return SampleCounts(len(self), len(np.unique(self.items)), self.n_unscored)
 
     @property
@@ -64,12 +71,12 @@ class Covariates:
         """(n,) difference in doublings, or None where lengths are not known or never differ."""
         return self.differences[:, self.features.index("length")] if "length" in self.features else None
 
-    def where(self, some: Booleans | NDArray[np.intp]) -> Covariates:
-        """These rows alone, or in this order; features stay."""
+    def where(self, rows: Booleans | Integers) -> Covariates:
+        """The rows of a mask, or the rows at positions in their order; the features stay."""
         return replace(
-            self, picked_a=self.picked_a[some], order=self.order[some], differences=self.differences[some],
-            gold=self.gold[some], gold_2=self.gold_2[some], items=self.items[some], pairs=self.pairs[some],
-            ties=self.ties[some], index=self.index[some],
+            self, picked_a=self.picked_a[rows], order=self.order[rows], differences=self.differences[rows],
+            gold=self.gold[rows], gold_2=self.gold_2[rows], items=self.items[rows], pairs=self.pairs[rows],
+            ties=self.ties[rows], index=self.index[rows],
         )  # fmt: skip
 
     def picked_by_gold(self) -> Covariates:
@@ -85,31 +92,6 @@ class Covariates:
         return self.where(~np.isnan(self.gold) | ~np.isnan(self.gold_2))
 
 
-def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
-    """(n,) +1 where gold says a, −1 b, 0 tie, NaN where empty, and False; or the numbers as they are, and True.
-
-    Raises ValueError for anything else, and for words and numbers mixed.
-    """
-    # Each different value once: a log has a million golds and three words.
-    codes, kinds = pd.factorize(values.astype("object"))
-    alone = [_WORDS.get(kind.strip().lower()) if isinstance(kind, str) else None for kind in kinds[:_FEW]]
-    if len(kinds) <= _FEW and None not in alone:  # words and blanks, as most golds are: no series needed
-        return np.array([*alone, np.nan], dtype=np.float64)[codes], False
-    raw = pd.Series(kinds, dtype="object")
-    words = raw.map(lambda value: _GOLD.get(value.strip().lower()) if isinstance(value, str) else None)
-    empty = raw.map(lambda value: isinstance(value, str) and not value.strip())
-    named = words.astype("float64")
-    numbers = pd.to_numeric(raw.where(~empty & named.isna(), np.nan), errors="coerce").astype("float64")
-    unknown = ~empty & named.isna() & ~np.isfinite(numbers)
-    if unknown.any():
-        raise ValueError(f"gold must be a, b, tie, a finite number or empty, not {raw[unknown].iloc[0]!r}")
-    if named.notna().any() and numbers.notna().any():
-        raise ValueError("gold must be words (a, b, tie) or numbers throughout, not both")
-    numeric = bool(numbers.notna().any())
-    margins = np.asarray(numbers if numeric else named, dtype=np.float64)
-    return np.append(margins, np.nan)[codes], numeric  # the code of what is missing is −1
-
-
 def covariates(
     judgments: pd.DataFrame, texts: pd.DataFrame | None = None, *, scales: Mapping[str, float] | None = None
 ) -> Covariates:
@@ -119,21 +101,22 @@ def covariates(
     candidate_id`` and feature columns, ``replicate`` too where ids repeat across replicates) or columns ``len_a,
     len_b`` (doublings are log2(len_a/len_b)). ``scales``: the generation-0 standard deviation by feature; default that
     over ``texts``; length is never scaled. Judgments whose features are not known are counted and left out. A feature
-    that does not vary in ``scales`` or among these rows is not used.
+    that does not vary in ``scales`` or among these rows is not used. Raises ValueError for a gold that is no gold (see
+    ``gold_margin``).
     """
     compared = not_identical(judgments).reset_index(drop=True)
-    picked = first_picked(compared).to_numpy()
+    picked = picked_a(compared)
     order = np.where(compared["order"].to_numpy() == "ab", 1.0, -1.0)
     names, differences = _differences(compared, texts, scales)
-    gold, numeric = _gold(compared, "gold")
-    gold_2, numeric_2 = _gold(compared, "gold_2")
+    gold, numeric = _gold_column(compared, "gold")
+    gold_2, numeric_2 = _gold_column(compared, "gold_2")
     scored = ~np.isnan(picked)
-    known = np.all(np.isfinite(differences), axis=1) if names else np.ones(len(compared), dtype=bool)
-    keep = scored & known
+    has_features = np.all(np.isfinite(differences), axis=1) if names else np.ones(len(compared), dtype=bool)
+    keep = scored & has_features
     varies = [bool(np.ptp(differences[keep, j]) > 0) if keep.any() else False for j in range(len(names))]
     return Covariates(
         features=tuple(name for name, used in zip(names, varies, strict=True) if used),
-        picked_a=np.where(order > 0, picked, 1.0 - picked)[keep],
+        picked_a=picked[keep],
         order=order[keep],
         differences=differences[keep][:, varies] if names else np.empty((int(keep.sum()), 0)),
         gold=gold[keep],
@@ -144,11 +127,56 @@ def covariates(
         ties=(compared["verdict"] == "tie").to_numpy()[keep],
         index=np.flatnonzero(keep),
         n_unscored=unscored(compared),
-        n_without_features=int((scored & ~known).sum()),
+        n_without_features=int((scored & ~has_features).sum()),
     )
 
 
-def _gold(judgments: pd.DataFrame, column: str) -> tuple[Floats, bool]:
+def picked_a(judgments: pd.DataFrame) -> Floats:
+    """(n,) 1 where candidate a was picked, 0 b, ½ tie, the probability of a where the verdict is soft; NaN unscored."""
+    picked = first_picked(judgments).to_numpy()
+    return np.asarray(np.where((judgments["order"] == "ab").to_numpy(), picked, 1.0 - picked), dtype=np.float64)
+
+
+def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
+    """(n,) +1 where gold says a, −1 b, 0 tie, NaN empty, and False; or, where golds are numbers, those numbers, and True.
+
+    Raises ValueError for any other value, and for words and numbers mixed.
+    """
+    # Each different value is read once: a log may have a million golds of three words.
+    codes, values_once = pd.factorize(values.astype("object"))
+    margins = [
+        _MARGINS_AND_BLANK.get(kind.strip().lower()) if isinstance(kind, str) else None
+        for kind in values_once[:_FEW_VALUES]
+    ]
+    if len(values_once) <= _FEW_VALUES and None not in margins:  # words and blanks, as most golds are
+        return np.array([*margins, np.nan], dtype=np.float64)[codes], False
+    raw = pd.Series(values_once, dtype="object")
+    words = raw.map(lambda value: _MARGINS.get(value.strip().lower()) if isinstance(value, str) else None)
+    empty = raw.map(lambda value: isinstance(value, str) and not value.strip())
+    named = words.astype("float64")
+    numbers = pd.to_numeric(raw.where(~empty & named.isna(), np.nan), errors="coerce").astype("float64")
+    unknown = ~empty & named.isna() & ~np.isfinite(numbers)
+    if unknown.any():
+        raise ValueError(f"gold must be a, b, tie, a finite number or empty, not {raw[unknown].iloc[0]!r}")
+    if named.notna().any() and numbers.notna().any():
+        raise ValueError("gold must be words (a, b, tie) or numbers throughout, not both")
+    numeric = bool(numbers.notna().any())
+    margin_of = np.asarray(numbers if numeric else named, dtype=np.float64)
+    return np.append(margin_of, np.nan)[codes], numeric  # the code of a missing value is −1
+
+
+def feature_bias(name: str) -> Bias:
+    """The kind of bias that a slope on the feature ``name`` shows."""
+    return "verbosity" if name == "length" else "style"
+
+
+def feature_unit(name: str, of: str = LOG_ODDS) -> str:
+    """The unit of a slope on the feature ``name``: ``of`` per doubling (length) or per generation-0 SD (style)."""
+    return f"{of} per {'doubling' if name == 'length' else 'generation-0 SD'}"
+
+
+def _gold_column(judgments: pd.DataFrame, column: str) -> tuple[Floats, bool]:
+    """``gold_margin`` of a column; NaN and False where there is no such column."""
     if column not in judgments:
         return np.full(len(judgments), np.nan), False
     return gold_margin(judgments[column])
@@ -157,34 +185,37 @@ def _gold(judgments: pd.DataFrame, column: str) -> tuple[Floats, bool]:
 def _differences(
     judgments: pd.DataFrame, texts: pd.DataFrame | None, scales: Mapping[str, float] | None
 ) -> tuple[list[str], Floats]:
+    """Names of the features, and (n, p) their differences a − b in the units of ``Covariates``; NaN where not known."""
     if texts is None or texts.empty:
         if not {"len_a", "len_b"} <= set(judgments.columns):
             return [], np.empty((len(judgments), 0))
-        # An empty text counts as one unit, as in the features of texts.
+        # An empty text counts as one unit of length, as in the features of texts.
         logs = np.log2(judgments[["len_a", "len_b"]].astype("float64").clip(lower=1.0).to_numpy())
         return ["length"], (logs[:, 0] - logs[:, 1])[:, None]
     names = [name for name in FEATURES if name in texts.columns]
     spread = {name: 1.0 if name == "length" else _scale(texts, name, scales) for name in names}
     names = [name for name in names if spread[name] > 0]
-    first, second = (_of(judgments, texts, slot, names) for slot in ("candidate_first", "candidate_second"))
+    first, second = (_slot_features(judgments, texts, slot, names) for slot in ("candidate_first", "candidate_second"))
     signs = np.where(judgments["order"].to_numpy() == "ab", 1.0, -1.0)
     return names, (first - second) * signs[:, None] / np.array([spread[name] for name in names])
 
 
 def _scale(texts: pd.DataFrame, name: str, scales: Mapping[str, float] | None) -> float:
+    """The generation-0 standard deviation of a style feature: as given, else over ``texts``; 0 where it has none."""
     if scales is not None and name in scales:
         return float(scales[name])
     values = texts[name].astype("float64").dropna()
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def _of(judgments: pd.DataFrame, texts: pd.DataFrame, slot: str, names: Sequence[str]) -> Floats:
+def _slot_features(judgments: pd.DataFrame, texts: pd.DataFrame, slot: str, names: Sequence[str]) -> Floats:
+    """(n, p) features ``names`` of the text in a slot column; NaN where ``texts`` has no such text."""
     keys = ["item_id", "candidate_id"]
-    left = judgments[["item_id", slot]].rename(columns={slot: "candidate_id"})
-    right = texts[[*keys, *names]]
+    shown = judgments[["item_id", slot]].rename(columns={slot: "candidate_id"})
+    features = texts[[*keys, *names]]
     if "replicate" in texts and "replicate" in judgments and texts["replicate"].notna().any():
         keys = ["replicate", *keys]
-        left = left.assign(replicate=judgments["replicate"].astype("Float64").fillna(-1).astype("float64"))
-        right = right.assign(replicate=texts["replicate"].astype("Float64").fillna(-1).astype("float64"))
-    right = right.drop_duplicates(keys)
-    return left.merge(right, on=keys, how="left")[list(names)].astype("float64").to_numpy()
+        shown = shown.assign(replicate=judgments["replicate"].astype("Float64").fillna(-1).astype("float64"))
+        features = features.assign(replicate=texts["replicate"].astype("Float64").fillna(-1).astype("float64"))
+    features = features.drop_duplicates(keys)
+    return shown.merge(features, on=keys, how="left")[list(names)].astype("float64").to_numpy()

@@ -1,4 +1,4 @@
-"""All static estimates of judges from their judgments, a row an estimate: what ``audit`` and ``analyze`` report."""
+"""All estimates of judges from one table of judgments, a row an estimate: what ``audit`` and ``analyze`` report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def judge_estimates(
     ``model_a, model_b``, ``len_a, len_b``, and for rows of panel ``probe`` the columns ``probe`` and ``dose`` (see
     ``probe_estimates``). ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see
     ``content_estimates``). A judge's rows of different ``arm``, ``generation`` or ``panel`` are estimated apart.
-    ``scored_alone``: the judges that score each text alone, whose position terms are known by construction.
+    ``scored_alone``: the judges that score each text alone, whose position terms follow from that.
     ``gold_exact``: gold cannot err, see ``content_estimates``. Raises ValueError for a gold that is neither a, b, tie
     nor a number.
     """
@@ -49,31 +49,36 @@ def judge_estimates(
         frame[column] = defaults[column]
     frame = frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
     groups = ["arm", "generation", "panel"]
-    for (arm, generation, panel), several in frame.groupby(groups, dropna=False, sort=True):
-        turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
-        for judge, some in several.groupby("judge", sort=True):
-            labels = RowLabels(str(judge), str(arm), turn, str(panel))
+    for (arm, generation, panel), subset in frame.groupby(groups, dropna=False, sort=True):
+        generation_number = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
+        for judge, judge_rows in subset.groupby("judge", sort=True):
+            labels = RowLabels(str(judge), str(arm), generation_number, str(panel))
             if panel == "probe":
-                if "probe" in some:
-                    who = {"judge": str(judge), "arm": str(arm)}
-                    rows += probe_estimates(some, **who, generation=turn, margin=margin)
-                    for category, part, remark in by_category(some):
-                        found = probe_estimates(part, **who, generation=turn, category=category, margin=margin)
-                        rows += remarked(found, remark)
+                if "probe" in judge_rows:
+                    names = {"judge": str(judge), "arm": str(arm)}
+                    rows += probe_estimates(judge_rows, **names, generation=generation_number, margin=margin)
+                    for category, category_rows, remark in by_category(judge_rows):
+                        category_estimates = probe_estimates(
+                            category_rows, **names, generation=generation_number, category=category, margin=margin
+                        )
+                        rows += remarked(category_estimates, remark)
                 continue
-            rows += _of(some, texts, labels, scales, margin, gold_exact)
-            rows.append(self_preference_gold(some, labels, margin=margin))
-            rows += self_preference_single_order(some, labels, margin=margin)
-            rows.append(self_preference_log_odds(several, texts, labels, scales=scales))
-            rows += compatibility_estimates(some, texts, labels)
-            for category, part, remark in by_category(some):
-                named = RowLabels(str(judge), str(arm), turn, str(panel), category)
-                own = self_preference_gold(part, named, margin=margin)
-                rows += remarked([*_of(part, texts, named, scales, margin, gold_exact), own], remark)
+            rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact)
+            rows.append(self_preference_gold(judge_rows, labels, margin=margin))
+            rows += self_preference_single_order(judge_rows, labels, margin=margin)
+            rows.append(self_preference_log_odds(subset, texts, labels, scales=scales))
+            rows += compatibility_estimates(judge_rows, texts, labels)
+            for category, category_rows, remark in by_category(judge_rows):
+                category_labels = RowLabels(str(judge), str(arm), generation_number, str(panel), category)
+                category_estimates = [
+                    *_position_and_content(category_rows, texts, category_labels, scales, margin, gold_exact),
+                    self_preference_gold(category_rows, category_labels, margin=margin),
+                ]
+                rows += remarked(category_estimates, remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
 
 
-def _of(
+def _position_and_content(
     judgments: pd.DataFrame,
     texts: pd.DataFrame | None,
     labels: RowLabels,
@@ -81,6 +86,7 @@ def _of(
     margin: float,
     gold_exact: bool,
 ) -> list[Estimate]:
+    """The position and content terms of one judge's ``judgments``; arguments as in ``judge_estimates``."""
     position = position_estimates(
         judgments, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
         category=labels.category, margin=margin,

@@ -1,7 +1,14 @@
-"""What a listwise judge's picks follow: McFadden's conditional logit of the picked slot on slots and texts.
+"""Biases of a judge that picks the best text of a list: for a slot, for length and for style (docs/method.md, "Lists").
 
-P(slot j) ∝ exp(γ_j + βᵀf(text in j) + κ·[it is gold's best]). Slopes are log-odds per doubling or per generation-0 SD;
-positive = prefers more of it. Clustered by item.
+Every set of k texts is shown in all k cyclic rotations, so that each text stands once in each slot. From the complete
+sets come how often each slot is picked beyond 1/k, the permutation test of no position bias, and the slots' log-odds
+given how often each text won. McFadden's conditional logit of the picked slot over all scored calls gives the slopes on
+content: P(slot j) ∝ exp(γ_j + βᵀf(text in j) + κ·[it is gold's best]), in log-odds per doubling (length) or
+generation-0 SD (style). Positive = prefers that slot, or more of that feature. Clustered by item.
+
+``choices`` throughout: one row a call of one judge, ``item_id, set_id, rotation`` (0 … slots − 1: slot j shows text
+(j + rotation) mod slots, slots counted from 0) and ``picked``, the slot from 0, <NA> where unscored; optional ``p_1 …
+p_<slots>``, the slots' probabilities.
 """
 
 from __future__ import annotations
@@ -16,13 +23,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
+from judgeloop.kernels import cluster_sums
 from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
     RATE_MARGIN,
     BareTest,
-    Bias,
     Estimate,
     RowLabels,
     SampleCounts,
@@ -30,110 +37,171 @@ from judgeloop.stats.estimate import (
     row,
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
+from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit
 from judgeloop.stats.judge.pointwise import feature_spread
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.presentations import Floats, Integers
 from judgeloop.text.features import FEATURES
 
-# Position bias of a listwise judge from all cyclic rotations of each set.
-
 PERMUTATIONS = 2000
+"""Permutations drawn where not all are counted."""
 MOST_EXACT = 20_000
-"""Up to so many ways to permute the rotations of all sets, every one is counted."""
-_BLOCK = 1 << 18
-NO_SET = Undefined("no set has a verdict in all rotations")
+"""Up to so many ways to permute the rotations of all sets, every one of them is counted."""
+NO_COMPLETE_SET = Undefined("no set has a verdict in all rotations")
+CLIP = 1e-6
+"""Probabilities are kept this far from 0 and 1 before logarithms."""
+_NUMBERS_PER_BLOCK = 1 << 18
+"""Numbers a block of permutations may hold: it bounds the memory."""
+_FLAT_INFORMATION = 0.01
+"""With less information in some direction the likelihood has no maximum there; one undecided set has about 0.2."""
+_STEP = 1e-5
+"""Step of the numerical second derivatives."""
+_NEWTON_STEPS, _LARGEST_COEFFICIENT = 50, 30.0
+"""Bounds of the conditional logit's search; coefficients (log-odds per SD) beyond the second mean separation."""
+_NO_LOG_ODDS = Undefined(
+    "a slot is always, or never, picked where it could be, so its log-odds are infinite; see slot_<k>_excess"
+)
+
+
+def choice_frame(choices: pd.DataFrame, slots: int, texts: pd.DataFrame, *, panel: str = "pairs") -> pd.DataFrame:
+    """Every judge's estimates, over all items and by ``category``, with adjusted p-values.
+
+    They are what ``audit --mode listwise`` reports. ``choices``: a row a call, ``item_id, set_id, category, judge,
+    rotation, repeat, slot`` (from 1, <NA> where unscored), ``candidate_1 … candidate_<slots>`` by slot, ``gold`` (the
+    best one's candidate_id or empty) and ``p_1 … p_<slots>`` (NaN where the judge gave no probabilities). ``texts``:
+    ``item_id, candidate_id`` and features. Raises ValueError for a slot out of range.
+    """
+    rows: list[Estimate] = []
+    spread = feature_spread(texts)
+    frame = choices.assign(picked=choices["slot"].astype("Int64") - 1)
+    for judge, judge_choices in frame.groupby("judge", sort=True):
+        rows += _judge_estimates(judge_choices, slots, texts, spread, RowLabels(str(judge), panel=panel))
+        for category, category_choices, remark in by_category(judge_choices):
+            labels = RowLabels(str(judge), panel=panel, category=category)
+            rows += remarked(_judge_estimates(category_choices, slots, texts, spread, labels), remark)
+    return adjust(with_judge_families(estimates_frame(rows)))
+
+
+def _judge_estimates(
+    choices: pd.DataFrame, slots: int, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels
+) -> list[Estimate]:
+    """All estimates of one judge's choices."""
+    sets = rotations(choices, slots)
+    soft = bool(choices.dropna(subset=["picked"])["p_1"].notna().all()) if "p_1" in choices else False
+    # Without probabilities every repeat is a set of its own, as the mean of two picks is no pick.
+    by_repeat = choices.assign(set_id=choices["set_id"].astype(str) + "/r" + choices["repeat"].astype(str))
+    return [
+        *listwise_estimates(choices, slots, labels),
+        *set_estimates(sets, labels),
+        *slot_log_odds(sets, slots, labels, None if soft else rotations(by_repeat, slots)),
+        *content_of_choices(choices, slots, texts, spread, labels),
+    ]
+
+
+# Slots.
 
 
 @dataclass(frozen=True, slots=True)
 class Rotations:
-    """Complete sets: ``shares`` (sets, rotation, slot), the mean over repeats of what was picked (1 and 0, or probabilities
-    where the judge gave them); ``items`` (sets,) their clusters; ``unscored`` calls."""
+    """The complete sets, those of which every rotation has a verdict.
+
+    ``shares`` (sets, rotation, slot): the mean over repeats of what was picked (1 and 0, or probabilities where the
+    judge gave them); ``items`` (sets,) their clusters; ``unscored``: calls without a verdict.
+    """
 
     shares: Floats
-    items: NDArray[np.intp]
+    items: Integers
     unscored: int
 
     @property
     def counts(self) -> SampleCounts:
-        """n sets, their items, and the unscored calls."""
+        """Numbers of sets, of their items, and of unscored calls."""
         return SampleCounts(len(self.shares), len(np.unique(self.items)), self.unscored)
 
 
 def rotations(choices: pd.DataFrame, slots: int) -> Rotations:
-    """The sets of which every rotation has a verdict. See ``listwise_estimates``."""
-    lost = int(choices["picked"].isna().sum())
+    """The complete sets of ``choices``; raises ValueError for a slot out of range."""
+    unscored = int(choices["picked"].isna().sum())
     scored = choices.dropna(subset=["picked"])
     picked = scored["picked"].astype("int64").to_numpy()
     if np.any((picked < 0) | (picked >= slots)):
         raise ValueError(f"picked must be a slot from 0 to {slots - 1}")
-    named = [f"p_{slot + 1}" for slot in range(slots)]
-    hard = np.eye(slots)[picked]
-    if set(named) <= set(scored.columns):
-        soft = scored[named].to_numpy(dtype=np.float64)
-        hard = np.where(np.isnan(soft).any(axis=1, keepdims=True), hard, soft)
     codes, sets = pd.factorize(pd.MultiIndex.from_frame(scored[["item_id", "set_id"]]))
     rotation = scored["rotation"].to_numpy(dtype=np.intp)
     total, count = np.zeros((len(sets), slots, slots)), np.zeros((len(sets), slots))
-    np.add.at(total, (codes, rotation), hard)
+    np.add.at(total, (codes, rotation), _pick_shares(scored, slots))
     np.add.at(count, (codes, rotation), 1.0)
     complete = (count > 0).all(axis=1)
     items = pd.factorize(sets.get_level_values(0))[0] if len(sets) else np.empty(0, dtype=np.intp)
-    return Rotations(total[complete] / count[complete][:, :, None], items[complete], lost)
+    return Rotations(total[complete] / count[complete][:, :, None], items[complete], unscored)
+
+
+def _pick_shares(scored: pd.DataFrame, slots: int) -> Floats:
+    """(n, slots) of each scored call: its slots' probabilities where the judge gave them, else 1 for the pick and 0."""
+    picks: Floats = np.eye(slots)[scored["picked"].to_numpy(dtype=np.intp)]
+    columns = [f"p_{slot + 1}" for slot in range(slots)]
+    if not set(columns) <= set(scored.columns):
+        return picks
+    probabilities = scored[columns].to_numpy(dtype=np.float64)
+    return np.asarray(np.where(np.isnan(probabilities).any(axis=1, keepdims=True), picks, probabilities))
 
 
 def listwise_estimates(
     choices: pd.DataFrame, slots: int, labels: RowLabels, *, margin: float = RATE_MARGIN
 ) -> list[Estimate]:
-    """``slot_<k>_excess``, k = 1 … ``slots``: how often slot k is picked beyond 1/slots, over complete sets.
+    """``slot_<k>_excess``, k = 1 … ``slots``: how often slot k is picked beyond 1/slots (probability), over complete sets.
 
-    ``choices``: one row a call, ``item_id, set_id, rotation`` (0 … slots − 1: slot j shows text (j + rotation) mod slots,
-    slots counted from 0) and ``picked``, the slot from 0, <NA> where unscored; optional ``p_1 … p_<slots>``, the slots'
-    probabilities. Repeats are averaged. Sets without all rotations scored are left out. The note of each row holds the
-    joint permutation p over all slots. Raises ValueError for a slot out of range.
+    Repeats are averaged. Sets without a verdict in every rotation are left out. The note of each row holds the joint
+    permutation p over all slots. Raises ValueError for a slot out of range.
     """
-    known = rotations(choices, slots)
+    sets = rotations(choices, slots)
     rows = []
-    note = f"joint permutation p {rotation_test(known.shares):.4g}" if len(known.shares) else ""
+    note = f"joint permutation p {rotation_test(sets.shares):.4g}" if len(sets.shares) else ""
     for slot in range(slots):
-        result: Interval | Undefined = NO_SET
-        if len(known.shares):
-            excess = known.shares[:, :, slot].mean(axis=1) - 1.0 / slots
-            result = bounded_mean(excess, known.items, -1.0 / slots, 1.0 - 1.0 / slots)
+        result: Interval | Undefined = NO_COMPLETE_SET
+        if len(sets.shares):
+            excess = sets.shares[:, :, slot].mean(axis=1) - 1.0 / slots
+            result = bounded_mean(excess, sets.items, -1.0 / slots, 1.0 - 1.0 / slots)
         rows.append(row(
-            labels, "position", f"slot_{slot + 1}_excess", result, known.counts, unit=PROBABILITY, margin=margin, note=note
+            labels, "position", f"slot_{slot + 1}_excess", result, sets.counts, unit=PROBABILITY, margin=margin, note=note
         ))  # fmt: skip
     return rows
 
 
-def set_estimates(known: Rotations, labels: RowLabels) -> list[Estimate]:
-    """``position_permutation``, the joint test, and ``rotation_consistency``, over complete sets."""
-    counts, shares = known.counts, known.shares
+def set_estimates(sets: Rotations, labels: RowLabels) -> list[Estimate]:
+    """``position_permutation``, the joint test over slots, and ``rotation_consistency``, over complete sets.
+
+    The first is the total variation distance of the slots' shares from 1/k with the test's p; the second the share of
+    sets in which the same text wins in all rotations.
+    """
+    counts, shares = sets.counts, sets.shares
     if not len(shares):
         return [
-            row(labels, "position", "position_permutation", NO_SET, counts, unit=PROBABILITY),
-            row(labels, "position", "rotation_consistency", NO_SET, counts, unit=PROBABILITY),
+            row(labels, "position", "position_permutation", NO_COMPLETE_SET, counts, unit=PROBABILITY),
+            row(labels, "position", "rotation_consistency", NO_COMPLETE_SET, counts, unit=PROBABILITY),
         ]
     k = shares.shape[1]
     winners = np.argmax(_by_text(shares), axis=2)
-    same = clustered_proportion((winners == winners[:, :1]).all(axis=1), known.items)
-    exact = math.factorial(k) ** len(shares) <= MOST_EXACT if len(shares) < 20 else False
-    how = "all permutations" if exact else f"{PERMUTATIONS:,} permutations"
+    consistency = clustered_proportion((winners == winners[:, :1]).all(axis=1), sets.items)
+    all_counted = math.factorial(k) ** len(shares) <= MOST_EXACT if len(shares) < 20 else False
+    permutations = "all permutations" if all_counted else f"{PERMUTATIONS:,} permutations"
     distance = float(np.sum(np.abs(shares.mean(axis=(0, 1)) - 1.0 / k)) / 2.0)
-    moved = BareTest(distance, rotation_test(shares), f"{how} of the rotations within sets")
+    permutation = BareTest(distance, rotation_test(shares), f"{permutations} of the rotations within sets")
     return [
-        row(labels, "position", "position_permutation", moved, counts, unit=PROBABILITY,
+        row(labels, "position", "position_permutation", permutation, counts, unit=PROBABILITY,
             note="total variation distance of the slots' shares from 1/k"),
-        row(labels, "position", "rotation_consistency", same, counts, unit=PROBABILITY, null=None,
+        row(labels, "position", "rotation_consistency", consistency, counts, unit=PROBABILITY, null=None,
             note=f"the same text wins in all {k} rotations"),
     ]  # fmt: skip
 
 
 def rotation_test(picked: NDArray[np.generic]) -> float:
-    """Permutation p of no position bias. ``picked``: (sets, k), the slot picked in each rotation; or (sets, k, k), shares.
+    """Permutation p of no position bias; ``picked``: (sets, k) the slot picked in each rotation, or (sets, k, k) shares.
 
-    Without position bias which text wins does not depend on the rotation, so the winners of a set may be permuted over
-    its rotations; Σ (slot share − 1/k)² is the statistic (Pearson's χ² would take rotations for independent). All ways
-    where they are few, else 2,000 from a named stream.
+    Without position bias the winning text does not depend on the rotation, so the winners of a set may be permuted over
+    its rotations; the statistic is Σ (slot share − 1/k)² (Pearson's χ² would take rotations for independent). All
+    permutations where they are few, else 2,000 from a named stream.
     """
     sets, k = picked.shape[:2]
     shares = np.eye(k)[picked.astype(np.intp)] if picked.ndim == 2 else picked.astype(np.float64)
@@ -143,75 +211,74 @@ def rotation_test(picked: NDArray[np.generic]) -> float:
         return np.asarray(np.sum((totals / calls - 1.0 / k) ** 2, axis=-1))
 
     observed = float(statistic(shares.sum(axis=(0, 1)))) - 1e-12
-    # slot j of rotation r holds text (j + r) mod k
-    place = (np.arange(k)[None, :] + np.arange(k)[:, None]) % k
+    # Slot j of rotation r holds text (j + r) mod k.
+    text_in_slot = (np.arange(k)[None, :] + np.arange(k)[:, None]) % k
     if sets < 20 and math.factorial(k) ** sets <= MOST_EXACT:
-        ways = np.array(list(itertools.permutations(range(k))))
+        permutations = np.array(list(itertools.permutations(range(k))))
         totals = np.zeros((1, k))
-        for one in texts:
-            of_set = one[ways[:, :, None], place[None]].sum(axis=1)
+        for by_rotation in texts:
+            of_set = by_rotation[permutations[:, :, None], text_in_slot[None]].sum(axis=1)
             totals = (totals[:, None] + of_set[None]).reshape(-1, k)
         return float(np.mean(statistic(totals) >= observed))
     rng = seeds.rng(0, "rotations", sets, k)
-    rows, extreme, left = np.arange(sets)[None, :, None, None], 0, PERMUTATIONS
-    while left:
-        some = min(left, max(1, _BLOCK // (sets * k * k)))
-        order = np.argsort(rng.random((some, sets, k)), axis=2)
-        totals = texts[rows, order[..., None], place].sum(axis=(1, 2))
-        extreme, left = extreme + int(np.sum(statistic(totals) >= observed)), left - some
+    rows, extreme, remaining = np.arange(sets)[None, :, None, None], 0, PERMUTATIONS
+    while remaining:
+        draws = min(remaining, max(1, _NUMBERS_PER_BLOCK // (sets * k * k)))
+        order = np.argsort(rng.random((draws, sets, k)), axis=2)
+        totals = texts[rows, order[..., None], text_in_slot].sum(axis=(1, 2))
+        extreme, remaining = extreme + int(np.sum(statistic(totals) >= observed)), remaining - draws
     return (1.0 + extreme) / (PERMUTATIONS + 1.0)
 
 
 def _by_text(shares: Floats) -> Floats:
-    """(sets, rotation, text) from (sets, rotation, slot)."""
+    """(sets, rotation, text) from shares (sets, rotation, slot)."""
     k = shares.shape[1]
     return np.stack([np.roll(shares[:, r], r, axis=1) for r in range(k)], axis=1) if len(shares) else shares
 
 
-# ``slot_<k>_log_odds``: the log-odds for a slot against the average other slot, whatever the texts in it are worth.
-Integers = NDArray[np.intp]
+def slot_log_odds(sets: Rotations, slots: int, labels: RowLabels, hard: Rotations | None = None) -> list[Estimate]:
+    """``slot_<k>_log_odds``: log-odds for slot k against the mean of the other slots, whatever texts stand in them.
 
-CLIP = 1e-6
-_FLAT = 0.01
-"""Below this information in some direction the likelihood has no maximum there; one undecided set has about 0.2."""
-_LOCKED = Undefined("a slot is always, or never, picked where it could be: log-odds do not exist; see the excess")
-_STEP = 1e-5
-
-
-def slot_log_odds(known: Rotations, slots: int, labels: RowLabels, hard: Rotations | None = None) -> list[Estimate]:
-    """A row a slot. ``known``: shares by rotation; where they are picks and not probabilities, ``hard`` has a row a set and
-    repeat, in which each rotation has one pick."""
-    picks = known if hard is None else hard
-    found: list[Interval | Undefined] = [NO_SET] * slots
-    if len(known.shares) and hard is None:
-        found = _soft(known, slots)
+    ``sets``: the complete sets, with probabilities. Where the judge gave picks alone, ``hard`` has one set for each set
+    and repeat, with one pick a rotation, and the estimate is that of the conditional likelihood given how often each
+    text won.
+    """
+    picks = sets if hard is None else hard
+    results: list[Interval | Undefined] = [NO_COMPLETE_SET] * slots
+    if len(sets.shares) and hard is None:
+        results = _mean_log_odds(sets, slots)
     elif hard is not None and len(hard.shares):
-        found = _conditional(hard, slots)
+        results = _conditional_log_odds(hard, slots)
     return [
-        row(labels, "position", f"slot_{slot + 1}_log_odds", found[slot], picks.counts, unit=LOG_ODDS,
+        row(labels, "position", f"slot_{slot + 1}_log_odds", results[slot], picks.counts, unit=LOG_ODDS,
             note="against the mean of the other slots")
         for slot in range(slots)
     ]  # fmt: skip
 
 
-def _soft(known: Rotations, slots: int) -> list[Interval | Undefined]:
-    logs = np.log(np.clip(known.shares, CLIP, 1.0)).mean(axis=1)
-    against = (logs - logs.mean(axis=1, keepdims=True)) * slots / (slots - 1.0)
-    return [cluster_mean(against[:, slot], known.items) for slot in range(slots)]
+def _mean_log_odds(sets: Rotations, slots: int) -> list[Interval | Undefined]:
+    """A result a slot from probabilities: the mean over rotations of log p, minus that of the other slots."""
+    logs = np.log(np.clip(sets.shares, CLIP, 1.0)).mean(axis=1)
+    contrasts = (logs - logs.mean(axis=1, keepdims=True)) * slots / (slots - 1.0)
+    return [cluster_mean(contrasts[:, slot], sets.items) for slot in range(slots)]
 
 
-def _conditional(hard: Rotations, slots: int) -> list[Interval | Undefined]:
+def _conditional_log_odds(hard: Rotations, slots: int) -> list[Interval | Undefined]:
+    """A result a slot from picks: conditional logit within sets, given how often each text won."""
     picked = np.argmax(hard.shares, axis=2)
     winners = (picked + np.arange(slots)) % slots
-    # A text that wins in all rotations says nothing of slots.
-    some = (winners != winners[:, :1]).any(axis=1)
-    if not some.any():
+    # A set whose text wins in all rotations holds no information about slots.
+    informative = (winners != winners[:, :1]).any(axis=1)
+    if not informative.any():
         return [Undefined("the same text wins in every rotation of every set: no pick depends on the slot")] * slots
-    picked, winners, items = picked[some], winners[some], hard.items[some]
+    picked, winners, items = picked[informative], winners[informative], hard.items[informative]
     observed = np.stack([(picked == slot).sum(axis=1) for slot in range(slots)], axis=1).astype(np.float64)
-    codes, kept = _codes(items)
-    if kept <= slots - 1:
-        return [Undefined(f"{kept} items with picks that depend on the rotation are too few for {slots} slots")] * slots
+    unique_items, codes = np.unique(items, return_inverse=True)
+    groups = len(unique_items)
+    if groups <= slots - 1:
+        return [
+            Undefined(f"{groups} items with picks that depend on the rotation are too few for {slots} slots")
+        ] * slots
 
     def objective(free: Floats) -> tuple[float, Floats]:
         g = np.concatenate([[0.0], free])
@@ -225,46 +292,36 @@ def _conditional(hard: Rotations, slots: int) -> list[Interval | Undefined]:
     )
     free = np.asarray(fit.x, dtype=np.float64)
     if not np.all(np.isfinite(free)):
-        return [_LOCKED] * slots
+        return [_NO_LOG_ODDS] * slots
 
     def scores(at: Floats) -> Floats:
-        """(items, slots − 1) of the log-likelihood's derivatives."""
-        part = (observed - permanents(np.concatenate([[0.0], at]), winners)[1])[:, 1:]
-        return np.stack([np.bincount(codes, weights=part[:, j], minlength=kept) for j in range(slots - 1)], axis=1)
+        """(items, slots − 1) derivatives of the log-likelihood."""
+        by_set = (observed - permanents(np.concatenate([[0.0], at]), winners)[1])[:, 1:]
+        return cluster_sums(by_set, codes, groups)
 
     shifts = np.eye(slots - 1) * _STEP
     information = np.stack([(scores(free - shift) - scores(free + shift)) / (2 * _STEP) for shift in shifts], axis=2)
-    if np.linalg.eigvalsh(information.sum(axis=0))[0] < _FLAT:
-        return [_LOCKED] * slots
-    covariance = one_step_covariance(information, scores(free))
+    if np.linalg.eigvalsh(information.sum(axis=0))[0] < _FLAT_INFORMATION:
+        return [_NO_LOG_ODDS] * slots
+    covariance = _jackknife_covariance(information, scores(free))
     if isinstance(covariance, Undefined):
         return [covariance] * slots
-    out: list[Interval | Undefined] = []
+    results: list[Interval | Undefined] = []
     for slot in range(slots):
         contrast = np.where(np.arange(slots) == slot, 1.0, -1.0 / (slots - 1))[1:]
         se = float(np.sqrt(max(0.0, float(contrast @ covariance @ contrast))))
-        out.append(t_interval(
-            float(contrast @ free), se, kept - 1, method="conditional logit within sets, one-step jackknife by item"
+        results.append(t_interval(
+            float(contrast @ free), se, groups - 1, method="conditional logit within sets, one-step jackknife by item"
         ))  # fmt: skip
-    return out
-
-
-def one_step_covariance(information: Floats, scores: Floats) -> Floats | Undefined:
-    """(p, p) jackknife covariance over clusters, each left out by one Newton step. ``information`` (G, p, p) and ``scores``
-    (G, p) are the clusters' parts at the maximum."""
-    groups = len(scores)
-    left = information.sum(axis=0) - information
-    left = (left + np.swapaxes(left, 1, 2)) / 2.0
-    if np.any(np.linalg.eigvalsh(left)[:, 0] <= 1e-10):
-        return Undefined("a single item identifies a coefficient; more items are needed")
-    moved = np.linalg.solve(left, scores[:, :, None])[:, :, 0]
-    spread = moved - moved.mean(axis=0)
-    return np.asarray((groups - 1.0) / groups * spread.T @ spread)
+    return results
 
 
 def permanents(g: Floats, winners: Integers) -> tuple[Floats, Floats]:
-    """(sets,) log of the sum over all ways to place a set's ``winners`` (sets, k) in its rotations of exp(Σ g at their
-    slots), and (sets, k) the expected number of picks of each slot. By subsets of winners, so k ≤ 8 is quick."""
+    """Log of the sum over all placements of a set's winners of exp(Σ g at their slots), and each slot's expected picks.
+
+    ``g`` (k,) log-odds of the slots; ``winners`` (sets, k) texts, which may stand in any of the k rotations. The arrays
+    are (sets,) and (sets, k). Sums over subsets of winners, so that k ≤ 8 is quick.
+    """
     sets, k = winners.shape
     # Winner i of a set, put in rotation r, is picked in this slot.
     slot = (winners[:, None, :] - np.arange(k)[None, :, None]) % k
@@ -289,20 +346,103 @@ def permanents(g: Floats, winners: Integers) -> tuple[Floats, Floats]:
     return np.log(total) + k * np.max(g), expected
 
 
-def _codes(items: Integers) -> tuple[Integers, int]:
-    kept, codes = np.unique(items, return_inverse=True)
-    return codes, len(kept)
+# Content.
 
 
-Floats = NDArray[np.float64]
+def content_of_choices(
+    choices: pd.DataFrame, slots: int, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels
+) -> list[Estimate]:
+    """The content terms: ``length_log_odds`` and the style features', ``gold_agreement`` and ``gold_log_odds``.
 
-_STEPS, _FARTHEST = 50, 30.0
-_NO_GOLD = "no gold: what the judge likes cannot be told from what is better"
+    ``choices`` also has ``candidate_1 … candidate_<slots>`` by slot, and ``gold``, the best one's candidate_id, empty
+    where not known. ``texts``: ``item_id, candidate_id`` and features; ``spread``: their standard deviations. The
+    slots' effects are always in the model. ``gold_agreement`` is a probability.
+    """
+    scored = choices.dropna(subset=["picked"]).reset_index(drop=True)
+    lost = len(choices) - len(scored)
+    names = [name for name in FEATURES if name == "length" or spread.get(name, 0.0) > 0]
+    x = _slot_features(scored, slots, texts, names, spread)
+    share = _pick_shares(scored, slots)
+    items = pd.factorize(scored["item_id"])[0].astype(np.intp)
+    best = np.stack([(scored[f"candidate_{n + 1}"] == scored["gold"]).to_numpy() for n in range(slots)], axis=1)
+    has_gold = (scored["gold"] != "").to_numpy()
+    raw = _fit_content(names, x, share, items)
+    given_gold: ChoiceFit | Undefined = Undefined(NO_GOLD)
+    if has_gold.any():
+        given_gold = _fit_content(
+            names, x[has_gold], share[has_gold], items[has_gold], best[has_gold].astype(np.float64)
+        )
+    gold_counts, all_counts = (
+        SampleCounts(int(used.sum()), len(np.unique(items[used])), lost) for used in (has_gold, np.ones_like(has_gold))
+    )
+    primary = Undefined("one gold, of unknown reliability" if has_gold.any() else NO_GOLD)
+    rows = []
+    for name in names:
+        bias, unit = feature_bias(name), feature_unit(name)
+        given_slope, raw_slope = (fit if isinstance(fit, Undefined) else fit.slope(name) for fit in (given_gold, raw))
+        rows += [
+            row(labels, bias, f"{name}_log_odds", primary, gold_counts, unit=unit),
+            row(labels, bias, f"{name}_log_odds", given_slope, gold_counts, unit=unit, variant="given_gold",
+                note=GOLD_AS_EXACT),
+            row(labels, bias, f"{name}_log_odds", raw_slope, all_counts, unit=unit, variant="no_gold",
+                note="quality is not held equal"),
+        ]  # fmt: skip
+    agreement: Interval | Undefined = Undefined("no gold")
+    if has_gold.any():
+        agreement = clustered_proportion((share * best).sum(axis=1)[has_gold], items[has_gold])
+    slope = given_gold if isinstance(given_gold, Undefined) else given_gold.slope("gold")
+    return [
+        *rows,
+        row(labels, "quality", "gold_agreement", agreement, gold_counts, unit=PROBABILITY, null=None,
+            note=f"all rotations together; chance is {1 / slots:.3f}"),
+        row(labels, "quality", "gold_log_odds", slope, gold_counts, unit=f"{LOG_ODDS} per unit of gold",
+            note="gold's best against the others; gold's errors pull it towards 0"),
+    ]  # fmt: skip
+
+
+def _slot_features(
+    scored: pd.DataFrame, slots: int, texts: pd.DataFrame, names: Sequence[str], spread: Mapping[str, float]
+) -> Floats:
+    """(n, slots, features) of the texts in the slots, in their units; NaN where ``texts`` has no such text."""
+    units = np.array([1.0 if name == "length" else spread[name] for name in names])
+    features = texts.drop_duplicates(["item_id", "candidate_id"])
+    by_slot = []
+    for slot in range(slots):
+        shown = scored[["item_id", f"candidate_{slot + 1}"]].set_axis(["item_id", "candidate_id"], axis=1)
+        values = shown.merge(features, on=["item_id", "candidate_id"], how="left")[list(names)]
+        by_slot.append(values.to_numpy(dtype=np.float64) / units)
+    return np.stack(by_slot, axis=1)
+
+
+def _fit_content(
+    names: Sequence[str], x: Floats, share: Floats, items: Integers, gold: Floats | None = None
+) -> ChoiceFit | Undefined:
+    """Conditional logit on the slots, the features that differ in enough items, and ``gold`` (n, slots) where given."""
+    if not len(x):
+        return Undefined("no choice has a verdict")
+    n, slots = x.shape[:2]
+    differs = np.ptp(x, axis=1) > 0
+    used = [
+        j for j, name in enumerate(names)
+        if len(np.unique(items[differs[:, j]])) >= (1 if name == "length" else FEWEST_ITEMS)
+    ]  # fmt: skip
+    slot_columns = np.broadcast_to(np.eye(slots)[:, 1:], (n, slots, slots - 1))
+    columns, column_names = (
+        [slot_columns, x[:, :, used]],
+        [*(f"slot_{j + 1}" for j in range(1, slots)), *(names[j] for j in used)],
+    )
+    if gold is not None:
+        columns, column_names = [*columns, gold[:, :, None]], [*column_names, "gold"]
+    return fit_choices(column_names, np.concatenate(columns, axis=2), share, items)
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceFit:
-    """Coefficients (p,) of ``names`` (slots first), their one-step jackknife covariance over items, t's degrees of freedom."""
+    """A fitted conditional logit.
+
+    ``coefficients`` (p,) of ``names`` (slots first) and their one-step jackknife covariance over items; ``df`` of t,
+    items − 1.
+    """
 
     names: tuple[str, ...]
     coefficients: Floats
@@ -310,7 +450,7 @@ class ChoiceFit:
     df: int
 
     def slope(self, name: str) -> Interval | Undefined:
-        """One coefficient with its t interval."""
+        """One coefficient in log-odds with its t interval."""
         if name not in self.names:
             return Undefined(f"{name} does not differ enough within the sets")
         j = self.names.index(name)
@@ -320,19 +460,23 @@ class ChoiceFit:
         )
 
 
-def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: NDArray[np.intp]) -> ChoiceFit | Undefined:
-    """Maximum likelihood by Newton's method. ``x`` (n, k, p) covariates of the k alternatives, ``share`` (n, k) of the pick:
-    1 and 0, or probabilities."""
-    kept, codes = np.unique(clusters, return_inverse=True)
+def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: Integers) -> ChoiceFit | Undefined:
+    """Conditional logit by Newton's method; clustered by item.
+
+    ``x`` (n, k, p) covariates of the k alternatives, called ``names`` (p,); ``share`` (n, k) of the pick: 1 and 0, or
+    probabilities; ``clusters`` (n,). Undefined with a reason where nothing identifies the coefficients.
+    """
+    unique_clusters, codes = np.unique(clusters, return_inverse=True)
+    groups = len(unique_clusters)
     p = x.shape[2]
-    if len(kept) <= p:
-        return Undefined(f"{len(kept)} items are too few for {p} coefficients")
+    if groups <= p:
+        return Undefined(f"{groups} items are too few for {p} coefficients")
     scale = np.sqrt(np.mean((x - x.mean(axis=1, keepdims=True)) ** 2, axis=(0, 1)))
     if np.any(scale == 0):
         return Undefined("a covariate does not differ within the sets")
     x, b = x / scale, np.zeros(p)
-    for _ in range(_STEPS):
-        gradient, information = _parts(x, share, b)
+    for _ in range(_NEWTON_STEPS):
+        gradient, information = _score_and_information(x, share, b)
         total = information.sum(axis=0)
         if np.linalg.matrix_rank(total, hermitian=True, tol=1e-9 * len(x)) < p:
             return Undefined(f"{', '.join(names)} are collinear, or the picks separate on them")
@@ -343,20 +487,20 @@ def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: NDArra
             break
     else:
         return Undefined("the picks separate on these covariates")
-    if np.max(np.abs(b)) > _FARTHEST:
+    if np.max(np.abs(b)) > _LARGEST_COEFFICIENT:
         return Undefined("the picks separate on these covariates")
-    gradient, information = _parts(x, share, b)
-    by_item, inside = np.zeros((len(kept), p)), np.zeros((len(kept), p, p))
-    np.add.at(by_item, codes, gradient)
-    np.add.at(inside, codes, information)
-    covariance = one_step_covariance(inside, by_item)
+    gradient, information = _score_and_information(x, share, b)
+    scores, informations = np.zeros((groups, p)), np.zeros((groups, p, p))
+    np.add.at(scores, codes, gradient)
+    np.add.at(informations, codes, information)
+    covariance = _jackknife_covariance(informations, scores)
     if isinstance(covariance, Undefined):
         return covariance
-    return ChoiceFit(tuple(names), b / scale, covariance / np.outer(scale, scale), len(kept) - 1)
+    return ChoiceFit(tuple(names), b / scale, covariance / np.outer(scale, scale), groups - 1)
 
 
-def _parts(x: Floats, share: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """(n, p) derivatives and (n, p, p) information of every choice."""
+def _score_and_information(x: Floats, share: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """(n, p) derivatives and (n, p, p) information of every choice at coefficients ``b`` (p,)."""
     eta = x @ b
     odds = np.exp(eta - eta.max(axis=1, keepdims=True))
     chance = odds / odds.sum(axis=1, keepdims=True)
@@ -366,126 +510,17 @@ def _parts(x: Floats, share: Floats, b: Floats) -> tuple[Floats, Floats]:
     return gradient, np.einsum("nk,nkp,nkq->npq", chance, spread, spread)
 
 
-def content_of_choices(
-    choices: pd.DataFrame, slots: int, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels
-) -> list[Estimate]:
-    """``length_log_odds`` and the style features', and of gold: ``gold_agreement`` and ``gold_log_odds``.
+def _jackknife_covariance(information: Floats, scores: Floats) -> Floats | Undefined:
+    """(p, p) jackknife covariance over clusters, each left out by one Newton step.
 
-    ``choices``: as in ``listwise_estimates``, and ``candidate_1 … candidate_<slots>`` by slot; ``gold`` the best one's
-    candidate_id, empty where not known. ``texts``: ``item_id, candidate_id`` and features; ``spread`` their standard
-    deviations. The slots' effects are always in the model.
+    ``information`` (G, p, p) and ``scores`` (G, p) are the clusters' parts at the maximum. Undefined where one cluster
+    alone identifies a coefficient.
     """
-    scored = choices.dropna(subset=["picked"]).reset_index(drop=True)
-    lost = len(choices) - len(scored)
-    names = [name for name in FEATURES if name == "length" or spread.get(name, 0.0) > 0]
-    x = _features(scored, slots, texts, names, spread)
-    share = _shares(scored, slots)
-    items = pd.factorize(scored["item_id"])[0].astype(np.intp)
-    best = np.stack([(scored[f"candidate_{n + 1}"] == scored["gold"]).to_numpy() for n in range(slots)], axis=1)
-    known = (scored["gold"] != "").to_numpy()
-    raw = _fit(names, x, share, items)
-    given: ChoiceFit | Undefined = Undefined(_NO_GOLD)
-    if known.any():
-        given = _fit(names, x[known], share[known], items[known], best[known].astype(np.float64))
-    counts = [SampleCounts(int(some.sum()), len(np.unique(items[some])), lost) for some in (known, np.ones_like(known))]
-    primary = Undefined("one gold, of unknown reliability" if known.any() else _NO_GOLD)
-    rows = []
-    for name in names:
-        bias: Bias = "verbosity" if name == "length" else "style"
-        unit = f"{LOG_ODDS} per {'doubling' if name == 'length' else 'generation-0 SD'}"
-        with_gold, without = (fit if isinstance(fit, Undefined) else fit.slope(name) for fit in (given, raw))
-        rows += [
-            row(labels, bias, f"{name}_log_odds", primary, counts[0], unit=unit),
-            row(labels, bias, f"{name}_log_odds", with_gold, counts[0], unit=unit, variant="given_gold",
-                note="gold taken as exact; if it errs, quality it misses counts as bias"),
-            row(labels, bias, f"{name}_log_odds", without, counts[1], unit=unit, variant="no_gold",
-                note="quality is not held equal"),
-        ]  # fmt: skip
-    agreed: Interval | Undefined = Undefined("no gold")
-    if known.any():
-        agreed = clustered_proportion((share * best).sum(axis=1)[known], items[known])
-    slope = given if isinstance(given, Undefined) else given.slope("gold")
-    return [
-        *rows,
-        row(labels, "quality", "gold_agreement", agreed, counts[0], unit=PROBABILITY, null=None,
-            note=f"all rotations together; chance is {1 / slots:.3f}"),
-        row(labels, "quality", "gold_log_odds", slope, counts[0], unit=f"{LOG_ODDS} per unit of gold",
-            note="gold's best against the others; gold's errors pull it towards 0"),
-    ]  # fmt: skip
-
-
-def _shares(scored: pd.DataFrame, slots: int) -> Floats:
-    hard: Floats = np.eye(slots)[scored["picked"].to_numpy(dtype=np.intp)]
-    named = [f"p_{slot + 1}" for slot in range(slots)]
-    if not set(named) <= set(scored.columns):
-        return hard
-    soft = scored[named].to_numpy(dtype=np.float64)
-    return np.asarray(np.where(np.isnan(soft).any(axis=1, keepdims=True), hard, soft))
-
-
-def _features(
-    scored: pd.DataFrame, slots: int, texts: pd.DataFrame, names: Sequence[str], spread: Mapping[str, float]
-) -> Floats:
-    """(n, slots, features) in their units."""
-    units = np.array([1.0 if name == "length" else spread[name] for name in names])
-    known = texts.drop_duplicates(["item_id", "candidate_id"])
-    by_slot = []
-    for slot in range(slots):
-        left = scored[["item_id", f"candidate_{slot + 1}"]].set_axis(["item_id", "candidate_id"], axis=1)
-        values = left.merge(known, on=["item_id", "candidate_id"], how="left")[list(names)]
-        by_slot.append(values.to_numpy(dtype=np.float64) / units)
-    return np.stack(by_slot, axis=1)
-
-
-def _fit(
-    names: Sequence[str], x: Floats, share: Floats, items: NDArray[np.intp], gold: Floats | None = None
-) -> ChoiceFit | Undefined:
-    if not len(x):
-        return Undefined("no choice has a verdict")
-    n, slots = x.shape[:2]
-    differs = np.ptp(x, axis=1) > 0
-    kept = [
-        j for j, name in enumerate(names)
-        if len(np.unique(items[differs[:, j]])) >= (1 if name == "length" else FEWEST_ITEMS)
-    ]  # fmt: skip
-    places = np.broadcast_to(np.eye(slots)[:, 1:], (n, slots, slots - 1))
-    columns, used = [places, x[:, :, kept]], [*(f"slot_{j + 1}" for j in range(1, slots)), *(names[j] for j in kept)]
-    if gold is not None:
-        columns, used = [*columns, gold[:, :, None]], [*used, "gold"]
-    return fit_choices(used, np.concatenate(columns, axis=2), share, items)
-
-
-# All estimates of judges that chose from lists, a row an estimate: what ``audit --mode listwise`` reports.
-
-
-def choice_frame(choices: pd.DataFrame, slots: int, texts: pd.DataFrame, *, panel: str = "pairs") -> pd.DataFrame:
-    """Every judge's estimates, over all items and by ``category``, with adjusted p-values.
-
-    ``choices``: a row a call, ``item_id, set_id, category, judge, rotation, repeat, slot`` (from 1, <NA> where unscored),
-    ``candidate_1 … candidate_<slots>`` by slot, ``gold`` (the best one's candidate_id or empty) and ``p_1 … p_<slots>`` (NaN
-    where the judge gave no probabilities). ``texts``: ``item_id, candidate_id`` and features.
-    """
-    rows: list[Estimate] = []
-    spread = feature_spread(texts)
-    frame = choices.assign(picked=choices["slot"].astype("Int64") - 1)
-    for judge, some in frame.groupby("judge", sort=True):
-        rows += _of(some, slots, texts, spread, RowLabels(str(judge), panel=panel))
-        for category, part, remark in by_category(some):
-            named = RowLabels(str(judge), panel=panel, category=category)
-            rows += remarked(_of(part, slots, texts, spread, named), remark)
-    return adjust(with_judge_families(estimates_frame(rows)))
-
-
-def _of(
-    choices: pd.DataFrame, slots: int, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels
-) -> list[Estimate]:
-    known = rotations(choices, slots)
-    soft = bool(choices.dropna(subset=["picked"])["p_1"].notna().all()) if "p_1" in choices else False
-    # Of hard picks every repeat is a set of its own: a mean of picks is no pick.
-    each = choices.assign(set_id=choices["set_id"].astype(str) + "/r" + choices["repeat"].astype(str))
-    return [
-        *listwise_estimates(choices, slots, labels),
-        *set_estimates(known, labels),
-        *slot_log_odds(known, slots, labels, None if soft else rotations(each, slots)),
-        *content_of_choices(choices, slots, texts, spread, labels),
-    ]
+    groups = len(scores)
+    without_each = information.sum(axis=0) - information
+    without_each = (without_each + np.swapaxes(without_each, 1, 2)) / 2.0
+    if np.any(np.linalg.eigvalsh(without_each)[:, 0] <= 1e-10):
+        return Undefined("a single item identifies a coefficient; more items are needed")
+    steps = np.linalg.solve(without_each, scores[:, :, None])[:, :, 0]
+    spread = steps - steps.mean(axis=0)
+    return np.asarray((groups - 1.0) / groups * spread.T @ spread)

@@ -1,11 +1,17 @@
-"""Content slopes given true quality, from two imperfect golds: the latent-quality model of docs/method.md, "Two golds".
+"""Models in which a tie is an outcome of its own: the ordered logit, and the latent-quality model of two golds.
 
-u ~ N(0, 1) a pair; its quality margin Q = aᵀD + σu; a gold says a with probability s(Q − θ), b with s(−Q − θ), else tie;
-the judge picks likewise with η = γ·order + βᵀD + κQ and its own θ, and all its judgments of a pair share u. A source that
-never ties has θ = 0, and a soft verdict is the fraction s(η). Half a vote in place of a tie would claim, within the
-mixture, a precision that ties do not have. Marginal maximum likelihood by Gauss–Hermite quadrature (15 nodes); the
-gradient is exact, the Hessian its numerical derivative, the covariance clustered by item. Treating one imperfect gold as
-quality instead makes an unbiased judge look biased towards what correlates with quality.
+Ordered logit (docs/method.md, "Ties"): P(a) = s(η − θ), P(b) = s(−η − θ), a tie the rest, with the content model's
+columns in η. Half a pick in place of a tie, as in the content model, pulls slopes towards 0.
+
+Latent quality (docs/method.md, "Two golds"), for content slopes given true quality: u ~ N(0, 1) a pair; its quality
+margin Q = aᵀD + σu; a gold says a with probability s(Q − θ), b with s(−Q − θ), else tie; the judge picks likewise with
+η = γ·order + βᵀD + κQ and its own θ, and all its judgments of a pair share u. A source that never ties has θ = 0, and a
+soft verdict is the fraction s(η). Half a pick in place of a tie would claim, within the mixture, a precision that ties
+do not have. Marginal maximum likelihood by Gauss–Hermite quadrature (15 nodes); the gradient is exact, the Hessian its
+numerical derivative, the covariance clustered by item. One imperfect gold taken as quality instead makes an unbiased
+judge look biased towards what correlates with quality.
+
+Slopes are log-odds per doubling (length) or generation-0 SD (style); positive = the judge prefers more of it.
 """
 
 from __future__ import annotations
@@ -15,72 +21,81 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from judgeloop.kernels import sigmoid
-from judgeloop.stats.estimate import PROBABILITY, Bias, Estimate, RowLabels, row
+from judgeloop.kernels import cluster_sums, sigmoid
+from judgeloop.stats.estimate import PROBABILITY, Estimate, RowLabels, row
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, clustered_proportion, t_interval
-from judgeloop.stats.judge.covariates import Covariates
-from judgeloop.stats.judge.slopes import GOLD, JointTest, Slopes, joint_wald
-
-# Ties: how often, where, and what the slopes are when a tie is an outcome of its own and not half a pick.
+from judgeloop.stats.judge.covariates import Covariates, feature_bias, feature_unit
+from judgeloop.stats.judge.slopes import FEWEST_PAIRS, GOLD, JointTest, Slopes, joint_wald
+from judgeloop.stats.presentations import Booleans, Floats, Integers
 
 FEWEST_TIES = 10
-"""Fewer ties, or fewer decided verdicts, than this do not place the threshold between them."""
+"""With fewer ties, or fewer decided verdicts, than this the threshold between them is not estimated."""
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+_LOG_WEIGHTS = np.log(_WEIGHTS / np.sqrt(2.0 * np.pi))
+_EXTREME = 4.0
+"""A |log σ| beyond this means that the golds hold no information, or never disagree: the model is not identified."""
+_HESSIANS, _STEPS = 20, 6
+"""Most Hessians of the Newton search, and most steps with each."""
+_UNIDENTIFIED = "the two golds do not identify quality (they never differ, or hold no information)"
 
 
 def tie_estimates(
-    labels: RowLabels, rows: Covariates, given: Slopes | Undefined, without: Slopes | Undefined
+    labels: RowLabels, rows: Covariates, given_gold: Slopes | Undefined, without_gold: Slopes | Undefined
 ) -> list[Estimate]:
-    """``tie_rate`` with variants by gold, and the variant ``ordered_logit`` of the content model's slopes where verdicts tie.
+    """``tie_rate`` with variants by gold, and variant ``ordered_logit`` of the content model's slopes where verdicts tie.
 
-    Variants of the rate: ``gold_tied`` and ``gold_decided`` for a|b|tie; ``gold_low``, ``gold_middle``, ``gold_high``,
-    thirds of |gold|, for numbers. The ordered logit has the columns of ``given`` (fitted to ``rows.with_gold()``), or
-    without gold those of ``without`` (fitted to ``rows``).
+    Variants of the rate (probability): ``gold_tied`` and ``gold_decided`` for a|b|tie; ``gold_low``, ``gold_middle``,
+    ``gold_high``, thirds of |gold|, for numbers. The ordered logit has the columns of ``given_gold`` (fitted to
+    ``rows.with_gold()``), or without gold those of ``without_gold`` (fitted to ``rows``). No row where ``rows`` is
+    empty.
     """
     if not len(rows):
         return []
     tied = rows.ties.astype(np.float64)
-    found = [_rate(labels, rows, tied, np.ones(len(rows), dtype=bool), "")]
-    known = ~np.isnan(rows.gold)
-    if known.any() and rows.numeric_gold:
+    estimates = [_tie_rate(labels, rows, tied, np.ones(len(rows), dtype=bool), "")]
+    has_gold = ~np.isnan(rows.gold)
+    if has_gold.any() and rows.numeric_gold:
         gap = np.abs(rows.gold)
-        low, high = np.quantile(gap[known], [1 / 3, 2 / 3])
+        low, high = np.quantile(gap[has_gold], [1 / 3, 2 / 3])
         parts = {"gold_low": gap <= low, "gold_middle": (gap > low) & (gap <= high), "gold_high": gap > high}
-    elif known.any():
+    elif has_gold.any():
         parts = {"gold_tied": rows.gold == 0, "gold_decided": rows.gold != 0}
     else:
         parts = {}
-    found += [_rate(labels, rows, tied, known & part, name) for name, part in parts.items() if (known & part).any()]
-    model, some = (given, rows.with_gold()) if isinstance(given, Slopes) else (without, rows)
-    if not some.ties.any() or isinstance(model, Undefined):
-        return found
-    fitted = fit_ordered(model.x, some.picked_a, some.ties, some.items)
+    estimates += [
+        _tie_rate(labels, rows, tied, has_gold & part, name) for name, part in parts.items() if (has_gold & part).any()
+    ]
+    model, fitted_rows = (given_gold, rows.with_gold()) if isinstance(given_gold, Slopes) else (without_gold, rows)
+    if not fitted_rows.ties.any() or isinstance(model, Undefined):
+        return estimates
+    fit = fit_ordered(model.x, fitted_rows.picked_a, fitted_rows.ties, fitted_rows.items)
     gold = "given gold, taken as exact" if GOLD in model.names else "quality is not held equal"
     for j, name in enumerate(model.names):
         if name in model.features:
-            bias: Bias = "verbosity" if name == "length" else "style"
-            unit = "log-odds per doubling" if name == "length" else "log-odds per generation-0 SD"
-            result: Interval | Undefined = fitted if isinstance(fitted, Undefined) else fitted.slope(j)
-            found.append(row(
-                labels, bias, f"{name}_log_odds", result, some.counts, unit=unit, variant="ordered_logit",
-                note=f"a tie is an outcome of its own; {gold}",
+            result: Interval | Undefined = fit if isinstance(fit, Undefined) else fit.slope(j)
+            estimates.append(row(
+                labels, feature_bias(name), f"{name}_log_odds", result, fitted_rows.counts, unit=feature_unit(name),
+                variant="ordered_logit", note=f"a tie is an outcome of its own; {gold}",
             ))  # fmt: skip
-    return found
+    return estimates
 
 
-def _rate(labels: RowLabels, rows: Covariates, tied: Floats, some: NDArray[np.bool_], variant: str) -> Estimate:
-    chosen = rows.where(some)
+def _tie_rate(labels: RowLabels, rows: Covariates, tied: Floats, counted: Booleans, variant: str) -> Estimate:
+    """The share of ties among the ``counted`` (n,) rows; ``tied`` (n,) 1 where the verdict is a tie, else 0."""
+    counted_rows = rows.where(counted)
     return row(
-        labels, "quality", "tie_rate", clustered_proportion(tied[some], chosen.items), chosen.counts, unit=PROBABILITY,
-        variant=variant, null=None,
+        labels, "quality", "tie_rate", clustered_proportion(tied[counted], counted_rows.items), counted_rows.counts,
+        unit=PROBABILITY, variant=variant, null=None,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class OrderedFit:
-    """``coefficients`` (p,) and ``threshold`` θ > 0 of the symmetric ordered logit, with the item-clustered covariance
-    (p, p) of the coefficients; ``df`` = items − 1."""
+    """A fitted symmetric ordered logit.
+
+    ``coefficients`` (p,), their item-clustered ``covariance`` (p, p), the ``threshold`` θ > 0; ``df`` = items − 1.
+    """
 
     coefficients: Floats
     threshold: float
@@ -88,49 +103,24 @@ class OrderedFit:
     df: int
 
     def slope(self, column: int) -> Interval | Undefined:
-        """One coefficient with its t interval."""
+        """The coefficient at a column's position, in log-odds, with its t interval."""
         se = float(np.sqrt(self.covariance[column, column]))
         method = "symmetric ordered logit, CR1 by item"
         return t_interval(float(self.coefficients[column]), se, self.df, method=method)
 
 
-def ordered_logit(eta: Floats, side: Floats, ties: NDArray[np.bool_], theta: float) -> tuple[Floats, Floats, Floats]:
-    """Log-likelihood of P(a) = s(η − θ), P(b) = s(−η − θ), a tie the rest, and its derivatives by η and by log θ.
-
-    ``eta`` of any shape, to which ``side`` (+1 a, −1 b, not read where ``ties``) and ``ties`` broadcast; ``theta`` > 0.
-    """
-    # Decided: log s(u), u = ±η − θ. Tied: s(η + θ) − s(η − θ) = s(η + θ) s(θ − η)(1 − e^−2θ).
-    eta, side, tied = np.broadcast_arrays(eta, side, ties)
-    value, by_eta, by_theta = (np.empty(eta.shape) for _ in range(3))
-    decided = ~tied
-    value[decided], rest = log_sigmoid(side[decided] * eta[decided] - theta)
-    by_eta[decided], by_theta[decided] = side[decided] * rest, -rest
-    if tied.any():
-        within = -np.expm1(-2.0 * theta)
-        (log_up, above), (log_down, below) = (log_sigmoid(theta + sign * eta[tied]) for sign in (1.0, -1.0))
-        value[tied] = log_up + log_down + np.log(within)
-        by_eta[tied] = above - below
-        by_theta[tied] = above + below + 2.0 * np.exp(-2.0 * theta) / within
-    return value, by_eta, theta * by_theta
-
-
-def log_sigmoid(x: Floats) -> tuple[Floats, Floats]:
-    """log s(x) and 1 − s(x), elementwise, from one exponential."""
-    small = np.exp(-np.abs(x))
-    return np.minimum(x, 0.0) - np.log1p(small), np.where(x >= 0, small, 1.0) / (1.0 + small)
-
-
-def fit_ordered(
-    x: Floats, picked_a: Floats, ties: NDArray[np.bool_], clusters: NDArray[np.intp]
-) -> OrderedFit | Undefined:
+def fit_ordered(x: Floats, picked_a: Floats, ties: Booleans, clusters: Integers) -> OrderedFit | Undefined:
     """Maximum likelihood of P(a) = s(η − θ), P(b) = s(−η − θ), η = ``x`` (n, p) · β; θ > 0 by its logarithm.
 
-    ``picked_a`` (n,) above ½ where a was picked, and not read where ``ties``. Covariance: sandwich over ``clusters``, CR1.
+    ``picked_a`` (n,) above ½ where a was picked, and not read where ``ties``. Covariance: sandwich over ``clusters``,
+    CR1. Undefined with a reason where there are too few ties or items, or where the verdicts separate.
     """
-    groups = np.unique(clusters, return_inverse=True)[1]
-    count = int(groups.max()) + 1 if len(groups) else 0
+    codes = np.unique(clusters, return_inverse=True)[1]
+    count = int(codes.max()) + 1 if len(codes) else 0
     if min(int(ties.sum()), int((~ties).sum())) < FEWEST_TIES or count <= x.shape[1] + 1:
-        return Undefined(f"{int(ties.sum())} ties and {int((~ties).sum())} decided verdicts place no threshold")
+        return Undefined(
+            f"{int(ties.sum())} ties and {int((~ties).sum())} decided verdicts are too few to estimate a threshold"
+        )
     side = np.where(picked_a > 0.5, 1.0, -1.0)
 
     def scores(parameters: Floats) -> tuple[Floats, Floats]:
@@ -145,41 +135,59 @@ def fit_ordered(
 
     from scipy import optimize  # only here: it is slow to import
 
-    found = optimize.minimize(
+    maximum = optimize.minimize(
         objective, np.zeros(x.shape[1] + 1), jac=True, method="BFGS", options={"gtol": 1e-9 * len(x)}
     )
-    at = np.asarray(found.x, dtype=np.float64)
+    estimate = np.asarray(maximum.x, dtype=np.float64)
     step = 1e-5
     hessian = np.stack([
-        (objective(at + step * e)[1] - objective(at - step * e)[1]) / (2.0 * step) for e in np.eye(len(at))
+        (objective(estimate + step * e)[1] - objective(estimate - step * e)[1]) / (2.0 * step)
+        for e in np.eye(len(estimate))
     ])  # fmt: skip
     hessian = (hessian + hessian.T) / 2.0
-    if not np.all(np.isfinite(hessian)) or np.linalg.eigvalsh(hessian)[0] < 1e-8 * len(x) or np.abs(at).max() > 30.0:
+    if (
+        not np.all(np.isfinite(hessian))
+        or np.linalg.eigvalsh(hessian)[0] < 1e-8 * len(x)
+        or np.abs(estimate).max() > 30.0
+    ):
         return Undefined("the ordered logit has no single maximum: the verdicts separate on these covariates")
-    gradient = scores(at)[1]
-    sums = np.stack([np.bincount(groups, weights=column, minlength=count) for column in gradient.T], axis=1)
-    inverse = np.linalg.inv(hessian)
-    covariance = inverse @ (sums.T @ sums) @ inverse * (count / (count - 1.0))
-    return OrderedFit(at[:-1], float(np.exp(at[-1])), covariance[:-1, :-1], count - 1)
+    covariance = _sandwich(scores(estimate)[1], hessian, codes, count, fitted=1)
+    return OrderedFit(estimate[:-1], float(np.exp(estimate[-1])), covariance[:-1, :-1], count - 1)
 
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
+def ordered_logit(eta: Floats, side: Floats, ties: Booleans, theta: float) -> tuple[Floats, Floats, Floats]:
+    """Log-likelihood of P(a) = s(η − θ), P(b) = s(−η − θ), a tie the rest, and its derivatives by η and by log θ.
 
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
-_LOG_WEIGHTS = np.log(_WEIGHTS / np.sqrt(2.0 * np.pi))
-# log σ beyond this: the golds carry no pair-level information, or never disagree; neither identifies the model.
-_EXTREME = 4.0
-FEWEST_PAIRS = 90
-"""A hundred pairs labelled twice, of which a tenth may have no verdict."""
-_HESSIANS, _STEPS = 20, 6
-_UNIDENTIFIED = "the two golds do not identify quality (they never differ, or hold no information)"
+    ``eta`` of any shape; ``side`` (+1 a, −1 b, not read where ``ties``) and ``ties`` broadcast to it; ``theta`` > 0.
+    """
+    # Decided: log s(u), u = ±η − θ. Tied: s(η + θ) − s(η − θ) = s(η + θ) s(θ − η)(1 − e^−2θ).
+    eta, side, tied = np.broadcast_arrays(eta, side, ties)
+    value, by_eta, by_theta = (np.empty(eta.shape) for _ in range(3))
+    decided = ~tied
+    value[decided], residual = log_sigmoid(side[decided] * eta[decided] - theta)
+    by_eta[decided], by_theta[decided] = side[decided] * residual, -residual
+    if tied.any():
+        tie_factor = -np.expm1(-2.0 * theta)
+        (log_up, above), (log_down, below) = (log_sigmoid(theta + sign * eta[tied]) for sign in (1.0, -1.0))
+        value[tied] = log_up + log_down + np.log(tie_factor)
+        by_eta[tied] = above - below
+        by_theta[tied] = above + below + 2.0 * np.exp(-2.0 * theta) / tie_factor
+    return value, by_eta, theta * by_theta
+
+
+def log_sigmoid(x: Floats) -> tuple[Floats, Floats]:
+    """log s(x) and 1 − s(x), elementwise, from one exponential."""
+    small = np.exp(-np.abs(x))
+    return np.minimum(x, 0.0) - np.log1p(small), np.where(x >= 0, small, 1.0) / (1.0 + small)
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSlopes:
-    """``coefficients`` (2p + 3 + ties,): γ, β (p), κ, a (p), log σ, then log θ of each gold that ties and of the judge if it
-    does, with their item-clustered covariance; df = items − 1."""
+    """A fitted latent-quality model.
+
+    ``coefficients`` (2p + 3 + ties,): γ, β (p), κ, a (p), log σ, then log θ of each gold that ties, and of the judge if
+    it does; their item-clustered ``covariance``; ``df`` = items − 1; ``model`` the likelihood that was maximised.
+    """
 
     features: tuple[str, ...]
     coefficients: Floats
@@ -187,7 +195,7 @@ class LatentSlopes:
     df: int
     n_pairs: int
     method: str
-    model: _Model
+    model: _LatentModel
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -195,7 +203,7 @@ class LatentSlopes:
         return ("order", *self.features, "gold")
 
     def slope(self, name: str) -> Interval | Undefined:
-        """γ ("order"), β (a feature) or κ ("gold", per log-odds of a gold vote) with its t interval."""
+        """γ ("order"), β (a feature) or κ ("gold", per log-odds of a gold vote), in log-odds, with its t interval."""
         if name not in self.names:
             return Undefined(f"{name} is not in the model")
         j = self.names.index(name)
@@ -203,9 +211,10 @@ class LatentSlopes:
         return t_interval(float(self.coefficients[j]), se, self.df, method=self.method)
 
     def average_effect(self, name: str) -> Interval | Undefined:
-        """Average marginal effect on the chance that a is picked, a tie ½, at fixed quality, over these rows and u; delta method.
+        """Average marginal effect of a feature on P(a picked), a tie ½, at fixed quality: probability per unit.
 
-        β·mean of ½[s′(η − θ) + s′(η + θ)], the derivative of P(a) + ½P(tie).
+        By the delta method: β·mean of ½[s′(η − θ) + s′(η + θ)], the derivative of P(a) + ½P(tie), over these rows and
+        u.
         """
         if name not in self.features:
             return Undefined(f"{name} is not in the model")
@@ -215,8 +224,8 @@ class LatentSlopes:
             eta = self.model.margins(theta)[0]
             threshold = self.model.threshold(theta)
             sides = (eta,) if threshold == 0 else (eta - threshold, eta + threshold)
-            bends = [float(np.mean((p * (1.0 - p)) @ np.exp(_LOG_WEIGHTS))) for p in map(sigmoid, sides)]
-            return float(theta[j] * np.mean(bends))
+            derivatives = [float(np.mean((p * (1.0 - p)) @ np.exp(_LOG_WEIGHTS))) for p in map(sigmoid, sides)]
+            return float(theta[j] * np.mean(derivatives))
 
         from scipy import optimize  # only here: it is slow to import
 
@@ -225,24 +234,62 @@ class LatentSlopes:
         return t_interval(effect(self.coefficients), se, self.df, method=f"{self.method}, delta")
 
     def joint(self, tested: Sequence[str]) -> JointTest | Undefined:
-        """The Wald test that those features' β are all 0, with Hotelling's scale.
+        """The Wald test that the β of the ``tested`` features are all 0, with Hotelling's scale.
 
-        A score test (see ``joint_score``) would take the mixture's Hessian far from its maximum, and loses its power there.
+        A score test (see ``joint_score``) would take the mixture's Hessian far from its maximum, where it has little
+        power.
         """
         p = len(self.names)
         return joint_wald(self.names, tested, self.coefficients[:p], self.covariance[:p, :p], self.df, hotelling=True)
 
 
+def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
+    """The latent-quality model fitted to the rows with one gold or two, as a|b|tie; a pair with one contributes that one.
+
+    Undefined where fewer than ``FEWEST_PAIRS`` pairs have both, where items are too few, or where the golds do not
+    identify quality.
+    """
+    rows = rows.where(~np.isnan(rows.gold) | ~np.isnan(rows.gold_2))
+    rows = rows.where(np.argsort(rows.pairs, kind="stable"))
+    _, first, pair = np.unique(rows.pairs, return_index=True, return_inverse=True)
+    golds = np.sign(np.stack([rows.gold[first], rows.gold_2[first]], axis=1))
+    n_both = int((~np.isnan(golds)).all(axis=1).sum())
+    if n_both < FEWEST_PAIRS:
+        return Undefined(f"two golds on {n_both} pairs; the correction needs {FEWEST_PAIRS}")
+    tied = rows.ties & (rows.picked_a == 0.5)
+    soft = ~tied & (rows.picked_a > 0.0) & (rows.picked_a < 1.0)
+    model = _LatentModel(rows.differences, rows.order, rows.picked_a, tied, soft, pair, first, rows.items[first], golds)
+    groups = len(np.unique(model.items))
+    if groups <= model.size:
+        return Undefined("too few items for the latent-quality model")
+    start = np.zeros(model.size)
+    start[1 + model.d.shape[1]] = 0.5
+    start[3 + 2 * model.d.shape[1] :] = np.log(0.5)
+    maximum = _maximum(model, start)
+    if isinstance(maximum, Undefined):
+        return maximum
+    theta, hessian = maximum
+    # With few items G/(G − parameters): Mancl–DeRouen has no closed form here.
+    codes, fitted = np.unique(model.items, return_inverse=True)[1], len(hessian) if groups < FEW_CLUSTERS else 1
+    covariance = _sandwich(model.value_and_gradient(theta)[1], hessian, codes, groups, fitted=fitted)
+    method = "latent-quality model of two golds, clustered by item"
+    return LatentSlopes(rows.features, theta, covariance, groups - 1, len(first), method, model)
+
+
 @dataclass(frozen=True, slots=True)
-class _Model:
-    """The likelihood on n rows of P pairs, a pair's rows together, from ``first`` (P,) on: ``picked_a`` (n,) the fraction of
-    a, ``tied``, ``soft``; ``golds`` (P, 2) +1 a, −1 b, 0 tie, NaN not known."""
+class _LatentModel:
+    """The likelihood of n judgments of P pairs, a pair's rows next to each other.
+
+    ``d`` (n, p) feature differences; ``order``, ``picked_a`` (n,) as in ``Covariates``; ``tied`` and ``soft`` (n,)
+    kinds of verdict; ``pair`` (n,) codes; ``first`` (P,) position of each pair's first row; ``items`` (P,); ``golds``
+    (P, 2) +1 a, −1 b, 0 tie, NaN not known. Parameters (k,) are in the order of ``LatentSlopes.coefficients``.
+    """
 
     d: Floats
     order: Floats
     picked_a: Floats
-    tied: NDArray[np.bool_]
-    soft: NDArray[np.bool_]
+    tied: Booleans
+    soft: Booleans
     pair: Integers
     first: Integers
     items: Integers
@@ -250,12 +297,12 @@ class _Model:
 
     @property
     def tying(self) -> list[int]:
-        """Columns of ``golds`` with ties."""
+        """Positions of the golds that tie somewhere."""
         return [k for k in (0, 1) if np.any(self.golds[:, k] == 0)]
 
     @property
     def size(self) -> int:
-        """How many parameters there are."""
+        """The number k of parameters."""
         return 2 * int(self.d.shape[1]) + 3 + len(self.tying) + int(self.tied.any())
 
     def threshold(self, theta: Floats) -> float:
@@ -263,19 +310,19 @@ class _Model:
         return float(np.exp(theta[-1])) if self.tied.any() else 0.0
 
     def margins(self, theta: Floats) -> tuple[Floats, Floats]:
-        """(n, nodes) judge's log-odds and (n, nodes) quality margins."""
+        """(n, nodes) log-odds η of the judge, and (n, nodes) quality margins Q."""
         p = self.d.shape[1]
         quality = (self.d @ theta[2 + p : 2 + 2 * p])[:, None] + np.exp(theta[2 + 2 * p]) * _NODES
         eta = (self.order * theta[0] + self.d @ theta[1 : 1 + p])[:, None] + theta[1 + p] * quality
         return np.asarray(eta), np.asarray(quality)
 
-    def parts(self, theta: Floats) -> tuple[Floats, Floats]:
-        """Log-likelihood (pairs,) and its gradient (pairs, parameters)."""
+    def value_and_gradient(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Log-likelihood (P,) and its gradient (P, k)."""
         p = self.d.shape[1]
         eta, quality = self.margins(theta)
-        log_judge, residual, by_judge = self._judge(eta, self.threshold(theta))
+        log_judge, residual, by_judge = self._judge_likelihood(eta, self.threshold(theta))
         q = quality[self.first]
-        log_golds, gold_residual, by_golds = self._golds(q, theta)
+        log_golds, gold_residual, by_golds = self._gold_likelihood(q, theta)
         joint = np.add.reduceat(log_judge, self.first, axis=0) + log_golds + _LOG_WEIGHTS
         peak = joint.max(axis=1, keepdims=True)
         posterior = np.exp(joint - peak)
@@ -301,81 +348,50 @@ class _Model:
         gradient = np.concatenate([gradient, *thresholds, by_pair[:, 2 * p + 3 :]], axis=1)
         return np.asarray((np.log(total) + peak)[:, 0]), np.asarray(gradient, dtype=np.float64)
 
-    def _judge(self, eta: Floats, threshold: float) -> tuple[Floats, Floats, Floats | None]:
+    def _judge_likelihood(self, eta: Floats, threshold: float) -> tuple[Floats, Floats, Floats | None]:
         """Log-likelihood (n, nodes), its derivative by η, and by log θ where the judge ties."""
         z = self.picked_a[:, None]
-        # By the data and not by θ, which a line search may take to 0.
+        # Whether the judge ties is read from the data: a line search may take θ to 0.
         if not self.tied.any():
             log_b, p = log_sigmoid(-eta)
             return z * eta + log_b, z - p, None
         value, by_eta, by_log = ordered_logit(eta, np.where(z > 0.5, 1.0, -1.0), self.tied[:, None], threshold)
         if self.soft.any():
-            some = self.soft
-            log_b, p = log_sigmoid(-eta[some])
-            value[some] = z[some] * eta[some] + log_b
-            by_eta[some], by_log[some] = z[some] - p, 0.0
+            soft = self.soft
+            log_b, p = log_sigmoid(-eta[soft])
+            value[soft] = z[soft] * eta[soft] + log_b
+            by_eta[soft], by_log[soft] = z[soft] - p, 0.0
         return value, by_eta, by_log
 
-    def _golds(self, q: Floats, theta: Floats) -> tuple[Floats, Floats, list[Floats]]:
-        """Log-likelihood of the golds (pairs, nodes), its derivative by Q, and by log θ of each gold that ties."""
-        plain = [k for k in (0, 1) if k not in self.tying]
-        votes = (self.golds[:, plain] > 0).sum(axis=1, keepdims=True)
-        known = (~np.isnan(self.golds[:, plain])).sum(axis=1, keepdims=True)
+    def _gold_likelihood(self, q: Floats, theta: Floats) -> tuple[Floats, Floats, list[Floats]]:
+        """Log-likelihood of the golds (P, nodes), its derivative by Q, and by log θ of each gold that ties."""
+        untied = [k for k in (0, 1) if k not in self.tying]
+        votes = (self.golds[:, untied] > 0).sum(axis=1, keepdims=True)
+        count = (~np.isnan(self.golds[:, untied])).sum(axis=1, keepdims=True)
         value, by_q, thresholds = np.zeros_like(q), np.zeros_like(q), []
-        if plain:
+        if untied:
             log_b, p = log_sigmoid(-q)
-            value, by_q = votes * q + known * log_b, votes - known * p
-        for place, k in enumerate(self.tying):
+            value, by_q = votes * q + count * log_b, votes - count * p
+        for number, k in enumerate(self.tying):
             gold = self.golds[:, [k]]
-            at = 3 + 2 * self.d.shape[1] + place
-            parts = ordered_logit(q, np.where(gold > 0, 1.0, -1.0), gold == 0, float(np.exp(theta[at])))
-            one, by_one, by_log = (np.where(np.isnan(gold), 0.0, part) for part in parts)
-            value, by_q = value + one, by_q + by_one
+            position = 3 + 2 * self.d.shape[1] + number
+            parts = ordered_logit(q, np.where(gold > 0, 1.0, -1.0), gold == 0, float(np.exp(theta[position])))
+            gold_value, gold_by_q, by_log = (np.where(np.isnan(gold), 0.0, part) for part in parts)
+            value, by_q = value + gold_value, by_q + gold_by_q
             thresholds.append(by_log)
         return np.asarray(value), np.asarray(by_q), thresholds
 
 
-def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
-    """Fit to the rows with one gold or two, as a|b|tie; a pair with one contributes that one.
-
-    Undefined where fewer than ``FEWEST_PAIRS`` pairs have both, or where the golds do not identify quality.
-    """
-    rows = rows.where(~np.isnan(rows.gold) | ~np.isnan(rows.gold_2))
-    rows = rows.where(np.argsort(rows.pairs, kind="stable"))
-    _, first, pair = np.unique(rows.pairs, return_index=True, return_inverse=True)
-    golds = np.sign(np.stack([rows.gold[first], rows.gold_2[first]], axis=1))
-    twice = int((~np.isnan(golds)).all(axis=1).sum())
-    if twice < FEWEST_PAIRS:
-        return Undefined(f"two golds on {twice} pairs; the correction needs {FEWEST_PAIRS}")
-    tied = rows.ties & (rows.picked_a == 0.5)
-    soft = ~tied & (rows.picked_a > 0.0) & (rows.picked_a < 1.0)
-    model = _Model(rows.differences, rows.order, rows.picked_a, tied, soft, pair, first, rows.items[first], golds)
-    groups = len(np.unique(model.items))
-    if groups <= model.size:
-        return Undefined("too few items for the latent-quality model")
-    start = np.zeros(model.size)
-    start[1 + model.d.shape[1]] = 0.5
-    start[3 + 2 * model.d.shape[1] :] = np.log(0.5)
-    found = _maximum(model, start)
-    if isinstance(found, Undefined):
-        return found
-    theta, hessian = found
-    return LatentSlopes(
-        rows.features, theta, _clustered(model.parts(theta)[1], hessian, model.items), groups - 1, len(first),
-        "latent-quality model of two golds, clustered by item", model,
-    )  # fmt: skip
-
-
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-def _maximum(model: _Model, start: Floats) -> tuple[Floats, Floats] | Undefined:
+def _maximum(model: _LatentModel, start: Floats) -> tuple[Floats, Floats] | Undefined:
     """The parameters (k,) where the likelihood is greatest, and its negative Hessian (k, k) there.
 
     A line search may try a spread that overflows (where the golds hardly agree, any spread is nearly as likely): such a
-    place counts as infinitely unlikely, and the search turns back.
+    point counts as infinitely unlikely, and the search turns back.
     """
 
     def objective(theta: Floats) -> tuple[float, Floats]:
-        value, gradient = model.parts(theta)
+        value, gradient = model.value_and_gradient(theta)
         total = -float(value.sum())
         if not (math.isfinite(total) and np.all(np.isfinite(gradient))):
             return math.inf, np.zeros_like(theta)
@@ -383,22 +399,26 @@ def _maximum(model: _Model, start: Floats) -> tuple[Floats, Floats] | Undefined:
 
     from scipy import optimize  # only here: it is slow to import
 
-    found = optimize.minimize(
+    start_of_newton = optimize.minimize(
         objective, start, jac=True, method="BFGS", options={"gtol": 1e-5 * len(model.order), "maxiter": 500}
     )
-    theta, spread = np.asarray(found.x, dtype=np.float64), 2 + 2 * model.d.shape[1]
+    theta, log_sigma = np.asarray(start_of_newton.x, dtype=np.float64), 2 + 2 * model.d.shape[1]
 
     def hessian(theta: Floats) -> Floats:
-        return _jacobian(lambda t: -model.parts(t)[1].sum(axis=0), theta)
+        return _jacobian(lambda t: -model.value_and_gradient(t)[1].sum(axis=0), theta)
 
-    # Newton to the maximum: BFGS's own stop leaves the last digits, and the standard errors want a true maximum. Near it
-    # one Hessian, which is what costs, serves several steps.
+    # Newton to the maximum: BFGS stops before the last digits, and the standard errors need a true maximum. Near it one
+    # Hessian, the costly part, serves several steps.
     for _ in range(_HESSIANS):
-        curve = hessian(theta)
-        if not np.all(np.isfinite(curve)) or np.linalg.eigvalsh(curve)[0] <= 0 or abs(theta[spread]) > _EXTREME:
+        negative_hessian = hessian(theta)
+        if (
+            not np.all(np.isfinite(negative_hessian))
+            or np.linalg.eigvalsh(negative_hessian)[0] <= 0
+            or abs(theta[log_sigma]) > _EXTREME
+        ):
             return Undefined(_UNIDENTIFIED)
         for _ in range(_STEPS):
-            step = np.linalg.solve(curve, model.parts(theta)[1].sum(axis=0))
+            step = np.linalg.solve(negative_hessian, model.value_and_gradient(theta)[1].sum(axis=0))
             theta = theta + step
             if float(np.max(np.abs(step))) < 1e-7:
                 return theta, hessian(theta)
@@ -406,6 +426,7 @@ def _maximum(model: _Model, start: Floats) -> tuple[Floats, Floats] | Undefined:
 
 
 def _jacobian(function: Callable[[Floats], Floats], theta: Floats) -> Floats:
+    """(k, k) numerical derivative of a (k,) gradient at ``theta``, made symmetric."""
     columns = []
     for j in range(len(theta)):
         step = np.zeros(len(theta))
@@ -415,11 +436,10 @@ def _jacobian(function: Callable[[Floats], Floats], theta: Floats) -> Floats:
     return np.asarray((matrix + matrix.T) / 2.0)
 
 
-def _clustered(gradient: Floats, hessian: Floats, items: Integers) -> Floats:
-    """Sandwich by item, times G/(G − 1), or G/(G − parameters) with few items, where Mancl–DeRouen has no closed form."""
-    _, codes = np.unique(items, return_inverse=True)
-    scores = np.stack([np.bincount(codes, weights=column) for column in gradient.T], axis=1)
-    groups = len(scores)
-    inverse = np.linalg.inv(hessian)
-    factor = groups / (groups - (len(hessian) if groups < FEW_CLUSTERS else 1.0))
-    return np.asarray(inverse @ (scores.T @ scores) @ inverse * factor)
+def _sandwich(gradient: Floats, hessian: Floats, codes: Integers, count: int, *, fitted: int) -> Floats:
+    """(k, k) covariance clustered by the ``count`` = G item codes (n,), times G/(G − ``fitted``).
+
+    ``gradient`` (n, k) of the log-likelihood's rows, ``hessian`` (k, k) its negative second derivative.
+    """
+    scores, inverse = cluster_sums(gradient, codes, count), np.linalg.inv(hessian)
+    return np.asarray(inverse @ (scores.T @ scores) @ inverse * (count / (count - fitted)))

@@ -1,4 +1,4 @@
-"""A probe's effect beyond its length: a judge with no taste but length is found to have no other, and a planted one is found."""
+"""A probe's effect beyond its length: 0 for a judge of length alone, and the planted effect for one that favours the edit."""
 
 from __future__ import annotations
 
@@ -37,47 +37,48 @@ def judged(
 
 
 def primary(judgments: pd.DataFrame, variant: str = "beyond_length") -> Estimate:
-    (found,) = [row for row in probe_estimates(judgments) if row.term == "authority_probe" and row.variant == variant]
-    return found
+    rows = probe_estimates(judgments)
+    (estimate,) = [row for row in rows if row.term == "authority_probe" and row.variant == variant]
+    return estimate
 
 
 def test_a_taste_for_length_alone_is_no_taste_for_an_edit_that_adds_words() -> None:
     judgments = judged("length alone")
-    raw, left = primary(judgments, ""), primary(judgments)
+    raw, beyond = primary(judgments, ""), primary(judgments)
     assert raw.conf_low is not None
     assert raw.conf_low > 0.1
-    assert left.estimate == pytest.approx(0.0, abs=1e-9)
+    assert beyond.estimate == pytest.approx(0.0, abs=1e-9)
     # A straight line through the doses would have called a part of it the edit's own.
     line = next(row for row in probe_estimates(judgments) if row.variant == "slope")
     mean = np.log2(judgments.loc[judgments["probe"] == "authority", "dose_reached"]).mean()
     assert raw.estimate is not None
     assert line.estimate is not None
     assert abs(raw.estimate - line.estimate * mean) > 0.005
-    assert "doublings long on average" in left.note
+    assert "longer than their originals on average" in beyond.note
 
 
 def test_a_planted_taste_is_found_beyond_its_length() -> None:
     judgments = judged("a taste", taste=0.6)
-    left = primary(judgments)
+    beyond = primary(judgments)
     ratio = judgments.loc[(judgments["probe"] == "authority") & (judgments["order"] == "ba"), "dose_reached"]
-    at = SLOPE * np.log2(ratio.to_numpy())
+    eta = SLOPE * np.log2(ratio.to_numpy())
     truth = np.mean([
-        (kernels.sigmoid(at + 0.6 + o) - kernels.sigmoid(at + o)) for o in (SLOT, -SLOT)
+        (kernels.sigmoid(eta + 0.6 + o) - kernels.sigmoid(eta + o)) for o in (SLOT, -SLOT)
     ])  # fmt: skip
-    assert left.estimate == pytest.approx(float(truth), abs=1e-6)
-    assert left.conf_low is not None
-    assert left.conf_low > 0
+    assert beyond.estimate == pytest.approx(float(truth), abs=1e-6)
+    assert beyond.conf_low is not None
+    assert beyond.conf_low > 0
 
 
 def frames(judgments: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     picked = judgments["p_first"].where(judgments["p_first"].notna(), judgments["verdict"].eq("first").astype(float))
     wide = judgments.assign(picked=picked).pivot(index="pair_id", columns="order", values="picked")
-    about = judgments.drop_duplicates("pair_id").set_index("pair_id").loc[wide.index]
-    made = pd.DataFrame({
-        "item": about["item_id"], "as_first": wide["ba"], "as_second": 1 - wide["ab"], "ratio": about["dose_reached"],
-        "probe": about["probe"],
+    pairs = judgments.drop_duplicates("pair_id").set_index("pair_id").loc[wide.index]
+    table = pd.DataFrame({
+        "item": pairs["item_id"], "as_first": wide["ba"], "as_second": 1 - wide["ab"], "ratio": pairs["dose_reached"],
+        "probe": pairs["probe"],
     })  # fmt: skip
-    return made[made["probe"] == "padding"], made[made["probe"] != "padding"]
+    return table[table["probe"] == "padding"], table[table["probe"] != "padding"]
 
 
 def test_it_equals_the_jackknife_that_fits_anew_without_each_item() -> None:
@@ -87,38 +88,38 @@ def test_it_equals_the_jackknife_that_fits_anew_without_each_item() -> None:
         doubling = np.log2(curve["ratio"].to_numpy())
         x = np.r_[np.c_[doubling, np.ones(len(doubling))], np.c_[doubling, -np.ones(len(doubling))]]
         b = kernels.logistic(x, np.r_[curve["as_first"], curve["as_second"]]).coefficients
-        at = b[0] * np.log2(pairs["ratio"].to_numpy())
-        worth = (kernels.sigmoid(at + b[1]) + kernels.sigmoid(at - b[1])) / 2
-        return float(np.mean((pairs["as_first"] + pairs["as_second"]) / 2 - worth))
+        eta = b[0] * np.log2(pairs["ratio"].to_numpy())
+        by_length = (kernels.sigmoid(eta + b[1]) + kernels.sigmoid(eta - b[1])) / 2
+        return float(np.mean((pairs["as_first"] + pairs["as_second"]) / 2 - by_length))
 
-    found = beyond_length(padding, probe)
-    assert isinstance(found, Interval)
-    assert found.estimate == pytest.approx(point(padding, probe))
+    interval = beyond_length(padding, probe)
+    assert isinstance(interval, Interval)
+    assert interval.estimate == pytest.approx(point(padding, probe))
     items = sorted(set(padding["item"]))
-    left = [point(padding[padding["item"] != one], probe[probe["item"] != one]) for one in items]
-    slow = math.sqrt((len(items) - 1) / len(items) * float(np.sum((np.array(left) - np.mean(left)) ** 2)))
-    assert found.std_error == pytest.approx(slow, rel=0.02)
+    left_out = [point(padding[padding["item"] != item], probe[probe["item"] != item]) for item in items]
+    error = math.sqrt((len(items) - 1) / len(items) * float(np.sum((np.array(left_out) - np.mean(left_out)) ** 2)))
+    assert interval.std_error == pytest.approx(error, rel=0.02)
 
 
 @pytest.mark.slow
 def test_the_interval_covers_at_its_level() -> None:
     """120 judges with hard verdicts and no taste but length; the rate's Monte-Carlo sd is .02, so .95 ± .06."""
-    kept = 0
-    for turn in range(120):
-        found = beyond_length(*frames(judged(f"cover/{turn}", items=30, soft=False)))
-        assert isinstance(found, Interval)
-        kept += found.covers(0.0)
-    assert kept / 120 == pytest.approx(0.95, abs=0.06)
+    covered = 0
+    for number in range(120):
+        interval = beyond_length(*frames(judged(f"cover/{number}", items=30, soft=False)))
+        assert isinstance(interval, Interval)
+        covered += interval.covers(0.0)
+    assert covered / 120 == pytest.approx(0.95, abs=0.06)
 
 
 def test_what_cannot_be_told_says_why() -> None:
     certain = judged("certain", items=20).assign(p_first=math.nan)
-    won = np.where(certain["order"] == "ba", "first", "second")
-    left = primary(certain.assign(verdict=won))
-    assert (left.status, "no finite slope" in left.note) == ("undefined", True)
-    unknown = judged("unknown").assign(dose_reached=math.nan)
-    assert {row.variant for row in probe_estimates(unknown) if row.term == "authority_probe"} == {""}
-    alone = judged("alone")
-    assert len(probe_estimates(alone[alone["probe"] == "authority"])) == 1
+    longer_wins = np.where(certain["order"] == "ba", "first", "second")
+    estimate = primary(certain.assign(verdict=longer_wins))
+    assert (estimate.status, "no finite slope" in estimate.note) == ("undefined", True)
+    no_lengths = judged("unknown").assign(dose_reached=math.nan)
+    assert {row.variant for row in probe_estimates(no_lengths) if row.term == "authority_probe"} == {""}
+    no_padding = judged("alone")
+    assert len(probe_estimates(no_padding[no_padding["probe"] == "authority"])) == 1
     padding, probe = frames(judged("one", items=1))
     assert isinstance(beyond_length(padding, probe), Undefined)

@@ -60,12 +60,12 @@ def test_the_given_gold_model_equals_statsmodels():
 def test_slots_and_names_do_not_change_a_slope():
     frame, texts, margin = world(120, "symmetry")
     frame = frame.assign(gold=margin)
-    one = rows_of(frame, texts, gold_exact=True)
+    rows = rows_of(frame, texts, gold_exact=True)
     # Rename a and b: candidates keep their slots, gold turns.
     renamed = frame.assign(order=frame["order"].map({"ab": "ba", "ba": "ab"}), gold=-margin)
-    other = rows_of(renamed, texts, gold_exact=True)
-    for key in one:
-        assert one[key].estimate == pytest.approx(other[key].estimate, abs=1e-9), key
+    renamed_rows = rows_of(renamed, texts, gold_exact=True)
+    for key in rows:
+        assert rows[key].estimate == pytest.approx(renamed_rows[key].estimate, abs=1e-9), key
 
 
 def test_without_gold_the_primaries_are_undefined_and_raw_is_named_raw():
@@ -209,14 +209,14 @@ def test_gold_is_words_or_numbers():
 
 def test_every_undefined_row_says_why_and_no_number_is_nan():
     frame, texts, margin = world(30, "small")
-    for some in (
+    for judgments in (
         frame.iloc[:0],
         frame.iloc[:3],
         frame.assign(verdict="unscored"),
         frame.assign(gold="tie"),
         frame.assign(gold=margin, gold_2=margin),
     ):
-        for row in content_estimates(some, texts, scales=UNSCALED):
+        for row in content_estimates(judgments, texts, scales=UNSCALED):
             assert (row.estimate is None) == (row.status == "undefined"), row
             assert row.estimate is None or math.isfinite(row.estimate)
             assert row.status != "undefined" or row.note
@@ -260,24 +260,24 @@ def test_the_average_effects_error_is_that_of_refits_without_each_item_and_of_pl
     assert jack.std_error == pytest.approx(plain, rel=0.15)
 
 
-def _coverage(found, truth):
-    found = np.array(found)
-    return np.mean((found[:, 1] <= truth) & (truth <= found[:, 2])), found[:, 0]
+def _coverage(intervals, truth):
+    intervals = np.array(intervals)
+    return np.mean((intervals[:, 1] <= truth) & (truth <= intervals[:, 2])), intervals[:, 0]
 
 
 @pytest.mark.slow
 def test_f1_recovery_and_coverage():
     # (γ, length, bold, q) = (.2, .3, .15, 1), 600 pairs, one call each; here both orders of 300.
     runs = 300
-    found = {term: [] for term in ("length_log_odds", "bold_log_odds")}
+    intervals = {term: [] for term in ("length_log_odds", "bold_log_odds")}
     ame, null = [], []
     for run in range(runs):
         frame, texts, margin = world(300, f"F1/{run}")
         data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
         fit = fit_slopes(data, data.gold)
         for name in ("length", "bold"):
-            one = fit.slope(name)
-            found[f"{name}_log_odds"].append((one.estimate, one.low, one.high))
+            interval = fit.slope(name)
+            intervals[f"{name}_log_odds"].append((interval.estimate, interval.low, interval.high))
         frame, texts, margin = world(300, f"F1 null/{run}", slopes=(0.0, 0.0))
         data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
         null.append(fit_slopes(data, data.gold).slope("length").p_value < 0.05)
@@ -285,7 +285,7 @@ def test_f1_recovery_and_coverage():
             ame.append(average_effect(fit, "length").std_error / (fit.slope("length").std_error))
     allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
     for term, truth in (("length_log_odds", 0.3), ("bold_log_odds", 0.15)):
-        cover, estimates = _coverage(found[term], truth)
+        cover, estimates = _coverage(intervals[term], truth)
         assert cover == pytest.approx(0.95, abs=allowed)
         assert estimates.mean() == pytest.approx(truth, abs=0.025)
     assert np.mean(null) == pytest.approx(0.05, abs=allowed)
@@ -303,12 +303,12 @@ def test_f2_item_slopes_need_the_cluster_covariance():
         frame = planted_judgments(1200, f"F2/{run}", slopes=(1.0,), deltas=(slopes * delta)[:, None], pairs_an_item=6)
         texts = texts_of(delta[:, None], ["length"], 6)
         # The slope of the marginal model: what a large sample of this world converges to.
-        for some, kept in ((frame, clustered), (frame.assign(item_id=frame["pair_id"]), naive)):
-            own = texts if some is frame else texts.assign(item_id=texts["candidate_id"].str[:-1])
-            fit = fit_slopes(covariates(some, own))
-            one = fit.slope("length")
-            kept.append((one.estimate, one.low, one.high))
-    truth = float(np.mean([one[0] for one in clustered]))
+        for judgments, intervals in ((frame, clustered), (frame.assign(item_id=frame["pair_id"]), naive)):
+            own_texts = texts if judgments is frame else texts.assign(item_id=texts["candidate_id"].str[:-1])
+            fit = fit_slopes(covariates(judgments, own_texts))
+            interval = fit.slope("length")
+            intervals.append((interval.estimate, interval.low, interval.high))
+    truth = float(np.mean([interval[0] for interval in clustered]))
     allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
     assert _coverage(clustered, truth)[0] == pytest.approx(0.95, abs=allowed)
     assert _coverage(naive, truth)[0] < 0.93

@@ -37,7 +37,7 @@ def fitted(items: int, features: int, label: object, *, share: float = 1.0, slop
 
 def rejected(runs: int, items: int, features: int, **planted: float) -> tuple[float, float]:
     """Shares of samples in which the score test and the Wald test reject at 5 %."""
-    found = []
+    rejections = []
     for run in range(runs):
         model = fitted(items, features, f"{run}/{planted}", **planted)
         if model is None:
@@ -45,9 +45,9 @@ def rejected(runs: int, items: int, features: int, **planted: float) -> tuple[fl
         score = joint_score(model, model.features)
         wald = joint_wald(model.names, model.features, model.coefficients, model.covariance, model.df)
         if isinstance(score, JointTest) and isinstance(wald, JointTest):
-            found.append((score.p_value < 0.05, wald.p_value < 0.05))
-    assert len(found) > 0.8 * runs
-    return tuple(np.mean(found, axis=0))
+            rejections.append((score.p_value < 0.05, wald.p_value < 0.05))
+    assert len(rejections) > 0.8 * runs
+    return tuple(np.mean(rejections, axis=0))
 
 
 def test_the_score_test_is_that_of_a_gee_up_to_hotellings_scale() -> None:
@@ -55,15 +55,15 @@ def test_the_score_test_is_that_of_a_gee_up_to_hotellings_scale() -> None:
     data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
     model = fit_slopes(data, data.gold)
     assert isinstance(model, Slopes)
-    found = joint_score(model, ("length", "bold"))
+    test = joint_score(model, ("length", "bold"))
     family = sm.families.Binomial()
     full = sm.GEE(model.z, model.x, groups=model.clusters, family=family)
     without = sm.GEE(model.z, model.x[:, [0, 3]], groups=model.clusters, family=family)
     chi2 = full.compare_score_test(without.fit())["statistic"]
     # The GEE's covariance is not centred: T² = (G − 1)·X²/(G − X²) for G items.
-    assert isinstance(found, JointTest)
-    assert (found.q, found.df) == (2, 98)
-    assert found.f == pytest.approx(chi2 * (100 - 2) / (2 * (100 - chi2)), rel=1e-7)
+    assert isinstance(test, JointTest)
+    assert (test.q, test.df) == (2, 98)
+    assert test.f == pytest.approx(chi2 * (100 - 2) / (2 * (100 - chi2)), rel=1e-7)
 
 
 @pytest.mark.slow
@@ -125,13 +125,13 @@ def test_the_latent_models_joint_test_is_a_scaled_wald() -> None:
     """20 samples a slope: at most 5 false rejections (P < .0004 at 5 %), and most true ones."""
     rejected = {}
     for slope in (0.0, 1.0):
-        found = []
+        rejections = []
         for k in range(20):
             frame, texts, margin = world(200, f"joint {slope} {k}", slopes=(slope, 0.0), correlation=0.5)
             golds = {name: np.tile(votes(2 * margin[:200], f"{name}{k}"), 2) for name in ("gold", "gold_2")}
             row = rows_of(frame.assign(**golds), texts)["style_joint", ""]
             assert row.method.startswith("Wald (Hotelling); latent")
-            found.append(row.p_value < 0.05)
-        rejected[slope] = sum(found)
+            rejections.append(row.p_value < 0.05)
+        rejected[slope] = sum(rejections)
     assert rejected[0.0] <= 5
     assert rejected[1.0] >= 15

@@ -23,18 +23,18 @@ def _fewer_draws(monkeypatch):
 
 def test_one_gold_prints_the_curve_and_two_correct():
     frame, texts, margin = world(400, "two golds", slopes=(0.0, 0.0), correlation=0.6)
-    one = rows_of(frame.assign(gold=np.tile(votes(2 * margin[:400], "one"), 2)), texts)
-    assert one["length_log_odds", ""].status == "undefined"
-    assert "0.5:" in one["length_log_odds", "given_gold"].note
-    assert one["length_log_odds", "given_gold"].estimate > 0.15  # unbiased judge, imperfect gold
+    rows = rows_of(frame.assign(gold=np.tile(votes(2 * margin[:400], "one"), 2)), texts)
+    assert rows["length_log_odds", ""].status == "undefined"
+    assert "0.5:" in rows["length_log_odds", "given_gold"].note
+    assert rows["length_log_odds", "given_gold"].estimate > 0.15  # unbiased judge, imperfect gold
     golds = {"gold": np.tile(votes(2 * margin[:400], "one"), 2), "gold_2": np.tile(votes(2 * margin[:400], "two"), 2)}
-    two = rows_of(frame.assign(**golds), texts)
-    row = two["length_log_odds", ""]
+    corrected = rows_of(frame.assign(**golds), texts)
+    row = corrected["length_log_odds", ""]
     assert row.status == "underpowered"  # a null that 400 pairs cannot prove
     assert row.conf_low < 0 < row.conf_high
     assert "latent" in row.method
-    assert two["length_ame", ""].method.endswith("delta")
-    assert two["gold_log_odds", "corrected"].estimate > 0
+    assert corrected["length_ame", ""].method.endswith("delta")
+    assert corrected["gold_log_odds", "corrected"].estimate > 0
     # A second gold that never differs bounds no error.
     same = rows_of(frame.assign(gold=golds["gold"], gold_2=golds["gold"]), texts)
     assert same["length_log_odds", ""].estimate == pytest.approx(same["length_log_odds", "given_gold"].estimate)
@@ -54,10 +54,10 @@ def test_two_numeric_golds_are_calibrated():
     assert naive.p_value < 1e-6
     assert corrected.estimate == pytest.approx(0.0, abs=4 * corrected.std_error)
     assert corrected.std_error > naive.std_error
-    one = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2)), texts)
+    one_gold = rows_of(frame.assign(gold=margin + np.tile(noise[0], 2)), texts)
     curve = dict(
         part.split(": ")
-        for part in one["length_log_odds", "given_gold"].note.split("would be ")[1].split("; ")[0].split(", ")
+        for part in one_gold["length_log_odds", "given_gold"].note.split("would be ")[1].split("; ")[0].split(", ")
     )
     assert float(curve["0.5"]) == pytest.approx(0.0, abs=0.12)
     assert float(curve["1"]) == pytest.approx(naive.estimate, abs=6e-4)
@@ -104,7 +104,7 @@ def test_latent_quality_gradient_gives_a_maximum():
 @pytest.mark.parametrize("beta", [0.0, 0.6])
 def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
     # docs/method.md, "Two golds": 900 pairs; one-gold regression gives .57 and .90 for β = 0 and .6.
-    runs, found, naive = 60, [], []
+    runs, intervals, naive = 60, [], []
     for run in range(runs):
         rng = seeds.rng(0, "latent", run)
         delta = rng.normal(size=900)
@@ -114,10 +114,10 @@ def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
         )
         golds = {"gold": np.tile(votes(margin, f"1/{run}"), 2), "gold_2": np.tile(votes(margin, f"2/{run}"), 2)}
         data = covariates(frame.assign(**golds), texts_of(delta[:, None], ["length"]))
-        one = fit_latent(data).slope("length")
-        found.append((one.estimate, one.low, one.high))
+        interval = fit_latent(data).slope("length")
+        intervals.append((interval.estimate, interval.low, interval.high))
         naive.append(fit_slopes(data, data.gold).slope("length").estimate)
-    estimates, low, high = np.array(found).T
+    estimates, low, high = np.array(intervals).T
     cover = np.mean((low <= beta) & (beta <= high))
     assert estimates.mean() == pytest.approx(beta, abs=4 * estimates.std() / math.sqrt(runs))
     assert cover == pytest.approx(0.95, abs=0.02 + 3 * math.sqrt(0.95 * 0.05 / runs))
@@ -127,17 +127,17 @@ def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
 @pytest.mark.parametrize("agree", [0.0, 0.9, 1.0])
 def test_golds_that_bound_no_spread_are_fitted_or_refused_without_a_warning(agree: float):
     """Coins that a second person repeats, or contradicts: the likelihood rises to ever larger spreads of quality."""
-    ended = []
+    fits = []
     for k in range(4):
         frame, texts, _ = world(100, f"no spread {k}")
         coins = seeds.rng(k, "coins").random((3, 100))
-        one = np.where(coins[0] < 0.5, "a", "b")
-        other = np.where(one == "a", "b", "a") if agree == 0.0 else np.where(coins[2] < 0.5, "a", "b")
-        two = np.where(coins[1] < agree, one, other)
-        ended.append(
-            fit_latent(covariates(frame.assign(gold=np.tile(one, 2), gold_2=np.tile(two, 2)), texts, scales={}))
+        gold = np.where(coins[0] < 0.5, "a", "b")
+        opposite = np.where(gold == "a", "b", "a") if agree == 0.0 else np.where(coins[2] < 0.5, "a", "b")
+        gold_2 = np.where(coins[1] < agree, gold, opposite)
+        fits.append(
+            fit_latent(covariates(frame.assign(gold=np.tile(gold, 2), gold_2=np.tile(gold_2, 2)), texts, scales={}))
         )
-    assert all(isinstance(one, Undefined) or np.all(np.isfinite(one.covariance)) for one in ended)
+    assert all(isinstance(fit, Undefined) or np.all(np.isfinite(fit.covariance)) for fit in fits)
 
 
 def test_a_search_that_takes_the_judges_threshold_to_nothing_turns_back():
@@ -145,10 +145,12 @@ def test_a_search_that_takes_the_judges_threshold_to_nothing_turns_back():
     frame, texts, margin = world(100, "no threshold")
     golds = {"gold": np.tile(votes(2 * margin[:100], "one"), 2), "gold_2": np.tile(votes(2 * margin[:100], "two"), 2)}
     ties = seeds.rng(0, "no threshold").random(len(frame)) < 0.2
-    found = fit_latent(covariates(frame.assign(**golds, verdict=frame["verdict"].mask(ties, "tie")), texts, scales={}))
-    assert not isinstance(found, Undefined)
-    model = found.model
+    fit = fit_latent(covariates(frame.assign(**golds, verdict=frame["verdict"].mask(ties, "tie")), texts, scales={}))
+    assert not isinstance(fit, Undefined)
+    model = fit.model
     with np.errstate(all="ignore"):
-        value, gradient = model.parts(np.where(np.arange(model.size) == model.size - 1, -800.0, found.coefficients))
+        value, gradient = model.value_and_gradient(
+            np.where(np.arange(model.size) == model.size - 1, -800.0, fit.coefficients)
+        )
     assert gradient.shape == (len(model.first), model.size)
     assert not np.isfinite(value.sum())

@@ -24,13 +24,13 @@ def sample(
     length, unseen = rng.standard_normal((2, pairs))
     quality = 0.6 * length + unseen
 
-    def said(eta: np.ndarray, threshold: float) -> np.ndarray:
+    def drawn_votes(eta: np.ndarray, threshold: float) -> np.ndarray:
         u, a, b = rng.random(pairs), s(eta - threshold), s(-eta - threshold)
         return np.where(u < a, 1.0, np.where(u < a + b, -1.0, 0.0))
 
-    golds = [said(quality, gold) for _ in range(2)]
-    picked = [(1 + said(0.4 * o + beta * length + quality, judge)) / 2 for o in (1.0, -1.0)]
-    z = np.concatenate([np.where(rng.random(pairs) < coin, 0.5, one) for one in picked])
+    golds = [drawn_votes(quality, gold) for _ in range(2)]
+    picked = [(1 + drawn_votes(0.4 * o + beta * length + quality, judge)) / 2 for o in (1.0, -1.0)]
+    z = np.concatenate([np.where(rng.random(pairs) < coin, 0.5, in_order) for in_order in picked])
     twice = np.tile(np.arange(pairs), 2)
     return Covariates(
         ("length",), z, np.repeat([1.0, -1.0], pairs), length[twice, None], golds[0][twice], golds[1][twice], False, twice,
@@ -64,19 +64,21 @@ def test_the_likelihood_with_ties_is_the_plain_loops_and_its_gradient_exact() ->
                 weight *= chance(2 * rows.picked_a[row] - 1, eta, math.exp(theta[7]))
             value += weight
         loop += math.log(value)
-    value, gradient = fit.model.parts(theta)
+    value, gradient = fit.model.value_and_gradient(theta)
     assert value.sum() == pytest.approx(loop, abs=1e-9)
     for j in range(8):
         step = 1e-5 * np.eye(8)[j]
-        slope = (fit.model.parts(theta + step)[0].sum() - fit.model.parts(theta - step)[0].sum()) / 2e-5
+        slope = (
+            fit.model.value_and_gradient(theta + step)[0].sum() - fit.model.value_and_gradient(theta - step)[0].sum()
+        ) / 2e-5
         assert gradient[:, j].sum() == pytest.approx(slope, abs=1e-5)
 
 
 def _effects(runs: int, pairs: int, label: str, **planted: float) -> tuple[np.ndarray, np.ndarray]:
-    found = [fit_latent(sample(pairs, f"{label}/{run}", **planted)) for run in range(runs)]
-    known = [one.average_effect("length") for one in found if isinstance(one, LatentSlopes)]
-    assert len(known) >= 0.9 * runs
-    return np.array([one.estimate for one in known]), np.array([one.std_error for one in known])
+    fits = [fit_latent(sample(pairs, f"{label}/{run}", **planted)) for run in range(runs)]
+    effects = [fit.average_effect("length") for fit in fits if isinstance(fit, LatentSlopes)]
+    assert len(effects) >= 0.9 * runs
+    return np.array([effect.estimate for effect in effects]), np.array([effect.std_error for effect in effects])
 
 
 def test_ties_of_golds_and_judge_make_no_length_bias() -> None:
@@ -97,15 +99,15 @@ def test_intervals_hold_where_golds_or_judge_tie(planted: dict[str, float]) -> N
 
 def test_pairs_with_one_gold_help_once_enough_have_two() -> None:
     rows = sample(300, "subset")
-    whole = fit_latent(rows)
+    all_two_golds = fit_latent(rows)
     rows.gold_2[rows.pairs >= 120] = np.nan
-    some = fit_latent(rows)
-    alone = fit_latent(rows.where(rows.pairs < 120))
-    assert isinstance(whole, LatentSlopes)
-    assert isinstance(some, LatentSlopes)
-    assert isinstance(alone, LatentSlopes)
-    errors = [one.average_effect("length").std_error for one in (whole, some, alone)]
-    assert (some.n_pairs, alone.n_pairs) == (300, 120)
+    mixed = fit_latent(rows)
+    two_golds = fit_latent(rows.where(rows.pairs < 120))
+    assert isinstance(all_two_golds, LatentSlopes)
+    assert isinstance(mixed, LatentSlopes)
+    assert isinstance(two_golds, LatentSlopes)
+    errors = [fit.average_effect("length").std_error for fit in (all_two_golds, mixed, two_golds)]
+    assert (mixed.n_pairs, two_golds.n_pairs) == (300, 120)
     assert errors[0] < errors[1] < errors[2]
     rows.gold_2[rows.pairs >= 89] = np.nan
     assert fit_latent(rows) == Undefined("two golds on 89 pairs; the correction needs 90")
@@ -128,17 +130,19 @@ def test_numeric_golds_calibrate_all_pairs_from_those_with_two() -> None:
 def test_one_gold_of_unknown_reliability_claims_nothing() -> None:
     frame, texts, margin = world(300, "one gold", slopes=(0.0, 0.0), correlation=0.5)
     gold = margin + 0.65 * np.tile(seeds.rng(0, "one gold").standard_normal(300), 2)
-    for some in (gold, np.tile(votes(2 * margin[:300], "one gold"), 2)):
-        found = judge_estimates(frame.assign(gold=some), texts, scales=UNSCALED)
-        assert set(found.loc[found["family"] == "confirmatory", "term"]) == {"first_slot_excess"}
-        claims = found[found["term"].isin(["length_ame", "style_joint", "length_exchange_rate", "bold_log_odds"])]
+    for golds in (gold, np.tile(votes(2 * margin[:300], "one gold"), 2)):
+        estimates = judge_estimates(frame.assign(gold=golds), texts, scales=UNSCALED)
+        assert set(estimates.loc[estimates["family"] == "confirmatory", "term"]) == {"first_slot_excess"}
+        claims = estimates[
+            estimates["term"].isin(["length_ame", "style_joint", "length_exchange_rate", "bold_log_odds"])
+        ]
         primary = claims[claims["variant"] == ""]
         assert set(primary["status"]) == {"undefined"}
         assert primary["note"].str.contains("second time").all()
-        given = claims[claims["variant"] == "given_gold"]
-        assert len(given) == 4
-        assert set(given["family"]) == {"none"}
-        assert (given["status"] != "undefined").all()
+        given_gold = claims[claims["variant"] == "given_gold"]
+        assert len(given_gold) == 4
+        assert set(given_gold["family"]) == {"none"}
+        assert (given_gold["status"] != "undefined").all()
     declared = judge_estimates(frame.assign(gold=margin), texts, scales=UNSCALED, gold_exact=True)
     confirmatory = set(declared.loc[declared["family"] == "confirmatory", "term"])
     assert confirmatory == {"first_slot_excess", "length_ame", "style_joint"}

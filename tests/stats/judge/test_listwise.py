@@ -74,17 +74,17 @@ def test_the_permutation_test_is_exact_on_extremes():
     assert rotation_test(same_text) == 1.0
 
 
-# -- slot log-odds: the conditional likelihood against its slow obvious twin ------------------------------------------------
+# -- slot log-odds: the conditional likelihood against plain enumeration ------------------------------------------------
 
 
-def twin(g, winners):
+def enumerated(g, winners):
     """Log of the sum over all placements, and the expected slots, by enumeration."""
     k = len(winners)
     logs, slots = [], []
     for order in itertools.permutations(range(k)):
-        at = [(winners[order[r]] - r) % k for r in range(k)]
-        logs.append(sum(g[slot] for slot in at))
-        slots.append(np.bincount(at, minlength=k))
+        picked_slots = [(winners[order[r]] - r) % k for r in range(k)]
+        logs.append(sum(g[slot] for slot in picked_slots))
+        slots.append(np.bincount(picked_slots, minlength=k))
     weights = np.exp(logs)
     return np.log(weights.sum()), weights @ np.array(slots) / weights.sum()
 
@@ -95,29 +95,29 @@ def test_permanents_are_the_sum_over_all_placements(k):
     winners = rng.integers(0, k, size=(6, k))
     g = rng.normal(size=k) * 2
     logs, expected = permanents(g, winners)
-    for row, one in enumerate(winners):
-        log, slots = twin(g, one)
+    for row, set_winners in enumerate(winners):
+        log, slots = enumerated(g, set_winners)
         assert logs[row] == pytest.approx(log)
         assert expected[row] == pytest.approx(slots)
 
 
 def test_slot_log_odds_give_the_planted_bonus_back():
-    found = {}
+    covered = {}
     for label in ("one", "two", "three"):
         frame = choices(sets=250, k=4, bonus=0.8, label=label)
-        known = rotations(frame, 4)
-        rows = slot_log_odds(known, 4, RowLabels("j"), known)
+        sets = rotations(frame, 4)
+        rows = slot_log_odds(sets, 4, RowLabels("j"), sets)
         assert [row.term for row in rows] == [f"slot_{k}_log_odds" for k in (1, 2, 3, 4)]
-        found[label] = rows[0].conf_low <= 0.8 <= rows[0].conf_high
+        covered[label] = rows[0].conf_low <= 0.8 <= rows[0].conf_high
         assert sum(row.estimate for row in rows) == pytest.approx(0, abs=1e-6)
-    assert sum(found.values()) >= 2
+    assert sum(covered.values()) >= 2
 
 
 def test_two_slots_are_the_position_log_odds_of_pairs():
     frame = choices(sets=300, k=2, bonus=0.6, label="pairs")
-    known = rotations(frame, 2)
-    row = slot_log_odds(known, 2, RowLabels("j"), known)[0]
-    picked = np.argmax(known.shares, axis=2)
+    sets = rotations(frame, 2)
+    row = slot_log_odds(sets, 2, RowLabels("j"), sets)[0]
+    picked = np.argmax(sets.shares, axis=2)
     both_first, both_second = (int((picked == slot).all(axis=1).sum()) for slot in (0, 1))
     assert row.estimate == pytest.approx(0.5 * np.log(both_first / both_second), abs=1e-4)
     assert row.std_error == pytest.approx(0.5 * np.sqrt(1 / both_first + 1 / both_second), rel=0.03)
@@ -143,32 +143,32 @@ def test_soft_picks_give_slot_log_odds_exactly():
     rng = seeds.rng(0, "soft")
     rows = []
     for number in range(12):
-        worth = rng.normal(size=4)
+        quality = rng.normal(size=4)
         for rotation in range(4):
-            eta = worth[(np.arange(4) + rotation) % 4] + np.array([0.7, 0, 0, -0.2])
+            eta = quality[(np.arange(4) + rotation) % 4] + np.array([0.7, 0, 0, -0.2])
             p = np.exp(eta) / np.exp(eta).sum()
             row = {"item_id": str(number), "set_id": "0", "rotation": rotation, "picked": int(np.argmax(p))}
             rows.append({**row, **{f"p_{j + 1}": p[j] for j in range(4)}})
-    found = slot_log_odds(rotations(pd.DataFrame(rows), 4), 4, RowLabels("j"))
-    assert found[0].estimate == pytest.approx(0.7 + 0.2 / 3)
-    assert found[0].std_error == pytest.approx(0, abs=1e-9)
+    estimates = slot_log_odds(rotations(pd.DataFrame(rows), 4), 4, RowLabels("j"))
+    assert estimates[0].estimate == pytest.approx(0.7 + 0.2 / 3)
+    assert estimates[0].std_error == pytest.approx(0, abs=1e-9)
 
 
 def test_few_sets_are_counted_in_all_their_ways():
     rng = seeds.rng(0, "few")
     picked = rng.integers(0, 3, size=(3, 3))
     winners = (picked + np.arange(3)) % 3
-    ways = list(itertools.permutations(range(3)))
+    permutations = list(itertools.permutations(range(3)))
 
     def statistic(totals):
         return np.sum((totals / 9 - 1 / 3) ** 2)
 
     observed = statistic(np.bincount(picked.ravel(), minlength=3))
-    seen = []
-    for chosen in itertools.product(ways, repeat=3):
-        slots = [(winners[s][chosen[s][r]] - r) % 3 for s in range(3) for r in range(3)]
-        seen.append(statistic(np.bincount(slots, minlength=3)) >= observed - 1e-12)
-    assert rotation_test(picked) == pytest.approx(np.mean(seen))
+    extreme = []
+    for combination in itertools.product(permutations, repeat=3):
+        slots = [(winners[s][combination[s][r]] - r) % 3 for s in range(3) for r in range(3)]
+        extreme.append(statistic(np.bincount(slots, minlength=3)) >= observed - 1e-12)
+    assert rotation_test(picked) == pytest.approx(np.mean(extreme))
 
 
 def test_the_permutation_test_keeps_its_level():
@@ -179,7 +179,7 @@ def test_the_permutation_test_keeps_its_level():
     assert rejected <= 7
 
 
-# -- what picks follow ---------------------------------------------------------------------------------------------------
+# -- content ---------------------------------------------------------------------------------------------------
 
 
 def test_conditional_logit_agrees_with_statsmodels():

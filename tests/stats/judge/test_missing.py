@@ -21,8 +21,8 @@ def test_the_joint_test_is_hotellings_of_each_items_scores() -> None:
     x = np.column_stack([order, order * gap, np.abs(gap)])
     lost = (frame["verdict"] == "unscored").to_numpy(dtype=float)
     scores: dict[str, np.ndarray] = {}
-    for item, columns, one in zip(frame["item_id"], x - x.mean(axis=0), lost, strict=True):
-        scores[item] = scores.get(item, np.zeros(3)) + columns * (one - lost.mean())
+    for item, columns, is_lost in zip(frame["item_id"], x - x.mean(axis=0), lost, strict=True):
+        scores[item] = scores.get(item, np.zeros(3)) + columns * (is_lost - lost.mean())
     u = np.array(list(scores.values()))
     t2 = 150 * u.mean(axis=0) @ np.linalg.solve(np.cov(u.T), u.mean(axis=0))
     f = t2 * (150 - 3) / (3 * 149)
@@ -45,7 +45,7 @@ def test_replies_that_length_cuts_off_to_the_last_one_are_found() -> None:
 
 @pytest.mark.slow
 def test_replies_lost_by_length_are_found_and_random_ones_are_not() -> None:
-    found = {"length": 0, "chance": 0}
+    rejected = {"length": 0, "chance": 0}
     for k in range(20):
         frame, texts, _ = world(150, f"lost {k}")
         rng = seeds.rng(k, "lost")
@@ -54,9 +54,9 @@ def test_replies_lost_by_length_are_found_and_random_ones_are_not() -> None:
         for name, p in (("length", s(-2.0 + 1.0 * order * gap)), ("chance", np.full(300, 0.15))):
             lost = frame.assign(verdict=frame["verdict"].mask(rng.random(300) < p, "unscored"))
             row = rows_of(lost, texts)["unscored_joint", ""]
-            found[name] += row.p_value <= 0.05
-    assert found["length"] >= 15
-    assert found["chance"] <= 20 * 0.05 + 3 * np.sqrt(20 * 0.05 * 0.95)
+            rejected[name] += row.p_value <= 0.05
+    assert rejected["length"] >= 15
+    assert rejected["chance"] <= 20 * 0.05 + 3 * np.sqrt(20 * 0.05 * 0.95)
 
 
 def test_rates_by_order_and_too_few_to_test() -> None:

@@ -41,7 +41,7 @@ def judged(
     return frame, texts_of(deltas, NAMES, pairs_an_item)
 
 
-def found(frame, texts, rules=RULES, **options) -> dict[tuple[str, str], Estimate]:
+def mitigation_rows(frame, texts, rules=RULES, **options) -> dict[tuple[str, str], Estimate]:
     mitigations = [
         Mitigation(rule, preferences(frame, rule), frame, len(frame), ("length",) if "length_c" in rule else ())
         for rule in rules
@@ -55,7 +55,7 @@ def found(frame, texts, rules=RULES, **options) -> dict[tuple[str, str], Estimat
 
 @pytest.mark.parametrize("position", [0.0, 0.5, 1.5])
 def test_consistency_filtering_doubles_every_content_slope_whatever_the_position(position: float) -> None:
-    rows = found(*judged(6000, f"doubled {position}", position=position), rules=("raw", "consistent_only"))
+    rows = mitigation_rows(*judged(6000, f"doubled {position}", position=position), rules=("raw", "consistent_only"))
     for feature in NAMES:
         passed = rows[f"transmission_{feature}", "consistent_only"]
         assert passed.conf_low < 2.0 < passed.conf_high
@@ -66,7 +66,7 @@ def test_consistency_filtering_doubles_every_content_slope_whatever_the_position
 
 
 def test_unanimity_of_m_calls_multiplies_slopes_by_m() -> None:
-    rows = found(*judged(6000, "unanimous", slopes=(0.3, 0.2), repeats=2), rules=("consistent_only",))
+    rows = mitigation_rows(*judged(6000, "unanimous", slopes=(0.3, 0.2), repeats=2), rules=("consistent_only",))
     passed = rows["transmission_length", "consistent_only"]
     assert passed.conf_low < 4.0 < passed.conf_high
     assert passed.benchmark == 4
@@ -76,7 +76,9 @@ def test_unanimity_of_m_calls_multiplies_slopes_by_m() -> None:
 
 @pytest.mark.parametrize("position", [0.5, 1.0, 2.0])
 def test_swap_averaging_cancels_the_slot_and_shrinks_slopes_by_sech_squared(position: float) -> None:
-    rows = found(*judged(6000, f"swapped {position}", position=position, slopes=(0.1, 0.1)), rules=("swap_average",))
+    rows = mitigation_rows(
+        *judged(6000, f"swapped {position}", position=position, slopes=(0.1, 0.1)), rules=("swap_average",)
+    )
     passed = rows["transmission_length", "swap_average"]
     theory = 1 / math.cosh(position / 2) ** 2
     assert abs(passed.estimate - theory) < max(0.02, 2 * passed.std_error)
@@ -85,7 +87,7 @@ def test_swap_averaging_cancels_the_slot_and_shrinks_slopes_by_sech_squared(posi
 
 
 def test_raw_labels_are_the_judge_and_keep_its_position() -> None:
-    rows = found(*judged(800, "raw"), rules=("raw",))
+    rows = mitigation_rows(*judged(800, "raw"), rules=("raw",))
     passed = rows["transmission_length", "raw"]
     assert (passed.estimate, passed.conf_low, passed.conf_high) == pytest.approx((1.0, 1.0, 1.0))
     assert rows["first_slot_excess", "raw"].conf_low > 0.0
@@ -94,14 +96,14 @@ def test_raw_labels_are_the_judge_and_keep_its_position() -> None:
 
 def test_length_control_leaves_no_length_while_style_passes_on_and_leaks_what_goes_with_length() -> None:
     frame, texts = judged(3000, "leak", slopes=(0.5, 0.6), correlation=0.7)
-    rows = found(frame, texts, rules=("raw", "length_controlled"))
+    rows = mitigation_rows(frame, texts, rules=("raw", "length_controlled"))
     assert rows["transmission_length", "length_controlled"].estimate == 0.0
     assert rows["length_ame", "length_controlled"].estimate == 0.0
     assert rows["transmission_bold", "length_controlled"].estimate == pytest.approx(1.0)
     # The truth of a reward on bold alone: P(sign of length = sign of bold) at correlation ρ is ½ + asin(ρ)/π.
     leaked = rows["longer_preferred_raw", "length_controlled"]
     assert leaked.conf_low < 0.5 + math.asin(0.7) / math.pi < leaked.conf_high
-    unrelated = found(*judged(3000, "no leak", slopes=(0.5, 0.6)), rules=("length_controlled",))
+    unrelated = mitigation_rows(*judged(3000, "no leak", slopes=(0.5, 0.6)), rules=("length_controlled",))
     assert unrelated["longer_preferred_raw", "length_controlled"].conf_low < 0.5
 
 
@@ -115,7 +117,7 @@ def test_at_temperature_0_the_filter_only_drops_what_the_order_decides(position:
     frame, _ = judged(n, "locked", position=position, gold=False)
     eta = np.tile(margin, 2) * np.where(frame["order"] == "ab", 1.0, -1.0) + position
     frame = frame.assign(verdict=np.where(eta > 0, "first", "second"))
-    rows = found(frame, texts_of(deltas, NAMES), rules=("consistent_only", "swap_average"))
+    rows = mitigation_rows(frame, texts_of(deltas, NAMES), rules=("consistent_only", "swap_average"))
     theory = 2 / (1 + math.exp(-position))
     for feature in NAMES:
         passed = rows[f"transmission_{feature}", "consistent_only"]
@@ -129,7 +131,7 @@ def test_at_temperature_0_the_filter_only_drops_what_the_order_decides(position:
 def test_shared_noise_of_pairs_lowers_the_measured_doubling() -> None:
     """What calls do not see (a pair's own merit) is shared by its orders, so that the filter gives less than 2: the report
     must say what was measured and not what theory promises."""
-    rows = found(*judged(6000, "merit", sd=1.5), rules=("consistent_only",))
+    rows = mitigation_rows(*judged(6000, "merit", sd=1.5), rules=("consistent_only",))
     assert 1.1 < rows["transmission_length", "consistent_only"].conf_high < 2.0
 
 
@@ -140,7 +142,7 @@ def test_merit_that_gold_knows_is_held_equal_where_asked() -> None:
     frame = planted_judgments(
         n, "known merit", position=0.4, slopes=(0.5, 0.3), deltas=deltas, margin=margin, quality=1.0
     ).assign(**EMPTY, gold=np.tile(margin, 2))  # fmt: skip
-    rows = found(frame, texts_of(deltas, NAMES), rules=("raw", "consistent_only"))
+    rows = mitigation_rows(frame, texts_of(deltas, NAMES), rules=("raw", "consistent_only"))
     assert rows["transmission_length", "consistent_only"].conf_high < 2.0
     given = rows["transmission_length", "consistent_only_given_gold"]
     assert given.conf_low < 2.0 < given.conf_high
@@ -158,7 +160,7 @@ def test_intervals_of_transmission_cover(rule: str, truth: float, slack: float, 
             n, f"cover {rule} {n} {sample}", slopes=(0.5, 0.1) if rule == "consistent_only" else (0.4, 0.0),
             pairs_an_item=pairs_an_item, gold=False,
         )  # fmt: skip
-        rows = found(frame, texts, rules=(rule,))
+        rows = mitigation_rows(frame, texts, rules=(rule,))
         row, alone = rows["transmission_length", rule], rows["transmission_length", f"{rule}_disjoint"]
         covered += row.status != "undefined" and row.conf_low <= truth <= row.conf_high
         covered += row.status == "undefined"
@@ -182,7 +184,7 @@ def test_slopes_are_those_of_the_signal_that_a_loop_fits(rule: str) -> None:
     own = fit(
         preferences(frame, "raw"), texts.set_index(["item_id", "candidate_id"])[NAMES], pd.Series(1.0, index=NAMES), 0.0
     )
-    rows = found(frame, texts, rules=(rule,))
+    rows = mitigation_rows(frame, texts, rules=(rule,))
     for feature in NAMES:
         if rule == "length_controlled" and feature == "length":
             continue
@@ -192,7 +194,7 @@ def test_slopes_are_those_of_the_signal_that_a_loop_fits(rule: str) -> None:
 
 def test_labels_know_gold_and_agreement_is_of_the_labels() -> None:
     frame, texts = judged(2000, "agreement", slopes=(0.8, 0.0), position=1.0)
-    rows = found(frame, texts)
+    rows = mitigation_rows(frame, texts)
     raw, kept = rows["gold_agreement", "raw"], rows["gold_agreement", "consistent_only"]
     assert rows["gold_agreement", "swap_average"].estimate == pytest.approx(raw.estimate)
     assert kept.estimate > raw.conf_high
@@ -207,22 +209,22 @@ def test_labels_know_gold_and_agreement_is_of_the_labels() -> None:
 
 def test_what_is_not_known_is_undefined_and_says_why() -> None:
     frame, texts = judged(300, "partial", gold=False)
-    rows = found(frame, texts)
+    rows = mitigation_rows(frame, texts)
     assert rows["length_ame", "swap_average"].status == "undefined"
     assert "no gold" in rows["length_ame", "swap_average"].note
     assert rows["longer_preferred_raw", "swap_average"].status == "ok"
-    alone = found(frame[frame["order"] == "ab"], texts)
+    one_order = mitigation_rows(frame[frame["order"] == "ab"], texts)
     for term in ("transmission_length", "first_slot_excess", "gold_agreement", "mitigation_cost"):
-        assert alone[term, "consistent_only"].status == "undefined"
-        assert "one order only" in alone[term, "consistent_only"].note
-    assert found(frame, None)["transmission_length", "raw"].status == "undefined"
-    flat = found(*judged(200, "flat", slopes=(0.0, 0.0), gold=False))
-    assert "not away from 0" in flat["transmission_length", "consistent_only"].note
+        assert one_order[term, "consistent_only"].status == "undefined"
+        assert "one order only" in one_order[term, "consistent_only"].note
+    assert mitigation_rows(frame, None)["transmission_length", "raw"].status == "undefined"
+    no_slopes = mitigation_rows(*judged(200, "flat", slopes=(0.0, 0.0), gold=False))
+    assert "not distinguishable from 0" in no_slopes["transmission_length", "consistent_only"].note
 
 
 def test_soft_verdicts_filtered_to_certainty_are_separated_not_doubled() -> None:
     """A probability without noise is certain of its side: the filter then throws away how sure the judge was."""
-    rows = found(*judged(400, "soft", soft=True, gold=False), rules=("consistent_only", "swap_average"))
+    rows = mitigation_rows(*judged(400, "soft", soft=True, gold=False), rules=("consistent_only", "swap_average"))
     assert "separate" in rows["transmission_length", "consistent_only"].note
     assert rows["transmission_length", "swap_average"].status == "ok"
 

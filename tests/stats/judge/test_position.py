@@ -148,10 +148,10 @@ def test_repeats_average_and_stability_counts_flips():
     frame = verdict_frame(["first", "first", "second"] + ["second"] * 3, [0] * 6, [0] * 6, ["ab"] * 3 + ["ba"] * 3,
                           repeat=[0, 1, 2] * 2)  # fmt: skip
     other = frame.assign(item_id="1", pair_id="1")
-    both = pd.concat([frame, other])
-    assert term(both, "first_slot_excess").estimate == pytest.approx((2 / 3 + 0) / 2 - 0.5)
+    joined = pd.concat([frame, other])
+    assert term(joined, "first_slot_excess").estimate == pytest.approx((2 / 3 + 0) / 2 - 0.5)
     # Two of three repeat pairs differ in ab, none in ba.
-    assert term(both, "repetition_stability").estimate == pytest.approx(1 - (2 / 3) / 2)
+    assert term(joined, "repetition_stability").estimate == pytest.approx(1 - (2 / 3) / 2)
     assert term(frame[frame["repeat"] == 0], "repetition_stability").status == "undefined"
 
 
@@ -174,10 +174,10 @@ def test_identical_pairs_are_probes_only():
     copies = counted(30, 10, 0).assign(
         identical=True, item_id=lambda f: "i" + f["item_id"], pair_id=lambda f: "i" + f["pair_id"]
     )
-    both = pd.concat([frame, copies])
-    assert term(both, "identical_pair_excess").estimate == pytest.approx(0.25)
-    assert term(both, "identical_pair_excess").n == 40
-    assert term(both, "first_slot_excess").n == 100
+    joined = pd.concat([frame, copies])
+    assert term(joined, "identical_pair_excess").estimate == pytest.approx(0.25)
+    assert term(joined, "identical_pair_excess").n == 40
+    assert term(joined, "first_slot_excess").n == 100
     assert term(frame, "identical_pair_excess").status == "undefined"
 
 
@@ -197,14 +197,14 @@ def test_no_bias_is_never_said_of_too_few_pairs():
 def test_every_subset_gives_the_same_terms_in_a_valid_frame():
     frame = planted_judgments(30, "subsets")
     full = {(r.term, r.variant) for r in position_estimates(frame)}
-    for some in (frame, frame.iloc[:0], frame.assign(verdict="unscored"), frame.iloc[:1]):
-        rows = position_estimates(some, judge="j", panel="pairs", generation=2)
+    for judgments in (frame, frame.iloc[:0], frame.assign(verdict="unscored"), frame.iloc[:1]):
+        rows = position_estimates(judgments, judge="j", panel="pairs", generation=2)
         assert len(estimates_frame(rows)) == len(rows)
         assert {(r.term, r.variant) for r in rows} - {("first_slot_excess", "single_order")} == full
-        for one in rows:
-            assert (one.estimate is None) == (one.status == "undefined")
-            assert one.estimate is None or math.isfinite(one.estimate)
-            assert one.status != "undefined" or one.note
+        for row in rows:
+            assert (row.estimate is None) == (row.status == "undefined")
+            assert row.estimate is None or math.isfinite(row.estimate)
+            assert row.status != "undefined" or row.note
 
 
 @settings(max_examples=examples(8))
@@ -212,13 +212,13 @@ def test_every_subset_gives_the_same_terms_in_a_valid_frame():
 def test_swapping_slots_turns_the_sign(seed):
     frame = planted_judgments(40, seed, position=0.3, sd=1.0, pairs_an_item=2)
     turned = frame.assign(verdict=frame["verdict"].map({"first": "second", "second": "first"}))
-    one, other = term(frame, "first_slot_excess"), term(turned, "first_slot_excess")
-    assert one.estimate == pytest.approx(-other.estimate)
-    assert one.std_error == pytest.approx(other.std_error)
+    estimate, reversed_slots = term(frame, "first_slot_excess"), term(turned, "first_slot_excess")
+    assert estimate.estimate == pytest.approx(-reversed_slots.estimate)
+    assert estimate.std_error == pytest.approx(reversed_slots.std_error)
     renamed = frame.assign(order=frame["order"].map({"ab": "ba", "ba": "ab"}))
-    assert term(renamed, "first_slot_excess").estimate == pytest.approx(one.estimate)
+    assert term(renamed, "first_slot_excess").estimate == pytest.approx(estimate.estimate)
     shuffled = frame.sample(frac=1, random_state=seed)
-    assert term(shuffled, "first_slot_excess").std_error == pytest.approx(one.std_error)
+    assert term(shuffled, "first_slot_excess").std_error == pytest.approx(estimate.std_error)
 
 
 def test_swap_average_is_antisymmetric_and_flattens_by_sech_squared():
@@ -250,16 +250,16 @@ def test_planted_position_is_recovered_with_coverage():
     truth = float(weights @ ((s(0.4 + 1.5 * nodes) + s(0.4 - 1.5 * nodes)) / 2))
     assert truth == pytest.approx(0.5703, abs=5e-5)
     runs = 250
-    odds, excess, cover = [], [], []
+    log_odds, excesses, cover = [], [], []
     for run in range(runs):
         frame = planted_judgments(500, f"E1/{run}", position=0.4, sd=1.5)
         rows = {(r.term, r.variant): r for r in position_estimates(frame)}
-        one, other = rows["position_log_odds", ""], rows["first_slot_excess", ""]
-        odds.append(one.estimate)
-        excess.append(other.estimate)
-        cover.append((one.conf_low <= 0.4 <= one.conf_high, other.conf_low <= truth - 0.5 <= other.conf_high))
-    assert np.mean(odds) == pytest.approx(0.4, abs=4 * np.std(odds) / math.sqrt(runs) + 0.002)
-    assert np.mean(excess) == pytest.approx(truth - 0.5, abs=4 * np.std(excess) / math.sqrt(runs))
+        odds, excess = rows["position_log_odds", ""], rows["first_slot_excess", ""]
+        log_odds.append(odds.estimate)
+        excesses.append(excess.estimate)
+        cover.append((odds.conf_low <= 0.4 <= odds.conf_high, excess.conf_low <= truth - 0.5 <= excess.conf_high))
+    assert np.mean(log_odds) == pytest.approx(0.4, abs=4 * np.std(log_odds) / math.sqrt(runs) + 0.002)
+    assert np.mean(excesses) == pytest.approx(truth - 0.5, abs=4 * np.std(excesses) / math.sqrt(runs))
     allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
     assert np.mean(cover, axis=0) == pytest.approx([0.95, 0.95], abs=allowed)
 
@@ -289,7 +289,7 @@ def test_n_counts_complete_pairs_whatever_their_repeats():
     frame = judged(table, verdicts)
     frame.loc[(frame["item_id"] == "i0") & (frame["order"] == "ba"), "verdict"] = "unscored"
     copies = judged(table, verdicts).assign(identical=True, item_id=lambda f: "c" + f["item_id"])
-    rows = {one.term: one for one in position_estimates(pd.concat([frame, copies])) if not one.variant}
+    rows = {row.term: row for row in position_estimates(pd.concat([frame, copies])) if not row.variant}
     for name in ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict"):
         assert (rows[name].n, rows[name].n_items) == (19, 19), name
     assert rows["repetition_stability"].n == 20
@@ -310,14 +310,14 @@ def test_log_odds_of_few_items_are_the_jackknifes():
     gamma = 0.5 + np.repeat(rng.standard_normal(10), 6)
     frame = judged(table, {order: picks(gamma, rng) for order in ("ab", "ba")})
 
-    def log_odds(some):
-        wide = some.pivot_table(index=["item_id", "pair_id"], columns="order", values="verdict", aggfunc="first")
-        both = [((wide["ab"] == slot) & (wide["ba"] == slot)).sum() + 0.5 for slot in ("first", "second")]
-        return 0.5 * np.log(both[0] / both[1])
+    def log_odds(judgments):
+        wide = judgments.pivot_table(index=["item_id", "pair_id"], columns="order", values="verdict", aggfunc="first")
+        counts = [((wide["ab"] == slot) & (wide["ba"] == slot)).sum() + 0.5 for slot in ("first", "second")]
+        return 0.5 * np.log(counts[0] / counts[1])
 
     left_out = np.array([log_odds(frame[frame["item_id"] != f"i{k}"]) for k in range(10)])
-    found = term(frame, "position_log_odds")
-    assert "jackknife" in found.method
-    assert found.estimate == pytest.approx(log_odds(frame))
-    assert found.std_error == pytest.approx(np.sqrt(0.9 * np.sum((left_out - left_out.mean()) ** 2)))
-    assert found.conf_high - found.estimate == pytest.approx(stats.t.ppf(0.975, 9) * found.std_error)
+    estimate = term(frame, "position_log_odds")
+    assert "jackknife" in estimate.method
+    assert estimate.estimate == pytest.approx(log_odds(frame))
+    assert estimate.std_error == pytest.approx(np.sqrt(0.9 * np.sum((left_out - left_out.mean()) ** 2)))
+    assert estimate.conf_high - estimate.estimate == pytest.approx(stats.t.ppf(0.975, 9) * estimate.std_error)

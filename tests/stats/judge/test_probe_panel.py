@@ -49,8 +49,8 @@ def test_both_texts_are_edited_each_against_its_own_original() -> None:
         assert (pair.matchup.b.text == original.text) == (pair.probe == "identical")
     assert pairs[8].matchup.b.candidate_id == "x~self_name~m"
     assert pairs[2].dose_reached == pytest.approx(2.0, rel=0.1)
-    shown = presentations([pairs[0].matchup])[0]
-    assert call_id("panels/g0/judge", shown) == "panels/g0/judge/i/p~a~padding~1.25/ab/r0"
+    presentation = presentations([pairs[0].matchup])[0]
+    assert call_id("panels/g0/judge", presentation) == "panels/g0/judge/i/p~a~padding~1.25/ab/r0"
 
 
 def test_equal_texts_are_edited_once_and_the_language_is_the_item_s() -> None:
@@ -62,14 +62,14 @@ def test_equal_texts_are_edited_once_and_the_language_is_the_item_s() -> None:
 
 def _judged(pairs: list[Any], likes: dict[str, float], generation: int) -> pd.DataFrame:
     """A judge with soft verdicts that likes an edit by probe, and the first slot by .1."""
-    found = []
+    judgments = []
     for pair in pairs:
-        for shown in presentations([pair.matchup]):
-            edit_first = shown.order == "ba"
+        for presentation in presentations([pair.matchup]):
+            edit_first = presentation.order == "ba"
             p = 0.6 + (likes.get(pair.probe, 0.0) if edit_first else -likes.get(pair.probe, 0.0))
-            found.append(Judgment(shown, "m", Verdict("first" if p > 0.5 else "second", p)))
+            judgments.append(Judgment(presentation, "m", Verdict("first" if p > 0.5 else "second", p)))
     items = {pair.matchup.item_id: Item(pair.matchup.item_id, "?") for pair in pairs}
-    frame = judgments_frame(found, items, lambda *_: None, panel="probe", generation=generation)
+    frame = judgments_frame(judgments, items, lambda *_: None, panel="probe", generation=generation)
     return with_probes(frame, pairs)
 
 
@@ -85,15 +85,17 @@ def _estimates(per_generation: list[dict[str, float]]) -> pd.DataFrame:
     judgments = pd.concat([_judged(pairs, likes, t) for t, likes in enumerate(per_generation)])
     empty = pd.DataFrame()
     design = Design("d", 0, len(per_generation) - 1, (ArmDesign("judge", "m"),))
-    found = estimates_frame(probe_panel_estimates(RunTables(empty, empty, judgments, empty, empty), design))
-    return adjust(with_run_families(found))
+    estimates = estimates_frame(probe_panel_estimates(RunTables(empty, empty, judgments, empty, empty), design))
+    return adjust(with_run_families(estimates))
 
 
 def test_what_an_edit_is_worth_and_whether_that_changed() -> None:
-    found = _estimates([{"padding": 0.1, "bold": -0.2}, {"padding": 0.3, "bold": -0.2}])
+    estimates = _estimates([{"padding": 0.1, "bold": -0.2}, {"padding": 0.3, "bold": -0.2}])
 
     def value(term: str, generation: int, variant: str = "") -> float:
-        rows = found[(found["term"] == term) & (found["generation"] == generation) & (found["variant"] == variant)]
+        rows = estimates[
+            (estimates["term"] == term) & (estimates["generation"] == generation) & (estimates["variant"] == variant)
+        ]
         return float(rows["estimate"].item())
 
     assert value("padding_probe", 0) == pytest.approx(0.1)
@@ -104,12 +106,16 @@ def test_what_an_edit_is_worth_and_whether_that_changed() -> None:
     assert value("identical_pair_excess", 0) == pytest.approx(0.1)
     assert value("judge_drift_identical_pair_excess", 1) == pytest.approx(0.0, abs=1e-12)
     assert value("whitespace_probe", 1) == pytest.approx(0.0, abs=1e-12)
-    assert set(found["panel"]) == {"probe"}
+    assert set(estimates["panel"]) == {"probe"}
 
 
 def test_probes_of_a_generation_are_adjusted_together_by_holm() -> None:
-    found = _estimates([{"padding": 0.1, "bold": -0.2}, {}])
-    rows = found[(found["generation"] == 0) & (found["family"] == "exploratory") & found["term"].str.endswith("_probe")]
+    estimates = _estimates([{"padding": 0.1, "bold": -0.2}, {}])
+    rows = estimates[
+        (estimates["generation"] == 0)
+        & (estimates["family"] == "exploratory")
+        & estimates["term"].str.endswith("_probe")
+    ]
     assert set(rows["term"]) == {f"{name}_probe" for name in PROBE_NAMES} - {
         "identical_probe",
         "markdown_removed_probe",
@@ -147,11 +153,13 @@ def test_a_run_judges_its_probe_panel_once_a_generation_and_trains_on_none_of_it
     preferences = run.folder.table("preferences")
     assert not preferences["chosen"].str.contains("~").any()
 
-    found = run.estimates[run.estimates["panel"] == "probe"].set_index(["term", "variant", "generation"])["estimate"]
-    assert found["padding_probe", "", 0] > 0.05
-    assert found["padding_probe", "2", 0] > found["padding_probe", "1.25", 0] > 0
-    assert found["whitespace_probe", "", 1] == pytest.approx(0.0, abs=1e-9)
-    assert found["identical_pair_excess", "", 0] == pytest.approx(1 / (1 + np.exp(-0.4)) - 0.5, abs=1e-6)
+    estimates = run.estimates[run.estimates["panel"] == "probe"].set_index(["term", "variant", "generation"])[
+        "estimate"
+    ]
+    assert estimates["padding_probe", "", 0] > 0.05
+    assert estimates["padding_probe", "2", 0] > estimates["padding_probe", "1.25", 0] > 0
+    assert estimates["whitespace_probe", "", 1] == pytest.approx(0.0, abs=1e-9)
+    assert estimates["identical_pair_excess", "", 0] == pytest.approx(1 / (1 + np.exp(-0.4)) - 0.5, abs=1e-6)
     for term in ("padding_probe", "self_name_probe", "whitespace_probe", "identical_pair_excess"):
         for generation in (1, 2):
-            assert found[f"judge_drift_{term}", "", generation] == 0.0
+            assert estimates[f"judge_drift_{term}", "", generation] == 0.0

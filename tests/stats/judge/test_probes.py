@@ -76,15 +76,15 @@ def test_other_probes_are_adjusted_together_and_padding_is_confirmatory():
     parts = [padding(n=80)]
     for name, slope in (("bold", 0.3), ("tone", 0.0), ("emoji", 0.6), ("whitespace", 0.0)):
         eta = -slope * np.ones((80, 1))
-        made = planted_judgments(80, name, position=0.3, slopes=(1.0,), deltas=eta)
-        parts.append(made.assign(probe=name, dose=np.nan, panel="probe"))
+        judgments = planted_judgments(80, name, position=0.3, slopes=(1.0,), deltas=eta)
+        parts.append(judgments.assign(probe=name, dose=np.nan, panel="probe"))
     table = judge_estimates(pd.concat(parts, ignore_index=True))
     rows = table[(table["variant"] == "")].set_index("term")
-    others = ["bold_probe", "tone_probe", "emoji_probe", "whitespace_probe"]
+    exploratory = ["bold_probe", "tone_probe", "emoji_probe", "whitespace_probe"]
     assert rows.loc["padding_probe", "family"] == "confirmatory"
-    assert set(rows.loc[others, "family"]) == {"exploratory"}
-    expected = holm(rows.loc[others, "p_value"].to_numpy(dtype=float))
-    assert rows.loc[others, "p_adjusted"].tolist() == pytest.approx(expected.tolist())
+    assert set(rows.loc[exploratory, "family"]) == {"exploratory"}
+    expected = holm(rows.loc[exploratory, "p_value"].to_numpy(dtype=float))
+    assert rows.loc[exploratory, "p_adjusted"].tolist() == pytest.approx(expected.tolist())
 
 
 def test_a_probe_without_a_verdict_is_undefined():
@@ -130,9 +130,9 @@ def crossed(n=600, favour=0.0, label="crossed"):
 def test_self_preference_is_told_from_quality_by_crossed_judges():
     biased, fair = crossed(favour=1.0, label="biased"), crossed(label="fair")
     for judge in ("m1#pairwise/text", "m2#pairwise/text"):
-        found = self_preference_log_odds(biased, None, RowLabels(judge))
-        assert found.conf_low < 1.0 < found.conf_high + 0.2
-        assert found.conf_low > 0
+        estimate = self_preference_log_odds(biased, None, RowLabels(judge))
+        assert estimate.conf_low < 1.0 < estimate.conf_high + 0.2
+        assert estimate.conf_low > 0
         none = self_preference_log_odds(fair, None, RowLabels(judge))
         assert none.conf_low < 0 < none.conf_high
         alone = self_preference_log_odds(biased[biased["judge"] == judge], None, RowLabels(judge))
@@ -143,16 +143,16 @@ def test_self_preference_is_told_from_quality_by_crossed_judges():
 def test_self_preference_given_gold_is_the_difference_of_rates():
     frame = crossed(favour=1.0, label="biased")
     judge = "m1#pairwise/text"
-    some = frame[frame["judge"] == judge]
-    row = self_preference_gold(some, RowLabels(judge))
-    picked_a = (some["verdict"] == "first") == (some["order"] == "ab")
-    own_a, own = some["model_a"] == "m1", (some["model_a"] == "m1") | (some["model_b"] == "m1")
-    follows = picked_a == (some["gold"] == "a")
-    gold_own = (some["gold"] == "a") == own_a
+    judge_rows = frame[frame["judge"] == judge]
+    row = self_preference_gold(judge_rows, RowLabels(judge))
+    picked_a = (judge_rows["verdict"] == "first") == (judge_rows["order"] == "ab")
+    own_a, own = judge_rows["model_a"] == "m1", (judge_rows["model_a"] == "m1") | (judge_rows["model_b"] == "m1")
+    follows = picked_a == (judge_rows["gold"] == "a")
+    gold_own = (judge_rows["gold"] == "a") == own_a
     assert row.estimate == pytest.approx(follows[own & gold_own].mean() - follows[own & ~gold_own].mean())
     assert row.conf_low > 0
-    assert self_preference_gold(some.drop(columns="gold"), RowLabels(judge)).status == "undefined"
-    assert self_preference_gold(some.drop(columns="model_a"), RowLabels(judge)).status == "undefined"
+    assert self_preference_gold(judge_rows.drop(columns="gold"), RowLabels(judge)).status == "undefined"
+    assert self_preference_gold(judge_rows.drop(columns="model_a"), RowLabels(judge)).status == "undefined"
 
 
 def test_preference_fairness_is_minus_twice_the_excess():
@@ -203,12 +203,12 @@ def test_arena_style_control_has_its_own_scale_and_never_a_p():
     # A plain Newton of the penalised likelihood: features ½·½b², strengths in units of log 10.
     own = texts.set_index(["item_id", "candidate_id"])
     side = {}
-    for one in ("a", "b"):
-        first = (frame["order"] == "ab") == (one == "a")
+    for side_name in ("a", "b"):
+        first = (frame["order"] == "ab") == (side_name == "a")
         names = np.where(first, frame["candidate_first"], frame["candidate_second"])
         key = pd.MultiIndex.from_arrays([frame["item_id"], names])
-        side[one] = own.loc[key, ["tokens", "bold"]].to_numpy(dtype=float)
-        side[one][:, 1] *= side[one][:, 0] / 100
+        side[side_name] = own.loc[key, ["tokens", "bold"]].to_numpy(dtype=float)
+        side[side_name][:, 1] *= side[side_name][:, 0] / 100
     relative = (side["a"] - side["b"]) / (side["a"] + side["b"] + 1)
     relative = (relative - relative.mean(axis=0)) / relative.std(axis=0)
     strength = np.where(frame["model_a"] == "x", 1.0, -1.0)[:, None] * [1.0, -1.0]
@@ -242,12 +242,12 @@ def test_judge_estimates_is_one_valid_frame():
 
 
 def test_a_slope_without_spread_is_bounded_and_with_few_items_is_mancl_derouens():
-    three = next(one for one in probe_estimates(_always_edited(3)) if one.variant == "slope")
+    three = next(row for row in probe_estimates(_always_edited(3)) if row.variant == "slope")
     share, steepest = 1.96**2 / (3 + 1.96**2), 0.5 / np.log2(1.5)
     assert (three.estimate, three.status) == (pytest.approx(steepest), "underpowered")
     assert (three.conf_low, three.conf_high) == pytest.approx((steepest * (1 - 2 * share), steepest), abs=1e-4)
     assert three.p_value == 0.25
-    thirty = next(one for one in probe_estimates(_always_edited(30)) if one.variant == "slope")
+    thirty = next(row for row in probe_estimates(_always_edited(30)) if row.variant == "slope")
     assert thirty.conf_low > 0.5
     assert thirty.status == "ok"
 

@@ -54,13 +54,13 @@ def cells(llmbar):
     judged = dict(list(llmbar.groupby(["judge", "category"])))
     rows = []
     for _, cell in authors.iterrows():
-        some = judged[f"{cell['judge']}/{cell['prompting']}", cell["subset"]]
-        agreement, counts = gold_agreement(some)
-        position: dict[str, Estimate] = {row.term: row for row in position_estimates(some) if not row.variant}
-        lost = some[some["verdict"] == "unscored"]
+        judgments = judged[f"{cell['judge']}/{cell['prompting']}", cell["subset"]]
+        agreement, counts = gold_agreement(judgments)
+        position: dict[str, Estimate] = {row.term: row for row in position_estimates(judgments) if not row.variant}
+        lost = judgments[judgments["verdict"] == "unscored"]
         rows.append({
-            "cell": f"{cell['judge']}/{cell['prompting']} {cell['subset']}", "asked": len(some),
-            "pairs": some["pair_id"].nunique(), "unscored": counts.unscored,
+            "cell": f"{cell['judge']}/{cell['prompting']} {cell['subset']}", "asked": len(judgments),
+            "pairs": judgments["pair_id"].nunique(), "unscored": counts.unscored,
             "both_lost": int((lost.groupby("pair_id").size() == 2).sum()),
             "right": agreement.estimate, "n": counts.n, "agree": position["order_agreement"].estimate,
             "complete": position["order_agreement"].n, "authors_right": share(cell["correct_average"]),
@@ -91,16 +91,22 @@ def test_llmbar_cells_with_unscored_replies_follow_under_the_authors_convention(
 
 
 def test_llmbar_position_bias_is_large_where_it_is_and_equivalent_where_not(llmbar):
-    found = judge_estimates(llmbar[llmbar["judge"].isin(["Falcon/CoT", "GPT-4/Metrics_Reference"])])
-    rows = found[(found["term"] == "first_slot_excess") & (found["variant"] == "") & (found["category"] == "")]
+    estimates = judge_estimates(llmbar[llmbar["judge"].isin(["Falcon/CoT", "GPT-4/Metrics_Reference"])])
+    rows = estimates[
+        (estimates["term"] == "first_slot_excess") & (estimates["variant"] == "") & (estimates["category"] == "")
+    ]
     rows = rows.set_index("judge")
     assert rows.loc["Falcon/CoT", "conf_low"] > 0.35
     assert rows.loc["GPT-4/Metrics_Reference", "status"] == "ok"
     assert rows.loc["GPT-4/Metrics_Reference", "verdict"] == "none"
-    odds = found[(found["term"] == "position_log_odds") & (found["judge"] == "Falcon/CoT") & (found["category"] == "")]
+    odds = estimates[
+        (estimates["term"] == "position_log_odds")
+        & (estimates["judge"] == "Falcon/CoT")
+        & (estimates["category"] == "")
+    ]
     # Deterministic replies: no log-odds, rather than a number made of the ½ that is added to a zero.
     assert odds["status"].tolist() == ["undefined"]
-    assert set(found["category"]) == {"", *llmbar["category"]}
+    assert set(estimates["category"]) == {"", *llmbar["category"]}
 
 
 def plain_excess(path):
@@ -121,15 +127,15 @@ def plain_excess(path):
 
 def test_llmbar_ranks_the_six_judges_by_first_slot_excess_as_the_file_does(llmbar):
     ours = {}
-    for name, some in llmbar.groupby("judge"):
-        found = first_slot_excess(some)
-        assert isinstance(found, Interval)
-        ours[tuple(str(name).split("/", 1))] = found
+    for name, judgments in llmbar.groupby("judge"):
+        interval = first_slot_excess(judgments)
+        assert isinstance(interval, Interval)
+        ours[tuple(str(name).split("/", 1))] = interval
     plain = plain_excess(DATA / "llmbar_casestudy" / "verdicts.csv")
     assert ours.keys() == plain.keys()
     assert len(ours) == 30
-    for key, found in ours.items():
-        assert found.estimate == pytest.approx(plain[key], abs=1e-12)
+    for key, interval in ours.items():
+        assert interval.estimate == pytest.approx(plain[key], abs=1e-12)
     judges, prompts = (sorted({key[n] for key in ours}) for n in (0, 1))
 
     def ranked(excess):
@@ -148,7 +154,7 @@ def test_llmbar_ranks_the_six_judges_by_first_slot_excess_as_the_file_does(llmba
     assert over["PaLM2"] - over["ChatGPT-0301"] < 0.005
     # LLaMA2's mean near none hides two prompts with which it takes the second slot and two with the first, surely.
     llama = [ours["LLaMA2", prompt] for prompt in prompts]
-    assert (sum(one.low > 0.1 for one in llama), sum(one.high < -0.1 for one in llama)) == (2, 2)
+    assert (sum(interval.low > 0.1 for interval in llama), sum(interval.high < -0.1 for interval in llama)) == (2, 2)
     assert all(
         max(abs(ours[judge, prompt].estimate) for prompt in prompts) > 0.15 for judge in judges if judge != "GPT-4"
     )
@@ -209,7 +215,7 @@ def test_llmfao_supports_no_claim_of_position_bias_and_a_careful_one_on_length(f
     lean = fao.loc[("gpt-4", "excess_longer_vs_gold", "")]
     assert lean["estimate"] == pytest.approx(-0.021, abs=0.002)
     assert -RATE_MARGIN < lean["conf_low"] < lean["conf_high"] < 0.005
-    # One order: what looks like a taste for its own texts may be one for a slot.
+    # One order: what looks like a preference for its own texts may be one for a slot.
     agreement = fao.loc[("gpt-4", "gold_agreement", ""), "note"]
     assert agreement.startswith("over calls, one order a pair")
-    assert "the slot's pull" in fao.loc[("gpt-4", "longer_preferred_raw", ""), "note"]
+    assert "the preference for a slot" in fao.loc[("gpt-4", "longer_preferred_raw", ""), "note"]

@@ -1,4 +1,4 @@
-"""Self-preference with planted truth: told from tastes that a judge has for any text, from slots, and from too few items."""
+"""Self-preference with planted truth: separate from preferences for any text and for a slot, and from too few items."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def test_with_their_own_two_models_two_judges_bear_one_coefficient():
     a = (judgments["model_a"] == "JA").to_numpy() * 2.0 - 1.0
     order = np.where(judgments["order"] == "ab", 1.0, -1.0)
     gold, gap = judgments["gold"].to_numpy(dtype=float), np.tile(length, 4)
-    here = [(judgments["judge"] == judge).to_numpy() for judge in JUDGES]
-    x = np.stack([np.where(here[0], a, -a), a, *(v * h for v in (order, gap, gold) for h in here)], axis=1)
+    in_judge = [(judgments["judge"] == judge).to_numpy() for judge in JUDGES]
+    x = np.stack([np.where(in_judge[0], a, -a), a, *(v * h for v in (order, gap, gold) for h in in_judge)], axis=1)
     picked = np.where((judgments["verdict"] == "first") == (order > 0), 1.0, 0.0)
     oracle = sm.GLM(picked, x, family=sm.families.Binomial()).fit()
     for judge in JUDGES:
-        found = self_preference_log_odds(judgments, features, RowLabels(judge))
-        assert found.estimate == pytest.approx(oracle.params[0], abs=1e-8)
+        estimate = self_preference_log_odds(judgments, features, RowLabels(judge))
+        assert estimate.estimate == pytest.approx(oracle.params[0], abs=1e-8)
 
 
 def test_without_spread_few_items_prove_nothing():
-    for n, licensed in ((4, False), (20, True)):
+    for n, significant in ((4, False), (20, True)):
         table, gold = pair_table(n), np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
         columns = {"gold": gold, "model_a": "planted", "model_b": "other"}
         follows = {"ab": np.where(gold > 0, "first", "second"), "ba": np.where(gold > 0, "second", "first")}
@@ -84,9 +84,9 @@ def test_without_spread_few_items_prove_nothing():
         assert (fair.conf_low, fair.conf_high) == pytest.approx((-reach, reach), abs=1e-4)
         always = judged(table, {"ab": ["first"] * n, "ba": ["second"] * n}, columns=columns)
         fond = self_preference_gold(always, RowLabels("planted"))
-        assert (fond.estimate, fond.status == "ok") == (1.0, licensed)
+        assert (fond.estimate, fond.status == "ok") == (1.0, significant)
         assert fond.p_value == pytest.approx(0.136, abs=1e-3) if n == 4 else fond.p_value < 0.01
-        assert (fond.conf_low > 0) == licensed
+        assert (fond.conf_low > 0) == significant
 
 
 def test_a_single_order_log_tells_no_taste_for_own_texts_from_one_for_a_slot():
@@ -115,8 +115,8 @@ def test_combined_rates_are_the_plain_sums():
     rng = seeds.rng(0, "combined")
     cells, items = rng.integers(3, size=300), rng.integers(60, size=300)
     values, weights = rng.random(300), np.array([1.0, -0.5, -0.5])
-    found = combined_rates(values, cells, items, weights)
-    assert isinstance(found, Interval)
+    interval = combined_rates(values, cells, items, weights)
+    assert isinstance(interval, Interval)
     means = [values[cells == c].mean() for c in range(3)]
     variance, parts = 0.0, np.zeros(3)
     counts = [len(set(items[cells == c])) for c in range(3)]
@@ -124,16 +124,18 @@ def test_combined_rates_are_the_plain_sums():
     for item in set(items):
         influence = 0.0
         for c in range(3):
-            some = (cells == c) & (items == item)
-            size, n = some.sum(), (cells == c).sum()
+            in_cell = (cells == c) & (items == item)
+            size, n = in_cell.sum(), (cells == c).sum()
             scale = 1 - size / n if few[c] else math.sqrt(1 - 1 / counts[c])
-            part = weights[c] * (values[some] - means[c]).sum() / n / scale
+            part = weights[c] * (values[in_cell] - means[c]).sum() / n / scale
             parts[c] += part**2
             influence += part
         variance += influence**2
-    assert found.estimate == pytest.approx(weights @ means)
-    assert found.std_error == pytest.approx(math.sqrt(variance))
-    assert found.df == pytest.approx(parts.sum() ** 2 / sum(v**2 / (k - 1) for v, k in zip(parts, counts, strict=True)))
+    assert interval.estimate == pytest.approx(weights @ means)
+    assert interval.std_error == pytest.approx(math.sqrt(variance))
+    assert interval.df == pytest.approx(
+        parts.sum() ** 2 / sum(v**2 / (k - 1) for v, k in zip(parts, counts, strict=True))
+    )
     assert isinstance(combined_rates(values[:3], np.arange(3), items[:3], weights), Undefined)
 
 
@@ -144,7 +146,7 @@ def test_type_one_error_with_few_items_on_a_side(few, many):
     cells = np.repeat([0, 1], [few, many])
     for _ in range(1000):
         values = rng.binomial(2, 0.8, size=few + many) / 2.0
-        found = combined_rates(values, cells, np.arange(few + many), np.array([1.0, -1.0]))
-        assert isinstance(found, Interval)
-        rejected += found.p_value < 0.05
+        interval = combined_rates(values, cells, np.arange(few + many), np.array([1.0, -1.0]))
+        assert isinstance(interval, Interval)
+        rejected += interval.p_value < 0.05
     assert rejected <= 78
