@@ -14,10 +14,9 @@ from judgeloop.experiment.schema import Endpoint
 from judgeloop.interchange.pairs import Pair
 from judgeloop.interchange.rows import is_number
 from judgeloop.interchange.verdicts import VerdictLog
-from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.judges import ModelJudge
 from judgeloop.judging.model_edits import edit_call_id, write_edit
-from judgeloop.judging.pairing import presentations, quoted
+from judgeloop.judging.pairing import judgments_frame, presentations, quoted
 from judgeloop.judging.panels import PROBE_COLUMNS, PROBES, ProbePair, probe_pair, rule_pairs, with_probes
 from judgeloop.judging.reward_models import RewardJudge
 from judgeloop.records import ORDERS, Candidate, Client, Item, Judgment, Matchup, Panel, Presentation

@@ -12,9 +12,8 @@ import pandas as pd
 from scipy import optimize, stats
 
 from judgeloop.experiment.schema import Endpoint, LabelRule, ModelJudgeSpec, PoolPolicySpec
-from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.judges import make_judge
-from judgeloop.judging.pairing import presentations
+from judgeloop.judging.pairing import judgments_frame, presentations
 from judgeloop.learning import labels, signals
 from judgeloop.policies import Drafter
 from judgeloop.records import Candidate, Item, Judgment, Matchup
@@ -30,7 +29,7 @@ from judgeloop.stats.judge.slopes import GOLD, Slopes, fit_slopes
 from judgeloop.text import templates
 from judgeloop.text.features import FEATURES, features_frame
 from judgeloop.text.templates import Mode
-from judgeloop.validation.row import Row, SampleSizes, compare, covered, demand, exact, rejected, sampled
+from judgeloop.validation.table import Row, SampleSizes, compare, covered, demand, exact, rejected, sampled
 from judgeloop.validation.worlds import Floats, judged, logistic, pair_table, picks, texts
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import WireClient

@@ -28,7 +28,7 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.amplification import compounding_benchmark
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text.features import FEATURES
-from judgeloop.validation.row import Row, SampleSizes, compare, demand, exact
+from judgeloop.validation.table import Row, SampleSizes, compare, demand, exact
 from judgeloop.validation.worlds import Floats, judged, logistic, pair_table
 
 GAMMA, BETA, KAPPA, TAU, RHO, STEPS = 0.3, 0.3, 1.0, 2.0, 0.3, 6

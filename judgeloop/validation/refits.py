@@ -18,7 +18,7 @@ from judgeloop import seeds
 from judgeloop.experiment.schema import StrategySpec
 from judgeloop.learning import strategies
 from judgeloop.seeds import rng
-from judgeloop.validation.row import Row, SampleSizes, demand, sampled
+from judgeloop.validation.table import Row, SampleSizes, demand, sampled
 
 # The project's data strategies applied to whole batches: the share of each batch in the training set.
 

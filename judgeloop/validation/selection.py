@@ -18,7 +18,7 @@ from judgeloop.learning import labels, strategies
 from judgeloop.learning import selection as selecting
 from judgeloop.seeds import rng
 from judgeloop.validation.refits import ACCUMULATE, REPLACE, Floats
-from judgeloop.validation.row import Row, SampleSizes, compare, exact, sampled, spread
+from judgeloop.validation.table import Row, SampleSizes, compare, exact, sampled, spread
 from judgeloop.validation.worlds import judged, logistic, pair_table
 
 RHO = 0.3
