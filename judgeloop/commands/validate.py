@@ -86,7 +86,7 @@ def _coverage(
             write([], pd.concat(so_far, ignore_index=True), out)
 
     rows = study_coverage(
-        seed, replications, cells=cells, share=share, workers=workers, on_cell=cell_done, known=earlier
+        seed, replications, cells=cells, share=share, workers=workers, on_cell=cell_done, earlier=earlier
     )  # fmt: skip
     files = write([], pd.concat(so_far, ignore_index=True), out) if out is not None else ()
     return Validation(rows, bool(rows["passed"].all()), tuple(files), rows.to_string(index=False))

@@ -17,8 +17,6 @@ from judgeloop.records import Candidate, Item, Judgment, Presentation, Slot, Ver
 from judgeloop.seeds import Label
 from judgeloop.text.matching import correct, gold_of, is_asked
 
-# The planted judge's law: one formula, shared by the planted server and the in-process planted judge.
-
 NOT_FEATURES = ("position", "quality")
 
 
@@ -135,7 +133,7 @@ def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
 class PlantedJudge:
     """A judge with stated coefficients, whose biases are known; it calls no model.
 
-    P(first) is the logistic of ``law.planted_log_odds`` plus noise, the model of docs/method.md, "The content model".
+    P(first) is the logistic of ``planted_log_odds`` plus noise, the law that the planted server has too.
     """
 
     spec: PlantedJudgeSpec

@@ -2,7 +2,7 @@
 
 P(first) = s((score of the first − score of the second) / temperature), the Bradley–Terry model by which reward models are
 trained; the larger score is the verdict, equal scores are a tie. No text is shown beside another, so no order can matter:
-both orders of a pair rest on the same two calls. Reasons are those of ``judging.verdicts`` and these:
+both orders of a pair rest on the same two calls. Reasons are those of ``judging.answers`` and these:
 
 ==============  ====================================================================================================
 no_score        the answer holds no number where the route has its score

@@ -374,12 +374,12 @@ def coverage(
     share: float | None = None,
     on_cell: Callable[[pd.DataFrame], None] | None = None,
     workers: int = 1,
-    known: pd.DataFrame | None = None,
+    earlier: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """A row a cell and term (COLUMNS). ``rate`` is coverage (expected .95) or type I error (expected .05).
 
     cells: names from CELLS; default all. share: of those, that share evenly spaced, the same ones for every seed.
-    on_cell: called with each cell's rows as it ends. workers: processes. known: rows of an earlier study; its cells of the same
+    on_cell: called with each cell's rows as it ends. workers: processes. earlier: rows of an earlier study; its cells of the same
     seed and number of replications are taken over, not drawn again.
 
     Passes: coverage by docs/method.md, "Coverage criterion", |rate − .95| ≤ .02 + 3√(.95·.05/R); type I error ≤ .06
@@ -395,7 +395,7 @@ def coverage(
     if share is not None:
         count = max(1, round(share * len(names)))
         names = [names[int((k + 0.5) * len(names) / count)] for k in range(count)]
-    rows_by_cell = _earlier_cells(known, names, seed, replications)
+    rows_by_cell = _earlier_cells(earlier, names, seed, replications)
     missing = [name for name in dict.fromkeys(names) if name not in rows_by_cell]
     if workers > 1 and missing:
         # A fresh interpreter, so that no open event loop or thread of this one is copied.

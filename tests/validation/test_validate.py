@@ -139,7 +139,7 @@ def test_the_study_names_a_cell_whose_intervals_are_too_narrow(monkeypatch: pyte
 
     monkeypatch.setattr(coverage_study, "average_effect", point)
     validate.write([], told[0], tmp_path)
-    again = validate.coverage(3, 25, cells=[cell], known=validate.studied(tmp_path), on_cell=told.append)
+    again = validate.coverage(3, 25, cells=[cell], earlier=validate.earlier_study(tmp_path), on_cell=told.append)
     assert len(told) == 1  # taken over from the file, not drawn again
     pd.testing.assert_frame_equal(again, told[0].reset_index(drop=True), check_dtype=False)
     broken = validate.coverage(3, 10, cells=[cell])
