@@ -185,10 +185,10 @@ def position_by_slot(reading: Reading) -> Figure | None:
         # Categories of one panel, generation and arm: the first of them, by rank.
         first = next(row for row in rows if row.judge == judge and row.category)
         drawn = select(rows, judge=judge, panel=first.panel, generation=first.generation, arm=first.arm)
-        spec, shown = _heat_map(drawn)
+        spec, cells = _heat_map(drawn)
         if spec:
             panels.append(Panel(wording.label(judge, 60), spec))
-            used += shown
+            used += cells
         else:
             not_drawn += [row for row in drawn if row.category]
     if not panels:
@@ -261,8 +261,7 @@ def _heat_map(rows: Sequence[Estimate]) -> tuple[Spec, list[Estimate]]:
         ],
         "layout": layout(height=60 + 34 * len(categories), x={"type": "category", "showgrid": False, "side": "top"}, y={"type": "category", "showgrid": False, "autorange": "reversed"}),
     }  # fmt: skip
-    shown = [cell[1] for line in grid for cell in line if cell]
-    return spec, list(dict.fromkeys(shown))
+    return spec, list(dict.fromkeys(cell[1] for line in grid for cell in line if cell))
 
 
 def _heat_words(cell: tuple[float, Estimate] | None) -> str:
@@ -433,9 +432,9 @@ def _mitigation_table(key: Key, rows: Mapping[Place, Estimate], *, narrow: bool,
 def _ratio_suffix(rows: Mapping[Place, Estimate]) -> str:
     """The variant suffix of the transmission that is shown: the plain one (""), or where that is undefined (the judge's plain
     slope is too near 0) that at equal gold. One choice for all mitigations, so that they can be compared."""
-    plain, given = rows.get(("raw", _RATIO)), rows.get((f"raw{_GIVEN_GOLD}", _RATIO))
+    plain, at_equal_gold = rows.get(("raw", _RATIO)), rows.get((f"raw{_GIVEN_GOLD}", _RATIO))
     hidden = plain is None or plain.status == "undefined"
-    return _GIVEN_GOLD if hidden and given is not None and given.status != "undefined" else ""
+    return _GIVEN_GOLD if hidden and at_equal_gold is not None and at_equal_gold.status != "undefined" else ""
 
 
 def _filter_sentences(rows: Mapping[Place, Estimate]) -> list[str]:
