@@ -217,7 +217,7 @@ def unscored(reason: str) -> Verdict:
     return Verdict("unscored", reason=reason)
 
 
-def read(reply: Reply, mode: Mode, ties: bool) -> Verdict:
+def read_verdict(reply: Reply, mode: Mode, ties: bool) -> Verdict:
     """The verdict in a reply; positive = prefers the first slot: A is the first slot, B the second.
 
     ``ties`` says whether the template offered a tie. In logprob mode p_first = (P(A) + ½ P(tie)) / (P(A) + P(B) + P(tie))

@@ -61,6 +61,11 @@ Measure = Callable[[str], Mapping[str, float]]
 """A text's features: ``length`` in log2 tokens, others per 100 tokens."""
 
 
+def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
+    """The candidates shown in the presentations, one a slot."""
+    return [candidate for presentation in presentations for candidate in (presentation.first, presentation.second)]
+
+
 @dataclass(frozen=True)
 class RandomJudge:
     """A fair coin for each presentation: the control for drift without a judge's preference."""
@@ -124,11 +129,6 @@ class GoldJudge:
         return Judgment(presentation, self.name, Verdict(slots[gold_of(first.value, second.value)]), first.call)
 
 
-def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
-    """The candidates shown in the presentations, one a slot."""
-    return [candidate for presentation in presentations for candidate in (presentation.first, presentation.second)]
-
-
 @dataclass(frozen=True)
 class PlantedJudge:
     """A judge with stated coefficients, whose biases are known; it calls no model.
@@ -148,9 +148,7 @@ class PlantedJudge:
         prefix: str,
         stream: tuple[Label, ...],
     ) -> list[Judgment]:
-        texts = {
-            candidate.text for presentation in presentations for candidate in (presentation.first, presentation.second)
-        }
+        texts = {candidate.text for candidate in candidates_of(presentations)}
         measured = {text: (self.measure(text), float(correct(item, text) or False)) for text in texts}
         coefficients = {
             "position": self.spec.position,

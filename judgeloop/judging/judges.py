@@ -25,9 +25,9 @@ from judgeloop.judging.answers import (
     TRIAL_QUESTION,
     Choice,
     Score,
-    read,
     read_choice,
     read_score,
+    read_verdict,
     unscored,
 )
 from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge
@@ -102,7 +102,7 @@ class ModelJudge(_ModelAsked):
             second_text=presentation.second.text, reference=item.reference, temperature=self.spec.temperature,
             max_tokens=self.spec.max_tokens, seed=seeds.integer(self.seed, "judge", *labels),
         )  # fmt: skip
-        verdict = read(await self._reply(name, body), self.mode, self.template.ties)
+        verdict = read_verdict(await self._reply(name, body), self.mode, self.template.ties)
         return Judgment(presentation, self.name, verdict, name)
 
 
@@ -281,7 +281,7 @@ class PairTrial(Trial):
         )  # fmt: skip
 
     def read(self, reply: Reply, mode: Mode) -> Verdict:
-        return read(reply, mode, self.template.ties)
+        return read_verdict(reply, mode, self.template.ties)
 
     def turned(self) -> PairTrial:
         """The same question with the better answer second."""

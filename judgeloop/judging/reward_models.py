@@ -26,7 +26,7 @@ from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import schema
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION, unscored
-from judgeloop.judging.controls import logistic
+from judgeloop.judging.controls import candidates_of, logistic
 from judgeloop.judging.pairing import quoted
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Slot, Verdict
 from judgeloop.seeds import Label
@@ -98,10 +98,7 @@ class RewardJudge:
     ) -> list[Judgment]:
         by_text: dict[str, Candidate] = {}
         # The call is named by the smallest id, not by the order of presentation.
-        candidates = (
-            candidate for presentation in presentations for candidate in (presentation.first, presentation.second)
-        )
-        for candidate in sorted(candidates, key=lambda candidate: candidate.candidate_id):
+        for candidate in sorted(candidates_of(presentations), key=lambda candidate: candidate.candidate_id):
             by_text.setdefault(candidate.text, candidate)
         scores = await asyncio.gather(*(self.score(item, candidate, prefix) for candidate in by_text.values()))
         rewards = dict(zip(by_text, scores, strict=True))

@@ -60,11 +60,11 @@ class Link:
 
 
 def links(reading: Reading) -> list[Link]:
-    """Every arm with a judge by feature: β_J on generation 0's anchor panel, β_R at generation 0, and the last generation's drift
+    """The chain of every arm with a judge, by feature: β_J on generation 0's anchor panel, β_R at generation 0, and the last generation's drift
     beyond the first control (drift alone where there is none)."""
     judges = {row.arm: row.judge for row in reading.estimates if row.scope == "signal" and row.arm}
     rows = [row for row in reading.estimates if row.category == "" and row.status != "undefined"]
-    links = []
+    chains = []
     for arm in reading.arms:
         if arm in reading.controls:
             continue
@@ -81,8 +81,8 @@ def links(reading: Reading) -> list[Link]:
             )
             moved = select(moved, generation=last_generation(moved))
             if moved and (slopes or learned):
-                links.append(Link(arm, feature, _first(slopes), _first(learned), moved[0], _first(ratio)))
-    return links
+                chains.append(Link(arm, feature, _first(slopes), _first(learned), moved[0], _first(ratio)))
+    return chains
 
 
 def _first(rows: Sequence[Estimate]) -> Estimate | None:
