@@ -154,11 +154,11 @@ def changing_candidates(generator: np.random.Generator) -> Tests:
     table = pair_table(items)
     anchor, judgments = generator.standard_normal((items, 2)), []
     candidates = [_anchor_texts(table, anchor)]
-    nobody = {"replicate": pd.array([pd.NA] * items, dtype="Int64"), "arm": "", "panel": "anchor"}
+    anchor_columns = {"replicate": pd.array([pd.NA] * items, dtype="Int64"), "arm": "", "panel": "anchor"}
     for t in (0, 1):
         content = 0.3 * anchor[:, 0] + anchor[:, 1]
         verdicts = _verdicts_by_order(content, np.zeros((2, items)), generator)
-        judgments.append(judged(table, verdicts, columns={**nobody, "generation": t}))
+        judgments.append(judged(table, verdicts, columns={**anchor_columns, "generation": t}))
         points = generator.standard_normal((items, 2)) * np.array([1.0, 1.5 - t]) + np.array([2.0 * t, 0.0])
         verdicts = _verdicts_by_order(0.3 * points[:, 0] + points[:, 1], np.zeros((2, items)), generator)
         judgments.append(judged(table, verdicts, columns={"generation": t, "panel": "policy"}))
