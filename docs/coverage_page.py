@@ -6,7 +6,7 @@ import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from judgeloop.validation.study import CELLS
+from judgeloop.validation.coverage_study import CELLS
 
 TEXT = """# Do the intervals hold?
 

@@ -1,7 +1,8 @@
-"""A limit and the estimates it is about: kept, exceeded, or not to be told from this sample.
+"""Limits on a run folder's estimates: a YAML file of limits in, an outcome of each limit and row out, in the forms that people
+and CI systems read.
 
-The interval decides, never the estimate alone: a limit is kept where the whole interval keeps it (equivalence logic), and
-exceeded where the whole interval breaks it. Everything else is inconclusive, which is not a pass.
+The interval decides, never the estimate alone: a limit is passed where the whole interval is within it (equivalence logic),
+and exceeded where the whole interval is beyond it. Everything else is inconclusive, which is not a pass.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from judgeloop.stats.inference import quantile, replicates_for
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.text.features import FEATURES, STYLE_FEATURES
 
-# The terms that a limits file may name: those of the method page, and those that the folder at hand has.
+# Terms that a limits file may name: those of docs/method.md, and those that the folder at hand has
 
 _JUDGE = (
     "first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
@@ -51,23 +52,23 @@ _OPEN = re.compile(r"slot_\d+_excess|score_[a-z_]+|arena_style_log_odds_[a-z_]+"
 
 def known_terms() -> frozenset[str]:
     """Every term with a fixed name."""
-    found = {*_JUDGE, *UNITS, "kl_from_reference", "hedging_when_wrong"}
-    found |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
-    found |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
-    found |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}
+    terms = {*_JUDGE, *UNITS, "kl_from_reference", "hedging_when_wrong"}
+    terms |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
+    terms |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
+    terms |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}
     for prefix in ("drift", "did", "selection", "mixing", "learning", "bias_selection", "cumulative_gain", "compounding",
                    "observed_over_static", "trend", "loop_gain", "mean", "sd", "forecast_drift"):  # fmt: skip
-        found |= {f"{prefix}_{name}" for name in _QUANTITIES}
-    found |= {f"{prefix}_{name}" for prefix in ("drift", "did") for name in UNITS}
-    return frozenset(found)
+        terms |= {f"{prefix}_{name}" for name in _QUANTITIES}
+    terms |= {f"{prefix}_{name}" for prefix in ("drift", "did") for name in UNITS}
+    return frozenset(terms)
 
 
 def is_known(term: str, present: Iterable[str] = ()) -> bool:
-    """Whether a term, or a pattern with ``*``, names anything that judgeloop estimates or the folder holds."""
-    every = known_terms() | set(present)
+    """Whether a term, or a pattern with ``*``, is one that judgeloop estimates or the folder has (``present``)."""
+    names = known_terms() | set(present)
     if "*" in term:
-        return any(matches(term, name) for name in every)
-    return term in every or _OPEN.fullmatch(term) is not None
+        return any(matches(term, name) for name in names)
+    return term in names or _OPEN.fullmatch(term) is not None
 
 
 def nearest(term: str, present: Iterable[str] = ()) -> str:
@@ -77,25 +78,26 @@ def nearest(term: str, present: Iterable[str] = ()) -> str:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether the name is the pattern, in which ``*`` stands for any text but none."""
+    """Whether the name is the pattern, in which ``*`` stands for any text but an empty one."""
     parts = [re.escape(part) for part in pattern.split("*")]
     return re.fullmatch(".+".join(parts) if len(parts) > 1 else parts[0], name, re.DOTALL) is not None
 
 
-# The limits file: YAML keyed by term, read and checked.
+# The limits file: YAML keyed by term
 
-_NUMBERS = ("max", "min", "max_abs")
-_NAMES = ("judge", "arm", "contrast", "panel", "category", "variant")
-_KEYS = (*_NUMBERS, *_NAMES, "generation", "required")
-DEFAULTS = "the default limits"
+_BOUNDS = ("max", "min", "max_abs")
+_SELECTORS = ("judge", "arm", "contrast", "panel", "category", "variant")
+_KEYS = (*_BOUNDS, *_SELECTORS, "generation", "required")
+_DEFAULTS = "the default limits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """The estimate of ``term`` shall lie in [low, high] (None: no limit on that side), in the term's unit.
 
-    ``judge`` … ``variant`` choose rows by name, ``*`` standing for any text; None is the default choice of ``decide``.
-    ``generation`` is a number, "last" or "all". ``required`` False: not applied where the folder cannot bear the term.
+    ``judge`` … ``variant`` select rows by name, ``*`` standing for any text; None is the default choice of ``choose``.
+    ``generation`` is a number, "last" or "all". ``required`` False: not applied where the folder has no number of that term.
+    ``where``: the place in the limits file, for errors.
     """
 
     term: str
@@ -120,10 +122,10 @@ class Limit:
         return f"≤ {high:g}" if high is not None else f"≥ {low:g}"
 
     @property
-    def chosen(self) -> dict[str, str]:
-        """The selectors that were given, as text."""
-        found = {name: getattr(self, name) for name in _NAMES if getattr(self, name) is not None}
-        return found if self.generation == "last" else {**found, "generation": str(self.generation)}
+    def selectors(self) -> dict[str, str]:
+        """The selectors that the file states, as text, by key."""
+        names = {name: getattr(self, name) for name in _SELECTORS if getattr(self, name) is not None}
+        return names if self.generation == "last" else {**names, "generation": str(self.generation)}
 
 
 def default_text() -> str:
@@ -132,25 +134,23 @@ def default_text() -> str:
 
 
 def load_limits(path: str | Path | None = None, present: Iterable[str] = ()) -> tuple[Limit, ...]:
-    """The limits of a file, or the defaults. ``present``: terms of the folder at hand, known beside those of the method.
+    """The limits of a file, or the defaults. ``present``: terms of the folder at hand, accepted beside those of docs/method.md.
 
     Raises InvalidInput naming file and field: unknown terms (with the nearest), unknown keys, no or contradicting limits.
     """
-    known = frozenset(present)
-    if path is None:
-        with resources.as_file(resources.files("judgeloop").joinpath("limits.yaml")) as shipped:
-            raw = inputs.read_yaml(shipped, "a limits file")
-        return _limits(raw, DEFAULTS, known)
-    return _limits(inputs.read_yaml(Path(path), "a limits file"), str(path), known)
+    if path is not None:
+        return _limits(inputs.read_yaml(Path(path), "a limits file"), str(path), frozenset(present))
+    with resources.as_file(resources.files("judgeloop").joinpath("limits.yaml")) as shipped:
+        return _limits(inputs.read_yaml(shipped, "a limits file"), _DEFAULTS, frozenset(present))
 
 
 def limits_of(raw: Mapping[str, Any], present: Iterable[str] = ()) -> tuple[Limit, ...]:
-    """The same from a mapping."""
+    """The limits of a mapping of the same form. Raises InvalidInput as ``load_limits`` does."""
     return _limits(raw, "limits", frozenset(present))
 
 
 def _limits(raw: Mapping[str, Any], source: str, present: frozenset[str]) -> tuple[Limit, ...]:
-    found = []
+    limits: list[Limit] = []
     for name, value in raw.items():
         term = str(name)
         where = f"{source}: {term}"
@@ -158,16 +158,16 @@ def _limits(raw: Mapping[str, Any], source: str, present: frozenset[str]) -> tup
             close = nearest(term, present)
             more = f"; did you mean {close}?" if close else "; docs/method.md lists all terms"
             raise InvalidInput(f"{where}: unknown term{more}")
-        several = value if isinstance(value, list) else [value]
-        if not several:
+        blocks = value if isinstance(value, list) else [value]
+        if not blocks:
             raise InvalidInput(f"{where}: the list is empty; give a limit, such as {{max_abs: 0.05}}")
-        for place, one in enumerate(several):
-            found.append(_limit(term, one, f"{where}[{place}]" if isinstance(value, list) else where))
-    if not found:
+        for place, block in enumerate(blocks):
+            limits.append(_limit(term, block, f"{where}[{place}]" if isinstance(value, list) else where))
+    if not limits:
         raise InvalidInput(
             f"{source}: no limits; give a term and its limit, such as first_slot_excess: {{max_abs: 0.05}}"
         )
-    return tuple(found)
+    return tuple(limits)
 
 
 def _limit(term: str, raw: Any, where: str) -> Limit:
@@ -179,7 +179,7 @@ def _limit(term: str, raw: Any, where: str) -> Limit:
             raise InvalidInput(
                 f"{where}.{key}: unknown key; {'did you mean ' + close[0] + '?' if close else 'known: ' + ', '.join(_KEYS)}"
             )
-    bounds = {key: _number(raw[key], f"{where}.{key}") for key in _NUMBERS if key in raw}
+    bounds = {key: _number(raw[key], f"{where}.{key}") for key in _BOUNDS if key in raw}
     low, high = bounds.get("min"), bounds.get("max")
     if "max_abs" in bounds:
         if len(bounds) > 1:
@@ -191,7 +191,7 @@ def _limit(term: str, raw: Any, where: str) -> Limit:
         raise InvalidInput(f"{where}: no limit; give max, min or max_abs")
     if low is not None and high is not None and low > high:
         raise InvalidInput(f"{where}: min {low:g} is above max {high:g}")
-    names = {key: _name(raw[key], f"{where}.{key}") for key in _NAMES if key in raw}
+    names = {key: _name(raw[key], f"{where}.{key}") for key in _SELECTORS if key in raw}
     required = raw.get("required", True)
     if not isinstance(required, bool):
         raise InvalidInput(f"{where}.required: must be true or false")
@@ -222,46 +222,46 @@ def _generation(value: Any, where: str) -> int | Literal["last", "all"]:
     return value
 
 
-# How large a sample would decide whether an estimate keeps a limit, at its present value and spread.
+# The sample that would decide, at the estimate's present value and spread
 
-_ROOT = quantile(0.975) + quantile(0.8)
-MOST = 10_000_000
-NO_SAMPLE = {"replicates": 200, "items": 100_000}
-"""Beyond these no sample of the kind is run; what it would take is said, and not offered as a way."""
+_POWER_FACTOR = quantile(0.975) + quantile(0.8)
+_MOST = 10_000_000
+_MOST_OFFERED = {"replicates": 200, "items": 100_000}
+"""Larger samples are named with the words that there is no sample of this kind, for nobody runs them."""
 
 
 def sample_to_decide(row: Estimate, distance: float) -> str:
     """What it takes, with 80 % power, for the interval to keep clear of a limit ``distance`` away: "about 640 items (now 120)".
 
-    Replicates by the one-sample t (stats.power), items by n·((z₀.₉₇₅ + z₀.₈)·SE/distance)². Empty where nothing can be said:
-    no spread is known, or the estimate stands on the limit. What nobody runs is "no sample of this kind (it takes …)".
+    Replicates by the one-sample t (``stats.inference.replicates_for``), items by n·((z₀.₉₇₅ + z₀.₈)·SE/distance)². Empty where
+    no spread is known, or the estimate equals the limit. A sample that nobody runs is "no sample of this kind (it takes …)".
     """
-    seen = spread(row)
-    if seen is None or seen == 0 or distance <= 1e-9 * max(1.0, abs(row.estimate or 0.0)):
+    std_error = spread(row)
+    if std_error is None or std_error == 0 or distance <= 1e-9 * max(1.0, abs(row.estimate or 0.0)):
         return ""
     if row.n_replicates is not None and row.n_replicates >= 2:
         try:
-            needed = replicates_for(distance / (seen * math.sqrt(row.n_replicates)))
+            needed = replicates_for(distance / (std_error * math.sqrt(row.n_replicates)))
         except ValueError:
             return "no sample of this kind (it takes more than 10,000 replicates)"
-        return _said(max(needed, row.n_replicates + 1), row.n_replicates, "replicates")
+        return _sample_words(max(needed, row.n_replicates + 1), row.n_replicates, "replicates")
     now, noun = (row.n_items, "items") if row.n_items else (row.n, "observations")
     if not now:
         return ""
-    wanted = now * (_ROOT * seen / distance) ** 2
-    if wanted > MOST:
-        return f"no sample of this kind (it takes more than {MOST:,} {noun})"
-    return _said(max(math.ceil(wanted), now + 1), now, noun)
+    size = now * (_POWER_FACTOR * std_error / distance) ** 2
+    if size > _MOST:
+        return f"no sample of this kind (it takes more than {_MOST:,} {noun})"
+    return _sample_words(max(math.ceil(size), now + 1), now, noun)
 
 
-def _said(needed: int, now: int, noun: str) -> str:
-    if needed > NO_SAMPLE.get(noun, MOST):
+def _sample_words(needed: int, now: int, noun: str) -> str:
+    if needed > _MOST_OFFERED.get(noun, _MOST):
         return f"no sample of this kind (it takes about {needed:,} {noun}, now {now:,})"
     return f"about {needed:,} {noun} (now {now:,})"
 
 
 def spread(row: Estimate) -> float | None:
-    """The standard error; where that is 0 or not given, a quarter of the interval."""
+    """The standard error, in the row's unit; where that is 0 or missing, a quarter of the interval."""
     if row.std_error:
         return row.std_error
     if row.conf_low is None or row.conf_high is None:
@@ -269,18 +269,22 @@ def spread(row: Estimate) -> float | None:
     return (row.conf_high - row.conf_low) / 4.0
 
 
-Ruling = Literal["passed", "exceeded", "inconclusive", "not_applied"]
-"""What becomes of a limit; what an estimate claims is its ``verdict`` (``stats.estimate``)."""
+# Outcomes
 
-_PANELS = {"pairs": 0, "anchor": 1, "probe": 2, "policy": 3, "": 4}
+Ruling = Literal["passed", "exceeded", "inconclusive", "not_applied"]
+"""The verdict on a limit; an estimate has a ``verdict`` of its own (``stats.estimate``)."""
+
+_PANEL_RANKS = {"pairs": 0, "anchor": 1, "probe": 2, "policy": 3, "": 4}
 _CONTROLS = ("random", "gold")
-_SELECTORS = ("judge", "arm", "contrast", "panel", "category", "variant")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A limit on one estimate's row (None: no row matches). ``margin``: how far the interval's nearer end keeps inside the
-    limit, in the row's unit; negative = how far it reaches beyond. ``message`` is a sentence, with what would decide it."""
+    """A limit on one estimate's row (None: no row matches).
+
+    ``margin``: the distance from the interval's nearer end to the limit, in the row's unit; positive = within the limit,
+    negative = beyond it. ``message``: why, in a sentence, and where inconclusive the sample that would decide.
+    """
 
     limit: Limit
     verdict: Ruling
@@ -289,21 +293,21 @@ class Outcome:
     message: str
 
     @property
-    def whose(self) -> str:
-        """Whose estimate it is: "judge m, arm debiased, generation 3", with what was selected where there is no row."""
+    def subject(self) -> str:
+        """What the estimate is of: "judge m, arm debiased, generation 3"; the limit's selectors where there is no row."""
         if self.row is None:
-            return ", ".join(f"{key} {value}" for key, value in self.limit.chosen.items())
-        given = {
+            return ", ".join(f"{key} {value}" for key, value in self.limit.selectors.items())
+        names = {
             "judge": self.row.judge, "arm": self.row.arm, "against": self.row.contrast, "panel": self.row.panel,
             "generation": "" if self.row.generation is None else str(self.row.generation),
             "category": self.row.category, "variant": self.row.variant,
         }  # fmt: skip
-        return ", ".join(f"{key} {value}" for key, value in given.items() if value)
+        return ", ".join(f"{key} {value}" for key, value in names.items() if value)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What ``check`` found, in the limits' order."""
+    """The outcomes of a check of the folder ``name``, in the limits' order."""
 
     name: str
     outcomes: tuple[Outcome, ...]
@@ -311,10 +315,10 @@ class CheckResult:
     @property
     def verdict(self) -> Ruling:
         """exceeded if any limit is, else inconclusive if any is or none was applied, else passed."""
-        found = {outcome.verdict for outcome in self.outcomes}
-        if "exceeded" in found:
+        verdicts = {outcome.verdict for outcome in self.outcomes}
+        if "exceeded" in verdicts:
             return "exceeded"
-        return "passed" if found <= {"passed", "not_applied"} and "passed" in found else "inconclusive"
+        return "passed" if verdicts <= {"passed", "not_applied"} and "passed" in verdicts else "inconclusive"
 
     @property
     def exit_code(self) -> int:
@@ -323,132 +327,126 @@ class CheckResult:
 
 
 def check(name: str, rows: Sequence[Estimate], limits: Iterable[Limit]) -> CheckResult:
-    """Every limit on every row that it is about. Raises InvalidInput for a limit that a probability cannot reach."""
+    """Every limit on every row that it selects. Raises InvalidInput for a limit outside what a probability can be."""
     outcomes: list[Outcome] = []
     for limit in limits:
-        chosen = choose(rows, limit)
-        outcomes += [_decide(limit, row) for row in chosen] or [_absent(limit, rows)]
+        outcomes += [_decide(limit, row) for row in choose(rows, limit)] or [_without_row(limit, rows)]
     return CheckResult(name, tuple(outcomes))
 
 
 def choose(rows: Sequence[Estimate], limit: Limit) -> list[Estimate]:
-    """The rows a limit is about. What it does not select is chosen so:
+    """The rows that a limit selects. Where it states no selector:
 
-    primary variant, all categories together; every judge and arm but the controls; of a judge's panels the one that speaks
-    for it (pairs, anchor, probe, policy); the contrast with the first control arm; the last generation.
+    the primary variant, all categories together; every judge and arm but the controls; of a judge's panels the first of pairs,
+    anchor, probe, policy; the contrast with the first control arm; the last generation.
     """
-    some = [row for row in rows if matches(limit.term, row.term)]
+    chosen = [row for row in rows if matches(limit.term, row.term)]
     for name in _SELECTORS:
         pattern = getattr(limit, name)
         if pattern is not None:
-            some = [row for row in some if matches(pattern, getattr(row, name))]
+            chosen = [row for row in chosen if matches(pattern, getattr(row, name))]
     for name in ("variant", "category"):
         if getattr(limit, name) is None:
-            some = [row for row in some if getattr(row, name) == ""]
+            chosen = [row for row in chosen if getattr(row, name) == ""]
     if limit.judge is None:
-        some = [row for row in some if row.judge not in _CONTROLS]
+        chosen = [row for row in chosen if row.judge not in _CONTROLS]
     if limit.arm is None:
         # Strategies are contrasted with one another too; a control is what drift is measured against.
         controls = {row.contrast for row in rows if row.contrast and row.term.startswith("did_")}
-        some = [row for row in some if row.arm not in controls]
+        chosen = [row for row in chosen if row.arm not in controls]
     if limit.contrast is None:
         first: dict[tuple[str, str], str] = {}
-        for row in some:
+        for row in chosen:
             first.setdefault((row.term, row.arm), row.contrast)
-        some = [row for row in some if row.contrast == first[row.term, row.arm]]
+        chosen = [row for row in chosen if row.contrast == first[row.term, row.arm]]
     if limit.panel is None:
         best: dict[tuple[str, str], int] = {}
-        for row in some:
-            key, place = (row.term, row.judge), _PANELS.get(row.panel, 9)
-            best[key] = min(best.get(key, 99), place)
-        some = [row for row in some if _PANELS.get(row.panel, 9) == best[row.term, row.judge]]
-    return _of_generation(some, limit)
+        for row in chosen:
+            key, rank = (row.term, row.judge), _PANEL_RANKS.get(row.panel, 9)
+            best[key] = min(best.get(key, 99), rank)
+        chosen = [row for row in chosen if _PANEL_RANKS.get(row.panel, 9) == best[row.term, row.judge]]
+    return _of_generation(chosen, limit)
 
 
-def _of_generation(some: list[Estimate], limit: Limit) -> list[Estimate]:
+def _of_generation(rows: list[Estimate], limit: Limit) -> list[Estimate]:
     if limit.generation == "all":
-        return some
+        return rows
     if limit.generation != "last":
-        return [row for row in some if row.generation == limit.generation]
+        return [row for row in rows if row.generation == limit.generation]
     last: dict[tuple[str, ...], int] = {}
-    for row in some:
+    for row in rows:
         key = _series(row)
         last[key] = max(last.get(key, -1), -1 if row.generation is None else row.generation)
-    return [row for row in some if last[_series(row)] == (-1 if row.generation is None else row.generation)]
+    return [row for row in rows if last[_series(row)] == (-1 if row.generation is None else row.generation)]
 
 
 def _series(row: Estimate) -> tuple[str, ...]:
     return row.term, row.judge, row.arm, row.contrast, row.panel, row.category, row.variant
 
 
-def _absent(limit: Limit, rows: Sequence[Estimate]) -> Outcome:
+def _without_row(limit: Limit, rows: Sequence[Estimate]) -> Outcome:
     of_term = [row for row in rows if matches(limit.term, row.term)]
     if not of_term:
         why = f"this folder has no estimate of {limit.term}"
     else:
-        asked = (
-            ", ".join(f"{key} {value}" for key, value in limit.chosen.items()) or "a judge or arm that is no control"
-        )
+        selected = ", ".join(f"{key} {value}" for key, value in limit.selectors.items())
         lists = []
-        for name in ("judge", "arm", "contrast", "panel", "category", "variant", "generation"):
-            there = sorted({str(getattr(row, name)) for row in of_term} - {"", "None"})
-            if name in limit.chosen and there:
-                lists.append(f"{name}s: {', '.join(there[:6])}{', …' if len(there) > 6 else ''}")
-        why = f"no estimate of {limit.term} is of {asked}" + (f" ({'; '.join(lists)})" if lists else "")
+        for name in (*_SELECTORS, "generation"):
+            values = sorted({str(getattr(row, name)) for row in of_term} - {"", "None"})
+            if name in limit.selectors and values:
+                lists.append(f"{name}s: {', '.join(values[:6])}{', …' if len(values) > 6 else ''}")
+        why = f"no estimate of {limit.term} is of {selected or 'a judge or arm that is no control'}" + (
+            f" ({'; '.join(lists)})" if lists else ""
+        )
     return Outcome(limit, "inconclusive" if limit.required else "not_applied", None, None, why)
 
 
 def _decide(limit: Limit, row: Estimate) -> Outcome:
     if row.unit == "probability":
-        _reachable(limit, row)
-    known = estimate.value_of(row.term) if row.method == estimate.METHOD else None
-    if known is not None:
-        keeps = (limit.low is None or known >= limit.low) and (limit.high is None or known <= limit.high)
-        return Outcome(limit, "passed" if keeps else "exceeded", row, None, row.note)
+        _check_reachable(limit, row)
+    exact = estimate.value_of(row.term) if row.method == estimate.METHOD else None
+    if exact is not None:
+        return Outcome(limit, "passed" if _is_within(limit, exact) else "exceeded", row, None, row.note)
     if row.status == "undefined" or row.estimate is None:
         why = f"undefined: {row.note or 'no number'}"
         return Outcome(limit, "inconclusive" if limit.required else "not_applied", row, None, why)
     if row.conf_low is None or row.conf_high is None:
-        return Outcome(
-            limit, "inconclusive", row, None, f"no interval: {row.note or 'this term is described by a test alone'}"
-        )
+        why = f"no interval: {row.note or 'this term is described by a test alone'}"
+        return Outcome(limit, "inconclusive", row, None, why)
     low, high = limit.low, limit.high
     if row.verdict == "unchanged" and (low is None or low <= 0) and (high is None or high >= 0):
         room = min(abs(bound) for bound in (low, high) if bound is not None)
-        return Outcome(
-            limit,
-            "passed",
-            row,
-            room,
-            "every pair was judged as at generation 0: no change on this panel, which is what is gated",
-        )
-    # How far each end of the interval keeps clear of its limit, and how far the whole interval is beyond it.
-    clear = [row.conf_low - low] if low is not None else []
-    clear += [high - row.conf_high] if high is not None else []
-    beyond = max(
-        -1.0 if low is None else low - row.conf_high, -1.0 if high is None else row.conf_low - high
-    )  # fmt: skip
-    if min(clear) >= 0:
-        return Outcome(limit, "passed", row, min(clear), "the whole interval keeps the limit")
-    if (low is not None and row.conf_high < low) or (high is not None and row.conf_low > high):
-        return Outcome(
-            limit, "exceeded", row, -beyond, f"the whole interval is beyond the limit, by {beyond:.3g} or more"
-        )
-    return Outcome(limit, "inconclusive", row, min(clear), _straddles(limit, row))
+        why = "every pair was judged as at generation 0: no change on this panel, and the limit is on this panel"
+        return Outcome(limit, "passed", row, room, why)
+    # From each limit to the interval's end on its side, and from it to the interval's other end, which is beyond it too.
+    inside = [row.conf_low - low] if low is not None else []
+    inside += [high - row.conf_high] if high is not None else []
+    beyond = [low - row.conf_high] if low is not None else []
+    beyond += [row.conf_low - high] if high is not None else []
+    if min(inside) >= 0:
+        return Outcome(limit, "passed", row, min(inside), "the whole interval is within the limit")
+    if max(beyond) > 0:
+        why = f"the whole interval is beyond the limit, by {max(beyond):.3g} or more"
+        return Outcome(limit, "exceeded", row, -max(beyond), why)
+    return Outcome(limit, "inconclusive", row, min(inside), _why_inconclusive(limit, row))
 
 
-def _straddles(limit: Limit, row: Estimate) -> str:
+def _is_within(limit: Limit, value: float) -> bool:
+    return (limit.low is None or value >= limit.low) and (limit.high is None or value <= limit.high)
+
+
+def _why_inconclusive(limit: Limit, row: Estimate) -> str:
     assert row.estimate is not None
     distance = min(abs(row.estimate - bound) for bound in (limit.low, limit.high) if bound is not None)
     needed = sample_to_decide(row, distance)
-    inside = (limit.low is None or row.estimate >= limit.low) and (limit.high is None or row.estimate <= limit.high)
-    said = f"the interval reaches across the limit; the estimate is {'inside' if inside else 'beyond'} it"
+    side = "inside" if _is_within(limit, row.estimate) else "beyond"
+    why = f"the interval reaches across the limit; the estimate is {side} it"
     if needed:
-        return f"{said}; {needed} would decide it, if the estimate and its spread stay (80 % power)"
-    return f"{said}; no sample size can be named, for it stands on the limit or has no spread"
+        return f"{why}; {needed} would decide it, if the estimate and its spread stay (80 % power)"
+    return f"{why}; no sample size can be named: the estimate equals the limit, or has no spread"
 
 
-def _reachable(limit: Limit, row: Estimate) -> None:
+def _check_reachable(limit: Limit, row: Estimate) -> None:
     for bound in (limit.low, limit.high):
         if bound is not None and abs(bound) > 1:
             raise InvalidInput(
@@ -456,7 +454,7 @@ def _reachable(limit: Limit, row: Estimate) -> None:
             )
 
 
-# What a check says: a table for people, JUnit XML, GitHub's workflow commands, JSON.
+# The forms of a result: a table for people, JUnit XML, GitHub's workflow commands, JSON
 
 FORMAT = "judgeloop-check/1"
 _WORDS: Mapping[Ruling, str] = {
@@ -498,14 +496,14 @@ def table(checked: CheckResult) -> RenderableType:
         grid.add_column(Text(title, style="dim"), overflow="fold")
     for outcome in checked.outcomes:
         word = Text(_WORDS[outcome.verdict], style=_COLOURS[outcome.verdict])
-        cells = (outcome.row.term if outcome.row else outcome.limit.term, outcome.whose, value(outcome), outcome.limit.text,
+        cells = (outcome.row.term if outcome.row else outcome.limit.term, outcome.subject, value(outcome), outcome.limit.text,
                  _signed(outcome.margin))  # fmt: skip
         grid.add_row(word, *(Text(plain(cell, 80)) for cell in cells))
     parts: list[RenderableType] = [Text(headline(checked), style="bold"), Padding(grid, (1, 0, 0, 0))]
-    told = [outcome for outcome in checked.outcomes if outcome.verdict != "passed"]
-    if told:
+    not_passed = [outcome for outcome in checked.outcomes if outcome.verdict != "passed"]
+    if not_passed:
         parts.append(Text(""))
-    parts += [Text(f"- {_title(outcome)}: {plain(outcome.message)}") for outcome in told]
+    parts += [Text(f"- {_title(outcome)}: {plain(outcome.message)}") for outcome in not_passed]
     return Group(*parts)
 
 
@@ -529,22 +527,22 @@ def record(checked: CheckResult) -> str:
         row = None if outcome.row is None else asdict(outcome.row)
         limits.append({
             "term": outcome.limit.term, "min": outcome.limit.low, "max": outcome.limit.high,
-            "selected": outcome.limit.chosen, "required": outcome.limit.required, "verdict": outcome.verdict,
-            "margin": outcome.margin, "message": _shown(outcome.message),
+            "selected": outcome.limit.selectors, "required": outcome.limit.required, "verdict": outcome.verdict,
+            "margin": outcome.margin, "message": _visible(outcome.message),
             "estimate": None if row is None else {
-                column: _shown(row[column]) if isinstance(row[column], str) else row[column] for column in ESTIMATE_COLUMNS
+                column: _visible(row[column]) if isinstance(row[column], str) else row[column] for column in ESTIMATE_COLUMNS
             },
         })  # fmt: skip
     content: dict[str, Any] = {
-        "format": FORMAT, "name": _shown(checked.name), "verdict": checked.verdict, "exit_code": checked.exit_code,
+        "format": FORMAT, "name": _visible(checked.name), "verdict": checked.verdict, "exit_code": checked.exit_code,
         "limits": limits,
     }  # fmt: skip
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def junit(checked: CheckResult) -> str:
-    """JUnit XML: a suite, a case a limit and row. exceeded is a failure, inconclusive an error (so that no reader takes it
-    for a pass), not applied is skipped. No time stands in it: the same folder gives the same bytes."""
+    """JUnit XML text: one suite, a case a limit and row. An exceeded limit is a failure, an inconclusive one an error (so that
+    no reader takes it for a pass), one that is not applied is skipped. Without times: the same folder gives the same bytes."""
     counts = {
         "tests": len(checked.outcomes),
         "failures": sum(outcome.verdict == "exceeded" for outcome in checked.outcomes),
@@ -562,9 +560,9 @@ def junit(checked: CheckResult) -> str:
         })  # fmt: skip
         kind = {"exceeded": "failure", "inconclusive": "error", "not_applied": "skipped"}.get(outcome.verdict)
         if kind is not None:
-            said = f"{value(outcome)}, limit {outcome.limit.text}: {plain(outcome.message)}"
-            given = {"message": said} if kind == "skipped" else {"message": said, "type": outcome.verdict}
-            ElementTree.SubElement(case, kind, given).text = None if kind == "skipped" else said
+            why = f"{value(outcome)}, limit {outcome.limit.text}: {plain(outcome.message)}"
+            attributes = {"message": why} if kind == "skipped" else {"message": why, "type": outcome.verdict}
+            ElementTree.SubElement(case, kind, attributes).text = None if kind == "skipped" else why
     ElementTree.indent(root, " ")
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -583,7 +581,7 @@ def workflow_commands(checked: CheckResult) -> str:
 
 def _title(outcome: Outcome) -> str:
     term = outcome.row.term if outcome.row else outcome.limit.term
-    return plain(f"{term} ({outcome.whose})" if outcome.whose else term, 160)
+    return plain(f"{term} ({outcome.subject})" if outcome.subject else term, 160)
 
 
 def _data(text: str) -> str:
@@ -598,8 +596,5 @@ def _signed(margin: float | None) -> str:
     return "–" if margin is None else f"{margin:+.3f}"
 
 
-def _shown(text: str) -> str:
+def _visible(text: str) -> str:
     return _ILLEGAL.sub("\ufffd", text)
-
-
-# Limits on a run folder's estimates: a YAML file of limits in, a verdict a limit out, in the forms that CI systems read.

@@ -20,9 +20,8 @@ from judgeloop.experiment.resolve import Arm, ResolvedExperiment
 from judgeloop.experiment.schema import ExemplarPolicySpec as ExemplarSpec
 from judgeloop.experiment.schema import JudgeSpec
 from judgeloop.judging.controls import GoldJudge, candidates_of
-from judgeloop.judging.frames import candidates_frame, completed, judgments_frame
 from judgeloop.judging.judges import Judge, model_name
-from judgeloop.judging.pairing import matchups, presentations
+from judgeloop.judging.pairing import candidates_frame, completed, judgments_frame, matchups, presentations
 from judgeloop.judging.panels import (
     AnchorPanel,
     ProbePair,

@@ -1,7 +1,7 @@
-"""What a run or an analysis leaves: frames (docs/contract.md, "Tables"), the report, one screen of words, a notebook's
-table.
+"""The results of a run, an audit or an analysis: frames (docs/contract.md, "Tables"), the report, a one-screen summary, a
+notebook's table.
 
-A result reads its record, which is a run folder or in memory, and never changes it.
+A result reads its record, a run folder or one in memory, and never changes it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import yaml
 
 from judgeloop import analysis, report
 from judgeloop.errors import InvalidInput
-from judgeloop.report import judge_figures, reading, text, wording
+from judgeloop.report import judge_figures, text, wording
 from judgeloop.report.findings import findings, judge_rows
+from judgeloop.report.reading import Reading, read
 from judgeloop.report.tables import Table, judges_compared, rated_facts, unscored_reasons
 from judgeloop.report.tables import facts as overview_facts
 from judgeloop.report.tables import tables as rated_tables
@@ -28,7 +29,8 @@ from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
 from judgeloop.stats.judge.content import UNSCORED_JOINT as UNSCORED
 
-# Column's title → the terms that can fill it, the better founded first. What is measured otherwise has another title.
+# Column's title → (term, variant) of the estimates that can fill it, the best founded first. What is measured in another way has
+# another title.
 _JUDGE_TABLE = {
     "First slot": (("first_slot_excess", ""),),
     "Order flips": (("conflict_rate", ""),),
@@ -37,8 +39,8 @@ _JUDGE_TABLE = {
     "Longer won (raw)": (("longer_preferred_raw", ""),),
     "Agrees with gold": (("gold_agreement", ""),),
 }
-_INSTEAD = {"Length at equal gold": "Padding, per doubling", "Longer won (raw)": "Length at equal gold"}
-"""Columns that give way to another: the screen is narrow, and report.md has both."""
+_REPLACED_BY = {"Length at equal gold": "Padding, per doubling", "Longer won (raw)": "Length at equal gold"}
+"""Columns that are left out where another is there: the screen is narrow, and report.md has both."""
 _MOST_NAMES = 3
 _WIDTH = 100
 _SHORTEST_NAME = 12
@@ -46,8 +48,7 @@ _SHORTEST_NAME = 12
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """What a run left: frames with the columns of docs/contract.md, "Tables", the report, and the settings that made
-    them. Nothing here can be set."""
+    """The result of a run: frames with the columns of docs/contract.md, "Tables", the report, and the settings. Read-only."""
 
     record: Record
 
@@ -85,16 +86,16 @@ class Run:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What made the result, read-only: ``name``; ``asked`` (the experiment, or what an audit or analysis was asked for,
-        a log's ``columns`` among it); ``seed``; ``margins`` of equivalence by unit; ``sources``, files and their hashes;
+        """The settings of the result, read-only: ``name``; ``asked`` (the experiment, or the options of an audit or analysis, with a
+        log's ``columns``); ``seed``; ``margins`` of equivalence by unit; ``sources``, files and their hashes;
         ``versions``."""
-        stated, environment = _stated(self.record), self.record.environment()
-        block = stated.get("analyze") or stated.get("audit")
-        asked = block if isinstance(block, dict) else {key: value for key, value in stated.items() if key != "name"}
+        experiment, environment = _experiment(self.record), self.record.environment()
+        block = experiment.get("analyze") or experiment.get("audit")
+        asked = block if isinstance(block, dict) else {key: value for key, value in experiment.items() if key != "name"}
         asked = {**asked, **environment.get("settings", {})}
         versions = {name: environment[name] for name in ("judgeloop", "python") if name in environment}
         return MappingProxyType({
-            "name": str(stated.get("name") or self.record.name),
+            "name": str(experiment.get("name") or self.record.name),
             "asked": asked,
             "seed": asked.get("seed", environment.get("seed", 0)),
             "margins": {unit: default_margin(unit) for unit in ("probability", "log-odds", "ratio")},
@@ -114,14 +115,14 @@ class Run:
         """Write the self-contained HTML report to a file of your choice. Raises StorageFailed where it cannot be written."""
         return report.write_html(self.record, Path(path))
 
-    def _facts(self, read: reading.Reading) -> list[tuple[str, str]]:
-        return overview_facts(read)
+    def _facts(self, reading: Reading) -> list[tuple[str, str]]:
+        return overview_facts(reading)
 
     def _repr_html_(self) -> str:
-        from judgeloop.report import notebook  # asks for plotly.js
+        from judgeloop.report import page  # imports plotly
 
-        read = reading.read(self.record)
-        return notebook.render(read.name, self._facts(read), findings(read.estimates))
+        reading = read(self.record)
+        return page.notebook_fragment(reading.name, self._facts(reading), findings(reading.estimates))
 
     def __repr__(self) -> str:
         where = repr(str(self.path)) if isinstance(self.record, RunFolder) else f"{self.record.name!r}, in memory"
@@ -130,8 +131,8 @@ class Run:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit(Run):
-    """Judges' biases from judgments, asked now or there already; in memory, or in a folder. Generation, arm and replicate
-    are empty where the log has none."""
+    """The result of an audit or an analysis: judges' biases, from judgments asked now or read from a log; in memory, or in a folder.
+    Generation, arm and replicate are empty where the log has none."""
 
     def save(self, folder: str | Path, *, report: bool = True) -> Audit:
         """Write estimates, tables and, with ``report``, the report into a run folder, and return the result that reads it.
@@ -141,81 +142,77 @@ class Audit(Run):
         """
         if not isinstance(self.record, analysis.AnalysisRecord):
             raise InvalidInput(f"{self.record.name}: this result is in a folder already, {self.path}; copy that")
-        done = Audit(RunFolder(folder))
-        analysis.write(self.record.analysis, done.folder)
+        saved = Audit(RunFolder(folder))
+        analysis.write(self.record.analysis, saved.folder)
         if report:
-            done.write_report()
-        return done
+            saved.write_report()
+        return saved
 
-    def _facts(self, read: reading.Reading) -> list[tuple[str, str]]:
-        return _facts(read)
+    def _facts(self, reading: Reading) -> list[tuple[str, str]]:
+        return _audit_facts(reading)
 
     def summary(self) -> str:
-        """One screen: what was read, every judge with intervals, the findings, and what this log cannot tell and why."""
-        read = reading.read(self.record)
-        mitigated = judge_figures.tables(read, narrow=True)
-        listed = (_judges(read.estimates), judges_compared(read), *mitigated, unscored_reasons(read))
-        listed += tuple(rated_tables(read))
+        """One screen: what was read, every judge with intervals, the findings, and what is not known from this log, and why."""
+        reading = read(self.record)
+        mitigations = judge_figures.mitigation_tables(reading, narrow=True)
+        listed = (_judge_table(reading.estimates), judges_compared(reading), *mitigations, unscored_reasons(reading))
+        listed += tuple(rated_tables(reading))
         tables = [table for table in listed if table is not None]
-        shown = text.render_terminal(read, _facts(read), findings(read.estimates), tables)
-        lines = [text.as_text(shown, _WIDTH).rstrip("\n")]
-        if mitigated:
+        screen = text.render_terminal(reading, _audit_facts(reading), findings(reading.estimates), tables)
+        lines = [text.as_text(screen, _WIDTH).rstrip("\n")]
+        if mitigations:
             lines += ["", "Mitigations"]
-        for sentence in judge_figures.sentences(read):
+        for sentence in judge_figures.mitigation_sentences(reading):
             lines += textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
-        notes = read.environment.get("import_notes") or []
+        notes = reading.environment.get("import_notes") or []
         if notes:
             lines += ["", "How the log was read"]
             for note in notes:
                 lines += textwrap.wrap(wording.label(str(note), 400), 98, initial_indent="- ", subsequent_indent="  ")
-        unknown = cannot_be_known(read.estimates)
+        unknown = unknown_measures(reading.estimates)
         if unknown:
             lines += ["", "Not known from these verdicts"]
-            for what, why in unknown:
-                lines += textwrap.wrap(f"{what} – {why}", 98, initial_indent="- ", subsequent_indent="  ")
+            for measures, why in unknown:
+                lines += textwrap.wrap(f"{measures} – {why}", 98, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines) + "\n"
 
 
-def opened(folder: RunFolder) -> Run:
-    """The folder as what it holds: an Audit where judges were audited or judgments analysed, else a Run."""
-    return Run(folder) if folder.kind == "run" else Audit(folder)
-
-
-def _stated(record: Record) -> dict[str, Any]:
-    """The experiment's text as a mapping; empty where it is none."""
+def _experiment(record: Record) -> dict[str, Any]:
+    """The experiment as a mapping; empty where its text is none."""
     try:
-        stated = yaml.safe_load(record.experiment_text())
+        experiment = yaml.safe_load(record.experiment_text())
     except yaml.YAMLError:
         return {}
-    return stated if isinstance(stated, dict) else {}
+    return experiment if isinstance(experiment, dict) else {}
 
 
 def open_run(path: str | Path) -> Run:
-    """An existing run folder; an ``Audit`` where ``audit`` or ``analyze`` wrote it. Raises FolderMismatch where it is none."""
-    return opened(RunFolder.existing(path))
+    """An existing run folder; an ``Audit`` where ``audit`` or ``analyze`` wrote it. Raises FolderMismatch where there is none."""
+    folder = RunFolder.existing(path)
+    return Run(folder) if folder.kind == "run" else Audit(folder)
 
 
-def cannot_be_known(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
-    """(measures, and for which judges where not for all; why) of the primary estimates that are undefined, by reason."""
+def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
+    """(measures, with their judges where it is not all of them; the reason) of the primary estimates that are undefined."""
     primary = [row for row in estimates if row.scope == "judge" and row.variant == "" and row.category == ""]
     judges = {row.judge for row in primary}
-    known = {(row.judge, row.term) for row in primary if row.status != "undefined"}
-    undefined = [row for row in primary if row.status == "undefined" and (row.judge, row.term) not in known]
+    measured = {(row.judge, row.term) for row in primary if row.status != "undefined"}
+    undefined = [row for row in primary if row.status == "undefined" and (row.judge, row.term) not in measured]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in undefined:
         reasons.setdefault((row.note, row.term), []).append(row.judge)
     grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (why, term), named in reasons.items():
-        grouped.setdefault((why, tuple(dict.fromkeys(named))), []).append(term)
-    found = []
-    for (why, whose), terms in grouped.items():
-        more = f" and {len(whose) - _MOST_NAMES} more" if len(whose) > _MOST_NAMES else ""
-        few = ", ".join(wording.label(judge) for judge in whose[:_MOST_NAMES]) + more
-        what = "; ".join(dict.fromkeys(map(wording.term_name, terms)))
-        what += "" if len(whose) == len(judges) else f" ({few})"
-        lost = [row for row in undefined if row.term in terms and row.judge in whose] if UNSCORED in terms else []
-        found.append((what, wording.reason(why + _unscored(lost))))
-    return found
+    for (why, term), names in reasons.items():
+        grouped.setdefault((why, tuple(dict.fromkeys(names))), []).append(term)
+    unknown = []
+    for (why, of_judges), terms in grouped.items():
+        more = f" and {len(of_judges) - _MOST_NAMES} more" if len(of_judges) > _MOST_NAMES else ""
+        first_names = ", ".join(wording.label(name) for name in of_judges[:_MOST_NAMES]) + more
+        measures = "; ".join(dict.fromkeys(map(wording.term_name, terms)))
+        measures += "" if len(of_judges) == len(judges) else f" ({first_names})"
+        rows = [row for row in undefined if row.term in terms and row.judge in of_judges] if UNSCORED in terms else []
+        unknown.append((measures, wording.reason(why + _unscored(rows))))
+    return unknown
 
 
 def _unscored(rows: Sequence[Estimate]) -> str:
@@ -230,38 +227,38 @@ def _span(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _facts(read: reading.Reading) -> list[tuple[str, str]]:
-    """What was read."""
-    rows = read.judgments
+def _audit_facts(reading: Reading) -> list[tuple[str, str]]:
+    """(label, value) of what was judged: verdicts, judges, items, pairs, texts, gold."""
+    rows = reading.judgments
     if rows.empty:
-        return rated_facts(read) + [fact for fact in overview_facts(read) if fact[0] == "Model calls"]
+        return rated_facts(reading) + [fact for fact in overview_facts(reading) if fact[0] == "Model calls"]
     keys = ["replicate", "arm", "generation", "panel", "item_id", "pair_id"]
-    shown = rows[rows["panel"] != "probe"].groupby(keys, dropna=False)["order"].nunique()
+    orders = rows[rows["panel"] != "probe"].groupby(keys, dropna=False)["order"].nunique()
     edits = len(rows.loc[rows["panel"] == "probe", keys].drop_duplicates())
-    both, unscored = int((shown == 2).sum()), int((rows["verdict"] == "unscored").sum())
+    both, unscored = int((orders == 2).sum()), int((rows["verdict"] == "unscored").sum())
     facts = [
         ("Verdicts", f"{len(rows):,}"),
         ("Judges", f"{rows['judge'].nunique():,}"),
         ("Items", f"{rows['item_id'].nunique():,}"),
-        ("Pairs", f"{len(shown):,} ({both:,} in both orders, {len(shown) - both:,} in one)"),
+        ("Pairs", f"{len(orders):,} ({both:,} in both orders, {len(orders) - both:,} in one)"),
         *([("Texts against their edits", f"{edits:,}")] if edits else []),
         ("Orders", ", ".join(f"{order} {int((rows['order'] == order).sum()):,}" for order in ("ab", "ba"))),
         ("Unscored", f"{unscored:,} ({100 * unscored / len(rows):.1f} %)"),
     ]
-    if len(read.candidates):
-        facts.append(("Texts", f"{len(read.candidates):,}, measured"))
+    if len(reading.candidates):
+        facts.append(("Texts", f"{len(reading.candidates):,}, measured"))
     elif "len_a" in rows:
-        facts.append(("Lengths", f"given, in {read.environment.get('length_unit', 'characters')}"))
+        facts.append(("Lengths", f"given, in {reading.environment.get('length_unit', 'characters')}"))
     else:
         facts.append(("Texts", "none, and no lengths"))
     facts.append(("Gold", f"on {int((rows['gold'] != '').sum()):,} verdicts" if (rows["gold"] != "").any() else "none"))
-    unused = read.environment.get("pairs_without_verdict")
+    unused = reading.environment.get("pairs_without_verdict")
     facts += [("Pairs without a verdict", f"{unused:,}")] if unused else []
-    return facts + [fact for fact in overview_facts(read) if fact[0] == "Model calls"]
+    return facts + [fact for fact in overview_facts(reading) if fact[0] == "Model calls"]
 
 
-def _one_line(name: str, shared: str, room: int) -> str:
-    """A name that fits: without the beginning that all share, then cut in its middle."""
+def _short_name(name: str, shared: str, room: int) -> str:
+    """A name in at most ``room`` characters: without the beginning that all judges share, then cut in its middle."""
     line = wording.label(name, 400)
     if len(line) > room and len(shared) > 1:
         line = "…" + wording.label(name.removeprefix(shared), 400)
@@ -271,8 +268,8 @@ def _one_line(name: str, shared: str, room: int) -> str:
     return f"{line[: room - 1 - tail]}…{line[-tail:]}"
 
 
-def _judges(estimates: Sequence[Estimate]) -> Table | None:
-    """A row a judge. Of several panels or generations the one that speaks for the judge, as in the report."""
+def _judge_table(estimates: Sequence[Estimate]) -> Table | None:
+    """A row a judge, of the panel and generation that the report shows too; None without estimates."""
     cells: dict[str, dict[str, str]] = {}
     for title, terms in _JUDGE_TABLE.items():
         for term, variant in terms:
@@ -283,11 +280,11 @@ def _judges(estimates: Sequence[Estimate]) -> Table | None:
     if not cells:
         return None
     titles = [title for title in _JUDGE_TABLE if any(title in cell for cell in cells.values())]
-    for title, other in _INSTEAD.items():
-        titles = [one for one in titles if one != title or other not in titles]
+    for title, other in _REPLACED_BY.items():
+        titles = [name for name in titles if name != title or other not in titles]
     values = {judge: [cell.get(title, "–") for title in titles] for judge, cell in cells.items()}
     widths = [max(len(title), *(len(row[n]) for row in values.values())) for n, title in enumerate(titles)]
     room = max(_SHORTEST_NAME, _WIDTH - sum(width + 2 for width in widths))
     shared = commonprefix(list(values)) if len(values) > 1 else ""  # noqa: RUF071  letter by letter is meant
-    rows = tuple((_one_line(judge, shared, room), *row) for judge, row in values.items())
+    rows = tuple((_short_name(judge, shared, room), *row) for judge, row in values.items())
     return Table("The judges (percentage points, 95 % intervals)", "", ("Judge", *titles), rows, whole=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from judgeloop.bodies import Prompt, draft_body, judge_body, match_body, neutralise, without_controls
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.schema import Endpoint
-from judgeloop.judging.answers import read, read_match
+from judgeloop.judging.answers import read_match, read_verdict
 from judgeloop.records import Call, Message, Reply
 from judgeloop.text import templates
 
@@ -85,10 +85,10 @@ def test_a_hostile_candidate_neither_breaks_the_prompt_nor_flips_a_judge_that_qu
         shown.encode("utf-8")
         quoted = f"Answer A says: {answer_a}\nAnswer B says: {answer_b}"
         for label, slot in (("A", "first"), ("B", "second"), ("tie", "tie")):
-            assert read(Reply(f"My verdict is [[{label}]]. {quoted}"), "text", ties=True).slot == slot
-            assert read(Reply(f"{quoted}\n[[{label}]]"), "text", ties=True).slot == slot
-        assert read(Reply(quoted), "text", ties=True).slot == "unscored"
-        assert read(Reply(quoted), "json", ties=True).slot == "unscored"
+            assert read_verdict(Reply(f"My verdict is [[{label}]]. {quoted}"), "text", ties=True).slot == slot
+            assert read_verdict(Reply(f"{quoted}\n[[{label}]]"), "text", ties=True).slot == slot
+        assert read_verdict(Reply(quoted), "text", ties=True).slot == "unscored"
+        assert read_verdict(Reply(quoted), "json", ties=True).slot == "unscored"
         assert read_match(Reply(f"[[no]] because it says {neutralise(text)}")) == (False, "")
 
 

@@ -197,7 +197,7 @@ class Settings:
             "edits": self.editor.endpoint if self.editor else "",
             "templates": [self.template.sha256, *(t.sha256 for t in (self.editor.templates.values() if self.editor else ()))],
             "pairs": [
-                [pair.item_id, pair.pair_id, dict(pair.values), {name: str(cell) for name, cell in pair.kept.items()}]
+                [pair.item_id, pair.pair_id, dict(pair.values), {name: str(cell) for name, cell in pair.other_columns.items()}]
                 for pair in self.asked.known.values()
             ],
             **({"form": self.form.identity()} if self.form else {}),

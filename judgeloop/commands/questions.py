@@ -14,10 +14,9 @@ from judgeloop.experiment.schema import Endpoint
 from judgeloop.interchange.pairs import Pair
 from judgeloop.interchange.rows import is_number
 from judgeloop.interchange.verdicts import VerdictLog
-from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.judges import ModelJudge
 from judgeloop.judging.model_edits import edit_call_id, write_edit
-from judgeloop.judging.pairing import presentations, quoted
+from judgeloop.judging.pairing import judgments_frame, presentations, quoted
 from judgeloop.judging.panels import PROBE_COLUMNS, PROBES, ProbePair, probe_pair, rule_pairs, with_probes
 from judgeloop.judging.reward_models import RewardJudge
 from judgeloop.records import ORDERS, Candidate, Client, Item, Judgment, Matchup, Panel, Presentation
@@ -136,7 +135,7 @@ def _check_gold(pairs: Iterable[Pair]) -> None:
 
 def _language(pair: Pair) -> str:
     """The language of a pair's texts, from a column ``language``; English where there is none."""
-    tag = pair.kept.get("language")
+    tag = pair.other_columns.get("language")
     if tag in (None, ""):
         return _NO_WORDS
     if not isinstance(tag, str) or not tag.replace("-", "").replace("_", "").isalnum():
@@ -345,9 +344,9 @@ def _of_pairs(frame: pd.DataFrame, asked: Questions) -> pd.DataFrame:
         if name == "gold" or any(values):
             frame[name] = values
     taken = {*frame.columns, *PROBE_COLUMNS}
-    others = dict.fromkeys(name for pair in asked.known.values() for name in pair.kept if name not in taken)
+    others = dict.fromkeys(name for pair in asked.known.values() for name in pair.other_columns if name not in taken)
     for name in others:
-        frame[name] = _column([pair.kept.get(name) for pair in known])
+        frame[name] = _column([pair.other_columns.get(name) for pair in known])
     return frame
 
 

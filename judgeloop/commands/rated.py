@@ -163,7 +163,7 @@ class Listwise:
         """What of it the answers may depend on."""
         rows = [
             [one.item_id, one.set_id, one.prompt, one.category, list(one.texts), list(one.names), list(one.models), one.gold,
-             {name: str(cell) for name, cell in one.kept.items()}]
+             {name: str(cell) for name, cell in one.other_columns.items()}]
             for one in self.sets.values()
         ]  # fmt: skip
         return {"mode": self.mode, "template": self.template.sha256, "repeats": self.repeats, "sets": rows}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from judgeloop.validation.row import Row
-from judgeloop.validation.study import coverage as study_coverage
-from judgeloop.validation.table import COLUMNS, run, studied, table, write
+from judgeloop.validation import run
+from judgeloop.validation.coverage_study import coverage as study_coverage
+from judgeloop.validation.coverage_study import earlier_study
+from judgeloop.validation.table import COLUMNS, Row, table, write
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _coverage(
     out: Path | None,
     watch: Callable[[str], None],
 ) -> Validation:
-    earlier = studied(out) if out is not None else None
+    earlier = earlier_study(out) if out is not None else None
     so_far = [] if earlier is None else [earlier]
 
     def cell_done(cell: pd.DataFrame) -> None:
@@ -85,7 +86,7 @@ def _coverage(
             write([], pd.concat(so_far, ignore_index=True), out)
 
     rows = study_coverage(
-        seed, replications, cells=cells, share=share, workers=workers, on_cell=cell_done, known=earlier
+        seed, replications, cells=cells, share=share, workers=workers, on_cell=cell_done, earlier=earlier
     )  # fmt: skip
     files = write([], pd.concat(so_far, ignore_index=True), out) if out is not None else ()
     return Validation(rows, bool(rows["passed"].all()), tuple(files), rows.to_string(index=False))

@@ -19,7 +19,7 @@ from judgeloop import report
 from judgeloop.commands.run import design_of
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.experiment.resolve import ResolvedExperiment, resolve
-from judgeloop.report.page import page as live_page
+from judgeloop.report.page import live_page
 from judgeloop.report.wording import count
 from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving.server import Page, serve_pages

@@ -1,6 +1,7 @@
-"""MT-Bench's ``*_pair.jsonl`` (FastChat): each pair judged in both orders, a line a pair.
+"""MT-Bench's ``*_pair.jsonl`` (FastChat), each pair judged in both orders, a line a pair; and Arena-Hard's judgments
+(arena-hard-auto 0.1 and 2.0), a line a model and question, two games against the baseline.
 
-Game 1 shows model_1 first, game 2 shows model_2 first; ``text_a`` is model_1's. FastChat has already turned the winners
+MT-Bench: game 1 shows model_1 first, game 2 shows model_2 first; ``text_a`` is model_1's. FastChat has already turned the winners
 into models. Texts are read from the recorded prompts; in the second turn the text is the second answer, which the
 judge's prompt asks to compare.
 """
@@ -13,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from judgeloop.interchange.rows import Cells, Row, extras
-
-# The question and answers in a judge's recorded prompt, cut out at the tool's delimiters.
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,7 @@ def _mt_bench_game(cells: Cells, game: int, order: str) -> dict[str, Any]:
     return {"verdict": "first" if winner == shown_first else "second", "reason": ""}
 
 
-# Arena-Hard's judgments (arena-hard-auto 0.1 and 2.0): a line a model and question, two games against the baseline.
+# Arena-Hard
 
 ARENA_HARD_KEYS = frozenset({"model", "judge", "games"})
 _ARENA_HARD_USED = (*ARENA_HARD_KEYS, "question_id", "uid", "baseline", "category", "tstamp", "answer_id")

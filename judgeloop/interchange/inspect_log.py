@@ -23,8 +23,6 @@ from judgeloop.interchange.graded import rows as pair_rows
 from judgeloop.interchange.rows import Row
 from judgeloop.records import Message, prompt_text
 
-# Members of zip archives, Zstandard included.
-
 _ZIP_ZSTANDARD = 93
 # A zip archive's local file header (APPNOTE 4.3.7).
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")

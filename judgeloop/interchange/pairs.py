@@ -1,4 +1,5 @@
-"""A pairs file: one matchup a row, with its texts and their gold, lengths, models and category."""
+"""Pairs files, one matchup a row with its texts and their gold, lengths, models and category; and files of sets, several
+answers to one prompt a row, of which a judge picks the best."""
 
 from __future__ import annotations
 
@@ -24,13 +25,13 @@ LENGTH_UNITS = ("characters", "tokens")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One row: ``values`` by OF_A_PAIR (None or "" where empty), ``kept`` the file's other columns."""
+    """One row: ``values`` by OF_A_PAIR (None or "" where empty), ``other_columns`` the rest of the file's."""
 
     where: str
     item_id: str
     pair_id: str
     values: Mapping[str, Any]
-    kept: Mapping[str, Any]
+    other_columns: Mapping[str, Any]
 
 
 def read_pairs(source: Input, columns: Columns | None = None, column_names: set[str] | None = None) -> dict[str, Pair]:
@@ -97,8 +98,6 @@ def of_a_pair(cells: Cells) -> dict[str, Any]:
     return values | {"length_unit": unit}
 
 
-# A file of sets: a row holds several answers to one prompt, of which a judge picks the best.
-
 FEWEST, MOST = 2, 8
 
 
@@ -106,7 +105,7 @@ FEWEST, MOST = 2, 8
 class TextSet:
     """One row. ``names`` and ``models`` are empty where the file has none; ``gold`` is the best text's index, from 0.
 
-    ``kept``: the file's other columns.
+    ``other_columns``: the rest of the file's.
     """
 
     where: str
@@ -118,7 +117,7 @@ class TextSet:
     names: tuple[str, ...]
     models: tuple[str, ...]
     gold: int | None
-    kept: Mapping[str, Any]
+    other_columns: Mapping[str, Any]
 
 
 def read_sets(source: Input, columns: Columns | None = None) -> dict[str, TextSet]:

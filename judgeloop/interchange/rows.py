@@ -1,4 +1,5 @@
-"""Rows of a file, a frame or standard input, and checks of their cells. An error is one sentence: row, column, fault."""
+"""Rows of a file, a frame or standard input, the user's names for their columns, and checks of their cells. An error is one
+sentence: row, column, fault."""
 
 from __future__ import annotations
 
@@ -19,8 +20,6 @@ from judgeloop.errors import ExperimentError, InvalidInput
 from judgeloop.experiment import inputs
 from judgeloop.experiment.inputs import read_yaml, yaml_name
 from judgeloop.records import Message, prompt_text
-
-# ``--columns``: names and words of a log in judgeloop's terms.
 
 VERDICT_COLUMNS = (
     "item_id", "judge", "order", "verdict", "pair_id", "repeat", "p_first", "reason", "generation", "arm", "replicate",

@@ -1,4 +1,7 @@
-"""A verdict log: one judgment a row, joined to its pairs, as the judgments and texts that the statistics take."""
+"""Verdict logs, one judgment a row joined to its pairs, as the judgments and texts that the statistics take.
+
+``read_verdicts`` reads judgeloop's own form; ``read_log`` reads any tool's log, recognised by its content.
+"""
 
 from __future__ import annotations
 
@@ -158,7 +161,7 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
     pair_columns = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
     other_columns = extras(raw, (*VERDICT_COLUMNS, *_FIRST))
     if reader.pairs is not None:
-        other_columns = {**reader.pairs[row["pair_id"]].kept, **other_columns}
+        other_columns = {**reader.pairs[row["pair_id"]].other_columns, **other_columns}
     return {
         **other_columns,
         **pair_columns,
@@ -298,7 +301,7 @@ def _items(rows: Iterable[Mapping[str, Any]], reader: _Reader) -> pd.DataFrame:
     return pd.DataFrame(frame, columns=["item_id", "prompt", "category"])
 
 
-# Verdict logs of any tool, recognised by their content, as the one form that the statistics take.
+# Logs of any tool
 
 FORMATS = ("judgeloop", "alpaca_eval", "mt_bench", "arena_hard", "inspect", "lm_eval")
 _KEYS = {

@@ -172,7 +172,7 @@ def _in_object(text: str, form: Form) -> Answer:
     fenced = _FENCE.fullmatch(text)
     try:
         # A doubled key is an error, not a choice between its values.
-        content = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)
+        content = json.loads(fenced[1] if fenced else text, object_pairs_hook=_without_doubled_keys)
     except (ValueError, RecursionError):
         return Answer(reason="not_json")
     if not isinstance(content, dict):
@@ -180,7 +180,7 @@ def _in_object(text: str, form: Form) -> Answer:
     return form.in_json(content[form.key]) if form.key in content else Answer(reason="no_verdict")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a key stands twice")
@@ -209,7 +209,7 @@ def _log_sum(values: Sequence[float]) -> float:
     return largest + math.log(sum(math.exp(value - largest) for value in values))
 
 
-# -- pairs ---------------------------------------------------------------------------------------------------------------
+# Pairs
 
 
 def unscored(reason: str) -> Verdict:
@@ -217,7 +217,7 @@ def unscored(reason: str) -> Verdict:
     return Verdict("unscored", reason=reason)
 
 
-def read(reply: Reply, mode: Mode, ties: bool) -> Verdict:
+def read_verdict(reply: Reply, mode: Mode, ties: bool) -> Verdict:
     """The verdict in a reply; positive = prefers the first slot: A is the first slot, B the second.
 
     ``ties`` says whether the template offered a tie. In logprob mode p_first = (P(A) + ½ P(tie)) / (P(A) + P(B) + P(tie))
@@ -244,7 +244,7 @@ def read_match(reply: Reply) -> tuple[bool | None, str]:
     return (None, answer.reason) if answer.reason else (answer.label == "yes", "")
 
 
-# -- lists ---------------------------------------------------------------------------------------------------------------
+# Lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ def read_choice(reply: Reply, mode: Mode, slots: int) -> Choice:
     return Choice(max(range(slots), key=shares.__getitem__), shares)
 
 
-# -- scores --------------------------------------------------------------------------------------------------------------
+# Scores
 
 
 @dataclass(frozen=True, slots=True)

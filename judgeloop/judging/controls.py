@@ -17,8 +17,6 @@ from judgeloop.records import Candidate, Item, Judgment, Presentation, Slot, Ver
 from judgeloop.seeds import Label
 from judgeloop.text.matching import correct, gold_of, is_asked
 
-# The planted judge's law: one formula, shared by the planted server and the in-process planted judge.
-
 NOT_FEATURES = ("position", "quality")
 
 
@@ -61,6 +59,11 @@ def log_logistic(log_odds: float) -> float:
 
 Measure = Callable[[str], Mapping[str, float]]
 """A text's features: ``length`` in log2 tokens, others per 100 tokens."""
+
+
+def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
+    """The candidates shown in the presentations, one a slot."""
+    return [candidate for presentation in presentations for candidate in (presentation.first, presentation.second)]
 
 
 @dataclass(frozen=True)
@@ -126,16 +129,11 @@ class GoldJudge:
         return Judgment(presentation, self.name, Verdict(slots[gold_of(first.value, second.value)]), first.call)
 
 
-def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
-    """The candidates shown in the presentations, one a slot."""
-    return [candidate for presentation in presentations for candidate in (presentation.first, presentation.second)]
-
-
 @dataclass(frozen=True)
 class PlantedJudge:
     """A judge with stated coefficients, whose biases are known; it calls no model.
 
-    P(first) is the logistic of ``law.planted_log_odds`` plus noise, the model of docs/method.md, "The content model".
+    P(first) is the logistic of ``planted_log_odds`` plus noise, the law that the planted server has too.
     """
 
     spec: PlantedJudgeSpec
@@ -150,9 +148,7 @@ class PlantedJudge:
         prefix: str,
         stream: tuple[Label, ...],
     ) -> list[Judgment]:
-        texts = {
-            candidate.text for presentation in presentations for candidate in (presentation.first, presentation.second)
-        }
+        texts = {candidate.text for candidate in candidates_of(presentations)}
         measured = {text: (self.measure(text), float(correct(item, text) or False)) for text in texts}
         coefficients = {
             "position": self.spec.position,

@@ -1,4 +1,9 @@
-"""Edits of the layout alone: bold, lists, headings, all three, their removal, and white space."""
+"""Counterfactual edits of a text by rule, and the probe that an edit is: what it changes, what it keeps, and the check of that.
+
+A rule takes a ``Task`` and gives the edited text, or None where the edit does not apply; a check takes original and edit. Edits
+add words without content, change the layout alone, or repeat the text's own sentences up to a dose. ``panels.PROBES`` lists
+them all; the two that no rule can write are in ``model_edits``.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,6 @@ from judgeloop import seeds
 from judgeloop.judging.lexicon import CONFIDENT, EMOJI, HEDGES, LEADS, PARTS, REMINDERS, SELF_NAME, Words
 from judgeloop.text.features import TextFeatures, measure, tokenize
 from judgeloop.text.markdown import Paragraph, code, paragraphs, plain
-
-# A counterfactual probe: one edit of a text, with what it changes and what it keeps.
 
 Kind = Literal["rule", "model"]
 
@@ -85,7 +88,7 @@ class Probe:
             return None
         tag = base_language(language)
         edited = self.rule(Task(text, item_id, seed, dose, tag, judge_name))
-        if edited is None or (edited == text and self.name != "identical") or not self.kept(text, edited):
+        if edited is None or (edited == text and self.name != "identical") or not self.passes(text, edited):
             return None
         return edited
 
@@ -104,7 +107,7 @@ class Probe:
             doses = ", ".join(f"{known_dose:g}" for known_dose in self.doses) or "none"
             raise ValueError(f"{self.name} has the doses {doses}, not {dose}")
 
-    def kept(self, original: str, edited: str) -> bool:
+    def passes(self, original: str, edited: str) -> bool:
         """Whether ``edited`` passes the probe's check against ``original`` (see ``keeps``)."""
         return self.check(original, edited)
 
@@ -140,7 +143,7 @@ def words(text: str) -> list[str]:
     return [token.casefold() for token in tokenize(text) if any(mark.isalnum() for mark in token)]
 
 
-# The places of a text's sentences in its source.
+# Sentences, by their places in the source of a text
 
 _ABBREVIATIONS = {
     "en": "e.g i.e etc vs dr mr mrs ms prof st no vol fig eq approx dept est inc ltd co jr sr jan feb mar apr jun jul "
@@ -220,7 +223,7 @@ def _ends(masked: str, match: re.Match[str], language: str) -> bool:
     return word not in _ABBREVIATION_SETS.get(language, frozenset())
 
 
-# Edits that add a few words without content: hedges, a confident tone, emoji, and claims about the text itself.
+# A few words without content: hedges, a confident tone, emoji, and claims about the text itself
 
 SHARE = 0.5
 """Share of the sentences that hedges, tone, emoji and bold edit, in [0, 1]; at least one sentence."""
@@ -329,6 +332,8 @@ hedges, hedges_kept = behind_sentences(HEDGES, "hedges"), without(all_phrases(HE
 tone, tone_kept = behind_sentences(CONFIDENT, "tone"), without(all_phrases(CONFIDENT), ", ")
 emoji_kept = without(EMOJI, " ")
 
+
+# The layout alone: bold, lists, headings, all three, their removal, and white space
 
 MOST_HEADINGS = 4
 """Headings that the edit adds at most; further paragraphs stand under the last one."""
@@ -497,7 +502,7 @@ def unchanged_kept(original: str, edited: str) -> bool:
     return original == edited
 
 
-# Padding by restatement: the text grows to a dose by repetitions of its own sentences, and nothing else.
+# Padding: the text grows to a dose by repetitions of its own sentences
 
 TOLERANCE = 0.1
 """The length reached is within this share of the dose's, in tokens; else the edit does not apply."""

@@ -25,9 +25,9 @@ from judgeloop.judging.answers import (
     TRIAL_QUESTION,
     Choice,
     Score,
-    read,
     read_choice,
     read_score,
+    read_verdict,
     unscored,
 )
 from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge
@@ -64,7 +64,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _ModelAsked:
     """A model that is asked: its block, its endpoint, the prompt, and how its replies are read."""
 
     name: str
@@ -80,7 +80,7 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class ModelJudge(_Asked):
+class ModelJudge(_ModelAsked):
     """A model that is asked once a presentation, all presentations at the same time."""
 
     member: int | None = None
@@ -89,22 +89,25 @@ class ModelJudge(_Asked):
     async def judge(
         self, item: Item, presentations: Sequence[Presentation], prefix: str, stream: tuple[Label, ...]
     ) -> list[Judgment]:
-        return list(await asyncio.gather(*(self._ask(item, shown, prefix, stream) for shown in presentations)))
+        return list(
+            await asyncio.gather(*(self._ask(item, presentation, prefix, stream) for presentation in presentations))
+        )
 
-    async def _ask(self, item: Item, shown: Presentation, prefix: str, stream: tuple[Label, ...]) -> Judgment:
-        name, labels = call_id(prefix, shown), (*stream, *draw_labels(shown))
+    async def _ask(self, item: Item, presentation: Presentation, prefix: str, stream: tuple[Label, ...]) -> Judgment:
+        name, labels = call_id(prefix, presentation), (*stream, *draw_labels(presentation))
         if self.member is not None:
             name, labels = f"{name}/j{self.member}", (*labels, f"j{self.member}")
         body = judge_body(
-            self.endpoint, self.template, self.mode, prompt=item.prompt, first_text=shown.first.text,
-            second_text=shown.second.text, reference=item.reference, temperature=self.spec.temperature,
+            self.endpoint, self.template, self.mode, prompt=item.prompt, first_text=presentation.first.text,
+            second_text=presentation.second.text, reference=item.reference, temperature=self.spec.temperature,
             max_tokens=self.spec.max_tokens, seed=seeds.integer(self.seed, "judge", *labels),
         )  # fmt: skip
-        return Judgment(shown, self.name, read(await self._reply(name, body), self.mode, self.template.ties), name)
+        verdict = read_verdict(await self._reply(name, body), self.mode, self.template.ties)
+        return Judgment(presentation, self.name, verdict, name)
 
 
 @dataclass(frozen=True)
-class ChoiceJudge(_Asked):
+class ChoiceJudge(_ModelAsked):
     """A model that is asked for the best of several texts."""
 
     async def choose(
@@ -127,7 +130,7 @@ def rotated(texts: Sequence[Candidate], rotation: int) -> list[Candidate]:
 
 
 @dataclass(frozen=True)
-class ScoreJudge(_Asked):
+class ScoreJudge(_ModelAsked):
     """A model that is asked for the score of one text at a time."""
 
     async def score(self, item: Item, text: Candidate, scale: Scale, place: str, repeat: int) -> tuple[Score, str]:
@@ -152,10 +155,12 @@ class PanelJudge:
         self, item: Item, presentations: Sequence[Presentation], prefix: str, stream: tuple[Label, ...]
     ) -> list[Judgment]:
         members = [replace(member, member=index) for index, member in enumerate(self.members)]
-        votes = await asyncio.gather(*(one.judge(item, presentations, prefix, stream) for one in members))
+        votes = await asyncio.gather(*(member.judge(item, presentations, prefix, stream) for member in members))
         return [
-            Judgment(shown, self.name, majority([vote.verdict for vote in ballot]), call_id(prefix, shown))
-            for shown, *ballot in zip(presentations, *votes, strict=True)
+            Judgment(
+                presentation, self.name, majority([vote.verdict for vote in ballot]), call_id(prefix, presentation)
+            )
+            for presentation, *ballot in zip(presentations, *votes, strict=True)
         ]
 
 
@@ -232,7 +237,7 @@ def model_name(judge: Judge) -> str:
     return judge.endpoint.model if isinstance(judge, ModelJudge | RewardJudge) else ""
 
 
-# -- how a model's replies are read --------------------------------------------------------------------------------------
+# How a model's replies can be read, by trial calls
 
 
 class _Readable(Protocol):
@@ -242,7 +247,7 @@ class _Readable(Protocol):
 
 @dataclass(frozen=True)
 class Trial(ABC):
-    """A question by which a model is tried, in the form in which it will be asked; ``what`` a reply is to give."""
+    """A question by which a model is tried, in the form in which it will be asked; ``what``: what a reply is to give."""
 
     template: Template
     what: ClassVar[str]
@@ -276,7 +281,7 @@ class PairTrial(Trial):
         )  # fmt: skip
 
     def read(self, reply: Reply, mode: Mode) -> Verdict:
-        return read(reply, mode, self.template.ties)
+        return read_verdict(reply, mode, self.template.ties)
 
     def turned(self) -> PairTrial:
         """The same question with the better answer second."""

@@ -1,7 +1,8 @@
-"""Counterfactual probes: edits of a text that change one thing and keep the content (docs/probes.md).
+"""The fixed panels that a judge judges anew in every generation, shared by arms and replicates: anchor pairs, and probes, their
+texts against edits that change one thing and keep the content (docs/probes.md).
 
-``PROBES[name].apply(text, …)`` edits by rule, deterministically; ``write_edit`` asks a model for the two probes that no
-rule can write.
+``PROBES[name].apply(text, …)`` edits by rule, deterministically; ``model_edits.write_edit`` asks a model for the two probes
+that no rule can write.
 """
 
 from __future__ import annotations
@@ -104,8 +105,6 @@ RULE_PROBES: tuple[str, ...] = tuple(probe.name for probe in _ALL if probe.kind 
 """The probes that need no model."""
 
 
-# Probe pairs: every text of a pair against its own edits, each a matchup with the original as a and the edit as b.
-
 PROBE_COLUMNS = ("probe", "dose", "dose_reached")
 """What judgments of panel probe have beside the columns of docs/contract.md, "Tables": ``dose`` is the nominal length
 ratio (NaN where the probe has none), ``dose_reached`` the edit's tokens per token of its original."""
@@ -116,7 +115,7 @@ JOINT = "~"
 
 @dataclass(frozen=True, slots=True)
 class ProbePair:
-    """A text (``matchup.a``) and its edit (``matchup.b``)."""
+    """A matchup of a text (a) and its edit (b); ``dose`` and ``dose_reached`` as in PROBE_COLUMNS, None where there is no dose."""
 
     matchup: Matchup
     probe: str
@@ -174,8 +173,6 @@ def with_probes(judgments: pd.DataFrame, pairs: Sequence[ProbePair]) -> pd.DataF
         dose_reached=[pair.dose_reached for pair in probe_pairs],
     )
 
-
-# The fixed panels that the judge judges again in every generation, shared by arms and replicates: anchor pairs, and probes, the edits of their texts.
 
 Draft = Callable[[Item, str, str, tuple[str | int, ...]], Awaitable[tuple[Candidate | None, str]]]
 """(item, candidate_id, call-id prefix, stream) → (candidate, "") or (None, reason)."""

@@ -2,7 +2,7 @@
 
 P(first) = s((score of the first − score of the second) / temperature), the Bradley–Terry model by which reward models are
 trained; the larger score is the verdict, equal scores are a tie. No text is shown beside another, so no order can matter:
-both orders of a pair rest on the same two calls. Reasons are those of ``judging.verdicts`` and these:
+both orders of a pair rest on the same two calls. Reasons are those of ``judging.answers`` and these:
 
 ==============  ====================================================================================================
 no_score        the answer holds no number where the route has its score
@@ -26,7 +26,7 @@ from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import schema
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION, unscored
-from judgeloop.judging.controls import logistic
+from judgeloop.judging.controls import candidates_of, logistic
 from judgeloop.judging.pairing import quoted
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Slot, Verdict
 from judgeloop.seeds import Label
@@ -98,10 +98,7 @@ class RewardJudge:
     ) -> list[Judgment]:
         by_text: dict[str, Candidate] = {}
         # The call is named by the smallest id, not by the order of presentation.
-        candidates = (
-            candidate for presentation in presentations for candidate in (presentation.first, presentation.second)
-        )
-        for candidate in sorted(candidates, key=lambda candidate: candidate.candidate_id):
+        for candidate in sorted(candidates_of(presentations), key=lambda candidate: candidate.candidate_id):
             by_text.setdefault(candidate.text, candidate)
         scores = await asyncio.gather(*(self.score(item, candidate, prefix) for candidate in by_text.values()))
         rewards = dict(zip(by_text, scores, strict=True))

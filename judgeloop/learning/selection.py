@@ -69,11 +69,11 @@ def winner(reward: Mapping[str, float]) -> dict[str, float]:
 
 
 def move_to_winner(
-    weights: Mapping[str, float], drawn: Mapping[str, int], reward: Mapping[str, float]
+    weights: Mapping[str, float], draw_counts: Mapping[str, int], reward: Mapping[str, float]
 ) -> dict[str, float]:
     """The weights after those of the judged texts have moved to the highest reward among them; others are unchanged.
 
-    weights: the item's pool weights. drawn: how often each text was drawn (0 and absent: not drawn). reward: of the
+    weights: the item's pool weights. draw_counts: how often each text was drawn (0 and absent: not drawn). reward: of the
         drawn texts; a drawn text without a reward was not judged and keeps its weight.
 
     Equal highest rewards share the moved mass in proportion to their weights, as in ``best_of_n_law``: where all tie (a
@@ -82,11 +82,13 @@ def move_to_winner(
     Raises ValueError if the weights are no distribution, or a drawn text is not in the pool.
     """
     _check(weights)
-    strangers = [candidate for candidate, times in drawn.items() if times > 0 and candidate not in weights]
+    strangers = [candidate for candidate, times in draw_counts.items() if times > 0 and candidate not in weights]
     if strangers:
         raise ValueError(f"drawn texts that are not in the pool: {', '.join(strangers[:3])}")
     judged_rewards = {
-        candidate: reward[candidate] for candidate in weights if drawn.get(candidate, 0) > 0 and candidate in reward
+        candidate: reward[candidate]
+        for candidate in weights
+        if draw_counts.get(candidate, 0) > 0 and candidate in reward
     }
     best = _best(judged_rewards)
     best_mass = math.fsum(weights[candidate] for candidate in best)

@@ -1,8 +1,10 @@
-"""The Bradley-Terry signal: a linear reward on text features, fitted to preferences by ridge logistic regression.
+"""From a generation's judgments to its selection S_t, by a fitted signal or without one; pure.
 
+The Bradley–Terry signal is a linear reward on text features, fitted to preferences by ridge logistic regression:
 P(first preferred to second) = s(γ + βᵀ(f(first) − f(second)) / scale): docs/method.md, "The content model" without
 gold. Positive β = more of the feature is preferred; positive γ = prefers the first slot. Differences are never
-mean-centred, so swapping the names of two texts changes nothing.
+mean-centred, so swapping the names of two texts changes nothing. The best-of-n signal has no fit: a text's reward is the
+number of times that the judge picked it.
 """
 
 from __future__ import annotations
@@ -201,9 +203,6 @@ def _note(converged: bool, separated: bool, identified: bool) -> str:
     return "" if identified else "features are collinear and nothing is penalised: coefficients have minimum norm"
 
 
-# The best-of-n signal, without a fit: a text's reward is the number of times that the judge picked it.
-
-
 def pick_counts(judgments: pd.DataFrame, preferences: pd.DataFrame) -> pd.Series[float]:
     """Picks of each candidate over both orders (0 or more; positive = the judge picks it), ties split ½ and ½.
 
@@ -231,16 +230,12 @@ def pick_counts(judgments: pd.DataFrame, preferences: pd.DataFrame) -> pd.Series
     return picks.reindex(all_candidates, fill_value=0.0).astype("float64").rename("reward")
 
 
-# One feedback step, pure: judgments of a generation in, the selection S_t out
-# (docs/method.md, "One generation, exactly", 3–5).
-
-
 @dataclass(frozen=True)
 class Support:
     """One item's texts: the reference distribution that selection re-weights, and how often each text was drawn."""
 
     reference: Mapping[str, float]
-    drawn: Mapping[str, int]
+    draw_counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -263,7 +258,8 @@ def learn(
     on_pool: bool,
     size: int,
 ) -> LearnedSelection:
-    """Learn from the on-policy judgments of one arm, replicate and generation.
+    """One feedback step: the selection S_t from the on-policy judgments of one arm, replicate and generation (docs/method.md,
+    "One generation, exactly", 3–5).
 
     ``features`` is indexed by (item_id, candidate_id) and holds every text of ``supports``; ``scale`` is the replicate's
     generation-0 SD of each feature; ``size`` is K = candidates_per_item. Where nothing was compared the reference distribution
@@ -298,9 +294,9 @@ def _select(
         if spec.update == "tilt":
             return selection.tilt(support.reference, rewards, spec.tau)
         return selection.best_of_n_law(support.reference, rewards, size) if on_pool else selection.winner(rewards)
-    rewards_of_drawn = {name: reward[name] for name in support.drawn if name in reward}
+    rewards_of_drawn = {name: reward[name] for name in support.draw_counts if name in reward}
     if on_pool:
-        return selection.move_to_winner(support.reference, support.drawn, rewards_of_drawn)
+        return selection.move_to_winner(support.reference, support.draw_counts, rewards_of_drawn)
     return selection.winner(rewards_of_drawn) or dict(support.reference)
 
 

@@ -11,7 +11,7 @@ from judgeloop.report import cases, document, judge_figures, loop_figures, model
 from judgeloop.report.claims import Finding
 from judgeloop.report.figure import Figure, resolved
 from judgeloop.report.findings import findings
-from judgeloop.report.judge_figures import tables as mitigation_figures_tables
+from judgeloop.report.judge_figures import mitigation_tables
 from judgeloop.report.reading import Reading, read
 from judgeloop.report.tables import (
     Table,
@@ -116,7 +116,7 @@ def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
 
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
     judge = [judge_table(reading), judges_compared(reading)]
-    judge += [*mitigation_figures_tables(reading), unscored_reasons(reading)]
+    judge += [*mitigation_tables(reading), unscored_reasons(reading)]
     judge += rated_tables(reading)
     model = [drift_table(reading), contrast_table(reading), amplification_table(reading)]
     return [table for table in judge if table], [table for table in model if table]

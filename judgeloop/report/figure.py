@@ -1,4 +1,8 @@
-"""A figure before it is drawn: Plotly specifications, the numbers behind them, and what they show in words."""
+"""Figures as Plotly specifications, with the estimates that they show and what they show in words.
+
+From the first to the last: colours and styles of arms, the figure itself, texts and axes, then the two kinds of plot that
+several figures share, estimates on one axis (``forest``) and over generations (``points``).
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,14 @@ from judgeloop.report.claims import verdict_of
 from judgeloop.report.reading import record
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 
-# Colours by name, for light and dark: one list that the style sheet and every figure share.
+# Colours and styles, for a light and a dark theme, shared by the style sheet and every figure
 
 _HUES = (  # light, dark
     ("#0b6bb5", "#5cb3f0"), ("#c8500a", "#ff9a57"), ("#8a3f9c", "#d59be6"), ("#00835f", "#35c79d"),
     ("#a3174f", "#f588ad"), ("#5a6b00", "#c3d154"),
 )  # fmt: skip
 _CONTROL_HUES = {"random": ("#6b7280", "#a3abb8"), "gold": ("#9a6a00", "#e6b740")}
-_MARKERS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
 _CONTROL_MARKERS = {"random": "x-thin-open", "gold": "cross-thin-open"}
 _PARTS = {"selection": ("#0b6bb5", "#5cb3f0"), "mixing": ("#c9a227", "#e6c75c"), "learning": ("#9b8fb0", "#b8abd0")}
 _PAGE = {
@@ -48,21 +52,21 @@ class Style:
 
 def styles(arms: Sequence[str], controls: Mapping[str, str]) -> dict[str, Style]:
     """Each arm's style: controls dashed and in the control's own hue, the others by their order."""
-    found: dict[str, Style] = {}
+    looks: dict[str, Style] = {}
     used = 0
     for arm in arms:
         kind = controls.get(arm, "")
-        if kind in _CONTROL_HUES and not any(style.colour == f"@{kind}" for style in found.values()):
-            found[arm] = Style(f"@{kind}", _CONTROL_MARKERS[kind], "dash")
+        if kind in _CONTROL_HUES and not any(style.colour == f"@{kind}" for style in looks.values()):
+            looks[arm] = Style(f"@{kind}", _CONTROL_MARKERS[kind], "dash")
         else:
             place = used % len(_HUES)
-            found[arm] = Style(
+            looks[arm] = Style(
                 f"@arm{place}",
-                _MARKERS[place],
+                MARKERS[place],
                 "dash" if kind else ("solid", "dot", "longdash")[used // len(_HUES) % 3],
             )
             used += 1
-    return found
+    return looks
 
 
 def colours(*, dark: bool = False) -> dict[str, str]:
@@ -107,6 +111,8 @@ def _translucent(hue: str) -> str:
     return f"rgba({red},{green},{blue},.12)"
 
 
+# The figure
+
 Spec = dict[str, Any]
 BREAK = "<br>"
 """The end of a line in Plotly's texts, which are no HTML of the page: they travel in its JSON, and Plotly draws them."""
@@ -114,7 +120,7 @@ BREAK = "<br>"
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One plot: a title and a Plotly figure as a plain mapping, with colours as tokens (see palette)."""
+    """One plot: a title and a Plotly figure as a plain mapping, with colours as tokens (``@name``, see ``colours``)."""
 
     title: str
     spec: Spec
@@ -124,8 +130,7 @@ class Panel:
 class Figure:
     """Panels that share a legend, with their data as estimates (``rows``) and, where drawn, replicates' traces.
 
-    ``caption`` says how to read it; ``alternative`` says in words what it shows. Without panels it is a line that says why there
-    is no plot.
+    ``caption``: how to read it; ``alternative``: what it shows, in words. Without panels the caption says why there is no plot.
     """
 
     name: str
@@ -140,15 +145,18 @@ class Figure:
     """Panels side by side on a wide screen."""
 
     def data(self) -> pd.DataFrame:
-        """The plotted estimates, in the columns of docs/contract.md, "Estimates" that are not empty here; empty where
-        there are none."""
+        """The plotted estimates, a row each, in those columns of docs/contract.md, "Estimates" that are not empty here."""
         frame = pd.DataFrame([record(row) for row in self.rows])
-        kept = [
-            column
-            for column in frame.columns
-            if not frame[column].isin(["", None]).all() and frame[column].notna().any()
+        return frame[
+            [
+                column
+                for column in frame.columns
+                if not frame[column].isin(["", None]).all() and frame[column].notna().any()
+            ]
         ]
-        return frame[kept]
+
+
+# Texts and axes
 
 
 def safe(text: str, limit: int = 40) -> str:
@@ -234,18 +242,14 @@ def within(row: Estimate, value: float | None) -> float | None:
 
 
 def cut_note(rows: Sequence[Estimate]) -> str:
-    """Says that intervals are cut, where one is; else empty."""
-    ends = [(row, end) for row in rows for end in (row.conf_low, row.conf_high)]
-    return (
-        " Intervals are drawn no further than the measure can go."
-        if any(within(*one) != scaled(*one) for one in ends)
-        else ""
-    )
+    """The sentence that intervals are cut, where one is; else empty."""
+    is_cut = any(within(row, end) != scaled(row, end) for row in rows for end in (row.conf_low, row.conf_high))
+    return " Intervals are drawn no further than the measure can go." if is_cut else ""
 
 
 def value_range(rows: Sequence[Estimate], *, from_zero: bool = False) -> list[float]:
-    """A range of the value axis that holds all estimates and intervals with room for their marks, and of shares no room that no
-    share could fill."""
+    """(least, most) of the value axis, in axis units: holds all estimates and intervals with room for their marks, but hardly goes
+    beyond what the measure can be (``bounds``). ``from_zero``: holds 0 too."""
     drawn = [0.0] if from_zero else []
     drawn += [
         v
@@ -280,13 +284,15 @@ def hover(row: Estimate, name: str) -> str:
 
 
 def _merged(base: Spec, more: Spec) -> Spec:
-    out = dict(base)
+    merged = dict(base)
     for key, value in more.items():
-        out[key] = {**out[key], **value} if isinstance(value, dict) and isinstance(out.get(key), dict) else value
-    return out
+        merged[key] = (
+            {**merged[key], **value} if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
+    return merged
 
 
-# Estimates with their intervals as dots and lines: the forest plot, and the curve over generations.
+# Estimates with their intervals as dots and lines: on one axis, and over generations
 
 REFERENCE = Style("@muted", "line-ns-open", "")
 """An upright mark that an estimate is read against."""
@@ -315,8 +321,11 @@ def forest(
     names: Sequence[str] | None = None,
     references: Mapping[Estimate, tuple[float, str]] | None = None,
 ) -> Spec:
-    """Estimates as dots with their intervals on one axis, a row each; ``shapes`` lie below. The label of a row is its term, and its judge
-    where there are several; ``names`` replace them. ``references``: row → (value in axis units, words for hover), an upright mark."""
+    """Estimates as dots with their intervals on one axis, a line each; ``shapes`` lie below.
+
+    A line's label is its term, and its judge where there are several; ``names`` replace the labels. ``references``: row →
+    (value in axis units, words for hover), drawn as an upright mark.
+    """
     several = len({row.judge for row in rows}) > 1
     labels = names or [
         wording.term_name(row.term) + (f"{BREAK}{safe(row.judge, 30)}" if several else "") for row in rows
@@ -338,26 +347,24 @@ def forest(
     zero: Spec = {
         "type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "line": {"color": "@zero", "width": 1.2}, "layer": "below",
     }  # fmt: skip
-    known = (
-        [(*references[row], place) for row, place in zip(rows, places, strict=True) if row in references]
-        if references
-        else []
-    )
-    if known:
+    upright = [
+        (*references[row], place) for row, place in zip(rows, places, strict=True) if references and row in references
+    ]
+    if upright:
         lines.append({
-            "type": "scatter", "mode": "markers", "x": [value for value, _, _ in known], "y": [place for _, _, place in known],
+            "type": "scatter", "mode": "markers", "x": [value for value, _, _ in upright], "y": [place for _, _, place in upright],
             "marker": {"symbol": REFERENCE.marker, "size": 22, "color": REFERENCE.colour, "line": {"width": 3, "color": REFERENCE.colour}},
-            "text": [words for _, words, _ in known], "hoverinfo": "text",
+            "text": [words for _, words, _ in upright], "hoverinfo": "text",
         })  # fmt: skip
-    spread = [value for value, _, _ in known] + [
+    drawn = [value for value, _, _ in upright] + [
         value
         for row in rows
         for value in (within(row, row.conf_low), within(row, row.conf_high), scaled(row, row.estimate), 0.0)
         if value is not None
     ]
-    edge = max(abs(value) for value in spread) * 1.12 or 1.0
-    low = -edge if min(spread) < -0.12 * edge else -0.35 * edge
-    high = edge if max(spread) > 0.12 * edge else 0.35 * edge
+    edge = max(abs(value) for value in drawn) * 1.12 or 1.0
+    low = -edge if min(drawn) < -0.12 * edge else -0.35 * edge
+    high = edge if max(drawn) > 0.12 * edge else 0.35 * edge
     if shapes:
         low, high = min(low, -1.4 * 100 * RATE_MARGIN), max(high, 1.4 * 100 * RATE_MARGIN)
     return {
@@ -372,8 +379,9 @@ def forest(
 
 
 def _dot(row: Estimate) -> str:
-    found = verdict_of(row, None) == "found"
-    return "@surface" if not found else "@plain" if _is_no_bias(row) else "@found"
+    if verdict_of(row, None) != "found":
+        return "@surface"
+    return "@plain" if _is_no_bias(row) else "@found"
 
 
 def wrapped(label: str) -> str:
@@ -390,7 +398,7 @@ def wrapped(label: str) -> str:
 
 
 def _is_no_bias(row: Estimate) -> bool:
-    """What moves a judge rightly (quality), or may do so (a taste that quality is not held equal in), is no alarm."""
+    """Whether the estimate is no bias: the effect of quality, or one that quality may explain, since it is not held equal."""
     return row.bias == "quality" or row.variant == "no_gold"
 
 
@@ -402,8 +410,8 @@ def _ring(row: Estimate) -> str:
     return {"found": "@found", "equivalent": "@calm", "unconfirmed": "@open"}.get(verdict, "@plain")
 
 
-def told(rows: Sequence[Estimate]) -> str:
-    """The rows in words: judge, measure, value, interval."""
+def in_words(rows: Sequence[Estimate]) -> str:
+    """The rows of judges in words: judge, measure, value, interval."""
     parts = [
         f"{wording.label(row.judge)}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
         for row in rows
@@ -412,7 +420,7 @@ def told(rows: Sequence[Estimate]) -> str:
 
 
 def points(rows: Sequence[Estimate], look: Style, name: str, aside: float = 0.0) -> Spec:
-    """Estimates over generations with interval bars, one look; ``aside`` shifts them along the axis."""
+    """A curve of estimates over generations with interval bars; ``aside``: generations by which it is shifted along the axis."""
     above = [_reach(row, row.conf_high) for row in rows]
     below = [-_reach(row, row.conf_low) for row in rows]
     return {
@@ -427,3 +435,11 @@ def _reach(row: Estimate, limit: float | None) -> float:
     """From the estimate to a limit of its interval, in axis units; 0 where there is none."""
     centre, end = scaled(row, row.estimate), within(row, limit)
     return 0.0 if centre is None or end is None else end - centre
+
+
+def generations_panel(
+    title: str, data: Sequence[Spec], generations: Sequence[int], *, value_axis: Spec, height: int, curves: int = 1
+) -> Panel:
+    """A panel of curves over generations; ``curves``: how many stand side by side (``asides``)."""
+    axes = layout(height=height, x=generations_axis(generations, curves), y=value_axis)
+    return Panel(title, {"data": list(data), "layout": axes})

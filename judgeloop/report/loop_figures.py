@@ -1,4 +1,4 @@
-"""Figures about the loop: the chain from the judge's taste to the outputs' drift, and data strategies compared."""
+"""Figures about the loop: the chain from the judge's slopes to the outputs' drift, and data strategies compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from judgeloop.report.figure import (
     Spec,
     Style,
     axis_title,
-    generations_axis,
+    generations_panel,
     hover,
     layout,
     points,
@@ -26,24 +26,25 @@ from judgeloop.stats.estimate import Estimate
 from judgeloop.text.features import FEATURES
 
 _MOST_FEATURES = 6
-_PLOT = 0.5
-"""The signal's panel leaves the rest of its width to what was passed on."""
+_PLOT_WIDTH = 0.5
+"""The plot's share of the signal's panel; the transmissions stand in the rest."""
 _HEADS = ("1 · What the judge favours", "2 · What the signal learned", "3 · What the outputs did")
 _UNITS = ("log-odds a unit", "log-odds a unit", "units")
-_NARROW = 0.35
-"""A row's height shared by its arms."""
+_HALF_HEIGHT = 0.35
+"""Half of the height that a feature's arms share, in rows."""
 
 
 def figures(reading: Reading) -> list[Figure]:
-    """The chain and the strategies, where the run bears them."""
+    """The chain and the strategies, where there are estimates for them."""
     looks = styles(reading.arms, reading.controls)
-    made = [chain(reading, looks), strategies(reading, looks)]
-    return [figure for figure in made if figure is not None]
+    parts = [chain(reading, looks), strategies(reading, looks)]
+    return [figure for figure in parts if figure is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One arm's chain for a feature; None where a step has no estimate."""
+    """One arm's chain for a feature: the judge's slope β_J, the signal's β_R, the outputs' drift Δx̄, and the transmission β_R/β_J;
+    None where there is no estimate."""
 
     arm: str
     feature: str
@@ -54,16 +55,16 @@ class Link:
 
     @property
     def steps(self) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
-        """β_J, β_R and Δx̄ in the order of the loop."""
+        """Judge, signal and drift, in the order of the loop."""
         return self.judge, self.signal, self.drift
 
 
 def links(reading: Reading) -> list[Link]:
-    """Every arm with a judge by feature: β_J on generation 0's anchor panel, β_R at generation 0, and the last generation's drift
+    """The chain of every arm with a judge, by feature: β_J on generation 0's anchor panel, β_R at generation 0, and the last generation's drift
     beyond the first control (drift alone where there is none)."""
     judges = {row.arm: row.judge for row in reading.estimates if row.scope == "signal" and row.arm}
     rows = [row for row in reading.estimates if row.category == "" and row.status != "undefined"]
-    made = []
+    chains = []
     for arm in reading.arms:
         if arm in reading.controls:
             continue
@@ -71,7 +72,7 @@ def links(reading: Reading) -> list[Link]:
             slopes = select(
                 rows, scope="judge", judge=judges.get(arm, ""), panel="anchor", generation=0, term=f"{feature}_log_odds"
             )
-            # Without gold, as the signal is: a slope at equal quality would not be what the signal can learn.
+            # The slope without gold first, for the signal is fitted without gold too.
             slopes.sort(key=lambda row: ("no_gold", "", "given_gold").index(row.variant) if row.variant in ("no_gold", "", "given_gold") else 9)  # fmt: skip
             learned = select(rows, scope="signal", arm=arm, term=f"signal_slope_{feature}", generation=0)
             ratio = select(rows, scope="signal", arm=arm, term=f"transmission_{feature}", variant="")
@@ -80,8 +81,8 @@ def links(reading: Reading) -> list[Link]:
             )
             moved = select(moved, generation=last_generation(moved))
             if moved and (slopes or learned):
-                made.append(Link(arm, feature, _first(slopes), _first(learned), moved[0], _first(ratio)))
-    return made
+                chains.append(Link(arm, feature, _first(slopes), _first(learned), moved[0], _first(ratio)))
+    return chains
 
 
 def _first(rows: Sequence[Estimate]) -> Estimate | None:
@@ -90,44 +91,44 @@ def _first(rows: Sequence[Estimate]) -> Estimate | None:
 
 def chain(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     """β_J → β_R → Δx̄ as one picture: a panel a step of the loop, side by side or stacked, in each a row a feature."""
-    found = links(reading)
-    features = list(dict.fromkeys(link.feature for link in found))[:_MOST_FEATURES]
-    found = [link for link in found if link.feature in features]
-    arms = list(dict.fromkeys(link.arm for link in found))
-    if not found:
+    chains = links(reading)
+    features = list(dict.fromkeys(link.feature for link in chains))[:_MOST_FEATURES]
+    chains = [link for link in chains if link.feature in features]
+    arms = list(dict.fromkeys(link.arm for link in chains))
+    if not chains:
         return None
-    rows = [row for link in found for row in (*link.steps, link.transmission) if row is not None]
+    rows = [row for link in chains for row in (*link.steps, link.transmission) if row is not None]
     return Figure(
         name="amplification-chain",
-        title="From the judge's taste to the outputs",
+        title="From the judge's preference to the outputs",
         caption="Read from the judge to the outputs: its slope on fixed pairs, the slope that the training signal learned from its picks, and how far the outputs "
         "then moved by the last generation, beyond the control. A unit is a doubling for length and a generation-0 standard deviation for the rest. "
-        "The number beside the signal is the transmission with its interval: 1 passes the taste on unchanged, 2 doubles it. Quality is not held equal in these "
+        "The number beside the signal is the transmission with its interval: 1 passes the slope on unchanged, 2 doubles it. Quality is not held equal in these "
         "slopes. An interval that is not seen is narrower than its mark.",
-        alternative="; ".join(_words(link) for link in found) + ".",
-        panels=tuple(Panel(head, _step(column, found, features, arms, looks)) for column, head in enumerate(_HEADS)),
+        alternative="; ".join(_in_words(link) for link in chains) + ".",
+        panels=tuple(Panel(head, _step(column, chains, features, arms, looks)) for column, head in enumerate(_HEADS)),
         rows=tuple(dict.fromkeys(rows)),
         legend=tuple((wording.label(arm), looks[arm]) for arm in arms),
     )
 
 
 def _step(
-    column: int, found: Sequence[Link], features: Sequence[str], arms: Sequence[str], looks: Mapping[str, Style]
+    column: int, chains: Sequence[Link], features: Sequence[str], arms: Sequence[str], looks: Mapping[str, Style]
 ) -> Spec:
-    """One step of the loop: every arm's slope or drift with its interval, and in the signal's panel what was passed on."""
+    """One step of the loop: every arm's slope or drift with its interval, and in the signal's panel the transmissions."""
     data: list[Spec] = []
     notes: list[Spec] = []
     drawn = [0.0]
-    passed = column == 1 and any(
-        link.transmission is not None and link.transmission.estimate is not None for link in found
+    with_transmission = column == 1 and any(
+        link.transmission is not None and link.transmission.estimate is not None for link in chains
     )
-    domain = [0.0, _PLOT if passed else 1.0]
-    for link in found:
-        place, row = _place(link, features, arms), link.steps[column]
+    domain = [0.0, _PLOT_WIDTH if with_transmission else 1.0]
+    for link in chains:
+        place, row = _height(link, features, arms), link.steps[column]
         if row is None or row.estimate is None:
             missing = "not known"
             if column == 1:
-                fitted = any(one.signal is not None for one in found if one.arm == link.arm)
+                fitted = any(other.signal is not None for other in chains if other.arm == link.arm)
                 missing = "not in the signal" if fitted else "no signal is fitted"
             notes.append(_note(missing, domain[1] / 2, place))
             continue
@@ -135,9 +136,9 @@ def _step(
         drawn += [
             value for end in (row.estimate, row.conf_low, row.conf_high) if (value := scaled(row, end)) is not None
         ]
-        if passed and link.transmission is not None and link.transmission.estimate is not None:
-            notes.append(_note(_carried(link.transmission), 1.0, place, "right"))
-    if passed:
+        if with_transmission and link.transmission is not None and link.transmission.estimate is not None:
+            notes.append(_note(_transmission_words(link.transmission), 1.0, place, "right"))
+    if with_transmission:
         notes.append({
             "text": "passed on", "x": 1.0, "xref": "paper", "xanchor": "right", "y": 1.0, "yref": "paper", "yanchor": "bottom", "showarrow": False,
             "font": {"color": "@muted", "size": 12},
@@ -158,17 +159,17 @@ def _step(
     }  # fmt: skip
 
 
-def _carried(row: Estimate) -> str:
-    """The transmission in few characters: ×0.96 (0.95–0.97)."""
-    said = f"×{wording.number(row.estimate)}"
+def _transmission_words(row: Estimate) -> str:
+    """The transmission, short: ×0.96 (0.95–0.97)."""
+    factor = f"×{wording.number(row.estimate)}"
     if row.conf_low is None or row.conf_high is None:
-        return said
+        return factor
     joint = "–" if row.conf_low >= 0 else " to "
-    return f"{said} ({wording.number(row.conf_low)}{joint}{wording.number(row.conf_high)})"
+    return f"{factor} ({wording.number(row.conf_low)}{joint}{wording.number(row.conf_high)})"
 
 
-def _place(link: Link, features: Sequence[str], arms: Sequence[str]) -> float:
-    step = 2 * _NARROW / max(1, len(arms))
+def _height(link: Link, features: Sequence[str], arms: Sequence[str]) -> float:
+    step = 2 * _HALF_HEIGHT / max(1, len(arms))
     return features.index(link.feature) + (arms.index(link.arm) - (len(arms) - 1) / 2) * step
 
 
@@ -192,17 +193,17 @@ def _note(words: str, x: float, place: float, side: str = "center") -> Spec:
     }  # fmt: skip
 
 
-def _words(link: Link) -> str:
+def _in_words(link: Link) -> str:
     parts = [
         f"{name} {wording.figure(row, row.estimate)} ({wording.interval(row)})"
         if row is not None
         else f"{name} not known"
         for name, row in zip(("judge", "signal", "drift"), link.steps, strict=True)
     ]
-    carried = (
+    transmission = (
         f", transmission {wording.figure(link.transmission, link.transmission.estimate)}" if link.transmission else ""
     )
-    return f"{wording.label(link.arm)}, {wording.feature_name(link.feature)}: {', '.join(parts)}{carried}"
+    return f"{wording.label(link.arm)}, {wording.feature_name(link.feature)}: {', '.join(parts)}{transmission}"
 
 
 def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
@@ -227,34 +228,22 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         used += [*rows, *gaps, *select(reading.estimates, term=f"drift_{feature}", variant="equal_tokens")]
         by_generation, by_tokens = [], []
         for arm in arms:
-            some = sorted(select(rows, arm=arm), key=lambda row: row.generation or 0)
-            line = points(some, looks[arm], wording.label(arm))
+            drifts = sorted(select(rows, arm=arm), key=lambda row: row.generation or 0)
+            line = points(drifts, looks[arm], wording.label(arm))
             by_generation.append(_from_start(line, [0, *line["x"]]))
-            known = [row for row in some if (arm, row.generation) in spent]
-            line = points(known, looks[arm], wording.label(arm))
-            by_tokens.append(_from_start(line, [0.0, *(spent[arm, row.generation] / size for row in known)]))
+            with_tokens = [row for row in drifts if (arm, row.generation) in spent]
+            line = points(with_tokens, looks[arm], wording.label(arm))
+            by_tokens.append(_from_start(line, [0.0, *(spent[arm, row.generation] / size for row in with_tokens)]))
         budget = min(max(spent[key] for key in spent if key[0] == arm) for arm in arms) / size
         name, axis = wording.sentence_case(wording.feature_name(feature)), titled(axis_title(rows))
         generations = [0, *(row.generation or 0 for row in rows)]
-        panels.append(
-            Panel(
-                f"{name}, at equal generations",
-                {
-                    "data": by_generation,
-                    "layout": layout(height=260, x=generations_axis(generations, len(arms)), y=axis),
-                },
-            )
-        )
+        panels.append(generations_panel(
+            f"{name}, at equal generations", by_generation, generations, value_axis=axis, height=260, curves=len(arms)
+        ))  # fmt: skip
         line = {
-            "type": "line",
-            "x0": budget,
-            "x1": budget,
-            "xref": "x",
-            "y0": 0,
-            "y1": 1,
-            "yref": "paper",
+            "type": "line", "x0": budget, "x1": budget, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
             "line": {"color": "@zero", "width": 1, "dash": "dot"},
-        }
+        }  # fmt: skip
         panels.append(Panel(f"{name}, at equal tokens", {"data": by_tokens, "layout": layout(height=260, x=titled(unit, rangemode="tozero"), y=axis, shapes=[line])}))  # fmt: skip
     if not panels:
         return None
@@ -263,7 +252,7 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         title="Data strategies compared",
         caption="Arms that differ in their data strategy alone. An arm that accumulates trains on more text in each step, so the right panels put the same drift against the "
         "tokens trained on; the dotted line is where the arm that trained on fewest ended, and the gaps at that line are in the table.",
-        alternative=_gap_words(select(used, term=("strategy_gap_length", "strategy_gap_style_score"))),
+        alternative=_gaps_in_words(select(used, term=("strategy_gap_length", "strategy_gap_style_score"))),
         panels=tuple(panels),
         rows=tuple(used),
         columns=2,
@@ -272,11 +261,11 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
 
 
 def _one_strategy(reading: Reading) -> Figure | None:
-    """A line in the figure's place: what the run has, and which arms would make it. None for what is no loop."""
-    asked = [arm for arm in reading.arms if arm not in reading.controls]
-    if not asked or not any(row.term.startswith("drift_") for row in reading.estimates):
+    """A figure without panels, whose caption says which arms would make it; None where nothing drifts (an audit)."""
+    arms = [arm for arm in reading.arms if arm not in reading.controls]
+    if not arms or not any(row.term.startswith("drift_") for row in reading.estimates):
         return None
-    first = wording.label(asked[0], 30)
+    first = wording.label(arms[0], 30)
     return Figure(
         name="strategies",
         title="Data strategies compared",
@@ -298,12 +287,12 @@ def _from_start(line: Spec, x: Sequence[float]) -> Spec:
     }  # fmt: skip
 
 
-def _gap_words(gaps: Sequence[Estimate]) -> str:
-    known = [row for row in gaps if row.estimate is not None]
-    if not known:
+def _gaps_in_words(gaps: Sequence[Estimate]) -> str:
+    estimated = [row for row in gaps if row.estimate is not None]
+    if not estimated:
         return "No gap between strategies could be computed; the table holds every value."
     return "; ".join(
         f"{wording.label(row.arm)} minus {wording.label(row.contrast)}, {wording.term_name(row.term).lower()}, "
         f"{'at equal tokens' if row.variant else 'at equal generations'}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
-        for row in known
+        for row in estimated
     ) + "."  # fmt: skip

@@ -1,4 +1,6 @@
-"""The frame of a page: one file that needs nothing else, in the reader's theme, written by templates alone.
+"""The HTML pages: the drift report, the page around a report that grows, and a result's fragment in a notebook.
+
+A page is one file that needs nothing else, in the reader's theme, written by templates alone.
 
 Every value in a template goes through ``text`` unless it is Markup, and Markup is made in this file alone: of escaped
 text, of the page's own style sheets and scripts, and of JSON that no HTML parser can read. A content security policy
@@ -31,17 +33,17 @@ from judgeloop.report.figure import Figure, Spec, Style
 from judgeloop.report.reading import Reading
 from judgeloop.report.tables import Table, caveats, environment_rows, methods_used
 from judgeloop.report.text import kind_of, unanswered
+from judgeloop.stats.estimate import Estimate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-
-# Parts of a page as plain values: what the templates show of figures, tables, findings and cases.
+# Parts of a page as plain values, which the templates show
 
 FOLD = 700
 """Characters of a text shown before it is folded."""
 CAP = 4000
-"""Characters of a text that the page holds at most; the tables hold the whole."""
+"""The most characters of a text in the page; the tables hold the whole."""
 ON_PAPER = 2
 """Cases of a group that are printed; the page says how many are left out."""
 DATA_LIMIT = 60_000
@@ -59,7 +61,8 @@ _GLYPHS = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An answer on a card: ``chip`` is its verdict in a word; ``lines`` and ``folded`` are (lead or "", sentence)."""
+    """A card with an answer: ``chip`` is its verdict in a word, ``lines`` (and ``folded``, shown on request) are (verdict or "",
+    sentence)."""
 
     title: str
     tone: str
@@ -71,7 +74,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that stands in the page itself, as an address that needs no server."""
+    """A file within the page: a data address, which needs no server."""
 
     name: str
     address: str
@@ -96,7 +99,7 @@ class Choice:
 
 
 def specs(figures: Iterable[Figure]) -> dict[str, Spec]:
-    """The plots of the figures by the id of their place, as ``shell.frame`` takes them."""
+    """The plots of the figures by the id of their place, as ``page_frame`` takes them."""
     return {plot_id(figure, n): panel.spec for figure in figures for n, panel in enumerate(figure.panels)}
 
 
@@ -106,7 +109,7 @@ def plot_id(figure: Figure, place: int) -> str:
 
 
 def figure_data(figure: Figure) -> FigureData:
-    """What was plotted: as a table, its first rows where they are many, and as files."""
+    """The numbers of a figure as a table (its first rows, where there are many) and as files."""
     data = figure.data()
     more = f" The first {_TABLE_ROWS} of {len(data)} rows." if len(data) > _TABLE_ROWS else ""
     table = Table(
@@ -159,14 +162,16 @@ def glyph(style: Style) -> str:
 def choices(groups: Sequence[Group]) -> list[Choice]:
     """The filters by which the cases can be told apart; none where there is nothing to choose."""
     cases = [case for group in groups for case in group.cases]
-    found = (
+    filters = (
         ("kind", "Kind", {group.name for group in groups}),
         ("arm", "Arm", {case.arm for case in cases}),
         ("category", "Category", {case.category for case in cases}),
     )
-    options = [(name, title, tuple(sorted(values - {""}))[:_MOST_CHOICES]) for name, title, values in found]
+    options = [(name, title, tuple(sorted(values - {""}))[:_MOST_CHOICES]) for name, title, values in filters]
     return [Choice(*choice) for choice in options if len(choice[-1]) > 1]
 
+
+# The frame of a page, and what goes into it unescaped
 
 _PERCENT = re.compile(r"(?<=\d) % (?=interval|prediction limits|power)")
 _PLAIN = re.compile(r"[\w .,:;()\[\]/+=–−-]*")
@@ -194,7 +199,7 @@ def page_frame(
     """The whole page, by a template that extends base.html. ``kind`` says what it is ("drift report"), ``name`` whose,
     ``facts`` are (label, value) under the title, ``content`` is what the sections' blocks show.
 
-    ``specs``: the id of a plot's place → Plotly figure as a mapping, colours as tokens (see palette).
+    ``specs``: the id of a plot's place → Plotly figure as a mapping, colours as tokens (``@name``, see ``figure.colours``).
     """
     themes = {"light": figure.colours(), "dark": figure.colours(dark=True)}
     return render(
@@ -216,14 +221,14 @@ def render(template: str, **content: Any) -> str:
 
 @cache
 def environment() -> Environment:
-    """The templates, with what they may call. Here and nowhere else is text declared to be HTML already."""
+    """The templates, with what they may call. Only here is text declared to be HTML already."""
     import jinja2
     from markupsafe import Markup
 
     def escaped(value: object) -> Markup:
         return value if isinstance(value, Markup) else Markup(text(str(value)))
 
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("judgeloop.report"),
         autoescape=True,
         finalize=escaped,
@@ -232,7 +237,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= {
+    templates.filters |= {
         "cell_kind": cell_kind,
         "code_spans": code_spans,
         "figure_data": figure_data,
@@ -241,7 +246,7 @@ def environment() -> Environment:
         "json": lambda content: Markup(_json(content)),
         "label": wording.label,
     }
-    made.globals |= {
+    templates.globals |= {
         "asset": lambda name: Markup(file(name)),
         "packed_plotly": lambda: Markup(_plotly()[1]),
         "plot_id": plot_id,
@@ -250,7 +255,7 @@ def environment() -> Environment:
         "FOLD": FOLD,
         "ON_PAPER": ON_PAPER,
     }
-    return made
+    return templates
 
 
 def text(value: str) -> str:
@@ -263,9 +268,9 @@ def text(value: str) -> str:
 
 
 def security_policy(scripts: str, *more: str) -> str:
-    """A page's content security policy: its own styles, the scripts of those hashes, and what else is named; nothing more."""
-    kept = ("style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'")
-    return "; ".join(["default-src 'none'", f"script-src {scripts}", *more, *kept])
+    """A page's content security policy: its own styles, the scripts with those hashes, and the directives in ``more``; nothing else."""
+    fixed = ("style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'")
+    return "; ".join(["default-src 'none'", f"script-src {scripts}", *more, *fixed])
 
 
 @cache
@@ -294,24 +299,25 @@ def _json(content: object) -> str:
     return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-# report.html: what the drift report shows, section by section; templates/report.html sets it.
+# The drift report
 
 _TONES: dict[Standing, str] = {"found": "found", "unconfirmed": "open", "unclear": "open", "equivalent": "calm"}
-_EVERY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant", "estimate", "conf_low", "conf_high", "p_adjusted", "n", "n_replicates", "status")  # fmt: skip
+_CSV_COLUMNS = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant", "estimate", "conf_low", "conf_high", "p_adjusted", "n", "n_replicates", "status")  # fmt: skip
 _OPEN = 3
-"""Findings of a card beside its first that are not folded."""
+"""The most sentences on a card, beside its headline, that are not folded."""
 _MOST_YAML = 40_000
 
 
 def report_page(
     reading: Reading,
     facts: Sequence[tuple[str, str]],
-    found: Sequence[Finding],
+    findings: Sequence[Finding],
     tables: Mapping[str, Sequence[Table]],
     figures: Mapping[str, Sequence[Figure]],
     cases: Sequence[Group],
 ) -> str:
-    """The whole page. ``tables`` and ``figures`` are by section (judge, model); ``cases`` by their kind."""
+    """The drift report as HTML. ``facts``: (label, value) under the title; ``tables`` and ``figures`` by section (judge, model);
+    ``cases`` by their kind."""
     tables = {"judge": (), "model": (), **tables, "methods": _methods(reading)}
     figures = {"judge": (), "model": (), **figures}
     sections = [
@@ -322,17 +328,17 @@ def report_page(
         *([Section("cases", "Cases to read")] if cases else []),
         Section("methods", "How this was made"),
     ]
-    estimates = pd.DataFrame([{column: getattr(row, column) for column in _EVERY} for row in reading.estimates], columns=list(_EVERY))  # fmt: skip
+    estimates = pd.DataFrame([{column: getattr(row, column) for column in _CSV_COLUMNS} for row in reading.estimates], columns=list(_CSV_COLUMNS))  # fmt: skip
     return page_frame(
         "report.html",
         kind=kind_of(reading),
         name=reading.name,
         facts=[fact for fact in facts if fact[0] != "Run"],
         sections=sections,
-        specs=specs(figure for some in figures.values() for figure in some),
-        answers=answers(reading, found),
-        cards=_cards(found),
-        unanswered=unanswered(reading, found),
+        specs=specs(figure for section in figures.values() for figure in section),
+        answers=answers(reading, findings),
+        cards=_cards(findings),
+        unanswered=unanswered(reading, findings),
         tables=tables,
         figures=figures,
         groups=cases,
@@ -344,16 +350,20 @@ def report_page(
     )
 
 
-def _cards(found: Sequence[Finding]) -> list[Card]:
-    """A card a question that the run bears on."""
-    by_question = [(title, [one for one in found if one.question == name]) for name, title in QUESTIONS.items()]
-    return [_card(title, findings) for title, findings in by_question if findings]
+def _cards(findings: Sequence[Finding]) -> list[Card]:
+    """A card for each question that has a finding."""
+    return [_card(title, group) for title, group in _by_question(findings) if group]
+
+
+def _by_question(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
+    """(question, its findings), also of questions without one."""
+    return [(title, [f for f in findings if f.question == name]) for name, title in QUESTIONS.items()]
 
 
 def _card(title: str, findings: Sequence[Finding]) -> Card:
     first = leading(findings)
     if findings[0].question == "content" and findings[0].verdict == first.verdict:
-        first = findings[0]  # these come by harm
+        first = findings[0]  # the findings on content are sorted by harm
     lines = tuple((verdict_name(finding), finding.sentence) for finding in findings if finding is not first)
     return Card(
         title, _TONES.get(first.verdict, "plain"), verdict_name(first), first.sentence, lines[:_OPEN], lines[_OPEN:]
@@ -362,20 +372,94 @@ def _card(title: str, findings: Sequence[Finding]) -> Card:
 
 def _methods(reading: Reading) -> list[Table]:
     """The estimators, and what the report was made from."""
-    said = "Hashes, versions, seeds and the models that the endpoints reported."
+    caption = "Hashes, versions, seeds and the models that the endpoints reported."
     listed = (
         Table("Methods", "Each estimator, and the terms it was used for.", ("Method", "Terms"), tuple(methods_used(reading))),
-        Table("Made from", said, ("What", "Value"), tuple(environment_rows(reading))),
+        Table("Made from", caption, ("What", "Value"), tuple(environment_rows(reading))),
     )  # fmt: skip
     return [table for table in listed if table.rows]
 
 
-# The page around a report that grows: says how far the run is, and shows the report in a frame, anew when there is more.
+# A run that is still going on
 
 
-def page(name: str) -> str:
-    """The page for the run of that name. It asks ``state`` every two seconds, a JSON mapping: ``version`` (changes when
+def live_page(name: str) -> str:
+    """The page around the growing report of the run ``name``: how far the run is, and the report in a frame.
+
+    It asks ``state`` every two seconds, a JSON mapping: ``version`` (changes when
     there is another report; empty where there is none yet), ``headline, detail, caution`` (sentences), ``done`` and ``of``
-    (turns); and loads ``report``."""
+    (turns); and loads ``report``.
+    """
     policy = security_policy(hash_of(file("live.js")), "connect-src 'self'", "frame-src 'self'")
     return render("live.html", policy=policy, name=name)
+
+
+# In a notebook
+
+_MOST_FINDINGS = 40
+_CLAIMS = ("found", "equivalent")
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRow:
+    """A finding as a row of the fragment's table; ``of``: the judge, or the arm and its contrast, and the generation."""
+
+    measure: str
+    term: str
+    of: str
+    estimate: str
+    interval: str
+    verdict: str
+    is_claim: bool
+
+
+def notebook_fragment(name: str, facts: Sequence[tuple[str, str]], findings: Sequence[Finding]) -> str:
+    """A result in a notebook: name, ``facts`` as (label, value), a row a finding under its question, and the findings in words.
+
+    Without script or style sheet, for notebooks are shown where neither is allowed.
+    """
+    listed = [finding for _, group in _by_question(findings) for finding in group][:_MOST_FINDINGS]
+    groups = [(title, [_finding_row(finding) for finding in group]) for title, group in _by_question(listed)]
+    return render(
+        "notebook.html",
+        name=name,
+        facts=[fact for fact in facts if fact[0] != "Run"],
+        level=_interval_title(findings),
+        groups=[group for group in groups if group[1]],
+        more=len(findings) - len(listed),
+        sentences=[finding.sentence for finding in findings[:_MOST_FINDINGS]],
+    )
+
+
+def _interval_title(findings: Sequence[Finding]) -> str:
+    levels = {finding.row.conf_level for finding in findings if finding.row.conf_level is not None}
+    return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "Interval"
+
+
+def _finding_row(finding: Finding) -> FindingRow:
+    row = finding.row
+    return FindingRow(
+        wording.term_name(row.term), row.term, _subject(row), _estimate(row), _interval(row), verdict_name(finding),
+        finding.verdict in _CLAIMS,
+    )  # fmt: skip
+
+
+def _subject(row: Estimate) -> str:
+    """What the estimate is of: the judge, or the arm and its contrast; then generation and category."""
+    name = wording.label(row.judge if row.scope == "judge" and row.judge else row.arm or row.judge)
+    if row.contrast:
+        name += f" against {wording.label(row.contrast)}"
+    generation = "" if row.generation is None else f"generation {row.generation}"
+    return ", ".join(part for part in (name, generation, wording.label(row.category)) if part)
+
+
+def _estimate(row: Estimate) -> str:
+    if row.status == "undefined" or row.estimate is None:
+        return "undefined"
+    return f"{wording.signed_figure(row)} {wording.unit_name(row)}".rstrip()
+
+
+def _interval(row: Estimate) -> str:
+    if row.conf_low is None or row.conf_high is None or row.status == "undefined":
+        return "–"
+    return f"{wording.figure(row, row.conf_low)} to {wording.figure(row, row.conf_high)}"

@@ -43,12 +43,12 @@ class Reading:
 
     @property
     def generations(self) -> tuple[int, ...]:
-        """Generations that bear an estimate, ascending; empty for audits."""
+        """The generations of the estimates, ascending; empty for audits."""
         return tuple(sorted({row.generation for row in self.estimates if row.generation is not None}))
 
 
 def read(run: Record) -> Reading:
-    """Read what a finished run left. Raises FolderMismatch where it has no estimates or a damaged table."""
+    """The reading of a finished run. Raises FolderMismatch where it has no estimates or a damaged table."""
     estimates = as_estimates(run.estimates())
     text = run.experiment_text()
     experiment = _mapping(_yaml(text))
@@ -78,11 +78,11 @@ def as_estimates(frame: pd.DataFrame) -> tuple[Estimate, ...]:
 
     Raises ValueError if another column is missing.
     """
-    known = [column for column in ESTIMATE_COLUMNS if column in frame.columns or column not in ADDED_ESTIMATE_COLUMNS]
-    missing = [column for column in known if column not in frame.columns]
+    columns = [column for column in ESTIMATE_COLUMNS if column in frame.columns or column not in ADDED_ESTIMATE_COLUMNS]
+    missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise ValueError(f"estimates lack the columns {', '.join(missing)}")
-    records = frame[known].to_dict("records")
+    records = frame[columns].to_dict("records")
     return tuple(Estimate(**{str(key): _cell(str(key), value) for key, value in record.items()}) for record in records)
 
 
@@ -92,12 +92,12 @@ def record(row: Estimate) -> dict[str, Any]:
 
 
 def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
-    """The rows whose columns equal the values given; a tuple means "one of these"."""
-    kept = list(rows)
+    """The rows whose columns have these values; a tuple stands for any one of its values."""
+    selected = list(rows)
     for column, value in conditions.items():
-        wanted = value if isinstance(value, tuple) else (value,)
-        kept = [row for row in kept if getattr(row, column) in wanted]
-    return kept
+        values = value if isinstance(value, tuple) else (value,)
+        selected = [row for row in selected if getattr(row, column) in values]
+    return selected
 
 
 def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list[Estimate]:
@@ -137,7 +137,7 @@ def _yaml(text: str) -> object:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        return None  # the report shows the text as it stands; what it would have named comes from the tables
+        return None  # the report shows the text as it stands; arms and name then come from the tables
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Prompt templates: one YAML file each, shipped in prompts/ or the user's own.
+"""Prompt templates, one YAML file each, shipped in prompts/ or the user's own; and the scales on which they ask for scores.
 
 A file has ``kind`` (judge, score, choice, draft, match, edit or reward), ``description``, ``messages`` (``role`` and
 ``content``) and, unless it drafts, edits or is what a reward model reads, ``verdict``: the closing instruction for each way
@@ -117,14 +117,14 @@ def parse(text: str, name: str, where: str, kind: Kind) -> Template:
     for key in raw:
         if key not in _KEYS:
             raise ExperimentError(f"{where}: {key}: unknown key{_hint(str(key), _KEYS)}")
-    found = raw.get("kind")
-    if found not in _KINDS:
-        raise ExperimentError(f"{where}: kind: must be one of {', '.join(_KINDS)} (got {found!r})")
-    if found != kind:
-        raise ExperimentError(f"{where}: kind: this is a {found} template where a {kind} template is needed")
-    if found != "judge" and raw.get("ties"):
+    stated_kind = raw.get("kind")
+    if stated_kind not in _KINDS:
+        raise ExperimentError(f"{where}: kind: must be one of {', '.join(_KINDS)} (got {stated_kind!r})")
+    if stated_kind != kind:
+        raise ExperimentError(f"{where}: kind: this is a {stated_kind} template where a {kind} template is needed")
+    if stated_kind != "judge" and raw.get("ties"):
         raise ExperimentError(f"{where}: ties: only a judge template has them")
-    if found not in ("judge", "score", "choice") and raw.get("reasons"):
+    if stated_kind not in ("judge", "score", "choice") and raw.get("reasons"):
         raise ExperimentError(f"{where}: reasons: only a judge, score or choice template has them")
     reasons = _flag(raw, "reasons", where)
     template = Template(
@@ -178,13 +178,13 @@ def _messages(raw: Any, where: str) -> tuple[Message, ...]:
         raise ExperimentError(f"{where}: messages: required, a list of role and content")
     messages = []
     for index, entry in enumerate(raw):
-        here = f"{where}: messages.{index}"
+        place = f"{where}: messages.{index}"
         if not isinstance(entry, dict) or set(entry) != {"role", "content"}:
-            raise ExperimentError(f"{here}: a message has the keys role and content, and no other")
+            raise ExperimentError(f"{place}: a message has the keys role and content, and no other")
         if entry["role"] not in ("system", "user", "assistant"):
-            raise ExperimentError(f"{here}.role: must be system, user or assistant (got {entry['role']!r})")
+            raise ExperimentError(f"{place}.role: must be system, user or assistant (got {entry['role']!r})")
         if not isinstance(entry["content"], str) or not entry["content"].strip():
-            raise ExperimentError(f"{here}.content: must be text")
+            raise ExperimentError(f"{place}.content: must be text")
         messages.append(Message(entry["role"], entry["content"].rstrip("\n")))
     if messages[-1].role != "user":
         raise ExperimentError(f"{where}: messages: the last one must be the user's")
@@ -231,13 +231,12 @@ def _check_variables(template: Template, where: str) -> None:
     if template.kind == "reward" and len(template.messages) > 1:
         raise ExperimentError(f"{where}: messages: a reward template is one message, the text that the model reads")
     if template.kind == "draft":
-        *head, last = template.messages
+        *head, _ = template.messages
         if any(message.role != "system" or _VARIABLE.search(message.content) for message in head) or len(head) > 1:
             raise ExperimentError(
                 f"{where}: messages: a draft template has at most one system message without variables, "
                 "then one user message that holds {{ prompt }}"
             )
-        del last
 
 
 def _hint(word: str, known: Sequence[str]) -> str:
@@ -245,15 +244,17 @@ def _hint(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
 
 
-# Scales on which one text is scored: two whole numbers, the worst and the best, as ``1-10`` or, reversed, ``10-1``.
-
 LARGEST = 100
+"""The largest number of a scale."""
 _NAME = re.compile(r"(\d{1,3})-(\d{1,3})")
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """``worst`` and ``best`` are its two ends; on a reversed scale the best is the smaller number."""
+    """A scale on which one text is scored: two whole numbers, as ``1-10`` or, reversed, ``10-1``.
+
+    ``worst`` and ``best`` are its two ends; on a reversed scale the best is the smaller number.
+    """
 
     worst: int
     best: int
@@ -291,8 +292,8 @@ class Scale:
 
 def parse_scale(name: str) -> Scale:
     """The scale of that name, WORST-BEST. Raises InvalidInput."""
-    found = _NAME.fullmatch(name.strip())
-    scale = Scale(int(found[1]), int(found[2])) if found else None
+    match = _NAME.fullmatch(name.strip())
+    scale = Scale(int(match[1]), int(match[2])) if match else None
     if scale is None or scale.high > LARGEST or scale.high - scale.low < 2:
         raise InvalidInput(
             f"--scales: {name.strip()!r:.40} is no scale; give WORST-BEST, whole numbers from 0 to {LARGEST} that are two or more apart, as 1-10 or 10-1"
@@ -305,7 +306,7 @@ def parse_scales(names: str) -> tuple[Scale, ...]:
     scales = tuple(parse_scale(name) for name in names.split(",") if name.strip())
     if not scales:
         raise InvalidInput("--scales: give one or more, as 1-10,10-1")
-    twice = next((one.name for one in scales if scales.count(one) > 1), None)
+    twice = next((scale.name for scale in scales if scales.count(scale) > 1), None)
     if twice is not None:
         raise InvalidInput(f"--scales: {twice} stands twice; each once")
     return scales

@@ -1,4 +1,7 @@
-"""Rows F1, F2 and G: content slopes, through ``learning.bradley_terry`` and the content model of ``stats``."""
+"""Rows E1–H: what is estimated of a judge. E is position bias, through ``stats.judge.position`` and ``learning.labels``; F and G
+are content slopes, through ``learning.signals`` and the content model of ``stats``; H is the planted law over real HTTP, through
+server, client, prompts, parsing, tables and estimators.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,8 @@ import pandas as pd
 from scipy import optimize, stats
 
 from judgeloop.experiment.schema import Endpoint, LabelRule, ModelJudgeSpec, PoolPolicySpec
-from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.judges import make_judge
-from judgeloop.judging.pairing import presentations
+from judgeloop.judging.pairing import judgments_frame, presentations
 from judgeloop.learning import labels, signals
 from judgeloop.policies import Drafter
 from judgeloop.records import Candidate, Item, Judgment, Matchup
@@ -30,19 +32,36 @@ from judgeloop.stats.judge.slopes import GOLD, Slopes, fit_slopes
 from judgeloop.text import templates
 from judgeloop.text.features import FEATURES, features_frame
 from judgeloop.text.templates import Mode
-from judgeloop.validation.row import Row, SampleSizes, compare, covered, demand, exact, rejected, sampled
+from judgeloop.validation.table import Row, SampleSizes, compare, covered, demand, exact, rejected, sampled
 from judgeloop.validation.worlds import Floats, judged, logistic, pair_table, picks, texts
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import WireClient
 
-# Rows E1–E3: position bias, through ``stats.position`` and ``learning.labels``.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+
+
+def normal_mean(values: Floats) -> float:
+    """E of a function of a standard normal, from its (60,) values at the Hermite nodes."""
+    return float(values @ _WEIGHTS) / math.sqrt(2.0 * math.pi)
+
+
+def number(value: float | None) -> float:
+    """The value, NaN (which fails any row) where an estimate is undefined."""
+    return math.nan if value is None else value
+
+
+def holds(estimate: Estimate, truth: float) -> bool:
+    """Whether an estimate has an interval and it covers the truth."""
+    return (
+        estimate.conf_low is not None
+        and estimate.conf_high is not None
+        and estimate.conf_low <= truth <= estimate.conf_high
+    )
+
+
+# Position bias
 
 POSITION_GAMMA, ITEM_SD = 0.4, 1.5
-
-
-def normal_mean(values: Floats, weights: Floats) -> float:
-    """E of a function of a standard normal, from its values at Hermite nodes."""
-    return float(values @ weights) / math.sqrt(2.0 * math.pi)
 
 
 def rows_e1(scale: SampleSizes) -> list[Row]:
@@ -58,8 +77,7 @@ def rows_e1(scale: SampleSizes) -> list[Row]:
         estimates = {row.term: row for row in position_estimates(judged(table, verdicts)) if not row.variant}
         log_odds.append(estimates["position_log_odds"])
         rates.append(estimates["first_slot_excess"])
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    excess = normal_mean(logistic(POSITION_GAMMA + ITEM_SD * nodes), weights) - 0.5
+    excess = normal_mean(logistic(POSITION_GAMMA + ITEM_SD * _NODES)) - 0.5
     setting = f"γ={POSITION_GAMMA:g}, item sd {ITEM_SD:g}, n={pairs} pairs, R={size}"
     # Half the log of a ratio of counts has a bias of order 1/n_SS (a tenth of an error of the estimate).
     return [
@@ -118,8 +136,8 @@ def rows_e3(scale: SampleSizes) -> list[Row]:
     return rows
 
 
-def _row_of_rule(judgments: object, rule: LabelRule, delta: float, gamma: float, calls: int, pairs: int) -> Row:
-    preferences = labels.preferences(judgments, rule)  # type: ignore[arg-type]
+def _row_of_rule(judgments: pd.DataFrame, rule: LabelRule, delta: float, gamma: float, calls: int, pairs: int) -> Row:
+    preferences = labels.preferences(judgments, rule)
     wins, losses = int((preferences["chosen"] == "a").sum()), int((preferences["chosen"] == "b").sum())
     estimate = math.log((wins + 0.5) / (losses + 0.5))
     error = math.sqrt(1.0 / (wins + 0.5) + 1.0 / (losses + 0.5))
@@ -129,39 +147,26 @@ def _row_of_rule(judgments: object, rule: LabelRule, delta: float, gamma: float,
     )
 
 
-def number(value: float | None) -> float:
-    """The value, NaN (which fails any row) where an estimate is undefined."""
-    return math.nan if value is None else value
-
-
-def holds(estimate: Estimate, truth: float) -> bool:
-    """Whether an estimate has an interval and it covers the truth."""
-    return (
-        estimate.conf_low is not None
-        and estimate.conf_high is not None
-        and estimate.conf_low <= truth <= estimate.conf_high
-    )
-
+# Content slopes
 
 BT = {"order": 0.2, "length": 0.3, "bold": 0.15, "quality": 1.0}
 PAIRS = 4_000
 APPROXIMATE = 0.04
 """Tolerance of the approximations of row G (docs/method.md, "Analytic truths"), which hold for small effects; the rows'
 theory is exact."""
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
 def attenuated(sd: float, noise: float) -> float:
     """The factor of all slopes where log-odds c ~ N(0, sd²) contain unseen N(0, noise²): the pseudo-true a of
     E c·[E s(c + noise·u) − s(ac)] = 0, by quadrature. Where the covariates explain c linearly it is common to all."""
     c = sd * _NODES
-    rates = np.array([normal_mean(logistic(x + noise * _NODES), _WEIGHTS) for x in c])
+    rates = np.array([normal_mean(logistic(x + noise * _NODES)) for x in c])
     return pseudo_true(c, rates)
 
 
 def pseudo_true(c: Floats, rates: Floats) -> float:
     """The a that solves E c·[rate(c) − s(ac)] = 0, the limit of a logistic slope; ``c`` and ``rates`` at the Hermite nodes."""
-    return float(optimize.brentq(lambda a: normal_mean(c * (rates - logistic(a * c)), _WEIGHTS), 0.0, 3.0))
+    return float(optimize.brentq(lambda a: normal_mean(c * (rates - logistic(a * c))), 0.0, 3.0))
 
 
 def _approximated(row: Row, first_order: float) -> Row:
@@ -253,8 +258,8 @@ def rows_f2(scale: SampleSizes) -> list[Row]:
         naive[replicate] = 2.0 * stats.norm.sf(abs(plain))
         clustered[replicate] = math.nan if interval.p_value is None else interval.p_value
         hits[replicate] = interval.covers(0.0)
-    h = np.array([normal_mean(_NODES * (logistic(sd * b * _NODES) - 0.5), _WEIGHTS) for b in _NODES])
-    inflation = 1.0 + (within - 1) * 4.0 * normal_mean(h**2, _WEIGHTS)
+    h = np.array([normal_mean(_NODES * (logistic(sd * b * _NODES) - 0.5)) for b in _NODES])
+    inflation = 1.0 + (within - 1) * 4.0 * normal_mean(h**2)
     fails = 2.0 * float(stats.norm.sf(1.959964 / math.sqrt(inflation)))
     setting = f"slope sd {sd:g} by prompt, {items * within} pairs, G={items}, R={size}"
     return [
@@ -339,7 +344,7 @@ def _collinear(scale: SampleSizes) -> list[Row]:
     beta, sigma = np.array([0.3, 0.15]), np.array([[1.0, rho], [rho, 1.0]])
     v, u = float(beta @ sigma @ beta), sigma @ beta
     curve = logistic(math.sqrt(v) * _NODES) * (1.0 - logistic(math.sqrt(v) * _NODES))
-    m0, m2 = normal_mean(curve, _WEIGHTS), normal_mean(curve * v * _NODES**2, _WEIGHTS)
+    m0, m2 = normal_mean(curve), normal_mean(curve * v * _NODES**2)
     information = m0 * sigma + (m2 / v - m0) / v * np.outer(u, u)
     theory = math.sqrt(information[0, 0] * np.linalg.inv(information)[0, 0])
     inflation, alone = [], []
@@ -396,7 +401,7 @@ def _slope(model: Slopes | Undefined, name: str) -> Interval:
     return interval
 
 
-# Row H: the planted law over real HTTP, through server, client, prompts, verdict parsing, tables and estimators.
+# The planted law over real HTTP
 
 GAMMA, BETA = 0.4, 0.5
 _MODES: tuple[Mode, ...] = ("logprob", "text")

@@ -1,9 +1,9 @@
-"""Row L: the whole loop with planted truth, and the estimates of ``stats.run_estimates`` from its tables.
+"""Row L: the whole loop with planted truth, and the estimates of ``stats.loop.estimates`` from its tables.
 
 Texts are points (x, q) of a Gaussian with unit variances and correlation ρ: x is the length in doublings, q a quality that
 the judge reads too, written in the column ``bold``. The judge picks with log-odds γ + βΔx + κΔq, gold with κΔq, random by a
-coin. Each feedback step is the project's code: ``learning.learn`` makes preferences, signal and selection from the judgments,
-``strategies.mix`` the training set. The learner is a toy: it refits the Gaussian's mean to the training set and keeps Σ.
+coin. Each feedback step is the project's code: ``learning.signals.learn`` makes preferences, signal and selection from the judgments,
+``learning.strategies.mix`` the training set. The learner is a toy: it refits the Gaussian's mean to the training set and keeps Σ.
 A policy is a lattice of texts with the Gaussian's weights (``selection`` says why that is exact), the same in every item;
 arms share all draws.
 """
@@ -28,7 +28,7 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.amplification import compounding_benchmark
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text.features import FEATURES
-from judgeloop.validation.row import Row, SampleSizes, compare, demand, exact
+from judgeloop.validation.table import Row, SampleSizes, compare, demand, exact
 from judgeloop.validation.worlds import Floats, judged, logistic, pair_table
 
 GAMMA, BETA, KAPPA, TAU, RHO, STEPS = 0.3, 0.3, 1.0, 2.0, 0.3, 6
@@ -44,7 +44,8 @@ _SIGNAL = BradleyTerrySignalSpec(tau=TAU, ridge=0.0)
 
 @dataclass(frozen=True)
 class World:
-    """One planted run: T = ``steps`` feedback steps, ``pairs`` matchups an item and generation, both orders judged."""
+    """One planted run: T = ``steps`` feedback steps; an item and generation have ``size`` candidates and ``pairs`` matchups, judged
+    in both orders."""
 
     arms: tuple[str, ...] = ("judge", "random", "gold")
     strategy: StrategySpec = _REPLACE
@@ -52,7 +53,7 @@ class World:
     steps: int = STEPS
     replicates: int = 24
     items: int = 1
-    drawn: int = 8
+    size: int = 8
     pairs: int = 1000
     anchor: int = 0
 
@@ -104,7 +105,7 @@ def _arm(world: World, seed: int, replicate: int, arm: str) -> tuple[list[pd.Dat
         current = dict(zip(names, _LAW.tolist(), strict=True))
         reference = current if world.signal.reference == "previous" else dict(zip(zero, _LAW.tolist(), strict=True))
         draws = [
-            rng(seed, "validate", "L draws", replicate, t, item).choice(len(_GRID), size=world.drawn, p=_LAW)
+            rng(seed, "validate", "L draws", replicate, t, item).choice(len(_GRID), size=world.size, p=_LAW)
             for item in range(world.items)
         ]
         if t == world.steps:
@@ -115,7 +116,7 @@ def _arm(world: World, seed: int, replicate: int, arm: str) -> tuple[list[pd.Dat
         chosen.append(law)
         training = strategies.mix(
             world.strategy, selections=chosen, generation_zero=dict(zip(zero, _LAW.tolist(), strict=True)), real=None,
-            size=world.drawn, rng=rng(seed, "validate", "L mix", replicate, t),
+            size=world.size, rng=rng(seed, "validate", "L mix", replicate, t),
         )  # fmt: skip
         gold = (2.0 if world.signal.label_rule == "consistent_only" else 1.0) * KAPPA
         by_gold = tilt(reference, {name: gold * float(places[name][1]) for name in reference}, TAU)
@@ -155,7 +156,7 @@ def _feedback(
     index = pd.MultiIndex.from_product([support, texts], names=["item_id", "candidate_id"])
     points = np.tile(np.array([places[name] for name in texts]), (world.items, 1))
     features = pd.DataFrame(points, index=index, columns=["length", "bold"])
-    return learn(world.signal, judgments, features, _SCALE, support, on_pool=False, size=world.drawn)
+    return learn(world.signal, judgments, features, _SCALE, support, on_pool=False, size=world.size)
 
 
 def _table(

@@ -1,5 +1,5 @@
-"""Rows A1–A6: a model refitted to its own draws, under every data strategy. The learners are toys: a Gaussian fitted by
-maximum likelihood and a categorical distribution of counts. ``strategies.mix`` gives the shares of the training set.
+"""Rows A1–A6 and B1–B3: a model refitted to its own draws, or to its own labels, under every data strategy. The learners are
+toys: a Gaussian fitted by maximum likelihood, a categorical distribution of counts, and a linear regression. ``learning.strategies.mix`` gives the shares of the training set.
 
 All loops start from the truth N(0, 1): real data, n draws; each model is fitted to the training set and draws n points.
 T model generations are T fits: the first to real data. Shumailov et al. (2024), Gerstgrasser et al. (2024).
@@ -18,9 +18,7 @@ from judgeloop import seeds
 from judgeloop.experiment.schema import StrategySpec
 from judgeloop.learning import strategies
 from judgeloop.seeds import rng
-from judgeloop.validation.row import Row, SampleSizes, demand, sampled
-
-# The project's data strategies applied to whole batches: the share of each batch in the training set.
+from judgeloop.validation.table import Row, SampleSizes, demand, sampled
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +106,7 @@ def rows_a3(scale: SampleSizes) -> list[Row]:
 
 
 def rows_a4(scale: SampleSizes) -> list[Row]:
-    """Accumulate-subsample: n draws with replacement from the union, as ``strategies.mix`` draws, single points mixed.
+    """Accumulate-subsample: n draws with replacement from the union, as ``learning.strategies.mix`` draws, single points mixed.
 
     P_t the expected variance of the union of t batches, P_1 = 1 − 1/n. A model fitted to n draws from it has variance
     aP_t, a = 1 − 1/n, and a mean P_t/n around the union's; its batch of n joins, so that
@@ -249,7 +247,7 @@ def _agreeing(name: str, setting: str, strategy: StrategySpec, parts: list[tuple
     ]  # fmt: skip
 
 
-# Rows B1–B3: linear regression refitted to its own labels.
+# Rows B1–B3: linear regression refitted to its own labels
 
 ROWS, D, GENERATIONS = 50, 10, 10
 SYNTHETIC, BEND = 1e-3, 10.0

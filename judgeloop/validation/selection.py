@@ -1,5 +1,5 @@
 """Rows C1–C4 and D1–D3: the effect of selection, once and iterated, on a Gaussian policy. ``learning.selection`` and
-``learning.labels`` select, ``strategies.mix`` mixes; the learner that refits a Gaussian to a training set is a toy.
+``learning.labels`` select, ``learning.strategies.mix`` mixes; the learner that refits a Gaussian to a training set is a toy.
 
 A Gaussian is a lattice of texts: points of step ½ SD with normal weights, whose moments, and those of its exponential
 tilts, are a Gaussian's to 1e−15 (Poisson summation: the error is e^(−2π²/h²)). So the closed forms hold for the discrete
@@ -18,7 +18,7 @@ from judgeloop.learning import labels, strategies
 from judgeloop.learning import selection as selecting
 from judgeloop.seeds import rng
 from judgeloop.validation.refits import ACCUMULATE, REPLACE, Floats
-from judgeloop.validation.row import Row, SampleSizes, compare, exact, sampled, spread
+from judgeloop.validation.table import Row, SampleSizes, compare, exact, sampled, spread
 from judgeloop.validation.worlds import judged, logistic, pair_table
 
 RHO = 0.3
@@ -46,7 +46,7 @@ def largest(n: int) -> tuple[float, float]:
 
 
 def best_of(points: Floats, reward: Floats) -> Floats:
-    """(items, 2) the point that ``selection.winner`` keeps of each item's (items, n, 2) points, by reward (items, n)."""
+    """(items, 2) the point that ``learning.selection.winner`` keeps of each item's (items, n, 2) points, by reward (items, n)."""
     names = [str(k) for k in range(reward.shape[1])]
     winners = np.empty((len(points), points.shape[2]))
     for i, values in enumerate(reward.tolist()):
@@ -113,7 +113,7 @@ def rows_c2(scale: SampleSizes) -> list[Row]:
 
 
 def rows_c3(scale: SampleSizes) -> list[Row]:
-    """The winners of judged pairs, by ``labels.preferences``: Δ = 2Σb·E s′(η), η ~ N(0, 2bᵀΣb) (Stein)."""
+    """The winners of judged pairs, by ``learning.labels.preferences``: Δ = 2Σb·E s′(η), η ~ N(0, 2bᵀΣb) (Stein)."""
     pairs = scale.size(40_000, 8_000)
     generator = rng(scale.seed, "validate", "C3")
     points = generator.standard_normal((pairs, 2, 2)) @ ROOT.T

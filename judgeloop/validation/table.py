@@ -1,85 +1,122 @@
-"""The table of truths: rows by letter, as text, and as files."""
+"""The table of truths: rows that hold a planted truth beside the estimate of the project's code, and the table as text
+and as files."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
+import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from judgeloop.errors import InvalidInput
 from judgeloop.rundir import RunFolder
-from judgeloop.validation import judge, loop, refits, selection
-from judgeloop.validation.row import Check, Row, SampleSizes
-from judgeloop.validation.study import COLUMNS as STUDY_COLUMNS
 
-CHECKS: dict[str, Check] = {
-    "A1": refits.rows_a1, "A2": refits.rows_a2, "A3": refits.rows_a3, "A4": refits.rows_a4, "A5": refits.rows_a5,
-    "A6": refits.rows_a6, "B1": refits.rows_b1, "B2": refits.rows_b2, "B3": refits.rows_b3,
-    "C1": selection.rows_c1, "C2": selection.rows_c2, "C3": selection.rows_c3, "C4": selection.rows_c4,
-    "D1": selection.rows_d1, "D2": selection.rows_d2, "D3": selection.rows_d3, "E1": judge.rows_e1,
-    "E2": judge.rows_e2, "E3": judge.rows_e3, "F1": judge.rows_f1, "F2": judge.rows_f2,
-    "G": judge.rows_g, "H": judge.rows_h,
-    **{f"L{k + 1}": functools.partial(loop.rows_l, name) for k, name in enumerate(loop.VARIANTS)},
-}  # fmt: skip
-"""Rows by name: A Gaussian and categorical refits, B regression, C selection, D tilts, E position, F and G content slopes,
-H over HTTP, L the whole loop."""
+MULTIPLE = 4.0
+"""Tolerance in Monte-Carlo standard errors, the same in a quick run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A setting with its closed form. ``passed``: |estimate − theory| ≤ tolerance, or as the function that made it says.
+
+    ``mc_error`` is the Monte-Carlo standard error of ``estimate``, 0 where nothing was drawn.
+    """
+
+    name: str
+    setting: str
+    theory: float
+    estimate: float
+    mc_error: float
+    tolerance: float
+    passed: bool
+    note: str = ""
+
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 
-def run(
-    only: Sequence[str] | None = None,
-    quick: bool = False,
-    seed: int = 0,
-    on_row: Callable[[Row], None] | None = None,
-    *,
-    workers: int = 1,
-    factor: float = 1.0,
-) -> list[Row]:
-    """The rows named in ``only`` (A1 … L5; a letter names all of its rows; default all), in the table's order.
+@dataclass(frozen=True, slots=True)
+class SampleSizes:
+    """The number of simulations of a row: fewer where ``quick``, times ``factor``; and the seed of its draws."""
 
-    quick: fewer simulations, so larger Monte-Carlo errors; never a larger multiple of them. seed: changes every draw.
-    on_row: called with each row as it ends. workers: processes. factor: scales all sizes, for trials.
+    seed: int
+    quick: bool = False
+    factor: float = 1.0
 
-    Raises InvalidInput for an unknown row.
-    """
-    names = _row_names(only)
-    scale = SampleSizes(seed, quick, factor)
-    rows_by_name: dict[str, list[Row]] = {}
-    if workers > 1:
-        # The slowest rows first, so that no worker is left with a long one at the end.
-        order = sorted(names, key=lambda name: not name.startswith(("L", "E1", "F", "G")))
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(CHECKS[name], scale): name for name in order}
-            for future in as_completed(futures):
-                rows_by_name[futures[future]] = future.result()
-                for row in rows_by_name[futures[future]]:
-                    if on_row:
-                        on_row(row)
-    else:
-        for name in names:
-            rows_by_name[name] = CHECKS[name](scale)
-            for row in rows_by_name[name]:
-                if on_row:
-                    on_row(row)
-    return [row for name in names for row in rows_by_name[name]]
+    def size(self, full: int, quick: int, least: int = 8) -> int:
+        """The number of simulations to run, ``least`` or more."""
+        return max(least, round((quick if self.quick else full) * self.factor))
 
 
-def _row_names(only: Sequence[str] | None) -> list[str]:
-    if only is None:
-        return list(CHECKS)
-    prefixes = [prefix.strip().upper() for prefix in only if prefix.strip()]
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in CHECKS):
-            raise InvalidInput(f"unknown row {prefix!r}; known: {', '.join(CHECKS)}")
-    return [name for name in CHECKS if any(name.startswith(prefix) for prefix in prefixes)]
+Check = Callable[[SampleSizes], list[Row]]
+"""The function that computes the rows of one name; it names its random streams from ``SampleSizes.seed``."""
+
+
+def compare(
+    name: str, setting: str, theory: float, estimate: float, mc_error: float, *, tolerance: float | None = None,
+    note: str = "",
+) -> Row:  # fmt: skip
+    """A row that passes within ``tolerance`` (default: four Monte-Carlo errors). An estimate that is not finite fails."""
+    allowed = MULTIPLE * mc_error if tolerance is None else tolerance
+    passed = bool(math.isfinite(estimate) and abs(estimate - theory) <= allowed)
+    return Row(name, setting, float(theory), float(estimate), float(mc_error), float(allowed), passed, note)
+
+
+def sampled(
+    name: str, setting: str, theory: float, draws: ArrayLike, *, tolerance: float | None = None, note: str = ""
+) -> Row:
+    """A row whose estimate is the mean of independent ``draws``."""
+    x = np.asarray(draws, dtype=np.float64)
+    error = float(np.std(x, ddof=1)) / math.sqrt(len(x))
+    return compare(name, setting, theory, float(np.mean(x)), error, tolerance=tolerance, note=note)
+
+
+def spread(name: str, setting: str, theory: float, draws: ArrayLike, *, note: str = "") -> Row:
+    """A row whose estimate is the standard deviation of independent ``draws``; its error from their fourth moment."""
+    x = np.asarray(draws, dtype=np.float64)
+    sd = float(np.std(x, ddof=1))
+    kurtosis = float(np.mean((x - x.mean()) ** 4)) / sd**4
+    return compare(name, setting, theory, sd, sd * math.sqrt(max(kurtosis - 1.0, 0.1) / (4.0 * len(x))), note=note)
+
+
+def exact(name: str, setting: str, theory: float, estimate: float, tolerance: float, note: str = "") -> Row:
+    """A row without a random draw."""
+    return compare(name, setting, theory, estimate, 0.0, tolerance=tolerance, note=note)
+
+
+def covered(name: str, setting: str, hits: ArrayLike, *, level: float = 0.95, note: str = "") -> Row:
+    """Coverage of an interval (docs/method.md, "Coverage criterion"): |coverage − .95| ≤ .02 + 3√(.95·.05/R)."""
+    share = float(np.mean(np.asarray(hits, dtype=np.float64)))
+    count = len(np.asarray(hits))
+    error = math.sqrt(level * (1.0 - level) / count)
+    return compare(name, setting, level, share, error, tolerance=0.02 + 3.0 * error, note=note)
+
+
+def rejected(name: str, setting: str, p_values: ArrayLike, *, tolerance: float | None = None, note: str = "") -> Row:
+    """Type I error at 5 %: passes if it is at most .05 plus ``tolerance`` (default four Monte-Carlo errors); fewer
+    rejections pass. A missing p (NaN) fails the row."""
+    p = np.asarray(p_values, dtype=np.float64)
+    error = math.sqrt(0.05 * 0.95 / max(1, len(p)))
+    allowed = MULTIPLE * error if tolerance is None else tolerance
+    if len(p) == 0 or not np.all(np.isfinite(p)):
+        missing = "; ".join(part for part in (f"{int(np.sum(~np.isfinite(p)))} tests have no p", note) if part)
+        return Row(name, setting, 0.05, math.nan, error, allowed, False, missing)
+    rate = float(np.mean(p <= 0.05))
+    return Row(name, setting, 0.05, rate, error, allowed, rate <= 0.05 + allowed, note)
+
+
+def demand(row: Row, holds: bool, otherwise: str) -> Row:
+    """The row, failed where a side condition does not hold, with ``otherwise`` in its note."""
+    if holds:
+        return row
+    note = "; ".join(part for part in (otherwise, row.note) if part)
+    return Row(row.name, row.setting, row.theory, row.estimate, row.mc_error, row.tolerance, False, note)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -114,26 +151,6 @@ def write(rows: Sequence[Row], coverage: pd.DataFrame | None, out: Path) -> list
     if coverage is not None:
         files["coverage.csv"] = coverage.to_csv(index=False, lineterminator="\n")
     return [RunFolder(out).write_text(name, content) for name, content in files.items()]
-
-
-def studied(out: Path) -> pd.DataFrame | None:
-    """The coverage study that ``write`` left in ``out``, whole or not; None where there is none.
-
-    Raises InvalidInput where the file is not one of ours.
-    """
-    path = out / "coverage.csv"
-    if not path.is_file():
-        return None
-    try:
-        study = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            f"{path}: cannot be read ({next(iter(str(error).splitlines()), '')}); give another --out"
-        ) from None
-    if list(study.columns) != list(STUDY_COLUMNS):
-        raise InvalidInput(f"{path}: not a coverage study of this version; give another --out")
-    study["note"] = study["note"].astype("object").where(study["note"].notna(), "")
-    return study
 
 
 def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:

@@ -1,6 +1,6 @@
 """Worlds without bias that could look biased, for the type I error; and coverage of a run's confirmatory terms.
 
-Each world returns the p-values of one sample, ``run_replication`` the intervals; ``study`` counts them over replications.
+Each world returns the p-values of one sample, ``run_replication`` the intervals; ``coverage_study`` counts them over replications.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from judgeloop.stats.loop.drift import drift_estimates
 from judgeloop.stats.loop.panels import judge_drift_estimates
 from judgeloop.stats.loop.replicates import measure, series
 from judgeloop.text.features import FEATURES
-from judgeloop.validation.coverage_cells import Outcome
 from judgeloop.validation.worlds import Floats, Verdicts, judged, logistic, pair_table, picks, texts
 
 Tests = dict[str, float | None]
@@ -155,11 +154,11 @@ def changing_candidates(generator: np.random.Generator) -> Tests:
     table = pair_table(items)
     anchor, judgments = generator.standard_normal((items, 2)), []
     candidates = [_anchor_texts(table, anchor)]
-    nobody = {"replicate": pd.array([pd.NA] * items, dtype="Int64"), "arm": "", "panel": "anchor"}
+    anchor_columns = {"replicate": pd.array([pd.NA] * items, dtype="Int64"), "arm": "", "panel": "anchor"}
     for t in (0, 1):
         content = 0.3 * anchor[:, 0] + anchor[:, 1]
         verdicts = _verdicts_by_order(content, np.zeros((2, items)), generator)
-        judgments.append(judged(table, verdicts, columns={**nobody, "generation": t}))
+        judgments.append(judged(table, verdicts, columns={**anchor_columns, "generation": t}))
         points = generator.standard_normal((items, 2)) * np.array([1.0, 1.5 - t]) + np.array([2.0 * t, 0.0])
         verdicts = _verdicts_by_order(0.3 * points[:, 0] + points[:, 1], np.zeros((2, items)), generator)
         judgments.append(judged(table, verdicts, columns={"generation": t, "panel": "policy"}))
@@ -200,6 +199,9 @@ WORLDS: dict[str, Callable[[np.random.Generator], Tests]] = {
         fair_judge_ten_features_60_items, fair_judge_ten_features_200_items, changing_candidates, neutral_drift,
     )
 }  # fmt: skip
+
+Outcome = tuple[str, float, bool | None]
+"""A term (with its variant), the truth, and whether its interval covers it; None where the estimate is undefined."""
 
 REPLICATES = (5, 8, 20)
 _VOCABULARY = {"judge": 120, "random": 150}

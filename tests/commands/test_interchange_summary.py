@@ -31,7 +31,7 @@ def test_a_judge_is_one_line_however_long_its_name(tmp_path: Path) -> None:
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=5), st.integers(12, 60))
 def test_a_shortened_name_fits(names: list[str], room: int) -> None:
     for name in names:
-        shown = results._one_line(name, "", room)
+        shown = results._short_name(name, "", room)
         assert len(shown) <= room
         assert "\n" not in shown
 
@@ -43,10 +43,10 @@ def test_reasons_are_said_once_with_the_span_of_what_went_unscored() -> None:
             note="the test needs 10 replies with a verdict and 10 without",
         )  # fmt: skip
 
-    ((what, why),) = results.cannot_be_known([lost("a", 2), lost("b", 11)])
+    ((what, why),) = results.unknown_measures([lost("a", 2), lost("b", 11)])
     assert what == "Unscored replies hang on order or length"
     assert why == "the test needs 10 replies with a verdict and 10 without (unscored here: 2 to 11 of 80)"
-    ((what, why),) = results.cannot_be_known([lost("a", 5), replace(lost("b", 0), status="ok", estimate=1.0)])
+    ((what, why),) = results.unknown_measures([lost("a", 5), replace(lost("b", 0), status="ok", estimate=1.0)])
     assert what == "Unscored replies hang on order or length (a)"
     assert why.endswith("(unscored here: 5 of 80)")
 

@@ -22,9 +22,8 @@ from judgeloop.experiment.schema import Endpoint
 from judgeloop.experiment.schema import RewardJudgeSpec as Spec
 from judgeloop.judging import reward_models
 from judgeloop.judging.controls import logistic
-from judgeloop.judging.frames import judgments_frame
 from judgeloop.judging.judges import judge_name, make_judge, model_name
-from judgeloop.judging.pairing import matchups, presentations
+from judgeloop.judging.pairing import judgments_frame, matchups, presentations
 from judgeloop.judging.reward_models import Reward, RewardJudge, check_reward, read_reward, verdict_of
 from judgeloop.limits import Limit, check
 from judgeloop.records import Candidate, Client, Item, Judgment, Message, Reply, RewardRoute

@@ -62,8 +62,8 @@ def test_sentences_without_white_space_become_a_list(tag: str) -> None:
     assert made is not None
     assert [line[:2] for line in made.splitlines()] == ["- "] * 3
     assert made.replace("- ", "").replace("\n", "") == OTHERS[tag]
-    assert not PROBES["list_items"].kept("A b. C d.", "- A b.\n- Cd.")
-    assert not PROBES["list_items"].kept("甲乙。丙丁。", "- 甲乙。\n- 丁丙。")
+    assert not PROBES["list_items"].passes("A b. C d.", "- A b.\n- Cd.")
+    assert not PROBES["list_items"].passes("甲乙。丙丁。", "- 甲乙。\n- 丁丙。")
 
 
 def test_a_probe_that_applies_to_no_text_leaves_a_row(tmp_path: Path, serve: Serve) -> None:

@@ -44,7 +44,7 @@ from judgeloop.commands.watch import (
 )
 from judgeloop.commands.watch import finished as finished_command
 from judgeloop.errors import BudgetReached, FolderMismatch, InvalidInput
-from judgeloop.report.page import page as live_page
+from judgeloop.report.page import live_page
 from judgeloop.rundir import RunFolder
 from judgeloop.serving.server import LocalServer, Page, create_page_app
 from judgeloop.wire.cassette import Tally

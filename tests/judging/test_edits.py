@@ -84,7 +84,7 @@ def test_every_edit_applies_to_an_ordinary_answer(name: str, dose: float | None,
     edited = edit(name, text, dose, language)
     assert edited is not None
     assert (edited == text) == (name == "identical")
-    assert PROBES[name].kept(text, edited)
+    assert PROBES[name].passes(text, edited)
 
 
 def test_marks_are_removed_from_a_marked_answer() -> None:
@@ -245,7 +245,7 @@ _TEXT = st.one_of(
 
 def _check(name: str, text: str, edited: str) -> None:
     """The promises again, in other words than the edits' own."""
-    assert PROBES[name].kept(text, edited)
+    assert PROBES[name].passes(text, edited)
     before, after = _words(text), _words(edited)
     if name in ("bold", "list_items", "markdown_removed", "whitespace", "identical"):
         assert before == after
@@ -276,7 +276,7 @@ def test_whatever_the_text_the_promise_holds(text: str, language: str, seed: int
 def test_short_and_odd_texts_do_not_break_an_edit(name: str) -> None:
     for text in SHORT:
         edited = edit(name, text, PROBES[name].doses[0] if PROBES[name].doses else None)
-        assert edited is None or PROBES[name].kept(text, edited)
+        assert edited is None or PROBES[name].passes(text, edited)
     assert edit("identical", "") == ""
 
 
@@ -290,7 +290,7 @@ def test_a_promise_that_is_broken_is_seen() -> None:
     }  # fmt: skip
     assert set(broken) == set(RULE_PROBES)
     for name, text in broken.items():
-        assert not PROBES[name].kept(ANSWER, text), name
+        assert not PROBES[name].passes(ANSWER, text), name
 
 
 def test_a_very_long_text_is_edited_in_time() -> None:

@@ -137,5 +137,5 @@ def test_each_kind_is_made_its_own_way() -> None:
 
 def test_the_promise_is_about_numbers() -> None:
     for name in ("model_padding", "model_paraphrase"):
-        assert PROBES[name].kept(TEXT, PARAPHRASE)
-        assert not PROBES[name].kept(TEXT, "It is 3.5 km long.")
+        assert PROBES[name].passes(TEXT, PARAPHRASE)
+        assert not PROBES[name].passes(TEXT, "It is 3.5 km long.")

@@ -8,8 +8,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from judgeloop.judging.frames import judgments_frame
-from judgeloop.judging.pairing import presentations
+from judgeloop.judging.pairing import judgments_frame, presentations
 from judgeloop.judging.panels import AnchorPanel, anchor_from_pairs, draft_anchor
 from judgeloop.records import JUDGMENT_COLUMNS, Candidate, Item, Judgment, Matchup, Verdict
 

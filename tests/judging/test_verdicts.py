@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop.judging import answers
-from judgeloop.judging.answers import read, read_match, unscored
+from judgeloop.judging.answers import read_match, read_verdict, unscored
 from judgeloop.records import Reply, Verdict
 from judgeloop.text.templates import Mode
 
@@ -115,19 +115,19 @@ def _slot_or_reason(verdict: Verdict) -> str:
 
 @pytest.mark.parametrize(("text", "ties", "expected"), TEXT, ids=[repr(row[0])[:40] for row in TEXT])
 def test_text_replies(text: str, ties: bool, expected: str) -> None:
-    verdict = read(Reply(text, finish_reason="stop"), "text", ties)
+    verdict = read_verdict(Reply(text, finish_reason="stop"), "text", ties)
     assert _slot_or_reason(verdict) == expected
     assert verdict.p_first is None
 
 
 @pytest.mark.parametrize(("text", "ties", "expected"), JSON, ids=[repr(row[0])[:40] for row in JSON])
 def test_json_replies(text: str, ties: bool, expected: str) -> None:
-    assert _slot_or_reason(read(Reply(text, finish_reason="stop"), "json", ties)) == expected
+    assert _slot_or_reason(read_verdict(Reply(text, finish_reason="stop"), "json", ties)) == expected
 
 
 @pytest.mark.parametrize(("top", "ties", "expected", "p_first"), LOGPROBS)
 def test_logprob_replies(top: tuple[tuple[str, float], ...], ties: bool, expected: str, p_first: float | None) -> None:
-    verdict = read(Reply("[[B]]", top_logprobs=top, finish_reason="length"), "logprob", ties)
+    verdict = read_verdict(Reply("[[B]]", top_logprobs=top, finish_reason="length"), "logprob", ties)
     assert _slot_or_reason(verdict) == expected
     assert verdict.p_first == (None if p_first is None else pytest.approx(p_first, rel=1e-12))
 
@@ -135,16 +135,18 @@ def test_logprob_replies(top: tuple[tuple[str, float], ...], ties: bool, expecte
 @pytest.mark.parametrize("mode", ["logprob", "json", "text"])
 def test_a_failure_or_refusal_is_the_reason(mode: Mode) -> None:
     for failure in ("context_length", "http_500", "timeout", "rate_limited"):
-        assert read(Reply(None, failure=failure), mode, True) == unscored(failure)
-    assert read(Reply("[[A]]", refusal="I cannot", top_logprobs=(("A", -0.1),)), mode, True) == unscored("refusal")
+        assert read_verdict(Reply(None, failure=failure), mode, True) == unscored(failure)
+    assert read_verdict(Reply("[[A]]", refusal="I cannot", top_logprobs=(("A", -0.1),)), mode, True) == unscored(
+        "refusal"
+    )
     assert read_match(Reply(None, failure="timeout")) == (None, "timeout")
     assert read_match(Reply("[[yes]]", refusal="no")) == (None, "refusal")
 
 
 @pytest.mark.parametrize(("mode", "text"), [("text", "A good answer"), ("text", ""), ("json", '{"reasoning": "A')])
 def test_a_reply_cut_off_before_its_verdict_is_truncated(mode: Mode, text: str) -> None:
-    assert read(Reply(text, finish_reason="length"), mode, False) == unscored("truncated")
-    assert read(Reply("[[A]] and", finish_reason="length"), "text", False) == Verdict("first")
+    assert read_verdict(Reply(text, finish_reason="length"), mode, False) == unscored("truncated")
+    assert read_verdict(Reply("[[A]] and", finish_reason="length"), "text", False) == Verdict("first")
     assert read_match(Reply("", finish_reason="length")) == (None, "truncated")
 
 
@@ -170,7 +172,7 @@ def test_match_replies(text: str, expected: tuple[bool | None, str]) -> None:
     st.booleans(),
 )  # fmt: skip
 def test_every_reply_has_a_verdict_or_a_known_reason(text: str, mode: Mode, ties: bool) -> None:
-    verdict = read(Reply(text), mode, ties)
+    verdict = read_verdict(Reply(text), mode, ties)
     assert verdict.slot in ("first", "second", "tie") or verdict.reason in REASONS
     assert ties or verdict.slot != "tie"
 
@@ -178,7 +180,7 @@ def test_every_reply_has_a_verdict_or_a_known_reason(text: str, mode: Mode, ties
 @given(st.lists(st.tuples(st.sampled_from(["A", "B", " A", "tie", "The"]), st.floats(-800, 0)), max_size=20))
 def test_swapping_the_letters_mirrors_the_verdict(top: list[tuple[str, float]]) -> None:
     swapped = [(token.translate({65: "B", 66: "A"}), logprob) for token, logprob in top]
-    one, other = (read(Reply("", top_logprobs=tuple(tokens)), "logprob", True) for tokens in (top, swapped))
+    one, other = (read_verdict(Reply("", top_logprobs=tuple(tokens)), "logprob", True) for tokens in (top, swapped))
     mirror = {"first": "second", "second": "first"}
     assert other.slot == mirror.get(one.slot, one.slot)
     if one.p_first is not None and other.p_first is not None:

@@ -24,7 +24,7 @@ import pytest
 import judgeloop
 import report_folder
 from conftest import small_experiment, tables, write_experiment
-from judgeloop.report import notebook
+from judgeloop.report import page
 from judgeloop.serving.faults import Faults, Rule
 from judgeloop.stats.estimate import Estimate
 
@@ -68,7 +68,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     shown = run._repr_html_()
     assert "<script" not in shown
     assert "&lt;script&gt;" in shown
-    assert notebook.render(BAD, [("Arms", BAD)], []).count("<script") == 0
+    assert page.notebook_fragment(BAD, [("Arms", BAD)], []).count("<script") == 0
 
 
 def test_an_analysis_shows_its_judges(tmp_path: Path) -> None:

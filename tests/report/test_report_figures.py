@@ -73,9 +73,9 @@ def test_the_chain_is_one_picture_that_says_what_is_missing() -> None:
     figure = loop_figures.chain(_reading(CHAIN), _looks(_reading(CHAIN)))
     assert figure is not None
     assert [panel.title[:1] for panel in figure.panels] == ["1", "2", "3"]
-    said = [note["text"] for panel in figure.panels for note in panel.spec["layout"]["annotations"]]
-    assert "×2.00 (1.90–2.10)" in said
-    assert "no signal is fitted" in said
+    notes = [note["text"] for panel in figure.panels for note in panel.spec["layout"]["annotations"]]
+    assert "×2.00 (1.90–2.10)" in notes
+    assert "no signal is fitted" in notes
     for panel in figure.panels:
         low, high = panel.spec["layout"]["xaxis"]["range"]
         assert low < 0 < high  # a mark at 0 is whole
@@ -222,7 +222,7 @@ def test_the_spread_stands_beside_the_mean(folder: RunFolder) -> None:
 def test_every_plotted_number_is_an_estimate_in_the_data_of_its_figure(folder: RunFolder) -> None:
     """What is drawn is what can be downloaded: every y of every curve stands among the figure's rows, scaled."""
     for figure in model_figures.figures(read(folder)):
-        known = {
+        plotted = {
             round(value, 9)
             for row in figure.rows
             for value in (row.estimate, 100 * (row.estimate or 0.0))
@@ -231,7 +231,7 @@ def test_every_plotted_number_is_an_estimate_in_the_data_of_its_figure(folder: R
         for panel in figure.panels:
             for curve in panel.spec["data"]:
                 if "text" in curve:
-                    assert {round(y, 9) for y in curve["y"]} <= known | {0}, figure.name
+                    assert {round(y, 9) for y in curve["y"]} <= plotted | {0}, figure.name
 
 
 def test_every_figure_has_words_data_and_a_place(folder: RunFolder) -> None:

@@ -201,14 +201,14 @@ def test_measures_of_length_have_labels_of_their_own() -> None:
         wording.term_name(term) for term in ("padding_probe", "length_ame", "length_log_odds", "excess_longer_vs_gold")
     ]
     assert len(set(names)) == 4
-    padded, given = (results._judges(rows) for rows in (_one_gold(), _one_gold()[2:4]))
+    padded, given = (results._judge_table(rows) for rows in (_one_gold(), _one_gold()[2:4]))
     assert padded is not None
     assert given is not None
     assert padded.columns == ("Judge", "Padding, per doubling")
     assert padded.rows[0][1] == "11.6 [9.6, 13.6]"
     assert given.columns == ("Judge", "Length at equal gold")
     assert given.rows[0][1].endswith("‡")
-    unknown = results.cannot_be_known(_one_gold())
+    unknown = results.unknown_measures(_one_gold())
     assert all("Padding" not in what and "at equal gold" not in what for what, _ in unknown)
     assert "state --gold-exact" in unknown[0][1]
 

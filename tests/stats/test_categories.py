@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgeloop.report.judge_figures import _heat
+from judgeloop.report.judge_figures import _heat_map
 from judgeloop.stats.categories import FEWEST_ITEMS_A_CATEGORY, RARE, by_category, pooled
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.estimates import judge_estimates
@@ -66,5 +66,5 @@ def test_the_heat_map_ends_with_the_pool() -> None:
         Estimate(scope="judge", term="first_slot_excess", bias="position", judge="j", category=name, estimate=0.1)
         for name in ("", RARE, "a", "b")
     ]
-    spec, _ = _heat(rows)
+    spec, _ = _heat_map(rows)
     assert spec["data"][0]["y"] == ["all items", "a", "b", "rare, pooled"]

@@ -45,7 +45,7 @@ def test_the_limits_cover_the_drift_of_the_toy_loop(strategy: StrategySpec, rule
             replicates=1,
             pairs=250,
             anchor=300,
-            drawn=20_000,
+            size=20_000,
         )
         tables = loop.run(world, seed)
         (evidence,), _ = gathered(tables, "toy")

@@ -17,8 +17,8 @@ from judgeloop.errors import InvalidInput
 from judgeloop.learning import labels, selection, signals, strategies
 from judgeloop.seeds import rng
 from judgeloop.stats.inference import Interval
-from judgeloop.validation import coverage_cells, loop, refits, type_one, worlds
-from judgeloop.validation.row import compare, covered, rejected
+from judgeloop.validation import coverage_study, loop, refits, type_one, worlds
+from judgeloop.validation.table import compare, covered, rejected
 
 validate = import_module("judgeloop.validation")  # the package; judgeloop.validate is the function
 
@@ -105,12 +105,12 @@ def test_a_small_synthetic_share_leaves_an_error_floor() -> None:
 
 
 def test_truths_of_a_cell_agree_with_one_large_sample() -> None:
-    cell = coverage_cells.Cell(position=0.4, length=0.3, items=60_000, unscored=0.0, ties=0.2)
-    truth = coverage_cells.truths(cell)
+    cell = coverage_study.Cell(position=0.4, length=0.3, items=60_000, unscored=0.0, ties=0.2)
+    truth = coverage_study.truths(cell)
     stream = rng(11, "one large sample")
     length, bold, rest = stream.standard_normal((3, cell.items))
-    gold = coverage_cells.RHO * length + np.sqrt(1.0 - coverage_cells.RHO**2) * rest
-    content = cell.length * length + coverage_cells.BOLD * bold + coverage_cells.KAPPA * gold
+    gold = coverage_study.RHO * length + np.sqrt(1.0 - coverage_study.RHO**2) * rest
+    content = cell.length * length + coverage_study.BOLD * bold + coverage_study.KAPPA * gold
     verdicts = {o: worlds.picks(cell.position + s * content, stream, tie=0.2) for o, s in (("ab", 1), ("ba", -1))}
     x = np.concatenate([np.stack([np.full(cell.items, s), length, bold, gold], axis=1) for s in (1.0, -1.0)])
     values = {"first": 1.0, "second": 0.0, "tie": 0.5}
@@ -120,7 +120,7 @@ def test_truths_of_a_cell_agree_with_one_large_sample() -> None:
     p = fit.probabilities
     assert fit.coefficients[1] * np.mean(p * (1.0 - p)) == pytest.approx(truth.length_ame, abs=0.006)
     assert np.mean([first["ab"], first["ba"]]) - 0.5 == pytest.approx(truth.first_slot_excess, abs=0.006)
-    level = coverage_cells.truths(coverage_cells.Cell(0.0, 0.0, 30, 0.0, 0.0))
+    level = coverage_study.truths(coverage_study.Cell(0.0, 0.0, 30, 0.0, 0.0))
     assert (level.first_slot_excess, level.length_ame, level.padding_probe) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
     assert level.self_preference_gold == pytest.approx(0.0, abs=1e-12)
 
@@ -137,9 +137,9 @@ def test_the_study_names_a_cell_whose_intervals_are_too_narrow(monkeypatch: pyte
         found = model.slope(name)
         return Interval(found.estimate, 0.0, found.estimate, found.estimate)
 
-    monkeypatch.setattr(coverage_cells, "average_effect", point)
+    monkeypatch.setattr(coverage_study, "average_effect", point)
     validate.write([], told[0], tmp_path)
-    again = validate.coverage(3, 25, cells=[cell], known=validate.studied(tmp_path), on_cell=told.append)
+    again = validate.coverage(3, 25, cells=[cell], earlier=validate.earlier_study(tmp_path), on_cell=told.append)
     assert len(told) == 1  # taken over from the file, not drawn again
     pd.testing.assert_frame_equal(again, told[0].reset_index(drop=True), check_dtype=False)
     broken = validate.coverage(3, 10, cells=[cell])

@@ -13,8 +13,7 @@ import pytest
 import judgeloop
 from conftest import Served, small_experiment, write_experiment
 from judgeloop.experiment.resolve import Material, load
-from judgeloop.judging.frames import judgments_frame
-from judgeloop.judging.pairing import call_id, presentations
+from judgeloop.judging.pairing import call_id, judgments_frame, presentations
 from judgeloop.judging.panels import PROBES, RULE_PROBES, AnchorPanel, probes_of_panel, rule_pairs, with_probes
 from judgeloop.records import PADDING_DOSES, PROBE_NAMES, Candidate, Item, Judgment, Matchup, Verdict
 from judgeloop.stats.design import ArmDesign, Design, RunTables
