@@ -21,8 +21,7 @@ from judgeloop.serving.recorded import RecordAnswerer, ReplayAnswerer
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Ledger
-from judgeloop.wire.reply import TransientFault, parse, read
-from judgeloop.wire.reply import path as scored_path
+from judgeloop.wire.reply import TransientFault, parse, read, route_path
 from wire_case import Speaker, ask, named, recorded, serving
 
 CONVERSATION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
@@ -52,11 +51,11 @@ def said(route: RewardRoute, **more: Any) -> ServerAnswer:
 @pytest.mark.parametrize("route", REWARD_ROUTES)
 @pytest.mark.parametrize(("base", "root"), [("/v1", ""), ("", ""), ("/v1/", ""), ("/a/b/v1", "/a/b"), ("/a/b", "/a/b")])
 def test_where_a_route_stands_whether_the_base_url_ends_in_its_version_or_not(base: str, root: str, route: RewardRoute) -> None:  # fmt: skip
-    assert scored_path(base, route) == root + PATHS[route]
+    assert route_path(base, route) == root + PATHS[route]
 
 
 def test_a_hosted_reranker_keeps_its_version() -> None:
-    assert scored_path("/v2", "rerank") == "/v2/rerank"
+    assert route_path("/v2", "rerank") == "/v2/rerank"
 
 
 @pytest.mark.parametrize("route", REWARD_ROUTES)
