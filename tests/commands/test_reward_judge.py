@@ -325,7 +325,7 @@ def test_a_model_that_gives_no_score_is_found_by_one_trial_call(tmp_path: Path, 
 
         with pytest.raises(EndpointFailed, match=advice):
             use(tmp_path, endpoint, trial)
-    assert speaker.asked == ["panels/g0/judge/trial/m/score/trial"]
+    assert speaker.call_ids == ["panels/g0/judge/trial/m/score/trial"]
 
 
 def test_identical_texts_are_a_tie_and_one_call(tmp_path: Path, serve: Serve) -> None:
