@@ -24,7 +24,7 @@ from judgeloop.text.templates import Mode
 from judgeloop.wire import doctor_checks
 from judgeloop.wire.client import bare_address
 from judgeloop.wire.doctor_checks import Knee
-from judgeloop.wire.doctor_line import CallsSpent, Check, EndpointFindings, HttpResult, Inquiry
+from judgeloop.wire.doctor_connection import CallsSpent, Check, EndpointFindings, HttpResult, Inquiry
 from judgeloop.wire.doctor_servers import Server, listed_context, recognise
 
 MOST_CALLS = 80

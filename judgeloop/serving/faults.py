@@ -152,37 +152,37 @@ class ShapedAnswerer:
         """The error that this kind of server answers; None where it takes the request."""
         shape = self.shape
         if not shape.max_tokens and body.get("max_tokens") is not None:
-            return self._refused(
+            return self._bad_request(
                 "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
                 "max_tokens", "unsupported_parameter",
             )  # fmt: skip
         if not shape.temperature and body.get("temperature") not in (None, 1, 1.0):
-            return self._refused(
+            return self._bad_request(
                 "Unsupported value: 'temperature' does not support this value with this model. Only the default (1) value is supported.",
                 "temperature", "unsupported_value",
             )  # fmt: skip
         if not shape.system and any(message["role"] == "system" for message in body["messages"]):
-            return self._refused("System role not supported", None, None)
+            return self._bad_request("System role not supported", None, None)
         if shape.logprobs == "refused" and body.get("logprobs"):
             return error_answer(403, "You are not allowed to request logprobs from this model")
-        asked = body.get("top_logprobs")
-        if isinstance(shape.logprobs, int) and isinstance(asked, int) and asked > shape.logprobs:
-            return self._refused(self._logprobs_message(asked, shape.logprobs), "top_logprobs", None)
+        requested = body.get("top_logprobs")
+        if isinstance(shape.logprobs, int) and isinstance(requested, int) and requested > shape.logprobs:
+            return self._bad_request(self._logprobs_message(requested, shape.logprobs), "top_logprobs", None)
         if shape.json_schema == "refused" and (body.get("response_format") or {}).get("type") == "json_schema":
-            return self._refused("response_format type 'json_schema' is not supported", "response_format", None)
+            return self._bad_request("response_format type 'json_schema' is not supported", "response_format", None)
         if shape.n == "refused" and (body.get("n") or 1) > 1:
-            return self._refused("Only one completion choice is allowed", "n", None)
+            return self._bad_request("Only one completion choice is allowed", "n", None)
         count = _prompt_tokens(body["messages"])
         if shape.context is not None and shape.overflow == "refused" and count > shape.context:
             return self._too_long(count, shape.context)
         return None
 
-    def _logprobs_message(self, asked: int, most: int) -> str:
+    def _logprobs_message(self, requested: int, most: int) -> str:
         if self.shape.kind == "vllm":
-            return f"Requested sample logprobs of {asked}, which is greater than max allowed: {most}"
+            return f"Requested sample logprobs of {requested}, which is greater than max allowed: {most}"
         return f"Invalid value for 'top_logprobs': must be less than or equal to {most}."
 
-    def _refused(self, message: str, param: str | None, code: str | None) -> ServerAnswer:
+    def _bad_request(self, message: str, param: str | None, code: str | None) -> ServerAnswer:
         if self.shape.kind == "vllm":
             return ServerAnswer(
                 400, {"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400}
@@ -193,54 +193,50 @@ class ShapedAnswerer:
         if self.shape.kind == "llama_cpp":
             message = "the request exceeds the available context size, try increasing it"
             error = {
-                "code": 400,
-                "message": message,
-                "type": "exceed_context_size_error",
-                "n_prompt_tokens": count,
-                "n_ctx": most,
-            }
+                "code": 400, "message": message, "type": "exceed_context_size_error", "n_prompt_tokens": count, "n_ctx": most,
+            }  # fmt: skip
             return ServerAnswer(400, {"error": error})
         message = (
             f"This model's maximum context length is {most} tokens. However, your messages resulted in {count} tokens."
         )
         if self.shape.kind == "vllm":
-            return self._refused(message, None, None)
+            return self._bad_request(message, None, None)
         return error_answer(400, message, param="messages", code="context_length_exceeded")
 
     async def _shaped_answer(self, body: dict[str, Any], call_id: str | None) -> AnswerLike:
-        shape, asked = self.shape, dict(body)
+        """The inner answerer's answer to the request without what this kind of server ignores, with what it adds."""
+        shape, forwarded = self.shape, dict(body)
         if not shape.seed and (body.get("temperature") is None or body["temperature"] > 0):
             self._draws += 1
             call_id = f"unseeded/{self._draws}"
         if shape.logprobs == "ignored":
-            asked.pop("logprobs", None)
-            asked.pop("top_logprobs", None)
+            forwarded.pop("logprobs", None)
+            forwarded.pop("top_logprobs", None)
         if shape.json_schema == "ignored":
-            asked.pop("response_format", None)
-        if asked.pop("n", 1) not in (None, 1) and shape.n == "refused":
-            raise AssertionError("refused before")
+            forwarded.pop("response_format", None)
+        forwarded.pop("n", None)
         if shape.context is not None and shape.overflow == "cut":
-            asked["messages"] = _cut(asked["messages"], shape.context)
-        name = next((name for name in ("max_completion_tokens", "max_tokens") if asked.get(name)), None)
-        left = math.inf if name is None else asked[name] - shape.thinks
+            forwarded["messages"] = _cut(forwarded["messages"], shape.context)
+        name = next((name for name in ("max_completion_tokens", "max_tokens") if forwarded.get(name)), None)
+        left = math.inf if name is None else forwarded[name] - shape.thinks
         if name is not None and left >= 1:
-            asked[name] = int(left)
-        answer = await self.inner.answer(asked, call_id)
+            forwarded[name] = int(left)
+        answer = await self.inner.answer(forwarded, call_id)
         if answer.status != 200 or not isinstance(answer.body, Mapping):
             return answer
         completion = json.loads(json.dumps(answer.body))
-        self._complete(completion, body, asked, spent=left < 1)
+        self._complete(completion, body, forwarded, spent=left < 1)
         return ServerAnswer(200, completion, {**shape.headers})
 
     def _complete(
-        self, completion: dict[str, Any], body: Mapping[str, Any], asked: Mapping[str, Any], *, spent: bool
+        self, completion: dict[str, Any], body: Mapping[str, Any], forwarded: Mapping[str, Any], *, spent: bool
     ) -> None:
         """Add to a completion what the server adds: thought, schema, several choices, its fingerprint.
 
-        ``asked``: the request as the inner answerer got it. ``spent``: thinking has used up the tokens.
+        ``forwarded``: the request as the inner answerer got it. ``spent``: thinking has used up the tokens.
         """
         shape, choice = self.shape, completion["choices"][0]
-        schema = ((asked.get("response_format") or {}).get("json_schema") or {}).get("schema")
+        schema = ((forwarded.get("response_format") or {}).get("json_schema") or {}).get("schema")
         if isinstance(schema, dict) and not _is_object(choice["message"]["content"]):
             choice["message"]["content"] = json.dumps(_smallest(schema))
         if shape.thinks:

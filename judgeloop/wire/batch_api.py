@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from judgeloop.errors import EndpointFailed, StorageFailed
 from judgeloop.records import Call
 from judgeloop.wire.cassette import Exchange
-from judgeloop.wire.client import LONGEST_WAIT_S, Line, brief
+from judgeloop.wire.client import LONGEST_WAIT_S, Connection, brief
 from judgeloop.wire.reply import SHORTEST_SECRET_IN_ANSWER, TRANSIENT_4XX, TransientFault, parse
 
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -59,7 +59,7 @@ class BatchState:
     error: str = ""
 
 
-class BatchLine(Line):
+class BatchConnection(Connection):
     """The open connection to one endpoint's Batch API.
 
     Every method raises EndpointFailed where the endpoint refuses, or where its ``attempts`` are used up.

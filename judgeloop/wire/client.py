@@ -1,6 +1,6 @@
 """The client: named calls in, replies out; recorded answers first, then the endpoint, with retries, limits and cost.
 
-``Line`` is the connection to one endpoint and makes single attempts; ``WireClient`` asks over the lines of all endpoints.
+``Connection`` belongs to one endpoint and makes single attempts at calls; ``WireClient`` has one for each endpoint.
 tenacity alone decides on retries (the openai client's own are off). A call is recorded the moment it is answered, so that
 no answer is ever paid for twice.
 """
@@ -45,7 +45,7 @@ LONGEST_WAIT_S = 60.0
 _CLOSING_S = 20.0
 
 
-class Line:
+class Connection:
     """The open connection to one endpoint: its key and headers, and single attempts at calls.
 
     ``where`` names it in errors; ``slots`` bounds the calls in flight; ``held`` are failed calls that are not recorded yet.
@@ -199,7 +199,7 @@ class Line:
 
 @cache
 def _tls(trust_env: bool) -> ssl.SSLContext:
-    """The store of certificates that all lines of a process share: to read it takes longer than many calls (40 ms)."""
+    """The store of certificates that all connections of a process share: to read it takes longer than many calls (40 ms)."""
     import httpx2
 
     return httpx2.create_ssl_context(trust_env=trust_env)
@@ -313,7 +313,7 @@ class WireClient:
         self._observer = observer
         self._environment = environment
         self._backoff_s = backoff_s
-        self._lines: dict[str, Line] = {}
+        self._connections: dict[str, Connection] = {}
         self._in_flight: dict[tuple[str, str], asyncio.Task[Reply]] = {}
         self._fatal: JudgeloopError | None = None
         self._closing = asyncio.Event()
@@ -373,18 +373,18 @@ class WireClient:
         """The reply of the endpoint, within its concurrency and the budget, recorded."""
         endpoint = self._endpoints[call.endpoint]
         try:
-            line = self._lines.get(call.endpoint)
-            if line is None:
-                line = self._lines[call.endpoint] = Line(call.endpoint, endpoint, self._environment)
-            async with line.slots:
+            connection = self._connections.get(call.endpoint)
+            if connection is None:
+                connection = self._connections[call.endpoint] = Connection(call.endpoint, endpoint, self._environment)
+            async with connection.slots:
                 estimate = worst_cost(endpoint, call)
                 await self._reserve(estimate)
                 try:
-                    await line.check_alive()
-                    exchange = await self._attempt(line, call)
+                    await connection.check_alive()
+                    exchange = await self._attempt(connection, call)
                     if exchange.fault or exchange.status != 200:
-                        return self._failure_reply(line, call, exchange)
-                    self._flush(line)
+                        return self._failure_reply(connection, call, exchange)
+                    self._flush(connection)
                     self._cassette.append(exchange)
                     return self._note(call, exchange, recorded=False)
                 finally:
@@ -410,19 +410,19 @@ class WireClient:
         if self._closing.is_set():
             raise asyncio.CancelledError  # not sent, and nobody waits for it
 
-    def _flush(self, line: Line) -> None:
+    def _flush(self, connection: Connection) -> None:
         """Record the failures held back: a later answer shows that the endpoint works, so they are this run's data."""
-        while line.held:
-            call, exchange = line.held[0]
+        while connection.held:
+            call, exchange = connection.held[0]
             self._cassette.append(exchange)
-            self._drop(line, 1)
+            self._drop(connection, 1)
             self._note(call, exchange, recorded=False)
 
-    def _drop(self, line: Line, count: int) -> None:
-        del line.held[:count]
+    def _drop(self, connection: Connection, count: int) -> None:
+        del connection.held[:count]
         self.ledger.held -= count
 
-    def _failure_reply(self, line: Line, call: Call, exchange: Exchange) -> Reply:
+    def _failure_reply(self, connection: Connection, call: Call, exchange: Exchange) -> Reply:
         """The reply of a failed call. Raises EndpointFailed after ``CONSECUTIVE_FAILURES`` of them in a row.
 
         It is recorded only once a later call succeeds: where the endpoint has failed for good, resuming asks it again
@@ -430,29 +430,29 @@ class WireClient:
         """
         reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
         if reply.failure == "context_length":  # the endpoint is well; this text is too long
-            self._flush(line)
+            self._flush(connection)
             self._cassette.append(exchange)
             return self._note(call, exchange, recorded=False)
         if self._closing.is_set():
             raise asyncio.CancelledError  # its retries were cut short
-        line.held.append((call, exchange))
+        connection.held.append((call, exchange))
         self.ledger.held += 1
-        if len(line.held) < CONSECUTIVE_FAILURES:
+        if len(connection.held) < CONSECUTIVE_FAILURES:
             return reply
-        self._drop(line, len(line.held))
+        self._drop(connection, len(connection.held))
         message = failure_message(exchange)
         raise EndpointFailed(
-            f"{line.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
+            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
         )
 
-    async def _attempt(self, line: Line, call: Call) -> Exchange:
+    async def _attempt(self, connection: Connection, call: Call) -> Exchange:
         """The exchange after as many attempts as it took. Raises EndpointFailed where the endpoint refuses for good."""
         import tenacity  # only where an endpoint is asked
 
         attempts = 0
         try:
             async for attempt in tenacity.AsyncRetrying(
-                stop=lambda state: state.attempt_number >= line.endpoint.attempts or self._closing.is_set(),
+                stop=lambda state: state.attempt_number >= connection.endpoint.attempts or self._closing.is_set(),
                 wait=self._wait_s,
                 sleep=self._pause,
                 retry=tenacity.retry_if_exception_type(TransientFault),
@@ -460,7 +460,7 @@ class WireClient:
             ):
                 with attempt:
                     attempts += 1
-                    status, text = await line.post(call)
+                    status, text = await connection.post(call)
                     body = parse(status, text, call.route)
                     return Exchange(call.call_id, call.key, call.body, status, body, attempts, route=call.route)
         except TransientFault as fault:
@@ -471,9 +471,9 @@ class WireClient:
             asked = f" (asked /{call.route})" if call.route else ""
             settings = "base_url, model and route" if call.route else "base_url and model"
             # A 404 or an unknown model has nothing to do with the key.
-            key = "" if refusal.absent else f"the key in {line.key_variable} and its credit, "
+            key = "" if refusal.absent else f"the key in {connection.key_variable} and its credit, "
             raise EndpointFailed(
-                f"{line.where}: {brief(str(refusal))}{asked}; check {key}{settings}, then run the same command to resume"
+                f"{connection.where}: {brief(str(refusal))}{asked}; check {key}{settings}, then run the same command to resume"
             ) from None
         raise AssertionError("tenacity ends in a result or an exception")
 
@@ -506,13 +506,13 @@ class WireClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            for line in self._lines.values():
+            for connection in self._connections.values():
                 if ended_well and self._fatal is None:
-                    self._flush(line)
-                self._drop(line, len(line.held))
+                    self._flush(connection)
+                self._drop(connection, len(connection.held))
         finally:
-            for line in self._lines.values():
-                await line.close()
+            for connection in self._connections.values():
+                await connection.close()
 
 
 def worst_cost(endpoint: Endpoint, call: Call) -> float:

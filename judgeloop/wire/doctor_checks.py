@@ -19,7 +19,7 @@ from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Reply, Verdict
 from judgeloop.text.templates import Mode, Template
 from judgeloop.wire.client import brief
-from judgeloop.wire.doctor_line import SHORT_REPLY, Check, EndpointFindings, HttpResult, Inquiry
+from judgeloop.wire.doctor_connection import SHORT_REPLY, Check, EndpointFindings, HttpResult, Inquiry
 
 TRIED_LOGPROBS = 20
 MOST_CONCURRENCY_CALLS = 60

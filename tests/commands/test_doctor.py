@@ -25,7 +25,7 @@ from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.protocol import error_answer, incoming
 from judgeloop.serving.server import LocalServer, create_app
-from judgeloop.wire.doctor_line import Check
+from judgeloop.wire.doctor_connection import Check
 from judgeloop.wire.doctor_servers import SERVERS
 
 SPEC = {

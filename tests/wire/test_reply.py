@@ -112,7 +112,7 @@ def test_malformed_envelopes_are_worth_another_try(text: str, fault: str) -> Non
     with pytest.raises(TransientFault) as caught:
         parse(200, text)
     assert caught.value.fault == fault
-    # A recording of it that bears no fault (made by hand, or damaged) still has a reply.
+    # A recording of it without a fault (written by hand, or damaged) still has a reply.
     json.dumps(caught.value.response)
     assert read(200, caught.value.response, "").failure == fault
 

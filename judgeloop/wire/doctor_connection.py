@@ -16,7 +16,7 @@ from judgeloop.errors import EndpointFailed
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Reply, Verdict
 from judgeloop.text.templates import Mode
-from judgeloop.wire.client import Line, brief, decoded
+from judgeloop.wire.client import Connection, brief, decoded
 from judgeloop.wire.reply import Refusal, TransientFault, parse, read
 
 _LONGEST_WAIT_S = 10.0
@@ -112,7 +112,7 @@ class EndpointFindings:
         )  # fmt: skip
 
 
-class Inquiry(Line):
+class Inquiry(Connection):
     """A connection that shows status, headers, body and seconds of every answer, and counts its completions."""
 
     def __init__(self, endpoint: Endpoint, environment: Mapping[str, str], most: int) -> None:
