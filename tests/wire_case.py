@@ -1,4 +1,4 @@
-"""What the tests of the client and its line share: a server that says what it is told to, and a client on a folder."""
+"""Parts that the tests of the client share: a server with scripted answers, and a client that records in a folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def completion(text: str | None = "[[A]]", finish_reason: str = "stop", **messag
 
 
 class Speaker:
-    """Answers every call with what ``says`` gives for its id, ``hold_s`` later; remembers what it saw."""
+    """Answers every call with what ``says`` gives for its id, ``hold_s`` seconds later.
+
+    ``seen``: (call id, body, headers and query) of every request. ``most``: the most that were in flight at once.
+    """
 
     def __init__(self, says: Callable[[str], ServerAnswer] = lambda _: completion(), hold_s: float = 0.0) -> None:
         self.says, self.hold_s = says, hold_s
@@ -36,7 +39,7 @@ class Speaker:
         self.base_url = ""
 
     @property
-    def asked(self) -> list[str]:
+    def call_ids(self) -> list[str]:
         return [call_id for call_id, _, _ in self.seen]
 
     def models(self) -> list[str]:
@@ -72,12 +75,12 @@ def named(call_id: str, text: str = "hi", **body: Any) -> Call:
     return Call(call_id, "m", {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 2, **body})
 
 
-def some(count: int, stem: str = "s0/g0/judge/i") -> list[Call]:
+def numbered(count: int, stem: str = "s0/g0/judge/i") -> list[Call]:
     return [named(f"{stem}{number}/m/ab") for number in range(count)]
 
 
 def use(folder: Path, endpoint: Endpoint, steps: Callable[[WireClient], Awaitable[T]], **options: Any) -> T:
-    """What ``steps`` make of a client that records in ``folder``."""
+    """The result of ``steps`` with a client that records in ``folder``."""
     cassette = Cassette(folder, writable=True)
     options = {"environment": {}, "backoff_s": 0.001, **options}
 

@@ -36,7 +36,7 @@ from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, SCORE_TRIAL_PREFIX
 from judgeloop.records import Call, Client, Reply, parted
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import batch_files
-from judgeloop.wire.batch_api import ENDED, BatchLine, NoBatchAPI, exchange
+from judgeloop.wire.batch_api import ENDED, BatchConnection, NoBatchAPI, exchange
 from judgeloop.wire.batch_files import OutputLine, RequestFile, RequestFiles, answer_at, places
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_message, setting_hint, worst_cost
@@ -384,7 +384,7 @@ class AuditBatches:
         self._folder, self._endpoints, self._cassette = folder, endpoints, cassette
         self._limits, self._sweep, self._told = limits, sweep, told
         self._jobs = Jobs(folder)
-        self._lines: dict[str, BatchLine] = {}
+        self._lines: dict[str, BatchConnection] = {}
         self._without: dict[str, str] = {}
         """The endpoints that have no Batch API, and what is said of that."""
 
@@ -512,9 +512,9 @@ class AuditBatches:
 
     # -- at the endpoint -----------------------------------------------------------------------------------------------
 
-    def _line(self, endpoint: str) -> BatchLine:
+    def _line(self, endpoint: str) -> BatchConnection:
         if endpoint not in self._lines:
-            self._lines[endpoint] = BatchLine(endpoint, self._endpoints[endpoint], os.environ)
+            self._lines[endpoint] = BatchConnection(endpoint, self._endpoints[endpoint], os.environ)
         return self._lines[endpoint]
 
     async def _submit(self, job: Job) -> None:

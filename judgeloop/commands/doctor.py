@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
@@ -22,19 +21,11 @@ from judgeloop.judging.judges import PairTrial
 from judgeloop.serving import engines
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode
-from judgeloop.wire import capabilities
-from judgeloop.wire.capabilities import Knee
-from judgeloop.wire.inquiry import (
-    CallsSpent,
-    Check,
-    EndpointFindings,
-    HttpResult,
-    Inquiry,
-    Server,
-    answer,
-    listed_context,
-    recognise,
-)
+from judgeloop.wire import doctor_checks
+from judgeloop.wire.client import bare_address
+from judgeloop.wire.doctor_checks import Knee
+from judgeloop.wire.doctor_connection import CallsSpent, Check, EndpointFindings, HttpResult, Inquiry
+from judgeloop.wire.doctor_servers import Server, listed_context, recognise
 
 MOST_CALLS = 80
 _SHOWN_MODELS = 8
@@ -162,8 +153,7 @@ class _Examination:
         try:
             listing = await self.inquiry.models()
             entry = self._model(listing)
-            await answer(self.inquiry, self.found)
-            self._tell()
+            await self._add(doctor_checks.answer(self.inquiry, self.found))
             await self._questions(entry)
         finally:
             await self.inquiry.close()
@@ -185,11 +175,13 @@ class _Examination:
                 )
                 raise InvalidInput(
                     f"--model: {_address(self.asked)} lists {len(names)} models ({shown}); give one of them"
-                    if names else f"--model: {_address(self.asked)} lists no models ({listing.said}); give its name"
+                    if names else f"--model: {_address(self.asked)} lists no models ({listing.summary}); give its name"
                 )  # fmt: skip
             self.found.model = names[0]
         entry = next((entry for entry in entries if entry["id"] == self.found.model), {})
-        came = f"{len(names)} model{'' if len(names) == 1 else 's'}: {', '.join(names[:4])}" if names else listing.said
+        came = (
+            f"{len(names)} model{'' if len(names) == 1 else 's'}: {', '.join(names[:4])}" if names else listing.summary
+        )
         means = (
             f"asking {self.found.model}" if entry else f"{self.found.model} is not in the list; asking it all the same"
             if names else "no list; asking by name"
@@ -200,43 +192,49 @@ class _Examination:
 
     async def _questions(self, entry: Mapping[str, Any]) -> None:
         inquiry, base, found, trial = self.inquiry, self.probed, self.found, self.trial
-        questions: dict[str, Callable[[], Awaitable[None]]] = {
-            "logprobs": lambda: capabilities.logprobs(inquiry, base, found, trial),
-            "json": lambda: capabilities.verdict_mode(inquiry, base, found, trial, "json"),
-            "text": lambda: capabilities.verdict_mode(inquiry, base, found, trial, "text"),
-            "json schema": lambda: capabilities.schema(inquiry, found),
-            "repeat": lambda: capabilities.repeat(inquiry, base, found, trial),
-            "seed": lambda: capabilities.seed(inquiry, found),
-            "system role": lambda: capabilities.system_role(inquiry, found),
-            "context": lambda: capabilities.context(inquiry, found, listed_context(entry), self.tokens),
-            "n": lambda: capabilities.choices(inquiry, found),
+        questions: dict[str, Callable[[], Awaitable[Check | None]]] = {
+            "logprobs": lambda: doctor_checks.logprobs(inquiry, base, found, trial),
+            "json": lambda: doctor_checks.verdict_mode(inquiry, base, found, trial, "json"),
+            "text": lambda: doctor_checks.verdict_mode(inquiry, base, found, trial, "text"),
+            "json schema": lambda: doctor_checks.schema(inquiry, found),
+            "repeat": lambda: doctor_checks.repeat(inquiry, base, found, trial),
+            "seed": lambda: doctor_checks.seed(inquiry, found),
+            "system role": lambda: doctor_checks.system_role(inquiry, found),
+            "context": lambda: doctor_checks.context(inquiry, found, listed_context(entry), self.tokens),
+            "n": lambda: doctor_checks.choices(inquiry, found),
             "concurrency": self._concurrency,
         }
         for name, ask in questions.items():
             try:
-                await ask()
+                await self._add(ask())
             except CallsSpent:
                 found.checks.append(Check(name, "nothing", "the calls are used up", "unknown", "raise --max-calls"))
-            self._tell()
-        found.checks.append(capabilities.rate_limits(inquiry.seen_headers))
+                self._tell()
+        found.checks.append(doctor_checks.rate_limits(inquiry.seen_headers))
         self._tell()
 
-    async def _concurrency(self) -> None:
-        calls = self.inquiry.calls
-        most = max(capabilities.MOST_CALLS, self.inquiry.most - _OTHER_CALLS)
-        self.knee = await capabilities.find(self.inquiry, self._judge_call, most)
-        self.found.checks.append(capabilities.check(self.knee, self.inquiry.calls - calls))
+    async def _add(self, checking: Awaitable[Check | None]) -> None:
+        """Add a check to the transcript once it has ended."""
+        check = await self.inquiry.counted(checking)
+        if check is not None:
+            self.found.checks.append(check)
+            self._tell()
+
+    async def _concurrency(self) -> Check:
+        most = max(doctor_checks.MOST_CONCURRENCY_CALLS, self.inquiry.most - _OTHER_CALLS)
+        self.knee = await doctor_checks.find_knee(self.inquiry, self._judge_call, most)
+        return doctor_checks.concurrency(self.knee)
 
     def _judge_call(self, number: int) -> dict[str, Any]:
         """A judge call of usual shape; all differ, so that no cache answers."""
-        mode = capabilities.best_mode(self.found) or self.trial.modes[-1]
+        mode = doctor_checks.best_mode(self.found) or self.trial.modes[-1]
         endpoint = self.found.endpoint(self.probed).model_copy(update={"model": self.found.model})
         first, second = (f"{text} This is remark number {number} on it. {_FILLER}" for text in self.trial.answers)
         question = f"({number}) {self.trial.question}"
         return replace(self.trial, answers=(first, second), question=question).body(endpoint, mode)
 
     def _recommended(self) -> Recommendation:
-        found, mode = self.found, capabilities.best_mode(self.found)
+        found, mode = self.found, doctor_checks.best_mode(self.found)
         best = self.knee.best if self.knee else None
         concurrency = best.at_once if best else None
         block = self.asked.model_dump(mode="json", exclude_unset=True, exclude_none=True)
@@ -249,7 +247,7 @@ class _Examination:
             block["send_temperature"] = False
         if found.thinks:
             block["max_tokens"] = found.max_tokens
-        if mode == "logprob" and found.logprobs is not None and found.logprobs < capabilities.TRIED_LOGPROBS:
+        if mode == "logprob" and found.logprobs is not None and found.logprobs < doctor_checks.TRIED_LOGPROBS:
             block["top_logprobs"] = found.logprobs
         return Recommendation(mode, concurrency, best.per_second if best else None, block, tuple(self._why(mode)))
 
@@ -299,4 +297,4 @@ def _address(endpoint: Endpoint) -> str:
     """The base URL without a user, a password or a query in it; the engine's name where judgeloop starts it."""
     if endpoint.base_url is None:
         return f"engine {endpoint.engine}"
-    return re.sub(r"//[^/?#]*@|\?.*", lambda found: "//" * found[0].startswith("//"), endpoint.base_url)
+    return bare_address(endpoint.base_url)

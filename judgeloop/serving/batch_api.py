@@ -1,7 +1,7 @@
-"""The Batch API of the local server: files and batches in memory, answered in the background by the answerer of live calls.
+"""The Batch API that the local server has: files and batches in memory, answered in the background as live calls are.
 
-A line's ``custom_id`` names its call, so that a batch is answered as live calls of these ids are. Faults on purpose hit
-lines by their call id, and the API itself by ``files/create``, ``files/content``, ``batches/create``,
+``wire/batch_api`` is the other side, the client of such an API. A line's ``custom_id`` holds its call id, so that a batch is
+answered as live calls of these ids are. Faults on purpose hit lines by their call id, and the API itself by ``files/create``, ``files/content``, ``batches/create``,
 ``batches/retrieve`` and ``batches/list``.
 """
 
@@ -25,30 +25,40 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from judgeloop.records import Call, parted
-from judgeloop.serving.faults import BrokenResponse, FaultCounter, response
-from judgeloop.serving.protocol import AnswerError, AnswerLike, ServerAnswer, error_answer, parsed
+from judgeloop.serving.faults import FaultCounter, context_length_answer, without_answer
+from judgeloop.serving.protocol import (
+    AnswerError,
+    AnswerLike,
+    BrokenResponse,
+    ServerAnswer,
+    error_answer,
+    parsed,
+    response,
+)
 
 MOST_BYTES = 2**30
-"""All files together; a batch's own output comes on top."""
+"""Bytes of all uploaded files together; the outputs of batches come on top."""
 MOST_BATCHES = 1000
 MOST_REQUESTS = 50_000
 _AT_ONCE = 16
 _ENDPOINT = "/v1/chat/completions"
 _ENDED = ("completed", "failed", "expired", "cancelled")
-_BROKEN = {"reset", "truncated", "timeout", "not_json"}
+_BREAKING_FAULTS = {"reset", "truncated", "timeout", "not_json"}
 
 Answering = Callable[[dict[str, Any], str], Awaitable[AnswerLike]]
 
 
 @dataclass
 class _File:
+    """A file: its content, and the object that describes it to clients."""
+
     content: bytes
-    about: FileObject
+    description: FileObject
 
 
 @dataclass
 class _Job:
-    """A batch that goes on. ``state`` is what is answered of it."""
+    """A batch under way: ``state`` as clients see it, ``lines`` of (custom_id, body), the output lines ``good`` and ``bad``."""
 
     state: Batch
     lines: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -56,37 +66,39 @@ class _Job:
     bad: list[bytes] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
-    def now(
+    def enter(
         self, status: Literal["in_progress", "finalizing", "completed", "failed", "cancelling", "cancelled"]
     ) -> None:
+        """Set the status, and the time at which it began."""
         self.state.status = status
         setattr(self.state, f"{status}_at", int(time.time()))
 
 
 class BatchService:
-    """The endpoints. ``answer`` gives a chat completion to a body and a call id; an upload may hold ``most`` bytes."""
+    """The endpoints of the Batch API over one answerer."""
 
     def __init__(self, answer: Answering, faults: FaultCounter, most: int) -> None:
+        """``answer`` gives a chat completion to a body and a call id; an upload may hold ``most`` bytes."""
         self._answer, self._faults, self._most = answer, faults, most
         self._files: dict[str, _File] = {}
         self._jobs: dict[str, _Job] = {}
 
     def routes(self) -> list[Route]:
-        """Where it answers."""
+        """The routes of the endpoints."""
         return [
             Route("/v1/files", self._guarded(self._upload, "files/create"), methods=["POST"]),
-            Route("/v1/files", self._guarded(self._listed_files, "files/list"), methods=["GET"]),
-            Route("/v1/files/{id}", self._guarded(self._file, "files/retrieve"), methods=["GET"]),
+            Route("/v1/files", self._guarded(self._list_files, "files/list"), methods=["GET"]),
+            Route("/v1/files/{id}", self._guarded(self._describe_file, "files/retrieve"), methods=["GET"]),
             Route("/v1/files/{id}", self._guarded(self._delete, "files/delete"), methods=["DELETE"]),
             Route("/v1/files/{id}/content", self._guarded(self._content, "files/content"), methods=["GET"]),
             Route("/v1/batches", self._guarded(self._create, "batches/create"), methods=["POST"]),
-            Route("/v1/batches", self._guarded(self._list, "batches/list"), methods=["GET"]),
+            Route("/v1/batches", self._guarded(self._list_batches, "batches/list"), methods=["GET"]),
             Route("/v1/batches/{id}", self._guarded(self._retrieve, "batches/retrieve"), methods=["GET"]),
             Route("/v1/batches/{id}/cancel", self._guarded(self._cancel, "batches/cancel"), methods=["POST"]),
         ]
 
     async def aclose(self) -> None:
-        """Stop what goes on."""
+        """Stop the batches under way."""
         running = [job.task for job in self._jobs.values() if job.task is not None]
         for task in running:
             task.cancel()
@@ -95,8 +107,10 @@ class BatchService:
     def _guarded(
         self, handler: Callable[[Request], Awaitable[Response]], name: str
     ) -> Callable[[Request], Awaitable[Response]]:
-        """The handler with OpenAI's error bodies, and the faults on purpose: a status is answered instead, and a connection
-        that breaks off does so once all is done."""
+        """The handler with OpenAI's error bodies, and with the faults on purpose that hit ``name``.
+
+        A fault's status is answered instead; a fault that breaks the connection does so once the request has had its effect.
+        """
 
         async def handle(request: Request) -> Response:
             rule = self._faults.next(name, name) if self._faults.faults.rules else None
@@ -105,18 +119,18 @@ class BatchService:
             if rule is not None and rule.status is not None:
                 return response(error_answer(rule.status, rule.message, code=rule.code))
             try:
-                done = await handler(request)
+                answer = await handler(request)
             except AnswerError as error:
                 return response(error.answer)
             except ClientDisconnect:
                 return Response(status_code=400)
-            if rule is not None and rule.kind in _BROKEN:
+            if rule is not None and rule.kind in _BREAKING_FAULTS:
                 return BrokenResponse(b"", sent=None, reset=rule.kind == "reset")
-            return done
+            return answer
 
         return handle
 
-    # -- files ---------------------------------------------------------------------------------------------------------
+    # Files
 
     async def _upload(self, request: Request) -> Response:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -126,18 +140,19 @@ class BatchService:
         except MultiPartException as error:
             raise _refused(f"The form cannot be read: {error.message}", "file") from None
         try:
-            sent, purpose = form.get("file"), form.get("purpose")
-            if not isinstance(sent, UploadFile):
+            upload, purpose = form.get("file"), form.get("purpose")
+            if not isinstance(upload, UploadFile):
                 raise _refused("Missing required parameter: 'file'", "file")
-            content = await sent.read()
+            content = await upload.read()
         finally:
             await form.close()
         if purpose != "batch":
             raise _refused("This server takes files with purpose 'batch'", "purpose")
-        return _said(self._kept(content, sent.filename or "file", "batch"))
+        return _object_response(self._add_file(content, upload.filename or "file", "batch"))
 
     async def _limited(self, request: Request) -> AsyncGenerator[bytes, None]:
-        room = min(self._most, MOST_BYTES - sum(len(one.content) for one in self._files.values()))
+        """The request's bytes. Raises AnswerError with a 413 where there are too many."""
+        room = min(self._most, MOST_BYTES - sum(len(file.content) for file in self._files.values()))
         size = 0
         async for part in request.stream():
             size += len(part)
@@ -147,34 +162,35 @@ class BatchService:
                 )
             yield part
 
-    def _kept(self, content: bytes, name: str, purpose: Literal["batch", "batch_output"]) -> FileObject:
-        about = FileObject(
+    def _add_file(self, content: bytes, name: str, purpose: Literal["batch", "batch_output"]) -> FileObject:
+        description = FileObject(
             id=f"file-{uuid.uuid4().hex}", bytes=len(content), created_at=int(time.time()), filename=name, object="file",
             purpose=purpose, status="processed",
         )  # fmt: skip
-        self._files[about.id] = _File(content, about)
-        return about
+        self._files[description.id] = _File(content, description)
+        return description
 
-    def _found(self, request: Request) -> _File:
+    def _requested_file(self, request: Request) -> _File:
         name = request.path_params["id"]
         if name not in self._files:
             raise AnswerError(error_answer(404, f"No such File object: {name}", code="not_found", param="id"))
         return self._files[name]
 
-    async def _listed_files(self, _: Request) -> Response:
-        return _list_of([one.about for one in self._files.values()], more=False)
+    async def _list_files(self, _: Request) -> Response:
+        return _list_response([file.description for file in self._files.values()], more=False)
 
-    async def _file(self, request: Request) -> Response:
-        return _said(self._found(request).about)
+    async def _describe_file(self, request: Request) -> Response:
+        return _object_response(self._requested_file(request).description)
 
     async def _delete(self, request: Request) -> Response:
-        about = self._files.pop(self._found(request).about.id).about
-        return _said(FileDeleted(id=about.id, deleted=True, object="file"))
+        file_id = self._requested_file(request).description.id
+        del self._files[file_id]
+        return _object_response(FileDeleted(id=file_id, deleted=True, object="file"))
 
     async def _content(self, request: Request) -> Response:
-        return Response(self._found(request).content, media_type="application/octet-stream")
+        return Response(self._requested_file(request).content, media_type="application/octet-stream")
 
-    # -- batches -------------------------------------------------------------------------------------------------------
+    # Batches
 
     async def _create(self, request: Request) -> Response:
         try:
@@ -199,143 +215,142 @@ class BatchService:
         job = _Job(
             Batch(
                 id=f"batch_{uuid.uuid4().hex}", completion_window="24h", created_at=int(time.time()), endpoint=_ENDPOINT,
-                input_file_id=source.about.id, object="batch", status="validating", metadata=metadata,
+                input_file_id=source.description.id, object="batch", status="validating", metadata=metadata,
                 request_counts=BatchRequestCounts(completed=0, failed=0, total=0),
             )
         )  # fmt: skip
         self._jobs[job.state.id] = job
         job.task = asyncio.create_task(self._run(job, source.content), name=job.state.id)
-        return _said(job.state)
+        return _object_response(job.state)
 
     def _make_room(self) -> None:
-        """The oldest that have ended are forgotten."""
+        """Forget the oldest batches that have ended, where there are too many. Raises AnswerError where none has."""
         ended = [name for name, job in self._jobs.items() if job.state.status in _ENDED]
         for name in ended[: max(0, len(self._jobs) - MOST_BATCHES + 1)]:
             del self._jobs[name]
         if len(self._jobs) >= MOST_BATCHES:
             raise AnswerError(error_answer(429, f"{MOST_BATCHES} batches are under way", code="rate_limit_exceeded"))
 
-    def _job(self, request: Request) -> _Job:
+    def _requested_job(self, request: Request) -> _Job:
         name = request.path_params["id"]
         if name not in self._jobs:
             raise AnswerError(error_answer(404, f"No batch found with id '{name}'", code="not_found", param="id"))
         return self._jobs[name]
 
     async def _retrieve(self, request: Request) -> Response:
-        return _said(self._job(request).state)
+        return _object_response(self._requested_job(request).state)
 
-    async def _list(self, request: Request) -> Response:
+    async def _list_batches(self, request: Request) -> Response:
         newest = [job.state for job in reversed(self._jobs.values())]
-        names, after = [one.id for one in newest], request.query_params.get("after")
-        start = names.index(after) + 1 if after in names else 0
-        given = request.query_params.get("limit", "20")
-        most = min(100, int(given)) if given.isdecimal() and int(given) > 0 else 20
-        return _list_of(newest[start : start + most], more=len(newest) > start + most)
+        ids, after = [batch.id for batch in newest], request.query_params.get("after")
+        start = ids.index(after) + 1 if after in ids else 0
+        limit = request.query_params.get("limit", "20")
+        most = min(100, int(limit)) if limit.isdecimal() and int(limit) > 0 else 20
+        return _list_response(newest[start : start + most], more=len(newest) > start + most)
 
     async def _cancel(self, request: Request) -> Response:
-        job = self._job(request)
+        job = self._requested_job(request)
         if job.state.status in _ENDED:
             raise AnswerError(error_answer(409, f"The batch is {job.state.status} already", code="batch_ended"))
-        job.now("cancelling")
+        job.enter("cancelling")
         if job.task is not None:
             job.task.cancel()
-        return _said(job.state)
+        return _object_response(job.state)
 
     async def _run(self, job: _Job, content: bytes) -> None:
-        errors = _read(content, job.lines)
+        """Answer all lines of a request file."""
+        job.lines, errors = _requests(content)
         if errors:
             job.state.errors = Errors(object="list", data=errors)
-            job.now("failed")
+            job.enter("failed")
             return
         assert job.state.request_counts is not None
         job.state.request_counts.total = len(job.lines)
-        job.now("in_progress")
-        waiting = iter(enumerate(job.lines))
+        job.enter("in_progress")
+        remaining = iter(enumerate(job.lines))
 
         async def work() -> None:
-            for number, (name, body) in waiting:
-                await self._line(job, number, name, body)
+            for number, (custom_id, body) in remaining:
+                await self._answer_line(job, number, custom_id, body)
 
         workers = [asyncio.create_task(work()) for _ in range(min(_AT_ONCE, len(job.lines)))]
         try:
             await asyncio.gather(*workers)
-            job.now("finalizing")
+            job.enter("finalizing")
         finally:
             for worker in workers:
                 worker.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*workers, return_exceptions=True)
             if job.good:
-                job.state.output_file_id = self._kept(b"".join(job.good), "output.jsonl", "batch_output").id
+                job.state.output_file_id = self._add_file(b"".join(job.good), "output.jsonl", "batch_output").id
             if job.bad:
-                job.state.error_file_id = self._kept(b"".join(job.bad), "errors.jsonl", "batch_output").id
-            job.now("cancelled" if job.state.status == "cancelling" else "completed")
+                job.state.error_file_id = self._add_file(b"".join(job.bad), "errors.jsonl", "batch_output").id
+            job.enter("cancelled" if job.state.status == "cancelling" else "completed")
             job.lines, job.good, job.bad = [], [], []
 
-    async def _line(self, job: _Job, number: int, name: str, body: dict[str, Any]) -> None:
-        said = await self._said_of(name, body)
+    async def _answer_line(self, job: _Job, number: int, custom_id: str, body: dict[str, Any]) -> None:
+        outcome = await self._outcome(custom_id, body)
         counts = job.state.request_counts
         assert counts is not None
-        ok = said["response"] is not None and said["response"]["status_code"] == 200
+        ok = outcome["response"] is not None and outcome["response"]["status_code"] == 200
         counts.completed += ok
         counts.failed += not ok
-        line = json.dumps({"id": f"batch_req_{number}", "custom_id": name, **said}, separators=(",", ":"))
+        line = json.dumps({"id": f"batch_req_{number}", "custom_id": custom_id, **outcome}, separators=(",", ":"))
         (job.good if ok else job.bad).append(line.encode() + b"\n")
 
-    async def _said_of(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A line's response and error, after the faults on purpose: what breaks a live connection is an error here."""
-        call_id, _ = parted(name)
-        name = (
-            call_id if Call(call_id, "", body).custom_id == name else name
-        )  # other programs' ids are left as they are
+    async def _outcome(self, custom_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A line's response and error, faults on purpose included: what breaks a live connection is an error here."""
+        call_id, _ = parted(custom_id)
+        # Ids that another program made are call ids as they are.
+        name = call_id if Call(call_id, "", body).custom_id == custom_id else custom_id
         rule = self._faults.next(name, name)
         if rule is not None and rule.delay_s and rule.kind != "timeout":
             await asyncio.sleep(rule.delay_s)
-        if rule is not None and rule.kind in _BROKEN:
+        if rule is not None and rule.kind in _BREAKING_FAULTS:
             return {"response": None, "error": {"code": str(rule.kind), "message": rule.message}}
         if rule is not None and rule.status is not None:
             answer: AnswerLike = error_answer(rule.status, rule.message, code=rule.code)
         elif rule is not None and rule.kind == "context_length":
-            message = "This model's maximum context length is 8192 tokens; your messages resulted in more"
-            answer = error_answer(400, message, code="context_length_exceeded", param="messages")
+            answer = context_length_answer()
         else:
             answer = await self._answer(body, name)
-        said = answer.body
-        if answer.status == 0 or not isinstance(said, Mapping):
+        content = answer.body
+        if answer.status == 0 or not isinstance(content, Mapping):
             return {"response": None, "error": {"code": "connection", "message": "the answer broke off"}}
-        if rule is not None and rule.kind == "empty_choices":
-            said = {**said, "choices": []}
-        elif rule is not None and rule.kind == "null_content":
-            empty = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "stop"}
-            said = {**said, "choices": [empty]}
-        return {"response": {"status_code": answer.status, "request_id": f"req_{name}", "body": said}, "error": None}
+        if rule is not None and rule.kind in ("empty_choices", "null_content"):
+            content = without_answer(content, rule.kind)
+        return {"response": {"status_code": answer.status, "request_id": f"req_{name}", "body": content}, "error": None}
 
 
-def _read(content: bytes, into: list[tuple[str, dict[str, Any]]]) -> list[BatchError]:
-    """Check a request file's lines as OpenAI does: any fault fails the batch before a call is answered."""
-    faults, names = [], set()
+def _requests(content: bytes) -> tuple[list[tuple[str, dict[str, Any]]], list[BatchError]]:
+    """((custom_id, body) of every line of a request file, its errors): as at OpenAI, any error fails the whole batch."""
+    requests: list[tuple[str, dict[str, Any]]] = []
+    errors: list[BatchError] = []
+    custom_ids: set[str] = set()
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            name, body = _request(line)
+            custom_id, body = _request(line)
         except AnswerError as error:
-            said = error.answer.body["error"] if isinstance(error.answer.body, Mapping) else {}
-            faults.append(BatchError(code=said["code"], line=number, message=said["message"], param=said["param"]))
+            cause = error.answer.body["error"] if isinstance(error.answer.body, Mapping) else {}
+            errors.append(BatchError(code=cause["code"], line=number, message=cause["message"], param=cause["param"]))
             continue
-        if name in names:
-            message = f"The custom_id {name!r} stands twice"
-            faults.append(BatchError(code="duplicate_custom_id", line=number, message=message, param="custom_id"))
-        names.add(name)
-        into.append((name, body))
-    if not into and not faults:
-        faults.append(BatchError(code="empty_file", message="The file holds no request"))
-    if len(into) > MOST_REQUESTS:
-        faults.append(BatchError(code="too_many_requests", message=f"A batch takes {MOST_REQUESTS} requests"))
-    return faults[:100]
+        if custom_id in custom_ids:
+            message = f"The custom_id {custom_id!r} stands twice"
+            errors.append(BatchError(code="duplicate_custom_id", line=number, message=message, param="custom_id"))
+        custom_ids.add(custom_id)
+        requests.append((custom_id, body))
+    if not requests and not errors:
+        errors.append(BatchError(code="empty_file", message="The file holds no request"))
+    if len(requests) > MOST_REQUESTS:
+        errors.append(BatchError(code="too_many_requests", message=f"A batch takes {MOST_REQUESTS} requests"))
+    return requests, errors[:100]
 
 
 def _request(line: bytes) -> tuple[str, dict[str, Any]]:
+    """(custom_id, body) of a line. Raises AnswerError."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -351,11 +366,11 @@ def _refused(message: str, param: str | None, code: str = "invalid_value") -> An
     return AnswerError(error_answer(400, message, param=param, code=code))
 
 
-def _said(model: Batch | FileObject | FileDeleted) -> Response:
+def _object_response(model: Batch | FileObject | FileDeleted) -> Response:
     return response(ServerAnswer(200, model.model_dump(mode="json", warnings="error")))
 
 
-def _list_of(found: Iterable[Batch | FileObject], *, more: bool) -> Response:
-    data = [one.model_dump(mode="json", warnings="error") for one in found]
+def _list_response(models: Iterable[Batch | FileObject], *, more: bool) -> Response:
+    data = [model.model_dump(mode="json", warnings="error") for model in models]
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
     return response(ServerAnswer(200, {"object": "list", "data": data, **ends, "has_more": more}))

@@ -1,4 +1,4 @@
-"""Engines that judgeloop starts itself, each on a free loopback port, for as long as a run or an audit needs them."""
+"""Engines: servers of models that judgeloop starts itself, each on a free loopback port, while a run or an audit needs them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _ENGINES: Mapping[Engine, str] = {
     "llama_cpp": "judgeloop.serving.llama_cpp",
     "transformers": "judgeloop.serving.sequence_classifier",
 }
-"""Modules, loaded where they are used. Each has ``check(name, endpoint)`` and the context manager ``running(name, endpoint, threads)``, which gives a base URL."""
+"""The modules of the engines, loaded where they are used: their libraries are large.
+
+Each has ``check(name, endpoint)`` and the context manager ``running(name, endpoint, threads)``, which gives a base URL.
+"""
 
 
 def check(endpoints: Mapping[str, Endpoint]) -> None:
-    """Every engine that the endpoints name can be started; else ExperimentError. Nothing is started."""
+    """Check that every engine of the endpoints is installed, and start none. Raises ExperimentError."""
     for name, endpoint in endpoints.items():
         if endpoint.engine is not None:
-            _engine(endpoint.engine).check(name, endpoint)
+            _engine_module(endpoint.engine).check(name, endpoint)
 
 
 @contextmanager
@@ -34,16 +37,16 @@ def running(endpoints: Mapping[str, Endpoint]) -> Iterator[dict[str, Endpoint]]:
 def _started(name: str, endpoint: Endpoint, stack: ExitStack) -> Endpoint:
     if endpoint.engine is None:
         return endpoint
-    serve = _engine(endpoint.engine).running
+    serve = _engine_module(endpoint.engine).running
     url = stack.enter_context(serve(name, endpoint, endpoint.threads or _cores()))
     return endpoint.model_copy(update={"base_url": url, "engine": None})
 
 
-def _engine(kind: Engine) -> ModuleType:
+def _engine_module(kind: Engine) -> ModuleType:
     return import_module(_ENGINES[kind])
 
 
 def _cores() -> int:
-    """The cores that this process may use; not every system tells them from those of the machine."""
-    may_use = getattr(os, "sched_getaffinity", None)
-    return len(may_use(0)) if may_use else os.cpu_count() or 1
+    """The number of cores that this process may use; on systems that do not state it, that of the machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

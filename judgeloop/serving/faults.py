@@ -1,7 +1,8 @@
-"""Servers of a given shape, played in front of any answerer: what they refuse, ignore, limit and add.
+"""What the local server plays in front of an answerer, by a faults file: a kind of server, and faults on purpose.
 
-A *shape* is what a kind of OpenAI-compatible server does beside answering. With it the planted server plays an Ollama, a
-vLLM, a llama.cpp or a hosted reasoning model, so that clients, and `judgeloop doctor`, can be tried offline.
+A ``Shape`` is what a kind of OpenAI-compatible server refuses, ignores, limits and adds: with it the planted server plays an
+Ollama, a vLLM, a llama.cpp or a hosted reasoning model, so that clients, and ``judgeloop doctor``, can be tried offline. A
+``Rule`` hits chosen attempts with a fault that a client has to survive. Both are deterministic.
 """
 
 from __future__ import annotations
@@ -11,33 +12,38 @@ import inspect
 import json
 import math
 import re
-import socket
-import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response
 
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.inputs import read_yaml
 from judgeloop.experiment.schema import Block
 from judgeloop.records import Route
-from judgeloop.serving import protocol
-from judgeloop.serving.protocol import Answerer, AnswerError, AnswerLike, ServerAnswer, error_answer
+from judgeloop.serving.protocol import (
+    Answerer,
+    AnswerError,
+    AnswerLike,
+    BrokenResponse,
+    ServerAnswer,
+    chunked,
+    error_answer,
+    json_bytes,
+    response,
+)
 from judgeloop.text.features import tokenize
 
-Kind = Literal["plain", "openai", "openai_reasoning", "vllm", "ollama", "llama_cpp"]
+ServerKind = Literal["plain", "openai", "openai_reasoning", "vllm", "ollama", "llama_cpp"]
 
 
 class Shape(Block):
     """A server's shape. `kind` sets the others to what such servers do; a key that is given wins."""
 
-    kind: Kind = "plain"
+    kind: ServerKind = "plain"
     """plain (nothing limited), openai, openai_reasoning, vllm, ollama (before 0.12.11) or llama_cpp."""
     logprobs: int | Literal["ignored", "refused"] = Field(20)
     """Most `top_logprobs` that are given (more are refused with a 400); ignored: none come; refused: asking is an error."""
@@ -68,7 +74,7 @@ class Shape(Block):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_its_kind(cls, raw: Any) -> Any:
+    def _defaults_of_kind(cls, raw: Any) -> Any:
         if isinstance(raw, Mapping) and raw.get("kind") in _KINDS:
             return {**_KINDS[str(raw["kind"])], **raw}
         return raw
@@ -102,28 +108,28 @@ _FINGERPRINTS = {
 
 
 class ShapedAnswerer:
-    """Answers as a server of that shape would, with ``inner``'s words."""
+    """Gives the answers of ``inner`` as a server of that shape would give them."""
 
     def __init__(self, inner: Answerer, shape: Shape) -> None:
         self.inner, self.shape = inner, shape
         self._slots = asyncio.Semaphore(shape.slots) if shape.slots else None
-        self._drawn = 0
+        self._draws = 0
 
     def __getattr__(self, name: str) -> Any:
-        # What else an answerer can do (score, aclose) it does as before.
+        # Whatever else the inner answerer has (score, aclose) is not shaped.
         return getattr(self.inner, name)
 
     async def models(self) -> list[str]:
-        """The inner answerer's models, listed with this server's own fields (as the AnswerError that is served)."""
+        """Always raises AnswerError: the list of the inner answerer's models with this kind of server's own fields."""
         listed = self.inner.models()
         names = await listed if inspect.isawaitable(listed) else listed
         entries = [
-            {"id": name, "object": "model", "created": 0, "owned_by": _OWNERS[self.shape.kind], **self._fields()}
+            {"id": name, "object": "model", "created": 0, "owned_by": _OWNERS[self.shape.kind], **self._model_fields()}
             for name in names
         ]
         raise AnswerError(ServerAnswer(200, {"object": "list", "data": entries}, self.shape.headers))
 
-    def _fields(self) -> dict[str, Any]:
+    def _model_fields(self) -> dict[str, Any]:
         if self.shape.kind == "vllm":
             return {"root": "planted", "parent": None, "max_model_len": self.shape.context}
         if self.shape.kind == "llama_cpp":
@@ -131,51 +137,52 @@ class ShapedAnswerer:
         return {}
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> AnswerLike:
-        """The answer after a slot was free, or this server's refusal (which needs none)."""
+        """The answer once a slot was free, or this kind of server's refusal, which needs none."""
         refusal = self._refusal(body)
         if refusal is not None:
             return ServerAnswer(refusal.status, refusal.body, self.shape.headers)
         if self._slots is None:
             await asyncio.sleep(self.shape.seconds)
-            return await self._answered(body, call_id)
+            return await self._shaped_answer(body, call_id)
         async with self._slots:
             await asyncio.sleep(self.shape.seconds)
-            return await self._answered(body, call_id)
+            return await self._shaped_answer(body, call_id)
 
     def _refusal(self, body: Mapping[str, Any]) -> ServerAnswer | None:
+        """The error that this kind of server answers; None where it takes the request."""
         shape = self.shape
         if not shape.max_tokens and body.get("max_tokens") is not None:
-            return self._refused(
+            return self._bad_request(
                 "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
                 "max_tokens", "unsupported_parameter",
             )  # fmt: skip
         if not shape.temperature and body.get("temperature") not in (None, 1, 1.0):
-            return self._refused(
+            return self._bad_request(
                 "Unsupported value: 'temperature' does not support this value with this model. Only the default (1) value is supported.",
                 "temperature", "unsupported_value",
             )  # fmt: skip
         if not shape.system and any(message["role"] == "system" for message in body["messages"]):
-            return self._refused("System role not supported", None, None)
+            return self._bad_request("System role not supported", None, None)
         if shape.logprobs == "refused" and body.get("logprobs"):
             return error_answer(403, "You are not allowed to request logprobs from this model")
-        asked = body.get("top_logprobs")
-        if isinstance(shape.logprobs, int) and isinstance(asked, int) and asked > shape.logprobs:
-            return self._refused(self._too_many(asked, shape.logprobs), "top_logprobs", None)
+        requested = body.get("top_logprobs")
+        if isinstance(shape.logprobs, int) and isinstance(requested, int) and requested > shape.logprobs:
+            return self._bad_request(self._logprobs_message(requested, shape.logprobs), "top_logprobs", None)
         if shape.json_schema == "refused" and (body.get("response_format") or {}).get("type") == "json_schema":
-            return self._refused("response_format type 'json_schema' is not supported", "response_format", None)
+            return self._bad_request("response_format type 'json_schema' is not supported", "response_format", None)
         if shape.n == "refused" and (body.get("n") or 1) > 1:
-            return self._refused("Only one completion choice is allowed", "n", None)
-        count = _tokens(body)
+            return self._bad_request("Only one completion choice is allowed", "n", None)
+        count = _prompt_tokens(body["messages"])
         if shape.context is not None and shape.overflow == "refused" and count > shape.context:
             return self._too_long(count, shape.context)
         return None
 
-    def _too_many(self, asked: int, most: int) -> str:
+    def _logprobs_message(self, requested: int, most: int) -> str:
         if self.shape.kind == "vllm":
-            return f"Requested sample logprobs of {asked}, which is greater than max allowed: {most}"
+            return f"Requested sample logprobs of {requested}, which is greater than max allowed: {most}"
         return f"Invalid value for 'top_logprobs': must be less than or equal to {most}."
 
-    def _refused(self, message: str, param: str | None, code: str | None) -> ServerAnswer:
+    def _bad_request(self, message: str, param: str | None, code: str | None) -> ServerAnswer:
         if self.shape.kind == "vllm":
             return ServerAnswer(
                 400, {"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400}
@@ -186,53 +193,54 @@ class ShapedAnswerer:
         if self.shape.kind == "llama_cpp":
             message = "the request exceeds the available context size, try increasing it"
             error = {
-                "code": 400,
-                "message": message,
-                "type": "exceed_context_size_error",
-                "n_prompt_tokens": count,
-                "n_ctx": most,
-            }
+                "code": 400, "message": message, "type": "exceed_context_size_error", "n_prompt_tokens": count, "n_ctx": most,
+            }  # fmt: skip
             return ServerAnswer(400, {"error": error})
         message = (
             f"This model's maximum context length is {most} tokens. However, your messages resulted in {count} tokens."
         )
         if self.shape.kind == "vllm":
-            return self._refused(message, None, None)
+            return self._bad_request(message, None, None)
         return error_answer(400, message, param="messages", code="context_length_exceeded")
 
-    async def _answered(self, body: dict[str, Any], call_id: str | None) -> AnswerLike:
-        shape, asked = self.shape, dict(body)
+    async def _shaped_answer(self, body: dict[str, Any], call_id: str | None) -> AnswerLike:
+        """The inner answerer's answer to the request without what this kind of server ignores, with what it adds."""
+        shape, forwarded = self.shape, dict(body)
         if not shape.seed and (body.get("temperature") is None or body["temperature"] > 0):
-            self._drawn += 1
-            call_id = f"unseeded/{self._drawn}"
+            self._draws += 1
+            call_id = f"unseeded/{self._draws}"
         if shape.logprobs == "ignored":
-            asked.pop("logprobs", None)
-            asked.pop("top_logprobs", None)
+            forwarded.pop("logprobs", None)
+            forwarded.pop("top_logprobs", None)
         if shape.json_schema == "ignored":
-            asked.pop("response_format", None)
-        if asked.pop("n", 1) not in (None, 1) and shape.n == "refused":
-            raise AssertionError("refused before")
+            forwarded.pop("response_format", None)
+        forwarded.pop("n", None)
         if shape.context is not None and shape.overflow == "cut":
-            asked["messages"] = _cut(asked["messages"], shape.context)
-        name = next((name for name in ("max_completion_tokens", "max_tokens") if asked.get(name)), None)
-        left = math.inf if name is None else asked[name] - shape.thinks
+            forwarded["messages"] = _cut(forwarded["messages"], shape.context)
+        name = next((name for name in ("max_completion_tokens", "max_tokens") if forwarded.get(name)), None)
+        left = math.inf if name is None else forwarded[name] - shape.thinks
         if name is not None and left >= 1:
-            asked[name] = int(left)
-        found = await self.inner.answer(asked, call_id)
-        if found.status != 200 or not isinstance(found.body, Mapping):
-            return found
-        made = json.loads(json.dumps(found.body))
-        self._finish(made, body, asked, spent=left < 1)
-        return ServerAnswer(200, made, {**shape.headers})
+            forwarded[name] = int(left)
+        answer = await self.inner.answer(forwarded, call_id)
+        if answer.status != 200 or not isinstance(answer.body, Mapping):
+            return answer
+        completion = json.loads(json.dumps(answer.body))
+        self._complete(completion, body, forwarded, spent=left < 1)
+        return ServerAnswer(200, completion, {**shape.headers})
 
-    def _finish(self, made: dict[str, Any], body: Mapping[str, Any], asked: Mapping[str, Any], *, spent: bool) -> None:
-        """What the server adds to a completion: thought, schema, several choices, its fingerprint."""
-        shape, choice = self.shape, made["choices"][0]
-        schema = ((asked.get("response_format") or {}).get("json_schema") or {}).get("schema")
+    def _complete(
+        self, completion: dict[str, Any], body: Mapping[str, Any], forwarded: Mapping[str, Any], *, spent: bool
+    ) -> None:
+        """Add to a completion what the server adds: thought, schema, several choices, its fingerprint.
+
+        ``forwarded``: the request as the inner answerer got it. ``spent``: thinking has used up the tokens.
+        """
+        shape, choice = self.shape, completion["choices"][0]
+        schema = ((forwarded.get("response_format") or {}).get("json_schema") or {}).get("schema")
         if isinstance(schema, dict) and not _is_object(choice["message"]["content"]):
             choice["message"]["content"] = json.dumps(_smallest(schema))
         if shape.thinks:
-            usage = made["usage"]
+            usage = completion["usage"]
             limit = body.get("max_completion_tokens") or body.get("max_tokens") or shape.thinks
             thought = min(shape.thinks, limit)
             usage["completion_tokens"] = thought + (0 if spent else usage["completion_tokens"])
@@ -240,13 +248,13 @@ class ShapedAnswerer:
             if spent:
                 choice |= {"message": {"role": "assistant", "content": ""}, "finish_reason": "length", "logprobs": None}
         if shape.n == "served" and (body.get("n") or 1) > 1:
-            made["choices"] = [{**choice, "index": index} for index in range(body["n"])]
+            completion["choices"] = [{**choice, "index": index} for index in range(body["n"])]
         if shape.kind in _FINGERPRINTS:
-            made["system_fingerprint"] = _FINGERPRINTS[shape.kind]
+            completion["system_fingerprint"] = _FINGERPRINTS[shape.kind]
 
 
-def _tokens(body: Mapping[str, Any]) -> int:
-    return sum(len(tokenize(_text(message))) for message in body["messages"])
+def _prompt_tokens(messages: list[dict[str, Any]]) -> int:
+    return sum(len(tokenize(_text(message))) for message in messages)
 
 
 def _text(message: Mapping[str, Any]) -> str:
@@ -255,13 +263,14 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _cut(messages: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """The last message's last ``most`` words, if all messages together have more."""
-    if _tokens({"messages": messages}) <= most:
+    """The messages, or the last one's last ``most`` words where all together have more tokens."""
+    if _prompt_tokens(messages) <= most:
         return messages
     return [{**messages[-1], "content": " ".join(_text(messages[-1]).split()[-most:])}]
 
 
 def _is_object(text: Any) -> bool:
+    """Whether a text is a JSON object."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, TypeError):
@@ -269,7 +278,7 @@ def _is_object(text: Any) -> bool:
 
 
 def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """An object that the schema allows: the first word of each enumeration."""
+    """The object of a schema's properties with the first value of each enumeration."""
     properties = schema.get("properties")
     return {
         name: (inner.get("enum") or [""])[0]
@@ -277,7 +286,7 @@ def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# Faults on purpose: what a client has to survive, served deterministically by the local server.
+# Faults on purpose.
 
 FaultKind = Literal[
     "reset", "timeout", "truncated", "not_json", "empty_choices", "null_content", "context_length", "slow"
@@ -342,8 +351,11 @@ class Faults(Block):
 
 
 class FaultCounter:
-    """Which rule hits which attempt. An attempt's number counts the requests of one call id (without one: one body)
-    since the server started, so that the same requests meet the same faults."""
+    """The rules that hit attempts: ``attempts`` counts them by call, ``fired`` lists the hits as (name, rule).
+
+    An attempt's number counts the requests of one call id (without one: one body) since the server started, so that the same
+    requests meet the same faults.
+    """
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
@@ -351,7 +363,7 @@ class FaultCounter:
         self.fired: list[tuple[str, Rule]] = []
 
     def next(self, name: str, call_id: str | None) -> Rule | None:
-        """The rule that hits this attempt of the call that ``name`` tells from others, or None."""
+        """The rule that hits the next attempt of a call, or None. ``name``: its id, or else the hash of its body."""
         attempt = self.attempts.get(name, 0)
         self.attempts[name] = attempt + 1
         for number, rule in enumerate(self.faults.rules):
@@ -382,44 +394,8 @@ def load_faults(path: str | Path) -> Faults:
         raise ExperimentError(f"{path}: {field or 'faults'}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
-# HTTP responses of the local server: whole, as a stream, and broken on purpose.
-
-
-def response(answer: AnswerLike, body: Mapping[str, Any] | None = None) -> Response:
-    """The HTTP response to a request ``body``; a 200 is streamed where it asks for that."""
-    headers = dict(getattr(answer, "headers", {}) or {})
-    if answer.status == 0:
-        return BrokenResponse(b"", sent=None, reset=True)
-    events = getattr(answer, "events", None)
-    streaming = body is not None and body.get("stream") is True and answer.status == 200
-    if streaming and events is None and isinstance(answer.body, Mapping):
-        events = _each(protocol.chunked(answer.body, include_usage=_include_usage(body)))
-    if events is not None:
-        return StreamingResponse(
-            events, answer.status, {**headers, "cache-control": "no-cache"}, media_type="text/event-stream"
-        )
-    if isinstance(answer.body, str):
-        text = answer.body.encode("utf-8", "replace")
-        return Response(text, answer.status, headers, media_type="text/plain")
-    return Response(_json(answer.body), answer.status, headers, media_type="application/json")
-
-
-def _include_usage(body: Mapping[str, Any] | None) -> bool:
-    return bool(((body or {}).get("stream_options") or {}).get("include_usage"))
-
-
-async def _each(events: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for event in events:
-        yield event
-
-
-def _json(body: Mapping[str, Any]) -> bytes:
-    # ASCII only: a lone surrogate in a recorded reply cannot be sent as UTF-8.
-    return json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
-
-
 async def fault_response(rule: Rule, body: Mapping[str, Any], route: Route) -> Response | None:
-    """What a rule answers, or None where the true answer follows (``slow``)."""
+    """The response of a rule to a request ``body``; None where the true answer follows (``slow``)."""
     if rule.kind == "timeout":
         return BrokenResponse(b"", sent=None, reset=False, hold_s=math.inf if rule.delay_s is None else rule.delay_s)
     if rule.delay_s:
@@ -427,30 +403,39 @@ async def fault_response(rule: Rule, body: Mapping[str, Any], route: Route) -> R
     if rule.status is not None:
         headers = {} if rule.retry_after_s is None else {"retry-after": f"{rule.retry_after_s:g}"}
         return response(error_answer(rule.status, rule.message, code=rule.code, headers=headers))
-    whole = _whole(body, route)
+    whole = _unbroken(body, route)
     match rule.kind:
         case "reset" | "truncated":
-            content, streaming = _json(whole), body.get("stream") is True
+            content, streaming = json_bytes(whole), body.get("stream") is True
             if streaming:
-                content = b"".join(protocol.chunked(whole, include_usage=False))
+                content = b"".join(chunked(whole, include_usage=False))
             return BrokenResponse(content, sent=len(content) // 2, reset=rule.kind == "reset", streaming=streaming)
         case "not_json":
             return response(ServerAnswer(200, "<html><body>502 Bad Gateway</body></html>"))
         case "empty_choices":
-            return response(
-                ServerAnswer(200, {**whole, "choices": []} if not route else {**whole, "data": [], "results": []}), body
-            )
+            empty = {**whole, "data": [], "results": []} if route else without_answer(whole, "empty_choices")
+            return response(ServerAnswer(200, empty), body)
         case "null_content":
-            choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "stop"}
-            return response(ServerAnswer(200, whole if route else {**whole, "choices": [choice]}), body)
+            return response(ServerAnswer(200, whole if route else without_answer(whole, "null_content")), body)
         case "context_length":
-            message = "This model's maximum context length is 8192 tokens; your messages resulted in more"
-            return response(error_answer(400, message, code="context_length_exceeded", param="messages"))
+            return response(context_length_answer())
     return None
 
 
-def _whole(body: Mapping[str, Any], route: Route) -> dict[str, Any]:
-    """An answer that a fault breaks off or empties; of a scoring route, one whose number is null."""
+def without_answer(completion: Mapping[str, Any], kind: FaultKind | None) -> dict[str, Any]:
+    """A completion without choices, by ``kind`` empty_choices, else with one whose content is null."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "stop"}
+    return {**completion, "choices": [] if kind == "empty_choices" else [choice]}
+
+
+def context_length_answer() -> ServerAnswer:
+    """The error that says that a prompt is too long."""
+    message = "This model's maximum context length is 8192 tokens; your messages resulted in more"
+    return error_answer(400, message, code="context_length_exceeded", param="messages")
+
+
+def _unbroken(body: Mapping[str, Any], route: Route) -> dict[str, Any]:
+    """The answer that a fault breaks off or empties; of a scoring route, one whose number is null."""
     envelope: dict[str, Any] = {
         "id": "fault", "created": 0, "model": body["model"],
         "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
@@ -460,41 +445,3 @@ def _whole(body: Mapping[str, Any], route: Route) -> dict[str, Any]:
         return {**envelope, "object": "list", "data": [entry], "results": [entry]}
     choice = {"index": 0, "message": {"role": "assistant", "content": "planted fault"}, "finish_reason": "stop"}
     return {**envelope, "object": "chat.completion", "choices": [choice]}
-
-
-class BrokenResponse(Response):
-    """An answer that breaks off: ``sent`` bytes of ``content`` (None: not even the headers), held for ``hold_s``
-    seconds or until the client goes, then the connection is closed, or reset (TCP RST)."""
-
-    def __init__(
-        self, content: bytes, *, sent: int | None, reset: bool, hold_s: float = 0.0, streaming: bool = False
-    ) -> None:
-        super().__init__(content, media_type="text/event-stream" if streaming else "application/json")
-        if streaming:  # the length of a stream is not announced
-            del self.headers["content-length"]
-        self._sent, self._reset, self._hold_s = sent, reset, hold_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._sent is not None:
-            start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await send(start)
-            part = bytes(self.body)[: self._sent]
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        gone = asyncio.ensure_future(_gone(receive))
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.shield(gone), None if self._hold_s == math.inf else self._hold_s)
-        transport = (scope.get("state") or {}).get("transport")
-        if transport is None:  # another ASGI server: returning unfinished closes the connection
-            gone.cancel()
-            return
-        if self._reset:
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
-        else:
-            transport.close()
-        await gone
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

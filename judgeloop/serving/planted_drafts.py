@@ -12,8 +12,7 @@ from judgeloop import seeds
 from judgeloop.serving.planted_spec import DraftSpec, PlantedSpec
 from judgeloop.text.features import tokenize
 
-LONGEST = 8192
-"""Tokens of the longest draft."""
+_MOST_TOKENS = 8192
 
 # None of these is a hedge, a transition or any other counted feature: a draft's style is what its spec says.
 _ADJECTIVES = [
@@ -104,7 +103,7 @@ _SENTENCES_A_PARAGRAPH = 4
 
 
 def draft_text(spec: PlantedSpec, name: str, body_seed: int, exemplars: Sequence[str]) -> str:
-    """The draft of the call ``name``, a text of 1 to 8192 whole tokens.
+    """The draft of the call ``name``: a text of 1 to 8192 whole tokens.
 
     log2 tokens ~ N((1 − follow)·log2 length_mean + follow·mean log2 tokens of the ``exemplars``, length_sd²). ``body_seed``
     is the request's seed: another one gives another draft.
@@ -113,7 +112,7 @@ def draft_text(spec: PlantedSpec, name: str, body_seed: int, exemplars: Sequence
     generator = seeds.rng(spec.seed, "draft", name, body_seed)
     # The length is drawn first, so that it does not depend on the words and marks.
     log2_tokens = planned_log2_tokens(draft, exemplars) + draft.length_sd * generator.standard_normal()
-    tokens = min(max(round(2.0 ** min(log2_tokens, 14.0)), 1), LONGEST)
+    tokens = min(max(round(2.0 ** min(log2_tokens, 14.0)), 1), _MOST_TOKENS)
     quality = draft.quality_mean + draft.quality_sd * generator.standard_normal()
     marker = ""
     if spec.quality_marker is not None and (draft.quality_mean or draft.quality_sd):
@@ -167,6 +166,7 @@ def _markdown_text(generator: np.random.Generator, tokens: int, markdown: float,
 
 
 def _words(generator: np.random.Generator, count: int) -> list[str]:
+    """Words by the pattern, the first with a capital."""
     words = []
     for place in range(count):
         slot = _PATTERN[place % len(_PATTERN)]
@@ -176,6 +176,7 @@ def _words(generator: np.random.Generator, count: int) -> list[str]:
 
 
 def _sentence(generator: np.random.Generator, count: int, kind: str) -> str:
+    """A sentence of ``count`` words with the mark of its kind; a heading has three words of it."""
     words = _words(generator, count)
     if kind == "heading":
         return "## " + " ".join(words[:3])

@@ -122,7 +122,7 @@ class PlantedSpec(Block):
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """Log-odds by name, as law.planted_log_odds takes them: position, quality and the features."""
+        """Log-odds by name, as ``judging.controls.planted_log_odds`` takes them: position, quality and the features."""
         return {name: getattr(self, name) for name in ("position", "quality", *FEATURES)}
 
 
@@ -148,13 +148,13 @@ def marked_quality(marker: str, text: str) -> float:
 
 @functools.lru_cache(maxsize=8192)
 def features_of(text: str) -> Mapping[str, float]:
-    """The features that the law may weigh: length in log2 tokens, others per 100 tokens."""
+    """The features of a text that the law may weigh: length in log2 tokens, others per 100 tokens."""
     measured = measure(text)
     return {name: getattr(measured, name) for name in FEATURES}
 
 
 def references(spec: PlantedSpec, folder: str | Path = ".") -> dict[str, Item]:
-    """Items with a reference by the text of their prompt. Raises ExperimentError if the file is wrong."""
+    """The items that have a reference, by the text of their prompt. Raises ExperimentError where the file is wrong."""
     if spec.references is None:
         return {}
     if isinstance(spec.references, str):
@@ -167,14 +167,14 @@ def references(spec: PlantedSpec, folder: str | Path = ".") -> dict[str, Item]:
 
 def schema() -> dict[str, Any]:
     """JSON schema of a planted spec, with a line on every key."""
-    raw = PlantedSpec.model_json_schema()
-    raw["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    raw["properties"]["model"] = {
-        "description": raw["properties"]["model"]["description"],
+    json_schema = PlantedSpec.model_json_schema()
+    json_schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    json_schema["properties"]["model"] = {
+        "description": json_schema["properties"]["model"]["description"],
         "default": ["planted"],
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
     }
-    return raw
+    return json_schema
 
 
 def load(path: str | Path) -> PlantedSpec:
@@ -185,18 +185,19 @@ def load(path: str | Path) -> PlantedSpec:
         spec = PlantedSpec.model_validate(raw)
     except ValidationError as error:
         raise ExperimentError(f"{path}: {_error_sentence(error)}") from None
-    references(spec, path.parent)  # fails here, not at the first call
+    references(spec, path.parent)  # a wrong file is an error now, not at the first call
     return spec
 
 
 def _error_sentence(error: ValidationError) -> str:
+    """The first problem of a spec, with its field and what to do."""
     problem = error.errors(include_url=False)[0]
     # The location names a union's branch too (references.str), which is no key of the file.
-    place = [str(part) for part in problem["loc"] if not str(part).startswith(("str", "dict["))]
+    path = [str(part) for part in problem["loc"] if not str(part).startswith(("str", "dict["))]
     if problem["type"] == "extra_forbidden":
-        fields = DraftSpec.model_fields if place[0] == "draft" else PlantedSpec.model_fields
-        near = difflib.get_close_matches(place[-1], fields, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}"
-        return f"{'.'.join(place)}: unknown key; {hint}"
+        fields = DraftSpec.model_fields if path[0] == "draft" else PlantedSpec.model_fields
+        matches = difflib.get_close_matches(path[-1], fields, n=1, cutoff=0.5)
+        hint = f"did you mean {matches[0]}?" if matches else f"known: {', '.join(fields)}"
+        return f"{'.'.join(path)}: unknown key; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(place) or 'spec'}: {message[:1].lower()}{message[1:]}"
+    return f"{'.'.join(path) or 'spec'}: {message[:1].lower()}{message[1:]}"

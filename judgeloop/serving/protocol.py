@@ -1,17 +1,26 @@
-"""What is asked and answered over HTTP: request bodies checked as OpenAI checks them, answers, OpenAI error bodies."""
+"""The local server's side of OpenAI's HTTP protocol: requests checked as OpenAI checks them, who answers them, and answers
+as bodies, as server-sent events and as HTTP responses.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import json
 import math
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
 from judgeloop.records import Route
-from judgeloop.wire import reply
+from judgeloop.wire.reply import missing_field
 
 _NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 _COUNTS = ("max_tokens", "max_completion_tokens", "n", "top_logprobs", "seed")
@@ -22,7 +31,7 @@ _AT_LEAST_ONE = ("max_tokens", "max_completion_tokens", "n")
 
 @dataclass(frozen=True, slots=True)
 class ServerAnswer:
-    """An HTTP answer. ``body`` is sent as JSON, text as it is; ``status`` 0 breaks the connection without an answer."""
+    """An HTTP answer: a ``body`` for JSON, or a text. ``status`` 0: the connection breaks without an answer."""
 
     status: int
     body: Mapping[str, Any] | str
@@ -37,7 +46,7 @@ class StreamedAnswer(ServerAnswer):
 
 
 class AnswerLike(Protocol):
-    """What an answerer gives back; Answer is one."""
+    """An answer of an answerer: a ServerAnswer, or another class with a status and a body."""
 
     @property
     def status(self) -> int: ...
@@ -47,7 +56,10 @@ class AnswerLike(Protocol):
 
 @runtime_checkable
 class Answerer(Protocol):
-    """Who answers. ``models`` may be a coroutine function; ``call_id`` is None for clients that send none."""
+    """Gives the answers that the local server sends: planted, recorded, an upstream's or a model's.
+
+    ``models`` may be a coroutine function. ``call_id`` is None for clients that send none.
+    """
 
     def models(self) -> list[str] | Awaitable[list[str]]: ...
 
@@ -56,13 +68,13 @@ class Answerer(Protocol):
 
 @runtime_checkable
 class ScoringAnswerer(Answerer, Protocol):
-    """Who scores texts too, by the routes of ``wire.scored``."""
+    """An answerer that scores texts too, by the routes of ``wire.reply.ROUTE_PATHS``."""
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> AnswerLike: ...
 
 
 class AnswerError(Exception):
-    """Raised by an answerer instead of answering: the answer to send."""
+    """The answer that is sent instead of the one that was asked for; raised by answerers and by the checks of requests."""
 
     def __init__(self, answer: ServerAnswer) -> None:
         super().__init__(str(answer.body))
@@ -71,7 +83,7 @@ class AnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """Headers and query of the request being answered, for answerers that pass them on. Never stored."""
+    """Headers and query of the request that is being answered, for answerers that pass them on. Never stored."""
 
     headers: tuple[tuple[bytes, bytes], ...] = ()
     query: str = ""
@@ -88,7 +100,7 @@ def error_answer(
     param: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ServerAnswer:
-    """An OpenAI error body with that status."""
+    """An answer with an OpenAI error body, of the type that belongs to ``status``."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = "server_error" if status >= 500 else kinds.get(status, "invalid_request_error")
     return ServerAnswer(
@@ -97,7 +109,7 @@ def error_answer(
 
 
 def parsed(raw: bytes, route: Route = "") -> dict[str, Any]:
-    """The request body, checked as far as every server of that route checks it; else AnswerError (400)."""
+    """The request body, checked as far as every server of that route checks it. Raises AnswerError with a 400."""
     try:
         body = json.loads(raw, parse_constant=_not_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -108,8 +120,8 @@ def parsed(raw: bytes, route: Route = "") -> dict[str, Any]:
         raise _bad("You must provide a model parameter", "model", "missing_required_parameter")
     if not isinstance(body["model"], str) or not body["model"]:
         raise _bad("'model' must be a non-empty string", "model", "invalid_type")
-    if route and (lacking := reply.missing(route, body)):
-        raise _bad(f"'{lacking}' must be text, or where a list may stand a list of texts", lacking, "invalid_type")
+    if route and (name := missing_field(route, body)):
+        raise _bad(f"'{name}' must be text, or where a list may stand a list of texts", name, "invalid_type")
     if route and "messages" not in body:
         return body
     messages = body.get("messages")
@@ -121,32 +133,33 @@ def parsed(raw: bytes, route: Route = "") -> dict[str, Any]:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise _bad("A message must be an object with a 'role'", f"messages[{number}]", "invalid_type")
         content = message.get("content")
-        parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
-        if not (content is None or isinstance(content, str) or parts):
-            where = f"messages[{number}].content"
-            raise _bad("'content' must be a string or an array of objects", where, "invalid_type")
+        has_parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
+        if not (content is None or isinstance(content, str) or has_parts):
+            path = f"messages[{number}].content"
+            raise _bad("'content' must be a string or an array of objects", path, "invalid_type")
     for name in (*_NUMBERS, *_COUNTS, *_FLAGS, *_OBJECTS):
-        if body.get(name) is not None and (wanted := _wanted(name, body[name])):
-            raise _bad(f"'{name}' must be {wanted}", name, "invalid_type")
+        if body.get(name) is not None and (kind := _required_type(name, body[name])):
+            raise _bad(f"'{name}' must be {kind}", name, "invalid_type")
     for name in _AT_LEAST_ONE:
         if body.get(name) is not None and body[name] < 1:
             raise _bad(f"'{name}' must be at least 1", name, "integer_below_min_value")
     return body
 
 
-def _wanted(name: str, value: object) -> str:
-    """What a field must be, or nothing if it is that."""
-    flag = isinstance(value, bool)
+def _required_type(name: str, value: object) -> str:
+    """The type that a field must have; empty where its value has it."""
+    is_flag = isinstance(value, bool)
     if name in _FLAGS:
-        return "" if flag else "a boolean"
+        return "" if is_flag else "a boolean"
     if name in _OBJECTS:
         return "" if isinstance(value, dict) else "an object"
     if name in _COUNTS:
-        return "" if isinstance(value, int) and not flag else "an integer"
-    return "" if isinstance(value, int | float) and not flag else "a number"
+        return "" if isinstance(value, int) and not is_flag else "an integer"
+    return "" if isinstance(value, int | float) and not is_flag else "a number"
 
 
 def _bad(message: str, param: str | None, code: str) -> AnswerError:
+    """The error of a malformed request."""
     return AnswerError(error_answer(400, message, param=param, code=code))
 
 
@@ -159,7 +172,7 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _not_finite(text)
 
 
-# A chat completion as server-sent events, and back: what streaming clients are sent and what a recorder keeps.
+# A chat completion as server-sent events for streaming clients, and back for the recording.
 
 DONE = b"data: [DONE]\n\n"
 _PIECE = re.compile(r"\s*\S+|\s+")
@@ -204,7 +217,7 @@ def chunked(completion: Mapping[str, Any], *, include_usage: bool) -> Iterator[b
 
 
 class Assembler:
-    """Server-sent events in, any byte at a time; the completion that they make up out."""
+    """The completion that server-sent events make up; their bytes may come in pieces of any size."""
 
     def __init__(self) -> None:
         self.done = False
@@ -225,13 +238,13 @@ class Assembler:
                 self.done = True
                 continue
             try:
-                self._take(json.loads(payload))
+                self._add_chunk(json.loads(payload))
             except (ValueError, TypeError, KeyError, AttributeError):
                 self.damaged = True
 
     @property
     def complete(self) -> bool:
-        """Every choice was ended, or [DONE] was seen, and every event could be read."""
+        """Whether every choice has ended, or [DONE] came, and every event could be read."""
         ended = bool(self._choices) and all(choice["finish_reason"] for choice in self._choices.values())
         return (self.done or ended) and not self.damaged and "error" not in self._body
 
@@ -239,7 +252,7 @@ class Assembler:
         """The chat completion so far."""
         return {**self._body, "choices": [self._choices[index] for index in sorted(self._choices)]}
 
-    def _take(self, chunk: dict[str, Any]) -> None:
+    def _add_chunk(self, chunk: dict[str, Any]) -> None:
         for name in (*_ENVELOPE, "usage", "error"):
             if chunk.get(name) is not None:
                 self._body[name] = chunk[name]
@@ -251,7 +264,7 @@ class Assembler:
                 if name in _TEXTS and isinstance(value, str):
                     message[name] = (message.get(name) or "") + value
                 elif name == "tool_calls":
-                    _take_tool_calls(message.setdefault(name, []), value or [])
+                    _add_tool_calls(message.setdefault(name, []), value or [])
                 elif value is not None:
                     message[name] = value
             for name, tokens in (part.get("logprobs") or {}).items():
@@ -260,7 +273,7 @@ class Assembler:
             choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
 
 
-def _take_tool_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -> None:
+def _add_tool_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -> None:
     for part in parts:
         while len(calls) <= part["index"]:
             calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
@@ -271,3 +284,78 @@ def _take_tool_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -
                     call[name][key] = call[name].get(key, "") + (text or "")
             elif name != "index" and value is not None:
                 call[name] = value
+
+
+# Answers as HTTP responses: whole, as a stream, or broken off.
+
+
+def response(answer: AnswerLike, body: Mapping[str, Any] | None = None) -> Response:
+    """The HTTP response of an answer to a request ``body``; a 200 is streamed where the request asks for that."""
+    headers = dict(getattr(answer, "headers", {}) or {})
+    if answer.status == 0:
+        return BrokenResponse(b"", sent=None, reset=True)
+    events = getattr(answer, "events", None)
+    streaming = body is not None and body.get("stream") is True and answer.status == 200
+    if streaming and events is None and isinstance(answer.body, Mapping):
+        events = _iterated(chunked(answer.body, include_usage=_include_usage(body)))
+    if events is not None:
+        return StreamingResponse(
+            events, answer.status, {**headers, "cache-control": "no-cache"}, media_type="text/event-stream"
+        )
+    if isinstance(answer.body, str):
+        content = answer.body.encode("utf-8", "replace")
+        return Response(content, answer.status, headers, media_type="text/plain")
+    return Response(json_bytes(answer.body), answer.status, headers, media_type="application/json")
+
+
+def _include_usage(body: Mapping[str, Any] | None) -> bool:
+    return bool(((body or {}).get("stream_options") or {}).get("include_usage"))
+
+
+async def _iterated(events: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for event in events:
+        yield event
+
+
+def json_bytes(body: Mapping[str, Any]) -> bytes:
+    """A body as compact JSON. ASCII only: a lone surrogate in a recorded reply cannot be sent as UTF-8."""
+    return json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+class BrokenResponse(Response):
+    """A response that breaks off: ``sent`` bytes of ``content`` (None: not even the headers), then the connection is closed,
+    or reset (TCP RST), after ``hold_s`` seconds or once the client has closed it."""
+
+    def __init__(
+        self, content: bytes, *, sent: int | None, reset: bool, hold_s: float = 0.0, streaming: bool = False
+    ) -> None:
+        super().__init__(content, media_type="text/event-stream" if streaming else "application/json")
+        if streaming:  # the length of a stream is not announced
+            del self.headers["content-length"]
+        self._sent, self._reset, self._hold_s = sent, reset, hold_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._sent is not None:
+            start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(start)
+            part = bytes(self.body)[: self._sent]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        disconnected = asyncio.ensure_future(_disconnected(receive))
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(disconnected), None if self._hold_s == math.inf else self._hold_s)
+        transport = (scope.get("state") or {}).get("transport")
+        if transport is None:  # another ASGI server: returning unfinished closes the connection
+            disconnected.cancel()
+            return
+        if self._reset:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        else:
+            transport.close()
+        await disconnected
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Wait until the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,4 +1,4 @@
-"""Answers from a cassette: replay what was recorded, or record an upstream as a proxy in front of it."""
+"""Answerers with a cassette: one replays a recording, the other records an upstream as a proxy in front of it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,21 @@ from judgeloop.serving.protocol import (
     error_answer,
     incoming,
 )
-from judgeloop.wire import reply
 from judgeloop.wire.cassette import Cassette, Exchange
-from judgeloop.wire.reply import Refusal, TransientFault, parse
+from judgeloop.wire.reply import (
+    SHORTEST_SECRET_IN_ANSWER,
+    SHORTEST_SECRET_IN_ERROR,
+    Refusal,
+    TransientFault,
+    parse,
+    route_path,
+)
 
 _LOG = logging.getLogger("judgeloop.serve")
 _MODELS = Call("models", "", {})
-"""The list of models is one more exchange of the cassette, so that a replay knows it."""
+"""The call by which the list of models is recorded, so that a replay can list them too."""
 
-# Of the connection and not of the request, or made anew by the client that forwards.
+# Headers of the connection and not of the request, or made anew by the client that forwards.
 _NOT_FORWARDED = frozenset(
     [
         "host",
@@ -51,14 +57,13 @@ _NOT_FORWARDED = frozenset(
 )
 _RELAYED = ("retry-after", "retry-after-ms", "x-request-id", "x-should-retry")
 _SECRET_NAME = re.compile("auth|key|token|secret|cookie|password|signature|credential", re.IGNORECASE)
-_SHORTEST_ECHOED, _SHORTEST_SAID = 6, 16
 
 
 class ReplayAnswerer:
     """Answers from the recording in a run folder, and from nothing else.
 
-    A request with a call id is matched by call id and request hash; one without by its request hash alone: repeats of
-    it are served in recorded order, and then the last one again. What was recorded as a fault is replayed as it came.
+    A request with a call id is matched by call id and request hash. One without is matched by its request hash alone: its
+    repeats are served in recorded order, and then the last one again. A recorded fault is replayed as it came.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -69,9 +74,9 @@ class ReplayAnswerer:
     def models(self) -> list[str]:
         """The models that the upstream listed when it was recorded, and those that recorded requests name."""
         if self._models is None:
-            names = _listed(self._cassette.get(_MODELS.call_id, _MODELS.key))
-            asked = (exchange.request.get("model") for exchange in self._cassette.exchanges())
-            self._models = list(dict.fromkeys([*names, *(name for name in asked if isinstance(name, str))]))
+            names = _model_names(self._cassette.get(_MODELS.call_id, _MODELS.key))
+            requested = (exchange.request.get("model") for exchange in self._cassette.exchanges())
+            self._models = list(dict.fromkeys([*names, *(name for name in requested if isinstance(name, str))]))
         return self._models
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
@@ -79,7 +84,7 @@ class ReplayAnswerer:
         return self._answer(Call(call_id or "", "", body), call_id)
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
-        """As ``answer``, by a scoring route."""
+        """As ``answer``, for a scoring route."""
         return self._answer(Call(call_id or "", "", body, route), call_id)
 
     def _answer(self, call: Call, call_id: str | None) -> ServerAnswer:
@@ -90,34 +95,36 @@ class ReplayAnswerer:
             exchange = repeats[min(self._served[call.key], len(repeats) - 1)] if repeats else None
             self._served[call.key] += 1
         if exchange is None:
-            asked = f"the call {call_id}" if call_id is not None else "this request"
-            message = f"replay: {asked} is not recorded; {self._nearest(call)}"
+            subject = f"the call {call_id}" if call_id is not None else "this request"
+            message = f"replay: {subject} is not recorded; {self._nearest(call)}"
             return error_answer(404, message, code="not_recorded")
         return _replayed(exchange)
 
     def _nearest(self, call: Call) -> str:
+        """The nearest recording and what differs from it, as part of a sentence."""
         if call.call_id:
             return self._cassette.nearest(call)
-        # Without an id to go by: the recorded request that shares the longest beginning and end.
+        # Without an id: the recorded request that shares the longest beginning and end.
         text, best, most = canonical(call.body), "", -1
         for exchange in self._cassette.exchanges():
             other = canonical(exchange.request)
-            shared = _shared(text, other) + _shared(text[::-1], other[::-1])
+            shared = _shared_start(text, other) + _shared_start(text[::-1], other[::-1])
             if exchange.call != _MODELS.call_id and shared > most:
                 best, most = exchange.call, shared
         return self._cassette.nearest(Call(best, "", call.body, call.route))
 
 
-def _shared(one: str, other: str) -> int:
-    """Characters that two texts have in common at their beginning."""
-    low, high = 0, min(len(one), len(other))
+def _shared_start(text: str, other: str) -> int:
+    """The number of characters that two texts share at their beginning."""
+    low, high = 0, min(len(text), len(other))
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+        low, high = (middle, high) if text[:middle] == other[:middle] else (low, middle - 1)
     return low
 
 
 def _replayed(exchange: Exchange) -> ServerAnswer:
+    """A recorded exchange as the answer that it was."""
     body = exchange.response
     if isinstance(body, dict | str) and exchange.status:
         return ServerAnswer(exchange.status, body)
@@ -126,20 +133,21 @@ def _replayed(exchange: Exchange) -> ServerAnswer:
     return ServerAnswer(0, "")  # no answer came: the connection breaks, as it did
 
 
-def _listed(exchange: Exchange | None) -> list[str]:
+def _model_names(exchange: Exchange | None) -> list[str]:
+    """The models in a recorded list; empty where there is none."""
     entries = exchange.response.get("data") if exchange and isinstance(exchange.response, dict) else None
     return [str(entry["id"]) for entry in entries or [] if isinstance(entry, dict) and "id" in entry]
 
 
 class RecordAnswerer:
-    """A recording proxy: passes requests on to ``upstream`` and keeps what comes back in a run folder's cassette.
+    """A recording proxy: passes requests on to an upstream and records its answers in a run folder's cassette.
 
     The client's headers (keys among them) and query are passed on and never stored; a key that the upstream echoes is
-    struck out of the recording. Streams are relayed as they come, and recorded as the completion they make up once
-    they are complete. Requests without a call id are recorded as ``foreign/<n>-<hash>``, n counting the repeats of a
-    request. A call id that is already recorded with a readable answer is answered from the recording: it is not paid
-    for twice. Refusals of the caller (401, 403, unknown model, no quota) and an upstream that cannot be reached are
-    passed on and not recorded. Use as an async context manager, or call ``aclose``.
+    struck out of the recording. Streams are relayed as they come, and recorded once complete, as the completion that they
+    make up. Requests without a call id are recorded as ``foreign/<n>-<hash>``, n counting the repeats of a request. A call
+    that is already recorded with a readable answer is answered from the recording: it is not paid for twice. Refusals (401,
+    403, unknown model, no quota) and the error of an upstream that cannot be reached are passed on and not recorded. Use as
+    an async context manager, or call ``aclose``.
     """
 
     def __init__(self, folder: str | Path, upstream: str, *, timeout_s: float = 600.0) -> None:
@@ -171,22 +179,21 @@ class RecordAnswerer:
         self._cassette.close()
 
     async def models(self) -> list[str]:
-        """The upstream's models, remembered for the replay. Raises AnswerError with what the upstream says instead."""
-        came = incoming.get()
-        response = await self._upstream_response("GET", "", came, b"")
+        """The upstream's models, recorded for the replay. Raises AnswerError with the upstream's answer where it has none."""
+        response = await self._upstream_response("GET", "", incoming.get(), b"")
         text = (await response.aread()).decode("utf-8", "replace")
         try:
             listing = json.loads(text)
         except ValueError:
             listing = None
         exchange = Exchange(_MODELS.call_id, _MODELS.key, {}, response.status_code, listing, 1)
-        names = _listed(exchange)
+        names = _model_names(exchange)
         if response.status_code != 200 or not isinstance(listing, dict):
             raise AnswerError(_relayed(response, listing if isinstance(listing, dict) else text))
-        known = self._cassette.get(_MODELS.call_id, _MODELS.key)
-        if names != _listed(known):
-            kept = {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
-            self._cassette.append(Exchange(_MODELS.call_id, _MODELS.key, {}, 200, kept, 1))
+        recorded = self._cassette.get(_MODELS.call_id, _MODELS.key)
+        if names != _model_names(recorded):
+            bare_listing = {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+            self._cassette.append(Exchange(_MODELS.call_id, _MODELS.key, {}, 200, bare_listing, 1))
         return names
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
@@ -194,53 +201,54 @@ class RecordAnswerer:
         return await self._answer(Call(call_id or "", "", body))
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
-        """As ``answer``, by a scoring route."""
+        """As ``answer``, for a scoring route."""
         return await self._answer(Call(call_id or "", "", body, route))
 
     async def _answer(self, call: Call) -> ServerAnswer:
-        if call.call_id and not _is_sound(call.call_id):
+        if call.call_id and not _is_valid_call_id(call.call_id):
             return error_answer(400, "x-judgeloop-call: not a call id", code="invalid_call_id")
         if not call.call_id:
             call = dataclasses.replace(call, call_id=self._foreign_id(call.key))
-        known = self._cassette.get(call.call_id, call.key)
-        if known is not None and known.status == 200 and not known.fault:
-            return _replayed(known)
-        came = incoming.get()
+        recorded = self._cassette.get(call.call_id, call.key)
+        if recorded is not None and recorded.status == 200 and not recorded.fault:
+            return _replayed(recorded)
+        request = incoming.get()
         content = json.dumps(call.body, ensure_ascii=True).encode()
-        response = await self._upstream_response("POST", call.route, came, content)
+        response = await self._upstream_response("POST", call.route, request, content)
         event_stream = response.headers.get("content-type", "").startswith("text/event-stream")
         if response.status_code == 200 and event_stream:
-            return StreamedAnswer(200, {}, _kept_headers(response), self._relay(call, response, came))
+            return StreamedAnswer(200, {}, _relayed_headers(response), self._relay(call, response, request))
         try:
             text = (await response.aread()).decode("utf-8", "replace")
         except httpx2.HTTPError as error:
             return _unreachable(self._upstream, error)
-        return _relayed(response, self._record(call, response.status_code, text, came))
+        return _relayed(response, self._record(call, response.status_code, text, request))
 
     def _foreign_id(self, key: str) -> str:
         number = self._foreign[key]
         self._foreign[key] += 1
         return f"foreign/{number}-{key.removeprefix('sha256:')[:12]}"
 
-    async def _upstream_response(self, method: str, route: Route, came: Incoming, content: bytes) -> httpx2.Response:
+    async def _upstream_response(self, method: str, route: Route, request: Incoming, content: bytes) -> httpx2.Response:
+        """The upstream's response to a forwarded request, its body not read yet. Raises AnswerError."""
         headers = [
-            (name, value) for name, value in came.headers if name.lower().decode("latin-1") not in _NOT_FORWARDED
+            (name, value) for name, value in request.headers if name.lower().decode("latin-1") not in _NOT_FORWARDED
         ]
         if content:
             headers.append((b"content-type", b"application/json"))
         address = f"{self._upstream}{'/chat/completions' if method == 'POST' else '/models'}"
         if route:
             base = httpx2.URL(self._upstream)
-            address = str(base.copy_with(path=reply.path(base.path, route)))
-        url = f"{address}{'?' + came.query if came.query else ''}"
-        request = self._http.build_request(method, url, headers=headers, content=content or None)
+            address = str(base.copy_with(path=route_path(base.path, route)))
+        url = f"{address}{'?' + request.query if request.query else ''}"
+        forwarded = self._http.build_request(method, url, headers=headers, content=content or None)
         try:
-            return await self._http.send(request, stream=True)
+            return await self._http.send(forwarded, stream=True)
         except httpx2.HTTPError as error:
             raise AnswerError(_unreachable(self._upstream, error)) from None
 
-    def _record(self, call: Call, status: int, text: str, came: Incoming) -> Mapping[str, Any] | str:
-        """Record a whole answer; gives what to send on."""
+    def _record(self, call: Call, status: int, text: str, request: Incoming) -> Mapping[str, Any] | str:
+        """Record a whole answer, and give the body to send on."""
         fault = ""
         response: Any = text
         try:
@@ -252,13 +260,15 @@ class RecordAnswerer:
             return _json_or_text(text)
         if not isinstance(response, dict | str):
             response = text
-        kept = _struck(response, _secrets(came, refused=status != 200))
-        self._cassette.append(Exchange(call.call_id, call.key, call.body, status, kept, 1, fault, call.route))
+        recorded = _without_secrets(response, _secrets(request, is_error=status != 200))
+        self._cassette.append(Exchange(call.call_id, call.key, call.body, status, recorded, 1, fault, call.route))
         return _json_or_text(text)
 
-    async def _relay(self, call: Call, response: httpx2.Response, came: Incoming) -> AsyncIterator[bytes]:
-        """The upstream's events as they come. Recorded at the end, before the last bytes leave; a stream that breaks
-        off, here or there, is not recorded."""
+    async def _relay(self, call: Call, response: httpx2.Response, request: Incoming) -> AsyncIterator[bytes]:
+        """The upstream's events as they come, recorded at the end, before the last bytes leave.
+
+        A stream that breaks off, at the upstream or at the client, is not recorded.
+        """
         assembler = Assembler()
         last = b""
         try:
@@ -268,7 +278,7 @@ class RecordAnswerer:
                     yield last
                 last = data
             if assembler.complete:
-                self._record(call, 200, json.dumps(assembler.completion()), came)
+                self._record(call, 200, json.dumps(assembler.completion()), request)
             else:
                 _LOG.warning("%s: the upstream's stream is not complete; not recorded", call.call_id)
             yield last
@@ -288,10 +298,10 @@ def _json_or_text(text: str) -> Mapping[str, Any] | str:
 
 
 def _relayed(response: httpx2.Response, body: Mapping[str, Any] | str) -> ServerAnswer:
-    return ServerAnswer(response.status_code, body, _kept_headers(response))
+    return ServerAnswer(response.status_code, body, _relayed_headers(response))
 
 
-def _kept_headers(response: httpx2.Response) -> dict[str, str]:
+def _relayed_headers(response: httpx2.Response) -> dict[str, str]:
     return {name: response.headers[name] for name in _RELAYED if name in response.headers}
 
 
@@ -301,32 +311,29 @@ def _unreachable(upstream: str, error: httpx2.HTTPError) -> ServerAnswer:
     return error_answer(502, f"the upstream {upstream} cannot be reached ({type(error).__name__})", code="upstream")
 
 
-def _is_sound(call_id: str) -> bool:
-    """A client's call id becomes a file's name: no empty, dotted or endless parts."""
+def _is_valid_call_id(call_id: str) -> bool:
+    """Whether a client's call id can name a file: it has no empty, dotted or very long parts."""
     parts = call_id.split("/")
     return len(call_id) <= 1000 and all(0 < len(part) <= 200 and part not in (".", "..") for part in parts)
 
 
-def _secrets(came: Incoming, *, refused: bool) -> tuple[str, ...]:
-    """The keys in a request's headers and query, longest first, so that no part of one stays.
-
-    Error bodies echo keys, short ones too; in an answer only what is long enough to be no word counts.
-    """
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in came.headers]
-    pairs += httpx2.QueryParams(came.query).multi_items()
-    found = {part for name, value in pairs if _SECRET_NAME.search(name) for part in (value, value.split(" ")[-1])}
-    shortest = _SHORTEST_ECHOED if refused else _SHORTEST_SAID
-    return tuple(sorted((secret for secret in found if len(secret) >= shortest), key=len, reverse=True))
+def _secrets(request: Incoming, *, is_error: bool) -> tuple[str, ...]:
+    """The keys in a request's headers and query, longest first, so that no part of one stays in a text."""
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
+    pairs += httpx2.QueryParams(request.query).multi_items()
+    values = {part for name, value in pairs if _SECRET_NAME.search(name) for part in (value, value.split(" ")[-1])}
+    shortest = SHORTEST_SECRET_IN_ERROR if is_error else SHORTEST_SECRET_IN_ANSWER
+    return tuple(sorted((secret for secret in values if len(secret) >= shortest), key=len, reverse=True))
 
 
-def _struck(value: Any, secrets: tuple[str, ...]) -> Any:
-    """A recorded response without any of the request's keys in it."""
+def _without_secrets(value: Any, secrets: tuple[str, ...]) -> Any:
+    """A JSON value with *** for every secret in its texts and names."""
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "***")
         return value
     if isinstance(value, dict):
-        return {_struck(name, secrets): _struck(inner, secrets) for name, inner in value.items()}
+        return {_without_secrets(name, secrets): _without_secrets(inner, secrets) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_struck(inner, secrets) for inner in value]
+        return [_without_secrets(inner, secrets) for inner in value]
     return value

@@ -1,8 +1,8 @@
 """The engine ``transformers``: a sequence classifier of the transformers library as a reward model (extra ``[train]``).
 
 It is served on loopback by vLLM's routes ``/classify``, ``/pooling`` and ``/score``, so that recording, replay, limits and
-errors are those of every reward model. Each text is scored alone: in a batch its number would depend on its neighbours'
-padding, in the last bits, and a resumed run would not give the same bytes.
+errors are those of every reward model. Each text is scored alone: in a batch its number would depend, in the last bits, on
+the padding of its neighbours, and a resumed run would not give the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUTES: tuple[Route, ...] = ("classify", "pooling", "score")
 
 
 def check(name: str, endpoint: Endpoint) -> None:  # noqa: ARG001 - a model may lie in the library's own cache
-    """The libraries are installed; else ExperimentError. Nothing is loaded."""
+    """Check that the libraries are installed, and load nothing. Raises ExperimentError."""
     for library in ("torch", "transformers"):
         if importlib.util.find_spec(library) is None:
             raise ExperimentError(f"endpoints.{name}: engine transformers needs {library}; run: {INSTALL_ENGINE}")
@@ -35,7 +35,7 @@ def check(name: str, endpoint: Endpoint) -> None:  # noqa: ARG001 - a model may 
 
 @contextmanager
 def running(name: str, endpoint: Endpoint, threads: int) -> Iterator[str]:
-    """The base URL of the served classifier; ``threads`` are at most the cores that this process may use."""
+    """The base URL of the served classifier, which uses ``threads`` cores. Raises ExperimentError, EndpointFailed."""
     check(name, endpoint)
     classifier = Classifier.load(name, endpoint.model, threads=threads, context=endpoint.context)
     with LocalServer(create_app(ClassifierAnswerer(classifier), batches=False)) as server:
@@ -43,7 +43,7 @@ def running(name: str, endpoint: Endpoint, threads: int) -> Iterator[str]:
 
 
 class Classifier:
-    """A model with its tokenizer: text to numbers, one a label."""
+    """A model with its tokenizer: from a text to one number a label."""
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, context: int) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
@@ -53,11 +53,14 @@ class Classifier:
 
     @classmethod
     def load(cls, name: str, model: str, *, threads: int, context: int) -> Classifier:
-        """From a folder, or the library's cache or hub. Raises EndpointFailed, also for a model without a trained head."""
+        """A classifier from a folder, the library's cache or its hub; ``name`` of the endpoint, for errors.
+
+        Raises EndpointFailed where it cannot be loaded, or has no trained head.
+        """
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        # The audit's own progress is on the screen.
+        # An audit shows its own progress.
         importlib.import_module("transformers.utils.logging").disable_progress_bar()
         torch.set_num_threads(threads)
         on_gpu = torch.cuda.is_available()
@@ -82,7 +85,7 @@ class Classifier:
         return cls(loaded, tokenizer, name=Path(model).name if Path(model).is_dir() else model, context=context)
 
     def numbers(self, route: Route, body: Mapping[str, Any]) -> tuple[list[float], int]:
-        """(a number a label, tokens read) of the one text that a request asks about. Raises AnswerError."""
+        """(numbers, one a label; tokens read) of the one text in a request. Raises AnswerError."""
         import torch
 
         encoded = self._encoded(route, body)
@@ -92,17 +95,18 @@ class Classifier:
             raise AnswerError(error_answer(400, message, code="context_length_exceeded"))
         with torch.inference_mode():
             logits = self.model(**encoded.to(self.model.device)).logits[0].float()
-        raw = [float(one) for one in logits.cpu()]
+        raw = [float(logit) for logit in logits.cpu()]
         if body.get("use_activation") is False or route == "pooling":
             return raw, tokens
         return _activated(raw), tokens
 
     def _encoded(self, route: Route, body: Mapping[str, Any]) -> Any:
+        """The tokens of the text in a request. Raises AnswerError."""
         if route == "score":
-            question, text = (_only(body[one]) for one in ("text_1", "text_2"))
+            question, text = (_only_text(body[field]) for field in ("text_1", "text_2"))
             return self.tokenizer(question, text, return_tensors="pt")
         if "messages" not in body:
-            return self.tokenizer(_only(body["input"]), return_tensors="pt")
+            return self.tokenizer(_only_text(body["input"]), return_tensors="pt")
         if not self.tokenizer.chat_template:
             message = f"{self.name} has no chat template; give judge.prompt (reward, or a file of that kind)"
             raise AnswerError(error_answer(400, message, param="messages"))
@@ -112,46 +116,51 @@ class Classifier:
 
 
 class ClassifierAnswerer:
-    """The answerer over a classifier; one text at a time, off the loop that serves."""
+    """The answerer over a classifier: one text at a time, in a thread beside the loop that serves."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="judgeloop-classifier")
 
     def models(self) -> list[str]:
+        """The one name of the classifier."""
         return [self.classifier.name]
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:  # noqa: ARG002
+        """Always an error: a classifier writes no text."""
         return error_answer(400, f"{self.classifier.name} is a sequence classifier: it scores texts and writes none")
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:  # noqa: ARG002
+        """The numbers of the request's text in the form of ``route``; null where one is not finite. Raises AnswerError."""
         if route not in ROUTES:
             return error_answer(404, f"engine transformers has no route {route}; use {', '.join(ROUTES)}")
-        asked = asyncio.get_running_loop().run_in_executor(self._thread, self.classifier.numbers, route, body)
-        numbers, tokens = await asked
-        kept = [one if math.isfinite(one) else None for one in numbers]
-        one = {
-            "classify": {"index": 0, "probs": kept, "num_classes": len(kept)},
-            "pooling": {"index": 0, "object": "pooling", "data": kept},
-            "score": {"index": 0, "object": "score", "score": kept[0] if len(kept) == 1 else kept},
+        loop = asyncio.get_running_loop()
+        raw, tokens = await loop.run_in_executor(self._thread, self.classifier.numbers, route, body)
+        numbers = [number if math.isfinite(number) else None for number in raw]
+        entry = {
+            "classify": {"index": 0, "probs": numbers, "num_classes": len(numbers)},
+            "pooling": {"index": 0, "object": "pooling", "data": numbers},
+            "score": {"index": 0, "object": "score", "score": numbers[0] if len(numbers) == 1 else numbers},
         }[route]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
-        return ServerAnswer(200, {"object": "list", "model": self.classifier.name, "data": [one], "usage": usage})
+        return ServerAnswer(200, {"object": "list", "model": self.classifier.name, "data": [entry], "usage": usage})
 
     async def aclose(self) -> None:
+        """Stop the thread."""
         self._thread.shutdown()
 
 
 def _activated(raw: list[float]) -> list[float]:
-    """What a server gives unless the raw number is asked for: a logistic of one number, a softmax of several."""
+    """The numbers that a server gives unless raw ones are asked for: a logistic of one, a softmax of several."""
     if len(raw) == 1:
         return [0.5 * (1.0 + math.tanh(raw[0] / 2.0))]
     most = max(raw)
-    powers = [math.exp(one - most) for one in raw]
-    return [one / math.fsum(powers) for one in powers]
+    powers = [math.exp(number - most) for number in raw]
+    return [power / math.fsum(powers) for power in powers]
 
 
-def _only(value: Any) -> str:
+def _only_text(value: Any) -> str:
+    """The one text in a field. Raises AnswerError where there are several."""
     texts = [value] if isinstance(value, str) else list(value)
     if len(texts) != 1:
         raise AnswerError(error_answer(400, f"engine transformers scores one text a call, not {len(texts)}"))

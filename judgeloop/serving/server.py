@@ -1,7 +1,8 @@
-"""The local OpenAI-compatible server: /v1/models, /v1/chat/completions and the routes that score texts, over whatever
-answers (planted, replay, record).
+"""The local HTTP servers: the OpenAI-compatible one over an answerer, and pages for this machine's browser.
 
-An *answerer* says what is answered; this module knows HTTP, streaming, OpenAI's error bodies and faults on purpose.
+The OpenAI-compatible app has /v1/models, /v1/chat/completions, the routes that score texts and the Batch API. An *answerer*
+(planted, replay, record) decides on the answers; the app adds error bodies, streams and faults on purpose. Both apps are
+served by uvicorn, until interrupted (``serve_forever``) or from a thread of this process (``LocalServer``).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from judgeloop.errors import InvalidInput, JudgeloopError
 from judgeloop.records import Call
 from judgeloop.records import Route as RouteName
 from judgeloop.serving.batch_api import BatchService
-from judgeloop.serving.faults import FaultCounter, Faults, fault_response, response
+from judgeloop.serving.faults import FaultCounter, Faults, fault_response
 from judgeloop.serving.protocol import (
     Answerer,
     AnswerError,
@@ -43,8 +44,9 @@ from judgeloop.serving.protocol import (
     error_answer,
     incoming,
     parsed,
+    response,
 )
-from judgeloop.wire import reply
+from judgeloop.wire.reply import ROUTE_PATHS
 
 CALL_HEADER = "x-judgeloop-call"
 MAX_BODY_BYTES = 256 * 2**20
@@ -56,16 +58,17 @@ _LOG = logging.getLogger("judgeloop.serve")
 def create_app(
     answerer: Answerer, *, faults: Faults | None = None, max_body_bytes: int = MAX_BODY_BYTES, batches: bool = True
 ) -> Starlette:
-    """The ASGI app. An answerer with ``aclose`` is closed when the server stops. ``batches``: has the Batch API too.
+    """The OpenAI-compatible ASGI app over an answerer; one with ``aclose`` is closed when the server stops.
 
-    Its ``state.faults`` is the FaultCounter: attempts seen and faults fired.
+    ``faults``: played on purpose; the app's ``state.faults`` is their FaultCounter. A request larger than ``max_body_bytes``
+    is refused. ``batches``: whether the app has the Batch API.
     """
     service = _Service(answerer, FaultCounter(faults or Faults()), max_body_bytes)
     routes = [
         Route("/v1/models", service.models, methods=["GET"]),
         Route("/v1/models/{model:path}", service.models, methods=["GET"]),
         Route("/v1/chat/completions", service.completions, methods=["POST"]),
-        *(Route(path, service.scores, methods=["POST"]) for path in reply.PATHS),
+        *(Route(path, service.scores, methods=["POST"]) for path in ROUTE_PATHS),
         *(service.batches.routes() if batches else ()),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted}, lifespan=service.lifespan)
@@ -75,7 +78,7 @@ def create_app(
 
 
 class _Service:
-    """The endpoints over one answerer."""
+    """The endpoints of the OpenAI-compatible app over one answerer."""
 
     def __init__(self, answerer: Answerer, faults: FaultCounter, max_body_bytes: int) -> None:
         self.answerer, self.faults, self.max_body_bytes = answerer, faults, max_body_bytes
@@ -87,38 +90,39 @@ class _Service:
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         yield
         await self.batches.aclose()
-        # In the loop that served, for there an answerer's connections live.
+        # In the loop that served: the answerer's connections belong to it.
         if (close := getattr(self.answerer, "aclose", None)) is not None:
             await close()
 
     async def models(self, request: Request) -> Response:
         incoming.set(_incoming(request))
-        listed = await _guarded(self._listed(), "the list of models")
-        wanted = request.path_params.get("model")
-        if wanted is None or listed.status != 200:
-            return response(listed)
-        assert isinstance(listed.body, Mapping)
-        for entry in listed.body["data"]:
-            if entry["id"] == wanted:
+        listing = await _guarded(self._listing(), "the list of models")
+        model = request.path_params.get("model")
+        if model is None or listing.status != 200:
+            return response(listing)
+        assert isinstance(listing.body, Mapping)
+        for entry in listing.body["data"]:
+            if entry["id"] == model:
                 return response(ServerAnswer(200, entry))
-        return response(error_answer(404, f"The model {wanted!r} does not exist", code="model_not_found"))
+        return response(error_answer(404, f"The model {model!r} does not exist", code="model_not_found"))
 
-    async def _listed(self) -> ServerAnswer:
-        listed = self.answerer.models()
-        names = await listed if inspect.isawaitable(listed) else listed
+    async def _listing(self) -> ServerAnswer:
+        models = self.answerer.models()
+        names = await models if inspect.isawaitable(models) else models
         entries = [{"id": name, "object": "model", "created": 0, "owned_by": "judgeloop"} for name in names]
         return ServerAnswer(200, {"object": "list", "data": entries})
 
     async def completions(self, request: Request) -> Response:
-        return await self._answered(request, "", self.answerer.answer)
+        return await self._respond(request, "", self.answerer.answer)
 
     async def scores(self, request: Request) -> Response:
         if not isinstance(self.answerer, ScoringAnswerer):
             return response(error_answer(404, f"This server does not score: {request.url.path}", code="unknown_url"))
-        route = reply.PATHS[request.url.path]
-        return await self._answered(request, route, functools.partial(self.answerer.score, route))
+        route = ROUTE_PATHS[request.url.path]
+        return await self._respond(request, route, functools.partial(self.answerer.score, route))
 
-    async def _answered(self, request: Request, route: RouteName, answer: _Answering) -> Response:
+    async def _respond(self, request: Request, route: RouteName, answer: _Answering) -> Response:
+        """The response to a request: a fault on purpose, an error, or what ``answer`` gives."""
         try:
             body = parsed(await _read(request, self.max_body_bytes), route)
         except AnswerError as error:
@@ -129,14 +133,14 @@ class _Service:
         rule = self.faults.next(call_id or Call("", "", body, route).key, call_id)
         if rule is not None and (fault := await fault_response(rule, body, route)) is not None:
             return fault
-        # A request is a task of its own, so that what is set here ends with it.
+        # Each request is a task of its own: the variable is set for this request alone.
         incoming.set(_incoming(request))
-        said = await _guarded(answer(body, call_id), call_id or "a call without an id")
-        return response(said, None if route else body)
+        served = await _guarded(answer(body, call_id), call_id or "a call without an id")
+        return response(served, None if route else body)
 
 
 async def _guarded(answering: Awaitable[AnswerLike], what: str) -> AnswerLike:
-    """The answer, or the error body of what was raised instead."""
+    """The answer, or the error body of the exception that was raised instead; ``what`` names it in the log."""
     try:
         return await answering
     except AnswerError as error:
@@ -150,10 +154,10 @@ async def _guarded(answering: Awaitable[AnswerLike], what: str) -> AnswerLike:
 
 async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
+    url = f"{request.method} {request.url.path}"
     if error.status_code == 405:
-        return response(error_answer(405, f"Not allowed: {where}", code="method_not_allowed", headers=error.headers))
-    message = f"Unknown request URL: {where}; try /v1/models or /v1/chat/completions"
+        return response(error_answer(405, f"Not allowed: {url}", code="method_not_allowed", headers=error.headers))
+    message = f"Unknown request URL: {url}; try /v1/models or /v1/chat/completions"
     return response(error_answer(error.status_code, message, code="unknown_url"))
 
 
@@ -167,6 +171,7 @@ def _incoming(request: Request) -> Incoming:
 
 
 async def _read(request: Request, most: int) -> bytes:
+    """The body of a request. Raises AnswerError with a 413 where it has more than ``most`` bytes."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
@@ -177,7 +182,7 @@ async def _read(request: Request, most: int) -> bytes:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's HTTP, which also shows the app its transport: faults on purpose break the connection."""
+    """uvicorn's HTTP, which also gives the app its transport, by which faults on purpose break the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -185,11 +190,12 @@ class _Protocol(H11Protocol):
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InvalidInput."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         sock = socket.create_server((host, port), family=family, backlog=2048)
-        # Connections inherit it. asyncio would set it for sockets of a stated protocol only, and this one states none:
-        # without it an answer waits some 40 ms for the client's acknowledgement.
+        # Connections inherit it: without it an answer waits some 40 ms for the client's acknowledgement. asyncio sets it
+        # only for sockets of a stated protocol, and this one states none.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise InvalidInput(
@@ -198,7 +204,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _url(sock: socket.socket) -> str:
+def _base_url(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
@@ -220,7 +226,7 @@ def _config(app: Starlette) -> uvicorn.Config:
 
 
 class _ThreadServer(uvicorn.Server):
-    """uvicorn looks ten times a second whether it should stop; this one is told."""
+    """A server that stops at once by ``stop``; uvicorn's looks ten times a second whether it should."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -233,7 +239,7 @@ class _ThreadServer(uvicorn.Server):
             await self._stop.wait()
 
     def stop(self) -> None:
-        """From another thread."""
+        """Stop the server; may be called from another thread."""
         self.should_exit = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
@@ -249,7 +255,7 @@ class LocalServer:
     def __init__(self, app: Starlette, host: str = "127.0.0.1", port: int = 0) -> None:
         self.app = app
         self._socket = _bound(host, port)
-        self.base_url = _url(self._socket)
+        self.base_url = _base_url(self._socket)
         """Ends in /v1; known before the server is entered."""
         self._server = _ThreadServer(_config(app))
         self._thread = threading.Thread(target=self._run, name="judgeloop-serve", daemon=True)
@@ -285,21 +291,21 @@ class LocalServer:
 def serve_forever(
     app: Starlette, host: str = "127.0.0.1", port: int = 0, *, ready: Callable[[str], None] | None = None
 ) -> None:
-    """Serve until interrupted. ``ready`` is told the base URL once the port is bound. Raises InvalidInput if it cannot be."""
+    """Serve until interrupted. ``ready`` gets the base URL once the port is bound. Raises InvalidInput where it is taken."""
     sock = _bound(host, port)
     if ready is not None:
-        ready(_url(sock))
+        ready(_base_url(sock))
     asyncio.run(uvicorn.Server(_config(app)).serve(sockets=[sock]))
 
 
-# Pages on loopback: serves what it is given to this machine's browser, and to nobody else.
+# Pages for this machine's browser alone.
 
 Page = Callable[[], str | Mapping[str, Any]]
-"""What a path answers: HTML as text, or a mapping as JSON. May be slow, and may raise JudgeloopError."""
+"""The maker of a page: HTML as text, or a mapping for JSON. May be slow, and may raise JudgeloopError."""
 
 LOOPBACK = "127.0.0.1"
-# A name that another site points at this machine is no name of this server: without the check, that site could read it.
-_NAMES = (LOOPBACK, "localhost")
+# Other host names are refused: a site that points its own name at this machine could read the pages otherwise.
+_HOST_NAMES = (LOOPBACK, "localhost")
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "frame-ancestors 'self'",
@@ -310,26 +316,28 @@ _HEADERS = {
 
 
 def create_page_app(pages: Mapping[str, Page]) -> Starlette:
-    """The ASGI app: path → page, by GET alone. A page that fails is its error's sentence, with status 503."""
+    """The ASGI app that answers GET alone, a page a path. A page that fails is its error's sentence, with status 503."""
     routes = [Route(path, _endpoint(page), methods=["GET"]) for path, page in pages.items()]
-    guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(_NAMES), www_redirect=False)
+    guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(_HOST_NAMES), www_redirect=False)
     return Starlette(routes=routes, middleware=[guard])
 
 
 def serve_pages(pages: Mapping[str, Page], port: int = 0, *, ready: Callable[[str], None] = lambda _: None) -> None:
-    """Serve on 127.0.0.1 until interrupted. ``ready`` is told the URL. Raises InvalidInput where the port is taken."""
+    """Serve pages on 127.0.0.1 until interrupted. ``ready`` gets the URL. Raises InvalidInput where the port is taken."""
     serve_forever(create_page_app(pages), LOOPBACK, port, ready=lambda url: ready(url.removesuffix("v1")))
 
 
 def _endpoint(page: Page) -> Callable[[Request], Any]:
     async def answer(_: Request) -> Response:
         try:
-            made = await run_in_threadpool(page)
+            content = await run_in_threadpool(page)
         except JudgeloopError as error:
             return PlainTextResponse(f"judgeloop: {error}\n", 503, _HEADERS)
         except Exception as error:
             _LOG.exception("a page could not be made")
             return PlainTextResponse(f"judgeloop: this page failed ({type(error).__name__})\n", 500, _HEADERS)
-        return HTMLResponse(made, headers=_HEADERS) if isinstance(made, str) else JSONResponse(made, headers=_HEADERS)
+        if isinstance(content, str):
+            return HTMLResponse(content, headers=_HEADERS)
+        return JSONResponse(content, headers=_HEADERS)
 
     return answer

@@ -1,7 +1,7 @@
-"""The Batch API of an endpoint: request files up, batches created and watched, outputs down; and an output's lines read
-by the rules by which a live call's answer is.
+"""The client of an endpoint's Batch API: uploads request files, creates and watches batches, downloads their outputs.
 
-What may have been created is looked for before it is created again: nothing is paid for twice.
+``serving/batch_api`` is the other side, a server that has such an API; ``wire/batch_files`` reads and writes the files. A
+batch that may exist already is looked up before it is created again: nothing is paid for twice.
 """
 
 from __future__ import annotations
@@ -17,31 +17,28 @@ from typing import Any, TypeVar
 from judgeloop.errors import EndpointFailed, StorageFailed
 from judgeloop.records import Call
 from judgeloop.wire.cassette import Exchange
-from judgeloop.wire.client import Line, brief
-from judgeloop.wire.reply import TransientFault, parse
+from judgeloop.wire.client import LONGEST_WAIT_S, Connection, brief
+from judgeloop.wire.reply import SHORTEST_SECRET_IN_ANSWER, TRANSIENT_4XX, TransientFault, parse
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 _NO_SUCH_ADDRESS = (404, 405, 501)
-_TRANSIENT_4XX = (408, 409, 425, 429)
 _PREPARING = ("pending", "running")
 _PREPARING_S = 2.0
 _MOST_LISTED = 1000
-_LONGEST_WAIT_S = 60.0
-_SHORTEST_SAID = 16
 
 T = TypeVar("T")
 
 
 class NoBatchAPI(Exception):
-    """The endpoint answers neither to /files nor to /batches, or not at all; the text says which."""
+    """The endpoint has no Batch API (/files, /batches), or does not answer at all; the text says which."""
 
 
 class _Retryable(Exception):
-    """Worth another try: what was asked may have happened, or not."""
+    """A failed request that is worth another try; it may have had its effect all the same."""
 
 
 class _Refusal(Exception):
-    """The endpoint will not; ``status`` is HTTP's."""
+    """A refusal of the endpoint; ``status`` is its HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -50,7 +47,10 @@ class _Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """How far a batch is. ``files`` are the ids of its output and error files, ``error`` why it failed as a whole."""
+    """The progress of a batch: requests done of ``total``.
+
+    ``files``: ids of its output and error files. ``error``: why it failed as a whole, empty where it did not.
+    """
 
     status: str
     done: int = 0
@@ -59,12 +59,14 @@ class BatchState:
     error: str = ""
 
 
-class BatchLine(Line):
-    """The open connection to one endpoint's Batch API. Every method raises EndpointFailed where it is refused, or where the
-    endpoint's ``attempts`` are used up."""
+class BatchConnection(Connection):
+    """The open connection to one endpoint's Batch API.
+
+    Every method raises EndpointFailed where the endpoint refuses, or where its ``attempts`` are used up.
+    """
 
     async def upload(self, path: Path) -> str:
-        """Upload a request file; its id, once the endpoint is ready to use it. Raises NoBatchAPI."""
+        """Upload a request file, and give its id once the endpoint can use it. Raises NoBatchAPI, StorageFailed."""
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -73,49 +75,50 @@ class BatchLine(Line):
             await self.check_alive()
         except EndpointFailed as error:
             raise NoBatchAPI(str(error).partition("; ")[0]) from None
-        made = await self._new(
+        upload = await self._tried_new(
             f"upload {path.name}", lambda: self._openai.files.create(file=(path.name, content), purpose="batch")
         )
-        file_id, status = _text(made, "id"), _text(made, "status")
+        file_id, status = _text(upload, "id"), _text(upload, "status")
         if not file_id:
-            raise NoBatchAPI(self._none())  # something answered, but not what uploads are answered with
+            raise NoBatchAPI(self._no_batch_api())  # an answer without an id is none to an upload
         while status in _PREPARING:  # Azure reads a file before it may be used
             await asyncio.sleep(_PREPARING_S)
-            found = await self._tried(f"file {file_id}", lambda: self._openai.files.retrieve(file_id))
-            status = _text(found, "status")
+            file = await self._tried(f"file {file_id}", lambda: self._openai.files.retrieve(file_id))
+            status = _text(file, "status")
         return file_id
 
     async def create(self, file_id: str, name: str, *, perhaps: bool = False) -> str:
         """The id of the batch that answers an uploaded file, created now unless it exists. Raises NoBatchAPI.
 
-        ``perhaps``: it may have been created before, by somebody who was killed before he could say so.
+        ``name`` of the request file, kept with the batch. ``perhaps``: the batch may exist already, created by a process
+        that was killed before it could record so.
         """
-        asked = perhaps
+        may_exist = perhaps
 
-        async def once() -> str:
-            nonlocal asked
-            if asked and (found := await self._created_from(file_id)):
-                return found
-            asked = True  # from here on it may exist, whatever comes back
-            made = await self._openai.batches.create(
+        async def attempt() -> str:
+            nonlocal may_exist
+            if may_exist and (existing := await self._created_from(file_id)):
+                return existing
+            may_exist = True  # from here on it may exist, whatever the answer
+            batch = await self._openai.batches.create(
                 completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file_id,
                 metadata={"made_by": "judgeloop", "requests": name},
             )  # fmt: skip
-            if not (batch_id := _text(made, "id")):
+            if not (batch_id := _text(batch, "id")):
                 raise _Refusal(200, "an answer that names no batch")
             return batch_id
 
-        return await self._new(f"create the batch of {name}", once)
+        return await self._tried_new(f"create the batch of {name}", attempt)
 
     async def _created_from(self, file_id: str) -> str:
-        """The id of the batch that was created from a file, empty where there is none."""
+        """The id of the batch that was created from a file; empty where there is none."""
         import openai
 
         count = 0
         try:
-            async for one in self._openai.batches.list(limit=100):
-                if _text(one, "input_file_id") == file_id:
-                    return _text(one, "id")
+            async for batch in self._openai.batches.list(limit=100):
+                if _text(batch, "input_file_id") == file_id:
+                    return _text(batch, "id")
                 count += 1
                 if count == _MOST_LISTED:
                     break
@@ -128,39 +131,39 @@ class BatchLine(Line):
         return ""
 
     async def state(self, batch_id: str) -> BatchState:
-        """How far a batch is."""
+        """The progress of a batch."""
         try:
-            found = await self._tried(f"batch {batch_id}", lambda: self._openai.batches.retrieve(batch_id))
+            batch = await self._tried(f"batch {batch_id}", lambda: self._openai.batches.retrieve(batch_id))
         except _Refusal as refusal:
             raise EndpointFailed(
                 f"{self.where}: batch {batch_id} cannot be looked up: {refusal}; check the key in {self.key_variable}, or give its output with --collect. The same command looks again"
             ) from None
-        counts, errors = getattr(found, "request_counts", None), getattr(found, "errors", None)
-        said = [_text(one, "message") for one in getattr(errors, "data", None) or []]
-        files = (_text(found, "output_file_id"), _text(found, "error_file_id"))
+        counts, errors = getattr(batch, "request_counts", None), getattr(batch, "errors", None)
+        messages = [_text(error, "message") for error in getattr(errors, "data", None) or []]
+        files = (_text(batch, "output_file_id"), _text(batch, "error_file_id"))
         return BatchState(
-            status=_text(found, "status"),
+            status=_text(batch, "status"),
             done=_count(counts, "completed") + _count(counts, "failed"),
             total=_count(counts, "total"),
-            files=tuple(name for name in files if name),
-            error=brief(self.scrub("; ".join(dict.fromkeys(one for one in said if one)))),
+            files=tuple(output_id for output_id in files if output_id),
+            error=brief(self.scrub("; ".join(dict.fromkeys(message for message in messages if message)))),
         )
 
     async def download(self, file_id: str, path: Path) -> None:
-        """An output file, as ``path``, without any key that the endpoint echoes. Raises StorageFailed."""
+        """Download an output file to ``path``, without any key that the endpoint echoes. Raises StorageFailed."""
         draft = path.with_name(f".{path.name}.part")
 
-        async def once() -> None:
+        async def attempt() -> None:
             rest = b""
             async with self._openai.files.with_streaming_response.content(file_id) as answer:
                 with draft.open("wb") as file:
                     async for chunk in answer.iter_bytes():
                         *lines, rest = (rest + chunk).split(b"\n")
-                        file.writelines(self._clean(line) + b"\n" for line in lines)
-                    file.write(self._clean(rest))
+                        file.writelines(self._scrub_line(line) + b"\n" for line in lines)
+                    file.write(self._scrub_line(rest))
 
         try:
-            await self._tried(f"file {file_id}", once)
+            await self._tried(f"file {file_id}", attempt)
             draft.replace(path)
         except OSError as error:
             raise StorageFailed(
@@ -171,42 +174,46 @@ class BatchLine(Line):
                 f"{self.where}: file {file_id} of a finished batch cannot be downloaded: {refusal}; run the same command to try again, or give the file with --collect"
             ) from None
 
-    def _clean(self, line: bytes) -> bytes:
-        return self.scrub(line.decode("utf-8", "surrogateescape"), _SHORTEST_SAID).encode("utf-8", "surrogateescape")
+    def _scrub_line(self, line: bytes) -> bytes:
+        return self.scrub(line.decode("utf-8", "surrogateescape"), SHORTEST_SECRET_IN_ANSWER).encode(
+            "utf-8", "surrogateescape"
+        )
 
-    def _none(self) -> str:
+    def _no_batch_api(self) -> str:
         return f"{self.where}: no Batch API here (nothing answers at /files and /batches)"
 
-    async def _new(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
-        """As ``_tried``, where the address may not exist."""
+    async def _tried_new(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """As ``_tried``, where the address may not exist. Raises NoBatchAPI."""
         try:
             return await self._tried(what, ask)
         except _Refusal as refusal:
             if refusal.status in _NO_SUCH_ADDRESS:
-                raise NoBatchAPI(self._none()) from None
+                raise NoBatchAPI(self._no_batch_api()) from None
             raise EndpointFailed(
                 f"{self.where}: will not {what}: {refusal}; check the key in {self.key_variable} and what it may do, then run the same command to resume"
             ) from None
 
     async def _tried(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a request, after as many attempts as it takes; ``what`` names it in errors. Raises _Refusal too."""
         import tenacity
 
         try:
             async for attempt in tenacity.AsyncRetrying(
                 stop=tenacity.stop_after_attempt(self.endpoint.attempts),
-                wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=_LONGEST_WAIT_S, jitter=0.5),
+                wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=LONGEST_WAIT_S, jitter=0.5),
                 retry=tenacity.retry_if_exception_type(_Retryable),
                 reraise=True,
             ):
                 with attempt:
-                    return await self._once(ask)
+                    return await self._attempted(ask)
         except _Retryable as fault:
             raise EndpointFailed(
                 f"{self.where}: {what}: {self.endpoint.attempts} attempts failed, the last with {brief(self.scrub(str(fault)))}; what was sent goes on there, run the same command to resume"
             ) from None
         raise AssertionError("tenacity ends in a result or an exception")
 
-    async def _once(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _attempted(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer of one attempt. Raises _Retryable or _Refusal."""
         import httpx2
         import openai
 
@@ -214,10 +221,10 @@ class BatchLine(Line):
             return await ask()
         except openai.APIStatusError as error:
             status = error.status_code
-            said = brief(self.scrub(error.message))
-            if status in _TRANSIENT_4XX or (status >= 500 and status not in _NO_SUCH_ADDRESS):
-                raise _Retryable(f"HTTP {status}: {said}") from None
-            raise _Refusal(status, said) from None
+            message = brief(self.scrub(error.message))
+            if status in TRANSIENT_4XX or (status >= 500 and status not in _NO_SUCH_ADDRESS):
+                raise _Retryable(f"HTTP {status}: {message}") from None
+            raise _Refusal(status, message) from None
         except openai.APITimeoutError:
             raise _Retryable("a timeout") from None
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
@@ -227,8 +234,10 @@ class BatchLine(Line):
 
 
 def exchange(call: Call, status: int, response: Any, fault: str, attempts: int) -> Exchange:
-    """A line of a batch's output as the exchange that the live call would have left. Raises Refused where such an answer
-    ends a run."""
+    """A line of a batch's output as the exchange that a live call would have left.
+
+    ``status``: HTTP status, 0 where none arrived, for the reason ``fault``. Raises Refusal where the answer ends a run.
+    """
     if not status:
         name = re.sub(r"[^a-z0-9]+", "_", fault.lower()).strip("_")[:60] or "batch_failed"
         return Exchange(call.call_id, call.key, call.body, 0, response, attempts, name)
@@ -242,11 +251,12 @@ def exchange(call: Call, status: int, response: Any, fault: str, attempts: int) 
 
 
 def _text(answer: object, name: str) -> str:
-    """A field of what the endpoint answered; empty where it has none."""
+    """A text field of an endpoint's answer; empty where it has none."""
     value = getattr(answer, name, None)
     return value if isinstance(value, str) else ""
 
 
 def _count(counts: object, name: str) -> int:
+    """A count of an endpoint's answer; 0 where it has none."""
     value = getattr(counts, name, None)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -1,8 +1,9 @@
-"""OpenAI Batch files: requests that an endpoint answers later, and its output. ``vllm run-batch`` takes the same.
+"""OpenAI Batch files, read and written: requests that an endpoint answers later, and its output; as ``vllm run-batch`` takes
+them too.
 
 A request's ``custom_id`` is the call id with a digest of the body (records.Call.custom_id) and its body is the live call's, so
 that an answer is stored in the cassette as if the call had been made, and only where it answers this very request.
-This module sends nothing: wire.batches does, or a person.
+``wire/batch_api`` sends the files, or a person does.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ class BatchAnswer:
 
 
 def request(call: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """One request as a line's object."""
+    """One request as the object of a line."""
     return {"custom_id": Call(call, "", body).custom_id, "method": "POST", "url": URL, "body": dict(body)}
 
 
-def _line(call: str, body: Mapping[str, Any]) -> bytes:
+def _request_line(call: str, body: Mapping[str, Any]) -> bytes:
     # ASCII only: a lone surrogate in a text survives as \\udXXX instead of breaking the file.
-    raw = json.dumps(request(call, body), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return raw.encode() + b"\n"
+    line = json.dumps(request(call, body), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return line.encode() + b"\n"
 
 
 def write_requests(requests: Iterable[tuple[str, Mapping[str, Any]]], path: str | Path) -> list[Path]:
@@ -66,7 +67,7 @@ def write_requests(requests: Iterable[tuple[str, Mapping[str, Any]]], path: str 
         if call in calls:
             raise InvalidInput(f"{path}: two requests have the call id {call!r}; ids must be unique in a batch")
         calls.add(call)
-        line = _line(call, body)
+        line = _request_line(call, body)
         model = str(body.get("model", ""))
         part = open_parts.setdefault(model, [])
         if len(part) == MOST_REQUESTS or (part and sizes[model] + len(line) > MOST_BYTES):
@@ -107,7 +108,7 @@ class RequestFiles:
 
     def add(self, group: str, call: str, body: Mapping[str, Any]) -> None:
         """Write one more request, to a file of this group and model alone within the limits of one file."""
-        line, name = _line(call, body), (group, str(body.get("model", "")))
+        line, name = _request_line(call, body), (group, str(body.get("model", "")))
         draft = self._open.get(name)
         if draft is None or draft.calls == MOST_REQUESTS or draft.size + len(line) > MOST_BYTES:
             if draft is not None:
@@ -191,7 +192,7 @@ def places(path: str | Path) -> Iterator[OutputLine]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     try:
-                        answer = _answer_of_line(line, f"{path}:{number}")
+                        answer = _answer(line, f"{path}:{number}")
                         yield OutputLine(path, number, offset, len(line), call=answer.call, digest=answer.digest)
                     except InvalidInput as error:
                         yield OutputLine(path, number, offset, len(line), fault=str(error))
@@ -207,7 +208,7 @@ def answer_at(place: OutputLine) -> BatchAnswer:
     try:
         with place.path.open("rb") as file:
             file.seek(place.offset)
-            return _answer_of_line(file.read(place.length), place.where)
+            return _answer(file.read(place.length), place.where)
     except OSError as error:
         raise InvalidInput(f"{place.path}: cannot be read ({error.strerror or error})") from None
 
@@ -216,12 +217,15 @@ def calls_of(path: Path) -> dict[str, int]:
     """The line number of each ``custom_id`` in a request file. Raises InvalidInput where it is not a request file."""
     try:
         with path.open("rb") as file:
-            return {str(json.loads(line)["custom_id"]): n for n, line in enumerate(file, start=1) if line.strip()}
+            return {
+                str(json.loads(line)["custom_id"]): number for number, line in enumerate(file, start=1) if line.strip()
+            }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{path}: this request file cannot be read ({type(error).__name__}); restore it") from None
 
 
-def _answer_of_line(line: bytes, where: str) -> BatchAnswer:
+def _answer(line: bytes, where: str) -> BatchAnswer:
+    """The answer in a line of a batch's output. Raises InvalidInput with ``where`` in it."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -231,10 +235,10 @@ def _answer_of_line(line: bytes, where: str) -> BatchAnswer:
         raise InvalidInput(f"{where}: not valid JSON ({problem}); give the file as it was downloaded") from None
     if not isinstance(row, dict):
         raise InvalidInput(f"{where}: must be a JSON object; this is no line of a batch's output")
-    return _answer(Cells(where, row))
+    return _answer_of_row(Cells(where, row))
 
 
-def _answer(cells: Cells) -> BatchAnswer:
+def _answer_of_row(cells: Cells) -> BatchAnswer:
     call, digest = parted(cells.name("custom_id"))
     response, error = cells.row.get("response"), cells.row.get("error")
     if response is None:

@@ -1,4 +1,5 @@
-"""The cassette: every exchange with a model, appended as one JSON line, found again by call id and request hash.
+"""The cassette: every exchange with a model, appended as one JSON line, found again by call id and request hash; and a
+count of the exchanges while another process still records them (``Tally``).
 
 Recording, caching, resume and replay are this one mechanism. A part is one file: ``calls/s3/g02-judge.jsonl`` holds the
 judge calls of replicate 3, generation 2. Parts may be compressed (``.jsonl.gz``) once nothing is appended to them.
@@ -26,14 +27,20 @@ from judgeloop.errors import FolderMismatch, StorageFailed
 from judgeloop.records import REWARD_ROUTES, Call, Route, canonical
 
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
-_SAFE = re.compile(r"[^A-Za-z0-9._-]")
-_OPEN_FILES = 64
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_MOST_OPEN_FILES = 64
+_CHUNK_BYTES = 1 << 20
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One call and how it ended. ``status`` is the last HTTP status, 0 where none arrived; ``fault`` names why there
-    is no readable response after the last of ``attempts``; ``route`` is the call's."""
+    """One call and how it ended.
+
+    ``call``: the call id. ``key``: the hash of ``request``. ``status``: the last HTTP status, 0 where none arrived.
+    ``attempts``: how many it took. ``fault``: why there is no readable response after the last one, empty where there is
+    one. ``route``: the scoring route, empty for a chat completion.
+    """
 
     call: str
     key: str
@@ -45,6 +52,7 @@ class Exchange:
     route: Route = ""
 
     def line(self) -> bytes:
+        """The exchange as a line of a part."""
         raw = {name: getattr(self, name) for name in _FIELDS}
         if self.fault:
             raw["fault"] = self.fault
@@ -55,37 +63,38 @@ class Exchange:
 
 
 def part_name(call_id: str) -> str:
-    """The part that a call id belongs to, relative to ``calls/``, without its ending."""
-    parts = [_SAFE.sub("_", part) if part.strip(".") else "_" for part in call_id.split("/")]
+    """The part of the cassette that holds a call id: a path below ``calls/``, without its ending."""
+    parts = [_UNSAFE.sub("_", part) if part.strip(".") else "_" for part in call_id.split("/")]
     if len(parts) > 3 and (generation := re.fullmatch(r"g(\d+)", parts[1])):
         return f"{parts[0]}/g{int(generation[1]):02d}-{parts[2]}"
     return f"{parts[0]}/{parts[1]}" if len(parts) > 2 else parts[0]
 
 
 class Cassette:
-    """The recorded exchanges of one run folder. Not shared between processes: the run folder's lock sees to that."""
+    """The recorded exchanges of one run folder. One process at a time may use it: the run folder's lock ensures that."""
 
     def __init__(self, folder: str | Path, *, writable: bool) -> None:
-        """Index ``folder``/calls. Drops a torn last line (a killed process) if ``writable``, else ignores it.
+        """The exchanges below ``folder``/calls. A torn last line, as a killed process leaves it, is cut off if ``writable``,
+        else ignored.
 
         Raises FolderMismatch with file and line for any other damaged line.
         """
         self.folder = Path(folder) / "calls"
         self._writable = writable
         self._files: dict[Path, int] = {}
-        self._read()
+        self._index_parts()
 
-    def _read(self) -> None:
-        self._index: dict[bytes, tuple[Path, int, int]] = {}
-        self._bodies: dict[bytes, list[bytes]] = {}
-        # Compressed parts are unpacked once and end to end into one file: a run asks all its parts in turn.
+    def _index_parts(self) -> None:
+        self._places: dict[bytes, tuple[Path, int, int]] = {}
+        self._names_of_body: dict[bytes, list[bytes]] = {}
+        # Compressed parts are unpacked once and end to end into one file: a run reads all its parts in turn.
         self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the cassette, however it goes
         weakref.finalize(self, self._unpacked.close)
         # What was packed is older than what was appended since: the later recording of a call counts.
         for path in sorted([*self.folder.rglob("*.jsonl.gz"), *self.folder.rglob("*.jsonl")], key=_part_order):
-            self._read_part(path)
+            self._index_part(path)
 
-    def _read_part(self, path: Path) -> None:
+    def _index_part(self, path: Path) -> None:
         packed = path.suffix == ".gz"
         try:
             content = path.read_bytes()
@@ -117,6 +126,7 @@ class Cassette:
             offset = end
 
     def _cut(self, path: Path, size: int) -> None:
+        """Shorten a part to ``size`` bytes."""
         try:
             os.truncate(path, size)
         except OSError as error:
@@ -126,28 +136,29 @@ class Cassette:
 
     def _remember(self, call: str, key: str, path: Path, offset: int, length: int) -> None:
         name = _name(call, key)
-        if name not in self._index:
-            self._bodies.setdefault(_name("", key), []).append(name)
-        self._index[name] = (path, offset, length)
+        if name not in self._places:
+            self._names_of_body.setdefault(_name("", key), []).append(name)
+        self._places[name] = (path, offset, length)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._places)
 
     def get(self, call_id: str, key: str) -> Exchange | None:
         """The recorded exchange of that call id and request hash, or None."""
-        place = self._index.get(_name(call_id, key))
+        place = self._places.get(_name(call_id, key))
         return None if place is None else self._load(*place)
 
     def by_body(self, key: str) -> list[Exchange]:
-        """All exchanges with that request hash, in recorded order: how clients without call ids are served."""
-        return [self._load(*self._index[name]) for name in self._bodies.get(_name("", key), [])]
+        """All exchanges with that request hash, in recorded order; for clients that send no call ids."""
+        return [self._load(*self._places[name]) for name in self._names_of_body.get(_name("", key), [])]
 
     def exchanges(self) -> Iterator[Exchange]:
         """Every recorded exchange, part by part."""
-        for place in list(self._index.values()):
+        for place in list(self._places.values()):
             yield self._load(*place)
 
     def _load(self, path: Path, offset: int, length: int) -> Exchange:
+        """The exchange at a place; of a compressed part, at this offset of the unpacked file."""
         try:
             if path.suffix == ".gz":
                 self._unpacked.seek(offset)
@@ -161,7 +172,7 @@ class Cassette:
             ) from None
 
     def append(self, exchange: Exchange) -> None:
-        """Record an exchange. Raises StorageFailed, and leaves no torn line, where the disk is full."""
+        """Record an exchange. Raises StorageFailed where it cannot be written, and then leaves no torn line."""
         path = self.folder / f"{part_name(exchange.call)}.jsonl"
         line = exchange.line()
         file = -1
@@ -170,7 +181,7 @@ class Cassette:
             offset = os.fstat(file).st_size
             try:
                 written = 0
-                while written < len(line):  # what fits is written first; the next write says why no more does
+                while written < len(line):  # a write may be partial: the next one raises the reason
                     written += os.write(file, line[written:])
             except OSError:
                 os.ftruncate(file, offset)
@@ -182,23 +193,25 @@ class Cassette:
         self._remember(exchange.call, exchange.key, path, offset, len(line))
 
     def _file(self, path: Path) -> int:
+        """The descriptor of a part that is open for appending."""
         if path not in self._files:
             if not self._writable:
                 raise OSError(30, "opened for replay only")
             path.parent.mkdir(parents=True, exist_ok=True)
-            if len(self._files) >= _OPEN_FILES:
+            if len(self._files) >= _MOST_OPEN_FILES:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         return self._files[path]
 
     def close(self) -> None:
+        """Close the parts that are open for appending; a later append opens them again."""
         for file in self._files.values():
             os.close(file)
         self._files.clear()
 
     def nearest(self, call: Call) -> str:
-        """A sentence that names the recording nearest to a call that was not found, and what differs."""
-        if not self._index:
+        """The nearest recording to a call that is not recorded, and what differs from it, as part of a sentence."""
+        if not self._places:
             return f"{self.folder} holds no recorded call"
         if same := self.by_body(call.key):
             return f"the same request is recorded as {same[0].call}"
@@ -211,29 +224,25 @@ class Cassette:
                 if ratio == 1.0:
                     break
         assert best is not None
-        routes = (
-            [] if best.route == call.route else [f"recorded route {_named(best.route)}, asked {_named(call.route)}"]
-        )
-        differences = "; ".join([*routes, *_differences(best.request, call.body)][:3])
-        return f"nearest recording {best.call}: {differences or 'same request'}"
+        differences = _differences(best.request, call.body)
+        if best.route != call.route:
+            differences.insert(0, f"recorded route {_address(best.route)}, asked {_address(call.route)}")
+        return f"nearest recording {best.call}: {'; '.join(differences[:3]) or 'same request'}"
 
     def pack(self) -> None:
-        """Compress every part (deterministic gzip), for fixtures. What was packed before stays, in front."""
+        """Compress every part (deterministic gzip), for fixtures. Exchanges that were packed before stay, in front."""
         self.close()
         for path in sorted(self.folder.rglob("*.jsonl")):
-            packed, fresh = path.with_suffix(".jsonl.gz"), path.with_suffix(".jsonl.gz.new")
+            packed, draft = path.with_suffix(".jsonl.gz"), path.with_suffix(".jsonl.gz.new")
             content = gzip.decompress(packed.read_bytes()) if packed.exists() else b""
-            fresh.write_bytes(gzip.compress(content + path.read_bytes(), compresslevel=9, mtime=0))
-            fresh.replace(packed)
+            draft.write_bytes(gzip.compress(content + path.read_bytes(), compresslevel=9, mtime=0))
+            draft.replace(packed)
             path.unlink()
-        self._read()
-
-
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+        self._index_parts()
 
 
 def _exchange(line: bytes) -> Exchange:
-    """The exchange in a line; one of _DAMAGE if it is none."""
+    """The exchange in a line. Raises one of ``_DAMAGE`` where the line is none."""
     raw = json.loads(line)
     if any(not isinstance(raw[name], str) for name in ("call", "key")) or not isinstance(raw["request"], dict):
         raise TypeError
@@ -244,69 +253,66 @@ def _exchange(line: bytes) -> Exchange:
     return Exchange(**{name: raw[name] for name in _FIELDS}, fault=str(raw.get("fault", "")), route=route)
 
 
-def _named(route: Route) -> str:
+def _address(route: Route) -> str:
     return f"/{route}" if route else "/chat/completions"
 
 
 def _part_order(path: Path) -> tuple[str, bool]:
+    """The sort key of a part's file: the compressed one first."""
     return str(path).removesuffix(".gz"), path.suffix != ".gz"
 
 
 def _name(call: str, key: str) -> bytes:
+    """A short name of a call id and request hash: an index of many exchanges stays small."""
     return hashlib.sha256(f"{call}\n{key}".encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def _differences(recorded: Any, asked: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, each as `path: recorded … , asked …`."""
+    """The places where two JSON values differ, each as ``path: recorded … , asked …``."""
     if isinstance(recorded, dict) and isinstance(asked, Mapping):
-        found = []
+        differences = []
         for key in dict.fromkeys([*recorded, *asked]):
-            here = f"{path}.{key}" if path else str(key)
+            inner = f"{path}.{key}" if path else str(key)
             if key not in recorded:
-                found.append(f"{here}: not recorded, asked {_shown(asked[key])}")
+                differences.append(f"{inner}: not recorded, asked {_short_json(asked[key])}")
             elif key not in asked:
-                found.append(f"{here}: recorded {_shown(recorded[key])}, not asked")
+                differences.append(f"{inner}: recorded {_short_json(recorded[key])}, not asked")
             else:
-                found += _differences(recorded[key], asked[key], here)
-        return found
+                differences += _differences(recorded[key], asked[key], inner)
+        return differences
     if isinstance(recorded, list) and isinstance(asked, list | tuple):
-        counted = len(recorded) != len(asked)
-        found = [f"{path}: recorded {_entries(recorded)}, asked {_entries(asked)}"] if counted else []
-        pairs = enumerate(zip(recorded, asked, strict=False))
-        return found + [line for index, (one, other) in pairs for line in _differences(one, other, f"{path}[{index}]")]
+        differences = []
+        if len(recorded) != len(asked):
+            differences.append(f"{path}: recorded {_count_phrase(recorded)}, asked {_count_phrase(asked)}")
+        for index, (old, new) in enumerate(zip(recorded, asked, strict=False)):
+            differences += _differences(old, new, f"{path}[{index}]")
+        return differences
     if recorded == asked and type(recorded) is type(asked):  # 1 and 1.0 are different requests
         return []
     if isinstance(recorded, str) and isinstance(asked, str):
         letters = enumerate(zip(recorded, asked, strict=False))
-        same = next((index for index, (one, other) in letters if one != other), min(len(recorded), len(asked)))
-        start = max(0, same - 20)
-        return [
-            f"{path} at character {same}: recorded …{recorded[start : same + 40]!r}, asked …{asked[start : same + 40]!r}"
-        ]
-    return [f"{path}: recorded {_shown(recorded)}, asked {_shown(asked)}"]
+        place = next((index for index, (old, new) in letters if old != new), min(len(recorded), len(asked)))
+        part = slice(max(0, place - 20), place + 40)
+        return [f"{path} at character {place}: recorded …{recorded[part]!r}, asked …{asked[part]!r}"]
+    return [f"{path}: recorded {_short_json(recorded)}, asked {_short_json(asked)}"]
 
 
-def _entries(values: Sequence[Any]) -> str:
-    """ "2 entries (system, user)": how many, and whose where they are messages."""
+def _count_phrase(values: Sequence[Any]) -> str:
+    """The number of entries, with the roles where they are messages: ``2 entries (system, user)``."""
     roles = [str(value["role"]) for value in values if isinstance(value, Mapping) and "role" in value]
-    whose = f" ({', '.join(roles[:6])}{', …' if len(roles) > 6 else ''})" if roles else ""
-    return f"{len(values)} {'entry' if len(values) == 1 else 'entries'}{whose}"
+    role_list = f" ({', '.join(roles[:6])}{', …' if len(roles) > 6 else ''})" if roles else ""
+    return f"{len(values)} {'entry' if len(values) == 1 else 'entries'}{role_list}"
 
 
-def _shown(value: Any) -> str:
-    """A JSON value as JSON, cut with a mark."""
+def _short_json(value: Any) -> str:
+    """A value as JSON of 60 characters at most, with a mark where it is cut."""
     text = canonical({"": value})[4:-1]
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-# How many exchanges a growing recording holds: only what was appended since the last look is read.
-
-_CHUNK = 1 << 20
-
-
 @dataclass(slots=True)
 class _Part:
-    """One file: bytes read so far, lines in them."""
+    """The bytes of one file that were read so far, and the lines in them."""
 
     size: int = 0
     lines: int = 0
@@ -314,35 +320,39 @@ class _Part:
 
 @dataclass
 class Tally:
-    """Counts the recorded exchanges below ``folder``/calls, which another process may be writing; nothing is locked."""
+    """The count of the recorded exchanges below ``folder``/calls, which another process may be writing.
+
+    Nothing is locked, and each look reads only what was appended since the last one.
+    """
 
     folder: Path
     _parts: dict[Path, _Part] = field(default_factory=dict)
 
     def look(self) -> tuple[int, float | None]:
-        """(exchanges, when the last one was written in seconds since the epoch; None where there is none yet)."""
+        """(exchanges, seconds since the epoch at which the last one was written, or None where there is none yet)."""
         last: float | None = None
         for path in (self.folder / "calls").rglob("*.jsonl*"):
             if not path.name.endswith((".jsonl", ".jsonl.gz")):
                 continue
-            with suppress(OSError, EOFError, zlib.error):  # a part that goes while it is looked at is seen next time
+            with suppress(OSError, EOFError, zlib.error):  # a part may be packed meanwhile: the next look counts it
                 stat = path.stat()
                 part = self._parts.setdefault(path, _Part())
                 if stat.st_size < part.size:
                     part.size = part.lines = 0
                 if stat.st_size > part.size:
-                    _count(path, part)
+                    _count_lines(path, part)
                 if stat.st_size:
                     last = max(last or 0.0, stat.st_mtime)
         return sum(part.lines for part in self._parts.values()), last
 
 
-def _count(path: Path, part: _Part) -> None:
+def _count_lines(path: Path, part: _Part) -> None:
+    """Add the lines that a file has gained; a compressed one is counted anew."""
     if path.suffix == ".gz":
         part.lines, part.size = gzip.decompress(path.read_bytes()).count(b"\n"), path.stat().st_size
         return
     with path.open("rb") as file:
         file.seek(part.size)
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             part.lines += chunk.count(b"\n")
             part.size += len(chunk)

@@ -1,7 +1,8 @@
-"""The client: named calls in, replies out; recorded answers first, then the endpoint; retries, limits and cost.
+"""The client: named calls in, replies out; recorded answers first, then the endpoint, with retries, limits and cost.
 
-tenacity is the one retry authority (the openai client's own retries are off). A call is recorded the moment it is
-answered, so that no answer is ever paid for twice.
+``Connection`` belongs to one endpoint and makes single attempts at calls; ``WireClient`` has one for each endpoint.
+tenacity alone decides on retries (the openai client's own are off). A call is recorded the moment it is answered, so that
+no answer is ever paid for twice.
 """
 
 from __future__ import annotations
@@ -22,32 +23,42 @@ from typing import TYPE_CHECKING
 from judgeloop.errors import BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Call, Reply, Route, canonical
-from judgeloop.wire import reply
 from judgeloop.wire.cassette import Cassette, Exchange
-from judgeloop.wire.reply import Refusal, TransientFault, parse, read
+from judgeloop.wire.reply import (
+    SHORTEST_SECRET_IN_ANSWER,
+    SHORTEST_SECRET_IN_ERROR,
+    Refusal,
+    TransientFault,
+    parse,
+    read,
+    route_path,
+)
 
 if TYPE_CHECKING:
     import httpx2
     import tenacity
 
+CONSECUTIVE_FAILURES = 20
+"""Failed calls in a row of one endpoint that end a run."""
+LONGEST_WAIT_S = 60.0
+"""Seconds that are waited at most between two attempts, whatever a server asks for."""
+_CLOSING_S = 20.0
 
-# The open connection to one endpoint: its key and headers, one attempt at a call, and what went wrong with it.
 
-# Error bodies echo keys, short ones too; in an answer only what is long enough to be no word is a key.
-_SHORTEST_ECHOED, _SHORTEST_SAID = 6, 16
+class Connection:
+    """The open connection to one endpoint: its key and headers, and single attempts at calls.
 
-
-class Line:
-    """The open connection to one endpoint."""
+    ``where`` names it in errors; ``slots`` bounds the calls in flight; ``held`` are failed calls that are not recorded yet.
+    """
 
     def __init__(self, name: str, endpoint: Endpoint, environment: Mapping[str, str]) -> None:
+        """``name`` of the endpoint in its file. Raises EndpointFailed where the address or a header cannot be used."""
         import httpx2
         import openai  # only where an endpoint is asked: it is slow to import
 
         assert endpoint.base_url is not None
         self.endpoint = endpoint
-        address = re.sub(r"//[^/?#]*@|\?.*", lambda found: "//" * found[0].startswith("//"), endpoint.base_url)
-        self.where = f"endpoint {name} ({address}, model {endpoint.model})"
+        self.where = f"endpoint {name} ({bare_address(endpoint.base_url)}, model {endpoint.model})"
         self.key_variable = endpoint.api_key_env or "OPENAI_API_KEY"
         self.slots = asyncio.Semaphore(endpoint.concurrency)
         self.held: list[tuple[Call, Exchange]] = []
@@ -59,7 +70,7 @@ class Line:
             header: self._sendable(self._expanded(value), header) for header, value in endpoint.extra_headers.items()
         }
         timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(10.0, endpoint.timeout_s))
-        self._listing = httpx2.Timeout(15.0, connect=timeout.connect)
+        self._listing_timeout = httpx2.Timeout(15.0, connect=timeout.connect)
         limits = httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
         try:
             url = httpx2.URL(endpoint.base_url)
@@ -68,7 +79,7 @@ class Line:
         if not url.host or not 0 <= (url.port or 0) < 2**16:
             raise EndpointFailed(f"{self.where}: base_url is no address; mend it, then run the same command")
         self._base = url
-        local = url.host in ("localhost", "127.0.0.1", "::1")
+        is_local = url.host in ("localhost", "127.0.0.1", "::1")
         self._openai = openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=endpoint.base_url,
@@ -78,10 +89,13 @@ class Line:
             timeout=timeout,
             default_headers=headers,
             default_query={name: self._expanded(value) for name, value in endpoint.extra_query.items()},
-            http_client=httpx2.AsyncClient(limits=limits, timeout=timeout, trust_env=not local, verify=_tls(not local)),
+            http_client=httpx2.AsyncClient(
+                limits=limits, timeout=timeout, trust_env=not is_local, verify=_tls(not is_local)
+            ),
         )
 
     def _secret(self, variable: str) -> str:
+        """The value of an environment variable, remembered as a secret; empty where it is not set."""
         value = self._environment.get(variable, "").strip()
         if value:
             escaped = json.dumps(value)[1:-1]
@@ -90,25 +104,26 @@ class Line:
         return value
 
     def _expanded(self, value: str) -> str:
+        """A setting with every ${VARIABLE} replaced by its value."""
         return re.sub(r"\$\{(\w+)\}", lambda match: self._secret(match[1]), value)
 
     def _sendable(self, value: str, name: str) -> str:
-        """The header's value; said here, for what fails deeper down shows the value."""
+        """A header's value. Raises EndpointFailed without the value in it, which an error from deeper down would show."""
         if value.isascii() and value.isprintable():
             return value
         raise EndpointFailed(
             f"{self.where}: {name} holds a line break or a character that no header can carry; set it anew, then run the same command"
         )
 
-    def scrub(self, text: str, shortest: int = _SHORTEST_ECHOED) -> str:
-        """A server may echo a key: it goes no further."""
+    def scrub(self, text: str, shortest: int = SHORTEST_SECRET_IN_ERROR) -> str:
+        """A text of the server without the secrets of ``shortest`` characters or more that it may echo."""
         for secret in self._secrets:
             if len(secret) >= shortest:
                 text = text.replace(secret, "***")
         return text
 
     async def check_alive(self) -> None:
-        """Once, before the first call: is there a server at all? (What it answers does not matter.)"""
+        """Check once, before the first call, that a server answers, whatever it answers. Raises EndpointFailed."""
         if self._alive is None:
             self._alive = asyncio.create_task(self._connect())
         await asyncio.shield(self._alive)
@@ -119,7 +134,7 @@ class Line:
 
         for wait_s in (0.2, 1.0, None):
             try:
-                await self._openai.get("/models", cast_to=httpx2.Response, options={"timeout": self._listing})
+                await self._openai.get("/models", cast_to=httpx2.Response, options={"timeout": self._listing_timeout})
             except openai.APIConnectionError as error:
                 cause = error.__cause__ or error
                 if isinstance(cause, httpx2.ReadTimeout | httpx2.ReadError | httpx2.RemoteProtocolError):
@@ -135,7 +150,8 @@ class Line:
                 return
 
     async def post(self, call: Call) -> tuple[int, str]:
-        """One attempt: status and text. Raises Transient where no whole response came."""
+        """One attempt at a call: (HTTP status, text). Raises TransientFault where no whole response came, Refusal where the
+        endpoint redirects."""
         import httpx2
         import openai
 
@@ -148,9 +164,9 @@ class Line:
                     body=dict(call.body),
                     options={"headers": {"x-judgeloop-call": call.call_id}},
                 )
-                return response.status_code, self.scrub(_decoded(response), _SHORTEST_SAID)
+                return response.status_code, self.scrub(decoded(response), SHORTEST_SECRET_IN_ANSWER)
         except openai.APIStatusError as error:
-            return self._unanswered(error.response, call.route)
+            return self._error_answer(error.response, call.route)
         except (openai.APITimeoutError, TimeoutError):
             raise TransientFault("timeout") from None
         except openai.APIConnectionError as error:
@@ -159,21 +175,23 @@ class Line:
             raise TransientFault("connection", detail=str(error)) from None
 
     def _address(self, route: Route) -> str:
-        return str(self._base.copy_with(path=reply.path(self._base.path, route))) if route else "/chat/completions"
+        return str(self._base.copy_with(path=route_path(self._base.path, route))) if route else "/chat/completions"
 
-    def _unanswered(self, response: httpx2.Response, route: Route) -> tuple[int, str]:
-        text = self.scrub(_decoded(response))
+    def _error_answer(self, response: httpx2.Response, route: Route) -> tuple[int, str]:
+        """(HTTP status, text) of an answer that is no 200. Raises TransientFault or Refusal as ``parse`` does."""
+        text = self.scrub(decoded(response))
         if 300 <= response.status_code < 400:
             target = self.scrub(response.headers.get("location", "another address"))
             raise Refusal(f"HTTP {response.status_code}: redirects to {target}")
         try:
             parse(response.status_code, text, route)
         except TransientFault as fault:
-            fault.wait_s = _retry_after(response.headers)
+            fault.wait_s = _retry_after_s(response.headers)
             raise
         return response.status_code, text
 
     async def close(self) -> None:
+        """Close the connections."""
         if self._alive is not None:
             await asyncio.gather(self._alive, return_exceptions=True)
         await self._openai.close()
@@ -181,19 +199,24 @@ class Line:
 
 @cache
 def _tls(trust_env: bool) -> ssl.SSLContext:
-    """One store of certificates for all lines of a process: reading it takes longer than many calls (some 40 ms)."""
+    """The store of certificates that all connections of a process share: to read it takes longer than many calls (40 ms)."""
     import httpx2
 
     return httpx2.create_ssl_context(trust_env=trust_env)
 
 
-def _decoded(response: httpx2.Response) -> str:
-    # JSON is UTF-8, whatever charset a header names.
+def bare_address(base_url: str) -> str:
+    """A base URL without a user, a password or a query in it."""
+    return re.sub(r"//[^/?#]*@|\?.*", lambda match: "//" * match[0].startswith("//"), base_url)
+
+
+def decoded(response: httpx2.Response) -> str:
+    """The text of a response. JSON is UTF-8, whatever charset a header names."""
     return response.content.decode("utf-8-sig", "replace")
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from a header of seconds or of a date."""
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by a retry-after header of seconds or of a date; None where it has neither."""
     value = headers.get("retry-after", "")
     try:
         return max(0.0, float(value))
@@ -206,19 +229,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def brief(message: str) -> str:
-    """What a server said, on one line of printable characters."""
+    """A server's message on one line of at most 300 printable characters."""
     line = " ".join(message.split())[:300].rstrip(" .")
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
-CONSECUTIVE_FAILURES = 20
-_LONGEST_WAIT_S = 60.0
-_CLOSING_S = 20.0
-
-
 @dataclass(frozen=True, slots=True)
 class AnsweredCall:
-    """What an observer is told of every call: the reply, whether it came from a recording, and what the run has cost."""
+    """An answered call, as observers get it: the reply, whether it was recorded before, and the run's calls and cost so far.
+
+    ``cost`` in US dollars, recorded calls included.
+    """
 
     call: Call
     reply: Reply
@@ -230,7 +251,10 @@ class AnsweredCall:
 
 @dataclass(slots=True)
 class Ledger:
-    """Calls and cost of the whole run, recorded ones included, against the budget."""
+    """Calls and cost of the whole run in US dollars, recorded ones included, against the budget.
+
+    ``waiting`` are calls in flight, ``reserved`` what they may cost at most, ``held`` failed calls that are not recorded yet.
+    """
 
     max_cost: float | None = None
     max_calls: int | None = None
@@ -245,7 +269,7 @@ class Ledger:
         return self.max_cost is None or self.cost + self.reserved + estimate <= self.max_cost
 
     def reserve(self, estimate: float) -> None:
-        """Room for one more call, or BudgetReached: calls in flight and failures not yet recorded count."""
+        """Reserve one more call. Raises BudgetReached; calls in flight and failures not yet recorded count too."""
         if self.max_calls is not None and self.calls + self.waiting + self.held >= self.max_calls:
             raise BudgetReached(
                 f"budget of {self.max_calls} calls is reached; raise --max-calls and run the same command to resume"
@@ -258,6 +282,7 @@ class Ledger:
         self.waiting += 1
 
     def release(self, estimate: float) -> None:
+        """Give back what ``reserve`` took, once the call has ended."""
         self.reserved -= estimate
         self.waiting -= 1
 
@@ -276,8 +301,11 @@ class WireClient:
         environment: Mapping[str, str] = os.environ,
         backoff_s: float = 0.5,
     ) -> None:
-        """``endpoints`` have a base_url each (an engine is started before, by wire.engine). With ``replay``, nothing is
-        asked: every answer is in ``cassette`` or ``replay``, else ReplayMiss."""
+        """``endpoints`` have a base_url each (engines are started before, by serving.engines).
+
+        With ``replay`` nothing is asked: every answer is in ``cassette`` or ``replay``, else ReplayMiss. ``observer`` gets
+        every answered call. ``environment`` holds the keys. ``backoff_s``: seconds before the second attempt, doubled later.
+        """
         self._endpoints = endpoints
         self._cassette = cassette
         self._replay = replay
@@ -285,11 +313,11 @@ class WireClient:
         self._observer = observer
         self._environment = environment
         self._backoff_s = backoff_s
-        self._lines: dict[str, Line] = {}
-        self._flying: dict[tuple[str, str], asyncio.Task[Reply]] = {}
+        self._connections: dict[str, Connection] = {}
+        self._in_flight: dict[tuple[str, str], asyncio.Task[Reply]] = {}
         self._fatal: JudgeloopError | None = None
         self._closing = asyncio.Event()
-        self._landing = asyncio.Event()
+        self._call_ended = asyncio.Event()
         self._counted: set[tuple[str, str]] = set()
 
     async def __aenter__(self) -> WireClient:
@@ -299,15 +327,15 @@ class WireClient:
         await self.close(ended_well=kind is None)
 
     async def ask(self, call: Call) -> Reply:
-        """See records.Client. Calls with the same id and body are asked once, however many wait for them."""
+        """The reply to a call (see records.Client). Calls with the same id and body are asked once, however many wait."""
         identity = (call.call_id, call.key)
-        flying = self._flying.get(identity)
-        if flying is None:
+        task = self._in_flight.get(identity)
+        if task is None:
             exchange = self._cassette.get(*identity)
             if exchange is None and self._replay is not None:
                 exchange = self._replay.get(*identity)
                 if exchange is None:
-                    # Named once: to find the nearest of many recordings takes its time.
+                    # Only once: to find the nearest of many recordings takes long.
                     self._fatal = self._fatal or ReplayMiss(
                         f"replay: {call.call_id} is not recorded; {self._replay.nearest(call)}. Replay the experiment that was recorded, or record it anew"
                     )
@@ -317,18 +345,19 @@ class WireClient:
                 return self._note(call, exchange, recorded=True)
             if self._fatal:
                 raise self._fatal
-            flying = asyncio.create_task(self._send(call), name=call.call_id)
-            self._flying[identity] = flying
-            flying.add_done_callback(lambda task: self._landed(identity, task))
+            task = asyncio.create_task(self._send(call), name=call.call_id)
+            self._in_flight[identity] = task
+            task.add_done_callback(lambda ended: self._forget(identity, ended))
         # The call goes on if the asker is cancelled: what is paid for gets recorded.
-        return await asyncio.shield(flying)
+        return await asyncio.shield(task)
 
-    def _landed(self, identity: tuple[str, str], task: asyncio.Task[Reply]) -> None:
-        self._flying.pop(identity, None)
+    def _forget(self, identity: tuple[str, str], task: asyncio.Task[Reply]) -> None:
+        self._in_flight.pop(identity, None)
         if not task.cancelled():
-            task.exception()  # seen: whoever asked may be gone
+            task.exception()  # retrieved, or asyncio warns where nobody waits for the call any more
 
     def _note(self, call: Call, exchange: Exchange, *, recorded: bool) -> Reply:
+        """The reply in an exchange, counted in the ledger and shown to the observer."""
         reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
         identity = (call.call_id, call.key)
         if identity not in self._counted:
@@ -341,91 +370,97 @@ class WireClient:
         return reply
 
     async def _send(self, call: Call) -> Reply:
+        """The reply of the endpoint, within its concurrency and the budget, recorded."""
         endpoint = self._endpoints[call.endpoint]
         try:
-            line = self._lines.get(call.endpoint)
-            if line is None:
-                line = self._lines[call.endpoint] = Line(call.endpoint, endpoint, self._environment)
-            async with line.slots:
+            connection = self._connections.get(call.endpoint)
+            if connection is None:
+                connection = self._connections[call.endpoint] = Connection(call.endpoint, endpoint, self._environment)
+            async with connection.slots:
                 estimate = worst_cost(endpoint, call)
                 await self._reserve(estimate)
                 try:
-                    await line.check_alive()
-                    exchange = await self._attempt(line, call)
+                    await connection.check_alive()
+                    exchange = await self._attempt(connection, call)
                     if exchange.fault or exchange.status != 200:
-                        return self._failed(line, call, exchange)
-                    self._flush(line)
+                        return self._failure_reply(connection, call, exchange)
+                    self._flush(connection)
                     self._cassette.append(exchange)
                     return self._note(call, exchange, recorded=False)
                 finally:
                     self.ledger.release(estimate)
-                    self._landing.set()
+                    self._call_ended.set()
         except JudgeloopError as error:
             self._fatal = self._fatal or error
             raise
 
     async def _reserve(self, estimate: float) -> None:
-        """Room in the budget. Where only what is in flight could break it, wait and see what that really costs."""
+        """Reserve the call in the budget. Where only calls in flight could break it, wait for what these really cost."""
         self._check_open()
         while not self.ledger.affords(estimate) and self.ledger.waiting:
-            self._landing.clear()
-            await self._landing.wait()
+            self._call_ended.clear()
+            await self._call_ended.wait()
             self._check_open()
         self.ledger.reserve(estimate)
 
     def _check_open(self) -> None:
+        """Raise where no call may be sent any more."""
         if self._fatal:
             raise self._fatal
         if self._closing.is_set():
             raise asyncio.CancelledError  # not sent, and nobody waits for it
 
-    def _flush(self, line: Line) -> None:
-        """The endpoint is alive: the failures before are this run's data."""
-        while line.held:
-            call, exchange = line.held[0]
+    def _flush(self, connection: Connection) -> None:
+        """Record the failures held back: a later answer shows that the endpoint works, so they are this run's data."""
+        while connection.held:
+            call, exchange = connection.held[0]
             self._cassette.append(exchange)
-            self._drop(line, 1)
+            self._drop(connection, 1)
             self._note(call, exchange, recorded=False)
 
-    def _drop(self, line: Line, count: int) -> None:
-        del line.held[:count]
+    def _drop(self, connection: Connection, count: int) -> None:
+        del connection.held[:count]
         self.ledger.held -= count
 
-    def _failed(self, line: Line, call: Call, exchange: Exchange) -> Reply:
-        """A failed call is recorded only once a later call succeeds: if the endpoint has failed for good, resuming asks
-        it again instead of finding its failure."""
+    def _failure_reply(self, connection: Connection, call: Call, exchange: Exchange) -> Reply:
+        """The reply of a failed call. Raises EndpointFailed after ``CONSECUTIVE_FAILURES`` of them in a row.
+
+        It is recorded only once a later call succeeds: where the endpoint has failed for good, resuming asks it again
+        instead of finding its failure.
+        """
         reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
         if reply.failure == "context_length":  # the endpoint is well; this text is too long
-            self._flush(line)
+            self._flush(connection)
             self._cassette.append(exchange)
             return self._note(call, exchange, recorded=False)
         if self._closing.is_set():
             raise asyncio.CancelledError  # its retries were cut short
-        line.held.append((call, exchange))
+        connection.held.append((call, exchange))
         self.ledger.held += 1
-        if len(line.held) < CONSECUTIVE_FAILURES:
+        if len(connection.held) < CONSECUTIVE_FAILURES:
             return reply
-        self._drop(line, len(line.held))
+        self._drop(connection, len(connection.held))
         message = failure_message(exchange)
         raise EndpointFailed(
-            f"{line.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
+            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
         )
 
-    async def _attempt(self, line: Line, call: Call) -> Exchange:
+    async def _attempt(self, connection: Connection, call: Call) -> Exchange:
+        """The exchange after as many attempts as it took. Raises EndpointFailed where the endpoint refuses for good."""
         import tenacity  # only where an endpoint is asked
 
         attempts = 0
         try:
             async for attempt in tenacity.AsyncRetrying(
-                stop=lambda state: state.attempt_number >= line.endpoint.attempts or self._closing.is_set(),
-                wait=self._wait,
+                stop=lambda state: state.attempt_number >= connection.endpoint.attempts or self._closing.is_set(),
+                wait=self._wait_s,
                 sleep=self._pause,
                 retry=tenacity.retry_if_exception_type(TransientFault),
                 reraise=True,
             ):
                 with attempt:
                     attempts += 1
-                    status, text = await line.post(call)
+                    status, text = await connection.post(call)
                     body = parse(status, text, call.route)
                     return Exchange(call.call_id, call.key, call.body, status, body, attempts, route=call.route)
         except TransientFault as fault:
@@ -433,27 +468,27 @@ class WireClient:
                 call.call_id, call.key, call.body, fault.status, fault.response, attempts, fault.fault, call.route
             )
         except Refusal as refusal:
-            asked, place = (
-                (f" (asked /{call.route})", "base_url, model and route") if call.route else ("", "base_url and model")
-            )
-            # What is not there is no matter of the key: 404, and models that nobody knows.
-            key = "" if refusal.absent else f"the key in {line.key_variable} and its credit, "
+            asked = f" (asked /{call.route})" if call.route else ""
+            settings = "base_url, model and route" if call.route else "base_url and model"
+            # A 404 or an unknown model has nothing to do with the key.
+            key = "" if refusal.absent else f"the key in {connection.key_variable} and its credit, "
             raise EndpointFailed(
-                f"{line.where}: {brief(str(refusal))}{asked}; check {key}{place}, then run the same command to resume"
+                f"{connection.where}: {brief(str(refusal))}{asked}; check {key}{settings}, then run the same command to resume"
             ) from None
         raise AssertionError("tenacity ends in a result or an exception")
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
+    def _wait_s(self, state: tenacity.RetryCallState) -> float:
         fault = state.outcome.exception() if state.outcome else None
         if isinstance(fault, TransientFault) and fault.wait_s is not None:
-            return min(fault.wait_s, _LONGEST_WAIT_S)
+            return min(fault.wait_s, LONGEST_WAIT_S)
         import tenacity
 
-        return tenacity.wait_exponential_jitter(
-            multiplier=self._backoff_s, max=_LONGEST_WAIT_S, jitter=self._backoff_s
-        )(state)
+        return tenacity.wait_exponential_jitter(multiplier=self._backoff_s, max=LONGEST_WAIT_S, jitter=self._backoff_s)(
+            state
+        )
 
     async def _pause(self, seconds: float) -> None:
+        """Wait between two attempts, or until the client is closed."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
 
@@ -463,25 +498,25 @@ class WireClient:
         No call is sent any more. Failures that no answer followed are recorded only if the run ``ended_well``.
         """
         self._closing.set()
-        self._landing.set()
-        flying = list(self._flying.values())
-        if flying:
-            _, late = await asyncio.wait(flying, timeout=_CLOSING_S)
+        self._call_ended.set()
+        tasks = list(self._in_flight.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CLOSING_S)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            for line in self._lines.values():
+            for connection in self._connections.values():
                 if ended_well and self._fatal is None:
-                    self._flush(line)
-                self._drop(line, len(line.held))
+                    self._flush(connection)
+                self._drop(connection, len(connection.held))
         finally:
-            for line in self._lines.values():
-                await line.close()
+            for connection in self._connections.values():
+                await connection.close()
 
 
 def worst_cost(endpoint: Endpoint, call: Call) -> float:
-    """US dollars that a call cannot exceed: a token is a byte or more, and the reply is as long as it may be (a score: 0)."""
+    """The most that a call can cost, in US dollars: a token a byte, and a reply as long as it may be (a score has none)."""
     if not (endpoint.price.input or endpoint.price.output):
         return 0.0
     limits = [call.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
@@ -492,14 +527,14 @@ def worst_cost(endpoint: Endpoint, call: Call) -> float:
 
 
 def failure_message(exchange: Exchange) -> str:
-    """What the server said of a failure, behind a colon; empty where it said nothing."""
+    """The server's message in a failed exchange, behind a colon; empty where it sent none."""
     error = exchange.response.get("error") if isinstance(exchange.response, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
     return f": {brief(message)}" if isinstance(message, str) and message else ""
 
 
 def setting_hint(message: str) -> str:
-    """The endpoint's setting that mends such a failure, in brackets, where one does."""
+    """The endpoint's setting that mends a failure with this message, in brackets; empty where none does."""
     if "max_completion_tokens" in message:
         return " (set the endpoint's max_tokens_field: max_completion_tokens)"
     if "temperature" in message:

@@ -1,4 +1,8 @@
-"""What came back over the wire, read: a Reply, a transient fault that is worth another try, or a final failure."""
+"""Replies read from HTTP answers: chat completions, and scores by the routes of reward models, as vLLM serves them.
+
+``parse`` decides on a fresh answer: readable, worth another try (TransientFault), or refused for good (Refusal). ``read``
+makes a ``Reply`` of a recorded one, whatever is in it.
+"""
 
 from __future__ import annotations
 
@@ -10,74 +14,17 @@ from typing import Any
 
 from judgeloop.records import REWARD_ROUTES, Reply, Route
 
-# The routes that score a text, as vLLM serves them: where they are, what a request must hold, the numbers in an answer.
+SHORTEST_SECRET_IN_ERROR, SHORTEST_SECRET_IN_ANSWER = 6, 16
+"""Characters of the shortest key that is struck out of a server's texts: error bodies echo short keys too, while in an answer
+a short text may be a word."""
+TRANSIENT_4XX = (408, 409, 425, 429)
+"""Statuses below 500 that are worth another try."""
+_REFUSING_STATUS = (401, 402, 403, 404)
+_DEEPEST = 100
+_LONGEST_DETAIL = 300
+_MOST_TOKENS = 10**12
 
 _VERSION = re.compile(r"/v\d+$")
-PATHS: dict[str, Route] = {
-    f"{prefix}/{route}": route for route in REWARD_ROUTES for prefix in ("", "/v1", *(["/v2"] if route == "rerank" else []))
-}  # fmt: skip
-"""Where the local server answers each route."""
-
-
-def path(base: str, route: Route) -> str:
-    """The path of a route, from that of a base URL, which may end in a version or not."""
-    base = base.rstrip("/")
-    if route == "rerank":
-        return f"{base if _VERSION.search(base) else base + '/v1'}/rerank"
-    return f"{_VERSION.sub('', base)}/{route}"
-
-
-def missing(route: Route, body: Mapping[str, Any]) -> str:
-    """The name of the field that a request lacks or has in a wrong form, or nothing if it is whole."""
-    if route in ("classify", "pooling"):
-        if "messages" in body:
-            return ""  # checked as every chat's are
-        return "" if _texts(body.get("input")) else "input"
-    if route == "rerank":
-        names = ("query", "documents")
-    else:
-        names = ("text_1", "text_2") if "text_1" in body else ("queries", "documents")
-    wanted = {name: body.get(name) for name in names}
-    if route == "rerank" and not isinstance(wanted["query"], str):
-        return "query"
-    return next((name for name, value in wanted.items() if not _texts(value)), "")
-
-
-def _texts(value: Any) -> bool:
-    many = isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
-    return isinstance(value, str) or many
-
-
-def entries(route: Route, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What an answer holds for each text, none if its envelope is malformed."""
-    found = body.get("results" if route == "rerank" else "data")
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        return []
-    return found
-
-
-def numbers(route: Route, body: Mapping[str, Any]) -> tuple[float | None, ...]:
-    """The numbers of an answer's one text: None for one that is not finite (several servers write NaN as null), and none
-    at all where something else stands in their place. Of a row a token, the last token's count: it has seen the text."""
-    name = {"classify": "probs", "pooling": "data", "score": "score", "rerank": "relevance_score"}[route]
-    first = entries(route, body)[0]
-    value = first.get(name, ())
-    if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
-        value = value[-1]
-    values = value if isinstance(value, list | tuple) else [value]
-    if not all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in values):
-        return ()
-    return tuple(_finite(one) for one in values)
-
-
-def _finite(value: float | None) -> float | None:
-    try:
-        number = math.nan if value is None else float(value)
-    except OverflowError:  # JSON bounds no whole number
-        number = math.inf
-    return number if math.isfinite(number) else None
-
-
 _THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>(.*?)(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
 # Some chat templates open the thought in the prompt: the reply then holds its end alone.
 _THOUGHT_END = re.compile(r"^(?:(?!<think>).)*?</think>\s*", re.DOTALL | re.IGNORECASE)
@@ -89,15 +36,86 @@ _NO_MODEL = re.compile(
     r"model\b.{0,80}\b(not found|does not exist|not exist|unknown)|unknown model|no such model", re.I
 )
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_REFUSING_STATUS = (401, 402, 403, 404)
-_TRANSIENT_4XX = (408, 409, 425, 429)
-_DEEPEST = 100
-_LONGEST_DETAIL = 300
-_MOST_TOKENS = 10**12
+
+# Requests and answers of the routes that score texts.
+
+ROUTE_PATHS: dict[str, Route] = {
+    f"{prefix}/{route}": route for route in REWARD_ROUTES for prefix in ("", "/v1", *(["/v2"] if route == "rerank" else []))
+}  # fmt: skip
+"""Where the local server answers each route."""
+
+
+def route_path(base: str, route: Route) -> str:
+    """The path of a scoring route, from the path of a base URL, which may end in a version (/v1)."""
+    base = base.rstrip("/")
+    if route == "rerank":
+        return f"{base if _VERSION.search(base) else base + '/v1'}/rerank"
+    return f"{_VERSION.sub('', base)}/{route}"
+
+
+def missing_field(route: Route, body: Mapping[str, Any]) -> str:
+    """The field that a scoring request lacks or has in a wrong form; empty where the request is whole."""
+    if route in ("classify", "pooling"):
+        if "messages" in body:
+            return ""  # checked as those of every chat
+        return "" if _holds_texts(body.get("input")) else "input"
+    if route == "rerank":
+        names = ("query", "documents")
+    else:
+        names = ("text_1", "text_2") if "text_1" in body else ("queries", "documents")
+    if route == "rerank" and not isinstance(body.get("query"), str):
+        return "query"
+    return next((name for name in names if not _holds_texts(body.get(name))), "")
+
+
+def _holds_texts(value: Any) -> bool:
+    """Whether a field is a text or a list of texts that is not empty."""
+    is_list = isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+    return isinstance(value, str) or is_list
+
+
+def _entries(route: Route, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """An answer's entries, one a text; empty where its envelope is malformed."""
+    entries = body.get("results" if route == "rerank" else "data")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return []
+    return entries
+
+
+def _numbers(route: Route, body: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """The numbers of an answer's one text; empty where something else stands in their place.
+
+    None stands for a number that is not finite (several servers write NaN as null). Where each token has a row, the last
+    token's counts: it has seen the whole text.
+    """
+    name = {"classify": "probs", "pooling": "data", "score": "score", "rerank": "relevance_score"}[route]
+    value = _entries(route, body)[0].get(name, ())
+    if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
+        value = value[-1]
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
+        return ()
+    return tuple(_finite(value) for value in values)
+
+
+def _finite(value: float | None) -> float | None:
+    """The number, or None where it is not finite."""
+    try:
+        number = math.nan if value is None else float(value)
+    except OverflowError:  # JSON bounds no whole number
+        number = math.inf
+    return number if math.isfinite(number) else None
+
+
+# Fresh answers: readable, worth another try, or refused for good.
 
 
 class TransientFault(Exception):
-    """A transport fault or malformed envelope: worth another try. ``fault`` is the reason, snake_case."""
+    """A transport fault or malformed envelope: worth another try.
+
+    ``fault`` is the reason in snake_case; ``status`` and ``response`` are what arrived; ``wait_s`` seconds that the server
+    asks to wait, None where it asks for none.
+    """
 
     def __init__(
         self, fault: str, *, status: int = 0, response: Any = None, wait_s: float | None = None, detail: str = ""
@@ -107,8 +125,10 @@ class TransientFault(Exception):
 
 
 class Refusal(Exception):
-    """The endpoint refuses for good (key, permission, address, model, no credit): the run ends. ``absent``: what was asked
-    is not there, so that no key opens it."""
+    """The endpoint refuses for good (key, permission, address, model, no credit): the run ends.
+
+    ``absent``: the address or model does not exist, so that another key would not help.
+    """
 
     def __init__(self, message: str, *, absent: bool = False) -> None:
         super().__init__(message)
@@ -116,9 +136,9 @@ class Refusal(Exception):
 
 
 def parse(status: int, text: str, route: Route = "") -> Any:
-    """The JSON of a response with that status, if a verdict, a score or a final failure can be read from it.
+    """The JSON of a response with that HTTP status, from which ``read`` makes a reply or a final failure.
 
-    Raises Transient for what is retried, Refused for what ends the run, and nothing else whatever the text.
+    Raises TransientFault for what is retried, Refusal for what ends the run, and nothing else, whatever the text.
     """
     body = _json(text)
     if status == 200:
@@ -130,18 +150,18 @@ def parse(status: int, text: str, route: Route = "") -> Any:
         raise Refusal(f"HTTP {status}: {message}", absent=status == 404 or _unknown_model(status, message, codes))
     if "insufficient_quota" in codes:
         raise Refusal(f"HTTP {status}: {message}")
-    kept = body if isinstance(body, dict) else {"error": {"message": message}}
+    error_body = body if isinstance(body, dict) else {"error": {"message": message}}
     # llama.cpp and others answer 500 to a prompt that is too long: asking again cannot help.
     if status >= 500 and _is_context_length(message, codes):
-        return kept
-    if status >= 500 or status in _TRANSIENT_4XX or status < 300:
+        return error_body
+    if status >= 500 or status in TRANSIENT_4XX or status < 300:
         fault = "rate_limited" if status == 429 else f"http_{status}"
-        raise TransientFault(fault, status=status, response=kept, detail=message)
-    return kept
+        raise TransientFault(fault, status=status, response=error_body, detail=message)
+    return error_body
 
 
 def _json(text: str) -> Any:
-    """The JSON in a text, or None: what is nested too deeply to be recorded again is no JSON to us."""
+    """The JSON in a text, or None; also None where it is nested too deeply to be recorded again."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -150,19 +170,20 @@ def _json(text: str) -> Any:
 
 
 def _is_deep(body: Any) -> bool:
+    """Whether a value is nested more than ``_DEEPEST`` levels."""
     level = [body]
     for _ in range(_DEEPEST):
-        nested = [one for one in level if isinstance(one, dict | list)]
-        level = [inner for one in nested for inner in (one.values() if isinstance(one, dict) else one)]
+        containers = [value for value in level if isinstance(value, dict | list)]
+        level = [inner for value in containers for inner in (value.values() if isinstance(value, dict) else value)]
     return bool(level)
 
 
 def _malformed(body: Any, route: Route) -> str:
-    """Why no reply can be read from the body of a 200, or nothing if one can."""
+    """Why no reply can be read from the body of a 200; empty where one can."""
     if not isinstance(body, dict):
         return "not_json"
     if route:
-        return "" if entries(route, body) else "no_entry"
+        return "" if _entries(route, body) else "no_entry"
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return "empty_choices"
@@ -175,8 +196,14 @@ def _malformed(body: Any, route: Route) -> str:
     return "" if has_text or explained else "null_content"
 
 
+# Recorded answers: the reply, or why there is none.
+
+
 def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
-    """The Reply in a recorded response; total: every recorded exchange has one, damaged ones a failure."""
+    """The reply in a recorded response with that HTTP status; a damaged one has a ``failure``. Never raises.
+
+    ``fault``: why there is no readable response, empty where there is one.
+    """
     if fault:
         return Reply(None, failure=fault)
     if status != 200:
@@ -186,7 +213,7 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)
     if route:
-        return _scores(route, body)
+        return _scored_reply(route, body)
     choice = body["choices"][0]
     message = choice["message"]
     content, thought = _content(message.get("content"))
@@ -196,8 +223,7 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought
     content, thought = _without_thinking(clean(content))
     reasoning = reasoning or thought
-    usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
+    usage = _usage(body)
     return Reply(
         text=content,
         reasoning=clean(reasoning),
@@ -211,19 +237,24 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     )
 
 
-def _scores(route: Route, body: dict[str, Any]) -> Reply:
-    usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
+def _scored_reply(route: Route, body: dict[str, Any]) -> Reply:
+    usage = _usage(body)
     return Reply(
         text="",
         model=clean(_text(body.get("model"))),
         prompt_tokens=_count(usage.get("prompt_tokens")) or _count(usage.get("total_tokens")),
-        numbers=numbers(route, body),
+        numbers=_numbers(route, body),
     )
 
 
+def _usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The token counts of an answer; empty where it has none."""
+    usage = body.get("usage")
+    return usage if isinstance(usage, dict) else {}
+
+
 def clean(text: str) -> str:
-    """JSON can carry lone surrogates, which no UTF-8 file or request can: they become U+FFFD."""
+    """A text with U+FFFD for lone surrogates, which JSON can carry and UTF-8 files and requests cannot."""
     return _SURROGATES.sub("\ufffd", text)
 
 
@@ -232,12 +263,12 @@ def _text(value: Any) -> str:
 
 
 def _parts(content: Any) -> list[Any]:
-    """Content parts, as some gateways answer: objects with a text, or texts."""
+    """The parts of a content that some gateways answer as a list: objects with a text, or texts."""
     return [part for part in content if isinstance(part, dict | str)] if isinstance(content, list) else []
 
 
 def _content(content: Any) -> tuple[str, str]:
-    """(text, reasoning) of a message's content: a text, or parts of which some may be thinking."""
+    """(text, reasoning) of a message's content, which is a text, or parts of which some may be thinking."""
     if isinstance(content, str):
         return content, ""
     text, reasoning = [], []
@@ -253,32 +284,35 @@ def _content(content: Any) -> tuple[str, str]:
 
 
 def _without_thinking(text: str) -> tuple[str, str]:
-    """(answer, thought): a thought that was not ended leaves no answer."""
+    """(answer, thought) of a text; a thought that was not ended leaves no answer."""
     if thought := _THINKING.match(text):
         return text[thought.end() :], thought[2]
-    if ended := _THOUGHT_END.match(text):
-        return text[ended.end() :], re.sub(r"</think>\s*$", "", ended[0], flags=re.IGNORECASE)
+    if thought := _THOUGHT_END.match(text):
+        return text[thought.end() :], re.sub(r"</think>\s*$", "", thought[0], flags=re.IGNORECASE)
     return text, ""
 
 
 def _first_logprobs(logprobs: Any) -> tuple[tuple[str, float], ...]:
-    """(token, natural log-probability) at the first token; what is malformed is left out."""
+    """(token, natural log-probability) pairs at the first token; malformed ones are left out."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(content, list) or not content or not isinstance(content[0], dict):
         return ()
     top = content[0].get("top_logprobs") or [content[0]]
-    found = []
+    pairs = []
     for entry in top if isinstance(top, list) else []:
         token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
         if not isinstance(token, str) or not isinstance(logprob, int | float) or isinstance(logprob, bool):
             continue
         if -1e300 < logprob <= 1e-6 or logprob == float("-inf"):
-            found.append((clean(token), float(logprob)))
-    return tuple(found)
+            pairs.append((clean(token), float(logprob)))
+    return tuple(pairs)
 
 
 def _error(body: Any, text: str) -> tuple[str, frozenset[str]]:
-    """The message of an error body, and its codes (llama.cpp's `code` is the status, its `type` the code)."""
+    """(message, codes) of an error body; ``text`` is shown where it is no JSON object.
+
+    The codes include the type: llama.cpp's ``code`` is the status, and its ``type`` the code.
+    """
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         codes = frozenset(str(error[name]) for name in ("code", "type") if error.get(name))
@@ -299,6 +333,6 @@ def _unknown_model(status: int, message: str, codes: frozenset[str]) -> bool:
 
 
 def _count(value: Any) -> int:
-    """A token count; what cannot be one is 0."""
+    """A token count; 0 where the value cannot be one."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return int(value) if is_number and 0 < value < _MOST_TOKENS else 0

@@ -25,7 +25,8 @@ from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.protocol import error_answer, incoming
 from judgeloop.serving.server import LocalServer, create_app
-from judgeloop.wire.inquiry import SERVERS, Check
+from judgeloop.wire.doctor_connection import Check
+from judgeloop.wire.doctor_servers import SERVERS
 
 SPEC = {
     "position": 0.2, "quality": 8.0, "references": {"What is the capital of France?": "Paris"}, "temperature0": True,
@@ -239,14 +240,14 @@ def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
     assert len(set(texts)) == len(texts)  # no cache can answer
 
 
-def test_a_server_that_bears_more_is_probed_up_to_the_calls(play: Play) -> None:
+def test_a_server_that_serves_more_is_asked_up_to_the_calls(play: Play) -> None:
     url, _ = play(seconds=0.6)  # far more than a busy machine adds to a call
     made = examined(url, max_calls=80)
     assert made.recommended.concurrency in (8, 16)
-    assert "it may bear more" in checks(made)["concurrency"].means
+    assert "more at once may be possible" in checks(made)["concurrency"].means
 
 
-def test_failures_at_a_level_end_the_probe(play: Play) -> None:
+def test_failures_at_a_level_end_the_search(play: Play) -> None:
     url, _ = play(refuses_above=2, seconds=0.05)
     made = examined(url, max_calls=80)
     assert "of 8 calls failed at 4 in flight" in checks(made)["concurrency"].means

@@ -29,7 +29,7 @@ from judgeloop.limits import Limit, check
 from judgeloop.records import Candidate, Client, Item, Judgment, Message, Reply, RewardRoute
 from judgeloop.results import Run
 from judgeloop.serving.faults import Faults, Rule
-from judgeloop.serving.planted import content
+from judgeloop.serving.planted import text_worth
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.protocol import ServerAnswer
 from judgeloop.stats.estimate import METHOD, VALUES, order_free
@@ -84,7 +84,7 @@ def test_every_route_gives_the_planted_law_without_its_position(
     planted = PlantedSpec.model_validate(PLANTED)
     for judgment in found:
         shown = judgment.presentation
-        worth = [content(planted, one.text, 0.75 * ("[q=" in one.text)) for one in (shown.first, shown.second)]
+        worth = [text_worth(planted, one.text, 0.75 * ("[q=" in one.text)) for one in (shown.first, shown.second)]
         assert judgment.verdict.p_first == pytest.approx(logistic((worth[0] - worth[1]) / 2.0), abs=1e-12)
         assert judgment.verdict.slot == ("first" if worth[0] > worth[1] else "second")
         assert judgment.call == f"s0/g0/judge/i/score/{shown.first.candidate_id}"
@@ -324,7 +324,7 @@ def test_a_model_that_gives_no_score_is_found_by_one_trial_call(tmp_path: Path, 
 
         with pytest.raises(EndpointFailed, match=advice):
             use(tmp_path, endpoint, trial)
-    assert speaker.asked == ["panels/g0/judge/trial/m/score/trial"]
+    assert speaker.call_ids == ["panels/g0/judge/trial/m/score/trial"]
 
 
 def test_identical_texts_are_a_tie_and_one_call(tmp_path: Path, serve: Serve) -> None:

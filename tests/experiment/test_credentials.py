@@ -16,7 +16,7 @@ from conftest import Served
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.resolve import resolve
 from judgeloop.experiment.schema import Endpoint, is_literal, is_variable, literals_in
-from judgeloop.wire.client import Line
+from judgeloop.wire.client import Connection
 
 VALUE = "Zq7-not-a-real-key-0001"
 Serve = Callable[..., Served]
@@ -83,9 +83,9 @@ def test_a_query_is_read_from_the_environment() -> None:
     endpoint = Endpoint.model_validate(
         {"base_url": "http://h/v1", "model": "m", "extra_query": {"key": "${K}", "v": "7"}}
     )
-    line = Line("m", endpoint, {"K": VALUE})
-    assert line._openai._custom_query == {"key": VALUE, "v": "7"}
-    assert line.scrub(f"GET /v1?key={VALUE}") == "GET /v1?key=***"
+    connection = Connection("m", endpoint, {"K": VALUE})
+    assert connection._openai._custom_query == {"key": VALUE, "v": "7"}
+    assert connection.scrub(f"GET /v1?key={VALUE}") == "GET /v1?key=***"
     assert endpoint.variables() == [("extra_query.key", "K")]
 
 

@@ -17,7 +17,7 @@ from judgeloop.judging.answers import Choice, Score, read_choice, read_score
 from judgeloop.judging.controls import logistic, planted_log_odds
 from judgeloop.judging.judges import rotated
 from judgeloop.records import Candidate, Reply
-from judgeloop.serving.planted import PlantedAnswerer, content, mean_score
+from judgeloop.serving.planted import PlantedAnswerer, mean_score, text_worth
 from judgeloop.serving.planted_spec import PlantedSpec, features_of
 from judgeloop.text import templates
 from judgeloop.text.templates import MODES, Mode, Scale, parse_scale, parse_scales
@@ -260,7 +260,7 @@ SPEC = PlantedSpec(length=0.7, bold=0.04, position=0.5, quality=1.0, quality_mar
 @pytest.mark.parametrize("scale", [TEN, BACKWARDS, FIVE])
 def test_a_planted_score_has_the_stated_mean_in_every_mode(scale: Scale) -> None:
     text = "A text of some words, with **bold** ones. [q=0.3]"
-    mean = mean_score(SPEC, content(SPEC, text, 0.3), scale.worst, scale.best)
+    mean = mean_score(SPEC, text_worth(SPEC, text, 0.3), scale.worst, scale.best)
     assert scale.low < mean < scale.high
     soft = read_score(answered(SPEC, scored("logprob", scale, text)), "logprob", scale, sure=True)
     assert soft.value == pytest.approx(mean, abs=1e-6)
@@ -289,7 +289,7 @@ def test_the_anchor_pulls_to_the_larger_number_and_the_ends_clip() -> None:
 def test_a_planted_choice_is_a_softmax_and_of_two_slots_the_law_of_pairs() -> None:
     soft = read_choice(answered(SPEC, listed("logprob")), "logprob", 3).shares
     assert soft is not None
-    worth = [content(SPEC, text, 0.0) + (SPEC.position if n == 0 else 0.0) for n, text in enumerate(TEXTS)]
+    worth = [text_worth(SPEC, text, 0.0) + (SPEC.position if n == 0 else 0.0) for n, text in enumerate(TEXTS)]
     total = sum(math.exp(value) for value in worth)
     assert soft == pytest.approx([math.exp(value) / total for value in worth], abs=1e-9)
     two = read_choice(answered(SPEC, listed("logprob", TEXTS[:2])), "logprob", 2).shares

@@ -32,7 +32,7 @@ def request(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def lines(*requests: Any) -> bytes:
-    return "".join(json.dumps(one) + "\n" for one in requests).encode()
+    return "".join(json.dumps(row) + "\n" for row in requests).encode()
 
 
 def asking(server: LocalServer) -> openai.OpenAI:
@@ -45,9 +45,9 @@ def client() -> Iterator[openai.OpenAI]:
     slow = Rule(match="slow", kind="slow", delay_s=30, times="always")
     with (
         LocalServer(create_app(CountingAnswerer(SPEC), faults=Faults(rules=(slow,)))) as server,
-        asking(server) as made,
+        asking(server) as openai_client,
     ):
-        yield made
+        yield openai_client
 
 
 def sent(client: openai.OpenAI, content: bytes, **changes: Any) -> Batch:
@@ -97,7 +97,7 @@ def test_files_are_listed_looked_up_read_and_deleted(client: openai.OpenAI) -> N
     assert (file.bytes, file.filename, file.purpose) == (len(content), "r.jsonl", "batch")
     assert client.files.content(file.id).read() == content
     assert client.files.retrieve(file.id) == file
-    assert [one.id for one in client.files.list()] == [file.id]
+    assert [listed.id for listed in client.files.list()] == [file.id]
     assert client.files.delete(file.id).deleted
     for lookup in (client.files.retrieve, client.files.content, client.files.delete):
         with pytest.raises(openai.NotFoundError, match="No such File object"):
@@ -109,14 +109,14 @@ def test_what_is_no_upload_is_refused(client: openai.OpenAI, monkeypatch: pytest
     with pytest.raises(openai.BadRequestError, match="purpose 'batch'"):
         client.files.create(file=("r.jsonl", b"x"), purpose="fine-tune")
     url = f"{client.base_url}files"
-    for sending, said in (
+    for sending, words in (
         ({"json": {}}, "uploaded as multipart/form-data"),
         ({"files": {"other": b"x"}, "data": {"purpose": "batch"}}, "Missing required parameter: 'file'"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "Missing boundary"),
         ({"content": b"no part", "headers": {"content-type": "multipart/form-data; boundary=b"}}, "cannot be read"),
     ):
         answer = httpx2.post(url, **sending)  # type: ignore[arg-type]
-        assert (answer.status_code, said in answer.text) == (400, True), answer.text
+        assert (answer.status_code, words in answer.text) == (400, True), answer.text
     monkeypatch.setattr(batch_api, "MOST_BYTES", 500)
     client.files.create(file=("r.jsonl", b"x" * 100), purpose="batch")
     with pytest.raises(openai.APIStatusError, match="delete some"):
@@ -142,18 +142,18 @@ def test_a_faulty_line_fails_the_batch_before_a_call_is_answered(
     assert done.status == "failed"
     assert done.errors is not None
     assert done.errors.data is not None
-    assert [(one.line, one.code) for one in done.errors.data] == [(line, code)]
+    assert [(error.line, error.code) for error in done.errors.data] == [(line, code)]
     assert done.output_file_id is None
 
 
 def test_what_is_no_batch_is_refused(client: openai.OpenAI) -> None:
-    for changes, said in (
+    for changes, words in (
         ({"input_file_id": "file-x"}, "No such File object: file-x"),
         ({"endpoint": "/v1/embeddings"}, "batches /v1/chat/completions alone"),
         ({"completion_window": "1h"}, "completion_window"),
         ({"metadata": {"a": 1}}, "metadata"),
     ):
-        with pytest.raises(openai.BadRequestError, match=said):
+        with pytest.raises(openai.BadRequestError, match=words):
             sent(client, lines(request("a")), **changes)
     with pytest.raises(openai.NotFoundError, match="No batch found"):
         client.batches.retrieve("batch_x")
@@ -176,13 +176,13 @@ def test_batches_are_listed_newest_first_and_the_oldest_are_forgotten(
     client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_api, "MOST_BATCHES", 3)
-    made = [ended(client, sent(client, lines(request(f"r{n}")))).id for n in range(5)]
-    assert [one.id for one in client.batches.list(limit=2)] == made[:1:-1]  # in two pages
+    ended_ids = [ended(client, sent(client, lines(request(f"r{n}")))).id for n in range(5)]
+    assert [batch.id for batch in client.batches.list(limit=2)] == ended_ids[:1:-1]  # in two pages
     assert client.batches.list(limit=2).has_more
     running = [sent(client, lines(request("slow"))).id for _ in range(3)]
     with pytest.raises(openai.RateLimitError, match="3 batches are under way"):
         sent(client, lines(request("a")))
-    assert [one.id for one in client.batches.list()] == running[::-1]
+    assert [batch.id for batch in client.batches.list()] == running[::-1]
 
 
 def test_faults_on_purpose_hit_lines_and_the_api(tmp_path: Path) -> None:

@@ -97,9 +97,9 @@ def test_truncated_sends_part_of_what_it_announces() -> None:
         body = {"model": "m", "messages": USER}
         with httpx2.stream("POST", f"{server.base_url}/chat/completions", json=body) as response:
             assert response.status_code == 200
-            came: list[bytes] = []
+            chunks: list[bytes] = []
             with pytest.raises(httpx2.RemoteProtocolError):
-                came.extend(response.iter_bytes())
+                chunks.extend(response.iter_bytes())
         assert 0 < response.num_bytes_downloaded < int(response.headers["content-length"])
 
 

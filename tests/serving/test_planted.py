@@ -101,8 +101,8 @@ def test_log_probabilities_hold_the_law_exactly(
     spec = PlantedSpec(position=position, length=length, bold=bold, tie=tie)
     first, second = (LONG, BOLD) if swap else (BOLD, LONG)
     completion = ask(spec, message(first, second), logprobs=True, top_logprobs=top, max_tokens=1)
-    one, other = measure(first), measure(second)
-    law = position + length * (one.length - other.length) + bold * (one.bold - other.bold)
+    left, right = measure(first), measure(second)
+    law = position + length * (left.length - right.length) + bold * (left.bold - right.bold)
     assert soft(completion) == pytest.approx(1 / (1 + math.exp(-law)), abs=1e-9)
     assert len(_top(completion)) <= top
     assert completion["usage"]["completion_tokens"] == 1
@@ -161,9 +161,9 @@ def test_json_uses_the_schemas_own_labels_and_keys() -> None:
     enum = {"type": "string", "enum": ["left", "right", "equal"]}
     schema = {"type": "object", "properties": {"reasoning": {"type": "string"}, "verdict": enum}}
     reply = ask(spec, message(SHORT, LONG), **json_mode(schema))["choices"][0]["message"]["content"]
-    said = json.loads(reply)
-    assert list(said) == ["reasoning", "verdict"]
-    assert said["verdict"] == "left"
+    content = json.loads(reply)
+    assert list(content) == ["reasoning", "verdict"]
+    assert content["verdict"] == "left"
     reply = ask(spec, message(SHORT, LONG), response_format={"type": "json_object"})
     assert json.loads(reply["choices"][0]["message"]["content"]) == {"verdict": "A"}
     body = {"model": "planted", "messages": [{"role": "user", "content": message(SHORT, LONG)}]}
@@ -228,16 +228,16 @@ def test_matching_the_reference_is_quality() -> None:
 
 def test_only_the_last_slots_of_the_last_message_are_judged() -> None:
     spec = PlantedSpec(length=1.0)
-    wanted = soft(ask(spec, message(SHORT, LONG), **LOGPROBS))
+    expected = soft(ask(spec, message(SHORT, LONG), **LOGPROBS))
     twice = message(LONG, SHORT) + "\n\n" + message(SHORT, LONG)
-    assert soft(ask(spec, twice, **LOGPROBS)) == wanted
+    assert soft(ask(spec, twice, **LOGPROBS)) == expected
     turns = [
         {"role": "user", "content": message(LONG, SHORT)},
         {"role": "assistant", "content": "[[A]]"},
         {"role": "user", "content": [{"type": "text", "text": message(SHORT, LONG)}]},
     ]
     answer = asyncio.run(PlantedAnswerer(spec).answer({"model": "planted", "messages": turns, **LOGPROBS}, "c"))
-    assert soft(dict(answer.body)) == wanted
+    assert soft(dict(answer.body)) == expected
 
 
 HOSTILE = (
@@ -270,14 +270,14 @@ def test_every_shipped_template_is_understood_in_every_mode(name: str) -> None:
     endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", model="planted", max_tokens=200)
     template = templates.load(name)
     for mode in template.modes:
-        for first, second, wanted in ((LONG, SHORT, "A"), (SHORT, LONG, "B")):
+        for first, second, label in ((LONG, SHORT, "A"), (SHORT, LONG, "B")):
             body = judge_body(endpoint, template, mode, prompt="Which?", first_text=first, second_text=second)
             completion = dict(asyncio.run(PlantedAnswerer(spec).answer(body, "c")).body)
-            said = completion["choices"][0]["message"]["content"]
+            reply = completion["choices"][0]["message"]["content"]
             if mode == "json":
-                assert json.loads(said)["verdict"] == wanted
+                assert json.loads(reply)["verdict"] == label
             else:
-                assert said.endswith({"logprob": wanted, "text": f"[[{wanted}]]"}[mode])
+                assert reply.endswith({"logprob": label, "text": f"[[{label}]]"}[mode])
             if mode == "logprob":
                 law = 3.0 * (measure(first).length - measure(second).length)
                 assert soft(completion) == pytest.approx(logistic(law), abs=1e-9)
@@ -286,17 +286,17 @@ def test_every_shipped_template_is_understood_in_every_mode(name: str) -> None:
 def test_drafts_see_the_exemplars_of_the_shipped_template() -> None:
     spec = PlantedSpec(draft=DraftSpec(length_mean=16, length_sd=0, follow=1.0))
     endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", model="planted", max_tokens=500)
-    shown = [("before", "word " * 64), ("before that", "word " * 256)]
-    for exemplars, tokens in (((), 16), (shown, 128)):
+    turns = [("before", "word " * 64), ("before that", "word " * 256)]
+    for exemplars, tokens in (((), 16), (turns, 128)):
         body = draft_body(endpoint, templates.load("draft", kind="draft"), prompt="Tell me.", exemplars=exemplars)
         completion = dict(asyncio.run(PlantedAnswerer(spec).answer(body, "c")).body)
         assert completion["usage"]["completion_tokens"] == tokens
 
 
 def test_a_request_to_match_a_reference_is_answered_yes_or_no() -> None:
-    for said, wanted in (("I think Paris", "[[yes]]"), ("Lyon", "[[no]]")):
-        asked = f"<reference>\nparis\n</reference>\n\n<answer>\n{said}\n</answer>\n\n[[yes]] or [[no]]?"
-        assert ask(PlantedSpec(), asked)["choices"][0]["message"]["content"] == wanted
+    for answer, verdict in (("I think Paris", "[[yes]]"), ("Lyon", "[[no]]")):
+        question = f"<reference>\nparis\n</reference>\n\n<answer>\n{answer}\n</answer>\n\n[[yes]] or [[no]]?"
+        assert ask(PlantedSpec(), question)["choices"][0]["message"]["content"] == verdict
 
 
 def test_max_tokens_cut_the_reply() -> None:
@@ -305,10 +305,10 @@ def test_max_tokens_cut_the_reply() -> None:
     assert whole["choices"][0]["finish_reason"] == "stop"
     for field in ("max_tokens", "max_completion_tokens"):
         cut = ask(PlantedSpec(), "Tell me.", **{field: 10})
-        said = cut["choices"][0]["message"]["content"]
+        start = cut["choices"][0]["message"]["content"]
         assert cut["choices"][0]["finish_reason"] == "length"
-        assert cut["usage"]["completion_tokens"] == len(tokenize(said)) == 10
-        assert text.startswith(said)
+        assert cut["usage"]["completion_tokens"] == len(tokenize(start)) == 10
+        assert text.startswith(start)
     assert whole["usage"] == {
         "prompt_tokens": 3,
         "completion_tokens": len(tokenize(text)),
@@ -337,8 +337,8 @@ def test_the_spec_is_read_from_yaml(tmp_path: Path) -> None:
     assert (spec.coefficients["bold"], spec.coefficients["quality"]) == (0.1, 2.0)
     answerer = PlantedAnswerer(spec, tmp_path)
     body = {"model": "judge-x", "messages": [{"role": "user", "content": message("Paris", "Rome")}], **LOGPROBS}
-    wanted = logistic(2.3)
-    assert soft(dict(asyncio.run(answerer.answer(body, None)).body)) == pytest.approx(wanted)
+    expected = logistic(2.3)
+    assert soft(dict(asyncio.run(answerer.answer(body, None)).body)) == pytest.approx(expected)
     path.write_text("")
     assert load(path) == PlantedSpec()
 

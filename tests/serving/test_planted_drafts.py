@@ -45,13 +45,13 @@ def test_a_draft_has_exactly_its_tokens(tokens: int, markdown: float, seed: int)
 
 
 def test_drafts_follow_their_exemplars() -> None:
-    shown = [" ".join(["word"] * tokens) for tokens in (128, 512)]
+    exemplars = [" ".join(["word"] * tokens) for tokens in (128, 512)]
     messages = [{"role": "user", "content": "Tell me."}]
-    for text in shown:
+    for text in exemplars:
         messages = [{"role": "user", "content": "Before"}, {"role": "assistant", "content": text}, *messages]
-    for follow, wanted in ((0.0, 5.0), (0.5, 6.5), (1.0, 8.0)):
+    for follow, log2_tokens in ((0.0, 5.0), (0.5, 6.5), (1.0, 8.0)):
         spec = PlantedSpec(draft=DraftSpec(length_mean=32, length_sd=0, follow=follow))
-        assert measure(drafts(spec, 1, messages)[0]).length == pytest.approx(wanted, abs=0.02)
+        assert measure(drafts(spec, 1, messages)[0]).length == pytest.approx(log2_tokens, abs=0.02)
         assert measure(drafts(spec, 1)[0]).length == 5.0
 
 
@@ -73,11 +73,14 @@ def test_a_drafts_marked_quality_can_be_read_back() -> None:
 
 
 def test_drafts_are_named_by_seed_call_and_body_seed() -> None:
-    def one(spec_seed: int = 0, call_id: str | None = "c", **more: Any) -> str:
+    def draft(spec_seed: int = 0, call_id: str | None = "c", **more: Any) -> str:
         body = {"model": "planted", "messages": [{"role": "user", "content": "Tell me."}], **more}
         answer = asyncio.run(PlantedAnswerer(PlantedSpec(seed=spec_seed)).answer(body, call_id))
         return str(answer.body["choices"][0]["message"]["content"])
 
-    assert one() == one()
-    assert one(call_id=None) == one(call_id=None)
-    assert len({one(), one(1), one(call_id="d"), one(seed=7), one(call_id=None), one(call_id=None, seed=7)}) == 6
+    assert draft() == draft()
+    assert draft(call_id=None) == draft(call_id=None)
+    assert (
+        len({draft(), draft(1), draft(call_id="d"), draft(seed=7), draft(call_id=None), draft(call_id=None, seed=7)})
+        == 6
+    )

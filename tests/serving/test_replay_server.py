@@ -1,4 +1,4 @@
-"""Replaying and recording servers: what an upstream said once is said again, and no key is kept."""
+"""Replaying and recording servers: an upstream's answers are given again, and no key is stored."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ class Scripted:
 
     def __init__(self, *answers: ServerAnswer) -> None:
         self.answers = list(answers)
-        self.asked = 0
+        self.calls = 0
 
     def models(self) -> list[str]:
         return ["planted"]
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
-        self.asked += 1
-        return self.answers[min(self.asked, len(self.answers)) - 1]
+        self.calls += 1
+        return self.answers[min(self.calls, len(self.answers)) - 1]
 
 
 def completion(text: str) -> dict[str, Any]:
@@ -86,9 +86,9 @@ def completion(text: str) -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "planted", "choices": choices}
 
 
-def exchange(call_id: str, content: str, said: str, **more: Any) -> Exchange:
+def exchange(call_id: str, content: str, reply: str, **more: Any) -> Exchange:
     call = Call(call_id, "", {"model": "planted", "messages": [{"role": "user", "content": content}], **more})
-    return Exchange(call.call_id, call.key, call.body, 200, completion(said), 1)
+    return Exchange(call.call_id, call.key, call.body, 200, completion(reply), 1)
 
 
 def stored(folder: Path) -> str:
@@ -148,8 +148,8 @@ def test_foreign_repeats_are_served_in_recorded_order(tmp_path: Path) -> None:
     cassette.append(exchange("s0/g0/draft/i/k1", "Tell me.", "warm", temperature=1.0))
     cassette.close()
     with served(ReplayAnswerer(tmp_path)) as client:
-        said = [text(ask(client, "Tell me.")) for _ in range(5)]
-        assert said == ["draft 0", "draft 1", "draft 2", "draft 2", "draft 2"]
+        texts = [text(ask(client, "Tell me.")) for _ in range(5)]
+        assert texts == ["draft 0", "draft 1", "draft 2", "draft 2", "draft 2"]
         assert text(ask(client, "Tell me.", temperature=1.0)) == "warm"
         with pytest.raises(openai.NotFoundError, match=r"nearest recording s0/g0/draft/i/k1.*temperature"):
             ask(client, "Tell me.", temperature=0.5)
@@ -201,7 +201,7 @@ def test_foreign_repeats_are_recorded_one_by_one(tmp_path: Path) -> None:
                 assert text(ask(client, "Tell me.")) == f"said {number}"
     with served(ReplayAnswerer(tmp_path)) as client:
         assert [text(ask(client, "Tell me.")) for _ in range(4)] == [f"said {number}" for number in range(4)]
-    calls = [one.call for one in Cassette(tmp_path, writable=False).exchanges()]
+    calls = [entry.call for entry in Cassette(tmp_path, writable=False).exchanges()]
     assert [call.split("-")[0] for call in calls] == [f"foreign/{number}" for number in range(4)]
 
 
@@ -214,7 +214,7 @@ def test_a_recorded_call_is_not_paid_for_twice(tmp_path: Path) -> None:
             assert text(ask(client, "Tell me.", "s0/g0/draft/i/k0")) == "once"
         with pytest.raises(openai.BadRequestError, match="not a call id"):
             ask(client, "Tell me.", "../../outside/x")
-    assert upstream.asked == 2
+    assert upstream.calls == 2
     with served(ReplayAnswerer(tmp_path)) as client:
         assert text(ask(client, "Tell me.", "s0/g0/draft/i/k0")) == "once"
     assert {path.name for path in tmp_path.iterdir()} == {"calls"}
@@ -239,8 +239,8 @@ def test_faults_of_the_upstream_are_passed_on_and_replayed(tmp_path: Path) -> No
         with pytest.raises(openai.AuthenticationError):
             ask(client, "Tell me.")
         last = text(ask(client, "Tell me."))
-    kept = [(one.status, one.fault) for one in Cassette(tmp_path, writable=False).exchanges()]
-    assert kept == [(429, "rate_limited"), (200, "not_json"), (200, "")]
+    outcomes = [(entry.status, entry.fault) for entry in Cassette(tmp_path, writable=False).exchanges()]
+    assert outcomes == [(429, "rate_limited"), (200, "not_json"), (200, "")]
     with served(ReplayAnswerer(tmp_path)) as client:
         with pytest.raises(openai.RateLimitError):
             ask(client, "Tell me.")
@@ -288,8 +288,8 @@ def test_no_key_is_stored_even_if_the_upstream_echoes_it(tmp_path: Path) -> None
     with recorded(tmp_path, upstream) as client:
         more: dict[str, Any] = {"extra_query": {"api-version": "7", "subscription-key": short}}
         client = client.with_options(default_headers={"api-key": other, "cookie": f"session={other}"})
-        said = ask(client, "hello", **more)
-        assert SECRET in text(said)  # the client gets what the upstream said
+        answer = ask(client, "hello", **more)
+        assert SECRET in text(answer)  # the client gets the upstream's words
         assert upstream.sent["authorization"] == f"Bearer {SECRET}"
         assert upstream.sent["api-key"] == other
         assert upstream.sent["query"] == f"api-version=7&subscription-key={short}"
@@ -302,12 +302,12 @@ def test_no_key_is_stored_even_if_the_upstream_echoes_it(tmp_path: Path) -> None
                 stream=True,
                 extra_query=more["extra_query"],
             )
-    kept = stored(tmp_path)
-    assert "you sent" in kept
-    assert SECRET not in kept
-    assert other not in kept
-    assert "authorization" in kept  # the header's name, said by the upstream, with its value struck out
-    assert '\\"Bearer ***' in kept or '"***' in kept
+    files = stored(tmp_path)
+    assert "you sent" in files
+    assert SECRET not in files
+    assert other not in files
+    assert "authorization" in files  # the header's name, in the upstream's answer, with its value struck out
+    assert '\\"Bearer ***' in files or '"***' in files
 
 
 def test_an_unreachable_upstream_is_a_502_and_not_recorded(tmp_path: Path) -> None:

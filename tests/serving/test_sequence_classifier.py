@@ -42,7 +42,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast, set_seed
 
-    def made(labels: int = 1, *, head: bool = True, chat: bool = False) -> Path:
+    def build(labels: int = 1, *, head: bool = True, chat: bool = False) -> Path:
         set_seed(7)
         folder = tmp_path_factory.mktemp("model") / "tiny-reward"
         words = {word: place for place, word in enumerate(dict.fromkeys(WORDS.split()))}
@@ -60,7 +60,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         (BertForSequenceClassification if head else BertModel)(config).save_pretrained(folder)
         return folder
 
-    return made
+    return build
 
 
 def own_score(folder: Path, *texts: str, label: int = 0, plain: bool = True) -> float:
@@ -83,9 +83,9 @@ def audited(folder: Path, out: Path, reward: str = "classify", **more: Any) -> j
     )  # fmt: skip
 
 
-def shares(found: judgeloop.Audit) -> dict[str, float]:
+def shares(audit: judgeloop.Audit) -> dict[str, float]:
     """Pair → P(text_a)."""
-    rows = found.judgments
+    rows = audit.judgments
     return rows[rows["order"] == "ab"].set_index("pair_id")["p_first"].to_dict()
 
 
@@ -94,18 +94,18 @@ class TestScores:
 
     def test_by_a_template_a_text_gets_the_librarys_own_number(self, make: Callable[..., Path], tmp_path: Path) -> None:
         folder = make()
-        found = audited(folder, tmp_path / "a", prompt="reward")
+        audit = audited(folder, tmp_path / "a", prompt="reward")
 
         def score(text: str) -> float:
             template = templates.load("reward", ".", "reward")
             return own_score(folder, render(template, {"prompt": PAIRS[0]["prompt"], "answer": text})[0]["content"])
 
-        expected = {one["item_id"]: logistic(score(one["text_a"]) - score(one["text_b"])) for one in PAIRS}
-        assert shares(found) == pytest.approx(expected, abs=1e-5)
+        expected = {pair["item_id"]: logistic(score(pair["text_a"]) - score(pair["text_b"])) for pair in PAIRS}
+        assert shares(audit) == pytest.approx(expected, abs=1e-5)
         assert len({round(value, 4) for value in expected.values()}) > 3
-        rows = found.judgments
+        rows = audit.judgments
         assert set(rows["reason"].fillna("")) == {""}
-        position = found.estimates.query("term == 'first_slot_excess'").iloc[0]
+        position = audit.estimates.query("term == 'first_slot_excess'").iloc[0]
         assert position["status"] == "undefined"
         assert "by construction" in position["note"]
 
@@ -113,35 +113,37 @@ class TestScores:
         self, make: Callable[..., Path], tmp_path: Path
     ) -> None:
         folder = make(chat=True)
-        found = audited(folder, tmp_path / "a")
+        audit = audited(folder, tmp_path / "a")
 
         def score(text: str) -> float:
-            asked = PAIRS[0]["prompt"]
-            return own_score(folder, f"user : {asked} [SEP] assistant : {text} [SEP] ", plain=False)
+            prompt = PAIRS[0]["prompt"]
+            return own_score(folder, f"user : {prompt} [SEP] assistant : {text} [SEP] ", plain=False)
 
-        expected = {one["item_id"]: logistic(score(one["text_a"]) - score(one["text_b"])) for one in PAIRS}
-        assert shares(found) == pytest.approx(expected, abs=1e-5)
+        expected = {pair["item_id"]: logistic(score(pair["text_a"]) - score(pair["text_b"])) for pair in PAIRS}
+        assert shares(audit) == pytest.approx(expected, abs=1e-5)
 
     def test_a_cross_encoder_is_given_prompt_and_text_apart(self, make: Callable[..., Path], tmp_path: Path) -> None:
         folder = make()
-        found = audited(folder, tmp_path / "a", "score")
-        asked = PAIRS[0]["prompt"]
+        audit = audited(folder, tmp_path / "a", "score")
+        prompt = PAIRS[0]["prompt"]
         expected = {
-            one["item_id"]: logistic(own_score(folder, asked, one["text_a"]) - own_score(folder, asked, one["text_b"]))
-            for one in PAIRS
+            pair["item_id"]: logistic(
+                own_score(folder, prompt, pair["text_a"]) - own_score(folder, prompt, pair["text_b"])
+            )
+            for pair in PAIRS
         }
-        assert shares(found) == pytest.approx(expected, abs=1e-5)
+        assert shares(audit) == pytest.approx(expected, abs=1e-5)
 
     def test_one_of_several_labels(self, make: Callable[..., Path], tmp_path: Path) -> None:
         folder = make(3, chat=True)
         with pytest.raises(EndpointFailed, match="several_scores"):
             audited(folder, tmp_path / "a")
-        found = audited(folder, tmp_path / "b", "classify,label=2,score=probability")
-        assert found.judgments["p_first"].between(0, 1).all()
+        audit = audited(folder, tmp_path / "b", "classify,label=2,score=probability")
+        assert audit.judgments["p_first"].between(0, 1).all()
         raw = audited(folder, tmp_path / "c", "pooling,label=2")
-        said = json.loads(next((tmp_path / "c" / "calls").rglob("*.jsonl")).read_text().splitlines()[-1])
-        assert len(said["response"]["data"][0]["data"]) == 3
-        assert shares(raw) != shares(found)
+        recording = json.loads(next((tmp_path / "c" / "calls").rglob("*.jsonl")).read_text().splitlines()[-1])
+        assert len(recording["response"]["data"][0]["data"]) == 3
+        assert shares(raw) != shares(audit)
 
     def test_a_recorded_audit_needs_no_model(self, make: Callable[..., Path], tmp_path: Path) -> None:
         folder = make(chat=True)
@@ -155,10 +157,10 @@ class TestScores:
         import pandas as pd
 
         rows = [*PAIRS, {"item_id": "long", "prompt": "How ?", "text_a": "go " * 200, "text_b": "go to bed"}]
-        found = judgeloop.audit(
+        audit = judgeloop.audit(
             pd.DataFrame(rows), engine="transformers", model=str(folder), reward="classify", out=tmp_path / "a"
         )
-        lost = found.judgments[found.judgments["verdict"] == "unscored"]
+        lost = audit.judgments[audit.judgments["verdict"] == "unscored"]
         assert set(lost["pair_id"]) == {"long"}
         assert set(lost["reason"]) == {"context_length"}
 

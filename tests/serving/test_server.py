@@ -34,23 +34,23 @@ def completion(text: str | None, **more: Any) -> dict[str, Any]:
 
 
 class Echo:
-    """Answers with the call id and the last message; keeps what it was asked."""
+    """Answers with the call id and the last message; keeps the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[dict[str, Any], str | None, Incoming]] = []
+        self.requests: list[tuple[dict[str, Any], str | None, Incoming]] = []
         self.closed = False
 
     def models(self) -> list[str]:
         return ["m", "org/other"]
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
-        self.asked.append((body, call_id, incoming.get()))
-        said = body["messages"][-1]["content"]
-        if said == "crash":
+        self.requests.append((body, call_id, incoming.get()))
+        text = body["messages"][-1]["content"]
+        if text == "crash":
             raise KeyError("a defect")
-        if said == "refuse":
+        if text == "refuse":
             raise AnswerError(error_answer(418, "teapot", code="teapot"))
-        return ServerAnswer(200, completion(f"{call_id}: {said}"), {"x-request-id": "r1"})
+        return ServerAnswer(200, completion(f"{call_id}: {text}"), {"x-request-id": "r1"})
 
     async def aclose(self) -> None:
         self.closed = True
@@ -118,9 +118,9 @@ def test_headers_and_query_reach_the_answerer() -> None:
     with LocalServer(create_app(echo)) as server:
         url = f"{server.base_url}/chat/completions?api-version=7"
         httpx2.post(url, json={"model": "m", "messages": USER}, headers={"authorization": "Bearer k"})
-    _, _, came = echo.asked[0]
-    assert (b"authorization", b"Bearer k") in came.headers
-    assert came.query == "api-version=7"
+    _, _, request = echo.requests[0]
+    assert (b"authorization", b"Bearer k") in request.headers
+    assert request.query == "api-version=7"
     assert echo.closed
 
 
@@ -133,8 +133,8 @@ def test_streaming_gives_the_same_text(include_usage: bool, shared: Served) -> N
         model="m", messages=[{"role": "user", "content": text}], stream=True, **options
     )
     chunks = list(stream)
-    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert said == f"None: {text}"
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert streamed == f"None: {text}"
     assert len(chunks) > 8
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     usages = [chunk.usage for chunk in chunks if chunk.usage]
@@ -264,14 +264,14 @@ def test_many_calls_at_once(shared: Served) -> None:
     async def go(base_url: str) -> list[str | None]:
         async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
 
-            async def one(number: int) -> str | None:
+            async def ask_number(number: int) -> str | None:
                 messages: Any = [{"role": "user", "content": str(number)}]
                 reply = await client.chat.completions.create(
                     model="m", messages=messages, extra_headers={"x-judgeloop-call": f"c{number}"}
                 )
                 return reply.choices[0].message.content
 
-            return await asyncio.gather(*(one(number) for number in range(60)))
+            return await asyncio.gather(*(ask_number(number) for number in range(60)))
 
     server = shared[0]
     assert asyncio.run(go(server.base_url)) == [f"c{number}: {number}" for number in range(60)]

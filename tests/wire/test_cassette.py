@@ -27,18 +27,18 @@ def exchange(call: str, text: str = "x", response: Any = None, **more: Any) -> E
 
 def filled(folder: Path, count: int = 3, stem: str = "s0/g1/judge/i") -> list[Exchange]:
     cassette = Cassette(folder, writable=True)
-    made = [exchange(f"{stem}{number}/m/ab", f"text {number}") for number in range(count)]
-    for one in made:
-        cassette.append(one)
+    exchanges = [exchange(f"{stem}{number}/m/ab", f"text {number}") for number in range(count)]
+    for entry in exchanges:
+        cassette.append(entry)
     cassette.close()
-    return made
+    return exchanges
 
 
 def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
     cassette = Cassette(tmp_path, writable=True)
-    one = exchange("s3/g2/judge/arm/item/m00/ba/r0", "ü\u2028\x85\r\n\ud800")
+    entry = exchange("s3/g2/judge/arm/item/m00/ba/r0", "ü\u2028\x85\r\n\ud800")
     failed = Exchange("audit/trial", "sha256:0", {}, 0, None, 6, "timeout")
-    cassette.append(one)
+    cassette.append(entry)
     cassette.append(failed)
     cassette.close()
     line = (tmp_path / "calls/s3/g02-judge.jsonl").read_bytes()
@@ -49,9 +49,9 @@ def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
     fault = json.loads((tmp_path / "calls/audit.jsonl").read_bytes())
     assert list(fault) == ["key", "call", "request", "status", "response", "attempts", "fault"]
     again = Cassette(tmp_path, writable=False)
-    assert again.get(one.call, one.key) == one
+    assert again.get(entry.call, entry.key) == entry
     assert again.get(failed.call, failed.key) == failed
-    assert again.get(one.call, failed.key) is None
+    assert again.get(entry.call, failed.key) is None
     assert len(again) == 2
 
 
@@ -73,20 +73,22 @@ RESPONSE = st.recursive(st.none() | st.booleans() | st.integers() | TEXT, lambda
 
 @given(st.dictionaries(TEXT, RESPONSE, min_size=1, max_size=8), st.booleans())
 def test_what_is_appended_is_found_again(
-    tmp_path_factory: pytest.TempPathFactory, said: dict[str, Any], packed: bool
+    tmp_path_factory: pytest.TempPathFactory, responses: dict[str, Any], packed: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
     cassette = Cassette(folder, writable=True)
-    made = [exchange(call, call.encode("utf-8", "replace").decode(), response) for call, response in said.items()]
-    for one in made:
-        cassette.append(one)
-        assert cassette.get(one.call, one.key) == one
+    exchanges = [
+        exchange(call, call.encode("utf-8", "replace").decode(), response) for call, response in responses.items()
+    ]
+    for entry in exchanges:
+        cassette.append(entry)
+        assert cassette.get(entry.call, entry.key) == entry
     cassette.close()
     if packed:
         cassette.pack()
     again = Cassette(folder, writable=False)
-    assert {one.call: one for one in again.exchanges()} == {one.call: one for one in made}
-    assert all(one in again.by_body(one.key) for one in made)
+    assert {entry.call: entry for entry in again.exchanges()} == {entry.call: entry for entry in exchanges}
+    assert all(entry in again.by_body(entry.key) for entry in exchanges)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
@@ -123,33 +125,33 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
 
 
 def test_line_ends_of_another_system_are_read(tmp_path: Path) -> None:
-    made = filled(tmp_path)
+    exchanges = filled(tmp_path)
     part = tmp_path / "calls/s0/g01-judge.jsonl"
     part.write_bytes(part.read_bytes().replace(b"\n", b"\r\n"))
     cassette = Cassette(tmp_path, writable=False)
-    assert [cassette.get(one.call, one.key) for one in made] == made
+    assert [cassette.get(entry.call, entry.key) for entry in exchanges] == exchanges
 
 
 def test_packing(tmp_path: Path) -> None:
-    made = filled(tmp_path) + filled(tmp_path, 40, "panels/g0/judge/i")
+    exchanges = filled(tmp_path) + filled(tmp_path, 40, "panels/g0/judge/i")
     cassette = Cassette(tmp_path, writable=True)
     cassette.pack()
-    assert [cassette.get(one.call, one.key) for one in made] == made
+    assert [cassette.get(entry.call, entry.key) for entry in exchanges] == exchanges
     part = tmp_path / "calls/s0/g01-judge.jsonl"
     assert not part.exists()
     packed = part.with_suffix(".jsonl.gz")
     first = packed.read_bytes()
     # What is recorded after packing is found beside it, wins over an older recording, and is packed behind it.
-    newer = exchange(made[0].call, "text 0", response={"said": "anew"})
+    newer = exchange(exchanges[0].call, "text 0", response={"said": "anew"})
     more = exchange("s0/g1/judge/i9/m/ab", "more")
     cassette = Cassette(tmp_path, writable=True)
     cassette.append(newer)
     cassette.append(more)
     cassette.close()
-    expected = [newer, *made[1:], more]
+    expected = [newer, *exchanges[1:], more]
     for _ in range(2):
         cassette = Cassette(tmp_path, writable=True)
-        assert [cassette.get(one.call, one.key) for one in expected] == expected
+        assert [cassette.get(entry.call, entry.key) for entry in expected] == expected
         cassette.pack()
     assert gzip.decompress(packed.read_bytes()).count(b"\n") == 5
     assert gzip.decompress(packed.read_bytes()).startswith(gzip.decompress(first))
@@ -171,59 +173,61 @@ def test_a_damaged_packed_part_is_named(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_part_that_vanishes_is_named(tmp_path: Path) -> None:
-    one = filled(tmp_path)[0]
+    entry = filled(tmp_path)[0]
     cassette = Cassette(tmp_path, writable=False)
     (tmp_path / "calls/s0/g01-judge.jsonl").unlink()
     with pytest.raises(FolderMismatch, match="changed or vanished"):
-        cassette.get(one.call, one.key)
+        cassette.get(entry.call, entry.key)
 
 
 def test_one_body_under_several_calls_is_served_in_recorded_order(tmp_path: Path) -> None:
     cassette = Cassette(tmp_path, writable=True)
-    made = [exchange(f"foreign/{number}", "same", response={"n": number}) for number in range(3)]
-    for one in made:
-        cassette.append(one)
-    assert cassette.by_body(made[0].key) == made
+    exchanges = [exchange(f"foreign/{number}", "same", response={"n": number}) for number in range(3)]
+    for entry in exchanges:
+        cassette.append(entry)
+    assert cassette.by_body(exchanges[0].key) == exchanges
     assert cassette.by_body("sha256:none") == []
     cassette.close()
 
 
 def test_the_nearest_recording_and_what_differs(tmp_path: Path) -> None:
     assert "holds no recorded call" in Cassette(tmp_path / "empty", writable=False).nearest(Call("a", "m", {}))
-    made = filled(tmp_path)
+    exchanges = filled(tmp_path)
     cassette = Cassette(tmp_path, writable=False)
-    body = dict(made[1].request)
+    body = dict(exchanges[1].request)
 
     def nearest(call: str, **change: Any) -> str:
         return cassette.nearest(Call(call, "m", {**body, **change}))
 
-    assert nearest("s9/elsewhere") == f"the same request is recorded as {made[1].call}"
-    said = nearest(made[1].call, messages=[{"role": "user", "content": "text 1 more"}])
-    assert said.startswith(f"nearest recording {made[1].call}: messages[0].content at character 6: recorded …'text 1'")
+    assert nearest("s9/elsewhere") == f"the same request is recorded as {exchanges[1].call}"
+    sentence = nearest(exchanges[1].call, messages=[{"role": "user", "content": "text 1 more"}])
+    assert sentence.startswith(
+        f"nearest recording {exchanges[1].call}: messages[0].content at character 6: recorded …'text 1'"
+    )
     two = [{"role": "system", "content": "s"}, *body["messages"]]
-    said = nearest(made[1].call, messages=two)
-    assert "messages: recorded 1 entry (user), asked 2 entries (system, user); messages[0]" in said
-    assert "{'" not in said
-    assert nearest(made[1].call, temperature=0.5).endswith("temperature: not recorded, asked 0.5")
+    sentence = nearest(exchanges[1].call, messages=two)
+    assert "messages: recorded 1 entry (user), asked 2 entries (system, user); messages[0]" in sentence
+    assert "{'" not in sentence
+    assert nearest(exchanges[1].call, temperature=0.5).endswith("temperature: not recorded, asked 0.5")
     assert nearest("s0/g1/judge/i2/m/abc", model="n").startswith(
-        f"nearest recording {made[2].call}: model at character 0"
+        f"nearest recording {exchanges[2].call}: model at character 0"
     )
     numbers = exchange("n/one", top_k=1)
     writing = Cassette(tmp_path, writable=True)
     writing.append(numbers)
     writing.close()
-    asked = writing.nearest(Call("n/one", "m", {**numbers.request, "top_k": 1.0}))
-    assert asked == "nearest recording n/one: top_k: recorded 1, asked 1.0"
+    sentence = writing.nearest(Call("n/one", "m", {**numbers.request, "top_k": 1.0}))
+    assert sentence == "nearest recording n/one: top_k: recorded 1, asked 1.0"
 
 
 def test_more_parts_than_open_files(tmp_path: Path) -> None:
     cassette = Cassette(tmp_path, writable=True)
-    made = [exchange(f"s{number % 100}/g0/judge/i/{number}", str(number)) for number in range(300)]
-    for one in made:
-        cassette.append(one)
+    exchanges = [exchange(f"s{number % 100}/g0/judge/i/{number}", str(number)) for number in range(300)]
+    for entry in exchanges:
+        cassette.append(entry)
     assert len(list(Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").exists() else []) < 100
     cassette.close()
-    assert list(Cassette(tmp_path, writable=False).exchanges()) == sorted(made, key=lambda one: (part_name(one.call), int(one.call.rpartition("/")[2])))  # fmt: skip
+    assert list(Cassette(tmp_path, writable=False).exchanges()) == sorted(exchanges, key=lambda entry: (part_name(entry.call), int(entry.call.rpartition("/")[2])))  # fmt: skip
 
 
 FULL_DISK = """
@@ -245,12 +249,16 @@ except StorageFailed as error:
 
 
 def test_a_full_disk_leaves_no_torn_line_and_is_resumed(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
+    tests_folder = str(Path(__file__).parent)
     ran = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path), here], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), tests_folder],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
-    stored, known, *message = ran.stdout.split()
-    assert stored == known
+    stored, indexed, *message = ran.stdout.split()
+    assert stored == indexed
     assert "g00-judge.jsonl: cannot be written (File too large); make room" in " ".join(message)
     part = tmp_path / "calls/s0/g00-judge.jsonl"
     content = part.read_bytes()
@@ -285,9 +293,9 @@ def test_a_torn_line_in_a_folder_that_is_not_ours(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_exchanges(tmp_path: Path) -> None:
-    made = filled(tmp_path, 100_000)
+    exchanges = filled(tmp_path, 100_000)
     cassette = Cassette(tmp_path, writable=True)
     assert len(cassette) == 100_000
-    assert all(cassette.get(one.call, one.key) == one for one in made[::10])
+    assert all(cassette.get(entry.call, entry.key) == entry for entry in exchanges[::10])
     cassette.pack()
-    assert all(cassette.get(one.call, one.key) == one for one in made[::10])
+    assert all(cassette.get(entry.call, entry.key) == entry for entry in exchanges[::10])

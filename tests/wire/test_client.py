@@ -15,7 +15,7 @@ from judgeloop.serving.faults import Rule
 from judgeloop.serving.protocol import ServerAnswer, error_answer
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Ledger, WireClient
-from wire_case import Speaker, ask, completion, named, recorded, serving, some, use
+from wire_case import Speaker, ask, completion, named, numbered, recorded, serving, use
 
 FAULTS = [
     ({"status": 429, "retry_after_s": 0.01}, "rate_limited"), ({"status": 500}, "http_500"), ({"status": 503}, "http_503"),
@@ -38,9 +38,9 @@ def test_transient_faults_are_retried_and_then_are_data(tmp_path: Path, fault: d
             return failed.failure, (await client.ask(good)).text
 
         assert use(tmp_path, endpoint, steps) == (reason, "[[A]]")
-        assert server.asked == [good.call_id]
-        kept = recorded(tmp_path)
-        assert [(e.call, e.attempts, e.fault) for e in kept.values()] == [
+        assert server.call_ids == [good.call_id]
+        recordings = recorded(tmp_path)
+        assert [(e.call, e.attempts, e.fault) for e in recordings.values()] == [
             (bad.call_id, 3, reason),
             (good.call_id, 3, ""),
         ]
@@ -52,9 +52,9 @@ def test_transient_faults_are_retried_and_then_are_data(tmp_path: Path, fault: d
 def test_a_readable_reply_without_a_verdict_is_never_retried(tmp_path: Path) -> None:
     replies = {"a": completion("no idea"), "b": completion(""), "c": completion(None, refusal="I cannot"), "d": completion(None, "content_filter")}  # fmt: skip
     with serving(Speaker(replies.__getitem__)) as server:
-        said = ask(tmp_path, server.endpoint(), [named(name) for name in "abcd"])
-    assert server.asked == ["a", "b", "c", "d"]
-    assert [(reply.text, reply.refusal, reply.failure) for reply in said] == [
+        replies = ask(tmp_path, server.endpoint(), [named(name) for name in "abcd"])
+    assert server.call_ids == ["a", "b", "c", "d"]
+    assert [(reply.text, reply.refusal, reply.failure) for reply in replies] == [
         ("no idea", "", ""),
         ("", "", ""),
         ("", "I cannot", ""),
@@ -71,23 +71,23 @@ LONG = [
 
 @pytest.mark.parametrize("answer", LONG)
 def test_a_text_that_is_too_long_is_that_items_failure(tmp_path: Path, answer: ServerAnswer) -> None:
-    calls = some(CONSECUTIVE_FAILURES + 2)
+    calls = numbered(CONSECUTIVE_FAILURES + 2)
     with serving(Speaker(lambda _: answer)) as server:
-        said = ask(tmp_path, server.endpoint(), calls)
-    assert {reply.failure for reply in said} == {"context_length"}
+        replies = ask(tmp_path, server.endpoint(), calls)
+    assert {reply.failure for reply in replies} == {"context_length"}
     assert len(server.seen) == len(calls) == len(recorded(tmp_path))
 
 
 def test_another_400_is_not_retried(tmp_path: Path) -> None:
     with serving(Speaker(lambda call: completion() if call == "good" else error_answer(400, "bad field"))) as server:
         bad, good = ask(tmp_path, server.endpoint(), [named("bad"), named("good")])
-    assert (bad.failure, good.failure, server.asked) == ("bad_request", "", ["bad", "good"])
+    assert (bad.failure, good.failure, server.call_ids) == ("bad_request", "", ["bad", "good"])
     assert recorded(tmp_path)["bad"].status == 400
 
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_an_endpoint_that_keeps_failing_ends_the_run_and_is_asked_again(tmp_path: Path, at_once: bool) -> None:
-    calls = some(CONSECUTIVE_FAILURES + 5)
+    calls = numbered(CONSECUTIVE_FAILURES + 5)
     with (
         serving(None, Rule(status=500, times="always", message="down")) as server,
         pytest.raises(
@@ -105,9 +105,9 @@ def test_an_endpoint_that_keeps_failing_ends_the_run_and_is_asked_again(tmp_path
 def test_failures_in_a_row_are_counted_from_the_last_answer(tmp_path: Path) -> None:
     failing = CONSECUTIVE_FAILURES - 1
     answers = [*[error_answer(400, "no")] * failing, LONG[0], *[error_answer(400, "no")] * failing]
-    said = iter([*answers, completion(), *answers])
-    calls = some(2 * len(answers) + 1)
-    with serving(Speaker(lambda _: next(said))) as server:
+    script = iter([*answers, completion(), *answers])
+    calls = numbered(2 * len(answers) + 1)
+    with serving(Speaker(lambda _: next(script))) as server:
         failures = [reply.failure for reply in ask(tmp_path, server.endpoint(), calls)]
     assert failures.count("bad_request") == 4 * failing
     # The run ended well: even the failures that no answer followed are its data.
@@ -123,7 +123,7 @@ def test_failures_in_a_row_are_counted_from_the_last_answer(tmp_path: Path) -> N
 )  # fmt: skip
 def test_a_refused_setting_is_named(tmp_path: Path, message: str, hint: str) -> None:
     with serving(Speaker(lambda _: error_answer(400, message))) as server, pytest.raises(EndpointFailed, match=hint):
-        ask(tmp_path, server.endpoint(), some(CONSECUTIVE_FAILURES))
+        ask(tmp_path, server.endpoint(), numbered(CONSECUTIVE_FAILURES))
 
 
 def test_failures_before_an_interruption_are_not_recorded(tmp_path: Path) -> None:
@@ -139,22 +139,22 @@ def test_failures_before_an_interruption_are_not_recorded(tmp_path: Path) -> Non
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_concurrency_is_bounded(tmp_path: Path, most: int) -> None:
     with serving(Speaker(hold_s=0.02)) as server:
-        ask(tmp_path, server.endpoint(concurrency=most), some(3 * most + 1), at_once=True)
+        ask(tmp_path, server.endpoint(concurrency=most), numbered(3 * most + 1), at_once=True)
         assert server.most == most
 
 
 def test_the_same_call_is_asked_once(tmp_path: Path) -> None:
     with serving(Speaker(hold_s=0.02)) as server:
-        said = ask(
+        replies = ask(
             tmp_path, server.endpoint(), [named("a")] * 10 + [named("a", "another text"), named("b")], at_once=True
         )
-    assert len({id(reply) for reply in said[:10]}) == 1
-    assert sorted(server.asked) == ["a", "a", "b"]
+    assert len({id(reply) for reply in replies[:10]}) == 1
+    assert sorted(server.call_ids) == ["a", "a", "b"]
     assert sum(1 for _ in Cassette(tmp_path, writable=False).exchanges()) == 3
 
 
 def test_a_resumed_run_asks_nothing_and_counts_everything(tmp_path: Path) -> None:
-    calls, events = some(5), list[AnsweredCall]()
+    calls, events = numbered(5), list[AnsweredCall]()
     price = {"input": 1e6, "output": 2e6}
     with serving() as server:
         endpoint = server.endpoint(price=price)
@@ -172,14 +172,14 @@ def test_a_resumed_run_asks_nothing_and_counts_everything(tmp_path: Path) -> Non
 
 
 def test_a_torn_line_is_asked_again_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    calls = some(4)
+    calls = numbered(4)
     with serving() as server:
         ask(tmp_path, server.endpoint(), calls)
         part = tmp_path / "calls/s0/g00-judge.jsonl"
         whole = part.read_bytes()
         part.write_bytes(whole[:-7])
         ask(tmp_path, server.endpoint(), calls)
-        assert server.asked[4:] == [calls[3].call_id]
+        assert server.call_ids[4:] == [calls[3].call_id]
         assert part.read_bytes() == whole
         part.write_bytes(whole.replace(b'{"key"', b'{"kex"', 2))
         with pytest.raises(FolderMismatch, match=r"g00-judge\.jsonl:1: "):
@@ -188,7 +188,7 @@ def test_a_torn_line_is_asked_again_and_a_damaged_one_is_named(tmp_path: Path) -
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_replay(tmp_path: Path, packed: bool) -> None:
-    calls = some(3)
+    calls = numbered(3)
     with serving() as server:
         replies = ask(tmp_path / "recorded", server.endpoint(), calls)
     if packed:
@@ -204,7 +204,7 @@ def test_replay(tmp_path: Path, packed: bool) -> None:
 
 def test_a_miss_in_replay_is_named_once(tmp_path: Path) -> None:
     async def steps(client: WireClient) -> list[object]:
-        return await asyncio.gather(*(client.ask(call) for call in some(50)), return_exceptions=True)
+        return await asyncio.gather(*(client.ask(call) for call in numbered(50)), return_exceptions=True)
 
     errors = use(tmp_path, Speaker().endpoint(base_url="http://127.0.0.1:9"), steps, replay=Cassette(tmp_path / "none", writable=False))  # fmt: skip
     assert len({id(error) for error in errors}) == 1
@@ -213,41 +213,41 @@ def test_a_miss_in_replay_is_named_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_the_budget_of_calls_stops_exactly(tmp_path: Path, at_once: bool) -> None:
-    calls = some(12)
+    calls = numbered(12)
     with serving(Speaker(hold_s=0.005)) as server:
         endpoint = server.endpoint(concurrency=4)
-        for limit, asked in ((5, 5), (5, 5), (8, 8)):
+        for limit, expected in ((5, 5), (5, 5), (8, 8)):
             with pytest.raises(BudgetReached, match=f"budget of {limit} calls is reached; raise --max-calls") as caught:
                 ask(tmp_path, endpoint, calls, at_once=at_once, ledger=Ledger(max_calls=limit))
             assert caught.value.exit_code == 3
-            assert len(server.seen) == len(recorded(tmp_path)) == asked
+            assert len(server.seen) == len(recorded(tmp_path)) == expected
         ask(tmp_path, endpoint, calls, at_once=at_once, ledger=Ledger(max_calls=12))
         assert len(server.seen) == 12
 
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_the_budget_of_cost_is_used_and_never_broken(tmp_path: Path, at_once: bool) -> None:
-    calls = [named(call.call_id, max_tokens=4) for call in some(12)]
+    calls = [named(call.call_id, max_tokens=4) for call in numbered(12)]
     with serving(Speaker(hold_s=0.005)) as server:
         endpoint = server.endpoint(concurrency=4, price={"output": 1e6})  # a dollar a token: 2 a call, 4 at worst
-        for limit, asked in ((10, 4), (17, 7)):
+        for limit, expected in ((10, 4), (17, 7)):
             ledger = Ledger(max_cost=limit)
             with pytest.raises(BudgetReached, match=f"budget of {limit} USD is reached .*raise --max-cost"):
                 ask(tmp_path, endpoint, calls, at_once=at_once, ledger=ledger)
-            assert len(server.seen) == len(recorded(tmp_path)) == asked
-            assert ledger.cost == 2 * asked <= limit
+            assert len(server.seen) == len(recorded(tmp_path)) == expected
+            assert ledger.cost == 2 * expected <= limit
 
 
 def test_failures_not_yet_recorded_count_against_the_budget(tmp_path: Path) -> None:
     with serving(Speaker(lambda _: error_answer(400, "no"))) as server:
         with pytest.raises(BudgetReached):
-            ask(tmp_path, server.endpoint(), some(9), ledger=Ledger(max_calls=3))
+            ask(tmp_path, server.endpoint(), numbered(9), ledger=Ledger(max_calls=3))
         assert len(server.seen) == 3
 
 
 def cancelled(count: int) -> Callable[[WireClient], Awaitable[None]]:
     async def steps(client: WireClient) -> None:
-        asking = [asyncio.create_task(client.ask(call)) for call in some(count)]
+        asking = [asyncio.create_task(client.ask(call)) for call in numbered(count)]
         await asyncio.sleep(0.1)
         for task in asking:
             task.cancel()
@@ -260,7 +260,7 @@ def test_an_answer_that_nobody_waits_for_is_recorded_and_no_more_is_asked(tmp_pa
     with serving(Speaker(hold_s=0.3)) as server:
         use(tmp_path, server.endpoint(concurrency=2), cancelled(6))
         assert len(server.seen) == 2
-    assert sorted(recorded(tmp_path)) == sorted(server.asked)
+    assert sorted(recorded(tmp_path)) == sorted(server.call_ids)
 
 
 def test_closing_waits_for_no_retry(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
 
     with serving() as server:
         errors = use(tmp_path, server.endpoint(), steps)
-        assert server.asked == ["a/b/c"]
+        assert server.call_ids == ["a/b/c"]
     assert all(isinstance(error, StorageFailed) for error in errors)
 
 
@@ -308,7 +308,7 @@ class _nothing:  # noqa: N801
 def test_two_endpoints_fail_each_for_itself(tmp_path: Path) -> None:
     with serving() as good, serving(None, Rule(status=500, times="always")) as bad:
 
-        async def both() -> list[str]:
+        async def ask_both() -> list[str]:
             cassette = Cassette(tmp_path, writable=True)
             endpoints = {"m": good.endpoint(), "n": bad.endpoint(attempts=1)}
             async with WireClient(endpoints, cassette, environment={}, backoff_s=0.001) as client:
@@ -317,5 +317,5 @@ def test_two_endpoints_fail_each_for_itself(tmp_path: Path) -> None:
                 assert list(recorded(tmp_path)) == ["good"]
                 return [failed.failure]
 
-        assert asyncio.run(both()) == ["http_500"]
+        assert asyncio.run(ask_both()) == ["http_500"]
     assert sorted(recorded(tmp_path)) == ["bad", "good"]

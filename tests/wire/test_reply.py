@@ -24,13 +24,13 @@ def completion(message: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"model": "m", "choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}, **more}
 
 
-def said(message: dict[str, Any], **more: Any) -> Reply:
+def reply_to(message: dict[str, Any], **more: Any) -> Reply:
     """The reply, through the text of a response and back from a recording."""
     return read(200, json.loads(json.dumps(parse(200, json.dumps(completion(message, **more))))), "")
 
 
 def test_a_plain_answer() -> None:
-    reply = said({"content": "[[A]]"}, system_fingerprint="fp")
+    reply = reply_to({"content": "[[A]]"}, system_fingerprint="fp")
     assert reply == Reply(
         "[[A]]", finish_reason="stop", model="m", fingerprint="fp", prompt_tokens=3, completion_tokens=2
     )
@@ -60,16 +60,16 @@ def test_a_plain_answer() -> None:
     ],
 )  # fmt: skip
 def test_reasoning_is_set_aside(message: dict[str, Any], text: str, reasoning: str) -> None:
-    reply = said(message)
+    reply = reply_to(message)
     assert (reply.text, reply.reasoning, reply.failure) == (text, reasoning, "")
 
 
 def test_refusals() -> None:
-    assert said({"content": None, "refusal": "I cannot"}).refusal == "I cannot"
-    filtered = said({"content": None}, choice={"finish_reason": "content_filter"})
+    assert reply_to({"content": None, "refusal": "I cannot"}).refusal == "I cannot"
+    filtered = reply_to({"content": None}, choice={"finish_reason": "content_filter"})
     assert (filtered.text, filtered.refusal) == ("", "content_filter")
     # Thinking used up the tokens: an answer without text, that asking again would not mend.
-    cut = said({"content": None, "reasoning_content": "hm"}, choice={"finish_reason": "length"})
+    cut = reply_to({"content": None, "reasoning_content": "hm"}, choice={"finish_reason": "length"})
     assert (cut.text, cut.reasoning, cut.finish_reason, cut.failure) == ("", "hm", "length", "")
 
 
@@ -89,11 +89,11 @@ A = {"token": "A", "logprob": -0.5}
     ],
 )  # fmt: skip
 def test_logprobs(logprobs: Any, expected: tuple[tuple[str, float], ...]) -> None:
-    assert said({"content": "A"}, choice={"logprobs": logprobs}).top_logprobs == expected
+    assert reply_to({"content": "A"}, choice={"logprobs": logprobs}).top_logprobs == expected
 
 
 def test_logprobs_of_a_thought_are_no_verdict() -> None:
-    assert said({"content": "<think>x</think>A"}, choice={"logprobs": {"content": [A]}}).top_logprobs == ()
+    assert reply_to({"content": "<think>x</think>A"}, choice={"logprobs": {"content": [A]}}).top_logprobs == ()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_malformed_envelopes_are_worth_another_try(text: str, fault: str) -> Non
     with pytest.raises(TransientFault) as caught:
         parse(200, text)
     assert caught.value.fault == fault
-    # A recording of it that bears no fault (made by hand, or damaged) still has a reply.
+    # A recording of it without a fault (written by hand, or damaged) still has a reply.
     json.dumps(caught.value.response)
     assert read(200, caught.value.response, "").failure == fault
 

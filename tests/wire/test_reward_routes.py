@@ -21,8 +21,7 @@ from judgeloop.serving.recorded import RecordAnswerer, ReplayAnswerer
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Ledger
-from judgeloop.wire.reply import TransientFault, parse, read
-from judgeloop.wire.reply import path as scored_path
+from judgeloop.wire.reply import TransientFault, parse, read, route_path
 from wire_case import Speaker, ask, named, recorded, serving
 
 CONVERSATION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
@@ -45,27 +44,27 @@ def call(route: RewardRoute, call_id: str = "s0/g0/judge/i/score/k0", **changes:
     return Call(call_id, "m", {**BODIES[route], **changes}, route)
 
 
-def said(route: RewardRoute, **more: Any) -> ServerAnswer:
+def scored_answer(route: RewardRoute, **more: Any) -> ServerAnswer:
     return ServerAnswer(200, {"id": "x", "model": "rm", "usage": {"prompt_tokens": 7, "total_tokens": 7}, **ANSWERS[route], **more})  # fmt: skip
 
 
 @pytest.mark.parametrize("route", REWARD_ROUTES)
 @pytest.mark.parametrize(("base", "root"), [("/v1", ""), ("", ""), ("/v1/", ""), ("/a/b/v1", "/a/b"), ("/a/b", "/a/b")])
 def test_where_a_route_stands_whether_the_base_url_ends_in_its_version_or_not(base: str, root: str, route: RewardRoute) -> None:  # fmt: skip
-    assert scored_path(base, route) == root + PATHS[route]
+    assert route_path(base, route) == root + PATHS[route]
 
 
 def test_a_hosted_reranker_keeps_its_version() -> None:
-    assert scored_path("/v2", "rerank") == "/v2/rerank"
+    assert route_path("/v2", "rerank") == "/v2/rerank"
 
 
 @pytest.mark.parametrize("route", REWARD_ROUTES)
 @pytest.mark.parametrize("version", ["/v1", ""])
 def test_a_call_of_each_route_is_answered_recorded_and_replayed(tmp_path: Path, route: RewardRoute, version: str) -> None:  # fmt: skip
-    with serving(Speaker(lambda _: said(route))) as speaker:
+    with serving(Speaker(lambda _: scored_answer(route))) as speaker:
         endpoint = speaker.endpoint(base_url=speaker.base_url.removesuffix("/v1") + version)
         replies = ask(tmp_path, endpoint, [call(route), call(route)])
-    assert speaker.asked == ["s0/g0/judge/i/score/k0"]
+    assert speaker.call_ids == ["s0/g0/judge/i/score/k0"]
     assert speaker.seen[0][1] == BODIES[route]
     assert replies == [Reply(text="", model="rm", prompt_tokens=7, numbers=(-1.5,))] * 2
     line = json.loads((tmp_path / "calls/s0/g00-judge.jsonl").read_text())
@@ -99,7 +98,7 @@ def test_the_same_body_by_two_routes_is_two_calls_and_a_chat_keeps_its_key_and_l
     ],
 )  # fmt: skip
 def test_transport_faults_and_malformed_envelopes_are_asked_again(tmp_path: Path, route: RewardRoute, rule: Rule, attempts: int) -> None:  # fmt: skip
-    with serving(Speaker(lambda _: said(route)), rule) as speaker:
+    with serving(Speaker(lambda _: scored_answer(route)), rule) as speaker:
         [reply] = ask(tmp_path, speaker.endpoint(), [call(route)])
     assert reply.numbers == (-1.5,)
     assert recorded(tmp_path)[call(route).call_id].attempts == attempts
@@ -107,7 +106,7 @@ def test_transport_faults_and_malformed_envelopes_are_asked_again(tmp_path: Path
 
 @pytest.mark.parametrize("route", REWARD_ROUTES)
 def test_a_number_that_is_none_is_readable_and_not_asked_again(tmp_path: Path, route: RewardRoute) -> None:
-    with serving(Speaker(lambda _: said(route)), Rule(kind="null_content", times="always")) as speaker:
+    with serving(Speaker(lambda _: scored_answer(route)), Rule(kind="null_content", times="always")) as speaker:
         [reply] = ask(tmp_path, speaker.endpoint(), [call(route)])
     assert (reply.numbers, reply.failure) == ((None,), "")
     assert recorded(tmp_path)[call(route).call_id].attempts == 1
@@ -165,14 +164,14 @@ def test_a_route_that_is_not_served_ends_the_run_and_says_which(tmp_path: Path) 
 
 
 def test_a_text_that_is_too_long_is_data(tmp_path: Path) -> None:
-    with serving(Speaker(lambda _: said("score")), Rule(kind="context_length", times="always")) as speaker:
+    with serving(Speaker(lambda _: scored_answer("score")), Rule(kind="context_length", times="always")) as speaker:
         [reply] = ask(tmp_path, speaker.endpoint(), [call("score")])
     assert reply.failure == "context_length"
 
 
 def test_a_key_that_is_echoed_reaches_no_file(tmp_path: Path) -> None:
     key = "-".join(["sk", "a", "very", "long", "secret", "key", "0123456789"])
-    with serving(Speaker(lambda _: said("score", id=f"you are {key}"))) as speaker:
+    with serving(Speaker(lambda _: scored_answer("score", id=f"you are {key}"))) as speaker:
         ask(tmp_path, speaker.endpoint(api_key_env="KEY"), [call("score")], environment={"KEY": key})
         assert (b"authorization", f"Bearer {key}".encode()) in speaker.seen[0][2].headers
     assert all(key.encode() not in path.read_bytes() for path in tmp_path.rglob("*.jsonl"))
@@ -181,18 +180,18 @@ def test_a_key_that_is_echoed_reaches_no_file(tmp_path: Path) -> None:
 def test_a_score_costs_its_prompt_alone_and_the_budget_holds(tmp_path: Path) -> None:
     ledger = Ledger(max_calls=2)
     calls = [call("score", f"s0/g0/judge/i/score/k{n}") for n in range(3)]
-    with serving(Speaker(lambda _: said("score"))) as speaker:
+    with serving(Speaker(lambda _: scored_answer("score"))) as speaker:
         endpoint = speaker.endpoint(price=Price(input=10.0, output=1e6), max_tokens=4096)
         with pytest.raises(BudgetReached, match="2 calls"):
             ask(tmp_path, endpoint, calls, ledger=ledger)
         assert ledger.cost == pytest.approx(2 * 7 * 10.0 / 1e6)
         # No reply is reserved for: a limit far below one completion of 4,096 tokens lets the last one through.
         assert len(ask(tmp_path, endpoint, calls, ledger=Ledger(max_cost=0.01))) == 3
-    assert len(speaker.asked) == 3
+    assert len(speaker.call_ids) == 3
 
 
 def test_a_line_with_an_unknown_route_is_damage(tmp_path: Path) -> None:
-    with serving(Speaker(lambda _: said("score"))) as speaker:
+    with serving(Speaker(lambda _: scored_answer("score"))) as speaker:
         ask(tmp_path, speaker.endpoint(), [call("score")])
     path = tmp_path / "calls/s0/g00-judge.jsonl"
     path.write_text(path.read_text().replace('"route":"score"', '"route":"guess"'))

@@ -49,12 +49,12 @@ def test_headers_query_and_body_of_an_endpoint(tmp_path: Path) -> None:
         body = draft_body(endpoint, load("draft", tmp_path, "draft"), "Why?")
         environment = {"MY_KEY": f" {KEY}\n", "AZURE": HEADER_KEY, "OPENAI_API_KEY": "another"}
         ask(tmp_path, endpoint, [Call("s0/g0/draft/i/c", "m", body)], environment=environment)
-    (_, sent, came), = server.seen  # fmt: skip
-    headers = {name.decode(): value.decode() for name, value in came.headers}
+    (_, sent, request), = server.seen  # fmt: skip
+    headers = {name.decode(): value.decode() for name, value in request.headers}
     assert headers["authorization"] == f"Bearer {KEY}"
     assert headers["api-key"] == HEADER_KEY
     assert headers["x-both"] == f"a {HEADER_KEY} b"
-    assert came.query == "api-version=2024-10-21"
+    assert request.query == "api-version=2024-10-21"
     assert sent == body
     assert (sent["top_k"], sent["chat_template_kwargs"]) == (5, {"enable_thinking": False})
     assert endpoint.extra_headers["api-key"] == "${AZURE}"
@@ -65,22 +65,24 @@ def test_a_key_that_the_server_echoes_goes_no_further(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    said = f"wrong key {KEY} or {HEADER_KEY}"
-    speaker = Speaker(lambda call: completion(said) if status == 200 or call == "good" else error_answer(status, said))
-    shown = ""
+    message = f"wrong key {KEY} or {HEADER_KEY}"
+    speaker = Speaker(
+        lambda call: completion(message) if status == 200 or call == "good" else error_answer(status, message)
+    )
+    output = ""
     with serving(speaker) as server:
         endpoint = server.endpoint(extra_headers={"x-hidden": "${HIDDEN}"}, attempts=1)
         try:
             environment = {"OPENAI_API_KEY": KEY, "HIDDEN": HEADER_KEY}
             replies = ask(tmp_path, endpoint, [named("bad"), named("good")], environment=environment)
-            shown = repr(replies)
+            output = repr(replies)
         except EndpointFailed as error:
-            shown = traceback.format_exc() + repr(error.__context__)
+            output = traceback.format_exc() + repr(error.__context__)
     files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert ("EndpointFailed: endpoint m" in shown and "wrong key ***" in shown) == (status in (401, 404))
+    assert ("EndpointFailed: endpoint m" in output and "wrong key ***" in output) == (status in (401, 404))
     assert (b"wrong key ***" in files) == (status not in (401, 404))
     for secret in (KEY, HEADER_KEY):
-        assert secret not in shown
+        assert secret not in output
         assert secret not in caplog.text
         assert secret.encode() not in files
     assert b"authorization" not in files.lower()
@@ -110,7 +112,7 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (error_answer(401, "Incorrect API key.\nSee \x1b[31mthe docs."), r"HTTP 401: Incorrect API key\. See \?\[31mthe docs; check the key in OPENAI_API_KEY"),
         (error_answer(403, "Country not supported"), "HTTP 403: Country not supported"),
@@ -120,16 +122,16 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, key: str) -> None:
         (ServerAnswer(308, {}, {"location": "https://elsewhere.invalid/v1"}), r"HTTP 308: redirects to https://elsewhere\.invalid/v1"),
     ],
 )  # fmt: skip
-def test_refusals_end_the_run_at_once(tmp_path: Path, answer: ServerAnswer, said: str) -> None:
+def test_refusals_end_the_run_at_once(tmp_path: Path, answer: ServerAnswer, message: str) -> None:
     with (
         serving(Speaker(lambda _: answer)) as server,
-        pytest.raises(EndpointFailed, match=rf"^endpoint m \({server.base_url}, model m\): {said}") as caught,
+        pytest.raises(EndpointFailed, match=rf"^endpoint m \({server.base_url}, model m\): {message}") as caught,
     ):
         ask(tmp_path, server.endpoint(), [named("a"), named("b")])
     assert caught.value.exit_code == 4
     assert "base_url and model, then run the same command to resume" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert server.asked == ["a"]
+    assert server.call_ids == ["a"]
     assert recorded(tmp_path) == {}
 
 
@@ -152,15 +154,15 @@ def test_an_address_that_takes_no_connection(tmp_path: Path) -> None:
         full.listen(0)
         waiting = [socket.socket() for _ in range(4)]
         try:
-            for one in waiting:
-                one.setblocking(False)
-                one.connect_ex(full.getsockname())
+            for client_socket in waiting:
+                client_socket.setblocking(False)
+                client_socket.connect_ex(full.getsockname())
             endpoint = Speaker().endpoint(base_url=f"http://127.0.0.1:{full.getsockname()[1]}/v1", timeout_s=0.1)
             with pytest.raises(EndpointFailed, match="no server answers"):
                 ask(tmp_path, endpoint, [named("a")])
         finally:
-            for one in waiting:
-                one.close()
+            for client_socket in waiting:
+                client_socket.close()
 
 
 @pytest.mark.parametrize(
@@ -173,10 +175,10 @@ def test_a_base_url_that_is_no_address(tmp_path: Path, url: str) -> None:
 
 def test_a_server_that_trickles_counts_as_timed_out(tmp_path: Path) -> None:
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.readuntil(b"\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n")
         try:
-            while asked.startswith(b"POST"):
+            while head.startswith(b"POST"):
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.02)
@@ -185,7 +187,7 @@ def test_a_server_that_trickles_counts_as_timed_out(tmp_path: Path) -> None:
         finally:
             writer.close()
 
-    async def asked() -> str:
+    async def failure() -> str:
         async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             endpoint = Speaker().endpoint(base_url=f"http://127.0.0.1:{port}/v1", timeout_s=0.3, attempts=1)
@@ -193,7 +195,7 @@ def test_a_server_that_trickles_counts_as_timed_out(tmp_path: Path) -> None:
                 return (await client.ask(named("a"))).failure
 
     begun = time.monotonic()
-    assert asyncio.run(asked()) == "timeout"
+    assert asyncio.run(failure()) == "timeout"
     assert time.monotonic() - begun < 5
 
 

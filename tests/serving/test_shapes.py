@@ -1,4 +1,4 @@
-"""Servers of a kind: told by what they say of themselves, and played from a faults file."""
+"""Kinds of servers played from a faults file."""
 
 from __future__ import annotations
 
@@ -13,36 +13,6 @@ from judgeloop.errors import ExperimentError
 from judgeloop.serving.faults import Shape, ShapedAnswerer, load_faults
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
-from judgeloop.wire.inquiry import listed_context, recognise
-
-
-@pytest.mark.parametrize(
-    ("entries", "headers", "fingerprint", "name"),
-    [
-        ([{"id": "m", "owned_by": "vllm"}], {}, "", "vLLM"),
-        ([{"id": "m", "owned_by": "library"}], {}, "fp_ollama", "Ollama"),
-        ([], {}, "fp_ollama", "Ollama"),
-        ([{"id": "m", "owned_by": "llamacpp"}], {}, "b6500-abc", "llama.cpp"),
-        ([], {"server": "llama.cpp"}, "", "llama.cpp"),
-        ([], {}, "b6500-abc", "llama.cpp"),
-        ([], {}, "blue", "unknown"),
-        ([{"id": "m", "owned_by": "system"}], {"openai-version": "2020-10-01"}, "fp_1", "OpenAI"),
-        ([{"id": "m", "owned_by": "me"}], {"server": "nginx"}, "", "unknown"),
-    ],
-)
-def test_servers_are_told_by_what_they_say(
-    entries: list[dict[str, Any]], headers: dict[str, str], fingerprint: str, name: str
-) -> None:
-    server, told_by = recognise(entries, headers, fingerprint)
-    assert server.name == name
-    assert bool(told_by) == (name != "unknown")
-
-
-def test_the_context_in_force_goes_before_the_trained_one() -> None:
-    assert listed_context({"max_model_len": 4096}) == (4096, "max_model_len")
-    assert listed_context({"meta": {"n_ctx_train": 8192, "n_ctx": 2048}}) == (2048, "n_ctx")
-    assert listed_context({"meta": {"n_ctx_train": 8192}}) == (8192, "n_ctx_train")
-    assert listed_context({"id": "m", "max_model_len": True}) == (None, "")
 
 
 def test_a_shape_is_served_from_a_faults_file(tmp_path: Path) -> None:
@@ -80,7 +50,7 @@ def test_what_a_shape_does_not_limit_is_the_inner_answer() -> None:
 def test_thinking_that_uses_up_the_tokens_leaves_no_answer() -> None:
     shaped = ShapedAnswerer(PlantedAnswerer(PlantedSpec()), Shape(thinks=40))
     body = {"model": "planted", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 16}
-    made: Any = asyncio.run(shaped.answer(body, None)).body
-    assert made["choices"][0]["message"]["content"] == ""
-    assert made["choices"][0]["finish_reason"] == "length"
-    assert made["usage"]["completion_tokens_details"] == {"reasoning_tokens": 16}
+    completion: Any = asyncio.run(shaped.answer(body, None)).body
+    assert completion["choices"][0]["message"]["content"] == ""
+    assert completion["choices"][0]["finish_reason"] == "length"
+    assert completion["usage"]["completion_tokens_details"] == {"reasoning_tokens": 16}

@@ -1,0 +1,190 @@
+"""The connection of ``judgeloop doctor`` to an endpoint: every answer whole, none hidden by retries; and what it found out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import httpx2
+import openai
+
+from judgeloop.errors import EndpointFailed
+from judgeloop.experiment.schema import Endpoint
+from judgeloop.records import Reply, Verdict
+from judgeloop.text.templates import Mode
+from judgeloop.wire.client import Connection, brief, decoded
+from judgeloop.wire.reply import Refusal, TransientFault, parse, read
+
+_LONGEST_WAIT_S = 10.0
+SHORT_REPLY = 64
+"""Most tokens of a reply by a model that does not think first."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResult:
+    """The answer to one request. ``status`` 0: no whole answer (``fault`` says why). ``body``: its JSON, or None."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+    seconds: float
+    fault: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is a 200 with a readable completion."""
+        return self.status == 200 and not self.reply.failure
+
+    @property
+    def reply(self) -> Reply:
+        """The completion as a run would read it."""
+        try:
+            return read(self.status, parse(self.status, self.text), self.fault)
+        except TransientFault as fault:
+            return Reply(None, failure=fault.fault)
+        except Refusal:
+            return Reply(None, failure=f"http_{self.status}")
+
+    @property
+    def message(self) -> str:
+        """The message of an error body, on one line; the fault where no answer came."""
+        error = self.body.get("error", self.body) if isinstance(self.body, dict) else self.text
+        message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+        return self.fault or brief(str(message or f"HTTP {self.status}"))
+
+    @property
+    def summary(self) -> str:
+        """Status and message of an error, in a few words."""
+        return self.fault if not self.status else f"HTTP {self.status}: {self.message}"
+
+
+class CallsSpent(Exception):
+    """The stated number of calls is used up."""
+
+
+State = Literal["ok", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of doctor's transcript: the request, the answer, what it means. ``calls``: completions it took."""
+
+    name: str
+    asked: str
+    came: str
+    state: State
+    means: str
+    calls: int = 0
+
+
+@dataclass
+class EndpointFindings:
+    """What the checks have found out about an endpoint; None or empty where it is not known.
+
+    ``max_tokens``: most tokens of a reply, as its model needs them. ``logprobs``: the most ``top_logprobs`` that it gives.
+    ``verdicts``: by mode, with the better answer shown first, and second. ``context``: tokens.
+    """
+
+    model: str = ""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    send_temperature: bool = True
+    thinks: bool = False
+    max_tokens: int = SHORT_REPLY
+    logprobs: int | None = None
+    enforces_schema: bool | None = None
+    verdicts: dict[Mode, tuple[Verdict, ...]] = field(default_factory=dict)
+    context: int | None = None
+    fingerprint: str = ""
+    checks: list[Check] = field(default_factory=list)
+
+    def endpoint(self, base: Endpoint) -> Endpoint:
+        """The endpoint with the settings that the checks found."""
+        return base.model_copy(
+            update={
+                "max_tokens_field": self.max_tokens_field, "send_temperature": self.send_temperature,
+                "max_tokens": self.max_tokens, "top_logprobs": self.logprobs or base.top_logprobs,
+            }
+        )  # fmt: skip
+
+
+class Inquiry(Connection):
+    """A connection that shows status, headers, body and seconds of every answer, and counts its completions."""
+
+    def __init__(self, endpoint: Endpoint, environment: Mapping[str, str], most: int) -> None:
+        """``most``: completions that may be asked; one more raises CallsSpent."""
+        super().__init__("doctor", endpoint, environment)
+        self.most, self.calls = most, 0
+        self.seen_headers: dict[str, str] = {}
+
+    async def models(self) -> HttpResult:
+        """The list of models. Raises EndpointFailed where no server answers at all."""
+        await self.check_alive()
+        return await self._request("GET", "/models", None)
+
+    async def complete(self, body: Mapping[str, Any], *, patient: bool = True) -> HttpResult:
+        """One chat completion; asked once more after a 429, a 5xx or no answer if ``patient``. Raises CallsSpent."""
+        self._count()
+        result = await self._request("POST", "/chat/completions", body)
+        is_passing = result.status in (0, 408, 429) or result.status >= 500
+        if not patient or not is_passing or result.reply.failure == "context_length":
+            return result
+        await asyncio.sleep(min(_wait_s(result.headers.get("retry-after", "")), _LONGEST_WAIT_S))
+        self._count()
+        return await self._request("POST", "/chat/completions", body)
+
+    async def counted(self, checking: Awaitable[Check | None]) -> Check | None:
+        """The check with the completions that it took; None where it had nothing to ask."""
+        before = self.calls
+        check = await checking
+        return None if check is None else replace(check, calls=self.calls - before)
+
+    def left(self) -> int:
+        """Completions that may still be asked."""
+        return self.most - self.calls
+
+    def _count(self) -> None:
+        if self.calls >= self.most:
+            raise CallsSpent
+        self.calls += 1
+
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> HttpResult:
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                if method == "GET":
+                    response = await self._openai.get(path, cast_to=httpx2.Response)
+                else:
+                    response = await self._openai.post(path, cast_to=httpx2.Response, body=dict(body or {}))
+        except openai.APIStatusError as error:
+            response = error.response
+        except (openai.APITimeoutError, TimeoutError):
+            fault = f"no answer in {self.endpoint.timeout_s:g} s"
+            return HttpResult(0, {}, None, "", time.perf_counter() - began, fault)
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            fault = f"the connection broke ({brief(self.scrub(str(error.__cause__ or error)))})"
+            return HttpResult(0, {}, None, "", time.perf_counter() - began, fault)
+        seconds = time.perf_counter() - began
+        if 300 <= response.status_code < 400:
+            target = self.scrub(response.headers.get("location", "another address"))
+            raise EndpointFailed(f"{self.where}: redirects to {target}; give that as --base-url")
+        headers = {name.lower(): self.scrub(value) for name, value in response.headers.items()}
+        self.seen_headers |= headers
+        text = self.scrub(decoded(response))
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        return HttpResult(response.status_code, headers, content, text, seconds)
+
+
+def _wait_s(retry_after: str) -> float:
+    """Seconds to wait by a header of seconds; 1 where it is none."""
+    try:
+        return max(0.2, float(retry_after))
+    except ValueError:
+        return 1.0
