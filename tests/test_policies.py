@@ -11,9 +11,7 @@ import pytest
 from scipy import stats
 
 from judgeloop import seeds
-from judgeloop.experiment.schema import Endpoint
-from judgeloop.experiment.schema import ExemplarPolicySpec as ExemplarSpec
-from judgeloop.experiment.schema import PoolPolicySpec as PoolSpec
+from judgeloop.experiment.schema import Endpoint, ExemplarPolicySpec, PoolPolicySpec
 from judgeloop.policies import Drafter, ExemplarPolicy, Pool, PoolPolicy, draft_pool
 from judgeloop.records import Call, Candidate, Item, Message, Reply
 from judgeloop.text import templates
@@ -37,7 +35,7 @@ class Recorder:
 
 
 def _drafter(client: Recorder, **spec: Any) -> Drafter:
-    settings = ExemplarSpec(endpoint="m", temperature=0.7, **spec)
+    settings = ExemplarPolicySpec(endpoint="m", temperature=0.7, **spec)
     return Drafter(client, settings, ENDPOINT, templates.load("draft", ".", "draft"), seed=5)
 
 
@@ -288,7 +286,7 @@ def test_a_chat_history_is_shown_as_turns() -> None:
 
 def test_the_pool_s_block_of_settings_drafts_too() -> None:
     client = Recorder()
-    spec = PoolSpec(endpoint="m", temperature=0.0, max_tokens=9)
+    spec = PoolPolicySpec(endpoint="m", temperature=0.0, max_tokens=9)
     drafter = Drafter(client, spec, ENDPOINT, templates.load("draft", ".", "draft"), seed=5)
     asyncio.run(drafter.draft(ITEMS[0], "k0", "s0/g0/draft", (0, 0, 0)))
     (body,) = client.calls.values()

@@ -105,7 +105,7 @@ async def _run(
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
     )
-    lab = loop.LoopContext(
+    context = loop.LoopContext(
         resolved=resolved,
         items=material.items,
         real=material.real,
@@ -116,7 +116,7 @@ async def _run(
         folder=folder,
         on_generation=observer.generation if observer else lambda _: None,
     )
-    await loop.run(lab)
+    await loop.run(context)
     return _Asked({name: judge.name for name, judge in judges.items()}, modes)
 
 
