@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, remember
+from judgeloop.cli.app import Debug, app, fail, set_debug
 
 
 class ExportFormat(StrEnum):
-    """What a folder's results become."""
+    """What a folder's results are written as."""
 
     trl_dpo = "trl-dpo"
     trl_kto = "trl-kto"
@@ -62,19 +62,19 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write preferences for training, requests for a batch, or a sheet for people to label; read labels back as gold."""
-    remember(debug)
+    set_debug(debug)
     if collect and format is not ExportFormat.labels:
         fail("export: --collect reads label sheets back; it goes with --format labels", 2)
     from judgeloop.commands.export import collect_labels
     from judgeloop.commands.export import export as export_command
 
     if collect:
-        done = collect_labels(run_dir, collect, out)
+        result = collect_labels(run_dir, collect, out)
     else:
-        done = export_command(
+        result = export_command(
             run_dir, format.value, out, arm=arm, generation=generation, judge=judge, label_rule=label_rule, stage=stage,
             pairs=pairs, effect=effect, seed=seed,
         )  # fmt: skip
-    print(done.note)
-    for path in done.files:
+    print(result.note)
+    for path in result.files:
         print(path)

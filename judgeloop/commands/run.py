@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from judgeloop import loop
 from judgeloop.commands.session import Observer, Session, environment
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.resolve import Material, ResolvedExperiment, asked_models, check_environment, load, resolve
+from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
 from judgeloop.experiment.schema import Endpoint, JudgeSpec
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
@@ -48,7 +48,7 @@ def run(
     ``judgeloop.commands.session.Observer``. Raises JudgeloopError; the same call resumes after BudgetReached,
     EndpointFailed or StorageFailed.
     """
-    resolved = experiment if isinstance(experiment, ResolvedExperiment) else _resolved(experiment)
+    resolved = as_resolved(experiment)
     material = Material.read(resolved)
     budget = resolved.experiment.budget
     max_cost = budget.max_cost if max_cost is None else max_cost
@@ -82,10 +82,6 @@ def run(
     from judgeloop.results import Run  # reads the report's code
 
     return Run(folder)
-
-
-def _resolved(experiment: str | Path | Mapping[str, Any]) -> ResolvedExperiment:
-    return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
 
 
 async def _run(

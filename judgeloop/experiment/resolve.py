@@ -107,6 +107,13 @@ def load(path: str | Path) -> ResolvedExperiment:
     return resolve(read_yaml(path, "an experiment"), path.parent, where=str(path))
 
 
+def as_resolved(experiment: str | Path | Mapping[str, Any] | ResolvedExperiment) -> ResolvedExperiment:
+    """A file, a mapping with paths relative to the working directory, or what is resolved already. Raises ExperimentError."""
+    if isinstance(experiment, ResolvedExperiment):
+        return experiment
+    return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
+
+
 def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "experiment") -> ResolvedExperiment:
     """Validate an experiment given as a mapping, with paths relative to ``folder``."""
     experiment = _validate(Experiment, raw, where)

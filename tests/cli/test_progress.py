@@ -90,7 +90,7 @@ def _screen(*, audit: bool) -> str:
 )  # fmt: skip
 def test_the_terminal_shows_counts_rate_time_and_cost(audit: bool, wanted: tuple[str, ...]) -> None:
     screen = _screen(audit=audit)
-    for word in (*wanted, "calls/s", "ETA 0:0", "passed", "0.2500 USD", "5 from recordings"):
+    for word in (*wanted, "calls/s", "ETA 0:0", "elapsed", "0.2500 USD", "5 from recordings"):
         assert word in screen
 
 

@@ -14,8 +14,7 @@ import typer
 import judgeloop
 from audit_pairs import pairs
 from conftest import Served
-from judgeloop.cli.app import app
-from judgeloop.cli.options import from_fields
+from judgeloop.cli.app import app, from_fields
 from judgeloop.commands import audit, audit_spec
 from judgeloop.commands.audit_spec import settings
 from judgeloop.commands.plan_audit import plan_audit
