@@ -53,7 +53,7 @@ def analyze(
         bool,
         typer.Option(
             "--gold-exact",
-            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, one gold alone makes no claim of bias.",
+            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, no bias is claimed from one gold alone.",
         ),
     ] = False,
     out: Annotated[

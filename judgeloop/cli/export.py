@@ -51,7 +51,7 @@ def export(
     effect: Annotated[
         float, typer.Option(help="labels: the length effect to find, log-odds per doubling at equal quality.")
     ] = 0.3,
-    seed: Annotated[int, typer.Option(help="labels: names the draw of pairs and orders.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="labels: seed of the draw of pairs and orders.", min=0)] = 0,
     collect: Annotated[
         list[Path] | None,
         typer.Option(

@@ -87,7 +87,9 @@ def show_loads(loads: Sequence[Load], cost: Range | None, terminal: Console) -> 
     grid.add_row("in all", "", f"{calls:,}", tokens(prompt), tokens(completion), usd(cost), style="bold")
     terminal.print(grid)
     basis = sorted({load.basis for load in loads if load.calls})
-    terminal.print(f"Tokens: {'; '.join(basis)}; each likely (lowest to highest to reckon with)", style="dim", markup=False)
+    terminal.print(
+        f"Tokens: {'; '.join(basis)}; each likely (lowest to highest to reckon with)", style="dim", markup=False
+    )
 
 
 def _show(plan: Plan, terminal: Console) -> None:

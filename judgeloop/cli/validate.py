@@ -26,7 +26,7 @@ def validate(
     share: Annotated[
         float | None, typer.Option(help="With --coverage: this share of the cells, evenly spaced.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Changes every draw.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
