@@ -172,7 +172,7 @@ _DIGITS = 12
 _CUSTOM_ID = re.compile(rf"(.+)#([0-9a-f]{{{_DIGITS}}})", re.DOTALL)
 
 
-def parted(custom_id: str) -> tuple[str, str]:
+def split_custom_id(custom_id: str) -> tuple[str, str]:
     """(call id, digits of the key) of a Call.custom_id; (the text, "") where it is no custom id."""
     match = _CUSTOM_ID.fullmatch(custom_id)
     return (match[1], match[2]) if match else (custom_id, "")

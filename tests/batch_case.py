@@ -16,7 +16,7 @@ from audit_pairs import pairs
 from conftest import CountingAnswerer, Served
 from judgeloop.commands.batch import AuditBatches, Jobs
 from judgeloop.experiment.schema import Endpoint
-from judgeloop.records import Call, Client, parted
+from judgeloop.records import Call, Client, split_custom_id
 from judgeloop.rundir import RunFolder
 from judgeloop.serving.faults import Faults, Rule
 from judgeloop.serving.planted import PlantedAnswerer
@@ -99,7 +99,7 @@ def vllm_output(requests: Path, output: Path, spec: dict[str, Any] | None = None
     answerer, rows = PlantedAnswerer(PlantedSpec.model_validate(spec or SPEC)), []
     for line in requests.read_text(encoding="utf-8").splitlines():
         request = json.loads(line)
-        body = dict(asyncio.run(answerer.answer(request["body"], parted(request["custom_id"])[0])).body)
+        body = dict(asyncio.run(answerer.answer(request["body"], split_custom_id(request["custom_id"])[0])).body)
         said = {"status_code": 200, "request_id": "vllm-batch-1", "body": body}
         rows.append({"id": "vllm-1", "custom_id": request["custom_id"], "response": said, "error": None})
     write_lines(output, rows)

@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from judgeloop.records import Call, parted
+from judgeloop.records import Call, split_custom_id
 from judgeloop.serving.faults import BrokenResponse, FaultCounter, response
 from judgeloop.serving.protocol import AnswerError, AnswerLike, ServerAnswer, error_answer, parsed
 
@@ -284,7 +284,7 @@ class BatchService:
 
     async def _said_of(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         """A line's response and error, after the faults on purpose: what breaks a live connection is an error here."""
-        call_id, _ = parted(name)
+        call_id, _ = split_custom_id(name)
         name = (
             call_id if Call(call_id, "", body).custom_id == name else name
         )  # other programs' ids are left as they are
