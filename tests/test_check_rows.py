@@ -12,25 +12,29 @@ from judgeloop.stats.estimate import Estimate
 from limit_rows import between
 
 
-def verdict(one: Estimate, **limit: Any) -> str:
-    return limits.check("f", [one], limits_of({one.term: limit})).outcomes[0].verdict
+def verdict(estimate: Estimate, **limit: Any) -> str:
+    return limits.check("f", [estimate], limits_of({estimate.term: limit})).outcomes[0].verdict
 
 
 def test_what_is_not_selected_is_the_row_that_speaks() -> None:
     rows = report_folder.estimates()
     at_end = choose(rows, limits_of({"first_slot_excess": {"max": 1}})[0])
-    assert [(one.panel, one.generation, one.category) for one in at_end] == [("anchor", report_folder.GENERATIONS, "")]
+    assert [(estimate.panel, estimate.generation, estimate.category) for estimate in at_end] == [
+        ("anchor", report_folder.GENERATIONS, "")
+    ]
     by_category = choose(rows, limits_of({"first_slot_excess": {"max": 1, "category": "*"}})[0])
-    assert sorted(one.category for one in by_category) == sorted(report_folder.CATEGORIES)
+    assert sorted(estimate.category for estimate in by_category) == sorted(report_folder.CATEGORIES)
     did = choose(rows, limits_of({"did_length": {"max": 1}})[0])
-    assert [(one.arm, one.contrast, one.generation) for one in did] == [("judge", "random", 3)]
+    assert [(estimate.arm, estimate.contrast, estimate.generation) for estimate in did] == [("judge", "random", 3)]
     every = choose(rows, limits_of({"did_length": {"max": 1, "contrast": "*", "generation": "all"}})[0])
     assert len(every) == 2 * report_folder.GENERATIONS
     drift = choose(rows, limits_of({"drift_length": {"max": 1}})[0])
-    assert [one.arm for one in drift] == ["judge"]
-    assert [one.arm for one in choose(rows, limits_of({"drift_length": {"max": 1, "arm": "gold"}})[0])] == ["gold"]
+    assert [estimate.arm for estimate in drift] == ["judge"]
+    assert [estimate.arm for estimate in choose(rows, limits_of({"drift_length": {"max": 1, "arm": "gold"}})[0])] == [
+        "gold"
+    ]
     styles = choose(rows, limits_of({"did_*": {"max": 1, "contrast": "gold"}})[0])
-    assert {one.term for one in styles} > {"did_length", "did_mattr", "did_bold"}
+    assert {estimate.term for estimate in styles} > {"did_length", "did_mattr", "did_bold"}
 
 
 def test_a_strategy_that_others_are_compared_with_is_gated_like_them() -> None:
