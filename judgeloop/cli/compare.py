@@ -13,7 +13,10 @@ from judgeloop.cli.app import Debug, app, console, set_debug
 @app.command()
 def compare(
     run_dirs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders; one alone is compared within.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            help="Run folders; of a single one, its judges, mitigations or arms are compared.", show_default=False
+        ),
     ] = None,
     judge: Annotated[
         list[str] | None, typer.Option(help="Compare this judge only; may be given again.", show_default=False)
@@ -26,7 +29,7 @@ def compare(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Judges, mitigations, strategies or weeks side by side: differences with intervals, and what may be recommended."""
+    """Compare judges, mitigations, strategies or weeks: differences with intervals, and what they allow to recommend."""
     set_debug(debug)
     from judgeloop.cli import views
     from judgeloop.commands.compare import compare as compare_command

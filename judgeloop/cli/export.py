@@ -30,22 +30,31 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write; labels: the CSV, with an HTML form beside it.")],
     arm: Annotated[
         str | None,
-        typer.Option(help="Whose preferences. [default: the first arm that is no control]", show_default=False),
+        typer.Option(
+            help="The arm whose preferences are written. [default: the first arm that is no control]",
+            show_default=False,
+        ),
     ] = None,
     generation: Annotated[
-        int | None, typer.Option(help="Which generation's. [default: the last]", min=0, show_default=False)
+        int | None,
+        typer.Option(
+            help="The generation whose preferences are written. [default: the last]", min=0, show_default=False
+        ),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="Of an audit: whose preferences, if it has several judges.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Of an audit with several judges: the judge whose preferences are written.", show_default=False
+        ),
     ] = None,
     label_rule: Annotated[
-        str, typer.Option(help="Of an audit: raw, swap_average or consistent_only make preferences of picks.")
+        str, typer.Option(help="Of an audit: how picks become preferences: raw, swap_average or consistent_only.")
     ] = "swap_average",
     stage: Annotated[str, typer.Option(help="openai-batch: requests of judge, draft or all.")] = "judge",
     pairs: Annotated[
         int | None,
         typer.Option(
-            help="labels: how many pairs. [default: what --effect takes, 100 or more]", min=1, show_default=False
+            help="labels: number of pairs. [default: what --effect takes, 100 or more]", min=1, show_default=False
         ),
     ] = None,
     effect: Annotated[

@@ -41,7 +41,7 @@ def forecast(
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """The drift to expect if you train on this judge, per feature and generation, with prediction limits; ask no model."""
+    """Forecast the drift if you train on this judge, by feature and generation, with prediction limits; ask no model."""
     set_debug(debug)
     from judgeloop.commands.forecast import forecast as forecast_command
 

@@ -29,7 +29,7 @@ def plan(
         ),
     ] = None,
     calls_per_second: Annotated[
-        float | None, typer.Option(help="How fast the endpoint answers; for the time.", show_default=False)
+        float | None, typer.Option(help="Calls a second that the endpoint answers; for the time.", show_default=False)
     ] = None,
     doctor: Annotated[
         Path | None,
@@ -55,7 +55,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Calls, tokens, cost and time of an experiment, and the pairs and replicates that an effect takes; ask no model."""
+    """Count calls, tokens, cost and time of an experiment, and the pairs and replicates that an effect takes; ask no model."""
     set_debug(debug)
     from judgeloop.commands.plan import plan as plan_command
 

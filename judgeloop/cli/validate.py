@@ -36,7 +36,8 @@ def validate(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Planted truth through the same code: theory, estimate, Monte-Carlo error, pass, row by row (exit 1: one fails)."""
+    """Test the statistics on data with planted truth: theory, estimate, Monte-Carlo error and pass, row by row (exit 1: a row
+    fails)."""
     set_debug(debug)
     import os
 

@@ -105,7 +105,7 @@ class AuditSizes(_Folder):
     conflict: Annotated[float | None, Option(answers=False, form="With --plan")] = None
     """Share of pairs whose verdict changes with the order."""
     calls_per_second: Annotated[float | None, Option(answers=False, form="With --plan")] = None
-    """How fast the endpoint answers."""
+    """Calls a second that the endpoint answers."""
 
 
 class AuditCall(AuditSession, AuditSpec):

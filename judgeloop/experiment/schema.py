@@ -80,7 +80,7 @@ class CallSettings(Block):
     timeout_s: Annotated[Number, Option(answers=False, flag="--timeout")] = Field(120.0, gt=0)
     """Seconds until a call counts as timed out."""
     attempts: Annotated[Whole, Option(answers=False)] = Field(6, ge=1, le=20)
-    """Tries a call at transport faults and malformed replies, the first included."""
+    """Most tries of a call at transport faults and malformed replies, the first included."""
     threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
     """Engine only: threads; default the cores of this machine."""
     context: Annotated[Whole, Option(answers=True)] = Field(4096, ge=256)
