@@ -172,27 +172,32 @@ class ArmLoop:
     async def turn(self, generation: int) -> dict[str, pd.DataFrame]:
         """One generation: judge the policy's candidates and, but for the last, learn from the picks and update the policy.
         The generation's tables by name."""
+        # Candidates.
         draws = await self.policy.candidates(self.context.items, generation)
+        counts = {item_id: Counter(c.candidate_id for c in draw.drawn) for item_id, draw in draws.items()}
         texts = {(i, name): c for i in self.replicate.items for name, c in self.policy.texts(i).items()}
+        # Judging, in both orders.
         batches = self._present(draws, generation)
         judged, _ = await asyncio.gather(
             self._judge(self.context.judges[self.arm.name], batches, generation),
             self._learn_truth(texts.values(), generation),
         )
         judgments = self._judgments_frame(judged, generation)
+        # Measuring.
         features = self.replicate.features(texts)
-        counts = {item_id: Counter(c.candidate_id for c in draw.drawn) for item_id, draw in draws.items()}
         if generation == 0:
             self._keep_generation_zero(counts, features)
         current = self._current_weights()
         tables = {"judgments": judgments}
         weights: dict[str, Mapping[str, Weights]] = {"n_drawn": counts, "p_current": current}
         if generation < self.replicate.experiment.generations:
+            # Labels, signal and selection; gold's selection from the same candidates.
             learned = self._learn(judgments, features, current, counts)
             if self.context.gold is not None and not self.arm.is_control:
                 by_gold = self._judgments_frame(await self._judge(self.context.gold, batches, generation), generation)
                 weights["p_selected_gold"] = self._learn(by_gold, features, current, counts).selection
             self.selections.append(learned.selection)
+            # The training set, and the next policy.
             training = self._mix(generation)
             self.policy.update(training)
             weights |= {"reward": learned.rewards, "p_selected": learned.selection, "p_training": training}
