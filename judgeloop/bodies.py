@@ -1,7 +1,7 @@
-"""Request bodies: what a model is sent to draft, to judge and to match; and what of a text may not reach it unbroken.
+"""Request bodies: what a model is sent to draft, judge, score, choose, match and edit; and how texts are made safe for that.
 
-Texts of candidates and items are data. They cannot close the delimiters of a prompt, pose as a verdict, speak in
-another role or carry what no UTF-8 request can.
+Texts of candidates and items are data. Neutralised, they cannot close the delimiters of a prompt, pass for a verdict, switch
+the role or contain what no UTF-8 request can hold.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ LETTERS = "ABCDEFGH"
 _NO_REFERENCE = "(none given)"
 _REPLACEMENT = "\ufffd"
 
-
 # C0 and C1 controls but for newline and tab, DEL, bidirectional embeddings, overrides and isolates, lone surrogates.
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NEWLINE = re.compile(r"\r\n?")
@@ -40,8 +39,8 @@ _CONTROL_TAG = re.compile(
 )
 _CONTROL_BRACKET = re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])", re.I)
 
-# Space and emphasis that may stand between the brackets and the label. The reader of verdicts uses this very pattern,
-# so that whatever it could read in a reply is broken in a candidate.
+# Space and emphasis that may stand between the brackets and the label. judging.answers reads verdicts by the same patterns, so
+# that everything that it could read in a reply is broken in a candidate.
 _WRAP = "[\\s*_`\"'\u00ad\u200b-\u200f\u2060\ufeff]*+"
 VERDICT_TOKEN = re.compile(rf"\[\[({_WRAP}(a|b|tie|yes|no){_WRAP})\]\]", re.I)
 
@@ -64,16 +63,42 @@ def without_controls(text: str) -> str:
 
 def neutralise(text: str) -> str:
     """The text as a judge may be shown it: ``without_controls``, and it can neither close our delimiters (their ``<``
-    becomes ``‹``) nor pose as a verdict (``[[A]]`` becomes ``[ [A] ]``). Idempotent, linear time.
+    becomes ``‹``) nor pass for a verdict (``[[A]]`` becomes ``[ [A] ]``). Idempotent, linear time.
     """
     text = _OUR_TAG.sub("‹", without_controls(text))
     return VERDICT_TOKEN.sub(r"[ [\1] ]", text)
 
 
 def neutralise_rated(text: str) -> str:
-    """As ``neutralise``, for prompts that show one answer or a list: it cannot pose as a score or a letter either."""
+    """As ``neutralise``, for prompts that show one answer or a list: it cannot pass for a score or a letter either."""
     text = VERDICT_TOKEN.sub(r"[ [\1] ]", _RATED_TAG.sub("‹", without_controls(text)))
     return CHOICE_TOKEN.sub(r"[ [\1] ]", SCORE_TOKEN.sub(r"[ [\1] ]", text))
+
+
+def draft_body(
+    endpoint: Endpoint,
+    template: Template,
+    prompt: Prompt,
+    exemplars: Sequence[tuple[Prompt, str]] = (),
+    *,
+    temperature: float = 1.0,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """The request body that asks for a draft. Exemplars (prompt, text) become a user's and an assistant's turn each, before
+    the item's own turns: in-context examples on any chat API.
+    """
+    *head, user = template.messages
+    system = [message.content for message in head]
+    own = _turns(prompt, user.content)
+    # Many chat templates accept one system message only, and only as the first.
+    system += [message["content"] for message in own if message["role"] == "system"]
+    messages = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+    for exemplar_prompt, text in exemplars:
+        messages += [turn for turn in _turns(exemplar_prompt, user.content) if turn["role"] != "system"]
+        messages.append({"role": "assistant", "content": without_controls(text)})
+    messages += [turn for turn in own if turn["role"] != "system"]
+    return {**_body(endpoint, messages, temperature, max_tokens, seed), **endpoint.extra_body}
 
 
 def judge_body(
@@ -100,8 +125,8 @@ def judge_body(
         "answer_b": neutralise(second_text),
         "reference": _NO_REFERENCE if reference is None else neutralise(reference),
         "instruction": _instruction(template, mode),
-        "verdict_a": _written("A", mode),
-        "verdict_b": _written("B", mode),
+        "verdict_a": _verdict_text("A", mode),
+        "verdict_b": _verdict_text("B", mode),
     }
     properties = {"verdict": {"type": "string", "enum": list(template.labels)}}
     return _answer_body(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
@@ -150,17 +175,17 @@ def choice_body(
     Slot k is named by the k-th of ``LETTERS``. No tie is offered.
     """
     letters = LETTERS[: len(texts)]
-    shown = [
+    answers = [
         f"<answer_{letter.lower()}>\n{neutralise_rated(text)}\n</answer_{letter.lower()}>"
         for letter, text in zip(letters, texts, strict=True)
     ]
-    named = {"letters": _listed(letters), "marks": _listed([f"[[{letter}]]" for letter in letters])}
+    words = {"letters": _alternatives(letters), "marks": _alternatives([f"[[{letter}]]" for letter in letters])}
     values = {
-        "letters": named["letters"],
+        "letters": words["letters"],
         "prompt": neutralise_rated(prompt_text(prompt)),
-        "answers": "\n\n".join(shown),
+        "answers": "\n\n".join(answers),
         "reference": _NO_REFERENCE if reference is None else neutralise_rated(reference),
-        "instruction": fill(_instruction(template, mode), named),
+        "instruction": fill(_instruction(template, mode), words),
     }
     properties = {"verdict": {"type": "string", "enum": list(letters)}}
     return _answer_body(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
@@ -186,37 +211,13 @@ def reward_body(
         ]
     else:
         history = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
-        turns = [{"role": one.role, "content": without_controls(one.content)} for one in history]
+        turns = [{"role": turn.role, "content": without_controls(turn.content)} for turn in history]
         body["messages"] = [*turns, {"role": "assistant", "content": text}]
     if route == "pooling":
         body["encoding_format"] = "float"
     if raw:
         body["use_activation"] = False
     return {**body, **endpoint.extra_body}
-
-
-def _answer_body(
-    endpoint: Endpoint,
-    template: Template,
-    mode: Mode,
-    values: Mapping[str, str],
-    properties: Mapping[str, Any],
-    temperature: float,
-    max_tokens: int | None,
-    seed: int | None,
-) -> dict[str, Any]:
-    special: dict[str, Any] = {}
-    if mode == "logprob":
-        max_tokens, special = 1, {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
-    elif mode == "json":
-        special = {"response_format": _schema(template, properties)}
-    body = _body(endpoint, render(template, values), temperature, max_tokens, seed if temperature > 0 else None)
-    return {**body, **special, **endpoint.extra_body}
-
-
-def _listed(words: Sequence[str]) -> str:
-    """A, B or C."""
-    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def match_body(
@@ -238,32 +239,6 @@ def match_body(
     return {**_body(endpoint, render(template, values), 0.0, max_tokens, None), **endpoint.extra_body}
 
 
-def draft_body(
-    endpoint: Endpoint,
-    template: Template,
-    prompt: Prompt,
-    exemplars: Sequence[tuple[Prompt, str]] = (),
-    *,
-    temperature: float = 1.0,
-    max_tokens: int | None = None,
-    seed: int | None = None,
-) -> dict[str, Any]:
-    """The request body of a draft. Exemplars (prompt, text) stand before the item's own turns as a user's and an
-    assistant's turn each: in-context examples on any chat API.
-    """
-    *head, user = template.messages
-    system = [message.content for message in head]
-    own = _turns(prompt, user.content)
-    # Many chat templates accept one system message only, and only as the first.
-    system += [message["content"] for message in own if message["role"] == "system"]
-    messages = [{"role": "system", "content": "\n\n".join(system)}] if system else []
-    for shown_prompt, text in exemplars:
-        messages += [turn for turn in _turns(shown_prompt, user.content) if turn["role"] != "system"]
-        messages.append({"role": "assistant", "content": without_controls(text)})
-    messages += [turn for turn in own if turn["role"] != "system"]
-    return {**_body(endpoint, messages, temperature, max_tokens, seed), **endpoint.extra_body}
-
-
 def edit_body(
     endpoint: Endpoint,
     template: Template,
@@ -274,17 +249,37 @@ def edit_body(
     max_tokens: int | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """The request body that asks for a text in other words, ``length`` words long or about it."""
+    """The request body that asks for a text in other words, about ``length`` words long."""
     messages = render(template, {"text": neutralise(text), "length": str(length)})
     body = _body(endpoint, messages, temperature, max_tokens, seed if temperature > 0 else None)
     return {**body, **endpoint.extra_body}
 
 
-def _turns(prompt: Prompt, wrap: str) -> list[dict[str, str]]:
-    """A prompt as chat turns, its last one in the template's words."""
+def _answer_body(
+    endpoint: Endpoint,
+    template: Template,
+    mode: Mode,
+    values: Mapping[str, str],
+    properties: Mapping[str, Any],
+    temperature: float,
+    max_tokens: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The body for a verdict mode; ``properties``: what the JSON reply holds in mode json."""
+    mode_fields: dict[str, Any] = {}
+    if mode == "logprob":
+        max_tokens, mode_fields = 1, {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
+    elif mode == "json":
+        mode_fields = {"response_format": _response_format(template, properties)}
+    body = _body(endpoint, render(template, values), temperature, max_tokens, seed if temperature > 0 else None)
+    return {**body, **mode_fields, **endpoint.extra_body}
+
+
+def _turns(prompt: Prompt, user_template: str) -> list[dict[str, str]]:
+    """A prompt as chat turns, the last one put into the template's user message."""
     history = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
     turns = [{"role": message.role, "content": without_controls(message.content)} for message in history]
-    turns[-1]["content"] = fill(wrap, {"prompt": turns[-1]["content"]})
+    turns[-1]["content"] = fill(user_template, {"prompt": turns[-1]["content"]})
     return turns
 
 
@@ -295,6 +290,7 @@ def _body(
     max_tokens: int | None,
     seed: int | None,
 ) -> dict[str, Any]:
+    """The fields of every chat completion, but for ``extra_body``."""
     body: dict[str, Any] = {"model": endpoint.model, "messages": messages}
     body[endpoint.max_tokens_field] = endpoint.max_tokens if max_tokens is None else max_tokens
     if endpoint.send_temperature:
@@ -305,6 +301,7 @@ def _body(
 
 
 def _instruction(template: Template, mode: Mode) -> str:
+    """The template's words for that verdict mode. Raises ExperimentError where it has none."""
     if mode not in template.instructions:
         raise ExperimentError(
             f"prompt {template.name}: cannot be asked in verdict mode {mode}; it has {', '.join(template.modes) or 'none'}"
@@ -312,13 +309,20 @@ def _instruction(template: Template, mode: Mode) -> str:
     return template.instructions[mode]
 
 
-def _written(label: str, mode: Mode) -> str:
+def _verdict_text(label: str, mode: Mode) -> str:
+    """The label as a reply in that mode writes it."""
     return {"logprob": label, "json": json.dumps({"verdict": label}), "text": f"[[{label}]]"}[mode]
 
 
-def _schema(template: Template, properties: Mapping[str, Any]) -> dict[str, Any]:
+def _response_format(template: Template, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON schema with these properties, behind the reasoning where the template asks for it."""
     if template.reasons:
         # Constrained decoding writes properties in this order: the reasoning must come before the verdict it supports.
         properties = {"reasoning": {"type": "string"}, **properties}
     schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+
+
+def _alternatives(words: Sequence[str]) -> str:
+    """``A, B or C``."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"

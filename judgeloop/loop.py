@@ -2,23 +2,24 @@
 
 For each replicate and arm the policy drafts candidates for every item; every matchup is presented in both orders; the
 judge answers; verdicts become preferences by the arm's label rule; the signal is fitted and selects; the strategy mixes
-the training set; the policy is updated; the generation's tables are written. Anchor pairs are judged once a generation.
+the training set; the policy is updated; the generation's tables are written. The panels are judged once a generation.
+
+Read from the top: ``run``, then ``Replicate.run`` (one seed), then ``ArmLoop.turn`` (one arm, one generation).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from judgeloop import seeds
 from judgeloop.experiment.resolve import Arm, ResolvedExperiment
-from judgeloop.experiment.schema import ExemplarPolicySpec as ExemplarSpec
-from judgeloop.experiment.schema import JudgeSpec
+from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec
 from judgeloop.judging.controls import GoldJudge, candidates_of
 from judgeloop.judging.judges import Judge, model_name
 from judgeloop.judging.pairing import candidates_frame, completed, judgments_frame, matchups, presentations
@@ -39,265 +40,213 @@ from judgeloop.rundir import RunFolder
 from judgeloop.text.features import FEATURES, features_frame
 
 Weights = Mapping[str, float]
+"""candidate_id → weight or count, of one item."""
+Batch = tuple[Item, list[Presentation]]
+"""An item with its presentations, which a judge is given together."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationDone:
-    """What the progress view is told: a replicate has finished a generation in all arms."""
+    """A generation that a replicate has finished in all arms, for the progress view; ``unscored``: judgments in it without
+    a verdict."""
 
     replicate: int
     generation: int
     unscored: int
 
 
-class TableLabels(TypedDict):
-    """Which rows of the tables a turn writes."""
-
-    replicate: int | None
-    arm: str
-    generation: int
-
-
 @dataclass(frozen=True)
 class LoopContext:
-    """What a run works with, made ready before the first call (see ``judgeloop.run``)."""
+    """What a run works with, made ready before the first call (see ``judgeloop.commands.run``)."""
 
     resolved: ResolvedExperiment
     items: tuple[Item, ...]
     real: Mapping[str, tuple[str, ...]]
+    """item_id → its real texts; empty where no arm uses any."""
     anchor_pairs: tuple[tuple[str, Item, str, str], ...]
+    """(pair_id, item, text_a, text_b) of the anchor panel's file, where the experiment names one."""
     drafter: Drafter
     judges: Mapping[str, Judge]
     """Arm's name → its judge; arms with the same judge share the object."""
     gold: GoldJudge | None
-    """Set where a gold arm is run: the same selection is then made by gold on every arm's own candidates, and a model that
-    gold asks (``match: judge``) says of the texts of all arms and of the anchor panel whether they are right."""
+    """The gold judge, where a gold arm is run. Gold then makes the same selection from every arm's own candidates, and where
+    items have ``match: judge`` its model is asked whether the texts of all arms and of the anchor panel are right."""
     folder: RunFolder
     on_generation: Callable[[GenerationDone], None] = lambda _: None
 
     def truth(self) -> Truth:
-        """Nothing asked yet, for one unit of work."""
+        """A new Truth for one unit of work; nothing has been asked yet."""
         return Truth(self.gold.matcher if self.gold is not None else None)
 
 
-async def run(lab: LoopContext) -> None:
+async def run(context: LoopContext) -> None:
     """Close the loop for every replicate at once. Raises what the client raises; the run folder then resumes."""
-    lab.folder.write_part("items", "all", _items_frame(lab))
-    panels = JudgedPanels(lab)
+    context.folder.write_part("items", "all", _items_frame(context))
+    panels = JudgedPanels(context)
     async with asyncio.TaskGroup() as tasks:
-        for number in range(lab.resolved.experiment.replicates):
-            tasks.create_task(Replicate(lab, number, panels).run(), name=f"s{number}")
-
-
-class JudgedPanels:
-    """The anchor panel, and the probe panel of its texts' edits, judged once a generation by every distinct judge that is no
-    control: by the first replicate that gets there, so that a judge which its provider changes is seen to change."""
-
-    def __init__(self, lab: LoopContext) -> None:
-        self._lab, self._truth = lab, lab.truth()
-        self._panel: asyncio.Task[AnchorPanel] | None = None
-        self._probes: dict[str, list[ProbePair]] = {}
-        self._judged: dict[int, asyncio.Task[None]] = {}
-
-    async def judge(self, generation: int) -> None:
-        if self._lab.resolved.experiment.panels.anchor == 0:
-            return
-        if self._panel is None:
-            self._panel = asyncio.create_task(self._make())
-        if generation not in self._judged:
-            self._judged[generation] = asyncio.create_task(self._judge(await self._panel, generation))
-        await self._judged[generation]
-
-    async def _make(self) -> AnchorPanel:
-        anchor, lab = self._lab.resolved.experiment.panels.anchor, self._lab
-        if isinstance(anchor, int):
-            panel = await draft_anchor(anchor, lab.items, lab.drafter.draft)
-        else:
-            panel = anchor_from_pairs(lab.anchor_pairs)
-        texts = [candidate for matchup in panel.matchups for candidate in (matchup.a, matchup.b)]
-        await self._truth.learn(panel.items, texts, "panels/g0/judge")
-        frame = candidates_frame(texts, {(i, c): why for i, c, why in panel.failed}, panel.items, self._truth.correct)
-        lab.folder.write_part("candidates", "panels-g00", completed(frame, replicate=None, arm="", generation=0))
-        if lab.resolved.experiment.panels.probes:
-            self._edit(panel)
-        return panel
-
-    def _edit(self, panel: AnchorPanel) -> None:
-        """The probe panel, an edited text once: judges share all of it but for the edits that name them."""
-        lab = self._lab
-        edits: dict[tuple[str, str], Candidate] = {}
-        for judge, _, _ in _panel_judges(lab):
-            experiment = lab.resolved.experiment
-            pairs = probes_of_panel(panel, experiment.panels.probes, experiment.seed, model_name(judge))
-            self._probes[judge.name] = pairs
-            edits |= {(p.matchup.item_id, p.matchup.b.candidate_id): p.matchup.b for p in pairs}
-        # An edit keeps the content: no model is asked whether it is right.
-        frame = candidates_frame(list(edits.values()), {}, panel.items, self._truth.correct)
-        lab.folder.write_part("candidates", "panels-g00-probe", completed(frame, replicate=None, arm="", generation=0))
-
-    async def _judge(self, panel: AnchorPanel, generation: int) -> None:
-        lab, correct, frames, probed = self._lab, self._truth.correct, [], []
-        for judge, label, repeats in _panel_judges(lab):
-            prefix = f"panels/g{generation}/judge{label}"
-            by_item = [(panel.items[i], presentations(pairs, repeats)) for i, pairs in panel.by_item().items()]
-            judged = await _judge_all(judge, by_item, prefix, ("panels", generation))
-            frames.append(judgments_frame(judged, panel.items, correct, panel="anchor", generation=generation))
-            pairs = self._probes.get(judge.name, [])
-            shown = [(panel.items[p.matchup.item_id], presentations([p.matchup])) for p in pairs]
-            judged = await _judge_all(judge, shown, prefix, ("panels", generation))
-            probed.append(
-                with_probes(judgments_frame(judged, panel.items, _unknown, panel="probe", generation=generation), pairs)
-            )
-        for part, some in (("", frames), ("-probe", probed if self._probes else [])):
-            if some:
-                name = f"panels-g{generation:02d}{part}"
-                lab.folder.write_part("judgments", name, pd.concat(some, ignore_index=True))
+        for number in range(context.resolved.experiment.replicates):
+            tasks.create_task(Replicate(context, number, panels).run(), name=f"s{number}")
 
 
 class Replicate:
     """One seed with all its arms: an independent unit of work."""
 
-    def __init__(self, lab: LoopContext, number: int, panels: JudgedPanels) -> None:
-        self.lab, self.number, self.panels = lab, number, panels
-        self.experiment = lab.resolved.experiment
-        self.items = {item.item_id: item for item in lab.items}
-        self.truth = lab.truth()
+    def __init__(self, context: LoopContext, number: int, panels: JudgedPanels) -> None:
+        self.context, self.number, self.panels = context, number, panels
+        self.experiment = context.resolved.experiment
+        self.items = {item.item_id: item for item in context.items}
+        self.truth = context.truth()
         self._features: dict[tuple[str, str], Any] = {}
 
     async def run(self) -> None:
+        """All generations, the arms in step; the tables are written generation by generation."""
         pool = None
-        if not isinstance(self.experiment.policy, ExemplarSpec):
-            pool = await draft_pool(self.lab.drafter, self.lab.items, self.number, self.experiment.policy.pool_size)
-        loops = [ArmLoop(self, arm, pool) for arm in self.lab.resolved.arms]
+        if not isinstance(self.experiment.policy, ExemplarPolicySpec):
+            pool = await draft_pool(
+                self.context.drafter, self.context.items, self.number, self.experiment.policy.pool_size
+            )
+        arms = [ArmLoop(self, arm, pool) for arm in self.context.resolved.arms]
         for generation in range(self.experiment.generations + 1):
-            turns = await asyncio.gather(*(loop.turn(generation) for loop in loops), self.panels.judge(generation))
-            tables = [turn for turn in turns if turn is not None]
-            for name in ("candidates", "judgments", "preferences", "signals"):
-                parts = [table[name] for table in tables if name in table]
-                if parts:
-                    self.lab.folder.write_part(
-                        name, f"s{self.number:03d}-g{generation:02d}", pd.concat(parts, ignore_index=True)
-                    )
+            tables, _ = await asyncio.gather(
+                asyncio.gather(*(arm.turn(generation) for arm in arms)), self.panels.judge(generation)
+            )
+            self._write(generation, tables)
             unscored = sum(int((table["judgments"]["verdict"] == "unscored").sum()) for table in tables)
-            self.lab.on_generation(GenerationDone(self.number, generation, unscored))
+            self.context.on_generation(GenerationDone(self.number, generation, unscored))
+
+    def _write(self, generation: int, tables: Sequence[Mapping[str, pd.DataFrame]]) -> None:
+        """One generation's part of every table, with the rows of all arms."""
+        for name in ("candidates", "judgments", "preferences", "signals"):
+            frames = [table[name] for table in tables if name in table]
+            if frames:
+                part = f"s{self.number:03d}-g{generation:02d}"
+                self.context.folder.write_part(name, part, pd.concat(frames, ignore_index=True))
 
     def features(self, candidates: Mapping[tuple[str, str], Candidate]) -> pd.DataFrame:
         """The FEATURES of texts, indexed by (item_id, candidate_id); a text is measured once."""
         keys = [(c.text, self.items[i].language) for (i, _), c in candidates.items()]
-        fresh = [key for key in dict.fromkeys(keys) if key not in self._features]
-        if fresh:
-            texts, languages = zip(*fresh, strict=True)
+        new_keys = [key for key in dict.fromkeys(keys) if key not in self._features]
+        if new_keys:
+            texts, languages = zip(*new_keys, strict=True)
             measured = features_frame(texts, languages)[list(FEATURES)].to_numpy(dtype=float)
-            self._features.update(zip(fresh, measured, strict=True))
+            self._features.update(zip(new_keys, measured, strict=True))
         index = pd.MultiIndex.from_tuples(list(candidates), names=["item_id", "candidate_id"])
         return pd.DataFrame([self._features[key] for key in keys], index=index, columns=list(FEATURES))
 
 
-@dataclass
 class ArmLoop:
-    """One arm of one replicate; its state is the policy and the selections so far."""
+    """One arm of one replicate. Its state is the policy, generation 0's candidates and the selections so far."""
 
-    replicate: Replicate
-    arm: Arm
-    pool: Pool | None
-    policy: Policy = field(init=False)
-    scale: pd.Series[float] = field(init=False)
-    zero: dict[str, Weights] = field(init=False)
-    selections: list[Distribution] = field(init=False, default_factory=list)
+    def __init__(self, replicate: Replicate, arm: Arm, pool: Pool | None) -> None:
+        """``pool``: the replicate's, None for an exemplar policy."""
+        self.replicate, self.context, self.arm, self.pool = replicate, replicate.context, arm, pool
+        self.real = self._real_candidates()
+        self.policy = self._first_policy()
+        self.selections: list[Distribution] = []
+        self.generation_zero: dict[str, Weights] = {}
+        self.scale: pd.Series[float] = pd.Series(dtype=float)
+        """The unit of each feature: its SD among the replicate's own generation-0 candidates."""
 
-    def __post_init__(self) -> None:
-        lab, number = self.replicate.lab, self.replicate.number
-        real = {
+    def _real_candidates(self) -> dict[str, dict[str, Candidate]]:
+        """The real texts by item_id and candidate_id; empty where the arm's training set holds none from a file."""
+        if not (self.arm.strategy.real_fraction and self.arm.strategy.real):
+            return {}
+        return {
             item_id: {f"real{n}": Candidate(item_id, f"real{n}", text) for n, text in enumerate(texts)}
-            for item_id, texts in lab.real.items()
+            for item_id, texts in self.context.real.items()
         }
-        self.real = real if self.arm.strategy.real_fraction and self.arm.strategy.real else {}
-        size, seed = self.replicate.experiment.candidates_per_item, self.replicate.experiment.seed
+
+    def _first_policy(self) -> Policy:
+        """The policy of generation 0."""
+        number, experiment = self.replicate.number, self.replicate.experiment
+        size, seed = experiment.candidates_per_item, experiment.seed
         if self.pool is not None:
-            self.policy = PoolPolicy(self.pool, self.real, seed, number, size)
-        else:
-            assert isinstance(self.arm.policy, ExemplarSpec)
-            self.policy = ExemplarPolicy(
-                lab.drafter, self.arm.name, lab.items, self.real, seed, number, size, self.arm.policy.exemplars
-            )
+            return PoolPolicy(self.pool, self.real, seed, number, size)
+        assert isinstance(self.arm.policy, ExemplarPolicySpec)
+        return ExemplarPolicy(
+            self.context.drafter, self.arm.name, self.context.items, self.real, seed, number, size,
+            self.arm.policy.exemplars,
+        )  # fmt: skip
 
     async def turn(self, generation: int) -> dict[str, pd.DataFrame]:
-        """One generation; gives its tables, a frame each."""
-        lab, labels = (
-            self.replicate.lab,
-            TableLabels(replicate=self.replicate.number, arm=self.arm.name, generation=generation),
-        )
-        drawn = await self.policy.candidates(lab.items, generation)
-        shown = self._present(drawn, generation)
+        """One generation: judge the policy's candidates and, but for the last, learn from the picks and update the policy.
+        The generation's tables by name."""
+        # Candidates.
+        draws = await self.policy.candidates(self.context.items, generation)
+        counts = {item_id: Counter(c.candidate_id for c in draw.drawn) for item_id, draw in draws.items()}
         texts = {(i, name): c for i in self.replicate.items for name, c in self.policy.texts(i).items()}
+        # Judging, in both orders.
+        batches = self._present(draws, generation)
         judged, _ = await asyncio.gather(
-            self._verdicts(lab.judges[self.arm.name], shown, generation), self._learn_truth(texts.values(), generation)
+            self._judge(self.context.judges[self.arm.name], batches, generation),
+            self._learn_truth(texts.values(), generation),
         )
-        truth = self.replicate.truth
-        judgments = judgments_frame(judged, self.replicate.items, truth.correct, panel="policy", **labels)
-        counts = {item_id: Counter(c.candidate_id for c in found.drawn) for item_id, found in drawn.items()}
+        judgments = self._judgments_frame(judged, generation)
+        # Measuring.
         features = self.replicate.features(texts)
         if generation == 0:
-            self.zero = {i: {n: k / count.total() for n, k in count.items()} for i, count in counts.items() if count}
-            at_zero = [(i, n) for i, count in counts.items() for n in count.elements()]
-            self.scale = generation_zero_scale(features.loc[at_zero])
-        failed = {(i, name): why for i, found in drawn.items() for name, why in found.failed.items()}
-        current = {i: self.policy.current(i) for i in self.replicate.items}
+            self._keep_generation_zero(counts, features)
+        current = self._current_weights()
         tables = {"judgments": judgments}
-        columns: dict[str, Mapping[str, Weights]] = {"n_drawn": counts, "p_current": current}
+        weights: dict[str, Mapping[str, Weights]] = {"n_drawn": counts, "p_current": current}
         if generation < self.replicate.experiment.generations:
+            # Labels, signal and selection; gold's selection from the same candidates.
             learned = self._learn(judgments, features, current, counts)
+            if self.context.gold is not None and not self.arm.is_control:
+                by_gold = self._judgments_frame(await self._judge(self.context.gold, batches, generation), generation)
+                weights["p_selected_gold"] = self._learn(by_gold, features, current, counts).selection
             self.selections.append(learned.selection)
+            # The training set, and the next policy.
             training = self._mix(generation)
             self.policy.update(training)
-            following = {i: self.policy.current(i) for i in self.replicate.items} if self.pool is not None else training
-            columns |= {
-                "reward": learned.rewards,
-                "p_selected": learned.selection,
-                "p_training": training,
-                "p_next": following,
-            }
-            if lab.gold is not None and not self.arm.is_control:
-                by_gold = await self._verdicts(lab.gold, shown, generation)
-                verdicts = judgments_frame(by_gold, self.replicate.items, truth.correct, panel="policy", **labels)
-                columns["p_selected_gold"] = self._learn(verdicts, features, current, counts).selection
+            weights |= {"reward": learned.rewards, "p_selected": learned.selection, "p_training": training}
+            # An exemplar policy's next distribution over texts is not known: it drafts new ones from this training set.
+            weights["p_next"] = self._current_weights() if self.pool is not None else training
             tables["preferences"] = learned.preferences
             if learned.signal is not None:
                 tables["signals"] = learned.signal.frame(self.replicate.number, self.arm.name, generation)
-        carried = [
-            c
-            for (i, n), c in texts.items()
-            if self.pool is not None or any(n in part.get(i, {}) for part in columns.values())
-        ]
-        frame = candidates_frame(carried, failed, self.replicate.items, truth.correct, columns)
-        return {"candidates": completed(frame, **labels), **tables}
+        failed = {(i, name): why for i, draw in draws.items() for name, why in draw.failed.items()}
+        return {"candidates": self._candidates_frame(texts, failed, weights, generation), **tables}
 
-    def _present(self, drawn: Mapping[str, CandidateDraw], generation: int) -> list[tuple[Item, list[Presentation]]]:
+    def _present(self, draws: Mapping[str, CandidateDraw], generation: int) -> list[Batch]:
+        """Every matchup of an item's candidates (or as many as the experiment says), in both orders."""
         experiment = self.replicate.experiment
-        shown = []
-        for item_id, found in drawn.items():
+        batches = []
+        for item_id, draw in draws.items():
             rng = seeds.rng(experiment.seed, "matchups", self.replicate.number, generation, item_id)
-            pairs = matchups(item_id, found.drawn, experiment.matchups_per_item, rng)
-            shown.append((self.replicate.items[item_id], presentations(pairs, self.arm.judge.repeats)))
-        return shown
+            pairs = matchups(item_id, draw.drawn, experiment.matchups_per_item, rng)
+            batches.append((self.replicate.items[item_id], presentations(pairs, self.arm.judge.repeats)))
+        return batches
 
-    async def _verdicts(
-        self, judge: Judge, shown: list[tuple[Item, list[Presentation]]], generation: int
-    ) -> list[Judgment]:
-        """What the judge says; gold's word is read off what the replicate's arms know together."""
+    async def _judge(self, judge: Judge, batches: list[Batch], generation: int) -> list[Judgment]:
+        """The judge's judgments. Those of gold follow from what the replicate knows of its texts, for all arms at once."""
         if isinstance(judge, GoldJudge):
-            await self._learn_truth([c for _, batch in shown for c in candidates_of(batch)], generation)
-            return [one for item, batch in shown for one in judge.verdicts(item, batch, self.replicate.truth)]
-        return await _judge_all(judge, shown, self._prefix(generation), (self.replicate.number, generation))
+            await self._learn_truth([c for _, batch in batches for c in candidates_of(batch)], generation)
+            return [verdict for item, batch in batches for verdict in judge.verdicts(item, batch, self.replicate.truth)]
+        return await _judge_batches(judge, batches, self._prefix(generation), (self.replicate.number, generation))
 
     async def _learn_truth(self, texts: Iterable[Candidate], generation: int) -> None:
-        """The calls bear the generation in which a text is first had: the arms of a replicate are in step."""
+        """Ask whether texts are right. The call ids name the generation in which a text first appears: the arms of a
+        replicate are in step."""
         await self.replicate.truth.learn(self.replicate.items, texts, f"s{self.replicate.number}/g{generation}/judge")
 
     def _prefix(self, generation: int) -> str:
-        """The call ids' stem. What arms share bears no arm: generation 0, where the arm's judge is the base judge."""
+        """The call ids of judgments up to the item. They name no arm where arms share the calls: at generation 0, where the
+        candidates are the same."""
         stem = f"s{self.replicate.number}/g{generation}/judge"
-        return stem + (_label(self.replicate.lab, self.arm.judge) if generation == 0 else f"/{self.arm.name}")
+        return stem + (_judge_label(self.context, self.arm.judge) if generation == 0 else f"/{self.arm.name}")
+
+    def _keep_generation_zero(self, counts: Mapping[str, Counter[str]], features: pd.DataFrame) -> None:
+        """Keep the distribution of generation 0's candidates, and the scale of their features."""
+        self.generation_zero = {
+            i: {name: n / count.total() for name, n in count.items()} for i, count in counts.items() if count
+        }
+        drawn = [(i, name) for i, count in counts.items() for name in count.elements()]
+        self.scale = generation_zero_scale(features.loc[drawn])
+
+    def _current_weights(self) -> dict[str, Weights]:
+        """p_current of every item: the policy's distribution over its texts."""
+        return {item_id: self.policy.current(item_id) for item_id in self.replicate.items}
 
     def _learn(
         self,
@@ -306,10 +255,11 @@ class ArmLoop:
         current: Mapping[str, Weights],
         counts: Mapping[str, Counter[str]],
     ) -> LearnedSelection:
-        base = (
-            self.policy.base if isinstance(self.policy, PoolPolicy) and self.arm.signal.reference == "base" else current
-        )
-        supports = {i: Support(base[i], counts[i]) for i in counts if current[i]}
+        """The preferences by the arm's label rule, the signal fitted to them, and its selection."""
+        reference = current
+        if isinstance(self.policy, PoolPolicy) and self.arm.signal.reference == "base":
+            reference = self.policy.base
+        supports = {i: Support(reference[i], counts[i]) for i in counts if current[i]}
         return learn(
             self.arm.signal,
             judgments,
@@ -321,49 +271,154 @@ class ArmLoop:
         )
 
     def _mix(self, generation: int) -> dict[str, dict[str, float]]:
+        """The training set by the arm's strategy: weights by item_id and candidate_id; items without any are left out."""
         experiment, training = self.replicate.experiment, {}
         for item_id in self.replicate.items:
             real = self.real.get(item_id)
             training[item_id] = strategies.mix(
                 self.arm.strategy,
                 selections=[dict(selection.get(item_id, {})) for selection in self.selections],
-                generation_zero=dict(self.zero.get(item_id, {})),
+                generation_zero=dict(self.generation_zero.get(item_id, {})),
                 real={name: 1.0 / len(real) for name in real} if real else None,
                 size=experiment.candidates_per_item,
                 rng=seeds.rng(experiment.seed, "mixture", self.replicate.number, generation, item_id),
             )
         return {item_id: mixture for item_id, mixture in training.items() if mixture}
 
+    def _judgments_frame(self, judgments: Iterable[Judgment], generation: int) -> pd.DataFrame:
+        """Rows of the table ``judgments``."""
+        return judgments_frame(
+            judgments, self.replicate.items, self.replicate.truth.correct, panel="policy",
+            replicate=self.replicate.number, arm=self.arm.name, generation=generation,
+        )  # fmt: skip
 
-async def _judge_all(
-    judge: Judge, shown: list[tuple[Item, list[Presentation]]], prefix: str, stream: tuple[str | int, ...]
+    def _candidates_frame(
+        self,
+        texts: Mapping[tuple[str, str], Candidate],
+        failed: Mapping[tuple[str, str], str],
+        weights: Mapping[str, Mapping[str, Weights]],
+        generation: int,
+    ) -> pd.DataFrame:
+        """Rows of the table ``candidates``: a pool's texts all, of an exemplar policy's those with a weight in a column."""
+        listed = [
+            candidate
+            for (i, name), candidate in texts.items()
+            if self.pool is not None or any(name in column.get(i, {}) for column in weights.values())
+        ]
+        frame = candidates_frame(listed, failed, self.replicate.items, self.replicate.truth.correct, weights)
+        return completed(frame, replicate=self.replicate.number, arm=self.arm.name, generation=generation)
+
+
+class JudgedPanels:
+    """The anchor panel, and the probe panel of its texts' edits. Every distinct judge but the controls judges them once a
+    generation, when the first replicate gets there, so that a judge that its provider changed is seen to change."""
+
+    def __init__(self, context: LoopContext) -> None:
+        self._context, self._truth = context, context.truth()
+        self._panel: asyncio.Task[AnchorPanel] | None = None
+        self._probes: dict[str, list[ProbePair]] = {}
+        """Judge's name → its probe pairs; empty where the experiment has no probes."""
+        self._judged: dict[int, asyncio.Task[None]] = {}
+
+    async def judge(self, generation: int) -> None:
+        """Judge the panels in this generation, once; returns when that is done and written."""
+        if self._context.resolved.experiment.panels.anchor == 0:
+            return
+        if self._panel is None:
+            self._panel = asyncio.create_task(self._make())
+        if generation not in self._judged:
+            self._judged[generation] = asyncio.create_task(self._judge(await self._panel, generation))
+        await self._judged[generation]
+
+    async def _make(self) -> AnchorPanel:
+        """The anchor panel, drafted or from its file; its texts and their edits are written."""
+        context, panels = self._context, self._context.resolved.experiment.panels
+        if isinstance(panels.anchor, int):
+            panel = await draft_anchor(panels.anchor, context.items, context.drafter.draft)
+        else:
+            panel = anchor_from_pairs(context.anchor_pairs)
+        texts = [candidate for matchup in panel.matchups for candidate in (matchup.a, matchup.b)]
+        await self._truth.learn(panel.items, texts, "panels/g0/judge")
+        self._write_candidates("panels-g00", panel, texts, {(i, name): why for i, name, why in panel.failed})
+        if panels.probes:
+            self._edit(panel)
+        return panel
+
+    def _edit(self, panel: AnchorPanel) -> None:
+        """Make the probe panel. Judges share its edits but for those that name the judge; each is written once."""
+        experiment = self._context.resolved.experiment
+        edits: dict[tuple[str, str], Candidate] = {}
+        for judge, _, _ in _panel_judges(self._context):
+            pairs = probes_of_panel(panel, experiment.panels.probes, experiment.seed, model_name(judge))
+            self._probes[judge.name] = pairs
+            edits |= {(p.matchup.item_id, p.matchup.b.candidate_id): p.matchup.b for p in pairs}
+        # An edit keeps the content: no model is asked whether it is right.
+        self._write_candidates("panels-g00-probe", panel, list(edits.values()), {})
+
+    async def _judge(self, panel: AnchorPanel, generation: int) -> None:
+        context, anchor_frames, probe_frames = self._context, [], []
+        for judge, label, repeats in _panel_judges(context):
+            prefix = f"panels/g{generation}/judge{label}"
+            batches = [(panel.items[i], presentations(pairs, repeats)) for i, pairs in panel.by_item().items()]
+            judged = await _judge_batches(judge, batches, prefix, ("panels", generation))
+            anchor_frames.append(
+                judgments_frame(judged, panel.items, self._truth.correct, panel="anchor", generation=generation)
+            )
+            probes = self._probes.get(judge.name, [])
+            batches = [(panel.items[p.matchup.item_id], presentations([p.matchup])) for p in probes]
+            judged = await _judge_batches(judge, batches, prefix, ("panels", generation))
+            frame = judgments_frame(judged, panel.items, _not_known, panel="probe", generation=generation)
+            probe_frames.append(with_probes(frame, probes))
+        self._write_judgments(f"panels-g{generation:02d}", anchor_frames)
+        if self._probes:
+            self._write_judgments(f"panels-g{generation:02d}-probe", probe_frames)
+
+    def _write_candidates(
+        self, part: str, panel: AnchorPanel, texts: list[Candidate], failed: Mapping[tuple[str, str], str]
+    ) -> None:
+        frame = candidates_frame(texts, failed, panel.items, self._truth.correct)
+        self._context.folder.write_part("candidates", part, completed(frame, replicate=None, arm="", generation=0))
+
+    def _write_judgments(self, part: str, frames: list[pd.DataFrame]) -> None:
+        if frames:
+            self._context.folder.write_part("judgments", part, pd.concat(frames, ignore_index=True))
+
+
+async def _judge_batches(
+    judge: Judge, batches: list[Batch], prefix: str, stream: tuple[str | int, ...]
 ) -> list[Judgment]:
-    parts = await asyncio.gather(*(judge.judge(item, batch, prefix, stream) for item, batch in shown))
+    """All batches at once; the judgments in the batches' order."""
+    parts = await asyncio.gather(*(judge.judge(item, batch, prefix, stream) for item, batch in batches))
     return [judgment for part in parts for judgment in part]
 
 
-def _unknown(item: Item, candidate: Candidate) -> bool | None:  # noqa: ARG001 - asked as Truth.correct is
-    """An edit keeps the content: gold has nothing to say between a text and its edit."""
+def _not_known(item: Item, candidate: Candidate) -> bool | None:  # noqa: ARG001 - asked as Truth.correct is
+    """Gold of a text and its edit: none, for an edit keeps the content."""
     return None
 
 
-def _label(lab: LoopContext, spec: JudgeSpec) -> str:
-    """How call ids that name no arm tell judges apart: nothing for the base judge, else the first arm that has it."""
-    if spec == lab.resolved.experiment.judge:
+def _judge_label(context: LoopContext, spec: JudgeSpec) -> str:
+    """What tells judges apart in call ids that name no arm: nothing for the base judge, else the first arm that has it."""
+    if spec == context.resolved.experiment.judge:
         return ""
-    return "/" + next(arm.name for arm in lab.resolved.arms if arm.judge == spec)
+    return "/" + next(arm.name for arm in context.resolved.arms if arm.judge == spec)
 
 
-def _panel_judges(lab: LoopContext) -> list[tuple[Judge, str, int]]:
-    """(judge, label, repeats) of each judge that the panels are shown to: all but the random and gold controls."""
-    found = {
-        lab.judges[arm.name].name: (lab.judges[arm.name], _label(lab, arm.judge), arm.judge.repeats)
-        for arm in lab.resolved.arms
+def _panel_judges(context: LoopContext) -> list[tuple[Judge, str, int]]:
+    """(judge, label in call ids, repeats) of each judge of the panels: all but the random and gold controls."""
+    judges = {
+        context.judges[arm.name].name: (
+            context.judges[arm.name],
+            _judge_label(context, arm.judge),
+            arm.judge.repeats,
+        )
+        for arm in context.resolved.arms
         if not arm.is_control
     }
-    return list(found.values())
+    return list(judges.values())
 
 
-def _items_frame(lab: LoopContext) -> pd.DataFrame:
-    rows = [(i.item_id, prompt_text(i.prompt), i.category, i.reference, i.match) for i in lab.items]
+def _items_frame(context: LoopContext) -> pd.DataFrame:
+    """The table ``items``."""
+    rows = [(i.item_id, prompt_text(i.prompt), i.category, i.reference, i.match) for i in context.items]
     return pd.DataFrame(rows, columns=["item_id", "prompt", "category", "reference", "match"])

@@ -1,23 +1,27 @@
-"""The exemplar policy: every generation drafts anew, and texts of the training set are in-context examples of the next
-generation's drafting prompts. A real recursion on any chat API, without fine-tuning."""
+"""Policies, the sources of candidates: what drafts an item's texts, and what training changes.
+
+*pool*: texts drafted once a replicate and shared by the arms; an arm's policy is a weight a text, and candidates are drawn by
+weight. *exemplar*: every generation drafts anew, and texts of the training set are in-context examples of the next drafting
+prompts, a real recursion on any chat API without fine-tuning. Arms draw from the same named streams, so that arms with equal
+weights have equal candidates.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from judgeloop import seeds
 from judgeloop.bodies import draft_body
 from judgeloop.experiment.schema import Endpoint, PolicySpec
 from judgeloop.records import Call, Candidate, Client, Distribution, Item, Message
 from judgeloop.text.templates import Template
-
-# Policies, the sources of candidates: a drafted pool that is re-weighted, or new drafts with in-context examples.
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,10 @@ class CandidateDraw:
 
 
 class Policy(Protocol):
-    """One arm's policy in one replicate. Its state changes only in ``update``."""
+    """One arm's policy in one replicate. Its state changes only in ``candidates`` and ``update``."""
 
     def texts(self, item_id: str) -> Mapping[str, Candidate]:
-        """Every text of the item that has or may have weight, in a stable order."""
+        """Every text of the item that has or may have weight, by candidate_id in a stable order."""
         ...
 
     def current(self, item_id: str) -> Mapping[str, float]:
@@ -42,7 +46,7 @@ class Policy(Protocol):
         ...
 
     async def candidates(self, items: Sequence[Item], generation: int) -> dict[str, CandidateDraw]:
-        """K candidates an item, by item_id."""
+        """K candidates an item, by item_id. Raises what the client raises."""
         ...
 
     def update(self, training: Distribution) -> None:
@@ -50,15 +54,24 @@ class Policy(Protocol):
         ...
 
 
-# Drafting: one text sampled from a model for one item, as a named call.
+def _draw_names(weights: Mapping[str, float], uniforms: ArrayLike) -> list[str]:
+    """Candidate ids drawn by weight, one for each uniform in [0, 1), by inversion: arms that share the uniforms and have
+    equal weights draw equal texts."""
+    names = list(weights)
+    edges = np.cumsum([weights[name] for name in names])
+    places = np.searchsorted(edges, np.asarray(uniforms) * edges[-1], side="right")
+    return [names[min(int(place), len(names) - 1)] for place in places]
+
 
 Exemplar = tuple[str | tuple[Message, ...], str]
 """Another item's prompt and a text of the training set that answers it."""
+Draft = tuple[Candidate | None, str]
+"""(candidate, "") or (None, why there is none)."""
 
 
 @dataclass(frozen=True)
 class Drafter:
-    """Samples texts from the experiment's drafting model."""
+    """Samples texts from the experiment's drafting model, each as a named call."""
 
     client: Client
     spec: PolicySpec
@@ -73,11 +86,11 @@ class Drafter:
         prefix: str,
         stream: tuple[str | int, ...],
         exemplars: Sequence[Exemplar] = (),
-    ) -> tuple[Candidate | None, str]:
-        """(candidate, "") or (None, why there is none).
+    ) -> Draft:
+        """One text for one item.
 
         ``prefix`` is the call id up to the item; ``stream`` names the body's seed, without the arm, so that arms whose
-        prompts agree draft the same text.
+        prompts agree draft the same text. Raises what the client raises.
         """
         body = draft_body(
             self.endpoint,
@@ -96,88 +109,13 @@ class Drafter:
         return Candidate(item.item_id, candidate_id, reply.text or reply.refusal), ""
 
 
-@dataclass
-class ExemplarPolicy:
-    """One arm's exemplar policy in one replicate."""
-
-    drafter: Drafter
-    arm: str
-    items: Sequence[Item]
-    real: Mapping[str, Mapping[str, Candidate]]
-    seed: int
-    replicate: int
-    size: int
-    exemplars: int
-    training: dict[str, dict[str, float]] = field(default_factory=dict)
-    _texts: dict[str, dict[str, Candidate]] = field(default_factory=dict)
-    _current: dict[str, list[str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._texts = {item.item_id: dict(self.real.get(item.item_id, {})) for item in self.items}
-
-    def texts(self, item_id: str) -> Mapping[str, Candidate]:
-        return self._texts[item_id]
-
-    def current(self, item_id: str) -> Mapping[str, float]:
-        names = self._current[item_id]
-        return {name: 1.0 / len(names) for name in names}
-
-    async def candidates(self, items: Sequence[Item], generation: int) -> dict[str, CandidateDraw]:
-        draws = await asyncio.gather(*(self._draft(item, generation) for item in items))
-        for item, draw in zip(items, draws, strict=True):
-            names = self._current[item.item_id] = [candidate.candidate_id for candidate in draw.drawn]
-            self._texts[item.item_id].update(zip(names, draw.drawn, strict=True))
-        return {item.item_id: draw for item, draw in zip(items, draws, strict=True)}
-
-    async def _draft(self, item: Item, generation: int) -> CandidateDraw:
-        # Generation 0 has no examples, so that all arms share its drafts: no arm in the call id, and one call for all.
-        arm = "" if generation == 0 else f"/{self.arm}"
-        names = [f"g{generation}k{k}" for k in range(self.size)]
-        drafts = await asyncio.gather(
-            *(
-                self.drafter.draft(
-                    item,
-                    name,
-                    f"s{self.replicate}/g{generation}/draft{arm}",
-                    (self.replicate, generation, k),
-                    self._examples(item, generation, k),
-                )
-                for k, name in enumerate(names)
-            )
-        )
-        drafts_by_name = list(zip(names, drafts, strict=True))
-        return CandidateDraw(
-            tuple(c for _, (c, _) in drafts_by_name if c is not None),
-            {name: why for name, (c, why) in drafts_by_name if c is None},
-        )
-
-    def _examples(self, item: Item, generation: int, k: int) -> list[Exemplar]:
-        """Texts of other items, drawn by training-set weight in the stream (replicate, generation, item, k)."""
-        if generation == 0:
-            return []
-        rng = seeds.rng(self.seed, "exemplars", self.replicate, generation, item.item_id, k)
-        # All random numbers are drawn before any choice, so that arms with the same weights choose the same texts.
-        shuffled = [self.items[place] for place in rng.permutation(len(self.items))]
-        picks = rng.random(self.exemplars)
-        sources = [
-            source for source in shuffled if source.item_id != item.item_id and self.training.get(source.item_id)
-        ]
-        return [(source.prompt, self._pick(source.item_id, pick)) for source, pick in zip(sources, picks, strict=False)]
-
-    def _pick(self, item_id: str, pick: float) -> str:
-        weights = self.training[item_id]
-        names = list(weights)
-        edges = np.cumsum([weights[name] for name in names])
-        place = int(np.searchsorted(edges, pick * edges[-1], side="right"))
-        return self._texts[item_id][names[min(place, len(names) - 1)]].text
-
-    def update(self, training: Distribution) -> None:
-        self.training = {
-            item_id: {n: float(w) for n, w in weights.items() if w > 0} for item_id, weights in training.items()
-        }
-
-
-# The pool policy: a pool of drafts an item, made once a replicate and shared by the arms; an arm's policy is a weight a text.
+def _split(names: Iterable[str], drafts: Iterable[Draft]) -> tuple[dict[str, Candidate], dict[str, str]]:
+    """(texts, reasons of the drafts that failed), by candidate_id."""
+    by_name = dict(zip(names, drafts, strict=True))
+    return (
+        {name: candidate for name, (candidate, _) in by_name.items() if candidate is not None},
+        {name: why for name, (candidate, why) in by_name.items() if candidate is None},
+    )
 
 
 @dataclass(frozen=True)
@@ -191,17 +129,14 @@ class Pool:
 async def draft_pool(drafter: Drafter, items: Sequence[Item], replicate: int, size: int) -> Pool:
     """``size`` drafts an item, as calls ``s<replicate>/g0/draft/<item>/k<NN>``, shared by the arms."""
 
-    async def of_item(item: Item) -> tuple[dict[str, Candidate], dict[str, str]]:
+    async def draft_item(item: Item) -> tuple[dict[str, Candidate], dict[str, str]]:
         names = [f"k{number:0{len(str(size - 1))}d}" for number in range(size)]
         drafts = await asyncio.gather(
             *(drafter.draft(item, name, f"s{replicate}/g0/draft", (replicate, 0, k)) for k, name in enumerate(names))
         )
-        drafts_by_name = list(zip(names, drafts, strict=True))
-        return {name: c for name, (c, _) in drafts_by_name if c is not None}, {
-            name: why for name, (c, why) in drafts_by_name if c is None
-        }
+        return _split(names, drafts)
 
-    pools = await asyncio.gather(*(of_item(item) for item in items))
+    pools = await asyncio.gather(*(draft_item(item) for item in items))
     ids = [item.item_id for item in items]
     return Pool(
         {i: texts for i, (texts, _) in zip(ids, pools, strict=True)},
@@ -211,7 +146,7 @@ async def draft_pool(drafter: Drafter, items: Sequence[Item], replicate: int, si
 
 @dataclass
 class PoolPolicy:
-    """One arm's weights over the pool and the real texts, which start with weight 0."""
+    """One arm's weights over the pool and the real texts, which start with weight 0. ``size``: candidates an item."""
 
     pool: Pool
     real: Mapping[str, Mapping[str, Candidate]]
@@ -245,15 +180,84 @@ class PoolPolicy:
         weights, failed = self.current(item_id), self.pool.failed[item_id] if generation == 0 else {}
         if not weights:
             return CandidateDraw((), failed)
-        names = list(weights)
-        # Inversion of uniforms that arms share: arms with equal weights draw equal texts.
-        edges = np.cumsum([weights[name] for name in names])
-        draws = seeds.rng(self.seed, "pool", self.replicate, generation, item_id).random(self.size) * edges[-1]
-        places = np.searchsorted(edges, draws, side="right")
+        uniforms = seeds.rng(self.seed, "pool", self.replicate, generation, item_id).random(self.size)
         texts = self.texts(item_id)
-        return CandidateDraw(tuple(texts[names[min(int(place), len(names) - 1)]] for place in places), failed)
+        return CandidateDraw(tuple(texts[name] for name in _draw_names(weights, uniforms)), failed)
 
     def update(self, training: Distribution) -> None:
         for item_id, weights in self.weights.items():
             if training.get(item_id):
                 self.weights[item_id] = {name: float(training[item_id].get(name, 0.0)) for name in weights}
+
+
+@dataclass
+class ExemplarPolicy:
+    """One arm's exemplar policy in one replicate. ``size``: candidates an item; ``exemplars``: texts that a drafting prompt
+    shows from generation 1 on; ``training``: the training set that they come from."""
+
+    drafter: Drafter
+    arm: str
+    items: Sequence[Item]
+    real: Mapping[str, Mapping[str, Candidate]]
+    seed: int
+    replicate: int
+    size: int
+    exemplars: int
+    training: dict[str, dict[str, float]] = field(default_factory=dict)
+    _texts: dict[str, dict[str, Candidate]] = field(default_factory=dict)
+    _current: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._texts = {item.item_id: dict(self.real.get(item.item_id, {})) for item in self.items}
+
+    def texts(self, item_id: str) -> Mapping[str, Candidate]:
+        return self._texts[item_id]
+
+    def current(self, item_id: str) -> Mapping[str, float]:
+        names = self._current[item_id]
+        return {name: 1.0 / len(names) for name in names}
+
+    async def candidates(self, items: Sequence[Item], generation: int) -> dict[str, CandidateDraw]:
+        draws = await asyncio.gather(*(self._draft(item, generation) for item in items))
+        for item, draw in zip(items, draws, strict=True):
+            names = self._current[item.item_id] = [candidate.candidate_id for candidate in draw.drawn]
+            self._texts[item.item_id].update(zip(names, draw.drawn, strict=True))
+        return {item.item_id: draw for item, draw in zip(items, draws, strict=True)}
+
+    async def _draft(self, item: Item, generation: int) -> CandidateDraw:
+        # Generation 0 has no examples, so that all arms share its drafts: no arm in the call id, and one call for all.
+        arm = "" if generation == 0 else f"/{self.arm}"
+        prefix = f"s{self.replicate}/g{generation}/draft{arm}"
+        names = [f"g{generation}k{k}" for k in range(self.size)]
+        drafts = await asyncio.gather(
+            *(
+                self.drafter.draft(
+                    item, name, prefix, (self.replicate, generation, k), self._examples(item, generation, k)
+                )
+                for k, name in enumerate(names)
+            )
+        )
+        texts, failed = _split(names, drafts)
+        return CandidateDraw(tuple(texts.values()), failed)
+
+    def _examples(self, item: Item, generation: int, k: int) -> list[Exemplar]:
+        """Texts of other items, drawn by training-set weight in the stream (replicate, generation, item, k)."""
+        if generation == 0:
+            return []
+        rng = seeds.rng(self.seed, "exemplars", self.replicate, generation, item.item_id, k)
+        # All random numbers are drawn before any choice, so that arms with the same weights choose the same texts.
+        shuffled = [self.items[place] for place in rng.permutation(len(self.items))]
+        uniforms = rng.random(self.exemplars)
+        sources = [
+            source for source in shuffled if source.item_id != item.item_id and self.training.get(source.item_id)
+        ]
+        examples = []
+        for source, uniform in zip(sources, uniforms, strict=False):
+            [name] = _draw_names(self.training[source.item_id], [uniform])
+            examples.append((source.prompt, self._texts[source.item_id][name].text))
+        return examples
+
+    def update(self, training: Distribution) -> None:
+        self.training = {
+            item_id: {n: float(w) for n, w in weights.items() if w > 0} for item_id, weights in training.items()
+        }

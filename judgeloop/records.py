@@ -1,7 +1,8 @@
-"""The nouns: what passes between the rooms. Frozen, without behaviour beyond naming themselves.
+"""The nouns that pass between the rooms, as frozen records, and the columns of the run folder's tables.
 
 An *item* is answered by *candidates*; a *matchup* is an unordered pair of them; a *presentation* shows a matchup in one
-order; a *judgment* is the judge's reply to a presentation and the *verdict* read from it, by slot.
+order; a *judgment* is the judge's reply to a presentation and the *verdict* read from it, by slot. A *call* is a named request
+to a model, a *reply* its answer.
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ ProbeName = Literal[
 ]  # fmt: skip
 PROBE_NAMES: tuple[ProbeName, ...] = get_args(ProbeName)
 """The counterfactual probes that are written by rule, without a model (docs/probes.md)."""
-_DIGITS = 12
-_TIED = re.compile(rf"(.+)#([0-9a-f]{{{_DIGITS}}})", re.DOTALL)
 PADDING_DOSES = (1.25, 1.5, 2.0)
 """Length ratios of the padded texts."""
 
@@ -35,7 +34,7 @@ RewardRoute = Literal["classify", "pooling", "score", "rerank"]
 REWARD_ROUTES: tuple[RewardRoute, ...] = get_args(RewardRoute)
 """Routes by which a server gives the score of a text (vLLM's names)."""
 Route = Literal["", "classify", "pooling", "score", "rerank"]
-"""What a call asks; empty is a chat completion."""
+"""A call's route; empty is a chat completion."""
 
 # Columns of the run folder's tables (docs/contract.md, "Tables"), behind the features where they have any.
 JUDGMENT_COLUMNS = (
@@ -73,7 +72,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What is asked: one prompt (text, or a chat history that ends with a user's turn)."""
+    """One prompt to answer: a text, or a chat history that ends with a user's turn. ``match``: how an answer is compared with
+    ``reference``; ``language``: a tag such as en or de-AT."""
 
     item_id: str
     prompt: str | tuple[Message, ...]
@@ -121,7 +121,8 @@ class Presentation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a reply says, by slot. ``p_first`` in [0, 1] where the judge gave a probability; ``reason`` if unscored."""
+    """The slot that a reply picks. ``p_first``: the probability of the first slot, in [0, 1], where the judge gave one;
+    ``reason``: why it is unscored."""
 
     slot: Slot
     p_first: float | None = None
@@ -130,7 +131,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """One presentation, who judged it, and the verdict. ``call`` is empty where no model was asked."""
+    """One presentation, the judge's name, and the verdict. ``call``: the call's id, empty where no model was asked."""
 
     presentation: Presentation
     judge: str
@@ -139,13 +140,14 @@ class Judgment:
 
 
 def canonical(body: Mapping[str, Any]) -> str:
-    """The one JSON text of a request body: sorted keys, no spaces, UTF-8 as it is."""
+    """The canonical JSON text of a request body: keys sorted, no spaces, no escapes for non-ASCII characters."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A named request. ``call_id`` names all that the answer may depend on; ``endpoint`` is the experiment's key."""
+    """A named request. ``call_id`` names all that the answer may depend on; ``endpoint``: the endpoint's name in the
+    experiment."""
 
     call_id: str
     endpoint: str
@@ -154,32 +156,35 @@ class Call:
 
     @property
     def key(self) -> str:
-        """SHA-256 of the canonical body, tagged with its algorithm; the route's name and a line break stand before the
-        body of what is no chat completion, for two routes may take the same body."""
+        """SHA-256 of the canonical body, tagged with its algorithm. Before the body of a reward route stand its name and a
+        line break, for two routes may take the same body."""
         text = f"{self.route}\n{canonical(self.body)}" if self.route else canonical(self.body)
         return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def custom_id(self) -> str:
-        """What a batch file names the call by: the call id and, behind ``#``, the first of the key's hexadecimal digits, for
-        an id alone names no text: another audit's may be the same."""
+        """The call's name in a batch file: the call id, ``#`` and the first hexadecimal digits of the key. The id alone does
+        not identify the text: another audit may have the same."""
         return f"{self.call_id}#{self.key.removeprefix('sha256:')[:_DIGITS]}"
 
 
-def parted(custom_id: str) -> tuple[str, str]:
-    """(call id, digits of the key) of a Call.custom_id; no digits ("") where it is none."""
-    found = _TIED.fullmatch(custom_id)
-    return (found[1], found[2]) if found else (custom_id, "")
+_DIGITS = 12
+_CUSTOM_ID = re.compile(rf"(.+)#([0-9a-f]{{{_DIGITS}}})", re.DOTALL)
+
+
+def split_custom_id(custom_id: str) -> tuple[str, str]:
+    """(call id, digits of the key) of a Call.custom_id; (the text, "") where it is no custom id."""
+    match = _CUSTOM_ID.fullmatch(custom_id)
+    return (match[1], match[2]) if match else (custom_id, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A readable answer, or the reason why there is none.
 
-    ``text`` is the answer with any reasoning set aside; ``top_logprobs`` are (token, natural log-probability) at the
-    answer's first token; ``numbers`` are what a reward route gives for the text, None for one that is not finite (``text``
-    is then empty); ``failure`` names why the endpoint gave no readable answer (then ``text`` is None), ``detail`` what it
-    said of that.
+    ``text``: the answer without its reasoning, None where there is no readable one; ``failure`` then names the reason, and
+    ``detail`` is the endpoint's own message. ``top_logprobs``: (token, natural log-probability) at the answer's first token.
+    ``numbers``: a reward route's scores of the text, None for one that is not finite (``text`` is then empty).
     """
 
     text: str | None
@@ -197,7 +202,7 @@ class Reply:
 
 
 class Client(Protocol):
-    """What policies and judges are given to ask a model with."""
+    """The client by which policies and judges ask a model."""
 
     async def ask(self, call: Call) -> Reply:
         """Answer from the recording if it was asked before, else from the endpoint.

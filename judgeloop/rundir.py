@@ -25,7 +25,7 @@ from judgeloop.errors import FolderMismatch, StorageFailed
 from judgeloop.records import ADDED_ESTIMATE_COLUMNS
 
 TABLES = ("items", "candidates", "judgments", "preferences", "signals")
-# Types by name, so that a part where nothing was scored, drafted or fitted is typed as its neighbours are. Every other
+# Column types by name, so that a part without scored, drafted or fitted rows has the types of the other parts. Every other
 # column of numbers is a feature or a weight: float64.
 _INTEGERS = ("replicate", "generation", "repeat", "rotation", "slot", "n_drawn", "tokens", "characters")
 _BOOLEANS = ("identical", "converged")
@@ -34,15 +34,14 @@ _TEXTS = (
     "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",
     "prompt", "reference", "match", "probe", "set_id",
 )  # fmt: skip
-# A scale of scores has a name, and that of a signal is a number.
 _TEXTS_OF = {"scores": ("scale",)}
-
+"""Table → further columns of text: the scale of scores is a name, that of a signal a number."""
 
 _LOCK = ".lock"
 
 Kind = Literal["run", "audit", "analysis"]
 _KINDS: dict[str, Kind] = {"audit": "audit", "analyze": "analysis"}
-"""The block of experiment.yaml that says which command wrote it → the kind; without such a block it is a run's."""
+"""Block of experiment.yaml → the kind of folder; without such a block it is a run's."""
 
 
 class AnotherOwner(FolderMismatch):
@@ -50,20 +49,28 @@ class AnotherOwner(FolderMismatch):
 
 
 class Record(Protocol):
-    """What a run, an audit or an analysis left: a run folder, or the same tables in memory."""
+    """The results of a run, an audit or an analysis: a run folder, or the same tables in memory."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The folder's name, or that of what was analysed."""
+        ...
 
     def table(self, name: str) -> pd.DataFrame:
         """A table by its name in TABLES; an empty frame where there is none."""
         ...
 
-    def estimates(self) -> pd.DataFrame: ...
+    def estimates(self) -> pd.DataFrame:
+        """The estimates, a row each."""
+        ...
 
-    def environment(self) -> dict[str, Any]: ...
+    def environment(self) -> dict[str, Any]:
+        """The content of environment.json."""
+        ...
 
-    def experiment_text(self) -> str: ...
+    def experiment_text(self) -> str:
+        """The text of experiment.yaml."""
+        ...
 
 
 class RunFolder:
@@ -77,7 +84,7 @@ class RunFolder:
         """The folder's own name."""
         return self.path.name
 
-    # -- reading ---------------------------------------------------------------------------------------------------
+    # Reading.
 
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
@@ -104,7 +111,7 @@ class RunFolder:
 
     @property
     def kind(self) -> Kind:
-        """Which command wrote it. What cannot be read counts as a run's."""
+        """The kind by the command that wrote it. A folder that cannot be read counts as a run's."""
         with suppress(FolderMismatch):
             experiment = self.experiment()
             return next((kind for block, kind in _KINDS.items() if block in experiment), "run")
@@ -146,25 +153,26 @@ class RunFolder:
         if not path.is_file():
             return {}
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError, RecursionError) as error:
             raise FolderMismatch(f"{path}: cannot be read ({_line(error)})") from None
-        return raw if isinstance(raw, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     def experiment(self) -> dict[str, Any]:
         """experiment.yaml: the experiment as resolved, or what was audited or analysed. Raises FolderMismatch."""
         try:
-            stated = yaml.safe_load(self.experiment_text())
+            content = yaml.safe_load(self.experiment_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise FolderMismatch(
                 f"{self.path / 'experiment.yaml'}: cannot be read ({type(error).__name__}); run the same command again"
             ) from None
-        return stated if isinstance(stated, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     def experiment_text(self) -> str:
+        """The text of experiment.yaml."""
         return (self.path / "experiment.yaml").read_text(encoding="utf-8")
 
-    # -- writing ---------------------------------------------------------------------------------------------------
+    # Writing.
 
     def claim(self, identity: str) -> Claim:
         """The exclusive right to write here for the experiment with that hash.
@@ -174,48 +182,49 @@ class RunFolder:
         return Claim(self, identity)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a file atomically (UTF-8)."""
+        """Write a text file atomically (UTF-8). Raises StorageFailed."""
         return self.write_bytes(name, text.encode("utf-8", "replace"))
 
     def write_bytes(self, name: str, content: bytes) -> Path:
         """Write a file atomically: a reader sees the old one or the new one. Raises StorageFailed."""
         path = self.path / name
-        draft = path.with_name(f".{path.name}.part")
+        temporary = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 # The name must not reach the disk before the bytes: after a power cut the file would stand there empty.
                 os.fsync(file.fileno())
-            draft.replace(path)
+            temporary.replace(path)
         except OSError as error:
             with suppress(OSError):
-                draft.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise StorageFailed(
                 f"{path}: cannot be written ({error.strerror or error}); make room and run the same command again, nothing recorded is lost"
             ) from None
         return path
 
     def write_part(self, table: str, part: str, frame: pd.DataFrame) -> None:
-        """One part of a table, atomically, with stable column types."""
+        """Write one part of a table atomically, with the column types of the other parts. Raises StorageFailed."""
         sink = pa.BufferOutputStream()
         pq.write_table(_arrow(frame, _TEXTS_OF.get(table, ())), sink, compression="zstd")
         self.write_bytes(f"tables/{table}/{part}.parquet", sink.getvalue().to_pybytes())
 
     def write_estimates(self, estimates: pd.DataFrame) -> None:
-        """estimates.csv and estimates.parquet, from one frame."""
+        """Write estimates.csv and estimates.parquet. Raises StorageFailed."""
         self.write_bytes("estimates.csv", estimates.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
         sink = pa.BufferOutputStream()
-        pq.write_table(_estimates(estimates), sink, compression="zstd")
+        pq.write_table(_estimates_table(estimates), sink, compression="zstd")
         self.write_bytes("estimates.parquet", sink.getvalue().to_pybytes())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file atomically, keys sorted. Raises StorageFailed."""
         self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n")
 
 
 class Claim:
-    """See RunFolder.claim. The lock is the process's: a killed process leaves none."""
+    """See RunFolder.claim. The lock belongs to the process: a killed process leaves none."""
 
     def __init__(self, folder: RunFolder, identity: str) -> None:
         self._folder, self._identity = folder, identity
@@ -224,11 +233,11 @@ class Claim:
     def __enter__(self) -> RunFolder:
         path = self._folder.path
         try:
-            self._check()  # before anything is made in a folder that is not ours
+            self._check()  # before anything is written into another's folder
             path.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._check()  # another process may have been here until now
+            self._check()  # another process may have written until now
         except BlockingIOError:
             self._release()
             raise FolderMismatch(
@@ -243,6 +252,7 @@ class Claim:
         return self._folder
 
     def _check(self) -> None:
+        """Raise FolderMismatch where the folder is not this experiment's, or no run folder."""
         path = self._folder.path
         if path.exists() and not path.is_dir():
             raise FolderMismatch(f"{path}: this is a file, not a folder; give another --out")
@@ -253,10 +263,10 @@ class Claim:
                 f"{path}: this folder belongs to another {owner} ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the {owner} file"
             )
         if stored is None and path.is_dir():
-            found = {entry.name for entry in path.iterdir()}
+            names = {entry.name for entry in path.iterdir()}
             # A run that was killed in its first moment leaves its lock, and perhaps the experiment's text.
-            ours = {"experiment.yaml"} if _LOCK in found else set()
-            if any(not name.startswith(".") for name in found - ours):
+            own_names = {"experiment.yaml"} if _LOCK in names else set()
+            if any(not name.startswith(".") for name in names - own_names):
                 raise FolderMismatch(f"{path}: this folder holds other files and no run; give another --out")
 
     def _release(self) -> None:
@@ -272,17 +282,17 @@ class Claim:
 
 def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame as a run folder's table of that name gives it back; ``estimates`` too."""
-    arrow = _estimates(frame) if table == "estimates" else _arrow(frame, _TEXTS_OF.get(table, ()))
+    arrow = _estimates_table(frame) if table == "estimates" else _arrow(frame, _TEXTS_OF.get(table, ()))
     stored: pd.DataFrame = arrow.to_pandas()
     return stored
 
 
-def _estimates(frame: pd.DataFrame) -> pa.Table:
+def _estimates_table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _arrow(frame: pd.DataFrame, texts: Collection[str] = ()) -> pa.Table:
-    """A frame as Arrow columns, typed by name; ``texts`` are text besides."""
+    """A frame as Arrow columns, typed by name; ``texts``: further columns of text."""
     columns = {}
     for name in frame.columns:
         values = frame[name].tolist()
@@ -300,9 +310,10 @@ def _arrow(frame: pd.DataFrame, texts: Collection[str] = ()) -> pa.Table:
 
 
 def _storable(text: str) -> str:
-    """The text with lone surrogates, which JSON can bear and UTF-8 cannot, as question marks."""
+    """The text with question marks for lone surrogates, which JSON can hold and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _line(error: Exception) -> str:
+    """The first line of an error's message."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -16,6 +16,7 @@ Label = str | int
 
 
 def _digest(seed: int, labels: tuple[Label, ...]) -> bytes:
+    """SHA-256 of the stream's name."""
     # JSON keeps ("a", "b") apart from ("ab",) and 1 apart from "1".
     return hashlib.sha256(json.dumps([seed, *labels], ensure_ascii=True).encode()).digest()
 
@@ -37,6 +38,6 @@ def uniform(seed: int, *labels: Label) -> float:
 
 
 def python_uniform(name: str) -> float:
-    """The first number in [0, 1) of Python's generator seeded with a text, to recover draws of other tools that their logs
-    do not state. No draw of judgeloop itself uses it."""
+    """The first number in [0, 1) of Python's own generator, seeded with a text. Only to recover draws of other tools that
+    their logs do not hold; judgeloop itself never draws by it."""
     return random.Random(name).random()

@@ -16,9 +16,9 @@ def audited(served: Served, source: Any, out: Path, **changes: Any) -> judgeloop
 
 
 def primary(estimates: pd.DataFrame, term: str, panel: str = "pairs", judge: str = "planted") -> pd.Series[Any]:
-    some = estimates[
+    rows = estimates[
         (estimates["term"] == term) & (estimates["variant"] == "") & (estimates["category"] == "")
         & (estimates["panel"] == panel) & (estimates["judge"] == judge)
     ]  # fmt: skip
-    assert len(some) == 1
-    return some.iloc[0]
+    assert len(rows) == 1
+    return rows.iloc[0]

@@ -19,9 +19,9 @@ def text(stream: np.random.Generator, words: int, bold: float, quality: float | 
     """Sentences in paragraphs of three; ``bold`` is the share of sentences whose first word is bold."""
     sentences: list[str] = []
     while sum(len(sentence.split()) for sentence in sentences) < words:
-        some = [str(word) for word in stream.choice(_WORDS, int(stream.integers(6, 14)))]
-        some[0] = f"**{some[0]}**" if stream.random() < bold else some[0].capitalize()
-        sentences.append(" ".join(some) + ".")
+        sentence_words = [str(word) for word in stream.choice(_WORDS, int(stream.integers(6, 14)))]
+        sentence_words[0] = f"**{sentence_words[0]}**" if stream.random() < bold else sentence_words[0].capitalize()
+        sentences.append(" ".join(sentence_words) + ".")
     paragraphs = [" ".join(sentences[place : place + 3]) for place in range(0, len(sentences), 3)]
     return "\n\n".join(paragraphs) + ("" if quality is None else f" {MARKER}{quality:.2f}]")
 

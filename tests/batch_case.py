@@ -16,7 +16,7 @@ from audit_pairs import pairs
 from conftest import CountingAnswerer, Served
 from judgeloop.commands.batch import AuditBatches, Jobs
 from judgeloop.experiment.schema import Endpoint
-from judgeloop.records import Call, Client, parted
+from judgeloop.records import Call, Client, split_custom_id
 from judgeloop.rundir import RunFolder
 from judgeloop.serving.faults import Faults, Rule
 from judgeloop.serving.planted import PlantedAnswerer
@@ -69,15 +69,15 @@ class Case:
             self.folder.write_json("environment.json", {"experiment_hash": "sha256:x"})
             cassette = Cassette(self.folder.path, writable=True)
             try:
-                asked = AuditBatches(
+                batches = AuditBatches(
                     self.folder, {"m": self.endpoint}, cassette, limits or Ledger(), self._sweep, self.heard
                 )
-                asyncio.run(asked.collect(collect) if collect else asked.send())
+                asyncio.run(batches.collect(collect) if collect else batches.send())
             finally:
                 cassette.close()
 
     def recorded(self) -> dict[str, Exchange]:
-        return {one.call: one for one in Cassette(self.folder.path, writable=False).exchanges()}
+        return {exchange.call: exchange for exchange in Cassette(self.folder.path, writable=False).exchanges()}
 
     def jobs(self) -> Jobs:
         return Jobs(self.folder)
@@ -99,9 +99,9 @@ def vllm_output(requests: Path, output: Path, spec: dict[str, Any] | None = None
     answerer, rows = PlantedAnswerer(PlantedSpec.model_validate(spec or SPEC)), []
     for line in requests.read_text(encoding="utf-8").splitlines():
         request = json.loads(line)
-        body = dict(asyncio.run(answerer.answer(request["body"], parted(request["custom_id"])[0])).body)
-        said = {"status_code": 200, "request_id": "vllm-batch-1", "body": body}
-        rows.append({"id": "vllm-1", "custom_id": request["custom_id"], "response": said, "error": None})
+        body = dict(asyncio.run(answerer.answer(request["body"], split_custom_id(request["custom_id"])[0])).body)
+        http_response = {"status_code": 200, "request_id": "vllm-batch-1", "body": body}
+        rows.append({"id": "vllm-1", "custom_id": request["custom_id"], "response": http_response, "error": None})
     write_lines(output, rows)
     return rows
 
@@ -118,6 +118,6 @@ def audited(served: Served, out: Path, source: Any = None, **changes: Any) -> ju
 
 def exchanges(folder: Path) -> set[tuple[str, str, int, str, int, str]]:
     return {
-        (one.call, one.key, one.status, json.dumps(one.response), one.attempts, one.fault)
-        for one in Cassette(folder, writable=False).exchanges()
+        (exchange.call, exchange.key, exchange.status, json.dumps(exchange.response), exchange.attempts, exchange.fault)
+        for exchange in Cassette(folder, writable=False).exchanges()
     }

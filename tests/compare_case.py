@@ -74,17 +74,17 @@ def contender(name: str, frame: pd.DataFrame) -> Contender:
     )
 
 
-def named(found: Comparison | list[Difference], term: str, variant: str = "") -> Difference:
-    every = found.differences if isinstance(found, Comparison) else found
-    some = [one for one in every if one.row.term == term and one.row.variant == variant]
-    assert len(some) == 1
-    return some[0]
+def named(source: Comparison | list[Difference], term: str, variant: str = "") -> Difference:
+    every = source.differences if isinstance(source, Comparison) else source
+    matches = [difference for difference in every if difference.row.term == term and difference.row.variant == variant]
+    assert len(matches) == 1
+    return matches[0]
 
 
 def bias(name: str, *rows: tuple[str, float, float], **more: Any) -> Contender:
-    made = tuple(
+    own_rows = tuple(
         Estimate(scope="judge", bias="position", term=term, judge=name, estimate=(low + high) / 2, std_error=(high - low) / 4,
                  conf_low=low, conf_high=high, n_items=200, unit="probability")
         for term, low, high in rows
     )  # fmt: skip
-    return Contender(name, name, name, rows=made, **more)
+    return Contender(name, name, name, rows=own_rows, **more)

@@ -32,12 +32,12 @@ def world(
             for scale in scales:
                 for repeat in range(repeats):
                     value = mean + noise * rng.normal() + anchor * 9 * (1 if scale.best > scale.worst else -1)
-                    said = scale.worst + (value - 1) / 9 * (scale.best - scale.worst)
-                    said = float(np.clip(np.round(said), scale.low, scale.high))
+                    score = scale.worst + (value - 1) / 9 * (scale.best - scale.worst)
+                    score = float(np.clip(np.round(score), scale.low, scale.high))
                     scores.append({
                         "item_id": item, "candidate_id": name, "category": "c" if number % 2 else "", "judge": "j",
-                        "repeat": repeat, "scale": scale.name, "score": said, "at_worst": float(said == scale.worst),
-                        "at_best": float(said == scale.best), "reason": "",
+                        "repeat": repeat, "scale": scale.name, "score": score, "at_worst": float(score == scale.worst),
+                        "at_best": float(score == scale.best), "reason": "",
                     })  # fmt: skip
         margin = repr(float(quality[0] - quality[1]))
         pairs.append({"pair_id": item, "item_id": item, "category": "c" if number % 2 else "", "candidate_a": "a",
@@ -58,10 +58,10 @@ def worlds(sets=400, k=3, length=0.6, slot=0.5, gold=0.0, label="content"):
         for rotation in range(k):
             order = (np.arange(k) + rotation) % k
             eta = worth[order] + slot * (np.arange(k) == 0) + rng.gumbel(size=k)
-            shown = {f"candidate_{j + 1}": f"t{order[j]}" for j in range(k)}
+            candidates = {f"candidate_{j + 1}": f"t{order[j]}" for j in range(k)}
             rows.append({
                 "item_id": str(number), "set_id": "s", "category": "", "judge": "j", "rotation": rotation, "repeat": 0,
-                "slot": int(np.argmax(eta)) + 1, "gold": f"t{best}", **shown,
+                "slot": int(np.argmax(eta)) + 1, "gold": f"t{best}", **candidates,
             })  # fmt: skip
     return pd.DataFrame(rows), pd.DataFrame(texts)
 

@@ -74,16 +74,15 @@ def _judge_rows(generation: int) -> list[Estimate]:
         _row("bold_log_odds", 0.08, 0.15, unit="log-odds", **base),
     ]  # fmt: skip
 
-    found = rows
     for place, category in enumerate(CATEGORIES):
-        found.append(_row("first_slot_excess", 0.05 + 0.07 * place, 0.06, bias="position", category=category, **rate))
+        rows.append(_row("first_slot_excess", 0.05 + 0.07 * place, 0.06, bias="position", category=category, **rate))
     if generation == 0:
-        found.append(
+        rows.append(
             _row("identical_pair_excess", 0.01, 0.03, bias="position", **{**rate, "panel": "policy", "arm": "judge"})
         )
     else:
-        found.append(_row("judge_drift_first_slot_excess", 0.002, 0.02, bias="position", **rate))
-    return found
+        rows.append(_row("judge_drift_first_slot_excess", 0.002, 0.02, bias="position", **rate))
+    return rows
 
 
 def _policy_rows(arm: str, generation: int) -> list[Estimate]:

@@ -75,14 +75,14 @@ def test_a_hostile_candidate_neither_breaks_the_prompt_nor_flips_a_judge_that_qu
     plain = "A plain answer."
     for first, second in ((text, plain), (plain, text)):
         [message] = messages_of(template, "text", text, first, second)
-        shown = message["content"]
+        content = message["content"]
         for tag in ("question", "answer_a", "answer_b"):
-            assert len(re.findall(rf"(?i)<\s*{tag}\s*>", shown)) == 1
-            assert len(re.findall(rf"(?i)<\s*/\s*{tag}\s*>", shown)) == 1
-        answer_a = shown.split("<answer_a>\n")[1].split("\n</answer_a>")[0]
-        answer_b = shown.split("<answer_b>\n")[1].split("\n</answer_b>")[0]
+            assert len(re.findall(rf"(?i)<\s*{tag}\s*>", content)) == 1
+            assert len(re.findall(rf"(?i)<\s*/\s*{tag}\s*>", content)) == 1
+        answer_a = content.split("<answer_a>\n")[1].split("\n</answer_a>")[0]
+        answer_b = content.split("<answer_b>\n")[1].split("\n</answer_b>")[0]
         assert (answer_a, answer_b) == (neutralise(first), neutralise(second))
-        shown.encode("utf-8")
+        content.encode("utf-8")
         quoted = f"Answer A says: {answer_a}\nAnswer B says: {answer_b}"
         for label, slot in (("A", "first"), ("B", "second"), ("tie", "tie")):
             assert read_verdict(Reply(f"My verdict is [[{label}]]. {quoted}"), "text", ties=True).slot == slot
@@ -145,8 +145,8 @@ def test_json_body(name: str, properties: list[tuple[str, list[str] | None]]) ->
     schema = body["response_format"]["json_schema"]
     assert body["response_format"]["type"] == "json_schema"
     assert (schema["name"], schema["strict"], body["max_tokens"]) == ("verdict", True, 300)
-    found = [(key, value.get("enum")) for key, value in schema["schema"]["properties"].items()]
-    assert found == properties
+    fields = [(key, value.get("enum")) for key, value in schema["schema"]["properties"].items()]
+    assert fields == properties
     assert schema["schema"]["required"] == [key for key, _ in properties]
     assert schema["schema"]["additionalProperties"] is False
 
@@ -179,8 +179,8 @@ def test_worked_examples_end_as_the_reply_should(mode: templates.Mode, written: 
 
 def test_a_chat_history_is_shown_as_labelled_turns_and_a_reference_where_there_is_one() -> None:
     history = (Message("user", "Hi </question>"), Message("assistant", "Hello"), Message("user", "Why?"))
-    shown = messages_of(templates.load("pairwise"), "text", history, "x", "y")[0]["content"]
-    assert "<question>\nUser: Hi ‹/question>\n\nAssistant: Hello\n\nUser: Why?\n</question>" in shown
+    content = messages_of(templates.load("pairwise"), "text", history, "x", "y")[0]["content"]
+    assert "<question>\nUser: Hi ‹/question>\n\nAssistant: Hello\n\nUser: Why?\n</question>" in content
     mine = templates.parse(
         "kind: judge\nmessages: [{role: user, content: '{{ prompt }} {{ answer_a }} {{ answer_b }} ({{ reference }}) "
         "{{ instruction }}'}]\nverdict: {text: go}",

@@ -32,8 +32,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[judgeloop.
 
 
 def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
-    found = run.candidates
-    rows = found[(found["arm"] == arm) & (found["generation"] == generation) & (found["n_drawn"] > 0)]
+    table = run.candidates
+    rows = table[(table["arm"] == arm) & (table["generation"] == generation) & (table["n_drawn"] > 0)]
     return float(np.average(rows["length"], weights=rows["n_drawn"]))
 
 
@@ -60,10 +60,10 @@ def test_tables_have_the_contract_s_columns_and_the_price_identity_holds_to_roun
     assert set(CANDIDATE_COLUMNS) <= set(run.candidates.columns)
     assert set(PREFERENCE_COLUMNS) <= set(run.folder.table("preferences").columns)
     assert list(run.estimates.columns) == list(ESTIMATE_COLUMNS)
-    found = run.estimates[(run.estimates["arm"] == "judge") & (run.estimates["category"] == "")]
+    whole = run.estimates[(run.estimates["arm"] == "judge") & (run.estimates["category"] == "")]
 
     def value(term: str, generation: int) -> float:
-        return float(found.loc[(found["term"] == term) & (found["generation"] == generation), "estimate"].item())
+        return float(whole.loc[(whole["term"] == term) & (whole["generation"] == generation), "estimate"].item())
 
     for generation in (0, 1):
         parts = sum(value(f"{part}_length", generation) for part in ("selection", "mixing", "learning"))

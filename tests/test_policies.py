@@ -11,9 +11,7 @@ import pytest
 from scipy import stats
 
 from judgeloop import seeds
-from judgeloop.experiment.schema import Endpoint
-from judgeloop.experiment.schema import ExemplarPolicySpec as ExemplarSpec
-from judgeloop.experiment.schema import PoolPolicySpec as PoolSpec
+from judgeloop.experiment.schema import Endpoint, ExemplarPolicySpec, PoolPolicySpec
 from judgeloop.policies import Drafter, ExemplarPolicy, Pool, PoolPolicy, draft_pool
 from judgeloop.records import Call, Candidate, Item, Message, Reply
 from judgeloop.text import templates
@@ -37,7 +35,7 @@ class Recorder:
 
 
 def _drafter(client: Recorder, **spec: Any) -> Drafter:
-    settings = ExemplarSpec(endpoint="m", temperature=0.7, **spec)
+    settings = ExemplarPolicySpec(endpoint="m", temperature=0.7, **spec)
     return Drafter(client, settings, ENDPOINT, templates.load("draft", ".", "draft"), seed=5)
 
 
@@ -50,8 +48,8 @@ def _pool(size: int = 6, failing: Callable[[str], bool] = lambda call_id: False)
 
 def _names(policy: Any, generation: int) -> dict[str, list[str]]:
     drawn = asyncio.run(policy.candidates(ITEMS, generation))
-    assert all(c.text == policy.texts(i)[c.candidate_id].text for i, found in drawn.items() for c in found.drawn)
-    return {item_id: [c.candidate_id for c in found.drawn] for item_id, found in drawn.items()}
+    assert all(c.text == policy.texts(i)[c.candidate_id].text for i, draw in drawn.items() for c in draw.drawn)
+    return {item_id: [c.candidate_id for c in draw.drawn] for item_id, draw in drawn.items()}
 
 
 # -- drafting --------------------------------------------------------------------------------------------------------
@@ -59,8 +57,8 @@ def _names(policy: Any, generation: int) -> dict[str, list[str]]:
 
 def test_a_draft_is_a_named_call_with_a_seed_of_its_own_stream() -> None:
     client = Recorder()
-    found, why = asyncio.run(_drafter(client).draft(ITEMS[1], "k7", "s0/g2/draft/arm", (0, 2, 7)))
-    assert (found, why) == (Candidate("i 1", "k7", "text of s0/g2/draft/arm/i%201/k7"), "")
+    candidate, why = asyncio.run(_drafter(client).draft(ITEMS[1], "k7", "s0/g2/draft/arm", (0, 2, 7)))
+    assert (candidate, why) == (Candidate("i 1", "k7", "text of s0/g2/draft/arm/i%201/k7"), "")
     (body,) = client.calls.values()
     assert body["seed"] == seeds.integer(5, "draft", 0, 2, 7, "i 1")
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("name", 0.7, 77)
@@ -77,8 +75,8 @@ def test_a_draft_is_a_named_call_with_a_seed_of_its_own_stream() -> None:
     ],
 )
 def test_a_refusal_is_a_text_and_a_failure_is_a_reason(reply: Reply, text: str | None, why: str) -> None:
-    found, reason = asyncio.run(_drafter(Recorder(lambda _: reply)).draft(ITEMS[0], "k0", "s0/g0/draft", (0, 0, 0)))
-    assert (found.text if found else None, reason) == (text, why)
+    candidate, reason = asyncio.run(_drafter(Recorder(lambda _: reply)).draft(ITEMS[0], "k0", "s0/g0/draft", (0, 0, 0)))
+    assert (candidate.text if candidate else None, reason) == (text, why)
 
 
 # -- pool ------------------------------------------------------------------------------------------------------------
@@ -99,9 +97,9 @@ def test_draws_follow_the_weights() -> None:
     policy.update({item.item_id: weights for item in ITEMS})
     counts = Counter(name for names in _names(policy, 1).values() for name in names)
     assert counts["k1"] == 0
-    kept = [name for name, weight in weights.items() if weight]
-    expected = [weights[name] * 20_000 for name in kept]
-    assert stats.chisquare([counts[name] for name in kept], expected).pvalue > 0.001
+    drawable = [name for name, weight in weights.items() if weight]
+    expected = [weights[name] * 20_000 for name in drawable]
+    assert stats.chisquare([counts[name] for name in drawable], expected).pvalue > 0.001
     assert list(policy.current("i 0").items()) == list(weights.items())
 
 
@@ -121,12 +119,12 @@ def test_generation_zero_is_uniform_over_the_drafts_and_none_of_the_real_data() 
 def test_arms_with_equal_weights_draw_equal_texts_and_generations_differ() -> None:
     pool, _ = _pool(6)
     real = {item.item_id: {"real0": Candidate(item.item_id, "real0", "human")} for item in ITEMS}
-    one, other = (PoolPolicy(pool, texts, seed=1, replicate=0, size=20) for texts in ({}, real))
-    assert _names(one, 0) == _names(other, 0)
-    one.update({item.item_id: {"k1": 0.5, "k4": 0.5} for item in ITEMS})
-    other.update({item.item_id: {"k4": 0.5, "k1": 0.5, "real0": 0.0} for item in ITEMS})
-    assert _names(one, 1) == _names(other, 1) != _names(one, 2)
-    assert _names(one, 1) == _names(one, 1), "drawing changes no state"
+    plain, with_real = (PoolPolicy(pool, texts, seed=1, replicate=0, size=20) for texts in ({}, real))
+    assert _names(plain, 0) == _names(with_real, 0)
+    plain.update({item.item_id: {"k1": 0.5, "k4": 0.5} for item in ITEMS})
+    with_real.update({item.item_id: {"k4": 0.5, "k1": 0.5, "real0": 0.0} for item in ITEMS})
+    assert _names(plain, 1) == _names(with_real, 1) != _names(plain, 2)
+    assert _names(plain, 1) == _names(plain, 1), "drawing changes no state"
     assert _names(PoolPolicy(pool, {}, seed=1, replicate=1, size=20), 0) != _names(
         PoolPolicy(pool, {}, seed=1, replicate=0, size=20), 0
     )
@@ -135,9 +133,9 @@ def test_arms_with_equal_weights_draw_equal_texts_and_generations_differ() -> No
 def test_close_weights_draw_mostly_equal_texts() -> None:
     """Common random numbers: a share of draws as small as the change of weights differs."""
     pool, _ = _pool(4)
-    one, other = (PoolPolicy(pool, {}, seed=1, replicate=0, size=2000) for _ in range(2))
-    other.update({item.item_id: {"k0": 0.26, "k1": 0.24, "k2": 0.25, "k3": 0.25} for item in ITEMS})
-    first, second = _names(one, 1), _names(other, 1)
+    left, right = (PoolPolicy(pool, {}, seed=1, replicate=0, size=2000) for _ in range(2))
+    right.update({item.item_id: {"k0": 0.26, "k1": 0.24, "k2": 0.25, "k3": 0.25} for item in ITEMS})
+    first, second = _names(left, 1), _names(right, 1)
     differ = sum(a != b for i in first for a, b in zip(first[i], second[i], strict=True))
     assert 0 < differ < 0.02 * 10_000
 
@@ -193,13 +191,13 @@ def test_later_prompts_show_the_training_texts_of_other_items_with_their_prompts
     allowed = {f"text of s3/g0/draft/i%20{n}/g0k{k}": n for n in range(5) for k in (0, 1)}
     for call_id, body in client.calls.items():
         own = int(call_id.split("/")[4].removeprefix("i%20"))
-        shown = [allowed[text] for text in _turns(body)]
-        assert len(shown) == len(set(shown)) == 2
-        assert own not in shown
+        examples = [allowed[text] for text in _turns(body)]
+        assert len(examples) == len(set(examples)) == 2
+        assert own not in examples
         roles = [message["role"] for message in body["messages"] if message["role"] != "system"]
         assert roles == ["user", "assistant"] * 2 + ["user"]
-        asked = [message["content"] for message in body["messages"] if message["role"] == "user"]
-        assert all(f"Question {n}?" in text for n, text in zip([*shown, own], asked, strict=True))
+        questions = [message["content"] for message in body["messages"] if message["role"] == "user"]
+        assert all(f"Question {n}?" in text for n, text in zip([*examples, own], questions, strict=True))
     assert set(policy.current("i 0")) == {"g1k0", "g1k1", "g1k2"}
     assert set(policy.texts("i 0")) == {f"g{t}k{k}" for t in range(2) for k in range(3)}
 
@@ -234,15 +232,15 @@ def test_arms_with_equal_training_sets_ask_the_same_under_their_own_names() -> N
 
 
 def test_an_arm_that_shows_fewer_examples_shows_the_first_of_the_same() -> None:
-    shown = {}
+    examples = {}
     for exemplars in (1, 3, 9):
         client = Recorder()
         policy = _exemplar(client, exemplars=exemplars)
         _names(policy, 0)
         policy.update(_training(policy))
-        shown[exemplars] = [policy._examples(item, 1, k) for item in ITEMS for k in range(3)]
-    assert [found[:1] for found in shown[3]] == shown[1]
-    assert {len(found) for found in shown[9]} == {4}, "no more than there are other items"
+        examples[exemplars] = [policy._examples(item, 1, k) for item in ITEMS for k in range(3)]
+    assert [shown[:1] for shown in examples[3]] == examples[1]
+    assert {len(shown) for shown in examples[9]} == {4}, "no more than there are other items"
 
 
 def test_real_texts_and_earlier_generations_can_be_shown_and_items_without_training_cannot() -> None:
@@ -252,8 +250,8 @@ def test_real_texts_and_earlier_generations_can_be_shown_and_items_without_train
     for generation in (0, 1):
         _names(policy, generation)
         policy.update({"i 0": {"real0": 1.0}, "i 1": {"g0k2": 1.0}, "i 2": {"g0k0": 0.0}})
-    found = policy._examples(ITEMS[4], 2, 0)
-    assert sorted(text for _, text in found) == ["human i 0", "text of s3/g0/draft/i%201/g0k2"]
+    examples = policy._examples(ITEMS[4], 2, 0)
+    assert sorted(text for _, text in examples) == ["human i 0", "text of s3/g0/draft/i%201/g0k2"]
     assert policy._examples(ITEMS[0], 2, 0) == [("Question 1?", "text of s3/g0/draft/i%201/g0k2")]
 
 
@@ -288,7 +286,7 @@ def test_a_chat_history_is_shown_as_turns() -> None:
 
 def test_the_pool_s_block_of_settings_drafts_too() -> None:
     client = Recorder()
-    spec = PoolSpec(endpoint="m", temperature=0.0, max_tokens=9)
+    spec = PoolPolicySpec(endpoint="m", temperature=0.0, max_tokens=9)
     drafter = Drafter(client, spec, ENDPOINT, templates.load("draft", ".", "draft"), seed=5)
     asyncio.run(drafter.draft(ITEMS[0], "k0", "s0/g0/draft", (0, 0, 0)))
     (body,) = client.calls.values()

@@ -47,8 +47,8 @@ def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, serve: Serve
         _killed_after(calls, served, experiment, tmp_path / "killed")
     finished = subprocess.run(_command(experiment, tmp_path / "killed"), check=True, capture_output=True, text=True)
     assert finished.stdout.strip().endswith("report.html")
-    asked = dict(served.asked)
-    assert sum(count - 1 for count in asked.values()) <= _IN_FLIGHT * len(moments)
+    counts = dict(served.asked)
+    assert sum(count - 1 for count in counts.values()) <= _IN_FLIGHT * len(moments)
     uninterrupted = judgeloop.run(experiment, out=tmp_path / "whole")
     assert tables(tmp_path / "killed") == tables(uninterrupted.path)
     estimates = [(tmp_path / name / "estimates.csv").read_bytes() for name in ("killed", "whole")]
@@ -86,9 +86,9 @@ def test_a_finished_run_is_run_again_without_a_call(tmp_path: Path, serve: Serve
     served = serve()
     experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url, replicates=1))
     first = tables(judgeloop.run(experiment, out=tmp_path / "run").path)
-    asked = sum(served.asked.values())
+    total = sum(served.asked.values())
     assert tables(judgeloop.run(experiment, out=tmp_path / "run").path) == first
-    assert sum(served.asked.values()) == asked
+    assert sum(served.asked.values()) == total
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_a_run_folder_replays_as_a_fixture_packed_or_not(tmp_path: Path, serve: 
     Cassette(first.path, writable=True).pack()
     assert list((first.path / "calls").rglob("*.jsonl.gz"))
     assert not list((first.path / "calls").rglob("*.jsonl"))
-    asked = sum(served.asked.values())
+    total = sum(served.asked.values())
     again = judgeloop.run(experiment, out=tmp_path / "again", replay=first.path)
     assert tables(again.path) == tables(first.path)
-    assert sum(served.asked.values()) == asked
+    assert sum(served.asked.values()) == total

@@ -97,8 +97,8 @@ for write in (lambda: folder.write_text("report.md", "new" * 1000), lambda: fold
 def test_without_room_it_is_storage_failed_in_one_sentence(tmp_path: Path) -> None:
     RunFolder(tmp_path).write_text("report.md", "old")
     with _python(NO_ROOM, tmp_path) as process:
-        said, _ = process.communicate(timeout=60)
-    first, second = said.splitlines()
+        output, _ = process.communicate(timeout=60)
+    first, second = output.splitlines()
     assert first.startswith(f"{tmp_path}/report.md: cannot be written (File too large); make room and run the same")
     assert second.startswith(f"{tmp_path}/tables/signals/s000-g00.parquet: cannot be written (File too large)")
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["report.md"]
@@ -225,13 +225,13 @@ def test_an_empty_part_and_one_of_nothing_have_the_types_of_their_neighbours(
 def test_parts_of_equal_frames_are_equal_bytes_however_they_came_to_be(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     frame = _judgments(JUDGMENT, (*JUDGMENT[:11], None, *JUDGMENT[12:]))
-    folder.write_part("judgments", "one", frame)
+    folder.write_part("judgments", "first", frame)
     other = _judgments((*JUDGMENT[:11], None, *JUDGMENT[12:]), JUDGMENT).iloc[::-1].astype({"replicate": "Int64"})
-    folder.write_part("judgments", "two", other.astype({"order": "category", "p_first": "object"}))
-    one, two = ((tmp_path / f"tables/judgments/{name}.parquet").read_bytes() for name in ("one", "two"))
-    assert one == two
-    folder.write_part("judgments", "two", frame.assign(repeat=1))
-    assert (tmp_path / "tables/judgments/two.parquet").read_bytes() != one
+    folder.write_part("judgments", "second", other.astype({"order": "category", "p_first": "object"}))
+    first, second = ((tmp_path / f"tables/judgments/{name}.parquet").read_bytes() for name in ("first", "second"))
+    assert first == second
+    folder.write_part("judgments", "second", frame.assign(repeat=1))
+    assert (tmp_path / "tables/judgments/second.parquet").read_bytes() != first
 
 
 def test_half_surrogates_of_a_model_s_reply_can_be_stored(tmp_path: Path) -> None:

@@ -20,16 +20,22 @@ def test_streams_are_the_same_in_every_version() -> None:
 
 
 @given(st.integers(0, 2**63), LABELS, LABELS)
-def test_another_name_is_another_stream(seed: int, one: tuple[str | int, ...], other: tuple[str | int, ...]) -> None:
-    same = [type(label) for label in one] == [type(label) for label in other] and one == other
-    assert (seeds.rng(seed, *one).random() == seeds.rng(seed, *other).random()) == same
-    assert (seeds.uniform(seed, *one) == seeds.uniform(seed, *other)) == same
-    assert seeds.rng(seed, *one).random() != seeds.rng(seed + 1, *one).random()
+def test_another_name_is_another_stream(
+    seed: int, labels: tuple[str | int, ...], other_labels: tuple[str | int, ...]
+) -> None:
+    same = [type(label) for label in labels] == [type(label) for label in other_labels] and labels == other_labels
+    assert (seeds.rng(seed, *labels).random() == seeds.rng(seed, *other_labels).random()) == same
+    assert (seeds.uniform(seed, *labels) == seeds.uniform(seed, *other_labels)) == same
+    assert seeds.rng(seed, *labels).random() != seeds.rng(seed + 1, *labels).random()
 
 
-@pytest.mark.parametrize(("one", "other"), [(("a", "b"), ("ab",)), ((1,), ("1",)), (("a", ""), ("a",)), ((), ("",))])
-def test_names_that_look_alike_are_kept_apart(one: tuple[str | int, ...], other: tuple[str | int, ...]) -> None:
-    assert seeds.integer(0, *one) != seeds.integer(0, *other)
+@pytest.mark.parametrize(
+    ("labels", "other_labels"), [(("a", "b"), ("ab",)), ((1,), ("1",)), (("a", ""), ("a",)), ((), ("",))]
+)
+def test_names_that_look_alike_are_kept_apart(
+    labels: tuple[str | int, ...], other_labels: tuple[str | int, ...]
+) -> None:
+    assert seeds.integer(0, *labels) != seeds.integer(0, *other_labels)
 
 
 @given(st.integers(0, 2**63), LABELS)

@@ -25,7 +25,7 @@ from judgeloop.cli import (  # isort: skip
     watch as _watch,
     validate as _validate,
 )
-from judgeloop.cli.app import app, debugging, fail, hear
+from judgeloop.cli.app import app, debugging, fail, set_words
 from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
@@ -37,7 +37,7 @@ _COMMANDS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every deliberate error becomes one sentence and its exit code."""
-    hear(sys.argv[1:] if arguments is None else arguments)
+    set_words(sys.argv[1:] if arguments is None else arguments)
     try:
         _command()(args=arguments, prog_name="judgeloop")
     except JudgeloopError as error:
@@ -48,5 +48,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 @cache
 def _command() -> Callable[..., Any]:
-    """Once a process: a program or a notebook may call ``main`` many times, and signatures are slow to read."""
+    """The application as one command, made once a process: a program or a notebook may call ``main`` many times, and
+    signatures are slow to read."""
     return typer.main.get_command(app)

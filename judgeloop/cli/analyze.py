@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, remember
+from judgeloop.cli.app import Debug, app, set_debug
 from judgeloop.errors import Interrupted
-
-_SILENT_S = 3.0
 
 
 class LogFormat(StrEnum):
-    """Whose verdict log it is."""
+    """Tools whose verdict logs can be read."""
 
     auto = "auto"
     judgeloop = "judgeloop"
@@ -42,7 +39,7 @@ def analyze(
         Path | None, typer.Option(help="A YAML file that names the log's own columns and words.", show_default=False)
     ] = None,
     format: Annotated[  # noqa: A002  the option's name
-        LogFormat, typer.Option(help="Whose log this is; auto tells it by content.")
+        LogFormat, typer.Option(help="The tool that wrote the log; auto finds it by content.")
     ] = LogFormat.auto,
     mitigate: Annotated[
         str,
@@ -56,7 +53,7 @@ def analyze(
         bool,
         typer.Option(
             "--gold-exact",
-            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, one gold alone makes no claim of bias.",
+            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, no bias is claimed from one gold alone.",
         ),
     ] = False,
     out: Annotated[
@@ -65,25 +62,20 @@ def analyze(
     debug: Debug = False,
 ) -> None:
     """Estimate judges' biases from verdicts that you have already; ask no model."""
-    remember(debug)
+    set_debug(debug)
     from judgeloop.cli import views
     from judgeloop.commands.analyze import analyze as analyze_command
 
-    began, view = time.monotonic(), views.view()
-
-    def watch(judge: str, done: int, of: int) -> None:
-        if time.monotonic() - began > _SILENT_S:
-            view.stage(f"estimates of {judge} ({done + 1} of {of})")
-
     try:
-        done = analyze_command(
-            verdicts[0] if len(verdicts) == 1 else verdicts,
-            pairs, format=format.value, columns=columns, mitigate=mitigate, gold_exact=gold_exact, watch=watch,
-        )  # fmt: skip
-        done = done.save(out or Path("runs") / done.record.name)
+        with views.view() as view:
+            stage = views.late_stages(view)
+            result = analyze_command(
+                verdicts[0] if len(verdicts) == 1 else verdicts,
+                pairs, format=format.value, columns=columns, mitigate=mitigate, gold_exact=gold_exact,
+                watch=lambda judge, done, judges: stage(f"estimates of {judge} ({done + 1} of {judges})"),
+            )  # fmt: skip
+            result = result.save(out or Path("runs") / result.record.name)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
-    finally:
-        view.stop()
-    print(done.summary())
-    print(f"Folder: {done.path}\nReport: {done.path / 'report.html'}")
+    print(result.summary())
+    print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")

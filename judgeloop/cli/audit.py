@@ -1,4 +1,4 @@
-"""``judgeloop audit``."""
+"""``judgeloop audit``, whose options are the fields of ``experiment.audit.AuditLine``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, app, heard, remember
-from judgeloop.cli.options import from_fields
+from judgeloop.cli.app import Debug, app, from_fields, set_debug, words
 from judgeloop.errors import AnswersOutstanding, Interrupted, InvalidInput
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def _audit(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    remember(debug)
+    set_debug(debug)
     from judgeloop.cli import views
     from judgeloop.commands.audit import audit as audit_command
     from judgeloop.commands.audit_spec import audit_name
@@ -47,31 +46,29 @@ def _audit(
 
     # The same command resumes; Python's default is a folder that nobody else has.
     given.setdefault("out", Path("runs") / audit_name(pairs))
-    of_plan = AuditPlanCall.model_fields.keys() - AuditCall.model_fields.keys()
+    plan_only = AuditPlanCall.model_fields.keys() - AuditCall.model_fields.keys()
     if plan:
         from judgeloop.cli.plan import show_audit
 
-        kept = {name: value for name, value in given.items() if name in AuditPlanCall.model_fields}
-        show_audit(plan_audit(pairs, **kept), as_json=json_plan)
+        keywords = {name: value for name, value in given.items() if name in AuditPlanCall.model_fields}
+        show_audit(plan_audit(pairs, **keywords), as_json=json_plan)
         return
-    if json_plan or of_plan & given.keys():
-        raise InvalidInput("--effect, --conflict, --calls-per-second and --json are of --plan; give it too")
+    if json_plan or plan_only & given.keys():
+        raise InvalidInput("--effect, --conflict, --calls-per-second and --json go with --plan; give it too")
     view = views.view(quiet=quiet)
     try:
-        done = audit_command(pairs, **given, observer=view)
+        with view:
+            result = audit_command(pairs, **given, observer=view)
     except AnswersOutstanding as error:
-        view.stop()
-        _what_next(error)
+        _print_next_commands(error)
         raise
     except KeyboardInterrupt:
         raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
-    finally:
-        view.stop()
     if quiet:
-        print(done.path / "report.html")
+        print(result.path / "report.html")
     else:
-        print(done.summary())
-        print(f"Folder: {done.path}\nReport: {done.path / 'report.html'}")
+        print(result.summary())
+        print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")
 
 
 @app.command(cls=from_fields(_audit, _line))
@@ -79,21 +76,22 @@ def audit() -> None:
     """Ask judges about pairs of answers, in both orders and with probes; end in estimates of their biases and a report."""
 
 
-def _what_next(error: AnswersOutstanding) -> None:
+def _print_next_commands(error: AnswersOutstanding) -> None:
     """The commands that answer the request files and take the answers back, to be copied."""
     outputs = [path.with_name(path.name.replace("requests", "output")) for _, path in error.requests]
     for (model, path), output in zip(error.requests, outputs, strict=True):
         print(shlex.join(["vllm", "run-batch", "-i", str(path), "-o", str(output), "--model", model]))
     if outputs:
-        taken = [word for output in outputs for word in ("--collect", str(output))]
-        print(shlex.join(["judgeloop", *_without_batch(heard()), *taken]))
+        collect = [word for output in outputs for word in ("--collect", str(output))]
+        print(shlex.join(["judgeloop", *_without_batch(words()), *collect]))
 
 
 def _without_batch(line: list[str]) -> list[str]:
-    kept, words = [], iter(line)
-    for word in words:
+    """The command line without --batch and --collect."""
+    rest, remaining = [], iter(line)
+    for word in remaining:
         if word == "--collect":
-            next(words, None)
+            next(remaining, None)
         elif word != "--batch" and not word.startswith("--collect="):
-            kept.append(word)
-    return kept
+            rest.append(word)
+    return rest

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, remember
+from judgeloop.cli.app import Debug, app, console, fail, set_debug
 
 
 @app.command()
@@ -24,7 +23,7 @@ def check(
     ] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.", show_default=False)] = None,
     json: Annotated[
-        Path | None, typer.Option(help="Write the verdicts as JSON to this file.", show_default=False)
+        Path | None, typer.Option(help="Write the results as JSON to this file.", show_default=False)
     ] = None,
     github: Annotated[
         bool | None,
@@ -36,8 +35,9 @@ def check(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Gate on limits: exit 0 if every interval keeps its limit, 1 if one is exceeded, 5 if the sample cannot tell."""
-    remember(debug)
+    """Compare a run's estimates with limits: exit 0 if every interval is within its limit, 1 if one is exceeded, 5 if the
+    sample is too small to tell."""
+    set_debug(debug)
     if print_limits:
         from judgeloop.limits import default_text
 
@@ -45,17 +45,13 @@ def check(
         return
     if run_dir is None:
         fail("check: give a run folder, as in: judgeloop check runs/my-loop", 2)
-    from rich.console import Console
-
     from judgeloop import limits as limit_files
     from judgeloop.commands.check import check as check_command
     from judgeloop.commands.check import check_outputs
 
-    done = check_command(run_dir, limits)
-    check_outputs(done, junit=junit, json=json)
-    # A log file has no width: tables that wrap at 80 columns are hard to read there.
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(limit_files.table(done))
+    result = check_command(run_dir, limits)
+    check_outputs(result, junit=junit, json=json)
+    console(140).print(limit_files.table(result))
     if github if github is not None else bool(os.environ.get("GITHUB_ACTIONS")):
-        print(limit_files.workflow_commands(done), end="")
-    raise typer.Exit(done.exit_code)
+        print(limit_files.workflow_commands(result), end="")
+    raise typer.Exit(result.exit_code)

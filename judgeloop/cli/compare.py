@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, remember
-
-_SILENT_S = 3.0
+from judgeloop.cli.app import Debug, app, console, set_debug
 
 
 @app.command()
 def compare(
     run_dirs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders; one alone is compared within.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            help="Run folders; of a single one, its judges, mitigations or arms are compared.", show_default=False
+        ),
     ] = None,
     judge: Annotated[
         list[str] | None, typer.Option(help="Compare this judge only; may be given again.", show_default=False)
@@ -30,21 +29,16 @@ def compare(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Judges, mitigations, strategies or weeks side by side: differences with intervals, and what may be recommended."""
-    remember(debug)
-    from rich.console import Console
-
+    """Compare judges, mitigations, strategies or weeks: differences with intervals, and what they allow to recommend."""
+    set_debug(debug)
     from judgeloop.cli import views
     from judgeloop.commands.compare import compare as compare_command
     from judgeloop.report import comparison
 
-    began = time.monotonic()
-
-    def watch(first: str, second: str) -> None:
-        if time.monotonic() - began > _SILENT_S:
-            view.stage(f"{first} and {second}")
-
     with views.view() as view:
-        done = compare_command(*(run_dirs or ()), out=out, judges=judge or (), arms=arm or (), watch=watch)
-    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(comparison.renderable(done.comparison))
-    print(f"Folder: {done.path}\nPage: {done.path / 'compare.html'}")
+        stage = views.late_stages(view)
+        result = compare_command(
+            *(run_dirs or ()), out=out, judges=judge or (), arms=arm or (), watch=lambda a, b: stage(f"{a} and {b}")
+        )
+    console(140).print(comparison.renderable(result.comparison))
+    print(f"Folder: {result.path}\nPage: {result.path / 'compare.html'}")

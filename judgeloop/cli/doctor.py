@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, remember
+from judgeloop.cli.app import Debug, app, console, print_json, set_debug
 from judgeloop.errors import Interrupted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from judgeloop.commands.doctor import Diagnosis
 
 _STYLES = {"ok": "green", "no": "yellow", "unknown": "dim"}
@@ -52,49 +48,47 @@ def doctor(
 ) -> None:
     """Ask an endpoint what it can do: log-probabilities, JSON schema, seeds, context, limits, how many calls at once; and
     recommend how to judge with it."""
-    remember(debug)
-    from rich.console import Console
-
+    set_debug(debug)
     from judgeloop.cli import views
     from judgeloop.commands.doctor import doctor as doctor_command
 
-    view = views.view(lines=False)
     try:
-        made = doctor_command(
-            base_url, model, experiment=experiment, endpoint=endpoint, api_key_env=api_key_env, prompt=prompt,
-            max_calls=max_calls, timeout_s=timeout, context_tokens=context_tokens, on_check=lambda check: view.stage(f"{check.name}: {check.state}"),
-        )  # fmt: skip
+        with views.view(lines=False) as view:
+            diagnosis = doctor_command(
+                base_url, model, experiment=experiment, endpoint=endpoint, api_key_env=api_key_env, prompt=prompt,
+                max_calls=max_calls, timeout_s=timeout, context_tokens=context_tokens,
+                on_check=lambda check: view.stage(f"{check.name}: {check.state}"),
+            )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing is kept, run the same command again") from None
-    finally:
-        view.stop()
     if json:
-        print(json_format.dumps(made.record(), indent=1, ensure_ascii=False))
-        return
-    _show(made, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
+        print_json(diagnosis.record())
+    else:
+        _show(diagnosis)
 
 
-def _show(made: Diagnosis, console: Console) -> None:
-    """The transcript, the server's known oddities, and the blocks to start from."""
+def _show(diagnosis: Diagnosis) -> None:
+    """Print the checks, the server's known oddities, and the blocks to start from."""
     from rich.table import Table
     from rich.text import Text
 
-    named = f"{made.server.name} (by {made.told_by})" if made.told_by else "unknown server"
-    console.print(Text(f"{made.base_url}, model {made.model}", style="bold"))
-    console.print(Text(f"{named} · {made.calls} completions in {made.seconds:.0f} s", style="dim"))
+    server = f"{diagnosis.server.name} (by {diagnosis.told_by})" if diagnosis.told_by else "unknown server"
+    terminal = console()
+    terminal.print(Text(f"{diagnosis.base_url}, model {diagnosis.model}", style="bold"))
+    terminal.print(Text(f"{server} · {diagnosis.calls} completions in {diagnosis.seconds:.0f} s", style="dim"))
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("", "Check", "Asked, and what came back", "What it means"):
         grid.add_column(title, style="bold" if title == "Check" else "")
-    for check in made.checks:
+    for check in diagnosis.checks:
         asked = Text(f"{check.asked}\n", style="dim")
         asked.append(f"→ {check.came}", style="not dim")
         grid.add_row(Text(check.state, style=_STYLES[check.state]), check.name, asked, Text(check.means))
-    console.print(grid)
-    if made.server.quirks:
-        console.print(Text(f"\nKnown of {made.server.name}", style="bold"))
-        for quirk in made.server.quirks:
-            console.print(Text(f"- {quirk.check}: {quirk.what}; {quirk.do}"))
-    console.print(Text("\nRecommended", style="bold"))
-    for reason in made.recommended.why:
-        console.print(Text(f"- {reason}"))
-    console.print(Text("\n" + made.recommended.yaml().rstrip()))
+    terminal.print(grid)
+    if diagnosis.server.quirks:
+        terminal.print(Text(f"\nKnown of {diagnosis.server.name}", style="bold"))
+        for quirk in diagnosis.server.quirks:
+            terminal.print(Text(f"- {quirk.check}: {quirk.what}; {quirk.do}"))
+    terminal.print(Text("\nRecommended", style="bold"))
+    for reason in diagnosis.recommended.why:
+        terminal.print(Text(f"- {reason}"))
+    terminal.print(Text("\n" + diagnosis.recommended.yaml().rstrip()))

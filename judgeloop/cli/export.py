@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, remember
+from judgeloop.cli.app import Debug, app, fail, set_debug
 
 
 class ExportFormat(StrEnum):
-    """What a folder's results become."""
+    """What a folder's results are written as."""
 
     trl_dpo = "trl-dpo"
     trl_kto = "trl-kto"
@@ -30,28 +30,37 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write; labels: the CSV, with an HTML form beside it.")],
     arm: Annotated[
         str | None,
-        typer.Option(help="Whose preferences. [default: the first arm that is no control]", show_default=False),
+        typer.Option(
+            help="The arm whose preferences are written. [default: the first arm that is no control]",
+            show_default=False,
+        ),
     ] = None,
     generation: Annotated[
-        int | None, typer.Option(help="Which generation's. [default: the last]", min=0, show_default=False)
+        int | None,
+        typer.Option(
+            help="The generation whose preferences are written. [default: the last]", min=0, show_default=False
+        ),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="Of an audit: whose preferences, if it has several judges.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Of an audit with several judges: the judge whose preferences are written.", show_default=False
+        ),
     ] = None,
     label_rule: Annotated[
-        str, typer.Option(help="Of an audit: raw, swap_average or consistent_only make preferences of picks.")
+        str, typer.Option(help="Of an audit: how picks become preferences: raw, swap_average or consistent_only.")
     ] = "swap_average",
     stage: Annotated[str, typer.Option(help="openai-batch: requests of judge, draft or all.")] = "judge",
     pairs: Annotated[
         int | None,
         typer.Option(
-            help="labels: how many pairs. [default: what --effect takes, 100 or more]", min=1, show_default=False
+            help="labels: number of pairs. [default: what --effect takes, 100 or more]", min=1, show_default=False
         ),
     ] = None,
     effect: Annotated[
         float, typer.Option(help="labels: the length effect to find, log-odds per doubling at equal quality.")
     ] = 0.3,
-    seed: Annotated[int, typer.Option(help="labels: names the draw of pairs and orders.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="labels: seed of the draw of pairs and orders.", min=0)] = 0,
     collect: Annotated[
         list[Path] | None,
         typer.Option(
@@ -62,19 +71,19 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write preferences for training, requests for a batch, or a sheet for people to label; read labels back as gold."""
-    remember(debug)
+    set_debug(debug)
     if collect and format is not ExportFormat.labels:
         fail("export: --collect reads label sheets back; it goes with --format labels", 2)
     from judgeloop.commands.export import collect_labels
     from judgeloop.commands.export import export as export_command
 
     if collect:
-        done = collect_labels(run_dir, collect, out)
+        result = collect_labels(run_dir, collect, out)
     else:
-        done = export_command(
+        result = export_command(
             run_dir, format.value, out, arm=arm, generation=generation, judge=judge, label_rule=label_rule, stage=stage,
             pairs=pairs, effect=effect, seed=seed,
         )  # fmt: skip
-    print(done.note)
-    for path in done.files:
+    print(result.note)
+    for path in result.files:
         print(path)

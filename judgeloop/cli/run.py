@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, remember
+from judgeloop.cli.app import Debug, app, fail, print_json, set_debug
 from judgeloop.errors import Interrupted
 
 
@@ -36,26 +35,26 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Close the loop: draft, judge in both orders, learn, draft again; end in estimates and a report."""
-    remember(debug)
+    set_debug(debug)
     if schema:
         from judgeloop.experiment.schema import schema as experiment_schema
 
-        print(json.dumps(experiment_schema(), indent=1, ensure_ascii=False))
+        print_json(experiment_schema())
         return
     if experiment is None:
         fail("run: give an experiment file, as in: judgeloop run experiment.yaml", 2)
     from judgeloop.cli import views
     from judgeloop.commands.run import run as run_command
 
-    view = views.view(quiet=quiet)
     try:
-        done = run_command(experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls, observer=view)
+        with views.view(quiet=quiet) as view:
+            result = run_command(
+                experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls, observer=view
+            )
     except KeyboardInterrupt:
         raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
-    finally:
-        view.stop()
     if quiet:
-        print(done.path / "report.html")
+        print(result.path / "report.html")
     else:
-        print(done.summary())
-        print(f"Report: {done.path / 'report.html'}")
+        print(result.summary())
+        print(f"Report: {result.path / 'report.html'}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, remember
+from judgeloop.cli.app import Debug, app, fail, print_json, set_debug
 
 
 @app.command()
@@ -36,12 +35,12 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve the OpenAI API locally: replay a recording, record an upstream, or play a judge with planted biases."""
-    remember(debug)
+    set_debug(debug)
     from judgeloop.commands.serve import planted_schema
     from judgeloop.commands.serve import serve as serve_command
 
     if schema:
-        print(json.dumps(planted_schema(), indent=1, ensure_ascii=False))
+        print_json(planted_schema())
         return
     if sum(mode is not None for mode in (replay, record, planted)) != 1:
         fail("serve: give one of --replay DIR, --record DIR --upstream URL, --planted SPEC.yaml", 2)

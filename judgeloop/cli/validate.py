@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, remember
+from judgeloop.cli.app import Debug, app, set_debug
 
 
 @app.command()
@@ -15,7 +15,7 @@ def validate(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Rows or letters, as A1,F1,L; with --coverage, cells parted by semicolons.", show_default=False
+            help="Rows or letters, as A1,F1,L; with --coverage, cells with semicolons between them.", show_default=False
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer draws: about a minute on two cores.")] = False,
@@ -26,7 +26,7 @@ def validate(
     share: Annotated[
         float | None, typer.Option(help="With --coverage: this share of the cells, evenly spaced.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Changes every draw.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -36,19 +36,20 @@ def validate(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Planted truth through the same code: theory, estimate, Monte-Carlo error, pass, row by row (exit 1: one fails)."""
-    remember(debug)
+    """Test the statistics on data with planted truth: theory, estimate, Monte-Carlo error and pass, row by row (exit 1: a row
+    fails)."""
+    set_debug(debug)
     import os
 
     from judgeloop.cli import views
     from judgeloop.commands.validate import validate as validate_command
 
-    done = validate_command(
+    result = validate_command(
         only.split(";" if coverage else ",") if only else None, quick=quick, coverage=coverage, replications=replications,
         share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=views.view().note,
     )  # fmt: skip
-    print(done.summary())
-    if done.files:
-        print("\n".join(str(path) for path in done.files))
-    if not done.passed:
+    print(result.summary())
+    if result.files:
+        print("\n".join(str(path) for path in result.files))
+    if not result.passed:
         raise typer.Exit(1)

@@ -1,13 +1,14 @@
-"""What is shown while a command goes on: a live view on a terminal, a plain line now and then elsewhere, or nothing.
+"""Progress of a command: a live view on a terminal, a plain line now and then elsewhere, or nothing.
 
-A run counts turns (a generation of a replicate), an audit judgments. Every view takes every event; ``Quiet`` names them.
+A run counts turns (a generation of a replicate), an audit judgments. Every view takes every event of
+``commands.session.Observer``; ``Quiet`` lists them.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
     from judgeloop.wire.client import AnsweredCall
 
 _WINDOW_S = 20.0
+"""Seconds over which calls a second are counted."""
 _QUIET_S = 15.0
+"""Seconds without a plain line until the next step writes one."""
+_LATE_S = 3.0
+"""Seconds until a command that asks no model shows its stages."""
 _MOST_BARS = 12
 _LONGEST_NAME = 28
 
 
 class Quiet:
-    """Shows nothing. Its methods are the events of ``api.Observer``, and ``stop``, which the end of a ``with`` block calls."""
+    """A view that shows nothing: the methods of an Observer, and ``stop``, which the end of a ``with`` block calls."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,51 +68,65 @@ def view(*, quiet: bool = False, lines: bool = True) -> Quiet:
     return Terminal(console) if console.is_terminal else Plain(sys.stderr)
 
 
+def late_stages(view: Quiet) -> Callable[[str], None]:
+    """The view's ``stage``, but silent for the first seconds: a quick command shows nothing."""
+    began = time.monotonic()
+
+    def stage(text: str) -> None:
+        if time.monotonic() - began > _LATE_S:
+            view.stage(text)
+
+    return stage
+
+
 class ProgressCounts:
-    """What every view counts. Rates are of calls that were asked, not of answers found in a recording."""
+    """Calls, cost and unscored judgments so far. Rates are of calls to endpoints, without answers from a recording."""
 
     def __init__(self) -> None:
         self.planned, self.done, self.recorded, self.cost = 0, 0, 0, 0.0
         self.unscored = 0
-        self.asked_for = ""
-        """Whom a run's last call was for: an arm, all arms, or the panels."""
+        self.purpose = ""
+        """What a run's last call was for: an arm, all arms, or the panels; empty in an audit."""
         self.began = time.monotonic()
-        self._asked: list[float] = []
+        self._call_times: list[float] = []
 
     def answered(self, event: AnsweredCall) -> None:
         self.recorded += event.recorded and event.calls > self.done  # an answer that arms share counts once
         self.done = event.calls
         self.planned = max(self.planned, self.done)  # trial calls are not planned
         self.cost = event.cost
-        self.asked_for = _asked_for(event.call.call_id)
+        self.purpose = _purpose(event.call.call_id)
         if not event.recorded:
-            self._asked.append(time.monotonic())
+            self._call_times.append(time.monotonic())
 
     def pace(self) -> list[str]:
-        """Calls a second and time left; nothing where every answer so far was found in a recording."""
-        return [f"{self.rate():.1f} calls/s", f"ETA {self.eta()}"] if self._asked or self.done > self.recorded else []
+        """Calls a second and time left; nothing where every answer so far came from a recording."""
+        if not self._call_times and self.done <= self.recorded:
+            return []
+        return [f"{self.rate():.1f} calls/s", f"ETA {self.eta()}"]
 
     def spent(self) -> list[str]:
         """The cost so far; nothing where no price is known."""
         return [f"{self.cost:.4f} USD"] if self.cost > 0 else []
 
     def rate(self) -> float:
-        """Calls asked a second over the last 20 s."""
+        """Calls to endpoints, a second, over the last 20 s."""
         now = time.monotonic()
-        self._asked = [moment for moment in self._asked if now - moment < _WINDOW_S]
-        return len(self._asked) / max(1e-9, min(_WINDOW_S, now - self.began))
+        self._call_times = [moment for moment in self._call_times if now - moment < _WINDOW_S]
+        return len(self._call_times) / max(1e-9, min(_WINDOW_S, now - self.began))
 
     def eta(self) -> str:
-        """Time left at this rate, h:mm:ss; a dash where nothing is asked."""
+        """Time left at this rate, h:mm:ss; a dash where no endpoint was called of late."""
         rate, left = self.rate(), max(0, self.planned - self.done)
         return "–" if rate <= 0 else _clock(left / rate)
 
 
-def _asked_for(call_id: str) -> str:
+def _purpose(call_id: str) -> str:
+    """See ProgressCounts.purpose."""
     parts = call_id.split("/")
     if parts[0] == "audit":
         return ""
-    shared = len(parts) < 4 or parts[1] == "g0"  # what arms share bears no arm
+    shared = len(parts) < 4 or parts[1] == "g0"  # the ids of calls that arms share name no arm
     return "panels" if parts[0] == "panels" else "all arms" if shared else f"arm {parts[3]}"
 
 
@@ -121,7 +140,7 @@ class Plain(Quiet):
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._counts = stream, ProgressCounts()
-        self._steps, self._done, self._quarter, self._told = 1, 0, 0, time.monotonic()
+        self._steps, self._done, self._quarter, self._last_line = 1, 0, 0, time.monotonic()
 
     def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
         size = ""
@@ -139,12 +158,12 @@ class Plain(Quiet):
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None:  # noqa: ARG002 - the view's interface
         if self._advance(judgments, unscored):
-            self._tell(f"{self._done:,}/{self._steps:,} judgments")
+            self._write_line(f"{self._done:,}/{self._steps:,} judgments")
 
     def generation(self, event: GenerationDone) -> None:
         if self._advance(1, event.unscored):
             turn = f"s{event.replicate} generation {event.generation} done ({self._done} of {self._steps})"
-            self._tell(f"{turn} · {self._counts.done:,}/{self._counts.planned:,} calls")
+            self._write_line(f"{turn} · {self._counts.done:,}/{self._counts.planned:,} calls")
 
     def stage(self, text: str) -> None:
         self.note(text)
@@ -157,20 +176,20 @@ class Plain(Quiet):
         self._done += steps
         self._counts.unscored += unscored
         quarter, now = 4 * self._done // max(1, self._steps), time.monotonic()
-        if quarter <= self._quarter and now - self._told < _QUIET_S:
+        if quarter <= self._quarter and now - self._last_line < _QUIET_S:
             return False
-        self._quarter, self._told = quarter, now
+        self._quarter, self._last_line = quarter, now
         return True
 
-    def _tell(self, done: str) -> None:
+    def _write_line(self, done: str) -> None:
         counts = self._counts
         parts = [f"{done} ({counts.recorded:,} recorded)", *counts.pace(), f"{counts.unscored:,} unscored"]
         self.note(" · ".join([*parts, *counts.spent()]))
 
 
 class Terminal(Quiet):
-    """The live view: a bar a replicate or a judge, for a run a bar of all calls, and in a line calls a second, time left and
-    passed, cost, unscored and recorded answers, and what is done now."""
+    """The live view: a bar a replicate or a judge, for a run a bar of all calls, and a line with calls a second, time left,
+    cost, time elapsed, unscored judgments, answers from recordings, and what is done now."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._counts, self._stage = console, ProgressCounts(), "starting"
@@ -208,17 +227,17 @@ class Terminal(Quiet):
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None:
         self._counts.unscored += unscored
-        lost = self._unscored[judge] = self._unscored.get(judge, 0) + unscored
+        total = self._unscored[judge] = self._unscored.get(judge, 0) + unscored
         task = self._tasks[judge]
-        self._bars.update(task, advance=judgments, unscored=f"{lost:,} unscored" if lost else "")
+        self._bars.update(task, advance=judgments, unscored=f"{total:,} unscored" if total else "")
         self._set(task)
 
     def generation(self, event: GenerationDone) -> None:
         self._counts.unscored += event.unscored
-        following = event.generation + 1
-        place = "done" if following > self._generations else f"generation {following} of {self._generations}"
+        upcoming = event.generation + 1
+        place = "done" if upcoming > self._generations else f"generation {upcoming} of {self._generations}"
         if event.replicate in self._tasks:
-            self._bars.update(self._tasks[event.replicate], completed=following, place=place)
+            self._bars.update(self._tasks[event.replicate], completed=upcoming, place=place)
 
     def stage(self, text: str) -> None:
         self._stage = text
@@ -233,25 +252,25 @@ class Terminal(Quiet):
             self._live.stop()
 
     def _bar(self, name: str, total: int, *, width: int = 0, place: str = "", visible: bool = True) -> TaskID:
-        shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        label = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
         place = place or f"0/{total:,}"
-        return self._bars.add_task("", total=total, name=f"{shown:<{width}}", place=place, unscored="", visible=visible)
+        return self._bars.add_task("", total=total, name=f"{label:<{width}}", place=place, unscored="", visible=visible)
 
     def _set(self, task: TaskID, *, done: int | None = None, total: int | None = None) -> None:
         """Move a bar that counts calls or judgments."""
         self._bars.update(task, completed=done, total=total)
-        now = self._bars.tasks[self._bars.task_ids.index(task)]
-        self._bars.update(task, place=f"{now.completed:,.0f}/{now.total or 0:,.0f}")
+        bar = self._bars.tasks[self._bars.task_ids.index(task)]
+        self._bars.update(task, place=f"{bar.completed:,.0f}/{bar.total or 0:,.0f}")
 
     def _view(self) -> Group:
         counts = self._counts
-        asking = self._stage == "asking" and counts.asked_for
-        stage = Text(f"asking: {counts.asked_for}" if asking else self._stage, style="cyan")
+        asking = self._stage == "asking" and counts.purpose
+        stage = Text(f"asking: {counts.purpose}" if asking else self._stage, style="cyan")
         if not self._tasks:
             return Group(stage)
         facts = Table.grid(padding=(0, 3))
         facts.add_row(
-            *counts.pace(), *counts.spent(), f"{_clock(time.monotonic() - counts.began)} passed",
+            *counts.pace(), *counts.spent(), f"{_clock(time.monotonic() - counts.began)} elapsed",
             Text(f"{counts.unscored:,} unscored", style="yellow" if counts.unscored else ""),
             f"{counts.recorded:,} from recordings", stage,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, remember
+from judgeloop.cli.app import Debug, app, set_debug
 
 
 @app.command()
@@ -17,7 +17,7 @@ def watch(
     debug: Debug = False,
 ) -> None:
     """Serve the live report of a run on this machine: it refreshes when a generation is complete."""
-    remember(debug)
+    set_debug(debug)
     from judgeloop.commands.watch import watch as watch_command
 
     watch_command(

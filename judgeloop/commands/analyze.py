@@ -33,30 +33,30 @@ def analyze(
     tells it by content. ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls
     otherwise. ``mitigate``: mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with
     commas. ``gold_exact``: gold cannot err, as a verifiable reference; else one gold alone makes no claim
-    (docs/method.md). ``watch`` is told (judge, done, of) before each judge's estimates. Raises InvalidInput naming
+    (docs/method.md). ``watch`` is called with (judge, judges done, judges) before each judge's estimates. Raises InvalidInput naming
     file, row and column; FolderMismatch where ``out`` holds something else, StorageFailed where it cannot be written.
     """
-    wanted = analysis.named_mitigations(mitigate)
+    mitigations = analysis.named_mitigations(mitigate)
     mapping = load_columns(columns)
     log = read_log(verdicts, pairs, mapping, format=format)
     files = files_of(verdicts)
     sources = _sources(verdicts, files, pairs, columns)
-    done = analysis.analyze_log(
-        log, name=_name(verdicts, files), sources=sources, mitigate=wanted, watch=watch, gold_exact=gold_exact,
-        settings={"format": format, "mitigate": [name for name in wanted if name != "raw"], "gold_exact": gold_exact, "columns": _mapping(mapping)},
+    analyzed = analysis.analyze_log(
+        log, name=_name(verdicts, files), sources=sources, mitigate=mitigations, watch=watch, gold_exact=gold_exact,
+        settings={"format": format, "mitigate": [name for name in mitigations if name != "raw"], "gold_exact": gold_exact, "columns": _mapping(mapping)},
     )  # fmt: skip
-    result = Audit(analysis.AnalysisRecord(done))
+    result = Audit(analysis.AnalysisRecord(analyzed))
     return result if out is None else result.save(out, report=report)
 
 
 def _mapping(columns: Columns) -> dict[str, Any]:
     """judgeloop's column → where the log has it, as JSON can hold it: only what was named."""
-    stated = {name: dataclasses.asdict(source) for name, source in columns.sources.items()}
-    return {name: {key: value for key, value in one.items() if value} for name, one in stated.items()}
+    sources = {name: dataclasses.asdict(source) for name, source in columns.sources.items()}
+    return {name: {key: value for key, value in source.items() if value} for name, source in sources.items()}
 
 
 def _name(verdicts: Sources, files: tuple[Path, ...]) -> str:
-    """What an analysis is called: its file or folder; several files by the first."""
+    """The analysis's name: that of its file or folder; of several files, the first's."""
     if not files:
         return "analysis"
     first = Path(str(verdicts)) if isinstance(verdicts, str | Path) else files[0]
@@ -69,16 +69,15 @@ def _name(verdicts: Sources, files: tuple[Path, ...]) -> str:
 def _sources(
     verdicts: Sources, files: tuple[Path, ...], pairs: Input | None, columns: str | Path | Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What was read, for the folder's record."""
+    """Role (verdicts, verdicts_2 …, pairs, columns) → what was read, for the folder's record."""
     if len(files) < 2:
         source = files[0] if files else verdicts if not isinstance(verdicts, list | tuple) else verdicts[0]
         return analysis.sources_of(source, pairs, columns)  # type: ignore[arg-type]
-    found = analysis.sources_of(files[0], pairs, columns)
-    first = found.pop("verdicts")
-    several = {"verdicts": first}
+    sources = analysis.sources_of(files[0], pairs, columns)
+    logs = {"verdicts": sources.pop("verdicts")}
     for number, path in enumerate(files[1:], start=2):
-        several[f"verdicts_{number}"] = analysis.sources_of(path, None, None)["verdicts"]
-    for path, source in zip(files, several.values(), strict=True):
-        # Files of several models bear one name in folders that bear the models'.
+        logs[f"verdicts_{number}"] = analysis.sources_of(path, None, None)["verdicts"]
+    for path, source in zip(files, logs.values(), strict=True):
+        # Files of several models have one name, in folders that are named after the models.
         source["name"] = f"{path.resolve().parent.name}/{path.name}"
-    return {**several, **found}
+    return {**logs, **sources}

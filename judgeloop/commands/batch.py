@@ -33,7 +33,7 @@ from judgeloop.errors import (
 )
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, SCORE_TRIAL_PREFIX
-from judgeloop.records import Call, Client, Reply, parted
+from judgeloop.records import Call, Client, Reply, split_custom_id
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import batch_files
 from judgeloop.wire.batch_api import ENDED, BatchConnection, NoBatchAPI, exchange
@@ -193,7 +193,7 @@ class OutputLines:
 
     def place(self, call: Call) -> OutputLine | None:
         """Where a request is answered first, or None. What was looked for is no stray."""
-        call_id, digest = parted(call.custom_id)
+        call_id, digest = split_custom_id(call.custom_id)
         self._asked.setdefault(call_id, set()).add(digest)
         return self._places.get((call_id, digest))
 
@@ -573,7 +573,7 @@ class AuditBatches:
 
     def _missing(self, done: BatchClient, running: Sequence[Job]) -> AnswersOutstanding:
         total, jobs = done.pending, self._jobs.at("written")
-        lines = [f"{parted(call)[0]} ({self._jobs.requests(job)}:{number})" for job in jobs
+        lines = [f"{split_custom_id(call)[0]} ({self._jobs.requests(job)}:{number})" for job in jobs
                  for call, number in batch_files.calls_of(self._jobs.requests(job)).items()]  # fmt: skip
         named = ", ".join(lines[:_NAMED] or done.named[:_NAMED]) + (
             f" and {total - _NAMED} more" if total > _NAMED else ""

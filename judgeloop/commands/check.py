@@ -26,12 +26,12 @@ def check(run_dir: str | Path, limits: str | Path | Mapping[str, Any] | None = N
     except ValueError as error:
         raise FolderMismatch(f"{folder.path}/estimates.parquet: {error}; run the same command again") from None
     present = {row.term for row in rows}
-    found = limits_of(limits, present) if isinstance(limits, Mapping) else limit_files.load_limits(limits, present)
-    return limit_files.check(folder.path.resolve().name, rows, found)
+    limit_list = limits_of(limits, present) if isinstance(limits, Mapping) else limit_files.load_limits(limits, present)
+    return limit_files.check(folder.path.resolve().name, rows, limit_list)
 
 
 def check_outputs(checked: CheckResult, *, junit: str | Path | None = None, json: str | Path | None = None) -> None:
-    """Write the JUnit XML and the JSON of a check to files. Raises StorageFailed."""
+    """Write a check as JUnit XML and as JSON to the files that are named. Raises StorageFailed."""
     for target, text in ((junit, limit_files.junit), (json, limit_files.record)):
         if target is not None:
             path = Path(target)

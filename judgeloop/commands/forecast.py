@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.commands.plan import as_resolved
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment.resolve import Arm, Material, ResolvedExperiment, resolve
+from judgeloop.experiment.resolve import Arm, Material, ResolvedExperiment, as_resolved, resolve
 from judgeloop.experiment.schema import (
     BradleyTerrySignalSpec,
     Endpoint,

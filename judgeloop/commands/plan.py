@@ -16,7 +16,7 @@ import pandas as pd
 
 from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
 from judgeloop.errors import FolderMismatch, InvalidInput
-from judgeloop.experiment.resolve import Material, ResolvedExperiment, load, resolve
+from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved
 from judgeloop.experiment.schema import Endpoint, Experiment, ModelJudgeSpec, RewardJudgeSpec
 from judgeloop.records import Item, prompt_text
 from judgeloop.rundir import RunFolder
@@ -305,13 +305,6 @@ def plan(
     seen = _power(material, effect, conflict, drift, drift_sd)
     planned = material.planned_calls()
     return Plan(resolved.experiment.name, loads, planned, speed, seen, _notes(resolved, loads))
-
-
-def as_resolved(experiment: str | Path | Mapping[str, Any] | ResolvedExperiment) -> ResolvedExperiment:
-    """A file, a mapping with paths relative to the working directory, or what is resolved already. Raises InvalidInput."""
-    if isinstance(experiment, ResolvedExperiment):
-        return experiment
-    return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
 
 
 def _loads(material: Material, answer_tokens: int | None, earlier: RecordedTokens | None) -> Iterator[Load]:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from judgeloop import loop
 from judgeloop.commands.session import Observer, Session, environment
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.resolve import Material, ResolvedExperiment, asked_models, check_environment, load, resolve
+from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
 from judgeloop.experiment.schema import Endpoint, JudgeSpec
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
 from judgeloop.policies import Drafter
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
 from judgeloop.stats.design import ArmDesign, Design, RunTables
@@ -42,11 +42,13 @@ def run(
 ) -> Run:
     """Close the loop, or go on where it stopped, and write estimates and ``report`` into ``out`` (default runs/<name>).
 
-    ``experiment`` is a file, a mapping with paths relative to the working directory, or a Resolved. With ``replay`` every
-    answer comes from that recorded run folder and no endpoint is asked. Limits count the whole run, recorded calls
-    included. Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed or StorageFailed.
+    ``experiment`` is a file, a mapping with paths relative to the working directory, or a ResolvedExperiment. With
+    ``replay`` every answer comes from that recorded run folder and no endpoint is asked. ``max_cost`` (USD) and
+    ``max_calls`` limit the whole run, recorded calls included. ``observer`` shows progress: an object with the methods of
+    ``judgeloop.commands.session.Observer``. Raises JudgeloopError; the same call resumes after BudgetReached,
+    EndpointFailed or StorageFailed.
     """
-    resolved = experiment if isinstance(experiment, ResolvedExperiment) else _resolved(experiment)
+    resolved = as_resolved(experiment)
     material = Material.read(resolved)
     budget = resolved.experiment.budget
     max_cost = budget.max_cost if max_cost is None else max_cost
@@ -60,7 +62,7 @@ def run(
         identity=material.identity,
         endpoints=resolved.experiment.endpoints,
         environment=environment(material.identity, material.hashes, resolved.experiment.seed),
-        experiment=_experiment(resolved),
+        experiment=_stored_experiment(resolved),
         replay=replay,
         ledger=Ledger(max_cost, budget.max_calls if max_calls is None else max_calls),
         observer=observer,
@@ -68,22 +70,18 @@ def run(
     folder = session.folder
     with session:
         if observer:
-            names = resolved.experiment
-            observer.start(names.name, folder.path, material.planned_calls(), names.generations, names.replicates)
-        asked = session.ask(lambda client, endpoints: _run(resolved, material, endpoints, client, folder, observer))
-        session.finish({"verdict_modes": dict(asked.modes)})
+            block = resolved.experiment
+            observer.start(block.name, folder.path, material.planned_calls(), block.generations, block.replicates)
+        judges = session.ask(lambda client, endpoints: _run(resolved, material, endpoints, client, folder, observer))
+        session.finish({"verdict_modes": dict(judges.modes)})
         session.stage("estimates")
-        tables = {name: folder.table(name) for name in ("items", "candidates", "judgments", "preferences", "signals")}
-        folder.write_estimates(run_estimates(RunTables(**tables), design_of(resolved, asked.judge_names)))
+        tables = {name: folder.table(name) for name in TABLES}
+        folder.write_estimates(run_estimates(RunTables(**tables), design_of(resolved, judges.names)))
         if report:
             session.write_report()
     from judgeloop.results import Run  # reads the report's code
 
     return Run(folder)
-
-
-def _resolved(experiment: str | Path | Mapping[str, Any]) -> ResolvedExperiment:
-    return resolve(experiment) if isinstance(experiment, Mapping) else load(experiment)
 
 
 async def _run(
@@ -93,10 +91,11 @@ async def _run(
     client: WireClient,
     folder: RunFolder,
     observer: Observer | None,
-) -> _Asked:
+) -> _Judges:
+    """Make the judges, ask everything, write the tables."""
     experiment = resolved.experiment
-    judges, modes = await _judges(resolved, endpoints, client)
-    gold = next((judge for judge in judges.values() if isinstance(judge, GoldJudge)), None)
+    judges = await _make_judges(resolved, endpoints, client)
+    gold = next((judge for judge in judges.by_arm.values() if isinstance(judge, GoldJudge)), None)
     policy = experiment.policy
     drafter = Drafter(
         client,
@@ -105,34 +104,37 @@ async def _run(
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
     )
-    lab = loop.LoopContext(
+    context = loop.LoopContext(
         resolved=resolved,
         items=material.items,
         real=material.real,
         anchor_pairs=material.anchor_pairs,
         drafter=drafter,
-        judges=judges,
+        judges=judges.by_arm,
         gold=gold,
         folder=folder,
         on_generation=observer.generation if observer else lambda _: None,
     )
-    await loop.run(lab)
-    return _Asked({name: judge.name for name, judge in judges.items()}, modes)
+    await loop.run(context)
+    return judges
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What is known once the judges are made: arm → judge's name, judge's name → verdict modes."""
+class _Judges:
+    """The judges of all arms (arm → judge), and how their verdicts are read (judge's name → verdict modes)."""
 
-    judge_names: Mapping[str, str]
+    by_arm: Mapping[str, Judge]
     modes: Mapping[str, str]
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Arm → its judge's name in the judgments table."""
+        return {arm: judge.name for arm, judge in self.by_arm.items()}
 
-async def _judges(
-    resolved: ResolvedExperiment, endpoints: Mapping[str, Endpoint], client: WireClient
-) -> tuple[dict[str, Judge], dict[str, str]]:
-    """(arm → judge, judge's name → verdict modes). Arms with the same judge share the object; distinct judges have
-    distinct names: the model's, with ``#prompt/verdict`` where that alone is ambiguous, then with the arm's."""
+
+async def _make_judges(resolved: ResolvedExperiment, endpoints: Mapping[str, Endpoint], client: WireClient) -> _Judges:
+    """Arms with the same judge share the object; distinct judges have distinct names: the model's, with
+    ``#prompt/verdict`` where that alone is ambiguous, then with the arm's."""
     specs = {arm.name: arm.judge for arm in resolved.arms}
     first_with = {name: next(other for other in specs if specs[other] == spec) for name, spec in specs.items()}
     distinct = list(dict.fromkeys(first_with.values()))
@@ -143,7 +145,7 @@ async def _judges(
             await resolve_mode(member, endpoints=endpoints, folder=resolved.folder, client=client) for member in members
         ]
     names = _distinct_names({name: specs[name] for name in distinct}, endpoints, modes)
-    made = {
+    judges = {
         name: make_judge(
             specs[name],
             endpoints=endpoints,
@@ -156,33 +158,35 @@ async def _judges(
         )
         for name in distinct
     }
-    found = {names[name]: ", ".join(modes[name]) for name in distinct if modes[name]}
-    for judge in made.values():
+    readings = {names[name]: ", ".join(modes[name]) for name in distinct if modes[name]}
+    for judge in judges.values():
         if isinstance(judge, RewardJudge):
             await check_reward(judge, TRIAL_PREFIX)
-            found[judge.name] = f"score by {judge.spec.route}"
-    return {name: made[first] for name, first in first_with.items()}, found
+            readings[judge.name] = f"score by {judge.spec.route}"
+    return _Judges({name: judges[first] for name, first in first_with.items()}, readings)
 
 
 def _distinct_names(
     specs: Mapping[str, JudgeSpec], endpoints: Mapping[str, Endpoint], modes: Mapping[str, Sequence[Mode]]
 ) -> dict[str, str]:
+    """Arm → a name that no other judge has."""
     names = {arm: judge_name(spec, endpoints) for arm, spec in specs.items()}
-    taken = Counter(names.values())
+    counts = Counter(names.values())
     for arm, spec in specs.items():
-        if taken[names[arm]] > 1 and modes[arm]:
+        if counts[names[arm]] > 1 and modes[arm]:
             names[arm] = judge_name(spec, endpoints, modes[arm][0], ambiguous=True)
-    taken = Counter(names.values())
-    return {arm: f"{name}~{arm}" if taken[name] > 1 else name for arm, name in names.items()}
+    counts = Counter(names.values())
+    return {arm: f"{name}~{arm}" if counts[name] > 1 else name for arm, name in names.items()}
 
 
-def _experiment(resolved: ResolvedExperiment) -> dict[str, Any]:
-    """For experiment.yaml: the experiment with every arm as resolved."""
-    raw = resolved.experiment.model_dump(mode="json")
-    return {**raw, "arms": {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}}
+def _stored_experiment(resolved: ResolvedExperiment) -> dict[str, Any]:
+    """The content of experiment.yaml: the experiment with every arm as resolved."""
+    block = resolved.experiment.model_dump(mode="json")
+    return {**block, "arms": {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}}
 
 
 def _check_prices(resolved: ResolvedExperiment) -> None:
+    """Raise ExperimentError where a cost is limited and no endpoint states a price."""
     prices = [endpoint.price for endpoint in resolved.experiment.endpoints.values()]
     if not any(price.input or price.output for price in prices):
         raise ExperimentError(

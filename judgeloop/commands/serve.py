@@ -1,4 +1,4 @@
-"""``judgeloop serve``: the OpenAI API, played locally."""
+"""``judgeloop.serve``: the OpenAI API, played locally."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def serve(
 ) -> None:
     """Serve the OpenAI API at ``host`` and ``port`` until interrupted, from one of three sources.
 
-    ``replay``: a recorded run folder. ``record``: a folder, in which the calls that are passed on to the base URL
-    ``upstream`` are recorded. ``planted``: a spec file of a judge with known biases (docs/planted.md). ``faults``: a file of
-    failures to play (docs/serving.md). Port 0 takes a free one; ``ready`` is told the base URL. Raises InvalidInput for
-    wrong or missing sources, FolderMismatch where ``replay`` holds no recording.
+    ``replay``: a recorded run folder. ``record``: a folder that records the calls, which are passed on to the base URL
+    ``upstream``. ``planted``: a spec file of a judge with known biases (docs/planted.md). ``faults``: a file of failures to
+    play (docs/serving.md). Port 0 takes a free one; ``ready`` is called with the base URL once the server listens. Raises
+    InvalidInput for wrong or missing sources, FolderMismatch where ``replay`` holds no recording.
     """
     answerer: Any
     if replay is not None:

@@ -1,4 +1,4 @@
-"""What commands that ask models share: the folder, the recording, the models' answers, who is told, errors."""
+"""What commands that ask models share: the run folder, the recording, the calls, the observer and the errors of tasks."""
 
 from __future__ import annotations
 
@@ -26,54 +26,54 @@ if TYPE_CHECKING:
     from judgeloop import loop
 
 T = TypeVar("T")
+Asking = Callable[[WireClient, Mapping[str, Endpoint]], Coroutine[Any, Any, T]]
+"""A coroutine function that asks the endpoints through the client."""
 
 
 class Observer(Protocol):
-    """The events of a run or an audit while it goes on; judgeloop.cli.views shows them."""
+    """The events of a run or an audit, in the order in which they come; ``judgeloop.cli.views`` shows them."""
 
     def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
-        """What begins; an audit tells its size by ``planned``."""
+        """The command begins. A run's size comes with it, an audit's with ``planned``."""
         ...
 
     def planned(self, judgments: Mapping[str, int]) -> None:
-        """Judge → how many judgments it will make in an audit; told again where edits that a model wrote add to them."""
+        """Judge → how many judgments it makes in an audit; again where edits that a model wrote add to them."""
         ...
 
-    def answered(self, event: AnsweredCall) -> None: ...
+    def answered(self, event: AnsweredCall) -> None:
+        """A call was answered, by an endpoint or from a recording."""
+        ...
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None:
-        """An audit's judge has made so many judgments more, so many of them unscored."""
+        """An audit's judge made so many more judgments; ``unscored`` of them have no verdict."""
         ...
 
-    def generation(self, event: loop.GenerationDone) -> None: ...
+    def generation(self, event: loop.GenerationDone) -> None:
+        """A run's replicate finished a generation."""
+        ...
 
-    def stage(self, text: str) -> None: ...
+    def stage(self, text: str) -> None:
+        """What is done next: asking, estimates, report."""
+        ...
 
     def note(self, text: str) -> None:
         """Something to keep on the screen, as the name of a batch that was sent."""
         ...
 
 
-class Listener(Protocol):
-    """Who is told of every answer, and of what comes next."""
-
-    def answered(self, event: AnsweredCall) -> None: ...
-
-    def stage(self, text: str) -> None: ...
-
-
 class EndpointRecord:
-    """What the endpoints reported of themselves, with calls and cost. ``priced``: every endpoint that is asked states a
-    price; else the cost is not known, which is not 0."""
+    """What the endpoints report of themselves, with calls and cost. ``priced``: every endpoint states a price; without one
+    the cost is not known, which is not 0."""
 
-    def __init__(self, observer: Listener | None, *, priced: bool) -> None:
+    def __init__(self, observer: Observer | None, *, priced: bool) -> None:
         self._observer, self._priced = observer, priced
         self._models: dict[str, set[str]] = {}
         self._fingerprints: dict[str, set[str]] = {}
         self._calls, self._cost = 0, 0.0
 
     def answered(self, event: AnsweredCall) -> None:
-        """Take note of an answer, and tell the observer."""
+        """Add an answer, and pass it to the observer."""
         if event.reply.model:
             self._models.setdefault(event.call.endpoint, set()).add(event.reply.model)
         if event.reply.fingerprint:
@@ -85,8 +85,8 @@ class EndpointRecord:
     def facts(self) -> dict[str, Any]:
         """For environment.json."""
         return {
-            "reported_models": {name: sorted(names) for name, names in self._models.items()},
-            "reported_fingerprints": {name: sorted(names) for name, names in self._fingerprints.items()},
+            "reported_models": {name: sorted(models) for name, models in self._models.items()},
+            "reported_fingerprints": {name: sorted(prints) for name, prints in self._fingerprints.items()},
             "calls": self._calls,
             "cost_usd": round(self._cost, 6) if self._priced else None,
         }
@@ -94,8 +94,8 @@ class EndpointRecord:
 
 @dataclass
 class Session:
-    """One session of a command that asks models: as a context manager it claims the folder and writes down what is asked;
-    ``ask`` records the answers, ``finish`` what became known, ``write_report`` the pages.
+    """One session of a command that asks models, a context manager: entering it claims the folder and writes experiment.yaml
+    and environment.json; ``ask`` records the answers, ``finish`` adds what they told, ``write_report`` writes the pages.
 
     ``environment``: what is known before any call; ``experiment``: the content of experiment.yaml. With ``replay`` that
     folder's recording answers, and no endpoint is asked. Raises FolderMismatch, StorageFailed.
@@ -108,7 +108,7 @@ class Session:
     experiment: Mapping[str, Any]
     replay: str | Path | None = None
     ledger: Ledger = field(default_factory=Ledger)
-    observer: Listener | None = None
+    observer: Observer | None = None
     cassette: Cassette = field(init=False)
     recording: Cassette | None = field(init=False, default=None)
     record: EndpointRecord = field(init=False)
@@ -135,37 +135,33 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def ask(self, asking: Callable[[WireClient, Mapping[str, Endpoint]], Coroutine[Any, Any, T]]) -> T:
-        """The result of ``asking``, which is given a client and the endpoints, their engines started for as long. Raises
-        what the client raises."""
-        started = nullcontext(dict(self.endpoints)) if self.recording else engines.running(self.endpoints)
+    def ask(self, asking: Asking[T]) -> T:
+        """The result of ``asking``, which gets a client and the endpoints; their engines run until it returns. Raises what
+        the client raises."""
+        running = nullcontext(dict(self.endpoints)) if self.recording else engines.running(self.endpoints)
         try:
-            with started as endpoints:
-                return unwrapped(self._asked(asking, endpoints))
+            with running as endpoints:
+                return unwrapped(self._with_client(asking, endpoints))
         finally:
             self.cassette.close()
 
-    async def _asked(
-        self,
-        asking: Callable[[WireClient, Mapping[str, Endpoint]], Coroutine[Any, Any, T]],
-        endpoints: Mapping[str, Endpoint],
-    ) -> T:
+    async def _with_client(self, asking: Asking[T], endpoints: Mapping[str, Endpoint]) -> T:
         async with WireClient(
             endpoints, self.cassette, replay=self.recording, ledger=self.ledger, observer=self.record.answered
         ) as client:
             return await asking(client, endpoints)
 
     def stage(self, text: str) -> None:
-        """Tell the observer what comes next."""
+        """Pass to the observer what is done next."""
         if self.observer:
             self.observer.stage(text)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Write down what became known by asking."""
+        """Write environment.json with what became known by asking."""
         self.folder.write_json("environment.json", {**self.environment, **facts, **self.record.facts()})
 
     def write_report(self) -> None:
-        """The pages, from what stands in the folder."""
+        """Write the report's pages from the folder."""
         from judgeloop import report
 
         self.stage("report")
@@ -173,28 +169,28 @@ class Session:
 
 
 def environment(identity: str, files: Mapping[str, str], seed: int) -> dict[str, Any]:
-    """What is known before any call: hashes, versions, the seed."""
+    """environment.json as it is before any call: hashes, versions, the seed."""
     return {**analysis.environment(identity, {}, "openai", "httpx2"), "files": dict(files), "seed": seed}
 
 
 def default_folder(name: str, identity: str) -> RunFolder:
-    """``runs/<name>``, or with a number behind it: the folder that holds what has this identity, else the first that holds
-    nothing."""
+    """``runs/<name>``, or ``runs/<name>-<number>``: the folder with this identity, else the first that does not exist."""
     first = Path("runs") / name
     numbered = re.compile(rf"{re.escape(name)}-\d+")
-    taken = [first, *(path for path in sorted(first.parent.glob("*")) if numbered.fullmatch(path.name))]
-    for folder in map(RunFolder, taken):
+    existing = [first, *(path for path in sorted(first.parent.glob("*")) if numbered.fullmatch(path.name))]
+    for folder in map(RunFolder, existing):
         with suppress(FolderMismatch):
             if folder.environment().get("experiment_hash") == identity:
                 return folder
-    places = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
-    return RunFolder(next(path for path in places if not path.exists()))
+    paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
+    return RunFolder(next(path for path in paths if not path.exists()))
 
 
 def unwrapped(running: Coroutine[Any, Any, T]) -> T:
-    """Run it; of the errors that a group of tasks raises together, the first deliberate one."""
+    """Run a coroutine to its result. Of the errors that a group of tasks raises together, the first deliberate one is raised
+    alone."""
     try:
-        return _ran(running)
+        return _run(running)
     except BaseExceptionGroup as group:
         deliberate = group.subgroup(JudgeloopError)
         error: BaseException = deliberate or group
@@ -203,33 +199,33 @@ def unwrapped(running: Coroutine[Any, Any, T]) -> T:
         raise error from None
 
 
-def _in_a_loop() -> bool:
+def _run(running: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result. A notebook runs an event loop in this thread; the coroutine then runs in another one."""
+    if not _loop_is_running():
+        return asyncio.run(running)
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def announced() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set_result((asyncio.get_running_loop(), task))
+        return await running
+
+    with ThreadPoolExecutor(1, thread_name_prefix="judgeloop-run") as threads:
+        result = threads.submit(asyncio.run, announced())
+        try:
+            return result.result()
+        except BaseException:
+            # The notebook's stop button raises here, in the thread that waits: cancel the run, so that it ends tidily.
+            if not result.done():
+                loop, task = started.result()
+                loop.call_soon_threadsafe(task.cancel)
+            raise
+
+
+def _loop_is_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
     return True
-
-
-def _ran(running: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result. A notebook has a loop of its own in this thread; there it runs in another one."""
-    if not _in_a_loop():
-        return asyncio.run(running)
-    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-
-    async def known() -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        ready.set_result((asyncio.get_running_loop(), task))
-        return await running
-
-    with ThreadPoolExecutor(1, thread_name_prefix="judgeloop-run") as threads:
-        ending = threads.submit(asyncio.run, known())
-        try:
-            return ending.result()
-        except BaseException:
-            # The notebook's stop button raises here, in the thread that waits: the run is told, and ends tidily.
-            if not ending.done():
-                loop, task = ready.result()
-                loop.call_soon_threadsafe(task.cancel)
-            raise

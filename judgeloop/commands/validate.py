@@ -1,4 +1,4 @@
-"""``judgeloop.validation``: planted truth through the project's own code."""
+"""``judgeloop.validate``: planted truth through the same code that estimates."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def validate(
     ``coverage``: the study of intervals' coverage and tests' type I error instead, ``replications`` a cell, of a ``share``
     of the cells (0 to 1; default all). ``seed`` changes every draw. ``workers``: processes; a script that asks for more than
     one needs ``if __name__ == "__main__":`` around the call. ``out``: a folder for the tables; a study of coverage that was
-    stopped goes on there. ``watch`` is told the name of each row or cell that ends. Raises InvalidInput for an unknown row
+    stopped goes on there. ``watch`` is called with the name of each row or cell that is done. Raises InvalidInput for an unknown row
     or cell, StorageFailed where ``out`` cannot be written.
     """
     folder = Path(out) if out is not None else None
@@ -76,17 +76,18 @@ def _coverage(
     out: Path | None,
     watch: Callable[[str], None],
 ) -> Validation:
+    """The study of coverage; after each cell the table in ``out`` is written."""
     earlier = earlier_study(out) if out is not None else None
-    so_far = [] if earlier is None else [earlier]
+    cells_done = [] if earlier is None else [earlier]
 
     def cell_done(cell: pd.DataFrame) -> None:
         watch(str(cell["cell"].iloc[0]))
-        so_far.append(cell)
+        cells_done.append(cell)
         if out is not None:
-            write([], pd.concat(so_far, ignore_index=True), out)
+            write([], pd.concat(cells_done, ignore_index=True), out)
 
     rows = study_coverage(
         seed, replications, cells=cells, share=share, workers=workers, on_cell=cell_done, earlier=earlier
     )  # fmt: skip
-    files = write([], pd.concat(so_far, ignore_index=True), out) if out is not None else ()
+    files = write([], pd.concat(cells_done, ignore_index=True), out) if out is not None else ()
     return Validation(rows, bool(rows["passed"].all()), tuple(files), rows.to_string(index=False))

@@ -1,4 +1,4 @@
-"""What an audit may be told: its options on the command line, its keywords in Python and its record, from these fields.
+"""The options of an audit: the command line, Python's keywords and the folder's record follow from these fields.
 
 A field added to ``AuditSpec`` is an option of ``judgeloop audit`` with its line of help, a keyword of ``judgeloop.audit``
 and ``plan_audit``, a row of docs/python.md, a line of the folder's experiment.yaml, a part of the folder's identity where
@@ -20,8 +20,8 @@ from judgeloop.experiment.schema import Block, CallSettings, Number, Switch, Who
 Prices = tuple[float, float] | Sequence[tuple[float, float]]
 
 
-class _Asked(Block):
-    """Who is asked what."""
+class _Questions(Block):
+    """Which judges are asked, and what."""
 
     model: Annotated[str | Sequence[str], Option(answers=True, several=True)]
     """The judge's model; several judges are estimated apart and compared on the same pairs."""
@@ -46,7 +46,7 @@ class _Asked(Block):
     mitigate: Annotated[str | Sequence[str], Option(answers=False)] = ""
     """Mitigations to measure on the same answers, with commas: swap_average, consistent_only, length_controlled, rubric (asks again), panel (several models, or repeats)."""
     gold_exact: Annotated[Switch, Option(answers=False)] = False
-    """Gold cannot err: it is a verifiable reference, as an exact match. Without this, one gold alone makes no claim of bias."""
+    """Gold cannot err: it is a verifiable reference, as an exact match. Without this, no bias is claimed from one gold alone."""
     mode: Annotated[str, Option(answers=True)] = "pairwise"
     """What is asked: pairwise, pointwise (a score a text) or listwise (the best of a list)."""
     scales: Annotated[str | None, Option(answers=True, unset="1-10,10-1")] = None
@@ -60,7 +60,7 @@ class _Asked(Block):
     max_tokens: Annotated[Whole | None, Option(answers=True, unset="512")] = Field(None, ge=1)
     """Longest reply in json and text mode."""
     seed: Annotated[int, Option(answers=True)] = Field(0, ge=0)
-    """Names all random draws."""
+    """Seed of all random draws."""
     price: Annotated[Prices | None, Option(answers=False, several=True, form="IN,OUT", parse=options.price)] = None
     """US dollars per million prompt and reply tokens, for all models or each."""
     columns: Annotated[Path | str | Mapping[str, Any] | None, Option(answers=True)] = None
@@ -71,19 +71,19 @@ class _Asked(Block):
     """Further settings of an experiment's endpoint, under their names there."""
 
 
-class AuditSpec(CallSettings, _Asked):
+class AuditSpec(CallSettings, _Questions):
     """What judges are asked about pairs, and how they are called."""
 
 
 class _Folder(Block):
-    """Where an audit's answers stand."""
+    """The folder of an audit's answers."""
 
     out: Annotated[Path | str | None, Option(answers=False, unset="runs/<the pairs' name>-audit")] = None
     """Folder to write; the same command resumes it."""
 
 
 class AuditSession(_Folder):
-    """How one session of an audit goes: where it writes, when it stops, who answers."""
+    """The options of one session: where it writes, when it stops, who answers."""
 
     max_cost: Annotated[float | None, Option(answers=False)] = Field(None, ge=0)
     """Stop at this cost in USD, recorded calls included (exit 3; resumable)."""
@@ -98,21 +98,21 @@ class AuditSession(_Folder):
 
 
 class AuditSizes(_Folder):
-    """What a plan is asked besides: sizes of effects, and the endpoint's pace."""
+    """The options of a plan alone: sizes of effects, and the endpoint's speed."""
 
     effect: Annotated[float | None, Option(answers=False, form="With --plan")] = None
     """An effect to find, in probability, as 0.04."""
     conflict: Annotated[float | None, Option(answers=False, form="With --plan")] = None
     """Share of pairs whose verdict changes with the order."""
     calls_per_second: Annotated[float | None, Option(answers=False, form="With --plan")] = None
-    """How fast the endpoint answers."""
+    """Calls a second that the endpoint answers."""
 
 
 class AuditCall(AuditSession, AuditSpec):
     """The keywords of ``judgeloop.audit``."""
 
     observer: Any = None
-    """What is shown while the audit goes on: an object with the methods of `Observer` (see judgeloop.run)."""
+    """Shows progress: an object with the methods of `judgeloop.commands.session.Observer`."""
     report: bool = True
     """Whether report.html, report.md and report.json are written too; they can be later (`.write_report()`)."""
 

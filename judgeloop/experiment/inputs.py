@@ -1,5 +1,5 @@
-"""Input files: YAML, items, real data and pairs; rows from JSON Lines, CSV or Parquet by ending. Every fault names file,
-row and column."""
+"""Input files: YAML, items, real data and pairs; rows from JSON Lines, CSV or Parquet by ending. Every fault is an
+ExperimentError that names file, row and column."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _MATCHES = ("exact", "contains", "numeric", "judge")
 _MOST_YAML_VALUES = 1_000_000
 
 Row = tuple[str, dict[str, Any]]
+"""(where it stands, as file:line; value by column)."""
 
 
 def file_hash(path: Path) -> str:
@@ -42,15 +43,15 @@ _YamlLoader.add_implicit_resolver(
 
 
 def read_yaml(path: Path, what: str, *, empty: bool = False) -> dict[str, Any]:
-    """A YAML file's mapping; with ``empty``, a file that says nothing is one without keys.
+    """A YAML file's mapping; with ``empty``, an empty file is a mapping without keys. ``what``: the file's role, for errors.
 
-    Raises ExperimentError with file:line; a key that stands twice is an error.
+    Raises ExperimentError with file:line, also for a key that occurs twice.
     """
     try:
         loader = _YamlLoader(_file_text(path, what))
         node = loader.get_single_node()
         if node is not None:
-            _unfolded(node, path, {}, set())
+            _check_node(node, path, {}, set())
         raw = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
@@ -70,11 +71,11 @@ def read_yaml(path: Path, what: str, *, empty: bool = False) -> dict[str, Any]:
     return raw
 
 
-def _unfolded(node: yaml.Node, path: Path, known: dict[int, int], open_nodes: set[int]) -> int:
-    """How many values a node holds with its aliases written out. Raises ExperimentError for keys that stand twice, for
-    aliases within their own anchor and for aliases that unfold without measure."""
-    if id(node) in known:
-        return known[id(node)]
+def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int], open_nodes: set[int]) -> int:
+    """The number of values that a node holds with its aliases written out; ``sizes``: those of the nodes so far, by id.
+    Raises ExperimentError for keys that occur twice, aliases within their own anchor and aliases that unfold to too much."""
+    if id(node) in sizes:
+        return sizes[id(node)]
     line = node.start_mark.line + 1
     if id(node) in open_nodes:
         raise ExperimentError(f"{path}:{line}: not valid YAML: an alias stands within its own anchor")
@@ -85,21 +86,21 @@ def _unfolded(node: yaml.Node, path: Path, known: dict[int, int], open_nodes: se
         for key, value in node.value:
             children += [key, value]
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                name, here = (key.tag, key.value), key.start_mark.line + 1
+                name, key_line = (key.tag, key.value), key.start_mark.line + 1
                 if name in lines:
                     raise ExperimentError(
-                        f"{path}:{here}: key {key.value!r} stands twice (first in line {lines[name]}); keep one"
+                        f"{path}:{key_line}: key {key.value!r} stands twice (first in line {lines[name]}); keep one"
                     )
-                lines[name] = here
+                lines[name] = key_line
     elif isinstance(node, yaml.SequenceNode):
         children = list(node.value)
-    total = 1 + sum(_unfolded(child, path, known, open_nodes) for child in children)
+    total = 1 + sum(_check_node(child, path, sizes, open_nodes) for child in children)
     if total > _MOST_YAML_VALUES:
         raise ExperimentError(
             f"{path}:{line}: the aliases here unfold to more than {_MOST_YAML_VALUES:,} values; write out what is meant"
         )
     open_nodes.discard(id(node))
-    known[id(node)] = total
+    sizes[id(node)] = total
     return total
 
 
@@ -128,7 +129,7 @@ def _file_text(path: Path, what: str) -> str:
 
 
 def rows(path: Path, what: str) -> Iterator[Row]:
-    """(where, row) of every row, ``where`` as file:line. Raises ExperimentError."""
+    """Every row of a file. ``what``: its role (items, real data, pairs), for errors. Raises ExperimentError."""
     ending = path.suffix.lower()
     if not path.is_file():
         raise ExperimentError(
@@ -175,9 +176,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     try:
         names = list(reader.fieldnames or ())
         _no_column_twice(names, f"{path}:1")
-        for mark, called in ((";", "semicolons"), ("\t", "tabs")):
-            if len(names) == 1 and mark in names[0]:
-                raise ExperimentError(f"{path}:1: the cells stand between {called}; save it with commas between them")
+        for separator, plural in ((";", "semicolons"), ("\t", "tabs")):
+            if len(names) == 1 and separator in names[0]:
+                raise ExperimentError(f"{path}:1: the cells stand between {plural}; save it with commas between them")
         for row in reader:
             where = f"{path}:{reader.line_num}"
             empty = [name for name in names if row[name] is None]
@@ -186,9 +187,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                     f"{where}: this row has not as many cells as the header: none for {', '.join(empty[:8])}"
                 )
             if None in row:
-                more = row[None]  # where DictReader puts what no name is for
+                extra = row[None]  # DictReader's place for cells without a name
                 raise ExperimentError(
-                    f"{where}: this row has not as many cells as the header: {len(more)} more, behind {names[-1]}; put cells that hold a comma in quotes"
+                    f"{where}: this row has not as many cells as the header: {len(extra)} more, behind {names[-1]}; put cells that hold a comma in quotes"
                 )
             yield where, dict(row)
     except csv.Error as error:
@@ -202,25 +203,25 @@ def csv_header(path: Path) -> list[str]:
 
 
 def _json_rows(path: Path, *, strict: bool = False) -> Iterator[Row]:
-    """``strict``: NaN and Infinity are refused in every column, not in gold alone: JSON has neither, and a null would be
-    read where a number was meant."""
+    """``strict``: NaN and Infinity are refused in every column, not in gold alone. JSON has neither, and would be read as a
+    null where a number was meant."""
     # Not splitlines(): a raw U+2028 within a text ends no line of JSON.
     for number, line in enumerate(io.StringIO(_file_text(path, "a JSON Lines file"), newline=None), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
 
-        def pairs(found: list[tuple[str, Any]], where: str = where) -> dict[str, Any]:
-            _no_column_twice([name for name, _ in found], where)
-            for name, value in found:
+        def checked(members: list[tuple[str, Any]], where: str = where) -> dict[str, Any]:
+            _no_column_twice([name for name, _ in members], where)
+            for name, value in members:
                 if isinstance(value, float) and not math.isfinite(value) and (strict or name in ("gold", "gold_2")):
                     raise ExperimentError(
                         f"{where}: {name}: must be a finite number, not {value}; write null where there is none"
                     )
-            return dict(found)
+            return dict(members)
 
         try:
-            row = json.loads(line, object_pairs_hook=pairs)
+            row = json.loads(line, object_pairs_hook=checked)
         except ValueError as error:
             raise ExperimentError(f"{where}: not valid JSON ({error}); one JSON object a line") from None
         except RecursionError:
@@ -233,12 +234,13 @@ def _json_rows(path: Path, *, strict: bool = False) -> Iterator[Row]:
 
 def _no_column_twice(names: list[str], where: str) -> None:
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ExperimentError(f"{where}: column {twice} stands twice; keep one")
+        name = next(name for name in names if names.count(name) > 1)
+        raise ExperimentError(f"{where}: column {name} stands twice; keep one")
 
 
 def load_items(path: Path) -> tuple[Item, ...]:
-    """The items of an experiment. Raises ExperimentError for empty files, duplicate ids, missing or ill-typed columns."""
+    """The items of an experiment, in file order. Raises ExperimentError for an empty file, an id that occurs twice, a column
+    that is missing or of the wrong type."""
     items: dict[str, Item] = {}
     for where, row in rows(path, "items"):
         item_id = _text(row, "item_id", where)
@@ -266,7 +268,8 @@ def load_items(path: Path) -> tuple[Item, ...]:
 
 
 def load_real(path: Path, item_ids: frozenset[str]) -> dict[str, tuple[str, ...]]:
-    """Real texts by item (`item_id, text`), in file order."""
+    """item_id → its real texts in file order, from a file of `item_id, text`. Raises ExperimentError, also where an item has
+    none."""
     real: dict[str, list[str]] = {}
     for where, row in rows(path, "real data"):
         item_id = _text(row, "item_id", where)
@@ -280,7 +283,8 @@ def load_real(path: Path, item_ids: frozenset[str]) -> dict[str, tuple[str, ...]
 
 
 def load_anchor_pairs(path: Path) -> tuple[tuple[str, Item, str, str], ...]:
-    """(pair_id, item, text_a, text_b) of a pairs file. Pairs of one item_id share its prompt."""
+    """(pair_id, item, text_a, text_b) of every row of a pairs file; pairs of one item_id have one prompt. Raises
+    ExperimentError."""
     pairs: dict[str, tuple[str, Item, str, str]] = {}
     items: dict[str, Item] = {}
     for where, row in rows(path, "pairs"):
@@ -303,6 +307,7 @@ def load_anchor_pairs(path: Path) -> tuple[tuple[str, Item, str, str], ...]:
 
 
 def _text(row: dict[str, Any], column: str, where: str, *, empty: bool = False) -> str:
+    """A required text; ``empty`` texts are refused unless allowed."""
     value = row.get(column)
     if isinstance(value, int) and not isinstance(value, bool) and column.endswith("_id"):
         value = str(value)
@@ -325,8 +330,8 @@ def _optional(row: dict[str, Any], column: str, where: str) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ExperimentError(f"{where}: {column}: must be text or a number, not {value!r:.60}")
     # A column of whole numbers with gaps comes as floats from Parquet.
-    whole = isinstance(value, float) and value.is_integer()
-    return _unicode(str(int(value) if whole else value), column, where)
+    is_whole = isinstance(value, float) and value.is_integer()
+    return _unicode(str(int(value) if is_whole else value), column, where)
 
 
 def _language(row: dict[str, Any], where: str) -> str:
@@ -338,6 +343,7 @@ def _language(row: dict[str, Any], where: str) -> str:
 
 
 def _unicode(text: str, column: str, where: str) -> str:
+    """The text, which must be valid Unicode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -346,6 +352,7 @@ def _unicode(text: str, column: str, where: str) -> str:
 
 
 def _prompt(row: dict[str, Any], where: str) -> str | tuple[Message, ...]:
+    """The row's prompt: a text, or a chat history that ends with a user's turn."""
     value = row.get("prompt")
     if isinstance(value, str) and value.startswith("[{"):
         value = _history(value)

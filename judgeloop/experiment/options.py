@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Option:
-    """What a field says of itself beside its type, default and line.
+    """The mark of a field that is an option, beside the field's type, default and line.
 
-    ``answers``: whether recorded answers depend on it; what does not may change between two sessions of one folder.
-    ``flag``: its name on the command line where that is not the field's. ``several``: the flag may be given again.
-    ``form``: what a word looks like there, or goes with; ``parse``: such a word to the value (to a key and a value, where the field is a mapping that is given
-    key by key). ``unset``: what stands in its place where the default is none.
+    ``answers``: whether recorded answers depend on it; an option on which none depends may change between two sessions of
+    one folder. ``flag``: its name on the command line where that is not the field's. ``several``: the flag may be given
+    again. ``form``: what its word on the command line looks like, or goes with. ``parse``: the function from that word to the
+    value, or to (key, value) where the field is a mapping. ``unset``: what is used where the default is None.
     """
 
     answers: bool
@@ -42,7 +41,7 @@ class Option:
 
 
 def option(field: FieldInfo) -> Option | None:
-    """What the field says of itself; None where it says nothing."""
+    """The field's Option; None where it is no option."""
     return next((mark for mark in field.metadata if isinstance(mark, Option)), None)
 
 
@@ -53,40 +52,40 @@ def flag(name: str, field: FieldInfo) -> str:
 
 
 def flags(*blocks: type[BaseModel]) -> dict[str, str]:
-    """Field → option, of every field that is one."""
+    """Field → its name on the command line, of every field that is an option."""
     return {name: flag(name, field) for block in blocks for name, field in block.model_fields.items() if option(field)}
 
 
 def only_speed(block: type[BaseModel]) -> frozenset[str]:
-    """The fields on which no answer depends: how fast, how dear and with which key a model is asked, and the like."""
+    """The options on which no answer depends: how fast, at what price and with which key a model is asked, and the like."""
     return frozenset(name for name, field in block.model_fields.items() if (mark := option(field)) and not mark.answers)
 
 
 def word_type(field: FieldInfo) -> type:
     """The type of a word on the command line: the first type that the field may have."""
-    return _first(field.annotation)
+    return _first_type(field.annotation)
 
 
-def _first(annotation: Any) -> type:
+def _first_type(annotation: Any) -> type:
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _first(get_args(annotation)[0])
+        return _first_type(get_args(annotation)[0])
     if origin in (Union, UnionType):
-        return next(_first(member) for member in get_args(annotation) if member is not type(None))
+        return next(_first_type(member) for member in get_args(annotation) if member is not type(None))
     if origin is Literal:
         return str
     kind: type = origin or annotation
     return kind
 
 
-# -- Python's keywords -------------------------------------------------------------------------------------------------
+# Python's keywords.
 
 
 def with_keywords(
     block: Callable[P, BaseModel],
 ) -> Callable[[Callable[Concatenate[S, ...], T]], Callable[Concatenate[S, P], T]]:
     """A decorator: the function's keywords are the fields of ``block``, for people, completion and type checkers alike, and
-    ``{options}`` in its docstring stands for a line on each. What is no field is a TypeError, as of any function."""
+    ``{options}`` in its docstring becomes a line on each. An unknown keyword is a TypeError, as of any function."""
     kind = cast(type[BaseModel], block)
 
     def decorated(function: Callable[Concatenate[S, ...], T]) -> Callable[Concatenate[S, P], T]:
@@ -94,14 +93,14 @@ def with_keywords(
         signature = own.replace(parameters=[next(iter(own.parameters.values())), *_keywords(kind)])
 
         @wraps(function)
-        def called(*given: Any, **options: Any) -> T:
-            signature.bind(*given, **options)
-            return function(*given, **options)
+        def checked(*arguments: Any, **options: Any) -> T:
+            signature.bind(*arguments, **options)
+            return function(*arguments, **options)
 
-        called.__doc__ = (function.__doc__ or "").replace("{options}", "\n    ".join(_lines(kind)))
-        called.__signature__ = signature  # type: ignore[attr-defined]
-        called.block = kind  # type: ignore[attr-defined]
-        return called
+        checked.__doc__ = (function.__doc__ or "").replace("{options}", "\n    ".join(_lines(kind)))
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        checked.block = kind  # type: ignore[attr-defined]
+        return checked
 
     return decorated
 
@@ -110,11 +109,12 @@ def _keywords(block: type[BaseModel]) -> Iterator[inspect.Parameter]:
     for name, field in block.model_fields.items():
         default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
         yield inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_shown(field.annotation)
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_type_text(field.annotation)
         )
 
 
 def _lines(block: type[BaseModel]) -> Iterator[str]:
+    """``name: what it is for``, wrapped, of every field."""
     for name, field in block.model_fields.items():
         yield from textwrap.wrap(
             f"{name}: {described(field)}", 116, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
@@ -127,29 +127,29 @@ def line(field: FieldInfo) -> str:
 
 
 def described(field: FieldInfo) -> str:
-    """What the field is for, and what stands in its place where the default is none."""
+    """What the field is for, and what is used where the default is None."""
     mark = option(field)
     return f"{line(field)} Default: {mark.unset}." if mark and mark.unset else line(field)
 
 
-def _shown(annotation: Any) -> str:
+def _type_text(annotation: Any) -> str:
     """The type as a signature shows it."""
     arguments, origin = get_args(annotation), get_origin(annotation)
     if annotation is type(None):
         return "None"
     if origin is Annotated:
-        return _shown(arguments[0])
+        return _type_text(arguments[0])
     if origin in (Union, UnionType):
-        return " | ".join(_shown(member) for member in arguments)
+        return " | ".join(_type_text(member) for member in arguments)
     if origin is Literal:
         return f"Literal[{', '.join(map(str, arguments))}]"
     if arguments:
-        inner = ", ".join("..." if member is Ellipsis else _shown(member) for member in arguments)
+        inner = ", ".join("..." if member is Ellipsis else _type_text(member) for member in arguments)
         return f"{getattr(origin, '__name__', origin)}[{inner}]"
     return str(getattr(annotation, "__name__", annotation))
 
 
-# -- words of the command line to values -------------------------------------------------------------------------------
+# Words of the command line to values.
 
 
 def header(text: str) -> tuple[str, str]:
@@ -171,9 +171,9 @@ def setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _split(text: str, mark: str, name: str, form: str) -> tuple[str, str]:
-    key, sign, value = text.partition(mark)
-    if not sign or not key.strip():
+def _split(text: str, separator: str, name: str, form: str) -> tuple[str, str]:
+    key, present, value = text.partition(separator)
+    if not present or not key.strip():
         raise InvalidInput(f"{name}: must be {form}; what was given may hold a key and is not shown")
     return key.strip(), value.strip()
 
@@ -201,7 +201,7 @@ def price(text: str) -> tuple[float, float]:
 
 
 def from_words(block: type[BaseModel], words: Mapping[str, Any]) -> dict[str, Any]:
-    """Field → value, of what the command line says; what it does not say is left out. Raises InvalidInput."""
+    """Field → value, from the words of the command line by field; fields without a word are left out. Raises InvalidInput."""
     values: dict[str, Any] = {}
     for name, field in block.model_fields.items():
         mark, value = option(field), words.get(name)
@@ -223,6 +223,6 @@ def is_negated(name: str, field: FieldInfo) -> bool:
 
 
 def sentence(problem: Mapping[str, Any]) -> str:
-    """What pydantic says of a value, as the end of a sentence."""
-    message = re.sub(r"^Value error, ", "", str(problem["msg"]))
+    """One of pydantic's errors as the end of a sentence that names the field."""
+    message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{message[:1].lower()}{message[1:]}"

@@ -1,4 +1,9 @@
-"""The experiment: what a YAML file may say, every key with its default and a line on it."""
+"""The experiment: what a YAML file may say, every key with its default and a line on it.
+
+From the small blocks to the whole: endpoints, judges, policies, signals, the training set's strategy, panels, and ``Experiment``
+last. Every block is frozen and refuses unknown keys. Settings are stored with the run and shown in its report, so a key may
+only be named in them (``${VARIABLE}``, ``api_key_env``), never written; what looks like one is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,61 +17,10 @@ from judgeloop.experiment import options
 from judgeloop.experiment.options import Option
 from judgeloop.records import PROBE_NAMES, ProbeName, RewardRoute, canonical
 
-# What of an endpoint's settings may be a key: settings are stored with the run and shown in its report, so a key may only be named (``${VARIABLE}``, ``api_key_env``), never written.
-
-_NAMED = re.compile(r"authorization|key|token|secret|password|passwd|passphrase|cookie|credential|signature", re.I)
-# A body has fields of tokens and cache keys that are none: names are told word by word there, separators left out.
-_FIELD = re.compile(
-    r"(.*(api|access|secret|private|subscription|account|auth|openai|azure))?key"
-    r"|(.*(access|auth|api|bearer|refresh|session|secret|security|client|hf))?token"
-    r"|.*(secret|password|passwd|passphrase|authorization|cookie|credentials?)"
-)
-_VALUE = re.compile(r"\s*((bearer|basic)\s+\S|(sk|gsk|hf|ghp|xai|pplx|nvapi)[-_][\w-]{8})", re.I)
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
-_AROUND = re.compile(r"([A-Za-z_-]+[ =:;,]+|[ =:;,])*")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def named_variables(value: str) -> list[str]:
-    """The environment variables that a header or query value names as ``${NAME}``."""
-    return _VARIABLE.findall(value)
-
-
-def is_literal(name: str, value: str) -> bool:
-    """Whether a header or query parameter is a key that is written and not named: by its name, or by the look of its value.
-    A scheme before ``${NAME}`` (``Bearer ${NAME}``) is none."""
-    around = _VARIABLE.sub("", value)
-    if not _NAMED.search(name):
-        return bool(_VALUE.match(around))
-    return not _AROUND.fullmatch(around if around != value else f"{value}.") if value.strip() else False
-
-
-def literals_in(body: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """The places (``a.b``) of texts in a body that are keys by their name or look."""
-    for name, value in body.items():
-        here = f"{place}{name}"
-        inner = value if isinstance(value, list) else [value]
-        field = re.sub(r"[^a-z]", "", str(name).lower())
-        for one in inner:
-            if isinstance(one, Mapping):
-                yield from literals_in(one, f"{here}.")
-            elif isinstance(one, str) and one.strip() and (_FIELD.fullmatch(field) or _VALUE.match(one)):
-                yield here
-
-
-def is_variable(name: str) -> bool:
-    """Whether this names an environment variable; a key that was typed in its place does not."""
-    long = len(name) >= 20 and re.search(r"[a-z]", name) and re.search(r"\d", name)
-    return bool(_NAME.fullmatch(name)) and not long and not _VALUE.match(name)
-
-
-# What every part of an experiment is made of, and where models answer.
-
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
-
 
 Engine = Literal["llama_cpp", "transformers"]
 
@@ -87,11 +41,11 @@ class Price(Block):
 
     @property
     def stated(self) -> bool:
-        """Whether anybody stated it, be it 0; else what a call costs is not known."""
+        """Whether a price was given, be it 0; without one the cost of a call is not known."""
         return bool(self.model_fields_set)
 
 
-class _Place(Block):
+class _Address(Block):
     """Where a model answers, under which name, for what price."""
 
     base_url: str | None = None
@@ -110,7 +64,7 @@ class _Place(Block):
     @field_validator("api_key_env")
     @classmethod
     def _is_a_name(cls, api_key_env: str | None) -> str | None:
-        if api_key_env and not is_variable(api_key_env):
+        if api_key_env and not is_variable_name(api_key_env):
             # What stands here may be the key itself: it is not shown.
             raise ValueError(
                 "must be the name of an environment variable, as JUDGE_KEY, not the key itself; export the key under that name"
@@ -126,7 +80,7 @@ class CallSettings(Block):
     timeout_s: Annotated[Number, Option(answers=False, flag="--timeout")] = Field(120.0, gt=0)
     """Seconds until a call counts as timed out."""
     attempts: Annotated[Whole, Option(answers=False)] = Field(6, ge=1, le=20)
-    """Tries a call at transport faults and malformed replies, the first included."""
+    """Most tries of a call at transport faults and malformed replies, the first included."""
     threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
     """Engine only: threads; default the cores of this machine."""
     context: Annotated[Whole, Option(answers=True)] = Field(4096, ge=256)
@@ -152,7 +106,7 @@ class CallSettings(Block):
     @classmethod
     def _names_keys(cls, extra: dict[str, str]) -> dict[str, str]:
         for name, value in extra.items():
-            if is_literal(name, value):
+            if is_written_key(name, value):
                 raise ValueError(
                     f"{name} holds a key as it is, which would be stored with the run; write ${{VARIABLE}} in its place and set that environment variable"
                 )
@@ -167,14 +121,14 @@ class CallSettings(Block):
             raise ValueError(
                 "must hold what JSON can: text, finite numbers, true/false, null, lists, mappings"
             ) from None
-        for place in literals_in(extra_body):
+        for place in written_keys(extra_body):
             raise ValueError(
                 f"{place} holds a key, and bodies are recorded; give it by api_key_env, or by a header or query parameter with ${{VARIABLE}}"
             )
         return extra_body
 
 
-class Endpoint(CallSettings, _Place):
+class Endpoint(CallSettings, _Address):
     """Where a model answers, an OpenAI-compatible base URL or an engine that judgeloop starts itself, and how it is called."""
 
     @model_validator(mode="after")
@@ -195,20 +149,18 @@ class Endpoint(CallSettings, _Place):
         return self
 
     def variables(self) -> list[tuple[str, str]]:
-        """(field, environment variable) of every one that these settings name."""
-        named = [("api_key_env", self.api_key_env)] if self.api_key_env else []
+        """(field, environment variable) of every variable that these settings name."""
+        variables = [("api_key_env", self.api_key_env)] if self.api_key_env else []
         for field in ("extra_headers", "extra_query"):
             for name, value in getattr(self, field).items():
-                named += [(f"{field}.{name}", variable) for variable in named_variables(value)]
-        return named
+                variables += [(f"{field}.{name}", variable) for variable in variables_in(value)]
+        return variables
 
 
-def kind_of(default: str) -> Discriminator:
-    """Which block a mapping is: the one its ``kind`` names, ``default`` where it names none."""
+def by_kind(default: str) -> Discriminator:
+    """A union's discriminator: a mapping is the block that its ``kind`` names, ``default`` where it names none."""
     return Discriminator(lambda raw: raw.get("kind", default) if isinstance(raw, dict) else getattr(raw, "kind", None))
 
-
-# Who judges: the blocks of `judge`, a kind each.
 
 VerdictMode = Literal["auto", "logprob", "json", "text"]
 
@@ -342,7 +294,7 @@ JudgeSpec = Annotated[
     | Annotated[GoldJudgeSpec, Tag("gold")]
     | Annotated[PlantedJudgeSpec, Tag("planted")]
     | Annotated[PanelJudgeSpec, Tag("panel")],
-    kind_of("model"),
+    by_kind("model"),
 ]
 
 
@@ -382,7 +334,7 @@ class ExemplarPolicySpec(Block):
 
 PolicySpec = Annotated[
     Annotated[PoolPolicySpec, Tag("pool")] | Annotated[ExemplarPolicySpec, Tag("exemplar")],
-    kind_of("pool"),
+    by_kind("pool"),
 ]
 
 LabelRule = Literal["raw", "swap_average", "consistent_only", "length_controlled"]
@@ -418,7 +370,7 @@ class BestOfNSignalSpec(Block):
     """What the winners' weights move from (pool policy only)."""
 
     @model_validator(mode="after")
-    def _needs_a_fit(self) -> BestOfNSignalSpec:
+    def _no_length_control(self) -> BestOfNSignalSpec:
         if self.label_rule == "length_controlled":
             raise ValueError("label_rule length_controlled needs a fitted signal; use kind: bradley_terry")
         return self
@@ -426,7 +378,7 @@ class BestOfNSignalSpec(Block):
 
 SignalSpec = Annotated[
     Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")] | Annotated[BestOfNSignalSpec, Tag("best_of_n")],
-    kind_of("bradley_terry"),
+    by_kind("bradley_terry"),
 ]
 
 
@@ -451,7 +403,7 @@ class PanelsSpec(Block):
 
     @field_validator("anchor", mode="before")
     @classmethod
-    def _pairs(cls, anchor: object) -> object:
+    def _pairs_or_file(cls, anchor: object) -> object:
         # Before the union, whose own errors are one a member.
         if isinstance(anchor, bool) or not isinstance(anchor, int | str):
             raise ValueError("must be a whole number or the path of a pairs file")  # noqa: TRY004 - what pydantic reads
@@ -461,7 +413,7 @@ class PanelsSpec(Block):
 
     @field_validator("probe", mode="before")
     @classmethod
-    def _known(cls, probe: object) -> object:
+    def _known_probes(cls, probe: object) -> object:
         if probe in ("none", "all"):
             return probe
         if not isinstance(probe, list | tuple) or not probe:
@@ -531,13 +483,62 @@ class Experiment(Block):
 
 def schema() -> dict[str, Any]:
     """JSON schema of an experiment file, with a line on every key."""
-    raw: dict[str, Any] = _any_of(Experiment.model_json_schema())
-    raw["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return raw
+    document: dict[str, Any] = _with_any_of(Experiment.model_json_schema())
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return document
 
 
-def _any_of(node: Any) -> Any:
+def _with_any_of(node: Any) -> Any:
     """The schema with anyOf for oneOf: a block that leaves out ``kind`` may fit several kinds."""
     if isinstance(node, dict):
-        return {"anyOf" if key == "oneOf" else key: _any_of(value) for key, value in node.items()}
-    return [_any_of(value) for value in node] if isinstance(node, list) else node
+        return {"anyOf" if key == "oneOf" else key: _with_any_of(value) for key, value in node.items()}
+    return [_with_any_of(value) for value in node] if isinstance(node, list) else node
+
+
+# Keys in settings, told by their names and looks.
+
+_KEY_NAME = re.compile(r"authorization|key|token|secret|password|passwd|passphrase|cookie|credential|signature", re.I)
+# Bodies have fields of tokens and cache keys that are no secrets: their names are compared whole, without separators.
+_KEY_FIELD = re.compile(
+    r"(.*(api|access|secret|private|subscription|account|auth|openai|azure))?key"
+    r"|(.*(access|auth|api|bearer|refresh|session|secret|security|client|hf))?token"
+    r"|.*(secret|password|passwd|passphrase|authorization|cookie|credentials?)"
+)
+_KEY_VALUE = re.compile(r"\s*((bearer|basic)\s+\S|(sk|gsk|hf|ghp|xai|pplx|nvapi)[-_][\w-]{8})", re.I)
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_SCHEME = re.compile(r"([A-Za-z_-]+[ =:;,]+|[ =:;,])*")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def variables_in(value: str) -> list[str]:
+    """The environment variables that a header or query value names as ``${NAME}``."""
+    return _VARIABLE.findall(value)
+
+
+def is_written_key(name: str, value: str) -> bool:
+    """Whether a header or query parameter holds a key as it is, by its name or by the look of its value. A scheme before
+    ``${NAME}`` (``Bearer ${NAME}``) is no key."""
+    rest = _VARIABLE.sub("", value)
+    if not _KEY_NAME.search(name):
+        return bool(_KEY_VALUE.match(rest))
+    return not _SCHEME.fullmatch(rest if rest != value else f"{value}.") if value.strip() else False
+
+
+def written_keys(body: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The places (``a.b``) of texts in a body that are keys by their name or look."""
+    for name, value in body.items():
+        place = f"{prefix}{name}"
+        field = re.sub(r"[^a-z]", "", str(name).lower())
+        for member in value if isinstance(value, list) else [value]:
+            if isinstance(member, Mapping):
+                yield from written_keys(member, f"{place}.")
+            elif (
+                isinstance(member, str) and member.strip() and (_KEY_FIELD.fullmatch(field) or _KEY_VALUE.match(member))
+            ):
+                yield place
+
+
+def is_variable_name(text: str) -> bool:
+    """Whether a text names an environment variable; a key that was typed in its place does not."""
+    long = len(text) >= 20 and re.search(r"[a-z]", text) and re.search(r"\d", text)
+    return bool(_VARIABLE_NAME.fullmatch(text)) and not long and not _KEY_VALUE.match(text)

@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from judgeloop.records import Call, parted
+from judgeloop.records import Call, split_custom_id
 from judgeloop.serving.faults import FaultCounter, context_length_answer, without_answer
 from judgeloop.serving.protocol import (
     AnswerError,
@@ -301,7 +301,7 @@ class BatchService:
 
     async def _outcome(self, custom_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """A line's response and error, faults on purpose included: what breaks a live connection is an error here."""
-        call_id, _ = parted(custom_id)
+        call_id, _ = split_custom_id(custom_id)
         # Ids that another program made are call ids as they are.
         name = call_id if Call(call_id, "", body).custom_id == custom_id else custom_id
         rule = self._faults.next(name, name)

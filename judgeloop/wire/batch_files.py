@@ -18,7 +18,7 @@ from typing import Any
 
 from judgeloop.errors import InvalidInput, StorageFailed
 from judgeloop.interchange.rows import Cells
-from judgeloop.records import Call, parted
+from judgeloop.records import Call, split_custom_id
 
 URL = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -239,7 +239,7 @@ def _answer(line: bytes, where: str) -> BatchAnswer:
 
 
 def _answer_of_row(cells: Cells) -> BatchAnswer:
-    call, digest = parted(cells.name("custom_id"))
+    call, digest = split_custom_id(cells.name("custom_id"))
     response, error = cells.row.get("response"), cells.row.get("error")
     if response is None:
         if not isinstance(error, Mapping):

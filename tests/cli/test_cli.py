@@ -54,13 +54,13 @@ BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("raw", "said"), BAD_EXPERIMENTS)
+@pytest.mark.parametrize(("raw", "message"), BAD_EXPERIMENTS)
 def test_a_wrong_experiment_is_refused_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], raw: dict[str, Any], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], raw: dict[str, Any], message: str
 ) -> None:
     path = write_experiment(tmp_path, raw)
     assert command("run", path, "--out", tmp_path / "run") == 2
-    assert said in _one_sentence(capsys.readouterr().err)
+    assert message in _one_sentence(capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
@@ -76,14 +76,14 @@ BAD_ITEMS: list[tuple[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), BAD_ITEMS)
+@pytest.mark.parametrize(("content", "message"), BAD_ITEMS)
 def test_wrong_items_are_named_by_file_and_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
 ) -> None:
     path = write_experiment(tmp_path, _changed())
     (tmp_path / "items.jsonl").write_text(content, encoding="utf-8")
     assert command("run", path, "--out", tmp_path / "run") == 2
-    assert said in _one_sentence(capsys.readouterr().err)
+    assert message in _one_sentence(capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
@@ -110,12 +110,12 @@ def test_a_missing_key_is_named_and_never_shown(
 
 def test_an_endpoint_where_nothing_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("run", write_experiment(tmp_path, _changed()), "--out", tmp_path / "run", "--quiet") == 4
-    said = _one_sentence(capsys.readouterr().err)
-    assert "endpoint m (http://127.0.0.1:9/v1, model planted): no server answers" in said
+    message = _one_sentence(capsys.readouterr().err)
+    assert "endpoint m (http://127.0.0.1:9/v1, model planted): no server answers" in message
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "words"),
     [
         (Rule(status=401, times="always", message="bad key"), "HTTP 401: bad key"),
         (
@@ -126,12 +126,12 @@ def test_an_endpoint_where_nothing_listens(tmp_path: Path, capsys: pytest.Captur
     ],
 )
 def test_an_endpoint_that_refuses_ends_the_run_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve, rule: Rule, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve, rule: Rule, words: str
 ) -> None:
     served = serve(faults=Faults(rules=(rule,)))
     path = write_experiment(tmp_path, small_experiment(served.base_url))
     assert command("run", path, "--out", tmp_path / "run", "--quiet") == 4
-    assert said in _one_sentence(capsys.readouterr().err)
+    assert words in _one_sentence(capsys.readouterr().err)
 
 
 def test_judgments_without_an_answer_are_unscored_and_the_run_goes_on(tmp_path: Path, serve: Serve) -> None:
@@ -202,10 +202,10 @@ def test_interrupt_is_130_and_resumable(tmp_path: Path, serve: Serve) -> None:
     while sum(served.asked.values()) < 20 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "run the same command to resume" in said
-    assert "Traceback" not in said
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "run the same command to resume" in output
+    assert "Traceback" not in output
 
 
 def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,15 +82,15 @@ def _screen(*, audit: bool) -> str:
 
 
 @pytest.mark.parametrize(
-    ("audit", "wanted"),
+    ("audit", "words"),
     [
         (False, ("replicate 0", "generation 1 of 3", "replicate 1", "generation 0", "calls", "20/40", "2 unscored", "asking: arm a")),
         (True, ("j ", "20/40", "1 unscored", "a judge of a very long name…", "0/40", "asking")),
     ],
 )  # fmt: skip
-def test_the_terminal_shows_counts_rate_time_and_cost(audit: bool, wanted: tuple[str, ...]) -> None:
+def test_the_terminal_shows_counts_rate_time_and_cost(audit: bool, words: tuple[str, ...]) -> None:
     screen = _screen(audit=audit)
-    for word in (*wanted, "calls/s", "ETA 0:0", "passed", "0.2500 USD", "5 from recordings"):
+    for word in (*words, "calls/s", "ETA 0:0", "elapsed", "0.2500 USD", "5 from recordings"):
         assert word in screen
 
 

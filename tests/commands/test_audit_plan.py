@@ -82,7 +82,7 @@ def test_other_modes_are_planned_too(tmp_path: Path, serve: Serve) -> None:
         (("--plan", "--effect", "0.7"), "--effect is a probability above 0 and at most 0.5"),
         (("--plan", "--conflict", "0"), "--conflict is the share of pairs"),
         (("--plan", "--calls-per-second", "0"), "--calls-per-second must be above 0"),
-        (("--effect", "0.1"), "are of --plan; give it too"),
+        (("--effect", "0.1"), "go with --plan; give it too"),
     ],
 )
 def test_wrong_plans_are_named(

@@ -14,8 +14,7 @@ import typer
 import judgeloop
 from audit_pairs import pairs
 from conftest import Served
-from judgeloop.cli.app import app
-from judgeloop.cli.options import from_fields
+from judgeloop.cli.app import app, from_fields
 from judgeloop.commands import audit, audit_spec
 from judgeloop.commands.audit_spec import settings
 from judgeloop.commands.plan_audit import plan_audit
@@ -59,10 +58,10 @@ def test_a_field_is_an_option_a_keyword_and_a_row(block: Any) -> None:
         assert flag(name, field) in options[name].opts
         assert options[name].help
         assert f"  {flag(name, field)}" in commands or f", {flag(name, field)}" in commands
-        asked = (
+        keyword_sets = (
             keywords if block is AuditSpec or name == "out" else keywords[:1] if block is AuditSession else keywords[1:]
         )
-        assert all(name in some for some in asked)
+        assert all(name in names for names in keyword_sets)
         if block is not AuditSizes:
             assert f"| `{name}` | `{flag(name, field)}` | {'yes' if option(field).answers else 'no'} |" in python  # type: ignore[union-attr]
             assert f"{name}: {line(field)[:40]}" in str(judgeloop.audit.__doc__)
@@ -76,12 +75,12 @@ def test_every_field_has_a_change_below() -> None:
 def test_identity_depends_on_what_answers_depend_on(name: str) -> None:
     frame = PAIRS.assign(other=0) if name == "columns" else PAIRS
     change = {**BASE, **CHANGES[name]}
-    others = {key: value for key, value in CHANGES[name].items() if key != name}
-    before = BASE if name in ("engine", "edit_model") else {**BASE, **others}
+    companions = {key: value for key, value in CHANGES[name].items() if key != name}
+    before = BASE if name in ("engine", "edit_model") else {**BASE, **companions}
     mark = option(AuditSpec.model_fields[name])
     assert mark is not None
-    made, again = (settings(frame, **given).identity() for given in (before, change))
-    assert (made != again) == mark.answers
+    before_identity, changed_identity = (settings(frame, **given).identity() for given in (before, change))
+    assert (before_identity != changed_identity) == mark.answers
 
 
 class Longer(AuditSpec):
@@ -92,16 +91,16 @@ class Longer(AuditSpec):
 
 
 def test_a_new_field_is_all_that_a_new_option_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    heard: dict[str, Any] = {}
+    values: dict[str, Any] = {}
 
     def callback(*, given: dict[str, Any]) -> None:
-        heard.update(given)
+        values.update(given)
 
     line = typer.Typer(add_completion=False)
     line.callback()(lambda: None)
     line.command("ask", cls=from_fields(callback, lambda: Longer))(lambda: None)
     typer.main.get_command(line)(["ask", "--model", "m", "--tone", "stern"], standalone_mode=False)
-    assert heard["tone"] == "stern"
+    assert values["tone"] == "stern"
     without = settings(PAIRS, **BASE)
     monkeypatch.setattr(audit_spec, "AuditSpec", Longer)
     monkeypatch.setattr(audit, "AuditSpec", Longer)
@@ -139,11 +138,11 @@ def test_an_audit_without_out_takes_a_folder_of_its_own_and_says_which(
     ask = {"base_url": served.base_url, "model": "planted", "verdict": "json"}
     places = [judgeloop.audit(PAIRS, **ask, **more).path for more in ({}, {"temperature": 0.5}, {})]
     assert list(map(str, places)) == ["runs/audit", "runs/audit-2", "runs/audit"]
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"judgeloop: audit → {place}" for place in places]
-    asked = sum(served.asked.values())
-    assert plan_audit(PAIRS, **ask, temperature=0.5).recorded == asked // 2
-    assert sum(served.asked.values()) == asked
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"judgeloop: audit → {place}" for place in places]
+    calls = sum(served.asked.values())
+    assert plan_audit(PAIRS, **ask, temperature=0.5).recorded == calls // 2
+    assert sum(served.asked.values()) == calls
     assert [RunFolder(place).kind for place in places] == ["audit"] * 3
 
 

@@ -22,7 +22,7 @@ from batch_case import SPEC, audited, case, exchanges
 from conftest import CountingAnswerer, Served, tables
 from judgeloop.commands.batch import Jobs
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, Interrupted, InvalidInput
-from judgeloop.records import parted
+from judgeloop.records import split_custom_id
 from judgeloop.serving.faults import Faults, Rule
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.server import LocalServer, create_app
@@ -74,7 +74,7 @@ def test_scores_and_lists_are_batched_too(tmp_path: Path, serve: Serve) -> None:
     trials = [call for call in served.asked if "/trial/" in call]
     assert len(trials) == 2
     sent = [
-        parted(call)[0]
+        split_custom_id(call)[0]
         for job in Jobs(done.folder).all
         for call in batch_files.calls_of(done.path / "batch" / job.file)
     ]

@@ -21,7 +21,7 @@ from format_samples import FORMATS
 from judgeloop.commands.export import export
 from judgeloop.errors import InvalidInput, StorageFailed
 from judgeloop.interchange.preferences import Preference, net_preferences, openai_preference, trl_dpo, trl_kto
-from judgeloop.records import PREFERENCE_COLUMNS, Call, parted
+from judgeloop.records import PREFERENCE_COLUMNS, Call, split_custom_id
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.server import LocalServer, create_app
@@ -196,7 +196,7 @@ def test_batch_requests_are_the_live_calls(run_folder: Path, tmp_path: Path) -> 
     for one in found:
         assert (one["method"], one["url"]) == ("POST", "/v1/chat/completions")
         body.validate_python(one["body"])
-        call, digest = parted(one["custom_id"])
+        call, digest = split_custom_id(one["custom_id"])
         key = Call(call, "", one["body"]).key
         assert cassette.get(call, key) is not None
         assert digest == key[7:19]
@@ -204,8 +204,8 @@ def test_batch_requests_are_the_live_calls(run_folder: Path, tmp_path: Path) -> 
     stages = {
         stage: exported(run_folder, "openai-batch", tmp_path / "s.jsonl", stage=stage) for stage in ("draft", "all")
     }
-    assert {parted(one["custom_id"])[0] for one in stages["all"]} == calls
-    assert {parted(one["custom_id"])[0] for one in [*found, *stages["draft"]]} == calls
+    assert {split_custom_id(one["custom_id"])[0] for one in stages["all"]} == calls
+    assert {split_custom_id(one["custom_id"])[0] for one in [*found, *stages["draft"]]} == calls
 
 
 def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
@@ -217,7 +217,9 @@ def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
     assert [path.name for path in written] == ["b.jsonl", "b-2.jsonl", "b-3.jsonl", "b-4.jsonl"]
     parts = [lines(path) for path in written]
     assert all(len({one["body"]["model"] for one in part}) == 1 and len(part) <= 3 for part in parts)
-    assert sorted(parted(one["custom_id"])[0] for part in parts for one in part) == sorted(name for name, _ in requests)
+    assert sorted(split_custom_id(one["custom_id"])[0] for part in parts for one in part) == sorted(
+        name for name, _ in requests
+    )
     monkeypatch.setattr(batch_files, "MOST_REQUESTS", 100)
     monkeypatch.setattr(batch_files, "MOST_BYTES", 300)
     assert all(path.stat().st_size <= 300 for path in batch_files.write_requests(requests, tmp_path / "c.jsonl"))

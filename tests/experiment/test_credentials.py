@@ -1,4 +1,4 @@
-"""No key in any file: what of an endpoint's settings is one is refused unless it is named, and what is named is not stored."""
+"""No key stands in any file: settings that hold one are refused, and the variables that settings name are not stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from command_line import command
 from conftest import Served
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.resolve import resolve
-from judgeloop.experiment.schema import Endpoint, is_literal, is_variable, literals_in
+from judgeloop.experiment.schema import Endpoint, is_variable_name, is_written_key, written_keys
 from judgeloop.wire.client import Connection
 
 VALUE = "Zq7-not-a-real-key-0001"
@@ -50,16 +50,16 @@ def test_a_key_as_it_is_is_refused_and_neither_stored_nor_shown(
     write(Path("answers.jsonl"), pairs(2))
     where = () if options[0] == "--base-url" else ("--base-url", "http://127.0.0.1:1/v1")
     assert command("audit", "answers.jsonl", *where, "--model", "m", *options) == 2
-    said = capsys.readouterr()
-    assert words in said.err
-    assert VALUE not in said.out + said.err
-    assert VALUE.replace("-", "") not in said.err
+    output = capsys.readouterr()
+    assert words in output.err
+    assert VALUE not in output.out + output.err
+    assert VALUE.replace("-", "") not in output.err
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
     if options[0] in ("--base-url", "--api-key-env"):
         assert command("doctor", *where, *options) == 2
-        said = capsys.readouterr()
-        assert f"{options[0]} must" in said.err
-        assert VALUE not in said.out + said.err
+        output = capsys.readouterr()
+        assert f"{options[0]} must" in output.err
+        assert VALUE not in output.out + output.err
 
 
 def test_what_is_named_is_sent_and_stands_in_no_file(
@@ -72,8 +72,8 @@ def test_what_is_named_is_sent_and_stands_in_no_file(
         "audit", "answers.jsonl", "--base-url", serve().base_url, "--model", "planted", "--api-key-env", "JUDGE_KEY",
         "--header", "Authorization: Bearer ${JUDGE_KEY}", "--query", "key=${JUDGE_KEY}", "--query", "api-version=7", "--out", "o",
     ) == 0  # fmt: skip
-    said = capsys.readouterr()
-    assert VALUE not in said.out + said.err
+    output = capsys.readouterr()
+    assert VALUE not in output.out + output.err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 8
     assert [path for path in files if VALUE.encode() in path.read_bytes()] == []
@@ -92,20 +92,20 @@ def test_a_query_is_read_from_the_environment() -> None:
 @pytest.mark.parametrize("name", ["Authorization", "x-api-key", "api_key", "X-Auth-Token", "Set-Cookie", "client_secret", "Ocp-Apim-Subscription-Key", "password"])  # fmt: skip
 def test_a_key_by_its_name(name: str) -> None:
     for value in (VALUE, f"Bearer {VALUE}", f"{VALUE} ${{K}}", f"${{K}}{VALUE}", "word"):
-        assert is_literal(name, value), value
+        assert is_written_key(name, value), value
     for value in ("${K}", "Bearer ${K}", "session=${K}; ${L}", "", " "):
-        assert not is_literal(name, value), value
+        assert not is_written_key(name, value), value
 
 
 def test_what_is_no_key_passes() -> None:
     for name in ("api-version", "x-team", "user-agent", "OpenAI-Organization", "x-org"):
-        assert not is_literal(name, "2024-10-21")
+        assert not is_written_key(name, "2024-10-21")
     fields = {
         "max_tokens": 5, "logit_bias": {"50256": -100}, "api_version": "2", "stop_token_ids": [1], "bos_token": "<s>", "pad_token": "x",
         "stop": ["token"], "prompt_cache_key": "run-1", "truncate_prompt_tokens": -1, "key": {"type": "string"}, "skip_special_tokens": "no",
         "response_format": {"properties": {"token": {"type": "string"}}}, "user": "me", "api_key": "", "echo_token": "x",
     }  # fmt: skip
-    assert list(literals_in(fields)) == []
+    assert list(written_keys(fields)) == []
     wrong = {
         "api_key": VALUE,
         "key": VALUE,
@@ -113,10 +113,10 @@ def test_what_is_no_key_passes() -> None:
         "hf_token": VALUE,
         "headers": {"X": f"Bearer {VALUE}"},
     }
-    assert list(literals_in(wrong)) == [*list(wrong)[:-1], "headers.X"]
-    assert is_variable("OPENAI_API_KEY")
-    assert is_variable("my_key")
-    assert not any(map(is_variable, ("sk-1", "1A", "a b", "hf_abcdefgh12", "a1b2c3d4e5f6a7b8c9d0e1")))
+    assert list(written_keys(wrong)) == [*list(wrong)[:-1], "headers.X"]
+    assert is_variable_name("OPENAI_API_KEY")
+    assert is_variable_name("my_key")
+    assert not any(map(is_variable_name, ("sk-1", "1A", "a b", "hf_abcdefgh12", "a1b2c3d4e5f6a7b8c9d0e1")))
 
 
 @pytest.mark.parametrize(

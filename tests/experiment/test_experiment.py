@@ -67,8 +67,13 @@ def test_each_required_key_is_required(key: str) -> None:
 
 
 def test_blocks_are_frozen() -> None:
-    made = Experiment.model_validate(REQUIRED)
-    for block, key in ((made, "seed"), (made.judge, "prompt"), (made.endpoints["m"], "model"), (made.panels, "anchor")):
+    experiment = Experiment.model_validate(REQUIRED)
+    for block, key in (
+        (experiment, "seed"),
+        (experiment.judge, "prompt"),
+        (experiment.endpoints["m"], "model"),
+        (experiment.panels, "anchor"),
+    ):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(block, key, 1)
 
@@ -168,48 +173,48 @@ def test_the_json_schema_says_a_line_on_every_key_and_block() -> None:
 def _faults(value: Any, schema: dict[str, Any], root: dict[str, Any], where: str = "") -> list[str]:
     """What a JSON value does against a schema, for the words that ours uses; an unknown word is a fault of the test."""
     words = set(schema) - {"title", "description", "default", "$defs", "$schema", "$ref", "examples"}
-    known = {
+    keywords = {
         "type", "properties", "required", "additionalProperties", "anyOf", "const", "enum", "items", "minItems",
         "minProperties", "minimum", "maximum", "exclusiveMinimum", "pattern",
     }  # fmt: skip
-    assert words <= known, words - known
-    found = []
+    assert words <= keywords, words - keywords
+    faults = []
     if "$ref" in schema:
-        found += _faults(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root, where)
+        faults += _faults(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root, where)
     kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}  # fmt: skip
     if "type" in schema and not (
         isinstance(value, kinds[schema["type"]]) and (schema["type"] == "boolean" or not isinstance(value, bool))
     ):
         return [f"{where}: not {schema['type']}"]
-    if "anyOf" in schema and all(_faults(value, one, root, where) for one in schema["anyOf"]):
-        found.append(f"{where}: none of the kinds")
+    if "anyOf" in schema and all(_faults(value, option, root, where) for option in schema["anyOf"]):
+        faults.append(f"{where}: none of the kinds")
     if "const" in schema and value != schema["const"]:
-        found.append(f"{where}: not {schema['const']}")
+        faults.append(f"{where}: not {schema['const']}")
     if "enum" in schema and value not in schema["enum"]:
-        found.append(f"{where}: not among {schema['enum']}")
+        faults.append(f"{where}: not among {schema['enum']}")
     if "pattern" in schema and not re.search(schema["pattern"], value):
-        found.append(f"{where}: pattern")
+        faults.append(f"{where}: pattern")
     if isinstance(value, int | float):
         if value < schema.get("minimum", value) or value > schema.get("maximum", value):
-            found.append(f"{where}: range")
+            faults.append(f"{where}: range")
         if value <= schema.get("exclusiveMinimum", value - 1):
-            found.append(f"{where}: range")
+            faults.append(f"{where}: range")
     if isinstance(value, dict):
-        named, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-        found += [f"{where}.{key}: missing" for key in schema.get("required", []) if key not in value]
-        found += [f"{where}: too few"] if len(value) < schema.get("minProperties", 0) else []
+        named, additional = schema.get("properties", {}), schema.get("additionalProperties", True)
+        faults += [f"{where}.{key}: missing" for key in schema.get("required", []) if key not in value]
+        faults += [f"{where}: too few"] if len(value) < schema.get("minProperties", 0) else []
         for key, inner in value.items():
             if key in named:
-                found += _faults(inner, named[key], root, f"{where}.{key}")
-            elif others is False:
-                found.append(f"{where}.{key}: unknown")
-            elif isinstance(others, dict):
-                found += _faults(inner, others, root, f"{where}.{key}")
+                faults += _faults(inner, named[key], root, f"{where}.{key}")
+            elif additional is False:
+                faults.append(f"{where}.{key}: unknown")
+            elif isinstance(additional, dict):
+                faults += _faults(inner, additional, root, f"{where}.{key}")
     if isinstance(value, list):
-        found += [f"{where}: too few"] if len(value) < schema.get("minItems", 0) else []
+        faults += [f"{where}: too few"] if len(value) < schema.get("minItems", 0) else []
         for place, inner in enumerate(value):
-            found += _faults(inner, schema.get("items", {}), root, f"{where}.{place}")
-    return found
+            faults += _faults(inner, schema.get("items", {}), root, f"{where}.{place}")
+    return faults
 
 
 @pytest.mark.parametrize("raw", [yaml.safe_load(QUICKSTART.read_text(encoding="utf-8")), STATED, REQUIRED])

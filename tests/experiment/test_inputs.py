@@ -81,10 +81,10 @@ def _fault(load: Callable[[Path], object], path: Path, content: str | bytes) -> 
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     with pytest.raises(ExperimentError) as caught:
         load(path)
-    said = str(caught.value)
-    assert said.startswith(str(path)), said
-    assert "\n" not in said
-    return said.removeprefix(str(path))
+    message = str(caught.value)
+    assert message.startswith(str(path)), message
+    assert "\n" not in message
+    return message.removeprefix(str(path))
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def _fault(load: Callable[[Path], object], path: Path, content: str | bytes) -> 
 def test_a_fault_of_the_items_names_file_row_and_column(
     tmp_path: Path, name: str, content: str | bytes, sentence: str
 ) -> None:
-    said = _fault(load_items, tmp_path / name, content)
-    assert said.startswith(sentence), said
+    message = _fault(load_items, tmp_path / name, content)
+    assert message.startswith(sentence), message
 
 
 def test_a_parquet_row_is_named_by_its_number_and_no_column_stands_twice(tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_a_folder_and_a_file_that_is_not_there_are_named(tmp_path: Path) -> None
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 def test_real_texts_keep_their_order_and_may_be_empty(tmp_path: Path, ending: str) -> None:
     rows = [{"item_id": "b", "text": "2"}, {"item_id": "a", "text": "1"}, {"item_id": "b", "text": ""}]
-    found = load_real(_write(tmp_path / f"real{ending}", rows), frozenset({"a", "b"}))
-    assert found == {"b": ("2", ""), "a": ("1",)}
+    real = load_real(_write(tmp_path / f"real{ending}", rows), frozenset({"a", "b"}))
+    assert real == {"b": ("2", ""), "a": ("1",)}
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_real_texts_keep_their_order_and_may_be_empty(tmp_path: Path, ending: st
     ],
 )
 def test_a_fault_of_the_real_data_is_named(tmp_path: Path, content: str, sentence: str) -> None:
-    said = _fault(lambda path: load_real(path, frozenset("abc")), tmp_path / "real.jsonl", content)
-    assert said.startswith(sentence), said
+    message = _fault(lambda path: load_real(path, frozenset("abc")), tmp_path / "real.jsonl", content)
+    assert message.startswith(sentence), message
 
 
 # -- anchor pairs ----------------------------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def test_anchor_pairs_are_the_same_from_every_format(tmp_path: Path, ending: str
         {"item_id": "a", "pair_id": "a-2", "prompt": "p", "text_a": "3", "text_b": "3", "category": None, "gold": None},
         {"item_id": "b", "pair_id": "7", "prompt": CHAT, "text_a": "5", "text_b": "6", "category": None, "gold": None},
     ]
-    found = load_anchor_pairs(_write(tmp_path / f"pairs{ending}", rows))
+    anchor_pairs = load_anchor_pairs(_write(tmp_path / f"pairs{ending}", rows))
     item = Item("a", "p", "c")
-    assert found == (("a", item, "1", ""), ("a-2", item, "3", "3"), ("7", Item("b", ITEMS[1].prompt), "5", "6"))
+    assert anchor_pairs == (("a", item, "1", ""), ("a-2", item, "3", "3"), ("7", Item("b", ITEMS[1].prompt), "5", "6"))
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_anchor_pairs_are_the_same_from_every_format(tmp_path: Path, ending: str
     ],
 )  # fmt: skip
 def test_a_fault_of_the_pairs_is_named(tmp_path: Path, content: str, sentence: str) -> None:
-    said = _fault(load_anchor_pairs, tmp_path / "pairs.jsonl", content)
-    assert said.startswith(sentence), said
+    message = _fault(load_anchor_pairs, tmp_path / "pairs.jsonl", content)
+    assert message.startswith(sentence), message
 
 
 def test_a_file_s_hash_is_that_of_its_bytes(tmp_path: Path) -> None:

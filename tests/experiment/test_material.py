@@ -71,8 +71,8 @@ def test_the_planned_calls_are_those_of_the_run(tmp_path: Path, serve: Serve, ch
     path = write_experiment(tmp_path, raw)
     planned = Material.read(load(path)).planned_calls()
     run(path, out=tmp_path / "run")
-    asked = [call_id for call_id in server.asked if "/trial/" not in call_id]
-    assert len(asked) == planned
+    calls = [call_id for call_id in server.asked if "/trial/" not in call_id]
+    assert len(calls) == planned
     assert set(server.asked.values()) == {1}
 
 
@@ -101,11 +101,11 @@ def test_every_file_that_answers_depend_on_is_in_the_identity(tmp_path: Path) ->
 
 def test_real_data_that_no_arm_uses_is_not_read_and_arms_share_one_file(tmp_path: Path) -> None:
     assert _read(tmp_path, small_experiment(URL, strategy={"real": "none.jsonl"})).real == {}
-    both = {"judge": {"strategy": {"real_fraction": 0.5, "real": "a.jsonl"}}, "other": {"strategy": {"real_fraction": 0.5, "real": "b.jsonl"}}}  # fmt: skip
+    arms_with_files = {"judge": {"strategy": {"real_fraction": 0.5, "real": "a.jsonl"}}, "other": {"strategy": {"real_fraction": 0.5, "real": "b.jsonl"}}}  # fmt: skip
     with pytest.raises(
         ExperimentError, match=r"strategy\.real: arms share one file of real data, not 2 \(a\.jsonl, b\.jsonl\)"
     ):
-        _read(tmp_path, small_experiment(URL, arms=both))
+        _read(tmp_path, small_experiment(URL, arms=arms_with_files))
 
 
 def test_an_exemplar_policy_needs_another_item_to_show(tmp_path: Path) -> None:
@@ -115,13 +115,13 @@ def test_an_exemplar_policy_needs_another_item_to_show(tmp_path: Path) -> None:
 
 
 def test_a_gold_judge_needs_an_endpoint_only_where_a_model_must_say(tmp_path: Path) -> None:
-    asked = [*ITEMS[:2], {**ITEMS[0], "item_id": "open", "match": "judge"}]
+    with_open_item = [*ITEMS[:2], {**ITEMS[0], "item_id": "open", "match": "judge"}]
     gold = {"judge": {}, "gold": {"judge": {"kind": "gold"}}}
     assert "template.reference_match" not in _read(tmp_path, small_experiment(URL, arms=gold)).hashes
     with pytest.raises(ExperimentError, match=r"judge\.endpoint: the gold judge needs an endpoint"):
-        _read(tmp_path, small_experiment(URL, arms=gold), asked)
+        _read(tmp_path, small_experiment(URL, arms=gold), with_open_item)
     gold["gold"]["judge"]["endpoint"] = "m"
-    assert "template.reference_match" in _read(tmp_path, small_experiment(URL, arms=gold), asked).hashes
+    assert "template.reference_match" in _read(tmp_path, small_experiment(URL, arms=gold), with_open_item).hashes
 
 
 @pytest.mark.parametrize("missing", ["items", "panels", "judge"])

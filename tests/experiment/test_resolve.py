@@ -80,9 +80,9 @@ def _fault(raw: dict[str, Any]) -> str:
     ],
 )  # fmt: skip
 def test_a_fault_is_one_sentence_with_the_field_and_what_to_do(path: str, value: Any, sentence: str) -> None:
-    said = _fault(with_key(path, value))
-    assert said.startswith(sentence), said
-    assert "\n" not in said
+    message = _fault(with_key(path, value))
+    assert message.startswith(sentence), message
+    assert "\n" not in message
 
 
 def test_several_faults_are_a_line_each_and_many_are_counted() -> None:
@@ -140,19 +140,19 @@ def test_contrasts_are_each_arm_against_each_control_in_their_order() -> None:
         "r": {"judge": {"kind": "random"}},
         "b": {"signal": {"tau": 1.0}},
     }
-    made = resolve({**BASE, "arms": arms})
-    assert made.contrasts == (("a", "g"), ("a", "r"), ("b", "g"), ("b", "r"))
-    assert made.confirmatory == ("a", "g")
+    resolved = resolve({**BASE, "arms": arms})
+    assert resolved.contrasts == (("a", "g"), ("a", "r"), ("b", "g"), ("b", "r"))
+    assert resolved.confirmatory == ("a", "g")
     assert resolve({**BASE, "arms": {"a": {}}}).confirmatory is None
 
 
 def test_an_experiment_as_resolved_resolves_to_itself() -> None:
-    made = resolve(BASE)
-    raw = made.experiment.model_dump(mode="json")
-    raw["arms"] = {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in made.arms}
+    resolved = resolve(BASE)
+    raw = resolved.experiment.model_dump(mode="json")
+    raw["arms"] = {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}
     again = resolve(raw)
-    assert again.arms == made.arms
-    assert again.identity({}) == made.identity({})
+    assert again.arms == resolved.arms
+    assert again.identity({}) == resolved.identity({})
 
 
 # -- identity --------------------------------------------------------------------------------------------------------
@@ -203,8 +203,8 @@ def test_what_answers_depend_on_is_the_identity(path: str, value: Any) -> None:
 
 
 def test_the_files_hashes_are_part_of_the_identity() -> None:
-    made = resolve(BASE)
-    assert made.identity({"items": "h"}) != made.identity({"items": "g"})
+    resolved = resolve(BASE)
+    assert resolved.identity({"items": "h"}) != resolved.identity({"items": "g"})
 
 
 def test_the_quickstart_s_identity_stays_what_its_recording_has() -> None:
@@ -219,9 +219,9 @@ def test_the_quickstart_s_identity_stays_what_its_recording_has() -> None:
 def test_a_missing_environment_variable_is_named_and_no_value_is_shown() -> None:
     raw = with_key("endpoints.m.api_key_env", "JL_KEY")
     raw["endpoints"]["m"]["extra_headers"] = {"x-org": "org ${JL_ORG}/${JL_TEAM}", "x-plain": "plain"}
-    made = resolve(raw)
+    resolved = resolve(raw)
     full = {"JL_KEY": "sk-secret", "JL_ORG": "hidden", "JL_TEAM": "t"}
-    check_environment(made, full)
+    check_environment(resolved, full)
     for name, field in (
         ("JL_KEY", "api_key_env"),
         ("JL_ORG", "extra_headers.x-org"),
@@ -230,7 +230,7 @@ def test_a_missing_environment_variable_is_named_and_no_value_is_shown() -> None
         for absent in ({}, {name: ""}):
             environment = {**{k: v for k, v in full.items() if k != name}, **absent}
             with pytest.raises(ExperimentError, match=rf"^endpoints.m.{field}: environment variable {name} ") as caught:
-                check_environment(made, environment)
+                check_environment(resolved, environment)
             assert "sk-secret" not in str(caught.value)
             assert "hidden" not in str(caught.value)
 
@@ -289,8 +289,8 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 def test_a_file_with_a_mark_merge_keys_and_plain_exponents_is_read(tmp_path: Path) -> None:
     text = yaml.safe_dump({key: value for key, value in BASE.items() if key not in ("arms", "signal")})
     text += "signal: {ridge: 1e-3, tau: 2E+1}\narms:\n  a: &a {signal: {tau: 3.0}}\n  b: {<<: *a, strategy: {kind: replace}}\n"
-    made = _load(tmp_path, b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
-    assert (made.experiment.signal.ridge, made.experiment.signal.tau) == (0.001, 20.0)  # type: ignore[union-attr]
-    assert [arm.signal.tau for arm in made.arms] == [3.0, 3.0]
-    assert made.folder == tmp_path
-    assert made.path("items.jsonl") == tmp_path / "items.jsonl"
+    resolved = _load(tmp_path, b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert (resolved.experiment.signal.ridge, resolved.experiment.signal.tau) == (0.001, 20.0)  # type: ignore[union-attr]
+    assert [arm.signal.tau for arm in resolved.arms] == [3.0, 3.0]
+    assert resolved.folder == tmp_path
+    assert resolved.path("items.jsonl") == tmp_path / "items.jsonl"
