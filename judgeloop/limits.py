@@ -401,7 +401,7 @@ def _absent(limit: Limit, rows: Sequence[Estimate]) -> Outcome:
 def _decide(limit: Limit, row: Estimate) -> Outcome:
     if row.unit == "probability":
         _reachable(limit, row)
-    known = estimate.value_of(row.term) if row.method == estimate.METHOD else None
+    known = estimate.constructed_value(row.term) if row.method == estimate.BY_CONSTRUCTION else None
     if known is not None:
         keeps = (limit.low is None or known >= limit.low) and (limit.high is None or known <= limit.high)
         return Outcome(limit, "passed" if keeps else "exceeded", row, None, row.note)

@@ -16,7 +16,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -30,6 +29,7 @@ from judgeloop.stats.estimate import (
     row,
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
+from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.pointwise import feature_spread
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.estimate import (
     PROBABILITY,
     RATE_MARGIN,
@@ -27,6 +26,7 @@ from judgeloop.stats.estimate import (
     row,
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
+from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.covariates import gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families

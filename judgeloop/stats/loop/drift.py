@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.stats.categories import RARE
 from judgeloop.stats.design import Design
 from judgeloop.stats.estimate import BareTest, Estimate, estimate_row, joined, replicate_mean
 from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip, t_interval
+from judgeloop.stats.items import RARE
 from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Series, across_replicates, item_means, snapped
 from judgeloop.text.features import FEATURES
 

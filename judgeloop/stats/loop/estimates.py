@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pandas as pd
 
-from judgeloop.stats.categories import by_category, remarked
-from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables, is_matched
+from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame, order_free
+from judgeloop.stats.items import by_category, is_gold_exact, remarked
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
+    bias_amplification_series,
     kl_estimates,
     signal_slope_estimates,
     transmission_estimates,
 )
-from judgeloop.stats.loop.diversity import bias_amplification_series, diversity_series
+from judgeloop.stats.loop.diversity import diversity_series
 from judgeloop.stats.loop.drift import drift_estimates, gradient_estimates, new_item_estimates, trend_estimates
 from judgeloop.stats.loop.panels import (
     anchor_judges,
@@ -89,7 +90,7 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
             rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
             rows += content_estimates(
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
-                gold_exact=is_matched(judgments, tables.items),
+                gold_exact=is_gold_exact(judgments, tables.items),
             )  # fmt: skip
             if generation == 0:
                 rows += _by_category(judgments, tables.items, texts, judge, scales, margin)
@@ -110,7 +111,7 @@ def _by_category(
         position = position_estimates(part, judge=judge, generation=0, panel="anchor", category=category, margin=margin)
         content = content_estimates(
             part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin,
-            gold_exact=is_matched(part, items),
+            gold_exact=is_gold_exact(part, items),
         )  # fmt: skip
         rows += remarked([*position, *content], remark)
     return rows

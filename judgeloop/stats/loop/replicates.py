@@ -17,10 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.stats.categories import pooled
 from judgeloop.stats.design import Design, RunTables
-from judgeloop.stats.design import remark as references_remark
-from judgeloop.stats.design import unknown as references_unknown
+from judgeloop.stats.items import correct_remark, pooled, why_correct_is_unknown
 from judgeloop.text.features import FEATURES, STYLE_FEATURES
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
@@ -334,14 +332,14 @@ def _add_quantities(
         )
     )  # fmt: skip
     rows["correct"] = pd.to_numeric(rows["correct"]).astype("float64") if "correct" in rows.columns else np.nan
-    unknown, whose = references_unknown(rows, items, design), references_remark(rows, items)
+    unknown, remark = why_correct_is_unknown(rows, items, design), correct_remark(rows, items)
     # A share of 0 in every arm and generation tells of the references or of how they are matched, not of the answers.
     matched = bool((rows["correct"] > 0).any())
     unmatched = unknown or ("" if matched else "no answer matched its reference in any arm or generation")
     made.append(
         Quantity(
             "correct", "mean_correct", "quality", "probability", rate, undefined=unmatched,
-            missing="no candidate of an item with a reference", note="" if unknown else whose,
+            missing="no candidate of an item with a reference", note="" if unknown else remark,
         )
     )  # fmt: skip
     hedges = scale.get("hedges", 0.0) > 0
@@ -352,7 +350,7 @@ def _add_quantities(
         Quantity(
             "hedging_when_wrong", "hedging_when_wrong", "quality", "generation-0 sd", sd, undefined=why,
             missing=f"no wrong answer, or no {FEWEST_PAIRED} items a replicate that are wrong in all that is compared",
-            note="; ".join(part for part in ("mean of hedges over wrong answers", "" if unknown else whose) if part),
+            note="; ".join(part for part in ("mean of hedges over wrong answers", "" if unknown else remark) if part),
             paired=True,
         )
     )  # fmt: skip

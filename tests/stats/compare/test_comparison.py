@@ -14,8 +14,9 @@ from scipy import stats
 
 from compare_case import THREE, Judges, bias, contender, log, named
 from judgeloop import seeds
-from judgeloop.stats.compare.comparison import compared, differences, ranked
-from judgeloop.stats.compare.contender import Contender, Difference, independent, pair_values
+from judgeloop.stats.compare.contenders import Contender, pair_values
+from judgeloop.stats.compare.differences import Difference, differences, independent
+from judgeloop.stats.compare.ranking import compared, ranked
 from judgeloop.stats.estimate import Estimate, RowLabels
 from judgeloop.stats.inference import Interval
 from judgeloop.stats.judge.self_preference import self_preference_gold

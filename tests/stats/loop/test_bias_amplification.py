@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.loop.diversity import bias_amplification_series
+from judgeloop.stats.loop.amplification import bias_amplification_series
 from judgeloop.stats.loop.replicates import measure
 from judgeloop.text.features import FEATURES
 

@@ -15,7 +15,7 @@ from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import VERDICTS
 from judgeloop.stats.inference import replicate_t
-from judgeloop.stats.loop import diversity_measures
+from judgeloop.stats.loop import diversity
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.stats.multiplicity import benjamini_hochberg
 from judgeloop.text.features import FEATURES, features_frame
@@ -137,13 +137,13 @@ def test_on_policy_rates_are_one_number_a_replicate(tables: RunTables, estimates
 def test_diversity_is_within_replicate_and_generation(tables: RunTables, estimates: pd.DataFrame) -> None:
     frame = tables.candidates
     zero = frame[(frame["generation"] == 0)]
-    limit = diversity_measures.truncation_length(zero["tokens"].tolist())
-    window = diversity_measures.mattr_window(limit)
+    limit = diversity.truncation_length(zero["tokens"].tolist())
+    window = diversity.mattr_window(limit)
     assert window == 30
     values = []
     for replicate in range(3):
         part = frame[(frame["replicate"] == replicate) & (frame["arm"] == "judge") & (frame["generation"] == 2)]
-        scores = [diversity_measures.mattr(text.split()[:limit], window) for text in part["text"]]
+        scores = [diversity.mattr(text.split()[:limit], window) for text in part["text"]]
         values.append(np.mean([score for score in scores if score is not None]))
     row = one(estimates, term="mattr", arm="judge", generation=2)
     assert row["estimate"] == pytest.approx(np.mean(values))
