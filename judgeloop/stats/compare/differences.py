@@ -288,8 +288,8 @@ def _paired_self_preference(
         a, b = first_pairs.difference(), second_pairs.difference()
         return None if isinstance(a, Undefined) or isinstance(b, Undefined) else (a.estimate, b.estimate)
 
-    whole = rates(first_pairs, second_pairs)
-    if whole is None:
+    all_items = rates(first_pairs, second_pairs)
+    if all_items is None:
         return []
     items = sorted(set(plain[0]["item_id"]) | set(plain[1]["item_id"]))
     groups = min(_JACKKNIFE_GROUPS, len(items))
@@ -304,12 +304,12 @@ def _paired_self_preference(
         spread = np.array(left_out) - np.mean(left_out)
         se = math.sqrt((groups - 1.0) / groups * float(np.sum(spread**2)))
         if se > 0:
-            result = t_interval(whole[0] - whole[1], se, groups - 1, method="jackknife t by item")
+            result = t_interval(all_items[0] - all_items[1], se, groups - 1, method="jackknife t by item")
     counts = SampleCounts(len(plain[0]), len(items), lost)
     estimate = row(
         labels, "self_preference", "self_preference_gold", result, counts, unit=PROBABILITY, margin=margin
     )  # fmt: skip
-    return [Difference(first.name, second.name, "pairs", *whole, estimate)]
+    return [Difference(first.name, second.name, "pairs", *all_items, estimate)]
 
 
 def _independent_differences(
@@ -319,15 +319,21 @@ def _independent_differences(
     pairwise = []
     probes = {row.term for row in (*first.rows, *second.rows) if row.term.endswith("_probe")}
     for term in (*terms, *sorted(probes)):
-        one, other = first.primary(term), second.primary(term)
-        if one is None or other is None:
+        first_row, second_row = first.primary(term), second.primary(term)
+        if first_row is None or second_row is None:
             continue
-        counts = SampleCounts(one.n + other.n, one.n_items + other.n_items, one.n_unscored + other.n_unscored)
+        counts = SampleCounts(
+            first_row.n + second_row.n,
+            first_row.n_items + second_row.n_items,
+            first_row.n_unscored + second_row.n_unscored,
+        )
         estimate = row(
-            shared_labels(first, second), one.bias, term, independent(one, other), counts, unit=one.unit,
-            margin=margin if one.unit.startswith(PROBABILITY) else None, note=note,
+            shared_labels(first, second), first_row.bias, term, independent(first_row, second_row), counts, unit=first_row.unit,
+            margin=margin if first_row.unit.startswith(PROBABILITY) else None, note=note,
         )  # fmt: skip
-        pairwise.append(Difference(first.name, second.name, "unpaired", one.estimate, other.estimate, estimate))
+        pairwise.append(
+            Difference(first.name, second.name, "unpaired", first_row.estimate, second_row.estimate, estimate)
+        )
     return pairwise
 
 
@@ -348,15 +354,25 @@ def loop_differences(first: Contender, second: Contender) -> list[Difference]:
     controlled = controlled and first.control not in (first.arm, second.arm)
     prefixes = (("did",) if one_folder else ("did", "drift")) if controlled else ("drift",)
     for name in _LOOP_QUANTITIES if last >= 1 else ():
-        one, other = first.series.get(name), second.series.get(name)
-        if one is None or other is None or one.quantity.undefined or other.quantity.undefined:
+        first_series, second_series = first.series.get(name), second.series.get(name)
+        if (
+            first_series is None
+            or second_series is None
+            or first_series.quantity.undefined
+            or second_series.quantity.undefined
+        ):
             continue
         for prefix in prefixes:
             if prefix == "did":
-                values = one.did(first.arm, first.control, last), other.did(second.arm, second.control, last)
+                values = (
+                    first_series.did(first.arm, first.control, last),
+                    second_series.did(second.arm, second.control, last),
+                )
             else:
-                values = one.drift(first.arm, last), other.drift(second.arm, last)
-            pairwise.append(_loop_difference(first, second, f"{prefix}_{name}", one.quantity, values, last, shared))
+                values = first_series.drift(first.arm, last), second_series.drift(second.arm, last)
+            pairwise.append(
+                _loop_difference(first, second, f"{prefix}_{name}", first_series.quantity, values, last, shared)
+            )
     return [*pairwise, *_transmission_differences(first, second)]
 
 
@@ -412,15 +428,17 @@ def _transmission_differences(first: Contender, second: Contender) -> list[Diffe
     """
     pairwise = []
     for name in FEATURES:
-        one, other = first.primary(f"transmission_{name}"), second.primary(f"transmission_{name}")
-        if one is None or other is None:
+        first_row, second_row = first.primary(f"transmission_{name}"), second.primary(f"transmission_{name}")
+        if first_row is None or second_row is None:
             continue
         estimate = row(
-            shared_labels(first, second), one.bias, one.term, independent(one, other), SampleCounts(one.n + other.n, 0),
-            unit=one.unit, note="taken as independent, which is cautious where they share judge or random numbers",
-            scope="signal", n_replicates=(one.n_replicates or 0) + (other.n_replicates or 0),
+            shared_labels(first, second), first_row.bias, first_row.term, independent(first_row, second_row), SampleCounts(first_row.n + second_row.n, 0),
+            unit=first_row.unit, note="taken as independent, which is cautious where they share judge or random numbers",
+            scope="signal", n_replicates=(first_row.n_replicates or 0) + (second_row.n_replicates or 0),
         )  # fmt: skip
-        pairwise.append(Difference(first.name, second.name, "unpaired", one.estimate, other.estimate, estimate))
+        pairwise.append(
+            Difference(first.name, second.name, "unpaired", first_row.estimate, second_row.estimate, estimate)
+        )
     return pairwise
 
 

@@ -34,12 +34,12 @@ class Vocabulary:
 
     def codes(self, tokens: Sequence[str]) -> Integers:
         """(tokens,) the code of each token; tokens that differ in case alone share one."""
-        known, codes = self._codes, np.empty(len(tokens), dtype=np.int64)
+        code_of, codes = self._codes, np.empty(len(tokens), dtype=np.int64)
         for place, token in enumerate(tokens):
             word = token.casefold()
-            code = known.get(word)
+            code = code_of.get(word)
             if code is None:
-                code = known[word] = len(self.words)
+                code = code_of[word] = len(self.words)
                 self.words.append(word)
             codes[place] = code
         return codes
@@ -112,12 +112,12 @@ class Embedder:
         # Words, pairs, then trigrams: sums round alike whatever was embedded before.
         while len(self._grams_by_word) < len(self._words):
             self._grams_by_word.append(self._word_grams(self._words[len(self._grams_by_word)]))
-        whole = np.array([grams[0] for grams in self._grams_by_word], dtype=np.int64)
+        word_grams = np.array([grams[0] for grams in self._grams_by_word], dtype=np.int64)
         inner = joined.text[1:] == joined.text[:-1]
         pairs = self._pair_grams(joined.codes[:-1][inner], joined.codes[1:][inner])
         parts = [self._grams_by_word[code][1:] for code in joined.codes.tolist()]
         sizes = np.array([len(part) for part in parts], dtype=np.int64)
-        grams = np.concatenate([whole[joined.codes] if len(whole) else joined.codes, pairs, *parts])
+        grams = np.concatenate([word_grams[joined.codes] if len(word_grams) else joined.codes, pairs, *parts])
         text = np.concatenate([joined.text, joined.text[:-1][inner], np.repeat(joined.text, sizes)])
         return self._vectors(grams, text, len(texts))
 
@@ -161,12 +161,12 @@ class Embedder:
     def _pair_grams(self, left: Integers, right: Integers) -> Integers:
         """The gram of each pair of successive words, (pairs,). Only these grow with the amount of text (see ``_MOST_PAIRS``)."""
         codes, keys = pd.factorize(left * (1 << 31) + right)
-        known, grams = self._pairs, []
+        gram_of, grams = self._pairs, []
         for key in keys.tolist():
-            gram = known.get(key)
+            gram = gram_of.get(key)
             if gram is None:
                 first, second = self._words[key >> 31], self._words[key & ((1 << 31) - 1)]
-                gram = known[key] = self._add(f"p {first} {second}")
+                gram = gram_of[key] = self._add(f"p {first} {second}")
             grams.append(gram)
         return np.array(grams, dtype=np.int64)[codes] if grams else np.empty(0, dtype=np.int64)
 

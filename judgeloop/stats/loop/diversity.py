@@ -247,8 +247,8 @@ def _closest(sizes: Integers, items: Integers) -> Integers:
     scale = int(sizes.max(initial=0)) + 1
     # The j-th text after each, as long as it is of the same item: as many rounds as the largest item has texts.
     for step in range(1, int(np.bincount(items).max(initial=0))):
-        same = np.flatnonzero((items[step:] == items[:-step]) & (sizes[step:] > 0) & (sizes[:-step] > 0))
-        for own, other in ((same, same + step), (same + step, same)):
+        former = np.flatnonzero((items[step:] == items[:-step]) & (sizes[step:] > 0) & (sizes[:-step] > 0))
+        for own, other in ((former, former + step), (former + step, former)):
             rank = np.abs(sizes[other] - sizes[own]) * scale + sizes[other]
             nearer = rank < best[own]
             best[own[nearer]] = rank[nearer]
@@ -488,9 +488,9 @@ class _CellMeasures:
         count, values = len(cell.full), {}
         if "mattr" in self._names:
             ratios = np.array([text.mattr for text in cut_texts])
-            known = ~np.isnan(ratios)
-            summed = np.bincount(cell.items[known], weights=ratios[known], minlength=count)
-            held = np.bincount(cell.items[known], minlength=count)
+            has_ratio = ~np.isnan(ratios)
+            summed = np.bincount(cell.items[has_ratio], weights=ratios[has_ratio], minlength=count)
+            held = np.bincount(cell.items[has_ratio], minlength=count)
             values["mattr"] = np.divide(summed, held, out=np.full(count, np.nan), where=held > 0)
         compared = [name for name in ("compression_ratio", "distinct_2", "vendi", "dispersion", "self_bleu")
                     if name in self._names]  # fmt: skip
@@ -537,5 +537,5 @@ class _CellMeasures:
 
 
 def _mean(values: Floats) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(np.mean(known)) if len(known) else None
+    defined = values[~np.isnan(values)]
+    return float(np.mean(defined)) if len(defined) else None
