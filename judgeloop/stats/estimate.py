@@ -267,18 +267,23 @@ def estimate_row(
     if isinstance(result, Undefined):
         return Estimate(status="undefined", note=result.reason, **columns)
     few = few_judged(columns["scope"], columns.get("n", 0), columns.get("n_items", 0))
-    word, detectable = claimed(result, margin, null, drift=drift, few=few)
+    verdict, detectable = claim(result, margin, null, drift=drift, few=few)
     if isinstance(result, Point):
         return Estimate(
-            estimate=result.estimate, method=result.method, status="underpowered", verdict=word,
+            estimate=result.estimate, method=result.method, status="underpowered", verdict=verdict,
             note=joined(result.reason, note), **columns,
         )  # fmt: skip
     if isinstance(result, BareTest):
         return Estimate(
-            estimate=result.estimate, p_value=result.p_value, method=result.method, verdict=word, note=note, **columns
+            estimate=result.estimate,
+            p_value=result.p_value,
+            method=result.method,
+            verdict=verdict,
+            note=note,
+            **columns,
         )
     status: Status = "ok"
-    if word == "undetected" and (drift or (margin is not None and detectable is not None and detectable > margin)):
+    if verdict == "undetected" and (drift or (margin is not None and detectable is not None and detectable > margin)):
         status = "underpowered"
     return Estimate(
         estimate=float(result.estimate),
@@ -289,7 +294,7 @@ def estimate_row(
         p_value=None if result.p_value is None else float(result.p_value),
         method=result.method,
         status=status,
-        verdict="unchanged" if unchanged and result.estimate == 0 else word,
+        verdict="unchanged" if unchanged and result.estimate == 0 else verdict,
         margin=None if null is None else margin,
         detectable=detectable,
         note=note,
@@ -297,7 +302,7 @@ def estimate_row(
     )
 
 
-def claimed(
+def claim(
     result: Result, margin: float | None, null: float | None = 0.0, *, drift: bool = False, few: bool = False
 ) -> tuple[Verdict, float | None]:
     """(verdict, smallest effect that would have been found with 80 % power where the verdict is ``undetected``, else None).

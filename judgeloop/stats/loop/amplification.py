@@ -23,7 +23,7 @@ from judgeloop.stats.estimate import (
     RATIO_MARGIN,
     Estimate,
     Verdict,
-    claimed,
+    claim,
     estimate_row,
     joined,
     ratio_row,
@@ -118,7 +118,7 @@ def ratios(
 
     A ratio uses the replicates that have both its parts. ``margin``: of equivalence of the drift.
     """
-    drift, _ = claimed(replicate_mean(last), margin, drift=True)
+    drift, _ = claim(replicate_mean(last), margin, drift=True)
     return Ratios(
         drift,
         _fieller_ratio(last, first, 1.0, _FIRST),

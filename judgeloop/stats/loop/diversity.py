@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from judgeloop import seeds
 from judgeloop.stats.design import Design
 from judgeloop.stats.loop.coded_texts import Embedder, Floats, Integers, Tokens, Vocabulary
-from judgeloop.stats.loop.replicates import MeasuredCandidates, Quantity, Series, by_replicate
+from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Quantity, Series, by_replicate
 from judgeloop.stats.loop.tail import Tail, surface
 from judgeloop.text.features import tokenize
 
 FEWEST_TEXTS = 4
 """Fewest texts of an item for the measures that compare them."""
 
-_CELL = ["replicate", "generation", "arm"]
+_BY_GENERATION = ["replicate", "generation", "arm"]
 _MOST_CACHED = 8_000
 """Texts whose tokens and embeddings (8 KB each) stay in memory: a pool's texts return in every generation."""
 
@@ -341,10 +341,10 @@ def diversity_series(
     zero = drawn[drawn["generation"] == 0]
     if zero.empty:
         return [Series(_quantity(name, undefined="generation 0 has no text"), "", pd.DataFrame()) for name in names]
-    reader, window, remark = _reader(zero)
+    reader, window, remark = _reader_of_run(zero)
     quantities = {name: _quantity(name, note=remark) for name in UNITS}
     quantities["mattr"] = _mattr_quantity(zero, reader, design, window, remark)
-    size = int(drawn.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum().max())
+    size = int(drawn.groupby([*CELL, "item_id"])["n_drawn"].sum().max())
     if size < FEWEST_TEXTS:
         why = f"{size} candidates an item; comparing them needs {FEWEST_TEXTS}"
         for name in ("compression_ratio", "distinct_2", "vendi", "dispersion", "self_bleu"):
@@ -359,7 +359,7 @@ def diversity_series(
     return series
 
 
-def _reader(zero: pd.DataFrame) -> tuple[_Reader, int | None, str]:
+def _reader_of_run(zero: pd.DataFrame) -> tuple[_Reader, int | None, str]:
     """(reader of texts cut to L, window of ``mattr``, remark that states L), from generation 0's candidates."""
     lengths = {text: len(tokenize(text)) for text in zero["text"].unique()}
     counts = np.repeat(zero["text"].map(lengths).to_numpy(dtype=np.int64), zero["n_drawn"].to_numpy(dtype=np.int64))
@@ -414,11 +414,11 @@ class _CellMeasures:
         tails: dict[tuple[int, str], Tail] = {}
         rows: dict[str, dict[tuple[int, str, int], dict[str, float | None]]] = {name: {} for name in ("", *categories)}
         # Generation 0 first within a replicate: its first arm's texts define the tail, and all arms share them.
-        ordered = drawn[[*_CELL, "item_id", "candidate_id", "group", "n_drawn", "text"]].sort_values(
-            [*_CELL, "item_id", "candidate_id"], kind="stable"
+        ordered = drawn[[*_BY_GENERATION, "item_id", "candidate_id", "group", "n_drawn", "text"]].sort_values(
+            [*_BY_GENERATION, "item_id", "candidate_id"], kind="stable"
         )
         numbers = pd.Index(ordered["item_id"].unique())
-        for _, part in ordered.groupby(_CELL, sort=True, observed=True):
+        for _, part in ordered.groupby(_BY_GENERATION, sort=True, observed=True):
             replicate, generation = int(part["replicate"].iloc[0]), int(part["generation"].iloc[0])
             arm = str(part["arm"].iloc[0])
             cell = self._cell(part, numbers)
@@ -439,6 +439,7 @@ class _CellMeasures:
         return {category: self._frame(by_cell) for category, by_cell in rows.items()}
 
     def _blocks(self, cell: _Cell) -> tuple[Floats, Floats]:
+        """The descriptions of the cell's texts that define the tail."""
         return self._reader.embeddings(cell.texts), self._reader.surfaces(cell.texts)
 
     def _tail(
@@ -459,9 +460,9 @@ class _CellMeasures:
             return 1.0
         return tails[key].retained(blocks, items) if key in tails else None
 
-    def _frame(self, rows: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
-        keys = pd.MultiIndex.from_tuples(list(rows), names=["replicate", "arm", "generation"])
-        frame = pd.DataFrame(list(rows.values()), index=keys, columns=list(self._names), dtype="float64")
+    def _frame(self, by_cell: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
+        keys = pd.MultiIndex.from_tuples(list(by_cell), names=CELL)
+        frame = pd.DataFrame(list(by_cell.values()), index=keys, columns=list(self._names), dtype="float64")
         if "tail_mass_retained" in self._names:
             # A replicate without a later value has no tail, so its 1 at generation 0 goes too.
             later = frame["tail_mass_retained"].where(frame.index.get_level_values("generation") > 0)
@@ -470,6 +471,7 @@ class _CellMeasures:
         return frame.sort_index()
 
     def _cell(self, part: pd.DataFrame, numbers: pd.Index[str]) -> _Cell:
+        """The cell of the candidates ``part``. ``numbers``: the item_ids of the run, in the order of their numbers."""
         counts = part["n_drawn"].to_numpy(dtype=np.int64)
         codes, names = pd.factorize(part["item_id"])
         items = np.asarray(codes, dtype=np.int64)
@@ -537,5 +539,6 @@ class _CellMeasures:
 
 
 def _mean(values: Floats) -> float | None:
+    """The mean of the values that are not NaN; None where all are."""
     defined = values[~np.isnan(values)]
     return float(np.mean(defined)) if len(defined) else None

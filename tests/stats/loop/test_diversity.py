@@ -1,3 +1,5 @@
+"""Diversity measures against their definitions, closed forms and slow twins."""
+
 from __future__ import annotations
 
 import math
