@@ -193,7 +193,7 @@ def _sign_flip_rows(series: Series, arm: str, control: str, generation: int, lab
         estimate_row(
             BareTest(float(values.mean()), sign_flip(values.to_numpy()), "exact sign flips over replicates"),
             term=f"did_{series.quantity.name}", variant="sign_flip", generation=generation, unit=series.quantity.unit,
-            n=len(values), n_replicates=len(values), note="asks that differences are symmetric, not normal", **labels,
+            n=len(values), n_replicates=len(values), note="assumes that differences are symmetric, not that they are normal", **labels,
         )
     ]  # fmt: skip
 
@@ -228,7 +228,9 @@ def gradient_estimates(measured: MeasuredCandidates, design: Design) -> list[Est
             for t in range(design.generations):
                 n, n_items, _ = measured.count("", arm.name, t)
                 values = across_replicates(wide, arm.name, t)
-                result = replicate_mean(values, "no replicate's selection is whole and its features apart")
+                result = replicate_mean(
+                    values, "no replicate has a complete selection and features that are not collinear"
+                )
                 rows.append(
                     estimate_row(
                         result, scope="policy", bias=quantity.bias, term=f"gradient_{quantity.name}", arm=arm.name,
@@ -279,7 +281,7 @@ def new_item_estimates(measured: MeasuredCandidates, design: Design) -> list[Est
             table = _item_dids(means[quantity.name], arm, control, design.generations)
             result = over_both(table, seeds.rng(design.seed, "new items", arm, control, quantity.name))
             rows.append(estimate_row(
-                result, note="for other items than these, drawn alike", scope="policy", bias=quantity.bias,
+                result, note="for other items, drawn in the same way as these", scope="policy", bias=quantity.bias,
                 term=f"did_{quantity.name}", arm=arm, contrast=control, generation=design.generations,
                 variant="new_items", unit=quantity.unit, n=table.shape[0], n_items=table.shape[1],
                 n_replicates=table.shape[0],
@@ -296,7 +298,7 @@ def over_both(table: NDArray[np.float64], generator: np.random.Generator) -> Int
     present = np.isfinite(table)
     if min(table.shape) < FEWEST:
         return Undefined(
-            f"{table.shape[0]} replicates and {table.shape[1]} items; other items ask for {FEWEST} of each"
+            f"{table.shape[0]} replicates and {table.shape[1]} items; a statement on other items needs {FEWEST} of each"
         )
     filled = np.where(present, table, 0.0)
     by_replicate = generator.multinomial(table.shape[0], np.full(table.shape[0], 1 / table.shape[0]), size=DRAWS)

@@ -242,7 +242,7 @@ def _rate_drift(
 ) -> Estimate:
     """``judge_drift_<term>``: the mean change of ``term`` from ``base`` to ``later`` (both of ``_pair_table``)."""
     change = (later[term] - base[term]).dropna()
-    result: Interval | Undefined = Undefined("no anchor pair tells this in both generations")
+    result: Interval | Undefined = Undefined("no anchor pair has a value in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
     counts = SampleCounts(len(change), change.index.get_level_values("item_id").nunique(), lost)
