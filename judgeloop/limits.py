@@ -404,7 +404,7 @@ def _without_row(limit: Limit, rows: Sequence[Estimate]) -> Outcome:
 def _decide(limit: Limit, row: Estimate) -> Outcome:
     if row.unit == "probability":
         _check_reachable(limit, row)
-    exact = estimate.value_of(row.term) if row.method == estimate.METHOD else None
+    exact = estimate.constructed_value(row.term) if row.method == estimate.BY_CONSTRUCTION else None
     if exact is not None:
         return Outcome(limit, "passed" if _is_within(limit, exact) else "exceeded", row, None, row.note)
     if row.status == "undefined" or row.estimate is None:

@@ -12,8 +12,9 @@ import yaml
 from judgeloop import seeds
 from judgeloop.interchange.verdicts import VerdictLog, read_verdicts
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.compare.comparison import Comparison
-from judgeloop.stats.compare.contender import Contender, Difference, with_pair_keys
+from judgeloop.stats.compare.contenders import Contender, with_pair_keys
+from judgeloop.stats.compare.differences import Difference
+from judgeloop.stats.compare.ranking import Comparison
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.text.features import features_frame

@@ -9,14 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from judgeloop.stats.loop.diversity_measures import (
-    EIGENVALUE_FLOOR,
-    EMBEDDING_SIZE,
-    EMPTY_AXIS,
-    hashed,
-    opener_counts_entropy,
-    through,
-)
+from judgeloop.stats.loop import diversity
+from judgeloop.stats.loop.coded_texts import EMBEDDING_SIZE, EMPTY_AXIS, hashed
+from judgeloop.stats.loop.diversity import EIGENVALUE_FLOOR, through
 from judgeloop.text.features import tokenize
 
 Floats = NDArray[np.float64]
@@ -81,7 +76,9 @@ def opener_entropy(tokenized: Iterable[Sequence[str]], first: int = 3) -> float 
     −Σ p log p + (m − 1) / 2n for m observed openers of n texts (Miller 1955). A shorter text's opener is all of it.
     None without texts.
     """
-    return opener_counts_entropy(Counter(tuple(token.casefold() for token in tokens[:first]) for tokens in tokenized))
+    return diversity.opener_entropy(
+        Counter(tuple(token.casefold() for token in tokens[:first]) for tokens in tokenized)
+    )
 
 
 def embed(texts: Sequence[str]) -> Floats:

@@ -16,8 +16,8 @@ from judgeloop.report.comparison import document, markdown, render
 from judgeloop.report.comparison import summary as compare_text_summary
 from judgeloop.report.reading import Reading, read
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.compare.comparison import Comparison, compared
-from judgeloop.stats.compare.contender import Contender, Cost, first_texts, with_pair_keys
+from judgeloop.stats.compare.contenders import Contender, Cost, first_texts, with_pair_keys
+from judgeloop.stats.compare.ranking import Comparison, compared
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import Estimate, unscored_shares
 from judgeloop.stats.loop.diversity import diversity_series

@@ -29,8 +29,8 @@ from judgeloop.learning import labels, signals
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
-from judgeloop.stats.inference import Undefined
-from judgeloop.stats.loop.forecast import LEVEL, ForecastLoop, SelectionPressure, Texts
+from judgeloop.stats.inference import LEVEL, Undefined
+from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts
 from judgeloop.stats.loop.forecast import forecast as followed
 from judgeloop.stats.loop.replicates import measure
 from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame

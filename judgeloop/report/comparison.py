@@ -33,8 +33,9 @@ from judgeloop.report.page import Card, Section
 from judgeloop.report.reading import record
 from judgeloop.report.tables import Table
 from judgeloop.report.text import as_text, escape, grid, section
-from judgeloop.stats.compare.comparison import TERMS, Comparison, Harm, RankedContender
-from judgeloop.stats.compare.contender import Contender, Cost, Difference
+from judgeloop.stats.compare.contenders import Contender, Cost
+from judgeloop.stats.compare.differences import Difference
+from judgeloop.stats.compare.ranking import TERMS, Comparison, Harm, RankedContender
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 
 FORMAT = "judgeloop-comparison/1"

@@ -35,8 +35,8 @@ from judgeloop.report.figure import (
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
 from judgeloop.report.tables import Table
-from judgeloop.stats.categories import RARE
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
+from judgeloop.stats.items import RARE
 from judgeloop.stats.judge.mitigation import MITIGATIONS
 
 _RATES = (

@@ -11,7 +11,7 @@ from typing import Any
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
-from judgeloop.stats.compare.differences import PREFIX
+from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN_GOLD
 from judgeloop.text.features import FEATURES
@@ -443,7 +443,7 @@ _GIVEN_GOLD = "length_ame"
 
 def judges_compared(reading: Reading) -> Table | None:
     """A row a pair of judges and measure: the usual measures, then others whose interval leaves out 0; None with one judge."""
-    rows = [row for row in reading.estimates if row.term.startswith(PREFIX) and row.status != "undefined"]
+    rows = [row for row in reading.estimates if row.term.startswith(JUDGE_DIFFERENCE) and row.status != "undefined"]
     kept = [row for row in rows if _measure(row) in _ALWAYS or _apart(row)]
     kept.sort(key=lambda row: (row.judge, _other(row), _place(row), row.term, row.variant))
     if not kept:
@@ -461,7 +461,7 @@ def judges_compared(reading: Reading) -> Table | None:
 
 
 def _measure(row: Estimate) -> str:
-    return row.term.removeprefix(PREFIX)
+    return row.term.removeprefix(JUDGE_DIFFERENCE)
 
 
 def _other(row: Estimate) -> str:

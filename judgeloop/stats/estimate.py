@@ -1,4 +1,10 @@
-"""From an interval (or the reason why there is none) to an estimate's row: whose it is, its status and its verdict."""
+"""Estimates as rows: the fields of a row, and how it gets its status and its verdict from an interval.
+
+The path is: an estimator gives a ``Result`` (an interval, a number without one, a test alone, or the reason why there is
+no number); ``estimate_row`` (``row`` for a judge's) adds the labels, the counts, the status and the verdict; the rows become
+a table by ``estimates_frame``. Last come two estimates that need no estimator: values that hold by construction, and the
+share of unscored judgments. ``multiplicity`` corrects a table's tests for their number.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +22,7 @@ from judgeloop.records import ESTIMATE_COLUMNS, ESTIMATE_KEY
 from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, tost
 from judgeloop.stats.presentations import unscored
 
-# One tidy row an estimate (docs/contract.md, "Estimates"): the dataclass, and the frame that checks its unique key.
-
+Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
 Status = Literal["ok", "underpowered", "undefined"]
 
 Verdict = Literal[
@@ -37,7 +42,7 @@ Verdict = Literal[
     "tail lost, means unclear",
     "no loss of tail seen",
 ]
-"""What a row claims, in a word; empty where it claims nothing (a description, or no number).
+"""The claim of a row, in a word; empty where it claims nothing (a description, or no number).
 
 Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts"):
 
@@ -45,10 +50,10 @@ Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts")
 - ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
-- ``unchanged``: of a judge's drift, no verdict of the fixed panel moved: true of these pairs, whatever of others
+- ``unchanged``: of a judge's drift, no verdict on the fixed panel changed; that holds for these pairs alone
 
-Of the three compounding terms the word on the drift where none is shown, else ``amplifying``, ``saturating``, ``steady`` or
-``compounding unclear``. Of ``collapse_stage`` the stage.
+Of the three compounding terms: the drift's own verdict where no drift is shown, else ``amplifying``, ``saturating``,
+``steady`` or ``compounding unclear``. Of ``collapse_stage``: the stage.
 """
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -56,17 +61,21 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """An estimate with its interval, its counts and its status. What does not apply is empty ("" or None).
+    """An estimate with its interval, its counts and its status (docs/contract.md, "Estimates").
 
-    ``estimate``, ``std_error``, ``conf_low``, ``conf_high`` are in ``unit``; None where ``status`` is undefined. So are
-    ``margin`` (of equivalence, where the row was tested against one), ``detectable`` (the smallest effect that this sample
-    finds with 80 % power, where none was detected) and ``benchmark`` (what theory gives where nothing feeds back on itself).
-    ``note`` is a remark for people: no program needs it. ``n`` counts what the estimator uses; ``n_unscored`` always counts judgments.
+    A field that does not apply is empty ("" or None). In ``unit``, and None where ``status`` is undefined:
+
+    - ``estimate``, ``std_error``, ``conf_low``, ``conf_high``
+    - ``margin``: of equivalence, where the row was tested against one
+    - ``detectable``: the smallest effect that this sample finds with 80 % power, where none was detected
+    - ``benchmark``: the value in theory where nothing feeds back on itself
+
+    ``n`` counts what the estimator uses; ``n_unscored`` always counts judgments. ``note`` is for people; no program reads it.
     """
 
     scope: Literal["judge", "signal", "policy"]
     term: str
-    bias: Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
+    bias: Bias
     judge: str = ""
     arm: str = ""
     contrast: str = ""
@@ -97,35 +106,33 @@ class Estimate:
 
 
 _INTEGERS = ("generation", "n", "n_items", "n_replicates", "n_unscored")
-_VALUES = operator.attrgetter(*ESTIMATE_COLUMNS)
-_FLOATS = (
+_NUMBERS = (
     "estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "margin", "detectable",
     "benchmark",
 )  # fmt: skip
+_fields = operator.attrgetter(*ESTIMATE_COLUMNS)
 
 
 def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
-    """The rows as a frame with the columns of docs/contract.md, "Estimates", in order; nullable integers, float64 with
-    NaN for "none", text.
+    """The rows as a frame with the columns of docs/contract.md, "Estimates", in order: nullable integers, float64 with
+    NaN for None, and text.
 
     Raises ValueError if two rows share (scope, judge, arm, contrast, generation, panel, category, term, variant).
     """
-    frame = pd.DataFrame(map(_VALUES, rows), columns=list(ESTIMATE_COLUMNS))
+    frame = pd.DataFrame(map(_fields, rows), columns=list(ESTIMATE_COLUMNS))
     for column in _INTEGERS:
         frame[column] = frame[column].astype("Int64")
-    for column in _FLOATS:
+    for column in _NUMBERS:
         frame[column] = frame[column].astype("float64")
-    for column in set(ESTIMATE_COLUMNS) - set(_INTEGERS) - set(_FLOATS):
+    for column in set(ESTIMATE_COLUMNS) - set(_INTEGERS) - set(_NUMBERS):
         frame[column] = frame[column].astype("str")
-    doubled = frame.duplicated(list(ESTIMATE_KEY), keep=False)
-    if doubled.any():
+    duplicates = frame.duplicated(list(ESTIMATE_KEY), keep=False)
+    if duplicates.any():
         raise ValueError(
-            f"estimates are not unique: {frame.loc[doubled, list(ESTIMATE_KEY)].head(4).to_dict('records')}"
+            f"estimates are not unique: {frame.loc[duplicates, list(ESTIMATE_KEY)].head(4).to_dict('records')}"
         )
     return frame
 
-
-Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
 
 RATE_MARGIN = 0.05
 """Default equivalence margin of rates: ±5 percentage points (docs/method.md, "Equivalence margins")."""
@@ -134,31 +141,30 @@ PROBABILITY = "probability"
 LOG_ODDS = "log-odds"
 
 LOG_ODDS_PER_RATE = 4.0
-"""Log-odds that a small change of a probability amounts to at ½: the slope of the logit there. ±5 points are ±0.2."""
+"""Log-odds per unit of probability at ½, the slope of the logit there: ±5 points are ±0.2."""
 
 RATIO_MARGIN = 0.2
-"""A ratio within its null ± this is equivalent to it: C_T's margin for ``steady``
-(docs/method.md, "Words of the verdicts")."""
+"""Equivalence margin of a ratio around its null: that of C_T for ``steady`` (docs/method.md, "Words of the verdicts")."""
 
 WIDEST_RATIO = 1.0
-"""A ratio's interval around 1 that is wider than this (1 ± ½ is as wide) tells neither growth from decline nor how much."""
+"""The width from which an interval around 1 is too wide to tell growth from decline (that of 1 ± ½)."""
 
 FEW_JUDGED = (20, 50)
-"""Fewest items and judgments (or pairs) for the word "none" on a judge. A t interval over a handful of items is only as
-wide as those few happen to differ, so that equivalence within 5 points can come of nine judgments that agree."""
+"""Fewest items and fewest judgments (or pairs) for the verdict ``none`` on a judge. A t interval over a handful of items is
+only as wide as those few happen to differ, so that nine judgments that agree could pass for equivalence within 5 points."""
 
 _MARGINS = {PROBABILITY: RATE_MARGIN, LOG_ODDS: LOG_ODDS_PER_RATE * RATE_MARGIN, "ratio": RATIO_MARGIN}
 _TEST_LEVEL = 0.05
 
 
 def default_margin(unit: str) -> float | None:
-    """The equivalence margin of an estimate in that unit ("log-odds per doubling" is in log-odds); None where none is."""
+    """The equivalence margin of estimates in ``unit`` ("log-odds per doubling" counts as log-odds); None where there is none."""
     return _MARGINS.get(unit.split(" per ", maxsplit=1)[0])
 
 
 @dataclass(frozen=True, slots=True)
 class RowLabels:
-    """Whose estimates these are: the columns that every row of one subset of judgments shares."""
+    """The label columns that all estimates from one set of judgments share."""
 
     judge: str = ""
     arm: str = ""
@@ -169,7 +175,7 @@ class RowLabels:
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """What an estimator used: ``n`` in its own unit, ``items``, and the judgments without a verdict."""
+    """The size of an estimator's sample: ``n`` in its own unit, ``items``, and the judgments without a verdict."""
 
     n: int
     items: int
@@ -178,7 +184,7 @@ class SampleCounts:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A number without an interval, and why it has none."""
+    """A number without an interval, and the reason why it has none."""
 
     estimate: float
     reason: str
@@ -187,7 +193,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class BareTest:
-    """A statistic with the p-value of its null, and no interval."""
+    """A statistic with the p-value of its null and no interval."""
 
     estimate: float
     p_value: float
@@ -203,7 +209,7 @@ def replicate_mean(
     """The mean of one number a replicate, (S,), with its t_{S−1} interval.
 
     A Point where one replicate, or a few that are all equal, give no interval; Undefined with ``missing`` where no replicate
-    has a value. ``tested`` False drops the p-value: the number's distance from 0 means nothing.
+    has a value. ``tested`` False drops the p-value, for numbers whose distance from 0 means nothing.
     """
     if len(values) == 0:
         return Undefined(missing or "no replicate has a value")
@@ -227,7 +233,8 @@ def row(
     note: str = "",
     **more: Any,
 ) -> Estimate:
-    """A judge's estimate: ``estimate_row`` with the columns of ``labels`` and ``counts``, and by default its unit's margin."""
+    """The row of a judge's result: ``estimate_row`` with the columns of ``labels`` and ``counts`` and, by default, the margin of
+    its unit. ``more``: other columns, as Estimate names them."""
     columns: dict[str, Any] = {
         "scope": "judge", "judge": labels.judge, "arm": labels.arm, "generation": labels.generation,
         "panel": labels.panel, "category": labels.category, "bias": bias, "term": term, "variant": variant, "unit": unit,
@@ -250,27 +257,33 @@ def estimate_row(
 ) -> Estimate:
     """The row of a result, with its verdict and its status. ``columns``: the other columns, as Estimate names them.
 
-    With a ``margin`` an interval that holds ``null`` never reads as "no bias": it is equivalent, or undetected, and then
-    ``underpowered`` where the effect that this sample finds with 80 % power is larger than the margin. ``drift``: an effect
-    is called ``drifting``, and what is undetected is always ``underpowered``. A ``null`` of None marks a description that
-    has nothing to detect. ``unchanged``: no verdict behind a judge's drift moved. An undefined row's note is its reason
-    alone.
+    - ``margin``: of equivalence. An interval that holds ``null`` is equivalent to it within the margin, or undetected, and
+      then ``underpowered`` where the effect that this sample finds with 80 % power is larger than the margin
+    - ``null``: None for a description, which has nothing to detect
+    - ``drift``: an effect is then called ``drifting``, and an undetected one is always ``underpowered``
+    - ``unchanged``: no verdict behind a judge's drift changed
+    - ``note``: dropped where the row is undefined, whose note is the reason alone
     """
     if isinstance(result, Undefined):
         return Estimate(status="undefined", note=result.reason, **columns)
     few = few_judged(columns["scope"], columns.get("n", 0), columns.get("n_items", 0))
-    word, detectable = claimed(result, margin, null, drift=drift, few=few)
+    verdict, detectable = claim(result, margin, null, drift=drift, few=few)
     if isinstance(result, Point):
         return Estimate(
-            estimate=result.estimate, method=result.method, status="underpowered", verdict=word,
+            estimate=result.estimate, method=result.method, status="underpowered", verdict=verdict,
             note=joined(result.reason, note), **columns,
         )  # fmt: skip
     if isinstance(result, BareTest):
         return Estimate(
-            estimate=result.estimate, p_value=result.p_value, method=result.method, verdict=word, note=note, **columns
+            estimate=result.estimate,
+            p_value=result.p_value,
+            method=result.method,
+            verdict=verdict,
+            note=note,
+            **columns,
         )
     status: Status = "ok"
-    if word == "undetected" and (drift or (margin is not None and detectable is not None and detectable > margin)):
+    if verdict == "undetected" and (drift or (margin is not None and detectable is not None and detectable > margin)):
         status = "underpowered"
     return Estimate(
         estimate=float(result.estimate),
@@ -281,7 +294,7 @@ def estimate_row(
         p_value=None if result.p_value is None else float(result.p_value),
         method=result.method,
         status=status,
-        verdict="unchanged" if unchanged and result.estimate == 0 else word,
+        verdict="unchanged" if unchanged and result.estimate == 0 else verdict,
         margin=None if null is None else margin,
         detectable=detectable,
         note=note,
@@ -289,12 +302,12 @@ def estimate_row(
     )
 
 
-def claimed(
+def claim(
     result: Result, margin: float | None, null: float | None = 0.0, *, drift: bool = False, few: bool = False
 ) -> tuple[Verdict, float | None]:
-    """The verdict and, where it is ``undetected``, the smallest effect that would have been found with 80 % power.
+    """(verdict, smallest effect that would have been found with 80 % power where the verdict is ``undetected``, else None).
 
-    Before adjustment for several tests. ``few``: too few were judged to say ``none`` of a judge.
+    Before correction for several tests. ``few``: too few were judged for the verdict ``none``.
     """
     if isinstance(result, Undefined) or null is None:
         return "", None
@@ -308,96 +321,96 @@ def claimed(
         return ("none" if not few else "cannot_tell" if covered else effect), None
     if not covered:
         return effect, None
-    # Without a standard error the half-width is all that is known of the precision; equal replicates have neither.
-    seen = result.std_error or (result.high - result.low) / 4.0
-    return "undetected", smallest_detectable(seen, result.df) if seen > 0 else None
+    # Without a standard error the width is all that is known of the precision; equal replicates have neither.
+    std_error = result.std_error or (result.high - result.low) / 4.0
+    return "undetected", smallest_detectable(std_error, result.df) if std_error > 0 else None
 
 
 def ratio_row(result: Interval | Undefined, *, note: str = "", **columns: Any) -> Estimate:
     """The row of a ratio whose null is 1: ``underpowered`` where 1 is inside and the interval is too wide to say anything.
 
-    It has no p-value: whether a ratio is 1 is read from its interval, and a p against 0 would test what nobody asks.
+    It has no p-value: its interval shows whether the ratio may be 1, and a ratio of 0 is of no interest.
     """
     if isinstance(result, Interval):
         result = dataclasses.replace(result, p_value=None)
-    made = estimate_row(result, null=None, note=note, **columns)
+    estimate = estimate_row(result, null=None, note=note, **columns)
     if isinstance(result, Interval) and result.covers(1.0) and result.high - result.low > WIDEST_RATIO:
-        wide = f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"
-        made = dataclasses.replace(made, status="underpowered", note=joined(wide, note))
-    return made
+        reason = f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"
+        estimate = dataclasses.replace(estimate, status="underpowered", note=joined(reason, note))
+    return estimate
 
 
 def joined(*parts: str) -> str:
-    """Remarks as one note."""
+    """The remarks that are not empty, as one note."""
     return "; ".join(part for part in parts if part)
 
 
 def few_judged(scope: str, n: int, n_items: int) -> bool:
-    """Whether a row rests on too few items or judgments for an absence to be claimed of a judge (FEW_JUDGED)."""
-    items, judged = FEW_JUDGED
-    return scope == "judge" and (0 < n_items < items or n < judged)
+    """Whether a judge's row rests on too few items or judgments for the verdict ``none`` (FEW_JUDGED)."""
+    fewest_items, fewest_judged = FEW_JUDGED
+    return scope == "judge" and (0 < n_items < fewest_items or n < fewest_judged)
 
 
-# What needs no measurement: a judge that scores each text alone cannot know the order in which a pair was shown.
+# Values by construction: a judge that scores each text alone does not see the order in which a pair is shown.
 
-METHOD = "by construction"
-VALUES = {
+BY_CONSTRUCTION = "by construction"
+"""The ``method`` of such an estimate."""
+
+CONSTRUCTED_VALUES = {
     "first_slot_excess": 0.0, "position_log_odds": 0.0, "conflict_rate": 0.0, "order_agreement": 1.0,
     "excess_conflict": 0.0, "repetition_stability": 1.0, "identical_pair_excess": 0.0, "preference_fairness": 0.0,
 }  # fmt: skip
 """Term → its value for a judge that scores each text alone; the drift of each is 0."""
 
-_DRIFT = "judge_drift_"
-_NUMBERS = (
-    "estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "margin", "detectable",
-    "benchmark",
-)  # fmt: skip
+_JUDGE_DRIFT = "judge_drift_"
 
 
-def value_of(term: str) -> float | None:
-    """What a term is by construction, None for a term that has to be measured."""
-    return 0.0 if term.startswith(_DRIFT) and term.removeprefix(_DRIFT) in VALUES else VALUES.get(term)
+def constructed_value(term: str) -> float | None:
+    """The value of a term for a judge that scores each text alone; None for a term that has to be measured."""
+    if term.startswith(_JUDGE_DRIFT) and term.removeprefix(_JUDGE_DRIFT) in CONSTRUCTED_VALUES:
+        return 0.0
+    return CONSTRUCTED_VALUES.get(term)
 
 
 def order_free(estimates: pd.DataFrame, judges: Collection[str]) -> pd.DataFrame:
     """The estimates with the position terms of ``judges``, who score each text alone, ``undefined`` by construction.
 
-    Variants (bounds for unscored replies, ties dropped) bound nothing there and go the same way.
+    Their variants too (bounds for unscored replies, ties dropped).
     """
-    known = estimates["term"].map(lambda term: value_of(str(term)))
-    told = (estimates["scope"] == "judge") & estimates["judge"].isin(list(judges)) & known.notna()
-    if not told.any():
+    values = estimates["term"].map(lambda term: constructed_value(str(term)))
+    constructed = (estimates["scope"] == "judge") & estimates["judge"].isin(list(judges)) & values.notna()
+    if not constructed.any():
         return estimates
-    found = estimates.copy()
-    found.loc[told, list(_NUMBERS)] = np.nan
-    found.loc[told, ["status", "method", "family", "verdict"]] = ["undefined", METHOD, "none", ""]
-    found.loc[told, "note"] = [
+    frame = estimates.copy()
+    frame.loc[constructed, list(_NUMBERS)] = np.nan
+    frame.loc[constructed, ["status", "method", "family", "verdict"]] = ["undefined", BY_CONSTRUCTION, "none", ""]
+    frame.loc[constructed, "note"] = [
         f"{value:g} by construction, not measured: each text is scored alone, once, so the order cannot matter"
-        for value in known[told]
+        for value in values[constructed]
     ]
-    return found
+    return frame
 
 
-# The share of judgments without a verdict: a count of what was asked, not a sample of anything.
+# The share of judgments without a verdict: a count, not a sample.
 
-TERM = "unscored_share"
+UNSCORED_SHARE = "unscored_share"
 
 
 def unscored_shares(judgments: pd.DataFrame) -> list[Estimate]:
-    """``unscored_share`` of every judge and arm: n_unscored over all its judgments. Larger = more replies without a verdict.
+    """``unscored_share`` of every judge and arm, a probability: the share of its judgments without a verdict.
 
-    The interval is the number itself: every judgment that was asked is counted.
+    The interval is the number itself, for every judgment is counted.
     """
     if judgments.empty:
         return []
     arms = judgments["arm"].fillna("").astype(str) if "arm" in judgments else pd.Series("", index=judgments.index)
     rows = []
-    for (judge, arm), some in judgments.groupby([judgments["judge"], arms], sort=True):
-        lost = unscored(some)
-        share = lost / len(some)
+    for (judge, arm), group in judgments.groupby([judgments["judge"], arms], sort=True):
+        lost = unscored(group)
+        share = lost / len(group)
         rows.append(Estimate(
-            scope="judge", bias="quality", term=TERM, judge=str(judge), arm=str(arm), estimate=share, conf_low=share,
-            conf_high=share, n=len(some), n_items=some["item_id"].nunique(), n_unscored=lost, unit=PROBABILITY,
+            scope="judge", bias="quality", term=UNSCORED_SHARE, judge=str(judge), arm=str(arm), estimate=share, conf_low=share,
+            conf_high=share, n=len(group), n_items=group["item_id"].nunique(), n_unscored=lost, unit=PROBABILITY,
             method="count of all judgments",
         ))  # fmt: skip
     return rows

@@ -1,7 +1,7 @@
-"""Intervals and tests, by case (docs/method.md, "Intervals by case"): one number a replicate, clustered means and
-proportions, ratios.
+"""Inference: reference distributions, intervals and tests by case, and sample sizes (docs/method.md, "Intervals by case").
 
-What cannot be known is ``Undefined`` with its reason, never a NaN. All arrays are one-dimensional and finite.
+The cases are one number a replicate, clustered means and proportions, ratios, and the bootstrap. A result that cannot be
+computed is ``Undefined`` with its reason, never NaN. All arrays are one-dimensional and finite.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def normal_density(value: NDArray[np.float64] | float) -> Any:
 
 
 def f_tail(value: float, numerator_df: float, denominator_df: float) -> float:
-    """P(F > value)."""
+    """P(F > value) of the F distribution."""
     return float(scipy.special.fdtrc(numerator_df, denominator_df, value))
 
 
 def fair_coin_cdf(successes: int, trials: int) -> float:
-    """P(X ≤ successes) of that many throws of a fair coin; 0 below 0."""
+    """P(X ≤ successes) for ``trials`` throws of a fair coin; 0 where ``successes`` is below 0."""
     return float(scipy.special.bdtr(successes, trials, 0.5)) if successes >= 0 else 0.0
 
 
@@ -71,16 +71,36 @@ def detectable_shift(df: float, power: float, level: float) -> float:
     return high
 
 
+@functools.lru_cache(maxsize=64)
+def largest_normal(n: int) -> tuple[float, float]:
+    """(e_n, v_n): mean and variance of the largest of n standard normal draws, by quadrature."""
+
+    from scipy import integrate
+
+    def moment(power: int) -> float:
+        value, _ = integrate.quad(
+            lambda z: z**power * n * normal_density(z) * normal_cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
+        )
+        return float(value)
+
+    return moment(1), moment(2) - moment(1) ** 2
+
+
+# Intervals and tests.
+
 LEVEL = 0.95
+"""Default level of every interval."""
+
 FEW_CLUSTERS = 50
-"""Below this many clusters: the Mancl–DeRouen covariance instead of CR1."""
+"""Fewest clusters for the CR1 covariance; with fewer it is Mancl–DeRouen's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its two-sided interval. ``p_value`` tests the null that the function was given (default 0).
+    """An estimate with its two-sided interval [``low``, ``high``] at ``level``.
 
-    ``std_error`` is on the estimate's scale. ``df`` is of the t reference, None for the normal or an exact method.
+    ``p_value`` is two-sided, of the null that the function was given (default 0), None without a test. ``std_error`` is on
+    the estimate's scale. ``df``: degrees of freedom of the t reference, None for the normal or an exact method.
     """
 
     estimate: float
@@ -93,13 +113,13 @@ class Interval:
     method: str = ""
 
     def covers(self, value: float) -> bool:
-        """Whether the interval holds that value."""
+        """Whether ``value`` lies in the interval, limits included."""
         return self.low <= value <= self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Undefined:
-    """Why there is no number."""
+    """A result without a number, and the reason why."""
 
     reason: str
 
@@ -119,10 +139,10 @@ def t_interval(
 def replicate_t(values: ArrayLike, *, level: float = LEVEL, null: float = 0.0) -> Interval | Undefined:
     """The mean of one number a replicate, with the one-sample t interval on S − 1 degrees of freedom.
 
-    Replicates that are all equal (but for rounding) show no spread, of which a t would make certainty. What they do bear is
-    the sign test: were the median of all replicates elsewhere, S equal ones on one side of it would have a chance of 2/2^S
-    at most. From S = 6 on that is below 5 %: the interval is then the point, of the median, and p is 2/2^S where the point
-    is not the null (1 where it is). It says nothing of rare replicates that differ. Below 6: Undefined.
+    Replicates that are all equal (but for rounding) have no spread, which a t would take for certainty; the sign test of
+    their median takes its place. Were that median elsewhere, S equal replicates on one side of it would have a chance of
+    2/2^S at most, which is below 5 % from S = 6 on: the interval is then the point, and p is 2/2^S where the point is not
+    the null (1 where it is). Rare replicates that differ stay unseen. Undefined below 6 equal replicates, or 2 replicates.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2:
@@ -146,15 +166,15 @@ def cluster_mean(
     """The mean over rows of ``values`` (n,), with the t_{G−1} interval for rows that depend within ``clusters`` (n,).
 
     The intercept-only closed form of the sandwich: SE² = f Σ e_g²/n², e_g a cluster's sum of residuals; CR1
-    (f = G/(G − 1)) from 50 clusters on, below that Mancl–DeRouen, e_g/(1 − n_g/n). One row a cluster: s/√n by CR1,
-    and the jackknife's s/√n exactly by Mancl–DeRouen up to √(n/(n − 1)). Clusters of unequal size count for fewer: t has
-    the degrees of freedom of ``effective_df``, G − 1 where all are of a size, and these decide between the two as well.
+    (f = G/(G − 1)) from 50 clusters on, below that Mancl–DeRouen, e_g/(1 − n_g/n). With one row a cluster that is s/√n by
+    CR1, and s/√n·√(n/(n − 1)) by Mancl–DeRouen. Clusters of unequal size count for fewer: t has the degrees of freedom of
+    ``effective_df`` (G − 1 where all are of one size), and these decide between the two as well. Undefined for one cluster.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
         return Undefined("no rows")
-    kept, codes = np.unique(np.asarray(clusters), return_inverse=True)
-    groups = len(kept)
+    names, codes = np.unique(np.asarray(clusters), return_inverse=True)
+    groups = len(names)
     if groups < 2:
         return Undefined("one item: an interval over items needs 2 or more")
     mean = float(np.mean(x))
@@ -360,12 +380,15 @@ def mcnemar_mid_p(n_ff: int, n_ss: int) -> float:
     n, k = n_ff + n_ss, min(n_ff, n_ss)
     if n == 0:
         return 1.0
-    # Twice the tail less the point itself: the tail with it and the tail without.
+    # The mid-p counts half of the point itself: the tail with it plus the tail without it.
     return min(1.0, fair_coin_cdf(k, n) + fair_coin_cdf(k - 1, n))
 
 
 def sign_flip(values: ArrayLike) -> float:
-    """Exact two-sided sign-flip p of mean 0 over replicates (S ≤ 20); its least value is 2/2^S, so 6 are needed."""
+    """Exact two-sided p of mean 0 over 1 to 20 replicates, by sign flips; its least value is 2/2^S, so 5 % needs 6.
+
+    Raises ValueError for no values or more than 20.
+    """
     x = np.asarray(values, dtype=np.float64)
     if not 1 <= len(x) <= 20:
         raise ValueError(f"sign_flip enumerates 1 to 20 values, got {len(x)}")
@@ -380,7 +403,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-# How many pairs, judgments or replicates an effect takes: closed forms of docs/method.md, "Sample sizes".
+# Sample sizes: the pairs, judgments or replicates that an effect takes (docs/method.md, "Sample sizes").
 
 
 def pairs_for_position(excess: float, conflict: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
@@ -397,14 +420,17 @@ def pairs_for_position(excess: float, conflict: float, *, power: float = 0.8, al
 
 
 def pairs_for_equivalence(margin: float, conflict: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Complete pairs for TOST to show |first_slot_excess| < ``margin`` when it is 0."""
+    """Complete pairs (both orders) for TOST to show |first_slot_excess| < ``margin`` when it is 0."""
     root = quantile(1 - alpha) + quantile(0.5 + power / 2)
     return math.ceil(root**2 * conflict / 4.0 / margin**2)
 
 
 def detectable_excess(pairs: int, conflict: float, *, power: float = 0.8) -> float | None:
-    """The smallest |first_slot_excess| that so many complete pairs find at that conflict rate; None where even the
-    largest possible one (half the conflict rate) takes more pairs. The inverse of ``pairs_for_position``."""
+    """The smallest |first_slot_excess|, a probability, that ``pairs`` complete pairs find at the rate ``conflict``.
+
+    None where even the largest possible one (half the conflict rate) takes more pairs. The inverse of
+    ``pairs_for_position``.
+    """
     low, high = 0.0, conflict / 2.0
     if pairs_for_position(high, conflict, power=power) > pairs:
         return None
@@ -425,12 +451,15 @@ def rows_for_slope(
 
 
 def detectable_per_sd(replicates: int, *, power: float = 0.8) -> float:
-    """Smallest effect over the between-replicate SD that the one-sample t test finds with ``power``."""
+    """The smallest effect, in between-replicate SDs, that the one-sample t test finds with ``power``."""
     return smallest_detectable(1.0 / math.sqrt(replicates), replicates - 1, power=power)
 
 
 def replicates_for(effect_per_sd: float, *, power: float = 0.8, most: int = 10_000) -> int:
-    """Fewest replicates that find an effect of that many between-replicate SDs. Raises ValueError above ``most``."""
+    """Fewest replicates that find an effect of ``effect_per_sd`` between-replicate SDs.
+
+    Raises ValueError where the effect is not above 0, or takes more than ``most``.
+    """
     if not effect_per_sd > 0:
         raise ValueError("the effect must be above 0")
     # The normal's answer is too few: start there and count up.

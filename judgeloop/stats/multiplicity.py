@@ -1,5 +1,8 @@
-"""Correction for several tests: Holm on the confirmatory family and on the probes of a judge, Benjamini–Hochberg on the
-other exploratory rows."""
+"""Correction of a table of estimates for several tests (docs/method.md, "Many tests").
+
+Each tested row belongs to a family. Holm's method corrects the confirmatory family and the probes of a judge,
+Benjamini–Hochberg's the other exploratory rows; a verdict then claims an effect only where the corrected test agrees.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from judgeloop.stats.estimate import Verdict
 Floats = NDArray[np.float64]
 
 JUDGE_FAMILY = ("first_slot_excess", "length_ame", "style_joint", "padding_probe", "self_preference_gold")
-"""The confirmatory terms of a judge (docs/method.md, "Many tests"), each where it is defined."""
+"""The confirmatory terms of a judge (docs/method.md, "Many tests")."""
 
 ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 """Holm level of the confirmatory family; Benjamini–Hochberg rate of the exploratory one."""
@@ -26,7 +29,7 @@ def holm(p_values: Floats) -> Floats:
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    return _placed(np.minimum(1.0, stepped), order)
+    return _in_given_order(np.minimum(1.0, stepped), order)
 
 
 def benjamini_hochberg(p_values: Floats) -> Floats:
@@ -35,20 +38,21 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
     order = np.argsort(p, kind="stable")
     scaled = p[order] * len(p) / (1.0 + np.arange(len(p)))
     stepped = np.minimum.accumulate(scaled[::-1])[::-1]
-    return _placed(np.minimum(1.0, stepped), order)
+    return _in_given_order(np.minimum(1.0, stepped), order)
 
 
-def _placed(values: Floats, order: NDArray[np.intp]) -> Floats:
+def _in_given_order(values: Floats, order: NDArray[np.intp]) -> Floats:
+    """The sorted values at the places that ``order`` took them from."""
     result = np.empty(len(values))
     result[order] = values
     return result
 
 
 def with_judge_families(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sets ``family`` of an audit's judge rows: confirmatory, exploratory (any other tested primary), else none.
+    """The frame with ``family`` of an audit's judge rows: confirmatory, exploratory (any other tested primary), else none.
 
-    Variants are sensitivity analyses of a primary, rows without a p descriptions, and compatibility outputs others' numbers:
-    all ``none``.
+    ``none`` holds variants (sensitivity analyses of a primary), rows without a p (descriptions) and the published measures of
+    other tools.
     """
     tested = (frame["scope"] == "judge") & (frame["variant"] == "") & frame["p_value"].notna()
     tested &= (frame["status"] != "undefined") & ~frame["term"].str.startswith(_COMPATIBILITY)
@@ -58,10 +62,10 @@ def with_judge_families(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sets ``family`` of a run's rows: exploratory where a primary is tested and not confirmatory, which its maker says.
+    """The frame with ``family`` of a run's rows: exploratory for every tested primary that is not marked confirmatory yet.
 
-    Features × generations are looked through for what moved, judges and signals too (docs/method.md, "Many tests").
-    Variants and others' numbers: ``none``, as in an audit.
+    All features, generations, judges and signals are searched for change, so their tests are corrected together. ``none`` is
+    as in an audit (``with_judge_families``).
     """
     tested = (frame["family"] == "none") & (frame["variant"] == "") & frame["p_value"].notna()
     tested &= (frame["status"] != "undefined") & ~frame["term"].str.startswith(_COMPATIBILITY)
@@ -69,11 +73,12 @@ def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def adjust(frame: pd.DataFrame) -> pd.DataFrame:
-    """The estimates with ``p_adjusted``, and ``verdict`` as that test leaves it (``settled``): Holm within family confirmatory, Benjamini–Hochberg within exploratory.
+    """The estimates with ``p_adjusted``, and with the ``verdict`` that the corrected test leaves (``settled``).
 
-    Families stand apart by scope, judge, arm and contrast. Rows of family ``none`` describe: they lose their p, which
-    unadjusted would read as a test, and keep their interval. Exploratory ``<probe>_probe`` rows are a family of their own, by generation and panel, adjusted by Holm: a
-    dozen edits are tried on a judge, and the one that works must not be a find of the search.
+    Holm within family confirmatory, Benjamini–Hochberg within exploratory; families are kept apart by scope, judge, arm and
+    contrast. Exploratory ``<probe>_probe`` rows are a family of their own, by generation, panel and category, corrected by
+    Holm: of a dozen edits tried on a judge, one works by chance. Rows of family ``none`` describe: they lose their p-value,
+    which would read as a test, and keep their interval.
     """
     adjusted = pd.Series(np.nan, index=frame.index, dtype="float64")
     tested = frame[frame["p_value"].notna() & frame["family"].isin(["confirmatory", "exploratory"])]
@@ -87,16 +92,16 @@ def adjust(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),
         p_adjusted=adjusted,
-        verdict=_settled(frame, adjusted),
+        verdict=_settled_verdicts(frame, adjusted),
     )
 
 
 def settled(
     verdict: Verdict, low: float | None, high: float | None, p_adjusted: float, family: str, term: str
 ) -> Verdict:
-    """The verdict once the test is adjusted for how many were made: an effect is claimed only where that test agrees.
+    """The verdict after correction for several tests: an effect is claimed only where the corrected test agrees.
 
-    ``low`` and ``high`` are the interval's limits around a null of 0, None where there is a test alone.
+    ``low`` and ``high`` are the limits of the interval, whose null is 0; None for a test without an interval.
     """
     agrees = p_adjusted <= ALPHA.get(family, 1.0)
     if low is None or high is None:
@@ -108,14 +113,16 @@ def settled(
     return "drifting" if term.startswith(("did_", "drift_")) else "found"
 
 
-def _settled(frame: pd.DataFrame, adjusted: pd.Series[float]) -> pd.Series[str]:
+def _settled_verdicts(frame: pd.DataFrame, adjusted: pd.Series[float]) -> pd.Series[str]:
     verdicts = frame["verdict"].copy()
-    tested, alone = adjusted.notna(), frame["conf_low"].isna()
-    # What has a test alone and is in no family has lost its p-value, and with it what it could claim.
-    verdicts[alone & ~tested & verdicts.isin(["found", "undetected"])] = ""
+    tested, without_interval = adjusted.notna(), frame["conf_low"].isna()
+    # A test without an interval that is in no family has lost its p-value, and with it its claim.
+    verdicts[without_interval & ~tested & verdicts.isin(["found", "undetected"])] = ""
     columns = [frame.loc[tested, name] for name in ("verdict", "conf_low", "conf_high", "family", "term")]
     verdicts[tested] = [
-        settled(verdict, None if none else low, None if none else high, p, family, term)
-        for verdict, low, high, family, term, none, p in zip(*columns, alone[tested], adjusted[tested], strict=True)
+        settled(verdict, None if no_interval else low, None if no_interval else high, p, family, term)
+        for verdict, low, high, family, term, no_interval, p in zip(
+            *columns, without_interval[tested], adjusted[tested], strict=True
+        )
     ]
     return verdicts

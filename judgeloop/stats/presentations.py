@@ -1,4 +1,8 @@
-"""Judgments as numbers: what was picked in each presentation, and pairs with their two orders side by side."""
+"""Presentations as numbers: the pick in each judgment, and each pair with its two orders side by side.
+
+``first_picked`` gives the picks of a table; ``coded`` reads the table once into arrays, and ``paired`` puts the two orders of
+each pair side by side (``pairs`` does both and gives a table).
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,13 @@ _PICKED = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
 def first_picked(judgments: pd.DataFrame) -> pd.Series[float]:
-    """1 first slot picked, 0 second, ½ tie; the probability of the first slot where the verdict is soft; NaN unscored."""
+    """(n,) 1 = the first slot was picked, 0 the second, ½ tie; NaN unscored. The first slot's probability of a soft verdict."""
     codes, words = pd.factorize(judgments["verdict"])
     return pd.Series(_picked(judgments, codes, words), index=judgments.index, name="verdict")
 
 
 def _picked(judgments: pd.DataFrame, codes: NDArray[Any], words: Any) -> Floats:
-    """``first_picked`` as (n,), from the verdicts' codes (−1 missing) and words."""
+    """``first_picked`` as an array (n,), from the verdicts' codes (n,) (−1 missing) and the words that these stand for."""
     picked: Floats = np.array([*(_PICKED.get(word, np.nan) for word in words), np.nan])[codes]
     if "p_first" in judgments:
         soft = judgments["p_first"].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -33,11 +37,13 @@ def _picked(judgments: pd.DataFrame, codes: NDArray[Any], words: Any) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class JudgmentArrays:
-    """Judgments as arrays of n rows, read once: what the position estimators compute with.
+    """n judgments as arrays (n,), for the position estimators.
 
-    ``picked`` as ``first_picked``; ``verdicts`` a code a word, and ``scored``, ``ties`` of them; ``pairs`` and ``items`` as
-    ``pair_codes`` and ``item_codes``; ``orders``, ``repeats`` a code a value; ``forward`` order ab, ``backward`` order ba;
-    ``soft`` as ``is_soft``; ``lost`` how many have no verdict.
+    - ``picked``: as ``first_picked``
+    - ``verdicts``: a code for each verdict; ``scored``, ``first``, ``second``, ``ties``: which judgments have which verdict
+    - ``pairs``, ``items``: as ``pair_codes`` and ``item_codes``
+    - ``orders``, ``repeats``: a code for each value; ``forward``: order ab, ``backward``: order ba
+    - ``soft``: as ``is_soft``; ``lost``: the number of judgments without a verdict
     """
 
     picked: Floats
@@ -60,25 +66,25 @@ class JudgmentArrays:
 
 
 def coded(judgments: pd.DataFrame) -> JudgmentArrays:
-    """The judgments as arrays. ``repeat`` may be missing: then every judgment is the first."""
+    """The judgments as arrays. Without a column ``repeat`` every judgment counts as the first repeat."""
     verdicts, words = pd.factorize(judgments["verdict"])
     orders, sides = pd.factorize(judgments["order"])
     n = len(judgments)
     repeats = pd.factorize(judgments["repeat"], use_na_sentinel=False)[0] if "repeat" in judgments else np.zeros(n)
-    said = {word: verdicts == place for place, word in enumerate(words)}
-    shown = {side: orders == place for place, side in enumerate(sides)}
+    by_verdict = {word: verdicts == place for place, word in enumerate(words)}
+    by_order = {side: orders == place for place, side in enumerate(sides)}
     never = np.zeros(n, dtype=bool)
-    lost = said.get("unscored", never)
+    lost = by_verdict.get("unscored", never)
     return JudgmentArrays(
-        _picked(judgments, verdicts, words), np.asarray(verdicts, dtype=np.intp), ~lost, said.get("first", never),
-        said.get("second", never), said.get("tie", never), pair_codes(judgments), item_codes(judgments),
-        np.asarray(orders, dtype=np.intp), np.asarray(repeats, dtype=np.intp), shown.get("ab", never),
-        shown.get("ba", never), is_soft(judgments), int(lost.sum()),
+        _picked(judgments, verdicts, words), np.asarray(verdicts, dtype=np.intp), ~lost, by_verdict.get("first", never),
+        by_verdict.get("second", never), by_verdict.get("tie", never), pair_codes(judgments), item_codes(judgments),
+        np.asarray(orders, dtype=np.intp), np.asarray(repeats, dtype=np.intp), by_order.get("ab", never),
+        by_order.get("ba", never), is_soft(judgments), int(lost.sum()),
     )  # fmt: skip
 
 
 def is_soft(judgments: pd.DataFrame) -> bool:
-    """Whether every scored judgment bears a probability."""
+    """Whether every scored judgment has a probability ``p_first``, and there is one."""
     if "p_first" not in judgments:
         return False
     scored = (judgments["verdict"] != "unscored").to_numpy(dtype=bool)
@@ -86,15 +92,15 @@ def is_soft(judgments: pd.DataFrame) -> bool:
 
 
 def not_identical(judgments: pd.DataFrame) -> pd.DataFrame:
-    """The judgments of two different texts; identical ones are position probes only."""
-    same = _identical(judgments)
-    return judgments if same is None or not same.any() else judgments[~same]
+    """The judgments of two different texts; a text against itself probes position alone."""
+    identical = _identical(judgments)
+    return judgments if identical is None or not identical.any() else judgments[~identical]
 
 
 def only_identical(judgments: pd.DataFrame) -> pd.DataFrame:
     """The judgments of a text against itself."""
-    same = _identical(judgments)
-    return judgments.iloc[:0] if same is None or not same.any() else judgments[same]
+    identical = _identical(judgments)
+    return judgments.iloc[:0] if identical is None or not identical.any() else judgments[identical]
 
 
 def _identical(judgments: pd.DataFrame) -> Booleans | None:
@@ -112,7 +118,7 @@ def unscored(judgments: pd.DataFrame) -> int:
 
 
 def pair_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
-    """(n,) a code a pair; pairs of different replicates, arms, generations or panels are different pairs."""
+    """(n,) the code of each judgment's pair; different replicates, arms, generations or panels make different pairs."""
     codes = np.zeros(len(judgments), dtype=np.intp)
     for key in ("replicate", "arm", "generation", "panel", "item_id", "pair_id"):
         if key in judgments:
@@ -124,14 +130,17 @@ def pair_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
 
 
 def item_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
-    """(n,) a code an item: the cluster of all judge estimates."""
+    """(n,) the code of each judgment's item, the cluster of all judge estimates."""
     return np.asarray(pd.factorize(judgments["item_id"])[0], dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pairs side by side, (m,) arrays a pair: its ``item``'s code and, by order, the mean of first_picked over scored
-    repeats (``ab``, ``ba``; NaN if none), their number ``n_``, the judgments ``asked_`` and the ``sum_`` of picks."""
+    """m pairs with their two orders side by side, as arrays (m,).
+
+    ``item``: the item's code. For each order: the mean of ``first_picked`` over scored repeats (``ab``, ``ba``; NaN without
+    one), the number of these (``n_``), of all judgments (``asked_``), and the sum of the picks (``sum_``).
+    """
 
     item: Integers
     ab: Floats
@@ -150,38 +159,38 @@ class Pairs:
 
     @property
     def asked(self) -> Booleans:
-        """(m,) whether both orders were asked."""
+        """(m,) whether both orders were judged, with a verdict or without."""
         return (self.asked_ab > 0) & (self.asked_ba > 0)
 
 
 def paired(judgments: JudgmentArrays) -> Pairs:
-    """The pairs of some judgments, in the order of their codes."""
+    """The pairs of the judgments, in the order of their codes."""
     pair, picked = judgments.pairs, judgments.picked
     count = int(pair.max()) + 1 if len(pair) else 0
     item = np.empty(count, dtype=np.intp)
     item[pair[::-1]] = judgments.items[::-1]  # the first row of a pair is written last
-    known = ~np.isnan(picked)
-    found: dict[str, Any] = {}
-    for order, shown in (("ab", judgments.forward), ("ba", judgments.backward)):
-        scored = shown & known
+    has_pick = ~np.isnan(picked)
+    columns: dict[str, Any] = {}
+    for order, in_order in (("ab", judgments.forward), ("ba", judgments.backward)):
+        scored = in_order & has_pick
         total = np.bincount(pair[scored], weights=picked[scored], minlength=count)
         counted = np.bincount(pair[scored], minlength=count).astype(np.float64)
-        found[f"sum_{order}"], found[f"n_{order}"] = total, counted
-        found[f"asked_{order}"] = np.bincount(pair[shown], minlength=count).astype(np.float64)
-        found[order] = np.divide(total, counted, out=np.full(count, np.nan), where=counted > 0)
-    return Pairs(item, **found)
+        columns[f"sum_{order}"], columns[f"n_{order}"] = total, counted
+        columns[f"asked_{order}"] = np.bincount(pair[in_order], minlength=count).astype(np.float64)
+        columns[order] = np.divide(total, counted, out=np.full(count, np.nan), where=counted > 0)
+    return Pairs(item, **columns)
 
 
 def pairs(judgments: pd.DataFrame) -> pd.DataFrame:
-    """``paired`` as a frame, a row a pair and a column an array."""
-    found = paired(coded(judgments))
+    """``paired`` of a table, as a frame with a row for each pair and a column for each array."""
+    arrays = paired(coded(judgments))
     names = ("item", "sum_ab", "n_ab", "asked_ab", "ab", "sum_ba", "n_ba", "asked_ba", "ba")
     return pd.DataFrame(
-        {name: getattr(found, name) for name in names}, index=pd.RangeIndex(len(found.item), name="pair")
+        {name: getattr(arrays, name) for name in names}, index=pd.RangeIndex(len(arrays.item), name="pair")
     )
 
 
 def in_one_order(judgments: pd.DataFrame) -> bool:
-    """Whether no pair of different texts was asked in both orders, though some was asked."""
+    """Whether pairs of different texts were judged, and none of them in both orders."""
     asked = paired(coded(not_identical(judgments))).asked
     return len(asked) > 0 and not bool(asked.any())

@@ -18,7 +18,7 @@ from judgeloop.cli.app import app
 from judgeloop.commands.audit_spec import chosen_reward
 from judgeloop.commands.plan_audit import plan_audit
 from judgeloop.errors import EndpointFailed, FolderMismatch, InvalidInput
-from judgeloop.stats.estimate import METHOD
+from judgeloop.stats.estimate import BY_CONSTRUCTION
 
 Serve = Callable[..., Served]
 PLANTED: dict[str, Any] = {
@@ -53,7 +53,7 @@ def test_the_planted_length_is_found_and_position_is_not_claimed(tmp_path: Path,
     length = rows.loc["length_log_odds"]
     assert length["conf_low"] < PLANTED["length"] < length["conf_high"]
     position = run.estimates[run.estimates["term"] == "first_slot_excess"]
-    assert set(position["method"]) == {METHOD}
+    assert set(position["method"]) == {BY_CONSTRUCTION}
     assert not (run.estimates["family"][position.index] == "confirmatory").any()
     padded = run.estimates[(run.estimates["term"] == "padding_probe") & (run.estimates["variant"] == "2")].iloc[0]
     assert padded["conf_low"] > 0
@@ -86,7 +86,7 @@ def test_two_reward_models_by_a_template_are_compared(tmp_path: Path, serve: Ser
     )  # fmt: skip
     rows = done.estimates[(done.estimates["term"] == "first_slot_excess") & (done.estimates["variant"] == "")]
     assert set(rows["judge"]) == {"one", "two"}
-    assert set(rows["method"]) == {METHOD}
+    assert set(rows["method"]) == {BY_CONSTRUCTION}
     assert done.judgments["p_first"].notna().all()
 
 

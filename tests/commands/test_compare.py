@@ -22,7 +22,8 @@ from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.report import comparison
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.compare.comparison import Comparison, adjusted
+from judgeloop.stats.compare.differences import adjusted
+from judgeloop.stats.compare.ranking import Comparison
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.wire.cassette import Cassette, Exchange

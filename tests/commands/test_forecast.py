@@ -24,8 +24,9 @@ from judgeloop.learning import selection, strategies
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.seeds import rng
 from judgeloop.seeds import rng as seeds_rng
+from judgeloop.stats.inference import largest_normal
 from judgeloop.stats.loop import forecast as forecasts
-from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts, follow, forecast, largest
+from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts, follow, forecast
 
 SIGMA = np.array([[1.0, 0.3], [0.3, 1.0]])
 B = np.array([0.3, 1.0])
@@ -61,7 +62,7 @@ def test_the_closed_forms_of_the_method_notes(changes: dict, compounding: float)
 def test_best_of_n_loses_its_spread() -> None:
     """Row C2: the refitted mean and covariance, step by step."""
     found = forecast(EXACT, TEXTS, ForecastLoop(8, "best_of_n", size=4))
-    mean, covariance, (e, v) = np.zeros(2), SIGMA, largest(4)
+    mean, covariance, (e, v) = np.zeros(2), SIGMA, largest_normal(4)
     for t in range(8):
         pulled, q = covariance @ B, float(B @ covariance @ B)
         mean, covariance = mean + pulled * e / np.sqrt(q), covariance - (1 - v) * np.outer(pulled, pulled) / q
@@ -86,8 +87,8 @@ def test_pair_winners_move_by_what_was_measured() -> None:
 
 
 def test_order_statistics() -> None:
-    assert largest(4) == pytest.approx((1.0294, 0.4917), abs=1e-4)
-    assert largest(16)[0] == pytest.approx(1.7660, abs=1e-4)
+    assert largest_normal(4) == pytest.approx((1.0294, 0.4917), abs=1e-4)
+    assert largest_normal(16)[0] == pytest.approx(1.7660, abs=1e-4)
 
 
 def test_real_data_that_differ_pull_towards_themselves() -> None:

@@ -32,7 +32,7 @@ from judgeloop.serving.faults import Faults, Rule
 from judgeloop.serving.planted import text_worth
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.protocol import ServerAnswer
-from judgeloop.stats.estimate import METHOD, VALUES, order_free
+from judgeloop.stats.estimate import BY_CONSTRUCTION, CONSTRUCTED_VALUES, order_free
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.text import templates
 from judgeloop.text.features import features_frame
@@ -115,17 +115,21 @@ def test_the_length_slope_lies_in_its_interval_and_no_position_is_claimed(tmp_pa
     slope = estimates[(estimates["term"] == "length_log_odds") & (estimates["variant"] == "no_gold")].iloc[0]
     assert slope["conf_low"] < LENGTH < slope["conf_high"]
     assert 0 < slope["std_error"] < 0.15
-    position = estimates[estimates["term"].isin(VALUES)]
+    position = estimates[estimates["term"].isin(CONSTRUCTED_VALUES)]
     assert set(position["status"]) == {"undefined"}
-    assert set(position["method"]) == {METHOD}
+    assert set(position["method"]) == {BY_CONSTRUCTION}
     assert position["note"].str.contains("by construction, not measured").all()
     assert position[["estimate", "conf_low", "conf_high", "p_value", "p_adjusted"]].isna().all(axis=None)
     assert "confirmatory" not in set(position["family"])
     # What holds by construction does hold.
     plain = judge_estimates(frame, texts)
-    measured = plain[(plain["term"].isin(VALUES)) & (plain["variant"] == "")].set_index("term")["estimate"].dropna()
+    measured = (
+        plain[(plain["term"].isin(CONSTRUCTED_VALUES)) & (plain["variant"] == "")]
+        .set_index("term")["estimate"]
+        .dropna()
+    )
     assert set(measured.index) >= {"first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement"}
-    assert measured.to_dict() == pytest.approx({term: VALUES[term] for term in measured.index}, abs=1e-12)
+    assert measured.to_dict() == pytest.approx({term: CONSTRUCTED_VALUES[term] for term in measured.index}, abs=1e-12)
     assert order_free(plain, ["another"]).equals(plain)
 
 
@@ -270,8 +274,8 @@ def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Ser
 def _says_by_construction(run: Run) -> None:
     rows = run.estimates
     first = rows[(rows["term"] == "first_slot_excess") & (rows["judge"] == "planted")]
-    assert set(first["method"]) == {METHOD}
-    assert set(rows.loc[rows["judge"] == "random", "method"]) != {METHOD}
+    assert set(first["method"]) == {BY_CONSTRUCTION}
+    assert set(rows.loc[rows["judge"] == "random", "method"]) != {BY_CONSTRUCTION}
     assert "0 by construction, not measured" in (run.path / "report.md").read_text()
     estimates = list(map(_as_estimate, first.to_dict("records")))
     kept = check("x", estimates, [Limit(term="first_slot_excess", low=-0.02, high=0.02, judge="planted")])

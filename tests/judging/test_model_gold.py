@@ -17,7 +17,8 @@ from judgeloop.commands.plan import plan
 from judgeloop.commands.run import run as run_command
 from judgeloop.errors import BudgetReached, ExperimentError
 from judgeloop.experiment.resolve import Material, load
-from judgeloop.stats.design import ArmDesign, Design, is_matched, remark, unknown
+from judgeloop.stats.design import ArmDesign, Design
+from judgeloop.stats.items import correct_remark, is_gold_exact, why_correct_is_unknown
 
 Serve = Callable[..., Served]
 URL = "http://127.0.0.1:1/v1"
@@ -130,40 +131,43 @@ def test_a_model_s_word_is_measured_and_is_no_exact_gold(tmp_path: Path, serve: 
     row = _row(run.estimates, "mean_correct", arm="judge", generation=1)
     means = cell[cell["item_id"] == "sleep"].groupby("replicate")["correct"].mean()
     assert row["estimate"] == pytest.approx(np.mean(means))
-    assert "1 items by a model's word, which can err (match: judge)" in row["note"]
+    assert "1 items are matched by a model, which can err (match: judge)" in row["note"]
     anchor = {"panel": "anchor", "generation": 0}
     row = _row(run.estimates, "length_log_odds", **anchor)
     assert row["status"] == "undefined"
     assert "state --gold-exact where it cannot err" in row["note"]
-    assert not is_matched(run.judgments, run.folder.table("items"))
+    assert not is_gold_exact(run.judgments, run.folder.table("items"))
 
 
 def test_gold_is_exact_where_references_alone_are_matched() -> None:
     items = pd.DataFrame({"item_id": ["r", "m"], "reference": ["x", "x"], "match": ["exact", "judge"]})
     judgments = pd.DataFrame({"item_id": ["r", "m"], "gold": ["a", ""]})
-    assert is_matched(judgments, items)
-    assert not is_matched(judgments.assign(gold="tie"), items)
-    assert is_matched(judgments.assign(gold="tie"), items.assign(reference=["x", " "]))
-    assert is_matched(judgments.assign(gold="tie"), pd.DataFrame())
-    assert is_matched(judgments[["item_id"]], items)
+    assert is_gold_exact(judgments, items)
+    assert not is_gold_exact(judgments.assign(gold="tie"), items)
+    assert is_gold_exact(judgments.assign(gold="tie"), items.assign(reference=["x", " "]))
+    assert is_gold_exact(judgments.assign(gold="tie"), pd.DataFrame())
+    assert is_gold_exact(judgments[["item_id"]], items)
 
 
-def test_whose_word_it_is_is_said() -> None:
+def test_a_remark_says_which_items_a_model_matches() -> None:
     items = pd.DataFrame({"item_id": ["r", "m"], "reference": ["x", "x"], "match": ["exact", "judge"]})
     rows = pd.DataFrame(
         {"replicate": 0, "item_id": ["r", "m", "m"], "text": ["x", "y", "z"], "correct": [1.0, 0.0, 0.0]}
     )
     plain = Design("d", 0, 1, (ArmDesign("judge", "m"),))
     gold = Design("d", 0, 1, (ArmDesign("gold", "gold", is_control=True, judge_kind="gold"),))
-    assert remark(rows, items) == "1 items by a model's word, which can err (match: judge)"
-    assert remark(rows.assign(correct=[1.0, 0.0, np.nan]), items).endswith("1 texts are left out, for its answer could not be read")  # fmt: skip
-    assert remark(rows.assign(correct=[1.0, np.nan, np.nan]), items) == "1 items with match: judge are left out: they need a gold judge with an endpoint"  # fmt: skip
-    assert remark(rows, items.assign(match="exact")) == remark(rows[:1], items) == ""
+    assert correct_remark(rows, items) == "1 items are matched by a model, which can err (match: judge)"
+    assert correct_remark(rows.assign(correct=[1.0, 0.0, np.nan]), items).endswith("1 texts are left out: the model's answer could not be read")  # fmt: skip
+    assert correct_remark(rows.assign(correct=[1.0, np.nan, np.nan]), items) == "1 items with match: judge are left out: they need a gold judge with an endpoint"  # fmt: skip
+    assert correct_remark(rows, items.assign(match="exact")) == correct_remark(rows[:1], items) == ""
     nothing = rows.assign(correct=np.nan)
-    assert unknown(rows, items, plain) == ""
-    assert unknown(nothing, items, plain) == "items with match: judge need a gold judge with an endpoint"
-    assert unknown(nothing, items, gold) == "the model that the gold judge asks gave no answer that can be read"
-    assert unknown(nothing, items.assign(match="exact"), plain) == "no item has a reference"
+    assert why_correct_is_unknown(rows, items, plain) == ""
+    assert why_correct_is_unknown(nothing, items, plain) == "items with match: judge need a gold judge with an endpoint"
+    assert (
+        why_correct_is_unknown(nothing, items, gold)
+        == "the model that the gold judge asks gave no answer that can be read"
+    )
+    assert why_correct_is_unknown(nothing, items.assign(match="exact"), plain) == "no item has a reference"
 
 
 def test_without_a_gold_judge_it_is_undefined_and_says_what_is_needed(tmp_path: Path, serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""Adjusted p-values against statsmodels, and who is in which family."""
+"""Adjusted p-values against statsmodels, and the family of each row."""
 
 from __future__ import annotations
 

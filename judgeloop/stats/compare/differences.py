@@ -1,31 +1,27 @@
-"""Two judges side by side, on the same pairs where they judged the same. Positive = more of the term in the first."""
+"""Differences: one contender's estimates minus another's, term by term. Positive = more of the term in the first.
+
+Where both judged the same pairs, or ran the same replicates under common random numbers, the difference is taken pair by
+pair or replicate by replicate; otherwise the two are independent samples. Who is compared is in ``contenders``; the
+order that all differences together allow is in ``ranking``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
 
-from judgeloop.stats.compare.contender import (
-    KEY,
-    RATES,
-    Contender,
-    Difference,
-    Pairing,
-    independent,
-    items_of,
-    pair_values,
-    shared_labels,
-    with_pair_keys,
-)
+from judgeloop.stats.compare.contenders import KEY, RATES, Contender, items_of, pair_values, with_pair_keys
 from judgeloop.stats.estimate import (
     PROBABILITY,
     RATE_MARGIN,
+    UNSCORED_SHARE,
     Bias,
     Estimate,
     Result,
@@ -35,56 +31,154 @@ from judgeloop.stats.estimate import (
     replicate_mean,
     row,
 )
-from judgeloop.stats.estimate import TERM as UNSCORED
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.self_preference import OwnTextPairs, own_text_pairs
 from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
+from judgeloop.stats.loop.drift import CONFIRMATORY
 from judgeloop.stats.loop.replicates import Quantity
+from judgeloop.stats.multiplicity import JUDGE_FAMILY, benjamini_hochberg, holm, settled
 from judgeloop.stats.presentations import not_identical, unscored
 from judgeloop.text.features import FEATURES
 
+Pairing = Literal["pairs", "replicates", "unpaired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The difference of two contenders in one term.
+
+    ``row``: the first's minus the second's, with its interval (docs/contract.md, "Estimates"). ``first_estimate`` and
+    ``second_estimate``: each one's own value, on the shared pairs or replicates where ``pairing`` names these.
+    """
+
+    first: str
+    second: str
+    pairing: Pairing
+    first_estimate: float | None
+    second_estimate: float | None
+    row: Estimate
+
+
+def shared_labels(first: Contender, second: Contender) -> RowLabels:
+    """Judge and arm of a difference's row: those that both contenders have in common, else ""."""
+
+    return RowLabels(first.judge if first.judge == second.judge else "", first.arm if first.arm == second.arm else "")
+
+
+def independent(first: Estimate, second: Estimate) -> Interval | Undefined:
+    """The difference of two independent estimates, first − second, in their unit.
+
+    Welch's t from the standard errors; where one is exact, the other's t; MOVER from the intervals where one has no
+    standard error (Zou & Donner 2008).
+    """
+    if first.estimate is None or second.estimate is None:
+        return Undefined("one of the two has no number")
+    gap = first.estimate - second.estimate
+    exact = [row.std_error == 0 and row.conf_low == row.conf_high == row.estimate for row in (first, second)]
+    if any(exact) and not all(exact):  # a constant has no error of its own
+        measured = second if exact[0] else first
+        if measured.std_error:
+            df = _degrees_of_freedom(measured)
+            return t_interval(gap, measured.std_error, df if df > 0 else None, method="t, one of the two is exact")
+    if first.std_error and second.std_error:
+        se = math.hypot(first.std_error, second.std_error)
+        dfs = [_degrees_of_freedom(first), _degrees_of_freedom(second)]
+        welch = None
+        if min(dfs) > 0:
+            welch = se**4 / (first.std_error**4 / dfs[0] + second.std_error**4 / dfs[1])
+        return t_interval(gap, se, welch, method="independent samples, Welch t")
+    limits = (first.conf_low, first.conf_high, second.conf_low, second.conf_high)
+    if any(limit is None for limit in limits):
+        return Undefined("one of the two has no interval")
+    low_1, high_1, low_2, high_2 = (float(limit) for limit in limits)  # type: ignore[arg-type]
+    below = math.hypot(first.estimate - low_1, high_2 - second.estimate)
+    above = math.hypot(high_1 - first.estimate, second.estimate - low_2)
+    return Interval(gap, 0.0, gap - below, gap + above, method="independent samples, MOVER")
+
+
+def _degrees_of_freedom(row: Estimate) -> int:
+    """The number of replicates, else of items, else of rows, minus 1."""
+    return (row.n_replicates or row.n_items or row.n) - 1
+
+
+def differences(first: Contender, second: Contender, *, margin: float = RATE_MARGIN) -> list[Difference]:
+    """The differences in every term that both contenders have, before adjustment for several tests (``adjusted``).
+
+    ``margin``: for the equivalence of rates, a probability.
+    """
+    return [*judge_differences(first, second, margin), *loop_differences(first, second)]
+
+
+def adjusted(pairwise: Sequence[Difference]) -> list[Difference]:
+    """The differences with ``family``, ``p_adjusted`` and the verdict that the adjusted test leaves.
+
+    Holm over the confirmatory terms and Benjamini–Hochberg over the others, each over all pairs of contenders together.
+    """
+    confirmatory = {*JUDGE_FAMILY, *CONFIRMATORY}
+    settled_rows = list(pairwise)
+    for family, method in (("confirmatory", holm), ("exploratory", benjamini_hochberg)):
+        places = [
+            place for place, difference in enumerate(pairwise)
+            if difference.row.p_value is not None and difference.row.variant == ""
+            and (difference.row.term in confirmatory) == (family == "confirmatory")
+        ]  # fmt: skip
+        if not places:
+            continue
+        for place, p in zip(places, method(np.array([pairwise[n].row.p_value for n in places])), strict=True):
+            row = settled_rows[place].row
+            settled_row = dataclasses.replace(
+                row, family=family, p_adjusted=float(p),  # type: ignore[arg-type]
+                verdict=settled(row.verdict, row.conf_low, row.conf_high, float(p), family, row.term),
+            )  # fmt: skip
+            settled_rows[place] = dataclasses.replace(settled_rows[place], row=settled_row)
+    return settled_rows
+
+
+# Two judges: on the pairs that both judged where these are enough, else as independent samples.
+
 SHARED = 0.5
-"""At least this share of the smaller contender's pairs must be common for a paired comparison."""
+"""The share of the smaller contender's pairs that both must have judged for a paired comparison."""
 _BIASES: dict[str, Bias] = {
     "longer_preferred_raw": "verbosity", "gold_tied_longer_excess": "verbosity", "length_ame": "verbosity",
-    "padding_probe": "verbosity", "whitespace_probe": "verbosity", "gold_agreement": "quality", UNSCORED: "quality",
+    "padding_probe": "verbosity", "whitespace_probe": "verbosity", "gold_agreement": "quality", UNSCORED_SHARE: "quality",
     "self_preference_gold": "self_preference", "self_name_probe": "self_preference",
 }  # fmt: skip
-_UNPAIRED = (*RATES, "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "self_preference_gold")
-_MITIGATED = (
-    "first_slot_excess",
-    "length_ame",
-    "longer_preferred_raw",
-    "gold_agreement",
-    "mitigation_kept",
-    "mitigation_cost",
-)
-_APART = "different pairs: the difference is of judges and pairs together"
-_GROUPS = 50
-_GIVEN = "one gold taken as exact; if it errs, judges that follow quality unequally differ here too"
+_INDEPENDENT_TERMS = (*RATES, "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "self_preference_gold")
+_MITIGATION_TERMS = (
+    "first_slot_excess", "length_ame", "longer_preferred_raw", "gold_agreement", "mitigation_kept", "mitigation_cost",
+)  # fmt: skip
+_OTHER_PAIRS = "different pairs: the difference is of judges and pairs together"
+_JACKKNIFE_GROUPS = 50
+_GOLD_NOTE = "one gold taken as exact; if it errs, judges that follow quality unequally differ here too"
 
 
 def judge_differences(first: Contender, second: Contender, margin: float) -> list[Difference]:
-    """Every judge term that both bear; none for two arms with the very same judgments. ``margin``: of rates, for equivalence."""
+    """The differences in every judge term that both have; none for two arms with the very same judgments.
+
+    ``margin``: for the equivalence of rates, a probability.
+    """
     if first.mitigation and second.mitigation and first.source == second.source:
         note = "both of the same judge's verdicts: taken as independent, which is cautious"
-        return _unpaired(first, second, _MITIGATED, margin, note)
+        return _independent_differences(first, second, _MITIGATION_TERMS, margin, note)
     if first.judgments is second.judgments or first.judgments.empty or second.judgments.empty:
         return []
     common, n_first, n_second = shared_pairs(first, second)
     if common and common >= SHARED * min(n_first, n_second):
-        return _paired(first, second, margin)
-    return _unpaired(first, second, _UNPAIRED, margin)
+        return _paired_differences(first, second, margin)
+    return _independent_differences(first, second, _INDEPENDENT_TERMS, margin)
 
 
 def shared_pairs(first: Contender, second: Contender) -> tuple[int, int, int]:
-    """(pairs that both judged, pairs of the first, pairs of the second), probes left out."""
-    keys = [set(_fixed(one.judgments)[KEY].unique()) if len(one.judgments) else set() for one in (first, second)]
-    return len(keys[0] & keys[1]), len(keys[0]), len(keys[1])
+    """(pairs that both judged, pairs of the first, pairs of the second), without the probe panel's."""
+    first_keys, second_keys = (
+        set(_without_probes(contender.judgments)[KEY].unique()) if len(contender.judgments) else set()
+        for contender in (first, second)
+    )
+    return len(first_keys & second_keys), len(first_keys), len(second_keys)
 
 
-def _fixed(judgments: pd.DataFrame) -> pd.DataFrame:
+def _without_probes(judgments: pd.DataFrame) -> pd.DataFrame:
     return judgments[judgments["panel"] != "probe"] if "panel" in judgments else judgments
 
 
@@ -92,143 +186,160 @@ def _bias(term: str) -> Bias:
     return _BIASES.get(term, "style" if term.endswith("_probe") else "position")
 
 
-def _paired(first: Contender, second: Contender, margin: float) -> list[Difference]:
+def _paired_differences(first: Contender, second: Contender, margin: float) -> list[Difference]:
+    """Rates pair by pair on the pairs that both judged, then the length effect and self-preference on the same pairs."""
     keys = set(first.judgments[KEY]) & set(second.judgments[KEY])
-    tables = [one.judgments[one.judgments[KEY].isin(keys)] for one in (first, second)]
+    tables = [contender.judgments[contender.judgments[KEY].isin(keys)] for contender in (first, second)]
     lost = sum(unscored(table) for table in tables)
-    one, other = (
-        who.values if len(table) == len(who.judgments) else pair_values(table, who.texts)
-        for table, who in zip(tables, (first, second), strict=True)
+    first_values, second_values = (
+        contender.values if len(table) == len(contender.judgments) else pair_values(table, contender.texts)
+        for table, contender in zip(tables, (first, second), strict=True)
     )
-    items, labels, found = items_of(tables[0]), shared_labels(first, second), []
-    for term in (name for name in one if name in other):
-        index = one[term].index.intersection(other[term].index)
+    items, labels = items_of(tables[0]), shared_labels(first, second)
+    pairwise = []
+    for term in (name for name in first_values if name in second_values):
+        index = first_values[term].index.intersection(second_values[term].index)
         if not len(index):
             continue
-        a, b = (
-            one[term].reindex(index).to_numpy(dtype=np.float64),
-            other[term].reindex(index).to_numpy(dtype=np.float64),
-        )
+        a = first_values[term].reindex(index).to_numpy(dtype=np.float64)
+        b = second_values[term].reindex(index).to_numpy(dtype=np.float64)
         clusters = items.reindex(index).to_numpy()
         result = bounded_mean(a - b, clusters, -1.0, 1.0)
         counts = SampleCounts(len(index), len(np.unique(clusters)), lost)
-        same = "both gave the same on every pair" if np.array_equal(a, b) else ""
-        made = row(labels, _bias(term), term, result, counts, unit=PROBABILITY, margin=margin, note=same)
-        found.append(Difference(first.name, second.name, "pairs", float(a.mean()), float(b.mean()), made))
-    found += _paired_effects(first, second, tables, labels, lost, margin)
-    found += _paired_self_preference(first, second, tables, labels, lost, margin)
-    return found
+        note = "both gave the same on every pair" if np.array_equal(a, b) else ""
+        estimate = row(labels, _bias(term), term, result, counts, unit=PROBABILITY, margin=margin, note=note)
+        pairwise.append(Difference(first.name, second.name, "pairs", float(a.mean()), float(b.mean()), estimate))
+    pairwise += _paired_length_effects(first, second, tables, labels, lost, margin)
+    pairwise += _paired_self_preference(first, second, tables, labels, lost, margin)
+    return pairwise
 
 
-def _paired_effects(
+def _paired_length_effects(
     first: Contender, second: Contender, tables: Sequence[pd.DataFrame], labels: RowLabels, lost: int, margin: float
 ) -> list[Difference]:
-    """``length_ame`` on the presentations that both scored: given gold (primary) and without it. On the same pairs quality
-    is the same for both, so that the difference without gold is of the judges too, unless they follow quality unequally."""
+    """``length_ame`` on the presentations that both scored: given gold (primary) and without it.
+
+    Both see the same quality on the same pairs, so that the difference without gold is of the judges too, unless they
+    follow quality unequally.
+    """
+    place = [KEY, "order", "repeat"]
     parts = []
     for table in tables:
-        some = not_identical(_fixed(table))
-        repeat = some["repeat"] if "repeat" in some else pd.Series(0, index=some.index)
-        parts.append(
-            some.assign(repeat=repeat)[some["verdict"] != "unscored"].drop_duplicates([KEY, "order", "repeat"])
-        )
-    place = [KEY, "order", "repeat"]
+        plain = not_identical(_without_probes(table))
+        repeat = plain["repeat"] if "repeat" in plain else pd.Series(0, index=plain.index)
+        parts.append(plain.assign(repeat=repeat)[plain["verdict"] != "unscored"].drop_duplicates(place))
     shared = parts[0][place].merge(parts[1][place], on=place)
     rows = [
-        covariates(shared.merge(part, on=place, how="left"), one.texts)
-        for part, one in zip(parts, (first, second), strict=True)
+        covariates(shared.merge(part, on=place, how="left"), contender.texts)
+        for part, contender in zip(parts, (first, second), strict=True)
     ]
-    found = []
-    given = [one.with_gold() for one in rows]
-    for variant, both in ((_gold_variant(first, second), given), ("no_gold", rows)):
-        if variant is None:
+    with_gold = [design.with_gold() for design in rows]
+    pairwise = []
+    for variant, designs in ((_gold_variant(first, second), with_gold), ("no_gold", rows)):
+        if variant is None or not len(designs[0]) or len(designs[0]) != len(designs[1]):
             continue
-        if not len(both[0]) or len(both[0]) != len(both[1]):
-            continue
-        fits = [fit_slopes(one, None if variant == "no_gold" else one.gold) for one in both]
+        fits = [fit_slopes(design, None if variant == "no_gold" else design.gold) for design in designs]
         result: Interval | Undefined = next((fit for fit in fits if isinstance(fit, Undefined)), Undefined(""))
-        values: list[float | None] = [None, None]
-        one, other = fits
-        if isinstance(one, Slopes) and isinstance(other, Slopes):
-            result = effect_difference(one, other, "length")
+        effects: list[float | None] = [None, None]
+        first_fit, second_fit = fits
+        if isinstance(first_fit, Slopes) and isinstance(second_fit, Slopes):
+            result = effect_difference(first_fit, second_fit, "length")
             if isinstance(result, Interval):
-                values = [_effect(one), _effect(other)]
-        counts = SampleCounts(len(both[0]), len(np.unique(both[0].items)), lost)
-        note = "quality is not held equal" if variant == "no_gold" else _GIVEN
-        made = row(labels, "verbosity", "length_ame", result, counts, unit=f"{PROBABILITY} per doubling", variant=variant,
-                   margin=margin, note=note)  # fmt: skip
-        found.append(Difference(first.name, second.name, "pairs", values[0], values[1], made))
-    return found
+                effects = [_length_effect(first_fit), _length_effect(second_fit)]
+        counts = SampleCounts(len(designs[0]), len(np.unique(designs[0].items)), lost)
+        note = "quality is not held equal" if variant == "no_gold" else _GOLD_NOTE
+        estimate = row(labels, "verbosity", "length_ame", result, counts, unit=f"{PROBABILITY} per doubling",
+                       variant=variant, margin=margin, note=note)  # fmt: skip
+        pairwise.append(Difference(first.name, second.name, "pairs", effects[0], effects[1], estimate))
+    return pairwise
 
 
 def _gold_variant(first: Contender, second: Contender) -> str | None:
-    """Under which variant a difference given gold may stand: as the primary, unless a folder's own estimate is undefined;
-    then as what it kept, or (None) not at all. A comparison claims no more than what it compares."""
-    own = [{row.variant: row.status for row in one.rows if row.term == "length_ame" and row.category == ""} for one in (first, second)]  # fmt: skip
-    if all(status.get("") != "undefined" for status in own):
+    """The variant under which a difference given gold is reported: "" (primary), ``given_gold``, or None for not at all.
+
+    It is primary unless a folder's own primary estimate is undefined: a comparison claims no more than what it compares.
+    """
+    statuses = [
+        {row.variant: row.status for row in contender.rows if row.term == "length_ame" and row.category == ""}
+        for contender in (first, second)
+    ]
+    if all(status.get("") != "undefined" for status in statuses):
         return ""
-    return "given_gold" if all(status.get("given_gold", "undefined") != "undefined" for status in own) else None
+    return "given_gold" if all(status.get("given_gold", "undefined") != "undefined" for status in statuses) else None
 
 
-def _effect(fit: Slopes) -> float:
-    """The average marginal effect of length."""
+def _length_effect(fit: Slopes) -> float:
+    """The average marginal effect of length, in probability per doubling."""
     return float(fit.marginal(fit.coefficients[None])[0] * fit.coefficients[fit.names.index("length")])
 
 
 def _paired_self_preference(
     first: Contender, second: Contender, tables: Sequence[pd.DataFrame], labels: RowLabels, lost: int, margin: float
 ) -> list[Difference]:
-    """``self_preference_gold`` by the jackknife over items, of which at most 50 groups are left out in turn."""
+    """``self_preference_gold`` with the jackknife over items, in at most 50 groups that are left out in turn."""
     if not {"model_a", "model_b", "gold"} <= set(tables[0].columns) & set(tables[1].columns):
         return []
-    fixed = [_fixed(table) for table in tables]
-    one, other = own_text_pairs(fixed[0], first.judge), own_text_pairs(fixed[1], second.judge)
-    if isinstance(one, Undefined) or isinstance(other, Undefined):
+    plain = [_without_probes(table) for table in tables]
+    first_pairs, second_pairs = own_text_pairs(plain[0], first.judge), own_text_pairs(plain[1], second.judge)
+    if isinstance(first_pairs, Undefined) or isinstance(second_pairs, Undefined):
         return []
 
-    def rates(one: OwnTextPairs, other: OwnTextPairs) -> tuple[float, float] | None:
-        a, b = one.difference(), other.difference()
+    def rates(first_pairs: OwnTextPairs, second_pairs: OwnTextPairs) -> tuple[float, float] | None:
+        a, b = first_pairs.difference(), second_pairs.difference()
         return None if isinstance(a, Undefined) or isinstance(b, Undefined) else (a.estimate, b.estimate)
 
-    whole = rates(one, other)
-    if whole is None:
+    all_items = rates(first_pairs, second_pairs)
+    if all_items is None:
         return []
-    items = sorted(set(fixed[0]["item_id"]) | set(fixed[1]["item_id"]))
-    groups = min(_GROUPS, len(items))
-    outs = (set(items[n::groups]) for n in range(groups))
-    left_out = [pair[0] - pair[1] for out in outs if (pair := rates(one.without(out), other.without(out)))]
-    result: Interval | Undefined = Undefined("too few items tell of own texts to leave any out")
+    items = sorted(set(plain[0]["item_id"]) | set(plain[1]["item_id"]))
+    groups = min(_JACKKNIFE_GROUPS, len(items))
+    omitted = (set(items[n::groups]) for n in range(groups))
+    left_out = [
+        pair[0] - pair[1]
+        for group in omitted
+        if (pair := rates(first_pairs.without(group), second_pairs.without(group)))
+    ]
+    result: Interval | Undefined = Undefined("too few items have own texts to leave any out")
     if groups > 1 and len(left_out) == groups:
         spread = np.array(left_out) - np.mean(left_out)
         se = math.sqrt((groups - 1.0) / groups * float(np.sum(spread**2)))
         if se > 0:
-            result = t_interval(whole[0] - whole[1], se, groups - 1, method="jackknife t by item")
-    made = row(labels, "self_preference", "self_preference_gold", result, SampleCounts(len(fixed[0]), len(items), lost),
-               unit=PROBABILITY, margin=margin)  # fmt: skip
-    return [Difference(first.name, second.name, "pairs", *whole, made)]
+            result = t_interval(all_items[0] - all_items[1], se, groups - 1, method="jackknife t by item")
+    counts = SampleCounts(len(plain[0]), len(items), lost)
+    estimate = row(
+        labels, "self_preference", "self_preference_gold", result, counts, unit=PROBABILITY, margin=margin
+    )  # fmt: skip
+    return [Difference(first.name, second.name, "pairs", *all_items, estimate)]
 
 
-def _unpaired(
-    first: Contender, second: Contender, terms: Iterable[str], margin: float, note: str = _APART
+def _independent_differences(
+    first: Contender, second: Contender, terms: Iterable[str], margin: float, note: str = _OTHER_PAIRS
 ) -> list[Difference]:
-    found = []
-    probes = {one.term for one in (*first.rows, *second.rows) if one.term.endswith("_probe")}
+    """The differences of the folders' own estimates of ``terms`` and of every probe, as independent samples."""
+    pairwise = []
+    probes = {row.term for row in (*first.rows, *second.rows) if row.term.endswith("_probe")}
     for term in (*terms, *sorted(probes)):
-        one, other = first.primary(term), second.primary(term)
-        if one is None or other is None:
+        first_row, second_row = first.primary(term), second.primary(term)
+        if first_row is None or second_row is None:
             continue
-        result = independent(one, other)
-        counts = SampleCounts(one.n + other.n, one.n_items + other.n_items, one.n_unscored + other.n_unscored)
-        rate = margin if one.unit.startswith(PROBABILITY) else None
-        made = row(shared_labels(first, second), one.bias, term, result, counts, unit=one.unit, margin=rate,
-                   note=note)  # fmt: skip
-        found.append(Difference(first.name, second.name, "unpaired", one.estimate, other.estimate, made))
-    return found
+        counts = SampleCounts(
+            first_row.n + second_row.n,
+            first_row.n_items + second_row.n_items,
+            first_row.n_unscored + second_row.n_unscored,
+        )
+        estimate = row(
+            shared_labels(first, second), first_row.bias, term, independent(first_row, second_row), counts, unit=first_row.unit,
+            margin=margin if first_row.unit.startswith(PROBABILITY) else None, note=note,
+        )  # fmt: skip
+        pairwise.append(
+            Difference(first.name, second.name, "unpaired", first_row.estimate, second_row.estimate, estimate)
+        )
+    return pairwise
 
 
-# Two arms side by side, replicate by replicate where they ran under common random numbers.
+# Two arms: replicate by replicate where they ran under common random numbers.
 
-POLICY = (*FEATURES, "style_score", "correct", "mattr", "distinct_2")
+_LOOP_QUANTITIES = (*FEATURES, "style_score", "correct", "mattr", "distinct_2")
 
 
 def loop_differences(first: Contender, second: Contender) -> list[Difference]:
@@ -236,33 +347,43 @@ def loop_differences(first: Contender, second: Contender) -> list[Difference]:
 
     Within a folder did and drift differ by the same control: one number, under ``did_`` where neither is that control.
     """
-    found: list[Difference] = []
+    pairwise: list[Difference] = []
     last = min(first.generations, second.generations)
     shared, one_folder = same_randomness(first, second), first.source == second.source
     controlled = bool(first.control) and first.control == second.control
     controlled = controlled and first.control not in (first.arm, second.arm)
     prefixes = (("did",) if one_folder else ("did", "drift")) if controlled else ("drift",)
-    for name in POLICY if last >= 1 else ():
-        one, other = first.series.get(name), second.series.get(name)
-        if one is None or other is None or one.quantity.undefined or other.quantity.undefined:
+    for name in _LOOP_QUANTITIES if last >= 1 else ():
+        first_series, second_series = first.series.get(name), second.series.get(name)
+        if (
+            first_series is None
+            or second_series is None
+            or first_series.quantity.undefined
+            or second_series.quantity.undefined
+        ):
             continue
         for prefix in prefixes:
             if prefix == "did":
-                values = one.did(first.arm, first.control, last), other.did(second.arm, second.control, last)
+                values = (
+                    first_series.did(first.arm, first.control, last),
+                    second_series.did(second.arm, second.control, last),
+                )
             else:
-                values = one.drift(first.arm, last), other.drift(second.arm, last)
-            found.append(_difference(first, second, f"{prefix}_{name}", one.quantity, values, last, shared))
-    return [*found, *_transmissions(first, second)]
+                values = first_series.drift(first.arm, last), second_series.drift(second.arm, last)
+            pairwise.append(
+                _loop_difference(first, second, f"{prefix}_{name}", first_series.quantity, values, last, shared)
+            )
+    return [*pairwise, *_transmission_differences(first, second)]
 
 
 def same_randomness(first: Contender, second: Contender) -> list[int]:
-    """The replicates that both ran from the very same generation-0 texts under the same seed: common random numbers."""
+    """The replicates under common random numbers: both started from the same generation-0 texts with the same seed."""
     if first.source != second.source and (first.seed is None or first.seed != second.seed):
         return []
-    return [key for key, value in first.first_texts.items() if second.first_texts.get(key) == value]
+    return [replicate for replicate, texts in first.first_texts.items() if second.first_texts.get(replicate) == texts]
 
 
-def _difference(
+def _loop_difference(
     first: Contender,
     second: Contender,
     term: str,
@@ -271,54 +392,63 @@ def _difference(
     last: int,
     shared: Sequence[int],
 ) -> Difference:
-    both = [key for key in shared if key in values[0].index and key in values[1].index]
+    """The difference of two arms' replicate values at generation ``last``: paired by two or more ``shared`` replicates."""
+    paired = [replicate for replicate in shared if replicate in values[0].index and replicate in values[1].index]
     result: Result
     pairing: Pairing
-    if len(both) >= 2:
-        values = values[0].loc[both], values[1].loc[both]
-        result, pairing, n = replicate_mean(values[0] - values[1]), "replicates", len(both)
-        note = "" if len(both) == len(shared) else f"missing in {len(shared) - len(both)} of {len(shared)} replicates"
+    if len(paired) >= 2:
+        values = values[0].loc[paired], values[1].loc[paired]
+        result, pairing, n = replicate_mean(values[0] - values[1]), "replicates", len(paired)
+        missing = len(shared) - len(paired)
+        note = f"missing in {missing} of {len(shared)} replicates" if missing else ""
     else:
-        parts = [
+        means = [
             estimate_row(
-                replicate_mean(one), scope="policy", bias=quantity.bias, term=term, n=len(one), n_replicates=len(one)
+                replicate_mean(part), scope="policy", bias=quantity.bias, term=term, n=len(part),
+                n_replicates=len(part),
             )
-            for one in values
-        ]
-        result, pairing, n = independent(*parts), "unpaired", sum(map(len, values))
+            for part in values
+        ]  # fmt: skip
+        result, pairing, n = independent(*means), "unpaired", sum(map(len, values))
         note = "no common random numbers: two independent sets of replicates"
-    common = shared_labels(first, second)
-    made = estimate_row(
+    labels = shared_labels(first, second)
+    estimate = estimate_row(
         result, margin=quantity.margin, drift=True, note=note, scope="policy", bias=quantity.bias, term=term,
-        judge=common.judge, arm=common.arm, contrast=first.control if term.startswith("did_") else "", generation=last,
+        judge=labels.judge, arm=labels.arm, contrast=first.control if term.startswith("did_") else "", generation=last,
         unit=quantity.unit, n=n, n_replicates=n,
     )  # fmt: skip
-    means = [float(one.mean()) if len(one) else None for one in values]
-    return Difference(first.name, second.name, pairing, means[0], means[1], made)
+    levels = [float(part.mean()) if len(part) else None for part in values]
+    return Difference(first.name, second.name, pairing, levels[0], levels[1], estimate)
 
 
-def _transmissions(first: Contender, second: Contender) -> list[Difference]:
-    """Differences of ``transmission_<feature>``. What two arms share (judge, panel, random numbers) makes them alike, so that
-    taking them as independent is cautious."""
-    found = []
+def _transmission_differences(first: Contender, second: Contender) -> list[Difference]:
+    """Differences of ``transmission_<feature>``, as independent samples.
+
+    What two arms share (judge, panel, random numbers) makes them alike, so that this is cautious.
+    """
+    pairwise = []
     for name in FEATURES:
-        one, other = first.primary(f"transmission_{name}"), second.primary(f"transmission_{name}")
-        if one is None or other is None:
+        first_row, second_row = first.primary(f"transmission_{name}"), second.primary(f"transmission_{name}")
+        if first_row is None or second_row is None:
             continue
-        note = "taken as independent, which is cautious where they share judge or random numbers"
-        made = row(
-            shared_labels(first, second), one.bias, one.term, independent(one, other), SampleCounts(one.n + other.n, 0),
-            unit=one.unit, note=note, scope="signal", n_replicates=(one.n_replicates or 0) + (other.n_replicates or 0),
+        estimate = row(
+            shared_labels(first, second), first_row.bias, first_row.term, independent(first_row, second_row), SampleCounts(first_row.n + second_row.n, 0),
+            unit=first_row.unit, note="taken as independent, which is cautious where they share judge or random numbers",
+            scope="signal", n_replicates=(first_row.n_replicates or 0) + (second_row.n_replicates or 0),
         )  # fmt: skip
-        found.append(Difference(first.name, second.name, "unpaired", one.estimate, other.estimate, made))
-    return found
+        pairwise.append(
+            Difference(first.name, second.name, "unpaired", first_row.estimate, second_row.estimate, estimate)
+        )
+    return pairwise
 
 
-# Judges of one audit side by side, on the pairs that both judged.
+# Judges of one audit, every two on the pairs that both judged, as rows of its estimates.
 
-PREFIX = "judge_difference_"
+JUDGE_DIFFERENCE = "judge_difference_"
+"""How the terms of differences between the judges of one audit begin."""
+
 MOST_JUDGES = 8
-"""More judges than these have too many pairs to read: `judgeloop compare` takes those that matter."""
+"""Judges above which no differences are computed: they would be too many to read. `judgeloop compare` takes a few of them."""
 
 _PANELS = ("pairs", "anchor", "policy")
 
@@ -326,30 +456,31 @@ _PANELS = ("pairs", "anchor", "policy")
 def judge_difference_estimates(
     judgments: pd.DataFrame, texts: pd.DataFrame | None, judges: Sequence[str], *, margin: float = RATE_MARGIN
 ) -> list[Estimate]:
-    """``judge_difference_<term>`` of every two of ``judges`` that share half of their pairs or more, variant ``vs <other>``.
+    """``judge_difference_<term>``, variant ``vs <other>``, of every two ``judges`` that share half of their pairs or more.
 
-    ``judgments``: the columns of docs/contract.md, "Tables", of all judges; ``texts``: features (see
-    ``content_estimates``). The difference is the judge's minus the other's, on the same pairs and for probes on the
-    same edits, clustered by item (see ``compared_judges``). Rows of different ``arm`` or ``generation`` stand apart;
-    none for more than MOST_JUDGES judges.
+    Positive = more of the term in ``judge`` than in the other, on the same pairs, and for probes on the same edits,
+    clustered by item. Each ``arm`` and ``generation`` is compared by itself; no rows for more than MOST_JUDGES judges.
+
+    ``judgments``: the columns of docs/contract.md, "Tables", of all judges; ``texts``: the texts' features, or None;
+    ``margin``: for the equivalence of rates.
     """
     if not 2 <= len(judges) <= MOST_JUDGES:
         return []
-    found: list[Estimate] = []
+    estimates: list[Estimate] = []
     keyed = with_pair_keys(judgments[judgments["judge"].isin(judges)], None)
-    for (arm, generation), several in keyed.groupby(["arm", "generation"], dropna=False, sort=True):
-        panel = next((name for name in _PANELS if (several["panel"] == name).any()), "")
-        turn = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
-        some = several[several["panel"].isin([panel, "probe"])]
-        for one, other in combinations(_contenders(some, texts, judges), 2):
-            shared, *counts = shared_pairs(one, other)
+    for (arm, generation), group in keyed.groupby(["arm", "generation"], dropna=False, sort=True):
+        panel = next((name for name in _PANELS if (group["panel"] == name).any()), "")
+        number = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
+        on_panel = group[group["panel"].isin([panel, "probe"])]
+        for first, second in combinations(_judge_contenders(on_panel, texts, judges), 2):
+            shared, *counts = shared_pairs(first, second)
             if shared and shared >= SHARED * min(counts):
-                rows = (difference.row for difference in judge_differences(one, other, margin))
-                found += _named(rows, one.name, other.name, str(arm), turn, panel)
-    return found
+                rows = (difference.row for difference in judge_differences(first, second, margin))
+                estimates += _labelled(rows, first.name, second.name, str(arm), number, panel)
+    return estimates
 
 
-def _contenders(judgments: pd.DataFrame, texts: pd.DataFrame | None, judges: Sequence[str]) -> list[Contender]:
+def _judge_contenders(judgments: pd.DataFrame, texts: pd.DataFrame | None, judges: Sequence[str]) -> list[Contender]:
     by_judge = dict(list(judgments.groupby("judge", sort=True)))
     return [
         Contender(name=judge, source="", judge=judge, judgments=by_judge[judge], texts=texts)
@@ -358,12 +489,13 @@ def _contenders(judgments: pd.DataFrame, texts: pd.DataFrame | None, judges: Seq
     ]
 
 
-def _named(
+def _labelled(
     rows: Iterable[Estimate], judge: str, other: str, arm: str, generation: int | None, panel: str
 ) -> list[Estimate]:
+    """The rows of a difference, named as estimates of ``judge`` against ``other``."""
     return [
         dataclasses.replace(
-            row, judge=judge, arm=arm, generation=generation, term=PREFIX + row.term,
+            row, judge=judge, arm=arm, generation=generation, term=JUDGE_DIFFERENCE + row.term,
             panel="probe" if row.term.endswith("_probe") else panel,
             variant=f"vs {other}" + (f", {row.variant}" if row.variant else ""),
         )

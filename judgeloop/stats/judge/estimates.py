@@ -7,8 +7,8 @@ from typing import cast
 
 import pandas as pd
 
-from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate, RowLabels, estimates_frame, order_free
+from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.judge.probes import probe_estimates

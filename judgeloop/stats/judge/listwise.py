@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from judgeloop import seeds
 from judgeloop.kernels import cluster_sums
-from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -37,6 +36,7 @@ from judgeloop.stats.estimate import (
     row,
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
+from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit
 from judgeloop.stats.judge.pointwise import feature_spread
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS

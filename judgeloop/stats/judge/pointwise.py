@@ -18,7 +18,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.kernels import cluster_sums, jackknife_error
-from judgeloop.stats.categories import by_category, remarked
 from judgeloop.stats.estimate import (
     PROBABILITY,
     RATE_MARGIN,
@@ -29,6 +28,7 @@ from judgeloop.stats.estimate import (
     row,
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
+from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit, gold_margin, picked_a
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families

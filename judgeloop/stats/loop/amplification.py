@@ -1,5 +1,8 @@
-"""Does the drift compound? Gain, compounding and observed over static drift, over the run
-(docs/method.md, "Does drift compound?").
+"""Amplification: what the loop adds to a bias from one generation to the next (docs/method.md, "Does drift compound?").
+
+Four questions, in this order: does the drift compound (gain, compounding, observed over static drift); how far has a pool
+policy moved from its start (KL); how much of the judge's content slope reached the preference signal (transmission); do
+style features and categories of items go together more (bias amplification).
 
 D_t is the arm's drift beyond a control arm's after t feedback steps, one number a replicate. A_T = D_T/D_1,
 C_T = A_T/T, O_T = D_T/(T·S^B_0) with S^B_0 the judge's selection at generation 0 beyond that same control's. Ratios are
@@ -20,7 +23,7 @@ from judgeloop.stats.estimate import (
     RATIO_MARGIN,
     Estimate,
     Verdict,
-    claimed,
+    claim,
     estimate_row,
     joined,
     ratio_row,
@@ -31,8 +34,7 @@ from judgeloop.stats.inference import (
     Undefined,
     fieller,
     fieller_from_moments,
-    normal_cdf,
-    normal_density,
+    largest_normal,
     replicate_t,
     tost,
 )
@@ -40,14 +42,14 @@ from judgeloop.stats.judge.slopes import Slopes
 from judgeloop.stats.loop.drift import quantity_series
 from judgeloop.stats.loop.panels import anchor_slopes
 from judgeloop.stats.loop.price import PriceAccounts, replicate_table
-from judgeloop.stats.loop.replicates import MeasuredCandidates, Series, across_replicates, snapped
-from judgeloop.text.features import FEATURES
+from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Quantity, Series, across_replicates, snapped
+from judgeloop.text.features import FEATURES, STYLE_FEATURES
 
 _FIRST = "the first loop's drift"
 
 
 def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item: int | None = None) -> float | None:
-    """C_T where the judge is linear and nothing feeds back on it; above it, drift feeds on drift. None where not known.
+    """The C_T of a linear judge on which nothing feeds back; above it, drift feeds on drift. None where it is not known.
 
     Selection adds 1 unit to the mean it starts from (the current policy's; with ``reference`` base, generation 0's), the
     strategy mixes, the next policy is the training set, and real data has no drift. Closed forms
@@ -62,7 +64,7 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
     if arm.update == "best_of_n" and arm.reference != "base":
         if arm.strategy != "replace" or arm.real_fraction > 0 or candidates_per_item is None:
             return None
-        step = float(np.sqrt(_largest_variance(candidates_per_item)))
+        step = float(np.sqrt(largest_normal(candidates_per_item)[1]))
     means, selections = [0.0], []
     for t in range(generations):
         selections.append((0.0 if arm.reference == "base" else means[-1]) + step**t)
@@ -71,23 +73,9 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
     return means[-1] / (generations * means[1])
 
 
-def _largest_variance(n: int) -> float:
-    """v_n, the variance of the largest of n standard normal draws, by quadrature."""
-
-    from scipy import integrate
-
-    def moment(power: int) -> float:
-        value, _ = integrate.quad(
-            lambda z: z**power * n * normal_density(z) * normal_cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
-        )
-        return float(value)
-
-    return moment(2) - moment(1) ** 2
-
-
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """What a contrast says about one quantity: the verdict on its drift D_T, and the three ratios with their intervals."""
+    """The verdict on the drift D_T of one contrast and quantity, and its three ratios with their intervals."""
 
     drift: Verdict
     gain: Interval | Undefined
@@ -96,8 +84,8 @@ class Ratios:
     n_replicates: int
 
     def verdict(self, generations: int, benchmark: float | None) -> Verdict:
-        """The word of docs/method.md, "Words of the verdicts": of the drift where none is shown or nothing can
-        compound, else on compounding."""
+        """The drift's own verdict where no drift is shown or nothing can compound, else the verdict on compounding
+        (docs/method.md, "Words of the verdicts")."""
         if self.drift != "drifting" or generations < 2 or isinstance(self.compounding, Undefined):
             return self.drift
         return compounding_word(self.compounding, self.observed_over_static, benchmark)
@@ -106,10 +94,10 @@ class Ratios:
 def compounding_word(
     compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None
 ) -> Verdict:
-    """amplifying, saturating, steady or compounding unclear, in this order (docs/method.md, "Words of the verdicts").
+    """The first that holds of amplifying, saturating, steady, else compounding unclear.
 
-    A claim needs a limit on its side: O_T's way to ``amplifying`` asks the lower limits both of O_T above 1 and of C_T
-    above the strategy's benchmark.
+    docs/method.md, "Words of the verdicts". Amplifying: the lower limit of C_T is above 1; or that of O_T is above 1 and that
+    of C_T above the strategy's benchmark.
     """
     beyond_static = not isinstance(observed_over_static, Undefined) and observed_over_static.low > 1.0
     if compounding.low > 1.0 or (beyond_static and benchmark is not None and compounding.low > benchmark):
@@ -126,59 +114,64 @@ def ratios(
     generations: int,
     margin: float | None,
 ) -> Ratios:
-    """From D_T, D_1 and S^B_0, one number a replicate each; a ratio uses the replicates that have both its parts."""
-    drift, _ = claimed(replicate_mean(last), margin, drift=True)
+    """The ratios from D_T (``last``), D_1 (``first``) and S^B_0 (``static``), one number a replicate each.
+
+    A ratio uses the replicates that have both its parts. ``margin``: of equivalence of the drift.
+    """
+    drift, _ = claim(replicate_mean(last), margin, drift=True)
     return Ratios(
         drift,
-        _ratio(last, first, 1.0, _FIRST),
-        _ratio(last, first, float(generations), _FIRST),
-        _ratio(last, static, float(generations), "the first selection"),
+        _fieller_ratio(last, first, 1.0, _FIRST),
+        _fieller_ratio(last, first, float(generations), _FIRST),
+        _fieller_ratio(last, static, float(generations), "the first selection"),
         len(last),
     )
 
 
-def _ratio(numerator: pd.Series[float], denominator: pd.Series[float], times: float, name: str) -> Interval | Undefined:
-    both = numerator.index.intersection(denominator.index)
-    if len(both) == 0:
+def _fieller_ratio(
+    numerator: pd.Series[float], denominator: pd.Series[float], times: float, name: str
+) -> Interval | Undefined:
+    common = numerator.index.intersection(denominator.index)
+    if len(common) == 0:
         return Undefined(f"no replicate has {name}")
-    found = fieller(numerator[both].to_numpy(), times * denominator[both].to_numpy(), null=1.0)
-    if isinstance(found, Undefined) and isinstance(replicate_t(denominator[both].to_numpy()), Interval):
+    ratio = fieller(numerator[common].to_numpy(), times * denominator[common].to_numpy(), null=1.0)
+    if isinstance(ratio, Undefined) and isinstance(replicate_t(denominator[common].to_numpy()), Interval):
         return Undefined(f"the 95 % interval of {name} covers 0, so a ratio to it means nothing")
-    return found
+    return ratio
 
 
 def amplification_estimates(
     measured: MeasuredCandidates,
-    found: Sequence[Series],
-    books: PriceAccounts,
+    all_series: Sequence[Series],
+    accounts: PriceAccounts,
     design: Design,
     sizes: Mapping[str, int],
 ) -> list[Estimate]:
     """Rows ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_`` of every contrast and feature.
 
-    ``sizes``: candidates an item of the arms whose reward is refitted, for best of n's benchmark. The three rows of a contrast
-    share its verdict. T = 1 has no gain and no compounding: ``undefined``.
+    ``sizes``: arm → candidates an item, for the arms whose reward is refitted (the benchmark of best of n needs it). The
+    three rows of a contrast share its verdict. With T = 1 gain and compounding are ``undefined``.
     """
     rows: list[Estimate] = []
     for quantity in measured.quantities:
-        one = quantity_series(found, quantity.name)
-        if one is None or not (quantity.has_sd or quantity.name == "correct"):
+        series = quantity_series(all_series, quantity.name)
+        if series is None or not (quantity.has_sd or quantity.name == "correct"):
             continue
         for arm, control in design.contrasts:
-            rows += _of_contrast(measured, one, books, design, arm, control, sizes.get(arm))
+            rows += _contrast_rows(measured, series, accounts, design, arm, control, sizes.get(arm))
     return rows
 
 
-def _of_contrast(
+def _contrast_rows(
     measured: MeasuredCandidates,
-    one: Series,
-    books: PriceAccounts,
+    series: Series,
+    accounts: PriceAccounts,
     design: Design,
     arm: str,
     control: str,
     size: int | None,
 ) -> list[Estimate]:
-    quantity, steps = one.quantity, design.generations
+    quantity, steps = series.quantity, design.generations
     _, n_items, _ = measured.count("", arm, steps)
     labels: dict[str, Any] = {
         "scope": "policy", "bias": quantity.bias, "arm": arm, "contrast": control, "unit": "ratio", "n_items": n_items,
@@ -187,38 +180,42 @@ def _of_contrast(
     if quantity.undefined:
         unknown = Undefined(quantity.undefined)
         return [estimate_row(unknown, term=f"{name}_{quantity.name}", n_replicates=0, **labels) for name in names]
-    selected = replicate_table(books.bias_selection(design.arm(control).judge_kind), quantity.name)
+    selected = replicate_table(accounts.bias_selection(design.arm(control).judge_kind), quantity.name)
     static = snapped(across_replicates(selected, arm, 0))
-    first, last = one.did(arm, control, 1), one.did(arm, control, steps)
-    seen = ratios(last, first, static, steps, quantity.margin)
+    first, last = series.did(arm, control, 1), series.did(arm, control, steps)
+    contrast = ratios(last, first, static, steps, quantity.margin)
     benchmark = compounding_benchmark(design.arm(arm), steps, size)
     labels |= {"n": len(last), "n_replicates": len(last)}
     single = Undefined("one feedback step: there is nothing to compound")
     values = (
-        single if steps < 2 else seen.gain, single if steps < 2 else seen.compounding, seen.observed_over_static
-    )  # fmt: skip
+        single if steps < 2 else contrast.gain,
+        single if steps < 2 else contrast.compounding,
+        contrast.observed_over_static,
+    )
     rows = []
     for name, ratio in zip(names, values, strict=True):
         if isinstance(ratio, Interval):
             ratio = replace(ratio, method="Fieller t over replicates")
-        made = replace(
-            ratio_row(ratio, term=f"{name}_{quantity.name}", **labels), verdict=seen.verdict(steps, benchmark)
-        )
+        row = ratio_row(ratio, term=f"{name}_{quantity.name}", **labels)
+        row = replace(row, verdict=contrast.verdict(steps, benchmark))
         if name == "compounding":
-            made = replace(made, benchmark=benchmark, margin=None if made.status == "undefined" else RATIO_MARGIN)
-        rows.append(made)
+            row = replace(row, benchmark=benchmark, margin=None if row.status == "undefined" else RATIO_MARGIN)
+        rows.append(row)
     return rows
 
 
-def kl_estimates(rows: pd.DataFrame, design: Design) -> list[Estimate]:
+# How far a pool policy has moved.
+
+
+def kl_estimates(candidates: pd.DataFrame, design: Design) -> list[Estimate]:
     """Rows ``kl_from_reference``: KL(p_current ‖ generation 0's p_current) in nats, mean over items; 0 = has not moved.
 
-    ``rows``: the candidates of the fixed items. ``undefined`` where the policy is no pool (its texts have no known
-    probabilities), and where it gives mass to a text that generation 0 could not draw.
+    ``candidates``: of the fixed items. ``undefined`` where the policy is no pool (its texts have no known probabilities),
+    and where it gives mass to a text that generation 0 could not draw.
     """
-    made: list[Estimate] = []
+    rows: list[Estimate] = []
     pools = [arm.name for arm in design.arms if arm.policy_kind == "pool"]
-    table = _divergences(rows, pools) if len(rows) and "p_current" in rows.columns else pd.DataFrame()
+    table = _divergences(candidates, pools) if len(candidates) and "p_current" in candidates.columns else pd.DataFrame()
     for arm in design.arms:
         for generation in range(design.generations + 1):
             labels: dict[str, Any] = {
@@ -227,49 +224,48 @@ def kl_estimates(rows: pd.DataFrame, design: Design) -> list[Estimate]:
             }  # fmt: skip
             if arm.name not in pools:
                 unknown = Undefined("the texts' probabilities are known for pool policies alone")
-                made.append(estimate_row(unknown, n_replicates=0, **labels))
+                rows.append(estimate_row(unknown, n_replicates=0, **labels))
                 continue
             values = across_replicates(table, arm.name, generation)
             if bool(np.isinf(values).any()):
                 infinite = Undefined(
                     "the policy gives mass to texts that generation 0 could not draw (real data): KL is infinite"
                 )
-                made.append(estimate_row(infinite, n_replicates=len(values), **labels))
+                rows.append(estimate_row(infinite, n_replicates=len(values), **labels))
                 continue
             # KL is never below 0, so its distance from 0 is no test.
             result = replicate_mean(values, "no replicate recorded p_current", tested=False)
-            part = rows[(rows["arm"] == arm.name) & (rows["generation"] == generation)]
+            part = candidates[(candidates["arm"] == arm.name) & (candidates["generation"] == generation)]
             count = part["item_id"].nunique()
             labels |= {"n": count * len(values), "n_items": count, "n_replicates": len(values)}
-            made.append(estimate_row(result, null=None, **labels))
-    return made
+            rows.append(estimate_row(result, null=None, **labels))
+    return rows
 
 
-def _divergences(rows: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """(arm, generation) × replicate of the mean over items of KL, infinite where it is."""
-    part = rows[rows["arm"].isin(arms) & pd.to_numeric(rows["p_current"]).notna()]
+def _divergences(candidates: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """KL in nats, mean over items, possibly infinite: (arm, generation) × replicate."""
+    part = candidates[candidates["arm"].isin(arms) & pd.to_numeric(candidates["p_current"]).notna()]
     text = ["replicate", "arm", "item_id", "candidate_id"]
     current = part[[*text, "generation", "p_current"]]
     zero = current[current["generation"] == 0].drop(columns="generation").rename(columns={"p_current": "p_zero"})
-    both = current.merge(zero, on=text, how="left")
-    p = both["p_current"].to_numpy(dtype=np.float64)
-    q = both["p_zero"].fillna(0.0).to_numpy(dtype=np.float64)
+    table = current.merge(zero, on=text, how="left")
+    p = table["p_current"].to_numpy(dtype=np.float64)
+    q = table["p_zero"].fillna(0.0).to_numpy(dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        both["kl"] = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
-    by_item = both.groupby(["arm", "generation", "replicate", "item_id"], sort=True)["kl"].sum(min_count=1)
+        table["kl"] = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
+    by_item = table.groupby(["arm", "generation", "replicate", "item_id"], sort=True)["kl"].sum(min_count=1)
     return by_item.clip(lower=0.0).groupby(level=[0, 1, 2]).mean().unstack("replicate")
 
 
-# Transmission a_RJ: how much of the judge's content slope reached the preference signal
-# (docs/method.md, "Transmission").
+# Transmission: how much of the judge's content slope reached the preference signal (docs/method.md, "Transmission").
 
 
 def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
     """Rows ``transmission_<feature>`` (scope signal) of every arm with a judge, for the features of its signal.
 
-    The ratio of the mean over replicates of β_R to β_J, with Fieller's interval: the replicates' variance in the
-    numerator, the item-clustered one in the denominator (shared by replicates, independent of the numerator), and the
-    smaller degrees of freedom. ``scales``: the SD that style slopes are per.
+    The ratio β_R/β_J of the signal's slope (mean over replicates) to the judge's, 1 = all of it; Fieller's interval from
+    the replicates' variance of the numerator, the item-clustered one of the denominator (shared by replicates, independent
+    of the numerator) and the smaller degrees of freedom. ``scales``: feature → the SD that style slopes are per.
     """
     rows: list[Estimate] = []
     slopes: dict[str, Slopes | Undefined] = {}
@@ -282,19 +278,26 @@ def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, 
         for feature in FEATURES:
             if fitted is None or feature not in fitted.columns:
                 if feature == "length":
-                    rows.append(_row(arm, feature, Undefined("no signal was fitted on length at generation 0"), 0, 0))
+                    rows.append(
+                        _transmission_row(
+                            arm, feature, Undefined("no signal was fitted on length at generation 0"), 0, 0
+                        )
+                    )
                 continue
             values = fitted[feature].dropna()
             result = _transmission_ratio(values, slopes[arm.judge], feature)
             lost = len(fitted) - len(values)
-            rows.append(_row(arm, feature, result, len(values), lost))
+            rows.append(_transmission_row(arm, feature, result, len(values), lost))
     return rows
 
 
 def _coefficients(
     signals: pd.DataFrame, arm: ArmDesign, scales: dict[str, float], generation: int = 0
 ) -> pd.DataFrame | None:
-    """Replicate × feature: β_R per doubling (length) or per pooled generation-0 SD; NaN where the fit did not converge."""
+    """Replicate × feature: the signal's slope β_R in log-odds per doubling (length) or per pooled generation-0 SD.
+
+    NaN where the fit did not converge; None where the arm's signal was not fitted.
+    """
     if signals.empty:
         return None
     part = signals[
@@ -328,7 +331,7 @@ def _transmission_ratio(values: pd.Series[float], slopes: Slopes | Undefined, fe
     return result
 
 
-def _row(arm: ArmDesign, feature: str, result: Interval | Undefined, count: int, lost: int) -> Estimate:
+def _transmission_row(arm: ArmDesign, feature: str, result: Interval | Undefined, count: int, lost: int) -> Estimate:
     shared: dict[str, Any] = {
         "scope": "signal", "judge": arm.judge, "arm": arm.name, "bias": "verbosity" if feature == "length" else "style",
         "term": f"transmission_{feature}", "unit": "ratio", "n": count, "n_replicates": count,
@@ -365,3 +368,50 @@ def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, 
                     )
                 )  # fmt: skip
     return rows
+
+
+# Bias amplification: do the style features that go with a category of items at generation 0 go with it more later on?
+
+
+def bias_amplification_series(measured: MeasuredCandidates) -> Series:
+    """BiasAmp T→A of style features and categories, as replicate values in probability; 0 at generation 0.
+
+    Positive = features and categories that went together at generation 0 do so more (Wang & Russakovsky 2021). The signs are
+    those of all replicates' generation 0 together. They come from the sample that later generations are compared with, so
+    that chance alone makes the number a little negative; ``did_`` is free of that. Undefined where the items have fewer than
+    two categories.
+    """
+    present = [name for name in STYLE_FEATURES if measured.scale.get(name, 0.0) > 0]
+    several = measured.rows.loc[measured.rows["category"] != "", "category"].nunique()
+    why = "" if several > 1 else "the items name fewer than two categories"
+    why = why or ("" if present else "no style feature varies at generation 0")
+    name = "bias_amplification"
+    quantity = Quantity(
+        name, name, "style", "probability", undefined=why, missing="no candidate to measure",
+        note=f"{len(present)} features × {several} categories",
+    )  # fmt: skip
+    if why:
+        return Series(quantity, "", pd.DataFrame())
+    rows = measured.rows[(measured.rows["n_drawn"] > 0) & (measured.rows["category"] != "")]
+    uses_feature = rows[present].gt(0).astype("float64")
+    frame = pd.concat([rows[[*CELL, "category", "n_drawn"]], uses_feature], axis=1)
+    zero = frame[frame["generation"] == 0]
+    overall = np.average(zero[present].to_numpy(), axis=0, weights=zero["n_drawn"])
+    # P₀(a, t) − P₀(a)P₀(t) has the sign of P₀(a | t) − P₀(a).
+    signs = (_shares(zero, ["category"], present) - overall).apply(np.sign)
+    shares = _shares(frame, [*CELL, "category"], present)
+    start = shares.xs(0, level="generation")
+    keys = shares.index.to_frame(index=False)
+    changes = (
+        shares - start.reindex(pd.MultiIndex.from_frame(keys[["replicate", "arm", "category"]])).to_numpy()
+    ) * signs.reindex(keys["category"]).to_numpy()
+    means = changes.mean(axis="columns").groupby(level=CELL).mean()
+    table = means.unstack("replicate")
+    return Series(quantity, "", table)
+
+
+def _shares(frame: pd.DataFrame, keys: list[str], features: list[str]) -> pd.DataFrame:
+    """P(feature | key): the share of texts, weighted by ``n_drawn``, that use each feature."""
+    weighted = frame[features].mul(frame["n_drawn"], axis=0)
+    sums = pd.concat([frame[keys], weighted, frame["n_drawn"]], axis=1).groupby(keys, sort=True, observed=True).sum()
+    return sums[features].div(sums["n_drawn"], axis=0)

@@ -1,16 +1,20 @@
-"""Diversity of each replicate, arm and generation: the same number of texts, the same items, the same token budget.
+"""Diversity of texts: its measures, and their values in each replicate, arm and generation (docs/method.md, "Diversity").
 
-Texts are cut to L tokens, the 5th percentile of generation 0's; ``mattr`` has one window for the whole run
-(docs/method.md, "Diversity"). ``mattr`` is a mean over texts; compression_ratio, distinct_2, vendi and self_bleu
-compare the texts of one item, for items with all their K ≥ 4 candidates, and are means over items; opener_entropy and
-tail_mass_retained are over all texts, the tail within items. A text that was drawn twice is there twice.
+Every measure grows or falls with the amount of text, so the amount is fixed: texts are cut to L tokens, the 5th percentile
+of generation 0's; ``mattr`` has one window for the whole run. ``mattr`` is a mean over texts; compression_ratio, distinct_2,
+vendi, dispersion and self_bleu compare the texts of one item, for items with all their K ≥ 4 candidates, and are means over
+items; opener_entropy, phrase_repetition and tail_mass_retained are over all texts, the tail within items. A text that was
+drawn twice counts twice.
 """
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,27 +22,17 @@ from numpy.typing import NDArray
 
 from judgeloop import seeds
 from judgeloop.stats.design import Design
-from judgeloop.stats.loop import diversity_measures
-from judgeloop.stats.loop.diversity_measures import (
-    Embedder,
-    Tokens,
-    Vocabulary,
-    coded_dispersion,
-    coded_self_bleu,
-    coded_vendi,
-    distinct_share,
-    shared_share,
-)
+from judgeloop.stats.loop.coded_texts import Embedder, Floats, Integers, Tokens, Vocabulary
 from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Quantity, Series, by_replicate
 from judgeloop.stats.loop.tail import Tail, surface
-from judgeloop.text.features import STYLE_FEATURES, tokenize
+from judgeloop.text.features import tokenize
 
 FEWEST_TEXTS = 4
-"""Texts an item that a comparison among them needs."""
+"""Fewest texts of an item for the measures that compare them."""
 
-_CELL = ["replicate", "generation", "arm"]
-_MOST_KEPT = 8_000
-"""Texts whose tokens and embedding are kept: those of a pool are met again every generation, and 8 KB each."""
+_BY_GENERATION = ["replicate", "generation", "arm"]
+_MOST_CACHED = 8_000
+"""Texts whose tokens and embeddings (8 KB each) stay in memory: a pool's texts return in every generation."""
 
 UNITS = {
     "mattr": "types per token",
@@ -51,94 +45,326 @@ UNITS = {
     "phrase_repetition": "share of 5-grams",
     "tail_mass_retained": "ratio",
 }
+"""Measure → its unit: all the measures that a run reports."""
+
+BLOCK_BYTES = 32_768
+"""Largest block of text that is compressed at once: DEFLATE looks back this far."""
+
+EIGENVALUE_FLOOR = 1e-12
+"""Floating-point noise of a Gram matrix, relative to its largest eigenvalue of at most 1."""
+
+
+# The amount of text that is measured.
+
+
+def truncation_length(token_counts: Sequence[int]) -> int:
+    """L in tokens: the 5th percentile of generation 0's token counts, one of the counts (inverse of the empirical distribution).
+
+    Fewer than 5 % of the counts are below it. Raises ValueError for no counts.
+    """
+    if len(token_counts) == 0:
+        raise ValueError("the truncation length needs the token counts of generation 0; there are none")
+    return int(np.quantile(np.asarray(token_counts, dtype=np.int64), 0.05, method="inverted_cdf"))
+
+
+def mattr_window(truncation: int) -> int | None:
+    """The run's window for ``mattr`` in tokens: 50 where L ≥ 50, else the largest multiple of 10 ≤ L; None below 20."""
+    if truncation < 20:
+        return None
+    return min(50, truncation // 10 * 10)
+
+
+def through(text: str, tokens: Sequence[str]) -> str:
+    """The text up to the end of ``tokens``, which are its first tokens."""
+    end = 0
+    # Between tokens stand only characters that cannot begin one, so the next occurrence is the token itself.
+    for token in tokens:
+        end = text.index(token, end) + len(token)
+    return text[:end]
+
+
+# Measures of one text, or of one set of texts.
+
+
+def mattr(tokens: Sequence[str], window: int | None) -> float | None:
+    """Moving-average type-token ratio in (0, 1] (Covington & McFall 2010): higher = more varied words within a text.
+
+    Mean over all windows of ``window`` successive tokens of (distinct tokens / window), in O(n). None where the text is
+    shorter than the window or the window is None. Raises ValueError for a window below 1.
+    """
+    if window is None:
+        return None
+    if window < 1:
+        raise ValueError(f"window must be 1 or more tokens, not {window}")
+    words = [token.casefold() for token in tokens]
+    if len(words) < window:
+        return None
+    seen: Counter[str] = Counter(words[:window])
+    total = types = len(seen)
+    for leaving, entering in zip(words, words[window:], strict=False):
+        seen[leaving] -= 1
+        types -= seen[leaving] == 0
+        types += seen[entering] == 0
+        seen[entering] += 1
+        total += types
+    return total / (window * (len(words) - window + 1))
+
+
+def compression_ratio(texts: Iterable[str]) -> float | None:
+    """Bytes / DEFLATE bytes of the texts: higher = more redundant, less diverse (Shaib et al. 2024). None without text.
+
+    The texts, each ended by a line feed, are packed in the order given into blocks of at most 32 KB of UTF-8, since
+    DEFLATE sees no further back; each block is compressed on its own (raw stream, level 9), and the ratio is that of
+    the sums. A block holds whole texts unless one text is larger. Small sets compress badly: compare equal sizes.
+    """
+    raw = packed = 0
+    block = bytearray()
+
+    def compressed_size() -> int:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        size = len(deflate.compress(bytes(block))) + len(deflate.flush())
+        block.clear()
+        return size
+
+    for text in texts:
+        if not text:
+            continue
+        data = text.encode("utf-8", "surrogatepass") + b"\n"
+        raw += len(data)
+        for start in range(0, len(data), BLOCK_BYTES):
+            if block and len(block) + len(data) - start > BLOCK_BYTES:
+                packed += compressed_size()
+            block += data[start : start + BLOCK_BYTES]
+    if not raw:
+        return None
+    return raw / (packed + compressed_size())
+
+
+def opener_entropy(openers: Counter[Any]) -> float | None:
+    """Entropy of counted openers (the texts' first tokens) in nats, Miller–Madow: higher = more varied openers.
+
+    −Σ p log p + (m − 1) / 2n for m observed openers of n texts (Miller 1955). None without texts.
+    """
+    n = openers.total()
+    if n == 0:
+        return None
+    plug_in = -math.fsum(count / n * math.log(count / n) for count in openers.values())
+    return plug_in + (len(openers) - 1) / (2 * n)
+
+
+# Measures of many items at once, on codes (``coded_texts``) or embeddings.
+
+
+def distinct_share(grams: Integers, items: Integers, count: int) -> Floats:
+    """(count,) distinct n-grams / n-grams of each item, in (0, 1]: higher = more diverse (Li et al. 2016).
+
+    NaN for an item without n-grams. ``grams``, ``items``: (n-grams,) each n-gram and its item; ``count``: number of items.
+    """
+    total = np.bincount(items, minlength=count)
+    keys = np.unique(items * (int(grams.max(initial=0)) + 1) + grams)
+    distinct = np.bincount(keys // (int(grams.max(initial=0)) + 1), minlength=count)
+    return _quotient(distinct, total, total > 0)
+
+
+def shared_share(grams: Integers, items: Integers) -> float | None:
+    """The share of the n-grams, in [0, 1], that texts of another item contain too: higher = stock phrases, less diverse.
+
+    Only other items' texts are searched, so that phrases which an item's own question calls for do not count
+    (self-repetition, Salkar et al. 2022, across prompts). None where fewer than two items have an n-gram.
+    """
+    if len(grams) == 0 or int(items.min()) == int(items.max()):
+        return None
+    width = int(items.max()) + 1
+    holders = np.bincount(np.unique(grams * width + items) // width, minlength=int(grams.max()) + 1)
+    return int(np.sum(holders[grams] > 1)) / len(grams)
+
+
+def self_bleu(texts: Tokens, ngrams: Sequence[tuple[Integers, Integers]], count: int) -> Floats:
+    """(count,) mean BLEU of each item's texts against its others, in [0, 1]: higher = more alike, less diverse.
+
+    Zhu et al. (2018). NaN for an item with fewer than two texts that have tokens.
+
+    Sentence BLEU with clipped counts over orders 1 … 4 (those the text is long enough for), the closest reference's
+    brevity penalty (the shorter on a tie), and 1/2ᵏ for the k-th order without a match (NIST smoothing, sacrebleu's
+    `exp`). ``ngrams``: orders 1 … 4 of ``texts``; the texts of an item stand together.
+    """
+    n = len(texts.items)
+    sizes = np.bincount(texts.text, minlength=n)
+    logs, orders, smoothing = np.zeros(n), np.zeros(n), np.ones(n)
+    for grams, text in ngrams:
+        total = np.bincount(text, minlength=n)
+        matched = _matched(grams, text, texts.items, n)
+        long_enough = total > 0
+        unmatched = long_enough & (matched == 0)
+        smoothing[unmatched] *= 2.0
+        share = np.where(unmatched, 1.0 / (smoothing * np.maximum(total, 1)), matched / np.maximum(total, 1))
+        logs[long_enough] += np.log(share[long_enough])
+        orders += long_enough
+    present = sizes > 0
+    brevity = np.minimum(0.0, 1.0 - _closest(sizes, texts.items) / np.maximum(sizes, 1))
+    scores = np.exp(brevity + logs / np.maximum(orders, 1))
+    held = np.bincount(texts.items[present], minlength=count)
+    summed = np.bincount(texts.items[present], weights=scores[present], minlength=count)
+    return _quotient(summed, held, held >= 2)
+
+
+def _quotient(above: NDArray[Any], below: NDArray[Any], where: NDArray[np.bool_]) -> Floats:
+    """above / below ``where`` that is true, NaN elsewhere."""
+    ratio = np.full(len(below), np.nan)
+    ratio[where] = above[where] / below[where]
+    return ratio
+
+
+def _matched(grams: Integers, text: Integers, items: Integers, n: int) -> Integers:
+    """(n,) how many n-grams of each text another text of its item has too, each clipped at the most that one of them has."""
+    if len(grams) == 0:
+        return np.zeros(n, dtype=np.int64)
+    width = int(grams.max()) + 1
+    keys, own = np.unique(text * width + grams, return_counts=True)
+    holder, gram = keys // width, keys % width
+    group = items[holder] * width + gram
+    order = np.lexsort((-own, group))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = group[order][1:] != group[order][:-1]
+    starts = np.flatnonzero(first)
+    ends = np.append(starts[1:], len(order))
+    largest = own[order][starts]
+    second = np.where(ends - starts > 1, own[order][np.minimum(starts + 1, len(order) - 1)], 0)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.cumsum(first) - 1
+    clip = np.where(own == largest[place], second[place], largest[place])
+    return np.bincount(holder, weights=np.minimum(own, clip), minlength=n).astype(np.int64)
+
+
+def _closest(sizes: Integers, items: Integers) -> Integers:
+    """(texts,) the size of the item's other text that is closest in size, the smaller on a tie.
+
+    Texts without tokens do not count; a text without others has its own size.
+    """
+    closest = sizes.copy()
+    far = np.iinfo(np.int64).max
+    best = np.full(len(sizes), far, dtype=np.int64)
+    scale = int(sizes.max(initial=0)) + 1
+    # The j-th text after each, as long as it is of the same item: as many rounds as the largest item has texts.
+    for step in range(1, int(np.bincount(items).max(initial=0))):
+        former = np.flatnonzero((items[step:] == items[:-step]) & (sizes[step:] > 0) & (sizes[:-step] > 0))
+        for own, other in ((former, former + step), (former + step, former)):
+            rank = np.abs(sizes[other] - sizes[own]) * scale + sizes[other]
+            nearer = rank < best[own]
+            best[own[nearer]] = rank[nearer]
+            closest[own[nearer]] = sizes[other[nearer]]
+    return closest
+
+
+def vendi(embeddings: Floats) -> Floats:
+    """(items,) Vendi scores of (items, texts, d) embeddings by their cosine: 1 (all alike) … texts (all orthogonal).
+
+    exp(−Σ λ log λ) of the eigenvalues of K/n, K the cosine similarities of n texts (Friedman & Dieng 2023). Fewer texts
+    than d, and no zero row.
+    """
+    unit = embeddings / np.linalg.norm(embeddings, axis=2, keepdims=True)
+    eigenvalues = np.linalg.eigvalsh(unit @ unit.transpose(0, 2, 1) / embeddings.shape[1])
+    positive = np.where(eigenvalues > EIGENVALUE_FLOOR, eigenvalues, 1.0)
+    return np.asarray(np.exp(-np.sum(positive * np.log(positive), axis=1)))
+
+
+def dispersion(embeddings: Floats) -> Floats:
+    """(items,) mean squared distance to the centroid of (items, texts, d) embeddings: higher = more diverse."""
+    gaps = embeddings - embeddings.mean(axis=1, keepdims=True)
+    return np.asarray(np.mean(np.sum(gaps**2, axis=2), axis=1))
+
+
+# The measures of a run, by replicate, arm and generation.
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
-    codes: NDArray[np.int64]
+class _CutText:
+    """A text cut to the run's L tokens: its codes, the text itself, and its ``mattr`` (NaN where it is too short)."""
+
+    codes: Integers
     cut: str
     mattr: float
 
 
 class _Reader:
-    """Texts cut to the run's budget, coded and embedded, each once as long as there is room."""
+    """Texts cut to ``limit`` tokens, coded and embedded, each once as long as the caches have room."""
 
     def __init__(self, limit: int, window: int | None) -> None:
         self._limit, self._window = limit, window
         self._vocabulary = Vocabulary()
         self._embedder = Embedder(self._vocabulary)
-        self._read: dict[str, _Text] = {}
-        self._embedded: dict[str, NDArray[np.float64]] = {}
-        self._looked: dict[str, NDArray[np.float64]] = {}
+        self._cut: dict[str, _CutText] = {}
+        self._embedded: dict[str, Floats] = {}
+        self._surfaces: dict[str, Floats] = {}
 
-    def read(self, texts: Sequence[str]) -> list[_Text]:
-        if len(self._read) > _MOST_KEPT:
-            self._read.clear()
+    def read(self, texts: Sequence[str]) -> list[_CutText]:
+        """The texts as cut, in their order."""
+        if len(self._cut) > _MOST_CACHED:
+            self._cut.clear()
         for text in texts:
-            if text not in self._read:
+            if text not in self._cut:
                 tokens = tokenize(text)[: self._limit]
-                ratio = diversity_measures.mattr(tokens, self._window)
-                self._read[text] = _Text(
+                ratio = mattr(tokens, self._window)
+                self._cut[text] = _CutText(
                     self._vocabulary.codes(tokens),
-                    diversity_measures.through(text, tokens),
+                    through(text, tokens),
                     np.nan if ratio is None else ratio,
                 )
-        return [self._read[text] for text in texts]
+        return [self._cut[text] for text in texts]
 
-    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """(texts, EMBEDDING_SIZE)."""
-        if len(self._embedded) > _MOST_KEPT:
+    def embeddings(self, texts: Sequence[str]) -> Floats:
+        """(texts, EMBEDDING_SIZE) embeddings of the texts as cut."""
+        if len(self._embedded) > _MOST_CACHED:
             self._embedded.clear()
         fresh = [text for text in dict.fromkeys(texts) if text not in self._embedded]
         if fresh:
-            made = self._embedder.embed([text.codes for text in self.read(fresh)])
-            self._embedded.update(zip(fresh, made, strict=True))
+            rows = self._embedder.embed([text.codes for text in self.read(fresh)])
+            self._embedded.update(zip(fresh, rows, strict=True))
         return np.stack([self._embedded[text] for text in texts])
 
-    def looks(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """(texts, 23), as `tail.surface`."""
-        if len(self._looked) > _MOST_KEPT:
-            self._looked.clear()
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._looked]
+    def surfaces(self, texts: Sequence[str]) -> Floats:
+        """(texts, 23) ``tail.surface`` of the texts as cut."""
+        if len(self._surfaces) > _MOST_CACHED:
+            self._surfaces.clear()
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._surfaces]
         if fresh:
-            made = surface([text.cut for text in self.read(fresh)])
-            self._looked.update(zip(fresh, made, strict=True))
-        return np.stack([self._looked[text] for text in texts])
+            rows = surface([text.cut for text in self.read(fresh)])
+            self._surfaces.update(zip(fresh, rows, strict=True))
+        return np.stack([self._surfaces[text] for text in texts])
 
 
 def diversity_series(
     measured: MeasuredCandidates, design: Design, names: Collection[str] = UNITS.keys()
 ) -> list[Series]:
-    """The replicate values of the diversity measures ``names`` (keys of UNITS): over all items, and by category where
-    there are several."""
+    """The replicate values of the measures ``names`` (keys of UNITS): over all items, and by category where there are several."""
     drawn = measured.rows[measured.rows["n_drawn"] > 0] if len(measured.rows) else measured.rows
     zero = drawn[drawn["generation"] == 0]
     if zero.empty:
         return [Series(_quantity(name, undefined="generation 0 has no text"), "", pd.DataFrame()) for name in names]
-    reader, window, remark = _budget(zero)
+    reader, window, remark = _reader_of_run(zero)
     quantities = {name: _quantity(name, note=remark) for name in UNITS}
     quantities["mattr"] = _mattr_quantity(zero, reader, design, window, remark)
-    size = int(drawn.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum().max())
+    size = int(drawn.groupby([*CELL, "item_id"])["n_drawn"].sum().max())
     if size < FEWEST_TEXTS:
         why = f"{size} candidates an item; comparing them needs {FEWEST_TEXTS}"
         for name in ("compression_ratio", "distinct_2", "vendi", "dispersion", "self_bleu"):
             quantities[name] = _quantity(name, undefined=why)
-    found = []
-    values = _Values(reader, size, design.seed, names).of(drawn, measured.categories)
-    for category, table in values.items():
+    series = []
+    tables = _CellMeasures(reader, size, design.seed, names).tables(drawn, measured.categories)
+    for category, table in tables.items():
         for name in names:
             quantity = quantities[name]
             frame = pd.DataFrame() if quantity.undefined else by_replicate(table, name)
-            found.append(Series(quantity, category, frame))
-    return found
+            series.append(Series(quantity, category, frame))
+    return series
 
 
-def _budget(zero: pd.DataFrame) -> tuple[_Reader, int | None, str]:
-    """The reader, the window, and the remark that says what both are."""
+def _reader_of_run(zero: pd.DataFrame) -> tuple[_Reader, int | None, str]:
+    """(reader of texts cut to L, window of ``mattr``, remark that states L), from generation 0's candidates."""
     lengths = {text: len(tokenize(text)) for text in zero["text"].unique()}
     counts = np.repeat(zero["text"].map(lengths).to_numpy(dtype=np.int64), zero["n_drawn"].to_numpy(dtype=np.int64))
-    limit = diversity_measures.truncation_length(counts.tolist())
-    window = diversity_measures.mattr_window(limit)
+    limit = truncation_length(counts.tolist())
+    window = mattr_window(limit)
     shorter = float(np.mean(counts < limit))
     return _Reader(limit, window), window, f"first {limit} tokens ({shorter:.1%} of generation 0 is shorter)"
 
@@ -164,196 +390,155 @@ def _mattr_quantity(zero: pd.DataFrame, reader: _Reader, design: Design, window:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One arm's texts in one generation, as often as drawn, the texts of an item together.
+    """The texts of one replicate, arm and generation, each as often as drawn, those of an item together.
 
-    ``items`` (texts,) the text's item as a number from 0; ``categories`` (items,) theirs; ``full`` (items,) those with all
-    their texts; ``numbers`` (items,) their numbers in the whole run.
+    ``items`` (texts,): each text's item as a number from 0. Of each item, (items,): its category, whether it has all its
+    texts (``full``), and its number in the whole run (``numbers``).
     """
 
     texts: list[str]
-    items: NDArray[np.int64]
+    items: Integers
     categories: NDArray[np.object_]
     full: NDArray[np.bool_]
     numbers: NDArray[np.intp]
 
 
-class _Values:
-    """The measures ``names``, a cell (replicate, arm, generation) at a time."""
+class _CellMeasures:
+    """The measures ``names``, computed a cell (replicate, arm, generation) at a time."""
 
     def __init__(self, reader: _Reader, size: int, seed: int, names: Collection[str]) -> None:
         self._reader, self._size, self._seed, self._names = reader, size, seed, names
 
-    def of(self, drawn: pd.DataFrame, categories: Sequence[str]) -> dict[str, pd.DataFrame]:
-        """By category ("" is all): (replicate, arm, generation) × measure."""
+    def tables(self, drawn: pd.DataFrame, categories: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """By category ("" is all): a frame (replicate, arm, generation) × measure."""
         tails: dict[tuple[int, str], Tail] = {}
         rows: dict[str, dict[tuple[int, str, int], dict[str, float | None]]] = {name: {} for name in ("", *categories)}
-        # Generation 0 first within a replicate: the tail is that of the first arm's, which all arms share.
-        ordered = drawn[[*_CELL, "item_id", "candidate_id", "group", "n_drawn", "text"]].sort_values(
-            [*_CELL, "item_id", "candidate_id"], kind="stable"
+        # Generation 0 first within a replicate: its first arm's texts define the tail, and all arms share them.
+        ordered = drawn[[*_BY_GENERATION, "item_id", "candidate_id", "group", "n_drawn", "text"]].sort_values(
+            [*_BY_GENERATION, "item_id", "candidate_id"], kind="stable"
         )
         numbers = pd.Index(ordered["item_id"].unique())
-        for _, part in ordered.groupby(_CELL, sort=True, observed=True):
+        for _, part in ordered.groupby(_BY_GENERATION, sort=True, observed=True):
             replicate, generation = int(part["replicate"].iloc[0]), int(part["generation"].iloc[0])
             arm = str(part["arm"].iloc[0])
             cell = self._cell(part, numbers)
             by_item, tokens = self._by_item(cell)
             blocks = self._blocks(cell) if "tail_mass_retained" in self._names else None
-            for category, found in rows.items():
+            for category, by_cell in rows.items():
                 of_category = cell.categories == category if category else np.ones(len(cell.categories), dtype=bool)
                 if not of_category.any():
                     continue
-                some = of_category[cell.items]
+                chosen = of_category[cell.items]
                 row = {name: _mean(values[of_category]) for name, values in by_item.items()}
-                row |= self._of_all(tokens, some)
+                row |= self._over_all(tokens, chosen)
                 if blocks is not None:
-                    row["tail_mass_retained"] = self._tail(cell, blocks, some, (replicate, category), generation, tails)
-                found[replicate, arm, generation] = row
-        return {category: self._frame(found) for category, found in rows.items()}
+                    row["tail_mass_retained"] = self._tail(
+                        cell, blocks, chosen, (replicate, category), generation, tails
+                    )
+                by_cell[replicate, arm, generation] = row
+        return {category: self._frame(by_cell) for category, by_cell in rows.items()}
 
-    def _blocks(self, cell: _Cell) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self._reader.embeddings(cell.texts), self._reader.looks(cell.texts)
+    def _blocks(self, cell: _Cell) -> tuple[Floats, Floats]:
+        """The descriptions of the cell's texts that define the tail."""
+        return self._reader.embeddings(cell.texts), self._reader.surfaces(cell.texts)
 
     def _tail(
         self,
         cell: _Cell,
-        blocks: Sequence[NDArray[np.float64]],
-        some: NDArray[np.bool_],
+        blocks: Sequence[Floats],
+        chosen: NDArray[np.bool_],
         key: tuple[int, str],
         generation: int,
         tails: dict[tuple[int, str], Tail],
     ) -> float | None:
-        """What a cell's texts ``some`` keep of the tail that its replicate's first arm had in generation 0."""
-        chosen, items = [block[some] for block in blocks], cell.numbers[cell.items[some]]
+        """The share of generation 0's tail that the cell's texts ``chosen`` (texts,) keep; 1 = all, None without a tail."""
+        blocks, items = [block[chosen] for block in blocks], cell.numbers[cell.items[chosen]]
         if generation == 0:
             if key not in tails:
                 # One stream a replicate: the tail is the same for every arm and generation.
-                tails[key] = Tail(chosen, items, seeds.rng(self._seed, "tail", key[0]))
+                tails[key] = Tail(blocks, items, seeds.rng(self._seed, "tail", key[0]))
             return 1.0
-        return tails[key].retained(chosen, items) if key in tails else None
+        return tails[key].retained(blocks, items) if key in tails else None
 
-    def _frame(self, rows: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
-        keys = pd.MultiIndex.from_tuples(list(rows), names=["replicate", "arm", "generation"])
-        frame = pd.DataFrame(list(rows.values()), index=keys, columns=list(self._names), dtype="float64")
+    def _frame(self, by_cell: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
+        keys = pd.MultiIndex.from_tuples(list(by_cell), names=CELL)
+        frame = pd.DataFrame(list(by_cell.values()), index=keys, columns=list(self._names), dtype="float64")
         if "tail_mass_retained" in self._names:
-            # A replicate whose tail cannot be told has none at generation 0 either.
+            # A replicate without a later value has no tail, so its 1 at generation 0 goes too.
             later = frame["tail_mass_retained"].where(frame.index.get_level_values("generation") > 0)
-            told = later.groupby(level="replicate").transform("count") > 0
-            frame["tail_mass_retained"] = frame["tail_mass_retained"].where(told)
+            has_tail = later.groupby(level="replicate").transform("count") > 0
+            frame["tail_mass_retained"] = frame["tail_mass_retained"].where(has_tail)
         return frame.sort_index()
 
     def _cell(self, part: pd.DataFrame, numbers: pd.Index[str]) -> _Cell:
+        """The cell of the candidates ``part``. ``numbers``: the item_ids of the run, in the order of their numbers."""
         counts = part["n_drawn"].to_numpy(dtype=np.int64)
-        codes, known = pd.factorize(part["item_id"])
+        codes, names = pd.factorize(part["item_id"])
         items = np.asarray(codes, dtype=np.int64)
         first = np.unique(items, return_index=True)[1]
         sizes = np.bincount(items, weights=counts).astype(np.int64)
         return _Cell(
             np.repeat(part["text"].to_numpy(dtype=object), counts).tolist(), np.repeat(items, counts),
             part["group"].to_numpy(dtype=object)[first], (sizes == self._size) & (self._size >= FEWEST_TEXTS),
-            numbers.get_indexer(known),
+            numbers.get_indexer(names),
         )  # fmt: skip
 
-    def _by_item(self, cell: _Cell) -> tuple[dict[str, NDArray[np.float64]], Tokens]:
-        """(items,) arrays by measure, NaN where an item has none; and the texts' tokens."""
-        read = self._reader.read(cell.texts)
-        tokens = Tokens.of([text.codes for text in read], cell.items)
-        count, made = len(cell.full), {}
+    def _by_item(self, cell: _Cell) -> tuple[dict[str, Floats], Tokens]:
+        """Measure → (items,) values, NaN where an item has none; and the texts' tokens."""
+        cut_texts = self._reader.read(cell.texts)
+        tokens = Tokens.of([text.codes for text in cut_texts], cell.items)
+        count, values = len(cell.full), {}
         if "mattr" in self._names:
-            ratios = np.array([text.mattr for text in read])
-            known = ~np.isnan(ratios)
-            summed = np.bincount(cell.items[known], weights=ratios[known], minlength=count)
-            held = np.bincount(cell.items[known], minlength=count)
-            made["mattr"] = np.divide(summed, held, out=np.full(count, np.nan), where=held > 0)
+            ratios = np.array([text.mattr for text in cut_texts])
+            has_ratio = ~np.isnan(ratios)
+            summed = np.bincount(cell.items[has_ratio], weights=ratios[has_ratio], minlength=count)
+            held = np.bincount(cell.items[has_ratio], minlength=count)
+            values["mattr"] = np.divide(summed, held, out=np.full(count, np.nan), where=held > 0)
         compared = [name for name in ("compression_ratio", "distinct_2", "vendi", "dispersion", "self_bleu")
                     if name in self._names]  # fmt: skip
         for name in compared:
-            made[name] = np.full(count, np.nan)
+            values[name] = np.full(count, np.nan)
         if not compared or not cell.full.any():
-            return made, tokens
+            return values, tokens
         chosen = np.flatnonzero(cell.full[cell.items])
-        texts, items = [read[place] for place in chosen], cell.items[chosen]
-        if "compression_ratio" in made:
+        texts, items = [cut_texts[place] for place in chosen], cell.items[chosen]
+        if "compression_ratio" in values:
             for place in range(0, len(texts), self._size):
-                ratio = diversity_measures.compression_ratio(text.cut for text in texts[place : place + self._size])
-                made["compression_ratio"][items[place]] = np.nan if ratio is None else ratio
-        if "distinct_2" in made or "self_bleu" in made:
-            some = Tokens.of([text.codes for text in texts], items)
-            ngrams = some.ngrams(4)
-            if "distinct_2" in made:
-                made["distinct_2"] = distinct_share(ngrams[1][0], some.items[ngrams[1][1]], count)
-            if "self_bleu" in made:
-                made["self_bleu"] = coded_self_bleu(some, ngrams, count)
-        if "vendi" in made or "dispersion" in made:
+                ratio = compression_ratio(text.cut for text in texts[place : place + self._size])
+                values["compression_ratio"][items[place]] = np.nan if ratio is None else ratio
+        if "distinct_2" in values or "self_bleu" in values:
+            full = Tokens.of([text.codes for text in texts], items)
+            ngrams = full.ngrams(4)
+            if "distinct_2" in values:
+                values["distinct_2"] = distinct_share(ngrams[1][0], full.items[ngrams[1][1]], count)
+            if "self_bleu" in values:
+                values["self_bleu"] = self_bleu(full, ngrams, count)
+        if "vendi" in values or "dispersion" in values:
             embeddings = self._reader.embeddings([cell.texts[place] for place in chosen])
             embeddings = embeddings.reshape(-1, self._size, embeddings.shape[1])
-            for name, measure in (("vendi", coded_vendi), ("dispersion", coded_dispersion)):
-                if name in made:
-                    made[name][cell.full] = measure(embeddings)
-        return made, tokens
+            for name, measure in (("vendi", vendi), ("dispersion", dispersion)):
+                if name in values:
+                    values[name][cell.full] = measure(embeddings)
+        return values, tokens
 
-    def _of_all(self, tokens: Tokens, some: NDArray[np.bool_]) -> dict[str, float | None]:
-        """What is measured over all the texts ``some`` together."""
+    def _over_all(self, tokens: Tokens, chosen: NDArray[np.bool_]) -> dict[str, float | None]:
+        """The measures over all texts ``chosen`` (texts,) together."""
         row: dict[str, float | None] = {}
-        kept = some[tokens.text]
+        inside = chosen[tokens.text]
         if "opener_entropy" in self._names:
-            starts = np.searchsorted(tokens.text, np.flatnonzero(some))
-            ends = np.minimum(np.searchsorted(tokens.text, np.flatnonzero(some), side="right"), starts + 3)
+            starts = np.searchsorted(tokens.text, np.flatnonzero(chosen))
+            ends = np.minimum(np.searchsorted(tokens.text, np.flatnonzero(chosen), side="right"), starts + 3)
             codes = tokens.codes.tolist()
             openers = Counter(tuple(codes[start:end]) for start, end in zip(starts, ends, strict=True))
-            row["opener_entropy"] = diversity_measures.opener_counts_entropy(openers)
+            row["opener_entropy"] = opener_entropy(openers)
         if "phrase_repetition" in self._names:
-            part = Tokens(tokens.codes[kept], tokens.text[kept], tokens.items)
+            part = Tokens(tokens.codes[inside], tokens.text[inside], tokens.items)
             grams, text = part.ngrams(5)[-1]
             row["phrase_repetition"] = shared_share(grams, part.items[text])
         return row
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(np.mean(known)) if len(known) else None
-
-
-# BiasAmp T→A: do a category's habits of style grow? Positive = what went together at generation 0 goes together more.
-
-NAME = "bias_amplification"
-
-
-def bias_amplification_series(measured: MeasuredCandidates) -> Series:
-    """One number a replicate, arm and generation, 0 at generation 0; undefined where items have fewer than two categories.
-
-    The signs are those of all replicates' generation 0 together. They are read from the sample that later generations are
-    compared with, so that chance alone makes the number a little negative; ``did_`` is free of that.
-    """
-    present = [name for name in STYLE_FEATURES if measured.scale.get(name, 0.0) > 0]
-    several = measured.rows.loc[measured.rows["category"] != "", "category"].nunique()
-    why = "" if several > 1 else "the items name fewer than two categories"
-    why = why or ("" if present else "no style feature varies at generation 0")
-    quantity = Quantity(
-        NAME, NAME, "style", "probability", undefined=why, missing="no candidate to measure",
-        note=f"{len(present)} features × {several} categories",
-    )  # fmt: skip
-    if why:
-        return Series(quantity, "", pd.DataFrame())
-    rows = measured.rows[(measured.rows["n_drawn"] > 0) & (measured.rows["category"] != "")]
-    has = rows[present].gt(0).astype("float64")
-    frame = pd.concat([rows[[*CELL, "category", "n_drawn"]], has], axis=1)
-    zero = frame[frame["generation"] == 0]
-    overall = np.average(zero[present].to_numpy(), axis=0, weights=zero["n_drawn"])
-    # P₀(a, t) − P₀(a)P₀(t) has the sign of P₀(a | t) − P₀(a).
-    signs = (_shares(zero, ["category"], present) - overall).apply(np.sign)
-    shares = _shares(frame, [*CELL, "category"], present)
-    start = shares.xs(0, level="generation")
-    keys = shares.index.to_frame(index=False)
-    changes = (
-        shares - start.reindex(pd.MultiIndex.from_frame(keys[["replicate", "arm", "category"]])).to_numpy()
-    ) * signs.reindex(keys["category"]).to_numpy()
-    means = changes.mean(axis="columns").groupby(level=CELL).mean()
-    table = means.unstack("replicate")
-    return Series(quantity, "", table)
-
-
-def _shares(frame: pd.DataFrame, keys: list[str], features: list[str]) -> pd.DataFrame:
-    """P(a | key): the weighted share of texts with each feature."""
-    weighted = frame[features].mul(frame["n_drawn"], axis=0)
-    sums = pd.concat([frame[keys], weighted, frame["n_drawn"]], axis=1).groupby(keys, sort=True, observed=True).sum()
-    return sums[features].div(sums["n_drawn"], axis=0)
+def _mean(values: Floats) -> float | None:
+    """The mean of the values that are not NaN; None where all are."""
+    defined = values[~np.isnan(values)]
+    return float(np.mean(defined)) if len(defined) else None

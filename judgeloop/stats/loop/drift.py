@@ -1,6 +1,8 @@
-"""The path of a drift, one number a replicate: its slope over generations, its growth a loop, its exact test; and what the
-judge's picks select directly. Positive = more of the quantity, or steps that grow
-(docs/method.md, "Does drift compound?").
+"""Drift: how far a quantity of the policy's texts has moved since generation 0. Positive = more of the quantity.
+
+In this order: levels, drift and drift beyond a control arm in every generation (docs/method.md, "Levels and drift"); the path
+of the drift over generations and its exact test (docs/method.md, "Does drift compound?"); the selection gradient of each
+feature; and drift for other items than the run's. All work with one number a replicate.
 """
 
 from __future__ import annotations
@@ -14,139 +16,141 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.stats.categories import RARE
 from judgeloop.stats.design import Design
 from judgeloop.stats.estimate import BareTest, Estimate, estimate_row, joined, replicate_mean
 from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip, t_interval
+from judgeloop.stats.items import RARE
 from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Series, across_replicates, item_means, snapped
 from judgeloop.text.features import FEATURES
-
-# Level, drift and drift beyond a control arm, per generation, from one number a replicate
-# (docs/method.md, "Levels and drift" and "Words of the verdicts").
 
 CONFIRMATORY = ("did_length", "did_style_score", "did_mattr")
 """The confirmatory family of a run, at its last generation and confirmatory contrast (docs/method.md, "Many tests")."""
 
 
-def drift_estimates(measured: MeasuredCandidates, quantities: Iterable[Series], design: Design) -> list[Estimate]:
+def drift_estimates(measured: MeasuredCandidates, all_series: Iterable[Series], design: Design) -> list[Estimate]:
     """Rows ``mean_``, ``sd_``, ``drift_`` and ``did_`` (levels of diversity under their own name) of every generation.
 
     Drift and did begin at generation 1: at generation 0 they are 0 by construction.
     """
     rows: list[Estimate] = []
-    for one in quantities:
+    for series in all_series:
         for arm in design.arms:
             for generation in range(design.generations + 1):
-                rows += _of_arm(measured, one, arm.name, generation)
+                rows += _arm_rows(measured, series, arm.name, generation)
         for arm_name, control in design.contrasts:
-            rows += [_did(measured, one, design, arm_name, control, t) for t in range(1, design.generations + 1)]
+            rows += [_did_row(measured, series, design, arm_name, control, t) for t in range(1, design.generations + 1)]
     return rows
 
 
-def _of_arm(measured: MeasuredCandidates, one: Series, arm: str, generation: int) -> list[Estimate]:
-    quantity = one.quantity
-    n, n_items, failed = measured.count(one.category, arm, generation)
+def _arm_rows(measured: MeasuredCandidates, series: Series, arm: str, generation: int) -> list[Estimate]:
+    quantity = series.quantity
+    n, n_items, failed = measured.count(series.category, arm, generation)
     notes = [quantity.note] if quantity.note else []
-    if one.category == RARE:
+    if series.category == RARE:
         notes.append(measured.pooled)
     if failed:
         notes.append(f"{failed} failed drafts are left out")
-    if measured.left_out and not one.category:
+    if measured.left_out and not series.category:
         notes.append(f"{measured.left_out} items (over replicates) without a candidate in some generation are left out")
     labels: dict[str, Any] = {
-        "scope": "policy", "bias": quantity.bias, "arm": arm, "generation": generation, "category": one.category,
+        "scope": "policy", "bias": quantity.bias, "arm": arm, "generation": generation, "category": series.category,
         "unit": quantity.unit, "n": n, "n_items": n_items,
     }  # fmt: skip
-    rows = [_row(quantity.level_term, _known(one.levels(arm, generation)), one, labels, notes, test=False)]
-    if quantity.has_sd and not one.category:
-        spread = _known(one.spreads(arm, generation))
-        rows.append(_row(f"sd_{quantity.name}", spread, one, labels, notes, test=False))
+    levels = _present(series.levels(arm, generation))
+    rows = [_series_row(quantity.level_term, levels, series, labels, notes, tested=False)]
+    if quantity.has_sd and not series.category:
+        spreads = _present(series.spreads(arm, generation))
+        rows.append(_series_row(f"sd_{quantity.name}", spreads, series, labels, notes, tested=False))
     if generation > 0:
-        same, said = _same_items(one, (arm, generation), (arm, 0))
-        values = _known(one.drifts(arm, generation))
-        rows.append(_row(f"drift_{quantity.name}", values, one, {**labels, **same}, [*said, *notes], test=True))
+        counts, remarks = _same_items(series, (arm, generation), (arm, 0))
+        values = _present(series.drifts(arm, generation))
+        term, notes = f"drift_{quantity.name}", [*remarks, *notes]
+        rows.append(_series_row(term, values, series, {**labels, **counts}, notes, tested=True))
     return rows
 
 
-def _row(
-    term: str, values: NDArray[np.float64], one: Series, labels: dict[str, Any], notes: list[str], *, test: bool
+def _series_row(
+    term: str, values: NDArray[np.float64], series: Series, labels: dict[str, Any], notes: list[str], *, tested: bool
 ) -> Estimate:
-    """``test`` False: a level, whose distance from 0 means nothing, so it has no p."""
-    quantity = one.quantity
+    """The row of replicate ``values`` (S,). ``tested`` False: a level, whose distance from 0 means nothing; it has no p."""
+    quantity = series.quantity
     if quantity.undefined:
         return estimate_row(Undefined(quantity.undefined), term=term, n_replicates=0, **labels)
     return estimate_row(
-        replicate_mean(values, quantity.missing, tested=test), margin=quantity.margin, null=0.0 if test else None,
-        drift=True, note=joined(*notes, _lost(len(values), one)), term=term, n_replicates=len(values), **labels,
+        replicate_mean(values, quantity.missing, tested=tested), margin=quantity.margin, null=0.0 if tested else None,
+        drift=True, note=joined(*notes, _missing_remark(len(values), series)), term=term, n_replicates=len(values), **labels,
     )  # fmt: skip
 
 
-def _did(
-    measured: MeasuredCandidates, one: Series, design: Design, arm: str, control: str, generation: int
+def _did_row(
+    measured: MeasuredCandidates, series: Series, design: Design, arm: str, control: str, generation: int
 ) -> Estimate:
-    quantity, term = one.quantity, f"did_{one.quantity.name}"
+    quantity, term = series.quantity, f"did_{series.quantity.name}"
     last = generation == design.generations
-    confirmatory = (arm, control) == design.confirmatory and last and not one.category and term in CONFIRMATORY
+    confirmatory = (arm, control) == design.confirmatory and last and not series.category and term in CONFIRMATORY
     labels: dict[str, Any] = {
         "scope": "policy", "bias": quantity.bias, "term": term, "arm": arm, "contrast": control,
-        "generation": generation, "category": one.category, "unit": quantity.unit,
+        "generation": generation, "category": series.category, "unit": quantity.unit,
         "family": "confirmatory" if confirmatory else "exploratory",
     }  # fmt: skip
     if quantity.undefined:
         return estimate_row(Undefined(quantity.undefined), n_replicates=0, **labels)
-    values = _known(one.dids(arm, control, generation))
-    same, remarks = _same_items(one, (arm, generation), (arm, 0), (control, generation), (control, 0))
-    pools = measured.pooled if one.category == RARE else ""
-    _, n_items, _ = measured.count(one.category, arm, generation)
-    counts: dict[str, Any] = {"n": len(values), "n_items": n_items, "n_replicates": len(values), **same}
+    values = _present(series.dids(arm, control, generation))
+    item_counts, remarks = _same_items(series, (arm, generation), (arm, 0), (control, generation), (control, 0))
+    pools = measured.pooled if series.category == RARE else ""
+    _, n_items, _ = measured.count(series.category, arm, generation)
+    counts: dict[str, Any] = {"n": len(values), "n_items": n_items, "n_replicates": len(values), **item_counts}
     return estimate_row(
         replicate_mean(values, quantity.missing), margin=quantity.margin, drift=True,
-        note=joined(*remarks, quantity.note, pools, _lost(len(values), one)), **counts, **labels,
+        note=joined(*remarks, quantity.note, pools, _missing_remark(len(values), series)), **counts, **labels,
     )  # fmt: skip
 
 
-def _same_items(one: Series, *cells: tuple[str, int]) -> tuple[dict[str, int], list[str]]:
-    """Of a paired quantity: its counts, and the remark that says which items it compares; nothing of others."""
-    if not one.quantity.paired or one.quantity.undefined:
+def _same_items(series: Series, *cells: tuple[str, int]) -> tuple[dict[str, int], list[str]]:
+    """The counts of a paired quantity and the remark that says which items it compares; both empty for other quantities."""
+    if not series.quantity.paired or series.quantity.undefined:
         return {}, []
-    index = one.changes(*cells).index
-    each = pd.Series(index.get_level_values("replicate")).value_counts() if len(index) else pd.Series(dtype="int64")
-    span = f"{each.min()} to {each.max()} a replicate" if len(each) else "too few"
+    index = series.changes(*cells).index
+    sizes = pd.Series(index.get_level_values("replicate")).value_counts() if len(index) else pd.Series(dtype="int64")
+    span = f"{sizes.min()} to {sizes.max()} a replicate" if len(sizes) else "too few"
     where = "at both generations" if len(cells) == 2 else "at both generations in both arms"
-    kept = {"n": len(index), "n_items": index.get_level_values("item_id").nunique() if len(index) else 0}
-    return kept, [f"the same items, those wrong {where} ({span})"]
+    counts = {"n": len(index), "n_items": index.get_level_values("item_id").nunique() if len(index) else 0}
+    return counts, [f"the same items, those wrong {where} ({span})"]
 
 
-def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _present(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[~np.isnan(values)]
 
 
-def _lost(present: int, one: Series) -> str:
-    absent = len(one.values.columns) - present
-    return f"missing in {absent} of {len(one.values.columns)} replicates" if present and absent > 0 else ""
+def _missing_remark(present: int, series: Series) -> str:
+    absent = len(series.values.columns) - present
+    return f"missing in {absent} of {len(series.values.columns)} replicates" if present and absent > 0 else ""
 
 
-def quantity_series(found: Iterable[Series], name: str, category: str = "") -> Series | None:
-    """The series of that quantity, None where it was not measured."""
-    return next((one for one in found if one.quantity.name == name and one.category == category), None)
+def quantity_series(all_series: Iterable[Series], name: str, category: str = "") -> Series | None:
+    """The series of a quantity in a category ("" is all), None where it was not measured."""
+    return next((series for series in all_series if series.quantity.name == name and series.category == category), None)
 
+
+# The path of the drift beyond the control.
 
 FEWEST_FLIPS, MOST_FLIPS = 6, 20
-"""Replicates with which a sign-flip test can reject at 5 %, and those that it enumerates."""
+"""Fewest replicates with which a sign-flip test can reject at 5 %, and most that it enumerates."""
 
 _SUM_TOLERANCE = 1e-6
 _WORST_CONDITION = 1e6
 
 
-def trend_estimates(measured: MeasuredCandidates, found: Sequence[Series], design: Design) -> list[Estimate]:
+def trend_estimates(measured: MeasuredCandidates, all_series: Sequence[Series], design: Design) -> list[Estimate]:
     """``trend_<quantity>`` and ``loop_gain_<quantity>`` of every contrast, and ``did_`` variant ``sign_flip``.
 
-    A row a feature, style score and correctness; the variant for the confirmatory terms at the last generation.
+    For each feature, the style score and correctness; the variant for the confirmatory terms at the last generation. A trend
+    is in the quantity's unit per generation; a loop gain is a ratio, above 1 where steps grow.
     """
     rows: list[Estimate] = []
-    for one in found:
-        quantity = one.quantity
-        if one.category or quantity.undefined:
+    for series in all_series:
+        quantity = series.quantity
+        if series.category or quantity.undefined:
             continue
         for arm, control in design.contrasts:
             _, n_items, _ = measured.count("", arm, design.generations)
@@ -154,15 +158,15 @@ def trend_estimates(measured: MeasuredCandidates, found: Sequence[Series], desig
                 "scope": "policy", "bias": quantity.bias, "arm": arm, "contrast": control, "n_items": n_items,
             }  # fmt: skip
             if quantity.has_sd or quantity.name == "correct":
-                path = pd.DataFrame({t: one.did(arm, control, t) for t in range(1, design.generations + 1)}).dropna()
-                rows += _of_path(path.to_numpy(dtype=np.float64), quantity.name, quantity.unit, labels)
+                path = pd.DataFrame({t: series.did(arm, control, t) for t in range(1, design.generations + 1)}).dropna()
+                rows += _path_rows(path.to_numpy(dtype=np.float64), quantity.name, quantity.unit, labels)
             if f"did_{quantity.name}" in CONFIRMATORY:
-                rows += _flipped(one, arm, control, design.generations, labels)
+                rows += _sign_flip_rows(series, arm, control, design.generations, labels)
     return rows
 
 
-def _of_path(path: NDArray[np.float64], name: str, unit: str, labels: dict[str, Any]) -> list[Estimate]:
-    """``path``: (replicates, T), D_1 … D_T; D_0 = 0."""
+def _path_rows(path: NDArray[np.float64], name: str, unit: str, labels: dict[str, Any]) -> list[Estimate]:
+    """Trend and loop gain of ``path`` (replicates, T): D_1 … D_T, with D_0 = 0. Nothing for T = 1."""
     steps = path.shape[1]
     if steps < 2:
         return []
@@ -181,38 +185,41 @@ def _of_path(path: NDArray[np.float64], name: str, unit: str, labels: dict[str, 
     return [trend, estimate_row(gain, null=None, term=f"loop_gain_{name}", unit="ratio", **counts)]
 
 
-def _flipped(one: Series, arm: str, control: str, generation: int, labels: dict[str, Any]) -> list[Estimate]:
-    values = one.did(arm, control, generation)
+def _sign_flip_rows(series: Series, arm: str, control: str, generation: int, labels: dict[str, Any]) -> list[Estimate]:
+    values = series.did(arm, control, generation)
     if not FEWEST_FLIPS <= len(values) <= MOST_FLIPS:
         return []
     return [
         estimate_row(
             BareTest(float(values.mean()), sign_flip(values.to_numpy()), "exact sign flips over replicates"),
-            term=f"did_{one.quantity.name}", variant="sign_flip", generation=generation, unit=one.quantity.unit,
-            n=len(values), n_replicates=len(values), note="asks that differences are symmetric, not normal", **labels,
+            term=f"did_{series.quantity.name}", variant="sign_flip", generation=generation, unit=series.quantity.unit,
+            n=len(values), n_replicates=len(values), note="assumes that differences are symmetric, not that they are normal", **labels,
         )
     ]  # fmt: skip
+
+
+# What the picks select directly.
 
 
 def gradient_estimates(measured: MeasuredCandidates, design: Design) -> list[Estimate]:
     """``gradient_<feature>``: Lande & Arnold's (1983) Σ⁻¹S of each arm's picks, t = 0 … T − 1, in relative fitness per unit.
 
-    S: mean over items of the selection's feature means less the candidates'. Σ: the candidates' covariance within items,
-    over the same items. Direct selection: what a feature's own unit is worth with the others held. Features that vary at
+    Positive = the feature itself is selected for, with the others held. S: mean over items of the selection's feature means
+    minus the candidates'. Σ: the candidates' covariance within items, over the same items. Only for features that vary at
     generation 0; a replicate whose features are (nearly) collinear has none.
     """
     names = [name for name in FEATURES if measured.scale.get(name, 0.0) > 0]
     if not names or measured.rows.empty or "p_selected" not in measured.rows.columns:
         return []
-    found: dict[tuple[int, str, int], NDArray[np.float64]] = {}
+    gradients: dict[tuple[int, str, int], NDArray[np.float64]] = {}
     for _, cell in measured.rows.groupby(CELL, sort=True, observed=True):
         replicate, t = int(cell["replicate"].iloc[0]), int(cell["generation"].iloc[0])
         value = _gradient(cell, names) if t < design.generations else None
         if value is not None:
-            found[replicate, str(cell["arm"].iloc[0]), t] = value
+            gradients[replicate, str(cell["arm"].iloc[0]), t] = value
     rows = []
-    keys = pd.MultiIndex.from_tuples(list(found), names=CELL) if found else None
-    table = pd.DataFrame(list(found.values()), index=keys, columns=names) if found else None
+    keys = pd.MultiIndex.from_tuples(list(gradients), names=CELL) if gradients else None
+    table = pd.DataFrame(list(gradients.values()), index=keys, columns=names) if gradients else None
     for quantity in measured.quantities:
         if quantity.name not in names:
             continue
@@ -221,7 +228,9 @@ def gradient_estimates(measured: MeasuredCandidates, design: Design) -> list[Est
             for t in range(design.generations):
                 n, n_items, _ = measured.count("", arm.name, t)
                 values = across_replicates(wide, arm.name, t)
-                result = replicate_mean(values, "no replicate's selection is whole and its features apart")
+                result = replicate_mean(
+                    values, "no replicate has a complete selection and features that are not collinear"
+                )
                 rows.append(
                     estimate_row(
                         result, scope="policy", bias=quantity.bias, term=f"gradient_{quantity.name}", arm=arm.name,
@@ -233,7 +242,7 @@ def gradient_estimates(measured: MeasuredCandidates, design: Design) -> list[Est
 
 
 def _gradient(cell: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64] | None:
-    """Σ⁻¹S of the candidates of one replicate, arm and generation; None where it has none."""
+    """(features,) Σ⁻¹S of the candidates of one replicate, arm and generation; None where it has none."""
     _, items = np.unique(cell["item_id"].astype(str).to_numpy(), return_inverse=True)
     x = cell[list(names)].to_numpy(dtype=np.float64)
     drawn = cell["n_drawn"].to_numpy(dtype=np.float64)
@@ -243,34 +252,36 @@ def _gradient(cell: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64] |
     drawn = drawn / np.bincount(items, weights=drawn)[items]
     means = np.stack([np.bincount(items, weights=drawn * column) for column in x.T], axis=1)
     rest = x - means[items]
-    many = len(means)
-    covariance = (drawn[:, None] * rest).T @ rest / many
+    n_items = len(means)
+    covariance = (drawn[:, None] * rest).T @ rest / n_items
     if not np.all(np.isfinite(covariance)) or np.linalg.cond(covariance) > _WORST_CONDITION:
         return None
-    return np.asarray(np.linalg.solve(covariance, selected @ rest / many), dtype=np.float64)
+    return np.asarray(np.linalg.solve(covariance, selected @ rest / n_items), dtype=np.float64)
 
 
-# Drift beyond the control for other items than these: variant ``new_items``.
+# Drift beyond the control for other items than the run's: variant ``new_items``.
 
-QUANTITIES = ("length", "style_score", "correct")
+NEW_ITEM_QUANTITIES = ("length", "style_score", "correct")
 DRAWS = 4_000
 FEWEST = 5
-"""Fewer items or replicates than this tell nothing of others."""
+"""Fewest items and fewest replicates for a statement about other items."""
 
 
 def new_item_estimates(measured: MeasuredCandidates, design: Design) -> list[Estimate]:
-    """``did_<quantity>``, variant ``new_items``, at the last generation: a row a contrast and quantity of QUANTITIES."""
-    known = [one for one in measured.quantities if one.name in QUANTITIES and not one.undefined]
-    if not known or design.generations < 1:
+    """``did_<quantity>``, variant ``new_items``, at the last generation: a row a contrast and quantity of NEW_ITEM_QUANTITIES."""
+    quantities = [
+        quantity for quantity in measured.quantities if quantity.name in NEW_ITEM_QUANTITIES and not quantity.undefined
+    ]
+    if not quantities or design.generations < 1:
         return []
-    means = item_means(measured.rows, [one.name for one in known], "n_drawn")
+    means = item_means(measured.rows, [quantity.name for quantity in quantities], "n_drawn")
     rows = []
     for arm, control in design.contrasts:
-        for quantity in known:
-            table = _differences(means[quantity.name], arm, control, design.generations)
-            found = over_both(table, seeds.rng(design.seed, "new items", arm, control, quantity.name))
+        for quantity in quantities:
+            table = _item_dids(means[quantity.name], arm, control, design.generations)
+            result = over_both(table, seeds.rng(design.seed, "new items", arm, control, quantity.name))
             rows.append(estimate_row(
-                found, note="for other items than these, drawn alike", scope="policy", bias=quantity.bias,
+                result, note="for other items, drawn in the same way as these", scope="policy", bias=quantity.bias,
                 term=f"did_{quantity.name}", arm=arm, contrast=control, generation=design.generations,
                 variant="new_items", unit=quantity.unit, n=table.shape[0], n_items=table.shape[1],
                 n_replicates=table.shape[0],
@@ -281,12 +292,13 @@ def new_item_estimates(measured: MeasuredCandidates, design: Design) -> list[Est
 def over_both(table: NDArray[np.float64], generator: np.random.Generator) -> Interval | Undefined:
     """The mean of ``table`` (replicates, items), NaN where missing, with the pigeonhole bootstrap's standard error.
 
-    The t has the degrees of freedom of the shorter side less one.
+    Replicates and items are resampled independently of each other (Owen 2007). The t has as many degrees of freedom as the
+    shorter side of the table minus 1. Undefined for fewer than FEWEST replicates or items, or where none differs.
     """
     present = np.isfinite(table)
     if min(table.shape) < FEWEST:
         return Undefined(
-            f"{table.shape[0]} replicates and {table.shape[1]} items; other items ask for {FEWEST} of each"
+            f"{table.shape[0]} replicates and {table.shape[1]} items; a statement on other items needs {FEWEST} of each"
         )
     filled = np.where(present, table, 0.0)
     by_replicate = generator.multinomial(table.shape[0], np.full(table.shape[0], 1 / table.shape[0]), size=DRAWS)
@@ -300,11 +312,11 @@ def over_both(table: NDArray[np.float64], generator: np.random.Generator) -> Int
     return t_interval(float(filled.sum() / present.sum()), error, df, method="pigeonhole bootstrap, replicates × items")
 
 
-def _differences(means: pd.Series[float], arm: str, control: str, generation: int) -> NDArray[np.float64]:
-    """(replicates, items) drift in ``arm`` less that in ``control``."""
+def _item_dids(means: pd.Series[float], arm: str, control: str, generation: int) -> NDArray[np.float64]:
+    """(replicates, items) drift in ``arm`` minus that in ``control``; (0, 0) where a column is missing."""
     wide = means.unstack(["arm", "generation"])
-    wanted = [(arm, generation), (arm, 0), (control, generation), (control, 0)]
-    if any(column not in wide.columns for column in wanted):
+    cells = [(arm, generation), (arm, 0), (control, generation), (control, 0)]
+    if any(cell not in wide.columns for cell in cells):
         return np.empty((0, 0))
-    there, start, other, origin = (wide[column] for column in wanted)
-    return ((there - start) - (other - origin)).unstack("item_id").to_numpy(dtype=np.float64)
+    arm_end, arm_start, control_end, control_start = (wide[cell] for cell in cells)
+    return ((arm_end - arm_start) - (control_end - control_start)).unstack("item_id").to_numpy(dtype=np.float64)

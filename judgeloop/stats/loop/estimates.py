@@ -1,21 +1,22 @@
-"""All estimates of a run, from its tables alone: the judge, the policy, and what the loop made of the one in the other."""
+"""All estimates of a run, from its tables alone: of the judge, of the preference signal, and of the policy."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from judgeloop.stats.categories import by_category, remarked
-from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables, is_matched
+from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame, order_free
+from judgeloop.stats.items import by_category, is_gold_exact, remarked
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
+    bias_amplification_series,
     kl_estimates,
     signal_slope_estimates,
     transmission_estimates,
 )
-from judgeloop.stats.loop.diversity import bias_amplification_series, diversity_series
+from judgeloop.stats.loop.diversity import diversity_series
 from judgeloop.stats.loop.drift import drift_estimates, gradient_estimates, new_item_estimates, trend_estimates
 from judgeloop.stats.loop.panels import (
     anchor_judges,
@@ -25,8 +26,9 @@ from judgeloop.stats.loop.panels import (
     policy_panel_estimates,
     probe_panel_estimates,
 )
-from judgeloop.stats.loop.price import accounts, price_estimates, strategy_gap_estimates
+from judgeloop.stats.loop.price import accounts, price_estimates
 from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
+from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.loop.tail import collapse_estimates
 from judgeloop.stats.multiplicity import adjust, with_run_families
 
@@ -39,13 +41,13 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
 
     Scope ``judge``: the anchor, probe and on-policy panels of every generation, and the judge's own drift. Scope
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
-    identity, KL, and whether the drift compounds. What the tables do not bear is ``undefined`` with the reason.
+    identity, KL, and whether the drift compounds. An estimate that the tables do not support is ``undefined`` with the reason.
     """
     measured = measure(tables, design)
-    found = series(measured)
-    books = accounts(measured)
-    compared = [*found, *diversity_series(measured, design), bias_amplification_series(measured)]
-    drifts = drift_estimates(measured, compared, design)
+    feature_series = series(measured)
+    price_accounts = accounts(measured)
+    all_series = [*feature_series, *diversity_series(measured, design), bias_amplification_series(measured)]
+    drifts = drift_estimates(measured, all_series, design)
     rows: list[Estimate] = [
         *_anchor_estimates(tables, design, measured.scale),
         *judge_drift_estimates(tables, design, measured.scale),
@@ -56,19 +58,21 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *drifts,
         *collapse_estimates(drifts, design),
         *new_item_estimates(measured, design),
-        *price_estimates(measured, design, books),
-        *amplification_estimates(measured, found, books, design, _fitted_sizes(measured, tables.signals)),
+        *price_estimates(measured, design, price_accounts),
+        *amplification_estimates(
+            measured, feature_series, price_accounts, design, _fitted_sizes(measured, tables.signals)
+        ),
         *kl_estimates(measured.rows, design),
-        *trend_estimates(measured, compared, design),
+        *trend_estimates(measured, all_series, design),
         *gradient_estimates(measured, design),
-        *strategy_gap_estimates(measured, found, design),
+        *strategy_gap_estimates(measured, feature_series, design),
     ]
-    alone = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
-    return adjust(with_run_families(order_free(estimates_frame(rows), alone)))
+    single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
+    return adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)))
 
 
 def _fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
-    """Arm → candidates an item, of the arms whose reward is refitted: best of n has a known law for those alone."""
+    """Arm → candidates an item, of the arms whose reward is refitted: only for these is the law of best of n known."""
     if measured.rows.empty or signals.empty:
         return {}
     drawn = measured.rows.groupby(["replicate", "arm", "generation", "item_id"])["n_drawn"].sum()
@@ -89,14 +93,14 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
             rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
             rows += content_estimates(
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
-                gold_exact=is_matched(judgments, tables.items),
+                gold_exact=is_gold_exact(judgments, tables.items),
             )  # fmt: skip
             if generation == 0:
-                rows += _by_category(judgments, tables.items, texts, judge, scales, margin)
+                rows += _category_estimates(judgments, tables.items, texts, judge, scales, margin)
     return rows
 
 
-def _by_category(
+def _category_estimates(
     judgments: pd.DataFrame,
     items: pd.DataFrame,
     texts: pd.DataFrame,
@@ -110,7 +114,7 @@ def _by_category(
         position = position_estimates(part, judge=judge, generation=0, panel="anchor", category=category, margin=margin)
         content = content_estimates(
             part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin,
-            gold_exact=is_matched(part, items),
+            gold_exact=is_gold_exact(part, items),
         )  # fmt: skip
         rows += remarked([*position, *content], remark)
     return rows

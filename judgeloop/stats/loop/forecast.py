@@ -1,12 +1,12 @@
-"""The drift to expect before a loop is run, from a judge's slopes and the texts that it would choose from.
+"""Forecast: the drift to expect before a loop is run, from a judge's slopes and the texts that it would choose from.
 
-Positive = more of the feature than before any feedback. The world is that of docs/method.md, "The linear world": a
+Positive = more of the feature than before any feedback. The model is that of docs/method.md, "The linear world": a
 linear reward r(x) = bᵀx that does not change, texts whose features have covariance Σ within an item, and a next policy
 that is its training set (no learning error). One selection moves the mean by Σb/τ (tilt), or by Σb·e_n/√(bᵀΣb) (best of
 n); a strategy mixes. A *pool* is finite and is re-weighted; otherwise each generation *drafts anew* around its mean.
 
-Prediction limits are for what a run measures: they hold the error of the slopes, of Σ, of each generation's own fit, and
-of the texts that are drawn.
+Prediction limits are for the drift that a run would measure: they include the error of the slopes, of Σ, of each
+generation's own fit, and of the texts that are drawn.
 """
 
 from __future__ import annotations
@@ -19,23 +19,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judgeloop.seeds import rng
-from judgeloop.stats.inference import normal_cdf, normal_density
+from judgeloop.stats.inference import LEVEL, largest_normal
 
 Floats = NDArray[np.float64]
 Update = Literal["tilt", "best_of_n", "winners"]
 
 DRAWS = 4000
-LEVEL = 0.95
 _POOLS = 1000
 _TILTS = 25
 
 
 @dataclass(frozen=True)
 class SelectionPressure:
-    """What selects. For an ``update`` tilt or best_of_n, ``slopes`` (p,) are the learned reward's log-odds per unit of each
-    feature. For ``winners`` (no fit) they are the selection differential of pair winners: mean feature of the text that won
-    less the pair's mean. ``covariance`` (p, p) is theirs over items, on ``df`` degrees of freedom. ``scatter`` (p, p) over
-    the number of preferences is the covariance of slopes that are learned anew from fresh pairs of the same items.
+    """How a judge selects among texts with p features.
+
+    - ``slopes`` (p,): for an ``update`` tilt or best_of_n, the learned reward's log-odds per unit of each feature; for
+      ``winners`` (no fit) the selection differential of pair winners: the winning text's mean feature minus the pair's mean
+    - ``covariance`` (p, p): of the slopes over items, on ``df`` degrees of freedom
+    - ``scatter`` (p, p): divided by the number of preferences, the covariance of slopes learned anew from fresh pairs of the
+      same items
+    - ``calls``: for ``winners`` by noisy calls, (log-odds of a pick per SD of the score, log-odds of the first slot); None
+      where picks follow the score
     """
 
     slopes: Floats
@@ -47,7 +51,8 @@ class SelectionPressure:
 
 @dataclass(frozen=True)
 class Texts:
-    """What is chosen from: ``covariance`` (p, p) of features within items at generation 0, on ``df`` degrees of freedom."""
+    """The texts to choose from: ``covariance`` (p, p) of their features within items at generation 0, on ``df`` degrees of
+    freedom."""
 
     covariance: Floats
     df: int
@@ -55,11 +60,12 @@ class Texts:
 
 @dataclass(frozen=True)
 class ForecastLoop:
-    """The loop to forecast: T = ``generations`` steps.
+    """The loop to forecast: T = ``generations`` steps of ``items`` items.
 
-    ``pool`` texts an item that are re-weighted; None drafts anew. ``size`` texts an item and generation (K); None is a whole
-    distribution (selection from infinitely many). ``rows`` preferences a generation and replicate; ``replicates`` that are
-    averaged. ``real`` (p,) is the real data's mean less generation 0's.
+    - ``pool``: texts an item that are re-weighted; None where each generation drafts anew
+    - ``size``: texts an item and generation (K); None for a whole distribution (selection from infinitely many)
+    - ``rows``: preferences a generation and replicate; ``replicates``: how many are averaged
+    - ``real`` (p,): the real data's feature means minus generation 0's
     """
 
     generations: int
@@ -78,8 +84,11 @@ class ForecastLoop:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Arrays (T, q): a row a generation from 1, a column a combination. ``expected`` is the closed form at the estimated
-    slopes, ``std_error`` its error; ``low`` and ``high`` hold 95 % of what runs would measure."""
+    """Drift as arrays (T, q): a row a generation from 1, a column a combination of features.
+
+    ``expected`` is the closed form at the estimated slopes, ``std_error`` its error; 95 % of runs would measure a drift
+    between ``low`` and ``high``.
+    """
 
     expected: Floats
     std_error: Floats
@@ -90,9 +99,9 @@ class Forecast:
 def forecast(
     pull: SelectionPressure, texts: Texts, course: ForecastLoop, combinations: Floats | None = None, *, seed: int = 0
 ) -> Forecast:
-    """The drift of each feature and generation, with prediction limits.
+    """The drift of each combination of features and generation, with 95 % prediction limits.
 
-    ``combinations`` (q, p): rows that weigh features (default each feature). Slopes are drawn from their t distribution
+    ``combinations`` (q, p): the weights of the features in each (default: each feature by itself). Slopes are drawn from their t distribution
     4,000 times, and each draw is followed through the loop. Raises ValueError where generations < 1, or for a best of
     fewer than 2.
     """
@@ -106,30 +115,16 @@ def forecast(
     expected = _paths(pull.slopes[None], np.ones(1), texts, course, gains, seed)[0]
     slopes = pull.slopes + _multivariate_t(pull.covariance, pull.df, stream)
     spread = stream.chisquare(max(texts.df, 1), DRAWS) / max(texts.df, 1)
-    known = _paths(slopes, spread, texts, course, gains, seed)
-    seen = known + _noise(pull, slopes, texts, course, gains, seed, stream)
-    low, high = np.quantile(seen @ weights.T, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0], axis=0)
-    return Forecast(expected @ weights.T, np.std(known @ weights.T, axis=0, ddof=1), low, high)
-
-
-def largest(n: int) -> tuple[float, float]:
-    """(e_n, v_n): mean and variance of the largest of n standard normal draws, by quadrature."""
-
-    from scipy import integrate
-
-    def moment(power: int) -> float:
-        value, _ = integrate.quad(
-            lambda z: z**power * n * normal_density(z) * normal_cdf(z) ** (n - 1), -12.0, 12.0, epsabs=1e-12
-        )
-        return float(value)
-
-    return moment(1), moment(2) - moment(1) ** 2
+    means = _paths(slopes, spread, texts, course, gains, seed)
+    measured = means + _noise(pull, slopes, texts, course, gains, seed, stream)
+    low, high = np.quantile(measured @ weights.T, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0], axis=0)
+    return Forecast(expected @ weights.T, np.std(means @ weights.T, axis=0, ddof=1), low, high)
 
 
 def follow(shifts: Floats, course: ForecastLoop, real: Floats | None = None) -> Floats:
-    """(draws, T, …) means after each step, from what each selection adds (draws, T, …) to the mean that it starts from.
+    """(draws, T, …) means after each step, from the ``shifts`` (draws, T, …) that each selection adds to its starting mean.
 
-    The linear law of docs/method.md, "The linear world": replace hands the selection on; accumulate takes equal parts
+    The linear law of docs/method.md, "The linear world": replace trains on the selection; accumulate on equal parts
     of generation 0 and all selections; a share ``real_fraction`` is real data, at ``real`` (default generation 0's
     mean, 0).
     """
@@ -153,7 +148,7 @@ def _paths(
     if course.pool is None:
         travelled = follow(_gain(strength, course, gains, seed)[:, None] * _spreads(course, gains), course)
     else:
-        travelled = _pooled(strength, course, gains, seed)
+        travelled = _pool_paths(strength, course, gains, seed)
     drift = travelled[:, :, None] * loading[:, None, :]
     if course.real is not None:
         still = np.zeros((1, course.generations, len(course.real)))
@@ -162,15 +157,18 @@ def _paths(
 
 
 def _winner_gains(pull: SelectionPressure, course: ForecastLoop, seed: int) -> tuple[float, float]:
-    """How far the winner of 2 and the winner of K lie above the mean, in SDs of the score: e_2 and e_K where the picks follow
-    the score; less where each call is a coin, by 20,000 rounds of every pair in both orders."""
+    """How far the winner of 2 and the winner of K lie above the mean, in SDs of the score.
+
+    e_2 and e_K where the picks follow the score; less where each call is random (``pull.calls``), by 20,000 simulated rounds
+    of every pair in both orders. (0, 0) for a tilt, which has no winner.
+    """
     if course.update == "tilt":
         return 0.0, 0.0
     assert course.size is not None
     if course.update == "best_of_n" or pull.calls is None:
-        return largest(2)[0], largest(course.size)[0]
+        return largest_normal(2)[0], largest_normal(course.size)[0]
     spread, position = pull.calls
-    found = []
+    winner_gains = []
     for size in (2, course.size):
         stream = rng(seed, "forecast", "rounds", size)
         score = stream.standard_normal((20_000, size))
@@ -181,14 +179,14 @@ def _winner_gains(pull: SelectionPressure, course: ForecastLoop, seed: int) -> t
             won = (stream.random(gap.shape) < 1.0 / (1.0 + np.exp(-gap - slot))) * upper
             picks += won.sum(axis=2) + (upper - won).sum(axis=1)
         best = picks == picks.max(axis=1, keepdims=True)
-        found.append(float(np.mean(np.sum(best * score, axis=1) / best.sum(axis=1))))
-    return max(found[0], 1e-3), max(found[1], 1e-3)
+        winner_gains.append(float(np.mean(np.sum(best * score, axis=1) / best.sum(axis=1))))
+    return max(winner_gains[0], 1e-3), max(winner_gains[1], 1e-3)
 
 
 def _score(
     slopes: Floats, spread: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float]
 ) -> tuple[Floats, Floats]:
-    """(draws, p) covariance of the features with the standardised score that selects, and (draws,) the score's SD over τ."""
+    """(draws, p) covariance of the features with the standardised score that selects, and (draws,) that score's SD over τ."""
     if course.update == "winners":
         # The winner of 2 moves the mean by its gain times this covariance.
         return slopes / gains[0], np.ones(len(slopes))
@@ -200,7 +198,7 @@ def _score(
 
 
 def _gain(strength: Floats, course: ForecastLoop, gains: tuple[float, float], seed: int) -> Floats:
-    """(draws,) what one selection adds to the mean of a standard normal score."""
+    """(draws,) the change that one selection makes to the mean of a standard normal score."""
     if course.update != "tilt":
         return np.full(len(strength), gains[1])
     if course.size is None:
@@ -212,14 +210,16 @@ def _gain(strength: Floats, course: ForecastLoop, gains: tuple[float, float], se
 
 
 def _spreads(course: ForecastLoop, gains: tuple[float, float]) -> Floats:
-    """(T,) SD of the score in each generation. A tilt keeps a Gaussian's; the best of n leaves √v_n of it, and a mixture
-    has the variance of its parts and that between them."""
+    """(T,) SD of the score in each generation.
+
+    A tilt keeps a Gaussian's SD; the best of n leaves √v_n of it; a mixture has the variance within and between its parts.
+    """
     if course.update == "tilt" or course.reference == "base":
         return np.ones(course.generations)
     assert course.size is not None
-    e, v = gains[1], largest(course.size)[1]
-    # Of a score that the picks follow only in part, that share of the loss.
-    v = 1.0 - (1.0 - v) * (e / largest(course.size)[0]) ** 2
+    e, v = gains[1], largest_normal(course.size)[1]
+    # Picks that follow the score only in part lose that part of the variance.
+    v = 1.0 - (1.0 - v) * (e / largest_normal(course.size)[0]) ** 2
     mean, variance, parts, spreads = 0.0, 1.0, [(0.0, 1.0)], []
     for _ in range(course.generations):
         spreads.append(math.sqrt(variance))
@@ -233,8 +233,8 @@ def _spreads(course: ForecastLoop, gains: tuple[float, float]) -> Floats:
     return np.array(spreads)
 
 
-def _pooled(strength: Floats, course: ForecastLoop, gains: tuple[float, float], seed: int) -> Floats:
-    """(draws, T) the mean standard normal score of re-weighted pools: random pools, their weights followed exactly."""
+def _pool_paths(strength: Floats, course: ForecastLoop, gains: tuple[float, float], seed: int) -> Floats:
+    """(draws, T) mean standard normal score of re-weighted pools, by simulated pools whose weights are exact."""
     grid = _grid(strength) if course.update == "tilt" else np.ones(1)
     paths = np.array([_pool_path(float(c), course, gains, seed)[0] for c in grid])
     if len(grid) == 1:
@@ -243,8 +243,10 @@ def _pooled(strength: Floats, course: ForecastLoop, gains: tuple[float, float], 
 
 
 def _pool_path(c: float, course: ForecastLoop, gains: tuple[float, float], seed: int) -> tuple[Floats, Floats, Floats]:
-    """(T,) the mean change of the score, its variance over pools, and the mean of Σ(w_t − w_0)²: what a feature that the
-    score does not hold varies by."""
+    """(T,) each: the mean change of the score over pools, its variance, and the mean of Σ(w_t − w_0)².
+
+    The last is the variance of a feature that is independent of the score, per unit variance. ``c``: the score's SD over τ.
+    """
     assert course.pool is not None
     stream = rng(seed, "forecast", "pools", course.pool)
     score = np.sort(stream.standard_normal((_POOLS, course.pool)), axis=1)
@@ -255,7 +257,7 @@ def _pool_path(c: float, course: ForecastLoop, gains: tuple[float, float], seed:
         reference = base if course.reference == "base" else weights
         if course.update == "winners":
             assert course.size is not None
-            chosen = _moved(reference, gains[1] / largest(course.size)[0], course.size, stream)
+            chosen = _weights_to_winners(reference, gains[1] / largest_normal(course.size)[0], course.size, stream)
         else:
             chosen = _selected(reference, score, c, course)
         selected = [*selected, chosen] if course.strategy != "replace" else [chosen]
@@ -272,7 +274,7 @@ def _pool_path(c: float, course: ForecastLoop, gains: tuple[float, float], seed:
 
 
 def _selected(weights: Floats, score: Floats, c: float, course: ForecastLoop) -> Floats:
-    """(pools, M) the selection by a fitted reward from weights, scores ascending in each row."""
+    """(pools, M) the selection that a fitted reward makes from ``weights``, with scores ascending in each row."""
     if course.update == "tilt":
         raw = weights * np.exp(c * (score - score[:, -1:]))
         return np.asarray(raw / raw.sum(axis=1, keepdims=True))
@@ -282,9 +284,11 @@ def _selected(weights: Floats, score: Floats, c: float, course: ForecastLoop) ->
     return np.asarray(best / best.sum(axis=1, keepdims=True))
 
 
-def _moved(weights: Floats, share: float, size: int, stream: np.random.Generator) -> Floats:
-    """(pools, M) weights after K texts a pool were drawn, and the weight of those that were has gone to their winner: the
-    highest score (the last of them) in a ``share`` of cases, any in the others."""
+def _weights_to_winners(weights: Floats, share: float, size: int, stream: np.random.Generator) -> Floats:
+    """(pools, M) weights after K texts a pool were drawn and their weight has moved to the winner among them.
+
+    The winner is the drawn text of the highest score (the last in the row) in a ``share`` of cases, a random one in others.
+    """
     rows = np.arange(len(weights))
     up_to = np.cumsum(weights, axis=1)
     up_to[:, -1] = 1.0
@@ -302,14 +306,14 @@ def _noise(
     pull: SelectionPressure, slopes: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float], seed: int,
     stream: np.random.Generator,
 ) -> Floats:  # fmt: skip
-    """(draws, T, p) what one loop's measured drift adds to the drift that its judge and texts lead to in the mean."""
+    """(draws, T, p) the deviation of one loop's measured drift from its mean, given judge and texts."""
     shape = (DRAWS, course.generations, len(pull.slopes))
     sigma, loops = _root(texts.covariance), float(course.items * course.replicates)
     fitted = stream.standard_normal(shape) @ _root(pull.scatter / (course.rows * course.replicates)).T
-    shifts = _shift_of(slopes, fitted, texts, course, gains)
+    shifts = _fit_error_shifts(slopes, fitted, texts, course, gains)
     if course.pool is None and course.size is not None and course.update != "winners":
-        kept = _kept(pull, texts, course, stream)
-        shifts = shifts + stream.standard_normal(shape) @ sigma.T * math.sqrt(kept / loops)
+        sum_of_squares = _summed_squares(pull, texts, course, stream)
+        shifts = shifts + stream.standard_normal(shape) @ sigma.T * math.sqrt(sum_of_squares / loops)
     if course.strategy == "accumulate_subsample" and course.size is not None:
         shifts = shifts + stream.standard_normal(shape) @ sigma.T * math.sqrt(1.0 / (course.size * loops))
     noise = follow(shifts, course)
@@ -327,8 +331,10 @@ def _noise(
     return np.asarray(noise, dtype=np.float64)
 
 
-def _shift_of(slopes: Floats, fitted: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float]) -> Floats:
-    """(draws, T, p) what errors ``fitted`` (draws, T, p) of each generation's own fit add to its selection's shift."""
+def _fit_error_shifts(
+    slopes: Floats, fitted: Floats, texts: Texts, course: ForecastLoop, gains: tuple[float, float]
+) -> Floats:
+    """(draws, T, p) the change that errors ``fitted`` (draws, T, p) of each generation's own fit make to its selection."""
     if course.update == "tilt":
         finite = course.pool or course.size
         return np.asarray(fitted @ texts.covariance / course.tau * (1.0 if finite is None else 1.0 - 1.0 / finite))
@@ -343,8 +349,8 @@ def _shift_of(slopes: Floats, fitted: Floats, texts: Texts, course: ForecastLoop
     return np.asarray((loading.reshape(fitted.shape) - centre[:, None, :]) * gain)
 
 
-def _kept(pull: SelectionPressure, texts: Texts, course: ForecastLoop, stream: np.random.Generator) -> float:
-    """Mean of the selection's summed squared weights over candidates: 1/K where all count alike, 1 where one is kept."""
+def _summed_squares(pull: SelectionPressure, texts: Texts, course: ForecastLoop, stream: np.random.Generator) -> float:
+    """Mean of Σ(weight)² of a selection over its candidates: 1/K where all weigh the same, 1 where one is selected."""
     if course.update != "tilt":
         return 1.0
     assert course.size is not None
@@ -354,6 +360,7 @@ def _kept(pull: SelectionPressure, texts: Texts, course: ForecastLoop, stream: n
 
 
 def _grid(strength: Floats) -> Floats:
+    """(_TILTS,) strengths of a tilt from 0 to the largest, between which results are interpolated."""
     return np.linspace(0.0, max(float(np.max(strength)), 1e-9), _TILTS)
 
 
@@ -363,12 +370,12 @@ def _softmax(values: Floats) -> Floats:
 
 
 def _multivariate_t(covariance: Floats, df: int, stream: np.random.Generator) -> Floats:
-    """(DRAWS, p) draws with that scale matrix, centred at 0."""
+    """(DRAWS, p) draws of a multivariate t, centred at 0, with scale matrix ``covariance`` (p, p)."""
     normal = stream.standard_normal((DRAWS, len(covariance))) @ _root(covariance).T
     return np.asarray(normal * np.sqrt(max(df, 1) / stream.chisquare(max(df, 1), DRAWS))[:, None])
 
 
 def _root(covariance: Floats) -> Floats:
-    """R with RRᵀ = the covariance; directions that rounding made negative are left out."""
+    """R (p, p) with RRᵀ = ``covariance``; directions whose variance rounding made negative are left out."""
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

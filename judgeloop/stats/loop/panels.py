@@ -1,8 +1,9 @@
-"""The judge in every generation: on the anchor panel (fixed pairs, shared by replicates) and on the policy's own texts.
+"""Panels: the judge in every generation of a run, on each of its three panels (docs/method.md, "The judge over time").
 
-Only the anchor panel tells whether the *judge* changed: on-policy rates also move when the candidates do
-(docs/method.md, "The judge over time"). Signs are those of the terms; positive judge_drift = more of the term than at
-generation 0.
+The anchor panel (fixed pairs, shared by replicates) shows whether the *judge* changed. The on-policy panel (the policy's own
+pairs) shows its biases on the texts that it selects from; these also move when the candidates do. The probe panel (fixed
+texts against their own edits) shows the effect of each edit. Signs are those of the terms; positive judge_drift = more of
+the term than at generation 0.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _DESCRIPTIONS = ("conflict_rate", "order_agreement", "repetition_stability", "lo
 
 
 def panel_texts(candidates: pd.DataFrame) -> pd.DataFrame:
-    """The texts of the panels: those of no replicate, each once."""
+    """The texts of the anchor and probe panels, each once: the candidates without a replicate."""
     if candidates.empty:
         return candidates
     return candidates[candidates["replicate"].isna() & candidates["text"].notna()].drop_duplicates(
@@ -62,74 +63,81 @@ def anchor_slopes(tables: RunTables, judge: str, generation: int, scales: dict[s
     judgments = anchor_judgments(tables, judge, generation)
     if judgments.empty:
         return Undefined("no anchor panel was judged")
-    made = covariates(judgments, panel_texts(tables.candidates), scales=scales)
-    if len(made) == 0 or not made.features:
+    design = covariates(judgments, panel_texts(tables.candidates), scales=scales)
+    if len(design) == 0 or not design.features:
         return Undefined("no scored anchor pair has texts that differ in a feature")
-    return fit_slopes(made)
+    return fit_slopes(design)
 
 
 def policy_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
     """Position terms and ``longer_preferred_raw`` of each arm's judge on the policy's own pairs: t over replicates.
 
-    A replicate's value is its own estimate over its pairs. Identical texts serve ``identical_pair_excess`` alone.
+    A replicate's value is the estimate over its own pairs. Identical texts count for ``identical_pair_excess`` alone.
     """
     table = tables.judgments
     rows: list[Estimate] = []
     if table.empty:
         return rows
+    margin = design.margins.rate
     table = _with_lengths(table[(table["panel"] == "policy") & table["replicate"].notna()], tables.candidates)
     for arm in design.arms:
         of_arm = table[table["arm"] == arm.name]
         for generation in range(design.generations + 1):
             cell = of_arm[of_arm["generation"] == generation]
-            made = [_one_replicate(part) for _, part in cell.groupby("replicate", sort=True)]
+            by_replicate = [_replicate_estimates(part) for _, part in cell.groupby("replicate", sort=True)]
             labels: dict[str, Any] = {
                 "scope": "judge", "judge": arm.judge, "arm": arm.name, "generation": generation, "panel": "policy",
             }  # fmt: skip
             for term in (*_POLICY_TERMS, "longer_preferred_raw"):
-                rows.append(_over_replicates(term, [one[term] for one in made], cell, labels, design.margins.rate))
+                rows.append(_over_replicates(term, [rows[term] for rows in by_replicate], cell, labels, margin))
     return rows
 
 
-def _one_replicate(judgments: pd.DataFrame) -> dict[str, Estimate]:
-    found = {one.term: one for one in position_estimates(judgments) if one.variant == ""}
+def _replicate_estimates(judgments: pd.DataFrame) -> dict[str, Estimate]:
+    """Term → the estimate from one replicate's judgments of one arm and generation."""
+    estimates = {row.term: row for row in position_estimates(judgments) if row.variant == ""}
     longer = longer_picked(not_identical(judgments))
     known = longer.notna()
-    found["longer_preferred_raw"] = Estimate(
+    estimates["longer_preferred_raw"] = Estimate(
         scope="judge", term="longer_preferred_raw", bias="verbosity", unit=PROBABILITY,
         estimate=float(longer[known].mean()) if known.any() else None, n=int(known.sum()),
         n_items=judgments.loc[longer.index[known], "item_id"].nunique(),
         status="ok" if known.any() else "undefined", note="" if known.any() else "no pair's lengths differ",
     )  # fmt: skip
-    return found
+    return estimates
 
 
 def _over_replicates(
-    term: str, found: Sequence[Estimate], cell: pd.DataFrame, labels: dict[str, Any], margin: float
+    term: str, estimates: Sequence[Estimate], cell: pd.DataFrame, labels: dict[str, Any], margin: float
 ) -> Estimate:
-    length = term == "longer_preferred_raw"
+    """The row of a term: the mean of the replicates' ``estimates``, with its t interval."""
     shared: dict[str, Any] = {
-        **labels, "term": term, "bias": "verbosity" if length else "position", "n_unscored": unscored(cell),
+        **labels, "term": term, "bias": "verbosity" if term == "longer_preferred_raw" else "position", "n_unscored": unscored(cell),
         "unit": LOG_ODDS if term.endswith("log_odds") else PROBABILITY,
     }  # fmt: skip
-    known = [one for one in found if one.estimate is not None]
-    if not known:
-        reasons = sorted({one.note for one in found if one.note})
+    defined = [row for row in estimates if row.estimate is not None]
+    if not defined:
+        reasons = sorted({row.note for row in estimates if row.note})
         unknown = Undefined(reasons[0] if reasons else "nothing was judged")
         return estimate_row(unknown, n_replicates=0, **shared)
-    lost = f"undefined in {len(found) - len(known)} of {len(found)} replicates" if len(known) < len(found) else ""
+    lost = (
+        f"undefined in {len(estimates) - len(defined)} of {len(estimates)} replicates"
+        if len(defined) < len(estimates)
+        else ""
+    )
     described = term in _DESCRIPTIONS
     return estimate_row(
-        replicate_mean(np.array([one.estimate for one in known], dtype=np.float64), tested=not described),
-        margin=position_margin(term, margin), null=None if described else 0.0, note=lost, n=sum(one.n for one in known),
-        n_items=max(one.n_items for one in known), n_replicates=len(known), **shared,
+        replicate_mean(np.array([row.estimate for row in defined], dtype=np.float64), tested=not described),
+        margin=position_margin(term, margin), null=None if described else 0.0, note=lost, n=sum(row.n for row in defined),
+        n_items=max(row.n_items for row in defined), n_replicates=len(defined), **shared,
     )  # fmt: skip
 
 
 def longer_picked(judgments: pd.DataFrame) -> pd.Series[float]:
-    """1 where the longer text was picked, 0 the shorter, ½ tie (or the probability); NaN unscored, equal or unknown.
+    """(n,) 1 = the longer text was picked, 0 the shorter, ½ tie; a probability for soft verdicts; NaN where unscored, or where
+    the lengths are equal or unknown.
 
-    ``judgments`` with columns ``length_first``, ``length_second``.
+    ``judgments`` with the columns ``length_first``, ``length_second``.
     """
     picked = first_picked(judgments)
     gap = judgments["length_first"] - judgments["length_second"]
@@ -137,7 +145,7 @@ def longer_picked(judgments: pd.DataFrame) -> pd.Series[float]:
 
 
 def _with_lengths(judgments: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
-    """The judgments with both slots' lengths (log2 tokens), NaN where the table holds no such text."""
+    """The judgments with ``length_first`` and ``length_second`` (log2 tokens), NaN for a text that ``candidates`` lacks."""
     if judgments.empty:
         return judgments.assign(length_first=np.nan, length_second=np.nan)
     texts = candidates[candidates["text"].notna()] if not candidates.empty else candidates
@@ -145,25 +153,26 @@ def _with_lengths(judgments: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataF
     measured = not texts.empty and "length" in texts.columns
     lengths = texts[[*keys, "length"]] if measured else pd.DataFrame(columns=[*keys, "length"])
     # Ids are unique within an item of a replicate; panels have no replicate.
-    lengths = lengths.assign(replicate=_number(lengths["replicate"])).drop_duplicates(keys)
-    made = judgments
+    lengths = lengths.assign(replicate=_replicate_numbers(lengths["replicate"])).drop_duplicates(keys)
+    frame = judgments
     for slot in ("first", "second"):
         left = judgments[["item_id", f"candidate_{slot}"]].rename(columns={f"candidate_{slot}": "candidate_id"})
-        left = left.assign(replicate=_number(judgments["replicate"]))
+        left = left.assign(replicate=_replicate_numbers(judgments["replicate"]))
         values = left.merge(lengths, on=keys, how="left")["length"].to_numpy(dtype=np.float64)
-        made = made.assign(**{f"length_{slot}": values})
-    return made
+        frame = frame.assign(**{f"length_{slot}": values})
+    return frame
 
 
-def _number(replicates: pd.Series) -> pd.Series[int]:
+def _replicate_numbers(replicates: pd.Series) -> pd.Series[int]:
+    """The replicates as integers, −1 for none."""
     return pd.to_numeric(replicates).astype("Float64").fillna(-1).astype("int64")
 
 
 def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
     """Rows ``judge_drift_<term>``: each judge's change on the anchor panel since generation 0, paired by pair.
 
-    Exactly 0 for a judge that gives the same verdicts again. Rates: the pairs complete in both generations, clustered by
-    item. length_log_odds: the difference of two fits, with the jackknife over items that both share.
+    Exactly 0 for a judge that repeats its verdicts. Rates: over the pairs that are complete in both generations, clustered
+    by item. length_log_odds: the difference of two fits, with the jackknife over the items that both share.
     """
     rows: list[Estimate] = []
     for judge in anchor_judges(tables):
@@ -175,7 +184,7 @@ def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, f
             later, lost = _pair_table(tables, judge, generation), unscored(judgments)
             for term in ("first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"):
                 rows.append(_rate_drift(labels, term, base, later, lost, design.margins.rate))
-            same = _unchanged(base, later, "first_slot_excess")
+            unchanged = _unchanged(base, later, "first_slot_excess")
             result = _slope_drift(slopes, anchor_slopes(tables, judge, generation, scales))
             counts = SampleCounts(int((judgments["verdict"] != "unscored").sum()), judgments["item_id"].nunique(), lost)
             rows.append(
@@ -186,21 +195,23 @@ def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, f
                     result,
                     counts,
                     unit=LOG_ODDS + " per doubling",
-                    unchanged=same,
+                    unchanged=unchanged,
                 )
             )
     return rows
 
 
 def anchor_judges(tables: RunTables) -> list[str]:
-    """The judges that the anchor panel was shown to, in the table's order."""
+    """The judges of the anchor panel, in the table's order."""
     table = tables.judgments
     return [] if table.empty else [str(name) for name in table.loc[table["panel"] == "anchor", "judge"].unique()]
 
 
 def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
-    """A row a pair (item_id, pair_id): its value of each rate term, NaN where its verdicts do not tell, and ``ab``, how
-    often the first slot was picked in that order: with the excess unchanged, it tells whether any verdict moved."""
+    """A row a pair (item_id, pair_id): its value of each rate term, NaN where its verdicts give none, and ``ab``.
+
+    ``ab`` is the first slot's rate in that order; together with the excess it shows whether any verdict changed.
+    """
     terms = ["ab", "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"]
     judgments = not_identical(anchor_judgments(tables, judge, generation))
     if judgments.empty:
@@ -229,35 +240,37 @@ def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
 def _rate_drift(
     labels: RowLabels, term: str, base: pd.DataFrame, later: pd.DataFrame, lost: int, margin: float
 ) -> Estimate:
+    """``judge_drift_<term>``: the mean change of ``term`` from ``base`` to ``later`` (both of ``_pair_table``)."""
     change = (later[term] - base[term]).dropna()
-    result: Interval | Undefined = Undefined("no anchor pair tells this in both generations")
+    result: Interval | Undefined = Undefined("no anchor pair has a value in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
     counts = SampleCounts(len(change), change.index.get_level_values("item_id").nunique(), lost)
     bias: Any = "verbosity" if term == "longer_preferred_raw" else "position"
-    same = _unchanged(base, later, term)
     return row(
-        labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=same
+        labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin,
+        unchanged=_unchanged(base, later, term),
     )  # fmt: skip
 
 
 def _unchanged(base: pd.DataFrame, later: pd.DataFrame, term: str) -> bool:
-    """Whether no pair that tells ``term`` twice was judged otherwise in either order."""
-    known = (later[term] - base[term]).dropna().index
-    moved = (later.loc[known, ["ab", "first_slot_excess"]] - base.loc[known, ["ab", "first_slot_excess"]]).abs()
-    return len(known) > 0 and bool((moved.fillna(0.0) == 0).all(axis=None))
+    """Whether every pair with a value of ``term`` in both generations was judged the same in both orders."""
+    pairs, columns = (later[term] - base[term]).dropna().index, ["ab", "first_slot_excess"]
+    moved = (later.loc[pairs, columns] - base.loc[pairs, columns]).abs()
+    return len(pairs) > 0 and bool((moved.fillna(0.0) == 0).all(axis=None))
 
 
 def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interval | Undefined:
-    for one in (base, later):
-        if isinstance(one, Undefined):
-            return one
-        if "length" not in one.names:
+    """The change of length's slope, later − base, in log-odds per doubling."""
+    for slopes in (base, later):
+        if isinstance(slopes, Undefined):
+            return slopes
+        if "length" not in slopes.names:
             return Undefined("length does not differ between the anchor texts")
     assert isinstance(base, Slopes)
     assert isinstance(later, Slopes)
     groups = int(max(base.clusters.max(), later.clusters.max())) + 1
-    values = [float(one.coefficients[one.names.index("length")]) for one in (base, later)]
+    values = [float(slopes.coefficients[slopes.names.index("length")]) for slopes in (base, later)]
     moved = _jackknife(later, groups) - _jackknife(base, groups)
     se = float(np.sqrt((groups - 1.0) / groups * np.sum((moved - moved.mean()) ** 2)))
     return t_interval(values[1] - values[0], se, groups - 1, method="difference of fits, jackknife t by item")
@@ -277,48 +290,47 @@ def _jackknife(slopes: Slopes, groups: int) -> NDArray[np.float64]:
     return moved
 
 
-# The probe panel of a run: what each edit is worth to each judge in every generation, and whether that changed.
+# The probe panel: the effect of each edit on each judge in every generation, and its change.
 
 
 def probe_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
-    """Rows ``<probe>_probe`` and ``identical_pair_excess`` of every judge and generation on panel ``probe``, and
-    ``judge_drift_`` of each (positive = more than at generation 0)."""
+    """Rows ``<probe>_probe`` and ``identical_pair_excess`` of every judge and generation on panel ``probe``, and the
+    ``judge_drift_`` of each. Nothing where the run has no probe panel."""
     table = tables.judgments
     if table.empty or "probe" not in table:
         return []
     table = table[table["panel"] == "probe"]
     rows: list[Estimate] = []
     for judge, of_judge in table.groupby("judge", sort=False):
-        turns = {
+        by_generation = {
             generation: of_judge[of_judge["generation"] == generation].sort_values([*_PAIR, "order", "repeat"])
             for generation in range(design.generations + 1)
         }
-        for generation, judgments in turns.items():
-            levels = probe_estimates(judgments, judge=str(judge), generation=generation, margin=design.margins.rate)
-            rows += levels
+        for generation, judgments in by_generation.items():
+            rows += probe_estimates(judgments, judge=str(judge), generation=generation, margin=design.margins.rate)
             if generation:
                 labels = RowLabels(str(judge), "", generation, "probe")
-                rows += _drift(labels, turns[0], judgments, design.margins.rate)
+                rows += _probe_drifts(labels, by_generation[0], judgments, design.margins.rate)
     return rows
 
 
-def _drift(labels: RowLabels, base: pd.DataFrame, later: pd.DataFrame, margin: float) -> list[Estimate]:
-    rows, different, after = [], not_identical(base), not_identical(later)
-    for name in sorted(different["probe"].dropna().unique()):
-        some = after[after["probe"] == name]
-        before = different[different["probe"] == name]
-        change = _edited(some) - _edited(before)
-        # Which text won and which slot: the same in both only where the same verdicts were given in both orders.
-        moved = pd.concat([change, _first_slot(some) - _first_slot(before)])
-        rows.append(_change(labels, bias_of(str(name)), f"{name}_probe", change, moved, unscored(some), margin))
-    same = only_identical(base), only_identical(later)
-    if len(same[0]):
-        change = _first_slot(same[1]) - _first_slot(same[0])
-        rows.append(_change(labels, "position", "identical_pair_excess", change, change, unscored(same[1]), margin))
+def _probe_drifts(labels: RowLabels, base: pd.DataFrame, later: pd.DataFrame, margin: float) -> list[Estimate]:
+    rows, edits_base, edits_later = [], not_identical(base), not_identical(later)
+    for name in sorted(edits_base["probe"].dropna().unique()):
+        before = edits_base[edits_base["probe"] == name]
+        after = edits_later[edits_later["probe"] == name]
+        change = _edited_excess(after) - _edited_excess(before)
+        # The edit's and the first slot's rates are both unchanged only where every verdict is the same.
+        moved = pd.concat([change, _first_slot_excess(after) - _first_slot_excess(before)])
+        rows.append(_probe_drift(labels, bias_of(str(name)), f"{name}_probe", change, moved, unscored(after), margin))
+    before, after = only_identical(base), only_identical(later)
+    if len(before):
+        change = _first_slot_excess(after) - _first_slot_excess(before)
+        rows.append(_probe_drift(labels, "position", "identical_pair_excess", change, change, unscored(after), margin))
     return rows
 
 
-def _change(
+def _probe_drift(
     labels: RowLabels,
     bias: Bias,
     term: str,
@@ -327,23 +339,26 @@ def _change(
     lost: int,
     margin: float,
 ) -> Estimate:
+    """``judge_drift_<term>``: the mean ``change`` by pair. ``moved``: 0 for every pair whose verdicts stayed the same."""
     change = change.dropna()
     items = change.index.get_level_values("item_id")
     result: Interval | Undefined = Undefined("no probe pair has a verdict in both orders in both generations")
     if len(change):
         result = bounded_mean(change.to_numpy(), items.to_numpy(), -1.0, 1.0)
-    same = len(change) > 0 and bool((moved.dropna() == 0).all())
+    unchanged = len(change) > 0 and bool((moved.dropna() == 0).all())
     counts = SampleCounts(len(change), items.nunique(), lost)
-    return row(labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=same)
+    return row(
+        labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=unchanged
+    )
 
 
-def _edited(judgments: pd.DataFrame) -> pd.Series[float]:
-    """(item_id, pair_id) → how often the edit was picked beyond half, of pairs complete in both orders."""
-    found = edited_picked(judgments).rename(columns={"item": "item_id"})
-    return found.set_index(_PAIR)["edited"]
+def _edited_excess(judgments: pd.DataFrame) -> pd.Series[float]:
+    """(item_id, pair_id) → the edit's share of picks less ½, of pairs complete in both orders."""
+    picks = edited_picked(judgments).rename(columns={"item": "item_id"})
+    return picks.set_index(_PAIR)["edited"]
 
 
-def _first_slot(judgments: pd.DataFrame) -> pd.Series[float]:
-    """(item_id, pair_id) → how often the first of two identical texts was picked beyond half."""
+def _first_slot_excess(judgments: pd.DataFrame) -> pd.Series[float]:
+    """(item_id, pair_id) → the first slot's share of picks less ½, over the judgments of the pair."""
     picked = judgments.assign(picked=first_picked(judgments) - 0.5)
     return picked.groupby(_PAIR)["picked"].mean()

@@ -1,8 +1,8 @@
-"""The tail of generation 0's texts, and how much of it a later generation keeps: early collapse shows here first.
+"""The tail of generation 0's texts: how much of it a later generation keeps, and the stage of collapse that this shows.
 
-Texts of a run answer fixed items, so most of what tells them apart is which item they answer, and no loop can lose that.
-The tail is therefore looked for within items: each item's mean is taken off, and what remains is described by wording and
-by surface (marks, lines, sentences). Half of generation 0 says what is common, the other half how much is rare, and the
+Texts of a run answer fixed items, so they differ most by the item that they answer, and no loop can lose that difference.
+The tail is therefore defined within items: each item's mean is subtracted, and the rest is described by wording and by
+surface (marks, lines, sentences). One half of generation 0 defines what is common, the other half how much is rare; the
 halves are drawn within each item (docs/method.md, "Diversity"). Negative change = the tail is being lost.
 """
 
@@ -29,7 +29,7 @@ RARE = 0.2
 """The tail's share of generation 0."""
 
 _FEWEST = 10
-"""Texts that each half needs: with fewer, a fifth is one text."""
+"""Fewest texts in each half: with fewer, a fifth is one text."""
 _SPLITS = 2
 _DIRECTIONS = 8
 _NEIGHBOURS = 5
@@ -39,7 +39,7 @@ _FLOOR = 1e-9
 
 
 def surface(texts: Sequence[str]) -> Floats:
-    """How texts look, shape (n, 23): the square root, which evens the spread of counts, of rates per 100 tokens.
+    """The surface of n texts, shape (n, 23): square roots (which even out the spread of counts) of rates per 100 tokens.
 
     17 marks (of headings, bold, lists, quotes, tables, code, sentences), other signs such as emoji, lines, words with a
     capital, numbers and letters a word; last, words a sentence.
@@ -49,21 +49,25 @@ def surface(texts: Sequence[str]) -> Floats:
         counts = Counter(tokenize(text))
         total = max(counts.total(), 1)
         words = {token: count for token, count in counts.items() if token[0].isalnum()}
-        spoken = sum(words.values())
+        n_words = sum(words.values())
         sentences = max(sum(counts[mark] for mark in ".!?"), 1)
-        other = counts.total() - spoken - sum(counts[mark] for mark in _MARKS)
+        other = counts.total() - n_words - sum(counts[mark] for mark in _MARKS)
         capitals = sum(count for token, count in words.items() if token[0].isupper())
         numbers = sum(count for token, count in words.items() if token[0] in string.digits)
         letters = sum(len(token) * count for token, count in words.items())
         rates = [*(counts[mark] for mark in _MARKS), other, text.count("\n"), capitals, numbers]
-        row[:] = [*(100.0 * rate / total for rate in rates), letters / max(spoken, 1), spoken / sentences]
+        row[:] = [*(100.0 * rate / total for rate in rates), letters / max(n_words, 1), n_words / sentences]
     roots: Floats = np.sqrt(rows)
     return roots
 
 
 @dataclass(frozen=True)
 class _View:
-    """One half of generation 0 as what is common (``tree``); between ``reach`` and ``end`` lies the other half's fifth."""
+    """One half of generation 0 as what is common, and the other half's tail.
+
+    ``maps``: (block, item means, directions) of ``_directions``; ``tree``: the first half's points; the tail lies at distances
+    between ``reach`` and ``end`` from them; ``share``: the share of texts to expect in it.
+    """
 
     maps: list[tuple[int, Floats, Floats]]
     tree: scipy.spatial.KDTree
@@ -72,23 +76,27 @@ class _View:
     share: float
 
     def mass(self, blocks: Sequence[Floats], items: Codes) -> float:
-        far = _far(self.tree, _seen(self.maps, blocks, items))
-        return float(np.mean((far > self.reach) & (far <= self.end)))
+        """The share of the texts that lie in the tail."""
+        distances = _distances(self.tree, _points(self.maps, blocks, items))
+        return float(np.mean((distances > self.reach) & (distances <= self.end)))
 
 
 class Tail:
     """Generation 0's tail: the texts least like what else is written, whatever the item.
 
-    ``blocks``: descriptions of the same n texts, shape (n, d) each, e.g. ``embed`` and ``surface``. ``items``: 0 … the
-    item that each text answers, the same numbers in every generation. Within each item a random half of the texts is A.
-    From every text its item's mean in A is taken, shrunk to the mean of all A by a quarter text's weight. Each block is then
-    seen along the eight directions in which A's remainders vary most, the blocks with equal weight: styles that cut
-    across items are such directions, an item's own words are none. A text's rarity is its distance to the fifth nearest
-    text of A; the tail is the fifth of the other half B that lies farthest. Each set of texts is seen about its own mean,
-    for a drift of all texts is no change of their tail. ``rng`` draws two splits, and each half is A in turn; use a stream
-    named by replicate.
+    ``blocks``: descriptions of the same n texts, shape (n, d) each, such as embeddings and ``surface``. ``items`` (n,): the
+    item that each text answers, numbered from 0, with the same numbers in every generation. ``rng`` draws two splits; use a
+    stream named by replicate.
 
-    B and a later generation without change are alike in what A sees of them, so nothing is rare by luck in one alone.
+    1. Within each item a random half of the texts is A. Every text loses its item's mean in A, shrunk to the mean of all A
+       with the weight of a quarter text.
+    2. Each block is projected on the eight directions in which A's remainders vary most, the blocks with equal weight: styles
+       that cut across items are such directions, an item's own words are not.
+    3. Each set of texts is centred, since a drift of all texts is no change of their tail.
+    4. A text's rarity is its distance to the fifth nearest text of A. The tail is the fifth of the other half B that lies
+       farthest. Each half is A in turn.
+
+    A treats B and an unchanged later generation alike, so that neither has more rare texts by chance.
     """
 
     def __init__(self, blocks: Sequence[Floats], items: Codes, rng: np.random.Generator) -> None:
@@ -96,24 +104,24 @@ class Tail:
         self._views: list[_View] = []
         for _ in range(_SPLITS):
             half = _half(items, rng)
-            self._views += [view for side in (half, ~half) if (view := _view(blocks, items, side)) is not None]
+            self._views += [view for side in (half, ~half) if (view := _half_view(blocks, items, side)) is not None]
 
     def retained(self, blocks: Sequence[Floats], items: Codes) -> float | None:
-        """A later generation's mass in the tail over B's: 1 = kept, below 1 = being lost; None without a tail.
+        """A later generation's mass in the tail over B's, a ratio: 1 = kept, below 1 = being lost; None without a tail.
 
-        The mean over splits of (share of the texts in B's tail) / (x/(n + 1)), x of B's n texts being in it: the share to
+        The mean over splits of (share of the texts in B's tail) / (x/(n + 1)), where x of B's n texts are in it: the share to
         expect of texts that are drawn as B's were, so that 1 is expected without change at any n. A text farther out than
-        any of B's is new, and no part of generation 0's tail.
+        any of B's is new, and not part of generation 0's tail.
         """
-        known = items < self._count  # an item without a text in generation 0 has no tail there
-        if not self._views or not known.any():
+        in_zero = items < self._count  # an item without a text in generation 0 has no tail there
+        if not self._views or not in_zero.any():
             return None
-        blocks, items = [block[known] for block in blocks], items[known]
-        return float(np.mean([one.mass(blocks, items) / one.share for one in self._views]))
+        blocks, items = [block[in_zero] for block in blocks], items[in_zero]
+        return float(np.mean([view.mass(blocks, items) / view.share for view in self._views]))
 
 
 def _half(items: Codes, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A random half of each item's texts; of an odd number, the half is the larger or the smaller by chance."""
+    """(n,) a random half of each item's texts; of an odd number, the larger or the smaller part by chance."""
     order = np.lexsort((rng.random(len(items)), items))
     starts = np.searchsorted(items[order], np.arange(items.max() + 1 if len(items) else 0))
     rank = np.empty(len(items), dtype=np.intp)
@@ -122,30 +130,33 @@ def _half(items: Codes, rng: np.random.Generator) -> NDArray[np.bool_]:
     return chosen
 
 
-def _view(blocks: Sequence[Floats], items: Codes, half: NDArray[np.bool_]) -> _View | None:
+def _half_view(blocks: Sequence[Floats], items: Codes, half: NDArray[np.bool_]) -> _View | None:
     if min(half.sum(), (~half).sum()) < _FEWEST:
         return None
-    maps = [(k, *found) for k, block in enumerate(blocks) if (found := _directions(block, items, half)) is not None]
+    maps = [(k, *axes) for k, block in enumerate(blocks) if (axes := _directions(block, items, half)) is not None]
     if not maps:
         return None
-    inside, outside = (_seen(maps, [block[side] for block in blocks], items[side]) for side in (half, ~half))
+    inside, outside = (_points(maps, [block[side] for block in blocks], items[side]) for side in (half, ~half))
     tree = scipy.spatial.KDTree(inside)
-    far = _far(tree, outside)
-    reach = float(np.quantile(far, 1.0 - RARE, method="inverted_cdf"))
-    beyond = int(np.sum(far > reach))
-    return _View(maps, tree, reach, float(far.max()), beyond / (len(far) + 1)) if beyond else None
+    distances = _distances(tree, outside)
+    reach = float(np.quantile(distances, 1.0 - RARE, method="inverted_cdf"))
+    beyond = int(np.sum(distances > reach))
+    return _View(maps, tree, reach, float(distances.max()), beyond / (len(distances) + 1)) if beyond else None
 
 
 def _directions(block: Floats, items: Codes, half: NDArray[np.bool_]) -> tuple[Floats, Floats] | None:
-    """(item means along the directions, directions); along all together A's remainders have unit mean square."""
+    """(item means along the directions (items, k), the directions (d, k)); None where A's remainders do not vary.
+
+    Along all directions together A's remainders have unit mean square.
+    """
     rows, own = block[half], items[half]
     member = (own == np.arange(items.max() + 1)[:, None]).astype(np.float64)
     means = (member @ rows + _SHRINKAGE * rows.mean(axis=0)) / (member.sum(axis=1, keepdims=True) + _SHRINKAGE)
     rest = rows - means[own]
     spread = rest.std(axis=0)
     # Unit rows (embeddings) share a scale; rates of rare and common marks do not.
-    alike = np.allclose(np.sum(block**2, axis=1), 1.0)
-    scale = np.where(spread > _FLOOR, 1.0 if alike else 1.0 / np.where(spread > _FLOOR, spread, 1.0), 0.0)
+    unit_rows = np.allclose(np.sum(block**2, axis=1), 1.0)
+    scale = np.where(spread > _FLOOR, 1.0 if unit_rows else 1.0 / np.where(spread > _FLOOR, spread, 1.0), 0.0)
     rest = rest * scale
     small = len(rest) <= rest.shape[1]
     gram = rest @ rest.T if small else rest.T @ rest
@@ -160,66 +171,70 @@ def _directions(block: Floats, items: Codes, half: NDArray[np.bool_]) -> tuple[F
     return means @ axes, axes
 
 
-def _seen(maps: Sequence[tuple[int, Floats, Floats]], blocks: Sequence[Floats], items: Codes) -> Floats:
+def _points(maps: Sequence[tuple[int, Floats, Floats]], blocks: Sequence[Floats], items: Codes) -> Floats:
+    """(n, directions of all blocks) the texts without their item's mean, centred."""
     points: Floats = np.hstack([blocks[k] @ axes - means[items] for k, means, axes in maps])
     points -= points.mean(axis=0)
     return points
 
 
-def _far(tree: scipy.spatial.KDTree, points: Floats) -> Floats:
-    """Distance to the fifth nearest point of the tree."""
-    distances, _ = tree.query(points, k=[min(_NEIGHBOURS, tree.n)])
-    return np.asarray(distances, dtype=np.float64)[:, 0]
+def _distances(tree: scipy.spatial.KDTree, points: Floats) -> Floats:
+    """(n,) the distance of each point to the fifth nearest of the tree."""
+    nearest, _ = tree.query(points, k=[min(_NEIGHBOURS, tree.n)])
+    return np.asarray(nearest, dtype=np.float64)[:, 0]
 
 
-# Early collapse, where tails go while means hold, told from late, where the means move too.
+# The stage of collapse: early, where the tail is lost while the means hold; late, where the means move too.
 
 TAIL = "did_tail_mass_retained"
 MEANS = ("did_length", "did_style_score", "did_mattr", "did_correct")
-"""What an average score sees: where a text lies, and how varied it is within itself."""
+"""The means that the tail is compared with: those of single texts' features, variety and correctness."""
 
 
 def collapse_estimates(rows: Sequence[Estimate], design: Design) -> list[Estimate]:
-    """``collapse_stage``, a row a contrast at the last generation: did_tail_mass_retained, and in ``verdict`` the word for it.
+    """``collapse_stage``, a row a contrast at the last generation: did_tail_mass_retained, with the stage as ``verdict``.
 
-    ``early collapse``: the tail's interval lies below 0, no mean differs from the control's, and one at least is shown to
-    hold (equivalent). ``late collapse``: the tail is lost and a mean moved. ``tail lost, means unclear``: the means show
-    neither. ``no loss of tail seen`` otherwise, which is no claim that there is none. ``rows``: of ``drift_estimates``.
+    ``rows``: of ``drift_estimates``.
+
+    - ``early collapse``: the tail's interval lies below 0, no mean differs from the control's, and at least one is
+      equivalent to it
+    - ``late collapse``: the tail is lost and a mean moved
+    - ``tail lost, means unclear``: the tail is lost, and the means show neither
+    - ``no loss of tail seen``: otherwise; it does not claim that there is none
     """
-    at_end = [
-        one
-        for one in rows
-        if one.contrast and not one.category and not one.variant and one.generation == design.generations
+    last_rows = [
+        row
+        for row in rows
+        if row.contrast and not row.category and not row.variant and row.generation == design.generations
     ]
-    found = []
+    stages = []
     for arm, control in design.contrasts:
-        here = {one.term: one for one in at_end if (one.arm, one.contrast) == (arm, control)}
-        if TAIL in here:
-            tail = here[TAIL]
-            stage, why = _stage(here)
-            found.append(
+        by_term = {row.term: row for row in last_rows if (row.arm, row.contrast) == (arm, control)}
+        if TAIL in by_term:
+            tail = by_term[TAIL]
+            stage, reason = _stage(by_term)
+            stages.append(
                 dataclasses.replace(
                     tail, term="collapse_stage", family="none", p_value=None, p_adjusted=None, verdict=stage, margin=None,
-                    detectable=None,
-                    note=joined(why, tail.note),
+                    detectable=None, note=joined(reason, tail.note),
                 )
             )  # fmt: skip
-    return found
+    return stages
 
 
-def _stage(here: dict[str, Estimate]) -> tuple[Verdict, str]:
-    """The stage, and what it rests on."""
-    high = here[TAIL].conf_high
-    if here[TAIL].status == "undefined":
+def _stage(by_term: dict[str, Estimate]) -> tuple[Verdict, str]:
+    """(stage, its reason) from the ``did_`` rows of one contrast; ("", "") where the tail is undefined."""
+    high = by_term[TAIL].conf_high
+    if by_term[TAIL].status == "undefined":
         return "", ""
     if high is None or high >= 0:
         return "no loss of tail seen", "its interval reaches 0"
-    moved = [term for term in MEANS if term in here and here[term].verdict == "drifting"]
-    held = [term for term in MEANS if term in here and here[term].verdict == "none"]
+    moved = [term for term in MEANS if term in by_term and by_term[term].verdict == "drifting"]
+    unmoved = [term for term in MEANS if term in by_term and by_term[term].verdict == "none"]
     if moved:
         return "late collapse", f"the tail is below the control's, and {_names(moved)} moved too"
-    if held:
-        return "early collapse", f"the tail is below the control's while {_names(held)} holds"
+    if unmoved:
+        return "early collapse", f"the tail is below the control's while {_names(unmoved)} holds"
     return "tail lost, means unclear", "no mean is seen to move, and none is shown to hold"
 
 

@@ -1,3 +1,5 @@
+"""Compounding, KL and transmission: closed forms, slow twins, and the words that are claimed of ratios."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""BiasAmp T→A against a plain loop, and what it does not see."""
+"""BiasAmp T→A against a plain loop, and what leaves it unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from judgeloop.stats.design import ArmDesign, Design, RunTables
-from judgeloop.stats.loop.diversity import bias_amplification_series
+from judgeloop.stats.loop.amplification import bias_amplification_series
 from judgeloop.stats.loop.replicates import measure
 from judgeloop.text.features import FEATURES
 
@@ -31,7 +31,7 @@ def candidates(shares: dict[tuple[str, int, str], float], replicates: int = 2, s
     return pd.DataFrame(rows)
 
 
-def found(shares: dict[tuple[str, int, str], float], items: str = "xy") -> tuple[pd.DataFrame, pd.DataFrame]:
+def amplification(shares: dict[tuple[str, int, str], float], items: str = "xy") -> tuple[pd.DataFrame, pd.DataFrame]:
     frame = candidates(shares)
     table = pd.DataFrame({"item_id": [f"i{name}" for name in items], "category": list(items)})
     empty = pd.DataFrame()
@@ -39,7 +39,7 @@ def found(shares: dict[tuple[str, int, str], float], items: str = "xy") -> tuple
     return bias_amplification_series(measured).values, frame
 
 
-def both(judge: tuple[float, float], zero: tuple[float, float] = (0.2, 0.6)) -> dict[tuple[str, int, str], float]:
+def shares_of(judge: tuple[float, float], zero: tuple[float, float] = (0.2, 0.6)) -> dict[tuple[str, int, str], float]:
     shares = {}
     for arm in ("judge", "random"):
         later = judge if arm == "judge" else zero
@@ -49,34 +49,36 @@ def both(judge: tuple[float, float], zero: tuple[float, float] = (0.2, 0.6)) -> 
 
 
 def test_it_is_the_plain_loop() -> None:
-    values, frame = found(both((0.1, 0.9)))
+    values, frame = amplification(shares_of((0.1, 0.9)))
 
     def p(arm: str, generation: int, category: str | None) -> float:
-        some = frame[(frame["arm"] == arm) & (frame["generation"] == generation) & (frame["replicate"] == 0)]
+        rows = frame[(frame["arm"] == arm) & (frame["generation"] == generation) & (frame["replicate"] == 0)]
         if category:
-            some = some[some["item_id"] == f"i{category}"]
-        return float(np.average(some["bold"] > 0, weights=some["n_drawn"]))
+            rows = rows[rows["item_id"] == f"i{category}"]
+        return float(np.average(rows["bold"] > 0, weights=rows["n_drawn"]))
 
-    wanted = np.mean([
+    expected = np.mean([
         np.sign(p("judge", 0, t) - p("judge", 0, None)) * (p("judge", 1, t) - p("judge", 0, t)) for t in "xy"
     ])  # fmt: skip
-    assert values.loc[("judge", 1)].to_numpy() == pytest.approx([wanted] * 2)
-    assert wanted == pytest.approx(0.2, abs=0.01)  # x less, y more: the habit grew by 10 and 30 points
+    assert values.loc[("judge", 1)].to_numpy() == pytest.approx([expected] * 2)
+    assert expected == pytest.approx(0.2, abs=0.01)  # x less, y more: the habit grew by 10 and 30 points
     assert values.loc[("random", 1)].to_numpy() == pytest.approx([0.0, 0.0])
     assert values.loc[("judge", 0)].to_numpy() == pytest.approx([0.0, 0.0])
 
 
 def test_a_shift_that_is_the_same_everywhere_cancels() -> None:
-    values, _ = found(both((0.3, 0.7)))
+    values, _ = amplification(shares_of((0.3, 0.7)))
     assert values.loc[("judge", 1)].to_numpy() == pytest.approx([0.0, 0.0], abs=0.01)
 
 
 def test_without_categories_or_style_there_is_nothing_to_tie() -> None:
-    frame = candidates(both((0.1, 0.9)))
+    frame = candidates(shares_of((0.1, 0.9)))
     empty = pd.DataFrame()
-    one = pd.DataFrame({"item_id": ["ix", "iy"], "category": ["x", "x"]})
-    single = bias_amplification_series(measure(RunTables(one, frame, empty, empty, empty), DESIGN))
+    same_category = pd.DataFrame({"item_id": ["ix", "iy"], "category": ["x", "x"]})
+    single = bias_amplification_series(measure(RunTables(same_category, frame, empty, empty, empty), DESIGN))
     assert "fewer than two categories" in single.quantity.undefined
-    two = pd.DataFrame({"item_id": ["ix", "iy"], "category": ["x", "y"]})
-    plain = bias_amplification_series(measure(RunTables(two, frame.assign(bold=0.0), empty, empty, empty), DESIGN))
+    two_categories = pd.DataFrame({"item_id": ["ix", "iy"], "category": ["x", "y"]})
+    plain = bias_amplification_series(
+        measure(RunTables(two_categories, frame.assign(bold=0.0), empty, empty, empty), DESIGN)
+    )
     assert "no style feature varies" in plain.quantity.undefined

@@ -14,8 +14,8 @@ from scipy import stats
 import slow_diversity
 from conftest import examples
 from judgeloop.stats import inference
-from judgeloop.stats.loop import diversity_measures
-from judgeloop.stats.loop.diversity_measures import Embedder, Tokens, Vocabulary
+from judgeloop.stats.loop import coded_texts, diversity
+from judgeloop.stats.loop.coded_texts import Embedder, Tokens, Vocabulary
 from judgeloop.stats.presentations import pairs
 from judgeloop.text.features import tokenize
 
@@ -42,14 +42,14 @@ def test_every_item_has_the_measure_of_its_texts_alone(items):
     count = len(items)
     for n in (1, 2, 4):
         grams, text = ngrams[n - 1]
-        shares = diversity_measures.distinct_share(grams, tokens.items[text], count)
+        shares = diversity.distinct_share(grams, tokens.items[text], count)
         same(shares, [slow_diversity.distinct_n(texts, n) for texts in items])
     same(
-        diversity_measures.coded_self_bleu(tokens, ngrams[:4], count),
+        diversity.self_bleu(tokens, ngrams[:4], count),
         [slow_diversity.self_bleu(texts) for texts in items],
     )
     grams, text = ngrams[4]
-    assert diversity_measures.shared_share(grams, tokens.items[text]) == slow_diversity.phrase_repetition(items)
+    assert diversity.shared_share(grams, tokens.items[text]) == slow_diversity.phrase_repetition(items)
 
 
 @settings(max_examples=examples(40))
@@ -58,26 +58,22 @@ def test_an_embedding_is_the_obvious_one_to_the_last_bit(texts, most):
     vocabulary = Vocabulary()
     embedder = Embedder(vocabulary)
     # A small memory for pairs must change nothing.
-    kept, diversity_measures._MOST_PAIRS = diversity_measures._MOST_PAIRS, most
+    kept, coded_texts._MOST_PAIRS = coded_texts._MOST_PAIRS, most
     try:
         for some in (texts[: len(texts) // 2], texts, texts[::-1]):
             words = [" ".join(text) for text in some]
             made = embedder.embed([vocabulary.codes(tokenize(text)) for text in words])
             np.testing.assert_array_equal(made, slow_diversity.embed(words))
     finally:
-        diversity_measures._MOST_PAIRS = kept
+        coded_texts._MOST_PAIRS = kept
 
 
 def test_embeddings_of_many_items_are_compared_as_those_of_one():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(6, 4, 32))
     points[2] = points[2][:1]  # four texts alike
-    assert list(diversity_measures.coded_vendi(points)) == pytest.approx(
-        [slow_diversity.vendi(one) for one in points], rel=1e-12
-    )
-    assert list(diversity_measures.coded_dispersion(points)) == pytest.approx(
-        [slow_diversity.dispersion(one) for one in points]
-    )
+    assert list(diversity.vendi(points)) == pytest.approx([slow_diversity.vendi(one) for one in points], rel=1e-12)
+    assert list(diversity.dispersion(points)) == pytest.approx([slow_diversity.dispersion(one) for one in points])
 
 
 JUDGMENTS = st.lists(

@@ -1,4 +1,4 @@
-"""Early collapse is told from late, and only where intervals say so."""
+"""The stage of collapse, early or late, is claimed only where intervals support it."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ LOST = did("tail_mass_retained", -0.5, -0.2)
     ],
 )
 def test_the_word_follows_from_the_intervals(rows: list[Estimate], word: str) -> None:
-    (found,) = collapse_estimates(rows, DESIGN)
-    assert found.term == "collapse_stage"
-    assert found.verdict == word
-    assert (found.estimate, found.conf_low, found.p_value) == (rows[0].estimate, rows[0].conf_low, None)
+    (row,) = collapse_estimates(rows, DESIGN)
+    assert row.term == "collapse_stage"
+    assert row.verdict == word
+    assert (row.estimate, row.conf_low, row.p_value) == (rows[0].estimate, rows[0].conf_low, None)
 
 
 def test_a_tail_that_is_undefined_says_why() -> None:
@@ -51,8 +51,8 @@ def test_a_tail_that_is_undefined_says_why() -> None:
         scope="policy", bias="diversity", term="did_tail_mass_retained", arm="judge", contrast="random", generation=2,
         status="undefined", note="too few texts",
     )  # fmt: skip
-    (found,) = collapse_estimates([tail], DESIGN)
-    assert (found.status, found.verdict, found.note) == ("undefined", "", "too few texts")
+    (row,) = collapse_estimates([tail], DESIGN)
+    assert (row.status, row.verdict, row.note) == ("undefined", "", "too few texts")
     assert collapse_estimates([did("mattr", -0.2, -0.1)], DESIGN) == []
 
 
@@ -80,7 +80,7 @@ def test_a_planted_run_that_loses_its_rare_topics_first_is_early_collapse() -> N
     empty = pd.DataFrame()
     measured = measure(RunTables(empty, frame, empty, empty, empty), DESIGN)
     drifts = drift_estimates(measured, diversity_series(measured, DESIGN, ["mattr", "tail_mass_retained"]), DESIGN)
-    (found,) = collapse_estimates(drifts, DESIGN)
-    assert found.conf_high is not None
-    assert found.conf_high < 0
-    assert found.verdict == "early collapse", found.note
+    (row,) = collapse_estimates(drifts, DESIGN)
+    assert row.conf_high is not None
+    assert row.conf_high < 0
+    assert row.verdict == "early collapse", row.note

@@ -1,3 +1,5 @@
+"""Levels, drift and drift beyond a control: slow twins, items that come and go, and the rate of false claims."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -52,7 +54,7 @@ def slow_mean(frame: pd.DataFrame, replicate: int, arm: str, t: int, column: str
 def test_did_is_the_slow_twins() -> None:
     given_tables = tables()
     frame = given_tables.candidates
-    found = estimates(given_tables, two_arms())
+    rows = estimates(given_tables, two_arms())
     items = set(frame["item_id"])
     values = []
     for replicate in range(4):
@@ -64,13 +66,13 @@ def test_did_is_the_slow_twins() -> None:
         values.append(drift["judge"] - drift["random"])
     expected = replicate_t(values)
     assert isinstance(expected, Interval)
-    row = pick(found, "did_length", arm="judge", generation=2)
+    row = pick(rows, "did_length", arm="judge", generation=2)
     assert row["estimate"] == pytest.approx(expected.estimate, abs=1e-12)
     assert row["std_error"] == pytest.approx(expected.std_error, abs=1e-12)
     assert row["conf_low"] == pytest.approx(expected.low, abs=1e-12)
     assert (row["n"], row["n_replicates"], row["family"]) == (4, 4, "confirmatory")
-    assert pick(found, "did_length", arm="judge", generation=1)["family"] == "exploratory"
-    level = pick(found, "mean_length", arm="judge", generation=1)
+    assert pick(rows, "did_length", arm="judge", generation=1)["family"] == "exploratory"
+    level = pick(rows, "mean_length", arm="judge", generation=1)
     mean = np.mean([slow_mean(frame, r, "judge", 1, "length", items) for r in range(4)])
     assert level["estimate"] == pytest.approx(mean)
     assert level["n"] == 4 * 6 * 4
@@ -80,17 +82,17 @@ def test_did_is_the_slow_twins() -> None:
 def test_style_is_in_pooled_generation_zero_sds() -> None:
     given_tables = tables()
     frame = given_tables.candidates
-    found = estimates(given_tables, two_arms())
+    rows = estimates(given_tables, two_arms())
     zero = frame[(frame["generation"] == 0) & (frame["n_drawn"] > 0)]
     sd = np.sqrt(
         np.average((zero["bold"] - np.average(zero["bold"], weights=zero["n_drawn"])) ** 2, weights=zero["n_drawn"])
     )
     raw = np.mean([slow_mean(frame, r, "judge", 2, "bold", set(frame["item_id"])) for r in range(4)])
-    assert pick(found, "mean_bold", arm="judge", generation=2)["estimate"] == pytest.approx(raw / sd)
-    assert pick(found, "mean_style_score", arm="judge", generation=2)["estimate"] == pytest.approx(raw / sd)
-    at_zero = [pick(found, "sd_bold", arm=arm, generation=0)["estimate"] for arm in ("judge", "random")]
+    assert pick(rows, "mean_bold", arm="judge", generation=2)["estimate"] == pytest.approx(raw / sd)
+    assert pick(rows, "mean_style_score", arm="judge", generation=2)["estimate"] == pytest.approx(raw / sd)
+    at_zero = [pick(rows, "sd_bold", arm=arm, generation=0)["estimate"] for arm in ("judge", "random")]
     assert np.mean(at_zero) == pytest.approx(1.0, abs=0.1)
-    headings = pick(found, "did_headings", arm="judge", generation=2)
+    headings = pick(rows, "did_headings", arm="judge", generation=2)
     assert headings["status"] == "undefined"
     assert headings["estimate"] is None
     assert "standard deviation at generation 0 is 0" in headings["note"]
@@ -120,24 +122,24 @@ def test_an_item_that_lost_its_candidates_leaves_every_generation() -> None:
         (frame["replicate"] == 1) & (frame["arm"] == "random") & (frame["generation"] == 1) & (frame["item_id"] == "i0")
     )
     frame.loc[lost, ["text", "n_drawn"]] = [None, 0]
-    found = estimates(RunTables(plain.items, frame, *[pd.DataFrame()] * 3), two_arms())
+    rows = estimates(RunTables(plain.items, frame, *[pd.DataFrame()] * 3), two_arms())
     kept = {f"i{k}" for k in range(1, 6)}
     everyone = {f"i{k}" for k in range(6)}
     means = [slow_mean(plain.candidates, r, "judge", 2, "length", kept if r == 1 else everyone) for r in range(4)]
-    row = pick(found, "mean_length", arm="judge", generation=2)
+    row = pick(rows, "mean_length", arm="judge", generation=2)
     assert row["estimate"] == pytest.approx(np.mean(means))
     assert "1 items (over replicates) without a candidate in some generation are left out" in row["note"]
 
 
 def test_categories() -> None:
     given_tables = tables(items=12)
-    found = estimates(given_tables, two_arms())
-    parts = [pick(found, "did_length", arm="judge", generation=2, category=name) for name in ("a", "b")]
-    whole = pick(found, "did_length", arm="judge", generation=2)
+    rows = estimates(given_tables, two_arms())
+    parts = [pick(rows, "did_length", arm="judge", generation=2, category=name) for name in ("a", "b")]
+    whole = pick(rows, "did_length", arm="judge", generation=2)
     # Equal numbers of items: the whole is the mean of the parts.
     assert whole["estimate"] == pytest.approx(np.mean([part["estimate"] for part in parts]))
     assert {part["family"] for part in parts} == {"exploratory"}
-    assert set(found.loc[found["category"] == "a", "term"]) >= {
+    assert set(rows.loc[rows["category"] == "a", "term"]) >= {
         "mean_correct",
         "drift_correct",
         "did_correct",
@@ -151,10 +153,10 @@ def test_categories() -> None:
 def test_hedging_when_wrong_is_of_wrong_answers() -> None:
     plain = tables()
     frame = plain.candidates.assign(hedges=lambda f: np.where(f["correct"] == 0, 3.0, 0.0))
-    found = estimates(RunTables(plain.items, frame, *[pd.DataFrame()] * 3), two_arms())
+    rows = estimates(RunTables(plain.items, frame, *[pd.DataFrame()] * 3), two_arms())
     zero = frame[(frame["generation"] == 0) & (frame["n_drawn"] > 0)]["hedges"]
     expected = 3.0 / zero.std(ddof=0)
-    assert pick(found, "hedging_when_wrong", arm="judge", generation=1)["estimate"] == pytest.approx(expected)
+    assert pick(rows, "hedging_when_wrong", arm="judge", generation=1)["estimate"] == pytest.approx(expected)
     unknown = RunTables(plain.items, frame.assign(correct=np.nan), *[pd.DataFrame()] * 3)
     row = pick(estimates(unknown, two_arms()), "mean_correct", arm="judge", generation=1)
     assert (row["status"], row["estimate"], row["note"]) == ("undefined", None, "no item has a reference")
@@ -164,9 +166,9 @@ def test_rare_categories_are_pooled_and_named() -> None:
     """Items 0–5 are x; six categories of one item each are pooled; four such items are too few to pool."""
     plain = tables(items=12)
     rare = RunTables(plain.items.assign(category=["x"] * 6 + list("fedcba")), plain.candidates, *[pd.DataFrame()] * 3)
-    found = estimates(rare, two_arms())
-    assert set(found["category"]) == {"", "x", "(rare)"}
-    row = pick(found, "did_bold", arm="judge", generation=2, category="(rare)")
+    rows = estimates(rare, two_arms())
+    assert set(rows["category"]) == {"", "x", "(rare)"}
+    row = pick(rows, "did_bold", arm="judge", generation=2, category="(rare)")
     assert row["n_items"] == 6
     assert "pools a, b, c, d, e, f: fewer than 5 items each" in row["note"]
     named = RunTables(
@@ -203,17 +205,17 @@ def hedging(seed: int, easier: bool, hedges_more: float = 0.0) -> RunTables:
 
 def test_hedging_when_wrong_does_not_drift_because_other_items_are_wrong() -> None:
     """No text's hedging depends on arm or time. Over whichever items are wrong it read did +.57, drifting."""
-    found = estimates(hedging(0, easier=True), two_arms())
-    row = pick(found, "did_hedging_when_wrong", arm="judge", generation=2)
+    rows = estimates(hedging(0, easier=True), two_arms())
+    row = pick(rows, "did_hedging_when_wrong", arm="judge", generation=2)
     assert row["conf_low"] < 0 < row["conf_high"]
     assert abs(row["estimate"]) < 0.25
-    levels = [pick(found, "hedging_when_wrong", arm=arm, generation=2)["estimate"] for arm in ("judge", "random")]
+    levels = [pick(rows, "hedging_when_wrong", arm=arm, generation=2)["estimate"] for arm in ("judge", "random")]
     assert levels[0] - levels[1] > 0.15  # The level is of other items, and says so by moving.
     assert "the same items, those wrong at both generations in both arms" in row["note"]
     assert 12 <= row["n_items"] <= 24
-    drift = pick(found, "drift_hedging_when_wrong", arm="judge", generation=2)
+    drift = pick(rows, "drift_hedging_when_wrong", arm="judge", generation=2)
     assert drift["conf_low"] < 0 < drift["conf_high"]
-    # A change that is there is found.
+    # A real change is found.
     more = pick(estimates(hedging(0, True, 1.0), two_arms()), "did_hedging_when_wrong", arm="judge", generation=2)
     assert more["conf_low"] > 0
 
@@ -275,8 +277,8 @@ def test_equal_arms_show_no_rounding_as_drift() -> None:
     frame = tables().candidates
     judge = frame[frame["arm"] == "judge"]
     both = pd.concat([judge, judge.assign(arm="random", length=judge["length"] + 1e-15)])
-    found = estimates(RunTables(pd.DataFrame(), both, *[pd.DataFrame()] * 3), two_arms())
-    row = pick(found, "did_length", arm="judge", generation=2)
+    rows = estimates(RunTables(pd.DataFrame(), both, *[pd.DataFrame()] * 3), two_arms())
+    row = pick(rows, "did_length", arm="judge", generation=2)
     # Equal, and too few replicates for equality to prove anything.
     assert (row["estimate"], row["std_error"], row["p_value"]) == (0.0, None, None)
     assert row["status"] == "underpowered"
@@ -290,8 +292,8 @@ def test_equal_drifts_are_no_verdict_below_six_replicates(drift: float, replicat
     both = tables(replicates=replicates).candidates
     judge = both[both["arm"] == "judge"]
     same = judge.assign(arm="random", length=judge["length"] - drift * (judge["generation"] == 2))
-    found = estimates(RunTables(pd.DataFrame(), pd.concat([judge, same]), *[pd.DataFrame()] * 3), two_arms())
-    row = pick(found, "did_length", arm="judge", generation=2)
+    rows = estimates(RunTables(pd.DataFrame(), pd.concat([judge, same]), *[pd.DataFrame()] * 3), two_arms())
+    row = pick(rows, "did_length", arm="judge", generation=2)
     assert row["estimate"] == pytest.approx(drift)
     if replicates < 6:
         assert (row["status"], row["p_value"], row["conf_low"]) == ("underpowered", None, None)
@@ -329,10 +331,10 @@ def test_neutral_drift_is_called_drift_at_five_per_cent() -> None:
     for _ in range(runs):
         steps = stream.normal(size=(2, 7, 8))
         steps[:, 0] = stream.normal(size=8)
-        one = Series(quantity, "", pd.DataFrame(np.cumsum(steps, axis=1).reshape(14, 8), index=index))
-        found = replicate_mean(one.did("judge", "random", 6))
-        assert isinstance(found, Interval)
-        rejected += not found.covers(0.0)
+        drift_series = Series(quantity, "", pd.DataFrame(np.cumsum(steps, axis=1).reshape(14, 8), index=index))
+        interval = replicate_mean(drift_series.did("judge", "random", 6))
+        assert isinstance(interval, Interval)
+        rejected += not interval.covers(0.0)
     assert abs(rejected / runs - 0.05) < 3 * np.sqrt(0.05 * 0.95 / runs)
 
 
@@ -341,8 +343,8 @@ def test_neutral_runs_through_the_public_path() -> None:
     """The same in whole tables: both arms drift by chance, p-values of did_length are uniform."""
     p_values = []
     for seed in range(100):
-        made = tables(seed, replicates=5, items=2, pool=3, shift=0.0)
-        p_values.append(pick(estimates(made, two_arms()), "did_length", arm="judge", generation=2)["p_value"])
+        run_tables = tables(seed, replicates=5, items=2, pool=3, shift=0.0)
+        p_values.append(pick(estimates(run_tables, two_arms()), "did_length", arm="judge", generation=2)["p_value"])
     assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 100)
 
 
@@ -350,9 +352,9 @@ def test_planted_means_are_recovered() -> None:
     given_tables = planted_run.loop(1, generations=2, replicates=4, items=10, size=30)
     design = planted_run.design(2)
     measured = measure(given_tables, design)
-    one = quantity_series(series(measured), "length")
-    assert one is not None
+    drift_series = quantity_series(series(measured), "length")
+    assert drift_series is not None
     shift = (planted_run.BETA + planted_run.RHO * planted_run.KAPPA) / planted_run.TAU
-    found = replicate_mean(one.did("judge", "random", 2))
-    assert isinstance(found, Interval)
-    assert found.low - 0.02 < 2 * shift < found.high + 0.02
+    interval = replicate_mean(drift_series.did("judge", "random", 2))
+    assert isinstance(interval, Interval)
+    assert interval.low - 0.02 < 2 * shift < interval.high + 0.02

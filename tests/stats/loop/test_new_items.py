@@ -20,16 +20,16 @@ def table(number: int, replicates: int = 8, items: int = 12) -> np.ndarray:
 def test_the_error_is_that_of_plain_resampling() -> None:
     values = table(1)
     values[0, 0] = np.nan
-    found = over_both(values, seeds.rng(1, "draws"))
-    assert isinstance(found, Interval)
+    interval = over_both(values, seeds.rng(1, "draws"))
+    assert isinstance(interval, Interval)
     rng = seeds.rng(2, "plain")
     plain = []
     for _ in range(2000):
         rows, columns = rng.integers(8, size=8), rng.integers(12, size=12)
         plain.append(np.nanmean(values[rows][:, columns]))
-    assert found.estimate == pytest.approx(np.nanmean(values))
-    assert found.std_error == pytest.approx(np.std(plain), rel=0.08)
-    assert found.df == 7
+    assert interval.estimate == pytest.approx(np.nanmean(values))
+    assert interval.std_error == pytest.approx(np.std(plain), rel=0.08)
+    assert interval.df == 7
 
 
 def test_too_few_and_constant_are_undefined() -> None:
@@ -43,10 +43,10 @@ def test_it_covers_where_the_interval_given_the_items_does_not() -> None:
     both, given = [], []
     for number in range(400):
         values = table(number)
-        found, plain = over_both(values, seeds.rng(number, "draws")), replicate_t(values.mean(axis=1))
-        assert isinstance(found, Interval)
+        interval, plain = over_both(values, seeds.rng(number, "draws")), replicate_t(values.mean(axis=1))
+        assert isinstance(interval, Interval)
         assert isinstance(plain, Interval)
-        both.append(found.covers(0.3))
+        both.append(interval.covers(0.3))
         given.append(plain.covers(0.3))
     assert np.mean(both) >= 0.95 - 0.02 - 3 * np.sqrt(0.95 * 0.05 / 400)
     assert np.mean(given) < 0.9

@@ -1,3 +1,5 @@
+"""The Price identity: its parts sum to the drift, and a distribution that is not complete gives no number."""
+
 from __future__ import annotations
 
 import numpy as np

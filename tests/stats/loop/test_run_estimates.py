@@ -1,3 +1,5 @@
+"""All estimates of a run from its tables: the contract's columns, families, reasons, and planted truth."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,7 +17,7 @@ from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import VERDICTS
 from judgeloop.stats.inference import replicate_t
-from judgeloop.stats.loop import diversity_measures
+from judgeloop.stats.loop import diversity
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.stats.multiplicity import benjamini_hochberg
 from judgeloop.text.features import FEATURES, features_frame
@@ -75,7 +77,7 @@ def _picks(frame: pd.DataFrame, replicate: int, arm: str, t: int) -> list[tuple[
     return rows
 
 
-def one(frame: pd.DataFrame, **labels: Any) -> pd.Series:
+def only_row(frame: pd.DataFrame, **labels: Any) -> pd.Series:
     chosen = frame
     for name, value in {"category": "", "variant": "", **labels}.items():
         chosen = chosen[chosen[name] == value]
@@ -124,38 +126,38 @@ def test_on_policy_rates_are_one_number_a_replicate(tables: RunTables, estimates
         longer.append(np.mean(picks))
     for term, values in (("first_slot_excess", excess), ("longer_preferred_raw", longer)):
         expected = replicate_t(values)
-        row = one(estimates, term=term, scope="judge", arm="judge", generation=1, panel="policy")
+        row = only_row(estimates, term=term, scope="judge", arm="judge", generation=1, panel="policy")
         assert row["estimate"] == pytest.approx(expected.estimate)
         assert row["conf_high"] == pytest.approx(expected.high)
         assert row["n_replicates"] == 3
         assert row["judge"] == "m"
-    log_odds = one(estimates, term="position_log_odds", arm="judge", generation=1, panel="policy")
+    log_odds = only_row(estimates, term="position_log_odds", arm="judge", generation=1, panel="policy")
     assert log_odds["estimate"] == pytest.approx(POSITION)
-    assert one(estimates, term="first_slot_excess", arm="random", generation=2, panel="policy")["estimate"] == 0.0
+    assert only_row(estimates, term="first_slot_excess", arm="random", generation=2, panel="policy")["estimate"] == 0.0
 
 
 def test_diversity_is_within_replicate_and_generation(tables: RunTables, estimates: pd.DataFrame) -> None:
     frame = tables.candidates
     zero = frame[(frame["generation"] == 0)]
-    limit = diversity_measures.truncation_length(zero["tokens"].tolist())
-    window = diversity_measures.mattr_window(limit)
+    limit = diversity.truncation_length(zero["tokens"].tolist())
+    window = diversity.mattr_window(limit)
     assert window == 30
     values = []
     for replicate in range(3):
         part = frame[(frame["replicate"] == replicate) & (frame["arm"] == "judge") & (frame["generation"] == 2)]
-        scores = [diversity_measures.mattr(text.split()[:limit], window) for text in part["text"]]
+        scores = [diversity.mattr(text.split()[:limit], window) for text in part["text"]]
         values.append(np.mean([score for score in scores if score is not None]))
-    row = one(estimates, term="mattr", arm="judge", generation=2)
+    row = only_row(estimates, term="mattr", arm="judge", generation=2)
     assert row["estimate"] == pytest.approx(np.mean(values))
     assert f"window {window}, first {limit} tokens" in row["note"]
-    shared = one(estimates, term="mattr", arm="random", generation=0)["estimate"]
-    assert one(estimates, term="mattr", arm="judge", generation=0)["estimate"] == shared
+    shared = only_row(estimates, term="mattr", arm="random", generation=0)["estimate"]
+    assert only_row(estimates, term="mattr", arm="judge", generation=0)["estimate"] == shared
     for term in ("compression_ratio", "distinct_2", "vendi", "opener_entropy", "self_bleu", "phrase_repetition"):
         # Few replicates that happen to be equal have a level and no interval.
-        row = one(estimates, term=term, arm="judge", generation=1)
+        row = only_row(estimates, term=term, arm="judge", generation=1)
         assert row["status"] == "ok" or "replicates are equal" in row["note"]
-        assert one(estimates, term=f"did_{term}", arm="judge", generation=1)["status"] in ("ok", "underpowered")
-        row = one(estimates, term=term, arm="judge", generation=1, category="x")
+        assert only_row(estimates, term=f"did_{term}", arm="judge", generation=1)["status"] in ("ok", "underpowered")
+        row = only_row(estimates, term=term, arm="judge", generation=1, category="x")
         assert row["status"] == "ok" or "replicates are equal" in row["note"]
 
 
@@ -186,24 +188,24 @@ def test_families(estimates: pd.DataFrame) -> None:
 
 
 def test_the_planted_drift_is_seen(estimates: pd.DataFrame) -> None:
-    row = one(estimates, term="did_length", arm="judge", contrast="random", generation=2)
+    row = only_row(estimates, term="did_length", arm="judge", contrast="random", generation=2)
     assert (row["verdict"], row["note"]) == ("drifting", "")
     assert row["conf_low"] > 0
     # 30 words more from about 40.
     assert row["estimate"] == pytest.approx(np.log2(70 / 40), abs=0.15)
-    assert one(estimates, term="did_correct", arm="judge", generation=2)["unit"] == "probability"
-    assert one(estimates, term="did_length", arm="judge", generation=2, category="y")["family"] == "exploratory"
+    assert only_row(estimates, term="did_correct", arm="judge", generation=2)["unit"] == "probability"
+    assert only_row(estimates, term="did_length", arm="judge", generation=2, category="y")["family"] == "exploratory"
 
 
 def test_short_texts_and_small_sets_have_reasons() -> None:
     frame = run_estimates(written(replicates=2, items=2, size=2, words=1), DESIGN)
-    assert "too short" in one(frame, term="did_mattr", arm="judge", generation=2)["note"]
-    assert "needs 4" in one(frame, term="vendi", arm="judge", generation=1)["note"]
+    assert "too short" in only_row(frame, term="did_mattr", arm="judge", generation=2)["note"]
+    assert "needs 4" in only_row(frame, term="vendi", arm="judge", generation=1)["note"]
 
 
 def test_one_replicate_has_no_interval() -> None:
     frame = run_estimates(written(replicates=1), DESIGN)
-    row = one(frame, term="did_length", arm="judge", generation=2)
+    row = only_row(frame, term="did_length", arm="judge", generation=2)
     assert row["status"] == "underpowered"
     assert (row["verdict"], row["note"]) == ("cannot_tell", "one replicate has no interval")
     assert np.isnan(row["conf_low"])
@@ -247,21 +249,22 @@ def test_a_frozen_judge_has_no_drift_and_a_changed_one_has_its_own() -> None:
     reverse = reverse.assign(order=reverse["order"].map({"ab": "ba", "ba": "ab"}))[frozen.columns]
     judgments = pd.concat([frozen[~turned], reverse])
     frame = run_estimates(RunTables(base.items, both, judgments, *[pd.DataFrame()] * 2), design)
-    slot = one(frame, term="judge_drift_first_slot_excess", generation=2)
+    slot = only_row(frame, term="judge_drift_first_slot_excess", generation=2)
     assert (slot["estimate"], slot["verdict"]) == (0.0, "undetected")
-    assert one(frame, term="judge_drift_first_slot_excess", generation=1)["verdict"] == "unchanged"
+    assert only_row(frame, term="judge_drift_first_slot_excess", generation=1)["verdict"] == "unchanged"
 
     _, changed = planted_run.anchor_panel(1, 60, 2, changes_at=2, position=0.8)
     frame = run_estimates(RunTables(base.items, both, changed, *[pd.DataFrame()] * 2), design)
     for term in ("first_slot_excess", "length_log_odds", "longer_preferred_raw"):
-        assert one(frame, term=f"judge_drift_{term}", generation=1)["estimate"] == 0.0
-    slot = one(frame, term="judge_drift_first_slot_excess", generation=2)
-    levels = [one(frame, term="first_slot_excess", panel="anchor", generation=t)["estimate"] for t in (0, 2)]
+        assert only_row(frame, term=f"judge_drift_{term}", generation=1)["estimate"] == 0.0
+    slot = only_row(frame, term="judge_drift_first_slot_excess", generation=2)
+    levels = [only_row(frame, term="first_slot_excess", panel="anchor", generation=t)["estimate"] for t in (0, 2)]
     assert slot["estimate"] == pytest.approx(levels[1] - levels[0])
     assert slot["conf_low"] > 0.05
-    slope = one(frame, term="judge_drift_length_log_odds", generation=2)
+    slope = only_row(frame, term="judge_drift_length_log_odds", generation=2)
     fits = [
-        one(frame, term="length_log_odds", panel="anchor", generation=t, variant="no_gold")["estimate"] for t in (0, 2)
+        only_row(frame, term="length_log_odds", panel="anchor", generation=t, variant="no_gold")["estimate"]
+        for t in (0, 2)
     ]
     assert slope["estimate"] == pytest.approx(fits[1] - fits[0])
     assert slope["conf_low"] > 0
@@ -296,15 +299,15 @@ def test_the_toy_loop_of_the_method_notes(
     strategy: str, reference: str, doubled: bool, benchmark: float, last: float
 ) -> None:
     """Row L: D_T against gold Tβ/τ = .90 and against random T(β + ρκ)/τ = 1.80 under replace, C_T its benchmark."""
-    made = planted_run.loop(11, items=8, strategy=strategy, reference=reference, doubled=doubled)
-    frame = run_estimates(made, planted_run.design(6, strategy=strategy, reference=reference))
+    run_tables = planted_run.loop(11, items=8, strategy=strategy, reference=reference, doubled=doubled)
+    frame = run_estimates(run_tables, planted_run.design(6, strategy=strategy, reference=reference))
     for contrast, under_replace in (("gold", 0.9), ("random", 1.8)):
-        did = one(frame, term="did_length", arm="judge", contrast=contrast, generation=6)
+        did = only_row(frame, term="did_length", arm="judge", contrast=contrast, generation=6)
         # Finite samples of a tilted Gaussian and 42 fits: four standard errors and 2 %.
         assert did["estimate"] == pytest.approx(
             under_replace * last, abs=4 * did["std_error"] + 0.02 * under_replace * last
         )
-        index = one(frame, term="compounding_length", arm="judge", contrast=contrast)
+        index = only_row(frame, term="compounding_length", arm="judge", contrast=contrast)
         # Fieller's limits are at 2.4 delta-method errors; doubled, four seeds and two contrasts pass all but surely.
         low, high = (2 * index[side] - index["estimate"] for side in ("conf_low", "conf_high"))
         assert low < benchmark < high
@@ -312,7 +315,7 @@ def test_the_toy_loop_of_the_method_notes(
         assert index["verdict"] in (
             ("saturating",) if benchmark < 1 else ("steady", "saturating", "compounding unclear")
         )
-        static = one(frame, term="observed_over_static_length", arm="judge", contrast=contrast)
+        static = only_row(frame, term="observed_over_static_length", arm="judge", contrast=contrast)
         if reference == "previous" and strategy == "replace":
             low, high = (2 * static[side] - static["estimate"] for side in ("conf_low", "conf_high"))
             assert low < 1.0 < high
@@ -340,10 +343,10 @@ def test_a_million_candidate_rows_are_a_matter_of_seconds() -> None:
     assert len(frame) == 1_000_000
     nothing = pd.DataFrame()
     started = time.perf_counter()
-    made = run_estimates(RunTables(nothing, frame.drop(columns="item"), nothing, nothing, nothing),
+    result = run_estimates(RunTables(nothing, frame.drop(columns="item"), nothing, nothing, nothing),
                          Design("many", 0, 4, ARMS, DESIGN.contrasts, DESIGN.confirmatory))  # fmt: skip
     assert time.perf_counter() - started < 120
-    assert one(made, term="mean_length", arm="judge", generation=0)["status"] == "ok"
+    assert only_row(result, term="mean_length", arm="judge", generation=0)["status"] == "ok"
 
 
 @pytest.mark.parametrize(("match", "exact"), [("exact", True), ("judge", False)])
@@ -354,9 +357,9 @@ def test_a_category_s_gold_is_exact_where_its_references_are_matched_by_rule(mat
     golds = {item: str(coin.choice(["a", "b"])) for item in sorted(judgments["item_id"].unique())}
     judgments = judgments.assign(category="facts", gold=judgments["item_id"].map(golds))
     items = pd.DataFrame({"item_id": list(golds), "category": "facts", "reference": "x", "match": match})
-    found = run_estimates(
+    frame = run_estimates(
         dataclasses.replace(tables, items=items, judgments=judgments), planted_run.design(1)
     )  # fmt: skip
-    rows = found[(found["category"] == "facts") & (found["term"] == "length_ame") & (found["variant"] == "")]
+    rows = frame[(frame["category"] == "facts") & (frame["term"] == "length_ame") & (frame["variant"] == "")]
     assert len(rows) == 1
     assert rows["note"].str.contains("state --gold-exact").item() is not exact

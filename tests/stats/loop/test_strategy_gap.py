@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from judgeloop import seeds
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.loop.price import at_tokens, compared, strategy_gap_estimates, training_tokens
 from judgeloop.stats.loop.replicates import measure, series
+from judgeloop.stats.loop.strategy_gap import at_tokens, strategy_arms, strategy_gap_estimates, training_tokens
 from judgeloop.text.features import FEATURES
 
 ARMS = (
@@ -78,9 +78,9 @@ def test_gaps_at_equal_generations_and_at_equal_tokens() -> None:
 
 
 def test_nothing_is_compared_where_arms_differ_in_more_than_the_strategy() -> None:
-    assert [arm.name for arm in compared(_design())] == ["replace", "accumulate"]
+    assert [arm.name for arm in strategy_arms(_design())] == ["replace", "accumulate"]
     other = (ARMS[0], ArmDesign("accumulate", "another", strategy="accumulate"), ARMS[2])
-    assert compared(_design(other)) == ()
+    assert strategy_arms(_design(other)) == ()
     measured = measure(_tables(STEP), _design(other))
     assert strategy_gap_estimates(measured, series(measured), _design(other)) == []
 

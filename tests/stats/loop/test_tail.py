@@ -18,7 +18,7 @@ COMMON = [f"{a}{b}{c}" for a in "bdgklm" for b in "aeiou" for c in "nrstx"]
 def texts(labels: tuple[str | int, ...], items: int, size: int, rare: float, style: str) -> list[str]:
     """60 words a text, two in five of them its item's own; a share ``rare`` of the texts is written in a style apart."""
     stream = rng(0, *labels)
-    found = []
+    drafts = []
     for item in range(items):
         for _ in range(size):
             apart, sentence = stream.random() < rare, int(stream.choice([7, 10, 14]))
@@ -32,12 +32,12 @@ def texts(labels: tuple[str | int, ...], items: int, size: int, rare: float, sty
                     word = f"rare{stream.integers(6)}"
                 mark = "\n- " if apart and style == "lists" and place % 8 == 0 else " "
                 parts.append(mark + word + ("." if place % sentence == sentence - 1 else ""))
-            found.append("".join(parts))
-    return found
+            drafts.append("".join(parts))
+    return drafts
 
 
-def blocks(some: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    return embed(some), surface(some)
+def blocks(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return embed(texts), surface(texts)
 
 
 def retained(replicate: int, items: int, size: int, style: str, rare: float) -> tuple[float, float]:
@@ -56,8 +56,8 @@ def retained(replicate: int, items: int, size: int, style: str, rare: float) -> 
 @pytest.mark.slow
 def test_a_rare_style_that_is_lost_is_missed_though_items_keep_their_topics(style: str) -> None:
     """Clustering all items' texts together finds the items: it read 1.10 lost against 1.20 unchanged here."""
-    found = np.array([retained(replicate, 40, 4, style, 0.0) for replicate in range(8)])
-    same, lost = found.T
+    kept_shares = np.array([retained(replicate, 40, 4, style, 0.0) for replicate in range(8)])
+    same, lost = kept_shares.T
     assert abs(same.mean() - 1.0) < 4 * same.std(ddof=1) / math.sqrt(8)
     gap = same - lost
     assert gap.mean() > 0.15
@@ -67,9 +67,9 @@ def test_a_rare_style_that_is_lost_is_missed_though_items_keep_their_topics(styl
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [4, 8])
 def test_without_change_the_tail_is_kept_and_with_loss_it_is_not(size: int) -> None:
-    found = np.array([retained(replicate, 30, size, "words", 0.0) for replicate in range(24)])
-    assert abs(found[:, 0].mean() - 1.0) < 4 * found[:, 0].std(ddof=1) / math.sqrt(24)
-    assert found[:, 1].mean() < 0.85
+    kept_shares = np.array([retained(replicate, 30, size, "words", 0.0) for replicate in range(24)])
+    assert abs(kept_shares[:, 0].mean() - 1.0) < 4 * kept_shares[:, 0].std(ddof=1) / math.sqrt(24)
+    assert kept_shares[:, 1].mean() < 0.85
 
 
 def points(stream: np.random.Generator, n: int, spread: float = 1.0) -> np.ndarray:
@@ -79,13 +79,13 @@ def points(stream: np.random.Generator, n: int, spread: float = 1.0) -> np.ndarr
 @pytest.mark.slow
 def test_exchangeable_texts_keep_a_tail_of_one_at_any_number() -> None:
     """The expected share of a sample between two order statistics of another is their ranks' gap over n + 1: no bias."""
-    found = []
+    kept_shares = []
     for replicate in range(400):
         stream = rng(0, "points", replicate)
         first, later = points(stream, 24), points(stream, 200)
         tail = Tail([first], np.zeros(24, dtype=np.intp), stream)
-        found.append(tail.retained([later], np.zeros(200, dtype=np.intp)))
-    assert abs(np.mean(found) - 1.0) < 4 * np.std(found) / 20
+        kept_shares.append(tail.retained([later], np.zeros(200, dtype=np.intp)))
+    assert abs(np.mean(kept_shares) - 1.0) < 4 * np.std(kept_shares) / 20
 
 
 def test_what_items_share_and_a_drift_of_all_texts_change_nothing() -> None:
@@ -115,8 +115,8 @@ def test_the_tail_grows_with_what_lies_far_but_not_with_what_is_new() -> None:
 
 def test_the_tail_depends_on_the_stream_alone_and_is_undefined_where_there_is_none() -> None:
     first, items = points(rng(0, "first"), 80), np.repeat(np.arange(20), 4)
-    one, again = (Tail([first], items, rng(0, "split")).retained([first * 0.9], items) for _ in range(2))
-    assert one == again
+    first_value, second_value = (Tail([first], items, rng(0, "split")).retained([first * 0.9], items) for _ in range(2))
+    assert first_value == second_value
     few = Tail([first[:18]], items[:18], rng(0, "split"))
     assert few.retained([first], items) is None
     none = np.zeros((0, 2))

@@ -8,29 +8,29 @@ import pytest
 
 from judgeloop.seeds import rng
 from judgeloop.stats.inference import sign_flip
-from judgeloop.stats.loop.drift import _gradient, _of_path, gradient_estimates, trend_estimates
+from judgeloop.stats.loop.drift import _gradient, _path_rows, gradient_estimates, trend_estimates
 from judgeloop.stats.loop.replicates import measure, series
 from planted_run import BETA, KAPPA, design, loop
 
 
 def test_a_straight_path_has_its_slope_and_a_geometric_one_its_gain() -> None:
     noise = 1.0 + 0.01 * rng(0, "paths").standard_normal((8, 1))
-    straight, gain = _of_path(
+    straight, gain = _path_rows(
         noise * 0.3 * np.arange(1, 6), "length", "doublings", {"scope": "policy", "bias": "style"}
     )
     assert straight.estimate == pytest.approx(0.3 * noise.mean())
     assert gain.estimate == pytest.approx(1.0)  # Equal steps: D_T − D_1 = D_{T−1}.
     # Steps of 1, λ, λ² …: D_T − D_1 = λ D_{T−1} exactly.
     grown = noise * np.cumsum(1.3 ** np.arange(5))
-    _, gain = _of_path(grown, "length", "doublings", {"scope": "policy", "bias": "style"})
+    _, gain = _path_rows(grown, "length", "doublings", {"scope": "policy", "bias": "style"})
     assert gain.estimate == pytest.approx(1.3)
     assert gain.p_value is None
-    assert _of_path(noise, "length", "doublings", {"scope": "policy", "bias": "style"}) == []
+    assert _path_rows(noise, "length", "doublings", {"scope": "policy", "bias": "style"}) == []
 
 
 def test_the_slope_is_least_squares_over_all_generations() -> None:
     path = rng(1, "paths").standard_normal((6, 4))
-    (trend, gain) = _of_path(path, "bold", "sd", {"scope": "policy", "bias": "style"})
+    (trend, gain) = _path_rows(path, "bold", "sd", {"scope": "policy", "bias": "style"})
     slopes = [np.polyfit(np.arange(5), [0.0, *row], 1)[0] for row in path]
     assert trend.estimate == pytest.approx(np.mean(slopes))
     assert gain.status == "undefined"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop.report.judge_figures import _heat_map
-from judgeloop.stats.categories import FEWEST_ITEMS_A_CATEGORY, RARE, by_category, pooled
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.items import FEWEST_ITEMS_A_CATEGORY, RARE, by_category, pooled
 from judgeloop.stats.judge.estimates import judge_estimates
 
 

@@ -1,10 +1,9 @@
-"""Differences and ranking from frames alone: slow twins, invariants, coverage, and no order without licence."""
+"""Differences of two contenders: against slow twins, by invariants, and with planted truth."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from compare_case import THREE, Judges, bias, contender, log, named
+from compare_case import THREE, Judges, contender, log, named
 from judgeloop import seeds
-from judgeloop.stats.compare.comparison import compared, differences, ranked
-from judgeloop.stats.compare.contender import Contender, Difference, independent, pair_values
+from judgeloop.stats.compare.contenders import Contender, pair_values
+from judgeloop.stats.compare.differences import differences, independent
 from judgeloop.stats.estimate import Estimate, RowLabels
 from judgeloop.stats.inference import Interval
 from judgeloop.stats.judge.self_preference import self_preference_gold
@@ -33,31 +32,31 @@ def test_the_paired_difference_is_the_slow_obvious_one() -> None:
             first = [row.verdict == "first" for row in frame.itertuples() if row.pair_id == pair]
             excess.append(sum(first) / 2 - 0.5)
         gaps.append(excess[0] - excess[1])
-    one = named(differences(*(contender(f"c{n}", frame) for n, frame in enumerate(frames))), "first_slot_excess").row
-    assert one.estimate == pytest.approx(np.mean(gaps))
-    assert one.std_error == pytest.approx(np.std(gaps, ddof=1) / math.sqrt(len(gaps)))
-    assert one.conf_high == pytest.approx(np.mean(gaps) + stats.t.ppf(0.975, 79) * one.std_error)
+    row = named(differences(*(contender(f"c{n}", frame) for n, frame in enumerate(frames))), "first_slot_excess").row
+    assert row.estimate == pytest.approx(np.mean(gaps))
+    assert row.std_error == pytest.approx(np.std(gaps, ddof=1) / math.sqrt(len(gaps)))
+    assert row.conf_high == pytest.approx(np.mean(gaps) + stats.t.ppf(0.975, 79) * row.std_error)
 
 
 def test_swapping_the_two_swaps_the_sign() -> None:
     a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
-    there, back = differences(a, b), differences(b, a)
-    assert len(there) == len(back) > 5
-    for one, other in zip(there, back, strict=True):
-        assert (one.row.term, one.row.variant) == (other.row.term, other.row.variant)
-        assert one.row.estimate == pytest.approx(-other.row.estimate, abs=1e-12)  # type: ignore[operator]
-        assert one.row.conf_low == pytest.approx(-other.row.conf_high, abs=1e-12)  # type: ignore[operator]
+    forward, backward = differences(a, b), differences(b, a)
+    assert len(forward) == len(backward) > 5
+    for difference, swapped in zip(forward, backward, strict=True):
+        row, swapped_row = difference.row, swapped.row
+        assert (row.term, row.variant) == (swapped_row.term, swapped_row.variant)
+        assert row.estimate == pytest.approx(-swapped_row.estimate, abs=1e-12)  # type: ignore[operator]
+        assert row.conf_low == pytest.approx(-swapped_row.conf_high, abs=1e-12)  # type: ignore[operator]
 
 
 def test_the_same_judgments_twice_differ_by_nothing() -> None:
     frame = log({"m": (0.4, 0.4, 1.0)})
-    found = differences(contender("a", frame), contender("b", frame))
-    rates = [one for one in found if one.row.term != "length_ame"]
+    rows = [difference.row for difference in differences(contender("a", frame), contender("b", frame))]
+    rates = [row for row in rows if row.term != "length_ame"]
     assert rates
-    assert all(one.row.estimate == 0 and one.row.verdict == "none" for one in rates)
-    assert all(
-        one.row.status == "undefined" for one in found if one.row.term == "length_ame"
-    )  # no item changes a difference of 0
+    assert all(row.estimate == 0 and row.verdict == "none" for row in rates)
+    # No item changes a difference of 0.
+    assert all(row.status == "undefined" for row in rows if row.term == "length_ame")
 
 
 def test_pairing_gains_what_the_pairs_share() -> None:
@@ -122,90 +121,19 @@ def test_independent_samples_by_welch_and_by_mover() -> None:
             n_replicates=len(x),
         )
 
-    found = independent(row(a), row(b))
+    welch = independent(row(a), row(b))
     test = stats.ttest_ind(a, b, equal_var=False)
-    assert isinstance(found, Interval)
-    assert found.p_value == pytest.approx(test.pvalue)
-    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
+    assert isinstance(welch, Interval)
+    assert welch.p_value == pytest.approx(test.pvalue)
+    assert (welch.low, welch.high) == pytest.approx(tuple(test.confidence_interval()))
     # Newcombe (1998), method 10, example (a): 56/70 and 48/80 by Wilson's limits give 0.0524 to 0.3339.
-    one, other = (
+    first, second = (
         Estimate(scope="judge", bias="position", term="t", estimate=k / n, std_error=0.0, conf_low=low, conf_high=high)
         for k, n, low, high in ((56, 70, 0.6918, 0.8772), (48, 80, 0.4904, 0.7004))
     )  # fmt: skip
-    mover = independent(one, other)
+    mover = independent(first, second)
     assert isinstance(mover, Interval)
     assert (mover.low, mover.high) == pytest.approx((0.0524, 0.3339), abs=0.002)
-
-
-# -- ranking
-
-
-def gap(first: str, second: str, term: str, low: float, high: float, p: float) -> Difference:
-    row = Estimate(
-        scope="judge",
-        bias="position",
-        term=term,
-        estimate=(low + high) / 2,
-        conf_low=low,
-        conf_high=high,
-        p_value=p,
-        p_adjusted=p,
-        family="confirmatory",
-    )
-    return Difference(first, second, "pairs", None, None, row)
-
-
-def test_ranking_claims_what_the_intervals_license() -> None:
-    slot = "first_slot_excess"
-    clear = ranked([bias("b", (slot, 0.10, 0.14)), bias("a", (slot, -0.02, 0.04))], [])
-    assert (clear.licensed, [(one.name, one.place) for one in clear.places]) == (True, [("a", 1), ("b", 2)])
-    overlap = [bias("a", (slot, 0.01, 0.09)), bias("b", (slot, 0.05, 0.12))]
-    assert not ranked(overlap, []).licensed
-    assert ranked(overlap, []).why == "no ranking: intervals overlap"
-    assert [one.place for one in ranked(overlap, []).places] == [1, 1]
-    # A place counts who is told to be better: b stands between two that part, and is told from neither.
-    chain = ranked([bias("a", (slot, 0.0, 0.04)), bias("b", (slot, 0.03, 0.07)), bias("c", (slot, 0.06, 0.1))], [])
-    assert [(one.name, one.place) for one in chain.places] == [("a", 1), ("b", 1), ("c", 2)]
-    assert chain.told == {("a", "c")}
-    assert not chain.apart("b", "c")
-    # The paired difference is sharper than the two intervals.
-    assert ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).licensed
-    assert not ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.2)]).licensed
-    assert not ranked(overlap, [gap("a", "b", slot, -0.06, 0.01, 0.01)]).licensed
-    # Another term of the first reaches further than what the second is known to reach.
-    two = [
-        bias("a", (slot, 0.01, 0.09), ("length_ame", -0.08, 0.08)),
-        bias("b", (slot, 0.05, 0.12), ("length_ame", 0.0, 0.01)),
-    ]
-    assert not ranked(two, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).licensed
-    # Opposite tastes: a signed difference says nothing of which is the larger.
-    opposite = [bias("a", (slot, -0.09, -0.01)), bias("b", (slot, 0.05, 0.12))]
-    assert not ranked(opposite, [gap("a", "b", slot, -0.2, -0.1, 0.001)]).licensed
-
-
-def test_nobody_ranks_better_for_not_being_measured() -> None:
-    known = bias("known", ("first_slot_excess", 0.0, 0.02), ("length_ame", 0.2, 0.3))
-    silent = bias("silent", ("first_slot_excess", 0.06, 0.08))
-    found = ranked([known, silent], [])
-    assert [one.name for one in found.places] == ["known", "silent"]
-    assert found.left_out == ("length_ame: not identified for silent",)
-    assert ranked([known, bias("x", ("padding_probe", 0.0, 0.1))], []).places == ()
-    control = dataclasses.replace(silent, is_control=True)
-    assert ranked([known, control], []).places == ()
-
-
-def test_position_alone_is_no_recommendation() -> None:
-    slot = ("first_slot_excess", -0.02, 0.04)
-    alone = ranked([bias("a", slot), bias("b", ("first_slot_excess", 0.10, 0.14))], [])
-    assert (alone.licensed, alone.content_known, alone.recommended) == (True, False, False)
-    both = ranked(
-        [
-            bias("a", slot, ("length_ame", 0.0, 0.02)),
-            bias("b", ("first_slot_excess", 0.1, 0.14), ("length_ame", 0.0, 0.02)),
-        ],
-        [],
-    )
-    assert (both.licensed, both.recommended) == (True, True)
 
 
 def test_a_difference_claims_no_more_than_the_folders_do() -> None:
@@ -214,8 +142,8 @@ def test_a_difference_claims_no_more_than_the_folders_do() -> None:
     def length(*status: str) -> dict[str, Any]:
         pair = [
             dataclasses.replace(one, rows=tuple(
-                Estimate(scope="judge", bias="verbosity", term="length_ame", variant=variant, status=said)  # type: ignore[arg-type]
-                for variant, said in zip(("", "given_gold"), status, strict=False)
+                Estimate(scope="judge", bias="verbosity", term="length_ame", variant=variant, status=value)  # type: ignore[arg-type]
+                for variant, value in zip(("", "given_gold"), status, strict=False)
             ))
             for one in (a, b)
         ]  # fmt: skip
@@ -225,31 +153,6 @@ def test_a_difference_claims_no_more_than_the_folders_do() -> None:
     assert set(length("ok")) == {"", "no_gold"}
     assert set(length("undefined", "ok")) == {"given_gold", "no_gold"}
     assert set(length("undefined")) == {"no_gold"}
-
-
-def test_transmission_and_unscored_replies_weigh_in() -> None:
-    plain = bias("plain", ("length_ame", 0.02, 0.06))
-    passed = Estimate(
-        scope="signal", bias="verbosity", term="transmission_length", estimate=2.0, conf_low=1.8, conf_high=2.2
-    )
-    doubled = dataclasses.replace(bias("doubled", ("length_ame", 0.02, 0.06)), rows=(*plain.rows, passed))
-    harms = {one.name: one.harms[0] for one in ranked([plain, doubled], []).places}
-    assert harms["doubled"].worst == pytest.approx(2.2 * harms["plain"].worst)
-    hidden = Estimate(
-        scope="judge", bias="position", term="first_slot_excess", variant="worst_case_high", estimate=0.2, n_unscored=9
-    )
-    slot = bias("s", ("first_slot_excess", 0.0, 0.02))
-    lost = dataclasses.replace(slot, name="lost", rows=(*slot.rows, hidden))
-    assert [one.harms[0].worst for one in ranked([slot, lost], []).places] == pytest.approx([0.02, 0.2])
-
-
-def test_many_contenders_are_compared_with_the_first_and_the_least_harmful(tmp_path: Path) -> None:
-    judges: Judges = {f"j{k}": (0.2 + 0.1 * k, 0.1, 1.0) for k in range(8)}
-    some = [contender(name, log({name: value}, items=40)) for name, value in judges.items()]
-    rows = [bias(one.name, ("first_slot_excess", 0.01 * (9 - k), 0.01 * (10 - k))).rows for k, one in enumerate(some)]
-    done = compared([dataclasses.replace(one, rows=own) for one, own in zip(some, rows, strict=True)])
-    assert done.ranking.places[0].name == "j7"
-    assert set(done.pairings) == {("j0", f"j{k}") for k in range(1, 8)} | {(f"j{k}", "j7") for k in range(1, 7)}
 
 
 @pytest.mark.slow

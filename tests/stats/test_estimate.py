@@ -1,4 +1,4 @@
-"""Facts travel as fields: verdict, margin, detectable and benchmark are columns, and nothing reads a sentence back."""
+"""Rows of estimates: verdict, margin, detectable and benchmark are columns, and no program reads a note or a sentence back."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _READING = {
 _PATTERNS = {"search", "match", "fullmatch", "findall", "finditer", "sub", "subn", "split"}
 
 
-def made(result: Result, *, n: int = 400, items: int = 200, **more: Any) -> Estimate:
+def position_row(result: Result, *, n: int = 400, items: int = 200, **more: Any) -> Estimate:
     return row(
         RowLabels("j", panel="pairs"),
         "position",
@@ -80,36 +80,38 @@ def made(result: Result, *, n: int = 400, items: int = 200, **more: Any) -> Esti
     ],
 )
 def test_a_row_says_what_it_claims(result: Result, verdict: str, status: str) -> None:
-    one = made(result)
-    assert (one.verdict, one.status) == (verdict, status)
-    assert one.margin == (RATE_MARGIN if isinstance(result, Interval) else None)
+    row = position_row(result)
+    assert (row.verdict, row.status) == (verdict, status)
+    assert row.margin == (RATE_MARGIN if isinstance(result, Interval) else None)
     if isinstance(result, Interval) and verdict == "undetected":
-        assert one.detectable == pytest.approx(smallest_detectable(result.std_error, result.df))
-        assert (one.status == "underpowered") == (one.detectable > RATE_MARGIN)
+        assert row.detectable == pytest.approx(smallest_detectable(result.std_error, result.df))
+        assert (row.status == "underpowered") == (row.detectable > RATE_MARGIN)
     else:
-        assert one.detectable is None
+        assert row.detectable is None
 
 
 def test_a_description_claims_nothing() -> None:
-    one = made(t_interval(0.2, 0.02, 199), null=None)
-    assert (one.verdict, one.margin, one.detectable) == ("", None, None)
+    row = position_row(t_interval(0.2, 0.02, 199), null=None)
+    assert (row.verdict, row.margin, row.detectable) == ("", None, None)
 
 
 def test_none_is_not_claimed_of_a_handful() -> None:
-    assert made(t_interval(0.0, 0.001, 8), n=9, items=9).verdict == "cannot_tell"
-    assert made(t_interval(0.2, 0.001, 8), n=9, items=9).verdict == "found"
+    assert position_row(t_interval(0.0, 0.001, 8), n=9, items=9).verdict == "cannot_tell"
+    assert position_row(t_interval(0.2, 0.001, 8), n=9, items=9).verdict == "found"
 
 
 def test_unchanged_is_of_a_zero() -> None:
-    assert made(t_interval(0.0, 0.1, 60), unchanged=True).verdict == "unchanged"
-    assert made(t_interval(0.01, 0.1, 60), unchanged=True).verdict == "undetected"
+    assert position_row(t_interval(0.0, 0.1, 60), unchanged=True).verdict == "unchanged"
+    assert position_row(t_interval(0.01, 0.1, 60), unchanged=True).verdict == "undetected"
 
 
 @pytest.mark.parametrize("p_value", [0.001, 0.04])
 def test_an_effect_is_claimed_only_where_the_adjusted_test_agrees(p_value: float) -> None:
     """Ten terms, nine of them nothing: what p .04 finds alone the search through ten does not."""
-    silent = [replace(made(t_interval(0.0, 0.02, 199)), term=f"slot_{k}_excess", p_value=0.9) for k in range(1, 10)]
-    told = replace(made(t_interval(0.2, 0.02, 199)), term="identical_pair_excess", p_value=p_value)
+    silent = [
+        replace(position_row(t_interval(0.0, 0.02, 199)), term=f"slot_{k}_excess", p_value=0.9) for k in range(1, 10)
+    ]
+    told = replace(position_row(t_interval(0.2, 0.02, 199)), term="identical_pair_excess", p_value=p_value)
     frame = adjust(with_judge_families(estimates_frame([told, *silent])))
     assert frame["verdict"].iloc[0] == ("found" if p_value < 0.01 else "cannot_tell")
     # Adjusted anew with less beside it, the word follows the test.
@@ -148,9 +150,9 @@ def test_adjustment_settles_once(low: float, width: float, p: float, verdict: Ve
 
 def rows() -> list[Estimate]:
     return [
-        made(t_interval(0.05, 0.04, 199)),
-        replace(made(t_interval(0.01, 0.01, 199)), term="conflict_rate"),
-        replace(made(Undefined("no pair")), term="order_agreement"),
+        position_row(t_interval(0.05, 0.04, 199)),
+        replace(position_row(t_interval(0.01, 0.01, 199)), term="conflict_rate"),
+        replace(position_row(Undefined("no pair")), term="order_agreement"),
         Estimate(
             scope="policy", bias="verbosity", term="compounding_length", arm="a", contrast="random", unit="ratio", estimate=1.0,
             conf_low=0.95, conf_high=1.05, verdict="steady", margin=0.2, benchmark=0.531,
@@ -185,7 +187,7 @@ def test_a_folder_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
     old = {(one.row.term, one.row.judge, one.row.arm, one.row.contrast): one.verdict for one in found}
     new = {(one.row.term, one.row.judge, one.row.arm, one.row.contrast): one.verdict for one in whole}
     assert old.keys() == new.keys()
-    # What the interval alone tells is told; no word on compounding is made up.
+    # The interval alone gives its verdict; no verdict on compounding is invented.
     assert {old[key] for key in new if key[0] == "compounding_length"} == {"described"}
     differ = {key for key in new if old[key] != new[key] and key[0] != "compounding_length"}
     assert all({old[key], new[key]} <= {"undetected", "underpowered"} for key in differ)

@@ -1,4 +1,4 @@
-"""Sample sizes: the figures of docs/method.md, "Sample sizes", and that the stated power is had."""
+"""Sample sizes: the figures of docs/method.md, "Sample sizes", and the power that they state, by simulation."""
 
 from __future__ import annotations
 
