@@ -77,7 +77,7 @@ def probes(reading: Reading) -> Figure | None:
     return Figure(
         name="probes",
         title="Edits that sway the judge, most harmful first",
-        caption="Each text against its own edit, content unchanged: how much more often than half the edited copy was picked, in percentage points. Sorted by "
+        caption="Each text against its own edit, content unchanged: how often the edited copy was picked, in percentage points from even (50 %). Sorted by "
         f"verdict, what was found first, then by size. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.{read}",
         alternative=told([*rows, *beyond.values()]),
         panels=(Panel("", forest(rows, "points from even", [equivalence_band()], names, references)),),
@@ -220,7 +220,7 @@ Place = tuple[str, str]
 _EXACT = 1e-9
 """A ratio whose error is rounding: the labels are the judge's picks."""
 _COLUMNS = {
-    "first_slot_excess": "First slot",
+    "first_slot_excess": "First slot (even: 50)",
     "length_ame": "Length at equal gold",
     "longer_preferred_raw": "Longer won (raw)",
     "transmission_length": "Passes on of length",
@@ -229,7 +229,7 @@ _COLUMNS = {
     "mitigation_cost": "Calls a label",
 }
 _SHORT = {
-    "length_ame": "Length", "longer_preferred_raw": "Longer won", "transmission_length": "Passes on",
+    "first_slot_excess": "First slot", "length_ame": "Length", "longer_preferred_raw": "Longer won", "transmission_length": "Passes on",
     "gold_agreement": "Gold agrees", "mitigation_cost": "Calls",
 }  # fmt: skip
 
@@ -293,8 +293,8 @@ def _table(key: Key, rows: Mapping[Place, Estimate], *, narrow: bool, alone: boo
     whose = [wording.label(judge)] * (not (alone and narrow)) + [wording.label(arm)] * bool(arm)
     whose += [f"generation {generation}"] * (generation is not None) + [panel] * (panel not in ("", "pairs"))
     caption = (
-        "Labels made of the same verdicts, or asked anew (rubric, panel). First slot, length and agreement in percentage "
-        f"points; length per doubling. Passes on: the length slope of a signal trained on these labels over the judge's{at}; "
+        "Labels made of the same verdicts, or asked anew (rubric, panel). First slot picked and agreement in %; length in "
+        f"percentage points per doubling. Passes on: the length slope of a signal trained on these labels over the judge's{at}; "
         "1 = as it is, 2 = doubled, 0 = removed."
     )
     if ("raw_picks", RATIO) in rows:
@@ -350,7 +350,7 @@ def _mitigation_cell(row: Estimate | None, *, narrow: bool) -> str:
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
     if row.method == "by construction":
-        return "0 by construction" if not narrow else "0 exactly"
+        return f"{50 if wording.is_pick_share(row) else 0} {'exactly' if narrow else 'by construction'}"
     if row.term == "mitigation_kept":
         return f"{100 * row.estimate:.0f} %"
     if row.term == "mitigation_cost" or (row.term == RATIO and (row.std_error or 0.0) < _EXACT):
