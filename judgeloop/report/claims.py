@@ -200,7 +200,10 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
     """
     verdict = verdict_of(row, margin_of(row))
     estimate, limits = row.estimate or 0.0, wording.interval(row)
-    measured = effect_limits = limits
+    measured, effect_limits = (
+        f"{limits} {wording.unit_name(row)}".rstrip() if row.conf_low is not None else limits,
+        limits,
+    )
     if wording.is_pick_share(row):
         effect = more.format(wording.pick_share(row))
         measured = f"{effect}, {limits}"

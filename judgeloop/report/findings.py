@@ -402,10 +402,10 @@ def _judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
                 unchanged.add((row.judge, row.panel))
                 results.append(_unchanged(row))
             continue
-        subject = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
+        name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
         where = f" (generation {row.generation} against 0, {row.panel} panel)"
-        more, less = "{} higher than at generation 0", "{} lower than at generation 0"
-        results.append(claim(row, "judge_drift", row.judge, subject, more, less, where))
+        subject = f"change of the judge, {name}"
+        results.append(claim(row, "judge_drift", row.judge, subject, "{} higher", "{} lower", where))
     return results
 
 

@@ -49,10 +49,10 @@ TERMS = {
     "padding_probe": "Padded copy picked",
     "gold_tied_longer_excess": "Longer text picked at equal gold",
     "length_log_odds": "Length, log-odds per doubling",
-    "length_ame": "Length at equal gold, per doubling",
+    "length_ame": "Length effect per doubling",
     "length_exchange_rate": "Quality worth one doubling of length",
     "excess_longer_vs_gold": "Length effect, judge minus gold",
-    "longer_preferred_raw": "Longer text picked (quality and bias together)",
+    "longer_preferred_raw": "Longer text picked (raw)",
     "style_joint": "Style and length together",
     "self_preference_gold": "Own texts picked more, at equal gold",
     "self_preference_log_odds": "Own texts favoured, compared with other judges",
@@ -194,7 +194,7 @@ def is_rate(row: Estimate) -> bool:
 def is_pick_share(row: Estimate) -> bool:
     """True where the estimate is how often a slot or a text was picked, less one half.
 
-    It is shown as 50 % plus the estimate. False for slopes, for a probe's effect beyond its length, for changes of the judge
+    It is shown as 50 % plus the estimate, its limits cut at 0 and 100 %. False for slopes, for a probe's effect beyond its length, for changes of the judge
     and for differences of judges.
     """
     picked = row.term in _PICKED or (row.term.endswith("_probe") and not row.term.startswith(_DIFFERENCES))
@@ -239,7 +239,7 @@ def figure(row: Estimate, value: float | None) -> str:
     if value is None:
         return "–"
     if is_rate(row):
-        return number(50 + 100 * value if is_pick_share(row) else 100 * value, 1)
+        return number(min(max(50 + 100 * value, 0), 100) if is_pick_share(row) else 100 * value, 1)
     largest = max((abs(v) for v in (row.estimate, row.conf_low, row.conf_high) if v is not None), default=abs(value))
     if 0 < largest < 0.001:
         return f"{value:.1e}".replace("-", "−")
