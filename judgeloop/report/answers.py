@@ -105,7 +105,8 @@ def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
     # "None" may be said only where every question that was asked has that answer.
     word, tone = _WORDS[leading(leads).verdict]
     defined = [finding for group in groups for finding in _weightiest(group) if finding.verdict != "undefined"]
-    defined.sort(key=lambda finding: finding.verdict in ("underpowered", "undetected"))
+    rank = {"equivalent": 1, "undetected": 2, "underpowered": 2}
+    defined.sort(key=lambda finding: rank.get(finding.verdict, 0))
     sentences = [f"{brief(finding, named=len(judges) > 1)}." for finding in defined[:_MOST_BIASES]]
     if len(defined) > _MOST_BIASES:
         sentences.append(f"{len(defined) - _MOST_BIASES} more below.")

@@ -41,9 +41,9 @@ MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio", "phrase_r
 TERMS = {
     "first_slot_excess": "First slot picked",
     "position_log_odds": "First slot, log-odds",
-    "conflict_rate": "Verdict changes with the order",
+    "conflict_rate": "Verdict changes with order",
     "order_agreement": "Same verdict in both orders",
-    "excess_conflict": "Verdict changes with the order, beyond noise",
+    "excess_conflict": "Verdict changes with order, beyond noise",
     "repetition_stability": "Same verdict when asked again",
     "identical_pair_excess": "First slot picked, identical texts",
     "padding_probe": "Padded copy picked",
