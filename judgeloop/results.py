@@ -287,4 +287,10 @@ def _judge_table(estimates: Sequence[Estimate]) -> Table | None:
     room = max(_SHORTEST_NAME, _WIDTH - sum(width + 2 for width in widths))
     shared = commonprefix(list(values)) if len(values) > 1 else ""  # noqa: RUF071  letter by letter is meant
     rows = tuple((_short_name(judge, shared, room), *row) for judge, row in values.items())
-    return Table("The judges (percentage points, 95 % intervals)", "", ("Judge", *titles), rows, whole=True)
+    return Table(
+        "The judges (%, 95 % intervals; first slot: even is 50; per doubling: points)",
+        "",
+        ("Judge", *titles),
+        rows,
+        whole=True,
+    )

@@ -1,4 +1,4 @@
-"""The report room: a run folder in, report.html, report.md, report.json and one screen of words out. No network."""
+"""The report of a run folder: report.html, report.md, report.json and the one-screen summary. No network."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def write(run: RunFolder) -> ReportPaths:
     """Write report.html, report.md and report.json into the run folder, from the folder alone; the same folder gives the
     same bytes. Raises FolderMismatch where the run has no estimates, StorageFailed where it cannot be written."""
     reading = read(run)
-    found, facts = findings(reading.estimates), overview_facts(reading)
+    every, facts = findings(reading.estimates), overview_facts(reading)
     judge, model = _tables(reading)
     return ReportPaths(
-        html=run.write_text("report.html", _page(reading, found, facts)),
-        markdown=run.write_text("report.md", text.render_markdown(reading, facts, found, [*model, *judge])),
-        json=run.write_text("report.json", document.render(reading, facts, found)),
+        html=run.write_text("report.html", _page(reading, every, facts)),
+        markdown=run.write_text("report.md", text.render_markdown(reading, facts, every, [*model, *judge])),
+        json=run.write_text("report.json", document.render(reading, facts, every)),
     )
 
 
@@ -83,34 +83,34 @@ def summary(run: Record, width: int = 100) -> str:
 
 
 def figures(run: Record, *, dark: bool = False) -> dict[str, go.Figure]:
-    """Every plot of the report as a Plotly figure: ``<figure>/<panel's title>`` → figure, a lone panel by the figure's name."""
+    """Every plot of the report as a Plotly figure, by ``<figure>/<panel's title>``; a lone panel by the figure's name."""
     import plotly.graph_objects as go
 
-    made = _figures(read(run))
+    sections = _figures(read(run))
     return {
         f"{figure.name}/{panel.title}" if len(figure.panels) > 1 else figure.name: go.Figure(
             resolved(panel.spec, dark=dark)
         )
-        for some in made.values()
-        for figure in some
+        for section in sections.values()
+        for figure in section
         for panel in figure.panels
     }
 
 
-def _page(reading: Reading, found: Sequence[Finding], facts: Sequence[tuple[str, str]]) -> str:
+def _page(reading: Reading, every: Sequence[Finding], facts: Sequence[tuple[str, str]]) -> str:
     from judgeloop.report import page  # reads plotly.js, which the summary does not need
 
     judge, model = _tables(reading)
     return page.report_page(
-        reading, facts, found, {"judge": judge, "model": model}, _figures(reading), cases.groups(reading)
+        reading, facts, every, {"judge": judge, "model": model}, _figures(reading), cases.groups(reading)
     )
 
 
 def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
-    made = model_figures.figures(reading)
+    figures = model_figures.figures(reading)
     # Drift first, then how it came about, then the rest.
-    drift = [figure for figure in made if figure.name.startswith("drift")]
-    rest = [figure for figure in made if not figure.name.startswith("drift")]
+    drift = [figure for figure in figures if figure.name.startswith("drift")]
+    rest = [figure for figure in figures if not figure.name.startswith("drift")]
     return {"judge": judge_figures.figures(reading), "model": [*drift, *loop_figures.figures(reading), *rest]}
 
 

@@ -1,12 +1,11 @@
-"""Actual cases to read: verdicts that flip with the order, outputs followed through the generations, edits that won.
+"""Cases to read: verdicts that flip with the order, edited copies that won, and outputs over the generations.
 
-Most are chosen for being telling, and the report says so; one group is drawn by chance. Texts are folded and capped by
-the page.
+Three groups hold extreme cases, which their leads say; one is drawn by chance. The page folds and shortens the texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +20,14 @@ SAMPLED = 8
 SWAYED = 12
 MOST_SIDES = 6
 """Generations shown of one output: the first, the last and those evenly between."""
+_ROUTE = ("arm", "replicate", "item_id")
 _CONTEXT = ["replicate", "arm", "generation", "panel", "item_id", "pair_id", "judge", "repeat"]
-_UNEQUAL = {("first", "first"): "the first slot", ("second", "second"): "the second slot"}
+_SLOTS = {("first", "first"): "the first slot", ("second", "second"): "the second slot"}
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One text of a case, and what is said above it."""
+    """One text of a case, with its heading and a detail beside it."""
 
     heading: str
     text: str
@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Cases of one kind: ``name`` as a filter has it, ``lead`` says how they were chosen."""
+    """Cases of one kind: ``name`` is the filter's value, ``lead`` says how they were chosen."""
 
     name: str
     lead: str
@@ -56,102 +56,98 @@ class Group:
 
 
 def groups(reading: Reading) -> list[Group]:
-    """Every kind of case that the run bears."""
-    kinds = _kinds(reading)
-    made = [
+    """Every kind of case, those without any left out."""
+    categories = _categories(reading)
+    kinds = [
         Group(
             "Order flips",
-            "Verdicts that flip: the judge picked the same slot in both orders, so each text won once. Chosen as the surest of the flips, not as typical.",
-            tuple(flips(reading, FLIPS, kinds)),
+            "Verdicts that flip: the judge picked the same slot in both orders, so each text won once. Those of the highest certainty, not typical ones.",
+            tuple(flips(reading, FLIPS, categories)),
         ),
         Group(
             "Edits that won",
-            "The same content twice, and the judge picked the edited copy in both orders. Chosen as the surest.",
-            tuple(swayed(reading, SWAYED, kinds)),
+            "The same content twice, and the judge picked the edited copy in both orders. Those of the highest certainty, not typical ones.",
+            tuple(swayed(reading, SWAYED, categories)),
         ),
         Group(
             "Largest change in length",
-            "Items whose output of median length grew or shrank most between generation 0 and the last, generation by generation. Chosen as the extremes, not as typical.",
-            tuple(changed(reading, CHANGED, kinds)),
+            "Items whose output of median length grew or shrank most between generation 0 and the last, generation by generation. These are extremes, not typical ones.",
+            tuple(changed(reading, CHANGED, categories)),
         ),
         Group(
             "Before and after, by chance",
             "One item's output of median length before any feedback and after all of it. Items are drawn by chance, so these are typical.",
-            tuple(sampled(reading, SAMPLED, kinds)),
+            tuple(sampled(reading, SAMPLED, categories)),
         ),
     ]
-    return [group for group in made if group.cases]
+    return [group for group in kinds if group.cases]
 
 
-def flips(reading: Reading, limit: int = FLIPS, kinds: Mapping[str, str] | None = None) -> list[Case]:
-    """Pairs for which the judge picked one slot in both orders, so a different text each time; different items first."""
-    both = _both_orders(reading, probes=False)
-    both = both[both["verdict"] == both["verdict_back"]]
-    both = both[~both["judge"].isin(["random", "gold"])]
-    if not len(both):
+def flips(reading: Reading, limit: int = FLIPS, categories: Mapping[str, str] | None = None) -> list[Case]:
+    """Pairs where the judge picked the same slot in both orders, so each text once; different items first.
+
+    ``categories``: item_id → category, for the filter.
+    """
+    pairs = _both_orders(reading, probes=False)
+    pairs = pairs[(pairs["verdict"] == pairs["verdict_back"]) & ~pairs["judge"].isin(["random", "gold"])]
+    pairs = _spread(pairs.assign(anchored=pairs["panel"] != "anchor"), limit) if len(pairs) else pairs
+
+    def case(row: Mapping[str, Any], first: str, second: str) -> tuple[str, tuple[Side, ...]]:
+        slot = _SLOTS[str(row["verdict"]), str(row["verdict_back"])]
+        forth, back = ("A", "B") if row["verdict"] == "first" else ("B", "A")
+        what = f"{row['judge']} picked {slot} in both orders: text {forth} when A came first, text {back} when B came first ({_where(row)})."
+        return what, (Side("Text A", first), Side("Text B", second))
+
+    return _pair_cases(reading, pairs, limit, categories or {}, case)
+
+
+def swayed(reading: Reading, limit: int = SWAYED, categories: Mapping[str, str] | None = None) -> list[Case]:
+    """Probe pairs whose edited copy won in both orders, the original first; different probes before a probe's second case."""
+    if "probe" not in reading.judgments.columns:
         return []
-    both = _spread(both.assign(anchored=both["panel"] != "anchor"), limit)
-    texts, prompts = _Texts(reading.candidates, both["item_id"]), _prompts(reading)
-    found = []
-    for row in _records(both):
+    pairs = _both_orders(reading, probes=True)
+    # ``ab`` shows the original first: the edit won where the second slot was picked there and the first in ``ba``.
+    pairs = pairs[(pairs["verdict"] == "second") & (pairs["verdict_back"] == "first")]
+    pairs = _spread(pairs.assign(anchored=False), limit, "probe") if len(pairs) else pairs
+
+    def case(row: Mapping[str, Any], first: str, second: str) -> tuple[str, tuple[Side, ...]]:
+        what = f"{row['judge']} picked the edited copy in both orders: {row['probe']} ({_where(row)})."
+        return what, (Side("Original", first), Side("Edited copy", second, str(row["probe"])))
+
+    return _pair_cases(reading, pairs, limit, categories or {}, case)
+
+
+def _pair_cases(
+    reading: Reading,
+    pairs: pd.DataFrame,
+    limit: int,
+    categories: Mapping[str, str],
+    case: Callable[[Mapping[str, Any], str, str], tuple[str, tuple[Side, ...]]],
+) -> list[Case]:
+    """The first pairs whose texts are known. ``case``: what happened, and the sides, from a row and its two texts."""
+    if not len(pairs):
+        return []
+    texts, prompts = _Texts(reading.candidates, pairs["item_id"]), _prompts(reading)
+    cases: list[Case] = []
+    for row in _records(pairs):
         first, second = texts.pair(row)
         if first is None or second is None:
             continue
-        slot = _UNEQUAL[str(row["verdict"]), str(row["verdict_back"])]
-        chosen_forth, chosen_back = ("A", "B") if row["verdict"] == "first" else ("B", "A")
-        found.append(
-            Case(
-                title=str(row["item_id"]),
-                what=f"{row['judge']} picked {slot} in both orders: text {chosen_forth} when A came first, text {chosen_back} when B came first ({_where(row)}).",
-                prompt=prompts.get(str(row["item_id"]), ""),
-                sides=(Side("Text A", first), Side("Text B", second)),
-                arm=str(row["arm"]),
-                category=(kinds or {}).get(str(row["item_id"]), ""),
-            )
-        )
-        if len(found) == limit:
+        item = str(row["item_id"])
+        what, sides = case(row, first, second)
+        cases.append(Case(item, what, prompts.get(item, ""), sides, str(row["arm"]), categories.get(item, "")))
+        if len(cases) == limit:
             break
-    return found
+    return cases
 
 
-def swayed(reading: Reading, limit: int = SWAYED, kinds: Mapping[str, str] | None = None) -> list[Case]:
-    """Probe pairs whose edited copy won in both orders; the original stands first. Several probes before one's second."""
-    if "probe" not in reading.judgments.columns:
-        return []
-    both = _both_orders(reading, probes=True)
-    # ``ab`` shows the original first: the edit won where the second slot was picked there and the first in ``ba``.
-    both = both[(both["verdict"] == "second") & (both["verdict_back"] == "first")]
-    if not len(both):
-        return []
-    both = _spread(both.assign(anchored=False), limit, "probe")
-    texts, prompts = _Texts(reading.candidates, both["item_id"]), _prompts(reading)
-    found = []
-    for row in _records(both):
-        original, edited = texts.pair(row)
-        if original is None or edited is None:
-            continue
-        found.append(
-            Case(
-                title=str(row["item_id"]),
-                what=f"{row['judge']} picked the edited copy in both orders: {row['probe']} ({_where(row)}).",
-                prompt=prompts.get(str(row["item_id"]), ""),
-                sides=(Side("Original", original), Side("Edited copy", edited, str(row["probe"]))),
-                arm=str(row["arm"]),
-                category=(kinds or {}).get(str(row["item_id"]), ""),
-            )
-        )
-        if len(found) == limit:
-            break
-    return found
-
-
-def changed(reading: Reading, limit: int = CHANGED, kinds: Mapping[str, str] | None = None) -> list[Case]:
-    """An item's output of median length in every generation, of the items where that changed most, up or down.
+def changed(reading: Reading, limit: int = CHANGED, categories: Mapping[str, str] | None = None) -> list[Case]:
+    """The output of median length in every generation, for the items where it changed most, up or down.
 
     Arms in turn, controls left out, each item once.
     """
-    some = _typical(reading)
-    ends = _ends(some)
+    outputs = _median_outputs(reading)
+    ends = _growth(outputs)
     ends = ends[ends["growth"] != 0].assign(size=ends["growth"].abs())
     ends = ends.sort_values(["size", *_ROUTE], ascending=[False, True, True, True], kind="stable")
     ends = ends.drop_duplicates(["arm", "item_id"])
@@ -162,36 +158,35 @@ def changed(reading: Reading, limit: int = CHANGED, kinds: Mapping[str, str] | N
         False: "the output of median length shrank by {:.2f} doublings",
     }
     return [
-        _journey(reading, some, row, words[row["growth"] > 0].format(row["size"]), kinds or {})
+        _history(reading, outputs, row, words[row["growth"] > 0].format(row["size"]), categories or {})
         for row in _records(ends)
     ]
 
 
-def sampled(reading: Reading, limit: int = SAMPLED, kinds: Mapping[str, str] | None = None) -> list[Case]:
+def sampled(reading: Reading, limit: int = SAMPLED, categories: Mapping[str, str] | None = None) -> list[Case]:
     """The output of median length of generation 0 and of the last, for items drawn by chance in every arm but the controls."""
-    some = _typical(reading)
-    ends = _ends(some).sort_values(list(_ROUTE), kind="stable")
+    outputs = _median_outputs(reading)
+    ends = _growth(outputs).sort_values(list(_ROUTE), kind="stable")
     if not len(ends):
         return []
     order = seeds.rng(0, "report", "cases by chance").permutation(len(ends))
     ends = ends.iloc[order].drop_duplicates("item_id")
     ends = ends.assign(turn=ends.groupby("arm").cumcount()).sort_values("turn", kind="stable").head(limit)
-    both = some[some["generation"].isin([0, some["generation"].max()])]
+    first_and_last = outputs[outputs["generation"].isin([0, outputs["generation"].max()])]
     words = "the output of median length changed by {:+.2f} doublings"
-    return [_journey(reading, both, row, words.format(row["growth"]), kinds or {}) for row in _records(ends)]
-
-
-_ROUTE = ("arm", "replicate", "item_id")
+    return [
+        _history(reading, first_and_last, row, words.format(row["growth"]), categories or {}) for row in _records(ends)
+    ]
 
 
 def _both_orders(reading: Reading, *, probes: bool) -> pd.DataFrame:
-    """Scored pairs in both orders: ``verdict`` of ``ab`` and ``verdict_back`` of ``ba``; probes alone or all else."""
+    """Scored pairs in both orders, probe pairs or all others: ``verdict`` is that of ``ab``, ``verdict_back`` that of ``ba``."""
     judgments = reading.judgments
     if not len(judgments) or not len(reading.candidates):
         return pd.DataFrame(columns=[*_CONTEXT, "verdict", "verdict_back"])
-    wanted = judgments["verdict"].isin(["first", "second"]) & ((judgments["panel"] == "probe") == probes)
+    scored = judgments["verdict"].isin(["first", "second"]) & ((judgments["panel"] == "probe") == probes)
     if "identical" in judgments.columns:
-        wanted &= ~judgments["identical"].fillna(False).astype("bool")
+        scored &= ~judgments["identical"].fillna(False).astype("bool")
     context = [name for name in _CONTEXT if name in judgments.columns]
     columns = [
         *context,
@@ -202,24 +197,24 @@ def _both_orders(reading: Reading, *, probes: bool) -> pd.DataFrame:
         "candidate_second",
         *(["probe"] if probes else []),
     ]
-    scored = judgments.loc[wanted, [name for name in columns if name in judgments.columns]]
-    keyed = scored.assign(replicate=scored["replicate"].fillna(-1), generation=scored["generation"].fillna(-1))
+    rows = judgments.loc[scored, [name for name in columns if name in judgments.columns]]
+    keyed = rows.assign(replicate=rows["replicate"].fillna(-1), generation=rows["generation"].fillna(-1))
     if "p_first" not in keyed.columns:
         keyed["p_first"] = float("nan")
     forth, back = (keyed[keyed["order"] == order].drop_duplicates(context) for order in ("ab", "ba"))
     return forth.merge(back[[*context, "verdict", "p_first"]], on=context, suffixes=("", "_back"))
 
 
-def _spread(both: pd.DataFrame, limit: int, *first: str) -> pd.DataFrame:
-    """The surest first, a new item before an item's second case: the reader sees several items, not one six times."""
-    sureness = both[["p_first", "p_first_back"]].astype("float64").sub(0.5).abs().min(axis=1).fillna(0.0)
-    context = [name for name in _CONTEXT if name in both.columns]
-    both = both.assign(sureness=sureness).sort_values(
-        ["anchored", "sureness", *context], ascending=[True, False] + [True] * len(context), kind="stable"
+def _spread(pairs: pd.DataFrame, limit: int, *first: str) -> pd.DataFrame:
+    """The most certain first, a new item before an item's second case; ``first``: columns whose values alternate before items."""
+    certainty = pairs[["p_first", "p_first_back"]].astype("float64").sub(0.5).abs().min(axis=1).fillna(0.0)
+    context = [name for name in _CONTEXT if name in pairs.columns]
+    pairs = pairs.assign(certainty=certainty).sort_values(
+        ["anchored", "certainty", *context], ascending=[True, False] + [True] * len(context), kind="stable"
     )
     for column in (*first, "item_id"):
-        both = both.assign(turn=both.groupby(column).cumcount()).sort_values("turn", kind="stable")
-    return both.head(8 * limit)
+        pairs = pairs.assign(turn=pairs.groupby(column).cumcount()).sort_values("turn", kind="stable")
+    return pairs.head(8 * limit)
 
 
 def _where(row: Mapping[str, Any]) -> str:
@@ -230,36 +225,40 @@ def _where(row: Mapping[str, Any]) -> str:
     )
 
 
-def _typical(reading: Reading) -> pd.DataFrame:
-    """The output of median length (of two in the middle the shorter) of every arm, replicate, item and generation, among those
-    that were drawn; controls are left out. A likeliest one is told apart in few policies: most draw each text once."""
+def _median_outputs(reading: Reading) -> pd.DataFrame:
+    """The output of median length (of two in the middle the shorter) of every arm, replicate, item and generation, among
+    those that were drawn; controls are left out. Not the most frequent one: most policies draw each text once."""
     needed = ["arm", "replicate", "item_id", "generation", "candidate_id", "text", "length", "n_drawn"]
     table = reading.candidates
     if not set(needed) <= set(table.columns):
         return pd.DataFrame(columns=needed)
-    known = table["replicate"].notna() & table["text"].notna() & table["length"].notna() & (table["arm"] != "")
-    some = table.loc[known & ~table["arm"].isin(list(reading.controls)) & (table["n_drawn"].fillna(0) > 0), needed]
+    complete = table["replicate"].notna() & table["text"].notna() & table["length"].notna() & (table["arm"] != "")
+    outputs = table.loc[
+        complete & ~table["arm"].isin(list(reading.controls)) & (table["n_drawn"].fillna(0) > 0), needed
+    ]
     place = [*_ROUTE, "generation"]
-    some = some.sort_values([*place, "length", "candidate_id"], kind="stable")
-    drawn = some["n_drawn"].astype("float64").groupby([some[name] for name in place], observed=True)
-    return some[2 * drawn.cumsum() >= drawn.transform("sum")].drop_duplicates(place)
+    outputs = outputs.sort_values([*place, "length", "candidate_id"], kind="stable")
+    drawn = outputs["n_drawn"].astype("float64").groupby([outputs[name] for name in place], observed=True)
+    return outputs[2 * drawn.cumsum() >= drawn.transform("sum")].drop_duplicates(place)
 
 
-def _ends(some: pd.DataFrame) -> pd.DataFrame:
-    """Each route (arm, replicate, item) with its growth in length from generation 0 to the last."""
-    if not len(some) or some["generation"].max() == 0:
+def _growth(outputs: pd.DataFrame) -> pd.DataFrame:
+    """(arm, replicate, item) and ``growth``: log2 length of the last generation minus that of generation 0."""
+    if not len(outputs) or outputs["generation"].max() == 0:
         return pd.DataFrame(columns=[*_ROUTE, "growth"])
     first, last = (
-        some[some["generation"] == g].set_index(list(_ROUTE))["length"] for g in (0, some["generation"].max())
+        outputs[outputs["generation"] == g].set_index(list(_ROUTE))["length"] for g in (0, outputs["generation"].max())
     )
     return (last - first).dropna().rename("growth").reset_index()
 
 
-def _journey(
-    reading: Reading, some: pd.DataFrame, row: Mapping[str, Any], words: str, kinds: Mapping[str, str]
+def _history(
+    reading: Reading, outputs: pd.DataFrame, row: Mapping[str, Any], words: str, categories: Mapping[str, str]
 ) -> Case:
-    steps = some[
-        (some["arm"] == row["arm"]) & (some["replicate"] == row["replicate"]) & (some["item_id"] == row["item_id"])
+    steps = outputs[
+        (outputs["arm"] == row["arm"])
+        & (outputs["replicate"] == row["replicate"])
+        & (outputs["item_id"] == row["item_id"])
     ]
     steps = steps.sort_values("generation")
     places = sorted({round(n * (len(steps) - 1) / (MOST_SIDES - 1)) for n in range(MOST_SIDES)})
@@ -273,34 +272,34 @@ def _journey(
             for step in _records(steps.iloc[places])
         ),
         arm=str(row["arm"]),
-        category=kinds.get(item, ""),
+        category=categories.get(item, ""),
     )
 
 
 class _Texts:
-    """Candidates' texts by replicate, arm, item and name; generations of one arm share names."""
+    """Candidates' texts by replicate, arm, item and name, which is unique over the generations of an arm."""
 
     def __init__(self, candidates: pd.DataFrame, items: Iterable[object]) -> None:
-        wanted = candidates["item_id"].isin(list(dict.fromkeys(items))) & candidates["text"].notna()
-        some = candidates.loc[wanted, ["replicate", "arm", "item_id", "candidate_id", "text"]]
-        some = some.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"])
+        needed = candidates["item_id"].isin(list(dict.fromkeys(items))) & candidates["text"].notna()
+        rows = candidates.loc[needed, ["replicate", "arm", "item_id", "candidate_id", "text"]]
+        rows = rows.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"])
         names = zip(
-            some["replicate"].fillna(-1).astype(int), some["arm"], some["item_id"], some["candidate_id"], strict=True
+            rows["replicate"].fillna(-1).astype(int), rows["arm"], rows["item_id"], rows["candidate_id"], strict=True
         )
-        self._found = {
-            (r, str(a), str(i), str(c)): text for (r, a, i, c), text in zip(names, some["text"], strict=True)
+        self._texts = {
+            (r, str(a), str(i), str(c)): text for (r, a, i, c), text in zip(names, rows["text"], strict=True)
         }
 
     def pair(self, row: Mapping[str, Any]) -> tuple[str | None, str | None]:
         """The texts in the first and in the second slot of the pair's order ``ab``."""
         first, second = (
-            self._found.get((int(row["replicate"]), str(row["arm"]), str(row["item_id"]), str(row[name])))
+            self._texts.get((int(row["replicate"]), str(row["arm"]), str(row["item_id"]), str(row[name])))
             for name in ("candidate_first", "candidate_second")
         )
         return first, second
 
 
-def _kinds(reading: Reading) -> dict[str, str]:
+def _categories(reading: Reading) -> dict[str, str]:
     """item_id → category."""
     if not {"item_id", "category"} <= set(reading.items.columns):
         return {}

@@ -1,4 +1,4 @@
-"""How a report shows an estimate: its standing, from the row's verdict, its interval, its status and its adjusted test."""
+"""Findings: the standing of an estimate, by its verdict, interval, status and adjusted test, and its sentence."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from judgeloop.stats.multiplicity import ALPHA
 Standing = Literal[
     "found", "unconfirmed", "unclear", "undetected", "underpowered", "undefined", "described", "equivalent"
 ]
-"""How a report sorts, names and colours a finding; a row's own word is ``Estimate.verdict``.
+"""How a report sorts, names and colours a finding; the row's own word is ``Estimate.verdict``.
 
-found: the interval excludes 0 and the adjusted test agrees · unconfirmed: the interval does, the adjusted test or the
-sample does not · unclear: compounding cannot be told · undetected: the interval covers 0 · underpowered: too few data ·
-undefined: no number, and why · described: a measurement without a claim · equivalent: within the margin around 0."""
+- ``found``: the interval excludes 0 and the adjusted test agrees
+- ``unconfirmed``: the interval excludes 0; the adjusted test does not agree, or the sample is too small
+- ``unclear``: of compounding, neither growth nor decline is shown
+- ``undetected``: the interval covers 0
+- ``underpowered``: too few data
+- ``undefined``: no number; the row's note gives the reason
+- ``described``: a measurement without a claim
+- ``equivalent``: within the margin around 0
+"""
 
 VERDICT_NAMES: dict[Standing, str] = {
     "found": "Found",
@@ -45,7 +51,7 @@ COMPOUNDING: dict[Verdict, tuple[Standing, str]] = {
     "amplifying": ("found", "later loops add more than the first did"),
     "saturating": ("described", "later loops add less than the first did"),
     "steady": ("described", "every loop adds about as much as the first"),
-    "compounding unclear": ("unclear", "this run cannot tell whether later loops add more or less than the first"),
+    "compounding unclear": ("unclear", "this run does not show whether later loops add more or less than the first"),
 }
 
 
@@ -60,7 +66,7 @@ class Finding:
     several: bool = False
     """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
     with_number: bool = False
-    """A number that claims nothing stands beside the reason why there is no other."""
+    """Undefined, with a number under a further assumption (gold taken as exact), on which no claim rests."""
 
     @property
     def word(self) -> Verdict:
@@ -73,14 +79,16 @@ def is_probe(term: str) -> bool:
     return term.endswith("_probe") and not term.startswith("judge_drift_")
 
 
-def leading(some: Sequence[Finding]) -> Finding:
-    """The finding that stands for a question: what is claimed before what is open, and only then "none" or a mere measure.
+def leading(findings: Sequence[Finding]) -> Finding:
+    """The finding that answers a question: claims before open findings, those before "none" and plain measurements.
 
-    An undefined or undetected part keeps a whole from being called none; a probe that applies to none of these texts does not,
-    where anything else was measured.
+    A question with an undefined or undetected part is not answered by "none". A probe that applies to none of the texts does
+    not count as such a part, where anything else was measured.
     """
-    open_ones = [one for one in some if not (one.verdict == "undefined" and is_probe(one.row.term))]
-    return min(open_ones or some, key=_rank)
+    applicable = [
+        finding for finding in findings if not (finding.verdict == "undefined" and is_probe(finding.row.term))
+    ]
+    return min(applicable or findings, key=_rank)
 
 
 _BY_HARM: tuple[Standing, ...] = (
@@ -89,15 +97,15 @@ _BY_HARM: tuple[Standing, ...] = (
 
 
 def harm(row: Estimate, verdict: Standing | None = None) -> tuple[int, float]:
-    """Key that puts what harms most first: by verdict (found, then open, then none), then by the estimate's size.
+    """Sort key, the most harmful first: by standing (found, then open, then none), then by the estimate's magnitude.
 
-    ``verdict``: that of the finding on the row (default: what its interval licenses).
+    ``verdict``: the standing of the finding on the row (default: ``verdict_of`` the row).
     """
     return _BY_HARM.index(verdict or verdict_of(row, margin_of(row))), -abs(row.estimate or 0.0)
 
 
 def verdict_name(finding: Finding) -> str:
-    """The verdict as a label; a compounding word, or that nothing changed, speaks for itself."""
+    """The verdict as a label: the row's own word on compounding, or "Unchanged", else the name of the standing."""
     return finding.word.capitalize() if finding.word in (*COMPOUNDING, "unchanged") else VERDICT_NAMES[finding.verdict]
 
 
@@ -105,8 +113,8 @@ _LEADING = ("first_slot_excess", "length_ame", "padding_probe", "score_length_sl
 
 
 def _rank(finding: Finding) -> tuple[float, bool, bool, bool]:
-    """By what is claimed; among equals the confirmatory before the exploratory, and position and length before the rest."""
-    # Steady and saturating are measured, and yet the answer to their question: they stand before what is undefined.
+    """Sort key: by standing; among equals the confirmatory before the exploratory, and position and length before others."""
+    # Steady and saturating claim no growth, and yet answer their question: they stand before what is undefined.
     place = (
         4.5
         if finding.verdict == "described" and finding.word in COMPOUNDING
@@ -118,9 +126,9 @@ def _rank(finding: Finding) -> tuple[float, bool, bool, bool]:
 def verdict_of(row: Estimate, margin: float | None) -> Standing:
     """The row's standing. ``margin``: of equivalence in the row's unit, for a row without a verdict; None where none is stated.
 
-    The statistics' own verdict where the row has one. Where it has none (a description, or a run folder of an earlier
-    version), from its interval: equivalence then asks that the whole interval lies within the margin, which is stricter than
-    two one-sided tests at the same level.
+    It follows the row's own verdict. A row without one (a description, or a run folder of an earlier version) is judged by
+    its interval: it is equivalent if the whole interval lies within the margin, which is stricter than two one-sided tests at
+    the same level.
     """
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
@@ -165,15 +173,13 @@ def _away(row: Estimate) -> bool:
 
 
 def _could_see(row: Estimate) -> bool:
-    """Whether a sample that detected nothing was able to detect something.
-
-    Of a drift every size that it could have seen is worth saying; of a judge one within the margin.
-    """
+    """Whether a sample that detected nothing was large enough to detect something: of a drift any size, of a judge's bias a
+    size within the margin (status ok)."""
     return row.detectable is not None and (row.status == "ok" or row.term.startswith("did_"))
 
 
 def compounding_word(row: Estimate) -> Verdict:
-    """The row's verdict where it is a word on compounding (amplifying, saturating, …); else empty."""
+    """The row's verdict where it is about compounding (amplifying, saturating, …); else empty."""
     return row.verdict if row.verdict in COMPOUNDING else ""
 
 
@@ -186,32 +192,42 @@ def margin_of(row: Estimate) -> float | None:
     return SD_MARGIN if wording.unit_name(row) == "SD" else None
 
 
-# One estimate in a sentence that says no more than its interval, its test and its status license.
-
-
 def claim(row: Estimate, question: str, who: str, subject: str, more: str, less: str, where: str) -> Finding:
-    """The finding on ``row``: ``more`` and ``less`` take the size of the effect, ``where`` stands behind what has a number."""
+    """The finding on ``row``, in a sentence that claims no more than its interval, test and status allow.
+
+    ``more`` and ``less`` say what a positive and a negative effect is. {} in them takes the size of the effect; of a share of
+    picks, the share. ``where`` follows whatever has a number.
+    """
     verdict = verdict_of(row, margin_of(row))
-    estimate = row.estimate or 0.0
-    effect = (more if estimate >= 0 else less).format(wording.quantity(row, abs(estimate)))
-    flipped = estimate < 0 and "{}" in less and more != less
-    limits = interval_of_size(row) if flipped else wording.interval(row)
-    texts: dict[str, str] = {
-        "undefined": f"{subject}: undefined{why(row)}",
-        "described": f"{subject}: {effect}, no interval",
-        "found": f"{subject}: {effect}, {limits}",
-        "unconfirmed": f"{subject}: {effect}, {limits}, but {_doubt(row)}",
-        "equivalent": f"{subject}: no effect of practical size, {wording.interval(row)}{_within(row)}",
-        "undetected": f"{subject}: {_nothing(row)}",
-        "underpowered": f"{subject}: too few data to tell, {wording.interval(row)}{_could_have_seen(row) or _few(row)}",
+    estimate, limits = row.estimate or 0.0, wording.interval(row)
+    measured, effect_limits = (
+        f"{limits} {wording.unit_name(row)}".rstrip() if row.conf_low is not None else limits,
+        limits,
+    )
+    if wording.is_pick_share(row):
+        effect = more.format(wording.pick_share(row))
+        measured = f"{effect}, {limits}"
+    else:
+        effect = (more if estimate >= 0 else less).format(wording.size(row, abs(estimate)))
+        if estimate < 0 and "{}" in less and more != less:
+            effect_limits = interval_of_size(row)
+    texts: dict[Standing, str] = {
+        "undefined": f"undefined{why(row)}",
+        "described": f"{effect}, no interval",
+        "found": f"{effect}, {effect_limits}",
+        "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
+        "equivalent": f"no effect of practical size, {measured}{_within(row)}",
+        "undetected": _nothing(row, measured),
+        "underpowered": f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
-    said = f"{subject}: the same as at generation 0" if row.verdict == "unchanged" else texts[verdict]
-    return Finding(question, verdict, sentence(who, said + (where if verdict != "undefined" else "")), row)
+    text = "the same as at generation 0" if row.verdict == "unchanged" else texts[verdict]
+    place = where if verdict != "undefined" else ""
+    return Finding(question, verdict, sentence(who, f"{subject}: {text}{place}"), row)
 
 
 def interval_of_size(row: Estimate) -> str:
-    """The interval of an effect that is told by its size and a word for its side ("0.29 below, 95 % interval 0.25 to 0.33"):
-    the limits with their signs turned. Meant for a negative estimate."""
+    """The interval of a negative estimate that is given as a size and a direction ("0.29 below, 95 % interval 0.25 to
+    0.33"): the limits with their signs turned."""
     if row.conf_low is None or row.conf_high is None:
         return wording.interval(row)
     low, high = wording.figure(row, -row.conf_high), wording.figure(row, -row.conf_low)
@@ -225,27 +241,27 @@ def sentence(who: str, text: str) -> str:
 
 
 def why(row: Estimate) -> str:
-    """The row's note, which of an undefined row is the reason, after a colon; empty where it gives none."""
+    """The row's note after a colon (of an undefined row its reason); empty where there is none."""
     return f": {wording.reason(row.note)}" if row.note else ""
 
 
-def _nothing(row: Estimate) -> str:
+def _nothing(row: Estimate, measured: str) -> str:
     what = "drift" if row.term.startswith(("did_", "judge_drift_")) else "effect"
-    return f"no {what} detected, {wording.interval(row)}{_could_have_seen(row) or '; this does not show that there is none'}"
+    return f"no {what} detected, {measured}{_could_have_seen(row) or '; this does not show that there is none'}"
 
 
 def _could_have_seen(row: Estimate) -> str:
     if row.detectable is None:
         return ""
     what = "run" if row.n_replicates else "sample"
-    return f"; this {what} could have seen {wording.quantity(row, row.detectable)} or more"
+    return f"; this {what} could have seen {wording.size(row, row.detectable)} or more"
 
 
 def _few(row: Estimate) -> str:
     if not few_judged(row.scope, row.n, row.n_items):
         return ""
     items, judged = FEW_JUDGED
-    return f"; to say that there is none takes {items} items and {judged} judgments or more"
+    return f"; at least {items} items and {judged} judgments are needed to say that there is none"
 
 
 def _doubt(row: Estimate) -> str:
@@ -257,4 +273,6 @@ def _doubt(row: Estimate) -> str:
 def _within(row: Estimate) -> str:
     """The margin of the equivalence test."""
     margin = margin_of(row)
-    return f", within ±{wording.quantity(row, margin)}" if margin is not None else " (equivalence test)"
+    if margin is None:
+        return " (equivalence test)"
+    return f", within ±{wording.size(row, margin)}{' of even' if wording.is_pick_share(row) else ''}"

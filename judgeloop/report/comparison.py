@@ -1,10 +1,10 @@
-"""A comparison in words: the recommendation, two tables, one screen, Markdown and JSON. The page says the same."""
+"""A comparison as a recommendation, two tables and two figures; on one screen, as Markdown, JSON and a page."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -34,7 +34,7 @@ from judgeloop.report.reading import record
 from judgeloop.report.tables import Table
 from judgeloop.report.text import as_text, escape, grid, section
 from judgeloop.stats.compare.contenders import Contender, Cost
-from judgeloop.stats.compare.differences import Difference
+from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE, Difference
 from judgeloop.stats.compare.ranking import TERMS, Comparison, Harm, RankedContender
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 
@@ -42,69 +42,85 @@ FORMAT = "judgeloop-comparison/1"
 METHOD = (
     "A difference is the first's value minus the second's. Where both judged the same pairs (same names, same texts) it is the mean over those pairs, with errors clustered by item; where two loops began from the same texts under the same seed, it is one number a replicate, with a t interval; else the two are taken as independent samples (Welch).",
     "Adjusted p-values: Holm over the confirmatory terms (first slot, length effect, padding, self-preference; drift of length, style and vocabulary beyond control), Benjamini-Hochberg over the others, over all that is compared here together.",
-    "Harm is the upper limit of |bias| in multiples of its equivalence margin (5 points; 0.1 generation-0 SD), of the worst term that all contenders identify. The length effect is multiplied by the upper limit of its transmission into the training signal, where that is known and above 1. Unscored replies widen the first slot's limits.",
-    "An order is licensed where intervals part, or where the paired difference on the heaviest term is found and no other term reaches as far. Least harm is not best judgment: look at agreement with gold.",
+    "Harm is the upper limit of |bias| in multiples of its equivalence margin (5 points; 0.1 generation-0 SD), of the worst measure that all contenders have. The length effect is multiplied by the upper limit of its transmission into the training signal, where that is known and above 1. Unscored replies widen the first slot's limits.",
+    "One contender stands before another where their intervals do not overlap, or where the paired difference on the worst measure is found and no other measure reaches as far. Least harm is not best judgment: look at agreement with gold.",
 )
 _VARIANTS = {"no_gold": "quality not held equal", "given_gold": "one gold taken as exact"}
-_ROWS = 14
-_NAMES = 5
+_LEVELS = (
+    *TERMS,
+    "conflict_rate",
+    "gold_agreement",
+    "longer_preferred_raw",
+    "unscored_share",
+    "did_mattr",
+    "did_distinct_2",
+    "did_correct",
+)
+_FROM_EVEN = ("first_slot_excess", "padding_probe", "gold_tied_longer_excess")
+_MOST_ROWS = 14
+_MOST_NAMES = 5
+_MOST_DRAWN = 24
 
 
-def judged(one: Difference) -> Standing:
-    """What the difference licenses, in the report's words."""
-    return verdict_of(one.row, margin_of(one.row))
+def judged(difference: Difference) -> Standing:
+    """The standing of a difference, as the report sorts and names findings."""
+    return verdict_of(difference.row, margin_of(difference.row))
 
 
 def recommendation(done: Comparison) -> list[str]:
-    """What may be recommended, what it costs, and what speaks against it; in sentences."""
+    """Sentences: which contender is recommended or why none is, the harm of the others, the cost, and what the first does
+    worse."""
     ranking = done.ranking
     if not ranking.places:
         return [f"{wording.sentence_case(ranking.why)}.", *_left_out(done)]
     first = ranking.places[0]
-    by_name = {one.name: one for one in done.contenders}
-    said = []
+    by_name = {contender.name: contender for contender in done.contenders}
     tied = [place.name for place in ranking.places[1:] if not ranking.apart(first.name, place.name)]
-    what = "worst-case harm" if ranking.content_known else "harm by what all identify"
+    harm = "worst-case harm" if ranking.content_known else "harm"
     if ranking.recommended:
-        said.append(f"Recommended: {_name(first.name)}, whose worst-case harm is {_harm(first.harms[0])}.")
+        lines = [f"Recommended: {_name(first.name)}, whose worst-case harm is {_harm(first.harms[0])}."]
     else:
         why = f"{wording.sentence_case(ranking.why)}. " if ranking.why else ""
         if not ranking.content_known:
-            why += (
-                f"Nothing is recommended: all that everyone here identifies is “{_terms(first)}”. A taste for length is not identified for all, "
-                "so this is no worst case. "
+            only = (
+                "the only measure that all contenders have is" if len(first.harms) == 1 else "all contenders have only"
             )
-        beside = f"; not told from it: {_several(tied)}" if tied else ""
-        said.append(f"{why}Least {what}: {_name(first.name)}, {_harm(first.harms[0])}{beside}.")
+            why += (
+                f"Nothing is recommended: {only} “{_terms(first)}”. A preference for length is not measured for all of them, so "
+                "this is not their worst case. "
+            )
+        beside = f"; the data do not separate it from {_several(tied)}" if tied else ""
+        lines = [f"{why}Least {harm}: {_name(first.name)}, {_harm(first.harms[0])}{beside}."]
     if len(ranking.places) > 1:
         others = "; ".join(f"{_name(place.name)} {_harm(place.harms[0])}" for place in ranking.places[1:5])
-        said.append(f"{wording.sentence_case(what)} of the others: {others}.")
-    said.append(
-        _price(by_name[first.name], [one for one in done.contenders if not one.is_control and one.name != first.name])
-    )
-    said += _trained(by_name[first.name], [by_name[place.name] for place in ranking.places[1:]])
-    said += _against(done, first)
-    return [*said, *_left_out(done)]
+        lines.append(f"{wording.sentence_case(harm)} of the others: {others}.")
+    rivals = [contender for contender in done.contenders if not contender.is_control and contender.name != first.name]
+    lines.append(_price(by_name[first.name], rivals))
+    lines += _trained(by_name[first.name], [by_name[place.name] for place in ranking.places[1:]])
+    lines += _drawbacks(done, first)
+    return [*lines, *_left_out(done)]
 
 
 def contenders_table(done: Comparison) -> Table:
-    """What is compared: place, worst-case harm, agreement with gold, and cost."""
+    """The contenders: place, worst-case harm, agreement with gold, and cost."""
     places = {place.name: place for place in done.ranking.places}
-    cheapest = _cheapest([one.cost for one in done.contenders])
+    cheapest = _cheapest([contender.cost for contender in done.contenders])
     rows = []
-    for one in sorted(done.contenders, key=lambda one: (one.name not in places, _order(done, one.name))):
-        place, agrees = places.get(one.name), one.primary("gold_agreement")
-        unit_cost = one.cost.a_pair()
+    for contender in sorted(
+        done.contenders, key=lambda contender: (contender.name not in places, _order(done, contender.name))
+    ):
+        place, cost = places.get(contender.name), contender.cost
+        unit_cost = cost.a_pair()
         ratio = "–"
         if unit_cost and cheapest and unit_cost[0] == cheapest[0]:
             ratio = f"{unit_cost[1] / cheapest[1]:.2f}"
         rows.append((
-            wording.label(one.name, 36), _place(place, done), wording.label(one.judge, 30) or "–",
-            _harm(place.harms[0]) if place else "–", wording.cell(agrees) or "–", _count(one.cost.calls), _count(one.cost.tokens),
-            "–" if one.cost.usd is None else f"{one.cost.usd:,.4g}", ratio,
+            wording.label(contender.name, 36), _place(place, done), wording.label(contender.judge, 30) or "–",
+            _harm(place.harms[0]) if place else "–", wording.cell(contender.primary("gold_agreement")) or "–", _count(cost.calls),
+            _count(cost.tokens), "–" if cost.usd is None else f"{cost.usd:,.4g}", ratio,
         ))  # fmt: skip
     note = "Cost is of the judging; cost a pair is relative to the cheapest. Agreement with gold in %."
-    harm = "Worst-case harm" if done.ranking.content_known else "Harm by what all identify"
+    harm = "Worst-case harm" if done.ranking.content_known else "Harm (measured for all)"
     return Table(
         "Contenders", note,
         ("Contender", "Place", "Judge", harm, "Agrees with gold", "Calls", "Tokens", "USD", "Cost a pair"), tuple(rows),
@@ -112,25 +128,27 @@ def contenders_table(done: Comparison) -> Table:
 
 
 def differences_table(done: Comparison) -> Table:
-    """All differences, the ones that are claimed first."""
+    """All differences, those that are found first."""
     rows = []
-    for one in in_order(done):
+    for difference in in_order(done):
+        row = difference.row
         rows.append((
-            wording.term_name(one.row.term) + (f" ({_VARIANTS.get(one.row.variant, one.row.variant)})" if one.row.variant else "")
-            + (f", beyond {one.row.contrast}" if one.row.contrast else ""),
-            wording.label(one.first, 28), wording.label(one.second, 28), _value(one, one.first_estimate),
-            _value(one, one.second_estimate), wording.cell(one.row), unit_of_difference(one), one.pairing,
-            VERDICT_NAMES[judged(one)],
+            wording.term_name(row.term) + (f" ({_VARIANTS.get(row.variant, row.variant)})" if row.variant else "")
+            + (f", beyond {row.contrast}" if row.contrast else ""),
+            wording.label(difference.first, 28), wording.label(difference.second, 28),
+            _value(difference, difference.first_estimate), _value(difference, difference.second_estimate),
+            wording.cell(_as_difference(row)), wording.unit_name(_as_difference(row)), difference.pairing,
+            VERDICT_NAMES[judged(difference)],
         ))  # fmt: skip
     return Table(
-        "Differences", "The first's value minus the second's, with its 95 % interval.",
+        "Differences", "The first's value minus the second's, with its 95 % interval. Of picks, values are in % (even: 50).",
         ("Measure", "First", "Second", "Value 1", "Value 2", "Difference", "Unit", "Paired by", "Verdict"), tuple(rows),
     )  # fmt: skip
 
 
 def in_order(done: Comparison) -> list[Difference]:
-    """Found first, then by family; undefined last; the comparison's order else."""
-    rank: dict[Standing, int] = {
+    """By standing, found first and undefined last; within it those of the leading contender first, then by family."""
+    ranks: dict[Standing, int] = {
         "found": 0,
         "unconfirmed": 1,
         "equivalent": 2,
@@ -139,19 +157,21 @@ def in_order(done: Comparison) -> list[Difference]:
         "undefined": 5,
     }
     families = {"confirmatory": 0, "exploratory": 1, "none": 2}
-
     leader = done.ranking.places[0].name if done.ranking.places else ""
 
-    def place(one: Difference) -> tuple[int, bool, bool, int]:
-        idle = one.row.term == "unscored_share" and not one.first_estimate and not one.second_estimate
-        beside = leader not in (one.first, one.second)
-        return 4 if idle else rank.get(judged(one), 4), one.row.variant != "", beside, families[one.row.family]
+    def key(difference: Difference) -> tuple[int, bool, bool, int]:
+        row = difference.row
+        nothing_unscored = (
+            row.term == "unscored_share" and not difference.first_estimate and not difference.second_estimate
+        )
+        rank = 4 if nothing_unscored else ranks.get(judged(difference), 4)
+        return rank, row.variant != "", leader not in (difference.first, difference.second), families[row.family]
 
-    return sorted(done.differences, key=place)
+    return sorted(done.differences, key=key)
 
 
 def pairing_lines(done: Comparison) -> list[str]:
-    """How every two were paired."""
+    """How each two contenders were paired."""
     return [
         f"{wording.label(first)} and {wording.label(second)}: {how}" for (first, second), how in done.pairings.items()
     ]
@@ -168,12 +188,13 @@ def renderable(done: Comparison) -> Group:
     parts += [Text(line, style="dim") for line in pairing_lines(done)[:3]]
     if len(done.pairings) > 3:
         parts.append(Text(f"… {len(done.pairings) - 3} more in compare.md", style="dim"))
-    parts.append(grid(contenders_table(done).without("Judge", "Calls").filled(), _ROWS, "compare.md"))
+    parts.append(grid(contenders_table(done).without("Judge", "Calls").filled(), _MOST_ROWS, "compare.md"))
     # The screen keeps what can be read at a glance; compare.md holds every row.
-    known = sum(one.row.status != "undefined" for one in done.differences)
-    parts.append(grid(differences_table(done).without("Unit", "Paired by").filled(), min(_ROWS, known), "compare.md"))
-    said = [Text(f"{line}") for line in recommendation(done)]
-    parts.append(Padding(Group(*said), (1, 0, 0, 0)))
+    defined = sum(difference.row.status != "undefined" for difference in done.differences)
+    parts.append(
+        grid(differences_table(done).without("Unit", "Paired by").filled(), min(_MOST_ROWS, defined), "compare.md")
+    )
+    parts.append(Padding(Group(*map(Text, recommendation(done))), (1, 0, 0, 0)))
     return Group(*parts)
 
 
@@ -197,8 +218,9 @@ def document(done: Comparison) -> str:
     content: dict[str, Any] = {
         "format": FORMAT,
         "contenders": [
-            {"name": one.name, "folder": one.source, "judge": one.judge, "arm": one.arm, "control": one.is_control, "cost": asdict(one.cost)}
-            for one in done.contenders
+            {"name": contender.name, "folder": contender.source, "judge": contender.judge, "arm": contender.arm,
+             "control": contender.is_control, "cost": asdict(contender.cost)}
+            for contender in done.contenders
         ],
         "pairings": [{"first": first, "second": second, "how": how} for (first, second), how in done.pairings.items()],
         "ranking": {
@@ -208,9 +230,10 @@ def document(done: Comparison) -> str:
         },
         "recommendation": recommendation(done),
         "differences": [
-            {"first": one.first, "second": one.second, "pairing": one.pairing, "first_estimate": one.first_estimate,
-             "second_estimate": one.second_estimate, "verdict": judged(one), "estimate": record(one.row)}
-            for one in done.differences
+            {"first": difference.first, "second": difference.second, "pairing": difference.pairing,
+             "first_estimate": difference.first_estimate, "second_estimate": difference.second_estimate,
+             "verdict": judged(difference), "estimate": record(difference.row)}
+            for difference in done.differences
         ],
     }  # fmt: skip
     return wording.visible(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
@@ -218,7 +241,7 @@ def document(done: Comparison) -> str:
 
 def comparison_title(done: Comparison) -> str:
     """ "a, b and 2 more"."""
-    names = [_name(one.name) for one in done.contenders]
+    names = [_name(contender.name) for contender in done.contenders]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"Comparison of {', '.join(names[:3])}{more}"
 
@@ -228,19 +251,23 @@ def _name(name: str) -> str:
 
 
 def _several(names: list[str]) -> str:
-    shown = ", ".join(map(_name, names[:_NAMES]))
-    return f"{shown} and {len(names) - _NAMES} more" if len(names) > _NAMES else shown
+    listed = ", ".join(map(_name, names[:_MOST_NAMES]))
+    return f"{listed} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else listed
+
+
+def _as_difference(row: Estimate) -> Estimate:
+    """The row of a difference under a term of its own, so that it is not shown as a level (93.8 % picked) but in points."""
+    return replace(row, term=f"{JUDGE_DIFFERENCE}{row.term}")
 
 
 def _harm(harm: Harm) -> str:
-    """ "up to 4.1 points (First slot picked, beyond half), 0.8 × margin"."""
-    size = (
-        f"{100 * harm.worst:.1f} points"
-        if harm.unit.startswith("probability")
-        else f"{harm.worst:.2f} {_unit(harm.unit)}"
-    )
-    passed = f", × transmission {harm.amplified:.2f}" if harm.amplified is not None and harm.amplified > 1 else ""
-    return f"up to {size} ({wording.term_name(harm.term).lower()}{passed}), {harm.share:.1f} × margin"
+    """ "up to 4.1 points (first slot picked, from 50 %), 0.8 × margin"."""
+    rate = harm.unit.startswith("probability")
+    size = f"{100 * harm.worst:.1f} points" if rate else f"{harm.worst:.2f} {_unit(harm.unit)}"
+    even = ", from 50 %" if harm.unit == "probability" and harm.term in _FROM_EVEN else ""
+    transmission = f", × transmission {harm.amplified:.2f}" if harm.amplified is not None and harm.amplified > 1 else ""
+    name = wording.sentence_start(wording.term_name(harm.term))
+    return f"up to {size} ({name}{even}{transmission}), {harm.share:.1f} × margin"
 
 
 def _unit(unit: str) -> str:
@@ -250,18 +277,18 @@ def _unit(unit: str) -> str:
 def _place(place: RankedContender | None, done: Comparison) -> str:
     if place is None:
         return "–"
-    others = [one.name for one in done.ranking.places if one.name != place.name]
+    others = [other.name for other in done.ranking.places if other.name != place.name]
     tied = not all(done.ranking.apart(place.name, other) for other in others)
     return f"{place.place}{'=' if tied else ''}"
 
 
 def _order(done: Comparison, name: str) -> int:
-    names = [place.name for place in done.ranking.places] or [one.name for one in done.contenders]
+    names = [place.name for place in done.ranking.places] or [contender.name for contender in done.contenders]
     return names.index(name) if name in names else len(names)
 
 
-def _value(one: Difference, value: float | None) -> str:
-    return "–" if value is None else wording.figure(one.row, value)
+def _value(difference: Difference, value: float | None) -> str:
+    return wording.figure(difference.row, value)
 
 
 def _count(number: int | None) -> str:
@@ -269,11 +296,11 @@ def _count(number: int | None) -> str:
 
 
 def _cheapest(costs: list[Cost]) -> tuple[str, float] | None:
-    """The cheapest a pair, in the unit that all know."""
-    known = [cost.a_pair() for cost in costs]
-    if not known or any(one is None for one in known) or len({one[0] for one in known if one}) > 1:
+    """(unit, amount) of the least cost a pair; None where a cost is not known or units differ."""
+    amounts = [amount for cost in costs if (amount := cost.a_pair()) is not None]
+    if not amounts or len(amounts) < len(costs) or len({unit for unit, _ in amounts}) > 1:
         return None
-    return min((one for one in known if one), key=lambda one: one[1])
+    return min(amounts, key=lambda amount: amount[1])
 
 
 def _price(first: Contender, others: list[Contender]) -> str:
@@ -282,14 +309,14 @@ def _price(first: Contender, others: list[Contender]) -> str:
         f"{cost.calls:,} judge calls" if cost.calls else "", f"{cost.tokens:,} tokens" if cost.tokens else "",
         f"{cost.usd:,.4g} USD" if cost.usd else "",
     ]  # fmt: skip
-    said = ", ".join(part for part in parts if part)
-    if not said:
+    spent = ", ".join(part for part in parts if part)
+    if not spent:
         return f"What {_name(first.name)} costs is not recorded in its folder."
-    line = f"{_name(first.name)} cost {said} for {wording.count(cost.pairs, cost.per)}"
-    # Of all that are compared: the cheapest of those that cannot be told from the first may be dearer than another.
-    cheapest, own = _cheapest([one.cost for one in (first, *others)]), cost.a_pair()
+    line = f"{_name(first.name)} cost {spent} for {wording.count(cost.pairs, cost.per)}"
+    # Of all that are compared, not of those alone that are tied with the first.
+    cheapest, own = _cheapest([contender.cost for contender in (first, *others)]), cost.a_pair()
     if others and cheapest and own:
-        who = next(one for one in (first, *others) if one.cost.a_pair() == cheapest)
+        who = next(contender for contender in (first, *others) if contender.cost.a_pair() == cheapest)
         if own[1] <= cheapest[1]:
             line += f"; no other is cheaper a {cost.per}"
         else:
@@ -298,75 +325,70 @@ def _price(first: Contender, others: list[Contender]) -> str:
 
 
 def _trained(first: Contender, others: list[Contender]) -> list[str]:
-    """What the first was trained on, beside the one that took the fewest tokens; empty where no loop says it."""
-    known = [(one, row.estimate) for one in (first, *others) if (row := _tokens_trained(one)) and row.estimate]
-    if len(known) < 2 or known[0][0] is not first:
+    """The tokens that the first was trained on, beside the fewest of the others; empty where loops do not state them."""
+    own = _tokens_trained(first)
+    tokens = {contender.name: n for contender in others if (n := _tokens_trained(contender))}
+    if not own or not tokens:
         return []
-    (_, own), (fewest, least) = known[0], min(known, key=lambda one: one[1])
-    if fewest is first:
-        return [f"{_name(first.name)} was trained on {own:,.0f} tokens over all generations, no other on fewer."]
-    return [
-        f"{_name(first.name)} was trained on {own:,.0f} tokens over all generations, {own / least:.1f} times those of {_name(fewest.name)}: "
-        "part of a difference in drift may be the tokens'."
+    fewest = min(tokens, key=lambda name: tokens[name])
+    line = f"{_name(first.name)} was trained on {own:,.0f} tokens over all generations"
+    if own <= tokens[fewest]:
+        return [f"{line}, no other on fewer."]
+    times = own / tokens[fewest]
+    return [f"{line}, {times:.1f} times those of {_name(fewest)}: part of a difference in drift may be due to that."]
+
+
+def _tokens_trained(contender: Contender) -> float | None:
+    rows = [
+        row
+        for row in contender.rows
+        if row.term == "training_tokens" and row.variant == "" and row.estimate is not None
     ]
-
-
-def _tokens_trained(one: Contender) -> Estimate | None:
-    rows = [row for row in one.rows if row.term == "training_tokens" and row.variant == "" and row.estimate is not None]
-    return max(rows, key=lambda row: row.generation or 0, default=None)
+    last = max(rows, key=lambda row: row.generation or 0, default=None)
+    return None if last is None else last.estimate
 
 
 def _terms(place: RankedContender) -> str:
     return ", ".join(wording.sentence_start(wording.term_name(harm.term)) for harm in place.harms)
 
 
-def unit_of_difference(one: Difference) -> str:
-    """The unit of a difference: of two shares in % it is points."""
-    return "points" if wording.is_rate(one.row) else wording.unit_name(one.row)
-
-
-def _against(done: Comparison, first: RankedContender) -> list[str]:
+def _drawbacks(done: Comparison, first: RankedContender) -> list[str]:
     """Where the least harmful is found to agree less with gold, or to leave more unscored."""
-    said = []
-    for one in done.differences:
-        if first.name not in (one.first, one.second) or judged(one) != "found" or one.row.estimate is None:
+    lines = []
+    for difference in done.differences:
+        row = difference.row
+        if (
+            first.name not in (difference.first, difference.second)
+            or judged(difference) != "found"
+            or row.estimate is None
+        ):
             continue
-        other = one.second if one.first == first.name else one.first
-        gap = one.row.estimate if one.first == first.name else -one.row.estimate
-        if one.row.term == "gold_agreement" and gap < 0:
-            said.append(
+        is_first = difference.first == first.name
+        other = difference.second if is_first else difference.first
+        gap = row.estimate if is_first else -row.estimate
+        if row.term == "gold_agreement" and gap < 0:
+            lines.append(
                 f"But {_name(first.name)} agrees with gold less than {_name(other)}: by {100 * -gap:.1f} points."
             )
-        if one.row.term == "unscored_share" and gap > 0:
-            said.append(f"But {_name(first.name)} leaves more unscored than {_name(other)}: by {100 * gap:.1f} points.")
-    return said
+        if row.term == "unscored_share" and gap > 0:
+            lines.append(
+                f"But {_name(first.name)} leaves more unscored than {_name(other)}: by {100 * gap:.1f} points."
+            )
+    return lines
 
 
 def _left_out(done: Comparison) -> list[str]:
     return [f"Not ranked by {wording.label(line, 200)}." for line in done.ranking.left_out]
 
 
-# compare.html: the recommendation, every contender's values and every difference, in one file that needs nothing else.
-
-_SHOWN = (
-    *TERMS,
-    "conflict_rate",
-    "gold_agreement",
-    "longer_preferred_raw",
-    "unscored_share",
-    "did_mattr",
-    "did_distinct_2",
-    "did_correct",
-)
-_MOST = 24
+# The page.
 
 
 def render(done: Comparison) -> str:
-    """The whole page."""
-    figures = [one for one in (_levels(done), *_differences(done)) if one is not None]
+    """compare.html: one page that needs no other file."""
+    figures = [figure for figure in (_levels(done), *_differences(done)) if figure is not None]
     tone, word = ("calm", "Ranked") if done.ranking.recommended else ("open", "No ranking")
     headline, *reasons = recommendation(done)
-    how = tuple((line,) for line in pairing_lines(done))
     sections = [
         Section("recommendation", "Recommendation"),
         *([Section("side-by-side", "Side by side")] if figures else []),
@@ -375,7 +397,7 @@ def render(done: Comparison) -> str:
     ]
     facts = [
         ("Contenders", f"{len(done.contenders)}"),
-        ("Folders", ", ".join(dict.fromkeys(wording.label(one.source) for one in done.contenders))),
+        ("Folders", ", ".join(dict.fromkeys(wording.label(contender.source) for contender in done.contenders))),
         ("Differences", f"{len(done.differences):,}"),
     ]
     return page.page_frame(
@@ -391,67 +413,92 @@ def render(done: Comparison) -> str:
         differences=differences_table(done),
         every_difference=page.csv_download(done.frame, "comparison.csv", "All differences (CSV)"),
         notes=METHOD,
-        pairings=Table("How the contenders were paired", "", ("Comparison",), how),
+        pairings=Table(
+            "How the contenders were paired", "", ("Comparison",), tuple((line,) for line in pairing_lines(done))
+        ),
     )
 
 
 def _levels(done: Comparison) -> Figure | None:
-    """Every contender's own estimates of what is compared: rates alone, which share an axis."""
-    looks = styles([one.name for one in done.contenders], {})
-    rows: list[tuple[Contender, Estimate]] = []
-    for term in _SHOWN:
-        some = [(one, row) for one in done.contenders if (row := one.primary(term)) is not None]
-        rows += [(one, row) for one, row in some if wording.is_rate(row) and len(some) > 1]
-    if not rows:
+    """Every contender's own estimates of the measures that are compared: rates alone, which share an axis."""
+    looks = styles([contender.name for contender in done.contenders], {})
+    estimates: list[tuple[Contender, Estimate]] = []
+    for term in _LEVELS:
+        of_term = [(contender, row) for contender in done.contenders if (row := contender.primary(term)) is not None]
+        if len(of_term) > 1:
+            estimates += [(contender, row) for contender, row in of_term if wording.is_rate(row)]
+    if not estimates:
         return None
-    terms = list(dict.fromkeys(row.term for _, row in rows))
-    spec = _forest(
-        [(row, one.name, terms.index(row.term), looks[one.name]) for one, row in rows], [wording.term_name(term) for term in terms],
-        len(done.contenders), "percentage points", within,
-    )  # fmt: skip
+    terms = list(dict.fromkeys(row.term for _, row in estimates))
+    marks = [(row, contender.name, terms.index(row.term), looks[contender.name]) for contender, row in estimates]
+    labels = [wording.term_name(term) for term in terms]
+    axis = "percentage points (of picks: from even, 50 %)"
     return Figure(
         name="levels",
         title="Every contender's own estimates",
         caption="Dots are estimates on all of a folder's pairs, lines their 95 % intervals. Overlapping intervals do not mean "
-        "that there is no difference: where pairs are shared, the figure below is the sharper one.",
-        alternative="; ".join(f"{wording.label(one.name)}, {wording.term_name(row.term)}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}" for one, row in rows),
-        panels=(Panel("", spec),),
-        rows=tuple(row for _, row in rows),
-        legend=tuple((wording.label(one.name), looks[one.name]) for one in done.contenders),
+        "that there is no difference: where pairs are shared, the figure below is the more precise one.",
+        alternative="; ".join(f"{wording.label(contender.name)}, {wording.term_name(row.term)}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}" for contender, row in estimates),
+        panels=(Panel("", _forest(marks, labels, len(done.contenders), axis, within)),),
+        rows=tuple(row for _, row in estimates),
+        legend=tuple((wording.label(contender.name), looks[contender.name]) for contender in done.contenders),
     )  # fmt: skip
 
 
 def _differences(done: Comparison) -> list[Figure]:
     """Differences with intervals: a figure for rates, one for what is measured in other units."""
-    known = [one for one in in_order(done) if one.row.conf_low is not None and one.row.variant == ""]
-    found = []
-    for name, title, some in (
-        ("rates", "Differences of the judges", [one for one in known if wording.is_rate(one.row)]),
-        ("drift", "Differences of the loops", [one for one in known if not wording.is_rate(one.row) and one.row.scope == "policy"]),
-    ):  # fmt: skip
-        if not some:
-            continue
-        shown = some[:_MOST]
-        more = f" The first {_MOST} of {len(some)}; the table holds all." if len(some) > _MOST else ""
-        labels = [_label(one, len(done.contenders) > 2) for one in shown]
-        look = Style("@arm0", "circle", "solid")
-        spec = _forest([(one.row, one.first, n, look) for n, one in enumerate(shown)], labels, 1,
-                       axis_title([one.row for one in shown]) if name == "rates" else "doublings, or generation-0 SD", scaled,
-                       RATE_MARGIN if name == "rates" else None)  # fmt: skip
-        found.append(Figure(
-            name=f"differences-{name}",
-            title=title,
-            caption=f"The first's value minus the second's, with its 95 % interval.{' The band is ±5 points, the margin of equivalence.' if name == 'rates' else ''}{more}",
-            alternative="; ".join(f"{wording.label(one.first)} minus {wording.label(one.second)}, {wording.term_name(one.row.term)}: {wording.figure(one.row, one.row.estimate)} {unit_of_difference(one)}, {wording.interval(one.row)}" for one in shown),
-            panels=(Panel("", spec),),
-            rows=tuple(one.row for one in shown),
-        ))  # fmt: skip
-    return found
+    drawable = [
+        difference
+        for difference in in_order(done)
+        if difference.row.conf_low is not None and difference.row.variant == ""
+    ]
+    rates = [difference for difference in drawable if wording.is_rate(difference.row)]
+    drifts = [
+        difference
+        for difference in drawable
+        if not wording.is_rate(difference.row) and difference.row.scope == "policy"
+    ]
+    figures = []
+    if rates:
+        figures.append(_difference_figure("rates", "Differences of the judges", rates, len(done.contenders) > 2))
+    if drifts:
+        figures.append(_difference_figure("drift", "Differences of the loops", drifts, len(done.contenders) > 2))
+    return figures
 
 
-def _label(one: Difference, several: bool) -> str:
-    name = wording.term_name(one.row.term)
-    return f"{safe(name, 60)}{BREAK}{safe(one.first, 24)} − {safe(one.second, 24)}" if several else safe(name, 60)
+def _difference_figure(name: str, title: str, differences: Sequence[Difference], several: bool) -> Figure:
+    """``several``: labels name the two contenders, since there are more than two."""
+    drawn = differences[:_MOST_DRAWN]
+    left_out = (
+        f" The first {_MOST_DRAWN} of {len(differences)}; the table holds all."
+        if len(differences) > _MOST_DRAWN
+        else ""
+    )
+    rows = [_as_difference(difference.row) for difference in drawn]
+    look = Style("@arm0", "circle", "solid")
+    marks = [(row, difference.first, n, look) for n, (row, difference) in enumerate(zip(rows, drawn, strict=True))]
+    labels = [_label(difference, several) for difference in drawn]
+    rates = name == "rates"
+    axis = axis_title(rows) if rates else "doublings, or generation-0 SD"
+    spec = _forest(marks, labels, 1, axis, scaled, RATE_MARGIN if rates else None)
+    band = " The band is ±5 points, the margin of equivalence." if rates else ""
+    return Figure(
+        name=f"differences-{name}",
+        title=title,
+        caption=f"The first's value minus the second's, with its 95 % interval.{band}{left_out}",
+        alternative="; ".join(
+            f"{wording.label(difference.first)} minus {wording.label(difference.second)}, "
+            f"{wording.term_name(difference.row.term)}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+            for row, difference in zip(rows, drawn, strict=True)
+        ),
+        panels=(Panel("", spec),),
+        rows=tuple(difference.row for difference in drawn),
+    )
+
+
+def _label(difference: Difference, several: bool) -> str:
+    name = safe(wording.term_name(difference.row.term), 60)
+    return f"{name}{BREAK}{safe(difference.first, 24)} − {safe(difference.second, 24)}" if several else name
 
 
 def _forest(
@@ -462,16 +509,19 @@ def _forest(
     end: Callable[[Estimate, float | None], float | None],
     band: float | None = None,
 ) -> Spec:
-    """Rows of estimates: (estimate, contender, row, look); contenders of one row stand under each other. ``end`` gives an
-    interval's limit in axis units."""
+    """Estimates with their intervals, in rows; contenders of one row stand under each other.
+
+    ``marks``: (estimate, contender, row from the top, look). ``each``: contenders a row. ``end``: an interval's limit in axis
+    units. ``band``: the equivalence margin, as a probability.
+    """
     step = min(0.16, 0.7 / max(1, each))
-    seen: dict[int, int] = {}
+    drawn: dict[int, int] = {}
     lines: list[Spec] = []
     dots: list[Spec] = []
     spread = [0.0]
     for row, name, place, look in marks:
-        nth = seen.setdefault(place, 0)
-        seen[place] += 1
+        nth = drawn.setdefault(place, 0)
+        drawn[place] += 1
         y = len(labels) - 1 - place + step * ((each - 1) / 2 - nth)
         x, low, high = scaled(row, row.estimate), end(row, row.conf_low), end(row, row.conf_high)
         spread += [value for value in (x, low, high) if value is not None]

@@ -1,4 +1,4 @@
-"""report.json: answers, findings, estimates and what they were made from, under stable keys with a published schema."""
+"""report.json: answers, findings, estimates and their sources, under stable keys with a published schema."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AnswerRecord(_Strict):
 
     question: str
     word: Annotated[str, Field(description="The answer in a word or two.")]
-    sentences: Annotated[list[str], Field(description="What the word rests on, the weightiest first.")]
+    sentences: Annotated[list[str], Field(description="The reasons for the word, the weightiest first.")]
 
 
 class Key(_Strict):
@@ -56,7 +56,7 @@ class Key(_Strict):
 
 
 class FindingRecord(_Strict):
-    """A sentence on one estimate, and what its interval and test license."""
+    """A sentence on one estimate, and its standing by interval and test."""
 
     question: Annotated[str, Field(description="position, content, self_preference, drift, amplification, …")]
     asks: Annotated[str, Field(description="The question in words.")]
@@ -87,7 +87,7 @@ class EstimateRecord(Key):
     unit: str
     method: str
     status: Literal["ok", "underpowered", "undefined"]
-    verdict: Annotated[Verdict, Field(description="What the row claims, in a word; empty where it claims nothing.")]
+    verdict: Annotated[Verdict, Field(description="The row's verdict in a word; empty where it claims nothing.")]
     margin: Annotated[float | None, Field(description="The equivalence margin that the row was tested against.")]
     detectable: Annotated[
         float | None, Field(description="The smallest effect found with 80 % power, where none was detected.")
@@ -101,7 +101,7 @@ class Report(_Strict):
 
     format: Literal["judgeloop-report/1"]
     name: str
-    run: Annotated[dict[str, str], Field(description="What was run, as the head of the report says it.")]
+    run: Annotated[dict[str, str], Field(description="What was run, as at the head of the report.")]
     arms: list[ArmRecord]
     answers: list[AnswerRecord]
     findings: list[FindingRecord]
@@ -112,11 +112,10 @@ class Report(_Strict):
 
 def schema() -> dict[str, Any]:
     """The JSON schema of report.json (``judgeloop report --schema``, docs/report.schema.json)."""
-    made = Report.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema()}
 
 
-def render(reading: Reading, facts: Sequence[tuple[str, str]], found: Sequence[Finding]) -> str:
+def render(reading: Reading, facts: Sequence[tuple[str, str]], findings: Sequence[Finding]) -> str:
     """The document as JSON text, checked against its own schema before it is written."""
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -124,10 +123,10 @@ def render(reading: Reading, facts: Sequence[tuple[str, str]], found: Sequence[F
         "run": {label.lower().replace(" ", "_"): value for label, value in facts},
         "arms": [{"name": arm, "control": reading.controls.get(arm)} for arm in reading.arms],
         "answers": [
-            {"question": one.question, "word": one.word, "sentences": list(one.sentences)}
-            for one in answers(reading, found)
+            {"question": answer.question, "word": answer.word, "sentences": list(answer.sentences)}
+            for answer in answers(reading, findings)
         ],
-        "findings": [finding_record(finding) for finding in found],
+        "findings": [finding_record(finding) for finding in findings],
         "estimates": [record(row) for row in reading.estimates],
         "caveats": caveats(reading),
         "environment": dict(reading.environment),

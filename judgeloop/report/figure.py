@@ -176,6 +176,8 @@ def scaled(row: Estimate, value: float | None) -> float | None:
 
 def axis_title(rows: Sequence[Estimate], fallback: str = "") -> str:
     """The unit that an axis shows."""
+    if any(map(wording.is_pick_share, rows)):
+        return "points from even (50 %)"
     unit = next((wording.unit_name(row) for row in rows if wording.unit_name(row)), fallback)
     return {"SD": "generation-0 SD", "points": "percentage points"}.get(unit, unit)
 

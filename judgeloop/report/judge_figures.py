@@ -335,7 +335,7 @@ Place = tuple[str, str]
 _EXACT = 1e-9
 """A ratio whose error is rounding: the labels are the judge's picks."""
 _MITIGATION_COLUMNS = {
-    "first_slot_excess": "First slot",
+    "first_slot_excess": "First slot (even: 50)",
     "length_ame": "Length at equal gold",
     "longer_preferred_raw": "Longer won (raw)",
     "transmission_length": "Passes on of length",
@@ -344,7 +344,7 @@ _MITIGATION_COLUMNS = {
     "mitigation_cost": "Calls a label",
 }
 _SHORT_TITLES = {
-    "length_ame": "Length", "longer_preferred_raw": "Longer won", "transmission_length": "Passes on",
+    "first_slot_excess": "First slot", "length_ame": "Length", "longer_preferred_raw": "Longer won", "transmission_length": "Passes on",
     "gold_agreement": "Gold agrees", "mitigation_cost": "Calls",
 }  # fmt: skip
 
@@ -415,8 +415,8 @@ def _mitigation_table(key: Key, rows: Mapping[Place, Estimate], *, narrow: bool,
     names = [wording.label(judge)] * (not (alone and narrow)) + [wording.label(arm)] * bool(arm)
     names += [f"generation {generation}"] * (generation is not None) + [panel] * (panel not in ("", "pairs"))
     caption = (
-        "Labels made of the same verdicts, or asked anew (rubric, panel). First slot, length and agreement in percentage "
-        f"points; length per doubling. Passes on: the length slope of a signal trained on these labels over the judge's{at}; "
+        "Labels made of the same verdicts, or asked anew (rubric, panel). First slot picked and agreement in %; length in "
+        f"percentage points per doubling. Passes on: the length slope of a signal trained on these labels over the judge's{at}; "
         "1 = as it is, 2 = doubled, 0 = removed."
     )
     if ("raw_picks", _RATIO) in rows:
@@ -473,7 +473,7 @@ def _mitigation_cell(row: Estimate | None, *, narrow: bool) -> str:
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
     if row.method == "by construction":
-        return "0 by construction" if not narrow else "0 exactly"
+        return f"{50 if wording.is_pick_share(row) else 0} {'exactly' if narrow else 'by construction'}"
     if row.term == "mitigation_kept":
         return f"{100 * row.estimate:.0f} %"
     if row.term == "mitigation_cost" or (row.term == _RATIO and (row.std_error or 0.0) < _EXACT):

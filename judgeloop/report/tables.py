@@ -1,4 +1,4 @@
-"""What was run, and the two tables that everybody looks at first: drift by arm and generation, and the judge."""
+"""Facts and tables of a report, their cells in words: the run, its drift, its judges, scores and lists, and its methods."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
-from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN_GOLD
 from judgeloop.text.features import FEATURES
 
 DRIFT, BEYOND = "Drift since generation 0", "Drift beyond control"
+_MOST_REASONS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table in words, which page, Markdown and terminal all show: cells are formatted already, and not escaped."""
+    """A table as page, Markdown and terminal show it: cells are formatted, and not escaped."""
 
     title: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     whole: bool = False
-    """Every row belongs on the one screen, however many there are."""
+    """The one screen shows every row, however many there are."""
 
     def without(self, *names: str) -> Table:
         """The table without those columns."""
         return self._of([n for n, column in enumerate(self.columns) if column not in names])
 
     def filled(self) -> Table:
-        """The table without the columns that have no value in any row: they take room and say nothing."""
+        """The table without the columns that have no value in any row."""
         return self._of([n for n in range(len(self.columns)) if any(row[n] not in ("", "–") for row in self.rows)])
 
     def _of(self, places: Sequence[int]) -> Table:
@@ -44,69 +44,50 @@ class Table:
 
     @property
     def note(self) -> str:
-        """What explains a mark in the cells; empty where none is marked."""
+        """The explanation of the marks (†, ‡) in the cells; empty where there is none."""
         marks = {wording.UNDERPOWERED: wording.UNDERPOWERED_NOTE, wording.ONE_GOLD: wording.ONE_GOLD_NOTE}
         cells = [cell for row in self.rows for cell in row]
         return " ".join(note for mark, note in marks.items() if any(mark in cell for cell in cells))
 
 
 def facts(reading: Reading) -> list[tuple[str, str]]:
-    """What was run: (label, value) pairs. Counts come from the tables; calls from the environment where it says."""
-    found = [("Run", reading.name)]
+    """What was run: (label, value). Counts come from the tables; calls from the environment, if it states them."""
+    rows = [("Run", reading.name)]
     if reading.arms:
-        found.append(
-            (
-                "Arms",
-                ", ".join(
-                    arm + (f" ({kind} control)" if kind not in ("control", arm) else " (control)")
-                    if (kind := reading.controls.get(arm))
-                    else arm
-                    for arm in reading.arms
-                ),
-            )
-        )
+        rows.append(("Arms", ", ".join(_arm_and_control(reading, arm) for arm in reading.arms)))
     replicates = reading.candidates["replicate"].nunique() if "replicate" in reading.candidates else 0
     if replicates:
-        found.append(("Replicates", f"{replicates}"))
+        rows.append(("Replicates", f"{replicates}"))
     if reading.generations:
-        found.append(("Generations", f"0 to {reading.generations[-1]}"))
+        rows.append(("Generations", f"0 to {reading.generations[-1]}"))
     if len(reading.items):
-        found.append(("Items", f"{len(reading.items):,}"))
+        rows.append(("Items", f"{len(reading.items):,}"))
     calls = reading.environment.get("calls")
     if isinstance(calls, int):
         cost = reading.environment.get("cost_usd")
-        said = f" ({cost:,.2f} USD)" if isinstance(cost, float) and cost > 0 else ""
+        price = f" ({cost:,.2f} USD)" if isinstance(cost, float) and cost > 0 else ""
         if calls and cost is None and "cost_usd" in reading.environment:
-            said = " (cost not known: no price was stated)"
-        found.append(("Model calls", f"{calls:,}{said}"))
+            price = " (cost not known: no price was stated)"
+        rows.append(("Model calls", f"{calls:,}{price}"))
     if len(reading.judgments):
         unscored = int((reading.judgments["verdict"] == "unscored").sum())
         total = len(reading.judgments)
-        found += [("Judgments", f"{total:,}"), ("Unscored", f"{unscored:,} ({100 * unscored / total:.1f} %)")]
-    return found
+        rows += [("Judgments", f"{total:,}"), ("Unscored", f"{unscored:,} ({100 * unscored / total:.1f} %)")]
+    return rows
 
 
-def unscored_reasons(reading: Reading) -> Table | None:
-    """Why judgments are unscored, the most frequent first; None where all are scored."""
-    if not len(reading.judgments):
-        return None
-    lost = reading.judgments[reading.judgments["verdict"] == "unscored"]
-    if not len(lost):
-        return None
-    counts = Counter(zip(lost["judge"].tolist(), lost["reason"].tolist(), strict=True)).most_common(12)
-    rows = tuple(
-        (wording.label(str(judge)), wording.label(str(reason), 90) or "–", f"{n:,}") for (judge, reason), n in counts
-    )
-    return Table(
-        "Unscored judgments",
-        "A reply without a readable verdict is counted, never guessed.",
-        ("Judge", "Reason", "Judgments"),
-        rows,
-    )
+def _arm_and_control(reading: Reading, arm: str) -> str:
+    kind = reading.controls.get(arm)
+    if kind is None:
+        return arm
+    return f"{arm} (control)" if kind in ("control", arm) else f"{arm} ({kind} control)"
+
+
+# Drift: what became of the outputs.
 
 
 def drift_table(reading: Reading) -> Table | None:
-    """Change since generation 0 a row an arm and generation."""
+    """Change since generation 0, a row an arm and generation."""
     terms = (("drift_length", "Length"), ("drift_style_score", "Style score"), ("drift_mattr", "Vocabulary (MATTR)"))
     rows = _by_generation(reading, [term for term, _ in terms], contrasted=False)
     if not rows:
@@ -114,7 +95,7 @@ def drift_table(reading: Reading) -> Table | None:
     return Table(
         DRIFT,
         "Mean over replicates with its interval in brackets. Length in doublings, style score in generation-0 standard "
-        "deviations, vocabulary in types per token (less is less varied).",
+        "deviations, vocabulary in types per token (lower is less varied).",
         ("Arm", "Generation", *(name for _, name in terms)),
         rows,
     )
@@ -128,80 +109,37 @@ def contrast_table(reading: Reading) -> Table | None:
         return None
     return Table(
         BEYOND,
-        "An arm's drift minus its control's, paired within replicates. 0 is what feedback without this judge would give.",
+        "An arm's drift minus its control's, paired within replicates: 0 where the judge makes no difference.",
         ("Arm", "Control", "Generation", *(name for _, name in terms)),
         rows,
     )
 
 
-def judge_table(reading: Reading) -> Table | None:
-    """The judge on the panel that speaks for it: position, length, agreement."""
-    terms = (
-        "first_slot_excess",
-        "conflict_rate",
-        "padding_probe",
-        "length_ame",
-        "longer_preferred_raw",
-        "gold_agreement",
-    )
-    some = [(term, _or_given(reading, row)) for term in terms for row in judge_rows(reading.estimates, term)]
-    judges = list(dict.fromkeys(row.judge for _, row in some))
-    several = len(judges) > 1
-    rows = []
-    for term, row in some:
-        unit = wording.unit_name(row) if row.status != "undefined" else "–"
-        rows.append(
-            (
-                *([wording.label(row.judge)] if several else []),
-                wording.term_name(term),
-                wording.cell(row) + (wording.ONE_GOLD if row.variant == GIVEN_GOLD else ""),
-                unit,
-                _where(row),
-                f"{row.n:,}",
-                f"{row.n_unscored:,}",
-            )
-        )
-    if not rows:
-        return None
-    return Table(
-        "Bias and agreement",
-        f"{'Levels' if several else f'Levels of {wording.label(judges[0])}'} with their intervals. Rates are in percentage points.",
-        (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "n", "Unscored"),
-        tuple(rows),
-    )
-
-
-def _or_given(reading: Reading, row: Estimate) -> Estimate:
-    """The row, or where one gold leaves it undefined its number with that gold taken as exact, which claims nothing."""
-    given = [one for one in judge_rows(reading.estimates, row.term, GIVEN_GOLD) if one.judge == row.judge]
-    return given[0] if row.status == "undefined" and given and given[0].status != "undefined" else row
-
-
 def amplification_table(reading: Reading) -> Table | None:
     """Transmission, cumulative gain, compounding index and observed over static drift, a row a contrast and feature."""
     prefixes = ("transmission_", "cumulative_gain_", "compounding_", "observed_over_static_")
-    found: dict[tuple[str, str, str], dict[str, Estimate]] = {}
+    cells: dict[tuple[str, str, str], dict[str, Estimate]] = {}
     for row in reading.estimates:
         prefix = next((p for p in prefixes if row.term.startswith(p)), None)
         if prefix and row.variant == "" and row.category == "":
-            found.setdefault((row.arm, row.contrast, row.term.removeprefix(prefix)), {})[prefix] = row
+            cells.setdefault((row.arm, row.contrast, row.term.removeprefix(prefix)), {})[prefix] = row
     rows = [
         (
             wording.label(arm),
             wording.label(contrast) or "–",
             wording.feature_name(feature),
-            *(wording.cell(cells.get(p)) or "–" for p in prefixes),
+            *(wording.cell(measures.get(p)) or "–" for p in prefixes),
         )
-        for (arm, contrast, feature), cells in found.items()
-        if feature == "length" or any(row.status != "undefined" for row in cells.values())
+        for (arm, contrast, feature), measures in cells.items()
+        if feature == "length" or any(row.status != "undefined" for row in measures.values())
     ]
     if not rows:
         return None
     return Table(
         "Amplification",
-        "Transmission: the signal's slope over the judge's. Cumulative gain: total drift over the first loop's. Compounding "
-        "index: that gain per loop, 1 is steady. Observed over static: drift over what generation 0's selection alone predicts. "
-        "Features of which nothing can be told are left out here but for length; estimates.csv says why.",
+        "Transmission: the learned signal's slope over the judge's. Cumulative gain: total drift over the first loop's. "
+        "Compounding index: that gain per loop, 1 is steady. Observed over static: drift over what generation 0's selection "
+        "alone predicts. But for length, features without any defined value are left out; estimates.csv has the reasons.",
         ("Arm", "Control", "Feature", "Transmission", "Cumulative gain", "Compounding index", "Observed over static"),
         tuple(rows),
     )
@@ -225,12 +163,131 @@ def _by_generation(reading: Reading, terms: Sequence[str], *, contrasted: bool) 
     )
 
 
+# Judges of pairs.
+
+
+def judge_table(reading: Reading) -> Table | None:
+    """Position, length and agreement of every judge, on its primary panel."""
+    terms = (
+        "first_slot_excess",
+        "conflict_rate",
+        "padding_probe",
+        "length_ame",
+        "longer_preferred_raw",
+        "gold_agreement",
+    )
+    measures = [_or_given(reading, row) for term in terms for row in judge_rows(reading.estimates, term)]
+    judges = list(dict.fromkeys(row.judge for row in measures))
+    if not measures:
+        return None
+    several = len(judges) > 1
+    rows = tuple(
+        (
+            *([wording.label(row.judge)] if several else []),
+            wording.term_name(row.term),
+            wording.cell(row) + (wording.ONE_GOLD if row.variant == GIVEN_GOLD else ""),
+            wording.unit_name(row) if row.status != "undefined" else "–",
+            _where(row),
+            f"{row.n:,}",
+            f"{row.n_unscored:,}",
+        )
+        for row in measures
+    )
+    whose = "each judge" if several else wording.label(judges[0])
+    return Table(
+        "Bias and agreement",
+        f"Estimates for {whose} with their intervals; rates in % or percentage points.",
+        (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "n", "Unscored"),
+        rows,
+    )
+
+
+def _or_given(reading: Reading, row: Estimate) -> Estimate:
+    """The row, or where one gold leaves it undefined the estimate with that gold taken as exact."""
+    given = [other for other in judge_rows(reading.estimates, row.term, GIVEN_GOLD) if other.judge == row.judge]
+    return given[0] if row.status == "undefined" and given and given[0].status != "undefined" else row
+
+
 def _where(row: Estimate) -> str:
     generation = f", generation {row.generation}" if row.generation is not None else ""
     return (row.panel or "–") + generation
 
 
-# Judges that score one text or choose from a list: their tables, and what was asked of them.
+def unscored_reasons(reading: Reading) -> Table | None:
+    """Why judgments are unscored, the most frequent first; None where all are scored."""
+    if not len(reading.judgments):
+        return None
+    unscored = reading.judgments[reading.judgments["verdict"] == "unscored"]
+    counts = Counter(zip(map(str, unscored["judge"]), map(str, unscored["reason"]), strict=True))
+    return _reasons("Unscored judgments", "verdict", "Judgments", counts.most_common(_MOST_REASONS))
+
+
+def _reasons(title: str, what: str, counted: str, counts: Sequence[tuple[tuple[str, str], int]]) -> Table | None:
+    """((judge, reason), how many) as a table; None where there is none."""
+    if not counts:
+        return None
+    rows = tuple((wording.label(judge), wording.label(reason, 90) or "–", f"{n:,}") for (judge, reason), n in counts)
+    caption = f"A reply without a readable {what} is counted, never guessed."
+    return Table(title, caption, ("Judge", "Reason", counted), rows)
+
+
+_ALWAYS = (
+    "first_slot_excess", "conflict_rate", "padding_probe", "length_ame", "gold_agreement", "self_preference_gold",
+)  # fmt: skip
+_AGAINST = "vs "
+_NO_GOLD = ", no_gold"
+_GIVEN_GOLD = "length_ame"
+"""The measure whose difference takes one gold as exact, but for its variant ``no_gold``."""
+
+
+def judges_compared(reading: Reading) -> Table | None:
+    """Differences of two judges on the pairs that both judged; None with one judge.
+
+    The usual measures, then others whose interval excludes 0.
+    """
+    rows = [row for row in reading.estimates if row.term.startswith(JUDGE_DIFFERENCE) and row.status != "undefined"]
+    rows = [row for row in rows if _measure(row) in _ALWAYS or _excludes_zero(row)]
+    rows.sort(key=lambda row: (row.judge, _other(row), _rank(row), row.term, row.variant))
+    if not rows:
+        return None
+    return Table(
+        "Judges on the same pairs",
+        "The judge's estimate minus the other's, paired by pair and clustered by item. Beside the usual measures, those whose "
+        "interval excludes 0; none is adjusted for the number of measures.",
+        ("Judge", "Minus", "Measure", "Difference", "Unit", "n"),
+        tuple(
+            (wording.label(row.judge), wording.label(_other(row)), _difference_name(row), _difference_cell(row), wording.unit_name(row), f"{row.n:,}")
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def _measure(row: Estimate) -> str:
+    return row.term.removeprefix(JUDGE_DIFFERENCE)
+
+
+def _other(row: Estimate) -> str:
+    return row.variant.removeprefix(_AGAINST).removesuffix(_NO_GOLD)
+
+
+def _difference_name(row: Estimate) -> str:
+    return wording.term_name(_measure(row)) + (", quality not held equal" if row.variant.endswith(_NO_GOLD) else "")
+
+
+def _difference_cell(row: Estimate) -> str:
+    given = _measure(row) == _GIVEN_GOLD and not row.variant.endswith(_NO_GOLD)
+    return wording.cell(row) + (wording.ONE_GOLD if given else "")
+
+
+def _rank(row: Estimate) -> int:
+    return _ALWAYS.index(_measure(row)) if _measure(row) in _ALWAYS else len(_ALWAYS)
+
+
+def _excludes_zero(row: Estimate) -> bool:
+    return row.conf_low is not None and row.conf_high is not None and (row.conf_low > 0 or row.conf_high < 0)
+
+
+# Judges that score one text or choose from a list.
 
 _SCORES = (
     "score_mean", "score_sd", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_scale_anchoring",
@@ -238,50 +295,52 @@ _SCORES = (
 )  # fmt: skip
 _CHOICES = ("position_permutation", "rotation_consistency", "gold_agreement", "gold_log_odds", *(f"{name}_log_odds" for name in FEATURES))  # fmt: skip
 _MOST_SLOTS = 8
-_MOST_REASONS = 12
 
 
 def tables(reading: Reading) -> list[Table]:
-    """Scores, or slots and what else choices say; and why replies hold none. Nothing for other audits and runs."""
-    found = [_scores(reading), _slots(reading), _choices(reading), _reasons(reading)]
-    return [table for table in found if table is not None]
+    """Scores, or slots and further measures of choices, and why replies are unscored; empty for judges of pairs."""
+    unscored = sorted(_unscored(reading).items(), key=lambda count: (-count[1], count[0]))[:_MOST_REASONS]
+    reasons = _reasons("Unscored replies", "score or choice", "Replies", unscored)
+    return [table for table in (_scores(reading), _slots(reading), _choices(reading), reasons) if table is not None]
 
 
 def rated_facts(reading: Reading) -> list[tuple[str, str]]:
-    """What was asked, where no pair was judged."""
+    """What was asked of judges that score one text or choose from a list: (label, value)."""
     mode = str(reading.environment.get("mode", ""))
     asked = _mapping(reading.environment.get("asked"))
     judges = sorted({row.judge for row in reading.estimates if row.judge})
-    found = [("Mode", mode or "none"), ("Judges", f"{len(judges):,}"), ("Items", f"{len(reading.items):,}")]
+    rows = [("Mode", mode or "none"), ("Judges", f"{len(judges):,}"), ("Items", f"{len(reading.items):,}")]
     if mode == "pointwise":
-        found += [("Scales", ", ".join(map(str, asked.get("scales", [])))), ("Pairs", f"{asked.get('pairs', 0):,}")]
+        rows += [("Scales", ", ".join(map(str, asked.get("scales", [])))), ("Pairs", f"{asked.get('pairs', 0):,}")]
     if mode == "listwise":
-        found.append(("Sets", f"{asked.get('sets', 0):,} of {asked.get('slots', 0)} texts, each in all rotations"))
-    found.append(("Texts", f"{len(reading.candidates):,}, measured"))
-    calls, lost = int(asked.get("calls", 0)), sum(_lost(reading).values())
+        rows.append(("Sets", f"{asked.get('sets', 0):,} of {asked.get('slots', 0)} texts, each in all rotations"))
+    rows.append(("Texts", f"{len(reading.candidates):,}, measured"))
+    calls, unscored = int(asked.get("calls", 0)), sum(_unscored(reading).values())
     if calls:
-        found += [("Replies", f"{calls:,}"), ("Unscored", f"{lost:,} ({100 * lost / calls:.1f} %)")]
-    return found
+        rows += [("Replies", f"{calls:,}"), ("Unscored", f"{unscored:,} ({100 * unscored / calls:.1f} %)")]
+    return rows
 
 
 def _scores(reading: Reading) -> Table | None:
     rows = []
     for term in _SCORES:
         slope = term.endswith("_slope")
-        known = [row for row in judge_rows(reading.estimates, term) if not slope or row.status != "undefined"]
+        measures = [row for row in judge_rows(reading.estimates, term) if not slope or row.status != "undefined"]
         raw = list(judge_rows(reading.estimates, term, "no_gold")) if slope else []
-        # Raw slopes stand in only where no gold tells them from quality.
-        given = {row.judge for row in known}
-        known += [
-            row for row in raw if row.judge not in given and (row.status != "undefined" or term == "score_length_slope")
+        # Raw slopes only where no gold separates them from quality.
+        at_gold = {row.judge for row in measures}
+        measures += [
+            row
+            for row in raw
+            if row.judge not in at_gold and (row.status != "undefined" or term == "score_length_slope")
         ]
-        rows += [_row(row) for row in known]
+        rows += [_row(row) for row in measures]
     if not rows:
         return None
     return Table(
         "Scores",
-        "One text at a time. Slopes hold the item and, but where they are named raw, gold equal. Scale anchoring is where the "
-        "same texts stand on the other scale, less where they stand on the first; 0 is none.",
+        "One text at a time. Slopes are at equal item and, unless they are marked raw, at equal gold. The shift on the other "
+        "scale is the place of the same texts on that scale minus their place on the first; 0 is none.",
         ("Judge", "Measure", "Estimate", "Unit", "n", "Unscored"),
         tuple(rows),
     )  # fmt: skip
@@ -292,16 +351,16 @@ def _slots(reading: Reading) -> Table | None:
     for slot in range(1, _MOST_SLOTS + 1):
         log_odds = {row.judge: row for row in judge_rows(reading.estimates, f"slot_{slot}_log_odds")}
         for row in judge_rows(reading.estimates, f"slot_{slot}_excess"):
-            beside = log_odds.get(row.judge)
-            rows.append((wording.label(row.judge), f"{slot}", wording.cell(row), wording.cell(beside), f"{row.n:,}", f"{row.n_unscored:,}"))  # fmt: skip
+            slope = log_odds.get(row.judge)
+            rows.append((wording.label(row.judge), f"{slot}", wording.cell(row), wording.cell(slope), f"{row.n:,}", f"{row.n_unscored:,}"))  # fmt: skip
     if not rows:
         return None
     rows.sort(key=lambda row: row[0])
     return Table(
         "Slots of the list",
-        "How much more often than its share each slot is picked (percentage points), over all rotations of each set; and the "
-        "log-odds for it against the mean of the other slots, whatever stands there.",
-        ("Judge", "Slot", "Beyond its share", "Log-odds", "Sets", "Unscored"),
+        "How much more often than its equal share each slot is picked (percentage points), over all rotations of each set; and "
+        "the log-odds for it against the mean of the other slots, whichever text is there.",
+        ("Judge", "Slot", "More than its share", "Log-odds", "Sets", "Unscored"),
         tuple(rows),
     )
 
@@ -341,53 +400,40 @@ def _row(row: Estimate) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _lost(reading: Reading) -> dict[tuple[str, str], int]:
+def _unscored(reading: Reading) -> dict[tuple[str, str], int]:
     """(judge, reason) → replies without a score or a choice."""
     asked = _mapping(reading.environment.get("asked"))
     reasons = _mapping(asked.get("unscored"))
-    return {(judge, str(why)): int(n) for judge, some in reasons.items() for why, n in _mapping(some).items()}
-
-
-def _reasons(reading: Reading) -> Table | None:
-    lost = sorted(_lost(reading).items(), key=lambda one: (-one[1], one[0]))[:_MOST_REASONS]
-    if not lost:
-        return None
-    rows = tuple((wording.label(judge), wording.label(why, 90) or "–", f"{n:,}") for (judge, why), n in lost)
-    return Table(
-        "Unscored replies",
-        "A reply without a readable score or choice is counted, never guessed.",
-        ("Judge", "Reason", "Replies"),
-        rows,
-    )
+    return {(judge, str(why)): int(n) for judge, counts in reasons.items() for why, n in _mapping(counts).items()}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-# What every report says of its own making: methods, caveats, hashes and versions.
+# How the report was made: caveats, methods, hashes and versions.
 
 _CAVEATS = (
     "A loop that accumulates data bounds the collapse of variance, but not bias drift: that still grows, like the logarithm of the number of generations.",
     "On-policy slopes of the judge change when the candidates change, even if the judge does not. Whether the judge itself changed is read from fixed panels alone.",
     "The unit of inference is the replicate: a seed with all its arms. More items or more outputs do not replace replicates.",
-    "Best-of-n drift saturates because the variance dies; the spread stands beside the mean for that reason.",
+    "Best-of-n drift saturates because the variance goes to 0; that is why the spread is shown beside the mean.",
     "A raw preference for longer answers is not bias: longer answers may be better. Claims of length bias rest on edited copies or on gold labels.",
-    "Disagreement across orders is not position bias: it holds noise too.",
+    "Disagreement across orders is not position bias: noise is part of it.",
     "An undetected effect is not an absent one. “None within margin” is said only where the equivalence test passes.",
     "Intervals are conditional on these items; other items may behave differently.",
 )
 
 
 def caveats(reading: Reading) -> list[str]:
-    """Sentences that bear on this run, the most general last."""
-    lines = list(_CAVEATS)
+    """Cautions that apply to this run or log, the most general last."""
     if not reading.arms:
         return [
             line
-            for line in lines
+            for line in _CAVEATS
             if "loop" not in line and "replicate" not in line and "drift" not in line and "slopes" not in line
         ]
+    lines = list(_CAVEATS)
     if "consistent_only" in reading.experiment_text:
         lines.insert(
             0,
@@ -428,60 +474,3 @@ def environment_rows(reading: Reading) -> list[tuple[str, str]]:
 
     walk("", dict(reading.environment))
     return rows
-
-
-# Judges of one audit side by side: the differences on the pairs that both judged, in a table.
-
-_ALWAYS = (
-    "first_slot_excess", "conflict_rate", "padding_probe", "length_ame", "gold_agreement", "self_preference_gold",
-)  # fmt: skip
-_AGAINST = "vs "
-_QUALITY_FREE = ", no_gold"
-_GIVEN_GOLD = "length_ame"
-"""The measure whose difference takes one gold as exact, but for its variant without gold."""
-
-
-def judges_compared(reading: Reading) -> Table | None:
-    """A row a pair of judges and measure: the usual measures, then others whose interval leaves out 0; None with one judge."""
-    rows = [row for row in reading.estimates if row.term.startswith(JUDGE_DIFFERENCE) and row.status != "undefined"]
-    kept = [row for row in rows if _measure(row) in _ALWAYS or _apart(row)]
-    kept.sort(key=lambda row: (row.judge, _other(row), _place(row), row.term, row.variant))
-    if not kept:
-        return None
-    return Table(
-        "Judges on the same pairs",
-        "The judge's number minus the other's, paired by pair and clustered by item. Measures beside the usual ones are shown "
-        "where the interval leaves out 0; none is adjusted for how many were looked at.",
-        ("Judge", "Minus", "Measure", "Difference", "Unit", "n"),
-        tuple(
-            (wording.label(row.judge), wording.label(_other(row)), _said(row), _cell(row), wording.unit_name(row), f"{row.n:,}")
-            for row in kept
-        ),
-    )  # fmt: skip
-
-
-def _measure(row: Estimate) -> str:
-    return row.term.removeprefix(JUDGE_DIFFERENCE)
-
-
-def _other(row: Estimate) -> str:
-    return row.variant.removeprefix(_AGAINST).removesuffix(_QUALITY_FREE)
-
-
-def _said(row: Estimate) -> str:
-    return wording.term_name(_measure(row)) + (
-        ", quality not held equal" if row.variant.endswith(_QUALITY_FREE) else ""
-    )
-
-
-def _cell(row: Estimate) -> str:
-    given = _measure(row) == _GIVEN_GOLD and not row.variant.endswith(_QUALITY_FREE)
-    return wording.cell(row) + (wording.ONE_GOLD if given else "")
-
-
-def _place(row: Estimate) -> int:
-    return _ALWAYS.index(_measure(row)) if _measure(row) in _ALWAYS else len(_ALWAYS)
-
-
-def _apart(row: Estimate) -> bool:
-    return row.conf_low is not None and row.conf_high is not None and (row.conf_low > 0 or row.conf_high < 0)

@@ -1,4 +1,4 @@
-"""Numbers, units and names in words: the only place that formats them, so that every output says the same."""
+"""Numbers, units and names in words. Every output formats them here, so that all of them agree."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ DIVERSITY = (
 )  # fmt: skip
 MORE_MEANS_LESS_DIVERSE = frozenset({"self_bleu", "compression_ratio", "phrase_repetition"})
 TERMS = {
-    "first_slot_excess": "First slot picked, beyond half",
-    "position_log_odds": "Position",
+    "first_slot_excess": "First slot picked",
+    "position_log_odds": "First slot, log-odds",
     "conflict_rate": "Verdict changes with order",
-    "order_agreement": "Verdict agrees across orders",
-    "excess_conflict": "Order conflict beyond noise",
-    "repetition_stability": "Same verdict when repeated",
-    "identical_pair_excess": "First slot on identical texts",
-    "padding_probe": "Padded copy picked, beyond half",
-    "gold_tied_longer_excess": "Longer picked at equal gold",
+    "order_agreement": "Same verdict in both orders",
+    "excess_conflict": "Verdict changes with order, beyond noise",
+    "repetition_stability": "Same verdict when asked again",
+    "identical_pair_excess": "First slot picked, identical texts",
+    "padding_probe": "Padded copy picked",
+    "gold_tied_longer_excess": "Longer text picked at equal gold",
     "length_log_odds": "Length, log-odds per doubling",
-    "length_ame": "Length, points per doubling",
-    "length_exchange_rate": "Quality bought by a doubling",
-    "excess_longer_vs_gold": "Length effect beyond gold's",
-    "longer_preferred_raw": "Longer answer preferred (raw)",
+    "length_ame": "Length effect per doubling",
+    "length_exchange_rate": "Quality worth one doubling of length",
+    "excess_longer_vs_gold": "Length effect, judge minus gold",
+    "longer_preferred_raw": "Longer text picked (raw)",
     "style_joint": "Style and length together",
-    "self_preference_gold": "Own answers preferred, given gold",
-    "self_preference_log_odds": "Own answers favoured, against other judges",
+    "self_preference_gold": "Own texts picked more, at equal gold",
+    "self_preference_log_odds": "Own texts favoured, compared with other judges",
     "gold_agreement": "Agrees with gold",
     "gold_log_odds": "Quality (gold)",
-    "unscored_joint": "Unscored replies hang on order or length",
+    "unscored_joint": "Unscored replies depend on order or length",
     "unscored_share": "Replies without a verdict",
     "kl_from_reference": "KL divergence",
     "training_tokens": "Tokens trained on",
@@ -66,14 +66,14 @@ TERMS = {
     "score_sd": "Spread of scores over texts",
     "score_ceiling_share": "Scores at the best end",
     "score_floor_share": "Scores at the worst end",
-    "score_repeatability": "Score repeats itself",
-    "score_scale_anchoring": "Other scale, less the first",
+    "score_repeatability": "Same score when asked again",
+    "score_scale_anchoring": "Shift of scores on the other scale",
     "score_pair_ties": "Pairs with equal scores",
     "score_gold_agreement": "Higher score agrees with gold",
-    "score_pairwise_disagreement": "Score against the judge's own verdict",
-    "position_permutation": "Slots' shares away from equal",
+    "score_pairwise_disagreement": "Scores disagree with the judge's own verdict",
+    "position_permutation": "Slots picked unequally",
     "rotation_consistency": "Same text wins in all rotations",
-    **{f"slot_{slot}_excess": f"Slot {slot} picked, beyond its share" for slot in range(1, 9)},
+    **{f"slot_{slot}_excess": f"Slot {slot} picked more than its share" for slot in range(1, 9)},
     **{f"slot_{slot}_log_odds": f"Slot {slot}" for slot in range(1, 9)},
     **{f"score_{name}_slope": f"Score by {FEATURES[name]}" for name in MEASURED},
 }
@@ -95,25 +95,26 @@ PROBES = {
     "self_name": "judge's own name added",
     "whitespace": "white space changed",
 }
-"""Each probe's edit, as what a text has been given."""
+"""The edit of each probe."""
 _PREFIXES = {
     "mean_": "mean {}",
     "sd_": "spread (SD) of {}",
     "drift_": "drift of {}",
     "did_": "drift of {} beyond control",
-    "selection_": "selection on {}",
-    "mixing_": "mixing, {}",
-    "learning_": "learning, {}",
-    "bias_selection_": "selection on {} beyond control's",
-    "judge_drift_": "judge's drift: {}",
+    "selection_": "change of {} by selection",
+    "mixing_": "change of {} by mixing",
+    "learning_": "change of {} by learning",
+    "bias_selection_": "change of {} by selection beyond control",
+    "judge_drift_": "change of the judge, {}",
+    "judge_difference_": "difference of judges, {}",
     "transmission_": "transmission of {}",
-    "signal_slope_": "signal's slope on {}",
-    "strategy_gap_": "gap in drift of {}",
+    "signal_slope_": "learned signal's slope on {}",
+    "strategy_gap_": "difference in drift of {}",
     "cumulative_gain_": "cumulative gain in {}",
     "compounding_": "compounding of {}",
-    "observed_over_static_": "observed over static drift of {}",
-    "trend_": "slope over generations of drift of {} beyond control",
-    "loop_gain_": "growth a loop of drift of {}",
+    "observed_over_static_": "drift of {} over its static forecast",
+    "trend_": "drift of {} beyond control, per generation",
+    "loop_gain_": "growth per generation of the drift of {}",
     "gradient_": "direct selection on {}",
     "forecast_drift_": "forecast drift of {}",
 }
@@ -123,15 +124,18 @@ SHARES = frozenset({
     "mean_correct", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_pair_ties",
     "score_gold_agreement", "score_pairwise_disagreement", "rotation_consistency",
 })  # fmt: skip
-"""Rates that are shares of a whole, told in %; all other rates are distances or differences, told in points."""
-
+"""Rates that are shares of a whole, in %; other rates are distances or differences, in points, but for ``is_pick_share``."""
+_PICKED = ("first_slot_excess", "identical_pair_excess", "gold_tied_longer_excess")
+_DIFFERENCES = ("judge_drift_", "judge_difference_")
+EVEN = " (even: 50 %)"
+"""Behind how often something was picked: what a judge without that bias would do."""
 
 UNDERPOWERED = " †"
-"""Behind an estimate in a table: too few data to tell; ``UNDERPOWERED_NOTE`` explains it."""
+"""Behind an estimate in a table: too few data; ``UNDERPOWERED_NOTE`` explains it."""
 UNDERPOWERED_NOTE = "† too few data: neither an effect nor its absence is shown."
 ONE_GOLD = " ‡"
 """Behind an estimate that takes one gold as exact; ``ONE_GOLD_NOTE`` explains it."""
-ONE_GOLD_NOTE = "‡ one gold taken as exact: what it misses counts as bias, so that this claims nothing."
+ONE_GOLD_NOTE = "‡ one gold taken as exact: its errors count as bias of the judge, so no claim rests on this number."
 
 
 def feature_of(term: str, prefix: str) -> str:
@@ -153,17 +157,19 @@ def term_name(term: str) -> str:
     for prefix in sorted(_PREFIXES, key=len, reverse=True):
         if term.startswith(prefix):
             inner = term.removeprefix(prefix)
-            known = TERMS.get(inner) or (probe_name(inner) if inner.endswith("_probe") else feature_name(inner))
-            return sentence_case(_PREFIXES[prefix].format(sentence_start(known)))
+            name = (
+                term_name(inner) if inner in TERMS or inner.endswith(("_probe", "_log_odds")) else feature_name(inner)
+            )
+            return sentence_case(_PREFIXES[prefix].format(sentence_start(name)))
     if term.endswith("_probe"):
-        return f"{sentence_case(probe_name(term))}, beyond half"
+        return f"{sentence_case(probe_name(term))}: edited copy picked"
     if term.endswith("_log_odds"):
         return sentence_case(f"{feature_name(term.removesuffix('_log_odds'))}, per SD")
     return sentence_case(term.replace("_", " "))
 
 
 def probe_name(term: str) -> str:
-    """What a probe's edit gave the text: "bold text added" for ``bold_probe``."""
+    """The edit of a probe: "bold text added" for ``bold_probe``."""
     name = term.removesuffix("_probe")
     return PROBES.get(name, f"{feature_name(name)} added")
 
@@ -181,8 +187,18 @@ def sentence_start(label: str) -> str:
 
 
 def is_rate(row: Estimate) -> bool:
-    """True where the estimate is a probability or a difference of probabilities (shown in percentage points)."""
+    """True where the estimate is a probability or a difference of probabilities."""
     return row.unit.startswith(RATE_UNITS)
+
+
+def is_pick_share(row: Estimate) -> bool:
+    """True where the estimate is how often a slot or a text was picked, less one half.
+
+    It is shown as 50 % plus the estimate, its limits cut at 0 and 100 %. False for slopes, for a probe's effect beyond its length, for changes of the judge
+    and for differences of judges.
+    """
+    picked = row.term in _PICKED or (row.term.endswith("_probe") and not row.term.startswith(_DIFFERENCES))
+    return picked and row.unit == "probability" and not row.contrast and row.variant not in ("slope", "beyond_length")
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -201,19 +217,29 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def quantity(row: Estimate, value: float | None) -> str:
-    """A value of that row's unit, with the unit: points for rates, doublings, SD, or as it is."""
+    """A value of that row with its unit: "93.8 % (even: 50 %)" of picks, points of other rates, doublings, SD, or as it is."""
+    return f"{figure(row, value)} {unit_name(row)}".rstrip() if value is not None else "–"
+
+
+def size(row: Estimate, value: float | None) -> str:
+    """As ``quantity``, for a magnitude in the row's unit (a margin, a detectable effect, a distance): rates in points."""
     if value is None:
         return "–"
-    return f"{figure(row, value)} {unit_name(row)}".rstrip()
+    return f"{number(100 * value, 1)} points" if is_rate(row) else quantity(row, value)
+
+
+def pick_share(row: Estimate) -> str:
+    """ "93.8 % of the time (even: 50 %)", of a row that ``is_pick_share``."""
+    return f"{figure(row, row.estimate)} % of the time{EVEN}"
 
 
 def figure(row: Estimate, value: float | None) -> str:
-    """As ``quantity`` without the unit: rates in points with one decimal, all else with two (three below 0.1,
+    """As ``quantity`` without the unit: rates in per cent or points with one decimal, all else with two (three below 0.1,
     powers of ten below 0.001)."""
     if value is None:
         return "–"
     if is_rate(row):
-        return number(100 * value, 1)
+        return number(min(max(50 + 100 * value, 0), 100) if is_pick_share(row) else 100 * value, 1)
     largest = max((abs(v) for v in (row.estimate, row.conf_low, row.conf_high) if v is not None), default=abs(value))
     if 0 < largest < 0.001:
         return f"{value:.1e}".replace("-", "−")
@@ -226,11 +252,14 @@ def signed_figure(row: Estimate) -> str:
     excess = row.term.endswith(("_excess", "_probe", "_ame")) or row.term.startswith(
         ("did_", "drift_", "judge_drift_", "excess_")
     )
-    return f"+{text}" if excess and (row.estimate or 0.0) > 0 and text.strip("0.") else text
+    plus = excess and not is_pick_share(row) and (row.estimate or 0.0) > 0 and text.strip("0.")
+    return f"+{text}" if plus else text
 
 
 def unit_name(row: Estimate) -> str:
     """The unit as prose has it; empty for ratios and raw diversity."""
+    if is_pick_share(row):
+        return f"%{EVEN}"
     if is_rate(row):
         return "%" if row.term in SHARES and not row.contrast else "points"
     if row.unit.startswith("doubling"):
@@ -277,9 +306,9 @@ def reason(note: str, limit: int = 240) -> str:
     return label(note, limit)
 
 
-def count(amount: int, one: str, many: str | None = None) -> str:
+def count(amount: int, noun: str, plural: str | None = None) -> str:
     """ "1 pair", "1,204 pairs"."""
-    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+    return f"{amount:,} {noun if amount == 1 else plural or noun + 's'}"
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

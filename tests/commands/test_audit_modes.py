@@ -56,7 +56,7 @@ def test_every_text_is_scored_once_on_every_scale_and_nothing_is_asked_twice(
     line = ("audit", "answers.jsonl", "--base-url", served.base_url, "--model", "planted", "--mode", "pointwise", "--repeats", "2")  # fmt: skip
     assert command(*line) == 0
     printed = capsys.readouterr().out
-    for words in ("mode pointwise", "Scores", "Other scale, less the", "Score by length"):
+    for words in ("mode pointwise", "Scores", "Shift of scores", "Score by length"):
         assert words in printed
     done = judgeloop.open("runs/answers-audit")
     assert isinstance(done, judgeloop.Audit)

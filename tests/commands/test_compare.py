@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,25 @@ def test_intervals_of_differences_are_drawn_whole(folders: Path, tmp_path: Path)
     stated = {(100 * row.conf_low, 100 * row.conf_high) for row in figure.rows}  # type: ignore[operator]
     assert drawn == stated
     assert any(row.term == "conflict_rate" and row.conf_low < 0 for row in figure.rows)  # type: ignore[operator]
+
+
+def test_values_of_picks_are_shares_and_their_differences_points(three: Comparison) -> None:
+    one = next(one for one in comparison.in_order(three) if one.row.term == "first_slot_excess")
+    table = comparison.differences_table(three)
+    row = next(dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0] == "First slot picked")
+    assert row["Value 1"] == f"{50 + 100 * one.first_estimate:.1f}"  # type: ignore[operator]
+    assert row["Difference"].replace("−", "-").startswith(f"{100 * one.row.estimate:.1f} [")  # type: ignore[operator]
+    assert row["Unit"] == "points"
+
+
+def test_position_alone_is_no_reason_to_recommend(three: Comparison) -> None:
+    places = tuple(
+        replace(place, harms=tuple(harm for harm in place.harms if harm.term == "first_slot_excess"))
+        for place in three.ranking.places
+    )
+    first, *_ = comparison.recommendation(replace(three, ranking=replace(three.ranking, places=places)))
+    assert "Nothing is recommended: the only measure that all contenders have is “first slot picked”." in first
+    assert "points (first slot picked, from 50 %)" in first
 
 
 # -- loops ----------------------------------------------------------------------------------------------------------------

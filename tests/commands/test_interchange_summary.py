@@ -44,10 +44,10 @@ def test_reasons_are_said_once_with_the_span_of_what_went_unscored() -> None:
         )  # fmt: skip
 
     ((what, why),) = results.unknown_measures([lost("a", 2), lost("b", 11)])
-    assert what == "Unscored replies hang on order or length"
+    assert what == "Unscored replies depend on order or length"
     assert why == "the test needs 10 replies with a verdict and 10 without (unscored here: 2 to 11 of 80)"
     ((what, why),) = results.unknown_measures([lost("a", 5), replace(lost("b", 0), status="ok", estimate=1.0)])
-    assert what == "Unscored replies hang on order or length (a)"
+    assert what == "Unscored replies depend on order or length (a)"
     assert why.endswith("(unscored here: 5 of 80)")
 
 

@@ -94,9 +94,8 @@ def test_the_tutorial_runs_and_finds_what_it_says(
     page = " ".join(text("tutorial.md").split())
     audit = judgeloop.open("runs/audit").estimates
     first = row(audit, "first_slot_excess", variant="")
-    assert (
-        f"{100 * first['estimate']:.1f} points [{100 * first['conf_low']:.1f}, {100 * first['conf_high']:.1f}]" in page
-    )
+    share, low, high = (50 + 100 * first[name] for name in ("estimate", "conf_low", "conf_high"))
+    assert f"first slot picked {share:.1f} % of the time [{low:.1f}, {high:.1f}]" in page
     assert f"{100 * row(audit, 'padding_probe', variant='slope')['estimate']:.1f} points a doubling" in page
     assert f"longer answer won {100 * row(audit, 'longer_preferred_raw', variant='')['estimate']:.1f} %" in page
     assert row(audit, "whitespace_probe", variant="")["status"] == "underpowered"

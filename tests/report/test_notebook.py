@@ -79,7 +79,7 @@ def test_an_analysis_shows_its_judges(tmp_path: Path) -> None:
     done = judgeloop.analyze(verdicts, out=tmp_path / "log")
     shown = done._repr_html_()
     assert shown.count("first_slot_excess") == 2
-    assert "+50.0 points" in words(shown)
+    assert "100.0 % (even: 50 %)" in words(shown).replace("\u00a0", " ")
     assert "<script" not in shown
     assert repr(done).startswith("Audit(")
 
@@ -178,5 +178,5 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert kinds.count("application/vnd.plotly.v1+json") == 2
     shown = "".join("".join(output.get("data", {}).get("text/html", [])) for output in outputs)
     assert "first_slot_excess" in shown
-    assert "+43.8 points" in words(shown)  # as the README says
+    assert "93.8 % (even: 50 %)" in words(shown).replace("\u00a0", " ")  # as in the README
     assert (tmp_path / "runs" / "notebook.html").is_file()

@@ -1,4 +1,4 @@
-"""The report's sentences, tables and files: each says what its estimate licenses, and all outputs say the same."""
+"""The report's sentences, tables and files: each claims no more than its estimate, and all outputs say the same."""
 
 from __future__ import annotations
 
@@ -54,22 +54,22 @@ def _did(**changes: Any) -> Estimate:
 @pytest.mark.parametrize(
     ("row", "verdict", "words"),
     [
-        (_position(), "found", "first slot: picked 12.3 points more often than half, 95 % interval 9.1 to 15.4"),
-        (_position(estimate=-0.1, conf_low=-0.12, conf_high=-0.08), "found", "picked 10.0 points less often than half, 95 % interval 8.0 to 12.0"),
+        (_position(), "found", "first slot: picked 62.3 % of the time (even: 50 %), 95 % interval 59.1 to 65.4"),
+        (_position(estimate=-0.1, conf_low=-0.12, conf_high=-0.08), "found", "picked 40.0 % of the time (even: 50 %), 95 % interval 38.0 to 42.0"),
         (_position(p_adjusted=0.2, family="exploratory"), "unconfirmed", "not after correction for several tests (adjusted p = 0.2)"),
         (_position(status="underpowered"), "unconfirmed", "too small to rely on"),
         (_position(estimate=0.01, conf_low=-0.03, conf_high=0.05), "equivalent", "no effect of practical size"),
         (_position(estimate=0.03, conf_low=-0.03, conf_high=0.09), "undetected", "does not show that there is none"),
-        (_position(estimate=0.02, conf_low=-0.03, conf_high=0.07, verdict="none", margin=0.08), "equivalent", "within ±8.0 points"),
+        (_position(estimate=0.02, conf_low=-0.03, conf_high=0.07, verdict="none", margin=0.08), "equivalent", "within ±8.0 points of even"),
         (
             _position(estimate=0.02, conf_low=-0.2, conf_high=0.24, status="underpowered", verdict="undetected", margin=0.05, detectable=0.3),
             "underpowered",
-            "too few data to tell, 95 % interval −20.0 to 24.0; this sample could have seen 30.0 points or more",
+            "too few data to tell, picked 52.0 % of the time (even: 50 %), 95 % interval 30.0 to 74.0; this sample could have seen 30.0 points or more",
         ),
         (_position(estimate=None, conf_low=None, conf_high=None, status="undefined", note="no complete pair"), "undefined", "undefined: no complete pair"),
         (_did(), "found", "length: drifted 1.00 doublings above the control (100 % more tokens), 95 % interval 0.80 to 1.20"),
         (_did(estimate=-1.0, conf_low=-1.2, conf_high=-0.8), "found", "drifted 1.00 doublings below the control (50 % fewer tokens)"),
-        (_did(conf_low=-0.2, estimate=0.1, conf_high=0.4, status="underpowered", verdict="undetected", detectable=0.31), "undetected", "no drift detected, 95 % interval −0.20 to 0.40; this run could have seen 0.31 doublings or more"),
+        (_did(conf_low=-0.2, estimate=0.1, conf_high=0.4, status="underpowered", verdict="undetected", detectable=0.31), "undetected", "no drift detected, 95 % interval −0.20 to 0.40 doublings; this run could have seen 0.31 doublings or more"),
         (_did(estimate=0.01, conf_low=0.002, conf_high=0.018, verdict="none", margin=0.05), "equivalent", "within ±0.050 doublings"),
         (_did(status="underpowered", conf_low=-0.1, conf_high=2.1, verdict="undetected"), "underpowered", "too few data"),
         (_did(p_adjusted=0.06, verdict="cannot_tell"), "unconfirmed", "adjusted p = 0.06"),
@@ -77,7 +77,7 @@ def _did(**changes: Any) -> Estimate:
         (_did(estimate=9.0, conf_low=-900.0, conf_high=920.0, status="underpowered", verdict="undetected", detectable=1230.0), "undetected", "this run could have seen 1230.00 doublings or more"),
     ],
 )  # fmt: skip
-def test_a_sentence_says_what_its_estimate_licenses(row: Estimate, verdict: str, words: str) -> None:
+def test_a_sentence_claims_no_more_than_its_estimate(row: Estimate, verdict: str, words: str) -> None:
     (finding,) = findings([row])
     assert finding.verdict == verdict
     assert words in finding.sentence
@@ -125,7 +125,7 @@ def test_an_undefined_part_keeps_a_question_from_being_called_none() -> None:
     [
         ("amplifying", "found", "amplifying: later loops add more than the first did"),
         ("steady", "described", "steady: every loop adds about as much as the first"),
-        ("compounding unclear", "unclear", "this run cannot tell"),
+        ("compounding unclear", "unclear", "this run does not show"),
         ("undetected", "unclear", "of a drift that is itself not shown"),
         ("", "described", "compounding index 1.30"),
     ],
@@ -164,7 +164,7 @@ def test_diversity_sentences_know_which_way_is_less_varied() -> None:
         assert words in finding.sentence
 
 
-def test_control_judges_and_earlier_generations_do_not_speak() -> None:
+def test_control_judges_and_later_generations_have_no_findings() -> None:
     rows = [
         _position(panel="anchor", generation=g, judge=judge, estimate=0.1 + g / 100, conf_low=0.08, conf_high=0.2)
         for g in (2, 0, 1) for judge in ("random", "m1", "m2")
@@ -321,7 +321,7 @@ def test_empty_and_partial_folders(tmp_path: Path) -> None:
     assert report.write(bare).html.stat().st_size > 1_000_000
     bare.write_estimates(estimates_frame([_position(generation=None), _did()]))
     page = report.write(bare).html.read_text(encoding="utf-8")
-    assert "picked 12.3 points more often than half" in page
+    assert "picked 62.3 % of the time" in page.replace("\u00a0", " ")
     assert "Cases to read" not in page
 
 
@@ -347,7 +347,9 @@ def test_numbers_in_words() -> None:
     assert wording.number(-0.001) == "0.00"
     assert wording.signed(0.25) == "+0.25"
     assert wording.p_value(0.0004) == "p < 0.001"
-    assert wording.cell(_position()) == "12.3 [9.1, 15.4]"
+    assert wording.cell(_position()) == "62.3 [59.1, 65.4]"
+    assert wording.cell(_position(conf_high=0.6)) == "62.3 [59.1, 100.0]"
+    assert wording.cell(_position(term="judge_drift_first_slot_excess")) == "12.3 [9.1, 15.4]"
     assert wording.cell(None) == ""
     assert verdict_of(_position(conf_low=None, conf_high=None), 0.05) == "described"
     assert wording.term_name("did_list_items") == "Drift of list items beyond control"

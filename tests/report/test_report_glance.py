@@ -1,4 +1,4 @@
-"""The four answers say no more than the findings license, and advice rests on what was found or not measured."""
+"""The four answers claim no more than the findings, and advice rests on what was found or not measured."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def _answers(rows: list[Estimate], **more: Any) -> list[QuestionAnswer]:
 @pytest.mark.parametrize(
     ("rows", "word", "words"),
     [
-        ([_row()], "Yes", "First slot picked, beyond half: +12.3 points, 95 % interval 9.1 to 15.4"),
-        ([_row(**_NULL)], "None within margin", "none of practical size"),
+        ([_row()], "Yes", "First slot picked 62.3 % of the time (even: 50 %), 95 % interval 59.1 to 65.4"),
+        ([_row(**_NULL)], "None within margin", "no effect of practical size"),
         ([_row(**_OPEN)], "Not detected", "this sample could only have seen 4.0 points or more"),
         ([_row(**_OPEN, status="underpowered")], "Too few data", "too few data"),
-        ([_row(status="undefined", estimate=None, conf_low=None, conf_high=None)], "Cannot be told", "undefined"),
-        ([_row("longer_preferred_raw", bias="verbosity", estimate=0.9, conf_low=0.85, conf_high=0.95)], "Not measured", "Nothing in this run identifies"),
+        ([_row(status="undefined", estimate=None, conf_low=None, conf_high=None)], "Not known", "undefined"),
+        ([_row("longer_preferred_raw", bias="verbosity", estimate=0.9, conf_low=0.85, conf_high=0.95)], "Not measured", "Nothing in this run measures"),
         ([_row(**_NULL), _row("longer_preferred_raw", bias="verbosity", estimate=0.9, conf_low=0.85, conf_high=0.95)], "None within margin", "First slot"),
     ],
 )  # fmt: skip
@@ -105,7 +105,7 @@ def test_growth_is_answered_from_drift_beyond_control(rows: list[Estimate], word
     assert _answers(rows, arms=("a", "random"))[1].word == word
 
 
-def test_a_log_is_told_that_it_has_no_generations() -> None:
+def test_a_log_without_generations_has_no_answer_on_growth() -> None:
     assert _answers([_row()])[1].word == "Not measured"
     alone = _answers([_did(term="drift_length", contrast="")], arms=("a",))
     assert "No arm is contrasted with a control" in alone[1].sentences[0]
@@ -126,13 +126,13 @@ def test_yes_needs_an_interval_without_zero(low: float, width: float, status: An
     [
         ([_row()], {"signal": {"label_rule": "raw"}, "arms": {"a": {}}}, "`label_rule: swap_average`"),
         ([_row()], {"signal": {"label_rule": "swap_average"}, "arms": {"a": {}}}, "average the two verdicts, as in arm a"),
-        ([_row(**_NULL)], {"arms": {"a": {"signal": {"label_rule": "consistent_only"}}}}, "doubles what the judge passes on"),
+        ([_row(**_NULL)], {"arms": {"a": {"signal": {"label_rule": "consistent_only"}}}}, "doubles how much of the judge's bias"),
         ([_row("padding_probe", bias="verbosity")], {"arms": {"a": {}}}, "favours longer answers"),
         ([_row("padding_probe", bias="verbosity", estimate=-0.1, conf_low=-0.2, conf_high=-0.05)], {"arms": {"a": {}}}, "favours shorter answers"),
-        (_probed("injection_probe", 0.08), {"arms": {"a": {}}}, "obeys orders that stand in a text"),
+        (_probed("injection_probe", 0.08), {"arms": {"a": {}}}, "obeys orders in a text"),
         (_probed("bold_probe", 0.08), {"arms": {"a": {}}}, "reacts to form alone (bold text added)"),
-        (_probed("injection_probe", 0.0), {"arms": {"a": {}}}, "taste for length alone could explain that they win"),
-        (_probed("bold_probe", None), {"arms": {"a": {}}}, "probe `padding` beside them"),
+        (_probed("injection_probe", 0.0), {"arms": {"a": {}}}, "a preference for length alone could explain that they win"),
+        (_probed("bold_probe", None), {"arms": {"a": {}}}, "probe `padding` as well"),
         ([_row("padding_probe", bias="verbosity")], {"signal": {"kind": "best_of_n"}, "arms": {"a": {}}}, "best_of_n has none"),
         ([_row("padding_probe", bias="verbosity")], {"arms": {"a": {"signal": {"label_rule": "length_controlled"}}}}, "train as in arm a"),
         ([_row(), _did(generation=3)], {"arms": {"a": {"signal": {"label_rule": "swap_average"}}}}, "as in arm a, whose length drifted +1.00 doublings beyond random (95 % interval 0.80 to 1.20)"),

@@ -1,4 +1,4 @@
-"""What sways a judge most is said first, and what is not known is said with its true reason, under a label of its own."""
+"""The largest effect on a judge is reported first, and what is undefined has its true reason, under a label of its own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_largest_found_probe_stands_first_in_every_output() -> None:
     ]  # fmt: skip
     reading, every = _reading(EDITS), findings(EDITS)
     said = text.render_markdown(reading, [], every, [])
-    assert said.index("bold text added: picked 31.0") < said.index("authority named")
+    assert said.index("bold text added: edited copy picked 19.0 % of the time") < said.index("authority named")
     assert "bold text added" in text.as_text(text.render_terminal(reading, [], every, []), 200)
     html = page.report_page(reading, [], every, {}, {}, ())
     assert 'class="headline">j · bold text added' in html
@@ -81,10 +81,12 @@ def test_the_largest_found_probe_stands_first_in_every_output() -> None:
 def test_the_glance_names_the_largest_found_probe_beside_slot_and_padding() -> None:
     said = _glance(EDITS)
     assert (
-        said.index("First slot") < said.index("Padded copy") < said.index("Bold text added, beyond half: −31.0 points")
+        said.index("First slot")
+        < said.index("Padded copy")
+        < said.index("Bold text added: edited copy picked 19.0 % of the time")
     )
     assert "warmer tone" not in said.lower()
-    assert _glance([EDITS[4], EDITS[6]]).count("points") == 1  # the lead is the largest probe itself
+    assert _glance([EDITS[4], EDITS[6]]).count("of the time") == 1  # the lead is the largest probe itself
 
 
 def test_a_probe_that_applies_to_no_text_is_named_and_keeps_nothing_open() -> None:
@@ -99,13 +101,13 @@ def test_a_probe_that_applies_to_no_text_is_named_and_keeps_nothing_open() -> No
     assert {one.row.term for one in unknown} == {"markdown_removed_probe", "headings_probe"}
     assert f"Markdown removed: undefined: {why}" in unknown[-1].sentence + unknown[0].sentence
     assert answers(_reading(rows), findings(rows))[0].word == "None within margin"
-    assert answers(_reading(rows[2:]), findings(rows[2:]))[0].word == "Cannot be told"
+    assert answers(_reading(rows[2:]), findings(rows[2:]))[0].word == "Not known"
 
 
 # -- own answers ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_gold_own_answers_are_told_against_other_judges() -> None:
+def test_without_gold_own_texts_are_compared_with_other_judges() -> None:
     against = _row(
         "self_preference_log_odds", 0.8, 0.2, bias="self_preference", panel="pairs", unit="log-odds",
     )  # fmt: skip
@@ -115,13 +117,13 @@ def test_without_gold_own_answers_are_told_against_other_judges() -> None:
     finding, _ = _of(rows, "self_preference")
     assert finding.row is against
     assert finding.verdict == "found"
-    assert "own answers: favoured by 0.80 log-odds beyond what the other judges make of them, 95 % interval 0.60 to 1.00" in finding.sentence  # fmt: skip
+    assert "own texts: favoured by 0.80 log-odds compared with the other judges, 95 % interval 0.60 to 1.00" in finding.sentence  # fmt: skip
     assert "one number for all judges" in finding.sentence
-    assert "own answers favoured, against other judges: 0.80 log-odds" in _glance(rows)
+    assert "own texts favoured, compared with other judges: 0.80 log-odds" in _glance(rows)
     at_gold = _row("self_preference_gold", 0.1, bias="self_preference", panel="pairs")
     assert _of([at_gold, against], "self_preference")[0].row is at_gold
     alone = replace(against, status="undefined", estimate=None, conf_low=None, conf_high=None, note="one judge")
-    assert "Own answers: undefined (no gold)." in _glance([rows[0], alone])
+    assert "Own texts: undefined (no gold)." in _glance([rows[0], alone])
 
 
 @pytest.mark.parametrize("gold", [None, "", np.nan])
@@ -136,7 +138,7 @@ def test_no_gold_is_the_reason_where_there_is_none(gold: object) -> None:
 
 
 def _two_judges(noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two judges of their two models' texts with a taste for a slot and for length, none for their own; soft verdicts."""
+    """Two judges of their two models' texts that favour a slot and length, and not their own; soft verdicts."""
     rng, pairs = seeds.rng(0, "report harm"), 40
     table, length = pair_table(pairs), seeds.rng(1, "report harm").standard_normal(40)
     own = np.where(np.arange(pairs) % 2 == 0, "JA", "JB")
@@ -155,7 +157,7 @@ def _two_judges(noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(parts, ignore_index=True), texts(table, {"length": length / 2}, {"length": -length / 2})
 
 
-def test_verdicts_without_noise_leave_no_taste_of_the_last_bit() -> None:
+def test_verdicts_without_noise_leave_no_effect_of_the_last_bit() -> None:
     frame, features = _two_judges(0.0)
     found = self_preference_log_odds(frame.drop(columns="gold"), features, RowLabels("JA"))
     assert found.estimate == 0.0  # it was −5.6e−18 with p = 0
@@ -183,16 +185,16 @@ def test_one_gold_has_its_number_beside_what_to_do() -> None:
     unknown = [one for one in _of(_one_gold(), "content") if one.verdict == "undefined"]
     assert [one.row.variant for one in unknown] == ["", ""]  # what claims nothing stays so
     length, joint = (one.sentence for one in unknown)
-    assert "length at equal gold: not known: one gold" in length
+    assert "length at equal gold: undefined: one gold" in length
     assert "(gold_2), or state --gold-exact where it cannot err" in length
-    assert "with gold taken as exact, which claims nothing: a doubling raises the chance of being picked by 5.1 points, 95 % interval 3.1 to 7.1" in length  # fmt: skip
-    assert "they would move the verdict (p < 0.001)" in joint
+    assert "if gold is taken as exact (no claim rests on this): a doubling raises the chance of being picked by 5.1 points, 95 % interval 3.1 to 7.1" in length  # fmt: skip
+    assert "they would change the verdict (p < 0.001)" in joint
     assert "given_gold" not in length + joint
     bare = _one_gold()[:-1]  # no style is known: the same reason need not be said twice
     assert [one.row.term for one in _of(bare, "content") if one.verdict == "undefined"] == ["length_ame"]
     table = tables.judge_table(_reading(_one_gold()))
     assert table is not None
-    assert ("Length, points per doubling", "5.1 [3.1, 7.1] ‡") in [row[:2] for row in table.rows]
+    assert ("Length effect per doubling", "5.1 [3.1, 7.1] ‡") in [row[:2] for row in table.rows]
     assert "one gold taken as exact" in table.note
 
 
@@ -229,4 +231,4 @@ def test_flips_are_of_the_time_and_counted_in_pairs() -> None:
 def test_the_advice_on_pairs_does_not_belie_what_probes_show() -> None:
     rows = [replace(EDITS[0], n=40), _row("padding_probe", 0.0, bias="verbosity", n=80)]
     sure = answers(_reading(rows), findings(rows))[2]
-    assert "40 pairs in both orders for the judge; 300 or more are advised, for fewer can miss a small taste for a slot." in sure.sentences  # fmt: skip
+    assert "40 pairs in both orders for the judge; 300 or more are advised: fewer can miss a small preference for a slot." in sure.sentences  # fmt: skip

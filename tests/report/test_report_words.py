@@ -51,32 +51,32 @@ def _answers(rows: list[Estimate], arms: tuple[str, ...] = ()) -> list[QuestionA
     return answers(reading, findings(rows))
 
 
-def test_a_probe_is_its_own_vice_only_beyond_its_length() -> None:
+def test_a_probe_has_an_effect_of_its_own_only_beyond_its_length() -> None:
     raw = _row("injection_probe", bias="style", panel="probe")
     nothing = replace(raw, variant="beyond_length", estimate=0.001, conf_low=-0.01, conf_high=0.012)
     (finding,) = findings([raw, nothing])
     assert finding.row is raw
     assert (
-        "its added words alone could explain this: 0.1 points beyond them, 95 % interval −1.0 to 1.2"
+        "its added words alone could explain this: 0.1 points are left without them, 95 % interval −1.0 to 1.2"
         in finding.sentence
     )
     (finding,) = findings([raw, replace(nothing, estimate=0.08, conf_low=0.06, conf_high=0.1)])
-    assert "8.0 points of it beyond its length, 95 % interval 6.0 to 10.0" in finding.sentence
-    # More than length foretells, the other way round: no vice of the edit.
+    assert "8.0 points of the effect are not due to its length, 95 % interval 6.0 to 10.0" in finding.sentence
+    # More than length foretells, the other way round: no effect of the edit itself.
     (finding,) = findings([raw, replace(nothing, estimate=-0.08, conf_low=-0.1, conf_high=-0.06)])
     assert "alone could explain" in finding.sentence
     (finding,) = findings([raw, replace(nothing, status="undefined", estimate=None, conf_low=None, conf_high=None)])
-    assert "whether by its length alone cannot be told" in finding.sentence
+    assert "whether its length alone explains this is not known" in finding.sentence
 
 
-def test_a_rate_among_other_features_is_told_in_points_with_its_interval() -> None:
+def test_a_rate_among_other_features_is_in_points_with_its_interval() -> None:
     style = _did("did_bias_amplification", 0.095, 0.053, bias="style", unit="probability", family="exploratory")
     (finding,) = findings([style])
     assert "+9.5 points, 95 % interval 4.2 to 14.8" in finding.sentence
     assert "BiasAmp: the styles that stood out in a category" in finding.sentence
 
 
-def test_a_log_s_last_generation_speaks_and_is_named() -> None:
+def test_the_last_generation_of_a_log_is_reported_and_named() -> None:
     rows = [_row(generation=g, estimate=0.1 * g, conf_low=0.1 * g - 0.03, conf_high=0.1 * g + 0.03) for g in (1, 2, 3)]
     (finding,) = findings(rows)
     assert (finding.row.generation, "generation 3" in finding.sentence) == (3, True)
@@ -87,7 +87,7 @@ def test_a_log_s_last_generation_speaks_and_is_named() -> None:
     # On a panel that is judged anew each time, the first: what changed there is judge drift.
     (finding,) = findings([replace(row, panel="anchor") for row in rows])
     assert finding.row.generation == 1
-    # A pooled estimate speaks before any generation's.
+    # A pooled estimate comes before that of any generation.
     (finding,) = findings([*rows, _row(generation=None)])
     assert finding.row.generation is None
 
@@ -96,7 +96,7 @@ def test_none_is_not_said_of_a_handful() -> None:
     few = _row("gold_tied_longer_excess", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
     (finding,) = findings([few])
     assert finding.verdict == "underpowered"
-    assert "to say that there is none takes 20 items and 50 judgments or more" in finding.sentence
+    assert "at least 20 items and 50 judgments are needed to say that there is none" in finding.sentence
     (finding,) = findings([replace(few, verdict="cannot_tell", margin=0.05)])
     assert finding.verdict == "underpowered"
     (finding,) = findings([replace(few, n=240, n_items=60)])
@@ -181,20 +181,20 @@ def test_the_leading_row_is_the_confirmatory_one_and_of_length() -> None:
     assert leading(findings([list_items, _did(family="exploratory")])).row.term == "did_length"
 
 
-def test_what_could_not_be_seen_is_named_once_a_measure_and_whose() -> None:
+def test_the_smallest_visible_effect_is_named_once_a_measure_with_its_arms() -> None:
     rows = [_did("did_style_score", 0.0, 0.1, arm=arm, unit="generation-0 sd", verdict="undetected", detectable=size) for arm, size in (("a", 0.20), ("b", 0.12), ("c", 0.31))]  # fmt: skip
     said = " ".join(_answers(rows, ("a", "b", "c", "random"))[2].sentences)
-    assert "drift of style score beyond control (c against random) 0.31 SD." in said
+    assert "drift of style score beyond control (c against random): 0.31 SD." in said
     assert said.count("style score") == 1
 
 
 @pytest.mark.parametrize(
     ("term", "name"),
     [
-        ("markdown_added_probe", "Markdown added, beyond half"),
-        ("markdown_removed_probe", "Markdown removed, beyond half"),
-        ("self_name_probe", "Judge's own name added, beyond half"),
-        ("judge_drift_bold_probe", "Judge's drift: bold text added"),
+        ("markdown_added_probe", "Markdown added: edited copy picked"),
+        ("markdown_removed_probe", "Markdown removed: edited copy picked"),
+        ("self_name_probe", "Judge's own name added: edited copy picked"),
+        ("judge_drift_bold_probe", "Change of the judge, bold text added: edited copy picked"),
         ("did_vendi", "Drift of Vendi score beyond control"),
         ("bold_log_odds", "Bold text, per SD"),
     ],
@@ -203,9 +203,10 @@ def test_labels_are_words(term: str, name: str) -> None:
     assert wording.term_name(term) == name
 
 
-def test_shares_are_percentages_and_differences_are_points() -> None:
+def test_shares_are_percentages_and_differences_and_sizes_are_points() -> None:
     assert wording.quantity(_row("conflict_rate", estimate=1.0), 1.0) == "100.0 %"
-    assert wording.quantity(_row(), 0.05) == "5.0 points"
+    assert wording.quantity(_row(), 0.05) == "55.0 % (even: 50 %)"
+    assert wording.size(_row(), 0.05) == "5.0 points"
     assert wording.unit_name(_did("did_correct", unit="probability")) == "points"
 
 
