@@ -313,7 +313,7 @@ def test_the_command_writes_its_files_and_one_screen(
 def test_what_cannot_be_compared_is_refused(folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
         ((), "give run folders"),
-        ((folders / "week1",), "1 judge or arm to compare in week1"),
+        ((folders / "week1",), "one judge or arm to compare in week1"),
         ((tmp_path,), "not a run folder"),
         ((folders / "three", "--judge", "good"), "1 judge or arm"),
         ((folders / "week1", folders / "week2", "--out", folders / "week1"), "give another --out"),
