@@ -371,13 +371,15 @@ def _evidence(judgments: pd.DataFrame, texts: pd.DataFrame) -> Iterator[Evidence
     zero = judgments["generation"].isna() | (judgments["generation"] == 0)
     for judge, own in judgments[zero & (judgments["panel"] != "probe")].groupby("judge", sort=True):
         panel = str(own["panel"].value_counts().index[0])
-        rows, shown = own[own["panel"] == panel], texts[texts["replicate"].isna()]
+        rows, panel_texts = own[own["panel"] == panel], texts[texts["replicate"].isna()]
         if panel == "policy":
-            shown = _with_replicate(texts[texts["replicate"].notna() & (texts["generation"] == 0)], "candidate_id")
+            panel_texts = _with_replicate(
+                texts[texts["replicate"].notna() & (texts["generation"] == 0)], "candidate_id"
+            )
             rows = _with_replicate(rows, "pair_id", "candidate_first", "candidate_second")
             # Arms with this judge share generation 0.
             rows = rows.drop_duplicates(["item_id", "pair_id", "order", "repeat"])
-        features = shown.drop_duplicates(_KEY).set_index(_KEY)[list(FEATURES)].astype("float64")
+        features = panel_texts.drop_duplicates(_KEY).set_index(_KEY)[list(FEATURES)].astype("float64")
         # The learner takes them as one generation of one loop.
         yield Evidence(str(judge), panel, rows.assign(replicate=0, arm="", generation=0), features)
 
@@ -413,19 +415,19 @@ def selection_pressure(
     The ridge is scaled so that it weighs against the evidence as it would against a generation of that size. ``coins``:
     hard verdicts are drawn anew when a pair is shown again, as they are above temperature 0.
     """
-    shown = evidence.judgments[evidence.judgments["candidate_first"] != evidence.judgments["candidate_second"]]
-    items = shown.loc[shown["verdict"] != "unscored", "item_id"].nunique()
+    judgments = evidence.judgments[evidence.judgments["candidate_first"] != evidence.judgments["candidate_second"]]
+    items = judgments.loc[judgments["verdict"] != "unscored", "item_id"].nunique()
     if items < _FEWEST_ITEMS:
         return Undefined(f"{items} items with a verdict; a forecast needs {_FEWEST_ITEMS}")
     if not isinstance(signal, BradleyTerrySignalSpec):
-        return _winners(shown, evidence.features, candidates, coins)
-    preferences = labels.preferences(shown, signal.label_rule)
+        return _winners(judgments, evidence.features, candidates, coins)
+    preferences = labels.preferences(judgments, signal.label_rule)
     n_preferences = float(preferences["weight"].sum())
     if n_preferences == 0:
         return Undefined(f"the label rule {signal.label_rule} keeps no preference")
-    expected = presentations * n_preferences / len(shown)
+    expected = presentations * n_preferences / len(judgments)
     ridge = signal.ridge * n_preferences / max(expected, 1.0)
-    measured, fitted = _fitted(preferences, shown, evidence.features, candidates, ridge)
+    measured, fitted = _fitted(preferences, judgments, evidence.features, candidates, ridge)
     if signal.label_rule == "length_controlled":
         fitted = signals.length_controlled(fitted)
     if not fitted.converged or fitted.covariance is None:
@@ -442,10 +444,10 @@ def selection_pressure(
 
 
 def _fitted(
-    preferences: pd.DataFrame, shown: pd.DataFrame, features: pd.DataFrame, candidates: CandidateTexts, ridge: float
+    preferences: pd.DataFrame, judgments: pd.DataFrame, features: pd.DataFrame, candidates: CandidateTexts, ridge: float
 ) -> tuple[pd.DataFrame, signals.FittedSignal]:
     """The features of the judged texts, and the signal fitted to the preferences on them."""
-    measured = features.loc[features.index.isin(_texts_of(shown)), list(candidates.features)]
+    measured = features.loc[features.index.isin(_texts_of(judgments)), list(candidates.features)]
     return measured, signals.fit(preferences, measured, signals.generation_zero_scale(measured), ridge)
 
 
@@ -482,18 +484,18 @@ def _scatter(preferences: pd.DataFrame, features: pd.DataFrame, fitted: signals.
     return pd.DataFrame(weight.sum() * inverse @ by_pair.T @ by_pair @ inverse, index=names, columns=names)
 
 
-def _texts_of(shown: pd.DataFrame) -> pd.MultiIndex:
+def _texts_of(judgments: pd.DataFrame) -> pd.MultiIndex:
     """Item and candidate of every text that the judgments show."""
-    parts = [shown[["item_id", f"candidate_{slot}"]].set_axis(_KEY, axis=1) for slot in ("first", "second")]
+    parts = [judgments[["item_id", f"candidate_{slot}"]].set_axis(_KEY, axis=1) for slot in ("first", "second")]
     return pd.MultiIndex.from_frame(pd.concat(parts).drop_duplicates())
 
 
 def _winners(
-    shown: pd.DataFrame, features: pd.DataFrame, candidates: CandidateTexts, coins: bool
+    judgments: pd.DataFrame, features: pd.DataFrame, candidates: CandidateTexts, coins: bool
 ) -> tuple[SelectionPressure, float, float] | Undefined:
     """The selection differential without a fit: the mean features of the text that won over both orders together, minus the
     pair's mean; clusters are items."""
-    picks = labels.presentations(shown)
+    picks = labels.presentations(judgments)
     by_order = picks.groupby(["item_id", "pair_id", "order"]).agg(
         a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean")
     )
@@ -518,9 +520,9 @@ def _winners(
     covariance = len(sums) / (len(sums) - 1) * sums.T @ sums / len(moved) ** 2
     scatter = np.cov(moved.T, ddof=1).reshape(covariance.shape)
     calls = None
-    if coins and not shown["p_first"].notna().any():
-        preferences = labels.preferences(shown, "raw")
-        _, fitted = _fitted(preferences, shown, features, candidates, 1.0)
+    if coins and not judgments["p_first"].notna().any():
+        preferences = labels.preferences(judgments, "raw")
+        _, fitted = _fitted(preferences, judgments, features, candidates, 1.0)
         slopes = _slopes(candidates, fitted)
         spread = math.sqrt(max(float(slopes @ candidates.texts.covariance @ slopes), 0.0))
         calls = (spread, fitted.order_log_odds or 0.0) if fitted.converged else None

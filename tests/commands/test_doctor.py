@@ -79,8 +79,8 @@ def play() -> Iterator[Play]:
         server.close()
 
 
-def checks(made: Diagnosis) -> dict[str, Check]:
-    return {check.name: check for check in made.checks}
+def checks(diagnosis: Diagnosis) -> dict[str, Check]:
+    return {check.name: check for check in diagnosis.checks}
 
 
 def examined(url: str, **options: Any) -> Diagnosis:
@@ -105,18 +105,18 @@ def test_each_shape_is_told_and_judged_by_what_it_can(
     play: Play, kind: str, server: str, mode: str, missing: dict[str, str]
 ) -> None:
     url, asked = play(kind=kind)
-    made = examined(url)
-    found = checks(made)
-    assert [check.name for check in made.checks] == CHECKS
-    assert made.server.name == server
-    assert {name for name, check in found.items() if check.state == "no"} == set(missing)
+    diagnosis = examined(url)
+    by_name = checks(diagnosis)
+    assert [check.name for check in diagnosis.checks] == CHECKS
+    assert diagnosis.server.name == server
+    assert {name for name, check in by_name.items() if check.state == "no"} == set(missing)
     for name, words in missing.items():
-        assert words in found[name].means
-    assert made.recommended.verdict == mode
-    assert made.calls == len(asked.bodies) <= 30
-    assert made.calls == sum(check.calls for check in made.checks)
+        assert words in by_name[name].means
+    assert diagnosis.recommended.verdict == mode
+    assert diagnosis.calls == len(asked.bodies) <= 30
+    assert diagnosis.calls == sum(check.calls for check in diagnosis.checks)
     # The blocks can be run as they stand.
-    block = yaml.safe_load(made.recommended.yaml())
+    block = yaml.safe_load(diagnosis.recommended.yaml())
     Endpoint.model_validate(block["endpoints"]["m"])
     assert block["judge"] == {"kind": "model", "endpoint": "m", "verdict": mode}
 
@@ -133,12 +133,12 @@ def test_a_known_quirk_is_shown_by_a_check() -> None:
 @pytest.mark.parametrize(("kind", "limit"), [("openai", 5), ("vllm", 5), ("plain", 7), ("vllm", 2)])
 def test_fewer_log_probabilities_are_found_and_set(play: Play, kind: str, limit: int) -> None:
     url, _ = play(kind=kind, logprobs=limit)
-    made = examined(url)
-    found = checks(made)["logprobs"]
-    assert found.state == "ok"
-    assert f"then {limit} (refused" in found.asked
-    assert made.recommended.endpoint["top_logprobs"] == limit
-    assert made.recommended.verdict == "logprob"
+    diagnosis = examined(url)
+    check = checks(diagnosis)["logprobs"]
+    assert check.state == "ok"
+    assert f"then {limit} (refused" in check.asked
+    assert diagnosis.recommended.endpoint["top_logprobs"] == limit
+    assert diagnosis.recommended.verdict == "logprob"
 
 
 @pytest.mark.tables
@@ -152,18 +152,18 @@ def test_the_setting_makes_a_run_work_where_twenty_are_refused(play: Play, tmp_p
     assert (judged["verdict"] != "unscored").all()
 
 
-def checks_of_block(made: Diagnosis) -> dict[str, Any]:
-    return {name: value for name, value in made.recommended.endpoint.items() if name == "top_logprobs"}
+def checks_of_block(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {name: value for name, value in diagnosis.recommended.endpoint.items() if name == "top_logprobs"}
 
 
 def test_a_reasoning_model_is_given_room_and_its_own_settings(play: Play) -> None:
     url, asked = play(kind="openai_reasoning", thinks=40)
-    made = examined(url)
-    block = made.recommended.endpoint
+    diagnosis = examined(url)
+    block = diagnosis.recommended.endpoint
     assert block["max_tokens_field"] == "max_completion_tokens"
     assert block["send_temperature"] is False
     assert block["max_tokens"] >= 2048
-    assert "refused (Unsupported parameter" in checks(made)["answer"].came
+    assert "refused (Unsupported parameter" in checks(diagnosis)["answer"].came
     late = asked.bodies[3:]
     assert all("max_tokens" not in body and "temperature" not in body and "logprobs" not in body for body in late)
 
@@ -187,15 +187,15 @@ def test_a_reasoning_model_is_given_room_and_its_own_settings(play: Play) -> Non
 )
 def test_each_limit_is_found(play: Play, shape: dict[str, Any], check: str, state: str, words: str) -> None:
     url, _ = play(**shape)
-    found = checks(examined(url, max_calls=20))[check]
-    assert (found.state, words in found.means) == (state, True), found
+    result = checks(examined(url, max_calls=20))[check]
+    assert (result.state, words in result.means) == (state, True), result
 
 
 def test_without_json_schema_and_log_probabilities_verdicts_are_text(play: Play) -> None:
     url, _ = play(logprobs="refused", json_schema="refused")
-    made = examined(url)
-    assert made.recommended.verdict == "text"
-    assert any("json" in reason for reason in made.recommended.why)
+    diagnosis = examined(url)
+    assert diagnosis.recommended.verdict == "text"
+    assert any("json" in reason for reason in diagnosis.recommended.why)
 
 
 def test_a_schema_that_is_only_a_wish_comes_after_text(play: Play) -> None:
@@ -205,10 +205,10 @@ def test_a_schema_that_is_only_a_wish_comes_after_text(play: Play) -> None:
 
 def test_a_judge_that_never_gives_a_verdict_is_said(play: Play) -> None:
     url, _ = play(json_schema="ignored", spec={"unscored": 1.0})
-    made = examined(url)
-    assert made.recommended.verdict is None
-    assert "try another --prompt" in made.recommended.why[0]
-    assert "verdict: auto" in made.recommended.yaml()
+    diagnosis = examined(url)
+    assert diagnosis.recommended.verdict is None
+    assert "try another --prompt" in diagnosis.recommended.why[0]
+    assert "verdict: auto" in diagnosis.recommended.yaml()
 
 
 def test_a_judge_that_reads_the_slot_is_said(play: Play) -> None:
@@ -218,9 +218,9 @@ def test_a_judge_that_reads_the_slot_is_said(play: Play) -> None:
 
 def test_a_template_that_reasons_first_is_not_asked_for_log_probabilities(play: Play) -> None:
     url, _ = play()
-    made = examined(url, prompt="chain_of_thought")
-    assert checks(made)["logprobs"].state == "unknown"
-    assert made.recommended.verdict in ("json", "text")
+    diagnosis = examined(url, prompt="chain_of_thought")
+    assert checks(diagnosis)["logprobs"].state == "unknown"
+    assert diagnosis.recommended.verdict in ("json", "text")
 
 
 # -- how many calls at once ----------------------------------------------------------------------------------------------
@@ -229,10 +229,10 @@ def test_a_template_that_reasons_first_is_not_asked_for_log_probabilities(play: 
 def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
     """A server that works on four calls at once, a tenth of a second each."""
     url, asked = play(slots=4, seconds=0.1)
-    made = examined(url, max_calls=80)
-    assert made.recommended.concurrency == 4
-    assert made.recommended.calls_per_second == pytest.approx(40, rel=0.35)
-    probed = checks(made)["concurrency"]
+    diagnosis = examined(url, max_calls=80)
+    assert diagnosis.recommended.concurrency == 4
+    assert diagnosis.recommended.calls_per_second == pytest.approx(40, rel=0.35)
+    probed = checks(diagnosis)["concurrency"]
     assert 20 < probed.calls <= 60
     assert "at 8 in flight" in probed.means
     texts = [json.dumps(body["messages"]) for body in asked.bodies[-probed.calls :]]
@@ -241,25 +241,25 @@ def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
 
 def test_a_server_that_bears_more_is_probed_up_to_the_calls(play: Play) -> None:
     url, _ = play(seconds=0.6)  # far more than a busy machine adds to a call
-    made = examined(url, max_calls=80)
-    assert made.recommended.concurrency in (8, 16)
-    assert "it may bear more" in checks(made)["concurrency"].means
+    diagnosis = examined(url, max_calls=80)
+    assert diagnosis.recommended.concurrency in (8, 16)
+    assert "it may bear more" in checks(diagnosis)["concurrency"].means
 
 
 def test_failures_at_a_level_end_the_probe(play: Play) -> None:
     url, _ = play(refuses_above=2, seconds=0.05)
-    made = examined(url, max_calls=80)
-    assert "of 8 calls failed at 4 in flight" in checks(made)["concurrency"].means
-    assert made.recommended.concurrency in (1, 2)
+    diagnosis = examined(url, max_calls=80)
+    assert "of 8 calls failed at 4 in flight" in checks(diagnosis)["concurrency"].means
+    assert diagnosis.recommended.concurrency in (1, 2)
 
 
 def test_the_calls_are_bounded_and_the_rest_is_said(play: Play) -> None:
     for most in (1, 4, 9):
         url, asked = play()
-        made = examined(url, max_calls=most)
-        assert made.calls == len(asked.bodies) <= most
-        assert any(check.came == "the calls are used up" for check in made.checks)
-        assert len({check.name for check in made.checks}) == len(made.checks)
+        diagnosis = examined(url, max_calls=most)
+        assert diagnosis.calls == len(asked.bodies) <= most
+        assert any(check.came == "the calls are used up" for check in diagnosis.checks)
+        assert len({check.name for check in diagnosis.checks}) == len(diagnosis.checks)
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------------------
@@ -267,8 +267,8 @@ def test_the_calls_are_bounded_and_the_rest_is_said(play: Play) -> None:
 
 def test_one_fault_is_borne(play: Play) -> None:
     url, _ = play(faults=Faults(rules=(Rule(status=503, times=1, retry_after_s=0),)))
-    made = examined(url, max_calls=60)
-    assert made.recommended.verdict == "logprob"
+    diagnosis = examined(url, max_calls=60)
+    assert diagnosis.recommended.verdict == "logprob"
 
 
 def test_no_server_is_exit_4() -> None:
@@ -310,9 +310,9 @@ def test_an_endpoint_of_an_experiment_is_asked_with_its_own_settings(play: Play,
     raw = small_experiment(url)
     raw["endpoints"]["m"] |= {"extra_headers": {"x-team": "${TEAM}"}, "extra_body": {"top_k": 4}}
     path = write_experiment(tmp_path, raw)
-    made = doctor(experiment=path, environment={"TEAM": "blue"}, max_calls=20)
+    diagnosis = doctor(experiment=path, environment={"TEAM": "blue"}, max_calls=20)
     assert {headers["x-team"] for headers in asked.headers} == {"blue"}
-    assert made.recommended.endpoint["extra_headers"] == {"x-team": "${TEAM}"}
+    assert diagnosis.recommended.endpoint["extra_headers"] == {"x-team": "${TEAM}"}
     with pytest.raises(InvalidInput, match="--endpoint: nowhere"):
         doctor(experiment=path, endpoint="nowhere")
 
@@ -352,11 +352,11 @@ def test_a_key_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str], monke
     finally:
         server.shutdown()
         server.server_close()
-    said = capsys.readouterr()
-    assert "401" in said.err
-    assert "SECRET_KEY" in said.err
+    printed = capsys.readouterr()
+    assert "401" in printed.err
+    assert "SECRET_KEY" in printed.err
     for secret in ("sk-very-secret-123", "user:pw"):
-        assert secret not in said.out + said.err
+        assert secret not in printed.out + printed.err
 
 
 # -- the command ---------------------------------------------------------------------------------------------------------
@@ -383,6 +383,6 @@ def test_json_feeds_a_plan(play: Play, tmp_path: Path, capsys: pytest.CaptureFix
     raw = json.loads(text)
     assert [check["name"] for check in raw["checks"]] == CHECKS
     (tmp_path / "doctor.json").write_text(text, encoding="utf-8")
-    made = plan(write_experiment(tmp_path, small_experiment(url)), doctor=tmp_path / "doctor.json")
-    assert made.speed is not None
-    assert made.speed.calls_per_second == raw["recommended"]["calls_per_second"]
+    planned = plan(write_experiment(tmp_path, small_experiment(url)), doctor=tmp_path / "doctor.json")
+    assert planned.speed is not None
+    assert planned.speed.calls_per_second == raw["recommended"]["calls_per_second"]
