@@ -323,7 +323,7 @@ def test_what_cannot_be_compared_is_refused(folders: Path, tmp_path: Path, capsy
         ((), "give run folders"),
         ((folders / "week1",), "one judge or arm to compare in week1"),
         ((tmp_path,), "not a run folder"),
-        ((folders / "three", "--judge", "good"), "1 judge or arm"),
+        ((folders / "three", "--judge", "good"), "one judge or arm"),
         ((folders / "week1", folders / "week2", "--out", folders / "week1"), "give another --out"),
     ):
         assert command("compare", *arguments) == 2
