@@ -304,7 +304,7 @@ def _notes(settings: Settings, loads: tuple[Load, ...]) -> tuple[str, ...]:
         notes.append(f"no price is stated for {', '.join(unpriced)} (--price), so the cost is not known; none is guessed")  # fmt: skip
     if settings.reward is not None:
         notes.append(
-            "a reward model scores each text alone: it has no position effect to find, whatever the tables of sizes say"
+            "a reward model scores each text alone: of position there is nothing to find, whatever the tables of sizes say"
         )
     pairs, items = len(settings.questions.matchups), len(settings.questions.items)
     if pairs > items:
