@@ -36,67 +36,11 @@ if TYPE_CHECKING:
     from judgeloop.results import Audit
 
 
-# What differs between an audit and the one whose folder it was given, in the words of the options.
-
-_LONGEST = 60
-_MOST = 3
+_EVERY_S = 5.0
+"""Seconds between two messages on how far the edits are."""
+_LONGEST, _MOST_NAMED = 60, 3
 _NAMES = {**OPTIONS, "pairs": "the pairs file"}
 _SPEED = only_speed(AuditSpec) | {"model"}
-
-
-@contextmanager
-def difference_named(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[None]:
-    """Within it, a folder of another audit is refused with the settings that differ. ``record``: this audit's, as
-    experiment.yaml bears it. Raises FolderMismatch."""
-    try:
-        yield
-    except AnotherOwner:
-        there = folder.experiment().get("audit") if folder.exists else None
-        if not isinstance(there, dict):
-            raise
-        found = list(_differing(there, dict(record["audit"])))
-        said = "; ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more" if len(found) > _MOST else "")
-        raise FolderMismatch(
-            f"{folder.path}: another audit's answers stand here: {said or 'the rows of the pairs file or the text of the prompt have changed'}; give another --out, or the same settings to resume"
-        ) from None
-
-
-def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    judges = [_by_model(one.get("judges")) for one in (there, here)]
-    if list(judges[0]) != list(judges[1]):
-        yield f"--model is {_shown(list(judges[0]))} there and {_shown(list(judges[1]))} here"
-    else:
-        for model in judges[0]:
-            yield from _keys(*(one[model] for one in judges), block=Endpoint)
-    yield from _keys(there, here, block=AuditSpec)
-
-
-def _by_model(judges: object) -> dict[str, Mapping[str, Any]]:
-    listed = judges if isinstance(judges, list) else []
-    return {str(one.get("model")): one for one in listed if isinstance(one, Mapping)}
-
-
-def _keys(there: Mapping[str, Any], here: Mapping[str, Any], *, block: type[Block]) -> Iterator[str]:
-    for key in dict.fromkeys((*there, *here)):
-        values = [_value(record, key, block) for record in (there, here)]
-        if key != "judges" and key not in _SPEED and values[0] != values[1]:
-            yield f"{_NAMES.get(key, key)} is {_shown(values[0])} there and {_shown(values[1])} here"
-
-
-def _value(record: Mapping[str, Any], key: str, block: type[Block]) -> Any:
-    """What the record says, else the default: what it was before the field was there."""
-    field = block.model_fields.get(key)
-    return record.get(key, field.get_default(call_default_factory=True) if field else None)
-
-
-def _shown(value: object) -> str:
-    if value in (None, {}):
-        return "not given"
-    text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-_EVERY_S = 5.0
 
 
 @with_keywords(AuditCall)
@@ -104,8 +48,8 @@ def audit(pairs: Input, **options: Any) -> Audit:
     """Ask judges about every pair in both orders, or go on where that stopped, and write estimates and report into ``out``.
 
     ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-" for standard input, or a frame. Without ``out`` the folder
-    is runs/<the pairs' name>-audit, with a number behind it where another audit's answers stand there already; it is named
-    on standard error, or to ``observer.start``. The keywords are the command line's options (modes: docs/modes.md; reward
+    is runs/<the pairs' name>-audit, with a number behind it where another audit's answers stand there already; its path
+    goes to standard error, or to ``observer.start``. The keywords are the command line's options (modes: docs/modes.md; reward
     models: docs/serving.md; batches: docs/batch.md):
 
     {options}
@@ -117,63 +61,65 @@ def audit(pairs: Input, **options: Any) -> Audit:
     return run_audit(checked(pairs, call), call)
 
 
-def run_audit(made: Settings, call: AuditCall) -> Audit:
+def run_audit(settings: Settings, call: AuditCall) -> Audit:
     """``audit`` of settings that are checked already."""
     observer: Observer | None = call.observer
     collect = [Path(file) for file in ([call.collect] if isinstance(call.collect, str | Path) else call.collect)]
     by_files = call.batch or bool(collect)
     if call.batch + bool(collect) + (call.replay is not None) > 1:
         raise InvalidInput("--batch, --collect and --replay: give one of them")
-    if by_files and any(endpoint.engine for endpoint in made.endpoints.values()):
+    if by_files and any(endpoint.engine for endpoint in settings.endpoints.values()):
         raise InvalidInput("--engine: what judgeloop starts takes no batch files; leave --batch and --collect out")
-    if by_files and made.reward is not None:
+    if by_files and settings.reward is not None:
         raise InvalidInput(
-            "--reward: reward models are asked by routes that batch files do not have; leave --batch out"
+            "--reward: reward models are asked by routes that batch files do not have; leave --batch and --collect out"
         )
     if call.replay is None and not collect:
-        engines.check(made.endpoints)
-        check_keys(made.endpoints)
+        engines.check(settings.endpoints)
+        check_keys(settings.endpoints)
         if call.max_cost is not None:
-            check_price(made.endpoints)
-    identity = made.identity()
-    folder = default_folder(made.name, identity) if call.out is None else RunFolder(call.out)
+            check_price(settings.endpoints)
+    identity = settings.identity()
+    folder = default_folder(settings.name, identity) if call.out is None else RunFolder(call.out)
     if call.out is None and observer is None:
-        print(f"judgeloop: {made.name} → {folder.path}", file=sys.stderr)
-    files = {source["name"]: source["hash"] for source in made.sources.values() if "hash" in source}
+        print(f"judgeloop: {settings.name} → {folder.path}", file=sys.stderr)
+    files = {source["name"]: source["hash"] for source in settings.sources.values() if "hash" in source}
     session = Session(
-        folder, identity, made.endpoints, environment(identity, files, made.seed), made.record(), call.replay,
+        folder, identity, settings.endpoints, environment(identity, files, settings.seed), settings.record(), call.replay,
         Ledger(call.max_cost, call.max_calls), observer,
     )  # fmt: skip
-    audited = _Asking(made, observer)
-    with difference_named(folder, made.record()), session:
+    asking = _Asking(settings, observer)
+    with difference_named(folder, settings.record()), session:
         if observer:
-            observer.start(made.name, folder.path)
+            observer.start(settings.name, folder.path)
         if by_files:
-            _by_batches(session, made, collect, observer)
+            _ask_by_batches(session, settings, collect, observer)
         elif session.recording is None:
             refuse_running(folder)
-        session.ask(audited.ask)
+        session.ask(asking.ask)
         session.stage("estimates")
-        done = audited.analysis(identity)
-        session.finish({**done.facts, **audited.facts()})
-        write_tables(done, folder)
-        for table, frame in audited.tables().items():
+        analysis = asking.analysis(identity)
+        session.finish({**analysis.facts, **asking.facts()})
+        write_tables(analysis, folder)
+        for table, frame in asking.tables().items():
             folder.write_part(table, "log", frame)
         if call.report:
             session.write_report()
-    from judgeloop.results import Audit  # reads the report's code
+    from judgeloop.results import Audit  # imported late: it loads the report's code
 
     return Audit(folder)
 
 
-def _by_batches(session: Session, made: Settings, collect: Sequence[Path], observer: Observer | None) -> None:
+def _ask_by_batches(
+    session: Session, settings: Settings, collect: Sequence[Path], observer: Observer | None
+) -> None:  # fmt: skip
     """Record every answer by batches, or from finished output files."""
 
-    async def dry(client: Client) -> None:
-        # An asking of its own that shows nothing: most of what it asks is not answered yet.
-        await _Asking(made, None).ask(client, made.endpoints)
+    async def ask_all(client: Client) -> None:
+        # An asking of its own, without an observer: most of its calls are not answered yet.
+        await _Asking(settings, None).ask(client, settings.endpoints)
 
-    batches = AuditBatches(session.folder, made.endpoints, session.cassette, session.ledger, dry, observer)
+    batches = AuditBatches(session.folder, settings.endpoints, session.cassette, session.ledger, ask_all, observer)
     try:
         unwrapped(batches.collect(collect) if collect else batches.send())
     except KeyboardInterrupt:
@@ -182,90 +128,98 @@ def _by_batches(session: Session, made: Settings, collect: Sequence[Path], obser
 
 @dataclass
 class _Asking:
-    """What an audit asks, and what comes of it."""
+    """The calls of an audit, and the analysis, tables and facts of their replies."""
 
-    made: Settings
+    settings: Settings
     observer: Observer | None
     log: VerdictLog = field(init=False)
     rated: RatedReplies = field(init=False)
     probing: ProbeQuestions = field(init=False, default_factory=ProbeQuestions)
     modes: dict[str, str] = field(init=False, default_factory=dict)
     refused: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
-    told: float = field(init=False, default_factory=time.monotonic)
+    shown_at: float = field(init=False, default_factory=time.monotonic)
+    """When the last message was shown."""
 
     async def ask(self, client: Client, _: Mapping[str, Endpoint]) -> None:
-        """Ask a client everything."""
-        made = self.made
-        if made.rules:
-            self.say("edits")
-        self.probing = made.rule_probes(self.editing)
-        self._planned()
-        judges = [await self._judge(name, client) for name in made.judges] if made.pairwise else []
-        if made.editor is not None:
-            self.say("edits")
-            self.probing, self.refused = await questions.model_probes(made.asked, self.probing, made.editor, client)
-            self._planned()
-        self.say("asking")
+        """Ask a client everything. Raises what the client raises."""
+        settings = self.settings
+        if settings.rules:
+            self._stage("edits")
+        self.probing = settings.rule_probes(self._show_edits)
+        self._show_planned()
+        judges = [await self._judge(name, client) for name in settings.judges] if settings.pairwise else []
+        if settings.editor is not None:
+            self._stage("edits")
+            self.probing, self.refused = await questions.model_probes(
+                settings.questions, self.probing, settings.editor, client
+            )
+            self._show_planned()
+        self._stage("asking")
         judged = self.observer.judged if self.observer else lambda *_: None
-        if made.pairwise:
-            self.log = await questions.ask(judges, made.asked, self.probing, judged)
-        if made.form is not None:
-            self.rated = await made.form.ask(made.judges, made.endpoints, client, made.seed, judged)
+        if settings.pairwise:
+            self.log = await questions.ask(judges, settings.questions, self.probing, judged)
+        if settings.form is not None:
+            self.rated = await settings.form.ask(settings.judges, settings.endpoints, client, settings.seed, judged)
 
     async def _judge(self, name: str, client: Client) -> ModelJudge | RewardJudge:
-        made, spec = self.made, self.made.judges[name]
-        if made.reward is not None:
-            block = made.reward.model_copy(update={"endpoint": name})
-            scoring = reward_judge(block, name, endpoints=made.endpoints, folder=".", client=client)
-            await check_reward(scoring, questions.TRIAL_PREFIX)
+        """The judge of that name, after its trial calls."""
+        settings, spec = self.settings, self.settings.judges[name]
+        if settings.reward is not None:
+            block = settings.reward.model_copy(update={"endpoint": name})
+            judge = reward_judge(block, name, endpoints=settings.endpoints, folder=".", client=client)
+            await check_reward(judge, questions.TRIAL_PREFIX)
             self.modes[name] = f"score by {block.route}"
-            return scoring
+            return judge
         mode = await resolve_mode(
-            spec, endpoints=made.endpoints, folder=".", client=client, label=name, prefix=questions.TRIAL_PREFIX
+            spec, endpoints=settings.endpoints, folder=".", client=client, label=name, prefix=questions.TRIAL_PREFIX
         )
         self.modes[name] = mode
-        endpoint = made.endpoints[spec.endpoint]
-        return ModelJudge(name, spec, endpoint, made.template_of(name), mode, client, made.seed)
-
-    def _planned(self) -> None:
-        if self.observer:
-            self.observer.planned({name: self.made.calls + self.probing.calls(name) for name in self.made.judges})
+        endpoint = settings.endpoints[spec.endpoint]
+        return ModelJudge(name, spec, endpoint, settings.template_of(name), mode, client, settings.seed)
 
     def analysis(self, identity: str) -> Analysis:
         """The estimates of all that was asked."""
-        made, base = self.made, None
-        if made.pairwise:
+        settings, base = self.settings, None
+        if settings.pairwise:
             base = analyze_log(
-                self.log, name=made.name, sources=made.sources, identity=identity, mitigate=made.mitigate,
-                watch=self.estimating, scored_alone=made.bases if made.reward else (), gold_exact=made.spec.gold_exact,
+                self.log, name=settings.name, sources=settings.sources, identity=identity, mitigate=settings.mitigate,
+                watch=self._show_estimates, scored_alone=settings.bases if settings.reward else (),
+                gold_exact=settings.spec.gold_exact,
             )  # fmt: skip
-            missing = unapplied(made.asked, self.probing, made.probes, made.bases)
+            missing = unapplied(settings.questions, self.probing, settings.probes, settings.bases)
             if len(missing):
                 base = replace(base, estimates=pd.concat([base.estimates, missing], ignore_index=True))
-            if made.form is None:
+            if settings.form is None:
                 return base
-        assert made.form is not None  # what is not asked in pairs has a form
-        return analyze_rated(made.form, self.rated, base, name=made.name, identity=identity, sources=made.sources)
+        assert settings.form is not None  # modes other than pairwise have a form
+        return analyze_rated(
+            settings.form, self.rated, base, name=settings.name, identity=identity, sources=settings.sources
+        )
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables beside those of every audit."""
-        return {} if self.made.form is None else self.made.form.tables(self.rated)
+        return {} if self.settings.form is None else self.settings.form.tables(self.rated)
 
-    def say(self, stage: str) -> None:
+    def _stage(self, text: str) -> None:
         if self.observer:
-            self.observer.stage(stage)
+            self.observer.stage(text)
 
-    def editing(self, done: int, of: int) -> None:
+    def _show_planned(self) -> None:
+        if self.observer:
+            calls = {name: self.settings.calls + self.probing.calls(name) for name in self.settings.judges}
+            self.observer.planned(calls)
+
+    def _show_edits(self, done: int, of: int) -> None:
         now = time.monotonic()
-        if now - self.told > _EVERY_S:
-            self.told = now
-            self.say(f"edits, {done:,} of {of:,} pairs")
+        if now - self.shown_at > _EVERY_S:
+            self.shown_at = now
+            self._stage(f"edits, {done:,} of {of:,} pairs")
 
-    def estimating(self, judge: str, done: int, of: int) -> None:
-        self.say(f"estimates of {judge}" + (f" ({done + 1} of {of})" if of > 1 else ""))
+    def _show_estimates(self, judge: str, done: int, of: int) -> None:
+        self._stage(f"estimates of {judge}" + (f" ({done + 1} of {of})" if of > 1 else ""))
 
     def facts(self) -> dict[str, Any]:
-        """How verdicts were read, and which texts could be edited."""
+        """How verdicts were read, and how many texts could be edited."""
         edited = {
             name if dose is None else f"{name} {dose:g}": f"{done} of {texts} texts"
             for (name, dose), (done, texts) in self.probing.edited.items()
@@ -275,3 +229,62 @@ class _Asking:
             **({"edited": edited} if edited else {}),
             **({"edits_refused": self.refused} if self.refused else {}),
         }
+
+
+# -- a folder of another audit -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def difference_named(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, a folder of another audit is refused with the settings that differ. ``record``: this audit's content of
+    experiment.yaml. Raises FolderMismatch."""
+    try:
+        yield
+    except AnotherOwner:
+        recorded = folder.experiment().get("audit") if folder.exists else None
+        if not isinstance(recorded, dict):
+            raise
+        differences = list(_differences(recorded, dict(record["audit"])))
+        more = f" and {len(differences) - _MOST_NAMED} more" if len(differences) > _MOST_NAMED else ""
+        named = "; ".join(differences[:_MOST_NAMED]) + more
+        raise FolderMismatch(
+            f"{folder.path}: another audit's answers stand here: {named or 'the rows of the pairs file or the text of the prompt have changed'}; give another --out, or the same settings to resume"
+        ) from None
+
+
+def _differences(recorded: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence on every setting that differs between the folder's audit and this one."""
+    recorded_judges, own_judges = (_by_model(record.get("judges")) for record in (recorded, own))
+    if list(recorded_judges) != list(own_judges):
+        yield f"--model is {_value_shown(list(recorded_judges))} there and {_value_shown(list(own_judges))} here"
+    else:
+        for model in recorded_judges:
+            yield from _block_differences(recorded_judges[model], own_judges[model], block=Endpoint)
+    yield from _block_differences(recorded, own, block=AuditSpec)
+
+
+def _by_model(judges: object) -> dict[str, Mapping[str, Any]]:
+    """Model → the recorded endpoint of its judge."""
+    listed = judges if isinstance(judges, list) else []
+    return {str(judge.get("model")): judge for judge in listed if isinstance(judge, Mapping)}
+
+
+def _block_differences(recorded: Mapping[str, Any], own: Mapping[str, Any], *, block: type[Block]) -> Iterator[str]:
+    """A sentence on every key of a block whose values differ, but for settings of speed."""
+    for key in dict.fromkeys((*recorded, *own)):
+        recorded_value, own_value = (_value(record, key, block) for record in (recorded, own))
+        if key != "judges" and key not in _SPEED and recorded_value != own_value:
+            yield f"{_NAMES.get(key, key)} is {_value_shown(recorded_value)} there and {_value_shown(own_value)} here"
+
+
+def _value(record: Mapping[str, Any], key: str, block: type[Block]) -> Any:
+    """The recorded value, else the default: an older record does not have every field."""
+    field = block.model_fields.get(key)
+    return record.get(key, field.get_default(call_default_factory=True) if field else None)
+
+
+def _value_shown(value: object) -> str:
+    if value in (None, {}):
+        return "not given"
+    text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

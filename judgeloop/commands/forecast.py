@@ -1,9 +1,9 @@
-"""From a folder of judgments to what a forecast rests on: whose picks, of which texts, and what a loop would choose from."""
+"""``judgeloop.forecast``: the drift to expect from a judge before a loop is run, from the folder of an audit, analysis or run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.inference import LEVEL, Undefined
 from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts
-from judgeloop.stats.loop.forecast import forecast as followed
+from judgeloop.stats.loop.forecast import forecast as forecast_loop
 from judgeloop.stats.loop.replicates import measure
 from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 
@@ -39,237 +39,14 @@ Floats = NDArray[np.float64]
 
 _KEY = ["item_id", "candidate_id"]
 _FEWEST_ITEMS = 10
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One judge's generation-0 judgments and the features of the texts that they show, indexed by item and candidate."""
-
-    judge: str
-    panel: str
-    judgments: pd.DataFrame
-    features: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class CandidateTexts:
-    """The texts that a loop would choose from: their features in estimate units (length in doublings, others in
-    generation-0 SDs), and the SD that each raw feature is divided by (``units``, 1 for length)."""
-
-    features: tuple[str, ...]
-    units: pd.Series[float]
-    texts: Texts
-    means: pd.Series[float]
-    n_texts: int
-    n_items: int
-
-    def combinations(self) -> tuple[tuple[str, ...], Floats]:
-        """Each feature, and the style score: the mean of the style features."""
-        names, rows = [*self.features], [*np.eye(len(self.features))]
-        style = np.array([name in STYLE_FEATURES for name in self.features], dtype=np.float64)
-        if style.any():
-            names.append("style_score")
-            rows.append(style / style.sum())
-        return tuple(names), np.array(rows)
-
-
-def gathered(tables: RunTables, where: str) -> tuple[list[Evidence], CandidateTexts]:
-    """What the tables of a run, an audit or an analysis say; ``where`` names them. Raises InvalidInput where they hold no
-    texts or no judgments."""
-    judgments, candidates = tables.judgments, tables.candidates
-    if judgments.empty:
-        raise InvalidInput(f"{where}: holds no judgments to forecast from; finish the run or audit first")
-    if candidates.empty or "length" not in candidates:
-        raise InvalidInput(
-            f"{where}: holds no texts, and without them nothing says what a loop would choose from; "
-            "analyze the verdicts together with their texts (--pairs)"
-        )
-    known = candidates[candidates["text"].notna()]
-    of_run = known["replicate"].notna()
-    if of_run.any():
-        zero = known[of_run & (known["generation"] == 0)].drop_duplicates(["replicate", *_KEY])
-        units = pd.Series(measure(tables, Design("", 0, int(known["generation"].max()), ())).scale)
-    else:
-        zero = known.drop_duplicates(_KEY)
-        units = zero[list(FEATURES)].astype("float64").std(ddof=1)
-    return list(_evidence(judgments, known)), _choice(zero, units)
-
-
-def _named(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows with the replicate in those names, for they repeat across replicates. Items are the same ones."""
-    return rows.assign(**{name: rows["replicate"].astype("str") + "|" + rows[name].astype("str") for name in columns})
-
-
-def _evidence(judgments: pd.DataFrame, texts: pd.DataFrame) -> Iterator[Evidence]:
-    """Each judge's generation-0 judgments, on the panel that has most of them."""
-    judgments = judgments[~judgments["judge"].isin(["random", "gold"])]
-    zero = judgments["generation"].isna() | (judgments["generation"] == 0)
-    for judge, own in judgments[zero & (judgments["panel"] != "probe")].groupby("judge", sort=True):
-        panel = str(own["panel"].value_counts().index[0])
-        rows, shown = own[own["panel"] == panel], texts[texts["replicate"].isna()]
-        if panel == "policy":
-            shown = _named(texts[texts["replicate"].notna() & (texts["generation"] == 0)], "candidate_id")
-            rows = _named(rows, "pair_id", "candidate_first", "candidate_second")
-            # Arms with this judge share generation 0.
-            rows = rows.drop_duplicates(["item_id", "pair_id", "order", "repeat"])
-        features = shown.drop_duplicates(_KEY).set_index(_KEY)[list(FEATURES)].astype("float64")
-        # To the learner it is one generation of one loop.
-        yield Evidence(str(judge), panel, rows.assign(replicate=0, arm="", generation=0), features)
-
-
-def _choice(zero: pd.DataFrame, units: pd.Series[float]) -> CandidateTexts:
-    """The covariance within the texts of an item (of a replicate), each set of texts weighing the same."""
-    values = zero[list(FEATURES)].astype("float64")
-    varies = [name for name in FEATURES if units.get(name, 0.0) > 0 and float(values[name].std(ddof=1)) > 0]
-    units = pd.Series({name: 1.0 if name == "length" else float(units[name]) for name in varies})
-    scaled = values[varies] / units
-    sets = zero.groupby(["replicate", "item_id"], dropna=False, sort=True).ngroup().to_numpy()
-    within = (scaled - scaled.groupby(sets).transform("mean")).to_numpy()
-    sizes = np.bincount(sets)
-    several = int(np.sum(sizes > 1))
-    weight = 1.0 / np.maximum(sizes[sets] - 1.0, 1.0) / max(several, 1)
-    covariance = (within * weight[:, None]).T @ within
-    items = zero["item_id"].to_numpy()
-    means = scaled.groupby(items).mean().mean()
-    df = int(np.sum(sizes - 1))
-    return CandidateTexts(tuple(varies), units, Texts(covariance, df), means, len(scaled), len(np.unique(items)))
-
-
-def pull_of(
-    evidence: Evidence, choice: CandidateTexts, signal: SignalSpec, presentations: float, *, coins: bool = True
-) -> tuple[SelectionPressure, float, float] | Undefined:
-    """What such picks teach under a signal, by the project's own learner, in estimate units; the preferences that it rests
-    on; and those that a generation of ``presentations`` would give (without a fit: NaN).
-
-    The ridge is scaled so that it weighs against the evidence what it would against a generation of that size. ``coins``:
-    hard verdicts would fall anew if a pair were shown again, as they do above temperature 0.
-    """
-    shown = evidence.judgments[evidence.judgments["candidate_first"] != evidence.judgments["candidate_second"]]
-    items = shown.loc[shown["verdict"] != "unscored", "item_id"].nunique()
-    if items < _FEWEST_ITEMS:
-        return Undefined(f"{items} items with a verdict; a forecast needs {_FEWEST_ITEMS}")
-    if not isinstance(signal, BradleyTerrySignalSpec):
-        return _winners(shown, evidence.features, choice, coins)
-    preferences = labels.preferences(shown, signal.label_rule)
-    rows = float(preferences["weight"].sum())
-    if rows == 0:
-        return Undefined(f"the label rule {signal.label_rule} keeps no preference")
-    expected = presentations * rows / len(shown)
-    measured, fitted = _fitted(preferences, shown, evidence.features, choice, signal.ridge * rows / max(expected, 1.0))
-    if signal.label_rule == "length_controlled":
-        fitted = signals.length_controlled(fitted)
-    if not fitted.converged or fitted.covariance is None:
-        return Undefined(f"the signal cannot be fitted to these picks: {fitted.note}")
-    names, per_unit = list(choice.features), _per_unit(choice, fitted)
-    unit = np.outer(per_unit, per_unit)
-    covariance = fitted.covariance.reindex(index=names, columns=names).fillna(0.0).to_numpy(dtype=np.float64)
-    scatter = _scatter(preferences, measured, fitted).reindex(index=names, columns=names).fillna(0.0).to_numpy()
-    return (
-        SelectionPressure(_slopes(choice, fitted), covariance * unit, fitted.n_items - 1, scatter * unit),
-        rows,
-        expected,
-    )
-
-
-def _fitted(
-    preferences: pd.DataFrame, shown: pd.DataFrame, features: pd.DataFrame, choice: CandidateTexts, ridge: float
-) -> tuple[pd.DataFrame, signals.FittedSignal]:
-    measured = features.loc[features.index.isin(_pairs(shown)), list(choice.features)]
-    return measured, signals.fit(preferences, measured, signals.generation_zero_scale(measured), ridge)
-
-
-def _per_unit(choice: CandidateTexts, fitted: signals.FittedSignal) -> Floats:
-    """(p,) the estimate unit of each feature in the fit's own; 0 for a feature that the fit has not."""
-    ratio = (choice.units / fitted.scale).reindex(list(choice.features)).fillna(0.0)
-    return np.asarray(ratio, dtype=np.float64)
-
-
-def _slopes(choice: CandidateTexts, fitted: signals.FittedSignal) -> Floats:
-    raw = fitted.coefficients.reindex(list(choice.features)).fillna(0.0).to_numpy(dtype=np.float64)
-    return np.asarray(raw * _per_unit(choice, fitted))
-
-
-def _scatter(preferences: pd.DataFrame, features: pd.DataFrame, fitted: signals.FittedSignal) -> pd.DataFrame:
-    """Preferences times the sandwich covariance of the slopes with pairs, not items, as clusters: items stay the same in
-    a loop, their pairs do not."""
-    names = list(fitted.scale.index)
-    chosen, rejected = (
-        features[names].reindex(pd.MultiIndex.from_arrays([preferences["item_id"], preferences[side]])).to_numpy()
-        for side in ("chosen", "rejected")
-    )
-    x = (chosen - rejected) / fitted.scale.to_numpy()
-    shown_first = np.where(preferences["chosen"] == preferences["candidate_first"], 1.0, -1.0)
-    order = np.where(preferences["order"] == "", 0.0, shown_first)
-    gamma = 0.0 if fitted.order_log_odds is None else fitted.order_log_odds
-    p = sigmoid(x @ fitted.coefficients.to_numpy(dtype=np.float64) + gamma * order)
-    weight = preferences["weight"].to_numpy(dtype=np.float64)
-    information = (x * (weight * p * (1.0 - p))[:, None]).T @ x + fitted.ridge * np.eye(len(names))
-    scores = pd.DataFrame((weight * (1.0 - p))[:, None] * x)
-    by_pair = scores.groupby([preferences["item_id"].to_numpy(), preferences["pair_id"].to_numpy()]).sum().to_numpy()
-    inverse = np.linalg.pinv(information, hermitian=True)
-    return pd.DataFrame(weight.sum() * inverse @ by_pair.T @ by_pair @ inverse, index=names, columns=names)
-
-
-def _pairs(shown: pd.DataFrame) -> pd.MultiIndex:
-    parts = [shown[["item_id", f"candidate_{slot}"]].set_axis(_KEY, axis=1) for slot in ("first", "second")]
-    return pd.MultiIndex.from_frame(pd.concat(parts).drop_duplicates())
-
-
-def _winners(
-    shown: pd.DataFrame, features: pd.DataFrame, choice: CandidateTexts, coins: bool
-) -> tuple[SelectionPressure, float, float] | Undefined:
-    """The mean features of the text that won both orders together, less the pair's mean; clusters are items."""
-    picks = labels.presentations(shown)
-    by_order = picks.groupby(["item_id", "pair_id", "order"]).agg(
-        a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean")
-    )
-    by_pair = by_order.groupby(["item_id", "pair_id"]).agg(
-        a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean"), n=("p_a", "size")
-    )
-    by_pair = by_pair[by_pair["n"] == 2].reset_index()
-    if by_pair["item_id"].nunique() < _FEWEST_ITEMS:
-        return Undefined(
-            f"{by_pair['item_id'].nunique()} items with a pair judged in both orders; a forecast needs {_FEWEST_ITEMS}"
-        )
-    scaled = features[list(choice.features)] / choice.units
-    a, b = (
-        scaled.reindex(pd.MultiIndex.from_arrays([by_pair["item_id"], by_pair[side]])).to_numpy(dtype=np.float64)
-        for side in "ab"
-    )
-    won = np.sign(by_pair["p_a"].to_numpy(dtype=np.float64) - 0.5)
-    moved = 0.5 * won[:, None] * (a - b)
-    keep = np.isfinite(moved).all(axis=1)
-    moved, items = moved[keep], by_pair["item_id"].to_numpy()[keep]
-    sums = pd.DataFrame(moved - moved.mean(axis=0)).groupby(items).sum().to_numpy()
-    covariance = len(sums) / (len(sums) - 1) * sums.T @ sums / len(moved) ** 2
-    scatter = np.cov(moved.T, ddof=1).reshape(covariance.shape)
-    calls = None
-    if coins and not shown["p_first"].notna().any():
-        preferences = labels.preferences(shown, "raw")
-        _, fitted = _fitted(preferences, shown, features, choice, 1.0)
-        slopes = _slopes(choice, fitted)
-        spread = math.sqrt(max(float(slopes @ choice.texts.covariance @ slopes), 0.0))
-        calls = (spread, fitted.order_log_odds or 0.0) if fitted.converged else None
-    pull = SelectionPressure(moved.mean(axis=0), covariance, len(sums) - 1, scatter, calls)
-    return pull, float(len(moved)), float("nan")
-
-
-def real_mean(real: Mapping[str, Sequence[str]], measured: pd.DataFrame, choice: CandidateTexts) -> Floats:
-    """The real texts' mean less generation 0's, (p,) in estimate units. ``measured``: their features, indexed by item."""
-    means = (measured[list(choice.features)].groupby(level=0).mean()).mean() / choice.units
-    assert len(real)
-    return (means - choice.means).to_numpy(dtype=np.float64)
-
-
-# ``judgeloop.commands.forecast``: the drift to expect from a judge before a loop is run, from an audit's or a run's folder.
-
 _MOST_GENERATIONS = 100
 _METHOD = "linear judge, closed form; limits from 4,000 draws"
 
 
 @dataclass(frozen=True)
 class Forecasts:
-    """The rows (docs/contract.md, "Estimates"; terms ``forecast_drift_<feature>``), the file, and what they rest on."""
+    """The rows (docs/contract.md, "Estimates"; terms ``forecast_drift_<feature>``), the file, and in words the judgments,
+    texts and loop that they rest on."""
 
     rows: pd.DataFrame
     path: Path
@@ -277,8 +54,9 @@ class Forecasts:
 
 
 @dataclass(frozen=True)
-class _Loop:
-    """The loop that is forecast: where its settings come from, its judging arms, and its size."""
+class _LoopSettings:
+    """The loop to forecast: where its settings come from, its judging arms, K (``size``), matchups an item, and items.
+    ``resolved`` is None where no experiment was given."""
 
     source: str
     resolved: ResolvedExperiment | None
@@ -303,7 +81,7 @@ def forecast(
     ``folder``: what `run`, `audit` or `analyze` wrote. ``experiment``: the loop to forecast; default the run's own, or
     (after an audit) the default loop under three strategies. The limits are for the mean of ``replicates`` loops, of
     draws that ``seed`` changes. Writes ``out`` (default FOLDER/forecast.csv). No model is asked. Raises InvalidInput where
-    the folder cannot bear a forecast, FolderMismatch where it is none.
+    the folder has no judgments, texts or differences to forecast from, FolderMismatch where it is no such folder.
     """
     run = RunFolder.existing(folder)
     names = ("items", "candidates", "judgments", "preferences", "signals")
@@ -329,35 +107,38 @@ def forecast_estimates(
     replicates: int = 1,
     seed: int = 0,
 ) -> tuple[list[Estimate], tuple[str, ...]]:
-    """The rows from the tables of ``where``, and in words what they rest on. ``stated``: the run's own experiment."""
+    """The rows from the tables of the folder ``where``, and ``Forecasts.facts``. ``stated``: the run's own experiment. Raises
+    InvalidInput."""
     if not 1 <= generations <= _MOST_GENERATIONS:
         raise InvalidInput(f"--generations must be 1 to {_MOST_GENERATIONS}, not {generations}")
     if replicates < 1:
         raise InvalidInput(f"--replicates must be 1 or more, not {replicates}")
-    evidence, choice = gathered(tables, where)
+    evidence, candidates = read_evidence(tables, where)
     if not evidence:
         raise InvalidInput(f"{where}: holds no generation-0 judgments of a judge other than random and gold")
-    if not choice.features or choice.texts.df < 2:
+    if not candidates.features or candidates.texts.df < 2:
         raise InvalidInput(f"{where}: its texts do not differ within an item, so there is nothing to choose between")
-    loop = _loop(tables, stated, where, experiment, choice)
+    loop = _loop_settings(tables, stated, where, experiment, candidates)
     rows: list[Estimate] = []
-    for arm, one in _matched(loop, evidence, tables, where):
-        rows += _rows(arm, one, choice, loop, generations, replicates, seed)
+    for arm, of_judge in _judges_of_loop(loop, evidence, tables, where):
+        rows += _rows(arm, of_judge, candidates, loop, generations, replicates, seed)
     facts = (
-        "judge's picks: " + ", ".join(f"{one.judge} {len(one.judgments):,} ({one.panel} panel)" for one in evidence),
-        f"texts to choose from: {choice.n_texts:,} of {choice.n_items:,} items, features {', '.join(choice.features)}",
+        "judge's picks: "
+        + ", ".join(f"{judge.judge} {len(judge.judgments):,} ({judge.panel} panel)" for judge in evidence),
+        f"texts to choose from: {candidates.n_texts:,} of {candidates.n_items:,} items, features {', '.join(candidates.features)}",
         f"loop: {loop.source}; limits for the mean of {replicates} replicate{'s' if replicates > 1 else ''} over {loop.items} items",
     )
     return rows, facts
 
 
-def _loop(
+def _loop_settings(
     tables: RunTables,
     stated: Mapping[str, Any] | None,
     where: str,
     experiment: str | Path | Mapping[str, Any] | ResolvedExperiment | None,
-    choice: CandidateTexts,
-) -> _Loop:
+    candidates: CandidateTexts,
+) -> _LoopSettings:
+    """The loop of the experiment given, else of the run's own, else the default one under three strategies."""
     real: Mapping[str, tuple[str, ...]] = {}
     if experiment is not None:
         material = Material.read(as_resolved(experiment))
@@ -367,20 +148,20 @@ def _loop(
         resolved, items = resolve(stated, where, where=f"{where}/experiment.yaml"), len(tables.items)
         source = "the run's own experiment"
     else:
-        size, arms = 4, _what_if()
-        return _Loop(
+        size, arms = 4, _default_arms()
+        return _LoopSettings(
             f"no experiment given: pool of 32, K = {size}, tilt with tau 1, label rule raw, three strategies",
-            None, arms, size, size * (size - 1) // 2, choice.n_items, {},
+            None, arms, size, size * (size - 1) // 2, candidates.n_items, {},
         )  # fmt: skip
     size = resolved.experiment.candidates_per_item
     matchups = min(size * (size - 1) // 2, resolved.experiment.matchups_per_item or size * size)
     arms = tuple(arm for arm in resolved.arms if not arm.is_control)
     if not arms:
         raise InvalidInput(f"{source}: every arm is a control; a forecast needs one with a judge")
-    return _Loop(source, resolved, arms, size, matchups, items, real)
+    return _LoopSettings(source, resolved, arms, size, matchups, items, real)
 
 
-def _what_if() -> tuple[Arm, ...]:
+def _default_arms() -> tuple[Arm, ...]:
     """The default loop under three strategies, for a judge that no experiment names."""
     strategies = {
         "replace": StrategySpec(), "accumulate": StrategySpec(kind="accumulate"), "replace-half-real": StrategySpec(real_fraction=0.5),
@@ -397,74 +178,83 @@ def _what_if() -> tuple[Arm, ...]:
     )
 
 
-def _matched(loop: _Loop, evidence: list[Evidence], tables: RunTables, where: str) -> Iterator[tuple[Arm, Evidence]]:
-    """Each judging arm with the judge in the folder that it is: by name, or the only one there is."""
-    known = {one.judge: one for one in evidence}
+def _judges_of_loop(
+    loop: _LoopSettings, evidence: list[Evidence], tables: RunTables, where: str
+) -> Iterator[tuple[Arm, Evidence]]:
+    """Each judging arm with its judge in the folder: by name, or the only one there is. Raises InvalidInput."""
+    by_judge = {judge.judge: judge for judge in evidence}
     if loop.resolved is None:
-        yield from ((arm, one) for one in evidence for arm in loop.arms)
+        yield from ((arm, judge) for judge in evidence for arm in loop.arms)
         return
     endpoints: Mapping[str, Endpoint] = loop.resolved.experiment.endpoints
     of_arm = _judges_of_arms(tables.judgments)
     for arm in loop.arms:
-        wanted = of_arm.get(arm.name) or judge_name(arm.judge, endpoints)
-        near = [
-            one
-            for name, one in known.items()
-            if name in (wanted, f"{wanted}~{arm.name}") or name.startswith(f"{wanted}#")
+        own = of_arm.get(arm.name) or judge_name(arm.judge, endpoints)
+        matches = [
+            judge
+            for name, judge in by_judge.items()
+            if name in (own, f"{own}~{arm.name}") or name.startswith(f"{own}#")
         ]
-        if not near and len(known) > 1:
+        if not matches and len(by_judge) > 1:
             raise InvalidInput(
-                f"arm {arm.name}: its judge {wanted} is not among the judges of {where} ({', '.join(known)}); "
+                f"arm {arm.name}: its judge {own} is not among the judges of {where} ({', '.join(by_judge)}); "
                 "audit that judge, or give the folder that did"
             )
-        yield arm, near[0] if near else evidence[0]
+        yield arm, matches[0] if matches else evidence[0]
 
 
 def _judges_of_arms(judgments: pd.DataFrame) -> dict[str, str]:
+    """Arm → the judge of its judgments."""
     rows = judgments[judgments["arm"].fillna("") != ""]
-    return {str(arm): str(some["judge"].iloc[0]) for arm, some in rows.groupby("arm")} if len(rows) else {}
+    return {str(arm): str(of_arm["judge"].iloc[0]) for arm, of_arm in rows.groupby("arm")} if len(rows) else {}
 
 
 def _rows(
-    arm: Arm, evidence: Evidence, choice: CandidateTexts, loop: _Loop, generations: int, replicates: int, seed: int
-) -> list[Estimate]:
-    names, combinations = choice.combinations()
-    found = pull_of(
-        evidence, choice, arm.signal, loop.items * loop.matchups * 2.0 * arm.judge.repeats, coins=_coins(arm)
-    )
-    shared: dict[str, Any] = {"scope": "policy", "judge": evidence.judge, "arm": arm.name, "n_items": choice.n_items}
-    if isinstance(found, Undefined):
+    arm: Arm, evidence: Evidence, candidates: CandidateTexts, loop: _LoopSettings, generations: int, replicates: int, seed: int
+) -> list[Estimate]:  # fmt: skip
+    """One arm's estimates, a row a feature and generation."""
+    names, combinations = candidates.combinations()
+    presentations = loop.items * loop.matchups * 2.0 * arm.judge.repeats
+    fitted = selection_pressure(evidence, candidates, arm.signal, presentations, coins=_draws_verdicts(arm))
+    shared: dict[str, Any] = {
+        "scope": "policy",
+        "judge": evidence.judge,
+        "arm": arm.name,
+        "n_items": candidates.n_items,
+    }
+    if isinstance(fitted, Undefined):
         return [
             Estimate(
                 term=f"forecast_drift_{name}", bias=_bias(name), generation=t, unit=_unit(name), status="undefined",
-                note=found.reason, **shared,
+                note=fitted.reason, **shared,
             )
             for name in names for t in range(1, generations + 1)
         ]  # fmt: skip
-    pull, used, rows = found
-    course = _course(arm, loop, choice, generations, replicates, rows)
-    seen = followed(pull, choice.texts, course, combinations, seed=seed)
+    pressure, n_preferences, rows = fitted
+    course = _forecast_loop(arm, loop, candidates, generations, replicates, rows)
+    drift = forecast_loop(pressure, candidates.texts, course, combinations, seed=seed)
     note = _note(arm, loop, evidence)
     return [
         Estimate(
             term=f"forecast_drift_{name}", bias=_bias(name), generation=t + 1, unit=_unit(name), method=_METHOD,
-            estimate=float(seen.expected[t, j]), std_error=float(seen.std_error[t, j]), conf_low=float(seen.low[t, j]),
-            conf_high=float(seen.high[t, j]), conf_level=LEVEL, n=round(used), n_replicates=replicates, note=note,
+            estimate=float(drift.expected[t, j]), std_error=float(drift.std_error[t, j]), conf_low=float(drift.low[t, j]),
+            conf_high=float(drift.high[t, j]), conf_level=LEVEL, n=round(n_preferences), n_replicates=replicates, note=note,
             **shared,
         )
         for j, name in enumerate(names) for t in range(generations)
     ]  # fmt: skip
 
 
-def _course(
-    arm: Arm, loop: _Loop, choice: CandidateTexts, generations: int, replicates: int, rows: float
+def _forecast_loop(
+    arm: Arm, loop: _LoopSettings, candidates: CandidateTexts, generations: int, replicates: int, rows: float
 ) -> ForecastLoop:
+    """The arm's loop; ``rows``: preferences a generation and replicate."""
     fitted = arm.signal.kind == "bradley_terry"
     real = None
     if loop.real and arm.strategy.real and arm.strategy.real_fraction:
-        texts = [(item, text) for item, several in loop.real.items() for text in several]
+        texts = [(item, text) for item, of_item in loop.real.items() for text in of_item]
         measured = features_frame([text for _, text in texts]).set_index(pd.Index([item for item, _ in texts]))
-        real = real_mean(loop.real, measured, choice)
+        real = _real_mean(measured, candidates)
     return ForecastLoop(
         generations=generations,
         update=arm.signal.update if fitted else "winners",
@@ -481,27 +271,27 @@ def _course(
     )
 
 
-def _coins(arm: Arm) -> bool:
-    """Whether this judge's hard verdicts would fall anew if a pair were shown again; a reward model's temperature divides
-    scores, and draws nothing."""
+def _draws_verdicts(arm: Arm) -> bool:
+    """Whether this judge's hard verdicts are drawn anew when a pair is shown again. A reward model draws nothing: its
+    temperature divides scores."""
     judge = arm.judge.judges[0] if isinstance(arm.judge, PanelJudgeSpec) else arm.judge
     draws = judge.kind != "reward" and getattr(judge, "temperature", 1.0) > 0
     return draws and not getattr(judge, "temperature0", False)
 
 
-def _note(arm: Arm, loop: _Loop, evidence: Evidence) -> str:
+def _note(arm: Arm, loop: _LoopSettings, evidence: Evidence) -> str:
     policy = (
         f"pool of {arm.policy.pool_size}" if isinstance(arm.policy, PoolPolicySpec) else f"{loop.size} drafts an item"
     )
     strategy = arm.strategy.kind + (f", {arm.strategy.real_fraction:g} real" if arm.strategy.real_fraction else "")
     signal = f"{arm.signal.kind}, {arm.signal.update}, label rule {arm.signal.label_rule}"
-    said = [
+    parts = [
         f"{strategy}; {signal}; {policy}; slopes from {evidence.judgments['item_id'].nunique()} items of the {evidence.panel} panel",
-        "prediction limits; the judge and what it reads of texts are taken not to change",
+        "prediction limits; assumes that the judge does not change, nor its response to the features",
     ]
     if arm.strategy.real and arm.strategy.real_fraction and not loop.real:
-        said.append("the real data are not at hand and count as generation 0's texts")
-    return "; ".join(said)
+        parts.append("the real data are not at hand and count as generation 0's texts")
+    return "; ".join(parts)
 
 
 def _bias(name: str) -> Any:
@@ -510,3 +300,236 @@ def _bias(name: str) -> Any:
 
 def _unit(name: str) -> str:
     return "doublings" if name == "length" else "generation-0 sd"
+
+
+# -- the evidence: a judge's generation-0 picks, and the texts that a loop would choose from ---------------------------
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One judge's generation-0 judgments on one panel, and the features of their texts, indexed by item and candidate."""
+
+    judge: str
+    panel: str
+    judgments: pd.DataFrame
+    features: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class CandidateTexts:
+    """The texts that a loop would choose from: the covariance and means of their features in estimate units (length in
+    doublings, others in generation-0 SDs). ``units``: the SD that each raw feature is divided by, 1 for length."""
+
+    features: tuple[str, ...]
+    units: pd.Series[float]
+    texts: Texts
+    means: pd.Series[float]
+    n_texts: int
+    n_items: int
+
+    def combinations(self) -> tuple[tuple[str, ...], Floats]:
+        """Names and weights (q, p) of each feature, and of the style score: the mean of the style features."""
+        names, rows = [*self.features], [*np.eye(len(self.features))]
+        style = np.array([name in STYLE_FEATURES for name in self.features], dtype=np.float64)
+        if style.any():
+            names.append("style_score")
+            rows.append(style / style.sum())
+        return tuple(names), np.array(rows)
+
+
+def read_evidence(tables: RunTables, where: str) -> tuple[list[Evidence], CandidateTexts]:
+    """Every judge's evidence, and the texts of generation 0, from the tables of a run, an audit or an analysis; ``where``
+    names them. Raises InvalidInput where they hold no texts or no judgments."""
+    judgments = tables.judgments
+    if judgments.empty:
+        raise InvalidInput(f"{where}: holds no judgments to forecast from; finish the run or audit first")
+    if tables.candidates.empty or "length" not in tables.candidates:
+        raise InvalidInput(
+            f"{where}: holds no texts, so that it is not known what a loop would choose from; "
+            "analyze the verdicts together with their texts (--pairs)"
+        )
+    texts = tables.candidates[tables.candidates["text"].notna()]
+    of_run = texts["replicate"].notna()
+    if of_run.any():
+        zero = texts[of_run & (texts["generation"] == 0)].drop_duplicates(["replicate", *_KEY])
+        units = pd.Series(measure(tables, Design("", 0, int(texts["generation"].max()), ())).scale)
+    else:
+        zero = texts.drop_duplicates(_KEY)
+        units = zero[list(FEATURES)].astype("float64").std(ddof=1)
+    return list(_evidence(judgments, texts)), _candidate_texts(zero, units)
+
+
+def _with_replicate(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows with the replicate in these columns' names, which repeat across replicates. Items do not."""
+    return rows.assign(**{name: rows["replicate"].astype("str") + "|" + rows[name].astype("str") for name in columns})
+
+
+def _evidence(judgments: pd.DataFrame, texts: pd.DataFrame) -> Iterator[Evidence]:
+    """Each judge's generation-0 judgments, on the panel that has most of them."""
+    judgments = judgments[~judgments["judge"].isin(["random", "gold"])]
+    zero = judgments["generation"].isna() | (judgments["generation"] == 0)
+    for judge, own in judgments[zero & (judgments["panel"] != "probe")].groupby("judge", sort=True):
+        panel = str(own["panel"].value_counts().index[0])
+        rows, panel_texts = own[own["panel"] == panel], texts[texts["replicate"].isna()]
+        if panel == "policy":
+            panel_texts = _with_replicate(
+                texts[texts["replicate"].notna() & (texts["generation"] == 0)], "candidate_id"
+            )
+            rows = _with_replicate(rows, "pair_id", "candidate_first", "candidate_second")
+            # Arms with this judge share generation 0.
+            rows = rows.drop_duplicates(["item_id", "pair_id", "order", "repeat"])
+        features = panel_texts.drop_duplicates(_KEY).set_index(_KEY)[list(FEATURES)].astype("float64")
+        # The learner takes them as one generation of one loop.
+        yield Evidence(str(judge), panel, rows.assign(replicate=0, arm="", generation=0), features)
+
+
+def _candidate_texts(zero: pd.DataFrame, units: pd.Series[float]) -> CandidateTexts:
+    """Generation 0's texts in estimate units. The covariance is within the texts of an item (of a replicate); each such set
+    weighs the same."""
+    values = zero[list(FEATURES)].astype("float64")
+    varies = [name for name in FEATURES if units.get(name, 0.0) > 0 and float(values[name].std(ddof=1)) > 0]
+    units = pd.Series({name: 1.0 if name == "length" else float(units[name]) for name in varies})
+    scaled = values[varies] / units
+    sets = zero.groupby(["replicate", "item_id"], dropna=False, sort=True).ngroup().to_numpy()
+    within = (scaled - scaled.groupby(sets).transform("mean")).to_numpy()
+    sizes = np.bincount(sets)
+    n_sets = int(np.sum(sizes > 1))
+    weight = 1.0 / np.maximum(sizes[sets] - 1.0, 1.0) / max(n_sets, 1)
+    covariance = (within * weight[:, None]).T @ within
+    items = zero["item_id"].to_numpy()
+    means = scaled.groupby(items).mean().mean()
+    df = int(np.sum(sizes - 1))
+    return CandidateTexts(tuple(varies), units, Texts(covariance, df), means, len(scaled), len(np.unique(items)))
+
+
+# -- the selection pressure of those picks, by the project's own learner -----------------------------------------------
+
+
+def selection_pressure(
+    evidence: Evidence, candidates: CandidateTexts, signal: SignalSpec, presentations: float, *, coins: bool = True
+) -> tuple[SelectionPressure, float, float] | Undefined:
+    """The selection pressure of these picks under a signal, in estimate units; the number of preferences that it is fitted
+    to; and the number that a generation of ``presentations`` would give (without a fit: NaN).
+
+    The ridge is scaled so that it weighs against the evidence as it would against a generation of that size. ``coins``:
+    hard verdicts are drawn anew when a pair is shown again, as they are above temperature 0.
+    """
+    judgments = evidence.judgments[evidence.judgments["candidate_first"] != evidence.judgments["candidate_second"]]
+    items = judgments.loc[judgments["verdict"] != "unscored", "item_id"].nunique()
+    if items < _FEWEST_ITEMS:
+        return Undefined(f"{items} items with a verdict; a forecast needs {_FEWEST_ITEMS}")
+    if not isinstance(signal, BradleyTerrySignalSpec):
+        return _winners(judgments, evidence.features, candidates, coins)
+    preferences = labels.preferences(judgments, signal.label_rule)
+    n_preferences = float(preferences["weight"].sum())
+    if n_preferences == 0:
+        return Undefined(f"the label rule {signal.label_rule} keeps no preference")
+    expected = presentations * n_preferences / len(judgments)
+    ridge = signal.ridge * n_preferences / max(expected, 1.0)
+    measured, fitted = _fitted(preferences, judgments, evidence.features, candidates, ridge)
+    if signal.label_rule == "length_controlled":
+        fitted = signals.length_controlled(fitted)
+    if not fitted.converged or fitted.covariance is None:
+        return Undefined(f"the signal cannot be fitted to these picks: {fitted.note}")
+    names, per_unit = list(candidates.features), _per_unit(candidates, fitted)
+    unit = np.outer(per_unit, per_unit)
+    covariance = fitted.covariance.reindex(index=names, columns=names).fillna(0.0).to_numpy(dtype=np.float64)
+    scatter = _scatter(preferences, measured, fitted).reindex(index=names, columns=names).fillna(0.0).to_numpy()
+    return (
+        SelectionPressure(_slopes(candidates, fitted), covariance * unit, fitted.n_items - 1, scatter * unit),
+        n_preferences,
+        expected,
+    )
+
+
+def _fitted(
+    preferences: pd.DataFrame, judgments: pd.DataFrame, features: pd.DataFrame, candidates: CandidateTexts, ridge: float
+) -> tuple[pd.DataFrame, signals.FittedSignal]:
+    """The features of the judged texts, and the signal fitted to the preferences on them."""
+    measured = features.loc[features.index.isin(_texts_of(judgments)), list(candidates.features)]
+    return measured, signals.fit(preferences, measured, signals.generation_zero_scale(measured), ridge)
+
+
+def _per_unit(candidates: CandidateTexts, fitted: signals.FittedSignal) -> Floats:
+    """(p,) the estimate unit of each feature in the units of the fit; 0 for a feature that the fit dropped."""
+    ratio = (candidates.units / fitted.scale).reindex(list(candidates.features)).fillna(0.0)
+    return np.asarray(ratio, dtype=np.float64)
+
+
+def _slopes(candidates: CandidateTexts, fitted: signals.FittedSignal) -> Floats:
+    """(p,) the fitted slopes, log-odds per estimate unit."""
+    raw = fitted.coefficients.reindex(list(candidates.features)).fillna(0.0).to_numpy(dtype=np.float64)
+    return np.asarray(raw * _per_unit(candidates, fitted))
+
+
+def _scatter(preferences: pd.DataFrame, features: pd.DataFrame, fitted: signals.FittedSignal) -> pd.DataFrame:
+    """Preferences times the sandwich covariance of the slopes with pairs, not items, as clusters: items stay the same in
+    a loop, their pairs do not."""
+    names = list(fitted.scale.index)
+    chosen, rejected = (
+        features[names].reindex(pd.MultiIndex.from_arrays([preferences["item_id"], preferences[side]])).to_numpy()
+        for side in ("chosen", "rejected")
+    )
+    x = (chosen - rejected) / fitted.scale.to_numpy()
+    shown_first = np.where(preferences["chosen"] == preferences["candidate_first"], 1.0, -1.0)
+    order = np.where(preferences["order"] == "", 0.0, shown_first)
+    gamma = 0.0 if fitted.order_log_odds is None else fitted.order_log_odds
+    p = sigmoid(x @ fitted.coefficients.to_numpy(dtype=np.float64) + gamma * order)
+    weight = preferences["weight"].to_numpy(dtype=np.float64)
+    information = (x * (weight * p * (1.0 - p))[:, None]).T @ x + fitted.ridge * np.eye(len(names))
+    scores = pd.DataFrame((weight * (1.0 - p))[:, None] * x)
+    by_pair = scores.groupby([preferences["item_id"].to_numpy(), preferences["pair_id"].to_numpy()]).sum().to_numpy()
+    inverse = np.linalg.pinv(information, hermitian=True)
+    return pd.DataFrame(weight.sum() * inverse @ by_pair.T @ by_pair @ inverse, index=names, columns=names)
+
+
+def _texts_of(judgments: pd.DataFrame) -> pd.MultiIndex:
+    """Item and candidate of every text that the judgments show."""
+    parts = [judgments[["item_id", f"candidate_{slot}"]].set_axis(_KEY, axis=1) for slot in ("first", "second")]
+    return pd.MultiIndex.from_frame(pd.concat(parts).drop_duplicates())
+
+
+def _winners(
+    judgments: pd.DataFrame, features: pd.DataFrame, candidates: CandidateTexts, coins: bool
+) -> tuple[SelectionPressure, float, float] | Undefined:
+    """The selection differential without a fit: the mean features of the text that won over both orders together, minus the
+    pair's mean; clusters are items."""
+    picks = labels.presentations(judgments)
+    by_order = picks.groupby(["item_id", "pair_id", "order"]).agg(
+        a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean")
+    )
+    by_pair = by_order.groupby(["item_id", "pair_id"]).agg(
+        a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean"), n=("p_a", "size")
+    )
+    by_pair = by_pair[by_pair["n"] == 2].reset_index()
+    if by_pair["item_id"].nunique() < _FEWEST_ITEMS:
+        return Undefined(
+            f"{by_pair['item_id'].nunique()} items with a pair judged in both orders; a forecast needs {_FEWEST_ITEMS}"
+        )
+    scaled = features[list(candidates.features)] / candidates.units
+    a, b = (
+        scaled.reindex(pd.MultiIndex.from_arrays([by_pair["item_id"], by_pair[side]])).to_numpy(dtype=np.float64)
+        for side in "ab"
+    )
+    won = np.sign(by_pair["p_a"].to_numpy(dtype=np.float64) - 0.5)
+    moved = 0.5 * won[:, None] * (a - b)
+    complete = np.isfinite(moved).all(axis=1)
+    moved, items = moved[complete], by_pair["item_id"].to_numpy()[complete]
+    sums = pd.DataFrame(moved - moved.mean(axis=0)).groupby(items).sum().to_numpy()
+    covariance = len(sums) / (len(sums) - 1) * sums.T @ sums / len(moved) ** 2
+    scatter = np.cov(moved.T, ddof=1).reshape(covariance.shape)
+    calls = None
+    if coins and not judgments["p_first"].notna().any():
+        preferences = labels.preferences(judgments, "raw")
+        _, fitted = _fitted(preferences, judgments, features, candidates, 1.0)
+        slopes = _slopes(candidates, fitted)
+        spread = math.sqrt(max(float(slopes @ candidates.texts.covariance @ slopes), 0.0))
+        calls = (spread, fitted.order_log_odds or 0.0) if fitted.converged else None
+    pressure = SelectionPressure(moved.mean(axis=0), covariance, len(sums) - 1, scatter, calls)
+    return pressure, float(len(moved)), float("nan")
+
+
+def _real_mean(measured: pd.DataFrame, candidates: CandidateTexts) -> Floats:
+    """The real texts' mean minus generation 0's, (p,) in estimate units. ``measured``: their features, indexed by item."""
+    means = (measured[list(candidates.features)].groupby(level=0).mean()).mean() / candidates.units
+    return (means - candidates.means).to_numpy(dtype=np.float64)

@@ -1,4 +1,4 @@
-"""``judgeloop.commands.plan``: what an experiment will take, before any call, and what it can find out."""
+"""``judgeloop.plan``: calls, tokens, cost and time of an experiment before any call, and the effects that its size can show."""
 
 from __future__ import annotations
 
@@ -27,19 +27,41 @@ from judgeloop.text.templates import Mode
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.reply import read
 
-# How many calls and tokens something will take, and what that costs: estimates with their range, for plans.
-
-# Characters of Latin text a token: of usual tokenizers, English prose has 4 to 4.5, code and other languages fewer.
 _LATIN = (5.0, 4.0, 3.0)
-# Tokens a character of other scripts.
+"""Characters of Latin text a token: of usual tokenizers, English prose has 4 to 4.5, code and other languages fewer."""
 _OTHER = (0.4, 0.8, 1.5)
-# What a chat template adds to a call: role marks, often a system message of its own.
+"""Tokens a character of other scripts."""
 _TEMPLATE = (4.0, 12.0, 60.0)
+"""Tokens that a chat template adds to a call: role marks, often a system message of its own."""
+
+_PAUSE_S = 60
+"""A longer gap between two replies counts as a pause: the run was stopped and resumed."""
+_SHORTEST_S = 10
+"""Time stamps are whole seconds: below this, a rate from them means little."""
+_PRESENTED = re.compile(r"r\d+|j\d+")
+"""How the call id of a presentation ends: in its repeat, or in the member of a panel."""
+
+EFFECTS = (0.02, 0.03, 0.05, 0.10)
+CONFLICT_RATES = (0.1, 0.3, 0.5)
+MARGINS = (0.05, 0.02)
+_REPLICATES = (3, 5, 8, 10, 20)
+
+TRIALS = "verdict trials (at most)"
+_DRAFTS = {
+    "pool drafts": "drafts, the pools",
+    "first drafts": "drafts, generation 0",
+    "anchor drafts": "drafts, anchor panel",
+}
+_STAGES = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
+"""What a load's name begins with → the stage of the recorded calls that are like it."""
+
+
+# -- loads: calls, tokens and their cost -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A number that is not known: the lowest and highest to reckon with, and what is likely."""
+    """A number that is estimated: the lowest and the highest to reckon with, and the likely one between them."""
 
     low: float
     likely: float
@@ -53,7 +75,7 @@ class Range:
         return Range(self.low * factor, self.likely * factor, self.high * factor)
 
     def at_most(self, most: float) -> Range:
-        """None of the three above ``most``."""
+        """The range with none of its three numbers above ``most``."""
         return Range(min(self.low, most), min(self.likely, most), min(self.high, most))
 
 
@@ -64,7 +86,7 @@ NOTHING = Range(0.0, 0.0, 0.0)
 class Load:
     """What one kind of call takes in all: ``prompt`` and ``completion`` are tokens of all ``calls`` together.
 
-    ``cost`` in US dollars by the endpoint's price, None where none is stated. ``basis``: how tokens are known.
+    ``cost`` in US dollars by the endpoint's price, None where none is stated. ``basis``: how tokens were estimated.
     """
 
     what: str
@@ -77,7 +99,7 @@ class Load:
 
 
 def text_tokens(text: str) -> Range:
-    """Tokens of a text, guessed from its characters: 3 to 5 Latin characters a token, other scripts by the character."""
+    """Tokens of a text, estimated from its characters: 3 to 5 Latin characters a token, other scripts by the character."""
     latin = sum(letter < "\u0250" for letter in text)
     other = len(text) - latin
     return Range(*(latin / per + other * each for per, each in zip(_LATIN, _OTHER, strict=True)))
@@ -90,11 +112,16 @@ def prompt_tokens(body: Mapping[str, Any]) -> Range:
 
 
 def verdict_tokens(mode: Mode | str, *, reasons: bool, longest: int) -> Range:
-    """Completion tokens of one judgment: one in logprob mode; else the verdict alone, or a paragraph before it. A model
-    that thinks first may use all that it is given: ``longest``."""
+    """Completion tokens of one judgment: one in logprob mode; else the verdict alone, or with ``reasons`` a paragraph
+    before it. A model that thinks first may use all that it is allowed: ``longest``."""
     if mode == "logprob":
         return Range(1.0, 1.0, 1.0)
     return (Range(30.0, 150.0, longest) if reasons else Range(3.0, 8.0, longest)).at_most(longest)
+
+
+def or_json_tokens(tokens: Range, longest: int) -> Range:
+    """``tokens`` of a judgment, or those of mode json: an endpoint may turn out to have no log-probabilities."""
+    return Range(1.0, tokens.likely, max(tokens.high, verdict_tokens("json", reasons=False, longest=longest).likely))
 
 
 def load_of(
@@ -123,27 +150,22 @@ def priced(load: Load, endpoint: Endpoint) -> Load:
 
 
 def total_cost(loads: Iterable[Load]) -> Range | None:
-    """The summed cost; None where a load that has calls has no price."""
-    some = [load for load in loads if load.calls]
-    if any(load.cost is None for load in some):
+    """The summed cost in US dollars; None where a load that has calls has no price."""
+    costs = [load.cost for load in loads if load.calls]
+    if any(cost is None for cost in costs):
         return None
-    return sum((load.cost for load in some if load.cost is not None), NOTHING)
+    return sum((cost for cost in costs if cost is not None), NOTHING)
 
 
-# What an earlier run's folder says for the next one's plan: tokens a call, calls a second, how much things vary.
-
-_PAUSE_S = 60
-"""Between two replies, a longer gap is no work: the run was stopped and resumed."""
-_SHORTEST_S = 10
-"""Time stamps are whole seconds: below this, a rate from them means little."""
-_PRESENTED = re.compile(r"r\d+|j\d+")
-"""How the call id of a presentation ends: in its repeat, or in the member of a panel."""
+# -- an earlier run: tokens a call, calls a second, and how much results vary ------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedTokens:
-    """Of one run: (stage, model) → tokens of a call's prompt and completion; None where nothing says. Stages are draft,
-    draft with exemplars (generation 1 on) and judge."""
+class RecordedRun:
+    """What a run folder says for a plan. ``tokens``: (stage, model) → tokens of a call's prompt and completion; stages are
+    draft, draft with exemplars (generation 1 on) and judge. ``conflict``: the share of pairs whose verdict changed with the
+    order; ``drift_sd``: the SD between replicates of the last did_length, in doublings. None where the folder does not say.
+    """
 
     name: str
     tokens: dict[tuple[str, str], tuple[Range, Range]]
@@ -153,7 +175,7 @@ class RecordedTokens:
     drift_sd: float | None
 
 
-def recorded(path: str | Path) -> RecordedTokens:
+def recorded_run(path: str | Path) -> RecordedRun:
     """Read a run folder's recorded calls and, where it has finished, its estimates. Raises FolderMismatch.
 
     A call's tokens are the mean over the parts (a replicate's generation, a panel's); the range is that of these means.
@@ -177,38 +199,41 @@ def recorded(path: str | Path) -> RecordedTokens:
             if stage == "draft" and parts[1] != "g0":
                 stage = "draft with exemplars"
             key = (stage, str(exchange.request.get("model")))
-            counted = sums[key]["/".join(parts[:2])]
-            for place, value in enumerate((1, reply.prompt_tokens, reply.completion_tokens)):
-                counted[place] += value
+            part_sums = sums[key]["/".join(parts[:2])]
+            for column, value in enumerate((1, reply.prompt_tokens, reply.completion_tokens)):
+                part_sums[column] += value
     finally:
         cassette.close()
-    tokens = {key: (_range(by_part, 1), _range(by_part, 2)) for key, by_part in sums.items()}
+    tokens = {key: (_tokens_a_call(by_part, 1), _tokens_a_call(by_part, 2)) for key, by_part in sums.items()}
     drafts = [completion for (stage, _), (_, completion) in tokens.items() if stage.startswith("draft")]
-    conflict, sd = _spread(folder)
-    return RecordedTokens(Path(path).name, tokens, drafts[0] if drafts else None, _rate(stamps), conflict, sd)
+    conflict, drift_sd = _recorded_variation(folder)
+    return RecordedRun(
+        Path(path).name, tokens, drafts[0] if drafts else None, _calls_per_second(stamps), conflict, drift_sd
+    )
 
 
-def _range(by_part: dict[str, list[int]], place: int) -> Range:
-    means = [counted[place] / counted[0] for counted in by_part.values()]
-    whole = sum(counted[place] for counted in by_part.values()) / sum(counted[0] for counted in by_part.values())
-    return Range(min(means), whole, max(means))
+def _tokens_a_call(by_part: Mapping[str, list[int]], column: int) -> Range:
+    """Tokens a call from each part's sums (calls, prompt tokens, completion tokens)."""
+    means = [sums[column] / sums[0] for sums in by_part.values()]
+    overall = sum(sums[column] for sums in by_part.values()) / sum(sums[0] for sums in by_part.values())
+    return Range(min(means), overall, max(means))
 
 
-def _rate(stamps: list[int]) -> float | None:
-    """Calls a second while the run was at work."""
+def _calls_per_second(stamps: list[int]) -> float | None:
+    """Calls a second without the pauses; None where the run was too short for its time stamps."""
     stamps.sort()
     gaps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
     busy = sum(gap for gap in gaps if gap <= _PAUSE_S)
     return len(stamps) / busy if busy >= _SHORTEST_S else None
 
 
-def _spread(folder: RunFolder) -> tuple[float | None, float | None]:
-    """The judge's conflict rate on the first panel that has one, and the SD between replicates of the last did_length."""
+def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
+    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length."""
     try:
-        found = folder.estimates()
+        estimates = folder.estimates()
     except FolderMismatch:
         return None, None
-    plain = found[(found["variant"] == "") & (found["category"] == "") & (found["status"] != "undefined")]
+    plain = estimates[(estimates["variant"] == "") & (estimates["category"] == "") & (estimates["status"] != "undefined")]  # fmt: skip
     rates = plain[(plain["term"] == "conflict_rate") & plain["panel"].isin(["anchor", "pairs"])]
     drifts = plain[(plain["term"] == "did_length") & plain["std_error"].notna() & (plain["std_error"] > 0)]
     conflict = float(rates["estimate"].iloc[0]) if len(rates) and rates["estimate"].iloc[0] > 0 else None
@@ -219,22 +244,21 @@ def _spread(folder: RunFolder) -> tuple[float | None, float | None]:
     return conflict, float(last["std_error"]) * math.sqrt(float(count))
 
 
-_DETECTED = (0.02, 0.03, 0.05, 0.10)
-_CONFLICTS = (0.1, 0.3, 0.5)
-_REPLICATES = (3, 5, 8, 10, 20)
-_MARGINS = (0.05, 0.02)
-_DRAFTS = {
-    "pool drafts": "drafts, the pools",
-    "first drafts": "drafts, generation 0",
-    "anchor drafts": "drafts, anchor panel",
-}
-# What a load's name begins with → the stage of recorded calls that are like it.
-_KINDS = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
+def with_recorded_tokens(load: Load, stage: str, endpoint: Endpoint, earlier: RecordedRun | None) -> Load:
+    """The load with a recorded run's tokens a call, where that run asked the same stage of the same model."""
+    tokens = earlier.tokens.get((stage, endpoint.model)) if earlier else None
+    if tokens is None or earlier is None:
+        return load
+    prompt, completion = (per_call.times(load.calls) for per_call in tokens)
+    return priced(replace(load, prompt=prompt, completion=completion, basis=f"counted in {earlier.name}"), endpoint)
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Calls a second, and whose word that is."""
+    """Calls a second, and where that number comes from."""
 
     calls_per_second: float
     source: str
@@ -263,7 +287,7 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time at ``speed``, None where none is known."""
+        """Wall time at ``speed``, None where that is not known."""
         return self.calls / self.speed.calls_per_second if self.speed else None
 
     def record(self) -> dict[str, Any]:
@@ -289,25 +313,26 @@ def plan(
 ) -> Plan:
     """Calls, tokens, cost and time of an experiment, and the pairs and replicates that effects take at 80 % power.
 
-    ``experiment`` as for ``run``. ``run``: an earlier run's folder, whose replies say tokens, calls a second, conflict rate
-    and between-replicate SD. ``calls_per_second`` where it is known; ``doctor``: what ``judgeloop doctor --json`` wrote,
-    which says it too. ``answer_tokens``: of a usual draft. ``effect``: one to find, in probability, at the rate ``conflict``
-    of pairs whose verdict changes with the order; ``drift`` to find and its ``drift_sd`` between replicates, in doublings.
-    No call is made. Raises InvalidInput.
+    ``experiment`` as for ``run``. ``run``: an earlier run's folder, from which tokens, calls a second, conflict rate and
+    between-replicate SD are taken. ``calls_per_second`` where it is known; ``doctor``: what ``judgeloop doctor --json``
+    wrote, which holds it too. ``answer_tokens``: of a usual draft. ``effect``: one to find, in probability, at the rate
+    ``conflict`` of pairs whose verdict changes with the order; ``drift`` to find and its ``drift_sd`` between replicates, in
+    doublings. No call is made. Raises InvalidInput.
     """
     resolved = as_resolved(experiment)
     material = Material.read(resolved)
-    earlier = recorded(run) if run is not None else None
-    loads = tuple(_measured(one, earlier, resolved) for one in _loads(material, answer_tokens, earlier))
+    earlier = recorded_run(run) if run is not None else None
+    loads = tuple(_from_earlier(load, earlier, resolved) for load in _loads(material, answer_tokens, earlier))
     speed = _speed(calls_per_second, doctor, earlier)
     conflict = conflict if conflict is not None else earlier.conflict if earlier else None
     drift_sd = drift_sd if drift_sd is not None else earlier.drift_sd if earlier else None
-    seen = _power(material, effect, conflict, drift, drift_sd)
+    power = _power(material, effect, conflict, drift, drift_sd)
     planned = material.planned_calls()
-    return Plan(resolved.experiment.name, loads, planned, speed, seen, _notes(resolved, loads))
+    return Plan(resolved.experiment.name, loads, planned, speed, power, _notes(resolved, loads))
 
 
-def _loads(material: Material, answer_tokens: int | None, earlier: RecordedTokens | None) -> Iterator[Load]:
+def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun | None) -> Iterator[Load]:
+    """The experiment's loads, one a kind of call and arm, with tokens estimated from characters."""
     experiment, resolved = material.resolved.experiment, material.resolved
     policy = experiment.policy
     endpoint = experiment.endpoints[policy.endpoint]
@@ -322,56 +347,56 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedToken
     draft = load_of("drafts", policy.endpoint, endpoint, bodies, answer)
     for planned in material.planned():
         if planned.kind == "matches":
-            yield _counted(_match_load(material, answer), planned.calls, experiment)
+            yield _with_calls(_match_load(material, answer), planned.calls, experiment)
         elif isinstance(planned.judge, RewardJudgeSpec):
-            yield _counted(_reward_load(material, planned.judge, answer, f"scores, arm {planned.arm}"), planned.calls, experiment)  # fmt: skip
+            scores = _reward_load(material, planned.judge, answer, f"scores, arm {planned.arm}")
+            yield _with_calls(scores, planned.calls, experiment)
         elif planned.judge is not None:
-            judged = _judge_load(material, planned.judge, answer, f"judgments, arm {planned.arm}")
-            yield _counted(judged, planned.calls, experiment)
+            judgments = _judge_load(material, planned.judge, answer, f"judgments, arm {planned.arm}")
+            yield _with_calls(judgments, planned.calls, experiment)
             if planned.is_first and planned.judge.verdict == "auto":
                 trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
-                yield _counted(replace(judged, what="verdict trials (at most)"), trials, experiment)
+                yield _with_calls(replace(judgments, what=TRIALS), trials, experiment)
         elif planned.kind == "exemplar drafts":
-            prompts = sum((text_tokens(_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
+            prompts = sum((text_tokens(_item_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
             texts = (prompts + answer + Range(4.0, 8.0, 16.0)).times(planned.exemplars * draft.calls)
-            shown = replace(draft, what=f"drafts, with {planned.exemplars} exemplars", prompt=draft.prompt + texts)
-            yield _counted(shown, planned.calls, experiment)
+            drafts = replace(draft, what=f"drafts, with {planned.exemplars} exemplars", prompt=draft.prompt + texts)
+            yield _with_calls(drafts, planned.calls, experiment)
         else:
-            yield _counted(replace(draft, what=_DRAFTS[planned.kind]), planned.calls, experiment)
+            yield _with_calls(replace(draft, what=_DRAFTS[planned.kind]), planned.calls, experiment)
 
 
-def _judge_load(material: Material, member: ModelJudgeSpec, answer: Range, what: str) -> Load:
+def _judge_load(material: Material, judge: ModelJudgeSpec, answer: Range, what: str) -> Load:
     """One presentation of every item: the rendered prompt with both answers left out, and two answers."""
-    endpoint = material.resolved.experiment.endpoints[member.endpoint]
-    template = templates.load(member.prompt, material.resolved.folder, "judge")
-    mode = template.modes[0] if member.verdict == "auto" else member.verdict
+    endpoint = material.resolved.experiment.endpoints[judge.endpoint]
+    template = templates.load(judge.prompt, material.resolved.folder, "judge")
+    mode = template.modes[0] if judge.verdict == "auto" else judge.verdict
     bodies = [
         judge_body(
             endpoint, template, mode, prompt=item.prompt, first_text="", second_text="", reference=item.reference
         )
         for item in material.items
     ]
-    longest = member.max_tokens or endpoint.max_tokens
-    said = verdict_tokens(mode, reasons=template.reasons, longest=longest)
-    if member.verdict == "auto":
-        # The endpoint may turn out to have no log-probabilities.
-        said = Range(1.0, said.likely, max(said.high, verdict_tokens("json", reasons=False, longest=longest).likely))
-    one = load_of(what, member.endpoint, endpoint, bodies, said)
-    return replace(one, prompt=one.prompt + answer.times(2 * one.calls))
+    longest = judge.max_tokens or endpoint.max_tokens
+    completion = verdict_tokens(mode, reasons=template.reasons, longest=longest)
+    if judge.verdict == "auto":
+        completion = or_json_tokens(completion, longest)
+    load = load_of(what, judge.endpoint, endpoint, bodies, completion)
+    return replace(load, prompt=load.prompt + answer.times(2 * load.calls))
 
 
 def _reward_load(material: Material, judge: RewardJudgeSpec, answer: Range, what: str) -> Load:
     """One text of every item, scored: the conversation without the text, and the text."""
     endpoint = material.resolved.experiment.endpoints[judge.endpoint]
     bodies = [reward_body(endpoint, "classify", None, prompt=item.prompt, answer="") for item in material.items]
-    one = load_of(what, judge.endpoint, endpoint, bodies, NOTHING)
-    return replace(one, prompt=one.prompt + answer.times(one.calls))
+    load = load_of(what, judge.endpoint, endpoint, bodies, NOTHING)
+    return replace(load, prompt=load.prompt + answer.times(load.calls))
 
 
 def _match_load(material: Material, answer: Range) -> Load:
     """One text of every item with ``match: judge``: gold asks a model whether it agrees with the reference."""
     gold = material.matcher
-    assert gold is not None  # it is what plans these calls
+    assert gold is not None  # these calls are planned for a matcher only
     assert gold.endpoint is not None
     endpoint = material.resolved.experiment.endpoints[gold.endpoint]
     template = templates.load(gold.prompt, material.resolved.folder, "match")
@@ -380,53 +405,93 @@ def _match_load(material: Material, answer: Range) -> Load:
         for item in material.items
         if is_asked(item)
     ]
-    said = verdict_tokens("text", reasons=False, longest=endpoint.max_tokens)
-    once = load_of("gold matching", gold.endpoint, endpoint, bodies, said)
-    return replace(once, prompt=once.prompt + answer.times(once.calls))
+    completion = verdict_tokens("text", reasons=False, longest=endpoint.max_tokens)
+    load = load_of("gold matching", gold.endpoint, endpoint, bodies, completion)
+    return replace(load, prompt=load.prompt + answer.times(load.calls))
 
 
-def _counted(load: Load, calls: int, experiment: Experiment) -> Load:
-    """So many calls like those of the load."""
+def _with_calls(load: Load, calls: int, experiment: Experiment) -> Load:
+    """The load of ``calls`` such calls, at the price of its endpoint."""
     return scaled(load, calls, experiment.endpoints[load.endpoint])
 
 
-def _text(item: Item) -> str:
+def _item_text(item: Item) -> str:
+    """An item's prompt without the names of its turns."""
     return item.prompt if isinstance(item.prompt, str) else "\n".join(message.content for message in item.prompt)
 
 
-def _measured(one: Load, earlier: RecordedTokens | None, resolved: ResolvedExperiment) -> Load:
-    """The load with a recorded run's tokens a call, where that run asked the same kind of call of the same model."""
-    endpoint = resolved.experiment.endpoints[one.endpoint]
-    kind = next((kind for start, kind in _KINDS.items() if one.what.startswith(start)), "")
-    found = earlier.tokens.get((kind, endpoint.model)) if earlier else None
-    if found is None or earlier is None:
-        return one
-    prompt, completion = (part.times(one.calls) for part in found)
-    return priced(replace(one, prompt=prompt, completion=completion, basis=f"counted in {earlier.name}"), endpoint)
+def _from_earlier(load: Load, earlier: RecordedRun | None, resolved: ResolvedExperiment) -> Load:
+    """The load with the tokens a call of an earlier run's calls of its stage."""
+    stage = next((stage for start, stage in _STAGES.items() if load.what.startswith(start)), "")
+    return with_recorded_tokens(load, stage, resolved.experiment.endpoints[load.endpoint], earlier)
 
 
-def _speed(stated: float | None, doctor: str | Path | None, earlier: RecordedTokens | None) -> Speed | None:
+def _speed(stated: float | None, doctor: str | Path | None, earlier: RecordedRun | None) -> Speed | None:
+    """The calls a second: the stated ones, else doctor's, else an earlier run's; None where none is at hand."""
     if stated is not None:
-        if not (math.isfinite(stated) and stated > 0):
-            raise InvalidInput(f"--calls-per-second must be above 0, not {stated:g}")
-        return Speed(stated, "as stated")
+        return Speed(checked_rate(stated), "as stated")
     if doctor is not None:
         return Speed(
-            _doctored(Path(doctor)), f"measured by doctor ({Path(doctor).name}), with judge calls of short texts"
+            _doctor_rate(Path(doctor)), f"measured by doctor ({Path(doctor).name}), with judge calls of short texts"
         )
     if earlier is not None and earlier.calls_per_second is not None:
         return Speed(earlier.calls_per_second, f"of {earlier.name}, by its replies' own time stamps")
     return None
 
 
-def _doctored(path: Path) -> float:
+def checked_rate(calls_per_second: float) -> float:
+    """The stated calls a second. Raises InvalidInput for a number that is not above 0."""
+    if not (math.isfinite(calls_per_second) and calls_per_second > 0):
+        raise InvalidInput(f"--calls-per-second must be above 0, not {calls_per_second:g}")
+    return calls_per_second
+
+
+def _doctor_rate(path: Path) -> float:
+    """The calls a second that ``judgeloop doctor --json`` measured. Raises InvalidInput."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["recommended"]["calls_per_second"]
+        rate = json.loads(path.read_text(encoding="utf-8"))["recommended"]["calls_per_second"]
     except (OSError, ValueError, KeyError, TypeError):
-        found = None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
+        rate = None
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
         raise InvalidInput(f"{path}: holds no measured calls a second; write it with `judgeloop doctor --json`")
-    return float(found)
+    return float(rate)
+
+
+# -- what a size can show ----------------------------------------------------------------------------------------------
+
+
+def check_sizes(effect: float | None, conflict: float | None) -> None:
+    """Raises InvalidInput for an effect or a conflict rate that is no such probability."""
+    if effect is not None and not 0 < effect <= 0.5:
+        raise InvalidInput("--effect is a probability above 0 and at most 0.5, as 0.05 for 5 points")
+    if conflict is not None and not 0 < conflict <= 1:
+        raise InvalidInput("--conflict is the share of pairs whose verdict changes with the order: above 0, at most 1")
+
+
+def with_own(usual: Iterable[float], own: float | None) -> list[float]:
+    """The usual values of a table and the user's own one, ascending."""
+    return sorted({*usual, *([own] if own is not None else [])})
+
+
+def position_table(effects: Iterable[float], rates: list[float]) -> list[dict[str, Any]]:
+    """Pairs that find a position effect (in probability beyond one half) at 80 % power, two-sided 5 %, by conflict rate;
+    None where an effect cannot be that large at the rate."""
+    return [
+        {
+            "effect": effect, "conflict_rate": rate,
+            "pairs": inference.pairs_for_position(effect, rate) if 2 * effect <= rate else None,
+        }
+        for effect in effects for rate in rates
+    ]  # fmt: skip
+
+
+def equivalence_table(rates: list[float]) -> list[dict[str, Any]]:
+    """Pairs that show at 80 % power that no position effect exceeds a margin, by conflict rate."""
+    return [
+        {"margin": margin, "conflict_rate": rate, "pairs": inference.pairs_for_equivalence(margin, rate)}
+        for margin in MARGINS
+        for rate in rates
+    ]
 
 
 def _power(
@@ -436,30 +501,17 @@ def _power(
     experiment = material.resolved.experiment
     anchor = experiment.panels.anchor
     pairs = anchor if isinstance(anchor, int) else len(material.anchor_pairs)
-    rates = tuple(dict.fromkeys([*_CONFLICTS, *([conflict] if conflict else [])]))
-    effects = tuple(sorted({*_DETECTED, *([effect] if effect is not None else [])}))
-    if effect is not None and not 0 < effect <= 0.5:
-        raise InvalidInput("--effect is a probability above 0 and at most 0.5, as 0.05 for 5 points")
-    if conflict is not None and not 0 < conflict <= 1:
-        raise InvalidInput("--conflict is the share of pairs whose verdict changes with the order: above 0, at most 1")
+    check_sizes(effect, conflict)
     if (drift is not None and not drift > 0) or (sd is not None and not sd > 0):
         raise InvalidInput("--drift and --drift-sd are above 0, in one unit (doublings for length)")
-    found: dict[str, Any] = {
+    rates = with_own(CONFLICT_RATES, conflict)
+    tables: dict[str, Any] = {
         "anchor_pairs": pairs,
-        "pairs": [
-            {
-                "effect": size, "conflict_rate": rate,
-                "pairs": inference.pairs_for_position(size, rate) if 2 * size <= rate else None,
-            }
-            for size in effects for rate in sorted(rates)
-        ],
-        "equivalence": [
-            {"margin": margin, "conflict_rate": rate, "pairs": inference.pairs_for_equivalence(margin, rate)}
-            for margin in _MARGINS for rate in sorted(rates)
-        ],
+        "pairs": position_table(with_own(EFFECTS, effect), rates),
+        "equivalence": equivalence_table(rates),
         "anchor_detects": [
             {"conflict_rate": rate, "effect": inference.detectable_excess(pairs, rate) if pairs else None}
-            for rate in sorted(rates)
+            for rate in rates
         ],
         "replicates": [
             {
@@ -473,18 +525,19 @@ def _power(
     if drift is not None:
         if sd is None:
             raise InvalidInput("--drift needs the SD between replicates: give --drift-sd, or --run of an earlier run")
-        found["drift_needs"] = {"drift": drift, "drift_sd": sd, "replicates": inference.replicates_for(drift / sd)}
-    return found
+        tables["drift_needs"] = {"drift": drift, "drift_sd": sd, "replicates": inference.replicates_for(drift / sd)}
+    return tables
 
 
 def _notes(resolved: ResolvedExperiment, loads: tuple[Load, ...]) -> tuple[str, ...]:
+    """Sentences on missing prices, budgets below the plan, and few replicates."""
     experiment, notes = resolved.experiment, []
     cost, budget = total_cost(loads), experiment.budget
-    calls = sum(one.calls for one in loads)
-    unpriced = sorted({one.endpoint for one in loads if one.calls and one.cost is None})
+    calls = sum(load.calls for load in loads)
+    unpriced = sorted({load.endpoint for load in loads if load.calls and load.cost is None})
     if unpriced:
         notes.append(
-            f"no price is stated for {', '.join(unpriced)} (endpoints.<name>.price), so no cost is; none is guessed"
+            f"no price is stated for {', '.join(unpriced)} (endpoints.<name>.price), so the cost is not known; none is guessed"
         )
     if budget.max_calls is not None and budget.max_calls < calls:
         notes.append(

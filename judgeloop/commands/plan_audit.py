@@ -1,4 +1,4 @@
-"""``judgeloop.commands.plan_audit``: what an audit will take, before any call, and what so many pairs can show."""
+"""``judgeloop.plan_audit``: calls, tokens, cost and time of an audit before any call, and the effects that its pairs can show."""
 
 from __future__ import annotations
 
@@ -13,44 +13,49 @@ import numpy as np
 from judgeloop.bodies import choice_body, edit_body, judge_body, reward_body, score_body
 from judgeloop.commands.audit_spec import Settings, checked, valid
 from judgeloop.commands.plan import (
+    CONFLICT_RATES,
+    EFFECTS,
     NOTHING,
+    TRIALS,
     Load,
     Range,
-    RecordedTokens,
+    RecordedRun,
+    check_sizes,
+    checked_rate,
+    equivalence_table,
     load_of,
+    or_json_tokens,
+    position_table,
     priced,
-    recorded,
+    recorded_run,
     scaled,
     text_tokens,
     total_cost,
     verdict_tokens,
+    with_own,
+    with_recorded_tokens,
 )
-from judgeloop.commands.questions import Editor, ProbeQuestions, Questions, edits_wanted
-from judgeloop.commands.rated import Listwise, Pointwise
+from judgeloop.commands.questions import Editor, ProbeQuestions, Questions, model_edits
+from judgeloop.commands.rated import Listwise, Pointwise, RatingForm
 from judgeloop.commands.session import default_folder
-from judgeloop.errors import InvalidInput
 from judgeloop.experiment.audit import AuditPlanCall
 from judgeloop.experiment.options import with_keywords
 from judgeloop.experiment.schema import Endpoint, ModelJudgeSpec
 from judgeloop.interchange.rows import Input
+from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION
 from judgeloop.records import ORDERS
 from judgeloop.stats import inference
 from judgeloop.text.features import tokenize
 from judgeloop.text.templates import Template
 from judgeloop.wire.cassette import Cassette
 
-_DETECTED = (0.02, 0.03, 0.05, 0.10)
-_CONFLICTS = (0.1, 0.3, 0.5)
-_MARGINS = (0.05, 0.02)
-_TRIALS = "verdict trials (at most)"
-
 
 @dataclass(frozen=True)
 class AuditPlan:
     """What an audit takes: ``loads`` a kind of call each; and what its pairs can show: ``power``, tables of numbers.
 
-    ``recorded``: calls that the folder has already, which are not paid again. ``speed``: calls a second and whose word that
-    is, None where nobody says. ``at_once``: the most calls in flight, by endpoint.
+    ``recorded``: calls that the folder has already, which are not paid again. ``speed``: calls a second and where that
+    number comes from, None where it is not known. ``at_once``: the most calls in flight, by endpoint.
     """
 
     name: str
@@ -63,7 +68,7 @@ class AuditPlan:
 
     @property
     def calls(self) -> int:
-        """All calls; trials, and what follows from edits that a model has yet to write, at their most."""
+        """All calls; an upper bound in trials, and in probes of edits that a model has yet to write."""
         return sum(load.calls for load in self.loads)
 
     @property
@@ -73,13 +78,13 @@ class AuditPlan:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of the calls that are left at ``speed``; None where none is known."""
+        """Wall time of the calls that are left at ``speed``; None where that is not known."""
         return max(0, self.calls - self.recorded) / self.speed[0] if self.speed else None
 
     @property
     def seconds_a_second(self) -> float:
-        """Wall time of the calls that are left for every second that a call takes: endpoints work side by side, each on so
-        many calls at once."""
+        """Wall time of the calls that are left for every second that a call takes: endpoints work side by side, each with
+        its ``at_once`` calls in flight."""
         calls: dict[str, int] = {}
         for load in self.loads:
             calls[load.endpoint] = calls.get(load.endpoint, 0) + load.calls
@@ -100,182 +105,177 @@ class AuditPlan:
 def plan_audit(pairs: Input, **options: Any) -> AuditPlan:
     """Calls, tokens, cost and time of ``judgeloop.audit`` with the same keywords, and the pairs that effects take at 80 % power.
 
-    Where the folder ``out`` holds a part of this audit, its replies say tokens, calls a second and conflict rate. Asks
-    nothing. Raises InvalidInput. The keywords, as on the command line:
+    Where the folder ``out`` holds a part of this audit, tokens, calls a second and conflict rate are taken from it. No call
+    is made. Raises InvalidInput. The keywords, as on the command line:
 
     {options}
     """
     call = valid(AuditPlanCall, options)
-    effect, conflict, calls_per_second = call.effect, call.conflict, call.calls_per_second
-    if effect is not None and not 0 < effect <= 0.5:
-        raise InvalidInput("--effect is a probability above 0 and at most 0.5, as 0.05 for 5 points")
-    if conflict is not None and not 0 < conflict <= 1:
-        raise InvalidInput("--conflict is the share of pairs whose verdict changes with the order: above 0, at most 1")
-    if calls_per_second is not None and not (math.isfinite(calls_per_second) and calls_per_second > 0):
-        raise InvalidInput(f"--calls-per-second must be above 0, not {calls_per_second:g}")
-    made = checked(pairs, call)
-    folder = default_folder(made.name, made.identity()).path if call.out is None else Path(call.out)
-    earlier = recorded(folder) if (folder / "calls").is_dir() else None
+    effect, conflict = call.effect, call.conflict
+    check_sizes(effect, conflict)
+    stated_rate = None if call.calls_per_second is None else checked_rate(call.calls_per_second)
+    settings = checked(pairs, call)
+    folder = default_folder(settings.name, settings.identity()).path if call.out is None else Path(call.out)
+    earlier = recorded_run(folder) if (folder / "calls").is_dir() else None
     answered = 0
     if earlier is not None:
         cassette = Cassette(folder, writable=False)
         answered = len(cassette)
         cassette.close()
-    loads = tuple(_measured(load, earlier, made) for load in _loads(made) if load.calls)
+    loads = tuple(_from_earlier(load, earlier, settings) for load in _loads(settings) if load.calls)
     speed = None
-    if calls_per_second is not None:
-        speed = (calls_per_second, "as stated")
+    if stated_rate is not None:
+        speed = (stated_rate, "as stated")
     elif earlier is not None and earlier.calls_per_second is not None:
         speed = (earlier.calls_per_second, f"of what {earlier.name} has asked")
-    at_once = {name: one.concurrency for name, one in made.endpoints.items()}
+    at_once = {name: endpoint.concurrency for name, endpoint in settings.endpoints.items()}
     rate = conflict if conflict is not None else earlier.conflict if earlier else None
-    return AuditPlan(made.name, loads, answered, speed, at_once, _power(made, effect, rate), _notes(made, loads))
+    power = _power(settings, effect, rate)
+    return AuditPlan(settings.name, loads, answered, speed, at_once, power, _notes(settings, loads))
 
 
-def _loads(made: Settings) -> Iterator[Load]:
-    """A kind of call each, judge by judge. Texts are known, so that only the tokens' size is a guess."""
-    probing = made.rule_probes()
-    for name, spec in made.judges.items():
-        of_judge = f" by {name}" if len(made.judges) > 1 else ""
-        if made.reward is not None:
-            yield from _scored(made, name, probing, of_judge)
+# -- loads -------------------------------------------------------------------------------------------------------------
+
+
+def _loads(settings: Settings) -> Iterator[Load]:
+    """The audit's loads, judge by judge, one a kind of call. Texts are at hand, so that only the tokens are estimated."""
+    questions, editor, probing = settings.questions, settings.editor, settings.rule_probes()
+    for name, spec in settings.judges.items():
+        of_judge = f" by {name}" if len(settings.judges) > 1 else ""
+        if settings.reward is not None:
+            yield from _reward_loads(settings, name, probing, of_judge)
             continue
-        endpoint, template = made.endpoints[spec.endpoint], made.template_of(name)
-        if made.pairwise:
-            pairs = [(made.asked.items[m.item_id].prompt, m.a.text, m.b.text) for m in made.asked.matchups]
-            yield _judged(f"judgments{of_judge}", spec, endpoint, template, pairs, made.asked.calls)
-            edits = [(made.asked.items[p.matchup.item_id].prompt, p.matchup.a.text, p.matchup.b.text)
+        endpoint, template = settings.endpoints[spec.endpoint], settings.template_of(name)
+        if settings.pairwise:
+            pairs = [(questions.items[m.item_id].prompt, m.a.text, m.b.text) for m in questions.matchups]
+            yield _judge_load(f"judgments{of_judge}", spec, endpoint, template, pairs, questions.calls)
+            edits = [(questions.items[p.matchup.item_id].prompt, p.matchup.a.text, p.matchup.b.text)
                      for p in probing.of(name)]  # fmt: skip
-            yield _judged(f"probes{of_judge}", spec, endpoint, template, edits, probing.calls(name))
-            if made.editor is not None and name in made.bases:
-                # What is not written yet is judged in the text's own size.
-                written = [(made.asked.items[text.item_id].prompt, text.text, text.text)
-                           for _, _, text, _, _ in edits_wanted(made.asked, made.editor)]  # fmt: skip
+            yield _judge_load(f"probes{of_judge}", spec, endpoint, template, edits, probing.calls(name))
+            if editor is not None and name in settings.bases:
+                # An edit that is not written yet counts with the length of its text.
+                unwritten = [(questions.items[text.item_id].prompt, text.text, text.text)
+                             for _, _, text, _, _ in model_edits(questions, editor)]  # fmt: skip
                 what = f"probes of written edits{of_judge} (at most)"
-                yield _judged(what, spec, endpoint, template, written, len(written) * len(ORDERS))
-            yield _trials(spec, endpoint, template, len(template.modes))
-        if made.form is not None:
-            yield _formed(made.form, spec, endpoint, of_judge)
-            yield _trials(spec, endpoint, made.form.template, len(made.form.template.modes))  # type: ignore[attr-defined]
-    if made.editor is not None:
-        yield from _edited(made.asked, made.editor)
+                yield _judge_load(what, spec, endpoint, template, unwritten, len(unwritten) * len(ORDERS))
+            yield _trial_load(spec, endpoint, template)
+        if settings.form is not None:
+            yield _form_load(settings.form, spec, endpoint, of_judge)
+            yield _trial_load(spec, endpoint, settings.form.template)
+    if editor is not None:
+        yield from _edit_loads(questions, editor)
 
 
-def _scored(made: Settings, name: str, probing: ProbeQuestions, of_judge: str) -> Iterator[Load]:
-    """A reward model scores every text and every edit once; nothing is written."""
-    endpoint, items = made.endpoints[name], made.asked.items
-    for what, texts in (("scores", made.asked.texts()), ("scores of edits", [p.matchup.b for p in probing.of(name)])):
+def _reward_loads(settings: Settings, name: str, probing: ProbeQuestions, of_judge: str) -> Iterator[Load]:
+    """A reward model scores every text and every edit once; it writes nothing."""
+    endpoint, items = settings.endpoints[name], settings.questions.items
+    edits = [probe.matchup.b for probe in probing.of(name)]
+    for what, texts in (("scores", settings.questions.texts()), ("scores of edits", edits)):
         bodies = (
-            reward_body(endpoint, "classify", None, prompt=items[one.item_id].prompt, answer=one.text) for one in texts
+            reward_body(endpoint, "classify", None, prompt=items[text.item_id].prompt, answer=text.text)
+            for text in texts
         )
         yield load_of(f"{what}{of_judge}", name, endpoint, bodies, NOTHING)
-    trial = text_tokens("What is the capital of France? The capital of France is Paris.")
+    trial = text_tokens(f"{TRIAL_QUESTION} {TRIAL_ANSWERS[0]}")
     yield priced(Load(f"trial score{of_judge}", name, 1, trial, NOTHING, None), endpoint)
 
 
-def _judged(
+def _judge_load(
     what: str,
     spec: ModelJudgeSpec,
     endpoint: Endpoint,
     template: Template,
-    shown: list[tuple[Any, str, str]],
+    pairs: list[tuple[Any, str, str]],
     calls: int,
 ) -> Load:
+    """``calls`` judgments of these pairs: (prompt, first text, second text)."""
     mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
     bodies = (
         judge_body(endpoint, template, mode, prompt=prompt, first_text=first, second_text=second)
-        for prompt, first, second in shown
+        for prompt, first, second in pairs
     )
-    return scaled(load_of(what, spec.endpoint, endpoint, bodies, _said(spec, endpoint, template)), calls, endpoint)
+    load = load_of(what, spec.endpoint, endpoint, bodies, _judgment_tokens(spec, endpoint, template))
+    return scaled(load, calls, endpoint)
 
 
-def _formed(form: Any, spec: ModelJudgeSpec, endpoint: Endpoint, of_judge: str) -> Load:
+def _form_load(form: RatingForm, spec: ModelJudgeSpec, endpoint: Endpoint, of_judge: str) -> Load:
     """Scores of texts, or choices from lists."""
-    template: Template = form.template
+    template = form.template
     mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
     if isinstance(form, Pointwise):
         bodies = [
-            score_body(endpoint, template, mode, scale, prompt=form.asked.items[text.item_id].prompt, answer=text.text)
-            for text in form.asked.texts() for scale in form.scales
+            score_body(endpoint, template, mode, scale, prompt=form.questions.items[text.item_id].prompt, answer=text.text)
+            for text in form.questions.texts() for scale in form.scales
         ]  # fmt: skip
         what = "scores"
     else:
         assert isinstance(form, Listwise)
         bodies = [
-            choice_body(endpoint, template, mode, prompt=one.prompt, texts=one.texts) for one in form.sets.values()
+            choice_body(endpoint, template, mode, prompt=texts.prompt, texts=texts.texts)
+            for texts in form.sets.values()
         ]
         what = "choices"
-    load = load_of(f"{what}{of_judge}", spec.endpoint, endpoint, bodies, _said(spec, endpoint, template))
-    return scaled(load, form.calls, endpoint)
+    completion = _judgment_tokens(spec, endpoint, template)
+    return scaled(load_of(f"{what}{of_judge}", spec.endpoint, endpoint, bodies, completion), form.calls, endpoint)
 
 
-def _said(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
+def _judgment_tokens(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
     """Completion tokens of one judgment."""
     longest = spec.max_tokens or endpoint.max_tokens
     mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
-    said = verdict_tokens(mode, reasons=template.reasons, longest=longest)
-    if spec.verdict != "auto" or mode != "logprob":
-        return said
-    # The endpoint may turn out to have no log-probabilities.
-    return Range(1.0, said.likely, max(said.high, verdict_tokens("json", reasons=False, longest=longest).likely))
+    tokens = verdict_tokens(mode, reasons=template.reasons, longest=longest)
+    return or_json_tokens(tokens, longest) if spec.verdict == "auto" and mode == "logprob" else tokens
 
 
-def _trials(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template, modes: int) -> Load:
-    shown = [("What is the capital of France?", "The capital of France is Paris.", "The capital of France is Lyon.")]
-    if template.kind != "judge":
-        trial = text_tokens(" ".join(message.content for message in template.messages))
-        load = Load(_TRIALS, spec.endpoint, modes, trial.times(modes), Range(1.0, 8.0, 40.0).times(modes), None)
-        return priced(load, endpoint) if spec.verdict == "auto" else replace(load, calls=0)
-    load = _judged(_TRIALS, spec, endpoint, template, shown, modes)
+def _trial_load(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Load:
+    """The calls that try the template's modes; none where the mode is stated."""
+    modes = len(template.modes)
+    if template.kind == "judge":
+        pairs = [(TRIAL_QUESTION, TRIAL_ANSWERS[0], TRIAL_ANSWERS[1])]
+        load = _judge_load(TRIALS, spec, endpoint, template, pairs, modes)
+    else:
+        prompt = text_tokens(" ".join(message.content for message in template.messages))
+        load = Load(TRIALS, spec.endpoint, modes, prompt.times(modes), Range(1.0, 8.0, 40.0).times(modes), None)
+        load = priced(load, endpoint)
     return load if spec.verdict == "auto" else replace(load, calls=0)
 
 
-def _edited(asked: Questions, editor: Editor) -> Iterator[Load]:
+def _edit_loads(questions: Questions, editor: Editor) -> Iterator[Load]:
     """The calls that write edits: a reply is as long as the text times the dose."""
-    wanted = edits_wanted(asked, editor)
-    for name, dose in dict.fromkeys((name, dose) for *_, name, dose in wanted):
-        texts = [text.text for _, _, text, *edit in wanted if edit == [name, dose]]
+    edits = model_edits(questions, editor)
+    for name, dose in dict.fromkeys((name, dose) for *_, name, dose in edits):
+        texts = [text.text for _, _, text, *edit in edits if edit == [name, dose]]
         bodies = [
             edit_body(editor.settings, editor.templates[name], text=text, length=len(text.split())) for text in texts
         ]
         length = sum((text_tokens(text) for text in texts), NOTHING).times((dose or 1.0) / len(texts))
-        called = f"edits, {name}" + ("" if dose is None else f" {dose:g}")
-        yield load_of(called, editor.endpoint, editor.settings, bodies, length)
+        what = f"edits, {name}" + ("" if dose is None else f" {dose:g}")
+        yield load_of(what, editor.endpoint, editor.settings, bodies, length)
 
 
-def _measured(one: Load, earlier: RecordedTokens | None, made: Settings) -> Load:
+def _from_earlier(load: Load, earlier: RecordedRun | None, settings: Settings) -> Load:
     """The load with the tokens a call of what this audit asked already."""
-    endpoint = made.endpoints[one.endpoint]
-    found = earlier.tokens.get(("judge", endpoint.model)) if earlier else None
-    if found is None or earlier is None or not one.what.startswith(("judgments", "probes")):
-        return one
-    prompt, completion = (part.times(one.calls) for part in found)
-    return priced(replace(one, prompt=prompt, completion=completion, basis=f"counted in {earlier.name}"), endpoint)
+    if not load.what.startswith(("judgments", "probes")):
+        return load
+    return with_recorded_tokens(load, "judge", settings.endpoints[load.endpoint], earlier)
 
 
-def _power(made: Settings, effect: float | None, conflict: float | None) -> dict[str, Any]:
+# -- what the pairs can show -------------------------------------------------------------------------------------------
+
+
+def _power(settings: Settings, effect: float | None, conflict: float | None) -> dict[str, Any]:
     """Tables of what sizes find at 80 % power, two-sided 5 %: of position, and of length at equal quality."""
-    if not made.pairwise:
+    if not settings.pairwise:
         return {}
-    pairs, spread = len(made.asked.matchups), _length_spread(made)
-    rates = sorted({*_CONFLICTS, *([conflict] if conflict is not None else [])})
-    effects = sorted({*_DETECTED, *([effect] if effect is not None else [])})
+    pairs, spread = len(settings.questions.matchups), _length_spread(settings)
+    rates, effects = with_own(CONFLICT_RATES, conflict), with_own(EFFECTS, effect)
     # One row a pair: a judge's two verdicts on one pair say hardly more of its texts than one does. At even odds
     # s(1 − s) = ¼, and a slope of β moves the choice by β/4.
     information = 0.25 * spread**2
     return {
-        "pairs": pairs, "items": len(made.asked.items), "length_sd": spread, "conflict_rate": conflict, "effect": effect,
-        "position": [
-            {
-                "effect": size, "conflict_rate": rate,
-                "pairs": inference.pairs_for_position(size, rate) if 2 * size <= rate else None,
-            }
-            for size in effects for rate in rates
-        ],
-        "equivalence": [
-            {"margin": margin, "conflict_rate": rate, "pairs": inference.pairs_for_equivalence(margin, rate)}
-            for margin in _MARGINS for rate in rates
-        ],
+        "pairs": pairs, "items": len(settings.questions.items), "length_sd": spread, "conflict_rate": conflict, "effect": effect,
+        "position": position_table(effects, rates),
+        "equivalence": equivalence_table(rates),
         "length": [
             {"effect": size, "pairs": inference.rows_for_slope(4.0 * size, information) if information else None}
             for size in effects
@@ -287,26 +287,28 @@ def _power(made: Settings, effect: float | None, conflict: float | None) -> dict
     }  # fmt: skip
 
 
-def _length_spread(made: Settings) -> float:
+def _length_spread(settings: Settings) -> float:
     """Root mean square of the pairs' difference in length, in doublings."""
     gaps = [
-        math.log2(max(1, len(tokenize(one.a.text))) / max(1, len(tokenize(one.b.text)))) for one in made.asked.matchups
+        math.log2(max(1, len(tokenize(matchup.a.text))) / max(1, len(tokenize(matchup.b.text))))
+        for matchup in settings.questions.matchups
     ]
     return float(np.sqrt(np.mean(np.square(gaps)))) if gaps else 0.0
 
 
-def _notes(made: Settings, loads: tuple[Load, ...]) -> tuple[str, ...]:
+def _notes(settings: Settings, loads: tuple[Load, ...]) -> tuple[str, ...]:
+    """Sentences on missing prices, reward models, pairs that share an item, and missing gold."""
     notes = []
-    unpriced = sorted({made.endpoints[one.endpoint].model for one in loads if one.cost is None})
+    unpriced = sorted({settings.endpoints[load.endpoint].model for load in loads if load.cost is None})
     if unpriced:
-        notes.append(f"no price is stated for {', '.join(unpriced)} (--price), so no cost is; none is guessed")
-    if made.reward is not None:
+        notes.append(f"no price is stated for {', '.join(unpriced)} (--price), so the cost is not known; none is guessed")  # fmt: skip
+    if settings.reward is not None:
         notes.append(
-            "a reward model scores each text alone: of position there is nothing to find, whatever the sizes say"
+            "a reward model scores each text alone: of position there is nothing to find, whatever the tables of sizes say"
         )
-    pairs, items = len(made.asked.matchups), len(made.asked.items)
+    pairs, items = len(settings.questions.matchups), len(settings.questions.items)
     if pairs > items:
         notes.append(f"{pairs:,} pairs of {items:,} items: pairs of one item are alike, so that more may be needed")
-    if pairs and not any(pair.values["gold"] for pair in made.asked.known.values()):
-        notes.append("no gold: length and style will be told by probes alone (--probes)" if not made.probes else "no gold: length and style will be told by the probes alone")  # fmt: skip
+    if pairs and not any(pair.values["gold"] for pair in settings.questions.rows.values()):
+        notes.append(f"no gold: only probes{'' if settings.probes else ' (--probes)'} can show effects of length and style")  # fmt: skip
     return tuple(notes)

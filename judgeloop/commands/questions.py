@@ -1,4 +1,4 @@
-"""The asking: every judge is shown every pair in both orders, and every text against its edits; the replies as tables."""
+"""What an audit asks, and the asking: every pair in both orders, every text against its edits; the replies as tables."""
 
 from __future__ import annotations
 
@@ -25,34 +25,37 @@ from judgeloop.stats.inference import Undefined
 from judgeloop.stats.judge.probes import bias_of
 from judgeloop.text.templates import Template
 
-# What an audit asks: the pairs of a file as matchups, and every text against its own edits.
+PREFIX = "audit/judge"
+TRIAL_PREFIX = f"{PREFIX}/trial"
 
-Shown = tuple[Item, list[Presentation]]
+MatchupShown = tuple[Item, list[Presentation]]
 """An item, and presentations of one of its matchups."""
+Judged = Callable[[str, int, int], None]
+"""Called with (judge, judgments, how many of them are unscored) whenever some have been read."""
 
-_NO_WORDS = "en"
+_DEFAULT_LANGUAGE = "en"
+PAIR_COLUMNS = ("gold", "gold_2", "model_a", "model_b")
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The pairs that every judge is shown, each in both orders, ``repeats`` times.
-
-    ``known``: what the file says of a pair, by pair_id. ``languages``: of an item's texts, by item_id.
-    """
+    """The pairs that every judge is shown, each in both orders, ``repeats`` times. ``rows``: pair_id → the file's row."""
 
     items: Mapping[str, Item]
     matchups: tuple[Matchup, ...]
-    known: Mapping[str, Pair]
+    rows: Mapping[str, Pair]
     repeats: int = 1
 
-    def shown(self) -> list[Shown]:
+    def shown(self) -> list[MatchupShown]:
         """Every presentation, a matchup at a time."""
-        return [(self.items[one.item_id], presentations([one], self.repeats)) for one in self.matchups]
+        return [(self.items[matchup.item_id], presentations([matchup], self.repeats)) for matchup in self.matchups]
 
     def texts(self) -> list[Candidate]:
         """The distinct texts, in the file's order."""
-        found = {(text.item_id, text.candidate_id): text for one in self.matchups for text in (one.a, one.b)}
-        return list(found.values())
+        return [text for _, _, text in places(self.matchups)]
 
     @property
     def calls(self) -> int:
@@ -62,7 +65,7 @@ class Questions:
 
 @dataclass(frozen=True)
 class ProbeQuestions:
-    """The probe pairs of every judge, by its name, and what could be edited: (probe, dose) → (edited, texts)."""
+    """Every judge's probe pairs, by its name, and how many texts could be edited: (probe, dose) → (edited, texts)."""
 
     pairs: Mapping[str, Sequence[ProbePair]] = field(default_factory=dict)
     edited: Mapping[tuple[str, float | None], tuple[int, int]] = field(default_factory=dict)
@@ -71,30 +74,48 @@ class ProbeQuestions:
         """A judge's probe pairs; judges share all but the edits that name them."""
         return self.pairs.get(judge, ())
 
-    def shown(self, judge: str, items: Mapping[str, Item]) -> list[Shown]:
+    def shown(self, judge: str, items: Mapping[str, Item]) -> list[MatchupShown]:
         """Every presentation of a judge's probe pairs, once in each order."""
-        return [(items[one.matchup.item_id], presentations([one.matchup])) for one in self.of(judge)]
+        return [(items[probe.matchup.item_id], presentations([probe.matchup])) for probe in self.of(judge)]
 
     def texts(self) -> list[Candidate]:
         """The distinct edits."""
-        found = {
-            (p.matchup.item_id, p.matchup.b.candidate_id): p.matchup.b for some in self.pairs.values() for p in some
-        }
-        return list(found.values())
+        edits = [probe.matchup.b for probes in self.pairs.values() for probe in probes]
+        return list({(edit.item_id, edit.candidate_id): edit for edit in edits}.values())
 
     def calls(self, judge: str) -> int:
         """Calls that a judge's probe pairs take."""
         return len(self.of(judge)) * len(ORDERS)
 
 
-def questions(pairs: Mapping[str, Pair], repeats: int = 1) -> Questions:
+class TextNames:
+    """A name for every text of a file: the file's own, else t1, t2, … by the distinct texts of its item."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, str], tuple[str, str]] = {}
+        self._numbered: dict[str, dict[str, str]] = {}
+
+    def candidate(self, item_id: str, name: str, text: str, *, where: str, field: str) -> Candidate:
+        """The text as a candidate; ``name`` is empty where the file gives none. Raises InvalidInput with ``where`` and
+        ``field`` of the row where the name stands for another text of the item already."""
+        if not name:
+            numbered = self._numbered.setdefault(item_id, {})
+            name = numbered.setdefault(text, f"t{len(numbered) + 1}")
+        earlier, earlier_where = self._texts.setdefault((item_id, name), (text, where))
+        if earlier != text:
+            raise InvalidInput(
+                f"{where}: {field}: {name!r} names another text of item {item_id!r} at {earlier_where}; give every text an id of its own"
+            )
+        return Candidate(item_id, name, text)
+
+
+def questions_of(pairs: Mapping[str, Pair], repeats: int = 1) -> Questions:
     """The pairs of a file (``interchange.read_pairs``) as matchups.
 
-    A text bears the name that the file gives it, else one a distinct text of its item (t1, t2, …). Raises InvalidInput with
-    the row where one name stands for two texts, where golds are words and numbers mixed, or a language is no tag.
+    Raises InvalidInput with the row where one name stands for two texts, where golds are words and numbers mixed, or where
+    a language is no tag.
     """
-    named: dict[tuple[str, str], tuple[str, str]] = {}
-    counted: dict[str, dict[str, str]] = {}
+    names = TextNames()
     items: dict[str, Item] = {}
     matchups = []
     _check_gold(pairs.values())
@@ -102,23 +123,19 @@ def questions(pairs: Mapping[str, Pair], repeats: int = 1) -> Questions:
         language = _language(pair)
         item = Item(pair.item_id, str(pair.values["prompt"]), str(pair.values["category"]), language=language)
         items.setdefault(pair.item_id, item)
-        sides = []
-        for side in "ab":
-            text, name = str(pair.values[f"text_{side}"]), str(pair.values[f"candidate_{side}"])
-            if not name:
-                texts = counted.setdefault(pair.item_id, {})
-                name = texts.setdefault(text, f"t{len(texts) + 1}")
-            known, where = named.setdefault((pair.item_id, name), (text, pair.where))
-            if known != text:
-                raise InvalidInput(
-                    f"{pair.where}: candidate_{side}: {name!r} names another text of item {pair.item_id!r} at {where}; one text an id"
-                )
-            sides.append(Candidate(pair.item_id, name, text))
-        matchups.append(Matchup(pair.item_id, pair.pair_id, sides[0], sides[1]))
+        a, b = (
+            names.candidate(
+                pair.item_id, str(pair.values[f"candidate_{side}"]), str(pair.values[f"text_{side}"]),
+                where=pair.where, field=f"candidate_{side}",
+            )
+            for side in "ab"
+        )  # fmt: skip
+        matchups.append(Matchup(pair.item_id, pair.pair_id, a, b))
     return Questions(items, tuple(matchups), pairs, repeats)
 
 
 def _check_gold(pairs: Iterable[Pair]) -> None:
+    """Raises InvalidInput where some golds are numbers and others words."""
     first: tuple[bool, str] | None = None
     for pair in pairs:
         for column in ("gold", "gold_2"):
@@ -137,14 +154,14 @@ def _language(pair: Pair) -> str:
     """The language of a pair's texts, from a column ``language``; English where there is none."""
     tag = pair.other_columns.get("language")
     if tag in (None, ""):
-        return _NO_WORDS
+        return _DEFAULT_LANGUAGE
     if not isinstance(tag, str) or not tag.replace("-", "").replace("_", "").isalnum():
         raise InvalidInput(f"{pair.where}: language: must be a language tag such as en or de-AT, not {tag!r:.60}")
     return tag
 
 
 def rule_probes(
-    asked: Questions,
+    questions: Questions,
     probes: Sequence[str],
     judges: Mapping[str, str],
     *,
@@ -153,82 +170,83 @@ def rule_probes(
 ) -> ProbeQuestions:
     """Every distinct text against its edits by rule. ``judges``: name → the model's own name, for edits that name it.
 
-    A text that stands in several pairs is edited once, in the first of them. ``watch`` is told (pairs done, of how many).
+    A text that stands in several pairs is edited once, in the first of them. ``watch`` is called with (pairs done, of how
+    many).
     """
     shared = [name for name in probes if not PROBES[name].per_judge]
     own = [name for name in probes if PROBES[name].per_judge]
-    found: dict[str, list[ProbePair]] = {judge: [] for judge in judges}
-    for done, matchup in enumerate(_once(asked.matchups)):
-        watch(done, len(asked.matchups))
-        language = asked.items[matchup.item_id].language
+    edits: dict[str, list[ProbePair]] = {judge: [] for judge in judges}
+    for done, matchup in enumerate(_with_new_texts(questions.matchups)):
+        watch(done, len(questions.matchups))
+        language = questions.items[matchup.item_id].language
         common = rule_pairs(matchup, shared, seed=seed, language=language)
         for judge, model in judges.items():
             named = rule_pairs(matchup, own, seed=seed, language=language, judge_name=model) if own else []
-            found[judge] += [*common, *named]
-    kept = {judge: _distinct(pairs) for judge, pairs in found.items()}
-    count = len(asked.texts())
-    return ProbeQuestions(kept, edits_counted(kept, probes, count))
+            edits[judge] += [*common, *named]
+    pairs = {judge: _distinct(edits_of_judge) for judge, edits_of_judge in edits.items()}
+    return ProbeQuestions(pairs, edits_counted(pairs, probes, len(questions.texts())))
 
 
-def _once(matchups: Sequence[Matchup]) -> Iterable[Matchup]:
+def _with_new_texts(matchups: Sequence[Matchup]) -> Iterable[Matchup]:
     """The matchups that show a text which none before them shows."""
-    seen: set[tuple[str, str]] = set()
-    for one in matchups:
-        names = {(text.item_id, text.candidate_id) for text in (one.a, one.b)}
-        if not names <= seen:
-            seen |= names
-            yield one
+    earlier: set[tuple[str, str]] = set()
+    for matchup in matchups:
+        names = {(text.item_id, text.candidate_id) for text in (matchup.a, matchup.b)}
+        if not names <= earlier:
+            earlier |= names
+            yield matchup
 
 
 def _distinct(pairs: Iterable[ProbePair]) -> list[ProbePair]:
     """An edit of a text once, however many pairs show that text."""
-    found: dict[tuple[str, str], ProbePair] = {}
-    for one in pairs:
-        found.setdefault((one.matchup.item_id, one.matchup.b.candidate_id), one)
-    return list(found.values())
+    by_edit: dict[tuple[str, str], ProbePair] = {}
+    for pair in pairs:
+        by_edit.setdefault((pair.matchup.item_id, pair.matchup.b.candidate_id), pair)
+    return list(by_edit.values())
 
 
 def edits_counted(
     pairs: Mapping[str, Sequence[ProbePair]], probes: Sequence[str], texts: int
 ) -> dict[tuple[str, float | None], tuple[int, int]]:
     """(probe, dose) → (texts that it could edit, texts), of the first judge: the others are shown the same."""
-    some = next(iter(pairs.values()), ())
     counts = {(name, dose): 0 for name in probes for dose in (PROBES[name].doses or (None,))}
-    for one in some:
-        counts[one.probe, one.dose] += 1
+    for pair in next(iter(pairs.values()), ()):
+        counts[pair.probe, pair.dose] += 1
     return {key: (count, texts) for key, count in counts.items()}
 
 
-PREFIX = "audit/judge"
-TRIAL_PREFIX = f"{PREFIX}/trial"
-
-In = TypeVar("In")
-Out = TypeVar("Out")
-Judged = Callable[[str, int, int], None]
-"""Told (judge, judgments, how many of them are unscored) whenever some have been read."""
-
-_OF_A_PAIR = ("gold", "gold_2", "model_a", "model_b")
+# -- edits that a model writes -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Editor:
-    """Who writes the edits that no rule can, and the templates that ask for them, by probe."""
+    """The model that writes the edits that no rule can, and the templates that ask for them, by probe."""
 
     endpoint: str
     settings: Endpoint
     templates: Mapping[str, Template]
 
 
-def edits_wanted(asked: Questions, editor: Editor) -> list[tuple[Matchup, str, Candidate, str, float | None]]:
+def places(matchups: Sequence[Matchup]) -> list[tuple[Matchup, str, Candidate]]:
+    """(matchup, side, text) of every distinct text, where it stands first."""
+    first: dict[tuple[str, str], tuple[Matchup, str, Candidate]] = {}
+    for matchup in matchups:
+        for side, text in (("a", matchup.a), ("b", matchup.b)):
+            first.setdefault((text.item_id, text.candidate_id), (matchup, side, text))
+    return list(first.values())
+
+
+def model_edits(questions: Questions, editor: Editor) -> list[tuple[Matchup, str, Candidate, str, float | None]]:
     """(matchup, side, text, probe, dose) of every edit that a model is asked to write, a call each."""
-    return [(*place, name, dose) for place in places(asked.matchups) for name in editor.templates
+    return [(*place, name, dose) for place in places(questions.matchups) for name in editor.templates
             for dose in PROBES[name].doses or (None,)]  # fmt: skip
 
 
 async def model_probes(
-    asked: Questions, probing: ProbeQuestions, editor: Editor, client: Client
+    questions: Questions, probing: ProbeQuestions, editor: Editor, client: Client
 ) -> tuple[ProbeQuestions, dict[str, dict[str, int]]]:
-    """``probing`` with the edits that a model writes, and by probe how many replies were not used, and why."""
+    """``probing`` with the edits that a model writes, and probe → reason → how many replies were not used for it. Raises
+    what the client raises."""
 
     async def write(
         matchup: Matchup, side: str, text: Candidate, name: str, dose: float | None
@@ -241,30 +259,29 @@ async def model_probes(
             return None, name, written.reason
         return probe_pair(matchup, side, name, dose, written.text), name, ""
 
-    found = await each(edits_wanted(asked, editor), lambda edit: write(*edit), editor.settings.concurrency)
-    made = [pair for pair, _, _ in found if pair is not None]
-    refused: dict[str, dict[str, int]] = {}
-    for _, name, reason in found:
-        if reason:
-            counts = refused.setdefault(name, {})
-            counts[reason] = counts.get(reason, 0) + 1
-    pairs = {judge: [*some, *made] for judge, some in probing.pairs.items()}
-    edited = {**probing.edited, **edits_counted({"": made}, tuple(editor.templates), len(asked.texts()))}
+    replies = await each(model_edits(questions, editor), lambda edit: write(*edit), editor.settings.concurrency)
+    written = [pair for pair, _, _ in replies if pair is not None]
+    refused = counts_of((name, reason) for _, name, reason in replies if reason)
+    pairs = {judge: [*by_rule, *written] for judge, by_rule in probing.pairs.items()}
+    edited = {**probing.edited, **edits_counted({"": written}, tuple(editor.templates), len(questions.texts()))}
     return ProbeQuestions(pairs, edited), refused
 
 
-def places(matchups: Sequence[Matchup]) -> list[tuple[Matchup, str, Candidate]]:
-    """(matchup, side, text) of every distinct text, where it stands first."""
-    found: dict[tuple[str, str], tuple[Matchup, str, Candidate]] = {}
-    for one in matchups:
-        for side, text in (("a", one.a), ("b", one.b)):
-            found.setdefault((text.item_id, text.candidate_id), (one, side, text))
-    return list(found.values())
+def counts_of(rows: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """name → reason → how often that pair occurs, both in the order of their first row."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, reason in rows:
+        of_name = counts.setdefault(name, {})
+        of_name[reason] = of_name.get(reason, 0) + 1
+    return counts
+
+
+# -- the asking --------------------------------------------------------------------------------------------------------
 
 
 async def ask(
     judges: Sequence[ModelJudge | RewardJudge],
-    asked: Questions,
+    questions: Questions,
     probing: ProbeQuestions,
     judged: Judged = lambda *_: None,
 ) -> VerdictLog:
@@ -275,91 +292,93 @@ async def ask(
     """
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(_by_judge(judge, asked, probing, judged), name=f"audit of {judge.name}")
+            tasks.create_task(_ask_judge(judge, questions, probing, judged), name=f"audit of {judge.name}")
             for judge in judges
         ]  # fmt: skip
-    done = [task.result() for task in running]
-    frames = [frame for place in (0, 1) for both in done if len(frame := both[place])]
-    texts = [*asked.texts(), *probing.texts()]
-    items = [(item.item_id, str(item.prompt), item.category, item.language) for item in asked.items.values()]
+    results = [task.result() for task in running]
+    frames = [*(pairs for pairs, _ in results), *(probes for _, probes in results)]
+    texts = [*questions.texts(), *probing.texts()]
+    items = [(item.item_id, str(item.prompt), item.category, item.language) for item in questions.items.values()]
     return VerdictLog(
-        judgments=_completed(pd.concat(frames, ignore_index=True)),
+        judgments=_completed(pd.concat([frame for frame in frames if len(frame)], ignore_index=True)),
         texts=pd.DataFrame([(t.item_id, t.candidate_id, t.text) for t in texts], columns=["item_id", "candidate_id", "text"]),
         items=pd.DataFrame(items, columns=["item_id", "prompt", "category", "language"]),
     )  # fmt: skip
 
 
-async def _by_judge(
-    judge: ModelJudge | RewardJudge, asked: Questions, probing: ProbeQuestions, judged: Judged
+async def _ask_judge(
+    judge: ModelJudge | RewardJudge, questions: Questions, probing: ProbeQuestions, judged: Judged
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    probes = probing.of(judge.name)
-    shown = [*asked.shown(), *probing.shown(judge.name, asked.items)]
+    """One judge's judgments of the pairs, and of the probe pairs."""
+    shown = [*questions.shown(), *probing.shown(judge.name, questions.items)]
     prefix = f"{PREFIX}/{quoted(judge.name)}"
 
-    async def present(one: Shown) -> list[Judgment]:
-        found = await judge.judge(one[0], one[1], prefix, ("audit",))
-        judged(judge.name, len(found), sum(judgment.verdict.slot == "unscored" for judgment in found))
-        return found
+    async def present(matchup: MatchupShown) -> list[Judgment]:
+        judgments = await judge.judge(*matchup, prefix, ("audit",))
+        judged(judge.name, len(judgments), sum(judgment.verdict.slot == "unscored" for judgment in judgments))
+        return judgments
 
     batches = await each(shown, present, judge.endpoint.concurrency)
-    split = len(asked.matchups)
-    pairs = _of_pairs(_frame(_flat(batches[:split]), asked.items, "pairs"), asked)
-    return pairs, with_probes(_frame(_flat(batches[split:]), asked.items, "probe"), probes)
+    split = len(questions.matchups)
+    pairs = _with_file_columns(_frame(batches[:split], questions.items, "pairs"), questions)
+    probes = with_probes(_frame(batches[split:], questions.items, "probe"), probing.of(judge.name))
+    return pairs, probes
 
 
-async def each(questions: Sequence[In], answer: Callable[[In], Awaitable[Out]], at_once: int) -> list[Out]:
-    """Every question's answer, in order. So many at once: request bodies are written only when they are about to be sent."""
-    found: dict[int, Out] = {}
+async def each(
+    questions: Sequence[Question], answer: Callable[[Question], Awaitable[Answer]], at_once: int
+) -> list[Answer]:
+    """Every question's answer, in order, with at most ``at_once`` under way: a request body is written only when it is
+    about to be sent."""
+    answers: dict[int, Answer] = {}
     waiting = iter(enumerate(questions))
 
     async def work() -> None:
-        for place, question in waiting:
-            found[place] = await answer(question)
+        for number, question in waiting:
+            answers[number] = await answer(question)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(min(at_once, len(questions))):
             tasks.create_task(work())
-    return [found[place] for place in range(len(questions))]
+    return [answers[number] for number in range(len(questions))]
 
 
-def _flat(batches: Iterable[Sequence[Judgment]]) -> list[Judgment]:
-    return [judgment for batch in batches for judgment in batch]
-
-
-def _unknown(item: Item, candidate: Candidate) -> None:  # noqa: ARG001 - as judgments_frame asks
+def _no_gold(item: Item, candidate: Candidate) -> None:  # noqa: ARG001 - the signature that judgments_frame takes
     """Gold stands in the pairs file; between a text and its edit there is none."""
     return
 
 
-def _frame(judgments: Sequence[Judgment], items: Mapping[str, Item], panel: Panel) -> pd.DataFrame:
-    return judgments_frame(judgments, items, _unknown, panel=panel, generation=0)
+def _frame(batches: Iterable[Sequence[Judgment]], items: Mapping[str, Item], panel: Panel) -> pd.DataFrame:
+    judgments = [judgment for batch in batches for judgment in batch]
+    return judgments_frame(judgments, items, _no_gold, panel=panel, generation=0)
 
 
-def _of_pairs(frame: pd.DataFrame, asked: Questions) -> pd.DataFrame:
-    """The judgments with what the file says of their pairs: category, gold, models, and the columns that it has besides."""
-    known = [asked.known[pair_id] for pair_id in frame["pair_id"]]
-    frame = frame.assign(category=[str(pair.values["category"]) for pair in known])
-    for name in _OF_A_PAIR:
-        values = [str(pair.values[name]) for pair in known]
+def _with_file_columns(frame: pd.DataFrame, questions: Questions) -> pd.DataFrame:
+    """The judgments with the file's columns on their pairs: category, gold, models, and those of the user's own."""
+    pairs = [questions.rows[pair_id] for pair_id in frame["pair_id"]]
+    frame = frame.assign(category=[str(pair.values["category"]) for pair in pairs])
+    for name in PAIR_COLUMNS:
+        values = [str(pair.values[name]) for pair in pairs]
         if name == "gold" or any(values):
             frame[name] = values
     taken = {*frame.columns, *PROBE_COLUMNS}
-    others = dict.fromkeys(name for pair in asked.known.values() for name in pair.other_columns if name not in taken)
-    for name in others:
-        frame[name] = _column([pair.other_columns.get(name) for pair in known])
+    for name in dict.fromkeys(
+        name for pair in questions.rows.values() for name in pair.other_columns if name not in taken
+    ):
+        frame[name] = _column([pair.other_columns.get(name) for pair in pairs])
     return frame
 
 
 def _column(cells: list[object]) -> pd.Series[float] | pd.Series[str]:
-    """A column of the file as numbers where all its cells are, else as text."""
-    numbers = [cell for cell in cells if cell is not None]
-    if numbers and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in numbers):
+    """A column of the file as numbers where all its cells are numbers, else as text."""
+    filled = [cell for cell in cells if cell is not None]
+    if filled and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in filled):
         return pd.Series(cells, dtype="float64")
     return pd.Series(["" if cell is None else str(cell) for cell in cells], dtype="str")
 
 
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without a generation; what only pairs or only probes have is empty in the others."""
+    """The judgments with an empty generation, and empty text in columns that only pairs or only probes have."""
     frame = frame.assign(generation=pd.array([pd.NA] * len(frame), dtype="Int64"))
     for name in frame.columns.difference(["replicate", "generation", "p_first", "dose", "dose_reached"]):
         if frame[name].dtype == object or pd.api.types.is_string_dtype(frame[name]):
@@ -367,18 +386,21 @@ def _completed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-# Rows for probes that were asked for and could edit no text: a question without an answer is said, not passed over.
+# -- probes that could edit no text ------------------------------------------------------------------------------------
 
 
-def unapplied(asked: Questions, probing: ProbeQuestions, probes: Sequence[str], judges: Iterable[str]) -> pd.DataFrame:
-    """A row ``undefined`` a judge for every probe (its primary), or one of its doses, that could edit none of the texts."""
+def unapplied(
+    questions: Questions, probing: ProbeQuestions, probes: Sequence[str], judges: Iterable[str]
+) -> pd.DataFrame:
+    """Estimates, a row ``undefined`` a judge for every probe (its primary term), or one of its doses, that could edit none
+    of the texts: the report then says why there is no number."""
     counted = {(name, dose): probing.edited.get((name, dose), (0, 0))[0]
                for name in probes for dose in PROBES[name].doses or (None,)}  # fmt: skip
     empty: list[tuple[str, str, str]] = []
     for name in probes:
         doses = [dose for probe, dose in counted if probe == name]
         if not any(counted[name, dose] for dose in doses):
-            empty.append((name, "", f"applies to no text: {_why(asked, name)}"))
+            empty.append((name, "", f"applies to no text: {_why_unapplied(questions, name)}"))
             continue
         empty += [
             (name, f"{dose:g}", "applies to no text: this dose is out of reach")
@@ -391,10 +413,10 @@ def unapplied(asked: Questions, probing: ProbeQuestions, probes: Sequence[str], 
     ])  # fmt: skip
 
 
-def _why(asked: Questions, name: str) -> str:
+def _why_unapplied(questions: Questions, name: str) -> str:
+    """The reasons for which a probe's edits were refused, over all texts."""
     probe = PROBES[name]
     if probe.kind == "model":
         return "the model wrote no edit that could be used"
-    texts = asked.texts()
-    reasons = {probe.refuses(text.text, asked.items[text.item_id].language) for text in texts}
+    reasons = {probe.refuses(text.text, questions.items[text.item_id].language) for text in questions.texts()}
     return "; ".join(sorted(reason or "it has nothing to edit there" for reason in reasons)) or "there is none"

@@ -114,7 +114,7 @@ def probes(reading: Reading) -> Figure | None:
     return Figure(
         name="probes",
         title="Edits that sway the judge, most harmful first",
-        caption="Each text against its own edit, content unchanged: how much more often than half the time the edited copy was picked, in percentage points. Sorted by "
+        caption="Each text against its own edit, content unchanged: how often the edited copy was picked, in percentage points from even (50 %). Sorted by "
         f"verdict, what was found first, then by size. Only the edit differs, so that no quality can explain it; the whitespace edit is the control and should be at 0.{how_to_read}",
         alternative=in_words([*rows, *beyond_length.values()]),
         panels=(Panel("", forest(rows, "points from even", [equivalence_band()], names, references)),),

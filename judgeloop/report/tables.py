@@ -11,6 +11,7 @@ from typing import Any
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import Reading, select
+from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN_GOLD
 from judgeloop.text.features import FEATURES

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import judgeloop
+from audit_case import settings_of
 from audit_pairs import pairs, write
 from command_line import command
 from conftest import Served, serving
-from judgeloop.commands import audit_spec
 from judgeloop.errors import EndpointFailed, FolderMismatch
 
 Serve = Callable[..., Served]
@@ -83,9 +83,9 @@ def test_threads_are_the_engine_s(
     assert (
         command("audit", "answers.jsonl", "--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--threads", "2") == 2
     )
-    assert "--threads: of --engine" in capsys.readouterr().err
+    assert "--threads: goes with --engine only" in capsys.readouterr().err
     assert command("audit", "answers.jsonl", "--engine", "llama_cpp", "--model", "m", "--threads", "2", "--plan") == 0
-    made = audit_spec.settings("answers.jsonl", engine="llama_cpp", model="m", endpoint={"threads": 2})
-    again = audit_spec.settings("answers.jsonl", engine="llama_cpp", model="m")
+    made = settings_of("answers.jsonl", engine="llama_cpp", model="m", endpoint={"threads": 2})
+    again = settings_of("answers.jsonl", engine="llama_cpp", model="m")
     assert made.endpoints["m"].threads == 2
     assert made.identity() == again.identity()

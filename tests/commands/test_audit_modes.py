@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 
 import judgeloop
-from audit_case import audited, primary
+from audit_case import audited, primary, settings_of
 from audit_pairs import MARKER, pairs, write
 from command_line import command
 from conftest import Served, tables
-from judgeloop.commands.audit_spec import settings
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, InvalidInput
 
 Serve = Callable[..., Served]
@@ -256,7 +255,7 @@ ONE = {"item_id": "i", "prompt": "p", "texts": ["a", "b", "c"]}
 def test_a_wrong_set_is_named_with_file_row_and_column(tmp_path: Path, rows: list[dict[str, Any]], says: str) -> None:
     path = write(tmp_path / "lists.jsonl", rows)
     with pytest.raises(InvalidInput, match=says):
-        settings(path, base_url="http://127.0.0.1:1/v1", model="m", mode="listwise")
+        settings_of(path, base_url="http://127.0.0.1:1/v1", model="m", mode="listwise")
 
 
 @pytest.mark.parametrize(
@@ -275,14 +274,14 @@ def test_a_wrong_set_is_named_with_file_row_and_column(tmp_path: Path, rows: lis
 )
 def test_a_wrong_setting_is_named(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(judgeloop.errors.JudgeloopError, match=says) as error:
-        settings(pd.DataFrame(pairs(2)), base_url="http://127.0.0.1:1/v1", model="m", **changes)
+        settings_of(pd.DataFrame(pairs(2)), base_url="http://127.0.0.1:1/v1", model="m", **changes)
     assert error.value.exit_code == 2
 
 
 def test_calls_are_counted_beforehand() -> None:
     ask = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "repeats": 3}
     rows, lists = pd.DataFrame(pairs(5)), pd.DataFrame(sets(5, 4))
-    assert settings(rows, **ask).calls == 5 * 2 * 3
-    assert settings(rows, mode="pointwise", **ask).calls == 10 * 2 * 3
-    assert settings(rows, mode="pointwise", scales="1-5", against_pairwise=True, **ask).calls == 10 * 3 + 5 * 2 * 3
-    assert settings(lists, mode="listwise", **ask).calls == 5 * 4 * 3
+    assert settings_of(rows, **ask).calls == 5 * 2 * 3
+    assert settings_of(rows, mode="pointwise", **ask).calls == 10 * 2 * 3
+    assert settings_of(rows, mode="pointwise", scales="1-5", against_pairwise=True, **ask).calls == 10 * 3 + 5 * 2 * 3
+    assert settings_of(lists, mode="listwise", **ask).calls == 5 * 4 * 3

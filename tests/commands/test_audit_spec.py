@@ -12,11 +12,11 @@ import pytest
 import typer
 
 import judgeloop
+from audit_case import settings_of
 from audit_pairs import pairs
 from conftest import Served
 from judgeloop.cli.app import app, from_fields
 from judgeloop.commands import audit, audit_spec
-from judgeloop.commands.audit_spec import settings
 from judgeloop.commands.plan_audit import plan_audit
 from judgeloop.errors import FolderMismatch
 from judgeloop.experiment.audit import AuditCall, AuditSession, AuditSizes, AuditSpec
@@ -79,8 +79,8 @@ def test_identity_depends_on_what_answers_depend_on(name: str) -> None:
     before = BASE if name in ("engine", "edit_model") else {**BASE, **companions}
     mark = option(AuditSpec.model_fields[name])
     assert mark is not None
-    before_identity, changed_identity = (settings(frame, **given).identity() for given in (before, change))
-    assert (before_identity != changed_identity) == mark.answers
+    made, again = (settings_of(frame, **given).identity() for given in (before, change))
+    assert (made != again) == mark.answers
 
 
 class Longer(AuditSpec):
@@ -101,10 +101,10 @@ def test_a_new_field_is_all_that_a_new_option_takes(monkeypatch: pytest.MonkeyPa
     line.command("ask", cls=from_fields(callback, lambda: Longer))(lambda: None)
     typer.main.get_command(line)(["ask", "--model", "m", "--tone", "stern"], standalone_mode=False)
     assert values["tone"] == "stern"
-    without = settings(PAIRS, **BASE)
+    without = settings_of(PAIRS, **BASE)
     monkeypatch.setattr(audit_spec, "AuditSpec", Longer)
     monkeypatch.setattr(audit, "AuditSpec", Longer)
-    plain, stern = settings(PAIRS, **BASE), settings(PAIRS, **BASE, tone="stern")
+    plain, stern = settings_of(PAIRS, **BASE), settings_of(PAIRS, **BASE, tone="stern")
     assert plain.identity() == without.identity(), "a folder written before the field was there"
     assert stern.identity() != plain.identity()
     assert stern.record()["audit"]["tone"] == "stern"

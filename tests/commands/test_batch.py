@@ -156,10 +156,10 @@ def test_kill_minus_nine_while_it_waits_and_the_same_command_again(tmp_path: Pat
         assert process.poll() is None, "the audit ended before it could be stopped"
         time.sleep(0.3)
         os.killpg(process.pid, sent)
-        said = process.communicate()[1]
+        message = process.communicate()[1]
         if sent == signal.SIGINT:
             assert process.returncode == 130
-            assert re.search(r"interrupted; batch batch_\w+ goes on at the endpoint, run the same command", said)
+            assert re.search(r"interrupted; batch batch_\w+ goes on at the endpoint, run the same command", message)
         if '"sent"' not in jobs.read_text():
             break
     subprocess.run(line, check=True, capture_output=True)
@@ -200,8 +200,8 @@ def test_a_batch_whose_creation_was_not_heard_is_found_again(tmp_path: Path) -> 
         assert len(client.batches.list().data) == 2  # one a round
         client.close()
     with case(tmp_path / "dead", lost, Rule(match="batches/list", status=503, times="always")) as some:
-        said = "create the batch of requests-001"
-        with pytest.raises(EndpointFailed, match=said):
+        message = "create the batch of requests-001"
+        with pytest.raises(EndpointFailed, match=message):
             some.run()
     with pytest.raises(EndpointFailed, match="what was sent goes on there"):
         some.run()  # now nobody answers: that says nothing of the batch
@@ -227,9 +227,9 @@ def test_an_endpoint_that_stumbles_is_asked_again(tmp_path: Path) -> None:
             some.run()
         assert some.answerer.asked == {}
     with case(tmp_path / "gone", Rule(match="batches/retrieve", status=404, times="always")) as some:
-        said = r"batch batch_\w+ cannot be looked up.* give its output with --collect"
+        message = r"batch batch_\w+ cannot be looked up.* give its output with --collect"
         for _ in range(2):
-            with pytest.raises(EndpointFailed, match=said):
+            with pytest.raises(EndpointFailed, match=message):
                 some.run()
 
 
@@ -250,8 +250,8 @@ def test_failed_lines_are_asked_again_until_the_attempts_are_used_up(tmp_path: P
 
 
 def test_an_endpoint_that_fails_every_line_ends_it_and_nothing_is_recorded(tmp_path: Path) -> None:
-    said = "Unsupported parameter: 'max_tokens', use 'max_completion_tokens'"
-    with case(tmp_path / "o", Rule(match="^audit", status=400, message=said, times=1), calls=20) as some:
+    message = "Unsupported parameter: 'max_tokens', use 'max_completion_tokens'"
+    with case(tmp_path / "o", Rule(match="^audit", status=400, message=message, times=1), calls=20) as some:
         with pytest.raises(
             EndpointFailed, match=r"all 20 answers failed, the last with bad_request: .*max_tokens_field"
         ):

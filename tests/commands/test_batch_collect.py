@@ -34,10 +34,10 @@ def test_without_a_batch_api_the_next_commands_are_said_and_their_output_is_the_
     with LocalServer(create_app(CountingAnswerer(PlantedSpec.model_validate(spec)), batches=False)) as server:
         assert command("audit", "a.jsonl", "--base-url", server.base_url, "--model", "planted", "--verdict", "logprob",
                        "--batch", "--out", "o") == 6  # fmt: skip
-        said = capsys.readouterr()
-        assert "no Batch API here" in said.err
-        assert "8 calls wait in o/batch/requests-001.jsonl" in said.err
-        asks, takes = said.out.splitlines()
+        message = capsys.readouterr()
+        assert "no Batch API here" in message.err
+        assert "8 calls wait in o/batch/requests-001.jsonl" in message.err
+        asks, takes = message.out.splitlines()
         assert asks == "vllm run-batch -i o/batch/requests-001.jsonl -o o/batch/output-001.jsonl --model planted"
         requests = (tmp_path / "o" / "batch" / "requests-001.jsonl").read_bytes()
         assert command(*shlex.split(takes)[1:], "--replay", "live") == 2
@@ -78,8 +78,8 @@ def test_answers_to_other_requests_of_the_same_ids_are_refused(tmp_path: Path, c
             write_lines(tmp_path / "foreign.jsonl", bare)
         kept = vllm_output(own, tmp_path / "own.jsonl", spec)
         mixed = write_lines(tmp_path / "mixed.jsonl", [*kept[:3], json.loads((tmp_path / "foreign.jsonl").read_text().splitlines()[3])])  # fmt: skip
-        said = rf"^{re.escape(str(mixed))}:4: custom_id: answers audit/judge/\S+ as another request has it .* have {re.escape(str(own.parent))}/requests-002.jsonl answered .*recorded \(3 answers\)$"
-        with pytest.raises(InvalidInput, match=said):
+        message = rf"^{re.escape(str(mixed))}:4: custom_id: answers audit/judge/\S+ as another request has it .* have {re.escape(str(own.parent))}/requests-002.jsonl answered .*recorded \(3 answers\)$"
+        with pytest.raises(InvalidInput, match=message):
             audited(server, tmp_path / "here", pd.DataFrame(rows), verdict="logprob", collect=[mixed])  # type: ignore[arg-type]
         assert len(exchanges(tmp_path / "here")) == 3
         with pytest.raises(InvalidInput, match=r"another request .* \(and 7 more such lines\)"):
@@ -92,18 +92,18 @@ def test_answers_to_other_requests_of_the_same_ids_are_refused(tmp_path: Path, c
 
 
 def test_a_reply_of_another_model_is_said(tmp_path: Path) -> None:
-    for said, notes in (("planted-2026-01-31", 0), ("org/planted", 0), ("planted-mini", 1), ("other", 1)):
-        with case(tmp_path / said.replace("/", "-"), calls=1, batches=False) as some:
+    for model, notes in (("planted-2026-01-31", 0), ("org/planted", 0), ("planted-mini", 1), ("other", 1)):
+        with case(tmp_path / model.replace("/", "-"), calls=1, batches=False) as some:
             with pytest.raises(AnswersOutstanding) as outstanding:
                 some.run()
             rows = vllm_output(outstanding.value.requests[0][1], tmp_path / "o.jsonl")
-            rows[0]["response"]["body"]["model"] = said
+            rows[0]["response"]["body"]["model"] = model
             with pytest.raises(AnswersOutstanding):
                 some.run(write_lines(tmp_path / "o.jsonl", rows))
             found = [
-                note for note in some.heard.notes if f"1 answer to requests for planted name the model {said}" in note
+                note for note in some.heard.notes if f"1 answer to requests for planted name the model {model}" in note
             ]
-            assert len(found) == notes, said
+            assert len(found) == notes, model
 
 
 def test_with_no_server_at_all_the_files_wait_too(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_missing_foreign_double_and_malformed_lines_are_named(tmp_path: Path) ->
         part = write_lines(tmp_path / "part.jsonl", [rows[0], foreign, rows[0], *rows[1:3]])
         with pytest.raises(AnswersOutstanding) as outstanding:
             some.run(part)
-        said = str(outstanding.value)
+        message = str(outstanding.value)
         left = some.folder.path / "batch" / "requests-002.jsonl"
-        assert f"3 answers recorded, 1 call without one: audit/edit/c3 ({left}:1)" in said
+        assert f"3 answers recorded, 1 call without one: audit/edit/c3 ({left}:1)" in message
         assert [path for _, path in outstanding.value.requests] == [left]
         assert not requests.exists()  # what it asks is answered
         assert f"{part}:2: audit/elsewhere" in some.heard.notes[0]

@@ -51,12 +51,16 @@ def three(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison
 
 def test_judges_of_one_folder_are_paired_and_the_planted_faults_found(three: Comparison) -> None:
     done = three
-    assert {one.pairing for one in done.differences} == {"pairs"}
-    slot = {(one.first, one.second): one.row for one in done.differences if one.row.term == "first_slot_excess"}
+    assert {difference.pairing for difference in done.differences} == {"pairs"}
+    slot = {
+        (difference.first, difference.second): difference.row
+        for difference in done.differences
+        if difference.row.term == "first_slot_excess"
+    }
     effect = {
-        (one.first, one.second): one.row
-        for one in done.differences
-        if (one.row.term, one.row.variant) == ("length_ame", "")
+        (difference.first, difference.second): difference.row
+        for difference in done.differences
+        if (difference.row.term, difference.row.variant) == ("length_ame", "")
     }
     assert slot["good", "slotty"].conf_high < 0 < slot["good", "longy"].conf_high  # type: ignore[operator]
     assert slot["longy", "slotty"].conf_high < 0  # type: ignore[operator]
@@ -67,26 +71,28 @@ def test_judges_of_one_folder_are_paired_and_the_planted_faults_found(three: Com
 
 def test_a_difference_is_that_of_the_folders_own_estimates(three: Comparison) -> None:
     done = three
-    for one in done.differences:
-        for contender_, value in zip((one.first, one.second), (one.first_estimate, one.second_estimate), strict=True):
-            row = next(c for c in done.contenders if c.name == contender_).primary(one.row.term)
-            if row is not None and one.row.variant == "":
-                assert value == pytest.approx(row.estimate, abs=1e-9), one.row.term
-        assert one.row.estimate == pytest.approx(one.first_estimate - one.second_estimate, abs=1e-9)  # type: ignore[operator]
+    for difference in done.differences:
+        estimates = difference.first_estimate, difference.second_estimate
+        for contender_, value in zip((difference.first, difference.second), estimates, strict=True):
+            row = next(c for c in done.contenders if c.name == contender_).primary(difference.row.term)
+            if row is not None and difference.row.variant == "":
+                assert value == pytest.approx(row.estimate, abs=1e-9), difference.row.term
+        gap = estimates[0] - estimates[1]  # type: ignore[operator]
+        assert difference.row.estimate == pytest.approx(gap, abs=1e-9)
 
 
 def test_pairs_are_the_same_where_their_texts_are(folders: Path, tmp_path: Path) -> None:
     same = compare(folders / "week1", folders / "week2", out=tmp_path / "same").comparison
     other = compare(folders / "week1", folders / "other", out=tmp_path / "other").comparison
-    assert {one.pairing for one in same.differences} == {"pairs"}
+    assert {difference.pairing for difference in same.differences} == {"pairs"}
     # The same names of items and pairs, but other texts behind them.
-    assert {one.pairing for one in other.differences} == {"unpaired"}
+    assert {difference.pairing for difference in other.differences} == {"unpaired"}
     assert "0 in common" in next(iter(other.pairings.values()))
     gap, apart = named(same, "first_slot_excess").row, named(other, "first_slot_excess").row
     assert gap.conf_high < 0  # type: ignore[operator]
     assert "Welch" in apart.method
     assert "different pairs" in apart.note
-    alone = [one.primary("first_slot_excess") for one in other.contenders]
+    alone = [contender.primary("first_slot_excess") for contender in other.contenders]
     assert apart.std_error == pytest.approx(math.hypot(*(row.std_error for row in alone if row and row.std_error)))
 
 
@@ -176,13 +182,13 @@ def test_arms_of_one_run_are_paired_by_replicate(runs: Path, tmp_path: Path) -> 
 
 def test_a_lone_arm_is_compared_with_its_controls(runs: Path, tmp_path: Path) -> None:
     done = compare(runs / "raw", out=tmp_path / "c").comparison
-    assert [one.name for one in done.contenders] == ["judge", "random", "gold"]
+    assert [contender.name for contender in done.contenders] == ["judge", "random", "gold"]
 
 
 def test_runs_that_share_their_random_numbers_are_paired(runs: Path, tmp_path: Path) -> None:
     twins = compare(runs / "raw", runs / "filtered", out=tmp_path / "t").comparison
     strangers = compare(runs / "raw", runs / "elsewhere", out=tmp_path / "s").comparison
-    assert [one.name for one in twins.contenders] == ["raw", "filtered"]
+    assert [contender.name for contender in twins.contenders] == ["raw", "filtered"]
     gap, apart = named(twins, "did_length"), named(strangers, "did_length")
     assert (gap.pairing, gap.row.n_replicates) == ("replicates", 4)
     assert (apart.pairing, apart.row.n_replicates) == ("unpaired", 8)
@@ -191,7 +197,9 @@ def test_runs_that_share_their_random_numbers_are_paired(runs: Path, tmp_path: P
     assert gap.row.conf_high < 0  # type: ignore[operator]
     assert gap.second_estimate == pytest.approx(2 * gap.first_estimate, rel=0.25)  # type: ignore[operator]
     assert apart.row.conf_low < 0 < apart.row.conf_high  # type: ignore[operator]
-    assert {"did_style_score", "drift_length", "transmission_length"} <= {one.row.term for one in twins.differences}
+    assert {"did_style_score", "drift_length", "transmission_length"} <= {
+        difference.row.term for difference in twins.differences
+    }
     assert named(twins, "did_length").row.family == "confirmatory"
     assert named(twins, "drift_length").row.family == "exploratory"
 
@@ -209,12 +217,12 @@ def test_a_lone_judge_has_its_mitigations(folders: Path, tmp_path: Path) -> None
         "conf_level": 0.95,
         "n_items": 150,
     }
-    made = []
+    estimates = []
     for name, slot, calls in (("raw", (0.2, 0.02), 1.0), ("swap_average", (0.0, 0.0), 2.0)):
         for term, bias_, value, se in (
             ("first_slot_excess", "position", *slot), ("length_ame", "verbosity", 0.01, 0.01), ("mitigation_cost", "quality", calls, 0.0),
         ):  # fmt: skip
-            made.append(
+            estimates.append(
                 Estimate(
                     term=term,
                     bias=bias_,
@@ -227,9 +235,9 @@ def test_a_lone_judge_has_its_mitigations(folders: Path, tmp_path: Path) -> None
                     **shared,
                 )
             )
-    folder.write_estimates(pd.concat([rows, estimates_frame(made)], ignore_index=True))
+    folder.write_estimates(pd.concat([rows, estimates_frame(estimates)], ignore_index=True))
     done = compare(folder.path, out=tmp_path / "c")
-    assert [one.name for one in done.comparison.contenders] == ["raw", "swap_average"]
+    assert [contender.name for contender in done.comparison.contenders] == ["raw", "swap_average"]
     slots = named(done.comparison, "first_slot_excess").row
     assert (slots.estimate, slots.method) == (pytest.approx(0.2), "t, one of the two is exact")
     assert slots.conf_low > 0.15  # type: ignore[operator]
@@ -255,8 +263,8 @@ def test_the_same_seed_with_other_texts_is_no_common_randomness(runs: Path, tmp_
 def test_families_are_adjusted_over_all_that_is_compared(three: Comparison) -> None:
     done = three
     by_family: dict[str, list[Estimate]] = {}
-    for one in done.differences:
-        by_family.setdefault(one.row.family, []).append(one.row)
+    for difference in done.differences:
+        by_family.setdefault(difference.row.family, []).append(difference.row)
     assert {row.term for row in by_family["confirmatory"]} == {"first_slot_excess", "length_ame"}
     assert len(by_family["confirmatory"]) == 6
     largest = max(by_family["confirmatory"], key=lambda row: -(row.p_value or 0))
@@ -281,7 +289,7 @@ def test_the_cost_is_that_of_the_judging(folders: Path, tmp_path: Path) -> None:
             cassette.append(Exchange(call, "sha256:0", {}, 200, usage, 1))
         cassette.close()
     done = compare(tmp_path / "cheap", tmp_path / "dear", out=tmp_path / "c")
-    cost = {one.name: one.cost for one in done.comparison.contenders}
+    cost = {contender.name: contender.cost for contender in done.comparison.contenders}
     n = 2 * 150
     assert (cost["cheap"].calls, cost["cheap"].tokens, cost["dear"].tokens, cost["cheap"].pairs) == (
         n,
@@ -290,12 +298,12 @@ def test_the_cost_is_that_of_the_judging(folders: Path, tmp_path: Path) -> None:
         150,
     )
     assert cost["dear"].usd == pytest.approx(0.5 * n / (n + 1))
-    said = " ".join(json.loads((done.path / "compare.json").read_text())["recommendation"])
-    assert "300 judge calls, 30,000 tokens" in said
-    assert "No ranking: intervals overlap" in said  # the same judgments
+    words = " ".join(json.loads((done.path / "compare.json").read_text())["recommendation"])
+    assert "300 judge calls, 30,000 tokens" in words
+    assert "No ranking: intervals overlap" in words  # the same judgments
     cheap = done.comparison.ranking.places[0].name == "cheap"
-    assert ("no other is cheaper a pair" in said) == cheap
-    assert ("times as much a pair as the cheapest" in said) != cheap
+    assert ("no other is cheaper a pair" in words) == cheap
+    assert ("times as much a pair as the cheapest" in words) != cheap
 
 
 # -- the command ----------------------------------------------------------------------------------------------------------
@@ -332,16 +340,16 @@ def test_the_command_writes_its_files_and_one_screen(
 
 
 def test_what_cannot_be_compared_is_refused(folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, said in (
+    for arguments, words in (
         ((), "give run folders"),
-        ((folders / "week1",), "1 judge or arm to compare in week1"),
+        ((folders / "week1",), "one judge or arm to compare in week1"),
         ((tmp_path,), "not a run folder"),
-        ((folders / "three", "--judge", "good"), "1 judge or arm"),
+        ((folders / "three", "--judge", "good"), "one judge or arm"),
         ((folders / "week1", folders / "week2", "--out", folders / "week1"), "give another --out"),
     ):
         assert command("compare", *arguments) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert words in error
         assert len(error.splitlines()) == 1
     with pytest.raises(InvalidInput):
         compare()

@@ -37,8 +37,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with LocalServer(create_app(PlantedAnswerer(spec))) as server:
         raw = small_experiment(server.base_url, generations=1, replicates=2)
         with tables_alone():
-            made = judgeloop.run(write_experiment(folder, raw), out=folder / "run")
-        yield made.path
+            done = judgeloop.run(write_experiment(folder, raw), out=folder / "run")
+        yield done.path
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def exported(folder: Path, kind: str, out: Path, **options: Any) -> list[dict[st
 
 
 def test_dpo_lines_are_the_arms_net_preferences(run_folder: Path, tmp_path: Path) -> None:
-    found = exported(run_folder, "trl-dpo", tmp_path / "dpo.jsonl")
+    exported_lines = exported(run_folder, "trl-dpo", tmp_path / "dpo.jsonl")
     run = judgeloop.open(run_folder)
     table = run.folder.table("preferences")
     table = table[(table["arm"] == "judge") & (table["generation"] == table["generation"].max())]
@@ -68,8 +68,8 @@ def test_dpo_lines_are_the_arms_net_preferences(run_folder: Path, tmp_path: Path
         sides = tuple(sorted((chosen, rejected)))
         balance[prompts[row["item_id"]], sides[0], sides[1]] += row["weight"] * (1 if chosen == sides[0] else -1)
     expected = {(prompt, a, b) if net > 0 else (prompt, b, a) for (prompt, a, b), net in balance.items() if abs(net) > 1e-9 and a != b}  # fmt: skip
-    assert {(one["prompt"][0]["content"], one["chosen"][0]["content"], one["rejected"][0]["content"]) for one in found} == expected  # fmt: skip
-    longer = [len(one["chosen"][0]["content"]) > len(one["rejected"][0]["content"]) for one in found]
+    assert {(line["prompt"][0]["content"], line["chosen"][0]["content"], line["rejected"][0]["content"]) for line in exported_lines} == expected  # fmt: skip
+    longer = [len(line["chosen"][0]["content"]) > len(line["rejected"][0]["content"]) for line in exported_lines]
     assert sum(longer) / len(longer) > 0.6  # the planted judge pays for length
 
 
@@ -77,23 +77,23 @@ def test_every_training_format_has_its_tools_shape(run_folder: Path, tmp_path: P
     messages = TypeAdapter(list[ChatCompletionMessageParam])
     assistant = TypeAdapter(list[ChatCompletionAssistantMessageParam])
     dpo = exported(run_folder, "trl-dpo", tmp_path / "d.jsonl")
-    for one in dpo:
-        assert set(one) == {"prompt", "chosen", "rejected"}
-        messages.validate_python(one["prompt"], strict=True)
-        assert assistant.validate_python(one["chosen"]) != assistant.validate_python(one["rejected"])
+    for line in dpo:
+        assert set(line) == {"prompt", "chosen", "rejected"}
+        messages.validate_python(line["prompt"], strict=True)
+        assert assistant.validate_python(line["chosen"]) != assistant.validate_python(line["rejected"])
     kto = exported(run_folder, "trl-kto", tmp_path / "k.jsonl")
-    assert {one["label"] for one in kto} == {True, False}
-    for one in kto:
-        assert set(one) == {"prompt", "completion", "label"}
-        messages.validate_python(one["prompt"])
-        assistant.validate_python(one["completion"])
+    assert {line["label"] for line in kto} == {True, False}
+    for line in kto:
+        assert set(line) == {"prompt", "completion", "label"}
+        messages.validate_python(line["prompt"])
+        assistant.validate_python(line["completion"])
     tuned = exported(run_folder, "openai-preference", tmp_path / "o.jsonl")
     assert len(tuned) == len(dpo)
-    for one in tuned:
-        assert set(one) == {"input", "preferred_output", "non_preferred_output"}
-        assert messages.validate_python(one["input"]["messages"])[-1]["role"] == "user"
+    for line in tuned:
+        assert set(line) == {"input", "preferred_output", "non_preferred_output"}
+        assert messages.validate_python(line["input"]["messages"])[-1]["role"] == "user"
         for side in ("preferred_output", "non_preferred_output"):
-            assert len(assistant.validate_python(one[side])) == 1
+            assert len(assistant.validate_python(line[side])) == 1
 
 
 def test_datasets_loads_the_training_files(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,31 +135,33 @@ def _rows(*rows: tuple[str, str, float]) -> pd.DataFrame:
 def test_soft_weights_and_both_orders_become_one_net_preference_a_pair() -> None:
     rows = _rows(("x", "y", 0.9), ("y", "x", 0.1), ("y", "x", 0.6), ("x", "y", 0.4), ("x", "z", 0.5), ("z", "x", 0.5), ("y", "w", 1.0))  # fmt: skip
     texts = {"x": "X", "y": "Y", "z": "Z", "w": "Y"}
-    found = net_preferences(rows, lambda _, name: texts[name], {"i": "?"})
-    assert [(one.chosen, one.rejected) for one in found] == [("X", "Y")]  # x and z cancel; y and w are one text
-    assert found[0].margin == pytest.approx(0.3)
+    net = net_preferences(rows, lambda _, name: texts[name], {"i": "?"})
+    assert [(preference.chosen, preference.rejected) for preference in net] == [
+        ("X", "Y")
+    ]  # x and z cancel; y and w are one text
+    assert net[0].margin == pytest.approx(0.3)
 
 
 def test_kto_labels_a_text_by_its_balance() -> None:
     group = ("0", "judge", "1", "i")
     pairs = [Preference(group, "?", "A", "B", 1.0), Preference(group, "?", "B", "C", 0.4), Preference(group, "?", "C", "D", 0.4)]  # fmt: skip
-    assert {one["completion"][0]["content"]: one["label"] for one in trl_kto(pairs)} == {
+    assert {line["completion"][0]["content"]: line["label"] for line in trl_kto(pairs)} == {
         "A": True,
         "B": False,
         "D": False,
     }
-    assert [one["chosen"][0]["content"] for one in trl_dpo(pairs)] == ["A", "B", "C"]
+    assert [line["chosen"][0]["content"] for line in trl_dpo(pairs)] == ["A", "B", "C"]
     assert openai_preference(pairs)[0]["input"]["messages"] == [{"role": "user", "content": "?"}]
 
 
 def test_an_analysis_exports_its_judges_preferences(tmp_path: Path) -> None:
     folder = judgeloop.analyze(FORMATS / "mt_bench", out=tmp_path / "a").path
-    found = exported(folder, "trl-dpo", tmp_path / "d.jsonl", judge="gpt-4#pair-v2")
-    assert 10 < len(found) <= 22
-    longer = [len(one["chosen"][0]["content"]) > len(one["rejected"][0]["content"]) for one in found]
+    exported_lines = exported(folder, "trl-dpo", tmp_path / "d.jsonl", judge="gpt-4#pair-v2")
+    assert 10 < len(exported_lines) <= 22
+    longer = [len(line["chosen"][0]["content"]) > len(line["rejected"][0]["content"]) for line in exported_lines]
     assert sum(longer) / len(longer) > 0.8
-    both = exported(folder, "trl-dpo", tmp_path / "c.jsonl", judge="gpt-4#pair-v2", label_rule="consistent_only")
-    assert len(both) <= len(found)
+    consistent = exported(folder, "trl-dpo", tmp_path / "c.jsonl", judge="gpt-4#pair-v2", label_rule="consistent_only")
+    assert len(consistent) <= len(exported_lines)
     with pytest.raises(
         InvalidInput, match=r"2 judges \(gpt-4#pair-v2, gpt-4#pair-v2-multi-turn\); say whose preferences"
     ):
@@ -167,7 +169,7 @@ def test_an_analysis_exports_its_judges_preferences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"format": "trl-dpo", "arm": "none"}, "--arm none: no preferences of that arm"),
         ({"format": "trl-dpo", "generation": 9}, "--generation 9: no preferences there (arm judge has 0 to"),
@@ -177,11 +179,11 @@ def test_an_analysis_exports_its_judges_preferences(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_folder_does_not_hold_is_said(
-    run_folder: Path, tmp_path: Path, options: dict[str, Any], said: str
+    run_folder: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
         export(run_folder, out=tmp_path / "x", **options)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "x").exists()
 
 
@@ -189,23 +191,23 @@ def test_what_a_folder_does_not_hold_is_said(
 
 
 def test_batch_requests_are_the_live_calls(run_folder: Path, tmp_path: Path) -> None:
-    found = exported(run_folder, "openai-batch", tmp_path / "b.jsonl")
+    exported_lines = exported(run_folder, "openai-batch", tmp_path / "b.jsonl")
     cassette = Cassette(run_folder, writable=False)
     body = TypeAdapter(CompletionCreateParamsNonStreaming)
-    assert len({one["custom_id"] for one in found}) == len(found)
-    for one in found:
-        assert (one["method"], one["url"]) == ("POST", "/v1/chat/completions")
-        body.validate_python(one["body"])
-        call, digest = split_custom_id(one["custom_id"])
-        key = Call(call, "", one["body"]).key
+    assert len({line["custom_id"] for line in exported_lines}) == len(exported_lines)
+    for line in exported_lines:
+        assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
+        body.validate_python(line["body"])
+        call, digest = split_custom_id(line["custom_id"])
+        key = Call(call, "", line["body"]).key
         assert cassette.get(call, key) is not None
         assert digest == key[7:19]
     calls = {exchange.call for exchange in cassette.exchanges() if "/trial/" not in exchange.call}
     stages = {
         stage: exported(run_folder, "openai-batch", tmp_path / "s.jsonl", stage=stage) for stage in ("draft", "all")
     }
-    assert {split_custom_id(one["custom_id"])[0] for one in stages["all"]} == calls
-    assert {split_custom_id(one["custom_id"])[0] for one in [*found, *stages["draft"]]} == calls
+    assert {split_custom_id(line["custom_id"])[0] for line in stages["all"]} == calls
+    assert {split_custom_id(line["custom_id"])[0] for line in [*exported_lines, *stages["draft"]]} == calls
 
 
 def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
@@ -216,8 +218,8 @@ def test_a_batch_file_bears_one_model_and_no_more_than_is_taken(
     written = batch_files.write_requests(requests, tmp_path / "b.jsonl")
     assert [path.name for path in written] == ["b.jsonl", "b-2.jsonl", "b-3.jsonl", "b-4.jsonl"]
     parts = [lines(path) for path in written]
-    assert all(len({one["body"]["model"] for one in part}) == 1 and len(part) <= 3 for part in parts)
-    assert sorted(split_custom_id(one["custom_id"])[0] for part in parts for one in part) == sorted(
+    assert all(len({line["body"]["model"] for line in part}) == 1 and len(part) <= 3 for part in parts)
+    assert sorted(split_custom_id(line["custom_id"])[0] for part in parts for line in part) == sorted(
         name for name, _ in requests
     )
     monkeypatch.setattr(batch_files, "MOST_REQUESTS", 100)
@@ -256,7 +258,7 @@ def test_a_batchs_output_is_read_back_as_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"custom_id": "a", "error": None}, "o.jsonl:2: response: is empty"),
         ({"response": {"status_code": 200, "body": {}}}, "o.jsonl:2: column custom_id is missing"),
@@ -265,20 +267,20 @@ def test_a_batchs_output_is_read_back_as_answers(tmp_path: Path) -> None:
         (output("b", {"status_code": 200, "body": "text"}), "o.jsonl:2: response.body: must be a chat completion"),
     ],
 )
-def test_a_fault_of_a_batchs_output_names_line_and_field(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+def test_a_fault_of_a_batchs_output_names_line_and_field(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     path = tmp_path / "o.jsonl"
     good = output("a", {"status_code": 200, "body": {}})
     path.write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
     first, second = batch_files.places(path)
     assert (first.call, first.fault) == ("a", "")
-    assert said in second.fault
+    assert message in second.fault
 
 
 def test_the_command_writes_and_says_what(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("export", run_folder, "--format", "trl-kto", "--out", tmp_path / "sub" / "k.jsonl") == 0
-    said = capsys.readouterr().out
-    assert "net preferences of arm judge, generation" in said
-    assert str(tmp_path / "sub" / "k.jsonl") in said
+    message = capsys.readouterr().out
+    assert "net preferences of arm judge, generation" in message
+    assert str(tmp_path / "sub" / "k.jsonl") in message
     assert command("export", tmp_path, "--format", "trl-dpo", "--out", tmp_path / "x") == 2
     assert "not a run folder" in capsys.readouterr().err
     assert command("export", run_folder, "--format", "trl-dpo", "--collect", "x.csv", "--out", tmp_path / "x") == 2

@@ -37,27 +37,27 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
-def filled(made: labels.LabelSheet, say: Any) -> bytes:
+def filled(sheet: labels.LabelSheet, say: Any) -> bytes:
     """The sheet as its labellers send it back; ``say(row, labeller)`` is the label."""
     sink = io.StringIO(newline="")
     writer = csv.writer(sink)
     writer.writerow(["row", "labeller", "label"])
-    for row in made.rows:
+    for row in sheet.rows:
         writer.writerow([row["row"], row["labeller"], say(row, row["labeller"])])
     return sink.getvalue().encode()
 
 
-def written(tmp_path: Path, made: labels.LabelSheet, content: bytes) -> tuple[Path, Path]:
-    sheet, key = tmp_path / "sheet.csv", tmp_path / "key.json"
-    sheet.write_bytes(content)
-    key.write_text(json.dumps(made.key))
-    return sheet, key
+def written(tmp_path: Path, sheet: labels.LabelSheet, content: bytes) -> tuple[Path, Path]:
+    sheet_path, key = tmp_path / "sheet.csv", tmp_path / "key.json"
+    sheet_path.write_bytes(content)
+    key.write_text(json.dumps(sheet.key))
+    return sheet_path, key
 
 
 def test_a_sheet_is_blinded_balanced_and_swapped() -> None:
-    made = labels.sheet(PAIRS, 30)
-    shown = {n: [row for row in made.rows if row["labeller"] == n] for n in (1, 2)}
-    places = made.key["rows"]
+    sheet = labels.sheet(PAIRS, 30)
+    shown = {n: [row for row in sheet.rows if row["labeller"] == n] for n in (1, 2)}
+    places = sheet.key["rows"]
     by_pair = {n: {places[row["row"]][0]: (row, places[row["row"]][2]) for row in shown[n]} for n in (1, 2)}
     assert by_pair[1].keys() == by_pair[2].keys()
     assert len(by_pair[1]) == 30
@@ -69,15 +69,15 @@ def test_a_sheet_is_blinded_balanced_and_swapped() -> None:
     assert sum(order == "ab" for _, order in by_pair[1].values()) == 15
     # Neither the sequence nor the ids tell which pair, or which side, a row is.
     assert [places[row["row"]][0] for row in shown[1]] != [places[row["row"]][0] for row in shown[2]]
-    for content in (labels.as_csv(made), labels.as_html(made)):
+    for content in (labels.as_csv(sheet), labels.as_html(sheet)):
         assert b"secret" not in content
         assert b"p1" not in content.replace(b"<p", b"")
-    assert labels.sheet(PAIRS, 30).rows == made.rows
-    assert labels.sheet(PAIRS, 30, seed=1).id != made.id
+    assert labels.sheet(PAIRS, 30).rows == sheet.rows
+    assert labels.sheet(PAIRS, 30, seed=1).id != sheet.id
 
 
 def test_labels_come_back_as_gold_by_side_and_not_by_slot(tmp_path: Path) -> None:
-    made = labels.sheet(PAIRS, 30)
+    sheet = labels.sheet(PAIRS, 30)
 
     def say(row: dict[str, Any], labeller: int) -> str:
         number = int(row["first"].split()[-1])
@@ -88,10 +88,12 @@ def test_labels_come_back_as_gold_by_side_and_not_by_slot(tmp_path: Path) -> Non
         wanted = "text a" if (number % 2 == 0 or labeller == 2) else "text b"
         return ("1" if labeller == 1 else "FIRST ") if row["first"].startswith(wanted) else "2"
 
-    found = labels.read_labels([sheet := written(tmp_path, made, filled(made, say))[0]], tmp_path / "key.json")
-    assert labels.sheets_of([sheet]) == [made.id]
-    shown = {made.key["rows"][row["row"]][0] for row in made.rows}
-    for row in found.pairs.to_dict("records"):
+    collected = labels.read_labels(
+        [sheet_path := written(tmp_path, sheet, filled(sheet, say))[0]], tmp_path / "key.json"
+    )
+    assert labels.sheets_of([sheet_path]) == [sheet.id]
+    shown = {sheet.key["rows"][row["row"]][0] for row in sheet.rows}
+    for row in collected.pairs.to_dict("records"):
         number = int(row["pair_id"][1:])
         expected = ("tie", "tie") if number % 3 == 0 else ("a" if number % 2 == 0 else "b", "a")
         if row["pair_id"] not in shown:
@@ -99,63 +101,63 @@ def test_labels_come_back_as_gold_by_side_and_not_by_slot(tmp_path: Path) -> Non
         elif number % 5 == 0:
             expected = (expected[0], "")
         assert (row["gold"], row["gold_2"]) == expected
-    assert found.once + found.twice == 30
-    assert found.agreed < found.twice
+    assert collected.once + collected.twice == 30
+    assert collected.agreed < collected.twice
     path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in found.pairs.to_dict("records")))
+    path.write_text("".join(json.dumps(row) + "\n" for row in collected.pairs.to_dict("records")))
     assert len(read_pairs(path)) == 40
 
 
 @given(st.lists(st.tuples(*[st.sampled_from(["a", "b", "tie", ""])] * 2), min_size=1, max_size=12), st.integers(0, 99))
 def test_whatever_people_mean_comes_back(meant: list[tuple[str, str]], seed: int) -> None:
     pairs = PAIRS.head(len(meant))
-    made = labels.sheet(pairs, len(meant), seed=seed)
+    sheet = labels.sheet(pairs, len(meant), seed=seed)
 
     def say(row: dict[str, Any], labeller: int) -> str:
-        said = meant[int(row["first"].split()[-1])][labeller - 1]
-        return said if said in ("tie", "") else "1" if row["first"].startswith(f"text {said}") else "2"
+        label = meant[int(row["first"].split()[-1])][labeller - 1]
+        return label if label in ("tie", "") else "1" if row["first"].startswith(f"text {label}") else "2"
 
     with tempfile.TemporaryDirectory() as folder:
-        sheet, key = written(Path(folder), made, filled(made, say))
+        sheet_path, key = written(Path(folder), sheet, filled(sheet, say))
         if not any(one for both in meant for one in both):
             with pytest.raises(InvalidInput, match="no row is labelled"):
-                labels.read_labels([sheet], key)
+                labels.read_labels([sheet_path], key)
             return
-        found = labels.read_labels([sheet], key).pairs
+        collected = labels.read_labels([sheet_path], key).pairs
     expected = [(one or other, other if one else "") for one, other in meant]
-    assert list(zip(found["gold"], found["gold_2"], strict=True)) == expected
+    assert list(zip(collected["gold"], collected["gold_2"], strict=True)) == expected
 
 
 def test_files_of_two_labellers_and_of_spreadsheets_are_read_together(tmp_path: Path) -> None:
-    made = labels.sheet(PAIRS, 6)
-    lines = filled(made, lambda *_: "1").decode().splitlines()
+    sheet = labels.sheet(PAIRS, 6)
+    lines = filled(sheet, lambda *_: "1").decode().splitlines()
     one, two = tmp_path / "one.csv", tmp_path / "two.csv"
     one.write_text("\ufeff" + "\r\n".join(line.replace(",", ";") for line in lines[:7]) + "\r\n", encoding="utf-8")
     two.write_text("\n".join([lines[0], *lines[7:]]) + "\n")
-    _, key = written(tmp_path, made, b"")
-    found = labels.read_labels([one, two], key)
-    assert (found.once, found.twice, found.agreed) == (0, 6, 0)  # the same slot is the other side
+    _, key = written(tmp_path, sheet, b"")
+    collected = labels.read_labels([one, two], key)
+    assert (collected.once, collected.twice, collected.agreed) == (0, 6, 0)  # the same slot is the other side
     assert labels.read_labels([two], key).pairs["gold"].isin(["a", "b", ""]).all()
 
 
 def test_hostile_texts_stay_texts() -> None:
     pairs = PAIRS.assign(text_a=[HOSTILE, "=HYPERLINK(1)", "@x", "-1", *["t"] * 36], prompt=HOSTILE)
-    made = labels.sheet(pairs, 40)
-    page = labels.as_html(made).decode()
+    sheet = labels.sheet(pairs, 40)
+    page = labels.as_html(sheet).decode()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert data is not None
-    assert json.loads(data[1])["rows"] == [dict(row) for row in made.rows]
+    assert json.loads(data[1])["rows"] == [dict(row) for row in sheet.rows]
     assert page.count("</script>") == 2
     assert "<img" not in page
     assert not re.search(r"innerHTML|https?://|src=", page.replace(data[1], ""))
-    for row in rows_of(labels.as_csv(made)):
+    for row in rows_of(labels.as_csv(sheet)):
         assert not row["first"].startswith(("=", "@", "-", "+"))
     long = labels.sheet(PAIRS.assign(text_a="x" * 1_000_000).head(1), 1)
     assert len(labels.as_html(long)) > 2_000_000
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("row,label\n{row},3\n", "sheet.csv:2: label: must be 1, 2, tie or empty, not '3'"),
         ("row,label\nnone-10001,1\n", "sheet.csv:2: row: 'none-10001' is not a row of the sheet"),
@@ -167,29 +169,29 @@ def test_hostile_texts_stay_texts() -> None:
         ('row,label\n{row},"1\n', "sheet.csv:2: not valid CSV"),
     ],
 )
-def test_a_fault_of_a_sheet_names_line_and_column(tmp_path: Path, content: str, said: str) -> None:
-    made = labels.sheet(PAIRS, 5)
-    row = made.rows[0]["row"]
-    sheet, key = written(tmp_path, made, content.replace("{row}", row).encode())
+def test_a_fault_of_a_sheet_names_line_and_column(tmp_path: Path, content: str, message: str) -> None:
+    sheet = labels.sheet(PAIRS, 5)
+    row = sheet.rows[0]["row"]
+    sheet_path, key = written(tmp_path, sheet, content.replace("{row}", row).encode())
     with pytest.raises(InvalidInput) as caught:
-        labels.read_labels([sheet], key)
-    assert said.replace("{row}", row) in str(caught.value)
+        labels.read_labels([sheet_path], key)
+    assert message.replace("{row}", row) in str(caught.value)
 
 
 def test_keys_and_sheets_that_are_none_are_named(tmp_path: Path) -> None:
-    made = labels.sheet(PAIRS, 5)
-    sheet, key = written(tmp_path, made, filled(made, lambda *_: "1"))
-    for content, said in (("{", "not valid JSON"), ("[]", "no key of a label sheet")):
+    sheet = labels.sheet(PAIRS, 5)
+    sheet_path, key = written(tmp_path, sheet, filled(sheet, lambda *_: "1"))
+    for content, message in (("{", "not valid JSON"), ("[]", "no key of a label sheet")):
         key.write_text(content)
-        with pytest.raises(InvalidInput, match=said):
-            labels.read_labels([sheet], key)
+        with pytest.raises(InvalidInput, match=message):
+            labels.read_labels([sheet_path], key)
     with pytest.raises(InvalidInput, match=r"none\.json: the sheet's key cannot be read"):
-        labels.read_labels([sheet], tmp_path / "none.json")
+        labels.read_labels([sheet_path], tmp_path / "none.json")
     with pytest.raises(InvalidInput, match=r"none\.csv: cannot be read"):
         labels.sheets_of([tmp_path / "none.csv"])
-    sheet.write_bytes(b"row,label\n\xff\n")
+    sheet_path.write_bytes(b"row,label\n\xff\n")
     with pytest.raises(InvalidInput, match=r"sheet\.csv:2: not UTF-8"):
-        labels.sheets_of([sheet])
+        labels.sheets_of([sheet_path])
     with pytest.raises(InvalidInput, match="no pair of different texts"):
         labels.sheet(PAIRS.assign(text_b=PAIRS["text_a"]), 5)
 
@@ -209,10 +211,10 @@ def test_labelled_pairs_become_the_gold_of_the_same_verdicts(
     monkeypatch.chdir(tmp_path)
     assert command("analyze", FORMATS / "arena_hard_2.0", "--out", "a") == 0
     assert command("export", "a", "--format", "labels", "--out", "sheet.csv") == 0
-    said = capsys.readouterr().out
-    assert "24 pairs, each for two labellers with its sides swapped: 48 rows." in said
-    assert "24 are too few for that claim" in said
-    assert re.search(r"takes about [\d,]+ labelled pairs \(80 % power", said)
+    message = capsys.readouterr().out
+    assert "24 pairs, each for two labellers with its sides swapped: 48 rows." in message
+    assert "24 are too few for that claim" in message
+    assert re.search(r"takes about [\d,]+ labelled pairs \(80 % power", message)
     assert Path("sheet.html").is_file()
     # Both people like the shorter answer.
     rows = rows_of(Path("sheet.csv").read_bytes())

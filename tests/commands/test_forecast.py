@@ -254,8 +254,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_forecast_in_its_own_units(run_folder: Path) -> None:
-    made = forecast_command(run_folder / "run", 4)
-    rows = made.rows
+    result = forecast_command(run_folder / "run", 4)
+    rows = result.rows
     assert list(rows.columns) == list(ESTIMATE_COLUMNS)
     assert set(rows["arm"]) == {"judge"}
     assert set(rows["generation"]) == {1, 2, 3, 4}
@@ -309,9 +309,9 @@ def test_a_verdict_log_is_forecast_under_three_strategies(run_folder: Path, tmp_
         text_a=np.where(forward, both["first"], both["second"]), text_b=np.where(forward, both["second"], both["first"])
     )
     done = analyze(log, out=tmp_path / "log")
-    made = forecast_command(done.path, 3)
-    assert set(made.rows["arm"]) == {"replace", "accumulate", "replace-half-real"}
-    assert "no experiment given" in made.facts[2]
+    result = forecast_command(done.path, 3)
+    assert set(result.rows["arm"]) == {"replace", "accumulate", "replace-half-real"}
+    assert "no experiment given" in result.facts[2]
     app(["forecast", str(done.path), "--generations", "3"], standalone_mode=False)
     shown = capsys.readouterr().out
     assert "planted, accumulate" in shown

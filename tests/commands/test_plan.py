@@ -37,9 +37,9 @@ VARIANTS = [
 def test_the_loads_add_up_to_the_planned_calls(tmp_path: Path, changes: dict) -> None:
     items = [{**ITEMS[0], "match": "judge"}, *ITEMS[1:]] if "'kind': 'gold', 'endpoint'" in str(changes) else None
     path = write_experiment(tmp_path, small_experiment(NOWHERE, **changes), items)
-    made = plan(path)
-    counted = sum(one.calls for one in made.loads if not one.what.endswith("(at most)"))
-    assert counted == Material.read(load(path)).planned_calls() == made.planned_calls
+    planned = plan(path)
+    calls = sum(load.calls for load in planned.loads if not load.what.endswith("(at most)"))
+    assert calls == Material.read(load(path)).planned_calls() == planned.planned_calls
 
 
 @pytest.mark.tables
@@ -47,11 +47,11 @@ def test_the_calls_are_those_of_a_run(tmp_path: Path, serve) -> None:
     server = serve()
     raw = small_experiment(server.base_url, judge={"endpoint": "m", "verdict": "auto"})
     path = write_experiment(tmp_path, raw)
-    made = plan(path)
+    planned = plan(path)
     run(path, out=tmp_path / "run")
     asked = sum(server.asked.values())
-    assert made.planned_calls * 0.9 < asked <= made.calls  # equal drafts are not judged
-    trials = next(one for one in made.loads if one.what == "verdict trials (at most)")
+    assert planned.planned_calls * 0.9 < asked <= planned.calls  # equal drafts are not judged
+    trials = next(load for load in planned.loads if load.what == "verdict trials (at most)")
     assert trials.calls == 3
 
 
@@ -59,9 +59,9 @@ def test_gold_that_asks_a_model_is_counted(tmp_path: Path) -> None:
     items = [{**ITEMS[0], "match": "judge"}, *ITEMS[1:]]
     arms = {"judge": {}, "gold": {"judge": {"kind": "gold", "endpoint": "m"}}}
     path = write_experiment(tmp_path, small_experiment(NOWHERE, arms=arms), items)
-    matching = [one for one in plan(path).loads if one.what.startswith("gold matching")]
+    matching = [load for load in plan(path).loads if load.what.startswith("gold matching")]
     # replicates · candidates · (generation 0, which arms share, and one generation of two arms); two of the anchor's pairs
-    assert [one.calls for one in matching] == [2 * 3 * (1 + 2) + 2 * 2]
+    assert [load.calls for load in matching] == [2 * 3 * (1 + 2) + 2 * 2]
 
 
 def test_the_guess_of_tokens_holds_the_counted_ones() -> None:
@@ -70,10 +70,10 @@ def test_the_guess_of_tokens_holds_the_counted_ones() -> None:
     for number, exchange in enumerate(cassette.exchanges()):
         if number % 40:
             continue
-        counted = read(exchange.status, exchange.response, exchange.fault).prompt_tokens
+        tokens = read(exchange.status, exchange.response, exchange.fault).prompt_tokens
         guess = prompt_tokens(exchange.request)
-        inside += guess.low <= counted <= guess.high
-        ratios.append(guess.likely / counted)
+        inside += guess.low <= tokens <= guess.high
+        ratios.append(guess.likely / tokens)
     assert inside == len(ratios) > 100
     assert 0.6 < sum(ratios) / len(ratios) < 1.4
 
@@ -101,41 +101,41 @@ def test_cost_is_by_the_stated_price_and_never_guessed(tmp_path: Path) -> None:
     assert plan(write_experiment(tmp_path / "a", raw)).cost is None
     raw["endpoints"]["m"]["price"] = {"input": 2, "output": 10}
     raw["budget"] = {"max_cost": 0.0001, "max_calls": 10}
-    made = plan(write_experiment(tmp_path / "b", raw))
-    assert made.cost is not None
-    assert made.cost.low < made.cost.likely < made.cost.high
-    assert [note.split(" ")[0] for note in made.notes[:2]] == ["budget.max_calls", "budget.max_cost"]
+    planned = plan(write_experiment(tmp_path / "b", raw))
+    assert planned.cost is not None
+    assert planned.cost.low < planned.cost.likely < planned.cost.high
+    assert [note.split(" ")[0] for note in planned.notes[:2]] == ["budget.max_calls", "budget.max_cost"]
 
 
 @pytest.mark.slow
 def test_an_earlier_run_says_tokens_and_speed() -> None:
-    made = plan(QUICKSTART / "experiment.yaml", run=QUICKSTART / "recording")
-    judged = next(one for one in made.loads if one.what.startswith("judgments"))
-    assert judged.basis == "counted in recording"
-    assert judged.completion == Range(judged.calls, judged.calls, judged.calls)
-    assert judged.prompt.low <= judged.prompt.likely <= judged.prompt.high
+    planned = plan(QUICKSTART / "experiment.yaml", run=QUICKSTART / "recording")
+    judgments = next(load for load in planned.loads if load.what.startswith("judgments"))
+    assert judgments.basis == "counted in recording"
+    assert judgments.completion == Range(judgments.calls, judgments.calls, judgments.calls)
+    assert judgments.prompt.low <= judgments.prompt.likely <= judgments.prompt.high
     # The recording's own sum of prompt tokens, judge calls only.
     cassette = Cassette(QUICKSTART / "recording", writable=False)
     counts = [
-        read(one.status, one.response, one.fault).prompt_tokens
-        for one in cassette.exchanges()
-        if one.call.split("/")[2] == "judge" and "/trial/" not in one.call
+        read(exchange.status, exchange.response, exchange.fault).prompt_tokens
+        for exchange in cassette.exchanges()
+        if exchange.call.split("/")[2] == "judge" and "/trial/" not in exchange.call
     ]
-    assert judged.prompt.likely / judged.calls == pytest.approx(sum(counts) / len(counts))
-    shown = {one.what: one.prompt.likely / one.calls for one in made.loads if one.what.startswith("drafts")}
+    assert judgments.prompt.likely / judgments.calls == pytest.approx(sum(counts) / len(counts))
+    shown = {load.what: load.prompt.likely / load.calls for load in planned.loads if load.what.startswith("drafts")}
     assert shown["drafts, with 2 exemplars"] > 2 * shown["drafts, generation 0"]
-    assert made.speed is not None
-    assert 0.1 < made.speed.calls_per_second < 50
+    assert planned.speed is not None
+    assert 0.1 < planned.speed.calls_per_second < 50
 
 
 def test_speed_as_stated_or_doctored(tmp_path: Path) -> None:
     path = write_experiment(tmp_path, small_experiment(NOWHERE))
     assert plan(path).seconds is None
-    made = plan(path, calls_per_second=2.0)
-    assert made.seconds == pytest.approx(made.calls / 2)
+    planned = plan(path, calls_per_second=2.0)
+    assert planned.seconds == pytest.approx(planned.calls / 2)
     doctored = tmp_path / "doctor.json"
     doctored.write_text(json.dumps({"recommended": {"calls_per_second": 4.0}}), encoding="utf-8")
-    assert plan(path, doctor=doctored).seconds == pytest.approx(made.calls / 4)
+    assert plan(path, doctor=doctored).seconds == pytest.approx(planned.calls / 4)
     for broken in ("{}", "no json", '{"recommended": {"calls_per_second": null}}'):
         doctored.write_text(broken, encoding="utf-8")
         with pytest.raises(InvalidInput, match="doctor --json"):
@@ -146,13 +146,13 @@ def test_speed_as_stated_or_doctored(tmp_path: Path) -> None:
 
 def test_power_tables_are_those_of_the_closed_forms(tmp_path: Path) -> None:
     path = write_experiment(tmp_path, small_experiment(NOWHERE, panels={"anchor": 300}))
-    found = plan(path, effect=0.04, conflict=0.4, drift=0.3, drift_sd=0.3).power
-    cells = {(row["effect"], row["conflict_rate"]): row["pairs"] for row in found["pairs"]}
+    power = plan(path, effect=0.04, conflict=0.4, drift=0.3, drift_sd=0.3).power
+    cells = {(row["effect"], row["conflict_rate"]): row["pairs"] for row in power["pairs"]}
     assert cells[(0.04, 0.4)] == pairs_for_position(0.04, 0.4)
     assert cells[(0.1, 0.1)] is None
-    assert found["drift_needs"]["replicates"] == 10
-    seen = {row["conflict_rate"]: row["effect"] for row in found["anchor_detects"]}
-    assert pairs_for_position(seen[0.3], 0.3) == 300
+    assert power["drift_needs"]["replicates"] == 10
+    detects = {row["conflict_rate"]: row["effect"] for row in power["anchor_detects"]}
+    assert pairs_for_position(detects[0.3], 0.3) == 300
     with pytest.raises(InvalidInput, match="drift-sd"):
         plan(path, drift=0.3)
     for wrong in ({"effect": 0.0}, {"effect": 0.7}, {"conflict": 0.0}, {"drift": -1.0, "drift_sd": 1.0}):
@@ -163,11 +163,11 @@ def test_power_tables_are_those_of_the_closed_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pairs", [10, 60, 300, 5000])
 @pytest.mark.parametrize("conflict", [0.05, 0.3, 1.0])
 def test_detectable_excess_inverts_the_pairs(pairs: int, conflict: float) -> None:
-    found = detectable_excess(pairs, conflict)
-    if found is None:
+    effect = detectable_excess(pairs, conflict)
+    if effect is None:
         assert pairs_for_position(conflict / 2, conflict) > pairs
     else:
-        assert pairs_for_position(found, conflict) <= pairs < pairs_for_position(found * 0.99, conflict) + 1
+        assert pairs_for_position(effect, conflict) <= pairs < pairs_for_position(effect * 0.99, conflict) + 1
 
 
 def test_the_command_shows_and_writes_it(tmp_path: Path, capsys) -> None:
@@ -179,7 +179,7 @@ def test_the_command_shows_and_writes_it(tmp_path: Path, capsys) -> None:
     assert "at 5 calls a second, as stated" in shown
     app([str(part) for part in ("plan", path, "--json")], standalone_mode=False)
     raw = json.loads(capsys.readouterr().out)
-    assert raw["calls"] == sum(one["calls"] for one in raw["loads"])
+    assert raw["calls"] == sum(load["calls"] for load in raw["loads"])
     assert raw["cost_usd"] is None
 
 

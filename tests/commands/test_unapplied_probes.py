@@ -11,7 +11,7 @@ import pytest
 
 import judgeloop
 from conftest import Served
-from judgeloop.commands.questions import ProbeQuestions, questions, unapplied
+from judgeloop.commands.questions import ProbeQuestions, questions_of, unapplied
 from judgeloop.interchange.pairs import read_pairs
 from judgeloop.judging.edits import in_latin_letters
 from judgeloop.judging.panels import PROBES, RULE_PROBES
@@ -89,7 +89,9 @@ def test_a_probe_that_applies_to_no_text_leaves_a_row(tmp_path: Path, serve: Ser
 
 
 def test_a_dose_out_of_reach_of_every_text_is_said() -> None:
-    asked = questions(read_pairs(pd.DataFrame([{"item_id": "i", "prompt": "?", "text_a": "A b.", "text_b": "C d."}])))
+    asked = questions_of(
+        read_pairs(pd.DataFrame([{"item_id": "i", "prompt": "?", "text_a": "A b.", "text_b": "C d."}]))
+    )
     probing = ProbeQuestions(
         {}, {("padding", 1.25): (2, 2), ("padding", 1.5): (0, 2), ("padding", 2.0): (1, 2), ("bold", None): (1, 2)}
     )

@@ -38,11 +38,11 @@ from judgeloop.commands.watch import (
     FinishedGenerations,
     LiveReport,
     experiment_of,
+    finished_generations,
     largest_block,
     watch,
     write_so_far,
 )
-from judgeloop.commands.watch import finished as finished_command
 from judgeloop.errors import BudgetReached, FolderMismatch, InvalidInput
 from judgeloop.report.page import live_page
 from judgeloop.rundir import RunFolder
@@ -133,12 +133,12 @@ def test_a_generation_counts_once_its_judgments_are_written(tmp_path: Path) -> N
     folder.write_part("judgments", "panels-g00", frame)
     for table, part in [("candidates", "s000-g00"), ("judgments", "s000-g00"), ("candidates", "s000-g01")]:
         folder.write_part(table, part, frame)
-    assert finished_command(folder) == {0: 0}
+    assert finished_generations(folder) == {0: 0}
     folder.write_part("judgments", "s000-g01", frame)
     for table in ("candidates", "judgments"):
         folder.write_part(table, "s002-g00", frame)
         folder.write_part(table, "s002-g02", frame)  # a gap is not jumped
-    assert finished_command(folder) == {0: 1, 2: 0}
+    assert finished_generations(folder) == {0: 1, 2: 0}
 
 
 def test_the_tally_counts_what_is_appended(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from judgeloop.commands.forecast import CandidateTexts, gathered, pull_of
+from judgeloop.commands.forecast import CandidateTexts, read_evidence, selection_pressure
 from judgeloop.experiment.schema import BestOfNSignalSpec, BradleyTerrySignalSpec, StrategySpec
 from judgeloop.kernels import sigmoid
 from judgeloop.learning.signals import Support, learn
@@ -48,8 +48,8 @@ def test_the_limits_cover_the_drift_of_the_toy_loop(strategy: StrategySpec, rule
             size=20_000,
         )
         tables = loop.run(world, seed)
-        (evidence,), _ = gathered(tables, "toy")
-        found = pull_of(evidence, CHOICE, signal, 500.0)
+        (evidence,), _ = read_evidence(tables, "toy")
+        found = selection_pressure(evidence, CHOICE, signal, 500.0)
         assert not isinstance(found, Undefined)
         pull, _, rows = found
         course = ForecastLoop(
@@ -137,8 +137,8 @@ def test_the_limits_cover_the_drift_of_loops_on_pools(
     for seed in range(loops):
         tables, _ = pool_loop(2 * seed, signal, 1)
         _, drift = pool_loop(2 * seed + 1, signal, 3)
-        (evidence,), choice = gathered(tables, "pools")
-        found = pull_of(evidence, choice, signal, ITEMS * 6 * 2.0)
+        (evidence,), choice = read_evidence(tables, "pools")
+        found = selection_pressure(evidence, choice, signal, ITEMS * 6 * 2.0)
         assert not isinstance(found, Undefined)
         pull, _, rows = found
         course = ForecastLoop(

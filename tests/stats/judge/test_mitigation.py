@@ -288,10 +288,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_asked() -> None:
     with pytest.raises(InvalidInput, match="did you mean swap_average"):
         analysis.named_mitigations("swap-average")
     with pytest.raises(InvalidInput, match="two or more --model"):
-        analysis.refuse(("raw", "panel"), judges=1, repeats=1, asks=True)
+        analysis.check_mitigations(("raw", "panel"), judges=1, repeats=1, asks=True)
     frame, texts = judged(40, "alone")
     for words, why in (("panel", "one judge and no repeats"), ("rubric", "asks the model again")):
         with pytest.raises(InvalidInput, match=why):
             analysis.mitigation_rows(frame, texts, analysis.named_mitigations(words))
     for names, repeats in itertools.product([("panel",), ("rubric",)], [1, 3]):
-        analysis.refuse(names, judges=2, repeats=repeats, asks=True)
+        analysis.check_mitigations(names, judges=2, repeats=repeats, asks=True)
