@@ -176,7 +176,7 @@ def test_without_gold_the_report_leads_with_what_is_identified(tmp_path: Path, s
     known = [n for n, one in enumerate(found) if one["verdict"] != "undefined"]
     assert "first slot" in sentences[0]
     undefined = [n for n in range(len(found)) if n not in known]
-    padded = next(n for n, sentence in enumerate(sentences) if "padded copy" in sentence)
+    padded = next(n for n, sentence in enumerate(sentences) if "padded copy" in sentence.lower())
     assert all(padded < n for n in undefined)
     raw = next(sentence for sentence in sentences if "longer answer was preferred" in sentence)
     assert "raw: quality and bias together" in raw

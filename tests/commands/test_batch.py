@@ -148,7 +148,11 @@ def test_kill_minus_nine_while_it_waits_and_the_same_command_again(tmp_path: Pat
             "--out", str(tmp_path / "killed"), "--quiet", "--batch"]  # fmt: skip
     jobs = tmp_path / "killed" / "batch" / "jobs.json"
     for sent in (signal.SIGINT, signal.SIGKILL):
-        process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE, text=True)
+        # A shell that starts the tests in the background ignores SIGINT for them; a user's audit does not.
+        process = subprocess.Popen(
+            line, start_new_session=True, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )  # fmt: skip
         deadline = time.monotonic() + 60
         while process.poll() is None and not (jobs.is_file() and '"sent"' in jobs.read_text()):
             assert time.monotonic() < deadline

@@ -221,6 +221,7 @@ def test_the_limits_of_the_page_are_limits() -> None:
     assert [key for key in ("required", "contrast", "variant", "max_abs", "generation") if f"`{key}`" not in page] == []
 
 
+@pytest.mark.pages
 @pytest.mark.slow
 def test_the_workflow_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its judgeloop commands as they stand there, in a checkout that holds the fixture and the page's limits."""
