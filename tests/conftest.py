@@ -16,7 +16,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from judgeloop import report
+import judgeloop.commands.compare
+from judgeloop import commands, report
 from judgeloop.records import Route
 from judgeloop.serving.faults import Faults
 from judgeloop.serving.planted import PlantedAnswerer
@@ -69,7 +70,9 @@ def _no_more_than_is_read(request: pytest.FixtureRequest) -> Iterator[None]:
     ``tables``: half of a small run's time goes there."""
     with ExitStack() as stack:
         if request.node.get_closest_marker("pages") is None:
-            stack.enter_context(pytest.MonkeyPatch.context()).setattr(report, "write", lambda folder: NotWritten())
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr(report, "write", lambda folder: NotWritten())
+            patch.setattr(commands.compare, "render", lambda comparison: "no page: the test lacks the marker `pages`")
         if request.node.get_closest_marker("tables") is not None:
             stack.enter_context(tables_alone())
         yield

@@ -101,9 +101,9 @@ def test_a_run_without_probes_has_no_trace_of_them(small: tuple[judgeloop.Run, S
 @pytest.mark.parametrize(
     ("signal", "strategy"),
     [
-        ({"kind": "bradley_terry"}, "accumulate"),
+        pytest.param({"kind": "bradley_terry"}, "accumulate", marks=pytest.mark.tables),
         ({"kind": "bradley_terry", "update": "best_of_n"}, "accumulate_subsample"),
-        ({"kind": "best_of_n"}, "replace"),
+        pytest.param({"kind": "best_of_n"}, "replace", marks=pytest.mark.tables),
     ],
 )
 def test_pool_distributions_sum_to_one_through_every_step(
@@ -167,6 +167,7 @@ def test_a_draft_that_never_comes_is_a_row_with_its_reason(tmp_path: Path, serve
     assert mean["estimate"].notna().all()
 
 
+@pytest.mark.tables
 def test_a_debiased_arm_has_its_own_calls_and_its_own_name(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     arms = {"judge": {}, "rubric": {"judge": {"prompt": "rubric"}}, "random": {"judge": {"kind": "random"}}}

@@ -297,6 +297,7 @@ def test_real_data_from_a_file_are_measured(run_folder: Path, tmp_path: Path) ->
     assert length > 1.5  # half of what 400 tokens are above some 30
 
 
+@pytest.mark.tables
 def test_a_verdict_log_is_forecast_under_three_strategies(run_folder: Path, tmp_path: Path, capsys) -> None:
     judgments = pd.read_parquet(run_folder / "run" / "tables" / "judgments")
     texts = pd.read_parquet(run_folder / "run" / "tables" / "candidates")

@@ -262,7 +262,7 @@ def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Ser
     pairs = made.pivot_table(index=["panel", "generation", "arm", "replicate", "item_id", "pair_id"], columns="order", values="p_first", dropna=False).dropna()  # fmt: skip
     assert len(pairs)
     assert (pairs["ab"] + pairs["ba"]).to_numpy() == pytest.approx(1.0, abs=1e-15)
-    again = judgeloop.run(path, out=tmp_path / "again", replay=tmp_path / "run")
+    again = judgeloop.run(path, out=tmp_path / "again", replay=tmp_path / "run", report=False)
     assert sum(served.asked.values()) == calls
     assert tables(again.path) == tables(run.path)
     assert (again.path / "estimates.csv").read_bytes() == (run.path / "estimates.csv").read_bytes()
