@@ -15,6 +15,7 @@ from conftest import Served, serving, small_experiment, tables, write_experiment
 from judgeloop.records import CANDIDATE_COLUMNS, ESTIMATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 
 Serve = Callable[..., Served]
+pytestmark = pytest.mark.at_hand
 ACCUMULATES = {"strategy": {"kind": "accumulate"}}
 
 
@@ -26,7 +27,7 @@ def _run(tmp_path: Path, served: Served, name: str = "run", **changes: Any) -> j
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[judgeloop.Run, Served]]:
     """The small experiment with a training set that accumulates, run once, and what its server was asked."""
-    with serving() as serve:
+    with serving(at_hand=True) as serve:
         served = serve()
         yield _run(tmp_path_factory.mktemp("small"), served, **ACCUMULATES), served
 

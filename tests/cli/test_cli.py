@@ -186,9 +186,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_finish(tmp_path: Path, serve
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_interrupt_is_130_and_resumable(
-    tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupt_is_130_and_resumable(tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     """The signal comes to this process, as it would to a user's; what kills a process is among the slow tests."""
     slow = Faults(rules=(Rule(kind="slow", delay_s=0.05, times="always"),))
     served = serve(faults=slow)

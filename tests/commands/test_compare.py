@@ -103,7 +103,9 @@ def test_intervals_of_differences_are_drawn_whole(three: Comparison) -> None:
 
 def run_folder(path: Path, seed: int = 0, *, panel: bool = True, **world: Any) -> Path:
     """A run folder of a planted loop: tables, estimates (those of the panel unless ``panel`` is false), the experiment."""
-    tables = planted_run.loop(seed, generations=2, replicates=4, items=5, size=8, pairs=300, anchor=40 if panel else 2, **world)
+    tables = planted_run.loop(
+        seed, generations=2, replicates=4, items=5, size=8, pairs=300, anchor=40 if panel else 2, **world
+    )
     arms = {
         "judge": {"judge": {"kind": "model"}},
         "random": {"judge": {"kind": "random"}},

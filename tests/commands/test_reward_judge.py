@@ -248,6 +248,7 @@ def experiment(folder: Path, base_url: str, **changes: Any) -> Path:
 
 
 @pytest.mark.pages
+@pytest.mark.at_hand
 def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     path = experiment(tmp_path / "in", served.base_url)

@@ -20,6 +20,7 @@ from judgeloop.experiment.resolve import Material, load
 from judgeloop.stats.design import ArmDesign, Design, is_matched, remark, unknown
 
 Serve = Callable[..., Served]
+pytestmark = pytest.mark.at_hand
 URL = "http://127.0.0.1:1/v1"
 WORD = "village"
 """What the planted model looks for in a text; about half of its drafts have it."""
@@ -169,7 +170,9 @@ def test_whose_word_it_is_is_said() -> None:
 def test_without_a_gold_judge_it_is_undefined_and_says_what_is_needed(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     plain = {name: arm for name, arm in GOLD.items() if name != "gold"}
-    run = judgeloop.run(_experiment(tmp_path / "in", served.base_url, ASKED[1:], arms=plain), out=tmp_path / "run")
+    run = judgeloop.run(
+        _experiment(tmp_path / "in", served.base_url, ASKED[1:], arms=plain, panels={"anchor": 0}), out=tmp_path / "run"
+    )
     assert not _matching(served)
     needed = "items with match: judge need a gold judge with an endpoint"
     for term in ("mean_correct", "hedging_when_wrong"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import stats
 
 from compare_case import THREE, Judges, bias, contender, log, named
 from judgeloop import seeds
+from judgeloop.stats.compare import comparison
 from judgeloop.stats.compare.comparison import compared, differences, ranked
 from judgeloop.stats.compare.contender import Contender, Difference, independent, pair_values
 from judgeloop.stats.estimate import Estimate, RowLabels
@@ -27,10 +27,11 @@ def test_the_paired_difference_is_the_slow_obvious_one() -> None:
     """Pair by pair, in a loop: half the picks of both orders, less half; and the t interval over items of one pair each."""
     frames = [log({"m": (p, 0.3, 1.0)}, p, items=80) for p in (0.1, 0.9)]
     gaps = []
+    verdicts = [list(zip(frame["pair_id"], frame["verdict"], strict=True)) for frame in frames]
     for pair in frames[0]["pair_id"].unique():
         excess = []
-        for frame in frames:
-            first = [row.verdict == "first" for row in frame.itertuples() if row.pair_id == pair]
+        for judged in verdicts:
+            first = [verdict == "first" for name, verdict in judged if name == pair]
             excess.append(sum(first) / 2 - 0.5)
         gaps.append(excess[0] - excess[1])
     one = named(differences(*(contender(f"c{n}", frame) for n, frame in enumerate(frames))), "first_slot_excess").row
@@ -40,7 +41,7 @@ def test_the_paired_difference_is_the_slow_obvious_one() -> None:
 
 
 def test_swapping_the_two_swaps_the_sign() -> None:
-    a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
+    a, b = (contender(name, log({name: THREE[name]}, name, items=60)) for name in ("good", "longy"))
     there, back = differences(a, b), differences(b, a)
     assert len(there) == len(back) > 5
     for one, other in zip(there, back, strict=True):
@@ -209,7 +210,7 @@ def test_position_alone_is_no_recommendation() -> None:
 
 
 def test_a_difference_claims_no_more_than_the_folders_do() -> None:
-    a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
+    a, b = (contender(name, log({name: THREE[name]}, name, items=60)) for name in ("good", "longy"))
 
     def length(*status: str) -> dict[str, Any]:
         pair = [
@@ -243,13 +244,15 @@ def test_transmission_and_unscored_replies_weigh_in() -> None:
     assert [one.harms[0].worst for one in ranked([slot, lost], []).places] == pytest.approx([0.02, 0.2])
 
 
-def test_many_contenders_are_compared_with_the_first_and_the_least_harmful(tmp_path: Path) -> None:
-    judges: Judges = {f"j{k}": (0.2 + 0.1 * k, 0.1, 1.0) for k in range(8)}
-    some = [contender(name, log({name: value}, items=40)) for name, value in judges.items()]
+def test_many_contenders_are_compared_with_the_first_and_the_least_harmful(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert comparison.MOST == 6
+    monkeypatch.setattr(comparison, "MOST", 3)
+    judges: Judges = {f"j{k}": (0.2 + 0.1 * k, 0.1, 1.0) for k in range(5)}
+    some = [contender(name, log({name: value}, items=20)) for name, value in judges.items()]
     rows = [bias(one.name, ("first_slot_excess", 0.01 * (9 - k), 0.01 * (10 - k))).rows for k, one in enumerate(some)]
     done = compared([dataclasses.replace(one, rows=own) for one, own in zip(some, rows, strict=True)])
-    assert done.ranking.places[0].name == "j7"
-    assert set(done.pairings) == {("j0", f"j{k}") for k in range(1, 8)} | {(f"j{k}", "j7") for k in range(1, 7)}
+    assert done.ranking.places[0].name == "j4"
+    assert set(done.pairings) == {("j0", f"j{k}") for k in range(1, 5)} | {(f"j{k}", "j4") for k in range(1, 4)}
 
 
 @pytest.mark.slow
