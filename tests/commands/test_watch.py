@@ -234,7 +234,7 @@ def test_a_finished_folder_and_an_analysis_are_served_as_they_are(tmp_path: Path
         columns=["item_id", "judge", "order", "verdict"],
     )
     analysed = analyze(verdicts, out=tmp_path / "log").folder
-    synthetic = report_folder.write(tmp_path / "demo")
+    synthetic = report_folder.write(tmp_path / "demo", size=(1, 4))
     for folder in (analysed, synthetic):
         before = tree(folder.path)
         watched = LiveReport(folder.path)
