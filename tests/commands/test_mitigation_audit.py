@@ -13,7 +13,7 @@ import pytest
 
 import judgeloop
 from command_line import command
-from conftest import Served, no_pages, serving
+from conftest import Served, no_pages, serving, tables_alone
 from judgeloop import limits, seeds
 from judgeloop.errors import InvalidInput
 from judgeloop.records import ESTIMATE_KEY
@@ -63,13 +63,7 @@ def test_an_audit_asks_the_rubric_once_more_and_re_scores_the_rest(plain: tuple[
     # 60 pairs in both orders, and the trial of its verdict mode is not needed: json was stated.
     assert len(new) == 120
     assert all("rubric_scores" in call for call in new)
-    with no_pages():
-        again = audited(served, tmp_path / "out", mitigate=ALL)
-    assert set(served.asked) == before | new
-    assert max(served.asked.values()) == 1
-
-    table = again.estimates
-    pd.testing.assert_frame_equal(table, done.estimates)
+    table = done.estimates
     measured = table[table["term"] == "transmission_length"].set_index(["judge", "variant"])
     assert measured.index.get_level_values("judge").unique().tolist() == ["planted"]
     assert measured.loc[("planted", "raw"), "estimate"] == pytest.approx(1.0)
@@ -94,6 +88,17 @@ def test_an_audit_asks_the_rubric_once_more_and_re_scores_the_rest(plain: tuple[
         assert "What would a trained signal inherit?" in text
     known = json.loads((done.path / "report.json").read_text())["estimates"]
     assert any(row["variant"] == "swap_average" and row["term"] == "mitigation_cost" for row in known)
+
+    with no_pages(), tables_alone():
+        again = audited(served, tmp_path / "out", mitigate=ALL)
+    assert set(served.asked) == before | new
+    assert max(served.asked.values()) == 1
+    # The estimates of mitigations alone, and the same.
+    rows = [
+        row[row["variant"].isin(["raw", *ALL.split(",")])].reset_index(drop=True) for row in (table, again.estimates)
+    ]
+    pd.testing.assert_frame_equal(*rows, check_dtype=False)
+    assert len(rows[0]) > 20
 
 
 @pytest.mark.parametrize("models", [["m"], ["m", "other"]])
