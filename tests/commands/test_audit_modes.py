@@ -96,7 +96,14 @@ def test_every_text_is_scored_once_on_every_scale_and_nothing_is_asked_twice(
 @pytest.mark.at_hand
 def test_planted_scores_come_back(tmp_path: Path, serve: Serve, verdict: str) -> None:
     served = serve(**PLANTED)
-    done = audited(served, pd.DataFrame(pairs(50)), tmp_path / "o", mode="pointwise", verdict=verdict, repeats=2)
+    done = audited(
+        served,
+        pd.DataFrame(pairs(50 if verdict == "logprob" else 70)),
+        tmp_path / "o",
+        mode="pointwise",
+        verdict=verdict,
+        repeats=2,
+    )
     rows = done.estimates
     scores = done.folder.table("scores")
     assert scores["reason"].eq("").all()
@@ -205,7 +212,9 @@ def test_every_set_is_shown_in_all_rotations(tmp_path: Path, serve: Serve) -> No
 @pytest.mark.at_hand
 def test_planted_choices_come_back(tmp_path: Path, serve: Serve, verdict: str) -> None:
     served = serve(**PLANTED)
-    done = audited(served, pd.DataFrame(sets(70)), tmp_path / "o", mode="listwise", verdict=verdict)
+    done = audited(
+        served, pd.DataFrame(sets(70 if verdict == "logprob" else 90)), tmp_path / "o", mode="listwise", verdict=verdict
+    )
     rows = done.estimates
     slot = primary(rows, "slot_1_log_odds")
     assert slot["conf_low"] - 1e-6 <= PLANTED["position"] <= slot["conf_high"] + 1e-6
