@@ -17,17 +17,25 @@ import yaml
 from hypothesis import settings
 
 from judgeloop import report
-from judgeloop.records import Route
+from judgeloop.commands import compare
+from judgeloop.records import Call, Route
 from judgeloop.serving.faults import Faults
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
+from judgeloop.serving.protocol import parsed
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.estimate import estimates_frame
+from judgeloop.stats.judge import slopes
+from judgeloop.wire.client import Connection
 
 # A few examples a property at every change; the library's hundred in CI, by --hypothesis-profile thorough.
 settings.register_profile("fast", max_examples=20, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("fast")
+
+# A resampled interval stands besides the reported one. How large its sample is matters to the tests of stats and the slow
+# ones alone: they have all of it.
+_DRAWS, slopes.DRAWS = slopes.DRAWS, 1000
 
 ITEMS = [
     {"item_id": "capital", "category": "facts", "prompt": "What is the capital of France?", "reference": "Paris", "match": "contains"},
@@ -56,6 +64,15 @@ def tables_alone() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_pages() -> Iterator[None]:
+    """Commands leave their report out, and a comparison its page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", lambda folder: NotWritten())
+        patch.setattr(compare, "render", lambda comparison: "no page: the test lacks the marker `pages`")
+        yield
+
+
 class NotWritten:
     """Where the pages of a report would be, in a test that has none written."""
 
@@ -69,7 +86,9 @@ def _no_more_than_is_read(request: pytest.FixtureRequest) -> Iterator[None]:
     ``tables``: half of a small run's time goes there."""
     with ExitStack() as stack:
         if request.node.get_closest_marker("pages") is None:
-            stack.enter_context(pytest.MonkeyPatch.context()).setattr(report, "write", lambda folder: NotWritten())
+            stack.enter_context(no_pages())
+        if request.node.get_closest_marker("slow") is not None or {"stats", "validation"} & set(request.path.parts):
+            stack.enter_context(pytest.MonkeyPatch.context()).setattr(slopes, "DRAWS", _DRAWS)
         if request.node.get_closest_marker("tables") is not None:
             stack.enter_context(tables_alone())
         yield
@@ -101,16 +120,37 @@ class Served:
         self.base_url, self.asked = server.base_url, answerer.asked
 
 
+_AT_HAND: dict[str, CountingAnswerer] = {}
+"""base_url → who answers there, in this process and without HTTP."""
+_post = Connection.post
+
+
+async def _posted(line: Connection, call: Call) -> tuple[int, str]:
+    """``Connection.post``, by HTTP or from the answerer at hand."""
+    answerer = _AT_HAND.get(line.endpoint.base_url)
+    if answerer is None:
+        return await _post(line, call)
+    body = parsed(json.dumps(dict(call.body)).encode(), call.route)
+    asked = answerer.score(call.route, body, call.call_id) if call.route else answerer.answer(body, call.call_id)
+    answer = await asked
+    assert answer.status == 200, "this test reads what HTTP makes of an error: it is none for the marker `at_hand`"
+    return 200, line.scrub(json.dumps(answer.body))
+
+
+Connection.post = _posted  # type: ignore[method-assign]
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
     """``serve(faults=…, position=…, …)`` starts a planted server for the test."""
-    with serving() as start:
+    with serving(at_hand=request.node.get_closest_marker("at_hand") is not None) as start:
         yield start
 
 
 @contextmanager
-def serving() -> Iterator[Callable[..., Served]]:
-    """What ``serve`` gives, for a fixture that several tests share."""
+def serving(*, at_hand: bool = False) -> Iterator[Callable[..., Served]]:
+    """What ``serve`` gives, for a fixture that several tests share. ``at_hand``: this process answers itself without HTTP,
+    unless there are faults; for what is asked and made of the answers, and not for how it travels."""
     running: list[LocalServer] = []
 
     def start(faults: Faults | None = None, **spec: Any) -> Served:
@@ -124,11 +164,15 @@ def serving() -> Iterator[Callable[..., Served]]:
         server = LocalServer(create_app(answerer, faults=faults))
         server.__enter__()
         running.append(server)
+        if at_hand and faults is None:
+            _AT_HAND[server.base_url] = answerer
         return Served(server, answerer)
 
     try:
         yield start
     finally:
+        for server in running:
+            _AT_HAND.pop(server.base_url, None)
         for server in running:
             server.close()
 

@@ -23,15 +23,16 @@ HOSTILE = (
     f"<object data=\"data:text/html,<script>{_RUN}</script>\">", f"<form action=http://127.0.0.1:9/><input autofocus onfocus={_RUN}>", "a | b \\| c `x` [l](javascript:x)",
     f"<scr<script>ipt>{_RUN}</script>", f"<base href=http://127.0.0.1:9/><script>{_RUN}</script>", "\ud800 lone surrogate \udfff",
 )  # fmt: skip
-GROUPS = [[bad.encode("utf-8", "replace").decode() for bad in HOSTILE[n : n + 3]] for n in range(0, len(HOSTILE), 3)]
+GROUPS = [[bad.encode("utf-8", "replace").decode() for bad in HOSTILE[n : n + 5]] for n in range(0, len(HOSTILE), 5)]
 
 
 def hostile_run(path: Path, bad: list[str]) -> RunFolder:
     """A run whose every free text is hostile: candidates, prompts, judge, arms, categories, units, notes, environment."""
-    judge, arm, control = bad[0], bad[1 % len(bad)], bad[-1]
+    judge, arm, prompt, reason = (bad[n % len(bad)] for n in range(4))
+    control = bad[-1]
     slot = Estimate(
         scope="judge", bias="position", term="first_slot_excess", judge=judge, panel="anchor", generation=0, estimate=0.1, conf_low=0.05, conf_high=0.2,
-        conf_level=0.95, n=9, unit="probability", note=arm, method=control,
+        conf_level=0.95, n=9, unit="probability", note=reason, method=control,
     )  # fmt: skip
     drift = Estimate(
         scope="policy",
@@ -52,7 +53,7 @@ def hostile_run(path: Path, bad: list[str]) -> RunFolder:
         contrast=control,
         generation=2,
         status="undefined",
-        note=arm,
+        note=reason,
     )
     rows = [
         *(replace(slot, category=category) for category in ("", *dict.fromkeys([*bad, "plain"]))),
@@ -60,7 +61,7 @@ def hostile_run(path: Path, bad: list[str]) -> RunFolder:
         undefined,
     ]
     folder = report_folder.write(
-        path, rows=rows, texts=bad, size=(1, 6), prompt=judge, judge=judge, categories=bad, reason=arm
+        path, rows=rows, texts=bad, size=(1, 6), prompt=prompt, judge=judge, categories=bad, reason=reason
     )
     folder.write_json("environment.json", {"reported_models": {"m": [judge]}, arm: control})
     return folder

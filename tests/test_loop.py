@@ -15,6 +15,7 @@ from conftest import Served, serving, small_experiment, tables, write_experiment
 from judgeloop.records import CANDIDATE_COLUMNS, ESTIMATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 
 Serve = Callable[..., Served]
+pytestmark = pytest.mark.at_hand
 ACCUMULATES = {"strategy": {"kind": "accumulate"}}
 
 
@@ -26,7 +27,7 @@ def _run(tmp_path: Path, served: Served, name: str = "run", **changes: Any) -> j
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[judgeloop.Run, Served]]:
     """The small experiment with a training set that accumulates, run once, and what its server was asked."""
-    with serving() as serve:
+    with serving(at_hand=True) as serve:
         served = serve()
         yield _run(tmp_path_factory.mktemp("small"), served, **ACCUMULATES), served
 
@@ -101,9 +102,9 @@ def test_a_run_without_probes_has_no_trace_of_them(small: tuple[judgeloop.Run, S
 @pytest.mark.parametrize(
     ("signal", "strategy"),
     [
-        ({"kind": "bradley_terry"}, "accumulate"),
+        pytest.param({"kind": "bradley_terry"}, "accumulate", marks=pytest.mark.tables),
         ({"kind": "bradley_terry", "update": "best_of_n"}, "accumulate_subsample"),
-        ({"kind": "best_of_n"}, "replace"),
+        pytest.param({"kind": "best_of_n"}, "replace", marks=pytest.mark.tables),
     ],
 )
 def test_pool_distributions_sum_to_one_through_every_step(
@@ -167,6 +168,7 @@ def test_a_draft_that_never_comes_is_a_row_with_its_reason(tmp_path: Path, serve
     assert mean["estimate"].notna().all()
 
 
+@pytest.mark.tables
 def test_a_debiased_arm_has_its_own_calls_and_its_own_name(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     arms = {"judge": {}, "rubric": {"judge": {"prompt": "rubric"}}, "random": {"judge": {"kind": "random"}}}

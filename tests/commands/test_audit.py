@@ -79,6 +79,7 @@ def test_the_command_asks_both_orders_and_probes_and_writes_a_run_folder(
 
 
 @pytest.mark.tables
+@pytest.mark.at_hand
 def test_csv_parquet_and_a_frame_are_the_same_audit(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pairs(6)
     frame = pd.DataFrame(rows)
@@ -93,6 +94,7 @@ def test_csv_parquet_and_a_frame_are_the_same_audit(tmp_path: Path, serve: Serve
 
 @pytest.mark.pages
 @pytest.mark.parametrize(("price", "known"), [(None, None), ((0.0, 0.0), 0.0), ((1.0, 1.0), "paid")])
+@pytest.mark.at_hand
 def test_a_cost_that_nobody_stated_is_not_known_and_not_zero(
     tmp_path: Path, serve: Serve, price: tuple[float, float] | None, known: float | str | None
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_dead_endpoint_is_exit_4_and_leaves_a_folder_that_resumes(
 
 
 @pytest.mark.pages
+@pytest.mark.at_hand
 def test_without_gold_the_report_leads_with_what_is_identified(tmp_path: Path, serve: Serve) -> None:
     served = serve(length=1.5)
     done = audited(served, pd.DataFrame(pairs(25, gold=False)), tmp_path / "o", probes="padding")
@@ -185,6 +188,7 @@ def test_without_gold_the_report_leads_with_what_is_identified(tmp_path: Path, s
     assert "length bias" not in page.lower().replace("claims of length bias", "")
 
 
+@pytest.mark.at_hand
 def test_two_judges_stand_apart(tmp_path: Path, serve: Serve) -> None:
     one, other = serve(position=1.0, model="m"), serve(position=-0.5, model="other")
     done = judgeloop.audit(
@@ -207,6 +211,7 @@ def test_two_judges_stand_apart(tmp_path: Path, serve: Serve) -> None:
 
 
 @pytest.mark.tables
+@pytest.mark.at_hand
 def test_a_text_of_several_pairs_is_probed_once(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pairs(3)
     shared = [
@@ -219,6 +224,7 @@ def test_a_text_of_several_pairs_is_probed_once(tmp_path: Path, serve: Serve) ->
 
 
 @pytest.mark.tables
+@pytest.mark.at_hand
 def test_edits_by_a_model_are_asked_recorded_and_checked(tmp_path: Path, serve: Serve) -> None:
     served = serve(draft={"length_mean": 60, "length_sd": 0.0})
     rows = [{**row, "text_a": row["text_a"].rpartition(MARKER)[0], "text_b": row["text_b"].rpartition(MARKER)[0]}

@@ -92,9 +92,17 @@ def test_every_text_is_scored_once_on_every_scale_and_nothing_is_asked_twice(
 @pytest.mark.parametrize(
     "verdict", ["logprob", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("json", "text"))]
 )
+@pytest.mark.at_hand
 def test_planted_scores_come_back(tmp_path: Path, serve: Serve, verdict: str) -> None:
     served = serve(**PLANTED)
-    done = audited(served, pd.DataFrame(pairs(70)), tmp_path / "o", mode="pointwise", verdict=verdict, repeats=2)
+    done = audited(
+        served,
+        pd.DataFrame(pairs(50 if verdict == "logprob" else 70)),
+        tmp_path / "o",
+        mode="pointwise",
+        verdict=verdict,
+        repeats=2,
+    )
     rows = done.estimates
     scores = done.folder.table("scores")
     assert scores["reason"].eq("").all()
@@ -113,6 +121,7 @@ def test_planted_scores_come_back(tmp_path: Path, serve: Serve, verdict: str) ->
     assert set(rows["category"]) == {"", "even", "odd"}
 
 
+@pytest.mark.at_hand
 def test_against_pairwise_asks_the_pairs_too_and_compares(tmp_path: Path, serve: Serve) -> None:
     served = serve(**PLANTED)
     done = audited(
@@ -130,6 +139,7 @@ def test_against_pairwise_asks_the_pairs_too_and_compares(tmp_path: Path, serve:
     assert "Score by length" in done.summary()
 
 
+@pytest.mark.at_hand
 def test_unscored_scores_are_counted_with_their_reasons(tmp_path: Path, serve: Serve) -> None:
     served = serve(**{**PLANTED, "unscored": 0.3})
     done = audited(served, pd.DataFrame(pairs(12)), tmp_path / "o", mode="pointwise", verdict="text")
@@ -148,6 +158,7 @@ def test_unscored_scores_are_counted_with_their_reasons(tmp_path: Path, serve: S
     assert set(nothing.estimates["status"]) == {"undefined"}
 
 
+@pytest.mark.tables
 def test_a_budget_stops_scoring_and_the_same_call_resumes(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(**PLANTED), pd.DataFrame(pairs(8))
     with pytest.raises(BudgetReached):
@@ -197,9 +208,12 @@ def test_every_set_is_shown_in_all_rotations(tmp_path: Path, serve: Serve) -> No
 
 
 @pytest.mark.parametrize("verdict", ["logprob", pytest.param("text", marks=pytest.mark.slow)])
+@pytest.mark.at_hand
 def test_planted_choices_come_back(tmp_path: Path, serve: Serve, verdict: str) -> None:
     served = serve(**PLANTED)
-    done = audited(served, pd.DataFrame(sets(90)), tmp_path / "o", mode="listwise", verdict=verdict)
+    done = audited(
+        served, pd.DataFrame(sets(70 if verdict == "logprob" else 90)), tmp_path / "o", mode="listwise", verdict=verdict
+    )
     rows = done.estimates
     slot = primary(rows, "slot_1_log_odds")
     assert slot["conf_low"] - 1e-6 <= PLANTED["position"] <= slot["conf_high"] + 1e-6
@@ -215,6 +229,7 @@ def test_planted_choices_come_back(tmp_path: Path, serve: Serve, verdict: str) -
     assert primary(rows, "gold_agreement")["conf_low"] > 1 / 3
 
 
+@pytest.mark.at_hand
 def test_eight_texts_and_two_judges(tmp_path: Path, serve: Serve) -> None:
     served = serve(**{**PLANTED, "model": ["planted", "other"]})
     done = audited(served, pd.DataFrame(sets(5, 8)), tmp_path / "o", mode="listwise", model=["planted", "other"], verdict="json")  # fmt: skip

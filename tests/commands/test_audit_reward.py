@@ -68,6 +68,7 @@ def test_the_planted_length_is_found_and_position_is_not_claimed(tmp_path: Path,
 
 
 @pytest.mark.tables
+@pytest.mark.at_hand
 def test_the_plan_counts_a_text_once(tmp_path: Path, serve: Serve, pairs: Path) -> None:
     served = serve(**PLANTED)
     options = {"base_url": served.base_url, "model": "planted", "reward": "rerank", "probes": "bold"}
@@ -78,6 +79,7 @@ def test_the_plan_counts_a_text_once(tmp_path: Path, serve: Serve, pairs: Path) 
     assert sum(served.asked.values()) == made.calls
 
 
+@pytest.mark.at_hand
 def test_two_reward_models_by_a_template_are_compared(tmp_path: Path, serve: Serve) -> None:
     served = serve(**PLANTED, model=["one", "two"])
     done = judgeloop.audit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -96,10 +97,9 @@ def test_pairs_are_the_same_where_their_texts_are(folders: Path, tmp_path: Path)
     assert apart.std_error == pytest.approx(math.hypot(*(row.std_error for row in alone if row and row.std_error)))
 
 
-def test_intervals_of_differences_are_drawn_whole(folders: Path, tmp_path: Path) -> None:
+def test_intervals_of_differences_are_drawn_whole(three: Comparison) -> None:
     """A share cannot be below 0; a difference of two shares can."""
-    done = compare(folders / "three", out=tmp_path / "c").comparison
-    (figure,) = comparison._differences(done)
+    (figure,) = comparison._differences(three)
     drawn = {tuple(trace["x"]) for trace in figure.panels[0].spec["data"] if trace["mode"] == "lines"}
     stated = {(100 * row.conf_low, 100 * row.conf_high) for row in figure.rows}  # type: ignore[operator]
     assert drawn == stated
@@ -128,9 +128,11 @@ def test_position_alone_is_no_reason_to_recommend(three: Comparison) -> None:
 # -- loops ----------------------------------------------------------------------------------------------------------------
 
 
-def run_folder(path: Path, seed: int = 0, **world: Any) -> Path:
-    """A run folder of a planted loop: tables, estimates and the experiment's words."""
-    tables = planted_run.loop(seed, generations=2, replicates=4, items=5, size=8, pairs=300, anchor=40, **world)
+def run_folder(path: Path, seed: int = 0, *, panel: bool = True, **world: Any) -> Path:
+    """A run folder of a planted loop: tables, estimates (those of the panel unless ``panel`` is false), the experiment."""
+    tables = planted_run.loop(
+        seed, generations=2, replicates=4, items=5, size=8, pairs=300, anchor=40 if panel else 2, **world
+    )
     arms = {
         "judge": {"judge": {"kind": "model"}},
         "random": {"judge": {"kind": "random"}},
@@ -150,7 +152,8 @@ def run_folder(path: Path, seed: int = 0, **world: Any) -> Path:
         ("judgments", pd.concat([tables.judgments, policy])),
     ):
         folder.write_part(name, "all", frame)
-    folder.write_estimates(run_estimates(tables, planted_run.design(2)))
+    estimated = tables if panel else dataclasses.replace(tables, judgments=planted_run.empty_judgments())
+    folder.write_estimates(run_estimates(estimated, planted_run.design(2)))
     return path
 
 
@@ -159,7 +162,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     run_folder(root / "raw")
     run_folder(root / "filtered", doubled=True)
-    run_folder(root / "elsewhere", seed=1)
+    run_folder(root / "elsewhere", seed=1, panel=False)
     return root
 
 
@@ -309,6 +312,7 @@ def test_the_cost_is_that_of_the_judging(folders: Path, tmp_path: Path) -> None:
 # -- the command ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pages
 def test_the_command_writes_its_files_and_one_screen(
     folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +363,7 @@ def test_what_cannot_be_compared_is_refused(folders: Path, tmp_path: Path, capsy
         compare(folders / "week1", tmp_path / "r")
 
 
+@pytest.mark.pages
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>|\x00\x1b[31m"
     names = {name: (0.1, 0.1, 1.0), "</script><b>": (0.9, 0.1, 1.0)}

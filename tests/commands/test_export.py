@@ -16,15 +16,12 @@ from pydantic import TypeAdapter
 
 import judgeloop
 from command_line import command
-from conftest import small_experiment, tables_alone, write_experiment
+from conftest import serving, small_experiment, tables_alone, write_experiment
 from format_samples import FORMATS
 from judgeloop.commands.export import export
 from judgeloop.errors import InvalidInput, StorageFailed
 from judgeloop.interchange.preferences import Preference, net_preferences, openai_preference, trl_dpo, trl_kto
 from judgeloop.records import PREFERENCE_COLUMNS, Call, split_custom_id
-from judgeloop.serving.planted import PlantedAnswerer
-from judgeloop.serving.planted_spec import PlantedSpec
-from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire import batch_files
 from judgeloop.wire.cassette import Cassette
 
@@ -33,9 +30,9 @@ from judgeloop.wire.cassette import Cassette
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run of two arms against a planted judge with a taste for length."""
     folder = tmp_path_factory.mktemp("export")
-    spec = PlantedSpec.model_validate({"position": 0.3, "length": 1.5, "draft": {"length_mean": 30, "length_sd": 0.6}})
-    with LocalServer(create_app(PlantedAnswerer(spec))) as server:
-        raw = small_experiment(server.base_url, generations=1, replicates=2)
+    with serving(at_hand=True) as serve:
+        served = serve(position=0.3, length=1.5, draft={"length_mean": 30, "length_sd": 0.6})
+        raw = small_experiment(served.base_url, generations=1, replicates=2)
         with tables_alone():
             done = judgeloop.run(write_experiment(folder, raw), out=folder / "run")
         yield done.path

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import examples, small_experiment, tables_alone, write_experiment
+from conftest import examples, serving, small_experiment, tables_alone, write_experiment
 from judgeloop.cli.app import app
 from judgeloop.cli.forecast import sparkline
 from judgeloop.commands.analyze import analyze
@@ -234,18 +234,12 @@ def test_impossible_courses_are_refused() -> None:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run by a planted judge, all in this process."""
-    from judgeloop.serving.planted import PlantedAnswerer
-    from judgeloop.serving.planted_spec import PlantedSpec
-    from judgeloop.serving.server import LocalServer, create_app
-
     folder = tmp_path_factory.mktemp("forecast")
-    spec = PlantedSpec.model_validate(
-        {"position": 0.3, "length": 1.0, "draft": {"length_mean": 30, "length_sd": 0.5, "markdown": 0.2}}
-    )
+    spec = {"position": 0.3, "length": 1.0, "draft": {"length_mean": 30, "length_sd": 0.5, "markdown": 0.2}}
     items = [{"item_id": f"i{k}", "prompt": f"Say something about {k}."} for k in range(12)]
-    with LocalServer(create_app(PlantedAnswerer(spec))) as server:
+    with serving(at_hand=True) as serve:
         raw = small_experiment(
-            server.base_url, judge={"endpoint": "m", "verdict": "json"}, panels={"anchor": 12}, generations=1,
+            serve(**spec).base_url, judge={"endpoint": "m", "verdict": "json"}, panels={"anchor": 12}, generations=1,
             policy={"kind": "pool", "endpoint": "m", "pool_size": 8}, signal={"kind": "bradley_terry"},
         )  # fmt: skip
         with tables_alone():
@@ -298,6 +292,7 @@ def test_real_data_from_a_file_are_measured(run_folder: Path, tmp_path: Path) ->
     assert length > 1.5  # half of what 400 tokens are above some 30
 
 
+@pytest.mark.tables
 def test_a_verdict_log_is_forecast_under_three_strategies(run_folder: Path, tmp_path: Path, capsys) -> None:
     judgments = pd.read_parquet(run_folder / "run" / "tables" / "judgments")
     texts = pd.read_parquet(run_folder / "run" / "tables" / "candidates")

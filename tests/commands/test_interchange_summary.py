@@ -17,14 +17,14 @@ from verdict_log import log
 
 
 def test_a_judge_is_one_line_however_long_its_name(tmp_path: Path) -> None:
-    judges = tuple(f"some-provider/a-very-long-judge-name-{n:02d}-instruct-2026-01-31-preview" for n in range(4))
+    judges = tuple(f"some-provider/a-very-long-judge-name-{n:02d}-instruct-2026-01-31-preview" for n in range(3))
     summary = judgeloop.analyze(log(items=6, judges=judges), out=tmp_path / "o").summary()
     lines = summary.splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith("Judge "))
-    table = lines[start + 1 : start + 5]
+    table = lines[start + 1 : start + 4]
     names = [line.split("  ")[0] for line in table]
-    assert len(set(names)) == 4
-    assert [name[1:3] for name in names] == [f"{n}-" for n in range(4)]  # all that they share is left out, zero too
+    assert len(set(names)) == 3
+    assert [name[1:3] for name in names] == [f"{n}-" for n in range(3)]  # all that they share is left out, zero too
     assert all(line.count("[") == 4 and len(line) <= 100 for line in table)
 
 

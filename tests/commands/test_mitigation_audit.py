@@ -13,7 +13,7 @@ import pytest
 
 import judgeloop
 from command_line import command
-from conftest import Served, serving
+from conftest import Served, no_pages, serving, tables_alone
 from judgeloop import limits, seeds
 from judgeloop.errors import InvalidInput
 from judgeloop.records import ESTIMATE_KEY
@@ -21,6 +21,7 @@ from judgeloop.report import reading
 
 WORDS = ["a", "judge", "reads", "each", "answer", "and", "picks", "the", "one", "that", "it", "likes", "better"]
 ALL = "swap_average,consistent_only,length_controlled,rubric"
+pytestmark = pytest.mark.at_hand
 DOUBLES = "Consistency filtering removes position bias and doubles content slopes"
 
 
@@ -46,7 +47,7 @@ def audited(served: Any, folder: Path, **options: Any) -> judgeloop.Audit:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Path]]:
     """An audit without mitigations, and its server: what is measured of it besides goes into a copy."""
     folder = tmp_path_factory.mktemp("plain") / "out"
-    with serving() as serve:
+    with serving(at_hand=True) as serve:
         served = serve(position=0.6, length=0.8)
         audited(served, folder)
         yield served, folder
@@ -62,12 +63,7 @@ def test_an_audit_asks_the_rubric_once_more_and_re_scores_the_rest(plain: tuple[
     # 60 pairs in both orders, and the trial of its verdict mode is not needed: json was stated.
     assert len(new) == 120
     assert all("rubric_scores" in call for call in new)
-    again = audited(served, tmp_path / "out", mitigate=ALL)
-    assert set(served.asked) == before | new
-    assert max(served.asked.values()) == 1
-
-    table = again.estimates
-    pd.testing.assert_frame_equal(table, done.estimates)
+    table = done.estimates
     measured = table[table["term"] == "transmission_length"].set_index(["judge", "variant"])
     assert measured.index.get_level_values("judge").unique().tolist() == ["planted"]
     assert measured.loc[("planted", "raw"), "estimate"] == pytest.approx(1.0)
@@ -93,6 +89,17 @@ def test_an_audit_asks_the_rubric_once_more_and_re_scores_the_rest(plain: tuple[
     known = json.loads((done.path / "report.json").read_text())["estimates"]
     assert any(row["variant"] == "swap_average" and row["term"] == "mitigation_cost" for row in known)
 
+    with no_pages(), tables_alone():
+        again = audited(served, tmp_path / "out", mitigate=ALL)
+    assert set(served.asked) == before | new
+    assert max(served.asked.values()) == 1
+    # The estimates of mitigations alone, and the same.
+    rows = [
+        row[row["variant"].isin(["raw", *ALL.split(",")])].reset_index(drop=True) for row in (table, again.estimates)
+    ]
+    pd.testing.assert_frame_equal(*rows, check_dtype=False)
+    assert len(rows[0]) > 20
+
 
 @pytest.mark.parametrize("models", [["m"], ["m", "other"]])
 def test_what_is_measured_besides_changes_no_other_row(
@@ -101,7 +108,7 @@ def test_what_is_measured_besides_changes_no_other_row(
     """The rubric is the same model again: no further judge to self-preference or to a family of tests."""
     served = serve(position=0.3, length=0.5, model=models)
     named = pairs(24).assign(model_a="m", model_b="other")
-    mitigate = "swap_average,rubric" + (",panel" if len(models) > 1 else "")
+    mitigate = "rubric" + (",panel" if len(models) > 1 else "")
     plain, more = (
         judgeloop.audit(named, base_url=served.base_url, model=models, verdict="json", temperature=1.0,
                         out=tmp_path / "out", mitigate=given).estimates

@@ -43,6 +43,7 @@ def test_the_loads_add_up_to_the_planned_calls(tmp_path: Path, changes: dict) ->
 
 
 @pytest.mark.tables
+@pytest.mark.at_hand
 def test_the_calls_are_those_of_a_run(tmp_path: Path, serve) -> None:
     server = serve()
     raw = small_experiment(server.base_url, judge={"endpoint": "m", "verdict": "auto"})

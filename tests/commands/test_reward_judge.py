@@ -251,6 +251,7 @@ def experiment(folder: Path, base_url: str, **changes: Any) -> Path:
 
 
 @pytest.mark.pages
+@pytest.mark.at_hand
 def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     path = experiment(tmp_path / "in", served.base_url)
@@ -265,7 +266,7 @@ def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Ser
     pairs = made.pivot_table(index=["panel", "generation", "arm", "replicate", "item_id", "pair_id"], columns="order", values="p_first", dropna=False).dropna()  # fmt: skip
     assert len(pairs)
     assert (pairs["ab"] + pairs["ba"]).to_numpy() == pytest.approx(1.0, abs=1e-15)
-    again = judgeloop.run(path, out=tmp_path / "again", replay=tmp_path / "run")
+    again = judgeloop.run(path, out=tmp_path / "again", replay=tmp_path / "run", report=False)
     assert sum(served.asked.values()) == calls
     assert tables(again.path) == tables(run.path)
     assert (again.path / "estimates.csv").read_bytes() == (run.path / "estimates.csv").read_bytes()

@@ -66,21 +66,22 @@ def test_sentences_without_white_space_become_a_list(tag: str) -> None:
     assert not PROBES["list_items"].passes("甲乙。丙丁。", "- 甲乙。\n- 丁丙。")
 
 
+@pytest.mark.at_hand
 def test_a_probe_that_applies_to_no_text_leaves_a_row(tmp_path: Path, serve: Serve) -> None:
     rows = pd.DataFrame([
         {"item_id": f"i{n}", "prompt": "如何睡得好？", "text_a": f"{n}。{CHINESE[0]}", "text_b": f"{n}。{CHINESE[1]}"} for n in range(6)
     ])  # fmt: skip
     served = serve(model=["m1", "m2"])
-    for name, source, why in (
-        ("tagged", rows.assign(language="zh"), "applies to no text: no words for zh"),
-        ("untagged", rows, "applies to no text: no words for texts whose script is not that of en; give a column language"),
+    for name, source, judges, why in (
+        ("tagged", rows.assign(language="zh"), ["m1", "m2"], "applies to no text: no words for zh"),
+        ("untagged", rows, ["m1"], "applies to no text: no words for texts whose script is not that of en; give a column language"),
     ):  # fmt: skip
         done = judgeloop.audit(
-            source, base_url=served.base_url, model=["m1", "m2"], verdict="json", probes="padding,hedges,markdown_removed,list_items",
+            source, base_url=served.base_url, model=judges, verdict="json", probes="padding,hedges,markdown_removed,list_items",
             out=tmp_path / name,
         )  # fmt: skip
         found = done.estimates.set_index(["judge", "term", "variant"])
-        for judge in ("m1", "m2"):
+        for judge in judges:
             for term in ("padding_probe", "hedges_probe"):
                 one = found.loc[(judge, term, "")]
                 assert (one["status"], one["note"], one["n"], one["panel"]) == ("undefined", why, 0, "probe")

@@ -9,10 +9,8 @@ import os
 import queue
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,9 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import report_folder
+from command_line import command, interrupted_once
 from conftest import small_experiment, write_experiment
 from judgeloop import report
-from judgeloop.cli import main
 from judgeloop.commands.analyze import analyze
 from judgeloop.commands.run import run
 from judgeloop.commands.watch import (
@@ -236,7 +234,7 @@ def test_a_finished_folder_and_an_analysis_are_served_as_they_are(tmp_path: Path
         columns=["item_id", "judge", "order", "verdict"],
     )
     analysed = analyze(verdicts, out=tmp_path / "log").folder
-    synthetic = report_folder.write(tmp_path / "demo")
+    synthetic = report_folder.write(tmp_path / "demo", size=(1, 4))
     for folder in (analysed, synthetic):
         before = tree(folder.path)
         watched = LiveReport(folder.path)
@@ -304,30 +302,26 @@ def test_names_are_escaped_and_the_page_asks_nobody_else() -> None:
 # -- the command ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_serves_until_interrupted(tmp_path: Path) -> None:
-    folder = report_folder.write(tmp_path / "demo")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "judgeloop", "watch", str(folder.path), "--port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+/", said)
-        version = httpx2.get(f"{url.group()}state").json()["version"] if url else said
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert version.startswith("done-"), version + errors
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+def test_the_command_serves_until_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = report_folder.write(tmp_path / "demo", size=(1, 4))
+    said, versions = "", []
+
+    def looked() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        if url := re.search(r"http://127\.0\.0\.1:\d+/", said):
+            versions.append(httpx2.get(f"{url.group()}state").json()["version"])
+        return bool(versions)
+
+    with interrupted_once(looked):
+        code = command("watch", folder.path, "--port", "0")
+    assert code == 130
+    assert versions[0].startswith("done-")
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_usage_errors_are_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["watch", str(tmp_path / "nowhere")])
-    assert ended.value.code == 2
+    assert command("watch", tmp_path / "nowhere") == 2
     assert "not a run folder" in capsys.readouterr().err
     folder = report_folder.write(tmp_path / "demo")
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -64,6 +64,7 @@ TEXT = [{"endpoint": "m", "verdict": "text"}, {"endpoint": "m", "prompt": "rubri
         ),
     ],
 )
+@pytest.mark.at_hand
 def test_the_planned_calls_are_those_of_the_run(tmp_path: Path, serve: Serve, changes: dict[str, Any]) -> None:
     server = serve()
     raw = small_experiment(server.base_url, generations=1, replicates=2, **changes)

@@ -21,6 +21,7 @@ from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.items import correct_remark, is_gold_exact, why_correct_is_unknown
 
 Serve = Callable[..., Served]
+pytestmark = pytest.mark.at_hand
 URL = "http://127.0.0.1:1/v1"
 WORD = "village"
 """What the planted model looks for in a text; about half of its drafts have it."""
@@ -173,7 +174,9 @@ def test_a_remark_says_which_items_a_model_matches() -> None:
 def test_without_a_gold_judge_it_is_undefined_and_says_what_is_needed(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     plain = {name: arm for name, arm in GOLD.items() if name != "gold"}
-    run = judgeloop.run(_experiment(tmp_path / "in", served.base_url, ASKED[1:], arms=plain), out=tmp_path / "run")
+    run = judgeloop.run(
+        _experiment(tmp_path / "in", served.base_url, ASKED[1:], arms=plain, panels={"anchor": 0}), out=tmp_path / "run"
+    )
     assert not _matching(served)
     needed = "items with match: judge need a gold judge with an endpoint"
     for term in ("mean_correct", "hedging_when_wrong"):

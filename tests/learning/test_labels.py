@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -107,12 +108,13 @@ def test_consistent_only_needs_one_pick_in_every_presentation(ab: Any, ba: Any, 
     assert frame["repeat"].tolist() == [0] * len(expected)
 
 
+@cache
 def random_judgments(stream: str) -> pd.DataFrame:
     rng = seeds.rng(5, "labels", stream)
     frames = []
     for replicate, arm, generation in [(0, "judge", 0), (0, "judge", 1), (0, "random", 0), (1, "judge", 0)]:
         rows = []
-        for item in range(40):
+        for item in range(30):
             for pair, (a, b) in enumerate([("c2", "c0"), ("c0", "c1"), ("c1", "c2")]):
                 for order in ("ab", "ba"):
                     for repeat in range(int(rng.integers(0, 4))):

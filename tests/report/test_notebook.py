@@ -103,6 +103,7 @@ def test_a_report_goes_where_it_is_wanted(tmp_path: Path) -> None:
 
 @pytest.mark.pages
 @pytest.mark.tables
+@pytest.mark.at_hand
 def test_a_run_works_where_a_loop_runs_already(tmp_path: Path, serve: Callable[..., Any]) -> None:
     """As in a notebook's cell."""
     path = write_experiment(tmp_path / "in", small_experiment(serve().base_url, generations=1, replicates=1))

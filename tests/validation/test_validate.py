@@ -182,7 +182,8 @@ def test_a_share_of_the_study_is_the_same_for_every_seed_and_bad_requests_are_na
     for bad in ({"replications": 0}, {"share": 0.0}, {"share": 1.5}):
         with pytest.raises(InvalidInput, match="1 replication or more"):
             validate.coverage(cells=["replicates=5"], **bad)
-    shares = [validate.coverage(seed, 1, cells=validate.CELLS[13:22], share=0.3)["cell"].unique() for seed in (1, 2)]
+    few = [name for name in validate.CELLS if "items=30," in name][:9]  # the quickest
+    shares = [validate.coverage(seed, 1, cells=few, share=0.3)["cell"].unique() for seed in (1, 2)]
     assert shares[0].tolist() == shares[1].tolist()
     assert len(shares[0]) == 3
 

@@ -26,10 +26,11 @@ def test_the_paired_difference_is_the_slow_obvious_one() -> None:
     """Pair by pair, in a loop: half the picks of both orders, less half; and the t interval over items of one pair each."""
     frames = [log({"m": (p, 0.3, 1.0)}, p, items=80) for p in (0.1, 0.9)]
     gaps = []
+    verdicts = [list(zip(frame["pair_id"], frame["verdict"], strict=True)) for frame in frames]
     for pair in frames[0]["pair_id"].unique():
         excess = []
-        for frame in frames:
-            first = [row.verdict == "first" for row in frame.itertuples() if row.pair_id == pair]
+        for judged in verdicts:
+            first = [verdict == "first" for name, verdict in judged if name == pair]
             excess.append(sum(first) / 2 - 0.5)
         gaps.append(excess[0] - excess[1])
     row = named(differences(*(contender(f"c{n}", frame) for n, frame in enumerate(frames))), "first_slot_excess").row
@@ -39,7 +40,7 @@ def test_the_paired_difference_is_the_slow_obvious_one() -> None:
 
 
 def test_swapping_the_two_swaps_the_sign() -> None:
-    a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
+    a, b = (contender(name, log({name: THREE[name]}, name, items=60)) for name in ("good", "longy"))
     forward, backward = differences(a, b), differences(b, a)
     assert len(forward) == len(backward) > 5
     for difference, swapped in zip(forward, backward, strict=True):
@@ -137,7 +138,7 @@ def test_independent_samples_by_welch_and_by_mover() -> None:
 
 
 def test_a_difference_claims_no_more_than_the_folders_do() -> None:
-    a, b = (contender(name, log({name: THREE[name]}, name)) for name in ("good", "longy"))
+    a, b = (contender(name, log({name: THREE[name]}, name, items=60)) for name in ("good", "longy"))
 
     def length(*status: str) -> dict[str, Any]:
         pair = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +27,19 @@ def estimates(given_tables: RunTables, design: Design) -> pd.DataFrame:
     return pd.DataFrame([{field: getattr(row, field) for field in row.__slots__} for row in rows], dtype=object)
 
 
+@cache
+def standard() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Candidates and estimates of the tables of two arms; not to be written to."""
+    return tables().candidates, estimates(tables(), two_arms())
+
+
+@cache
+def smaller() -> tuple[RunTables, pd.DataFrame]:
+    """The same of fewer replicates, items and texts."""
+    made = tables(replicates=2, items=4, pool=3)
+    return made, estimates(made, two_arms())
+
+
 def pick(frame: pd.DataFrame, term: str, **labels: object) -> pd.Series:
     chosen = frame[frame["term"] == term]
     for name, value in {"category": "", **labels}.items():
@@ -36,15 +51,12 @@ def pick(frame: pd.DataFrame, term: str, **labels: object) -> pd.Series:
 def slow_mean(frame: pd.DataFrame, replicate: int, arm: str, t: int, column: str, items: set[str]) -> float:
     """The mean over items of the item's mean over its draws, in plain loops."""
     of_items = []
+    cell = frame[(frame["replicate"] == replicate) & (frame["arm"] == arm) & (frame["generation"] == t)]
+    rows = list(cell.itertuples())
     for item in sorted(items):
         total, count = 0.0, 0
-        for row in frame.itertuples():
-            if (row.replicate, row.arm, row.generation, row.item_id) == (
-                replicate,
-                arm,
-                t,
-                item,
-            ) and row.text is not None:
+        for row in rows:
+            if row.item_id == item and row.text is not None:
                 total += row.n_drawn * getattr(row, column)
                 count += row.n_drawn
         of_items.append(total / count)
@@ -52,9 +64,7 @@ def slow_mean(frame: pd.DataFrame, replicate: int, arm: str, t: int, column: str
 
 
 def test_did_is_the_slow_twins() -> None:
-    given_tables = tables()
-    frame = given_tables.candidates
-    rows = estimates(given_tables, two_arms())
+    frame, rows = standard()
     items = set(frame["item_id"])
     values = []
     for replicate in range(4):
@@ -80,9 +90,7 @@ def test_did_is_the_slow_twins() -> None:
 
 
 def test_style_is_in_pooled_generation_zero_sds() -> None:
-    given_tables = tables()
-    frame = given_tables.candidates
-    rows = estimates(given_tables, two_arms())
+    frame, rows = standard()
     zero = frame[(frame["generation"] == 0) & (frame["n_drawn"] > 0)]
     sd = np.sqrt(
         np.average((zero["bold"] - np.average(zero["bold"], weights=zero["n_drawn"])) ** 2, weights=zero["n_drawn"])
@@ -101,8 +109,7 @@ def test_style_is_in_pooled_generation_zero_sds() -> None:
 @settings(max_examples=examples(4))
 @given(st.floats(-1e3, 1e3), st.integers(0, 3))
 def test_undrawn_texts_and_failed_drafts_change_nothing(value: float, item: int) -> None:
-    plain = tables(replicates=2, items=4, pool=3)
-    before = estimates(plain, two_arms())
+    plain, before = smaller()
     extra = plain.candidates[plain.candidates["item_id"] == f"i{item}"].assign(
         length=value, bold=value, n_drawn=0, candidate_id=lambda f: "undrawn-" + f["candidate_id"]
     )
