@@ -181,7 +181,7 @@ def test_without_gold_the_report_leads_with_what_is_identified(tmp_path: Path, s
     undefined = [n for n in range(len(found)) if n not in known]
     padded = next(n for n, sentence in enumerate(sentences) if "padded copy" in sentence.lower())
     assert all(padded < n for n in undefined)
-    raw = next(sentence for sentence in sentences if "longer answer was preferred" in sentence)
+    raw = next(sentence for sentence in sentences if "longer text was picked" in sentence)
     assert "raw: quality and bias together" in raw
     assert "no gold" in done.summary()
     page = (done.path / "report.md").read_text(encoding="utf-8")
