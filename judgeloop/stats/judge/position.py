@@ -1,9 +1,9 @@
 """Position bias of a judge from pairs judged in both orders. Positive = prefers the first slot.
 
 Estimators of docs/method.md, "Position" and "Several matchups an item": the primary is model-free, the mean over
-complete pairs of how often the first slot was picked beyond half, with standard errors clustered by item. ``judgments``
-throughout: the columns of docs/contract.md, "Tables", one judge and one panel (any repeats); those of identical texts
-serve the identical-pair probe alone. ``absent`` throughout: why no pair is complete, None where some pair is.
+complete pairs of how much more often than half of the time the first slot was picked, with standard errors clustered by
+item. ``judgments`` throughout: the columns of docs/contract.md, "Tables", one judge and one panel (any repeats); those of
+identical texts serve the identical-pair probe alone. ``absent`` throughout: why no pair is complete, None where some pair is.
 """
 
 from __future__ import annotations
