@@ -37,6 +37,7 @@ from judgeloop.learning.signals import LearnedSelection, Support, generation_zer
 from judgeloop.policies import CandidateDraw, Drafter, ExemplarPolicy, Policy, Pool, PoolPolicy, draft_pool
 from judgeloop.records import Candidate, Distribution, Item, Judgment, Presentation, prompt_text
 from judgeloop.rundir import RunFolder
+from judgeloop.stats.near_copies import marked
 from judgeloop.text.features import FEATURES, features_frame
 
 Weights = Mapping[str, float]
@@ -421,4 +422,4 @@ def _panel_judges(context: LoopContext) -> list[tuple[Judge, str, int]]:
 def _items_frame(context: LoopContext) -> pd.DataFrame:
     """The table ``items``."""
     rows = [(i.item_id, prompt_text(i.prompt), i.category, i.reference, i.match) for i in context.items]
-    return pd.DataFrame(rows, columns=["item_id", "prompt", "category", "reference", "match"])
+    return marked(pd.DataFrame(rows, columns=["item_id", "prompt", "category", "reference", "match"]))

@@ -17,7 +17,7 @@ import pandas as pd
 from judgeloop.stats.estimate import UNSCORED_SHARE, Estimate
 from judgeloop.stats.judge.covariates import covariates, gold_margin
 from judgeloop.stats.loop.replicates import Series
-from judgeloop.stats.presentations import first_picked, is_soft, not_identical, only_identical
+from judgeloop.stats.presentations import clusters, first_picked, is_soft, not_identical, only_identical
 
 KEY = "pair_key"
 """Column that says which pair a judgment is of: equal keys in two folders are the same pair (``with_pair_keys``)."""
@@ -158,8 +158,9 @@ def pair_values(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> dict[str
 
 
 def items_of(judgments: pd.DataFrame) -> pd.Series[str]:
-    """``pair_key`` → item_id, the cluster of the intervals."""
-    return judgments.drop_duplicates(KEY).set_index(KEY)["item_id"].astype(str)
+    """``pair_key`` → the cluster of the intervals: the item, or the first of its near-copies."""
+    shown = judgments.drop_duplicates(KEY)
+    return clusters(shown).astype(str).set_axis(shown[KEY])
 
 
 def _orders(judgments: pd.DataFrame) -> pd.DataFrame:

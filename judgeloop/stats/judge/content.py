@@ -65,7 +65,7 @@ from judgeloop.stats.judge.slopes import (
     joint_wald,
     reliability_curve,
 )
-from judgeloop.stats.presentations import Booleans, Floats, in_one_order, item_codes, not_identical, unscored
+from judgeloop.stats.presentations import Booleans, Floats, clusters, in_one_order, item_codes, not_identical, unscored
 
 GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""
@@ -558,7 +558,7 @@ def _unscored_joint_test(
     count = int(no_verdict.sum())
 
     def undefined(why: str) -> Estimate:
-        counts = SampleCounts(len(compared), compared["item_id"].nunique(), count)
+        counts = SampleCounts(len(compared), clusters(compared).nunique(), count)
         return row(labels, "quality", UNSCORED_JOINT, Undefined(why), counts, unit="F")
 
     if count == 0:

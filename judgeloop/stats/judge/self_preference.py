@@ -32,6 +32,7 @@ from judgeloop.stats.presentations import (
     Booleans,
     Floats,
     Integers,
+    clusters,
     in_one_order,
     item_codes,
     not_identical,
@@ -115,7 +116,7 @@ def own_text_pairs(judgments: pd.DataFrame, judge: str) -> OwnTextPairs | Undefi
     return OwnTextPairs(
         np.sign(gold[keep]) == side[keep],
         np.where(gold[keep] > 0, picked[keep], 1 - picked[keep]),
-        compared["item_id"].to_numpy(dtype=object)[first[keep]],
+        clusters(compared).to_numpy(dtype=object)[first[keep]],
         bool(usable.any() and not asked[usable].any()),
     )
 
