@@ -18,19 +18,24 @@ from judgeloop.errors import InvalidInput
 from judgeloop.experiment import inputs
 from judgeloop.experiment.schema import LabelRule
 from judgeloop.interchange.rows import Input, named
+from judgeloop.interchange.texts import TextLog
 from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.learning.labels import preferences
+from judgeloop.records import JUDGMENT_COLUMNS
 from judgeloop.rundir import RunFolder, as_stored
 from judgeloop.stats.compare.differences import judge_difference_estimates
 from judgeloop.stats.estimate import Estimate, RowLabels, estimates_frame
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.mitigation import MITIGATIONS, Mitigation, majority, mitigation_estimates
 from judgeloop.stats.judge.self_preference import own_model, self_preference_log_odds
+from judgeloop.stats.loop.text_log import text_estimates
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.near_copies import marked, with_clusters
 from judgeloop.stats.presentations import not_identical
 from judgeloop.text.features import features_frame
 
+TEXTS = "texts"
+"""The mode of an analysis of texts without verdicts."""
 RUBRIC = "rubric_scores"
 """The template that the mitigation ``rubric`` asks by."""
 PICKS = "raw_picks"
@@ -123,6 +128,23 @@ def analyze_log(
         dict(settings or {}),
         None if identity else log,
     )
+
+
+def analyze_texts(
+    log: TextLog, *, name: str, sources: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> Analysis:
+    """Drift, diversity and tails of texts by generation, with no judgment (``stats.loop.text_log``)."""
+    features = features_frame(log.texts["text"].tolist(), log.texts["language"].tolist())
+    candidates = pd.concat([log.texts.drop(columns="language"), features], axis=1)
+    items = marked(log.items)
+    digest = hashlib.sha256(name.encode())
+    for frame in (log.texts, log.items):
+        digest.update(frame.to_csv(index=False).encode("utf-8", "replace"))
+    facts: dict[str, Any] = {"mode": TEXTS, **({"import_notes": list(log.notes)} if log.notes else {})}
+    return Analysis(
+        name, f"sha256:{digest.hexdigest()}", dict(sources), pd.DataFrame(columns=list(JUDGMENT_COLUMNS)), candidates, items,
+        text_estimates(candidates, items, log.controls), facts, dict(settings or {}),
+    )  # fmt: skip
 
 
 def estimates(

@@ -231,6 +231,9 @@ def _span(counts: Sequence[int]) -> str:
 def _audit_facts(reading: Reading) -> list[tuple[str, str]]:
     """(label, value) of what was judged: verdicts, judges, items, pairs, texts, gold."""
     rows = reading.judgments
+    if reading.environment.get("mode") == analysis.TEXTS:
+        texts = ("Texts", f"{len(reading.candidates):,}, measured")
+        return [*(fact for fact in overview_facts(reading) if fact[0] != "Run"), texts]
     if rows.empty:
         return rated_facts(reading) + [fact for fact in overview_facts(reading) if fact[0] == "Model calls"]
     keys = ["replicate", "arm", "generation", "panel", "item_id", "pair_id"]

@@ -22,6 +22,7 @@ class LogFormat(StrEnum):
     arena_hard = "arena_hard"
     inspect = "inspect"
     lm_eval = "lm_eval"
+    texts = "texts"
 
 
 @app.command()
@@ -61,7 +62,7 @@ def analyze(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Estimate judges' biases from verdicts that you have already; ask no model."""
+    """Estimate judges' biases from verdicts that you have already, or the drift of texts by generation; ask no model."""
     set_debug(debug)
     from judgeloop.cli import views
     from judgeloop.commands.analyze import analyze as analyze_command

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from judgeloop import analysis
-from judgeloop.interchange.rows import Columns, Input, load_columns
-from judgeloop.interchange.verdicts import Sources, files_of, read_log
+from judgeloop.errors import InvalidInput
+from judgeloop.interchange.rows import STDIN, Columns, Input, load_columns, named, raw_rows
+from judgeloop.interchange.texts import is_texts, read_texts
+from judgeloop.interchange.verdicts import Sources, files_of, format_of, read_log
 from judgeloop.results import Audit
 
 
@@ -29,8 +33,8 @@ def analyze(
     ``.save(folder)`` of the result writes anything: estimates, tables and, with ``report``, the report.
 
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
-    ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; auto
-    tells it by content. ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls
+    ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; texts
+    (docs/contract.md, "Texts by generation"), which have no verdicts: then drift, diversity and tails; auto tells it by content. ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls
     otherwise. ``mitigate``: mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with
     commas. ``gold_exact``: gold cannot err, as a verifiable reference; else one gold alone makes no claim
     (docs/method.md). ``watch`` is called with (judge, judges done, judges) before each judge's estimates. Raises InvalidInput naming
@@ -38,12 +42,48 @@ def analyze(
     """
     mitigations = analysis.named_mitigations(mitigate)
     mapping = load_columns(columns)
+    if _of_texts(verdicts, mapping, format):
+        return _of_generations(
+            verdicts, pairs, mapping, columns, bool(mitigations) or gold_exact, out=out, report=report
+        )
     log = read_log(verdicts, pairs, mapping, format=format)
     files = files_of(verdicts)
     sources = _sources(verdicts, files, pairs, columns)
     analyzed = analysis.analyze_log(
         log, name=_name(verdicts, files), sources=sources, mitigate=mitigations, watch=watch, gold_exact=gold_exact,
         settings={"format": format, "mitigate": [name for name in mitigations if name != "raw"], "gold_exact": gold_exact, "columns": _mapping(mapping)},
+    )  # fmt: skip
+    result = Audit(analysis.AnalysisRecord(analyzed))
+    return result if out is None else result.save(out, report=report)
+
+
+def _of_texts(verdicts: Sources, columns: Columns, format_name: str) -> bool:
+    """Whether the source is texts by generation: ``format`` says so, or the first row of a frame or file does."""
+    if format_name != "auto":
+        return format_name == analysis.TEXTS
+    if isinstance(verdicts, pd.DataFrame):
+        return is_texts(dict.fromkeys(map(str, verdicts.columns)), columns)
+    paths = [verdicts] if isinstance(verdicts, str | Path) else list(verdicts)
+    if len(paths) != 1 or Path(str(paths[0])).suffix not in (".jsonl", ".ndjson", ".csv", ".parquet"):
+        return False
+    path = Path(str(paths[0]))
+    first = next(raw_rows(path, "texts"), None) if path.is_file() and format_of(path) == "judgeloop" else None
+    return first is not None and is_texts(first[1], columns)
+
+
+def _of_generations(
+    texts: Sources, pairs: Input | None, mapping: Columns, columns: str | Path | Mapping[str, Any] | None,
+    of_verdicts: bool, *, out: str | Path | None, report: bool,
+) -> Audit:  # fmt: skip
+    """The analysis of texts by generation. Raises InvalidInput for options that are about verdicts."""
+    source = texts if isinstance(texts, pd.DataFrame | str | Path) else next(iter(texts))
+    if pairs is not None or of_verdicts:
+        raise InvalidInput(f"{named(source, 'texts')}: these are texts without verdicts; --pairs, --mitigate and --gold-exact are about verdicts")  # fmt: skip
+    log = read_texts(source, mapping)
+    files = () if isinstance(texts, pd.DataFrame) or str(source) == STDIN else files_of(texts)
+    analyzed = analysis.analyze_texts(
+        log, name=_name(texts, files), sources=analysis.sources_of(source, None, columns),
+        settings={"format": analysis.TEXTS, "columns": _mapping(mapping)},
     )  # fmt: skip
     result = Audit(analysis.AnalysisRecord(analyzed))
     return result if out is None else result.save(out, report=report)

@@ -31,7 +31,10 @@ PAIR_COLUMNS = (
     "category", "len_a", "len_b", "length_unit",
 )  # fmt: skip
 SET_COLUMNS = ("item_id", "set_id", "prompt", "texts", "candidates", "models", "gold", "category")
-KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS)))
+TEXT_COLUMNS = (
+    "item_id", "prompt", "text", "generation", "step", "arm", "control", "replicate", "category", "language",
+)  # fmt: skip
+KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS, *TEXT_COLUMNS)))
 _KEYS = ("column", "values", "value")
 
 

@@ -46,7 +46,7 @@ class QuestionAnswer:
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
     """The four answers in the order in which they are asked."""
     return [
-        _biased(findings),
+        _biased(reading, findings),
         _growing(reading, findings),
         _sure(reading, findings),
         _change(reading, findings),
@@ -93,7 +93,7 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     return value
 
 
-def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
+def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     """Answered by estimates of bias alone: a raw preference may be one for quality, and never answers this."""
     on_judges = [finding for finding in findings if finding.question in _OF_JUDGE and finding.verdict != "described"]
     judges = list(dict.fromkeys(finding.row.judge for finding in on_judges))
@@ -106,7 +106,12 @@ def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
     leads = [leading(group) for group in groups]
     question = "Is my judge biased?"
     if not leads:
-        return QuestionAnswer(question, "Not measured", "plain", ("Nothing in this run measures a bias of the judge.",))
+        nothing = (
+            "These are texts without verdicts."
+            if _of_texts(reading)
+            else "Nothing in this run measures a bias of the judge."
+        )
+        return QuestionAnswer(question, "Not measured", "plain", (nothing,))
     # "None" may be said only where every question that was asked has that answer.
     word, tone = _WORDS[leading(leads).verdict]
     defined = [finding for group in groups for finding in _weightiest(group) if finding.verdict != "undefined"]
@@ -120,6 +125,11 @@ def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
         if reasons:
             sentences.append(f"{name}: undefined{f' ({wording.reason(reasons[0], 200)})' if reasons[0] else ''}.")
     return QuestionAnswer(question, word, tone, tuple(sentences))
+
+
+def _of_texts(reading: Reading) -> bool:
+    """Whether the report is on texts by generation without verdicts."""
+    return reading.environment.get("mode") == "texts"
 
 
 def _weightiest(group: Sequence[Finding]) -> list[Finding]:
@@ -136,14 +146,15 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     question = "Is the bias growing in my outputs?"
     if not reading.arms:
         return QuestionAnswer(question, "Not measured", "plain", (_why_no_drift(reading),))
-    drift = [finding for finding in findings if finding.question == "drift"]
+    drift = [finding for finding in findings if finding.question == "drift" and finding.row.contrast]
     if not drift:
         reason = (
             "No arm is contrasted with a control: a drift could have any cause."
             if reading.generations
             else "No drift was measured."
         )
-        return QuestionAnswer(question, "Not measured", "plain", (reason,))
+        changes = [f"{brief(finding)}." for finding in findings if finding.question == "drift"]
+        return QuestionAnswer(question, "Not measured", "plain", (reason, *changes[:_MOST_GROWN]))
     lead = leading(drift)
     word, tone = _WORDS[lead.verdict]
     others = [finding for finding in drift if finding is not lead and finding.verdict == "found"]
@@ -163,6 +174,8 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         weightiest.append(([f for f in alike if _same_arms(f, lead)] or alike)[0])
         if lead.verdict != "found":
             word, tone = "Outputs grow alike", "found"
+    if word.startswith("Yes") and lead.row.n_replicates is None:
+        word = f"{word}, in this one training run"
     sentences = [f"{brief(finding)}." for finding in [*weightiest, *others][:_MOST_GROWN]]
     return QuestionAnswer(question, word, tone, tuple(sentences))
 
@@ -193,6 +206,11 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     if replicates:
         sentences.append(
             f"{wording.count(replicates, 'replicate')} of the whole loop{f'; {_MANY_REPLICATES} or more are advised' if weak else ''}."
+        )
+    elif _of_texts(reading):
+        weak = True
+        sentences.append(
+            "One training run: intervals are over its items, and say nothing of what another run would do."
         )
     slots = select(reading.estimates, scope="judge", term="first_slot_excess", variant="", category="")
     pairs = max((row.n for row in slots if row.panel in ("anchor", "pairs")), default=0)
@@ -273,6 +291,8 @@ def advice(reading: Reading, findings: Sequence[Finding]) -> list[str]:
     certain = {
         finding.row.term for finding in findings if finding.verdict == "found" and finding.question != "judge_drift"
     }
+    if _of_texts(reading):
+        return _on_texts(reading, findings)
     lines = [
         *_position(reading, certain),
         *_content(reading, findings, certain),
@@ -280,6 +300,26 @@ def advice(reading: Reading, findings: Sequence[Finding]) -> list[str]:
         *_measuring(reading, findings),
     ]
     return list(dict.fromkeys(lines))[:_MOST_ADVICE]
+
+
+def _on_texts(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+    """What to log besides, and what to train on."""
+    lines = []
+    if not any(row.contrast for row in reading.estimates):
+        lines.append(
+            "Add the texts of a model trained without this judge (random picks, or people's) on the same prompts, as an arm with `control`: "
+            "without it the cause of a drift is not known."
+        )
+    if not any(row.n_replicates for row in reading.estimates):
+        lines.append(
+            "Train once more with another seed and give both as `replicate`: one run shows what happened, not what would happen again."
+        )
+    if alike := _grown_alike(findings):
+        grown = ", ".join(dict.fromkeys(_measure(finding) for finding in alike[:2]))
+        lines.append(
+            f"The outputs grow alike ({grown}): mix real data into every training set, and watch diversity beside length."
+        )
+    return lines
 
 
 def _position(reading: Reading, certain: Iterable[str]) -> list[str]:

@@ -341,6 +341,7 @@ def _counted(row: Estimate) -> str:
 
 _REDUNDANT = ("judge_drift_order_agreement",)  # 1 − the conflict rate
 _HEADLINE = ("did_length", "did_style_score")
+_CHANGES = ("drift_length", "drift_style_score", "drift_mattr", "drift_tail_mass_retained")
 _DIVERSITY = (
     "did_mattr",
     "did_distinct_2",
@@ -359,11 +360,32 @@ _MEANINGS = {
 def _drift(rows: Sequence[Estimate]) -> list[Finding]:
     """Drift beyond control at the last generation: length and style score a sentence each, the other features in one."""
     final = [row for row in _final(rows) if row.bias not in ("diversity", "quality")]
+    if not final:
+        return _uncontrolled(rows)
     further = [row for row in final if row.term not in _HEADLINE]
     results = [_contrast(row, "drift") for row in final if row.term in _HEADLINE]
     unexplained = dict(_MEANINGS)
     for arm, contrast in _pairs_of_arms(further):
         results.append(_several(select(further, arm=arm, contrast=contrast), "drift", "other feature", unexplained))
+    return results
+
+
+def _uncontrolled(rows: Sequence[Estimate]) -> list[Finding]:
+    """The change since generation 0 where no control says what caused it: measured, and no claim on the judge."""
+    changes = [row for row in rows if row.term in _CHANGES and row.variant == "" and row.estimate is not None]
+    results = []
+    for row in select(changes, generation=last_generation(changes)):
+        estimate = row.estimate or 0.0
+        limits = (
+            (wording.interval(row) if estimate >= 0 else interval_of_size(row))
+            if row.conf_low is not None
+            else "no interval"
+        )
+        text = (
+            f"{wording.feature_name(wording.feature_of(row.term, 'drift_'))}: {wording.size(row, abs(estimate))} "
+            f"{'above' if estimate >= 0 else 'below'} generation 0, {limits}; without a control its cause is not known"
+        )
+        results.append(Finding("drift", "described", sentence(f"{row.arm}, generation {row.generation}", text), row))
     return results
 
 
@@ -469,7 +491,9 @@ def _contrast(row: Estimate, question: str) -> Finding:
         if feature in wording.MORE_MEANS_LESS_DIVERSE:
             above, below = below, above
     more, less = f"drifted {{}} above the control{above}", f"drifted {{}} below the control{below}"
-    return claim(row, question, who, wording.feature_name(feature), more, less, "")
+    # Without replicates (texts that were logged) the items of one training run are the sample.
+    where = "" if row.n_replicates is not None else "; in this one training run, over its items"
+    return claim(row, question, who, wording.feature_name(feature), more, less, where)
 
 
 def _several(

@@ -263,7 +263,9 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
 def _one_strategy(reading: Reading) -> Figure | None:
     """A figure without panels, whose caption says which arms would make it; None where nothing drifts (an audit)."""
     arms = [arm for arm in reading.arms if arm not in reading.controls]
-    if not arms or not any(row.term.startswith("drift_") for row in reading.estimates):
+    if not arms or reading.environment.get("mode") == "texts":
+        return None
+    if not any(row.term.startswith("drift_") for row in reading.estimates):
         return None
     first = wording.label(arms[0], 30)
     return Figure(

@@ -26,7 +26,7 @@ from judgeloop.report.figure import (
     titled,
     value_range,
 )
-from judgeloop.report.reading import Reading, arm_series, select
+from judgeloop.report.reading import Reading, arm_series, sampled, select
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.loop.replicates import measure, series
@@ -116,7 +116,7 @@ def _drift(
     return Figure(
         name=name,
         title=title,
-        caption="Mean over replicates with its interval"
+        caption=f"Mean over {sampled(reading)} with its interval"
         + ("; faint lines are single replicates (a seed with all its arms)." if parts else ".")
         + (_SPREAD_CAPTION if name == "drift" else ""),
         alternative=_in_words([row for row in used if row.generation == last and row.term == used[0].term]),

@@ -101,6 +101,12 @@ def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
     return selected
 
 
+def sampled(reading: Reading) -> str:
+    """What the policy's intervals are over: replicates, or the items of the one training run that a log of texts has."""
+    of_policy = select(reading.estimates, scope="policy")
+    return "replicates" if any(row.n_replicates for row in of_policy) else "the items of one training run"
+
+
 def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list[Estimate]:
     """The primary rows of a measure by arm and generation, undefined ones left out; ``contrasted``: those against a control."""
     return [

@@ -10,7 +10,7 @@ from typing import Any
 
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
-from judgeloop.report.reading import Reading, select
+from judgeloop.report.reading import Reading, sampled, select
 from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN_GOLD
@@ -95,7 +95,7 @@ def drift_table(reading: Reading) -> Table | None:
         return None
     return Table(
         DRIFT,
-        "Mean over replicates with its interval in brackets. Length in doublings, style score in generation-0 standard "
+        f"Mean over {sampled(reading)} with its interval in brackets. Length in doublings, style score in generation-0 standard "
         "deviations, vocabulary in types per token (lower is less varied).",
         ("Arm", "Generation", *(name for _, name in terms)),
         rows,

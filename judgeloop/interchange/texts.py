@@ -1,0 +1,94 @@
+"""Texts by generation without any verdict: the outputs of one's own model at several checkpoints, one text a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from judgeloop.errors import InvalidInput
+from judgeloop.interchange.rows import TEXT_COLUMNS, Cells, Columns, Input, Row, named, raw_rows
+
+_PLACES = ("generation", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class TextLog:
+    """``texts``: ``replicate`` (0 where the file has none), ``arm`` ("texts" where it has none), ``generation`` (0 … T),
+    ``item_id, candidate_id, text, language``, a row a text; ``items``: ``item_id, prompt, category``. ``controls``: the control
+    arms; ``notes``: sentences on what was assumed."""
+
+    texts: pd.DataFrame
+    items: pd.DataFrame
+    controls: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def is_texts(row: Mapping[str, Any], columns: Columns) -> bool:
+    """Whether a row is of texts by generation: it has a text and a generation or step, and no verdict."""
+    names = set(columns.renamed(row, TEXT_COLUMNS))
+    return "text" in names and bool(names & set(_PLACES)) and "verdict" not in columns.renamed(row, ("verdict",))
+
+
+def read_texts(source: Input, columns: Columns | None = None) -> TextLog:
+    """The texts of a path (JSON Lines, CSV or Parquet), "-" or a frame. Raises InvalidInput with file, row and column."""
+    return text_log(raw_rows(source, "texts"), named(source, "texts"), columns or Columns())
+
+
+def text_log(rows: Iterable[Row], name: str, columns: Columns) -> TextLog:
+    """As ``read_texts``, from rows that are read already."""
+    read: list[dict[str, Any]] = []
+    items: dict[str, tuple[str, str, str]] = {}
+    by_prompt: dict[str, str] = {}
+    control_of: dict[str, tuple[bool, str]] = {}
+    for where, raw in rows:
+        cells = Cells(where, columns.renamed(raw, TEXT_COLUMNS))
+        text, prompt = cells.text("text"), cells.prompt() or ""
+        if text is None:
+            cells.required("text")
+        item = cells.label("item_id") or (
+            by_prompt.setdefault(prompt, f"prompt-{len(by_prompt) + 1}") if prompt else ""
+        )
+        if not item:
+            raise cells.fault(
+                "item_id", "is empty, and so is prompt: give one, to say which texts answer the same question"
+            )
+        known = items.setdefault(item, (prompt, cells.label("category"), where))
+        if prompt and known[0] and known[0] != prompt:
+            raise cells.fault("prompt", f"item_id {item!r} has another prompt at {known[2]}; one prompt an item_id")
+        place = next((column for column in _PLACES if cells.cell(column) is not None), None)
+        if place is None:
+            raise cells.fault("generation", "is empty, and so is step: give one, 0 for the model before any training")
+        arm, control = cells.label("arm", "texts"), cells.truth("control") or False
+        stated, first = control_of.setdefault(arm, (control, where))
+        if stated != control:
+            raise cells.fault("control", f"arm {arm!r} says otherwise at {first}; an arm is a control or is none")
+        read.append({
+            "replicate": cells.whole("replicate"), "arm": arm, "place": cells.whole(place), "item_id": item, "text": text,
+            "language": cells.label("language", "en"),
+        })  # fmt: skip
+    if not read:
+        raise InvalidInput(f"{name}: no texts; give one a row: item_id or prompt, generation or step, text")
+    frame = pd.DataFrame(read)
+    places = sorted(frame["place"].unique())
+    if len(places) < 2:
+        raise InvalidInput(f"{name}: all texts are of generation or step {places[0]}; a change takes two or more")
+    notes = [] if places == list(range(len(places))) else [
+        f"generations {', '.join(map(str, range(len(places))))} are the file's {', '.join(map(str, places))}"
+    ]  # fmt: skip
+    frame["replicate"] = frame["replicate"].astype("Int64").fillna(0)
+    frame["generation"] = frame["place"].map({place: number for number, place in enumerate(places)})
+    cell = ["replicate", "arm", "generation", "item_id"]
+    frame["candidate_id"] = "g" + frame["generation"].astype(str) + "k" + frame.groupby(cell).cumcount().astype(str)
+    table = [(item, prompt, category) for item, (prompt, category, _) in items.items()]
+    controls = tuple(arm for arm, (control, _) in control_of.items() if control)
+    if len(controls) == len(control_of):
+        raise InvalidInput(
+            f"{name}: control: every arm is a control; leave it empty in the arm that is to be explained"
+        )
+    return TextLog(
+        frame.drop(columns="place")[[*cell, "candidate_id", "text", "language"]],
+        pd.DataFrame(table, columns=["item_id", "prompt", "category"]), controls, tuple(notes),
+    )  # fmt: skip

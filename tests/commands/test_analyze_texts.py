@@ -1,0 +1,140 @@
+"""Texts by generation without verdicts: read, measured by the estimators of a run, and reported for what they are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import judgeloop
+from judgeloop import seeds
+from judgeloop.cli import main
+from judgeloop.errors import InvalidInput
+
+STEPS = (0, 500)
+WORDS = [f"w{k}" for k in range(200)]
+
+
+def logged(arms=("dpo", "sft"), items=12, draws=2, drift=0.8, replicates=None):
+    """Texts of two steps; those of the first arm grow by ``drift`` doublings."""
+    generator = seeds.rng(0, "logged texts", *map(str, arms), str(replicates))
+    rows = []
+    for arm in arms:
+        for replicate in range(replicates or 1):
+            for step in STEPS:
+                for item in range(items):
+                    for _ in range(draws):
+                        doublings = 5.0 + 0.3 * generator.standard_normal() + drift * (step > 0) * (arm == arms[0])
+                        words = generator.choice(WORDS, size=int(2**doublings))
+                        rows.append({
+                            "prompt": f"q{item}a q{item}b q{item}c?", "step": step, "arm": arm, "text": " ".join(words),
+                            "control": arm == "sft", "replicate": replicate if replicates else None,
+                        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def one_run():
+    return judgeloop.analyze(logged())
+
+
+def place(audit, term, **more):
+    rows = audit.estimates
+    for column, value in {"term": term, "generation": 1, "variant": "", **more}.items():
+        rows = rows[rows[column] == value]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+def test_with_one_run_the_interval_is_a_t_over_items_and_says_so(one_run):
+    table = one_run.candidates.assign(item=one_run.candidates["item_id"])
+    means = table.groupby(["item", "arm", "generation"])["length"].mean().unstack(["arm", "generation"])
+    change = (means["dpo", 1] - means["dpo", 0]) - (means["sft", 1] - means["sft", 0])
+    row = place(one_run, "did_length", arm="dpo", contrast="sft")
+    assert row["estimate"] == pytest.approx(change.mean())
+    assert row["std_error"] == pytest.approx(stats.sem(change))
+    assert row["p_value"] == pytest.approx(stats.ttest_1samp(change, 0.0).pvalue)
+    assert (row["n_items"], row["method"], row["verdict"]) == (12, "one-sample t over items", "drifting")
+    assert pd.isna(row["n_replicates"])
+    assert "says nothing of what another run would do" in row["note"]
+
+
+def test_what_takes_several_items_has_no_interval_with_one_run(one_run):
+    row = place(one_run, "tail_mass_retained", arm="dpo", contrast="")
+    assert np.isfinite(row["estimate"])
+    assert np.isnan(row["conf_low"])
+    terms = set(one_run.estimates["term"])
+    assert {"did_mattr", "did_vendi", "mean_bold", "sd_length", "did_tail_mass_retained"} <= terms
+    assert not any(term.startswith(("selection_", "compounding_", "transmission_", "kl_")) for term in terms)
+    assert set(one_run.estimates["scope"]) == {"policy"}
+
+
+def test_the_report_says_one_run_and_shows_the_figures_of_a_loop(one_run, tmp_path):
+    screen = " ".join(one_run.summary().split())
+    assert "arms dpo, sft (control)" in screen
+    assert "These are texts without verdicts." in screen
+    assert "Yes, in this one training run" in screen
+    assert "say nothing of what another run would do" in screen
+    assert "generations 0, 1 are the file's 0, 500" in screen
+    assert {name.split("/")[0] for name in one_run.figures} >= {"drift", "diversity"}
+
+
+def test_without_a_control_a_change_is_measured_and_has_no_cause():
+    audit = judgeloop.analyze(logged(arms=("dpo",)).drop(columns=["control", "replicate"]))
+    screen = " ".join(audit.summary().split())
+    assert "Measured dpo, generation 1 · length: 0." in screen
+    assert "without a control its cause is not known" in screen
+    assert "Add the texts of a model trained without this judge" in screen
+    assert not (audit.estimates["contrast"] != "").any()
+
+
+def test_replicates_are_the_unit_where_there_are_some():
+    audit = judgeloop.analyze(logged(items=4, draws=1, replicates=3))
+    row = place(audit, "did_length", arm="dpo", contrast="sft")
+    assert (row["n_replicates"], row["method"]) == (3, "one-sample t over replicates")
+
+
+def test_files_are_recognised_and_the_command_writes_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    frame = logged(items=4).drop(columns="replicate").rename(columns={"text": "output"})
+    frame.to_csv("samples.csv", index=False)
+    (tmp_path / "columns.yaml").write_text("text: output\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyze", "samples.csv", "--columns", "columns.yaml"])
+    assert stopped.value.code == 0
+    assert "arms dpo, sft (control)" in capsys.readouterr().out
+    estimates = pd.read_csv("runs/samples/estimates.csv")
+    assert "did_length" in set(estimates["term"])
+    again = judgeloop.open("runs/samples")
+    assert len(again.candidates) == len(frame)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "fault"),
+    [
+        ({"text": None}, {}, "text: is empty"),
+        ({"prompt": ""}, {}, "item_id: is empty, and so is prompt"),
+        ({"step": None}, {}, "generation: is empty, and so is step"),
+        ({"control": True}, {}, "control: arm 'dpo' says otherwise"),
+        ({"step": -1}, {}, "step: must be a whole number"),
+        ({}, {"gold_exact": True}, "texts without verdicts"),
+    ],
+)
+def test_faults_name_row_and_column(change, options, fault, tmp_path):
+    rows = logged(items=2, draws=1).drop(columns="replicate").to_dict("records")
+    rows[1] |= change
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InvalidInput, match=fault):
+        judgeloop.analyze(path, **options)
+
+
+def test_a_file_of_one_generation_or_of_controls_alone_is_refused():
+    frame = logged(items=2, draws=1).drop(columns="replicate")
+    with pytest.raises(InvalidInput, match="all texts are of generation or step 0"):
+        judgeloop.analyze(frame[frame["step"] == 0])
+    with pytest.raises(InvalidInput, match="every arm is a control"):
+        judgeloop.analyze(frame[frame["arm"] == "sft"])
