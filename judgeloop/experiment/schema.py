@@ -28,7 +28,10 @@ Engine = Literal["llama_cpp", "transformers"]
 class Block(BaseModel):
     """A part of the experiment: frozen, with no keys but its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    # Built when first used: a command needs few of the blocks.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Price(Block):
