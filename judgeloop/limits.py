@@ -43,7 +43,8 @@ _JUDGE = (
 )  # fmt: skip
 _PROBES = ("padding", "whitespace", "authority", "bandwagon", "injection", "self_name", "tone", *STYLE_FEATURES)
 _JUDGE_DRIFT = (
-    "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw", "length_log_odds",
+    "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw", "length_log_odds", "gold_agreement",
+    "disagreement",
 )  # fmt: skip
 _QUANTITIES = (*FEATURES, "style_score", "correct", "hedging_when_wrong")
 _OPEN = re.compile(r"slot_\d+_excess|score_[a-z_]+|arena_style_log_odds_[a-z_]+")
