@@ -9,6 +9,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import (
     COMPOUNDING,
@@ -31,7 +32,6 @@ from judgeloop.stats.judge.content import GIVEN_GOLD
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
-PLANTED = ("random", "gold")
 """Judges that are planted as controls; there are no findings on them."""
 
 
@@ -106,7 +106,9 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
     of a log's pairs: those are other texts each time, and the last are what is trained on now.
     """
     matches = [
-        row for row in select(rows, scope="judge", term=term, variant=variant, category="") if row.judge not in PLANTED
+        row
+        for row in select(rows, scope="judge", term=term, variant=variant, category="")
+        if not is_control_judge(row.judge)
     ]
     matches.sort(
         key=lambda row: (
@@ -392,7 +394,7 @@ def _judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
     tested = [
         row
         for row in rows
-        if row.term.startswith("judge_drift_") and row.variant == "" and row.judge not in PLANTED
+        if row.term.startswith("judge_drift_") and row.variant == "" and not is_control_judge(row.judge)
         and row.status != "undefined" and row.term not in _DESCRIBED
     ]  # fmt: skip
     results = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.stats.compare.contenders import Contender
 from judgeloop.stats.compare.differences import (
     SHARED,
@@ -36,7 +37,6 @@ MOST_FULLY_COMPARED = 6
 """Contenders up to which every two are compared; with more, each is compared with the first and with the least harmful."""
 
 _LENGTH = ("length_ame", "padding_probe", "gold_tied_longer_excess", "did_length")
-_CONTROLS = ("random", "gold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,9 @@ class Ranking:
 
 def ranked(contenders: Sequence[Contender], pairwise: Sequence[Difference]) -> Ranking:
     """The contenders, without controls, in order of worst-case harm. ``pairwise``: their adjusted differences."""
-    rivals = [contender for contender in contenders if not contender.is_control and contender.judge not in _CONTROLS]
+    rivals = [
+        contender for contender in contenders if not contender.is_control and not is_control_judge(contender.judge)
+    ]
     if len(rivals) < 2:
         return Ranking((), False, "no ranking: fewer than two contenders that are no controls")
     by_term = {contender.name: {harm.term: harm for harm in _harms(contender)} for contender in rivals}
