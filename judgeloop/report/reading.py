@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -88,7 +88,7 @@ def as_estimates(frame: pd.DataFrame) -> tuple[Estimate, ...]:
 
 def record(row: Estimate) -> dict[str, Any]:
     """The row as a mapping with the columns of docs/contract.md, "Estimates", in order, ready for JSON."""
-    return {field.name: getattr(row, field.name) for field in sorted(fields(row), key=_position)}
+    return {name: getattr(row, name) for name in ESTIMATE_COLUMNS}
 
 
 def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
@@ -116,10 +116,6 @@ def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list
 def last_generation(rows: Iterable[Estimate]) -> int | None:
     """The highest generation among the rows; None where none has one."""
     return max((row.generation for row in rows if row.generation is not None), default=None)
-
-
-def _position(field: Any) -> int:
-    return ESTIMATE_COLUMNS.index(field.name)
 
 
 def _cell(column: str, value: Any) -> Any:

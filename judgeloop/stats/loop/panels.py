@@ -181,7 +181,7 @@ def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, f
         for generation in range(1, design.generations + 1):
             judgments = anchor_judgments(tables, judge, generation)
             labels = RowLabels(judge, "", generation, "anchor")
-            later, lost = _pair_table(tables, judge, generation), unscored(judgments)
+            later, lost = _pair_table(tables, judge, generation).reindex(base.index), unscored(judgments)
             for term in ("first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"):
                 rows.append(_rate_drift(labels, term, base, later, lost, design.margins.rate))
             unchanged = _unchanged(base, later, "first_slot_excess")
@@ -240,12 +240,14 @@ def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
 def _rate_drift(
     labels: RowLabels, term: str, base: pd.DataFrame, later: pd.DataFrame, lost: int, margin: float
 ) -> Estimate:
-    """``judge_drift_<term>``: the mean change of ``term`` from ``base`` to ``later`` (both of ``_pair_table``)."""
-    change = (later[term] - base[term]).dropna()
+    """``judge_drift_<term>``: the mean change of ``term`` from ``base`` to ``later`` (both of ``_pair_table``, same rows)."""
+    both = _in_both(base, later, term)
+    change = (later[term] - base[term]).to_numpy()[both]
+    items = base.index.get_level_values("item_id").to_numpy()[both]
     result: Interval | Undefined = Undefined("no anchor pair has a value in both generations")
     if len(change):
-        result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
-    counts = SampleCounts(len(change), change.index.get_level_values("item_id").nunique(), lost)
+        result = bounded_mean(change, items, -1.0, 1.0)
+    counts = SampleCounts(len(change), len(set(items)), lost)
     bias: Any = "verbosity" if term == "longer_preferred_raw" else "position"
     return row(
         labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin,
@@ -255,9 +257,14 @@ def _rate_drift(
 
 def _unchanged(base: pd.DataFrame, later: pd.DataFrame, term: str) -> bool:
     """Whether every pair with a value of ``term`` in both generations was judged the same in both orders."""
-    pairs, columns = (later[term] - base[term]).dropna().index, ["ab", "first_slot_excess"]
-    moved = (later.loc[pairs, columns] - base.loc[pairs, columns]).abs()
-    return len(pairs) > 0 and bool((moved.fillna(0.0) == 0).all(axis=None))
+    both, columns = _in_both(base, later, term), ["ab", "first_slot_excess"]
+    moved = later[columns].to_numpy()[both] - base[columns].to_numpy()[both]
+    return bool(both.any()) and not np.any(np.nan_to_num(moved, nan=0.0))
+
+
+def _in_both(base: pd.DataFrame, later: pd.DataFrame, term: str) -> NDArray[np.bool_]:
+    """(pairs,) which have a value of ``term`` in both generations."""
+    return (base[term].notna() & later[term].notna()).to_numpy()
 
 
 def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interval | Undefined:
