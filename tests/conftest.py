@@ -35,7 +35,7 @@ settings.load_profile("fast")
 
 # A resampled interval stands besides the reported one. How large its sample is matters to the tests of stats and the slow
 # ones alone: they have all of it.
-_DRAWS, slopes.DRAWS = slopes.DRAWS, 1000
+_DRAWS, slopes.DRAWS = slopes.DRAWS, 200
 
 ITEMS = [
     {"item_id": "capital", "category": "facts", "prompt": "What is the capital of France?", "reference": "Paris", "match": "contains"},

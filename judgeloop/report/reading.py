@@ -13,6 +13,7 @@ import yaml
 from judgeloop.records import ADDED_ESTIMATE_COLUMNS, ESTIMATE_COLUMNS
 from judgeloop.rundir import Record
 from judgeloop.stats.estimate import VERDICTS, Estimate
+from judgeloop.stats.presentations import quick_texts
 
 _INTEGERS = frozenset({"generation", "n", "n_items", "n_replicates", "n_unscored"})
 _NUMBERS = frozenset({
@@ -94,7 +95,9 @@ def record(row: Estimate) -> dict[str, Any]:
 def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
     """The rows whose columns have these values; a tuple stands for any one of its values."""
     selected = list(rows)
-    for column, value in conditions.items():
+    for column, value in sorted(
+        conditions.items(), key=lambda condition: condition[0] != "term"
+    ):  # the most selective first
         values = value if isinstance(value, tuple) else (value,)
         selected = [row for row in selected if getattr(row, column) in values]
     return selected
@@ -155,4 +158,4 @@ def _table(run: Record, name: str) -> pd.DataFrame:
     for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order"):
         if column in frame.columns:
             frame[column] = frame[column].astype("object").where(frame[column].notna(), "").astype("str")
-    return frame
+    return quick_texts(frame)

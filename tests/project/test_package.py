@@ -81,7 +81,17 @@ def test_an_installed_tree_finds_its_prompts(tmp_path: Path) -> None:
 
 
 def test_the_package_loads_nothing_heavy_and_an_audit_no_client_and_no_statistics_before_they_are_used() -> None:
-    later = ("openai", "httpx2", "starlette", "uvicorn", "plotly", "rich", "scipy.special", "scipy.stats", "statsmodels")
+    later = (
+        "openai",
+        "httpx2",
+        "starlette",
+        "uvicorn",
+        "plotly",
+        "rich",
+        "scipy.special",
+        "scipy.stats",
+        "statsmodels",
+    )
     code = (
         f"import sys, judgeloop; print('loaded', *[name for name in {HEAVY!r} if name in sys.modules]); "
         f"judgeloop.audit; print('loaded', *[name for name in {later!r} if name in sys.modules])"

@@ -71,11 +71,12 @@ _CHECKED = """
 import json, sys, traceback
 failures = {}
 for what, check in json.loads(sys.argv[1]).items():
+    failures[what] = ""
     try:
         exec(check, {"__name__": "__main__"})
-        failures[what] = ""
-    except BaseException:
-        failures[what] = traceback.format_exc()
+    except BaseException as error:
+        if not isinstance(error, SystemExit) or error.code:
+            failures[what] = traceback.format_exc()
 print(json.dumps(failures))
 """
 

@@ -48,7 +48,9 @@ def judge_estimates(
     frame = judgments.copy()
     for column in defaults.keys() - set(judgments.columns):
         frame[column] = defaults[column]
-    frame = quick_texts(frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")}))
+    frame = quick_texts(
+        frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    )
     texts = None if texts is None else quick_texts(texts)
     groups = ["arm", "generation", "panel"]
     for (arm, generation, panel), subset in frame.groupby(groups, dropna=False, sort=True):
