@@ -111,6 +111,7 @@ _NUMBERS = (
     "benchmark",
 )  # fmt: skip
 _fields = operator.attrgetter(*ESTIMATE_COLUMNS)
+_key = operator.itemgetter(*map(ESTIMATE_COLUMNS.index, ESTIMATE_KEY))
 
 
 def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
@@ -119,19 +120,22 @@ def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
 
     Raises ValueError if two rows share (scope, judge, arm, contrast, generation, panel, category, term, variant).
     """
-    frame = pd.DataFrame(map(_fields, rows), columns=list(ESTIMATE_COLUMNS))
-    for column in _INTEGERS:
-        frame[column] = frame[column].astype("Int64")
-    for column in _NUMBERS:
-        frame[column] = frame[column].astype("float64")
-    for column in set(ESTIMATE_COLUMNS) - set(_INTEGERS) - set(_NUMBERS):
-        frame[column] = frame[column].astype("str")
-    duplicates = frame.duplicated(list(ESTIMATE_KEY), keep=False)
-    if duplicates.any():
-        raise ValueError(
-            f"estimates are not unique: {frame.loc[duplicates, list(ESTIMATE_KEY)].head(4).to_dict('records')}"
-        )
+    fields = list(map(_fields, rows))
+    values = zip(*fields, strict=True) if fields else [()] * len(ESTIMATE_COLUMNS)
+    frame = pd.DataFrame(
+        {name: _typed(name, list(column)) for name, column in zip(ESTIMATE_COLUMNS, values, strict=True)}
+    )
+    if len(set(map(_key, fields))) < len(fields):
+        duplicates = frame.loc[frame.duplicated(list(ESTIMATE_KEY), keep=False), list(ESTIMATE_KEY)]
+        raise ValueError(f"estimates are not unique: {duplicates.head(4).to_dict('records')}")
     return frame
+
+
+def _typed(name: str, values: list[Any]) -> Any:
+    """A column of the table of estimates, in its type."""
+    if name in _NUMBERS:
+        return np.array(values, dtype=np.float64)
+    return pd.array(values, dtype="Int64" if name in _INTEGERS else "str")
 
 
 RATE_MARGIN = 0.05
@@ -377,6 +381,8 @@ def order_free(estimates: pd.DataFrame, judges: Collection[str]) -> pd.DataFrame
 
     Their variants too (bounds for unscored replies, ties dropped).
     """
+    if not judges:
+        return estimates
     values = estimates["term"].map(lambda term: constructed_value(str(term)))
     constructed = (estimates["scope"] == "judge") & estimates["judge"].isin(list(judges)) & values.notna()
     if not constructed.any():

@@ -19,6 +19,7 @@ from judgeloop.stats.judge.self_preference import (
     self_preference_single_order,
 )
 from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.presentations import quick_texts
 
 
 def judge_estimates(
@@ -47,7 +48,10 @@ def judge_estimates(
     frame = judgments.copy()
     for column in defaults.keys() - set(judgments.columns):
         frame[column] = defaults[column]
-    frame = frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    frame = quick_texts(
+        frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    )
+    texts = None if texts is None else quick_texts(texts)
     groups = ["arm", "generation", "panel"]
     for (arm, generation, panel), subset in frame.groupby(groups, dropna=False, sort=True):
         generation_number = None if pd.isna(cast(float, generation)) else int(cast(float, generation))

@@ -64,7 +64,7 @@ def test_two_numeric_golds_are_calibrated():
 
 
 def test_latent_quality_gradient_gives_a_maximum():
-    n = 300
+    n = 120
     rng = seeds.rng(0, "maximum")
     delta = rng.normal(size=n)
     margin = delta + 1.2 * rng.normal(size=n)
@@ -128,7 +128,7 @@ def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
 def test_golds_that_bound_no_spread_are_fitted_or_refused_without_a_warning(agree: float):
     """Coins that a second person repeats, or contradicts: the likelihood rises to ever larger spreads of quality."""
     fits = []
-    for k in range(4):
+    for k in range(2 if agree == 1.0 else 4):  # the search takes longest there
         frame, texts, _ = world(100, f"no spread {k}")
         coins = seeds.rng(k, "coins").random((3, 100))
         gold = np.where(coins[0] < 0.5, "a", "b")
