@@ -182,10 +182,19 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     return _jackknife_interval(*_effect_and_left_out(slopes, name))
 
 
-def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Undefined:
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A number that scales an effect: its ``value``, and its (G,) values with one item left out."""
+
+    value: float
+    left_out: Floats
+
+
+def effect_difference(slopes: Slopes, other: Slopes, name: str, factor: Factor | None = None) -> Interval | Undefined:
     """Average marginal effect in ``slopes`` minus that in ``other``, fitted to the same rows: paired by item.
 
-    Where the picks of either separate, from the limits of both effects as if they were independent.
+    ``factor``: what the other effect is multiplied by, itself estimated from these rows (default 1). Where the picks of
+    either separate, from the limits of both effects as if they were independent.
     """
     missing = _missing_column(slopes, name) or _missing_column(other, name)
     if missing is not None:
@@ -194,10 +203,23 @@ def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Un
         effect, subtracted = average_effect(slopes, name), average_effect(other, name)
         if isinstance(effect, Undefined):
             return effect
-        return subtracted if isinstance(subtracted, Undefined) else separated_difference(effect, subtracted)
+        if isinstance(subtracted, Undefined):
+            return subtracted
+        return separated_difference(effect, subtracted if factor is None else _scaled(subtracted, factor))
     estimate, left_out = _effect_and_left_out(slopes, name)
     other_estimate, other_left_out = _effect_and_left_out(other, name)
-    return _jackknife_interval(estimate - other_estimate, left_out - other_left_out)
+    value, values = (1.0, np.ones_like(left_out)) if factor is None else (factor.value, factor.left_out)
+    return _jackknife_interval(estimate - value * other_estimate, left_out - values * other_left_out)
+
+
+def _scaled(effect: Interval, factor: Factor) -> Interval:
+    """The effect times the factor; its limits are widened by what the factor's own error moves the estimate."""
+    moved = abs(effect.estimate) * jackknife_error(factor.left_out)
+    estimate = factor.value * effect.estimate
+    low, high = sorted((factor.value * effect.low, factor.value * effect.high))
+    below, above = (math.hypot(gap, quantile(0.5 + LEVEL / 2.0) * moved) for gap in (estimate - low, high - estimate))
+    se = math.hypot(factor.value * effect.std_error, moved)
+    return replace(effect, estimate=estimate, std_error=se, low=estimate - below, high=estimate + above)
 
 
 def bootstrap_effect(slopes: Slopes, name: str) -> Interval | Undefined:
