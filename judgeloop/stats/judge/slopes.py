@@ -111,20 +111,26 @@ def fit_slopes(rows: Covariates, gold: Floats | None = None) -> Slopes | Undefin
 
     Undefined with a reason where nothing identifies the slopes; where the picks separate, Firth's fit.
     """
-    names, columns, left_out = [ORDER], [rows.order], {}
-    for j, name in enumerate(rows.features):
-        differing = len(np.unique(rows.items[rows.differences[:, j] != 0]))
-        if name != "length" and differing < FEWEST_ITEMS:
-            left_out[name] = f"{name} differs in {differing} items only; a slope needs {FEWEST_ITEMS}"
-            continue
-        names.append(name)
-        columns.append(rows.differences[:, j])
+    rows, left_out = without_rare_features(rows)
+    names, columns = [ORDER, *rows.features], [rows.order, *rows.differences.T]
     if gold is not None:
         if not np.any(gold != 0):
             return Undefined("gold calls every pair a tie")
         names.append(GOLD)
         columns.append(gold)
     return fit_columns(rows, tuple(names), np.stack(columns, axis=1), left_out)
+
+
+def without_rare_features(rows: Covariates) -> tuple[Covariates, dict[str, str]]:
+    """The rows without the style features that differ in fewer than ``FEWEST_ITEMS`` items, and why each is left out."""
+    left_out = {}
+    for j, name in enumerate(rows.features):
+        differing = len(np.unique(rows.items[rows.differences[:, j] != 0]))
+        if name != "length" and differing < FEWEST_ITEMS:
+            left_out[name] = f"{name} differs in {differing} items only; a slope needs {FEWEST_ITEMS}"
+    kept = [name not in left_out for name in rows.features]
+    features = tuple(name for name in rows.features if name not in left_out)
+    return replace(rows, features=features, differences=rows.differences[:, kept]), left_out
 
 
 def fit_columns(
@@ -461,7 +467,7 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
     prediction is the gold column for all pairs with the first. Undefined with a reason where fewer than
     ``FEWEST_PAIRS`` pairs have both, or where nothing identifies the slopes.
     """
-    rows = rows.with_gold()
+    rows, left_out = without_rare_features(rows.with_gold())
     has_second = ~np.isnan(rows.gold_2)
     n_both = len(np.unique(rows.pairs[has_second]))
     if n_both < FEWEST_PAIRS:
@@ -492,7 +498,7 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
 
     return replace(
         slopes, covariance=_two_stage_covariance(slopes, first_stage(slopes.coefficients)), first_stage=first_stage,
-        method=f"calibrated {slopes.method}, both stages",
+        method=f"calibrated {slopes.method}, both stages", left_out=left_out,
     )  # fmt: skip
 
 
