@@ -269,7 +269,7 @@ def _change(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
 # What to change.
 
 _SLOTS = ("first_slot_excess", "identical_pair_excess")
-_LENGTH = ("padding_probe", "length_ame", "excess_longer_vs_gold", "gold_tied_longer_excess")
+_LENGTH = ("padding_probe", "length_ame", "gold_tied_longer_excess")
 _IDENTIFIED = (*_LENGTH, "style_joint", "score_length_slope")
 _OBEDIENCE = {
     "injection_probe": "obeys orders in a text",

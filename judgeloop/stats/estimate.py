@@ -235,18 +235,19 @@ def row(
     margin: float | None = None,
     null: float | None = 0.0,
     note: str = "",
+    equivalence: bool = True,
     **more: Any,
 ) -> Estimate:
     """The row of a judge's result: ``estimate_row`` with the columns of ``labels`` and ``counts`` and, by default, the margin of
-    its unit. ``more``: other columns, as Estimate names them."""
+    its unit. ``equivalence`` False: no margin, for a number whose nearness to 0 shows nothing. ``more``: other columns, as
+    Estimate names them."""
     columns: dict[str, Any] = {
         "scope": "judge", "judge": labels.judge, "arm": labels.arm, "generation": labels.generation,
         "panel": labels.panel, "category": labels.category, "bias": bias, "term": term, "variant": variant, "unit": unit,
         "n": counts.n, "n_items": counts.items, "n_unscored": counts.unscored, **more,
     }  # fmt: skip
-    return estimate_row(
-        result, margin=default_margin(unit) if margin is None else margin, null=null, note=note, **columns
-    )
+    allowed = (default_margin(unit) if margin is None else margin) if equivalence else None
+    return estimate_row(result, margin=allowed, null=null, note=note, **columns)
 
 
 def estimate_row(
@@ -263,7 +264,7 @@ def estimate_row(
 
     - ``margin``: of equivalence. An interval that holds ``null`` is equivalent to it within the margin, or undetected, and
       then ``underpowered`` where the effect that this sample finds with 80 % power is larger than the margin
-    - ``null``: None for a description, which has nothing to detect
+    - ``null``: None for a description, which has nothing to detect, and no p-value
     - ``drift``: an effect is then called ``drifting``, and an undetected one is always ``underpowered``
     - ``unchanged``: no verdict behind a judge's drift changed
     - ``note``: dropped where the row is undefined, whose note is the reason alone
@@ -295,7 +296,7 @@ def estimate_row(
         conf_low=float(result.low),
         conf_high=float(result.high),
         conf_level=result.level,
-        p_value=None if result.p_value is None else float(result.p_value),
+        p_value=None if result.p_value is None or null is None else float(result.p_value),
         method=result.method,
         status=status,
         verdict="unchanged" if unchanged and result.estimate == 0 else verdict,
@@ -335,8 +336,6 @@ def ratio_row(result: Interval | Undefined, *, note: str = "", **columns: Any) -
 
     It has no p-value: its interval shows whether the ratio may be 1, and a ratio of 0 is of no interest.
     """
-    if isinstance(result, Interval):
-        result = dataclasses.replace(result, p_value=None)
     estimate = estimate_row(result, null=None, note=note, **columns)
     if isinstance(result, Interval) and result.covers(1.0) and result.high - result.low > WIDEST_RATIO:
         reason = f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"

@@ -68,7 +68,7 @@ def judge_estimates(
                         rows += remarked(category_estimates, remark)
                 continue
             rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact)
-            rows.append(self_preference_gold(judge_rows, labels, margin=margin))
+            rows.append(self_preference_gold(judge_rows, labels, margin=margin, gold_exact=gold_exact))
             rows += self_preference_single_order(judge_rows, labels, margin=margin)
             rows.append(self_preference_log_odds(subset, texts, labels, scales=scales))
             rows += compatibility_estimates(judge_rows, texts, labels)
@@ -76,7 +76,7 @@ def judge_estimates(
                 category_labels = RowLabels(str(judge), str(arm), generation_number, str(panel), category)
                 category_estimates = [
                     *_position_and_content(category_rows, texts, category_labels, scales, margin, gold_exact),
-                    self_preference_gold(category_rows, category_labels, margin=margin),
+                    self_preference_gold(category_rows, category_labels, margin=margin, gold_exact=gold_exact),
                 ]
                 rows += remarked(category_estimates, remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
