@@ -362,6 +362,7 @@ BY_CONSTRUCTION = "by construction"
 CONSTRUCTED_VALUES = {
     "first_slot_excess": 0.0, "position_log_odds": 0.0, "conflict_rate": 0.0, "order_agreement": 1.0,
     "excess_conflict": 0.0, "repetition_stability": 1.0, "identical_pair_excess": 0.0, "preference_fairness": 0.0,
+    "position_consistency": 1.0, "consistency_factor": 1.0,
 }  # fmt: skip
 """Term → its value for a judge that scores each text alone; the drift of each is 0."""
 

@@ -22,7 +22,7 @@ JUDGE_FAMILY = ("first_slot_excess", "length_ame", "style_joint", "padding_probe
 ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 """Holm level of the confirmatory family; Benjamini–Hochberg rate of the exploratory one."""
 
-_COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness")
+_COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness", "position_consistency", "judgebench_")
 _KEYS = ("family", "scope", "judge", "arm", "contrast")
 _PROBE_KEYS = ("generation", "panel", "category")
 

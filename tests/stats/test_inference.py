@@ -153,6 +153,34 @@ def test_bounded_mean_without_spread_is_wilsons_bound():
     assert always.p_value < 1e-10
 
 
+@pytest.mark.parametrize("n", [20, 40, 100])
+def test_a_limit_that_is_just_exceeded_is_rarely_passed(n):
+    """Exact: pairs judged first in both orders in a tenth of cases have an excess of 5 points; no sample is drawn."""
+    passed = equivalent = 0.0
+    for k in range(n // 5):
+        interval = defined(bounded_mean(np.where(np.arange(n) < k, 0.5, 0.0), np.arange(n), -0.5, 0.5))
+        chance = float(stats.binom.pmf(k, n, 0.1))
+        passed += chance * (interval.high <= 0.05)
+        equivalent += chance * tost(interval, 0.05)
+    assert passed <= 0.0255
+    assert equivalent <= 0.06
+
+
+def test_score_limits_widen_the_far_side_alone():
+    """With conflicts one way only the far limit is Wilson's of their share, with as many pairs as give the standard error."""
+    one_way = np.where(np.arange(40) < 5, 0.5, 0.0)
+    interval, t = (
+        defined(bounded_mean(one_way, np.arange(40), -0.5, 0.5)),
+        defined(cluster_mean(one_way, np.arange(40))),
+    )
+    pairs = 0.125 * 0.875 / (2 * t.std_error) ** 2
+    assert 2 * interval.high == pytest.approx(defined(wilson(0.125 * pairs, pairs)).high)
+    assert (interval.low, interval.p_value) == (t.low, t.p_value)
+    both_ways = np.repeat([0.5, -0.5, 0.0], [40, 30, 130])
+    near = defined(bounded_mean(both_ways, np.arange(200), -0.5, 0.5))
+    assert near.high == pytest.approx(defined(cluster_mean(both_ways, np.arange(200))).high, rel=0.02)
+
+
 def test_fieller_is_the_set_of_ratios_that_are_not_rejected():
     rng = seeds.rng(0, "fieller")
     b = rng.normal(2, 1, size=10)
