@@ -76,7 +76,8 @@ def test_a_false_claim_that_is_made_is_not_held_and_a_true_one_is_power(monkeypa
     for name, truth in (("fair", NOTHING), ("biased", MORE)):
         monkeypatch.setitem(WORLDS, name, ClaimWorld("", _always_first, of_judge(position=truth)))
         rows[name] = study_world(name, 0, 2)
-    found = {name: frame[(frame["place"] == "finding") & (frame["says"] == "found")] for name, frame in rows.items()}
+    slot = ["finding", "first_slot_excess", "found"]
+    found = {name: frame[(frame[["place", "term", "says"]] == slot).all(axis=1)] for name, frame in rows.items()}
     assert found["fair"].set_index("sign")["rate"].to_dict() == {1: 1.0, -1: 0.0}
     assert found["fair"].set_index("sign")["held"].to_dict() == {1: False, -1: True}
     assert found["biased"].set_index("sign")["false"].to_dict() == {1: "no", -1: "yes"}
