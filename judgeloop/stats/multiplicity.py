@@ -24,11 +24,12 @@ _COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness")
 _KEYS = ["family", "scope", "judge", "arm", "contrast"]
 
 
-def holm(p_values: Floats) -> Floats:
-    """Holm's (1979) step-down adjusted p-values, in the order given: familywise error."""
+def holm(p_values: Floats, tests: float | None = None) -> Floats:
+    """Holm's (1979) step-down adjusted p-values, in the order given: familywise error. ``tests``: their number where more are
+    still to come (default: those given)."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    stepped = np.maximum.accumulate(p[order] * ((len(p) if tests is None else tests) - np.arange(len(p))))
     return _in_given_order(np.minimum(1.0, stepped), order)
 
 
@@ -72,13 +73,14 @@ def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(family=frame["family"].mask(tested, "exploratory"))
 
 
-def adjust(frame: pd.DataFrame) -> pd.DataFrame:
+def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
     """The estimates with ``p_adjusted``, and with the ``verdict`` that the corrected test leaves (``settled``).
 
     Holm within family confirmatory, Benjamini–Hochberg within exploratory; families are kept apart by scope, judge, arm and
     contrast. Exploratory ``<probe>_probe`` rows are a family of their own, by generation, panel and category, corrected by
     Holm: of a dozen edits tried on a judge, one works by chance. Rows of family ``none`` describe: they lose their p-value,
-    which would read as a test, and keep their interval.
+    which would read as a test, and keep their interval. ``looks``: how many times as many tests of judge drift the whole run
+    has, where it goes on (``Design.looks``).
     """
     adjusted = pd.Series(np.nan, index=frame.index, dtype="float64")
     tested = frame[frame["p_value"].notna() & frame["family"].isin(["confirmatory", "exploratory"])]
@@ -87,8 +89,9 @@ def adjust(frame: pd.DataFrame) -> pd.DataFrame:
     for _, rows in tested[probes].groupby([*_KEYS, "generation", "panel", "category"], dropna=False):
         adjusted.loc[rows.index] = holm(rows["p_value"].to_numpy(dtype=np.float64))
     for keys, rows in tested[~probes].groupby(_KEYS, dropna=False):
-        method = holm if keys[0] == "confirmatory" else benjamini_hochberg
-        adjusted.loc[rows.index] = method(rows["p_value"].to_numpy(dtype=np.float64))
+        p_values = rows["p_value"].to_numpy(dtype=np.float64)
+        tests = len(rows) * (looks if rows["term"].str.startswith("judge_drift_").all() else 1.0)
+        adjusted.loc[rows.index] = holm(p_values, tests) if keys[0] == "confirmatory" else benjamini_hochberg(p_values)
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),
         p_adjusted=adjusted,
