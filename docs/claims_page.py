@@ -30,7 +30,8 @@ wrote ({replications} replications a world; it goes on where it was stopped). CI
 Exploratory findings are corrected by Benjamini and Hochberg's method, which controls the share of false ones among those that are
 found: 10 % on average, which is also what one may be found in. A limit's ruling may be wrong in 2.5 %. Of whole reports, at
 most 5 % may hold any false confirmatory finding.
-Runs without judgments are drawn as far as the drift of length and style goes; their other terms are not.
+Of runs, the claims on the judge's own drift and on the drift of length and style are drawn; those on other features, on diversity
+and on correctness are made by the same tests.
 """
 
 _PERMITTED = {

@@ -119,15 +119,18 @@ def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
 
     Raises ValueError if two rows share (scope, judge, arm, contrast, generation, panel, category, term, variant).
     """
-    frame = pd.DataFrame(map(_fields, rows), columns=list(ESTIMATE_COLUMNS))
-    for column in _INTEGERS:
-        frame[column] = frame[column].astype("Int64")
-    for column in _NUMBERS:
-        frame[column] = frame[column].astype("float64")
-    for column in set(ESTIMATE_COLUMNS) - set(_INTEGERS) - set(_NUMBERS):
-        frame[column] = frame[column].astype("str")
-    duplicates = frame.duplicated(list(ESTIMATE_KEY), keep=False)
-    if duplicates.any():
+    fields = list(map(_fields, rows))
+    columns = dict(
+        zip(ESTIMATE_COLUMNS, zip(*fields, strict=True) if fields else [()] * len(ESTIMATE_COLUMNS), strict=True)
+    )
+    frame = pd.DataFrame({
+        name: pd.array(values, dtype="Int64") if name in _INTEGERS
+        else np.array(values, dtype=np.float64) if name in _NUMBERS
+        else pd.array(values, dtype="str")
+        for name, values in columns.items()
+    })  # fmt: skip
+    if len(set(zip(*(columns[name] for name in ESTIMATE_KEY), strict=True))) < len(frame):
+        duplicates = frame.duplicated(list(ESTIMATE_KEY), keep=False)
         raise ValueError(
             f"estimates are not unique: {frame.loc[duplicates, list(ESTIMATE_KEY)].head(4).to_dict('records')}"
         )

@@ -6,6 +6,8 @@ Benjamini–Hochberg's the other exploratory rows; a verdict then claims an effe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -82,21 +84,38 @@ def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
     which would read as a test, and keep their interval. ``looks``: how many times as many tests of judge drift the whole run
     has, where it goes on (``Design.looks``).
     """
-    adjusted = pd.Series(np.nan, index=frame.index, dtype="float64")
-    tested = frame[frame["p_value"].notna() & frame["family"].isin(["confirmatory", "exploratory"])]
-    probes = tested["term"].str.endswith("_probe") & ~tested["term"].str.startswith("judge_drift_")
-    probes &= tested["family"] == "exploratory"
-    for _, rows in tested[probes].groupby([*_KEYS, "generation", "panel", "category"], dropna=False):
-        adjusted.loc[rows.index] = holm(rows["p_value"].to_numpy(dtype=np.float64))
-    for keys, rows in tested[~probes].groupby(_KEYS, dropna=False):
-        p_values = rows["p_value"].to_numpy(dtype=np.float64)
-        tests = len(rows) * (looks if rows["term"].str.startswith("judge_drift_").all() else 1.0)
-        adjusted.loc[rows.index] = holm(p_values, tests) if keys[0] == "confirmatory" else benjamini_hochberg(p_values)
+    values, terms = frame["p_value"].to_numpy(dtype=np.float64), frame["term"].tolist()
+    adjusted = np.full(len(frame), np.nan)
+    for (family, of_probes, *_), places in _families(frame, values, terms).items():
+        p_values = values[places]
+        if family == "exploratory" and not of_probes:
+            adjusted[places] = benjamini_hochberg(p_values)
+        else:
+            of_drift = all(terms[place].startswith("judge_drift_") for place in places)
+            adjusted[places] = holm(p_values, len(places) * (looks if of_drift else 1.0))
+    p_adjusted = pd.Series(adjusted, index=frame.index)
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),
-        p_adjusted=adjusted,
-        verdict=_settled_verdicts(frame, adjusted),
+        p_adjusted=p_adjusted,
+        verdict=_settled_verdicts(frame, p_adjusted),
     )
+
+
+def _families(frame: pd.DataFrame, p_values: Floats, terms: Sequence[str]) -> dict[tuple[object, ...], list[int]]:
+    """(family, whether it is of exploratory probes, …) → the places of its tests."""
+    columns = {name: frame[name].tolist() for name in (*_KEYS, "panel", "category")}
+    columns["generation"] = frame["generation"].fillna(-1).tolist()
+    families: dict[tuple[object, ...], list[int]] = {}
+    for place in np.flatnonzero(~np.isnan(p_values)).tolist():
+        family = columns["family"][place]
+        if family == "none":
+            continue
+        probe = (
+            family == "exploratory" and terms[place].endswith("_probe") and not terms[place].startswith("judge_drift_")
+        )
+        names = (*_KEYS[1:], "generation", "panel", "category") if probe else _KEYS[1:]
+        families.setdefault((family, probe, *(columns[name][place] for name in names)), []).append(place)
+    return families
 
 
 def settled(

@@ -29,7 +29,7 @@ from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Estimat
 from judgeloop.stats.loop.amplification import amplification_estimates
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates
-from judgeloop.stats.loop.estimates import run_estimates
+from judgeloop.stats.loop.panels import judge_drift_estimates
 from judgeloop.stats.loop.price import accounts
 from judgeloop.stats.loop.replicates import measure, series
 from judgeloop.stats.multiplicity import ALPHA, JUDGE_FAMILY, adjust, with_run_families
@@ -168,16 +168,17 @@ def _read(sample: AuditSample | RunSample) -> Reading:
 
 
 def _run_rows(sample: RunSample) -> pd.DataFrame:
-    """The run's estimates; where no judgment was recorded only those of drift and compounding, of length and style score."""
+    """Those of the run's estimates on which its claims rest: the judge's own drift, and the drift of length and style score
+    with their compounding."""
     tables, design = sample.tables, sample.design
-    if len(tables.judgments):
-        return run_estimates(tables, design)
     measured = measure(tables, design)
-    lines = [line for line in series(measured) if line.quantity.name in ("length", "style_score") and not line.category]
-    rows = [
-        *drift_estimates(measured, lines, design),
-        *amplification_estimates(measured, lines, accounts(measured), design, {}),
-    ]
+    rows = judge_drift_estimates(tables, design, measured.scale)
+    if design.contrasts:
+        lines = [
+            line for line in series(measured) if line.quantity.name in ("length", "style_score") and not line.category
+        ]
+        rows += drift_estimates(measured, lines, design)
+        rows += amplification_estimates(measured, lines, accounts(measured), design, {})
     return adjust(with_run_families(estimates_frame(rows)))
 
 
