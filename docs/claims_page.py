@@ -24,7 +24,7 @@ limits. This page is made from [claims.csv](claims.csv), which
 judgeloop validate --claims --seed 0 --out claims
 ```
 
-wrote ({replications} replications a world; it goes on where it was stopped). CI runs a fixed share of it.
+wrote ({replications}; it goes on where it was stopped). CI runs a fixed share of it.
 
 **A claim is held** in a world in which it is false if it is made there in at most 5 % of samples and two Monte-Carlo errors.
 Exploratory findings are corrected by Benjamini and Hochberg's method, which controls the share of false ones among those that are
@@ -40,7 +40,6 @@ _PERMITTED = {
     "unchanged": "every verdict as at generation 0",
     "passed": "the whole 95 % interval within the limit",
     "exceeded": "the whole 95 % interval beyond the limit",
-    "rejected": "p ≤ 0.05, unadjusted",
 }
 _FAMILIES = ((r"did_.+", "did_<feature>"), (r"judge_drift_.+", "judge_drift_<term>"), (r"compounding_.+", "compounding_<feature>"),
              (r"(?!padding).+_probe", "<probe>_probe"), (r"slot_\\d_excess", "slot_<k>_excess"))  # fmt: skip
@@ -50,13 +49,11 @@ def page(path: Path) -> list[str]:
     """The page's lines."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    false = [row for row in rows if row["false"] == "yes"]
-    held = sum(row["held"] == "True" for row in false)
-    lines = [
-        TEXT.format(replications=rows[0]["replications"] if rows else 0),
-        f"**{held} of {len(false)} entries are held.**",
-        "",
-    ]
+    false = [row for row in rows if row["false"] == "yes" and row["place"] != "test"]
+    missed = sorted((row for row in false if row["held"] != "True"), key=lambda row: -float(row["rate"]))
+    sizes = sorted({int(row["replications"]) for row in rows})
+    drawn = f"{sizes[0]:,}{f' to {sizes[-1]:,}' if len(sizes) > 1 else ''} replications a world"
+    lines = [TEXT.format(replications=drawn), f"**{len(false) - len(missed)} of {len(false)} entries are held.**", ""]
     missing = [name for name in WORLDS if name not in {row["cell"] for row in rows}]
     if missing:
         lines += [f"To be drawn with this version: {', '.join(f'`{name}`' for name in missing)}.", ""]
@@ -76,7 +73,6 @@ def page(path: Path) -> list[str]:
         rates = " | ".join(_rate(row) for row in whole.values())
         lines.append(f"| {WORLDS[name].about if name in WORLDS else name} | {rates} |")
     lines += ["", "## Not held", ""]
-    missed = sorted((row for row in false if row["held"] != "True"), key=lambda row: -float(row["rate"]))
     lines += [
         f"- {_name(row)} in {WORLDS[row['cell']].about}: {_rate(row)}, allowed {float(row['allowed']):g}."
         for row in missed
@@ -92,24 +88,33 @@ def page(path: Path) -> list[str]:
     for row in rows:
         if row["false"] == "no" and row["place"] == "finding" and row["says"] != "none" and float(row["rate"]) >= 0.1:
             lines.append(f"| {WORLDS[row['cell']].about} | {_name(row)} | {_rate(row)} |")
+    lines += [
+        "",
+        "## Type I error",
+        "",
+        "Tests before correction for their number, of terms whose effect is exactly 0:",
+        "",
+    ]
+    lines += ["| World | Term | Rejected at 5 % |", "|---|---|---|"]
+    for row in rows:
+        if row["place"] == "test" and row["false"] == "yes":
+            lines.append(f"| {WORLDS[row['cell']].about} | `{row['term']}` | {_rate(row)} |")
     return [*lines, ""]
 
 
 def _every(false: Sequence[Row]) -> Iterable[str]:
     by_claim: dict[tuple[str, str, str], list[Row]] = {}
-    for row in false:
+    for row in (row for row in false if row["place"] != "report"):
         by_claim.setdefault((row["place"], _family(row["term"]), row["says"]), []).append(row)
     examples: dict[tuple[str, str, str], tuple[Claim, str]] = {}
     for claim, sentence in possible_claims().items():
         examples.setdefault((claim.place, _family(claim.term), claim.says), (claim, sentence))
     for key in dict.fromkeys([*examples, *by_claim]):
         place, term, says = key
-        if place == "report":
-            continue
         entries = by_claim.get(key, [])
         sentence = examples[key][1] if key in examples else ""
         example = sentence.replace("|", "\\|") or "–"
-        tests = ", ".join(dict.fromkeys(row["test"] for row in entries if row["test"] and place in ("finding", "test")))
+        tests = ", ".join(dict.fromkeys(row["test"] for row in entries if row["test"] and place == "finding"))
         permitted = _PERMITTED.get(says, "the rule of [its word](method.md#words-of-the-verdicts)")
         permitted = {"answer": "the finding that decides it", "advice": "the findings that it follows from"}.get(
             place, permitted

@@ -42,6 +42,8 @@ method (``multiplicity.ALPHA``)."""
 CHECK_LEVEL = 0.025
 """The same for a limit that ``check`` calls passed, or exceeded: one side of a 95 % interval."""
 _ANSWERS = ("biased", "growing")
+_WORDS = tuple(word for word, (standing, _) in COMPOUNDING.items() if standing != "unclear")
+"""The words on compounding that claim something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _claims(
 def _says(finding: Finding) -> str:
     """What a finding claims; empty where it claims nothing that a user would act on."""
     if finding.word in COMPOUNDING and finding.verdict != "undefined":
-        return "" if finding.word == "compounding unclear" or finding.verdict == "unclear" else finding.word
+        return finding.word if finding.word in _WORDS and finding.verdict != "unclear" else ""
     if finding.word == "unchanged":
         return finding.word
     return {"found": "found", "equivalent": "none"}.get(finding.verdict, "")
@@ -250,14 +252,21 @@ def _allowed(claim: Claim, row: Estimate | None) -> float:
 
 
 def _rated(world: ClaimWorld, samples: Sequence[Said], seen: Collection[Claim]) -> list[Claim]:
-    """The claims that were made, and those that are false here and could have been made of the terms with a finding."""
+    """The claims that were made, and those that are false here and could have been made of the terms with a number."""
     possible: dict[Claim, None] = {}
-    for finding in {f.row.term: f for sample in samples for f in sample.findings}.values():
-        term, question = finding.row.term, finding.question
+    defined = {f.row.term: f for sample in samples for f in sample.findings if f.verdict != "undefined"}
+    for term, finding in defined.items():
+        question = finding.question
         signs = (0,) if term == "style_joint" else (1, -1)
-        words = [*COMPOUNDING] if term.startswith("compounding_") else []
+        words = _WORDS if term.startswith("compounding_") else ()
         named = [Claim("finding", question, term, "found", sign) for sign in signs] if not words else []
         named += [Claim("finding", question, term, says, 0) for says in (words or ["none"])]
+        named += [
+            Claim("check", "", term, says, 0)
+            for limit in _limits()
+            if limit.term == term
+            for says in ("passed", "exceeded")
+        ]
         possible |= dict.fromkeys(named)
     possible |= dict.fromkeys(
         Claim("answer", "", f"answer {name}", says, 0) for name in _ANSWERS for says in ("found", "none")
