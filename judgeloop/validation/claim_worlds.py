@@ -69,7 +69,7 @@ def of_judge(
     position: Truth = NOTHING, length: Truth = NOTHING, style: Truth = NOTHING, own: Truth = NOTHING, *, doubling: bool = True
 ) -> Truths:  # fmt: skip
     """What is true of a judge's audit. ``doubling``: whether dropping the pairs that disagree doubles the other biases, which
-    it does where the calls of a pair are independent."""
+    it does where the calls of a pair are independent and some pairs agree."""
     every = (position, length, style, own)
     content = NOTHING if length == style == NOTHING else _THERE
     return {
@@ -597,7 +597,7 @@ WORLDS: dict[str, ClaimWorld] = {
     "near_duplicates": ClaimWorld(
         "temperature 0; every item has two near copies, judged alike", _near_duplicates, of_judge(doubling=False)
     ),
-    "always_first": ClaimWorld("the first slot always; one a/b gold", _always_first, of_judge(position=MORE)),
+    "always_first": ClaimWorld("the first slot always; one a/b gold", _always_first, of_judge(position=MORE, doubling=False)),
     "length_only": ClaimWorld(
         "the longer text always; one a/b gold that prefers shorter texts", _length_only, of_judge(length=MORE, doubling=False)
     ),
