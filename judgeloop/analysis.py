@@ -130,6 +130,7 @@ def estimates(
     watch: Watch = lambda *_: None,
     scored_alone: Collection[str] = (),
     gold_exact: bool = False,
+    bootstrap: bool = True,
 ) -> pd.DataFrame:
     """``judge_estimates`` of all judges, one judge after the other, with ``watch`` called before each.
 
@@ -143,7 +144,7 @@ def estimates(
     for done, judge in enumerate(judges):
         watch(judge, done, len(judges))
         own = judgments[judgments["judge"] == judge]
-        parts.append(judge_estimates(own, texts, scored_alone=scored_alone, gold_exact=gold_exact))
+        parts.append(judge_estimates(own, texts, scored_alone=scored_alone, gold_exact=gold_exact, bootstrap=bootstrap))
     plain = bases(judges)
     if len(plain) > 1:
         # A rubric is the same model: as a further judge it would count the model's preference for its own texts twice.

@@ -83,8 +83,8 @@ def as_estimates(frame: pd.DataFrame) -> tuple[Estimate, ...]:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise ValueError(f"estimates lack the columns {', '.join(missing)}")
-    records = frame[columns].to_dict("records")
-    return tuple(Estimate(**{str(key): _cell(str(key), value) for key, value in record.items()}) for record in records)
+    cells = [[_cell(column, value) for value in frame[column].tolist()] for column in columns]
+    return tuple(Estimate(**dict(zip(columns, row, strict=True))) for row in zip(*cells, strict=True))
 
 
 def record(row: Estimate) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def content_estimates(
     scales: Mapping[str, float] | None = None,
     margin: float = RATE_MARGIN,
     gold_exact: bool = False,
+    bootstrap: bool = True,
 ) -> list[Estimate]:
     """Verbosity, style and quality terms of one judge on one set of judgments; the other arguments are labels.
 
@@ -100,7 +101,7 @@ def content_estimates(
     alone. ``gold`` (and ``gold_2``) are columns of ``judgments``. ``scales``: generation-0 SD by feature (default: over
     ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so
     that the primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variant ``given_gold`` takes one gold as
-    exact, ``no_gold`` does not hold quality equal. Raises ValueError for a gold that is none (see ``gold_margin``).
+    exact, ``no_gold`` does not hold quality equal. ``bootstrap``: whether to make the variant of that name, the slowest row. Raises ValueError for a gold that is none (see ``gold_margin``).
     """
     labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
@@ -113,7 +114,7 @@ def content_estimates(
     return [
         *_raw_preference(labels, rows, margin, gold_exact),
         *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
-        *_length_effects(labels, fits, margin),
+        *_length_effects(labels, fits, margin, bootstrap=bootstrap and not category),
         *_exchange_rates(labels, fits),
         *_compared_with_gold(labels, with_gold),
         *_joint_tests(labels, fits),
@@ -266,7 +267,7 @@ def _slope_of(model: Slopes | LatentSlopes | Undefined, name: str) -> Interval |
     return model if isinstance(model, Undefined) else model.slope(name)
 
 
-def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float) -> list[Estimate]:
+def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float, *, bootstrap: bool) -> list[Estimate]:
     """``length_ame``: primary, ``given_gold``, ``bootstrap`` and ``no_gold``."""
     unit, term = f"{PROBABILITY} per doubling", "length_ame"
     estimates = [
@@ -280,7 +281,7 @@ def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float) -> lis
             labels, "verbosity", term, _length_effect(given_gold), counts, unit=unit, variant=GIVEN_GOLD, margin=margin,
             note=GOLD_AS_EXACT,
         ))  # fmt: skip
-        if isinstance(given_gold, Slopes) and not labels.category and len(given_gold.x) <= _MOST_RESAMPLED:
+        if isinstance(given_gold, Slopes) and bootstrap and len(given_gold.x) <= _MOST_RESAMPLED:
             estimates.append(row(
                 labels, "verbosity", term, bootstrap_effect(given_gold, "length"), counts, unit=unit, variant="bootstrap",
                 note=f"another interval for the estimate of {GIVEN_GOLD}",

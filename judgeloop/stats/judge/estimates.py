@@ -30,6 +30,7 @@ def judge_estimates(
     margin: float = RATE_MARGIN,
     scored_alone: Collection[str] = (),
     gold_exact: bool = False,
+    bootstrap: bool = True,
 ) -> pd.DataFrame:
     """The estimates of every judge in ``judgments``, over all items and by ``category`` (rare ones pooled), with
     adjusted p-values.
@@ -40,7 +41,7 @@ def judge_estimates(
     ``probe_estimates``). ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see
     ``content_estimates``). A judge's rows of different ``arm``, ``generation`` or ``panel`` are estimated apart.
     ``scored_alone``: the judges that score each text alone, whose position terms follow from that.
-    ``gold_exact``: gold cannot err, see ``content_estimates``. Raises ValueError for a gold that is neither a, b, tie
+    ``gold_exact``, ``bootstrap``: see ``content_estimates``. Raises ValueError for a gold that is neither a, b, tie
     nor a number.
     """
     rows: list[Estimate] = []
@@ -67,7 +68,7 @@ def judge_estimates(
                         )
                         rows += remarked(category_estimates, remark)
                 continue
-            rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact)
+            rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact, bootstrap)
             rows.append(self_preference_gold(judge_rows, labels, margin=margin, gold_exact=gold_exact))
             rows += self_preference_single_order(judge_rows, labels, margin=margin)
             rows.append(self_preference_log_odds(subset, texts, labels, scales=scales))
@@ -75,7 +76,9 @@ def judge_estimates(
             for category, category_rows, remark in by_category(judge_rows):
                 category_labels = RowLabels(str(judge), str(arm), generation_number, str(panel), category)
                 category_estimates = [
-                    *_position_and_content(category_rows, texts, category_labels, scales, margin, gold_exact),
+                    *_position_and_content(
+                        category_rows, texts, category_labels, scales, margin, gold_exact, bootstrap
+                    ),
                     self_preference_gold(category_rows, category_labels, margin=margin, gold_exact=gold_exact),
                 ]
                 rows += remarked(category_estimates, remark)
@@ -89,6 +92,7 @@ def _position_and_content(
     scales: Mapping[str, float] | None,
     margin: float,
     gold_exact: bool,
+    bootstrap: bool,
 ) -> list[Estimate]:
     """The position and content terms of one judge's ``judgments``; arguments as in ``judge_estimates``."""
     position = position_estimates(
@@ -97,6 +101,6 @@ def _position_and_content(
     )  # fmt: skip
     content = content_estimates(
         judgments, texts, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
-        category=labels.category, scales=scales, margin=margin, gold_exact=gold_exact,
+        category=labels.category, scales=scales, margin=margin, gold_exact=gold_exact, bootstrap=bootstrap,
     )  # fmt: skip
     return [*position, *content]

@@ -186,7 +186,7 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
 
     β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with Bell &
     McCaffrey's degrees of freedom of its gradient (``effect_df``). Its coverage equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's
-    interval is too narrow (``judgeloop validate --coverage --only type1:order_locked_judge``); ``bootstrap_effect``
+    interval is too narrow (``judgeloop validate --claims --only order_locked_judge``); ``bootstrap_effect``
     gives that interval. Where the picks separate: ``separated_effect``.
     """
     missing = _missing_column(slopes, name)
