@@ -43,7 +43,7 @@ _FIRST = (
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
 )  # fmt: skip
 _PROBE_COLUMNS = ("probe", "dose", "dose_reached")
-_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose", "dose_reached")
+_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "order_drawn", "probe", "dose", "dose_reached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class VerdictLog:
     """A verdict log, read and checked.
 
     ``judgments``: a row a judgment, the columns of docs/contract.md, "Tables", then ``gold_2, model_a, model_b, len_a,
-    len_b, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
+    len_b, order_drawn, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
     text`` of every distinct text (empty where the log has none). ``items``: ``item_id, prompt, category``.
     ``length_unit``: of len_a and len_b; "" without. ``notes``: sentences on what an importer assumed or could not read.
     """
@@ -143,6 +143,7 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
         "replicate": cells.whole("replicate"),
         "panel": cells.word("panel", PANELS, "pairs, anchor, probe or policy", default="pairs"),
         "call": cells.label("call"),
+        "order_drawn": cells.truth("order_drawn"),
         "probe": cells.label("probe"),
         "dose": cells.number("dose", low=0),
         "dose_reached": cells.number("dose_reached", low=0),
@@ -273,6 +274,8 @@ def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
+    if "order_drawn" in used:
+        frame["order_drawn"] = frame["order_drawn"].astype("boolean")
     for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose", "dose_reached"))):
         frame[name] = frame[name].astype("float64")
     for name in other_columns:

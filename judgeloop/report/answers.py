@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from judgeloop.report import wording
 from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, leading
-from judgeloop.report.findings import beyond_length, less_varied, own_effect
+from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.estimate import Estimate
 
@@ -269,7 +269,7 @@ def _change(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
 # What to change.
 
 _SLOTS = ("first_slot_excess", "identical_pair_excess")
-_LENGTH = ("padding_probe", "length_ame", "excess_longer_vs_gold", "gold_tied_longer_excess")
+_LENGTH = ("padding_probe", "length_ame", "gold_tied_longer_excess")
 _IDENTIFIED = (*_LENGTH, "style_joint", "score_length_slope")
 _OBEDIENCE = {
     "injection_probe": "obeys orders in a text",
@@ -305,12 +305,29 @@ def _position(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
             how = "train on the average of both (`label_rule: swap_average`)"
         text = f"The judge favours a slot: show every pair in both orders and {how}."
         lines.append(Advice("both_orders", text, slots))
-        text = "Do not merely drop the pairs that disagree: that doubles every other bias."
-        lines.append(Advice("keep_disagreeing_pairs", text, slots))
+        text = f"Do not merely drop the pairs that disagree: {_among_kept(reading)}."
+        lines.append(Advice("keep_disagreeing_pairs", text, _consistency_factors(reading)))
     if any(_rule(reading, arm) == "consistent_only" for arm in reading.arms):
-        text = "`label_rule: consistent_only` doubles how much of the judge's bias for length and style is passed on: `swap_average` removes position without that."
-        lines.append(Advice("consistent_only", text))
+        text = f"`label_rule: consistent_only` keeps only the pairs that both orders decide alike: {_among_kept(reading)}. `swap_average` removes position without that."
+        lines.append(Advice("consistent_only", text, _consistency_factors(reading)))
     return lines
+
+
+def _consistency_factors(reading: Reading) -> tuple[Estimate, ...]:
+    return tuple(row for row in judge_rows(reading.estimates, "consistency_factor") if row.estimate is not None)
+
+
+def _among_kept(reading: Reading) -> str:
+    """What dropping the pairs that the order decides does to every preference: as measured, else that it makes all larger."""
+    rows = _consistency_factors(reading)
+    if not rows:
+        return "among the others every preference is larger, that for quality as well as those for length and style, and twice as large where two calls on a pair are independent"
+    row = max(rows, key=lambda row: row.estimate or 0.0)
+    whose = f" of {wording.label(row.judge)}" if len(rows) > 1 else " of this judge"
+    return (
+        f"among the others every preference{whose}, that for quality as well as those for length and style, is {wording.figure(row, row.estimate)} times "
+        f"as large as in the average of both orders ({wording.interval(row)})"
+    )
 
 
 def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:

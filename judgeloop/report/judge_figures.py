@@ -42,7 +42,7 @@ from judgeloop.stats.judge.mitigation import MITIGATIONS
 
 _RATES = (
     "first_slot_excess", "identical_pair_excess", "excess_conflict", "padding_probe", "gold_tied_longer_excess", "length_ame",
-    "excess_longer_vs_gold", "self_preference_gold",
+    "self_preference_gold",
 )  # fmt: skip
 _SLOPES = ("position_log_odds", "length_log_odds", "self_preference_log_odds", "gold_log_odds")
 _HELD = {"given_gold": " (gold taken as exact)", "no_gold": " (quality not held equal)"}

@@ -44,6 +44,9 @@ TERMS = {
     "conflict_rate": "Verdict changes with order",
     "order_agreement": "Same verdict in both orders",
     "excess_conflict": "Verdict changes with order, beyond noise",
+    "consistency_factor": "Effects among pairs that both orders decide alike, over the average of both",
+    "position_consistency": "Position consistency (Shi et al.)",
+    "judgebench_accuracy": "Accuracy over both orders (JudgeBench)",
     "disagreement": "Verdicts differ, beyond noise",
     "repetition_stability": "Same verdict when asked again",
     "identical_pair_excess": "First slot picked, identical texts",
@@ -53,6 +56,7 @@ TERMS = {
     "length_ame": "Length effect per doubling",
     "length_exchange_rate": "Quality worth one doubling of length",
     "excess_longer_vs_gold": "Length effect, judge minus gold",
+    "length_beyond_agreement": "Length effect, beyond agreement with gold",
     "longer_preferred_raw": "Longer text picked (raw)",
     "style_joint": "Style and length together",
     "self_preference_gold": "Own texts picked more, at equal gold",
@@ -121,7 +125,7 @@ _PREFIXES = {
 }
 RATE_UNITS = ("probability", "rate")
 SHARES = frozenset({
-    "conflict_rate", "order_agreement", "repetition_stability", "longer_preferred_raw", "gold_agreement", "unscored_share",
+    "conflict_rate", "order_agreement", "position_consistency", "judgebench_accuracy", "repetition_stability", "longer_preferred_raw", "gold_agreement", "unscored_share",
     "mean_correct", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_pair_ties",
     "score_gold_agreement", "score_pairwise_disagreement", "rotation_consistency",
 })  # fmt: skip

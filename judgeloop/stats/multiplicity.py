@@ -6,7 +6,7 @@ Benjamini–Hochberg's the other exploratory rows; a verdict then claims an effe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,9 @@ JUDGE_FAMILY = ("first_slot_excess", "length_ame", "style_joint", "padding_probe
 ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 """Holm level of the confirmatory family; Benjamini–Hochberg rate of the exploratory one."""
 
-_COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness")
-_KEYS = ["family", "scope", "judge", "arm", "contrast"]
+_COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness", "position_consistency", "judgebench_")
+_KEYS = ("family", "scope", "judge", "arm", "contrast")
+_PROBE_KEYS = ("generation", "panel", "category")
 
 
 def holm(p_values: Floats, tests: float | None = None) -> Floats:
@@ -84,38 +85,28 @@ def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
     which would read as a test, and keep their interval. ``looks``: how many times as many tests of judge drift the whole run
     has, where it goes on (``Design.looks``).
     """
-    values, terms = frame["p_value"].to_numpy(dtype=np.float64), frame["term"].tolist()
+    p_values = frame["p_value"].to_numpy(dtype=np.float64)
+    terms = frame["term"].tolist()
+    families: dict[tuple[Any, ...], list[int]] = {}
+    columns = (frame[name].astype("object") for name in (*_KEYS, *_PROBE_KEYS, "term"))
+    for place, (p, *keys, term) in enumerate(zip(p_values, *columns, strict=True)):
+        if keys[0] not in ALPHA or np.isnan(p):
+            continue
+        is_probe = keys[0] == "exploratory" and term.endswith("_probe") and not term.startswith("judge_drift_")
+        family = (is_probe, *(None if pd.isna(key) else key for key in (keys if is_probe else keys[: len(_KEYS)])))
+        families.setdefault(family, []).append(place)
     adjusted = np.full(len(frame), np.nan)
-    for (family, of_probes, *_), places in _families(frame, values, terms).items():
-        p_values = values[places]
-        if family == "exploratory" and not of_probes:
-            adjusted[places] = benjamini_hochberg(p_values)
-        else:
-            of_drift = all(terms[place].startswith("judge_drift_") for place in places)
-            adjusted[places] = holm(p_values, len(places) * (looks if of_drift else 1.0))
-    p_adjusted = pd.Series(adjusted, index=frame.index)
+    for (is_probe, family, *_), places in families.items():
+        if not is_probe and family == "exploratory":
+            adjusted[places] = benjamini_hochberg(p_values[places])
+            continue
+        of_drift = all(terms[place].startswith("judge_drift_") for place in places)
+        adjusted[places] = holm(p_values[places], len(places) * (looks if of_drift else 1.0))
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),
-        p_adjusted=p_adjusted,
-        verdict=_settled_verdicts(frame, p_adjusted),
+        p_adjusted=adjusted,
+        verdict=_settled_verdicts(frame, adjusted),
     )
-
-
-def _families(frame: pd.DataFrame, p_values: Floats, terms: Sequence[str]) -> dict[tuple[object, ...], list[int]]:
-    """(family, whether it is of exploratory probes, …) → the places of its tests."""
-    columns = {name: frame[name].tolist() for name in (*_KEYS, "panel", "category")}
-    columns["generation"] = frame["generation"].fillna(-1).tolist()
-    families: dict[tuple[object, ...], list[int]] = {}
-    for place in np.flatnonzero(~np.isnan(p_values)).tolist():
-        family = columns["family"][place]
-        if family == "none":
-            continue
-        probe = (
-            family == "exploratory" and terms[place].endswith("_probe") and not terms[place].startswith("judge_drift_")
-        )
-        names = (*_KEYS[1:], "generation", "panel", "category") if probe else _KEYS[1:]
-        families.setdefault((family, probe, *(columns[name][place] for name in names)), []).append(place)
-    return families
 
 
 def settled(
@@ -135,16 +126,15 @@ def settled(
     return "drifting" if term.startswith(("did_", "drift_")) else "found"
 
 
-def _settled_verdicts(frame: pd.DataFrame, adjusted: pd.Series[float]) -> pd.Series[str]:
-    verdicts = frame["verdict"].copy()
-    tested, without_interval = adjusted.notna(), frame["conf_low"].isna()
-    # A test without an interval that is in no family has lost its p-value, and with it its claim.
-    verdicts[without_interval & ~tested & verdicts.isin(["found", "undetected"])] = ""
-    columns = [frame.loc[tested, name] for name in ("verdict", "conf_low", "conf_high", "family", "term")]
-    verdicts[tested] = [
-        settled(verdict, None if no_interval else low, None if no_interval else high, p, family, term)
-        for verdict, low, high, family, term, no_interval, p in zip(
-            *columns, without_interval[tested], adjusted[tested], strict=True
-        )
-    ]
-    return verdicts
+def _settled_verdicts(frame: pd.DataFrame, adjusted: Floats) -> pd.Series[str]:
+    verdicts: list[Verdict] = []
+    columns = (frame[name] for name in ("verdict", "conf_low", "conf_high", "family", "term"))
+    for verdict, low, high, family, term, p in zip(*columns, adjusted, strict=True):
+        no_interval = pd.isna(low)
+        if not np.isnan(p):
+            verdict = settled(verdict, None if no_interval else low, None if no_interval else high, p, family, term)
+        elif no_interval and verdict in ("found", "undetected"):
+            # A test without an interval that is in no family has lost its p-value, and with it its claim.
+            verdict = ""
+        verdicts.append(verdict)
+    return pd.Series(verdicts, index=frame.index, dtype=frame["verdict"].dtype)

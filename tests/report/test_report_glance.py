@@ -131,7 +131,7 @@ def test_yes_needs_an_interval_without_zero(low: float, width: float, status: An
     [
         ([_row()], {"signal": {"label_rule": "raw"}, "arms": {"a": {}}}, "`label_rule: swap_average`"),
         ([_row()], {"signal": {"label_rule": "swap_average"}, "arms": {"a": {}}}, "average the two verdicts, as in arm a"),
-        ([_row(**_NULL)], {"arms": {"a": {"signal": {"label_rule": "consistent_only"}}}}, "doubles how much of the judge's bias"),
+        ([_row(**_NULL)], {"arms": {"a": {"signal": {"label_rule": "consistent_only"}}}}, "keeps only the pairs that both orders decide alike"),
         ([_row("padding_probe", bias="verbosity")], {"arms": {"a": {}}}, "favours longer answers"),
         ([_row("padding_probe", bias="verbosity", estimate=-0.1, conf_low=-0.2, conf_high=-0.05)], {"arms": {"a": {}}}, "favours shorter answers"),
         (_probed("injection_probe", 0.08), {"arms": {"a": {}}}, "obeys orders in a text"),

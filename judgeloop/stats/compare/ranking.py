@@ -25,6 +25,7 @@ from judgeloop.stats.compare.differences import (
     shared_pairs,
 )
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate, estimates_frame
+from judgeloop.stats.judge.content import takes_gold_as_exact
 from judgeloop.stats.multiplicity import ALPHA
 
 TERMS = (
@@ -148,6 +149,8 @@ def _harms(contender: Contender) -> list[Harm]:
     for term in TERMS:
         row = _harm_row(contender, term)
         if row is None or row.estimate is None or row.conf_low is None or row.conf_high is None:
+            continue
+        if takes_gold_as_exact(row):
             continue
         margin = _margin(contender, term)
         if not margin:

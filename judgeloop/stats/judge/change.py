@@ -8,7 +8,7 @@ sign of the change. Nothing is assumed of the spread of pairs, and no replicate 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -41,10 +41,7 @@ class Change:
         mean = bounded_mean(self.values, self.items, -1.0, 1.0)
         if isinstance(mean, Undefined):
             return mean
-        return Interval(
-            mean.estimate, mean.std_error, mean.low, mean.high, mean.level, self.p_value, mean.df,
-            f"{mean.method}; p by permutation within presentations",
-        )  # fmt: skip
+        return replace(mean, p_value=self.p_value, method=f"{mean.method}; p by permutation within presentations")
 
 
 @dataclass(frozen=True, slots=True)
