@@ -66,10 +66,9 @@ Truths = Mapping[str, Truth]
 
 
 def of_judge(
-    position: Truth = NOTHING, length: Truth = NOTHING, style: Truth = NOTHING, own: Truth = NOTHING, *, doubling: bool = True
+    position: Truth = NOTHING, length: Truth = NOTHING, style: Truth = NOTHING, own: Truth = NOTHING
 ) -> Truths:  # fmt: skip
-    """What is true of a judge's audit. ``doubling``: whether dropping the pairs that disagree doubles the other biases, which
-    it does where the calls of a pair are independent and some pairs agree."""
+    """What is true of a judge's audit."""
     every = (position, length, style, own)
     content = NOTHING if length == style == NOTHING else _THERE
     return {
@@ -79,7 +78,6 @@ def of_judge(
         "*_probe": style, "self_preference_*": own,
         "answer biased": NOTHING if all(truth == NOTHING for truth in every) else _THERE,
         "advice both_orders": NOTHING if position == NOTHING else _THERE,
-        "advice keep_disagreeing_pairs": _THERE if doubling else NOTHING,
         "advice length": length, "advice form": style if style == NOTHING else _THERE,
     }  # fmt: skip
 
@@ -545,7 +543,7 @@ _HARMONIC: Floats = 0.3 * 2.0 / np.arange(2.0, STEPS + 2.0)
 WORLDS: dict[str, ClaimWorld] = {
     "fair_noisy_judge": ClaimWorld("quality and noise alone", _fair_noisy),
     "order_locked_judge": ClaimWorld(
-        "temperature 0; each item's verdicts follow one slot, whichever", _order_locked, of_judge(doubling=False)
+        "temperature 0; each item's verdicts follow one slot, whichever", _order_locked
     ),
     "unequal_matchups": ClaimWorld("each item pulls to a slot of its own and has one to twelve matchups", _unequal_matchups),
     "length_blind_judge": ClaimWorld(
@@ -595,11 +593,11 @@ WORLDS: dict[str, ClaimWorld] = {
     ),
     "heavy_tails": ClaimWorld("30 items whose lengths differ by heavy tails (t, 2 df); exact gold", _heavy_tails),
     "near_duplicates": ClaimWorld(
-        "temperature 0; every item has two near copies, judged alike", _near_duplicates, of_judge(doubling=False)
+        "temperature 0; every item has two near copies, judged alike", _near_duplicates
     ),
-    "always_first": ClaimWorld("the first slot always; one a/b gold", _always_first, of_judge(position=MORE, doubling=False)),
+    "always_first": ClaimWorld("the first slot always; one a/b gold", _always_first, of_judge(position=MORE)),
     "length_only": ClaimWorld(
-        "the longer text always; one a/b gold that prefers shorter texts", _length_only, of_judge(length=MORE, doubling=False)
+        "the longer text always; one a/b gold that prefers shorter texts", _length_only, of_judge(length=MORE)
     ),
     "dull_judge_longer": ClaimWorld(
         "a taste for length (.3 log-odds a doubling) at less sharp sight than the one gold, which prefers shorter texts",
@@ -607,18 +605,18 @@ WORLDS: dict[str, ClaimWorld] = {
     ),
     "temperature_zero": ClaimWorld(
         "temperature 0; a taste for the first slot and for length; exact gold", _temperature_zero,
-        of_judge(position=MORE, length=MORE, doubling=False),
+        of_judge(position=MORE, length=MORE),
     ),
     "middle_length": ClaimWorld(
         "a taste for middle length, whose linear slope is 0; exact gold", _middle_length, of_judge(length=UNEVEN)
     ),
     "rare_conflicts_40": ClaimWorld(
         "40 pairs, of which a tenth follow the first slot and the others none: 5 points, the default limit",
-        lambda generator: _rare_conflicts(generator, 40), of_judge(position=Truth(frozenset({1}), none=False, value=0.05), doubling=False),
+        lambda generator: _rare_conflicts(generator, 40), of_judge(position=Truth(frozenset({1}), none=False, value=0.05)),
     ),
     "rare_conflicts_100": ClaimWorld(
         "the same with 100 pairs",
-        lambda generator: _rare_conflicts(generator, 100), of_judge(position=Truth(frozenset({1}), none=False, value=0.05), doubling=False),
+        lambda generator: _rare_conflicts(generator, 100), of_judge(position=Truth(frozenset({1}), none=False, value=0.05)),
     ),
     "changing_candidates": ClaimWorld(
         "the judge stays as it is, the texts it sees do not", _changing_candidates, {"judge_drift_*": NOTHING, "advice pin_version": NOTHING}

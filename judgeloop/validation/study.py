@@ -73,22 +73,23 @@ def _earlier_cells(
     return {str(name): rows for name, rows in earlier[same].groupby("cell") if name in names}
 
 
+_NUMBERS = ("truth", "rate", "mc_error", "tolerance")
+"""The columns in which an empty cell is a missing number; elsewhere it is an empty text."""
+
+
 def earlier_study(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
     """The study that was written to ``path``, whole or not; None where there is none.
 
-    ``columns``: those that it must have; text ones are empty where the file has nothing. Raises InvalidInput where the file is
-    not one of ours.
+    ``columns``: those that it must have. Raises InvalidInput where the file is not one of ours.
     """
     if not path.is_file():
         return None
     try:
-        study = pd.read_csv(path)
+        study = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in _NUMBERS})
     except (OSError, ValueError) as error:
         raise InvalidInput(
             f"{path}: cannot be read ({next(iter(str(error).splitlines()), '')}); give another --out"
         ) from None
     if list(study.columns) != list(columns):
         raise InvalidInput(f"{path}: not a study of this version; give another --out")
-    for name in study.select_dtypes(exclude=["number", "bool"]):
-        study[name] = study[name].astype("object").where(study[name].notna(), "")
     return study
