@@ -8,6 +8,7 @@ from typing import Literal
 
 from judgeloop.report import wording
 from judgeloop.stats.estimate import FEW_JUDGED, RATE_MARGIN, Estimate, Verdict, few_judged
+from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, takes_gold_as_exact
 from judgeloop.stats.multiplicity import ALPHA
 
 Standing = Literal[
@@ -132,7 +133,7 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
     """
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
-    if row.conf_low is None or row.conf_high is None:
+    if row.conf_low is None or row.conf_high is None or row.term in COMPARED_WITH_GOLD or takes_gold_as_exact(row):
         return "described"
     match row.verdict:
         case "found" | "drifting":
@@ -213,7 +214,7 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
             effect_limits = interval_of_size(row)
     texts: dict[Standing, str] = {
         "undefined": f"undefined{why(row)}",
-        "described": f"{effect}, no interval",
+        "described": f"{effect}, {effect_limits}",
         "found": f"{effect}, {effect_limits}",
         "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",

@@ -224,8 +224,8 @@ def document(done: Comparison) -> str:
         ],
         "pairings": [{"first": first, "second": second, "how": how} for (first, second), how in done.pairings.items()],
         "ranking": {
-            "licensed": ranking.licensed, "why": ranking.why, "left_out": list(ranking.left_out),
-            "told": [{"better": better, "worse": worse} for better, worse in sorted(ranking.told)],
+            "clear": ranking.clear, "why": ranking.why, "left_out": list(ranking.left_out),
+            "separated": [{"better": better, "worse": worse} for better, worse in sorted(ranking.separated)],
             "places": [{"name": place.name, "place": place.place, "harms": [asdict(harm) | {"margins": harm.share} for harm in place.harms]} for place in ranking.places],
         },
         "recommendation": recommendation(done),

@@ -9,6 +9,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import (
     COMPOUNDING,
@@ -27,11 +28,10 @@ from judgeloop.report.claims import (
 )
 from judgeloop.report.reading import as_estimates, last_generation, select
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge.content import GIVEN_GOLD
+from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, GIVEN_GOLD, LENGTH_SCREEN, takes_gold_as_exact
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
-PLANTED = ("random", "gold")
 """Judges that are planted as controls; there are no findings on them."""
 
 
@@ -79,6 +79,7 @@ _PHRASES = {
     "gold_tied_longer_excess": ("longer text at equal gold", "picked {}", "picked {}"),
     "length_ame": ("length at equal gold", "a doubling raises the chance of being picked by {}", "a doubling lowers the chance of being picked by {}"),
     "excess_longer_vs_gold": ("length effect, judge minus gold", "a doubling moves the judge {} more than it moves gold", "a doubling moves the judge {} less than it moves gold"),
+    LENGTH_SCREEN: ("length effect, beyond agreement with gold", "a doubling moves the judge {} further towards the longer text than its agreement with gold passes on", "a doubling moves the judge {} further towards the shorter text than its agreement with gold passes on"),
     "self_preference_gold": ("own texts", "picked {} more often than others' at equal gold", "picked {} less often than others' at equal gold"),
     "self_preference_log_odds": ("own texts", "favoured by {} compared with the other judges", "disfavoured by {} compared with the other judges"),
     "score_length_slope": ("length", "longer texts score higher, by {}", "longer texts score lower, by {}"),
@@ -88,10 +89,14 @@ _PHRASES = {
 _RATED = ("score_scale_anchoring", *(f"slot_{k}_excess" for k in range(1, 9)))
 _JOINT = "style and length together"
 _AS_EXACT = "if gold is taken as exact (no claim rests on this)"
+_REMARKS = {
+    "excess_longer_vs_gold": "; a judge that errs more or less often than gold differs from it without any bias",
+    LENGTH_SCREEN: "; a screen and no claim of bias: it takes it that neither gold nor the judge errs more on longer texts of equal quality",
+}  # fmt: skip
 _CONTENT = (
     "score_length_slope",
     "padding_probe",
-    "excess_longer_vs_gold",
+    *COMPARED_WITH_GOLD,
     "length_ame",
     "gold_tied_longer_excess",
     "style_joint",
@@ -106,7 +111,9 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
     of a log's pairs: those are other texts each time, and the last are what is trained on now.
     """
     matches = [
-        row for row in select(rows, scope="judge", term=term, variant=variant, category="") if row.judge not in PLANTED
+        row
+        for row in select(rows, scope="judge", term=term, variant=variant, category="")
+        if not is_control_judge(row.judge)
     ]
     matches.sort(
         key=lambda row: (
@@ -251,11 +258,23 @@ def _self_preference(rows: Sequence[Estimate]) -> list[Finding]:
     results = []
     for judge in dict.fromkeys([*at_gold, *compared]):
         row, other = at_gold.get(judge), compared.get(judge)
-        if other is not None and (row is None or (row.status == "undefined" and other.status != "undefined")):
+        unknown = row is None or row.status == "undefined" or takes_gold_as_exact(row)
+        if other is not None and (row is None or (unknown and other.status != "undefined")):
             row = other
-        if row is not None:
+        if row is not None and takes_gold_as_exact(row):
+            results.append(_own_texts_given_gold(row))
+        elif row is not None:
             results.append(_on_judge(row, "self_preference", common=_is_common(row, compared.values())))
     return results
+
+
+def _own_texts_given_gold(row: Estimate) -> Finding:
+    """Undefined with one gold that may err, with the number that would hold if it did not."""
+    more, less = _PHRASES[row.term][1:]
+    size = (less if (row.estimate or 0.0) < 0 else more).format(wording.size(row, abs(row.estimate or 0.0)))
+    limits = interval_of_size(row) if (row.estimate or 0.0) < 0 else wording.interval(row)
+    text = f"{_subject(row.term)}: undefined: one gold, which may err; {_AS_EXACT}: {size}, {limits}"
+    return Finding("self_preference", "undefined", sentence(row.judge, text), row, with_number=True)
 
 
 def _is_common(row: Estimate, compared: Iterable[Estimate]) -> bool:
@@ -283,8 +302,16 @@ def _on_judge(row: Estimate, question: str, own: Estimate | None = None, *, comm
     where += [f"generation {row.generation}"] if row.generation is not None else []
     where += [wording.count(row.n, _counted(row))]
     shared = "; one number for all judges, since these pairs do not separate them" if common else ""
-    place = f" ({', '.join(where)}){_length_part(row, own)}{shared}"
+    remark = f"; {_AS_EXACT}" if takes_gold_as_exact(row) else _REMARKS.get(row.term, "")
+    place = f" ({', '.join(where)}){_length_part(row, own)}{shared}{remark}{_sharper(row)}"
     return claim(row, question, row.judge, _subject(row.term), more, less, place)
+
+
+def _sharper(row: Estimate) -> str:
+    """What the screen's sentence adds where a judge that follows quality more, or less, closely than gold would show it."""
+    off_zero = row.conf_low is not None and row.conf_high is not None and not row.conf_low <= 0.0 <= row.conf_high
+    shown = row.term == LENGTH_SCREEN and off_zero and row.p_value is not None and row.p_value > 0.05
+    return "; an unbiased judge that follows quality more closely than gold does would show it too" if shown else ""
 
 
 def _counted(row: Estimate) -> str:
@@ -392,7 +419,7 @@ def _judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
     tested = [
         row
         for row in rows
-        if row.term.startswith("judge_drift_") and row.variant == "" and row.judge not in PLANTED
+        if row.term.startswith("judge_drift_") and row.variant == "" and not is_control_judge(row.judge)
         and row.status != "undefined" and row.term not in _DESCRIBED
     ]  # fmt: skip
     results = []

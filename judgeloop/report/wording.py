@@ -56,6 +56,7 @@ TERMS = {
     "length_ame": "Length effect per doubling",
     "length_exchange_rate": "Quality worth one doubling of length",
     "excess_longer_vs_gold": "Length effect, judge minus gold",
+    "length_beyond_agreement": "Length effect, beyond agreement with gold",
     "longer_preferred_raw": "Longer text picked (raw)",
     "style_joint": "Style and length together",
     "self_preference_gold": "Own texts picked more, at equal gold",

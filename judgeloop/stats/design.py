@@ -21,11 +21,12 @@ class RunTables:
 @dataclass(frozen=True, slots=True)
 class ArmDesign:
     """One arm. ``judge`` is the judge's name in the table ``judgments``; the other fields are spelled as in the experiment
-    (docs/experiment.md)."""
+    (docs/experiment.md). A positive control has a judge with a known taste; it is contrasted with the controls."""
 
     name: str
     judge: str
     is_control: bool = False
+    is_positive_control: bool = False
     judge_kind: str = "model"
     policy_kind: str = "pool"
     label_rule: str = "raw"

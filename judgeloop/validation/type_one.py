@@ -47,7 +47,7 @@ def fair_noisy_judge(generator: np.random.Generator) -> Tests:
         _verdicts_by_order(0.5 * noise[5], noise[2:4], generator),
         columns={"panel": "probe", "probe": "padding", "dose": 1.5},
     )
-    self_preference = self_preference_gold(judgments, RowLabels(judge="planted"))
+    self_preference = self_preference_gold(judgments, RowLabels(judge="planted"), gold_exact=True)
     return {
         **tests,
         **_p_values(probe_estimates(probe), "padding_probe"),

@@ -130,6 +130,8 @@ def test_what_is_no_keyword_is_a_type_error() -> None:
     assert list(inspect.signature(judgeloop.audit).parameters)[1:] == list(AuditCall.model_fields)
 
 
+@pytest.mark.tables
+@pytest.mark.at_hand
 def test_an_audit_without_out_takes_a_folder_of_its_own_and_says_which(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ def test_the_last_generation_of_a_log_is_reported_and_named() -> None:
 
 
 def test_none_is_not_said_of_a_handful() -> None:
-    few = _row("gold_tied_longer_excess", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
+    few = _row("padding_probe", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
     (finding,) = findings([few])
     assert finding.verdict == "underpowered"
     assert "at least 20 items and 50 judgments are needed to say that there is none" in finding.sentence

@@ -7,11 +7,9 @@ import math
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 from conftest import examples
 from judgeloop import seeds
@@ -67,7 +65,9 @@ def test_cluster_mean_equals_the_regression_on_a_constant():
     rng = seeds.rng(0, "clusters")
     clusters = rng.integers(80, size=400)
     values = rng.normal(size=400) + rng.normal(size=80)[clusters]
-    oracle = sm.OLS(values, np.ones(400)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    from statsmodels.regression.linear_model import OLS
+
+    oracle = OLS(values, np.ones(400)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
     interval = defined(cluster_mean(values, clusters))
     assert interval.estimate == pytest.approx(oracle.params[0])
     # With one column, statsmodels' (n − 1)/(n − p) is 1.
@@ -124,6 +124,8 @@ def test_one_row_a_cluster_is_the_plain_standard_error():
 
 
 def test_wilson_equals_statsmodels():
+    from statsmodels.stats.proportion import proportion_confint
+
     for k, n in ((0, 10), (3, 10), (10, 10), (55, 100)):
         interval = defined(wilson(k, n))
         assert (interval.low, interval.high) == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-12)
@@ -141,6 +143,8 @@ def test_clustered_proportion_stays_inside_and_is_never_a_point():
 
 
 def test_bounded_mean_without_spread_is_wilsons_bound():
+    from statsmodels.stats.proportion import proportion_confint
+
     interval = defined(bounded_mean(np.zeros(40), np.arange(40), -0.5, 0.5))
     upper = proportion_confint(0, 40, method="wilson")[1]
     assert (interval.low, interval.high) == pytest.approx((-upper / 2, upper / 2))

@@ -33,6 +33,7 @@ from judgeloop.stats.estimate import (
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.change import Changes, changes, with_signs
+from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, takes_gold_as_exact
 from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.self_preference import OwnTextPairs, own_text_pairs
 from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
@@ -171,8 +172,23 @@ def judge_differences(first: Contender, second: Contender, margin: float) -> lis
         return []
     common, n_first, n_second = shared_pairs(first, second)
     if common and common >= SHARED * min(n_first, n_second):
-        return _paired_differences(first, second, margin)
-    return _independent_differences(first, second, _INDEPENDENT_TERMS, margin)
+        pairwise = _paired_differences(first, second, margin)
+    else:
+        pairwise = _independent_differences(first, second, _INDEPENDENT_TERMS, margin)
+    return [_claiming_no_more(difference, first, second) for difference in pairwise]
+
+
+def _claiming_no_more(difference: Difference, first: Contender, second: Contender) -> Difference:
+    """The difference; without a test where a gold that may err makes either judge's own number a description.
+
+    Two unbiased judges that err unequally often differ there too.
+    """
+    own = [contender.primary(difference.row.term) for contender in (first, second)]
+    described = any(row is not None and (row.term in COMPARED_WITH_GOLD or takes_gold_as_exact(row)) for row in own)
+    if not described:
+        return difference
+    row = dataclasses.replace(difference.row, p_value=None, verdict="", margin=None, detectable=None, note=_GOLD_NOTE)
+    return dataclasses.replace(difference, row=row)
 
 
 def shared_pairs(first: Contender, second: Contender) -> tuple[int, int, int]:

@@ -13,12 +13,12 @@ without a verdict, and whether order or length decides which (docs/method.md, "U
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import logistic
+from judgeloop.kernels import cluster_sums, logistic
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -45,6 +45,7 @@ from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent, tie_e
 from judgeloop.stats.judge.slopes import (
     FEWEST_PAIRS,
     GOLD,
+    Factor,
     JointTest,
     Slopes,
     average_effect,
@@ -62,6 +63,12 @@ from judgeloop.stats.presentations import Booleans, Floats, in_one_order, item_c
 
 GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""
+LENGTH_SCREEN = "length_beyond_agreement"
+"""The term of the screen against one gold that may err."""
+COMPARED_WITH_GOLD = ("excess_longer_vs_gold", LENGTH_SCREEN)
+"""Terms that set a judge beside one gold that may err: they claim no bias, whatever their interval."""
+_TESTED_AT_EXACT_GOLD = ("gold_tied_longer_excess", "self_preference_gold")
+"""Terms that describe, without a verdict, unless gold cannot err."""
 UNSCORED_JOINT = "unscored_joint"
 """The term of the test that replies without a verdict are missing at random."""
 FEWEST_UNSCORED = 10
@@ -104,11 +111,11 @@ def content_estimates(
     fits = _ContentFits(rows, with_gold, given_gold, without_gold, corrected, gold_exact)
     features = rows.features or ("length",)
     return [
-        *_raw_preference(labels, rows, margin),
+        *_raw_preference(labels, rows, margin, gold_exact),
         *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
         *_length_effects(labels, fits, margin),
         *_exchange_rates(labels, fits),
-        _excess_over_gold(labels, fits, margin),
+        *_compared_with_gold(labels, with_gold),
         *_joint_tests(labels, fits),
         *tie_estimates(labels, rows, given_gold, without_gold),
         *missing_estimates(judgments, texts, labels, scales=scales),
@@ -116,6 +123,13 @@ def content_estimates(
             labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
         ),
     ]
+
+
+def takes_gold_as_exact(row: Estimate) -> bool:
+    """Whether the row's number means what its term says only if a gold that may err does not."""
+    return (
+        row.term in _TESTED_AT_EXACT_GOLD and row.status != "undefined" and row.verdict == "" and row.family == "none"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +183,12 @@ def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes |
     return fit_calibrated(any_gold) if any_gold.numeric_gold else fit_latent(any_gold)
 
 
-def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[Estimate]:
-    """``longer_preferred_raw``, with nothing held equal, and ``gold_tied_longer_excess``, where gold calls texts equal."""
+def _raw_preference(labels: RowLabels, rows: Covariates, margin: float, gold_exact: bool) -> list[Estimate]:
+    """``longer_preferred_raw``, with nothing held equal, and ``gold_tied_longer_excess``, where gold calls texts equal.
+
+    The latter is tested where gold cannot err. Of texts that a gold which may err calls equal, the better ones may be
+    the longer, so that an unbiased judge prefers them: it then describes.
+    """
     length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
     empty = SampleCounts(0, 0, rows.n_unscored)
     if length is None:
@@ -198,9 +216,10 @@ def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[
             note=f"{caution}; {int(different.ties.sum())} of {len(different)} judgments are ties and are left out",
         ))  # fmt: skip
     result, counts, note = _gold_tied_excess(rows, longer, differ & (rows.gold == 0))
-    estimates.append(
-        row(labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin, note=note)
-    )
+    estimates.append(row(
+        labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin,
+        null=0.0 if gold_exact else None, note=joined(note, "" if gold_exact else GOLD_AS_EXACT),
+    ))  # fmt: skip
     return estimates
 
 
@@ -315,22 +334,66 @@ def _length_rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefin
     return result
 
 
-def _excess_over_gold(labels: RowLabels, fits: _ContentFits, margin: float) -> Estimate:
-    """``excess_longer_vs_gold``: the judge's average marginal effect minus that of gold itself, on the same pairs."""
-    rows = fits.with_gold
+def _compared_with_gold(labels: RowLabels, rows: Covariates) -> list[Estimate]:
+    """``excess_longer_vs_gold``, a description, and ``length_beyond_agreement``, the screen. ``rows``: those with gold.
+
+    ``excess_longer_vs_gold`` is the judge's average marginal effect of length minus gold's own on the same pairs. It is
+    not 0 for any judge that errs more or less than gold does (a coin: minus gold's), and so it tests nothing.
+    """
+    unit = f"{PROBABILITY} per doubling"
     judge_slopes = fit_slopes(rows) if len(rows) else _WITHOUT_GOLD
     gold_slopes = fit_slopes(rows.picked_by_gold()) if len(rows) else _WITHOUT_GOLD
     difference: Interval | Undefined
+    screen: Interval | Undefined
+    note = ""
     if isinstance(judge_slopes, Undefined):
-        difference = judge_slopes
+        difference = screen = judge_slopes
     elif isinstance(gold_slopes, Undefined):
-        difference = Undefined(f"gold's own slopes: {gold_slopes.reason}")
+        difference = screen = Undefined(f"gold's own slopes: {gold_slopes.reason}")
     else:
         difference = effect_difference(judge_slopes, gold_slopes, "length")
-    return row(
-        labels, "verbosity", "excess_longer_vs_gold", difference, rows.counts, unit=f"{PROBABILITY} per doubling",
-        margin=margin, note="relative to gold, which may favour length too",
-    )  # fmt: skip
+        agreement = _net_agreement(rows)
+        screen = agreement if isinstance(agreement, Undefined) else _screen(judge_slopes, gold_slopes, agreement)
+        if isinstance(agreement, Factor):
+            note = f"agreement with gold a = {(1.0 + agreement.value) / 2.0:.3f}"
+    return [
+        row(labels, "verbosity", "excess_longer_vs_gold", difference, rows.counts, unit=unit, null=None,
+            note="a judge that errs more or less often than gold differs from it without any bias"),
+        row(labels, "verbosity", LENGTH_SCREEN, screen, rows.counts, unit=unit, equivalence=False, note=note),
+    ]  # fmt: skip
+
+
+def _net_agreement(rows: Covariates) -> Factor | Undefined:
+    """2a − 1, a the share of picks that are gold's (a tie ½) where gold decides; with one item left out too."""
+    decided = rows.gold != 0
+    if not decided.any():
+        return Undefined("gold calls every pair a tie")
+    agreed = np.where(decided, (2.0 * rows.picked_a - 1.0) * np.sign(rows.gold), 0.0)
+    codes = np.unique(rows.items, return_inverse=True)[1]
+    sums = cluster_sums(np.stack([agreed, decided.astype(np.float64)], axis=1), codes, int(codes.max()) + 1)
+    total, others = sums.sum(axis=0), sums.sum(axis=0) - sums
+    if np.any(others[:, 1] == 0):
+        return Undefined("gold decides in one item only")
+    return Factor(float(total[0] / total[1]), others[:, 0] / others[:, 1])
+
+
+def _screen(judge: Slopes, gold: Slopes, agreement: Factor) -> Interval | Undefined:
+    """AME_judge − (2a − 1)·AME_gold, probability per doubling; positive = the judge favours longer texts beyond gold.
+
+    An unbiased judge that is gold with errors has AME_judge = (2a − 1)·AME_gold; one of whom gold is a version with
+    errors has AME_gold = (2a − 1)·AME_judge; where both err, it lies between. So the p-value is the larger of the two
+    differences', and 1 where these have different signs. Errors must not depend on length given quality.
+    """
+    if np.array_equal(judge.z, gold.z):
+        return Undefined("the judge picks gold's text in every judgment")
+    beyond = effect_difference(judge, gold, "length", agreement)
+    no_worse = Factor(max(0.0, agreement.value), np.maximum(0.0, agreement.left_out))
+    other = effect_difference(gold, judge, "length", no_worse)
+    if isinstance(beyond, Undefined) or isinstance(other, Undefined):
+        return beyond if isinstance(beyond, Undefined) else other
+    same_side = beyond.estimate * other.estimate < 0.0
+    p_value = max(beyond.p_value or 0.0, other.p_value or 0.0) if same_side else 1.0
+    return replace(beyond, p_value=p_value, method=f"{beyond.method}, agreement estimated")
 
 
 def _joint_tests(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:

@@ -7,7 +7,7 @@ and "The content model").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from judgeloop.stats.presentations import (
     item_codes,
     not_identical,
     pair_codes,
+    text_places,
     unscored,
 )
 from judgeloop.text.features import FEATURES
@@ -195,7 +196,10 @@ def _differences(
     names = [name for name in FEATURES if name in texts.columns]
     spread = {name: 1.0 if name == "length" else _scale(texts, name, scales) for name in names}
     names = [name for name in names if spread[name] > 0]
-    first, second = (_slot_features(judgments, texts, slot, names) for slot in ("candidate_first", "candidate_second"))
+    features = np.empty((len(texts) + 1, len(names)))
+    features[:-1] = texts[names].astype("float64").to_numpy()
+    features[-1] = np.nan  # of the place −1, a text that is not there
+    first, second = (features[places] for places in text_places(judgments, texts).T)
     signs = np.where(judgments["order"].to_numpy() == "ab", 1.0, -1.0)
     return names, (first - second) * signs[:, None] / np.array([spread[name] for name in names])
 
@@ -204,18 +208,6 @@ def _scale(texts: pd.DataFrame, name: str, scales: Mapping[str, float] | None) -
     """The generation-0 standard deviation of a style feature: as given, else over ``texts``; 0 where it has none."""
     if scales is not None and name in scales:
         return float(scales[name])
-    values = texts[name].astype("float64").dropna()
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _slot_features(judgments: pd.DataFrame, texts: pd.DataFrame, slot: str, names: Sequence[str]) -> Floats:
-    """(n, p) features ``names`` of the text in a slot column; NaN where ``texts`` has no such text."""
-    keys = ["item_id", "candidate_id"]
-    shown = judgments[["item_id", slot]].rename(columns={slot: "candidate_id"})
-    features = texts[[*keys, *names]]
-    if "replicate" in texts and "replicate" in judgments and texts["replicate"].notna().any():
-        keys = ["replicate", *keys]
-        shown = shown.assign(replicate=judgments["replicate"].astype("Float64").fillna(-1).astype("float64"))
-        features = features.assign(replicate=texts["replicate"].astype("Float64").fillna(-1).astype("float64"))
-    features = features.drop_duplicates(keys)
-    return shown.merge(features, on=keys, how="left")[list(names)].astype("float64").to_numpy()
+    values = texts[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = values[~np.isnan(values)]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

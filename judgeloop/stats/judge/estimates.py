@@ -19,6 +19,7 @@ from judgeloop.stats.judge.self_preference import (
     self_preference_single_order,
 )
 from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.presentations import quick_texts
 
 
 def judge_estimates(
@@ -47,7 +48,10 @@ def judge_estimates(
     frame = judgments.copy()
     for column in defaults.keys() - set(judgments.columns):
         frame[column] = defaults[column]
-    frame = frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    frame = quick_texts(
+        frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    )
+    texts = None if texts is None else quick_texts(texts)
     groups = ["arm", "generation", "panel"]
     for (arm, generation, panel), subset in frame.groupby(groups, dropna=False, sort=True):
         generation_number = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
@@ -64,7 +68,7 @@ def judge_estimates(
                         rows += remarked(category_estimates, remark)
                 continue
             rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact)
-            rows.append(self_preference_gold(judge_rows, labels, margin=margin))
+            rows.append(self_preference_gold(judge_rows, labels, margin=margin, gold_exact=gold_exact))
             rows += self_preference_single_order(judge_rows, labels, margin=margin)
             rows.append(self_preference_log_odds(subset, texts, labels, scales=scales))
             rows += compatibility_estimates(judge_rows, texts, labels)
@@ -72,7 +76,7 @@ def judge_estimates(
                 category_labels = RowLabels(str(judge), str(arm), generation_number, str(panel), category)
                 category_estimates = [
                     *_position_and_content(category_rows, texts, category_labels, scales, margin, gold_exact),
-                    self_preference_gold(category_rows, category_labels, margin=margin),
+                    self_preference_gold(category_rows, category_labels, margin=margin, gold_exact=gold_exact),
                 ]
                 rows += remarked(category_estimates, remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))

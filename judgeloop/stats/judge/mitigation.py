@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,21 +79,26 @@ class Mitigation:
     def labels(self) -> pd.DataFrame:
         """A row a label in the columns of judgments: ``p_first`` is the label's P(first slot); pooled labels have the order
         ab, so that first is a."""
-        table = _pair_table(self.judgments)
-        keys = [*_PAIR_KEYS, "order", "repeat"]
-        rows = _with_integer_keys(self.preferences).merge(table, on=_PAIR_KEYS, how="left")
-        weight = rows["weight"].astype("float64")
-        for_a = weight.where(rows["chosen"] == rows["a"], 0.0)
-        sums = rows[keys].assign(for_a=for_a, weight=weight).groupby(keys, dropna=False, sort=True).sum().reset_index()
-        labels = sums.merge(table, on=_PAIR_KEYS, how="left")
-        p_a = (labels["for_a"] / labels["weight"]).astype("float64")
-        backward = labels["order"] == "ba"
-        return labels.drop(columns=["for_a", "weight", "a", "b"]).assign(
-            order=labels["order"].where(backward, "ab"),
+        table, given = _pair_table(self.judgments), self.preferences
+        place_of = {key: place for place, key in enumerate(_keys(table, _PAIR_KEYS))}
+        # The preferences are sorted by pair, order and repeat: so are the labels, in the order of their first rows.
+        label_of: dict[tuple[Any, ...], int] = {}
+        keys = _keys(_with_integer_keys(given), [*_PAIR_KEYS, "order", "repeat"])
+        codes = np.array([label_of.setdefault(key, len(label_of)) for key in keys], dtype=np.intp)
+        labels = table.iloc[[place_of[key[: len(_PAIR_KEYS)]] for key in label_of]].reset_index(drop=True)
+        a, b = (labels[name].to_numpy(dtype=object) for name in ("a", "b"))
+        weight = given["weight"].to_numpy(dtype=np.float64)
+        for_a = np.where(given["chosen"].to_numpy(dtype=object) == a[codes], weight, 0.0)
+        sums = (np.bincount(codes, weights=values, minlength=len(labels)) for values in (for_a, weight))
+        p_a = np.divide(*sums)
+        backward = np.array([order == "ba" for *_, order, _ in label_of], dtype=np.bool_)
+        return labels.drop(columns=["a", "b"]).assign(
+            order=np.where(backward, "ba", "ab"),
+            repeat=[repeat for *_, repeat in label_of],
             verdict="tie",
-            p_first=p_a.where(~backward, 1.0 - p_a),
-            candidate_first=labels["a"].where(~backward, labels["b"]),
-            candidate_second=labels["b"].where(~backward, labels["a"]),
+            p_first=np.where(backward, 1.0 - p_a, p_a),
+            candidate_first=np.where(backward, b, a),
+            candidate_second=np.where(backward, a, b),
             identical=False,
         )
 
@@ -121,6 +127,12 @@ def has_label(labels: pd.DataFrame, pairs: pd.DataFrame) -> Floats:
     """(n,) 1 where a pair of ``pairs`` has a label, else 0."""
     labelled_pairs = _with_integer_keys(labels)[_PAIR_KEYS].drop_duplicates().assign(has=1.0)
     return np.asarray(pairs.merge(labelled_pairs, on=_PAIR_KEYS, how="left")["has"].fillna(0.0), dtype=np.float64)
+
+
+def _keys(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The values of these columns, a tuple a row; None where one is missing."""
+    columns = (frame[name].astype("object").where(frame[name].notna(), None) for name in names)
+    return list(zip(*columns, strict=True))
 
 
 def _with_integer_keys(frame: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,16 @@ from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Estimate, RowLabels,
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, bounded_mean, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import gold_margin, picked_a
 from judgeloop.stats.judge.position import match
-from judgeloop.stats.presentations import Floats, Integers, coded, item_codes, not_identical, pair_codes, unscored
+from judgeloop.stats.presentations import (
+    Floats,
+    Integers,
+    coded,
+    item_codes,
+    not_identical,
+    pair_codes,
+    text_places,
+    unscored,
+)
 
 ARENA_FEATURES = ("length", "headings", "list_items", "bold")
 _ARENA_RIDGE = 0.5
@@ -36,8 +45,9 @@ def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None,
     compared = not_identical(judgments).reset_index(drop=True)
     rows = [*_shi_rows(labels, compared), *_judgebench_rows(labels, compared)]
     if {"model_a", "model_b"} <= set(compared.columns):
-        rows += _alpaca_rows(labels, compared, _side_values(compared, texts, "characters"))
-        rows += _arena_rows(labels, compared, texts)
+        places = None if texts is None or texts.empty else text_places(compared, texts)
+        rows += _alpaca_rows(labels, compared, _side_values(compared, texts, places, "characters"))
+        rows += _arena_rows(labels, compared, texts, places)
     return rows
 
 
@@ -102,19 +112,17 @@ def _judgebench_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimat
     return [row(labels, "quality", "judgebench_accuracy", result, counts, unit=PROBABILITY, null=None)]
 
 
-def _side_values(judgments: pd.DataFrame, texts: pd.DataFrame | None, column: str) -> Floats | None:
-    """(n, 2) the feature ``column`` of texts a and b; None where it is not known."""
+def _side_values(
+    judgments: pd.DataFrame, texts: pd.DataFrame | None, places: Integers | None, column: str
+) -> Floats | None:
+    """(n, 2) the feature ``column`` of texts a and b; None where it is not known. ``places``: ``text_places``."""
     if column == "characters" and {"len_a", "len_b"} <= set(judgments.columns):
         return judgments[["len_a", "len_b"]].astype("float64").to_numpy()
-    if texts is None or column not in texts:
+    if texts is None or places is None or column not in texts:
         return None
-    by_text = texts.drop_duplicates(["item_id", "candidate_id"]).set_index(["item_id", "candidate_id"])[column]
-    sides = []
-    for slot in ("candidate_first", "candidate_second"):
-        index = pd.MultiIndex.from_arrays([judgments["item_id"], judgments[slot]])
-        sides.append(by_text.reindex(index).to_numpy(dtype=np.float64))
+    values = np.append(texts[column].to_numpy(dtype=np.float64), np.nan)[places]  # of the place −1: not there
     forward = (judgments["order"] == "ab").to_numpy()
-    return np.column_stack([np.where(forward, sides[0], sides[1]), np.where(forward, sides[1], sides[0])])
+    return np.where(forward[:, None], values, values[:, ::-1])
 
 
 def _alpaca_rows(labels: RowLabels, judgments: pd.DataFrame, lengths: Floats | None) -> list[Estimate]:
@@ -171,18 +179,20 @@ def _length_controlled_rate(won: Floats, gap: Floats, items: Integers) -> Interv
     )
 
 
-def _arena_rows(labels: RowLabels, judgments: pd.DataFrame, texts: pd.DataFrame | None) -> list[Estimate]:
+def _arena_rows(
+    labels: RowLabels, judgments: pd.DataFrame, texts: pd.DataFrame | None, places: Integers | None
+) -> list[Estimate]:
     """``arena_style_log_odds_<feature>``: (a − b)/(a + b + 1) of raw counts, z-scored with centring.
 
     Fitted beside Bradley–Terry strengths with ridge ½; a tie counts ½.
     """
-    tokens = _side_values(judgments, texts, "tokens")
+    tokens = _side_values(judgments, texts, places, "tokens")
     if tokens is None or texts is None:
         return []
     names: list[str] = []
     columns: list[Floats] = []
     for name in ARENA_FEATURES:
-        density = _side_values(judgments, texts, name) if name != "length" else None
+        density = _side_values(judgments, texts, places, name) if name != "length" else None
         raw = tokens if name == "length" else None if density is None else density * tokens / 100.0
         if raw is None:
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 
 from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
@@ -31,6 +33,7 @@ from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.loop.tail import collapse_estimates
 from judgeloop.stats.multiplicity import adjust, with_run_families
+from judgeloop.stats.presentations import quick_texts
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 
@@ -43,6 +46,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
     identity, KL, and whether the drift compounds. An estimate that the tables do not support is ``undefined`` with the reason.
     """
+    tables = RunTables(**{table.name: quick_texts(getattr(tables, table.name)) for table in dataclasses.fields(tables)})
     measured = measure(tables, design)
     feature_series = series(measured)
     price_accounts = accounts(measured)

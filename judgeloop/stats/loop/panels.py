@@ -34,7 +34,7 @@ from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.position import position_estimates, position_margin
 from judgeloop.stats.judge.probes import bias_of, probe_estimates
 from judgeloop.stats.judge.slopes import Slopes, fit_slopes
-from judgeloop.stats.presentations import first_picked, not_identical, unscored
+from judgeloop.stats.presentations import first_picked, not_identical, text_places, unscored
 
 _PAIR = ["item_id", "pair_id"]
 _POLICY_TERMS = ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
@@ -148,26 +148,12 @@ def longer_picked(judgments: pd.DataFrame) -> pd.Series[float]:
 
 def _with_lengths(judgments: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
     """The judgments with ``length_first`` and ``length_second`` (log2 tokens), NaN for a text that ``candidates`` lacks."""
-    if judgments.empty:
-        return judgments.assign(length_first=np.nan, length_second=np.nan)
-    texts = candidates[candidates["text"].notna()] if not candidates.empty else candidates
-    keys = ["replicate", "item_id", "candidate_id"]
-    measured = not texts.empty and "length" in texts.columns
-    lengths = texts[[*keys, "length"]] if measured else pd.DataFrame(columns=[*keys, "length"])
-    # Ids are unique within an item of a replicate; panels have no replicate.
-    lengths = lengths.assign(replicate=_replicate_numbers(lengths["replicate"])).drop_duplicates(keys)
-    frame = judgments
-    for slot in ("first", "second"):
-        left = judgments[["item_id", f"candidate_{slot}"]].rename(columns={f"candidate_{slot}": "candidate_id"})
-        left = left.assign(replicate=_replicate_numbers(judgments["replicate"]))
-        values = left.merge(lengths, on=keys, how="left")["length"].to_numpy(dtype=np.float64)
-        frame = frame.assign(**{f"length_{slot}": values})
-    return frame
-
-
-def _replicate_numbers(replicates: pd.Series) -> pd.Series[int]:
-    """The replicates as integers, −1 for none."""
-    return pd.to_numeric(replicates).astype("Float64").fillna(-1).astype("int64")
+    lengths = np.full((len(judgments), 2), np.nan)
+    if len(judgments) and "length" in candidates:
+        # Ids are unique within an item of a replicate; panels have no replicate.
+        texts = candidates[candidates["text"].notna()]
+        lengths = np.append(texts["length"].to_numpy(dtype=np.float64), np.nan)[text_places(judgments, texts)]
+    return judgments.assign(length_first=lengths[:, 0], length_second=lengths[:, 1])
 
 
 def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:

@@ -233,7 +233,9 @@ def test_judge_estimates_is_one_valid_frame():
     assert set(estimates["judge"]) == {"m1#pairwise/text", "m2#pairwise/text"}
     assert set(estimates["category"]) == {"", "math"}
     confirmatory = estimates[estimates["family"] == "confirmatory"]
-    assert {"first_slot_excess", "padding_probe", "self_preference_gold"} <= set(confirmatory["term"])
+    assert set(confirmatory["term"]) == {"first_slot_excess", "padding_probe"}
+    exact = judge_estimates(frame, gold_exact=True)
+    assert "self_preference_gold" in set(exact.loc[exact["family"] == "confirmatory", "term"])
     assert (confirmatory["p_adjusted"] >= confirmatory["p_value"]).all()
     undefined = estimates[estimates["status"] == "undefined"]
     assert undefined["estimate"].isna().all()
