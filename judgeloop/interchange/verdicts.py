@@ -42,7 +42,6 @@ _FIRST = (
     "replicate", "arm", "generation", "panel", "item_id", "category", "pair_id", "judge", "order", "repeat", "verdict",
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
 )  # fmt: skip
-_PROBE_COLUMNS = ("probe", "dose", "dose_reached")
 _OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "order_drawn", "probe", "dose", "dose_reached")
 
 
@@ -266,9 +265,7 @@ def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, An
 
 
 def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    other_columns = dict.fromkeys(
-        name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_PROBE_COLUMNS)
-    )
+    other_columns = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_OPTIONAL))
     used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
     # An optional column that is empty in every row is left out.
     frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})

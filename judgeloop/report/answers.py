@@ -49,7 +49,7 @@ class QuestionAnswer:
 AdviceKind = Literal[
     "both_orders", "keep_disagreeing_pairs", "consistent_only", "length", "obedience", "form", "added_words",
     "probe_padding", "separate_quality", "real_data", "grown_alike", "strategy", "pin_version", "add_control", "unscored",
-    "more_replicates",
+    "label_mass", "more_replicates",
 ]  # fmt: skip
 
 
@@ -225,6 +225,11 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         most = max((row.n for row in rated), default=0)
         if most:
             sentences.append(f"{wording.count(most, noun)} {how}.")
+    mass = _label_mass(reading)
+    if mass is not None:
+        sentences.append(
+            f"Verdicts were read from log-probabilities; the offered labels hold {100 * mass:.0f} % of the first token's probability (median)."
+        )
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
         parts = [f"{_measure(f)}: {wording.size(f.row, f.row.detectable)}" for f in _least_sensitive(unseen)]
@@ -239,6 +244,14 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     if weak or unseen:
         return QuestionAnswer("How sure are we?", "Limited", "open", tuple(sentences))
     return QuestionAnswer("How sure are we?", "Fairly sure", "plain", tuple(sentences))
+
+
+def _label_mass(reading: Reading) -> float | None:
+    """The median probability that the offered labels hold, over all logprob replies that list one; None where there are none."""
+    if "label_mass" not in reading.judgments:
+        return None
+    masses = reading.judgments["label_mass"].dropna()
+    return float(masses.median()) if len(masses) else None
 
 
 def _least_sensitive(unseen: Sequence[Finding]) -> list[Finding]:
@@ -278,6 +291,7 @@ _OBEDIENCE = {
     "self_name_probe": "favours a text for the name in it",
 }
 _MUCH_UNSCORED = 0.02
+_LITTLE_MASS = 0.3
 _MOST_ADVICE = 5
 
 
@@ -460,6 +474,10 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     if total and unscored / total > _MUCH_UNSCORED:
         text = f"{100 * unscored / total:.1f} % of replies have no verdict: `judgeloop doctor` shows which verdict mode this judge can do."
         lines.append(Advice("unscored", text))
+    mass = _label_mass(reading)
+    if mass is not None and mass < _LITTLE_MASS:
+        text = f"The offered labels hold only {100 * mass:.0f} % of the first token's probability (median): ask for json or text verdicts (`--verdict text`)."
+        lines.append(Advice("label_mass", text))
     open_drift = [
         f
         for f in findings
