@@ -326,9 +326,10 @@ def _length_rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefin
     if "length" not in model.names:
         return _slope_of(model, "length")
     j, k, v = model.names.index("length"), model.names.index(GOLD), model.covariance
+    df = model.df_of("length", GOLD)
     result = fieller_from_moments(
         float(model.coefficients[j]), float(model.coefficients[k]), float(v[j, j]), float(v[k, k]), float(v[j, k]),
-        model.df,
+        df,
     )  # fmt: skip
     if isinstance(result, Undefined):
         return Undefined(f"the judge's slope on gold is not distinguishable from 0: {result.reason}")

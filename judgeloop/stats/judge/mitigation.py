@@ -22,10 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.kernels import Correction, cluster_influence
+from judgeloop.kernels import cluster_influence
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import (
-    FEW_CLUSTERS,
     LEVEL,
     Interval,
     Undefined,
@@ -528,7 +527,7 @@ def transmission(
         covariance = float((signal_part * judge_part.reindex(signal_part.index).fillna(0.0)).sum())
         ratio = fieller_from_moments(
             float(signal_slopes.coefficients[j]), float(judge_slopes.coefficients[k]), float((signal_part**2).sum()),
-            float((judge_part**2).sum()), covariance, float(min(signal_slopes.df, judge_slopes.df)),
+            float((judge_part**2).sum()), covariance, min(signal_slopes.df_of(name), judge_slopes.df_of(name)),
         )  # fmt: skip
         ratios[name] = (
             Undefined(_SLOPE_NEAR_0)
@@ -554,7 +553,7 @@ def disjoint_transmission(
     j, k = signal_slopes.names.index(name), judge_slopes.names.index(name)
     ratio = fieller_from_moments(
         float(signal_slopes.coefficients[j]), float(judge_slopes.coefficients[k]), float(signal_slopes.covariance[j, j]),
-        float(judge_slopes.covariance[k, k]), 0.0, float(min(signal_slopes.df, judge_slopes.df)),
+        float(judge_slopes.covariance[k, k]), 0.0, min(signal_slopes.df_of(name), judge_slopes.df_of(name)),
     )  # fmt: skip
     return (
         Undefined(f"on half the items, {_SLOPE_NEAR_0}")
@@ -598,6 +597,5 @@ def longer_without_length(labels: LabelSample, features: Sequence[str]) -> Inter
 def _item_influence(fit: Slopes, sample: LabelSample) -> pd.DataFrame:
     """(G, p) contributions of the items to the coefficients' errors, by item id and column name."""
     codes = np.unique(fit.clusters)
-    correction: Correction = "mancl_derouen" if len(codes) < FEW_CLUSTERS else "CR1"
-    values = cluster_influence(fit.x, fit.z, fit.fit, fit.clusters, correction)
+    values = cluster_influence(fit.x, fit.z, fit.fit, fit.clusters, "CR2")
     return pd.DataFrame(values, index=pd.Index(sample.names[codes]), columns=list(fit.names))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from judgeloop.kernels import cluster_sums, sigmoid
+from judgeloop.kernels import cluster_informations, cluster_sums, logistic, satterthwaite_df, sigmoid
 from judgeloop.stats.estimate import PROBABILITY, Estimate, RowLabels, row
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import Covariates, feature_bias, feature_unit
@@ -209,14 +209,15 @@ class LatentSlopes:
     """A fitted latent-quality model.
 
     ``coefficients`` (2p + 3 + ties,): γ, β (p), κ, a (p), log σ, then log θ of each gold that ties, and of the judge if
-    it does; their item-clustered ``covariance``; ``df`` = items − 1; ``model`` the likelihood that was maximised;
-    ``left_out``: why a feature of the texts has no slope.
+    it does; their item-clustered ``covariance``; ``df`` = items − 1; ``dfs`` (p + 2,) those of t for the judge's own (see
+    ``_judge_dfs``); ``model`` the likelihood that was maximised; ``left_out``: why a feature of the texts has no slope.
     """
 
     features: tuple[str, ...]
     coefficients: Floats
     covariance: Floats
     df: int
+    dfs: Floats
     n_pairs: int
     method: str
     model: _LatentModel
@@ -233,7 +234,11 @@ class LatentSlopes:
             return Undefined(self.left_out.get(name, f"{name} does not differ between the texts"))
         j = self.names.index(name)
         se = float(np.sqrt(self.covariance[j, j]))
-        return t_interval(float(self.coefficients[j]), se, self.df, method=self.method)
+        return t_interval(float(self.coefficients[j]), se, self.df_of(name), method=self.method)
+
+    def df_of(self, *names: str) -> float:
+        """Degrees of freedom of t for these coefficients of the judge: the fewest of theirs."""
+        return float(min(self.dfs[self.names.index(name)] for name in names))
 
     def average_effect(self, name: str) -> Interval | Undefined:
         """Average marginal effect of a feature on P(a picked), a tie ½, at fixed quality: probability per unit.
@@ -257,7 +262,7 @@ class LatentSlopes:
 
         gradient = optimize.approx_fprime(self.coefficients, effect, 1e-6)
         se = float(np.sqrt(gradient @ self.covariance @ gradient))
-        return t_interval(effect(self.coefficients), se, self.df, method=f"{self.method}, delta")
+        return t_interval(effect(self.coefficients), se, self.df_of(name), method=f"{self.method}, delta")
 
     def joint(self, tested: Sequence[str]) -> JointTest | Undefined:
         """The Wald test that the β of the ``tested`` features are all 0, with Hotelling's scale.
@@ -305,8 +310,25 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     # With few items G/(G − parameters): Mancl–DeRouen has no closed form here.
     codes, fitted = np.unique(model.items, return_inverse=True)[1], len(hessian) if groups < FEW_CLUSTERS else 1
     covariance = _sandwich(model.value_and_gradient(theta)[1], hessian, codes, groups, fitted=fitted)
-    method = "latent-quality model of two golds, clustered by item"
-    return LatentSlopes(rows.features, theta, covariance, groups - 1, len(first), method, model, left_out)
+    try:
+        dfs = _judge_dfs(model)
+    except ValueError as error:
+        return Undefined(str(error))
+    method = "latent-quality model of two golds, clustered by item, Bell-McCaffrey df"
+    return LatentSlopes(rows.features, theta, covariance, groups - 1, dfs, len(first), method, model, left_out)
+
+
+def _judge_dfs(model: _LatentModel) -> Floats:
+    """(p + 2,) degrees of freedom of the judge's coefficients: those of a plain logistic regression on the same columns.
+
+    Its gold column is the sum of a pair's golds. What makes a judge's slope rest on few items, that they differ much in its
+    column, is in these columns; quality between the golds is not. Raises ValueError where one item alone identifies one.
+    """
+    votes = np.nansum(model.golds, axis=1)[model.pair]
+    x = np.column_stack([model.order, model.d, votes])
+    fit = logistic(x, model.picked_a)
+    weights = fit.probabilities * (1.0 - fit.probabilities) if fit.converged else np.ones(len(x))
+    return satterthwaite_df(cluster_informations(x, weights, model.items[model.pair]), np.eye(x.shape[1]))
 
 
 @dataclass(frozen=True, slots=True)

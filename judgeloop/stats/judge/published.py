@@ -13,9 +13,9 @@ import math
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import cluster_covariance, logistic, sigmoid
+from judgeloop.kernels import cluster_covariance, cluster_informations, logistic, satterthwaite_df, sigmoid
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Estimate, RowLabels, SampleCounts, row
-from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, bounded_mean, clustered_proportion, t_interval
+from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import gold_margin, picked_a
 from judgeloop.stats.judge.position import match
 from judgeloop.stats.presentations import (
@@ -170,8 +170,13 @@ def _length_controlled_rate(won: Floats, gap: Floats, items: Integers) -> Interv
     fit = logistic(x, won)
     if not fit.identified:
         return Undefined("wins separate by length")
-    covariance = cluster_covariance(x, won, fit, items, "mancl_derouen" if groups < FEW_CLUSTERS else "CR1")
-    theta = t_interval(float(fit.coefficients[0]), math.sqrt(covariance[0, 0]), groups - 1)
+    try:
+        covariance = cluster_covariance(x, won, fit, items, "CR2")
+        informations = cluster_informations(x, fit.probabilities * (1.0 - fit.probabilities), items)
+        df = satterthwaite_df(informations, np.eye(2)[:1])
+    except ValueError as error:
+        return Undefined(str(error))
+    theta = t_interval(float(fit.coefficients[0]), math.sqrt(covariance[0, 0]), float(df[0]))
     rate, low, high = (float(v) for v in sigmoid(np.array([theta.estimate, theta.low, theta.high])))
     se = theta.std_error * rate * (1 - rate)
     return Interval(

@@ -22,15 +22,17 @@ from judgeloop import seeds
 from judgeloop.kernels import (
     LogisticFit,
     cluster_covariance,
+    cluster_informations,
     cluster_sums,
     firth,
     jackknife_error,
     logistic,
     one_step_bootstrap,
     one_step_jackknife,
+    satterthwaite_df,
     sigmoid,
 )
-from judgeloop.stats.inference import FEW_CLUSTERS, LEVEL, Interval, Undefined, bca, f_tail, quantile, t_interval
+from judgeloop.stats.inference import LEVEL, Interval, Undefined, bca, f_tail, quantile, t_interval
 from judgeloop.stats.judge.covariates import Covariates
 from judgeloop.stats.presentations import Floats, Integers
 
@@ -53,7 +55,7 @@ class Slopes:
     """A fitted content model.
 
     ``names`` (p) of its columns: order, features, gold; ``coefficients`` (p,) and their item-clustered ``covariance``
-    (p, p); ``df`` of t, items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,),
+    (p, p), CR2 with the degrees of freedom ``dfs`` (p,) of their t; ``df``: items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,),
     whether a was picked, ``fit`` and ``clusters`` (n,) what the coefficients were fitted to. ``separated``: the picks
     separate, and the fit is Firth's. ``first_stage``: where a column was itself estimated, the function that gives what
     that adds to the rows' scores (n, p) at given coefficients (p,).
@@ -62,6 +64,7 @@ class Slopes:
     names: tuple[str, ...]
     coefficients: Floats
     covariance: Floats
+    dfs: Floats
     df: int
     method: str
     left_out: dict[str, str]
@@ -86,7 +89,11 @@ class Slopes:
         if self.separated:
             p_value = profile_p_value(self.x, self.z, self.fit, j, self.df + 1)
             return separated_slope(float(self.coefficients[j]), se, self.df + 1, p_value)
-        return t_interval(float(self.coefficients[j]), se, self.df, method=self.method)
+        return t_interval(float(self.coefficients[j]), se, self.df_of(name), method=self.method)
+
+    def df_of(self, *names: str) -> float:
+        """Degrees of freedom of t for the coefficients of these columns: the fewest of theirs."""
+        return float(min(self.dfs[self.names.index(name)] for name in names))
 
     def variance_inflation(self, name: str) -> float:
         """1/(1 − R²) of a column regressed on the others, not centred, weighted by the fit's information."""
@@ -147,8 +154,6 @@ def fit_columns(
     fit = logistic(x, z)
     if fit.rank < x.shape[1]:
         return Undefined(f"{', '.join(names)} are collinear on these pairs")
-    few = items < FEW_CLUSTERS
-    method = f"logistic regression, {'Mancl-DeRouen' if few else 'CR1'} by item"
     separated = not fit.converged
     if separated:
         fit = firth(x, z)
@@ -156,25 +161,31 @@ def fit_columns(
             return Undefined("the picks separate perfectly on these covariates")
         # Separated residuals are next to 0, and a sandwich of them would be too: the covariance is that of the
         # information instead, as if each item had one row.
-        covariance, method = (
-            fit.covariance * len(z) / items,
-            "Firth logistic regression (separated), information by item",
-        )
+        covariance, dfs = fit.covariance * len(z) / items, np.full(x.shape[1], items - 1.0)
+        method = "Firth logistic regression (separated), information by item"
     else:
         try:
-            covariance = cluster_covariance(x, z, fit, rows.items, "mancl_derouen" if few else "CR1")
+            covariance = cluster_covariance(x, z, fit, rows.items, "CR2")
+            informations = cluster_informations(x, _working_weights(fit), rows.items)
+            dfs = satterthwaite_df(informations, np.eye(x.shape[1]))
         except ValueError as error:
             return Undefined(str(error))
+        method = "logistic regression, CR2 by item, Bell-McCaffrey df"
     return Slopes(
-        names, fit.coefficients, covariance, items - 1, method, left_out or {}, x, z, fit, rows.items, separated
+        names, fit.coefficients, covariance, dfs, items - 1, method, left_out or {}, x, z, fit, rows.items, separated
     )
+
+
+def _working_weights(fit: LogisticFit) -> Floats:
+    """(n,) each row's share in the information, p(1 − p)."""
+    return np.asarray(fit.probabilities * (1.0 - fit.probabilities), dtype=np.float64)
 
 
 def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     """Average marginal effect of a column on P(a picked), over these rows: probability per unit of the column.
 
-    β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with t. Its
-    coverage equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's
+    β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with Bell &
+    McCaffrey's degrees of freedom of its gradient (``effect_df``). Its coverage equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's
     interval is too narrow (``judgeloop validate --claims --only order_locked_judge``); ``bootstrap_effect``
     gives that interval. Where the picks separate: ``separated_effect``.
     """
@@ -185,7 +196,7 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
         j = slopes.names.index(name)
         p_value = profile_p_value(slopes.x, slopes.z, slopes.fit, j, slopes.df + 1)
         return separated_effect(slopes.x, slopes.fit, slopes.clusters, j, p_value)
-    return _jackknife_interval(*_effect_and_left_out(slopes, name))
+    return _jackknife_interval(*_effect_and_left_out(slopes, name), effect_df(slopes, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +226,8 @@ def effect_difference(slopes: Slopes, other: Slopes, name: str, factor: Factor |
     estimate, left_out = _effect_and_left_out(slopes, name)
     other_estimate, other_left_out = _effect_and_left_out(other, name)
     value, values = (1.0, np.ones_like(left_out)) if factor is None else (factor.value, factor.left_out)
-    return _jackknife_interval(estimate - value * other_estimate, left_out - values * other_left_out)
+    df = min(effect_df(slopes, name), effect_df(other, name))
+    return _jackknife_interval(estimate - value * other_estimate, left_out - values * other_left_out, df)
 
 
 def _scaled(effect: Interval, factor: Factor) -> Interval:
@@ -247,13 +259,27 @@ def delta_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     """
     if name not in slopes.names:
         return slopes.slope(name)
-    j = slopes.names.index(name)
-    p = slopes.fit.probabilities
-    mean = float(np.mean(p * (1 - p)))
-    gradient = slopes.coefficients[j] * np.mean((p * (1 - p) * (1 - 2 * p))[:, None] * slopes.x, axis=0)
-    gradient[j] += mean
+    gradient = _effect_gradient(slopes, name)
+    estimate = float(slopes.coefficients[slopes.names.index(name)] * np.mean(_working_weights(slopes.fit)))
     se = float(np.sqrt(gradient @ slopes.covariance @ gradient))
-    return t_interval(float(slopes.coefficients[j]) * mean, se, slopes.df, method=f"{slopes.method}, delta")
+    return t_interval(estimate, se, effect_df(slopes, name), method=f"{slopes.method}, delta")
+
+
+def effect_df(slopes: Slopes, name: str) -> float:
+    """Degrees of freedom of t for a column's average marginal effect: those of its gradient in the coefficients."""
+    if slopes.separated:
+        return float(slopes.df)
+    informations = cluster_informations(slopes.x, _working_weights(slopes.fit), slopes.clusters)
+    return float(satterthwaite_df(informations, _effect_gradient(slopes, name)[None])[0])
+
+
+def _effect_gradient(slopes: Slopes, name: str) -> Floats:
+    """(p,) derivative of β·mean s′(η) by the coefficients."""
+    j, p = slopes.names.index(name), slopes.fit.probabilities
+    weights = _working_weights(slopes.fit)
+    gradient = slopes.coefficients[j] * np.mean((weights * (1 - 2 * p))[:, None] * slopes.x, axis=0)
+    gradient[j] += float(np.mean(weights))
+    return np.asarray(gradient)
 
 
 def _missing_column(slopes: Slopes, name: str) -> Undefined | None:
@@ -272,12 +298,12 @@ def _effect_and_left_out(slopes: Slopes, name: str) -> tuple[float, Floats]:
     return float(effect[0]), effect[1:]
 
 
-def _jackknife_interval(estimate: float, left_out: Floats) -> Interval | Undefined:
-    """The estimate's t interval from its (G,) values with one item left out."""
+def _jackknife_interval(estimate: float, left_out: Floats, df: float) -> Interval | Undefined:
+    """The estimate's t interval on ``df`` degrees of freedom from its (G,) values with one item left out."""
     se = jackknife_error(left_out)
     if se == 0:
         return Undefined("the estimate is the same whichever item is left out")
-    return t_interval(estimate, se, len(left_out) - 1, method="one-step jackknife t by item")
+    return t_interval(estimate, se, df, method="one-step jackknife t by item, Bell-McCaffrey df")
 
 
 # Picks that separate on the covariates.

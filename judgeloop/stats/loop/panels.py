@@ -272,7 +272,8 @@ def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interva
     values = [float(slopes.coefficients[slopes.names.index("length")]) for slopes in (base, later)]
     moved = _jackknife(later, groups) - _jackknife(base, groups)
     se = float(np.sqrt((groups - 1.0) / groups * np.sum((moved - moved.mean()) ** 2)))
-    return t_interval(values[1] - values[0], se, groups - 1, method="difference of fits, jackknife t by item")
+    df = min(base.df_of("length"), later.df_of("length"))
+    return t_interval(values[1] - values[0], se, df, method="difference of fits, jackknife t by item")
 
 
 def _jackknife(slopes: Slopes, groups: int) -> NDArray[np.float64]:

@@ -243,7 +243,7 @@ def test_judge_estimates_is_one_valid_frame():
     assert estimates.loc[estimates["status"] != "undefined", "estimate"].notna().all()
 
 
-def test_a_slope_without_spread_is_bounded_and_with_few_items_is_mancl_derouens():
+def test_a_slope_without_spread_is_bounded_by_the_number_of_items():
     three = next(row for row in probe_estimates(_always_edited(3)) if row.variant == "slope")
     share, steepest = 1.96**2 / (3 + 1.96**2), 0.5 / np.log2(1.5)
     assert (three.estimate, three.status) == (pytest.approx(steepest), "underpowered")
