@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -253,29 +253,14 @@ def _allowed(claim: Claim, row: Estimate | None) -> float:
 
 def _rated(world: ClaimWorld, samples: Sequence[Said], seen: Collection[Claim]) -> list[Claim]:
     """The claims that were made, and those that are false here and could have been made of the terms with a number."""
-    possible: dict[Claim, None] = {}
-    defined = {f.row.term: f for sample in samples for f in sample.findings if f.verdict != "undefined"}
-    for term, finding in defined.items():
-        question = finding.question
-        signs = (0,) if term == "style_joint" else (1, -1)
-        words = _WORDS if term.startswith("compounding_") else ()
-        named = [Claim("finding", question, term, "found", sign) for sign in signs] if not words else []
-        named += [Claim("finding", question, term, says, 0) for says in (words or ["none"])]
-        named += [
-            Claim("check", "", term, says, 0)
-            for limit in _limits()
-            if limit.term == term
-            for says in ("passed", "exceeded")
-        ]
-        possible |= dict.fromkeys(named)
-    possible |= dict.fromkeys(
-        Claim("answer", "", f"answer {name}", says, 0) for name in _ANSWERS for says in ("found", "none")
-    )
-    for pattern in world.truths:
-        if pattern.startswith("advice "):
-            signs = (1, -1) if pattern == "advice length" else (0,)
-            possible |= dict.fromkeys(Claim("advice", "", pattern, "found", sign) for sign in signs)
-    false = [claim for claim in possible if (truth := world.truth(claim.term)) is not None and claim.is_false(truth)]
+    defined = {f.row.term for sample in samples for f in sample.findings if f.verdict != "undefined"}
+    false = [
+        claim
+        for claim in possible_claims()
+        if (claim.term in defined or claim.place in ("answer", "advice"))
+        and (truth := world.truth(claim.term)) is not None
+        and claim.is_false(truth)
+    ]
     return list(dict.fromkeys([*false, *seen]))
 
 
@@ -309,7 +294,8 @@ def _of_reports(name: str, world: ClaimWorld, samples: Sequence[Said], seed: int
 # All claims that can be made
 
 
-def possible_claims() -> dict[Claim, str]:
+@functools.cache
+def possible_claims() -> Mapping[Claim, str]:
     """Every claim that a report, its answers and advice, or ``check`` can make, with a sentence that makes it.
 
     They are found by giving the report one estimate at a time: each known term, with each verdict and sign.
@@ -317,10 +303,10 @@ def possible_claims() -> dict[Claim, str]:
     claims: dict[Claim, str] = {}
     nothing = pd.DataFrame()
     for term in sorted({*known_terms(), "slot_1_excess", "score_length_slope", "score_scale_anchoring"}):
-        for row in _examples(term):
-            arms, controls = _arms(row)
-            reading = Reading("", (row,), nothing, nothing, nothing, nothing, {}, {}, "", arms, controls)
-            every = findings([row])
+        for rows in _examples(term):
+            arms, controls = _arms(rows[0])
+            reading = Reading("", rows, nothing, nothing, nothing, nothing, {}, {}, "", arms, controls)
+            every = findings(rows)
             for claim, _, sentence in _claims(every, answers(reading, every), None):
                 claims.setdefault(claim, sentence)
     for kind in get_args(AdviceKind):
@@ -336,8 +322,8 @@ def _arms(row: Estimate) -> tuple[tuple[str, ...], dict[str, str]]:
     return (("judge", "random"), {"random": "random"}) if row.contrast else ((), {})
 
 
-def _examples(term: str) -> Iterator[Estimate]:
-    """Estimates of that term as a report may hold them: found on both sides, none within margin, and each word."""
+def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
+    """Estimates of that term as a report may hold them: found on both sides, none within margin; each word, of a drift."""
     of_run = term.startswith(("did_", "compounding_"))
     labels: dict[str, Any] = {"scope": "judge", "judge": "judge", "panel": "pairs", "n": 400, "n_items": 200}
     if of_run:
@@ -351,18 +337,23 @@ def _examples(term: str) -> Iterator[Estimate]:
     )  # fmt: skip
     words: list[Verdict] = [*COMPOUNDING] if term.startswith("compounding_") else []
     for word in words:
-        yield replace(base, estimate=1.5, conf_low=1.2, conf_high=1.8, verdict=word)
+        drift = replace(
+            base, term=term.replace("compounding_", "did_"), generation=3, unit="doublings", verdict="drifting"
+        )
+        ratio = replace(base, estimate=1.5, conf_low=1.2, conf_high=1.8, verdict=word)
+        yield ratio, replace(drift, estimate=1.0, conf_low=0.8, conf_high=1.2)
     if term == "style_joint":
-        yield replace(base, estimate=5.0, verdict="found", std_error=None)
+        yield (replace(base, estimate=5.0, verdict="found", std_error=None),)
     elif not words:
         for sign in (1.0, -1.0):
             low, high = sorted((sign * 0.06, sign * 0.14))
-            yield replace(
-                base, estimate=sign * 0.1, conf_low=low, conf_high=high, verdict="drifting" if of_run else "found"
-            )
-        yield replace(base, estimate=0.01, conf_low=-0.02, conf_high=0.04, verdict="none", margin=0.05, p_adjusted=0.6)
+            verdict: Verdict = "drifting" if of_run else "found"
+            yield (replace(base, estimate=sign * 0.1, conf_low=low, conf_high=high, verdict=verdict),)
+        yield (
+            replace(base, estimate=0.01, conf_low=-0.02, conf_high=0.04, verdict="none", margin=0.05, p_adjusted=0.6),
+        )
         if term.startswith("judge_drift_"):
-            yield replace(base, estimate=0.0, conf_low=0.0, conf_high=0.0, verdict="unchanged", p_adjusted=1.0)
+            yield (replace(base, estimate=0.0, conf_low=0.0, conf_high=0.0, verdict="unchanged", p_adjusted=1.0),)
 
 
 def _unit(term: str) -> str:
