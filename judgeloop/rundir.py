@@ -10,8 +10,10 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -281,6 +283,19 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._release()
+
+
+def default_folder(name: str, identity: str) -> RunFolder:
+    """``runs/<name>``, or ``runs/<name>-<number>``: the folder with this identity, else the first that does not exist."""
+    first = Path("runs") / name
+    numbered = re.compile(rf"{re.escape(name)}-\d+")
+    existing = [first, *(path for path in sorted(first.parent.glob("*")) if numbered.fullmatch(path.name))]
+    for folder in map(RunFolder, existing):
+        with suppress(FolderMismatch):
+            if folder.environment().get("experiment_hash") == identity:
+                return folder
+    paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
+    return RunFolder(next(path for path in paths if not path.exists()))
 
 
 def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:

@@ -31,7 +31,9 @@ PAIR_COLUMNS = (
     "category", "len_a", "len_b", "length_unit",
 )  # fmt: skip
 SET_COLUMNS = ("item_id", "set_id", "prompt", "texts", "candidates", "models", "gold", "category")
-KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS)))
+KEPT_COLUMNS = ("language",)
+"""Columns that have a meaning and stand among a file's further ones in the tables."""
+KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS, *KEPT_COLUMNS)))
 _KEYS = ("column", "values", "value")
 
 
@@ -55,7 +57,7 @@ class Columns:
         """The row with judgeloop's names of ``known`` added. A source whose column is not in this row adds nothing."""
         renamed = dict(row)
         for name, source in self.sources.items():
-            if name not in known:
+            if name not in known and name not in KEPT_COLUMNS:
                 continue
             if source.value is not None:
                 renamed[name] = source.value

@@ -115,7 +115,7 @@ def verdict_log(
     for where, raw in log_rows:
         column_names.update(raw)
         names = {**(fields or {}), **columns.names(raw)}
-        rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS), names), raw, reader))
+        rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS), names), reader))
     if not rows:
         form = "give one a row: item_id, judge, order, verdict" if fields is None else "the log holds no record"
         raise InvalidInput(f"{name}: no verdicts; {form}")
@@ -137,7 +137,7 @@ def verdict_log(
     )
 
 
-def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
     item_id = cells.name("item_id")
     row: dict[str, Any] = {
         "item_id": item_id,
@@ -169,7 +169,7 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
     a, b = _candidate_ids(cells, row, values, reader)
     first, second = (a, b) if row["order"] == "ab" else (b, a)
     pair_columns = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
-    other_columns = extras(raw, (*VERDICT_COLUMNS, *_FIRST))
+    other_columns = extras(cells.row, (*VERDICT_COLUMNS, *_FIRST))
     if reader.pairs is not None:
         other_columns = {**reader.pairs[row["pair_id"]].other_columns, **other_columns}
     return {

@@ -170,3 +170,18 @@ def test_a_log_s_own_columns_may_have_any_name(tmp_path: Path, value: object) ->
 def test_a_text_that_is_no_text_is_refused_with_its_row() -> None:
     with pytest.raises(InvalidInput, match=r"pairs\.jsonl:3: text_a: must be text, not True"):
         read_pairs(CASES / "boolean_text" / "pairs.jsonl")
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.tables
+def test_default_folders_of_two_logs_of_one_name_do_not_collide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("a", "annotations"), ("b", "annotations-2"), ("b", "annotations-2"), ("a", "annotations")):
+        assert f"Folder: runs/{folder} " in said_of(capsys, CASES / "default_out_collides" / name / "annotations.json")
+    for items in (3, 4):
+        judgeloop.analyze(log(items=items))  # in memory, so that a second frame of a session is no other's folder
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["annotations", "annotations-2"]
