@@ -377,9 +377,9 @@ class AnalysisRecord:
 
 
 def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
-    """The tables that the analysis has, by name."""
-    texts = {"candidates": analysis.candidates} if len(analysis.candidates) else {}
-    return {"judgments": analysis.judgments, **texts, "items": analysis.items}
+    """The tables that the analysis has, by name; none without a row."""
+    named = {"judgments": analysis.judgments, "candidates": analysis.candidates, "items": analysis.items}
+    return {name: frame for name, frame in named.items() if len(frame)}
 
 
 def write(analysis: Analysis, folder: RunFolder) -> None:

@@ -36,13 +36,13 @@ from judgeloop.commands.plan import (
 )
 from judgeloop.commands.questions import Editor, ProbeQuestions, Questions, model_edits
 from judgeloop.commands.rated import Listwise, Pointwise, RatingForm
-from judgeloop.commands.session import default_folder
 from judgeloop.experiment.audit import AuditPlanCall
 from judgeloop.experiment.options import with_keywords
 from judgeloop.experiment.schema import Endpoint, ModelJudgeSpec
 from judgeloop.interchange.rows import Input
 from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION
 from judgeloop.records import ORDERS
+from judgeloop.rundir import default_folder
 from judgeloop.stats import inference
 from judgeloop.text.features import tokenize
 from judgeloop.text.templates import Template

@@ -20,6 +20,11 @@ from judgeloop.interchange.rows import Cells, Row, extras
 from judgeloop.seeds import python_uniform
 
 KEYS = frozenset({"instruction", "output_1", "output_2", "preference"})
+FIELDS = {
+    "item_id": "instruction", "prompt": "instruction", "text_a": "output_2", "text_b": "output_1", "judge": "annotator",
+    "verdict": "preference", "p_first": "preference", "model_a": "generator_2", "model_b": "generator_1", "category": "dataset",
+}  # fmt: skip
+"""judgeloop's column → the field of a record that it is made of."""
 _SEEDS = (*range(10), 42, 123, 1234)
 _FIXED_ORDER = ("lmsys_gpt4", "aviary_gpt4")
 """AlpacaEval's annotators that always show output_1 first."""

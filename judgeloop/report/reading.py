@@ -152,7 +152,8 @@ def _judge_kind(experiment: Mapping[str, Any], arm: object) -> str:
 
 def _table(run: Record, name: str) -> pd.DataFrame:
     frame = run.table(name)
-    for column in ("replicate", "generation", "repeat", "n_drawn"):
+    # A log's own columns may have any name, that of a count of the table candidates too.
+    for column in ("replicate", "generation", "repeat", *(("n_drawn",) if name == "candidates" else ())):
         if column in frame.columns:
             frame[column] = frame[column].astype("Int64")
     for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order"):

@@ -194,6 +194,13 @@ def test_every_set_is_shown_in_all_rotations(tmp_path: Path, serve: Serve) -> No
     assert texts["i002", first["gold"]] == rows[2]["texts"][rows[2]["gold"]]
     assert "audit/choice/planted/i003/i003/o2/r0" in served.asked
     assert len(done.folder.table("authors")) == 24
+    # Nobody judged a pair: there is no such table.
+    assert sorted(path.name for path in (done.path / "tables").iterdir()) == [
+        "authors",
+        "candidates",
+        "choices",
+        "items",
+    ]
     count, before = sum(served.asked.values()), tables(done.path)
     frame = pd.DataFrame(rows)
     frame.to_parquet(tmp_path / "lists.parquet")

@@ -75,6 +75,8 @@ FEWEST_UNSCORED = 10
 """With fewer replies without a verdict than this, what they depend on is not tested."""
 _WITHOUT_GOLD = Undefined(NO_GOLD)
 _NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
+_NO_VERDICT = Undefined("no judgment of different texts has a verdict")
+_SAME_LENGTHS = Undefined("the texts' lengths never differ")
 _MOST_RESAMPLED = 2_000
 """With more judgments than this, 10,000 resamples would take seconds and give the jackknife's interval."""
 _ONE_GOLD = "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or state --gold-exact where it cannot err"
@@ -107,7 +109,7 @@ def content_estimates(
     rows = covariates(judgments, texts, scales=scales)
     with_gold = rows.with_gold()
     given_gold = fit_slopes(with_gold, with_gold.gold) if len(with_gold) else _WITHOUT_GOLD
-    without_gold = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
+    without_gold = fit_slopes(rows) if len(rows) else _NO_VERDICT
     corrected = _corrected_fit(rows, given_gold)
     fits = _ContentFits(rows, with_gold, given_gold, without_gold, corrected, gold_exact)
     features = rows.features or ("length",)
@@ -193,9 +195,7 @@ def _raw_preference(labels: RowLabels, rows: Covariates, margin: float, gold_exa
     length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
     empty = SampleCounts(0, 0, rows.n_unscored)
     if length is None:
-        reason = (
-            Undefined("the texts' lengths never differ") if rows.n_without_features == 0 and len(rows) else _NO_TEXTS
-        )
+        reason = _NO_TEXTS if rows.n_without_features else _NO_VERDICT if not len(rows) else _SAME_LENGTHS
         return [
             row(labels, "verbosity", term, reason, empty, unit=PROBABILITY),
             row(labels, "verbosity", "gold_tied_longer_excess", reason, empty, unit=PROBABILITY),

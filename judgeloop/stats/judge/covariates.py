@@ -128,7 +128,7 @@ def covariates(
         ties=(compared["verdict"] == "tie").to_numpy()[keep],
         index=np.flatnonzero(keep),
         n_unscored=unscored(compared),
-        n_without_features=int((scored & ~has_features).sum()),
+        n_without_features=int((scored & ~has_features).sum()) if names else int(scored.sum()),
     )
 
 

@@ -202,10 +202,11 @@ def _arena_rows(
         if raw is None:
             continue
         relative = (raw[:, 0] - raw[:, 1]) / (raw[:, 0] + raw[:, 1] + 1.0)
-        spread = float(np.nanstd(relative))
+        known = relative[~np.isnan(relative)]
+        spread = float(known.std()) if len(known) else 0.0
         if spread > 0:
             names.append(name)
-            columns.append((relative - np.nanmean(relative)) / spread)
+            columns.append((relative - known.mean()) / spread)
     picked = picked_a(judgments)
     models = sorted(set(judgments["model_a"].astype(str)) | set(judgments["model_b"].astype(str)))
     strengths = [
