@@ -88,6 +88,8 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     if row.term == "style_joint":
         test = wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)
         return f"{who}{name}: {'they change the verdict' if finding.verdict == 'found' else 'no effect shown'} ({test})"
+    if row.term == "length_shape":
+        return f"{who}{name} ({wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)})"
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     effect = f" {wording.pick_share(row)}" if wording.is_pick_share(row) else f": {wording.signed_figure(row)}{unit}"
     limits = f", {wording.interval(row)}" if row.conf_low is not None else ""
@@ -103,6 +105,8 @@ def brief(finding: Finding, *, named: bool = True) -> str:
         return f"{value}, {'not detected' if finding.verdict == 'undetected' else 'too few data'}{unseen}"
     if finding.verdict == "equivalent":
         return f"{value}, no effect of practical size"
+    if finding.word == "not_linear":
+        return f"{value}, on average within the margin, but it changes with length"
     if finding.verdict == "unconfirmed":
         return f"{value}, unconfirmed"
     return value

@@ -18,7 +18,7 @@ Standing = Literal[
 
 - ``found``: the interval excludes 0 and the adjusted test agrees
 - ``unconfirmed``: the interval excludes 0; the adjusted test does not agree, or the sample is too small
-- ``unclear``: of compounding, neither growth nor decline is shown
+- ``unclear``: of compounding, neither growth nor decline is shown; of a slope, the effect has another shape than a slope
 - ``undetected``: the interval covers 0
 - ``underpowered``: too few data
 - ``undefined``: no number; the row's note gives the reason
@@ -140,6 +140,8 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
             return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
         case "none":
             return "equivalent"
+        case "not_linear":
+            return "unclear"
         case "undetected":
             return "undetected" if _could_see(row) else "underpowered"
         case "cannot_tell":
@@ -218,6 +220,7 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "found": f"{effect}, {effect_limits}",
         "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
+        "unclear": f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
         "undetected": _nothing(row, measured),
         "underpowered": f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }

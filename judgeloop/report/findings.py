@@ -5,6 +5,7 @@ Terminal, Markdown, JSON and HTML print these sentences as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, MutableMapping, Sequence
 
 import pandas as pd
@@ -29,6 +30,7 @@ from judgeloop.report.claims import (
 from judgeloop.report.reading import as_estimates, last_generation, select
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, GIVEN_GOLD, LENGTH_SCREEN, takes_gold_as_exact
+from judgeloop.stats.judge.length_shape import LARGE, LENGTH_SHAPE, LONG, SHORT, SMALL
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
@@ -100,6 +102,7 @@ _CONTENT = (
     "length_ame",
     "gold_tied_longer_excess",
     "style_joint",
+    LENGTH_SHAPE,
 )
 
 
@@ -160,7 +163,9 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
     measured = {row.judge for row in measures if row.status != "undefined"}
     results = []
     for row in measures:
-        if row.status != "undefined":
+        if row.term == LENGTH_SHAPE:
+            results += [_shape(rows, row)] if _moves(row) else []
+        elif row.status != "undefined":
             results.append(
                 _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
             )
@@ -225,6 +230,41 @@ def _joint(row: Estimate) -> Finding:
         verdict = "underpowered" if row.status == "underpowered" else "undetected"
         text = f"{_JOINT}: no effect detected ({test}), which does not show that there is none"
     return Finding("content", verdict, sentence(row.judge, text), row)
+
+
+def _shape(rows: Sequence[Estimate], row: Estimate) -> Finding:
+    """That the effect of length is not one slope, with the effect in the halves of the pairs that differ most."""
+    place = {**_place(row), "term": "length_ame"}
+    halves = {
+        half.variant: half
+        for half in select(rows, category="", **place)
+        if half.estimate is not None and half.variant in (SHORT, LONG, SMALL, LARGE)
+    }
+
+    def gap(pair: tuple[str, str]) -> float:
+        first, second = halves[pair[0]], halves[pair[1]]
+        error = math.hypot(first.std_error or 0.0, second.std_error or 0.0)
+        return abs((first.estimate or 0.0) - (second.estimate or 0.0)) / (error or 1.0)
+
+    pairs = [pair for pair in ((SHORT, LONG), (SMALL, LARGE)) if set(pair) <= set(halves)]
+    text = f"length at equal gold: its effect is not the same at every length ({wording.p_value(_p_of(row))})"
+    if pairs:
+        text += ": a doubling " + ", and ".join(_half(halves[name], name) for name in max(pairs, key=gap))
+    return Finding("content", "found", sentence(row.judge, text), row)
+
+
+_HALVES = {
+    SHORT: "in the half of the pairs with the shorter texts", LONG: "in the half with the longer ones",
+    SMALL: "where the lengths differ less than in half of the pairs", LARGE: "where they differ more",
+}  # fmt: skip
+
+
+def _half(row: Estimate, name: str) -> str:
+    """What a doubling does in one half of the pairs."""
+    estimate = row.estimate or 0.0
+    verb = "raises" if estimate >= 0 else "lowers"
+    limits = wording.interval(row) if estimate >= 0 else interval_of_size(row)
+    return f"{verb} the chance of being picked by {wording.size(row, abs(estimate))} {_HALVES[name]}, {limits}"
 
 
 def own_effect(rows: Iterable[Estimate], probe: Estimate) -> Estimate | None:

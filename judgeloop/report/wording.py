@@ -54,6 +54,7 @@ TERMS = {
     "gold_tied_longer_excess": "Longer text picked at equal gold",
     "length_log_odds": "Length, log-odds per doubling",
     "length_ame": "Length effect per doubling",
+    "length_shape": "Length effect changes with length",
     "length_exchange_rate": "Quality worth one doubling of length",
     "excess_longer_vs_gold": "Length effect, judge minus gold",
     "length_beyond_agreement": "Length effect, beyond agreement with gold",

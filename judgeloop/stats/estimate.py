@@ -29,6 +29,7 @@ Verdict = Literal[
     "",
     "found",
     "none",
+    "not_linear",
     "undetected",
     "cannot_tell",
     "unchanged",
@@ -47,6 +48,7 @@ Verdict = Literal[
 Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts"):
 
 - ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
+- ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope
 - ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval

@@ -41,6 +41,13 @@ from judgeloop.stats.judge.covariates import (
     gold_margin,
     picked_a,
 )
+from judgeloop.stats.judge.length_shape import (
+    LENGTH_SHAPE,
+    halves,
+    rejects_slope,
+    shape_test,
+    withheld_where_not_linear,
+)
 from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent, tie_estimates
 from judgeloop.stats.judge.slopes import (
     FEWEST_PAIRS,
@@ -113,12 +120,20 @@ def content_estimates(
     corrected = _corrected_fit(rows, given_gold)
     fits = _ContentFits(rows, with_gold, given_gold, without_gold, corrected, gold_exact)
     features = rows.features or ("length",)
-    return [
+    on_length = [
         *_raw_preference(labels, rows, margin, gold_exact),
         *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
         *_length_effects(labels, fits, margin, bootstrap=bootstrap and not category),
         *_exchange_rates(labels, fits),
         *_compared_with_gold(labels, with_gold),
+    ]
+    shaped = _shaped_fits(fits)
+    shapes = {variant: fit.test() for variant, fit in shaped.items()}
+    # Where the primary fit is undefined, a primary row that needs none takes one gold as exact.
+    of_primary = shapes[GIVEN_GOLD] if isinstance(shapes[""], Undefined) else shapes[""]
+    return [
+        *(withheld_where_not_linear(one, {**shapes, "": of_primary}.get(one.variant)) for one in on_length),
+        *_shape_rows(labels, shaped, shapes),
         *_joint_tests(labels, fits),
         *tie_estimates(labels, rows, given_gold, without_gold),
         *missing_estimates(judgments, texts, labels, scales=scales),
@@ -304,6 +319,69 @@ def _length_effect(model: Slopes | LatentSlopes | Undefined) -> Interval | Undef
             return average_effect(model, "length")
         case Undefined():
             return model
+
+
+@dataclass(frozen=True, slots=True)
+class _ShapedFit:
+    """A fit whose shape in length is tested: ``slopes`` on ``rows`` with the column ``gold`` (n,), None without it."""
+
+    slopes: Slopes | Undefined
+    rows: Covariates
+    gold: Floats | None
+    note: str
+
+    def test(self) -> JointTest | Undefined:
+        """``shape_test`` of the fit."""
+        return self.slopes if isinstance(self.slopes, Undefined) else shape_test(self.slopes, self.rows.mean_length)
+
+
+def _shaped_fits(fits: _ContentFits) -> dict[str, _ShapedFit]:
+    """The fits by the variant of the rows that claim something on length from them: primary, given gold, without gold.
+
+    In the latent-quality model quality has no column: there the sum of a pair's golds stands for it.
+    """
+    given = _ShapedFit(fits.given_gold, fits.with_gold, fits.with_gold.gold, GOLD_AS_EXACT)
+    without = _ShapedFit(fits.without_gold, fits.rows, None, "quality is not held equal")
+    match fits.primary():
+        case Slopes() as slopes:
+            primary = _ShapedFit(slopes, fits.with_gold, slopes.x[:, slopes.names.index(GOLD)], fits.note)
+        case LatentSlopes():
+            rows = fits.rows.with_any_gold()
+            votes = np.nansum(np.sign([rows.gold, rows.gold_2]), axis=0)
+            primary = _ShapedFit(fit_slopes(rows, votes), rows, votes, "at an equal sum of golds")
+        case Undefined() as reason:
+            primary = replace(given, slopes=reason)
+    return {"": primary, GIVEN_GOLD: given, "no_gold": without}
+
+
+def _shape_rows(
+    labels: RowLabels, shaped: dict[str, _ShapedFit], shapes: dict[str, JointTest | Undefined]
+) -> list[Estimate]:
+    """``length_shape``, primary and ``given_gold``; where the best founded of the tests rejects, ``length_ame`` of halves."""
+    estimates = []
+    for variant in ("", GIVEN_GOLD) if len(shaped[GIVEN_GOLD].rows) else ("",):
+        shape, fit = shapes[variant], shaped[variant]
+        if isinstance(shape, Undefined):
+            estimates.append(
+                row(labels, "verbosity", LENGTH_SHAPE, shape, fit.rows.counts, unit="F", variant=variant)
+            )  # fmt: skip
+            continue
+        test = BareTest(shape.f, shape.p_value, "cluster score test (Hotelling)")
+        note = f"F on {shape.q} and {shape.df} degrees of freedom"
+        estimates.append(row(
+            labels, "verbosity", LENGTH_SHAPE, test, fit.rows.counts, unit="F", variant=variant, note=joined(note, fit.note),
+        ))  # fmt: skip
+    best = next((name for name, shape in shapes.items() if isinstance(shape, JointTest)), None)
+    if best is None or labels.category or not rejects_slope(shapes[best]):
+        return estimates
+    fit = shaped[best]
+    for variant, half in halves(fit.rows).items():
+        slopes = fit_slopes(fit.rows.where(half), None if fit.gold is None else fit.gold[half])
+        estimates.append(row(
+            labels, "verbosity", "length_ame", _length_effect(slopes), fit.rows.where(half).counts,
+            unit=f"{PROBABILITY} per doubling", variant=variant, null=None, note=fit.note,
+        ))  # fmt: skip
+    return estimates
 
 
 def _exchange_rates(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:

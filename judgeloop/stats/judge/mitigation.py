@@ -34,6 +34,7 @@ from judgeloop.stats.inference import (
 )
 from judgeloop.stats.judge.content import gold_agreement
 from judgeloop.stats.judge.covariates import NO_GOLD, Covariates, covariates, feature_bias
+from judgeloop.stats.judge.length_shape import shape_test, withheld_where_not_linear
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, delta_effect, fit_columns
 from judgeloop.stats.presentations import Booleans, Floats, not_identical, pairs, unscored
 
@@ -237,6 +238,8 @@ def _length_rows(
             labels, "verbosity", "length_ame", effect, counts, unit=unit, variant=mitigation.name, margin=margin,
             note="of the labels, given gold taken as exact",
         )  # fmt: skip
+        if isinstance(slopes, Slopes):
+            ame = withheld_where_not_linear(ame, shape_test(slopes, with_gold.rows.mean_length))
         length = sample.rows.length
         preferred = Undefined("the labelled texts' lengths are not known or never differ")
         preferred_counts = SampleCounts(0, 0, lost)
