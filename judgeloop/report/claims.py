@@ -68,6 +68,8 @@ class Finding:
     """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
     with_number: bool = False
     """Undefined, with a number under a further assumption (gold taken as exact), on which no claim rests."""
+    assumption: str = ""
+    """What the finding takes for granted, in a few words, for wherever it is said in short."""
 
     @property
     def word(self) -> Verdict:

@@ -6,6 +6,7 @@ Terminal, Markdown, JSON and HTML print these sentences as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -27,7 +28,13 @@ from judgeloop.report.claims import (
 )
 from judgeloop.report.reading import as_estimates, last_generation, select
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, GIVEN_GOLD, LENGTH_SCREEN, takes_gold_as_exact
+from judgeloop.stats.judge.content import (
+    COMPARED_WITH_GOLD,
+    GIVEN_GOLD,
+    GOLDS_AGREEMENT,
+    LENGTH_SCREEN,
+    takes_gold_as_exact,
+)
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
@@ -88,6 +95,9 @@ _PHRASES = {
 }  # fmt: skip
 _RATED = ("score_scale_anchoring", *(f"slot_{k}_excess" for k in range(1, 9)))
 _JOINT = "style and length together"
+_RELATIVE = "relative to what the two raters share"
+_ALIKE = 0.95
+"""Two golds that agree on more pairs than this may be copies of each other."""
 _AS_EXACT = "if gold is taken as exact (no claim rests on this)"
 _REMARKS = {
     "excess_longer_vs_gold": "; a judge that errs more or less often than gold differs from it without any bias",
@@ -159,9 +169,8 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
     results = []
     for row in measures:
         if row.status != "undefined":
-            results.append(
-                _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
-            )
+            found = _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
+            results.append(_relative_to_raters(found, rows))
         elif row.judge not in measured or row.term in ("length_ame", "style_joint") or is_probe(row.term):
             results.append(_undefined_content(rows, row))
         # else: another measure answers the question; this one is in the table of estimates alone
@@ -170,6 +179,22 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
             text = f"the longer text was picked {100 * row.estimate:.1f} % of the time, {wording.interval(row)} (raw: quality and bias together)"
             results.append(Finding("content", "described", sentence(row.judge, text), row))
     return sorted(results, key=_by_harm)
+
+
+def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
+    """The finding, with what it takes for granted where quality is what two raters agree on."""
+    row = finding.row
+    place = {**_place(row), "term": GOLDS_AGREEMENT}
+    golds = next(iter(select(rows, variant="", category="", **place)), None)
+    if row.term not in ("length_ame", "style_joint") or golds is None or golds.estimate is None:
+        return finding
+    text = f"{_RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
+    if golds.estimate > _ALIKE:
+        text += (
+            f"; the raters agree on {wording.figure(golds, golds.estimate)} % of pairs: if one knew the other's label, "
+            "their agreement hides errors, and this corrects none"
+        )
+    return replace(finding, sentence=f"{finding.sentence.removesuffix('.')}; {text}.", assumption=_RELATIVE)
 
 
 def _by_harm(finding: Finding) -> tuple[int, bool, float]:

@@ -65,6 +65,8 @@ GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""
 LENGTH_SCREEN = "length_beyond_agreement"
 """The term of the screen against one gold that may err."""
+GOLDS_AGREEMENT = "golds_agreement"
+"""The term of how often two golds agree: it stands beside primaries that rest on two golds."""
 COMPARED_WITH_GOLD = ("excess_longer_vs_gold", LENGTH_SCREEN)
 """Terms that set a judge beside one gold that may err: they claim no bias, whatever their interval."""
 _TESTED_AT_EXACT_GOLD = ("gold_tied_longer_excess", "self_preference_gold")
@@ -119,6 +121,7 @@ def content_estimates(
         *_joint_tests(labels, fits),
         *tie_estimates(labels, rows, given_gold, without_gold),
         *missing_estimates(judgments, texts, labels, scales=scales),
+        *([_golds_agreement(labels, rows)] if fits.two_golds and not gold_exact else []),
         *gold_estimates(
             labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
         ),
@@ -162,7 +165,11 @@ class _ContentFits:
     @property
     def note(self) -> str:
         """How the primary treats gold's errors, for the rows' notes."""
-        return "gold cannot err, as a verifiable reference" if self.exact else "corrected for gold's errors"
+        return (
+            "gold cannot err, as a verifiable reference"
+            if self.exact
+            else "corrected for errors of the two golds that are independent"
+        )
 
 
 def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
@@ -442,6 +449,15 @@ def _test_of(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str
     if variant == "wald":
         return joint_wald(model.names, tested, model.coefficients, model.covariance, model.df)
     return model.joint(tested) if isinstance(model, LatentSlopes) else joint_score(model, tested)
+
+
+def _golds_agreement(labels: RowLabels, rows: Covariates) -> Estimate:
+    """``golds_agreement``: the share of pairs with two golds on which both say a, b or tie (of numbers: the same sign)."""
+    both = rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
+    pairs = both.where(np.unique(both.pairs, return_index=True)[1])
+    agree = (np.sign(pairs.gold) == np.sign(pairs.gold_2)).astype(np.float64)
+    share = clustered_proportion(agree, pairs.items) if len(pairs) else Undefined("no judged pair has two golds")
+    return row(labels, "quality", GOLDS_AGREEMENT, share, pairs.counts, unit=PROBABILITY, null=None)
 
 
 def gold_estimates(
