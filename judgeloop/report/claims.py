@@ -221,7 +221,9 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
         "undetected": _nothing(row, measured),
-        "underpowered": f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
+        "underpowered": f"cannot be told, {measured}: {_DEPENDS}"
+        if _withheld(row)
+        else f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
     text = "the same as at generation 0" if row.verdict == "unchanged" else texts[verdict]
     place = where if verdict != "undefined" else ""
@@ -267,7 +269,23 @@ def _few(row: Estimate) -> str:
     return f"; at least {items} items and {judged} judgments are needed to say that there is none"
 
 
+_DEPENDS = "which judgments have a verdict, or gold, depends on the verdict, and that could account for it"
+
+
+def _withheld(row: Estimate) -> bool:
+    """Whether a judge's claim was withheld for what is missing (``stats.judge.missing.with_claims_withheld``)."""
+    tested = row.p_value is not None or row.variant != "" or row.conf_low is None
+    return (
+        row.scope == "judge"
+        and row.verdict == "cannot_tell"
+        and not tested
+        and not few_judged(row.scope, row.n, row.n_items)
+    )
+
+
 def _doubt(row: Estimate) -> str:
+    if _withheld(row):
+        return _DEPENDS
     if row.status == "underpowered":
         return "the sample is too small to rely on"
     return f"not after correction for several tests (adjusted {wording.p_value(row.p_adjusted)})"
