@@ -73,10 +73,17 @@ def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswe
 
 
 def brief(finding: Finding, *, named: bool = True) -> str:
-    """A finding in few words: what, how much, its interval; if nothing was detected, what could have been.
+    """A finding in few words: what, how much, its interval, what it takes for granted; if nothing was detected, what could
+    have been.
 
     ``named``: with the judge's name (not needed where there is one judge).
     """
+    text = _in_short(finding, named=named)
+    return f"{text}, {finding.assumption}" if finding.assumption else text
+
+
+def _in_short(finding: Finding, *, named: bool) -> str:
+    """``brief`` without the assumption."""
     row = finding.row
     name = wording.term_name(row.term)
     arms = f"{wording.label(row.arm)} against {wording.label(row.contrast)}: " if row.contrast else ""
@@ -353,7 +360,7 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     longer = [f for f in findings if f.verdict == "found" and f.row.term in _LENGTH]
     if longer:
         favoured = "longer" if (longer[0].row.estimate or 0.0) > 0 else "shorter"
-        text = f"The judge favours {favoured} answers: {_length_rule(reading)}, and say in the prompt that length does not count."
+        text = f"The judge favours {favoured} answers{_given(longer[0])}: {_length_rule(reading)}, and say in the prompt that length does not count."
         lines.append(Advice("length", text, _rows(longer)))
     probed = [f for f in findings if f.verdict == "found" and is_probe(f.row.term) and f.row.term not in _LENGTH]
     own = {id(f): own_effect(reading.estimates, f.row) for f in probed}
@@ -388,6 +395,11 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
 
 def _rows(findings: Sequence[Finding]) -> tuple[Estimate, ...]:
     return tuple(finding.row for finding in findings)
+
+
+def _given(finding: Finding) -> str:
+    """The finding's assumption in brackets; empty where it has none."""
+    return f" ({finding.assumption})" if finding.assumption else ""
 
 
 def _adds_words(finding: Finding, own: Estimate | None) -> bool:

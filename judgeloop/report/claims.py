@@ -68,6 +68,8 @@ class Finding:
     """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
     with_number: bool = False
     """Undefined, with a number under a further assumption (gold taken as exact), on which no claim rests."""
+    assumption: str = ""
+    """What the finding takes for granted, in a few words, for wherever it is said in short."""
 
     @property
     def word(self) -> Verdict:
@@ -222,7 +224,9 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
         "unclear": f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
         "undetected": _nothing(row, measured),
-        "underpowered": f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
+        "underpowered": f"cannot be told, {measured}: {_DEPENDS}"
+        if _withheld(row)
+        else f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
     place = where if verdict != "undefined" else ""
     return Finding(question, verdict, sentence(who, f"{subject}: {texts[verdict]}{place}"), row)
@@ -267,7 +271,23 @@ def _few(row: Estimate) -> str:
     return f"; at least {items} items and {judged} judgments are needed to say that there is none"
 
 
+_DEPENDS = "which judgments have a verdict, or gold, depends on the verdict, and that could account for it"
+
+
+def _withheld(row: Estimate) -> bool:
+    """Whether a judge's claim was withheld for what is missing (``stats.judge.missing.with_claims_withheld``)."""
+    tested = row.p_value is not None or row.variant != "" or row.conf_low is None
+    return (
+        row.scope == "judge"
+        and row.verdict == "cannot_tell"
+        and not tested
+        and not few_judged(row.scope, row.n, row.n_items)
+    )
+
+
 def _doubt(row: Estimate) -> str:
+    if _withheld(row):
+        return _DEPENDS
     if row.status == "underpowered":
         return "the sample is too small to rely on"
     return f"not after correction for several tests (adjusted {wording.p_value(row.p_adjusted)})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -29,8 +30,20 @@ from judgeloop.report.claims import (
 )
 from judgeloop.report.reading import as_estimates, last_generation, select
 from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, GIVEN_GOLD, LENGTH_SCREEN, takes_gold_as_exact
+from judgeloop.stats.judge.content import (
+    COMPARED_WITH_GOLD,
+    GIVEN_GOLD,
+    GOLDS_AGREEMENT,
+    LENGTH_SCREEN,
+    takes_gold_as_exact,
+)
 from judgeloop.stats.judge.length_shape import LARGE, LENGTH_SHAPE, LONG, SHORT, SMALL
+from judgeloop.stats.judge.missing import (
+    GOLD_MISSING_BY_VERDICT,
+    UNSCORED_BY_VERDICT,
+    WORST_CASES,
+    holds_in_worst_case,
+)
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
@@ -90,6 +103,18 @@ _PHRASES = {
 }  # fmt: skip
 _RATED = ("score_scale_anchoring", *(f"slot_{k}_excess" for k in range(1, 9)))
 _JOINT = "style and length together"
+_WORST_CASES = {
+    "longer_preferred_raw": "the longer would be picked {} % of the time",
+    "length_ame": "a doubling would be worth {} points",
+}
+_BY_VERDICT = {
+    GOLD_MISSING_BY_VERDICT: "gold is known more often for some verdicts than for others: the pairs with gold do not stand for "
+    "the rest, and no claim at equal gold is made; label pairs drawn by lot",
+    UNSCORED_BY_VERDICT: "replies without a verdict depend on what the judge picks: a claim stands only where the worst cases agree",
+}  # fmt: skip
+_RELATIVE = "relative to what the two raters share"
+_ALIKE = 0.95
+"""Two golds that agree on more pairs than this may be copies of each other."""
 _AS_EXACT = "if gold is taken as exact (no claim rests on this)"
 _REMARKS = {
     "excess_longer_vs_gold": "; a judge that errs more or less often than gold differs from it without any bias",
@@ -130,7 +155,9 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
 
 
 def _position(rows: Sequence[Estimate]) -> list[Finding]:
-    results = [_on_judge(row, "position") for row in judge_rows(rows, "first_slot_excess")]
+    results = [
+        _if_unscored_are_alike(_on_judge(row, "position"), rows) for row in judge_rows(rows, "first_slot_excess")
+    ]
     highs = {row.judge: row for row in judge_rows(rows, "first_slot_excess", "worst_case_high")}
     for low in judge_rows(rows, "first_slot_excess", "worst_case_low"):
         high = highs.get(low.judge)
@@ -166,17 +193,67 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
         if row.term == LENGTH_SHAPE:
             results += [_shape(rows, row)] if _moves(row) else []
         elif row.status != "undefined":
-            results.append(
-                _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
-            )
+            finding = _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
+            results.append(_if_unscored_are_alike(_relative_to_raters(finding, rows), rows))
         elif row.judge not in measured or row.term in ("length_ame", "style_joint") or is_probe(row.term):
             results.append(_undefined_content(rows, row))
         # else: another measure answers the question; this one is in the table of estimates alone
+    results += _missing(rows)
     for row in judge_rows(rows, "longer_preferred_raw"):
         if row.estimate is not None and row.status != "undefined":
             text = f"the longer text was picked {100 * row.estimate:.1f} % of the time, {wording.interval(row)} (raw: quality and bias together)"
             results.append(Finding("content", "described", sentence(row.judge, text), row))
     return sorted(results, key=_by_harm)
+
+
+def _missing(rows: Sequence[Estimate]) -> list[Finding]:
+    """What is missing by the verdict, and how far the missing verdicts could move the preference for the longer text."""
+    results = []
+    for term, text in _BY_VERDICT.items():
+        for row in judge_rows(rows, term):
+            if row.p_value is not None and row.p_value <= 0.05:
+                results.append(
+                    Finding(
+                        "content", "described", sentence(row.judge, f"{text} ({wording.p_value(row.p_value)})"), row
+                    )
+                )
+    for term, effect in _WORST_CASES.items():
+        highs = {row.judge: row for row in judge_rows(rows, term, "worst_case_high")}
+        for low in judge_rows(rows, term, "worst_case_low"):
+            high = highs.get(low.judge)
+            if high is not None and low.estimate is not None and high.estimate is not None:
+                limits = f"{wording.figure(low, low.estimate)} or {wording.figure(high, high.estimate)}"
+                lost = wording.count(low.n_unscored, "unscored judgment")
+                text = f"if the {lost} had all gone to the shorter text, or all to the longer, {effect.format(limits)}"
+                results.append(Finding("content", "described", sentence(low.judge, text), low))
+    return results
+
+
+def _if_unscored_are_alike(finding: Finding, rows: Sequence[Estimate]) -> Finding:
+    """The finding; where the unscored judgments could undo what was found, with that condition."""
+    row = finding.row
+    bounds = [next(iter(select(rows, variant=name, category="", **_place(row))), None) for name in WORST_CASES]
+    if finding.verdict != "found" or None in bounds or not row.n_unscored or holds_in_worst_case(row, bounds):
+        return finding
+    condition = f"if the {wording.count(row.n_unscored, 'unscored judgment')} would have gone as the others"
+    given = f"{finding.assumption}, {condition}" if finding.assumption else condition
+    return replace(finding, sentence=f"{finding.sentence.removesuffix('.')}; {condition}.", assumption=given)
+
+
+def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
+    """The finding, with what it takes for granted where quality is what two raters agree on."""
+    row = finding.row
+    place = {**_place(row), "term": GOLDS_AGREEMENT}
+    golds = next(iter(select(rows, variant="", category="", **place)), None)
+    if row.term not in ("length_ame", "style_joint") or golds is None or golds.estimate is None:
+        return finding
+    text = f"{_RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
+    if golds.estimate > _ALIKE:
+        text += (
+            f"; the raters agree on {wording.figure(golds, golds.estimate)} % of pairs: if one knew the other's label, "
+            "their agreement hides errors, and this corrects none"
+        )
+    return replace(finding, sentence=f"{finding.sentence.removesuffix('.')}; {text}.", assumption=_RELATIVE)
 
 
 def _by_harm(finding: Finding) -> tuple[int, bool, float]:

@@ -63,8 +63,12 @@ TERMS = {
     "self_preference_gold": "Own texts picked more, at equal gold",
     "self_preference_log_odds": "Own texts favoured, compared with other judges",
     "gold_agreement": "Agrees with gold",
+    "golds_agreement": "Two golds agree",
     "gold_log_odds": "Quality (gold)",
     "unscored_joint": "Unscored replies depend on order or length",
+    "unscored_by_verdict": "Unscored replies depend on the pick",
+    "gold_missing_joint": "Gold is missing by order or length",
+    "gold_missing_by_verdict": "Gold is missing by the pick",
     "unscored_share": "Replies without a verdict",
     "kl_from_reference": "KL divergence",
     "training_tokens": "Tokens trained on",
@@ -126,7 +130,8 @@ _PREFIXES = {
 }
 RATE_UNITS = ("probability", "rate")
 SHARES = frozenset({
-    "conflict_rate", "order_agreement", "position_consistency", "judgebench_accuracy", "repetition_stability", "longer_preferred_raw", "gold_agreement", "unscored_share",
+    "conflict_rate", "order_agreement", "position_consistency", "judgebench_accuracy", "repetition_stability", "longer_preferred_raw", "gold_agreement", "golds_agreement",
+    "unscored_share",
     "mean_correct", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_pair_ties",
     "score_gold_agreement", "score_pairwise_disagreement", "rotation_consistency",
 })  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verbosity and style bias of a judge, its agreement with gold, and its missing verdicts.
+"""Verbosity and style bias of a judge, and its agreement with gold.
 
 Raw preference is not bias: longer answers may be better. Every term here is either named raw, or holds quality equal by
 gold (docs/method.md, "Verbosity and style"). Without gold the primaries are ``undefined``. With one gold that may err
@@ -6,8 +6,7 @@ they are too, and the numbers of that gold stand as variant ``given_gold``; gold
 with a reference, needs no second gold. Positive = the judge prefers more of the feature, or agrees with gold more
 often.
 
-Order: the terms of length and style, ``content_estimates``; agreement with gold (docs/method.md, "Quality"); replies
-without a verdict, and whether order or length decides which (docs/method.md, "Unscored replies").
+Order: the terms of length and style, ``content_estimates``; agreement with gold (docs/method.md, "Quality").
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import cluster_sums, logistic
+from judgeloop.kernels import cluster_sums
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -48,6 +47,7 @@ from judgeloop.stats.judge.length_shape import (
     shape_test,
     withheld_where_not_linear,
 )
+from judgeloop.stats.judge.missing import missing_estimates
 from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent, tie_estimates
 from judgeloop.stats.judge.slopes import (
     FEWEST_PAIRS,
@@ -61,7 +61,6 @@ from judgeloop.stats.judge.slopes import (
     effect_difference,
     fit_calibrated,
     fit_slopes,
-    hotelling,
     joint_score,
     joint_wald,
     reliability_curve,
@@ -72,14 +71,12 @@ GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""
 LENGTH_SCREEN = "length_beyond_agreement"
 """The term of the screen against one gold that may err."""
+GOLDS_AGREEMENT = "golds_agreement"
+"""The term of how often two golds agree: it stands beside primaries that rest on two golds."""
 COMPARED_WITH_GOLD = ("excess_longer_vs_gold", LENGTH_SCREEN)
 """Terms that set a judge beside one gold that may err: they claim no bias, whatever their interval."""
 _TESTED_AT_EXACT_GOLD = ("gold_tied_longer_excess", "self_preference_gold")
 """Terms that describe, without a verdict, unless gold cannot err."""
-UNSCORED_JOINT = "unscored_joint"
-"""The term of the test that replies without a verdict are missing at random."""
-FEWEST_UNSCORED = 10
-"""With fewer replies without a verdict than this, what they depend on is not tested."""
 _WITHOUT_GOLD = Undefined(NO_GOLD)
 _NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
 _NO_VERDICT = Undefined("no judgment of different texts has a verdict")
@@ -122,6 +119,7 @@ def content_estimates(
     features = rows.features or ("length",)
     on_length = [
         *_raw_preference(labels, rows, margin, gold_exact),
+        *_worst_cases(labels, judgments, texts, scales, fits),
         *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
         *_length_effects(labels, fits, margin, bootstrap=bootstrap and not category),
         *_exchange_rates(labels, fits),
@@ -137,6 +135,7 @@ def content_estimates(
         *_joint_tests(labels, fits),
         *tie_estimates(labels, rows, given_gold, without_gold),
         *missing_estimates(judgments, texts, labels, scales=scales),
+        *([_golds_agreement(labels, rows)] if fits.two_golds and not gold_exact else []),
         *gold_estimates(
             labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
         ),
@@ -180,7 +179,11 @@ class _ContentFits:
     @property
     def note(self) -> str:
         """How the primary treats gold's errors, for the rows' notes."""
-        return "gold cannot err, as a verifiable reference" if self.exact else "corrected for gold's errors"
+        return (
+            "gold cannot err, as a verifiable reference"
+            if self.exact
+            else "corrected for errors of the two golds that are independent"
+        )
 
 
 def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
@@ -236,6 +239,50 @@ def _raw_preference(labels: RowLabels, rows: Covariates, margin: float, gold_exa
         labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin,
         null=0.0 if gold_exact else None, note=joined(note, "" if gold_exact else GOLD_AS_EXACT),
     ))  # fmt: skip
+    return estimates
+
+
+def _worst_cases(
+    labels: RowLabels,
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    scales: Mapping[str, float] | None,
+    fits: _ContentFits,
+) -> list[Estimate]:
+    """Bounds of ``longer_preferred_raw`` and ``length_ame`` with every unscored judgment counted as one text picked.
+
+    Variant ``worst_case_low``: the shorter; ``worst_case_high``: the longer. Of ``length_ame`` where its primary has a
+    number, refitted in the same way. No row where every reply has a verdict.
+    """
+    if not fits.rows.n_unscored or fits.rows.length is None:
+        return []
+    every = covariates(judgments.assign(verdict=judgments["verdict"].replace("unscored", "tie")), texts, scales=scales)
+    lost = (not_identical(judgments)["verdict"] == "unscored").to_numpy()[every.index]
+    length = every.length
+    if length is None:
+        return []
+    estimates = []
+    for variant, longer in (("worst_case_low", 0.0), ("worst_case_high", 1.0)):
+        imputed = np.where(length > 0, longer, np.where(length < 0, 1.0 - longer, 0.5))
+        rows = replace(every, picked_a=np.where(lost, imputed, every.picked_a), ties=every.ties & ~lost)
+        note = f"every unscored judgment counted as {'longer' if longer else 'shorter'} text picked"
+        differ = length != 0
+        shares = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)[differ]
+        estimates.append(row(
+            labels, "verbosity", "longer_preferred_raw", clustered_proportion(shares, rows.items[differ]),
+            replace(rows.where(differ).counts, unscored=fits.rows.n_unscored), unit=PROBABILITY, variant=variant, null=None,
+            note=note,
+        ))  # fmt: skip
+        if isinstance(fits.primary(), Undefined):
+            continue
+        with_gold = rows.with_gold()
+        given_gold = fit_slopes(with_gold, with_gold.gold)
+        model = given_gold if fits.exact else _corrected_fit(rows, given_gold)
+        estimates.append(row(
+            labels, "verbosity", "length_ame", _length_effect(model),
+            replace(with_gold.counts, unscored=fits.rows.n_unscored), unit=f"{PROBABILITY} per doubling", variant=variant,
+            null=None, note=note,
+        ))  # fmt: skip
     return estimates
 
 
@@ -524,6 +571,15 @@ def _test_of(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str
     return model.joint(tested) if isinstance(model, LatentSlopes) else joint_score(model, tested)
 
 
+def _golds_agreement(labels: RowLabels, rows: Covariates) -> Estimate:
+    """``golds_agreement``: the share of pairs with two golds on which both say a, b or tie (of numbers: the same sign)."""
+    both = rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
+    pairs = both.where(np.unique(both.pairs, return_index=True)[1])
+    agree = (np.sign(pairs.gold) == np.sign(pairs.gold_2)).astype(np.float64)
+    share = clustered_proportion(agree, pairs.items) if len(pairs) else Undefined("no judged pair has two golds")
+    return row(labels, "quality", GOLDS_AGREEMENT, share, pairs.counts, unit=PROBABILITY, null=None)
+
+
 def gold_estimates(
     labels: RowLabels,
     judgments: pd.DataFrame,
@@ -579,81 +635,3 @@ def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, Sampl
         why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
         return Undefined(why), counts
     return clustered_proportion(right[keep], items), counts
-
-
-def missing_estimates(
-    judgments: pd.DataFrame,
-    texts: pd.DataFrame | None,
-    labels: RowLabels,
-    *,
-    scales: Mapping[str, float] | None = None,
-) -> list[Estimate]:
-    """``unscored_rate`` (probability; by order too) and ``unscored_joint``, the test that replies are missing at random.
-
-    Variants ``ab`` and ``ba`` of the rate are by order; arguments as in ``content_estimates``. The test is the score
-    test, clustered by item (as ``style_joint``), of the slopes in logit P(unscored) = intercept + order + (length of
-    the first text − of the second) + |difference|, in doublings. It needs no fit of those slopes, so it also finds
-    replies that order or length cuts off without exception.
-    """
-    compared = not_identical(judgments).reset_index(drop=True)
-    no_verdict: Floats = (compared["verdict"] == "unscored").to_numpy().astype(np.float64)
-    items, orders = item_codes(compared), compared["order"].to_numpy()
-    rows = []
-    for variant in ("", "ab", "ba"):
-        shown = orders == variant if variant else np.ones(len(compared), dtype=bool)
-        rate = (
-            clustered_proportion(no_verdict[shown], items[shown])
-            if shown.any()
-            else Undefined("no judgment in that order")
-        )
-        counts = SampleCounts(int(shown.sum()), len(np.unique(items[shown])), int(no_verdict[shown].sum()))
-        rows.append(row(labels, "quality", "unscored_rate", rate, counts, unit=PROBABILITY, variant=variant, null=None))
-    return [*rows, _unscored_joint_test(labels, compared, texts, no_verdict, scales)]
-
-
-def _unscored_joint_test(
-    labels: RowLabels,
-    compared: pd.DataFrame,
-    texts: pd.DataFrame | None,
-    no_verdict: Floats,
-    scales: Mapping[str, float] | None,
-) -> Estimate:
-    """``unscored_joint`` of the judgments ``compared``; ``no_verdict`` (n,) 1 where the reply holds none, else 0."""
-    count = int(no_verdict.sum())
-
-    def undefined(why: str) -> Estimate:
-        counts = SampleCounts(len(compared), compared["item_id"].nunique(), count)
-        return row(labels, "quality", UNSCORED_JOINT, Undefined(why), counts, unit="F")
-
-    if count == 0:
-        return undefined("every reply has a verdict")
-    if min(count, len(no_verdict) - count) < FEWEST_UNSCORED:
-        return undefined(f"the test needs {FEWEST_UNSCORED} replies with a verdict and {FEWEST_UNSCORED} without")
-    # Every reply gets a verdict here, so that all judgments have covariates.
-    rows = covariates(compared.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
-    names, columns = ["intercept"], [np.ones(len(rows))]
-    if np.ptp(rows.order) > 0:
-        names.append("order")
-        columns.append(rows.order)
-    if rows.length is not None:
-        names += ["length", "|length|"]
-        columns += [rows.order * rows.length, np.abs(rows.length)]
-    x, y = np.stack(columns, axis=1), no_verdict[rows.index]
-    groups = len(np.unique(rows.items))
-    if len(names) == 1 or groups <= len(names):
-        return undefined("one order and no lengths: nothing is known that the missing replies could depend on")
-    share = float(y.mean())
-    result = hotelling(x * (y - share)[:, None], x.T @ x * share * (1.0 - share), range(1, len(names)), rows.items)
-    if isinstance(result, Undefined):
-        return undefined(result.reason)
-    fit = logistic(x, y)
-    slope_note = "order and length separate them from the scored replies perfectly, or nearly so"
-    if fit.converged and fit.rank == len(names):
-        pairs = zip(names[1:], fit.coefficients[1:], strict=True)
-        slope_note = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
-    return row(
-        labels, "quality", UNSCORED_JOINT,
-        BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
-        SampleCounts(len(rows), groups, count), unit="F",
-        note=f"F on {result.q} and {result.df} degrees of freedom; {slope_note}",
-    )  # fmt: skip

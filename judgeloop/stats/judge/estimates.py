@@ -10,6 +10,7 @@ import pandas as pd
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate, RowLabels, estimates_frame, order_free
 from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.content import content_estimates
+from judgeloop.stats.judge.missing import with_claims_withheld
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.judge.probes import probe_estimates
 from judgeloop.stats.judge.published import compatibility_estimates
@@ -69,18 +70,14 @@ def judge_estimates(
                         rows += remarked(category_estimates, remark)
                 continue
             rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact, bootstrap)
-            rows.append(self_preference_gold(judge_rows, labels, margin=margin, gold_exact=gold_exact))
             rows += self_preference_single_order(judge_rows, labels, margin=margin)
             rows.append(self_preference_log_odds(subset, texts, labels, scales=scales))
             rows += compatibility_estimates(judge_rows, texts, labels)
             for category, category_rows, remark in by_category(judge_rows):
                 category_labels = RowLabels(str(judge), str(arm), generation_number, str(panel), category)
-                category_estimates = [
-                    *_position_and_content(
-                        category_rows, texts, category_labels, scales, margin, gold_exact, bootstrap
-                    ),
-                    self_preference_gold(category_rows, category_labels, margin=margin, gold_exact=gold_exact),
-                ]
+                category_estimates = _position_and_content(
+                    category_rows, texts, category_labels, scales, margin, gold_exact, bootstrap
+                )
                 rows += remarked(category_estimates, remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
 
@@ -94,7 +91,10 @@ def _position_and_content(
     gold_exact: bool,
     bootstrap: bool,
 ) -> list[Estimate]:
-    """The position and content terms of one judge's ``judgments``; arguments as in ``judge_estimates``."""
+    """The terms of one judge's ``judgments`` alone, without the claims that missing ones could account for.
+
+    Arguments as in ``judge_estimates``.
+    """
     position = position_estimates(
         judgments, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
         category=labels.category, margin=margin,
@@ -103,4 +103,5 @@ def _position_and_content(
         judgments, texts, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
         category=labels.category, scales=scales, margin=margin, gold_exact=gold_exact, bootstrap=bootstrap,
     )  # fmt: skip
-    return [*position, *content]
+    own_texts = self_preference_gold(judgments, labels, margin=margin, gold_exact=gold_exact)
+    return with_claims_withheld([*position, *content, own_texts])

@@ -10,6 +10,7 @@ from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame, order_free
 from judgeloop.stats.items import by_category, is_gold_exact, remarked
 from judgeloop.stats.judge.content import content_estimates
+from judgeloop.stats.judge.missing import with_claims_withheld
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
@@ -94,11 +95,12 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
             judgments = anchor_judgments(tables, judge, generation)
             if judgments.empty:
                 continue
-            rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
-            rows += content_estimates(
+            position = position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
+            content = content_estimates(
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
                 gold_exact=is_gold_exact(judgments, tables.items),
             )  # fmt: skip
+            rows += with_claims_withheld([*position, *content])
             if generation == 0:
                 rows += _category_estimates(judgments, tables.items, texts, judge, scales, margin)
     return rows
@@ -120,5 +122,5 @@ def _category_estimates(
             part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin,
             gold_exact=is_gold_exact(part, items),
         )  # fmt: skip
-        rows += remarked([*position, *content], remark)
+        rows += remarked(with_claims_withheld([*position, *content]), remark)
     return rows

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from judgeloop import seeds
+from judgeloop.report.answers import brief
 from judgeloop.report.findings import findings
 from judgeloop.stats.estimate import Estimate, RowLabels
 from judgeloop.stats.judge.content import content_estimates
@@ -110,3 +111,32 @@ def test_own_texts_that_are_better_look_favoured_beside_a_gold_that_errs() -> No
     assert fallible.conf_low > 0.1
     assert (fallible.verdict, fallible.p_value) == ("", None)
     assert self_preference_gold(frame, RowLabels("m"), gold_exact=True).verdict == "found"
+
+
+def test_what_two_golds_show_is_said_relative_to_what_their_raters_share() -> None:
+    found = Estimate(
+        scope="judge", term="length_ame", bias="verbosity", judge="j", estimate=-0.1, conf_low=-0.15, conf_high=-0.05, p_value=0.001,
+        p_adjusted=0.001, family="confirmatory", n=800, n_items=400, unit="probability per doubling", verdict="found",
+    )  # fmt: skip
+    golds = Estimate(
+        scope="judge", term="golds_agreement", bias="quality", judge="j", estimate=0.8, conf_low=0.75, conf_high=0.85, n=400, n_items=400,
+        unit="probability",
+    )  # fmt: skip
+    (finding,) = [finding for finding in findings([found, golds]) if finding.row is found]
+    assert "relative to what the two raters share" in finding.sentence
+    assert "corrects none" not in finding.sentence
+    assert brief(finding).endswith("relative to what the two raters share")
+    (finding,) = [f for f in findings([found, replace(golds, estimate=0.978)]) if f.row is found]
+    assert "the raters agree on 97.8 % of pairs" in finding.sentence
+    # Exact gold, or one judge's probe, takes nothing of the kind for granted.
+    (finding,) = findings([found])
+    assert not finding.assumption
+
+
+def test_the_agreement_of_two_golds_is_over_pairs() -> None:
+    frame = judged("sharp", 0, kappa=1.0, pairs=100)
+    second = frame["gold"].where(frame["pair_id"].astype(int) >= 10, frame["gold"].map({"a": "b", "b": "a"}))
+    agreement = row(frame.assign(gold_2=second), "golds_agreement")
+    assert (agreement.estimate, agreement.n) == (pytest.approx(0.9), 100)
+    exact = content_estimates(frame.assign(gold_2=second), category="all", gold_exact=True)
+    assert "golds_agreement" not in {row.term for row in exact}
