@@ -18,11 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.experiment.schema import LabelRule
-from judgeloop.records import PREFERENCE_COLUMNS
+from judgeloop.records import ORDERS, PREFERENCE_COLUMNS, UNKNOWN_ORDER
 
 _MATCHUP = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION = [*_MATCHUP, "order", "repeat"]
-_HARD = {"first": 1.0, "tie": 0.5, "second": 0.0}
+_HARD = {"first": 1.0, "a": 1.0, "tie": 0.5, "second": 0.0, "b": 0.0}
+"""The verdict's share for candidate_first, which is a where the order is unknown and the verdict by text."""
 
 
 def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
@@ -69,8 +70,8 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     hard = rows["verdict"].map(_HARD).astype("float64")
     if hard.isna().any():
         raise ValueError(f"unknown verdict {rows.loc[hard.isna(), 'verdict'].iloc[0]!r}")
-    if not rows["order"].isin(["ab", "ba"]).all():
-        raise ValueError("every presentation has the order ab or ba")
+    if not rows["order"].isin([*ORDERS, UNKNOWN_ORDER]).all():
+        raise ValueError("every presentation has the order ab, ba or unknown")
     # The rows of a panel, whose replicate is missing, are a group too: groupby would drop them.
     matchup = rows.groupby(_MATCHUP, dropna=False, sort=True, observed=True).ngroup().to_numpy()
     twice = pd.DataFrame({"m": matchup, "o": rows["order"].to_numpy(), "r": rows["repeat"].to_numpy()}).duplicated()
@@ -82,7 +83,7 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     p_first = soft.where(np.isfinite(soft), hard)
     if not p_first.between(0.0, 1.0).all():
         raise ValueError(f"p_first must lie in [0, 1], not {p_first[~p_first.between(0.0, 1.0)].iloc[0]}")
-    forward = rows["order"] == "ab"
+    forward = rows["order"] != "ba"
     table = rows[[*_PRESENTATION, "candidate_first"]].assign(
         a=rows["candidate_first"].where(forward, rows["candidate_second"]),
         b=rows["candidate_second"].where(forward, rows["candidate_first"]),
@@ -106,10 +107,10 @@ def _first_rows(codes: NDArray[Any]) -> NDArray[np.intp]:
 def _complete_matchups(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     """A row a matchup that is scored in both orders: P(a) by the rule; under consistent_only, 1 or 0, or no row."""
     codes, p_a = scored["matchup"].to_numpy(), scored["p_a"].to_numpy()
-    forward = (scored["order"] == "ab").to_numpy()
+    orders = scored["order"].to_numpy()
     complete = np.full(codes.max(initial=-1) + 1, True)
     means = np.zeros(len(complete))
-    for rows in (forward, ~forward):
+    for rows in (orders == order for order in ORDERS):
         counts = np.bincount(codes[rows], minlength=len(complete))
         complete &= counts > 0
         means += np.bincount(codes[rows], weights=p_a[rows], minlength=len(complete)) / np.maximum(counts, 1)

@@ -16,9 +16,8 @@ import pandas as pd
 from judgeloop.kernels import cluster_covariance, logistic, sigmoid
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, t_interval
-from judgeloop.stats.judge.covariates import picked_a
 from judgeloop.stats.judge.position import position_estimates
-from judgeloop.stats.presentations import Floats, Integers, item_codes, not_identical, unscored
+from judgeloop.stats.presentations import Floats, Integers, a_first, item_codes, not_identical, picked_a, unscored
 
 ARENA_FEATURES = ("length", "headings", "list_items", "bold")
 _ARENA_RIDGE = 0.5
@@ -69,7 +68,7 @@ def _side_values(judgments: pd.DataFrame, texts: pd.DataFrame | None, column: st
     for slot in ("candidate_first", "candidate_second"):
         index = pd.MultiIndex.from_arrays([judgments["item_id"], judgments[slot]])
         sides.append(by_text.reindex(index).to_numpy(dtype=np.float64))
-    forward = (judgments["order"] == "ab").to_numpy()
+    forward = a_first(judgments)
     return np.column_stack([np.where(forward, sides[0], sides[1]), np.where(forward, sides[1], sides[0])])
 
 
