@@ -20,6 +20,8 @@ Gold = Literal["a", "b", "tie"]
 Panel = Literal["anchor", "probe", "policy", "pairs"]
 
 ORDERS: tuple[Order, Order] = ("ab", "ba")
+UNKNOWN_ORDER = "unknown"
+"""The order of a log's judgment whose slots are not known: its verdict is by text, a, b or tie, and its candidate_first is a."""
 
 ProbeName = Literal[
     "padding", "markdown_added", "markdown_removed", "bold", "list_items", "headings", "hedges", "emoji", "tone",

@@ -26,7 +26,7 @@ from judgeloop.experiment.schema import (
 from judgeloop.judging.judges import judge_name
 from judgeloop.kernels import sigmoid
 from judgeloop.learning import labels, signals
-from judgeloop.records import is_control_judge
+from judgeloop.records import ORDERS, is_control_judge
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
@@ -34,6 +34,7 @@ from judgeloop.stats.inference import LEVEL, Undefined
 from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts
 from judgeloop.stats.loop.forecast import forecast as forecast_loop
 from judgeloop.stats.loop.replicates import measure
+from judgeloop.stats.presentations import in_known_order
 from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 
 Floats = NDArray[np.float64]
@@ -473,7 +474,7 @@ def _scatter(preferences: pd.DataFrame, features: pd.DataFrame, fitted: signals.
     )
     x = (chosen - rejected) / fitted.scale.to_numpy()
     shown_first = np.where(preferences["chosen"] == preferences["candidate_first"], 1.0, -1.0)
-    order = np.where(preferences["order"] == "", 0.0, shown_first)
+    order = np.where(preferences["order"].isin(ORDERS), shown_first, 0.0)
     gamma = 0.0 if fitted.order_log_odds is None else fitted.order_log_odds
     p = sigmoid(x @ fitted.coefficients.to_numpy(dtype=np.float64) + gamma * order)
     weight = preferences["weight"].to_numpy(dtype=np.float64)
@@ -495,7 +496,7 @@ def _winners(
 ) -> tuple[SelectionPressure, float, float] | Undefined:
     """The selection differential without a fit: the mean features of the text that won over both orders together, minus the
     pair's mean; clusters are items."""
-    picks = labels.presentations(judgments)
+    picks = labels.presentations(in_known_order(judgments))
     by_order = picks.groupby(["item_id", "pair_id", "order"]).agg(
         a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean")
     )

@@ -21,7 +21,7 @@ from judgeloop.experiment.schema import BradleyTerrySignalSpec, SignalSpec
 from judgeloop.kernels import cluster_covariance, logistic
 from judgeloop.learning import selection
 from judgeloop.learning.labels import preferences as label
-from judgeloop.records import SIGNAL_COLUMNS, Distribution
+from judgeloop.records import ORDERS, SIGNAL_COLUMNS, Distribution
 
 ORDER = "order"
 """The name of γ among a signal's features."""
@@ -97,7 +97,7 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
         raise ValueError(f"the scale of {scale.index[~(scale > 0.0)][0]!r} is not positive")
     if preferences.empty:
         return _empty_signal(scale, ridge)
-    ordered = (preferences["order"] != "").to_numpy(dtype=bool)
+    ordered = preferences["order"].isin(ORDERS).to_numpy(dtype=bool)
     if ordered.any() and "candidate_first" not in preferences.columns:
         raise ValueError(
             "preferences with an order need the column candidate_first, the candidate that was shown first"
