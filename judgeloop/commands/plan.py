@@ -50,6 +50,7 @@ TRIALS = "verdict trials (at most)"
 _DRAFTS = {
     "pool drafts": "drafts, the pools",
     "first drafts": "drafts, generation 0",
+    "trained drafts": "drafts of trained models",
     "anchor drafts": "drafts, anchor panel",
 }
 _STAGES = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
@@ -357,6 +358,10 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
             if planned.is_first and planned.judge.verdict == "auto":
                 trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
                 yield _with_calls(replace(judgments, what=TRIALS), trials, experiment)
+        elif planned.kind == "trainings":
+            yield Load(
+                "trainings (time and cost are not counted)", policy.endpoint, planned.calls, NOTHING, NOTHING, NOTHING
+            )
         elif planned.kind == "exemplar drafts":
             prompts = sum((text_tokens(_item_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
             texts = (prompts + answer + Range(4.0, 8.0, 16.0)).times(planned.exemplars * draft.calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from judgeloop import loop
 from judgeloop.commands.session import Observer, Session, environment
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
-from judgeloop.experiment.schema import Endpoint, JudgeSpec
+from judgeloop.experiment.schema import CommandPolicySpec, Endpoint, JudgeSpec
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
@@ -24,6 +25,7 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode
+from judgeloop.training.command import CommandTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
@@ -39,14 +41,16 @@ def run(
     max_calls: int | None = None,
     observer: Observer | None = None,
     report: bool = True,
+    by_hand: bool = False,
 ) -> Run:
     """Close the loop, or go on where it stopped, and write estimates and ``report`` into ``out`` (default runs/<name>).
 
     ``experiment`` is a file, a mapping with paths relative to the working directory, or a ResolvedExperiment. With
     ``replay`` every answer comes from that recorded run folder and no endpoint is asked. ``max_cost`` (USD) and
     ``max_calls`` limit the whole run, recorded calls included. ``observer`` shows progress: an object with the methods of
-    ``judgeloop.commands.session.Observer``. Raises JudgeloopError; the same call resumes after BudgetReached,
-    EndpointFailed or StorageFailed.
+    ``judgeloop.commands.session.Observer``. ``by_hand``: a policy's command is not run; the files of its trainings are written
+    and AnswersOutstanding says which wait (``judgeloop step``). Raises JudgeloopError; the same call resumes after
+    BudgetReached, EndpointFailed, TrainingFailed, AnswersOutstanding or StorageFailed.
     """
     resolved = as_resolved(experiment)
     material = Material.read(resolved)
@@ -68,11 +72,16 @@ def run(
         observer=observer,
     )
     folder = session.folder
+    if by_hand and isinstance(experiment, str | Path):
+        session.environment = {**session.environment, "experiment_file": os.path.relpath(experiment, folder.path)}
     with session:
         if observer:
             block = resolved.experiment
             observer.start(block.name, folder.path, material.planned_calls(), block.generations, block.replicates)
-        judges = session.ask(lambda client, endpoints: _run(resolved, material, endpoints, client, folder, observer))
+        trainer = _trainer(resolved, folder, by_hand=by_hand)
+        judges = session.ask(
+            lambda client, endpoints: _run(resolved, material, endpoints, client, folder, trainer, observer)
+        )
         session.finish({"verdict_modes": dict(judges.modes)})
         session.stage("estimates")
         tables = {name: folder.table(name) for name in TABLES}
@@ -84,12 +93,39 @@ def run(
     return Run(folder)
 
 
+def step(
+    run_or_experiment: str | Path | Mapping[str, Any] | ResolvedExperiment,
+    *,
+    out: str | Path | None = None,
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    observer: Observer | None = None,
+    report: bool = True,
+) -> Run:
+    """``run`` with trainings that somebody makes by hand, for those that take days: it goes as far as it can, writes the files
+    of each training and raises AnswersOutstanding, whose ``requests`` are (call id, folder) of those that lack model.json.
+
+    The first argument is an experiment as for ``run``, or the folder of an earlier step.
+    """
+    experiment = run_or_experiment
+    if isinstance(experiment, str | Path) and Path(experiment).is_dir():
+        folder = RunFolder.existing(experiment)
+        source = folder.environment().get("experiment_file")
+        if not isinstance(source, str):
+            raise ExperimentError(f"{folder.path}: does not say where its experiment is; give the experiment's file")
+        out, experiment = out or folder.path, folder.path / source
+    return run(
+        experiment, out=out, max_cost=max_cost, max_calls=max_calls, observer=observer, report=report, by_hand=True
+    )
+
+
 async def _run(
     resolved: ResolvedExperiment,
     material: Material,
     endpoints: Mapping[str, Endpoint],
     client: WireClient,
     folder: RunFolder,
+    trainer: CommandTrainer | None,
     observer: Observer | None,
 ) -> _Judges:
     """Make the judges, ask everything, write the tables."""
@@ -113,10 +149,22 @@ async def _run(
         judges=judges.by_arm,
         gold=gold,
         folder=folder,
+        trainer=trainer,
         on_generation=observer.generation if observer else lambda _: None,
     )
     await loop.run(context)
     return judges
+
+
+def _trainer(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool) -> CommandTrainer | None:
+    """What trains the arms' models; None for a policy without weights. Raises ExperimentError."""
+    experiment = resolved.experiment
+    policy = experiment.policy
+    if isinstance(policy, CommandPolicySpec):
+        return CommandTrainer(folder, experiment.name, policy, experiment.endpoints[policy.endpoint].model, by_hand)
+    if by_hand:
+        raise ExperimentError("policy.kind: nothing is trained by hand here; policy.kind command is")
+    return None
 
 
 @dataclass(frozen=True)

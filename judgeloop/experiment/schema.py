@@ -323,7 +323,7 @@ class PoolPolicySpec(Block):
     """`pool_size` drafts an item, made once; each generation draws from them with updated weights."""
 
     kind: Literal["pool"] = "pool"
-    """Where candidates come from: pool or exemplar."""
+    """Where candidates come from: pool, exemplar or command."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "draft"
@@ -340,7 +340,7 @@ class ExemplarPolicySpec(Block):
     """Every generation drafts anew; the training set's texts are in-context examples of the next drafts."""
 
     kind: Literal["exemplar"] = "exemplar"
-    """Where candidates come from: pool or exemplar."""
+    """Where candidates come from: pool, exemplar or command."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "draft"
@@ -353,19 +353,43 @@ class ExemplarPolicySpec(Block):
     """Texts of other items shown in a drafting prompt from generation 1 on."""
 
 
+class CommandPolicySpec(Block):
+    """Every generation drafts anew, from the model that your own command trained on this generation's preferences."""
+
+    kind: Literal["command"] = "command"
+    """Where candidates come from: pool, exemplar or command."""
+    endpoint: str
+    """A key of `endpoints`: where generation 0 is drafted, and where trained models answer unless they say otherwise."""
+    prompt: str = "draft"
+    """A shipped template's name or a template file."""
+    temperature: Number = Field(1.0, ge=0)
+    """Sampling temperature of the drafts."""
+    max_tokens: Whole | None = Field(None, ge=1)
+    """Longest draft; default the endpoint's."""
+    command: tuple[str, ...] = Field(min_length=1)
+    """The program and its arguments, run without a shell in the training's folder, which holds preferences.jsonl and training.json; it leaves model.json."""
+    timeout_s: Annotated[Number, Option(answers=False)] = Field(86400.0, gt=0)
+    """Seconds until a training counts as failed."""
+    at_once: Annotated[Whole, Option(answers=False)] = Field(1, ge=1)
+    """Trainings that may run at the same time, over all arms and replicates."""
+
+
 PolicySpec = Annotated[
-    Annotated[PoolPolicySpec, Tag("pool")] | Annotated[ExemplarPolicySpec, Tag("exemplar")],
+    Annotated[PoolPolicySpec, Tag("pool")]
+    | Annotated[ExemplarPolicySpec, Tag("exemplar")]
+    | Annotated[CommandPolicySpec, Tag("command")],
     by_kind("pool"),
 ]
 
 LabelRule = Literal["raw", "swap_average", "consistent_only", "length_controlled"]
+TrainingLabelRule = Literal["raw", "swap_average", "consistent_only"]
 
 
 class BradleyTerrySignalSpec(Block):
     """A linear reward on text features, fitted to this generation's preferences by ridge logistic regression."""
 
     kind: Literal["bradley_terry"] = "bradley_terry"
-    """What is learned from the picks: bradley_terry or best_of_n."""
+    """What is learned from the picks: bradley_terry, best_of_n or external."""
     label_rule: LabelRule = "raw"
     """How picks become preferences; length_controlled is raw with the fitted length coefficient set to 0."""
     update: Literal["tilt", "best_of_n"] = "tilt"
@@ -382,7 +406,7 @@ class BestOfNSignalSpec(Block):
     """No fit: a text's reward is the number of times it was picked over both orders; each item keeps its winner."""
 
     kind: Literal["best_of_n"] = "best_of_n"
-    """What is learned from the picks: bradley_terry or best_of_n."""
+    """What is learned from the picks: bradley_terry, best_of_n or external."""
     label_rule: LabelRule = "raw"
     """How picks become preferences (length_controlled needs a fitted signal and is refused)."""
     update: Literal["best_of_n"] = "best_of_n"
@@ -397,10 +421,30 @@ class BestOfNSignalSpec(Block):
         return self
 
 
+class ExternalSignalSpec(Block):
+    """What is learned is up to the command that trains (policy kind `command`); here picks become preferences, and no more."""
+
+    kind: Literal["external"] = "external"
+    """What is learned from the picks: bradley_terry, best_of_n or external."""
+    label_rule: TrainingLabelRule = "raw"
+    """How picks become preferences. Of each pair the text with more weight is chosen; a pair that is even is left out."""
+    reference: Literal["previous", "base"] = "previous"
+    """What training starts from: the model that drafted this generation, or always that of generation 0."""
+
+    @property
+    def update(self) -> str:
+        """How the next policy is made."""
+        return "training"
+
+
 SignalSpec = Annotated[
-    Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")] | Annotated[BestOfNSignalSpec, Tag("best_of_n")],
+    Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")]
+    | Annotated[BestOfNSignalSpec, Tag("best_of_n")]
+    | Annotated[ExternalSignalSpec, Tag("external")],
     by_kind("bradley_terry"),
 ]
+SIGNAL_OF_POLICY = {"command": "external"}
+"""Kind of policy that trains a model → the kind of signal that it has where none is named."""
 
 
 class StrategySpec(Block):
@@ -500,6 +544,18 @@ class Experiment(Block):
     """Limits."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     """Conditions by name, each an override of judge, signal, strategy or policy.exemplars."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _signal_by_policy(cls, raw: Any) -> Any:
+        """A policy that trains a model has its own signal where none is named."""
+        policy, signal = (
+            (raw.get(key, {}) for key in ("policy", "signal")) if isinstance(raw, Mapping) else (None, None)
+        )
+        kind = policy.get("kind") if isinstance(policy, Mapping) else None
+        if kind not in SIGNAL_OF_POLICY or not isinstance(signal, Mapping) or "kind" in signal:
+            return raw
+        return {**raw, "signal": {"kind": SIGNAL_OF_POLICY[kind], **signal}}
 
 
 def schema() -> dict[str, Any]:
