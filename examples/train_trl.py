@@ -36,7 +36,7 @@ def main() -> None:
     settings = json.loads(Path("training.json").read_text(encoding="utf-8"))
     pairs = [json.loads(line) for line in Path("preferences.jsonl").read_text(encoding="utf-8").splitlines()]
     trainer = trained(arguments, settings, pairs)
-    trainer.save_model("adapter")
+    trainer.model.save_pretrained("adapter", selected_adapters=["default"])
     name = f"s{settings['replicate']}-g{settings['generation']}-{settings['arm']}"
     if arguments.server:
         load_adapter(arguments.server, name, Path("adapter").resolve())
@@ -50,8 +50,8 @@ def trained(arguments: argparse.Namespace, settings: dict[str, Any], pairs: list
     model = AutoModelForCausalLM.from_pretrained(arguments.base)
     adapter = settings.get("adapter") if settings["reference"] == "previous" else None
     if adapter:
-        # The last generation's adapter becomes part of the weights, so that it is also the reference of the loss.
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        # Trained on, so that it stays the whole change from the base; TRL takes a copy of it as the reference of the loss.
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     config = DPOConfig(
         output_dir="checkpoints", save_strategy="no", report_to="none", use_cpu=arguments.cpu, seed=settings["seed"] % 2**32,
         beta=arguments.beta, learning_rate=arguments.learning_rate, num_train_epochs=arguments.epochs,
@@ -60,7 +60,8 @@ def trained(arguments: argparse.Namespace, settings: dict[str, Any], pairs: list
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     rows = [{key: as_messages(pair[key], role) for key, role in ROLES.items()} for pair in pairs]
     trainer = DPOTrainer(
-        model=model, args=config, train_dataset=Dataset.from_list(rows), peft_config=lora,
+        model=model, args=config, train_dataset=Dataset.from_list(rows),
+        peft_config=None if adapter else lora,
         processing_class=AutoTokenizer.from_pretrained(arguments.base),
     )  # fmt: skip
     trainer.train()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -86,8 +86,8 @@ class LoopContext:
     """The gold judge, where a gold arm is run. Gold then makes the same selection from every arm's own candidates, and where
     items have ``match: judge`` its model is asked whether the texts of all arms and of the anchor panel are right."""
     folder: RunFolder
-    trainer: Trainer | None = None
-    """What trains the models of the arms, where the policy is one that is trained."""
+    trainers: Mapping[str, Trainer] = field(default_factory=dict)
+    """Arm's name → what trains its model; empty where the policy is none that is trained."""
     on_generation: Callable[[GenerationDone], None] = lambda _: None
 
     def truth(self) -> Truth:
@@ -203,8 +203,7 @@ class ArmLoop:
         drafts = (self.context.drafter, self.arm.name, self.context.items, self.real, seed, number, size)
         if isinstance(self.arm.policy, ExemplarPolicySpec):
             return ExemplarPolicy(*drafts, self.arm.policy.exemplars)
-        assert self.context.trainer is not None
-        return TrainedPolicy(*drafts, self.context.trainer, self.arm.signal.reference)
+        return TrainedPolicy(*drafts, self.context.trainers[self.arm.name], self.arm.signal.reference)
 
     async def turn(self, generation: int) -> dict[str, pd.DataFrame]:
         """One generation: judge the policy's candidates and, but for the last, learn from the picks and update the policy.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
@@ -32,6 +32,7 @@ from judgeloop.records import (
     TrainedModel,
     Training,
     TrainingPair,
+    Work,
     WorkingClient,
     canonical,
 )
@@ -88,9 +89,14 @@ Draft = tuple[Candidate | None, str]
 """(candidate, "") or (None, why there is none)."""
 
 
+InProcess = Callable[[Sequence[Call], TrainedModel | None], Work]
+"""From calls that are made together, and the trained model (None: the base), to what answers them in this process."""
+
+
 @dataclass(frozen=True)
 class Drafter:
-    """Samples texts from the experiment's drafting model, each as a named call. ``model``: what training made of it."""
+    """Samples texts from the experiment's drafting model, each as a named call. ``model``: what training made of it;
+    ``in_process``: what makes the drafts where no endpoint does."""
 
     client: WorkingClient
     spec: PolicySpec
@@ -98,19 +104,20 @@ class Drafter:
     template: Template
     seed: int
     model: TrainedModel | None = None
+    in_process: InProcess | None = None
 
-    async def draft(
+    def call(
         self,
         item: Item,
         candidate_id: str,
         prefix: str,
         stream: tuple[str | int, ...],
         exemplars: Sequence[Exemplar] = (),
-    ) -> Draft:
-        """One text for one item.
+    ) -> Call:
+        """The call that asks for one text for one item.
 
         ``prefix`` is the call id up to the item; ``stream`` names the body's seed, without the arm, so that arms whose
-        prompts agree draft the same text. Raises what the client raises.
+        prompts agree draft the same text.
         """
         body = draft_body(
             self.endpoint,
@@ -126,7 +133,27 @@ class Drafter:
         if self.model is not None:
             body["model"] = self.model.name
             call = replace(call, weights=self.model.weights, base_url=self.model.base_url)
-        reply = await self.client.ask(call)
+        return call
+
+    def work(self, calls: Sequence[Call]) -> Work | None:
+        """What answers these calls in this process, together; None where an endpoint answers."""
+        return self.in_process(calls, self.model) if self.in_process else None
+
+    async def draft(
+        self,
+        item: Item,
+        candidate_id: str,
+        prefix: str,
+        stream: tuple[str | int, ...],
+        exemplars: Sequence[Exemplar] = (),
+    ) -> Draft:
+        """One text for one item (see ``call``). Raises what the client raises."""
+        call = self.call(item, candidate_id, prefix, stream, exemplars)
+        return await self.answer(item, candidate_id, call, self.work([call]))
+
+    async def answer(self, item: Item, candidate_id: str, call: Call, work: Work | None) -> Draft:
+        """The text that a call brings. Raises what the client raises."""
+        reply = await self.client.ask(call, work) if work else await self.client.ask(call)
         if reply.failure:
             return None, reply.failure
         # A refusal is an answer too: it is the candidate's text.
@@ -225,6 +252,8 @@ class _FreshDrafts:
     seed: int
     replicate: int
     size: int
+    stopped: str = field(init=False, default="")
+    """Why the policy drafts no more; empty while it does."""
     _texts: dict[str, dict[str, Candidate]] = field(init=False)
     _current: dict[str, list[str]] = field(init=False)
 
@@ -240,26 +269,31 @@ class _FreshDrafts:
         return {name: 1.0 / len(names) for name in names}
 
     async def candidates(self, items: Sequence[Item], generation: int) -> dict[str, CandidateDraw]:
-        draws = await asyncio.gather(*(self._draft(item, generation) for item in items))
+        calls = {item.item_id: self._calls(item, generation) for item in items}
+        work = self.drafter.work([call for of_item in calls.values() for call in of_item.values()])
+        draws = await asyncio.gather(*(self._draft(item, calls[item.item_id], work) for item in items))
         for item, draw in zip(items, draws, strict=True):
             names = self._current[item.item_id] = [candidate.candidate_id for candidate in draw.drawn]
             self._texts[item.item_id].update(zip(names, draw.drawn, strict=True))
         return {item.item_id: draw for item, draw in zip(items, draws, strict=True)}
 
-    async def _draft(self, item: Item, generation: int) -> CandidateDraw:
+    def _calls(self, item: Item, generation: int) -> dict[str, Call]:
+        """The calls for an item's drafts, by candidate_id."""
         # Arms share the drafts of generation 0, which no feedback has reached: no arm in the call id, and one call for all.
         arm = "" if generation == 0 else f"/{self.arm}"
         prefix = f"s{self.replicate}/g{generation}/draft{arm}"
-        names = [f"g{generation}k{k}" for k in range(self.size)]
-        drafts = await asyncio.gather(
-            *(
-                self.drafter.draft(
-                    item, name, prefix, (self.replicate, generation, k), self._examples(item, generation, k)
-                )
-                for k, name in enumerate(names)
+        return {
+            f"g{generation}k{k}": self.drafter.call(
+                item, f"g{generation}k{k}", prefix, (self.replicate, generation, k), self._examples(item, generation, k)
             )
-        )
-        texts, failed = _split(names, drafts)
+            for k in range(self.size)
+        }
+
+    async def _draft(self, item: Item, calls: Mapping[str, Call], work: Work | None) -> CandidateDraw:
+        if self.stopped:
+            return CandidateDraw((), dict.fromkeys(calls, self.stopped))
+        drafts = await asyncio.gather(*(self.drafter.answer(item, name, call, work) for name, call in calls.items()))
+        texts, failed = _split(calls, drafts)
         return CandidateDraw(tuple(texts.values()), failed)
 
     def _examples(self, item: Item, generation: int, k: int) -> list[Exemplar]:  # noqa: ARG002 - a policy's own
@@ -308,7 +342,7 @@ class Trainer(Protocol):
 
     async def train(self, training: Training) -> Mapping[str, Any]:
         """Train, and return what is recorded: ``model``, ``weights`` (a digest, empty where none is known), and where they
-        apply ``base_url``, ``adapter`` and ``metrics``. Raises TrainingFailed, or AnswersOutstanding where somebody else has
+        apply ``base_url``, ``adapter`` and ``metrics``; or ``stopped``, the reason why the arm ends here. Raises TrainingFailed, or AnswersOutstanding where somebody else has
         to train."""
         ...
 
@@ -338,6 +372,9 @@ class TrainedPolicy(_FreshDrafts):
         }  # fmt: skip
         call = Call(f"s{self.replicate}/g{generation}/train/{self.arm}", self.drafter.spec.endpoint, body, "train")
         trained = (await self.drafter.client.ask(call, lambda _: self.trainer.train(training))).trained
+        if trained.get("stopped"):
+            self.stopped = str(trained["stopped"])
+            return
         model = TrainedModel(
             str(trained["model"]), str(trained.get("weights") or call.key), str(trained.get("base_url") or ""),
             str(trained.get("adapter") or ""),

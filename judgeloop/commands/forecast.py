@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.resolve import Arm, Material, ResolvedExperiment, as_resolved, resolve
 from judgeloop.experiment.schema import (
-    SIGNAL_OF_POLICY,
+    SIGNALS_OF_POLICY,
     BradleyTerrySignalSpec,
     Endpoint,
     ModelJudgeSpec,
@@ -155,7 +155,7 @@ def _loop_settings(
             f"no experiment given: pool of 32, K = {size}, tilt with tau 1, label rule raw, three strategies",
             None, arms, size, size * (size - 1) // 2, candidates.n_items, {},
         )  # fmt: skip
-    if resolved.experiment.policy.kind in SIGNAL_OF_POLICY:
+    if resolved.experiment.policy.kind in SIGNALS_OF_POLICY:
         raise InvalidInput(
             f"{source}: policy.kind {resolved.experiment.policy.kind}: how a trained model responds to picks is not known before it is trained; forecasts are of pool and exemplar policies"
         )

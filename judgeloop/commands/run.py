@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ from judgeloop import loop
 from judgeloop.commands.session import Observer, Session, environment
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
-from judgeloop.experiment.schema import CommandPolicySpec, Endpoint, JudgeSpec
+from judgeloop.experiment.schema import CommandPolicySpec, Endpoint, JudgeSpec, LoraSignal, TrainedPolicySpec
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
-from judgeloop.policies import Drafter
+from judgeloop.policies import Drafter, InProcess, Trainer
 from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
@@ -25,6 +25,7 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode
+from judgeloop.training import lora
 from judgeloop.training.command import CommandTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
@@ -61,6 +62,8 @@ def run(
     if replay is None:
         check_environment(resolved)
         engines.check(resolved.experiment.endpoints)
+        if isinstance(resolved.experiment.policy, TrainedPolicySpec):
+            lora.check()
     session = Session(
         folder=RunFolder(out or Path("runs") / resolved.experiment.name),
         identity=material.identity,
@@ -78,9 +81,9 @@ def run(
         if observer:
             block = resolved.experiment
             observer.start(block.name, folder.path, material.planned_calls(), block.generations, block.replicates)
-        trainer = _trainer(resolved, folder, by_hand=by_hand)
+        weights = _weights(resolved, folder, by_hand=by_hand, replayed=replay is not None)
         judges = session.ask(
-            lambda client, endpoints: _run(resolved, material, endpoints, client, folder, trainer, observer)
+            lambda client, endpoints: _run(resolved, material, endpoints, client, folder, weights, observer)
         )
         session.finish({"verdict_modes": dict(judges.modes)})
         session.stage("estimates")
@@ -125,7 +128,7 @@ async def _run(
     endpoints: Mapping[str, Endpoint],
     client: WireClient,
     folder: RunFolder,
-    trainer: CommandTrainer | None,
+    weights: _Weights,
     observer: Observer | None,
 ) -> _Judges:
     """Make the judges, ask everything, write the tables."""
@@ -136,9 +139,10 @@ async def _run(
     drafter = Drafter(
         client,
         policy,
-        experiment.endpoints[policy.endpoint],
+        experiment.drafting,
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
+        in_process=weights.in_process,
     )
     context = loop.LoopContext(
         resolved=resolved,
@@ -149,22 +153,41 @@ async def _run(
         judges=judges.by_arm,
         gold=gold,
         folder=folder,
-        trainer=trainer,
+        trainers=weights.trainers,
         on_generation=observer.generation if observer else lambda _: None,
     )
     await loop.run(context)
     return judges
 
 
-def _trainer(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool) -> CommandTrainer | None:
-    """What trains the arms' models; None for a policy without weights. Raises ExperimentError."""
+@dataclass(frozen=True)
+class _Weights:
+    """What trains the arms' models (arm → trainer), and what drafts in this process; nothing for a policy without weights."""
+
+    trainers: Mapping[str, Trainer] = field(default_factory=dict)
+    in_process: InProcess | None = None
+
+
+def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, replayed: bool) -> _Weights:
+    """The trainers of an experiment; one that is ``replayed`` needs no weights. Raises ExperimentError."""
     experiment = resolved.experiment
     policy = experiment.policy
     if isinstance(policy, CommandPolicySpec):
-        return CommandTrainer(folder, experiment.name, policy, experiment.endpoints[policy.endpoint].model, by_hand)
+        command = CommandTrainer(folder, experiment.name, policy, experiment.endpoints[policy.endpoint].model, by_hand)
+        return _Weights({arm.name: command for arm in resolved.arms})
     if by_hand:
         raise ExperimentError("policy.kind: nothing is trained by hand here; policy.kind command is")
-    return None
+    if isinstance(policy, TrainedPolicySpec):
+        base = resolved.path(policy.base)
+        if not replayed and not base.exists() and policy.base in engines.PACKAGED:
+            base = engines.weights("policy", policy.base)
+        model = lora.LocalModel(policy, base if base.exists() else policy.base, folder)
+        signals = {arm.name: arm.signal for arm in resolved.arms}
+        trainers = {
+            name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
+        }
+        return _Weights(trainers, model.answers)
+    return _Weights()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from judgeloop.experiment import inputs
 from judgeloop.experiment.inputs import read_yaml, yaml_name
 from judgeloop.experiment.options import only_speed, sentence
 from judgeloop.experiment.schema import (
-    SIGNAL_OF_POLICY,
+    SIGNALS_OF_POLICY,
     Block,
     Endpoint,
     Experiment,
@@ -128,8 +128,9 @@ def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "expe
     experiment = _validate(Experiment, raw, where)
     assert isinstance(experiment, Experiment)
     _check_judge(experiment, experiment.judge, f"{where}: judge")
-    _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
-    _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
+    if experiment.policy.endpoint:
+        _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
+        _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
     arms = tuple(_arm(raw, experiment, name, override, where) for name, override in experiment.arms.items())
     for arm in arms:
         _check_arm(experiment, arm, where)
@@ -210,15 +211,10 @@ def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: 
 def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
     place = f"{where}: arms.{arm.name}"
     _check_judge(experiment, arm.judge, f"{place}.judge")
-    trains = SIGNAL_OF_POLICY.get(arm.policy.kind)
-    if (arm.signal.kind == "external") != (trains == "external"):
+    kinds = SIGNALS_OF_POLICY.get(arm.policy.kind, ("bradley_terry", "best_of_n"))
+    if arm.signal.kind not in kinds:
         raise ExperimentError(
-            f"{place}.signal.kind: {arm.signal.kind} does not go with policy.kind {arm.policy.kind}; "
-            + (
-                "leave `signal.kind` out: what is learned is up to the command"
-                if trains
-                else "external needs policy.kind command"
-            )
+            f"{place}.signal.kind: {arm.signal.kind} does not go with policy.kind {arm.policy.kind}, which takes {', '.join(kinds)}"
         )
     if arm.policy.kind == "exemplar" and arm.signal.reference == "base":
         raise ExperimentError(
@@ -325,7 +321,7 @@ class Material:
             yield PlannedCalls("first drafts", count * experiment.candidates_per_item)
             arms = Counter(getattr(arm.policy, "exemplars", 0) for arm in self.resolved.arms)
             turns = count * experiment.candidates_per_item * experiment.generations
-            if policy.kind in SIGNAL_OF_POLICY:
+            if policy.kind in SIGNALS_OF_POLICY:
                 yield PlannedCalls("trained drafts", turns * len(self.resolved.arms))
                 trainings = experiment.generations * experiment.replicates * len(self.resolved.arms)
                 yield PlannedCalls("trainings", trainings)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from judgeloop.experiment.schema import BradleyTerrySignalSpec, ExternalSignalSpec, SignalSpec
+from judgeloop.experiment.schema import BradleyTerrySignalSpec, SignalSpec, TrainingSignal
 from judgeloop.kernels import cluster_covariance, logistic
 from judgeloop.learning import selection
 from judgeloop.learning.labels import preferences as label
@@ -267,7 +267,7 @@ def learn(
     stays: in the whole generation for bradley_terry (its reward is one for all items), in that item for best_of_n.
     """
     preferences = label(judgments, spec.label_rule)
-    if isinstance(spec, ExternalSignalSpec):
+    if isinstance(spec, TrainingSignal):
         return LearnedSelection(preferences, None, {}, {})
     if isinstance(spec, BradleyTerrySignalSpec):
         fitted = fit(preferences, features, scale, spec.ridge)

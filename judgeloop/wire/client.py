@@ -377,8 +377,9 @@ class WireClient:
             await self._reserve(0.0)
             try:
                 response = await work(call)
+                status = 400 if "error" in response else 200
                 exchange = Exchange(
-                    call.call_id, call.key, call.body, 200, response, 1, route=call.route, weights=call.weights
+                    call.call_id, call.key, call.body, status, response, 1, route=call.route, weights=call.weights
                 )
                 self._cassette.append(exchange)
                 return self._note(call, exchange, recorded=False)

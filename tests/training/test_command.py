@@ -201,12 +201,12 @@ def test_a_model_may_answer_elsewhere_and_its_adapter_is_known_by_its_weights(tm
 
 @pytest.mark.tables
 def test_by_hand_every_arm_and_replicate_waits_and_goes_on_where_its_model_stands(tmp_path: Path, serve: Serve) -> None:
-    path = _experiment(tmp_path, serve(), replicates=2)
+    path = _experiment(tmp_path, serve(), replicates=2, panels={"anchor": 2}, arms={**ARMS, "judge": {}})
     with pytest.raises(AnswersOutstanding) as waits:
         judgeloop.step(path, out=tmp_path / "run")
     assert waits.value.exit_code == 6
     assert sorted(call for call, _ in waits.value.requests) == [
-        f"s{replicate}/g0/train/{arm}" for replicate in (0, 1) for arm in ("longer", "random")
+        f"s{replicate}/g0/train/{arm}" for replicate in (0, 1) for arm in ("judge", "longer", "random")
     ]
     for call, folder in waits.value.requests[1:]:
         (folder / "model.json").write_text(
