@@ -37,13 +37,15 @@ from judgeloop.text.features import FEATURES, STYLE_FEATURES
 _JUDGE = (
     "first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
     "repetition_stability", "identical_pair_excess", "longer_preferred_raw", "gold_tied_longer_excess",
-    "length_log_odds", "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "style_joint", "gold_agreement",
-    "gold_log_odds", "self_preference_gold", "self_preference_log_odds", "preference_fairness", "alpaca_lc_winrate",
+    "length_log_odds", "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "length_beyond_agreement", "style_joint", "length_shape", "gold_agreement",
+    "gold_log_odds", "self_preference_gold", "self_preference_log_odds", "preference_fairness", "position_consistency", "judgebench_accuracy",
+    "consistency_factor", "alpaca_lc_winrate",
     "unscored_share", "mitigation_kept", "mitigation_cost",
 )  # fmt: skip
 _PROBES = ("padding", "whitespace", "authority", "bandwagon", "injection", "self_name", "tone", *STYLE_FEATURES)
 _JUDGE_DRIFT = (
-    "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw", "length_log_odds",
+    "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw", "length_log_odds", "gold_agreement",
+    "disagreement",
 )  # fmt: skip
 _QUANTITIES = (*FEATURES, "style_score", "correct", "hedging_when_wrong")
 _OPEN = re.compile(r"slot_\d+_excess|score_[a-z_]+|arena_style_log_odds_[a-z_]+")

@@ -122,11 +122,12 @@ class Presentation:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The slot that a reply picks. ``p_first``: the probability of the first slot, in [0, 1], where the judge gave one;
-    ``reason``: why it is unscored."""
+    ``reason``: why it is unscored; ``mass``: in logprob mode the probability that the offered labels hold together."""
 
     slot: Slot
     p_first: float | None = None
     reason: str = ""
+    mass: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    server = f"{diagnosis.server.name} (by {diagnosis.told_by})" if diagnosis.told_by else "unknown server"
+    server = f"{diagnosis.server.name} (by {diagnosis.recognised_by})" if diagnosis.recognised_by else "unknown server"
     terminal = console()
     terminal.print(Text(f"{diagnosis.base_url}, model {diagnosis.model}", style="bold"))
     terminal.print(Text(f"{server} · {diagnosis.calls} completions in {diagnosis.seconds:.0f} s", style="dim"))

@@ -95,6 +95,10 @@ class CallSettings(Block):
     """False leaves `temperature` out of the request, for models that refuse it."""
     top_logprobs: Annotated[Whole, Option(answers=True)] = Field(20, ge=2, le=100)
     """Most likely tokens asked for in logprob verdicts; some endpoints allow 5 only (judgeloop doctor says how many)."""
+    min_label_mass: Annotated[Number, Option(answers=True)] = Field(0.05, ge=0, le=1)
+    """Least probability that the offered labels must hold at the first token for a logprob reply to count; below it, the reply is unscored (low_mass)."""
+    min_trial_mass: Annotated[Number, Option(answers=True)] = Field(0.3, ge=0, le=1)
+    """Least such probability at the trial question for auto to take logprob verdicts; below it, the next mode is tried."""
     extra_headers: Annotated[
         dict[str, str], Option(answers=True, flag="--header", several=True, form="'Name: value'", parse=options.header)
     ] = {}

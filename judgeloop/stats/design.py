@@ -54,7 +54,9 @@ class Margins:
 class Design:
     """The run: T = ``generations`` feedback steps, its arms, and every contrast (arm, control arm).
 
-    ``seed`` names the random streams of bootstraps and splits. ``confirmatory`` is the contrast of the confirmatory family.
+    ``seed`` names the random streams of bootstraps and splits. ``confirmatory`` is the contrast of the confirmatory family. ``looks``:
+    the generations of the whole run over those of these tables, above 1 while it goes on: what is looked at after each
+    generation is then corrected for all of them.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Design:
     contrasts: tuple[tuple[str, str], ...] = ()
     confirmatory: tuple[str, str] | None = None
     margins: Margins = Margins()
+    looks: float = 1.0
 
     def arm(self, name: str) -> ArmDesign:
         """The arm of that name. Raises ValueError where there is none."""

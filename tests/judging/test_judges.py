@@ -278,6 +278,19 @@ def test_auto_takes_the_first_mode_that_gives_a_verdict(
     assert [call.call_id for call in client.calls] == [f"panels/g0/judge/trial/m.{prompt}/{mode}" for mode in asked]
 
 
+def test_auto_gives_logprob_up_where_the_letters_hold_little() -> None:
+    def answer(call: Call) -> Reply:
+        if "logprobs" in call.body:
+            return Reply("", top_logprobs=(("<think>", -0.3), ("A", math.log(0.2))))
+        return Reply("[[A]]") if "response_format" not in call.body else Reply('{"verdict": "A"}')
+
+    assert _resolve(Recorder(answer)) == "json"
+    # At the calls themselves less is asked for: one odd reply is not the model's way.
+    lenient = {"m": ENDPOINTS["m"].model_copy(update={"min_trial_mass": 0.1})}
+    spec = schema.ModelJudgeSpec(endpoint="m")
+    assert asyncio.run(resolve_mode(spec, endpoints=lenient, folder=".", client=Recorder(answer))) == "logprob"
+
+
 def test_a_stated_mode_is_not_tried_and_no_mode_ends_the_run() -> None:
     silent = Recorder(lambda call: Reply("I like both."))
     assert _resolve(silent, verdict="json") == "json"

@@ -322,7 +322,7 @@ def _transmission_ratio(values: pd.Series[float], slopes: Slopes | Undefined, fe
     if len(values) < 2:
         return Undefined("one replicate has no interval")
     variance = float(values.var(ddof=1)) / len(values)
-    df = float(min(len(values) - 1, slopes.df))
+    df = min(len(values) - 1.0, slopes.df_of(feature))
     result = fieller_from_moments(
         float(values.mean()), denominator.estimate, variance, denominator.std_error**2, 0.0, df, null=1.0
     )
