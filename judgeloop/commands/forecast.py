@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.resolve import Arm, Material, ResolvedExperiment, as_resolved, resolve
 from judgeloop.experiment.schema import (
+    SIGNALS_OF_POLICY,
     BradleyTerrySignalSpec,
     Endpoint,
     ModelJudgeSpec,
@@ -155,6 +156,10 @@ def _loop_settings(
             f"no experiment given: pool of 32, K = {size}, tilt with tau 1, label rule raw, three strategies",
             None, arms, size, size * (size - 1) // 2, candidates.n_items, {},
         )  # fmt: skip
+    if resolved.experiment.policy.kind in SIGNALS_OF_POLICY:
+        raise InvalidInput(
+            f"{source}: policy.kind {resolved.experiment.policy.kind}: how a trained model responds to picks is not known before it is trained; forecasts are of pool and exemplar policies"
+        )
     size = resolved.experiment.candidates_per_item
     matchups = min(size * (size - 1) // 2, resolved.experiment.matchups_per_item or size * size)
     arms = tuple(arm for arm in resolved.arms if not (arm.is_control or arm.is_positive_control))
@@ -259,7 +264,7 @@ def _forecast_loop(
         real = _real_mean(measured, candidates)
     return ForecastLoop(
         generations=generations,
-        update=arm.signal.update if fitted else "winners",
+        update=arm.signal.update if isinstance(arm.signal, BradleyTerrySignalSpec) else "winners",
         tau=getattr(arm.signal, "tau", 1.0),
         strategy=arm.strategy.kind,
         real_fraction=arm.strategy.real_fraction,

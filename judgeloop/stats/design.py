@@ -35,6 +35,11 @@ class ArmDesign:
     strategy: str = "replace"
     real_fraction: float = 0.0
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether a model's weights are trained: then no distribution over the candidates is selected."""
+        return self.update == "training"
+
 
 @dataclass(frozen=True, slots=True)
 class Margins:
