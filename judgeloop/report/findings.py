@@ -545,7 +545,7 @@ def _several(
 def _named(row: Estimate) -> str:
     """ "self-BLEU +0.46, 95 % interval 0.40 to 0.52 (less varied)"."""
     direction = ""
-    if row.bias == "diversity":
+    if wording.feature_of(row.term, "did_") in wording.DIVERSITY:
         direction = " (less varied)" if less_varied(row) else " (more varied)"
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     name = wording.feature_name(wording.feature_of(row.term, "did_"))
