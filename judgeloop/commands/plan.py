@@ -170,7 +170,8 @@ def total_cost(loads: Iterable[Load]) -> Range | None:
 class RecordedRun:
     """What a run folder says for a plan. ``tokens``: (stage, model) → tokens of a call's prompt and completion; stages are
     draft, draft with exemplars (generation 1 on) and judge. ``conflict``: the share of pairs whose verdict changed with the
-    order; ``drift_sd``: the SD between replicates of the last did_length, in doublings. None where the folder does not say.
+    order; ``drift_sd``: the SD between replicates of the last did_length, in doublings, at its
+    upper 90 % limit. None where the folder does not say.
     """
 
     name: str
@@ -234,7 +235,8 @@ def _calls_per_second(stamps: list[int]) -> float | None:
 
 
 def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
-    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length."""
+    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length, at its upper
+    90 % limit."""
     try:
         estimates = folder.estimates()
     except FolderMismatch:
@@ -246,8 +248,9 @@ def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
     if drifts.empty:
         return conflict, None
     last = drifts.sort_values("generation").iloc[-1]
-    count = pd.to_numeric(last["n_replicates"])
-    return conflict, float(last["std_error"]) * math.sqrt(float(count))
+    count = float(pd.to_numeric(last["n_replicates"]))
+    # Few replicates know their spread badly, and a plan from too small a one finds nothing.
+    return conflict, inference.upper_deviation(float(last["std_error"]) * math.sqrt(count), count - 1.0)
 
 
 def with_recorded_tokens(load: Load, stage: str, endpoint: Endpoint, earlier: RecordedRun | None) -> Load:

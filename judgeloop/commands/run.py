@@ -13,7 +13,14 @@ from judgeloop import loop
 from judgeloop.commands.session import Observer, Session, environment
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
-from judgeloop.experiment.schema import CommandPolicySpec, Endpoint, JudgeSpec, LoraSignal, TrainedPolicySpec
+from judgeloop.experiment.schema import (
+    BradleyTerrySignalSpec,
+    CommandPolicySpec,
+    Endpoint,
+    JudgeSpec,
+    LoraSignal,
+    TrainedPolicySpec,
+)
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
@@ -280,6 +287,7 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             reference=arm.signal.reference,
             strategy=arm.strategy.kind,
             real_fraction=arm.strategy.real_fraction,
+            tau=arm.signal.tau if isinstance(arm.signal, BradleyTerrySignalSpec) else 1.0,
         )
         for arm in resolved.arms
     )

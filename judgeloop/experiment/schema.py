@@ -462,7 +462,7 @@ class TrainingSignal(Block):
     """What training starts from: the model that drafted this generation, or always that of generation 0."""
 
     @property
-    def update(self) -> str:
+    def update(self) -> Literal["training"]:
         """How the next policy is made."""
         return "training"
 
