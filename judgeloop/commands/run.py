@@ -146,7 +146,7 @@ async def _run(
     drafter = Drafter(
         client,
         policy,
-        experiment.drafting,
+        experiment.endpoint(policy.endpoint),
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
         in_process=weights.in_process,
