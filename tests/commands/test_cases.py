@@ -179,6 +179,48 @@ def test_a_text_that_is_no_text_is_refused_with_its_row() -> None:
         read_pairs(CASES / "boolean_text" / "pairs.jsonl")
 
 
+# -- nothing lost without a word --------------------------------------------------------------------------------------
+
+
+def test_a_scorer_that_columns_name_is_one_judge() -> None:
+    folder = CASES / "inspect_named_scorer"
+    read = read_log([folder / "x.json", folder / "y.json"], columns=load_columns(folder / "columns.yaml"))
+    rows = read.judgments
+    assert set(rows["judge"]) == {"rubric_judge"}
+    assert rows.set_index("item_id")["verdict"].to_dict() == {
+        "1": "a",
+        "2": "a",
+        "3": "b",
+        "4": "a",
+        "5": "a",
+        "6": "b",
+    }
+    assert (rows["model_a"].iloc[0], rows["model_b"].iloc[0]) == ("lab/model-x", "lab/model-y")
+
+
+def test_models_that_graded_themselves_are_named_first_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("x", "y"):
+        content = json.loads((CASES / "inspect_named_scorer" / f"{name}.json").read_text())
+        for sample in content["samples"]:
+            sample["scores"] = {"model_graded_qa": sample["scores"]["rubric_judge"]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    words = said_of(capsys, tmp_path / "x.json", tmp_path / "y.json", "--out", tmp_path / "o")
+    for judge in ("lab/model-x", "lab/model-y"):
+        assert f"{judge}: all 6 verdicts are unscored (graded_by_itself 6)." in words
+    assert words.index("all 6 verdicts are unscored") < words.index("Is the bias growing")
+    assert (
+        "How the log was read - the log names no grader, so that lab/model-x and lab/model-y graded their own answers"
+        in words
+    )
+    assert "judgeloop doctor" not in words
+    columns = load_columns({"verdict": "model_graded_qa"})
+    named_ = read_log([tmp_path / "x.json", tmp_path / "y.json"], columns=columns).judgments
+    assert set(named_["judge"]) == {"model_graded_qa"}
+    assert "unscored" not in set(named_["verdict"])
+
+
 # -- verdicts that name an answer -------------------------------------------------------------------------------------
 
 TO_TEXT = {"verdict": {"column": "winner", "values": {"answer_a": "a", "answer_b": "b", "tie": "tie"}}}
