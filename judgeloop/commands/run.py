@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
-from judgeloop.commands.session import Observer, Session, environment
+from judgeloop.commands.session import Observer, Session, difference_named, environment, value_shown
 from judgeloop.errors import ExperimentError
+from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
 from judgeloop.experiment.schema import (
     BradleyTerrySignalSpec,
@@ -38,6 +39,8 @@ from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
     from judgeloop.results import Run
+
+_SPEED = only_speed(Endpoint)
 
 
 def run(
@@ -84,7 +87,12 @@ def run(
     folder = session.folder
     if by_hand and isinstance(experiment, str | Path):
         session.environment = {**session.environment, "experiment_file": os.path.relpath(experiment, folder.path)}
-    with session:
+
+    def differences(recorded: Mapping[str, Any]) -> list[str] | None:
+        files = folder.environment().get("files", {})
+        return experiment_differences({**recorded, "files": files}, {**session.experiment, "files": material.hashes})
+
+    with difference_named(folder, "experiment", differences), session:
         if observer:
             block = resolved.experiment
             observer.start(block.name, folder.path, material.planned_calls(), block.generations, block.replicates)
@@ -261,6 +269,38 @@ def _stored_experiment(resolved: ResolvedExperiment) -> dict[str, Any]:
     """The content of experiment.yaml: the experiment with every arm as resolved."""
     block = resolved.experiment.model_dump(mode="json")
     return {**block, "arms": {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}}
+
+
+def experiment_differences(recorded: Mapping[str, Any], own: Mapping[str, Any]) -> list[str] | None:
+    """A sentence on every setting that differs between two experiments as resolved (the content of experiment.yaml, and the hashes
+    of their ``files``); what only says how fast or at what price is asked is left out. None where one is no experiment."""
+    if not isinstance(recorded.get("arms"), dict):
+        return None
+    there, here = _leaves(recorded), _leaves(own)
+    listed = []
+    for key in dict.fromkeys((*there, *here)):
+        # An arm repeats what stands above all arms, and its change.
+        above = key.split(".", 2)[2] if key.startswith("arms.") and key.count(".") > 1 else ""
+        if there.get(key) != here.get(key) and (there.get(above), here.get(above)) != (there.get(key), here.get(key)):
+            changed = f"{key} is {value_shown(there.get(key))} there and {value_shown(here.get(key))} here"
+            listed.append(
+                f"the content of {key.removeprefix('files.')} has changed" if key.startswith("files.") else changed
+            )
+    return listed
+
+
+def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value of every setting that answers may depend on."""
+    leaves: dict[str, Any] = {}
+    for name, value in block.items():
+        key = f"{prefix}{name}"
+        if key == "budget" or (prefix.startswith("endpoints.") and name in _SPEED):
+            continue
+        if isinstance(value, Mapping) and value:
+            leaves |= _leaves(value, f"{key}.")
+        else:
+            leaves[key] = value
+    return leaves
 
 
 def _check_prices(resolved: ResolvedExperiment) -> None:

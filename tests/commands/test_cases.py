@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pandas as pd
 import pytest
 
 import judgeloop
+from audit_pairs import pairs
 from command_line import command
+from conftest import ITEMS, Served, small_experiment, write_experiment
 from judgeloop import seeds
-from judgeloop.errors import InvalidInput
+from judgeloop.errors import FolderMismatch, InvalidInput, JudgeloopError
 from judgeloop.interchange.pairs import read_pairs
 from judgeloop.interchange.rows import load_columns
 from judgeloop.interchange.verdicts import read_log, read_verdicts
@@ -179,6 +182,48 @@ def test_a_text_that_is_no_text_is_refused_with_its_row() -> None:
         read_pairs(CASES / "boolean_text" / "pairs.jsonl")
 
 
+# -- nothing lost without a word --------------------------------------------------------------------------------------
+
+
+def test_a_scorer_that_columns_name_is_one_judge() -> None:
+    folder = CASES / "inspect_named_scorer"
+    read = read_log([folder / "x.json", folder / "y.json"], columns=load_columns(folder / "columns.yaml"))
+    rows = read.judgments
+    assert set(rows["judge"]) == {"rubric_judge"}
+    assert rows.set_index("item_id")["verdict"].to_dict() == {
+        "1": "a",
+        "2": "a",
+        "3": "b",
+        "4": "a",
+        "5": "a",
+        "6": "b",
+    }
+    assert (rows["model_a"].iloc[0], rows["model_b"].iloc[0]) == ("lab/model-x", "lab/model-y")
+
+
+def test_models_that_graded_themselves_are_named_first_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("x", "y"):
+        content = json.loads((CASES / "inspect_named_scorer" / f"{name}.json").read_text())
+        for sample in content["samples"]:
+            sample["scores"] = {"model_graded_qa": sample["scores"]["rubric_judge"]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    words = said_of(capsys, tmp_path / "x.json", tmp_path / "y.json", "--out", tmp_path / "o")
+    for judge in ("lab/model-x", "lab/model-y"):
+        assert f"{judge}: all 6 verdicts are unscored (graded_by_itself 6)." in words
+    assert words.index("all 6 verdicts are unscored") < words.index("Is the bias growing")
+    assert (
+        "How the log was read - the log names no grader, so that lab/model-x and lab/model-y graded their own answers"
+        in words
+    )
+    assert "judgeloop doctor" not in words
+    columns = load_columns({"verdict": "model_graded_qa"})
+    named_ = read_log([tmp_path / "x.json", tmp_path / "y.json"], columns=columns).judgments
+    assert set(named_["judge"]) == {"model_graded_qa"}
+    assert "unscored" not in set(named_["verdict"])
+
+
 # -- verdicts that name an answer -------------------------------------------------------------------------------------
 
 TO_TEXT = {"verdict": {"column": "winner", "values": {"answer_a": "a", "answer_b": "b", "tie": "tie"}}}
@@ -312,3 +357,54 @@ def test_default_folders_of_two_logs_of_one_name_do_not_collide(
     for items in (3, 4):
         judgeloop.analyze(log(items=items))  # in memory, so that a second frame of a session is no other's folder
     assert sorted(path.name for path in Path("runs").iterdir()) == ["annotations", "annotations-2"]
+
+
+# -- the first mistake ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.tables
+def test_the_first_mistake_of_an_audit_is_mended_in_its_folder(
+    tmp_path: Path, serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    served, rows = serve(model=["planted"]), pd.DataFrame(pairs(2))
+    (tmp_path / "none.yaml").write_text(
+        "kind: judge\ndescription: x\nmessages: [{role: user, content: '{{ prompt }} {{ answer_a }} {{ answer_b }}'}]\nverdict: {text: Say nothing.}\n"
+    )
+    wrong: list[dict[str, Any]] = [
+        {"base_url": served.base_url.replace("/v1", "/v7")}, {"model": "other"}, {"prompt": "none.yaml", "verdict": "text"},
+    ]  # fmt: skip
+    right: dict[str, Any] = {"base_url": served.base_url, "model": "planted", "verdict": "json"}
+    for mistake in wrong:
+        with pytest.raises(JudgeloopError):
+            judgeloop.audit(rows, **{**right, **mistake})
+        with pytest.raises(JudgeloopError):
+            judgeloop.audit(rows, **{**right, **mistake}, out="named")
+    done = judgeloop.audit(rows, **right)
+    named_ = judgeloop.audit(rows, **right, out="named")
+    assert len(done.judgments) == len(named_.judgments) == 4
+    assert [path.name for path in Path("runs").iterdir()] == [done.path.name]
+    # Answers stand here now: another audit takes the next folder, or is refused with the setting that differs.
+    assert judgeloop.audit(rows, **right, repeats=2).path.name == f"{done.path.name}-2"
+    with pytest.raises(FolderMismatch, match="--repeats is 1 there and 2 here"):
+        judgeloop.audit(rows, **right, repeats=2, out="named")
+
+
+@pytest.mark.tables
+def test_the_first_mistake_of_a_run_is_mended_in_its_folder(tmp_path: Path, serve: Callable[..., Served]) -> None:
+    served = serve()
+    raw = small_experiment(served.base_url, generations=1, replicates=1, panels={"anchor": 0})
+    mistaken = json.loads(json.dumps(raw))
+    mistaken["endpoints"]["m"]["base_url"] = served.base_url.replace("/v1", "/v7")
+    with pytest.raises(JudgeloopError):
+        judgeloop.run(write_experiment(tmp_path, mistaken), out=tmp_path / "run")
+    judgeloop.run(write_experiment(tmp_path, raw), out=tmp_path / "run")
+    changed = json.loads(json.dumps(raw))
+    changed["endpoints"]["m"]["concurrency"] = 2
+    changed["judge"]["temperature"] = 0.5
+    path = write_experiment(tmp_path, changed, [*ITEMS, {**ITEMS[0], "item_id": "more"}])
+    with pytest.raises(
+        FolderMismatch,
+        match=r"judge\.temperature is 0\.0 there and 0\.5 here; the content of items has changed; give",
+    ):
+        judgeloop.run(path, out=tmp_path / "run")

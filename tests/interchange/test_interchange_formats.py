@@ -210,7 +210,8 @@ def test_one_inspect_log_with_epochs_pairs_its_own_answers(tmp_path: Path) -> No
     assert set(log.judgments["judge"]) == {"m"}
     assert log.items["prompt"].tolist() == ["System: Be brief.\n\nUser: ?"]
     assert "1 pairs of identical texts are left out" in log.notes
-    assert "did not succeed (status error)" in log.notes[0]
+    assert log.notes[0] == "the log names no grader, so that m graded its own answers"
+    assert "did not succeed (status error)" in log.notes[1]
 
 
 def test_lm_eval_metrics_of_a_model_are_verdicts_and_rules_are_gold(tmp_path: Path) -> None:
