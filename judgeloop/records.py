@@ -139,6 +139,20 @@ class Judgment:
     call: str = ""
 
 
+_CONTROL_JUDGES = ("random", "gold")
+_RULE = "rule:"
+
+
+def rule_name(prefer: str, feature: str) -> str:
+    """The name of a judge that follows a rule, in the tables: ``rule:more_length``."""
+    return f"{_RULE}{prefer}_{feature}"
+
+
+def is_control_judge(name: str) -> bool:
+    """Whether a judge of the tables is a control, whose picks follow from what is known: the coin, gold, or a rule."""
+    return name in _CONTROL_JUDGES or name.startswith(_RULE)
+
+
 def canonical(body: Mapping[str, Any]) -> str:
     """The canonical JSON text of a request body: keys sorted, no spaces, no escapes for non-ASCII characters."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

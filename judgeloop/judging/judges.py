@@ -30,11 +30,11 @@ from judgeloop.judging.answers import (
     read_verdict,
     unscored,
 )
-from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge
+from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge, RuleJudge
 from judgeloop.judging.pairing import call_id, draw_labels, quoted
 from judgeloop.judging.reward_models import RewardJudge, reward_judge
 from judgeloop.judging.truth import Matcher
-from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict
+from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict, rule_name
 from judgeloop.seeds import Label
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode, Scale, Template
@@ -193,6 +193,8 @@ def make_judge(
     """
     if isinstance(spec, schema.RandomJudgeSpec):
         return RandomJudge(seed, name or judge_name(spec, endpoints))
+    if isinstance(spec, schema.RuleJudgeSpec):
+        return RuleJudge(spec, name or judge_name(spec, endpoints))
     if isinstance(spec, schema.PlantedJudgeSpec):
         if measure is None:
             raise ValueError("a planted judge needs a measure of texts")
@@ -221,7 +223,9 @@ def judge_name(
     spec: schema.JudgeSpec, endpoints: Mapping[str, Endpoint], mode: Mode | None = None, ambiguous: bool = False
 ) -> str:
     """What the tables call a judge: the model's name, with ``#prompt/verdict`` behind it where that alone is ambiguous;
-    a panel's members in brackets; a reward model's with ``#route``; else its kind."""
+    a panel's members in brackets; a reward model's with ``#route``; ``rule:more_length``; else its kind."""
+    if isinstance(spec, schema.RuleJudgeSpec):
+        return rule_name(spec.prefer, spec.feature)
     if isinstance(spec, schema.PanelJudgeSpec):
         return "panel(" + ",".join(endpoints[member.endpoint].model for member in spec.judges) + ")"
     if not isinstance(spec, schema.ModelJudgeSpec | schema.RewardJudgeSpec):

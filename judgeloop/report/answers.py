@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,26 @@ class QuestionAnswer:
     word: str
     tone: Tone
     sentences: tuple[str, ...]
+    grounds: tuple[Finding, ...] = ()
+    """The findings that the word follows from, the one that decides it first; empty where nothing was measured."""
+    advice: tuple[Advice, ...] = ()
+    """Of what to change: the sentences with the estimates that they rest on."""
+
+
+AdviceKind = Literal[
+    "both_orders", "keep_disagreeing_pairs", "consistent_only", "length", "obedience", "form", "added_words",
+    "probe_padding", "separate_quality", "real_data", "grown_alike", "strategy", "pin_version", "add_control", "unscored",
+    "more_replicates",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to change: its kind, its sentence, and the estimates that it follows from (none: a setting, or a count)."""
+
+    kind: AdviceKind
+    sentence: str
+    rows: tuple[Estimate, ...] = ()
 
 
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
@@ -114,7 +134,7 @@ def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
         reasons = [lead.row.note for lead in leads if lead.question == asked and lead.verdict == "undefined"]
         if reasons:
             sentences.append(f"{name}: undefined{f' ({wording.reason(reasons[0], 200)})' if reasons[0] else ''}.")
-    return QuestionAnswer(question, word, tone, tuple(sentences))
+    return QuestionAnswer(question, word, tone, tuple(sentences), (leading(leads),))
 
 
 def _weightiest(group: Sequence[Finding]) -> list[Finding]:
@@ -159,7 +179,7 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         if lead.verdict != "found":
             word, tone = "Outputs grow alike", "found"
     sentences = [f"{brief(finding)}." for finding in [*weightiest, *others][:_MOST_GROWN]]
-    return QuestionAnswer(question, word, tone, tuple(sentences))
+    return QuestionAnswer(question, word, tone, tuple(sentences), tuple(weightiest))
 
 
 def _same_arms(finding: Finding, other: Finding) -> bool:
@@ -240,11 +260,15 @@ def _change(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         return QuestionAnswer(
             "What should I change?", "Nothing yet", "plain", ("Nothing that was found calls for a change.",)
         )
-    return QuestionAnswer("What should I change?", wording.count(len(lines), "thing"), "plain", tuple(lines))
+    sentences = tuple(line.sentence for line in lines)
+    return QuestionAnswer(
+        "What should I change?", wording.count(len(lines), "thing"), "plain", sentences, advice=tuple(lines)
+    )
 
 
 # What to change.
 
+_SLOTS = ("first_slot_excess", "identical_pair_excess")
 _LENGTH = ("padding_probe", "length_ame", "excess_longer_vs_gold", "gold_tied_longer_excess")
 _IDENTIFIED = (*_LENGTH, "style_joint", "score_length_slope")
 _OBEDIENCE = {
@@ -257,23 +281,21 @@ _MUCH_UNSCORED = 0.02
 _MOST_ADVICE = 5
 
 
-def advice(reading: Reading, findings: Sequence[Finding]) -> list[str]:
-    """What to change: sentences in the order of their weight, five at most, each from a finding or from what was not measured."""
-    certain = {
-        finding.row.term for finding in findings if finding.verdict == "found" and finding.question != "judge_drift"
-    }
+def advice(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
+    """What to change, in the order of their weight, five at most, each from a finding or from what was not measured."""
     lines = [
-        *_position(reading, certain),
-        *_content(reading, findings, certain),
+        *_position(reading, findings),
+        *_content(reading, findings),
         *_loop(reading, findings),
         *_measuring(reading, findings),
     ]
-    return list(dict.fromkeys(lines))[:_MOST_ADVICE]
+    return list({line.sentence: line for line in lines}.values())[:_MOST_ADVICE]
 
 
-def _position(reading: Reading, certain: Iterable[str]) -> list[str]:
+def _position(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
-    if {"first_slot_excess", "identical_pair_excess"} & set(certain):
+    slots = _rows([f for f in findings if f.verdict == "found" and f.row.term in _SLOTS])
+    if slots:
         rules = {arm: _rule(reading, arm) for arm in reading.arms if arm not in reading.controls}
         averaged = [arm for arm, rule in rules.items() if rule == "swap_average"]
         how = "average the two verdicts"
@@ -281,47 +303,42 @@ def _position(reading: Reading, certain: Iterable[str]) -> list[str]:
             how = f"average the two verdicts, as in arm {_names(averaged)}{_drifted(reading, averaged[0])}"
         elif "raw" in rules.values():
             how = "train on the average of both (`label_rule: swap_average`)"
-        lines.append(
-            f"The judge favours a slot: show every pair in both orders and {how}. Do not merely drop the pairs that disagree: that doubles every other bias."
-        )
+        text = f"The judge favours a slot: show every pair in both orders and {how}."
+        lines.append(Advice("both_orders", text, slots))
+        text = "Do not merely drop the pairs that disagree: that doubles every other bias."
+        lines.append(Advice("keep_disagreeing_pairs", text, slots))
     if any(_rule(reading, arm) == "consistent_only" for arm in reading.arms):
-        lines.append(
-            "`label_rule: consistent_only` doubles how much of the judge's bias for length and style is passed on: `swap_average` removes position without that."
-        )
+        text = "`label_rule: consistent_only` doubles how much of the judge's bias for length and style is passed on: `swap_average` removes position without that."
+        lines.append(Advice("consistent_only", text))
     return lines
 
 
-def _content(reading: Reading, findings: Sequence[Finding], certain: Iterable[str]) -> list[str]:
+def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     longer = [f for f in findings if f.verdict == "found" and f.row.term in _LENGTH]
     if longer:
         favoured = "longer" if (longer[0].row.estimate or 0.0) > 0 else "shorter"
-        lines.append(
-            f"The judge favours {favoured} answers: {_length_rule(reading)}, and say in the prompt that length does not count."
-        )
+        text = f"The judge favours {favoured} answers: {_length_rule(reading)}, and say in the prompt that length does not count."
+        lines.append(Advice("length", text, _rows(longer)))
     probed = [f for f in findings if f.verdict == "found" and is_probe(f.row.term) and f.row.term not in _LENGTH]
     own = {id(f): own_effect(reading.estimates, f.row) for f in probed}
     beyond = [f for f in probed if beyond_length(f.row, own[id(f)]) or not _adds_words(f, own[id(f)])]
     for finding in beyond:  # the most harmful first
-        if finding.row.term in set(certain) & set(_OBEDIENCE) and (finding.row.estimate or 0.0) > 0:
-            lines.append(
-                f"The judge {_OBEDIENCE[finding.row.term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."
-            )
+        if finding.row.term in _OBEDIENCE and (finding.row.estimate or 0.0) > 0:
+            text = f"The judge {_OBEDIENCE[finding.row.term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."
+            lines.append(Advice("obedience", text, (finding.row,)))
     style = [f for f in beyond if f.row.term not in _OBEDIENCE]
     if style:
-        lines.append(
-            f"The judge reacts to form alone ({_edits(style)}): strip it before judging, or judge with a prompt that asks for content only."
-        )
+        text = f"The judge reacts to form alone ({_edits(style)}): strip it before judging, or judge with a prompt that asks for content only."
+        lines.append(Advice("form", text, _rows(style)))
     words = [f for f in probed if f not in beyond and own[id(f)] is not None]
     if words:
-        lines.append(
-            f"{wording.sentence_case(_edits(words, 6))}: these edits add words, and a preference for length alone could explain that they win. Remove that preference first, then probe again."
-        )
+        text = f"{wording.sentence_case(_edits(words, 6))}: these edits add words, and a preference for length alone could explain that they win. Remove that preference first, then probe again."
+        lines.append(Advice("added_words", text, _rows(words)))
     unexplained = [f for f in probed if f not in beyond and own[id(f)] is None]
     if unexplained:
-        lines.append(
-            f"{wording.sentence_case(_edits(unexplained))}: these edits win, but they add words too: probe `padding` as well, which measures the effect of added words alone."
-        )
+        text = f"{wording.sentence_case(_edits(unexplained))}: these edits win, but they add words too: probe `padding` as well, which measures the effect of added words alone."
+        lines.append(Advice("probe_padding", text, _rows(unexplained)))
     probed_at_all = any(is_probe(row.term) and row.status != "undefined" for row in reading.estimates)
     at_gold = any(
         row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates
@@ -329,10 +346,13 @@ def _content(reading: Reading, findings: Sequence[Finding], certain: Iterable[st
     at_gold = at_gold or any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
     if not probed_at_all and not at_gold and reading.estimates:
         where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
-        lines.append(
-            f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
-        )
+        text = f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
+        lines.append(Advice("separate_quality", text))
     return lines
+
+
+def _rows(findings: Sequence[Finding]) -> tuple[Estimate, ...]:
+    return tuple(finding.row for finding in findings)
 
 
 def _adds_words(finding: Finding, own: Estimate | None) -> bool:
@@ -375,15 +395,18 @@ def _names(arms: Sequence[str]) -> str:
     return ", ".join(wording.label(arm) for arm in arms)
 
 
-def _loop(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     alike = _grown_alike(findings)
     mixed = "mix real data into every training set (`strategy: {real_fraction: 0.3}`)"
-    if any(finding.word == "amplifying" for finding in findings):
-        lines.append(f"The drift compounds: {mixed}, and stop after fewer steps.")
+    amplifying = [finding for finding in findings if finding.word == "amplifying"]
+    if amplifying:
+        text = f"The drift compounds: {mixed}, and stop after fewer steps."
+        lines.append(Advice("real_data", text, _rows(amplifying)))
     elif alike:
         name = wording.feature_name(wording.feature_of(alike[0].row.term, "did_"))
-        lines.append(f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length.")
+        text = f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length."
+        lines.append(Advice("grown_alike", text, _rows(alike)))
     for row in select(reading.estimates, term="strategy_gap_length", variant="equal_tokens"):
         if row.conf_low is None or row.conf_high is None or row.conf_low <= 0 <= row.conf_high:
             continue
@@ -393,17 +416,15 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[str]:
         sign = 1.0 if better == row.contrast else -1.0
         low, high = sorted(sign * limit for limit in (row.conf_low, row.conf_high))
         gap = f"{wording.size(row, abs(row.estimate or 0.0))} less, {wording.level(row)} {wording.figure(row, low)} to {wording.figure(row, high)}"
-        lines.append(
-            f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({gap}{_tokens(reading, better, other)}): prefer its data strategy."
-        )
-    if any(finding.question == "judge_drift" and finding.verdict == "found" for finding in findings):
-        lines.append(
-            "The judge itself changed between generations: pin its model version, or judge everything again with one version."
-        )
+        text = f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({gap}{_tokens(reading, better, other)}): prefer its data strategy."
+        lines.append(Advice("strategy", text, (row,)))
+    changed = [finding for finding in findings if finding.question == "judge_drift" and finding.verdict == "found"]
+    if changed:
+        text = "The judge itself changed between generations: pin its model version, or judge everything again with one version."
+        lines.append(Advice("pin_version", text, _rows(changed)))
     if reading.generations and reading.arms and not reading.controls:
-        lines.append(
-            "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
-        )
+        text = "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
+        lines.append(Advice("add_control", text))
     return lines
 
 
@@ -415,14 +436,13 @@ def _tokens(reading: Reading, arm: str, other: str) -> str:
     return f"; over all generations it trains on {own / others:.1f} times the tokens" if own and others else ""
 
 
-def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     total = len(reading.judgments)
     unscored = int((reading.judgments["verdict"] == "unscored").sum()) if total else 0
     if total and unscored / total > _MUCH_UNSCORED:
-        lines.append(
-            f"{100 * unscored / total:.1f} % of replies have no verdict: `judgeloop doctor` shows which verdict mode this judge can do."
-        )
+        text = f"{100 * unscored / total:.1f} % of replies have no verdict: `judgeloop doctor` shows which verdict mode this judge can do."
+        lines.append(Advice("unscored", text))
     open_drift = [
         f
         for f in findings
@@ -430,9 +450,8 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[str]:
     ]
     if open_drift:
         replicates = open_drift[0].row.n_replicates or 0
-        lines.append(
-            f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
-        )
+        text = f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
+        lines.append(Advice("more_replicates", text, _rows(open_drift[:1])))
     return lines
 
 

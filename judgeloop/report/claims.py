@@ -220,9 +220,8 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "undetected": _nothing(row, measured),
         "underpowered": f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
-    text = "the same as at generation 0" if row.verdict == "unchanged" else texts[verdict]
     place = where if verdict != "undefined" else ""
-    return Finding(question, verdict, sentence(who, f"{subject}: {text}{place}"), row)
+    return Finding(question, verdict, sentence(who, f"{subject}: {texts[verdict]}{place}"), row)
 
 
 def interval_of_size(row: Estimate) -> str:

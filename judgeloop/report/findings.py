@@ -9,6 +9,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import (
     COMPOUNDING,
@@ -31,7 +32,6 @@ from judgeloop.stats.judge.content import GIVEN_GOLD
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
-PLANTED = ("random", "gold")
 """Judges that are planted as controls; there are no findings on them."""
 
 
@@ -106,7 +106,9 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
     of a log's pairs: those are other texts each time, and the last are what is trained on now.
     """
     matches = [
-        row for row in select(rows, scope="judge", term=term, variant=variant, category="") if row.judge not in PLANTED
+        row
+        for row in select(rows, scope="judge", term=term, variant=variant, category="")
+        if not is_control_judge(row.judge)
     ]
     matches.sort(
         key=lambda row: (
@@ -299,7 +301,10 @@ def _counted(row: Estimate) -> str:
 
 # The outputs over the generations, and the judge on its fixed panels.
 
-_REDUNDANT = ("judge_drift_order_agreement",)  # 1 − the conflict rate
+_DESCRIBED = ("judge_drift_order_agreement", "judge_drift_length_log_odds")
+"""Functions of the same verdicts as ``conflict_rate`` and ``longer_preferred_raw``, which are tested."""
+_SEEN_BY = ("judge_drift_first_slot_excess", "judge_drift_padding_probe")
+"""What a panel without a change is described by: how small a change of these it could have seen."""
 _HEADLINE = ("did_length", "did_style_score")
 _DIVERSITY = (
     "did_mattr",
@@ -385,36 +390,59 @@ def _compounding(row: Estimate, name: str) -> Finding:
 
 
 def _judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
-    """Whether the judge itself changed on its fixed panels; one sentence on a panel where no verdict changed."""
-    changes = [
+    """Whether the judge itself changed on its fixed panels, in any generation: a sentence a term that changed, else one a panel."""
+    tested = [
         row
         for row in rows
-        if row.term.startswith("judge_drift_")
-        and row.term not in _REDUNDANT
-        and row.variant == ""
-        and row.judge not in PLANTED
-    ]
+        if row.term.startswith("judge_drift_") and row.variant == "" and not is_control_judge(row.judge)
+        and row.status != "undefined" and row.term not in _DESCRIBED
+    ]  # fmt: skip
     results = []
-    unchanged: set[tuple[str, str]] = set()
-    for row in select(changes, generation=last_generation(changes)):
-        if row.verdict == "unchanged":
-            if (row.judge, row.panel) not in unchanged:
-                unchanged.add((row.judge, row.panel))
-                results.append(_unchanged(row))
-            continue
-        name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
-        where = f" (generation {row.generation} against 0, {row.panel} panel)"
-        subject = f"change of the judge, {name}"
-        results.append(claim(row, "judge_drift", row.judge, subject, "{} higher", "{} lower", where))
+    for judge, panel in dict.fromkeys((row.judge, row.panel) for row in tested):
+        of_panel = select(tested, judge=judge, panel=panel)
+        changed = [row for row in of_panel if verdict_of(row, margin_of(row)) == "found"]
+        for term in dict.fromkeys(row.term for row in changed):
+            results.append(_changed(select(changed, term=term), last_generation(of_panel)))
+        if not changed:
+            results.append(_not_changed(of_panel))
     return results
 
 
-def _unchanged(row: Estimate) -> Finding:
-    text = (
-        f"every pair was judged as at generation 0: no change on this panel (generation {row.generation}, {row.panel} panel, "
-        f"{wording.count(row.n, 'pair')}); other pairs were not asked"
+def _changed(rows: Sequence[Estimate], last: int | None) -> Finding:
+    """The sentence on a term that changed: at the generation where that is surest, with the others where it was found."""
+    row = min(rows, key=lambda row: (_p_of(row) or 0.0, row.generation or 0))
+    name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
+    others = [str(other.generation) for other in rows if other is not row]
+    further = f"; found in generation {', '.join(others)} too" if others else ""
+    gone = "" if last in [row.generation for row in rows] else f"; not found in generation {last}"
+    where = f" (generation {row.generation} against 0, {row.panel} panel{further}{gone})"
+    return claim(row, "judge_drift", row.judge, f"change of the judge, {name}", "{} higher", "{} lower", where)
+
+
+def _not_changed(rows: Sequence[Estimate]) -> Finding:
+    """One sentence on a panel where no change is found: that every verdict is the same, or what could have been seen."""
+    last = last_generation(rows)
+    row = next((row for row in select(rows, generation=last) if row.term in _SEEN_BY), select(rows, generation=last)[0])
+    pairs = wording.count(row.n, "pair")
+    first = min(row.generation or 0 for row in rows)
+    span = f"generation {last}" if first == last else f"generations {first} to {last}"
+    if all(row.verdict == "unchanged" for row in rows):
+        text = (
+            f"unchanged: all verdicts on the {pairs} of the {row.panel} panel are the same as in generation 0 ({span}); other "
+            "pairs were not asked"
+        )
+        return Finding("judge_drift", "described", sentence(row.judge, text), row)
+    seen = max((each for each in rows if each.term == row.term), key=lambda each: each.detectable or 0.0)
+    name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
+    could = (
+        f"; {pairs} could have shown a change of {wording.size(seen, seen.detectable)} or more in one generation ({name}; 80 % power, "
+        "corrected for all generations)"
+        if seen.detectable is not None
+        else ""
     )
-    return Finding("judge_drift", "described", sentence(row.judge, text), row)
+    text = f"no change of the judge detected on the {row.panel} panel ({span} against 0){could}"
+    within = seen.detectable is not None and seen.margin is not None and seen.detectable <= seen.margin
+    return Finding("judge_drift", "undetected" if within else "underpowered", sentence(row.judge, text), seen)
 
 
 def _contrast(row: Estimate, question: str) -> Finding:

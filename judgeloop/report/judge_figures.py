@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import harm, is_probe
 from judgeloop.report.figure import (
@@ -172,7 +173,7 @@ def position_by_slot(reading: Reading) -> Figure | None:
     """How much more often than its even share each slot was picked, by category: a heat map slot × category, a panel a judge."""
     rows = [
         row for row in defined(reading.estimates)
-        if row.scope == "judge" and row.variant == "" and row.judge not in ("random", "gold") and (row.term == "first_slot_excess" or _SLOT.fullmatch(row.term))
+        if row.scope == "judge" and row.variant == "" and not is_control_judge(row.judge) and (row.term == "first_slot_excess" or _SLOT.fullmatch(row.term))
     ]  # fmt: skip
     rows.sort(
         key=lambda row: (_PANEL_RANKS.get(row.panel, 2), row.generation is not None, row.generation or 0, row.arm)

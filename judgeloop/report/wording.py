@@ -44,6 +44,7 @@ TERMS = {
     "conflict_rate": "Verdict changes with order",
     "order_agreement": "Same verdict in both orders",
     "excess_conflict": "Verdict changes with order, beyond noise",
+    "disagreement": "Verdicts differ, beyond noise",
     "repetition_stability": "Same verdict when asked again",
     "identical_pair_excess": "First slot picked, identical texts",
     "padding_probe": "Padded copy picked",

@@ -50,7 +50,7 @@ Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts")
 - ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
-- ``unchanged``: of a judge's drift, no verdict on the fixed panel changed; that holds for these pairs alone
+- ``unchanged``: of one judge at two times, no verdict on the pairs that it judged both times changed; of these pairs alone
 
 Of the three compounding terms: the drift's own verdict where no drift is shown, else ``amplifying``, ``saturating``,
 ``steady`` or ``compounding unclear``. Of ``collapse_stage``: the stage.

@@ -27,11 +27,12 @@ _KEYS = ("family", "scope", "judge", "arm", "contrast")
 _PROBE_KEYS = ("generation", "panel", "category")
 
 
-def holm(p_values: Floats) -> Floats:
-    """Holm's (1979) step-down adjusted p-values, in the order given: familywise error."""
+def holm(p_values: Floats, tests: float | None = None) -> Floats:
+    """Holm's (1979) step-down adjusted p-values, in the order given: familywise error. ``tests``: their number where more are
+    still to come (default: those given)."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    stepped = np.maximum.accumulate(p[order] * ((len(p) if tests is None else tests) - np.arange(len(p))))
     return _in_given_order(np.minimum(1.0, stepped), order)
 
 
@@ -75,13 +76,14 @@ def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(family=frame["family"].mask(tested, "exploratory"))
 
 
-def adjust(frame: pd.DataFrame) -> pd.DataFrame:
+def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
     """The estimates with ``p_adjusted``, and with the ``verdict`` that the corrected test leaves (``settled``).
 
     Holm within family confirmatory, Benjamini–Hochberg within exploratory; families are kept apart by scope, judge, arm and
     contrast. Exploratory ``<probe>_probe`` rows are a family of their own, by generation, panel and category, corrected by
     Holm: of a dozen edits tried on a judge, one works by chance. Rows of family ``none`` describe: they lose their p-value,
-    which would read as a test, and keep their interval.
+    which would read as a test, and keep their interval. ``looks``: how many times as many tests of judge drift the whole run
+    has, where it goes on (``Design.looks``).
     """
     p_values = frame["p_value"].to_numpy(dtype=np.float64)
     families: dict[tuple[Any, ...], list[int]] = {}
@@ -93,9 +95,11 @@ def adjust(frame: pd.DataFrame) -> pd.DataFrame:
         family = (is_probe, *(None if pd.isna(key) else key for key in (keys if is_probe else keys[: len(_KEYS)])))
         families.setdefault(family, []).append(place)
     adjusted = np.full(len(frame), np.nan)
+    is_drift = frame["term"].str.startswith("judge_drift_").to_numpy(dtype=np.bool_)
     for (is_probe, family, *_), places in families.items():
-        method = holm if is_probe or family == "confirmatory" else benjamini_hochberg
-        adjusted[places] = method(p_values[places])
+        tests = len(places) * (looks if is_drift[places].all() else 1.0)
+        by_holm = is_probe or family == "confirmatory"
+        adjusted[places] = holm(p_values[places], tests) if by_holm else benjamini_hochberg(p_values[places])
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),
         p_adjusted=adjusted,

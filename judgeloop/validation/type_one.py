@@ -172,7 +172,7 @@ def changing_candidates(generator: np.random.Generator) -> Tests:
     )  # fmt: skip
     estimates = judge_drift_estimates(tables, Design("anchor", 0, 1, (arm,)), {"length": 1.0})
     return _p_values(
-        estimates, "judge_drift_length_log_odds", "judge_drift_longer_preferred_raw", "judge_drift_first_slot_excess"
+        estimates, "judge_drift_longer_preferred_raw", "judge_drift_first_slot_excess", "judge_drift_conflict_rate"
     )
 
 

@@ -66,7 +66,7 @@ def test_judges_of_one_folder_are_paired_and_the_planted_faults_found(three: Com
     assert slot["good", "slotty"].conf_high < 0 < slot["good", "longy"].conf_high  # type: ignore[operator]
     assert slot["longy", "slotty"].conf_high < 0  # type: ignore[operator]
     assert effect["good", "longy"].conf_high < 0 < effect["longy", "slotty"].conf_low  # type: ignore[operator]
-    assert done.ranking.licensed
+    assert done.ranking.clear
     assert done.ranking.places[0].name == "good"
 
 
@@ -333,7 +333,7 @@ def test_the_command_writes_its_files_and_one_screen(
     content = json.loads((target / "compare.json").read_text())
     assert content["format"] == "judgeloop-comparison/1"
     assert len(content["differences"]) == len(table)
-    assert content["ranking"]["licensed"]
+    assert content["ranking"]["clear"]
     page = (target / "compare.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in page.replace("&#x27;", "'")
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)

@@ -161,6 +161,34 @@ def test_gold_judge_asks_a_model_once_a_distinct_text() -> None:
         _run(_judge(schema.GoldJudgeSpec()), _shown("good", "bad"), item)
 
 
+@pytest.mark.parametrize(
+    ("feature", "prefer", "texts", "slot"),
+    [
+        ("length", "more", ("one two three", "one"), "first"),
+        ("length", "less", ("one two three", "one"), "second"),
+        ("length", "more", ("one two", "two one"), "tie"),
+        ("bold", "more", ("**one** two", "one two"), "first"),
+        ("hedges", "less", ("perhaps two", "one two"), "second"),
+    ],
+)
+def test_a_rule_takes_the_text_with_more_of_a_feature_or_with_less_and_asks_nobody(
+    feature: Any, prefer: Any, texts: tuple[str, str], slot: str
+) -> None:
+    judge = _judge(schema.RuleJudgeSpec(feature=feature, prefer=prefer))
+    ab, ba = _run(judge, _shown(*texts))
+    mirror = {"first": "second", "second": "first", "tie": "tie"}
+    assert (ab.verdict, ba.verdict) == (Verdict(slot), Verdict(mirror[slot]))  # type: ignore[arg-type]
+    assert (judge.name, ab.call) == (f"rule:{prefer}_{feature}", "")
+
+
+def test_a_rule_counts_features_in_the_item_s_language() -> None:
+    judge = _judge(schema.RuleJudgeSpec(feature="hedges"))
+    german = Item("i", "Was?", language="de")
+    ab, _ = _run(judge, _shown("vielleicht ja", "sicher ja"), german)
+    assert ab.verdict.slot == "first"
+    assert _run(judge, _shown("vielleicht ja", "sicher ja"))[0].verdict.slot == "tie"
+
+
 def _measure(text: str) -> Mapping[str, float]:
     return {"length": math.log2(max(len(text.split()), 1)), "bold": float(text.count("**"))}
 

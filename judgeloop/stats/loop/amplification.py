@@ -270,7 +270,7 @@ def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, 
     rows: list[Estimate] = []
     slopes: dict[str, Slopes | Undefined] = {}
     for arm in design.arms:
-        if arm.is_control:
+        if arm.is_control or arm.is_positive_control:
             continue
         if arm.judge not in slopes:
             slopes[arm.judge] = anchor_slopes(tables, arm.judge, 0, scales)

@@ -72,7 +72,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *strategy_gap_estimates(measured, feature_series, design),
     ]
     single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
-    return adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)))
+    return adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)), design.looks)
 
 
 def _fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
