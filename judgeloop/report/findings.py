@@ -238,7 +238,7 @@ def _if_unscored_are_alike(finding: Finding, rows: Sequence[Estimate]) -> Findin
         return finding
     condition = f"if the {wording.count(row.n_unscored, 'unscored judgment')} would have gone as the others"
     given = f"{finding.assumption}, {condition}" if finding.assumption else condition
-    return replace(finding, sentence=f"{finding.sentence.removesuffix('.')}; {condition}.", assumption=given)
+    return replace(finding, sentence=f"{finding.sentence} That holds {condition}.", assumption=given)
 
 
 def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
@@ -248,13 +248,13 @@ def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
     golds = next(iter(select(rows, variant="", category="", **place)), None)
     if row.term not in ("length_ame", LENGTH_SHAPE, "style_joint") or golds is None or golds.estimate is None:
         return finding
-    text = f"{_RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
+    text = f"That is {_RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
     if golds.estimate > _ALIKE:
         text += (
             f"; the raters agree on {wording.figure(golds, golds.estimate)} % of pairs: if one knew the other's label, "
             "their agreement hides errors, and this corrects none"
         )
-    return replace(finding, sentence=f"{finding.sentence.removesuffix('.')}; {text}.", assumption=_RELATIVE)
+    return replace(finding, sentence=f"{finding.sentence} {text}.", assumption=_RELATIVE)
 
 
 def _by_harm(finding: Finding) -> tuple[int, bool, float]:
