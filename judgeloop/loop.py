@@ -405,7 +405,7 @@ def _judge_label(context: LoopContext, spec: JudgeSpec) -> str:
 
 
 def _panel_judges(context: LoopContext) -> list[tuple[Judge, str, int]]:
-    """(judge, label in call ids, repeats) of each judge of the panels: all but the random and gold controls."""
+    """(judge, label in call ids, repeats) of each judge of the panels: all but those of control arms, positive ones too."""
     judges = {
         context.judges[arm.name].name: (
             context.judges[arm.name],
@@ -413,7 +413,7 @@ def _panel_judges(context: LoopContext) -> list[tuple[Judge, str, int]]:
             arm.judge.repeats,
         )
         for arm in context.resolved.arms
-        if not arm.is_control
+        if not (arm.is_control or arm.is_positive_control)
     }
     return list(judges.values())
 

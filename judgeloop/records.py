@@ -122,11 +122,12 @@ class Presentation:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The slot that a reply picks. ``p_first``: the probability of the first slot, in [0, 1], where the judge gave one;
-    ``reason``: why it is unscored."""
+    ``reason``: why it is unscored; ``mass``: in logprob mode the probability that the offered labels hold together."""
 
     slot: Slot
     p_first: float | None = None
     reason: str = ""
+    mass: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,20 @@ class Judgment:
     judge: str
     verdict: Verdict
     call: str = ""
+
+
+_CONTROL_JUDGES = ("random", "gold")
+_RULE = "rule:"
+
+
+def rule_name(prefer: str, feature: str) -> str:
+    """The name of a judge that follows a rule, in the tables: ``rule:more_length``."""
+    return f"{_RULE}{prefer}_{feature}"
+
+
+def is_control_judge(name: str) -> bool:
+    """Whether a judge of the tables is a control, whose picks follow from what is known: the coin, gold, or a rule."""
+    return name in _CONTROL_JUDGES or name.startswith(_RULE)
 
 
 def canonical(body: Mapping[str, Any]) -> str:

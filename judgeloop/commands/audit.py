@@ -18,7 +18,7 @@ from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, check_p
 from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
 from judgeloop.commands.questions import ProbeQuestions, unapplied
 from judgeloop.commands.rated import RatedReplies, analyze_rated
-from judgeloop.commands.session import Observer, Session, default_folder, environment, unwrapped
+from judgeloop.commands.session import Observer, Session, environment, unwrapped
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.experiment.audit import AuditCall, AuditSpec
 from judgeloop.experiment.options import only_speed, with_keywords
@@ -28,7 +28,7 @@ from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.judging.judges import ModelJudge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward, reward_judge
 from judgeloop.records import Client
-from judgeloop.rundir import AnotherOwner, RunFolder
+from judgeloop.rundir import AnotherOwner, RunFolder, default_folder
 from judgeloop.serving import engines
 from judgeloop.wire.client import Ledger
 

@@ -26,6 +26,7 @@ from judgeloop.experiment.schema import (
 from judgeloop.judging.judges import judge_name
 from judgeloop.kernels import sigmoid
 from judgeloop.learning import labels, signals
+from judgeloop.records import is_control_judge
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
@@ -155,7 +156,7 @@ def _loop_settings(
         )  # fmt: skip
     size = resolved.experiment.candidates_per_item
     matchups = min(size * (size - 1) // 2, resolved.experiment.matchups_per_item or size * size)
-    arms = tuple(arm for arm in resolved.arms if not arm.is_control)
+    arms = tuple(arm for arm in resolved.arms if not (arm.is_control or arm.is_positive_control))
     if not arms:
         raise InvalidInput(f"{source}: every arm is a control; a forecast needs one with a judge")
     return _LoopSettings(source, resolved, arms, size, matchups, items, real)
@@ -366,7 +367,7 @@ def _with_replicate(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 def _evidence(judgments: pd.DataFrame, texts: pd.DataFrame) -> Iterator[Evidence]:
     """Each judge's generation-0 judgments, on the panel that has most of them."""
-    judgments = judgments[~judgments["judge"].isin(["random", "gold"])]
+    judgments = judgments[~judgments["judge"].map(is_control_judge).astype(bool)]
     zero = judgments["generation"].isna() | (judgments["generation"] == 0)
     for judge, own in judgments[zero & (judgments["panel"] != "probe")].groupby("judge", sort=True):
         panel = str(own["panel"].value_counts().index[0])

@@ -23,7 +23,7 @@ from judgeloop.rundir import RunFolder
 from judgeloop.stats import inference
 from judgeloop.text import templates
 from judgeloop.text.matching import is_asked
-from judgeloop.text.templates import Mode
+from judgeloop.text.templates import Mode, Template
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.reply import read
 
@@ -119,8 +119,13 @@ def verdict_tokens(mode: Mode | str, *, reasons: bool, longest: int) -> Range:
     return (Range(30.0, 150.0, longest) if reasons else Range(3.0, 8.0, longest)).at_most(longest)
 
 
-def or_json_tokens(tokens: Range, longest: int) -> Range:
-    """``tokens`` of a judgment, or those of mode json: an endpoint may turn out to have no log-probabilities."""
+def judgment_tokens(judge: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
+    """Completion tokens of one judgment. An endpoint may turn out to have no log-probabilities: ``auto`` then asks for JSON."""
+    longest = judge.max_tokens or endpoint.max_tokens
+    mode = template.modes[0] if judge.verdict == "auto" else judge.verdict
+    tokens = verdict_tokens(mode, reasons=template.reasons, longest=longest)
+    if judge.verdict != "auto" or mode != "logprob":
+        return tokens
     return Range(1.0, tokens.likely, max(tokens.high, verdict_tokens("json", reasons=False, longest=longest).likely))
 
 
@@ -380,11 +385,7 @@ def _judge_load(material: Material, judge: ModelJudgeSpec, answer: Range, what: 
         )
         for item in material.items
     ]
-    longest = judge.max_tokens or endpoint.max_tokens
-    completion = verdict_tokens(mode, reasons=template.reasons, longest=longest)
-    if judge.verdict == "auto":
-        completion = or_json_tokens(completion, longest)
-    load = load_of(what, judge.endpoint, endpoint, bodies, completion)
+    load = load_of(what, judge.endpoint, endpoint, bodies, judgment_tokens(judge, endpoint, template))
     return replace(load, prompt=load.prompt + answer.times(2 * load.calls))
 
 

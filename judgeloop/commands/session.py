@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import yaml
 
 from judgeloop import analysis
-from judgeloop.errors import FolderMismatch, JudgeloopError
+from judgeloop.errors import JudgeloopError
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.rundir import RunFolder
 from judgeloop.serving import engines
@@ -171,19 +169,6 @@ class Session:
 def environment(identity: str, files: Mapping[str, str], seed: int) -> dict[str, Any]:
     """environment.json as it is before any call: hashes, versions, the seed."""
     return {**analysis.environment(identity, {}, "openai", "httpx2"), "files": dict(files), "seed": seed}
-
-
-def default_folder(name: str, identity: str) -> RunFolder:
-    """``runs/<name>``, or ``runs/<name>-<number>``: the folder with this identity, else the first that does not exist."""
-    first = Path("runs") / name
-    numbered = re.compile(rf"{re.escape(name)}-\d+")
-    existing = [first, *(path for path in sorted(first.parent.glob("*")) if numbered.fullmatch(path.name))]
-    for folder in map(RunFolder, existing):
-        with suppress(FolderMismatch):
-            if folder.environment().get("experiment_hash") == identity:
-                return folder
-    paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
-    return RunFolder(next(path for path in paths if not path.exists()))
 
 
 def unwrapped(running: Coroutine[Any, Any, T]) -> T:

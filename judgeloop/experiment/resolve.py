@@ -59,6 +59,11 @@ class Arm(Block):
         """Control arms are those whose judge is random or gold."""
         return self.judge.kind in ("random", "gold")
 
+    @property
+    def is_positive_control(self) -> bool:
+        """Positive controls are the arms whose judge is a rule: contrasted like any other, and known to have a taste."""
+        return self.judge.kind == "rule"
+
 
 _ARM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # part of call ids, which are ASCII
 _ARM_KEYS = ("judge", "policy", "signal", "strategy")
@@ -74,9 +79,9 @@ class ResolvedExperiment(Block):
 
     @property
     def confirmatory(self) -> tuple[str, str] | None:
-        """(arm, control) of the confirmatory contrast: the first of each in the arms' order."""
-        pairs = self.contrasts
-        return pairs[0] if pairs else None
+        """(arm, control) of the confirmatory contrast: the first of each in the arms' order, a positive control last."""
+        positive = [arm.name for arm in self.arms if arm.is_positive_control]
+        return min(self.contrasts, key=lambda pair: pair[0] in positive, default=None)
 
     @property
     def contrasts(self) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from judgeloop.experiment import options
 from judgeloop.experiment.options import Option
 from judgeloop.records import PROBE_NAMES, ProbeName, RewardRoute, canonical
+from judgeloop.text.features import FeatureName
 
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
 Whole = Annotated[int, Field(strict=True)]
@@ -28,7 +29,10 @@ Engine = Literal["llama_cpp", "transformers"]
 class Block(BaseModel):
     """A part of the experiment: frozen, with no keys but its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    # Built when first used: a command needs few of the blocks.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Price(Block):
@@ -91,6 +95,10 @@ class CallSettings(Block):
     """False leaves `temperature` out of the request, for models that refuse it."""
     top_logprobs: Annotated[Whole, Option(answers=True)] = Field(20, ge=2, le=100)
     """Most likely tokens asked for in logprob verdicts; some endpoints allow 5 only (judgeloop doctor says how many)."""
+    min_label_mass: Annotated[Number, Option(answers=True)] = Field(0.05, ge=0, le=1)
+    """Least probability that the offered labels must hold at the first token for a logprob reply to count; below it, the reply is unscored (low_mass)."""
+    min_trial_mass: Annotated[Number, Option(answers=True)] = Field(0.3, ge=0, le=1)
+    """Least such probability at the trial question for auto to take logprob verdicts; below it, the next mode is tried."""
     extra_headers: Annotated[
         dict[str, str], Option(answers=True, flag="--header", several=True, form="'Name: value'", parse=options.header)
     ] = {}
@@ -169,7 +177,7 @@ class ModelJudgeSpec(Block):
     """A model that is asked for a verdict, always in both orders."""
 
     kind: Literal["model"] = "model"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "pairwise"
@@ -191,7 +199,7 @@ class RewardJudgeSpec(Block):
     """
 
     kind: Literal["reward"] = "reward"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`, with a base_url (with or without its /v1) or engine: transformers."""
     route: RewardRoute = "classify"
@@ -223,7 +231,7 @@ class RandomJudgeSpec(Block):
     """A fair coin for every presentation: the control for drift that no judge causes."""
 
     kind: Literal["random"] = "random"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     repeats: Whole = Field(1, ge=1)
     """Times each presentation is judged."""
 
@@ -232,11 +240,27 @@ class GoldJudgeSpec(Block):
     """Prefers the candidate that matches the item's reference; both, neither or no reference: tie."""
 
     kind: Literal["gold"] = "gold"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     endpoint: str | None = None
     """A key of `endpoints`; only for items with `match: judge`, where every text of every arm is asked about, once."""
     prompt: str = "reference_match"
     """Template that asks whether a text agrees with the reference; only for items with `match: judge`."""
+    repeats: Whole = Field(1, ge=1)
+    """Times each presentation is judged."""
+
+
+class RuleJudgeSpec(Block):
+    """Prefers the text with more (or less) of one feature; equal: tie. No model is asked.
+
+    Its taste is known, so that its arm is a positive control: it shows whether the run could have seen such a taste.
+    """
+
+    kind: Literal["rule"] = "rule"
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    feature: FeatureName
+    """What the rule looks at: length, or a style feature per 100 tokens."""
+    prefer: Literal["more", "less"] = "more"
+    """Which text it takes: the one with more of the feature, or with less."""
     repeats: Whole = Field(1, ge=1)
     """Times each presentation is judged."""
 
@@ -248,7 +272,7 @@ class PlantedJudgeSpec(Block):
     """
 
     kind: Literal["planted"] = "planted"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     position: Number = 0.0
     """Log-odds for the first slot."""
     length: Number = 0.0
@@ -273,7 +297,7 @@ class PanelJudgeSpec(Block):
     """The majority of several model judges; an even split is a tie."""
 
     kind: Literal["panel"] = "panel"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     judges: tuple[ModelJudgeSpec, ...] = Field(min_length=2)
     """The members, each as a model judge."""
     repeats: Whole = Field(1, ge=1)
@@ -292,6 +316,7 @@ JudgeSpec = Annotated[
     | Annotated[RewardJudgeSpec, Tag("reward")]
     | Annotated[RandomJudgeSpec, Tag("random")]
     | Annotated[GoldJudgeSpec, Tag("gold")]
+    | Annotated[RuleJudgeSpec, Tag("rule")]
     | Annotated[PlantedJudgeSpec, Tag("planted")]
     | Annotated[PanelJudgeSpec, Tag("panel")],
     by_kind("model"),

@@ -20,6 +20,11 @@ from judgeloop.interchange.rows import Cells, Row, extras
 from judgeloop.seeds import python_uniform
 
 KEYS = frozenset({"instruction", "output_1", "output_2", "preference"})
+FIELDS = {
+    "item_id": "instruction", "prompt": "instruction", "text_a": "output_2", "text_b": "output_1", "judge": "annotator",
+    "verdict": "preference", "p_first": "preference", "model_a": "generator_2", "model_b": "generator_1", "category": "dataset",
+}  # fmt: skip
+"""judgeloop's column → the field of a record that it is made of."""
 _SEEDS = (*range(10), 42, 123, 1234)
 _FIXED_ORDER = ("lmsys_gpt4", "aviary_gpt4")
 """AlpacaEval's annotators that always show output_1 first."""
@@ -108,7 +113,7 @@ def _row(annotation: _Annotation, item_id: str, draw: _OrderDraw, soft: bool) ->
         "item_id": item_id, "pair_id": "/".join((item_id, *(name for name in models if name))),
         "order": "ab" if switched else "ba", "verdict": verdict, "p_first": p_first, "reason": reason,
         "prompt": cells.text("instruction"), "text_a": text_a, "text_b": text_b, "model_a": models[0],
-        "model_b": models[1], "category": cells.label("dataset"),
+        "model_b": models[1], "category": cells.label("dataset"), "order_drawn": True if draw.seed is not None else None,
     }  # fmt: skip
     if "annotator" in annotation.raw:
         row["judge"] = annotation.annotator

@@ -31,7 +31,7 @@ class GradedAnswer:
     item_id: str
     model: str
     epoch: int
-    prompt: str
+    prompt: str | None
     text: str | None
     grades: Mapping[str, Grade]
     gold: Mapping[str, Grade] = field(default_factory=dict)
@@ -52,14 +52,20 @@ def rows(answers: Sequence[GradedAnswer], what: str) -> tuple[list[Row], list[st
         raise InvalidInput(
             f"{what}: no item has two answers to compare; give the logs of two models on the same task, or one log with several epochs"
         )
+    if not compared:
+        raise InvalidInput(f"{what}: all {len(pairs):,} pairs are of identical texts: nothing to compare")
     numbers = _gold_is_a_number(answers)
-    judges: dict[str, dict[str, None]] = {}
+    # The judges of an item; where it has no grade at all (its samples failed), those of its task.
+    judges: dict[tuple[str, str], dict[str, None]] = {}
     for answer in answers:
-        judges.setdefault(answer.category, {}).update(dict.fromkeys(answer.grades))
+        for group in ((answer.category, answer.item_id), (answer.category, "")):
+            judges.setdefault(group, {}).update(dict.fromkeys(answer.grades))
     log_rows = [
         row
         for a, b in compared
-        for row in _pair_rows(a, b, judges[a.category], numbers=numbers, one_model=len(models) == 1)
+        for row in _pair_rows(
+            a, b, judges[a.category, a.item_id] or judges[a.category, ""], numbers=numbers, one_model=len(models) == 1
+        )
     ]
     alone = sum(1 for group in groups.values() if len(group) == 1)
     notes = ["answers were graded one at a time: there was no slot, so that position cannot be estimated; a verdict is the higher of two grades"]  # fmt: skip
@@ -76,7 +82,7 @@ def _pair_rows(a: GradedAnswer, b: GradedAnswer, judges: Iterable[str], *, numbe
     pair_id = "/".join((a.item_id, *sides, *(() if one_model or a.epoch <= 1 else (str(a.epoch),))))
     texts = {"text_a": a.text, "text_b": b.text} if a.text is not None and b.text is not None else {}
     shared = {
-        "item_id": a.item_id, "pair_id": pair_id, "order": "ab", "prompt": a.prompt, **texts, "model_a": a.model,
+        "item_id": a.item_id, "pair_id": pair_id, "order": "ab", "prompt": b.prompt if a.prompt is None else a.prompt, **texts, "model_a": a.model,
         "model_b": b.model, "category": a.category, **_gold(a, b, numbers),
     }  # fmt: skip
     return [(b.where, {**shared, "judge": name, **_verdict(a, b, name)}) for name in judges]

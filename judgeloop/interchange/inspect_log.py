@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -69,6 +70,15 @@ def _unzstd(packed: bytes) -> bytes:
     return content
 
 
+FIELDS = {
+    "item_id": "id",
+    "prompt": "input",
+    "text_a": "output",
+    "text_b": "output",
+    "verdict": "scores",
+    "gold": "scores",
+}
+"""judgeloop's column → the field of a sample that it is made of."""
 RULES = ("match", "exact", "includes", "pattern", "answer", "choice", "f1", "math", "equivalent")
 """Inspect's own scorers by rule."""
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
@@ -81,13 +91,23 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
     rules. Raises InvalidInput with file, member and field."""
     answers: list[GradedAnswer] = []
     notes: list[str] = []
+    epochs: dict[tuple[str, str], int] = {}
     scorers: set[str] = set()
     for path in paths:
         header, samples = _open_log(path)
         spec = _field(header, "eval", Mapping, f"{path}: header")
         if header.get("status") not in (None, "success"):
             notes.append(f"{path.name}: this evaluation did not succeed (status {header.get('status')}); its finished samples are read")  # fmt: skip
-        answers += _answers(path, spec, samples, judges, gold, scorers)
+        read = list(_answers(path, spec, samples, judges, gold, scorers))
+        run = str(spec.get("task", "")), str(spec["model"])
+        earlier = epochs.get(run, 0)
+        epochs[run] = earlier + max((answer.epoch for answer in read), default=0)
+        answers += [replace(answer, epoch=answer.epoch + earlier) for answer in read]
+        if earlier:
+            notes.append(f"{path.name}: another run of {run[1]} on {run[0] or 'the same task'}; its epochs are counted on from {earlier + 1}")  # fmt: skip
+    if len({task for task, _ in epochs}) > 1:
+        # Samples are numbered anew in every task.
+        answers = [replace(answer, item_id=f"{answer.category}/{answer.item_id}") for answer in answers]
     if not any(answer.grades for answer in answers):
         names = ", ".join(sorted(scorers)) or "none"
         raise InvalidInput(
@@ -229,12 +249,9 @@ def _shorten_judge_names(answers: Sequence[GradedAnswer]) -> list[GradedAnswer]:
             scorers.setdefault(name.rsplit("#", 1)[0], set()).add(name)
     short = {name: model for model, names in scorers.items() for name in names if len(names) == 1}
     return [
-        GradedAnswer(
-            answer.where, answer.item_id, answer.model, answer.epoch, answer.prompt, answer.text,
-            {short.get(name, name): grade for name, grade in answer.grades.items()}, answer.gold, answer.category, answer.reason,
-        )
+        replace(answer, grades={short.get(name, name): grade for name, grade in answer.grades.items()})
         for answer in answers
-    ]  # fmt: skip
+    ]
 
 
 def _prompt(sample: Mapping[str, Any], where: str) -> str:

@@ -24,14 +24,16 @@ from judgeloop.records import Message, prompt_text
 VERDICT_COLUMNS = (
     "item_id", "judge", "order", "verdict", "pair_id", "repeat", "p_first", "reason", "generation", "arm", "replicate",
     "panel", "category", "gold", "gold_2", "prompt", "text_a", "text_b", "len_a", "len_b", "length_unit", "candidate_a",
-    "candidate_b", "model_a", "model_b", "identical", "probe", "dose", "dose_reached", "call",
+    "candidate_b", "model_a", "model_b", "identical", "order_drawn", "probe", "dose", "dose_reached", "call",
 )  # fmt: skip
 PAIR_COLUMNS = (
     "item_id", "pair_id", "prompt", "text_a", "text_b", "candidate_a", "candidate_b", "model_a", "model_b", "gold", "gold_2",
     "category", "len_a", "len_b", "length_unit",
 )  # fmt: skip
 SET_COLUMNS = ("item_id", "set_id", "prompt", "texts", "candidates", "models", "gold", "category")
-KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS)))
+KEPT_COLUMNS = ("language",)
+"""Columns that have a meaning and stand among a file's further ones in the tables."""
+KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS, *KEPT_COLUMNS)))
 _KEYS = ("column", "values", "value")
 
 
@@ -55,7 +57,7 @@ class Columns:
         """The row with judgeloop's names of ``known`` added. A source whose column is not in this row adds nothing."""
         renamed = dict(row)
         for name, source in self.sources.items():
-            if name not in known:
+            if name not in known and name not in KEPT_COLUMNS:
                 continue
             if source.value is not None:
                 renamed[name] = source.value
@@ -63,6 +65,10 @@ class Columns:
                 raw = row[source.column]
                 renamed[name] = source.values.get("" if raw is None else str(raw), raw)
         return renamed
+
+    def names(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """judgeloop's column → the log's column that it is read from in this row."""
+        return {name: source.column for name, source in self.sources.items() if source.column in row}
 
     def missing(self, present: set[str]) -> str | None:
         """The first of judgeloop's columns whose source is not among the ``present`` column names; None where all are."""
@@ -185,10 +191,13 @@ def _is_null(value: object) -> bool:
 
 
 class Cells:
-    """One row's cells by column, checked as they are taken."""
+    """One row's cells by column, checked as they are taken.
 
-    def __init__(self, where: str, row: Mapping[str, Any]) -> None:
-        self.where, self.row = where, row
+    ``names``: judgeloop's column → the file's own name of what it is read from, for errors.
+    """
+
+    def __init__(self, where: str, row: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
+        self.where, self.row, self.names = where, row, names or {}
 
     def cell(self, column: str) -> Any:
         """The cell as it is; None where it is blank or the column is missing."""
@@ -197,10 +206,13 @@ class Cells:
 
     def fault(self, column: str, what: str) -> InvalidInput:
         """The error to raise: row, column and what is wrong."""
-        return InvalidInput(f"{self.where}: {column}: {what}")
+        own = self.names.get(column, column)
+        return InvalidInput(f"{self.where}: {own if own == column else f'{own} (read as {column})'}: {what}")
 
     def required(self, column: str, hint: str = "") -> Any:
         """The cell. Raises InvalidInput where the column is missing, or empty in this row."""
+        if column not in self.row and column in self.names:
+            raise self.fault(column, f"is missing; --columns can state it ({column}: {{value: …}})")
         if column not in self.row:
             names = tuple(self.row)
             close = near(column, tuple(name for name in names if name not in KNOWN))  # text_a is not text_b misspelt

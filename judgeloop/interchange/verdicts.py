@@ -43,7 +43,9 @@ _FIRST = (
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
 )  # fmt: skip
 _PROBE_COLUMNS = ("probe", "dose", "dose_reached")
-_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose", "dose_reached")
+_REPEATED = "number several verdicts in a column repeat (0, 1, …), or keep one"
+_REPEATED_RECORD = "give each record once"
+_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "order_drawn", "probe", "dose", "dose_reached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class VerdictLog:
     """A verdict log, read and checked.
 
     ``judgments``: a row a judgment, the columns of docs/contract.md, "Tables", then ``gold_2, model_a, model_b, len_a,
-    len_b, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
+    len_b, order_drawn, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
     text`` of every distinct text (empty where the log has none). ``items``: ``item_id, prompt, category``.
     ``length_unit``: of len_a and len_b; "" without. ``notes``: sentences on what an importer assumed or could not read.
     """
@@ -70,6 +72,7 @@ class _Reader:
 
     pairs: Mapping[str, Pair] | None
     pairs_name: str
+    repeated: str
     presentations: dict[tuple[Any, ...], str] = field(default_factory=dict)
     matchups: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = field(default_factory=dict)
     prompts: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -94,21 +97,28 @@ def verdict_log(
     *,
     source: Input | None = None,
     notes: Iterable[str] = (),
+    fields: Mapping[str, str] | None = None,
 ) -> VerdictLog:
-    """As ``read_verdicts``, from rows that are read already (of another tool's log, say); errors call the log ``name``."""
+    """As ``read_verdicts``, from rows that are read already (of another tool's log, say); errors call the log ``name``.
+
+    ``fields``: of another tool's log, judgeloop's column → the field that it was made of, for errors.
+    """
     columns = columns or Columns()
     paths = [path for path in (source, pairs) if isinstance(path, str | Path)]
     if [str(path) for path in paths] == ["-", "-"]:
         raise InvalidInput("--pairs: standard input holds the verdicts already; give the pairs as a file")
     column_names: set[str] = set()
     pairs_by_id = read_pairs(pairs, columns, column_names) if pairs is not None else None
-    reader = _Reader(pairs_by_id, named(pairs, "pairs") if pairs is not None else "")
+    pairs_name = named(pairs, "pairs") if pairs is not None else ""
+    reader = _Reader(pairs_by_id, pairs_name, _REPEATED if fields is None else _REPEATED_RECORD)
     rows = []
     for where, raw in log_rows:
         column_names.update(raw)
-        rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS)), raw, reader))
+        names = {**(fields or {}), **columns.names(raw)}
+        rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS), names), reader))
     if not rows:
-        raise InvalidInput(f"{name}: no verdicts; give one a row: item_id, judge, order, verdict")
+        form = "give one a row: item_id, judge, order, verdict" if fields is None else "the log holds no record"
+        raise InvalidInput(f"{name}: no verdicts; {form}")
     absent = columns.missing(column_names)
     if absent is not None:
         raise InvalidInput(
@@ -127,7 +137,7 @@ def verdict_log(
     )
 
 
-def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
     item_id = cells.name("item_id")
     row: dict[str, Any] = {
         "item_id": item_id,
@@ -143,6 +153,7 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
         "replicate": cells.whole("replicate"),
         "panel": cells.word("panel", PANELS, "pairs, anchor, probe or policy", default="pairs"),
         "call": cells.label("call"),
+        "order_drawn": cells.truth("order_drawn"),
         "probe": cells.label("probe"),
         "dose": cells.number("dose", low=0),
         "dose_reached": cells.number("dose_reached", low=0),
@@ -159,7 +170,7 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
     a, b = _candidate_ids(cells, row, values, reader)
     first, second = (a, b) if row["order"] == "ab" else (b, a)
     pair_columns = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
-    other_columns = extras(raw, (*VERDICT_COLUMNS, *_FIRST))
+    other_columns = extras(cells.row, (*VERDICT_COLUMNS, *_FIRST))
     if reader.pairs is not None:
         other_columns = {**reader.pairs[row["pair_id"]].other_columns, **other_columns}
     return {
@@ -199,7 +210,7 @@ def _check_agreement(cells: Cells, row: dict[str, Any], values: dict[str, Any], 
     if presentation in reader.presentations:
         raise cells.fault(
             "verdict",
-            f"judge {row['judge']!r} has judged pair {row['pair_id']!r} in order {row['order']} before, at {reader.presentations[presentation]}; number several verdicts in a column repeat (0, 1, …), or keep one",
+            f"judge {row['judge']!r} has judged pair {row['pair_id']!r} in order {row['order']} before, at {reader.presentations[presentation]}; {reader.repeated}",
         )
     reader.presentations[presentation] = cells.where
     matchup = tuple(row[column] for column in _MATCHUP)
@@ -265,14 +276,14 @@ def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, An
 
 
 def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    other_columns = dict.fromkeys(
-        name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_PROBE_COLUMNS)
-    )
+    other_columns = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_OPTIONAL))
     used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
     # An optional column that is empty in every row is left out.
     frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
+    if "order_drawn" in used:
+        frame["order_drawn"] = frame["order_drawn"].astype("boolean")
     for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose", "dose_reached"))):
         frame[name] = frame[name].astype("float64")
     for name in other_columns:
@@ -313,7 +324,11 @@ _BY_RECORD: dict[str, Callable[[Iterable[Row]], tuple[list[Row], list[str]]]] = 
 _GRADED_ALONE: dict[str, Callable[[Sequence[Path], str, str], tuple[list[Row], list[str]]]] = {
     "inspect": inspect_log.rows, "lm_eval": lm_eval.rows,
 }  # fmt: skip
-_IN_A_FOLDER = ("*.eval", "samples_*.jsonl", "annotations.json", "*_pair.jsonl", "*.jsonl")
+_IN_A_FOLDER = ("*.eval", "samples_*.jsonl", "annotations.json", "*_pair.jsonl", "*_single.jsonl", "*.jsonl")
+_FIELDS = {
+    "alpaca_eval": alpaca_eval.FIELDS, "mt_bench": arenas.MT_BENCH_FIELDS, "arena_hard": arenas.ARENA_HARD_FIELDS,
+    "inspect": inspect_log.FIELDS, "lm_eval": lm_eval.FIELDS,
+}  # fmt: skip
 _PEEK = 1 << 20
 Sources = Input | Sequence[str | Path]
 
@@ -355,7 +370,8 @@ def read_log(
         log_rows, notes = _GRADED_ALONE[log.format](log.files, judge, gold)
         sources_left = {name: source for name, source in columns.sources.items() if name not in ("verdict", "gold")}
         columns = replace(columns, sources=sources_left)
-    return verdict_log(log_rows, _name_in_errors(log), pairs, columns, notes=notes)
+    fields = _FIELDS.get(log.format, {})
+    return verdict_log(log_rows, _name_in_errors(log), pairs, columns, notes=notes, fields=fields)
 
 
 def files_of(sources: Sources) -> tuple[Path, ...]:
@@ -392,7 +408,8 @@ def format_of(path: Path) -> str:
 
 
 def records(path: Path) -> Iterator[Row]:
-    """(where, record) of a file: a JSON array of objects (.json), else the rows of JSON Lines, CSV or Parquet."""
+    """(where, record) of a file: a JSON array of objects (.json; records are counted from 1, for an array may stand in one
+    line), else the rows of JSON Lines, CSV or Parquet."""
     if path.suffix.lower() != ".json":
         yield from inputs.rows(path, "verdicts")
         return
@@ -400,14 +417,16 @@ def records(path: Path) -> Iterator[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path}: cannot be read as UTF-8 text ({error!s:.80})") from None
-    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _object_without_duplicates(pairs, f"{path}:{line}"))
-    place, line, counted = _after_space(text, 0), 1, 0
+    where = str(path)
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _object_without_duplicates(pairs, where))
+    place, line, counted, number = _after_space(text, 0), 1, 0, 0
     if text[place : place + 1] != "[":
         raise InvalidInput(f"{path}:1: must be a JSON array of records")
     place = _after_space(text, place + 1)
     while text[place : place + 1] != "]":
         line, counted = line + text.count("\n", counted, place), place
-        where = f"{path}:{line}"
+        number += 1
+        where = f"{path}:{line}, record {number}"
         try:
             value, place = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
@@ -489,6 +508,8 @@ def _scorer(columns: Columns, name: str) -> str:
 
 
 def _format_by_keys(record: Mapping[str, Any]) -> str:
+    if set(record) >= arenas.MT_BENCH_SINGLE_KEYS:
+        return "mt_bench"
     return next((name for name, keys in _KEYS.items() if keys <= set(record)), "judgeloop")
 
 

@@ -20,6 +20,7 @@ from judgeloop.experiment.schema import (
     PanelJudgeSpec,
     PlantedJudgeSpec,
     RandomJudgeSpec,
+    RuleJudgeSpec,
 )
 from judgeloop.experiment.schema import schema as experiment_schema
 
@@ -83,6 +84,7 @@ def test_blocks_are_frozen() -> None:
     [
         ({"kind": "random"}, RandomJudgeSpec),
         ({"kind": "gold"}, GoldJudgeSpec),
+        ({"kind": "rule", "feature": "length"}, RuleJudgeSpec),
         ({"kind": "planted", "position": 1, "features": {"bold": 0.5}}, PlantedJudgeSpec),
         ({"kind": "panel", "judges": [{"endpoint": "m"}, {"endpoint": "m"}]}, PanelJudgeSpec),
         ({"endpoint": "m"}, ModelJudgeSpec),

@@ -97,8 +97,9 @@ def with_pair_keys(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> pd.Da
         return judgments.assign(pair_key=pd.Series(dtype="str"))
     keys = judgments["item_id"].astype(str) + "\x1f" + judgments["pair_id"].astype(str)
     for column in ("probe", "dose"):
-        if column in judgments:
-            keys = keys + "\x1f" + judgments[column].astype("object").where(judgments[column].notna(), "").astype(str)
+        # A table without probes has no such column; its pairs have the same keys.
+        values = judgments[column].astype("object") if column in judgments else pd.Series("", index=judgments.index)
+        keys = keys + "\x1f" + values.where(values.notna(), "").astype(str)
     if texts is not None and not texts.empty and "text" in texts:
         with_text = texts[texts["text"].notna()].drop_duplicates(["item_id", "candidate_id"])
         hashes = pd.Series(
