@@ -71,7 +71,7 @@ class Advice:
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
     """The four answers in the order in which they are asked."""
     return [
-        _biased(findings),
+        _biased(reading, findings),
         _growing(reading, findings),
         _sure(reading, findings),
         _change(reading, findings),
@@ -125,7 +125,21 @@ def _in_short(finding: Finding, *, named: bool) -> str:
     return value
 
 
-def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
+def _without_verdicts(reading: Reading) -> list[str]:
+    """A sentence on each judge none of whose replies holds a verdict, and why: whatever else is said, it is not of that judge."""
+    if reading.judgments.empty:
+        return []
+    sentences = []
+    for judge, rows in reading.judgments.groupby("judge", sort=True):
+        if (rows["verdict"] == "unscored").all():
+            reasons = rows["reason"].replace("", "no reason given").value_counts()
+            listed = ", ".join(f"{wording.label(str(reason))} {count:,}" for reason, count in reasons.items())
+            sentences.append(f"{wording.label(str(judge))}: all {len(rows):,} verdicts are unscored ({listed}).")
+    more = [f"{len(sentences) - _MOST_BIASES} more judges without a verdict."] if len(sentences) > _MOST_BIASES else []
+    return [*sentences[:_MOST_BIASES], *more]
+
+
+def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     """Answered by estimates of bias alone: a raw preference may be one for quality, and never answers this."""
     on_judges = [finding for finding in findings if finding.question in _OF_JUDGE and finding.verdict != "described"]
     judges = list(dict.fromkeys(finding.row.judge for finding in on_judges))
@@ -144,7 +158,8 @@ def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
     defined = [finding for group in groups for finding in _weightiest(group) if finding.verdict != "undefined"]
     rank = {"equivalent": 1, "undetected": 2, "underpowered": 2}
     defined.sort(key=lambda finding: rank.get(finding.verdict, 0))
-    sentences = [f"{brief(finding, named=len(judges) > 1)}." for finding in defined[:_MOST_BIASES]]
+    sentences = _without_verdicts(reading)
+    sentences += [f"{brief(finding, named=len(judges) > 1)}." for finding in defined[:_MOST_BIASES]]
     if len(defined) > _MOST_BIASES:
         sentences.append(f"{len(defined) - _MOST_BIASES} more below.")
     for asked, name in _OF_JUDGE.items():
@@ -312,8 +327,8 @@ _OBEDIENCE = {
     "self_name_probe": "favours a text for the name in it",
 }
 _MUCH_UNSCORED = 0.02
-_MUCH_USED = 0.5
 _LITTLE_MASS = 0.3
+_MUCH_USED = 0.5
 _MOST_ADVICE = 5
 
 
@@ -519,7 +534,11 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     total = len(reading.judgments)
     unscored = int((reading.judgments["verdict"] == "unscored").sum()) if total else 0
     if total and unscored / total > _MUCH_UNSCORED:
-        text = f"{100 * unscored / total:.1f} % of replies have no verdict: `judgeloop doctor` shows which verdict mode this judge can do."
+        mend = (
+            "their reasons stand in the table of unscored judgments" if "analyze" in reading.experiment
+            else "`judgeloop doctor` shows which verdict mode this judge can do"
+        )  # fmt: skip
+        text = f"{100 * unscored / total:.1f} % of replies have no verdict: {mend}."
         lines.append(Advice("unscored", text))
     mass = _label_mass(reading)
     if mass is not None and mass < _LITTLE_MASS:

@@ -26,7 +26,11 @@ from judgeloop.report.findings import findings
 from judgeloop.report.reading import Reading, as_estimates
 from judgeloop.seeds import rng
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Estimate, Verdict, estimates_frame
-from judgeloop.stats.loop.amplification import amplification_estimates, signal_slopes, with_settled_compounding
+from judgeloop.stats.loop.amplification import (
+    amplification_estimates,
+    signal_slopes,
+    with_settled_compounding,
+)
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates
 from judgeloop.stats.loop.estimates import fitted_sizes

@@ -78,7 +78,7 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
     of n normal draws, so that with replace C_T = (1 − v_n^{T/2})/(T(1 − √v_n)); that is the Gaussian single-feature
     law, of texts that are drafted anew; a pool that is re-weighted has its own (``constant_taste``).
     """
-    if arm.real_fraction >= 1.0 or generations < 1:
+    if arm.real_fraction >= 1.0 or generations < 1 or arm.is_trained:
         return None
     step = 1.0
     if arm.update == "best_of_n" and arm.reference != "base":

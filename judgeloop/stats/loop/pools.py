@@ -62,7 +62,9 @@ def constant_taste(
     since one replicate's own error, repeated T times, would pass for a taste. ``size``: candidates an item (K). Not known
     are policies that draft anew, picks without a fitted signal, and replicates whose weights were not recorded.
     """
-    if arm.policy_kind != "pool" or slopes is None or size is None or "p_current" not in measured.rows.columns:
+    if arm.policy_kind != "pool" or arm.update == "training" or slopes is None or size is None:
+        return None
+    if "p_current" not in measured.rows.columns:
         return None
     rows = measured.rows[(measured.rows["arm"] == arm.name) & (measured.rows["generation"] == 0)]
     rows = rows[pd.to_numeric(rows["p_current"]).notna()]
