@@ -41,7 +41,7 @@ _PERMITTED = {
     "passed": "the whole 95 % interval within the limit",
     "exceeded": "the whole 95 % interval beyond the limit",
 }
-_FAMILIES = ((r"did_.+", "did_<feature>"), (r"judge_drift_.+", "judge_drift_<term>"), (r"compounding_.+", "compounding_<feature>"),
+_FAMILIES = ((r"did_.+", "did_<feature>"), (r"judge_drift_.+", "judge_drift_<term>"), (r"beyond_first_step_.+", "beyond_first_step_<feature>"),
              (r"(?!padding).+_probe", "<probe>_probe"), (r"slot_\\d_excess", "slot_<k>_excess"))  # fmt: skip
 
 

@@ -86,8 +86,8 @@ def of_run(length: Truth, *words: str) -> Truths:
     """What is true of a run whose style does not drift: ``length``'s drift, and the ``words`` on its compounding."""
     growing = Truth(frozenset({0}) if length.signs else frozenset(), length.none, frozenset(words))
     return {
-        "did_length": length, "did_style_score": NOTHING, "compounding_length": Truth(words=frozenset(words)),
-        "compounding_style_score": Truth(), "answer growing": growing, "judge_drift_*": NOTHING,
+        "did_length": length, "did_style_score": NOTHING, "beyond_first_step_length": Truth(words=frozenset(words)),
+        "beyond_first_step_style_score": Truth(), "answer growing": growing, "judge_drift_*": NOTHING,
         "advice pin_version": NOTHING, "advice real_data": _THERE if "amplifying" in words else NOTHING,
     }  # fmt: skip
 
@@ -533,7 +533,10 @@ def _finite_pool(generator: Generator) -> RunSample:
             now = later
     design = _design(STEPS)
     arms = tuple(replace(arm, policy_kind="pool") for arm in design.arms)
-    return RunSample(_tables(_candidates(pd.concat(parts, ignore_index=True))), replace(design, arms=arms))
+    tables = _tables(_candidates(pd.concat(parts, ignore_index=True)))
+    learned = [(s, "judge", t, "length", 0.8, 0.0, 1.0, True) for s in range(REPLICATES) for t in range(STEPS)]
+    tables = replace(tables, signals=pd.DataFrame(learned, columns=list(SIGNAL_COLUMNS)))
+    return RunSample(tables, replace(design, arms=arms))
 
 
 _UNCLEAR = "compounding unclear"

@@ -33,6 +33,7 @@ from judgeloop.stats.loop.amplification import (
 )
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates
+from judgeloop.stats.loop.estimates import fitted_sizes
 from judgeloop.stats.loop.panels import judge_drift_estimates
 from judgeloop.stats.loop.price import accounts
 from judgeloop.stats.loop.replicates import measure, series
@@ -184,8 +185,10 @@ def _run_rows(sample: RunSample) -> pd.DataFrame:
             line for line in series(measured) if line.quantity.name in ("length", "style_score") and not line.category
         ]
         rows += drift_estimates(measured, lines, design)
-        slopes = {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms}
-        rows += amplification_estimates(measured, lines, accounts(measured), design, {}, slopes)
+        rows += amplification_estimates(
+            measured, lines, accounts(measured), design, fitted_sizes(measured, tables.signals),
+            {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms},
+        )  # fmt: skip
     return with_settled_compounding(adjust(with_run_families(estimates_frame(rows))), design.generations)
 
 
@@ -329,7 +332,7 @@ def _arms(row: Estimate) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
     """Estimates of that term as a report may hold them: found on both sides, none within margin; each word, of a drift."""
-    of_run = term.startswith(("did_", "compounding_"))
+    of_run = term.startswith(("did_", "beyond_first_step_"))
     labels: dict[str, Any] = {"scope": "judge", "judge": "judge", "panel": "pairs", "n": 400, "n_items": 200}
     if of_run:
         labels = {"scope": "policy", "arm": "judge", "contrast": "random", "n_replicates": 8, "n": 8}
@@ -340,13 +343,13 @@ def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
         term=term, bias="diversity" if wording.feature_of(term, "did_") in UNITS else "verbosity", unit=_unit(term), conf_level=0.95,
         std_error=0.02, p_value=0.001, p_adjusted=0.002, family="confirmatory" if confirmatory else "exploratory", **labels,
     )  # fmt: skip
-    words: list[Verdict] = [*COMPOUNDING] if term.startswith("compounding_") else []
+    words: list[Verdict] = [*COMPOUNDING] if term.startswith("beyond_first_step_") else []
     for word in words:
         drift = replace(
-            base, term=term.replace("compounding_", "did_"), generation=3, unit="doublings", verdict="drifting"
+            base, term=term.replace("beyond_first_step_", "did_"), generation=3, unit="doublings", verdict="drifting"
         )
-        ratio = replace(base, estimate=1.5, conf_low=1.2, conf_high=1.8, verdict=word)
-        yield ratio, replace(drift, estimate=1.0, conf_low=0.8, conf_high=1.2)
+        beyond = replace(base, estimate=0.5, conf_low=0.2, conf_high=0.8, verdict=word)
+        yield beyond, replace(drift, estimate=1.0, conf_low=0.8, conf_high=1.2)
     if term == "style_joint":
         yield (replace(base, estimate=5.0, verdict="found", std_error=None),)
     elif not words:
@@ -365,4 +368,6 @@ def _unit(term: str) -> str:
     name = wording.feature_of(term, "did_") if term.startswith("did_") else ""
     if name:
         return UNITS.get(name, {"length": "doublings", "correct": PROBABILITY}.get(name, "sd"))
-    return LOG_ODDS if term.endswith("log_odds") else "ratio" if term.startswith("compounding_") else PROBABILITY
+    return (
+        LOG_ODDS if term.endswith("log_odds") else "doublings" if term.startswith("beyond_first_step_") else PROBABILITY
+    )

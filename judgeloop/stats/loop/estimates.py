@@ -72,7 +72,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
             feature_series,
             price_accounts,
             design,
-            _fitted_sizes(measured, tables.signals),
+            fitted_sizes(measured, tables.signals),
             {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms},
         ),
         *range_estimates(measured, design),
@@ -86,7 +86,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     return with_settled_compounding(adjusted, design.generations)
 
 
-def _fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
+def fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
     """Arm → candidates an item, of the arms whose reward is refitted: only for these is the law of best of n known."""
     if measured.rows.empty or signals.empty:
         return {}

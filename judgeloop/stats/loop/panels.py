@@ -28,7 +28,7 @@ from judgeloop.stats.estimate import (
     replicate_mean,
     row,
 )
-from judgeloop.stats.inference import LEVEL, Interval, Undefined, smallest_detectable, t_interval
+from judgeloop.stats.inference import LEVEL, Interval, Undefined, surely_detectable, t_interval
 from judgeloop.stats.judge.change import CONFLICT, DISAGREEMENT, changes, with_signs
 from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.position import position_estimates, position_margin
@@ -247,7 +247,7 @@ def _as_one_family(rows: list[Estimate], design: Design) -> list[Estimate]:
         if each.p_value is not None and each.status != "undefined":
             detectable = each.detectable
             if detectable is not None and each.std_error and each.n_items > 1:
-                detectable = smallest_detectable(each.std_error, each.n_items - 1.0, level=level)
+                detectable = surely_detectable(each.std_error, each.n_items - 1.0, level=level)
             each = replace(each, family="confirmatory", detectable=detectable)
         family.append(each)
     return family
