@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
-Correction = Literal["CR0", "CR1", "mancl_derouen"]
+Correction = Literal["CR0", "CR1", "CR2"]
 _FLAT = 1e-7
 """Below this share of the information at coefficients 0 a direction's likelihood is flat: the data separate along it."""
+_SMALL_LEVERAGE = 0.01
+"""Up to this leverage of a cluster (I − H)^−½ is summed as a power series, whose error is then below 1e-10."""
+_ROOT_SERIES = (0.5, 0.375, 0.3125, 0.2734375)
+"""Coefficients of H, H² … in (I − H)^−½ = I + H/2 + 3H²/8 + …"""
 _BOOTSTRAP_BLOCK = 1 << 22
 """Numbers a block of bootstrap draws may hold: it bounds the memory."""
 
@@ -166,9 +170,10 @@ def cluster_covariance(
     """(p, p) sandwich covariance of ``fit.coefficients`` for rows that depend within ``clusters`` (n,) integer codes.
 
     ``CR0``: H⁻¹ (Σ U_g U_gᵀ) H⁻¹ (Liang & Zeger 1986). ``CR1``: times G/(G − 1); statsmodels multiplies it by
-    (n − 1)/(n − p) besides. ``mancl_derouen``: U_g → (I − H_g H⁻¹)⁻¹ U_g, the bias-corrected covariance of Mancl &
-    DeRouen (2001), here by the push-through identity in p × p matrices; use it below 50 clusters. Raises ValueError
-    with fewer than two clusters, or (Mancl–DeRouen) where one cluster alone identifies a coefficient.
+    (n − 1)/(n − p) besides. ``CR2``: Bell & McCaffrey's (2002), unbiased where rows are independent: a cluster's
+    residuals are multiplied by (I − P_g)^−½, P_g its block of the hat matrix, here in p × p matrices. Its t has the
+    degrees of freedom of ``satterthwaite_df``. Raises ValueError with fewer than two clusters, or (CR2) where one
+    cluster alone identifies a coefficient.
     """
     influence = cluster_influence(x, z, fit, clusters, correction)
     return np.asarray(influence.T @ influence, dtype=np.float64)
@@ -185,16 +190,37 @@ def cluster_influence(
     codes, count = _dense_codes(clusters, len(z))
     if count < 2:
         raise ValueError("a cluster covariance needs two clusters or more")
-    inverse = _inverse(fit.hessian)
     scores = _scores(x, z, fit, codes, count)
-    if correction == "mancl_derouen":
-        informations = _informations(x, fit, codes, count)
-        leverage = np.eye(x.shape[1]) - informations @ inverse
-        if float(np.min(np.abs(np.linalg.det(leverage)), initial=1.0)) < 1e-10:
-            raise ValueError("one item alone identifies a coefficient: an interval takes more of them")
-        scores = np.asarray(np.linalg.solve(leverage, scores[:, :, None])[:, :, 0], dtype=np.float64)
+    if correction == "CR2":
+        root = _inverse_root(fit.hessian)
+        leverages = root.T @ _informations(x, _curvature(fit), codes, count) @ root
+        return np.asarray(_adjusted(leverages, (scores @ root)[:, :, None])[:, :, 0] @ root.T, dtype=np.float64)
     factor = count / (count - 1.0) if correction == "CR1" else 1.0
-    return np.asarray(scores @ inverse * np.sqrt(factor), dtype=np.float64)
+    return np.asarray(scores @ _inverse(fit.hessian) * np.sqrt(factor), dtype=np.float64)
+
+
+def cluster_informations(x: Floats, weights: Floats, clusters: Integers) -> Floats:
+    """(G, p, p) Σ w x xᵀ of the rows ``x`` (n, p) with ``weights`` (n,), by cluster in the order of ``np.unique(clusters)``."""
+    return _informations(x, weights, *_dense_codes(clusters, len(x)))
+
+
+def satterthwaite_df(informations: Floats, contrasts: Floats) -> Floats:
+    """(m,) degrees of freedom of t for the ``contrasts`` (m, p) of coefficients under their ``CR2`` covariance.
+
+    ``informations`` (G, p, p): each cluster's share of the information, which under the working model (independent rows) is
+    the covariance of its score. With C the covariance of the terms that the variance sums the squares of, it is
+    (tr C)²/tr C² (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018). Few clusters, or some that weigh more than others,
+    give less than G − 1. Raises ValueError where one cluster alone identifies a coefficient.
+    """
+    root = _inverse_root(informations.sum(axis=0))
+    leverages = root.T @ informations @ root
+    k = _adjusted(leverages, np.broadcast_to((contrasts @ root).T, (len(leverages), len(root), len(contrasts))))
+    # C = diag(d) − V Vᵀ, V (G, p) the rows v_g: both traces without a matrix of clusters by clusters.
+    v = leverages @ k
+    d, shared = np.sum(k * v, axis=1), np.sum(v**2, axis=1)
+    gram = np.einsum("gim,gjm->mij", v, v, optimize=True)
+    squared = np.sum(d**2 - 2.0 * d * shared, axis=0) + np.sum(gram**2, axis=(1, 2))
+    return np.asarray(np.sum(d - shared, axis=0) ** 2 / squared, dtype=np.float64)
 
 
 def one_step_bootstrap(
@@ -209,7 +235,7 @@ def one_step_bootstrap(
     codes, count = _dense_codes(clusters, len(z))
     columns = x.shape[1]
     scores = _scores(x, z, fit, codes, count)
-    informations = _informations(x, fit, codes, count).reshape(count, columns * columns)
+    informations = _informations(x, _curvature(fit), codes, count).reshape(count, columns * columns)
     block = max(1, _BOOTSTRAP_BLOCK // max(count, columns * columns, 1))
     result = np.empty((draws, columns))
     for start in range(0, draws, block):
@@ -229,7 +255,7 @@ def one_step_jackknife(x: Floats, z: Floats, fit: LogisticFit, clusters: Integer
     the minimum-norm step.
     """
     codes, count = _dense_codes(clusters, len(z))
-    hessians = fit.hessian - _informations(x, fit, codes, count)
+    hessians = fit.hessian - _informations(x, _curvature(fit), codes, count)
     return fit.coefficients - _solve_each(hessians, _scores(x, z, fit, codes, count))
 
 
@@ -314,16 +340,48 @@ def _scores(x: Floats, z: Floats, fit: LogisticFit, codes: Integers, count: int)
     return cluster_sums(x * residual[:, None], codes, count)
 
 
-def _informations(x: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
-    """(G, p, p) information by cluster, by a bincount for each pair of columns, without an (n, p, p) array."""
+def _curvature(fit: LogisticFit) -> Floats:
+    """(n,) each row's weight in the fit's information, w·p(1 − p)."""
+    return np.asarray(fit.weights * fit.probabilities * (1.0 - fit.probabilities), dtype=np.float64)
+
+
+def _informations(x: Floats, weights: Floats, codes: Integers, count: int) -> Floats:
+    """(G, p, p) Σ w x xᵀ by cluster, by a bincount for each pair of columns, without an (n, p, p) array."""
     columns = x.shape[1]
-    curvature = fit.weights * fit.probabilities * (1.0 - fit.probabilities)
     result = np.empty((count, columns, columns))
     for j in range(columns):
-        weighted = curvature * x[:, j]
+        weighted = weights * x[:, j]
         for k in range(j + 1):
             result[:, j, k] = result[:, k, j] = np.bincount(codes, weights=weighted * x[:, k], minlength=count)
     return result
+
+
+def _adjusted(leverages: Floats, vectors: Floats) -> Floats:
+    """(G, p, m) (I − H_g)^−½ V_g for ``leverages`` H_g (G, p, p), whose sum is at most I, and ``vectors`` V_g (G, p, m).
+
+    The traces of all H_g sum to p at most, so that few clusters take an eigendecomposition whatever their number. Raises
+    ValueError where an I − H_g is singular.
+    """
+    result = np.array(vectors, dtype=np.float64)
+    large = np.trace(leverages, axis1=1, axis2=2) > _SMALL_LEVERAGE
+    power, small = result[~large], leverages[~large]
+    for coefficient in _ROOT_SERIES:
+        power = small @ power
+        result[~large] += coefficient * power
+    values, axes = np.linalg.eigh(leverages[large])
+    if np.any(values > 1.0 - 1e-10):
+        raise ValueError("one item alone identifies a coefficient: an interval takes more of them")
+    axes_transposed = np.swapaxes(axes, 1, 2)
+    result[large] = axes @ ((axes_transposed @ result[large]) / np.sqrt(1.0 - values)[:, :, None])
+    return result
+
+
+def _inverse_root(matrix: Floats) -> Floats:
+    """(p, p) T with TᵀMT = I for a positive definite M, so that M⁻¹ = TTᵀ; directions in which M is 0 are left at 0."""
+    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    values, axes = np.linalg.eigh(matrix / np.outer(scale, scale))
+    lengths = np.where(values > 1e-13, 1.0 / np.sqrt(np.maximum(values, 1e-13)), 0.0)
+    return np.asarray(axes * lengths / scale[:, None], dtype=np.float64)
 
 
 def _solve(matrix: Floats, vector: Floats) -> Floats:

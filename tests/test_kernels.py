@@ -6,15 +6,22 @@ import math
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
-from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from conftest import examples
 from judgeloop import seeds
-from judgeloop.kernels import cluster_covariance, firth, logistic, one_step_bootstrap, one_step_jackknife, sigmoid
+from judgeloop.kernels import (
+    cluster_covariance,
+    cluster_informations,
+    firth,
+    logistic,
+    one_step_bootstrap,
+    one_step_jackknife,
+    satterthwaite_df,
+    sigmoid,
+)
 
 
 def planted(n: int = 800, p: int = 4, groups: int = 60, label: str = "kernels", fractional: bool = False):
@@ -28,11 +35,12 @@ def planted(n: int = 800, p: int = 4, groups: int = 60, label: str = "kernels", 
 
 @pytest.mark.parametrize("fractional", [False, True])
 def test_logistic_and_cluster_covariance_equal_statsmodels(fractional):
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
+
     x, z, clusters = planted(fractional=fractional)
     fit = logistic(x, z)
-    oracle = sm.GLM(z, x, family=sm.families.Binomial()).fit(
-        cov_type="cluster", cov_kwds={"groups": clusters}, tol=1e-14, maxiter=200
-    )
+    oracle = GLM(z, x, family=Binomial()).fit(cov_type="cluster", cov_kwds={"groups": clusters}, tol=1e-14, maxiter=200)
     n, p = x.shape
     assert fit.converged
     assert np.max(np.abs(fit.coefficients - oracle.params)) < 1e-10
@@ -41,37 +49,57 @@ def test_logistic_and_cluster_covariance_equal_statsmodels(fractional):
     assert np.max(np.abs(ours - oracle.bse)) < 1e-8
 
 
-def test_mancl_derouen_equals_statsmodels_bias_reduced():
-    x, z, clusters = planted(n=300, groups=20)
-    order = np.argsort(clusters, kind="stable")
-    x, z, clusters = x[order], z[order], clusters[order]
-    fit = logistic(x, z)
-    oracle = GEE(z, x, groups=clusters, family=sm.families.Binomial()).fit(cov_type="bias_reduced", ctol=1e-12)
-    ours = np.sqrt(np.diag(cluster_covariance(x, z, fit, clusters, "mancl_derouen")))
-    assert np.max(np.abs(ours - oracle.bse)) < 1e-8
-
-
 def test_cluster_covariance_equals_the_plain_loop():
     x, z, clusters = planted(n=200, groups=15)
     fit = logistic(x, z)
     inverse = np.linalg.inv(fit.hessian)
-    meat, corrected = np.zeros((2, 4, 4))
-    for g in np.unique(clusters):
-        rows = clusters == g
-        residual = z[rows] - fit.probabilities[rows]
-        score = x[rows].T @ residual
-        meat += np.outer(score, score)
-        w = np.diag(fit.probabilities[rows] * (1 - fit.probabilities[rows]))
-        leverage = w @ x[rows] @ inverse @ x[rows].T
-        score = x[rows].T @ np.linalg.solve(np.eye(rows.sum()) - leverage, residual)
-        corrected += np.outer(score, score)
-    groups = len(np.unique(clusters))
+    scores = [x[clusters == g].T @ (z - fit.probabilities)[clusters == g] for g in np.unique(clusters)]
+    meat = sum(np.outer(score, score) for score in scores)
+    groups = len(scores)
     for correction, expected in (
         ("CR0", inverse @ meat @ inverse),
         ("CR1", inverse @ meat @ inverse * groups / (groups - 1)),
-        ("mancl_derouen", inverse @ corrected @ inverse),
     ):
         assert np.allclose(cluster_covariance(x, z, fit, clusters, correction), expected, rtol=1e-9, atol=1e-14)
+
+
+def bell_mccaffrey(x, weights, residual, clusters, contrast):
+    """(variance, degrees of freedom) row by row, from the n × n hat matrix, of the working model with V = diag(1/weights)."""
+    root = np.sqrt(weights)
+    rows, standard = x * root[:, None], residual / root
+    inverse = np.linalg.inv(rows.T @ rows)
+    annihilator = np.eye(len(x)) - rows @ inverse @ rows.T
+    terms, directions = [], []
+    for g in np.unique(clusters):
+        own = clusters == g
+        values, axes = np.linalg.eigh(annihilator[np.ix_(own, own)])
+        adjustment = axes @ np.diag(values**-0.5) @ axes.T
+        weight = contrast @ inverse @ rows[own].T @ adjustment
+        terms.append(weight @ standard[own])
+        directions.append(annihilator[:, own] @ weight)
+    covariance = np.array(directions) @ np.array(directions).T
+    return np.sum(np.square(terms)), np.trace(covariance) ** 2 / np.sum(covariance**2)
+
+
+@pytest.mark.parametrize("groups", [6, 20, 150])
+def test_cr2_and_its_degrees_of_freedom_equal_the_formula_with_the_hat_matrix(groups):
+    """The last case has clusters of next to no leverage, whose square roots are sums of series, and one of much."""
+    x, z, clusters = planted(n=300, groups=groups)
+    x[clusters == 3] *= 4.0
+    fit = logistic(x, z)
+    contrasts = np.vstack([np.eye(x.shape[1]), [1.0, -2.0, 0.3, 0.0]])
+    weights = fit.probabilities * (1 - fit.probabilities)
+    twins = [bell_mccaffrey(x, weights, z - fit.probabilities, clusters, contrast) for contrast in contrasts]
+    variance = np.diag(contrasts @ cluster_covariance(x, z, fit, clusters, "CR2") @ contrasts.T)
+    assert np.allclose(variance, [twin[0] for twin in twins], rtol=1e-8)
+    df = satterthwaite_df(cluster_informations(x, weights, clusters), contrasts)
+    assert np.allclose(df, [twin[1] for twin in twins], rtol=1e-8)
+    assert np.all(df < groups - 1)
+
+
+def test_equal_clusters_have_the_degrees_of_freedom_of_a_mean():
+    informations = np.full((12, 1, 1), 3.0)
+    assert satterthwaite_df(informations, np.ones((1, 1))) == pytest.approx(11.0)
 
 
 def test_ridge_and_weights_solve_the_penalised_score():
@@ -226,6 +254,6 @@ def test_covariance_needs_two_clusters_and_bears_no_cluster_that_identifies_alon
     fit = logistic(x, z, ridge=0.0)
     clusters = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     with pytest.raises(ValueError, match="one item alone"):
-        cluster_covariance(x, z, logistic(x, np.full(8, 0.5)), clusters, "mancl_derouen")
+        cluster_covariance(x, z, logistic(x, np.full(8, 0.5)), clusters, "CR2")
     with pytest.raises(ValueError, match="two clusters"):
         cluster_covariance(x, z, fit, np.zeros(8, dtype=int))

@@ -14,6 +14,7 @@ from judgeloop.errors import InvalidInput
 from judgeloop.experiment.schema import LabelRule
 from judgeloop.interchange import labels, preferences
 from judgeloop.learning.labels import preferences as label
+from judgeloop.records import is_control_judge
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.inference import rows_for_slope
 from judgeloop.wire import batch_files
@@ -122,7 +123,7 @@ def _run_preferences(
 ) -> tuple[pd.DataFrame, str]:
     """The preferences of one arm and generation, and which those are. Raises InvalidInput."""
     judgments = folder.table("judgments")
-    controls = set(judgments.loc[judgments["judge"].isin(["random", "gold"]), "arm"])
+    controls = set(judgments.loc[judgments["judge"].map(is_control_judge), "arm"])
     arms = list(dict.fromkeys(rows["arm"].tolist()))
     chosen = arm if arm is not None else next((name for name in arms if name not in controls), arms[0])
     if chosen not in arms:

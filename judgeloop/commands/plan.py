@@ -50,6 +50,7 @@ TRIALS = "verdict trials (at most)"
 _DRAFTS = {
     "pool drafts": "drafts, the pools",
     "first drafts": "drafts, generation 0",
+    "trained drafts": "drafts of trained models",
     "anchor drafts": "drafts, anchor panel",
 }
 _STAGES = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
@@ -340,7 +341,7 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
     """The experiment's loads, one a kind of call and arm, with tokens estimated from characters."""
     experiment, resolved = material.resolved.experiment, material.resolved
     policy = experiment.policy
-    endpoint = experiment.endpoints[policy.endpoint]
+    endpoint = experiment.drafting
     longest = policy.max_tokens or endpoint.max_tokens
     answer = Range(0.1 * longest, 0.5 * longest, longest)
     if answer_tokens is not None:
@@ -362,6 +363,10 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
             if planned.is_first and planned.judge.verdict == "auto":
                 trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
                 yield _with_calls(replace(judgments, what=TRIALS), trials, experiment)
+        elif planned.kind == "trainings":
+            yield Load(
+                "trainings (time and cost are not counted)", policy.endpoint, planned.calls, NOTHING, NOTHING, NOTHING
+            )
         elif planned.kind == "exemplar drafts":
             prompts = sum((text_tokens(_item_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
             texts = (prompts + answer + Range(4.0, 8.0, 16.0)).times(planned.exemplars * draft.calls)
@@ -413,7 +418,7 @@ def _match_load(material: Material, answer: Range) -> Load:
 
 def _with_calls(load: Load, calls: int, experiment: Experiment) -> Load:
     """The load of ``calls`` such calls, at the price of its endpoint."""
-    return scaled(load, calls, experiment.endpoints[load.endpoint])
+    return scaled(load, calls, experiment.endpoints[load.endpoint] if load.endpoint else experiment.drafting)
 
 
 def _item_text(item: Item) -> str:
@@ -424,7 +429,12 @@ def _item_text(item: Item) -> str:
 def _from_earlier(load: Load, earlier: RecordedRun | None, resolved: ResolvedExperiment) -> Load:
     """The load with the tokens a call of an earlier run's calls of its stage."""
     stage = next((stage for start, stage in _STAGES.items() if load.what.startswith(start)), "")
-    return with_recorded_tokens(load, stage, resolved.experiment.endpoints[load.endpoint], earlier)
+    return with_recorded_tokens(
+        load,
+        stage,
+        (resolved.experiment.endpoints[load.endpoint] if load.endpoint else resolved.experiment.drafting),
+        earlier,
+    )
 
 
 def _speed(stated: float | None, doctor: str | Path | None, earlier: RecordedRun | None) -> Speed | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from judgeloop.commands.session import Observer, Session, difference_named, envi
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
-from judgeloop.experiment.schema import Endpoint, JudgeSpec
+from judgeloop.experiment.schema import CommandPolicySpec, Endpoint, JudgeSpec, LoraSignal, TrainedPolicySpec
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
-from judgeloop.policies import Drafter
+from judgeloop.policies import Drafter, InProcess, Trainer
 from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
@@ -25,6 +26,8 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode
+from judgeloop.training import lora
+from judgeloop.training.command import CommandTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
@@ -42,14 +45,16 @@ def run(
     max_calls: int | None = None,
     observer: Observer | None = None,
     report: bool = True,
+    by_hand: bool = False,
 ) -> Run:
     """Close the loop, or go on where it stopped, and write estimates and ``report`` into ``out`` (default runs/<name>).
 
     ``experiment`` is a file, a mapping with paths relative to the working directory, or a ResolvedExperiment. With
     ``replay`` every answer comes from that recorded run folder and no endpoint is asked. ``max_cost`` (USD) and
     ``max_calls`` limit the whole run, recorded calls included. ``observer`` shows progress: an object with the methods of
-    ``judgeloop.commands.session.Observer``. Raises JudgeloopError; the same call resumes after BudgetReached,
-    EndpointFailed or StorageFailed.
+    ``judgeloop.commands.session.Observer``. ``by_hand``: a policy's command is not run; the files of its trainings are written
+    and AnswersOutstanding says which wait (``judgeloop step``). Raises JudgeloopError; the same call resumes after
+    BudgetReached, EndpointFailed, TrainingFailed, AnswersOutstanding or StorageFailed.
     """
     resolved = as_resolved(experiment)
     material = Material.read(resolved)
@@ -60,6 +65,8 @@ def run(
     if replay is None:
         check_environment(resolved)
         engines.check(resolved.experiment.endpoints)
+        if isinstance(resolved.experiment.policy, TrainedPolicySpec):
+            lora.check()
     session = Session(
         folder=RunFolder(out or Path("runs") / resolved.experiment.name),
         identity=material.identity,
@@ -71,6 +78,8 @@ def run(
         observer=observer,
     )
     folder = session.folder
+    if by_hand and isinstance(experiment, str | Path):
+        session.environment = {**session.environment, "experiment_file": os.path.relpath(experiment, folder.path)}
 
     def differences(recorded: Mapping[str, Any]) -> list[str] | None:
         files = folder.environment().get("files", {})
@@ -80,7 +89,10 @@ def run(
         if observer:
             block = resolved.experiment
             observer.start(block.name, folder.path, material.planned_calls(), block.generations, block.replicates)
-        judges = session.ask(lambda client, endpoints: _run(resolved, material, endpoints, client, folder, observer))
+        weights = _weights(resolved, folder, by_hand=by_hand, replayed=replay is not None)
+        judges = session.ask(
+            lambda client, endpoints: _run(resolved, material, endpoints, client, folder, weights, observer)
+        )
         session.finish({"verdict_modes": dict(judges.modes)})
         session.stage("estimates")
         tables = {name: folder.table(name) for name in TABLES}
@@ -92,12 +104,39 @@ def run(
     return Run(folder)
 
 
+def step(
+    run_or_experiment: str | Path | Mapping[str, Any] | ResolvedExperiment,
+    *,
+    out: str | Path | None = None,
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    observer: Observer | None = None,
+    report: bool = True,
+) -> Run:
+    """``run`` with trainings that somebody makes by hand, for those that take days: it goes as far as it can, writes the files
+    of each training and raises AnswersOutstanding, whose ``requests`` are (call id, folder) of those that lack model.json.
+
+    The first argument is an experiment as for ``run``, or the folder of an earlier step.
+    """
+    experiment = run_or_experiment
+    if isinstance(experiment, str | Path) and Path(experiment).is_dir():
+        folder = RunFolder.existing(experiment)
+        source = folder.environment().get("experiment_file")
+        if not isinstance(source, str):
+            raise ExperimentError(f"{folder.path}: does not say where its experiment is; give the experiment's file")
+        out, experiment = out or folder.path, folder.path / source
+    return run(
+        experiment, out=out, max_cost=max_cost, max_calls=max_calls, observer=observer, report=report, by_hand=True
+    )
+
+
 async def _run(
     resolved: ResolvedExperiment,
     material: Material,
     endpoints: Mapping[str, Endpoint],
     client: WireClient,
     folder: RunFolder,
+    weights: _Weights,
     observer: Observer | None,
 ) -> _Judges:
     """Make the judges, ask everything, write the tables."""
@@ -108,9 +147,10 @@ async def _run(
     drafter = Drafter(
         client,
         policy,
-        experiment.endpoints[policy.endpoint],
+        experiment.drafting,
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
+        in_process=weights.in_process,
     )
     context = loop.LoopContext(
         resolved=resolved,
@@ -121,10 +161,41 @@ async def _run(
         judges=judges.by_arm,
         gold=gold,
         folder=folder,
+        trainers=weights.trainers,
         on_generation=observer.generation if observer else lambda _: None,
     )
     await loop.run(context)
     return judges
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What trains the arms' models (arm → trainer), and what drafts in this process; nothing for a policy without weights."""
+
+    trainers: Mapping[str, Trainer] = field(default_factory=dict)
+    in_process: InProcess | None = None
+
+
+def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, replayed: bool) -> _Weights:
+    """The trainers of an experiment; one that is ``replayed`` needs no weights. Raises ExperimentError."""
+    experiment = resolved.experiment
+    policy = experiment.policy
+    if isinstance(policy, CommandPolicySpec):
+        command = CommandTrainer(folder, experiment.name, policy, experiment.endpoints[policy.endpoint].model, by_hand)
+        return _Weights({arm.name: command for arm in resolved.arms})
+    if by_hand:
+        raise ExperimentError("policy.kind: nothing is trained by hand here; policy.kind command is")
+    if isinstance(policy, TrainedPolicySpec):
+        base = resolved.path(policy.base)
+        if not replayed and not base.exists() and policy.base in engines.PACKAGED:
+            base = engines.weights("policy", policy.base)
+        model = lora.LocalModel(policy, base if base.exists() else policy.base, folder)
+        signals = {arm.name: arm.signal for arm in resolved.arms}
+        trainers = {
+            name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
+        }
+        return _Weights(trainers, model.answers)
+    return _Weights()
 
 
 @dataclass(frozen=True)
@@ -241,6 +312,7 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             name=arm.name,
             judge=names[arm.name],
             is_control=arm.is_control,
+            is_positive_control=arm.is_positive_control,
             judge_kind=arm.judge.kind,
             policy_kind=arm.policy.kind,
             label_rule=arm.signal.label_rule,

@@ -114,7 +114,7 @@ def _row(annotation: _Annotation, item_id: str, draw: _OrderDraw, soft: bool) ->
         "item_id": item_id, "pair_id": "/".join((item_id, *(name for name in models if name))),
         "order": UNKNOWN_ORDER if switched is None else "ab" if switched else "ba", "verdict": verdict, "p_first": p_first, "reason": reason,
         "prompt": cells.text("instruction"), "text_a": text_a, "text_b": text_b, "model_a": models[0],
-        "model_b": models[1], "category": cells.label("dataset"),
+        "model_b": models[1], "category": cells.label("dataset"), "order_drawn": True if draw.seed is not None else None,
     }  # fmt: skip
     if "annotator" in annotation.raw:
         row["judge"] = annotation.annotator

@@ -24,7 +24,7 @@ from judgeloop.records import Message, prompt_text
 VERDICT_COLUMNS = (
     "item_id", "judge", "order", "verdict", "pair_id", "repeat", "p_first", "reason", "generation", "arm", "replicate",
     "panel", "category", "gold", "gold_2", "prompt", "text_a", "text_b", "len_a", "len_b", "length_unit", "candidate_a",
-    "candidate_b", "model_a", "model_b", "identical", "probe", "dose", "dose_reached", "call",
+    "candidate_b", "model_a", "model_b", "identical", "order_drawn", "probe", "dose", "dose_reached", "call",
 )  # fmt: skip
 PAIR_COLUMNS = (
     "item_id", "pair_id", "prompt", "text_a", "text_b", "candidate_a", "candidate_b", "model_a", "model_b", "gold", "gold_2",

@@ -48,7 +48,7 @@ _FIRST = (
 _PROBE_COLUMNS = ("probe", "dose", "dose_reached")
 _REPEATED = "number several verdicts in a column repeat (0, 1, …), or keep one"
 _REPEATED_RECORD = "give each record once"
-_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose", "dose_reached")
+_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "order_drawn", "probe", "dose", "dose_reached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class VerdictLog:
     """A verdict log, read and checked.
 
     ``judgments``: a row a judgment, the columns of docs/contract.md, "Tables", then ``gold_2, model_a, model_b, len_a,
-    len_b, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
+    len_b, order_drawn, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
     text`` of every distinct text (empty where the log has none). ``items``: ``item_id, prompt, category``.
     ``length_unit``: of len_a and len_b; "" without. ``notes``: sentences on what an importer assumed or could not read.
     """
@@ -158,6 +158,7 @@ def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
         "replicate": cells.whole("replicate"),
         "panel": cells.word("panel", PANELS, "pairs, anchor, probe or policy", default="pairs"),
         "call": cells.label("call"),
+        "order_drawn": cells.truth("order_drawn"),
         "probe": cells.label("probe"),
         "dose": cells.number("dose", low=0),
         "dose_reached": cells.number("dose_reached", low=0),
@@ -328,14 +329,14 @@ def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, An
 
 
 def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    other_columns = dict.fromkeys(
-        name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_PROBE_COLUMNS)
-    )
+    other_columns = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_OPTIONAL))
     used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
     # An optional column that is empty in every row is left out.
     frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
+    if "order_drawn" in used:
+        frame["order_drawn"] = frame["order_drawn"].astype("boolean")
     for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose", "dose_reached"))):
         frame[name] = frame[name].astype("float64")
     for name in other_columns:

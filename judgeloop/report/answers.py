@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from judgeloop.report import wording
 from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, leading
-from judgeloop.report.findings import beyond_length, less_varied, own_effect
+from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.estimate import Estimate
 
@@ -40,6 +40,26 @@ class QuestionAnswer:
     word: str
     tone: Tone
     sentences: tuple[str, ...]
+    grounds: tuple[Finding, ...] = ()
+    """The findings that the word follows from, the one that decides it first; empty where nothing was measured."""
+    advice: tuple[Advice, ...] = ()
+    """Of what to change: the sentences with the estimates that they rest on."""
+
+
+AdviceKind = Literal[
+    "both_orders", "keep_disagreeing_pairs", "consistent_only", "length", "obedience", "form", "added_words",
+    "probe_padding", "separate_quality", "real_data", "grown_alike", "strategy", "pin_version", "add_control", "unscored",
+    "label_mass", "more_replicates",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to change: its kind, its sentence, and the estimates that it follows from (none: a setting, or a count)."""
+
+    kind: AdviceKind
+    sentence: str
+    rows: tuple[Estimate, ...] = ()
 
 
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
@@ -53,10 +73,17 @@ def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswe
 
 
 def brief(finding: Finding, *, named: bool = True) -> str:
-    """A finding in few words: what, how much, its interval; if nothing was detected, what could have been.
+    """A finding in few words: what, how much, its interval, what it takes for granted; if nothing was detected, what could
+    have been.
 
     ``named``: with the judge's name (not needed where there is one judge).
     """
+    text = _in_short(finding, named=named)
+    return f"{text}, {finding.assumption}" if finding.assumption else text
+
+
+def _in_short(finding: Finding, *, named: bool) -> str:
+    """``brief`` without the assumption."""
     row = finding.row
     name = wording.term_name(row.term)
     arms = f"{wording.label(row.arm)} against {wording.label(row.contrast)}: " if row.contrast else ""
@@ -68,6 +95,8 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     if row.term == "style_joint":
         test = wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)
         return f"{who}{name}: {'they change the verdict' if finding.verdict == 'found' else 'no effect shown'} ({test})"
+    if row.term == "length_shape":
+        return f"{who}{name} ({wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)})"
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     effect = f" {wording.pick_share(row)}" if wording.is_pick_share(row) else f": {wording.signed_figure(row)}{unit}"
     limits = f", {wording.interval(row)}" if row.conf_low is not None else ""
@@ -83,6 +112,8 @@ def brief(finding: Finding, *, named: bool = True) -> str:
         return f"{value}, {'not detected' if finding.verdict == 'undetected' else 'too few data'}{unseen}"
     if finding.verdict == "equivalent":
         return f"{value}, no effect of practical size"
+    if finding.word == "not_linear":
+        return f"{value}, on average within the margin, but it changes with length"
     if finding.verdict == "unconfirmed":
         return f"{value}, unconfirmed"
     return value
@@ -129,7 +160,7 @@ def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         reasons = [lead.row.note for lead in leads if lead.question == asked and lead.verdict == "undefined"]
         if reasons:
             sentences.append(f"{name}: undefined{f' ({wording.reason(reasons[0], 200)})' if reasons[0] else ''}.")
-    return QuestionAnswer(question, word, tone, tuple(sentences))
+    return QuestionAnswer(question, word, tone, tuple(sentences), (leading(leads),))
 
 
 def _weightiest(group: Sequence[Finding]) -> list[Finding]:
@@ -174,7 +205,7 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         if lead.verdict != "found":
             word, tone = "Outputs grow alike", "found"
     sentences = [f"{brief(finding)}." for finding in [*weightiest, *others][:_MOST_GROWN]]
-    return QuestionAnswer(question, word, tone, tuple(sentences))
+    return QuestionAnswer(question, word, tone, tuple(sentences), tuple(weightiest))
 
 
 def _same_arms(finding: Finding, other: Finding) -> bool:
@@ -220,6 +251,11 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         most = max((row.n for row in rated), default=0)
         if most:
             sentences.append(f"{wording.count(most, noun)} {how}.")
+    mass = _label_mass(reading)
+    if mass is not None:
+        sentences.append(
+            f"Verdicts were read from log-probabilities; the offered labels hold {100 * mass:.0f} % of the first token's probability (median)."
+        )
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
         parts = [f"{_measure(f)}: {wording.size(f.row, f.row.detectable)}" for f in _least_sensitive(unseen)]
@@ -234,6 +270,14 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     if weak or unseen:
         return QuestionAnswer("How sure are we?", "Limited", "open", tuple(sentences))
     return QuestionAnswer("How sure are we?", "Fairly sure", "plain", tuple(sentences))
+
+
+def _label_mass(reading: Reading) -> float | None:
+    """The median probability that the offered labels hold, over all logprob replies that list one; None where there are none."""
+    if "label_mass" not in reading.judgments:
+        return None
+    masses = reading.judgments["label_mass"].dropna()
+    return float(masses.median()) if len(masses) else None
 
 
 def _least_sensitive(unseen: Sequence[Finding]) -> list[Finding]:
@@ -255,12 +299,16 @@ def _change(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         return QuestionAnswer(
             "What should I change?", "Nothing yet", "plain", ("Nothing that was found calls for a change.",)
         )
-    return QuestionAnswer("What should I change?", wording.count(len(lines), "thing"), "plain", tuple(lines))
+    sentences = tuple(line.sentence for line in lines)
+    return QuestionAnswer(
+        "What should I change?", wording.count(len(lines), "thing"), "plain", sentences, advice=tuple(lines)
+    )
 
 
 # What to change.
 
-_LENGTH = ("padding_probe", "length_ame", "excess_longer_vs_gold", "gold_tied_longer_excess")
+_SLOTS = ("first_slot_excess", "identical_pair_excess")
+_LENGTH = ("padding_probe", "length_ame", "gold_tied_longer_excess")
 _IDENTIFIED = (*_LENGTH, "style_joint", "score_length_slope")
 _OBEDIENCE = {
     "injection_probe": "obeys orders in a text",
@@ -269,26 +317,25 @@ _OBEDIENCE = {
     "self_name_probe": "favours a text for the name in it",
 }
 _MUCH_UNSCORED = 0.02
+_LITTLE_MASS = 0.3
 _MOST_ADVICE = 5
 
 
-def advice(reading: Reading, findings: Sequence[Finding]) -> list[str]:
-    """What to change: sentences in the order of their weight, five at most, each from a finding or from what was not measured."""
-    certain = {
-        finding.row.term for finding in findings if finding.verdict == "found" and finding.question != "judge_drift"
-    }
+def advice(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
+    """What to change, in the order of their weight, five at most, each from a finding or from what was not measured."""
     lines = [
-        *_position(reading, certain),
-        *_content(reading, findings, certain),
+        *_position(reading, findings),
+        *_content(reading, findings),
         *_loop(reading, findings),
         *_measuring(reading, findings),
     ]
-    return list(dict.fromkeys(lines))[:_MOST_ADVICE]
+    return list({line.sentence: line for line in lines}.values())[:_MOST_ADVICE]
 
 
-def _position(reading: Reading, certain: Iterable[str]) -> list[str]:
+def _position(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
-    if {"first_slot_excess", "identical_pair_excess"} & set(certain):
+    slots = _rows([f for f in findings if f.verdict == "found" and f.row.term in _SLOTS])
+    if slots:
         rules = {arm: _rule(reading, arm) for arm in reading.arms if arm not in reading.controls}
         averaged = [arm for arm, rule in rules.items() if rule == "swap_average"]
         how = "average the two verdicts"
@@ -296,47 +343,59 @@ def _position(reading: Reading, certain: Iterable[str]) -> list[str]:
             how = f"average the two verdicts, as in arm {_names(averaged)}{_drifted(reading, averaged[0])}"
         elif "raw" in rules.values():
             how = "train on the average of both (`label_rule: swap_average`)"
-        lines.append(
-            f"The judge favours a slot: show every pair in both orders and {how}. Do not merely drop the pairs that disagree: that doubles every other bias."
-        )
+        text = f"The judge favours a slot: show every pair in both orders and {how}."
+        lines.append(Advice("both_orders", text, slots))
+        text = f"Do not merely drop the pairs that disagree: {_among_kept(reading)}."
+        lines.append(Advice("keep_disagreeing_pairs", text, _consistency_factors(reading)))
     if any(_rule(reading, arm) == "consistent_only" for arm in reading.arms):
-        lines.append(
-            "`label_rule: consistent_only` doubles how much of the judge's bias for length and style is passed on: `swap_average` removes position without that."
-        )
+        text = f"`label_rule: consistent_only` keeps only the pairs that both orders decide alike: {_among_kept(reading)}. `swap_average` removes position without that."
+        lines.append(Advice("consistent_only", text, _consistency_factors(reading)))
     return lines
 
 
-def _content(reading: Reading, findings: Sequence[Finding], certain: Iterable[str]) -> list[str]:
+def _consistency_factors(reading: Reading) -> tuple[Estimate, ...]:
+    return tuple(row for row in judge_rows(reading.estimates, "consistency_factor") if row.estimate is not None)
+
+
+def _among_kept(reading: Reading) -> str:
+    """What dropping the pairs that the order decides does to every preference: as measured, else that it makes all larger."""
+    rows = _consistency_factors(reading)
+    if not rows:
+        return "among the others every preference is larger, that for quality as well as those for length and style, and twice as large where two calls on a pair are independent"
+    row = max(rows, key=lambda row: row.estimate or 0.0)
+    whose = f" of {wording.label(row.judge)}" if len(rows) > 1 else " of this judge"
+    return (
+        f"among the others every preference{whose}, that for quality as well as those for length and style, is {wording.figure(row, row.estimate)} times "
+        f"as large as in the average of both orders ({wording.interval(row)})"
+    )
+
+
+def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     longer = [f for f in findings if f.verdict == "found" and f.row.term in _LENGTH]
     if longer:
         favoured = "longer" if (longer[0].row.estimate or 0.0) > 0 else "shorter"
-        lines.append(
-            f"The judge favours {favoured} answers: {_length_rule(reading)}, and say in the prompt that length does not count."
-        )
+        text = f"The judge favours {favoured} answers{_given(longer[0])}: {_length_rule(reading)}, and say in the prompt that length does not count."
+        lines.append(Advice("length", text, _rows(longer)))
     probed = [f for f in findings if f.verdict == "found" and is_probe(f.row.term) and f.row.term not in _LENGTH]
     own = {id(f): own_effect(reading.estimates, f.row) for f in probed}
     beyond = [f for f in probed if beyond_length(f.row, own[id(f)]) or not _adds_words(f, own[id(f)])]
     for finding in beyond:  # the most harmful first
-        if finding.row.term in set(certain) & set(_OBEDIENCE) and (finding.row.estimate or 0.0) > 0:
-            lines.append(
-                f"The judge {_OBEDIENCE[finding.row.term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."
-            )
+        if finding.row.term in _OBEDIENCE and (finding.row.estimate or 0.0) > 0:
+            text = f"The judge {_OBEDIENCE[finding.row.term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."
+            lines.append(Advice("obedience", text, (finding.row,)))
     style = [f for f in beyond if f.row.term not in _OBEDIENCE]
     if style:
-        lines.append(
-            f"The judge reacts to form alone ({_edits(style)}): strip it before judging, or judge with a prompt that asks for content only."
-        )
+        text = f"The judge reacts to form alone ({_edits(style)}): strip it before judging, or judge with a prompt that asks for content only."
+        lines.append(Advice("form", text, _rows(style)))
     words = [f for f in probed if f not in beyond and own[id(f)] is not None]
     if words:
-        lines.append(
-            f"{wording.sentence_case(_edits(words, 6))}: these edits add words, and a preference for length alone could explain that they win. Remove that preference first, then probe again."
-        )
+        text = f"{wording.sentence_case(_edits(words, 6))}: these edits add words, and a preference for length alone could explain that they win. Remove that preference first, then probe again."
+        lines.append(Advice("added_words", text, _rows(words)))
     unexplained = [f for f in probed if f not in beyond and own[id(f)] is None]
     if unexplained:
-        lines.append(
-            f"{wording.sentence_case(_edits(unexplained))}: these edits win, but they add words too: probe `padding` as well, which measures the effect of added words alone."
-        )
+        text = f"{wording.sentence_case(_edits(unexplained))}: these edits win, but they add words too: probe `padding` as well, which measures the effect of added words alone."
+        lines.append(Advice("probe_padding", text, _rows(unexplained)))
     probed_at_all = any(is_probe(row.term) and row.status != "undefined" for row in reading.estimates)
     at_gold = any(
         row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates
@@ -344,10 +403,18 @@ def _content(reading: Reading, findings: Sequence[Finding], certain: Iterable[st
     at_gold = at_gold or any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
     if not probed_at_all and not at_gold and reading.estimates:
         where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
-        lines.append(
-            f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
-        )
+        text = f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
+        lines.append(Advice("separate_quality", text))
     return lines
+
+
+def _rows(findings: Sequence[Finding]) -> tuple[Estimate, ...]:
+    return tuple(finding.row for finding in findings)
+
+
+def _given(finding: Finding) -> str:
+    """The finding's assumption in brackets; empty where it has none."""
+    return f" ({finding.assumption})" if finding.assumption else ""
 
 
 def _adds_words(finding: Finding, own: Estimate | None) -> bool:
@@ -390,15 +457,18 @@ def _names(arms: Sequence[str]) -> str:
     return ", ".join(wording.label(arm) for arm in arms)
 
 
-def _loop(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     alike = _grown_alike(findings)
     mixed = "mix real data into every training set (`strategy: {real_fraction: 0.3}`)"
-    if any(finding.word == "amplifying" for finding in findings):
-        lines.append(f"The drift compounds: {mixed}, and stop after fewer steps.")
+    amplifying = [finding for finding in findings if finding.word == "amplifying"]
+    if amplifying:
+        text = f"The drift compounds: {mixed}, and stop after fewer steps."
+        lines.append(Advice("real_data", text, _rows(amplifying)))
     elif alike:
         name = wording.feature_name(wording.feature_of(alike[0].row.term, "did_"))
-        lines.append(f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length.")
+        text = f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length."
+        lines.append(Advice("grown_alike", text, _rows(alike)))
     for row in select(reading.estimates, term="strategy_gap_length", variant="equal_tokens"):
         if row.conf_low is None or row.conf_high is None or row.conf_low <= 0 <= row.conf_high:
             continue
@@ -408,17 +478,15 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[str]:
         sign = 1.0 if better == row.contrast else -1.0
         low, high = sorted(sign * limit for limit in (row.conf_low, row.conf_high))
         gap = f"{wording.size(row, abs(row.estimate or 0.0))} less, {wording.level(row)} {wording.figure(row, low)} to {wording.figure(row, high)}"
-        lines.append(
-            f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({gap}{_tokens(reading, better, other)}): prefer its data strategy."
-        )
-    if any(finding.question == "judge_drift" and finding.verdict == "found" for finding in findings):
-        lines.append(
-            "The judge itself changed between generations: pin its model version, or judge everything again with one version."
-        )
+        text = f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({gap}{_tokens(reading, better, other)}): prefer its data strategy."
+        lines.append(Advice("strategy", text, (row,)))
+    changed = [finding for finding in findings if finding.question == "judge_drift" and finding.verdict == "found"]
+    if changed:
+        text = "The judge itself changed between generations: pin its model version, or judge everything again with one version."
+        lines.append(Advice("pin_version", text, _rows(changed)))
     if reading.generations and reading.arms and not reading.controls:
-        lines.append(
-            "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
-        )
+        text = "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
+        lines.append(Advice("add_control", text))
     return lines
 
 
@@ -430,7 +498,7 @@ def _tokens(reading: Reading, arm: str, other: str) -> str:
     return f"; over all generations it trains on {own / others:.1f} times the tokens" if own and others else ""
 
 
-def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     total = len(reading.judgments)
     unscored = int((reading.judgments["verdict"] == "unscored").sum()) if total else 0
@@ -439,7 +507,11 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[str]:
             "their reasons stand in the table of unscored judgments" if "analyze" in reading.experiment
             else "`judgeloop doctor` shows which verdict mode this judge can do"
         )  # fmt: skip
-        lines.append(f"{100 * unscored / total:.1f} % of replies have no verdict: {mend}.")
+        lines.append(Advice("unscored", f"{100 * unscored / total:.1f} % of replies have no verdict: {mend}."))
+    mass = _label_mass(reading)
+    if mass is not None and mass < _LITTLE_MASS:
+        text = f"The offered labels hold only {100 * mass:.0f} % of the first token's probability (median): ask for json or text verdicts (`--verdict text`)."
+        lines.append(Advice("label_mass", text))
     open_drift = [
         f
         for f in findings
@@ -447,9 +519,8 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[str]:
     ]
     if open_drift:
         replicates = open_drift[0].row.n_replicates or 0
-        lines.append(
-            f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
-        )
+        text = f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
+        lines.append(Advice("more_replicates", text, _rows(open_drift[:1])))
     return lines
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from judgeloop.report import wording
 from judgeloop.stats.estimate import FEW_JUDGED, RATE_MARGIN, Estimate, Verdict, few_judged
+from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, takes_gold_as_exact
 from judgeloop.stats.multiplicity import ALPHA
 
 Standing = Literal[
@@ -17,7 +18,7 @@ Standing = Literal[
 
 - ``found``: the interval excludes 0 and the adjusted test agrees
 - ``unconfirmed``: the interval excludes 0; the adjusted test does not agree, or the sample is too small
-- ``unclear``: of compounding, neither growth nor decline is shown
+- ``unclear``: of compounding, neither growth nor decline is shown; of a slope, the effect has another shape than a slope
 - ``undetected``: the interval covers 0
 - ``underpowered``: too few data
 - ``undefined``: no number; the row's note gives the reason
@@ -67,6 +68,8 @@ class Finding:
     """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
     with_number: bool = False
     """Undefined, with a number under a further assumption (gold taken as exact), on which no claim rests."""
+    assumption: str = ""
+    """What the finding takes for granted, in a few words, for wherever it is said in short."""
 
     @property
     def word(self) -> Verdict:
@@ -132,13 +135,15 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
     """
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
-    if row.conf_low is None or row.conf_high is None:
+    if row.conf_low is None or row.conf_high is None or row.term in COMPARED_WITH_GOLD or takes_gold_as_exact(row):
         return "described"
     match row.verdict:
         case "found" | "drifting":
             return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
         case "none":
             return "equivalent"
+        case "not_linear":
+            return "unclear"
         case "undetected":
             return "undetected" if _could_see(row) else "underpowered"
         case "cannot_tell":
@@ -213,16 +218,18 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
             effect_limits = interval_of_size(row)
     texts: dict[Standing, str] = {
         "undefined": f"undefined{why(row)}",
-        "described": f"{effect}, no interval",
+        "described": f"{effect}, {effect_limits}",
         "found": f"{effect}, {effect_limits}",
         "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
+        "unclear": f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
         "undetected": _nothing(row, measured),
-        "underpowered": f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
+        "underpowered": f"cannot be told, {measured}: {_DEPENDS}"
+        if _withheld(row)
+        else f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
-    text = "the same as at generation 0" if row.verdict == "unchanged" else texts[verdict]
     place = where if verdict != "undefined" else ""
-    return Finding(question, verdict, sentence(who, f"{subject}: {text}{place}"), row)
+    return Finding(question, verdict, sentence(who, f"{subject}: {texts[verdict]}{place}"), row)
 
 
 def interval_of_size(row: Estimate) -> str:
@@ -264,7 +271,23 @@ def _few(row: Estimate) -> str:
     return f"; at least {items} items and {judged} judgments are needed to say that there is none"
 
 
+_DEPENDS = "which judgments have a verdict, or gold, depends on the verdict, and that could account for it"
+
+
+def _withheld(row: Estimate) -> bool:
+    """Whether a judge's claim was withheld for what is missing (``stats.judge.missing.with_claims_withheld``)."""
+    tested = row.p_value is not None or row.variant != "" or row.conf_low is None
+    return (
+        row.scope == "judge"
+        and row.verdict == "cannot_tell"
+        and not tested
+        and not few_judged(row.scope, row.n, row.n_items)
+    )
+
+
 def _doubt(row: Estimate) -> str:
+    if _withheld(row):
+        return _DEPENDS
     if row.status == "underpowered":
         return "the sample is too small to rely on"
     return f"not after correction for several tests (adjusted {wording.p_value(row.p_adjusted)})"

@@ -138,7 +138,7 @@ def differences_table(done: Comparison) -> Table:
             wording.label(difference.first, 28), wording.label(difference.second, 28),
             _value(difference, difference.first_estimate), _value(difference, difference.second_estimate),
             wording.cell(_as_difference(row)), wording.unit_name(_as_difference(row)), difference.pairing,
-            VERDICT_NAMES[judged(difference)],
+            "Unchanged" if row.verdict == "unchanged" else VERDICT_NAMES[judged(difference)],
         ))  # fmt: skip
     return Table(
         "Differences", "The first's value minus the second's, with its 95 % interval. Of picks, values are in % (even: 50).",

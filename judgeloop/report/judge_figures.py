@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import pandas as pd
+
+from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import harm, is_probe
 from judgeloop.report.figure import (
@@ -37,11 +41,12 @@ from judgeloop.report.reading import Reading, select
 from judgeloop.report.tables import Table
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 from judgeloop.stats.items import RARE
+from judgeloop.stats.judge.length_shape import LONG, SHORT, LengthBin, picks_by_length
 from judgeloop.stats.judge.mitigation import MITIGATIONS
 
 _RATES = (
     "first_slot_excess", "identical_pair_excess", "excess_conflict", "padding_probe", "gold_tied_longer_excess", "length_ame",
-    "excess_longer_vs_gold", "self_preference_gold",
+    "self_preference_gold",
 )  # fmt: skip
 _SLOPES = ("position_log_odds", "length_log_odds", "self_preference_log_odds", "gold_log_odds")
 _HELD = {"given_gold": " (gold taken as exact)", "no_gold": " (quality not held equal)"}
@@ -57,7 +62,8 @@ _HEAT_TITLE = "Position, slot by category"
 def figures(reading: Reading) -> list[Figure]:
     """The judge's figures for which there are estimates, in reading order."""
     parts = (
-        _rates(reading), probes(reading), _slopes(reading), position_by_slot(reading), _over_generations(reading),
+        _rates(reading), picks_by_length_difference(reading), probes(reading), _slopes(reading), position_by_slot(reading),
+        _over_generations(reading),
     )  # fmt: skip
     return [figure for figure in parts if figure is not None]
 
@@ -79,6 +85,86 @@ def _rates(reading: Reading) -> Figure | None:
         panels=(Panel("", forest(rows, "points from even", [equivalence_band()])),),
         rows=tuple(rows),
     )
+
+
+_LOOKS = {True: Style("@arm0", "circle", "solid"), False: Style("@arm1", "square", "dash")}
+"""By whether the longer text was shown first."""
+_ORDERS = {True: "longer text first", False: "longer text second"}
+_HALVES = {SHORT: "shorter half of the pairs", LONG: "longer half of the pairs"}
+
+
+def picks_by_length_difference(reading: Reading) -> Figure | None:
+    """How often the longer text was picked by how much longer it is, in the pairs with the shorter texts and with the longer
+    ones, and in both orders; None where no lengths are known."""
+    panels: list[Panel] = []
+    used: list[Estimate] = []
+    judged = [row for row in judge_rows(reading.estimates, "longer_preferred_raw") if row.status != "undefined"]
+    for row in judged[:_MOST_JUDGES]:
+        bins = picks_by_length(_judgments_of(reading, row), _texts_of(reading))
+        for half in dict.fromkeys(one.half for one in bins):
+            title = _HALVES[half] + (f", {wording.label(row.judge, 40)}" if len(judged) > 1 else "")
+            drawn = [one for one in bins if one.half == half]
+            panels.append(Panel(title, _length_curves(row, drawn)))
+        used += [_of_bin(row, one) for one in bins]
+    if not panels:
+        return None
+    return Figure(
+        name="picks-by-length",
+        title="How often the longer text is picked, by how much longer it is",
+        caption="Dots are shares of the judgments of a quarter of the differences, lines their 95 % intervals; 50 % is even. Quality is not held equal: longer texts "
+        "may be better. A gap between the two curves is the pull of a slot. Where one half of the pairs lies above 50 % and the other below, the judge favours a length, "
+        "and no slope shows that.",
+        alternative="; ".join(
+            f"{wording.label(row.judge)}, {row.variant}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}" for row in used
+        ) + ".",
+        panels=tuple(panels), rows=tuple(used), legend=tuple((_ORDERS[first], look) for first, look in _LOOKS.items()), columns=2,
+    )  # fmt: skip
+
+
+def _judgments_of(reading: Reading, row: Estimate) -> pd.DataFrame:
+    """The judgments behind a judge's row."""
+    frame = reading.judgments
+    own = pd.Series(True, index=frame.index)
+    for column in ("judge", "panel", "arm", "generation"):
+        value = getattr(row, column)
+        # An estimate on a panel that all arms share names no arm.
+        if column in frame and (value not in ("", None) or column == "judge"):
+            own &= (frame[column] == value).fillna(False).astype(bool)
+    return frame[own]
+
+
+def _texts_of(reading: Reading) -> pd.DataFrame | None:
+    """The texts with the column that the picture reads."""
+    table = reading.candidates
+    if "length" not in table:
+        return None
+    return table[[name for name in ("replicate", "item_id", "candidate_id", "length") if name in table]]
+
+
+def _of_bin(row: Estimate, one: LengthBin) -> Estimate:
+    """A bin as an estimate of the raw preference, its place in ``variant``."""
+    place = f"{_HALVES[one.half]}, {_ORDERS[one.longer_first]}, by {one.difference:.2f} doublings"
+    return replace(
+        row, variant=place, estimate=one.picked.estimate, std_error=one.picked.std_error, conf_low=one.picked.low,
+        conf_high=one.picked.high, n=one.n, n_items=one.n_items, method=one.picked.method,
+    )  # fmt: skip
+
+
+def _length_curves(row: Estimate, bins: Sequence[LengthBin]) -> Spec:
+    """The two curves of one half of the pairs, in % of picks over doublings."""
+    data = []
+    for first, look in _LOOKS.items():
+        own = [one for one in bins if one.longer_first == first]
+        rows = [_of_bin(row, one) for one in own]
+        curve = points(rows, look, _ORDERS[first])
+        # By difference and not by generation; the two orders stand beside each other.
+        curve["x"] = [one.difference * (1.01 if first else 0.99) for one in own]
+        data.append(curve)
+    even: Spec = {
+        "type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": 50, "y1": 50, "line": {"color": "@zero", "width": 1.2}, "layer": "below",
+    }  # fmt: skip
+    x, y = titled("longer by, in doublings", rangemode="tozero"), titled("longer text picked, %", range=[-4, 104])
+    return {"data": data, "layout": layout(height=280, x=x, y=y, shapes=[even])}
 
 
 def probes(reading: Reading) -> Figure | None:
@@ -172,7 +258,7 @@ def position_by_slot(reading: Reading) -> Figure | None:
     """How much more often than its even share each slot was picked, by category: a heat map slot × category, a panel a judge."""
     rows = [
         row for row in defined(reading.estimates)
-        if row.scope == "judge" and row.variant == "" and row.judge not in ("random", "gold") and (row.term == "first_slot_excess" or _SLOT.fullmatch(row.term))
+        if row.scope == "judge" and row.variant == "" and not is_control_judge(row.judge) and (row.term == "first_slot_excess" or _SLOT.fullmatch(row.term))
     ]  # fmt: skip
     rows.sort(
         key=lambda row: (_PANEL_RANKS.get(row.panel, 2), row.generation is not None, row.generation or 0, row.arm)

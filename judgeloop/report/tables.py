@@ -438,7 +438,7 @@ def caveats(reading: Reading) -> list[str]:
     if "consistent_only" in reading.experiment_text:
         lines.insert(
             0,
-            "The label rule consistent_only removes position from the labels and doubles every content slope: drift per loop grows. See transmission.",
+            "The label rule consistent_only removes position from the labels and makes every preference in them larger, for quality as for length and style: drift per loop grows. See transmission.",
         )
     replicates = max((row.n_replicates or 0 for row in reading.estimates), default=0)
     if 0 < replicates < 5:

@@ -29,6 +29,7 @@ Verdict = Literal[
     "",
     "found",
     "none",
+    "not_linear",
     "undetected",
     "cannot_tell",
     "unchanged",
@@ -47,10 +48,11 @@ Verdict = Literal[
 Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts"):
 
 - ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
+- ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope
 - ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
-- ``unchanged``: of a judge's drift, no verdict on the fixed panel changed; that holds for these pairs alone
+- ``unchanged``: of one judge at two times, no verdict on the pairs that it judged both times changed; of these pairs alone
 
 Of the three compounding terms: the drift's own verdict where no drift is shown, else ``amplifying``, ``saturating``,
 ``steady`` or ``compounding unclear``. Of ``collapse_stage``: the stage.
@@ -111,6 +113,7 @@ _NUMBERS = (
     "benchmark",
 )  # fmt: skip
 _fields = operator.attrgetter(*ESTIMATE_COLUMNS)
+_key = operator.itemgetter(*map(ESTIMATE_COLUMNS.index, ESTIMATE_KEY))
 
 
 def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
@@ -119,19 +122,22 @@ def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
 
     Raises ValueError if two rows share (scope, judge, arm, contrast, generation, panel, category, term, variant).
     """
-    frame = pd.DataFrame(map(_fields, rows), columns=list(ESTIMATE_COLUMNS))
-    for column in _INTEGERS:
-        frame[column] = frame[column].astype("Int64")
-    for column in _NUMBERS:
-        frame[column] = frame[column].astype("float64")
-    for column in set(ESTIMATE_COLUMNS) - set(_INTEGERS) - set(_NUMBERS):
-        frame[column] = frame[column].astype("str")
-    duplicates = frame.duplicated(list(ESTIMATE_KEY), keep=False)
-    if duplicates.any():
-        raise ValueError(
-            f"estimates are not unique: {frame.loc[duplicates, list(ESTIMATE_KEY)].head(4).to_dict('records')}"
-        )
+    fields = list(map(_fields, rows))
+    values = zip(*fields, strict=True) if fields else [()] * len(ESTIMATE_COLUMNS)
+    frame = pd.DataFrame(
+        {name: _typed(name, list(column)) for name, column in zip(ESTIMATE_COLUMNS, values, strict=True)}
+    )
+    if len(set(map(_key, fields))) < len(fields):
+        duplicates = frame.loc[frame.duplicated(list(ESTIMATE_KEY), keep=False), list(ESTIMATE_KEY)]
+        raise ValueError(f"estimates are not unique: {duplicates.head(4).to_dict('records')}")
     return frame
+
+
+def _typed(name: str, values: list[Any]) -> Any:
+    """A column of the table of estimates, in its type."""
+    if name in _NUMBERS:
+        return np.array(values, dtype=np.float64)
+    return pd.array(values, dtype="Int64" if name in _INTEGERS else "str")
 
 
 RATE_MARGIN = 0.05
@@ -231,18 +237,19 @@ def row(
     margin: float | None = None,
     null: float | None = 0.0,
     note: str = "",
+    equivalence: bool = True,
     **more: Any,
 ) -> Estimate:
     """The row of a judge's result: ``estimate_row`` with the columns of ``labels`` and ``counts`` and, by default, the margin of
-    its unit. ``more``: other columns, as Estimate names them."""
+    its unit. ``equivalence`` False: no margin, for a number whose nearness to 0 shows nothing. ``more``: other columns, as
+    Estimate names them."""
     columns: dict[str, Any] = {
         "scope": "judge", "judge": labels.judge, "arm": labels.arm, "generation": labels.generation,
         "panel": labels.panel, "category": labels.category, "bias": bias, "term": term, "variant": variant, "unit": unit,
         "n": counts.n, "n_items": counts.items, "n_unscored": counts.unscored, **more,
     }  # fmt: skip
-    return estimate_row(
-        result, margin=default_margin(unit) if margin is None else margin, null=null, note=note, **columns
-    )
+    allowed = (default_margin(unit) if margin is None else margin) if equivalence else None
+    return estimate_row(result, margin=allowed, null=null, note=note, **columns)
 
 
 def estimate_row(
@@ -259,7 +266,7 @@ def estimate_row(
 
     - ``margin``: of equivalence. An interval that holds ``null`` is equivalent to it within the margin, or undetected, and
       then ``underpowered`` where the effect that this sample finds with 80 % power is larger than the margin
-    - ``null``: None for a description, which has nothing to detect
+    - ``null``: None for a description, which has nothing to detect, and no p-value
     - ``drift``: an effect is then called ``drifting``, and an undetected one is always ``underpowered``
     - ``unchanged``: no verdict behind a judge's drift changed
     - ``note``: dropped where the row is undefined, whose note is the reason alone
@@ -291,7 +298,7 @@ def estimate_row(
         conf_low=float(result.low),
         conf_high=float(result.high),
         conf_level=result.level,
-        p_value=None if result.p_value is None else float(result.p_value),
+        p_value=None if result.p_value is None or null is None else float(result.p_value),
         method=result.method,
         status=status,
         verdict="unchanged" if unchanged and result.estimate == 0 else verdict,
@@ -331,8 +338,6 @@ def ratio_row(result: Interval | Undefined, *, note: str = "", **columns: Any) -
 
     It has no p-value: its interval shows whether the ratio may be 1, and a ratio of 0 is of no interest.
     """
-    if isinstance(result, Interval):
-        result = dataclasses.replace(result, p_value=None)
     estimate = estimate_row(result, null=None, note=note, **columns)
     if isinstance(result, Interval) and result.covers(1.0) and result.high - result.low > WIDEST_RATIO:
         reason = f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"
@@ -359,6 +364,7 @@ BY_CONSTRUCTION = "by construction"
 CONSTRUCTED_VALUES = {
     "first_slot_excess": 0.0, "position_log_odds": 0.0, "conflict_rate": 0.0, "order_agreement": 1.0,
     "excess_conflict": 0.0, "repetition_stability": 1.0, "identical_pair_excess": 0.0, "preference_fairness": 0.0,
+    "position_consistency": 1.0, "consistency_factor": 1.0,
 }  # fmt: skip
 """Term → its value for a judge that scores each text alone; the drift of each is 0."""
 
@@ -377,6 +383,8 @@ def order_free(estimates: pd.DataFrame, judges: Collection[str]) -> pd.DataFrame
 
     Their variants too (bounds for unscored replies, ties dropped).
     """
+    if not judges:
+        return estimates
     values = estimates["term"].map(lambda term: constructed_value(str(term)))
     constructed = (estimates["scope"] == "judge") & estimates["judge"].isin(list(judges)) & values.notna()
     if not constructed.any():

@@ -6,6 +6,7 @@ each pair side by side (``pairs`` does both and gives a table).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,17 @@ def picked_a(judgments: pd.DataFrame) -> Floats:
     if unknown.any():
         picked = np.where(unknown, judgments["verdict"].map(_PICKED_A).astype("float64").to_numpy(), picked)
     return np.asarray(picked, dtype=np.float64)
+
+
+_FEW_ROWS = 10_000
+
+
+def quick_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, with its texts as Python objects where it has few rows: the estimates of a small table are hundreds of
+    selections, and pandas makes each of them several times as fast as with Arrow's texts. Those take less room in large ones."""
+    if len(frame) > _FEW_ROWS:
+        return frame
+    return frame.astype({name: "object" for name, kind in frame.dtypes.items() if isinstance(kind, pd.StringDtype)})
 
 
 def first_picked(judgments: pd.DataFrame) -> pd.Series[float]:
@@ -157,6 +169,24 @@ def pair_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
 def item_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
     """(n,) the code of each judgment's item, the cluster of all judge estimates."""
     return np.asarray(pd.factorize(judgments["item_id"])[0], dtype=np.intp)
+
+
+def text_places(judgments: pd.DataFrame, texts: pd.DataFrame) -> Integers:
+    """(n, 2) the row of ``texts`` (``item_id, candidate_id``) that each slot of the judgments shows: the first of that
+    name, −1 for none. Of the same ``replicate`` where the texts have one, for ids repeat across replicates."""
+    names = ["item_id"]
+    if "replicate" in texts and "replicate" in judgments and texts["replicate"].notna().any():
+        names.append("replicate")
+
+    def keys(frame: pd.DataFrame, candidate: str) -> Iterator[tuple[Any, ...]]:
+        columns = [frame[name].astype("Float64").fillna(-1) if name == "replicate" else frame[name] for name in names]
+        return zip(*(column.tolist() for column in columns), frame[candidate].tolist(), strict=True)
+
+    place_of: dict[tuple[Any, ...], int] = {}
+    for place, key in enumerate(keys(texts, "candidate_id")):
+        place_of.setdefault(key, place)
+    slots = ("candidate_first", "candidate_second")
+    return np.array([[place_of.get(key, -1) for key in keys(judgments, slot)] for slot in slots], dtype=np.intp).T
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-FEATURES = (
+FeatureName = Literal[
     "length", "headings", "bold", "list_items", "code_fences", "hedges", "emoji", "transitions", "em_dashes",
     "exclamations",
-)  # fmt: skip
+]  # fmt: skip
+FEATURES: tuple[str, ...] = get_args(FeatureName)
 """The features that enter signals, in the order of docs/contract.md, "Terms"."""
 
 STYLE_FEATURES = FEATURES[1:]

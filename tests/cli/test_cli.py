@@ -211,6 +211,7 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("nonsense") == 2
 
 
+@pytest.mark.at_hand
 @pytest.mark.pages
 def test_schema_and_quiet_print_what_programs_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve

@@ -93,7 +93,7 @@ def test_the_last_generation_of_a_log_is_reported_and_named() -> None:
 
 
 def test_none_is_not_said_of_a_handful() -> None:
-    few = _row("gold_tied_longer_excess", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
+    few = _row("padding_probe", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
     (finding,) = findings([few])
     assert finding.verdict == "underpowered"
     assert "at least 20 items and 50 judgments are needed to say that there is none" in finding.sentence
@@ -113,12 +113,21 @@ def test_a_judge_that_gave_every_verdict_again_is_said_to_have() -> None:
                  conf_low=0.0, conf_high=0.0, verdict="unchanged")  # fmt: skip
     (finding,) = findings([*rows, slope])
     assert (finding.verdict, finding.word) == ("described", "unchanged")
-    assert "every pair was judged as at generation 0: no change on this panel" in finding.sentence
-    assert "60 pairs" in finding.sentence
+    assert (
+        "unchanged: all verdicts on the 60 pairs of the anchor panel are the same as in generation 0"
+        in finding.sentence
+    )
     for wrong in ("too few data", "could have seen", "0.000 to 0.000", "that there is none"):
         assert wrong not in finding.sentence
     moved = replace(rows[0], estimate=0.1, conf_low=0.05, conf_high=0.15, status="ok", verdict="found", detectable=None)
-    assert [f.verdict for f in findings([moved, *rows[1:]])] == ["found", "described"]
+    assert [f.verdict for f in findings([moved, *rows[1:]])] == ["found"]
+    # What changed in generation 2 and is gone in 4 is said, and so is what a panel without a change could have seen.
+    (finding,) = findings([replace(moved, generation=2), *rows])
+    assert "(generation 2 against 0, anchor panel; not found in generation 4)" in finding.sentence
+    still = replace(rows[0], estimate=0.02, conf_low=-0.05, conf_high=0.09, verdict="undetected", detectable=0.12)
+    (finding,) = findings([still, *rows[1:]])
+    assert "no change of the judge detected" in finding.sentence
+    assert "60 pairs could have shown a change of 12.0 points or more in one generation" in finding.sentence
 
 
 def test_a_collapse_of_diversity_reaches_the_answers() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.stats.compare.contenders import Contender
 from judgeloop.stats.compare.differences import (
     SHARED,
@@ -24,6 +25,7 @@ from judgeloop.stats.compare.differences import (
     shared_pairs,
 )
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate, estimates_frame
+from judgeloop.stats.judge.content import takes_gold_as_exact
 from judgeloop.stats.multiplicity import ALPHA
 
 TERMS = (
@@ -36,7 +38,6 @@ MOST_FULLY_COMPARED = 6
 """Contenders up to which every two are compared; with more, each is compared with the first and with the least harmful."""
 
 _LENGTH = ("length_ame", "padding_probe", "gold_tied_longer_excess", "did_length")
-_CONTROLS = ("random", "gold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,9 @@ class Ranking:
 
 def ranked(contenders: Sequence[Contender], pairwise: Sequence[Difference]) -> Ranking:
     """The contenders, without controls, in order of worst-case harm. ``pairwise``: their adjusted differences."""
-    rivals = [contender for contender in contenders if not contender.is_control and contender.judge not in _CONTROLS]
+    rivals = [
+        contender for contender in contenders if not contender.is_control and not is_control_judge(contender.judge)
+    ]
     if len(rivals) < 2:
         return Ranking((), False, "no ranking: fewer than two contenders that are no controls")
     by_term = {contender.name: {harm.term: harm for harm in _harms(contender)} for contender in rivals}
@@ -146,6 +149,8 @@ def _harms(contender: Contender) -> list[Harm]:
     for term in TERMS:
         row = _harm_row(contender, term)
         if row is None or row.estimate is None or row.conf_low is None or row.conf_high is None:
+            continue
+        if takes_gold_as_exact(row):
             continue
         margin = _margin(contender, term)
         if not margin:

@@ -7,7 +7,7 @@ and "The content model").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from judgeloop.stats.presentations import (
     not_identical,
     pair_codes,
     picked_a,
+    text_places,
     unscored,
 )
 from judgeloop.text.features import FEATURES
@@ -42,7 +43,8 @@ class Covariates:
     ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, −1 where b was, 0 where it is unknown; ``differences`` (n, p) of ``features``, a −
     b, length in doublings, the rest in generation-0 SDs; ``gold``, ``gold_2`` positive where a is better, NaN where not
     known; ``numeric_gold`` where golds are numbers and not a|b|tie; ``items`` and ``pairs`` integer codes; ``ties``
-    where the verdict is a tie; ``index`` the rows' positions among the judgments of different texts.
+    where the verdict is a tie; ``index`` the rows' positions among the judgments of different texts. ``mean_length`` of
+    the two texts, in doublings; None where lengths are not known.
     """
 
     features: tuple[str, ...]
@@ -58,6 +60,7 @@ class Covariates:
     index: Integers
     n_unscored: int
     n_without_features: int
+    mean_length: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.picked_a)
@@ -78,6 +81,7 @@ class Covariates:
             self, picked_a=self.picked_a[rows], order=self.order[rows], differences=self.differences[rows],
             gold=self.gold[rows], gold_2=self.gold_2[rows], items=self.items[rows], pairs=self.pairs[rows],
             ties=self.ties[rows], index=self.index[rows],
+            mean_length=None if self.mean_length is None else self.mean_length[rows],
         )  # fmt: skip
 
     def picked_by_gold(self) -> Covariates:
@@ -108,7 +112,7 @@ def covariates(
     compared = not_identical(judgments).reset_index(drop=True)
     picked = picked_a(compared)
     order = _order_signs(compared)
-    names, differences = _differences(compared, texts, scales)
+    names, differences, lengths = _differences(compared, texts, scales)
     gold, numeric = _gold_column(compared, "gold")
     gold_2, numeric_2 = _gold_column(compared, "gold_2")
     scored = ~np.isnan(picked)
@@ -129,6 +133,7 @@ def covariates(
         index=np.flatnonzero(keep),
         n_unscored=unscored(compared),
         n_without_features=int((scored & ~has_features).sum()) if names else int(scored.sum()),
+        mean_length=None if lengths is None else lengths[keep],
     )
 
 
@@ -187,38 +192,32 @@ def _gold_column(judgments: pd.DataFrame, column: str) -> tuple[Floats, bool]:
 
 def _differences(
     judgments: pd.DataFrame, texts: pd.DataFrame | None, scales: Mapping[str, float] | None
-) -> tuple[list[str], Floats]:
-    """Names of the features, and (n, p) their differences a − b in the units of ``Covariates``; NaN where not known."""
+) -> tuple[list[str], Floats, Floats | None]:
+    """Names of the features, (n, p) their differences a − b in the units of ``Covariates``, and (n,) the two texts' mean
+    length in doublings (None where no length is known); NaN where not known."""
     if texts is None or texts.empty:
         if not {"len_a", "len_b"} <= set(judgments.columns):
-            return [], np.empty((len(judgments), 0))
+            return [], np.empty((len(judgments), 0)), None
         # An empty text counts as one unit of length, as in the features of texts.
         logs = np.log2(judgments[["len_a", "len_b"]].astype("float64").clip(lower=1.0).to_numpy())
-        return ["length"], (logs[:, 0] - logs[:, 1])[:, None]
+        return ["length"], (logs[:, 0] - logs[:, 1])[:, None], logs.mean(axis=1)
     names = [name for name in FEATURES if name in texts.columns]
     spread = {name: 1.0 if name == "length" else _scale(texts, name, scales) for name in names}
     names = [name for name in names if spread[name] > 0]
-    first, second = (_slot_features(judgments, texts, slot, names) for slot in ("candidate_first", "candidate_second"))
+    features = np.empty((len(texts) + 1, len(names)))
+    features[:-1] = texts[names].astype("float64").to_numpy()
+    features[-1] = np.nan  # of the place −1, a text that is not there
+    first, second = (features[places] for places in text_places(judgments, texts).T)
     signs = np.where(a_first(judgments), 1.0, -1.0)
-    return names, (first - second) * signs[:, None] / np.array([spread[name] for name in names])
+    differences = (first - second) * signs[:, None] / np.array([spread[name] for name in names])
+    j = names.index("length") if "length" in names else None
+    return names, differences, None if j is None else (first[:, j] + second[:, j]) / 2.0
 
 
 def _scale(texts: pd.DataFrame, name: str, scales: Mapping[str, float] | None) -> float:
     """The generation-0 standard deviation of a style feature: as given, else over ``texts``; 0 where it has none."""
     if scales is not None and name in scales:
         return float(scales[name])
-    values = texts[name].astype("float64").dropna()
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _slot_features(judgments: pd.DataFrame, texts: pd.DataFrame, slot: str, names: Sequence[str]) -> Floats:
-    """(n, p) features ``names`` of the text in a slot column; NaN where ``texts`` has no such text."""
-    keys = ["item_id", "candidate_id"]
-    shown = judgments[["item_id", slot]].rename(columns={slot: "candidate_id"})
-    features = texts[[*keys, *names]]
-    if "replicate" in texts and "replicate" in judgments and texts["replicate"].notna().any():
-        keys = ["replicate", *keys]
-        shown = shown.assign(replicate=judgments["replicate"].astype("Float64").fillna(-1).astype("float64"))
-        features = features.assign(replicate=texts["replicate"].astype("Float64").fillna(-1).astype("float64"))
-    features = features.drop_duplicates(keys)
-    return shown.merge(features, on=keys, how="left")[list(names)].astype("float64").to_numpy()
+    values = texts[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = values[~np.isnan(values)]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

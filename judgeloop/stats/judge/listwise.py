@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.kernels import cluster_sums
+from judgeloop.kernels import cluster_sums, satterthwaite_df
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -440,14 +440,14 @@ def _fit_content(
 class ChoiceFit:
     """A fitted conditional logit.
 
-    ``coefficients`` (p,) of ``names`` (slots first) and their one-step jackknife covariance over items; ``df`` of t,
-    items − 1.
+    ``coefficients`` (p,) of ``names`` (slots first) and their one-step jackknife covariance over items; ``dfs`` (p,)
+    of their t (``kernels.satterthwaite_df``).
     """
 
     names: tuple[str, ...]
     coefficients: Floats
     covariance: Floats
-    df: int
+    dfs: Floats
 
     def slope(self, name: str) -> Interval | Undefined:
         """One coefficient in log-odds with its t interval."""
@@ -456,7 +456,7 @@ class ChoiceFit:
         j = self.names.index(name)
         se = float(np.sqrt(max(0.0, self.covariance[j, j])))
         return t_interval(
-            float(self.coefficients[j]), se, self.df, method="conditional logit, one-step jackknife by item"
+            float(self.coefficients[j]), se, float(self.dfs[j]), method="conditional logit, one-step jackknife by item"
         )
 
 
@@ -496,7 +496,11 @@ def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: Intege
     covariance = _jackknife_covariance(informations, scores)
     if isinstance(covariance, Undefined):
         return covariance
-    return ChoiceFit(tuple(names), b / scale, covariance / np.outer(scale, scale), groups - 1)
+    try:
+        dfs = satterthwaite_df(informations, np.eye(p))
+    except ValueError as error:
+        return Undefined(str(error))
+    return ChoiceFit(tuple(names), b / scale, covariance / np.outer(scale, scale), dfs)
 
 
 def _score_and_information(x: Floats, share: Floats, b: Floats) -> tuple[Floats, Floats]:

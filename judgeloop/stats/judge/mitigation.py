@@ -15,16 +15,16 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.kernels import Correction, cluster_influence
+from judgeloop.kernels import cluster_influence
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import (
-    FEW_CLUSTERS,
     LEVEL,
     Interval,
     Undefined,
@@ -34,6 +34,7 @@ from judgeloop.stats.inference import (
 )
 from judgeloop.stats.judge.content import gold_agreement
 from judgeloop.stats.judge.covariates import NO_GOLD, Covariates, covariates, feature_bias
+from judgeloop.stats.judge.length_shape import shape_test, withheld_where_not_linear
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, delta_effect, fit_columns
 from judgeloop.stats.presentations import Booleans, Floats, a_first, not_identical, pairs, unscored
 
@@ -78,21 +79,26 @@ class Mitigation:
     def labels(self) -> pd.DataFrame:
         """A row a label in the columns of judgments: ``p_first`` is the label's P(first slot); pooled labels have the order
         ab, so that first is a."""
-        table = _pair_table(self.judgments)
-        keys = [*_PAIR_KEYS, "order", "repeat"]
-        rows = _with_integer_keys(self.preferences).merge(table, on=_PAIR_KEYS, how="left")
-        weight = rows["weight"].astype("float64")
-        for_a = weight.where(rows["chosen"] == rows["a"], 0.0)
-        sums = rows[keys].assign(for_a=for_a, weight=weight).groupby(keys, dropna=False, sort=True).sum().reset_index()
-        labels = sums.merge(table, on=_PAIR_KEYS, how="left")
-        p_a = (labels["for_a"] / labels["weight"]).astype("float64")
-        backward = labels["order"] == "ba"
-        return labels.drop(columns=["for_a", "weight", "a", "b"]).assign(
-            order=labels["order"].where(backward, "ab"),
+        table, given = _pair_table(self.judgments), self.preferences
+        place_of = {key: place for place, key in enumerate(_keys(table, _PAIR_KEYS))}
+        # The preferences are sorted by pair, order and repeat: so are the labels, in the order of their first rows.
+        label_of: dict[tuple[Any, ...], int] = {}
+        keys = _keys(_with_integer_keys(given), [*_PAIR_KEYS, "order", "repeat"])
+        codes = np.array([label_of.setdefault(key, len(label_of)) for key in keys], dtype=np.intp)
+        labels = table.iloc[[place_of[key[: len(_PAIR_KEYS)]] for key in label_of]].reset_index(drop=True)
+        a, b = (labels[name].to_numpy(dtype=object) for name in ("a", "b"))
+        weight = given["weight"].to_numpy(dtype=np.float64)
+        for_a = np.where(given["chosen"].to_numpy(dtype=object) == a[codes], weight, 0.0)
+        sums = (np.bincount(codes, weights=values, minlength=len(labels)) for values in (for_a, weight))
+        p_a = np.divide(*sums)
+        backward = np.array([order == "ba" for *_, order, _ in label_of], dtype=np.bool_)
+        return labels.drop(columns=["a", "b"]).assign(
+            order=np.where(backward, "ba", "ab"),
+            repeat=[repeat for *_, repeat in label_of],
             verdict="tie",
-            p_first=p_a.where(~backward, 1.0 - p_a),
-            candidate_first=labels["a"].where(~backward, labels["b"]),
-            candidate_second=labels["b"].where(~backward, labels["a"]),
+            p_first=np.where(backward, 1.0 - p_a, p_a),
+            candidate_first=np.where(backward, b, a),
+            candidate_second=np.where(backward, a, b),
             identical=False,
         )
 
@@ -121,6 +127,12 @@ def has_label(labels: pd.DataFrame, pairs: pd.DataFrame) -> Floats:
     """(n,) 1 where a pair of ``pairs`` has a label, else 0."""
     labelled_pairs = _with_integer_keys(labels)[_PAIR_KEYS].drop_duplicates().assign(has=1.0)
     return np.asarray(pairs.merge(labelled_pairs, on=_PAIR_KEYS, how="left")["has"].fillna(0.0), dtype=np.float64)
+
+
+def _keys(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The values of these columns, a tuple a row; None where one is missing."""
+    columns = (frame[name].astype("object").where(frame[name].notna(), None) for name in names)
+    return list(zip(*columns, strict=True))
 
 
 def _with_integer_keys(frame: pd.DataFrame) -> pd.DataFrame:
@@ -227,6 +239,8 @@ def _length_rows(
             labels, "verbosity", "length_ame", effect, counts, unit=unit, variant=mitigation.name, margin=margin,
             note="of the labels, given gold taken as exact",
         )  # fmt: skip
+        if isinstance(slopes, Slopes):
+            ame = withheld_where_not_linear(ame, shape_test(slopes, with_gold.rows.mean_length))
         length = sample.rows.length
         preferred = Undefined("the labelled texts' lengths are not known or never differ")
         preferred_counts = SampleCounts(0, 0, lost)
@@ -517,7 +531,7 @@ def transmission(
         covariance = float((signal_part * judge_part.reindex(signal_part.index).fillna(0.0)).sum())
         ratio = fieller_from_moments(
             float(signal_slopes.coefficients[j]), float(judge_slopes.coefficients[k]), float((signal_part**2).sum()),
-            float((judge_part**2).sum()), covariance, float(min(signal_slopes.df, judge_slopes.df)),
+            float((judge_part**2).sum()), covariance, min(signal_slopes.df_of(name), judge_slopes.df_of(name)),
         )  # fmt: skip
         ratios[name] = (
             Undefined(_SLOPE_NEAR_0)
@@ -543,7 +557,7 @@ def disjoint_transmission(
     j, k = signal_slopes.names.index(name), judge_slopes.names.index(name)
     ratio = fieller_from_moments(
         float(signal_slopes.coefficients[j]), float(judge_slopes.coefficients[k]), float(signal_slopes.covariance[j, j]),
-        float(judge_slopes.covariance[k, k]), 0.0, float(min(signal_slopes.df, judge_slopes.df)),
+        float(judge_slopes.covariance[k, k]), 0.0, min(signal_slopes.df_of(name), judge_slopes.df_of(name)),
     )  # fmt: skip
     return (
         Undefined(f"on half the items, {_SLOPE_NEAR_0}")
@@ -587,6 +601,5 @@ def longer_without_length(labels: LabelSample, features: Sequence[str]) -> Inter
 def _item_influence(fit: Slopes, sample: LabelSample) -> pd.DataFrame:
     """(G, p) contributions of the items to the coefficients' errors, by item id and column name."""
     codes = np.unique(fit.clusters)
-    correction: Correction = "mancl_derouen" if len(codes) < FEW_CLUSTERS else "CR1"
-    values = cluster_influence(fit.x, fit.z, fit.fit, fit.clusters, correction)
+    values = cluster_influence(fit.x, fit.z, fit.fit, fit.clusters, "CR2")
     return pd.DataFrame(values, index=pd.Index(sample.names[codes]), columns=list(fit.names))

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.kernels import cluster_sums, jackknife_error
+from judgeloop.kernels import cluster_sums, jackknife_error, satterthwaite_df
 from judgeloop.stats.estimate import (
     PROBABILITY,
     RATE_MARGIN,
@@ -333,12 +333,12 @@ def _pairwise_picks(pairs: pd.DataFrame, judgments: pd.DataFrame | None) -> Floa
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """Least squares through the origin: ``coefficients`` (p,) of ``names``, their jackknife covariance, and ``df`` of t."""
+    """Least squares through the origin: ``coefficients`` (p,) of ``names``, their jackknife covariance, and ``dfs`` (p,) of their t."""
 
     names: tuple[str, ...]
     coefficients: Floats
     covariance: Floats
-    df: int
+    dfs: Floats
 
     def slope(self, name: str) -> Interval | Undefined:
         """One coefficient, in score points per unit of the column, with its t interval."""
@@ -347,14 +347,14 @@ class LinearFit:
         j = self.names.index(name)
         se = math.sqrt(max(0.0, float(self.covariance[j, j])))
         return t_interval(
-            float(self.coefficients[j]), se, self.df, method=f"least squares through the origin, {METHOD}"
+            float(self.coefficients[j]), se, float(self.dfs[j]), method=f"least squares through the origin, {METHOD}"
         )
 
 
 def fit_linear(names: tuple[str, ...], x: Floats, y: Floats, clusters: NDArray[Any]) -> LinearFit | Undefined:
     """y (n,) on the columns ``names`` of x (n, p) without an intercept; rows depend within ``clusters`` (n,).
 
-    The exact delete-one-cluster jackknife, that is CR3: cautious with few clusters. Undefined where the columns do not
+    The exact delete-one-cluster jackknife, that is CR3, with the degrees of freedom of ``satterthwaite_df``. Undefined where the columns do not
     identify the coefficients with every cluster left out in turn.
     """
     unique_clusters, codes = np.unique(clusters, return_inverse=True)
@@ -368,13 +368,15 @@ def fit_linear(names: tuple[str, ...], x: Floats, y: Floats, clusters: NDArray[A
     scale = np.sqrt(np.diag(information))
     if np.any(scale == 0) or np.linalg.matrix_rank(information / np.outer(scale, scale), hermitian=True) < p:
         return Undefined(f"{', '.join(names)} are collinear on these pairs")
+    try:
+        dfs = satterthwaite_df(products, np.eye(p))
+    except ValueError as error:
+        return Undefined(str(error))
     scaled_left_out = (information - products) / np.outer(scale, scale)
-    if np.any(np.linalg.eigvalsh(scaled_left_out)[:, 0] < 1e-10):
-        return Undefined("a single item identifies a slope; more items are needed")
     b = np.linalg.solve(information, total)
     left_out = np.linalg.solve(scaled_left_out, ((total - sums) / scale)[:, :, None])[:, :, 0] / scale
     spread = left_out - left_out.mean(axis=0)
-    return LinearFit(names, b, (groups - 1.0) / groups * spread.T @ spread, groups - 1)
+    return LinearFit(names, b, (groups - 1.0) / groups * spread.T @ spread, dfs)
 
 
 def jackknifed(

@@ -7,14 +7,12 @@ words: variant ``beyond_length`` is τ minus what padding of the same length is 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
 from judgeloop import kernels
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
-from judgeloop.stats.inference import FEW_CLUSTERS, LEVEL, Interval, Undefined, bounded_mean, t_interval
+from judgeloop.stats.inference import LEVEL, Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.presentations import Floats, not_identical, only_identical, pair_codes, pairs, unscored
 
@@ -149,14 +147,14 @@ def _dose_slope(frame: pd.DataFrame) -> Interval | Undefined:
         low, high = slope - share.high * (slope + steepest), slope + share.high * (steepest - slope)
         p_value = 1.0 if slope == 0 else min(1.0, 2.0 * 0.5**groups)
         return Interval(slope, 0.0, low, high, LEVEL, p_value, None, "no spread: Wilson bound, n = items")
-    if groups < FEW_CLUSTERS:
-        leverage = np.bincount(codes, weights=doubling**2) / total
-        if np.any(leverage > 1.0 - 1e-9):
-            return Undefined("a slope needs 2 or more items with a dose other than 1")
-        se, method = float(np.sqrt(np.sum((sums / (1.0 - leverage)) ** 2))), f"{method} (Mancl-DeRouen)"
-    else:
-        se = math.sqrt(groups / (groups - 1.0) * float(np.sum(sums**2)))
-    return t_interval(slope, se, groups - 1, method=method)
+    leverage = np.bincount(codes, weights=doubling**2) / total
+    try:
+        df = float(kernels.satterthwaite_df(leverage[:, None, None], np.ones((1, 1)))[0])
+    except ValueError:
+        return Undefined("a slope needs 2 or more items with a dose other than 1")
+    # One column: CR2 divides an item's residuals by the root of what it leaves to the others.
+    se = float(np.sqrt(np.sum(sums**2 / (1.0 - leverage))))
+    return t_interval(slope, se, df, method=f"{method} (CR2)")
 
 
 def _beyond_length_rows(

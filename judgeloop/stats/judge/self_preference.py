@@ -26,7 +26,7 @@ from judgeloop.stats.inference import (
     t_interval,
     tail,
 )
-from judgeloop.stats.judge.covariates import Covariates, covariates, gold_margin
+from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, Covariates, covariates, gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, fit_columns
 from judgeloop.stats.presentations import (
     Booleans,
@@ -57,20 +57,27 @@ def own_model(judge: str) -> str:
     return judge.split("#", 1)[0]
 
 
-def self_preference_gold(judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN) -> Estimate:
+def self_preference_gold(
+    judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN, gold_exact: bool = False
+) -> Estimate:
     """P(picks own | gold prefers own) − P(picks the other | gold prefers the other), a probability.
 
     Wataoka et al. (2024). ``judgments`` of one judge, with ``gold``, ``model_a`` and ``model_b``. Pairs with the
     judge's own text on one side and a verdict in both orders count: their mean over orders is free of a preference for
     a slot, which in a log of single orders looks like one for own texts wherever these stand in one slot more often.
-    See ``self_preference_single_order``. ``margin``: the equivalence margin of rates.
+    See ``self_preference_single_order``. ``margin``: the equivalence margin of rates. ``gold_exact``: gold cannot err;
+    else the number describes, for where own texts are better than others', a gold that errs prefers more of the others'
+    wrongly than of the own, and a judge that follows quality alone departs from it there.
     """
     unit, table = PROBABILITY, own_text_pairs(judgments, labels.judge)
     lost = unscored(not_identical(judgments))
     if isinstance(table, Undefined):
         return row(labels, "self_preference", "self_preference_gold", table, SampleCounts(0, 0, lost), unit=unit)
     counts = SampleCounts(len(table.follows), len(np.unique(table.items)), lost)
-    return row(labels, "self_preference", "self_preference_gold", table.difference(), counts, unit=unit, margin=margin)
+    return row(
+        labels, "self_preference", "self_preference_gold", table.difference(), counts, unit=unit, margin=margin,
+        null=0.0 if gold_exact else None, note="" if gold_exact else GOLD_AS_EXACT,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,15 +22,17 @@ from judgeloop import seeds
 from judgeloop.kernels import (
     LogisticFit,
     cluster_covariance,
+    cluster_informations,
     cluster_sums,
     firth,
     jackknife_error,
     logistic,
     one_step_bootstrap,
     one_step_jackknife,
+    satterthwaite_df,
     sigmoid,
 )
-from judgeloop.stats.inference import FEW_CLUSTERS, LEVEL, Interval, Undefined, bca, f_tail, quantile, t_interval
+from judgeloop.stats.inference import LEVEL, Interval, Undefined, bca, f_tail, quantile, t_interval
 from judgeloop.stats.judge.covariates import Covariates
 from judgeloop.stats.presentations import Floats, Integers
 
@@ -53,7 +55,7 @@ class Slopes:
     """A fitted content model.
 
     ``names`` (p) of its columns: order, features, gold; ``coefficients`` (p,) and their item-clustered ``covariance``
-    (p, p); ``df`` of t, items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,),
+    (p, p), CR2 with the degrees of freedom ``dfs`` (p,) of their t; ``df``: items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,),
     whether a was picked, ``fit`` and ``clusters`` (n,) what the coefficients were fitted to. ``separated``: the picks
     separate, and the fit is Firth's. ``first_stage``: where a column was itself estimated, the function that gives what
     that adds to the rows' scores (n, p) at given coefficients (p,).
@@ -62,6 +64,7 @@ class Slopes:
     names: tuple[str, ...]
     coefficients: Floats
     covariance: Floats
+    dfs: Floats
     df: int
     method: str
     left_out: dict[str, str]
@@ -86,7 +89,11 @@ class Slopes:
         if self.separated:
             p_value = profile_p_value(self.x, self.z, self.fit, j, self.df + 1)
             return separated_slope(float(self.coefficients[j]), se, self.df + 1, p_value)
-        return t_interval(float(self.coefficients[j]), se, self.df, method=self.method)
+        return t_interval(float(self.coefficients[j]), se, self.df_of(name), method=self.method)
+
+    def df_of(self, *names: str) -> float:
+        """Degrees of freedom of t for the coefficients of these columns: the fewest of theirs."""
+        return float(min(self.dfs[self.names.index(name)] for name in names))
 
     def variance_inflation(self, name: str) -> float:
         """1/(1 − R²) of a column regressed on the others, not centred, weighted by the fit's information."""
@@ -111,20 +118,26 @@ def fit_slopes(rows: Covariates, gold: Floats | None = None) -> Slopes | Undefin
 
     Undefined with a reason where nothing identifies the slopes; where the picks separate, Firth's fit.
     """
-    names, columns, left_out = [ORDER], [rows.order], {}
-    for j, name in enumerate(rows.features):
-        differing = len(np.unique(rows.items[rows.differences[:, j] != 0]))
-        if name != "length" and differing < FEWEST_ITEMS:
-            left_out[name] = f"{name} differs in {differing} items only; a slope needs {FEWEST_ITEMS}"
-            continue
-        names.append(name)
-        columns.append(rows.differences[:, j])
+    rows, left_out = without_rare_features(rows)
+    names, columns = [ORDER, *rows.features], [rows.order, *rows.differences.T]
     if gold is not None:
         if not np.any(gold != 0):
             return Undefined("gold calls every pair a tie")
         names.append(GOLD)
         columns.append(gold)
     return fit_columns(rows, tuple(names), np.stack(columns, axis=1), left_out)
+
+
+def without_rare_features(rows: Covariates) -> tuple[Covariates, dict[str, str]]:
+    """The rows without the style features that differ in fewer than ``FEWEST_ITEMS`` items, and why each is left out."""
+    left_out = {}
+    for j, name in enumerate(rows.features):
+        differing = len(np.unique(rows.items[rows.differences[:, j] != 0]))
+        if name != "length" and differing < FEWEST_ITEMS:
+            left_out[name] = f"{name} differs in {differing} items only; a slope needs {FEWEST_ITEMS}"
+    kept = [name not in left_out for name in rows.features]
+    features = tuple(name for name in rows.features if name not in left_out)
+    return replace(rows, features=features, differences=rows.differences[:, kept]), left_out
 
 
 def fit_columns(
@@ -141,8 +154,6 @@ def fit_columns(
     fit = logistic(x, z)
     if fit.rank < x.shape[1]:
         return Undefined(f"{', '.join(names)} are collinear on these pairs")
-    few = items < FEW_CLUSTERS
-    method = f"logistic regression, {'Mancl-DeRouen' if few else 'CR1'} by item"
     separated = not fit.converged
     if separated:
         fit = firth(x, z)
@@ -150,26 +161,32 @@ def fit_columns(
             return Undefined("the picks separate perfectly on these covariates")
         # Separated residuals are next to 0, and a sandwich of them would be too: the covariance is that of the
         # information instead, as if each item had one row.
-        covariance, method = (
-            fit.covariance * len(z) / items,
-            "Firth logistic regression (separated), information by item",
-        )
+        covariance, dfs = fit.covariance * len(z) / items, np.full(x.shape[1], items - 1.0)
+        method = "Firth logistic regression (separated), information by item"
     else:
         try:
-            covariance = cluster_covariance(x, z, fit, rows.items, "mancl_derouen" if few else "CR1")
+            covariance = cluster_covariance(x, z, fit, rows.items, "CR2")
+            informations = cluster_informations(x, _working_weights(fit), rows.items)
+            dfs = satterthwaite_df(informations, np.eye(x.shape[1]))
         except ValueError as error:
             return Undefined(str(error))
+        method = "logistic regression, CR2 by item, Bell-McCaffrey df"
     return Slopes(
-        names, fit.coefficients, covariance, items - 1, method, left_out or {}, x, z, fit, rows.items, separated
+        names, fit.coefficients, covariance, dfs, items - 1, method, left_out or {}, x, z, fit, rows.items, separated
     )
+
+
+def _working_weights(fit: LogisticFit) -> Floats:
+    """(n,) each row's share in the information, p(1 − p)."""
+    return np.asarray(fit.probabilities * (1.0 - fit.probabilities), dtype=np.float64)
 
 
 def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     """Average marginal effect of a column on P(a picked), over these rows: probability per unit of the column.
 
-    β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with t. Its
-    coverage equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's
-    interval is too narrow (``judgeloop validate --coverage --only type1:order_locked_judge``); ``bootstrap_effect``
+    β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with Bell &
+    McCaffrey's degrees of freedom of its gradient (``effect_df``). Its coverage equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's
+    interval is too narrow (``judgeloop validate --claims --only order_locked_judge``); ``bootstrap_effect``
     gives that interval. Where the picks separate: ``separated_effect``.
     """
     missing = _missing_column(slopes, name)
@@ -179,13 +196,22 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
         j = slopes.names.index(name)
         p_value = profile_p_value(slopes.x, slopes.z, slopes.fit, j, slopes.df + 1)
         return separated_effect(slopes.x, slopes.fit, slopes.clusters, j, p_value)
-    return _jackknife_interval(*_effect_and_left_out(slopes, name))
+    return _jackknife_interval(*_effect_and_left_out(slopes, name), effect_df(slopes, name))
 
 
-def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Undefined:
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A number that scales an effect: its ``value``, and its (G,) values with one item left out."""
+
+    value: float
+    left_out: Floats
+
+
+def effect_difference(slopes: Slopes, other: Slopes, name: str, factor: Factor | None = None) -> Interval | Undefined:
     """Average marginal effect in ``slopes`` minus that in ``other``, fitted to the same rows: paired by item.
 
-    Where the picks of either separate, from the limits of both effects as if they were independent.
+    ``factor``: what the other effect is multiplied by, itself estimated from these rows (default 1). Where the picks of
+    either separate, from the limits of both effects as if they were independent.
     """
     missing = _missing_column(slopes, name) or _missing_column(other, name)
     if missing is not None:
@@ -194,10 +220,24 @@ def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Un
         effect, subtracted = average_effect(slopes, name), average_effect(other, name)
         if isinstance(effect, Undefined):
             return effect
-        return subtracted if isinstance(subtracted, Undefined) else separated_difference(effect, subtracted)
+        if isinstance(subtracted, Undefined):
+            return subtracted
+        return separated_difference(effect, subtracted if factor is None else _scaled(subtracted, factor))
     estimate, left_out = _effect_and_left_out(slopes, name)
     other_estimate, other_left_out = _effect_and_left_out(other, name)
-    return _jackknife_interval(estimate - other_estimate, left_out - other_left_out)
+    value, values = (1.0, np.ones_like(left_out)) if factor is None else (factor.value, factor.left_out)
+    df = min(effect_df(slopes, name), effect_df(other, name))
+    return _jackknife_interval(estimate - value * other_estimate, left_out - values * other_left_out, df)
+
+
+def _scaled(effect: Interval, factor: Factor) -> Interval:
+    """The effect times the factor; its limits are widened by what the factor's own error moves the estimate."""
+    moved = abs(effect.estimate) * jackknife_error(factor.left_out)
+    estimate = factor.value * effect.estimate
+    low, high = sorted((factor.value * effect.low, factor.value * effect.high))
+    below, above = (math.hypot(gap, quantile(0.5 + LEVEL / 2.0) * moved) for gap in (estimate - low, high - estimate))
+    se = math.hypot(factor.value * effect.std_error, moved)
+    return replace(effect, estimate=estimate, std_error=se, low=estimate - below, high=estimate + above)
 
 
 def bootstrap_effect(slopes: Slopes, name: str) -> Interval | Undefined:
@@ -219,13 +259,27 @@ def delta_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     """
     if name not in slopes.names:
         return slopes.slope(name)
-    j = slopes.names.index(name)
-    p = slopes.fit.probabilities
-    mean = float(np.mean(p * (1 - p)))
-    gradient = slopes.coefficients[j] * np.mean((p * (1 - p) * (1 - 2 * p))[:, None] * slopes.x, axis=0)
-    gradient[j] += mean
+    gradient = _effect_gradient(slopes, name)
+    estimate = float(slopes.coefficients[slopes.names.index(name)] * np.mean(_working_weights(slopes.fit)))
     se = float(np.sqrt(gradient @ slopes.covariance @ gradient))
-    return t_interval(float(slopes.coefficients[j]) * mean, se, slopes.df, method=f"{slopes.method}, delta")
+    return t_interval(estimate, se, effect_df(slopes, name), method=f"{slopes.method}, delta")
+
+
+def effect_df(slopes: Slopes, name: str) -> float:
+    """Degrees of freedom of t for a column's average marginal effect: those of its gradient in the coefficients."""
+    if slopes.separated:
+        return float(slopes.df)
+    informations = cluster_informations(slopes.x, _working_weights(slopes.fit), slopes.clusters)
+    return float(satterthwaite_df(informations, _effect_gradient(slopes, name)[None])[0])
+
+
+def _effect_gradient(slopes: Slopes, name: str) -> Floats:
+    """(p,) derivative of β·mean s′(η) by the coefficients."""
+    j, p = slopes.names.index(name), slopes.fit.probabilities
+    weights = _working_weights(slopes.fit)
+    gradient = slopes.coefficients[j] * np.mean((weights * (1 - 2 * p))[:, None] * slopes.x, axis=0)
+    gradient[j] += float(np.mean(weights))
+    return np.asarray(gradient)
 
 
 def _missing_column(slopes: Slopes, name: str) -> Undefined | None:
@@ -244,12 +298,12 @@ def _effect_and_left_out(slopes: Slopes, name: str) -> tuple[float, Floats]:
     return float(effect[0]), effect[1:]
 
 
-def _jackknife_interval(estimate: float, left_out: Floats) -> Interval | Undefined:
-    """The estimate's t interval from its (G,) values with one item left out."""
+def _jackknife_interval(estimate: float, left_out: Floats, df: float) -> Interval | Undefined:
+    """The estimate's t interval on ``df`` degrees of freedom from its (G,) values with one item left out."""
     se = jackknife_error(left_out)
     if se == 0:
         return Undefined("the estimate is the same whichever item is left out")
-    return t_interval(estimate, se, len(left_out) - 1, method="one-step jackknife t by item")
+    return t_interval(estimate, se, df, method="one-step jackknife t by item, Bell-McCaffrey df")
 
 
 # Picks that separate on the covariates.
@@ -439,7 +493,7 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
     prediction is the gold column for all pairs with the first. Undefined with a reason where fewer than
     ``FEWEST_PAIRS`` pairs have both, or where nothing identifies the slopes.
     """
-    rows = rows.with_gold()
+    rows, left_out = without_rare_features(rows.with_gold())
     has_second = ~np.isnan(rows.gold_2)
     n_both = len(np.unique(rows.pairs[has_second]))
     if n_both < FEWEST_PAIRS:
@@ -470,7 +524,7 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
 
     return replace(
         slopes, covariance=_two_stage_covariance(slopes, first_stage(slopes.coefficients)), first_stage=first_stage,
-        method=f"calibrated {slopes.method}, both stages",
+        method=f"calibrated {slopes.method}, both stages", left_out=left_out,
     )  # fmt: skip
 
 

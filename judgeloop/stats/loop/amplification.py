@@ -58,7 +58,7 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
     of n normal draws, so that with replace C_T = (1 − v_n^{T/2})/(T(1 − √v_n)); that is the Gaussian single-feature
     law.
     """
-    if arm.real_fraction >= 1.0 or generations < 1:
+    if arm.real_fraction >= 1.0 or generations < 1 or arm.is_trained:
         return None
     step = 1.0
     if arm.update == "best_of_n" and arm.reference != "base":
@@ -270,7 +270,7 @@ def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, 
     rows: list[Estimate] = []
     slopes: dict[str, Slopes | Undefined] = {}
     for arm in design.arms:
-        if arm.is_control:
+        if arm.is_control or arm.is_positive_control:
             continue
         if arm.judge not in slopes:
             slopes[arm.judge] = anchor_slopes(tables, arm.judge, 0, scales)
@@ -322,7 +322,7 @@ def _transmission_ratio(values: pd.Series[float], slopes: Slopes | Undefined, fe
     if len(values) < 2:
         return Undefined("one replicate has no interval")
     variance = float(values.var(ddof=1)) / len(values)
-    df = float(min(len(values) - 1, slopes.df))
+    df = min(len(values) - 1.0, slopes.df_of(feature))
     result = fieller_from_moments(
         float(values.mean()), denominator.estimate, variance, denominator.std_error**2, 0.0, df, null=1.0
     )

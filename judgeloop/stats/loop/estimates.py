@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 
 from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame, order_free
 from judgeloop.stats.items import by_category, is_gold_exact, remarked
 from judgeloop.stats.judge.content import content_estimates
+from judgeloop.stats.judge.missing import with_claims_withheld
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
@@ -31,6 +34,7 @@ from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.loop.tail import collapse_estimates
 from judgeloop.stats.multiplicity import adjust, with_run_families
+from judgeloop.stats.presentations import quick_texts
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 
@@ -43,6 +47,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
     identity, KL, and whether the drift compounds. An estimate that the tables do not support is ``undefined`` with the reason.
     """
+    tables = RunTables(**{table.name: quick_texts(getattr(tables, table.name)) for table in dataclasses.fields(tables)})
     measured = measure(tables, design)
     feature_series = series(measured)
     price_accounts = accounts(measured)
@@ -68,7 +73,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *strategy_gap_estimates(measured, feature_series, design),
     ]
     single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
-    return adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)))
+    return adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)), design.looks)
 
 
 def _fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
@@ -90,11 +95,12 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
             judgments = anchor_judgments(tables, judge, generation)
             if judgments.empty:
                 continue
-            rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
-            rows += content_estimates(
+            position = position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
+            content = content_estimates(
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
                 gold_exact=is_gold_exact(judgments, tables.items),
             )  # fmt: skip
+            rows += with_claims_withheld([*position, *content])
             if generation == 0:
                 rows += _category_estimates(judgments, tables.items, texts, judge, scales, margin)
     return rows
@@ -116,5 +122,5 @@ def _category_estimates(
             part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin,
             gold_exact=is_gold_exact(part, items),
         )  # fmt: skip
-        rows += remarked([*position, *content], remark)
+        rows += remarked(with_claims_withheld([*position, *content]), remark)
     return rows

@@ -14,7 +14,7 @@ from judgeloop import seeds
 from judgeloop.kernels import logistic, sigmoid
 from judgeloop.stats.inference import Interval, Undefined
 from judgeloop.stats.judge.content import content_estimates
-from judgeloop.stats.judge.covariates import covariates, gold_margin
+from judgeloop.stats.judge.covariates import Covariates, covariates, gold_margin
 from judgeloop.stats.judge.slopes import average_effect, bootstrap_effect, effect_difference, fit_columns, fit_slopes
 from planted_verdicts import NAMES, UNSCALED, planted_judgments, rows_of, s, texts_of, world
 
@@ -43,10 +43,11 @@ def test_the_given_gold_model_equals_statsmodels():
     ):
         row = rows[term, variant]
         assert row.estimate == pytest.approx(oracle.params[column], abs=1e-9)
-        assert row.std_error * math.sqrt(599 / 596) == pytest.approx(oracle.bse[column], abs=1e-8)
+        # CR2 is a little above the oracle's CR1; tests of the kernels compare it with its own formula.
+        assert oracle.bse[column] < row.std_error * math.sqrt(599 / 596) < 1.02 * oracle.bse[column]
     cov = oracle.cov_params()[1:3, 1:3] * 596 / 599
     f = oracle.params[1:3] @ np.linalg.solve(cov, oracle.params[1:3]) / 2
-    assert rows["style_joint", "wald"].estimate == pytest.approx(f, rel=1e-6)
+    assert rows["style_joint", "wald"].estimate == pytest.approx(f, rel=0.04)
     p = oracle.fittedvalues
     assert rows["length_ame", ""].estimate == pytest.approx(oracle.params[1] * np.mean(p * (1 - p)), abs=1e-9)
     assert rows["length_ame", ""].method.startswith("one-step jackknife")
@@ -111,6 +112,10 @@ def test_gold_tied_pairs_hold_quality_equal():
     gold = np.where(np.arange(300) % 2 == 0, "tie", "a")
     rows = rows_of(frame.assign(gold=np.tile(gold, 2)), texts)
     row = rows["gold_tied_longer_excess", ""]
+    # Ties of a gold that may err hide quality that goes with length: a description.
+    assert (row.verdict, row.p_value) == ("", None)
+    row = rows_of(frame.assign(gold=np.tile(gold, 2)), texts, gold_exact=True)["gold_tied_longer_excess", ""]
+    assert row.verdict == "found"
     assert (row.n, row.n_items) == (150, 150)
     assert row.conf_low > 0
     longer = np.tile(texts["length"].iloc[:300] > 0, 2) == ((frame["verdict"] == "first") == (frame["order"] == "ab"))
@@ -123,6 +128,7 @@ def test_a_judge_that_likes_length_as_gold_does_has_no_excess():
     gold = np.where(rng.random(400) < s(0.5 * texts["length"].iloc[:400]), "a", "b")
     row = rows_of(frame.assign(gold=np.tile(gold, 2)), texts)["excess_longer_vs_gold", ""]
     assert row.conf_low < 0 < row.conf_high
+    assert (row.verdict, row.p_value) == ("", None)
     same = np.where(frame["verdict"].eq("first") == frame["order"].eq("ab"), "a", "b")
     data = covariates(frame.assign(gold=same), texts, scales=UNSCALED)
     fitted = fit_slopes(data)
@@ -230,7 +236,8 @@ def test_the_bootstrap_interval_is_near_the_jackknifes():
     boot, jack = bootstrap_effect(fit, "length"), average_effect(fit, "length")
     assert isinstance(boot, Interval)
     assert isinstance(jack, Interval)
-    assert (boot.method[:3], boot.estimate, jack.df) == ("BCa", jack.estimate, 149)
+    assert (boot.method[:3], boot.estimate) == ("BCa", jack.estimate)
+    assert 40 < jack.df < 149
     assert boot.std_error == pytest.approx(jack.std_error, rel=0.05)
     assert isinstance(fit_columns(data, ("order", "again"), np.column_stack([data.order, data.order])), Undefined)
     assert dataclasses.replace(fit, left_out={"hedges": "why"}).slope("hedges") == Undefined("why")
@@ -258,6 +265,51 @@ def test_the_average_effects_error_is_that_of_refits_without_each_item_and_of_pl
     assert isinstance(jack, Interval)
     assert jack.std_error == pytest.approx(refitted, rel=0.05)
     assert jack.std_error == pytest.approx(plain, rel=0.15)
+
+
+def test_a_slope_that_few_items_carry_has_few_degrees_of_freedom():
+    frame, texts, margin = world(60, "leverage", slopes=(0.0, 0.0))
+    data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
+    differences = data.differences.copy()
+    differences[data.items < 3, 0] *= 8.0
+    plain, stretched = (
+        fit_slopes(rows, rows.gold) for rows in (data, dataclasses.replace(data, differences=differences))
+    )
+    for few, many in ((stretched.slope("length"), plain.slope("length")),
+                      (average_effect(stretched, "length"), average_effect(plain, "length"))):  # fmt: skip
+        assert few.df < 6 < 15 < many.df < 59
+        assert "Bell-McCaffrey" in few.method
+    assert stretched.slope("bold").df > 15
+
+
+def heavy_tailed(generator, items, *, per_item=4, taste=0.7, slope=0.0):
+    """A judge whose taste for length varies by item around ``slope``; lengths differ much in a few items."""
+    codes = np.repeat(np.arange(items), per_item)
+    n = len(codes)
+    length = generator.standard_normal(n) * np.exp(1.2 * generator.standard_normal(items))[codes]
+    bold, gold = generator.standard_normal((2, n))
+    content = (slope + taste * generator.standard_normal(items)[codes]) * length + 0.2 * bold + gold
+    picked = np.concatenate([content + generator.logistic(size=n) > 0 for _ in range(2)]).astype(float)
+
+    def twice(values):
+        return np.concatenate([values, values])
+
+    return Covariates(
+        ("length", "bold"), picked, np.repeat([1.0, -1.0], n), twice(np.stack([length, bold], axis=1)), twice(gold),
+        np.full(2 * n, np.nan), True, twice(codes), twice(np.arange(n)), np.zeros(2 * n, bool), np.arange(2 * n), 0, 0,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_thirty_items_of_heavy_tailed_lengths_hold_the_level():
+    """The one-step jackknife with items − 1 degrees of freedom rejects a true null here in about 10 % of samples."""
+    runs, generator = 1_000, seeds.rng(0, "heavy tails")
+    rejected = []
+    for _ in range(runs):
+        rows = heavy_tailed(generator, 30)
+        fit = fit_slopes(rows, rows.gold)
+        rejected.append([average_effect(fit, "length").p_value < 0.05, fit.slope("length").p_value < 0.05])
+    assert np.all(np.mean(rejected, axis=0) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / runs))
 
 
 def _coverage(intervals, truth):

@@ -233,7 +233,9 @@ def test_judge_estimates_is_one_valid_frame():
     assert set(estimates["judge"]) == {"m1#pairwise/text", "m2#pairwise/text"}
     assert set(estimates["category"]) == {"", "math"}
     confirmatory = estimates[estimates["family"] == "confirmatory"]
-    assert {"first_slot_excess", "padding_probe", "self_preference_gold"} <= set(confirmatory["term"])
+    assert set(confirmatory["term"]) == {"first_slot_excess", "padding_probe"}
+    exact = judge_estimates(frame, gold_exact=True)
+    assert "self_preference_gold" in set(exact.loc[exact["family"] == "confirmatory", "term"])
     assert (confirmatory["p_adjusted"] >= confirmatory["p_value"]).all()
     undefined = estimates[estimates["status"] == "undefined"]
     assert undefined["estimate"].isna().all()
@@ -241,7 +243,7 @@ def test_judge_estimates_is_one_valid_frame():
     assert estimates.loc[estimates["status"] != "undefined", "estimate"].notna().all()
 
 
-def test_a_slope_without_spread_is_bounded_and_with_few_items_is_mancl_derouens():
+def test_a_slope_without_spread_is_bounded_by_the_number_of_items():
     three = next(row for row in probe_estimates(_always_edited(3)) if row.variant == "slope")
     share, steepest = 1.96**2 / (3 + 1.96**2), 0.5 / np.log2(1.5)
     assert (three.estimate, three.status) == (pytest.approx(steepest), "underpowered")
