@@ -358,7 +358,7 @@ class TrainedPolicy(_FreshDrafts):
     async def train(self, pairs: Sequence[TrainingPair], generation: int) -> None:
         """Make the next policy by training on ``pairs``: a call ``s<replicate>/g<generation>/train/<arm>``, so that a training
         that ended is never run again. Without a pair the model stays. Raises what the client and the trainer raise."""
-        if not pairs:
+        if self.stopped or not pairs:
             return
         training = Training(
             self.replicate, generation, self.arm, seeds.integer(self.seed, "train", self.replicate, generation),

@@ -14,7 +14,14 @@ from judgeloop.commands.session import Observer, Session, difference_named, envi
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
-from judgeloop.experiment.schema import CommandPolicySpec, Endpoint, JudgeSpec, LoraSignal, TrainedPolicySpec
+from judgeloop.experiment.schema import (
+    BradleyTerrySignalSpec,
+    CommandPolicySpec,
+    Endpoint,
+    JudgeSpec,
+    LoraSignal,
+    TrainedPolicySpec,
+)
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
@@ -147,7 +154,7 @@ async def _run(
     drafter = Drafter(
         client,
         policy,
-        experiment.drafting,
+        experiment.endpoint(policy.endpoint),
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
         in_process=weights.in_process,
@@ -320,6 +327,7 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             reference=arm.signal.reference,
             strategy=arm.strategy.kind,
             real_fraction=arm.strategy.real_fraction,
+            tau=arm.signal.tau if isinstance(arm.signal, BradleyTerrySignalSpec) else 1.0,
         )
         for arm in resolved.arms
     )

@@ -462,7 +462,7 @@ class TrainingSignal(Block):
     """What training starts from: the model that drafted this generation, or always that of generation 0."""
 
     @property
-    def update(self) -> str:
+    def update(self) -> Literal["training"]:
         """How the next policy is made."""
         return "training"
 
@@ -640,12 +640,11 @@ class Experiment(Block):
             return raw
         return {**raw, "signal": {"kind": SIGNALS_OF_POLICY[kind][0], **signal}}
 
-    @property
-    def drafting(self) -> Endpoint:
-        """The endpoint of the policy; of a model in this process one that nobody asks."""
-        if isinstance(self.policy, TrainedPolicySpec):
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of that name; an empty one is that of the policy's own model in this process, which nobody asks."""
+        if not name and isinstance(self.policy, TrainedPolicySpec):
             return Endpoint(engine="transformers", model=self.policy.base, max_tokens=self.policy.max_tokens)
-        return self.endpoints[self.policy.endpoint]
+        return self.endpoints[name]
 
 
 def schema() -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 import judgeloop
 from conftest import ITEMS, Served, small_experiment, tables, write_experiment
+from judgeloop.cli import main
 from judgeloop.errors import AnswersOutstanding, ExperimentError, ReplayMiss, TrainingFailed
 from judgeloop.training.command import weights_digest
 from judgeloop.wire.cassette import Cassette
@@ -220,6 +221,19 @@ def test_by_hand_every_arm_and_replicate_waits_and_goes_on_where_its_model_stand
     assert _trainings(tmp_path) == 0
     assert tables(by_hand.path) == tables(judgeloop.run(path, out=tmp_path / "run").path)
     assert tables(by_hand.path) == tables(judgeloop.run(path, out=tmp_path / "by_command").path)
+
+
+@pytest.mark.tables
+def test_the_command_line_lists_the_folders_that_wait_and_ends_with_exit_code_6(
+    tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _experiment(tmp_path, serve())
+    with pytest.raises(SystemExit) as ended:
+        main(["step", str(path), "--out", str(tmp_path / "run"), "--quiet"])
+    assert ended.value.code == 6
+    printed = capsys.readouterr()
+    assert [line.split(": ")[0] for line in printed.out.splitlines()] == ["s0/g0/train/longer", "s0/g0/train/random"]
+    assert "put model.json there, and run the same command again" in printed.err
 
 
 @pytest.mark.tables

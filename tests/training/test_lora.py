@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import tiny_llama
 
 import judgeloop
-from conftest import small_experiment, tables, tables_alone, without, write_experiment
+from conftest import Served, small_experiment, tables, tables_alone, without, write_experiment
 from judgeloop.errors import ExperimentError, TrainingFailed
 from judgeloop.experiment.resolve import resolve
 from judgeloop.wire.cassette import Cassette
@@ -121,6 +121,26 @@ class TestTraining:
         with pytest.raises(TrainingFailed, match="is not here any more, and drafts are missing"):
             judgeloop.run(path, out=run.path, report=False)
 
+    def test_the_example_for_trl_trains_on_from_its_last_adapter(
+        self, tmp_path: Path, serve: Callable[..., Served], trained: tuple[Path, judgeloop.Run]
+    ) -> None:
+        served = serve(model=["planted", "s0-g0-longer", "s0-g1-longer"])
+        script = Path(__file__).parents[2] / "examples" / "train_trl.py"
+        base = trained[0].parent.parent / "base"
+        command = [sys.executable, str(script), "--base", str(base), "--cpu", "--learning-rate", "0.01"]
+        raw = small_experiment(
+            served.base_url, policy={"kind": "command", "endpoint": "m", "command": command}, generations=2, replicates=1,
+            signal={"kind": "external"}, arms={"longer": ARMS["longer"]}, panels={"anchor": 0},
+        )  # fmt: skip
+        with tables_alone():
+            run = judgeloop.run(write_experiment(tmp_path / "in", raw), out=tmp_path / "run", report=False)
+        first, second = _trainings(run.path).values()
+        assert (first["model"], first["adapter"]) == ("s0-g0-longer", "training/s0/g0/longer/adapter")
+        assert first["weights"] != second["weights"]
+        settings = json.loads((run.path / "training/s0/g1/longer/training.json").read_text())
+        assert settings["adapter"] == str((run.path / first["adapter"]).resolve())
+        assert "train_loss" in second["metrics"]
+
     @pytest.mark.parametrize("kind", ["sft", "kto"])
     def test_other_losses_train_too(self, kind: str, tmp_path: Path, trained: tuple[Path, judgeloop.Run]) -> None:
         base = trained[0].parent.parent / "base"
@@ -178,4 +198,7 @@ def test_a_plan_of_a_trained_policy_needs_no_endpoint_and_no_library(tmp_path: P
     loads = {load.what: load.calls for load in plan.loads}
     assert loads["drafts of trained models"] == 2 * 2 * 8 * 4
     assert loads["trainings (time and cost are not counted)"] == 4
+    assert plan.cost is not None
+    assert plan.cost.high == 0.0
+    assert not any("price" in note for note in plan.notes)
     assert json.dumps(plan.record())
