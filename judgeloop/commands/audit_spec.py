@@ -307,7 +307,7 @@ def _pointwise(questions: Questions, spec: AuditSpec) -> Pointwise:
         raise InvalidInput(
             f"--scales: {long} has more than the {MOST_BY_LOGPROB} numbers that --verdict logprob can list; use json or text"
         )
-    return Pointwise(questions, _form_template(spec), scales, spec.against_pairwise)
+    return Pointwise(questions, _form_template(spec), scales, spec.against_pairwise, spec.gold_exact)
 
 
 def check_keys(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str] = os.environ) -> None:

@@ -538,7 +538,8 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
             "their reasons stand in the table of unscored judgments" if "analyze" in reading.experiment
             else "`judgeloop doctor` shows which verdict mode this judge can do"
         )  # fmt: skip
-        lines.append(Advice("unscored", f"{100 * unscored / total:.1f} % of replies have no verdict: {mend}."))
+        text = f"{100 * unscored / total:.1f} % of replies have no verdict: {mend}."
+        lines.append(Advice("unscored", text))
     mass = _label_mass(reading)
     if mass is not None and mass < _LITTLE_MASS:
         text = f"The offered labels hold only {100 * mass:.0f} % of the first token's probability (median): ask for json or text verdicts (`--verdict text`)."

@@ -246,7 +246,7 @@ def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
     row = finding.row
     place = {**_place(row), "term": GOLDS_AGREEMENT}
     golds = next(iter(select(rows, variant="", category="", **place)), None)
-    if row.term not in ("length_ame", "style_joint") or golds is None or golds.estimate is None:
+    if row.term not in ("length_ame", LENGTH_SHAPE, "style_joint") or golds is None or golds.estimate is None:
         return finding
     text = f"{_RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
     if golds.estimate > _ALIKE:

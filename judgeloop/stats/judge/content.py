@@ -143,9 +143,9 @@ def content_estimates(
 
 def takes_gold_as_exact(row: Estimate) -> bool:
     """Whether the row's number means what its term says only if a gold that may err does not."""
-    return (
-        row.term in _TESTED_AT_EXACT_GOLD and row.status != "undefined" and row.verdict == "" and row.family == "none"
-    )
+    slope = row.term.startswith("score_") and row.term.endswith("_slope") and row.variant == ""
+    without_claim = row.status != "undefined" and row.verdict == "" and row.family == "none"
+    return (slope or row.term in _TESTED_AT_EXACT_GOLD) and without_claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ FEWEST_UNSCORED = 10
 _LEVEL = 0.05
 _AT_EQUAL_GOLD = (
     "length_ame", "length_exchange_rate", "style_joint", "gold_tied_longer_excess", "self_preference_gold",
-    "length_beyond_agreement", "gold_log_odds",
+    "length_beyond_agreement", "length_shape", "gold_log_odds",
 )  # fmt: skip
 
 
