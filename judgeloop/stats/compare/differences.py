@@ -40,7 +40,7 @@ from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
 from judgeloop.stats.loop.drift import CONFIRMATORY
 from judgeloop.stats.loop.replicates import Quantity
 from judgeloop.stats.multiplicity import JUDGE_FAMILY, benjamini_hochberg, holm, settled
-from judgeloop.stats.presentations import not_identical, unscored
+from judgeloop.stats.presentations import in_known_order, not_identical, unscored
 from judgeloop.text.features import FEATURES
 
 Pairing = Literal["pairs", "replicates", "unpaired"]
@@ -246,7 +246,7 @@ def _asked_again(first: Contender, second: Contender, tables: Sequence[pd.DataFr
     """What changed between two times that one judge judged the same pairs, first − second."""
     asked = []
     for table, contender in zip(tables, (first, second), strict=True):
-        by_pair = table.assign(pair_id=table[KEY]).reset_index(drop=True)
+        by_pair = in_known_order(table.assign(pair_id=table[KEY])).reset_index(drop=True)
         lengths = covariates(by_pair, contender.texts)
         gap = np.full(len(by_pair), np.nan)
         if lengths.length is not None:

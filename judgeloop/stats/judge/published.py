@@ -23,6 +23,7 @@ from judgeloop.stats.presentations import (
     Integers,
     a_first,
     coded,
+    in_known_order,
     item_codes,
     not_identical,
     pair_codes,
@@ -94,6 +95,7 @@ def _judgebench_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimat
     the other, of all that were asked in both. A tie or no verdict counts for neither; no row without such pairs."""
     if "gold" not in judgments:
         return []
+    judgments = in_known_order(judgments)
     margin, _ = gold_margin(judgments["gold"])
     repeat = judgments.get("repeat", 0)
     slot = judgments["verdict"].map({"first": 1.0, "second": -1.0}).fillna(0.0).to_numpy(dtype=np.float64)
