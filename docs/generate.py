@@ -86,6 +86,9 @@ in the first slot), of which two slots are a case. One answer on a scale (`--mod
 `score_anchor` towards its larger number, clipped to its ends. The number is one of the two whole numbers beside that mean,
 drawn so that the mean is exact (with `temperature0`, the nearer one).
 
+**Trained drafts.** A name such as `planted@length_mean=80` drafts with that median length and else as the spec says, so that a
+[training](training.md) of a planted policy can be played: its command leaves such a name in `model.json`.
+
 **As a reward model** it answers `/classify`, `/pooling`, `/score` and `/v1/rerank` in vLLM's forms with a text's content as
 the score, so that two texts' difference is the law without its position, which such a judge cannot have. A text's own
 noise has a standard deviation of `noise`/√2; `unscored` is the share of texts whose number is null. Without

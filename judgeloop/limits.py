@@ -58,8 +58,11 @@ def known_terms() -> frozenset[str]:
     terms |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
     terms |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
     terms |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}
-    for prefix in ("drift", "did", "selection", "mixing", "learning", "bias_selection", "cumulative_gain", "compounding",
-                   "observed_over_static", "trend", "loop_gain", "mean", "sd", "forecast_drift"):  # fmt: skip
+    for prefix in (
+        "drift", "did", "selection", "mixing", "learning", "bias_selection", "beyond_first_step", "beyond_strategy",
+        "cumulative_gain", "compounding", "observed_over_static", "trend", "loop_gain", "mean", "sd", "pool_range_used",
+        "forecast_drift",
+    ):  # fmt: skip
         terms |= {f"{prefix}_{name}" for name in _QUANTITIES}
     terms |= {f"{prefix}_{name}" for prefix in ("drift", "did") for name in UNITS}
     return frozenset(terms)

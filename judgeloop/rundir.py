@@ -43,6 +43,8 @@ _OWN = {"judgments": (*JUDGMENT_COLUMNS, "probe")}
 their names."""
 
 _LOCK = ".lock"
+_TRIAL = re.compile(r"(panels/g0/judge|audit|audit/score|audit/choice)/trial/")
+"""Ids of trial calls, which try an endpoint before any question."""
 
 Kind = Literal["run", "audit", "analysis"]
 _KINDS: dict[str, Kind] = {"audit": "audit", "analyze": "analysis"}
@@ -177,12 +179,33 @@ class RunFolder:
         """The text of experiment.yaml."""
         return (self.path / "experiment.yaml").read_text(encoding="utf-8")
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a process writes here now."""
+        try:
+            with (self.path / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether anything stands here that was paid for or read: answers beside those to trial questions, batches that were
+        sent, tables beside the items."""
+        tables = [path for path in (self.path / "tables").glob("*/*.parquet") if path.parent.name != "items"]
+        batches = (self.path / "batch").glob("*")
+        return bool(tables) or any(batches) or any(map(_holds_answers, (self.path / "calls").rglob("*.jsonl*")))
+
     # Writing.
 
     def claim(self, identity: str) -> Claim:
         """The exclusive right to write here for the experiment with that hash.
 
-        Raises FolderMismatch where the folder belongs to another experiment, or another process is writing.
+        A folder of another experiment is taken over where it has no answers (``has_answers``). Raises FolderMismatch where
+        it has, or where another process is writing.
         """
         return Claim(self, identity)
 
@@ -262,7 +285,7 @@ class Claim:
         if path.exists() and not path.is_dir():
             raise FolderMismatch(f"{path}: this is a file, not a folder; give another --out")
         stored = self._folder.environment().get("experiment_hash")
-        if stored is not None and stored != self._identity:
+        if stored is not None and stored != self._identity and self._folder.has_answers:
             owner = "log" if self._folder.kind == "analysis" else "experiment"
             raise AnotherOwner(
                 f"{path}: this folder belongs to another {owner} ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the {owner} file"
@@ -285,15 +308,36 @@ class Claim:
         self._release()
 
 
+def _holds_answers(part: Path) -> bool:
+    """Whether a part of the cassette holds an answer to another question than a trial's. What cannot be read counts as one."""
+    if part.suffix == ".gz":
+        return True
+    with part.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.endswith("\n"):  # a killed process leaves half of a last line
+                try:
+                    call = json.loads(line)["call"]
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    return True
+                if not _TRIAL.match(str(call)):
+                    return True
+    return False
+
+
 def default_folder(name: str, identity: str) -> RunFolder:
-    """``runs/<name>``, or ``runs/<name>-<number>``: the folder with this identity, else the first that does not exist."""
+    """``runs/<name>``, or ``runs/<name>-<number>``: the folder with this identity, else one in which a command left no answer and
+    none is at work, else the first that does not exist."""
     first = Path("runs") / name
     numbered = re.compile(rf"{re.escape(name)}-\d+")
     existing = [first, *(path for path in sorted(first.parent.glob("*")) if numbered.fullmatch(path.name))]
-    for folder in map(RunFolder, existing):
+    folders = [RunFolder(path) for path in existing]
+    for folder in folders:
         with suppress(FolderMismatch):
             if folder.environment().get("experiment_hash") == identity:
                 return folder
+    for folder in folders:
+        if folder.exists and not folder.has_answers and not folder.is_claimed:
+            return folder
     paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
     return RunFolder(next(path for path in paths if not path.exists()))
 

@@ -64,6 +64,48 @@ def run(
         print(f"Report: {result.path / 'report.html'}")
 
 
+@app.command()
+def step(
+    run: Annotated[
+        Path,
+        typer.Argument(help="The experiment, a YAML file, or the run folder of an earlier step.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder; an existing one is resumed. [default: runs/<name>]", show_default=False),
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Stop at this cost in USD (exit 3; resumable).", min=0, show_default=False)
+    ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Stop at this many calls (exit 3; resumable).", min=0, show_default=False)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Go on to the next training, write its files and stop (exit 6); with model.json in their folders, go on from there."""
+    set_debug(debug)
+    from judgeloop.cli import views
+    from judgeloop.commands.run import step as step_command
+
+    try:
+        with views.view(quiet=quiet) as view:
+            result = step_command(run, out=out, max_cost=max_cost, max_calls=max_calls, observer=view)
+    except AnswersOutstanding as error:
+        for call, folder in error.requests:
+            print(f"{call}: {folder}")
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
+    if quiet:
+        print(result.path / "report.html")
+    else:
+        print(result.summary())
+        print(f"Report: {result.path / 'report.html'}")
+
+
 def _line() -> type[AuditLine]:
     from judgeloop.experiment.audit import AuditLine
 

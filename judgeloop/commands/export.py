@@ -267,7 +267,7 @@ def _fixed_pairs(folder: RunFolder) -> tuple[pd.DataFrame, np.ndarray[Any, np.dt
     for record in fixed.to_dict("records"):
         row = {str(name): value for name, value in record.items()}
         ids = row["candidate_first"], row["candidate_second"]
-        a, b = ids if row["order"] == "ab" else ids[::-1]
+        a, b = ids[::-1] if row["order"] == "ba" else ids
         pairs.append({
             "item_id": row["item_id"], "pair_id": row["pair_id"], "prompt": prompts.get(row["item_id"], ""),
             "text_a": text_of(row, a), "text_b": text_of(row, b), "candidate_a": a, "candidate_b": b,

@@ -50,6 +50,7 @@ TRIALS = "verdict trials (at most)"
 _DRAFTS = {
     "pool drafts": "drafts, the pools",
     "first drafts": "drafts, generation 0",
+    "trained drafts": "drafts of trained models",
     "anchor drafts": "drafts, anchor panel",
 }
 _STAGES = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
@@ -169,7 +170,8 @@ def total_cost(loads: Iterable[Load]) -> Range | None:
 class RecordedRun:
     """What a run folder says for a plan. ``tokens``: (stage, model) → tokens of a call's prompt and completion; stages are
     draft, draft with exemplars (generation 1 on) and judge. ``conflict``: the share of pairs whose verdict changed with the
-    order; ``drift_sd``: the SD between replicates of the last did_length, in doublings. None where the folder does not say.
+    order; ``drift_sd``: the SD between replicates of the last did_length, in doublings, at its
+    upper 90 % limit. None where the folder does not say.
     """
 
     name: str
@@ -233,7 +235,8 @@ def _calls_per_second(stamps: list[int]) -> float | None:
 
 
 def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
-    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length."""
+    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length, at its upper
+    90 % limit."""
     try:
         estimates = folder.estimates()
     except FolderMismatch:
@@ -245,8 +248,9 @@ def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
     if drifts.empty:
         return conflict, None
     last = drifts.sort_values("generation").iloc[-1]
-    count = pd.to_numeric(last["n_replicates"])
-    return conflict, float(last["std_error"]) * math.sqrt(float(count))
+    count = float(pd.to_numeric(last["n_replicates"]))
+    # Few replicates know their spread badly, and a plan from too small a one finds nothing.
+    return conflict, inference.upper_deviation(float(last["std_error"]) * math.sqrt(count), count - 1.0)
 
 
 def with_recorded_tokens(load: Load, stage: str, endpoint: Endpoint, earlier: RecordedRun | None) -> Load:
@@ -340,7 +344,7 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
     """The experiment's loads, one a kind of call and arm, with tokens estimated from characters."""
     experiment, resolved = material.resolved.experiment, material.resolved
     policy = experiment.policy
-    endpoint = experiment.endpoints[policy.endpoint]
+    endpoint = experiment.endpoint(policy.endpoint)
     longest = policy.max_tokens or endpoint.max_tokens
     answer = Range(0.1 * longest, 0.5 * longest, longest)
     if answer_tokens is not None:
@@ -362,6 +366,10 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
             if planned.is_first and planned.judge.verdict == "auto":
                 trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
                 yield _with_calls(replace(judgments, what=TRIALS), trials, experiment)
+        elif planned.kind == "trainings":
+            yield Load(
+                "trainings (time and cost are not counted)", policy.endpoint, planned.calls, NOTHING, NOTHING, NOTHING
+            )
         elif planned.kind == "exemplar drafts":
             prompts = sum((text_tokens(_item_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
             texts = (prompts + answer + Range(4.0, 8.0, 16.0)).times(planned.exemplars * draft.calls)
@@ -413,7 +421,7 @@ def _match_load(material: Material, answer: Range) -> Load:
 
 def _with_calls(load: Load, calls: int, experiment: Experiment) -> Load:
     """The load of ``calls`` such calls, at the price of its endpoint."""
-    return scaled(load, calls, experiment.endpoints[load.endpoint])
+    return scaled(load, calls, experiment.endpoint(load.endpoint))
 
 
 def _item_text(item: Item) -> str:
@@ -424,7 +432,8 @@ def _item_text(item: Item) -> str:
 def _from_earlier(load: Load, earlier: RecordedRun | None, resolved: ResolvedExperiment) -> Load:
     """The load with the tokens a call of an earlier run's calls of its stage."""
     stage = next((stage for start, stage in _STAGES.items() if load.what.startswith(start)), "")
-    return with_recorded_tokens(load, stage, resolved.experiment.endpoints[load.endpoint], earlier)
+    load = with_recorded_tokens(load, stage, resolved.experiment.endpoint(load.endpoint), earlier)
+    return load if load.endpoint else replace(load, cost=NOTHING)  # what this process makes is not paid for
 
 
 def _speed(stated: float | None, doctor: str | Path | None, earlier: RecordedRun | None) -> Speed | None:

@@ -26,6 +26,7 @@ from judgeloop.experiment import inputs
 from judgeloop.experiment.inputs import read_yaml, yaml_name
 from judgeloop.experiment.options import only_speed, sentence
 from judgeloop.experiment.schema import (
+    SIGNALS_OF_POLICY,
     Block,
     Endpoint,
     Experiment,
@@ -98,6 +99,9 @@ class ResolvedExperiment(Block):
         which key it is asked, and ``files``, the hashes of the files that it names."""
         raw = self.experiment.model_dump(mode="json", exclude={"budget"})
         raw["arms"] = [arm.model_dump(mode="json") for arm in self.arms]
+        for block in (raw, *raw["arms"]):
+            for key in only_speed(type(self.experiment.policy)):
+                block["policy"].pop(key)
         for endpoint in raw["endpoints"].values():
             for key in only_speed(Endpoint):
                 endpoint.pop(key)
@@ -124,8 +128,9 @@ def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "expe
     experiment = _validate(Experiment, raw, where)
     assert isinstance(experiment, Experiment)
     _check_judge(experiment, experiment.judge, f"{where}: judge")
-    _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
-    _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
+    if experiment.policy.endpoint:
+        _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
+        _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
     arms = tuple(_arm(raw, experiment, name, override, where) for name, override in experiment.arms.items())
     for arm in arms:
         _check_arm(experiment, arm, where)
@@ -151,7 +156,8 @@ def _arm(raw: Mapping[str, Any], base: Experiment, name: str, override: Mapping[
         kind = getattr(base, key).kind
         if key == "policy" and change.get("kind", kind) != kind:
             raise _only_exemplars(where, field)
-        blocks[key] = dict(change) if change.get("kind", kind) != kind else {**base_block, **change}
+        # The kind is named, for a signal's default depends on the policy.
+        blocks[key] = dict(change) if change.get("kind", kind) != kind else {"kind": kind, **base_block, **change}
     arm = _validate(Arm, {"name": name, **blocks}, where, field)
     assert isinstance(arm, Arm)
     if arm.policy.model_dump(exclude={"exemplars"}) != base.policy.model_dump(exclude={"exemplars"}):
@@ -205,6 +211,11 @@ def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: 
 def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
     place = f"{where}: arms.{arm.name}"
     _check_judge(experiment, arm.judge, f"{place}.judge")
+    kinds = SIGNALS_OF_POLICY.get(arm.policy.kind, ("bradley_terry", "best_of_n"))
+    if arm.signal.kind not in kinds:
+        raise ExperimentError(
+            f"{place}.signal.kind: {arm.signal.kind} does not go with policy.kind {arm.policy.kind}, which takes {', '.join(kinds)}"
+        )
     if arm.policy.kind == "exemplar" and arm.signal.reference == "base":
         raise ExperimentError(
             f"{place}.signal.reference: base needs policy.kind pool; exemplar drafts anew each generation"
@@ -226,7 +237,10 @@ class PlannedCalls:
     """The number of calls of one kind in a run. Of judgments: ``judge`` is asked for ``arm``, and ``is_first`` says that no
     earlier arm has that judge. Of drafts: ``exemplars`` texts stand in the prompt."""
 
-    kind: Literal["pool drafts", "first drafts", "exemplar drafts", "anchor drafts", "judgments", "scores", "matches"]
+    kind: Literal[
+        "pool drafts", "first drafts", "exemplar drafts", "trained drafts", "trainings", "anchor drafts", "judgments", "scores",
+        "matches",
+    ]  # fmt: skip
     calls: int
     arm: str = ""
     judge: ModelJudgeSpec | RewardJudgeSpec | None = None
@@ -307,6 +321,11 @@ class Material:
             yield PlannedCalls("first drafts", count * experiment.candidates_per_item)
             arms = Counter(getattr(arm.policy, "exemplars", 0) for arm in self.resolved.arms)
             turns = count * experiment.candidates_per_item * experiment.generations
+            if policy.kind in SIGNALS_OF_POLICY:
+                yield PlannedCalls("trained drafts", turns * len(self.resolved.arms))
+                trainings = experiment.generations * experiment.replicates * len(self.resolved.arms)
+                yield PlannedCalls("trainings", trainings)
+                arms.clear()
             for exemplars in sorted(arms):
                 yield PlannedCalls("exemplar drafts", turns * arms[exemplars], exemplars=exemplars)
         anchor = experiment.panels.anchor

@@ -1,7 +1,7 @@
 """Answers that a judge graded one at a time, joined into pairs: the better grade is the pick.
 
-There was no slot and no order. Each pair becomes one row with order ab, so that no position effect is estimated; the
-statistics show whether the better grade goes with length or style.
+There was no slot and no order: a verdict is by text, and the statistics show whether the better grade goes with length or
+style.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from judgeloop.errors import InvalidInput
 from judgeloop.interchange.rows import Row
+from judgeloop.records import UNKNOWN_ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _pair_rows(a: GradedAnswer, b: GradedAnswer, judges: Iterable[str], *, numbe
     pair_id = "/".join((a.item_id, *sides, *(() if one_model or a.epoch <= 1 else (str(a.epoch),))))
     texts = {"text_a": a.text, "text_b": b.text} if a.text is not None and b.text is not None else {}
     shared = {
-        "item_id": a.item_id, "pair_id": pair_id, "order": "ab", "prompt": b.prompt if a.prompt is None else a.prompt, **texts, "model_a": a.model,
+        "item_id": a.item_id, "pair_id": pair_id, "order": UNKNOWN_ORDER, "prompt": b.prompt if a.prompt is None else a.prompt, **texts, "model_a": a.model,
         "model_b": b.model, "category": a.category, **_gold(a, b, numbers),
     }  # fmt: skip
     return [(b.where, {**shared, "judge": name, **_verdict(a, b, name)}) for name in judges]
@@ -93,7 +94,7 @@ def _verdict(a: GradedAnswer, b: GradedAnswer, judge: str) -> dict[str, Any]:
     grade_b = b.grades.get(judge, Grade(None, b.reason or "not_graded"))
     if grade_a.value is None or grade_b.value is None:
         return {"verdict": "unscored", "reason": grade_a.reason if grade_a.value is None else grade_b.reason}
-    verdict = "tie" if grade_a.value == grade_b.value else "first" if grade_a.value > grade_b.value else "second"
+    verdict = "tie" if grade_a.value == grade_b.value else "a" if grade_a.value > grade_b.value else "b"
     return {"verdict": verdict, "reason": "", "grade_a": grade_a.value, "grade_b": grade_b.value}
 
 

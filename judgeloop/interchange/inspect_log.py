@@ -114,8 +114,19 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
             f"{paths[0]}: scores: {f'no scorer {judges!r}' if judges else 'no score by a model'} (the log has {names}); name the judge's scorer with --columns (verdict: SCORER)"
         )
     keyed = _shorten_judge_names(answers)
+    itself = dict.fromkeys(answer.model for answer in answers if answer.reason == "graded_by_itself")
+    if itself:
+        notes.insert(
+            0, _graded_itself(list(itself), any(answer.model not in itself for answer in answers) or len(itself) > 1)
+        )
     log_rows, more = pair_rows(keyed, str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more")
     return log_rows, notes + more
+
+
+def _graded_itself(models: Sequence[str], several: bool) -> str:
+    """A sentence on models that graded their own answers, as Inspect lets them where no grader is named."""
+    alone = "; no judge graded both answers of a pair, so that these are unscored (graded_by_itself); where one judge graded all, name its scorer with --columns (verdict: SCORER)"  # fmt: skip
+    return f"the log names no grader, so that {' and '.join(models[:3])} graded {'their' if len(models) > 1 else 'its'} own answers{alone if several else ''}"
 
 
 def _open_log(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]:
@@ -183,10 +194,12 @@ def _answers(
                 raise InvalidInput(f"{where}: scores.{scorer}.value: missing")
             graded = scorer == judges if judges else _is_model_graded(scorer, score)
             if graded:
-                grades[f"{_grader(spec, scorer, score)}#{scorer}"] = _grade(score, f"{where}: scores.{scorer}")
+                grader = _grader(spec, scorer, score) or (scorer if judges else model)
+                grades[f"{grader}#{scorer}"] = _grade(score, f"{where}: scores.{scorer}")
             elif (scorer == gold) if gold else scorer.rsplit("/", 1)[-1] in RULES:
                 rules[scorer] = _grade(score, f"{where}: scores.{scorer}")
-        reason = "sample_error" if sample.get("error") else "not_graded"
+        by_itself = any(name.startswith(f"{model}#") for name in grades)
+        reason = "sample_error" if sample.get("error") else "graded_by_itself" if by_itself else "not_graded"
         yield GradedAnswer(
             where,
             str(identity),
@@ -209,8 +222,9 @@ def _is_model_graded(scorer: str, score: Mapping[str, Any]) -> bool:
 
 
 def _grader(spec: Mapping[str, Any], scorer: str, score: Mapping[str, Any]) -> str:
-    """The name of the grading model: from the grader's recorded reply, the scorer's options or the role; else the graded
-    model, with which Inspect grades where no other is named."""
+    """The name of the grading model: from the grader's recorded reply, the scorer's options or the role; "" where the log
+    names none: a scorer that --columns names is then one judge by its own name, and a model-graded one is the graded model,
+    with which Inspect grades where no other is named."""
     metadata = score.get("metadata")
     grading = metadata.get("grading") if isinstance(metadata, Mapping) else None
     for turn in grading if isinstance(grading, list) else ():
@@ -223,7 +237,7 @@ def _grader(spec: Mapping[str, Any], scorer: str, score: Mapping[str, Any]) -> s
     role = (spec.get("model_roles") or {}).get("grader")
     if isinstance(role, Mapping) and isinstance(role.get("model"), str):
         return str(role["model"])
-    return "several graders" if isinstance(role, list) else str(spec["model"])
+    return "several graders" if isinstance(role, list) else ""
 
 
 def _grade(score: Mapping[str, Any], where: str) -> Grade:

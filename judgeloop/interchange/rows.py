@@ -34,16 +34,22 @@ SET_COLUMNS = ("item_id", "set_id", "prompt", "texts", "candidates", "models", "
 KEPT_COLUMNS = ("language",)
 """Columns that have a meaning and stand among a file's further ones in the tables."""
 KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS, *KEPT_COLUMNS)))
-_KEYS = ("column", "values", "value")
+_KEYS = ("column", "values", "value", "by")
+_WINNER = re.compile(r"winner|better|preferred|preference|chosen", re.IGNORECASE)
+_SLOT_WORDS = ("first", "second", "left", "right")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of one of judgeloop's columns: a column of the log and the meaning of its words, or a constant."""
+    """The source of one of judgeloop's columns: a column of the log and the meaning of its words, or a constant.
+
+    ``by``: ``slot`` where a verdict's words are known to name the slot.
+    """
 
     column: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     value: str | None = None
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,32 @@ def _source(name: str, value: object, origin: str) -> Source:
             raise InvalidInput(
                 f"{origin}: {name}.values: {word!r}: {meaning!r}: words and numbers only; put yes, no, on, off, null in quotes"
             )
-    return Source(column=column, values={str(word): str(meaning) for word, meaning in values.items()})
+    by = value.get("by", "")
+    if by not in ("", "slot") or (by and name != "verdict"):
+        raise InvalidInput(f"{origin}: {name}.by: only a verdict has it, and only as slot")
+    source = Source(column, {str(word): str(meaning) for word, meaning in values.items()}, by=by)
+    _check_winner(name, source, origin)
+    return source
+
+
+def _check_winner(name: str, source: Source, origin: str) -> None:
+    """Raises InvalidInput where the words of a column such as winner are made slots, and nothing says that they are."""
+    as_slots = [
+        (word, meaning)
+        for word, meaning in source.values.items()
+        if meaning in ("first", "second") and word.strip().lower() not in _SLOT_WORDS
+    ]
+    if name == "verdict" and as_slots and not source.by and names_a_winner(source.column):
+        word, meaning = as_slots[0]
+        raise InvalidInput(
+            f"{origin}: verdict.values: {word}: {meaning}: column {source.column!r} may name an answer or a slot; write a or b "
+            f"({word}: a) where {word} is an answer, whichever was shown first, or add by: slot where {word} is the slot shown {meaning}"
+        )
+
+
+def names_a_winner(column: str) -> bool:
+    """Whether a column's name says that it holds the better of two, which may be an answer or a slot."""
+    return bool(_WINNER.search(column))
 
 
 def near(name: str, known: tuple[str, ...]) -> str:

@@ -30,11 +30,14 @@ from judgeloop.interchange.rows import (
     extras,
     is_number,
     named,
+    names_a_winner,
     raw_rows,
 )
-from judgeloop.records import ORDERS
+from judgeloop.records import ORDERS, UNKNOWN_ORDER
 
-VERDICTS = ("first", "second", "tie", "unscored")
+BY_SLOT, BY_TEXT = ("first", "second"), ("a", "b")
+VERDICTS = (*BY_SLOT, *BY_TEXT, "tie", "unscored")
+_VERDICT_WORDS = "first, second, tie or unscored (by slot), or a, b (by text, whichever was shown first)"
 PANELS = ("pairs", "anchor", "probe", "policy")
 _MATCHUP = ("replicate", "arm", "generation", "panel", "item_id", "pair_id")
 _PRESENTATION = (*_MATCHUP, "judge", "order", "repeat")
@@ -125,6 +128,7 @@ def verdict_log(
             f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name} (it has {', '.join(sorted(column_names)[:8])})"
         )
     used = {row["pair_id"] for row in rows}
+    notes = [*notes, *(_order_notes(rows) if fields is None else ())]
     return VerdictLog(
         _judgments(rows),
         _texts(reader),
@@ -139,15 +143,16 @@ def verdict_log(
 
 def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
     item_id = cells.name("item_id")
+    judge, (order, verdict, reason) = cells.name("judge"), _by_slot(cells)
     row: dict[str, Any] = {
         "item_id": item_id,
-        "judge": cells.name("judge"),
-        "order": cells.word("order", ORDERS, "ab (text_a shown first) or ba"),
-        "verdict": cells.word("verdict", VERDICTS, "first, second, tie or unscored (by slot)"),
+        "judge": judge,
+        "order": order,
+        "verdict": verdict,
         "pair_id": cells.label("pair_id", item_id),
         "repeat": cells.whole("repeat") or 0,
         "p_first": cells.number("p_first", low=0, high=1),
-        "reason": cells.label("reason"),
+        "reason": cells.label("reason", reason),
         "arm": cells.label("arm"),
         "generation": cells.whole("generation"),
         "replicate": cells.whole("replicate"),
@@ -160,6 +165,10 @@ def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
     }
     if row["panel"] == "probe" and not row["probe"]:
         raise cells.fault("probe", "is empty; rows of panel probe name the edit that text_b has (padding, bold, …)")
+    if order == UNKNOWN_ORDER and row["p_first"] is not None:
+        if not reason:
+            raise cells.fault("p_first", "is the first slot's, but the order is not known; leave it empty")
+        row["p_first"] = None
     values = _pair_values(cells, row, reader)
     _check_agreement(cells, row, values, reader)
     same = cells.truth("identical")
@@ -168,7 +177,7 @@ def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
     elif values["candidate_a"]:
         same = values["candidate_a"] == values["candidate_b"]
     a, b = _candidate_ids(cells, row, values, reader)
-    first, second = (a, b) if row["order"] == "ab" else (b, a)
+    first, second = (b, a) if order == "ba" else (a, b)
     pair_columns = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
     other_columns = extras(cells.row, (*VERDICT_COLUMNS, *_FIRST))
     if reader.pairs is not None:
@@ -181,6 +190,50 @@ def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
         "candidate_first": first,
         "candidate_second": second,
     }
+
+
+def _order_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the verdicts whose order is not known cannot show."""
+    unknown = sum(1 for row in rows if row["order"] == UNKNOWN_ORDER)
+    lost = sum(1 for row in rows if row["reason"] == "order_unknown" and row["verdict"] == "unscored")
+    notes = []
+    if unknown > lost:
+        notes.append(f"the order of {unknown - lost:,} of {len(rows):,} verdicts is not known: they show which text was picked, and nothing of position")  # fmt: skip
+    if lost:
+        notes.append(f"{lost:,} of {len(rows):,} verdicts name a slot in unknown order: which text was picked cannot be told, so that they are unscored (order_unknown)")  # fmt: skip
+    return notes
+
+
+def _by_slot(cells: Cells) -> tuple[str, str, str]:
+    """(order, verdict, reason) of a row: by slot where the order is known, else by text.
+
+    A slot in unknown order is unscored, for the reason ``order_unknown``: which text was picked cannot be told.
+    """
+    if "verdict" not in cells.row:
+        _refuse_winner(cells)
+    verdict = cells.word("verdict", VERDICTS, _VERDICT_WORDS)
+    if verdict in BY_SLOT and cells.cell("order") is None:
+        cells.required("order", "; write unknown where it is not known")
+    order = cells.word(
+        "order", (*ORDERS, UNKNOWN_ORDER), "ab (text_a shown first), ba or unknown", default=UNKNOWN_ORDER
+    )
+    if verdict in BY_TEXT and order in ORDERS:
+        verdict = "first" if (verdict == "a") == (order == "ab") else "second"
+    if verdict in BY_SLOT and order == UNKNOWN_ORDER:
+        return order, "unscored", "order_unknown"
+    return order, verdict, ""
+
+
+def _refuse_winner(cells: Cells) -> None:
+    """Raises InvalidInput where the row has no verdict but a column that says which of two is better: it may name an answer
+    or a slot, and the user must say which."""
+    names = [name for name in cells.row if names_a_winner(name)]
+    if names:
+        raise InvalidInput(
+            f"{cells.where}: column verdict is missing, and column {names[0]!r} may name an answer or a slot; give --columns with "
+            f"verdict: {{column: {names[0]}, values: {{A: a, B: b}}}} where it names text_a or text_b, whichever was shown first, "
+            f"or verdict: {{column: {names[0]}, by: slot, values: {{A: first, B: second}}}} where it names the slot"
+        )
 
 
 def _pair_values(cells: Cells, row: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:

@@ -18,11 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.experiment.schema import LabelRule
-from judgeloop.records import PREFERENCE_COLUMNS
+from judgeloop.records import ORDERS, PREFERENCE_COLUMNS, UNKNOWN_ORDER
 
 _MATCHUP = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION = [*_MATCHUP, "order", "repeat"]
-_HARD = {"first": 1.0, "tie": 0.5, "second": 0.0}
+_HARD = {"first": 1.0, "a": 1.0, "tie": 0.5, "second": 0.0, "b": 0.0}
+"""The verdict's share for candidate_first, which is a where the order is unknown and the verdict by text."""
 
 
 def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
@@ -75,15 +76,15 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     hard = np.array([_HARD.get(verdict, np.nan) for verdict in verdicts], dtype=np.float64)
     if np.isnan(hard).any():
         raise ValueError(f"unknown verdict {verdicts[int(np.isnan(hard).argmax())]!r}")
-    if not {"ab", "ba"}.issuperset(orders):
-        raise ValueError("every presentation has the order ab or ba")
+    if not {*ORDERS, UNKNOWN_ORDER}.issuperset(orders):
+        raise ValueError("every presentation has the order ab, ba or unknown")
     # The rows of a panel, whose replicate is missing, are a matchup too.
     matchup = np.zeros(len(rows), dtype=np.intp)
     for name in _MATCHUP:
         codes = _ordered(rows[name])
         matchup = np.unique(matchup * (codes.max(initial=0) + 1) + codes, return_inverse=True)[1]
-    forward = np.array([order == "ab" for order in orders], dtype=np.bool_)
-    shown = (matchup * 2 + forward) * (len(rows) + 1) + _ordered(rows["repeat"])
+    forward = np.array([order != "ba" for order in orders], dtype=np.bool_)
+    shown = (matchup * 3 + _ordered(rows["order"])) * (len(rows) + 1) + _ordered(rows["repeat"])
     if len(np.unique(shown)) < len(rows):
         twice = pd.Series(shown).duplicated().to_numpy()
         raise ValueError(f"two judgments of one presentation: {rows.loc[twice, _PRESENTATION].iloc[0].to_dict()}")
@@ -122,10 +123,10 @@ def _first_rows(codes: NDArray[Any]) -> NDArray[np.intp]:
 def _complete_matchups(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     """A row a matchup that is scored in both orders: P(a) by the rule; under consistent_only, 1 or 0, or no row."""
     codes, p_a = scored["matchup"].to_numpy(), scored["p_a"].to_numpy()
-    forward = (scored["order"] == "ab").to_numpy()
+    orders = scored["order"].to_numpy()
     complete = np.full(codes.max(initial=-1) + 1, True)
     means = np.zeros(len(complete))
-    for rows in (forward, ~forward):
+    for rows in (orders == order for order in ORDERS):
         counts = np.bincount(codes[rows], minlength=len(complete))
         complete &= counts > 0
         means += np.bincount(codes[rows], weights=p_a[rows], minlength=len(complete)) / np.maximum(counts, 1)

@@ -26,6 +26,12 @@ _WORDS: dict[Standing, tuple[str, Tone]] = {
 }
 _OF_JUDGE = {"position": "Position", "content": "Length and style", "self_preference": "Own texts"}
 """The questions about a judge's bias, and their names."""
+_GROWING = {
+    "amplifying": "Yes, and amplifying",
+    "as its strategy": "Yes, at its strategy's pace",
+    "reversing": "Yes, after a reversal",
+}
+"""The answer where a drift was found, by the word on compounding that is no plain adjective."""
 _MOST_BIASES = 8
 _MOST_GROWN = 4
 _MANY_REPLICATES = 8
@@ -48,7 +54,7 @@ class QuestionAnswer:
 
 AdviceKind = Literal[
     "both_orders", "keep_disagreeing_pairs", "consistent_only", "length", "obedience", "form", "added_words",
-    "probe_padding", "separate_quality", "real_data", "grown_alike", "strategy", "pin_version", "add_control", "unscored",
+    "probe_padding", "separate_quality", "real_data", "grown_alike", "larger_pool", "strategy", "pin_version", "add_control", "unscored",
     "label_mass", "more_replicates",
 ]  # fmt: skip
 
@@ -65,7 +71,7 @@ class Advice:
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
     """The four answers in the order in which they are asked."""
     return [
-        _biased(findings),
+        _biased(reading, findings),
         _growing(reading, findings),
         _sure(reading, findings),
         _change(reading, findings),
@@ -76,7 +82,7 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     """A finding in few words: what, how much, its interval, what it takes for granted; if nothing was detected, what could
     have been.
 
-    ``named``: with the judge's name (not needed where there is one judge).
+    ``named``: with the names of judge or arms (not needed where there is one judge, or behind a finding on the same arms).
     """
     text = _in_short(finding, named=named)
     return f"{text}, {finding.assumption}" if finding.assumption else text
@@ -86,7 +92,7 @@ def _in_short(finding: Finding, *, named: bool) -> str:
     """``brief`` without the assumption."""
     row = finding.row
     name = wording.term_name(row.term)
-    arms = f"{wording.label(row.arm)} against {wording.label(row.contrast)}: " if row.contrast else ""
+    arms = f"{wording.label(row.arm)} against {wording.label(row.contrast)}: " if row.contrast and named else ""
     who = arms or (f"{wording.label(row.judge)}: " if row.judge and named else "")
     if who:
         name = wording.sentence_start(name)
@@ -107,7 +113,7 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         return f"{value}; {finding.word}"
     if finding.verdict in ("undetected", "underpowered"):
         sample = "run" if row.n_replicates else "sample"
-        smallest = f"; this {sample} could only have seen {wording.size(row, row.detectable)} or more"
+        smallest = f"; this {sample} could have seen {wording.size(row, row.detectable)} or more"
         unseen = smallest if row.detectable is not None else ""
         return f"{value}, {'not detected' if finding.verdict == 'undetected' else 'too few data'}{unseen}"
     if finding.verdict == "equivalent":
@@ -119,7 +125,21 @@ def _in_short(finding: Finding, *, named: bool) -> str:
     return value
 
 
-def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
+def _without_verdicts(reading: Reading) -> list[str]:
+    """A sentence on each judge none of whose replies holds a verdict, and why: whatever else is said, it is not of that judge."""
+    if reading.judgments.empty:
+        return []
+    sentences = []
+    for judge, rows in reading.judgments.groupby("judge", sort=True):
+        if (rows["verdict"] == "unscored").all():
+            reasons = rows["reason"].replace("", "no reason given").value_counts()
+            listed = ", ".join(f"{wording.label(str(reason))} {count:,}" for reason, count in reasons.items())
+            sentences.append(f"{wording.label(str(judge))}: all {len(rows):,} verdicts are unscored ({listed}).")
+    more = [f"{len(sentences) - _MOST_BIASES} more judges without a verdict."] if len(sentences) > _MOST_BIASES else []
+    return [*sentences[:_MOST_BIASES], *more]
+
+
+def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     """Answered by estimates of bias alone: a raw preference may be one for quality, and never answers this."""
     on_judges = [finding for finding in findings if finding.question in _OF_JUDGE and finding.verdict != "described"]
     judges = list(dict.fromkeys(finding.row.judge for finding in on_judges))
@@ -138,7 +158,8 @@ def _biased(findings: Sequence[Finding]) -> QuestionAnswer:
     defined = [finding for group in groups for finding in _weightiest(group) if finding.verdict != "undefined"]
     rank = {"equivalent": 1, "undetected": 2, "underpowered": 2}
     defined.sort(key=lambda finding: rank.get(finding.verdict, 0))
-    sentences = [f"{brief(finding, named=len(judges) > 1)}." for finding in defined[:_MOST_BIASES]]
+    sentences = _without_verdicts(reading)
+    sentences += [f"{brief(finding, named=len(judges) > 1)}." for finding in defined[:_MOST_BIASES]]
     if len(defined) > _MOST_BIASES:
         sentences.append(f"{len(defined) - _MOST_BIASES} more below.")
     for asked, name in _OF_JUDGE.items():
@@ -177,19 +198,23 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     weightiest = [lead]
     compounding = [f for f in findings if f.question == "amplification" and f.word in COMPOUNDING]
     compounding = [f for f in compounding if _same_arms(f, lead)] or compounding
+    # Of the drift that answers the question, or of another feature; then it is a sentence, and not the answer's word.
+    own = [f for f in compounding if _same_arms(f, lead) and f.row.term.endswith(lead.row.term.removeprefix("did"))]
     if compounding:
-        first = leading(compounding)
+        first = leading(own or compounding)
         weightiest.append(first)
-        if first.word == "amplifying":
-            word = "Yes, and amplifying"
-        elif lead.verdict == "found":
-            word = f"Yes, {first.word}"
+        if own and lead.verdict == "found":
+            word = _GROWING.get(first.word, f"Yes, {first.word}")
     alike = _grown_alike(findings)
     if alike:
         weightiest.append(([f for f in alike if _same_arms(f, lead)] or alike)[0])
         if lead.verdict != "found":
             word, tone = "Outputs grow alike", "found"
-    sentences = [f"{brief(finding)}." for finding in [*weightiest, *others][:_MOST_GROWN]]
+    told = [*weightiest, *others][:_MOST_GROWN]
+    sentences = [
+        f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
+        for before, finding in zip([lead, *told], told, strict=False)
+    ]
     return QuestionAnswer(question, word, tone, tuple(sentences), tuple(weightiest))
 
 
@@ -244,7 +269,7 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
         parts = [f"{_measure(f)}: {wording.size(f.row, f.row.detectable)}" for f in _least_sensitive(unseen)]
-        sentences.append(f"Smallest effects that could have been seen with 80 % power: {'; '.join(parts)}.")
+        sentences.append(f"Effects that would have been seen with 80 % power or more: {'; '.join(parts)}.")
     undefined = sum(finding.verdict == "undefined" for finding in findings)
     if undefined:
         sentences.append(
@@ -303,6 +328,7 @@ _OBEDIENCE = {
 }
 _MUCH_UNSCORED = 0.02
 _LITTLE_MASS = 0.3
+_MUCH_USED = 0.5
 _MOST_ADVICE = 5
 
 
@@ -454,6 +480,7 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         name = wording.feature_name(wording.feature_of(alike[0].row.term, "did_"))
         text = f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length."
         lines.append(Advice("grown_alike", text, _rows(alike)))
+    lines += _pools(reading)
     for row in select(reading.estimates, term="strategy_gap_length", variant="equal_tokens"):
         if row.conf_low is None or row.conf_high is None or row.conf_low <= 0 <= row.conf_high:
             continue
@@ -475,6 +502,25 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     return lines
 
 
+def _pools(reading: Reading) -> list[Advice]:
+    """A larger pool for arms that have used up most of theirs: what is left of it, and not the judge, slows their drift."""
+    lines = []
+    for arm in reading.arms:
+        rows = select(
+            reading.estimates, term=("pool_range_used_length", "pool_range_used_style_score"), arm=arm, category=""
+        )
+        used = [row for row in rows if row.estimate is not None and row.estimate >= _MUCH_USED]
+        if used and arm not in reading.controls:
+            most = max(used, key=lambda row: row.estimate or 0.0)
+            feature = wording.feature_name(wording.feature_of(most.term, "pool_range_used_"))
+            own = _block(_block(_block(reading.experiment.get("arms")).get(arm)).get("policy"))
+            size = own.get("pool_size")
+            now = f" (`policy: {{pool_size: {4 * size}}}`, now {size})" if isinstance(size, int) else ""
+            text = f"The texts of arm {wording.label(arm)} have drifted through {100 * (most.estimate or 0.0):.0f} % of their pool's range in {feature}, and what is left slows any further drift: draft more texts an item{now}."
+            lines.append(Advice("larger_pool", text, (most,)))
+    return lines
+
+
 def _tokens(reading: Reading, arm: str, other: str) -> str:
     """ "; over all generations it trains on 2.4 times the tokens"; empty where that is not known."""
     rows = select(reading.estimates, term="training_tokens", variant="", category="")
@@ -488,7 +534,11 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     total = len(reading.judgments)
     unscored = int((reading.judgments["verdict"] == "unscored").sum()) if total else 0
     if total and unscored / total > _MUCH_UNSCORED:
-        text = f"{100 * unscored / total:.1f} % of replies have no verdict: `judgeloop doctor` shows which verdict mode this judge can do."
+        mend = (
+            "their reasons stand in the table of unscored judgments" if "analyze" in reading.experiment
+            else "`judgeloop doctor` shows which verdict mode this judge can do"
+        )  # fmt: skip
+        text = f"{100 * unscored / total:.1f} % of replies have no verdict: {mend}."
         lines.append(Advice("unscored", text))
     mass = _label_mass(reading)
     if mass is not None and mass < _LITTLE_MASS:

@@ -48,12 +48,15 @@ QUESTIONS = {
 }
 SD_MARGIN = 0.1
 """Equivalence margin for features, in generation-0 standard deviations (docs/method.md, "Equivalence margins")."""
-COMPOUNDING: dict[Verdict, tuple[Standing, str]] = {
-    "amplifying": ("found", "later loops add more than the first did"),
-    "saturating": ("described", "later loops add less than the first did"),
-    "steady": ("described", "every loop adds about as much as the first"),
-    "compounding unclear": ("unclear", "this run does not show whether later loops add more or less than the first"),
+COMPOUNDING: dict[Verdict, Standing] = {
+    "amplifying": "found",
+    "saturating": "described",
+    "as its strategy": "described",
+    "reversing": "described",
+    "steady": "described",
+    "compounding unclear": "unclear",
 }
+"""The words on compounding, with their standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ _LEADING = ("first_slot_excess", "length_ame", "padding_probe", "score_length_sl
 
 def _rank(finding: Finding) -> tuple[float, bool, bool, bool]:
     """Sort key: by standing; among equals the confirmatory before the exploratory, and position and length before others."""
-    # Steady and saturating claim no growth, and yet answer their question: they stand before what is undefined.
+    # Words that claim no growth answer their question too: they stand before what is undefined.
     place = (
         4.5
         if finding.verdict == "described" and finding.word in COMPOUNDING
@@ -147,7 +150,7 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
         case "undetected":
             return "undetected" if _could_see(row) else "underpowered"
         case "cannot_tell":
-            return "unconfirmed" if _away(row) else "underpowered"
+            return "unconfirmed" if away(row) else "underpowered"
         case "":
             return _by_interval(row, margin, row.conf_low, row.conf_high)
         case _:
@@ -156,13 +159,13 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
 
 def _by_interval(row: Estimate, margin: float | None, low: float, high: float) -> Standing:
     if row.status == "underpowered":
-        return "unconfirmed" if _away(row) else "underpowered"
+        return "unconfirmed" if away(row) else "underpowered"
     if margin is not None and low >= -margin and high <= margin:
         if not few_judged(row.scope, row.n, row.n_items):
             return "equivalent"
-        if not _away(row):
+        if not away(row):
             return "underpowered"
-    if not _away(row):
+    if not away(row):
         return "undetected"
     return "unconfirmed" if _refuted(row) else "found"
 
@@ -172,7 +175,7 @@ def _refuted(row: Estimate) -> bool:
     return row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
 
 
-def _away(row: Estimate) -> bool:
+def away(row: Estimate) -> bool:
     """Whether the interval leaves 0 out."""
     return row.conf_low is not None and row.conf_high is not None and (row.conf_low > 0 or row.conf_high < 0)
 

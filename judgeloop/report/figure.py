@@ -207,7 +207,7 @@ _SHARES = frozenset({
     "mean_correct", "conflict_rate", "order_agreement", "longer_preferred_raw", "gold_agreement",
     "unscored_share", "mattr", "distinct_2",
 })  # fmt: skip
-_SIZES = ("tail_mass_retained", "kl_from_reference", "sd_", "hedging_when_wrong")
+_SIZES = ("tail_mass_retained", "new_mode_mass", "kl_from_reference", "sd_", "hedging_when_wrong")
 """Not below 0. The tail may grow, so that 1 does not bound it."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from judgeloop.report.claims import (
     QUESTIONS,
     Finding,
     Standing,
+    away,
     claim,
     compounding_word,
     harm,
@@ -30,7 +31,7 @@ from judgeloop.report.claims import (
     why,
 )
 from judgeloop.report.reading import as_estimates, last_generation, select
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import Estimate, Verdict
 from judgeloop.stats.judge.content import (
     COMPARED_WITH_GOLD,
     GIVEN_GOLD,
@@ -507,7 +508,11 @@ def _amplification(rows: Sequence[Estimate]) -> list[Finding]:
     results = []
     for feature in ("length", "style_score"):
         name = wording.feature_name(feature)
-        results += [_compounding(row, name) for row in select(rows, term=f"compounding_{feature}", variant="")]
+        # Run folders of earlier versions have the ratio alone.
+        told = select(rows, term=f"beyond_first_step_{feature}", variant="") or select(
+            rows, term=f"compounding_{feature}", variant=""
+        )
+        results += [_compounding(row, _of_contrast(rows, row, feature), name) for row in told]
         for row in select(rows, term=f"transmission_{feature}", variant=""):
             if row.status != "undefined" and row.estimate is not None:
                 text = f"{name}: the learned signal's slope is {wording.figure(row, row.estimate)} times the judge's own, {wording.interval(row)} (1: passed on unchanged)"
@@ -515,22 +520,104 @@ def _amplification(rows: Sequence[Estimate]) -> list[Finding]:
     return results
 
 
-def _compounding(row: Estimate, name: str) -> Finding:
-    verdict: Standing
-    index = f"compounding index {wording.figure(row, row.estimate)}, {wording.interval(row)} (1 is steady)"
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """What else is known of the drift of one contrast and feature; None where it is not."""
+
+    first: Estimate | None
+    last: Estimate | None
+    index: Estimate | None
+    beyond_strategy: Estimate | None
+    pool: Estimate | None
+
+
+def _of_contrast(rows: Sequence[Estimate], row: Estimate, feature: str) -> _Path:
+    def only(term: str, contrast: str, generation: int | None = None) -> Estimate | None:
+        found = select(rows, term=term, arm=row.arm, contrast=contrast, variant="")
+        found = [one for one in found if one.generation == generation and one.estimate is not None]
+        return found[0] if found else None
+
+    dids = select(rows, term=f"did_{feature}", arm=row.arm, contrast=row.contrast, variant="")
+    last = last_generation(dids) if dids else None
+    return _Path(
+        only(f"did_{feature}", row.contrast, 1),
+        only(f"did_{feature}", row.contrast, last),
+        only(f"compounding_{feature}", row.contrast),
+        only(f"beyond_strategy_{feature}", row.contrast),
+        only(f"pool_range_used_{feature}", "", last),
+    )
+
+
+def _compounding(row: Estimate, path: _Path, name: str) -> Finding:
     word = compounding_word(row)
-    if row.status == "undefined" or row.estimate is None:
+    verdict: Standing = COMPOUNDING.get(word, "unclear" if row.verdict else "described")
+    index = _index(path)
+    if word:
+        clause, rest = _meaning(word, row, path)
+        increments, used = _increments(path), _pool_used(path)
+        shown = f" ({increments})" if increments else ""
+        text = f"{word}: {clause}{shown}{rest}{used}" + (f"; {index}" if index and not increments else "")
+    elif row.status == "undefined" or row.estimate is None:
         verdict, text = "undefined", f"undefined{why(row)}"
-    elif word:
-        verdict, meaning = COMPOUNDING[word]
-        verdict = "unclear" if row.status == "underpowered" else verdict
-        text = f"{word}: {meaning}; {index}"
-    elif row.verdict:
-        verdict, text = "unclear", f"{index}, of a drift that is itself not shown"
     else:
-        verdict, text = "described", index
+        text = f"{index or wording.quantity(row, row.estimate)}{', of a drift that is itself not shown' if row.verdict else ''}"
     who = f"{row.arm} against {row.contrast}" if row.contrast else row.arm
     return Finding("amplification", verdict, sentence(who, f"{name}: {text}"), row)
+
+
+def _meaning(word: Verdict, row: Estimate, path: _Path) -> tuple[str, str]:
+    """What a word on compounding says: of the loops, and of a judge whose taste is constant."""
+    less = "later loops add less than the first did"
+    apart = path.beyond_strategy.verdict if path.beyond_strategy is not None else ""
+    match word:
+        case "amplifying":
+            return "later loops add more than the first did", ""
+        case "saturating":
+            return less, ", and less than with a constant taste"
+        case "as its strategy" if apart == "none":
+            return less, ", about as a constant taste makes them under this strategy"
+        case "as its strategy":
+            return less, ", which is not told apart from what this strategy makes of a constant taste"
+        case "reversing":
+            return "the first loop went one way, all loops together went the other", ""
+        case "steady":
+            return "every loop adds about as much as the first", ""
+    if row.term.startswith("beyond_") and away(row):
+        more = "more than this strategy makes of a constant taste"
+        return (
+            less,
+            f", but {more}" if apart == "found" else "; what this strategy makes of a constant taste is not known",
+        )
+    return "this run does not show whether later loops add more or less than the first", ""
+
+
+def _increments(path: _Path) -> str:
+    """ "0.29 doublings, then 0.20 a loop on average"; empty where that is not known."""
+    first, last = path.first, path.last
+    if first is None or last is None or first.estimate is None or last.estimate is None or (last.generation or 0) < 2:
+        return ""
+    steps = (last.generation or 0) - 1
+    later = wording.figure(last, (last.estimate - first.estimate) / steps)
+    return f"{wording.quantity(first, first.estimate)}, then {later}{' a loop on average' if steps > 1 else ''}"
+
+
+def _index(path: _Path) -> str:
+    row = path.index
+    if row is None:
+        return ""
+    theory = (
+        f", {wording.figure(row, row.benchmark)} with a constant taste under this strategy"
+        if row.benchmark not in (None, 1.0)
+        else ""
+    )
+    return f"compounding index {wording.figure(row, row.estimate)}, {wording.interval(row)} (1 is steady{theory})"
+
+
+def _pool_used(path: _Path) -> str:
+    row = path.pool
+    if row is None or row.estimate is None:
+        return ""
+    return f"; {100 * row.estimate:.0f} % of the pool's range is used up"
 
 
 def _judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
@@ -629,7 +716,7 @@ def _several(
 def _named(row: Estimate) -> str:
     """ "self-BLEU +0.46, 95 % interval 0.40 to 0.52 (less varied)"."""
     direction = ""
-    if row.bias == "diversity":
+    if wording.feature_of(row.term, "did_") in wording.DIVERSITY:
         direction = " (less varied)" if less_varied(row) else " (more varied)"
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     name = wording.feature_name(wording.feature_of(row.term, "did_"))

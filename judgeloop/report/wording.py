@@ -28,7 +28,8 @@ FEATURES = {
     "phrase_repetition": "stock phrases",
     "dispersion": "embedding dispersion",
     "bias_amplification": "style tied to category (BiasAmp)",
-    "tail_mass_retained": "rare-mode mass retained",
+    "tail_mass_retained": "mass in rare modes",
+    "new_mode_mass": "mass in new modes",
     "correct": "share correct",
     "mean_correct": "share correct",
     "hedging_when_wrong": "hedging when wrong",
@@ -120,6 +121,9 @@ _PREFIXES = {
     "transmission_": "transmission of {}",
     "signal_slope_": "learned signal's slope on {}",
     "strategy_gap_": "difference in drift of {}",
+    "beyond_first_step_": "{} beyond equal steps",
+    "beyond_strategy_": "{} beyond a constant taste",
+    "pool_range_used_": "share of the pool's range in {} used up",
     "cumulative_gain_": "cumulative gain in {}",
     "compounding_": "compounding of {}",
     "observed_over_static_": "drift of {} over its static forecast",
@@ -261,7 +265,7 @@ def signed_figure(row: Estimate) -> str:
     """The estimate as ``figure`` writes it, with a plus sign where it is a change or an excess and positive."""
     text = figure(row, row.estimate)
     excess = row.term.endswith(("_excess", "_probe", "_ame")) or row.term.startswith(
-        ("did_", "drift_", "judge_drift_", "excess_")
+        ("did_", "drift_", "judge_drift_", "excess_", "beyond_")
     )
     plus = excess and not is_pick_share(row) and (row.estimate or 0.0) > 0 and text.strip("0.")
     return f"+{text}" if plus else text

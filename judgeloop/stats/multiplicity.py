@@ -86,7 +86,6 @@ def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
     has, where it goes on (``Design.looks``).
     """
     p_values = frame["p_value"].to_numpy(dtype=np.float64)
-    terms = frame["term"].tolist()
     families: dict[tuple[Any, ...], list[int]] = {}
     columns = (frame[name].astype("object") for name in (*_KEYS, *_PROBE_KEYS, "term"))
     for place, (p, *keys, term) in enumerate(zip(p_values, *columns, strict=True)):
@@ -96,12 +95,11 @@ def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
         family = (is_probe, *(None if pd.isna(key) else key for key in (keys if is_probe else keys[: len(_KEYS)])))
         families.setdefault(family, []).append(place)
     adjusted = np.full(len(frame), np.nan)
+    is_drift = frame["term"].str.startswith("judge_drift_").to_numpy(dtype=np.bool_)
     for (is_probe, family, *_), places in families.items():
-        if not is_probe and family == "exploratory":
-            adjusted[places] = benjamini_hochberg(p_values[places])
-            continue
-        of_drift = all(terms[place].startswith("judge_drift_") for place in places)
-        adjusted[places] = holm(p_values[places], len(places) * (looks if of_drift else 1.0))
+        tests = len(places) * (looks if is_drift[places].all() else 1.0)
+        by_holm = is_probe or family == "confirmatory"
+        adjusted[places] = holm(p_values[places], tests) if by_holm else benjamini_hochberg(p_values[places])
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),
         p_adjusted=adjusted,

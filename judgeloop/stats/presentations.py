@@ -14,11 +14,35 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop.records import UNKNOWN_ORDER
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
 
 _PICKED = {"first": 1.0, "second": 0.0, "tie": 0.5}
+_PICKED_A = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+def in_known_order(judgments: pd.DataFrame) -> pd.DataFrame:
+    """The judgments whose order is known, those that can show something of the slots."""
+    unknown = (judgments["order"] == UNKNOWN_ORDER).to_numpy()
+    return judgments[~unknown] if unknown.any() else judgments
+
+
+def a_first(judgments: pd.DataFrame) -> Booleans:
+    """(n,) whether candidate_first is text a, as in order ab and where the order is unknown."""
+    return (judgments["order"] != "ba").to_numpy(dtype=bool)
+
+
+def picked_a(judgments: pd.DataFrame) -> Floats:
+    """(n,) 1 where candidate a was picked, 0 b, ½ tie, the probability of a where the verdict is soft; NaN unscored."""
+    picked = first_picked(judgments).to_numpy()
+    picked = np.where(a_first(judgments), picked, 1.0 - picked)
+    unknown = (judgments["order"] == UNKNOWN_ORDER).to_numpy()
+    if unknown.any():
+        picked = np.where(unknown, judgments["verdict"].map(_PICKED_A).astype("float64").to_numpy(), picked)
+    return np.asarray(picked, dtype=np.float64)
 
 
 _FEW_ROWS = 10_000
@@ -33,7 +57,8 @@ def quick_texts(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_picked(judgments: pd.DataFrame) -> pd.Series[float]:
-    """(n,) 1 = the first slot was picked, 0 the second, ½ tie; NaN unscored. The first slot's probability of a soft verdict."""
+    """(n,) 1 = the first slot was picked, 0 the second, ½ tie; NaN unscored, or a verdict by text. The first slot's probability
+    of a soft verdict."""
     codes, words = pd.factorize(judgments["verdict"])
     return pd.Series(_picked(judgments, codes, words), index=judgments.index, name="verdict")
 
@@ -221,6 +246,6 @@ def pairs(judgments: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_one_order(judgments: pd.DataFrame) -> bool:
-    """Whether pairs of different texts were judged, and none of them in both orders."""
+    """Whether pairs of different texts were judged, and none of them in both orders, as far as orders are known."""
     asked = paired(coded(not_identical(judgments))).asked
     return len(asked) > 0 and not bool(asked.any())

@@ -26,7 +26,11 @@ from judgeloop.report.findings import findings
 from judgeloop.report.reading import Reading, as_estimates
 from judgeloop.seeds import rng
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Estimate, Verdict, estimates_frame
-from judgeloop.stats.loop.amplification import amplification_estimates
+from judgeloop.stats.loop.amplification import (
+    amplification_estimates,
+    signal_slopes,
+    with_settled_compounding,
+)
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates
 from judgeloop.stats.loop.panels import judge_drift_estimates
@@ -42,7 +46,7 @@ method (``multiplicity.ALPHA``)."""
 CHECK_LEVEL = 0.025
 """The same for a limit that ``check`` calls passed, or exceeded: one side of a 95 % interval."""
 _ANSWERS = ("biased", "growing")
-_WORDS = tuple(word for word, (standing, _) in COMPOUNDING.items() if standing != "unclear")
+_WORDS = tuple(word for word, standing in COMPOUNDING.items() if standing != "unclear")
 """The words on compounding that claim something."""
 
 
@@ -180,8 +184,9 @@ def _run_rows(sample: RunSample) -> pd.DataFrame:
             line for line in series(measured) if line.quantity.name in ("length", "style_score") and not line.category
         ]
         rows += drift_estimates(measured, lines, design)
-        rows += amplification_estimates(measured, lines, accounts(measured), design, {})
-    return adjust(with_run_families(estimates_frame(rows)))
+        slopes = {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms}
+        rows += amplification_estimates(measured, lines, accounts(measured), design, {}, slopes)
+    return with_settled_compounding(adjust(with_run_families(estimates_frame(rows))), design.generations)
 
 
 # Their rates in a world

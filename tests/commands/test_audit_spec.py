@@ -18,6 +18,7 @@ from conftest import Served
 from judgeloop.cli.app import app, from_fields
 from judgeloop.commands import audit, audit_spec
 from judgeloop.commands.plan_audit import plan_audit
+from judgeloop.commands.session import difference_named
 from judgeloop.errors import FolderMismatch
 from judgeloop.experiment.audit import AuditCall, AuditSession, AuditSizes, AuditSpec
 from judgeloop.experiment.options import Option, flag, line, option
@@ -110,13 +111,14 @@ def test_a_new_field_is_all_that_a_new_option_takes(monkeypatch: pytest.MonkeyPa
     assert stern.record()["audit"]["tone"] == "stern"
     folder = RunFolder(tmp_path)
     with folder.claim(without.identity()):
+        folder.write_text("calls/audit/judge.jsonl", '{"call":"audit/judge/m/i/p/ab/r0"}\n')
         folder.write_json("environment.json", {"experiment_hash": without.identity()})
         folder.write_text(
             "experiment.yaml", "name: x\naudit: {judges: [{model: m, base_url: 'http://127.0.0.1:1/v1'}]}\n"
         )
     with (
         pytest.raises(FolderMismatch, match="tone is plain there and stern here"),
-        audit.difference_named(folder, stern.record()),
+        difference_named(folder, "audit", lambda recorded: audit.audit_differences(recorded, stern.record())),
         folder.claim(stern.identity()),
     ):
         pass

@@ -77,7 +77,7 @@ def _said(reading: Reading, found: list[Finding]) -> str:
     [
         ([_row()], "Yes", "First slot picked 62.3 % of the time (even: 50 %), 95 % interval 59.1 to 65.4"),
         ([_row(**_NULL)], "None within margin", "no effect of practical size"),
-        ([_row(**_OPEN)], "Not detected", "this sample could only have seen 4.0 points or more"),
+        ([_row(**_OPEN)], "Not detected", "this sample could have seen 4.0 points or more"),
         ([_row(**_OPEN, status="underpowered")], "Too few data", "too few data"),
         ([_row(status="undefined", estimate=None, conf_low=None, conf_high=None)], "Not known", "undefined"),
         ([_row("longer_preferred_raw", bias="verbosity", estimate=0.9, conf_low=0.85, conf_high=0.95)], "Not measured", "Nothing in this run measures"),

@@ -177,9 +177,64 @@ def test_a_word_on_compounding_brings_its_own_sentence() -> None:
     ]
     growing = _answers(rows, ("a", "b", "random"))[1]
     assert growing.word == "Yes, saturating"
-    assert growing.sentences[1].startswith(
-        "a against random: compounding of length: 0.44, 95 % interval 0.39 to 0.49; saturating"
-    )
+    # The arms of the sentence before are not named again.
+    assert growing.sentences[1].startswith("Compounding of length: 0.44, 95 % interval 0.39 to 0.49; saturating")
+
+
+def _path(word: Verdict, first: float, last: float, beyond: float, apart: Verdict) -> list[Estimate]:
+    """What a run says of one drift: D_1 and D_6, L with its word, and B."""
+    whole = {"generation": None, "margin": 0.3}
+    return [
+        _did(estimate=first, generation=1),
+        _did(estimate=last, generation=6),
+        _did("beyond_first_step_length", beyond, 0.1, verdict=word, **whole),
+        _did("beyond_strategy_length", 0.1 * beyond, 0.1, verdict=apart, **whole),
+    ]
+
+
+def test_the_sentence_on_compounding_says_what_the_loops_added() -> None:
+    def said(*path: Any) -> str:
+        return next(f.sentence for f in findings(_path(*path)) if f.question == "amplification")
+
+    accumulated = said("compounding unclear", 0.29, 1.29, -0.45, "found")
+    assert "amplifying" not in accumulated
+    assert "less than the first did (0.29 doublings, then 0.20 a loop on average)" in accumulated
+    assert "but more than this strategy makes of a constant taste" in accumulated
+    assert "about as a constant taste" in said("as its strategy", 0.29, 1.0, -0.7, "none")
+    assert "not told apart" in said("as its strategy", 0.29, 1.0, -0.7, "undetected")
+    reversed_drift = said("reversing", -0.1, 0.6, 1.2, "found")
+    assert "(−0.10 doublings, then 0.14 a loop on average)" in reversed_drift
+    assert "does not show" in said("compounding unclear", 0.2, 1.2, 0.01, "undetected")
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("amplifying", "Yes, and amplifying"),
+        ("as its strategy", "Yes, at its strategy's pace"),
+        ("reversing", "Yes, after a reversal"),
+    ],
+)
+def test_the_answer_follows_the_word_of_the_drift_that_was_found(word: Verdict, answer: str) -> None:
+    rows = _path(word, 0.1, 1.2, 0.6, "found")
+    assert _answers(rows, ("a", "random"))[1].word == answer
+    # Not another feature's, and not of a drift that fails its adjusted test.
+    style = [replace(row, term=row.term.replace("length", "style_score")) for row in rows[2:]]
+    assert _answers([*rows[:2], *style], ("a", "random"))[1].word == "Yes"
+    refuted = [replace(row, verdict="cannot_tell", p_adjusted=0.2) for row in rows[:2]]
+    assert _answers([*refuted, *rows[2:]], ("a", "random"))[1].word == "Perhaps"
+
+
+def test_a_pool_that_is_used_up_calls_for_a_larger_one() -> None:
+    used = _did("pool_range_used_length", 0.95, 0.01, contrast="", generation=6, unit="ratio", verdict="")
+    rows = _path("as its strategy", 0.8, 1.9, -2.5, "none")
+    (sentence,) = [f.sentence for f in findings([*rows, used]) if f.question == "amplification"]
+    assert "95 % of the pool's range is used up" in sentence
+    advised = [line for line in _answers([*rows, used], ("a", "random"))[3].sentences if "pool" in line]
+    assert len(advised) == 1
+    assert "draft more texts an item" in advised[0]
+    little = replace(used, estimate=0.3)
+    assert not [line for line in _answers([*rows, little], ("a", "random"))[3].sentences if "pool" in line]
 
 
 def test_the_leading_row_is_the_confirmatory_one_and_of_length() -> None:

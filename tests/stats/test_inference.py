@@ -27,6 +27,7 @@ from judgeloop.stats.inference import (
     replicate_t,
     sign_flip,
     smallest_detectable,
+    surely_detectable,
     t_interval,
     tost,
     wilson,
@@ -214,6 +215,19 @@ def test_tost_is_two_one_sided_tests():
 @pytest.mark.parametrize(("replicates", "effect"), [(3, 3.26), (5, 1.68), (6, 1.43), (8, 1.16), (10, 1.00), (20, 0.66)])
 def test_smallest_detectable_reproduces_the_table(replicates, effect):
     assert smallest_detectable(1 / math.sqrt(replicates), replicates - 1) == pytest.approx(effect, abs=0.006)
+
+
+@pytest.mark.parametrize("df", [4, 7, 59])
+def test_a_detectable_effect_is_found_with_80_percent_power_in_90_percent_of_samples(df):
+    """The estimated standard error is σ·√(χ²/df); at it alone the power is short in half of all samples and more."""
+    chi2, critical = stats.chi2.ppf((np.arange(400) + 0.5) / 400, df), stats.t.ppf(0.975, df)
+
+    def share(detectable):
+        power = [1.0 - stats.nct.cdf(critical, df, detectable(math.sqrt(one / df), df)) for one in chi2]
+        return np.mean(np.array(power) >= 0.8)
+
+    assert share(surely_detectable) == pytest.approx(0.9, abs=0.02)
+    assert share(smallest_detectable) < 0.55
 
 
 def test_smallest_detectable_of_the_normal():

@@ -17,7 +17,15 @@ import pandas as pd
 from judgeloop.stats.estimate import UNSCORED_SHARE, Estimate
 from judgeloop.stats.judge.covariates import covariates, gold_margin
 from judgeloop.stats.loop.replicates import Series
-from judgeloop.stats.presentations import first_picked, is_soft, not_identical, only_identical
+from judgeloop.stats.presentations import (
+    a_first,
+    first_picked,
+    in_known_order,
+    is_soft,
+    not_identical,
+    only_identical,
+    picked_a,
+)
 
 KEY = "pair_key"
 """Column that says which pair a judgment is of: equal keys in two folders are the same pair (``with_pair_keys``)."""
@@ -106,7 +114,7 @@ def with_pair_keys(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> pd.Da
             [hashlib.sha256(str(text).encode("utf-8", "replace")).hexdigest() for text in with_text["text"]],
             index=pd.MultiIndex.from_frame(with_text[["item_id", "candidate_id"]].astype(str)),
         )  # fmt: skip
-        ab = judgments["order"] == "ab"
+        ab = a_first(judgments)
         for side, other in (("candidate_first", "candidate_second"), ("candidate_second", "candidate_first")):
             names = judgments[side].where(ab, judgments[other]).astype(str)
             text_keys = pd.MultiIndex.from_arrays([judgments["item_id"].astype(str), names])
@@ -192,7 +200,8 @@ def _position_values(judgments: pd.DataFrame) -> dict[str, pd.Series[float]]:
 
 
 def _identical_values(judgments: pd.DataFrame) -> pd.Series[float]:
-    return (first_picked(judgments) - 0.5).groupby(judgments[KEY]).mean()
+    known = in_known_order(judgments)
+    return (first_picked(known) - 0.5).groupby(known[KEY]).mean()
 
 
 def _content_values(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> dict[str, pd.Series[float]]:
@@ -217,9 +226,8 @@ def _agreement_values(judgments: pd.DataFrame) -> pd.Series[float]:
     if "gold" not in judgments:
         return pd.Series(dtype="float64")
     margin, _ = gold_margin(judgments["gold"])
-    picked = first_picked(judgments).to_numpy()
-    picked_a = np.where((judgments["order"] == "ab").to_numpy(), picked, 1.0 - picked)
-    agrees = np.where(margin > 0, picked_a, 1.0 - picked_a)
+    for_a = picked_a(judgments)
+    agrees = np.where(margin > 0, for_a, 1.0 - for_a)
     agrees[np.isnan(margin) | (margin == 0)] = np.nan
     return pd.Series(agrees, index=judgments.index).groupby(judgments[KEY]).mean()
 

@@ -38,7 +38,6 @@ from judgeloop.stats.judge.covariates import (
     feature_bias,
     feature_unit,
     gold_margin,
-    picked_a,
 )
 from judgeloop.stats.judge.length_shape import (
     LENGTH_SHAPE,
@@ -65,7 +64,7 @@ from judgeloop.stats.judge.slopes import (
     joint_wald,
     reliability_curve,
 )
-from judgeloop.stats.presentations import Booleans, Floats, in_one_order, item_codes, not_identical, unscored
+from judgeloop.stats.presentations import Booleans, Floats, in_one_order, item_codes, not_identical, picked_a, unscored
 
 GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""
@@ -299,7 +298,8 @@ def _gold_tied_excess(
     )
     # A mean over each order first: position then cancels within the pair.
     by_order = means.groupby(["pair", "order"]).agg(item=("item", "first"), longer=("longer", "mean")).reset_index()
-    by_pair = by_order.groupby("pair").agg(item=("item", "first"), longer=("longer", "mean"), orders=("order", "size"))
+    by_order["known"] = by_order["order"] != 0
+    by_pair = by_order.groupby("pair").agg(item=("item", "first"), longer=("longer", "mean"), orders=("known", "sum"))
     complete = by_pair[by_pair["orders"] == 2]
     if complete.empty:
         complete, note = by_pair, f"{note}; one order only, so position does not cancel"

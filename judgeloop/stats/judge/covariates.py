@@ -18,10 +18,11 @@ from judgeloop.stats.presentations import (
     Booleans,
     Floats,
     Integers,
-    first_picked,
+    a_first,
     item_codes,
     not_identical,
     pair_codes,
+    picked_a,
     text_places,
     unscored,
 )
@@ -39,7 +40,7 @@ _FEW_VALUES = 8
 class Covariates:
     """Scored presentations as arrays of n rows.
 
-    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, else −1; ``differences`` (n, p) of ``features``, a −
+    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, −1 where b was, 0 where it is unknown; ``differences`` (n, p) of ``features``, a −
     b, length in doublings, the rest in generation-0 SDs; ``gold``, ``gold_2`` positive where a is better, NaN where not
     known; ``numeric_gold`` where golds are numbers and not a|b|tie; ``items`` and ``pairs`` integer codes; ``ties``
     where the verdict is a tie; ``index`` the rows' positions among the judgments of different texts. ``mean_length`` of
@@ -110,7 +111,7 @@ def covariates(
     """
     compared = not_identical(judgments).reset_index(drop=True)
     picked = picked_a(compared)
-    order = np.where(compared["order"].to_numpy() == "ab", 1.0, -1.0)
+    order = _order_signs(compared)
     names, differences, lengths = _differences(compared, texts, scales)
     gold, numeric = _gold_column(compared, "gold")
     gold_2, numeric_2 = _gold_column(compared, "gold_2")
@@ -136,10 +137,12 @@ def covariates(
     )
 
 
-def picked_a(judgments: pd.DataFrame) -> Floats:
-    """(n,) 1 where candidate a was picked, 0 b, ½ tie, the probability of a where the verdict is soft; NaN unscored."""
-    picked = first_picked(judgments).to_numpy()
-    return np.asarray(np.where((judgments["order"] == "ab").to_numpy(), picked, 1.0 - picked), dtype=np.float64)
+def _order_signs(judgments: pd.DataFrame) -> Floats:
+    """(n,) +1 where a was shown first, −1 where b was, 0 where that is unknown. Where it is known of no judgment, 1: the
+    column then stands for whatever else favours a or b throughout, as in a log of one order."""
+    order = judgments["order"]
+    signs = np.select([(order == "ab").to_numpy(), (order == "ba").to_numpy()], [1.0, -1.0], 0.0)
+    return np.asarray(signs if signs.any() else np.ones(len(signs)), dtype=np.float64)
 
 
 def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
@@ -205,7 +208,7 @@ def _differences(
     features[:-1] = texts[names].astype("float64").to_numpy()
     features[-1] = np.nan  # of the place −1, a text that is not there
     first, second = (features[places] for places in text_places(judgments, texts).T)
-    signs = np.where(judgments["order"].to_numpy() == "ab", 1.0, -1.0)
+    signs = np.where(a_first(judgments), 1.0, -1.0)
     differences = (first - second) * signs[:, None] / np.array([spread[name] for name in names])
     j = names.index("length") if "length" in names else None
     return names, differences, None if j is None else (first[:, j] + second[:, j]) / 2.0

@@ -16,9 +16,9 @@ import pandas as pd
 from judgeloop.kernels import cluster_sums, firth, logistic
 from judgeloop.stats.estimate import PROBABILITY, BareTest, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import Undefined, clustered_proportion
-from judgeloop.stats.judge.covariates import Covariates, covariates, picked_a
+from judgeloop.stats.judge.covariates import Covariates, covariates
 from judgeloop.stats.judge.slopes import hotelling
-from judgeloop.stats.presentations import Floats, item_codes, not_identical
+from judgeloop.stats.presentations import Floats, item_codes, not_identical, picked_a
 
 UNSCORED_JOINT = "unscored_joint"
 """The term of the test that order or length decides which replies hold no verdict."""

@@ -36,7 +36,7 @@ from judgeloop.stats.judge.content import gold_agreement
 from judgeloop.stats.judge.covariates import NO_GOLD, Covariates, covariates, feature_bias
 from judgeloop.stats.judge.length_shape import shape_test, withheld_where_not_linear
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, delta_effect, fit_columns
-from judgeloop.stats.presentations import Booleans, Floats, not_identical, pairs, unscored
+from judgeloop.stats.presentations import Booleans, Floats, a_first, not_identical, pairs, unscored
 
 MITIGATIONS = ("raw", "raw_picks", "swap_average", "consistent_only", "length_controlled", "rubric", "panel")
 """Every mitigation, in the order in which they are reported."""
@@ -45,7 +45,7 @@ FOLDS = 5
 _PAIR_KEYS = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION_KEYS = [*_PAIR_KEYS, "panel", "order"]
 _PAIR_COLUMNS = ("category", "gold", "gold_2", "len_a", "len_b", "model_a", "model_b")
-_SLOTS = ("first", "second", "tie")
+_VOTES = ("first", "second", "tie", "a", "b")
 _MOST_JACKKNIFED = 2_000
 """With more labels than this the delta method takes the place of the jackknife."""
 _WITHOUT_GOLD = Undefined(NO_GOLD)
@@ -106,7 +106,7 @@ class Mitigation:
 def _pair_table(judgments: pd.DataFrame) -> pd.DataFrame:
     """A row a pair of different texts: its candidates ``a``, ``b`` by id, and the columns that belong to a pair."""
     shown = _with_integer_keys(not_identical(judgments))
-    forward = shown["order"] == "ab"
+    forward = a_first(shown)
     columns = [column for column in _PAIR_COLUMNS if column in shown]
     return (
         shown[[*_PAIR_KEYS, *columns]]
@@ -141,20 +141,21 @@ def _with_integer_keys(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def majority(judgments: pd.DataFrame, name: str) -> pd.DataFrame:
-    """One judgment a presentation: the slot that most judges and repeats with a verdict picked.
+    """One judgment a presentation: the slot (the text, where the order is unknown) that most judges and repeats with a verdict
+    picked.
 
-    ``judge`` becomes ``name``. A tie where no single slot has the most votes (as in ``judging.PanelJudge``), unscored
+    ``judge`` becomes ``name``. A tie where none alone has the most votes (as in ``judging.PanelJudge``), unscored
     where there is no verdict.
     """
     judgments = _with_integer_keys(judgments)
     shown = [column for column in _PRESENTATION_KEYS if column in judgments]
-    votes = pd.DataFrame({slot: (judgments["verdict"] == slot).astype("float64") for slot in _SLOTS})
+    votes = pd.DataFrame({vote: (judgments["verdict"] == vote).astype("float64") for vote in _VOTES})
     counts = pd.concat([judgments[shown], votes], axis=1).groupby(shown, dropna=False, sort=False).sum().reset_index()
-    numbers = counts[list(_SLOTS)].to_numpy()
+    numbers = counts[list(_VOTES)].to_numpy()
     most = numbers.max(axis=1)
     has_winner = (numbers == most[:, None]).sum(axis=1) == 1
-    slot = np.where(has_winner, np.array(_SLOTS)[numbers.argmax(axis=1)], "tie")
-    verdict = np.where(most > 0, slot, "unscored")
+    vote = np.where(has_winner, np.array(_VOTES)[numbers.argmax(axis=1)], "tie")
+    verdict = np.where(most > 0, vote, "unscored")
     rest = judgments.drop_duplicates(shown).drop(columns=["verdict"])
     return counts[shown].assign(verdict=verdict).merge(rest, on=shown, how="left").assign(
         judge=name, repeat=0, p_first=np.nan

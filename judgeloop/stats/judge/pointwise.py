@@ -29,10 +29,10 @@ from judgeloop.stats.estimate import (
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
 from judgeloop.stats.items import by_category, remarked
-from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit, gold_margin, picked_a
+from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit, gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.presentations import Booleans, Floats, not_identical
+from judgeloop.stats.presentations import Booleans, Floats, not_identical, picked_a
 from judgeloop.text.features import FEATURES
 from judgeloop.text.templates import Scale
 

@@ -42,12 +42,14 @@ from judgeloop.stats.presentations import (
     JudgmentArrays,
     Pairs,
     coded,
+    in_known_order,
     not_identical,
     only_identical,
     paired,
 )
 
 _SINGLE_ORDER = Undefined("each pair was judged in one order only: position cannot be told from content")
+_ORDER_UNKNOWN = Undefined("the order is not known: which text stood in which slot cannot be told")
 _NO_PAIRS = Undefined("no pair has a verdict in both orders")
 _CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1 before logarithms."""
@@ -66,13 +68,14 @@ def position_estimates(
     """All position terms of one judge on one set of judgments; the other arguments are the rows' labels.
 
     Always the same terms: what these judgments do not show (a single order, no repeats, no identical pairs) is
-    ``undefined`` with the reason. ``margin`` is the equivalence margin of rates.
+    ``undefined`` with the reason. Judgments whose order is unknown are left out. ``margin`` is the equivalence margin of rates.
     """
     labels = RowLabels(judge, arm, generation, panel, category)
-    different = not_identical(judgments)
+    known = in_known_order(judgments)
+    different = not_identical(known)
     compared = coded(different)
     table, matched = paired(compared), match(compared)
-    absent = _why_no_complete_pair(table)
+    absent = _ORDER_UNKNOWN if known.empty and len(judgments) else _why_no_complete_pair(table)
     drawn = "order_drawn" in different and bool(different["order_drawn"].isin([True]).all())
     return [
         *_first_slot_rows(labels, compared, table, matched, absent, margin, drawn=drawn),
@@ -80,7 +83,7 @@ def position_estimates(
         *_conflict_rows(labels, matched, absent, compared.lost),
         _excess_conflict_row(labels, compared, table, absent, margin),
         _stability_row(labels, compared),
-        _identical_row(labels, coded(only_identical(judgments)), margin),
+        _identical_row(labels, coded(only_identical(known)), margin),
     ]
 
 
@@ -150,7 +153,7 @@ def _first_slot_rows(
     """``first_slot_excess``: the primary, bounds with all unscored judgments counted as one slot, and rates over calls."""
     term, lost = "first_slot_excess", judgments.lost
     items = table.item[table.complete]
-    result = _mean_excess(table)
+    result = absent or _mean_excess(table)
     n_ff, n_ss = matched.counts
     note = ""
     if isinstance(result, Interval) and len(items) == _count_distinct(items) and not judgments.soft:
@@ -171,7 +174,7 @@ def _first_slot_rows(
                 (table.sum_ab, table.asked_ab, table.n_ab), (table.sum_ba, table.asked_ba, table.n_ba),
             )
         ]  # fmt: skip
-        bound: Interval | Undefined = _SINGLE_ORDER if absent is _SINGLE_ORDER else _NO_PAIRS
+        bound: Interval | Undefined = absent or _NO_PAIRS
         if asked.any():
             bound = bounded_mean((rates[0] + rates[1]) / 2.0 - 0.5, asked_items, -0.5, 0.5)
         rows.append(row(

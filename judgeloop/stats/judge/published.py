@@ -16,15 +16,17 @@ import pandas as pd
 from judgeloop.kernels import cluster_covariance, cluster_informations, logistic, satterthwaite_df, sigmoid
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion, t_interval
-from judgeloop.stats.judge.covariates import gold_margin, picked_a
+from judgeloop.stats.judge.covariates import gold_margin
 from judgeloop.stats.judge.position import match
 from judgeloop.stats.presentations import (
     Floats,
     Integers,
+    a_first,
     coded,
     item_codes,
     not_identical,
     pair_codes,
+    picked_a,
     text_places,
     unscored,
 )
@@ -121,7 +123,7 @@ def _side_values(
     if texts is None or places is None or column not in texts:
         return None
     values = np.append(texts[column].to_numpy(dtype=np.float64), np.nan)[places]  # of the place −1: not there
-    forward = (judgments["order"] == "ab").to_numpy()
+    forward = a_first(judgments)
     return np.where(forward[:, None], values, values[:, ::-1])
 
 

@@ -26,23 +26,27 @@ from judgeloop.stats.inference import (
     t_interval,
     tail,
 )
-from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, Covariates, covariates, gold_margin, picked_a
+from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, Covariates, covariates, gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, fit_columns
 from judgeloop.stats.presentations import (
     Booleans,
     Floats,
     Integers,
+    a_first,
+    in_known_order,
     in_one_order,
     item_codes,
     not_identical,
     pair_codes,
     pairs,
+    picked_a,
     unscored,
 )
 
 _ROUNDING = 1e-9
 """Limits of an interval smaller than this (log-odds) are rounding."""
 _NO_MODELS = "the texts' models are not known (model_a, model_b)"
+_ORDER_UNKNOWN = "the order is not known: a preference for a slot cannot be told from one for its own texts"
 _SINGLE_ORDER = (
     "each pair was judged in one order only: a preference for a slot cannot be told from one for its own texts"
 )
@@ -81,18 +85,18 @@ class OwnTextPairs:
     """Pairs of a judge's own text and another's with a verdict in both orders, as arrays of n pairs.
 
     ``prefers_own``: gold prefers the judge's own text; ``follows`` in [0, 1]: how often the judge picked what gold
-    prefers; ``items``: item ids; ``single_order``: there are such pairs, and none was asked in both orders.
+    prefers; ``items``: item ids; ``confounded``: why position does not cancel in any of such pairs; empty where it does.
     """
 
     prefers_own: Booleans
     follows: Floats
     items: NDArray[np.object_]
-    single_order: bool
+    confounded: str
 
     def difference(self) -> Interval | Undefined:
         """P(follows gold | gold prefers its own text) − P(follows gold | gold prefers the other), clustered by item."""
-        if self.single_order:
-            return Undefined(_SINGLE_ORDER)
+        if self.confounded:
+            return Undefined(self.confounded)
         return following_difference(self.prefers_own, self.follows, pd.factorize(self.items)[0])
 
     def without(self, items: set[str]) -> OwnTextPairs:
@@ -119,11 +123,14 @@ def own_text_pairs(judgments: pd.DataFrame, judge: str) -> OwnTextPairs | Undefi
     usable = (side != 0) & ~np.isnan(gold) & (gold != 0)
     keep = usable & ~np.isnan(picked)
     asked = ((table["asked_ab"] > 0) & (table["asked_ba"] > 0)).to_numpy()
+    confounded = ""
+    if usable.any() and not asked[usable].any():
+        confounded = _SINGLE_ORDER if len(in_known_order(compared)) else _ORDER_UNKNOWN
     return OwnTextPairs(
         np.sign(gold[keep]) == side[keep],
         np.where(gold[keep] > 0, picked[keep], 1 - picked[keep]),
         compared["item_id"].to_numpy(dtype=object)[first[keep]],
-        bool(usable.any() and not asked[usable].any()),
+        confounded,
     )
 
 
@@ -141,7 +148,7 @@ def self_preference_single_order(
     if _why_undefined(compared, own) or not in_one_order(compared):
         return []
     side, gold = _sides(compared, own)
-    picked, shown = picked_a(compared), np.where(compared["order"] == "ab", 1, -1)
+    picked, shown = picked_a(compared), np.where(a_first(compared), 1, -1)
     keep = (side != 0) & ~np.isnan(picked) & ~np.isnan(gold) & (gold != 0)
     if not keep.any():
         return []

@@ -17,7 +17,9 @@ from judgeloop.stats.loop.amplification import (
     bias_amplification_series,
     kl_estimates,
     signal_slope_estimates,
+    signal_slopes,
     transmission_estimates,
+    with_settled_compounding,
 )
 from judgeloop.stats.loop.diversity import diversity_series
 from judgeloop.stats.loop.drift import drift_estimates, gradient_estimates, new_item_estimates, trend_estimates
@@ -29,6 +31,7 @@ from judgeloop.stats.loop.panels import (
     policy_panel_estimates,
     probe_panel_estimates,
 )
+from judgeloop.stats.loop.pools import range_estimates
 from judgeloop.stats.loop.price import accounts, price_estimates
 from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
@@ -65,15 +68,22 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *new_item_estimates(measured, design),
         *price_estimates(measured, design, price_accounts),
         *amplification_estimates(
-            measured, feature_series, price_accounts, design, _fitted_sizes(measured, tables.signals)
+            measured,
+            feature_series,
+            price_accounts,
+            design,
+            _fitted_sizes(measured, tables.signals),
+            {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms},
         ),
+        *range_estimates(measured, design),
         *kl_estimates(measured.rows, design),
         *trend_estimates(measured, all_series, design),
         *gradient_estimates(measured, design),
         *strategy_gap_estimates(measured, feature_series, design),
     ]
     single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
-    return adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)), design.looks)
+    adjusted = adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)), design.looks)
+    return with_settled_compounding(adjusted, design.generations)
 
 
 def _fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
