@@ -227,7 +227,7 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
         "unclear": f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
         "undetected": _nothing(row, measured),
-        "underpowered": f"cannot be told, {measured}: {_DEPENDS}"
+        "underpowered": f"cannot be told, {measured}: {DEPENDS_ON_VERDICT}"
         if _withheld(row)
         else f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
@@ -274,7 +274,7 @@ def _few(row: Estimate) -> str:
     return f"; at least {items} items and {judged} judgments are needed to say that there is none"
 
 
-_DEPENDS = "which judgments have a verdict, or gold, depends on the verdict, and that could account for it"
+DEPENDS_ON_VERDICT = "which judgments have a verdict, or gold, depends on the verdict, and that could account for it"
 
 
 def _withheld(row: Estimate) -> bool:
@@ -290,7 +290,7 @@ def _withheld(row: Estimate) -> bool:
 
 def _doubt(row: Estimate) -> str:
     if _withheld(row):
-        return _DEPENDS
+        return DEPENDS_ON_VERDICT
     if row.status == "underpowered":
         return "the sample is too small to rely on"
     return f"not after correction for several tests (adjusted {wording.p_value(row.p_adjusted)})"

@@ -15,6 +15,7 @@ from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import (
     COMPOUNDING,
+    DEPENDS_ON_VERDICT,
     QUESTIONS,
     Finding,
     Standing,
@@ -192,7 +193,7 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
     results = []
     for row in measures:
         if row.term == LENGTH_SHAPE:
-            results += [_shape(rows, row)] if _moves(row) else []
+            results += [_relative_to_raters(_shape(rows, row), rows)] if _moves(row) else []
         elif row.status != "undefined":
             finding = _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
             results.append(_if_unscored_are_alike(_relative_to_raters(finding, rows), rows))
@@ -298,7 +299,8 @@ def _joint(row: Estimate) -> Finding:
     """Style and length tested together: whether they change the verdict at equal quality."""
     p = _p_of(row)
     if p is None:
-        return Finding("content", "undefined", sentence(row.judge, f"{_JOINT}: undefined{why(row)}"), row)
+        text = f"cannot be told: {DEPENDS_ON_VERDICT}" if row.verdict == "cannot_tell" else f"undefined{why(row)}"
+        return Finding("content", "undefined", sentence(row.judge, f"{_JOINT}: {text}"), row)
     test = f"{wording.p_value(p)}{' after adjustment' if row.p_adjusted is not None else ''}"
     verdict: Standing
     if _moves(row):
