@@ -28,6 +28,7 @@ from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.mitigation import MITIGATIONS, Mitigation, majority, mitigation_estimates
 from judgeloop.stats.judge.self_preference import own_model, self_preference_log_odds
 from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.near_copies import marked, with_clusters
 from judgeloop.stats.presentations import not_identical, quick_texts
 from judgeloop.text.features import features_frame
 
@@ -93,9 +94,11 @@ def analyze_log(
     check_mitigations_of_log(log.judgments, mitigate)
     candidates = candidates_frame(log.texts, _languages(log))
     texts = candidates if len(candidates) else None
-    rows = estimates(log.judgments, texts, watch=watch, scored_alone=scored_alone, gold_exact=gold_exact)
+    items = marked(log.items, log.texts)
+    judgments = with_clusters(log.judgments, items)
+    rows = estimates(judgments, texts, watch=watch, scored_alone=scored_alone, gold_exact=gold_exact)
     if mitigate:
-        mitigations = mitigation_rows(log.judgments, _unedited(log.judgments, texts), mitigate, watch=watch)
+        mitigations = mitigation_rows(judgments, _unedited(judgments, texts), mitigate, watch=watch)
         rows = pd.concat([rows, mitigations], ignore_index=True)
     if log.length_unit == "tokens" and texts is None:
         # The reference code counts characters; a win rate of token lengths must not pass for its number.
@@ -115,7 +118,7 @@ def analyze_log(
         dict(sources or {}),
         log.judgments,
         candidates,
-        log.items,
+        items,
         rows,
         facts,
         dict(settings or {}),

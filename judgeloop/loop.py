@@ -50,6 +50,7 @@ from judgeloop.policies import (
 )
 from judgeloop.records import Candidate, Distribution, Item, Judgment, Presentation, TrainingPair, prompt_text
 from judgeloop.rundir import RunFolder
+from judgeloop.stats.near_copies import marked
 from judgeloop.text.features import FEATURES, features_frame
 
 Weights = Mapping[str, float]
@@ -487,4 +488,4 @@ def _panel_judges(context: LoopContext) -> list[tuple[Judge, str, int]]:
 def _items_frame(context: LoopContext) -> pd.DataFrame:
     """The table ``items``."""
     rows = [(i.item_id, prompt_text(i.prompt), i.category, i.reference, i.match) for i in context.items]
-    return pd.DataFrame(rows, columns=["item_id", "prompt", "category", "reference", "match"])
+    return marked(pd.DataFrame(rows, columns=["item_id", "prompt", "category", "reference", "match"]))

@@ -29,6 +29,7 @@ from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
 from judgeloop.stats.judge.missing import UNSCORED_JOINT as UNSCORED
+from judgeloop.stats.near_copies import copied
 
 # Column's title → (term, variant) of the estimates that can fill it, the best founded first. What is measured in another way has
 # another title.
@@ -262,6 +263,8 @@ def _audit_facts(reading: Reading) -> list[tuple[str, str]]:
         facts.append(("Texts", "none, and no lengths"))
     facts.append(("Gold", f"on {int((rows['gold'] != '').sum()):,} verdicts" if (rows["gold"] != "").any() else "none"))
     unused = reading.environment.get("pairs_without_verdict")
+    copies, originals = copied(reading.items)
+    facts += [("Near-copies", f"{copies:,} items, which count as {originals:,}")] if copies else []
     facts += [("Pairs without a verdict", f"{unused:,}")] if unused else []
     return facts + [fact for fact in overview_facts(reading) if fact[0] == "Model calls"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -28,6 +28,7 @@ from judgeloop.records import JUDGMENT_COLUMNS, Candidate, Client, Item
 from judgeloop.stats.judge.listwise import choice_frame
 from judgeloop.stats.judge.pointwise import score_frame
 from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.near_copies import marked, with_clusters
 from judgeloop.text.templates import Mode, Scale, Template
 
 SCORE_COLUMNS = (
@@ -129,12 +130,18 @@ def analyze_rated(
     if base is None:
         judgments = pd.DataFrame(columns=list(JUDGMENT_COLUMNS))
         texts = form.texts()
-        estimates = form.estimates(rated, texts, None)
-        return Analysis(name, identity, dict(sources), judgments, texts, form.items(), estimates, _facts(form, rated))
-    own = form.estimates(rated, base.candidates, base.judgments)
+        items = marked(form.items(), texts)
+        estimates = form.estimates(_clustered(rated, items), texts, None)
+        return Analysis(name, identity, dict(sources), judgments, texts, items, estimates, _facts(form, rated))
+    own = form.estimates(_clustered(rated, base.items), base.candidates, base.judgments)
     estimates = adjust(with_judge_families(pd.concat([base.estimates, own], ignore_index=True)))
     facts = {**base.facts, **_facts(form, rated)}
     return Analysis(name, identity, dict(sources), base.judgments, base.candidates, base.items, estimates, facts)
+
+
+def _clustered(rated: RatedReplies, items: pd.DataFrame) -> RatedReplies:
+    """The replies with the clusters of their items."""
+    return replace(rated, rows=with_clusters(rated.rows, items))
 
 
 def _facts(form: RatingForm, rated: RatedReplies) -> dict[str, Any]:

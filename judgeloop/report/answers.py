@@ -11,6 +11,7 @@ from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, le
 from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.near_copies import copied
 
 Tone = Literal["found", "open", "calm", "plain"]
 
@@ -265,6 +266,12 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     if mass is not None:
         sentences.append(
             f"Verdicts were read from log-probabilities; the offered labels hold {100 * mass:.0f} % of the first token's probability (median)."
+        )
+    copies, originals = copied(reading.items)
+    if copies:
+        sentences.append(
+            f"{copies:,} of {len(reading.items):,} items are near-copies of one another by the words of their prompts or texts, and count as "
+            f"{wording.count(originals, 'item')} in every interval of the judge."
         )
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:

@@ -13,6 +13,7 @@ import yaml
 from judgeloop.records import ADDED_ESTIMATE_COLUMNS, ESTIMATE_COLUMNS
 from judgeloop.rundir import Record
 from judgeloop.stats.estimate import VERDICTS, Estimate
+from judgeloop.stats.near_copies import with_clusters
 from judgeloop.stats.presentations import quick_texts
 
 _INTEGERS = frozenset({"generation", "n", "n_items", "n_replicates", "n_unscored"})
@@ -50,7 +51,7 @@ class Reading:
 
 def read(run: Record) -> Reading:
     """The reading of a finished run. Raises FolderMismatch where it has no estimates or a damaged table."""
-    estimates = as_estimates(run.estimates())
+    estimates, items = as_estimates(run.estimates()), _table(run, "items")
     text = run.experiment_text()
     experiment = _mapping(_yaml(text))
     arms = _mapping(experiment.get("arms"))
@@ -62,9 +63,9 @@ def read(run: Record) -> Reading:
     return Reading(
         name=str(experiment.get("name") or run.name),
         estimates=estimates,
-        items=_table(run, "items"),
+        items=items,
         candidates=_table(run, "candidates"),
-        judgments=_table(run, "judgments"),
+        judgments=with_clusters(_table(run, "judgments"), items),
         signals=_table(run, "signals"),
         environment=run.environment(),
         experiment=experiment,

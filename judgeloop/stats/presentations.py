@@ -166,9 +166,18 @@ def pair_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
     return codes
 
 
+CLUSTER = "item_cluster"
+"""The column that names the first of the near-copies that a row's item belongs to (``near_copies``)."""
+
+
+def clusters(rows: pd.DataFrame) -> pd.Series[Any]:
+    """(n,) what rows are clustered by in every estimate of a judge: an item's near-copies where they are known, else the item."""
+    return rows[CLUSTER] if CLUSTER in rows else rows["item_id"]
+
+
 def item_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
-    """(n,) the code of each judgment's item, the cluster of all judge estimates."""
-    return np.asarray(pd.factorize(judgments["item_id"])[0], dtype=np.intp)
+    """(n,) the code of each judgment's cluster (``clusters``)."""
+    return np.asarray(pd.factorize(clusters(judgments))[0], dtype=np.intp)
 
 
 def text_places(judgments: pd.DataFrame, texts: pd.DataFrame) -> Integers:

@@ -175,7 +175,7 @@ def test_picks_are_compared_with_picks_where_verdicts_bear_probabilities(
 
 @pytest.mark.pages
 def test_with_repeats_theory_is_that_of_all_calls_agreeing(serve: Callable[..., Any], tmp_path: Path) -> None:
-    done = audited(serve(position=0.1, length=0.3), tmp_path / "out", repeats=2, mitigate="consistent_only")
+    done = audited(serve(position=0.1, length=0.6), tmp_path / "out", repeats=2, mitigate="consistent_only")
     rows = done.estimates.set_index(["term", "variant"])
     passed = rows.loc[("transmission_length", "consistent_only")]
     assert passed["benchmark"] == 4

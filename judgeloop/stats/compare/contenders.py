@@ -19,6 +19,7 @@ from judgeloop.stats.judge.covariates import covariates, gold_margin
 from judgeloop.stats.loop.replicates import Series
 from judgeloop.stats.presentations import (
     a_first,
+    clusters,
     first_picked,
     in_known_order,
     is_soft,
@@ -167,8 +168,9 @@ def pair_values(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> dict[str
 
 
 def items_of(judgments: pd.DataFrame) -> pd.Series[str]:
-    """``pair_key`` → item_id, the cluster of the intervals."""
-    return judgments.drop_duplicates(KEY).set_index(KEY)["item_id"].astype(str)
+    """``pair_key`` → the cluster of the intervals: the item, or the first of its near-copies."""
+    shown = judgments.drop_duplicates(KEY)
+    return clusters(shown).astype(str).set_axis(shown[KEY])
 
 
 def _orders(judgments: pd.DataFrame) -> pd.DataFrame:

@@ -40,7 +40,7 @@ from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
 from judgeloop.stats.loop.drift import CONFIRMATORY
 from judgeloop.stats.loop.replicates import Quantity
 from judgeloop.stats.multiplicity import JUDGE_FAMILY, benjamini_hochberg, holm, settled
-from judgeloop.stats.presentations import in_known_order, not_identical, unscored
+from judgeloop.stats.presentations import clusters, in_known_order, not_identical, unscored
 from judgeloop.text.features import FEATURES
 
 Pairing = Literal["pairs", "replicates", "unpaired"]
@@ -333,7 +333,7 @@ def _paired_self_preference(
     all_items = rates(first_pairs, second_pairs)
     if all_items is None:
         return []
-    items = sorted(set(plain[0]["item_id"]) | set(plain[1]["item_id"]))
+    items = sorted(set(clusters(plain[0])) | set(clusters(plain[1])))
     groups = min(_JACKKNIFE_GROUPS, len(items))
     omitted = (set(items[n::groups]) for n in range(groups))
     left_out = [

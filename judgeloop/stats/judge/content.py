@@ -64,7 +64,15 @@ from judgeloop.stats.judge.slopes import (
     joint_wald,
     reliability_curve,
 )
-from judgeloop.stats.presentations import Booleans, Floats, in_one_order, item_codes, not_identical, picked_a, unscored
+from judgeloop.stats.presentations import (
+    Booleans,
+    Floats,
+    in_one_order,
+    item_codes,
+    not_identical,
+    picked_a,
+    unscored,
+)
 
 GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""

@@ -41,7 +41,7 @@ from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bia
 from judgeloop.stats.judge.pointwise import feature_spread
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.presentations import Floats, Integers
+from judgeloop.stats.presentations import Floats, Integers, clusters, item_codes
 from judgeloop.text.features import FEATURES
 
 PERMUTATIONS = 2000
@@ -133,7 +133,8 @@ def rotations(choices: pd.DataFrame, slots: int) -> Rotations:
     np.add.at(total, (codes, rotation), _pick_shares(scored, slots))
     np.add.at(count, (codes, rotation), 1.0)
     complete = (count > 0).all(axis=1)
-    items = pd.factorize(sets.get_level_values(0))[0] if len(sets) else np.empty(0, dtype=np.intp)
+    of_item = dict(zip(scored["item_id"], clusters(scored), strict=True))
+    items = pd.factorize(sets.get_level_values(0).map(of_item))[0] if len(sets) else np.empty(0, dtype=np.intp)
     return Rotations(total[complete] / count[complete][:, :, None], items[complete], unscored)
 
 
@@ -363,7 +364,7 @@ def content_of_choices(
     names = [name for name in FEATURES if name == "length" or spread.get(name, 0.0) > 0]
     x = _slot_features(scored, slots, texts, names, spread)
     share = _pick_shares(scored, slots)
-    items = pd.factorize(scored["item_id"])[0].astype(np.intp)
+    items = item_codes(scored)
     best = np.stack([(scored[f"candidate_{n + 1}"] == scored["gold"]).to_numpy() for n in range(slots)], axis=1)
     has_gold = (scored["gold"] != "").to_numpy()
     raw = _fit_content(names, x, share, items)

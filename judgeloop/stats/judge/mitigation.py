@@ -36,7 +36,17 @@ from judgeloop.stats.judge.content import gold_agreement
 from judgeloop.stats.judge.covariates import NO_GOLD, Covariates, covariates, feature_bias
 from judgeloop.stats.judge.length_shape import shape_test, withheld_where_not_linear
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, delta_effect, fit_columns
-from judgeloop.stats.presentations import Booleans, Floats, a_first, not_identical, pairs, unscored
+from judgeloop.stats.presentations import (
+    CLUSTER,
+    Booleans,
+    Floats,
+    a_first,
+    clusters,
+    item_codes,
+    not_identical,
+    pairs,
+    unscored,
+)
 
 MITIGATIONS = ("raw", "raw_picks", "swap_average", "consistent_only", "length_controlled", "rubric", "panel")
 """Every mitigation, in the order in which they are reported."""
@@ -44,7 +54,7 @@ FOLDS = 5
 """Parts of the items in ``longer_without_length``."""
 _PAIR_KEYS = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION_KEYS = [*_PAIR_KEYS, "panel", "order"]
-_PAIR_COLUMNS = ("category", "gold", "gold_2", "len_a", "len_b", "model_a", "model_b")
+_PAIR_COLUMNS = ("category", "gold", "gold_2", "len_a", "len_b", "model_a", "model_b", CLUSTER)
 _VOTES = ("first", "second", "tie", "a", "b")
 _MOST_JACKKNIFED = 2_000
 """With more labels than this the delta method takes the place of the jackknife."""
@@ -383,7 +393,8 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     A label is a presentation's, or a pair's where labels are pooled.
     """
     judged_pairs = pairs_asked(mitigation.judgments)
-    labelled, items = has_label(frame, judged_pairs), pd.factorize(judged_pairs["item_id"])[0]
+    of_item = dict(zip(mitigation.judgments["item_id"], clusters(mitigation.judgments), strict=True))
+    labelled, items = has_label(frame, judged_pairs), pd.factorize(judged_pairs["item_id"].map(of_item))[0]
     pair_counts = SampleCounts(len(judged_pairs), len(np.unique(items)), lost)
     kept_share = clustered_proportion(labelled, items) if len(judged_pairs) else Undefined("no pair was judged")
     rows = [
@@ -394,7 +405,7 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     if mitigation.name in _NO_SLOT_REASONS:
         units, labels_of_units, codes = len(judged_pairs), labelled, items
     else:
-        units, codes = len(shown), pd.factorize(shown["item_id"])[0]
+        units, codes = len(shown), item_codes(shown)
         labels_of_units = (shown["verdict"] != "unscored").to_numpy().astype(np.float64)
     counts = SampleCounts(int(labels_of_units.sum()), len(np.unique(codes)), lost)
     share = clustered_proportion(labels_of_units, codes) if units else Undefined("no pair was judged")
@@ -488,7 +499,7 @@ def label_sample(
     labels: pd.DataFrame, texts: pd.DataFrame | None, *, pooled: bool, scales: Mapping[str, float] | None = None
 ) -> LabelSample:
     """The sample of labels in the columns of judgments; ``texts`` and ``scales`` as in ``covariates``."""
-    names = pd.factorize(not_identical(labels)["item_id"])[1]
+    names = pd.factorize(clusters(not_identical(labels)))[1]
     return LabelSample(covariates(labels, texts, scales=scales), np.asarray(names, dtype=object), pooled)
 
 

@@ -32,13 +32,13 @@ from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit, gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.presentations import Booleans, Floats, not_identical, picked_a
+from judgeloop.stats.presentations import CLUSTER, Booleans, Floats, clusters, not_identical, picked_a
 from judgeloop.text.features import FEATURES
 from judgeloop.text.templates import Scale
 
 POINTS, LENGTHS = "score points", "scale lengths"
 METHOD = "jackknife t by item"
-_TEXT_KEYS = ["item_id", "candidate_id"]
+_TEXT_KEYS = ["item_id", "candidate_id", CLUSTER]
 _NO_SCORE = Undefined("no text has a score")
 _NO_PAIR = Undefined("no pair of different texts has two scores")
 
@@ -114,16 +114,19 @@ def score_estimates(
     cannot err; else the slopes given gold describe, for where quality that gold misses goes with length, an unbiased
     judge has one.
     """
+    of_item = dict(zip(scores["item_id"], clusters(scores), strict=True))
+    scores = scores.assign(**{CLUSTER: clusters(scores)})
+    pairs = pairs.assign(**{CLUSTER: pairs["item_id"].map(of_item).fillna(pairs["item_id"])})
     primary = scores[scores["scale"] == scales[0].name]
     scored_texts = _scored_texts(primary, pairs)
     scored, note = scored_texts.scored, f"on the scale {scales[0].name}"
-    text_counts = SampleCounts(len(scored_texts.means), scored_texts.means["item_id"].nunique(), scored_texts.unscored)
-    call_counts = SampleCounts(len(scored), scored["item_id"].nunique(), scored_texts.unscored)
+    text_counts = SampleCounts(len(scored_texts.means), scored_texts.means[CLUSTER].nunique(), scored_texts.unscored)
+    call_counts = SampleCounts(len(scored), scored[CLUSTER].nunique(), scored_texts.unscored)
 
     def share(column: str) -> Interval | Undefined:
-        return _NO_SCORE if scored.empty else clustered_proportion(scored[column], scored["item_id"])
+        return _NO_SCORE if scored.empty else clustered_proportion(scored[column], scored[CLUSTER])
 
-    mean = _NO_SCORE if scored.empty else cluster_mean(scored_texts.means["score"], scored_texts.means["item_id"])
+    mean = _NO_SCORE if scored.empty else cluster_mean(scored_texts.means["score"], scored_texts.means[CLUSTER])
     return [
         row(labels, "quality", "score_mean", mean, text_counts, unit=POINTS, null=None, note=note),
         row(labels, "quality", "score_sd", _spread_of_means(scored_texts.means), text_counts, unit=POINTS, null=None,
@@ -159,7 +162,9 @@ def _scored_texts(primary: pd.DataFrame, pairs: pd.DataFrame) -> _ScoredTexts:
     means = scored.groupby(_TEXT_KEYS, sort=False)["score"].mean().reset_index()
     scored_pairs = not_identical(pairs).reset_index(drop=True)
     for side in "ab":
-        renamed = means.rename(columns={"candidate_id": f"candidate_{side}", "score": f"score_{side}"})
+        renamed = means.drop(columns=CLUSTER).rename(
+            columns={"candidate_id": f"candidate_{side}", "score": f"score_{side}"}
+        )
         scored_pairs = scored_pairs.merge(renamed, on=["item_id", f"candidate_{side}"], how="left")
     scored_pairs = scored_pairs.dropna(subset=["score_a", "score_b"]).reset_index(drop=True)
     gold = scored_pairs["gold"] if "gold" in scored_pairs else pd.Series("", index=scored_pairs.index)
@@ -179,7 +184,7 @@ def _spread_of_means(means: pd.DataFrame) -> Interval | Undefined:
     x = means["score"].to_numpy(dtype=np.float64)
     # Centred first: sums of squares of equal scores would leave the rounding of their size.
     x = x - x.mean()
-    return jackknifed(_sums_by_item(means["item_id"], np.ones_like(x), x, x * x), deviation, low=0.0)
+    return jackknifed(_sums_by_item(means[CLUSTER], np.ones_like(x), x, x * x), deviation, low=0.0)
 
 
 def _repeatability(scored: pd.DataFrame) -> Interval | Undefined:
@@ -206,7 +211,7 @@ def _repeatability(scored: pd.DataFrame) -> Interval | Undefined:
             return np.asarray((between - noise) / (between + (usual - 1.0) * noise))
 
     return jackknifed(
-        _sums_by_item(texts["item_id"], np.ones_like(n), n, n * n, n * m, n * m * m, within), ratio, high=1.0
+        _sums_by_item(texts[CLUSTER], np.ones_like(n), n, n * n, n * m, n * m * m, within), ratio, high=1.0
     )
 
 
@@ -232,8 +237,8 @@ def _anchoring_rows(scores: pd.DataFrame, scales: Sequence[Scale], labels: RowLa
     for number, scale in enumerate(scales[1:], start=1):
         gap = (shares[number] - shares[0]).dropna().reset_index()
         unscored = int(scores[scores["scale"].isin([scale.name, scales[0].name])]["score"].isna().sum())
-        counts = SampleCounts(len(gap), gap["item_id"].nunique(), unscored)
-        result = _NO_SCORE if gap.empty else bounded_mean(gap["place"], gap["item_id"], -1.0, 1.0)
+        counts = SampleCounts(len(gap), gap[CLUSTER].nunique(), unscored)
+        result = _NO_SCORE if gap.empty else bounded_mean(gap["place"], gap[CLUSTER], -1.0, 1.0)
         rows.append(row(
             labels, "position", "score_scale_anchoring", result, counts, unit=LENGTHS,
             variant="" if number == 1 else scale.name, margin=margin, note=f"{scale.name} minus {scales[0].name}",
@@ -251,7 +256,7 @@ def _slope_rows(
     differences = _side_features(pairs, texts, "a", names) - _side_features(pairs, texts, "b", names)
     differences /= np.array([1.0 if name == "length" else spread[name] for name in names])
     y = (pairs["score_a"] - pairs["score_b"]).to_numpy(dtype=np.float64)
-    items, margin = pairs["item_id"].to_numpy(), pairs["margin"].to_numpy(dtype=np.float64)
+    items, margin = pairs[CLUSTER].to_numpy(), pairs["margin"].to_numpy(dtype=np.float64)
     has_gold = ~np.isnan(margin)
     raw = _fit_differences(names, differences, y, items) if len(pairs) else _NO_PAIR
     given_gold: LinearFit | Undefined = Undefined(NO_GOLD)
@@ -304,7 +309,7 @@ def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, label
     gap = (pairs["score_a"] - pairs["score_b"]).to_numpy(dtype=np.float64)
     # Means of repeats and of probabilities are equal but for rounding.
     pick = np.where(np.abs(gap) < 1e-9, 0.0, np.sign(gap))
-    items = pairs["item_id"].to_numpy()
+    items = pairs[CLUSTER].to_numpy()
     tied = _NO_PAIR if pairs.empty else clustered_proportion(pick == 0, items)
     margin = pairs["margin"].to_numpy(dtype=np.float64)
     decided = np.nan_to_num(margin) != 0

@@ -14,7 +14,7 @@ from judgeloop import kernels
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import LEVEL, Interval, Undefined, bounded_mean, t_interval
 from judgeloop.stats.judge.position import position_estimates
-from judgeloop.stats.presentations import Floats, not_identical, only_identical, pair_codes, pairs, unscored
+from judgeloop.stats.presentations import Floats, clusters, not_identical, only_identical, pair_codes, pairs, unscored
 
 BEYOND_LENGTH = "beyond_length"
 """The variant of a probe: its effect minus that of padding of the same length."""
@@ -86,7 +86,7 @@ def edited_picked(judgments: pd.DataFrame) -> pd.DataFrame:
     ratio = _column(first, "dose_reached")
     reached = ratio.where(nominal.notna())
     rows = pd.DataFrame({
-        "item": first["item_id"], "pair_id": first["pair_id"], "edited": ((1.0 - table["ab"]) + table["ba"]) / 2.0 - 0.5,
+        "item": clusters(first), "pair_id": first["pair_id"], "edited": ((1.0 - table["ab"]) + table["ba"]) / 2.0 - 0.5,
         "as_first": table["ba"], "as_second": 1.0 - table["ab"],
         "dose": nominal, "reached": reached.where(reached.notna(), nominal), "ratio": ratio.where(ratio.notna(), nominal),
     })  # fmt: skip

@@ -33,6 +33,7 @@ from judgeloop.stats.presentations import (
     Floats,
     Integers,
     a_first,
+    clusters,
     in_known_order,
     in_one_order,
     item_codes,
@@ -129,7 +130,7 @@ def own_text_pairs(judgments: pd.DataFrame, judge: str) -> OwnTextPairs | Undefi
     return OwnTextPairs(
         np.sign(gold[keep]) == side[keep],
         np.where(gold[keep] > 0, picked[keep], 1 - picked[keep]),
-        compared["item_id"].to_numpy(dtype=object)[first[keep]],
+        clusters(compared).to_numpy(dtype=object)[first[keep]],
         confounded,
     )
 

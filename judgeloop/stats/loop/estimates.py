@@ -37,6 +37,7 @@ from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.loop.tail import collapse_estimates
 from judgeloop.stats.multiplicity import adjust, with_run_families
+from judgeloop.stats.near_copies import with_clusters
 from judgeloop.stats.presentations import quick_texts
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
@@ -51,6 +52,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     identity, KL, and whether the drift compounds. An estimate that the tables do not support is ``undefined`` with the reason.
     """
     tables = RunTables(**{table.name: quick_texts(getattr(tables, table.name)) for table in dataclasses.fields(tables)})
+    tables = dataclasses.replace(tables, judgments=with_clusters(tables.judgments, tables.items))
     measured = measure(tables, design)
     feature_series = series(measured)
     price_accounts = accounts(measured)
