@@ -52,7 +52,7 @@ def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     places = np.lexsort(keys)
     places = places[weights[places] > 0.0]
     rows = soft.iloc[places % max(len(soft), 1)].reset_index(drop=True)
-    text = soft["a"].dtype
+    text: Any = soft["a"].dtype
     rows = rows.assign(
         chosen=pd.array(chosen[places], dtype=text), rejected=pd.array(rejected[places], dtype=text),
         weight=weights[places], label_rule=rule,
@@ -94,7 +94,7 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"p_first must lie in [0, 1], not {p_first[outside][0]}")
     slots = rows["candidate_first"].to_numpy(dtype=object), rows["candidate_second"].to_numpy(dtype=object)
     a, b = np.where(forward, slots[0], slots[1]), np.where(forward, slots[1], slots[0])
-    text = rows["candidate_first"].dtype
+    text: Any = rows["candidate_first"].dtype
     table = rows[[*_PRESENTATION, "candidate_first"]].assign(
         a=pd.array(a, dtype=text), b=pd.array(b, dtype=text), p_a=np.where(forward, p_first, 1.0 - p_first),
         matchup=matchup,
