@@ -102,12 +102,20 @@ class ResolvedExperiment(Block):
         for block in (raw, *raw["arms"]):
             for key in only_speed(type(self.experiment.policy)):
                 block["policy"].pop(key)
-        for endpoint in raw["endpoints"].values():
-            for key in only_speed(Endpoint):
-                endpoint.pop(key)
-            if endpoint["top_logprobs"] == Endpoint.model_fields["top_logprobs"].default:
-                endpoint.pop("top_logprobs")  # a later key: folders written before it stay the experiment's own
+        raw["endpoints"] = {
+            name: without_later_keys(endpoint, "top_logprobs") for name, endpoint in self.experiment.endpoints.items()
+        }
         return "sha256:" + hashlib.sha256(canonical({"experiment": raw, "files": dict(files)}).encode()).hexdigest()
+
+
+def without_later_keys(endpoint: Endpoint, *further: str) -> dict[str, Any]:
+    """An endpoint's part of an identity: what answers may depend on. Keys that came later (``further``: those that did in this
+    kind of folder) stand there only where they are set, so that folders written before them keep their identity."""
+    block = endpoint.model_dump(mode="json", exclude=set(only_speed(Endpoint)))
+    for key in ("min_label_mass", "min_trial_mass", *further):
+        if block[key] == Endpoint.model_fields[key].default:
+            block.pop(key)
+    return block
 
 
 def load(path: str | Path) -> ResolvedExperiment:

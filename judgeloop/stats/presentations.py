@@ -6,7 +6,6 @@ each pair side by side (``pairs`` does both and gives a table).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,15 +186,15 @@ def text_places(judgments: pd.DataFrame, texts: pd.DataFrame) -> Integers:
     if "replicate" in texts and "replicate" in judgments and texts["replicate"].notna().any():
         names.append("replicate")
 
-    def keys(frame: pd.DataFrame, candidate: str) -> Iterator[tuple[Any, ...]]:
+    def keys(frame: pd.DataFrame, *candidates: str) -> list[list[tuple[Any, ...]]]:
         columns = [frame[name].astype("Float64").fillna(-1) if name == "replicate" else frame[name] for name in names]
-        return zip(*(column.tolist() for column in columns), frame[candidate].tolist(), strict=True)
+        units = [column.tolist() for column in columns]
+        return [list(zip(*units, frame[candidate].tolist(), strict=True)) for candidate in candidates]
 
-    place_of: dict[tuple[Any, ...], int] = {}
-    for place, key in enumerate(keys(texts, "candidate_id")):
-        place_of.setdefault(key, place)
-    slots = ("candidate_first", "candidate_second")
-    return np.array([[place_of.get(key, -1) for key in keys(judgments, slot)] for slot in slots], dtype=np.intp).T
+    (named,) = keys(texts, "candidate_id")
+    place_of = {key: len(named) - 1 - place for place, key in enumerate(reversed(named))}
+    shown = keys(judgments, "candidate_first", "candidate_second")
+    return np.array([[place_of.get(key, -1) for key in slot] for slot in shown], dtype=np.intp).T
 
 
 @dataclass(frozen=True, slots=True)
