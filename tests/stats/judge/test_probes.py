@@ -157,7 +157,7 @@ def test_self_preference_given_gold_is_the_difference_of_rates():
 
 def test_preference_fairness_is_minus_twice_the_excess():
     frame = planted_judgments(200, "fairness", position=0.5, sd=1.0)
-    (row,) = compatibility_estimates(frame, None, RowLabels("j"))
+    row = {row.term: row for row in compatibility_estimates(frame, None, RowLabels("j"))}["preference_fairness"]
     rates = frame.assign(first=frame["verdict"] == "first").groupby(["pair_id", "order"])["first"].first().unstack()
     n_ff, n_ss = (rates["ab"] & rates["ba"]).sum(), (~rates["ab"] & ~rates["ba"]).sum()
     r, p = n_ss, n_ff
