@@ -11,8 +11,8 @@ from judgeloop.validation.coverage_study import CELLS
 TEXT = """# Do the intervals hold?
 
 An interval is worth what its coverage is. `judgeloop validate --coverage` plants judges with known biases, draws samples,
-passes them through the estimators that your data would pass through, and counts how often the 95 % interval holds the truth,
-and how often a test at 5 % finds what is not there. This page is made from [coverage.csv](coverage.csv), which
+passes them through the estimators that your data would pass through, and counts how often the 95 % interval holds the truth.
+How often reports claim what is false is [another study](claims.md). This page is made from [coverage.csv](coverage.csv), which
 
 ```sh
 judgeloop validate --coverage --replications 2000 --seed 0 --out coverage
@@ -25,22 +25,8 @@ wrote (about two hours on two cores; it goes on where it was stopped). CI runs a
 Terms corrected by two golds need 90 pairs with both: at 30 items they are `undefined` by rule and have no entry. Their fit is
 dear, so that they are studied where every reply is scored: at 100 items with and without ties, at 400 without. With ties the
 truth is the change of the chance to be picked, a tie half.
-**An entry passes** if its coverage is within 0.02 and three Monte-Carlo errors of 0.95, or its type I error is at most 0.06
-and two. A miss is named here and stays a miss.
+**An entry passes** if its coverage is within 0.02 and three Monte-Carlo errors of 0.95. A miss is named here and stays a miss.
 """
-
-WORLDS = {
-    "fair_noisy_judge": "quality and noise alone",
-    "order_locked_judge": "temperature 0; each item's verdicts follow one slot, whichever",
-    "unequal_matchups": "each item pulls to a slot of its own and has one to twelve matchups",
-    "length_blind_judge": "quality goes with length, people prefer longer, the judge follows quality; two a/b golds",
-    "noisy_gold": "numeric golds that err; length goes with quality; the judge follows quality",
-    "one_noisy_gold": "one numeric gold that errs; nothing may be claimed",
-    "fair_judge_ten_features_60_items": "quality alone; ten features, some rare, on 60 items",
-    "fair_judge_ten_features_200_items": "quality alone; ten features, some rare, on 200 items",
-    "changing_candidates": "the judge stays as it is, the texts it sees do not",
-    "neutral_drift": "coins choose in both arms for six generations; inference over 8 replicates",
-}
 
 
 def page(path: Path) -> list[str]:
@@ -66,12 +52,6 @@ def page(path: Path) -> list[str]:
     for row in rows:
         if row["cell"].startswith("replicates="):
             lines.append(f"| `{row['term']}` | {row['cell'].partition('=')[2]} | {float(row['rate']):.4f} |")
-    lines += ["", "## Type I error", "", "Worlds in which nothing is biased but much looks as if it were:", ""]
-    lines += ["| World | Term | Rejected at 5 % |", "|---|---|---|"]
-    for row in rows:
-        if row["cell"].startswith("type1:"):
-            world = WORLDS[row["cell"].partition(":")[2]]
-            lines.append(f"| {world} | `{row['term']}` | {float(row['rate']):.4f} |")
     return [*lines, ""]
 
 

@@ -24,7 +24,7 @@ JUDGES = ("reads the slot", "tosses a coin", "likes length", "likes what is good
 # Term → title, unit's factor, the value of "no bias", axis limits, planted truth by judge where it is one number.
 BIAS = {
     "conflict_rate": ("Verdict flips with the order\n(% of pairs)", 100, None, (0, 75), {}),
-    "first_slot_excess": ("First slot, beyond half\n(points)", 100, 0, (-12, 32), {}),
+    "first_slot_excess": ("First slot above 50 %\n(points)", 100, 0, (-12, 32), {}),
     "longer_preferred_raw": ("Longer answer preferred\n(% of pairs, raw)", 100, 50, (40, 80), {}),
     "length_log_odds": (
         "Length, at equal quality\n(log-odds per doubling)",

@@ -1,5 +1,5 @@
 """Write the reference pages that follow from the code: experiment.md, planted.md, commands.md, probes.md, coverage.md,
-python.md and report.schema.json.
+claims.md, python.md and report.schema.json.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails where a page is stale.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from claims_page import page as claims_page
 from coverage_page import page as coverage_page
 from python_reference import PYTHON, python_reference
 
@@ -56,7 +57,9 @@ arms:
 **Arms** are overrides of `judge`, `signal`, `strategy` or `policy.exemplars`. Keys that an arm does not name stay those
 of the base; a block whose `kind` changes starts from that kind's defaults. **Control arms** are those whose judge is
 `random` or `gold`. Every other arm is contrasted with every control arm; the first of each, in the order of `arms`, is
-the confirmatory contrast. **Identity**: keys that only say how fast, how dear or with which key a model is asked
+the confirmatory contrast. An arm whose judge is a `rule` is a **positive control**: its taste is known, so that its drift
+shows whether the run could have seen one; it is the confirmatory contrast only where there is no other arm.
+**Identity**: keys that only say how fast, how dear or with which key a model is asked
 (`concurrency`, `api_key_env`, `timeout_s`, `attempts`, `price`, `threads`, and `budget`) may change between two sessions
 of one run folder; a change of any other makes another experiment.
 
@@ -82,6 +85,9 @@ in the first slot), of which two slots are a case. One answer on a scale (`--mod
 5.5 + `score_spread`·content points of a scale from 1 to 10: carried over to the scale that was asked, pulled by
 `score_anchor` towards its larger number, clipped to its ends. The number is one of the two whole numbers beside that mean,
 drawn so that the mean is exact (with `temperature0`, the nearer one).
+
+**Trained drafts.** A name such as `planted@length_mean=80` drafts with that median length and else as the spec says, so that a
+[training](training.md) of a planted policy can be played: its command leaves such a name in `model.json`.
 
 **As a reward model** it answers `/classify`, `/pooling`, `/score` and `/v1/rerank` in vLLM's forms with a text's content as
 the score, so that two texts' difference is the law without its position, which such a judge cannot have. A text's own
@@ -148,6 +154,7 @@ def pages() -> dict[str, str]:
         "commands.md": "\n".join([NOTICE, COMMANDS, *_commands()]),
         "probes.md": "\n".join([NOTICE, PROBES_PAGE, *_probes()]),
         "coverage.md": "\n".join([NOTICE, *coverage_page(DOCS / "coverage.csv")]),
+        "claims.md": "\n".join([NOTICE, *claims_page(DOCS / "claims.csv")]),
         "python.md": "\n".join([NOTICE, PYTHON, *python_reference()]),
     }
 

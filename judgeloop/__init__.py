@@ -4,7 +4,8 @@ Ask judges, or read what they said:
 
 - ``audit(pairs, base_url=…, model=…)`` asks judges about pairs; ``analyze(verdicts)`` reads verdicts that exist already.
   Both return an ``Audit``.
-- ``run(experiment)`` closes the loop from judge to model for some generations and returns a ``Run``.
+- ``run(experiment)`` closes the loop from judge to model for some generations and returns a ``Run``; ``step(experiment)`` does so
+  where somebody trains the model by hand between generations.
 - ``open(run_dir)`` reads the folder of any of them.
 
 Before a call is made:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from judgeloop.commands.forecast import Forecasts, forecast
     from judgeloop.commands.plan import Plan, plan
     from judgeloop.commands.plan_audit import AuditPlan, plan_audit
-    from judgeloop.commands.run import run
+    from judgeloop.commands.run import run, step
     from judgeloop.commands.serve import serve
     from judgeloop.commands.validate import Validation, validate
     from judgeloop.commands.watch import watch
@@ -58,7 +59,7 @@ _NAMES = {
     "commands.forecast": ("Forecasts", "forecast"),
     "commands.plan": ("Plan", "plan"),
     "commands.plan_audit": ("AuditPlan", "plan_audit"),
-    "commands.run": ("run",),
+    "commands.run": ("run", "step"),
     "commands.serve": ("serve",),
     "commands.validate": ("Validation", "validate"),
     "commands.watch": ("watch",),
@@ -72,7 +73,7 @@ _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names
 __all__ = [
     "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeloopError", "Plan",
     "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "doctor", "export",
-    "forecast", "open", "plan", "plan_audit", "run", "serve", "validate", "watch",
+    "forecast", "open", "plan", "plan_audit", "run", "serve", "step", "validate", "watch",
 ]  # fmt: skip
 
 __version__ = metadata.version("judgeloop")

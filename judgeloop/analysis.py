@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,7 +32,7 @@ from judgeloop.stats.judge.self_preference import own_model, self_preference_log
 from judgeloop.stats.loop.text_log import text_estimates
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.near_copies import marked, with_clusters
-from judgeloop.stats.presentations import not_identical
+from judgeloop.stats.presentations import not_identical, quick_texts
 from judgeloop.text.features import features_frame
 
 TEXTS = "texts"
@@ -154,6 +155,7 @@ def estimates(
     watch: Watch = lambda *_: None,
     scored_alone: Collection[str] = (),
     gold_exact: bool = False,
+    bootstrap: bool = True,
 ) -> pd.DataFrame:
     """``judge_estimates`` of all judges, one judge after the other, with ``watch`` called before each.
 
@@ -161,12 +163,13 @@ def estimates(
     ``self_preference_log_odds`` and ``judge_difference_<term>`` alone. Features are scaled by all texts but probes' edits.
     """
     texts = _unedited(judgments, texts)
+    judgments, texts = quick_texts(judgments), None if texts is None else quick_texts(texts)
     judges = sorted(judgments["judge"].unique())
     parts = []
     for done, judge in enumerate(judges):
         watch(judge, done, len(judges))
         own = judgments[judgments["judge"] == judge]
-        parts.append(judge_estimates(own, texts, scored_alone=scored_alone, gold_exact=gold_exact))
+        parts.append(judge_estimates(own, texts, scored_alone=scored_alone, gold_exact=gold_exact, bootstrap=bootstrap))
     plain = bases(judges)
     if len(plain) > 1:
         # A rubric is the same model: as a further judge it would count the model's preference for its own texts twice.
@@ -299,6 +302,7 @@ def mitigation_rows(
     rows: list[Estimate] = []
     if not names:
         return estimates_frame(rows)
+    judgments, texts = quick_texts(judgments), None if texts is None else quick_texts(texts)
     pairs = judgments[judgments["panel"] != "probe"]
     judges = sorted(judgments["judge"].unique())
     check_mitigations_of_log(judgments, names)
@@ -398,9 +402,9 @@ class AnalysisRecord:
 
 
 def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
-    """The tables that the analysis has, by name."""
-    texts = {"candidates": analysis.candidates} if len(analysis.candidates) else {}
-    return {"judgments": analysis.judgments, **texts, "items": analysis.items}
+    """The tables that the analysis has, by name; none without a row."""
+    named = {"judgments": analysis.judgments, "candidates": analysis.candidates, "items": analysis.items}
+    return {name: frame for name, frame in named.items() if len(frame)}
 
 
 def write(analysis: Analysis, folder: RunFolder) -> None:
@@ -434,10 +438,13 @@ def environment(identity: str, sources: Mapping[str, Any], *more: str) -> dict[s
     return {
         "experiment_hash": identity,
         "files": {source["name"]: source["hash"] for source in sources.values() if "hash" in source},
-        "judgeloop": metadata.version("judgeloop"),
+        "judgeloop": _version("judgeloop"),
         "python": platform.python_version(),
-        "libraries": {library: metadata.version(library) for library in libraries},
+        "libraries": {library: _version(library) for library in libraries},
     }
+
+
+_version = functools.cache(metadata.version)
 
 
 def sources_of(verdicts: Input, pairs: Input | None, columns: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:

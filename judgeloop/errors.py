@@ -7,6 +7,7 @@ JudgeloopError
 ├── BudgetReached         exit 3: the cost or call limit is reached; the same command resumes
 ├── EndpointFailed        exit 4: an endpoint refuses or fails for good; the same command resumes
 │   └── ReplayMiss        a replayed recording holds no answer to this call
+├── TrainingFailed        exit 4: a training command fails, or leaves no model; the same command resumes
 ├── AnswersOutstanding    exit 6: requests are written and wait for answers from elsewhere; resumable
 ├── StorageFailed         exit 4: the run folder cannot be written (disk full, permissions); the same command resumes
 └── Interrupted           exit 130: stopped by the user; the same command resumes
@@ -54,8 +55,15 @@ class ReplayMiss(EndpointFailed):
     """A replayed recording holds no answer to this call."""
 
 
+class TrainingFailed(JudgeloopError):
+    """A training fails, takes too long or leaves no usable model. What was answered and trained before is recorded."""
+
+    exit_code = 4
+
+
 class AnswersOutstanding(JudgeloopError):
-    """Request files are written and somebody else has to answer them. ``requests``: (model, request file) of each."""
+    """Request files are written and somebody else has to answer them. ``requests``: (model, request file) of each; of a
+    training its call id and folder."""
 
     exit_code = 6
 

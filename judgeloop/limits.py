@@ -25,7 +25,7 @@ from rich.text import Text
 
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment import inputs
-from judgeloop.records import ESTIMATE_COLUMNS
+from judgeloop.records import ESTIMATE_COLUMNS, is_control_judge
 from judgeloop.stats import estimate
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import quantile, replicates_for
@@ -37,13 +37,15 @@ from judgeloop.text.features import FEATURES, STYLE_FEATURES
 _JUDGE = (
     "first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
     "repetition_stability", "identical_pair_excess", "longer_preferred_raw", "gold_tied_longer_excess",
-    "length_log_odds", "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "style_joint", "length_shape", "gold_agreement",
-    "gold_log_odds", "self_preference_gold", "self_preference_log_odds", "preference_fairness", "alpaca_lc_winrate",
+    "length_log_odds", "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "length_beyond_agreement", "style_joint", "length_shape", "gold_agreement",
+    "gold_log_odds", "self_preference_gold", "self_preference_log_odds", "preference_fairness", "position_consistency", "judgebench_accuracy",
+    "consistency_factor", "alpaca_lc_winrate",
     "unscored_share", "mitigation_kept", "mitigation_cost",
 )  # fmt: skip
 _PROBES = ("padding", "whitespace", "authority", "bandwagon", "injection", "self_name", "tone", *STYLE_FEATURES)
 _JUDGE_DRIFT = (
-    "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw", "length_log_odds",
+    "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw", "length_log_odds", "gold_agreement",
+    "disagreement",
 )  # fmt: skip
 _QUANTITIES = (*FEATURES, "style_score", "correct", "hedging_when_wrong")
 _OPEN = re.compile(r"slot_\d+_excess|score_[a-z_]+|arena_style_log_odds_[a-z_]+")
@@ -56,8 +58,11 @@ def known_terms() -> frozenset[str]:
     terms |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
     terms |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
     terms |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}
-    for prefix in ("drift", "did", "selection", "mixing", "learning", "bias_selection", "cumulative_gain", "compounding",
-                   "observed_over_static", "trend", "loop_gain", "mean", "sd", "forecast_drift"):  # fmt: skip
+    for prefix in (
+        "drift", "did", "selection", "mixing", "learning", "bias_selection", "beyond_first_step", "beyond_strategy",
+        "cumulative_gain", "compounding", "observed_over_static", "trend", "loop_gain", "mean", "sd", "pool_range_used",
+        "forecast_drift",
+    ):  # fmt: skip
         terms |= {f"{prefix}_{name}" for name in _QUANTITIES}
     terms |= {f"{prefix}_{name}" for prefix in ("drift", "did") for name in UNITS}
     return frozenset(terms)
@@ -275,7 +280,6 @@ Ruling = Literal["passed", "exceeded", "inconclusive", "not_applied"]
 """The verdict on a limit; an estimate has a ``verdict`` of its own (``stats.estimate``)."""
 
 _PANEL_RANKS = {"pairs": 0, "anchor": 1, "probe": 2, "policy": 3, "": 4}
-_CONTROLS = ("random", "gold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,10 +353,11 @@ def choose(rows: Sequence[Estimate], limit: Limit) -> list[Estimate]:
         if getattr(limit, name) is None:
             chosen = [row for row in chosen if getattr(row, name) == ""]
     if limit.judge is None:
-        chosen = [row for row in chosen if row.judge not in _CONTROLS]
+        chosen = [row for row in chosen if not is_control_judge(row.judge)]
     if limit.arm is None:
         # Strategies are contrasted with one another too; a control is what drift is measured against.
         controls = {row.contrast for row in rows if row.contrast and row.term.startswith("did_")}
+        controls |= {row.arm for row in rows if row.arm and is_control_judge(row.judge)}  # positive ones too
         chosen = [row for row in chosen if row.arm not in controls]
     if limit.contrast is None:
         first: dict[tuple[str, str], str] = {}

@@ -2,7 +2,8 @@
 
 For each replicate and arm the policy drafts candidates for every item; every matchup is presented in both orders; the
 judge answers; verdicts become preferences by the arm's label rule; the signal is fitted and selects; the strategy mixes
-the training set; the policy is updated; the generation's tables are written. The panels are judged once a generation.
+the training set; the policy is updated, or its model trained; the generation's tables are written. The panels are judged once
+a generation.
 
 Read from the top: ``run``, then ``Replicate.run`` (one seed), then ``ArmLoop.turn`` (one arm, one generation).
 """
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from judgeloop import seeds
+from judgeloop.errors import AnswersOutstanding
 from judgeloop.experiment.resolve import Arm, ResolvedExperiment
-from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec
+from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec, PoolPolicySpec
+from judgeloop.interchange.preferences import Preference, net_preferences
 from judgeloop.judging.controls import GoldJudge, candidates_of
 from judgeloop.judging.judges import Judge, model_name
 from judgeloop.judging.pairing import candidates_frame, completed, judgments_frame, matchups, presentations
@@ -34,14 +37,25 @@ from judgeloop.judging.panels import (
 from judgeloop.judging.truth import Truth
 from judgeloop.learning import strategies
 from judgeloop.learning.signals import LearnedSelection, Support, generation_zero_scale, learn
-from judgeloop.policies import CandidateDraw, Drafter, ExemplarPolicy, Policy, Pool, PoolPolicy, draft_pool
-from judgeloop.records import Candidate, Distribution, Item, Judgment, Presentation, prompt_text
+from judgeloop.policies import (
+    CandidateDraw,
+    Drafter,
+    ExemplarPolicy,
+    MixingPolicy,
+    Pool,
+    PoolPolicy,
+    TrainedPolicy,
+    Trainer,
+    draft_pool,
+)
+from judgeloop.records import Candidate, Distribution, Item, Judgment, Presentation, TrainingPair, prompt_text
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.near_copies import marked
 from judgeloop.text.features import FEATURES, features_frame
 
 Weights = Mapping[str, float]
 """candidate_id → weight or count, of one item."""
+T = TypeVar("T")
 Batch = tuple[Item, list[Presentation]]
 """An item with its presentations, which a judge is given together."""
 
@@ -73,6 +87,8 @@ class LoopContext:
     """The gold judge, where a gold arm is run. Gold then makes the same selection from every arm's own candidates, and where
     items have ``match: judge`` its model is asked whether the texts of all arms and of the anchor panel are right."""
     folder: RunFolder
+    trainers: Mapping[str, Trainer] = field(default_factory=dict)
+    """Arm's name → what trains its model; empty where the policy is none that is trained."""
     on_generation: Callable[[GenerationDone], None] = lambda _: None
 
     def truth(self) -> Truth:
@@ -84,9 +100,29 @@ async def run(context: LoopContext) -> None:
     """Close the loop for every replicate at once. Raises what the client raises; the run folder then resumes."""
     context.folder.write_part("items", "all", _items_frame(context))
     panels = JudgedPanels(context)
+    await _together(
+        *(Replicate(context, number, panels).run() for number in range(context.resolved.experiment.replicates))
+    )
+
+
+async def _together(*work: Awaitable[T]) -> list[T]:
+    """The results of what is done at once. An error ends all of it; but where trainings wait for somebody else, the others
+    go as far as they can first, and AnswersOutstanding then names all that wait."""
+
+    async def held(each: Awaitable[T]) -> T | AnswersOutstanding:
+        try:
+            return await each
+        except AnswersOutstanding as waits:
+            return waits
+
     async with asyncio.TaskGroup() as tasks:
-        for number in range(context.resolved.experiment.replicates):
-            tasks.create_task(Replicate(context, number, panels).run(), name=f"s{number}")
+        started = [tasks.create_task(held(each)) for each in work]
+    results = [task.result() for task in started]
+    waiting = [request for result in results if isinstance(result, AnswersOutstanding) for request in result.requests]
+    if waiting:
+        message = str(next(result for result in results if isinstance(result, AnswersOutstanding)))
+        raise AnswersOutstanding(message, waiting)
+    return [result for result in results if not isinstance(result, AnswersOutstanding)]
 
 
 class Replicate:
@@ -102,14 +138,14 @@ class Replicate:
     async def run(self) -> None:
         """All generations, the arms in step; the tables are written generation by generation."""
         pool = None
-        if not isinstance(self.experiment.policy, ExemplarPolicySpec):
+        if isinstance(self.experiment.policy, PoolPolicySpec):
             pool = await draft_pool(
                 self.context.drafter, self.context.items, self.number, self.experiment.policy.pool_size
             )
         arms = [ArmLoop(self, arm, pool) for arm in self.context.resolved.arms]
         for generation in range(self.experiment.generations + 1):
             tables, _ = await asyncio.gather(
-                asyncio.gather(*(arm.turn(generation) for arm in arms)), self.panels.judge(generation)
+                _together(*(arm.turn(generation) for arm in arms)), self.panels.judge(generation)
             )
             self._write(generation, tables)
             unscored = sum(int((table["judgments"]["verdict"] == "unscored").sum()) for table in tables)
@@ -136,14 +172,16 @@ class Replicate:
 
 
 class ArmLoop:
-    """One arm of one replicate. Its state is the policy, generation 0's candidates and the selections so far."""
+    """One arm of one replicate. Its state is the policy, generation 0's candidates and the selections so far, or the
+    preferences where these train a model."""
 
     def __init__(self, replicate: Replicate, arm: Arm, pool: Pool | None) -> None:
-        """``pool``: the replicate's, None for an exemplar policy."""
+        """``pool``: the replicate's, None for a policy that drafts anew."""
         self.replicate, self.context, self.arm, self.pool = replicate, replicate.context, arm, pool
         self.real = self._real_candidates()
         self.policy = self._first_policy()
         self.selections: list[Distribution] = []
+        self.preferences: list[list[Preference]] = []
         self.generation_zero: dict[str, Weights] = {}
         self.scale: pd.Series[float] = pd.Series(dtype=float)
         """The unit of each feature: its SD among the replicate's own generation-0 candidates."""
@@ -157,17 +195,16 @@ class ArmLoop:
             for item_id, texts in self.context.real.items()
         }
 
-    def _first_policy(self) -> Policy:
+    def _first_policy(self) -> MixingPolicy | TrainedPolicy:
         """The policy of generation 0."""
         number, experiment = self.replicate.number, self.replicate.experiment
         size, seed = experiment.candidates_per_item, experiment.seed
         if self.pool is not None:
             return PoolPolicy(self.pool, self.real, seed, number, size)
-        assert isinstance(self.arm.policy, ExemplarPolicySpec)
-        return ExemplarPolicy(
-            self.context.drafter, self.arm.name, self.context.items, self.real, seed, number, size,
-            self.arm.policy.exemplars,
-        )  # fmt: skip
+        drafts = (self.context.drafter, self.arm.name, self.context.items, self.real, seed, number, size)
+        if isinstance(self.arm.policy, ExemplarPolicySpec):
+            return ExemplarPolicy(*drafts, self.arm.policy.exemplars)
+        return TrainedPolicy(*drafts, self.context.trainers[self.arm.name], self.arm.signal.reference)
 
     async def turn(self, generation: int) -> dict[str, pd.DataFrame]:
         """One generation: judge the policy's candidates and, but for the last, learn from the picks and update the policy.
@@ -191,21 +228,27 @@ class ArmLoop:
         tables = {"judgments": judgments}
         weights: dict[str, Mapping[str, Weights]] = {"n_drawn": counts, "p_current": current}
         if generation < self.replicate.experiment.generations:
-            # Labels, signal and selection; gold's selection from the same candidates.
+            # Labels, signal and selection.
             learned = self._learn(judgments, features, current, counts)
-            if self.context.gold is not None and not self.arm.is_control:
-                by_gold = self._judgments_frame(await self._judge(self.context.gold, batches, generation), generation)
-                weights["p_selected_gold"] = self._learn(by_gold, features, current, counts).selection
-            self.selections.append(learned.selection)
-            # The training set, and the next policy.
-            training = self._mix(generation)
-            self.policy.update(training)
-            weights |= {"reward": learned.rewards, "p_selected": learned.selection, "p_training": training}
-            # An exemplar policy's next distribution over texts is not known: it drafts new ones from this training set.
-            weights["p_next"] = self._current_weights() if self.pool is not None else training
             tables["preferences"] = learned.preferences
             if learned.signal is not None:
                 tables["signals"] = learned.signal.frame(self.replicate.number, self.arm.name, generation)
+            if isinstance(self.policy, TrainedPolicy):
+                # The training set's preferences, and the model that they train: the next policy.
+                await self.policy.train(self._mix_pairs(learned.preferences, draws, generation), generation)
+            else:
+                # Gold's selection from the same candidates.
+                if self.context.gold is not None and not self.arm.is_control:
+                    by_gold = await self._judge(self.context.gold, batches, generation)
+                    learned_gold = self._learn(self._judgments_frame(by_gold, generation), features, current, counts)
+                    weights["p_selected_gold"] = learned_gold.selection
+                self.selections.append(learned.selection)
+                # The training set, and the next policy.
+                training = self._mix(generation)
+                self.policy.update(training)
+                weights |= {"reward": learned.rewards, "p_selected": learned.selection, "p_training": training}
+                # An exemplar policy's next distribution over texts is not known: it drafts new ones from this training set.
+                weights["p_next"] = self._current_weights() if self.pool is not None else training
         failed = {(i, name): why for i, draw in draws.items() for name, why in draw.failed.items()}
         return {"candidates": self._candidates_frame(texts, failed, weights, generation), **tables}
 
@@ -286,6 +329,29 @@ class ArmLoop:
             )
         return {item_id: mixture for item_id, mixture in training.items() if mixture}
 
+    def _mix_pairs(
+        self, preferences: pd.DataFrame, draws: Mapping[str, CandidateDraw], generation: int
+    ) -> list[TrainingPair]:
+        """The training set of a policy whose weights are trained, by the arm's strategy: preference pairs. Real data are the
+        pairs of generation 0, or the texts of a file, each preferred to a candidate of this generation."""
+        experiment, items = self.replicate.experiment, self.replicate.items
+        prompts = {item_id: prompt_text(item.prompt) for item_id, item in items.items()}
+        self.preferences.append(
+            net_preferences(preferences, lambda row, name: self.policy.texts(row["item_id"])[name].text, prompts)
+        )
+        real = self.preferences[0]
+        if self.real:
+            real = [
+                Preference((item_id,), prompts[item_id], text.text, candidate.text, 1.0)
+                for item_id, texts in self.real.items()
+                for text in texts.values()
+                for candidate in draws[item_id].drawn
+                if text.text != candidate.text
+            ]
+        rng = seeds.rng(experiment.seed, "mixture", self.replicate.number, generation)
+        mixed = strategies.mix_pairs(self.arm.strategy, generations=self.preferences, real=real, rng=rng)
+        return [TrainingPair(items[p.group[-1]].prompt, p.chosen, p.rejected, p.margin) for p in mixed]
+
     def _judgments_frame(self, judgments: Iterable[Judgment], generation: int) -> pd.DataFrame:
         """Rows of the table ``judgments``."""
         return judgments_frame(
@@ -300,7 +366,7 @@ class ArmLoop:
         weights: Mapping[str, Mapping[str, Weights]],
         generation: int,
     ) -> pd.DataFrame:
-        """Rows of the table ``candidates``: a pool's texts all, of an exemplar policy's those with a weight in a column."""
+        """Rows of the table ``candidates``: a pool's texts all, of other policies those with a weight in a column."""
         listed = [
             candidate
             for (i, name), candidate in texts.items()
@@ -406,7 +472,7 @@ def _judge_label(context: LoopContext, spec: JudgeSpec) -> str:
 
 
 def _panel_judges(context: LoopContext) -> list[tuple[Judge, str, int]]:
-    """(judge, label in call ids, repeats) of each judge of the panels: all but the random and gold controls."""
+    """(judge, label in call ids, repeats) of each judge of the panels: all but those of control arms, positive ones too."""
     judges = {
         context.judges[arm.name].name: (
             context.judges[arm.name],
@@ -414,7 +480,7 @@ def _panel_judges(context: LoopContext) -> list[tuple[Judge, str, int]]:
             arm.judge.repeats,
         )
         for arm in context.resolved.arms
-        if not arm.is_control
+        if not (arm.is_control or arm.is_positive_control)
     }
     return list(judges.values())
 

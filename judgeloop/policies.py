@@ -2,16 +2,18 @@
 
 *pool*: texts drafted once a replicate and shared by the arms; an arm's policy is a weight a text, and candidates are drawn by
 weight. *exemplar*: every generation drafts anew, and texts of the training set are in-context examples of the next drafting
-prompts, a real recursion on any chat API without fine-tuning. Arms draw from the same named streams, so that arms with equal
-weights have equal candidates.
+prompts, a real recursion on any chat API without fine-tuning. *trained*: every generation drafts anew, from the model that
+training on the last generation's preferences left. Arms draw from the same named streams, so that arms with equal weights have
+equal candidates.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -20,7 +22,20 @@ from numpy.typing import ArrayLike
 from judgeloop import seeds
 from judgeloop.bodies import draft_body
 from judgeloop.experiment.schema import Endpoint, PolicySpec
-from judgeloop.records import Call, Candidate, Client, Distribution, Item, Message
+from judgeloop.interchange.preferences import json_lines, training_lines
+from judgeloop.records import (
+    Call,
+    Candidate,
+    Distribution,
+    Item,
+    Message,
+    TrainedModel,
+    Training,
+    TrainingPair,
+    Work,
+    WorkingClient,
+    canonical,
+)
 from judgeloop.text.templates import Template
 
 
@@ -34,7 +49,8 @@ class CandidateDraw:
 
 
 class Policy(Protocol):
-    """One arm's policy in one replicate. Its state changes only in ``candidates`` and ``update``."""
+    """One arm's policy in one replicate. Its state changes only in ``candidates``, and in ``update`` (of a trained policy
+    ``train``)."""
 
     def texts(self, item_id: str) -> Mapping[str, Candidate]:
         """Every text of the item that has or may have weight, by candidate_id in a stable order."""
@@ -48,6 +64,10 @@ class Policy(Protocol):
     async def candidates(self, items: Sequence[Item], generation: int) -> dict[str, CandidateDraw]:
         """K candidates an item, by item_id. Raises what the client raises."""
         ...
+
+
+class MixingPolicy(Policy, Protocol):
+    """A policy whose training set is a mixture of texts."""
 
     def update(self, training: Distribution) -> None:
         """Make the next policy from the training set, weights by item_id and candidate_id."""
@@ -69,28 +89,35 @@ Draft = tuple[Candidate | None, str]
 """(candidate, "") or (None, why there is none)."""
 
 
+InProcess = Callable[[Sequence[Call], TrainedModel | None], Work]
+"""From calls that are made together, and the trained model (None: the base), to what answers them in this process."""
+
+
 @dataclass(frozen=True)
 class Drafter:
-    """Samples texts from the experiment's drafting model, each as a named call."""
+    """Samples texts from the experiment's drafting model, each as a named call. ``model``: what training made of it;
+    ``in_process``: what makes the drafts where no endpoint does."""
 
-    client: Client
+    client: WorkingClient
     spec: PolicySpec
     endpoint: Endpoint
     template: Template
     seed: int
+    model: TrainedModel | None = None
+    in_process: InProcess | None = None
 
-    async def draft(
+    def call(
         self,
         item: Item,
         candidate_id: str,
         prefix: str,
         stream: tuple[str | int, ...],
         exemplars: Sequence[Exemplar] = (),
-    ) -> Draft:
-        """One text for one item.
+    ) -> Call:
+        """The call that asks for one text for one item.
 
         ``prefix`` is the call id up to the item; ``stream`` names the body's seed, without the arm, so that arms whose
-        prompts agree draft the same text. Raises what the client raises.
+        prompts agree draft the same text.
         """
         body = draft_body(
             self.endpoint,
@@ -102,7 +129,31 @@ class Drafter:
             seed=seeds.integer(self.seed, "draft", *stream, item.item_id),
         )
         call_id = f"{prefix}/{quote(item.item_id, safe='._-')}/{candidate_id}"
-        reply = await self.client.ask(Call(call_id, self.spec.endpoint, body))
+        call = Call(call_id, self.spec.endpoint, body)
+        if self.model is not None:
+            body["model"] = self.model.name
+            call = replace(call, weights=self.model.weights, base_url=self.model.base_url)
+        return call
+
+    def work(self, calls: Sequence[Call]) -> Work | None:
+        """What answers these calls in this process, together; None where an endpoint answers."""
+        return self.in_process(calls, self.model) if self.in_process else None
+
+    async def draft(
+        self,
+        item: Item,
+        candidate_id: str,
+        prefix: str,
+        stream: tuple[str | int, ...],
+        exemplars: Sequence[Exemplar] = (),
+    ) -> Draft:
+        """One text for one item (see ``call``). Raises what the client raises."""
+        call = self.call(item, candidate_id, prefix, stream, exemplars)
+        return await self.answer(item, candidate_id, call, self.work([call]))
+
+    async def answer(self, item: Item, candidate_id: str, call: Call, work: Work | None) -> Draft:
+        """The text that a call brings. Raises what the client raises."""
+        reply = await self.client.ask(call, work) if work else await self.client.ask(call)
         if reply.failure:
             return None, reply.failure
         # A refusal is an answer too: it is the candidate's text.
@@ -191,9 +242,8 @@ class PoolPolicy:
 
 
 @dataclass
-class ExemplarPolicy:
-    """One arm's exemplar policy in one replicate. ``size``: candidates an item; ``exemplars``: texts that a drafting prompt
-    shows from generation 1 on; ``training``: the training set that they come from."""
+class _FreshDrafts:
+    """One arm's policy in one replicate, which drafts anew in every generation. ``size``: candidates an item."""
 
     drafter: Drafter
     arm: str
@@ -202,13 +252,14 @@ class ExemplarPolicy:
     seed: int
     replicate: int
     size: int
-    exemplars: int
-    training: dict[str, dict[str, float]] = field(default_factory=dict)
-    _texts: dict[str, dict[str, Candidate]] = field(default_factory=dict)
-    _current: dict[str, list[str]] = field(default_factory=dict)
+    stopped: str = field(init=False, default="")
+    """Why the policy drafts no more; empty while it does."""
+    _texts: dict[str, dict[str, Candidate]] = field(init=False)
+    _current: dict[str, list[str]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._texts = {item.item_id: dict(self.real.get(item.item_id, {})) for item in self.items}
+        self._current = {}
 
     def texts(self, item_id: str) -> Mapping[str, Candidate]:
         return self._texts[item_id]
@@ -218,27 +269,45 @@ class ExemplarPolicy:
         return {name: 1.0 / len(names) for name in names}
 
     async def candidates(self, items: Sequence[Item], generation: int) -> dict[str, CandidateDraw]:
-        draws = await asyncio.gather(*(self._draft(item, generation) for item in items))
+        calls = {item.item_id: self._calls(item, generation) for item in items}
+        work = self.drafter.work([call for of_item in calls.values() for call in of_item.values()])
+        draws = await asyncio.gather(*(self._draft(item, calls[item.item_id], work) for item in items))
         for item, draw in zip(items, draws, strict=True):
             names = self._current[item.item_id] = [candidate.candidate_id for candidate in draw.drawn]
             self._texts[item.item_id].update(zip(names, draw.drawn, strict=True))
         return {item.item_id: draw for item, draw in zip(items, draws, strict=True)}
 
-    async def _draft(self, item: Item, generation: int) -> CandidateDraw:
-        # Generation 0 has no examples, so that all arms share its drafts: no arm in the call id, and one call for all.
+    def _calls(self, item: Item, generation: int) -> dict[str, Call]:
+        """The calls for an item's drafts, by candidate_id."""
+        # Arms share the drafts of generation 0, which no feedback has reached: no arm in the call id, and one call for all.
         arm = "" if generation == 0 else f"/{self.arm}"
         prefix = f"s{self.replicate}/g{generation}/draft{arm}"
-        names = [f"g{generation}k{k}" for k in range(self.size)]
-        drafts = await asyncio.gather(
-            *(
-                self.drafter.draft(
-                    item, name, prefix, (self.replicate, generation, k), self._examples(item, generation, k)
-                )
-                for k, name in enumerate(names)
+        return {
+            f"g{generation}k{k}": self.drafter.call(
+                item, f"g{generation}k{k}", prefix, (self.replicate, generation, k), self._examples(item, generation, k)
             )
-        )
-        texts, failed = _split(names, drafts)
+            for k in range(self.size)
+        }
+
+    async def _draft(self, item: Item, calls: Mapping[str, Call], work: Work | None) -> CandidateDraw:
+        if self.stopped:
+            return CandidateDraw((), dict.fromkeys(calls, self.stopped))
+        drafts = await asyncio.gather(*(self.drafter.answer(item, name, call, work) for name, call in calls.items()))
+        texts, failed = _split(calls, drafts)
         return CandidateDraw(tuple(texts.values()), failed)
+
+    def _examples(self, item: Item, generation: int, k: int) -> list[Exemplar]:  # noqa: ARG002 - a policy's own
+        """In-context examples of a draft: none."""
+        return []
+
+
+@dataclass
+class ExemplarPolicy(_FreshDrafts):
+    """One arm's exemplar policy in one replicate. ``exemplars``: texts that a drafting prompt shows from generation 1 on;
+    ``training``: the training set that they come from."""
+
+    exemplars: int
+    training: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def _examples(self, item: Item, generation: int, k: int) -> list[Exemplar]:
         """Texts of other items, drawn by training-set weight in the stream (replicate, generation, item, k)."""
@@ -261,3 +330,57 @@ class ExemplarPolicy:
         self.training = {
             item_id: {n: float(w) for n, w in weights.items() if w > 0} for item_id, weights in training.items()
         }
+
+
+class Trainer(Protocol):
+    """What trains a model: a command of the user's, or judgeloop itself. It knows nothing of recordings."""
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """All that the result may depend on besides the training itself, as JSON can hold it."""
+        ...
+
+    async def train(self, training: Training) -> Mapping[str, Any]:
+        """Train, and return what is recorded: ``model``, ``weights`` (a digest, empty where none is known), and where they
+        apply ``base_url``, ``adapter`` and ``metrics``; or ``stopped``, the reason why the arm ends here. Raises TrainingFailed, or AnswersOutstanding where somebody else has
+        to train."""
+        ...
+
+
+@dataclass
+class TrainedPolicy(_FreshDrafts):
+    """One arm's model in one replicate, trained on preferences after every generation but the last. ``reference``: what a
+    training starts from, the model of this generation or the base model."""
+
+    trainer: Trainer
+    reference: Literal["previous", "base"]
+
+    async def train(self, pairs: Sequence[TrainingPair], generation: int) -> None:
+        """Make the next policy by training on ``pairs``: a call ``s<replicate>/g<generation>/train/<arm>``, so that a training
+        that ended is never run again. Without a pair the model stays. Raises what the client and the trainer raise."""
+        if self.stopped or not pairs:
+            return
+        training = Training(
+            self.replicate, generation, self.arm, seeds.integer(self.seed, "train", self.replicate, generation),
+            self.reference, self.drafter.model, tuple(pairs),
+        )  # fmt: skip
+        start = "" if self.reference == "base" or training.model is None else training.model.weights
+        body = {
+            "training_set": _digest(json_lines(training_lines(pairs))),
+            "configuration": _digest(canonical({**self.trainer.configuration, "reference": self.reference}).encode()),
+            "start": start, "pairs": len(pairs), "seed": training.seed,
+        }  # fmt: skip
+        call = Call(f"s{self.replicate}/g{generation}/train/{self.arm}", self.drafter.spec.endpoint, body, "train")
+        trained = (await self.drafter.client.ask(call, lambda _: self.trainer.train(training))).trained
+        if trained.get("stopped"):
+            self.stopped = str(trained["stopped"])
+            return
+        model = TrainedModel(
+            str(trained["model"]), str(trained.get("weights") or call.key), str(trained.get("base_url") or ""),
+            str(trained.get("adapter") or ""),
+        )  # fmt: skip
+        self.drafter = replace(self.drafter, model=model)
+
+
+def _digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()

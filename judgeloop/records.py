@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
@@ -20,6 +20,8 @@ Gold = Literal["a", "b", "tie"]
 Panel = Literal["anchor", "probe", "policy", "pairs"]
 
 ORDERS: tuple[Order, Order] = ("ab", "ba")
+UNKNOWN_ORDER = "unknown"
+"""The order of a log's judgment whose slots are not known: its verdict is by text, a, b or tie, and its candidate_first is a."""
 
 ProbeName = Literal[
     "padding", "markdown_added", "markdown_removed", "bold", "list_items", "headings", "hedges", "emoji", "tone",
@@ -33,8 +35,8 @@ PADDING_DOSES = (1.25, 1.5, 2.0)
 RewardRoute = Literal["classify", "pooling", "score", "rerank"]
 REWARD_ROUTES: tuple[RewardRoute, ...] = get_args(RewardRoute)
 """Routes by which a server gives the score of a text (vLLM's names)."""
-Route = Literal["", "classify", "pooling", "score", "rerank"]
-"""A call's route; empty is a chat completion."""
+Route = Literal["", "classify", "pooling", "score", "rerank", "train"]
+"""A call's route; empty is a chat completion, and a training is made here or by a command, by no endpoint."""
 
 # Columns of the run folder's tables (docs/contract.md, "Tables"), behind the features where they have any.
 JUDGMENT_COLUMNS = (
@@ -122,11 +124,12 @@ class Presentation:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The slot that a reply picks. ``p_first``: the probability of the first slot, in [0, 1], where the judge gave one;
-    ``reason``: why it is unscored."""
+    ``reason``: why it is unscored; ``mass``: in logprob mode the probability that the offered labels hold together."""
 
     slot: Slot
     p_first: float | None = None
     reason: str = ""
+    mass: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,20 @@ class Judgment:
     call: str = ""
 
 
+_CONTROL_JUDGES = ("random", "gold")
+_RULE = "rule:"
+
+
+def rule_name(prefer: str, feature: str) -> str:
+    """The name of a judge that follows a rule, in the tables: ``rule:more_length``."""
+    return f"{_RULE}{prefer}_{feature}"
+
+
+def is_control_judge(name: str) -> bool:
+    """Whether a judge of the tables is a control, whose picks follow from what is known: the coin, gold, or a rule."""
+    return name in _CONTROL_JUDGES or name.startswith(_RULE)
+
+
 def canonical(body: Mapping[str, Any]) -> str:
     """The canonical JSON text of a request body: keys sorted, no spaces, no escapes for non-ASCII characters."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -147,18 +164,24 @@ def canonical(body: Mapping[str, Any]) -> str:
 @dataclass(frozen=True, slots=True)
 class Call:
     """A named request. ``call_id`` names all that the answer may depend on; ``endpoint``: the endpoint's name in the
-    experiment."""
+    experiment, empty where no endpoint is asked.
+
+    ``weights``: the digest of the trained weights that answer, empty for a model that the loop does not train; ``base_url``:
+    where these answer, empty for the endpoint's own address.
+    """
 
     call_id: str
     endpoint: str
     body: Mapping[str, Any] = field(hash=False)
     route: Route = ""
+    weights: str = ""
+    base_url: str = ""
 
     @property
     def key(self) -> str:
-        """SHA-256 of the canonical body, tagged with its algorithm. Before the body of a reward route stand its name and a
-        line break, for two routes may take the same body."""
-        text = f"{self.route}\n{canonical(self.body)}" if self.route else canonical(self.body)
+        """SHA-256 of the canonical body, tagged with its algorithm. Before the body stand, each with a line break, the route
+        where it has one, for two routes may take the same body, and the digest of trained weights."""
+        text = "".join(f"{part}\n" for part in (self.route, self.weights) if part) + canonical(self.body)
         return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
@@ -199,6 +222,47 @@ class Reply:
     failure: str = ""
     numbers: tuple[float | None, ...] = ()
     detail: str = ""
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    """Of a training: the model that it left, with the digest of its weights, and its metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """The model that a training left: its name at the policy's endpoint, or at ``base_url``; ``adapter``: the path of its
+    adapter, where it has one; ``weights``: a digest that other weights do not share."""
+
+    name: str
+    weights: str
+    base_url: str = ""
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """One preference to train on: ``weight`` in (0, 1], 1 where all judgments of the pair agree."""
+
+    prompt: str | tuple[Message, ...]
+    chosen: str
+    rejected: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One training: after which generation, on what, from which model. ``model``: the one that drafted this generation, None
+    for the base model; ``reference``: the model that training starts from, that one or the base."""
+
+    replicate: int
+    generation: int
+    arm: str
+    seed: int
+    reference: Literal["previous", "base"]
+    model: TrainedModel | None
+    pairs: tuple[TrainingPair, ...]
+
+
+Work = Callable[[Call], Awaitable[Mapping[str, Any]]]
+"""What answers a call in an endpoint's place: the response, as an endpoint would send it."""
 
 
 class Client(Protocol):
@@ -209,6 +273,14 @@ class Client(Protocol):
 
         Raises EndpointFailed, BudgetReached, ReplayMiss or StorageFailed.
         """
+        ...
+
+
+class WorkingClient(Client, Protocol):
+    """A client that also records what no endpoint answers: a training, a draft in this process."""
+
+    async def ask(self, call: Call, work: Work | None = None) -> Reply:
+        """As Client.ask; with ``work``, which may raise errors of its own, that answers in the endpoint's place."""
         ...
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from judgeloop import analysis, report
 from judgeloop.errors import InvalidInput
+from judgeloop.records import ORDERS, UNKNOWN_ORDER
 from judgeloop.report import judge_figures, text, wording
 from judgeloop.report.findings import findings, judge_rows
 from judgeloop.report.reading import Reading, read
@@ -27,7 +28,7 @@ from judgeloop.report.tables import facts as overview_facts
 from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
-from judgeloop.stats.judge.content import UNSCORED_JOINT as UNSCORED
+from judgeloop.stats.judge.missing import UNSCORED_JOINT as UNSCORED
 from judgeloop.stats.near_copies import copied
 
 # Column's title → (term, variant) of the estimates that can fill it, the best founded first. What is measured in another way has
@@ -237,16 +238,24 @@ def _audit_facts(reading: Reading) -> list[tuple[str, str]]:
     if rows.empty:
         return rated_facts(reading) + [fact for fact in overview_facts(reading) if fact[0] == "Model calls"]
     keys = ["replicate", "arm", "generation", "panel", "item_id", "pair_id"]
-    orders = rows[rows["panel"] != "probe"].groupby(keys, dropna=False)["order"].nunique()
+    pairs = rows[rows["panel"] != "probe"]
+    orders = (
+        pairs["order"].where(pairs["order"].isin(ORDERS)).groupby([pairs[key] for key in keys], dropna=False).nunique()
+    )
+    alone, nowhere = int((orders == 1).sum()), int((orders == 0).sum())
     edits = len(rows.loc[rows["panel"] == "probe", keys].drop_duplicates())
     both, unscored = int((orders == 2).sum()), int((rows["verdict"] == "unscored").sum())
+    counts = {order: int((rows["order"] == order).sum()) for order in (*ORDERS, UNKNOWN_ORDER)}
     facts = [
         ("Verdicts", f"{len(rows):,}"),
         ("Judges", f"{rows['judge'].nunique():,}"),
         ("Items", f"{rows['item_id'].nunique():,}"),
-        ("Pairs", f"{len(orders):,} ({both:,} in both orders, {len(orders) - both:,} in one)"),
+        (
+            "Pairs",
+            f"{len(orders):,} ({both:,} in both orders, {alone:,} in one{f', {nowhere:,} in unknown order' if nowhere else ''})",
+        ),
         *([("Texts against their edits", f"{edits:,}")] if edits else []),
-        ("Orders", ", ".join(f"{order} {int((rows['order'] == order).sum()):,}" for order in ("ab", "ba"))),
+        ("Orders", ", ".join(f"{order} {count:,}" for order, count in counts.items() if count or order in ORDERS)),
         ("Unscored", f"{unscored:,} ({100 * unscored / len(rows):.1f} %)"),
     ]
     if len(reading.candidates):

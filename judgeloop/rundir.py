@@ -10,8 +10,10 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -22,13 +24,13 @@ import pyarrow.parquet as pq
 import yaml
 
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import ADDED_ESTIMATE_COLUMNS
+from judgeloop.records import ADDED_ESTIMATE_COLUMNS, JUDGMENT_COLUMNS
 
 TABLES = ("items", "candidates", "judgments", "preferences", "signals")
 # Column types by name, so that a part without scored, drafted or fitted rows has the types of the other parts. Every other
 # column of numbers is a feature or a weight: float64.
 _INTEGERS = ("replicate", "generation", "repeat", "rotation", "slot", "n_drawn", "tokens", "characters")
-_BOOLEANS = ("identical", "converged")
+_BOOLEANS = ("identical", "order_drawn", "converged")
 _TEXTS = (
     "arm", "panel", "item_id", "category", "pair_id", "judge", "order", "verdict", "reason", "candidate_first",
     "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",
@@ -36,8 +38,13 @@ _TEXTS = (
 )  # fmt: skip
 _TEXTS_OF = {"scores": ("scale",)}
 """Table → further columns of text: the scale of scores is a name, that of a signal a number."""
+_OWN = {"judgments": (*JUDGMENT_COLUMNS, "probe")}
+"""Table → its own columns, where it also holds an input's further columns: those have the type of their values, whatever
+their names."""
 
 _LOCK = ".lock"
+_TRIAL = re.compile(r"(panels/g0/judge|audit|audit/score|audit/choice)/trial/")
+"""Ids of trial calls, which try an endpoint before any question."""
 
 Kind = Literal["run", "audit", "analysis"]
 _KINDS: dict[str, Kind] = {"audit": "audit", "analyze": "analysis"}
@@ -172,12 +179,33 @@ class RunFolder:
         """The text of experiment.yaml."""
         return (self.path / "experiment.yaml").read_text(encoding="utf-8")
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a process writes here now."""
+        try:
+            with (self.path / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether anything stands here that was paid for or read: answers beside those to trial questions, batches that were
+        sent, tables beside the items."""
+        tables = [path for path in (self.path / "tables").glob("*/*.parquet") if path.parent.name != "items"]
+        batches = (self.path / "batch").glob("*")
+        return bool(tables) or any(batches) or any(map(_holds_answers, (self.path / "calls").rglob("*.jsonl*")))
+
     # Writing.
 
     def claim(self, identity: str) -> Claim:
         """The exclusive right to write here for the experiment with that hash.
 
-        Raises FolderMismatch where the folder belongs to another experiment, or another process is writing.
+        A folder of another experiment is taken over where it has no answers (``has_answers``). Raises FolderMismatch where
+        it has, or where another process is writing.
         """
         return Claim(self, identity)
 
@@ -208,7 +236,7 @@ class RunFolder:
     def write_part(self, table: str, part: str, frame: pd.DataFrame) -> None:
         """Write one part of a table atomically, with the column types of the other parts. Raises StorageFailed."""
         sink = pa.BufferOutputStream()
-        pq.write_table(_arrow(frame, _TEXTS_OF.get(table, ())), sink, compression="zstd")
+        pq.write_table(_arrow(frame, table), sink, compression="zstd")
         self.write_bytes(f"tables/{table}/{part}.parquet", sink.getvalue().to_pybytes())
 
     def write_estimates(self, estimates: pd.DataFrame) -> None:
@@ -257,7 +285,7 @@ class Claim:
         if path.exists() and not path.is_dir():
             raise FolderMismatch(f"{path}: this is a file, not a folder; give another --out")
         stored = self._folder.environment().get("experiment_hash")
-        if stored is not None and stored != self._identity:
+        if stored is not None and stored != self._identity and self._folder.has_answers:
             owner = "log" if self._folder.kind == "analysis" else "experiment"
             raise AnotherOwner(
                 f"{path}: this folder belongs to another {owner} ({stored[:19]}…, this one is {self._identity[:19]}…); give another --out, or restore the {owner} file"
@@ -280,9 +308,43 @@ class Claim:
         self._release()
 
 
+def _holds_answers(part: Path) -> bool:
+    """Whether a part of the cassette holds an answer to another question than a trial's. What cannot be read counts as one."""
+    if part.suffix == ".gz":
+        return True
+    with part.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.endswith("\n"):  # a killed process leaves half of a last line
+                try:
+                    call = json.loads(line)["call"]
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    return True
+                if not _TRIAL.match(str(call)):
+                    return True
+    return False
+
+
+def default_folder(name: str, identity: str) -> RunFolder:
+    """``runs/<name>``, or ``runs/<name>-<number>``: the folder with this identity, else one in which a command left no answer and
+    none is at work, else the first that does not exist."""
+    first = Path("runs") / name
+    numbered = re.compile(rf"{re.escape(name)}-\d+")
+    existing = [first, *(path for path in sorted(first.parent.glob("*")) if numbered.fullmatch(path.name))]
+    folders = [RunFolder(path) for path in existing]
+    for folder in folders:
+        with suppress(FolderMismatch):
+            if folder.environment().get("experiment_hash") == identity:
+                return folder
+    for folder in folders:
+        if folder.exists and not folder.has_answers and not folder.is_claimed:
+            return folder
+    paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
+    return RunFolder(next(path for path in paths if not path.exists()))
+
+
 def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame as a run folder's table of that name gives it back; ``estimates`` too."""
-    arrow = _estimates_table(frame) if table == "estimates" else _arrow(frame, _TEXTS_OF.get(table, ()))
+    arrow = _estimates_table(frame) if table == "estimates" else _arrow(frame, table)
     stored: pd.DataFrame = arrow.to_pandas()
     return stored
 
@@ -291,16 +353,17 @@ def _estimates_table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
-def _arrow(frame: pd.DataFrame, texts: Collection[str] = ()) -> pa.Table:
-    """A frame as Arrow columns, typed by name; ``texts``: further columns of text."""
+def _arrow(frame: pd.DataFrame, table: str) -> pa.Table:
+    """A frame as the Arrow columns of a table: its own columns typed by name, others by their values."""
+    texts, own = (*_TEXTS, *_TEXTS_OF.get(table, ())), _OWN.get(table, frame.columns)
     columns = {}
     for name in frame.columns:
         values = frame[name].tolist()
-        if name in _INTEGERS:
+        if name in _INTEGERS and name in own:
             columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
-        elif name in _BOOLEANS:
+        elif name in _BOOLEANS and name in own:
             columns[name] = pa.array([None if pd.isna(value) else bool(value) for value in values], pa.bool_())
-        elif name in _TEXTS or name in texts or pd.api.types.infer_dtype(frame[name], skipna=True) == "string":
+        elif (name in texts and name in own) or pd.api.types.infer_dtype(frame[name], skipna=True) == "string":
             columns[name] = pa.array(
                 [None if pd.isna(value) else _storable(str(value)) for value in values], pa.string()
             )

@@ -7,7 +7,7 @@ import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ settings.load_profile("fast")
 
 # A resampled interval stands besides the reported one. How large its sample is matters to the tests of stats and the slow
 # ones alone: they have all of it.
-_DRAWS, slopes.DRAWS = slopes.DRAWS, 1000
+_DRAWS, slopes.DRAWS = slopes.DRAWS, 200
 
 ITEMS = [
     {"item_id": "capital", "category": "facts", "prompt": "What is the capital of France?", "reference": "Paris", "match": "contains"},
@@ -67,9 +67,25 @@ def tables_alone() -> Iterator[None]:
 @contextmanager
 def no_pages() -> Iterator[None]:
     """Commands leave their report out, and a comparison its page."""
+    with _written_by(lambda folder: NotWritten(), lambda comparison: "no page: the test lacks the marker `pages`"):
+        yield
+
+
+@contextmanager
+def _written_by(write: Callable[..., Any], render: Callable[..., Any]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write", lambda folder: NotWritten())
-        patch.setattr(compare, "render", lambda comparison: "no page: the test lacks the marker `pages`")
+        patch.setattr(report, "write", write)
+        patch.setattr(compare, "render", render)
+        yield
+
+
+_PAGES = report.write, compare.render
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_pages_for_a_file(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fixtures that the tests of a file share have no page written either, unless the file has the marker ``pages``."""
+    with nullcontext() if request.node.get_closest_marker("pages") else no_pages():
         yield
 
 
@@ -85,8 +101,8 @@ def _no_more_than_is_read(request: pytest.FixtureRequest) -> Iterator[None]:
     """Commands write their report in tests with the marker ``pages`` alone, and make estimates but in tests with the marker
     ``tables``: half of a small run's time goes there."""
     with ExitStack() as stack:
-        if request.node.get_closest_marker("pages") is None:
-            stack.enter_context(no_pages())
+        if request.node.get_closest_marker("pages") is not None:
+            stack.enter_context(_written_by(*_PAGES))
         if request.node.get_closest_marker("slow") is not None or {"stats", "validation"} & set(request.path.parts):
             stack.enter_context(pytest.MonkeyPatch.context()).setattr(slopes, "DRAWS", _DRAWS)
         if request.node.get_closest_marker("tables") is not None:

@@ -161,6 +161,8 @@ def _amplification_rows(control: str) -> list[Estimate]:
     return [
         _row("cumulative_gain_length", 2.4, 0.4, **base),
         _row("compounding_length", 0.81, 0.13, verdict="saturating", benchmark=1.0, **base),
+        _row("beyond_first_step_length", -0.12, 0.05, verdict="saturating", margin=0.12, **{**base, "unit": "doublings"}),
+        _row("beyond_strategy_length", -0.12, 0.05, verdict="found", margin=0.12, benchmark=0.6, **{**base, "unit": "doublings"}),
         _row("observed_over_static_length", 0.9, 0.2, **base),
         Estimate(scope="policy", bias="style", term="compounding_style_score", status="undefined", note="the first loop's drift is not away from 0", arm="judge", contrast=control),
         *([_row("transmission_length", 1.02, 0.21, scope="signal", **{**base, "contrast": ""})] if control == "random" else []),

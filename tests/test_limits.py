@@ -151,6 +151,19 @@ def test_what_is_not_selected_is_the_row_that_speaks() -> None:
     assert {estimate.term for estimate in styles} > {"did_length", "did_mattr", "did_bold"}
 
 
+def test_a_positive_control_is_gated_only_by_its_name() -> None:
+    did = {"scope": "policy", "judge": "", "panel": "", "term": "did_length", "unit": "doublings", "contrast": "random"}
+    picks = {"scope": "judge", "panel": "policy", "term": "longer_preferred_raw", "arm": "longer", "generation": 3}
+    rows = [
+        between(0.8, 1.0, arm="longer", **did),
+        between(0.01, 0.05, arm="judge", **did),
+        between(0.4, 0.5, judge="rule:more_length", **picks),
+    ]
+    assert [row.arm for row in choose(rows, limits_of({"did_length": {"max_abs": 0.1}})[0])] == ["judge"]
+    assert [row.arm for row in choose(rows, limits_of({"did_length": {"max": 1, "arm": "longer"}})[0])] == ["longer"]
+    assert choose(rows, limits_of({"longer_preferred_raw": {"max": 1}})[0]) == []
+
+
 def test_a_strategy_that_others_are_compared_with_is_gated_like_them() -> None:
     did = {"scope": "policy", "judge": "", "panel": "", "term": "did_length", "unit": "doublings", "contrast": "random"}
     gap = {**did, "term": "strategy_gap_length", "arm": "accumulate", "contrast": "judge"}

@@ -152,6 +152,21 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
     assert tables(first.path) != tables(other.path)
 
 
+def test_a_positive_control_moves_with_no_call_and_is_not_judged_on_the_panels(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    arms = {"judge": {}, "longer": {"judge": {"kind": "rule", "feature": "length"}}, "random": {"judge": {"kind": "random"}}}  # fmt: skip
+    run = _run(tmp_path, served, arms=arms, generations=1)
+    assert not [call for call in served.asked if "/judge/longer" in call]
+    judged = run.judgments
+    assert set(judged.loc[judged["panel"] == "anchor", "judge"]) == {"planted"}
+    assert set(judged.loc[judged["arm"] == "longer", "judge"]) == {"rule:more_length"}
+    assert _mean_length(run, "longer", 1) > _mean_length(run, "longer", 0)
+    estimates = run.estimates
+    did = estimates[(estimates["term"] == "did_length") & (estimates["arm"] == "longer")]
+    assert set(did["contrast"]) == {"random"}
+    assert not ((estimates["arm"] == "longer") & (estimates["scope"] == "signal")).any()
+
+
 def test_a_draft_that_never_comes_is_a_row_with_its_reason(tmp_path: Path, serve: Serve) -> None:
     from judgeloop.serving.faults import Faults, Rule
 

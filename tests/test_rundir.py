@@ -149,9 +149,40 @@ def test_a_claim_is_given_back_and_taken_again(tmp_path: Path) -> None:
 def test_another_experiment_s_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_json("environment.json", {"experiment_hash": "sha256:aaaaaaaaaaaaaaaaaaaa"})
+    folder.write_text("calls/audit/judge.jsonl", '{"call":"audit/judge/m/i/p/ab/r0"}\n')
     with pytest.raises(FolderMismatch, match=r"belongs to another experiment \(sha256:aaaaaaaaaaaa…, this one is sha256:bbbbbbbbbbbb…\); give another --out"), folder.claim("sha256:bbbbbbbbbbbbbbbb"):  # fmt: skip
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["environment.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calls", "environment.json"]
+
+
+@pytest.mark.parametrize(
+    ("left", "answered"),
+    [
+        ({}, False),
+        ({"calls/audit/trial.jsonl": '{"call":"audit/trial/m/json"}\n{"call":"audit/jud'}, False),
+        ({"calls/panels/g00-judge.jsonl": '{"call":"panels/g0/judge/trial/m/json"}\n', "tables/items/all.parquet": ""}, False),
+        ({"calls/panels/g00-judge.jsonl": '{"call":"panels/g0/judge/trial/m/json"}\n{"call":"panels/g0/judge/i/anchor-000/ab/r0"}\n'}, True),
+        ({"calls/audit/judge.jsonl": '{"call":"audit/judge/trial/i/p/ab/r0"}\n'}, True),  # a judge of that name
+        ({"calls/audit/judge.jsonl": "?\n"}, True),
+        ({"calls/s0/g00-draft.jsonl.gz": ""}, True),
+        ({"tables/judgments/log.parquet": ""}, True),
+        ({"batch/m-1.jsonl": ""}, True),
+    ],
+)  # fmt: skip
+def test_a_folder_without_answers_is_taken_over(tmp_path: Path, left: dict[str, str], answered: bool) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_json("environment.json", {"experiment_hash": "sha256:one"})
+    folder.write_text("experiment.yaml", "name: x\n")
+    for name, content in left.items():
+        folder.write_text(name, content)
+    assert folder.has_answers == answered
+    if answered:
+        with pytest.raises(FolderMismatch, match="belongs to another"), folder.claim("sha256:two"):
+            pass
+    else:
+        with folder.claim("sha256:two"):
+            assert folder.is_claimed
+    assert not folder.is_claimed
 
 
 def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

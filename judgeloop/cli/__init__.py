@@ -9,20 +9,13 @@ from typing import Any
 
 import typer
 
-# A module a command; the order here is the order of --help.
+# The order of the commands here, and in each module, is the order of --help.
 from judgeloop.cli import (  # isort: skip
     run as _run,
-    audit as _audit,
     analyze as _analyze,
-    report as _report,
-    compare as _compare,
-    check as _check,
-    export as _export,
-    doctor as _doctor,
+    folders as _folders,
     plan as _plan,
-    forecast as _forecast,
     serve as _serve,
-    watch as _watch,
     validate as _validate,
 )
 from judgeloop.cli.app import app, debugging, fail, set_words
@@ -30,9 +23,7 @@ from judgeloop.errors import JudgeloopError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (
-    _run, _audit, _analyze, _report, _compare, _check, _export, _doctor, _plan, _forecast, _serve, _watch, _validate,
-)  # fmt: skip
+_COMMANDS = (_run, _analyze, _folders, _plan, _serve, _validate)
 
 
 def main(arguments: list[str] | None = None) -> None:

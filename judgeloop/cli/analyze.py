@@ -58,7 +58,11 @@ def analyze(
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write. [default: runs/<the log's name>]", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder to write. [default: runs/<the log's name>, numbered where another log's stands]",
+            show_default=False,
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -66,6 +70,7 @@ def analyze(
     set_debug(debug)
     from judgeloop.cli import views
     from judgeloop.commands.analyze import analyze as analyze_command
+    from judgeloop.rundir import default_folder
 
     try:
         with views.view() as view:
@@ -75,7 +80,8 @@ def analyze(
                 pairs, format=format.value, columns=columns, mitigate=mitigate, gold_exact=gold_exact,
                 watch=lambda judge, done, judges: stage(f"estimates of {judge} ({done + 1} of {judges})"),
             )  # fmt: skip
-            result = result.save(out or Path("runs") / result.record.name)
+            identity = result.record.environment()["experiment_hash"]
+            result = result.save(out or default_folder(result.record.name, identity).path)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
     print(result.summary())

@@ -1,7 +1,8 @@
-"""``judgeloop plan``, and what ``judgeloop audit --plan`` prints."""
+"""``judgeloop doctor``, ``plan`` and ``forecast``: what to know before a run is paid for."""
 
 from __future__ import annotations
 
+import json as json_format
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,98 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judgeloop.cli.app import Debug, app, console, print_json, set_debug
+from judgeloop.errors import Interrupted
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
+    from judgeloop.commands.doctor import Diagnosis
+    from judgeloop.commands.forecast import Forecasts
     from judgeloop.commands.plan import Load, Plan, Range
     from judgeloop.commands.plan_audit import AuditPlan
+
+
+_STYLES = {"ok": "green", "no": "yellow", "unknown": "dim"}
+
+
+@app.command()
+def doctor(
+    base_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible base URL, as http://127.0.0.1:8000/v1.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model to ask. [default: the only one that is listed]", show_default=False)
+    ] = None,
+    experiment: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a URL: an experiment file, for its headers, query or engine.", show_default=False
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Which of its endpoints. [default: the judge's]", show_default=False)
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the key. [default: OPENAI_API_KEY, if set]", show_default=False),
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(help="The judge prompt to try: a shipped name or a template file.")
+    ] = "pairwise",
+    max_calls: Annotated[int, typer.Option(help="Most completions to ask; all are short but one.", min=1)] = 80,
+    timeout: Annotated[float, typer.Option(help="Seconds until a call counts as unanswered.")] = 60.0,
+    context_tokens: Annotated[int, typer.Option(help="Length of the one long prompt.", min=1)] = 3000,
+    json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON, for `plan --doctor`.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Ask an endpoint what it can do: log-probabilities, JSON schema, seeds, context, limits, how many calls at once; and
+    recommend how to judge with it."""
+    set_debug(debug)
+    from judgeloop.cli import views
+    from judgeloop.commands.doctor import doctor as doctor_command
+
+    try:
+        with views.view(lines=False) as view:
+            diagnosis = doctor_command(
+                base_url, model, experiment=experiment, endpoint=endpoint, api_key_env=api_key_env, prompt=prompt,
+                max_calls=max_calls, timeout_s=timeout, context_tokens=context_tokens,
+                on_check=lambda check: view.stage(f"{check.name}: {check.state}"),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; nothing is kept, run the same command again") from None
+    if json:
+        print_json(diagnosis.record())
+    else:
+        _show_diagnosis(diagnosis)
+
+
+def _show_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print the checks, the server's known oddities, and the blocks to start from."""
+    from rich.table import Table
+    from rich.text import Text
+
+    server = f"{diagnosis.server.name} (by {diagnosis.recognised_by})" if diagnosis.recognised_by else "unknown server"
+    terminal = console()
+    terminal.print(Text(f"{diagnosis.base_url}, model {diagnosis.model}", style="bold"))
+    terminal.print(Text(f"{server} · {diagnosis.calls} completions in {diagnosis.seconds:.0f} s", style="dim"))
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("", "Check", "Asked, and what came back", "What it means"):
+        grid.add_column(title, style="bold" if title == "Check" else "")
+    for check in diagnosis.checks:
+        asked = Text(f"{check.asked}\n", style="dim")
+        asked.append(f"→ {check.came}", style="not dim")
+        grid.add_row(Text(check.state, style=_STYLES[check.state]), check.name, asked, Text(check.means))
+    terminal.print(grid)
+    if diagnosis.server.quirks:
+        terminal.print(Text(f"\nKnown of {diagnosis.server.name}", style="bold"))
+        for quirk in diagnosis.server.quirks:
+            terminal.print(Text(f"- {quirk.check}: {quirk.what}; {quirk.do}"))
+    terminal.print(Text("\nRecommended", style="bold"))
+    for reason in diagnosis.recommended.why:
+        terminal.print(Text(f"- {reason}"))
+    terminal.print(Text("\n" + diagnosis.recommended.yaml().rstrip()))
 
 
 @app.command()
@@ -66,7 +152,7 @@ def plan(
     if json:
         print_json(result.record())
     else:
-        _show(result, console(110))
+        _show_plan(result, console(110))
 
 
 def show_loads(loads: Sequence[Load], cost: Range | None, terminal: Console) -> None:
@@ -92,7 +178,7 @@ def show_loads(loads: Sequence[Load], cost: Range | None, terminal: Console) -> 
     )
 
 
-def _show(plan: Plan, terminal: Console) -> None:
+def _show_plan(plan: Plan, terminal: Console) -> None:
     """Print the plan on one screen."""
     terminal.print(f"Plan of {plan.name}", style="bold", markup=False)
     show_loads(plan.loads, plan.cost, terminal)
@@ -267,3 +353,93 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+_GENERATIONS = 6
+"""Most generations with a column of their own."""
+_LONGEST_SPARKLINE = 24
+
+
+@app.command()
+def forecast(
+    folder: Annotated[Path, typer.Argument(help="A folder that audit, analyze or run wrote.")],
+    generations: Annotated[int, typer.Option(help="Feedback steps to look ahead.")],
+    experiment: Annotated[
+        Path | None,
+        typer.Option(
+            help="The loop to forecast, an experiment file. [default: the run's own; after an audit the default loop under "
+            "three strategies]",
+            show_default=False,
+        ),
+    ] = None,
+    replicates: Annotated[int, typer.Option(help="Limits for the mean of that many loops.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write. [default: FOLDER/forecast.csv]", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Forecast the drift if you train on this judge, by feature and generation, with prediction limits; ask no model."""
+    set_debug(debug)
+    from judgeloop.commands.forecast import forecast as forecast_command
+
+    forecasts = forecast_command(folder, generations, experiment=experiment, replicates=replicates, out=out)
+    if json:
+        print_json(json_format.loads(forecasts.rows.to_json(orient="records")))
+    else:
+        _show_forecasts(forecasts)
+
+
+def _show_forecasts(forecasts: Forecasts) -> None:
+    """Print a table a judge and arm."""
+    from rich.text import Text
+
+    terminal = console()
+    for fact in forecasts.facts:
+        terminal.print(Text(fact, style="dim"))
+    for names, rows in forecasts.rows.groupby(["judge", "arm"], sort=False):
+        terminal.print(Text("\n" + ", ".join(str(name) for name in names), style="bold"))
+        undefined = rows[rows["status"] == "undefined"]
+        if len(undefined):
+            terminal.print(Text(f"not known: {undefined['note'].iloc[0]}"))
+            continue
+        terminal.print(_table(rows))
+        terminal.print(Text(str(rows["note"].iloc[0]), style="dim"))
+    terminal.print(Text(f"\nTable: {forecasts.path}"))
+
+
+def _table(rows: pd.DataFrame) -> Table:
+    """A row a feature: its drift by generation, the prediction limits at the last, and a sparkline of the path."""
+    from rich.table import Table
+
+    last = int(rows["generation"].max())
+    generations = sorted({round(1 + k * (last - 1) / (_GENERATIONS - 1)) for k in range(_GENERATIONS)})
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column("Drift of")
+    for t in generations:
+        grid.add_column(f"g{t}", justify="right")
+    grid.add_column(f"95 % limits at g{last}", justify="right")
+    grid.add_column("Unit", style="dim")
+    grid.add_column(f"0 … g{last}", no_wrap=True)
+    lowest, highest = min(0.0, float(rows["estimate"].min())), max(0.0, float(rows["estimate"].max()))
+    for term, path in rows.groupby("term", sort=False):
+        drift = path.sort_values("generation")["estimate"].astype("float64").to_numpy()
+        end = path[path["generation"] == last].iloc[0]
+        low, high = float(end["conf_low"]), float(end["conf_high"])
+        grid.add_row(
+            str(term).removeprefix("forecast_drift_"), *(f"{drift[t - 1]:+.2f}" for t in generations),
+            f"\\[{low:+.2f}, {high:+.2f}]", str(end["unit"]), sparkline([0.0, *drift], lowest, highest),
+            style="bold" if low > 0 or high < 0 else "",
+        )  # fmt: skip
+    return grid
+
+
+def sparkline(values: list[float], low: float, high: float) -> str:
+    """A bar a value, on the scale from ``low`` to ``high``. Of a long list evenly spaced values, the last among them."""
+    if len(values) > _LONGEST_SPARKLINE:
+        steps = _LONGEST_SPARKLINE - 1
+        values = [values[round(k * (len(values) - 1) / steps)] for k in range(_LONGEST_SPARKLINE)]
+    if high - low < 1e-9:
+        return _BARS[0] * len(values)
+    return "".join(_BARS[round((value - low) / (high - low) * (len(_BARS) - 1))] for value in values)

@@ -1,14 +1,18 @@
-"""``judgeloop run``."""
+"""``judgeloop run`` and ``judgeloop audit``: the commands that ask judges."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, print_json, set_debug
-from judgeloop.errors import Interrupted
+from judgeloop.cli.app import Debug, app, fail, from_fields, print_json, set_debug, words
+from judgeloop.errors import AnswersOutstanding, Interrupted, InvalidInput
+
+if TYPE_CHECKING:
+    from judgeloop.experiment.audit import AuditLine
 
 
 @app.command()
@@ -58,3 +62,127 @@ def run(
     else:
         print(result.summary())
         print(f"Report: {result.path / 'report.html'}")
+
+
+@app.command()
+def step(
+    run: Annotated[
+        Path,
+        typer.Argument(help="The experiment, a YAML file, or the run folder of an earlier step.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder; an existing one is resumed. [default: runs/<name>]", show_default=False),
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Stop at this cost in USD (exit 3; resumable).", min=0, show_default=False)
+    ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Stop at this many calls (exit 3; resumable).", min=0, show_default=False)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Go on to the next training, write its files and stop (exit 6); with model.json in their folders, go on from there."""
+    set_debug(debug)
+    from judgeloop.cli import views
+    from judgeloop.commands.run import step as step_command
+
+    try:
+        with views.view(quiet=quiet) as view:
+            result = step_command(run, out=out, max_cost=max_cost, max_calls=max_calls, observer=view)
+    except AnswersOutstanding as error:
+        for call, folder in error.requests:
+            print(f"{call}: {folder}")
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
+    if quiet:
+        print(result.path / "report.html")
+    else:
+        print(result.summary())
+        print(f"Report: {result.path / 'report.html'}")
+
+
+def _line() -> type[AuditLine]:
+    from judgeloop.experiment.audit import AuditLine
+
+    return AuditLine
+
+
+def _audit(
+    pairs: Annotated[
+        Path,
+        typer.Argument(help="One pair (or list) of answers a row: .jsonl, .csv, .parquet, or - for standard input."),
+    ],
+    *,
+    given: dict[str, Any],
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Calls, tokens, cost, time, and what so many pairs can show; ask nothing.")
+    ] = False,
+    json_plan: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    set_debug(debug)
+    from judgeloop.cli import views
+    from judgeloop.commands.audit import audit as audit_command
+    from judgeloop.commands.audit_spec import audit_name
+    from judgeloop.commands.plan_audit import plan_audit
+    from judgeloop.experiment.audit import AuditCall, AuditPlanCall
+
+    # The same command resumes; Python's default is a folder that nobody else has.
+    given.setdefault("out", Path("runs") / audit_name(pairs))
+    plan_only = AuditPlanCall.model_fields.keys() - AuditCall.model_fields.keys()
+    if plan:
+        from judgeloop.cli.plan import show_audit
+
+        keywords = {name: value for name, value in given.items() if name in AuditPlanCall.model_fields}
+        show_audit(plan_audit(pairs, **keywords), as_json=json_plan)
+        return
+    if json_plan or plan_only & given.keys():
+        raise InvalidInput("--effect, --conflict, --calls-per-second and --json go with --plan; give it too")
+    view = views.view(quiet=quiet)
+    try:
+        with view:
+            result = audit_command(pairs, **given, observer=view)
+    except AnswersOutstanding as error:
+        _print_next_commands(error)
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
+    if quiet:
+        print(result.path / "report.html")
+    else:
+        print(result.summary())
+        print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")
+
+
+@app.command(cls=from_fields(_audit, _line))
+def audit() -> None:
+    """Ask judges about pairs of answers, in both orders and with probes; end in estimates of their biases and a report."""
+
+
+def _print_next_commands(error: AnswersOutstanding) -> None:
+    """The commands that answer the request files and take the answers back, to be copied."""
+    outputs = [path.with_name(path.name.replace("requests", "output")) for _, path in error.requests]
+    for (model, path), output in zip(error.requests, outputs, strict=True):
+        print(shlex.join(["vllm", "run-batch", "-i", str(path), "-o", str(output), "--model", model]))
+    if outputs:
+        collect = [word for output in outputs for word in ("--collect", str(output))]
+        print(shlex.join(["judgeloop", *_without_batch(words()), *collect]))
+
+
+def _without_batch(line: list[str]) -> list[str]:
+    """The command line without --batch and --collect."""
+    rest, remaining = [], iter(line)
+    for word in remaining:
+        if word == "--collect":
+            next(remaining, None)
+        elif word != "--batch" and not word.startswith("--collect="):
+            rest.append(word)
+    return rest

@@ -15,22 +15,30 @@ def validate(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Rows or letters, as A1,F1,L; with --coverage, cells with semicolons between them.", show_default=False
+            help="Rows or letters, as A1,F1,L; of a study, cells with semicolons between them.", show_default=False
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer draws: about a minute on two cores.")] = False,
     coverage: Annotated[
-        bool, typer.Option("--coverage", help="The study of coverage and type I error instead of the rows.")
+        bool, typer.Option("--coverage", help="The study of how often intervals hold the truth, instead of the rows.")
     ] = False,
-    replications: Annotated[int, typer.Option(help="With --coverage: replications a cell.", min=20)] = 2000,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="The study of how often reports claim what is false, instead of the rows.")
+    ] = False,
+    replications: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a study: replications a cell. Default: 2000, of --claims 1000.", min=20, show_default=False
+        ),
+    ] = None,
     share: Annotated[
-        float | None, typer.Option(help="With --coverage: this share of the cells, evenly spaced.", show_default=False)
+        float | None, typer.Option(help="Of a study: this share of the cells, evenly spaced.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write the tables into this folder; a coverage study that was stopped goes on there.",
+            help="Write the tables into this folder; a study that was stopped goes on there.",
             show_default=False,
         ),
     ] = None,
@@ -45,8 +53,8 @@ def validate(
     from judgeloop.commands.validate import validate as validate_command
 
     result = validate_command(
-        only.split(";" if coverage else ",") if only else None, quick=quick, coverage=coverage, replications=replications,
-        share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=views.view().note,
+        only.split(";" if coverage or claims else ",") if only else None, quick=quick, coverage=coverage, claims=claims,
+        replications=replications, share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=views.view().note,
     )  # fmt: skip
     print(result.summary())
     if result.files:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, check_p
 from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
 from judgeloop.commands.questions import ProbeQuestions, unapplied
 from judgeloop.commands.rated import RatedReplies, analyze_rated
-from judgeloop.commands.session import Observer, Session, default_folder, environment, unwrapped
-from judgeloop.errors import FolderMismatch, InvalidInput
+from judgeloop.commands.session import Observer, Session, difference_named, environment, unwrapped, value_shown
+from judgeloop.errors import InvalidInput
 from judgeloop.experiment.audit import AuditCall, AuditSpec
 from judgeloop.experiment.options import only_speed, with_keywords
 from judgeloop.experiment.schema import Block, Endpoint
@@ -28,7 +27,7 @@ from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.judging.judges import ModelJudge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward, reward_judge
 from judgeloop.records import Client
-from judgeloop.rundir import AnotherOwner, RunFolder
+from judgeloop.rundir import RunFolder, default_folder
 from judgeloop.serving import engines
 from judgeloop.wire.client import Ledger
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 _EVERY_S = 5.0
 """Seconds between two messages on how far the edits are."""
-_LONGEST, _MOST_NAMED = 60, 3
 _NAMES = {**OPTIONS, "pairs": "the pairs file"}
 _SPEED = only_speed(AuditSpec) | {"model"}
 
@@ -89,7 +87,7 @@ def run_audit(settings: Settings, call: AuditCall) -> Audit:
         Ledger(call.max_cost, call.max_calls), observer,
     )  # fmt: skip
     asking = _Asking(settings, observer)
-    with difference_named(folder, settings.record()), session:
+    with difference_named(folder, "audit", lambda recorded: audit_differences(recorded, settings.record())), session:
         if observer:
             observer.start(settings.name, folder.path)
         if by_files:
@@ -234,29 +232,20 @@ class _Asking:
 # -- a folder of another audit -----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def difference_named(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[None]:
-    """Within it, a folder of another audit is refused with the settings that differ. ``record``: this audit's content of
-    experiment.yaml. Raises FolderMismatch."""
-    try:
-        yield
-    except AnotherOwner:
-        recorded = folder.experiment().get("audit") if folder.exists else None
-        if not isinstance(recorded, dict):
-            raise
-        differences = list(_differences(recorded, dict(record["audit"])))
-        more = f" and {len(differences) - _MOST_NAMED} more" if len(differences) > _MOST_NAMED else ""
-        named = "; ".join(differences[:_MOST_NAMED]) + more
-        raise FolderMismatch(
-            f"{folder.path}: another audit's answers stand here: {named or 'the rows of the pairs file or the text of the prompt have changed'}; give another --out, or the same settings to resume"
-        ) from None
+def audit_differences(recorded: Mapping[str, Any], own: Mapping[str, Any]) -> list[str] | None:
+    """A sentence on every setting that differs between a folder's experiment.yaml and this audit's; None where the folder is no
+    audit's."""
+    if not isinstance(recorded.get("audit"), dict):
+        return None
+    unnamed = ["the rows of the pairs file or the text of the prompt have changed"]
+    return list(_differences(recorded["audit"], dict(own["audit"]))) or unnamed
 
 
 def _differences(recorded: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
     """A sentence on every setting that differs between the folder's audit and this one."""
     recorded_judges, own_judges = (_by_model(record.get("judges")) for record in (recorded, own))
     if list(recorded_judges) != list(own_judges):
-        yield f"--model is {_value_shown(list(recorded_judges))} there and {_value_shown(list(own_judges))} here"
+        yield f"--model is {value_shown(list(recorded_judges))} there and {value_shown(list(own_judges))} here"
     else:
         for model in recorded_judges:
             yield from _block_differences(recorded_judges[model], own_judges[model], block=Endpoint)
@@ -274,17 +263,10 @@ def _block_differences(recorded: Mapping[str, Any], own: Mapping[str, Any], *, b
     for key in dict.fromkeys((*recorded, *own)):
         recorded_value, own_value = (_value(record, key, block) for record in (recorded, own))
         if key != "judges" and key not in _SPEED and recorded_value != own_value:
-            yield f"{_NAMES.get(key, key)} is {_value_shown(recorded_value)} there and {_value_shown(own_value)} here"
+            yield f"{_NAMES.get(key, key)} is {value_shown(recorded_value)} there and {value_shown(own_value)} here"
 
 
 def _value(record: Mapping[str, Any], key: str, block: type[Block]) -> Any:
     """The recorded value, else the default: an older record does not have every field."""
     field = block.model_fields.get(key)
     return record.get(key, field.get_default(call_default_factory=True) if field else None)
-
-
-def _value_shown(value: object) -> str:
-    if value in (None, {}):
-        return "not given"
-    text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -19,6 +19,7 @@ from judgeloop.commands.rated import Pointwise, RatingForm, listwise
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.audit import AuditCall, AuditPlanCall, AuditSpec
 from judgeloop.experiment.options import flags, only_speed, sentence
+from judgeloop.experiment.resolve import without_later_keys
 from judgeloop.experiment.schema import Block, CallSettings, Endpoint, ModelJudgeSpec, Price, RewardJudgeSpec
 from judgeloop.interchange.pairs import read_pairs, read_sets
 from judgeloop.interchange.rows import STDIN, Input, load_columns, near
@@ -130,10 +131,7 @@ class Settings:
         """SHA-256 of all that the answers may depend on: the pairs as they were read from whatever kind of file, without the
         settings of speed, price and key. Mitigations are left out too, since they re-score the same answers or ask calls of
         their own: they may be added to an audit that is done."""
-        speed = only_speed(Endpoint)
-        endpoints = {
-            name: endpoint.model_dump(mode="json", exclude=set(speed)) for name, endpoint in self.endpoints.items()
-        }
+        endpoints = {name: without_later_keys(endpoint) for name, endpoint in self.endpoints.items()}
         values, excluded = self._values(), only_speed(AuditSpec) | _HASHED
         # Defaults are left out, so that the folders of an older version without the field keep their identity.
         stated = {
@@ -307,7 +305,7 @@ def _pointwise(questions: Questions, spec: AuditSpec) -> Pointwise:
         raise InvalidInput(
             f"--scales: {long} has more than the {MOST_BY_LOGPROB} numbers that --verdict logprob can list; use json or text"
         )
-    return Pointwise(questions, _form_template(spec), scales, spec.against_pairwise)
+    return Pointwise(questions, _form_template(spec), scales, spec.against_pairwise, spec.gold_exact)
 
 
 def check_keys(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str] = os.environ) -> None:

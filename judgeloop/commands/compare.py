@@ -12,6 +12,7 @@ import pandas as pd
 
 from judgeloop.analysis import PICKS
 from judgeloop.errors import FolderMismatch, InvalidInput
+from judgeloop.records import is_control_judge
 from judgeloop.report.comparison import document, markdown, render
 from judgeloop.report.comparison import summary as compare_text_summary
 from judgeloop.report.reading import Reading, read
@@ -28,7 +29,6 @@ from judgeloop.wire.cassette import Cassette
 _PANELS = ("pairs", "", "anchor", "policy")
 _MOST_CALLS = 200_000
 """Recordings with more calls are not read for their tokens: that would take minutes."""
-_CONTROLS = ("random", "gold")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _judges(reading: Reading, label: str, tokens: Mapping[str, int]) -> list[Con
         )  # fmt: skip
         contenders.append(Contender(
             name=f"{judge} ({arm})" if arm else str(judge), source=label, judge=str(judge), arm=str(arm),
-            is_control=str(judge) in _CONTROLS, judgments=judgments, texts=texts, rows=rows,
+            is_control=is_control_judge(str(judge)), judgments=judgments, texts=texts, rows=rows,
             cost=_cost(reading, own, tokens),
         ))  # fmt: skip
     return contenders

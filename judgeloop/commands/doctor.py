@@ -58,7 +58,7 @@ class Diagnosis:
     base_url: str
     model: str
     server: Server
-    told_by: str
+    recognised_by: str
     checks: tuple[Check, ...]
     calls: int
     seconds: float
@@ -67,7 +67,7 @@ class Diagnosis:
     def record(self) -> dict[str, Any]:
         """The diagnosis as JSON can hold it; ``judgeloop plan --doctor`` reads it."""
         return {
-            "base_url": self.base_url, "model": self.model, "server": self.server.name, "told_by": self.told_by,
+            "base_url": self.base_url, "model": self.model, "server": self.server.name, "recognised_by": self.recognised_by,
             "calls": self.calls, "seconds": round(self.seconds, 2), "checks": [asdict(one) for one in self.checks],
             "quirks": [asdict(quirk) for quirk in self.server.quirks],
             "recommended": {**asdict(self.recommended), "why": list(self.recommended.why)},
@@ -158,9 +158,9 @@ class _Examination:
         finally:
             await self.inquiry.close()
         entries = _entries(listing)
-        server, told_by = recognise(entries, self.inquiry.seen_headers, self.found.fingerprint)
+        server, recognised_by = recognise(entries, self.inquiry.seen_headers, self.found.fingerprint)
         return Diagnosis(
-            _address(self.asked), self.found.model, server, told_by, tuple(self.found.checks), self.inquiry.calls,
+            _address(self.asked), self.found.model, server, recognised_by, tuple(self.found.checks), self.inquiry.calls,
             time.monotonic() - began, self._recommended(),
         )  # fmt: skip
 

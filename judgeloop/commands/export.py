@@ -14,6 +14,7 @@ from judgeloop.errors import InvalidInput
 from judgeloop.experiment.schema import LabelRule
 from judgeloop.interchange import labels, preferences
 from judgeloop.learning.labels import preferences as label
+from judgeloop.records import is_control_judge
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.inference import rows_for_slope
 from judgeloop.wire import batch_files
@@ -122,7 +123,7 @@ def _run_preferences(
 ) -> tuple[pd.DataFrame, str]:
     """The preferences of one arm and generation, and which those are. Raises InvalidInput."""
     judgments = folder.table("judgments")
-    controls = set(judgments.loc[judgments["judge"].isin(["random", "gold"]), "arm"])
+    controls = set(judgments.loc[judgments["judge"].map(is_control_judge), "arm"])
     arms = list(dict.fromkeys(rows["arm"].tolist()))
     chosen = arm if arm is not None else next((name for name in arms if name not in controls), arms[0])
     if chosen not in arms:
@@ -266,7 +267,7 @@ def _fixed_pairs(folder: RunFolder) -> tuple[pd.DataFrame, np.ndarray[Any, np.dt
     for record in fixed.to_dict("records"):
         row = {str(name): value for name, value in record.items()}
         ids = row["candidate_first"], row["candidate_second"]
-        a, b = ids if row["order"] == "ab" else ids[::-1]
+        a, b = ids[::-1] if row["order"] == "ba" else ids
         pairs.append({
             "item_id": row["item_id"], "pair_id": row["pair_id"], "prompt": prompts.get(row["item_id"], ""),
             "text_a": text_of(row, a), "text_b": text_of(row, b), "candidate_a": a, "candidate_b": b,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.resolve import Arm, Material, ResolvedExperiment, as_resolved, resolve
 from judgeloop.experiment.schema import (
+    SIGNALS_OF_POLICY,
     BradleyTerrySignalSpec,
     Endpoint,
     ModelJudgeSpec,
@@ -26,6 +27,7 @@ from judgeloop.experiment.schema import (
 from judgeloop.judging.judges import judge_name
 from judgeloop.kernels import sigmoid
 from judgeloop.learning import labels, signals
+from judgeloop.records import ORDERS, is_control_judge
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
@@ -33,6 +35,7 @@ from judgeloop.stats.inference import LEVEL, Undefined
 from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts
 from judgeloop.stats.loop.forecast import forecast as forecast_loop
 from judgeloop.stats.loop.replicates import measure
+from judgeloop.stats.presentations import in_known_order
 from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 
 Floats = NDArray[np.float64]
@@ -153,9 +156,13 @@ def _loop_settings(
             f"no experiment given: pool of 32, K = {size}, tilt with tau 1, label rule raw, three strategies",
             None, arms, size, size * (size - 1) // 2, candidates.n_items, {},
         )  # fmt: skip
+    if resolved.experiment.policy.kind in SIGNALS_OF_POLICY:
+        raise InvalidInput(
+            f"{source}: policy.kind {resolved.experiment.policy.kind}: how a trained model responds to picks is not known before it is trained; forecasts are of pool and exemplar policies"
+        )
     size = resolved.experiment.candidates_per_item
     matchups = min(size * (size - 1) // 2, resolved.experiment.matchups_per_item or size * size)
-    arms = tuple(arm for arm in resolved.arms if not arm.is_control)
+    arms = tuple(arm for arm in resolved.arms if not (arm.is_control or arm.is_positive_control))
     if not arms:
         raise InvalidInput(f"{source}: every arm is a control; a forecast needs one with a judge")
     return _LoopSettings(source, resolved, arms, size, matchups, items, real)
@@ -257,7 +264,7 @@ def _forecast_loop(
         real = _real_mean(measured, candidates)
     return ForecastLoop(
         generations=generations,
-        update=arm.signal.update if fitted else "winners",
+        update=arm.signal.update if isinstance(arm.signal, BradleyTerrySignalSpec) else "winners",
         tau=getattr(arm.signal, "tau", 1.0),
         strategy=arm.strategy.kind,
         real_fraction=arm.strategy.real_fraction,
@@ -366,7 +373,7 @@ def _with_replicate(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 def _evidence(judgments: pd.DataFrame, texts: pd.DataFrame) -> Iterator[Evidence]:
     """Each judge's generation-0 judgments, on the panel that has most of them."""
-    judgments = judgments[~judgments["judge"].isin(["random", "gold"])]
+    judgments = judgments[~judgments["judge"].map(is_control_judge).astype(bool)]
     zero = judgments["generation"].isna() | (judgments["generation"] == 0)
     for judge, own in judgments[zero & (judgments["panel"] != "probe")].groupby("judge", sort=True):
         panel = str(own["panel"].value_counts().index[0])
@@ -472,7 +479,7 @@ def _scatter(preferences: pd.DataFrame, features: pd.DataFrame, fitted: signals.
     )
     x = (chosen - rejected) / fitted.scale.to_numpy()
     shown_first = np.where(preferences["chosen"] == preferences["candidate_first"], 1.0, -1.0)
-    order = np.where(preferences["order"] == "", 0.0, shown_first)
+    order = np.where(preferences["order"].isin(ORDERS), shown_first, 0.0)
     gamma = 0.0 if fitted.order_log_odds is None else fitted.order_log_odds
     p = sigmoid(x @ fitted.coefficients.to_numpy(dtype=np.float64) + gamma * order)
     weight = preferences["weight"].to_numpy(dtype=np.float64)
@@ -494,7 +501,7 @@ def _winners(
 ) -> tuple[SelectionPressure, float, float] | Undefined:
     """The selection differential without a fit: the mean features of the text that won over both orders together, minus the
     pair's mean; clusters are items."""
-    picks = labels.presentations(judgments)
+    picks = labels.presentations(in_known_order(judgments))
     by_order = picks.groupby(["item_id", "pair_id", "order"]).agg(
         a=("a", "first"), b=("b", "first"), p_a=("p_a", "mean")
     )

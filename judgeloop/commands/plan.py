@@ -23,7 +23,7 @@ from judgeloop.rundir import RunFolder
 from judgeloop.stats import inference
 from judgeloop.text import templates
 from judgeloop.text.matching import is_asked
-from judgeloop.text.templates import Mode
+from judgeloop.text.templates import Mode, Template
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.reply import read
 
@@ -50,6 +50,7 @@ TRIALS = "verdict trials (at most)"
 _DRAFTS = {
     "pool drafts": "drafts, the pools",
     "first drafts": "drafts, generation 0",
+    "trained drafts": "drafts of trained models",
     "anchor drafts": "drafts, anchor panel",
 }
 _STAGES = {"drafts, with": "draft with exemplars", "drafts": "draft", "judgments": "judge"}
@@ -119,8 +120,13 @@ def verdict_tokens(mode: Mode | str, *, reasons: bool, longest: int) -> Range:
     return (Range(30.0, 150.0, longest) if reasons else Range(3.0, 8.0, longest)).at_most(longest)
 
 
-def or_json_tokens(tokens: Range, longest: int) -> Range:
-    """``tokens`` of a judgment, or those of mode json: an endpoint may turn out to have no log-probabilities."""
+def judgment_tokens(judge: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
+    """Completion tokens of one judgment. An endpoint may turn out to have no log-probabilities: ``auto`` then asks for JSON."""
+    longest = judge.max_tokens or endpoint.max_tokens
+    mode = template.modes[0] if judge.verdict == "auto" else judge.verdict
+    tokens = verdict_tokens(mode, reasons=template.reasons, longest=longest)
+    if judge.verdict != "auto" or mode != "logprob":
+        return tokens
     return Range(1.0, tokens.likely, max(tokens.high, verdict_tokens("json", reasons=False, longest=longest).likely))
 
 
@@ -164,7 +170,8 @@ def total_cost(loads: Iterable[Load]) -> Range | None:
 class RecordedRun:
     """What a run folder says for a plan. ``tokens``: (stage, model) → tokens of a call's prompt and completion; stages are
     draft, draft with exemplars (generation 1 on) and judge. ``conflict``: the share of pairs whose verdict changed with the
-    order; ``drift_sd``: the SD between replicates of the last did_length, in doublings. None where the folder does not say.
+    order; ``drift_sd``: the SD between replicates of the last did_length, in doublings, at its
+    upper 90 % limit. None where the folder does not say.
     """
 
     name: str
@@ -228,7 +235,8 @@ def _calls_per_second(stamps: list[int]) -> float | None:
 
 
 def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
-    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length."""
+    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length, at its upper
+    90 % limit."""
     try:
         estimates = folder.estimates()
     except FolderMismatch:
@@ -240,8 +248,9 @@ def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
     if drifts.empty:
         return conflict, None
     last = drifts.sort_values("generation").iloc[-1]
-    count = pd.to_numeric(last["n_replicates"])
-    return conflict, float(last["std_error"]) * math.sqrt(float(count))
+    count = float(pd.to_numeric(last["n_replicates"]))
+    # Few replicates know their spread badly, and a plan from too small a one finds nothing.
+    return conflict, inference.upper_deviation(float(last["std_error"]) * math.sqrt(count), count - 1.0)
 
 
 def with_recorded_tokens(load: Load, stage: str, endpoint: Endpoint, earlier: RecordedRun | None) -> Load:
@@ -335,7 +344,7 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
     """The experiment's loads, one a kind of call and arm, with tokens estimated from characters."""
     experiment, resolved = material.resolved.experiment, material.resolved
     policy = experiment.policy
-    endpoint = experiment.endpoints[policy.endpoint]
+    endpoint = experiment.endpoint(policy.endpoint)
     longest = policy.max_tokens or endpoint.max_tokens
     answer = Range(0.1 * longest, 0.5 * longest, longest)
     if answer_tokens is not None:
@@ -357,6 +366,10 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
             if planned.is_first and planned.judge.verdict == "auto":
                 trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
                 yield _with_calls(replace(judgments, what=TRIALS), trials, experiment)
+        elif planned.kind == "trainings":
+            yield Load(
+                "trainings (time and cost are not counted)", policy.endpoint, planned.calls, NOTHING, NOTHING, NOTHING
+            )
         elif planned.kind == "exemplar drafts":
             prompts = sum((text_tokens(_item_text(item)) for item in material.items), NOTHING).times(1 / len(bodies))
             texts = (prompts + answer + Range(4.0, 8.0, 16.0)).times(planned.exemplars * draft.calls)
@@ -377,11 +390,7 @@ def _judge_load(material: Material, judge: ModelJudgeSpec, answer: Range, what: 
         )
         for item in material.items
     ]
-    longest = judge.max_tokens or endpoint.max_tokens
-    completion = verdict_tokens(mode, reasons=template.reasons, longest=longest)
-    if judge.verdict == "auto":
-        completion = or_json_tokens(completion, longest)
-    load = load_of(what, judge.endpoint, endpoint, bodies, completion)
+    load = load_of(what, judge.endpoint, endpoint, bodies, judgment_tokens(judge, endpoint, template))
     return replace(load, prompt=load.prompt + answer.times(2 * load.calls))
 
 
@@ -412,7 +421,7 @@ def _match_load(material: Material, answer: Range) -> Load:
 
 def _with_calls(load: Load, calls: int, experiment: Experiment) -> Load:
     """The load of ``calls`` such calls, at the price of its endpoint."""
-    return scaled(load, calls, experiment.endpoints[load.endpoint])
+    return scaled(load, calls, experiment.endpoint(load.endpoint))
 
 
 def _item_text(item: Item) -> str:
@@ -423,7 +432,8 @@ def _item_text(item: Item) -> str:
 def _from_earlier(load: Load, earlier: RecordedRun | None, resolved: ResolvedExperiment) -> Load:
     """The load with the tokens a call of an earlier run's calls of its stage."""
     stage = next((stage for start, stage in _STAGES.items() if load.what.startswith(start)), "")
-    return with_recorded_tokens(load, stage, resolved.experiment.endpoints[load.endpoint], earlier)
+    load = with_recorded_tokens(load, stage, resolved.experiment.endpoint(load.endpoint), earlier)
+    return load if load.endpoint else replace(load, cost=NOTHING)  # what this process makes is not paid for
 
 
 def _speed(stated: float | None, doctor: str | Path | None, earlier: RecordedRun | None) -> Speed | None:

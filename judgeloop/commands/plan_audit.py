@@ -23,27 +23,26 @@ from judgeloop.commands.plan import (
     check_sizes,
     checked_rate,
     equivalence_table,
+    judgment_tokens,
     load_of,
-    or_json_tokens,
     position_table,
     priced,
     recorded_run,
     scaled,
     text_tokens,
     total_cost,
-    verdict_tokens,
     with_own,
     with_recorded_tokens,
 )
 from judgeloop.commands.questions import Editor, ProbeQuestions, Questions, model_edits
 from judgeloop.commands.rated import Listwise, Pointwise, RatingForm
-from judgeloop.commands.session import default_folder
 from judgeloop.experiment.audit import AuditPlanCall
 from judgeloop.experiment.options import with_keywords
 from judgeloop.experiment.schema import Endpoint, ModelJudgeSpec
 from judgeloop.interchange.rows import Input
 from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION
 from judgeloop.records import ORDERS
+from judgeloop.rundir import default_folder
 from judgeloop.stats import inference
 from judgeloop.text.features import tokenize
 from judgeloop.text.templates import Template
@@ -194,7 +193,7 @@ def _judge_load(
         judge_body(endpoint, template, mode, prompt=prompt, first_text=first, second_text=second)
         for prompt, first, second in pairs
     )
-    load = load_of(what, spec.endpoint, endpoint, bodies, _judgment_tokens(spec, endpoint, template))
+    load = load_of(what, spec.endpoint, endpoint, bodies, judgment_tokens(spec, endpoint, template))
     return scaled(load, calls, endpoint)
 
 
@@ -215,16 +214,8 @@ def _form_load(form: RatingForm, spec: ModelJudgeSpec, endpoint: Endpoint, of_ju
             for texts in form.sets.values()
         ]
         what = "choices"
-    completion = _judgment_tokens(spec, endpoint, template)
+    completion = judgment_tokens(spec, endpoint, template)
     return scaled(load_of(f"{what}{of_judge}", spec.endpoint, endpoint, bodies, completion), form.calls, endpoint)
-
-
-def _judgment_tokens(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
-    """Completion tokens of one judgment."""
-    longest = spec.max_tokens or endpoint.max_tokens
-    mode = template.modes[0] if spec.verdict == "auto" else spec.verdict
-    tokens = verdict_tokens(mode, reasons=template.reasons, longest=longest)
-    return or_json_tokens(tokens, longest) if spec.verdict == "auto" and mode == "logprob" else tokens
 
 
 def _trial_load(spec: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Load:

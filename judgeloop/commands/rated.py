@@ -297,13 +297,14 @@ def listwise(sets: Mapping[str, TextSet], template: Template, repeats: int) -> L
 class Pointwise:
     """The texts of ``questions``, each scored once on every one of ``scales``, ``questions.repeats`` times.
 
-    ``against``: the same judges are asked about the pairs too.
+    ``against``: the same judges are asked about the pairs too. ``gold_exact``: the pairs' gold cannot err.
     """
 
     questions: Questions
     template: Template
     scales: tuple[Scale, ...]
     against: bool = False
+    gold_exact: bool = False
 
     mode = "pointwise"
 
@@ -374,7 +375,9 @@ class Pointwise:
 
     def estimates(self, rated: RatedReplies, texts: pd.DataFrame, judgments: pd.DataFrame | None) -> pd.DataFrame:
         """The ``score_*`` rows of every judge."""
-        return score_frame(rated.rows, self.pairs(), texts, self.scales, judgments)
+        return score_frame(
+            rated.rows, self.pairs(), texts, self.scales, judgments, gold_exact=self.gold_exact
+        )  # fmt: skip
 
     def tables(self, rated: RatedReplies) -> dict[str, pd.DataFrame]:
         """The tables scores (a row a call) and pairs (of the texts that were scored)."""

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
-from judgeloop.commands.session import Observer, Session, environment
+from judgeloop.commands.session import Observer, Session, difference_named, environment, value_shown
 from judgeloop.errors import ExperimentError
+from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
-from judgeloop.experiment.schema import Endpoint, JudgeSpec
+from judgeloop.experiment.schema import (
+    BradleyTerrySignalSpec,
+    CommandPolicySpec,
+    Endpoint,
+    JudgeSpec,
+    LoraSignal,
+    TrainedPolicySpec,
+)
 from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
-from judgeloop.policies import Drafter
+from judgeloop.policies import Drafter, InProcess, Trainer
 from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
@@ -24,10 +33,14 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode
+from judgeloop.training import lora
+from judgeloop.training.command import CommandTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
     from judgeloop.results import Run
+
+_SPEED = only_speed(Endpoint)
 
 
 def run(
@@ -39,14 +52,16 @@ def run(
     max_calls: int | None = None,
     observer: Observer | None = None,
     report: bool = True,
+    by_hand: bool = False,
 ) -> Run:
     """Close the loop, or go on where it stopped, and write estimates and ``report`` into ``out`` (default runs/<name>).
 
     ``experiment`` is a file, a mapping with paths relative to the working directory, or a ResolvedExperiment. With
     ``replay`` every answer comes from that recorded run folder and no endpoint is asked. ``max_cost`` (USD) and
     ``max_calls`` limit the whole run, recorded calls included. ``observer`` shows progress: an object with the methods of
-    ``judgeloop.commands.session.Observer``. Raises JudgeloopError; the same call resumes after BudgetReached,
-    EndpointFailed or StorageFailed.
+    ``judgeloop.commands.session.Observer``. ``by_hand``: a policy's command is not run; the files of its trainings are written
+    and AnswersOutstanding says which wait (``judgeloop step``). Raises JudgeloopError; the same call resumes after
+    BudgetReached, EndpointFailed, TrainingFailed, AnswersOutstanding or StorageFailed.
     """
     resolved = as_resolved(experiment)
     material = Material.read(resolved)
@@ -57,6 +72,8 @@ def run(
     if replay is None:
         check_environment(resolved)
         engines.check(resolved.experiment.endpoints)
+        if isinstance(resolved.experiment.policy, TrainedPolicySpec):
+            lora.check()
     session = Session(
         folder=RunFolder(out or Path("runs") / resolved.experiment.name),
         identity=material.identity,
@@ -68,11 +85,21 @@ def run(
         observer=observer,
     )
     folder = session.folder
-    with session:
+    if by_hand and isinstance(experiment, str | Path):
+        session.environment = {**session.environment, "experiment_file": os.path.relpath(experiment, folder.path)}
+
+    def differences(recorded: Mapping[str, Any]) -> list[str] | None:
+        files = folder.environment().get("files", {})
+        return experiment_differences({**recorded, "files": files}, {**session.experiment, "files": material.hashes})
+
+    with difference_named(folder, "experiment", differences), session:
         if observer:
             block = resolved.experiment
             observer.start(block.name, folder.path, material.planned_calls(), block.generations, block.replicates)
-        judges = session.ask(lambda client, endpoints: _run(resolved, material, endpoints, client, folder, observer))
+        weights = _weights(resolved, folder, by_hand=by_hand, replayed=replay is not None)
+        judges = session.ask(
+            lambda client, endpoints: _run(resolved, material, endpoints, client, folder, weights, observer)
+        )
         session.finish({"verdict_modes": dict(judges.modes)})
         session.stage("estimates")
         tables = {name: folder.table(name) for name in TABLES}
@@ -84,12 +111,39 @@ def run(
     return Run(folder)
 
 
+def step(
+    run_or_experiment: str | Path | Mapping[str, Any] | ResolvedExperiment,
+    *,
+    out: str | Path | None = None,
+    max_cost: float | None = None,
+    max_calls: int | None = None,
+    observer: Observer | None = None,
+    report: bool = True,
+) -> Run:
+    """``run`` with trainings that somebody makes by hand, for those that take days: it goes as far as it can, writes the files
+    of each training and raises AnswersOutstanding, whose ``requests`` are (call id, folder) of those that lack model.json.
+
+    The first argument is an experiment as for ``run``, or the folder of an earlier step.
+    """
+    experiment = run_or_experiment
+    if isinstance(experiment, str | Path) and Path(experiment).is_dir():
+        folder = RunFolder.existing(experiment)
+        source = folder.environment().get("experiment_file")
+        if not isinstance(source, str):
+            raise ExperimentError(f"{folder.path}: does not say where its experiment is; give the experiment's file")
+        out, experiment = out or folder.path, folder.path / source
+    return run(
+        experiment, out=out, max_cost=max_cost, max_calls=max_calls, observer=observer, report=report, by_hand=True
+    )
+
+
 async def _run(
     resolved: ResolvedExperiment,
     material: Material,
     endpoints: Mapping[str, Endpoint],
     client: WireClient,
     folder: RunFolder,
+    weights: _Weights,
     observer: Observer | None,
 ) -> _Judges:
     """Make the judges, ask everything, write the tables."""
@@ -100,9 +154,10 @@ async def _run(
     drafter = Drafter(
         client,
         policy,
-        experiment.endpoints[policy.endpoint],
+        experiment.endpoint(policy.endpoint),
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
+        in_process=weights.in_process,
     )
     context = loop.LoopContext(
         resolved=resolved,
@@ -113,10 +168,41 @@ async def _run(
         judges=judges.by_arm,
         gold=gold,
         folder=folder,
+        trainers=weights.trainers,
         on_generation=observer.generation if observer else lambda _: None,
     )
     await loop.run(context)
     return judges
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What trains the arms' models (arm → trainer), and what drafts in this process; nothing for a policy without weights."""
+
+    trainers: Mapping[str, Trainer] = field(default_factory=dict)
+    in_process: InProcess | None = None
+
+
+def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, replayed: bool) -> _Weights:
+    """The trainers of an experiment; one that is ``replayed`` needs no weights. Raises ExperimentError."""
+    experiment = resolved.experiment
+    policy = experiment.policy
+    if isinstance(policy, CommandPolicySpec):
+        command = CommandTrainer(folder, experiment.name, policy, experiment.endpoints[policy.endpoint].model, by_hand)
+        return _Weights({arm.name: command for arm in resolved.arms})
+    if by_hand:
+        raise ExperimentError("policy.kind: nothing is trained by hand here; policy.kind command is")
+    if isinstance(policy, TrainedPolicySpec):
+        base = resolved.path(policy.base)
+        if not replayed and not base.exists() and policy.base in engines.PACKAGED:
+            base = engines.weights("policy", policy.base)
+        model = lora.LocalModel(policy, base if base.exists() else policy.base, folder)
+        signals = {arm.name: arm.signal for arm in resolved.arms}
+        trainers = {
+            name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
+        }
+        return _Weights(trainers, model.answers)
+    return _Weights()
 
 
 @dataclass(frozen=True)
@@ -185,6 +271,38 @@ def _stored_experiment(resolved: ResolvedExperiment) -> dict[str, Any]:
     return {**block, "arms": {arm.name: arm.model_dump(mode="json", exclude={"name"}) for arm in resolved.arms}}
 
 
+def experiment_differences(recorded: Mapping[str, Any], own: Mapping[str, Any]) -> list[str] | None:
+    """A sentence on every setting that differs between two experiments as resolved (the content of experiment.yaml, and the hashes
+    of their ``files``); what only says how fast or at what price is asked is left out. None where one is no experiment."""
+    if not isinstance(recorded.get("arms"), dict):
+        return None
+    there, here = _leaves(recorded), _leaves(own)
+    listed = []
+    for key in dict.fromkeys((*there, *here)):
+        # An arm repeats what stands above all arms, and its change.
+        above = key.split(".", 2)[2] if key.startswith("arms.") and key.count(".") > 1 else ""
+        if there.get(key) != here.get(key) and (there.get(above), here.get(above)) != (there.get(key), here.get(key)):
+            changed = f"{key} is {value_shown(there.get(key))} there and {value_shown(here.get(key))} here"
+            listed.append(
+                f"the content of {key.removeprefix('files.')} has changed" if key.startswith("files.") else changed
+            )
+    return listed
+
+
+def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value of every setting that answers may depend on."""
+    leaves: dict[str, Any] = {}
+    for name, value in block.items():
+        key = f"{prefix}{name}"
+        if key == "budget" or (prefix.startswith("endpoints.") and name in _SPEED):
+            continue
+        if isinstance(value, Mapping) and value:
+            leaves |= _leaves(value, f"{key}.")
+        else:
+            leaves[key] = value
+    return leaves
+
+
 def _check_prices(resolved: ResolvedExperiment) -> None:
     """Raise ExperimentError where a cost is limited and no endpoint states a price."""
     prices = [endpoint.price for endpoint in resolved.experiment.endpoints.values()]
@@ -201,6 +319,7 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             name=arm.name,
             judge=names[arm.name],
             is_control=arm.is_control,
+            is_positive_control=arm.is_positive_control,
             judge_kind=arm.judge.kind,
             policy_kind=arm.policy.kind,
             label_rule=arm.signal.label_rule,
@@ -208,6 +327,7 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             reference=arm.signal.reference,
             strategy=arm.strategy.kind,
             real_fraction=arm.strategy.real_fraction,
+            tau=arm.signal.tau if isinstance(arm.signal, BradleyTerrySignalSpec) else 1.0,
         )
         for arm in resolved.arms
     )

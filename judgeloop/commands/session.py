@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -17,7 +15,7 @@ import yaml
 from judgeloop import analysis
 from judgeloop.errors import FolderMismatch, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import AnotherOwner, RunFolder
 from judgeloop.serving import engines
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import AnsweredCall, Ledger, WireClient
@@ -173,17 +171,33 @@ def environment(identity: str, files: Mapping[str, str], seed: int) -> dict[str,
     return {**analysis.environment(identity, {}, "openai", "httpx2"), "files": dict(files), "seed": seed}
 
 
-def default_folder(name: str, identity: str) -> RunFolder:
-    """``runs/<name>``, or ``runs/<name>-<number>``: the folder with this identity, else the first that does not exist."""
-    first = Path("runs") / name
-    numbered = re.compile(rf"{re.escape(name)}-\d+")
-    existing = [first, *(path for path in sorted(first.parent.glob("*")) if numbered.fullmatch(path.name))]
-    for folder in map(RunFolder, existing):
-        with suppress(FolderMismatch):
-            if folder.environment().get("experiment_hash") == identity:
-                return folder
-    paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
-    return RunFolder(next(path for path in paths if not path.exists()))
+_LONGEST, _MOST_NAMED = 60, 3
+
+
+@contextmanager
+def difference_named(
+    folder: RunFolder, what: str, differences: Callable[[Mapping[str, Any]], Sequence[str] | None]
+) -> Iterator[None]:
+    """Within it, a folder with another's answers is refused with the settings that differ. ``differences`` gives a sentence on
+    each, from the folder's experiment.yaml; None where that is of another kind. Raises FolderMismatch."""
+    try:
+        yield
+    except AnotherOwner:
+        listed = differences(folder.experiment()) if folder.exists else None
+        if listed is None:
+            raise
+        more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
+        raise FolderMismatch(
+            f"{folder.path}: another {what}'s answers stand here: {'; '.join(listed[:_MOST_NAMED])}{more}; give another --out, or the same settings to resume"
+        ) from None
+
+
+def value_shown(value: object) -> str:
+    """A setting's value in a sentence."""
+    if value in (None, {}):
+        return "not given"
+    text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def unwrapped(running: Coroutine[Any, Any, T]) -> T:

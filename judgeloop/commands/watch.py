@@ -270,7 +270,9 @@ def write_so_far(
     rows = tables.judgments[tables.judgments["panel"] == "policy"]
     judges = {str(arm): str(judge) for arm, judge in rows.groupby("arm")["judge"].first().items()}
     names = {arm.name: judges.get(arm.name, arm.judge.kind) for arm in resolved.arms}
-    design = replace(design_of(resolved, names), generations=block.generation)
+    design = design_of(resolved, names)
+    looks = design.generations / max(block.generation, 1)
+    design = replace(design, generations=block.generation, looks=looks)
     so_far.write_estimates(run_estimates(tables, design))
     return so_far
 

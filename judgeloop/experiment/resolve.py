@@ -26,6 +26,7 @@ from judgeloop.experiment import inputs
 from judgeloop.experiment.inputs import read_yaml, yaml_name
 from judgeloop.experiment.options import only_speed, sentence
 from judgeloop.experiment.schema import (
+    SIGNALS_OF_POLICY,
     Block,
     Endpoint,
     Experiment,
@@ -59,6 +60,11 @@ class Arm(Block):
         """Control arms are those whose judge is random or gold."""
         return self.judge.kind in ("random", "gold")
 
+    @property
+    def is_positive_control(self) -> bool:
+        """Positive controls are the arms whose judge is a rule: contrasted like any other, and known to have a taste."""
+        return self.judge.kind == "rule"
+
 
 _ARM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # part of call ids, which are ASCII
 _ARM_KEYS = ("judge", "policy", "signal", "strategy")
@@ -74,9 +80,9 @@ class ResolvedExperiment(Block):
 
     @property
     def confirmatory(self) -> tuple[str, str] | None:
-        """(arm, control) of the confirmatory contrast: the first of each in the arms' order."""
-        pairs = self.contrasts
-        return pairs[0] if pairs else None
+        """(arm, control) of the confirmatory contrast: the first of each in the arms' order, a positive control last."""
+        positive = [arm.name for arm in self.arms if arm.is_positive_control]
+        return min(self.contrasts, key=lambda pair: pair[0] in positive, default=None)
 
     @property
     def contrasts(self) -> tuple[tuple[str, str], ...]:
@@ -93,12 +99,23 @@ class ResolvedExperiment(Block):
         which key it is asked, and ``files``, the hashes of the files that it names."""
         raw = self.experiment.model_dump(mode="json", exclude={"budget"})
         raw["arms"] = [arm.model_dump(mode="json") for arm in self.arms]
-        for endpoint in raw["endpoints"].values():
-            for key in only_speed(Endpoint):
-                endpoint.pop(key)
-            if endpoint["top_logprobs"] == Endpoint.model_fields["top_logprobs"].default:
-                endpoint.pop("top_logprobs")  # a later key: folders written before it stay the experiment's own
+        for block in (raw, *raw["arms"]):
+            for key in only_speed(type(self.experiment.policy)):
+                block["policy"].pop(key)
+        raw["endpoints"] = {
+            name: without_later_keys(endpoint, "top_logprobs") for name, endpoint in self.experiment.endpoints.items()
+        }
         return "sha256:" + hashlib.sha256(canonical({"experiment": raw, "files": dict(files)}).encode()).hexdigest()
+
+
+def without_later_keys(endpoint: Endpoint, *further: str) -> dict[str, Any]:
+    """An endpoint's part of an identity: what answers may depend on. Keys that came later (``further``: those that did in this
+    kind of folder) stand there only where they are set, so that folders written before them keep their identity."""
+    block = endpoint.model_dump(mode="json", exclude=set(only_speed(Endpoint)))
+    for key in ("min_label_mass", "min_trial_mass", *further):
+        if block[key] == Endpoint.model_fields[key].default:
+            block.pop(key)
+    return block
 
 
 def load(path: str | Path) -> ResolvedExperiment:
@@ -119,8 +136,9 @@ def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "expe
     experiment = _validate(Experiment, raw, where)
     assert isinstance(experiment, Experiment)
     _check_judge(experiment, experiment.judge, f"{where}: judge")
-    _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
-    _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
+    if experiment.policy.endpoint:
+        _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
+        _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
     arms = tuple(_arm(raw, experiment, name, override, where) for name, override in experiment.arms.items())
     for arm in arms:
         _check_arm(experiment, arm, where)
@@ -146,7 +164,8 @@ def _arm(raw: Mapping[str, Any], base: Experiment, name: str, override: Mapping[
         kind = getattr(base, key).kind
         if key == "policy" and change.get("kind", kind) != kind:
             raise _only_exemplars(where, field)
-        blocks[key] = dict(change) if change.get("kind", kind) != kind else {**base_block, **change}
+        # The kind is named, for a signal's default depends on the policy.
+        blocks[key] = dict(change) if change.get("kind", kind) != kind else {"kind": kind, **base_block, **change}
     arm = _validate(Arm, {"name": name, **blocks}, where, field)
     assert isinstance(arm, Arm)
     if arm.policy.model_dump(exclude={"exemplars"}) != base.policy.model_dump(exclude={"exemplars"}):
@@ -200,6 +219,11 @@ def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: 
 def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
     place = f"{where}: arms.{arm.name}"
     _check_judge(experiment, arm.judge, f"{place}.judge")
+    kinds = SIGNALS_OF_POLICY.get(arm.policy.kind, ("bradley_terry", "best_of_n"))
+    if arm.signal.kind not in kinds:
+        raise ExperimentError(
+            f"{place}.signal.kind: {arm.signal.kind} does not go with policy.kind {arm.policy.kind}, which takes {', '.join(kinds)}"
+        )
     if arm.policy.kind == "exemplar" and arm.signal.reference == "base":
         raise ExperimentError(
             f"{place}.signal.reference: base needs policy.kind pool; exemplar drafts anew each generation"
@@ -221,7 +245,10 @@ class PlannedCalls:
     """The number of calls of one kind in a run. Of judgments: ``judge`` is asked for ``arm``, and ``is_first`` says that no
     earlier arm has that judge. Of drafts: ``exemplars`` texts stand in the prompt."""
 
-    kind: Literal["pool drafts", "first drafts", "exemplar drafts", "anchor drafts", "judgments", "scores", "matches"]
+    kind: Literal[
+        "pool drafts", "first drafts", "exemplar drafts", "trained drafts", "trainings", "anchor drafts", "judgments", "scores",
+        "matches",
+    ]  # fmt: skip
     calls: int
     arm: str = ""
     judge: ModelJudgeSpec | RewardJudgeSpec | None = None
@@ -302,6 +329,11 @@ class Material:
             yield PlannedCalls("first drafts", count * experiment.candidates_per_item)
             arms = Counter(getattr(arm.policy, "exemplars", 0) for arm in self.resolved.arms)
             turns = count * experiment.candidates_per_item * experiment.generations
+            if policy.kind in SIGNALS_OF_POLICY:
+                yield PlannedCalls("trained drafts", turns * len(self.resolved.arms))
+                trainings = experiment.generations * experiment.replicates * len(self.resolved.arms)
+                yield PlannedCalls("trainings", trainings)
+                arms.clear()
             for exemplars in sorted(arms):
                 yield PlannedCalls("exemplar drafts", turns * arms[exemplars], exemplars=exemplars)
         anchor = experiment.panels.anchor

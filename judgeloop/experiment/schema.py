@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from judgeloop.experiment import options
 from judgeloop.experiment.options import Option
 from judgeloop.records import PROBE_NAMES, ProbeName, RewardRoute, canonical
+from judgeloop.text.features import FeatureName
 
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
 Whole = Annotated[int, Field(strict=True)]
@@ -28,7 +29,10 @@ Engine = Literal["llama_cpp", "transformers"]
 class Block(BaseModel):
     """A part of the experiment: frozen, with no keys but its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    # Built when first used: a command needs few of the blocks.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Price(Block):
@@ -91,6 +95,10 @@ class CallSettings(Block):
     """False leaves `temperature` out of the request, for models that refuse it."""
     top_logprobs: Annotated[Whole, Option(answers=True)] = Field(20, ge=2, le=100)
     """Most likely tokens asked for in logprob verdicts; some endpoints allow 5 only (judgeloop doctor says how many)."""
+    min_label_mass: Annotated[Number, Option(answers=True)] = Field(0.05, ge=0, le=1)
+    """Least probability that the offered labels must hold at the first token for a logprob reply to count; below it, the reply is unscored (low_mass)."""
+    min_trial_mass: Annotated[Number, Option(answers=True)] = Field(0.3, ge=0, le=1)
+    """Least such probability at the trial question for auto to take logprob verdicts; below it, the next mode is tried."""
     extra_headers: Annotated[
         dict[str, str], Option(answers=True, flag="--header", several=True, form="'Name: value'", parse=options.header)
     ] = {}
@@ -169,7 +177,7 @@ class ModelJudgeSpec(Block):
     """A model that is asked for a verdict, always in both orders."""
 
     kind: Literal["model"] = "model"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "pairwise"
@@ -191,7 +199,7 @@ class RewardJudgeSpec(Block):
     """
 
     kind: Literal["reward"] = "reward"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`, with a base_url (with or without its /v1) or engine: transformers."""
     route: RewardRoute = "classify"
@@ -223,7 +231,7 @@ class RandomJudgeSpec(Block):
     """A fair coin for every presentation: the control for drift that no judge causes."""
 
     kind: Literal["random"] = "random"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     repeats: Whole = Field(1, ge=1)
     """Times each presentation is judged."""
 
@@ -232,11 +240,27 @@ class GoldJudgeSpec(Block):
     """Prefers the candidate that matches the item's reference; both, neither or no reference: tie."""
 
     kind: Literal["gold"] = "gold"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     endpoint: str | None = None
     """A key of `endpoints`; only for items with `match: judge`, where every text of every arm is asked about, once."""
     prompt: str = "reference_match"
     """Template that asks whether a text agrees with the reference; only for items with `match: judge`."""
+    repeats: Whole = Field(1, ge=1)
+    """Times each presentation is judged."""
+
+
+class RuleJudgeSpec(Block):
+    """Prefers the text with more (or less) of one feature; equal: tie. No model is asked.
+
+    Its taste is known, so that its arm is a positive control: it shows whether the run could have seen such a taste.
+    """
+
+    kind: Literal["rule"] = "rule"
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    feature: FeatureName
+    """What the rule looks at: length, or a style feature per 100 tokens."""
+    prefer: Literal["more", "less"] = "more"
+    """Which text it takes: the one with more of the feature, or with less."""
     repeats: Whole = Field(1, ge=1)
     """Times each presentation is judged."""
 
@@ -248,7 +272,7 @@ class PlantedJudgeSpec(Block):
     """
 
     kind: Literal["planted"] = "planted"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     position: Number = 0.0
     """Log-odds for the first slot."""
     length: Number = 0.0
@@ -273,7 +297,7 @@ class PanelJudgeSpec(Block):
     """The majority of several model judges; an even split is a tie."""
 
     kind: Literal["panel"] = "panel"
-    """Who judges: model, reward, random, gold, planted or panel."""
+    """Who judges: model, reward, random, gold, rule, planted or panel."""
     judges: tuple[ModelJudgeSpec, ...] = Field(min_length=2)
     """The members, each as a model judge."""
     repeats: Whole = Field(1, ge=1)
@@ -292,6 +316,7 @@ JudgeSpec = Annotated[
     | Annotated[RewardJudgeSpec, Tag("reward")]
     | Annotated[RandomJudgeSpec, Tag("random")]
     | Annotated[GoldJudgeSpec, Tag("gold")]
+    | Annotated[RuleJudgeSpec, Tag("rule")]
     | Annotated[PlantedJudgeSpec, Tag("planted")]
     | Annotated[PanelJudgeSpec, Tag("panel")],
     by_kind("model"),
@@ -302,7 +327,7 @@ class PoolPolicySpec(Block):
     """`pool_size` drafts an item, made once; each generation draws from them with updated weights."""
 
     kind: Literal["pool"] = "pool"
-    """Where candidates come from: pool or exemplar."""
+    """Where candidates come from: pool, exemplar, command or trained."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "draft"
@@ -319,7 +344,7 @@ class ExemplarPolicySpec(Block):
     """Every generation drafts anew; the training set's texts are in-context examples of the next drafts."""
 
     kind: Literal["exemplar"] = "exemplar"
-    """Where candidates come from: pool or exemplar."""
+    """Where candidates come from: pool, exemplar, command or trained."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "draft"
@@ -332,19 +357,71 @@ class ExemplarPolicySpec(Block):
     """Texts of other items shown in a drafting prompt from generation 1 on."""
 
 
+class CommandPolicySpec(Block):
+    """Every generation drafts anew, from the model that your own command trained on this generation's preferences."""
+
+    kind: Literal["command"] = "command"
+    """Where candidates come from: pool, exemplar, command or trained."""
+    endpoint: str
+    """A key of `endpoints`: where generation 0 is drafted, and where trained models answer unless they say otherwise."""
+    prompt: str = "draft"
+    """A shipped template's name or a template file."""
+    temperature: Number = Field(1.0, ge=0)
+    """Sampling temperature of the drafts."""
+    max_tokens: Whole | None = Field(None, ge=1)
+    """Longest draft; default the endpoint's."""
+    command: tuple[str, ...] = Field(min_length=1)
+    """The program and its arguments, run without a shell in the training's folder, which holds preferences.jsonl and training.json; it leaves model.json."""
+    timeout_s: Annotated[Number, Option(answers=False)] = Field(86400.0, gt=0)
+    """Seconds until a training counts as failed."""
+    at_once: Annotated[Whole, Option(answers=False)] = Field(1, ge=1)
+    """Trainings that may run at the same time, over all arms and replicates."""
+
+
+class TrainedPolicySpec(Block):
+    """Every generation drafts anew, from a model that judgeloop trains here (LoRA, extra judgeloop[train]) on this
+    generation's preferences; drafts are made in this process."""
+
+    kind: Literal["trained"] = "trained"
+    """Where candidates come from: pool, exemplar, command or trained."""
+    base: str
+    """The model that is trained: smollm2-135m, a .gguf file, or the folder or name of a causal language model."""
+    prompt: str = "draft"
+    """A shipped template's name or a template file."""
+    temperature: Number = Field(1.0, ge=0)
+    """Sampling temperature of the drafts."""
+    max_tokens: Whole = Field(256, ge=1)
+    """Longest draft."""
+    batch: Whole = Field(32, ge=1)
+    """Drafts that are made at once; another number may change their last digits, and so the drafts."""
+    context: Whole = Field(1024, ge=16)
+    """Most tokens of a prompt with its text, in drafting and in training."""
+    threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
+    """Threads of the processor; default its cores."""
+
+    @property
+    def endpoint(self) -> str:
+        """No endpoint is asked."""
+        return ""
+
+
 PolicySpec = Annotated[
-    Annotated[PoolPolicySpec, Tag("pool")] | Annotated[ExemplarPolicySpec, Tag("exemplar")],
+    Annotated[PoolPolicySpec, Tag("pool")]
+    | Annotated[ExemplarPolicySpec, Tag("exemplar")]
+    | Annotated[CommandPolicySpec, Tag("command")]
+    | Annotated[TrainedPolicySpec, Tag("trained")],
     by_kind("pool"),
 ]
 
 LabelRule = Literal["raw", "swap_average", "consistent_only", "length_controlled"]
+TrainingLabelRule = Literal["raw", "swap_average", "consistent_only"]
 
 
 class BradleyTerrySignalSpec(Block):
     """A linear reward on text features, fitted to this generation's preferences by ridge logistic regression."""
 
     kind: Literal["bradley_terry"] = "bradley_terry"
-    """What is learned from the picks: bradley_terry or best_of_n."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
     label_rule: LabelRule = "raw"
     """How picks become preferences; length_controlled is raw with the fitted length coefficient set to 0."""
     update: Literal["tilt", "best_of_n"] = "tilt"
@@ -361,7 +438,7 @@ class BestOfNSignalSpec(Block):
     """No fit: a text's reward is the number of times it was picked over both orders; each item keeps its winner."""
 
     kind: Literal["best_of_n"] = "best_of_n"
-    """What is learned from the picks: bradley_terry or best_of_n."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
     label_rule: LabelRule = "raw"
     """How picks become preferences (length_controlled needs a fitted signal and is refused)."""
     update: Literal["best_of_n"] = "best_of_n"
@@ -376,10 +453,81 @@ class BestOfNSignalSpec(Block):
         return self
 
 
+class TrainingSignal(Block):
+    """Preferences on which a model is trained; no reward is fitted and nothing selected."""
+
+    label_rule: TrainingLabelRule = "raw"
+    """How picks become preferences. Of each pair the text with more weight is chosen; a pair that is even is left out."""
+    reference: Literal["previous", "base"] = "previous"
+    """What training starts from: the model that drafted this generation, or always that of generation 0."""
+
+    @property
+    def update(self) -> Literal["training"]:
+        """How the next policy is made."""
+        return "training"
+
+
+class ExternalSignalSpec(TrainingSignal):
+    """What is learned is up to the command that trains (policy kind `command`); here picks become preferences, and no more."""
+
+    kind: Literal["external"] = "external"
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+
+
+class LoraSignal(TrainingSignal):
+    """A LoRA adapter on the attention projections, trained by the TRL library (policy kind `trained`). TRL's losses do not
+    use the pairs' weights."""
+
+    epochs: Number = Field(1.0, gt=0)
+    """Passes over the training set."""
+    learning_rate: Number = Field(2e-4, gt=0)
+    """Highest learning rate; it falls linearly to 0."""
+    batch_size: Whole = Field(8, ge=1)
+    """Pairs (of sft and kto texts) a step."""
+    rank: Whole = Field(16, ge=1)
+    """Rank of the adapter; its scale is 2."""
+
+
+class DpoSignalSpec(LoraSignal):
+    """Direct preference optimisation: the chosen text's log-odds over the rejected one's, against the reference model's."""
+
+    kind: Literal["dpo"] = "dpo"
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    beta: Number = Field(0.1, gt=0)
+    """Strength of the pull back to the reference model."""
+    length_normalised: Switch = False
+    """True: log-probabilities are means over a text's tokens, not sums."""
+    label_smoothing: Number = Field(0.0, ge=0, lt=0.5)
+    """Share of the preferences that are taken to be the wrong way round (conservative DPO)."""
+
+
+class SftSignalSpec(LoraSignal):
+    """Supervised fine-tuning on the chosen texts, each once."""
+
+    kind: Literal["sft"] = "sft"
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+
+
+class KtoSignalSpec(LoraSignal):
+    """Kahneman-Tversky optimisation: chosen texts are desirable, rejected ones are not; they need not be pairs."""
+
+    kind: Literal["kto"] = "kto"
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    beta: Number = Field(0.1, gt=0)
+    """Strength of the pull back to the reference model."""
+
+
 SignalSpec = Annotated[
-    Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")] | Annotated[BestOfNSignalSpec, Tag("best_of_n")],
+    Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")]
+    | Annotated[BestOfNSignalSpec, Tag("best_of_n")]
+    | Annotated[ExternalSignalSpec, Tag("external")]
+    | Annotated[DpoSignalSpec, Tag("dpo")]
+    | Annotated[SftSignalSpec, Tag("sft")]
+    | Annotated[KtoSignalSpec, Tag("kto")],
     by_kind("bradley_terry"),
 ]
+SIGNALS_OF_POLICY = {"command": ("external",), "trained": ("dpo", "sft", "kto")}
+"""Kind of policy that trains a model → the kinds of signal that go with it, the first by default."""
 
 
 class StrategySpec(Block):
@@ -463,8 +611,8 @@ class Experiment(Block):
     """Texts an item in each generation."""
     matchups_per_item: Whole | None = Field(None, ge=1)
     """Pairs judged an item and generation; default all pairs of its candidates."""
-    endpoints: dict[str, Endpoint] = Field(min_length=1)
-    """Named endpoints."""
+    endpoints: dict[str, Endpoint]
+    """Named endpoints; {} where no model is asked."""
     judge: JudgeSpec
     """Who judges."""
     policy: PolicySpec
@@ -479,6 +627,24 @@ class Experiment(Block):
     """Limits."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     """Conditions by name, each an override of judge, signal, strategy or policy.exemplars."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _signal_by_policy(cls, raw: Any) -> Any:
+        """A policy that trains a model has its own signal where none is named."""
+        policy, signal = (
+            (raw.get(key, {}) for key in ("policy", "signal")) if isinstance(raw, Mapping) else (None, None)
+        )
+        kind = policy.get("kind") if isinstance(policy, Mapping) else None
+        if kind not in SIGNALS_OF_POLICY or not isinstance(signal, Mapping) or "kind" in signal:
+            return raw
+        return {**raw, "signal": {"kind": SIGNALS_OF_POLICY[kind][0], **signal}}
+
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of that name; an empty one is that of the policy's own model in this process, which nobody asks."""
+        if not name and isinstance(self.policy, TrainedPolicySpec):
+            return Endpoint(engine="transformers", model=self.policy.base, max_tokens=self.policy.max_tokens)
+        return self.endpoints[name]
 
 
 def schema() -> dict[str, Any]:

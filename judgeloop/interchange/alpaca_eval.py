@@ -17,9 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from judgeloop.interchange.rows import Cells, Row, extras
+from judgeloop.records import UNKNOWN_ORDER
 from judgeloop.seeds import python_uniform
 
 KEYS = frozenset({"instruction", "output_1", "output_2", "preference"})
+FIELDS = {
+    "item_id": "instruction", "prompt": "instruction", "text_a": "output_2", "text_b": "output_1", "judge": "annotator",
+    "verdict": "preference", "p_first": "preference", "model_a": "generator_2", "model_b": "generator_1", "category": "dataset",
+}  # fmt: skip
+"""judgeloop's column → the field of a record that it is made of."""
 _SEEDS = (*range(10), 42, 123, 1234)
 _FIXED_ORDER = ("lmsys_gpt4", "aviary_gpt4")
 """AlpacaEval's annotators that always show output_1 first."""
@@ -97,8 +103,8 @@ def _row(annotation: _Annotation, item_id: str, draw: _OrderDraw, soft: bool) ->
     if text_a == text_b:
         # AlpacaEval writes a draw for equal outputs, whatever the judge: the row is no judgment.
         reason = "identical_outputs"
-    elif switched is None:
-        reason = "order_unknown"
+    elif switched is None and preference is not None:
+        verdict, reason = "tie" if preference == 1.5 else "a" if preference > 1.5 else "b", ""
     elif preference is not None:
         p_a = preference - 1.0
         p = p_a if switched else 1.0 - p_a
@@ -106,9 +112,9 @@ def _row(annotation: _Annotation, item_id: str, draw: _OrderDraw, soft: bool) ->
         p_first = p if soft else None
     row: dict[str, Any] = {
         "item_id": item_id, "pair_id": "/".join((item_id, *(name for name in models if name))),
-        "order": "ab" if switched else "ba", "verdict": verdict, "p_first": p_first, "reason": reason,
+        "order": UNKNOWN_ORDER if switched is None else "ab" if switched else "ba", "verdict": verdict, "p_first": p_first, "reason": reason,
         "prompt": cells.text("instruction"), "text_a": text_a, "text_b": text_b, "model_a": models[0],
-        "model_b": models[1], "category": cells.label("dataset"),
+        "model_b": models[1], "category": cells.label("dataset"), "order_drawn": True if draw.seed is not None else None,
     }  # fmt: skip
     if "annotator" in annotation.raw:
         row["judge"] = annotation.annotator
@@ -145,7 +151,7 @@ class _OrderDraw:
             notes.append(f"{name}: output_1 was always shown first, as {len(stated):,} raw completions state; position and content cannot be separated")  # fmt: skip
             return cls(None, fixed=True)
         unstated = len(annotations) - len(stated)
-        notes.append(f"{name}: the presentation order is taken from {len(stated):,} raw completions, which AlpacaEval's seeded draw does not match; {unstated:,} rows that do not state it are unscored")  # fmt: skip
+        notes.append(f"{name}: the presentation order is taken from {len(stated):,} raw completions, which AlpacaEval's seeded draw does not match; the order of the {unstated:,} rows that do not state it is unknown")  # fmt: skip
         return cls(None)
 
     def of_row(self, annotation: _Annotation) -> bool | None:

@@ -1,18 +1,20 @@
-"""MT-Bench's ``*_pair.jsonl`` (FastChat), each pair judged in both orders, a line a pair; and Arena-Hard's judgments
-(arena-hard-auto 0.1 and 2.0), a line a model and question, two games against the baseline.
+"""MT-Bench's ``*_pair.jsonl`` (FastChat), each pair judged in both orders, a line a pair, and its ``*_single.jsonl``, a line a
+graded answer; and Arena-Hard's judgments (arena-hard-auto 0.1 and 2.0), a line a model and question, two games against the
+baseline.
 
 MT-Bench: game 1 shows model_1 first, game 2 shows model_2 first; ``text_a`` is model_1's. FastChat has already turned the winners
 into models. Texts are read from the recorded prompts; in the second turn the text is the second answer, which the
-judge's prompt asks to compare.
+judge's prompt asks to compare, or to grade.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from judgeloop.interchange import graded
 from judgeloop.interchange.rows import Cells, Row, extras
 
 
@@ -42,14 +44,19 @@ class ShownPrompt:
 
 def shown(prompt: object, delimiters: Delimiters) -> ShownPrompt | None:
     """The texts of a prompt; None where it is of another template, or an answer itself contains a delimiter."""
+    question, answers = _enclosed(prompt, delimiters) or ("", "")
+    first, between, second = answers.partition(delimiters.between)
+    return ShownPrompt(question, first, second) if between and delimiters.between not in second else None
+
+
+def _enclosed(prompt: object, delimiters: Delimiters) -> tuple[str, str] | None:
+    """(the question, all that stands between the first delimiter and the last) of a prompt; None where it is of another
+    template, or one of the two stands there twice."""
     if not isinstance(prompt, str):
         return None
     before, start, after_first = prompt.partition(delimiters.first)
-    answers = after_first.split(delimiters.between)
-    if not start or len(answers) != 2 or delimiters.first in after_first:
-        return None
-    second, end, after = answers[1].rpartition(delimiters.last)
-    if not end or after.strip() or delimiters.last in second:
+    answers, end, after = after_first.rpartition(delimiters.last)
+    if not start or not end or after.strip() or delimiters.first in after_first or delimiters.last in answers:
         return None
     question = before
     if delimiters.question:
@@ -58,7 +65,7 @@ def shown(prompt: object, delimiters: Delimiters) -> ShownPrompt | None:
             return None
     if delimiters.reference:
         question = question.split(delimiters.reference, 1)[0]
-    return ShownPrompt(question.strip("\n"), answers[0], second)
+    return question.strip("\n"), answers
 
 
 def of_both_orders(forward: ShownPrompt | None, backward: ShownPrompt | None) -> ShownPrompt | None:
@@ -69,6 +76,12 @@ def of_both_orders(forward: ShownPrompt | None, backward: ShownPrompt | None) ->
 
 
 MT_BENCH_KEYS = frozenset({"question_id", "model_1", "model_2", "g1_winner", "g2_winner"})
+MT_BENCH_SINGLE_KEYS = frozenset({"question_id", "model", "judge", "score", "turn"})
+MT_BENCH_FIELDS = {
+    "item_id": "question_id", "prompt": "g1_user_prompt", "text_a": "g1_user_prompt", "text_b": "g1_user_prompt",
+    "verdict": "g1_winner", "model_a": "model_1", "model_b": "model_2",
+}  # fmt: skip
+"""judgeloop's column → the field of a record that it is made of."""
 _MT_BENCH_USED = (
     *MT_BENCH_KEYS, "judge", "turn", "g1_user_prompt", "g2_user_prompt", "g1_judgment", "g2_judgment", "tstamp",
 )  # fmt: skip
@@ -81,6 +94,19 @@ _ONE_TURN = Delimiters(
     "\n[The End of Assistant B's Answer]",
     reference="\n[The Start of Reference Answer]\n",
 )
+_GRADED_TURN = Delimiters(
+    "[Question]\n",
+    "[The Start of Assistant's Answer]\n",
+    "",
+    "\n[The End of Assistant's Answer]",
+    reference="\n[The Start of Reference Answer]\n",
+)
+_GRADED_TURNS = Delimiters(
+    "",
+    "<|The Start of Assistant A's Conversation with User|>\n\n### User:\n",
+    "",
+    "\n\n<|The End of Assistant A's Conversation with User|>",
+)
 _TWO_TURNS = Delimiters(
     "",
     "<|The Start of Assistant A's Conversation with User|>\n\n### User:\n",
@@ -92,21 +118,75 @@ _TWO_TURNS = Delimiters(
 
 def mt_bench_rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     """(rows of a verdict log, notes on what was assumed or lost). Raises InvalidInput with line and field."""
-    lines = [(where, raw, Cells(where, raw)) for where, raw in records]
-    prompts: dict[str, set[str]] = {}
-    judges = [_judge(cells) for _, _, cells in lines]
-    for model, prompt in judges:
-        prompts.setdefault(model, set()).add(prompt)
+    lines = [Cells(where, raw) for where, raw in records]
+    is_single = [set(cells.row) >= MT_BENCH_SINGLE_KEYS for cells in lines]
+    if any(is_single):
+        if not all(is_single):
+            raise lines[is_single.index(False)].fault("model", "is missing, but other lines are single gradings; give pairwise judgments and single gradings apart")  # fmt: skip
+        return _single_gradings(lines)
     log_rows: list[Row] = []
+    prompts: list[tuple[object, ...]] = []
     textless = 0
-    for (where, raw, cells), (model, prompt) in zip(lines, judges, strict=True):
-        name = model if len(prompts[model]) == 1 else f"{model}#{prompt}"
-        pair, has_texts = _mt_bench_pair(raw, cells)
+    for cells, judge in zip(lines, _judges(lines), strict=True):
+        pair, has_texts = _mt_bench_pair(cells.row, cells)
         textless += not has_texts
+        prompts.append(tuple(cells.row.get(f"g{game}_user_prompt") for game in (1, 2)))
         for game, order in ((1, "ab"), (2, "ba")):
-            log_rows.append((where, {**pair, **_mt_bench_game(cells, game, order), "judge": name, "order": order}))
-    notes = [f"{textless:,} of {len(lines):,} pairs without texts: their recorded prompts are not MT-Bench's"] if textless else []  # fmt: skip
-    return log_rows, notes
+            log_rows.append(
+                (cells.where, {**pair, **_mt_bench_game(cells, game, order), "judge": judge, "order": order})
+            )
+    return log_rows, _textless_notes("pairs", "MT-Bench", prompts, textless)
+
+
+def _textless_notes(what: str, tool: str, prompts: Sequence[Sequence[object]], textless: int) -> list[str]:
+    """Sentences on the pairs or answers whose texts are not known. ``prompts``: those that were recorded of each of them."""
+    unrecorded = sum(1 for recorded in prompts if not any(recorded))
+    notes = []
+    if unrecorded:
+        notes.append(f"{unrecorded:,} of {len(prompts):,} {what}: no prompts recorded, so no texts or lengths")
+    if textless > unrecorded:
+        notes.append(f"{textless - unrecorded:,} of {len(prompts):,} {what} without texts: their recorded prompts are not {tool}'s")  # fmt: skip
+    return notes
+
+
+def _judges(lines: Sequence[Cells]) -> list[str]:
+    """The judge of each line: its model, with the prompt's name behind it where a model judged by several."""
+    named = [_judge(cells) for cells in lines]
+    prompts: dict[str, set[str]] = {}
+    for model, prompt in named:
+        prompts.setdefault(model, set()).add(prompt)
+    return [model if len(prompts[model]) == 1 else f"{model}#{prompt}" for model, prompt in named]
+
+
+def _single_gradings(lines: Sequence[Cells]) -> tuple[list[Row], list[str]]:
+    """The lines of ``*_single.jsonl``, a grade of one answer each, as pairs of two models' answers."""
+    answers: dict[tuple[str, str, str], graded.GradedAnswer] = {}
+    prompts: list[tuple[object, ...]] = []
+    for cells, judge in zip(lines, _judges(lines), strict=True):
+        turn, model = cells.whole("turn") or 1, cells.name("model")
+        item_id = f"{cells.name('question_id')}/{turn}"
+        score = cells.number("score")
+        failed = "no_answer" if cells.row.get("judgment") == _ERROR_OUTPUT else "no_verdict"
+        # FastChat writes -1 where it found no rating.
+        grade = graded.Grade(None, failed) if score is None or score < 0 else graded.Grade(score)
+        prompts.append((cells.row.get("user_prompt"),))
+        question, text = _graded_texts(cells.row.get("user_prompt"), turn) or (None, None)
+        answer = graded.GradedAnswer(cells.where, item_id, model, 1, question, text, {judge: grade})
+        first = answers.setdefault((judge, model, item_id), answer)
+        if first is not answer:
+            raise cells.fault("question_id", f"{judge} grades this answer of {model} twice (first at {first.where}); keep one")  # fmt: skip
+    textless = sum(1 for answer in answers.values() if answer.text is None)
+    log_rows, notes = graded.rows(list(answers.values()), lines[0].where.rpartition(":")[0])
+    return log_rows, [*notes, *_textless_notes("answers", "MT-Bench", prompts, textless)]
+
+
+def _graded_texts(prompt: object, turn: int) -> tuple[str, str] | None:
+    """(question, answer) of the prompt of a single grading; None where it is of another template."""
+    if turn == 1:
+        return _enclosed(prompt, _GRADED_TURN)
+    conversation = _enclosed(prompt, _GRADED_TURNS)
+    turns = conversation and _conversation(conversation[1], "A")
+    return turns and (f"{turns[0]}\n\n{turns[1]}", turns[2])
 
 
 def _judge(cells: Cells) -> tuple[str, str]:
@@ -142,16 +222,17 @@ def _second_turn(prompt: object) -> ShownPrompt | None:
     conversations = shown(prompt, _TWO_TURNS)
     if conversations is None:
         return None
-    sides = []
-    for letter, text in (("A", conversations.first), ("B", conversations.second)):
-        parts = text.split(f"\n\n### Assistant {letter}:\n")
-        turns = parts[1].split("\n\n### User:\n") if len(parts) == 3 else []
-        if len(turns) != 2:
-            return None
-        sides.append((parts[0], turns[1], parts[2]))
-    if sides[0][:2] != sides[1][:2]:
+    a, b = _conversation(conversations.first, "A"), _conversation(conversations.second, "B")
+    if a is None or b is None or a[:2] != b[:2]:
         return None
-    return ShownPrompt(f"{sides[0][0]}\n\n{sides[0][1]}", sides[0][2], sides[1][2])
+    return ShownPrompt(f"{a[0]}\n\n{a[1]}", a[2], b[2])
+
+
+def _conversation(text: str, letter: str) -> tuple[str, str, str] | None:
+    """(first question, second question, second answer) of an assistant's conversation; None where it cannot be split."""
+    parts = text.split(f"\n\n### Assistant {letter}:\n")
+    turns = parts[1].split("\n\n### User:\n") if len(parts) == 3 else []
+    return (parts[0], turns[1], parts[2]) if len(turns) == 2 else None
 
 
 def _mt_bench_game(cells: Cells, game: int, order: str) -> dict[str, Any]:
@@ -169,6 +250,11 @@ def _mt_bench_game(cells: Cells, game: int, order: str) -> dict[str, Any]:
 # Arena-Hard
 
 ARENA_HARD_KEYS = frozenset({"model", "judge", "games"})
+ARENA_HARD_FIELDS = {
+    "item_id": "question_id", "prompt": "games", "text_a": "games", "text_b": "games", "verdict": "games", "model_a": "model",
+    "model_b": "baseline",
+}  # fmt: skip
+"""judgeloop's column → the field of a record that it is made of."""
 _ARENA_HARD_USED = (*ARENA_HARD_KEYS, "question_id", "uid", "baseline", "category", "tstamp", "answer_id")
 _BASELINE = "baseline"
 _LABELS = {
@@ -188,16 +274,16 @@ _DELIMITERS = Delimiters(
 def arena_hard_rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     """(rows of a verdict log, notes on what was assumed or lost). Raises InvalidInput with line and field."""
     log_rows: list[Row] = []
-    lines = textless = unnamed = 0
+    prompts: list[list[object]] = []
+    textless = unnamed = 0
     for where, raw in records:
         cells = Cells(where, raw)
         pair, games, has_texts = _arena_hard_pair(raw, cells)
-        lines, textless, unnamed = lines + 1, textless + (not has_texts), unnamed + (not raw.get("baseline"))
+        prompts.append([_game_prompt(game) for game in games])
+        textless, unnamed = textless + (not has_texts), unnamed + (not raw.get("baseline"))
         for number, (game, order) in enumerate(zip(games, ("ba", "ab"), strict=True), start=1):
             log_rows.append((where, {**pair, "order": order, **_arena_hard_game(cells, game, number)}))
-    notes = []
-    if textless:
-        notes.append(f"{textless:,} of {lines:,} pairs without texts: their recorded prompts are not Arena-Hard's")
+    notes = _textless_notes("pairs", "Arena-Hard", prompts, textless)
     if unnamed:
         notes.append("the log does not name the baseline model; it is called baseline here")
     return log_rows, notes
@@ -210,7 +296,7 @@ def _arena_hard_pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, An
     games = cells.required("games")
     if not isinstance(games, list) or len(games) != 2:
         raise cells.fault("games", "must be the two games of a pairwise judgment (the baseline first, then the model first)")  # fmt: skip
-    backward, forward = (_texts_of(game) for game in games)
+    backward, forward = (shown(_game_prompt(game), _DELIMITERS) for game in games)
     texts = of_both_orders(forward, backward)
     pair: dict[str, Any] = {
         **extras(raw, _ARENA_HARD_USED), "item_id": question, "pair_id": "/".join((question, model, baseline)),
@@ -221,15 +307,15 @@ def _arena_hard_pair(raw: Mapping[str, Any], cells: Cells) -> tuple[dict[str, An
     return pair, games, texts is not None
 
 
-def _texts_of(game: object) -> ShownPrompt | None:
-    """The question and answers in a game's prompt, which is a text (0.1) or chat messages (2.0); None if unreadable."""
+def _game_prompt(game: object) -> object:
+    """A game's prompt, which is recorded as a text (0.1) or as chat messages (2.0); None where it is not."""
     if not isinstance(game, Mapping):
         return None
     prompt = game.get("user_prompt")
     messages = game.get("prompt")
     if prompt is None and isinstance(messages, list) and messages and isinstance(messages[-1], Mapping):
         prompt = messages[-1].get("content")
-    return shown(prompt, _DELIMITERS)
+    return prompt
 
 
 def _arena_hard_game(cells: Cells, game: object, number: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Answers that a judge graded one at a time, joined into pairs: the better grade is the pick.
 
-There was no slot and no order. Each pair becomes one row with order ab, so that no position effect is estimated; the
-statistics show whether the better grade goes with length or style.
+There was no slot and no order: a verdict is by text, and the statistics show whether the better grade goes with length or
+style.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from judgeloop.errors import InvalidInput
 from judgeloop.interchange.rows import Row
+from judgeloop.records import UNKNOWN_ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class GradedAnswer:
     item_id: str
     model: str
     epoch: int
-    prompt: str
+    prompt: str | None
     text: str | None
     grades: Mapping[str, Grade]
     gold: Mapping[str, Grade] = field(default_factory=dict)
@@ -52,14 +53,20 @@ def rows(answers: Sequence[GradedAnswer], what: str) -> tuple[list[Row], list[st
         raise InvalidInput(
             f"{what}: no item has two answers to compare; give the logs of two models on the same task, or one log with several epochs"
         )
+    if not compared:
+        raise InvalidInput(f"{what}: all {len(pairs):,} pairs are of identical texts: nothing to compare")
     numbers = _gold_is_a_number(answers)
-    judges: dict[str, dict[str, None]] = {}
+    # The judges of an item; where it has no grade at all (its samples failed), those of its task.
+    judges: dict[tuple[str, str], dict[str, None]] = {}
     for answer in answers:
-        judges.setdefault(answer.category, {}).update(dict.fromkeys(answer.grades))
+        for group in ((answer.category, answer.item_id), (answer.category, "")):
+            judges.setdefault(group, {}).update(dict.fromkeys(answer.grades))
     log_rows = [
         row
         for a, b in compared
-        for row in _pair_rows(a, b, judges[a.category], numbers=numbers, one_model=len(models) == 1)
+        for row in _pair_rows(
+            a, b, judges[a.category, a.item_id] or judges[a.category, ""], numbers=numbers, one_model=len(models) == 1
+        )
     ]
     alone = sum(1 for group in groups.values() if len(group) == 1)
     notes = ["answers were graded one at a time: there was no slot, so that position cannot be estimated; a verdict is the higher of two grades"]  # fmt: skip
@@ -76,7 +83,7 @@ def _pair_rows(a: GradedAnswer, b: GradedAnswer, judges: Iterable[str], *, numbe
     pair_id = "/".join((a.item_id, *sides, *(() if one_model or a.epoch <= 1 else (str(a.epoch),))))
     texts = {"text_a": a.text, "text_b": b.text} if a.text is not None and b.text is not None else {}
     shared = {
-        "item_id": a.item_id, "pair_id": pair_id, "order": "ab", "prompt": a.prompt, **texts, "model_a": a.model,
+        "item_id": a.item_id, "pair_id": pair_id, "order": UNKNOWN_ORDER, "prompt": b.prompt if a.prompt is None else a.prompt, **texts, "model_a": a.model,
         "model_b": b.model, "category": a.category, **_gold(a, b, numbers),
     }  # fmt: skip
     return [(b.where, {**shared, "judge": name, **_verdict(a, b, name)}) for name in judges]
@@ -87,7 +94,7 @@ def _verdict(a: GradedAnswer, b: GradedAnswer, judge: str) -> dict[str, Any]:
     grade_b = b.grades.get(judge, Grade(None, b.reason or "not_graded"))
     if grade_a.value is None or grade_b.value is None:
         return {"verdict": "unscored", "reason": grade_a.reason if grade_a.value is None else grade_b.reason}
-    verdict = "tie" if grade_a.value == grade_b.value else "first" if grade_a.value > grade_b.value else "second"
+    verdict = "tie" if grade_a.value == grade_b.value else "a" if grade_a.value > grade_b.value else "b"
     return {"verdict": verdict, "reason": "", "grade_a": grade_a.value, "grade_b": grade_b.value}
 
 

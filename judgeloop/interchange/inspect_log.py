@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -69,6 +70,15 @@ def _unzstd(packed: bytes) -> bytes:
     return content
 
 
+FIELDS = {
+    "item_id": "id",
+    "prompt": "input",
+    "text_a": "output",
+    "text_b": "output",
+    "verdict": "scores",
+    "gold": "scores",
+}
+"""judgeloop's column → the field of a sample that it is made of."""
 RULES = ("match", "exact", "includes", "pattern", "answer", "choice", "f1", "math", "equivalent")
 """Inspect's own scorers by rule."""
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
@@ -81,21 +91,42 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
     rules. Raises InvalidInput with file, member and field."""
     answers: list[GradedAnswer] = []
     notes: list[str] = []
+    epochs: dict[tuple[str, str], int] = {}
     scorers: set[str] = set()
     for path in paths:
         header, samples = _open_log(path)
         spec = _field(header, "eval", Mapping, f"{path}: header")
         if header.get("status") not in (None, "success"):
             notes.append(f"{path.name}: this evaluation did not succeed (status {header.get('status')}); its finished samples are read")  # fmt: skip
-        answers += _answers(path, spec, samples, judges, gold, scorers)
+        read = list(_answers(path, spec, samples, judges, gold, scorers))
+        run = str(spec.get("task", "")), str(spec["model"])
+        earlier = epochs.get(run, 0)
+        epochs[run] = earlier + max((answer.epoch for answer in read), default=0)
+        answers += [replace(answer, epoch=answer.epoch + earlier) for answer in read]
+        if earlier:
+            notes.append(f"{path.name}: another run of {run[1]} on {run[0] or 'the same task'}; its epochs are counted on from {earlier + 1}")  # fmt: skip
+    if len({task for task, _ in epochs}) > 1:
+        # Samples are numbered anew in every task.
+        answers = [replace(answer, item_id=f"{answer.category}/{answer.item_id}") for answer in answers]
     if not any(answer.grades for answer in answers):
         names = ", ".join(sorted(scorers)) or "none"
         raise InvalidInput(
             f"{paths[0]}: scores: {f'no scorer {judges!r}' if judges else 'no score by a model'} (the log has {names}); name the judge's scorer with --columns (verdict: SCORER)"
         )
     keyed = _shorten_judge_names(answers)
+    itself = dict.fromkeys(answer.model for answer in answers if answer.reason == "graded_by_itself")
+    if itself:
+        notes.insert(
+            0, _graded_itself(list(itself), any(answer.model not in itself for answer in answers) or len(itself) > 1)
+        )
     log_rows, more = pair_rows(keyed, str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more")
     return log_rows, notes + more
+
+
+def _graded_itself(models: Sequence[str], several: bool) -> str:
+    """A sentence on models that graded their own answers, as Inspect lets them where no grader is named."""
+    alone = "; no judge graded both answers of a pair, so that these are unscored (graded_by_itself); where one judge graded all, name its scorer with --columns (verdict: SCORER)"  # fmt: skip
+    return f"the log names no grader, so that {' and '.join(models[:3])} graded {'their' if len(models) > 1 else 'its'} own answers{alone if several else ''}"
 
 
 def _open_log(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]:
@@ -163,10 +194,12 @@ def _answers(
                 raise InvalidInput(f"{where}: scores.{scorer}.value: missing")
             graded = scorer == judges if judges else _is_model_graded(scorer, score)
             if graded:
-                grades[f"{_grader(spec, scorer, score)}#{scorer}"] = _grade(score, f"{where}: scores.{scorer}")
+                grader = _grader(spec, scorer, score) or (scorer if judges else model)
+                grades[f"{grader}#{scorer}"] = _grade(score, f"{where}: scores.{scorer}")
             elif (scorer == gold) if gold else scorer.rsplit("/", 1)[-1] in RULES:
                 rules[scorer] = _grade(score, f"{where}: scores.{scorer}")
-        reason = "sample_error" if sample.get("error") else "not_graded"
+        by_itself = any(name.startswith(f"{model}#") for name in grades)
+        reason = "sample_error" if sample.get("error") else "graded_by_itself" if by_itself else "not_graded"
         yield GradedAnswer(
             where,
             str(identity),
@@ -189,8 +222,9 @@ def _is_model_graded(scorer: str, score: Mapping[str, Any]) -> bool:
 
 
 def _grader(spec: Mapping[str, Any], scorer: str, score: Mapping[str, Any]) -> str:
-    """The name of the grading model: from the grader's recorded reply, the scorer's options or the role; else the graded
-    model, with which Inspect grades where no other is named."""
+    """The name of the grading model: from the grader's recorded reply, the scorer's options or the role; "" where the log
+    names none: a scorer that --columns names is then one judge by its own name, and a model-graded one is the graded model,
+    with which Inspect grades where no other is named."""
     metadata = score.get("metadata")
     grading = metadata.get("grading") if isinstance(metadata, Mapping) else None
     for turn in grading if isinstance(grading, list) else ():
@@ -203,7 +237,7 @@ def _grader(spec: Mapping[str, Any], scorer: str, score: Mapping[str, Any]) -> s
     role = (spec.get("model_roles") or {}).get("grader")
     if isinstance(role, Mapping) and isinstance(role.get("model"), str):
         return str(role["model"])
-    return "several graders" if isinstance(role, list) else str(spec["model"])
+    return "several graders" if isinstance(role, list) else ""
 
 
 def _grade(score: Mapping[str, Any], where: str) -> Grade:
@@ -229,12 +263,9 @@ def _shorten_judge_names(answers: Sequence[GradedAnswer]) -> list[GradedAnswer]:
             scorers.setdefault(name.rsplit("#", 1)[0], set()).add(name)
     short = {name: model for model, names in scorers.items() for name in names if len(names) == 1}
     return [
-        GradedAnswer(
-            answer.where, answer.item_id, answer.model, answer.epoch, answer.prompt, answer.text,
-            {short.get(name, name): grade for name, grade in answer.grades.items()}, answer.gold, answer.category, answer.reason,
-        )
+        replace(answer, grades={short.get(name, name): grade for name, grade in answer.grades.items()})
         for answer in answers
-    ]  # fmt: skip
+    ]
 
 
 def _prompt(sample: Mapping[str, Any], where: str) -> str:

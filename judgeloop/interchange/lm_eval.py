@@ -21,6 +21,15 @@ from judgeloop.interchange.graded import rows as pair_rows
 from judgeloop.interchange.rows import Cells, Row
 
 KEYS = frozenset({"doc_id", "doc", "resps"})
+FIELDS = {
+    "item_id": "doc_id",
+    "prompt": "arguments",
+    "text_a": "resps",
+    "text_b": "resps",
+    "verdict": "metrics",
+    "gold": "metrics",
+}
+"""judgeloop's column → the field of a line that it is made of."""
 RULES = (
     "exact_match",
     "acc",
@@ -58,7 +67,7 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
     judging = by_model or [name for name in metrics if name != gold]
     rules = [gold] if gold else [name for name in metrics if name in RULES and name not in judging][:1]
     answers: dict[tuple[str, str], GradedAnswer] = {}
-    prompts: dict[str, str] = {}
+    prompts: dict[str, str | None] = {}
     filters = {str(raw.get("filter", "none")) for _, _, raw in lines}
     for path, where, raw in lines:
         answer = _answer(path, where, raw, names[path], judging, rules, len(filters) > 1)

@@ -63,7 +63,7 @@ def read_pairs(source: Input, columns: Columns | None = None, column_names: set[
             raise InvalidInput(
                 f"{where}: prompt: item_id {item_id!r} has another prompt at {first}; one prompt an item_id"
             )
-        pairs[pair_id] = Pair(where, item_id, pair_id, values, extras(raw, PAIR_COLUMNS))
+        pairs[pair_id] = Pair(where, item_id, pair_id, values, extras(row, PAIR_COLUMNS))
     if not pairs:
         _check_header(source, columns)
         raise InvalidInput(f"{named(source, 'pairs')}: no pairs; give one a row: item_id, prompt, text_a, text_b")

@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from judgeloop.records import TrainingPair
+
 Line = dict[str, Any]
 _NEGLIGIBLE = 1e-9
 _GROUP = ["replicate", "arm", "generation", "item_id"]
@@ -66,6 +68,19 @@ def trl_dpo(preferences: Iterable[Preference]) -> list[Line]:
         }
         for preference in preferences
     ]
+
+
+def training_lines(pairs: Iterable[TrainingPair]) -> list[Line]:
+    """TRL's preference type as a training command reads it, with ``weight``: texts, or messages where the prompt has turns."""
+    return [
+        {
+            "prompt": pair.prompt if isinstance(pair.prompt, str) else [{"role": turn.role, "content": turn.content} for turn in pair.prompt],
+            "chosen": pair.chosen if isinstance(pair.prompt, str) else _assistant(pair.chosen),
+            "rejected": pair.rejected if isinstance(pair.prompt, str) else _assistant(pair.rejected),
+            "weight": pair.weight,
+        }
+        for pair in pairs
+    ]  # fmt: skip
 
 
 def trl_kto(preferences: Iterable[Preference]) -> list[Line]:

@@ -24,7 +24,7 @@ from judgeloop.records import Message, prompt_text
 VERDICT_COLUMNS = (
     "item_id", "judge", "order", "verdict", "pair_id", "repeat", "p_first", "reason", "generation", "arm", "replicate",
     "panel", "category", "gold", "gold_2", "prompt", "text_a", "text_b", "len_a", "len_b", "length_unit", "candidate_a",
-    "candidate_b", "model_a", "model_b", "identical", "probe", "dose", "dose_reached", "call",
+    "candidate_b", "model_a", "model_b", "identical", "order_drawn", "probe", "dose", "dose_reached", "call",
 )  # fmt: skip
 PAIR_COLUMNS = (
     "item_id", "pair_id", "prompt", "text_a", "text_b", "candidate_a", "candidate_b", "model_a", "model_b", "gold", "gold_2",
@@ -34,17 +34,25 @@ SET_COLUMNS = ("item_id", "set_id", "prompt", "texts", "candidates", "models", "
 TEXT_COLUMNS = (
     "item_id", "prompt", "text", "generation", "step", "arm", "control", "replicate", "category", "language",
 )  # fmt: skip
-KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS, *TEXT_COLUMNS)))
-_KEYS = ("column", "values", "value")
+KEPT_COLUMNS = ("language",)
+"""Columns that have a meaning and stand among a file's further ones in the tables."""
+KNOWN = tuple(dict.fromkeys((*VERDICT_COLUMNS, *PAIR_COLUMNS, *SET_COLUMNS, *TEXT_COLUMNS, *KEPT_COLUMNS)))
+_KEYS = ("column", "values", "value", "by")
+_WINNER = re.compile(r"winner|better|preferred|preference|chosen", re.IGNORECASE)
+_SLOT_WORDS = ("first", "second", "left", "right")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of one of judgeloop's columns: a column of the log and the meaning of its words, or a constant."""
+    """The source of one of judgeloop's columns: a column of the log and the meaning of its words, or a constant.
+
+    ``by``: ``slot`` where a verdict's words are known to name the slot.
+    """
 
     column: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     value: str | None = None
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Columns:
         """The row with judgeloop's names of ``known`` added. A source whose column is not in this row adds nothing."""
         renamed = dict(row)
         for name, source in self.sources.items():
-            if name not in known:
+            if name not in known and name not in KEPT_COLUMNS:
                 continue
             if source.value is not None:
                 renamed[name] = source.value
@@ -66,6 +74,10 @@ class Columns:
                 raw = row[source.column]
                 renamed[name] = source.values.get("" if raw is None else str(raw), raw)
         return renamed
+
+    def names(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """judgeloop's column → the log's column that it is read from in this row."""
+        return {name: source.column for name, source in self.sources.items() if source.column in row}
 
     def missing(self, present: set[str]) -> str | None:
         """The first of judgeloop's columns whose source is not among the ``present`` column names; None where all are."""
@@ -112,7 +124,32 @@ def _source(name: str, value: object, origin: str) -> Source:
             raise InvalidInput(
                 f"{origin}: {name}.values: {word!r}: {meaning!r}: words and numbers only; put yes, no, on, off, null in quotes"
             )
-    return Source(column=column, values={str(word): str(meaning) for word, meaning in values.items()})
+    by = value.get("by", "")
+    if by not in ("", "slot") or (by and name != "verdict"):
+        raise InvalidInput(f"{origin}: {name}.by: only a verdict has it, and only as slot")
+    source = Source(column, {str(word): str(meaning) for word, meaning in values.items()}, by=by)
+    _check_winner(name, source, origin)
+    return source
+
+
+def _check_winner(name: str, source: Source, origin: str) -> None:
+    """Raises InvalidInput where the words of a column such as winner are made slots, and nothing says that they are."""
+    as_slots = [
+        (word, meaning)
+        for word, meaning in source.values.items()
+        if meaning in ("first", "second") and word.strip().lower() not in _SLOT_WORDS
+    ]
+    if name == "verdict" and as_slots and not source.by and names_a_winner(source.column):
+        word, meaning = as_slots[0]
+        raise InvalidInput(
+            f"{origin}: verdict.values: {word}: {meaning}: column {source.column!r} may name an answer or a slot; write a or b "
+            f"({word}: a) where {word} is an answer, whichever was shown first, or add by: slot where {word} is the slot shown {meaning}"
+        )
+
+
+def names_a_winner(column: str) -> bool:
+    """Whether a column's name says that it holds the better of two, which may be an answer or a slot."""
+    return bool(_WINNER.search(column))
 
 
 def near(name: str, known: tuple[str, ...]) -> str:
@@ -188,10 +225,13 @@ def _is_null(value: object) -> bool:
 
 
 class Cells:
-    """One row's cells by column, checked as they are taken."""
+    """One row's cells by column, checked as they are taken.
 
-    def __init__(self, where: str, row: Mapping[str, Any]) -> None:
-        self.where, self.row = where, row
+    ``names``: judgeloop's column → the file's own name of what it is read from, for errors.
+    """
+
+    def __init__(self, where: str, row: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
+        self.where, self.row, self.names = where, row, names or {}
 
     def cell(self, column: str) -> Any:
         """The cell as it is; None where it is blank or the column is missing."""
@@ -200,10 +240,13 @@ class Cells:
 
     def fault(self, column: str, what: str) -> InvalidInput:
         """The error to raise: row, column and what is wrong."""
-        return InvalidInput(f"{self.where}: {column}: {what}")
+        own = self.names.get(column, column)
+        return InvalidInput(f"{self.where}: {own if own == column else f'{own} (read as {column})'}: {what}")
 
     def required(self, column: str, hint: str = "") -> Any:
         """The cell. Raises InvalidInput where the column is missing, or empty in this row."""
+        if column not in self.row and column in self.names:
+            raise self.fault(column, f"is missing; --columns can state it ({column}: {{value: …}})")
         if column not in self.row:
             names = tuple(self.row)
             close = near(column, tuple(name for name in names if name not in KNOWN))  # text_a is not text_b misspelt

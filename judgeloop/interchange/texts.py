@@ -43,7 +43,9 @@ def text_log(rows: Iterable[Row], name: str, columns: Columns) -> TextLog:
     items: dict[str, tuple[str, str, str]] = {}
     by_prompt: dict[str, str] = {}
     control_of: dict[str, tuple[bool, str]] = {}
+    present: set[str] = set()
     for where, raw in rows:
+        present.update(raw)
         cells = Cells(where, columns.renamed(raw, TEXT_COLUMNS))
         text, prompt = cells.text("text"), cells.prompt() or ""
         if text is None:
@@ -71,6 +73,9 @@ def text_log(rows: Iterable[Row], name: str, columns: Columns) -> TextLog:
         })  # fmt: skip
     if not read:
         raise InvalidInput(f"{name}: no texts; give one a row: item_id or prompt, generation or step, text")
+    absent = columns.missing(present)
+    if absent is not None:
+        raise InvalidInput(f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name}")
     frame = pd.DataFrame(read)
     places = sorted(frame["place"].unique())
     if len(places) < 2:

@@ -30,11 +30,14 @@ from judgeloop.interchange.rows import (
     extras,
     is_number,
     named,
+    names_a_winner,
     raw_rows,
 )
-from judgeloop.records import ORDERS
+from judgeloop.records import ORDERS, UNKNOWN_ORDER
 
-VERDICTS = ("first", "second", "tie", "unscored")
+BY_SLOT, BY_TEXT = ("first", "second"), ("a", "b")
+VERDICTS = (*BY_SLOT, *BY_TEXT, "tie", "unscored")
+_VERDICT_WORDS = "first, second, tie or unscored (by slot), or a, b (by text, whichever was shown first)"
 PANELS = ("pairs", "anchor", "probe", "policy")
 _MATCHUP = ("replicate", "arm", "generation", "panel", "item_id", "pair_id")
 _PRESENTATION = (*_MATCHUP, "judge", "order", "repeat")
@@ -43,7 +46,9 @@ _FIRST = (
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
 )  # fmt: skip
 _PROBE_COLUMNS = ("probe", "dose", "dose_reached")
-_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "probe", "dose", "dose_reached")
+_REPEATED = "number several verdicts in a column repeat (0, 1, …), or keep one"
+_REPEATED_RECORD = "give each record once"
+_OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "order_drawn", "probe", "dose", "dose_reached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class VerdictLog:
     """A verdict log, read and checked.
 
     ``judgments``: a row a judgment, the columns of docs/contract.md, "Tables", then ``gold_2, model_a, model_b, len_a,
-    len_b, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
+    len_b, order_drawn, probe, dose, dose_reached`` where known, then the log's other columns. ``texts``: ``item_id, candidate_id,
     text`` of every distinct text (empty where the log has none). ``items``: ``item_id, prompt, category``.
     ``length_unit``: of len_a and len_b; "" without. ``notes``: sentences on what an importer assumed or could not read.
     """
@@ -70,6 +75,7 @@ class _Reader:
 
     pairs: Mapping[str, Pair] | None
     pairs_name: str
+    repeated: str
     presentations: dict[tuple[Any, ...], str] = field(default_factory=dict)
     matchups: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = field(default_factory=dict)
     prompts: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -94,27 +100,35 @@ def verdict_log(
     *,
     source: Input | None = None,
     notes: Iterable[str] = (),
+    fields: Mapping[str, str] | None = None,
 ) -> VerdictLog:
-    """As ``read_verdicts``, from rows that are read already (of another tool's log, say); errors call the log ``name``."""
+    """As ``read_verdicts``, from rows that are read already (of another tool's log, say); errors call the log ``name``.
+
+    ``fields``: of another tool's log, judgeloop's column → the field that it was made of, for errors.
+    """
     columns = columns or Columns()
     paths = [path for path in (source, pairs) if isinstance(path, str | Path)]
     if [str(path) for path in paths] == ["-", "-"]:
         raise InvalidInput("--pairs: standard input holds the verdicts already; give the pairs as a file")
     column_names: set[str] = set()
     pairs_by_id = read_pairs(pairs, columns, column_names) if pairs is not None else None
-    reader = _Reader(pairs_by_id, named(pairs, "pairs") if pairs is not None else "")
+    pairs_name = named(pairs, "pairs") if pairs is not None else ""
+    reader = _Reader(pairs_by_id, pairs_name, _REPEATED if fields is None else _REPEATED_RECORD)
     rows = []
     for where, raw in log_rows:
         column_names.update(raw)
-        rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS)), raw, reader))
+        names = {**(fields or {}), **columns.names(raw)}
+        rows.append(_judgment(Cells(where, columns.renamed(raw, VERDICT_COLUMNS), names), reader))
     if not rows:
-        raise InvalidInput(f"{name}: no verdicts; give one a row: item_id, judge, order, verdict")
+        form = "give one a row: item_id, judge, order, verdict" if fields is None else "the log holds no record"
+        raise InvalidInput(f"{name}: no verdicts; {form}")
     absent = columns.missing(column_names)
     if absent is not None:
         raise InvalidInput(
             f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name} (it has {', '.join(sorted(column_names)[:8])})"
         )
     used = {row["pair_id"] for row in rows}
+    notes = [*notes, *(_order_notes(rows) if fields is None else ())]
     return VerdictLog(
         _judgments(rows),
         _texts(reader),
@@ -127,28 +141,34 @@ def verdict_log(
     )
 
 
-def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
     item_id = cells.name("item_id")
+    judge, (order, verdict, reason) = cells.name("judge"), _by_slot(cells)
     row: dict[str, Any] = {
         "item_id": item_id,
-        "judge": cells.name("judge"),
-        "order": cells.word("order", ORDERS, "ab (text_a shown first) or ba"),
-        "verdict": cells.word("verdict", VERDICTS, "first, second, tie or unscored (by slot)"),
+        "judge": judge,
+        "order": order,
+        "verdict": verdict,
         "pair_id": cells.label("pair_id", item_id),
         "repeat": cells.whole("repeat") or 0,
         "p_first": cells.number("p_first", low=0, high=1),
-        "reason": cells.label("reason"),
+        "reason": cells.label("reason", reason),
         "arm": cells.label("arm"),
         "generation": cells.whole("generation"),
         "replicate": cells.whole("replicate"),
         "panel": cells.word("panel", PANELS, "pairs, anchor, probe or policy", default="pairs"),
         "call": cells.label("call"),
+        "order_drawn": cells.truth("order_drawn"),
         "probe": cells.label("probe"),
         "dose": cells.number("dose", low=0),
         "dose_reached": cells.number("dose_reached", low=0),
     }
     if row["panel"] == "probe" and not row["probe"]:
         raise cells.fault("probe", "is empty; rows of panel probe name the edit that text_b has (padding, bold, …)")
+    if order == UNKNOWN_ORDER and row["p_first"] is not None:
+        if not reason:
+            raise cells.fault("p_first", "is the first slot's, but the order is not known; leave it empty")
+        row["p_first"] = None
     values = _pair_values(cells, row, reader)
     _check_agreement(cells, row, values, reader)
     same = cells.truth("identical")
@@ -157,9 +177,9 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
     elif values["candidate_a"]:
         same = values["candidate_a"] == values["candidate_b"]
     a, b = _candidate_ids(cells, row, values, reader)
-    first, second = (a, b) if row["order"] == "ab" else (b, a)
+    first, second = (b, a) if order == "ba" else (a, b)
     pair_columns = {column: value for column, value in values.items() if column not in ("text_a", "text_b", "prompt")}
-    other_columns = extras(raw, (*VERDICT_COLUMNS, *_FIRST))
+    other_columns = extras(cells.row, (*VERDICT_COLUMNS, *_FIRST))
     if reader.pairs is not None:
         other_columns = {**reader.pairs[row["pair_id"]].other_columns, **other_columns}
     return {
@@ -170,6 +190,50 @@ def _judgment(cells: Cells, raw: Mapping[str, Any], reader: _Reader) -> dict[str
         "candidate_first": first,
         "candidate_second": second,
     }
+
+
+def _order_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the verdicts whose order is not known cannot show."""
+    unknown = sum(1 for row in rows if row["order"] == UNKNOWN_ORDER)
+    lost = sum(1 for row in rows if row["reason"] == "order_unknown" and row["verdict"] == "unscored")
+    notes = []
+    if unknown > lost:
+        notes.append(f"the order of {unknown - lost:,} of {len(rows):,} verdicts is not known: they show which text was picked, and nothing of position")  # fmt: skip
+    if lost:
+        notes.append(f"{lost:,} of {len(rows):,} verdicts name a slot in unknown order: which text was picked cannot be told, so that they are unscored (order_unknown)")  # fmt: skip
+    return notes
+
+
+def _by_slot(cells: Cells) -> tuple[str, str, str]:
+    """(order, verdict, reason) of a row: by slot where the order is known, else by text.
+
+    A slot in unknown order is unscored, for the reason ``order_unknown``: which text was picked cannot be told.
+    """
+    if "verdict" not in cells.row:
+        _refuse_winner(cells)
+    verdict = cells.word("verdict", VERDICTS, _VERDICT_WORDS)
+    if verdict in BY_SLOT and cells.cell("order") is None:
+        cells.required("order", "; write unknown where it is not known")
+    order = cells.word(
+        "order", (*ORDERS, UNKNOWN_ORDER), "ab (text_a shown first), ba or unknown", default=UNKNOWN_ORDER
+    )
+    if verdict in BY_TEXT and order in ORDERS:
+        verdict = "first" if (verdict == "a") == (order == "ab") else "second"
+    if verdict in BY_SLOT and order == UNKNOWN_ORDER:
+        return order, "unscored", "order_unknown"
+    return order, verdict, ""
+
+
+def _refuse_winner(cells: Cells) -> None:
+    """Raises InvalidInput where the row has no verdict but a column that says which of two is better: it may name an answer
+    or a slot, and the user must say which."""
+    names = [name for name in cells.row if names_a_winner(name)]
+    if names:
+        raise InvalidInput(
+            f"{cells.where}: column verdict is missing, and column {names[0]!r} may name an answer or a slot; give --columns with "
+            f"verdict: {{column: {names[0]}, values: {{A: a, B: b}}}} where it names text_a or text_b, whichever was shown first, "
+            f"or verdict: {{column: {names[0]}, by: slot, values: {{A: first, B: second}}}} where it names the slot"
+        )
 
 
 def _pair_values(cells: Cells, row: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
@@ -199,7 +263,7 @@ def _check_agreement(cells: Cells, row: dict[str, Any], values: dict[str, Any], 
     if presentation in reader.presentations:
         raise cells.fault(
             "verdict",
-            f"judge {row['judge']!r} has judged pair {row['pair_id']!r} in order {row['order']} before, at {reader.presentations[presentation]}; number several verdicts in a column repeat (0, 1, …), or keep one",
+            f"judge {row['judge']!r} has judged pair {row['pair_id']!r} in order {row['order']} before, at {reader.presentations[presentation]}; {reader.repeated}",
         )
     reader.presentations[presentation] = cells.where
     matchup = tuple(row[column] for column in _MATCHUP)
@@ -265,14 +329,14 @@ def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, An
 
 
 def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    other_columns = dict.fromkeys(
-        name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_PROBE_COLUMNS)
-    )
+    other_columns = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_OPTIONAL))
     used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
     # An optional column that is empty in every row is left out.
     frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
+    if "order_drawn" in used:
+        frame["order_drawn"] = frame["order_drawn"].astype("boolean")
     for name in ("p_first", *(name for name in used if name in ("len_a", "len_b", "dose", "dose_reached"))):
         frame[name] = frame[name].astype("float64")
     for name in other_columns:
@@ -313,7 +377,11 @@ _BY_RECORD: dict[str, Callable[[Iterable[Row]], tuple[list[Row], list[str]]]] = 
 _GRADED_ALONE: dict[str, Callable[[Sequence[Path], str, str], tuple[list[Row], list[str]]]] = {
     "inspect": inspect_log.rows, "lm_eval": lm_eval.rows,
 }  # fmt: skip
-_IN_A_FOLDER = ("*.eval", "samples_*.jsonl", "annotations.json", "*_pair.jsonl", "*.jsonl")
+_IN_A_FOLDER = ("*.eval", "samples_*.jsonl", "annotations.json", "*_pair.jsonl", "*_single.jsonl", "*.jsonl")
+_FIELDS = {
+    "alpaca_eval": alpaca_eval.FIELDS, "mt_bench": arenas.MT_BENCH_FIELDS, "arena_hard": arenas.ARENA_HARD_FIELDS,
+    "inspect": inspect_log.FIELDS, "lm_eval": lm_eval.FIELDS,
+}  # fmt: skip
 _PEEK = 1 << 20
 Sources = Input | Sequence[str | Path]
 
@@ -355,7 +423,8 @@ def read_log(
         log_rows, notes = _GRADED_ALONE[log.format](log.files, judge, gold)
         sources_left = {name: source for name, source in columns.sources.items() if name not in ("verdict", "gold")}
         columns = replace(columns, sources=sources_left)
-    return verdict_log(log_rows, _name_in_errors(log), pairs, columns, notes=notes)
+    fields = _FIELDS.get(log.format, {})
+    return verdict_log(log_rows, _name_in_errors(log), pairs, columns, notes=notes, fields=fields)
 
 
 def files_of(sources: Sources) -> tuple[Path, ...]:
@@ -392,7 +461,8 @@ def format_of(path: Path) -> str:
 
 
 def records(path: Path) -> Iterator[Row]:
-    """(where, record) of a file: a JSON array of objects (.json), else the rows of JSON Lines, CSV or Parquet."""
+    """(where, record) of a file: a JSON array of objects (.json; records are counted from 1, for an array may stand in one
+    line), else the rows of JSON Lines, CSV or Parquet."""
     if path.suffix.lower() != ".json":
         yield from inputs.rows(path, "verdicts")
         return
@@ -400,14 +470,16 @@ def records(path: Path) -> Iterator[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path}: cannot be read as UTF-8 text ({error!s:.80})") from None
-    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _object_without_duplicates(pairs, f"{path}:{line}"))
-    place, line, counted = _after_space(text, 0), 1, 0
+    where = str(path)
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _object_without_duplicates(pairs, where))
+    place, line, counted, number = _after_space(text, 0), 1, 0, 0
     if text[place : place + 1] != "[":
         raise InvalidInput(f"{path}:1: must be a JSON array of records")
     place = _after_space(text, place + 1)
     while text[place : place + 1] != "]":
         line, counted = line + text.count("\n", counted, place), place
-        where = f"{path}:{line}"
+        number += 1
+        where = f"{path}:{line}, record {number}"
         try:
             value, place = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
@@ -489,6 +561,8 @@ def _scorer(columns: Columns, name: str) -> str:
 
 
 def _format_by_keys(record: Mapping[str, Any]) -> str:
+    if set(record) >= arenas.MT_BENCH_SINGLE_KEYS:
+        return "mt_bench"
     return next((name for name, keys in _KEYS.items() if keys <= set(record)), "judgeloop")
 
 

@@ -11,6 +11,8 @@ truncated       the reply was cut off before a verdict, in its answer or in its 
 no_verdict      a readable reply that holds none of the offered labels, or no marked number (in JSON: no such key)
 no_logprobs     logprob mode, and the endpoint gave no log-probabilities
 no_letter       logprob mode, and none of the likeliest first tokens is an offered label
+low_mass        logprob mode, and the offered labels (or numbers) hold less probability than they must: what they say of one
+                another is then the tail of another answer, a thought that begins, say
 not_json        JSON mode, and the reply is not one JSON object
 wrong_label     JSON mode, and ``verdict`` is not one of the offered labels
 no_number       logprob mode, and none of the likeliest first tokens is a number of the scale
@@ -36,6 +38,8 @@ from judgeloop.bodies import CHOICE_TOKEN, LETTERS, SCORE_TOKEN, VERDICT_TOKEN
 from judgeloop.records import Reply, Slot, Verdict
 from judgeloop.text.templates import Mode, Scale
 
+LEAST_MASS = 0.05
+"""Default floor of what the offered labels hold (``min_label_mass`` of an endpoint)."""
 MOST_BY_LOGPROB = 20
 """Numbers of the largest scale that the listed tokens can hold."""
 TRIAL_QUESTION = "What is the capital of France?"
@@ -60,12 +64,13 @@ class Answer:
     """What a reply says: ``label``, an offered label in lower case or a number of the scale in digits.
 
     In logprob mode ``weights`` stands in its place: the probability of each label or number that is listed, relative to the
-    likeliest, in the order of listing. Where there is neither, ``reason`` says why.
+    likeliest, in the order of listing, and ``mass`` is the probability of them all. Where there is neither, ``reason`` says why.
     """
 
     label: str = ""
     weights: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    mass: float | None = None
 
 
 class Form(Protocol):
@@ -149,12 +154,13 @@ class Numbers:
         return Answer(str(number)) if self.scale.low <= number <= self.scale.high else Answer(reason="off_scale")
 
 
-def read_answer(reply: Reply, mode: Mode, form: Form) -> Answer:
-    """The answer in a reply. Total: every reply has an answer or a reason."""
+def read_answer(reply: Reply, mode: Mode, form: Form, floor: float = LEAST_MASS) -> Answer:
+    """The answer in a reply. Total: every reply has an answer or a reason. ``floor``: in logprob mode the least probability that
+    the listed answers must hold together, here and in the readers below."""
     if reply.failure or reply.refusal:
         return Answer(reason=reply.failure or "refusal")
     if mode == "logprob":
-        return _listed(reply.top_logprobs, form)
+        return _listed(reply.top_logprobs, form, floor)
     # The client sets leading reasoning aside; some servers leave the tags, or only the closing one, in the text.
     text = _THOUGHT_END.split(reply.text or "")[-1]
     cut = reply.finish_reason == "length"
@@ -187,7 +193,7 @@ def _without_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _listed(top: Sequence[tuple[str, float]], form: Form) -> Answer:
+def _listed(top: Sequence[tuple[str, float]], form: Form, floor: float) -> Answer:
     """The listed tokens that are of that form, the probabilities of one label's spellings summed."""
     if not top:
         return Answer(reason="no_logprobs")
@@ -201,7 +207,10 @@ def _listed(top: Sequence[tuple[str, float]], form: Form) -> Answer:
     sums = {label: _log_sum(values) for label, values in logs.items()}
     # Relative to the largest, so that tiny probabilities do not underflow.
     largest = max(sums.values())
-    return Answer(weights={label: math.exp(value - largest) for label, value in sums.items()})
+    mass = min(1.0, math.exp(min(0.0, _log_sum(list(sums.values())))))
+    if mass < floor:
+        return Answer(reason="low_mass", mass=mass)
+    return Answer(weights={label: math.exp(value - largest) for label, value in sums.items()}, mass=mass)
 
 
 def _log_sum(values: Sequence[float]) -> float:
@@ -217,22 +226,22 @@ def unscored(reason: str) -> Verdict:
     return Verdict("unscored", reason=reason)
 
 
-def read_verdict(reply: Reply, mode: Mode, ties: bool) -> Verdict:
+def read_verdict(reply: Reply, mode: Mode, ties: bool, floor: float = LEAST_MASS) -> Verdict:
     """The verdict in a reply; positive = prefers the first slot: A is the first slot, B the second.
 
     ``ties`` says whether the template offered a tie. In logprob mode p_first = (P(A) + ½ P(tie)) / (P(A) + P(B) + P(tie))
     over the listed tokens, of which an unlisted label has none; the slot is its side of ½, but for a tie that is likelier
     than either letter.
     """
-    answer = read_answer(reply, mode, Labels(("a", "b", "tie") if ties else ("a", "b")))
+    answer = read_answer(reply, mode, Labels(("a", "b", "tie") if ties else ("a", "b")), floor)
     if answer.reason:
-        return unscored(answer.reason)
+        return Verdict("unscored", reason=answer.reason, mass=answer.mass)
     if answer.label:
         return Verdict(_SLOTS[answer.label])
     a, b, tie = (answer.weights.get(label, 0.0) for label in ("a", "b", "tie"))
     p_first = (a + tie / 2) / (a + b + tie)
     slot: Slot = "tie" if tie > max(a, b) or p_first == 0.5 else "first" if p_first > 0.5 else "second"
-    return Verdict(slot, p_first)
+    return Verdict(slot, p_first, mass=answer.mass)
 
 
 def read_match(reply: Reply) -> tuple[bool | None, str]:
@@ -257,10 +266,10 @@ class Choice:
     reason: str = ""
 
 
-def read_choice(reply: Reply, mode: Mode, slots: int) -> Choice:
+def read_choice(reply: Reply, mode: Mode, slots: int, floor: float = LEAST_MASS) -> Choice:
     """The slot that a reply picks of so many. In logprob mode a letter that is not listed has probability 0."""
     letters = tuple(LETTERS[:slots].lower())
-    answer = read_answer(reply, mode, Labels(letters, CHOICE_TOKEN))
+    answer = read_answer(reply, mode, Labels(letters, CHOICE_TOKEN), floor)
     if answer.reason:
         return Choice(None, reason=answer.reason)
     if answer.label:
@@ -286,12 +295,12 @@ class Score:
     reason: str = ""
 
 
-def read_score(reply: Reply, mode: Mode, scale: Scale, *, sure: bool = False) -> Score:
+def read_score(reply: Reply, mode: Mode, scale: Scale, floor: float = LEAST_MASS, *, sure: bool = False) -> Score:
     """The score in a reply; in logprob mode the mean of the scale's numbers over the listed tokens.
 
     ``sure``: a logprob reply that lists no number of two digits is not trusted with a scale that has one.
     """
-    answer = read_answer(reply, mode, Numbers(scale))
+    answer = read_answer(reply, mode, Numbers(scale), floor)
     if answer.reason:
         return Score(None, reason=answer.reason)
     if answer.label:

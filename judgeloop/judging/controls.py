@@ -1,4 +1,4 @@
-"""Judges that follow a known law, for controls and tests: a coin, the reference, planted coefficients."""
+"""Judges that follow a known law, for controls and tests: a coin, the reference, one feature, planted coefficients."""
 
 # ruff: noqa: ARG002
 from __future__ import annotations
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.schema import PlantedJudgeSpec
+from judgeloop.experiment.schema import PlantedJudgeSpec, RuleJudgeSpec
 from judgeloop.judging.answers import unscored
 from judgeloop.judging.pairing import draw_labels
 from judgeloop.judging.truth import Matcher, Truth
 from judgeloop.records import Candidate, Item, Judgment, Presentation, Slot, Verdict
 from judgeloop.seeds import Label
+from judgeloop.text.features import measure
 from judgeloop.text.matching import correct, gold_of, is_asked
 
 NOT_FEATURES = ("position", "quality")
@@ -130,6 +131,34 @@ class GoldJudge:
 
 
 @dataclass(frozen=True)
+class RuleJudge:
+    """Prefers the text with more of a feature, or with less; equal: tie. The positive control: its taste is known."""
+
+    spec: RuleJudgeSpec
+    name: str
+
+    async def judge(
+        self,
+        item: Item,
+        presentations: Sequence[Presentation],
+        prefix: str,
+        stream: tuple[Label, ...],
+    ) -> list[Judgment]:
+        sign = 1.0 if self.spec.prefer == "more" else -1.0
+        texts = {candidate.text for candidate in candidates_of(presentations)}
+        worth = {text: sign * getattr(measure(text, item.language), self.spec.feature) for text in texts}
+        return [
+            Judgment(shown, self.name, Verdict(_higher(worth[shown.first.text], worth[shown.second.text])))
+            for shown in presentations
+        ]
+
+
+def _higher(first: float, second: float) -> Slot:
+    """The slot of the higher number; equal: tie."""
+    return "tie" if first == second else "first" if first > second else "second"
+
+
+@dataclass(frozen=True)
 class PlantedJudge:
     """A judge with stated coefficients, whose biases are known; it calls no model.
 
@@ -177,5 +206,4 @@ class PlantedJudge:
         p_first = logistic(log_odds)
         if spec.hard and not spec.temperature0:
             return Verdict("first" if seeds.uniform(self.seed, "planted-pick", *labels) < p_first else "second")
-        slot: Slot = "tie" if log_odds == 0 else "first" if log_odds > 0 else "second"
-        return Verdict(slot, None if spec.temperature0 else p_first)
+        return Verdict(_higher(log_odds, 0.0), None if spec.temperature0 else p_first)

@@ -305,8 +305,8 @@ def _with_last(text: str, sentence: str) -> str | None:
 
 def without(phrases: Iterable[str], before: str) -> Check:
     """The check that original and edit are equal once every ``before + phrase`` is taken out of both."""
-    pattern = re.compile("|".join(re.escape(before + phrase) for phrase in sorted(phrases, key=len, reverse=True)))
-    return lambda original, edited: pattern.sub("", original) == pattern.sub("", edited)
+    pattern = "|".join(re.escape(before + phrase) for phrase in sorted(phrases, key=len, reverse=True))
+    return lambda original, edited: re.sub(pattern, "", original) == re.sub(pattern, "", edited)
 
 
 def same_but_last(words: Words) -> Check:
@@ -314,11 +314,11 @@ def same_but_last(words: Words) -> Check:
     forms = [
         re.escape(phrase).replace(re.escape("{name}"), r"[^\n]+") for phrases in words.values() for phrase in phrases
     ]
-    pattern = re.compile(rf"\n\n(?:{'|'.join(forms)})")
+    pattern = rf"\n\n(?:{'|'.join(forms)})"
 
     def check(original: str, edited: str) -> bool:
         body = original.rstrip()
-        return edited.startswith(body) and pattern.fullmatch(edited, len(body)) is not None
+        return edited.startswith(body) and re.fullmatch(pattern, edited[len(body) :]) is not None
 
     return check
 
@@ -617,10 +617,9 @@ def padding_kept(original: str, edited: str) -> bool:
     if not all(word in remaining for word in before):
         return False
     added = set(Counter(after) - Counter(before))
-    return any(added <= {*before, *_VOCABULARY[language]} for language in _VOCABULARY)
+    return any(added <= {*before, *_vocabulary(language)} for language in LEADS)
 
 
-_VOCABULARY = {
-    language: frozenset(word for phrase in (*LEADS[language], *REMINDERS[language]) for word in words(phrase))
-    for language in LEADS
-}
+@functools.cache
+def _vocabulary(language: str) -> frozenset[str]:
+    return frozenset(word for phrase in (*LEADS[language], *REMINDERS[language]) for word in words(phrase))

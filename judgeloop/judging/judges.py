@@ -30,16 +30,18 @@ from judgeloop.judging.answers import (
     read_verdict,
     unscored,
 )
-from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge
+from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge, RuleJudge
 from judgeloop.judging.pairing import call_id, draw_labels, quoted
 from judgeloop.judging.reward_models import RewardJudge, reward_judge
 from judgeloop.judging.truth import Matcher
-from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict
+from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict, rule_name
 from judgeloop.seeds import Label
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode, Scale, Template
 
 TRIAL_PREFIX = "panels/g0/judge/trial"
+TRIAL_MASS = Endpoint.model_fields["min_trial_mass"].default
+"""Probability that the offered labels must hold at a trial question, where no endpoint says otherwise."""
 SCORE_PREFIX, CHOICE_PREFIX = "audit/score", "audit/choice"
 SCORE_TRIAL_PREFIX, CHOICE_TRIAL_PREFIX = f"{SCORE_PREFIX}/trial", f"{CHOICE_PREFIX}/trial"
 
@@ -102,7 +104,9 @@ class ModelJudge(_ModelAsked):
             second_text=presentation.second.text, reference=item.reference, temperature=self.spec.temperature,
             max_tokens=self.spec.max_tokens, seed=seeds.integer(self.seed, "judge", *labels),
         )  # fmt: skip
-        verdict = read_verdict(await self._reply(name, body), self.mode, self.template.ties)
+        verdict = read_verdict(
+            await self._reply(name, body), self.mode, self.template.ties, self.endpoint.min_label_mass
+        )
         return Judgment(presentation, self.name, verdict, name)
 
 
@@ -121,7 +125,7 @@ class ChoiceJudge(_ModelAsked):
             temperature=self.spec.temperature, max_tokens=self.spec.max_tokens,
             seed=seeds.integer(self.seed, "choice", item.item_id, set_id, rotation, repeat),
         )  # fmt: skip
-        return read_choice(await self._reply(name, body), self.mode, len(texts)), name
+        return read_choice(await self._reply(name, body), self.mode, len(texts), self.endpoint.min_label_mass), name
 
 
 def rotated(texts: Sequence[Candidate], rotation: int) -> list[Candidate]:
@@ -141,7 +145,7 @@ class ScoreJudge(_ModelAsked):
             temperature=self.spec.temperature, max_tokens=self.spec.max_tokens,
             seed=seeds.integer(self.seed, "score", item.item_id, place, repeat, scale.name),
         )  # fmt: skip
-        return read_score(await self._reply(name, body), self.mode, scale), name
+        return read_score(await self._reply(name, body), self.mode, scale, self.endpoint.min_label_mass), name
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,8 @@ def make_judge(
     """
     if isinstance(spec, schema.RandomJudgeSpec):
         return RandomJudge(seed, name or judge_name(spec, endpoints))
+    if isinstance(spec, schema.RuleJudgeSpec):
+        return RuleJudge(spec, name or judge_name(spec, endpoints))
     if isinstance(spec, schema.PlantedJudgeSpec):
         if measure is None:
             raise ValueError("a planted judge needs a measure of texts")
@@ -221,7 +227,9 @@ def judge_name(
     spec: schema.JudgeSpec, endpoints: Mapping[str, Endpoint], mode: Mode | None = None, ambiguous: bool = False
 ) -> str:
     """What the tables call a judge: the model's name, with ``#prompt/verdict`` behind it where that alone is ambiguous;
-    a panel's members in brackets; a reward model's with ``#route``; else its kind."""
+    a panel's members in brackets; a reward model's with ``#route``; ``rule:more_length``; else its kind."""
+    if isinstance(spec, schema.RuleJudgeSpec):
+        return rule_name(spec.prefer, spec.feature)
     if isinstance(spec, schema.PanelJudgeSpec):
         return "panel(" + ",".join(endpoints[member.endpoint].model for member in spec.judges) + ")"
     if not isinstance(spec, schema.ModelJudgeSpec | schema.RewardJudgeSpec):
@@ -261,7 +269,7 @@ class Trial(ABC):
     def body(self, endpoint: Endpoint, mode: Mode, max_tokens: int | None = None) -> dict[str, Any]: ...
 
     @abstractmethod
-    def read(self, reply: Reply, mode: Mode) -> _Readable: ...
+    def read(self, reply: Reply, mode: Mode, floor: float = TRIAL_MASS) -> _Readable: ...
 
 
 @dataclass(frozen=True)
@@ -280,8 +288,8 @@ class PairTrial(Trial):
             reference=self.reference, max_tokens=max_tokens,
         )  # fmt: skip
 
-    def read(self, reply: Reply, mode: Mode) -> Verdict:
-        return read_verdict(reply, mode, self.template.ties)
+    def read(self, reply: Reply, mode: Mode, floor: float = TRIAL_MASS) -> Verdict:
+        return read_verdict(reply, mode, self.template.ties, floor)
 
     def turned(self) -> PairTrial:
         """The same question with the better answer second."""
@@ -299,8 +307,8 @@ class ChoiceTrial(Trial):
             endpoint, self.template, mode, prompt=TRIAL_QUESTION, texts=TRIAL_ANSWERS, max_tokens=max_tokens
         )
 
-    def read(self, reply: Reply, mode: Mode) -> Choice:
-        return read_choice(reply, mode, len(TRIAL_ANSWERS))
+    def read(self, reply: Reply, mode: Mode, floor: float = TRIAL_MASS) -> Choice:
+        return read_choice(reply, mode, len(TRIAL_ANSWERS), floor)
 
 
 @dataclass(frozen=True)
@@ -321,8 +329,8 @@ class ScoreTrial(Trial):
             max_tokens=max_tokens,
         )  # fmt: skip
 
-    def read(self, reply: Reply, mode: Mode) -> Score:
-        return read_score(reply, mode, self.scale, sure=True)
+    def read(self, reply: Reply, mode: Mode, floor: float = TRIAL_MASS) -> Score:
+        return read_score(reply, mode, self.scale, floor, sure=True)
 
 
 async def settle_mode(
@@ -338,7 +346,8 @@ async def settle_mode(
     failed = []
     for mode in trial.modes:
         body = trial.body(endpoint, mode, spec.max_tokens)
-        reason = trial.read(await client.ask(Call(f"{stem}/{mode}", spec.endpoint, body)), mode).reason
+        reply = await client.ask(Call(f"{stem}/{mode}", spec.endpoint, body))
+        reason = trial.read(reply, mode, endpoint.min_trial_mass).reason
         if not reason:
             return mode
         failed.append(f"{mode}: {reason}")

@@ -75,14 +75,16 @@ def judgments_frame(
     replicate: int | None = None,
     arm: str = "",
 ) -> pd.DataFrame:
-    """One row a judgment, in the order given, with the columns of docs/contract.md, "Tables".
+    """One row a judgment, in the order given, with the columns of docs/contract.md, "Tables"; ``label_mass`` where some verdict
+    was read from log-probabilities.
 
     ``correct`` says whether a candidate matches its item's reference (None: not known); ``gold`` follows from it.
     """
-    rows = []
+    rows, masses = [], []
     for judgment in judgments:
         presentation, matchup = judgment.presentation, judgment.presentation.matchup
         item, verdict = items[matchup.item_id], judgment.verdict
+        masses.append(verdict.mass)
         truth = (correct(item, matchup.a), correct(item, matchup.b))
         rows.append(
             (
@@ -110,6 +112,8 @@ def judgments_frame(
     frame["replicate"] = frame["replicate"].astype("Int64")
     frame["p_first"] = frame["p_first"].astype("float64")
     frame["identical"] = frame["identical"].astype("bool")
+    if any(mass is not None for mass in masses):
+        frame["label_mass"] = pd.Series(masses, dtype="float64")
     return frame
 
 

@@ -18,11 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.experiment.schema import LabelRule
-from judgeloop.records import PREFERENCE_COLUMNS
+from judgeloop.records import ORDERS, PREFERENCE_COLUMNS, UNKNOWN_ORDER
 
 _MATCHUP = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION = [*_MATCHUP, "order", "repeat"]
-_HARD = {"first": 1.0, "tie": 0.5, "second": 0.0}
+_HARD = {"first": 1.0, "a": 1.0, "tie": 0.5, "second": 0.0, "b": 0.0}
+"""The verdict's share for candidate_first, which is a where the order is unknown and the verdict by text."""
 
 
 def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
@@ -45,13 +46,18 @@ def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
         raise ValueError(f"unknown label rule {rule!r}; known: raw, swap_average, consistent_only, length_controlled")
     scored = presentations(judgments)
     soft = scored if rule in ("raw", "length_controlled") else _complete_matchups(scored, rule)
-    sides = [
-        soft.assign(chosen=soft["a"], rejected=soft["b"], weight=soft["p_a"]),
-        soft.assign(chosen=soft["b"], rejected=soft["a"], weight=1.0 - soft["p_a"]),
-    ]
-    rows = pd.concat(sides, ignore_index=True)
-    rows = rows[rows["weight"] > 0.0].assign(label_rule=rule)
-    rows = rows.sort_values(["matchup", "order", "repeat", "chosen"], kind="stable", ignore_index=True)
+    a, b, p_a = (soft[name].to_numpy() for name in ("a", "b", "p_a"))
+    chosen, rejected = np.concatenate([a, b]), np.concatenate([b, a])
+    weights = np.concatenate([p_a, 1.0 - p_a])
+    keys = (_ordered(pd.Series(chosen)), *(np.tile(_ordered(soft[name]), 2) for name in ("repeat", "order", "matchup")))
+    places = np.lexsort(keys)
+    places = places[weights[places] > 0.0]
+    rows = soft.iloc[places % max(len(soft), 1)].reset_index(drop=True)
+    text: Any = soft["a"].dtype  # of texts: object or string
+    rows = rows.assign(
+        chosen=pd.array(chosen[places], dtype=text), rejected=pd.array(rejected[places], dtype=text),
+        weight=weights[places], label_rule=rule,
+    )  # fmt: skip
     return rows[list(PREFERENCE_COLUMNS)]
 
 
@@ -66,36 +72,47 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     different = ~judgments["identical"].astype(bool) & (first != second)
     needed = [*_PRESENTATION, "candidate_first", "candidate_second", "verdict", "p_first"]
     rows = judgments.loc[different & (judgments["verdict"] != "unscored"), needed]
-    hard = rows["verdict"].map(_HARD).astype("float64")
-    if hard.isna().any():
-        raise ValueError(f"unknown verdict {rows.loc[hard.isna(), 'verdict'].iloc[0]!r}")
-    if not rows["order"].isin(["ab", "ba"]).all():
-        raise ValueError("every presentation has the order ab or ba")
-    # The rows of a panel, whose replicate is missing, are a group too: groupby would drop them.
-    matchup = rows.groupby(_MATCHUP, dropna=False, sort=True, observed=True).ngroup().to_numpy()
-    twice = pd.DataFrame({"m": matchup, "o": rows["order"].to_numpy(), "r": rows["repeat"].to_numpy()}).duplicated()
-    if twice.any():
-        raise ValueError(
-            f"two judgments of one presentation: {rows.loc[twice.to_numpy(), _PRESENTATION].iloc[0].to_dict()}"
-        )
-    soft = pd.to_numeric(rows["p_first"]).astype("float64")
-    p_first = soft.where(np.isfinite(soft), hard)
-    if not p_first.between(0.0, 1.0).all():
-        raise ValueError(f"p_first must lie in [0, 1], not {p_first[~p_first.between(0.0, 1.0)].iloc[0]}")
-    forward = rows["order"] == "ab"
+    verdicts, orders = rows["verdict"].tolist(), rows["order"].tolist()
+    hard = np.array([_HARD.get(verdict, np.nan) for verdict in verdicts], dtype=np.float64)
+    if np.isnan(hard).any():
+        raise ValueError(f"unknown verdict {verdicts[int(np.isnan(hard).argmax())]!r}")
+    if not {*ORDERS, UNKNOWN_ORDER}.issuperset(orders):
+        raise ValueError("every presentation has the order ab, ba or unknown")
+    # The rows of a panel, whose replicate is missing, are a matchup too.
+    matchup = np.zeros(len(rows), dtype=np.intp)
+    for name in _MATCHUP:
+        codes = _ordered(rows[name])
+        matchup = np.unique(matchup * (codes.max(initial=0) + 1) + codes, return_inverse=True)[1]
+    forward = np.array([order != "ba" for order in orders], dtype=np.bool_)
+    shown = (matchup * 3 + _ordered(rows["order"])) * (len(rows) + 1) + _ordered(rows["repeat"])
+    if len(np.unique(shown)) < len(rows):
+        twice = pd.Series(shown).duplicated().to_numpy()
+        raise ValueError(f"two judgments of one presentation: {rows.loc[twice, _PRESENTATION].iloc[0].to_dict()}")
+    soft = pd.to_numeric(rows["p_first"]).to_numpy(dtype=np.float64, na_value=np.nan)
+    p_first = np.where(np.isfinite(soft), soft, hard)
+    outside = ~((p_first >= 0.0) & (p_first <= 1.0))
+    if outside.any():
+        raise ValueError(f"p_first must lie in [0, 1], not {p_first[outside][0]}")
+    slots = rows["candidate_first"].to_numpy(dtype=object), rows["candidate_second"].to_numpy(dtype=object)
+    a, b = np.where(forward, slots[0], slots[1]), np.where(forward, slots[1], slots[0])
+    text: Any = rows["candidate_first"].dtype
     table = rows[[*_PRESENTATION, "candidate_first"]].assign(
-        a=rows["candidate_first"].where(forward, rows["candidate_second"]),
-        b=rows["candidate_second"].where(forward, rows["candidate_first"]),
-        p_a=p_first.where(forward, 1.0 - p_first),
+        a=pd.array(a, dtype=text), b=pd.array(b, dtype=text), p_a=np.where(forward, p_first, 1.0 - p_first),
         matchup=matchup,
-    )
-    first_pair = table.iloc[_first_rows(matchup)][["a", "b"]].to_numpy()[matchup]
-    unclear = (table[["a", "b"]].to_numpy() != first_pair).any(axis=1)
+    )  # fmt: skip
+    first_row = _first_rows(matchup)[matchup]
+    unclear = (a != a[first_row]) | (b != b[first_row])
     if unclear.any():
         raise ValueError(
             f"a pair_id must name one pair of candidates: {table.loc[unclear, _MATCHUP].iloc[0].to_dict()}"
         )
     return table
+
+
+def _ordered(values: pd.Series[Any]) -> NDArray[np.intp]:
+    """(n,) the rank of each value among the different ones, from 0; missing values come last."""
+    codes, words = pd.factorize(values, sort=True)
+    return np.where(codes < 0, len(words), codes)
 
 
 def _first_rows(codes: NDArray[Any]) -> NDArray[np.intp]:
@@ -106,10 +123,10 @@ def _first_rows(codes: NDArray[Any]) -> NDArray[np.intp]:
 def _complete_matchups(scored: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     """A row a matchup that is scored in both orders: P(a) by the rule; under consistent_only, 1 or 0, or no row."""
     codes, p_a = scored["matchup"].to_numpy(), scored["p_a"].to_numpy()
-    forward = (scored["order"] == "ab").to_numpy()
+    orders = scored["order"].to_numpy()
     complete = np.full(codes.max(initial=-1) + 1, True)
     means = np.zeros(len(complete))
-    for rows in (forward, ~forward):
+    for rows in (orders == order for order in ORDERS):
         counts = np.bincount(codes[rows], minlength=len(complete))
         complete &= counts > 0
         means += np.bincount(codes[rows], weights=p_a[rows], minlength=len(complete)) / np.maximum(counts, 1)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from judgeloop.experiment.schema import BradleyTerrySignalSpec, SignalSpec
+from judgeloop.experiment.schema import BradleyTerrySignalSpec, SignalSpec, TrainingSignal
 from judgeloop.kernels import cluster_covariance, logistic
 from judgeloop.learning import selection
 from judgeloop.learning.labels import preferences as label
-from judgeloop.records import SIGNAL_COLUMNS, Distribution
+from judgeloop.records import ORDERS, SIGNAL_COLUMNS, Distribution
 
 ORDER = "order"
 """The name of γ among a signal's features."""
@@ -97,7 +97,7 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
         raise ValueError(f"the scale of {scale.index[~(scale > 0.0)][0]!r} is not positive")
     if preferences.empty:
         return _empty_signal(scale, ridge)
-    ordered = (preferences["order"] != "").to_numpy(dtype=bool)
+    ordered = preferences["order"].isin(ORDERS).to_numpy(dtype=bool)
     if ordered.any() and "candidate_first" not in preferences.columns:
         raise ValueError(
             "preferences with an order need the column candidate_first, the candidate that was shown first"
@@ -240,7 +240,8 @@ class Support:
 
 @dataclass(frozen=True)
 class LearnedSelection:
-    """Preferences, the fitted signal (None for best_of_n), a reward a text, and the selection S_t an item."""
+    """Preferences, the fitted signal (None for best_of_n), a reward a text, and the selection S_t an item. Where a model is
+    trained on the preferences, nothing is fitted or selected here."""
 
     preferences: pd.DataFrame
     signal: FittedSignal | None
@@ -266,6 +267,8 @@ def learn(
     stays: in the whole generation for bradley_terry (its reward is one for all items), in that item for best_of_n.
     """
     preferences = label(judgments, spec.label_rule)
+    if isinstance(spec, TrainingSignal):
+        return LearnedSelection(preferences, None, {}, {})
     if isinstance(spec, BradleyTerrySignalSpec):
         fitted = fit(preferences, features, scale, spec.ridge)
         if spec.label_rule == "length_controlled":

@@ -1,17 +1,21 @@
 """Data strategies: how one item's training set is mixed from this and earlier generations and real data.
 
 A training set is a mixture of selected-text distributions (docs/method.md, "Training sets"). Candidate ids are unique
-in an item over generations, so a mixture is a sum by id; shares are those of texts.
+in an item over generations, so a mixture is a sum by id; shares are those of texts. A policy whose weights are trained has a
+list of preference pairs instead (``mix_pairs``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from judgeloop.experiment.schema import StrategySpec
+
+Row = TypeVar("Row")
 
 Parts = Sequence[tuple[float, Mapping[str, float]]]
 
@@ -53,6 +57,32 @@ def mix(
     if strategy.kind == "accumulate_subsample" and mixture:
         return _draw(mixture, size, rng)
     return mixture
+
+
+def mix_pairs(
+    strategy: StrategySpec, *, generations: Sequence[Sequence[Row]], real: Sequence[Row], rng: np.random.Generator
+) -> list[Row]:
+    """The preference pairs that are trained on after generation t, N of them.
+
+    generations: the pairs of generations 0 … t. real: pairs whose chosen text is real data.
+
+    - replace: those of generation t;
+    - accumulate: those of generations 0 … t, so that the set grows;
+    - accumulate_subsample: as many as generation t has, drawn from these independently, with replacement.
+
+    With a share ``real_fraction`` round(N·share) of the N pairs are real, drawn without replacement (all of them before any
+    a second time), and take the place of pairs drawn at random. Without real pairs nothing is replaced.
+    """
+    pairs = list(generations[-1]) if strategy.kind == "replace" else [pair for part in generations for pair in part]
+    if strategy.kind == "accumulate_subsample" and pairs:
+        pairs = [pairs[int(place)] for place in rng.integers(len(pairs), size=len(generations[-1]))]
+    count = round(strategy.real_fraction * len(pairs)) if real else 0
+    if not count:
+        return pairs
+    kept = sorted(rng.permutation(len(pairs))[count:].tolist())
+    rounds = [rng.permutation(len(real)) for _ in range(-(-count // len(real)))]
+    chosen = np.concatenate(rounds)[:count].tolist()
+    return [*(pairs[place] for place in kept), *(real[place] for place in chosen)]
 
 
 def _mixture(parts: Parts) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from judgeloop.report import wording
 from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, leading
-from judgeloop.report.findings import beyond_length, less_varied, own_effect
+from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.near_copies import copied
@@ -27,6 +27,12 @@ _WORDS: dict[Standing, tuple[str, Tone]] = {
 }
 _OF_JUDGE = {"position": "Position", "content": "Length and style", "self_preference": "Own texts"}
 """The questions about a judge's bias, and their names."""
+_GROWING = {
+    "amplifying": "Yes, and amplifying",
+    "as its strategy": "Yes, at its strategy's pace",
+    "reversing": "Yes, after a reversal",
+}
+"""The answer where a drift was found, by the word on compounding that is no plain adjective."""
 _MOST_BIASES = 8
 _MOST_GROWN = 4
 _MANY_REPLICATES = 8
@@ -41,6 +47,26 @@ class QuestionAnswer:
     word: str
     tone: Tone
     sentences: tuple[str, ...]
+    grounds: tuple[Finding, ...] = ()
+    """The findings that the word follows from, the one that decides it first; empty where nothing was measured."""
+    advice: tuple[Advice, ...] = ()
+    """Of what to change: the sentences with the estimates that they rest on."""
+
+
+AdviceKind = Literal[
+    "both_orders", "keep_disagreeing_pairs", "consistent_only", "length", "obedience", "form", "added_words",
+    "probe_padding", "separate_quality", "real_data", "grown_alike", "larger_pool", "strategy", "pin_version", "add_control", "unscored",
+    "label_mass", "more_replicates",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to change: its kind, its sentence, and the estimates that it follows from (none: a setting, or a count)."""
+
+    kind: AdviceKind
+    sentence: str
+    rows: tuple[Estimate, ...] = ()
 
 
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
@@ -54,13 +80,20 @@ def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswe
 
 
 def brief(finding: Finding, *, named: bool = True) -> str:
-    """A finding in few words: what, how much, its interval; if nothing was detected, what could have been.
+    """A finding in few words: what, how much, its interval, what it takes for granted; if nothing was detected, what could
+    have been.
 
-    ``named``: with the judge's name (not needed where there is one judge).
+    ``named``: with the names of judge or arms (not needed where there is one judge, or behind a finding on the same arms).
     """
+    text = _in_short(finding, named=named)
+    return f"{text}, {finding.assumption}" if finding.assumption else text
+
+
+def _in_short(finding: Finding, *, named: bool) -> str:
+    """``brief`` without the assumption."""
     row = finding.row
     name = wording.term_name(row.term)
-    arms = f"{wording.label(row.arm)} against {wording.label(row.contrast)}: " if row.contrast else ""
+    arms = f"{wording.label(row.arm)} against {wording.label(row.contrast)}: " if row.contrast and named else ""
     who = arms or (f"{wording.label(row.judge)}: " if row.judge and named else "")
     if who:
         name = wording.sentence_start(name)
@@ -81,7 +114,7 @@ def brief(finding: Finding, *, named: bool = True) -> str:
         return f"{value}; {finding.word}"
     if finding.verdict in ("undetected", "underpowered"):
         sample = "run" if row.n_replicates else "sample"
-        smallest = f"; this {sample} could only have seen {wording.size(row, row.detectable)} or more"
+        smallest = f"; this {sample} could have seen {wording.size(row, row.detectable)} or more"
         unseen = smallest if row.detectable is not None else ""
         return f"{value}, {'not detected' if finding.verdict == 'undetected' else 'too few data'}{unseen}"
     if finding.verdict == "equivalent":
@@ -91,6 +124,20 @@ def brief(finding: Finding, *, named: bool = True) -> str:
     if finding.verdict == "unconfirmed":
         return f"{value}, unconfirmed"
     return value
+
+
+def _without_verdicts(reading: Reading) -> list[str]:
+    """A sentence on each judge none of whose replies holds a verdict, and why: whatever else is said, it is not of that judge."""
+    if reading.judgments.empty:
+        return []
+    sentences = []
+    for judge, rows in reading.judgments.groupby("judge", sort=True):
+        if (rows["verdict"] == "unscored").all():
+            reasons = rows["reason"].replace("", "no reason given").value_counts()
+            listed = ", ".join(f"{wording.label(str(reason))} {count:,}" for reason, count in reasons.items())
+            sentences.append(f"{wording.label(str(judge))}: all {len(rows):,} verdicts are unscored ({listed}).")
+    more = [f"{len(sentences) - _MOST_BIASES} more judges without a verdict."] if len(sentences) > _MOST_BIASES else []
+    return [*sentences[:_MOST_BIASES], *more]
 
 
 def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
@@ -117,14 +164,15 @@ def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     defined = [finding for group in groups for finding in _weightiest(group) if finding.verdict != "undefined"]
     rank = {"equivalent": 1, "undetected": 2, "underpowered": 2}
     defined.sort(key=lambda finding: rank.get(finding.verdict, 0))
-    sentences = [f"{brief(finding, named=len(judges) > 1)}." for finding in defined[:_MOST_BIASES]]
+    sentences = _without_verdicts(reading)
+    sentences += [f"{brief(finding, named=len(judges) > 1)}." for finding in defined[:_MOST_BIASES]]
     if len(defined) > _MOST_BIASES:
         sentences.append(f"{len(defined) - _MOST_BIASES} more below.")
     for asked, name in _OF_JUDGE.items():
         reasons = [lead.row.note for lead in leads if lead.question == asked and lead.verdict == "undefined"]
         if reasons:
             sentences.append(f"{name}: undefined{f' ({wording.reason(reasons[0], 200)})' if reasons[0] else ''}.")
-    return QuestionAnswer(question, word, tone, tuple(sentences))
+    return QuestionAnswer(question, word, tone, tuple(sentences), (leading(leads),))
 
 
 def _of_texts(reading: Reading) -> bool:
@@ -162,13 +210,13 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     weightiest = [lead]
     compounding = [f for f in findings if f.question == "amplification" and f.word in COMPOUNDING]
     compounding = [f for f in compounding if _same_arms(f, lead)] or compounding
+    # Of the drift that answers the question, or of another feature; then it is a sentence, and not the answer's word.
+    own = [f for f in compounding if _same_arms(f, lead) and f.row.term.endswith(lead.row.term.removeprefix("did"))]
     if compounding:
-        first = leading(compounding)
+        first = leading(own or compounding)
         weightiest.append(first)
-        if first.word == "amplifying":
-            word = "Yes, and amplifying"
-        elif lead.verdict == "found":
-            word = f"Yes, {first.word}"
+        if own and lead.verdict == "found":
+            word = _GROWING.get(first.word, f"Yes, {first.word}")
     alike = _grown_alike(findings)
     if alike:
         weightiest.append(([f for f in alike if _same_arms(f, lead)] or alike)[0])
@@ -176,8 +224,12 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
             word, tone = "Outputs grow alike", "found"
     if word.startswith("Yes") and lead.row.n_replicates is None:
         word = f"{word}, in this one training run"
-    sentences = [f"{brief(finding)}." for finding in [*weightiest, *others][:_MOST_GROWN]]
-    return QuestionAnswer(question, word, tone, tuple(sentences))
+    told = [*weightiest, *others][:_MOST_GROWN]
+    sentences = [
+        f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
+        for before, finding in zip([lead, *told], told, strict=False)
+    ]
+    return QuestionAnswer(question, word, tone, tuple(sentences), tuple(weightiest))
 
 
 def _same_arms(finding: Finding, other: Finding) -> bool:
@@ -228,6 +280,11 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         most = max((row.n for row in rated), default=0)
         if most:
             sentences.append(f"{wording.count(most, noun)} {how}.")
+    mass = _label_mass(reading)
+    if mass is not None:
+        sentences.append(
+            f"Verdicts were read from log-probabilities; the offered labels hold {100 * mass:.0f} % of the first token's probability (median)."
+        )
     copies, originals = copied(reading.items)
     if copies:
         sentences.append(
@@ -237,7 +294,7 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
         parts = [f"{_measure(f)}: {wording.size(f.row, f.row.detectable)}" for f in _least_sensitive(unseen)]
-        sentences.append(f"Smallest effects that could have been seen with 80 % power: {'; '.join(parts)}.")
+        sentences.append(f"Effects that would have been seen with 80 % power or more: {'; '.join(parts)}.")
     undefined = sum(finding.verdict == "undefined" for finding in findings)
     if undefined:
         sentences.append(
@@ -248,6 +305,14 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     if weak or unseen:
         return QuestionAnswer("How sure are we?", "Limited", "open", tuple(sentences))
     return QuestionAnswer("How sure are we?", "Fairly sure", "plain", tuple(sentences))
+
+
+def _label_mass(reading: Reading) -> float | None:
+    """The median probability that the offered labels hold, over all logprob replies that list one; None where there are none."""
+    if "label_mass" not in reading.judgments:
+        return None
+    masses = reading.judgments["label_mass"].dropna()
+    return float(masses.median()) if len(masses) else None
 
 
 def _least_sensitive(unseen: Sequence[Finding]) -> list[Finding]:
@@ -269,12 +334,16 @@ def _change(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         return QuestionAnswer(
             "What should I change?", "Nothing yet", "plain", ("Nothing that was found calls for a change.",)
         )
-    return QuestionAnswer("What should I change?", wording.count(len(lines), "thing"), "plain", tuple(lines))
+    sentences = tuple(line.sentence for line in lines)
+    return QuestionAnswer(
+        "What should I change?", wording.count(len(lines), "thing"), "plain", sentences, advice=tuple(lines)
+    )
 
 
 # What to change.
 
-_LENGTH = ("padding_probe", "length_ame", "excess_longer_vs_gold", "gold_tied_longer_excess")
+_SLOTS = ("first_slot_excess", "identical_pair_excess")
+_LENGTH = ("padding_probe", "length_ame", "gold_tied_longer_excess")
 _IDENTIFIED = (*_LENGTH, "style_joint", "score_length_slope")
 _OBEDIENCE = {
     "injection_probe": "obeys orders in a text",
@@ -283,48 +352,47 @@ _OBEDIENCE = {
     "self_name_probe": "favours a text for the name in it",
 }
 _MUCH_UNSCORED = 0.02
+_LITTLE_MASS = 0.3
+_MUCH_USED = 0.5
 _MOST_ADVICE = 5
 
 
-def advice(reading: Reading, findings: Sequence[Finding]) -> list[str]:
-    """What to change: sentences in the order of their weight, five at most, each from a finding or from what was not measured."""
-    certain = {
-        finding.row.term for finding in findings if finding.verdict == "found" and finding.question != "judge_drift"
-    }
+def advice(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
+    """What to change, in the order of their weight, five at most, each from a finding or from what was not measured."""
     if _of_texts(reading):
         return _on_texts(reading, findings)
     lines = [
-        *_position(reading, certain),
-        *_content(reading, findings, certain),
+        *_position(reading, findings),
+        *_content(reading, findings),
         *_loop(reading, findings),
         *_measuring(reading, findings),
     ]
-    return list(dict.fromkeys(lines))[:_MOST_ADVICE]
+    return list({line.sentence: line for line in lines}.values())[:_MOST_ADVICE]
 
 
-def _on_texts(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+def _on_texts(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     """What to log besides, and what to train on."""
     lines = []
     if not any(row.contrast for row in reading.estimates):
-        lines.append(
+        text = (
             "Add the texts of a model trained without this judge (random picks, or people's) on the same prompts, as an arm with `control`: "
             "without it the cause of a drift is not known."
         )
+        lines.append(Advice("add_control", text))
     if not any(row.n_replicates for row in reading.estimates):
-        lines.append(
-            "Train once more with another seed and give both as `replicate`: one run shows what happened, not what would happen again."
-        )
+        text = "Train once more with another seed and give both as `replicate`: one run shows what happened, not what would happen again."
+        lines.append(Advice("more_replicates", text))
     if alike := _grown_alike(findings):
-        grown = ", ".join(dict.fromkeys(_measure(finding) for finding in alike[:2]))
-        lines.append(
-            f"The outputs grow alike ({grown}): mix real data into every training set, and watch diversity beside length."
-        )
+        name = wording.feature_name(wording.feature_of(alike[0].row.term, "did_"))
+        text = f"The outputs grow alike ({name}): mix real data into every training set, and watch diversity beside length."
+        lines.append(Advice("grown_alike", text, _rows(alike)))
     return lines
 
 
-def _position(reading: Reading, certain: Iterable[str]) -> list[str]:
+def _position(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
-    if {"first_slot_excess", "identical_pair_excess"} & set(certain):
+    slots = _rows([f for f in findings if f.verdict == "found" and f.row.term in _SLOTS])
+    if slots:
         rules = {arm: _rule(reading, arm) for arm in reading.arms if arm not in reading.controls}
         averaged = [arm for arm, rule in rules.items() if rule == "swap_average"]
         how = "average the two verdicts"
@@ -332,47 +400,59 @@ def _position(reading: Reading, certain: Iterable[str]) -> list[str]:
             how = f"average the two verdicts, as in arm {_names(averaged)}{_drifted(reading, averaged[0])}"
         elif "raw" in rules.values():
             how = "train on the average of both (`label_rule: swap_average`)"
-        lines.append(
-            f"The judge favours a slot: show every pair in both orders and {how}. Do not merely drop the pairs that disagree: that doubles every other bias."
-        )
+        text = f"The judge favours a slot: show every pair in both orders and {how}."
+        lines.append(Advice("both_orders", text, slots))
+        text = f"Do not merely drop the pairs that disagree: {_among_kept(reading)}."
+        lines.append(Advice("keep_disagreeing_pairs", text, _consistency_factors(reading)))
     if any(_rule(reading, arm) == "consistent_only" for arm in reading.arms):
-        lines.append(
-            "`label_rule: consistent_only` doubles how much of the judge's bias for length and style is passed on: `swap_average` removes position without that."
-        )
+        text = f"`label_rule: consistent_only` keeps only the pairs that both orders decide alike: {_among_kept(reading)}. `swap_average` removes position without that."
+        lines.append(Advice("consistent_only", text, _consistency_factors(reading)))
     return lines
 
 
-def _content(reading: Reading, findings: Sequence[Finding], certain: Iterable[str]) -> list[str]:
+def _consistency_factors(reading: Reading) -> tuple[Estimate, ...]:
+    return tuple(row for row in judge_rows(reading.estimates, "consistency_factor") if row.estimate is not None)
+
+
+def _among_kept(reading: Reading) -> str:
+    """What dropping the pairs that the order decides does to every preference: as measured, else that it makes all larger."""
+    rows = _consistency_factors(reading)
+    if not rows:
+        return "among the others every preference is larger, that for quality as well as those for length and style, and twice as large where two calls on a pair are independent"
+    row = max(rows, key=lambda row: row.estimate or 0.0)
+    whose = f" of {wording.label(row.judge)}" if len(rows) > 1 else " of this judge"
+    return (
+        f"among the others every preference{whose}, that for quality as well as those for length and style, is {wording.figure(row, row.estimate)} times "
+        f"as large as in the average of both orders ({wording.interval(row)})"
+    )
+
+
+def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     longer = [f for f in findings if f.verdict == "found" and f.row.term in _LENGTH]
     if longer:
         favoured = "longer" if (longer[0].row.estimate or 0.0) > 0 else "shorter"
-        lines.append(
-            f"The judge favours {favoured} answers: {_length_rule(reading)}, and say in the prompt that length does not count."
-        )
+        text = f"The judge favours {favoured} answers{_given(longer[0])}: {_length_rule(reading)}, and say in the prompt that length does not count."
+        lines.append(Advice("length", text, _rows(longer)))
     probed = [f for f in findings if f.verdict == "found" and is_probe(f.row.term) and f.row.term not in _LENGTH]
     own = {id(f): own_effect(reading.estimates, f.row) for f in probed}
     beyond = [f for f in probed if beyond_length(f.row, own[id(f)]) or not _adds_words(f, own[id(f)])]
     for finding in beyond:  # the most harmful first
-        if finding.row.term in set(certain) & set(_OBEDIENCE) and (finding.row.estimate or 0.0) > 0:
-            lines.append(
-                f"The judge {_OBEDIENCE[finding.row.term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."
-            )
+        if finding.row.term in _OBEDIENCE and (finding.row.estimate or 0.0) > 0:
+            text = f"The judge {_OBEDIENCE[finding.row.term]}: mark candidates as data in the prompt, strip such passages before judging, or take another judge."
+            lines.append(Advice("obedience", text, (finding.row,)))
     style = [f for f in beyond if f.row.term not in _OBEDIENCE]
     if style:
-        lines.append(
-            f"The judge reacts to form alone ({_edits(style)}): strip it before judging, or judge with a prompt that asks for content only."
-        )
+        text = f"The judge reacts to form alone ({_edits(style)}): strip it before judging, or judge with a prompt that asks for content only."
+        lines.append(Advice("form", text, _rows(style)))
     words = [f for f in probed if f not in beyond and own[id(f)] is not None]
     if words:
-        lines.append(
-            f"{wording.sentence_case(_edits(words, 6))}: these edits add words, and a preference for length alone could explain that they win. Remove that preference first, then probe again."
-        )
+        text = f"{wording.sentence_case(_edits(words, 6))}: these edits add words, and a preference for length alone could explain that they win. Remove that preference first, then probe again."
+        lines.append(Advice("added_words", text, _rows(words)))
     unexplained = [f for f in probed if f not in beyond and own[id(f)] is None]
     if unexplained:
-        lines.append(
-            f"{wording.sentence_case(_edits(unexplained))}: these edits win, but they add words too: probe `padding` as well, which measures the effect of added words alone."
-        )
+        text = f"{wording.sentence_case(_edits(unexplained))}: these edits win, but they add words too: probe `padding` as well, which measures the effect of added words alone."
+        lines.append(Advice("probe_padding", text, _rows(unexplained)))
     probed_at_all = any(is_probe(row.term) and row.status != "undefined" for row in reading.estimates)
     at_gold = any(
         row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates
@@ -380,10 +460,18 @@ def _content(reading: Reading, findings: Sequence[Finding], certain: Iterable[st
     at_gold = at_gold or any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
     if not probed_at_all and not at_gold and reading.estimates:
         where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
-        lines.append(
-            f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
-        )
+        text = f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
+        lines.append(Advice("separate_quality", text))
     return lines
+
+
+def _rows(findings: Sequence[Finding]) -> tuple[Estimate, ...]:
+    return tuple(finding.row for finding in findings)
+
+
+def _given(finding: Finding) -> str:
+    """The finding's assumption in brackets; empty where it has none."""
+    return f" ({finding.assumption})" if finding.assumption else ""
 
 
 def _adds_words(finding: Finding, own: Estimate | None) -> bool:
@@ -426,15 +514,19 @@ def _names(arms: Sequence[str]) -> str:
     return ", ".join(wording.label(arm) for arm in arms)
 
 
-def _loop(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     alike = _grown_alike(findings)
     mixed = "mix real data into every training set (`strategy: {real_fraction: 0.3}`)"
-    if any(finding.word == "amplifying" for finding in findings):
-        lines.append(f"The drift compounds: {mixed}, and stop after fewer steps.")
+    amplifying = [finding for finding in findings if finding.word == "amplifying"]
+    if amplifying:
+        text = f"The drift compounds: {mixed}, and stop after fewer steps."
+        lines.append(Advice("real_data", text, _rows(amplifying)))
     elif alike:
         name = wording.feature_name(wording.feature_of(alike[0].row.term, "did_"))
-        lines.append(f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length.")
+        text = f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length."
+        lines.append(Advice("grown_alike", text, _rows(alike)))
+    lines += _pools(reading)
     for row in select(reading.estimates, term="strategy_gap_length", variant="equal_tokens"):
         if row.conf_low is None or row.conf_high is None or row.conf_low <= 0 <= row.conf_high:
             continue
@@ -444,17 +536,34 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[str]:
         sign = 1.0 if better == row.contrast else -1.0
         low, high = sorted(sign * limit for limit in (row.conf_low, row.conf_high))
         gap = f"{wording.size(row, abs(row.estimate or 0.0))} less, {wording.level(row)} {wording.figure(row, low)} to {wording.figure(row, high)}"
-        lines.append(
-            f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({gap}{_tokens(reading, better, other)}): prefer its data strategy."
-        )
-    if any(finding.question == "judge_drift" and finding.verdict == "found" for finding in findings):
-        lines.append(
-            "The judge itself changed between generations: pin its model version, or judge everything again with one version."
-        )
+        text = f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({gap}{_tokens(reading, better, other)}): prefer its data strategy."
+        lines.append(Advice("strategy", text, (row,)))
+    changed = [finding for finding in findings if finding.question == "judge_drift" and finding.verdict == "found"]
+    if changed:
+        text = "The judge itself changed between generations: pin its model version, or judge everything again with one version."
+        lines.append(Advice("pin_version", text, _rows(changed)))
     if reading.generations and reading.arms and not reading.controls:
-        lines.append(
-            "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
+        text = "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
+        lines.append(Advice("add_control", text))
+    return lines
+
+
+def _pools(reading: Reading) -> list[Advice]:
+    """A larger pool for arms that have used up most of theirs: what is left of it, and not the judge, slows their drift."""
+    lines = []
+    for arm in reading.arms:
+        rows = select(
+            reading.estimates, term=("pool_range_used_length", "pool_range_used_style_score"), arm=arm, category=""
         )
+        used = [row for row in rows if row.estimate is not None and row.estimate >= _MUCH_USED]
+        if used and arm not in reading.controls:
+            most = max(used, key=lambda row: row.estimate or 0.0)
+            feature = wording.feature_name(wording.feature_of(most.term, "pool_range_used_"))
+            own = _block(_block(_block(reading.experiment.get("arms")).get(arm)).get("policy"))
+            size = own.get("pool_size")
+            now = f" (`policy: {{pool_size: {4 * size}}}`, now {size})" if isinstance(size, int) else ""
+            text = f"The texts of arm {wording.label(arm)} have drifted through {100 * (most.estimate or 0.0):.0f} % of their pool's range in {feature}, and what is left slows any further drift: draft more texts an item{now}."
+            lines.append(Advice("larger_pool", text, (most,)))
     return lines
 
 
@@ -466,14 +575,21 @@ def _tokens(reading: Reading, arm: str, other: str) -> str:
     return f"; over all generations it trains on {own / others:.1f} times the tokens" if own and others else ""
 
 
-def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[str]:
+def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     lines = []
     total = len(reading.judgments)
     unscored = int((reading.judgments["verdict"] == "unscored").sum()) if total else 0
     if total and unscored / total > _MUCH_UNSCORED:
-        lines.append(
-            f"{100 * unscored / total:.1f} % of replies have no verdict: `judgeloop doctor` shows which verdict mode this judge can do."
-        )
+        mend = (
+            "their reasons stand in the table of unscored judgments" if "analyze" in reading.experiment
+            else "`judgeloop doctor` shows which verdict mode this judge can do"
+        )  # fmt: skip
+        text = f"{100 * unscored / total:.1f} % of replies have no verdict: {mend}."
+        lines.append(Advice("unscored", text))
+    mass = _label_mass(reading)
+    if mass is not None and mass < _LITTLE_MASS:
+        text = f"The offered labels hold only {100 * mass:.0f} % of the first token's probability (median): ask for json or text verdicts (`--verdict text`)."
+        lines.append(Advice("label_mass", text))
     open_drift = [
         f
         for f in findings
@@ -481,9 +597,8 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[str]:
     ]
     if open_drift:
         replicates = open_drift[0].row.n_replicates or 0
-        lines.append(
-            f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
-        )
+        text = f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
+        lines.append(Advice("more_replicates", text, _rows(open_drift[:1])))
     return lines
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from judgeloop import seeds
+from judgeloop.records import is_control_judge
 from judgeloop.report.reading import Reading
 
 FLIPS = 12
@@ -89,7 +90,7 @@ def flips(reading: Reading, limit: int = FLIPS, categories: Mapping[str, str] | 
     ``categories``: item_id → category, for the filter.
     """
     pairs = _both_orders(reading, probes=False)
-    pairs = pairs[(pairs["verdict"] == pairs["verdict_back"]) & ~pairs["judge"].isin(["random", "gold"])]
+    pairs = pairs[(pairs["verdict"] == pairs["verdict_back"]) & ~pairs["judge"].map(is_control_judge).astype(bool)]
     pairs = _spread(pairs.assign(anchored=pairs["panel"] != "anchor"), limit) if len(pairs) else pairs
 
     def case(row: Mapping[str, Any], first: str, second: str) -> tuple[str, tuple[Side, ...]]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from judgeloop.report import wording
 from judgeloop.stats.estimate import FEW_JUDGED, RATE_MARGIN, Estimate, Verdict, few_judged
+from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, takes_gold_as_exact
 from judgeloop.stats.multiplicity import ALPHA
 
 Standing = Literal[
@@ -47,12 +48,15 @@ QUESTIONS = {
 }
 SD_MARGIN = 0.1
 """Equivalence margin for features, in generation-0 standard deviations (docs/method.md, "Equivalence margins")."""
-COMPOUNDING: dict[Verdict, tuple[Standing, str]] = {
-    "amplifying": ("found", "later loops add more than the first did"),
-    "saturating": ("described", "later loops add less than the first did"),
-    "steady": ("described", "every loop adds about as much as the first"),
-    "compounding unclear": ("unclear", "this run does not show whether later loops add more or less than the first"),
+COMPOUNDING: dict[Verdict, Standing] = {
+    "amplifying": "found",
+    "saturating": "described",
+    "as its strategy": "described",
+    "reversing": "described",
+    "steady": "described",
+    "compounding unclear": "unclear",
 }
+"""The words on compounding, with their standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Finding:
     """The sentence sums up several rows of one contrast; ``row`` is the first of them."""
     with_number: bool = False
     """Undefined, with a number under a further assumption (gold taken as exact), on which no claim rests."""
+    assumption: str = ""
+    """What the finding takes for granted, in a few words, for wherever it is said in short."""
 
     @property
     def word(self) -> Verdict:
@@ -114,7 +120,7 @@ _LEADING = ("first_slot_excess", "length_ame", "padding_probe", "score_length_sl
 
 def _rank(finding: Finding) -> tuple[float, bool, bool, bool]:
     """Sort key: by standing; among equals the confirmatory before the exploratory, and position and length before others."""
-    # Steady and saturating claim no growth, and yet answer their question: they stand before what is undefined.
+    # Words that claim no growth answer their question too: they stand before what is undefined.
     place = (
         4.5
         if finding.verdict == "described" and finding.word in COMPOUNDING
@@ -132,7 +138,7 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
     """
     if row.status == "undefined" or row.estimate is None:
         return "undefined"
-    if row.conf_low is None or row.conf_high is None:
+    if row.conf_low is None or row.conf_high is None or row.term in COMPARED_WITH_GOLD or takes_gold_as_exact(row):
         return "described"
     match row.verdict:
         case "found" | "drifting":
@@ -144,7 +150,7 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
         case "undetected":
             return "undetected" if _could_see(row) else "underpowered"
         case "cannot_tell":
-            return "unconfirmed" if _away(row) else "underpowered"
+            return "unconfirmed" if away(row) else "underpowered"
         case "":
             return _by_interval(row, margin, row.conf_low, row.conf_high)
         case _:
@@ -153,13 +159,13 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
 
 def _by_interval(row: Estimate, margin: float | None, low: float, high: float) -> Standing:
     if row.status == "underpowered":
-        return "unconfirmed" if _away(row) else "underpowered"
+        return "unconfirmed" if away(row) else "underpowered"
     if margin is not None and low >= -margin and high <= margin:
         if not few_judged(row.scope, row.n, row.n_items):
             return "equivalent"
-        if not _away(row):
+        if not away(row):
             return "underpowered"
-    if not _away(row):
+    if not away(row):
         return "undetected"
     return "unconfirmed" if _refuted(row) else "found"
 
@@ -169,7 +175,7 @@ def _refuted(row: Estimate) -> bool:
     return row.p_adjusted is not None and row.p_adjusted > ALPHA.get(row.family, 1.0)
 
 
-def _away(row: Estimate) -> bool:
+def away(row: Estimate) -> bool:
     """Whether the interval leaves 0 out."""
     return row.conf_low is not None and row.conf_high is not None and (row.conf_low > 0 or row.conf_high < 0)
 
@@ -215,17 +221,18 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
             effect_limits = interval_of_size(row)
     texts: dict[Standing, str] = {
         "undefined": f"undefined{why(row)}",
-        "described": f"{effect}, no interval",
+        "described": f"{effect}, {effect_limits}",
         "found": f"{effect}, {effect_limits}",
         "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
         "unclear": f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
         "undetected": _nothing(row, measured),
-        "underpowered": f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
+        "underpowered": f"cannot be told, {measured}: {DEPENDS_ON_VERDICT}"
+        if _withheld(row)
+        else f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
-    text = "the same as at generation 0" if row.verdict == "unchanged" else texts[verdict]
     place = where if verdict != "undefined" else ""
-    return Finding(question, verdict, sentence(who, f"{subject}: {text}{place}"), row)
+    return Finding(question, verdict, sentence(who, f"{subject}: {texts[verdict]}{place}"), row)
 
 
 def interval_of_size(row: Estimate) -> str:
@@ -267,7 +274,23 @@ def _few(row: Estimate) -> str:
     return f"; at least {items} items and {judged} judgments are needed to say that there is none"
 
 
+DEPENDS_ON_VERDICT = "which judgments have a verdict, or gold, depends on the verdict, and that could account for it"
+
+
+def _withheld(row: Estimate) -> bool:
+    """Whether a judge's claim was withheld for what is missing (``stats.judge.missing.with_claims_withheld``)."""
+    tested = row.p_value is not None or row.variant != "" or row.conf_low is None
+    return (
+        row.scope == "judge"
+        and row.verdict == "cannot_tell"
+        and not tested
+        and not few_judged(row.scope, row.n, row.n_items)
+    )
+
+
 def _doubt(row: Estimate) -> str:
+    if _withheld(row):
+        return DEPENDS_ON_VERDICT
     if row.status == "underpowered":
         return "the sample is too small to rely on"
     return f"not after correction for several tests (adjusted {wording.p_value(row.p_adjusted)})"

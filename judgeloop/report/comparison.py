@@ -138,7 +138,7 @@ def differences_table(done: Comparison) -> Table:
             wording.label(difference.first, 28), wording.label(difference.second, 28),
             _value(difference, difference.first_estimate), _value(difference, difference.second_estimate),
             wording.cell(_as_difference(row)), wording.unit_name(_as_difference(row)), difference.pairing,
-            VERDICT_NAMES[judged(difference)],
+            "Unchanged" if row.verdict == "unchanged" else VERDICT_NAMES[judged(difference)],
         ))  # fmt: skip
     return Table(
         "Differences", "The first's value minus the second's, with its 95 % interval. Of picks, values are in % (even: 50).",
@@ -224,8 +224,8 @@ def document(done: Comparison) -> str:
         ],
         "pairings": [{"first": first, "second": second, "how": how} for (first, second), how in done.pairings.items()],
         "ranking": {
-            "licensed": ranking.licensed, "why": ranking.why, "left_out": list(ranking.left_out),
-            "told": [{"better": better, "worse": worse} for better, worse in sorted(ranking.told)],
+            "clear": ranking.clear, "why": ranking.why, "left_out": list(ranking.left_out),
+            "separated": [{"better": better, "worse": worse} for better, worse in sorted(ranking.separated)],
             "places": [{"name": place.name, "place": place.place, "harms": [asdict(harm) | {"margins": harm.share} for harm in place.harms]} for place in ranking.places],
         },
         "recommendation": recommendation(done),

@@ -132,7 +132,16 @@ def render(reading: Reading, facts: Sequence[tuple[str, str]], findings: Sequenc
         "environment": dict(reading.environment),
     }
     Report.model_validate(content)
-    return wording.visible(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
+    rest = json.dumps({**content, "estimates": []}, indent=1, ensure_ascii=False, allow_nan=False)
+    # Python indents far more slowly than it writes a flat record, and most of the document are these.
+    rows = (
+        json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",\n   ", ": "))
+        for row in content["estimates"]
+    )
+    lines = ",\n".join(f"  {{\n   {row[1:-1]}\n  }}" for row in rows)
+    if lines:
+        rest = rest.replace('\n "estimates": []', f'\n "estimates": [\n{lines}\n ]', 1)
+    return wording.visible(rest) + "\n"
 
 
 def finding_record(finding: Finding) -> dict[str, Any]:

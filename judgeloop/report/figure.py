@@ -146,14 +146,13 @@ class Figure:
 
     def data(self) -> pd.DataFrame:
         """The plotted estimates, a row each, in those columns of docs/contract.md, "Estimates" that are not empty here."""
-        frame = pd.DataFrame([record(row) for row in self.rows])
-        return frame[
-            [
-                column
-                for column in frame.columns
-                if not frame[column].isin(["", None]).all() and frame[column].notna().any()
-            ]
+        records = [record(row) for row in self.rows]
+        shown = [
+            column
+            for column in (records[0] if records else ())
+            if any(row[column] not in ("", None) and row[column] == row[column] for row in records)
         ]
+        return pd.DataFrame(records, columns=shown)
 
 
 # Texts and axes
@@ -208,7 +207,7 @@ _SHARES = frozenset({
     "mean_correct", "conflict_rate", "order_agreement", "longer_preferred_raw", "gold_agreement",
     "unscored_share", "mattr", "distinct_2",
 })  # fmt: skip
-_SIZES = ("tail_mass_retained", "kl_from_reference", "sd_", "hedging_when_wrong")
+_SIZES = ("tail_mass_retained", "new_mode_mass", "kl_from_reference", "sd_", "hedging_when_wrong")
 """Not below 0. The tail may grow, so that 1 does not bound it."""
 
 

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import (
     COMPOUNDING,
+    DEPENDS_ON_VERDICT,
     QUESTIONS,
     Finding,
     Standing,
+    away,
     claim,
     compounding_word,
     harm,
@@ -27,13 +31,24 @@ from judgeloop.report.claims import (
     why,
 )
 from judgeloop.report.reading import as_estimates, last_generation, select
-from judgeloop.stats.estimate import Estimate
-from judgeloop.stats.judge.content import GIVEN_GOLD
+from judgeloop.stats.estimate import Estimate, Verdict
+from judgeloop.stats.judge.content import (
+    COMPARED_WITH_GOLD,
+    GIVEN_GOLD,
+    GOLDS_AGREEMENT,
+    LENGTH_SCREEN,
+    takes_gold_as_exact,
+)
 from judgeloop.stats.judge.length_shape import LARGE, LENGTH_SHAPE, LONG, SHORT, SMALL
+from judgeloop.stats.judge.missing import (
+    GOLD_MISSING_BY_VERDICT,
+    UNSCORED_BY_VERDICT,
+    WORST_CASES,
+    holds_in_worst_case,
+)
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
 
-PLANTED = ("random", "gold")
 """Judges that are planted as controls; there are no findings on them."""
 
 
@@ -81,6 +96,7 @@ _PHRASES = {
     "gold_tied_longer_excess": ("longer text at equal gold", "picked {}", "picked {}"),
     "length_ame": ("length at equal gold", "a doubling raises the chance of being picked by {}", "a doubling lowers the chance of being picked by {}"),
     "excess_longer_vs_gold": ("length effect, judge minus gold", "a doubling moves the judge {} more than it moves gold", "a doubling moves the judge {} less than it moves gold"),
+    LENGTH_SCREEN: ("length effect, beyond agreement with gold", "a doubling moves the judge {} further towards the longer text than its agreement with gold passes on", "a doubling moves the judge {} further towards the shorter text than its agreement with gold passes on"),
     "self_preference_gold": ("own texts", "picked {} more often than others' at equal gold", "picked {} less often than others' at equal gold"),
     "self_preference_log_odds": ("own texts", "favoured by {} compared with the other judges", "disfavoured by {} compared with the other judges"),
     "score_length_slope": ("length", "longer texts score higher, by {}", "longer texts score lower, by {}"),
@@ -89,11 +105,27 @@ _PHRASES = {
 }  # fmt: skip
 _RATED = ("score_scale_anchoring", *(f"slot_{k}_excess" for k in range(1, 9)))
 _JOINT = "style and length together"
+_WORST_CASES = {
+    "longer_preferred_raw": "the longer would be picked {} % of the time",
+    "length_ame": "a doubling would be worth {} points",
+}
+_BY_VERDICT = {
+    GOLD_MISSING_BY_VERDICT: "gold is known more often for some verdicts than for others: the pairs with gold do not stand for "
+    "the rest, and no claim at equal gold is made; label pairs drawn by lot",
+    UNSCORED_BY_VERDICT: "replies without a verdict depend on what the judge picks: a claim stands only where the worst cases agree",
+}  # fmt: skip
+_RELATIVE = "relative to what the two raters share"
+_ALIKE = 0.95
+"""Two golds that agree on more pairs than this may be copies of each other."""
 _AS_EXACT = "if gold is taken as exact (no claim rests on this)"
+_REMARKS = {
+    "excess_longer_vs_gold": "; a judge that errs more or less often than gold differs from it without any bias",
+    LENGTH_SCREEN: "; a screen and no claim of bias: it takes it that neither gold nor the judge errs more on longer texts of equal quality",
+}  # fmt: skip
 _CONTENT = (
     "score_length_slope",
     "padding_probe",
-    "excess_longer_vs_gold",
+    *COMPARED_WITH_GOLD,
     "length_ame",
     "gold_tied_longer_excess",
     "style_joint",
@@ -109,7 +141,9 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
     of a log's pairs: those are other texts each time, and the last are what is trained on now.
     """
     matches = [
-        row for row in select(rows, scope="judge", term=term, variant=variant, category="") if row.judge not in PLANTED
+        row
+        for row in select(rows, scope="judge", term=term, variant=variant, category="")
+        if not is_control_judge(row.judge)
     ]
     matches.sort(
         key=lambda row: (
@@ -123,7 +157,9 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
 
 
 def _position(rows: Sequence[Estimate]) -> list[Finding]:
-    results = [_on_judge(row, "position") for row in judge_rows(rows, "first_slot_excess")]
+    results = [
+        _if_unscored_are_alike(_on_judge(row, "position"), rows) for row in judge_rows(rows, "first_slot_excess")
+    ]
     highs = {row.judge: row for row in judge_rows(rows, "first_slot_excess", "worst_case_high")}
     for low in judge_rows(rows, "first_slot_excess", "worst_case_low"):
         high = highs.get(low.judge)
@@ -157,19 +193,69 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
     results = []
     for row in measures:
         if row.term == LENGTH_SHAPE:
-            results += [_shape(rows, row)] if _moves(row) else []
+            results += [_relative_to_raters(_shape(rows, row), rows)] if _moves(row) else []
         elif row.status != "undefined":
-            results.append(
-                _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
-            )
+            finding = _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
+            results.append(_if_unscored_are_alike(_relative_to_raters(finding, rows), rows))
         elif row.judge not in measured or row.term in ("length_ame", "style_joint") or is_probe(row.term):
             results.append(_undefined_content(rows, row))
         # else: another measure answers the question; this one is in the table of estimates alone
+    results += _missing(rows)
     for row in judge_rows(rows, "longer_preferred_raw"):
         if row.estimate is not None and row.status != "undefined":
             text = f"the longer text was picked {100 * row.estimate:.1f} % of the time, {wording.interval(row)} (raw: quality and bias together)"
             results.append(Finding("content", "described", sentence(row.judge, text), row))
     return sorted(results, key=_by_harm)
+
+
+def _missing(rows: Sequence[Estimate]) -> list[Finding]:
+    """What is missing by the verdict, and how far the missing verdicts could move the preference for the longer text."""
+    results = []
+    for term, text in _BY_VERDICT.items():
+        for row in judge_rows(rows, term):
+            if row.p_value is not None and row.p_value <= 0.05:
+                results.append(
+                    Finding(
+                        "content", "described", sentence(row.judge, f"{text} ({wording.p_value(row.p_value)})"), row
+                    )
+                )
+    for term, effect in _WORST_CASES.items():
+        highs = {row.judge: row for row in judge_rows(rows, term, "worst_case_high")}
+        for low in judge_rows(rows, term, "worst_case_low"):
+            high = highs.get(low.judge)
+            if high is not None and low.estimate is not None and high.estimate is not None:
+                limits = f"{wording.figure(low, low.estimate)} or {wording.figure(high, high.estimate)}"
+                lost = wording.count(low.n_unscored, "unscored judgment")
+                text = f"if the {lost} had all gone to the shorter text, or all to the longer, {effect.format(limits)}"
+                results.append(Finding("content", "described", sentence(low.judge, text), low))
+    return results
+
+
+def _if_unscored_are_alike(finding: Finding, rows: Sequence[Estimate]) -> Finding:
+    """The finding; where the unscored judgments could undo what was found, with that condition."""
+    row = finding.row
+    bounds = [next(iter(select(rows, variant=name, category="", **_place(row))), None) for name in WORST_CASES]
+    if finding.verdict != "found" or None in bounds or not row.n_unscored or holds_in_worst_case(row, bounds):
+        return finding
+    condition = f"if the {wording.count(row.n_unscored, 'unscored judgment')} would have gone as the others"
+    given = f"{finding.assumption}, {condition}" if finding.assumption else condition
+    return replace(finding, sentence=f"{finding.sentence} That holds {condition}.", assumption=given)
+
+
+def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
+    """The finding, with what it takes for granted where quality is what two raters agree on."""
+    row = finding.row
+    place = {**_place(row), "term": GOLDS_AGREEMENT}
+    golds = next(iter(select(rows, variant="", category="", **place)), None)
+    if row.term not in ("length_ame", LENGTH_SHAPE, "style_joint") or golds is None or golds.estimate is None:
+        return finding
+    text = f"That is {_RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
+    if golds.estimate > _ALIKE:
+        text += (
+            f"; the raters agree on {wording.figure(golds, golds.estimate)} % of pairs: if one knew the other's label, "
+            "their agreement hides errors, and this corrects none"
+        )
+    return replace(finding, sentence=f"{finding.sentence} {text}.", assumption=_RELATIVE)
 
 
 def _by_harm(finding: Finding) -> tuple[int, bool, float]:
@@ -213,7 +299,8 @@ def _joint(row: Estimate) -> Finding:
     """Style and length tested together: whether they change the verdict at equal quality."""
     p = _p_of(row)
     if p is None:
-        return Finding("content", "undefined", sentence(row.judge, f"{_JOINT}: undefined{why(row)}"), row)
+        text = f"cannot be told: {DEPENDS_ON_VERDICT}" if row.verdict == "cannot_tell" else f"undefined{why(row)}"
+        return Finding("content", "undefined", sentence(row.judge, f"{_JOINT}: {text}"), row)
     test = f"{wording.p_value(p)}{' after adjustment' if row.p_adjusted is not None else ''}"
     verdict: Standing
     if _moves(row):
@@ -291,11 +378,23 @@ def _self_preference(rows: Sequence[Estimate]) -> list[Finding]:
     results = []
     for judge in dict.fromkeys([*at_gold, *compared]):
         row, other = at_gold.get(judge), compared.get(judge)
-        if other is not None and (row is None or (row.status == "undefined" and other.status != "undefined")):
+        unknown = row is None or row.status == "undefined" or takes_gold_as_exact(row)
+        if other is not None and (row is None or (unknown and other.status != "undefined")):
             row = other
-        if row is not None:
+        if row is not None and takes_gold_as_exact(row):
+            results.append(_own_texts_given_gold(row))
+        elif row is not None:
             results.append(_on_judge(row, "self_preference", common=_is_common(row, compared.values())))
     return results
+
+
+def _own_texts_given_gold(row: Estimate) -> Finding:
+    """Undefined with one gold that may err, with the number that would hold if it did not."""
+    more, less = _PHRASES[row.term][1:]
+    size = (less if (row.estimate or 0.0) < 0 else more).format(wording.size(row, abs(row.estimate or 0.0)))
+    limits = interval_of_size(row) if (row.estimate or 0.0) < 0 else wording.interval(row)
+    text = f"{_subject(row.term)}: undefined: one gold, which may err; {_AS_EXACT}: {size}, {limits}"
+    return Finding("self_preference", "undefined", sentence(row.judge, text), row, with_number=True)
 
 
 def _is_common(row: Estimate, compared: Iterable[Estimate]) -> bool:
@@ -323,8 +422,16 @@ def _on_judge(row: Estimate, question: str, own: Estimate | None = None, *, comm
     where += [f"generation {row.generation}"] if row.generation is not None else []
     where += [wording.count(row.n, _counted(row))]
     shared = "; one number for all judges, since these pairs do not separate them" if common else ""
-    place = f" ({', '.join(where)}){_length_part(row, own)}{shared}"
+    remark = f"; {_AS_EXACT}" if takes_gold_as_exact(row) else _REMARKS.get(row.term, "")
+    place = f" ({', '.join(where)}){_length_part(row, own)}{shared}{remark}{_sharper(row)}"
     return claim(row, question, row.judge, _subject(row.term), more, less, place)
+
+
+def _sharper(row: Estimate) -> str:
+    """What the screen's sentence adds where a judge that follows quality more, or less, closely than gold would show it."""
+    off_zero = row.conf_low is not None and row.conf_high is not None and not row.conf_low <= 0.0 <= row.conf_high
+    shown = row.term == LENGTH_SCREEN and off_zero and row.p_value is not None and row.p_value > 0.05
+    return "; an unbiased judge that follows quality more closely than gold does would show it too" if shown else ""
 
 
 def _counted(row: Estimate) -> str:
@@ -339,7 +446,10 @@ def _counted(row: Estimate) -> str:
 
 # The outputs over the generations, and the judge on its fixed panels.
 
-_REDUNDANT = ("judge_drift_order_agreement",)  # 1 − the conflict rate
+_DESCRIBED = ("judge_drift_order_agreement", "judge_drift_length_log_odds")
+"""Functions of the same verdicts as ``conflict_rate`` and ``longer_preferred_raw``, which are tested."""
+_SEEN_BY = ("judge_drift_first_slot_excess", "judge_drift_padding_probe")
+"""What a panel without a change is described by: how small a change of these it could have seen."""
 _HEADLINE = ("did_length", "did_style_score")
 _CHANGES = ("drift_length", "drift_style_score", "drift_mattr", "drift_tail_mass_retained")
 _DIVERSITY = (
@@ -420,7 +530,11 @@ def _amplification(rows: Sequence[Estimate]) -> list[Finding]:
     results = []
     for feature in ("length", "style_score"):
         name = wording.feature_name(feature)
-        results += [_compounding(row, name) for row in select(rows, term=f"compounding_{feature}", variant="")]
+        # Run folders of earlier versions have the ratio alone.
+        told = select(rows, term=f"beyond_first_step_{feature}", variant="") or select(
+            rows, term=f"compounding_{feature}", variant=""
+        )
+        results += [_compounding(row, _of_contrast(rows, row, feature), name) for row in told]
         for row in select(rows, term=f"transmission_{feature}", variant=""):
             if row.status != "undefined" and row.estimate is not None:
                 text = f"{name}: the learned signal's slope is {wording.figure(row, row.estimate)} times the judge's own, {wording.interval(row)} (1: passed on unchanged)"
@@ -428,55 +542,160 @@ def _amplification(rows: Sequence[Estimate]) -> list[Finding]:
     return results
 
 
-def _compounding(row: Estimate, name: str) -> Finding:
-    verdict: Standing
-    index = f"compounding index {wording.figure(row, row.estimate)}, {wording.interval(row)} (1 is steady)"
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """What else is known of the drift of one contrast and feature; None where it is not."""
+
+    first: Estimate | None
+    last: Estimate | None
+    index: Estimate | None
+    beyond_strategy: Estimate | None
+    pool: Estimate | None
+
+
+def _of_contrast(rows: Sequence[Estimate], row: Estimate, feature: str) -> _Path:
+    def only(term: str, contrast: str, generation: int | None = None) -> Estimate | None:
+        found = select(rows, term=term, arm=row.arm, contrast=contrast, variant="")
+        found = [one for one in found if one.generation == generation and one.estimate is not None]
+        return found[0] if found else None
+
+    dids = select(rows, term=f"did_{feature}", arm=row.arm, contrast=row.contrast, variant="")
+    last = last_generation(dids) if dids else None
+    return _Path(
+        only(f"did_{feature}", row.contrast, 1),
+        only(f"did_{feature}", row.contrast, last),
+        only(f"compounding_{feature}", row.contrast),
+        only(f"beyond_strategy_{feature}", row.contrast),
+        only(f"pool_range_used_{feature}", "", last),
+    )
+
+
+def _compounding(row: Estimate, path: _Path, name: str) -> Finding:
     word = compounding_word(row)
-    if row.status == "undefined" or row.estimate is None:
+    verdict: Standing = COMPOUNDING.get(word, "unclear" if row.verdict else "described")
+    index = _index(path)
+    if word:
+        clause, rest = _meaning(word, row, path)
+        increments, used = _increments(path), _pool_used(path)
+        shown = f" ({increments})" if increments else ""
+        text = f"{word}: {clause}{shown}{rest}{used}" + (f"; {index}" if index and not increments else "")
+    elif row.status == "undefined" or row.estimate is None:
         verdict, text = "undefined", f"undefined{why(row)}"
-    elif word:
-        verdict, meaning = COMPOUNDING[word]
-        verdict = "unclear" if row.status == "underpowered" else verdict
-        text = f"{word}: {meaning}; {index}"
-    elif row.verdict:
-        verdict, text = "unclear", f"{index}, of a drift that is itself not shown"
     else:
-        verdict, text = "described", index
+        text = f"{index or wording.quantity(row, row.estimate)}{', of a drift that is itself not shown' if row.verdict else ''}"
     who = f"{row.arm} against {row.contrast}" if row.contrast else row.arm
     return Finding("amplification", verdict, sentence(who, f"{name}: {text}"), row)
 
 
+def _meaning(word: Verdict, row: Estimate, path: _Path) -> tuple[str, str]:
+    """What a word on compounding says: of the loops, and of a judge whose taste is constant."""
+    less = "later loops add less than the first did"
+    apart = path.beyond_strategy.verdict if path.beyond_strategy is not None else ""
+    match word:
+        case "amplifying":
+            return "later loops add more than the first did", ""
+        case "saturating":
+            return less, ", and less than with a constant taste"
+        case "as its strategy" if apart == "none":
+            return less, ", about as a constant taste makes them under this strategy"
+        case "as its strategy":
+            return less, ", which is not told apart from what this strategy makes of a constant taste"
+        case "reversing":
+            return "the first loop went one way, all loops together went the other", ""
+        case "steady":
+            return "every loop adds about as much as the first", ""
+    if row.term.startswith("beyond_") and away(row):
+        more = "more than this strategy makes of a constant taste"
+        return (
+            less,
+            f", but {more}" if apart == "found" else "; what this strategy makes of a constant taste is not known",
+        )
+    return "this run does not show whether later loops add more or less than the first", ""
+
+
+def _increments(path: _Path) -> str:
+    """ "0.29 doublings, then 0.20 a loop on average"; empty where that is not known."""
+    first, last = path.first, path.last
+    if first is None or last is None or first.estimate is None or last.estimate is None or (last.generation or 0) < 2:
+        return ""
+    steps = (last.generation or 0) - 1
+    later = wording.figure(last, (last.estimate - first.estimate) / steps)
+    return f"{wording.quantity(first, first.estimate)}, then {later}{' a loop on average' if steps > 1 else ''}"
+
+
+def _index(path: _Path) -> str:
+    row = path.index
+    if row is None:
+        return ""
+    theory = (
+        f", {wording.figure(row, row.benchmark)} with a constant taste under this strategy"
+        if row.benchmark not in (None, 1.0)
+        else ""
+    )
+    return f"compounding index {wording.figure(row, row.estimate)}, {wording.interval(row)} (1 is steady{theory})"
+
+
+def _pool_used(path: _Path) -> str:
+    row = path.pool
+    if row is None or row.estimate is None:
+        return ""
+    return f"; {100 * row.estimate:.0f} % of the pool's range is used up"
+
+
 def _judge_drift(rows: Sequence[Estimate]) -> list[Finding]:
-    """Whether the judge itself changed on its fixed panels; one sentence on a panel where no verdict changed."""
-    changes = [
+    """Whether the judge itself changed on its fixed panels, in any generation: a sentence a term that changed, else one a panel."""
+    tested = [
         row
         for row in rows
-        if row.term.startswith("judge_drift_")
-        and row.term not in _REDUNDANT
-        and row.variant == ""
-        and row.judge not in PLANTED
-    ]
+        if row.term.startswith("judge_drift_") and row.variant == "" and not is_control_judge(row.judge)
+        and row.status != "undefined" and row.term not in _DESCRIBED
+    ]  # fmt: skip
     results = []
-    unchanged: set[tuple[str, str]] = set()
-    for row in select(changes, generation=last_generation(changes)):
-        if row.verdict == "unchanged":
-            if (row.judge, row.panel) not in unchanged:
-                unchanged.add((row.judge, row.panel))
-                results.append(_unchanged(row))
-            continue
-        name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
-        where = f" (generation {row.generation} against 0, {row.panel} panel)"
-        subject = f"change of the judge, {name}"
-        results.append(claim(row, "judge_drift", row.judge, subject, "{} higher", "{} lower", where))
+    for judge, panel in dict.fromkeys((row.judge, row.panel) for row in tested):
+        of_panel = select(tested, judge=judge, panel=panel)
+        changed = [row for row in of_panel if verdict_of(row, margin_of(row)) == "found"]
+        for term in dict.fromkeys(row.term for row in changed):
+            results.append(_changed(select(changed, term=term), last_generation(of_panel)))
+        if not changed:
+            results.append(_not_changed(of_panel))
     return results
 
 
-def _unchanged(row: Estimate) -> Finding:
-    text = (
-        f"every pair was judged as at generation 0: no change on this panel (generation {row.generation}, {row.panel} panel, "
-        f"{wording.count(row.n, 'pair')}); other pairs were not asked"
+def _changed(rows: Sequence[Estimate], last: int | None) -> Finding:
+    """The sentence on a term that changed: at the generation where that is surest, with the others where it was found."""
+    row = min(rows, key=lambda row: (_p_of(row) or 0.0, row.generation or 0))
+    name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
+    others = [str(other.generation) for other in rows if other is not row]
+    further = f"; found in generation {', '.join(others)} too" if others else ""
+    gone = "" if last in [row.generation for row in rows] else f"; not found in generation {last}"
+    where = f" (generation {row.generation} against 0, {row.panel} panel{further}{gone})"
+    return claim(row, "judge_drift", row.judge, f"change of the judge, {name}", "{} higher", "{} lower", where)
+
+
+def _not_changed(rows: Sequence[Estimate]) -> Finding:
+    """One sentence on a panel where no change is found: that every verdict is the same, or what could have been seen."""
+    last = last_generation(rows)
+    row = next((row for row in select(rows, generation=last) if row.term in _SEEN_BY), select(rows, generation=last)[0])
+    pairs = wording.count(row.n, "pair")
+    first = min(row.generation or 0 for row in rows)
+    span = f"generation {last}" if first == last else f"generations {first} to {last}"
+    if all(row.verdict == "unchanged" for row in rows):
+        text = (
+            f"unchanged: all verdicts on the {pairs} of the {row.panel} panel are the same as in generation 0 ({span}); other "
+            "pairs were not asked"
+        )
+        return Finding("judge_drift", "described", sentence(row.judge, text), row)
+    seen = max((each for each in rows if each.term == row.term), key=lambda each: each.detectable or 0.0)
+    name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
+    could = (
+        f"; {pairs} could have shown a change of {wording.size(seen, seen.detectable)} or more in one generation ({name}; 80 % power, "
+        "corrected for all generations)"
+        if seen.detectable is not None
+        else ""
     )
-    return Finding("judge_drift", "described", sentence(row.judge, text), row)
+    text = f"no change of the judge detected on the {row.panel} panel ({span} against 0){could}"
+    within = seen.detectable is not None and seen.margin is not None and seen.detectable <= seen.margin
+    return Finding("judge_drift", "undetected" if within else "underpowered", sentence(row.judge, text), seen)
 
 
 def _contrast(row: Estimate, question: str) -> Finding:
@@ -521,7 +740,7 @@ def _several(
 def _named(row: Estimate) -> str:
     """ "self-BLEU +0.46, 95 % interval 0.40 to 0.52 (less varied)"."""
     direction = ""
-    if row.bias == "diversity":
+    if wording.feature_of(row.term, "did_") in wording.DIVERSITY:
         direction = " (less varied)" if less_varied(row) else " (more varied)"
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     name = wording.feature_name(wording.feature_of(row.term, "did_"))

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.report import wording
 from judgeloop.report.claims import harm, is_probe
 from judgeloop.report.figure import (
@@ -45,7 +46,7 @@ from judgeloop.stats.judge.mitigation import MITIGATIONS
 
 _RATES = (
     "first_slot_excess", "identical_pair_excess", "excess_conflict", "padding_probe", "gold_tied_longer_excess", "length_ame",
-    "excess_longer_vs_gold", "self_preference_gold",
+    "self_preference_gold",
 )  # fmt: skip
 _SLOPES = ("position_log_odds", "length_log_odds", "self_preference_log_odds", "gold_log_odds")
 _HELD = {"given_gold": " (gold taken as exact)", "no_gold": " (quality not held equal)"}
@@ -257,7 +258,7 @@ def position_by_slot(reading: Reading) -> Figure | None:
     """How much more often than its even share each slot was picked, by category: a heat map slot × category, a panel a judge."""
     rows = [
         row for row in defined(reading.estimates)
-        if row.scope == "judge" and row.variant == "" and row.judge not in ("random", "gold") and (row.term == "first_slot_excess" or _SLOT.fullmatch(row.term))
+        if row.scope == "judge" and row.variant == "" and not is_control_judge(row.judge) and (row.term == "first_slot_excess" or _SLOT.fullmatch(row.term))
     ]  # fmt: skip
     rows.sort(
         key=lambda row: (_PANEL_RANKS.get(row.panel, 2), row.generation is not None, row.generation or 0, row.arm)

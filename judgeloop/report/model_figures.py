@@ -368,15 +368,21 @@ def _parts_in_words(rows: Sequence[Estimate]) -> str:
 
 def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     caption = (
-        "Rare kinds of output at generation 0 that are still there: 1 is all of them, 0 none. They are named on one half of generation 0 and "
-        "measured on the other, so that nothing but change lowers it. Resampling alone loses some: compare with the random arm."
+        "Mass in the rare kinds of output of generation 0, over what it was then: below 1 they are being lost; 1 or more is all "
+        "of it and no further survival. Texts that lie farther out than any of generation 0 are new, and counted beside it. "
+        "Rare is named on one half of generation 0 and measured on the other, so that nothing but change moves it. Resampling "
+        "alone loses some: compare with the random arm."
     )
-    figure = _levels(reading, looks, ("tail_mass_retained",), "tail", "Survival of the tail", caption)
+    figure = _levels(
+        reading, looks, ("tail_mass_retained", "new_mode_mass"), "tail", "Rare modes and new ones", caption
+    )
     if figure is not None:
         figure.panels[0].spec["layout"]["shapes"] = [
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"color": "@zero", "width": 1, "dash": "dot"}}
         ]  # fmt: skip
-        figure.panels[0].spec["layout"]["yaxis"]["range"] = value_range(figure.rows, from_zero=True)
+        figure.panels[0].spec["layout"]["yaxis"]["range"] = value_range(
+            [row for row in figure.rows if row.term == "tail_mass_retained"], from_zero=True
+        )
     return figure
 
 

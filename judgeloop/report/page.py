@@ -116,7 +116,7 @@ def figure_data(figure: Figure) -> FigureData:
         f"Data: {figure.title}",
         f"The numbers of this figure.{more}",
         tuple(map(str, data.columns)),
-        tuple(tuple(map(_plain, row)) for row in data.head(_TABLE_ROWS).itertuples(index=False)),
+        tuple(tuple(map(_plain, row)) for row in data.head(_TABLE_ROWS).itertuples(index=False, name=None)),
     )
     files = [csv_download(data, f"{figure.name}.csv", "Data (CSV)")]
     if figure.traces is not None:

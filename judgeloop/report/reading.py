@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,7 @@ from judgeloop.records import ADDED_ESTIMATE_COLUMNS, ESTIMATE_COLUMNS
 from judgeloop.rundir import Record
 from judgeloop.stats.estimate import VERDICTS, Estimate
 from judgeloop.stats.near_copies import with_clusters
+from judgeloop.stats.presentations import quick_texts
 
 _INTEGERS = frozenset({"generation", "n", "n_items", "n_replicates", "n_unscored"})
 _NUMBERS = frozenset({
@@ -83,19 +84,20 @@ def as_estimates(frame: pd.DataFrame) -> tuple[Estimate, ...]:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise ValueError(f"estimates lack the columns {', '.join(missing)}")
-    records = frame[columns].to_dict("records")
-    return tuple(Estimate(**{str(key): _cell(str(key), value) for key, value in record.items()}) for record in records)
+    cells = [[_cell(column, value) for value in frame[column].tolist()] for column in columns]
+    return tuple(Estimate(**dict(zip(columns, row, strict=True))) for row in zip(*cells, strict=True))
 
 
 def record(row: Estimate) -> dict[str, Any]:
     """The row as a mapping with the columns of docs/contract.md, "Estimates", in order, ready for JSON."""
-    return {field.name: getattr(row, field.name) for field in sorted(fields(row), key=_position)}
+    return {name: getattr(row, name) for name in ESTIMATE_COLUMNS}
 
 
 def select(rows: Iterable[Estimate], **conditions: object) -> list[Estimate]:
     """The rows whose columns have these values; a tuple stands for any one of its values."""
     selected = list(rows)
-    for column, value in conditions.items():
+    # The term first: it leaves the fewest rows to look at.
+    for column, value in sorted(conditions.items(), key=lambda condition: condition[0] != "term"):
         values = value if isinstance(value, tuple) else (value,)
         selected = [row for row in selected if getattr(row, column) in values]
     return selected
@@ -123,10 +125,6 @@ def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list
 def last_generation(rows: Iterable[Estimate]) -> int | None:
     """The highest generation among the rows; None where none has one."""
     return max((row.generation for row in rows if row.generation is not None), default=None)
-
-
-def _position(field: Any) -> int:
-    return ESTIMATE_COLUMNS.index(field.name)
 
 
 def _cell(column: str, value: Any) -> Any:
@@ -160,10 +158,11 @@ def _judge_kind(experiment: Mapping[str, Any], arm: object) -> str:
 
 def _table(run: Record, name: str) -> pd.DataFrame:
     frame = run.table(name)
-    for column in ("replicate", "generation", "repeat", "n_drawn"):
+    # A log's own columns may have any name, that of a count of the table candidates too.
+    for column in ("replicate", "generation", "repeat", *(("n_drawn",) if name == "candidates" else ())):
         if column in frame.columns:
             frame[column] = frame[column].astype("Int64")
     for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order"):
         if column in frame.columns:
             frame[column] = frame[column].astype("object").where(frame[column].notna(), "").astype("str")
-    return frame
+    return quick_texts(frame)

@@ -117,8 +117,10 @@ def contrast_table(reading: Reading) -> Table | None:
 
 
 def amplification_table(reading: Reading) -> Table | None:
-    """Transmission, cumulative gain, compounding index and observed over static drift, a row a contrast and feature."""
-    prefixes = ("transmission_", "cumulative_gain_", "compounding_", "observed_over_static_")
+    """Transmission, and whether drift compounds in differences and ratios, a row a contrast and feature."""
+    prefixes = (
+        "transmission_", "beyond_first_step_", "beyond_strategy_", "cumulative_gain_", "compounding_", "observed_over_static_",
+    )  # fmt: skip
     cells: dict[tuple[str, str, str], dict[str, Estimate]] = {}
     for row in reading.estimates:
         prefix = next((p for p in prefixes if row.term.startswith(p)), None)
@@ -138,10 +140,21 @@ def amplification_table(reading: Reading) -> Table | None:
         return None
     return Table(
         "Amplification",
-        "Transmission: the learned signal's slope over the judge's. Cumulative gain: total drift over the first loop's. "
+        "Transmission: the learned signal's slope over the judge's. Beyond equal steps: total drift less as many "
+        "first loops. Beyond a constant taste: total drift less what this strategy makes of one. Cumulative gain: total drift over the first loop's. "
         "Compounding index: that gain per loop, 1 is steady. Observed over static: drift over what generation 0's selection "
         "alone predicts. But for length, features without any defined value are left out; estimates.csv has the reasons.",
-        ("Arm", "Control", "Feature", "Transmission", "Cumulative gain", "Compounding index", "Observed over static"),
+        (
+            "Arm",
+            "Control",
+            "Feature",
+            "Transmission",
+            "Later loops beyond the first",
+            "Beyond a constant taste",
+            "Cumulative gain",
+            "Compounding index",
+            "Observed over static",
+        ),
         tuple(rows),
     )
 
@@ -438,7 +451,7 @@ def caveats(reading: Reading) -> list[str]:
     if "consistent_only" in reading.experiment_text:
         lines.insert(
             0,
-            "The label rule consistent_only removes position from the labels and doubles every content slope: drift per loop grows. See transmission.",
+            "The label rule consistent_only removes position from the labels and makes every preference in them larger, for quality as for length and style: drift per loop grows. See transmission.",
         )
     replicates = max((row.n_replicates or 0 for row in reading.estimates), default=0)
     if 0 < replicates < 5:

@@ -28,7 +28,8 @@ FEATURES = {
     "phrase_repetition": "stock phrases",
     "dispersion": "embedding dispersion",
     "bias_amplification": "style tied to category (BiasAmp)",
-    "tail_mass_retained": "rare-mode mass retained",
+    "tail_mass_retained": "mass in rare modes",
+    "new_mode_mass": "mass in new modes",
     "correct": "share correct",
     "mean_correct": "share correct",
     "hedging_when_wrong": "hedging when wrong",
@@ -44,6 +45,10 @@ TERMS = {
     "conflict_rate": "Verdict changes with order",
     "order_agreement": "Same verdict in both orders",
     "excess_conflict": "Verdict changes with order, beyond noise",
+    "consistency_factor": "Effects among pairs that both orders decide alike, over the average of both",
+    "position_consistency": "Position consistency (Shi et al.)",
+    "judgebench_accuracy": "Accuracy over both orders (JudgeBench)",
+    "disagreement": "Verdicts differ, beyond noise",
     "repetition_stability": "Same verdict when asked again",
     "identical_pair_excess": "First slot picked, identical texts",
     "padding_probe": "Padded copy picked",
@@ -53,13 +58,18 @@ TERMS = {
     "length_shape": "Length effect changes with length",
     "length_exchange_rate": "Quality worth one doubling of length",
     "excess_longer_vs_gold": "Length effect, judge minus gold",
+    "length_beyond_agreement": "Length effect, beyond agreement with gold",
     "longer_preferred_raw": "Longer text picked (raw)",
     "style_joint": "Style and length together",
     "self_preference_gold": "Own texts picked more, at equal gold",
     "self_preference_log_odds": "Own texts favoured, compared with other judges",
     "gold_agreement": "Agrees with gold",
+    "golds_agreement": "Two golds agree",
     "gold_log_odds": "Quality (gold)",
     "unscored_joint": "Unscored replies depend on order or length",
+    "unscored_by_verdict": "Unscored replies depend on the pick",
+    "gold_missing_joint": "Gold is missing by order or length",
+    "gold_missing_by_verdict": "Gold is missing by the pick",
     "unscored_share": "Replies without a verdict",
     "kl_from_reference": "KL divergence",
     "training_tokens": "Tokens trained on",
@@ -111,6 +121,9 @@ _PREFIXES = {
     "transmission_": "transmission of {}",
     "signal_slope_": "learned signal's slope on {}",
     "strategy_gap_": "difference in drift of {}",
+    "beyond_first_step_": "{} beyond equal steps",
+    "beyond_strategy_": "{} beyond a constant taste",
+    "pool_range_used_": "share of the pool's range in {} used up",
     "cumulative_gain_": "cumulative gain in {}",
     "compounding_": "compounding of {}",
     "observed_over_static_": "drift of {} over its static forecast",
@@ -121,7 +134,8 @@ _PREFIXES = {
 }
 RATE_UNITS = ("probability", "rate")
 SHARES = frozenset({
-    "conflict_rate", "order_agreement", "repetition_stability", "longer_preferred_raw", "gold_agreement", "unscored_share",
+    "conflict_rate", "order_agreement", "position_consistency", "judgebench_accuracy", "repetition_stability", "longer_preferred_raw", "gold_agreement", "golds_agreement",
+    "unscored_share",
     "mean_correct", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_pair_ties",
     "score_gold_agreement", "score_pairwise_disagreement", "rotation_consistency",
 })  # fmt: skip
@@ -251,7 +265,7 @@ def signed_figure(row: Estimate) -> str:
     """The estimate as ``figure`` writes it, with a plus sign where it is a change or an excess and positive."""
     text = figure(row, row.estimate)
     excess = row.term.endswith(("_excess", "_probe", "_ame")) or row.term.startswith(
-        ("did_", "drift_", "judge_drift_", "excess_")
+        ("did_", "drift_", "judge_drift_", "excess_", "beyond_")
     )
     plus = excess and not is_pick_share(row) and (row.estimate or 0.0) > 0 and text.strip("0.")
     return f"+{text}" if plus else text

@@ -18,7 +18,7 @@ from typing import Any
 from judgeloop import seeds
 from judgeloop.judging.controls import log_logistic, logistic, planted_log_odds
 from judgeloop.records import Call, Route
-from judgeloop.serving.planted_drafts import draft_text, exemplar_texts
+from judgeloop.serving.planted_drafts import draft_text, exemplar_texts, trained
 from judgeloop.serving.planted_spec import PlantedSpec, features_of, marked_quality, references
 from judgeloop.text.features import tokenize
 from judgeloop.text.matching import correct
@@ -349,7 +349,8 @@ class PlantedAnswerer:
 
         ``call_id`` names the random streams; without it the hash of the request does.
         """
-        if body["model"] not in self.spec.model:
+        drafting = trained(self.spec, body["model"])
+        if drafting is None:
             return self._unknown_model(body["model"])
         if body.get("n", 1) not in (None, 1):
             return _refusal(400, "a planted model gives one choice a call", "unsupported_value", "n")
@@ -372,7 +373,7 @@ class PlantedAnswerer:
         elif answer is not None and reference is not None:
             content = "[[yes]]" if reference.strip().casefold() in answer.casefold() else "[[no]]"
         else:
-            content = draft_text(self.spec, name, body.get("seed") or 0, exemplar_texts(body["messages"]))
+            content = draft_text(drafting, name, body.get("seed") or 0, exemplar_texts(body["messages"]))
         return _completion(body, name, content)
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,6 +119,18 @@ def draft_text(spec: PlantedSpec, name: str, body_seed: int, exemplars: Sequence
     if spec.quality_marker is not None and (draft.quality_mean or draft.quality_sd):
         marker = f"{spec.quality_marker}{quality:.3f}{_closing(spec.quality_marker)}"
     return _markdown_text(generator, tokens, draft.markdown, marker)
+
+
+_TRAINED = re.compile(r"(.+)@length_mean=(\d{1,4}(?:\.\d{1,12})?)")
+
+
+def trained(spec: PlantedSpec, model: str) -> PlantedSpec | None:
+    """The spec by which ``model`` drafts: the server's own for its names; with another median length for a name such as
+    ``planted@length_mean=80``, by which a training of a planted policy is played; None for any other."""
+    name = _TRAINED.fullmatch(model)
+    if name is None or name[1] not in spec.model or not 1 <= float(name[2]) <= _MOST_TOKENS:
+        return spec if model in spec.model else None
+    return spec.model_copy(update={"draft": spec.draft.model_copy(update={"length_mean": float(name[2])})})
 
 
 def planned_log2_tokens(draft: DraftSpec, exemplars: Sequence[str]) -> float:

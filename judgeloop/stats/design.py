@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
@@ -21,18 +22,25 @@ class RunTables:
 @dataclass(frozen=True, slots=True)
 class ArmDesign:
     """One arm. ``judge`` is the judge's name in the table ``judgments``; the other fields are spelled as in the experiment
-    (docs/experiment.md)."""
+    (docs/experiment.md). A positive control has a judge with a known taste; it is contrasted with the controls."""
 
     name: str
     judge: str
     is_control: bool = False
+    is_positive_control: bool = False
     judge_kind: str = "model"
     policy_kind: str = "pool"
     label_rule: str = "raw"
-    update: str = "tilt"
-    reference: str = "previous"
-    strategy: str = "replace"
+    update: Literal["tilt", "best_of_n", "training"] = "tilt"
+    reference: Literal["previous", "base"] = "previous"
+    strategy: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
     real_fraction: float = 0.0
+    tau: float = 1.0
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a model's weights are trained: then no distribution over the candidates is selected."""
+        return self.update == "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,9 @@ class Margins:
 class Design:
     """The run: T = ``generations`` feedback steps, its arms, and every contrast (arm, control arm).
 
-    ``seed`` names the random streams of bootstraps and splits. ``confirmatory`` is the contrast of the confirmatory family.
+    ``seed`` names the random streams of bootstraps and splits. ``confirmatory`` is the contrast of the confirmatory family. ``looks``:
+    the generations of the whole run over those of these tables, above 1 while it goes on: what is looked at after each
+    generation is then corrected for all of them.
     """
 
     name: str
@@ -58,6 +68,7 @@ class Design:
     contrasts: tuple[tuple[str, str], ...] = ()
     confirmatory: tuple[str, str] | None = None
     margins: Margins = Margins()
+    looks: float = 1.0
 
     def arm(self, name: str) -> ArmDesign:
         """The arm of that name. Raises ValueError where there is none."""

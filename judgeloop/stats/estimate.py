@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.records import ESTIMATE_COLUMNS, ESTIMATE_KEY
-from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, tost
+from judgeloop.stats.inference import Interval, Undefined, replicate_t, surely_detectable, tost
 from judgeloop.stats.presentations import unscored
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
@@ -36,6 +36,8 @@ Verdict = Literal[
     "drifting",
     "amplifying",
     "saturating",
+    "as its strategy",
+    "reversing",
     "steady",
     "compounding unclear",
     "early collapse",
@@ -49,14 +51,18 @@ Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts")
 
 - ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
 - ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope
-- ``undetected``: the interval holds the null; ``detectable`` is the smallest effect that would have been seen
+- ``undetected``: the interval holds the null; ``detectable`` is an effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
-- ``unchanged``: of a judge's drift, no verdict on the fixed panel changed; that holds for these pairs alone
+- ``unchanged``: of one judge at two times, no verdict on the pairs that it judged both times changed; of these pairs alone
 
-Of the three compounding terms: the drift's own verdict where no drift is shown, else ``amplifying``, ``saturating``,
-``steady`` or ``compounding unclear``. Of ``collapse_stage``: the stage.
+Of the three ratios on compounding: the drift's own verdict where no drift is shown, else one of COMPOUNDING_WORDS. Of
+``collapse_stage``: the stage.
 """
+
+COMPOUNDING_WORDS: tuple[Verdict, ...] = (
+    "amplifying", "saturating", "as its strategy", "reversing", "steady", "compounding unclear",
+)  # fmt: skip
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -69,7 +75,8 @@ class Estimate:
 
     - ``estimate``, ``std_error``, ``conf_low``, ``conf_high``
     - ``margin``: of equivalence, where the row was tested against one
-    - ``detectable``: the smallest effect that this sample finds with 80 % power, where none was detected
+    - ``detectable``: where none was detected, an effect that would have been found with 80 % power or more (in 90 % of samples:
+      the standard error is taken at its upper limit)
     - ``benchmark``: the value in theory where nothing feeds back on itself
 
     ``n`` counts what the estimator uses; ``n_unscored`` always counts judgments. ``note`` is for people; no program reads it.
@@ -113,6 +120,7 @@ _NUMBERS = (
     "benchmark",
 )  # fmt: skip
 _fields = operator.attrgetter(*ESTIMATE_COLUMNS)
+_key = operator.itemgetter(*map(ESTIMATE_COLUMNS.index, ESTIMATE_KEY))
 
 
 def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
@@ -121,19 +129,22 @@ def estimates_frame(rows: Iterable[Estimate]) -> pd.DataFrame:
 
     Raises ValueError if two rows share (scope, judge, arm, contrast, generation, panel, category, term, variant).
     """
-    frame = pd.DataFrame(map(_fields, rows), columns=list(ESTIMATE_COLUMNS))
-    for column in _INTEGERS:
-        frame[column] = frame[column].astype("Int64")
-    for column in _NUMBERS:
-        frame[column] = frame[column].astype("float64")
-    for column in set(ESTIMATE_COLUMNS) - set(_INTEGERS) - set(_NUMBERS):
-        frame[column] = frame[column].astype("str")
-    duplicates = frame.duplicated(list(ESTIMATE_KEY), keep=False)
-    if duplicates.any():
-        raise ValueError(
-            f"estimates are not unique: {frame.loc[duplicates, list(ESTIMATE_KEY)].head(4).to_dict('records')}"
-        )
+    fields = list(map(_fields, rows))
+    values = zip(*fields, strict=True) if fields else [()] * len(ESTIMATE_COLUMNS)
+    frame = pd.DataFrame(
+        {name: _typed(name, list(column)) for name, column in zip(ESTIMATE_COLUMNS, values, strict=True)}
+    )
+    if len(set(map(_key, fields))) < len(fields):
+        duplicates = frame.loc[frame.duplicated(list(ESTIMATE_KEY), keep=False), list(ESTIMATE_KEY)]
+        raise ValueError(f"estimates are not unique: {duplicates.head(4).to_dict('records')}")
     return frame
+
+
+def _typed(name: str, values: list[Any]) -> Any:
+    """A column of the table of estimates, in its type."""
+    if name in _NUMBERS:
+        return np.array(values, dtype=np.float64)
+    return pd.array(values, dtype="Int64" if name in _INTEGERS else "str")
 
 
 RATE_MARGIN = 0.05
@@ -233,18 +244,19 @@ def row(
     margin: float | None = None,
     null: float | None = 0.0,
     note: str = "",
+    equivalence: bool = True,
     **more: Any,
 ) -> Estimate:
     """The row of a judge's result: ``estimate_row`` with the columns of ``labels`` and ``counts`` and, by default, the margin of
-    its unit. ``more``: other columns, as Estimate names them."""
+    its unit. ``equivalence`` False: no margin, for a number whose nearness to 0 shows nothing. ``more``: other columns, as
+    Estimate names them."""
     columns: dict[str, Any] = {
         "scope": "judge", "judge": labels.judge, "arm": labels.arm, "generation": labels.generation,
         "panel": labels.panel, "category": labels.category, "bias": bias, "term": term, "variant": variant, "unit": unit,
         "n": counts.n, "n_items": counts.items, "n_unscored": counts.unscored, **more,
     }  # fmt: skip
-    return estimate_row(
-        result, margin=default_margin(unit) if margin is None else margin, null=null, note=note, **columns
-    )
+    allowed = (default_margin(unit) if margin is None else margin) if equivalence else None
+    return estimate_row(result, margin=allowed, null=null, note=note, **columns)
 
 
 def estimate_row(
@@ -260,8 +272,8 @@ def estimate_row(
     """The row of a result, with its verdict and its status. ``columns``: the other columns, as Estimate names them.
 
     - ``margin``: of equivalence. An interval that holds ``null`` is equivalent to it within the margin, or undetected, and
-      then ``underpowered`` where the effect that this sample finds with 80 % power is larger than the margin
-    - ``null``: None for a description, which has nothing to detect
+      then ``underpowered`` where the effect that is surely found with 80 % power is larger than the margin
+    - ``null``: None for a description, which has nothing to detect, and no p-value
     - ``drift``: an effect is then called ``drifting``, and an undetected one is always ``underpowered``
     - ``unchanged``: no verdict behind a judge's drift changed
     - ``note``: dropped where the row is undefined, whose note is the reason alone
@@ -293,7 +305,7 @@ def estimate_row(
         conf_low=float(result.low),
         conf_high=float(result.high),
         conf_level=result.level,
-        p_value=None if result.p_value is None else float(result.p_value),
+        p_value=None if result.p_value is None or null is None else float(result.p_value),
         method=result.method,
         status=status,
         verdict="unchanged" if unchanged and result.estimate == 0 else verdict,
@@ -307,7 +319,7 @@ def estimate_row(
 def claim(
     result: Result, margin: float | None, null: float | None = 0.0, *, drift: bool = False, few: bool = False
 ) -> tuple[Verdict, float | None]:
-    """(verdict, smallest effect that would have been found with 80 % power where the verdict is ``undetected``, else None).
+    """(verdict, effect that 90 % of such samples would have found with 80 % power or more where the verdict is ``undetected``).
 
     Before correction for several tests. ``few``: too few were judged for the verdict ``none``.
     """
@@ -325,7 +337,7 @@ def claim(
         return effect, None
     # Without a standard error the width is all that is known of the precision; equal replicates have neither.
     std_error = result.std_error or (result.high - result.low) / 4.0
-    return "undetected", smallest_detectable(std_error, result.df) if std_error > 0 else None
+    return "undetected", surely_detectable(std_error, result.df) if std_error > 0 else None
 
 
 def ratio_row(result: Interval | Undefined, *, note: str = "", **columns: Any) -> Estimate:
@@ -333,8 +345,6 @@ def ratio_row(result: Interval | Undefined, *, note: str = "", **columns: Any) -
 
     It has no p-value: its interval shows whether the ratio may be 1, and a ratio of 0 is of no interest.
     """
-    if isinstance(result, Interval):
-        result = dataclasses.replace(result, p_value=None)
     estimate = estimate_row(result, null=None, note=note, **columns)
     if isinstance(result, Interval) and result.covers(1.0) and result.high - result.low > WIDEST_RATIO:
         reason = f"the interval is wider than {WIDEST_RATIO:g} and decides nothing"
@@ -361,6 +371,7 @@ BY_CONSTRUCTION = "by construction"
 CONSTRUCTED_VALUES = {
     "first_slot_excess": 0.0, "position_log_odds": 0.0, "conflict_rate": 0.0, "order_agreement": 1.0,
     "excess_conflict": 0.0, "repetition_stability": 1.0, "identical_pair_excess": 0.0, "preference_fairness": 0.0,
+    "position_consistency": 1.0, "consistency_factor": 1.0,
 }  # fmt: skip
 """Term → its value for a judge that scores each text alone; the drift of each is 0."""
 
@@ -379,6 +390,8 @@ def order_free(estimates: pd.DataFrame, judges: Collection[str]) -> pd.DataFrame
 
     Their variants too (bounds for unscored replies, ties dropped).
     """
+    if not judges:
+        return estimates
     values = estimates["term"].map(lambda term: constructed_value(str(term)))
     constructed = (estimates["scope"] == "judge") & estimates["judge"].isin(list(judges)) & values.notna()
     if not constructed.any():

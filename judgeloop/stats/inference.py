@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 # Quantiles and tails of the reference distributions: the normal, Student's t, F, the binomial.
 
 _HALVINGS = 200
+_SCORE_HALVINGS = 30
 
 
 def quantile(probability: float, df: float | None = None) -> float:
@@ -111,6 +112,8 @@ class Interval:
     p_value: float | None = None
     df: float | None = None
     method: str = ""
+    equivalence: tuple[float, float] | None = None
+    """The 90 % limits, by which two one-sided tests go; None where they are estimate ± t·std_error."""
 
     def covers(self, value: float) -> bool:
         """Whether ``value`` lies in the interval, limits included."""
@@ -260,6 +263,8 @@ def bounded_mean(
 ) -> Interval | Undefined:
     """``cluster_mean`` for values known to lie in [low, high]: the interval stays inside, and is never a point.
 
+    Where few rows differ from the null, t limits on the far side from it are too near: they give way to those of the score test
+    (``_score_reach``), which never bring a null back in that the t test leaves out.
     Where all rows equal c, the share u of the population that differs is bounded by Wilson's upper limit for 0 of G
     clusters, and the mean lies between c − u(c − low) and c + u(high − c). Its p is then the score test's of a fair
     split where c is not the null, else 1.
@@ -267,12 +272,29 @@ def bounded_mean(
     plain = cluster_mean(values, clusters, level=level, null=null)
     if isinstance(plain, Undefined):
         return plain
-    if plain.std_error > 0:
-        return Interval(
-            plain.estimate, plain.std_error, max(low, plain.low), min(high, plain.high), level, plain.p_value, plain.df,
-            plain.method,
-        )  # fmt: skip
     groups = len(np.unique(np.asarray(clusters)))
+    if plain.std_error > 0:
+        reach, scaled = high - null, np.zeros(0)
+        if math.isclose(reach, null - low):
+            scaled = (np.asarray(values, dtype=np.float64) - null) / reach
+        limits = []
+        for of_level in (level, 0.9):
+            half = quantile(0.5 + of_level / 2.0, plain.df) * plain.std_error
+            below, above = plain.estimate - half, plain.estimate + half
+            if len(scaled):
+                # The effective number of pairs is itself estimated where items have several: by t, then.
+                z = quantile(0.5 + of_level / 2.0, plain.df if len(scaled) > groups else None)
+                score_below, score_above = (
+                    null + reach * limit for limit in _score_reach(scaled, plain.std_error / reach, z)
+                )
+                below, above = (
+                    below if below > null else min(below, score_below),
+                    above if above < null else max(above, score_above),
+                )
+            limits.append((max(low, below), min(high, above)))
+        return Interval(
+            plain.estimate, plain.std_error, *limits[0], level, plain.p_value, plain.df, plain.method, limits[1]
+        )  # fmt: skip
     z = quantile(0.5 + level / 2.0)
     upper = z * z / (groups + z * z)
     c = plain.estimate
@@ -281,6 +303,33 @@ def bounded_mean(
         c, 0.0, c - upper * (c - low), c + upper * (high - c), level, min(1.0, p_value), None,
         "no spread: Wilson bound, n = items",
     )  # fmt: skip
+
+
+def _score_reach(x: NDArray[np.float64], std_error: float, z: float) -> tuple[float, float]:
+    """The limits of Tango's (1998) score interval for a mean of ``x`` in [−1, 1], at ``z`` standard errors.
+
+    As of a difference of paired proportions: the share of positive parts less that of negative ones, of so many pairs as give
+    the mean's own ``std_error`` (fewer than the rows where clusters agree, more where parts are fractions).
+    """
+    up, down = float(np.maximum(x, 0.0).mean()), float(np.maximum(-x, 0.0).mean())
+    gap = up - down
+    n = max(1e-12, up + down - gap**2) / std_error**2
+    b, c = n * up, n * down
+
+    def score(delta: float) -> float:
+        middle = -b - c + (2.0 * n - b + c) * delta
+        share = (math.sqrt(max(0.0, middle**2 + 8.0 * n * c * delta * (1.0 - delta))) - middle) / (4.0 * n)
+        spread = n * (2.0 * share + delta * (1.0 - delta))
+        away = b - c - n * delta
+        return away / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, away)
+
+    limits = []
+    for inner, outer, bound in ((gap, -1.0, z), (gap, 1.0, -z)):
+        for _ in range(_SCORE_HALVINGS):
+            middle = (inner + outer) / 2.0
+            inner, outer = (middle, outer) if abs(score(middle)) < abs(bound) else (inner, middle)
+        limits.append((inner + outer) / 2.0)
+    return limits[0], limits[1]
 
 
 def fieller(
@@ -360,8 +409,11 @@ def bca(
 def tost(interval: Interval, margin: float, *, centre: float = 0.0, alpha: float = 0.05) -> bool:
     """Whether two one-sided tests at ``alpha`` put the estimate within ``centre`` ± ``margin`` (Schuirmann 1987).
 
-    For estimates with a standard error; where that is 0 (no spread seen) the interval's own limits must lie inside.
+    For estimates with a standard error; where that is 0 (no spread seen) the interval's own limits must lie inside. Limits of
+    another kind (``Interval.equivalence``) take the place of estimate ± t·std_error.
     """
+    if interval.equivalence is not None and alpha == 0.05:
+        return centre - margin < interval.equivalence[0] and interval.equivalence[1] < centre + margin
     if interval.std_error == 0:
         return centre - margin < interval.low and interval.high < centre + margin
     half = quantile(1.0 - alpha, interval.df) * interval.std_error
@@ -373,6 +425,27 @@ def smallest_detectable(std_error: float, df: float | None, *, power: float = 0.
     if df is None or df > 1e5:
         return std_error * (quantile(0.5 + level / 2.0, df) + quantile(power))
     return std_error * detectable_shift(df, power, level)
+
+
+SURENESS = 0.9
+"""The share of samples in which ``surely_detectable`` is found with at least the power that is said."""
+
+
+def upper_deviation(deviation: float, df: float) -> float:
+    """The upper confidence limit, at SURENESS, of a standard deviation or error that was estimated on ``df`` degrees of freedom
+    (χ²)."""
+    return deviation * math.sqrt(df / float(scipy.special.chdtri(df, SURENESS)))
+
+
+def surely_detectable(std_error: float, df: float | None, *, power: float = 0.8, level: float = LEVEL) -> float:
+    """``smallest_detectable`` where the standard error is itself estimated, on ``df`` degrees of freedom.
+
+    The true error is as often larger as smaller, with few degrees of freedom much larger. So it is taken at its upper limit:
+    in 90 % of samples the power at this effect is ``power`` or more.
+    """
+    if df is not None and df <= 1e5:
+        std_error = upper_deviation(std_error, df)
+    return smallest_detectable(std_error, df, power=power, level=level)
 
 
 def mcnemar_mid_p(n_ff: int, n_ss: int) -> float:

@@ -6,6 +6,8 @@ Benjamini–Hochberg's the other exploratory rows; a verdict then claims an effe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -20,15 +22,17 @@ JUDGE_FAMILY = ("first_slot_excess", "length_ame", "style_joint", "padding_probe
 ALPHA = {"confirmatory": 0.05, "exploratory": 0.10}
 """Holm level of the confirmatory family; Benjamini–Hochberg rate of the exploratory one."""
 
-_COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness")
-_KEYS = ["family", "scope", "judge", "arm", "contrast"]
+_COMPATIBILITY = ("alpaca_", "arena_", "preference_fairness", "position_consistency", "judgebench_")
+_KEYS = ("family", "scope", "judge", "arm", "contrast")
+_PROBE_KEYS = ("generation", "panel", "category")
 
 
-def holm(p_values: Floats) -> Floats:
-    """Holm's (1979) step-down adjusted p-values, in the order given: familywise error."""
+def holm(p_values: Floats, tests: float | None = None) -> Floats:
+    """Holm's (1979) step-down adjusted p-values, in the order given: familywise error. ``tests``: their number where more are
+    still to come (default: those given)."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    stepped = np.maximum.accumulate(p[order] * ((len(p) if tests is None else tests) - np.arange(len(p))))
     return _in_given_order(np.minimum(1.0, stepped), order)
 
 
@@ -72,23 +76,30 @@ def with_run_families(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(family=frame["family"].mask(tested, "exploratory"))
 
 
-def adjust(frame: pd.DataFrame) -> pd.DataFrame:
+def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
     """The estimates with ``p_adjusted``, and with the ``verdict`` that the corrected test leaves (``settled``).
 
     Holm within family confirmatory, Benjamini–Hochberg within exploratory; families are kept apart by scope, judge, arm and
     contrast. Exploratory ``<probe>_probe`` rows are a family of their own, by generation, panel and category, corrected by
     Holm: of a dozen edits tried on a judge, one works by chance. Rows of family ``none`` describe: they lose their p-value,
-    which would read as a test, and keep their interval.
+    which would read as a test, and keep their interval. ``looks``: how many times as many tests of judge drift the whole run
+    has, where it goes on (``Design.looks``).
     """
-    adjusted = pd.Series(np.nan, index=frame.index, dtype="float64")
-    tested = frame[frame["p_value"].notna() & frame["family"].isin(["confirmatory", "exploratory"])]
-    probes = tested["term"].str.endswith("_probe") & ~tested["term"].str.startswith("judge_drift_")
-    probes &= tested["family"] == "exploratory"
-    for _, rows in tested[probes].groupby([*_KEYS, "generation", "panel", "category"], dropna=False):
-        adjusted.loc[rows.index] = holm(rows["p_value"].to_numpy(dtype=np.float64))
-    for keys, rows in tested[~probes].groupby(_KEYS, dropna=False):
-        method = holm if keys[0] == "confirmatory" else benjamini_hochberg
-        adjusted.loc[rows.index] = method(rows["p_value"].to_numpy(dtype=np.float64))
+    p_values = frame["p_value"].to_numpy(dtype=np.float64)
+    families: dict[tuple[Any, ...], list[int]] = {}
+    columns = (frame[name].astype("object") for name in (*_KEYS, *_PROBE_KEYS, "term"))
+    for place, (p, *keys, term) in enumerate(zip(p_values, *columns, strict=True)):
+        if keys[0] not in ALPHA or np.isnan(p):
+            continue
+        is_probe = keys[0] == "exploratory" and term.endswith("_probe") and not term.startswith("judge_drift_")
+        family = (is_probe, *(None if pd.isna(key) else key for key in (keys if is_probe else keys[: len(_KEYS)])))
+        families.setdefault(family, []).append(place)
+    adjusted = np.full(len(frame), np.nan)
+    is_drift = frame["term"].str.startswith("judge_drift_").to_numpy(dtype=np.bool_)
+    for (is_probe, family, *_), places in families.items():
+        tests = len(places) * (looks if is_drift[places].all() else 1.0)
+        by_holm = is_probe or family == "confirmatory"
+        adjusted[places] = holm(p_values[places], tests) if by_holm else benjamini_hochberg(p_values[places])
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),
         p_adjusted=adjusted,
@@ -113,16 +124,15 @@ def settled(
     return "drifting" if term.startswith(("did_", "drift_")) else "found"
 
 
-def _settled_verdicts(frame: pd.DataFrame, adjusted: pd.Series[float]) -> pd.Series[str]:
-    verdicts = frame["verdict"].copy()
-    tested, without_interval = adjusted.notna(), frame["conf_low"].isna()
-    # A test without an interval that is in no family has lost its p-value, and with it its claim.
-    verdicts[without_interval & ~tested & verdicts.isin(["found", "undetected"])] = ""
-    columns = [frame.loc[tested, name] for name in ("verdict", "conf_low", "conf_high", "family", "term")]
-    verdicts[tested] = [
-        settled(verdict, None if no_interval else low, None if no_interval else high, p, family, term)
-        for verdict, low, high, family, term, no_interval, p in zip(
-            *columns, without_interval[tested], adjusted[tested], strict=True
-        )
-    ]
-    return verdicts
+def _settled_verdicts(frame: pd.DataFrame, adjusted: Floats) -> pd.Series[str]:
+    verdicts: list[Verdict] = []
+    columns = (frame[name] for name in ("verdict", "conf_low", "conf_high", "family", "term"))
+    for verdict, low, high, family, term, p in zip(*columns, adjusted, strict=True):
+        no_interval = pd.isna(low)
+        if not np.isnan(p):
+            verdict = settled(verdict, None if no_interval else low, None if no_interval else high, p, family, term)
+        elif no_interval and verdict in ("found", "undetected"):
+            # A test without an interval that is in no family has lost its p-value, and with it its claim.
+            verdict = ""
+        verdicts.append(verdict)
+    return pd.Series(verdicts, index=frame.index, dtype=frame["verdict"].dtype)

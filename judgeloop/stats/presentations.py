@@ -13,15 +13,51 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop.records import UNKNOWN_ORDER
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
 
 _PICKED = {"first": 1.0, "second": 0.0, "tie": 0.5}
+_PICKED_A = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+def in_known_order(judgments: pd.DataFrame) -> pd.DataFrame:
+    """The judgments whose order is known, those that can show something of the slots."""
+    unknown = (judgments["order"] == UNKNOWN_ORDER).to_numpy()
+    return judgments[~unknown] if unknown.any() else judgments
+
+
+def a_first(judgments: pd.DataFrame) -> Booleans:
+    """(n,) whether candidate_first is text a, as in order ab and where the order is unknown."""
+    return (judgments["order"] != "ba").to_numpy(dtype=bool)
+
+
+def picked_a(judgments: pd.DataFrame) -> Floats:
+    """(n,) 1 where candidate a was picked, 0 b, ½ tie, the probability of a where the verdict is soft; NaN unscored."""
+    picked = first_picked(judgments).to_numpy()
+    picked = np.where(a_first(judgments), picked, 1.0 - picked)
+    unknown = (judgments["order"] == UNKNOWN_ORDER).to_numpy()
+    if unknown.any():
+        picked = np.where(unknown, judgments["verdict"].map(_PICKED_A).astype("float64").to_numpy(), picked)
+    return np.asarray(picked, dtype=np.float64)
+
+
+_FEW_ROWS = 10_000
+
+
+def quick_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, with its texts as Python objects where it has few rows: the estimates of a small table are hundreds of
+    selections, and pandas makes each of them several times as fast as with Arrow's texts. Those take less room in large ones."""
+    if len(frame) > _FEW_ROWS:
+        return frame
+    return frame.astype({name: "object" for name, kind in frame.dtypes.items() if isinstance(kind, pd.StringDtype)})
 
 
 def first_picked(judgments: pd.DataFrame) -> pd.Series[float]:
-    """(n,) 1 = the first slot was picked, 0 the second, ½ tie; NaN unscored. The first slot's probability of a soft verdict."""
+    """(n,) 1 = the first slot was picked, 0 the second, ½ tie; NaN unscored, or a verdict by text. The first slot's probability
+    of a soft verdict."""
     codes, words = pd.factorize(judgments["verdict"])
     return pd.Series(_picked(judgments, codes, words), index=judgments.index, name="verdict")
 
@@ -143,6 +179,24 @@ def item_codes(judgments: pd.DataFrame) -> NDArray[np.intp]:
     return np.asarray(pd.factorize(clusters(judgments))[0], dtype=np.intp)
 
 
+def text_places(judgments: pd.DataFrame, texts: pd.DataFrame) -> Integers:
+    """(n, 2) the row of ``texts`` (``item_id, candidate_id``) that each slot of the judgments shows: the first of that
+    name, −1 for none. Of the same ``replicate`` where the texts have one, for ids repeat across replicates."""
+    names = ["item_id"]
+    if "replicate" in texts and "replicate" in judgments and texts["replicate"].notna().any():
+        names.append("replicate")
+
+    def keys(frame: pd.DataFrame, *candidates: str) -> list[list[tuple[Any, ...]]]:
+        columns = [frame[name].astype("Float64").fillna(-1) if name == "replicate" else frame[name] for name in names]
+        units = [column.tolist() for column in columns]
+        return [list(zip(*units, frame[candidate].tolist(), strict=True)) for candidate in candidates]
+
+    (named,) = keys(texts, "candidate_id")
+    place_of = {key: len(named) - 1 - place for place, key in enumerate(reversed(named))}
+    shown = keys(judgments, "candidate_first", "candidate_second")
+    return np.array([[place_of.get(key, -1) for key in slot] for slot in shown], dtype=np.intp).T
+
+
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """m pairs with their two orders side by side, as arrays (m,).
@@ -200,6 +254,6 @@ def pairs(judgments: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_one_order(judgments: pd.DataFrame) -> bool:
-    """Whether pairs of different texts were judged, and none of them in both orders."""
+    """Whether pairs of different texts were judged, and none of them in both orders, as far as orders are known."""
     asked = paired(coded(not_identical(judgments))).asked
     return len(asked) > 0 and not bool(asked.any())

@@ -19,7 +19,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-FEATURES = (
+FeatureName = Literal[
     "length", "headings", "bold", "list_items", "code_fences", "hedges", "emoji", "transitions", "em_dashes",
     "exclamations",
-)  # fmt: skip
+]  # fmt: skip
+FEATURES: tuple[str, ...] = get_args(FeatureName)
 """The features that enter signals, in the order of docs/contract.md, "Terms"."""
 
 STYLE_FEATURES = FEATURES[1:]
@@ -157,15 +158,19 @@ _LEADING_MARKS = re.compile(rf"(?:[^\w{_PLACEHOLDER}]|_)+")
 def _phrases(words: Iterable[str]) -> re.Pattern[str]:
     # Longest first, so that a phrase is one hit and not also the hit of a shorter one inside it.
     ordered = sorted(words, key=lambda word: (-len(word), word))
-    return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word) for word in ordered)})(?!\w)")
+    return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word) for word in ordered)})(?!\w)" if ordered else "(?!)")
 
 
-_NEVER_MATCHES = re.compile(r"(?!)")
-_HEDGE = {"en": _phrases(HEDGES), **{name: _phrases(words) for name, words in _HEDGES_OTHER_LANGUAGES.items()}}
-_TRANSITION = {
-    "en": _phrases(TRANSITIONS),
-    **{name: _phrases(words) for name, words in _TRANSITIONS_OTHER_LANGUAGES.items()},
-}
+@functools.lru_cache(maxsize=64)
+def _hedge_pattern(language: str) -> re.Pattern[str]:
+    return _phrases(HEDGES if language == "en" else _HEDGES_OTHER_LANGUAGES.get(language, ()))
+
+
+@functools.lru_cache(maxsize=64)
+def _transition_pattern(language: str) -> re.Pattern[str]:
+    return _phrases(TRANSITIONS if language == "en" else _TRANSITIONS_OTHER_LANGUAGES.get(language, ()))
+
+
 _OPENER = [(name, re.compile(rf"(?:{pattern})(?!\w)")) for name, pattern in _LEXICAL_OPENERS.items()]
 
 
@@ -315,7 +320,7 @@ def measure(text: str, language: str = "en") -> TextFeatures:
     is linear in the text, a few seconds a million characters at the worst.
     """
     body, base_language = text.rstrip(), language.partition("-")[0].lower()
-    hedge, transition = _HEDGE.get(base_language, _NEVER_MATCHES), _TRANSITION.get(base_language, _NEVER_MATCHES)
+    hedge, transition = _hedge_pattern(base_language), _transition_pattern(base_language)
     tokens = len(tokenize(body))
     counts = dict.fromkeys(STYLE_FEATURES, 0)
     opener = "empty" if tokens == 0 else ""

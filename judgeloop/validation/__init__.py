@@ -1,5 +1,5 @@
-"""Planted truth through the project's own code: closed forms (docs/method.md, "Analytic truths"), coverage and type I
-error."""
+"""Planted truth through the project's own code: closed forms (docs/method.md, "Analytic truths"), coverage of intervals, and
+how often reports claim what is false."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from multiprocessing import get_context
 
 from judgeloop.errors import InvalidInput
 from judgeloop.validation import judge, loop, refits, selection
-from judgeloop.validation.coverage_study import CELLS, coverage, earlier_study
+from judgeloop.validation.claims import claims_study
+from judgeloop.validation.coverage_study import CELLS, coverage
+from judgeloop.validation.study import earlier_study
 from judgeloop.validation.table import Check, Row, SampleSizes, table, write
 
-__all__ = ["CELLS", "CHECKS", "Row", "coverage", "earlier_study", "run", "table", "write"]
+__all__ = ["CELLS", "CHECKS", "Row", "claims_study", "coverage", "earlier_study", "run", "table", "write"]
 
 CHECKS: dict[str, Check] = {
     "A1": refits.rows_a1, "A2": refits.rows_a2, "A3": refits.rows_a3, "A4": refits.rows_a4, "A5": refits.rows_a5,

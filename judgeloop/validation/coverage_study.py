@@ -1,7 +1,7 @@
-"""The coverage study: how often intervals hold the truth, and tests reject without one, over many drawn samples.
+"""The coverage study: how often intervals hold the truth, over many drawn samples.
 
-Its cells are planted judges on a grid (docs/method.md, "Coverage criterion"), runs by their number of replicates, and worlds
-without bias (``type_one``). A cell of the grid is a judge (position γ, length β per doubling), a number of items, and shares
+Its cells are planted judges on a grid (docs/method.md, "Coverage criterion"), and runs by their number of replicates. A cell of
+the grid is a judge (position γ, length β per doubling), a number of items, and shares
 of unscored replies and ties. A truth is the value that the estimator estimates: with ties, which count ½, a slope's is the
 quasi-likelihood's pseudo-true value, by quadrature. ``style_joint`` is a test without an interval: its entry is the coverage
 of the joint confidence region, how often the score test does not reject the truth. A cell that misses is a defect of the
@@ -13,17 +13,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from judgeloop.errors import InvalidInput
 from judgeloop.seeds import rng
 from judgeloop.stats.estimate import Estimate, RowLabels
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean
@@ -34,7 +30,8 @@ from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.judge.probes import probe_estimates
 from judgeloop.stats.judge.self_preference import following_difference, self_preference_gold
 from judgeloop.stats.judge.slopes import Slopes, average_effect, fit_slopes, joint_score
-from judgeloop.validation.type_one import REPLICATES, WORLDS, Outcome, run_replication
+from judgeloop.validation.run_coverage import REPLICATES, Outcome, run_replication
+from judgeloop.validation.study import study
 from judgeloop.validation.worlds import SLOTS, Floats, Verdicts, judged, logistic, pair_table, picks, texts
 
 BOLD, KAPPA, RHO, ITEM_SD, DOSE = 0.2, 1.0, 0.3, 0.5, 1.5
@@ -129,7 +126,7 @@ def by_tables(sample: Sample) -> dict[str, tuple[float | None, float | None]]:
     rows = [
         *position_estimates(judgments),
         *content_estimates(judgments, features, scales=_SCALES, gold_exact=True), *probe_estimates(probe),
-        self_preference_gold(own, RowLabels(judge=OWN)),
+        self_preference_gold(own, RowLabels(judge=OWN), gold_exact=True),
     ]  # fmt: skip
     terms = ("first_slot_excess", "length_ame", "padding_probe", "self_preference_gold")
     limits = {row.term: _interval(row) for row in rows if row.term in terms and not row.variant}
@@ -359,7 +356,6 @@ COLUMNS = (
 )  # fmt: skip
 
 CELLS = (
-    *(f"type1:{name}" for name in WORLDS),
     *(f"replicates={count}" for count in REPLICATES),
     *(cell.name for cell in GRID),
 )
@@ -376,61 +372,19 @@ def coverage(
     workers: int = 1,
     earlier: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """A row a cell and term (COLUMNS). ``rate`` is coverage (expected .95) or type I error (expected .05).
+    """A row a cell and term (COLUMNS); ``rate`` is coverage. The arguments are those of ``study.study``, cells from CELLS.
 
-    cells: names from CELLS; default all. share: of those, that share evenly spaced, the same ones for every seed.
-    on_cell: called with each cell's rows as it ends. workers: processes. earlier: rows of an earlier study; its cells of the same
-    seed and number of replications are taken over, not drawn again.
-
-    Passes: coverage by docs/method.md, "Coverage criterion", |rate − .95| ≤ .02 + 3√(.95·.05/R); type I error ≤ .06
-    plus two Monte-Carlo errors. R counts the replications in which the estimate is defined; none fails. Raises
-    InvalidInput for an unknown cell, no replications, or a share outside (0, 1].
+    An entry passes by docs/method.md, "Coverage criterion": |rate − .95| ≤ .02 + 3√(.95·.05/R). R counts the replications in
+    which the estimate is defined; none fails. Raises InvalidInput as ``study.study`` does.
     """
-    names = list(CELLS if cells is None else cells)
-    unknown = [name for name in names if name not in CELLS]
-    if unknown:
-        raise InvalidInput(f"unknown coverage cell {unknown[0]!r}; they look like {CELLS[0]} and {CELLS[-1]}")
-    if replications < 1 or (share is not None and not 0.0 < share <= 1.0):
-        raise InvalidInput("a coverage study needs 1 replication or more, and a share in (0, 1]")
-    if share is not None:
-        count = max(1, round(share * len(names)))
-        names = [names[int((k + 0.5) * len(names) / count)] for k in range(count)]
-    rows_by_cell = _earlier_cells(earlier, names, seed, replications)
-    missing = [name for name in dict.fromkeys(names) if name not in rows_by_cell]
-    if workers > 1 and missing:
-        # A fresh interpreter, so that no open event loop or thread of this one is copied.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(study_cell, name, seed, replications): name for name in missing}
-            try:
-                for future in as_completed(futures):
-                    rows_by_cell[futures[future]] = future.result()
-                    if on_cell:
-                        on_cell(rows_by_cell[futures[future]])
-            finally:
-                # A cell that fails, or Ctrl-C, ends the study without drawing the remaining cells.
-                pool.shutdown(wait=False, cancel_futures=True)
-    else:
-        for name in missing:
-            rows_by_cell[name] = study_cell(name, seed, replications)
-            if on_cell:
-                on_cell(rows_by_cell[name])
-    return pd.concat([rows_by_cell[name] for name in dict.fromkeys(names)], ignore_index=True)
-
-
-def _earlier_cells(
-    earlier: pd.DataFrame | None, names: Sequence[str], seed: int, replications: int
-) -> dict[str, pd.DataFrame]:
-    if earlier is None or earlier.empty:
-        return {}
-    same = (earlier["seed"] == seed) & (earlier["replications"] + earlier["undefined"] == replications)
-    return {str(name): rows for name, rows in earlier[same].groupby("cell") if name in names}
+    return study(
+        CELLS, study_cell, seed, replications,
+        cells=cells, share=share, on_cell=on_cell, workers=workers, earlier=earlier,
+    )  # fmt: skip
 
 
 def study_cell(name: str, seed: int, replications: int) -> pd.DataFrame:
     """The rows of one cell (COLUMNS), a row a term."""
-    kind, _, world = name.partition(":")
-    if kind == "type1":
-        return _type_one_rows(name, world, seed, replications)
     if name.startswith("replicates="):
         size = int(name.partition("=")[2])
         return _coverage_rows(name, [run_replication(size, seed, k) for k in range(replications)], frozenset(), seed)
@@ -455,40 +409,3 @@ def _coverage_rows(name: str, samples: list[list[Outcome]], differ: frozenset[st
             note if defined else "undefined in every replication", seed,
         ))  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _type_one_rows(name: str, world: str, seed: int, replications: int) -> pd.DataFrame:
-    samples = [WORLDS[world](rng(seed, "validate", "type I", world, k)) for k in range(replications)]
-    rows = []
-    for term in samples[0]:
-        p = [sample[term] for sample in samples]
-        p_values = np.array([value for value in p if value is not None], dtype=np.float64)
-        rate = float(np.mean(p_values <= 0.05)) if len(p_values) else math.nan
-        error = math.sqrt(0.05 * 0.95 / len(p_values)) if len(p_values) else math.nan
-        tolerance = 0.01 + 2.0 * error
-        note = "" if len(p_values) else "undefined in every replication"
-        rows.append((
-            "type_one", name, term, 0.0, 0.05, rate, error, tolerance, len(p_values), len(p) - len(p_values),
-            bool(len(p_values)) and rate <= 0.05 + tolerance, note, seed,
-        ))  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def earlier_study(out: Path) -> pd.DataFrame | None:
-    """The coverage study that ``write`` left in ``out``, whole or not; None where there is none.
-
-    Raises InvalidInput where the file is not one of ours.
-    """
-    path = out / "coverage.csv"
-    if not path.is_file():
-        return None
-    try:
-        study = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            f"{path}: cannot be read ({next(iter(str(error).splitlines()), '')}); give another --out"
-        ) from None
-    if list(study.columns) != list(COLUMNS):
-        raise InvalidInput(f"{path}: not a coverage study of this version; give another --out")
-    study["note"] = study["note"].astype("object").where(study["note"].notna(), "")
-    return study

@@ -138,8 +138,10 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (row.name, row.setting, *numbers, "yes" if row.passed else "NO")
 
 
-def write(rows: Sequence[Row], coverage: pd.DataFrame | None, out: Path) -> list[Path]:
-    """``validate.csv``, ``validate.md`` and, with a coverage study, ``coverage.csv`` in ``out``; their paths.
+def write(
+    rows: Sequence[Row], out: Path, *, coverage: pd.DataFrame | None = None, claims: pd.DataFrame | None = None
+) -> list[Path]:
+    """``validate.csv`` and ``validate.md`` in ``out``, with a study ``coverage.csv`` or ``claims.csv``; their paths.
 
     Raises StorageFailed if the folder cannot be written.
     """
@@ -147,13 +149,14 @@ def write(rows: Sequence[Row], coverage: pd.DataFrame | None, out: Path) -> list
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(dataclasses.astuple(row) for row in rows)
-    files = {"validate.csv": text.getvalue(), "validate.md": _markdown(rows, coverage)}
-    if coverage is not None:
-        files["coverage.csv"] = coverage.to_csv(index=False, lineterminator="\n")
+    files = {"validate.csv": text.getvalue(), "validate.md": _markdown(rows, coverage, claims)}
+    for name, study in (("coverage.csv", coverage), ("claims.csv", claims)):
+        if study is not None:
+            files[name] = study.to_csv(index=False, lineterminator="\n")
     return [RunFolder(out).write_text(name, content) for name, content in files.items()]
 
 
-def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
+def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None, claims: pd.DataFrame | None) -> str:
     lines = ["# Planted truth through the same code", ""]
     if rows:
         failed = sum(not row.passed for row in rows)
@@ -166,7 +169,7 @@ def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
         lines.append("")
     if coverage is not None:
         missed = coverage[~coverage["passed"].astype(bool)]
-        lines += ["## Coverage and type I error", "", f"{len(coverage) - len(missed)} of {len(coverage)} entries pass."]
+        lines += ["## Coverage", "", f"{len(coverage) - len(missed)} of {len(coverage)} entries pass."]
         lines += ["", "Misses:", ""] if len(missed) else []
         for entry in missed.itertuples():
             lines.append(
@@ -181,4 +184,20 @@ def _markdown(rows: Sequence[Row], coverage: pd.DataFrame | None) -> str:
                 f"| {entry.cell} | {entry.term} | {numbers} | {entry.replications} | {entry.undefined} | {passed} |"
             )
         lines.append("")
+    if claims is not None:
+        lines += ["## Claims where they are false", "", *failures(claims), ""]
     return "\n".join(lines)
+
+
+def failures(claims: pd.DataFrame) -> list[str]:
+    """Lines on a claims study: how many of the claims that are false in their world are held, then each that is not."""
+    false = claims[claims["false"] == "yes"]
+    missed = false[~false["held"].astype(bool)].sort_values("rate", ascending=False, kind="stable")
+    lines = [f"{len(false) - len(missed)} of {len(false)} entries are held.", ""]
+    for entry in missed.to_dict("records"):
+        sign = {1: "+", -1: "−"}.get(int(entry["sign"]), "")
+        what = " ".join(str(part) for part in (entry["place"], entry["term"], entry["says"], sign) if part)
+        rate, allowed = float(entry["rate"]), float(entry["allowed"])
+        error = math.sqrt(rate * (1.0 - rate) / int(entry["replications"]))
+        lines.append(f"- {what} in {entry['cell']}: {rate:.3f} ± {error:.3f}, allowed {allowed:.3f}")
+    return lines

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.records import JUDGMENT_COLUMNS
+from judgeloop.text.features import FEATURES
 
 Floats = NDArray[np.float64]
 Verdicts = NDArray[np.object_] | NDArray[np.str_]
@@ -82,3 +83,13 @@ def texts(table: pd.DataFrame, a: Mapping[str, Floats], b: Mapping[str, Floats])
         for side, values in (("a", a), ("b", b))
     ]
     return pd.concat(sides, ignore_index=True)
+
+
+def candidate_texts(length: Floats, items: object, names: object, generation: int) -> pd.DataFrame:
+    """Candidates of a generation, each drawn once, with these lengths; their other features are 0."""
+    columns: dict[str, object] = dict.fromkeys(FEATURES, 0.0)
+    columns |= {
+        "item_id": items, "candidate_id": names, "length": length, "generation": generation, "text": "a", "reason": "",
+        "n_drawn": 1, "reward": np.nan,
+    }  # fmt: skip
+    return pd.DataFrame(columns)

@@ -39,7 +39,8 @@ class Exchange:
 
     ``call``: the call id. ``key``: the hash of ``request``. ``status``: the last HTTP status, 0 where none arrived.
     ``attempts``: how many it took. ``fault``: why there is no readable response after the last one, empty where there is
-    one. ``route``: the scoring route, empty for a chat completion.
+    one. ``route``: the scoring route or ``train``, empty for a chat completion. ``weights``: the digest of the trained weights
+    that answered, empty for any other model.
     """
 
     call: str
@@ -50,6 +51,7 @@ class Exchange:
     attempts: int
     fault: str = ""
     route: Route = ""
+    weights: str = ""
 
     def line(self) -> bytes:
         """The exchange as a line of a part."""
@@ -58,6 +60,8 @@ class Exchange:
             raw["fault"] = self.fault
         if self.route:
             raw["route"] = self.route
+        if self.weights:
+            raw["weights"] = self.weights
         # ASCII only: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
         return json.dumps(raw, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
@@ -248,9 +252,10 @@ def _exchange(line: bytes) -> Exchange:
         raise TypeError
     if any(isinstance(raw[name], bool) or not isinstance(raw[name], int) for name in ("status", "attempts")):
         raise TypeError
-    if (route := raw.get("route", "")) not in ("", *REWARD_ROUTES):
+    if (route := raw.get("route", "")) not in ("", *REWARD_ROUTES, "train"):
         raise ValueError
-    return Exchange(**{name: raw[name] for name in _FIELDS}, fault=str(raw.get("fault", "")), route=route)
+    fault, weights = (str(raw.get(name, "")) for name in ("fault", "weights"))
+    return Exchange(**{name: raw[name] for name in _FIELDS}, fault=fault, route=route, weights=weights)
 
 
 def _address(route: Route) -> str:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from judgeloop.errors import BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
-from judgeloop.experiment.schema import Endpoint
-from judgeloop.records import Call, Reply, Route, canonical
+from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
+from judgeloop.experiment.schema import Endpoint, Price
+from judgeloop.records import Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.reply import (
     SHORTEST_SECRET_IN_ANSWER,
@@ -313,7 +313,8 @@ class WireClient:
         self._observer = observer
         self._environment = environment
         self._backoff_s = backoff_s
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[tuple[str, str], Connection] = {}
+        """(endpoint, address) → connection; the address is empty but for models that a training put elsewhere."""
         self._in_flight: dict[tuple[str, str], asyncio.Task[Reply]] = {}
         self._fatal: JudgeloopError | None = None
         self._closing = asyncio.Event()
@@ -326,7 +327,7 @@ class WireClient:
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         await self.close(ended_well=kind is None)
 
-    async def ask(self, call: Call) -> Reply:
+    async def ask(self, call: Call, work: Work | None = None) -> Reply:
         """The reply to a call (see records.Client). Calls with the same id and body are asked once, however many wait."""
         identity = (call.call_id, call.key)
         task = self._in_flight.get(identity)
@@ -345,7 +346,8 @@ class WireClient:
                 return self._note(call, exchange, recorded=True)
             if self._fatal:
                 raise self._fatal
-            task = asyncio.create_task(self._send(call), name=call.call_id)
+            answering = self._send(call) if work is None else self._do(call, work)
+            task = asyncio.create_task(answering, name=call.call_id)
             self._in_flight[identity] = task
             task.add_done_callback(lambda ended: self._forget(identity, ended))
         # The call goes on if the asker is cancelled: what is paid for gets recorded.
@@ -362,20 +364,49 @@ class WireClient:
         identity = (call.call_id, call.key)
         if identity not in self._counted:
             self._counted.add(identity)
-            price = self._endpoints[call.endpoint].price
+            price = self._endpoints[call.endpoint].price if call.endpoint else Price()
             self.ledger.calls += 1
             self.ledger.cost += (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1e6
         if self._observer:
             self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, self.ledger.calls, self.ledger.cost))
         return reply
 
+    async def _do(self, call: Call, work: Work) -> Reply:
+        """The reply that ``work`` makes, within the budget, recorded."""
+        try:
+            await self._reserve(0.0)
+            try:
+                response = await work(call)
+                status = 400 if "error" in response else 200
+                exchange = Exchange(
+                    call.call_id, call.key, call.body, status, response, 1, route=call.route, weights=call.weights
+                )
+                self._cassette.append(exchange)
+                return self._note(call, exchange, recorded=False)
+            finally:
+                self.ledger.release(0.0)
+                self._call_ended.set()
+        except AnswersOutstanding:
+            raise  # others go on
+        except JudgeloopError as error:
+            self._fatal = self._fatal or error
+            raise
+
+    def _connection(self, call: Call) -> Connection:
+        """The connection to the address of a call."""
+        place = (call.endpoint, call.base_url)
+        if place not in self._connections:
+            endpoint = self._endpoints[call.endpoint]
+            if call.base_url:
+                endpoint = endpoint.model_copy(update={"base_url": call.base_url, "model": call.body.get("model")})
+            self._connections[place] = Connection(call.endpoint, endpoint, self._environment)
+        return self._connections[place]
+
     async def _send(self, call: Call) -> Reply:
         """The reply of the endpoint, within its concurrency and the budget, recorded."""
         endpoint = self._endpoints[call.endpoint]
         try:
-            connection = self._connections.get(call.endpoint)
-            if connection is None:
-                connection = self._connections[call.endpoint] = Connection(call.endpoint, endpoint, self._environment)
+            connection = self._connection(call)
             async with connection.slots:
                 estimate = worst_cost(endpoint, call)
                 await self._reserve(estimate)
@@ -462,11 +493,14 @@ class WireClient:
                     attempts += 1
                     status, text = await connection.post(call)
                     body = parse(status, text, call.route)
-                    return Exchange(call.call_id, call.key, call.body, status, body, attempts, route=call.route)
+                    return Exchange(
+                        call.call_id, call.key, call.body, status, body, attempts, "", call.route, call.weights
+                    )
         except TransientFault as fault:
             return Exchange(
-                call.call_id, call.key, call.body, fault.status, fault.response, attempts, fault.fault, call.route
-            )
+                call.call_id, call.key, call.body, fault.status, fault.response, attempts, fault.fault, call.route,
+                call.weights,
+            )  # fmt: skip
         except Refusal as refusal:
             asked = f" (asked /{call.route})" if call.route else ""
             settings = "base_url, model and route" if call.route else "base_url and model"

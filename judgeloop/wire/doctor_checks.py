@@ -162,7 +162,12 @@ async def logprobs(inquiry: Inquiry, base: Endpoint, findings: EndpointFindings,
     verdicts = trial.read(result.reply, "logprob"), trial.read(turned.reply, "logprob")
     findings.verdicts["logprob"] = verdicts
     likeliest = ", ".join(f"{token!r}" for token, _ in top[:4])
-    outcome = f"{len(top)} tokens, likeliest {likeliest}; {_both_orders(verdicts)}"
+    held = [verdict.mass for verdict in verdicts if verdict.mass is not None]
+    mass = f", the offered labels hold {_mass(min(held))} of the probability" if held else ""
+    outcome = f"{len(top)} tokens, likeliest {likeliest}{mass}; {_both_orders(verdicts)}"
+    if any(verdict.reason == "low_mass" for verdict in verdicts):
+        means = "what the letters say of one another is the tail of another answer: take json or text verdicts"
+        return Check("logprobs", asked, outcome, "no", means)
     if any(verdict.slot == "unscored" for verdict in verdicts):
         means = "no verdict among the first tokens: this model or prompt does not answer with one letter"
         return Check("logprobs", asked, outcome, "no", means)
@@ -240,6 +245,11 @@ def best_mode(findings: EndpointFindings) -> Mode | None:
 def _endpoint(base: Endpoint, findings: EndpointFindings, top: int) -> Endpoint:
     """The endpoint with the settings found so far, for ``top`` log-probabilities."""
     return findings.endpoint(base).model_copy(update={"top_logprobs": top, "model": findings.model})
+
+
+def _mass(share: float) -> str:
+    """ "93 %", "1e-8"."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{share:.0e}"
 
 
 def _both_orders(verdicts: Sequence[Verdict]) -> str:

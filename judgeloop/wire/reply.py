@@ -182,6 +182,8 @@ def _malformed(body: Any, route: Route) -> str:
     """Why no reply can be read from the body of a 200; empty where one can."""
     if not isinstance(body, dict):
         return "not_json"
+    if route == "train":
+        return ""
     if route:
         return "" if _entries(route, body) else "no_entry"
     choices = body.get("choices")
@@ -212,6 +214,8 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         return Reply(None, failure=failure, detail=clean(message)[:_LONGEST_DETAIL])
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)
+    if route == "train":
+        return Reply(text="", trained=body)
     if route:
         return _scored_reply(route, body)
     choice = body["choices"][0]

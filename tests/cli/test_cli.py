@@ -160,7 +160,9 @@ def test_another_experiment_s_folder_is_refused_and_left_alone(
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
     other = write_experiment(tmp_path / "two", {**small, "seed": 5})
     assert command("run", other, "--out", tmp_path / "run") == 2
-    assert "belongs to another experiment" in _one_sentence(capsys.readouterr().err)
+    assert "another experiment's answers stand here: seed is 0 there and 5 here; give another" in _one_sentence(
+        capsys.readouterr().err
+    )
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
@@ -209,6 +211,7 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("nonsense") == 2
 
 
+@pytest.mark.at_hand
 @pytest.mark.pages
 def test_schema_and_quiet_print_what_programs_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve

@@ -92,6 +92,7 @@ def test_csv_parquet_and_a_frame_are_the_same_audit(tmp_path: Path, serve: Serve
     assert sum(served.asked.values()) == asked
 
 
+@pytest.mark.tables
 @pytest.mark.pages
 @pytest.mark.parametrize(("price", "known"), [(None, None), ((0.0, 0.0), 0.0), ((1.0, 1.0), "paid")])
 @pytest.mark.at_hand
@@ -107,6 +108,7 @@ def test_a_cost_that_nobody_stated_is_not_known_and_not_zero(
     assert ("cost not known: no price was stated" in page) == (price is None)
 
 
+@pytest.mark.at_hand
 def test_a_budget_stops_it_and_the_same_call_resumes(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pd.DataFrame(pairs(10))
     with pytest.raises(BudgetReached, match="15 calls"):
@@ -140,6 +142,7 @@ def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, serve: Serve
     assert tables(tmp_path / "killed") == tables(audited(served, source, tmp_path / "whole", concurrency=4).path)
 
 
+@pytest.mark.at_hand
 def test_a_recorded_folder_is_replayed_and_what_it_lacks_is_said(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pd.DataFrame(pairs(6))
     first = audited(served, rows, tmp_path / "first", probes="padding")

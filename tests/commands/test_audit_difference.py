@@ -14,7 +14,7 @@ import judgeloop
 from audit_case import settings_of
 from audit_pairs import pairs, write
 from command_line import command
-from conftest import Served, serving
+from conftest import Served, serving, tables_alone
 from judgeloop.errors import EndpointFailed, FolderMismatch
 
 Serve = Callable[..., Served]
@@ -24,7 +24,7 @@ Serve = Callable[..., Served]
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Path]]:
     """The audit that the others differ from, and its server."""
     folder = tmp_path_factory.mktemp("recorded") / "o"
-    with serving() as serve:
+    with serving(at_hand=True) as serve, tables_alone():
         served = serve(model=["planted", "m2"])
         audited(served, folder)
         yield served, folder

@@ -158,6 +158,7 @@ def test_unscored_scores_are_counted_with_their_reasons(tmp_path: Path, serve: S
     assert set(nothing.estimates["status"]) == {"undefined"}
 
 
+@pytest.mark.at_hand
 @pytest.mark.tables
 def test_a_budget_stops_scoring_and_the_same_call_resumes(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(**PLANTED), pd.DataFrame(pairs(8))
@@ -172,6 +173,7 @@ def test_a_budget_stops_scoring_and_the_same_call_resumes(tmp_path: Path, serve:
 # -- listwise ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.at_hand
 def test_every_set_is_shown_in_all_rotations(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(**PLANTED), sets(6, 4, models=["m1", "m2", "m3", "m4"])
     path = write(tmp_path / "lists.jsonl", rows)
@@ -192,6 +194,13 @@ def test_every_set_is_shown_in_all_rotations(tmp_path: Path, serve: Serve) -> No
     assert texts["i002", first["gold"]] == rows[2]["texts"][rows[2]["gold"]]
     assert "audit/choice/planted/i003/i003/o2/r0" in served.asked
     assert len(done.folder.table("authors")) == 24
+    # Nobody judged a pair: there is no such table.
+    assert sorted(path.name for path in (done.path / "tables").iterdir()) == [
+        "authors",
+        "candidates",
+        "choices",
+        "items",
+    ]
     count, before = sum(served.asked.values()), tables(done.path)
     frame = pd.DataFrame(rows)
     frame.to_parquet(tmp_path / "lists.parquet")

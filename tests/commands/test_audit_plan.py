@@ -22,6 +22,7 @@ from judgeloop.stats import inference
 Serve = Callable[..., Served]
 
 
+@pytest.mark.tables
 def test_the_plan_counts_what_is_then_asked(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,8 @@ def test_in_words_with_written_edits_and_two_judges(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.tables
+@pytest.mark.at_hand
 def test_other_modes_are_planned_too(tmp_path: Path, serve: Serve) -> None:
     served, rows = serve(), pd.DataFrame(pairs(4))
     options = {"base_url": served.base_url, "model": "planted", "mode": "pointwise", "scales": "1-5", "verdict": "json"}

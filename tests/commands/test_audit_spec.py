@@ -18,6 +18,7 @@ from conftest import Served
 from judgeloop.cli.app import app, from_fields
 from judgeloop.commands import audit, audit_spec
 from judgeloop.commands.plan_audit import plan_audit
+from judgeloop.commands.session import difference_named
 from judgeloop.errors import FolderMismatch
 from judgeloop.experiment.audit import AuditCall, AuditSession, AuditSizes, AuditSpec
 from judgeloop.experiment.options import Option, flag, line, option
@@ -38,7 +39,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "endpoint": {"endpoint": {"max_tokens": 9}}, "concurrency": {"concurrency": 1}, "timeout_s": {"timeout_s": 1.0}, "attempts": {"attempts": 1},
     "threads": {"threads": 2, "engine": "llama_cpp", "base_url": None}, "context": {"context": 512, "engine": "llama_cpp", "base_url": None},
     "max_tokens_field": {"max_tokens_field": "max_completion_tokens"}, "send_temperature": {"send_temperature": False},
-    "top_logprobs": {"top_logprobs": 5}, "extra_headers": {"extra_headers": {"X": "y"}}, "extra_query": {"extra_query": {"v": "1"}},
+    "top_logprobs": {"top_logprobs": 5}, "min_label_mass": {"min_label_mass": 0.1}, "min_trial_mass": {"min_trial_mass": 0.1}, "extra_headers": {"extra_headers": {"X": "y"}}, "extra_query": {"extra_query": {"v": "1"}},
     "extra_body": {"extra_body": {"top_k": 1}},
 }  # fmt: skip
 
@@ -110,13 +111,14 @@ def test_a_new_field_is_all_that_a_new_option_takes(monkeypatch: pytest.MonkeyPa
     assert stern.record()["audit"]["tone"] == "stern"
     folder = RunFolder(tmp_path)
     with folder.claim(without.identity()):
+        folder.write_text("calls/audit/judge.jsonl", '{"call":"audit/judge/m/i/p/ab/r0"}\n')
         folder.write_json("environment.json", {"experiment_hash": without.identity()})
         folder.write_text(
             "experiment.yaml", "name: x\naudit: {judges: [{model: m, base_url: 'http://127.0.0.1:1/v1'}]}\n"
         )
     with (
         pytest.raises(FolderMismatch, match="tone is plain there and stern here"),
-        audit.difference_named(folder, stern.record()),
+        difference_named(folder, "audit", lambda recorded: audit.audit_differences(recorded, stern.record())),
         folder.claim(stern.identity()),
     ):
         pass
@@ -130,6 +132,8 @@ def test_what_is_no_keyword_is_a_type_error() -> None:
     assert list(inspect.signature(judgeloop.audit).parameters)[1:] == list(AuditCall.model_fields)
 
 
+@pytest.mark.tables
+@pytest.mark.at_hand
 def test_an_audit_without_out_takes_a_folder_of_its_own_and_says_which(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

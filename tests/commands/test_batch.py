@@ -43,6 +43,7 @@ def same(one: Path, other: Path) -> None:
 # -- as live ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tables
 @pytest.mark.pages
 def test_a_batch_is_the_live_audit_byte_for_byte(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rounds: what a model's edits are shown against hangs on the edits."""
@@ -81,6 +82,7 @@ def test_scores_and_lists_are_batched_too(tmp_path: Path, serve: Serve) -> None:
     assert not set(trials) & set(sent)
 
 
+@pytest.mark.tables
 def test_a_key_that_the_endpoint_echoes_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_KEY", KEY)
 

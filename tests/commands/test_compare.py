@@ -18,13 +18,13 @@ import yaml
 
 import planted_run
 from command_line import command
-from compare_case import THREE, analysed, log, named
+from compare_case import THREE, analysed, contender, log, named
 from judgeloop.commands.compare import compare
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.report import comparison
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.compare.differences import adjusted
+from judgeloop.stats.compare.differences import adjusted, shared_pairs
 from judgeloop.stats.compare.ranking import Comparison
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.loop.estimates import run_estimates
@@ -66,7 +66,7 @@ def test_judges_of_one_folder_are_paired_and_the_planted_faults_found(three: Com
     assert slot["good", "slotty"].conf_high < 0 < slot["good", "longy"].conf_high  # type: ignore[operator]
     assert slot["longy", "slotty"].conf_high < 0  # type: ignore[operator]
     assert effect["good", "longy"].conf_high < 0 < effect["longy", "slotty"].conf_low  # type: ignore[operator]
-    assert done.ranking.licensed
+    assert done.ranking.clear
     assert done.ranking.places[0].name == "good"
 
 
@@ -95,6 +95,15 @@ def test_pairs_are_the_same_where_their_texts_are(folders: Path, tmp_path: Path)
     assert "different pairs" in apart.note
     alone = [contender.primary("first_slot_excess") for contender in other.contenders]
     assert apart.std_error == pytest.approx(math.hypot(*(row.std_error for row in alone if row and row.std_error)))
+
+
+def test_pairs_are_the_same_whatever_probes_a_folder_holds() -> None:
+    plain = log({"m": (0.2, 0.3, 2.0)}, items=20)
+    edits = plain.iloc[:6].assign(
+        panel="probe", probe="padding", dose=2.0, pair_id=lambda rows: rows["pair_id"] + "~a~padding"
+    )
+    probed = pd.concat([plain.assign(panel="pairs"), edits], ignore_index=True)
+    assert shared_pairs(contender("with", probed), contender("without", plain)) == (20, 20, 20)
 
 
 def test_intervals_of_differences_are_drawn_whole(three: Comparison) -> None:
@@ -333,7 +342,7 @@ def test_the_command_writes_its_files_and_one_screen(
     content = json.loads((target / "compare.json").read_text())
     assert content["format"] == "judgeloop-comparison/1"
     assert len(content["differences"]) == len(table)
-    assert content["ranking"]["licensed"]
+    assert content["ranking"]["clear"]
     page = (target / "compare.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in page.replace("&#x27;", "'")
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)

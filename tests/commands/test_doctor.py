@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -37,18 +38,24 @@ CHECKS = [
 ]  # fmt: skip
 
 
-class Counted(ShapedAnswerer):
-    """Remembers every request: the body, and the headers it came with."""
+IN_FLIGHT = "This is remark number"
+"""Stands in the calls that look for the knee, and in no other."""
 
-    def __init__(self, shape: Shape, refuses_above: int, **spec: Any) -> None:
+
+class Counted(ShapedAnswerer):
+    """Remembers every request: the body, and the headers it came with. Takes ``slow_s`` for each call of the knee's search."""
+
+    def __init__(self, shape: Shape, refuses_above: int, slow_s: float, **spec: Any) -> None:
         super().__init__(PlantedAnswerer(PlantedSpec.model_validate({**SPEC, **spec})), shape)
-        self.refuses_above, self.now = refuses_above, 0
+        self.refuses_above, self.slow_s, self.now = refuses_above, slow_s, 0
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> Any:
         self.bodies.append(body)
         self.headers.append({name.decode(): value.decode() for name, value in incoming.get().headers})
+        if IN_FLIGHT in json.dumps(body):
+            await asyncio.sleep(self.slow_s)
         if self.now >= self.refuses_above:
             return error_answer(429, "too many at once")
         self.now += 1
@@ -67,9 +74,13 @@ def play() -> Iterator[Play]:
     running: list[LocalServer] = []
 
     def start(
-        faults: Faults | None = None, spec: dict[str, Any] | None = None, refuses_above: int = 999, **shape: Any
+        faults: Faults | None = None,
+        spec: dict[str, Any] | None = None,
+        refuses_above: int = 999,
+        slow_s: float = 0.0,
+        **shape: Any,
     ) -> tuple[str, Counted]:
-        answerer = Counted(Shape.model_validate(shape), refuses_above, **(spec or {}))
+        answerer = Counted(Shape.model_validate(shape), refuses_above, slow_s, **(spec or {}))
         server = LocalServer(create_app(answerer, faults=faults))
         server.__enter__()
         running.append(server)
@@ -241,7 +252,7 @@ def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
 
 
 def test_a_server_that_serves_more_is_asked_up_to_the_calls(play: Play) -> None:
-    url, _ = play(seconds=0.6)  # far more than a busy machine adds to a call
+    url, _ = play(slow_s=0.6)  # far more than a busy machine adds to a call
     made = examined(url, max_calls=80)
     assert made.recommended.concurrency in (8, 16)
     assert "more at once may be possible" in checks(made)["concurrency"].means

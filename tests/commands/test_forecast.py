@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import examples, serving, small_experiment, tables_alone, write_experiment
 from judgeloop.cli.app import app
-from judgeloop.cli.forecast import sparkline
+from judgeloop.cli.plan import sparkline
 from judgeloop.commands.analyze import analyze
 from judgeloop.commands.forecast import forecast as forecast_command
 from judgeloop.commands.run import run as run_command

@@ -102,6 +102,7 @@ def test_a_served_probability_is_turned_back_into_its_log_odds(tmp_path: Path, s
     assert 0.4 < squeezed[0].verdict.p_first < 0.5  # type: ignore[operator]  # a difference of shares, not of log-odds
 
 
+@pytest.mark.at_hand
 def test_the_length_slope_lies_in_its_interval_and_no_position_is_claimed(tmp_path: Path, serve: Serve) -> None:
     stream = np.random.default_rng(5)
     items = {f"i{n}": [text(int(k)) for k in stream.integers(6, 80, size=3)] for n in range(40)}
@@ -305,6 +306,7 @@ def test_a_text_without_a_score_leaves_its_pairs_unscored(tmp_path: Path, serve:
     assert all(one.verdict.p_first is None for one in found if one.verdict.reason)
 
 
+@pytest.mark.at_hand
 def test_a_planted_share_of_texts_has_no_score(tmp_path: Path, serve: Serve) -> None:
     served = serve(**PLANTED, unscored=0.5)
     found = asked(tmp_path, served.base_url, Spec(endpoint="m"), {f"i{n}": [text(8), text(32)] for n in range(40)})

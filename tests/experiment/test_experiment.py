@@ -20,6 +20,7 @@ from judgeloop.experiment.schema import (
     PanelJudgeSpec,
     PlantedJudgeSpec,
     RandomJudgeSpec,
+    RuleJudgeSpec,
 )
 from judgeloop.experiment.schema import schema as experiment_schema
 
@@ -83,6 +84,7 @@ def test_blocks_are_frozen() -> None:
     [
         ({"kind": "random"}, RandomJudgeSpec),
         ({"kind": "gold"}, GoldJudgeSpec),
+        ({"kind": "rule", "feature": "length"}, RuleJudgeSpec),
         ({"kind": "planted", "position": 1, "features": {"bold": 0.5}}, PlantedJudgeSpec),
         ({"kind": "panel", "judges": [{"endpoint": "m"}, {"endpoint": "m"}]}, PanelJudgeSpec),
         ({"endpoint": "m"}, ModelJudgeSpec),
@@ -124,7 +126,6 @@ def test_a_panel_s_members_have_no_repeats_of_their_own_and_are_two_or_more() ->
         {"name": "../x"},
         {"name": "a\n"},
         {"arms": {}},
-        {"endpoints": {}},
     ],
 )
 def test_values_out_of_range_or_of_another_type_are_refused(change: dict[str, Any]) -> None:

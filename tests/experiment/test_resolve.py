@@ -70,12 +70,15 @@ def _fault(raw: dict[str, Any]) -> str:
         ("arms.judge", None, "x.yaml: arms.judge: must be a mapping of keys, this is empty"),
         ("arms.judge.judge", None, "x.yaml: arms.judge.judge: must be a mapping of keys, this is empty"),
         ("arms.judge.judge", 0, "x.yaml: arms.judge.judge: must be a mapping of keys, this is a number"),
-        ("judge.kind", "modle", "x.yaml: judge.kind: must be one of model, reward, random, gold, planted, panel; did you mean model?"),
+        ("judge.kind", "modle", "x.yaml: judge.kind: must be one of model, reward, random, gold, rule, planted, panel; did you mean model?"),
         ("signal.kind", ["x"], "x.yaml: signal.kind: must be one of bradley_terry, best_of_n"),
+        ("arms.judge.judge", {"kind": "rule", "feature": "lenght"}, "x.yaml: arms.judge.judge.feature: must be one of length, headings"),
+        ("arms.judge.judge", {"kind": "rule"}, "x.yaml: arms.judge.judge.feature: required key is missing"),
         ("judge.verdict", "jsn", "x.yaml: judge.verdict: must be one of auto, logprob, json, text; did you mean json?"),
         ("panels.probe", ["pading"], "x.yaml: panels.probe: 'pading' is no probe that a run can judge; known: padding, markdown_added"),
         ("panels", {"anchor": 0, "probe": "all"}, "x.yaml: panels: probe edits the anchor panel's texts; set anchor"),
         ("arms", {}, "x.yaml: arms: must hold at least 1"),
+        ("endpoints", {}, "x.yaml: judge.endpoint: 'm' is not among `endpoints` ()"),
         ("endpoints.m.base_url", "m", "x.yaml: endpoints.m: base_url must start with http:// or https://, as http://127.0.0.1:8000/v1 (got a mapping)"),
     ],
 )  # fmt: skip
@@ -144,6 +147,16 @@ def test_contrasts_are_each_arm_against_each_control_in_their_order() -> None:
     assert resolved.contrasts == (("a", "g"), ("a", "r"), ("b", "g"), ("b", "r"))
     assert resolved.confirmatory == ("a", "g")
     assert resolve({**BASE, "arms": {"a": {}}}).confirmatory is None
+
+
+def test_a_positive_control_is_contrasted_and_confirmatory_only_where_it_is_alone() -> None:
+    arms = {"longer": {"judge": {"kind": "rule", "feature": "length"}}, "r": {"judge": {"kind": "random"}}}
+    resolved = resolve({**BASE, "arms": arms})
+    assert [(arm.is_control, arm.is_positive_control) for arm in resolved.arms] == [(False, True), (True, False)]
+    assert resolved.confirmatory == ("longer", "r")
+    both = resolve({**BASE, "arms": {**arms, "judge": {}}})
+    assert both.contrasts == (("longer", "r"), ("judge", "r"))
+    assert both.confirmatory == ("judge", "r")
 
 
 def test_an_experiment_as_resolved_resolves_to_itself() -> None:

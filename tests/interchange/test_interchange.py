@@ -58,7 +58,7 @@ def test_standard_input_is_told_by_its_content(tmp_path: Path, ending: str, monk
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     pd.testing.assert_frame_equal(read_verdicts("-").judgments, read_verdicts(pd.DataFrame(GOOD)).judgments)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"item_id,judge\ni1,j\n")))
-    with pytest.raises(InvalidInput, match=r"^standard input:2: column order is missing"):
+    with pytest.raises(InvalidInput, match=r"^standard input:2: column verdict is missing"):
         read_verdicts("-")
 
 
@@ -81,13 +81,21 @@ def _verdict(place: int = 1, **changes: Any) -> list[dict[str, Any]]:
 BAD_VERDICTS: list[tuple[list[dict[str, Any]], int, str, str]] = [
     (_verdict(item_id=...), 2, "item_id", "is missing"),
     (_verdict(judge=...), 2, "judge", "is missing"),
-    (_verdict(order=...), 2, "order", "is missing"),
+    (_verdict(0, order=...), 1, "order", "is missing"),
+    (_verdict(0, order=" "), 1, "order", "is empty; write unknown where it is not known"),
+    (_verdict(0, order="unknown", verdict="a"), 1, "p_first", "is the first slot's, but the order is not known"),
+    (
+        _verdict(verdict=..., winner="A"),
+        2,
+        "verdict is missing, and column 'winner' may name an answer or a slot",
+        "by: slot",
+    ),
     (_verdict(verdict=...), 2, "verdict", "is missing"),
     (_verdict(item_id=None), 2, "item_id", "is empty"),
     (_verdict(judge=" "), 2, "judge", "is empty"),
     (_verdict(judge=["j"]), 2, "judge", "must be text"),
     (_verdict(order="AB"), 2, "order", "must be ab"),
-    (_verdict(verdict="A"), 2, "verdict", "must be first, second, tie or unscored"),
+    (_verdict(verdict="A"), 2, "verdict", "must be first, second, tie or unscored (by slot), or a, b (by text"),
     (_verdict(verdict=None), 2, "verdict", "is empty; first, second"),
     (_verdict(verdict=1), 2, "verdict", "--columns translates"),
     (_verdict(p_first=1.2), 2, "p_first", "from 0 to 1"),
@@ -214,7 +222,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_columns_translate_names_words_and_what_a_log_leaves_out(tmp_path: Path) -> None:
     path = tmp_path / "columns.yaml"
     path.write_text(
-        "verdict: {column: winner, values: {A: first, B: second, '': unscored}}\njudge: {value: m}\nitem_id: q\n"
+        "verdict: {column: winner, by: slot, values: {A: first, B: second, '': unscored}}\njudge: {value: m}\nitem_id: q\n"
     )
     raw = pd.DataFrame({"q": [1, 1, 2], "order": ["ab", "ba", "ab"], "winner": ["A", "B", ""], "item_id": [7, 8, 9]})
     found = read_verdicts(raw, columns=load_columns(path)).judgments

@@ -44,7 +44,7 @@ RECORDS: list[tuple[str, Callable[[Any], None], str, str]] = [
     (ALPACA, _set("output_1", to=["x"]), "output_1", "must be text"),
     (ALPACA, _set("preference", to="first"), "preference", "must be a finite number"),
     (ALPACA, _set("preference", to=2.5), "preference", "must be from 1 (output_1) to 2"),
-    (ALPACA, _set("annotator", to=...), "judge", "is missing"),
+    (ALPACA, _set("annotator", to=...), "annotator (read as judge)", "is missing"),
     (ALPACA, _set("generator_1", to={"name": "x"}), "generator_1", "must be text"),
     (ALPACA, _set("is_switched_outputs", to="perhaps"), "is_switched_outputs", "true or false"),
     (MT, _set("question_id", to=None), "question_id", "is empty"),
@@ -79,14 +79,15 @@ def test_a_fault_of_a_record_names_file_line_and_field(
     if path.suffix == ".json":
         path.write_text(json.dumps(rows, indent=2), encoding="utf-8")
         line = [n for n, text in enumerate(path.read_text().splitlines(), start=1) if text == "  {"][1]
+        where = f"{path}:{line}, record 2: "
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        line = 2
+        where = f"{path}:2: "
     kind = next(name for name in ("alpaca_eval", "mt_bench", "arena_hard", "lm_eval") if sample.startswith(name))
     with pytest.raises(InvalidInput) as caught:
         read_log(path, format=kind)
     message = str(caught.value)
-    assert message.startswith(f"{path}:{line}: "), message
+    assert message.startswith(where), message
     assert field in message.removeprefix(str(path))
     assert what in message
     assert "\n" not in message
@@ -154,8 +155,8 @@ FILES: list[tuple[str, bytes, str, str]] = [
     ("annotations.json", b'[{"instruction": "a",}]', "alpaca_eval", "annotations.json:1: not valid JSON"),
     ("annotations.json", b"[\n" + json.dumps(records(ALPACA)[0]).encode() + b"\n{", "alpaca_eval", "annotations.json:3: not valid JSON (the array is cut off)"),
     ("annotations.json", b'{"instruction": "a"}', "alpaca_eval", "annotations.json:1: must be a JSON array"),
-    ("annotations.json", b'[\n\n3]', "alpaca_eval", "annotations.json:3: each record is a JSON object"),
-    ("annotations.json", b'[{"a": 1, "a": 2}]', "alpaca_eval", "annotations.json:1: key a stands twice"),
+    ("annotations.json", b'[\n\n3]', "alpaca_eval", "annotations.json:3, record 1: each record is a JSON object"),
+    ("annotations.json", b'[{"a": 1, "a": 2}]', "alpaca_eval", "annotations.json:1, record 1: key a stands twice"),
     ("annotations.json", b'[]', "alpaca_eval", "annotations.json: no verdicts"),
     ("annotations.json", b"[\xff]", "alpaca_eval", "annotations.json: cannot be read as UTF-8"),
     ("annotations.json", b"[" * 100_000, "alpaca_eval", "nested too deeply"),
@@ -204,6 +205,6 @@ def test_the_command_says_it_in_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert command("analyze", FORMATS / ALPACA, "--format", "mt_bench") == 2
     error = capsys.readouterr().err
-    assert "annotations.json:2: column judge is missing" in error
+    assert "annotations.json:2, record 1: column judge is missing" in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("runs").exists()

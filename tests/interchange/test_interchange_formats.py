@@ -100,9 +100,12 @@ def test_alpaca_eval_orders_that_the_draw_does_not_give_are_not_guessed(tmp_path
     ]
     rows += [alpaca(10, None, 1.0), alpaca(11, "", 2.0)]
     log = read_log(write(tmp_path / "annotations.json", rows))
-    assert log.judgments["reason"].tolist() == [""] * 10 + ["order_unknown"] * 2
+    # What they prefer is known all the same: by text, 1 is output_1, which is b.
+    assert log.judgments["order"].tolist()[10:] == ["unknown"] * 2
+    assert log.judgments["verdict"].tolist()[10:] == ["b", "a"]
+    assert set(log.judgments["reason"]) == {""}
     assert [order == "ab" for order in log.judgments["order"][:10]] == [not one for one in orders[:10]]
-    assert "which AlpacaEval's seeded draw does not match; 2 rows" in log.notes[0]
+    assert "which AlpacaEval's seeded draw does not match; the order of the 2 rows" in log.notes[0]
     never = [alpaca(n, "m" if n % 2 else "M", 1.0 if n % 2 else 2.0) for n in range(10)]
     log = read_log(write(tmp_path / "never.json", [*never, alpaca(10, None, 1.0)]))
     assert set(log.judgments["order"]) == {"ba"}
@@ -175,11 +178,11 @@ def test_arena_hard_games_become_slots(folder: str, baseline: str) -> None:
 def test_inspect_grades_are_compared_and_rules_are_gold() -> None:
     log = read_log(FORMATS / "inspect")
     rows = log.judgments
-    assert set(rows["order"]) == {"ab"}
+    assert set(rows["order"]) == {"unknown"}
     assert set(rows["judge"]) == {"openai/grader-1"}
     assert rows["reason"].value_counts().to_dict() == {"": 22, "grader_failed": 1, "sample_error": 1}
     compared = rows[rows["verdict"] != "unscored"]
-    better = (compared["grade_a"] - compared["grade_b"]).map(lambda gap: "tie" if gap == 0 else "first" if gap > 0 else "second")  # fmt: skip
+    better = (compared["grade_a"] - compared["grade_b"]).map(lambda gap: "tie" if gap == 0 else "a" if gap > 0 else "b")  # fmt: skip
     assert compared["verdict"].tolist() == better.tolist()
     assert set(rows["gold"]) == {"a", "b", "tie", ""}
     assert log.texts["text"].iloc[0] == format_samples.texts("kettle", 0)[0]
@@ -202,12 +205,13 @@ def test_one_inspect_log_with_epochs_pairs_its_own_answers(tmp_path: Path) -> No
     path.write_bytes(format_samples.archive(members, zstd=True))
     log = read_log(path)
     assert log.judgments["pair_id"].tolist() == ["1/m#1/m#2", "1/m#2/m#3"]
-    assert log.judgments["verdict"].tolist() == ["second", "second"]
+    assert log.judgments["verdict"].tolist() == ["b", "b"]
     assert set(log.texts["text"]) == {"Short.", "A long text."}
     assert set(log.judgments["judge"]) == {"m"}
     assert log.items["prompt"].tolist() == ["System: Be brief.\n\nUser: ?"]
     assert "1 pairs of identical texts are left out" in log.notes
-    assert "did not succeed (status error)" in log.notes[0]
+    assert log.notes[0] == "the log names no grader, so that m graded its own answers"
+    assert "did not succeed (status error)" in log.notes[1]
 
 
 def test_lm_eval_metrics_of_a_model_are_verdicts_and_rules_are_gold(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from judgeloop.errors import JudgeloopError
 from judgeloop.interchange.pairs import read_pairs
 from judgeloop.interchange.rows import load_columns
+from judgeloop.interchange.verdicts import read_verdicts
 
 HEAD = "item_id,prompt,text_a,text_b"
 ROW = '{"item_id": "i", "prompt": "?", "text_a": "x", "text_b": "y"}'
@@ -50,6 +52,17 @@ def test_one_blank_text_is_an_answer_and_a_null_gold_is_none(tmp_path: Path) -> 
     path.write_text(ROW.replace('"x"', '""')[:-1] + ', "gold": null}')
     (pair,) = read_pairs(path).values()
     assert (pair.values["text_a"], pair.values["gold"]) == ("", "")
+
+
+def test_the_language_of_a_text_may_have_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(ROW[:-1] + ', "lang": "de"}')
+    columns = load_columns({"language": "lang"})
+    assert read_pairs(path, columns)["i"].other_columns == {"lang": "de", "language": "de"}
+    verdicts = pd.DataFrame([{"item_id": "i", "judge": "j", "order": "ab", "verdict": "first", "lang": "de"}])
+    assert read_verdicts(verdicts, columns=columns).judgments["language"].tolist() == ["de"]
+    joined = read_verdicts(verdicts[["item_id", "judge", "order", "verdict"]], path, columns)
+    assert joined.judgments["language"].tolist() == ["de"]
 
 
 def test_a_header_by_other_names_is_one(tmp_path: Path) -> None:

@@ -161,6 +161,34 @@ def test_gold_judge_asks_a_model_once_a_distinct_text() -> None:
         _run(_judge(schema.GoldJudgeSpec()), _shown("good", "bad"), item)
 
 
+@pytest.mark.parametrize(
+    ("feature", "prefer", "texts", "slot"),
+    [
+        ("length", "more", ("one two three", "one"), "first"),
+        ("length", "less", ("one two three", "one"), "second"),
+        ("length", "more", ("one two", "two one"), "tie"),
+        ("bold", "more", ("**one** two", "one two"), "first"),
+        ("hedges", "less", ("perhaps two", "one two"), "second"),
+    ],
+)
+def test_a_rule_takes_the_text_with_more_of_a_feature_or_with_less_and_asks_nobody(
+    feature: Any, prefer: Any, texts: tuple[str, str], slot: str
+) -> None:
+    judge = _judge(schema.RuleJudgeSpec(feature=feature, prefer=prefer))
+    ab, ba = _run(judge, _shown(*texts))
+    mirror = {"first": "second", "second": "first", "tie": "tie"}
+    assert (ab.verdict, ba.verdict) == (Verdict(slot), Verdict(mirror[slot]))  # type: ignore[arg-type]
+    assert (judge.name, ab.call) == (f"rule:{prefer}_{feature}", "")
+
+
+def test_a_rule_counts_features_in_the_item_s_language() -> None:
+    judge = _judge(schema.RuleJudgeSpec(feature="hedges"))
+    german = Item("i", "Was?", language="de")
+    ab, _ = _run(judge, _shown("vielleicht ja", "sicher ja"), german)
+    assert ab.verdict.slot == "first"
+    assert _run(judge, _shown("vielleicht ja", "sicher ja"))[0].verdict.slot == "tie"
+
+
 def _measure(text: str) -> Mapping[str, float]:
     return {"length": math.log2(max(len(text.split()), 1)), "bold": float(text.count("**"))}
 
@@ -248,6 +276,19 @@ def test_auto_takes_the_first_mode_that_gives_a_verdict(
     client = Recorder(answer)
     assert _resolve(client, prompt=prompt) == expected
     assert [call.call_id for call in client.calls] == [f"panels/g0/judge/trial/m.{prompt}/{mode}" for mode in asked]
+
+
+def test_auto_gives_logprob_up_where_the_letters_hold_little() -> None:
+    def answer(call: Call) -> Reply:
+        if "logprobs" in call.body:
+            return Reply("", top_logprobs=(("<think>", -0.3), ("A", math.log(0.2))))
+        return Reply("[[A]]") if "response_format" not in call.body else Reply('{"verdict": "A"}')
+
+    assert _resolve(Recorder(answer)) == "json"
+    # At the calls themselves less is asked for: one odd reply is not the model's way.
+    lenient = {"m": ENDPOINTS["m"].model_copy(update={"min_trial_mass": 0.1})}
+    spec = schema.ModelJudgeSpec(endpoint="m")
+    assert asyncio.run(resolve_mode(spec, endpoints=lenient, folder=".", client=Recorder(answer))) == "logprob"
 
 
 def test_a_stated_mode_is_not_tried_and_no_mode_ends_the_run() -> None:

@@ -224,6 +224,8 @@ def test_the_shares_of_a_logprob_choice() -> None:
     assert choice.shares == pytest.approx((0.75, 0.25, 0.0))
     assert read_choice(tokens(I=0.3), "logprob", 3).reason == "no_letter"
     assert read_choice(Reply(""), "logprob", 3).reason == "no_logprobs"
+    assert read_choice(tokens(A=0.01, B=0.02, The=0.9), "logprob", 3).reason == "low_mass"
+    assert read_score(tokens(n7=0.02, n10=0.01, The=0.9), "logprob", TEN).reason == "low_mass"
 
 
 @given(st.text(max_size=200), st.sampled_from(MODES))

@@ -127,9 +127,21 @@ def test_json_replies(text: str, ties: bool, expected: str) -> None:
 
 @pytest.mark.parametrize(("top", "ties", "expected", "p_first"), LOGPROBS)
 def test_logprob_replies(top: tuple[tuple[str, float], ...], ties: bool, expected: str, p_first: float | None) -> None:
-    verdict = read_verdict(Reply("[[B]]", top_logprobs=top, finish_reason="length"), "logprob", ties)
+    verdict = read_verdict(Reply("[[B]]", top_logprobs=top, finish_reason="length"), "logprob", ties, 0.0)
     assert _slot_or_reason(verdict) == expected
     assert verdict.p_first == (None if p_first is None else pytest.approx(p_first, rel=1e-12))
+
+
+def test_letters_in_the_tail_of_another_answer_are_no_verdict() -> None:
+    """A model that thinks first: relative to B, which is not listed, A is certain, at e^-18 of the probability."""
+    top = (("<think>", -1e-6), ("Okay", -14.2), ("A", -18.1))
+    verdict = read_verdict(Reply("", top_logprobs=top), "logprob", True)
+    assert (verdict.slot, verdict.p_first, verdict.reason) == ("unscored", None, "low_mass")
+    assert verdict.mass == pytest.approx(math.exp(-18.1))
+    assert read_verdict(Reply("", top_logprobs=top), "logprob", True, 0.0).p_first == 1.0
+    split = (("A", math.log(0.04)), (" A", math.log(0.03)), ("The", math.log(0.9)))
+    assert read_verdict(Reply("", top_logprobs=split), "logprob", False).mass == pytest.approx(0.07)
+    assert read_verdict(Reply("", top_logprobs=split), "logprob", False, 0.1).reason == "low_mass"
 
 
 @pytest.mark.parametrize("mode", ["logprob", "json", "text"])

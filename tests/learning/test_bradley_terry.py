@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from scipy.optimize import minimize
 
 from judgeloop import seeds
@@ -101,6 +100,9 @@ def test_f1_intervals_cover_and_the_estimate_is_unbiased() -> None:
 
 
 def test_statsmodels_agrees_without_a_ridge() -> None:
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
+
     world = World(0.4, 20, "oracle")
     judgments = world.hard()
     judgments.loc[::7, "verdict"] = "tie"
@@ -108,7 +110,7 @@ def test_statsmodels_agrees_without_a_ridge() -> None:
     x, z, items = design(judgments, world.features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        oracle = sm.GLM(z, x, family=sm.families.Binomial()).fit(
+        oracle = GLM(z, x, family=Binomial()).fit(
             tol=1e-14, maxiter=100, cov_type="cluster", cov_kwds={"groups": items, "use_correction": True}
         )
     signal = fit(preferences(judgments, "raw"), world.features, SCALE, 0.0)

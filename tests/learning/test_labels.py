@@ -191,7 +191,7 @@ def test_wrong_tables_are_refused() -> None:
         preferences(judgments([row]), "majority")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown verdict 'A'"):
         preferences(judgments([(*row[:6], "A", None)]), "raw")
-    with pytest.raises(ValueError, match="order ab or ba"):
+    with pytest.raises(ValueError, match="order ab, ba or unknown"):
         preferences(judgments([("i", "p", "x", "y", "", 0, "first", None)]), "raw")
     with pytest.raises(ValueError, match=r"p_first must lie in \[0, 1\], not 1.5"):
         preferences(judgments([(*row[:7], 1.5)]), "raw")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import combinations
 from typing import Any
@@ -29,11 +30,17 @@ def _features() -> pd.DataFrame:
 
 def _judged(slopes: tuple[float, float] = (0.8, 0.3), shown: list[str] = NAMES, verdict: str = "") -> pd.DataFrame:
     """Soft verdicts of a judge with those slopes on length and bold, all pairs of the shown texts in both orders."""
-    features, rows = _features(), []
+    return _verdicts(slopes, tuple(shown), verdict).copy()
+
+
+@functools.cache
+def _verdicts(slopes: tuple[float, float], shown: tuple[str, ...], verdict: str) -> pd.DataFrame:
+    features, rows = _features().to_dict("index"), []
     for item in ITEMS:
         for number, (a, b) in enumerate(combinations(shown, 2)):
             for order, first, second in (("ab", a, b), ("ba", b, a)):
-                difference = features.loc[(item, first)] - features.loc[(item, second)]
+                one, other = features[item, first], features[item, second]
+                difference = {name: one[name] - other[name] for name in one}
                 p = 1.0 / (1.0 + math.exp(-(slopes[0] * difference["length"] + slopes[1] * difference["bold"])))
                 said, p_first = (
                     (verdict, None) if verdict else ("first" if p > 0.5 else "second" if p < 0.5 else "tie", p)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from judgeloop import seeds
 from judgeloop.experiment.schema import StrategySpec
 from judgeloop.learning.selection import tilt
-from judgeloop.learning.strategies import mix
+from judgeloop.learning.strategies import mix, mix_pairs
 
 GRID = np.linspace(-9.0, 16.0, 501)
 NAMES = tuple(f"x{index}" for index in range(len(GRID)))
@@ -226,3 +226,35 @@ def test_d3_fixed_point_with_a_refitted_variance() -> None:
     variance = (1 - math.sqrt(1 - 4 * a)) / (2 * a)
     assert state == pytest.approx((c * (1 - alpha) / alpha * variance, variance), abs=1e-6)
     assert state == pytest.approx((0.392, 1.308), abs=1e-3)
+
+
+# -- preference pairs ------------------------------------------------------------------------------------------------
+
+PAIRS = [[f"g{t}p{n}" for n in range(8)] for t in range(3)]
+REAL = ["r0", "r1", "r2"]
+
+
+def _pairs(kind: str, share: float = 0.0, real: list[str] = REAL, generations: list[list[str]] = PAIRS) -> list[str]:
+    strategy = StrategySpec(kind=kind, real_fraction=share)  # type: ignore[arg-type]
+    return mix_pairs(strategy, generations=generations, real=real, rng=seeds.rng(0, "mixture"))
+
+
+def test_pairs_are_replaced_accumulated_or_drawn_from_all() -> None:
+    assert _pairs("replace") == PAIRS[2]
+    assert _pairs("accumulate") == [pair for part in PAIRS for pair in part]
+    drawn = _pairs("accumulate_subsample", generations=[[f"g{t}p{n}" for n in range(3000)] for t in range(3)])
+    assert len(drawn) == 3000
+    # A third of each generation: 1,000 ± four standard deviations of 25.8.
+    assert all(abs(sum(pair.startswith(f"g{t}") for pair in drawn) - 1000) < 104 for t in range(3))
+    assert _pairs("accumulate_subsample", generations=[["a"], []]) == []
+
+
+@pytest.mark.parametrize("kind", ["replace", "accumulate", "accumulate_subsample"])
+def test_a_share_of_the_pairs_is_real_and_their_number_stays(kind: str) -> None:
+    mixed = _pairs(kind, 0.5)
+    assert len(mixed) == len(_pairs(kind))
+    assert [pair in REAL for pair in mixed].count(True) == len(mixed) / 2
+    counts = [mixed.count(name) for name in REAL]
+    assert max(counts) - min(counts) <= 1
+    assert set(_pairs(kind, 1.0)) == set(REAL)
+    assert _pairs(kind, 0.5, real=[]) == _pairs(kind)

@@ -14,7 +14,7 @@ import typer
 import judgeloop
 from judgeloop import errors, records
 from judgeloop.cli.app import app
-from judgeloop.interchange.rows import PAIR_COLUMNS, SET_COLUMNS, VERDICT_COLUMNS
+from judgeloop.interchange.rows import KEPT_COLUMNS, PAIR_COLUMNS, SET_COLUMNS, VERDICT_COLUMNS
 from judgeloop.judging import answers
 from judgeloop.judging.panels import PROBES
 from judgeloop.limits import FORMAT as CHECK_FORMAT
@@ -202,8 +202,8 @@ def test_lists_of_names_are_those_of_the_code(what: str, names: tuple[str, ...])
 @pytest.mark.parametrize(
     ("heading", "columns"),
     [
-        ("Verdict logs", set(VERDICT_COLUMNS)),
-        ("Pairs", {*PAIR_COLUMNS, "language"}),
+        ("Verdict logs", {*VERDICT_COLUMNS, *KEPT_COLUMNS}),
+        ("Pairs", {*PAIR_COLUMNS, *KEPT_COLUMNS}),
         ("Lists", set(SET_COLUMNS)),
     ],
 )
@@ -217,6 +217,9 @@ def test_columns_of_input_files_are_documented(heading: str, columns: set[str]) 
         "tie",
         "ab",
         "ba",
+        "unknown",
+        "unscored",
+        "order_unknown",
         "characters",
         "tokens",
         "alpaca_eval",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -36,25 +37,50 @@ def test_there_is_a_recipe_for_each() -> None:
     assert set(RECIPES) == {"a bias term", "a format", "a command"}
 
 
-@pytest.mark.parametrize("what", sorted(RECIPES))
-def test_a_recipe_works_as_it_stands(what: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Recipe → what its check fails with, "" where it passes. All are followed in one copy: they change different lines, and
+    each would fail as it does alone."""
+    copy = tmp_path_factory.mktemp("recipes")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("judgeloop", "prompts"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    checks = []
-    for block in BLOCK.finditer(RECIPES[what]):
-        body = textwrap.dedent(block["body"])
-        path = tmp_path / block["file"]
-        if block["file"] == "check":
-            checks.append(body)
-        elif block["kind"] == "diff":
-            path.write_text(changed(path.read_text(encoding="utf-8"), body), encoding="utf-8")
-        else:
-            assert not path.exists()
-            path.write_text(body, encoding="utf-8")
-    assert len(checks) == 1
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    checks = {}
+    for what, steps in RECIPES.items():
+        for block in BLOCK.finditer(steps):
+            body = textwrap.dedent(block["body"])
+            path = copy / block["file"]
+            if block["file"] == "check":
+                assert what not in checks
+                checks[what] = body
+            elif block["kind"] == "diff":
+                path.write_text(changed(path.read_text(encoding="utf-8"), body), encoding="utf-8")
+            else:
+                assert not path.exists()
+                path.write_text(body, encoding="utf-8")
     ran = subprocess.run(
-        [sys.executable, "-c", checks[0]], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True,
-        text=True, check=False, timeout=120,
+        [sys.executable, "-c", _CHECKED, json.dumps(checks)], cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
+    found: dict[str, str] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+_CHECKED = """
+import json, sys, traceback
+failures = {}
+for what, check in json.loads(sys.argv[1]).items():
+    failures[what] = ""
+    try:
+        exec(check, {"__name__": "__main__"})
+    except BaseException as error:
+        if not isinstance(error, SystemExit) or error.code:
+            failures[what] = traceback.format_exc()
+print(json.dumps(failures))
+"""
+
+
+@pytest.mark.parametrize("what", sorted(RECIPES))
+def test_a_recipe_works_as_it_stands(what: str, failures: dict[str, str]) -> None:
+    assert failures[what] == ""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import report_folder
 from judgeloop.report.answers import QuestionAnswer, advice, answers
+from judgeloop.report.claims import Finding
 from judgeloop.report.findings import findings
 from judgeloop.report.reading import Reading, read
 from judgeloop.stats.estimate import Estimate
@@ -67,12 +68,16 @@ def _answers(rows: list[Estimate], **more: Any) -> list[QuestionAnswer]:
     return answers(_reading(rows, **more), findings(rows))
 
 
+def _said(reading: Reading, found: list[Finding]) -> str:
+    return " ".join(line.sentence for line in advice(reading, found))
+
+
 @pytest.mark.parametrize(
     ("rows", "word", "words"),
     [
         ([_row()], "Yes", "First slot picked 62.3 % of the time (even: 50 %), 95 % interval 59.1 to 65.4"),
         ([_row(**_NULL)], "None within margin", "no effect of practical size"),
-        ([_row(**_OPEN)], "Not detected", "this sample could only have seen 4.0 points or more"),
+        ([_row(**_OPEN)], "Not detected", "this sample could have seen 4.0 points or more"),
         ([_row(**_OPEN, status="underpowered")], "Too few data", "too few data"),
         ([_row(status="undefined", estimate=None, conf_low=None, conf_high=None)], "Not known", "undefined"),
         ([_row("longer_preferred_raw", bias="verbosity", estimate=0.9, conf_low=0.85, conf_high=0.95)], "Not measured", "Nothing in this run measures"),
@@ -126,7 +131,7 @@ def test_yes_needs_an_interval_without_zero(low: float, width: float, status: An
     [
         ([_row()], {"signal": {"label_rule": "raw"}, "arms": {"a": {}}}, "`label_rule: swap_average`"),
         ([_row()], {"signal": {"label_rule": "swap_average"}, "arms": {"a": {}}}, "average the two verdicts, as in arm a"),
-        ([_row(**_NULL)], {"arms": {"a": {"signal": {"label_rule": "consistent_only"}}}}, "doubles how much of the judge's bias"),
+        ([_row(**_NULL)], {"arms": {"a": {"signal": {"label_rule": "consistent_only"}}}}, "keeps only the pairs that both orders decide alike"),
         ([_row("padding_probe", bias="verbosity")], {"arms": {"a": {}}}, "favours longer answers"),
         ([_row("padding_probe", bias="verbosity", estimate=-0.1, conf_low=-0.2, conf_high=-0.05)], {"arms": {"a": {}}}, "favours shorter answers"),
         (_probed("injection_probe", 0.08), {"arms": {"a": {}}}, "obeys orders in a text"),
@@ -142,7 +147,21 @@ def test_yes_needs_an_interval_without_zero(low: float, width: float, status: An
 )  # fmt: skip
 def test_advice_names_the_setting(rows: list[Estimate], experiment: dict[str, Any], words: str) -> None:
     reading = _reading(rows, experiment, ("a",))
-    assert words in " ".join(advice(reading, findings(rows)))
+    assert words in _said(reading, findings(rows))
+
+
+def test_answers_carry_the_findings_and_estimates_that_they_follow_from() -> None:
+    longer, slot = _row("length_ame", bias="verbosity", estimate=-0.1, conf_low=-0.2, conf_high=-0.05), _row()
+    biased, _, _, change = _answers([longer, slot])
+    assert [ground.row for ground in biased.grounds] == [slot]
+    assert [(line.kind, line.rows) for line in change.advice] == [
+        ("both_orders", (slot,)), ("keep_disagreeing_pairs", ()), ("length", (longer,)),
+    ]  # fmt: skip
+    assert change.sentences == tuple(line.sentence for line in change.advice)
+    drift = _answers(
+        [_did(), _did(term="compounding_length", generation=None, verdict="amplifying")], arms=("a", "random")
+    )
+    assert [ground.row.verdict for ground in drift[1].grounds] == ["drifting", "amplifying"]
 
 
 def test_nothing_found_and_everything_measured_calls_for_nothing() -> None:
@@ -166,16 +185,16 @@ def test_strategies_are_advised_only_where_they_differ() -> None:
         _did(term="drift_length", arm=arm, contrast="", generation=None, variant="equal_tokens", estimate=size)
         for arm, size in (("a", 0.5), ("b", 0.2))
     ]
-    said = " ".join(advice(_reading([gap, *levels], arms=("a", "b")), []))
+    said = _said(_reading([gap, *levels], arms=("a", "b")), [])
     assert "b drifts less in length than a (0.30 doublings less, 95 % interval 0.20 to 0.40)" in said
     tokens = [
         _did(term="training_tokens", arm=arm, contrast="", unit="tokens", estimate=n)
         for arm, n in (("a", 1e5), ("b", 3e5))
     ]
-    said = " ".join(advice(_reading([gap, *levels, *tokens], arms=("a", "b")), []))
+    said = _said(_reading([gap, *levels, *tokens], arms=("a", "b")), [])
     assert "over all generations it trains on 3.0 times the tokens" in said
     unsure = replace(gap, conf_high=0.1)
-    assert "drifts less" not in " ".join(advice(_reading([unsure, *levels], arms=("a", "b")), []))
+    assert "drifts less" not in _said(_reading([unsure, *levels], arms=("a", "b")), [])
 
 
 def test_a_whole_run_is_answered(tmp_path: Path) -> None:

@@ -120,8 +120,14 @@ def test_without_gold_own_texts_are_compared_with_other_judges() -> None:
     assert "own texts: favoured by 0.80 log-odds compared with the other judges, 95 % interval 0.60 to 1.00" in finding.sentence  # fmt: skip
     assert "one number for all judges" in finding.sentence
     assert "own texts favoured, compared with other judges: 0.80 log-odds" in _glance(rows)
-    at_gold = _row("self_preference_gold", 0.1, bias="self_preference", panel="pairs")
+    at_gold = _row("self_preference_gold", 0.1, bias="self_preference", panel="pairs", verdict="found")
     assert _of([at_gold, against], "self_preference")[0].row is at_gold
+    # Of one gold that may err no claim is made: the other judges' word comes first, and alone it stays open.
+    fallible = replace(at_gold, verdict="", family="none")
+    assert _of([fallible, against], "self_preference")[0].row is against
+    (open_finding,) = _of([fallible], "self_preference")
+    assert open_finding.verdict == "undefined"
+    assert "no claim rests on this" in open_finding.sentence
     alone = replace(against, status="undefined", estimate=None, conf_low=None, conf_high=None, note="one judge")
     assert "Own texts: undefined (no gold)." in _glance([rows[0], alone])
 

@@ -93,7 +93,7 @@ def test_the_last_generation_of_a_log_is_reported_and_named() -> None:
 
 
 def test_none_is_not_said_of_a_handful() -> None:
-    few = _row("gold_tied_longer_excess", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
+    few = _row("padding_probe", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
     (finding,) = findings([few])
     assert finding.verdict == "underpowered"
     assert "at least 20 items and 50 judgments are needed to say that there is none" in finding.sentence
@@ -113,12 +113,21 @@ def test_a_judge_that_gave_every_verdict_again_is_said_to_have() -> None:
                  conf_low=0.0, conf_high=0.0, verdict="unchanged")  # fmt: skip
     (finding,) = findings([*rows, slope])
     assert (finding.verdict, finding.word) == ("described", "unchanged")
-    assert "every pair was judged as at generation 0: no change on this panel" in finding.sentence
-    assert "60 pairs" in finding.sentence
+    assert (
+        "unchanged: all verdicts on the 60 pairs of the anchor panel are the same as in generation 0"
+        in finding.sentence
+    )
     for wrong in ("too few data", "could have seen", "0.000 to 0.000", "that there is none"):
         assert wrong not in finding.sentence
     moved = replace(rows[0], estimate=0.1, conf_low=0.05, conf_high=0.15, status="ok", verdict="found", detectable=None)
-    assert [f.verdict for f in findings([moved, *rows[1:]])] == ["found", "described"]
+    assert [f.verdict for f in findings([moved, *rows[1:]])] == ["found"]
+    # What changed in generation 2 and is gone in 4 is said, and so is what a panel without a change could have seen.
+    (finding,) = findings([replace(moved, generation=2), *rows])
+    assert "(generation 2 against 0, anchor panel; not found in generation 4)" in finding.sentence
+    still = replace(rows[0], estimate=0.02, conf_low=-0.05, conf_high=0.09, verdict="undetected", detectable=0.12)
+    (finding,) = findings([still, *rows[1:]])
+    assert "no change of the judge detected" in finding.sentence
+    assert "60 pairs could have shown a change of 12.0 points or more in one generation" in finding.sentence
 
 
 def test_a_collapse_of_diversity_reaches_the_answers() -> None:
@@ -168,9 +177,64 @@ def test_a_word_on_compounding_brings_its_own_sentence() -> None:
     ]
     growing = _answers(rows, ("a", "b", "random"))[1]
     assert growing.word == "Yes, saturating"
-    assert growing.sentences[1].startswith(
-        "a against random: compounding of length: 0.44, 95 % interval 0.39 to 0.49; saturating"
-    )
+    # The arms of the sentence before are not named again.
+    assert growing.sentences[1].startswith("Compounding of length: 0.44, 95 % interval 0.39 to 0.49; saturating")
+
+
+def _path(word: Verdict, first: float, last: float, beyond: float, apart: Verdict) -> list[Estimate]:
+    """What a run says of one drift: D_1 and D_6, L with its word, and B."""
+    whole = {"generation": None, "margin": 0.3}
+    return [
+        _did(estimate=first, generation=1),
+        _did(estimate=last, generation=6),
+        _did("beyond_first_step_length", beyond, 0.1, verdict=word, **whole),
+        _did("beyond_strategy_length", 0.1 * beyond, 0.1, verdict=apart, **whole),
+    ]
+
+
+def test_the_sentence_on_compounding_says_what_the_loops_added() -> None:
+    def said(*path: Any) -> str:
+        return next(f.sentence for f in findings(_path(*path)) if f.question == "amplification")
+
+    accumulated = said("compounding unclear", 0.29, 1.29, -0.45, "found")
+    assert "amplifying" not in accumulated
+    assert "less than the first did (0.29 doublings, then 0.20 a loop on average)" in accumulated
+    assert "but more than this strategy makes of a constant taste" in accumulated
+    assert "about as a constant taste" in said("as its strategy", 0.29, 1.0, -0.7, "none")
+    assert "not told apart" in said("as its strategy", 0.29, 1.0, -0.7, "undetected")
+    reversed_drift = said("reversing", -0.1, 0.6, 1.2, "found")
+    assert "(−0.10 doublings, then 0.14 a loop on average)" in reversed_drift
+    assert "does not show" in said("compounding unclear", 0.2, 1.2, 0.01, "undetected")
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("amplifying", "Yes, and amplifying"),
+        ("as its strategy", "Yes, at its strategy's pace"),
+        ("reversing", "Yes, after a reversal"),
+    ],
+)
+def test_the_answer_follows_the_word_of_the_drift_that_was_found(word: Verdict, answer: str) -> None:
+    rows = _path(word, 0.1, 1.2, 0.6, "found")
+    assert _answers(rows, ("a", "random"))[1].word == answer
+    # Not another feature's, and not of a drift that fails its adjusted test.
+    style = [replace(row, term=row.term.replace("length", "style_score")) for row in rows[2:]]
+    assert _answers([*rows[:2], *style], ("a", "random"))[1].word == "Yes"
+    refuted = [replace(row, verdict="cannot_tell", p_adjusted=0.2) for row in rows[:2]]
+    assert _answers([*refuted, *rows[2:]], ("a", "random"))[1].word == "Perhaps"
+
+
+def test_a_pool_that_is_used_up_calls_for_a_larger_one() -> None:
+    used = _did("pool_range_used_length", 0.95, 0.01, contrast="", generation=6, unit="ratio", verdict="")
+    rows = _path("as its strategy", 0.8, 1.9, -2.5, "none")
+    (sentence,) = [f.sentence for f in findings([*rows, used]) if f.question == "amplification"]
+    assert "95 % of the pool's range is used up" in sentence
+    advised = [line for line in _answers([*rows, used], ("a", "random"))[3].sentences if "pool" in line]
+    assert len(advised) == 1
+    assert "draft more texts an item" in advised[0]
+    little = replace(used, estimate=0.3)
+    assert not [line for line in _answers([*rows, little], ("a", "random"))[3].sentences if "pool" in line]
 
 
 def test_the_leading_row_is_the_confirmatory_one_and_of_length() -> None:

@@ -7,11 +7,9 @@ import math
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 from conftest import examples
 from judgeloop import seeds
@@ -29,6 +27,7 @@ from judgeloop.stats.inference import (
     replicate_t,
     sign_flip,
     smallest_detectable,
+    surely_detectable,
     t_interval,
     tost,
     wilson,
@@ -67,7 +66,9 @@ def test_cluster_mean_equals_the_regression_on_a_constant():
     rng = seeds.rng(0, "clusters")
     clusters = rng.integers(80, size=400)
     values = rng.normal(size=400) + rng.normal(size=80)[clusters]
-    oracle = sm.OLS(values, np.ones(400)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    from statsmodels.regression.linear_model import OLS
+
+    oracle = OLS(values, np.ones(400)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
     interval = defined(cluster_mean(values, clusters))
     assert interval.estimate == pytest.approx(oracle.params[0])
     # With one column, statsmodels' (n − 1)/(n − p) is 1.
@@ -124,6 +125,8 @@ def test_one_row_a_cluster_is_the_plain_standard_error():
 
 
 def test_wilson_equals_statsmodels():
+    from statsmodels.stats.proportion import proportion_confint
+
     for k, n in ((0, 10), (3, 10), (10, 10), (55, 100)):
         interval = defined(wilson(k, n))
         assert (interval.low, interval.high) == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-12)
@@ -141,12 +144,42 @@ def test_clustered_proportion_stays_inside_and_is_never_a_point():
 
 
 def test_bounded_mean_without_spread_is_wilsons_bound():
+    from statsmodels.stats.proportion import proportion_confint
+
     interval = defined(bounded_mean(np.zeros(40), np.arange(40), -0.5, 0.5))
     upper = proportion_confint(0, 40, method="wilson")[1]
     assert (interval.low, interval.high) == pytest.approx((-upper / 2, upper / 2))
     always = defined(bounded_mean(np.full(40, 0.5), np.arange(40), -0.5, 0.5))
     assert (always.low, always.high) == pytest.approx((0.5 - upper, 0.5))
     assert always.p_value < 1e-10
+
+
+@pytest.mark.parametrize("n", [20, 40, 100])
+def test_a_limit_that_is_just_exceeded_is_rarely_passed(n):
+    """Exact: pairs judged first in both orders in a tenth of cases have an excess of 5 points; no sample is drawn."""
+    passed = equivalent = 0.0
+    for k in range(n // 5):
+        interval = defined(bounded_mean(np.where(np.arange(n) < k, 0.5, 0.0), np.arange(n), -0.5, 0.5))
+        chance = float(stats.binom.pmf(k, n, 0.1))
+        passed += chance * (interval.high <= 0.05)
+        equivalent += chance * tost(interval, 0.05)
+    assert passed <= 0.0255
+    assert equivalent <= 0.06
+
+
+def test_score_limits_widen_the_far_side_alone():
+    """With conflicts one way only the far limit is Wilson's of their share, with as many pairs as give the standard error."""
+    one_way = np.where(np.arange(40) < 5, 0.5, 0.0)
+    interval, t = (
+        defined(bounded_mean(one_way, np.arange(40), -0.5, 0.5)),
+        defined(cluster_mean(one_way, np.arange(40))),
+    )
+    pairs = 0.125 * 0.875 / (2 * t.std_error) ** 2
+    assert 2 * interval.high == pytest.approx(defined(wilson(0.125 * pairs, pairs)).high)
+    assert (interval.low, interval.p_value) == (t.low, t.p_value)
+    both_ways = np.repeat([0.5, -0.5, 0.0], [40, 30, 130])
+    near = defined(bounded_mean(both_ways, np.arange(200), -0.5, 0.5))
+    assert near.high == pytest.approx(defined(cluster_mean(both_ways, np.arange(200))).high, rel=0.02)
 
 
 def test_fieller_is_the_set_of_ratios_that_are_not_rejected():
@@ -182,6 +215,19 @@ def test_tost_is_two_one_sided_tests():
 @pytest.mark.parametrize(("replicates", "effect"), [(3, 3.26), (5, 1.68), (6, 1.43), (8, 1.16), (10, 1.00), (20, 0.66)])
 def test_smallest_detectable_reproduces_the_table(replicates, effect):
     assert smallest_detectable(1 / math.sqrt(replicates), replicates - 1) == pytest.approx(effect, abs=0.006)
+
+
+@pytest.mark.parametrize("df", [4, 7, 59])
+def test_a_detectable_effect_is_found_with_80_percent_power_in_90_percent_of_samples(df):
+    """The estimated standard error is σ·√(χ²/df); at it alone the power is short in half of all samples and more."""
+    chi2, critical = stats.chi2.ppf((np.arange(400) + 0.5) / 400, df), stats.t.ppf(0.975, df)
+
+    def share(detectable):
+        power = [1.0 - stats.nct.cdf(critical, df, detectable(math.sqrt(one / df), df)) for one in chi2]
+        return np.mean(np.array(power) >= 0.8)
+
+    assert share(surely_detectable) == pytest.approx(0.9, abs=0.02)
+    assert share(smallest_detectable) < 0.55
 
 
 def test_smallest_detectable_of_the_normal():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statsmodels.stats.multitest import multipletests
 
 from conftest import examples
 from judgeloop.stats.estimate import Estimate, estimates_frame
@@ -16,6 +15,8 @@ from judgeloop.stats.multiplicity import adjust, benjamini_hochberg, holm, with_
 @settings(max_examples=examples(8))
 @given(st.lists(st.floats(1e-12, 1), min_size=1, max_size=12))
 def test_adjustment_equals_statsmodels(p_values):
+    from statsmodels.stats.multitest import multipletests
+
     p = np.array(p_values)
     # statsmodels computes Holm's in the same way; ties may be ordered otherwise without changing values.
     assert np.allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-12)

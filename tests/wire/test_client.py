@@ -138,7 +138,7 @@ def test_failures_before_an_interruption_are_not_recorded(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_concurrency_is_bounded(tmp_path: Path, most: int) -> None:
-    with serving(Speaker(hold_s=0.02)) as server:
+    with serving(Speaker(hold_s=0.05)) as server:
         ask(tmp_path, server.endpoint(concurrency=most), numbered(3 * most + 1), at_once=True)
         assert server.most == most
 

@@ -26,9 +26,9 @@ from judgeloop.wire.doctor_servers import listed_context, recognise
 def test_a_server_is_recognised_by_its_list_headers_and_fingerprint(
     entries: list[dict[str, Any]], headers: dict[str, str], fingerprint: str, name: str
 ) -> None:
-    server, told_by = recognise(entries, headers, fingerprint)
+    server, recognised_by = recognise(entries, headers, fingerprint)
     assert server.name == name
-    assert bool(told_by) == (name != "unknown")
+    assert bool(recognised_by) == (name != "unknown")
 
 
 def test_the_context_in_force_goes_before_the_trained_one() -> None:

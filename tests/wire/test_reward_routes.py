@@ -58,8 +58,7 @@ def test_a_hosted_reranker_keeps_its_version() -> None:
     assert route_path("/v2", "rerank") == "/v2/rerank"
 
 
-@pytest.mark.parametrize("route", REWARD_ROUTES)
-@pytest.mark.parametrize("version", ["/v1", ""])
+@pytest.mark.parametrize(("route", "version"), [*((route, "/v1") for route in REWARD_ROUTES), ("score", "")])
 def test_a_call_of_each_route_is_answered_recorded_and_replayed(tmp_path: Path, route: RewardRoute, version: str) -> None:  # fmt: skip
     with serving(Speaker(lambda _: scored_answer(route))) as speaker:
         endpoint = speaker.endpoint(base_url=speaker.base_url.removesuffix("/v1") + version)
@@ -89,12 +88,14 @@ def test_the_same_body_by_two_routes_is_two_calls_and_a_chat_keeps_its_key_and_l
     assert list(written) == list(first)
 
 
-@pytest.mark.parametrize("route", REWARD_ROUTES)
 @pytest.mark.parametrize(
-    ("rule", "attempts"),
+    ("route", "rule", "attempts"),
     [
-        (Rule(status=429, retry_after_s=0), 2), (Rule(status=503), 2), (Rule(kind="reset"), 2), (Rule(kind="truncated"), 2),
-        (Rule(kind="not_json"), 2), (Rule(kind="empty_choices"), 2), (Rule(kind="slow", delay_s=0.01), 1),
+        # What breaks on the way is the same on every route; what an envelope lacks is the route's own.
+        ("classify", Rule(status=429, retry_after_s=0), 2), ("pooling", Rule(status=503), 2),
+        ("score", Rule(kind="reset"), 2), ("rerank", Rule(kind="truncated"), 2),
+        ("classify", Rule(kind="slow", delay_s=0.01), 1),
+        *((route, Rule(kind=kind), 2) for route in REWARD_ROUTES for kind in ("not_json", "empty_choices")),
     ],
 )  # fmt: skip
 def test_transport_faults_and_malformed_envelopes_are_asked_again(tmp_path: Path, route: RewardRoute, rule: Rule, attempts: int) -> None:  # fmt: skip

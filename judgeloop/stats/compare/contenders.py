@@ -17,7 +17,16 @@ import pandas as pd
 from judgeloop.stats.estimate import UNSCORED_SHARE, Estimate
 from judgeloop.stats.judge.covariates import covariates, gold_margin
 from judgeloop.stats.loop.replicates import Series
-from judgeloop.stats.presentations import clusters, first_picked, is_soft, not_identical, only_identical
+from judgeloop.stats.presentations import (
+    a_first,
+    clusters,
+    first_picked,
+    in_known_order,
+    is_soft,
+    not_identical,
+    only_identical,
+    picked_a,
+)
 
 KEY = "pair_key"
 """Column that says which pair a judgment is of: equal keys in two folders are the same pair (``with_pair_keys``)."""
@@ -97,15 +106,16 @@ def with_pair_keys(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> pd.Da
         return judgments.assign(pair_key=pd.Series(dtype="str"))
     keys = judgments["item_id"].astype(str) + "\x1f" + judgments["pair_id"].astype(str)
     for column in ("probe", "dose"):
-        if column in judgments:
-            keys = keys + "\x1f" + judgments[column].astype("object").where(judgments[column].notna(), "").astype(str)
+        # A table without probes has no such column; its pairs have the same keys.
+        values = judgments[column].astype("object") if column in judgments else pd.Series("", index=judgments.index)
+        keys = keys + "\x1f" + values.where(values.notna(), "").astype(str)
     if texts is not None and not texts.empty and "text" in texts:
         with_text = texts[texts["text"].notna()].drop_duplicates(["item_id", "candidate_id"])
         hashes = pd.Series(
             [hashlib.sha256(str(text).encode("utf-8", "replace")).hexdigest() for text in with_text["text"]],
             index=pd.MultiIndex.from_frame(with_text[["item_id", "candidate_id"]].astype(str)),
         )  # fmt: skip
-        ab = judgments["order"] == "ab"
+        ab = a_first(judgments)
         for side, other in (("candidate_first", "candidate_second"), ("candidate_second", "candidate_first")):
             names = judgments[side].where(ab, judgments[other]).astype(str)
             text_keys = pd.MultiIndex.from_arrays([judgments["item_id"].astype(str), names])
@@ -192,7 +202,8 @@ def _position_values(judgments: pd.DataFrame) -> dict[str, pd.Series[float]]:
 
 
 def _identical_values(judgments: pd.DataFrame) -> pd.Series[float]:
-    return (first_picked(judgments) - 0.5).groupby(judgments[KEY]).mean()
+    known = in_known_order(judgments)
+    return (first_picked(known) - 0.5).groupby(known[KEY]).mean()
 
 
 def _content_values(judgments: pd.DataFrame, texts: pd.DataFrame | None) -> dict[str, pd.Series[float]]:
@@ -217,9 +228,8 @@ def _agreement_values(judgments: pd.DataFrame) -> pd.Series[float]:
     if "gold" not in judgments:
         return pd.Series(dtype="float64")
     margin, _ = gold_margin(judgments["gold"])
-    picked = first_picked(judgments).to_numpy()
-    picked_a = np.where((judgments["order"] == "ab").to_numpy(), picked, 1.0 - picked)
-    agrees = np.where(margin > 0, picked_a, 1.0 - picked_a)
+    for_a = picked_a(judgments)
+    agrees = np.where(margin > 0, for_a, 1.0 - for_a)
     agrees[np.isnan(margin) | (margin == 0)] = np.nan
     return pd.Series(agrees, index=judgments.index).groupby(judgments[KEY]).mean()
 

@@ -32,13 +32,15 @@ from judgeloop.stats.estimate import (
     row,
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
+from judgeloop.stats.judge.change import Changes, changes, with_signs
+from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, takes_gold_as_exact
 from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.self_preference import OwnTextPairs, own_text_pairs
 from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
 from judgeloop.stats.loop.drift import CONFIRMATORY
 from judgeloop.stats.loop.replicates import Quantity
 from judgeloop.stats.multiplicity import JUDGE_FAMILY, benjamini_hochberg, holm, settled
-from judgeloop.stats.presentations import clusters, not_identical, unscored
+from judgeloop.stats.presentations import clusters, in_known_order, not_identical, unscored
 from judgeloop.text.features import FEATURES
 
 Pairing = Literal["pairs", "replicates", "unpaired"]
@@ -113,7 +115,8 @@ def differences(first: Contender, second: Contender, *, margin: float = RATE_MAR
 def adjusted(pairwise: Sequence[Difference]) -> list[Difference]:
     """The differences with ``family``, ``p_adjusted`` and the verdict that the adjusted test leaves.
 
-    Holm over the confirmatory terms and Benjamini–Hochberg over the others, each over all pairs of contenders together.
+    Holm over the confirmatory terms and Benjamini–Hochberg over the others, each over all pairs of contenders together. Where one
+    judge was asked the same pairs twice, all terms are confirmatory: what is asked is whether it changed at all.
     """
     confirmatory = {*JUDGE_FAMILY, *CONFIRMATORY}
     settled_rows = list(pairwise)
@@ -121,7 +124,7 @@ def adjusted(pairwise: Sequence[Difference]) -> list[Difference]:
         places = [
             place for place, difference in enumerate(pairwise)
             if difference.row.p_value is not None and difference.row.variant == ""
-            and (difference.row.term in confirmatory) == (family == "confirmatory")
+            and (difference.row.term in confirmatory or _of_one_judge(difference)) == (family == "confirmatory")
         ]  # fmt: skip
         if not places:
             continue
@@ -133,6 +136,10 @@ def adjusted(pairwise: Sequence[Difference]) -> list[Difference]:
             )  # fmt: skip
             settled_rows[place] = dataclasses.replace(settled_rows[place], row=settled_row)
     return settled_rows
+
+
+def _of_one_judge(difference: Difference) -> bool:
+    return difference.pairing == "pairs" and difference.row.judge != ""
 
 
 # Two judges: on the pairs that both judged where these are enough, else as independent samples.
@@ -165,8 +172,23 @@ def judge_differences(first: Contender, second: Contender, margin: float) -> lis
         return []
     common, n_first, n_second = shared_pairs(first, second)
     if common and common >= SHARED * min(n_first, n_second):
-        return _paired_differences(first, second, margin)
-    return _independent_differences(first, second, _INDEPENDENT_TERMS, margin)
+        pairwise = _paired_differences(first, second, margin)
+    else:
+        pairwise = _independent_differences(first, second, _INDEPENDENT_TERMS, margin)
+    return [_claiming_no_more(difference, first, second) for difference in pairwise]
+
+
+def _claiming_no_more(difference: Difference, first: Contender, second: Contender) -> Difference:
+    """The difference; without a test where a gold that may err makes either judge's own number a description.
+
+    Two unbiased judges that err unequally often differ there too.
+    """
+    own = [contender.primary(difference.row.term) for contender in (first, second)]
+    described = any(row is not None and (row.term in COMPARED_WITH_GOLD or takes_gold_as_exact(row)) for row in own)
+    if not described:
+        return difference
+    row = dataclasses.replace(difference.row, p_value=None, verdict="", margin=None, detectable=None, note=_GOLD_NOTE)
+    return dataclasses.replace(difference, row=row)
 
 
 def shared_pairs(first: Contender, second: Contender) -> tuple[int, int, int]:
@@ -196,6 +218,8 @@ def _paired_differences(first: Contender, second: Contender, margin: float) -> l
         for table, contender in zip(tables, (first, second), strict=True)
     )
     items, labels = items_of(tables[0]), shared_labels(first, second)
+    again = _asked_again(first, second, tables) if labels.judge else None
+    unchanged = again is not None and again.identical
     pairwise = []
     for term in (name for name in first_values if name in second_values):
         index = first_values[term].index.intersection(second_values[term].index)
@@ -205,13 +229,31 @@ def _paired_differences(first: Contender, second: Contender, margin: float) -> l
         b = second_values[term].reindex(index).to_numpy(dtype=np.float64)
         clusters = items.reindex(index).to_numpy()
         result = bounded_mean(a - b, clusters, -1.0, 1.0)
+        if again is not None and term in again.by_term and isinstance(result, Interval):
+            result = dataclasses.replace(result, p_value=again.by_term[term].p_value)
         counts = SampleCounts(len(index), len(np.unique(clusters)), lost)
         note = "both gave the same on every pair" if np.array_equal(a, b) else ""
-        estimate = row(labels, _bias(term), term, result, counts, unit=PROBABILITY, margin=margin, note=note)
+        estimate = row(
+            labels, _bias(term), term, result, counts, unit=PROBABILITY, margin=margin, note=note, unchanged=unchanged
+        )  # fmt: skip
         pairwise.append(Difference(first.name, second.name, "pairs", float(a.mean()), float(b.mean()), estimate))
     pairwise += _paired_length_effects(first, second, tables, labels, lost, margin)
     pairwise += _paired_self_preference(first, second, tables, labels, lost, margin)
     return pairwise
+
+
+def _asked_again(first: Contender, second: Contender, tables: Sequence[pd.DataFrame]) -> Changes:
+    """What changed between two times that one judge judged the same pairs, first − second."""
+    asked = []
+    for table, contender in zip(tables, (first, second), strict=True):
+        by_pair = in_known_order(table.assign(pair_id=table[KEY])).reset_index(drop=True)
+        lengths = covariates(by_pair, contender.texts)
+        gap = np.full(len(by_pair), np.nan)
+        if lengths.length is not None:
+            gap[not_identical(by_pair).index[lengths.index]] = lengths.length * lengths.order
+        asked.append(with_signs(by_pair, gap))
+    (later, _), (earlier, terms) = asked
+    return changes(earlier, later, terms, first.name, second.name)
 
 
 def _paired_length_effects(

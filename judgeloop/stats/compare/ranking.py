@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from judgeloop.records import is_control_judge
 from judgeloop.stats.compare.contenders import Contender
 from judgeloop.stats.compare.differences import (
     SHARED,
@@ -24,6 +25,7 @@ from judgeloop.stats.compare.differences import (
     shared_pairs,
 )
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate, estimates_frame
+from judgeloop.stats.judge.content import takes_gold_as_exact
 from judgeloop.stats.multiplicity import ALPHA
 
 TERMS = (
@@ -36,7 +38,6 @@ MOST_FULLY_COMPARED = 6
 """Contenders up to which every two are compared; with more, each is compared with the first and with the least harmful."""
 
 _LENGTH = ("length_ame", "padding_probe", "gold_tied_longer_excess", "did_length")
-_CONTROLS = ("random", "gold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +81,16 @@ class Ranking:
     """The contenders in order of place, and by worst-case harm within a place.
 
     - ``places``: empty where there is nothing to rank by; ``why`` gives the reason where there is no ranking
-    - ``licensed``: whether the first is shown to be less harmful than every other
+    - ``clear``: whether the first is shown to be less harmful than every other
     - ``left_out``: terms that some contenders lack, with their names
-    - ``told``: (less harmful, more harmful) of every two that the data tell apart
+    - ``separated``: (less harmful, more harmful) of every two that the data tell apart
     """
 
     places: tuple[RankedContender, ...]
-    licensed: bool
+    clear: bool
     why: str
     left_out: tuple[str, ...] = ()
-    told: frozenset[tuple[str, str]] = frozenset()
+    separated: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def content_known(self) -> bool:
@@ -99,16 +100,18 @@ class Ranking:
     @property
     def recommended(self) -> bool:
         """Whether the first may be recommended: less harmful than all others, and not by position alone."""
-        return self.licensed and self.content_known
+        return self.clear and self.content_known
 
     def apart(self, first: str, second: str) -> bool:
         """Whether the data tell which of the two is the more harmful."""
-        return (first, second) in self.told or (second, first) in self.told
+        return (first, second) in self.separated or (second, first) in self.separated
 
 
 def ranked(contenders: Sequence[Contender], pairwise: Sequence[Difference]) -> Ranking:
     """The contenders, without controls, in order of worst-case harm. ``pairwise``: their adjusted differences."""
-    rivals = [contender for contender in contenders if not contender.is_control and contender.judge not in _CONTROLS]
+    rivals = [
+        contender for contender in contenders if not contender.is_control and not is_control_judge(contender.judge)
+    ]
     if len(rivals) < 2:
         return Ranking((), False, "no ranking: fewer than two contenders that are no controls")
     by_term = {contender.name: {harm.term: harm for harm in _harms(contender)} for contender in rivals}
@@ -128,16 +131,16 @@ def ranked(contenders: Sequence[Contender], pairwise: Sequence[Difference]) -> R
         for difference in pairwise
         if difference.row.variant == ""
     }
-    told = frozenset(
+    separated = frozenset(
         (better, worse)
         for better, worse in itertools.permutations(harms, 2)
         if _is_less_harmful(harms[better], harms[worse], better, worse, gaps)
     )
-    places = [RankedContender(name, 1 + sum(worse == name for _, worse in told), harms[name]) for name in harms]
+    places = [RankedContender(name, 1 + sum(worse == name for _, worse in separated), harms[name]) for name in harms]
     places.sort(key=lambda place: (place.place, place.harms[0].share))
-    licensed = all((places[0].name, place.name) in told for place in places[1:])
-    why = "" if licensed else "no ranking: intervals overlap"
-    return Ranking(tuple(places), licensed, why, left_out, told)
+    clear = all((places[0].name, place.name) in separated for place in places[1:])
+    why = "" if clear else "no ranking: intervals overlap"
+    return Ranking(tuple(places), clear, why, left_out, separated)
 
 
 def _harms(contender: Contender) -> list[Harm]:
@@ -146,6 +149,8 @@ def _harms(contender: Contender) -> list[Harm]:
     for term in TERMS:
         row = _harm_row(contender, term)
         if row is None or row.estimate is None or row.conf_low is None or row.conf_high is None:
+            continue
+        if takes_gold_as_exact(row):
             continue
         margin = _margin(contender, term)
         if not margin:

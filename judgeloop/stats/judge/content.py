@@ -1,4 +1,4 @@
-"""Verbosity and style bias of a judge, its agreement with gold, and its missing verdicts.
+"""Verbosity and style bias of a judge, and its agreement with gold.
 
 Raw preference is not bias: longer answers may be better. Every term here is either named raw, or holds quality equal by
 gold (docs/method.md, "Verbosity and style"). Without gold the primaries are ``undefined``. With one gold that may err
@@ -6,8 +6,7 @@ they are too, and the numbers of that gold stand as variant ``given_gold``; gold
 with a reference, needs no second gold. Positive = the judge prefers more of the feature, or agrees with gold more
 often.
 
-Order: the terms of length and style, ``content_estimates``; agreement with gold (docs/method.md, "Quality"); replies
-without a verdict, and whether order or length decides which (docs/method.md, "Unscored replies").
+Order: the terms of length and style, ``content_estimates``; agreement with gold (docs/method.md, "Quality").
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import logistic
+from judgeloop.kernels import cluster_sums
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -39,7 +38,6 @@ from judgeloop.stats.judge.covariates import (
     feature_bias,
     feature_unit,
     gold_margin,
-    picked_a,
 )
 from judgeloop.stats.judge.length_shape import (
     LENGTH_SHAPE,
@@ -48,10 +46,12 @@ from judgeloop.stats.judge.length_shape import (
     shape_test,
     withheld_where_not_linear,
 )
+from judgeloop.stats.judge.missing import missing_estimates
 from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent, tie_estimates
 from judgeloop.stats.judge.slopes import (
     FEWEST_PAIRS,
     GOLD,
+    Factor,
     JointTest,
     Slopes,
     average_effect,
@@ -60,21 +60,34 @@ from judgeloop.stats.judge.slopes import (
     effect_difference,
     fit_calibrated,
     fit_slopes,
-    hotelling,
     joint_score,
     joint_wald,
     reliability_curve,
 )
-from judgeloop.stats.presentations import Booleans, Floats, clusters, in_one_order, item_codes, not_identical, unscored
+from judgeloop.stats.presentations import (
+    Booleans,
+    Floats,
+    in_one_order,
+    item_codes,
+    not_identical,
+    picked_a,
+    unscored,
+)
 
 GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""
-UNSCORED_JOINT = "unscored_joint"
-"""The term of the test that replies without a verdict are missing at random."""
-FEWEST_UNSCORED = 10
-"""With fewer replies without a verdict than this, what they depend on is not tested."""
+LENGTH_SCREEN = "length_beyond_agreement"
+"""The term of the screen against one gold that may err."""
+GOLDS_AGREEMENT = "golds_agreement"
+"""The term of how often two golds agree: it stands beside primaries that rest on two golds."""
+COMPARED_WITH_GOLD = ("excess_longer_vs_gold", LENGTH_SCREEN)
+"""Terms that set a judge beside one gold that may err: they claim no bias, whatever their interval."""
+_TESTED_AT_EXACT_GOLD = ("gold_tied_longer_excess", "self_preference_gold")
+"""Terms that describe, without a verdict, unless gold cannot err."""
 _WITHOUT_GOLD = Undefined(NO_GOLD)
 _NO_TEXTS = Undefined("no texts and no lengths: features of the candidates are not known")
+_NO_VERDICT = Undefined("no judgment of different texts has a verdict")
+_SAME_LENGTHS = Undefined("the texts' lengths never differ")
 _MOST_RESAMPLED = 2_000
 """With more judgments than this, 10,000 resamples would take seconds and give the jackknife's interval."""
 _ONE_GOLD = "one gold, of unknown reliability: label 100 pairs or more a second time (gold_2), or state --gold-exact where it cannot err"
@@ -92,6 +105,7 @@ def content_estimates(
     scales: Mapping[str, float] | None = None,
     margin: float = RATE_MARGIN,
     gold_exact: bool = False,
+    bootstrap: bool = True,
 ) -> list[Estimate]:
     """Verbosity, style and quality terms of one judge on one set of judgments; the other arguments are labels.
 
@@ -100,22 +114,23 @@ def content_estimates(
     alone. ``gold`` (and ``gold_2``) are columns of ``judgments``. ``scales``: generation-0 SD by feature (default: over
     ``texts``). ``margin``: equivalence margin of rates. ``gold_exact``: gold cannot err (a verifiable reference), so
     that the primaries take it as it is; else they need ``gold_2`` on 90 pairs. Variant ``given_gold`` takes one gold as
-    exact, ``no_gold`` does not hold quality equal. Raises ValueError for a gold that is none (see ``gold_margin``).
+    exact, ``no_gold`` does not hold quality equal. ``bootstrap``: whether to make the variant of that name, the slowest row. Raises ValueError for a gold that is none (see ``gold_margin``).
     """
     labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
     with_gold = rows.with_gold()
     given_gold = fit_slopes(with_gold, with_gold.gold) if len(with_gold) else _WITHOUT_GOLD
-    without_gold = fit_slopes(rows) if len(rows) else Undefined("no judgment of different texts has a verdict")
+    without_gold = fit_slopes(rows) if len(rows) else _NO_VERDICT
     corrected = _corrected_fit(rows, given_gold)
     fits = _ContentFits(rows, with_gold, given_gold, without_gold, corrected, gold_exact)
     features = rows.features or ("length",)
     on_length = [
-        *_raw_preference(labels, rows, margin),
+        *_raw_preference(labels, rows, margin, gold_exact),
+        *_worst_cases(labels, judgments, texts, scales, fits),
         *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
-        *_length_effects(labels, fits, margin),
+        *_length_effects(labels, fits, margin, bootstrap=bootstrap and not category),
         *_exchange_rates(labels, fits),
-        _excess_over_gold(labels, fits, margin),
+        *_compared_with_gold(labels, with_gold),
     ]
     shaped = _shaped_fits(fits)
     shapes = {variant: fit.test() for variant, fit in shaped.items()}
@@ -127,10 +142,18 @@ def content_estimates(
         *_joint_tests(labels, fits),
         *tie_estimates(labels, rows, given_gold, without_gold),
         *missing_estimates(judgments, texts, labels, scales=scales),
+        *([_golds_agreement(labels, rows)] if fits.two_golds and not gold_exact else []),
         *gold_estimates(
             labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
         ),
     ]
+
+
+def takes_gold_as_exact(row: Estimate) -> bool:
+    """Whether the row's number means what its term says only if a gold that may err does not."""
+    slope = row.term.startswith("score_") and row.term.endswith("_slope") and row.variant == ""
+    without_claim = row.status != "undefined" and row.verdict == "" and row.family == "none"
+    return (slope or row.term in _TESTED_AT_EXACT_GOLD) and without_claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +186,11 @@ class _ContentFits:
     @property
     def note(self) -> str:
         """How the primary treats gold's errors, for the rows' notes."""
-        return "gold cannot err, as a verifiable reference" if self.exact else "corrected for gold's errors"
+        return (
+            "gold cannot err, as a verifiable reference"
+            if self.exact
+            else "corrected for errors of the two golds that are independent"
+        )
 
 
 def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes | LatentSlopes | Undefined:
@@ -184,14 +211,16 @@ def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes |
     return fit_calibrated(any_gold) if any_gold.numeric_gold else fit_latent(any_gold)
 
 
-def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[Estimate]:
-    """``longer_preferred_raw``, with nothing held equal, and ``gold_tied_longer_excess``, where gold calls texts equal."""
+def _raw_preference(labels: RowLabels, rows: Covariates, margin: float, gold_exact: bool) -> list[Estimate]:
+    """``longer_preferred_raw``, with nothing held equal, and ``gold_tied_longer_excess``, where gold calls texts equal.
+
+    The latter is tested where gold cannot err. Of texts that a gold which may err calls equal, the better ones may be
+    the longer, so that an unbiased judge prefers them: it then describes.
+    """
     length, term, caution = rows.length, "longer_preferred_raw", "raw: quality and bias together"
     empty = SampleCounts(0, 0, rows.n_unscored)
     if length is None:
-        reason = (
-            Undefined("the texts' lengths never differ") if rows.n_without_features == 0 and len(rows) else _NO_TEXTS
-        )
+        reason = _NO_TEXTS if rows.n_without_features else _NO_VERDICT if not len(rows) else _SAME_LENGTHS
         return [
             row(labels, "verbosity", term, reason, empty, unit=PROBABILITY),
             row(labels, "verbosity", "gold_tied_longer_excess", reason, empty, unit=PROBABILITY),
@@ -213,9 +242,54 @@ def _raw_preference(labels: RowLabels, rows: Covariates, margin: float) -> list[
             note=f"{caution}; {int(different.ties.sum())} of {len(different)} judgments are ties and are left out",
         ))  # fmt: skip
     result, counts, note = _gold_tied_excess(rows, longer, differ & (rows.gold == 0))
-    estimates.append(
-        row(labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin, note=note)
-    )
+    estimates.append(row(
+        labels, "verbosity", "gold_tied_longer_excess", result, counts, unit=PROBABILITY, margin=margin,
+        null=0.0 if gold_exact else None, note=joined(note, "" if gold_exact else GOLD_AS_EXACT),
+    ))  # fmt: skip
+    return estimates
+
+
+def _worst_cases(
+    labels: RowLabels,
+    judgments: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    scales: Mapping[str, float] | None,
+    fits: _ContentFits,
+) -> list[Estimate]:
+    """Bounds of ``longer_preferred_raw`` and ``length_ame`` with every unscored judgment counted as one text picked.
+
+    Variant ``worst_case_low``: the shorter; ``worst_case_high``: the longer. Of ``length_ame`` where its primary has a
+    number, refitted in the same way. No row where every reply has a verdict.
+    """
+    if not fits.rows.n_unscored or fits.rows.length is None:
+        return []
+    every = covariates(judgments.assign(verdict=judgments["verdict"].replace("unscored", "tie")), texts, scales=scales)
+    lost = (not_identical(judgments)["verdict"] == "unscored").to_numpy()[every.index]
+    length = every.length
+    if length is None:
+        return []
+    estimates = []
+    for variant, longer in (("worst_case_low", 0.0), ("worst_case_high", 1.0)):
+        imputed = np.where(length > 0, longer, np.where(length < 0, 1.0 - longer, 0.5))
+        rows = replace(every, picked_a=np.where(lost, imputed, every.picked_a), ties=every.ties & ~lost)
+        note = f"every unscored judgment counted as {'longer' if longer else 'shorter'} text picked"
+        differ = length != 0
+        shares = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)[differ]
+        estimates.append(row(
+            labels, "verbosity", "longer_preferred_raw", clustered_proportion(shares, rows.items[differ]),
+            replace(rows.where(differ).counts, unscored=fits.rows.n_unscored), unit=PROBABILITY, variant=variant, null=None,
+            note=note,
+        ))  # fmt: skip
+        if isinstance(fits.primary(), Undefined):
+            continue
+        with_gold = rows.with_gold()
+        given_gold = fit_slopes(with_gold, with_gold.gold)
+        model = given_gold if fits.exact else _corrected_fit(rows, given_gold)
+        estimates.append(row(
+            labels, "verbosity", "length_ame", _length_effect(model),
+            replace(with_gold.counts, unscored=fits.rows.n_unscored), unit=f"{PROBABILITY} per doubling", variant=variant,
+            null=None, note=note,
+        ))  # fmt: skip
     return estimates
 
 
@@ -232,7 +306,8 @@ def _gold_tied_excess(
     )
     # A mean over each order first: position then cancels within the pair.
     by_order = means.groupby(["pair", "order"]).agg(item=("item", "first"), longer=("longer", "mean")).reset_index()
-    by_pair = by_order.groupby("pair").agg(item=("item", "first"), longer=("longer", "mean"), orders=("order", "size"))
+    by_order["known"] = by_order["order"] != 0
+    by_pair = by_order.groupby("pair").agg(item=("item", "first"), longer=("longer", "mean"), orders=("known", "sum"))
     complete = by_pair[by_pair["orders"] == 2]
     if complete.empty:
         complete, note = by_pair, f"{note}; one order only, so position does not cancel"
@@ -262,7 +337,7 @@ def _slope_of(model: Slopes | LatentSlopes | Undefined, name: str) -> Interval |
     return model if isinstance(model, Undefined) else model.slope(name)
 
 
-def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float) -> list[Estimate]:
+def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float, *, bootstrap: bool) -> list[Estimate]:
     """``length_ame``: primary, ``given_gold``, ``bootstrap`` and ``no_gold``."""
     unit, term = f"{PROBABILITY} per doubling", "length_ame"
     estimates = [
@@ -276,7 +351,7 @@ def _length_effects(labels: RowLabels, fits: _ContentFits, margin: float) -> lis
             labels, "verbosity", term, _length_effect(given_gold), counts, unit=unit, variant=GIVEN_GOLD, margin=margin,
             note=GOLD_AS_EXACT,
         ))  # fmt: skip
-        if isinstance(given_gold, Slopes) and not labels.category and len(given_gold.x) <= _MOST_RESAMPLED:
+        if isinstance(given_gold, Slopes) and bootstrap and len(given_gold.x) <= _MOST_RESAMPLED:
             estimates.append(row(
                 labels, "verbosity", term, bootstrap_effect(given_gold, "length"), counts, unit=unit, variant="bootstrap",
                 note=f"another interval for the estimate of {GIVEN_GOLD}",
@@ -394,22 +469,66 @@ def _length_rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefin
     return result
 
 
-def _excess_over_gold(labels: RowLabels, fits: _ContentFits, margin: float) -> Estimate:
-    """``excess_longer_vs_gold``: the judge's average marginal effect minus that of gold itself, on the same pairs."""
-    rows = fits.with_gold
+def _compared_with_gold(labels: RowLabels, rows: Covariates) -> list[Estimate]:
+    """``excess_longer_vs_gold``, a description, and ``length_beyond_agreement``, the screen. ``rows``: those with gold.
+
+    ``excess_longer_vs_gold`` is the judge's average marginal effect of length minus gold's own on the same pairs. It is
+    not 0 for any judge that errs more or less than gold does (a coin: minus gold's), and so it tests nothing.
+    """
+    unit = f"{PROBABILITY} per doubling"
     judge_slopes = fit_slopes(rows) if len(rows) else _WITHOUT_GOLD
     gold_slopes = fit_slopes(rows.picked_by_gold()) if len(rows) else _WITHOUT_GOLD
     difference: Interval | Undefined
+    screen: Interval | Undefined
+    note = ""
     if isinstance(judge_slopes, Undefined):
-        difference = judge_slopes
+        difference = screen = judge_slopes
     elif isinstance(gold_slopes, Undefined):
-        difference = Undefined(f"gold's own slopes: {gold_slopes.reason}")
+        difference = screen = Undefined(f"gold's own slopes: {gold_slopes.reason}")
     else:
         difference = effect_difference(judge_slopes, gold_slopes, "length")
-    return row(
-        labels, "verbosity", "excess_longer_vs_gold", difference, rows.counts, unit=f"{PROBABILITY} per doubling",
-        margin=margin, note="relative to gold, which may favour length too",
-    )  # fmt: skip
+        agreement = _net_agreement(rows)
+        screen = agreement if isinstance(agreement, Undefined) else _screen(judge_slopes, gold_slopes, agreement)
+        if isinstance(agreement, Factor):
+            note = f"agreement with gold a = {(1.0 + agreement.value) / 2.0:.3f}"
+    return [
+        row(labels, "verbosity", "excess_longer_vs_gold", difference, rows.counts, unit=unit, null=None,
+            note="a judge that errs more or less often than gold differs from it without any bias"),
+        row(labels, "verbosity", LENGTH_SCREEN, screen, rows.counts, unit=unit, equivalence=False, note=note),
+    ]  # fmt: skip
+
+
+def _net_agreement(rows: Covariates) -> Factor | Undefined:
+    """2a − 1, a the share of picks that are gold's (a tie ½) where gold decides; with one item left out too."""
+    decided = rows.gold != 0
+    if not decided.any():
+        return Undefined("gold calls every pair a tie")
+    agreed = np.where(decided, (2.0 * rows.picked_a - 1.0) * np.sign(rows.gold), 0.0)
+    codes = np.unique(rows.items, return_inverse=True)[1]
+    sums = cluster_sums(np.stack([agreed, decided.astype(np.float64)], axis=1), codes, int(codes.max()) + 1)
+    total, others = sums.sum(axis=0), sums.sum(axis=0) - sums
+    if np.any(others[:, 1] == 0):
+        return Undefined("gold decides in one item only")
+    return Factor(float(total[0] / total[1]), others[:, 0] / others[:, 1])
+
+
+def _screen(judge: Slopes, gold: Slopes, agreement: Factor) -> Interval | Undefined:
+    """AME_judge − (2a − 1)·AME_gold, probability per doubling; positive = the judge favours longer texts beyond gold.
+
+    An unbiased judge that is gold with errors has AME_judge = (2a − 1)·AME_gold; one of whom gold is a version with
+    errors has AME_gold = (2a − 1)·AME_judge; where both err, it lies between. So the p-value is the larger of the two
+    differences', and 1 where these have different signs. Errors must not depend on length given quality.
+    """
+    if np.array_equal(judge.z, gold.z):
+        return Undefined("the judge picks gold's text in every judgment")
+    beyond = effect_difference(judge, gold, "length", agreement)
+    no_worse = Factor(max(0.0, agreement.value), np.maximum(0.0, agreement.left_out))
+    other = effect_difference(gold, judge, "length", no_worse)
+    if isinstance(beyond, Undefined) or isinstance(other, Undefined):
+        return beyond if isinstance(beyond, Undefined) else other
+    same_side = beyond.estimate * other.estimate < 0.0
+    p_value = max(beyond.p_value or 0.0, other.p_value or 0.0) if same_side else 1.0
+    return replace(beyond, p_value=p_value, method=f"{beyond.method}, agreement estimated")
 
 
 def _joint_tests(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:
@@ -458,6 +577,15 @@ def _test_of(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str
     if variant == "wald":
         return joint_wald(model.names, tested, model.coefficients, model.covariance, model.df)
     return model.joint(tested) if isinstance(model, LatentSlopes) else joint_score(model, tested)
+
+
+def _golds_agreement(labels: RowLabels, rows: Covariates) -> Estimate:
+    """``golds_agreement``: the share of pairs with two golds on which both say a, b or tie (of numbers: the same sign)."""
+    both = rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
+    pairs = both.where(np.unique(both.pairs, return_index=True)[1])
+    agree = (np.sign(pairs.gold) == np.sign(pairs.gold_2)).astype(np.float64)
+    share = clustered_proportion(agree, pairs.items) if len(pairs) else Undefined("no judged pair has two golds")
+    return row(labels, "quality", GOLDS_AGREEMENT, share, pairs.counts, unit=PROBABILITY, null=None)
 
 
 def gold_estimates(
@@ -515,81 +643,3 @@ def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, Sampl
         why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
         return Undefined(why), counts
     return clustered_proportion(right[keep], items), counts
-
-
-def missing_estimates(
-    judgments: pd.DataFrame,
-    texts: pd.DataFrame | None,
-    labels: RowLabels,
-    *,
-    scales: Mapping[str, float] | None = None,
-) -> list[Estimate]:
-    """``unscored_rate`` (probability; by order too) and ``unscored_joint``, the test that replies are missing at random.
-
-    Variants ``ab`` and ``ba`` of the rate are by order; arguments as in ``content_estimates``. The test is the score
-    test, clustered by item (as ``style_joint``), of the slopes in logit P(unscored) = intercept + order + (length of
-    the first text − of the second) + |difference|, in doublings. It needs no fit of those slopes, so it also finds
-    replies that order or length cuts off without exception.
-    """
-    compared = not_identical(judgments).reset_index(drop=True)
-    no_verdict: Floats = (compared["verdict"] == "unscored").to_numpy().astype(np.float64)
-    items, orders = item_codes(compared), compared["order"].to_numpy()
-    rows = []
-    for variant in ("", "ab", "ba"):
-        shown = orders == variant if variant else np.ones(len(compared), dtype=bool)
-        rate = (
-            clustered_proportion(no_verdict[shown], items[shown])
-            if shown.any()
-            else Undefined("no judgment in that order")
-        )
-        counts = SampleCounts(int(shown.sum()), len(np.unique(items[shown])), int(no_verdict[shown].sum()))
-        rows.append(row(labels, "quality", "unscored_rate", rate, counts, unit=PROBABILITY, variant=variant, null=None))
-    return [*rows, _unscored_joint_test(labels, compared, texts, no_verdict, scales)]
-
-
-def _unscored_joint_test(
-    labels: RowLabels,
-    compared: pd.DataFrame,
-    texts: pd.DataFrame | None,
-    no_verdict: Floats,
-    scales: Mapping[str, float] | None,
-) -> Estimate:
-    """``unscored_joint`` of the judgments ``compared``; ``no_verdict`` (n,) 1 where the reply holds none, else 0."""
-    count = int(no_verdict.sum())
-
-    def undefined(why: str) -> Estimate:
-        counts = SampleCounts(len(compared), clusters(compared).nunique(), count)
-        return row(labels, "quality", UNSCORED_JOINT, Undefined(why), counts, unit="F")
-
-    if count == 0:
-        return undefined("every reply has a verdict")
-    if min(count, len(no_verdict) - count) < FEWEST_UNSCORED:
-        return undefined(f"the test needs {FEWEST_UNSCORED} replies with a verdict and {FEWEST_UNSCORED} without")
-    # Every reply gets a verdict here, so that all judgments have covariates.
-    rows = covariates(compared.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
-    names, columns = ["intercept"], [np.ones(len(rows))]
-    if np.ptp(rows.order) > 0:
-        names.append("order")
-        columns.append(rows.order)
-    if rows.length is not None:
-        names += ["length", "|length|"]
-        columns += [rows.order * rows.length, np.abs(rows.length)]
-    x, y = np.stack(columns, axis=1), no_verdict[rows.index]
-    groups = len(np.unique(rows.items))
-    if len(names) == 1 or groups <= len(names):
-        return undefined("one order and no lengths: nothing is known that the missing replies could depend on")
-    share = float(y.mean())
-    result = hotelling(x * (y - share)[:, None], x.T @ x * share * (1.0 - share), range(1, len(names)), rows.items)
-    if isinstance(result, Undefined):
-        return undefined(result.reason)
-    fit = logistic(x, y)
-    slope_note = "order and length separate them from the scored replies perfectly, or nearly so"
-    if fit.converged and fit.rank == len(names):
-        pairs = zip(names[1:], fit.coefficients[1:], strict=True)
-        slope_note = f"log-odds of no verdict: {', '.join(f'{name} {slope:+.2f}' for name, slope in pairs)}"
-    return row(
-        labels, "quality", UNSCORED_JOINT,
-        BareTest(result.f, result.p_value, "score test; logistic regression, clustered by item"),
-        SampleCounts(len(rows), groups, count), unit="F",
-        note=f"F on {result.q} and {result.df} degrees of freedom; {slope_note}",
-    )  # fmt: skip

@@ -7,7 +7,7 @@ and "The content model").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,10 +18,12 @@ from judgeloop.stats.presentations import (
     Booleans,
     Floats,
     Integers,
-    first_picked,
+    a_first,
     item_codes,
     not_identical,
     pair_codes,
+    picked_a,
+    text_places,
     unscored,
 )
 from judgeloop.text.features import FEATURES
@@ -38,7 +40,7 @@ _FEW_VALUES = 8
 class Covariates:
     """Scored presentations as arrays of n rows.
 
-    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, else −1; ``differences`` (n, p) of ``features``, a −
+    ``picked_a`` in [0, 1]; ``order`` +1 where a was shown first, −1 where b was, 0 where it is unknown; ``differences`` (n, p) of ``features``, a −
     b, length in doublings, the rest in generation-0 SDs; ``gold``, ``gold_2`` positive where a is better, NaN where not
     known; ``numeric_gold`` where golds are numbers and not a|b|tie; ``items`` and ``pairs`` integer codes; ``ties``
     where the verdict is a tie; ``index`` the rows' positions among the judgments of different texts. ``mean_length`` of
@@ -109,7 +111,7 @@ def covariates(
     """
     compared = not_identical(judgments).reset_index(drop=True)
     picked = picked_a(compared)
-    order = np.where(compared["order"].to_numpy() == "ab", 1.0, -1.0)
+    order = _order_signs(compared)
     names, differences, lengths = _differences(compared, texts, scales)
     gold, numeric = _gold_column(compared, "gold")
     gold_2, numeric_2 = _gold_column(compared, "gold_2")
@@ -130,15 +132,17 @@ def covariates(
         ties=(compared["verdict"] == "tie").to_numpy()[keep],
         index=np.flatnonzero(keep),
         n_unscored=unscored(compared),
-        n_without_features=int((scored & ~has_features).sum()),
+        n_without_features=int((scored & ~has_features).sum()) if names else int(scored.sum()),
         mean_length=None if lengths is None else lengths[keep],
     )
 
 
-def picked_a(judgments: pd.DataFrame) -> Floats:
-    """(n,) 1 where candidate a was picked, 0 b, ½ tie, the probability of a where the verdict is soft; NaN unscored."""
-    picked = first_picked(judgments).to_numpy()
-    return np.asarray(np.where((judgments["order"] == "ab").to_numpy(), picked, 1.0 - picked), dtype=np.float64)
+def _order_signs(judgments: pd.DataFrame) -> Floats:
+    """(n,) +1 where a was shown first, −1 where b was, 0 where that is unknown. Where it is known of no judgment, 1: the
+    column then stands for whatever else favours a or b throughout, as in a log of one order."""
+    order = judgments["order"]
+    signs = np.select([(order == "ab").to_numpy(), (order == "ba").to_numpy()], [1.0, -1.0], 0.0)
+    return np.asarray(signs if signs.any() else np.ones(len(signs)), dtype=np.float64)
 
 
 def gold_margin(values: pd.Series) -> tuple[Floats, bool]:
@@ -200,8 +204,11 @@ def _differences(
     names = [name for name in FEATURES if name in texts.columns]
     spread = {name: 1.0 if name == "length" else _scale(texts, name, scales) for name in names}
     names = [name for name in names if spread[name] > 0]
-    first, second = (_slot_features(judgments, texts, slot, names) for slot in ("candidate_first", "candidate_second"))
-    signs = np.where(judgments["order"].to_numpy() == "ab", 1.0, -1.0)
+    features = np.empty((len(texts) + 1, len(names)))
+    features[:-1] = texts[names].astype("float64").to_numpy()
+    features[-1] = np.nan  # of the place −1, a text that is not there
+    first, second = (features[places] for places in text_places(judgments, texts).T)
+    signs = np.where(a_first(judgments), 1.0, -1.0)
     differences = (first - second) * signs[:, None] / np.array([spread[name] for name in names])
     j = names.index("length") if "length" in names else None
     return names, differences, None if j is None else (first[:, j] + second[:, j]) / 2.0
@@ -211,18 +218,6 @@ def _scale(texts: pd.DataFrame, name: str, scales: Mapping[str, float] | None) -
     """The generation-0 standard deviation of a style feature: as given, else over ``texts``; 0 where it has none."""
     if scales is not None and name in scales:
         return float(scales[name])
-    values = texts[name].astype("float64").dropna()
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _slot_features(judgments: pd.DataFrame, texts: pd.DataFrame, slot: str, names: Sequence[str]) -> Floats:
-    """(n, p) features ``names`` of the text in a slot column; NaN where ``texts`` has no such text."""
-    keys = ["item_id", "candidate_id"]
-    shown = judgments[["item_id", slot]].rename(columns={slot: "candidate_id"})
-    features = texts[[*keys, *names]]
-    if "replicate" in texts and "replicate" in judgments and texts["replicate"].notna().any():
-        keys = ["replicate", *keys]
-        shown = shown.assign(replicate=judgments["replicate"].astype("Float64").fillna(-1).astype("float64"))
-        features = features.assign(replicate=texts["replicate"].astype("Float64").fillna(-1).astype("float64"))
-    features = features.drop_duplicates(keys)
-    return shown.merge(features, on=keys, how="left")[list(names)].astype("float64").to_numpy()
+    values = texts[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = values[~np.isnan(values)]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -10,6 +10,7 @@ import pandas as pd
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate, RowLabels, estimates_frame, order_free
 from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.content import content_estimates
+from judgeloop.stats.judge.missing import with_claims_withheld
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.judge.probes import probe_estimates
 from judgeloop.stats.judge.published import compatibility_estimates
@@ -19,6 +20,7 @@ from judgeloop.stats.judge.self_preference import (
     self_preference_single_order,
 )
 from judgeloop.stats.multiplicity import adjust, with_judge_families
+from judgeloop.stats.presentations import quick_texts
 
 
 def judge_estimates(
@@ -29,6 +31,7 @@ def judge_estimates(
     margin: float = RATE_MARGIN,
     scored_alone: Collection[str] = (),
     gold_exact: bool = False,
+    bootstrap: bool = True,
 ) -> pd.DataFrame:
     """The estimates of every judge in ``judgments``, over all items and by ``category`` (rare ones pooled), with
     adjusted p-values.
@@ -39,7 +42,7 @@ def judge_estimates(
     ``probe_estimates``). ``texts``: ``item_id, candidate_id`` and feature columns of the texts (see
     ``content_estimates``). A judge's rows of different ``arm``, ``generation`` or ``panel`` are estimated apart.
     ``scored_alone``: the judges that score each text alone, whose position terms follow from that.
-    ``gold_exact``: gold cannot err, see ``content_estimates``. Raises ValueError for a gold that is neither a, b, tie
+    ``gold_exact``, ``bootstrap``: see ``content_estimates``. Raises ValueError for a gold that is neither a, b, tie
     nor a number.
     """
     rows: list[Estimate] = []
@@ -47,7 +50,10 @@ def judge_estimates(
     frame = judgments.copy()
     for column in defaults.keys() - set(judgments.columns):
         frame[column] = defaults[column]
-    frame = frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    frame = quick_texts(
+        frame.assign(**{key: frame[key].fillna("").astype(str) for key in ("arm", "panel", "category")})
+    )
+    texts = None if texts is None else quick_texts(texts)
     groups = ["arm", "generation", "panel"]
     for (arm, generation, panel), subset in frame.groupby(groups, dropna=False, sort=True):
         generation_number = None if pd.isna(cast(float, generation)) else int(cast(float, generation))
@@ -63,17 +69,15 @@ def judge_estimates(
                         )
                         rows += remarked(category_estimates, remark)
                 continue
-            rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact)
-            rows.append(self_preference_gold(judge_rows, labels, margin=margin))
+            rows += _position_and_content(judge_rows, texts, labels, scales, margin, gold_exact, bootstrap)
             rows += self_preference_single_order(judge_rows, labels, margin=margin)
             rows.append(self_preference_log_odds(subset, texts, labels, scales=scales))
             rows += compatibility_estimates(judge_rows, texts, labels)
             for category, category_rows, remark in by_category(judge_rows):
                 category_labels = RowLabels(str(judge), str(arm), generation_number, str(panel), category)
-                category_estimates = [
-                    *_position_and_content(category_rows, texts, category_labels, scales, margin, gold_exact),
-                    self_preference_gold(category_rows, category_labels, margin=margin),
-                ]
+                category_estimates = _position_and_content(
+                    category_rows, texts, category_labels, scales, margin, gold_exact, bootstrap
+                )
                 rows += remarked(category_estimates, remark)
     return adjust(with_judge_families(order_free(estimates_frame(rows), scored_alone)))
 
@@ -85,14 +89,19 @@ def _position_and_content(
     scales: Mapping[str, float] | None,
     margin: float,
     gold_exact: bool,
+    bootstrap: bool,
 ) -> list[Estimate]:
-    """The position and content terms of one judge's ``judgments``; arguments as in ``judge_estimates``."""
+    """The terms of one judge's ``judgments`` alone, without the claims that missing ones could account for.
+
+    Arguments as in ``judge_estimates``.
+    """
     position = position_estimates(
         judgments, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
         category=labels.category, margin=margin,
     )  # fmt: skip
     content = content_estimates(
         judgments, texts, judge=labels.judge, arm=labels.arm, generation=labels.generation, panel=labels.panel,
-        category=labels.category, scales=scales, margin=margin, gold_exact=gold_exact,
+        category=labels.category, scales=scales, margin=margin, gold_exact=gold_exact, bootstrap=bootstrap,
     )  # fmt: skip
-    return [*position, *content]
+    own_texts = self_preference_gold(judgments, labels, margin=margin, gold_exact=gold_exact)
+    return with_claims_withheld([*position, *content, own_texts])

@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,7 @@ from judgeloop.stats.presentations import (
     CLUSTER,
     Booleans,
     Floats,
+    a_first,
     clusters,
     item_codes,
     not_identical,
@@ -53,7 +55,7 @@ FOLDS = 5
 _PAIR_KEYS = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION_KEYS = [*_PAIR_KEYS, "panel", "order"]
 _PAIR_COLUMNS = ("category", "gold", "gold_2", "len_a", "len_b", "model_a", "model_b", CLUSTER)
-_SLOTS = ("first", "second", "tie")
+_VOTES = ("first", "second", "tie", "a", "b")
 _MOST_JACKKNIFED = 2_000
 """With more labels than this the delta method takes the place of the jackknife."""
 _WITHOUT_GOLD = Undefined(NO_GOLD)
@@ -87,21 +89,26 @@ class Mitigation:
     def labels(self) -> pd.DataFrame:
         """A row a label in the columns of judgments: ``p_first`` is the label's P(first slot); pooled labels have the order
         ab, so that first is a."""
-        table = _pair_table(self.judgments)
-        keys = [*_PAIR_KEYS, "order", "repeat"]
-        rows = _with_integer_keys(self.preferences).merge(table, on=_PAIR_KEYS, how="left")
-        weight = rows["weight"].astype("float64")
-        for_a = weight.where(rows["chosen"] == rows["a"], 0.0)
-        sums = rows[keys].assign(for_a=for_a, weight=weight).groupby(keys, dropna=False, sort=True).sum().reset_index()
-        labels = sums.merge(table, on=_PAIR_KEYS, how="left")
-        p_a = (labels["for_a"] / labels["weight"]).astype("float64")
-        backward = labels["order"] == "ba"
-        return labels.drop(columns=["for_a", "weight", "a", "b"]).assign(
-            order=labels["order"].where(backward, "ab"),
+        table, given = _pair_table(self.judgments), self.preferences
+        place_of = {key: place for place, key in enumerate(_keys(table, _PAIR_KEYS))}
+        # The preferences are sorted by pair, order and repeat: so are the labels, in the order of their first rows.
+        label_of: dict[tuple[Any, ...], int] = {}
+        keys = _keys(_with_integer_keys(given), [*_PAIR_KEYS, "order", "repeat"])
+        codes = np.array([label_of.setdefault(key, len(label_of)) for key in keys], dtype=np.intp)
+        labels = table.iloc[[place_of[key[: len(_PAIR_KEYS)]] for key in label_of]].reset_index(drop=True)
+        a, b = (labels[name].to_numpy(dtype=object) for name in ("a", "b"))
+        weight = given["weight"].to_numpy(dtype=np.float64)
+        for_a = np.where(given["chosen"].to_numpy(dtype=object) == a[codes], weight, 0.0)
+        sums = (np.bincount(codes, weights=values, minlength=len(labels)) for values in (for_a, weight))
+        p_a = np.divide(*sums)
+        backward = np.array([order == "ba" for *_, order, _ in label_of], dtype=np.bool_)
+        return labels.drop(columns=["a", "b"]).assign(
+            order=np.where(backward, "ba", "ab"),
+            repeat=[repeat for *_, repeat in label_of],
             verdict="tie",
-            p_first=p_a.where(~backward, 1.0 - p_a),
-            candidate_first=labels["a"].where(~backward, labels["b"]),
-            candidate_second=labels["b"].where(~backward, labels["a"]),
+            p_first=np.where(backward, 1.0 - p_a, p_a),
+            candidate_first=np.where(backward, b, a),
+            candidate_second=np.where(backward, a, b),
             identical=False,
         )
 
@@ -109,7 +116,7 @@ class Mitigation:
 def _pair_table(judgments: pd.DataFrame) -> pd.DataFrame:
     """A row a pair of different texts: its candidates ``a``, ``b`` by id, and the columns that belong to a pair."""
     shown = _with_integer_keys(not_identical(judgments))
-    forward = shown["order"] == "ab"
+    forward = a_first(shown)
     columns = [column for column in _PAIR_COLUMNS if column in shown]
     return (
         shown[[*_PAIR_KEYS, *columns]]
@@ -132,26 +139,33 @@ def has_label(labels: pd.DataFrame, pairs: pd.DataFrame) -> Floats:
     return np.asarray(pairs.merge(labelled_pairs, on=_PAIR_KEYS, how="left")["has"].fillna(0.0), dtype=np.float64)
 
 
+def _keys(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The values of these columns, a tuple a row; None where one is missing."""
+    columns = (frame[name].astype("object").where(frame[name].notna(), None) for name in names)
+    return list(zip(*columns, strict=True))
+
+
 def _with_integer_keys(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with ``replicate`` and ``generation`` as nullable integers, which can be joined on even where empty."""
     return frame.assign(**{name: frame[name].astype("Int64") for name in ("replicate", "generation")})
 
 
 def majority(judgments: pd.DataFrame, name: str) -> pd.DataFrame:
-    """One judgment a presentation: the slot that most judges and repeats with a verdict picked.
+    """One judgment a presentation: the slot (the text, where the order is unknown) that most judges and repeats with a verdict
+    picked.
 
-    ``judge`` becomes ``name``. A tie where no single slot has the most votes (as in ``judging.PanelJudge``), unscored
+    ``judge`` becomes ``name``. A tie where none alone has the most votes (as in ``judging.PanelJudge``), unscored
     where there is no verdict.
     """
     judgments = _with_integer_keys(judgments)
     shown = [column for column in _PRESENTATION_KEYS if column in judgments]
-    votes = pd.DataFrame({slot: (judgments["verdict"] == slot).astype("float64") for slot in _SLOTS})
+    votes = pd.DataFrame({vote: (judgments["verdict"] == vote).astype("float64") for vote in _VOTES})
     counts = pd.concat([judgments[shown], votes], axis=1).groupby(shown, dropna=False, sort=False).sum().reset_index()
-    numbers = counts[list(_SLOTS)].to_numpy()
+    numbers = counts[list(_VOTES)].to_numpy()
     most = numbers.max(axis=1)
     has_winner = (numbers == most[:, None]).sum(axis=1) == 1
-    slot = np.where(has_winner, np.array(_SLOTS)[numbers.argmax(axis=1)], "tie")
-    verdict = np.where(most > 0, slot, "unscored")
+    vote = np.where(has_winner, np.array(_VOTES)[numbers.argmax(axis=1)], "tie")
+    verdict = np.where(most > 0, vote, "unscored")
     rest = judgments.drop_duplicates(shown).drop(columns=["verdict"])
     return counts[shown].assign(verdict=verdict).merge(rest, on=shown, how="left").assign(
         judge=name, repeat=0, p_first=np.nan

@@ -7,8 +7,8 @@ Latent quality (docs/method.md, "Two golds"), for content slopes given true qual
 margin Q = aᵀD + σu; a gold says a with probability s(Q − θ), b with s(−Q − θ), else tie; the judge picks likewise with
 η = γ·order + βᵀD + κQ and its own θ, and all its judgments of a pair share u. A source that never ties has θ = 0, and a
 soft verdict is the fraction s(η). Half a pick in place of a tie would claim, within the mixture, a precision that ties
-do not have. Marginal maximum likelihood by Gauss–Hermite quadrature (15 nodes); the gradient is exact, the Hessian its
-numerical derivative, the covariance clustered by item. One imperfect gold taken as quality instead makes an unbiased
+do not have. Marginal maximum likelihood by quadrature in proportion to the spread σ (``Quadrature``); the gradient is exact,
+the Hessian its numerical derivative, the covariance clustered by item. One imperfect gold taken as quality instead makes an unbiased
 judge look biased towards what correlates with quality.
 
 Slopes are log-odds per doubling (length) or generation-0 SD (style); positive = the judge prefers more of it.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,18 +26,17 @@ from judgeloop.kernels import cluster_informations, cluster_sums, logistic, satt
 from judgeloop.stats.estimate import PROBABILITY, Estimate, RowLabels, row
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import Covariates, feature_bias, feature_unit
-from judgeloop.stats.judge.slopes import FEWEST_PAIRS, GOLD, JointTest, Slopes, joint_wald
+from judgeloop.stats.judge.slopes import FEWEST_PAIRS, GOLD, JointTest, Slopes, joint_wald, without_rare_features
 from judgeloop.stats.presentations import Booleans, Floats, Integers
 
 FEWEST_TIES = 10
 """With fewer ties, or fewer decided verdicts, than this the threshold between them is not estimated."""
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
-_LOG_WEIGHTS = np.log(_WEIGHTS / np.sqrt(2.0 * np.pi))
-_EXTREME = 4.0
-"""A |log σ| beyond this means that the golds hold no information, or never disagree: the model is not identified."""
+_WIDEST = 55.0
+"""A spread of quality beyond this, or below 1 over it, in log-odds, is not bounded by the golds."""
 _HESSIANS, _STEPS = 20, 6
 """Most Hessians of the Newton search, and most steps with each."""
-_UNIDENTIFIED = "the two golds do not identify quality (they never differ, or hold no information)"
+_WIDEST_OF_15, _MESH, _REACH = 2.0, 1.5, 6.0
+"""The widest spread for 15 Gauss–Hermite nodes; for a wider one the step between nodes, in log-odds, and their range in u."""
 
 
 def tie_estimates(
@@ -182,12 +181,36 @@ def log_sigmoid(x: Floats) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True, slots=True)
+class Quadrature:
+    """Nodes (m,) and log-weights (m,) of the mean over u ~ N(0, 1) of a function of spread·u that varies like s(·).
+
+    15 Gauss–Hermite nodes up to a ``spread`` of 2 log-odds. They fail from about 5 (two golds that agree on 85 % or more), as
+    the step between them, 0.8·spread, jumps over the place where the logistic function turns: beyond 2 the trapezoid
+    rule in steps of 1.5 log-odds, whose error falls exponentially with the step.
+    """
+
+    spread: float
+    nodes: Floats
+    log_weights: Floats
+
+    @classmethod
+    def of(cls, spread: float) -> Quadrature:
+        """The quadrature for a spread of at most ``spread``."""
+        if spread <= _WIDEST_OF_15:
+            nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+            return cls(_WIDEST_OF_15, nodes, np.log(weights / weights.sum()))
+        nodes = np.linspace(-_REACH, _REACH, 1 + 2 * math.ceil(_REACH * spread / _MESH))
+        log_weights = -(nodes**2) / 2.0
+        return cls(spread, nodes, log_weights - np.log(np.sum(np.exp(log_weights))))
+
+
+@dataclass(frozen=True, slots=True)
 class LatentSlopes:
     """A fitted latent-quality model.
 
     ``coefficients`` (2p + 3 + ties,): γ, β (p), κ, a (p), log σ, then log θ of each gold that ties, and of the judge if
     it does; their item-clustered ``covariance``; ``df`` = items − 1; ``dfs`` (p + 2,) those of t for the judge's own (see
-    ``_judge_dfs``); ``model`` the likelihood that was maximised.
+    ``_judge_dfs``); ``model`` the likelihood that was maximised; ``left_out``: why a feature of the texts has no slope.
     """
 
     features: tuple[str, ...]
@@ -198,6 +221,7 @@ class LatentSlopes:
     n_pairs: int
     method: str
     model: _LatentModel
+    left_out: dict[str, str]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -207,7 +231,7 @@ class LatentSlopes:
     def slope(self, name: str) -> Interval | Undefined:
         """γ ("order"), β (a feature) or κ ("gold", per log-odds of a gold vote), in log-odds, with its t interval."""
         if name not in self.names:
-            return Undefined(f"{name} is not in the model")
+            return Undefined(self.left_out.get(name, f"{name} does not differ between the texts"))
         j = self.names.index(name)
         se = float(np.sqrt(self.covariance[j, j]))
         return t_interval(float(self.coefficients[j]), se, self.df_of(name), method=self.method)
@@ -223,14 +247,15 @@ class LatentSlopes:
         u.
         """
         if name not in self.features:
-            return Undefined(f"{name} is not in the model")
+            return Undefined(self.left_out.get(name, f"{name} does not differ between the texts"))
         j = 1 + self.features.index(name)
 
         def effect(theta: Floats) -> float:
             eta = self.model.margins(theta)[0]
             threshold = self.model.threshold(theta)
             sides = (eta,) if threshold == 0 else (eta - threshold, eta + threshold)
-            derivatives = [float(np.mean((p * (1.0 - p)) @ np.exp(_LOG_WEIGHTS))) for p in map(sigmoid, sides)]
+            weights = np.exp(self.model.quadrature.log_weights)
+            derivatives = [float(np.mean((p * (1.0 - p)) @ weights)) for p in map(sigmoid, sides)]
             return float(theta[j] * np.mean(derivatives))
 
         from scipy import optimize  # only here: it is slow to import
@@ -252,29 +277,36 @@ class LatentSlopes:
 def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     """The latent-quality model fitted to the rows with one gold or two, as a|b|tie; a pair with one contributes that one.
 
-    Undefined where fewer than ``FEWEST_PAIRS`` pairs have both, where items are too few, or where the golds do not
-    identify quality.
+    Features that differ in few items are left out, as with one gold. Undefined, each with its own reason, where fewer
+    than ``FEWEST_PAIRS`` pairs have both golds, where items are too few, where the golds never differ or agree as coins
+    do, and where the judgments do not determine the coefficients.
     """
-    rows = rows.where(~np.isnan(rows.gold) | ~np.isnan(rows.gold_2))
+    rows, left_out = without_rare_features(rows.with_any_gold())
     rows = rows.where(np.argsort(rows.pairs, kind="stable"))
     _, first, pair = np.unique(rows.pairs, return_index=True, return_inverse=True)
     golds = np.sign(np.stack([rows.gold[first], rows.gold_2[first]], axis=1))
-    n_both = int((~np.isnan(golds)).all(axis=1).sum())
-    if n_both < FEWEST_PAIRS:
-        return Undefined(f"two golds on {n_both} pairs; the correction needs {FEWEST_PAIRS}")
+    both = golds[(~np.isnan(golds)).all(axis=1)]
+    if len(both) < FEWEST_PAIRS:
+        return Undefined(f"two golds on {len(both)} pairs; the correction needs {FEWEST_PAIRS}")
+    differ = int((both[:, 0] != both[:, 1]).sum())
+    if differ == 0:
+        return Undefined(
+            f"the two golds never differ on the {len(both)} pairs that have both: their errors are not seen"
+        )
     tied = rows.ties & (rows.picked_a == 0.5)
     soft = ~tied & (rows.picked_a > 0.0) & (rows.picked_a < 1.0)
-    model = _LatentModel(rows.differences, rows.order, rows.picked_a, tied, soft, pair, first, rows.items[first], golds)
+    model = _LatentModel(rows.differences, rows.order, rows.picked_a, tied, soft, pair, first, rows.items[first], golds,
+                         Quadrature.of(0.0))  # fmt: skip
     groups = len(np.unique(model.items))
     if groups <= model.size:
         return Undefined("too few items for the latent-quality model")
     start = np.zeros(model.size)
     start[1 + model.d.shape[1]] = 0.5
     start[3 + 2 * model.d.shape[1] :] = np.log(0.5)
-    maximum = _maximum(model, start)
+    maximum = _maximum(model, start, f"the two golds differ on {differ} of {len(both)} pairs")
     if isinstance(maximum, Undefined):
         return maximum
-    theta, hessian = maximum
+    model, theta, hessian = maximum
     # With few items G/(G − parameters): Mancl–DeRouen has no closed form here.
     codes, fitted = np.unique(model.items, return_inverse=True)[1], len(hessian) if groups < FEW_CLUSTERS else 1
     covariance = _sandwich(model.value_and_gradient(theta)[1], hessian, codes, groups, fitted=fitted)
@@ -283,7 +315,7 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     except ValueError as error:
         return Undefined(str(error))
     method = "latent-quality model of two golds, clustered by item, Bell-McCaffrey df"
-    return LatentSlopes(rows.features, theta, covariance, groups - 1, dfs, len(first), method, model)
+    return LatentSlopes(rows.features, theta, covariance, groups - 1, dfs, len(first), method, model, left_out)
 
 
 def _judge_dfs(model: _LatentModel) -> Floats:
@@ -305,7 +337,8 @@ class _LatentModel:
 
     ``d`` (n, p) feature differences; ``order``, ``picked_a`` (n,) as in ``Covariates``; ``tied`` and ``soft`` (n,)
     kinds of verdict; ``pair`` (n,) codes; ``first`` (P,) position of each pair's first row; ``items`` (P,); ``golds``
-    (P, 2) +1 a, −1 b, 0 tie, NaN not known. Parameters (k,) are in the order of ``LatentSlopes.coefficients``.
+    (P, 2) +1 a, −1 b, 0 tie, NaN not known; ``quadrature`` with m nodes. Parameters (k,) are in the order of
+    ``LatentSlopes.coefficients``.
     """
 
     d: Floats
@@ -317,6 +350,12 @@ class _LatentModel:
     first: Integers
     items: Integers
     golds: Floats
+    quadrature: Quadrature
+
+    def spread(self, theta: Floats) -> float:
+        """The larger of the standard deviations of quality given the features: σ for the golds, κσ for the judge."""
+        p = self.d.shape[1]
+        return float(np.exp(theta[2 + 2 * p]) * max(1.0, abs(theta[1 + p])))
 
     @property
     def tying(self) -> list[int]:
@@ -335,7 +374,7 @@ class _LatentModel:
     def margins(self, theta: Floats) -> tuple[Floats, Floats]:
         """(n, nodes) log-odds η of the judge, and (n, nodes) quality margins Q."""
         p = self.d.shape[1]
-        quality = (self.d @ theta[2 + p : 2 + 2 * p])[:, None] + np.exp(theta[2 + 2 * p]) * _NODES
+        quality = (self.d @ theta[2 + p : 2 + 2 * p])[:, None] + np.exp(theta[2 + 2 * p]) * self.quadrature.nodes
         eta = (self.order * theta[0] + self.d @ theta[1 : 1 + p])[:, None] + theta[1 + p] * quality
         return np.asarray(eta), np.asarray(quality)
 
@@ -346,7 +385,8 @@ class _LatentModel:
         log_judge, residual, by_judge = self._judge_likelihood(eta, self.threshold(theta))
         q = quality[self.first]
         log_golds, gold_residual, by_golds = self._gold_likelihood(q, theta)
-        joint = np.add.reduceat(log_judge, self.first, axis=0) + log_golds + _LOG_WEIGHTS
+        joint = np.add.reduceat(log_judge, self.first, axis=0) + log_golds
+        joint = joint + self.quadrature.log_weights
         peak = joint.max(axis=1, keepdims=True)
         posterior = np.exp(joint - peak)
         total = posterior.sum(axis=1, keepdims=True)
@@ -354,11 +394,11 @@ class _LatentModel:
         residual = residual * posterior[self.pair]
         mean_residual = residual.sum(axis=1)
         gold_residual = gold_residual * posterior
-        kappa, sigma = theta[1 + p], np.exp(theta[2 + 2 * p])
+        kappa, sigma, nodes = theta[1 + p], np.exp(theta[2 + 2 * p]), self.quadrature.nodes
         columns = [
             (self.order * mean_residual)[:, None], self.d * mean_residual[:, None],
             (residual * quality).sum(axis=1)[:, None], kappa * self.d * mean_residual[:, None],
-            (kappa * sigma * (residual * _NODES).sum(axis=1))[:, None],
+            (kappa * sigma * (residual * nodes).sum(axis=1))[:, None],
         ]  # fmt: skip
         if by_judge is not None:
             columns.append((by_judge * posterior[self.pair]).sum(axis=1)[:, None])
@@ -366,7 +406,7 @@ class _LatentModel:
         by_pair = np.add.reduceat(per_row, self.first, axis=0)
         gradient = by_pair[:, : 2 * p + 3]
         gradient[:, 2 + p : 2 + 2 * p] += self.d[self.first] * gold_residual.sum(axis=1)[:, None]
-        gradient[:, 2 + 2 * p] += sigma * (gold_residual * _NODES).sum(axis=1)
+        gradient[:, 2 + 2 * p] += sigma * (gold_residual * nodes).sum(axis=1)
         thresholds = [(by * posterior).sum(axis=1)[:, None] for by in by_golds]
         gradient = np.concatenate([gradient, *thresholds, by_pair[:, 2 * p + 3 :]], axis=1)
         return np.asarray((np.log(total) + peak)[:, 0]), np.asarray(gradient, dtype=np.float64)
@@ -406,11 +446,12 @@ class _LatentModel:
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-def _maximum(model: _LatentModel, start: Floats) -> tuple[Floats, Floats] | Undefined:
-    """The parameters (k,) where the likelihood is greatest, and its negative Hessian (k, k) there.
+def _maximum(model: _LatentModel, start: Floats, golds: str) -> tuple[_LatentModel, Floats, Floats] | Undefined:
+    """The model, the parameters (k,) where its likelihood is greatest, and its negative Hessian (k, k) there.
 
-    A line search may try a spread that overflows (where the golds hardly agree, any spread is nearly as likely): such a
-    point counts as infinitely unlikely, and the search turns back.
+    The model's quadrature is made finer until it serves the spread at the maximum. A line search may try a spread that
+    overflows (where the golds hardly agree, any spread is nearly as likely): such a point counts as infinitely
+    unlikely, and the search turns back. ``golds``: how often they differ, for the reasons.
     """
 
     def objective(theta: Floats) -> tuple[float, Floats]:
@@ -420,31 +461,42 @@ def _maximum(model: _LatentModel, start: Floats) -> tuple[Floats, Floats] | Unde
             return math.inf, np.zeros_like(theta)
         return total, -gradient.sum(axis=0)
 
-    from scipy import optimize  # only here: it is slow to import
-
-    start_of_newton = optimize.minimize(
-        objective, start, jac=True, method="BFGS", options={"gtol": 1e-5 * len(model.order), "maxiter": 500}
-    )
-    theta, log_sigma = np.asarray(start_of_newton.x, dtype=np.float64), 2 + 2 * model.d.shape[1]
-
     def hessian(theta: Floats) -> Floats:
         return _jacobian(lambda t: -model.value_and_gradient(t)[1].sum(axis=0), theta)
+
+    from scipy import optimize  # only here: it is slow to import
+
+    theta, log_sigma = start, 2 + 2 * model.d.shape[1]
+    while True:
+        search = optimize.minimize(
+            objective, theta, jac=True, method="BFGS", options={"gtol": 1e-5 * len(model.order), "maxiter": 500}
+        )
+        theta = np.asarray(search.x, dtype=np.float64)
+        served, needed = model.quadrature.spread, model.spread(theta)
+        if needed <= served:
+            break
+        if served >= _WIDEST:
+            why = "too few to bound how far the pairs' quality is spread"
+            closely = "these judgments do not bound how closely the judge follows quality"
+            return Undefined(f"{golds}: {why}" if np.exp(theta[log_sigma]) > served else closely)
+        # A quadrature that is too coarse overstates the spread: it is made finer by steps.
+        wanted = min(1.25 * needed, 3.0 * served, _WIDEST)
+        theta[log_sigma] = min(theta[log_sigma], math.log(wanted))
+        model = replace(model, quadrature=Quadrature.of(wanted))
+    if theta[log_sigma] < -math.log(_WIDEST):
+        return Undefined(f"{golds}, as coins would: they hold no quality beyond the features")
 
     # Newton to the maximum: BFGS stops before the last digits, and the standard errors need a true maximum. Near it one
     # Hessian, the costly part, serves several steps.
     for _ in range(_HESSIANS):
         negative_hessian = hessian(theta)
-        if (
-            not np.all(np.isfinite(negative_hessian))
-            or np.linalg.eigvalsh(negative_hessian)[0] <= 0
-            or abs(theta[log_sigma]) > _EXTREME
-        ):
-            return Undefined(_UNIDENTIFIED)
+        if not np.all(np.isfinite(negative_hessian)) or np.linalg.eigvalsh(negative_hessian)[0] <= 0:
+            return Undefined(f"{golds}: these judgments and golds do not determine all slopes (no single maximum)")
         for _ in range(_STEPS):
             step = np.linalg.solve(negative_hessian, model.value_and_gradient(theta)[1].sum(axis=0))
             theta = theta + step
             if float(np.max(np.abs(step))) < 1e-7:
-                return theta, hessian(theta)
+                return model, theta, hessian(theta)
     return Undefined("the latent-quality likelihood found no maximum")
 
 

@@ -29,10 +29,10 @@ from judgeloop.stats.estimate import (
 )
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
 from judgeloop.stats.items import by_category, remarked
-from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit, gold_margin, picked_a
+from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit, gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.presentations import CLUSTER, Booleans, Floats, clusters, not_identical
+from judgeloop.stats.presentations import CLUSTER, Booleans, Floats, clusters, not_identical, picked_a
 from judgeloop.text.features import FEATURES
 from judgeloop.text.templates import Scale
 
@@ -51,11 +51,12 @@ def score_frame(
     judgments: pd.DataFrame | None = None,
     *,
     panel: str = "pairs",
+    gold_exact: bool = False,
 ) -> pd.DataFrame:
     """``score_estimates`` of every judge, over all items and by ``category``, with adjusted p-values.
 
     They are what ``audit --mode pointwise`` reports. ``scores`` also has ``judge`` and ``category``; ``judgments``:
-    pairwise verdicts of the same judges, where they were asked.
+    pairwise verdicts of the same judges, where they were asked. ``gold_exact``: gold cannot err, see ``score_estimates``.
     """
     rows: list[Estimate] = []
     spread = feature_spread(texts)
@@ -64,13 +65,22 @@ def score_frame(
             None if judgments is None else judgments[(judgments["judge"] == judge) & (judgments["panel"] == panel)]
         )
         labels = RowLabels(str(judge), panel=panel)
-        rows += score_estimates(judge_scores, pairs, texts, scales, labels, judge_verdicts, spread=spread)
+        rows += score_estimates(
+            judge_scores, pairs, texts, scales, labels, judge_verdicts, spread=spread, gold_exact=gold_exact
+        )
         for category, category_scores, remark in by_category(judge_scores):
             category_labels = RowLabels(str(judge), panel=panel, category=category)
             category_pairs = pairs[pairs["item_id"].isin(category_scores["item_id"].unique())]
             rows += remarked(
                 score_estimates(
-                    category_scores, category_pairs, texts, scales, category_labels, judge_verdicts, spread=spread
+                    category_scores,
+                    category_pairs,
+                    texts,
+                    scales,
+                    category_labels,
+                    judge_verdicts,
+                    spread=spread,
+                    gold_exact=gold_exact,
                 ),
                 remark,
             )
@@ -92,6 +102,7 @@ def score_estimates(
     *,
     spread: Mapping[str, float],
     margin: float = RATE_MARGIN,
+    gold_exact: bool = False,
 ) -> list[Estimate]:
     """The ``score_*`` terms of one judge.
 
@@ -99,7 +110,9 @@ def score_estimates(
     unscored). ``pairs``: ``pair_id, item_id, candidate_a, candidate_b`` and ``gold``. ``texts``: ``item_id,
     candidate_id`` and features. The first of ``scales`` is the primary one; all terms but anchoring are of it.
     ``judgments``: the same judge's verdicts on the pairs, where it was asked. ``spread``: the features' standard
-    deviations over all texts. ``margin``: equivalence margin of rates.
+    deviations over all texts. ``margin``: equivalence margin of rates. ``gold_exact``: gold
+    cannot err; else the slopes given gold describe, for where quality that gold misses goes with length, an unbiased
+    judge has one.
     """
     of_item = dict(zip(scores["item_id"], clusters(scores), strict=True))
     scores = scores.assign(**{CLUSTER: clusters(scores)})
@@ -124,7 +137,7 @@ def score_estimates(
             note=note),
         row(labels, "quality", "score_repeatability", _repeatability(scored), call_counts, unit="ratio", null=None),
         *_anchoring_rows(scores, scales, labels, margin),
-        *_slope_rows(scored_texts, texts, spread, labels),
+        *_slope_rows(scored_texts, texts, spread, labels, gold_exact),
         *_pair_rows(scored_texts, judgments, labels),
     ]  # fmt: skip
 
@@ -234,8 +247,9 @@ def _anchoring_rows(scores: pd.DataFrame, scales: Sequence[Scale], labels: RowLa
 
 
 def _slope_rows(
-    scored_texts: _ScoredTexts, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels
-) -> list[Estimate]:
+    scored_texts: _ScoredTexts, texts: pd.DataFrame, spread: Mapping[str, float], labels: RowLabels,
+    gold_exact: bool,
+) -> list[Estimate]:  # fmt: skip
     """``score_<feature>_slope``: score differences of pairs on feature differences, in which the item cancels."""
     pairs = scored_texts.pairs
     names = [name for name in FEATURES if name == "length" or spread.get(name, 0.0) > 0]
@@ -252,14 +266,14 @@ def _slope_rows(
     for name in names:
         bias, unit = feature_bias(name), feature_unit(name, POINTS)
         for variant, fit, used, note in (
-            ("", given_gold, has_gold, GOLD_AS_EXACT),
+            ("", given_gold, has_gold, "" if gold_exact else GOLD_AS_EXACT),
             ("no_gold", raw, np.ones(len(pairs), dtype=bool), "raw: quality is not held equal"),
         ):
             slope = fit if isinstance(fit, Undefined) else fit.slope(name)
             counts = SampleCounts(int(used.sum()), len(np.unique(items[used])), scored_texts.unscored)
             rows.append(row(
                 labels, bias, f"score_{name}_slope", slope, counts, unit=unit, variant=variant, note=note,
-                null=0.0 if not variant else None,
+                null=0.0 if gold_exact and not variant else None,
             ))  # fmt: skip
     return rows
 

@@ -9,7 +9,7 @@ identical texts serve the identical-pair probe alone. ``absent`` throughout: why
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -42,12 +42,14 @@ from judgeloop.stats.presentations import (
     JudgmentArrays,
     Pairs,
     coded,
+    in_known_order,
     not_identical,
     only_identical,
     paired,
 )
 
 _SINGLE_ORDER = Undefined("each pair was judged in one order only: position cannot be told from content")
+_ORDER_UNKNOWN = Undefined("the order is not known: which text stood in which slot cannot be told")
 _NO_PAIRS = Undefined("no pair has a verdict in both orders")
 _CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1 before logarithms."""
@@ -66,19 +68,22 @@ def position_estimates(
     """All position terms of one judge on one set of judgments; the other arguments are the rows' labels.
 
     Always the same terms: what these judgments do not show (a single order, no repeats, no identical pairs) is
-    ``undefined`` with the reason. ``margin`` is the equivalence margin of rates.
+    ``undefined`` with the reason. Judgments whose order is unknown are left out. ``margin`` is the equivalence margin of rates.
     """
     labels = RowLabels(judge, arm, generation, panel, category)
-    compared = coded(not_identical(judgments))
-    table, matched = paired(compared), _match(compared)
-    absent = _why_no_complete_pair(table)
+    known = in_known_order(judgments)
+    different = not_identical(known)
+    compared = coded(different)
+    table, matched = paired(compared), match(compared)
+    absent = _ORDER_UNKNOWN if known.empty and len(judgments) else _why_no_complete_pair(table)
+    drawn = "order_drawn" in different and bool(different["order_drawn"].isin([True]).all())
     return [
-        *_first_slot_rows(labels, compared, table, matched, absent, margin),
+        *_first_slot_rows(labels, compared, table, matched, absent, margin, drawn=drawn),
         _log_odds_row(labels, compared, matched, absent, margin),
         *_conflict_rows(labels, matched, absent, compared.lost),
         _excess_conflict_row(labels, compared, table, absent, margin),
         _stability_row(labels, compared),
-        _identical_row(labels, coded(only_identical(judgments)), margin),
+        _identical_row(labels, coded(only_identical(known)), margin),
     ]
 
 
@@ -96,6 +101,29 @@ def position_margin(term: str, margin: float) -> float:
 def first_slot_excess(judgments: pd.DataFrame) -> Interval | Undefined:
     """P(first slot picked) − ½ over complete pairs, clustered by item: the primary of ``first_slot_excess``."""
     return _mean_excess(paired(coded(not_identical(judgments))))
+
+
+def _balanced_excess(judgments: JudgmentArrays) -> Interval | Undefined:
+    """P(first slot picked) − ½ where each pair was shown in one order, drawn by lot: the mean over calls of either order, both
+    orders weighing the same, so that what the texts of one side are worth cancels. Clustered by item."""
+    scored = ~np.isnan(judgments.picked)
+    total = np.zeros(len(judgments))
+    estimate, fewest = -0.5, len(judgments)
+    for shown in (judgments.forward & scored, judgments.backward & scored):
+        n = int(shown.sum())
+        fewest = min(fewest, n)
+        if n < 2:
+            return Undefined("too few calls in one of the two orders")
+        mean = float(judgments.picked[shown].mean())
+        total[shown] = (judgments.picked[shown] - mean) / (2.0 * (n - 1.0))
+        estimate += mean / 2.0
+    sums = np.bincount(judgments.items[scored], weights=total[scored])
+    groups = _count_distinct(judgments.items[scored])
+    se = math.sqrt(groups / (groups - 1.0) * float(np.sum(sums**2)))
+    result = t_interval(
+        estimate, se, min(groups, 2 * fewest) - 2.0, method="mean over both orders, drawn by lot; cluster t by item"
+    )
+    return replace(result, low=max(-0.5, result.low), high=min(0.5, result.high))
 
 
 def _mean_excess(table: Pairs) -> Interval | Undefined:
@@ -116,19 +144,26 @@ def _first_slot_rows(
     labels: RowLabels,
     judgments: JudgmentArrays,
     table: Pairs,
-    matched: _MatchedPresentations,
+    matched: MatchedPresentations,
     absent: Undefined | None,
     margin: float,
+    *,
+    drawn: bool = False,
 ) -> list[Estimate]:
     """``first_slot_excess``: the primary, bounds with all unscored judgments counted as one slot, and rates over calls."""
     term, lost = "first_slot_excess", judgments.lost
     items = table.item[table.complete]
-    result = _mean_excess(table)
+    result = absent or _mean_excess(table)
     n_ff, n_ss = matched.counts
     note = ""
     if isinstance(result, Interval) and len(items) == _count_distinct(items) and not judgments.soft:
         note = f"McNemar mid-p {mcnemar_mid_p(n_ff, n_ss):.4g} ({n_ff} both first, {n_ss} both second)"
     counts = SampleCounts(len(items), _count_distinct(items), lost)
+    by_lot = drawn and absent is _SINGLE_ORDER
+    if by_lot:
+        scored = ~np.isnan(judgments.picked)
+        result, note = _balanced_excess(judgments), "each pair in one order, which was drawn by lot"
+        counts = SampleCounts(int(scored.sum()), _count_distinct(judgments.items[scored]), lost)
     rows = [row(labels, "position", term, result, counts, unit=PROBABILITY, margin=margin, note=note)]
     asked = table.asked
     asked_items = table.item[asked]
@@ -139,7 +174,7 @@ def _first_slot_rows(
                 (table.sum_ab, table.asked_ab, table.n_ab), (table.sum_ba, table.asked_ba, table.n_ba),
             )
         ]  # fmt: skip
-        bound: Interval | Undefined = _SINGLE_ORDER if absent is _SINGLE_ORDER else _NO_PAIRS
+        bound: Interval | Undefined = absent or _NO_PAIRS
         if asked.any():
             bound = bounded_mean((rates[0] + rates[1]) / 2.0 - 0.5, asked_items, -0.5, 0.5)
         rows.append(row(
@@ -147,17 +182,19 @@ def _first_slot_rows(
             unit=PROBABILITY, variant=variant, null=None,
             note=f"every unscored judgment counted as {'first' if value else 'second'} slot picked",
         ))  # fmt: skip
-    rows += _rows_over_calls(labels, judgments, absent)
+    rows += _rows_over_calls(labels, judgments, absent, by_lot=by_lot)
     return rows
 
 
-def _rows_over_calls(labels: RowLabels, judgments: JudgmentArrays, absent: Undefined | None) -> list[Estimate]:
+def _rows_over_calls(
+    labels: RowLabels, judgments: JudgmentArrays, absent: Undefined | None, *, by_lot: bool
+) -> list[Estimate]:
     """First-slot rates over calls: for a log of single orders, and without ties where there are any."""
     picked, items, ties = judgments.picked, judgments.items, judgments.ties
     scored = ~np.isnan(picked)
     rows = []
     caution = "over calls; it is position only if the order was randomised, and then with all the content noise in it"
-    variants = [("single_order", scored, caution)] if absent is _SINGLE_ORDER else []
+    variants = [("single_order", scored, caution)] if absent is _SINGLE_ORDER and not by_lot else []
     if ties.any():
         note = f"{ties.sum()} of {scored.sum()} calls are ties and are left out; over calls, both orders pooled"
         variants.append(("ties_dropped", scored & ~ties, note if absent is not _SINGLE_ORDER else f"{note}; {caution}"))
@@ -171,18 +208,33 @@ def _rows_over_calls(labels: RowLabels, judgments: JudgmentArrays, absent: Undef
 
 
 @dataclass(frozen=True, slots=True)
-class _MatchedPresentations:
+class MatchedPresentations:
     """Presentations matched by pair and repeat with a verdict in both orders, m rows.
 
-    ``pair`` and ``item`` codes; ``ff`` where both orders picked the first slot, ``ss`` where both picked the second,
-    ``tied`` where either is a tie.
+    ``pair`` and ``item`` codes; ``net``: picks of the first slot less picks of the second, −2 to 2; ``ties``: how many of the two
+    are ties.
     """
 
     pair: Integers
     item: Integers
-    ff: Booleans
-    ss: Booleans
-    tied: Booleans
+    net: Integers
+    ties: Integers
+
+    @property
+    def ff(self) -> Booleans:
+        """(m,) both orders picked the first slot."""
+        return np.asarray(self.net == 2)
+
+    @property
+    def ss(self) -> Booleans:
+        """(m,) both orders picked the second slot."""
+        return np.asarray(self.net == -2)
+
+    @property
+    def decided(self) -> Floats:
+        """(m,) how far the average of both orders is from even: 1 where both pick one text, ½ for a pick and a tie, else 0."""
+        agreed = (self.net == 0) & (self.ties == 0)
+        return np.asarray(agreed + 0.5 * (np.abs(self.net) == 1), dtype=np.float64)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -194,7 +246,7 @@ class _MatchedPresentations:
         return SampleCounts(_count_distinct(self.pair), _count_distinct(self.item), lost)
 
 
-def _match(judgments: JudgmentArrays) -> _MatchedPresentations:
+def match(judgments: JudgmentArrays) -> MatchedPresentations:
     """The two orders of each pair and repeat, matched."""
     key = judgments.pairs * (int(judgments.repeats.max(initial=0)) + 1) + judgments.repeats
     by_order = []
@@ -205,15 +257,15 @@ def _match(judgments: JudgmentArrays) -> _MatchedPresentations:
     (forward_keys, ab), (backward_keys, ba) = by_order
     _, left, right = np.intersect1d(forward_keys, backward_keys, assume_unique=True, return_indices=True)
     ab, ba = ab[left], ba[right]
-    first, second, ties = judgments.first, judgments.second, judgments.ties
-    matched = (first[ab] & first[ba], second[ab] & second[ba], ties[ab] | ties[ba])
-    return _MatchedPresentations(judgments.pairs[ab], judgments.items[ab], *matched)
+    slots = judgments.first.astype(np.intp) - judgments.second
+    ties = judgments.ties.astype(np.intp)
+    return MatchedPresentations(judgments.pairs[ab], judgments.items[ab], slots[ab] + slots[ba], ties[ab] + ties[ba])
 
 
 def _log_odds_row(
     labels: RowLabels,
     judgments: JudgmentArrays,
-    matched: _MatchedPresentations,
+    matched: MatchedPresentations,
     absent: Undefined | None,
     margin: float,
 ) -> Estimate:
@@ -228,7 +280,7 @@ def _log_odds_row(
     return row(labels, "position", term, result, counts, unit=LOG_ODDS, margin=allowed, note=note)
 
 
-def _haldane_log_odds(matched: _MatchedPresentations, *, noisy: bool) -> Interval | Undefined:
+def _haldane_log_odds(matched: MatchedPresentations, *, noisy: bool) -> Interval | Undefined:
     """½ log(n_FF/n_SS), counts + ½: the conditional likelihood's closed form, in which pair effects cancel.
 
     ``noisy``: repeats of a presentation differ, so that an empty cell is chance and not a verdict fixed by the order.
@@ -292,11 +344,12 @@ def _mean_log_odds(
 
 
 def _conflict_rows(
-    labels: RowLabels, matched: _MatchedPresentations, absent: Undefined | None, lost: int
+    labels: RowLabels, matched: MatchedPresentations, absent: Undefined | None, lost: int
 ) -> list[Estimate]:
-    """``conflict_rate`` and ``order_agreement``: the shares of pairs whose picks differ, or agree, between orders."""
+    """``conflict_rate`` and ``order_agreement``: the shares of pairs whose picks differ, or agree, between orders; and
+    ``consistency_factor``."""
     conflict = (matched.ff | matched.ss).astype(np.float64)
-    n_tied = int(matched.tied.sum())
+    n_tied = int((matched.ties > 0).sum())
     result = absent or clustered_proportion(conflict, matched.item)
     if isinstance(result, Interval):
         agreement: Interval | Undefined = Interval(
@@ -312,7 +365,28 @@ def _conflict_rows(
     return [
         row(labels, "position", "conflict_rate", result, counts, unit=PROBABILITY, null=None, note=note),
         row(labels, "position", "order_agreement", agreement, counts, unit=PROBABILITY, null=None),
+        _factor_row(labels, matched, absent, counts),
     ]
+
+
+def _factor_row(
+    labels: RowLabels, matched: MatchedPresentations, absent: Undefined | None, counts: SampleCounts
+) -> Estimate:
+    """``consistency_factor``: how much larger any effect is among the pairs that both orders decide alike than in the average of
+    both orders over all pairs. The average of a pair that they decide differently is even, so that this is one over the mean
+    distance from even."""
+    result = absent or clustered_proportion(matched.decided, matched.item)
+    if isinstance(result, Interval):
+        if result.estimate <= 0:
+            result = Undefined("no pair is decided alike in both orders")
+        else:
+            factor, high = 1.0 / result.estimate, 1.0 / result.low if result.low > 0 else math.inf
+            result = replace(
+                result, estimate=factor, std_error=result.std_error * factor**2, low=1.0 / result.high, high=high, p_value=None
+            )  # fmt: skip
+            if not math.isfinite(high):
+                result = Undefined("too few pairs are decided alike in both orders")
+    return row(labels, "position", "consistency_factor", result, counts, unit="ratio", null=None)
 
 
 def _excess_conflict_row(

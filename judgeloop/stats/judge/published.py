@@ -1,7 +1,7 @@
 """Estimates under the names of other tools, from the same judgments: to compare with published numbers, never primary.
 
-AlpacaEval's length-controlled win rate (Dubois et al. 2024), Arena's style control (FastChat), and the preference
-fairness of Shi et al. (2024); docs/method.md, "Other tools' numbers". Each keeps its own transform of the features with
+AlpacaEval's length-controlled win rate (Dubois et al. 2024), Arena's style control (FastChat), the preference fairness and
+position consistency of Shi et al. (2024), and JudgeBench's accuracy over both orders (Tan et al. 2025); docs/method.md, "Other tools' numbers". Each keeps its own transform of the features with
 the drawbacks of that: tanh saturates, and z-scores change with the data.
 """
 
@@ -15,10 +15,22 @@ import pandas as pd
 
 from judgeloop.kernels import cluster_covariance, cluster_informations, logistic, satterthwaite_df, sigmoid
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Estimate, RowLabels, SampleCounts, row
-from judgeloop.stats.inference import Interval, Undefined, t_interval
-from judgeloop.stats.judge.covariates import picked_a
-from judgeloop.stats.judge.position import position_estimates
-from judgeloop.stats.presentations import Floats, Integers, item_codes, not_identical, unscored
+from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion, t_interval
+from judgeloop.stats.judge.covariates import gold_margin
+from judgeloop.stats.judge.position import match
+from judgeloop.stats.presentations import (
+    Floats,
+    Integers,
+    a_first,
+    coded,
+    in_known_order,
+    item_codes,
+    not_identical,
+    pair_codes,
+    picked_a,
+    text_places,
+    unscored,
+)
 
 ARENA_FEATURES = ("length", "headings", "list_items", "bold")
 _ARENA_RIDGE = 0.5
@@ -26,51 +38,95 @@ _ARENA_RIDGE = 0.5
 
 
 def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None, labels: RowLabels) -> list[Estimate]:
-    """``preference_fairness``, ``alpaca_lc_winrate`` (a variant a model), ``arena_style_log_odds_<feature>``; one judge.
+    """``preference_fairness``, ``position_consistency``, ``judgebench_accuracy``, ``alpaca_lc_winrate`` (a variant a model),
+    ``arena_style_log_odds_<feature>``; one judge.
 
     ``judgments``: the columns of docs/contract.md, "Tables", with ``model_a, model_b`` for the last two, and ``len_a,
     len_b`` (characters) or ``texts`` (``item_id, candidate_id, characters, tokens`` and densities per 100 tokens).
     Where columns are missing there is no row.
     """
     compared = not_identical(judgments).reset_index(drop=True)
-    rows = _fairness_rows(labels, compared)
+    rows = [*_shi_rows(labels, compared), *_judgebench_rows(labels, compared)]
     if {"model_a", "model_b"} <= set(compared.columns):
-        rows += _alpaca_rows(labels, compared, _side_values(compared, texts, "characters"))
-        rows += _arena_rows(labels, compared, texts)
+        places = None if texts is None or texts.empty else text_places(compared, texts)
+        rows += _alpaca_rows(labels, compared, _side_values(compared, texts, places, "characters"))
+        rows += _arena_rows(labels, compared, texts, places)
     return rows
 
 
-def _fairness_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimate]:
-    """``preference_fairness``: Shi et al.'s (r² − p²)/(r + p)/n is (n_SS − n_FF)/n, minus twice the first-slot excess."""
-    primary = position_estimates(judgments)[0]
-    result: Interval | Undefined = Undefined(primary.note)
-    if primary.status != "undefined" and primary.estimate is not None and primary.std_error is not None:
-        assert primary.conf_low is not None
-        assert primary.conf_high is not None
-        result = Interval(
-            -2 * primary.estimate, 2 * primary.std_error, -2 * primary.conf_high, -2 * primary.conf_low,
-            primary.conf_level or 0.95, primary.p_value, None, primary.method,
-        )  # fmt: skip
-    counts = SampleCounts(primary.n, primary.n_items, primary.n_unscored)
-    note = "positive = prefers the second slot; -2 times first_slot_excess"
+def _shi_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimate]:
+    """``preference_fairness`` and ``position_consistency`` of Shi et al., of pairs with a verdict in both orders.
+
+    p pairs lean to the first slot (picked in both orders, or in one where the other is a tie), r to the second, and the rest,
+    two ties among them, are consistent. Their (r·r/(r + p) − p·p/(r + p))/n is (r − p)/n.
+    """
+    arrays = coded(judgments)
+    matched = match(arrays)
+    counts = matched.complete(arrays.lost)
+    fairness: Interval | Undefined = Undefined("no pair has a verdict in both orders")
+    consistency = fairness
+    if len(matched.net):
+        fairness = bounded_mean(-np.sign(matched.net).astype(np.float64), matched.item, -1.0, 1.0)
+        consistency = clustered_proportion((matched.net == 0).astype(np.float64), matched.item)
+    note = "positive = prefers the second slot; without ties -2 times first_slot_excess"
+    tied = int((matched.ties == 1).sum())
+    agreed = (
+        f"{tied} pairs with a pick and a tie are not consistent here, and no conflict in order_agreement"
+        if tied
+        else ""
+    )
     return [
-        row(labels, "position", "preference_fairness", result, counts, unit="difference of rates", null=None, note=note)
+        row(
+            labels,
+            "position",
+            "preference_fairness",
+            fairness,
+            counts,
+            unit="difference of rates",
+            null=None,
+            note=note,
+        ),
+        row(labels, "position", "position_consistency", consistency, counts, unit=PROBABILITY, null=None, note=agreed),
     ]
 
 
-def _side_values(judgments: pd.DataFrame, texts: pd.DataFrame | None, column: str) -> Floats | None:
-    """(n, 2) the feature ``column`` of texts a and b; None where it is not known."""
+def _judgebench_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimate]:
+    """``judgebench_accuracy``: the share of pairs that gold decides whose two orders together pick gold's text more often than
+    the other, of all that were asked in both. A tie or no verdict counts for neither; no row without such pairs."""
+    if "gold" not in judgments:
+        return []
+    judgments = in_known_order(judgments)
+    margin, _ = gold_margin(judgments["gold"])
+    repeat = judgments.get("repeat", 0)
+    slot = judgments["verdict"].map({"first": 1.0, "second": -1.0}).fillna(0.0).to_numpy(dtype=np.float64)
+    forward = np.where((judgments["order"] == "ab").to_numpy(), 1.0, -1.0)
+    asked = pd.DataFrame({
+        "pair": pair_codes(judgments), "repeat": repeat, "item": item_codes(judgments), "order": forward,
+        "right": slot * forward * np.sign(margin), "lost": (judgments["verdict"] == "unscored").to_numpy(),
+    })[~np.isnan(margin) & (margin != 0)]  # fmt: skip
+    units = asked.groupby(["pair", "repeat"]).agg(
+        orders=("order", "nunique"), right=("right", "sum"), item=("item", "first"), lost=("lost", "sum")
+    )
+    units = units[units["orders"] == 2]
+    if units.empty:
+        return []
+    result = clustered_proportion((units["right"] > 0).astype("float64"), units["item"])
+    pairs = units.index.get_level_values("pair").nunique()
+    counts = SampleCounts(pairs, units["item"].nunique(), int(units["lost"].sum()))
+    return [row(labels, "quality", "judgebench_accuracy", result, counts, unit=PROBABILITY, null=None)]
+
+
+def _side_values(
+    judgments: pd.DataFrame, texts: pd.DataFrame | None, places: Integers | None, column: str
+) -> Floats | None:
+    """(n, 2) the feature ``column`` of texts a and b; None where it is not known. ``places``: ``text_places``."""
     if column == "characters" and {"len_a", "len_b"} <= set(judgments.columns):
         return judgments[["len_a", "len_b"]].astype("float64").to_numpy()
-    if texts is None or column not in texts:
+    if texts is None or places is None or column not in texts:
         return None
-    by_text = texts.drop_duplicates(["item_id", "candidate_id"]).set_index(["item_id", "candidate_id"])[column]
-    sides = []
-    for slot in ("candidate_first", "candidate_second"):
-        index = pd.MultiIndex.from_arrays([judgments["item_id"], judgments[slot]])
-        sides.append(by_text.reindex(index).to_numpy(dtype=np.float64))
-    forward = (judgments["order"] == "ab").to_numpy()
-    return np.column_stack([np.where(forward, sides[0], sides[1]), np.where(forward, sides[1], sides[0])])
+    values = np.append(texts[column].to_numpy(dtype=np.float64), np.nan)[places]  # of the place −1: not there
+    forward = a_first(judgments)
+    return np.where(forward[:, None], values, values[:, ::-1])
 
 
 def _alpaca_rows(labels: RowLabels, judgments: pd.DataFrame, lengths: Floats | None) -> list[Estimate]:
@@ -132,26 +188,29 @@ def _length_controlled_rate(won: Floats, gap: Floats, items: Integers) -> Interv
     )
 
 
-def _arena_rows(labels: RowLabels, judgments: pd.DataFrame, texts: pd.DataFrame | None) -> list[Estimate]:
+def _arena_rows(
+    labels: RowLabels, judgments: pd.DataFrame, texts: pd.DataFrame | None, places: Integers | None
+) -> list[Estimate]:
     """``arena_style_log_odds_<feature>``: (a − b)/(a + b + 1) of raw counts, z-scored with centring.
 
     Fitted beside Bradley–Terry strengths with ridge ½; a tie counts ½.
     """
-    tokens = _side_values(judgments, texts, "tokens")
+    tokens = _side_values(judgments, texts, places, "tokens")
     if tokens is None or texts is None:
         return []
     names: list[str] = []
     columns: list[Floats] = []
     for name in ARENA_FEATURES:
-        density = _side_values(judgments, texts, name) if name != "length" else None
+        density = _side_values(judgments, texts, places, name) if name != "length" else None
         raw = tokens if name == "length" else None if density is None else density * tokens / 100.0
         if raw is None:
             continue
         relative = (raw[:, 0] - raw[:, 1]) / (raw[:, 0] + raw[:, 1] + 1.0)
-        spread = float(np.nanstd(relative))
+        known = relative[~np.isnan(relative)]
+        spread = float(known.std()) if len(known) else 0.0
         if spread > 0:
             names.append(name)
-            columns.append((relative - np.nanmean(relative)) / spread)
+            columns.append((relative - known.mean()) / spread)
     picked = picked_a(judgments)
     models = sorted(set(judgments["model_a"].astype(str)) | set(judgments["model_b"].astype(str)))
     strengths = [

@@ -26,24 +26,28 @@ from judgeloop.stats.inference import (
     t_interval,
     tail,
 )
-from judgeloop.stats.judge.covariates import Covariates, covariates, gold_margin, picked_a
+from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, Covariates, covariates, gold_margin
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, fit_columns
 from judgeloop.stats.presentations import (
     Booleans,
     Floats,
     Integers,
+    a_first,
     clusters,
+    in_known_order,
     in_one_order,
     item_codes,
     not_identical,
     pair_codes,
     pairs,
+    picked_a,
     unscored,
 )
 
 _ROUNDING = 1e-9
 """Limits of an interval smaller than this (log-odds) are rounding."""
 _NO_MODELS = "the texts' models are not known (model_a, model_b)"
+_ORDER_UNKNOWN = "the order is not known: a preference for a slot cannot be told from one for its own texts"
 _SINGLE_ORDER = (
     "each pair was judged in one order only: a preference for a slot cannot be told from one for its own texts"
 )
@@ -54,20 +58,27 @@ def own_model(judge: str) -> str:
     return judge.split("#", 1)[0]
 
 
-def self_preference_gold(judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN) -> Estimate:
+def self_preference_gold(
+    judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN, gold_exact: bool = False
+) -> Estimate:
     """P(picks own | gold prefers own) − P(picks the other | gold prefers the other), a probability.
 
     Wataoka et al. (2024). ``judgments`` of one judge, with ``gold``, ``model_a`` and ``model_b``. Pairs with the
     judge's own text on one side and a verdict in both orders count: their mean over orders is free of a preference for
     a slot, which in a log of single orders looks like one for own texts wherever these stand in one slot more often.
-    See ``self_preference_single_order``. ``margin``: the equivalence margin of rates.
+    See ``self_preference_single_order``. ``margin``: the equivalence margin of rates. ``gold_exact``: gold cannot err;
+    else the number describes, for where own texts are better than others', a gold that errs prefers more of the others'
+    wrongly than of the own, and a judge that follows quality alone departs from it there.
     """
     unit, table = PROBABILITY, own_text_pairs(judgments, labels.judge)
     lost = unscored(not_identical(judgments))
     if isinstance(table, Undefined):
         return row(labels, "self_preference", "self_preference_gold", table, SampleCounts(0, 0, lost), unit=unit)
     counts = SampleCounts(len(table.follows), len(np.unique(table.items)), lost)
-    return row(labels, "self_preference", "self_preference_gold", table.difference(), counts, unit=unit, margin=margin)
+    return row(
+        labels, "self_preference", "self_preference_gold", table.difference(), counts, unit=unit, margin=margin,
+        null=0.0 if gold_exact else None, note="" if gold_exact else GOLD_AS_EXACT,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +86,18 @@ class OwnTextPairs:
     """Pairs of a judge's own text and another's with a verdict in both orders, as arrays of n pairs.
 
     ``prefers_own``: gold prefers the judge's own text; ``follows`` in [0, 1]: how often the judge picked what gold
-    prefers; ``items``: item ids; ``single_order``: there are such pairs, and none was asked in both orders.
+    prefers; ``items``: item ids; ``confounded``: why position does not cancel in any of such pairs; empty where it does.
     """
 
     prefers_own: Booleans
     follows: Floats
     items: NDArray[np.object_]
-    single_order: bool
+    confounded: str
 
     def difference(self) -> Interval | Undefined:
         """P(follows gold | gold prefers its own text) − P(follows gold | gold prefers the other), clustered by item."""
-        if self.single_order:
-            return Undefined(_SINGLE_ORDER)
+        if self.confounded:
+            return Undefined(self.confounded)
         return following_difference(self.prefers_own, self.follows, pd.factorize(self.items)[0])
 
     def without(self, items: set[str]) -> OwnTextPairs:
@@ -113,11 +124,14 @@ def own_text_pairs(judgments: pd.DataFrame, judge: str) -> OwnTextPairs | Undefi
     usable = (side != 0) & ~np.isnan(gold) & (gold != 0)
     keep = usable & ~np.isnan(picked)
     asked = ((table["asked_ab"] > 0) & (table["asked_ba"] > 0)).to_numpy()
+    confounded = ""
+    if usable.any() and not asked[usable].any():
+        confounded = _SINGLE_ORDER if len(in_known_order(compared)) else _ORDER_UNKNOWN
     return OwnTextPairs(
         np.sign(gold[keep]) == side[keep],
         np.where(gold[keep] > 0, picked[keep], 1 - picked[keep]),
         clusters(compared).to_numpy(dtype=object)[first[keep]],
-        bool(usable.any() and not asked[usable].any()),
+        confounded,
     )
 
 
@@ -135,7 +149,7 @@ def self_preference_single_order(
     if _why_undefined(compared, own) or not in_one_order(compared):
         return []
     side, gold = _sides(compared, own)
-    picked, shown = picked_a(compared), np.where(compared["order"] == "ab", 1, -1)
+    picked, shown = picked_a(compared), np.where(a_first(compared), 1, -1)
     keep = (side != 0) & ~np.isnan(picked) & ~np.isnan(gold) & (gold != 0)
     if not keep.any():
         return []

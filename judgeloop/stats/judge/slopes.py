@@ -118,20 +118,26 @@ def fit_slopes(rows: Covariates, gold: Floats | None = None) -> Slopes | Undefin
 
     Undefined with a reason where nothing identifies the slopes; where the picks separate, Firth's fit.
     """
-    names, columns, left_out = [ORDER], [rows.order], {}
-    for j, name in enumerate(rows.features):
-        differing = len(np.unique(rows.items[rows.differences[:, j] != 0]))
-        if name != "length" and differing < FEWEST_ITEMS:
-            left_out[name] = f"{name} differs in {differing} items only; a slope needs {FEWEST_ITEMS}"
-            continue
-        names.append(name)
-        columns.append(rows.differences[:, j])
+    rows, left_out = without_rare_features(rows)
+    names, columns = [ORDER, *rows.features], [rows.order, *rows.differences.T]
     if gold is not None:
         if not np.any(gold != 0):
             return Undefined("gold calls every pair a tie")
         names.append(GOLD)
         columns.append(gold)
     return fit_columns(rows, tuple(names), np.stack(columns, axis=1), left_out)
+
+
+def without_rare_features(rows: Covariates) -> tuple[Covariates, dict[str, str]]:
+    """The rows without the style features that differ in fewer than ``FEWEST_ITEMS`` items, and why each is left out."""
+    left_out = {}
+    for j, name in enumerate(rows.features):
+        differing = len(np.unique(rows.items[rows.differences[:, j] != 0]))
+        if name != "length" and differing < FEWEST_ITEMS:
+            left_out[name] = f"{name} differs in {differing} items only; a slope needs {FEWEST_ITEMS}"
+    kept = [name not in left_out for name in rows.features]
+    features = tuple(name for name in rows.features if name not in left_out)
+    return replace(rows, features=features, differences=rows.differences[:, kept]), left_out
 
 
 def fit_columns(
@@ -180,7 +186,7 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
 
     β·mean s′(η) at the rows as they are; its standard error is the one-step jackknife's over items, with Bell &
     McCaffrey's degrees of freedom of its gradient (``effect_df``). Its coverage equals the bootstrap's in easy worlds, and it holds where few verdicts carry the slope and the bootstrap's
-    interval is too narrow (``judgeloop validate --coverage --only type1:order_locked_judge``); ``bootstrap_effect``
+    interval is too narrow (``judgeloop validate --claims --only order_locked_judge``); ``bootstrap_effect``
     gives that interval. Where the picks separate: ``separated_effect``.
     """
     missing = _missing_column(slopes, name)
@@ -193,10 +199,19 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
     return _jackknife_interval(*_effect_and_left_out(slopes, name), effect_df(slopes, name))
 
 
-def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Undefined:
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A number that scales an effect: its ``value``, and its (G,) values with one item left out."""
+
+    value: float
+    left_out: Floats
+
+
+def effect_difference(slopes: Slopes, other: Slopes, name: str, factor: Factor | None = None) -> Interval | Undefined:
     """Average marginal effect in ``slopes`` minus that in ``other``, fitted to the same rows: paired by item.
 
-    Where the picks of either separate, from the limits of both effects as if they were independent.
+    ``factor``: what the other effect is multiplied by, itself estimated from these rows (default 1). Where the picks of
+    either separate, from the limits of both effects as if they were independent.
     """
     missing = _missing_column(slopes, name) or _missing_column(other, name)
     if missing is not None:
@@ -205,11 +220,24 @@ def effect_difference(slopes: Slopes, other: Slopes, name: str) -> Interval | Un
         effect, subtracted = average_effect(slopes, name), average_effect(other, name)
         if isinstance(effect, Undefined):
             return effect
-        return subtracted if isinstance(subtracted, Undefined) else separated_difference(effect, subtracted)
+        if isinstance(subtracted, Undefined):
+            return subtracted
+        return separated_difference(effect, subtracted if factor is None else _scaled(subtracted, factor))
     estimate, left_out = _effect_and_left_out(slopes, name)
     other_estimate, other_left_out = _effect_and_left_out(other, name)
+    value, values = (1.0, np.ones_like(left_out)) if factor is None else (factor.value, factor.left_out)
     df = min(effect_df(slopes, name), effect_df(other, name))
-    return _jackknife_interval(estimate - other_estimate, left_out - other_left_out, df)
+    return _jackknife_interval(estimate - value * other_estimate, left_out - values * other_left_out, df)
+
+
+def _scaled(effect: Interval, factor: Factor) -> Interval:
+    """The effect times the factor; its limits are widened by what the factor's own error moves the estimate."""
+    moved = abs(effect.estimate) * jackknife_error(factor.left_out)
+    estimate = factor.value * effect.estimate
+    low, high = sorted((factor.value * effect.low, factor.value * effect.high))
+    below, above = (math.hypot(gap, quantile(0.5 + LEVEL / 2.0) * moved) for gap in (estimate - low, high - estimate))
+    se = math.hypot(factor.value * effect.std_error, moved)
+    return replace(effect, estimate=estimate, std_error=se, low=estimate - below, high=estimate + above)
 
 
 def bootstrap_effect(slopes: Slopes, name: str) -> Interval | Undefined:
@@ -465,7 +493,7 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
     prediction is the gold column for all pairs with the first. Undefined with a reason where fewer than
     ``FEWEST_PAIRS`` pairs have both, or where nothing identifies the slopes.
     """
-    rows = rows.with_gold()
+    rows, left_out = without_rare_features(rows.with_gold())
     has_second = ~np.isnan(rows.gold_2)
     n_both = len(np.unique(rows.pairs[has_second]))
     if n_both < FEWEST_PAIRS:
@@ -496,7 +524,7 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
 
     return replace(
         slopes, covariance=_two_stage_covariance(slopes, first_stage(slopes.coefficients)), first_stage=first_stage,
-        method=f"calibrated {slopes.method}, both stages",
+        method=f"calibrated {slopes.method}, both stages", left_out=left_out,
     )  # fmt: skip
 
 

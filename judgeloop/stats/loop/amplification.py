@@ -4,9 +4,11 @@ Four questions, in this order: does the drift compound (gain, compounding, obser
 policy moved from its start (KL); how much of the judge's content slope reached the preference signal (transmission); do
 style features and categories of items go together more (bias amplification).
 
-D_t is the arm's drift beyond a control arm's after t feedback steps, one number a replicate. A_T = D_T/D_1,
-C_T = A_T/T, O_T = D_T/(T·S^B_0) with S^B_0 the judge's selection at generation 0 beyond that same control's. Ratios are
-those of replicate means with Fieller-t intervals, and ``undefined`` where the denominator's interval covers 0.
+D_t is the arm's drift beyond a control arm's after t feedback steps, one number a replicate. Whether it compounds is told by
+differences, L = D_T − T·D_1 and B = D_T − c_T·T·D_1 with c_T the benchmark of the strategy: a first step that is small
+against its noise makes no ratio, and no word. The ratios A_T = D_T/D_1, C_T = A_T/T and O_T = D_T/(T·S^B_0), S^B_0 the
+judge's selection at generation 0 beyond that same control's, describe; they are those of replicate means with Fieller-t
+intervals, and ``undefined`` where the denominator's interval covers 0.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import (
+    COMPOUNDING_WORDS,
     RATIO_MARGIN,
     Estimate,
+    Result,
     Verdict,
     claim,
     estimate_row,
@@ -36,16 +41,31 @@ from judgeloop.stats.inference import (
     fieller_from_moments,
     largest_normal,
     replicate_t,
-    tost,
 )
 from judgeloop.stats.judge.slopes import Slopes
 from judgeloop.stats.loop.drift import quantity_series
 from judgeloop.stats.loop.panels import anchor_slopes
+from judgeloop.stats.loop.pools import ConstantTaste, constant_taste
 from judgeloop.stats.loop.price import PriceAccounts, replicate_table
-from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Quantity, Series, across_replicates, snapped
+from judgeloop.stats.loop.replicates import (
+    CELL,
+    MeasuredCandidates,
+    Quantity,
+    Series,
+    across_replicates,
+    snapped,
+    unrounded,
+)
 from judgeloop.text.features import FEATURES, STYLE_FEATURES
 
+Floats = NDArray[np.float64]
+
 _FIRST = "the first loop's drift"
+_RATIOS = ("cumulative_gain", "compounding", "observed_over_static")
+_WORD = "beyond_first_step"
+_WORDED = f"^({'|'.join((_WORD, *_RATIOS))})_"
+_WIDE = "the interval covers 0, and is too wide to show equivalence within the margin"
+_NO_FIRST = "no replicate has the drift of the first loop and of the last"
 
 
 def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item: int | None = None) -> float | None:
@@ -56,9 +76,9 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
     (docs/method.md, "Benchmarks"): replace 1; accumulate (H_{T+1} − 1)/(T/2); real fraction α (1 − (1 − α)^T)/(αT);
     base with replace 1/T. Best of n shrinks the spread it selects from by √v_n a step, v_n the variance of the largest
     of n normal draws, so that with replace C_T = (1 − v_n^{T/2})/(T(1 − √v_n)); that is the Gaussian single-feature
-    law.
+    law, of texts that are drafted anew; a pool that is re-weighted has its own (``constant_taste``).
     """
-    if arm.real_fraction >= 1.0 or generations < 1:
+    if arm.real_fraction >= 1.0 or generations < 1 or arm.is_trained:
         return None
     step = 1.0
     if arm.update == "best_of_n" and arm.reference != "base":
@@ -74,58 +94,177 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
 
 
 @dataclass(frozen=True, slots=True)
-class Ratios:
-    """The verdict on the drift D_T of one contrast and quantity, and its three ratios with their intervals."""
+class Compounding:
+    """One drift D_1 … D_T of a contrast, told without a ratio (docs/method.md, "Does drift compound?").
+
+    ``drift``: the verdict on D_T. ``first``, ``last``, ``beyond_first``, ``beyond_strategy``: D_1, D_T, L = D_T − T·D_1 and
+    B = D_T − c_T·T·D_1, means over the replicates that have both ends. ``margin``: of equivalence of L and B, a fifth of the
+    mean drift; None where there is none.
+    """
 
     drift: Verdict
-    gain: Interval | Undefined
-    compounding: Interval | Undefined
-    observed_over_static: Interval | Undefined
-    n_replicates: int
+    first: Result
+    last: Result
+    beyond_first: Result
+    beyond_strategy: Result
+    margin: float | None
 
-    def verdict(self, generations: int, benchmark: float | None) -> Verdict:
-        """The drift's own verdict where no drift is shown or nothing can compound, else the verdict on compounding
-        (docs/method.md, "Words of the verdicts")."""
-        if self.drift != "drifting" or generations < 2 or isinstance(self.compounding, Undefined):
+    def verdict(self) -> Verdict:
+        """The drift's own verdict where no drift is shown, else the first that holds of reversing, amplifying, saturating, as its
+        strategy, steady, compounding unclear (docs/method.md, "Words of the verdicts")."""
+        if self.drift != "drifting" or isinstance(self.beyond_first, Undefined):
             return self.drift
-        return compounding_word(self.compounding, self.observed_over_static, benchmark)
+        onward = direction(self.last)
+        if direction(self.first) == -onward:
+            return "reversing"
+        if direction(self.beyond_first) == onward:
+            return "amplifying"
+        if direction(self.beyond_first) == -onward:
+            apart, _ = claim(self.beyond_strategy, self.margin)
+            if apart in ("none", "undetected"):
+                return "as its strategy"
+            return "saturating" if direction(self.beyond_strategy) == -onward else "compounding unclear"
+        return "steady" if claim(self.beyond_first, self.margin)[0] == "none" else "compounding unclear"
 
 
-def compounding_word(
-    compounding: Interval, observed_over_static: Interval | Undefined, benchmark: float | None
-) -> Verdict:
-    """The first that holds of amplifying, saturating, steady, else compounding unclear.
+def direction(result: Result) -> int:
+    """1 or −1 as the whole interval lies above or below 0, else 0."""
+    if not isinstance(result, Interval) or result.covers(0.0):
+        return 0
+    return 1 if result.estimate > 0 else -1
 
-    docs/method.md, "Words of the verdicts". Amplifying: the lower limit of C_T is above 1; or that of O_T is above 1 and that
-    of C_T above the strategy's benchmark.
+
+def compounding(
+    first: Floats, last: Floats, generations: int, benchmark: float | None, margin: float | None
+) -> Compounding:
+    """What D_1 (``first``) and D_T (``last``), (replicates,) with NaN where missing, say after T = ``generations`` steps.
+
+    ``benchmark``: c_T, None where it is not known. ``margin``: of equivalence of the drift itself.
     """
-    beyond_static = not isinstance(observed_over_static, Undefined) and observed_over_static.low > 1.0
-    if compounding.low > 1.0 or (beyond_static and benchmark is not None and compounding.low > benchmark):
-        return "amplifying"
-    if compounding.high < 1.0:
-        return "saturating"
-    return "steady" if tost(compounding, RATIO_MARGIN, centre=1.0) else "compounding unclear"
+    drift, _ = claim(replicate_mean(last[~np.isnan(last)]), margin, drift=True)
+    both = ~(np.isnan(first) | np.isnan(last))
+    start, end = first[both], last[both]
+    beyond_first: Result = Undefined("one feedback step: there is nothing to compound")
+    beyond_strategy = beyond_first
+    if generations > 1:
+        beyond_first = replicate_mean(unrounded(end - generations * start), _NO_FIRST, tested=False)
+        beyond_strategy = Undefined("what this strategy makes of a constant taste is not known")
+    if generations > 1 and benchmark is not None:
+        beyond_strategy = replicate_mean(unrounded(end - benchmark * generations * start), _NO_FIRST, tested=False)
+    size = RATIO_MARGIN * abs(float(end.mean())) if len(end) else 0.0
+    return Compounding(drift, replicate_mean(start), replicate_mean(end), beyond_first, beyond_strategy, size or None)
 
 
-def ratios(
-    last: pd.Series[float],
-    first: pd.Series[float],
-    static: pd.Series[float],
-    generations: int,
-    margin: float | None,
-) -> Ratios:
-    """The ratios from D_T (``last``), D_1 (``first``) and S^B_0 (``static``), one number a replicate each.
+def amplification_estimates(
+    measured: MeasuredCandidates,
+    all_series: Sequence[Series],
+    accounts: PriceAccounts,
+    design: Design,
+    sizes: Mapping[str, int],
+    slopes: Mapping[str, pd.DataFrame | None],
+) -> list[Estimate]:
+    """Rows ``beyond_first_step_``, ``beyond_strategy_``, ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_``
+    of every contrast and feature.
 
-    A ratio uses the replicates that have both its parts. ``margin``: of equivalence of the drift.
+    ``sizes``: arm → candidates an item, for the arms whose reward is refitted (the benchmark of best of n needs it).
+    ``slopes``: arm → replicate × feature, the signal's slopes at generation 0 (the benchmark of a pool needs them). They
+    share the word on compounding as their verdict, but for ``beyond_strategy_``, whose verdict is by its own interval.
     """
-    drift, _ = claim(replicate_mean(last), margin, drift=True)
-    return Ratios(
-        drift,
-        _fieller_ratio(last, first, 1.0, _FIRST),
-        _fieller_ratio(last, first, float(generations), _FIRST),
-        _fieller_ratio(last, static, float(generations), "the first selection"),
-        len(last),
+    rows: list[Estimate] = []
+    tastes = {
+        arm.name: constant_taste(measured, slopes.get(arm.name), arm, design, sizes.get(arm.name))
+        for arm in design.arms
+    }
+    for quantity in measured.quantities:
+        series = quantity_series(all_series, quantity.name)
+        if series is None or not (quantity.has_sd or quantity.name == "correct"):
+            continue
+        for arm, control in design.contrasts:
+            rows += _contrast_rows(measured, series, accounts, design, arm, control, sizes.get(arm), tastes)
+    return rows
+
+
+def _contrast_rows(
+    measured: MeasuredCandidates,
+    series: Series,
+    accounts: PriceAccounts,
+    design: Design,
+    arm: str,
+    control: str,
+    size: int | None,
+    tastes: Mapping[str, ConstantTaste | None],
+) -> list[Estimate]:
+    quantity, steps = series.quantity, design.generations
+    _, n_items, _ = measured.count("", arm, steps)
+    labels: dict[str, Any] = {
+        "scope": "policy", "bias": quantity.bias, "arm": arm, "contrast": control, "n_items": n_items,
+    }  # fmt: skip
+    if quantity.undefined:
+        unknown = Undefined(quantity.undefined)
+        units = {_WORD: quantity.unit, "beyond_strategy": quantity.unit} | dict.fromkeys(_RATIOS, "ratio")
+        return [
+            estimate_row(unknown, term=f"{name}_{quantity.name}", unit=unit, n_replicates=0, **labels)
+            for name, unit in units.items()
+        ]
+    selected = replicate_table(accounts.bias_selection(design.arm(control).judge_kind), quantity.name)
+    static = snapped(across_replicates(selected, arm, 0))
+    first, last = series.did(arm, control, 1), series.did(arm, control, steps)
+    benchmark = compounding_benchmark(design.arm(arm), steps, size)
+    if design.arm(arm).policy_kind == "pool" and design.arm(arm).reference != "base":
+        benchmark = _pool_benchmark(tastes, design.arm(arm), design.arm(control), quantity.name, steps, static)
+    told = compounding(
+        series.dids(arm, control, 1), series.dids(arm, control, steps), steps, benchmark, quantity.margin
     )
+    single = Undefined("one feedback step: there is nothing to compound")
+    ratios = (
+        single if steps < 2 else _fieller_ratio(last, first, 1.0, _FIRST),
+        single if steps < 2 else _fieller_ratio(last, first, float(steps), _FIRST),
+        _fieller_ratio(last, static, float(steps), "the first selection"),
+    )
+    labels |= {"n": len(last), "n_replicates": len(last)}
+    expected = benchmark * steps * float(first.mean()) if benchmark is not None and len(first) else None
+    word = told.verdict()
+    both: dict[str, Any] = {"margin": told.margin, "unit": quantity.unit, **labels}
+    later = estimate_row(told.beyond_first, term=f"{_WORD}_{quantity.name}", **both)
+    apart = estimate_row(told.beyond_strategy, term=f"beyond_strategy_{quantity.name}", **both)
+    rows = [
+        replace(
+            later, verdict=word, detectable=None, note=later.note or (_WIDE if later.status == "underpowered" else "")
+        ),
+        replace(apart, benchmark=None if apart.status == "undefined" else expected),
+    ]
+    for name, ratio in zip(_RATIOS, ratios, strict=True):
+        if isinstance(ratio, Interval):
+            ratio = replace(ratio, method="Fieller t over replicates")
+        row = ratio_row(ratio, term=f"{name}_{quantity.name}", unit="ratio", **labels)
+        rows.append(replace(row, verdict=word, benchmark=benchmark if name == "compounding" else None))
+    return rows
+
+
+def _pool_benchmark(
+    tastes: Mapping[str, ConstantTaste | None],
+    arm: ArmDesign,
+    control: ArmDesign,
+    quantity: str,
+    steps: int,
+    static: pd.Series[float],
+) -> float | None:
+    """C_T of the arm's pools against the control's under the signals of generation 0, held constant; a random control stays.
+
+    None where it is not known, and where the first selection is not told from 0 (its replicates' ``static``).
+    """
+    taste = tastes.get(arm.name)
+    if taste is None or direction(replicate_mean(static)) == 0:
+        return None
+    first, last = taste.moves(quantity)
+    if control.judge_kind != "random":
+        of_control = tastes.get(control.name)
+        if of_control is None:
+            return None
+        stays, ends = of_control.moves(quantity)
+        first, last = first - stays, last - ends
+    # Its sign can differ from the replicates' where their fits do not agree.
+    return last / (steps * first) if first * float(static.mean()) > 0 else None
 
 
 def _fieller_ratio(
@@ -140,68 +279,22 @@ def _fieller_ratio(
     return ratio
 
 
-def amplification_estimates(
-    measured: MeasuredCandidates,
-    all_series: Sequence[Series],
-    accounts: PriceAccounts,
-    design: Design,
-    sizes: Mapping[str, int],
-) -> list[Estimate]:
-    """Rows ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_`` of every contrast and feature.
-
-    ``sizes``: arm → candidates an item, for the arms whose reward is refitted (the benchmark of best of n needs it). The
-    three rows of a contrast share its verdict. With T = 1 gain and compounding are ``undefined``.
-    """
-    rows: list[Estimate] = []
-    for quantity in measured.quantities:
-        series = quantity_series(all_series, quantity.name)
-        if series is None or not (quantity.has_sd or quantity.name == "correct"):
-            continue
-        for arm, control in design.contrasts:
-            rows += _contrast_rows(measured, series, accounts, design, arm, control, sizes.get(arm))
-    return rows
-
-
-def _contrast_rows(
-    measured: MeasuredCandidates,
-    series: Series,
-    accounts: PriceAccounts,
-    design: Design,
-    arm: str,
-    control: str,
-    size: int | None,
-) -> list[Estimate]:
-    quantity, steps = series.quantity, design.generations
-    _, n_items, _ = measured.count("", arm, steps)
-    labels: dict[str, Any] = {
-        "scope": "policy", "bias": quantity.bias, "arm": arm, "contrast": control, "unit": "ratio", "n_items": n_items,
-    }  # fmt: skip
-    names = ("cumulative_gain", "compounding", "observed_over_static")
-    if quantity.undefined:
-        unknown = Undefined(quantity.undefined)
-        return [estimate_row(unknown, term=f"{name}_{quantity.name}", n_replicates=0, **labels) for name in names]
-    selected = replicate_table(accounts.bias_selection(design.arm(control).judge_kind), quantity.name)
-    static = snapped(across_replicates(selected, arm, 0))
-    first, last = series.did(arm, control, 1), series.did(arm, control, steps)
-    contrast = ratios(last, first, static, steps, quantity.margin)
-    benchmark = compounding_benchmark(design.arm(arm), steps, size)
-    labels |= {"n": len(last), "n_replicates": len(last)}
-    single = Undefined("one feedback step: there is nothing to compound")
-    values = (
-        single if steps < 2 else contrast.gain,
-        single if steps < 2 else contrast.compounding,
-        contrast.observed_over_static,
-    )
-    rows = []
-    for name, ratio in zip(names, values, strict=True):
-        if isinstance(ratio, Interval):
-            ratio = replace(ratio, method="Fieller t over replicates")
-        row = ratio_row(ratio, term=f"{name}_{quantity.name}", **labels)
-        row = replace(row, verdict=contrast.verdict(steps, benchmark))
-        if name == "compounding":
-            row = replace(row, benchmark=benchmark, margin=None if row.status == "undefined" else RATIO_MARGIN)
-        rows.append(row)
-    return rows
+def with_settled_compounding(frame: pd.DataFrame, generations: int) -> pd.DataFrame:
+    """The adjusted estimates with the drift's verdict in place of a word on compounding where D_T is not ``drifting`` after
+    correction for several tests."""
+    words = frame["verdict"].isin(COMPOUNDING_WORDS)
+    drifts = frame[(frame["generation"] == generations) & (frame["variant"] == "") & (frame["category"] == "")]
+    drifts = drifts[drifts["term"].str.startswith("did_")]
+    names = drifts["term"].str.removeprefix("did_")
+    settled = dict(zip(zip(drifts["arm"], drifts["contrast"], names, strict=True), drifts["verdict"], strict=True))
+    quantity = frame["term"].str.replace(_WORDED, "", regex=True)
+    verdicts = [
+        settled.get(key, word) if is_word and settled.get(key) != "drifting" else word
+        for key, word, is_word in zip(
+            zip(frame["arm"], frame["contrast"], quantity, strict=True), frame["verdict"], words, strict=True
+        )
+    ]
+    return frame.assign(verdict=pd.Series(verdicts, index=frame.index, dtype=frame["verdict"].dtype))
 
 
 # How far a pool policy has moved.
@@ -270,11 +363,11 @@ def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, 
     rows: list[Estimate] = []
     slopes: dict[str, Slopes | Undefined] = {}
     for arm in design.arms:
-        if arm.is_control:
+        if arm.is_control or arm.is_positive_control:
             continue
         if arm.judge not in slopes:
             slopes[arm.judge] = anchor_slopes(tables, arm.judge, 0, scales)
-        fitted = _coefficients(tables.signals, arm, scales)
+        fitted = signal_slopes(tables.signals, arm, scales)
         for feature in FEATURES:
             if fitted is None or feature not in fitted.columns:
                 if feature == "length":
@@ -291,7 +384,7 @@ def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, 
     return rows
 
 
-def _coefficients(
+def signal_slopes(
     signals: pd.DataFrame, arm: ArmDesign, scales: dict[str, float], generation: int = 0
 ) -> pd.DataFrame | None:
     """Replicate × feature: the signal's slope β_R in log-odds per doubling (length) or per pooled generation-0 SD.
@@ -351,7 +444,7 @@ def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, 
     rows: list[Estimate] = []
     for arm in design.arms:
         for generation in range(design.generations + 1):
-            fitted = _coefficients(tables.signals, arm, scales, generation)
+            fitted = signal_slopes(tables.signals, arm, scales, generation)
             if fitted is None:
                 continue
             for feature in FEATURES:

@@ -3,7 +3,7 @@
 Every measure grows or falls with the amount of text, so the amount is fixed: texts are cut to L tokens, the 5th percentile
 of generation 0's; ``mattr`` has one window for the whole run. ``mattr`` is a mean over texts; compression_ratio, distinct_2,
 vendi, dispersion and self_bleu compare the texts of one item, for items with all their K ≥ 4 candidates, and are means over
-items; opener_entropy, phrase_repetition and tail_mass_retained are over all texts, the tail within items. A text that was
+items; opener_entropy, phrase_repetition, tail_mass_retained and new_mode_mass are over all texts, the last two within items. A text that was
 drawn twice counts twice.
 """
 
@@ -24,7 +24,7 @@ from judgeloop import seeds
 from judgeloop.stats.design import Design
 from judgeloop.stats.loop.coded_texts import Embedder, Floats, Integers, Tokens, Vocabulary
 from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Quantity, Series, by_replicate
-from judgeloop.stats.loop.tail import Tail, surface
+from judgeloop.stats.loop.tail import Tail, TailMass, surface
 from judgeloop.text.features import tokenize
 
 FEWEST_TEXTS = 4
@@ -44,6 +44,7 @@ UNITS = {
     "self_bleu": "bleu",
     "phrase_repetition": "share of 5-grams",
     "tail_mass_retained": "ratio",
+    "new_mode_mass": "share of texts",
 }
 """Measure → its unit: all the measures that a run reports."""
 
@@ -423,7 +424,7 @@ class _CellMeasures:
             arm = str(part["arm"].iloc[0])
             cell = self._cell(part, numbers)
             by_item, tokens = self._by_item(cell)
-            blocks = self._blocks(cell) if "tail_mass_retained" in self._names else None
+            blocks = self._blocks(cell) if {"tail_mass_retained", "new_mode_mass"} & set(self._names) else None
             for category, by_cell in rows.items():
                 of_category = cell.categories == category if category else np.ones(len(cell.categories), dtype=bool)
                 if not of_category.any():
@@ -432,9 +433,9 @@ class _CellMeasures:
                 row = {name: _mean(values[of_category]) for name, values in by_item.items()}
                 row |= self._over_all(tokens, chosen)
                 if blocks is not None:
-                    row["tail_mass_retained"] = self._tail(
-                        cell, blocks, chosen, (replicate, category), generation, tails
-                    )
+                    masses = self._tail(cell, blocks, chosen, (replicate, category), generation, tails)
+                    row["tail_mass_retained"] = masses.retained if masses else None
+                    row["new_mode_mass"] = masses.new if masses else None
                 by_cell[replicate, arm, generation] = row
         return {category: self._frame(by_cell) for category, by_cell in rows.items()}
 
@@ -450,24 +451,24 @@ class _CellMeasures:
         key: tuple[int, str],
         generation: int,
         tails: dict[tuple[int, str], Tail],
-    ) -> float | None:
-        """The share of generation 0's tail that the cell's texts ``chosen`` (texts,) keep; 1 = all, None without a tail."""
+    ) -> TailMass | None:
+        """The mass of the cell's texts ``chosen`` (texts,) in generation 0's tail and beyond it; None without a tail."""
         blocks, items = [block[chosen] for block in blocks], cell.numbers[cell.items[chosen]]
         if generation == 0:
             if key not in tails:
                 # One stream a replicate: the tail is the same for every arm and generation.
                 tails[key] = Tail(blocks, items, seeds.rng(self._seed, "tail", key[0]))
-            return 1.0
-        return tails[key].retained(blocks, items) if key in tails else None
+            return TailMass(1.0, tails[key].expected_new)
+        return tails[key].masses(blocks, items) if key in tails else None
 
     def _frame(self, by_cell: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
         keys = pd.MultiIndex.from_tuples(list(by_cell), names=CELL)
         frame = pd.DataFrame(list(by_cell.values()), index=keys, columns=list(self._names), dtype="float64")
-        if "tail_mass_retained" in self._names:
-            # A replicate without a later value has no tail, so its 1 at generation 0 goes too.
-            later = frame["tail_mass_retained"].where(frame.index.get_level_values("generation") > 0)
+        for name in {"tail_mass_retained", "new_mode_mass"} & set(self._names):
+            # A replicate without a later value has no tail, so its value at generation 0 goes too.
+            later = frame[name].where(frame.index.get_level_values("generation") > 0)
             has_tail = later.groupby(level="replicate").transform("count") > 0
-            frame["tail_mass_retained"] = frame["tail_mass_retained"].where(has_tail)
+            frame[name] = frame[name].where(has_tail)
         return frame.sort_index()
 
     def _cell(self, part: pd.DataFrame, numbers: pd.Index[str]) -> _Cell:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pandas as pd
 
@@ -10,13 +10,16 @@ from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame, order_free
 from judgeloop.stats.items import by_category, is_gold_exact, remarked
 from judgeloop.stats.judge.content import content_estimates
+from judgeloop.stats.judge.missing import with_claims_withheld
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
     bias_amplification_series,
     kl_estimates,
     signal_slope_estimates,
+    signal_slopes,
     transmission_estimates,
+    with_settled_compounding,
 )
 from judgeloop.stats.loop.diversity import diversity_series
 from judgeloop.stats.loop.drift import drift_estimates, gradient_estimates, new_item_estimates, trend_estimates
@@ -28,12 +31,14 @@ from judgeloop.stats.loop.panels import (
     policy_panel_estimates,
     probe_panel_estimates,
 )
+from judgeloop.stats.loop.pools import range_estimates
 from judgeloop.stats.loop.price import accounts, price_estimates
 from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.loop.tail import collapse_estimates
 from judgeloop.stats.multiplicity import adjust, with_run_families
 from judgeloop.stats.near_copies import with_clusters
+from judgeloop.stats.presentations import quick_texts
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 
@@ -46,7 +51,8 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     ``signal``: transmission. Scope ``policy``: levels, drift and did of features, correctness and diversity, the Price
     identity, KL, and whether the drift compounds. An estimate that the tables do not support is ``undefined`` with the reason.
     """
-    tables = replace(tables, judgments=with_clusters(tables.judgments, tables.items))
+    tables = RunTables(**{table.name: quick_texts(getattr(tables, table.name)) for table in dataclasses.fields(tables)})
+    tables = dataclasses.replace(tables, judgments=with_clusters(tables.judgments, tables.items))
     measured = measure(tables, design)
     feature_series = series(measured)
     price_accounts = accounts(measured)
@@ -64,18 +70,25 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *new_item_estimates(measured, design),
         *price_estimates(measured, design, price_accounts),
         *amplification_estimates(
-            measured, feature_series, price_accounts, design, _fitted_sizes(measured, tables.signals)
+            measured,
+            feature_series,
+            price_accounts,
+            design,
+            fitted_sizes(measured, tables.signals),
+            {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms},
         ),
+        *range_estimates(measured, design),
         *kl_estimates(measured.rows, design),
         *trend_estimates(measured, all_series, design),
         *gradient_estimates(measured, design),
         *strategy_gap_estimates(measured, feature_series, design),
     ]
     single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
-    return adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)))
+    adjusted = adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)), design.looks)
+    return with_settled_compounding(adjusted, design.generations)
 
 
-def _fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
+def fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:
     """Arm → candidates an item, of the arms whose reward is refitted: only for these is the law of best of n known."""
     if measured.rows.empty or signals.empty:
         return {}
@@ -94,11 +107,12 @@ def _anchor_estimates(tables: RunTables, design: Design, scales: dict[str, float
             judgments = anchor_judgments(tables, judge, generation)
             if judgments.empty:
                 continue
-            rows += position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
-            rows += content_estimates(
+            position = position_estimates(judgments, judge=judge, generation=generation, panel="anchor", margin=margin)
+            content = content_estimates(
                 judgments, texts, judge=judge, generation=generation, panel="anchor", scales=scales, margin=margin,
                 gold_exact=is_gold_exact(judgments, tables.items),
             )  # fmt: skip
+            rows += with_claims_withheld([*position, *content])
             if generation == 0:
                 rows += _category_estimates(judgments, tables.items, texts, judge, scales, margin)
     return rows
@@ -120,5 +134,5 @@ def _category_estimates(
             part, texts, judge=judge, generation=0, panel="anchor", category=category, scales=scales, margin=margin,
             gold_exact=is_gold_exact(part, items),
         )  # fmt: skip
-        rows += remarked([*position, *content], remark)
+        rows += remarked(with_claims_withheld([*position, *content]), remark)
     return rows

@@ -12,6 +12,7 @@ generation's own fit, and of the texts that are drawn.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -251,30 +252,51 @@ def _pool_path(c: float, course: ForecastLoop, gains: tuple[float, float], seed:
     stream = rng(seed, "forecast", "pools", course.pool)
     score = np.sort(stream.standard_normal((_POOLS, course.pool)), axis=1)
     base = np.full_like(score, 1.0 / course.pool)
-    weights, selected = base, [base]
-    path, along, across = [], [], []
-    for _ in range(course.generations):
-        reference = base if course.reference == "base" else weights
+
+    def select(weights: Floats) -> Floats:
         if course.update == "winners":
             assert course.size is not None
-            chosen = _weights_to_winners(reference, gains[1] / largest_normal(course.size)[0], course.size, stream)
-        else:
-            chosen = _selected(reference, score, c, course)
-        selected = [*selected, chosen] if course.strategy != "replace" else [chosen]
-        mixture = np.mean(selected, axis=0)
-        mixture = (1.0 - course.real_fraction) * mixture + course.real_fraction * base
+            return _weights_to_winners(weights, gains[1] / largest_normal(course.size)[0], course.size, stream)
+        return selected(weights, score, c, course)
+
+    moves = [weights - base for weights in pool_weights(base, select, course, stream)]
+    along = np.array([np.sum(move * score, axis=1) for move in moves])
+    return along.mean(axis=1), along.var(axis=1), np.array([np.mean(np.sum(move**2, axis=1)) for move in moves])
+
+
+def pool_weights(
+    base: Floats,
+    select: Callable[[Floats], Floats],
+    course: ForecastLoop,
+    stream: np.random.Generator,
+    *,
+    zero: Floats | None = None,
+    real: Floats | None = None,
+) -> list[Floats]:
+    """The weights of pools after each step, T arrays (pools, M), from ``base`` before any feedback; rows sum to 1.
+
+    ``select`` makes a selection from the reference weights. ``zero``: what training sets hold of generation 0, ``real`` of
+    real data (default ``base`` and ``zero``). ``stream`` draws the training sets of accumulate_subsample.
+    """
+    zero = base if zero is None else zero
+    real = zero if real is None else real
+    weights, selections, path = base, [zero], []
+    for _ in range(course.generations):
+        chosen = select(base if course.reference == "base" else weights)
+        selections = [*selections, chosen] if course.strategy != "replace" else [chosen]
+        mixture = (1.0 - course.real_fraction) * np.mean(selections, axis=0) + course.real_fraction * real
         if course.strategy == "accumulate_subsample" and course.size is not None:
             mixture = stream.multinomial(course.size, mixture / mixture.sum(axis=1, keepdims=True)) / course.size
         weights = mixture
-        moved = np.sum((weights - base) * score, axis=1)
-        path.append(float(np.mean(moved)))
-        along.append(float(np.var(moved)))
-        across.append(float(np.mean(np.sum((weights - base) ** 2, axis=1))))
-    return np.array(path), np.array(along), np.array(across)
+        path.append(weights)
+    return path
 
 
-def _selected(weights: Floats, score: Floats, c: float, course: ForecastLoop) -> Floats:
-    """(pools, M) the selection that a fitted reward makes from ``weights``, with scores ascending in each row."""
+def selected(weights: Floats, score: Floats, c: float, course: ForecastLoop) -> Floats:
+    """(pools, M) the selection that a fitted reward makes from ``weights``: a tilt by exp(c·score), or the best of K.
+
+    Scores ascend in each row.
+    """
     if course.update == "tilt":
         raw = weights * np.exp(c * (score - score[:, -1:]))
         return np.asarray(raw / raw.sum(axis=1, keepdims=True))

@@ -9,6 +9,7 @@ the term than at generation 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,13 @@ from judgeloop.stats.estimate import (
     replicate_mean,
     row,
 )
-from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_interval
+from judgeloop.stats.inference import LEVEL, Interval, Undefined, surely_detectable, t_interval
+from judgeloop.stats.judge.change import CONFLICT, DISAGREEMENT, changes, with_signs
 from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.position import position_estimates, position_margin
-from judgeloop.stats.judge.probes import bias_of, edited_picked, probe_estimates
+from judgeloop.stats.judge.probes import bias_of, probe_estimates
 from judgeloop.stats.judge.slopes import Slopes, fit_slopes
-from judgeloop.stats.presentations import first_picked, not_identical, only_identical, unscored
+from judgeloop.stats.presentations import first_picked, not_identical, text_places, unscored
 
 _PAIR = ["item_id", "pair_id"]
 _POLICY_TERMS = ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
@@ -146,118 +148,115 @@ def longer_picked(judgments: pd.DataFrame) -> pd.Series[float]:
 
 def _with_lengths(judgments: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
     """The judgments with ``length_first`` and ``length_second`` (log2 tokens), NaN for a text that ``candidates`` lacks."""
-    if judgments.empty:
-        return judgments.assign(length_first=np.nan, length_second=np.nan)
-    texts = candidates[candidates["text"].notna()] if not candidates.empty else candidates
-    keys = ["replicate", "item_id", "candidate_id"]
-    measured = not texts.empty and "length" in texts.columns
-    lengths = texts[[*keys, "length"]] if measured else pd.DataFrame(columns=[*keys, "length"])
-    # Ids are unique within an item of a replicate; panels have no replicate.
-    lengths = lengths.assign(replicate=_replicate_numbers(lengths["replicate"])).drop_duplicates(keys)
-    frame = judgments
-    for slot in ("first", "second"):
-        left = judgments[["item_id", f"candidate_{slot}"]].rename(columns={f"candidate_{slot}": "candidate_id"})
-        left = left.assign(replicate=_replicate_numbers(judgments["replicate"]))
-        values = left.merge(lengths, on=keys, how="left")["length"].to_numpy(dtype=np.float64)
-        frame = frame.assign(**{f"length_{slot}": values})
-    return frame
-
-
-def _replicate_numbers(replicates: pd.Series) -> pd.Series[int]:
-    """The replicates as integers, −1 for none."""
-    return pd.to_numeric(replicates).astype("Float64").fillna(-1).astype("int64")
+    lengths = np.full((len(judgments), 2), np.nan)
+    if len(judgments) and "length" in candidates:
+        # Ids are unique within an item of a replicate; panels have no replicate.
+        texts = candidates[candidates["text"].notna()]
+        lengths = np.append(texts["length"].to_numpy(dtype=np.float64), np.nan)[text_places(judgments, texts)]
+    return judgments.assign(length_first=lengths[:, 0], length_second=lengths[:, 1])
 
 
 def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, float]) -> list[Estimate]:
-    """Rows ``judge_drift_<term>``: each judge's change on the anchor panel since generation 0, paired by pair.
+    """Rows ``judge_drift_<term>``: each judge's change since generation 0 on its fixed panels, paired by pair.
 
-    Exactly 0 for a judge that repeats its verdicts. Rates: over the pairs that are complete in both generations, clustered
-    by item. length_log_odds: the difference of two fits, with the jackknife over the items that both share.
+    Tested by permutation within presentations (``stats.judge.change``), all of one judge's together, in every generation: the
+    rows of family confirmatory. ``order_agreement`` is 1 − the conflict rate and length_log_odds (the difference of two fits,
+    with the jackknife over the items that both share) is of the same picks as ``longer_preferred_raw``: they describe.
     """
     rows: list[Estimate] = []
-    for judge in anchor_judges(tables):
-        base = _pair_table(tables, judge, 0)
+    for judge in _fixed_judges(tables):
         slopes = anchor_slopes(tables, judge, 0, scales)
+        base = {panel: _fixed_panel(tables, judge, 0, panel) for panel in ("anchor", "probe")}
+        of_judge: list[Estimate] = []
         for generation in range(1, design.generations + 1):
-            judgments = anchor_judgments(tables, judge, generation)
-            labels = RowLabels(judge, "", generation, "anchor")
-            later, lost = _pair_table(tables, judge, generation), unscored(judgments)
-            for term in ("first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"):
-                rows.append(_rate_drift(labels, term, base, later, lost, design.margins.rate))
-            unchanged = _unchanged(base, later, "first_slot_excess")
-            result = _slope_drift(slopes, anchor_slopes(tables, judge, generation, scales))
-            counts = SampleCounts(int((judgments["verdict"] != "unscored").sum()), judgments["item_id"].nunique(), lost)
+            for panel, (earlier, terms) in base.items():
+                later, _ = _fixed_panel(tables, judge, generation, panel)
+                labels = RowLabels(judge, "", generation, panel)
+                of_judge += _panel_changes(labels, earlier, later, terms, design)
+                if panel == "anchor" and not (earlier.empty and later.empty):
+                    result = _slope_drift(slopes, anchor_slopes(tables, judge, generation, scales))
+                    if isinstance(result, Interval):
+                        result = replace(result, p_value=None)
+                    scored = int((later["verdict"] != "unscored").sum())
+                    counts = SampleCounts(scored, later["item_id"].nunique(), unscored(later))
+                    of_judge.append(row(
+                        labels, "verbosity", "judge_drift_length_log_odds", result, counts, unit=LOG_ODDS + " per doubling", null=None,
+                    ))  # fmt: skip
+        rows += _as_one_family(of_judge, design)
+    return rows
+
+
+def _fixed_judges(tables: RunTables) -> list[str]:
+    table = tables.judgments
+    return (
+        []
+        if table.empty
+        else [str(name) for name in table.loc[table["panel"].isin(["anchor", "probe"]), "judge"].unique()]
+    )
+
+
+def _fixed_panel(tables: RunTables, judge: str, generation: int, panel: str) -> tuple[pd.DataFrame, list[str]]:
+    """The judge's judgments of a fixed panel in a generation, as ``with_signs`` gives them."""
+    table = tables.judgments
+    chosen = (table["panel"] == panel) & (table["judge"] == judge) & (table["generation"] == generation)
+    judgments = _with_lengths(table[chosen].sort_values([*_PAIR, "order", "repeat"], kind="stable"), tables.candidates)
+    gap = (judgments["length_first"] - judgments["length_second"]).to_numpy(dtype=np.float64)
+    return with_signs(judgments, gap)
+
+
+_BIAS_OF_CHANGE: dict[str, Bias] = {"longer_preferred_raw": "verbosity", "gold_agreement": "quality"}
+
+
+def _panel_changes(
+    labels: RowLabels, earlier: pd.DataFrame, later: pd.DataFrame, terms: list[str], design: Design
+) -> list[Estimate]:
+    """``judge_drift_<term>`` of one panel and generation."""
+    if earlier.empty:
+        return []
+    moved = changes(earlier, later, terms, labels.judge, labels.panel, labels.generation or 0)
+    note = f"{moved.differing} of {moved.presentations} presentations got another verdict than in generation 0"
+    always = ["first_slot_excess", CONFLICT, "longer_preferred_raw"] if labels.panel == "anchor" else terms
+    rows = []
+    for term in dict.fromkeys([*always, *moved.by_term]):  # not every panel has gold, repeats or identical texts
+        change = moved.by_term.get(term)
+        result = change.interval() if change else Undefined("no pair has a verdict in both orders in both generations")
+        n, items = (len(change.values), len(np.unique(change.items))) if change else (0, 0)
+        counts = SampleCounts(n, items, unscored(later))
+        bias = (
+            bias_of(term.removesuffix("_probe")) if term.endswith("_probe") else _BIAS_OF_CHANGE.get(term, "position")
+        )
+        margin = design.margins.rate**2 if term == DISAGREEMENT else design.margins.rate
+        rows.append(row(
+            labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=moved.identical, note=note,
+        ))  # fmt: skip
+        if term == CONFLICT:
+            if isinstance(result, Interval):
+                result = replace(result, estimate=-result.estimate, low=-result.high, high=-result.low, p_value=None)
             rows.append(
-                row(
-                    labels,
-                    "verbosity",
-                    "judge_drift_length_log_odds",
-                    result,
-                    counts,
-                    unit=LOG_ODDS + " per doubling",
-                    unchanged=unchanged,
-                )
+                row(labels, "position", "judge_drift_order_agreement", result, counts, unit=PROBABILITY, null=None)
             )
     return rows
+
+
+def _as_one_family(rows: list[Estimate], design: Design) -> list[Estimate]:
+    """The tested rows of one judge as its confirmatory family, with the effect that Holm's first step could have seen."""
+    tests = sum(row.p_value is not None for row in rows) * design.looks
+    level = 1.0 - (1.0 - LEVEL) / max(tests, 1.0)
+    family = []
+    for each in rows:
+        if each.p_value is not None and each.status != "undefined":
+            detectable = each.detectable
+            if detectable is not None and each.std_error and each.n_items > 1:
+                detectable = surely_detectable(each.std_error, each.n_items - 1.0, level=level)
+            each = replace(each, family="confirmatory", detectable=detectable)
+        family.append(each)
+    return family
 
 
 def anchor_judges(tables: RunTables) -> list[str]:
     """The judges of the anchor panel, in the table's order."""
     table = tables.judgments
     return [] if table.empty else [str(name) for name in table.loc[table["panel"] == "anchor", "judge"].unique()]
-
-
-def _pair_table(tables: RunTables, judge: str, generation: int) -> pd.DataFrame:
-    """A row a pair (item_id, pair_id): its value of each rate term, NaN where its verdicts give none, and ``ab``.
-
-    ``ab`` is the first slot's rate in that order; together with the excess it shows whether any verdict changed.
-    """
-    terms = ["ab", "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw"]
-    judgments = not_identical(anchor_judgments(tables, judge, generation))
-    if judgments.empty:
-        empty = pd.MultiIndex.from_arrays([[], []], names=_PAIR)
-        return pd.DataFrame(columns=terms, index=empty, dtype="float64")
-    judgments = _with_lengths(judgments, tables.candidates)
-    judgments = judgments.assign(picked=first_picked(judgments), longer=longer_picked(judgments))
-    orders = judgments.groupby([*_PAIR, "order"])["picked"].mean().unstack("order").reindex(columns=["ab", "ba"])
-    verdicts = judgments[judgments["verdict"] != "unscored"].drop_duplicates([*_PAIR, "repeat", "order"])
-    matched = verdicts.set_index([*_PAIR, "repeat", "order"])["verdict"].unstack("order").reindex(columns=["ab", "ba"])
-    matched = matched.dropna()
-    conflict = (
-        ((matched["ab"] == matched["ba"]) & (matched["ab"] != "tie")).astype("float64").groupby(level=_PAIR).mean()
-    )
-    return pd.DataFrame(
-        {
-            "ab": orders["ab"],
-            "first_slot_excess": (orders["ab"] + orders["ba"]) / 2.0 - 0.5,
-            "conflict_rate": conflict,
-            "order_agreement": 1.0 - conflict,
-            "longer_preferred_raw": judgments.groupby(_PAIR)["longer"].mean(),
-        }
-    )
-
-
-def _rate_drift(
-    labels: RowLabels, term: str, base: pd.DataFrame, later: pd.DataFrame, lost: int, margin: float
-) -> Estimate:
-    """``judge_drift_<term>``: the mean change of ``term`` from ``base`` to ``later`` (both of ``_pair_table``)."""
-    change = (later[term] - base[term]).dropna()
-    result: Interval | Undefined = Undefined("no anchor pair has a value in both generations")
-    if len(change):
-        result = bounded_mean(change.to_numpy(), change.index.get_level_values("item_id").to_numpy(), -1.0, 1.0)
-    counts = SampleCounts(len(change), change.index.get_level_values("item_id").nunique(), lost)
-    bias: Any = "verbosity" if term == "longer_preferred_raw" else "position"
-    return row(
-        labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin,
-        unchanged=_unchanged(base, later, term),
-    )  # fmt: skip
-
-
-def _unchanged(base: pd.DataFrame, later: pd.DataFrame, term: str) -> bool:
-    """Whether every pair with a value of ``term`` in both generations was judged the same in both orders."""
-    pairs, columns = (later[term] - base[term]).dropna().index, ["ab", "first_slot_excess"]
-    moved = (later.loc[pairs, columns] - base.loc[pairs, columns]).abs()
-    return len(pairs) > 0 and bool((moved.fillna(0.0) == 0).all(axis=None))
 
 
 def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interval | Undefined:
@@ -291,75 +290,19 @@ def _jackknife(slopes: Slopes, groups: int) -> NDArray[np.float64]:
     return moved
 
 
-# The probe panel: the effect of each edit on each judge in every generation, and its change.
+# The probe panel: the effect of each edit on each judge in every generation.
 
 
 def probe_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
-    """Rows ``<probe>_probe`` and ``identical_pair_excess`` of every judge and generation on panel ``probe``, and the
-    ``judge_drift_`` of each. Nothing where the run has no probe panel."""
+    """Rows ``<probe>_probe`` and ``identical_pair_excess`` of every judge and generation on panel ``probe``. Nothing where the
+    run has no probe panel."""
     table = tables.judgments
     if table.empty or "probe" not in table:
         return []
     table = table[table["panel"] == "probe"]
     rows: list[Estimate] = []
     for judge, of_judge in table.groupby("judge", sort=False):
-        by_generation = {
-            generation: of_judge[of_judge["generation"] == generation].sort_values([*_PAIR, "order", "repeat"])
-            for generation in range(design.generations + 1)
-        }
-        for generation, judgments in by_generation.items():
+        for generation in range(design.generations + 1):
+            judgments = of_judge[of_judge["generation"] == generation].sort_values([*_PAIR, "order", "repeat"])
             rows += probe_estimates(judgments, judge=str(judge), generation=generation, margin=design.margins.rate)
-            if generation:
-                labels = RowLabels(str(judge), "", generation, "probe")
-                rows += _probe_drifts(labels, by_generation[0], judgments, design.margins.rate)
     return rows
-
-
-def _probe_drifts(labels: RowLabels, base: pd.DataFrame, later: pd.DataFrame, margin: float) -> list[Estimate]:
-    rows, edits_base, edits_later = [], not_identical(base), not_identical(later)
-    for name in sorted(edits_base["probe"].dropna().unique()):
-        before = edits_base[edits_base["probe"] == name]
-        after = edits_later[edits_later["probe"] == name]
-        change = _edited_excess(after) - _edited_excess(before)
-        # The edit's and the first slot's rates are both unchanged only where every verdict is the same.
-        moved = pd.concat([change, _first_slot_excess(after) - _first_slot_excess(before)])
-        rows.append(_probe_drift(labels, bias_of(str(name)), f"{name}_probe", change, moved, unscored(after), margin))
-    before, after = only_identical(base), only_identical(later)
-    if len(before):
-        change = _first_slot_excess(after) - _first_slot_excess(before)
-        rows.append(_probe_drift(labels, "position", "identical_pair_excess", change, change, unscored(after), margin))
-    return rows
-
-
-def _probe_drift(
-    labels: RowLabels,
-    bias: Bias,
-    term: str,
-    change: pd.Series[float],
-    moved: pd.Series[float],
-    lost: int,
-    margin: float,
-) -> Estimate:
-    """``judge_drift_<term>``: the mean ``change`` by pair. ``moved``: 0 for every pair whose verdicts stayed the same."""
-    change = change.dropna()
-    items = change.index.get_level_values("item_id")
-    result: Interval | Undefined = Undefined("no probe pair has a verdict in both orders in both generations")
-    if len(change):
-        result = bounded_mean(change.to_numpy(), items.to_numpy(), -1.0, 1.0)
-    unchanged = len(change) > 0 and bool((moved.dropna() == 0).all())
-    counts = SampleCounts(len(change), items.nunique(), lost)
-    return row(
-        labels, bias, f"judge_drift_{term}", result, counts, unit=PROBABILITY, margin=margin, unchanged=unchanged
-    )
-
-
-def _edited_excess(judgments: pd.DataFrame) -> pd.Series[float]:
-    """(item_id, pair_id) → the edit's share of picks less ½, of pairs complete in both orders."""
-    picks = edited_picked(judgments).rename(columns={"item": "item_id"})
-    return picks.set_index(_PAIR)["edited"]
-
-
-def _first_slot_excess(judgments: pd.DataFrame) -> pd.Series[float]:
-    """(item_id, pair_id) → the first slot's share of picks less ½, over the judgments of the pair."""
-    picked = judgments.assign(picked=first_picked(judgments) - 0.5)
-    return picked.groupby(_PAIR)["picked"].mean()

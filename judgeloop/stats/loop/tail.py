@@ -1,4 +1,5 @@
-"""The tail of generation 0's texts: how much of it a later generation keeps, and the stage of collapse that this shows.
+"""The tail of generation 0's texts: how much of it a later generation keeps, what it adds beyond it, and the stage of collapse
+that this shows.
 
 Texts of a run answer fixed items, so they differ most by the item that they answer, and no loop can lose that difference.
 The tail is therefore defined within items: each item's mean is subtracted, and the rest is described by wording and by
@@ -9,6 +10,7 @@ halves are drawn within each item (docs/method.md, "Diversity"). Negative change
 from __future__ import annotations
 
 import dataclasses
+import math
 import string
 from collections import Counter
 from collections.abc import Sequence
@@ -66,7 +68,7 @@ class _View:
     """One half of generation 0 as what is common, and the other half's tail.
 
     ``maps``: (block, item means, directions) of ``_directions``; ``tree``: the first half's points; the tail lies at distances
-    between ``reach`` and ``end`` from them; ``share``: the share of texts to expect in it.
+    between ``reach`` and ``end`` from them; ``share``: the share to expect in it of texts within ``end``, ``beyond``: of texts beyond.
     """
 
     maps: list[tuple[int, Floats, Floats]]
@@ -74,11 +76,23 @@ class _View:
     reach: float
     end: float
     share: float
+    beyond: float
 
-    def mass(self, blocks: Sequence[Floats], items: Codes) -> float:
-        """The share of the texts that lie in the tail."""
+    def masses(self, blocks: Sequence[Floats], items: Codes) -> tuple[float, float]:
+        """(share of the texts in the tail among those not beyond it, NaN where all are; share of the texts beyond it)."""
         distances = _distances(self.tree, _points(self.maps, blocks, items))
-        return float(np.mean((distances > self.reach) & (distances <= self.end)))
+        within = distances <= self.end
+        tail = float(np.mean(distances[within] > self.reach)) if within.any() else math.nan
+        return tail, 1.0 - float(np.mean(within))
+
+
+@dataclass(frozen=True)
+class TailMass:
+    """``retained``: mass in generation 0's tail, a ratio, 1 = as at generation 0 (None where no text is like its texts);
+    ``new``: share of the texts farther out than any of its texts."""
+
+    retained: float | None
+    new: float
 
 
 class Tail:
@@ -92,7 +106,8 @@ class Tail:
        with the weight of a quarter text.
     2. Each block is projected on the eight directions in which A's remainders vary most, the blocks with equal weight: styles
        that cut across items are such directions, an item's own words are not.
-    3. Each set of texts is centred, since a drift of all texts is no change of their tail.
+    3. Each set of texts is centred at its median, since a drift of all texts is no change of their tail, and a new kind of text
+       is no drift of all.
     4. A text's rarity is its distance to the fifth nearest text of A. The tail is the fifth of the other half B that lies
        farthest. Each half is A in turn.
 
@@ -106,18 +121,25 @@ class Tail:
             half = _half(items, rng)
             self._views += [view for side in (half, ~half) if (view := _half_view(blocks, items, side)) is not None]
 
-    def retained(self, blocks: Sequence[Floats], items: Codes) -> float | None:
-        """A later generation's mass in the tail over B's, a ratio: 1 = kept, below 1 = being lost; None without a tail.
+    @property
+    def expected_new(self) -> float:
+        """The share of texts beyond ``end`` to expect where they are drawn as B's were."""
+        return float(np.mean([view.beyond for view in self._views])) if self._views else math.nan
 
-        The mean over splits of (share of the texts in B's tail) / (x/(n + 1)), where x of B's n texts are in it: the share to
-        expect of texts that are drawn as B's were, so that 1 is expected without change at any n. A text farther out than
-        any of B's is new, and not part of generation 0's tail.
+    def masses(self, blocks: Sequence[Floats], items: Codes) -> TailMass | None:
+        """A later generation's mass in the tail over B's, and its new mass, means over splits; None without a tail.
+
+        A text farther out than any of B's is new, and not part of generation 0's tail. The mass in the tail is that among the
+        other texts: texts that are new leave both the tail and what is common, and a spread that grows is no loss. Of n texts
+        of B, x in the tail, x/n is to expect of texts that are drawn as B's were, at any n; of new ones 1/(n + 1).
         """
         in_zero = items < self._count  # an item without a text in generation 0 has no tail there
         if not self._views or not in_zero.any():
             return None
         blocks, items = [block[in_zero] for block in blocks], items[in_zero]
-        return float(np.mean([view.mass(blocks, items) / view.share for view in self._views]))
+        seen = [(view, *view.masses(blocks, items)) for view in self._views]
+        ratios = [tail / view.share for view, tail, _ in seen if not math.isnan(tail)]
+        return TailMass(float(np.mean(ratios)) if ratios else None, float(np.mean([new for *_, new in seen])))
 
 
 def _half(items: Codes, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -141,7 +163,10 @@ def _half_view(blocks: Sequence[Floats], items: Codes, half: NDArray[np.bool_]) 
     distances = _distances(tree, outside)
     reach = float(np.quantile(distances, 1.0 - RARE, method="inverted_cdf"))
     beyond = int(np.sum(distances > reach))
-    return _View(maps, tree, reach, float(distances.max()), beyond / (len(distances) + 1)) if beyond else None
+    if not beyond:
+        return None
+    n = len(distances)
+    return _View(maps, tree, reach, float(distances.max()), beyond / n, 1.0 / (n + 1))
 
 
 def _directions(block: Floats, items: Codes, half: NDArray[np.bool_]) -> tuple[Floats, Floats] | None:
@@ -172,9 +197,9 @@ def _directions(block: Floats, items: Codes, half: NDArray[np.bool_]) -> tuple[F
 
 
 def _points(maps: Sequence[tuple[int, Floats, Floats]], blocks: Sequence[Floats], items: Codes) -> Floats:
-    """(n, directions of all blocks) the texts without their item's mean, centred."""
+    """(n, directions of all blocks) the texts without their item's mean, centred at their median."""
     points: Floats = np.hstack([blocks[k] @ axes - means[items] for k, means, axes in maps])
-    points -= points.mean(axis=0)
+    points -= np.median(points, axis=0)
     return points
 
 
@@ -187,6 +212,7 @@ def _distances(tree: scipy.spatial.KDTree, points: Floats) -> Floats:
 # The stage of collapse: early, where the tail is lost while the means hold; late, where the means move too.
 
 TAIL = "did_tail_mass_retained"
+_OWN_TAIL = "drift_tail_mass_retained"
 MEANS = ("did_length", "did_style_score", "did_mattr", "did_correct")
 """The means that the tail is compared with: those of single texts' features, variety and correctness."""
 
@@ -196,23 +222,20 @@ def collapse_estimates(rows: Sequence[Estimate], design: Design) -> list[Estimat
 
     ``rows``: of ``drift_estimates``.
 
-    - ``early collapse``: the tail's interval lies below 0, no mean differs from the control's, and at least one is
+    - ``early collapse``: the tail's interval lies below 0 and the arm's own tail below that of generation 0, no mean differs from the control's, and at least one is
       equivalent to it
     - ``late collapse``: the tail is lost and a mean moved
     - ``tail lost, means unclear``: the tail is lost, and the means show neither
     - ``no loss of tail seen``: otherwise; it does not claim that there is none
     """
-    last_rows = [
-        row
-        for row in rows
-        if row.contrast and not row.category and not row.variant and row.generation == design.generations
-    ]
+    last_rows = [row for row in rows if not row.category and not row.variant and row.generation == design.generations]
+    own = {row.arm: row for row in last_rows if row.term == _OWN_TAIL}
     stages = []
     for arm, control in design.contrasts:
         by_term = {row.term: row for row in last_rows if (row.arm, row.contrast) == (arm, control)}
         if TAIL in by_term:
             tail = by_term[TAIL]
-            stage, reason = _stage(by_term)
+            stage, reason = _stage(by_term, own.get(arm))
             stages.append(
                 dataclasses.replace(
                     tail, term="collapse_stage", family="none", p_value=None, p_adjusted=None, verdict=stage, margin=None,
@@ -222,13 +245,15 @@ def collapse_estimates(rows: Sequence[Estimate], design: Design) -> list[Estimat
     return stages
 
 
-def _stage(by_term: dict[str, Estimate]) -> tuple[Verdict, str]:
-    """(stage, its reason) from the ``did_`` rows of one contrast; ("", "") where the tail is undefined."""
+def _stage(by_term: dict[str, Estimate], own: Estimate | None) -> tuple[Verdict, str]:
+    """(stage, its reason) from the ``did_`` rows of one contrast and the drift of the arm's ``own`` tail; ("", "") where the tail is undefined."""
     high = by_term[TAIL].conf_high
     if by_term[TAIL].status == "undefined":
         return "", ""
     if high is None or high >= 0:
         return "no loss of tail seen", "its interval reaches 0"
+    if own is None or own.conf_high is None or own.conf_high >= 0:
+        return "no loss of tail seen", "it is below the control's, and not seen to be below its own at generation 0"
     moved = [term for term in MEANS if term in by_term and by_term[term].verdict == "drifting"]
     unmoved = [term for term in MEANS if term in by_term and by_term[term].verdict == "none"]
     if moved:

@@ -55,7 +55,7 @@ def test_the_same_judgments_twice_differ_by_nothing() -> None:
     rows = [difference.row for difference in differences(contender("a", frame), contender("b", frame))]
     rates = [row for row in rows if row.term != "length_ame"]
     assert rates
-    assert all(row.estimate == 0 and row.verdict == "none" for row in rates)
+    assert all(row.estimate == 0 and row.verdict == "unchanged" for row in rates)
     # No item changes a difference of 0.
     assert all(row.status == "undefined" for row in rows if row.term == "length_ame")
 

@@ -31,29 +31,29 @@ def gap(first: str, second: str, term: str, low: float, high: float, p: float) -
 def test_the_order_is_what_the_intervals_support() -> None:
     slot = "first_slot_excess"
     clear = ranked([bias("b", (slot, 0.10, 0.14)), bias("a", (slot, -0.02, 0.04))], [])
-    assert (clear.licensed, [(entry.name, entry.place) for entry in clear.places]) == (True, [("a", 1), ("b", 2)])
+    assert (clear.clear, [(entry.name, entry.place) for entry in clear.places]) == (True, [("a", 1), ("b", 2)])
     overlap = [bias("a", (slot, 0.01, 0.09)), bias("b", (slot, 0.05, 0.12))]
-    assert not ranked(overlap, []).licensed
+    assert not ranked(overlap, []).clear
     assert ranked(overlap, []).why == "no ranking: intervals overlap"
     assert [entry.place for entry in ranked(overlap, []).places] == [1, 1]
     # A place counts the contenders shown to be better: b overlaps with both a and c, which differ.
     chain = ranked([bias("a", (slot, 0.0, 0.04)), bias("b", (slot, 0.03, 0.07)), bias("c", (slot, 0.06, 0.1))], [])
     assert [(entry.name, entry.place) for entry in chain.places] == [("a", 1), ("b", 1), ("c", 2)]
-    assert chain.told == {("a", "c")}
+    assert chain.separated == {("a", "c")}
     assert not chain.apart("b", "c")
     # The paired difference is sharper than the two intervals.
-    assert ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).licensed
-    assert not ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.2)]).licensed
-    assert not ranked(overlap, [gap("a", "b", slot, -0.06, 0.01, 0.01)]).licensed
+    assert ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).clear
+    assert not ranked(overlap, [gap("a", "b", slot, -0.06, -0.01, 0.2)]).clear
+    assert not ranked(overlap, [gap("a", "b", slot, -0.06, 0.01, 0.01)]).clear
     # Another term of the first reaches further than what the second is shown to reach.
     two = [
         bias("a", (slot, 0.01, 0.09), ("length_ame", -0.08, 0.08)),
         bias("b", (slot, 0.05, 0.12), ("length_ame", 0.0, 0.01)),
     ]
-    assert not ranked(two, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).licensed
+    assert not ranked(two, [gap("a", "b", slot, -0.06, -0.01, 0.01)]).clear
     # Opposite signs: a signed difference does not show which is the larger.
     opposite = [bias("a", (slot, -0.09, -0.01)), bias("b", (slot, 0.05, 0.12))]
-    assert not ranked(opposite, [gap("a", "b", slot, -0.2, -0.1, 0.001)]).licensed
+    assert not ranked(opposite, [gap("a", "b", slot, -0.2, -0.1, 0.001)]).clear
 
 
 def test_nobody_ranks_better_for_not_being_measured() -> None:
@@ -70,7 +70,7 @@ def test_nobody_ranks_better_for_not_being_measured() -> None:
 def test_position_alone_is_no_recommendation() -> None:
     slot = ("first_slot_excess", -0.02, 0.04)
     alone = ranked([bias("a", slot), bias("b", ("first_slot_excess", 0.10, 0.14))], [])
-    assert (alone.licensed, alone.content_known, alone.recommended) == (True, False, False)
+    assert (alone.clear, alone.content_known, alone.recommended) == (True, False, False)
     both = ranked(
         [
             bias("a", slot, ("length_ame", 0.0, 0.02)),
@@ -78,7 +78,7 @@ def test_position_alone_is_no_recommendation() -> None:
         ],
         [],
     )
-    assert (both.licensed, both.recommended) == (True, True)
+    assert (both.clear, both.recommended) == (True, True)
 
 
 def test_transmission_and_unscored_replies_weigh_in() -> None:

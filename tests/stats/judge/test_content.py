@@ -112,6 +112,10 @@ def test_gold_tied_pairs_hold_quality_equal():
     gold = np.where(np.arange(300) % 2 == 0, "tie", "a")
     rows = rows_of(frame.assign(gold=np.tile(gold, 2)), texts)
     row = rows["gold_tied_longer_excess", ""]
+    # Ties of a gold that may err hide quality that goes with length: a description.
+    assert (row.verdict, row.p_value) == ("", None)
+    row = rows_of(frame.assign(gold=np.tile(gold, 2)), texts, gold_exact=True)["gold_tied_longer_excess", ""]
+    assert row.verdict == "found"
     assert (row.n, row.n_items) == (150, 150)
     assert row.conf_low > 0
     longer = np.tile(texts["length"].iloc[:300] > 0, 2) == ((frame["verdict"] == "first") == (frame["order"] == "ab"))
@@ -124,6 +128,7 @@ def test_a_judge_that_likes_length_as_gold_does_has_no_excess():
     gold = np.where(rng.random(400) < s(0.5 * texts["length"].iloc[:400]), "a", "b")
     row = rows_of(frame.assign(gold=np.tile(gold, 2)), texts)["excess_longer_vs_gold", ""]
     assert row.conf_low < 0 < row.conf_high
+    assert (row.verdict, row.p_value) == ("", None)
     same = np.where(frame["verdict"].eq("first") == frame["order"].eq("ab"), "a", "b")
     data = covariates(frame.assign(gold=same), texts, scales=UNSCALED)
     fitted = fit_slopes(data)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import stats
 
 from judgeloop import seeds
-from planted_verdicts import rows_of, s, world
+from judgeloop.report.answers import brief
+from judgeloop.report.findings import findings
+from judgeloop.stats.estimate import Estimate, RowLabels
+from judgeloop.stats.judge.estimates import judge_estimates
+from judgeloop.stats.judge.missing import missing_estimates
+from planted_verdicts import rows_of, s, verdict_frame, world
 
 
 def test_the_joint_test_is_hotellings_of_each_items_scores() -> None:
@@ -68,3 +76,112 @@ def test_rates_by_order_and_too_few_to_test() -> None:
     assert rows["unscored_rate", "ab"].n_unscored == int(lost.sum())
     assert "needs 10" in rows["unscored_joint", ""].note
     assert rows_of(frame, texts)["unscored_joint", ""].note == "every reply has a verdict"
+
+
+def selected(kind: str, label: object, *, strength: float = 2.0, pairs: int = 300) -> pd.DataFrame:
+    """An unbiased judge of quality in both orders, gold is that quality; gold, or verdicts, are missing as ``kind`` says."""
+    rng = seeds.rng(0, "selected", kind, str(label))
+    length, unseen = rng.standard_normal((2, pairs))
+    quality = 0.5 * length + unseen
+    content = quality if kind != "slot" else 2.0 * unseen
+    picked = [rng.random(pairs) < s(content) for _ in range(2)]
+    longer = np.mean([np.where(a, length, -length) > 0 for a in picked], axis=0)  # how often the longer was picked
+    known = {"gold by verdict": s(strength * (2.0 * longer - 1.0)), "gold by lot": np.full(pairs, 0.5)}
+    golds = np.where(rng.random(pairs) < known.get(kind, 1.0), quality, np.nan)
+    parts = []
+    for order, a_picked in zip(("ab", "ba"), picked, strict=True):
+        verdict = np.where(a_picked == (order == "ab"), "first", "second")
+        own_longer = np.where(a_picked, length, -length) > 0
+        chance = {"verdict by pick": np.where(own_longer, 0.02, 0.3), "slot": np.where(verdict == "first", 0.02, 0.3)}
+        lost = rng.random(pairs) < chance.get(kind, 0.1)
+        sizes = {"len_a": 1000.0 * 2.0**length, "len_b": 1000.0}
+        parts.append(verdict_frame(
+            np.where(lost, "unscored", verdict), range(pairs), range(pairs), [order] * pairs, gold=golds, **sizes
+        ))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def judged_rows(frame: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    estimates = judge_estimates(frame, gold_exact=True)
+    return {(row["term"], row["variant"]): row for _, row in estimates.iterrows()}
+
+
+def test_gold_that_depends_on_the_verdict_withholds_claims_at_equal_gold() -> None:
+    frame = selected("gold by verdict", 0)
+    rows = judged_rows(frame)
+    assert rows["gold_missing_by_verdict", ""]["p_value"] < 0.01
+    for term in ("length_ame", "length_log_odds"):
+        withheld = rows[term, ""]
+        assert (withheld["verdict"], withheld["family"]) == ("cannot_tell", "none")
+        assert np.isnan(withheld["p_value"])
+        assert withheld["conf_low"] > 0  # what was claimed before
+    said = [finding.sentence for finding in findings(judge_estimates(frame, gold_exact=True))]
+    assert any("label pairs drawn by lot" in sentence for sentence in said)
+    (length,) = [sentence for sentence in said if "length at equal gold" in sentence]
+    assert "depends on the verdict, and that could account for it" in length
+    # By lot: the test has nothing to find, and the claims are made as ever.
+    rows = judged_rows(selected("gold by lot", 1))
+    assert rows["gold_missing_by_verdict", ""]["p_value"] > 0.05
+    assert rows["length_ame", ""]["family"] == "confirmatory"
+
+
+def test_lost_replies_bound_the_preference_for_length() -> None:
+    frame = selected("verdict by pick", 0)
+    estimates = judge_estimates(frame, gold_exact=True)
+    rows = {(row["term"], row["variant"]): row for _, row in estimates.iterrows()}
+    low, high = (rows["length_ame", f"worst_case_{end}"] for end in ("low", "high"))
+    assert low["conf_low"] < 0 < rows["length_ame", ""]["estimate"] < high["estimate"]
+    length = np.log2(frame["len_a"] / frame["len_b"])
+    longer = ((frame["verdict"] == "first") == (frame["order"] == "ab")) == (length > 0)
+    lost = frame["verdict"] == "unscored"
+    assert rows["longer_preferred_raw", "worst_case_low"]["estimate"] == pytest.approx(np.mean(longer & ~lost))
+    assert rows["longer_preferred_raw", "worst_case_high"]["estimate"] == pytest.approx(np.mean(longer | lost))
+    assert rows["unscored_by_verdict", ""]["p_value"] < 0.05
+    assert rows["length_ame", ""]["verdict"] == "cannot_tell"
+
+
+def test_what_was_found_stands_on_a_condition_where_the_worst_cases_do_not_agree() -> None:
+    found = Estimate(
+        scope="judge", term="length_ame", bias="verbosity", judge="j", estimate=0.06, conf_low=0.02, conf_high=0.1, n=600,
+        n_items=300, n_unscored=96, unit="probability per doubling", verdict="found", family="confirmatory", p_adjusted=0.01,
+    )  # fmt: skip
+    described = replace(found, verdict="", family="none", p_adjusted=None)
+    low = replace(described, variant="worst_case_low", estimate=-0.02, conf_low=-0.06, conf_high=0.02)
+    high = replace(described, variant="worst_case_high", estimate=0.13, conf_low=0.09, conf_high=0.17)
+    finding, *_ = findings([found, low, high])
+    assert finding.row is found
+    assert brief(finding).endswith("if the 96 unscored judgments would have gone as the others")
+    finding, *_ = findings([found, replace(low, estimate=0.04, conf_low=0.01, conf_high=0.07), high])
+    assert not finding.assumption
+
+
+def test_replies_lost_for_one_slot_withhold_its_claim() -> None:
+    row = judged_rows(selected("slot", 0))["first_slot_excess", ""]
+    assert row["conf_low"] > 0
+    assert (row["verdict"], row["family"]) == ("cannot_tell", "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gold by verdict", "verdict by pick", "slot"])
+def test_what_is_missing_by_the_verdict_makes_no_unconditional_claim(kind: str) -> None:
+    runs, term = 60, "first_slot_excess" if kind == "slot" else "length_ame"
+    claimed, off = [], []
+    for k in range(runs):
+        said = findings(judge_estimates(selected(kind, k), gold_exact=True))
+        finding = next(finding for finding in said if finding.row.term == term and not finding.row.variant)
+        claimed.append(finding.verdict == "found" and not finding.assumption)
+        off.append(finding.row.conf_low > 0 or finding.row.conf_high < 0)
+    assert np.mean(claimed) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
+    assert np.mean(off) > 0.3  # what was claimed before
+
+
+@pytest.mark.slow
+def test_the_tests_of_what_is_missing_hold_their_level() -> None:
+    runs, terms = 150, ("gold_missing_joint", "gold_missing_by_verdict", "unscored_by_verdict")
+    p_values = {term: [] for term in terms}
+    for k in range(runs):
+        rows = {row.term: row for row in missing_estimates(selected("gold by lot", k), None, RowLabels())}
+        for term in terms:
+            p_values[term].append(rows[term].p_value)
+    for term in terms:
+        assert np.mean(np.array(p_values[term]) <= 0.05) <= 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / runs), term

@@ -53,7 +53,7 @@ def mitigation_rows(frame, texts, rules=RULES, **options) -> dict[tuple[str, str
 # -- planted truth -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("position", [0.0, 0.5, 1.5])
+@pytest.mark.parametrize("position", [0.0, 1.5])
 def test_consistency_filtering_doubles_every_content_slope_whatever_the_position(position: float) -> None:
     rows = mitigation_rows(
         *judged(3000, f"doubled {position}", position=position, pairs_an_item=4), rules=("raw", "consistent_only")
@@ -78,7 +78,7 @@ def test_unanimity_of_m_calls_multiplies_slopes_by_m() -> None:
     assert rows["mitigation_cost", "consistent_only"].estimate == pytest.approx(4 / kept.estimate)
 
 
-@pytest.mark.parametrize("position", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("position", [0.5, 2.0])
 def test_swap_averaging_cancels_the_slot_and_shrinks_slopes_by_sech_squared(position: float) -> None:
     rows = mitigation_rows(
         *judged(3000, f"swapped {position}", position=position, slopes=(0.1, 0.1), pairs_an_item=4),
@@ -114,7 +114,7 @@ def test_length_control_leaves_no_length_while_style_passes_on_and_leaks_what_go
     assert unrelated["longer_preferred_raw", "length_controlled"].conf_low < 0.5
 
 
-@pytest.mark.parametrize("position", [0.0, 0.8, 3.0])
+@pytest.mark.parametrize("position", [0.0, 0.8])
 def test_at_temperature_0_the_filter_only_drops_what_the_order_decides(position: float) -> None:
     """The noise is the pair's, shared by its orders: a_RJ is d/dη log(s(η−γ)/s(−η−γ)) at 0 = 2s(|γ|), not 2."""
     n = 2500

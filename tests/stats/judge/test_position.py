@@ -16,7 +16,7 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 from conftest import examples
 from judgeloop import seeds
 from judgeloop.stats.estimate import estimates_frame
-from judgeloop.stats.inference import mcnemar_mid_p, smallest_detectable
+from judgeloop.stats.inference import mcnemar_mid_p, surely_detectable
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.validation.worlds import judged, pair_table, picks
 from planted_verdicts import planted_judgments, s, verdict_frame
@@ -185,7 +185,7 @@ def test_no_bias_is_never_said_of_too_few_pairs():
     few = term(counted(3, 3, 14), "first_slot_excess")
     assert few.status == "underpowered"
     assert (few.verdict, few.margin) == ("undetected", 0.05)
-    assert few.detectable == pytest.approx(smallest_detectable(few.std_error, 19))
+    assert few.detectable == pytest.approx(surely_detectable(few.std_error, 19))
     many = term(counted(300, 300, 1400), "first_slot_excess")
     assert many.status == "ok"
     assert (many.verdict, many.margin, many.detectable) == ("none", 0.05, None)

@@ -18,7 +18,7 @@ from judgeloop.judging.panels import PROBES, RULE_PROBES, AnchorPanel, probes_of
 from judgeloop.records import PADDING_DOSES, PROBE_NAMES, Candidate, Item, Judgment, Matchup, Verdict
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import estimates_frame
-from judgeloop.stats.loop.panels import probe_panel_estimates
+from judgeloop.stats.loop.panels import judge_drift_estimates, probe_panel_estimates
 from judgeloop.stats.multiplicity import adjust, holm, with_run_families
 
 Serve = Callable[..., Served]
@@ -84,7 +84,9 @@ def _estimates(per_generation: list[dict[str, float]]) -> pd.DataFrame:
     judgments = pd.concat([_judged(pairs, likes, t) for t, likes in enumerate(per_generation)])
     empty = pd.DataFrame()
     design = Design("d", 0, len(per_generation) - 1, (ArmDesign("judge", "m"),))
-    estimates = estimates_frame(probe_panel_estimates(RunTables(empty, empty, judgments, empty, empty), design))
+    tables = RunTables(empty, empty, judgments, empty, empty)
+    rows = [*probe_panel_estimates(tables, design), *judge_drift_estimates(tables, design, {})]
+    estimates = estimates_frame(rows)
     return adjust(with_run_families(estimates))
 
 

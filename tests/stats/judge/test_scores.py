@@ -137,3 +137,15 @@ def test_the_jackknife_of_a_mean_is_the_standard_error_of_the_mean(values: list[
     interval = jackknifed(np.stack([np.ones_like(x), x], axis=1), lambda sums: sums[..., 1] / sums[..., 0])
     assert isinstance(interval, Interval)
     assert interval.std_error == pytest.approx(x.std(ddof=1) / np.sqrt(len(x)), abs=1e-6, rel=1e-6)
+
+
+def test_slopes_of_scores_given_a_gold_that_may_err_describe() -> None:
+    """Longer texts are better here and gold is noisy: an unbiased judge's scores have a slope on length."""
+    scores, pairs, texts = world(200, length=0.0, label="noisy gold of scores")
+    rng = seeds.rng(0, "noisy gold of scores")
+    noisy = pairs.assign(gold=[repr(float(gold) + 2.0 * float(rng.normal())) for gold in pairs["gold"]])
+    slope = primary(score_frame(scores, noisy, texts, (TEN,)), "score_length_slope")
+    assert slope["conf_low"] > 0
+    assert (slope["verdict"], slope["family"]) == ("", "none")
+    exact = primary(score_frame(scores, noisy, texts, (TEN,), gold_exact=True), "score_length_slope")
+    assert (exact["verdict"], exact["family"]) == ("found", "exploratory")

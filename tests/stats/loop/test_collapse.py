@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +29,7 @@ def did(term: str, low: float, high: float, verdict: Verdict = "drifting") -> Es
 
 
 LOST = did("tail_mass_retained", -0.5, -0.2)
+OWN = replace(did("tail_mass_retained", -0.6, -0.1), term="drift_tail_mass_retained", contrast="")
 
 
 @pytest.mark.parametrize(
@@ -40,10 +43,17 @@ LOST = did("tail_mass_retained", -0.5, -0.2)
     ],
 )
 def test_the_word_follows_from_the_intervals(rows: list[Estimate], word: str) -> None:
-    (row,) = collapse_estimates(rows, DESIGN)
+    (row,) = collapse_estimates([*rows, OWN], DESIGN)
     assert row.term == "collapse_stage"
     assert row.verdict == word
     assert (row.estimate, row.conf_low, row.p_value) == (rows[0].estimate, rows[0].conf_low, None)
+
+
+def test_a_control_whose_tail_grows_is_no_loss() -> None:
+    held = replace(OWN, conf_low=-0.1, conf_high=0.2)
+    (row,) = collapse_estimates([LOST, did("mattr", -0.2, -0.1), held], DESIGN)
+    assert row.verdict == "no loss of tail seen"
+    assert "its own at generation 0" in row.note
 
 
 def test_a_tail_that_is_undefined_says_why() -> None:

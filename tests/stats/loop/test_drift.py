@@ -16,7 +16,7 @@ from drift_tables import ARMS, tables, two_arms
 from judgeloop.seeds import rng
 from judgeloop.stats.design import Design, Margins, RunTables
 from judgeloop.stats.estimate import Estimate, Point, estimate_row, replicate_mean
-from judgeloop.stats.inference import Interval, Undefined, replicate_t, smallest_detectable, t_interval
+from judgeloop.stats.inference import Interval, Undefined, replicate_t, surely_detectable, t_interval
 from judgeloop.stats.loop.drift import drift_estimates, quantity_series
 from judgeloop.stats.loop.replicates import Quantity, Series, item_means, measure, series
 
@@ -266,7 +266,7 @@ def test_verdict_words_in_order() -> None:
     assert drift(away, 0.1).verdict == "drifting"
     undetected = drift(wide, 0.1)
     assert (undetected.verdict, undetected.status, undetected.margin) == ("undetected", "underpowered", 0.1)
-    assert undetected.detectable == pytest.approx(smallest_detectable(0.2, 7))
+    assert undetected.detectable == pytest.approx(surely_detectable(0.2, 7))
     assert (drift(tight, None).verdict, drift(tight, None).margin) == ("undetected", None)
 
 

@@ -1,0 +1,193 @@
+"""Training by the user's own command, or by hand: preferences and settings out as files, a model back by name or path.
+
+A training has a folder, ``training/s<replicate>/g<generation>/<arm>/`` of the run folder, with ``preferences.jsonl`` and
+``training.json``. The command runs there and leaves ``model.json`` (docs/training.md). What it is trained on, and what came
+back, is recorded; the folder may be deleted once the training has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from judgeloop.errors import AnswersOutstanding, StorageFailed, TrainingFailed
+from judgeloop.experiment.schema import CommandPolicySpec
+from judgeloop.interchange.preferences import json_lines, training_lines
+from judgeloop.records import Training
+from judgeloop.rundir import RunFolder
+
+_GRACE_S = 10.0
+"""Seconds between asking a command to end and ending it."""
+_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass
+class CommandTrainer:
+    """Runs the policy's command. ``base``: the model's name at the policy's endpoint. ``by_hand``: nothing is run, and the
+    files wait for somebody to put ``model.json`` beside them."""
+
+    run: RunFolder
+    experiment: str
+    spec: CommandPolicySpec
+    base: str
+    by_hand: bool = False
+    _slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.spec.at_once)
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        return {"experiment": self.experiment, "base": self.base, "command": list(self.spec.command)}
+
+    async def train(self, training: Training) -> Mapping[str, Any]:
+        """See policies.Trainer. ``weights`` is the digest of the adapter's files where ``model.json`` names one."""
+        name = f"training/s{training.replicate}/g{training.generation}/{training.arm}"
+        folder = self.run.path / name
+        preferences = json_lines(training_lines(training.pairs))
+        settings = self._settings(training, folder)
+        if not self.by_hand or _content(folder / "preferences.jsonl") != preferences:
+            # A model of another training set, or of a command that did not end, is none of this training.
+            _remove(folder / "model.json")
+        self.run.write_bytes(f"{name}/preferences.jsonl", preferences)
+        self.run.write_json(f"{name}/training.json", settings)
+        if not self.by_hand:
+            async with self._slots:
+                await self._run(folder)
+        elif not (folder / "model.json").exists():
+            raise AnswersOutstanding(
+                f"{folder}: train on preferences.jsonl as training.json says, put model.json there, and run the same command again",
+                [(f"s{training.replicate}/g{training.generation}/train/{training.arm}", folder)],
+            )
+        return _model(folder / "model.json", self.run.path)
+
+    def _settings(self, training: Training, folder: Path) -> dict[str, Any]:
+        """The content of training.json."""
+        model = training.model
+        settings = {
+            "experiment": self.experiment, "arm": training.arm, "generation": training.generation,
+            "replicate": training.replicate, "seed": training.seed, "model": model.name if model else self.base,
+            "base": self.base, "reference": training.reference, "folder": str(folder.resolve()),
+        }  # fmt: skip
+        if model and model.base_url:
+            settings["base_url"] = model.base_url
+        if model and model.adapter:
+            settings["adapter"] = str((self.run.path / model.adapter).resolve())
+        return settings
+
+    async def _run(self, folder: Path) -> None:
+        """Run the command to its end. Raises TrainingFailed where it cannot be started, fails or takes too long."""
+        command, log = self.spec.command, folder / "log.txt"
+        again = "mend it and run the same command again; what is recorded is kept"
+        with log.open("wb") as output:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                )
+            except OSError as error:
+                raise TrainingFailed(
+                    f"policy.command: {command[0]!r} cannot be run ({error.strerror or error}); {again}"
+                ) from None
+            try:
+                code = await asyncio.wait_for(process.wait(), self.spec.timeout_s)
+            except TimeoutError:
+                raise TrainingFailed(
+                    f"policy.command: {command[0]!r} did not end within policy.timeout_s, {self.spec.timeout_s:g} s (see {log}); {again}"
+                ) from None
+            finally:
+                await _end(process)
+        if code:
+            raise TrainingFailed(f"policy.command: {command[0]!r} ended with exit code {code} (see {log}); {again}")
+        if not (folder / "model.json").exists():
+            raise TrainingFailed(f"policy.command: {command[0]!r} ended and left no {folder / 'model.json'}; {again}")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a command and what it started, if it still runs."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _GRACE_S)
+
+
+def _model(path: Path, run: Path) -> dict[str, Any]:
+    """The content of model.json, checked, with the digest of the adapter. Raises TrainingFailed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainingFailed(f"{path}: cannot be read as JSON ({type(error).__name__}); write it anew") from None
+    if not isinstance(content, dict):
+        raise TrainingFailed(f'{path}: must be a JSON object, as {{"model": "policy-1"}}')
+    content = cast(dict[str, Any], content)
+    model, base_url, adapter = (content.get(key) for key in ("model", "base_url", "adapter"))
+    for key, value in (("model", model), ("base_url", base_url), ("adapter", adapter)):
+        if value is not None and not (isinstance(value, str) and value):
+            raise TrainingFailed(f"{path}: {key} must be text")
+    if base_url and not base_url.startswith(("http://", "https://")):
+        raise TrainingFailed(f"{path}: base_url must start with http:// or https://")
+    if not model:
+        raise TrainingFailed(
+            f"{path}: names no model; give `model`, its name at the policy's endpoint or at `base_url`"
+        )
+    recorded: dict[str, Any] = {"model": model, "weights": "", "metrics": _metrics(path, content.get("metrics"))}
+    if base_url:
+        recorded["base_url"] = base_url
+    if adapter:
+        place = (path.parent / adapter).resolve()
+        inside = place.is_relative_to(run.resolve())
+        recorded["adapter"] = str(place.relative_to(run.resolve()) if inside else place)
+        recorded["weights"] = weights_digest(place)
+    return recorded
+
+
+def _metrics(path: Path, metrics: Any) -> dict[str, Any]:
+    """The metrics of model.json: numbers by name; those that are not finite as text."""
+    if metrics is None:
+        return {}
+    if not isinstance(metrics, dict) or any(
+        isinstance(v, bool) or not isinstance(v, int | float) for v in metrics.values()
+    ):
+        raise TrainingFailed(f"{path}: metrics must be numbers by name")
+    return {str(name): value if math.isfinite(value) else str(value) for name, value in metrics.items()}
+
+
+def weights_digest(place: Path) -> str:
+    """SHA-256 of an adapter: of a file, or of a folder's weight files with their names (of all its files where none is
+    known as weights). Raises TrainingFailed where there is nothing."""
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    files = [path for path in files if path.suffix in _WEIGHTS] or files
+    if not files:
+        raise TrainingFailed(f"{place}: no adapter is here, which model.json names")
+    digest = hashlib.sha256()
+    for path in files:
+        if place.is_dir():
+            digest.update(f"{path.relative_to(place).as_posix()}\n".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"{path}: cannot be removed ({error.strerror}); make it writable and run again") from None

@@ -1,0 +1,377 @@
+"""Training by judgeloop itself: a LoRA adapter by the TRL library, and drafts of the adapted model, in this process.
+
+The libraries (extra ``[train]``) are loaded when a draft or a training is really made: a recorded run replays without them.
+Drafts are made in batches whose members do not depend on what is recorded already, each with the random numbers of its own
+seed, so that the same machine repeats them after an interruption.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import importlib.util
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from judgeloop import seeds
+from judgeloop.errors import ExperimentError, StorageFailed, TrainingFailed
+from judgeloop.experiment.schema import DpoSignalSpec, KtoSignalSpec, LoraSignal, TrainedPolicySpec
+from judgeloop.records import Call, Message, TrainedModel, Training, TrainingPair, Work
+from judgeloop.rundir import RunFolder
+from judgeloop.training.command import weights_digest
+
+T = TypeVar("T")
+INSTALL = 'pip install torch -f https://download.pytorch.org/whl/cpu/torch/ && pip install "judgeloop[train]"'
+"""Installs the CPU build of torch first: the plain one is several GB on Linux."""
+_LIBRARIES = ("torch", "transformers", "peft", "trl")
+DIVERGED = "training_diverged"
+"""The reason of drafts that an arm no longer makes, because the loss of its training was not finite."""
+_SEEDS = 2**31
+
+
+def check() -> None:
+    """Check that the libraries are installed, and load none. Raises ExperimentError."""
+    for library in _LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            raise ExperimentError(f"policy.kind: trained needs {library}; run: {INSTALL}")
+
+
+class LocalModel:
+    """The base model in this process, which drafts with or without an adapter, and of which copies are trained. One thing at a
+    time, in a thread of its own."""
+
+    def __init__(self, spec: TrainedPolicySpec, base: Path | str, run: RunFolder) -> None:
+        """``base``: a folder, a .gguf file, or a name that the library knows. Nothing is loaded yet."""
+        self.spec, self.run, self._base = spec, run, base
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="judgeloop-model")
+        self._loaded: tuple[Any, Any] | None = None
+        self._drafting: tuple[str, Any] = ("", None)
+        """(digest of the adapter's weights, the model that drafts with it)."""
+
+    async def do(self, work: Callable[..., T], *arguments: Any) -> T:
+        """The result of ``work``, in the model's thread. Raises TrainingFailed for what goes wrong in the libraries."""
+        running = asyncio.get_running_loop().run_in_executor(self._thread, _quiet, work, *arguments)
+        try:
+            return await running
+        except (TrainingFailed, StorageFailed, ExperimentError):
+            raise
+        except Exception as error:
+            line = next(iter(str(error).splitlines()), "") or type(error).__name__
+            memory = isinstance(error, MemoryError) or "memory" in line.lower()
+            advice = "; a smaller policy.batch, policy.context or signal.batch_size takes less" if memory else ""
+            raise TrainingFailed(f"policy: {self.spec.base}: {line[:300]}{advice}") from error
+
+    def loaded(self) -> tuple[Any, Any]:
+        """(tokenizer, base model), loaded once, in the model's thread."""
+        if self._loaded is None:
+            import datasets
+            import torch
+            import transformers
+
+            datasets.disable_progress_bars()
+            transformers.logging.set_verbosity_error()
+            transformers.logging.disable_progress_bar()
+            torch.set_num_threads(self.spec.threads or os.cpu_count() or 1)
+            place, options = str(self._base), dict[str, Any]()
+            if place.endswith(".gguf"):
+                place, options = str(Path(place).parent), {"gguf_file": Path(place).name}
+            try:
+                tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+                model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+            except (OSError, ValueError) as error:
+                line = next(iter(str(error).splitlines()), type(error).__name__)
+                raise TrainingFailed(f"policy.base: {self.spec.base} cannot be loaded ({line[:200]})") from None
+            if options:
+                _forget_quantisation(model)
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            self._loaded = tokenizer, model.eval()
+        return self._loaded
+
+    def answers(self, calls: Sequence[Call], model: TrainedModel | None) -> Work:
+        """What answers these calls: batches in their order, of which each is made when its first answer is wanted."""
+        places = {call.call_id: place for place, call in enumerate(calls)}
+        batches: dict[int, asyncio.Task[list[dict[str, Any]]]] = {}
+
+        async def answer(call: Call) -> dict[str, Any]:
+            number, place = divmod(places[call.call_id], self.spec.batch)
+            if number not in batches:
+                part = calls[number * self.spec.batch : (number + 1) * self.spec.batch]
+                batches[number] = asyncio.create_task(self.do(self._drafts, part, model))
+            return (await asyncio.shield(batches[number]))[place]
+
+        return answer
+
+    def _drafts(self, calls: Sequence[Call], trained: TrainedModel | None) -> list[dict[str, Any]]:
+        """The responses to drafting requests, in the form of chat completions. All bodies share their settings but the seed."""
+        import torch
+        import transformers
+
+        tokenizer, _ = self.loaded()
+        prompts = [prompt_as_text(tokenizer, call.body["messages"]) for call in calls]
+        longest = int(calls[0].body["max_tokens"])
+        encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+        fits = [number for number, ids in enumerate(encoded) if len(ids) + longest <= self.spec.context]
+        responses: list[dict[str, Any]] = [_too_long(self.spec.context) for _ in calls]
+        if not fits:
+            return responses
+        width = max(len(encoded[number]) for number in fits)
+        pad, ends = tokenizer.pad_token_id, _ends(self._drafter(trained), tokenizer)
+        ids = torch.tensor([[pad] * (width - len(encoded[n])) + encoded[n] for n in fits])
+        mask = torch.tensor([[0] * (width - len(encoded[n])) + [1] * len(encoded[n]) for n in fits])
+        picks = _SeededPicks([calls[n].body for n in fits], longest, width)
+        with torch.inference_mode():
+            output = self._drafter(trained).generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=pad,
+                eos_token_id=ends, use_cache=True, logits_processor=transformers.LogitsProcessorList([picks]),
+                temperature=None, top_p=None, top_k=None,
+            )  # fmt: skip
+        for n, row in zip(fits, output[:, width:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(row) if token in ends), None)
+            text = tokenizer.decode(row[:end], skip_special_tokens=True)
+            reason = "length" if end is None else "stop"
+            responses[n] = {
+                "object": "chat.completion", "model": calls[n].body["model"],
+                "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}],
+                "usage": {"prompt_tokens": len(encoded[n]), "completion_tokens": len(row) if end is None else end + 1},
+            }  # fmt: skip
+        return responses
+
+    def _drafter(self, trained: TrainedModel | None) -> Any:
+        """The model that drafts: the base, or a copy with an adapter, kept until another one is wanted."""
+        _, base = self.loaded()
+        if trained is None:
+            return base
+        if self._drafting[0] != trained.weights:
+            self._drafting = ("", None)  # before the next copy is made
+            self._drafting = (trained.weights, self.adapted(trained).merge_and_unload().eval())
+        return self._drafting[1]
+
+    def adapted(self, trained: TrainedModel, *, trainable: bool = False) -> Any:
+        """A copy of the base with an adapter. Raises TrainingFailed where its files are gone, changed or of another base."""
+        from peft import PeftModel
+
+        _, base = self.loaded()
+        place = self.run.path / trained.adapter
+        if not place.is_dir() or weights_digest(place) != trained.weights:
+            raise TrainingFailed(
+                f"{place}: the adapter that a recorded training left is not here any more, and drafts are missing; restore it, or start anew with another --out"
+            )
+        return PeftModel.from_pretrained(copy.deepcopy(base), str(place), is_trainable=trainable)
+
+
+class _SeededPicks:
+    """A logits processor that leaves one token a row: drawn by temperature, with the uniform of the row's own stream."""
+
+    def __init__(self, bodies: Sequence[Mapping[str, Any]], longest: int, start: int) -> None:
+        import torch
+
+        self._temperature, self._start = float(bodies[0].get("temperature", 1.0)), start
+        rows = [seeds.rng(int(body["seed"]), "tokens").random(longest) for body in bodies]
+        self._uniforms = torch.tensor(rows, dtype=torch.float64)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        import torch
+
+        if self._temperature <= 0:
+            return scores
+        uniforms = self._uniforms[:, input_ids.shape[1] - self._start, None]
+        cumulative = torch.softmax(scores.double() / self._temperature, dim=-1).cumsum(dim=-1)
+        picked = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+        picked = picked.clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -math.inf).scatter(1, picked, 0.0)
+
+
+@dataclass
+class LoraTrainer:
+    """Trains an arm's adapter by TRL, as its signal says."""
+
+    model: LocalModel
+    signal: LoraSignal
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        spec = self.model.spec
+        return {"base": spec.base, "context": spec.context, "signal": self.signal.model_dump(mode="json")}
+
+    async def train(self, training: Training) -> Mapping[str, Any]:
+        """See policies.Trainer. The adapter is the whole change from the base model, whatever training starts from."""
+        return await self.model.do(self._train, training)
+
+    def _train(self, training: Training) -> dict[str, Any]:
+        import torch
+
+        began = time.monotonic()
+        place = f"weights/s{training.replicate}/g{training.generation}/{training.arm}"
+        folder = self.model.run.path / place
+        tokenizer, base = self.model.loaded()
+        torch.manual_seed(training.seed % _SEEDS)
+        previous = training.model if training.reference == "previous" else None
+        start = self.model.adapted(previous, trainable=True) if previous else copy.deepcopy(base)
+        scratch = folder.with_name(f".{folder.name}.part")
+        trainer, cut = self._trainer(start, tokenizer, training, scratch, fresh=previous is None)
+        trainer.train()
+        shutil.rmtree(scratch, ignore_errors=True)
+        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        metrics = {
+            **_metrics(history),
+            "pairs": len(training.pairs),
+            "cut": cut,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        if not history or not all(math.isfinite(entry["loss"]) for entry in history):
+            return {"stopped": DIVERGED, "metrics": metrics}
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            trainer.model.save_pretrained(folder, selected_adapters=["default"])
+        except OSError as error:
+            raise StorageFailed(
+                f"{folder}: cannot be written ({error.strerror or error}); make room and run the same command again"
+            ) from None
+        return {"model": self.model.spec.base, "adapter": place, "weights": weights_digest(folder), "metrics": metrics}
+
+    def _trainer(
+        self, model: Any, tokenizer: Any, training: Training, scratch: Path, *, fresh: bool
+    ) -> tuple[Any, int]:
+        """(TRL's trainer, how many texts are longer than the context and are cut)."""
+        import datasets
+        import peft
+        import torch
+        import transformers
+        import trl
+
+        signal = self.signal
+        settings: dict[str, Any] = {
+            "output_dir": str(scratch), "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": 1,
+            "logging_nan_inf_filter": False, "use_cpu": not torch.cuda.is_available(), "bf16": _has_bfloat16(),
+            "seed": training.seed % _SEEDS, "data_seed": training.seed % _SEEDS, "learning_rate": signal.learning_rate,
+            "num_train_epochs": signal.epochs, "per_device_train_batch_size": signal.batch_size,
+            "gradient_checkpointing": False, "max_length": self.model.spec.context, "dataloader_pin_memory": False,
+        }  # fmt: skip
+        lora = peft.LoraConfig(
+            r=signal.rank, lora_alpha=2 * signal.rank, lora_dropout=0.0, task_type="CAUSAL_LM",
+            target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        )  # fmt: skip
+        chats = tokenizer.chat_template is not None
+        if isinstance(signal, DpoSignalSpec):
+            loss = "sigmoid_norm" if signal.length_normalised else "sigmoid"
+            kind, rows = trl.DPOTrainer, [_preference(pair, chats) for pair in training.pairs]
+            config = trl.DPOConfig(
+                **settings, beta=signal.beta, loss_type=[loss], label_smoothing=signal.label_smoothing
+            )
+        elif isinstance(signal, KtoSignalSpec):
+            rows = [_completion(pair, chats, good) for pair in training.pairs for good in (True, False)]
+            kind, config = trl.KTOTrainer, trl.KTOConfig(**settings, beta=signal.beta)
+        else:
+            chosen = {(str(pair.prompt), pair.chosen): pair for pair in training.pairs}
+            rows = [_completion(pair, chats, True) for pair in chosen.values()]
+            rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
+            kind, config = trl.SFTTrainer, trl.SFTConfig(**settings)
+        trainer = kind(
+            model=model, args=config, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer,
+            peft_config=lora if fresh else None, callbacks=[_stop_where_not_finite(transformers)],
+        )  # fmt: skip
+        trainer.remove_callback(transformers.PrinterCallback)
+        texts = [text for pair in training.pairs for text in (pair.chosen, pair.rejected)]
+        lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+        return trainer, sum(length > self.model.spec.context for length in lengths)
+
+
+def _quiet(work: Callable[..., T], *arguments: Any) -> T:
+    """The result of ``work`` without the libraries' warnings, which speak to their own users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return work(*arguments)
+
+
+def _has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16, which is then several times faster."""
+    import torch
+
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return torch.cuda.is_available() or (supported is not None and bool(supported()))
+
+
+def _forget_quantisation(model: Any) -> None:
+    """Take the marks of quantisation off a model that was read from .gguf weights: they are de-quantised, and trainers refuse
+    a model that has the marks."""
+    for mark in ("hf_quantizer", "quantization_method", "is_quantized"):
+        if hasattr(model, mark):
+            delattr(model, mark)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _stop_where_not_finite(transformers: Any) -> Any:
+    """A callback that ends a training whose loss is not finite."""
+
+    class StopWhereNotFinite(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+            if logs and "loss" in logs and not math.isfinite(logs["loss"]):
+                control.should_training_stop = True
+
+    return StopWhereNotFinite()
+
+
+def _metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Loss, margin and accuracy at the first and last step that were logged; what is not finite is left out."""
+    if not history:
+        return {}
+    names = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "num_tokens": "tokens"}
+    metrics: dict[str, Any] = {"steps": len(history)}
+    for prefix, entry in (("first_", history[0]), ("", history[-1])):
+        for key, name in names.items():
+            if key in entry and math.isfinite(entry[key]):
+                metrics[prefix + name] = round(float(entry[key]), 6)
+    return metrics
+
+
+def prompt_as_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """The prompt as the model reads it: by its chat template, or the turns' texts where it has none."""
+    if tokenizer.chat_template is None:
+        return "\n\n".join(turn["content"] for turn in messages) + "\n\n"
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+
+def _preference(pair: TrainingPair, chats: bool) -> dict[str, Any]:
+    return {
+        "prompt": _prompt(pair, chats),
+        "chosen": _text(pair.chosen, chats),
+        "rejected": _text(pair.rejected, chats),
+    }
+
+
+def _completion(pair: TrainingPair, chats: bool, good: bool) -> dict[str, Any]:
+    text = pair.chosen if good else pair.rejected
+    return {"prompt": _prompt(pair, chats), "completion": _text(text, chats), "label": good}
+
+
+def _prompt(pair: TrainingPair, chats: bool) -> Any:
+    turns = pair.prompt if not isinstance(pair.prompt, str) else (Message("user", pair.prompt),)
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    return messages if chats else "\n\n".join(turn["content"] for turn in messages) + "\n\n"
+
+
+def _text(text: str, chats: bool) -> Any:
+    return [{"role": "assistant", "content": text}] if chats else text
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a text."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = tokenizer.eos_token_id if ends is None else ends
+    return [int(end) for end in (ends if isinstance(ends, list) else [ends])]
+
+
+def _too_long(context: int) -> dict[str, Any]:
+    """The response to a prompt that leaves no room for a text."""
+    message = f"the prompt and the longest draft take more than policy.context, {context} tokens"
+    return {"error": {"code": "context_length_exceeded", "message": message}}

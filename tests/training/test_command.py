@@ -1,0 +1,318 @@
+"""Training by a command: its files, what is recorded of it, resuming, replaying, failing, and training by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import judgeloop
+from conftest import ITEMS, Served, small_experiment, tables, write_experiment
+from judgeloop.cli import main
+from judgeloop.errors import AnswersOutstanding, ExperimentError, ReplayMiss, TrainingFailed
+from judgeloop.training.command import weights_digest
+from judgeloop.wire.cassette import Cassette
+
+Serve = Callable[..., Served]
+pytestmark = pytest.mark.at_hand
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_planted.py"
+ARMS = {"longer": {"judge": {"kind": "rule", "feature": "length"}}, "random": {"judge": {"kind": "random"}}}
+# Trains to 60 tokens in the arm "longer" and to 30 elsewhere; counts its runs beside the run folder.
+SHELL = """
+grep -q '"arm": "longer"' training.json && n=60 || n=30
+printf '{"model": "planted@length_mean=%s", "metrics": {"loss": 0.5}}' $n > model.json
+printf x >> "$0"
+"""
+
+
+def _experiment(tmp_path: Path, served: Served, command: list[str] | None = None, **changes: Any) -> Path:
+    command = command or ["sh", "-c", SHELL, str(tmp_path / "runs")]
+    policy = {"kind": "command", "endpoint": "m", "command": command, **changes.pop("policy", {})}
+    raw = small_experiment(served.base_url, policy=policy, arms=ARMS, panels={"anchor": 0}, replicates=1)
+    raw.pop("signal")
+    return write_experiment(tmp_path / "in", {**raw, **changes})
+
+
+def _trainings(tmp_path: Path) -> int:
+    """How often the command was run."""
+    counted = tmp_path / "runs"
+    return len(counted.read_text()) if counted.exists() else 0
+
+
+def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
+    rows = run.candidates.query("arm == @arm and generation == @generation and n_drawn > 0")
+    return float(rows["length"].mean())
+
+
+def test_the_example_trainer_lengthens_what_a_rule_for_length_picks(tmp_path: Path, serve: Serve) -> None:
+    run = judgeloop.run(_experiment(tmp_path, serve(), [sys.executable, str(EXAMPLE)]), out=tmp_path / "run")
+    assert _mean_length(run, "longer", 0) == _mean_length(run, "random", 0)
+    left = {e.call: e.response for e in Cassette(run.path, writable=False).exchanges() if "/train/" in e.call}
+    gap = [left[f"s0/g0/train/{arm}"]["metrics"]["log2_tokens"] for arm in ("longer", "random")]
+    assert gap[0] > gap[1] + 0.1
+    assert left["s0/g0/train/longer"]["model"] == f"planted@length_mean={2 ** gap[0]:.4f}"
+    folder = tmp_path / "run/training/s0/g0/longer"
+    assert "chosen texts have" in (folder / "log.txt").read_text()
+    pairs = [json.loads(line) for line in (folder / "preferences.jsonl").read_text().splitlines()]
+    assert {"prompt", "chosen", "rejected", "weight"} == set(pairs[0])
+    assert all(len(pair["chosen"].split()) >= len(pair["rejected"].split()) for pair in pairs)
+    assert 0 < min(pair["weight"] for pair in pairs) <= 1
+    settings = json.loads((folder / "training.json").read_text())
+    assert set(settings) == {
+        "experiment",
+        "arm",
+        "generation",
+        "replicate",
+        "seed",
+        "model",
+        "base",
+        "reference",
+        "folder",
+    }
+    assert (settings["arm"], settings["model"], settings["base"]) == ("longer", "planted", "planted")
+    assert settings["folder"] == str(folder.resolve())
+
+
+def test_drafts_come_from_the_trained_model_whose_weights_their_key_names(tmp_path: Path, serve: Serve) -> None:
+    run = judgeloop.run(_experiment(tmp_path, serve(), generations=2), out=tmp_path / "run")
+    exchanges = {exchange.call: exchange for exchange in Cassette(run.path, writable=False).exchanges()}
+    training = exchanges["s0/g0/train/longer"]
+    assert training.response == {"model": "planted@length_mean=60", "weights": "", "metrics": {"loss": 0.5}}
+    assert {"training_set", "configuration", "start", "pairs", "seed"} == set(training.request)
+    first, later = exchanges["s0/g0/draft/rain/g0k0"], exchanges["s0/g1/draft/longer/rain/g1k0"]
+    assert (first.request["model"], first.weights) == ("planted", "")
+    assert (later.request["model"], later.weights) == ("planted@length_mean=60", training.key)
+    assert exchanges["s0/g1/train/longer"].request["start"] == training.key
+    again = json.loads((run.path / "training/s0/g1/longer/training.json").read_text())
+    assert (again["model"], again["base"]) == ("planted@length_mean=60", "planted")
+    assert _trainings(tmp_path) == 4
+
+
+def test_rows_that_need_a_selection_are_undefined_with_the_reason_and_drift_is_not(
+    tmp_path: Path, serve: Serve
+) -> None:
+    run = judgeloop.run(_experiment(tmp_path, serve(), replicates=2, generations=2), out=tmp_path / "run")
+    rows = run.estimates[(run.estimates["category"] == "") & (run.estimates["variant"] == "")]
+    for term in ("selection_length", "mixing_length", "learning_length", "bias_selection_length"):
+        found = rows[rows["term"] == term]
+        assert set(found["status"]) == {"undefined"}
+        assert found["note"].str.contains("a model is trained on the preferences").all()
+    drift = rows[(rows["term"] == "did_length") & (rows["arm"] == "longer")]
+    assert drift["estimate"].notna().all()
+    compounding = rows[rows["term"] == "compounding_length"]
+    assert compounding["benchmark"].isna().all()
+
+
+@pytest.mark.tables
+def test_a_training_that_ended_is_never_run_again_and_a_replay_needs_neither_command_nor_model(
+    tmp_path: Path, serve: Serve
+) -> None:
+    served = serve()
+    script = tmp_path / "train.sh"
+    script.write_text(SHELL.replace('"$0"', f'"{tmp_path}/runs"'))
+    path = _experiment(tmp_path, served, ["sh", str(script)])
+    first = judgeloop.run(path, out=tmp_path / "run")
+    written, asked = tables(first.path), sum(served.asked.values())
+    assert _trainings(tmp_path) == 2
+    script.unlink()
+    judgeloop.run(path, out=tmp_path / "run")
+    replayed = judgeloop.run(path, replay=tmp_path / "run", out=tmp_path / "replayed")
+    assert (_trainings(tmp_path), sum(served.asked.values())) == (2, asked)
+    assert tables(first.path) == tables(replayed.path) == written
+    assert not (replayed.path / "training").exists()
+    other = _experiment(tmp_path, served, ["sh", "other.sh"])
+    with pytest.raises(ReplayMiss, match=r"s0/g0/train/.* configuration"):
+        judgeloop.run(other, replay=tmp_path / "run", out=tmp_path / "missed")
+
+
+@pytest.mark.tables
+def test_a_run_whose_training_failed_resumes_to_the_tables_of_one_that_did_not(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    script = tmp_path / "train.sh"
+    path = _experiment(tmp_path, served, ["sh", str(script)], generations=2)
+    good = SHELL.replace('"$0"', f'"{tmp_path}/runs"')
+    script.write_text(good)
+    whole = judgeloop.run(path, out=tmp_path / "whole")
+    script.write_text("grep -q '\"generation\": 1' training.json && exit 3\n" + good)
+    with pytest.raises(TrainingFailed, match=r"'sh' ended with exit code 3 \(see .*log\.txt\)") as failed:
+        judgeloop.run(path, out=tmp_path / "run")
+    assert failed.value.exit_code == 4
+    script.write_text(good)
+    assert tables(judgeloop.run(path, out=tmp_path / "run").path) == tables(whole.path)
+    # Two in the whole run's second generation; the first generation's two were not run again.
+    assert _trainings(tmp_path) == 8
+
+
+@pytest.mark.tables
+@pytest.mark.parametrize(
+    ("command", "policy", "sentence"),
+    [
+        (["sh", "-c", "exit 7"], {}, "ended with exit code 7"),
+        (["sh", "-c", "true"], {}, "ended and left no "),
+        (["sh", "-c", "sleep 60"], {"timeout_s": 0.05}, "did not end within policy.timeout_s, 0.05 s"),
+        (["no-such-program"], {}, "'no-such-program' cannot be run (No such file or directory)"),
+        (["sh", "-c", "echo '{' > model.json"], {}, "model.json: cannot be read as JSON"),
+        (["sh", "-c", "echo '[]' > model.json"], {}, "must be a JSON object"),
+        (["sh", "-c", "echo '{}' > model.json"], {}, "names no model; give `model`"),
+        (["sh", "-c", """echo '{"model": 3}' > model.json"""], {}, "model must be text"),
+        (["sh", "-c", """echo '{"model": "m", "base_url": "m:1"}' > model.json"""], {}, "base_url must start with http"),
+        (["sh", "-c", """echo '{"model": "m", "adapter": "gone"}' > model.json"""], {}, "no adapter is here"),
+        (["sh", "-c", """echo '{"model": "m", "metrics": {"loss": "low"}}' > model.json"""], {}, "metrics must be numbers"),
+    ],
+)  # fmt: skip
+def test_a_command_that_leaves_no_model_ends_the_run_with_one_sentence(
+    tmp_path: Path, serve: Serve, command: list[str], policy: dict[str, Any], sentence: str
+) -> None:
+    path = _experiment(tmp_path, serve(), command, policy=policy)
+    with pytest.raises(TrainingFailed) as failed:
+        judgeloop.run(path, out=tmp_path / "run")
+    assert sentence in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_model_left_by_an_earlier_training_is_not_taken_for_this_one_s(tmp_path: Path, serve: Serve) -> None:
+    path = _experiment(tmp_path, serve(), ["sh", "-c", "true"])
+    folder = tmp_path / "run/training/s0/g0/longer"
+    with pytest.raises(TrainingFailed):
+        judgeloop.run(path, out=tmp_path / "run")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text('{"model": "planted@length_mean=60"}')
+    with pytest.raises(TrainingFailed, match="left no"):
+        judgeloop.run(path, out=tmp_path / "run")
+
+
+def test_a_model_may_answer_elsewhere_and_its_adapter_is_known_by_its_weights(tmp_path: Path, serve: Serve) -> None:
+    served, elsewhere = serve(), serve(model="policy", draft={"length_mean": 100})
+    script = f"""printf w > adapter.safetensors; printf d > README.md
+    echo '{{"model": "policy", "base_url": "{elsewhere.base_url}", "adapter": "."}}' > model.json"""
+    run = judgeloop.run(_experiment(tmp_path, served, ["sh", "-c", script]), out=tmp_path / "run")
+    assert {call.split("/")[1] for call in elsewhere.asked} == {"g1"}
+    assert _mean_length(run, "longer", 1) > _mean_length(run, "longer", 0) + 1
+    [training] = [e for e in Cassette(run.path, writable=False).exchanges() if e.call == "s0/g0/train/longer"]
+    assert training.response["adapter"] == "training/s0/g0/longer"
+    assert training.response["weights"] == weights_digest(run.path / "training/s0/g0/longer")
+    (run.path / "training/s0/g0/longer/README.md").write_text("another date")
+    assert training.response["weights"] == weights_digest(run.path / "training/s0/g0/longer")
+
+
+@pytest.mark.tables
+def test_by_hand_every_arm_and_replicate_waits_and_goes_on_where_its_model_stands(tmp_path: Path, serve: Serve) -> None:
+    path = _experiment(tmp_path, serve(), replicates=2, panels={"anchor": 2}, arms={**ARMS, "judge": {}})
+    with pytest.raises(AnswersOutstanding) as waits:
+        judgeloop.step(path, out=tmp_path / "run")
+    assert waits.value.exit_code == 6
+    assert sorted(call for call, _ in waits.value.requests) == [
+        f"s{replicate}/g0/train/{arm}" for replicate in (0, 1) for arm in ("judge", "longer", "random")
+    ]
+    for call, folder in waits.value.requests[1:]:
+        (folder / "model.json").write_text(
+            json.dumps({"model": f"planted@length_mean={60 if 'longer' in call else 30}"})
+        )
+    with pytest.raises(AnswersOutstanding) as waits:
+        judgeloop.step(tmp_path / "run")
+    [(_, folder)] = waits.value.requests
+    (folder / "model.json").write_text(json.dumps({"model": "planted@length_mean=60"}))
+    by_hand = judgeloop.step(tmp_path / "run")
+    assert _trainings(tmp_path) == 0
+    assert tables(by_hand.path) == tables(judgeloop.run(path, out=tmp_path / "run").path)
+    assert tables(by_hand.path) == tables(judgeloop.run(path, out=tmp_path / "by_command").path)
+
+
+@pytest.mark.tables
+def test_the_command_line_lists_the_folders_that_wait_and_ends_with_exit_code_6(
+    tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _experiment(tmp_path, serve())
+    with pytest.raises(SystemExit) as ended:
+        main(["step", str(path), "--out", str(tmp_path / "run"), "--quiet"])
+    assert ended.value.code == 6
+    printed = capsys.readouterr()
+    assert [line.split(": ")[0] for line in printed.out.splitlines()] == ["s0/g0/train/longer", "s0/g0/train/random"]
+    assert "put model.json there, and run the same command again" in printed.err
+
+
+@pytest.mark.tables
+def test_a_prompt_of_messages_is_trained_on_as_messages(tmp_path: Path, serve: Serve) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    path = _experiment(tmp_path, serve())
+    (path.parent / "items.jsonl").write_text(json.dumps({"item_id": "why", "prompt": turns}) + "\n")
+    judgeloop.run(path, out=tmp_path / "run")
+    lines = (tmp_path / "run/training/s0/g0/longer/preferences.jsonl").read_text().splitlines()
+    pair = json.loads(lines[0])
+    assert pair["prompt"] == turns
+    assert [turn["role"] for turn in (*pair["chosen"], *pair["rejected"])] == ["assistant", "assistant"]
+
+
+@pytest.mark.tables
+def test_strategies_mix_the_pairs_that_are_trained_on(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    arms = {
+        "replace": {}, "accumulate": {"strategy": {"kind": "accumulate"}},
+        "subsample": {"strategy": {"kind": "accumulate_subsample"}}, "real": {"strategy": {"real_fraction": 0.5}},
+        "file": {"strategy": {"real_fraction": 0.5, "real": "real.jsonl"}},
+    }  # fmt: skip
+    path = _experiment(
+        tmp_path,
+        served,
+        generations=2,
+        judge={"kind": "rule", "feature": "length"},
+        arms={**arms, "random": ARMS["random"]},
+    )
+    lines = [json.dumps({"item_id": item["item_id"], "text": "It rains."}) for item in ITEMS]
+    (path.parent / "real.jsonl").write_text("\n".join(lines))
+    judgeloop.run(path, out=tmp_path / "run")
+
+    def trained(arm: str, generation: int) -> list[str]:
+        text = (tmp_path / f"run/training/s0/g{generation}/{arm}/preferences.jsonl").read_text()
+        return text.splitlines()
+
+    zero = trained("replace", 0)
+    assert trained("accumulate", 0) == zero
+    assert set(trained("accumulate", 1)) > set(zero)
+    assert len(trained("accumulate", 1)) > len(trained("subsample", 1)) >= len(trained("replace", 1)) - 3
+    assert np.mean([line in zero for line in trained("real", 1)]) == pytest.approx(0.5, abs=0.1)
+    real = [json.loads(line)["chosen"] == "It rains." for line in trained("file", 1)]
+    assert np.mean(real) == pytest.approx(0.5, abs=0.1)
+
+
+def test_where_nothing_is_preferred_nothing_is_trained_and_the_model_stays(tmp_path: Path, serve: Serve) -> None:
+    arms = {"gold": {"judge": {"kind": "gold"}}, "judge": {"judge": {"kind": "gold"}}}
+    path = _experiment(tmp_path, serve(), arms=arms)
+    run = judgeloop.run(path, out=tmp_path / "run")
+    assert _trainings(tmp_path) == 0
+    assert set(run.candidates["generation"]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"signal": {"kind": "bradley_terry"}}, "signal.kind: bradley_terry does not go with policy.kind command"),
+        ({"signal": {"label_rule": "length_controlled"}}, "signal.label_rule: must be one of raw, swap_average"),
+        ({"policy": {"command": []}}, "policy.command: must hold at least 1"),
+    ],
+)
+def test_a_signal_that_fits_here_does_not_go_with_a_command(
+    tmp_path: Path, serve: Serve, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ExperimentError) as wrong:
+        judgeloop.run(_experiment(tmp_path, serve(), **changes), out=tmp_path / "run")
+    assert sentence in str(wrong.value)
+
+
+def test_step_needs_a_command(tmp_path: Path, serve: Serve) -> None:
+    with pytest.raises(ExperimentError, match="nothing is trained by hand here"):
+        judgeloop.step(write_experiment(tmp_path, small_experiment(serve().base_url)), out=tmp_path / "run")
+
+
+def test_a_plan_counts_trainings_and_their_drafts(tmp_path: Path, serve: Serve) -> None:
+    path = _experiment(tmp_path, serve(), generations=2, replicates=2)
+    loads = {load.what: load.calls for load in judgeloop.plan(path).loads}
+    assert loads["drafts of trained models"] == 2 * 2 * 2 * 3 * 3
+    assert loads["trainings (time and cost are not counted)"] == 2 * 2 * 2
+    run = judgeloop.run(path, out=tmp_path / "run")
+    assert judgeloop.plan(path).calls >= run.folder.environment()["calls"]

@@ -1,0 +1,208 @@
+"""Weights that are trained here: a tiny model through the same code, and what holds without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_llama
+
+import judgeloop
+from conftest import Served, small_experiment, tables, tables_alone, without, write_experiment
+from judgeloop.errors import ExperimentError, TrainingFailed
+from judgeloop.experiment.resolve import resolve
+from judgeloop.wire.cassette import Cassette
+
+PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
+ITEMS = [{"item_id": f"i{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)]
+ARMS = {"longer": {"judge": {"kind": "rule", "feature": "length"}}, "coin": {"judge": {"kind": "random"}}}
+has_libraries = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "trl"))
+
+
+def _raw(base: Path | str, **changes: Any) -> dict[str, Any]:
+    policy = {"kind": "trained", "base": str(base), "max_tokens": 24, "context": 96, "threads": 1}
+    raw = small_experiment(
+        "http://127.0.0.1:9/v1", endpoints={}, judge={"kind": "random"}, policy=policy, arms=ARMS, panels={"anchor": 0},
+        replicates=1, generations=2, candidates_per_item=4,
+        signal={"kind": "dpo", "learning_rate": 1e-2, "epochs": 8, "batch_size": 16},
+    )  # fmt: skip
+    return {**raw, **changes}
+
+
+def _trainings(run: Path) -> dict[str, Mapping[str, Any]]:
+    """Call id → what was recorded of each training."""
+    exchanges = Cassette(run, writable=False).exchanges()
+    return {exchange.call: exchange.response for exchange in exchanges if "/train/" in exchange.call}
+
+
+def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
+    return float(run.candidates.query("arm == @arm and generation == @generation and n_drawn > 0")["length"].mean())
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model."""
+    return tiny_llama.write(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, judgeloop.Run]]:
+    """An experiment with a tiny model, and its run."""
+    folder = tmp_path_factory.mktemp("tiny")
+    path = write_experiment(folder / "in", _raw(base), ITEMS)
+    with tables_alone():
+        yield path, judgeloop.run(path, out=folder / "run", report=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_libraries, reason="the extra judgeloop[train] is not installed")
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+class TestTraining:
+    """With the libraries: slow, for they alone take seconds to load."""
+
+    def test_loss_falls_margins_grow_and_the_positive_control_lengthens_its_texts_against_the_coin(
+        self, trained: tuple[Path, judgeloop.Run]
+    ) -> None:
+        _, run = trained
+        made = _trainings(run.path)
+        assert set(made) == {f"s0/g{generation}/train/{arm}" for generation in (0, 1) for arm in ARMS}
+        for generation in (0, 1):
+            metrics = made[f"s0/g{generation}/train/longer"]["metrics"]
+            assert metrics["loss"] < metrics["first_loss"] - 0.05
+            assert metrics["margin"] > metrics["first_margin"] + 0.1
+            # From the previous model, which is the reference too: the first loss is log 2 again.
+            assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+        assert _mean_length(run, "longer", 0) == _mean_length(run, "coin", 0)
+        grown = [_mean_length(run, arm, 1) - _mean_length(run, arm, 0) for arm in ARMS]
+        assert grown[0] > grown[1] + 0.3
+
+    def test_a_killed_run_resumes_to_the_same_tables(self, trained: tuple[Path, judgeloop.Run], tmp_path: Path) -> None:
+        path, run = trained
+        # Killed once the first arm is trained: in the midst of the second training.
+        script = f"""
+        import os, signal, time, judgeloop
+        from judgeloop.training.lora import LoraTrainer
+        train, count = LoraTrainer._train, [0]
+        def counted(self, training):
+            count[0] += 1
+            if count[0] == 2:
+                time.sleep(2)  # until the first is recorded
+                os.kill(os.getpid(), signal.SIGKILL)
+            return train(self, training)
+        LoraTrainer._train = counted
+        judgeloop.run({str(path)!r}, out={str(tmp_path / "killed")!r}, report=False)
+        """
+        killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-500:]
+        assert len(_trainings(tmp_path / "killed")) == 1
+        with tables_alone():
+            resumed = judgeloop.run(path, out=tmp_path / "killed", report=False)
+        assert tables(resumed.path) == tables(run.path)
+
+    def test_a_replay_needs_no_weights_and_no_library(
+        self, trained: tuple[Path, judgeloop.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, run = trained
+        without(monkeypatch, "torch")
+        with tables_alone():
+            replayed = judgeloop.run(path, replay=run.path, out=tmp_path / "replayed", report=False)
+        assert tables(replayed.path) == tables(run.path)
+        assert not (replayed.path / "weights").exists()
+
+    def test_an_adapter_that_is_gone_or_changed_is_not_drafted_from(
+        self, trained: tuple[Path, judgeloop.Run], tmp_path: Path
+    ) -> None:
+        path, run = trained
+        for part in run.path.joinpath("calls").rglob("g02-draft.jsonl"):
+            part.unlink()
+        adapter = run.path / "weights/s0/g1/longer/adapter_model.safetensors"
+        adapter.write_bytes(adapter.read_bytes() + b"x")
+        with pytest.raises(TrainingFailed, match="is not here any more, and drafts are missing"):
+            judgeloop.run(path, out=run.path, report=False)
+
+    def test_the_example_for_trl_trains_on_from_its_last_adapter(
+        self, tmp_path: Path, serve: Callable[..., Served], base: Path
+    ) -> None:
+        served = serve(model=["planted", "s0-g0-longer", "s0-g1-longer"])
+        script = Path(__file__).parents[2] / "examples" / "train_trl.py"
+        command = [sys.executable, str(script), "--base", str(base), "--cpu", "--learning-rate", "0.01"]
+        raw = small_experiment(
+            served.base_url, policy={"kind": "command", "endpoint": "m", "command": command}, generations=2, replicates=1,
+            signal={"kind": "external"}, arms={"longer": ARMS["longer"]}, panels={"anchor": 0},
+        )  # fmt: skip
+        with tables_alone():
+            run = judgeloop.run(write_experiment(tmp_path / "in", raw), out=tmp_path / "run", report=False)
+        first, second = _trainings(run.path).values()
+        assert (first["model"], first["adapter"]) == ("s0-g0-longer", "training/s0/g0/longer/adapter")
+        assert first["weights"] != second["weights"]
+        settings = json.loads((run.path / "training/s0/g1/longer/training.json").read_text())
+        assert settings["adapter"] == str((run.path / first["adapter"]).resolve())
+        assert "train_loss" in second["metrics"]
+
+    @pytest.mark.parametrize("kind", ["sft", "kto"])
+    def test_other_losses_train_too(self, kind: str, tmp_path: Path, base: Path) -> None:
+        raw = _raw(base, generations=1, signal={"kind": kind, "epochs": 1}, arms={"longer": ARMS["longer"]})
+        with tables_alone():
+            run = judgeloop.run(write_experiment(tmp_path / "in", raw, ITEMS), out=tmp_path / "run", report=False)
+        assert _trainings(run.path)["s0/g0/train/longer"]["metrics"]["loss"] > 0
+
+    def test_an_arm_whose_loss_is_not_finite_stops_with_its_reason_and_the_others_go_on(
+        self, tmp_path: Path, base: Path
+    ) -> None:
+        arms = {"longer": ARMS["longer"], "wild": {"judge": ARMS["longer"]["judge"], "signal": {"learning_rate": 1e36}}}
+        raw = _raw(base, generations=1, replicates=2, signal={"epochs": 2}, arms=arms)
+        run = judgeloop.run(write_experiment(tmp_path / "in", raw, ITEMS), out=tmp_path / "run", report=False)
+        assert _trainings(run.path)["s0/g0/train/wild"]["stopped"] == "training_diverged"
+        last = run.candidates[run.candidates["generation"] == 1]
+        assert set(last.loc[last["arm"] == "wild", "reason"]) == {"training_diverged"}
+        assert last.loc[last["arm"] != "wild", "text"].notna().all()
+        estimates = run.estimates[(run.estimates["category"] == "") & (run.estimates["term"] == "mean_length")]
+        known = estimates[estimates["estimate"].notna()]
+        assert set(known.loc[known["generation"] == 1, "arm"]) == {"longer"}
+
+
+def test_without_torch_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_experiment(tmp_path, _raw("base"), ITEMS)
+    without(monkeypatch, "torch")
+    with pytest.raises(ExperimentError, match=r"policy\.kind: trained needs torch; run: pip install torch -f .*/cpu/"):
+        judgeloop.run(path, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trained_policy_has_dpo_where_no_signal_is_named_and_refuses_one_that_is_fitted() -> None:
+    raw = {key: value for key, value in _raw("base").items() if key != "signal"}
+    arms = resolve({**raw, "signal": {"beta": 0.2}, "arms": {**ARMS, "sft": {"signal": {"kind": "sft"}}}}).arms
+    assert [arm.signal.kind for arm in arms] == ["dpo", "dpo", "sft"]
+    assert getattr(arms[0].signal, "beta") == 0.2  # noqa: B009 - of one kind of signal
+    with pytest.raises(
+        ExperimentError, match=r"best_of_n does not go with policy.kind trained, which takes dpo, sft, kto"
+    ):
+        resolve({**raw, "signal": {"kind": "best_of_n"}})
+    with pytest.raises(ExperimentError, match=r"dpo does not go with policy.kind pool"):
+        resolve(
+            {
+                **raw,
+                "endpoints": {"m": {"base_url": "http://m", "model": "m"}},
+                "policy": {"endpoint": "m"},
+                "signal": {"kind": "dpo"},
+            }
+        )
+
+
+def test_a_plan_of_a_trained_policy_needs_no_endpoint_and_no_library(tmp_path: Path) -> None:
+    plan = judgeloop.plan(write_experiment(tmp_path, _raw("base"), ITEMS))
+    loads = {load.what: load.calls for load in plan.loads}
+    assert loads["drafts of trained models"] == 2 * 2 * 8 * 4
+    assert loads["trainings (time and cost are not counted)"] == 4
+    assert plan.cost is not None
+    assert plan.cost.high == 0.0
+    assert not any("price" in note for note in plan.notes)
+    assert json.dumps(plan.record())
