@@ -24,7 +24,7 @@ limits. This page is made from [claims.csv](claims.csv), which
 judgeloop validate --claims --seed 0 --out claims
 ```
 
-wrote ({replications}; it goes on where it was stopped). CI runs a fixed share of it.
+wrote ({replications}; it goes on where it was stopped). CI draws seven of the worlds again.
 
 **A claim is held** in a world in which it is false if it is made there in at most 5 % of samples and two Monte-Carlo errors.
 Exploratory findings are corrected by Benjamini and Hochberg's method, which controls the share of false ones among those that are
