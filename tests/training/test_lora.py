@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, judgeloop.Run]]:
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, judgeloop.Run]:
     """An experiment with a tiny model, and its run."""
     folder = tmp_path_factory.mktemp("tiny")
     path = write_experiment(folder / "in", _raw(base), ITEMS)
     with tables_alone():
-        yield path, judgeloop.run(path, out=folder / "run", report=False)
+        return path, judgeloop.run(path, out=folder / "run", report=False)
 
 
 @pytest.mark.slow
