@@ -38,7 +38,7 @@ from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.mitigation import MITIGATIONS
 from judgeloop.stats.judge.published import ARENA_FEATURES
 from judgeloop.stats.loop.estimates import run_estimates
-from judgeloop.stats.loop.panels import probe_panel_estimates
+from judgeloop.stats.loop.panels import judge_drift_estimates, probe_panel_estimates
 from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 
 ROOT = Path(__file__).parents[2]
@@ -157,13 +157,33 @@ def against_one_baseline(judgments: pd.DataFrame) -> pd.DataFrame:
     return chosen[chosen["panel"] == "pairs"]
 
 
+def with_lost_verdicts(judgments: pd.DataFrame) -> pd.DataFrame:
+    """Every fifth judgment without a verdict."""
+    lost = np.arange(len(judgments)) % 5 == 0
+    return judgments.assign(verdict=judgments["verdict"].mask(lost, "unscored"), p_first=np.nan)
+
+
+def for_middle_length(judgments: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts for the text whose length is nearer to the median of all."""
+    length = texts.drop_duplicates(["item_id", "candidate_id"]).set_index(["item_id", "candidate_id"])["length"]
+    far = (length - length.median()).abs()
+    first, second = (
+        far.reindex(pd.MultiIndex.from_frame(judgments[["item_id", slot]])).to_numpy()
+        for slot in ("candidate_first", "candidate_second")
+    )
+    coin = seeds.rng(0, "middle").random(len(judgments)) < 0.15
+    return judgments.assign(verdict=np.where((first < second) ^ coin, "first", "second"), p_first=np.nan)
+
+
 def probe_rows(judgments: pd.DataFrame) -> pd.DataFrame:
     """The rows of a run's probe panel, over two generations."""
-    turns = pd.concat([judgments[judgments["panel"] == "probe"].assign(generation=turn) for turn in (0, 1)])
+    own = judgments[judgments["panel"] == "probe"]
+    turns = pd.concat([own.assign(generation=turn, verdict=np.roll(own["verdict"], turn)) for turn in (0, 1)])
     turns = turns.assign(dose_reached=turns["dose"].fillna(1.2))
     same = turns[turns["probe"] == "bold"].assign(probe="identical", identical=True, pair_id="same")
     tables = RunTables(*[pd.DataFrame()] * 2, pd.concat([turns, same]), *[pd.DataFrame()] * 2)
-    return estimates_frame(probe_panel_estimates(tables, planted_run.design(1)))
+    design = planted_run.design(1)
+    return estimates_frame([*probe_panel_estimates(tables, design), *judge_drift_estimates(tables, design, {})])
 
 
 def mitigated(judgments: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
@@ -193,6 +213,8 @@ def emitted() -> pd.DataFrame:
         judge_estimates(judgments[judgments["order"] == "ab"], texts),
         judge_estimates(judgments.assign(gold=judgments["item_id"].str[1:].astype(float) - 9.5, gold_2=""), texts),
         judge_estimates(against_one_baseline(judgments), texts),
+        judge_estimates(with_lost_verdicts(judgments), texts, gold_exact=True),
+        judge_estimates(for_middle_length(judgments, texts), texts, gold_exact=True),
         mitigated(judgments, texts),
         probe_rows(judgments),
         *rated_rows.frames(),
@@ -222,6 +244,9 @@ def test_every_documented_term_and_variant_exists(emitted: pd.DataFrame) -> None
         f"{one.name} {variant}"
         for one in DOCUMENTED
         for variant in one.variants
+        # The planted run has no fitted signal over recorded pools, and no panel that is judged twice a generation: those are
+        # in tests/stats/loop/test_pools.py and tests/stats/judge/test_change.py.
+        if not one.name.startswith(("pool_range_used_", "judge_drift_disagreement"))
         # A model, the mitigation that a price is of, and the other judge are always named.
         if variant
         or not (
@@ -229,7 +254,7 @@ def test_every_documented_term_and_variant_exists(emitted: pd.DataFrame) -> None
         )
         if not any(re.fullmatch(one.pattern, term) and re.fullmatch(variant, given) for term, given in pairs)
     ]
-    assert absent == []
+    assert absent == [], absent
 
 
 def test_the_words_of_the_verdicts_are_those_of_the_code() -> None:
