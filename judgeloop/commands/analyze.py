@@ -11,7 +11,7 @@ import pandas as pd
 
 from judgeloop import analysis
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange.rows import STDIN, Columns, Input, load_columns, named, raw_rows
+from judgeloop.interchange.rows import Columns, Input, load_columns, named, raw_rows
 from judgeloop.interchange.texts import is_texts, read_texts
 from judgeloop.interchange.verdicts import Sources, files_of, format_of, read_log
 from judgeloop.results import Audit

@@ -377,7 +377,15 @@ _BY_RECORD: dict[str, Callable[[Iterable[Row]], tuple[list[Row], list[str]]]] = 
 _GRADED_ALONE: dict[str, Callable[[Sequence[Path], str, str], tuple[list[Row], list[str]]]] = {
     "inspect": inspect_log.rows, "lm_eval": lm_eval.rows,
 }  # fmt: skip
-_IN_A_FOLDER = ("*.eval", "samples_*.jsonl", "annotations.json", "*_pair.jsonl", "*_single.jsonl", "completions_*.parquet", "*.jsonl")
+_IN_A_FOLDER = (
+    "*.eval",
+    "samples_*.jsonl",
+    "annotations.json",
+    "*_pair.jsonl",
+    "*_single.jsonl",
+    "completions_*.parquet",
+    "*.jsonl",
+)
 _FIELDS = {
     "alpaca_eval": alpaca_eval.FIELDS, "mt_bench": arenas.MT_BENCH_FIELDS, "arena_hard": arenas.ARENA_HARD_FIELDS,
     "inspect": inspect_log.FIELDS, "lm_eval": lm_eval.FIELDS,

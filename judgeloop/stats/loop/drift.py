@@ -139,7 +139,9 @@ def difference_of_groups(values: NDArray[np.float64]) -> Interval | Point | Unde
         return Point(change, "one replicate has no interval")
     weights = signs / np.sqrt(sizes * (sizes - 1.0))
     shares = weights @ np.where(present, values - means[:, None], 0.0)
-    return t_interval(change, float(np.sqrt(shares @ shares)), int(sizes.min()) - 1, method="t over replicates, groups that differ")
+    return t_interval(
+        change, float(np.sqrt(shares @ shares)), int(sizes.min()) - 1, method="t over replicates, groups that differ"
+    )
 
 
 def _same_items(series: Series, *cells: tuple[str, int]) -> tuple[dict[str, int], list[str]]:
