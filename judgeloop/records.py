@@ -279,8 +279,9 @@ class Client(Protocol):
 class WorkingClient(Client, Protocol):
     """A client that also records what no endpoint answers: a training, a draft in this process."""
 
-    async def ask(self, call: Call, work: Work | None = None) -> Reply:
-        """As Client.ask; with ``work``, which may raise errors of its own, that answers in the endpoint's place."""
+    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
+        """As Client.ask; with ``work``, which may raise errors of its own and costs ``worst_cost`` US dollars at most, that
+        answers in the endpoint's place."""
         ...
 
 

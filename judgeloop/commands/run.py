@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from judgeloop.experiment.schema import (
     BradleyTerrySignalSpec,
     CommandPolicySpec,
     Endpoint,
+    HostedPolicySpec,
+    HostedSignalSpec,
     JudgeSpec,
     LoraSignal,
     TrainedPolicySpec,
@@ -35,6 +38,7 @@ from judgeloop.text import templates
 from judgeloop.text.templates import Mode
 from judgeloop.training import lora
 from judgeloop.training.command import CommandTrainer
+from judgeloop.training.hosted import HostedTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
@@ -171,7 +175,10 @@ async def _run(
         trainers=weights.trainers,
         on_generation=observer.generation if observer else lambda _: None,
     )
-    await loop.run(context)
+    try:
+        await loop.run(context)
+    finally:
+        await weights.aclose()
     return judges
 
 
@@ -181,6 +188,12 @@ class _Weights:
 
     trainers: Mapping[str, Trainer] = field(default_factory=dict)
     in_process: InProcess | None = None
+    hosted: Sequence[HostedTrainer] = ()
+
+    async def aclose(self) -> None:
+        """Close what the trainers opened."""
+        for trainer in self.hosted:
+            await trainer.aclose()
 
 
 def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, replayed: bool) -> _Weights:
@@ -202,6 +215,17 @@ def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, 
             name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
         }
         return _Weights(trainers, model.answers)
+    if isinstance(policy, HostedPolicySpec):
+        endpoint = experiment.endpoints[policy.endpoint]
+        if endpoint.base_url is None and not replayed:
+            raise ExperimentError(f"policy.endpoint: {policy.endpoint} is an engine on this machine, which has no fine-tuning service; policy.kind trained trains here")  # fmt: skip
+        slots = asyncio.Semaphore(policy.at_once)
+        hosted = {
+            arm.name: HostedTrainer(folder, policy, arm.signal, endpoint, os.environ, slots)
+            for arm in resolved.arms
+            if isinstance(arm.signal, HostedSignalSpec)
+        }
+        return _Weights(hosted, hosted=tuple(hosted.values()))
     return _Weights()
 
 
@@ -306,7 +330,7 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _check_prices(resolved: ResolvedExperiment) -> None:
     """Raise ExperimentError where a cost is limited and no endpoint states a price."""
     prices = [endpoint.price for endpoint in resolved.experiment.endpoints.values()]
-    if not any(price.input or price.output for price in prices):
+    if not any(price.input or price.output or price.training for price in prices):
         raise ExperimentError(
             "budget.max_cost: no endpoint states a price, so no cost can be counted; set endpoints.<name>.price"
         )
