@@ -331,6 +331,19 @@ def test_a_drift_that_is_not_shown_says_nothing_where_the_positive_control_shows
     assert any("train harder" in line.sentence for line in four[3].advice)
 
 
+def test_a_drift_that_is_not_shown_asks_for_a_positive_control_where_there_is_none() -> None:
+    asks = {
+        any(
+            "An arm with a known taste" in line.sentence
+            for line in _answers(rows, ("judge", "longer", "random"))[3].advice
+        )
+        for rows in (_with_control("seen", "itself_seen"), _with_control("not_seen", "itself_not_seen"))
+    }
+    assert asks == {False}
+    alone = _with_control("", "")[:1]
+    assert "An arm with a known taste" in _answers(alone, ("judge", "random"))[3].sentences[-1]
+
+
 def test_a_drift_that_is_shown_needs_no_positive_control() -> None:
     (found, _) = findings([_did(arm="judge", positive_control="not_seen"), *_with_control("", "itself_not_seen")[1:]])
     assert found.verdict == "found"
