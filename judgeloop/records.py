@@ -57,9 +57,9 @@ ESTIMATE_COLUMNS = (
     "scope", "judge", "arm", "contrast", "generation", "panel", "category", "bias", "term", "variant", "estimate",
     "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "family", "n", "n_items",
     "n_replicates", "n_unscored", "unit", "method", "status", "verdict", "margin", "detectable",
-    "benchmark", "note",
+    "benchmark", "positive_control", "note",
 )  # fmt: skip
-ADDED_ESTIMATE_COLUMNS = ("verdict", "margin", "detectable", "benchmark")
+ADDED_ESTIMATE_COLUMNS = ("verdict", "margin", "detectable", "benchmark", "positive_control")
 """Columns that run folders of earlier versions lack; read as empty there."""
 ESTIMATE_KEY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant")
 

@@ -23,6 +23,7 @@ from judgeloop.experiment.schema import (
     HostedSignalSpec,
     JudgeSpec,
     LoraSignal,
+    RuleJudgeSpec,
     TrainedPolicySpec,
 )
 from judgeloop.judging.controls import GoldJudge
@@ -343,7 +344,9 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             name=arm.name,
             judge=names[arm.name],
             is_control=arm.is_control,
-            is_positive_control=arm.is_positive_control,
+            taste=(arm.judge.feature, 1 if arm.judge.prefer == "more" else -1)
+            if isinstance(arm.judge, RuleJudgeSpec)
+            else None,
             judge_kind=arm.judge.kind,
             policy_kind=arm.policy.kind,
             label_rule=arm.signal.label_rule,
