@@ -46,7 +46,7 @@ class BudgetReached(JudgeloopError):
 
 
 class EndpointFailed(JudgeloopError):
-    """An endpoint refuses (401, 403, 404, unknown model) or keeps failing. All that was paid for is recorded."""
+    """An endpoint refuses (key, account, address, model) or keeps failing. All that was paid for is recorded."""
 
     exit_code = 4
 

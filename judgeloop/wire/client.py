@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from judgeloop.bodies import remedy
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.schema import Endpoint, Price
 from judgeloop.records import Call, Reply, Route, Work, canonical
@@ -471,9 +472,8 @@ class WireClient:
         if len(connection.held) < CONSECUTIVE_FAILURES:
             return reply
         self._drop(connection, len(connection.held))
-        message = failure_message(exchange)
         raise EndpointFailed(
-            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
+            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply)}, then run the same command to resume"
         )
 
     async def _attempt(self, connection: Connection, call: Call) -> Exchange:
@@ -506,8 +506,9 @@ class WireClient:
             settings = "base_url, model and route" if call.route else "base_url and model"
             # A 404 or an unknown model has nothing to do with the key.
             key = "" if refusal.absent else f"the key in {connection.key_variable} and its credit, "
+            mended = remedy(str(refusal)) or f"check {key}{settings}"
             raise EndpointFailed(
-                f"{connection.where}: {brief(str(refusal))}{asked}; check {key}{settings}, then run the same command to resume"
+                f"{connection.where}: {brief(str(refusal))}{asked}; {mended}, then run the same command to resume"
             ) from None
         raise AssertionError("tenacity ends in a result or an exception")
 
@@ -560,17 +561,7 @@ def worst_cost(endpoint: Endpoint, call: Call) -> float:
     return (sent * endpoint.price.input + longest * endpoint.price.output) / 1e6
 
 
-def failure_message(exchange: Exchange) -> str:
-    """The server's message in a failed exchange, behind a colon; empty where it sent none."""
-    error = exchange.response.get("error") if isinstance(exchange.response, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    return f": {brief(message)}" if isinstance(message, str) and message else ""
-
-
-def setting_hint(message: str) -> str:
-    """The endpoint's setting that mends a failure with this message, in brackets; empty where none does."""
-    if "max_completion_tokens" in message:
-        return " (set the endpoint's max_tokens_field: max_completion_tokens)"
-    if "temperature" in message:
-        return " (set the endpoint's send_temperature: false)"
-    return ""
+def failure_words(reply: Reply) -> str:
+    """Why a call failed, the server's own sentence, and what mends it: "bad_request: …; set …"."""
+    said = f": {brief(reply.detail)}" if reply.detail else ""
+    return f"{reply.failure}{said}; {remedy(reply.detail) or 'mend it'}"
