@@ -65,11 +65,10 @@ def facts(reading: Reading) -> list[tuple[str, str]]:
         rows.append(("Items", f"{len(reading.items):,}"))
     calls = reading.environment.get("calls")
     if isinstance(calls, int):
-        cost = reading.environment.get("cost_usd")
-        price = f" ({cost:,.2f} USD)" if isinstance(cost, float) and cost > 0 else ""
-        if calls and cost is None and "cost_usd" in reading.environment:
-            price = " (cost not known: no price was stated)"
-        rows.append(("Model calls", f"{calls:,}{price}"))
+        spent = ""
+        if calls and "cost_usd" in reading.environment:
+            spent = wording.cost(reading.environment["cost_usd"], reading.environment.get("unpriced") or ())
+        rows.append(("Model calls", f"{calls:,}{f' ({spent})' if spent else ''}"))
     drafts, without_text = reading.drafts()
     if drafts:
         rows.append(("Drafts", f"{drafts:,}"))

@@ -239,7 +239,7 @@ def brief(message: str) -> str:
 class AnsweredCall:
     """An answered call, as observers get it: the reply, whether it was recorded before, and the run's calls and cost so far.
 
-    ``cost`` in US dollars, recorded calls included.
+    ``cost`` in US dollars, recorded calls included; without those to ``unpriced`` models, whose price is not stated.
     """
 
     call: Call
@@ -248,13 +248,15 @@ class AnsweredCall:
     attempts: int
     calls: int
     cost: float
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Ledger:
     """Calls and cost of the whole run in US dollars, recorded ones included, against the budget.
 
-    ``waiting`` are calls in flight, ``reserved`` what they may cost at most, ``held`` failed calls that are not recorded yet.
+    ``waiting`` are calls in flight, ``reserved`` what they may cost at most, ``held`` failed calls that are not recorded yet;
+    ``unpriced``: models that were asked and state no price.
     """
 
     max_cost: float | None = None
@@ -264,6 +266,7 @@ class Ledger:
     reserved: float = 0.0
     waiting: int = 0
     held: int = 0
+    unpriced: tuple[str, ...] = ()
 
     def affords(self, estimate: float) -> bool:
         """Whether one more call cannot break the cost limit: calls in flight count at their worst."""
@@ -365,11 +368,15 @@ class WireClient:
         identity = (call.call_id, call.key)
         if identity not in self._counted:
             self._counted.add(identity)
-            price = self._endpoints[call.endpoint].price if call.endpoint else Price()
+            endpoint = self._endpoints[call.endpoint] if call.endpoint else None
+            price = endpoint.price if endpoint else Price()
+            if endpoint and not endpoint.is_priced and endpoint.model not in self.ledger.unpriced:
+                self.ledger.unpriced = tuple(sorted((*self.ledger.unpriced, endpoint.model)))
             self.ledger.calls += 1
             self.ledger.cost += (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1e6
         if self._observer:
-            self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, self.ledger.calls, self.ledger.cost))
+            spent = self.ledger.calls, self.ledger.cost, self.ledger.unpriced
+            self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, *spent))
         return reply
 
     async def _do(self, call: Call, work: Work) -> Reply:

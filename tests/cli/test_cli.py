@@ -33,6 +33,7 @@ def _changed(**changes: Any) -> dict[str, Any]:
     return small_experiment(_NOWHERE, **changes)
 
 
+_PRICED = {"m": {**_changed()["endpoints"]["m"], "price": {"input": 0.5, "output": 1}}}
 BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
     (_changed(generation=3), "generation: unknown key; did you mean generations?"),
     (_changed(generations="three"), "generations: must be a whole number"),
@@ -49,7 +50,11 @@ BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
     (_changed(signal={"kind": "best_of_n", "label_rule": "length_controlled"}), "needs a fitted signal"),
     (_changed(panels={"anchor": "pairs.jsonl"}), "no such pairs file"),
     (_changed(strategy={"kind": "replace", "real_fraction": 1.5}), "strategy.real_fraction"),
-    (_changed(budget={"max_cost": 1}), "no endpoint states a price"),
+    (_changed(budget={"max_cost": 1}), "budget.max_cost: no price is stated for planted"),
+    (
+        _changed(budget={"max_cost": 1}, endpoints={**_PRICED, "n": {"base_url": _NOWHERE, "model": "x"}}),
+        "budget.max_cost: no price is stated for x, so its cost cannot be counted; give endpoints.<name>.price",
+    ),
 ]
 
 
