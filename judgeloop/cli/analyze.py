@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from judgeloop.cli.app import Debug, app, set_debug
-from judgeloop.errors import Interrupted
+from judgeloop.errors import ColumnsGuessed, Interrupted
 
 
 class LogFormat(StrEnum):
@@ -39,6 +39,12 @@ def analyze(
     columns: Annotated[
         Path | None, typer.Option(help="A YAML file that names the log's own columns and words.", show_default=False)
     ] = None,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help="Take the columns as they are guessed: without --columns an unknown log's are shown first."
+        ),
+    ] = False,
     format: Annotated[  # noqa: A002  the option's name
         LogFormat, typer.Option(help="The tool that wrote the log; auto finds it by content.")
     ] = LogFormat.auto,
@@ -77,11 +83,14 @@ def analyze(
             stage = views.late_stages(view)
             result = analyze_command(
                 verdicts[0] if len(verdicts) == 1 else verdicts,
-                pairs, format=format.value, columns=columns, mitigate=mitigate, gold_exact=gold_exact,
+                pairs, format=format.value, columns=columns, yes=yes, mitigate=mitigate, gold_exact=gold_exact,
                 watch=lambda judge, done, judges: stage(f"estimates of {judge} ({done + 1} of {judges})"),
             )  # fmt: skip
             identity = result.record.environment()["experiment_hash"]
             result = result.save(out or default_folder(result.record.name, identity).path)
+    except ColumnsGuessed as guessed:
+        print(guessed.columns)
+        raise
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
     print(result.summary())
