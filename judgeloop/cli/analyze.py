@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, set_debug
+from judgeloop.cli.app import Debug, Quiet, app, set_debug
 from judgeloop.errors import ColumnsGuessed, Interrupted
 
 
@@ -70,6 +70,7 @@ def analyze(
             show_default=False,
         ),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Estimate judges' biases from verdicts that you have already, or the drift of texts by generation; ask no model."""
@@ -79,7 +80,7 @@ def analyze(
     from judgeloop.rundir import default_folder
 
     try:
-        with views.view() as view:
+        with views.view(quiet=quiet) as view:
             stage = views.late_stages(view)
             result = analyze_command(
                 verdicts[0] if len(verdicts) == 1 else verdicts,
@@ -93,5 +94,8 @@ def analyze(
         raise
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
-    print(result.summary())
-    print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")
+    if quiet:
+        print(result.path / "report.html")
+    else:
+        print(result.summary())
+        print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")
