@@ -12,7 +12,7 @@ import pandas as pd
 from judgeloop import analysis
 from judgeloop.errors import ColumnsGuessed, InvalidInput
 from judgeloop.interchange.guess import guess
-from judgeloop.interchange.rows import STDIN, Columns, Input, load_columns, named, raw_rows
+from judgeloop.interchange.rows import Columns, Input, load_columns, named, raw_rows
 from judgeloop.interchange.texts import is_texts, read_texts
 from judgeloop.interchange.verdicts import Sources, files_of, format_of, read_log
 from judgeloop.results import Audit
@@ -101,16 +101,15 @@ def _guessed(verdicts: Sources, files: tuple[Path, ...], *, yes: bool) -> Column
 
 
 def _of_texts(verdicts: Sources, columns: Columns, format_name: str) -> bool:
-    """Whether the source is texts by generation: ``format`` says so, or the first row of a frame or file does."""
+    """Whether the source is texts by generation: ``format`` says so, or the first row of a frame or of the first file does."""
     if format_name != "auto":
         return format_name == analysis.TEXTS
     if isinstance(verdicts, pd.DataFrame):
         return is_texts(dict.fromkeys(map(str, verdicts.columns)), columns)
-    paths = [verdicts] if isinstance(verdicts, str | Path) else list(verdicts)
-    if len(paths) != 1 or Path(str(paths[0])).suffix not in TABLES:
+    path = next(iter(files_of(verdicts)), None)
+    if path is None or path.suffix not in TABLES or format_of(path) != "judgeloop":
         return False
-    path = Path(str(paths[0]))
-    first = next(raw_rows(path, "texts"), None) if path.is_file() and format_of(path) == "judgeloop" else None
+    first = next(raw_rows(path, "texts"), None)
     return first is not None and is_texts(first[1], columns)
 
 
@@ -122,10 +121,10 @@ def _of_generations(
     source = texts if isinstance(texts, pd.DataFrame | str | Path) else next(iter(texts))
     if pairs is not None or of_verdicts:
         raise InvalidInput(f"{named(source, 'texts')}: these are texts without verdicts; --pairs, --mitigate and --gold-exact are about verdicts")  # fmt: skip
-    log = read_texts(source, mapping)
-    files = () if isinstance(texts, pd.DataFrame) or str(source) == STDIN else files_of(texts)
+    files = files_of(texts)
+    log = read_texts(files or source, mapping)
     analyzed = analysis.analyze_texts(
-        log, name=_name(texts, files), sources=analysis.sources_of(source, None, columns),
+        log, name=_name(texts, files), sources=_sources(texts, files, None, columns),
         settings={"format": analysis.TEXTS, "columns": _mapping(mapping)},
     )  # fmt: skip
     result = Audit(analysis.AnalysisRecord(analyzed))

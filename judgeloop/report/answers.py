@@ -302,7 +302,7 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     if copies:
         sentences.append(
             f"{copies:,} of {len(reading.items):,} items are near-copies of one another by the words of their prompts or texts, and count as "
-            f"{wording.count(originals, 'item')} in every interval of the judge."
+            f"{wording.count(originals, 'item')} in every interval over items."
         )
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:

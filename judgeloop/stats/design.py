@@ -58,7 +58,8 @@ class Design:
 
     ``seed`` names the random streams of bootstraps and splits. ``confirmatory`` is the contrast of the confirmatory family. ``looks``:
     the generations of the whole run over those of these tables, above 1 while it goes on: what is looked at after each
-    generation is then corrected for all of them.
+    generation is then corrected for all of them. ``same_items`` False: generations answer other items each, as the rollouts of a
+    training do; changes are then differences of the means of different items.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Design:
     confirmatory: tuple[str, str] | None = None
     margins: Margins = Margins()
     looks: float = 1.0
+    same_items: bool = True
 
     def arm(self, name: str) -> ArmDesign:
         """The arm of that name. Raises ValueError where there is none."""
