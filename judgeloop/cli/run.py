@@ -35,11 +35,19 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
     ] = False,
+    print_experiment: Annotated[
+        bool, typer.Option("--print-experiment", help="Print an experiment to start from, and stop.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of an experiment and stop.")] = False,
     debug: Debug = False,
 ) -> None:
     """Close the loop: draft, judge in both orders, learn, draft again; end in estimates and a report."""
     set_debug(debug)
+    if print_experiment:
+        from judgeloop.experiment.resolve import template
+
+        print(template(), end="")
+        return
     if schema:
         from judgeloop.experiment.schema import schema as experiment_schema
 
