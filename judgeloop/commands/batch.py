@@ -40,7 +40,7 @@ from judgeloop.wire import batch_files
 from judgeloop.wire.batch_api import ENDED, BatchConnection, exchange
 from judgeloop.wire.batch_files import OutputLine, RequestFile, RequestFiles, answer_at, places
 from judgeloop.wire.cassette import Cassette, Exchange
-from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_message, setting_hint, worst_cost
+from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_words, worst_cost
 from judgeloop.wire.jobs_api import NoSuchAPI
 from judgeloop.wire.reply import Refusal, read
 
@@ -357,10 +357,9 @@ class BatchClient:
         for name, failed in self._failed.items():
             if name in self._alive or len(failed) < CONSECUTIVE_FAILURES:
                 continue
-            reason = read(failed[-1].status, failed[-1].response, failed[-1].fault).failure
-            message = failure_message(failed[-1])
+            words = failure_words(read(failed[-1].status, failed[-1].response, failed[-1].fault))
             self.refused = self.refused or (
-                f"endpoint {name}: all {len(failed)} answers failed, the last with {reason}{message}; mend that and run the same command to ask again{setting_hint(message)}"
+                f"endpoint {name}: all {len(failed)} answers failed, the last with {words}, then run the same command to ask again"
             )
             # The calls count as not asked: an endpoint that must be mended costs no attempts.
             for failure in failed:

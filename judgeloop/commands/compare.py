@@ -274,5 +274,6 @@ def _cost(reading: Reading, judgments: pd.DataFrame, tokens: Mapping[str, int]) 
     calls = {str(call) for call in judgments["call"] if call}
     used = sum(tokens.get(call, 0) for call in calls)
     spent, total = reading.environment.get("cost_usd"), sum(tokens.values())
+    spent = None if reading.environment.get("unpriced") else spent  # it is of some of the calls
     usd = spent * used / total if isinstance(spent, int | float) and spent > 0 and total else None
     return Cost(len(calls) or None, used or None, usd, pairs)

@@ -148,9 +148,9 @@ def scaled(load: Load, calls: int, endpoint: Endpoint) -> Load:
 
 
 def priced(load: Load, endpoint: Endpoint) -> Load:
-    """The load with its cost by the endpoint's price. A price of 0 and 0 is none: nothing is guessed."""
+    """The load with its cost by the endpoint's price; None where none is stated: nothing is guessed."""
     price = endpoint.price
-    if not (price.input or price.output):
+    if not endpoint.is_priced:
         return replace(load, cost=None)
     return replace(load, cost=load.prompt.times(price.input / 1e6) + load.completion.times(price.output / 1e6))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
-from judgeloop.commands.session import Observer, Session, difference_named, environment, value_shown
+from judgeloop.commands.session import Observer, Session, check_prices, difference_named, environment, value_shown
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
@@ -74,7 +74,7 @@ def run(
     budget = resolved.experiment.budget
     max_cost = budget.max_cost if max_cost is None else max_cost
     if max_cost is not None and replay is None:
-        _check_prices(resolved)
+        check_prices(resolved.experiment.endpoints, "budget.max_cost", "endpoints.<name>.price")
     if replay is None:
         check_environment(resolved)
         engines.check(resolved.experiment.endpoints)
@@ -327,15 +327,6 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[key] = value
     return leaves
-
-
-def _check_prices(resolved: ResolvedExperiment) -> None:
-    """Raise ExperimentError where a cost is limited and no endpoint states a price."""
-    prices = [endpoint.price for endpoint in resolved.experiment.endpoints.values()]
-    if not any(price.input or price.output or price.training for price in prices):
-        raise ExperimentError(
-            "budget.max_cost: no endpoint states a price, so no cost can be counted; set endpoints.<name>.price"
-        )
 
 
 def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:

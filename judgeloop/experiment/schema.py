@@ -158,6 +158,11 @@ class Endpoint(CallSettings, _Address):
             )
         return self
 
+    @property
+    def is_priced(self) -> bool:
+        """Whether the cost of its calls is known: by a stated price, or because this machine answers."""
+        return self.price.stated or self.engine is not None
+
     def variables(self) -> list[tuple[str, str]]:
         """(field, environment variable) of every variable that these settings name."""
         variables = [("api_key_env", self.api_key_env)] if self.api_key_env else []

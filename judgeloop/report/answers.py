@@ -199,6 +199,7 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     question = "Is the bias growing in my outputs?"
     if not reading.arms:
         return QuestionAnswer(question, "Not measured", "plain", (_why_no_drift(reading),))
+    lost = _drafts_lost(reading)
     drift = [finding for finding in findings if finding.question == "drift" and finding.row.contrast]
     if not drift:
         reason = (
@@ -207,7 +208,7 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
             else "No drift was measured."
         )
         changes = [f"{brief(finding)}." for finding in findings if finding.question == "drift"]
-        return QuestionAnswer(question, "Not measured", "plain", (reason, *changes[:_MOST_GROWN]))
+        return QuestionAnswer(question, "Not measured", "plain", (*lost, reason, *changes[:_MOST_GROWN]))
     lead = leading(drift)
     word, tone = _WORDS[lead.verdict]
     others = [finding for finding in drift if finding is not lead and finding.verdict == "found"]
@@ -234,7 +235,19 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
         for before, finding in zip([lead, *told], told, strict=False)
     ]
-    return QuestionAnswer(question, word, tone, tuple(sentences), tuple(weightiest))
+    return QuestionAnswer(question, word, tone, (*lost, *sentences), tuple(weightiest))
+
+
+def _drafts_lost(reading: Reading) -> tuple[str, ...]:
+    """A sentence on drafts without text, where they are many: whatever else is said, it is of the others."""
+    drafts, reasons = reading.drafts()
+    lost = sum(reasons.values())
+    if lost <= _MUCH_UNSCORED * drafts:
+        return ()
+    mended = ""
+    if {"truncated", "empty"} & set(reasons):
+        mended = "; a thought that uses up `policy.max_tokens` leaves no text: raise it"
+    return (f"{lost:,} of {drafts:,} drafts have no text and do not compete{mended}.",)
 
 
 def _same_arms(finding: Finding, other: Finding) -> bool:

@@ -21,6 +21,8 @@ _NUMBERS = frozenset({
     "estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "margin", "detectable", "benchmark",
 })  # fmt: skip
 _COUNTS = frozenset({"n", "n_items", "n_unscored"})
+_DRAFT = r"k\d+|g\d+k\d+|anchor\d+"
+"""Ids of candidates that a policy drafted: no real text, no edit."""
 _CONTROL_KINDS = ("random", "gold")
 POSITIVE = "positive"
 """The kind of a control whose judge has a known taste. Drift is not measured against it."""
@@ -50,6 +52,19 @@ class Reading:
     def generations(self) -> tuple[int, ...]:
         """The generations of the estimates, ascending; empty for audits."""
         return tuple(sorted({row.generation for row in self.estimates if row.generation is not None}))
+
+    def drafts(self) -> tuple[int, Mapping[str, int]]:
+        """(drafts of a run, its anchor panel's with them; reason → how many have no text, the most frequent first). A draft that
+        arms share counts once, as does one that later generations train on."""
+        rows = self.candidates
+        if "n_drawn" not in rows or not self.arms:
+            return 0, {}
+        rows = rows[rows["candidate_id"].astype("str").str.fullmatch(_DRAFT)]
+        shared = rows["candidate_id"].astype("str").str.match("k|g0k|anchor")
+        rows = rows.assign(arm=rows["arm"].where(~shared, ""))
+        rows = rows.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"])
+        reasons = rows["reason"][rows["reason"] != ""].value_counts()
+        return len(rows), {str(reason): int(count) for reason, count in reasons.items()}
 
 
 def read(run: Record) -> Reading:
@@ -178,7 +193,7 @@ def _table(run: Record, name: str) -> pd.DataFrame:
     for column in ("replicate", "generation", "repeat", *(("n_drawn",) if name == "candidates" else ())):
         if column in frame.columns:
             frame[column] = frame[column].astype("Int64")
-    for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order"):
+    for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order", "said"):
         if column in frame.columns:
             frame[column] = frame[column].astype("object").where(frame[column].notna(), "").astype("str")
     return quick_texts(frame)

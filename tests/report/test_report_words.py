@@ -277,6 +277,17 @@ def test_markdown_escapes_what_could_be_markup_and_no_more() -> None:
     assert escape("0.98 [0.86, 1.11] †") == "0.98 [0.86, 1.11] †"
     assert escape("−0.02 [−0.11, 0.06]") == "−0.02 [−0.11, 0.06]"
     assert escape("did_length, cost_usd") == "did_length, cost_usd"
+
+
+@pytest.mark.parametrize(
+    ("usd", "unpriced", "words"),
+    [
+        (0.0, (), ""), (0.031234, (), "0.0312 USD"), (1234.5, (), "1,234.50 USD"), (0.81, ("x",), "at least 0.8100 USD; x has no price"),
+        (None, ("x", "y"), "cost not known: x, y have no price"), (None, (), "cost not known: no price was stated"),
+    ],
+)  # fmt: skip
+def test_a_cost_is_said_in_one_way(usd: float | None, unpriced: tuple[str, ...], words: str) -> None:
+    assert wording.cost(usd, unpriced) == words
     for text, safe in (
         ("[1, 2](http://x)", "\\[1, 2\\](http://x)"), ("[1, 2]: http://x", "\\[1, 2\\]: http://x"), ("[1, 2][a]", "\\[1, 2\\]\\[a\\]"),
         ("_x_", "\\_x\\_"), ("a__b", "a\\_\\_b"), ("[x, y]", "\\[x, y\\]"), ("<b>|*", "\\<b\\>\\|\\*"),
