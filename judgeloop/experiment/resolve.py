@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -116,6 +117,11 @@ def without_later_keys(endpoint: Endpoint, *further: str) -> dict[str, Any]:
         if block[key] == Endpoint.model_fields[key].default:
             block.pop(key)
     return block
+
+
+def template() -> str:
+    """The packaged experiment to start from, as it is shipped: a judge, a coin and a known taste."""
+    return resources.files("judgeloop").joinpath("experiment.yaml").read_text(encoding="utf-8")
 
 
 def load(path: str | Path) -> ResolvedExperiment:
