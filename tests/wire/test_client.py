@@ -136,7 +136,8 @@ def test_a_refused_setting_is_named(tmp_path: Path, message: str, hint: str) -> 
     ],
 )  # fmt: skip
 def test_what_mends_a_refusal(message: str, words: str) -> None:
-    assert (words in remedy(message)) == bool(remedy(message)) == bool(words)
+    assert words in remedy(message)
+    assert bool(remedy(message)) == bool(words)
 
 
 def test_failures_before_an_interruption_are_not_recorded(tmp_path: Path) -> None:
