@@ -351,6 +351,10 @@ class Trainer(Protocol):
         """All that the result may depend on besides the training itself, as JSON can hold it."""
         ...
 
+    def worst_cost(self, training: Training) -> float:
+        """US dollars that the training may cost at most, by the endpoint's price."""
+        ...
+
     async def train(self, training: Training) -> Mapping[str, Any]:
         """Train, and return what is recorded: ``model``, ``weights`` (a digest, empty where none is known), and where they
         apply ``base_url``, ``adapter`` and ``metrics``; or ``stopped``, the reason why the arm ends here. Raises TrainingFailed, or AnswersOutstanding where somebody else has
@@ -382,7 +386,10 @@ class TrainedPolicy(_FreshDrafts):
             "start": start, "pairs": len(pairs), "seed": training.seed,
         }  # fmt: skip
         call = Call(f"s{self.replicate}/g{generation}/train/{self.arm}", self.drafter.spec.endpoint, body, "train")
-        trained = (await self.drafter.client.ask(call, lambda _: self.trainer.train(training))).trained
+        reply = await self.drafter.client.ask(
+            call, lambda _: self.trainer.train(training), self.trainer.worst_cost(training)
+        )
+        trained = reply.trained
         if trained.get("stopped"):
             self.stopped = str(trained["stopped"])
             return

@@ -57,9 +57,9 @@ ESTIMATE_COLUMNS = (
     "scope", "judge", "arm", "contrast", "generation", "panel", "category", "bias", "term", "variant", "estimate",
     "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "family", "n", "n_items",
     "n_replicates", "n_unscored", "unit", "method", "status", "verdict", "margin", "detectable",
-    "benchmark", "note",
+    "benchmark", "positive_control", "note",
 )  # fmt: skip
-ADDED_ESTIMATE_COLUMNS = ("verdict", "margin", "detectable", "benchmark")
+ADDED_ESTIMATE_COLUMNS = ("verdict", "margin", "detectable", "benchmark", "positive_control")
 """Columns that run folders of earlier versions lack; read as empty there."""
 ESTIMATE_KEY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant")
 
@@ -290,8 +290,9 @@ class Client(Protocol):
 class WorkingClient(Client, Protocol):
     """A client that also records what no endpoint answers: a training, a draft in this process."""
 
-    async def ask(self, call: Call, work: Work | None = None) -> Reply:
-        """As Client.ask; with ``work``, which may raise errors of its own, that answers in the endpoint's place."""
+    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
+        """As Client.ask; with ``work``, which may raise errors of its own and costs ``worst_cost`` US dollars at most, that
+        answers in the endpoint's place."""
         ...
 
 

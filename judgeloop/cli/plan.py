@@ -198,6 +198,7 @@ def _show_plan(plan: Plan, terminal: Console) -> None:
         )
     _show_pairs(plan.power, terminal)
     _show_replicates(plan.power, terminal)
+    _show_positive_controls(plan.power["positive_controls"], terminal)
     for note in plan.notes:
         terminal.print(f"Note: {note}", markup=False)
 
@@ -244,6 +245,26 @@ def _show_replicates(power: Mapping[str, Any], terminal: Console) -> None:
         terminal.print(
             f"A drift of {needs['drift']:g} at SD {needs['drift_sd']:.2g} takes {needs['replicates']} replicates."
         )
+
+
+def _show_positive_controls(controls: Sequence[Mapping[str, Any]], terminal: Console) -> None:
+    """Print what each arm with a known taste costs, and how far it must drift to show that this run can see."""
+    if not controls:
+        return
+    terminal.print("\nPositive controls: judges with a known taste, which ask no model", style="bold")
+    grid = _grid()
+    for title in ("Arm", "Takes the text with"):
+        grid.add_column(title)
+    for title in ("Calls for it alone", "Seen from a drift of (80 % power)", "Power at the earlier run's drift"):
+        grid.add_column(title, justify="right")
+    for control in controls:
+        least, doublings, power = control["drift_in_sd"], control["drift"], control["power"]
+        size = "–" if least is None else f"{least:.2f} SD" + (f" ({doublings:.2g} doublings)" if doublings else "")
+        grid.add_row(
+            control["arm"], f"{control['prefer']} {control['feature'].replace('_', ' ')}", f"{control['calls']:,}", size,
+            "not known" if power is None else f"{100 * power:.0f} %",
+        )  # fmt: skip
+    terminal.print(grid)
 
 
 def show_audit(plan: AuditPlan, *, as_json: bool = False) -> None:

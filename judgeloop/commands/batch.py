@@ -37,10 +37,11 @@ from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, SCORE_TRIAL_PREFIX
 from judgeloop.records import Call, Client, Reply, split_custom_id
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import batch_files
-from judgeloop.wire.batch_api import ENDED, BatchConnection, NoBatchAPI, exchange
+from judgeloop.wire.batch_api import ENDED, BatchConnection, exchange
 from judgeloop.wire.batch_files import OutputLine, RequestFile, RequestFiles, answer_at, places
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_words, worst_cost
+from judgeloop.wire.jobs_api import NoSuchAPI
 from judgeloop.wire.reply import Refusal, read
 
 FOLDER = "batch"
@@ -538,7 +539,7 @@ class AuditBatches:
         try:
             if not job.file_id:
                 self._stage(f"uploading {job.file}: {_counted(job.calls, 'call')} of {job.model}")
-                job.file_id = await line.upload(self._jobs.requests(job))
+                job.file_id = await line.upload_requests(self._jobs.requests(job))
             job.step = "creating"
             self._jobs.save()
             job.batch_id = await line.create(job.file_id, job.file, perhaps=perhaps)
@@ -546,7 +547,7 @@ class AuditBatches:
             self._note(
                 f"batch {job.batch_id} is sent: {_counted(job.calls, 'call')} of {job.model}; Ctrl-C leaves it running"
             )
-        except NoBatchAPI as missing:
+        except NoSuchAPI as missing:
             job.step, job.file_id = "written", ""
             self._without_api[job.endpoint] = str(missing)
         self._jobs.save()

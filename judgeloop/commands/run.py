@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,11 @@ from judgeloop.experiment.schema import (
     BradleyTerrySignalSpec,
     CommandPolicySpec,
     Endpoint,
+    HostedPolicySpec,
+    HostedSignalSpec,
     JudgeSpec,
     LoraSignal,
+    RuleJudgeSpec,
     TrainedPolicySpec,
 )
 from judgeloop.judging.controls import GoldJudge
@@ -35,6 +39,7 @@ from judgeloop.text import templates
 from judgeloop.text.templates import Mode
 from judgeloop.training import lora
 from judgeloop.training.command import CommandTrainer
+from judgeloop.training.hosted import HostedTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
@@ -173,7 +178,10 @@ async def _run(
         trainers=weights.trainers,
         on_generation=observer.generation if observer else lambda _: None,
     )
-    await loop.run(context)
+    try:
+        await loop.run(context)
+    finally:
+        await weights.aclose()
     return judges
 
 
@@ -183,6 +191,12 @@ class _Weights:
 
     trainers: Mapping[str, Trainer] = field(default_factory=dict)
     in_process: InProcess | None = None
+    hosted: Sequence[HostedTrainer] = ()
+
+    async def aclose(self) -> None:
+        """Close what the trainers opened."""
+        for trainer in self.hosted:
+            await trainer.aclose()
 
 
 def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, replayed: bool) -> _Weights:
@@ -204,6 +218,17 @@ def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, 
             name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
         }
         return _Weights(trainers, model.answers)
+    if isinstance(policy, HostedPolicySpec):
+        endpoint = experiment.endpoints[policy.endpoint]
+        if endpoint.base_url is None and not replayed:
+            raise ExperimentError(f"policy.endpoint: {policy.endpoint} is an engine on this machine, which has no fine-tuning service; policy.kind trained trains here")  # fmt: skip
+        slots = asyncio.Semaphore(policy.at_once)
+        hosted = {
+            arm.name: HostedTrainer(folder, policy, arm.signal, endpoint, os.environ, slots)
+            for arm in resolved.arms
+            if isinstance(arm.signal, HostedSignalSpec)
+        }
+        return _Weights(hosted, hosted=tuple(hosted.values()))
     return _Weights()
 
 
@@ -319,7 +344,9 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             name=arm.name,
             judge=names[arm.name],
             is_control=arm.is_control,
-            is_positive_control=arm.is_positive_control,
+            taste=(arm.judge.feature, 1 if arm.judge.prefer == "more" else -1)
+            if isinstance(arm.judge, RuleJudgeSpec)
+            else None,
             judge_kind=arm.judge.kind,
             policy_kind=arm.policy.kind,
             label_rule=arm.signal.label_rule,

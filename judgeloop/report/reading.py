@@ -24,13 +24,16 @@ _COUNTS = frozenset({"n", "n_items", "n_unscored"})
 _DRAFT = r"k\d+|g\d+k\d+|anchor\d+"
 """Ids of candidates that a policy drafted: no real text, no edit."""
 _CONTROL_KINDS = ("random", "gold")
+POSITIVE = "positive"
+"""The kind of a control whose judge has a known taste. Drift is not measured against it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A run folder as the report sees it. Frames are empty (without columns) where the run wrote none.
 
-    ``arms`` are in the experiment's order; ``controls`` maps a control arm to its judge's kind (random or gold).
+    ``arms`` are in the experiment's order; ``controls`` maps a control arm to its kind: its judge's (random or gold), or
+    positive (``positive_controls``).
     """
 
     name: str
@@ -75,6 +78,7 @@ def read(run: Record) -> Reading:
     # Strategies are contrasted with one another too; a control is what drift is measured against.
     against = [row.contrast for row in estimates if row.term.startswith("did_")]
     controls |= {contrast: "control" for contrast in against if contrast and contrast not in controls}
+    controls |= dict.fromkeys(positive_controls(estimates), POSITIVE)
     return Reading(
         name=str(experiment.get("name") or run.name),
         estimates=estimates,
@@ -135,6 +139,18 @@ def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list
         and bool(row.contrast) == contrasted
         and row.arm
     ]
+
+
+def positive_controls(rows: Iterable[Estimate]) -> list[str]:
+    """The arms whose judge has a known taste, where another arm is contrasted with a control too: alone, they are what the run
+    is about."""
+    contrasted = {row.arm: is_positive_control(row) for row in rows if row.term.startswith("did_") and row.contrast}
+    return [arm for arm, itself in contrasted.items() if itself] if not all(contrasted.values()) else []
+
+
+def is_positive_control(row: Estimate) -> bool:
+    """Whether the row is of an arm whose judge has a known taste."""
+    return row.positive_control.startswith("itself")
 
 
 def last_generation(rows: Iterable[Estimate]) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 from judgeloop.experiment.options import remedy
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
-from judgeloop.report.reading import Reading, sampled, select
+from judgeloop.report.reading import POSITIVE, Reading, sampled, select
 from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN_GOLD
@@ -174,7 +174,7 @@ def _by_generation(reading: Reading, terms: Sequence[str], *, contrasted: bool) 
     keys = sorted(cells, key=lambda key: (order.get(key[0], 99), order.get(key[1], 99), key[2]))
     return tuple(
         (
-            wording.label(arm, 24),
+            f"{wording.label(arm, 24)}{' (positive control)' if reading.controls.get(arm) == POSITIVE else ''}",
             *([wording.label(contrast, 24)] if contrasted else []),
             str(generation),
             *(wording.cell(cells[arm, contrast, generation].get(term)) or "–" for term in terms),

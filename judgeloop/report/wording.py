@@ -146,6 +146,12 @@ _DIFFERENCES = ("judge_drift_", "judge_difference_")
 EVEN = " (even: 50 %)"
 """Behind how often something was picked: what a judge without that bias would do."""
 
+POSITIVE_CONTROL = {
+    "seen": "detected", "not_seen": "not detected", "itself": "this arm", "itself_seen": "this arm, detected",
+    "itself_not_seen": "this arm, not detected",
+}  # fmt: skip
+"""``Estimate.positive_control`` in a table."""
+
 UNDERPOWERED = " †"
 """Behind an estimate in a table: too few data; ``UNDERPOWERED_NOTE`` explains it."""
 UNDERPOWERED_NOTE = "† too few data: neither an effect nor its absence is shown."

@@ -331,7 +331,7 @@ class WireClient:
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         await self.close(ended_well=kind is None)
 
-    async def ask(self, call: Call, work: Work | None = None) -> Reply:
+    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
         """The reply to a call (see records.Client). Calls with the same id and body are asked once, however many wait."""
         identity = (call.call_id, call.key)
         task = self._in_flight.get(identity)
@@ -350,7 +350,7 @@ class WireClient:
                 return self._note(call, exchange, recorded=True)
             if self._fatal:
                 raise self._fatal
-            answering = self._send(call) if work is None else self._do(call, work)
+            answering = self._send(call) if work is None else self._do(call, work, worst_cost)
             task = asyncio.create_task(answering, name=call.call_id)
             self._in_flight[identity] = task
             task.add_done_callback(lambda ended: self._forget(identity, ended))
@@ -374,15 +374,16 @@ class WireClient:
                 self.ledger.unpriced = tuple(sorted((*self.ledger.unpriced, endpoint.model)))
             self.ledger.calls += 1
             self.ledger.cost += (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1e6
+            self.ledger.cost += reply.trained.get("metrics", {}).get("tokens", 0) * price.training / 1e6
         if self._observer:
             spent = self.ledger.calls, self.ledger.cost, self.ledger.unpriced
             self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, *spent))
         return reply
 
-    async def _do(self, call: Call, work: Work) -> Reply:
+    async def _do(self, call: Call, work: Work, worst_cost: float) -> Reply:
         """The reply that ``work`` makes, within the budget, recorded."""
         try:
-            await self._reserve(0.0)
+            await self._reserve(worst_cost)
             try:
                 response = await work(call)
                 status = 400 if "error" in response else 200
@@ -392,7 +393,7 @@ class WireClient:
                 self._cassette.append(exchange)
                 return self._note(call, exchange, recorded=False)
             finally:
-                self.ledger.release(0.0)
+                self.ledger.release(worst_cost)
                 self._call_ended.set()
         except AnswersOutstanding:
             raise  # others go on

@@ -24,7 +24,8 @@ from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Series, ac
 from judgeloop.text.features import FEATURES
 
 CONFIRMATORY = ("did_length", "did_style_score", "did_mattr")
-"""The confirmatory family of a run, at its last generation and confirmatory contrast (docs/method.md, "Many tests")."""
+"""The confirmatory family of a run, at its last generation and confirmatory contrast (docs/method.md, "Many tests"). Of a positive
+control the drift of its own feature is a family of its own."""
 
 
 def drift_estimates(measured: MeasuredCandidates, all_series: Iterable[Series], design: Design) -> list[Estimate]:
@@ -90,7 +91,11 @@ def _did_row(
 ) -> Estimate:
     quantity, term = series.quantity, f"did_{series.quantity.name}"
     last = generation == design.generations
-    confirmatory = (arm, control) == design.confirmatory and last and not series.category and term in CONFIRMATORY
+    taste = design.arm(arm).taste
+    stated = (taste is not None and taste[0] == series.quantity.name) or (
+        (arm, control) == design.confirmatory and term in CONFIRMATORY
+    )
+    confirmatory = stated and last and not series.category
     labels: dict[str, Any] = {
         "scope": "policy", "bias": quantity.bias, "term": term, "arm": arm, "contrast": control,
         "generation": generation, "category": series.category, "unit": quantity.unit,
