@@ -296,7 +296,7 @@ class ArmLoop:
         if {"truncated", "empty"} & set(reasons):
             mended = f"raise policy.max_tokens, which is {spec.max_tokens or endpoint.max_tokens} and which a thought may use up"
         raise EndpointFailed(
-            f"endpoints.{spec.endpoint}: none of {reasons.total():,} drafts of generation 0 has a text ({listed}); {mended}, and give another --out"
+            f"{f'endpoints.{spec.endpoint}' if spec.endpoint else 'policy'}: none of {reasons.total():,} drafts of generation 0 has a text ({listed}); {mended}, and give another --out"
         )
 
     def _keep_generation_zero(self, counts: Mapping[str, Counter[str]], features: pd.DataFrame) -> None:
