@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from judgeloop.report import wording
-from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, leading
+from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, leading, unscored_alike
 from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import Reading, select
 from judgeloop.stats.estimate import Estimate
@@ -101,9 +101,14 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         return f"{who}{name}: undefined"
     if row.term == "style_joint":
         test = wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)
-        return f"{who}{name}: {'they change the verdict' if finding.verdict == 'found' else 'no effect shown'} ({test})"
+        condition = unscored_alike(row)
+        moved = f"they change the verdict{', but only ' if condition else ''}{condition}"
+        return f"{who}{name}: {moved if finding.verdict == 'found' or condition else 'no effect shown'} ({test})"
     if row.term == "length_shape":
-        return f"{who}{name} ({wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)})"
+        condition = f", but only {unscored_alike(row)}" if unscored_alike(row) else ""
+        return (
+            f"{who}{name} ({wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)}){condition}"
+        )
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     effect = f" {wording.pick_share(row)}" if wording.is_pick_share(row) else f": {wording.signed_figure(row)}{unit}"
     limits = f", {wording.interval(row)}" if row.conf_low is not None else ""
@@ -112,6 +117,8 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         return f"{value} ({'less' if less_varied(row) else 'more'} varied)"
     if finding.word in COMPOUNDING:
         return f"{value}; {finding.word}"
+    if condition := unscored_alike(row):
+        return f"{value}, {'' if finding.verdict == 'unconfirmed' else 'no effect of practical size, but '}only {condition}"
     if finding.verdict in ("undetected", "underpowered"):
         sample = "run" if row.n_replicates else "sample"
         smallest = f"; this {sample} could have seen {wording.size(row, row.detectable)} or more"

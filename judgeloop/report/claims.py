@@ -145,6 +145,10 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
             return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
         case "none":
             return "equivalent"
+        case "found_if_unscored_alike":
+            return "unconfirmed"
+        case "none_if_unscored_alike":
+            return "undetected"
         case "not_linear":
             return "unclear"
         case "undetected":
@@ -255,7 +259,16 @@ def why(row: Estimate) -> str:
     return f": {wording.reason(row.note)}" if row.note else ""
 
 
+def unscored_alike(row: Estimate) -> str:
+    """The condition of a claim that does not hold in the worst cases of its unscored judgments; empty where it has none."""
+    if row.verdict not in ("found_if_unscored_alike", "none_if_unscored_alike"):
+        return ""
+    return f"if the {wording.count(row.n_unscored, 'unscored judgment')} would have gone as the others"
+
+
 def _nothing(row: Estimate, measured: str) -> str:
+    if row.verdict == "none_if_unscored_alike":
+        return f"no effect of practical size, {measured}{_within(row)}, but only {unscored_alike(row)}"
     what = "drift" if row.term.startswith(("did_", "judge_drift_")) else "effect"
     return f"no {what} detected, {measured}{_could_have_seen(row) or '; this does not show that there is none'}"
 
@@ -291,6 +304,8 @@ def _withheld(row: Estimate) -> bool:
 def _doubt(row: Estimate) -> str:
     if _withheld(row):
         return DEPENDS_ON_VERDICT
+    if row.verdict == "found_if_unscored_alike":
+        return f"only {unscored_alike(row)}"
     if row.status == "underpowered":
         return "the sample is too small to rely on"
     return f"not after correction for several tests (adjusted {wording.p_value(row.p_adjusted)})"

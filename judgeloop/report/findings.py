@@ -27,6 +27,7 @@ from judgeloop.report.claims import (
     is_probe,
     margin_of,
     sentence,
+    unscored_alike,
     verdict_of,
     why,
 )
@@ -43,8 +44,6 @@ from judgeloop.stats.judge.length_shape import LARGE, LENGTH_SHAPE, LONG, SHORT,
 from judgeloop.stats.judge.missing import (
     GOLD_MISSING_BY_VERDICT,
     UNSCORED_BY_VERDICT,
-    WORST_CASES,
-    holds_in_worst_case,
 )
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
@@ -157,9 +156,7 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
 
 
 def _position(rows: Sequence[Estimate]) -> list[Finding]:
-    results = [
-        _if_unscored_are_alike(_on_judge(row, "position"), rows) for row in judge_rows(rows, "first_slot_excess")
-    ]
+    results = [_on_judge(row, "position") for row in judge_rows(rows, "first_slot_excess")]
     highs = {row.judge: row for row in judge_rows(rows, "first_slot_excess", "worst_case_high")}
     for low in judge_rows(rows, "first_slot_excess", "worst_case_low"):
         high = highs.get(low.judge)
@@ -196,7 +193,7 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
             results += [_relative_to_raters(_shape(rows, row), rows)] if _moves(row) else []
         elif row.status != "undefined":
             finding = _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
-            results.append(_if_unscored_are_alike(_relative_to_raters(finding, rows), rows))
+            results.append(_relative_to_raters(finding, rows))
         elif row.judge not in measured or row.term in ("length_ame", "style_joint") or is_probe(row.term):
             results.append(_undefined_content(rows, row))
         # else: another measure answers the question; this one is in the table of estimates alone
@@ -229,17 +226,6 @@ def _missing(rows: Sequence[Estimate]) -> list[Finding]:
                 text = f"if the {lost} had all gone to the shorter text, or all to the longer, {effect.format(limits)}"
                 results.append(Finding("content", "described", sentence(low.judge, text), low))
     return results
-
-
-def _if_unscored_are_alike(finding: Finding, rows: Sequence[Estimate]) -> Finding:
-    """The finding; where the unscored judgments could undo what was found, with that condition."""
-    row = finding.row
-    bounds = [next(iter(select(rows, variant=name, category="", **_place(row))), None) for name in WORST_CASES]
-    if finding.verdict != "found" or None in bounds or not row.n_unscored or holds_in_worst_case(row, bounds):
-        return finding
-    condition = f"if the {wording.count(row.n_unscored, 'unscored judgment')} would have gone as the others"
-    given = f"{finding.assumption}, {condition}" if finding.assumption else condition
-    return replace(finding, sentence=f"{finding.sentence} That holds {condition}.", assumption=given)
 
 
 def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
@@ -304,8 +290,10 @@ def _joint(row: Estimate) -> Finding:
     test = f"{wording.p_value(p)}{' after adjustment' if row.p_adjusted is not None else ''}"
     verdict: Standing
     if _moves(row):
-        verdict = "unconfirmed" if row.status == "underpowered" else "found"
-        text = f"style and length together change the verdict at equal quality ({test})"
+        condition = unscored_alike(row)
+        verdict = "unconfirmed" if condition or row.status == "underpowered" else "found"
+        given = f", but only {condition}" if condition else ""
+        text = f"style and length together change the verdict at equal quality ({test}){given}"
     else:
         verdict = "underpowered" if row.status == "underpowered" else "undetected"
         text = f"{_JOINT}: no effect detected ({test}), which does not show that there is none"
@@ -330,7 +318,9 @@ def _shape(rows: Sequence[Estimate], row: Estimate) -> Finding:
     text = f"length at equal gold: its effect is not the same at every length ({wording.p_value(_p_of(row))})"
     if pairs:
         text += ": a doubling " + ", and ".join(_half(halves[name], name) for name in max(pairs, key=gap))
-    return Finding("content", "found", sentence(row.judge, text), row)
+    condition = unscored_alike(row)
+    text += f"; but only {condition}" if condition else ""
+    return Finding("content", "unconfirmed" if condition else "found", sentence(row.judge, text), row)
 
 
 _HALVES = {

@@ -28,7 +28,9 @@ Status = Literal["ok", "underpowered", "undefined"]
 Verdict = Literal[
     "",
     "found",
+    "found_if_unscored_alike",
     "none",
+    "none_if_unscored_alike",
     "not_linear",
     "undetected",
     "cannot_tell",
@@ -53,6 +55,8 @@ Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts")
 - ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope
 - ``undetected``: the interval holds the null; ``detectable`` is an effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
+- ``found_if_unscored_alike``, ``none_if_unscored_alike``: ``found`` or ``none`` of a judge, but not in the worst cases of its
+  unscored judgments (``judge.missing.with_claims_withheld``)
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
 - ``unchanged``: of one judge at two times, no verdict on the pairs that it judged both times changed; of these pairs alone
 

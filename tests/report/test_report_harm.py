@@ -136,10 +136,10 @@ def test_without_gold_own_texts_are_compared_with_other_judges() -> None:
 def test_no_gold_is_the_reason_where_there_is_none(gold: object) -> None:
     frame, _ = _two_judges(0.0)
     frame = frame.drop(columns="gold") if gold is None else frame.assign(gold=gold)
-    assert self_preference_gold(frame[frame["judge"] == "JA"], RowLabels("JA")).note == "no gold"
+    assert self_preference_gold(frame[frame["judge"] == "JA"], RowLabels("JA"))[0].note == "no gold"
     others = frame[frame["judge"] == "JA"].assign(model_a="X", model_b="Y")
     assert (
-        self_preference_gold(others, RowLabels("JA")).note == "no pair has a text of the judge's own model on one side"
+        self_preference_gold(others, RowLabels("JA"))[0].note == "no pair has a text of the judge's own model on one side"
     )
 
 

@@ -144,15 +144,15 @@ def test_self_preference_given_gold_is_the_difference_of_rates():
     frame = crossed(favour=1.0, label="biased")
     judge = "m1#pairwise/text"
     judge_rows = frame[frame["judge"] == judge]
-    row = self_preference_gold(judge_rows, RowLabels(judge))
+    row = self_preference_gold(judge_rows, RowLabels(judge))[0]
     picked_a = (judge_rows["verdict"] == "first") == (judge_rows["order"] == "ab")
     own_a, own = judge_rows["model_a"] == "m1", (judge_rows["model_a"] == "m1") | (judge_rows["model_b"] == "m1")
     follows = picked_a == (judge_rows["gold"] == "a")
     gold_own = (judge_rows["gold"] == "a") == own_a
     assert row.estimate == pytest.approx(follows[own & gold_own].mean() - follows[own & ~gold_own].mean())
     assert row.conf_low > 0
-    assert self_preference_gold(judge_rows.drop(columns="gold"), RowLabels(judge)).status == "undefined"
-    assert self_preference_gold(judge_rows.drop(columns="model_a"), RowLabels(judge)).status == "undefined"
+    assert self_preference_gold(judge_rows.drop(columns="gold"), RowLabels(judge))[0].status == "undefined"
+    assert self_preference_gold(judge_rows.drop(columns="model_a"), RowLabels(judge))[0].status == "undefined"
 
 
 def test_preference_fairness_is_minus_twice_the_excess():
