@@ -10,7 +10,7 @@ from judgeloop.report import wording
 from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, leading, unscored_alike
 from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import Reading, select
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import FEW_JUDGED, Estimate
 from judgeloop.stats.near_copies import copied
 
 Tone = Literal["found", "open", "calm", "plain"]
@@ -71,12 +71,8 @@ class Advice:
 
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
     """The four answers in the order in which they are asked."""
-    return [
-        _biased(reading, findings),
-        _growing(reading, findings),
-        _sure(reading, findings),
-        _change(reading, findings),
-    ]
+    biased = _biased(reading, findings)
+    return [biased, _growing(reading, findings), _sure(reading, findings, biased), _change(reading, findings)]
 
 
 def brief(finding: Finding, *, named: bool = True) -> str:
@@ -121,7 +117,7 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         return f"{value}, {'' if finding.verdict == 'unconfirmed' else 'no effect of practical size, but '}only {condition}"
     if finding.verdict in ("undetected", "underpowered"):
         sample = "run" if row.n_replicates else "sample"
-        smallest = f"; this {sample} could have seen {wording.size(row, row.detectable)} or more"
+        smallest = f"; this {sample} could have seen {wording.detectable(row)}"
         unseen = smallest if row.detectable is not None else ""
         return f"{value}, {'not detected' if finding.verdict == 'undetected' else 'too few data'}{unseen}"
     if finding.verdict == "equivalent":
@@ -258,7 +254,8 @@ def _why_no_drift(reading: Reading) -> str:
     )
 
 
-def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
+def _sure(reading: Reading, findings: Sequence[Finding], biased: QuestionAnswer) -> QuestionAnswer:
+    """How far the answers may be relied on: no further than whether the judge is biased is known."""
     sentences: list[str] = []
     replicates = max((row.n_replicates or 0 for row in reading.estimates), default=0)
     weak = 0 < replicates < _MANY_REPLICATES
@@ -272,13 +269,16 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
             "One training run: intervals are over its items, and say nothing of what another run would do."
         )
     slots = select(reading.estimates, scope="judge", term="first_slot_excess", variant="", category="")
-    pairs = max((row.n for row in slots if row.panel in ("anchor", "pairs")), default=0)
+    pairs, items = max(((row.n, row.n_items) for row in slots if row.panel in ("anchor", "pairs")), default=(0, 0))
     if pairs:
         few = pairs < _MANY_PAIRS
-        weak = weak or few
-        sentences.append(
-            f"{wording.count(pairs, 'pair')} in both orders for the judge{f'; {_MANY_PAIRS} or more are advised: fewer can miss a small preference for a slot' if few else ''}."
-        )
+        of_few = 0 < items < FEW_JUDGED[0] < pairs
+        weak = weak or few or of_few
+        of_items = f" of {wording.count(items, 'item')}" if of_few else ""
+        why = f"; {_MANY_PAIRS} or more are advised: fewer can miss a small preference for a slot" if few else ""
+        if of_few:
+            why = f"; {FEW_JUDGED[0]} items or more are needed to say that there is no bias"
+        sentences.append(f"{wording.count(pairs, 'pair')}{of_items} in both orders for the judge{why}.")
     for term, noun, how in (
         ("score_mean", "text", "scored by the judge"),
         ("position_permutation", "set", "in all rotations for the judge"),
@@ -300,8 +300,8 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         )
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
-        parts = [f"{_measure(f)}: {wording.size(f.row, f.row.detectable)}" for f in _least_sensitive(unseen)]
-        sentences.append(f"Effects that would have been seen with 80 % power or more: {'; '.join(parts)}.")
+        parts = [f"{_measure(f)}: {wording.detectable(f.row)}" for f in _least_sensitive(unseen)]
+        sentences.append(f"Effects that would have been seen with 80 % power: {'; '.join(parts)}.")
     undefined = sum(finding.verdict == "undefined" for finding in findings)
     if undefined:
         sentences.append(
@@ -309,7 +309,8 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         )
     if not sentences:
         return QuestionAnswer("How sure are we?", "Not at all", "open", ("Nothing was measured.",))
-    if weak or unseen:
+    unknown = any(ground.verdict in ("undefined", "underpowered") for ground in biased.grounds)
+    if weak or unseen or unknown:
         return QuestionAnswer("How sure are we?", "Limited", "open", tuple(sentences))
     return QuestionAnswer("How sure are we?", "Fairly sure", "plain", tuple(sentences))
 
@@ -422,8 +423,12 @@ def _consistency_factors(reading: Reading) -> tuple[Estimate, ...]:
 
 
 def _among_kept(reading: Reading) -> str:
-    """What dropping the pairs that the order decides does to every preference: as measured, else that it makes all larger."""
+    """What dropping the pairs that the order decides does to every preference: as measured, else that it makes all larger; or
+    that no pair is left."""
     rows = _consistency_factors(reading)
+    conflicts = judge_rows(reading.estimates, "conflict_rate")
+    if conflicts and all(row.estimate == 1.0 for row in conflicts):
+        return "none would be left"
     if not rows:
         return "among the others every preference is larger, that for quality as well as those for length and style, and twice as large where two calls on a pair are independent"
     row = max(rows, key=lambda row: row.estimate or 0.0)
@@ -465,8 +470,12 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates
     )
     at_gold = at_gold or any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
+    where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
+    joint = [f for f in findings if f.verdict == "found" and f.row.term == "style_joint"]
+    if joint and not lines and not probed_at_all:
+        text = f"Style and length together change the verdict, and which of them does is not shown: judge edited copies ({where}), which change one thing at a time."
+        lines.append(Advice("separate_quality", text, _rows(joint)))
     if not probed_at_all and not at_gold and reading.estimates:
-        where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
         text = f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
         lines.append(Advice("separate_quality", text))
     return lines

@@ -255,14 +255,12 @@ def _undefined_content(rows: Sequence[Estimate], row: Estimate) -> Finding:
     """An undefined measure with its reason; with one gold also its value if that gold cannot err."""
     subject = _JOINT if row.term == "style_joint" else _subject(row.term)
     given = next(iter(select(rows, variant=GIVEN_GOLD, category="", **_place(row))), None)
-    if given is None or given.status == "undefined" or given.estimate is None:
+    # A variant is not tested, so that of style and length together nothing would be left to say.
+    if given is None or given.status == "undefined" or given.estimate is None or row.term == "style_joint":
         return Finding("content", "undefined", sentence(row.judge, f"{subject}: undefined{why(row)}"), row)
-    if row.term == "style_joint":
-        effect = f"they {'would change' if _moves(given) else 'are not shown to change'} the verdict ({wording.p_value(given.p_value)})"
-    else:
-        more, less = _PHRASES[row.term][1:]
-        size = (less if given.estimate < 0 else more).format(wording.size(given, abs(given.estimate)))
-        effect = f"{size}, {interval_of_size(given) if given.estimate < 0 else wording.interval(given)}"
+    more, less = _PHRASES[row.term][1:]
+    size = (less if given.estimate < 0 else more).format(wording.size(given, abs(given.estimate)))
+    effect = f"{size}, {interval_of_size(given) if given.estimate < 0 else wording.interval(given)}"
     text = f"{subject}: undefined{why(row)}; {_AS_EXACT}: {effect}"
     return Finding("content", "undefined", sentence(row.judge, text), row, with_number=True)
 
@@ -410,7 +408,7 @@ def _on_judge(row: Estimate, question: str, own: Estimate | None = None, *, comm
     _, more, less = _PHRASES.get(row.term, ("", "edited copy picked {}", "edited copy picked {}"))
     where = [f"{row.panel} panel"] if row.panel not in ("", "pairs") else []
     where += [f"generation {row.generation}"] if row.generation is not None else []
-    where += [wording.count(row.n, _counted(row))]
+    where += [wording.count(row.n, wording.counted(row))]
     shared = "; one number for all judges, since these pairs do not separate them" if common else ""
     remark = f"; {_AS_EXACT}" if takes_gold_as_exact(row) else _REMARKS.get(row.term, "")
     place = f" ({', '.join(where)}){_length_part(row, own)}{shared}{remark}{_sharper(row)}"
@@ -422,16 +420,6 @@ def _sharper(row: Estimate) -> str:
     off_zero = row.conf_low is not None and row.conf_high is not None and not row.conf_low <= 0.0 <= row.conf_high
     shown = row.term == LENGTH_SCREEN and off_zero and row.p_value is not None and row.p_value > 0.05
     return "; an unbiased judge that follows quality more closely than gold does would show it too" if shown else ""
-
-
-def _counted(row: Estimate) -> str:
-    """What ``n`` counts."""
-    if row.term.startswith("slot_"):
-        return "set"
-    if row.term.startswith("score_"):
-        return "text" if row.bias == "position" else "pair"
-    pairs = (row.bias == "position" and row.term != "identical_pair_excess") or is_probe(row.term)
-    return "pair" if pairs else "judgment"
 
 
 # The outputs over the generations, and the judge on its fixed panels.
@@ -678,8 +666,7 @@ def _not_changed(rows: Sequence[Estimate]) -> Finding:
     seen = max((each for each in rows if each.term == row.term), key=lambda each: each.detectable or 0.0)
     name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
     could = (
-        f"; {pairs} could have shown a change of {wording.size(seen, seen.detectable)} or more in one generation ({name}; 80 % power, "
-        "corrected for all generations)"
+        f"; {pairs} could have shown {wording.detectable(seen, 'change')} in one generation ({name}; 80 % power, corrected for all generations)"
         if seen.detectable is not None
         else ""
     )
