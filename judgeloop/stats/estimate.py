@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from judgeloop.records import ESTIMATE_COLUMNS, ESTIMATE_KEY
 from judgeloop.stats.inference import Interval, Undefined, replicate_t, surely_detectable, tost
-from judgeloop.stats.presentations import unscored
+from judgeloop.stats.presentations import clusters, unscored
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
 Status = Literal["ok", "underpowered", "undefined"]
@@ -429,7 +429,7 @@ def unscored_shares(judgments: pd.DataFrame) -> list[Estimate]:
         share = lost / len(group)
         rows.append(Estimate(
             scope="judge", bias="quality", term=UNSCORED_SHARE, judge=str(judge), arm=str(arm), estimate=share, conf_low=share,
-            conf_high=share, n=len(group), n_items=group["item_id"].nunique(), n_unscored=lost, unit=PROBABILITY,
+            conf_high=share, n=len(group), n_items=clusters(group).nunique(), n_unscored=lost, unit=PROBABILITY,
             method="count of all judgments",
         ))  # fmt: skip
     return rows
