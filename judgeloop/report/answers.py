@@ -123,7 +123,7 @@ def _in_short(finding: Finding, *, named: bool) -> str:
     if finding.verdict == "equivalent":
         return f"{value}, no effect of practical size"
     if finding.word == "not_linear":
-        return f"{value}, on average within the margin, but it changes with length"
+        return f"{value}, on average within the margin, but it changes with {'the text' if is_probe(row.term) else 'length'}"
     if finding.verdict == "unconfirmed":
         return f"{value}, unconfirmed"
     return value

@@ -229,7 +229,7 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "found": f"{effect}, {effect_limits}",
         "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
-        "unclear": f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
+        "unclear": f"{measured} on average{_within(row)}, but the effect changes with {'the text' if is_probe(row.term) else 'length'}: this does not show that there is none",
         "undetected": _nothing(row, measured),
         "underpowered": f"cannot be told, {measured}: {DEPENDS_ON_VERDICT}"
         if _withheld(row)

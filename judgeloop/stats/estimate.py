@@ -52,7 +52,8 @@ Verdict = Literal[
 Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts"):
 
 - ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
-- ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope
+- ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope; a probe
+  that would be, where single pairs go with the edit or against it
 - ``undetected``: the interval holds the null; ``detectable`` is an effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
 - ``found_if_unscored_alike``, ``none_if_unscored_alike``: ``found`` or ``none`` of a judge, but not in the worst cases of its

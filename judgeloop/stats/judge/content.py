@@ -143,7 +143,10 @@ def content_estimates(
         *(withheld_where_not_linear(one, {**shapes, "": of_primary}.get(one.variant)) for one in on_length),
         *_shape_rows(labels, shaped, shapes),
         *_joint_tests(labels, fits),
-        *tie_estimates(labels, rows, given_gold, without_gold),
+        *(
+            withheld_where_not_linear(one, shapes[GIVEN_GOLD])
+            for one in tie_estimates(labels, rows, given_gold, without_gold)
+        ),
         *missing_estimates(judgments, texts, labels, scales=scales),
         *([_golds_agreement(labels, rows)] if fits.two_golds and not gold_exact else []),
         *gold_estimates(
