@@ -309,7 +309,8 @@ def _sure(reading: Reading, findings: Sequence[Finding], biased: QuestionAnswer)
         )
     if not sentences:
         return QuestionAnswer("How sure are we?", "Not at all", "open", ("Nothing was measured.",))
-    unknown = any(ground.verdict in ("undefined", "underpowered") for ground in biased.grounds)
+    open_ = ("unconfirmed", "unclear", "underpowered", "undefined")
+    unknown = any(ground.verdict in open_ for ground in biased.grounds)
     if weak or unseen or unknown:
         return QuestionAnswer("How sure are we?", "Limited", "open", tuple(sentences))
     return QuestionAnswer("How sure are we?", "Fairly sure", "plain", tuple(sentences))

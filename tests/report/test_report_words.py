@@ -142,10 +142,12 @@ def test_no_answer_is_surer_than_whether_the_judge_is_biased_is_known() -> None:
         status="undefined",
         note="one gold",
     )
+    perhaps = replace(
+        even, estimate=0.06, conf_low=0.02, conf_high=0.1, verdict="found_if_unscored_alike", n_unscored=40
+    )
     for rows, biased, sure in (
-        ([even], "None within margin", "Fairly sure"),
-        ([even, unknown], "Not known", "Limited"),
-    ):
+        ([even], "None within margin", "Fairly sure"), ([even, unknown], "Not known", "Limited"), ([perhaps], "Perhaps", "Limited"),
+    ):  # fmt: skip
         answer, _, how_sure, _ = _answers(rows)
         assert (answer.word, how_sure.word) == (biased, sure)
 
