@@ -150,7 +150,13 @@ def content_estimates(
         *missing_estimates(judgments, texts, labels, scales=scales),
         *([_golds_agreement(labels, rows)] if fits.two_golds and not gold_exact else []),
         *gold_estimates(
-            labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
+            labels,
+            judgments,
+            with_gold,
+            given_gold,
+            corrected,
+            rows.with_any_gold().counts if fits.two_golds else None,
+            gold_exact=gold_exact,
         ),
     ]
 
@@ -665,19 +671,21 @@ def gold_estimates(
     given_gold: Slopes | Undefined,
     corrected: Slopes | LatentSlopes | Undefined,
     second: SampleCounts | None,
+    *,
+    gold_exact: bool = False,
 ) -> list[Estimate]:
     """``gold_agreement`` (probability) and ``gold_log_odds`` κ, with variant ``corrected`` where two golds exist.
 
     The primary is given gold. ``with_gold``: the rows whose gold is known, to which ``given_gold`` was fitted;
     ``corrected``: the fit that allows for gold's errors, on the rows that ``second`` counts; ``second`` None where
-    there is no second gold.
+    there is no second gold. ``gold_exact``: gold cannot err.
     """
     agreement, counts = gold_agreement(judgments)
     rows = [
         row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
             note=f"{_agreement_note(judgments)}; ties count half; pairs that gold ties are left out"),
         row(labels, "quality", "gold_log_odds", _slope_of(given_gold, GOLD), with_gold.counts,
-            unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
+            unit=f"{LOG_ODDS} per unit of gold", note="" if gold_exact else "gold's errors pull it towards 0"),
     ]  # fmt: skip
     if second:
         slope = _slope_of(corrected, GOLD)
