@@ -208,7 +208,7 @@ def judge_table(reading: Reading) -> Table | None:
             wording.cell(row) + (wording.ONE_GOLD if row.variant == GIVEN_GOLD else ""),
             wording.unit_name(row) if row.status != "undefined" else "–",
             _where(row),
-            f"{row.n:,}",
+            wording.count(row.n, wording.counted(row)),
             f"{row.n_unscored:,}",
         )
         for row in measures
@@ -217,7 +217,7 @@ def judge_table(reading: Reading) -> Table | None:
     return Table(
         "Bias and agreement",
         f"Estimates for {whose} with their intervals; rates in % or percentage points.",
-        (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "n", "Unscored"),
+        (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "Sample", "Unscored"),
         rows,
     )
 
