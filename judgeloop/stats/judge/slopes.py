@@ -46,6 +46,8 @@ FEWEST_SPARE = 10
 DRAWS = 10_000
 """Resamples of ``bootstrap_effect``."""
 RELIABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_FAR = 0.02
+"""Root mean square of log-odds up to which ``marginal_near_fit`` expands: the third order is then below 1e-6."""
 _SEPARATED_METHOD = "Firth logistic regression (separated), penalised likelihood ratio by item"
 _TOO_FEW_ITEMS = "too few items for a joint test of that many features"
 
@@ -111,6 +113,28 @@ class Slopes:
             np.divide(slope_at_eta, np.square(1.0 + slope_at_eta), out=slope_at_eta)
             result[start : start + block] = np.mean(slope_at_eta, axis=0)
         return result
+
+    def marginal_near_fit(self, coefficients: Floats) -> Floats:
+        """``marginal`` at (draws, p) coefficients near the fit's, of which few are far: by Taylor's expansion to the second order,
+        so that the time is that of reading the rows once and not once a draw.
+
+        Draws that move the rows' log-odds by more than ``_FAR`` in the root mean square are read row by row. One-step
+        jackknife values are that far from the fit for few items whatever the number of rows: the squares of their distances
+        sum to the order of p/n.
+        """
+        x, p = self.x, self.fit.probabilities
+        first = p * (1.0 - p)
+        second, third = first * (1.0 - 2.0 * p), first * (1.0 - 6.0 * first)
+        moved = coefficients - self.coefficients
+        result = np.mean(first) + moved @ (second @ x / len(x)) + _quadratic(moved, (x.T * third) @ x / len(x)) / 2.0
+        far = _quadratic(moved, x.T @ x / len(x)) > _FAR**2
+        result[far] = self.marginal(coefficients[far])
+        return np.asarray(result, dtype=np.float64)
+
+
+def _quadratic(rows: Floats, matrix: Floats) -> Floats:
+    """(m,) rᵀMr of each of ``rows`` (m, p), ``matrix`` M (p, p)."""
+    return np.asarray(np.einsum("ij,ij->i", rows @ matrix, rows), dtype=np.float64)
 
 
 def fit_slopes(rows: Covariates, gold: Floats | None = None) -> Slopes | Undefined:
@@ -291,11 +315,10 @@ def _missing_column(slopes: Slopes, name: str) -> Undefined | None:
 
 def _effect_and_left_out(slopes: Slopes, name: str) -> tuple[float, Floats]:
     """The average effect, and its (G,) values with one item left out."""
-    b = np.concatenate([
-        slopes.coefficients[None], one_step_jackknife(slopes.x, slopes.z, slopes.fit, slopes.clusters)
-    ])  # fmt: skip
-    effect = slopes.marginal(b) * b[:, slopes.names.index(name)]
-    return float(effect[0]), effect[1:]
+    j = slopes.names.index(name)
+    left_out = one_step_jackknife(slopes.x, slopes.z, slopes.fit, slopes.clusters)
+    effect = float(slopes.coefficients[j] * np.mean(_working_weights(slopes.fit)))
+    return effect, slopes.marginal_near_fit(left_out) * left_out[:, j]
 
 
 def _jackknife_interval(estimate: float, left_out: Floats, df: float) -> Interval | Undefined:
