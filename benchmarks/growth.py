@@ -59,11 +59,15 @@ class World:
     texts: pd.DataFrame
 
 
-def judged(n: int, *, lost: float = 0.0, ties: float = 0.0, gold: str = "words", judges: int = 1, lengths: bool = True) -> World:
+def judged(
+    n: int, *, lost: float = 0.0, ties: float = 0.0, gold: str = "words", judges: int = 1, lengths: bool = True
+) -> World:
     """``n`` judgments in all. ``gold``: words, two words, two numbers, or empty. ``lost`` and ``ties``: shares of the verdicts."""
     pairs = n // 2 // judges
     rng = seeds.rng(0, "growth", n)
-    features = np.concatenate([rng.normal(6.0, 0.8, (2, pairs, 1)), rng.gamma(1.0, 1.0, (2, pairs, len(STYLE)))], axis=2)
+    features = np.concatenate(
+        [rng.normal(6.0, 0.8, (2, pairs, 1)), rng.gamma(1.0, 1.0, (2, pairs, len(STYLE)))], axis=2
+    )
     gaps = (features[0] - features[1]) @ np.array([0.35, 0.2, 0.0, 0.1, 0.0])
     quality = rng.standard_normal(pairs)
     golds = [quality + 0.6 * rng.standard_normal(pairs) for _ in range(2)]
@@ -110,7 +114,7 @@ def _golds(kind: str, golds: list[np.ndarray]) -> dict[str, object]:
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with its words as pandas has texts, as every table of a log has them."""
-    return frame.astype({name: "str" for name, kind in frame.dtypes.items() if kind == object})
+    return frame.astype({name: "str" for name, kind in frame.dtypes.items() if kind.kind == "O"})
 
 
 def _content(**given: object) -> Callable[[int], Callable[[], object]]:
@@ -147,7 +151,9 @@ def _near_copies(n: int) -> Callable[[], object]:
     rng = seeds.rng(0, "growth", "prompts", n)
     words = np.array([f"w{number}" for number in range(5_000)])
     drawn = words[rng.integers(0, len(words), (n // 2, 15))]
-    items = pd.DataFrame({"item_id": [f"item-{number}" for number in range(n // 2)], "prompt": [" ".join(row) for row in drawn]})
+    items = pd.DataFrame(
+        {"item_id": [f"item-{number}" for number in range(n // 2)], "prompt": [" ".join(row) for row in drawn]}
+    )
     return lambda: marked(items)
 
 
@@ -199,7 +205,12 @@ def _choices(n: int) -> Callable[[], object]:
     parts = []
     for rotation in range(slots):
         order = (np.arange(slots) + rotation) % slots
-        eta = 0.5 * x[:, order] + 1.0 * (order == best[:, None]) + 0.4 * (np.arange(slots) == 0) + rng.gumbel(size=x.shape)
+        eta = (
+            0.5 * x[:, order]
+            + 1.0 * (order == best[:, None])
+            + 0.4 * (np.arange(slots) == 0)
+            + rng.gumbel(size=x.shape)
+        )
         names = {f"candidate_{j + 1}": f"t{order[j]}" for j in range(slots)}
         parts.append(pd.DataFrame({
             "item_id": ids, "set_id": "s", "category": "", "judge": "j", "rotation": rotation, "repeat": 0,

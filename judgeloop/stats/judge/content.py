@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import cluster_sums
+from judgeloop.kernels import cluster_sums, dense_codes, distinct
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -202,7 +202,7 @@ def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes |
         return Undefined(_ONE_GOLD)
     if isinstance(given_gold, Undefined):
         return given_gold
-    n_both = len(np.unique(two_golds.pairs))
+    n_both = distinct(two_golds.pairs)
     if n_both < FEWEST_PAIRS:
         return Undefined(f"two golds on {n_both} pairs; the correction needs {FEWEST_PAIRS}")
     if np.array_equal(two_golds.gold, two_golds.gold_2):
@@ -504,7 +504,7 @@ def _net_agreement(rows: Covariates) -> Factor | Undefined:
     if not decided.any():
         return Undefined("gold calls every pair a tie")
     agreed = np.where(decided, (2.0 * rows.picked_a - 1.0) * np.sign(rows.gold), 0.0)
-    codes = np.unique(rows.items, return_inverse=True)[1]
+    codes = dense_codes(rows.items)[0]
     sums = cluster_sums(np.stack([agreed, decided.astype(np.float64)], axis=1), codes, int(codes.max()) + 1)
     total, others = sums.sum(axis=0), sums.sum(axis=0) - sums
     if np.any(others[:, 1] == 0):
@@ -638,7 +638,7 @@ def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, Sampl
     right = np.where(margin > 0, picked, 1.0 - picked)
     keep = ~np.isnan(picked) & ~np.isnan(margin) & (margin != 0)
     items = item_codes(compared)[keep]
-    counts = SampleCounts(int(keep.sum()), len(np.unique(items)), lost)
+    counts = SampleCounts(int(keep.sum()), distinct(items), lost)
     if not keep.any():
         why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
         return Undefined(why), counts

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.kernels import cluster_influence
+from judgeloop.kernels import cluster_influence, distinct
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import (
     LEVEL,
@@ -224,7 +224,7 @@ def _position_row(labels: RowLabels, mitigation: Mitigation, lost: int, margin: 
         bounded_mean(values, items, -0.5, 0.5) if len(complete) else Undefined("no pair has a verdict in both orders")
     )
     note = "in the labels; the order column of the signal's fit absorbs it"
-    counts = SampleCounts(len(complete), len(np.unique(items)), lost)
+    counts = SampleCounts(len(complete), distinct(items), lost)
     return row(
         labels, "position", term, result, counts, unit=PROBABILITY, variant=mitigation.name, margin=margin, note=note
     )
@@ -240,7 +240,7 @@ def _length_rows(
         why = "the coefficient is set to 0 after the fit; that of style that goes with length is not"
         ame = _zero_row(labels, "verbosity", "length_ame", mitigation, counts, unit, why)
         preferred = longer_without_length(sample, columns)
-        preferred_counts = SampleCounts(len(np.unique(sample.rows.pairs)), sample.rows.counts.items, lost)
+        preferred_counts = SampleCounts(distinct(sample.rows.pairs), sample.rows.counts.items, lost)
         note = "raw: quality and bias together; picks of the reward without length, fitted on the other items"
     else:
         slopes = with_gold.fit(columns, gold=True) if len(with_gold.rows) else _WITHOUT_GOLD
@@ -395,7 +395,7 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     judged_pairs = pairs_asked(mitigation.judgments)
     of_item = dict(zip(mitigation.judgments["item_id"], clusters(mitigation.judgments), strict=True))
     labelled, items = has_label(frame, judged_pairs), pd.factorize(judged_pairs["item_id"].map(of_item))[0]
-    pair_counts = SampleCounts(len(judged_pairs), len(np.unique(items)), lost)
+    pair_counts = SampleCounts(len(judged_pairs), distinct(items), lost)
     kept_share = clustered_proportion(labelled, items) if len(judged_pairs) else Undefined("no pair was judged")
     rows = [
         row(labels, "quality", "mitigation_kept", kept_share, pair_counts, unit=PROBABILITY, variant=mitigation.name,
@@ -407,7 +407,7 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     else:
         units, codes = len(shown), item_codes(shown)
         labels_of_units = (shown["verdict"] != "unscored").to_numpy().astype(np.float64)
-    counts = SampleCounts(int(labels_of_units.sum()), len(np.unique(codes)), lost)
+    counts = SampleCounts(int(labels_of_units.sum()), distinct(codes), lost)
     share = clustered_proportion(labels_of_units, codes) if units else Undefined("no pair was judged")
     cost: Interval | Undefined
     if isinstance(share, Undefined):
@@ -508,7 +508,7 @@ def shared_features(judge: LabelSample, labels: LabelSample) -> tuple[str, ...]:
     names = []
     for name in judge.rows.features:
         differing = [
-            len(np.unique(sample.rows.items[sample.rows.differences[:, sample.rows.features.index(name)] != 0]))
+            distinct(sample.rows.items[sample.rows.differences[:, sample.rows.features.index(name)] != 0])
             if name in sample.rows.features
             else 0
             for sample in (judge, labels)

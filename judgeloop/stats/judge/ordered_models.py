@@ -22,7 +22,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from judgeloop.kernels import cluster_informations, cluster_sums, logistic, satterthwaite_df, sigmoid
+from judgeloop.kernels import (
+    cluster_informations,
+    cluster_sums,
+    dense_codes,
+    distinct,
+    logistic,
+    satterthwaite_df,
+    sigmoid,
+)
 from judgeloop.stats.estimate import PROBABILITY, Estimate, RowLabels, row
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import Covariates, feature_bias, feature_unit
@@ -114,7 +122,7 @@ def fit_ordered(x: Floats, picked_a: Floats, ties: Booleans, clusters: Integers)
     ``picked_a`` (n,) above ½ where a was picked, and not read where ``ties``. Covariance: sandwich over ``clusters``,
     CR1. Undefined with a reason where there are too few ties or items, or where the verdicts separate.
     """
-    codes = np.unique(clusters, return_inverse=True)[1]
+    codes = dense_codes(clusters)[0]
     count = int(codes.max()) + 1 if len(codes) else 0
     if min(int(ties.sum()), int((~ties).sum())) < FEWEST_TIES or count <= x.shape[1] + 1:
         return Undefined(
@@ -297,7 +305,7 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     soft = ~tied & (rows.picked_a > 0.0) & (rows.picked_a < 1.0)
     model = _LatentModel(rows.differences, rows.order, rows.picked_a, tied, soft, pair, first, rows.items[first], golds,
                          Quadrature.of(0.0))  # fmt: skip
-    groups = len(np.unique(model.items))
+    groups = distinct(model.items)
     if groups <= model.size:
         return Undefined("too few items for the latent-quality model")
     start = np.zeros(model.size)
@@ -308,7 +316,7 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
         return maximum
     model, theta, hessian = maximum
     # With few items G/(G − parameters): Mancl–DeRouen has no closed form here.
-    codes, fitted = np.unique(model.items, return_inverse=True)[1], len(hessian) if groups < FEW_CLUSTERS else 1
+    codes, fitted = dense_codes(model.items)[0], len(hessian) if groups < FEW_CLUSTERS else 1
     covariance = _sandwich(model.value_and_gradient(theta)[1], hessian, codes, groups, fitted=fitted)
     try:
         dfs = _judge_dfs(model)
