@@ -119,6 +119,8 @@ def content_estimates(
     labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
     with_gold = rows.with_gold()
+    if len(with_gold) == len(rows):
+        with_gold = rows
     given_gold = fit_slopes(with_gold, with_gold.gold) if len(with_gold) else _WITHOUT_GOLD
     without_gold = fit_slopes(rows) if len(rows) else _NO_VERDICT
     corrected = _corrected_fit(rows, given_gold)
@@ -130,7 +132,7 @@ def content_estimates(
         *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
         *_length_effects(labels, fits, margin, bootstrap=bootstrap and not category),
         *_exchange_rates(labels, fits),
-        *_compared_with_gold(labels, with_gold),
+        *_compared_with_gold(labels, with_gold, without_gold if with_gold is rows else None),
     ]
     shaped = _shaped_fits(fits)
     shapes = {variant: fit.test() for variant, fit in shaped.items()}
@@ -469,14 +471,15 @@ def _length_rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefin
     return result
 
 
-def _compared_with_gold(labels: RowLabels, rows: Covariates) -> list[Estimate]:
-    """``excess_longer_vs_gold``, a description, and ``length_beyond_agreement``, the screen. ``rows``: those with gold.
+def _compared_with_gold(labels: RowLabels, rows: Covariates, fitted: Slopes | Undefined | None) -> list[Estimate]:
+    """``excess_longer_vs_gold``, a description, and ``length_beyond_agreement``, the screen. ``rows``: those with gold;
+    ``fitted``: the judge's slopes on them without gold, where they are known.
 
     ``excess_longer_vs_gold`` is the judge's average marginal effect of length minus gold's own on the same pairs. It is
     not 0 for any judge that errs more or less than gold does (a coin: minus gold's), and so it tests nothing.
     """
     unit = f"{PROBABILITY} per doubling"
-    judge_slopes = fit_slopes(rows) if len(rows) else _WITHOUT_GOLD
+    judge_slopes = _WITHOUT_GOLD if not len(rows) else fit_slopes(rows) if fitted is None else fitted
     gold_slopes = fit_slopes(rows.picked_by_gold()) if len(rows) else _WITHOUT_GOLD
     difference: Interval | Undefined
     screen: Interval | Undefined

@@ -134,7 +134,8 @@ def _alpaca_rows(labels: RowLabels, judgments: pd.DataFrame, lengths: Floats | N
 
     ``lengths`` (n, 2) of texts a and b in characters, None where not known.
     """
-    models_of_pairs = [set(pair) for pair in zip(judgments["model_a"], judgments["model_b"], strict=True)]
+    different = judgments[["model_a", "model_b"]].drop_duplicates()
+    models_of_pairs = list(map(set, different.itertuples(index=False, name=None)))
     shared = set.intersection(*models_of_pairs) if models_of_pairs else set()
     if lengths is None or not shared:
         return []

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Slopes:
     (p, p), CR2 with the degrees of freedom ``dfs`` (p,) of their t; ``df``: items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,),
     whether a was picked, ``fit`` and ``clusters`` (n,) what the coefficients were fitted to. ``separated``: the picks
     separate, and the fit is Firth's. ``first_stage``: where a column was itself estimated, the function that gives what
-    that adds to the rows' scores (n, p) at given coefficients (p,).
+    that adds to the rows' scores (n, p) at given coefficients (p,). ``effects``: what ``_effect_and_left_out`` has made, by name.
     """
 
     names: tuple[str, ...]
@@ -78,6 +78,7 @@ class Slopes:
     clusters: Integers
     separated: bool = False
     first_stage: Callable[[Floats], Floats] | None = None
+    effects: dict[str, tuple[float, Floats, float]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -222,7 +223,7 @@ def average_effect(slopes: Slopes, name: str) -> Interval | Undefined:
         j = slopes.names.index(name)
         p_value = profile_p_value(slopes.x, slopes.z, slopes.fit, j, slopes.df + 1)
         return separated_effect(slopes.x, slopes.fit, slopes.clusters, j, p_value)
-    return _jackknife_interval(*_effect_and_left_out(slopes, name), effect_df(slopes, name))
+    return _jackknife_interval(*_effect_and_left_out(slopes, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +250,10 @@ def effect_difference(slopes: Slopes, other: Slopes, name: str, factor: Factor |
         if isinstance(subtracted, Undefined):
             return subtracted
         return separated_difference(effect, subtracted if factor is None else _scaled(subtracted, factor))
-    estimate, left_out = _effect_and_left_out(slopes, name)
-    other_estimate, other_left_out = _effect_and_left_out(other, name)
+    estimate, left_out, df = _effect_and_left_out(slopes, name)
+    other_estimate, other_left_out, other_df = _effect_and_left_out(other, name)
     value, values = (1.0, np.ones_like(left_out)) if factor is None else (factor.value, factor.left_out)
-    df = min(effect_df(slopes, name), effect_df(other, name))
-    return _jackknife_interval(estimate - value * other_estimate, left_out - values * other_left_out, df)
+    return _jackknife_interval(estimate - value * other_estimate, left_out - values * other_left_out, min(df, other_df))
 
 
 def _scaled(effect: Interval, factor: Factor) -> Interval:
@@ -273,7 +273,7 @@ def bootstrap_effect(slopes: Slopes, name: str) -> Interval | Undefined:
         return missing
     if slopes.separated:
         return Undefined("the picks separate on these covariates: there is no average effect to resample")
-    estimate, left_out = _effect_and_left_out(slopes, name)
+    estimate, left_out, _ = _effect_and_left_out(slopes, name)
     sample = one_step_bootstrap(slopes.x, slopes.z, slopes.fit, slopes.clusters, DRAWS, seeds.rng(0, "average effect"))
     return bca(estimate, slopes.marginal(sample) * sample[:, slopes.names.index(name)], left_out)
 
@@ -315,12 +315,15 @@ def _missing_column(slopes: Slopes, name: str) -> Undefined | None:
     return None
 
 
-def _effect_and_left_out(slopes: Slopes, name: str) -> tuple[float, Floats]:
-    """The average effect, and its (G,) values with one item left out."""
-    j = slopes.names.index(name)
-    left_out = one_step_jackknife(slopes.x, slopes.z, slopes.fit, slopes.clusters)
-    effect = float(slopes.coefficients[j] * np.mean(_working_weights(slopes.fit)))
-    return effect, slopes.marginal_near_fit(left_out) * left_out[:, j]
+def _effect_and_left_out(slopes: Slopes, name: str) -> tuple[float, Floats, float]:
+    """The average effect, its (G,) values with one item left out, and ``effect_df``; made once a fit."""
+    if name not in slopes.effects:
+        j = slopes.names.index(name)
+        left_out = one_step_jackknife(slopes.x, slopes.z, slopes.fit, slopes.clusters)
+        effect = float(slopes.coefficients[j] * np.mean(_working_weights(slopes.fit)))
+        without_each = slopes.marginal_near_fit(left_out) * left_out[:, j]
+        slopes.effects[name] = effect, without_each, effect_df(slopes, name)
+    return slopes.effects[name]
 
 
 def _jackknife_interval(estimate: float, left_out: Floats, df: float) -> Interval | Undefined:
