@@ -6,7 +6,7 @@ no intercept is added. A fit is a frozen dataclass with the weights and the ridg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -282,13 +282,13 @@ def solve_without_each(whole: Floats, parts: Floats, vectors: Floats) -> Floats:
     root = _inverse_root(whole)
     solved = np.empty_like(vectors)
     for block in _blocks(len(parts)):
-        leverages, power = root.T @ parts[block] @ root, (vectors[block] @ root)[:, :, None]
-        total = power.copy()
-        for coefficient in _INVERSE_SERIES:
-            power = leverages @ power
-            total += coefficient * power
-        solved[block] = total[:, :, 0] @ root.T
-        large = np.trace(leverages, axis1=1, axis2=2) > _SMALL_LEVERAGE
+        leverages = root.T @ parts[block] @ root
+        traces = np.trace(leverages, axis1=1, axis2=2)
+        large = traces > _SMALL_LEVERAGE
+        reach = float(np.max(traces, where=~large, initial=0.0))
+        solved[block] = (
+            _series(_INVERSE_SERIES, leverages, (vectors[block] @ root)[:, :, None], reach)[:, :, 0] @ root.T
+        )
         solved[block][large] = _solve_each(whole - parts[block][large], vectors[block][large])
     return solved
 
@@ -427,17 +427,32 @@ def _adjusted(leverages: Floats, vectors: Floats) -> Floats:
     The traces of all H_g sum to p at most, so that few clusters take an eigendecomposition whatever their number. Raises
     ValueError where an I − H_g is singular.
     """
-    result = np.array(vectors, dtype=np.float64)
-    large = np.trace(leverages, axis1=1, axis2=2) > _SMALL_LEVERAGE
-    power, small = result[~large], leverages[~large]
-    for coefficient in _ROOT_SERIES:
-        power = small @ power
-        result[~large] += coefficient * power
+    traces = np.trace(leverages, axis1=1, axis2=2)
+    large = traces > _SMALL_LEVERAGE
+    result = _series(_ROOT_SERIES, leverages, vectors, float(np.max(traces, where=~large, initial=0.0)))
+    if not large.any():
+        return result
+    result[large] = vectors[large]
     values, axes = np.linalg.eigh(leverages[large])
     if np.any(values > 1.0 - 1e-10):
         raise ValueError("one item alone identifies a coefficient: an interval takes more of them")
     axes_transposed = np.swapaxes(axes, 1, 2)
     result[large] = axes @ ((axes_transposed @ result[large]) / np.sqrt(1.0 - values)[:, :, None])
+    return result
+
+
+def _series(coefficients: Sequence[float], matrices: Floats, vectors: Floats, reach: float) -> Floats:
+    """(G, p, m) V + c₁HV + c₂H²V + … of ``matrices`` H (G, p, p) and ``vectors`` V (G, p, m).
+
+    As many terms as H up to ``reach`` need; where an H is larger the values mean nothing.
+    """
+    power, result, error = vectors, np.array(vectors, dtype=np.float64), reach
+    for coefficient in coefficients:
+        power = matrices @ power
+        result += coefficient * power
+        error *= reach
+        if error < 1e-12:
+            break
     return result
 
 
