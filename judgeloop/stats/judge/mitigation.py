@@ -35,7 +35,7 @@ from judgeloop.stats.inference import (
 from judgeloop.stats.judge.content import gold_agreement
 from judgeloop.stats.judge.covariates import NO_GOLD, Covariates, covariates, feature_bias
 from judgeloop.stats.judge.length_shape import shape_test, withheld_where_not_linear
-from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, delta_effect, fit_columns
+from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, fit_columns
 from judgeloop.stats.presentations import (
     CLUSTER,
     Booleans,
@@ -56,8 +56,6 @@ _PAIR_KEYS = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION_KEYS = [*_PAIR_KEYS, "panel", "order"]
 _PAIR_COLUMNS = ("category", "gold", "gold_2", "len_a", "len_b", "model_a", "model_b", CLUSTER)
 _VOTES = ("first", "second", "tie", "a", "b")
-_MOST_JACKKNIFED = 2_000
-"""With more labels than this the delta method takes the place of the jackknife."""
 _WITHOUT_GOLD = Undefined(NO_GOLD)
 _SLOPE_NEAR_0 = "the judge's own slope is not distinguishable from 0, so a ratio to it has no meaning"
 _NO_SLOT_REASONS = {
@@ -244,7 +242,7 @@ def _length_rows(
         note = "raw: quality and bias together; picks of the reward without length, fitted on the other items"
     else:
         slopes = with_gold.fit(columns, gold=True) if len(with_gold.rows) else _WITHOUT_GOLD
-        effect = _length_effect(slopes) if isinstance(slopes, Slopes) else slopes
+        effect = average_effect(slopes, "length") if isinstance(slopes, Slopes) else slopes
         ame = row(
             labels, "verbosity", "length_ame", effect, counts, unit=unit, variant=mitigation.name, margin=margin,
             note="of the labels, given gold taken as exact",
@@ -265,11 +263,6 @@ def _length_rows(
         variant=mitigation.name, null=None, note=note,
     )  # fmt: skip
     return [ame, raw]
-
-
-def _length_effect(slopes: Slopes) -> Interval | Undefined:
-    """``length_ame``; the jackknife's cost is items times labels, and on many labels the delta method gives the same."""
-    return average_effect(slopes, "length") if len(slopes.x) <= _MOST_JACKKNIFED else delta_effect(slopes, "length")
 
 
 def _agreement_row(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, lost: int) -> Estimate:
