@@ -106,4 +106,5 @@ def correct_remark(rows: pd.DataFrame, items: pd.DataFrame) -> str:
 
 
 def _model_matched(rows: pd.DataFrame, items: pd.DataFrame) -> frozenset[str]:
-    return model_matched_items(items) & frozenset(rows["item_id"].astype("str"))
+    matched = model_matched_items(items)
+    return matched & frozenset(rows["item_id"].unique().astype("str")) if matched else matched
