@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, from_fields, print_json, set_debug, words
+from judgeloop.cli.app import Debug, Quiet, app, fail, from_fields, print_json, set_debug, words
 from judgeloop.errors import AnswersOutstanding, Interrupted, InvalidInput
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def run(
     max_calls: Annotated[
         int | None, typer.Option(help="Stop at this many calls (exit 3; resumable).", min=0, show_default=False)
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
-    ] = False,
+    quiet: Quiet = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of an experiment and stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -80,9 +78,7 @@ def step(
     max_calls: Annotated[
         int | None, typer.Option(help="Stop at this many calls (exit 3; resumable).", min=0, show_default=False)
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
-    ] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Go on to the next training, write its files and stop (exit 6); with model.json in their folders, go on from there."""
@@ -123,9 +119,7 @@ def _audit(
         bool, typer.Option("--plan", help="Calls, tokens, cost, time, and what so many pairs can show; ask nothing.")
     ] = False,
     json_plan: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
-    ] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     set_debug(debug)

@@ -34,6 +34,7 @@ from judgeloop.records import Call
 from judgeloop.records import Route as RouteName
 from judgeloop.serving.batch_api import BatchService
 from judgeloop.serving.faults import FaultCounter, Faults, fault_response
+from judgeloop.serving.fine_tuning_api import FineTuningService, Trains
 from judgeloop.serving.protocol import (
     Answerer,
     AnswerError,
@@ -61,7 +62,7 @@ def create_app(
     """The OpenAI-compatible ASGI app over an answerer; one with ``aclose`` is closed when the server stops.
 
     ``faults``: played on purpose; the app's ``state.faults`` is their FaultCounter. A request larger than ``max_body_bytes``
-    is refused. ``batches``: whether the app has the Batch API.
+    is refused. ``batches``: whether the app has the Batch API, and for an answerer that trains the fine-tuning API.
     """
     service = _Service(answerer, FaultCounter(faults or Faults()), max_body_bytes)
     routes = [
@@ -70,6 +71,7 @@ def create_app(
         Route("/v1/chat/completions", service.completions, methods=["POST"]),
         *(Route(path, service.scores, methods=["POST"]) for path in ROUTE_PATHS),
         *(service.batches.routes() if batches else ()),
+        *(FineTuningService(answerer, service.batches).routes() if batches and isinstance(answerer, Trains) else ()),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted}, lifespan=service.lifespan)
     app.router.redirect_slashes = False

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from judgeloop.bodies import remedy
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.schema import Endpoint, Price
 from judgeloop.records import Call, Reply, Route, Work, canonical
@@ -238,7 +239,7 @@ def brief(message: str) -> str:
 class AnsweredCall:
     """An answered call, as observers get it: the reply, whether it was recorded before, and the run's calls and cost so far.
 
-    ``cost`` in US dollars, recorded calls included.
+    ``cost`` in US dollars, recorded calls included; without those to ``unpriced`` models, whose price is not stated.
     """
 
     call: Call
@@ -247,13 +248,15 @@ class AnsweredCall:
     attempts: int
     calls: int
     cost: float
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Ledger:
     """Calls and cost of the whole run in US dollars, recorded ones included, against the budget.
 
-    ``waiting`` are calls in flight, ``reserved`` what they may cost at most, ``held`` failed calls that are not recorded yet.
+    ``waiting`` are calls in flight, ``reserved`` what they may cost at most, ``held`` failed calls that are not recorded yet;
+    ``unpriced``: models that were asked and state no price.
     """
 
     max_cost: float | None = None
@@ -263,6 +266,7 @@ class Ledger:
     reserved: float = 0.0
     waiting: int = 0
     held: int = 0
+    unpriced: tuple[str, ...] = ()
 
     def affords(self, estimate: float) -> bool:
         """Whether one more call cannot break the cost limit: calls in flight count at their worst."""
@@ -327,7 +331,7 @@ class WireClient:
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         await self.close(ended_well=kind is None)
 
-    async def ask(self, call: Call, work: Work | None = None) -> Reply:
+    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
         """The reply to a call (see records.Client). Calls with the same id and body are asked once, however many wait."""
         identity = (call.call_id, call.key)
         task = self._in_flight.get(identity)
@@ -346,7 +350,7 @@ class WireClient:
                 return self._note(call, exchange, recorded=True)
             if self._fatal:
                 raise self._fatal
-            answering = self._send(call) if work is None else self._do(call, work)
+            answering = self._send(call) if work is None else self._do(call, work, worst_cost)
             task = asyncio.create_task(answering, name=call.call_id)
             self._in_flight[identity] = task
             task.add_done_callback(lambda ended: self._forget(identity, ended))
@@ -364,17 +368,22 @@ class WireClient:
         identity = (call.call_id, call.key)
         if identity not in self._counted:
             self._counted.add(identity)
-            price = self._endpoints[call.endpoint].price if call.endpoint else Price()
+            endpoint = self._endpoints[call.endpoint] if call.endpoint else None
+            price = endpoint.price if endpoint else Price()
+            if endpoint and not endpoint.is_priced and endpoint.model not in self.ledger.unpriced:
+                self.ledger.unpriced = tuple(sorted((*self.ledger.unpriced, endpoint.model)))
             self.ledger.calls += 1
             self.ledger.cost += (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1e6
+            self.ledger.cost += reply.trained.get("metrics", {}).get("tokens", 0) * price.training / 1e6
         if self._observer:
-            self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, self.ledger.calls, self.ledger.cost))
+            spent = self.ledger.calls, self.ledger.cost, self.ledger.unpriced
+            self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, *spent))
         return reply
 
-    async def _do(self, call: Call, work: Work) -> Reply:
+    async def _do(self, call: Call, work: Work, worst_cost: float) -> Reply:
         """The reply that ``work`` makes, within the budget, recorded."""
         try:
-            await self._reserve(0.0)
+            await self._reserve(worst_cost)
             try:
                 response = await work(call)
                 status = 400 if "error" in response else 200
@@ -384,7 +393,7 @@ class WireClient:
                 self._cassette.append(exchange)
                 return self._note(call, exchange, recorded=False)
             finally:
-                self.ledger.release(0.0)
+                self.ledger.release(worst_cost)
                 self._call_ended.set()
         except AnswersOutstanding:
             raise  # others go on
@@ -471,9 +480,8 @@ class WireClient:
         if len(connection.held) < CONSECUTIVE_FAILURES:
             return reply
         self._drop(connection, len(connection.held))
-        message = failure_message(exchange)
         raise EndpointFailed(
-            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
+            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply)}, then run the same command to resume"
         )
 
     async def _attempt(self, connection: Connection, call: Call) -> Exchange:
@@ -506,8 +514,9 @@ class WireClient:
             settings = "base_url, model and route" if call.route else "base_url and model"
             # A 404 or an unknown model has nothing to do with the key.
             key = "" if refusal.absent else f"the key in {connection.key_variable} and its credit, "
+            mended = remedy(str(refusal)) or f"check {key}{settings}"
             raise EndpointFailed(
-                f"{connection.where}: {brief(str(refusal))}{asked}; check {key}{settings}, then run the same command to resume"
+                f"{connection.where}: {brief(str(refusal))}{asked}; {mended}, then run the same command to resume"
             ) from None
         raise AssertionError("tenacity ends in a result or an exception")
 
@@ -560,17 +569,7 @@ def worst_cost(endpoint: Endpoint, call: Call) -> float:
     return (sent * endpoint.price.input + longest * endpoint.price.output) / 1e6
 
 
-def failure_message(exchange: Exchange) -> str:
-    """The server's message in a failed exchange, behind a colon; empty where it sent none."""
-    error = exchange.response.get("error") if isinstance(exchange.response, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    return f": {brief(message)}" if isinstance(message, str) and message else ""
-
-
-def setting_hint(message: str) -> str:
-    """The endpoint's setting that mends a failure with this message, in brackets; empty where none does."""
-    if "max_completion_tokens" in message:
-        return " (set the endpoint's max_tokens_field: max_completion_tokens)"
-    if "temperature" in message:
-        return " (set the endpoint's send_temperature: false)"
-    return ""
+def failure_words(reply: Reply) -> str:
+    """Why a call failed, the server's own sentence, and what mends it: "bad_request: …; set …"."""
+    said = f": {brief(reply.detail)}" if reply.detail else ""
+    return f"{reply.failure}{said}; {remedy(reply.detail) or 'mend it'}"
