@@ -6,12 +6,12 @@ no intercept is added. A fit is a frozen dataclass with the weights and the ridg
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -22,6 +22,12 @@ _SMALL_LEVERAGE = 0.01
 """Up to this leverage of a cluster (I − H)^−½ is summed as a power series, whose error is then below 1e-10."""
 _ROOT_SERIES = (0.5, 0.375, 0.3125, 0.2734375)
 """Coefficients of H, H² … in (I − H)^−½ = I + H/2 + 3H²/8 + …"""
+_INVERSE_SERIES = (1.0, 1.0, 1.0, 1.0)
+"""Coefficients of H, H² … in (I − H)^−1 = I + H + H² + …"""
+_CLUSTERS_AT_A_TIME = 1 << 14
+"""Clusters whose matrices are worked on together: they stay in the processor's cache, and the memory is bounded."""
+_SPARSE = 16
+"""Codes up to so many times their number are counted in an array; others are sorted."""
 _BOOTSTRAP_BLOCK = 1 << 22
 """Numbers a block of bootstrap draws may hold: it bounds the memory."""
 
@@ -193,8 +199,11 @@ def cluster_influence(
     scores = _scores(x, z, fit, codes, count)
     if correction == "CR2":
         root = _inverse_root(fit.hessian)
-        leverages = root.T @ _informations(x, _curvature(fit), codes, count) @ root
-        return np.asarray(_adjusted(leverages, (scores @ root)[:, :, None])[:, :, 0] @ root.T, dtype=np.float64)
+        informations, influence = _informations(x, _curvature(fit), codes, count), np.empty_like(scores)
+        for block in _blocks(count):
+            adjusted = _adjusted(root.T @ informations[block] @ root, (scores[block] @ root)[:, :, None])
+            influence[block] = adjusted[:, :, 0] @ root.T
+        return influence
     factor = count / (count - 1.0) if correction == "CR1" else 1.0
     return np.asarray(scores @ _inverse(fit.hessian) * np.sqrt(factor), dtype=np.float64)
 
@@ -213,14 +222,19 @@ def satterthwaite_df(informations: Floats, contrasts: Floats) -> Floats:
     give less than G − 1. Raises ValueError where one cluster alone identifies a coefficient.
     """
     root = _inverse_root(informations.sum(axis=0))
-    leverages = root.T @ informations @ root
-    k = _adjusted(leverages, np.broadcast_to((contrasts @ root).T, (len(leverages), len(root), len(contrasts))))
+    p, m = len(root), len(contrasts)
     # C = diag(d) − V Vᵀ, V (G, p) the rows v_g: both traces without a matrix of clusters by clusters.
-    v = leverages @ k
-    d, shared = np.sum(k * v, axis=1), np.sum(v**2, axis=1)
-    gram = np.einsum("gim,gjm->mij", v, v, optimize=True)
-    squared = np.sum(d**2 - 2.0 * d * shared, axis=0) + np.sum(gram**2, axis=(1, 2))
-    return np.asarray(np.sum(d - shared, axis=0) ** 2 / squared, dtype=np.float64)
+    trace, squared, gram = np.zeros(m), np.zeros(m), np.zeros((m, p, p))
+    for block in _blocks(len(informations)):
+        leverages = root.T @ informations[block] @ root
+        k = _adjusted(leverages, np.broadcast_to((contrasts @ root).T, (len(leverages), p, m)))
+        v = leverages @ k
+        d, shared = np.sum(k * v, axis=1), np.sum(v**2, axis=1)
+        by_contrast = np.moveaxis(v, 2, 0)
+        gram += np.swapaxes(by_contrast, 1, 2) @ by_contrast
+        trace += np.sum(d - shared, axis=0)
+        squared += np.sum(d**2 - 2.0 * d * shared, axis=0)
+    return np.asarray(trace**2 / (squared + np.sum(gram**2, axis=(1, 2))), dtype=np.float64)
 
 
 def one_step_bootstrap(
@@ -255,14 +269,52 @@ def one_step_jackknife(x: Floats, z: Floats, fit: LogisticFit, clusters: Integer
     the minimum-norm step.
     """
     codes, count = _dense_codes(clusters, len(z))
-    hessians = fit.hessian - _informations(x, _curvature(fit), codes, count)
-    return fit.coefficients - _solve_each(hessians, _scores(x, z, fit, codes, count))
+    informations, scores = _informations(x, _curvature(fit), codes, count), _scores(x, z, fit, codes, count)
+    return fit.coefficients - solve_without_each(fit.hessian, informations, scores)
+
+
+def solve_without_each(whole: Floats, parts: Floats, vectors: Floats) -> Floats:
+    """(G, p) (M − M_g)⁻¹ v_g of a symmetric ``whole`` M (p, p), ``parts`` M_g (G, p, p) ≥ 0 of it and ``vectors`` v_g (G, p).
+
+    Small parts by the power series of (I − H_g)⁻¹, H_g the part in units of the whole: the large ones, which alone take a
+    system each, are few, as the traces of all H_g sum to p at most. A singular system gets its minimum-norm solution.
+    """
+    root = _inverse_root(whole)
+    solved = np.empty_like(vectors)
+    for block in _blocks(len(parts)):
+        leverages = root.T @ parts[block] @ root
+        traces = np.trace(leverages, axis1=1, axis2=2)
+        large = traces > _SMALL_LEVERAGE
+        reach = float(np.max(traces, where=~large, initial=0.0))
+        solved[block] = (
+            _series(_INVERSE_SERIES, leverages, (vectors[block] @ root)[:, :, None], reach)[:, :, 0] @ root.T
+        )
+        solved[block][large] = _solve_each(whole - parts[block][large], vectors[block][large])
+    return solved
 
 
 def jackknife_error(left_out: Floats) -> float:
     """Standard error √((G − 1)/G · Σ (θ_g − mean)²) of a statistic from its (G,) values with one cluster left out."""
     count, spread = len(left_out), left_out - np.mean(left_out)
     return float(np.sqrt((count - 1.0) / count * np.sum(spread**2)))
+
+
+def distinct(values: ArrayLike) -> int:
+    """The number of different ``values`` (n,); of integer codes in linear time."""
+    array = np.asarray(values)
+    present = _present(array)
+    return len(np.unique(array)) if present is None else int(np.count_nonzero(present))
+
+
+def dense_codes(values: ArrayLike) -> tuple[Integers, int]:
+    """(n,) codes 0 … G − 1 of ``values`` in their order, as ``np.unique``, and G; of integer codes in linear time."""
+    array = np.asarray(values)
+    present = _present(array)
+    if present is None:
+        unique, codes = np.unique(array, return_inverse=True)
+        return codes.astype(np.intp), len(unique)
+    ranks = np.cumsum(present, dtype=np.intp)
+    return ranks[array] - 1, int(ranks[-1])
 
 
 def cluster_sums(rows: Floats, codes: Integers, count: int) -> Floats:
@@ -330,8 +382,21 @@ def _dense_codes(clusters: Integers, rows: int) -> tuple[Integers, int]:
     codes = np.asarray(clusters)
     if codes.shape != (rows,):
         raise ValueError(f"clusters must be ({rows},) integer codes, got {codes.shape}")
-    unique, dense = np.unique(codes, return_inverse=True)
-    return dense.astype(np.intp), len(unique)
+    return dense_codes(codes)
+
+
+def _present(values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Which of 0 … max are among ``values``; None where they are not integer codes, or few of many."""
+    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > _SPARSE * values.size:
+        return None
+    present = np.zeros(int(values.max()) + 1, dtype=bool)
+    present[values] = True
+    return present
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    """The clusters 0 … ``count`` − 1 in slices of ``_CLUSTERS_AT_A_TIME``."""
+    return (slice(start, start + _CLUSTERS_AT_A_TIME) for start in range(0, count, _CLUSTERS_AT_A_TIME))
 
 
 def _scores(x: Floats, z: Floats, fit: LogisticFit, codes: Integers, count: int) -> Floats:
@@ -362,17 +427,32 @@ def _adjusted(leverages: Floats, vectors: Floats) -> Floats:
     The traces of all H_g sum to p at most, so that few clusters take an eigendecomposition whatever their number. Raises
     ValueError where an I − H_g is singular.
     """
-    result = np.array(vectors, dtype=np.float64)
-    large = np.trace(leverages, axis1=1, axis2=2) > _SMALL_LEVERAGE
-    power, small = result[~large], leverages[~large]
-    for coefficient in _ROOT_SERIES:
-        power = small @ power
-        result[~large] += coefficient * power
+    traces = np.trace(leverages, axis1=1, axis2=2)
+    large = traces > _SMALL_LEVERAGE
+    result = _series(_ROOT_SERIES, leverages, vectors, float(np.max(traces, where=~large, initial=0.0)))
+    if not large.any():
+        return result
+    result[large] = vectors[large]
     values, axes = np.linalg.eigh(leverages[large])
     if np.any(values > 1.0 - 1e-10):
         raise ValueError("one item alone identifies a coefficient: an interval takes more of them")
     axes_transposed = np.swapaxes(axes, 1, 2)
     result[large] = axes @ ((axes_transposed @ result[large]) / np.sqrt(1.0 - values)[:, :, None])
+    return result
+
+
+def _series(coefficients: Sequence[float], matrices: Floats, vectors: Floats, reach: float) -> Floats:
+    """(G, p, m) V + c₁HV + c₂H²V + … of ``matrices`` H (G, p, p) and ``vectors`` V (G, p, m).
+
+    As many terms as H up to ``reach`` need; where an H is larger the values mean nothing.
+    """
+    power, result, error = vectors, np.array(vectors, dtype=np.float64), reach
+    for coefficient in coefficients:
+        power = matrices @ power
+        result += coefficient * power
+        error *= reach
+        if error < 1e-12:
+            break
     return result
 
 

@@ -7,6 +7,7 @@ import csv
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
@@ -23,6 +24,8 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
 _ROLES = ("system", "user", "assistant")
 _MATCHES = ("exact", "contains", "numeric", "judge")
 _MOST_YAML_VALUES = 1_000_000
+_PARQUET_ROWS = 10_000
+"""Rows of a Parquet file that are Python objects at a time: it bounds the memory."""
 
 Row = tuple[str, dict[str, Any]]
 """(where it stands, as file:line; value by column)."""
@@ -162,7 +165,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except (OSError, pa.ArrowException) as error:
         raise ExperimentError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
     _no_column_twice(table.column_names, str(path))
-    for number, row in enumerate(table.to_pylist(), start=1):
+    rows_of_batches = (batch.to_pylist() for batch in table.to_batches(_PARQUET_ROWS))
+    for number, row in enumerate(itertools.chain.from_iterable(rows_of_batches), start=1):
         yield f"{path}: row {number}", row
 
 

@@ -189,14 +189,20 @@ def raw_rows(source: Input, what: str) -> Iterator[Row]:
         yield where, {key: None if _is_null(value) else value for key, value in row.items()}
 
 
-def _frame_rows(frame: pd.DataFrame, what: str) -> Iterator[Row]:
+def frame_columns(frame: pd.DataFrame, what: str) -> dict[str, pd.Series[Any]]:
+    """The columns of a frame by their names as text. Raises InvalidInput for a name that stands twice."""
     names = [str(name) for name in frame.columns]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidInput(f"{what}: column {twice} stands twice; keep one")
-    columns = [frame[name].tolist() for name in frame.columns]
-    for number, values in enumerate(zip(*columns, strict=True), start=1):
-        yield f"{what}: row {number}", dict(zip(names, values, strict=True))
+    return {name: frame[column] for name, column in zip(names, frame.columns, strict=True)}
+
+
+def _frame_rows(frame: pd.DataFrame, what: str) -> Iterator[Row]:
+    columns = frame_columns(frame, what)
+    cells = [column.tolist() for column in columns.values()]
+    for number, values in enumerate(zip(*cells, strict=True), start=1):
+        yield f"{what}: row {number}", dict(zip(columns, values, strict=True))
 
 
 def _file_rows(path: Path, what: str) -> Iterator[Row]:

@@ -14,13 +14,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from judgeloop.errors import InvalidInput
+from judgeloop.errors import ExperimentError, InvalidInput
 from judgeloop.experiment import inputs
 from judgeloop.interchange import alpaca_eval, arenas, inspect_log, lm_eval
-from judgeloop.interchange.pairs import OF_A_PAIR, Pair, of_a_pair, read_pairs
+from judgeloop.interchange.pairs import LENGTH_UNITS, OF_A_PAIR, Pair, of_a_pair, read_pairs
 from judgeloop.interchange.rows import (
+    KEPT_COLUMNS,
     STDIN,
     VERDICT_COLUMNS,
     Cells,
@@ -28,11 +31,13 @@ from judgeloop.interchange.rows import (
     Input,
     Row,
     extras,
+    frame_columns,
     is_number,
     named,
     names_a_winner,
     raw_rows,
 )
+from judgeloop.kernels import distinct
 from judgeloop.records import ORDERS, UNKNOWN_ORDER
 
 BY_SLOT, BY_TEXT = ("first", "second"), ("a", "b")
@@ -46,6 +51,7 @@ _FIRST = (
     "p_first", "reason", "candidate_first", "candidate_second", "identical", "gold", "call",
 )  # fmt: skip
 _PROBE_COLUMNS = ("probe", "dose", "dose_reached")
+_OF_TEXTS = frozenset({"text_a", "text_b", "prompt"})
 _REPEATED = "number several verdicts in a column repeat (0, 1, …), or keep one"
 _REPEATED_RECORD = "give each record once"
 _OPTIONAL = ("gold_2", "model_a", "model_b", "len_a", "len_b", "order_drawn", "probe", "dose", "dose_reached")
@@ -89,7 +95,23 @@ def read_verdicts(source: Input, pairs: Input | None = None, columns: Columns | 
     """The log, joined to ``pairs`` on pair_id. ``source`` and ``pairs``: a path (JSON Lines, CSV or Parquet by ending), "-"
     for standard input, or a frame. Raises InvalidInput naming file, row and column for what is missing, ill-typed, duplicate
     or contradicts another row."""
-    return verdict_log(raw_rows(source, "verdicts"), named(source, "verdicts"), pairs, columns, source=source)
+    return _own_log(lambda: raw_rows(source, "verdicts"), named(source, "verdicts"), pairs, columns, source)
+
+
+def _own_log(
+    log_rows: Callable[[], Iterable[Row]], name: str, pairs: Input | None, columns: Columns | None, source: Input
+) -> VerdictLog:
+    """A log in judgeloop's form, by columns where that says all (``_read_by_columns``), else row by row."""
+    if pairs is None and (isinstance(source, pd.DataFrame) or str(source) != STDIN):
+        try:
+            cells: Mapping[str, Sequence[Any] | pd.Series[Any]] = (
+                frame_columns(source, name) if isinstance(source, pd.DataFrame) else _gathered(log_rows())
+            )
+            if cells:
+                return _read_by_columns(cells, columns or Columns())
+        except (InvalidInput, ExperimentError, TypeError):
+            pass  # a fault, or a cell that is a list: it is told by the row where it stands
+    return verdict_log(log_rows(), name, pairs, columns, source=source)
 
 
 def verdict_log(
@@ -127,18 +149,208 @@ def verdict_log(
         raise InvalidInput(
             f"{columns.origin}: {absent}: no column {columns.sources[absent].column!r} in {name} (it has {', '.join(sorted(column_names)[:8])})"
         )
-    used = {row["pair_id"] for row in rows}
-    notes = [*notes, *(_order_notes(rows) if fields is None else ())]
+    names_of_rows = dict.fromkeys(
+        (*_FIRST, *_OPTIONAL, *(name for row in rows for name in row if name not in OF_A_PAIR))
+    )
+    values = {name: [row.get(name) for row in rows] for name in names_of_rows}
+    used = set(values["pair_id"])
+    notes = [*notes, *(_order_notes(values) if fields is None else ())]
     return VerdictLog(
-        _judgments(rows),
+        _judgments(values),
         _texts(reader),
-        _items(rows, reader),
-        length_unit=(next(iter(reader.units), "") or "characters")
-        if any(row["len_a"] is not None for row in rows)
-        else "",
+        _items(values, reader.prompts),
+        length_unit=next(iter(reader.units), ""),
         unused_pairs=sum(1 for pair_id in pairs_by_id or () if pair_id not in used),
         notes=tuple(notes),
     )
+
+
+# A log without texts, read a column at a time: each different cell is checked once, by the checks of single rows.
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A column's n cells: ``values``, each different one once, and ``codes`` (n,), their places among them."""
+
+    codes: NDArray[np.intp]
+    values: list[Any]
+
+    @property
+    def cells(self) -> NDArray[np.object_]:
+        """The cells (n,) as they are."""
+        return _objects(self.values)[self.codes]
+
+    def read(self, read: Callable[[Any], Any]) -> _Coded:
+        """The column with each cell as ``read`` gives it; equal ones have one code."""
+        codes, values = pd.factorize(_objects([read(value) for value in self.values]), use_na_sentinel=False)
+        return _Coded(codes[self.codes], [None if _missing(value) else value for value in values.tolist()])
+
+    @property
+    def filled(self) -> NDArray[np.bool_]:
+        """(n,) whether a cell holds something."""
+        return np.array([value not in (None, "") for value in self.values], dtype=bool)[self.codes]
+
+
+class _RowByRow(InvalidInput):
+    """The columns do not say all: the rows must be read one by one, for their order or for the fault that one has."""
+
+
+_KINDS = frozenset({"string", "integer", "floating", "boolean", "empty"})
+"""What cells of a column may be: equal cells of two kinds (1 and true) are not the same."""
+
+
+def _gathered(log_rows: Iterable[Row]) -> dict[str, Sequence[Any]]:
+    """Column → cells (n,) of the rows; {} where there is none, or where they hold texts."""
+    columns: dict[str, list[Any]] = {}
+    for count, (_, row) in enumerate(log_rows):
+        for name, value in row.items():
+            if name not in columns:
+                if name in _OF_TEXTS:
+                    return {}
+                columns[name] = [None] * count
+            columns[name].append(value)
+        if len(row) < len(columns):
+            for name in columns.keys() - row.keys():
+                columns[name].append(None)
+    return dict(columns)
+
+
+def _read_by_columns(columns: Mapping[str, Sequence[Any] | pd.Series[Any]], sources: Columns) -> VerdictLog:
+    """The log of ``verdict_log`` from its columns. Raises _RowByRow, or InvalidInput, where it is to be read row by row."""
+    raw = {name: _coded(cells) for name, cells in columns.items()}
+    count = len(next(iter(raw.values())).codes)
+    nothing = _Coded(np.zeros(count, dtype=np.intp), [None])
+    if sources.missing(set(raw)) is not None:
+        raise _RowByRow
+    for name, source in sources.sources.items():
+        if name in VERDICT_COLUMNS or name in KEPT_COLUMNS:
+            if source.value is not None:
+                raw[name] = _Coded(nothing.codes, [source.value])
+            elif source.column in columns:
+                cells = raw[source.column] if source.column != name else _coded(columns[name])
+                renamed = [source.values.get("" if value is None else str(value), value) for value in cells.values]
+                raw[name] = _Coded(cells.codes, renamed)
+    if not count or _OF_TEXTS & set(raw):
+        raise _RowByRow
+
+    def column(name: str, read: Callable[[Cells], Any]) -> _Coded:
+        own = {name} & set(raw)
+        return raw.get(name, nothing).read(lambda value: read(Cells("", dict.fromkeys(own, value))))
+
+    def label(name: str) -> _Coded:
+        return column(name, lambda cells: cells.label(name))
+
+    def number(name: str, **limits: float) -> _Coded:
+        return column(name, lambda cells: cells.number(name, **limits))
+
+    item, own_pair = column("item_id", lambda cells: cells.name("item_id")), label("pair_id")
+    pair = item if own_pair.values == [""] else own_pair
+    if "" in own_pair.values and own_pair.values != [""]:
+        pair = _coded(np.where(own_pair.filled, own_pair.cells, item.cells))
+    order, verdict, reason = _read_slots(raw)
+    own_reason = label("reason")
+    read = {
+        "item_id": item, "judge": column("judge", lambda cells: cells.name("judge")), "order": order, "verdict": verdict,
+        "pair_id": pair, "repeat": column("repeat", lambda cells: cells.whole("repeat") or 0),
+        "p_first": number("p_first", low=0, high=1), "reason": own_reason,
+        **{name: label(name) for name in ("arm", "call", "probe")},
+        **{name: column(name, lambda cells, name=name: cells.whole(name)) for name in ("generation", "replicate")},  # type: ignore[misc]
+        "panel": column("panel", lambda cells: cells.word("panel", PANELS, "", default="pairs")),
+        "order_drawn": column("order_drawn", lambda cells: cells.truth("order_drawn")),
+        **{name: number(name, low=0) for name in ("dose", "dose_reached", "len_a", "len_b")},
+        **{name: label(name) for name in ("category", "candidate_a", "candidate_b", "model_a", "model_b")},
+        **{name: column(name, lambda cells, name=name: cells.gold(name)) for name in ("gold", "gold_2")},  # type: ignore[misc]
+    }  # fmt: skip
+    unit = column("length_unit", lambda cells: cells.word("length_unit", LENGTH_UNITS, "", default=""))
+    units = sorted({unit.values[code] or "characters" for code in np.unique(unit.codes[read["len_a"].filled])})
+    _check_columns(read, unit, units)
+    values = {name: one.cells for name, one in read.items()}
+    values["reason"] = np.where(own_reason.filled, values["reason"], reason.cells)
+    unknown = values["order"] == UNKNOWN_ORDER
+    if np.any(unknown & read["p_first"].filled & ~reason.filled):
+        raise _RowByRow
+    values["p_first"][unknown] = None
+    named_texts = read["candidate_a"].filled
+    same = column("identical", lambda cells: bool(cells.truth("identical"))).cells
+    values["identical"] = np.where(named_texts, values["candidate_a"] == values["candidate_b"], same).astype(bool)
+    a, b = (np.where(named_texts, values[f"candidate_{side}"], pair.read(f"{{}}/{side}".format).cells) for side in "ab")
+    backward = values["order"] == "ba"
+    values |= {"candidate_first": np.where(backward, b, a), "candidate_second": np.where(backward, a, b)}
+    others = {name: one.cells for name, one in raw.items() if name not in (*VERDICT_COLUMNS, *_FIRST)}
+    return VerdictLog(
+        _judgments(
+            others | {name: value for name, value in values.items() if name not in ("candidate_a", "candidate_b")}
+        ),
+        pd.DataFrame([], columns=["item_id", "candidate_id", "text"]),
+        _items(values, {}),
+        length_unit=next(iter(units), ""),
+        notes=tuple(_order_notes(values)),
+    )
+
+
+def _check_columns(read: Mapping[str, _Coded], unit: _Coded, units: Sequence[str]) -> None:
+    """Raises _RowByRow where a row contradicts another or itself, as ``_check_agreement`` and ``of_a_pair`` would say."""
+    matchup = _together([read[name] for name in _MATCHUP])
+    presentation = _together([_Coded(matchup, []), *(read[name] for name in ("judge", "order", "repeat"))])
+    golds = {is_number(value) for name in ("gold", "gold_2") for value in read[name].values if value}
+    probes_named = read["probe"].filled | (read["panel"].cells != "probe")
+    halves = (read[f"{name}_a"].filled != read[f"{name}_b"].filled for name in ("len", "candidate"))
+    if (
+        distinct(presentation) < len(presentation)
+        or len(golds) > 1
+        or len(units) > 1
+        or not probes_named.all()
+        or any(half.any() for half in halves)
+    ):
+        raise _RowByRow
+    for one in (*(read[name] for name in OF_A_PAIR if name in read), unit):
+        filled = one.filled
+        if distinct(_together([_Coded(matchup, []), one])[filled]) > distinct(matchup[filled]):
+            raise _RowByRow
+
+
+def _together(columns: Sequence[_Coded]) -> NDArray[np.intp]:
+    """(n,) a code for each different row of the columns."""
+    codes = columns[0].codes
+    for one in columns[1:]:
+        if len(one.values) > 1:
+            codes = pd.factorize(codes * len(one.values) + one.codes)[0]
+    return codes
+
+
+def _read_slots(raw: Mapping[str, _Coded]) -> tuple[_Coded, _Coded, _Coded]:
+    """(order, verdict, reason) columns, by ``_by_slot`` of each verdict in each order."""
+    if "verdict" not in raw:
+        raise _RowByRow
+    names = [name for name in ("verdict", "order") if name in raw]
+    codes = pd.factorize(_together([raw[name] for name in names]))[0]
+    first = np.unique(codes, return_index=True)[1]
+    read = [_by_slot(Cells("", {name: raw[name].values[raw[name].codes[place]] for name in names})) for place in first]
+    order, verdict, reason = (_Coded(codes, list(part)).read(str) for part in zip(*read, strict=True))
+    return order, verdict, reason
+
+
+def _coded(cells: Sequence[Any] | pd.Series[Any] | NDArray[Any]) -> _Coded:
+    """The cells of a column; a null is None. Raises _RowByRow where they are of several kinds, TypeError for lists."""
+    column = cells if isinstance(cells, pd.Series | np.ndarray) else _objects(cells)
+    codes, values = pd.factorize(column, use_na_sentinel=False)
+    if pd.api.types.infer_dtype(column, skipna=True) not in _KINDS:
+        raise _RowByRow
+    return _Coded(codes, [None if _missing(value) else value for value in values.tolist()])
+
+
+def _missing(value: object) -> bool:
+    return value is None or value is pd.NA or value != value
+
+
+def _objects(values: Sequence[Any]) -> NDArray[np.object_]:
+    """The values as an array of Python objects (n,)."""
+    result = np.empty(len(values), dtype=object)
+    result[:] = values
+    return result
+
+
+# A log row by row.
 
 
 def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
@@ -192,15 +404,16 @@ def _judgment(cells: Cells, reader: _Reader) -> dict[str, Any]:
     }
 
 
-def _order_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the verdicts whose order is not known cannot show."""
-    unknown = sum(1 for row in rows if row["order"] == UNKNOWN_ORDER)
-    lost = sum(1 for row in rows if row["reason"] == "order_unknown" and row["verdict"] == "unscored")
+def _order_notes(values: Mapping[str, Sequence[Any] | NDArray[Any]]) -> list[str]:
+    """What the verdicts whose order is not known cannot show. ``values``: the judgments' columns."""
+    order, reason, verdict = (np.asarray(values[name], dtype=object) for name in ("order", "reason", "verdict"))
+    count, unknown = len(order), int(np.sum(order == UNKNOWN_ORDER))
+    lost = int(np.sum((reason == "order_unknown") & (verdict == "unscored")))
     notes = []
     if unknown > lost:
-        notes.append(f"the order of {unknown - lost:,} of {len(rows):,} verdicts is not known: they show which text was picked, and nothing of position")  # fmt: skip
+        notes.append(f"the order of {unknown - lost:,} of {count:,} verdicts is not known: they show which text was picked, and nothing of position")  # fmt: skip
     if lost:
-        notes.append(f"{lost:,} of {len(rows):,} verdicts name a slot in unknown order: which text was picked cannot be told, so that they are unscored (order_unknown)")  # fmt: skip
+        notes.append(f"{lost:,} of {count:,} verdicts name a slot in unknown order: which text was picked cannot be told, so that they are unscored (order_unknown)")  # fmt: skip
     return notes
 
 
@@ -328,11 +541,11 @@ def _candidate_ids(cells: Cells, row: Mapping[str, Any], values: Mapping[str, An
     return ids[0], ids[1]
 
 
-def _judgments(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    other_columns = dict.fromkeys(name for row in rows for name in row if name not in (*_FIRST, *OF_A_PAIR, *_OPTIONAL))
-    used = [name for name in _OPTIONAL if any(row[name] not in (None, "") for row in rows)]
-    # An optional column that is empty in every row is left out.
-    frame = pd.DataFrame({name: [row.get(name) for row in rows] for name in (*_FIRST, *used, *other_columns)})
+def _judgments(values: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFrame:
+    """The table judgments of its columns. An optional column that is empty in every row is left out."""
+    other_columns = [name for name in values if name not in (*_FIRST, *OF_A_PAIR, *_OPTIONAL)]
+    used = [name for name in _OPTIONAL if any(value not in (None, "") for value in values[name])]
+    frame = pd.DataFrame({name: list(values[name]) for name in (*_FIRST, *used, *other_columns)})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
     if "order_drawn" in used:
@@ -357,12 +570,12 @@ def _texts(reader: _Reader) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["item_id", "candidate_id", "text"])
 
 
-def _items(rows: Iterable[Mapping[str, Any]], reader: _Reader) -> pd.DataFrame:
-    categories: dict[str, str] = {}
-    for row in rows:
-        categories.setdefault(row["item_id"], row["category"])
-    frame = [(item, reader.prompts.get(item, ("", ""))[0], category) for item, category in categories.items()]
-    return pd.DataFrame(frame, columns=["item_id", "prompt", "category"])
+def _items(values: Mapping[str, Sequence[Any] | NDArray[Any]], prompts: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """The table items: each item's prompt and the category of its first row."""
+    categories = dict(zip(reversed(values["item_id"]), reversed(values["category"]), strict=True))
+    names = dict.fromkeys(values["item_id"])
+    rows = [(item, prompts.get(item, ("", ""))[0], categories[item]) for item in names]
+    return pd.DataFrame(rows, columns=["item_id", "prompt", "category"])
 
 
 # Logs of any tool
@@ -418,12 +631,13 @@ def read_log(
     columns = columns or Columns()
     log = _input_of(sources, format)
     if log.format == "judgeloop":
-        rows = (
-            chain.from_iterable(_judgeloop_rows(path, pairs is not None) for path in log.files)
-            if log.files
-            else raw_rows(log.source, "verdicts")
-        )
-        return verdict_log(rows, _name_in_errors(log), pairs, columns, source=log.source)
+
+        def own_rows() -> Iterable[Row]:
+            if not log.files:
+                return raw_rows(log.source, "verdicts")
+            return chain.from_iterable(_judgeloop_rows(path, pairs is not None) for path in log.files)
+
+        return _own_log(own_rows, _name_in_errors(log), pairs, columns, log.source)
     if log.format in _BY_RECORD:
         log_rows, notes = _BY_RECORD[log.format](chain.from_iterable(map(records, log.files)))
     else:

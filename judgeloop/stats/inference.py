@@ -15,6 +15,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from judgeloop.kernels import dense_codes, distinct
+
 # Quantiles and tails of the reference distributions: the normal, Student's t, F, the binomial.
 
 _HALVINGS = 200
@@ -176,8 +178,7 @@ def cluster_mean(
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
         return Undefined("no rows")
-    names, codes = np.unique(np.asarray(clusters), return_inverse=True)
-    groups = len(names)
+    codes, groups = dense_codes(clusters)
     if groups < 2:
         return Undefined("one item: an interval over items needs 2 or more")
     mean = float(np.mean(x))
@@ -245,7 +246,7 @@ def clustered_proportion(
     if isinstance(plain, Undefined):
         return plain
     p, se = plain.estimate, plain.std_error
-    groups = len(np.unique(np.asarray(clusters)))
+    groups = distinct(clusters)
     if se == 0 or p <= 0 or p >= 1:
         bound = wilson(p * groups, groups, level=level, null=null)
         if isinstance(bound, Undefined):
@@ -272,7 +273,7 @@ def bounded_mean(
     plain = cluster_mean(values, clusters, level=level, null=null)
     if isinstance(plain, Undefined):
         return plain
-    groups = len(np.unique(np.asarray(clusters)))
+    groups = distinct(clusters)
     if plain.std_error > 0:
         reach, scaled = high - null, np.zeros(0)
         if math.isclose(reach, null - low):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from judgeloop.stats.design import Design
@@ -46,9 +47,12 @@ def by_category(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
 
     The remark names what RARE pools; it is "" for the other categories.
     """
-    items = rows["item_id"].astype(str)
-    categories, remark = pooled(dict(zip(items, rows["category"].fillna("").astype(str), strict=True)))
-    group = items.map(categories)
+    codes, items = pd.factorize(rows["item_id"].astype(str))
+    words, names = pd.factorize(rows["category"].fillna("").astype(str))
+    last = np.zeros(len(items), dtype=np.intp)
+    last[codes] = words  # an item's last row decides
+    categories, remark = pooled(dict(zip(items, names[last], strict=True)))
+    group = np.array(list(categories.values()), dtype=object)[codes]
     for category in sorted(set(categories.values()) - {""}):
         yield category, rows[group == category], remark if category == RARE else ""
 
@@ -102,4 +106,5 @@ def correct_remark(rows: pd.DataFrame, items: pd.DataFrame) -> str:
 
 
 def _model_matched(rows: pd.DataFrame, items: pd.DataFrame) -> frozenset[str]:
-    return model_matched_items(items) & frozenset(rows["item_id"].astype("str"))
+    matched = model_matched_items(items)
+    return matched & frozenset(rows["item_id"].unique().astype("str")) if matched else matched

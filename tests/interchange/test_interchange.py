@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from judgeloop.errors import InvalidInput
-from judgeloop.interchange.rows import Columns, load_columns
-from judgeloop.interchange.verdicts import read_verdicts
+from judgeloop.interchange import verdicts
+from judgeloop.interchange.rows import Columns, load_columns, raw_rows
+from judgeloop.interchange.verdicts import read_verdicts, verdict_log
 
 GOOD: list[dict[str, Any]] = [
     {"item_id": "i1", "judge": "j", "order": "ab", "verdict": "first", "p_first": 0.9, "gold": "a", "colour": "red"},
@@ -50,6 +51,47 @@ def test_a_log_is_the_same_from_every_format(tmp_path: Path, ending: str) -> Non
     assert log.texts["text"].tolist() == ["Because.", "It is so.", "", "Me."]
     assert log.items["prompt"].tolist() == ["Why?", "Who?"]
     assert (log.unused_pairs, log.length_unit) == (1, "")
+
+
+LOG = {
+    "item_id": ["1", "1", "2", "2"],
+    "judge": "j",
+    "order": ["ab", "ba"] * 2,
+    "verdict": ["first", "tie", "second", "unscored"],
+}
+WINNERS = {"item_id": [7, 8, 8], "judge": "j", "winner": ["A", None, "B"], "score": [1, 2, 3], "word": ["x", None, "y"]}
+NAMED = {"verdict": {"column": "winner", "values": {"A": "a", "B": "b", "": "tie"}}, "pair_id": "score"}
+RICH = {
+    **LOG, "pair_id": ["p", "p", "", None], "repeat": [0.0, 0.0, 1.0, 2.0], "p_first": [0.25, None, 1.0, None], "gold": [2, 2, None, -1.5],
+    "len_a": [3, 3, 4.5, 4.5], "len_b": ["7", "7", "8", "8"], "length_unit": "tokens", "generation": [1.0, 1.0, None, 0.0],
+    "candidate_a": ["x", "x", "", ""], "candidate_b": ["x", "x", None, None], "category": ["c", None, "d", "d"], "model_a": 12,
+    "order_drawn": [True, None, "false", 1], "reason": ["", "", "", "said nothing"], "arm": None, "extra": [1.5, None, 2, 3], "note": "n",
+}  # fmt: skip
+KNOWN_IN_PART = {
+    **LOG,
+    "order": ["ab", "", "unknown", None],
+    "verdict": ["a", "b", "first", "tie"],
+    "pair_id": list("wxyz"),
+}
+
+
+@pytest.mark.parametrize(
+    ("log", "columns", "by_columns"),
+    [(LOG, {}, True), (RICH, {}, False), ({**RICH, "order_drawn": True, "gold": "a"}, {}, True), (WINNERS, NAMED, True),
+     (KNOWN_IN_PART, {}, True), ({**LOG, "extra": [["a list"]] * 4}, {}, False)],
+)  # fmt: skip
+def test_a_log_read_by_columns_is_the_log_read_row_by_row(
+    log: dict[str, Any], columns: dict[str, Any], by_columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame(log)
+    by_rows = verdict_log(raw_rows(frame, "verdicts"), "verdicts", None, load_columns(columns), source=frame)
+    rows_read: list[str] = []
+    monkeypatch.setattr(verdicts, "verdict_log", lambda *_, **__: rows_read.append("") or by_rows)
+    read = read_verdicts(frame, columns=load_columns(columns))
+    assert (not rows_read) == by_columns
+    for name in ("judgments", "items", "texts"):
+        pd.testing.assert_frame_equal(getattr(read, name), getattr(by_rows, name))
+    assert (read.notes, read.length_unit, read.unused_pairs) == (by_rows.notes, by_rows.length_unit, 0)
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])

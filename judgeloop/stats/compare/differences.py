@@ -17,6 +17,7 @@ from typing import Literal, cast
 import numpy as np
 import pandas as pd
 
+from judgeloop.kernels import distinct
 from judgeloop.stats.compare.contenders import KEY, RATES, Contender, items_of, pair_values, with_pair_keys
 from judgeloop.stats.estimate import (
     PROBABILITY,
@@ -233,7 +234,7 @@ def _paired_differences(first: Contender, second: Contender, margin: float) -> l
         result = bounded_mean(a - b, clusters, -1.0, 1.0)
         if again is not None and term in again.by_term and isinstance(result, Interval):
             result = dataclasses.replace(result, p_value=again.by_term[term].p_value)
-        counts = SampleCounts(len(index), len(np.unique(clusters)), lost)
+        counts = SampleCounts(len(index), distinct(clusters), lost)
         note = "both gave the same on every pair" if np.array_equal(a, b) else ""
         estimate = row(
             labels, _bias(term), term, result, counts, unit=PROBABILITY, margin=margin, note=note, unchanged=unchanged
@@ -300,7 +301,7 @@ def _paired_length_effects(
             result = effect_difference(first_fit, second_fit, "length")
             if isinstance(result, Interval):
                 effects = [_length_effect(first_fit), _length_effect(second_fit)]
-        counts = SampleCounts(len(designs[0]), len(np.unique(designs[0].items)), lost)
+        counts = SampleCounts(len(designs[0]), distinct(designs[0].items), lost)
         note = "quality is not held equal" if variant == "no_gold" else _GOLD_NOTE
         estimate = row(labels, "verbosity", "length_ame", result, counts, unit=f"{PROBABILITY} per doubling",
                        variant=variant, margin=margin, note=note)  # fmt: skip

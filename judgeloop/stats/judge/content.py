@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import cluster_sums
+from judgeloop.kernels import cluster_sums, dense_codes, distinct
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -122,6 +122,8 @@ def content_estimates(
     labels = RowLabels(judge, arm, generation, panel, category)
     rows = covariates(judgments, texts, scales=scales)
     with_gold = rows.with_gold()
+    if len(with_gold) == len(rows):
+        with_gold = rows
     given_gold = fit_slopes(with_gold, with_gold.gold) if len(with_gold) else _WITHOUT_GOLD
     without_gold = fit_slopes(rows) if len(rows) else _NO_VERDICT
     corrected = _corrected_fit(rows, given_gold)
@@ -133,7 +135,7 @@ def content_estimates(
         *(estimate for name in features for estimate in _feature_log_odds(labels, fits, name)),
         *_length_effects(labels, fits, margin, bootstrap=bootstrap and not category),
         *_exchange_rates(labels, fits),
-        *_compared_with_gold(labels, with_gold),
+        *_compared_with_gold(labels, with_gold, without_gold if with_gold is rows else None),
     ]
     shaped = _shaped_fits(fits)
     shapes = {variant: fit.test() for variant, fit in shaped.items()}
@@ -214,7 +216,7 @@ def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes |
         return Undefined(_ONE_GOLD)
     if isinstance(given_gold, Undefined):
         return given_gold
-    n_both = len(np.unique(two_golds.pairs))
+    n_both = distinct(two_golds.pairs)
     if n_both < FEWEST_PAIRS:
         return Undefined(f"two golds on {n_both} pairs; the correction needs {FEWEST_PAIRS}")
     if np.array_equal(two_golds.gold, two_golds.gold_2):
@@ -545,14 +547,15 @@ def _length_rate(model: Slopes | LatentSlopes | Undefined) -> Interval | Undefin
     return result
 
 
-def _compared_with_gold(labels: RowLabels, rows: Covariates) -> list[Estimate]:
-    """``excess_longer_vs_gold``, a description, and ``length_beyond_agreement``, the screen. ``rows``: those with gold.
+def _compared_with_gold(labels: RowLabels, rows: Covariates, fitted: Slopes | Undefined | None) -> list[Estimate]:
+    """``excess_longer_vs_gold``, a description, and ``length_beyond_agreement``, the screen. ``rows``: those with gold;
+    ``fitted``: the judge's slopes on them without gold, where they are known.
 
     ``excess_longer_vs_gold`` is the judge's average marginal effect of length minus gold's own on the same pairs. It is
     not 0 for any judge that errs more or less than gold does (a coin: minus gold's), and so it tests nothing.
     """
     unit = f"{PROBABILITY} per doubling"
-    judge_slopes = fit_slopes(rows) if len(rows) else _WITHOUT_GOLD
+    judge_slopes = _WITHOUT_GOLD if not len(rows) else fit_slopes(rows) if fitted is None else fitted
     gold_slopes = fit_slopes(rows.picked_by_gold()) if len(rows) else _WITHOUT_GOLD
     difference: Interval | Undefined
     screen: Interval | Undefined
@@ -580,7 +583,7 @@ def _net_agreement(rows: Covariates) -> Factor | Undefined:
     if not decided.any():
         return Undefined("gold calls every pair a tie")
     agreed = np.where(decided, (2.0 * rows.picked_a - 1.0) * np.sign(rows.gold), 0.0)
-    codes = np.unique(rows.items, return_inverse=True)[1]
+    codes = dense_codes(rows.items)[0]
     sums = cluster_sums(np.stack([agreed, decided.astype(np.float64)], axis=1), codes, int(codes.max()) + 1)
     total, others = sums.sum(axis=0), sums.sum(axis=0) - sums
     if np.any(others[:, 1] == 0):
@@ -716,7 +719,7 @@ def gold_agreement(judgments: pd.DataFrame) -> tuple[Interval | Undefined, Sampl
     right = np.where(margin > 0, picked, 1.0 - picked)
     keep = ~np.isnan(picked) & ~np.isnan(margin) & (margin != 0)
     items = item_codes(compared)[keep]
-    counts = SampleCounts(int(keep.sum()), len(np.unique(items)), lost)
+    counts = SampleCounts(int(keep.sum()), distinct(items), lost)
     if not keep.any():
         why = "no gold" if np.all(np.isnan(margin)) else "gold ties every pair that has a verdict"
         return Undefined(why), counts

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from judgeloop.kernels import distinct
 from judgeloop.stats.estimate import LOG_ODDS, Bias, SampleCounts
 from judgeloop.stats.presentations import (
     Booleans,
@@ -68,7 +69,7 @@ class Covariates:
     @property
     def counts(self) -> SampleCounts:
         """Numbers of scored judgments, of their items, and of unscored judgments."""
-        return SampleCounts(len(self), len(np.unique(self.items)), self.n_unscored)
+        return SampleCounts(len(self), distinct(self.items), self.n_unscored)
 
     @property
     def length(self) -> Floats | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from judgeloop.kernels import distinct
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval, Undefined, clustered_proportion
 from judgeloop.stats.judge.covariates import Covariates, covariates
@@ -128,6 +129,6 @@ def picks_by_length(
                     continue
                 picked = clustered_proportion(longer[shown], rows.items[shown])
                 if isinstance(picked, Interval):
-                    items = len(np.unique(rows.items[shown]))
+                    items = distinct(rows.items[shown])
                     bins.append(LengthBin(half, first, float(size[shown].mean()), picked, int(shown.sum()), items))
     return bins

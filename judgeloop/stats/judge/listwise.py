@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.kernels import cluster_sums, satterthwaite_df
+from judgeloop.kernels import cluster_informations, cluster_sums, dense_codes, distinct, satterthwaite_df
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     PROBABILITY,
@@ -42,11 +42,13 @@ from judgeloop.stats.judge.length_shape import withheld_where_not_linear
 from judgeloop.stats.judge.pointwise import feature_spread
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, JointTest, hotelling
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.presentations import Floats, Integers, clusters, item_codes
+from judgeloop.stats.presentations import Floats, Integers, item_codes
 from judgeloop.text.features import FEATURES
 
 PERMUTATIONS = 2000
 """Permutations drawn where not all are counted."""
+MOST_PERMUTED = 1_000
+"""Sets above which the slots' totals are drawn from the permutations' normal limit."""
 MOST_EXACT = 20_000
 """Up to so many ways to permute the rotations of all sets, every one of them is counted."""
 NO_COMPLETE_SET = Undefined("no set has a verdict in all rotations")
@@ -118,7 +120,7 @@ class Rotations:
     @property
     def counts(self) -> SampleCounts:
         """Numbers of sets, of their items, and of unscored calls."""
-        return SampleCounts(len(self.shares), len(np.unique(self.items)), self.unscored)
+        return SampleCounts(len(self.shares), distinct(self.items), self.unscored)
 
 
 def rotations(choices: pd.DataFrame, slots: int) -> Rotations:
@@ -128,14 +130,15 @@ def rotations(choices: pd.DataFrame, slots: int) -> Rotations:
     picked = scored["picked"].astype("int64").to_numpy()
     if np.any((picked < 0) | (picked >= slots)):
         raise ValueError(f"picked must be a slot from 0 to {slots - 1}")
-    codes, sets = pd.factorize(pd.MultiIndex.from_frame(scored[["item_id", "set_id"]]))
+    in_item, names = pd.factorize(scored["set_id"])
+    codes, sets = pd.factorize(pd.factorize(scored["item_id"])[0] * max(1, len(names)) + in_item)
     rotation = scored["rotation"].to_numpy(dtype=np.intp)
-    total, count = np.zeros((len(sets), slots, slots)), np.zeros((len(sets), slots))
-    np.add.at(total, (codes, rotation), _pick_shares(scored, slots))
-    np.add.at(count, (codes, rotation), 1.0)
+    of_call = codes * slots + rotation
+    total = cluster_sums(_pick_shares(scored, slots), of_call, len(sets) * slots).reshape(len(sets), slots, slots)
+    count = np.bincount(of_call, minlength=len(sets) * slots).reshape(len(sets), slots)
     complete = (count > 0).all(axis=1)
-    of_item = dict(zip(scored["item_id"], clusters(scored), strict=True))
-    items = pd.factorize(sets.get_level_values(0).map(of_item))[0] if len(sets) else np.empty(0, dtype=np.intp)
+    items = np.zeros(len(sets), dtype=np.intp)
+    items[codes] = item_codes(scored)
     return Rotations(total[complete] / count[complete][:, :, None], items[complete], unscored)
 
 
@@ -188,6 +191,8 @@ def set_estimates(sets: Rotations, labels: RowLabels) -> list[Estimate]:
     consistency = clustered_proportion((winners == winners[:, :1]).all(axis=1), sets.items)
     all_counted = math.factorial(k) ** len(shares) <= MOST_EXACT if len(shares) < 20 else False
     permutations = "all permutations" if all_counted else f"{PERMUTATIONS:,} permutations"
+    if len(shares) > MOST_PERMUTED:
+        permutations = f"{PERMUTATIONS:,} draws from the normal limit of all permutations"
     distance = float(np.sum(np.abs(shares.mean(axis=(0, 1)) - 1.0 / k)) / 2.0)
     permutation = BareTest(distance, rotation_test(shares), f"{permutations} of the rotations within sets")
     return [
@@ -203,7 +208,8 @@ def rotation_test(picked: NDArray[np.generic]) -> float:
 
     Without position bias the winning text does not depend on the rotation, so the winners of a set may be permuted over
     its rotations; the statistic is Σ (slot share − 1/k)² (Pearson's χ² would take rotations for independent). All
-    permutations where they are few, else 2,000 from a named stream.
+    permutations where they are few, else 2,000 from a named stream; of more than ``MOST_PERMUTED`` sets the totals are drawn from
+    their normal limit, with the permutations' own mean and covariance (Hoeffding 1951).
     """
     sets, k = picked.shape[:2]
     shares = np.eye(k)[picked.astype(np.intp)] if picked.ndim == 2 else picked.astype(np.float64)
@@ -223,6 +229,10 @@ def rotation_test(picked: NDArray[np.generic]) -> float:
             totals = (totals[:, None] + of_set[None]).reshape(-1, k)
         return float(np.mean(statistic(totals) >= observed))
     rng = seeds.rng(0, "rotations", sets, k)
+    if sets > MOST_PERMUTED:
+        centre, covariance = _permutation_moments(texts)
+        drawn = statistic(rng.multivariate_normal(centre, covariance, PERMUTATIONS, method="eigh"))
+        return (1.0 + int(np.sum(drawn >= observed))) / (PERMUTATIONS + 1.0)
     rows, extreme, remaining = np.arange(sets)[None, :, None, None], 0, PERMUTATIONS
     while remaining:
         draws = min(remaining, max(1, _NUMBERS_PER_BLOCK // (sets * k * k)))
@@ -230,6 +240,24 @@ def rotation_test(picked: NDArray[np.generic]) -> float:
         totals = texts[rows, order[..., None], text_in_slot].sum(axis=(1, 2))
         extreme, remaining = extreme + int(np.sum(statistic(totals) >= observed)), remaining - draws
     return (1.0 + extreme) / (PERMUTATIONS + 1.0)
+
+
+def _permutation_moments(texts: Floats) -> tuple[Floats, Floats]:
+    """(k,) mean and (k, k) covariance of the slots' totals, where each set's winners are permuted over its rotations at random.
+
+    ``texts`` (sets, rotation, text). Of Σ_r a(r, π(r)) over a random permutation π: Hoeffding (1951), in several dimensions.
+    """
+    k = texts.shape[1]
+    mean, covariance = np.zeros(k), np.zeros((k, k))
+    block = max(1, _NUMBERS_PER_BLOCK // k**3)
+    for start in range(0, len(texts), block):
+        # What each slot gets where the winners of rotation r come to stand in rotation s: (sets, r, s, slot).
+        placed = np.stack([np.roll(texts[start : start + block], -s, axis=2) for s in range(k)], axis=2)
+        mean += placed.sum(axis=(0, 1, 2)) / k
+        deviations = placed - placed.mean(axis=1, keepdims=True)
+        deviations -= deviations.mean(axis=2, keepdims=True)
+        covariance += np.tensordot(deviations, deviations, axes=((0, 1, 2), (0, 1, 2))) / (k - 1.0)
+    return mean, covariance
 
 
 def _by_text(shares: Floats) -> Floats:
@@ -275,8 +303,7 @@ def _conditional_log_odds(hard: Rotations, slots: int) -> list[Interval | Undefi
         return [Undefined("the same text wins in every rotation of every set: no pick depends on the slot")] * slots
     picked, winners, items = picked[informative], winners[informative], hard.items[informative]
     observed = np.stack([(picked == slot).sum(axis=1) for slot in range(slots)], axis=1).astype(np.float64)
-    unique_items, codes = np.unique(items, return_inverse=True)
-    groups = len(unique_items)
+    codes, groups = dense_codes(items)
     if groups <= slots - 1:
         return [
             Undefined(f"{groups} items with picks that depend on the rotation are too few for {slots} slots")
@@ -376,7 +403,7 @@ def content_of_choices(
             names, x[has_gold], share[has_gold], items[has_gold], best[has_gold].astype(np.float64)
         )
     gold_counts, all_counts = (
-        SampleCounts(int(used.sum()), len(np.unique(items[used])), lost) for used in (has_gold, np.ones_like(has_gold))
+        SampleCounts(int(used.sum()), distinct(items[used]), lost) for used in (has_gold, np.ones_like(has_gold))
     )
     primary = Undefined("one gold, of unknown reliability" if has_gold.any() else NO_GOLD)
     rows = []
@@ -433,7 +460,7 @@ def _fit_content(
     differs = np.ptp(x, axis=1) > 0
     used = [
         j for j, name in enumerate(names)
-        if len(np.unique(items[differs[:, j]])) >= (1 if name == "length" else FEWEST_ITEMS)
+        if distinct(items[differs[:, j]]) >= (1 if name == "length" else FEWEST_ITEMS)
     ]  # fmt: skip
     slot_columns = np.broadcast_to(np.eye(slots)[:, 1:], (n, slots, slots - 1))
     columns, column_names = (
@@ -448,10 +475,11 @@ def _fit_content(
         return fit, Undefined("no slope on length")
     length = x[:, :, names.index("length")]
     square = (length - length.mean()) ** 2
-    scores, information = _score_and_information(
+    scores, spread = _scores_and_spreads(
         np.concatenate([columns_of_fit, square[:, :, None]], axis=2), share, np.append(fit.coefficients, 0.0)
     )
-    return fit, hotelling(scores, information.sum(axis=0), [len(fit.names)], items)
+    information = np.tensordot(spread, spread, axes=((0, 1), (0, 1)))
+    return fit, hotelling(scores, information, [len(fit.names)], items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,8 +512,7 @@ def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: Intege
     ``x`` (n, k, p) covariates of the k alternatives, called ``names`` (p,); ``share`` (n, k) of the pick: 1 and 0, or
     probabilities; ``clusters`` (n,). Undefined with a reason where nothing identifies the coefficients.
     """
-    unique_clusters, codes = np.unique(clusters, return_inverse=True)
-    groups = len(unique_clusters)
+    codes, groups = dense_codes(clusters)
     p = x.shape[2]
     if groups <= p:
         return Undefined(f"{groups} items are too few for {p} coefficients")
@@ -494,8 +521,8 @@ def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: Intege
         return Undefined("a covariate does not differ within the sets")
     x, b = x / scale, np.zeros(p)
     for _ in range(_NEWTON_STEPS):
-        gradient, information = _score_and_information(x, share, b)
-        total = information.sum(axis=0)
+        gradient, spread = _scores_and_spreads(x, share, b)
+        total = np.tensordot(spread, spread, axes=((0, 1), (0, 1)))
         if np.linalg.matrix_rank(total, hermitian=True, tol=1e-9 * len(x)) < p:
             return Undefined(f"{', '.join(names)} are collinear, or the picks separate on them")
         step = np.linalg.solve(total, gradient.sum(axis=0))
@@ -507,10 +534,9 @@ def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: Intege
         return Undefined("the picks separate on these covariates")
     if np.max(np.abs(b)) > _LARGEST_COEFFICIENT:
         return Undefined("the picks separate on these covariates")
-    gradient, information = _score_and_information(x, share, b)
-    scores, informations = np.zeros((groups, p)), np.zeros((groups, p, p))
-    np.add.at(scores, codes, gradient)
-    np.add.at(informations, codes, information)
+    gradient, spread = _scores_and_spreads(x, share, b)
+    scores = cluster_sums(gradient, codes, groups)
+    informations = cluster_informations(spread.reshape(-1, p), np.ones(spread.size // p), np.repeat(codes, x.shape[1]))
     covariance = _jackknife_covariance(informations, scores)
     if isinstance(covariance, Undefined):
         return covariance
@@ -521,15 +547,15 @@ def fit_choices(names: Sequence[str], x: Floats, share: Floats, clusters: Intege
     return ChoiceFit(tuple(names), b / scale, covariance / np.outer(scale, scale), dfs)
 
 
-def _score_and_information(x: Floats, share: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """(n, p) derivatives and (n, p, p) information of every choice at coefficients ``b`` (p,)."""
+def _scores_and_spreads(x: Floats, share: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """(n, p) derivatives of every choice at coefficients ``b`` (p,), and (n, k, p) the alternatives' deviations from their mean
+    times the root of their probabilities: a choice's information is the sum of their squares and products."""
     eta = x @ b
     odds = np.exp(eta - eta.max(axis=1, keepdims=True))
     chance = odds / odds.sum(axis=1, keepdims=True)
     mean = np.einsum("nk,nkp->np", chance, x)
     gradient = np.einsum("nk,nkp->np", share, x) - mean
-    spread = x - mean[:, None, :]
-    return gradient, np.einsum("nk,nkp,nkq->npq", chance, spread, spread)
+    return gradient, (x - mean[:, None, :]) * np.sqrt(chance)[:, :, None]
 
 
 def _jackknife_covariance(information: Floats, scores: Floats) -> Floats | Undefined:

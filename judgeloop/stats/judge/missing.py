@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import cluster_sums, firth, logistic
+from judgeloop.kernels import cluster_sums, dense_codes, distinct, firth, logistic
 from judgeloop.stats.estimate import PROBABILITY, BareTest, Estimate, RowLabels, SampleCounts, Verdict, row
 from judgeloop.stats.inference import Interval, Undefined, clustered_proportion, tost
 from judgeloop.stats.judge.covariates import Covariates, covariates
@@ -64,7 +64,7 @@ def missing_estimates(
             if shown.any()
             else Undefined("no judgment in that order")
         )
-        counts = SampleCounts(int(shown.sum()), len(np.unique(items[shown])), int(no_verdict[shown].sum()))
+        counts = SampleCounts(int(shown.sum()), distinct(items[shown]), int(no_verdict[shown].sum()))
         rows.append(row(labels, "quality", "unscored_rate", rate, counts, unit=PROBABILITY, variant=variant, null=None))
     # Every reply gets a verdict here, so that all judgments have covariates; the picks are read apart.
     every = covariates(compared.assign(verdict="tie", p_first=np.nan), texts, scales=scales)
@@ -120,7 +120,7 @@ class _Missing:
         """
         rows, y = self.rows, self.missing
         count = int(y.sum())
-        sizes = SampleCounts(len(rows), len(np.unique(rows.items)), self.unscored)
+        sizes = SampleCounts(len(rows), distinct(rows.items), self.unscored)
         fewest = f"the test needs {FEWEST_UNSCORED} {present} and {FEWEST_UNSCORED} {absent}"
         why = complete if count == 0 else fewest if min(count, len(y) - count) < FEWEST_UNSCORED else ""
         base = {"order": rows.order}
@@ -143,7 +143,7 @@ class _Missing:
 
     def _varying(self, columns: Mapping[str, Floats]) -> dict[str, Floats]:
         """The columns whose products with the residuals do not cancel within every item."""
-        codes = np.unique(self.rows.items, return_inverse=True)[1]
+        codes = dense_codes(self.rows.items)[0]
         residual = self.missing - self.missing.mean()
         kept = {}
         for name, column in columns.items():

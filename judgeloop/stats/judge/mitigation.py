@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.kernels import cluster_influence
+from judgeloop.kernels import cluster_influence, distinct
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import (
     LEVEL,
@@ -35,7 +35,7 @@ from judgeloop.stats.inference import (
 from judgeloop.stats.judge.content import gold_agreement
 from judgeloop.stats.judge.covariates import NO_GOLD, Covariates, covariates, feature_bias
 from judgeloop.stats.judge.length_shape import shape_test, withheld_where_not_linear
-from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, delta_effect, fit_columns
+from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, fit_columns
 from judgeloop.stats.presentations import (
     CLUSTER,
     Booleans,
@@ -56,8 +56,6 @@ _PAIR_KEYS = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION_KEYS = [*_PAIR_KEYS, "panel", "order"]
 _PAIR_COLUMNS = ("category", "gold", "gold_2", "len_a", "len_b", "model_a", "model_b", CLUSTER)
 _VOTES = ("first", "second", "tie", "a", "b")
-_MOST_JACKKNIFED = 2_000
-"""With more labels than this the delta method takes the place of the jackknife."""
 _WITHOUT_GOLD = Undefined(NO_GOLD)
 _SLOPE_NEAR_0 = "the judge's own slope is not distinguishable from 0, so a ratio to it has no meaning"
 _NO_SLOT_REASONS = {
@@ -230,7 +228,7 @@ def _position_row(labels: RowLabels, mitigation: Mitigation, lost: int, margin: 
         bounded_mean(values, items, -0.5, 0.5) if len(complete) else Undefined("no pair has a verdict in both orders")
     )
     note = "in the labels; the order column of the signal's fit absorbs it"
-    counts = SampleCounts(len(complete), len(np.unique(items)), lost)
+    counts = SampleCounts(len(complete), distinct(items), lost)
     return row(
         labels, "position", term, result, counts, unit=PROBABILITY, variant=mitigation.name, margin=margin, note=note
     )
@@ -246,11 +244,11 @@ def _length_rows(
         why = "the coefficient is set to 0 after the fit; that of style that goes with length is not"
         ame = _zero_row(labels, "verbosity", "length_ame", mitigation, counts, unit, why)
         preferred = longer_without_length(sample, columns)
-        preferred_counts = SampleCounts(len(np.unique(sample.rows.pairs)), sample.rows.counts.items, lost)
+        preferred_counts = SampleCounts(distinct(sample.rows.pairs), sample.rows.counts.items, lost)
         note = "raw: quality and bias together; picks of the reward without length, fitted on the other items"
     else:
         slopes = with_gold.fit(columns, gold=True) if len(with_gold.rows) else _WITHOUT_GOLD
-        effect = _length_effect(slopes) if isinstance(slopes, Slopes) else slopes
+        effect = average_effect(slopes, "length") if isinstance(slopes, Slopes) else slopes
         ame = row(
             labels, "verbosity", "length_ame", effect, counts, unit=unit, variant=mitigation.name, margin=margin,
             note="of the labels, given gold taken as exact",
@@ -271,11 +269,6 @@ def _length_rows(
         variant=mitigation.name, null=None, note=note,
     )  # fmt: skip
     return [ame, raw]
-
-
-def _length_effect(slopes: Slopes) -> Interval | Undefined:
-    """``length_ame``; the jackknife's cost is items times labels, and on many labels the delta method gives the same."""
-    return average_effect(slopes, "length") if len(slopes.x) <= _MOST_JACKKNIFED else delta_effect(slopes, "length")
 
 
 def _agreement_row(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, lost: int) -> Estimate:
@@ -400,7 +393,7 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     """
     judged_pairs = pairs_asked(mitigation.judgments)
     labelled, items = has_label(frame, judged_pairs), pd.factorize(_clusters_of(mitigation, judged_pairs))[0]
-    pair_counts = SampleCounts(len(judged_pairs), len(np.unique(items)), lost)
+    pair_counts = SampleCounts(len(judged_pairs), distinct(items), lost)
     kept_share = clustered_proportion(labelled, items) if len(judged_pairs) else Undefined("no pair was judged")
     rows = [
         row(labels, "quality", "mitigation_kept", kept_share, pair_counts, unit=PROBABILITY, variant=mitigation.name,
@@ -412,7 +405,7 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     else:
         units, codes = len(shown), item_codes(shown)
         labels_of_units = (shown["verdict"] != "unscored").to_numpy().astype(np.float64)
-    counts = SampleCounts(int(labels_of_units.sum()), len(np.unique(codes)), lost)
+    counts = SampleCounts(int(labels_of_units.sum()), distinct(codes), lost)
     share = clustered_proportion(labels_of_units, codes) if units else Undefined("no pair was judged")
     cost: Interval | Undefined
     if isinstance(share, Undefined):
@@ -513,7 +506,7 @@ def shared_features(judge: LabelSample, labels: LabelSample) -> tuple[str, ...]:
     names = []
     for name in judge.rows.features:
         differing = [
-            len(np.unique(sample.rows.items[sample.rows.differences[:, sample.rows.features.index(name)] != 0]))
+            distinct(sample.rows.items[sample.rows.differences[:, sample.rows.features.index(name)] != 0])
             if name in sample.rows.features
             else 0
             for sample in (judge, labels)

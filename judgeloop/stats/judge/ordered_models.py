@@ -22,7 +22,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from judgeloop.kernels import cluster_informations, cluster_sums, logistic, satterthwaite_df, sigmoid
+from judgeloop.kernels import (
+    cluster_informations,
+    cluster_sums,
+    dense_codes,
+    distinct,
+    logistic,
+    satterthwaite_df,
+    sigmoid,
+)
 from judgeloop.stats.estimate import PROBABILITY, Estimate, RowLabels, row
 from judgeloop.stats.inference import FEW_CLUSTERS, Interval, Undefined, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import Covariates, feature_bias, feature_unit
@@ -31,6 +39,8 @@ from judgeloop.stats.presentations import Booleans, Floats, Integers
 
 FEWEST_TIES = 10
 """With fewer ties, or fewer decided verdicts, than this the threshold between them is not estimated."""
+_NUMBERS_AT_A_TIME = 1 << 15
+"""Numbers (rows times nodes) of the latent-quality likelihood that are worked on together."""
 _WIDEST = 55.0
 """A spread of quality beyond this, or below 1 over it, in log-odds, is not bounded by the golds."""
 _HESSIANS, _STEPS = 20, 6
@@ -114,7 +124,7 @@ def fit_ordered(x: Floats, picked_a: Floats, ties: Booleans, clusters: Integers)
     ``picked_a`` (n,) above ½ where a was picked, and not read where ``ties``. Covariance: sandwich over ``clusters``,
     CR1. Undefined with a reason where there are too few ties or items, or where the verdicts separate.
     """
-    codes = np.unique(clusters, return_inverse=True)[1]
+    codes = dense_codes(clusters)[0]
     count = int(codes.max()) + 1 if len(codes) else 0
     if min(int(ties.sum()), int((~ties).sum())) < FEWEST_TIES or count <= x.shape[1] + 1:
         return Undefined(
@@ -283,7 +293,7 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
     """
     rows, left_out = without_rare_features(rows.with_any_gold())
     rows = rows.where(np.argsort(rows.pairs, kind="stable"))
-    _, first, pair = np.unique(rows.pairs, return_index=True, return_inverse=True)
+    pair, first = dense_codes(rows.pairs)[0], np.flatnonzero(np.diff(rows.pairs, prepend=-1))
     golds = np.sign(np.stack([rows.gold[first], rows.gold_2[first]], axis=1))
     both = golds[(~np.isnan(golds)).all(axis=1)]
     if len(both) < FEWEST_PAIRS:
@@ -295,9 +305,10 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
         )
     tied = rows.ties & (rows.picked_a == 0.5)
     soft = ~tied & (rows.picked_a > 0.0) & (rows.picked_a < 1.0)
+    tying = tuple(k for k in (0, 1) if np.any(golds[:, k] == 0))
     model = _LatentModel(rows.differences, rows.order, rows.picked_a, tied, soft, pair, first, rows.items[first], golds,
-                         Quadrature.of(0.0))  # fmt: skip
-    groups = len(np.unique(model.items))
+                         Quadrature.of(0.0), tying, bool(tied.any()))  # fmt: skip
+    groups = distinct(model.items)
     if groups <= model.size:
         return Undefined("too few items for the latent-quality model")
     start = np.zeros(model.size)
@@ -308,7 +319,7 @@ def fit_latent(rows: Covariates) -> LatentSlopes | Undefined:
         return maximum
     model, theta, hessian = maximum
     # With few items G/(G − parameters): Mancl–DeRouen has no closed form here.
-    codes, fitted = np.unique(model.items, return_inverse=True)[1], len(hessian) if groups < FEW_CLUSTERS else 1
+    codes, fitted = dense_codes(model.items)[0], len(hessian) if groups < FEW_CLUSTERS else 1
     covariance = _sandwich(model.value_and_gradient(theta)[1], hessian, codes, groups, fitted=fitted)
     try:
         dfs = _judge_dfs(model)
@@ -336,7 +347,7 @@ class _LatentModel:
     """The likelihood of n judgments of P pairs, a pair's rows next to each other.
 
     ``d`` (n, p) feature differences; ``order``, ``picked_a`` (n,) as in ``Covariates``; ``tied`` and ``soft`` (n,)
-    kinds of verdict; ``pair`` (n,) codes; ``first`` (P,) position of each pair's first row; ``items`` (P,); ``golds``
+    kinds of verdict; ``tying`` the positions of the golds that tie somewhere, ``judge_ties`` whether the judge does; ``pair`` (n,) codes; ``first`` (P,) position of each pair's first row; ``items`` (P,); ``golds``
     (P, 2) +1 a, −1 b, 0 tie, NaN not known; ``quadrature`` with m nodes. Parameters (k,) are in the order of
     ``LatentSlopes.coefficients``.
     """
@@ -351,6 +362,8 @@ class _LatentModel:
     items: Integers
     golds: Floats
     quadrature: Quadrature
+    tying: tuple[int, ...]
+    judge_ties: bool
 
     def spread(self, theta: Floats) -> float:
         """The larger of the standard deviations of quality given the features: σ for the golds, κσ for the judge."""
@@ -358,18 +371,13 @@ class _LatentModel:
         return float(np.exp(theta[2 + 2 * p]) * max(1.0, abs(theta[1 + p])))
 
     @property
-    def tying(self) -> list[int]:
-        """Positions of the golds that tie somewhere."""
-        return [k for k in (0, 1) if np.any(self.golds[:, k] == 0)]
-
-    @property
     def size(self) -> int:
         """The number k of parameters."""
-        return 2 * int(self.d.shape[1]) + 3 + len(self.tying) + int(self.tied.any())
+        return 2 * int(self.d.shape[1]) + 3 + len(self.tying) + int(self.judge_ties)
 
     def threshold(self, theta: Floats) -> float:
         """The judge's θ; 0 where it never ties."""
-        return float(np.exp(theta[-1])) if self.tied.any() else 0.0
+        return float(np.exp(theta[-1])) if self.judge_ties else 0.0
 
     def margins(self, theta: Floats) -> tuple[Floats, Floats]:
         """(n, nodes) log-odds η of the judge, and (n, nodes) quality margins Q."""
@@ -379,7 +387,26 @@ class _LatentModel:
         return np.asarray(eta), np.asarray(quality)
 
     def value_and_gradient(self, theta: Floats) -> tuple[Floats, Floats]:
-        """Log-likelihood (P,) and its gradient (P, k)."""
+        """Log-likelihood (P,) and its gradient (P, k); so many pairs at a time as stay in the processor's cache."""
+        pairs, ends = len(self.first), np.append(self.first, len(self.order))
+        block = max(1, _NUMBERS_AT_A_TIME * pairs // max(1, len(self.order) * len(self.quadrature.nodes)))
+        parts = [
+            self._of_pairs(start, min(pairs, start + block), ends)._value_and_gradient(theta)
+            for start in range(0, pairs, block)
+        ]
+        values, gradients = zip(*parts, strict=True)
+        return np.concatenate(values), np.concatenate(gradients)
+
+    def _of_pairs(self, start: int, end: int, ends: Integers) -> _LatentModel:
+        """The model of the pairs from ``start`` to before ``end``; ``ends`` (P + 1,): ``first`` and the number of rows."""
+        rows, pairs = slice(ends[start], ends[end]), slice(start, end)
+        return replace(
+            self, d=self.d[rows], order=self.order[rows], picked_a=self.picked_a[rows], tied=self.tied[rows],
+            soft=self.soft[rows], pair=self.pair[rows] - start, first=self.first[pairs] - ends[start], items=self.items[pairs],
+            golds=self.golds[pairs],
+        )  # fmt: skip
+
+    def _value_and_gradient(self, theta: Floats) -> tuple[Floats, Floats]:
         p = self.d.shape[1]
         eta, quality = self.margins(theta)
         log_judge, residual, by_judge = self._judge_likelihood(eta, self.threshold(theta))
@@ -415,7 +442,7 @@ class _LatentModel:
         """Log-likelihood (n, nodes), its derivative by η, and by log θ where the judge ties."""
         z = self.picked_a[:, None]
         # Whether the judge ties is read from the data: a line search may take θ to 0.
-        if not self.tied.any():
+        if not self.judge_ties:
             log_b, p = log_sigmoid(-eta)
             return z * eta + log_b, z - p, None
         value, by_eta, by_log = ordered_logit(eta, np.where(z > 0.5, 1.0, -1.0), self.tied[:, None], threshold)

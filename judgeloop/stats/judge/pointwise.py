@@ -17,7 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.kernels import cluster_sums, jackknife_error, satterthwaite_df
+from judgeloop.kernels import (
+    cluster_informations,
+    cluster_sums,
+    dense_codes,
+    distinct,
+    jackknife_error,
+    satterthwaite_df,
+)
 from judgeloop.stats.estimate import (
     PROBABILITY,
     RATE_MARGIN,
@@ -270,7 +277,7 @@ def _slope_rows(
             ("no_gold", raw, np.ones(len(pairs), dtype=bool), "raw: quality is not held equal"),
         ):
             slope = fit if isinstance(fit, Undefined) else fit.slope(name)
-            counts = SampleCounts(int(used.sum()), len(np.unique(items[used])), scored_texts.unscored)
+            counts = SampleCounts(int(used.sum()), distinct(items[used]), scored_texts.unscored)
             rows.append(row(
                 labels, bias, f"score_{name}_slope", slope, counts, unit=unit, variant=variant, note=note,
                 null=0.0 if gold_exact and not variant else None,
@@ -293,7 +300,7 @@ def _fit_differences(
     """Fit of the score differences on all features that differ in enough items, and on ``gold`` where it is given."""
     used = [
         j for j, name in enumerate(names)
-        if len(np.unique(items[differences[:, j] != 0])) >= (1 if name == "length" else FEWEST_ITEMS)
+        if distinct(items[differences[:, j] != 0]) >= (1 if name == "length" else FEWEST_ITEMS)
     ]  # fmt: skip
     columns, column_names = [differences[:, j] for j in used], [names[j] for j in used]
     if gold is not None and np.any(gold != 0):
@@ -328,7 +335,7 @@ def _pair_rows(scored_texts: _ScoredTexts, judgments: pd.DataFrame | None, label
         disagreement = clustered_proportion(np.abs(pick[has_verdict] - pairwise[has_verdict]) / 2.0, items[has_verdict])
 
     def counts(used: Booleans) -> SampleCounts:
-        return SampleCounts(int(used.sum()), len(np.unique(items[used])), scored_texts.unscored)
+        return SampleCounts(int(used.sum()), distinct(items[used]), scored_texts.unscored)
 
     all_pairs = np.ones(len(pairs), dtype=bool)
     return [
@@ -376,13 +383,11 @@ def fit_linear(names: tuple[str, ...], x: Floats, y: Floats, clusters: NDArray[A
     The exact delete-one-cluster jackknife, that is CR3, with the degrees of freedom of ``satterthwaite_df``. Undefined where the columns do not
     identify the coefficients with every cluster left out in turn.
     """
-    unique_clusters, codes = np.unique(clusters, return_inverse=True)
-    groups, p = len(unique_clusters), x.shape[1]
+    codes, groups = dense_codes(clusters)
+    p = x.shape[1]
     if groups <= p:
         return Undefined(f"{groups} items are too few for {p} coefficients")
-    products, sums = np.zeros((groups, p, p)), np.zeros((groups, p))
-    np.add.at(products, codes, x[:, :, None] * x[:, None, :])
-    np.add.at(sums, codes, x * y[:, None])
+    products, sums = cluster_informations(x, np.ones(len(x)), codes), cluster_sums(x * y[:, None], codes, groups)
     information, total = products.sum(axis=0), sums.sum(axis=0)
     scale = np.sqrt(np.diag(information))
     if np.any(scale == 0) or np.linalg.matrix_rank(information / np.outer(scale, scale), hermitian=True) < p:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import jackknife_error
+from judgeloop.kernels import distinct, jackknife_error
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     LOG_ODDS_PER_RATE,
@@ -478,4 +478,4 @@ def _identical_row(labels: RowLabels, judgments: JudgmentArrays, margin: float) 
 
 def _count_distinct(codes: Integers) -> int:
     """The number of different codes."""
-    return len(np.unique(codes))
+    return distinct(codes)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import kernels
+from judgeloop.kernels import distinct
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import LEVEL, Interval, Undefined, bounded_mean, cluster_mean, quantile, t_interval
 from judgeloop.stats.judge.missing import WORST_CASES, with_claims_withheld
@@ -214,7 +215,7 @@ def beyond_length(padding: pd.DataFrame, probe: pd.DataFrame) -> Interval | Unde
         return Undefined("no probe pair of known length has a verdict in both orders")
     codes, items = pd.factorize(pd.concat([padding["item"], probe["item"]], ignore_index=True))
     groups, curve_items, probe_items = len(items), codes[: len(padding)], codes[len(padding) :]
-    if len(np.unique(curve_items)) < 2 or len(np.unique(probe_items)) < 2:
+    if distinct(curve_items) < 2 or distinct(probe_items) < 2:
         return Undefined("the effect of length alone needs padding and the probe on 2 or more items")
     doubling = _doublings(padding)
     in_first_slot = np.ones(len(padding))

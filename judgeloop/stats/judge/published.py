@@ -13,7 +13,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from judgeloop.kernels import cluster_covariance, cluster_informations, logistic, satterthwaite_df, sigmoid
+from judgeloop.kernels import cluster_covariance, cluster_informations, distinct, logistic, satterthwaite_df, sigmoid
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, clustered_proportion, t_interval
 from judgeloop.stats.judge.covariates import gold_margin
@@ -134,7 +134,8 @@ def _alpaca_rows(labels: RowLabels, judgments: pd.DataFrame, lengths: Floats | N
 
     ``lengths`` (n, 2) of texts a and b in characters, None where not known.
     """
-    models_of_pairs = [set(pair) for pair in zip(judgments["model_a"], judgments["model_b"], strict=True)]
+    different = judgments[["model_a", "model_b"]].drop_duplicates()
+    models_of_pairs = list(map(set, different.itertuples(index=False, name=None)))
     shared = set.intersection(*models_of_pairs) if models_of_pairs else set()
     if lengths is None or not shared:
         return []
@@ -149,7 +150,7 @@ def _alpaca_rows(labels: RowLabels, judgments: pd.DataFrame, lengths: Floats | N
     for model in sorted(set(opponents) - {baseline}):
         model_rows = (opponents == model) & ~np.isnan(won) & np.isfinite(gap)
         items = item_codes(judgments)[model_rows]
-        counts = SampleCounts(int(model_rows.sum()), len(np.unique(items)), unscored(judgments[opponents == model]))
+        counts = SampleCounts(int(model_rows.sum()), distinct(items), unscored(judgments[opponents == model]))
         result = _length_controlled_rate(won[model_rows], gap[model_rows], items)
         rows.append(row(
             labels, "verbosity", "alpaca_lc_winrate", result, counts, unit=PROBABILITY, variant=str(model), null=None,
@@ -167,7 +168,7 @@ def _length_controlled_rate(won: Floats, gap: Floats, items: Integers) -> Interv
     minus model, which changes the sign of φ alone. Its L1 penalty is not applied.
     """
     spread = float(np.std(gap, ddof=1)) if len(gap) > 1 else 0.0
-    groups = len(np.unique(items))
+    groups = distinct(items)
     if spread == 0 or groups < 3:
         return Undefined("lengths do not differ, or too few items")
     x = np.column_stack([np.ones(len(gap)), np.tanh(gap / spread)])
@@ -223,7 +224,7 @@ def _arena_rows(
     x = np.stack([*columns, *strengths], axis=1)
     complete = ~np.isnan(picked) & np.all(np.isfinite(x), axis=1)
     items = item_codes(judgments)[complete]
-    groups = len(np.unique(items))
+    groups = distinct(items)
     # FastChat fits strengths in units of log 10 with ridge ½ on all; ours are in log-odds.
     ridge = np.array([_ARENA_RIDGE] * len(names) + [_ARENA_RIDGE / math.log(10) ** 2] * len(models))
     fit = logistic(x[complete], picked[complete], ridge=ridge) if groups > 2 else None

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop.kernels import distinct
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import (
     FEW_CLUSTERS,
@@ -76,7 +77,7 @@ def self_preference_gold(
     lost = unscored(not_identical(judgments))
     if isinstance(table, Undefined):
         return [row(labels, "self_preference", "self_preference_gold", table, SampleCounts(0, 0, lost), unit=unit)]
-    counts = SampleCounts(len(table.follows), len(np.unique(table.items)), lost)
+    counts = SampleCounts(len(table.follows), distinct(table.items), lost)
     rows = [row(
         labels, "self_preference", "self_preference_gold", table.difference(), counts, unit=unit, margin=margin,
         null=0.0 if gold_exact else None, note="" if gold_exact else GOLD_AS_EXACT,
@@ -86,7 +87,7 @@ def self_preference_gold(
         assert isinstance(every, OwnTextPairs)
         rows.append(row(
             labels, "self_preference", "self_preference_gold", every.difference(),
-            SampleCounts(len(every.follows), len(np.unique(every.items)), lost), unit=unit, variant=variant, null=None,
+            SampleCounts(len(every.follows), distinct(every.items), lost), unit=unit, variant=variant, null=None,
             note=f"every unscored judgment counted as a pick of the {'own' if value else 'other'} text",
         ))  # fmt: skip
     return rows
@@ -177,7 +178,7 @@ def self_preference_single_order(
             "where gold prefers it and where gold does not"
         )
     return [row(
-        labels, "self_preference", "self_preference_gold", result, SampleCounts(int(keep.sum()), len(np.unique(items)),
+        labels, "self_preference", "self_preference_gold", result, SampleCounts(int(keep.sum()), distinct(items),
         unscored(compared)), unit=PROBABILITY, variant="single_order", margin=margin,
         note="free of position only if the order was randomised",
     )]  # fmt: skip
@@ -363,7 +364,7 @@ def _judge_columns(rows: Covariates, judgments: pd.DataFrame) -> dict[str, Float
             covariate_columns["gold"] = rows.gold
         for name, values in covariate_columns.items():
             column = np.where(in_judge, values, 0.0)
-            differing = len(np.unique(rows.items[column != 0]))
+            differing = distinct(rows.items[column != 0])
             if differing >= (1 if name in ("order", "gold", "length") else FEWEST_ITEMS):
                 columns[f"{name} {judge}"] = column
     return columns

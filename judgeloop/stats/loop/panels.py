@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from judgeloop.kernels import distinct
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import (
     LOG_ODDS,
@@ -220,7 +221,7 @@ def _panel_changes(
     for term in dict.fromkeys([*always, *moved.by_term]):  # not every panel has gold, repeats or identical texts
         change = moved.by_term.get(term)
         result = change.interval() if change else Undefined("no pair has a verdict in both orders in both generations")
-        n, items = (len(change.values), len(np.unique(change.items))) if change else (0, 0)
+        n, items = (len(change.values), distinct(change.items)) if change else (0, 0)
         counts = SampleCounts(n, items, unscored(later))
         bias = (
             bias_of(term.removesuffix("_probe")) if term.endswith("_probe") else _BIAS_OF_CHANGE.get(term, "position")

@@ -11,11 +11,18 @@ import pytest
 import statsmodels.api as sm
 
 from judgeloop import seeds
-from judgeloop.kernels import logistic, sigmoid
+from judgeloop.kernels import jackknife_error, logistic, one_step_jackknife, sigmoid
 from judgeloop.stats.inference import Interval, Undefined
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.covariates import Covariates, covariates, gold_margin
-from judgeloop.stats.judge.slopes import average_effect, bootstrap_effect, effect_difference, fit_columns, fit_slopes
+from judgeloop.stats.judge.slopes import (
+    Slopes,
+    average_effect,
+    bootstrap_effect,
+    effect_difference,
+    fit_columns,
+    fit_slopes,
+)
 from planted_verdicts import NAMES, UNSCALED, planted_judgments, rows_of, s, texts_of, world
 
 
@@ -265,6 +272,29 @@ def test_the_average_effects_error_is_that_of_refits_without_each_item_and_of_pl
     assert isinstance(jack, Interval)
     assert jack.std_error == pytest.approx(refitted, rel=0.05)
     assert jack.std_error == pytest.approx(plain, rel=0.15)
+
+
+@pytest.mark.parametrize("items", [20, 100, 400])
+def test_the_effect_without_each_item_is_that_of_reading_every_row_again(items):
+    rows = heavy_tailed(seeds.rng(0, "every row again", items), items, per_item=2)
+    fit = fit_slopes(rows, rows.gold)
+    assert not isinstance(fit, Undefined)
+    left_out = one_step_jackknife(fit.x, fit.z, fit.fit, fit.clusters)
+    by_rows = jackknife_error(fit.marginal(left_out) * left_out[:, 1])
+    jack = average_effect(fit, "length")
+    assert isinstance(jack, Interval)
+    assert jack.std_error == pytest.approx(by_rows, rel=1e-5)
+
+
+def test_few_items_are_read_row_by_row_however_many_there_are(monkeypatch):
+    read = []
+    by_rows = Slopes.marginal
+    monkeypatch.setattr(Slopes, "marginal", lambda fit, draws: read.append(len(draws)) or by_rows(fit, draws))
+    for items in (1_000, 4_000):
+        frame, texts, margin = world(items, "read by rows")
+        data = covariates(frame.assign(gold=margin), texts, scales=UNSCALED)
+        assert isinstance(average_effect(fit_slopes(data, data.gold), "length"), Interval)
+    assert max(read) < 30
 
 
 def test_a_slope_that_few_items_carry_has_few_degrees_of_freedom():

@@ -11,6 +11,7 @@ import pytest
 from judgeloop import seeds
 from judgeloop.stats.estimate import RowLabels
 from judgeloop.stats.inference import Undefined
+from judgeloop.stats.judge import listwise
 from judgeloop.stats.judge.listwise import (
     choice_frame,
     content_of_choices,
@@ -170,6 +171,23 @@ def test_few_sets_are_counted_in_all_their_ways():
         slots = [(winners[s][combination[s][r]] - r) % 3 for s in range(3) for r in range(3)]
         extreme.append(statistic(np.bincount(slots, minlength=3)) >= observed - 1e-12)
     assert rotation_test(picked) == pytest.approx(np.mean(extreme))
+
+
+def test_the_normal_limit_of_many_sets_has_the_permutations_moments_and_p(monkeypatch):
+    shares = seeds.rng(0, "soft sets").dirichlet(np.ones(3), size=(2, 3))
+    texts = listwise._by_text(shares)
+    totals = [
+        sum(np.roll(texts[s, r], -place) for s in range(2) for r, place in enumerate(both[s]))
+        for both in itertools.product(itertools.permutations(range(3)), repeat=2)
+    ]
+    mean, covariance = listwise._permutation_moments(texts)
+    assert mean == pytest.approx(np.mean(totals, axis=0))
+    assert covariance == pytest.approx(np.cov(np.transpose(totals), bias=True))
+    sets = rotations(choices(sets=400, k=3, label="limits"), 3).shares
+    drawn = rotation_test(sets)
+    monkeypatch.setattr(listwise, "MOST_PERMUTED", 399)
+    assert 0.01 < drawn < 0.9
+    assert rotation_test(sets) == pytest.approx(drawn, abs=4 * np.sqrt(2 * drawn * (1 - drawn) / 2000))
 
 
 def test_the_permutation_test_keeps_its_level():
