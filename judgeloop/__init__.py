@@ -6,6 +6,7 @@ Ask judges, or read what they said:
   Both return an ``Audit``.
 - ``run(experiment)`` closes the loop from judge to model for some generations and returns a ``Run``; ``step(experiment)`` does so
   where somebody trains the model by hand between generations.
+- ``reward(judge, endpoints, out=…)`` is a judge as the reward function of a trainer of your own (``JudgeReward``).
 - ``open(run_dir)`` reads the folder of any of them.
 
 Before a call is made:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from judgeloop.commands.forecast import Forecasts, forecast
     from judgeloop.commands.plan import Plan, plan
     from judgeloop.commands.plan_audit import AuditPlan, plan_audit
+    from judgeloop.commands.reward import JudgeReward, reward
     from judgeloop.commands.run import run, step
     from judgeloop.commands.serve import serve
     from judgeloop.commands.validate import Validation, validate
@@ -59,6 +61,7 @@ _NAMES = {
     "commands.forecast": ("Forecasts", "forecast"),
     "commands.plan": ("Plan", "plan"),
     "commands.plan_audit": ("AuditPlan", "plan_audit"),
+    "commands.reward": ("JudgeReward", "reward"),
     "commands.run": ("run", "step"),
     "commands.serve": ("serve",),
     "commands.validate": ("Validation", "validate"),
@@ -71,9 +74,9 @@ _NAMES = {
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeloopError", "Plan",
+    "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeReward", "JudgeloopError", "Plan",
     "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "doctor", "export",
-    "forecast", "open", "plan", "plan_audit", "run", "serve", "step", "validate", "watch",
+    "forecast", "open", "plan", "plan_audit", "reward", "run", "serve", "step", "validate", "watch",
 ]  # fmt: skip
 
 __version__ = metadata.version("judgeloop")

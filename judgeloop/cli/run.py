@@ -33,11 +33,19 @@ def run(
         int | None, typer.Option(help="Stop at this many calls (exit 3; resumable).", min=0, show_default=False)
     ] = None,
     quiet: Quiet = False,
+    print_experiment: Annotated[
+        bool, typer.Option("--print-experiment", help="Print an experiment to start from, and stop.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of an experiment and stop.")] = False,
     debug: Debug = False,
 ) -> None:
     """Close the loop: draft, judge in both orders, learn, draft again; end in estimates and a report."""
     set_debug(debug)
+    if print_experiment:
+        from judgeloop.experiment.resolve import template
+
+        print(template(), end="")
+        return
     if schema:
         from judgeloop.experiment.schema import schema as experiment_schema
 

@@ -30,6 +30,7 @@ from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
 from judgeloop.policies import Drafter, InProcess, Trainer
+from judgeloop.records import canonical
 from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
@@ -346,6 +347,12 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             strategy=arm.strategy.kind,
             real_fraction=arm.strategy.real_fraction,
             tau=arm.signal.tau if isinstance(arm.signal, BradleyTerrySignalSpec) else 1.0,
+            settings=canonical(
+                {
+                    "policy": arm.policy.model_dump(mode="json"),
+                    "signal": arm.signal.model_dump(mode="json", exclude={"label_rule"}),
+                }
+            ),
         )
         for arm in resolved.arms
     )
