@@ -22,7 +22,7 @@ With the results:
 - ``export(run_dir, format, out)`` and ``collect_labels(…)``: other tools' files, and sheets that people label (``Export``).
 - ``watch(run_dir)``: the live report of a run that goes on.
 
-And offline: ``serve(planted=…)`` plays the OpenAI API locally, ``validate()`` plants truth through the same code
+And offline: ``demo()`` reports on a recorded run that ships with judgeloop; ``serve(planted=…)`` plays the OpenAI API locally, ``validate()`` plants truth through the same code
 (``Validation``). Deliberate errors descend from ``JudgeloopError``. Names are loaded when first used.
 """
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from judgeloop.commands.audit import audit
     from judgeloop.commands.check import check
     from judgeloop.commands.compare import ComparisonReport, compare
+    from judgeloop.commands.demo import demo
     from judgeloop.commands.doctor import Diagnosis, doctor
     from judgeloop.commands.export import Export, collect_labels, export
     from judgeloop.commands.forecast import Forecasts, forecast
@@ -56,6 +57,7 @@ _NAMES = {
     "commands.audit": ("audit",),
     "commands.check": ("check",),
     "commands.compare": ("ComparisonReport", "compare"),
+    "commands.demo": ("demo",),
     "commands.doctor": ("Diagnosis", "doctor"),
     "commands.export": ("Export", "collect_labels", "export"),
     "commands.forecast": ("Forecasts", "forecast"),
@@ -74,8 +76,8 @@ _NAMES = {
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeReward", "JudgeloopError", "Plan",
-    "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "doctor", "export",
+    "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeReward", "JudgeloopError",
+    "Plan", "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "demo", "doctor", "export",
     "forecast", "open", "plan", "plan_audit", "reward", "run", "serve", "step", "validate", "watch",
 ]  # fmt: skip
 

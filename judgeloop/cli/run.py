@@ -71,6 +71,30 @@ def run(
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/demo"),
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the report in the browser.")] = True,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a run gives: the report of a recorded one of a small model, opened in the browser; nothing is asked."""
+    set_debug(debug)
+    import webbrowser
+
+    from judgeloop.commands.demo import demo as demo_command
+
+    result = demo_command(out)
+    page = result.path / "report.html"
+    if quiet:
+        print(page)
+    else:
+        print(result.summary())
+        print(f"Report: {page}")
+    if browser:
+        webbrowser.open(page.resolve().as_uri())
+
+
+@app.command()
 def step(
     run: Annotated[
         Path,

@@ -44,6 +44,8 @@ from judgeloop.training.hosted import HostedTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from judgeloop.results import Run
 
 _SPEED = only_speed(Endpoint)
@@ -327,6 +329,13 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[key] = value
     return leaves
+
+
+def design_of_tables(resolved: ResolvedExperiment, judgments: pd.DataFrame) -> Design:
+    """``design_of`` with the judges' names as the table has them."""
+    rows = judgments[judgments["panel"] == "policy"]
+    judges = {str(arm): str(judge) for arm, judge in rows.groupby("arm")["judge"].first().items()}
+    return design_of(resolved, {arm.name: judges.get(arm.name, arm.judge.kind) for arm in resolved.arms})
 
 
 def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from judgeloop.bodies import remedy
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
+from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint, Price
 from judgeloop.records import Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import Cassette, Exchange
