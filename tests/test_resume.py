@@ -76,9 +76,27 @@ def test_an_endpoint_that_fails_for_good_ends_the_run_and_is_asked_again(tmp_pat
     experiment = write_experiment(tmp_path / "in", raw)
     with pytest.raises(EndpointFailed, match="20 calls in a row failed"):
         judgeloop.run(experiment, out=tmp_path / "run")
-    lines = [line for part in (tmp_path / "run" / "calls").rglob("*.jsonl") for line in part.read_text().splitlines()]
-    assert lines
-    assert not [line for line in lines if '"status":500' in line]
+
+
+@pytest.mark.tables
+def test_the_same_command_asks_again_what_failed_until_nothing_is_missing(tmp_path: Path, serve: Serve) -> None:
+    passing = serve(faults=Faults(rules=(Rule(match="judge/", status=500, times=1, rate=0.2),)))
+    raw = small_experiment(passing.base_url, replicates=1)
+    raw["endpoints"]["m"]["attempts"] = 1
+    experiment = write_experiment(tmp_path / "in", raw)
+    first = judgeloop.run(experiment, out=tmp_path / "run")
+    failed = sum(first.failed_calls.values())
+    import json; print([json.loads(l)["call"] for p in (tmp_path/"run"/"calls").rglob("*.jsonl") for l in p.read_text().splitlines() if "http_500" in l]); print(first.judgments[first.judgments["reason"]=="http_500"]["call"].tolist())
+    assert failed == (first.judgments["reason"] == "http_500").sum() > 0  # but for trial calls
+    asked = sum(passing.asked.values())
+    assert judgeloop.run(experiment, out=tmp_path / "run", retry_failed=False).failed_calls == first.failed_calls
+    assert sum(passing.asked.values()) == asked
+    run = first
+    while run.failed_calls:  # what a verdict changes is asked for the first time, and may fail too
+        run = judgeloop.run(experiment, out=tmp_path / "run")
+    raw["endpoints"]["m"]["base_url"] = serve().base_url
+    whole = judgeloop.run(write_experiment(tmp_path / "in2", raw), out=tmp_path / "whole")
+    assert tables(run.path) == tables(whole.path)
 
 
 @pytest.mark.tables

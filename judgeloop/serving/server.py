@@ -46,9 +46,8 @@ from judgeloop.serving.protocol import (
     parsed,
     response,
 )
-from judgeloop.wire.reply import ROUTE_PATHS
+from judgeloop.wire.reply import CALL_HEADER, ROUTE_PATHS
 
-CALL_HEADER = "x-judgeloop-call"
 MAX_BODY_BYTES = 256 * 2**20
 
 _Answering = Callable[[dict[str, Any], str | None], Awaitable[AnswerLike]]
@@ -122,7 +121,13 @@ class _Service:
         return await self._respond(request, route, functools.partial(self.answerer.score, route))
 
     async def _respond(self, request: Request, route: RouteName, answer: _Answering) -> Response:
-        """The response to a request: a fault on purpose, an error, or what ``answer`` gives."""
+        """The response to a request, with the call's id as it came: a client sees by it which call is answered."""
+        answered = await self._response(request, route, answer)
+        answered.raw_headers += [(name, value) for name, value in request.headers.raw if name == CALL_HEADER.encode()]
+        return answered
+
+    async def _response(self, request: Request, route: RouteName, answer: _Answering) -> Response:
+        """A fault on purpose, an error, or what ``answer`` gives."""
         try:
             body = parsed(await _read(request, self.max_body_bytes), route)
         except AnswerError as error:

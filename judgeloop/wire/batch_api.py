@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from judgeloop.errors import EndpointFailed, StorageFailed
 from judgeloop.records import Call
 from judgeloop.wire.cassette import Exchange
-from judgeloop.wire.client import LONGEST_WAIT_S, Connection, brief
+from judgeloop.wire.client import Connection, brief
+from judgeloop.wire.pace import LONGEST_WAIT_S
 from judgeloop.wire.reply import SHORTEST_SECRET_IN_ANSWER, TRANSIENT_4XX, TransientFault, parse
 
 ENDED = ("completed", "failed", "expired", "cancelled")

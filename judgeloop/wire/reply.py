@@ -14,6 +14,8 @@ from typing import Any
 
 from judgeloop.records import REWARD_ROUTES, Reply, Route
 
+CALL_HEADER = "x-judgeloop-call"
+"""Header with a call's id, which our own server repeats in its answer."""
 SHORTEST_SECRET_IN_ERROR, SHORTEST_SECRET_IN_ANSWER = 6, 16
 """Characters of the shortest key that is struck out of a server's texts: error bodies echo short keys too, while in an answer
 a short text may be a word."""
@@ -114,14 +116,21 @@ class TransientFault(Exception):
     """A transport fault or malformed envelope: worth another try.
 
     ``fault`` is the reason in snake_case; ``status`` and ``response`` are what arrived; ``wait_s`` seconds that the server
-    asks to wait, None where it asks for none.
+    asks to wait, None where it asks for none. ``sent``: whether the request may have reached the server; ``tokens``: prompt and
+    completion tokens that it may have taken.
     """
 
     def __init__(
-        self, fault: str, *, status: int = 0, response: Any = None, wait_s: float | None = None, detail: str = ""
-    ) -> None:
+        self, fault: str, *, status: int = 0, response: Any = None, wait_s: float | None = None, detail: str = "", sent: bool = True
+    ) -> None:  # fmt: skip
         super().__init__(detail or fault)
-        self.fault, self.status, self.response, self.wait_s = fault, status, response, wait_s
+        self.fault, self.status, self.response, self.wait_s, self.sent = fault, status, response, wait_s, sent
+        self.tokens = (0, 0)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the server refused the call for a limit of its own: 429, or any fault with a time to come back."""
+        return self.status == 429 or self.wait_s is not None
 
 
 class Refusal(Exception):
@@ -227,7 +236,7 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought
     content, thought = _without_thinking(clean(content))
     reasoning = reasoning or thought
-    usage = _usage(body)
+    prompt_tokens, completion_tokens = used_tokens(body)
     return Reply(
         text=content,
         reasoning=clean(reasoning),
@@ -236,25 +245,29 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         finish_reason=clean(_text(choice.get("finish_reason"))),
         model=clean(_text(body.get("model"))),
         fingerprint=clean(_text(body.get("system_fingerprint"))),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
     )
 
 
 def _scored_reply(route: Route, body: dict[str, Any]) -> Reply:
-    usage = _usage(body)
     return Reply(
         text="",
         model=clean(_text(body.get("model"))),
-        prompt_tokens=_count(usage.get("prompt_tokens")) or _count(usage.get("total_tokens")),
+        prompt_tokens=used_tokens(body)[0],
         numbers=_numbers(route, body),
     )
 
 
-def _usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The token counts of an answer; empty where it has none."""
-    usage = body.get("usage")
-    return usage if isinstance(usage, dict) else {}
+def used_tokens(body: Any) -> tuple[int, int]:
+    """(prompt, completion) tokens that an answer says it took; 0 where it does not say. A score has no completion."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(usage, dict):
+        return 0, 0
+    prompt = _count(usage.get("prompt_tokens"))
+    if "choices" in body:
+        return prompt, _count(usage.get("completion_tokens"))
+    return prompt or _count(usage.get("total_tokens")), 0
 
 
 def clean(text: str) -> str:

@@ -37,7 +37,7 @@ def filled(folder: Path, count: int = 3, stem: str = "s0/g1/judge/i") -> list[Ex
 def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
     cassette = Cassette(tmp_path, writable=True)
     entry = exchange("s3/g2/judge/arm/item/m00/ba/r0", "ü\u2028\x85\r\n\ud800")
-    failed = Exchange("audit/trial", "sha256:0", {}, 0, None, 6, "timeout")
+    failed = Exchange("audit/trial", Call("", "m", {}).key, {}, 0, None, 6, "timeout", earlier_tokens=(5, 2))
     cassette.append(entry)
     cassette.append(failed)
     cassette.close()
@@ -45,9 +45,19 @@ def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert len(line.splitlines()) == 1
-    assert list(json.loads(line)) == ["key", "call", "request", "status", "response", "attempts"]
+    assert list(json.loads(line)) == ["key", "call", "request", "status", "response", "attempts", "checksum"]
     fault = json.loads((tmp_path / "calls/audit.jsonl").read_bytes())
-    assert list(fault) == ["key", "call", "request", "status", "response", "attempts", "fault"]
+    assert list(fault) == [
+        "key",
+        "call",
+        "request",
+        "status",
+        "response",
+        "attempts",
+        "fault",
+        "earlier_tokens",
+        "checksum",
+    ]
     again = Cassette(tmp_path, writable=False)
     assert again.get(entry.call, entry.key) == entry
     assert again.get(failed.call, failed.key) == failed
