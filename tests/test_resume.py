@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,7 +15,10 @@ import pytest
 
 import judgeloop
 from conftest import Served, small_experiment, tables, write_experiment
-from judgeloop.errors import BudgetReached, EndpointFailed
+from judgeloop.cli.app import interruptible
+from judgeloop.cli.views import Quiet
+from judgeloop.commands.session import unwrapped
+from judgeloop.errors import BudgetReached, EndpointFailed, Interrupted, StorageFailed
 from judgeloop.serving.faults import Faults, Rule
 
 Serve = Callable[..., Served]
@@ -78,7 +82,7 @@ def test_an_endpoint_that_fails_for_good_ends_the_run_and_is_asked_again(tmp_pat
         judgeloop.run(experiment, out=tmp_path / "run")
 
 
-@pytest.mark.tables
+@pytest.mark.slow
 def test_the_same_command_asks_again_what_failed_until_nothing_is_missing(tmp_path: Path, serve: Serve) -> None:
     passing = serve(faults=Faults(rules=(Rule(match="judge/", status=500, times=1, rate=0.2),)))
     raw = small_experiment(passing.base_url, replicates=1)
@@ -86,8 +90,8 @@ def test_the_same_command_asks_again_what_failed_until_nothing_is_missing(tmp_pa
     experiment = write_experiment(tmp_path / "in", raw)
     first = judgeloop.run(experiment, out=tmp_path / "run")
     failed = sum(first.failed_calls.values())
-    import json; print([json.loads(l)["call"] for p in (tmp_path/"run"/"calls").rglob("*.jsonl") for l in p.read_text().splitlines() if "http_500" in l]); print(first.judgments[first.judgments["reason"]=="http_500"]["call"].tolist())
-    assert failed == (first.judgments["reason"] == "http_500").sum() > 0  # but for trial calls
+    reasons = [*first.judgments["reason"], *first.candidates["reason"]]
+    assert failed == reasons.count("http_500") > 0
     asked = sum(passing.asked.values())
     assert judgeloop.run(experiment, out=tmp_path / "run", retry_failed=False).failed_calls == first.failed_calls
     assert sum(passing.asked.values()) == asked
@@ -123,3 +127,60 @@ def test_a_run_folder_replays_as_a_fixture_packed_or_not(tmp_path: Path, serve: 
     again = judgeloop.run(experiment, out=tmp_path / "again", replay=first.path)
     assert tables(again.path) == tables(first.path)
     assert sum(served.asked.values()) == total
+
+
+def test_sigterm_lets_what_is_in_flight_end_as_ctrl_c_does() -> None:
+    ended: list[str] = []
+
+    async def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)  # as a client does that waits for its calls
+            ended.append("drained")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        unwrapped(command())
+    assert ended == ["drained"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(Interrupted, match="run the same command to resume"), interruptible():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_loses_no_paid_call(tmp_path: Path, serve: Serve, stop: signal.Signals) -> None:
+    served = serve(faults=Faults(rules=(Rule(kind="slow", delay_s=0.2, times="always"),)))
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    process = subprocess.Popen(_command(experiment, tmp_path / "run"), stderr=subprocess.PIPE, text=True)
+    while sum(served.asked.values()) < 20:
+        time.sleep(0.01)
+    process.send_signal(stop)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command to resume" in message
+    asked = dict(served.asked)
+    judgeloop.run(experiment, out=tmp_path / "run")
+    assert {call: served.asked[call] for call in asked} == asked
+
+
+@pytest.mark.tables
+@pytest.mark.at_hand
+def test_calls_that_vanish_before_the_end_are_an_error(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url, replicates=1))
+    out = tmp_path / "run"
+
+    class Thief(Quiet):
+        """Takes the calls away once the last generation is done."""
+
+        def stage(self, text: str) -> None:
+            if text == "estimates":
+                (out / "calls").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(StorageFailed, match="moved, deleted or replaced") as caught:
+        judgeloop.run(experiment, out=out, observer=Thief())
+    assert caught.value.exit_code == 4

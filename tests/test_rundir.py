@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -314,3 +315,10 @@ def test_a_folder_that_is_no_run_and_one_without_a_recording_are_named(tmp_path:
     assert RunFolder.existing(tmp_path).experiment_text() == "name: x\n"
     (tmp_path / "calls").mkdir()
     assert RunFolder.recorded(tmp_path).path == tmp_path
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_is_not_there_at_the_end_is_an_error(tmp_path: Path, moved: bool) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(StorageFailed, match="moved, deleted or replaced"), RunFolder(path).claim("h"):
+        path.rename(tmp_path / "elsewhere") if moved else shutil.rmtree(path)

@@ -46,7 +46,7 @@ from judgeloop.serving.protocol import (
     parsed,
     response,
 )
-from judgeloop.wire.reply import CALL_HEADER, ROUTE_PATHS
+from judgeloop.wire.reply import CALL_HEADER, MAX_MESSAGE_BYTES, ROUTE_PATHS
 
 MAX_BODY_BYTES = 256 * 2**20
 
@@ -60,7 +60,7 @@ def create_app(
     """The OpenAI-compatible ASGI app over an answerer; one with ``aclose`` is closed when the server stops.
 
     ``faults``: played on purpose; the app's ``state.faults`` is their FaultCounter. A request larger than ``max_body_bytes``
-    is refused. ``batches``: whether the app has the Batch API.
+    is refused, and one of a call that is larger than MAX_MESSAGE_BYTES. ``batches``: whether the app has the Batch API.
     """
     service = _Service(answerer, FaultCounter(faults or Faults()), max_body_bytes)
     routes = [
@@ -129,7 +129,7 @@ class _Service:
     async def _response(self, request: Request, route: RouteName, answer: _Answering) -> Response:
         """A fault on purpose, an error, or what ``answer`` gives."""
         try:
-            body = parsed(await _read(request, self.max_body_bytes), route)
+            body = parsed(await _read(request, min(self.max_body_bytes, MAX_MESSAGE_BYTES)), route)
         except AnswerError as error:
             return response(error.answer)
         except ClientDisconnect:
@@ -181,7 +181,11 @@ async def _read(request: Request, most: int) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > most:
-            raise AnswerError(error_answer(413, f"The request body is larger than {most} bytes", code="too_large"))
+            raise AnswerError(
+                error_answer(
+                    413, f"The request body is larger than {most} bytes, the most that is read", code="too_large"
+                )
+            )
         parts.append(part)
     return b"".join(parts)
 

@@ -97,7 +97,9 @@ class Pace:
             self._refused_since = now
         if sent_at > self._cut_at:
             self._begin_pause(now, wait_s)
-        pause_s = wait_s or min(LONGEST_WAIT_S, self.first_wait_s * 2.0 ** min(self._refusals - 1, 30))
+        pause_s = min(LONGEST_WAIT_S, self.first_wait_s * 2.0 ** min(self._refusals - 1, 30))
+        if wait_s or (wait_s is not None and self._refusals == 1):  # "at once" is believed as long as it helps
+            pause_s = wait_s
         if now + pause_s > self._resumes_at:
             self._resumes_at = self._begun_at = now + pause_s
         if self._span_s:

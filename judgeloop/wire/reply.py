@@ -16,6 +16,8 @@ from judgeloop.records import REWARD_ROUTES, Reply, Route
 
 CALL_HEADER = "x-judgeloop-call"
 """Header with a call's id, which our own server repeats in its answer."""
+MAX_MESSAGE_BYTES = 32 * 2**20
+"""Bytes of a request or an answer, unpacked, that are read at most."""
 SHORTEST_SECRET_IN_ERROR, SHORTEST_SECRET_IN_ANSWER = 6, 16
 """Characters of the shortest key that is struck out of a server's texts: error bodies echo short keys too, while in an answer
 a short text may be a word."""

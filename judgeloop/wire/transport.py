@@ -12,15 +12,13 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from judgeloop.wire.reply import TransientFault
+from judgeloop.wire.reply import MAX_MESSAGE_BYTES, TransientFault
 
-MAX_ANSWER_BYTES = 32 * 2**20
-"""Bytes of an answer, unpacked, that are read at most."""
 _OF_THE_ENVELOPE = ("content-encoding", "content-length", "transfer-encoding")
 
 
 class BoundedClient(httpx2.AsyncClient):
-    """An HTTP client that reads ``MAX_ANSWER_BYTES`` of an answer at most, then raises TransientFault; streams are not bounded."""
+    """An HTTP client that reads ``MAX_MESSAGE_BYTES`` of an answer at most, then raises TransientFault; streams are not bounded."""
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         """The response to a request, its body read unless ``stream``."""
@@ -42,8 +40,8 @@ async def read_bounded(response: httpx2.Response) -> bytes:
     parts, size = [], 0
     async for part in response.aiter_bytes():
         size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            message = f"the answer is larger than {MAX_ANSWER_BYTES / 2**20:g} MB, the most that is read"
+        if size > MAX_MESSAGE_BYTES:
+            message = f"the answer is larger than {MAX_MESSAGE_BYTES / 2**20:g} MB, the most that is read"
             raise TransientFault(
                 "too_large", status=response.status_code, response={"error": {"message": message}}, detail=message
             )

@@ -73,7 +73,7 @@ def test_an_answer_that_names_another_call_is_none(tmp_path: Path) -> None:
 
 
 def test_an_answer_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(transport, "MAX_MESSAGE_BYTES", 2**20)
     bomb = gzip.compress(b" " * 2**24)
     assert len(bomb) < 2**15
     answers = {"a": http(said("a")), "b": http(bomb, "content-encoding: gzip"), "c": http(b" " * 2**21),
