@@ -189,7 +189,7 @@ def _experiment(record: Record) -> dict[str, Any]:
     """The experiment as a mapping; empty where its text is none."""
     try:
         experiment = yaml.safe_load(record.experiment_text())
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return experiment if isinstance(experiment, dict) else {}
 

@@ -167,7 +167,7 @@ class RunFolder:
         """experiment.yaml: the experiment as resolved, or what was audited or analysed. Raises FolderMismatch."""
         try:
             content = yaml.safe_load(self.experiment_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise FolderMismatch(
                 f"{self.path / 'experiment.yaml'}: cannot be read ({type(error).__name__}); run the same command again"
             ) from None

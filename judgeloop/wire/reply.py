@@ -33,7 +33,7 @@ _THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>(.*?)(?:</\1>\s*|\Z)", 
 # Some chat templates open the thought in the prompt: the reply then holds its end alone.
 _THOUGHT_END = re.compile(r"^(?:(?!<think>).)*?</think>\s*", re.DOTALL | re.IGNORECASE)
 _CONTEXT = re.compile(
-    r"context.{0,40}(length|size|window|limit)|maximum.{0,30}(token|context|length)|\b(is|are|was|were) too long|too many tokens",
+    r"context.{0,40}(length|size|window|limit)|maximum.{0,30}(token|context|length)|\b(is|are|was|were) too long|too many tokens|tokens.{0,60}must be (<=|less than)",
     re.I,
 )
 _NO_MODEL = re.compile(
@@ -153,6 +153,8 @@ def parse(status: int, text: str, route: Route = "") -> Any:
     """
     body = _json(text)
     if status == 200:
+        if stated := _status_of_error(body):  # a gateway passes an error on as an answer
+            parse(stated, text, route)
         if fault := _malformed(body, route):
             raise TransientFault(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
         return body
@@ -169,6 +171,14 @@ def parse(status: int, text: str, route: Route = "") -> Any:
         fault = "rate_limited" if status == 429 else f"http_{status}"
         raise TransientFault(fault, status=status, response=error_body, detail=message)
     return error_body
+
+
+def _status_of_error(body: Any) -> int:
+    """The HTTP status that an answer without choices names as its error's code; 0 where it is no error."""
+    error = body.get("error") if isinstance(body, dict) and not body.get("choices") else None
+    code = error.get("code") if isinstance(error, dict) else None
+    code = int(code) if isinstance(code, str) and re.fullmatch(r"[45]\d\d", code) else code
+    return code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else 0
 
 
 def _json(text: str) -> Any:
@@ -221,7 +231,8 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         return Reply(None, failure=fault)
     if status != 200:
         message, codes = _error(body, "")
-        failure = "context_length" if _is_context_length(message, codes) else "bad_request"
+        too_long = status == 413 or _is_context_length(message, codes)
+        failure = "context_length" if too_long else "bad_request"
         return Reply(None, failure=failure, detail=clean(message)[:_LONGEST_DETAIL])
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)

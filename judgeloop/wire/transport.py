@@ -50,14 +50,14 @@ async def read_bounded(response: httpx2.Response) -> bytes:
 
 
 def http_client(*, limits: httpx2.Limits, timeout: httpx2.Timeout, is_local: bool) -> httpx2.AsyncClient:
-    """The HTTP client of an endpoint; proxies and certificates of the environment are not for this machine's own servers."""
-    return BoundedClient(limits=limits, timeout=timeout, trust_env=not is_local, verify=_tls(not is_local))
+    """The HTTP client of an endpoint. Proxies of the environment are not for this machine's own servers; its certificates are."""
+    return BoundedClient(limits=limits, timeout=timeout, trust_env=not is_local, verify=_tls())
 
 
 @cache
-def _tls(trust_env: bool) -> ssl.SSLContext:
+def _tls() -> ssl.SSLContext:
     """The store of certificates that all connections of a process share: to read it takes longer than many calls (40 ms)."""
-    return httpx2.create_ssl_context(trust_env=trust_env)
+    return httpx2.create_ssl_context(trust_env=True)
 
 
 # A server that answers twice leaves the second answer on the connection, where httpcore2 would take it for that of the next call.
