@@ -239,7 +239,7 @@ class RunFolder:
 
     def write_estimates(self, estimates: pd.DataFrame) -> None:
         """Write estimates.csv and estimates.parquet. Raises StorageFailed."""
-        self.write_bytes("estimates.csv", estimates.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
+        self.write_text("estimates.csv", as_csv(estimates))
         sink = pa.BufferOutputStream()
         pq.write_table(_estimates_table(estimates), sink, compression="zstd")
         self.write_bytes("estimates.parquet", sink.getvalue().to_pybytes())
@@ -372,6 +372,25 @@ def default_folder(name: str, identity: str) -> RunFolder:
             return folder
     paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
     return RunFolder(next(path for path in paths if not path.exists()))
+
+
+_FORMULA = re.compile("[\\s\ufeff\u200b]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r]")
+
+
+def without_formula(text: str) -> str:
+    """The text with an apostrophe in front where a spreadsheet would run it as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """A table of results as CSV. Names that a spreadsheet would run as formulas get an apostrophe in front, and line breaks in them are
+    spaces: some readers end a row at one."""
+    texts = frame.select_dtypes(exclude="number").columns
+
+    def cell(value: object) -> object:
+        return without_formula(" ".join(re.split(r"[\r\n]+", value))) if isinstance(value, str) else value
+
+    return frame.assign(**{name: frame[name].map(cell) for name in texts}).to_csv(index=False, lineterminator="\n")
 
 
 def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:
