@@ -50,14 +50,15 @@ policy: {kind: pool, endpoint: m, pool_size: 8}
 generations: 2
 replicates: 5
 arms:
-  judge: {}                           # the base experiment as it is
-  random: {judge: {kind: random}}     # a control: drift that no judge causes
+  judge: {}                                          # the base experiment as it is
+  coin: {judge: {kind: random}}                      # a control: drift that no judge causes
+  longer: {judge: {kind: rule, feature: length}}     # a known taste: would this run show one?
 ```
 
 **Arms** are overrides of `judge`, `signal`, `strategy` or `policy.exemplars`. Keys that an arm does not name stay those
 of the base; a block whose `kind` changes starts from that kind's defaults. **Control arms** are those whose judge is
 `random` or `gold`. Every other arm is contrasted with every control arm; the first of each, in the order of `arms`, is
-the confirmatory contrast. An arm whose judge is a `rule` is a **positive control**: its taste is known, so that its drift
+the confirmatory contrast. An arm whose judge is a `rule` is a [positive control](method.md#positive-controls): its taste is known, so that its drift
 shows whether the run could have seen one; it is the confirmatory contrast only where there is no other arm.
 **Identity**: keys that only say how fast, how dear or with which key a model is asked
 (`concurrency`, `api_key_env`, `timeout_s`, `attempts`, `price`, `threads`, and `budget`) may change between two sessions

@@ -29,7 +29,7 @@ from judgeloop.stats.estimate import Estimate, RowLabels, estimates_frame
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.mitigation import MITIGATIONS, Mitigation, majority, mitigation_estimates
 from judgeloop.stats.judge.self_preference import own_model, self_preference_log_odds
-from judgeloop.stats.loop.text_log import text_estimates
+from judgeloop.stats.loop.text_log import OTHER_ITEMS, SHARED, shared_items, text_estimates
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.near_copies import marked, with_clusters
 from judgeloop.stats.presentations import not_identical, quick_texts
@@ -141,7 +141,8 @@ def analyze_texts(
     digest = hashlib.sha256(name.encode())
     for frame in (log.texts, log.items):
         digest.update(frame.to_csv(index=False).encode("utf-8", "replace"))
-    facts: dict[str, Any] = {"mode": TEXTS, **({"import_notes": list(log.notes)} if log.notes else {})}
+    notes = [*log.notes, *([OTHER_ITEMS] if shared_items(candidates) < SHARED else [])]
+    facts: dict[str, Any] = {"mode": TEXTS, **({"import_notes": notes} if notes else {})}
     return Analysis(
         name, f"sha256:{digest.hexdigest()}", dict(sources), pd.DataFrame(columns=list(JUDGMENT_COLUMNS)), candidates, items,
         text_estimates(candidates, items, log.controls), facts, dict(settings or {}),

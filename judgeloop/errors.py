@@ -3,6 +3,7 @@
 JudgeloopError
 ├── InvalidInput          exit 2: usage or input is wrong; nothing was spent
 │   ├── ExperimentError   the experiment file, its arms, items or templates
+│   ├── ColumnsGuessed    a log has other columns; a guess at them waits for a yes
 │   └── FolderMismatch    the run folder belongs to another experiment, or is damaged
 ├── BudgetReached         exit 3: the cost or call limit is reached; the same command resumes
 ├── EndpointFailed        exit 4: an endpoint refuses or fails for good; the same command resumes
@@ -35,6 +36,15 @@ class ExperimentError(InvalidInput):
     """The experiment file, an arm, the items or a template is wrong."""
 
 
+class ColumnsGuessed(InvalidInput):
+    """A log has other columns than judgeloop's. ``columns``: a guess at them, as the text of a columns file."""
+
+    def __init__(self, message: str, columns: str) -> None:
+        super().__init__(message)
+        self.columns = columns
+        self.add_note(columns)  # where nobody prints it, as in a notebook
+
+
 class FolderMismatch(InvalidInput):
     """The run folder belongs to another experiment, or a recorded file in it is damaged."""
 
@@ -46,7 +56,7 @@ class BudgetReached(JudgeloopError):
 
 
 class EndpointFailed(JudgeloopError):
-    """An endpoint refuses (401, 403, 404, unknown model) or keeps failing. All that was paid for is recorded."""
+    """An endpoint refuses (key, account, address, model) or keeps failing. All that was paid for is recorded."""
 
     exit_code = 4
 

@@ -428,6 +428,12 @@ def _decide(limit: Limit, row: Estimate) -> Outcome:
     inside += [high - row.conf_high] if high is not None else []
     beyond = [low - row.conf_high] if low is not None else []
     beyond += [row.conf_low - high] if high is not None else []
+    if min(inside) >= 0 and row.positive_control == "not_seen" and row.conf_low <= 0 <= row.conf_high:
+        why = (
+            "the whole interval is within the limit, but no drift was detected under the positive control either, a judge known to have "
+            "such a taste: this run could not see it"
+        )
+        return Outcome(limit, "inconclusive", row, min(inside), why)
     if min(inside) >= 0:
         return Outcome(limit, "passed", row, min(inside), "the whole interval is within the limit")
     if max(beyond) > 0:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from judgeloop import seeds
-from judgeloop.errors import AnswersOutstanding
+from judgeloop.errors import AnswersOutstanding, EndpointFailed
 from judgeloop.experiment.resolve import Arm, ResolvedExperiment
 from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec, PoolPolicySpec
 from judgeloop.interchange.preferences import Preference, net_preferences
@@ -211,6 +211,8 @@ class ArmLoop:
         The generation's tables by name."""
         # Candidates.
         draws = await self.policy.candidates(self.context.items, generation)
+        if generation == 0:
+            self._require_texts(draws)
         counts = {item_id: Counter(c.candidate_id for c in draw.drawn) for item_id, draw in draws.items()}
         texts = {(i, name): c for i in self.replicate.items for name, c in self.policy.texts(i).items()}
         # Judging, in both orders.
@@ -279,6 +281,20 @@ class ArmLoop:
         candidates are the same."""
         stem = f"s{self.replicate.number}/g{generation}/judge"
         return stem + (_judge_label(self.context, self.arm.judge) if generation == 0 else f"/{self.arm.name}")
+
+    def _require_texts(self, draws: Mapping[str, CandidateDraw]) -> None:
+        """Raise EndpointFailed where none of the first drafts, which the arms share, has a text."""
+        reasons = Counter(why for draw in draws.values() for why in draw.failed.values())
+        if not reasons or any(draw.drawn for draw in draws.values()):
+            return
+        spec, endpoint = self.arm.policy, self.context.drafter.endpoint
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+        mended = "mend that"
+        if {"truncated", "empty"} & set(reasons):
+            mended = f"raise policy.max_tokens, which is {spec.max_tokens or endpoint.max_tokens} and which a thought may use up"
+        raise EndpointFailed(
+            f"endpoints.{spec.endpoint}: none of {reasons.total():,} drafts of generation 0 has a text ({listed}); {mended}, and give another --out"
+        )
 
     def _keep_generation_zero(self, counts: Mapping[str, Counter[str]], features: pd.DataFrame) -> None:
         """Keep the distribution of generation 0's candidates, and the scale of their features."""

@@ -29,6 +29,7 @@ from judgeloop.records import (
     Distribution,
     Item,
     Message,
+    Reply,
     TrainedModel,
     Training,
     TrainingPair,
@@ -152,12 +153,22 @@ class Drafter:
         return await self.answer(item, candidate_id, call, self.work([call]))
 
     async def answer(self, item: Item, candidate_id: str, call: Call, work: Work | None) -> Draft:
-        """The text that a call brings. Raises what the client raises."""
+        """The text that a call brings, or why it brings none. Raises what the client raises."""
         reply = await self.client.ask(call, work) if work else await self.client.ask(call)
-        if reply.failure:
-            return None, reply.failure
-        # A refusal is an answer too: it is the candidate's text.
-        return Candidate(item.item_id, candidate_id, reply.text or reply.refusal), ""
+        reason = _without_text(reply)
+        return (None, reason) if reason else (Candidate(item.item_id, candidate_id, reply.text or ""), "")
+
+
+def _without_text(reply: Reply) -> str:
+    """Why a reply is no draft; empty where it is one. A text that declines in its own words is one, and competes."""
+    if reply.failure:
+        return reply.failure
+    filtered = "content_filter" in (reply.refusal, reply.finish_reason)
+    if reply.refusal:
+        return "filtered" if filtered else "refusal"
+    if (reply.text or "").strip():
+        return ""
+    return "filtered" if filtered else "truncated" if reply.is_cut else "empty"
 
 
 def _split(names: Iterable[str], drafts: Iterable[Draft]) -> tuple[dict[str, Candidate], dict[str, str]]:
@@ -340,6 +351,10 @@ class Trainer(Protocol):
         """All that the result may depend on besides the training itself, as JSON can hold it."""
         ...
 
+    def worst_cost(self, training: Training) -> float:
+        """US dollars that the training may cost at most, by the endpoint's price."""
+        ...
+
     async def train(self, training: Training) -> Mapping[str, Any]:
         """Train, and return what is recorded: ``model``, ``weights`` (a digest, empty where none is known), and where they
         apply ``base_url``, ``adapter`` and ``metrics``; or ``stopped``, the reason why the arm ends here. Raises TrainingFailed, or AnswersOutstanding where somebody else has
@@ -371,7 +386,10 @@ class TrainedPolicy(_FreshDrafts):
             "start": start, "pairs": len(pairs), "seed": training.seed,
         }  # fmt: skip
         call = Call(f"s{self.replicate}/g{generation}/train/{self.arm}", self.drafter.spec.endpoint, body, "train")
-        trained = (await self.drafter.client.ask(call, lambda _: self.trainer.train(training))).trained
+        reply = await self.drafter.client.ask(
+            call, lambda _: self.trainer.train(training), self.trainer.worst_cost(training)
+        )
+        trained = reply.trained
         if trained.get("stopped"):
             self.stopped = str(trained["stopped"])
             return

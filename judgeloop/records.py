@@ -57,9 +57,9 @@ ESTIMATE_COLUMNS = (
     "scope", "judge", "arm", "contrast", "generation", "panel", "category", "bias", "term", "variant", "estimate",
     "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "family", "n", "n_items",
     "n_replicates", "n_unscored", "unit", "method", "status", "verdict", "margin", "detectable",
-    "benchmark", "note",
+    "benchmark", "positive_control", "note",
 )  # fmt: skip
-ADDED_ESTIMATE_COLUMNS = ("verdict", "margin", "detectable", "benchmark")
+ADDED_ESTIMATE_COLUMNS = ("verdict", "margin", "detectable", "benchmark", "positive_control")
 """Columns that run folders of earlier versions lack; read as empty there."""
 ESTIMATE_KEY = ("scope", "judge", "arm", "contrast", "generation", "panel", "category", "term", "variant")
 
@@ -124,12 +124,14 @@ class Presentation:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The slot that a reply picks. ``p_first``: the probability of the first slot, in [0, 1], where the judge gave one;
-    ``reason``: why it is unscored; ``mass``: in logprob mode the probability that the offered labels hold together."""
+    ``reason``: why it is unscored; ``mass``: in logprob mode the probability that the offered labels hold together; ``said``: of an
+    unscored reply what it says, or its endpoint's message."""
 
     slot: Slot
     p_first: float | None = None
     reason: str = ""
     mass: float | None = field(default=None, compare=False)
+    said: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,8 @@ PASSING_FAULTS = frozenset(
     {"timeout", "connection", "rate_limited", *(f"http_{status}" for status in (408, 502, 503, 504, 529))}
 )
 """Failures of a reply that say nothing about what was asked: an endpoint that is away, slow or busy."""
+CUT = ("length", "max_tokens", "model_length")
+"""What servers call the end of a reply that may be no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +241,11 @@ class Reply:
     detail: str = ""
     trained: Mapping[str, Any] = field(default_factory=dict)
     """Of a training: the model that it left, with the digest of its weights, and its metrics."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the reply ended because it may be no longer, in the words of OpenAI, Anthropic, Gemini or Mistral."""
+        return self.finish_reason.lower() in CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +301,9 @@ class Client(Protocol):
 class WorkingClient(Client, Protocol):
     """A client that also records what no endpoint answers: a training, a draft in this process."""
 
-    async def ask(self, call: Call, work: Work | None = None) -> Reply:
-        """As Client.ask; with ``work``, which may raise errors of its own, that answers in the endpoint's place."""
+    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
+        """As Client.ask; with ``work``, which may raise errors of its own and costs ``worst_cost`` US dollars at most, that
+        answers in the endpoint's place."""
         ...
 
 

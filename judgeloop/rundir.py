@@ -34,7 +34,7 @@ _BOOLEANS = ("identical", "order_drawn", "converged")
 _TEXTS = (
     "arm", "panel", "item_id", "category", "pair_id", "judge", "order", "verdict", "reason", "candidate_first",
     "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",
-    "prompt", "reference", "match", "probe", "set_id",
+    "prompt", "reference", "match", "probe", "set_id", "said",
 )  # fmt: skip
 _TEXTS_OF = {"scores": ("scale",)}
 """Table → further columns of text: the scale of scores is a name, that of a signal a number."""

@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -127,6 +127,9 @@ class CountingAnswerer:
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> Any:
         self.asked[call_id or ""] += 1
         return await self._inner.score(route, body, call_id)
+
+    def fine_tuned(self, model: str, preferred: Sequence[str]) -> str | None:
+        return self._inner.fine_tuned(model, preferred)
 
 
 class Served:

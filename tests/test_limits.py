@@ -164,6 +164,19 @@ def test_a_positive_control_is_gated_only_by_its_name() -> None:
     assert choose(rows, limits_of({"longer_preferred_raw": {"max": 1}})[0]) == []
 
 
+def test_a_limit_is_not_passed_by_a_run_that_could_not_see_a_drift() -> None:
+    did = {"scope": "policy", "judge": "", "panel": "", "term": "did_length", "unit": "doublings", "arm": "judge", "contrast": "random"}  # fmt: skip
+    blind = {**did, "positive_control": "not_seen"}
+    assert verdict(between(-0.05, 0.05, **blind), max_abs=0.1) == "inconclusive"
+    assert verdict(between(-0.05, 0.05, **blind), min=-0.1) == "inconclusive"
+    (outcome,) = limits.check("f", [between(-0.05, 0.05, **blind)], limits_of({"did_length": {"max": 0.1}})).outcomes
+    assert "this run could not see it" in outcome.message
+    assert verdict(between(0.01, 0.05, **blind), max_abs=0.1) == "passed"  # a drift, seen, and small
+    assert verdict(between(0.2, 0.3, **blind), max_abs=0.1) == "exceeded"
+    assert verdict(between(-0.05, 0.05, **did, positive_control="seen"), max_abs=0.1) == "passed"
+    assert verdict(between(-0.05, 0.05, **did), max_abs=0.1) == "passed"
+
+
 def test_a_strategy_that_others_are_compared_with_is_gated_like_them() -> None:
     did = {"scope": "policy", "judge": "", "panel": "", "term": "did_length", "unit": "doublings", "contrast": "random"}
     gap = {**did, "term": "strategy_gap_length", "arm": "accumulate", "contrast": "judge"}

@@ -68,13 +68,14 @@ def test_a_draft_is_a_named_call_with_a_seed_of_its_own_stream() -> None:
 @pytest.mark.parametrize(
     ("reply", "text", "why"),
     [
-        (Reply("an answer"), "an answer", ""),
-        (Reply("", refusal="I will not."), "I will not.", ""),
-        (Reply(""), "", ""),
+        (Reply("A text."), "A text.", ""), (Reply("A text that is", finish_reason="length"), "A text that is", ""),
+        (Reply("I cannot help with that."), "I cannot help with that.", ""), (Reply(" \n"), None, "empty"),
+        (Reply("", finish_reason="length"), None, "truncated"), (Reply("", refusal="I will not."), None, "refusal"),
+        (Reply("", finish_reason="content_filter"), None, "filtered"), (Reply("", refusal="content_filter"), None, "filtered"),
         (Reply(None, failure="context_length"), None, "context_length"),
     ],
-)
-def test_a_refusal_is_a_text_and_a_failure_is_a_reason(reply: Reply, text: str | None, why: str) -> None:
+)  # fmt: skip
+def test_why_a_reply_is_no_draft(reply: Reply, text: str | None, why: str) -> None:
     candidate, reason = asyncio.run(_drafter(Recorder(lambda _: reply)).draft(ITEMS[0], "k0", "s0/g0/draft", (0, 0, 0)))
     assert (candidate.text if candidate else None, reason) == (text, why)
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, set_debug
-from judgeloop.errors import Interrupted
+from judgeloop.cli.app import Debug, Quiet, app, set_debug
+from judgeloop.errors import ColumnsGuessed, Interrupted
 
 
 class LogFormat(StrEnum):
@@ -39,6 +39,12 @@ def analyze(
     columns: Annotated[
         Path | None, typer.Option(help="A YAML file that names the log's own columns and words.", show_default=False)
     ] = None,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help="Take the columns as they are guessed: without --columns an unknown log's are shown first."
+        ),
+    ] = False,
     format: Annotated[  # noqa: A002  the option's name
         LogFormat, typer.Option(help="The tool that wrote the log; auto finds it by content.")
     ] = LogFormat.auto,
@@ -64,6 +70,7 @@ def analyze(
             show_default=False,
         ),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Estimate judges' biases from verdicts that you have already, or the drift of texts by generation; ask no model."""
@@ -73,16 +80,22 @@ def analyze(
     from judgeloop.rundir import default_folder
 
     try:
-        with views.view() as view:
+        with views.view(quiet=quiet) as view:
             stage = views.late_stages(view)
             result = analyze_command(
                 verdicts[0] if len(verdicts) == 1 else verdicts,
-                pairs, format=format.value, columns=columns, mitigate=mitigate, gold_exact=gold_exact,
+                pairs, format=format.value, columns=columns, yes=yes, mitigate=mitigate, gold_exact=gold_exact,
                 watch=lambda judge, done, judges: stage(f"estimates of {judge} ({done + 1} of {judges})"),
             )  # fmt: skip
             identity = result.record.environment()["experiment_hash"]
             result = result.save(out or default_folder(result.record.name, identity).path)
+    except ColumnsGuessed as guessed:
+        print(guessed.columns)
+        raise
     except KeyboardInterrupt:
         raise Interrupted("interrupted; run the same command again") from None
-    print(result.summary())
-    print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")
+    if quiet:
+        print(result.path / "report.html")
+    else:
+        print(result.summary())
+        print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")

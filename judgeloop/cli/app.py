@@ -26,7 +26,6 @@ app = typer.Typer(
     name="judgeloop",
     help="What will my LLM judge do to my model? Measure a judge's bias, close the loop, and see what drifts.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -36,6 +35,13 @@ _words: tuple[str, ...] = ()
 
 Debug = Annotated[bool, typer.Option("--debug", hidden=True)]
 """Every command takes --debug behind its name too; pass it to ``set_debug``."""
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress and no summary: the path, the address or the exit code alone."),
+]
+"""Every command takes --quiet."""
 
 
 def _version(show: bool) -> None:

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, console, fail, print_json, set_debug
+from judgeloop.cli.app import Debug, Quiet, app, console, fail, print_json, set_debug
 
 
 @app.command()
 def report(
     run_dir: Annotated[Path | None, typer.Argument(help="A run folder.", show_default=False)] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of report.json and stop.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write report.html, report.md and report.json of a run folder again, and show the summary."""
@@ -31,8 +32,11 @@ def report(
 
     result = open_run(run_dir)
     result.write_report()
-    print(result.summary())
-    print(f"Report: {result.path / 'report.html'}")
+    if quiet:
+        print(result.path / "report.html")
+    else:
+        print(result.summary())
+        print(f"Report: {result.path / 'report.html'}")
 
 
 @app.command()
@@ -52,6 +56,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write. [default: runs/compare-<a>-<b>]", show_default=False)
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Compare judges, mitigations, strategies or weeks: differences with intervals, and what they allow to recommend."""
@@ -60,13 +65,16 @@ def compare(
     from judgeloop.commands.compare import compare as compare_command
     from judgeloop.report import comparison
 
-    with views.view() as view:
+    with views.view(quiet=quiet) as view:
         stage = views.late_stages(view)
         result = compare_command(
             *(run_dirs or ()), out=out, judges=judge or (), arms=arm or (), watch=lambda a, b: stage(f"{a} and {b}")
         )
-    console(140).print(comparison.renderable(result.comparison))
-    print(f"Folder: {result.path}\nPage: {result.path / 'compare.html'}")
+    if quiet:
+        print(result.path / "compare.html")
+    else:
+        console(140).print(comparison.renderable(result.comparison))
+        print(f"Folder: {result.path}\nPage: {result.path / 'compare.html'}")
 
 
 @app.command()
@@ -91,6 +99,7 @@ def check(
             show_default=False,
         ),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Compare a run's estimates with limits: exit 0 if every interval is within its limit, 1 if one is exceeded, 5 if the
@@ -109,7 +118,8 @@ def check(
 
     result = check_command(run_dir, limits)
     check_outputs(result, junit=junit, json=json)
-    console(140).print(limit_files.table(result))
+    if not quiet:
+        console(140).print(limit_files.table(result))
     if github if github is not None else bool(os.environ.get("GITHUB_ACTIONS")):
         print(limit_files.workflow_commands(result), end="")
     raise typer.Exit(result.exit_code)
@@ -172,6 +182,7 @@ def export(
             show_default=False,
         ),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write preferences for training, requests for a batch, or a sheet for people to label; read labels back as gold."""
@@ -188,6 +199,7 @@ def export(
             run_dir, format.value, out, arm=arm, generation=generation, judge=judge, label_rule=label_rule, stage=stage,
             pairs=pairs, effect=effect, seed=seed,
         )  # fmt: skip
-    print(result.note)
+    if not quiet:
+        print(result.note)
     for path in result.files:
         print(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, app, console, print_json, set_debug
+from judgeloop.cli.app import Debug, Quiet, app, console, print_json, set_debug
 from judgeloop.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def doctor(
     timeout: Annotated[float, typer.Option(help="Seconds until a call counts as unanswered.")] = 60.0,
     context_tokens: Annotated[int, typer.Option(help="Length of the one long prompt.", min=1)] = 3000,
     json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON, for `plan --doctor`.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Ask an endpoint what it can do: log-probabilities, JSON schema, seeds, context, limits, how many calls at once; and
@@ -63,7 +64,7 @@ def doctor(
     from judgeloop.commands.doctor import doctor as doctor_command
 
     try:
-        with views.view(lines=False) as view:
+        with views.view(quiet=quiet, lines=False) as view:
             diagnosis = doctor_command(
                 base_url, model, experiment=experiment, endpoint=endpoint, api_key_env=api_key_env, prompt=prompt,
                 max_calls=max_calls, timeout_s=timeout, context_tokens=context_tokens,
@@ -73,6 +74,8 @@ def doctor(
         raise Interrupted("interrupted; nothing is kept, run the same command again") from None
     if json:
         print_json(diagnosis.record())
+    elif quiet:
+        print(diagnosis.recommended.yaml().rstrip())
     else:
         _show_diagnosis(diagnosis)
 
@@ -139,6 +142,7 @@ def plan(
         float | None, typer.Option(help="Its standard deviation between replicates.", show_default=False)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Count calls, tokens, cost and time of an experiment, and the pairs and replicates that an effect takes; ask no model."""
@@ -151,6 +155,8 @@ def plan(
     )  # fmt: skip
     if json:
         print_json(result.record())
+    elif quiet:
+        print(result.calls)
     else:
         _show_plan(result, console(110))
 
@@ -192,6 +198,7 @@ def _show_plan(plan: Plan, terminal: Console) -> None:
         )
     _show_pairs(plan.power, terminal)
     _show_replicates(plan.power, terminal)
+    _show_positive_controls(plan.power["positive_controls"], terminal)
     for note in plan.notes:
         terminal.print(f"Note: {note}", markup=False)
 
@@ -238,6 +245,26 @@ def _show_replicates(power: Mapping[str, Any], terminal: Console) -> None:
         terminal.print(
             f"A drift of {needs['drift']:g} at SD {needs['drift_sd']:.2g} takes {needs['replicates']} replicates."
         )
+
+
+def _show_positive_controls(controls: Sequence[Mapping[str, Any]], terminal: Console) -> None:
+    """Print what each arm with a known taste costs, and how far it must drift to show that this run can see."""
+    if not controls:
+        return
+    terminal.print("\nPositive controls: judges with a known taste, which ask no model", style="bold")
+    grid = _grid()
+    for title in ("Arm", "Takes the text with"):
+        grid.add_column(title)
+    for title in ("Calls for it alone", "Seen from a drift of (80 % power)", "Power at the earlier run's drift"):
+        grid.add_column(title, justify="right")
+    for control in controls:
+        least, doublings, power = control["drift_in_sd"], control["drift"], control["power"]
+        size = "–" if least is None else f"{least:.2f} SD" + (f" ({doublings:.2g} doublings)" if doublings else "")
+        grid.add_row(
+            control["arm"], f"{control['prefer']} {control['feature'].replace('_', ' ')}", f"{control['calls']:,}", size,
+            "not known" if power is None else f"{100 * power:.0f} %",
+        )  # fmt: skip
+    terminal.print(grid)
 
 
 def show_audit(plan: AuditPlan, *, as_json: bool = False) -> None:
@@ -378,6 +405,7 @@ def forecast(
         Path | None, typer.Option(help="Table to write. [default: FOLDER/forecast.csv]", show_default=False)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Forecast the drift if you train on this judge, by feature and generation, with prediction limits; ask no model."""
@@ -387,6 +415,8 @@ def forecast(
     forecasts = forecast_command(folder, generations, experiment=experiment, replicates=replicates, out=out)
     if json:
         print_json(json_format.loads(forecasts.rows.to_json(orient="records")))
+    elif quiet:
+        print(forecasts.path)
     else:
         _show_forecasts(forecasts)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, from_fields, interruptible, print_json, set_debug, words
+from judgeloop.cli.app import Debug, Quiet, app, fail, from_fields, interruptible, print_json, set_debug, words
 from judgeloop.errors import AnswersOutstanding, InvalidInput
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def run(
             "--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
-    ] = False,
+    quiet: Quiet = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of an experiment and stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -94,9 +92,7 @@ def step(
             "--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
-    ] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Go on to the next training, write its files and stop (exit 6); with model.json in their folders, go on from there."""
@@ -150,9 +146,7 @@ def _audit(
         bool, typer.Option("--plan", help="Calls, tokens, cost, time, and what so many pairs can show; ask nothing.")
     ] = False,
     json_plan: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no summary: the report's path alone.")
-    ] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     set_debug(debug)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, fail, print_json, set_debug
+from judgeloop.cli.app import Debug, Quiet, app, fail, print_json, set_debug
 
 
 @app.command()
@@ -32,6 +32,7 @@ def serve(
         Path | None, typer.Option(help="Fail as this YAML file says: for testing clients.", show_default=False)
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a planted spec and stop.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Serve the OpenAI API locally: replay a recording, record an upstream, or play a judge with planted biases."""
@@ -48,7 +49,7 @@ def serve(
         fail("serve: --record DIR and --upstream URL go together", 2)
     serve_command(
         replay=replay, record=record, upstream=upstream, planted=planted, host=host, port=port, faults=faults,
-        ready=lambda url: print(f"judgeloop serves {url} (Ctrl-C ends)", flush=True),
+        ready=lambda url: print(url if quiet else f"judgeloop serves {url} (Ctrl-C ends)", flush=True),
     )  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def serve(
 def watch(
     run_dir: Annotated[Path, typer.Argument(help="A run folder; its run may be going on.")],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 8010,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Serve the live report of a run on this machine: it refreshes when a generation is complete."""
@@ -63,5 +65,6 @@ def watch(
     from judgeloop.commands.watch import watch as watch_command
 
     watch_command(
-        run_dir, port=port, ready=lambda url: print(f"judgeloop watches {run_dir} at {url} (Ctrl-C ends)", flush=True)
-    )
+        run_dir, port=port,
+        ready=lambda url: print(url if quiet else f"judgeloop watches {run_dir} at {url} (Ctrl-C ends)", flush=True),
+    )  # fmt: skip

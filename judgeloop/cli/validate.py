@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from judgeloop.cli.app import Debug, app, set_debug
+from judgeloop.cli.app import Debug, Quiet, app, set_debug
 
 
 @app.command()
@@ -42,6 +42,7 @@ def validate(
             show_default=False,
         ),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Test the statistics on data with planted truth: theory, estimate, Monte-Carlo error and pass, row by row (exit 1: a row
@@ -54,9 +55,10 @@ def validate(
 
     result = validate_command(
         only.split(";" if coverage or claims else ",") if only else None, quick=quick, coverage=coverage, claims=claims,
-        replications=replications, share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=views.view().note,
+        replications=replications, share=share, seed=seed, workers=os.cpu_count() or 1, out=out, watch=views.view(quiet=quiet).note,
     )  # fmt: skip
-    print(result.summary())
+    if not quiet:
+        print(result.summary())
     if result.files:
         print("\n".join(str(path) for path in result.files))
     if not result.passed:

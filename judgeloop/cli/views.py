@@ -84,6 +84,7 @@ class ProgressCounts:
 
     def __init__(self) -> None:
         self.planned, self.done, self.recorded, self.cost = 0, 0, 0, 0.0
+        self.unpriced: tuple[str, ...] = ()
         self.unscored = 0
         self.purpose = ""
         """What a run's last call was for: an arm, all arms, or the panels; empty in an audit."""
@@ -94,7 +95,7 @@ class ProgressCounts:
         self.recorded += event.recorded and event.calls > self.done  # an answer that arms share counts once
         self.done = event.calls
         self.planned = max(self.planned, self.done)  # trial calls are not planned
-        self.cost = event.cost
+        self.cost, self.unpriced = event.cost, event.unpriced
         self.purpose = _purpose(event.call.call_id)
         if not event.recorded:
             self._call_times.append(time.monotonic())
@@ -107,7 +108,9 @@ class ProgressCounts:
 
     def spent(self) -> list[str]:
         """The cost so far; nothing where no price is known."""
-        return [f"{self.cost:.4f} USD"] if self.cost > 0 else []
+        from judgeloop.report import wording  # imported late: it loads the statistics
+
+        return [wording.cost(self.cost, self.unpriced)] if self.cost > 0 else []
 
     def rate(self) -> float:
         """Calls to endpoints, a second, over the last 20 s."""

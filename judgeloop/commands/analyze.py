@@ -10,11 +10,15 @@ from typing import Any
 import pandas as pd
 
 from judgeloop import analysis
-from judgeloop.errors import InvalidInput
-from judgeloop.interchange.rows import STDIN, Columns, Input, load_columns, named, raw_rows
+from judgeloop.errors import ColumnsGuessed, InvalidInput
+from judgeloop.interchange.guess import guess
+from judgeloop.interchange.rows import Columns, Input, load_columns, named, raw_rows
 from judgeloop.interchange.texts import is_texts, read_texts
 from judgeloop.interchange.verdicts import Sources, files_of, format_of, read_log
 from judgeloop.results import Audit
+
+TABLES = (".jsonl", ".ndjson", ".csv", ".parquet")
+"""Endings of files that hold a row a line."""
 
 
 def analyze(
@@ -24,6 +28,7 @@ def analyze(
     format: str = "auto",  # noqa: A002  the contract's option
     out: str | Path | None = None,
     columns: str | Path | Mapping[str, Any] | None = None,
+    yes: bool = False,
     mitigate: str | Sequence[str] = (),
     gold_exact: bool = False,
     report: bool = True,
@@ -35,10 +40,10 @@ def analyze(
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
     ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; texts
     (docs/contract.md, "Texts by generation"), which have no verdicts: then drift, diversity and tails; auto tells it by content. ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls
-    otherwise. ``mitigate``: mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with
+    otherwise; without it the columns of an unknown log are guessed, and taken only with ``yes``. ``mitigate``: mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with
     commas. ``gold_exact``: gold cannot err, as a verifiable reference; else one gold alone makes no claim
     (docs/method.md). ``watch`` is called with (judge, judges done, judges) before each judge's estimates. Raises InvalidInput naming
-    file, row and column; FolderMismatch where ``out`` holds something else, StorageFailed where it cannot be written.
+    file, row and column, ColumnsGuessed with the guess where ``yes`` is missing; FolderMismatch where ``out`` holds something else, StorageFailed where it cannot be written.
     """
     mitigations = analysis.named_mitigations(mitigate)
     mapping = load_columns(columns)
@@ -46,8 +51,16 @@ def analyze(
         return _of_generations(
             verdicts, pairs, mapping, columns, bool(mitigations) or gold_exact, out=out, report=report
         )
+    files, guessed = files_of(verdicts), None
+    if columns is None and format in ("auto", "judgeloop"):
+        guessed = _guessed(verdicts, files, yes=yes)
+        mapping = guessed or mapping
     log = read_log(verdicts, pairs, mapping, format=format)
-    files = files_of(verdicts)
+    if guessed:
+        names = ", ".join(
+            f"{name} is {source.column or repr(source.value)}" for name, source in mapping.sources.items()
+        )
+        log = dataclasses.replace(log, notes=(f"its columns were guessed: {names}", *log.notes))
     sources = _sources(verdicts, files, pairs, columns)
     analyzed = analysis.analyze_log(
         log, name=_name(verdicts, files), sources=sources, mitigate=mitigations, watch=watch, gold_exact=gold_exact,
@@ -57,17 +70,46 @@ def analyze(
     return result if out is None else result.save(out, report=report)
 
 
+def _guessed(verdicts: Sources, files: tuple[Path, ...], *, yes: bool) -> Columns | None:
+    """The columns of a log of an unknown form, as they are guessed; None where its columns are judgeloop's or another tool's, or
+    where it cannot be read twice. Raises ColumnsGuessed without ``yes``, and where a required column is not found."""
+    if isinstance(verdicts, pd.DataFrame):
+        source: Input = verdicts
+    elif len(files) == 1 and files[0].suffix in TABLES and format_of(files[0]) == "judgeloop":
+        source = files[0]
+    else:
+        return None
+    rows = (row for _, row in raw_rows(source, "verdicts"))
+    first = next(rows, None)
+    if first is None or guess([first]) is None:
+        return None  # most logs are of judgeloop's form, and large: one row says so
+    found = guess([first, *rows])
+    if found is None:
+        return None
+    name = named(source, "verdicts")
+    if found.lacking:
+        raise ColumnsGuessed(
+            f"{name}: its columns are not judgeloop's, and none seems to be {', '.join(found.lacking)}; complete what is guessed as columns.yaml and give --columns columns.yaml",
+            found.text,
+        )
+    if not yes:
+        raise ColumnsGuessed(
+            f"{name}: its columns are not judgeloop's, and what they mean is guessed; give --yes to read them so, or save the guess as columns.yaml, mend it and give --columns columns.yaml",
+            found.text,
+        )
+    return found.mapping
+
+
 def _of_texts(verdicts: Sources, columns: Columns, format_name: str) -> bool:
-    """Whether the source is texts by generation: ``format`` says so, or the first row of a frame or file does."""
+    """Whether the source is texts by generation: ``format`` says so, or the first row of a frame or of the first file does."""
     if format_name != "auto":
         return format_name == analysis.TEXTS
     if isinstance(verdicts, pd.DataFrame):
         return is_texts(dict.fromkeys(map(str, verdicts.columns)), columns)
-    paths = [verdicts] if isinstance(verdicts, str | Path) else list(verdicts)
-    if len(paths) != 1 or Path(str(paths[0])).suffix not in (".jsonl", ".ndjson", ".csv", ".parquet"):
+    path = next(iter(files_of(verdicts)), None)
+    if path is None or path.suffix not in TABLES or format_of(path) != "judgeloop":
         return False
-    path = Path(str(paths[0]))
-    first = next(raw_rows(path, "texts"), None) if path.is_file() and format_of(path) == "judgeloop" else None
+    first = next(raw_rows(path, "texts"), None)
     return first is not None and is_texts(first[1], columns)
 
 
@@ -79,10 +121,10 @@ def _of_generations(
     source = texts if isinstance(texts, pd.DataFrame | str | Path) else next(iter(texts))
     if pairs is not None or of_verdicts:
         raise InvalidInput(f"{named(source, 'texts')}: these are texts without verdicts; --pairs, --mitigate and --gold-exact are about verdicts")  # fmt: skip
-    log = read_texts(source, mapping)
-    files = () if isinstance(texts, pd.DataFrame) or str(source) == STDIN else files_of(texts)
+    files = files_of(texts)
+    log = read_texts(files or source, mapping)
     analyzed = analysis.analyze_texts(
-        log, name=_name(texts, files), sources=analysis.sources_of(source, None, columns),
+        log, name=_name(texts, files), sources=_sources(texts, files, None, columns),
         settings={"format": analysis.TEXTS, "columns": _mapping(mapping)},
     )  # fmt: skip
     result = Audit(analysis.AnalysisRecord(analyzed))

@@ -13,11 +13,19 @@ import pandas as pd
 
 from judgeloop.analysis import Analysis, analyze_log, write_tables
 from judgeloop.commands import questions
-from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, check_price, checked, valid
+from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, checked, valid
 from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
 from judgeloop.commands.questions import ProbeQuestions, unapplied
 from judgeloop.commands.rated import RatedReplies, analyze_rated
-from judgeloop.commands.session import Observer, Session, difference_named, environment, unwrapped, value_shown
+from judgeloop.commands.session import (
+    Observer,
+    Session,
+    check_prices,
+    difference_named,
+    environment,
+    unwrapped,
+    value_shown,
+)
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.audit import AuditCall, AuditSpec
 from judgeloop.experiment.options import only_speed, with_keywords
@@ -76,7 +84,9 @@ def run_audit(settings: Settings, call: AuditCall) -> Audit:
         engines.check(settings.endpoints)
         check_keys(settings.endpoints)
         if call.max_cost is not None:
-            check_price(settings.endpoints)
+            check_prices(
+                settings.endpoints, "--max-cost", "--price IN,OUT (one a model, and one more for --edit-model)"
+            )
     identity = settings.identity()
     folder = default_folder(settings.name, identity) if call.out is None else RunFolder(call.out)
     if call.out is None and observer is None:

@@ -176,14 +176,16 @@ def checked(pairs: Input, spec: AuditSpec) -> Settings:
     _check_address(spec)
     urls = _for_each(models, spec.base_url, "--base-url")
     keys = _for_each(models, spec.api_key_env, "--api-key-env")
-    prices = _for_each(models, _as_list(spec.price), "--price")
+    prices, edit_price = _as_list(spec.price), None
+    if spec.edit_model not in (None, *models) and prices and len(prices) == len(models) + 1:
+        *prices, edit_price = prices
+    prices = _for_each(models, prices, "--price")
     shared = {name: getattr(spec, name) for name in CallSettings.model_fields} | {"engine": spec.engine}
     of_judge = {name: getattr(spec, name) for name in _OF_WRITERS}
     pair_prompt = prompt if spec.mode == PAIRWISE else PAIRWISE
     endpoints, judges = {}, {}
     for name, url, key, price_pair in zip(models, urls, keys, prices, strict=True):
-        price = valid(Price, {"input": price_pair[0], "output": price_pair[1]}, "--price") if price_pair else Price()
-        own = {"base_url": url, "model": name, "api_key_env": key, "price": price}
+        own = {"base_url": url, "model": name, "api_key_env": key, "price": _price(price_pair)}
         endpoints[name] = valid(Endpoint, {**shared, **own, **spec.endpoint})
         judges[name] = valid(ModelJudgeSpec, {**of_judge, "endpoint": name, "prompt": pair_prompt})
     _check_mode(spec)
@@ -194,7 +196,7 @@ def checked(pairs: Input, spec: AuditSpec) -> Settings:
     if "rubric" in mitigations:
         judges |= _rubrics(judges, template)
     probes = chosen_probes(spec.probes, spec.edit_model)
-    editor = _editor(probes, spec.edit_model, endpoints)
+    editor = _editor(probes, spec.edit_model, endpoints, _price(edit_price))
     if editor is not None and editor.endpoint not in endpoints:
         endpoints[editor.endpoint] = editor.settings
     columns = load_columns(spec.columns)
@@ -319,17 +321,6 @@ def check_keys(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str]
                 )
 
 
-def check_price(endpoints: Mapping[str, Endpoint]) -> None:
-    """Raises InvalidInput for models without a price: a limit of cost needs the price of every model."""
-    unpriced = [
-        endpoint.model for endpoint in endpoints.values() if not (endpoint.price.input or endpoint.price.output)
-    ]
-    if unpriced:
-        raise InvalidInput(
-            f"--max-cost: no price is stated for {', '.join(unpriced)}, so no cost can be counted; give --price IN,OUT (USD per million tokens)"
-        )
-
-
 # -- reward models: judges that score one text at a time ---------------------------------------------------------------
 
 
@@ -426,7 +417,12 @@ def _rubrics(judges: Mapping[str, ModelJudgeSpec], template: Template) -> dict[s
     }
 
 
-def _editor(probes: Sequence[str], model: str | None, endpoints: Mapping[str, Endpoint]) -> Editor | None:
+def _price(pair: tuple[float, float] | None) -> Price:
+    """A price by --price; none is stated where it is None."""
+    return valid(Price, {"input": pair[0], "output": pair[1]}, "--price") if pair else Price()
+
+
+def _editor(probes: Sequence[str], model: str | None, endpoints: Mapping[str, Endpoint], price: Price) -> Editor | None:
     """The model that writes the probes' edits: a judge's endpoint where it is that model, else the first one's address."""
     prompts = {name: templates.load(name, ".", "edit") for name in probes if PROBES[name].kind == "model"}
     if not prompts or model is None:
@@ -434,4 +430,4 @@ def _editor(probes: Sequence[str], model: str | None, endpoints: Mapping[str, En
     if model in endpoints:
         return Editor(model, endpoints[model], prompts)
     first = next(iter(endpoints.values()))
-    return Editor(EDITOR, first.model_copy(update={"model": model, "price": Price()}), prompts)
+    return Editor(EDITOR, first.model_copy(update={"model": model, "price": price}), prompts)

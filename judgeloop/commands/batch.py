@@ -37,10 +37,11 @@ from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, SCORE_TRIAL_PREFIX
 from judgeloop.records import Call, Client, Reply, split_custom_id
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import batch_files
-from judgeloop.wire.batch_api import ENDED, BatchConnection, NoBatchAPI, exchange
+from judgeloop.wire.batch_api import ENDED, BatchConnection, exchange
 from judgeloop.wire.batch_files import OutputLine, RequestFile, RequestFiles, answer_at, places
 from judgeloop.wire.cassette import Cassette, Exchange
-from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_message, setting_hint, worst_cost
+from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_words, worst_cost
+from judgeloop.wire.jobs_api import NoSuchAPI
 from judgeloop.wire.reply import Refusal, read
 
 FOLDER = "batch"
@@ -356,10 +357,9 @@ class BatchClient:
         for name, failed in self._failed.items():
             if name in self._alive or len(failed) < CONSECUTIVE_FAILURES:
                 continue
-            reason = read(failed[-1].status, failed[-1].response, failed[-1].fault).failure
-            message = failure_message(failed[-1])
+            words = failure_words(read(failed[-1].status, failed[-1].response, failed[-1].fault))
             self.refused = self.refused or (
-                f"endpoint {name}: all {len(failed)} answers failed, the last with {reason}{message}; mend that and run the same command to ask again{setting_hint(message)}"
+                f"endpoint {name}: all {len(failed)} answers failed, the last with {words}, then run the same command to ask again"
             )
             # The calls count as not asked: an endpoint that must be mended costs no attempts.
             for failure in failed:
@@ -539,7 +539,7 @@ class AuditBatches:
         try:
             if not job.file_id:
                 self._stage(f"uploading {job.file}: {_counted(job.calls, 'call')} of {job.model}")
-                job.file_id = await line.upload(self._jobs.requests(job))
+                job.file_id = await line.upload_requests(self._jobs.requests(job))
             job.step = "creating"
             self._jobs.save()
             job.batch_id = await line.create(job.file_id, job.file, perhaps=perhaps)
@@ -547,7 +547,7 @@ class AuditBatches:
             self._note(
                 f"batch {job.batch_id} is sent: {_counted(job.calls, 'call')} of {job.model}; Ctrl-C leaves it running"
             )
-        except NoBatchAPI as missing:
+        except NoSuchAPI as missing:
             job.step, job.file_id = "written", ""
             self._without_api[job.endpoint] = str(missing)
         self._jobs.save()

@@ -15,7 +15,7 @@ from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.records import is_control_judge
 from judgeloop.report.comparison import document, markdown, render
 from judgeloop.report.comparison import summary as compare_text_summary
-from judgeloop.report.reading import Reading, read
+from judgeloop.report.reading import POSITIVE, Reading, read
 from judgeloop.rundir import RunFolder, as_csv
 from judgeloop.stats.compare.contenders import Contender, Cost, first_texts, with_pair_keys
 from judgeloop.stats.compare.ranking import Comparison, compared
@@ -182,7 +182,7 @@ def _mitigations(judge: Contender, estimates: Iterable[Estimate]) -> list[Conten
 def _arms(reading: Reading, label: str, tokens: Mapping[str, int]) -> list[Contender]:
     """The arms of a run, each with its judge on the anchor panel of the last generation."""
     table = reading.judgments
-    controls = [arm for arm in reading.arms if arm in reading.controls]
+    controls = [arm for arm in reading.arms if reading.controls.get(arm, POSITIVE) != POSITIVE]
     last = int(reading.experiment["generations"])
     measured = _series(reading, last)
     anchors: dict[str, tuple[pd.DataFrame, int | None]] = {}
@@ -205,7 +205,7 @@ def _arms(reading: Reading, label: str, tokens: Mapping[str, int]) -> list[Conte
         )  # fmt: skip
         seed = reading.experiment.get("seed")
         contenders.append(Contender(
-            name=arm, source=label, judge=judge, arm=arm, is_control=arm in reading.controls, judgments=judgments, texts=texts,
+            name=arm, source=label, judge=judge, arm=arm, is_control=arm in controls, judgments=judgments, texts=texts,
             rows=rows, series=measured, generations=last, control=next(iter(controls), ""),
             first_texts=first_texts(reading.candidates, arm), seed=seed if isinstance(seed, int) else None,
             cost=_cost(reading, of_arm, tokens),
@@ -274,5 +274,6 @@ def _cost(reading: Reading, judgments: pd.DataFrame, tokens: Mapping[str, int]) 
     calls = {str(call) for call in judgments["call"] if call}
     used = sum(tokens.get(call, 0) for call in calls)
     spent, total = reading.environment.get("cost_usd"), sum(tokens.values())
+    spent = None if reading.environment.get("unpriced") else spent  # it is of some of the calls
     usd = spent * used / total if isinstance(spent, int | float) and spent > 0 and total else None
     return Cost(len(calls) or None, used or None, usd, pairs)

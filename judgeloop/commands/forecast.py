@@ -21,6 +21,7 @@ from judgeloop.experiment.schema import (
     ModelJudgeSpec,
     PanelJudgeSpec,
     PoolPolicySpec,
+    RuleJudgeSpec,
     SignalSpec,
     StrategySpec,
 )
@@ -42,6 +43,7 @@ Floats = NDArray[np.float64]
 
 _KEY = ["item_id", "candidate_id"]
 _FEWEST_ITEMS = 10
+_NEIGHBOURS = 3
 _MOST_GENERATIONS = 100
 _METHOD = "linear judge, closed form; limits from 4,000 draws"
 
@@ -117,17 +119,22 @@ def forecast_estimates(
     if replicates < 1:
         raise InvalidInput(f"--replicates must be 1 or more, not {replicates}")
     evidence, candidates = read_evidence(tables, where)
-    if not evidence:
-        raise InvalidInput(f"{where}: holds no generation-0 judgments of a judge other than random and gold")
     if not candidates.features or candidates.texts.df < 2:
         raise InvalidInput(f"{where}: its texts do not differ within an item, so there is nothing to choose between")
     loop = _loop_settings(tables, stated, where, experiment, candidates)
+    if not evidence and not all(arm.is_positive_control for arm in loop.arms):
+        raise InvalidInput(f"{where}: holds no generation-0 judgments of a judge other than random, gold and rules")
     rows: list[Estimate] = []
     for arm, of_judge in _judges_of_loop(loop, evidence, tables, where):
         rows += _rows(arm, of_judge, candidates, loop, generations, replicates, seed)
     facts = (
         "judge's picks: "
-        + ", ".join(f"{judge.judge} {len(judge.judgments):,} ({judge.panel} panel)" for judge in evidence),
+        + ", ".join(
+            [
+                *(f"{judge.judge} {len(judge.judgments):,} ({judge.panel} panel)" for judge in evidence),
+                *(f"arm {arm.name} known (a rule)" for arm in loop.arms if arm.is_positive_control),
+            ]
+        ),
         f"texts to choose from: {candidates.n_texts:,} of {candidates.n_items:,} items, features {', '.join(candidates.features)}",
         f"loop: {loop.source}; limits for the mean of {replicates} replicate{'s' if replicates > 1 else ''} over {loop.items} items",
     )
@@ -162,9 +169,9 @@ def _loop_settings(
         )
     size = resolved.experiment.candidates_per_item
     matchups = min(size * (size - 1) // 2, resolved.experiment.matchups_per_item or size * size)
-    arms = tuple(arm for arm in resolved.arms if not (arm.is_control or arm.is_positive_control))
+    arms = tuple(arm for arm in resolved.arms if not arm.is_control)
     if not arms:
-        raise InvalidInput(f"{source}: every arm is a control; a forecast needs one with a judge")
+        raise InvalidInput(f"{source}: every arm's judge is random or gold; a forecast needs one with a taste")
     return _LoopSettings(source, resolved, arms, size, matchups, items, real)
 
 
@@ -195,7 +202,11 @@ def _judges_of_loop(
         return
     endpoints: Mapping[str, Endpoint] = loop.resolved.experiment.endpoints
     of_arm = _judges_of_arms(tables.judgments)
+    zero = _generation_zero(tables.candidates)
     for arm in loop.arms:
+        if isinstance(arm.judge, RuleJudgeSpec):
+            yield arm, rule_evidence(arm.judge, judge_name(arm.judge, endpoints), zero)
+            continue
         own = of_arm.get(arm.name) or judge_name(arm.judge, endpoints)
         matches = [
             judge
@@ -282,7 +293,7 @@ def _draws_verdicts(arm: Arm) -> bool:
     """Whether this judge's hard verdicts are drawn anew when a pair is shown again. A reward model draws nothing: its
     temperature divides scores."""
     judge = arm.judge.judges[0] if isinstance(arm.judge, PanelJudgeSpec) else arm.judge
-    draws = judge.kind != "reward" and getattr(judge, "temperature", 1.0) > 0
+    draws = judge.kind not in ("reward", "rule") and getattr(judge, "temperature", 1.0) > 0
     return draws and not getattr(judge, "temperature0", False)
 
 
@@ -292,8 +303,10 @@ def _note(arm: Arm, loop: _LoopSettings, evidence: Evidence) -> str:
     )
     strategy = arm.strategy.kind + (f", {arm.strategy.real_fraction:g} real" if arm.strategy.real_fraction else "")
     signal = f"{arm.signal.kind}, {arm.signal.update}, label rule {arm.signal.label_rule}"
+    items = evidence.judgments["item_id"].nunique()
+    known = f"the judge's own rule, on generation 0's texts of {items} items"
     parts = [
-        f"{strategy}; {signal}; {policy}; slopes from {evidence.judgments['item_id'].nunique()} items of the {evidence.panel} panel",
+        f"{strategy}; {signal}; {policy}; slopes from {known if arm.is_positive_control else f'{items} items of the {evidence.panel} panel'}",
         "prediction limits; assumes that the judge does not change, nor its response to the features",
     ]
     if arm.strategy.real and arm.strategy.real_fraction and not loop.real:
@@ -356,14 +369,49 @@ def read_evidence(tables: RunTables, where: str) -> tuple[list[Evidence], Candid
             "analyze the verdicts together with their texts (--pairs)"
         )
     texts = tables.candidates[tables.candidates["text"].notna()]
-    of_run = texts["replicate"].notna()
-    if of_run.any():
-        zero = texts[of_run & (texts["generation"] == 0)].drop_duplicates(["replicate", *_KEY])
+    zero = _generation_zero(texts)
+    if zero["replicate"].notna().any():
         units = pd.Series(measure(tables, Design("", 0, int(texts["generation"].max()), ())).scale)
     else:
-        zero = texts.drop_duplicates(_KEY)
         units = zero[list(FEATURES)].astype("float64").std(ddof=1)
     return list(_evidence(judgments, texts)), _candidate_texts(zero, units)
+
+
+def _generation_zero(candidates: pd.DataFrame) -> pd.DataFrame:
+    """The texts of a run's generation 0, without its panels'; of other folders all texts."""
+    texts = candidates[candidates["text"].notna()]
+    of_run = texts["replicate"].notna()
+    if of_run.any():
+        return texts[of_run & (texts["generation"] == 0)].drop_duplicates(["replicate", *_KEY])
+    return texts.drop_duplicates(_KEY)
+
+
+def rule_evidence(spec: RuleJudgeSpec, name: str, zero: pd.DataFrame) -> Evidence:
+    """What a judge with a known taste picks among the texts ``zero``: no judgment is needed, and none has an error.
+
+    Of an item's texts (of a replicate) each is compared with those that follow it by one to _NEIGHBOURS places, in both orders.
+    """
+    texts = _with_replicate(zero, "candidate_id") if zero["replicate"].notna().any() else zero
+    pairs: list[tuple[int, int]] = []
+    for places in texts.groupby(["replicate", "item_id"], dropna=False, sort=True).indices.values():
+        n = len(places)
+        steps = range(1, max(1, min(_NEIGHBOURS, (n - 1) // 2)) + 1) if n > 1 else ()
+        pairs += [(places[k], places[(k + step) % n]) for step in steps for k in range(n if n > 2 else 1)]
+    sides = [texts.iloc[list(side)].reset_index(drop=True) for side in zip(*pairs, strict=True)]
+    more = np.sign((sides[0][spec.feature] - sides[1][spec.feature]).to_numpy(dtype=np.float64))
+    ahead = more if spec.prefer == "more" else -more
+    picks = pd.DataFrame({
+        "item_id": sides[0]["item_id"], "pair_id": sides[0]["candidate_id"] + "|" + sides[1]["candidate_id"], "replicate": 0, "arm": "",
+        "generation": 0, "repeat": 0, "p_first": np.nan, "identical": sides[0]["text"] == sides[1]["text"],
+    })  # fmt: skip
+    shown = []
+    for order, (first, second), sign in (("ab", sides, 1.0), ("ba", sides[::-1], -1.0)):
+        verdict = np.select([sign * ahead > 0, sign * ahead < 0], ["first", "second"], "tie")
+        shown.append(picks.assign(
+            order=order, verdict=verdict, candidate_first=first["candidate_id"], candidate_second=second["candidate_id"]
+        ))  # fmt: skip
+    features = texts.drop_duplicates(_KEY).set_index(_KEY)[list(FEATURES)].astype("float64")
+    return Evidence(name, "policy", pd.concat(shown, ignore_index=True), features)
 
 
 def _with_replicate(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pandas as pd
 from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved
-from judgeloop.experiment.schema import Endpoint, Experiment, ModelJudgeSpec, RewardJudgeSpec
+from judgeloop.experiment.schema import Endpoint, Experiment, ModelJudgeSpec, RewardJudgeSpec, RuleJudgeSpec
 from judgeloop.records import Item, prompt_text
 from judgeloop.rundir import RunFolder
 from judgeloop.stats import inference
@@ -148,9 +148,9 @@ def scaled(load: Load, calls: int, endpoint: Endpoint) -> Load:
 
 
 def priced(load: Load, endpoint: Endpoint) -> Load:
-    """The load with its cost by the endpoint's price. A price of 0 and 0 is none: nothing is guessed."""
+    """The load with its cost by the endpoint's price; None where none is stated: nothing is guessed."""
     price = endpoint.price
-    if not (price.input or price.output):
+    if not endpoint.is_priced:
         return replace(load, cost=None)
     return replace(load, cost=load.prompt.times(price.input / 1e6) + load.completion.times(price.output / 1e6))
 
@@ -171,7 +171,7 @@ class RecordedRun:
     """What a run folder says for a plan. ``tokens``: (stage, model) → tokens of a call's prompt and completion; stages are
     draft, draft with exemplars (generation 1 on) and judge. ``conflict``: the share of pairs whose verdict changed with the
     order; ``drift_sd``: the SD between replicates of the last did_length, in doublings, at its
-    upper 90 % limit. None where the folder does not say.
+    upper 90 % limit. None where the folder does not say. ``seen``: feature → how far its positive control drifted in the end, in such SDs.
     """
 
     name: str
@@ -180,6 +180,7 @@ class RecordedRun:
     calls_per_second: float | None
     conflict: float | None
     drift_sd: float | None
+    seen: Mapping[str, float]
 
 
 def recorded_run(path: str | Path) -> RecordedRun:
@@ -213,10 +214,8 @@ def recorded_run(path: str | Path) -> RecordedRun:
         cassette.close()
     tokens = {key: (_tokens_a_call(by_part, 1), _tokens_a_call(by_part, 2)) for key, by_part in sums.items()}
     drafts = [completion for (stage, _), (_, completion) in tokens.items() if stage.startswith("draft")]
-    conflict, drift_sd = _recorded_variation(folder)
-    return RecordedRun(
-        Path(path).name, tokens, drafts[0] if drafts else None, _calls_per_second(stamps), conflict, drift_sd
-    )
+    variation = _recorded_variation(folder)
+    return RecordedRun(Path(path).name, tokens, drafts[0] if drafts else None, _calls_per_second(stamps), *variation)
 
 
 def _tokens_a_call(by_part: Mapping[str, list[int]], column: int) -> Range:
@@ -234,23 +233,31 @@ def _calls_per_second(stamps: list[int]) -> float | None:
     return len(stamps) / busy if busy >= _SHORTEST_S else None
 
 
-def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None]:
-    """The conflict rate on the first fixed panel that has one, and the SD between replicates of the last did_length, at its upper
-    90 % limit."""
+def _recorded_variation(folder: RunFolder) -> tuple[float | None, float | None, dict[str, float]]:
+    """The conflict rate on the first fixed panel that has one; the SD between replicates of the last did_length, at its upper
+    90 % limit; and how far positive controls drifted, in such SDs of their own."""
     try:
         estimates = folder.estimates()
     except FolderMismatch:
-        return None, None
+        return None, None, {}
     plain = estimates[(estimates["variant"] == "") & (estimates["category"] == "") & (estimates["status"] != "undefined")]  # fmt: skip
     rates = plain[(plain["term"] == "conflict_rate") & plain["panel"].isin(["anchor", "pairs"])]
-    drifts = plain[(plain["term"] == "did_length") & plain["std_error"].notna() & (plain["std_error"] > 0)]
+    drifts = plain[plain["term"].str.startswith("did_") & plain["std_error"].notna() & (plain["std_error"] > 0)]
+    drifts = drifts.sort_values("generation", kind="stable")
+    lengths = drifts[drifts["term"] == "did_length"]
     conflict = float(rates["estimate"].iloc[0]) if len(rates) and rates["estimate"].iloc[0] > 0 else None
-    if drifts.empty:
-        return conflict, None
-    last = drifts.sort_values("generation").iloc[-1]
-    count = float(pd.to_numeric(last["n_replicates"]))
-    # Few replicates know their spread badly, and a plan from too small a one finds nothing.
-    return conflict, inference.upper_deviation(float(last["std_error"]) * math.sqrt(count), count - 1.0)
+    seen = {}
+    if "positive_control" in drifts:  # folders of earlier versions lack it
+        own = drifts[drifts["positive_control"].isin(["itself_seen", "itself_not_seen"])]
+        seen = {row["term"].removeprefix("did_"): abs(row["estimate"]) / _deviation(row) for _, row in own.iterrows()}
+    return conflict, None if lengths.empty else _deviation(lengths.iloc[-1]), seen
+
+
+def _deviation(row: pd.Series[Any]) -> float:
+    """The SD between replicates behind an estimate. At its upper 90 % limit: few replicates know their spread badly, and a plan
+    from too small a one finds nothing."""
+    count = float(pd.to_numeric(row["n_replicates"]))
+    return inference.upper_deviation(float(row["std_error"]) * math.sqrt(count), count - 1.0)
 
 
 def with_recorded_tokens(load: Load, stage: str, endpoint: Endpoint, earlier: RecordedRun | None) -> Load:
@@ -336,6 +343,7 @@ def plan(
     conflict = conflict if conflict is not None else earlier.conflict if earlier else None
     drift_sd = drift_sd if drift_sd is not None else earlier.drift_sd if earlier else None
     power = _power(material, effect, conflict, drift, drift_sd)
+    power["positive_controls"] = _positive_controls(material, drift_sd, earlier)
     planned = material.planned_calls()
     return Plan(resolved.experiment.name, loads, planned, speed, power, _notes(resolved, loads))
 
@@ -539,6 +547,30 @@ def _power(
     return tables
 
 
+def _positive_controls(
+    material: Material, drift_sd: float | None, earlier: RecordedRun | None
+) -> list[dict[str, Any]]:  # fmt: skip
+    """An entry an arm with a known taste: the calls that the plan has for it alone (its judge asks no model); how far it must drift
+    to be seen at 80 % power, in SDs between replicates and, of length where their SD is known, in doublings; and the power at
+    the drift that it had in the earlier run."""
+    resolved, count = material.resolved, material.resolved.experiment.replicates
+    least = inference.detectable_per_sd(count) if count > 1 else None
+    entries = []
+    for arm in resolved.arms:
+        if not isinstance(arm.judge, RuleJudgeSpec):
+            continue
+        rest = resolved.model_copy(update={"arms": tuple(other for other in resolved.arms if other is not arm)})
+        drifted = earlier.seen.get(arm.judge.feature) if earlier else None
+        entries.append({
+            "arm": arm.name, "feature": arm.judge.feature, "prefer": arm.judge.prefer,
+            "calls": material.planned_calls() - replace(material, resolved=rest).planned_calls(),
+            "drift_in_sd": least, "drift": least * drift_sd if least and drift_sd and arm.judge.feature == "length" else None,
+            "earlier_drift_in_sd": drifted,
+            "power": inference.power_of_replicates(drifted, count) if drifted is not None and count > 1 else None,
+        })  # fmt: skip
+    return entries
+
+
 def _notes(resolved: ResolvedExperiment, loads: tuple[Load, ...]) -> tuple[str, ...]:
     """Sentences on missing prices, budgets below the plan, and few replicates."""
     experiment, notes = resolved.experiment, []
@@ -560,4 +592,10 @@ def _notes(resolved: ResolvedExperiment, loads: tuple[Load, ...]) -> tuple[str, 
         )
     if experiment.replicates < 5:
         notes.append(f"{experiment.replicates} replicates: intervals over fewer than 5 are very wide; 8 is the default")
+    if resolved.contrasts and not any(arm.is_positive_control for arm in resolved.arms):
+        asked = "no model" if experiment.policy.kind == "pool" else "no judge, for drafts alone"
+        notes.append(
+            "no arm has a judge with a known taste (longer: {judge: {kind: rule, feature: length}}), so that a drift that is not detected "
+            f"will not say whether this run could have seen one; such an arm asks {asked}"
+        )
     return tuple(notes)

@@ -149,7 +149,16 @@ def _facts(form: RatingForm, rated: RatedReplies) -> dict[str, Any]:
     reasons = zip(rated.rows["judge"], rated.rows["reason"], strict=True)
     unscored = counts_of((judge, reason) for judge, reason in reasons if reason)
     asked = {**form.sizes(), "calls": len(rated.rows), "unscored": unscored}
+    if "said" in rated.rows:
+        rows = rated.rows[rated.rows["said"] != ""].drop_duplicates(["judge", "reason"])
+        said = zip(rows["judge"], rows["reason"], rows["said"], strict=True)
+        asked["said"] = [[str(cell) for cell in cells] for cells in said]
     return {"mode": form.mode, "asked": asked, f"{form.mode}_modes": dict(rated.modes)}
+
+
+def _with_said(rows: pd.DataFrame) -> pd.DataFrame:
+    """The replies with what the unscored ones said, where there are any."""
+    return rows if (rows["said"] != "").any() else rows.drop(columns="said")
 
 
 def texts_frame(texts: Sequence[Candidate]) -> pd.DataFrame:
@@ -216,7 +225,7 @@ class Listwise:
         modes, choices = await ask_all(list(judges), ask)
         rows = pd.DataFrame(choices)
         rows["slot"] = rows["slot"].astype("Int64")
-        return RatedReplies(rows, modes)
+        return RatedReplies(_with_said(rows), modes)
 
     async def _choices(self, judge: ChoiceJudge, judged: Judged) -> list[dict[str, Any]]:
         """One judge's choices, a row of the table choices a call."""
@@ -242,7 +251,7 @@ class Listwise:
                 "gold": "" if text_set.gold is None else texts[text_set.gold].candidate_id,
                 **{f"candidate_{slot}": name for slot, name in enumerate(names, start=1)},
                 **{f"p_{slot}": share for slot, share in enumerate(shares, start=1)},
-                "call": call,
+                "call": call, "said": choice.said,
             }  # fmt: skip
 
         return await each(questions, ask, judge.endpoint.concurrency)
@@ -338,7 +347,7 @@ class Pointwise:
             return mode, await self._scores(judge, judged)
 
         modes, rows = await ask_all(list(judges), ask)
-        return RatedReplies(pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), modes)
+        return RatedReplies(_with_said(pd.DataFrame(rows, columns=[*SCORE_COLUMNS, "said"])), modes)
 
     async def _scores(self, judge: ScoreJudge, judged: Judged) -> list[tuple[Any, ...]]:
         """One judge's scores, a row of SCORE_COLUMNS a call."""
@@ -355,7 +364,7 @@ class Pointwise:
             judged(judge.name, 1, int(score.value is None))
             return (
                 item.item_id, item.category, text.candidate_id, judge.name, scale.name, repeat, score.value, score.at_worst,
-                score.at_best, score.reason, call,
+                score.at_best, score.reason, call, score.said,
             )  # fmt: skip
 
         return await each(questions, ask, judge.endpoint.concurrency)

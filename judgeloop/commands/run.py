@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
-from judgeloop.commands.session import Observer, Session, difference_named, environment, value_shown
+from judgeloop.commands.session import Observer, Session, check_prices, difference_named, environment, value_shown
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
@@ -18,8 +19,11 @@ from judgeloop.experiment.schema import (
     BradleyTerrySignalSpec,
     CommandPolicySpec,
     Endpoint,
+    HostedPolicySpec,
+    HostedSignalSpec,
     JudgeSpec,
     LoraSignal,
+    RuleJudgeSpec,
     TrainedPolicySpec,
 )
 from judgeloop.judging.controls import GoldJudge
@@ -35,6 +39,7 @@ from judgeloop.text import templates
 from judgeloop.text.templates import Mode
 from judgeloop.training import lora
 from judgeloop.training.command import CommandTrainer
+from judgeloop.training.hosted import HostedTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
@@ -70,7 +75,7 @@ def run(
     budget = resolved.experiment.budget
     max_cost = budget.max_cost if max_cost is None else max_cost
     if max_cost is not None and replay is None:
-        _check_prices(resolved)
+        check_prices(resolved.experiment.endpoints, "budget.max_cost", "endpoints.<name>.price")
     if replay is None:
         check_environment(resolved)
         engines.check(resolved.experiment.endpoints)
@@ -176,7 +181,10 @@ async def _run(
         trainers=weights.trainers,
         on_generation=observer.generation if observer else lambda _: None,
     )
-    await loop.run(context)
+    try:
+        await loop.run(context)
+    finally:
+        await weights.aclose()
     return judges
 
 
@@ -186,6 +194,12 @@ class _Weights:
 
     trainers: Mapping[str, Trainer] = field(default_factory=dict)
     in_process: InProcess | None = None
+    hosted: Sequence[HostedTrainer] = ()
+
+    async def aclose(self) -> None:
+        """Close what the trainers opened."""
+        for trainer in self.hosted:
+            await trainer.aclose()
 
 
 def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, replayed: bool) -> _Weights:
@@ -207,6 +221,17 @@ def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, 
             name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
         }
         return _Weights(trainers, model.answers)
+    if isinstance(policy, HostedPolicySpec):
+        endpoint = experiment.endpoints[policy.endpoint]
+        if endpoint.base_url is None and not replayed:
+            raise ExperimentError(f"policy.endpoint: {policy.endpoint} is an engine on this machine, which has no fine-tuning service; policy.kind trained trains here")  # fmt: skip
+        slots = asyncio.Semaphore(policy.at_once)
+        hosted = {
+            arm.name: HostedTrainer(folder, policy, arm.signal, endpoint, os.environ, slots)
+            for arm in resolved.arms
+            if isinstance(arm.signal, HostedSignalSpec)
+        }
+        return _Weights(hosted, hosted=tuple(hosted.values()))
     return _Weights()
 
 
@@ -308,15 +333,6 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _check_prices(resolved: ResolvedExperiment) -> None:
-    """Raise ExperimentError where a cost is limited and no endpoint states a price."""
-    prices = [endpoint.price for endpoint in resolved.experiment.endpoints.values()]
-    if not any(price.input or price.output for price in prices):
-        raise ExperimentError(
-            "budget.max_cost: no endpoint states a price, so no cost can be counted; set endpoints.<name>.price"
-        )
-
-
 def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
     """What the statistics need to know of the experiment; ``names``: arm → its judge's name in the judgments table."""
     arms = tuple(
@@ -324,7 +340,9 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             name=arm.name,
             judge=names[arm.name],
             is_control=arm.is_control,
-            is_positive_control=arm.is_positive_control,
+            taste=(arm.judge.feature, 1 if arm.judge.prefer == "more" else -1)
+            if isinstance(arm.judge, RuleJudgeSpec)
+            else None,
             judge_kind=arm.judge.kind,
             policy_kind=arm.policy.kind,
             label_rule=arm.signal.label_rule,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import yaml
 
 from judgeloop import analysis
-from judgeloop.errors import FolderMismatch, JudgeloopError
+from judgeloop.errors import FolderMismatch, InvalidInput, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import TRIAL_ID
 from judgeloop.rundir import AnotherOwner, RunFolder
@@ -66,16 +66,17 @@ class Observer(Protocol):
 
 
 class EndpointRecord:
-    """What the endpoints report of themselves, with calls and cost. ``priced``: every endpoint states a price; without one
-    the cost is not known, which is not 0."""
+    """What the endpoints report of themselves, with calls and cost. Where no model that was asked has a price, the cost is not known,
+    which is not 0; where some have none, it is at least what is counted."""
 
-    def __init__(self, observer: Observer | None, *, priced: bool) -> None:
-        self._observer, self._priced = observer, priced
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
         self._models: dict[str, set[str]] = {}
         self._fingerprints: dict[str, set[str]] = {}
         self._failed: dict[str, str] = {}
         """Call id → why all its attempts failed."""
         self._calls, self._cost = 0, 0.0
+        self._unpriced: tuple[str, ...] = ()
 
     def answered(self, event: AnsweredCall) -> None:
         """Add an answer, and pass it to the observer."""
@@ -85,7 +86,7 @@ class EndpointRecord:
             self._fingerprints.setdefault(event.call.endpoint, set()).add(event.reply.fingerprint)
         if event.fault and not TRIAL_ID.match(event.call.call_id):
             self._failed[event.call.call_id] = event.fault
-        self._calls, self._cost = event.calls, event.cost
+        self._calls, self._cost, self._unpriced = event.calls, event.cost, event.unpriced
         if self._observer:
             self._observer.answered(event)
 
@@ -96,7 +97,8 @@ class EndpointRecord:
             "reported_fingerprints": {name: sorted(prints) for name, prints in self._fingerprints.items()},
             "failed_calls": dict(Counter(self._failed.values()).most_common()),
             "calls": self._calls,
-            "cost_usd": round(self._cost, 6) if self._priced else None,
+            "cost_usd": None if self._unpriced and not self._cost else round(self._cost, 6),
+            **({"unpriced": list(self._unpriced)} if self._unpriced else {}),
         }
 
 
@@ -124,8 +126,7 @@ class Session:
     record: EndpointRecord = field(init=False)
 
     def __post_init__(self) -> None:
-        priced = all(endpoint.price.stated for endpoint in self.endpoints.values())
-        self.record = EndpointRecord(self.observer, priced=priced)
+        self.record = EndpointRecord(self.observer)
 
     def __enter__(self) -> Session:
         with ExitStack() as stack:
@@ -189,6 +190,16 @@ class Session:
 def environment(identity: str, files: Mapping[str, str], seed: int) -> dict[str, Any]:
     """environment.json as it is before any call: hashes, versions, the seed."""
     return {**analysis.environment(identity, {}, "openai", "httpx2"), "files": dict(files), "seed": seed}
+
+
+def check_prices(endpoints: Mapping[str, Endpoint], limit: str, setting: str) -> None:
+    """Raise InvalidInput for models without a price: a limit of cost that does not count them all guards nothing. ``limit`` and
+    ``setting`` name the limit and the price where they are given."""
+    unpriced = sorted({endpoint.model for endpoint in endpoints.values() if not endpoint.is_priced})
+    if unpriced:
+        raise InvalidInput(
+            f"{limit}: no price is stated for {', '.join(unpriced)}, so its cost cannot be counted; give {setting} in USD per million tokens, 0 where it costs nothing"
+        )
 
 
 _LONGEST, _MOST_NAMED = 60, 3

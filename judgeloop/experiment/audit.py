@@ -62,7 +62,7 @@ class _Questions(Block):
     seed: Annotated[int, Option(answers=True)] = Field(0, ge=0)
     """Seed of all random draws."""
     price: Annotated[Prices | None, Option(answers=False, several=True, form="IN,OUT", parse=options.price)] = None
-    """US dollars per million prompt and reply tokens, for all models or each."""
+    """US dollars per million prompt and reply tokens, for all models or each; one more is that of --edit-model."""
     columns: Annotated[Path | str | Mapping[str, Any] | None, Option(answers=True)] = None
     """A YAML file that names the pairs' own columns and words."""
     endpoint: Annotated[

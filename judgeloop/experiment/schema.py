@@ -42,6 +42,8 @@ class Price(Block):
     """Per million prompt tokens."""
     output: Number = Field(0.0, ge=0)
     """Per million completion tokens."""
+    training: Number = Field(0.0, ge=0)
+    """Per million tokens of a fine-tuning job (policy kind `hosted`), each epoch counted."""
 
     @property
     def stated(self) -> bool:
@@ -157,6 +159,11 @@ class Endpoint(CallSettings, _Address):
                 "base_url must end before ? and #, for the calls' own paths are put behind it; give its query by extra_query, a key there as ${VARIABLE}"
             )
         return self
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the cost of its calls is known: by a stated price, or because this machine answers."""
+        return self.price.stated or self.engine is not None
 
     def variables(self) -> list[tuple[str, str]]:
         """(field, environment variable) of every variable that these settings name."""
@@ -329,7 +336,7 @@ class PoolPolicySpec(Block):
     """`pool_size` drafts an item, made once; each generation draws from them with updated weights."""
 
     kind: Literal["pool"] = "pool"
-    """Where candidates come from: pool, exemplar, command or trained."""
+    """Where candidates come from: pool, exemplar, command, trained or hosted."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "draft"
@@ -346,7 +353,7 @@ class ExemplarPolicySpec(Block):
     """Every generation drafts anew; the training set's texts are in-context examples of the next drafts."""
 
     kind: Literal["exemplar"] = "exemplar"
-    """Where candidates come from: pool, exemplar, command or trained."""
+    """Where candidates come from: pool, exemplar, command, trained or hosted."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "draft"
@@ -363,7 +370,7 @@ class CommandPolicySpec(Block):
     """Every generation drafts anew, from the model that your own command trained on this generation's preferences."""
 
     kind: Literal["command"] = "command"
-    """Where candidates come from: pool, exemplar, command or trained."""
+    """Where candidates come from: pool, exemplar, command, trained or hosted."""
     endpoint: str
     """A key of `endpoints`: where generation 0 is drafted, and where trained models answer unless they say otherwise."""
     prompt: str = "draft"
@@ -380,12 +387,32 @@ class CommandPolicySpec(Block):
     """Trainings that may run at the same time, over all arms and replicates."""
 
 
+class HostedPolicySpec(Block):
+    """Every generation drafts anew, from the model that the endpoint's fine-tuning service trained on this generation's
+    preferences."""
+
+    kind: Literal["hosted"] = "hosted"
+    """Where candidates come from: pool, exemplar, command, trained or hosted."""
+    endpoint: str
+    """A key of `endpoints`: its model drafts generation 0 and is trained; trained models answer there too."""
+    prompt: str = "draft"
+    """A shipped template's name or a template file."""
+    temperature: Number = Field(1.0, ge=0)
+    """Sampling temperature of the drafts."""
+    max_tokens: Whole | None = Field(None, ge=1)
+    """Longest draft; default the endpoint's."""
+    timeout_s: Annotated[Number, Option(answers=False)] = Field(86400.0, gt=0)
+    """Seconds for which a job is waited for; it goes on, and the same command waits on."""
+    at_once: Annotated[Whole, Option(answers=False)] = Field(1, ge=1)
+    """Jobs that may run at the same time, over all arms and replicates."""
+
+
 class TrainedPolicySpec(Block):
     """Every generation drafts anew, from a model that judgeloop trains here (LoRA, extra judgeloop[train]) on this
     generation's preferences; drafts are made in this process."""
 
     kind: Literal["trained"] = "trained"
-    """Where candidates come from: pool, exemplar, command or trained."""
+    """Where candidates come from: pool, exemplar, command, trained or hosted."""
     base: str
     """The model that is trained: smollm2-135m, a .gguf file, or the folder or name of a causal language model."""
     prompt: str = "draft"
@@ -411,7 +438,8 @@ PolicySpec = Annotated[
     Annotated[PoolPolicySpec, Tag("pool")]
     | Annotated[ExemplarPolicySpec, Tag("exemplar")]
     | Annotated[CommandPolicySpec, Tag("command")]
-    | Annotated[TrainedPolicySpec, Tag("trained")],
+    | Annotated[TrainedPolicySpec, Tag("trained")]
+    | Annotated[HostedPolicySpec, Tag("hosted")],
     by_kind("pool"),
 ]
 
@@ -423,7 +451,7 @@ class BradleyTerrySignalSpec(Block):
     """A linear reward on text features, fitted to this generation's preferences by ridge logistic regression."""
 
     kind: Literal["bradley_terry"] = "bradley_terry"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences; length_controlled is raw with the fitted length coefficient set to 0."""
     update: Literal["tilt", "best_of_n"] = "tilt"
@@ -440,7 +468,7 @@ class BestOfNSignalSpec(Block):
     """No fit: a text's reward is the number of times it was picked over both orders; each item keeps its winner."""
 
     kind: Literal["best_of_n"] = "best_of_n"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences (length_controlled needs a fitted signal and is refused)."""
     update: Literal["best_of_n"] = "best_of_n"
@@ -473,7 +501,24 @@ class ExternalSignalSpec(TrainingSignal):
     """What is learned is up to the command that trains (policy kind `command`); here picks become preferences, and no more."""
 
     kind: Literal["external"] = "external"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+
+
+class HostedSignalSpec(TrainingSignal):
+    """A job of the endpoint's fine-tuning API (policy kind `hosted`)."""
+
+    kind: Literal["hosted_finetune"] = "hosted_finetune"
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    method: Literal["dpo", "sft"] = "dpo"
+    """dpo: chosen over rejected texts; sft: the chosen texts alone, each once."""
+    epochs: Whole = Field(1, ge=1)
+    """Passes over the training set."""
+    beta: Number | None = Field(None, gt=0)
+    """Strength of the pull back to the reference model (dpo); default the endpoint's."""
+    learning_rate_multiplier: Number | None = Field(None, gt=0)
+    """Of the endpoint's learning rate; default the endpoint's."""
+    batch_size: Whole | None = Field(None, ge=1)
+    """Examples a step; default the endpoint's."""
 
 
 class LoraSignal(TrainingSignal):
@@ -494,7 +539,7 @@ class DpoSignalSpec(LoraSignal):
     """Direct preference optimisation: the chosen text's log-odds over the rejected one's, against the reference model's."""
 
     kind: Literal["dpo"] = "dpo"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
     length_normalised: Switch = False
@@ -507,14 +552,14 @@ class SftSignalSpec(LoraSignal):
     """Supervised fine-tuning on the chosen texts, each once."""
 
     kind: Literal["sft"] = "sft"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
 
 
 class KtoSignalSpec(LoraSignal):
     """Kahneman-Tversky optimisation: chosen texts are desirable, rejected ones are not; they need not be pairs."""
 
     kind: Literal["kto"] = "kto"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto."""
+    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
 
@@ -525,10 +570,11 @@ SignalSpec = Annotated[
     | Annotated[ExternalSignalSpec, Tag("external")]
     | Annotated[DpoSignalSpec, Tag("dpo")]
     | Annotated[SftSignalSpec, Tag("sft")]
-    | Annotated[KtoSignalSpec, Tag("kto")],
+    | Annotated[KtoSignalSpec, Tag("kto")]
+    | Annotated[HostedSignalSpec, Tag("hosted_finetune")],
     by_kind("bradley_terry"),
 ]
-SIGNALS_OF_POLICY = {"command": ("external",), "trained": ("dpo", "sft", "kto")}
+SIGNALS_OF_POLICY = {"command": ("external",), "trained": ("dpo", "sft", "kto"), "hosted": ("hosted_finetune",)}
 """Kind of policy that trains a model → the kinds of signal that go with it, the first by default."""
 
 

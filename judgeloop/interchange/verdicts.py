@@ -377,7 +377,15 @@ _BY_RECORD: dict[str, Callable[[Iterable[Row]], tuple[list[Row], list[str]]]] = 
 _GRADED_ALONE: dict[str, Callable[[Sequence[Path], str, str], tuple[list[Row], list[str]]]] = {
     "inspect": inspect_log.rows, "lm_eval": lm_eval.rows,
 }  # fmt: skip
-_IN_A_FOLDER = ("*.eval", "samples_*.jsonl", "annotations.json", "*_pair.jsonl", "*_single.jsonl", "*.jsonl")
+_IN_A_FOLDER = (
+    "*.eval",
+    "samples_*.jsonl",
+    "annotations.json",
+    "*_pair.jsonl",
+    "*_single.jsonl",
+    "completions_*.parquet",
+    "*.jsonl",
+)
 _FIELDS = {
     "alpaca_eval": alpaca_eval.FIELDS, "mt_bench": arenas.MT_BENCH_FIELDS, "arena_hard": arenas.ARENA_HARD_FIELDS,
     "inspect": inspect_log.FIELDS, "lm_eval": lm_eval.FIELDS,
@@ -531,7 +539,7 @@ def _files_below(path: Path) -> list[Path]:
             raise InvalidInput(f"{path}: a folder of judgeloop without judgments yet")
         return parts
     for pattern in _IN_A_FOLDER:
-        if files := sorted(path.rglob(pattern)):
+        if files := sorted(path.rglob(pattern), key=lambda file: (len(file.name), file)):  # 9.jsonl before 10.jsonl
             return files
     raise InvalidInput(f"{path}: a folder without a log; it should hold {', '.join(_IN_A_FOLDER)}, or be a run folder")
 

@@ -7,7 +7,8 @@ that the client names:
 ==============  ====================================================================================================
 refusal         the model declined to answer
 empty           the reply has no text
-truncated       the reply was cut off before a verdict, in its answer or in its reasoning
+truncated       the reply was cut off before a verdict, in its answer or in its reasoning; a label in the midst of a text that was
+                cut counts as part of its reasoning
 no_verdict      a readable reply that holds none of the offered labels, or no marked number (in JSON: no such key)
 no_logprobs     logprob mode, and the endpoint gave no log-probabilities
 no_letter       logprob mode, and none of the likeliest first tokens is an offered label
@@ -53,6 +54,9 @@ _FENCE = re.compile(r"```[A-Za-z]*\s*\n(.*)\n\s*```", re.DOTALL)
 _NUMERAL = re.compile(r"-?[0-9]{1,4}(?:\.[0-9]{1,4})?")
 # What tokenizers put around a letter: space markers of SentencePiece and byte-level BPE, and what opens or closes it.
 _TOKEN_WRAP = " \t\r\n▁ĠĊ*_`\"'([{<#:.,)]}>"
+# What may stand around an answer that begins or ends a reply.
+_AROUND = " \t\r\n*_`\"'.#>"
+_SHOWN = 120
 # A tokenizer may split the word tie; no other first piece of it is as short.
 _TIE_TOKENS = ("tie", "ti", "t")
 # The probability of a number that may be cut short (the 1 of a 10) above which a reply's mean is not trusted.
@@ -75,6 +79,11 @@ class Answer:
 
 class Form(Protocol):
     """A form of answer."""
+
+    @property
+    def mark(self) -> re.Pattern[str]:
+        """What finds a marked answer in a text."""
+        ...
 
     @property
     def key(self) -> str:
@@ -128,11 +137,12 @@ class Numbers:
     """A number on a scale, in digits; a mean over the likeliest ones need not be whole."""
 
     scale: Scale
+    mark: ClassVar[re.Pattern[str]] = SCORE_TOKEN
     key: ClassVar[str] = "score"
     unlisted: ClassVar[str] = "no_number"
 
     def in_text(self, text: str) -> Answer:
-        marked = list(SCORE_TOKEN.finditer(text))
+        marked = list(self.mark.finditer(text))
         if not marked:
             return Answer(reason="no_verdict")
         number, of = marked[-1][2], marked[-1][3]
@@ -163,13 +173,23 @@ def read_answer(reply: Reply, mode: Mode, form: Form, floor: float = LEAST_MASS)
         return _listed(reply.top_logprobs, form, floor)
     # The client sets leading reasoning aside; some servers leave the tags, or only the closing one, in the text.
     text = _THOUGHT_END.split(reply.text or "")[-1]
-    cut = reply.finish_reason == "length"
+    cut = reply.is_cut
     if _THOUGHT_START.search(text):
         return Answer(reason="truncated")
     if not text.strip():
         return Answer(reason="truncated" if cut else "empty")
     answer = _in_object(text, form) if mode == "json" else form.in_text(text)
-    return Answer(reason="truncated") if cut and answer.reason in ("no_verdict", "not_json") else answer
+    if cut and (answer.reason in ("no_verdict", "not_json") or (mode == "text" and not _is_outermost(text, form.mark))):
+        return Answer(reason="truncated")
+    return answer
+
+
+def _is_outermost(text: str, mark: re.Pattern[str]) -> bool:
+    """Whether the last marked answer of a text begins or ends it. In the midst of a reply that was cut by length it may belong to a
+    thought that a server did not mark as one, and what the reply would have ended in is not known."""
+    stripped = text.strip(_AROUND)
+    last = list(mark.finditer(stripped))[-1]
+    return last.start() == 0 or last.end() == len(stripped)
 
 
 def _in_object(text: str, form: Form) -> Answer:
@@ -221,6 +241,15 @@ def _log_sum(values: Sequence[float]) -> float:
 # Pairs
 
 
+def said(reply: Reply) -> str:
+    """What a reply without an answer says, in a few words on one line: the endpoint's message, or the end of its text; empty where
+    it says nothing."""
+    words = " ".join((reply.detail or reply.refusal or reply.text or "").split())
+    if reply.detail or len(words) <= _SHOWN:
+        return words
+    return f"…{words[-_SHOWN:]}"
+
+
 def unscored(reason: str) -> Verdict:
     """A judgment without a verdict: kept and counted, never imputed."""
     return Verdict("unscored", reason=reason)
@@ -235,7 +264,7 @@ def read_verdict(reply: Reply, mode: Mode, ties: bool, floor: float = LEAST_MASS
     """
     answer = read_answer(reply, mode, Labels(("a", "b", "tie") if ties else ("a", "b")), floor)
     if answer.reason:
-        return Verdict("unscored", reason=answer.reason, mass=answer.mass)
+        return Verdict("unscored", reason=answer.reason, mass=answer.mass, said=said(reply))
     if answer.label:
         return Verdict(_SLOTS[answer.label])
     a, b, tie = (answer.weights.get(label, 0.0) for label in ("a", "b", "tie"))
@@ -258,12 +287,13 @@ def read_match(reply: Reply) -> tuple[bool | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``slot`` counted from 0, None where there is none, with ``reason``; ``shares`` the slots' probabilities (k,) where
-    the judge gave them."""
+    """``slot`` counted from 0, None where there is none, with ``reason`` and what the reply ``said``; ``shares`` the slots'
+    probabilities (k,) where the judge gave them."""
 
     slot: int | None
     shares: tuple[float, ...] | None = None
     reason: str = ""
+    said: str = field(default="", compare=False)
 
 
 def read_choice(reply: Reply, mode: Mode, slots: int, floor: float = LEAST_MASS) -> Choice:
@@ -271,7 +301,7 @@ def read_choice(reply: Reply, mode: Mode, slots: int, floor: float = LEAST_MASS)
     letters = tuple(LETTERS[:slots].lower())
     answer = read_answer(reply, mode, Labels(letters, CHOICE_TOKEN), floor)
     if answer.reason:
-        return Choice(None, reason=answer.reason)
+        return Choice(None, reason=answer.reason, said=said(reply))
     if answer.label:
         return Choice(letters.index(answer.label))
     weights = [answer.weights.get(letter, 0.0) for letter in letters]
@@ -284,7 +314,8 @@ def read_choice(reply: Reply, mode: Mode, slots: int, floor: float = LEAST_MASS)
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """``value`` on the scale, a mean over the likeliest numbers in logprob mode; None where there is none, with ``reason``.
+    """``value`` on the scale, a mean over the likeliest numbers in logprob mode; None where there is none, with ``reason`` and what
+    the reply ``said``.
 
     ``at_worst``, ``at_best``: the probability of the scale's two ends, 0 or 1 where the reply says one number.
     """
@@ -293,6 +324,7 @@ class Score:
     at_worst: float | None = None
     at_best: float | None = None
     reason: str = ""
+    said: str = field(default="", compare=False)
 
 
 def read_score(reply: Reply, mode: Mode, scale: Scale, floor: float = LEAST_MASS, *, sure: bool = False) -> Score:
@@ -302,7 +334,7 @@ def read_score(reply: Reply, mode: Mode, scale: Scale, floor: float = LEAST_MASS
     """
     answer = read_answer(reply, mode, Numbers(scale), floor)
     if answer.reason:
-        return Score(None, reason=answer.reason)
+        return Score(None, reason=answer.reason, said=said(reply))
     if answer.label:
         value = float(answer.label)
         return Score(value, float(value == scale.worst), float(value == scale.best))
@@ -312,7 +344,7 @@ def read_score(reply: Reply, mode: Mode, scale: Scale, floor: float = LEAST_MASS
     begun = sum(weight for value, weight in weights.items() if value <= 9 and str(value) in long)
     # 10 stands among the likeliest tokens of a tokenizer that has it, unless it is out of the question.
     if long and not any(value > 9 for value in weights) and (sure or begun / total > _DOUBTFUL):
-        return Score(None, reason="split_number")
+        return Score(None, reason="split_number", said=said(reply))
     mean = sum(value * weight for value, weight in weights.items()) / total
     worst, best = (weights.get(end, 0.0) / total for end in (scale.worst, scale.best))
     return Score(min(max(mean, scale.low), scale.high), worst, best)

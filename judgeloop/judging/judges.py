@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from judgeloop import seeds
-from judgeloop.bodies import choice_body, judge_body, score_body
+from judgeloop.bodies import choice_body, judge_body, remedy, score_body
 from judgeloop.errors import EndpointFailed, ExperimentError
 from judgeloop.experiment import schema
 from judgeloop.experiment.schema import Endpoint
@@ -28,6 +28,7 @@ from judgeloop.judging.answers import (
     read_choice,
     read_score,
     read_verdict,
+    said,
     unscored,
 )
 from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge, RuleJudge
@@ -343,7 +344,8 @@ async def settle_mode(
     """
     if spec.verdict != "auto":
         return _available(spec.verdict, trial.template)
-    failed = []
+    failed: list[str] = []
+    sentences: list[str] = []
     for mode in trial.modes:
         body = trial.body(endpoint, mode, spec.max_tokens)
         reply = await client.ask(Call(f"{stem}/{mode}", spec.endpoint, body))
@@ -351,9 +353,16 @@ async def settle_mode(
         if not reason:
             return mode
         failed.append(f"{mode}: {reason}")
+        if mode != "logprob" or reply.failure:  # what a reply of one token says is in its log-probabilities
+            sentences.append(said(reply))
+    words = "".join(f"; it says “{sentence}”" for sentence in dict.fromkeys(sentences) if sentence)
+    # Of several modes the last is the simplest: what it lacks they all lack.
+    mended = next(filter(None, map(remedy, reversed(sentences))), "")
+    if not mended and any(reason.endswith("truncated") for reason in failed):
+        mended = "set a larger max_tokens (audit: --max-tokens)"
     raise EndpointFailed(
         f"endpoints.{spec.endpoint}: {endpoint.model} gave no {trial.what} to a trial question with prompt "
-        f"{trial.template.name} ({', '.join(failed)}); try another prompt or model, or state {key}"
+        f"{trial.template.name} ({', '.join(failed)}{words}); {mended or f'try another prompt or model, or state {key}'}"
     )
 
 

@@ -85,7 +85,7 @@ def refused(original: str, reply: Reply, dose: float | None = None) -> str:
         return "refusal"
     if not text:
         return "empty"
-    if reply.finish_reason == "length":
+    if reply.is_cut:
         return "truncated"
     if _opener(text) == "announcement" != _opener(original):
         return "comment"

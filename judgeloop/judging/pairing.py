@@ -76,15 +76,16 @@ def judgments_frame(
     arm: str = "",
 ) -> pd.DataFrame:
     """One row a judgment, in the order given, with the columns of docs/contract.md, "Tables"; ``label_mass`` where some verdict
-    was read from log-probabilities.
+    was read from log-probabilities, ``said`` where some reply is unscored.
 
     ``correct`` says whether a candidate matches its item's reference (None: not known); ``gold`` follows from it.
     """
-    rows, masses = [], []
+    rows, masses, said = [], [], []
     for judgment in judgments:
         presentation, matchup = judgment.presentation, judgment.presentation.matchup
         item, verdict = items[matchup.item_id], judgment.verdict
         masses.append(verdict.mass)
+        said.append(verdict.said)
         truth = (correct(item, matchup.a), correct(item, matchup.b))
         rows.append(
             (
@@ -114,6 +115,8 @@ def judgments_frame(
     frame["identical"] = frame["identical"].astype("bool")
     if any(mass is not None for mass in masses):
         frame["label_mass"] = pd.Series(masses, dtype="float64")
+    if any(said):
+        frame["said"] = pd.Series(said, dtype="str")
     return frame
 
 

@@ -21,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from judgeloop.bodies import reward_body
+from judgeloop.bodies import remedy, reward_body
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import schema
 from judgeloop.experiment.schema import Endpoint
-from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION, unscored
+from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION
 from judgeloop.judging.controls import candidates_of, logistic
 from judgeloop.judging.pairing import quoted
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Slot, Verdict
@@ -74,7 +74,8 @@ def read_reward(reply: Reply, spec: schema.RewardJudgeSpec, call: str = "") -> R
 def verdict_of(first: Reward, second: Reward, temperature: float) -> Verdict:
     """The verdict between two scored texts; unscored where one of them has no score, with that one's reason."""
     if first.value is None or second.value is None:
-        return unscored(first.reason or second.reason)
+        lacking = first if first.value is None else second
+        return Verdict("unscored", reason=lacking.reason, said=lacking.detail)
     slot: Slot = "tie" if first.value == second.value else "first" if first.value > second.value else "second"
     return Verdict(slot, logistic((first.value - second.value) / temperature))
 
@@ -135,5 +136,5 @@ async def check_reward(judge: RewardJudge, prefix: str) -> None:
         advice = _ADVICE.get(reward.reason, f"check that {judge.endpoint.model} is served as a reward model, or try another judge.route")  # fmt: skip
         raise EndpointFailed(
             f"endpoints.{judge.spec.endpoint}: {judge.endpoint.model} gave no score to a trial text by route "
-            f"{judge.spec.route} ({reward.detail or reward.reason}); {advice}"
+            f"{judge.spec.route} ({reward.detail or reward.reason}); {remedy(reward.detail) or advice}"
         )

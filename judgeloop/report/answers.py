@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from judgeloop.report import wording
-from judgeloop.report.claims import COMPOUNDING, Finding, Standing, is_probe, leading
+from judgeloop.report.claims import COMPOUNDING, Finding, Standing, by_positive_control, is_probe, leading
 from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
-from judgeloop.report.reading import Reading, select
+from judgeloop.report.reading import POSITIVE, Reading, select
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.near_copies import copied
 
@@ -70,7 +70,9 @@ class Advice:
 
 
 def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswer]:
-    """The four answers in the order in which they are asked."""
+    """The four answers in the order in which they are asked. None rests on the drift of a positive control, which says what
+    the others' is worth."""
+    findings = [finding for finding in findings if reading.controls.get(finding.row.arm) != POSITIVE]
     return [
         _biased(reading, findings),
         _growing(reading, findings),
@@ -116,9 +118,12 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         sample = "run" if row.n_replicates else "sample"
         smallest = f"; this {sample} could have seen {wording.size(row, row.detectable)} or more"
         unseen = smallest if row.detectable is not None else ""
-        return f"{value}, {'not detected' if finding.verdict == 'undetected' else 'too few data'}{unseen}"
+        found = "not detected" if finding.verdict == "undetected" else "too few data"
+        return f"{value}, {found}{unseen}{by_positive_control(row)}"
     if finding.verdict == "equivalent":
-        return f"{value}, no effect of practical size"
+        return f"{value}, no effect of practical size{by_positive_control(row)}"
+    if finding.verdict == "unclear" and by_positive_control(row):
+        return f"{value}, not detected{by_positive_control(row)}"
     if finding.word == "not_linear":
         return f"{value}, on average within the margin, but it changes with length"
     if finding.verdict == "unconfirmed":
@@ -194,6 +199,7 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     question = "Is the bias growing in my outputs?"
     if not reading.arms:
         return QuestionAnswer(question, "Not measured", "plain", (_why_no_drift(reading),))
+    lost = _drafts_lost(reading)
     drift = [finding for finding in findings if finding.question == "drift" and finding.row.contrast]
     if not drift:
         reason = (
@@ -202,7 +208,7 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
             else "No drift was measured."
         )
         changes = [f"{brief(finding)}." for finding in findings if finding.question == "drift"]
-        return QuestionAnswer(question, "Not measured", "plain", (reason, *changes[:_MOST_GROWN]))
+        return QuestionAnswer(question, "Not measured", "plain", (*lost, reason, *changes[:_MOST_GROWN]))
     lead = leading(drift)
     word, tone = _WORDS[lead.verdict]
     others = [finding for finding in drift if finding is not lead and finding.verdict == "found"]
@@ -229,7 +235,19 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
         for before, finding in zip([lead, *told], told, strict=False)
     ]
-    return QuestionAnswer(question, word, tone, tuple(sentences), tuple(weightiest))
+    return QuestionAnswer(question, word, tone, (*lost, *sentences), tuple(weightiest))
+
+
+def _drafts_lost(reading: Reading) -> tuple[str, ...]:
+    """A sentence on drafts without text, where they are many: whatever else is said, it is of the others."""
+    drafts, reasons = reading.drafts()
+    lost = sum(reasons.values())
+    if lost <= _MUCH_UNSCORED * drafts:
+        return ()
+    mended = ""
+    if {"truncated", "empty"} & set(reasons):
+        mended = "; a thought that uses up `policy.max_tokens` leaves no text: raise it"
+    return (f"{lost:,} of {drafts:,} drafts have no text and do not compete{mended}.",)
 
 
 def _same_arms(finding: Finding, other: Finding) -> bool:
@@ -289,7 +307,7 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     if copies:
         sentences.append(
             f"{copies:,} of {len(reading.items):,} items are near-copies of one another by the words of their prompts or texts, and count as "
-            f"{wording.count(originals, 'item')} in every interval of the judge."
+            f"{wording.count(originals, 'item')} in every interval over items."
         )
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
@@ -302,7 +320,8 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         )
     if not sentences:
         return QuestionAnswer("How sure are we?", "Not at all", "open", ("Nothing was measured.",))
-    if weak or unseen:
+    blind = any(finding.row.positive_control == "not_seen" and finding.verdict == "unclear" for finding in findings)
+    if weak or unseen or blind:
         return QuestionAnswer("How sure are we?", "Limited", "open", tuple(sentences))
     return QuestionAnswer("How sure are we?", "Fairly sure", "plain", tuple(sentences))
 
@@ -590,6 +609,13 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     if mass is not None and mass < _LITTLE_MASS:
         text = f"The offered labels hold only {100 * mass:.0f} % of the first token's probability (median): ask for json or text verdicts (`--verdict text`)."
         lines.append(Advice("label_mass", text))
+    blind = [f for f in findings if f.row.positive_control == "not_seen" and f.verdict == "unclear"]
+    if blind:
+        text = (
+            "Under the positive control, a judge known to have such a taste, nothing drifted detectably either: train harder "
+            "(more steps, a smaller tau, a higher learning rate) or on more replicates, before anything is concluded from drift that is not seen."
+        )
+        return [*lines, Advice("more_replicates", text, _rows(blind[:1]))]
     open_drift = [
         f
         for f in findings
@@ -598,6 +624,8 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     if open_drift:
         replicates = open_drift[0].row.n_replicates or 0
         text = f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
+        if POSITIVE not in reading.controls.values():
+            text += " An arm with a known taste (`longer: {judge: {kind: rule, feature: length}}`) shows whether this run passes one on at all."
         lines.append(Advice("more_replicates", text, _rows(open_drift[:1])))
     return lines
 

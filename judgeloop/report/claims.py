@@ -18,7 +18,8 @@ Standing = Literal[
 
 - ``found``: the interval excludes 0 and the adjusted test agrees
 - ``unconfirmed``: the interval excludes 0; the adjusted test does not agree, or the sample is too small
-- ``unclear``: of compounding, neither growth nor decline is shown; of a slope, the effect has another shape than a slope
+- ``unclear``: of compounding, neither growth nor decline is shown; of a slope, the effect has another shape than a slope; of a
+  drift, none is shown, and none of the positive control either
 - ``undetected``: the interval covers 0
 - ``underpowered``: too few data
 - ``undefined``: no number; the row's note gives the reason
@@ -140,6 +141,8 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
         return "undefined"
     if row.conf_low is None or row.conf_high is None or row.term in COMPARED_WITH_GOLD or takes_gold_as_exact(row):
         return "described"
+    if _could_not_see(row) and not away(row):
+        return "unclear"
     match row.verdict:
         case "found" | "drifting":
             return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
@@ -155,6 +158,25 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
             return _by_interval(row, margin, row.conf_low, row.conf_high)
         case _:
             return "described"
+
+
+def _could_not_see(row: Estimate) -> bool:
+    """Whether a judge that is known to have a taste of this kind made no drift that the run shows."""
+    return row.positive_control in ("not_seen", "itself_not_seen")
+
+
+def by_positive_control(row: Estimate) -> str:
+    """What the positive control says of a drift that is not shown, to stand behind it; empty where there is none."""
+    if away(row) or row.status == "undefined":
+        return ""
+    match row.positive_control:
+        case "seen":
+            return "; the positive control's was detected: this run could see a taste as strong as that"
+        case "not_seen":
+            return ", and the positive control's was not either: this run could not see such a taste"
+        case "itself_not_seen":
+            return ": this run could not see such a taste, and that other arms show none says nothing of their judges"
+    return ""
 
 
 def _by_interval(row: Estimate, margin: float | None, low: float, high: float) -> Standing:
@@ -225,13 +247,15 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "found": f"{effect}, {effect_limits}",
         "unconfirmed": f"{effect}, {effect_limits}, but {_doubt(row)}",
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
-        "unclear": f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
+        "unclear": f"no drift detected, {measured}"
+        if _could_not_see(row)
+        else f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
         "undetected": _nothing(row, measured),
         "underpowered": f"cannot be told, {measured}: {DEPENDS_ON_VERDICT}"
         if _withheld(row)
         else f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
     }
-    place = where if verdict != "undefined" else ""
+    place = by_positive_control(row) + where if verdict != "undefined" else ""
     return Finding(question, verdict, sentence(who, f"{subject}: {texts[verdict]}{place}"), row)
 
 
@@ -246,7 +270,7 @@ def interval_of_size(row: Estimate) -> str:
 
 def sentence(who: str, text: str) -> str:
     """ "who · text." """
-    body = f"{wording.label(who)} · {text}" if who else wording.sentence_case(text)
+    body = f"{wording.label(who, 80)} · {text}" if who else wording.sentence_case(text)
     return body if body.endswith(".") else f"{body}."
 
 

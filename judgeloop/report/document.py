@@ -15,7 +15,7 @@ from judgeloop.report.answers import answers
 from judgeloop.report.claims import QUESTIONS, Finding, Standing
 from judgeloop.report.reading import Reading, record
 from judgeloop.report.tables import caveats
-from judgeloop.stats.estimate import Verdict
+from judgeloop.stats.estimate import PositiveControl, Verdict
 
 FORMAT = "judgeloop-report/1"
 
@@ -30,7 +30,7 @@ class ArmRecord(_Strict):
     """One condition of the run."""
 
     name: str
-    control: Annotated[str | None, Field(description="random, gold or control; null for an arm with a judge")]
+    control: Annotated[str | None, Field(description="random, gold, positive or control; null for an arm with a judge")]
 
 
 class AnswerRecord(_Strict):
@@ -93,6 +93,9 @@ class EstimateRecord(Key):
         float | None, Field(description="The smallest effect found with 80 % power, where none was detected.")
     ]
     benchmark: Annotated[float | None, Field(description="What theory gives where nothing feeds back on itself.")]
+    positive_control: Annotated[
+        PositiveControl, Field(description="Whether the run's positive control was seen; itself…: of such an arm.")
+    ]
     note: _Text
 
 

@@ -7,7 +7,7 @@ several figures share, estimates on one axis (``forest``) and over generations (
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from judgeloop.report import wording
 from judgeloop.report.claims import verdict_of
-from judgeloop.report.reading import record
+from judgeloop.report.reading import POSITIVE, record
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 
 # Colours and styles, for a light and a dark theme, shared by the style sheet and every figure
@@ -27,6 +27,7 @@ _HUES = (  # light, dark
 _CONTROL_HUES = {"random": ("#6b7280", "#a3abb8"), "gold": ("#9a6a00", "#e6b740")}
 MARKERS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
 _CONTROL_MARKERS = {"random": "x-thin-open", "gold": "cross-thin-open"}
+_HOLLOW = "-open"
 _PARTS = {"selection": ("#0b6bb5", "#5cb3f0"), "mixing": ("#c9a227", "#e6c75c"), "learning": ("#9b8fb0", "#b8abd0")}
 _PAGE = {
     "page": ("#f6f7f9", "#101418"), "surface": ("#ffffff", "#171c22"), "raised": ("#f0f2f5", "#202730"),
@@ -43,15 +44,16 @@ _PAGE = {
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How an arm is drawn everywhere: a colour token, a marker, a dash."""
+    """How an arm is drawn everywhere: a colour token, a marker, a dash; and what a legend says of it behind its name."""
 
     colour: str
     marker: str
     dash: str
+    words: str = ""
 
 
 def styles(arms: Sequence[str], controls: Mapping[str, str]) -> dict[str, Style]:
-    """Each arm's style: controls dashed and in the control's own hue, the others by their order."""
+    """Each arm's style: controls dashed and in the control's own hue, the others by their order; positive controls hollow."""
     looks: dict[str, Style] = {}
     used = 0
     for arm in arms:
@@ -60,13 +62,20 @@ def styles(arms: Sequence[str], controls: Mapping[str, str]) -> dict[str, Style]
             looks[arm] = Style(f"@{kind}", _CONTROL_MARKERS[kind], "dash")
         else:
             place = used % len(_HUES)
+            hollow = kind == POSITIVE
             looks[arm] = Style(
                 f"@arm{place}",
-                MARKERS[place],
+                f"{MARKERS[place]}{_HOLLOW}" if hollow else MARKERS[place],
                 "dash" if kind else ("solid", "dot", "longdash")[used // len(_HUES) % 3],
+                " (positive control: a judge with a known taste)" if hollow else "",
             )
             used += 1
     return looks
+
+
+def arm_legend(arms: Iterable[str], looks: Mapping[str, Style]) -> tuple[tuple[str, Style], ...]:
+    """A legend of these arms."""
+    return tuple((f"{wording.label(arm)}{looks[arm].words}", looks[arm]) for arm in arms)
 
 
 def colours(*, dark: bool = False) -> dict[str, str]:

@@ -30,7 +30,7 @@ from judgeloop.report.claims import (
     verdict_of,
     why,
 )
-from judgeloop.report.reading import as_estimates, last_generation, select
+from judgeloop.report.reading import as_estimates, is_positive_control, last_generation, positive_controls, select
 from judgeloop.stats.estimate import Estimate, Verdict
 from judgeloop.stats.judge.content import (
     COMPARED_WITH_GOLD,
@@ -56,6 +56,7 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
     """Findings in the order of QUESTIONS, the confirmatory first; none on a question that was not measured."""
     rows = as_estimates(estimates) if isinstance(estimates, pd.DataFrame) else tuple(estimates)
     rows = tuple(row for row in rows if row.category == "")
+    controls = positive_controls(rows)
     every = [
         *_position(rows),
         *_content(rows),
@@ -65,6 +66,13 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
         *_diversity(rows),
         *_quality(rows),
         *_judge_drift(rows),
+    ]
+    # Of a judge whose taste is known nothing is claimed: its drift is what the others' is read with.
+    every = [
+        replace(finding, verdict="described")
+        if finding.row.arm in controls and finding.verdict not in ("undefined", "unclear")
+        else finding
+        for finding in every
     ]
     return _without_repeats(sorted(every, key=lambda finding: list(QUESTIONS).index(finding.question)))
 
@@ -468,16 +476,21 @@ _MEANINGS = {
 
 
 def _drift(rows: Sequence[Estimate]) -> list[Finding]:
-    """Drift beyond control at the last generation: length and style score a sentence each, the other features in one."""
+    """Drift beyond control at the last generation: length, style score and what a positive control has a taste for a sentence
+    each, the other features in one."""
     final = [row for row in _final(rows) if row.bias not in ("diversity", "quality")]
     if not final:
         return _uncontrolled(rows)
-    further = [row for row in final if row.term not in _HEADLINE]
-    results = [_contrast(row, "drift") for row in final if row.term in _HEADLINE]
+    further = [row for row in final if not _has_a_sentence(row)]
+    results = [_contrast(row, "drift") for row in final if _has_a_sentence(row)]
     unexplained = dict(_MEANINGS)
     for arm, contrast in _pairs_of_arms(further):
         results.append(_several(select(further, arm=arm, contrast=contrast), "drift", "other feature", unexplained))
     return results
+
+
+def _has_a_sentence(row: Estimate) -> bool:
+    return row.term in _HEADLINE or row.positive_control not in ("", "itself")
 
 
 def _uncontrolled(rows: Sequence[Estimate]) -> list[Finding]:
@@ -511,7 +524,8 @@ def _diversity(rows: Sequence[Estimate]) -> list[Finding]:
         others = [row for row in defined.values() if row is not headline]
         if others:
             further.append(_several(others, "diversity", "other measure"))
-    return sorted(headlines, key=lambda finding: finding.row.family != "confirmatory") + further
+    headlines.sort(key=lambda finding: (is_positive_control(finding.row), finding.row.family != "confirmatory"))
+    return headlines + further
 
 
 def _quality(rows: Sequence[Estimate]) -> list[Finding]:
@@ -583,7 +597,7 @@ def _compounding(row: Estimate, path: _Path, name: str) -> Finding:
         verdict, text = "undefined", f"undefined{why(row)}"
     else:
         text = f"{index or wording.quantity(row, row.estimate)}{', of a drift that is itself not shown' if row.verdict else ''}"
-    who = f"{row.arm} against {row.contrast}" if row.contrast else row.arm
+    who = f"{_arm(row)} against {row.contrast}" if row.contrast else row.arm
     return Finding("amplification", verdict, sentence(who, f"{name}: {text}"), row)
 
 
@@ -700,7 +714,7 @@ def _not_changed(rows: Sequence[Estimate]) -> Finding:
 
 def _contrast(row: Estimate, question: str) -> Finding:
     feature = wording.feature_of(row.term, "did_")
-    who = f"{row.arm} against {row.contrast}, generation {row.generation}"
+    who = f"{_arm(row)} against {row.contrast}, generation {row.generation}"
     above, below = "", ""
     if wording.unit_name(row) == "doublings" and row.estimate is not None:
         share = 100 * (2**row.estimate - 1)
@@ -724,7 +738,7 @@ def _several(
     """
     changed = [row for row in rows if verdict_of(row, None) == "found"]
     changed.sort(key=lambda row: -abs(row.estimate or 0.0) / (row.std_error or 1.0))
-    who = f"{rows[0].arm} against {rows[0].contrast}"
+    who = f"{_arm(rows[0])} against {rows[0].contrast}"
     if not changed:
         text = f"no change detected in any of {wording.count(len(rows), noun)}"
         return Finding(question, "undetected", sentence(who, text), rows[0], several=True)
@@ -747,12 +761,16 @@ def _named(row: Estimate) -> str:
     return f"{name} {wording.signed_figure(row)}{unit}, {wording.interval(row)}{direction}"
 
 
+def _arm(row: Estimate) -> str:
+    return f"{row.arm} (positive control)" if is_positive_control(row) else row.arm
+
+
 def _pairs_of_arms(rows: Iterable[Estimate]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row.arm, row.contrast) for row in rows))
 
 
 def _final(rows: Sequence[Estimate]) -> list[Estimate]:
-    """``did_`` rows of the last generation, the confirmatory first."""
+    """``did_`` rows of the last generation, the confirmatory first and positive controls last."""
     contrasts = [row for row in rows if row.term.startswith("did_") and row.variant == "" and row.contrast]
     final = select(contrasts, generation=last_generation(contrasts))
-    return sorted(final, key=lambda row: row.family != "confirmatory")
+    return sorted(final, key=lambda row: (is_positive_control(row), row.family != "confirmatory"))

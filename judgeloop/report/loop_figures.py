@@ -11,6 +11,7 @@ from judgeloop.report.figure import (
     Panel,
     Spec,
     Style,
+    arm_legend,
     axis_title,
     generations_panel,
     hover,
@@ -108,7 +109,7 @@ def chain(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         alternative="; ".join(_in_words(link) for link in chains) + ".",
         panels=tuple(Panel(head, _step(column, chains, features, arms, looks)) for column, head in enumerate(_HEADS)),
         rows=tuple(dict.fromkeys(rows)),
-        legend=tuple((wording.label(arm), looks[arm]) for arm in arms),
+        legend=arm_legend(arms, looks),
     )
 
 
@@ -256,7 +257,7 @@ def strategies(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         panels=tuple(panels),
         rows=tuple(used),
         columns=2,
-        legend=tuple((wording.label(arm), looks[arm]) for arm in arms),
+        legend=arm_legend(arms, looks),
     )
 
 

@@ -13,6 +13,7 @@ from judgeloop.report.figure import (
     Panel,
     Spec,
     Style,
+    arm_legend,
     asides,
     axis_title,
     cut_note,
@@ -428,4 +429,4 @@ def _in_words(rows: Sequence[Estimate]) -> str:
 
 def _legend(looks: Mapping[str, Style], rows: Sequence[Estimate]) -> tuple[tuple[str, Style], ...]:
     drawn = {row.arm for row in rows}
-    return tuple((wording.label(arm), look) for arm, look in looks.items() if arm in drawn)
+    return arm_legend([arm for arm in looks if arm in drawn], looks)

@@ -55,7 +55,8 @@ _MOST_CHOICES = 60
 _CODE = re.compile(r"`([^`]{1,80})`")
 _GLYPHS = {
     "circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "star": "★", "hexagon": "⬢", "x-thin-open": "✕",
-    "cross-thin-open": "✚", "line-ns-open": "┃",
+    "cross-thin-open": "✚", "line-ns-open": "┃", "circle-open": "○", "square-open": "□", "diamond-open": "◇",
+    "triangle-up-open": "△", "star-open": "☆", "hexagon-open": "⬡",
 }  # fmt: skip
 
 

@@ -21,14 +21,19 @@ _NUMBERS = frozenset({
     "estimate", "std_error", "conf_low", "conf_high", "conf_level", "p_value", "p_adjusted", "margin", "detectable", "benchmark",
 })  # fmt: skip
 _COUNTS = frozenset({"n", "n_items", "n_unscored"})
+_DRAFT = r"k\d+|g\d+k\d+|anchor\d+"
+"""Ids of candidates that a policy drafted: no real text, no edit."""
 _CONTROL_KINDS = ("random", "gold")
+POSITIVE = "positive"
+"""The kind of a control whose judge has a known taste. Drift is not measured against it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A run folder as the report sees it. Frames are empty (without columns) where the run wrote none.
 
-    ``arms`` are in the experiment's order; ``controls`` maps a control arm to its judge's kind (random or gold).
+    ``arms`` are in the experiment's order; ``controls`` maps a control arm to its kind: its judge's (random or gold), or
+    positive (``positive_controls``).
     """
 
     name: str
@@ -48,6 +53,19 @@ class Reading:
         """The generations of the estimates, ascending; empty for audits."""
         return tuple(sorted({row.generation for row in self.estimates if row.generation is not None}))
 
+    def drafts(self) -> tuple[int, Mapping[str, int]]:
+        """(drafts of a run, its anchor panel's with them; reason → how many have no text, the most frequent first). A draft that
+        arms share counts once, as does one that later generations train on."""
+        rows = self.candidates
+        if "n_drawn" not in rows or not self.arms:
+            return 0, {}
+        rows = rows[rows["candidate_id"].astype("str").str.fullmatch(_DRAFT)]
+        shared = rows["candidate_id"].astype("str").str.match("k|g0k|anchor")
+        rows = rows.assign(arm=rows["arm"].where(~shared, ""))
+        rows = rows.drop_duplicates(["replicate", "arm", "item_id", "candidate_id"])
+        reasons = rows["reason"][rows["reason"] != ""].value_counts()
+        return len(rows), {str(reason): int(count) for reason, count in reasons.items()}
+
 
 def read(run: Record) -> Reading:
     """The reading of a finished run. Raises FolderMismatch where it has no estimates or a damaged table."""
@@ -60,6 +78,7 @@ def read(run: Record) -> Reading:
     # Strategies are contrasted with one another too; a control is what drift is measured against.
     against = [row.contrast for row in estimates if row.term.startswith("did_")]
     controls |= {contrast: "control" for contrast in against if contrast and contrast not in controls}
+    controls |= dict.fromkeys(positive_controls(estimates), POSITIVE)
     return Reading(
         name=str(experiment.get("name") or run.name),
         estimates=estimates,
@@ -122,6 +141,18 @@ def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list
     ]
 
 
+def positive_controls(rows: Iterable[Estimate]) -> list[str]:
+    """The arms whose judge has a known taste, where another arm is contrasted with a control too: alone, they are what the run
+    is about."""
+    contrasted = {row.arm: is_positive_control(row) for row in rows if row.term.startswith("did_") and row.contrast}
+    return [arm for arm, itself in contrasted.items() if itself] if not all(contrasted.values()) else []
+
+
+def is_positive_control(row: Estimate) -> bool:
+    """Whether the row is of an arm whose judge has a known taste."""
+    return row.positive_control.startswith("itself")
+
+
 def last_generation(rows: Iterable[Estimate]) -> int | None:
     """The highest generation among the rows; None where none has one."""
     return max((row.generation for row in rows if row.generation is not None), default=None)
@@ -162,7 +193,7 @@ def _table(run: Record, name: str) -> pd.DataFrame:
     for column in ("replicate", "generation", "repeat", *(("n_drawn",) if name == "candidates" else ())):
         if column in frame.columns:
             frame[column] = frame[column].astype("Int64")
-    for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order"):
+    for column in ("arm", "panel", "category", "judge", "reason", "gold", "call", "verdict", "order", "said"):
         if column in frame.columns:
             frame[column] = frame[column].astype("object").where(frame[column].notna(), "").astype("str")
     return quick_texts(frame)

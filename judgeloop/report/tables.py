@@ -10,7 +10,7 @@ from typing import Any
 
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
-from judgeloop.report.reading import Reading, sampled, select
+from judgeloop.report.reading import POSITIVE, Reading, sampled, select
 from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN_GOLD
@@ -65,11 +65,16 @@ def facts(reading: Reading) -> list[tuple[str, str]]:
         rows.append(("Items", f"{len(reading.items):,}"))
     calls = reading.environment.get("calls")
     if isinstance(calls, int):
-        cost = reading.environment.get("cost_usd")
-        price = f" ({cost:,.2f} USD)" if isinstance(cost, float) and cost > 0 else ""
-        if calls and cost is None and "cost_usd" in reading.environment:
-            price = " (cost not known: no price was stated)"
-        rows.append(("Model calls", f"{calls:,}{price}"))
+        spent = ""
+        if calls and "cost_usd" in reading.environment:
+            spent = wording.cost(reading.environment["cost_usd"], reading.environment.get("unpriced") or ())
+        rows.append(("Model calls", f"{calls:,}{f' ({spent})' if spent else ''}"))
+    drafts, without_text = reading.drafts()
+    if drafts:
+        rows.append(("Drafts", f"{drafts:,}"))
+        if without_text:
+            lost, listed = sum(without_text.values()), ", ".join(f"{why} {n:,}" for why, n in without_text.items())
+            rows.append(("Drafts without text", f"{lost:,} ({100 * lost / drafts:.1f} %: {listed})"))
     if len(reading.judgments):
         unscored = int((reading.judgments["verdict"] == "unscored").sum())
         total = len(reading.judgments)
@@ -168,7 +173,7 @@ def _by_generation(reading: Reading, terms: Sequence[str], *, contrasted: bool) 
     keys = sorted(cells, key=lambda key: (order.get(key[0], 99), order.get(key[1], 99), key[2]))
     return tuple(
         (
-            wording.label(arm, 24),
+            f"{wording.label(arm, 24)}{' (positive control)' if reading.controls.get(arm) == POSITIVE else ''}",
             *([wording.label(contrast, 24)] if contrasted else []),
             str(generation),
             *(wording.cell(cells[arm, contrast, generation].get(term)) or "–" for term in terms),
@@ -232,17 +237,30 @@ def unscored_reasons(reading: Reading) -> Table | None:
     if not len(reading.judgments):
         return None
     unscored = reading.judgments[reading.judgments["verdict"] == "unscored"]
-    counts = Counter(zip(map(str, unscored["judge"]), map(str, unscored["reason"]), strict=True))
-    return _reasons("Unscored judgments", "verdict", "Judgments", counts.most_common(_MOST_REASONS))
+    keys = list(zip(map(str, unscored["judge"]), map(str, unscored["reason"]), strict=True))
+    said: dict[tuple[str, str], str] = {}
+    for key, words in zip(keys, unscored["said"].fillna("") if "said" in unscored else (), strict=False):
+        if words:
+            said.setdefault(key, str(words))
+    return _reasons("Unscored judgments", "verdict", "Judgments", Counter(keys).most_common(_MOST_REASONS), said)
 
 
-def _reasons(title: str, what: str, counted: str, counts: Sequence[tuple[tuple[str, str], int]]) -> Table | None:
-    """((judge, reason), how many) as a table; None where there is none."""
+def _reasons(
+    title: str,
+    what: str,
+    counted: str,
+    counts: Sequence[tuple[tuple[str, str], int]],
+    said: Mapping[tuple[str, str], str],
+) -> Table | None:
+    """((judge, reason), how many) as a table, with what one of those replies ``said``; None where there is none."""
     if not counts:
         return None
-    rows = tuple((wording.label(judge), wording.label(reason, 90) or "–", f"{n:,}") for (judge, reason), n in counts)
+    rows = tuple(
+        (wording.label(judge), wording.label(why, 90) or "–", f"{n:,}", wording.label(said.get((judge, why), ""), 160))
+        for (judge, why), n in counts
+    )
     caption = f"A reply without a readable {what} is counted, never guessed."
-    return Table(title, caption, ("Judge", "Reason", counted), rows)
+    return Table(title, caption, ("Judge", "Reason", counted, "One of them says"), rows).filled()
 
 
 _ALWAYS = (
@@ -314,7 +332,9 @@ _MOST_SLOTS = 8
 def tables(reading: Reading) -> list[Table]:
     """Scores, or slots and further measures of choices, and why replies are unscored; empty for judges of pairs."""
     unscored = sorted(_unscored(reading).items(), key=lambda count: (-count[1], count[0]))[:_MOST_REASONS]
-    reasons = _reasons("Unscored replies", "score or choice", "Replies", unscored)
+    listed = _mapping(reading.environment.get("asked")).get("said") or []
+    said = {(judge, why): words for judge, why, words in listed}
+    reasons = _reasons("Unscored replies", "score or choice", "Replies", unscored, said)
     return [table for table in (_scores(reading), _slots(reading), _choices(reading), reasons) if table is not None]
 
 

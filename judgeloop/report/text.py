@@ -218,15 +218,17 @@ def _findings(findings: Sequence[Finding]) -> str:
     parts = []
     if compared:
         columns = ("Verdict", "Arm", "Control", "Measure", "Estimate", "Unit")
+        controlled = any(finding.row.positive_control for finding in compared)
         rows = tuple(
             (
                 verdict_name(finding), finding.row.arm, finding.row.contrast,
                 wording.term_name(finding.row.term).removesuffix(" beyond control"),
                 wording.cell(finding.row), wording.unit_name(finding.row) or "–",
+                *((wording.POSITIVE_CONTROL.get(finding.row.positive_control, "–"),) if controlled else ()),
             )
             for finding in compared
         )  # fmt: skip
-        table = Table("", "", columns, rows)
+        table = Table("", "", (*columns, "Positive control") if controlled else columns, rows)
         parts.append(_markdown_grid(table) + (f"\n\n{escape(table.note)}" if table.note else ""))
     if lines:
         parts.append("\n".join(f"- {verdict_name(finding)}: {escape(finding.sentence)}" for finding in lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from judgeloop.stats.estimate import Estimate
 from judgeloop.text.features import FEATURES as MEASURED
@@ -145,6 +145,12 @@ _PICKED = ("first_slot_excess", "identical_pair_excess", "gold_tied_longer_exces
 _DIFFERENCES = ("judge_drift_", "judge_difference_")
 EVEN = " (even: 50 %)"
 """Behind how often something was picked: what a judge without that bias would do."""
+
+POSITIVE_CONTROL = {
+    "seen": "detected", "not_seen": "not detected", "itself": "this arm", "itself_seen": "this arm, detected",
+    "itself_not_seen": "this arm, not detected",
+}  # fmt: skip
+"""``Estimate.positive_control`` in a table."""
 
 UNDERPOWERED = " †"
 """Behind an estimate in a table: too few data; ``UNDERPOWERED_NOTE`` explains it."""
@@ -320,6 +326,18 @@ def p_value(value: float | None) -> str:
 def reason(note: str, limit: int = 240) -> str:
     """A row's note on one line, shortened."""
     return label(note, limit)
+
+
+def cost(usd: float | None, unpriced: Sequence[str] = ()) -> str:
+    """US dollars as every output shows them: "0.0312 USD", or "at least 0.81 USD; model-x has no price"; empty where nothing was
+    spent. ``usd`` None: no price is stated."""
+    lacking = (
+        f"{', '.join(map(label, unpriced))} {'has' if len(unpriced) == 1 else 'have'} no price" if unpriced else ""
+    )
+    if not usd:
+        return f"cost not known: {lacking or 'no price was stated'}" if usd is None else ""
+    figure = f"{usd:,.2f} USD" if usd >= 1 else f"{usd:.4f} USD"
+    return f"at least {figure}; {lacking}" if lacking else figure
 
 
 def count(amount: int, noun: str, plural: str | None = None) -> str:

@@ -11,13 +11,14 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from openai.types import Batch, BatchError, BatchRequestCounts, FileDeleted, FileObject
 from openai.types.batch import Errors
+from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -80,21 +81,23 @@ class BatchService:
     def __init__(self, answer: Answering, faults: FaultCounter, most: int) -> None:
         """``answer`` gives a chat completion to a body and a call id; an upload may hold ``most`` bytes."""
         self._answer, self._faults, self._most = answer, faults, most
+        self.purposes: tuple[str, ...] = ("batch",)
+        """What an uploaded file may be for."""
         self._files: dict[str, _File] = {}
         self._jobs: dict[str, _Job] = {}
 
     def routes(self) -> list[Route]:
         """The routes of the endpoints."""
         return [
-            Route("/v1/files", self._guarded(self._upload, "files/create"), methods=["POST"]),
-            Route("/v1/files", self._guarded(self._list_files, "files/list"), methods=["GET"]),
-            Route("/v1/files/{id}", self._guarded(self._describe_file, "files/retrieve"), methods=["GET"]),
-            Route("/v1/files/{id}", self._guarded(self._delete, "files/delete"), methods=["DELETE"]),
-            Route("/v1/files/{id}/content", self._guarded(self._content, "files/content"), methods=["GET"]),
-            Route("/v1/batches", self._guarded(self._create, "batches/create"), methods=["POST"]),
-            Route("/v1/batches", self._guarded(self._list_batches, "batches/list"), methods=["GET"]),
-            Route("/v1/batches/{id}", self._guarded(self._retrieve, "batches/retrieve"), methods=["GET"]),
-            Route("/v1/batches/{id}/cancel", self._guarded(self._cancel, "batches/cancel"), methods=["POST"]),
+            Route("/v1/files", self.guarded(self._upload, "files/create"), methods=["POST"]),
+            Route("/v1/files", self.guarded(self._list_files, "files/list"), methods=["GET"]),
+            Route("/v1/files/{id}", self.guarded(self._describe_file, "files/retrieve"), methods=["GET"]),
+            Route("/v1/files/{id}", self.guarded(self._delete, "files/delete"), methods=["DELETE"]),
+            Route("/v1/files/{id}/content", self.guarded(self._content, "files/content"), methods=["GET"]),
+            Route("/v1/batches", self.guarded(self._create, "batches/create"), methods=["POST"]),
+            Route("/v1/batches", self.guarded(self._list_batches, "batches/list"), methods=["GET"]),
+            Route("/v1/batches/{id}", self.guarded(self._retrieve, "batches/retrieve"), methods=["GET"]),
+            Route("/v1/batches/{id}/cancel", self.guarded(self._cancel, "batches/cancel"), methods=["POST"]),
         ]
 
     async def aclose(self) -> None:
@@ -104,7 +107,7 @@ class BatchService:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _guarded(
+    def guarded(
         self, handler: Callable[[Request], Awaitable[Response]], name: str
     ) -> Callable[[Request], Awaitable[Response]]:
         """The handler with OpenAI's error bodies, and with the faults on purpose that hit ``name``.
@@ -134,21 +137,21 @@ class BatchService:
 
     async def _upload(self, request: Request) -> Response:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise _refused("A file is uploaded as multipart/form-data", "file")
+            raise refused("A file is uploaded as multipart/form-data", "file")
         try:
             form = await MultiPartParser(request.headers, self._limited(request), max_files=1, max_fields=8).parse()
         except MultiPartException as error:
-            raise _refused(f"The form cannot be read: {error.message}", "file") from None
+            raise refused(f"The form cannot be read: {error.message}", "file") from None
         try:
             upload, purpose = form.get("file"), form.get("purpose")
             if not isinstance(upload, UploadFile):
-                raise _refused("Missing required parameter: 'file'", "file")
+                raise refused("Missing required parameter: 'file'", "file")
             content = await upload.read()
         finally:
             await form.close()
-        if purpose != "batch":
-            raise _refused("This server takes files with purpose 'batch'", "purpose")
-        return _object_response(self._add_file(content, upload.filename or "file", "batch"))
+        if not isinstance(purpose, str) or purpose not in self.purposes:
+            raise refused(f"This server takes files with purpose {' or '.join(map(repr, self.purposes))}", "purpose")
+        return _object_response(self._add_file(content, upload.filename or "file", purpose))
 
     async def _limited(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The request's bytes. Raises AnswerError with a 413 where there are too many."""
@@ -162,11 +165,15 @@ class BatchService:
                 )
             yield part
 
-    def _add_file(self, content: bytes, name: str, purpose: Literal["batch", "batch_output"]) -> FileObject:
-        description = FileObject(
-            id=f"file-{uuid.uuid4().hex}", bytes=len(content), created_at=int(time.time()), filename=name, object="file",
-            purpose=purpose, status="processed",
-        )  # fmt: skip
+    def content(self, file_id: str) -> bytes | None:
+        """The content of an uploaded file; None where there is none."""
+        return self._files[file_id].content if file_id in self._files else None
+
+    def _add_file(self, content: bytes, name: str, purpose: str) -> FileObject:
+        description = FileObject.model_validate({
+            "id": f"file-{uuid.uuid4().hex}", "bytes": len(content), "created_at": int(time.time()), "filename": name,
+            "object": "file", "purpose": purpose, "status": "processed",
+        })  # fmt: skip
         self._files[description.id] = _File(content, description)
         return description
 
@@ -198,19 +205,19 @@ class BatchService:
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            raise _refused("The request body must be a JSON object", None)
+            raise refused("The request body must be a JSON object", None)
         source = self._files.get(str(body.get("input_file_id")))
         if source is None:
-            raise _refused(f"No such File object: {body.get('input_file_id')}", "input_file_id")
+            raise refused(f"No such File object: {body.get('input_file_id')}", "input_file_id")
         if body.get("endpoint") != _ENDPOINT:
-            raise _refused(f"This server batches {_ENDPOINT} alone", "endpoint")
+            raise refused(f"This server batches {_ENDPOINT} alone", "endpoint")
         if body.get("completion_window") != "24h":
-            raise _refused("'completion_window' must be '24h'", "completion_window")
+            raise refused("'completion_window' must be '24h'", "completion_window")
         metadata = body.get("metadata")
         if metadata is not None and not (
             isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
         ):
-            raise _refused("'metadata' must map names to texts", "metadata")
+            raise refused("'metadata' must map names to texts", "metadata")
         self._make_room()
         job = _Job(
             Batch(
@@ -241,12 +248,7 @@ class BatchService:
         return _object_response(self._requested_job(request).state)
 
     async def _list_batches(self, request: Request) -> Response:
-        newest = [job.state for job in reversed(self._jobs.values())]
-        ids, after = [batch.id for batch in newest], request.query_params.get("after")
-        start = ids.index(after) + 1 if after in ids else 0
-        limit = request.query_params.get("limit", "20")
-        most = min(100, int(limit)) if limit.isdecimal() and int(limit) > 0 else 20
-        return _list_response(newest[start : start + most], more=len(newest) > start + most)
+        return listed([job.state for job in reversed(self._jobs.values())], request)
 
     async def _cancel(self, request: Request) -> Response:
         job = self._requested_job(request)
@@ -354,15 +356,16 @@ def _request(line: bytes) -> tuple[str, dict[str, Any]]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        raise _refused("This line is no JSON", None, "invalid_json_line") from None
+        raise refused("This line is no JSON", None, "invalid_json_line") from None
     if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str) or not row["custom_id"]:
-        raise _refused("A request needs a custom_id", "custom_id", "missing_required_parameter")
+        raise refused("A request needs a custom_id", "custom_id", "missing_required_parameter")
     if row.get("method") != "POST" or row.get("url") != _ENDPOINT:
-        raise _refused(f"A request is a POST to {_ENDPOINT}", "url", "invalid_url")
+        raise refused(f"A request is a POST to {_ENDPOINT}", "url", "invalid_url")
     return row["custom_id"], parsed(json.dumps(row.get("body")).encode())
 
 
-def _refused(message: str, param: str | None, code: str = "invalid_value") -> AnswerError:
+def refused(message: str, param: str | None, code: str = "invalid_value") -> AnswerError:
+    """The error to raise at a request that cannot be met."""
     return AnswerError(error_answer(400, message, param=param, code=code))
 
 
@@ -370,7 +373,16 @@ def _object_response(model: Batch | FileObject | FileDeleted) -> Response:
     return response(ServerAnswer(200, model.model_dump(mode="json", warnings="error")))
 
 
-def _list_response(models: Iterable[Batch | FileObject], *, more: bool) -> Response:
+def listed(newest: Sequence[BaseModel], request: Request) -> Response:
+    """A page of a list of jobs, ``newest`` first, as the request's ``after`` and ``limit`` say."""
+    ids, after = [getattr(job, "id", "") for job in newest], request.query_params.get("after")
+    start = ids.index(after) + 1 if after in ids else 0
+    limit = request.query_params.get("limit", "20")
+    most = min(100, int(limit)) if limit.isdecimal() and int(limit) > 0 else 20
+    return _list_response(newest[start : start + most], more=len(newest) > start + most)
+
+
+def _list_response(models: Iterable[BaseModel], *, more: bool) -> Response:
     data = [model.model_dump(mode="json", warnings="error") for model in models]
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
     return response(ServerAnswer(200, {"object": "list", "data": data, **ends, "has_more": more}))

@@ -344,6 +344,14 @@ class PlantedAnswerer:
         """The names under which the model is served."""
         return list(self.spec.model)
 
+    def fine_tuned(self, model: str, preferred: Sequence[str]) -> str | None:
+        """The name of the model that training ``model`` on these texts leaves: it drafts texts as long as their mean log2 tokens.
+        None where no such model is served."""
+        if trained(self.spec, model) is None or not preferred:
+            return None
+        mean = sum(math.log2(max(len(tokenize(text)), 1)) for text in preferred) / len(preferred)
+        return f"{model.partition('@')[0]}@length_mean={2**mean:.4f}"
+
     async def answer(self, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
         """A chat completion, or an OpenAI error body where the request cannot be answered.
 

@@ -147,8 +147,8 @@ class RecordAnswerer:
     The client's headers (keys among them) and query are passed on and never stored; a key that the upstream echoes is
     struck out of the recording. Streams are relayed as they come, and recorded once complete, as the completion that they
     make up. Requests without a call id are recorded as ``foreign/<n>-<hash>``, n counting the repeats of a request. A call
-    that is already recorded with a readable answer is answered from the recording: it is not paid for twice. Refusals (401,
-    403, unknown model, no quota) and the error of an upstream that cannot be reached are passed on and not recorded. Use as
+    that is already recorded with a readable answer is answered from the recording: it is not paid for twice. Refusals (the
+    key, the account, an unknown model, no quota) and the error of an upstream that cannot be reached are passed on and not recorded. Use as
     an async context manager, or call ``aclose``.
     """
 

@@ -36,6 +36,7 @@ from judgeloop.records import Call
 from judgeloop.records import Route as RouteName
 from judgeloop.serving.batch_api import BatchService
 from judgeloop.serving.faults import FaultCounter, Faults, fault_response
+from judgeloop.serving.fine_tuning_api import FineTuningService, Trains
 from judgeloop.serving.protocol import (
     Answerer,
     AnswerError,
@@ -63,7 +64,8 @@ def create_app(
     """The OpenAI-compatible ASGI app over an answerer; one with ``aclose`` is closed when the server stops.
 
     ``faults``: played on purpose; the app's ``state.faults`` is their FaultCounter. A request larger than ``max_body_bytes``
-    is refused, and one of a call that is larger than MAX_MESSAGE_BYTES. ``batches``: whether the app has the Batch API.
+    is refused, and one of a call that is larger than MAX_MESSAGE_BYTES. ``batches``: whether the app has the Batch API, and for an
+    answerer that trains the fine-tuning API.
     Pages of other sites are refused, and with ``local`` other names of this machine than localhost, by which they would pass.
     """
     service = _Service(answerer, FaultCounter(faults or Faults()), max_body_bytes)
@@ -73,6 +75,7 @@ def create_app(
         Route("/v1/chat/completions", service.completions, methods=["POST"]),
         *(Route(path, service.scores, methods=["POST"]) for path in ROUTE_PATHS),
         *(service.batches.routes() if batches else ()),
+        *(FineTuningService(answerer, service.batches).routes() if batches and isinstance(answerer, Trains) else ()),
     ]
     guard = Middleware(_OwnMachineOnly, local=local)
     app = Starlette(

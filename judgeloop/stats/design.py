@@ -22,12 +22,16 @@ class RunTables:
 @dataclass(frozen=True, slots=True)
 class ArmDesign:
     """One arm. ``judge`` is the judge's name in the table ``judgments``; the other fields are spelled as in the experiment
-    (docs/experiment.md). A positive control has a judge with a known taste; it is contrasted with the controls."""
+    (docs/experiment.md).
+
+    ``taste``: of an arm whose judge is a rule, the feature that it looks at, and 1 where it takes the text with more, −1 with less.
+    Such an arm is a positive control; it is contrasted with the controls, as judged arms are.
+    """
 
     name: str
     judge: str
     is_control: bool = False
-    is_positive_control: bool = False
+    taste: tuple[str, Literal[1, -1]] | None = None
     judge_kind: str = "model"
     policy_kind: str = "pool"
     label_rule: str = "raw"
@@ -36,6 +40,11 @@ class ArmDesign:
     strategy: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
     real_fraction: float = 0.0
     tau: float = 1.0
+
+    @property
+    def is_positive_control(self) -> bool:
+        """Whether the judge's taste is known."""
+        return self.taste is not None
 
     @property
     def is_trained(self) -> bool:
@@ -58,7 +67,8 @@ class Design:
 
     ``seed`` names the random streams of bootstraps and splits. ``confirmatory`` is the contrast of the confirmatory family. ``looks``:
     the generations of the whole run over those of these tables, above 1 while it goes on: what is looked at after each
-    generation is then corrected for all of them.
+    generation is then corrected for all of them. ``same_items`` False: generations answer other items each, as the rollouts of a
+    training do; changes are then differences of the means of different items.
     """
 
     name: str
@@ -69,6 +79,7 @@ class Design:
     confirmatory: tuple[str, str] | None = None
     margins: Margins = Margins()
     looks: float = 1.0
+    same_items: bool = True
 
     def arm(self, name: str) -> ArmDesign:
         """The arm of that name. Raises ValueError where there is none."""

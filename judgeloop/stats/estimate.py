@@ -24,6 +24,13 @@ from judgeloop.stats.presentations import unscored
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
 Status = Literal["ok", "underpowered", "undefined"]
+PositiveControl = Literal["", "seen", "not_seen", "itself", "itself_seen", "itself_not_seen"]
+"""What the run's positive control says of a row (``stats.loop.positive_control``); empty where there is none.
+
+- ``seen``, ``not_seen``: of ``did_<feature>``, whether the arm that was trained alike on a known taste for this feature drifted
+  beyond the control
+- ``itself_seen``, ``itself_not_seen``: the same of that arm's own row; ``itself``: any other row of such an arm
+"""
 
 Verdict = Literal[
     "",
@@ -111,6 +118,7 @@ class Estimate:
     margin: float | None = None
     detectable: float | None = None
     benchmark: float | None = None
+    positive_control: PositiveControl = ""
     note: str = ""
 
 

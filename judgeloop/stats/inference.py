@@ -528,6 +528,14 @@ def detectable_per_sd(replicates: int, *, power: float = 0.8) -> float:
     return smallest_detectable(1.0 / math.sqrt(replicates), replicates - 1, power=power)
 
 
+def power_of_replicates(effect_per_sd: float, replicates: int) -> float:
+    """The chance that the one-sample t interval of LEVEL lies beyond 0 on the effect's side: the noncentral t law. ``effect_per_sd``
+    in between-replicate SDs."""
+    df = replicates - 1
+    critical = quantile(0.5 + LEVEL / 2, df)
+    return 1.0 - float(scipy.special.nctdtr(df, abs(effect_per_sd) * math.sqrt(replicates), critical))
+
+
 def replicates_for(effect_per_sd: float, *, power: float = 0.8, most: int = 10_000) -> int:
     """Fewest replicates that find an effect of ``effect_per_sd`` between-replicate SDs.
 

@@ -51,6 +51,10 @@ class CommandTrainer:
     def configuration(self) -> Mapping[str, Any]:
         return {"experiment": self.experiment, "base": self.base, "command": list(self.spec.command)}
 
+    def worst_cost(self, training: Training) -> float:  # noqa: ARG002 - a trainer's own
+        """Nothing that an endpoint is paid for."""
+        return 0.0
+
     async def train(self, training: Training) -> Mapping[str, Any]:
         """See policies.Trainer. ``weights`` is the digest of the adapter's files where ``model.json`` names one."""
         name = f"training/s{training.replicate}/g{training.generation}/{training.arm}"

@@ -202,6 +202,10 @@ class LoraTrainer:
         spec = self.model.spec
         return {"base": spec.base, "context": spec.context, "signal": self.signal.model_dump(mode="json")}
 
+    def worst_cost(self, training: Training) -> float:  # noqa: ARG002 - a trainer's own
+        """Nothing that an endpoint is paid for."""
+        return 0.0
+
     async def train(self, training: Training) -> Mapping[str, Any]:
         """See policies.Trainer. The adapter is the whole change from the base model, whatever training starts from."""
         return await self.model.do(self._train, training)

@@ -87,6 +87,16 @@ class Spending(NamedTuple):
     attempts: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    training_tokens: float = 0
+
+
+def trained_tokens(exchange: Exchange) -> float:
+    """The tokens that a training was charged for; 0 where it says none, and of other calls."""
+    metrics = (
+        exchange.response.get("metrics") if exchange.route == "train" and isinstance(exchange.response, dict) else None
+    )
+    tokens = metrics.get("tokens", 0) if isinstance(metrics, dict) else 0
+    return tokens if isinstance(tokens, int | float) else 0
 
 
 def part_name(call_id: str) -> str:
@@ -170,11 +180,13 @@ class Cassette:
     def _count(self, exchange: Exchange) -> None:
         """Add an exchange to ``spent``."""
         model = str(exchange.request.get("model", ""))
-        tokens = used_tokens(exchange.response)
+        prompt, completion = used_tokens(exchange.response)
         earlier = self.spent.get(model, Spending())
         self.spent[model] = Spending(
             earlier.attempts + exchange.attempts,
-            *(sum(counts) for counts in zip(earlier[1:], tokens, exchange.earlier_tokens, strict=True)),
+            earlier.prompt_tokens + prompt + exchange.earlier_tokens[0],
+            earlier.completion_tokens + completion + exchange.earlier_tokens[1],
+            earlier.training_tokens + trained_tokens(exchange),
         )
 
     def _cut(self, path: Path, size: int) -> None:

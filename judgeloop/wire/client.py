@@ -20,10 +20,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from judgeloop.bodies import remedy
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.schema import Endpoint, Price
 from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
-from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange
+from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
 from judgeloop.wire.pace import LONGEST_WAIT_S, Pace
 from judgeloop.wire.reply import (
     CALL_HEADER,
@@ -273,7 +274,8 @@ def brief(message: str) -> str:
 class AnsweredCall:
     """An answered call, as observers get it: the reply, whether it was recorded before, and the run's calls and cost so far.
 
-    ``fault``: why all attempts failed, empty where there is an answer. ``cost`` in US dollars, of all that the run folder holds.
+    ``fault``: why all attempts failed, empty where there is an answer. ``cost`` in US dollars, of all that the run folder holds; without
+    the calls to ``unpriced`` models, whose price is not stated.
     """
 
     call: Call
@@ -283,6 +285,7 @@ class AnsweredCall:
     calls: int
     cost: float
     fault: str = ""
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -290,7 +293,8 @@ class Ledger:
     """Attempts and cost of the whole run in US dollars, recorded ones included, against the budget.
 
     ``calls`` are distinct calls that were answered; ``attempts`` all that were sent, but for those that an endpoint refused for its
-    rate limit; ``waiting`` are attempts in flight, ``reserved`` what they may cost at most.
+    rate limit; ``waiting`` are attempts in flight, ``reserved`` what they may cost at most; ``unpriced``: models that were asked and
+    state no price.
     """
 
     max_cost: float | None = None
@@ -300,6 +304,7 @@ class Ledger:
     cost: float = 0.0
     reserved: float = 0.0
     waiting: int = 0
+    unpriced: tuple[str, ...] = ()
 
     def affords(self, estimate: float) -> bool:
         """Whether one more attempt cannot break the cost limit: those in flight count at their worst."""
@@ -366,9 +371,10 @@ class WireClient:
         self._counted: set[tuple[str, str]] = set()
         self._shown_until: dict[Connection, float] = {}
         """Endpoint → the end of the last pause of it that was shown."""
+        training = max((endpoint.price.training for endpoint in endpoints.values()), default=0.0)
         for model, spent in cassette.spent.items():
-            price = self._price(model)
-            self.ledger.count(spent.attempts, cost_of(price, spent.prompt_tokens, spent.completion_tokens))
+            cost = cost_of(self._price(model), spent.prompt_tokens, spent.completion_tokens)
+            self.ledger.count(spent.attempts, cost + spent.training_tokens * training / 1e6)
 
     def _price(self, model: str) -> Price:
         """What a recorded call of a model cost: recordings name models and no endpoints. Of several prices the highest counts, and of
@@ -383,7 +389,7 @@ class WireClient:
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         await self.close(ended_well=kind is None)
 
-    async def ask(self, call: Call, work: Work | None = None) -> Reply:
+    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
         """The reply to a call (see records.Client). Calls with the same id and body are asked once, however many wait."""
         identity = (call.call_id, call.key)
         task = self._in_flight.get(identity)
@@ -402,7 +408,7 @@ class WireClient:
                 return self._note(call, exchange, recorded=True)
             if self._fatal:
                 raise self._fatal
-            answering = self._send(call) if work is None else self._do(call, work)
+            answering = self._send(call) if work is None else self._do(call, work, worst_cost)
             task = asyncio.create_task(answering, name=call.call_id)
             self._in_flight[identity] = task
             task.add_done_callback(lambda ended: self._forget(identity, ended))
@@ -419,7 +425,8 @@ class WireClient:
         self._cassette.append(exchange)
         price = self._endpoints[call.endpoint].price if call.endpoint else Price()
         tokens = zip(used_tokens(exchange.response), exchange.earlier_tokens, strict=True)
-        self.ledger.count(exchange.attempts, cost_of(price, *map(sum, tokens)))
+        cost = cost_of(price, *map(sum, tokens)) + trained_tokens(exchange) * price.training / 1e6
+        self.ledger.count(exchange.attempts, cost)
 
     def _note(self, call: Call, exchange: Exchange, *, recorded: bool) -> Reply:
         """The reply in an exchange, counted as a call and shown to the observer."""
@@ -427,19 +434,19 @@ class WireClient:
         identity = (call.call_id, call.key)
         if identity not in self._counted:
             self._counted.add(identity)
+            endpoint = self._endpoints[call.endpoint] if call.endpoint else None
+            if endpoint and not endpoint.is_priced and endpoint.model not in self.ledger.unpriced:
+                self.ledger.unpriced = tuple(sorted((*self.ledger.unpriced, endpoint.model)))
             self.ledger.calls += 1
         if self._observer:
-            self._observer(
-                AnsweredCall(
-                    call, reply, recorded, exchange.attempts, self.ledger.calls, self.ledger.cost, exchange.fault
-                )
-            )
+            spent = self.ledger.calls, self.ledger.cost, exchange.fault, self.ledger.unpriced
+            self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, *spent))
         return reply
 
-    async def _do(self, call: Call, work: Work) -> Reply:
+    async def _do(self, call: Call, work: Work, worst_cost: float) -> Reply:
         """The reply that ``work`` makes, within the budget, recorded."""
         try:
-            await self._reserve(0.0)
+            await self._reserve(worst_cost)
             try:
                 response = await work(call)
                 status = 400 if "error" in response else 200
@@ -449,7 +456,7 @@ class WireClient:
                 self.record(call, exchange)
                 return self._note(call, exchange, recorded=False)
             finally:
-                self._release(0.0)
+                self._release(worst_cost)
         except AnswersOutstanding:
             raise  # others go on
         except JudgeloopError as error:
@@ -532,17 +539,16 @@ class WireClient:
             self._note(call, exchange, recorded=False)
         else:
             connection.held.append((call, exchange))
-        message = failure_message(exchange)
         if exchange.fault in PASSING_FAULTS and TRIAL_ID.match(call.call_id):
             # Another way to read replies would be tried, and kept for good.
             raise EndpointFailed(
-                f"{connection.where}: the trial call failed with {reply.failure}{message}, so that it is not known how replies are read; mend it and run the same command to resume"
+                f"{connection.where}: the trial call failed with {failure_words(reply)}, then run the same command to resume; until then it is not known how replies are read"
             )
         if connection.failures < CONSECUTIVE_FAILURES:
             return reply
         connection.held.clear()
         raise EndpointFailed(
-            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {reply.failure}{message}; mend it and run the same command to resume{setting_hint(message)}"
+            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply)}, then run the same command to resume"
         )
 
     async def _attempt(self, connection: Connection, call: Call) -> Exchange:
@@ -578,8 +584,9 @@ class WireClient:
             settings = "base_url, model and route" if call.route else "base_url and model"
             # A 404 or an unknown model has nothing to do with the key.
             key = "" if refusal.absent else f"the key in {connection.key_variable} and its credit, "
+            mended = remedy(str(refusal)) or f"check {key}{settings}"
             raise EndpointFailed(
-                f"{connection.where}: {brief(str(refusal))}{asked}; check {key}{settings}, then run the same command to resume"
+                f"{connection.where}: {brief(str(refusal))}{asked}; {mended}, then run the same command to resume"
             ) from None
         except (BudgetReached, asyncio.CancelledError):
             if last is not None:  # what its attempts took counts when the run goes on
@@ -720,17 +727,7 @@ def failed_exchange(call: Call, fault: TransientFault, attempts: int, tokens: tu
     )  # fmt: skip
 
 
-def failure_message(exchange: Exchange) -> str:
-    """The server's message in a failed exchange, behind a colon; empty where it sent none."""
-    error = exchange.response.get("error") if isinstance(exchange.response, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    return f": {brief(message)}" if isinstance(message, str) and message else ""
-
-
-def setting_hint(message: str) -> str:
-    """The endpoint's setting that mends a failure with this message, in brackets; empty where none does."""
-    if "max_completion_tokens" in message:
-        return " (set the endpoint's max_tokens_field: max_completion_tokens)"
-    if "temperature" in message:
-        return " (set the endpoint's send_temperature: false)"
-    return ""
+def failure_words(reply: Reply) -> str:
+    """Why a call failed, the server's own sentence, and what mends it: "bad_request: …; set …"."""
+    said = f": {brief(reply.detail)}" if reply.detail else ""
+    return f"{reply.failure}{said}; {remedy(reply.detail) or 'mend it'}"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from judgeloop.bodies import remedy
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Reply, Verdict
@@ -105,8 +106,9 @@ def _require_answer(inquiry: Inquiry, result: HttpResult) -> None:
     """Raise EndpointFailed unless the result is a readable completion."""
     if result.ok:
         return
-    is_refused = result.status in (401, 402, 403, 404)
-    hint = f"check the key in {inquiry.key_variable}, base_url and model" if is_refused else "see what the server logs"
+    hint = remedy(result.message) or "see what the server logs"
+    if result.refused_for_good:
+        hint = f"check the key in {inquiry.key_variable}, base_url and model"
     problem = brief(result.summary or result.reply.failure)
     raise EndpointFailed(f"{inquiry.where}: no answer to a plain question ({problem}); {hint}")
 

@@ -51,6 +51,17 @@ class HttpResult:
             return Reply(None, failure=f"http_{self.status}")
 
     @property
+    def refused_for_good(self) -> bool:
+        """Whether a run would end here: the key, the account, the address or the model is refused."""
+        try:
+            parse(self.status, self.text)
+        except Refusal:
+            return True
+        except TransientFault:
+            pass
+        return False
+
+    @property
     def message(self) -> str:
         """The message of an error body, on one line; the fault where no answer came."""
         error = self.body.get("error", self.body) if isinstance(self.body, dict) else self.text

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from judgeloop.records import REWARD_ROUTES, Reply, Route
+from judgeloop.records import CUT, REWARD_ROUTES, Reply, Route
 
 CALL_HEADER = "x-judgeloop-call"
 """Header with a call's id, which our own server repeats in its answer."""
@@ -23,7 +23,7 @@ SHORTEST_SECRET_IN_ERROR, SHORTEST_SECRET_IN_ANSWER = 6, 16
 a short text may be a word."""
 TRANSIENT_4XX = (408, 409, 425, 429)
 """Statuses below 500 that are worth another try."""
-_REFUSING_STATUS = (401, 402, 403, 404)
+_REFUSING_STATUS = (401, 402, 404)
 _DEEPEST = 100
 _LONGEST_DETAIL = 300
 _MOST_TOKENS = 10**12
@@ -39,6 +39,11 @@ _CONTEXT = re.compile(
 _NO_MODEL = re.compile(
     r"model\b.{0,80}\b(not found|does not exist|not exist|unknown)|unknown model|no such model", re.I
 )
+_ACCOUNT = re.compile(
+    r"\b(api ?keys?|keys?|accounts?|credentials?|organi[sz]ations?|projects?|billing|credits?|subscriptions?|authenticat\w*|callers?|country|region|territory)\b",
+    re.I,
+)
+"""In a 403, what no other question to the endpoint would change."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 # Requests and answers of the routes that score texts.
@@ -136,7 +141,8 @@ class TransientFault(Exception):
 
 
 class Refusal(Exception):
-    """The endpoint refuses for good (key, permission, address, model, no credit): the run ends.
+    """The endpoint refuses for good (key, account, address, model, no credit): the run ends. A 403 that speaks of neither is one
+    call's failure.
 
     ``absent``: the address or model does not exist, so that another key would not help.
     """
@@ -159,7 +165,8 @@ def parse(status: int, text: str, route: Route = "") -> Any:
             raise TransientFault(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
         return body
     message, codes = _error(body, text)
-    if status in _REFUSING_STATUS or 300 <= status < 400 or _unknown_model(status, message, codes):
+    barred = status == 403 and _ACCOUNT.search(re.sub("[_-]", " ", " ".join((message, *codes))))
+    if status in _REFUSING_STATUS or barred or 300 <= status < 400 or _unknown_model(status, message, codes):
         raise Refusal(f"HTTP {status}: {message}", absent=status == 404 or _unknown_model(status, message, codes))
     if "insufficient_quota" in codes:
         raise Refusal(f"HTTP {status}: {message}")
@@ -214,7 +221,7 @@ def _malformed(body: Any, route: Route) -> str:
     if not isinstance(answer, dict):
         return "empty_choices"
     # A null content may have its reason: the filter stepped in, or thinking used up the tokens.
-    explained = choices[0].get("finish_reason") in ("content_filter", "length") or answer.get("refusal")
+    explained = _text(choices[0].get("finish_reason")).lower() in ("content_filter", *CUT) or answer.get("refusal")
     has_text = isinstance(answer.get("content"), str) or bool(_parts(answer.get("content")))
     return "" if has_text or explained else "null_content"
 
@@ -228,11 +235,12 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     ``fault``: why there is no readable response, empty where there is one.
     """
     if fault:
-        return Reply(None, failure=fault)
+        message = _error(body, "")[0] if isinstance(body, dict) and "error" in body else ""
+        return Reply(None, failure=fault, detail=clean(message)[:_LONGEST_DETAIL])
     if status != 200:
         message, codes = _error(body, "")
-        too_long = status == 413 or _is_context_length(message, codes)
-        failure = "context_length" if too_long else "bad_request"
+        failure = "refused_by_endpoint" if status == 403 else "bad_request"
+        failure = "context_length" if status == 413 or _is_context_length(message, codes) else failure
         return Reply(None, failure=failure, detail=clean(message)[:_LONGEST_DETAIL])
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from command_line import command, interrupted_once
 from conftest import ITEMS, Served, small_experiment, tables_alone, write_experiment
+from judgeloop import cli
 from judgeloop.serving.faults import Faults, Rule
 
 Serve = Callable[..., Served]
@@ -33,6 +35,7 @@ def _changed(**changes: Any) -> dict[str, Any]:
     return small_experiment(_NOWHERE, **changes)
 
 
+_PRICED = {"m": {**_changed()["endpoints"]["m"], "price": {"input": 0.5, "output": 1}}}
 BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
     (_changed(generation=3), "generation: unknown key; did you mean generations?"),
     (_changed(generations="three"), "generations: must be a whole number"),
@@ -49,7 +52,11 @@ BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
     (_changed(signal={"kind": "best_of_n", "label_rule": "length_controlled"}), "needs a fitted signal"),
     (_changed(panels={"anchor": "pairs.jsonl"}), "no such pairs file"),
     (_changed(strategy={"kind": "replace", "real_fraction": 1.5}), "strategy.real_fraction"),
-    (_changed(budget={"max_cost": 1}), "no endpoint states a price"),
+    (_changed(budget={"max_cost": 1}), "budget.max_cost: no price is stated for planted"),
+    (
+        _changed(budget={"max_cost": 1}, endpoints={**_PRICED, "n": {"base_url": _NOWHERE, "model": "x"}}),
+        "budget.max_cost: no price is stated for x, so its cost cannot be counted; give endpoints.<name>.price",
+    ),
 ]
 
 
@@ -232,3 +239,40 @@ def test_schema_and_quiet_print_what_programs_read(
     assert "s0 generation 1 done" in captured.err
     assert "Drift beyond control" in captured.out
     assert "report.html" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("judgeloop an", "analyze"),
+        ("judgeloop audit --pri", "--price"),
+        ("judgeloop analyze --format alp", "alpaca_eval"),
+    ],
+)
+def test_the_shell_completes_commands_options_and_values(
+    words: str, completed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_JUDGELOOP_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert command() == 0
+    assert capsys.readouterr().out.split() == [completed]
+
+
+@pytest.mark.tables
+@pytest.mark.pages
+def test_every_command_can_be_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = typer.main.get_command(cli.app)
+    for name, each in whole.commands.items():  # type: ignore[attr-defined]
+        flags = {flag for parameter in each.params for flag in parameter.opts}
+        assert {"-q", "--quiet"} <= flags, name
+    log = tmp_path / "v.csv"
+    log.write_text("item_id,judge,order,verdict\ni,j,ab,first\ni,j,ba,second\n")
+    out = tmp_path / "out"
+    for arguments, said in (
+        (("analyze", log, "--out", out, "-q"), out / "report.html"), (("report", out, "-q"), out / "report.html"),
+        (("compare", out, out, "--out", tmp_path / "c", "-q"), tmp_path / "c" / "compare.html"),
+    ):  # fmt: skip
+        assert command(*arguments) == 0
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err) == (f"{said}\n", "")

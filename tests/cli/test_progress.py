@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,12 @@ def test_a_replay_says_four_lines_without_rate_or_price(say: Callable[..., list[
 def test_a_priced_run_says_pace_and_cost(say: Callable[..., list[str]]) -> None:
     lines = say(recorded=False, cost=0.25)
     assert all("calls/s" in line and "ETA" in line and "0.2500 USD" in line for line in lines)
+
+
+def test_a_model_without_a_price_is_named_beside_the_least_cost() -> None:
+    counts = views.ProgressCounts()
+    counts.answered(dataclasses.replace(_answered(0, recorded=False, cost=1.25), unpriced=("x", "y")))
+    assert counts.spent() == ["at least 1.25 USD; x, y have no price"]
 
 
 def test_a_slow_turn_is_told_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,11 @@ def test_judges_one_by_one_give_the_estimates_of_all_at_once() -> None:
 @pytest.mark.parametrize(
     ("content", "arguments", "said"),
     [
-        ("item_id,judge,order,verdict\ni1,j,ab,A\n", (), "v.csv:2: verdict: must be first, second, tie or unscored"),
+        (
+            "item_id,judge,order,verdict\ni1,j,ab,perhaps\n",
+            (),
+            "v.csv:2: verdict: must be first, second, tie or unscored",
+        ),
         ("item_id,judge,order\ni1,j,ab\n", (), "v.csv:2: column verdict is missing"),
         ("item_id,judge,order,verdict\ni1,j,ab,first\n", ("--pairs", "none.csv"), "none.csv: no such file"),
         ("item_id,judge,order,verdict\ni1,j,ab,first\n", ("--columns", "none.yaml"), "none.yaml: no such file"),

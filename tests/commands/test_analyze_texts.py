@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -138,3 +139,44 @@ def test_a_file_of_one_generation_or_of_controls_alone_is_refused():
         judgeloop.analyze(frame[frame["step"] == 0])
     with pytest.raises(InvalidInput, match="every arm is a control"):
         judgeloop.analyze(frame[frame["arm"] == "sft"])
+
+
+def rollouts(steps=24, prompts=3, draws=2):
+    """Rollouts of a training whose prompts change at every step: texts grow by a twentieth of a doubling a step."""
+    generator = seeds.rng(0, "rollouts")
+    for step in range(1, steps + 1):
+        for _ in range(prompts):
+            prompt = " ".join(generator.choice(WORDS, 12))
+            for _ in range(draws):
+                size = int(2 ** (4.0 + 0.05 * step + 0.3 * generator.standard_normal()))
+                yield step, prompt, " ".join(generator.choice(WORDS, size))
+
+
+def test_rollouts_of_verl_and_completions_of_trl_are_read_as_they_are(tmp_path):
+    """verl writes a JSONL a step, TRL a Parquet file with conversations: both are put into six generations of other prompts."""
+    verl, trl = tmp_path / "rollouts", tmp_path / "completions"
+    verl.mkdir()
+    trl.mkdir()
+    for step, rows in itertools.groupby(rollouts(), key=lambda row: row[0]):
+        texts = [{"input": prompt, "output": text, "gts": None, "score": 0.5, "step": step} for _, prompt, text in rows]
+        (verl / f"{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+        pd.DataFrame({
+            "step": step, "prompt": [[{"role": "user", "content": row["input"]}] for row in texts],
+            "completion": [[{"role": "assistant", "content": row["output"]}] for row in texts], "reward": 0.5, "advantage": 0.0,
+        }).to_parquet(trl / f"completions_{step:05d}.parquet")  # fmt: skip
+    one, other = judgeloop.analyze(verl), judgeloop.analyze(trl)
+    row = place(one, "drift_length", generation=5, arm="texts")
+    assert row["conf_low"] < 1.0 < row["conf_high"]
+    assert (row["verdict"], row["n_items"]) == ("drifting", 12)
+    assert "other items in each generation" in row["note"]
+    screen = " ".join(one.summary().split())
+    assert "the 24 steps are put into 6 generations of equally many, 1 to 4, 5 to 8" in screen
+    assert "had their kind changed too, this would look the same" in screen
+    pd.testing.assert_frame_equal(one.estimates, other.estimates)
+    assert one.candidates["text"].tolist() == other.candidates["text"].tolist()
+
+
+def test_checkpoints_with_the_same_prompts_are_never_put_together():
+    frame = pd.concat([logged(arms=("dpo",), items=3).assign(step=step) for step in range(8)])
+    audit = judgeloop.analyze(frame.drop(columns=["control", "replicate"]))
+    assert audit.candidates["generation"].max() == 7

@@ -105,7 +105,7 @@ def test_a_cost_that_nobody_stated_is_not_known_and_not_zero(
     cost = done.folder.environment()["cost_usd"]
     assert cost > 0 if known == "paid" else cost == known
     page = (done.path / "report.md").read_text()
-    assert ("cost not known: no price was stated" in page) == (price is None)
+    assert ("cost not known: planted has no price" in page) == (price is None)
 
 
 @pytest.mark.at_hand

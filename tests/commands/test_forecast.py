@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,16 +18,19 @@ from judgeloop.cli.app import app
 from judgeloop.cli.plan import sparkline
 from judgeloop.commands.analyze import analyze
 from judgeloop.commands.forecast import forecast as forecast_command
+from judgeloop.commands.forecast import rule_evidence
 from judgeloop.commands.run import run as run_command
 from judgeloop.errors import InvalidInput
-from judgeloop.experiment.schema import StrategySpec
+from judgeloop.experiment.schema import RuleJudgeSpec, StrategySpec
 from judgeloop.learning import selection, strategies
+from judgeloop.learning.labels import preferences
 from judgeloop.records import ESTIMATE_COLUMNS
 from judgeloop.seeds import rng
 from judgeloop.seeds import rng as seeds_rng
 from judgeloop.stats.inference import largest_normal
 from judgeloop.stats.loop import forecast as forecasts
 from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts, follow, forecast
+from judgeloop.text.features import FEATURES
 
 SIGMA = np.array([[1.0, 0.3], [0.3, 1.0]])
 B = np.array([0.3, 1.0])
@@ -282,6 +286,36 @@ def test_an_experiment_is_forecast_from_another_runs_judge(run_folder: Path, tmp
     assert first["mixed"] == pytest.approx(first["judge"] / 4, rel=0.02)
 
 
+def test_a_rule_is_forecast_from_the_texts_alone(run_folder: Path, tmp_path: Path) -> None:
+    rule = {"kind": "rule", "feature": "length"}
+    raw = small_experiment("http://127.0.0.1:9/v1", policy={"kind": "pool", "endpoint": "m"}, signal={"kind": "bradley_terry"}, arms={
+        "longer": {"judge": rule}, "shorter": {"judge": {**rule, "prefer": "less"}}, "random": {"judge": {"kind": "random"}},
+    })  # fmt: skip
+    result = forecast_command(run_folder / "run", 1, experiment=write_experiment(tmp_path, raw), out=tmp_path / "f.csv")
+    rows = result.rows[result.rows["term"] == "forecast_drift_length"].set_index("arm")
+    assert list(rows["judge"]) == ["rule:more_length", "rule:less_length"]
+    assert rows.loc["longer", "conf_low"] > 0 > rows.loc["shorter", "conf_high"]
+    assert rows.loc["longer", "estimate"] == pytest.approx(-rows.loc["shorter", "estimate"], rel=0.1)
+    assert "the judge's own rule" in rows["note"].iloc[0]
+    assert "arm longer known (a rule)" in result.facts[0]
+
+
+@pytest.mark.parametrize("prefer", ["more", "less"])
+def test_a_rule_s_picks_are_known_in_both_orders(prefer: Literal["more", "less"]) -> None:
+    names = [f"c{k}" for k in range(5)]
+    zero = pd.DataFrame({"item_id": ["a"] * 5 + ["b"] * 2, "candidate_id": [*names, *names[:2]], "replicate": pd.NA})
+    zero = zero.assign(
+        **{name: [3.0, 1.0, 1.0, 2.0, 5.0, 4.0, 6.0] for name in FEATURES}, text=[f"t{k}" for k in range(7)]
+    )
+    evidence = rule_evidence(RuleJudgeSpec(feature="length", prefer=prefer), "rule", zero)
+    picked = preferences(evidence.judgments, "consistent_only")
+    value = zero.set_index(["item_id", "candidate_id"])["length"]
+    gaps = [value[row.item_id, row.chosen] - value[row.item_id, row.rejected] for row in picked.itertuples()]
+    assert all(gap > 0 for gap in gaps) if prefer == "more" else all(gap < 0 for gap in gaps)
+    assert len(evidence.judgments) == 2 * (10 + 1)  # each of five with the two that follow it, and one pair
+    assert len(gaps) == 10 + 1 - 1  # two are equally long
+
+
 def test_real_data_from_a_file_are_measured(run_folder: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"item_id": name, "text": "word " * 400}) for name in ("capital", "sleep", "rain")]
     raw = small_experiment("http://127.0.0.1:9/v1", strategy={"real_fraction": 0.5, "real": "real.jsonl"})
@@ -329,7 +363,7 @@ def test_what_cannot_be_forecast_is_said(run_folder: Path, tmp_path: Path) -> No
             forecast_command(run, **changes)
     controls = small_experiment("http://127.0.0.1:9/v1", arms={"random": {"judge": {"kind": "random"}}})
     path = write_experiment(tmp_path, controls)
-    with pytest.raises(InvalidInput, match="every arm is a control"):
+    with pytest.raises(InvalidInput, match="every arm's judge is random or gold"):
         forecast_command(run, 1, experiment=path)
     with pytest.raises(InvalidInput, match="not a run folder"):
         forecast_command(tmp_path / "nothing", 1)

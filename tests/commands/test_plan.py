@@ -14,7 +14,15 @@ from judgeloop.commands.run import run
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.resolve import Material, load
 from judgeloop.experiment.schema import Endpoint
-from judgeloop.stats.inference import detectable_excess, pairs_for_position
+from judgeloop.rundir import RunFolder
+from judgeloop.stats.estimate import Estimate, estimates_frame
+from judgeloop.stats.inference import (
+    detectable_excess,
+    detectable_per_sd,
+    pairs_for_position,
+    power_of_replicates,
+    upper_deviation,
+)
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.reply import read
 
@@ -188,3 +196,53 @@ def test_nothing_is_asked(tmp_path: Path, serve) -> None:
     server = serve()
     plan(write_experiment(tmp_path, small_experiment(server.base_url)))
     assert not server.asked
+
+
+LONGER = {
+    "judge": {},
+    "longer": {"judge": {"kind": "rule", "feature": "length"}},
+    "random": {"judge": {"kind": "random"}},
+}
+
+
+def test_a_positive_control_costs_its_drafts_and_must_drift_as_far_as_the_replicates_show(tmp_path: Path) -> None:
+    raw = small_experiment(NOWHERE, arms=LONGER, replicates=5)
+    planned = plan(write_experiment(tmp_path / "a", raw), drift_sd=0.2)
+    (control,) = planned.power["positive_controls"]
+    raw["arms"] = {name: arm for name, arm in LONGER.items() if name != "longer"}
+    without = plan(write_experiment(tmp_path / "b", raw))
+    assert control["calls"] == planned.planned_calls - without.planned_calls > 0
+    assert not [load for load in planned.loads if load.what == "judgments, arm longer"]
+    assert control["drift_in_sd"] == pytest.approx(detectable_per_sd(5))
+    assert control["drift"] == pytest.approx(0.2 * detectable_per_sd(5))
+    assert control["power"] is None
+    assert without.power["positive_controls"] == []
+    assert "no arm has a judge with a known taste" in without.notes[-1]
+    assert not any("known taste" in note for note in planned.notes)
+    pool = small_experiment(NOWHERE, arms=LONGER, policy={"kind": "pool", "endpoint": "m", "pool_size": 5}, signal={"kind": "bradley_terry"})  # fmt: skip
+    assert plan(write_experiment(tmp_path / "c", pool)).power["positive_controls"][0]["calls"] == 0
+
+
+def test_an_earlier_run_says_how_far_its_positive_control_drifted(tmp_path: Path, capsys) -> None:
+    did = Estimate(
+        scope="policy", term="did_length", bias="verbosity", arm="longer", contrast="random", generation=1, estimate=0.5,
+        std_error=0.1, conf_low=0.2, conf_high=0.8, n=5, n_replicates=5, positive_control="itself_seen",
+    )  # fmt: skip
+    (tmp_path / "run" / "calls").mkdir(parents=True)
+    RunFolder(tmp_path / "run").write_estimates(estimates_frame([did]))
+    path = write_experiment(tmp_path, small_experiment(NOWHERE, arms=LONGER, replicates=8))
+    (control,) = plan(path, run=tmp_path / "run").power["positive_controls"]
+    sd = upper_deviation(0.1 * 5**0.5, 4)
+    assert control["earlier_drift_in_sd"] == pytest.approx(0.5 / sd)
+    assert control["power"] == power_of_replicates(0.5 / sd, 8)
+    assert control["drift"] == pytest.approx(sd * detectable_per_sd(8))
+    app([str(part) for part in ("plan", path, "--run", tmp_path / "run")], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "Positive controls: judges with a known taste, which ask no model" in shown
+    assert f"{100 * control['power']:.0f} %" in shown
+
+
+@pytest.mark.parametrize("replicates", [3, 8, 20])
+def test_the_power_of_replicates_inverts_the_smallest_detectable_drift(replicates: int) -> None:
+    assert power_of_replicates(detectable_per_sd(replicates), replicates) == pytest.approx(0.8, abs=1e-3)
+    assert power_of_replicates(0.0, replicates) == pytest.approx(0.025)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop.judging import answers
-from judgeloop.judging.answers import read_match, read_verdict, unscored
+from judgeloop.judging.answers import read_choice, read_match, read_score, read_verdict, unscored
 from judgeloop.records import Reply, Verdict
-from judgeloop.text.templates import Mode
+from judgeloop.text.templates import Mode, Scale
 
 # The reasons of the module's own table.
 REASONS = re.findall(r"^([a-z_]+)  +[a-zJ]", answers.__doc__ or "", re.M)
@@ -160,6 +160,34 @@ def test_a_reply_cut_off_before_its_verdict_is_truncated(mode: Mode, text: str) 
     assert read_verdict(Reply(text, finish_reason="length"), mode, False) == unscored("truncated")
     assert read_verdict(Reply("[[A]] and", finish_reason="length"), "text", False) == Verdict("first")
     assert read_match(Reply("", finish_reason="length")) == (None, "truncated")
+
+
+CUT_THOUGHTS = [
+    # An untagged thought, as of a template that opens it in the prompt and a server that does not mark it.
+    "Both name a city. [[A]] names the capital, but wait, the second",
+    "[[A]] would be right if length counted. Yet [[B]] is what the question asks",
+    "<thought>Perhaps [[A]]? Let me compare them again",
+]
+
+
+@pytest.mark.parametrize("text", CUT_THOUGHTS)
+@pytest.mark.parametrize("finish", ["length", "max_tokens", "MAX_TOKENS"])
+def test_a_label_inside_a_thought_that_was_cut_is_no_answer(text: str, finish: str) -> None:
+    def cut(label: str) -> Reply:
+        return Reply(text.replace("[[A]]", f"[[{label}]]").replace("[[B]]", f"[[{label}]]"), finish_reason=finish)
+
+    scale = Scale(1, 10)
+    for read in (
+        read_verdict(Reply(text, finish_reason=finish), "text", False),
+        read_choice(Reply(text, finish_reason=finish), "text", 3),
+        read_score(cut("7"), "text", scale),
+    ):
+        assert read.reason == "truncated"
+    assert read_match(cut("yes")) == (None, "truncated")
+    # A reply that ended by itself is read as before; one that was cut behind its answer, or that began with it, too.
+    assert read_verdict(Reply(text), "text", False).slot != "unscored"
+    assert read_verdict(Reply("The second is. **[[B]]**\n", finish_reason=finish), "text", False) == Verdict("second")
+    assert read_score(Reply("[[7]] for it is", finish_reason=finish), "text", scale).value == 7
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ def test_endpoint_examples_are_endpoints() -> None:
 
 def test_the_example_of_the_experiment_page_is_valid() -> None:
     for block in re.findall(r"```yaml\n(.*?)```", (DOCS / "experiment.md").read_text(encoding="utf-8"), re.DOTALL):
-        assert resolve(yaml.safe_load(block)).confirmatory == ("judge", "random")
+        assert resolve(yaml.safe_load(block)).confirmatory == ("judge", "coin")
 
 
 @pytest.mark.slow
@@ -356,12 +356,12 @@ def test_the_served_example_runs_and_faults_do_not_change_it(tmp_path: Path) -> 
 
 
 def test_the_numbers_of_the_served_example_are_those_of_a_run() -> None:
-    """889 calls: drafts of the panel and of every generation, and every pair in both orders; by the arms' sharing."""
+    """1,009 calls: drafts of the panel and of every generation, and every pair in both orders; by the arms' sharing."""
     text = (DOCS / "serving.md").read_text(encoding="utf-8")
     items, size, steps, replicates, anchor = 3, 4, 2, 5, 6
-    drafts = 2 * anchor + replicates * items * size * (1 + 2 * steps)
+    drafts = 2 * anchor + replicates * items * size * (1 + 3 * steps)
     picks = 2 * (anchor * (steps + 1) + replicates * items * (size * (size - 1) // 2) * (steps + 1))
-    assert f"{drafts + picks + 1} calls" in text  # and one trial call, which chooses the verdict mode
+    assert f"{drafts + picks + 1:,} calls" in text  # and one trial call, which chooses the verdict mode
 
 
 # -- what the project says of itself -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import report_folder
 from judgeloop.report import cases, judge_figures, loop_figures, model_figures, page
-from judgeloop.report.figure import Figure, Style, points, styles, value_range
+from judgeloop.report.figure import Figure, Style, arm_legend, points, styles, value_range
 from judgeloop.report.findings import findings
 from judgeloop.report.judge_figures import position_by_slot, probes
 from judgeloop.report.reading import Reading, read
@@ -329,3 +329,14 @@ def test_a_price_part_that_may_be_nothing_is_pale_and_has_its_whisker() -> None:
     assert low < -0.15
     assert high > 0.65
     assert "learning" not in figure.alternative
+
+
+def test_a_positive_control_is_hollow_and_dashed_and_its_legend_says_so() -> None:
+    arms = ("judge", "longer", "coin")
+    looks = styles(arms, {"longer": "positive", "coin": "random"})
+    assert (looks["longer"].marker, looks["longer"].dash) == ("square-open", "dash")
+    assert arm_legend(arms, looks)[1][0] == "longer (positive control: a judge with a known taste)"
+    assert [name for name, _ in arm_legend(("judge", "coin"), looks)] == ["judge", "coin"]
+    many = tuple(f"a{n}" for n in range(7))
+    looks = styles(many, dict.fromkeys(many, "positive"))
+    assert len({page.glyph(look) for look in looks.values()}) == 6  # every marker has a character for the legend

@@ -15,9 +15,9 @@ from judgeloop.report import wording
 from judgeloop.report.answers import QuestionAnswer, answers
 from judgeloop.report.claims import leading
 from judgeloop.report.findings import findings
-from judgeloop.report.reading import Reading
+from judgeloop.report.reading import POSITIVE, Reading, positive_controls
 from judgeloop.report.text import escape
-from judgeloop.stats.estimate import Estimate, Verdict
+from judgeloop.stats.estimate import Estimate, PositiveControl, Verdict
 
 pytestmark = pytest.mark.pages
 
@@ -45,9 +45,8 @@ def _diverse(term: str, estimate: float, half: float, **changes: Any) -> Estimat
 
 def _answers(rows: list[Estimate], arms: tuple[str, ...] = ()) -> list[QuestionAnswer]:
     nothing = pd.DataFrame()
-    reading = Reading(
-        "x", tuple(rows), nothing, nothing, nothing, nothing, {}, {}, "", arms, {"random": "random"} if arms else {}
-    )
+    controls = {"random": "random", **dict.fromkeys(positive_controls(rows), POSITIVE)} if arms else {}
+    reading = Reading("x", tuple(rows), nothing, nothing, nothing, nothing, {}, {}, "", arms, controls)
     return answers(reading, findings(rows))
 
 
@@ -278,6 +277,17 @@ def test_markdown_escapes_what_could_be_markup_and_no_more() -> None:
     assert escape("0.98 [0.86, 1.11] †") == "0.98 [0.86, 1.11] †"
     assert escape("−0.02 [−0.11, 0.06]") == "−0.02 [−0.11, 0.06]"
     assert escape("did_length, cost_usd") == "did_length, cost_usd"
+
+
+@pytest.mark.parametrize(
+    ("usd", "unpriced", "words"),
+    [
+        (0.0, (), ""), (0.031234, (), "0.0312 USD"), (1234.5, (), "1,234.50 USD"), (0.81, ("x",), "at least 0.8100 USD; x has no price"),
+        (None, ("x", "y"), "cost not known: x, y have no price"), (None, (), "cost not known: no price was stated"),
+    ],
+)  # fmt: skip
+def test_a_cost_is_said_in_one_way(usd: float | None, unpriced: tuple[str, ...], words: str) -> None:
+    assert wording.cost(usd, unpriced) == words
     for text, safe in (
         ("[1, 2](http://x)", "\\[1, 2\\](http://x)"), ("[1, 2]: http://x", "\\[1, 2\\]: http://x"), ("[1, 2][a]", "\\[1, 2\\]\\[a\\]"),
         ("_x_", "\\_x\\_"), ("a__b", "a\\_\\_b"), ("[x, y]", "\\[x, y\\]"), ("<b>|*", "\\<b\\>\\|\\*"),
@@ -293,3 +303,74 @@ def test_many_arms_are_a_table_a_question(tmp_path: Path) -> None:
     assert section.count("\n| Found | ") == 10
     assert "- Found" not in section
     assert "| Found | a4 | gold | Drift of length | 1.00 [0.80, 1.20] | doublings |" in section
+
+
+def _with_control(judge: PositiveControl, control: PositiveControl, **changes: Any) -> list[Estimate]:
+    """A judge's drift that is not shown beside a positive control of the same feature, seen or not."""
+    null = _did(
+        arm="judge", estimate=0.02, verdict="undetected", detectable=0.33, p_adjusted=0.8, positive_control=judge
+    )
+    seen = control == "itself_seen"
+    longer = _did(arm="longer", estimate=0.9 if seen else 0.1, verdict="drifting" if seen else "undetected", positive_control=control)  # fmt: skip
+    return [replace(null, **changes), longer]
+
+
+def test_a_drift_that_is_not_shown_is_read_with_the_positive_control() -> None:
+    rows = _with_control("seen", "itself_seen")
+    judge, longer = findings(rows)
+    assert judge.verdict == "undetected"
+    assert judge.sentence.endswith(
+        "; the positive control's was detected: this run could see a taste as strong as that."
+    )
+    assert longer.sentence.startswith("longer (positive control) against random")
+    assert longer.verdict == "described"  # it claims nothing on the judge, and answers no question
+    growing = _answers(rows, ("judge", "longer", "random"))[1]
+    assert growing.word == "Not detected"
+    assert [row.row.arm for row in growing.grounds] == ["judge"]
+    assert "the positive control's was detected" in growing.sentences[0]
+
+
+@pytest.mark.parametrize("verdict", ["undetected", "none", "cannot_tell"])
+def test_a_drift_that_is_not_shown_says_nothing_where_the_positive_control_shows_none_either(verdict: Verdict) -> None:
+    rows = _with_control("not_seen", "itself_not_seen", verdict=verdict, margin=0.5)
+    judge, longer = findings(rows)
+    assert (judge.verdict, longer.verdict) == ("unclear", "unclear")
+    assert judge.sentence.endswith("and the positive control's was not either: this run could not see such a taste.")
+    assert "could have seen" not in judge.sentence
+    four = _answers(rows, ("judge", "longer", "random"))
+    assert (four[1].word, four[2].word) == ("Unclear", "Limited")
+    assert any("train harder" in line.sentence for line in four[3].advice)
+
+
+def test_a_drift_that_is_not_shown_asks_for_a_positive_control_where_there_is_none() -> None:
+    asks = {
+        any(
+            "An arm with a known taste" in line.sentence
+            for line in _answers(rows, ("judge", "longer", "random"))[3].advice
+        )
+        for rows in (_with_control("seen", "itself_seen"), _with_control("not_seen", "itself_not_seen"))
+    }
+    assert asks == {False}
+    alone = _with_control("", "")[:1]
+    assert "An arm with a known taste" in _answers(alone, ("judge", "random"))[3].sentences[-1]
+
+
+def test_a_drift_that_is_shown_needs_no_positive_control() -> None:
+    (found, _) = findings([_did(arm="judge", positive_control="not_seen"), *_with_control("", "itself_not_seen")[1:]])
+    assert found.verdict == "found"
+    assert "positive control" not in found.sentence
+
+
+def test_a_positive_control_of_another_feature_is_said_of_that_feature_alone() -> None:
+    length = _did(arm="judge", estimate=0.02, verdict="undetected", detectable=0.33)
+    bold = _did("did_bold", 0.02, arm="judge", verdict="undetected", positive_control="not_seen", family="exploratory")
+    control = _did("did_bold", 0.9, arm="plain", positive_control="itself_not_seen")
+    by_term = {finding.row.term: finding for finding in findings([length, bold, control]) if finding.row.arm == "judge"}
+    assert "positive control" not in by_term["did_length"].sentence
+    assert by_term["did_bold"].verdict == "unclear"
+
+
+def test_a_run_of_positive_controls_alone_is_about_them() -> None:
+    rows = [_did(arm="longer", positive_control="itself_seen")]
+    assert [finding.verdict for finding in findings(rows)] == ["found"]
+    assert _answers(rows, ("longer", "random"))[1].word == "Yes"

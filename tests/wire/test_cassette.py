@@ -214,7 +214,7 @@ def test_failed_calls_count_as_not_recorded_where_they_are_asked_again(tmp_path:
     again = Cassette(tmp_path, writable=True, retry_failed=True)
     assert {entry.call for entry in again.exchanges()} & {entry.call for entry in failed} == {"audit/trial/m/json"}
     assert again.get(done.call, done.key) == done
-    assert again.spent == cassette.spent == {"m": (3 + 4 * 3, 16, 4)}
+    assert again.spent == cassette.spent == {"m": (3 + 4 * 3, 16, 4, 0)}
 
 
 def test_line_ends_of_another_system_are_read(tmp_path: Path) -> None:

@@ -180,6 +180,25 @@ def test_a_resumed_run_asks_nothing_and_counts_everything(tmp_path: Path) -> Non
     assert [event.calls for event in events] == [1, 2, 3, 4, 5] * 2 + [5] * 5
 
 
+def test_the_cost_says_which_models_it_leaves_out(tmp_path: Path) -> None:
+    ledger, events = Ledger(), list[AnsweredCall]()
+    with serving() as server:
+        endpoints = {
+            "m": server.endpoint(price={"input": 1e6}), "n": server.endpoint(model="free", price={"input": 0}),
+            "o": server.endpoint(model="x"), "never": server.endpoint(model="z"),
+        }  # fmt: skip
+
+        async def ask_all() -> None:
+            cassette = Cassette(tmp_path, writable=True)
+            async with WireClient(endpoints, cassette, ledger=ledger, observer=events.append, environment={}) as client:
+                for name in ("m", "n", "o", "o"):
+                    await client.ask(Call(f"s0/{name}", name, named("a").body))
+
+        asyncio.run(ask_all())
+    assert (ledger.cost, ledger.unpriced) == (3.0, ("x",))
+    assert [event.unpriced for event in events] == [(), (), ("x",), ("x",)]
+
+
 def test_a_torn_line_is_asked_again_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     calls = numbered(4)
     with serving() as server:

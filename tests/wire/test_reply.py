@@ -159,7 +159,7 @@ def test_transient_statuses(status: int, text: str, fault: str) -> None:
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (401, error("Incorrect API key")), (402, ""), (403, "forbidden"), (404, "<html>"), (307, ""),
+        (401, error("Incorrect API key")), (402, ""), (403, error("This project has no access to the model")), (403, error("No", code="account_deactivated")), (404, "<html>"), (307, ""),
         (400, error("no", code="model_not_found")), (400, error("The model `x` does not exist")), (422, error("Unknown model: x")),
         (429, error("You exceeded your current quota", code="insufficient_quota")),
         (429, error("You exceeded your current quota", type="insufficient_quota", code=None)),

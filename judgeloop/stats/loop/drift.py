@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from judgeloop import seeds
 from judgeloop.stats.design import Design
-from judgeloop.stats.estimate import BareTest, Estimate, estimate_row, joined, replicate_mean
+from judgeloop.stats.estimate import BareTest, Estimate, Point, estimate_row, joined, replicate_mean
 from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip, t_interval
 from judgeloop.stats.items import RARE
 from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Series, across_replicates, item_means, snapped
 from judgeloop.text.features import FEATURES
 
 CONFIRMATORY = ("did_length", "did_style_score", "did_mattr")
-"""The confirmatory family of a run, at its last generation and confirmatory contrast (docs/method.md, "Many tests")."""
+"""The confirmatory family of a run, at its last generation and confirmatory contrast (docs/method.md, "Many tests"). Of a positive
+control the drift of its own feature is a family of its own."""
 
 
 def drift_estimates(measured: MeasuredCandidates, all_series: Iterable[Series], design: Design) -> list[Estimate]:
@@ -65,20 +66,23 @@ def _arm_rows(measured: MeasuredCandidates, series: Series, arm: str, generation
         counts, remarks = _same_items(series, (arm, generation), (arm, 0))
         values = _present(series.drifts(arm, generation))
         term, notes = f"drift_{quantity.name}", [*remarks, *notes]
-        rows.append(_series_row(term, values, series, {**labels, **counts}, notes, tested=True))
+        groups = _groups(measured, series, (arm, generation), (arm, 0))
+        rows.append(_series_row(term, values, series, {**labels, **counts}, notes, tested=True, groups=groups))
     return rows
 
 
 def _series_row(
-    term: str, values: NDArray[np.float64], series: Series, labels: dict[str, Any], notes: list[str], *, tested: bool
-) -> Estimate:
-    """The row of replicate ``values`` (S,). ``tested`` False: a level, whose distance from 0 means nothing; it has no p."""
+    term: str, values: NDArray[np.float64], series: Series, labels: dict[str, Any], notes: list[str], *, tested: bool,
+    groups: Interval | Point | Undefined | None = None,
+) -> Estimate:  # fmt: skip
+    """The row of replicate ``values`` (S,), or of ``groups`` (``_groups``). ``tested`` False: a level, whose distance from 0
+    means nothing; it has no p."""
     quantity = series.quantity
     if quantity.undefined:
         return estimate_row(Undefined(quantity.undefined), term=term, n_replicates=0, **labels)
     return estimate_row(
-        replicate_mean(values, quantity.missing, tested=tested), margin=quantity.margin, null=0.0 if tested else None,
-        drift=True, note=joined(*notes, _missing_remark(len(values), series)), term=term, n_replicates=len(values), **labels,
+        groups or replicate_mean(values, quantity.missing, tested=tested), margin=quantity.margin, null=0.0 if tested else None,
+        drift=True, note=joined(*notes, "" if groups else _missing_remark(len(values), series)), term=term, n_replicates=len(values), **labels,
     )  # fmt: skip
 
 
@@ -87,7 +91,11 @@ def _did_row(
 ) -> Estimate:
     quantity, term = series.quantity, f"did_{series.quantity.name}"
     last = generation == design.generations
-    confirmatory = (arm, control) == design.confirmatory and last and not series.category and term in CONFIRMATORY
+    taste = design.arm(arm).taste
+    stated = (taste is not None and taste[0] == series.quantity.name) or (
+        (arm, control) == design.confirmatory and term in CONFIRMATORY
+    )
+    confirmatory = stated and last and not series.category
     labels: dict[str, Any] = {
         "scope": "policy", "bias": quantity.bias, "term": term, "arm": arm, "contrast": control,
         "generation": generation, "category": series.category, "unit": quantity.unit,
@@ -100,10 +108,45 @@ def _did_row(
     pools = measured.pooled if series.category == RARE else ""
     _, n_items, _ = measured.count(series.category, arm, generation)
     counts: dict[str, Any] = {"n": len(values), "n_items": n_items, "n_replicates": len(values), **item_counts}
+    groups = _groups(measured, series, (arm, generation), (arm, 0), (control, generation), (control, 0))
     return estimate_row(
-        replicate_mean(values, quantity.missing), margin=quantity.margin, drift=True,
+        groups or replicate_mean(values, quantity.missing), margin=quantity.margin, drift=True,
         note=joined(*remarks, quantity.note, pools, _missing_remark(len(values), series)), **counts, **labels,
     )  # fmt: skip
+
+
+def _groups(
+    measured: MeasuredCandidates, series: Series, *cells: tuple[str, int]
+) -> Interval | Point | Undefined | None:
+    """First − second (− (third − fourth)) of the cells' means, where generations answer other items each; else None, and for a
+    paired quantity."""
+    if measured.same_items or series.quantity.paired:
+        return None
+    return difference_of_groups(np.array([series.levels(arm, generation) for arm, generation in cells]))
+
+
+def difference_of_groups(values: NDArray[np.float64]) -> Interval | Point | Undefined:
+    """The change between the means of cells whose units (replicates, or items) differ in part or wholly.
+
+    ``values`` (c, S): of each cell and unit, NaN where the cell lacks the unit; c is 2 (first − second) or 4 (first − second −
+    (third − fourth)). The standard error sums each unit's share in the change over the cells that have it: with the same units in
+    all cells it is that of the one-sample t, with none in common that of Welch's. The t has the smallest cell's units − 1
+    degrees of freedom, Welch's lower bound. Level in tests/stats/loop/test_drift.py.
+    """
+    present = ~np.isnan(values)
+    sizes = present.sum(axis=1)
+    if not sizes.all():
+        return Undefined("no text in some generation")
+    means = np.nansum(values, axis=1) / sizes
+    signs = np.array([1.0, -1.0, -1.0, 1.0][: len(values)])
+    change = float(signs @ means)
+    if sizes.min() < 2:
+        return Point(change, "one replicate has no interval")
+    weights = signs / np.sqrt(sizes * (sizes - 1.0))
+    shares = weights @ np.where(present, values - means[:, None], 0.0)
+    return t_interval(
+        change, float(np.sqrt(shares @ shares)), int(sizes.min()) - 1, method="t over replicates, groups that differ"
+    )
 
 
 def _same_items(series: Series, *cells: tuple[str, int]) -> tuple[dict[str, int], list[str]]:

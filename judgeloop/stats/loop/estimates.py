@@ -32,6 +32,7 @@ from judgeloop.stats.loop.panels import (
     probe_panel_estimates,
 )
 from judgeloop.stats.loop.pools import range_estimates
+from judgeloop.stats.loop.positive_control import with_positive_controls
 from judgeloop.stats.loop.price import accounts, price_estimates
 from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
@@ -85,7 +86,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     ]
     single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
     adjusted = adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)), design.looks)
-    return with_settled_compounding(adjusted, design.generations)
+    return with_positive_controls(with_settled_compounding(adjusted, design.generations), design)
 
 
 def fitted_sizes(measured: MeasuredCandidates, signals: pd.DataFrame) -> dict[str, int]:

@@ -3,7 +3,7 @@
 ``measure`` gives the candidates with their quantities in estimate units, ``series`` the replicate values of each; all run
 estimates on the policy start from these. A replicate's value is the mean over items of the item's mean over its candidates, weighted by ``n_drawn`` (or by a
 distribution: ``p_selected`` …). Items are a fixed set within a replicate: those that have a candidate in every generation
-of every arm, so that no change of a mean is a change of items. Failed drafts (no text) and undrawn pool texts are in no
+of every arm, so that no change of a mean is a change of items (but for logs whose generations answer other items each). Failed drafts (no text) and undrawn pool texts are in no
 candidate mean.
 """
 
@@ -152,6 +152,7 @@ class MeasuredCandidates:
     - ``scale``: the pooled generation-0 SD of length and the style features, in raw units
     - ``counts``: (category, arm, generation) → (candidates, items, failed drafts)
     - ``left_out``: items, over replicates, without a candidate in some generation
+    - ``same_items``: whether generations answer the same items, so that a change is one within replicates
     - ``categories``: those with estimates of their own; ``pooled``: a remark that names what RARE pools
     """
 
@@ -162,6 +163,7 @@ class MeasuredCandidates:
     left_out: int
     categories: tuple[str, ...]
     pooled: str = ""
+    same_items: bool = True
 
     def count(self, category: str, arm: str, generation: int) -> tuple[int, int, int]:
         """(candidates, items, failed drafts) over all replicates."""
@@ -185,12 +187,15 @@ def measure(tables: RunTables, design: Design) -> MeasuredCandidates:
     rows["group"] = [groups[str(item_id)] for item_id in rows["item_id"]]
     failed = rows[rows["text"].isna()]
     rows = rows[rows["text"].notna()]
-    rows, left_out = _fixed_items(rows)
+    rows, left_out = _fixed_items(rows) if design.same_items else (rows, 0)
     scale = {name: _zero_sd(rows, name) for name in FEATURES if name in rows.columns}
     quantities = _add_quantities(rows, scale, design, tables.items)
     names = tuple(sorted(name for name in rows["group"].unique() if name))
     categories = names if len(names) > 1 else ()
-    return MeasuredCandidates(rows, quantities, scale, _counts(rows, failed, categories), left_out, categories, remark)
+    counts = _counts(rows, failed, categories)
+    return MeasuredCandidates(
+        rows, quantities, scale, counts, left_out, categories, remark, design.same_items
+    )  # fmt: skip
 
 
 def item_means(rows: pd.DataFrame, columns: Sequence[str], weight: str) -> pd.DataFrame:

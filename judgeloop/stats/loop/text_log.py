@@ -20,6 +20,9 @@ from judgeloop.stats.multiplicity import adjust
 from judgeloop.stats.near_copies import with_clusters
 from judgeloop.stats.presentations import clusters
 
+SHARED = 0.5
+"""Least share of the items that stand in every generation and arm for changes to be those of the same items."""
+OTHER_ITEMS = "other items in each generation: had their kind changed too, this would look the same"
 ONE_RUN = "one training run: the interval is over its items, and says nothing of what another run would do"
 _NOT_OF_TEXTS = (
     "selection_", "mixing_", "learning_", "bias_selection_", "gradient_", "kl_", "strategy_gap_", "compounding_",
@@ -35,14 +38,15 @@ def text_estimates(candidates: pd.DataFrame, items: pd.DataFrame, controls: tupl
 
     ``candidates``: the columns of docs/contract.md, "Tables", with features, ``generation`` 0 … T. With two replicates or more
     the unit is the replicate, as in a run. With one it is the item (near-copies one item) for what every item shows, and
-    ``n_replicates`` is empty; what takes several items together (tails, stock phrases) is a number without an interval.
+    ``n_replicates`` is empty; what takes several items together (tails, stock phrases) is a number without an interval. Where fewer
+    than half of the items stand in every generation and arm, changes are between the means of all (``difference_of_groups``).
     """
     arms = list(dict.fromkeys(candidates["arm"]))
     design = Design(
         "texts", 0, int(candidates["generation"].max()),
         tuple(ArmDesign(arm, "", is_control=arm in controls) for arm in arms),
         contrasts := tuple(product([arm for arm in arms if arm not in controls], controls)),
-        contrasts[0] if contrasts else None,
+        contrasts[0] if contrasts else None, same_items=shared_items(candidates) >= SHARED,
     )  # fmt: skip
     together = _estimates(candidates, items, design)
     if candidates["replicate"].nunique() > 1:
@@ -60,10 +64,19 @@ def text_estimates(candidates: pd.DataFrame, items: pd.DataFrame, controls: tupl
     return adjust(rows.assign(n_replicates=pd.array([pd.NA] * len(rows), dtype="Int64")))
 
 
+def shared_items(texts: pd.DataFrame) -> float:
+    """The share of the items that have a text in every arm and generation of ``texts``."""
+    cells = texts[["item_id", "arm", "generation"]].drop_duplicates()
+    return float((cells.groupby("item_id").size() == cells.groupby(["arm", "generation"]).ngroups).mean())
+
+
 def _estimates(candidates: pd.DataFrame, items: pd.DataFrame, design: Design) -> pd.DataFrame:
     """``run_estimates`` of the texts alone, without the terms that texts cannot show."""
     nothing = [pd.DataFrame(columns=list(names)) for names in (JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS)]
     full = candidates.assign(reason="", reward=np.nan, n_drawn=1)
     rows = run_estimates(RunTables(items, full, *nothing), design)
-    kept = (rows["scope"] == "policy") & ~rows["term"].str.startswith(_NOT_OF_TEXTS)
-    return rows[kept].reset_index(drop=True)
+    kept = rows[(rows["scope"] == "policy") & ~rows["term"].str.startswith(_NOT_OF_TEXTS)].reset_index(drop=True)
+    if not design.same_items:
+        changes = kept["term"].str.startswith(("drift_", "did_"))
+        kept["note"] = kept["note"].where(~changes | (kept["status"] == "undefined"), OTHER_ITEMS)
+    return kept

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 import planted_run
 from conftest import examples
@@ -17,7 +18,7 @@ from judgeloop.seeds import rng
 from judgeloop.stats.design import Design, Margins, RunTables
 from judgeloop.stats.estimate import Estimate, Point, estimate_row, replicate_mean
 from judgeloop.stats.inference import Interval, Undefined, replicate_t, surely_detectable, t_interval
-from judgeloop.stats.loop.drift import drift_estimates, quantity_series
+from judgeloop.stats.loop.drift import difference_of_groups, drift_estimates, quantity_series
 from judgeloop.stats.loop.replicates import Quantity, Series, item_means, measure, series
 
 
@@ -365,3 +366,32 @@ def test_planted_means_are_recovered() -> None:
     interval = replicate_mean(drift_series.did("judge", "random", 2))
     assert isinstance(interval, Interval)
     assert interval.low - 0.02 < 2 * shift < interval.high + 0.02
+
+
+def test_means_of_groups_that_differ_are_paired_where_they_share_and_welch_where_they_do_not() -> None:
+    generator = rng(0, "groups")
+    one, two = generator.normal(size=9), generator.normal(1.0, 3.0, size=9)
+    paired = difference_of_groups(np.array([two, one]))
+    assert isinstance(paired, Interval)
+    assert paired.p_value == pytest.approx(stats.ttest_1samp(two - one, 0.0).pvalue)
+    nothing = np.full(9, np.nan)
+    apart = difference_of_groups(np.array([np.append(two[:7], nothing), np.append(nothing[:7], one)]))
+    assert isinstance(apart, Interval)
+    assert apart.std_error == pytest.approx(np.sqrt(two[:7].var(ddof=1) / 7 + one.var(ddof=1) / 9))
+    assert (apart.estimate, apart.df) == (pytest.approx(two[:7].mean() - one.mean()), 6)
+    four = difference_of_groups(np.array([two, one, one, one]))
+    assert isinstance(four, Interval)
+    assert four.p_value == pytest.approx(paired.p_value)
+
+
+def test_a_change_of_groups_that_differ_holds_its_level() -> None:
+    """Four cells of 6 to 12 items with unequal spreads, half of the items in two cells: rejects at no more than 5 %."""
+    generator, runs, rejected = rng(0, "level of groups"), 2000, 0
+    for _ in range(runs):
+        values = generator.normal(size=(4, 18)) * np.array([1.0, 2.0, 1.0, 0.5])[:, None] + generator.normal(size=18)
+        for row, (first, last) in zip(values, ((0, 12), (6, 18), (6, 12), (3, 15)), strict=True):
+            row[:first], row[last:] = np.nan, np.nan
+        interval = difference_of_groups(values)
+        assert isinstance(interval, Interval)
+        rejected += not interval.covers(0.0)
+    assert rejected / runs < 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
