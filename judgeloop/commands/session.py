@@ -95,7 +95,7 @@ class EndpointRecord:
         return {
             "reported_models": {name: sorted(models) for name, models in self._models.items()},
             "reported_fingerprints": {name: sorted(prints) for name, prints in self._fingerprints.items()},
-            "failed_calls": dict(Counter(self._failed.values()).most_common()),
+            **({"failed_calls": dict(Counter(self._failed.values()).most_common())} if self._failed else {}),
             "calls": self._calls,
             "cost_usd": None if self._unpriced and not self._cost else round(self._cost, 6),
             **({"unpriced": list(self._unpriced)} if self._unpriced else {}),
