@@ -19,6 +19,7 @@ from coverage_page import page as coverage_page
 from python_reference import PYTHON, python_reference
 
 from judgeloop.cli.app import app
+from judgeloop.experiment.resolve import template
 from judgeloop.experiment.schema import schema as experiment_schema
 from judgeloop.judging.edits import TOLERANCE, Probe, length_ratio
 from judgeloop.judging.model_edits import LENGTH_TOLERANCE
@@ -38,22 +39,10 @@ A YAML file says what is asked, who drafts, who judges, what is learned and in w
 name the nearest known key. Paths are relative to the file. `judgeloop run --schema` prints the same as a JSON schema,
 which editors can use to complete and check the file.
 
-A small, whole experiment:
+A whole experiment, as `judgeloop run --print-experiment` writes it for a start:
 
 ```yaml
-name: demo
-items: items.jsonl
-endpoints:
-  m: {base_url: "http://127.0.0.1:8000/v1", model: planted}
-judge: {kind: model, endpoint: m}
-policy: {kind: pool, endpoint: m, pool_size: 8}
-generations: 2
-replicates: 5
-arms:
-  judge: {}                                          # the base experiment as it is
-  coin: {judge: {kind: random}}                      # a control: drift that no judge causes
-  longer: {judge: {kind: rule, feature: length}}     # a known taste: would this run show one?
-```
+@TEMPLATE```
 
 **Arms** are overrides of `judge`, `signal`, `strategy` or `policy.exemplars`. Keys that an arm does not name stay those
 of the base; a block whose `kind` changes starts from that kind's defaults. **Control arms** are those whose judge is
@@ -149,7 +138,9 @@ MARKED_SAMPLE = """# Sleep
 def pages() -> dict[str, str]:
     """File name → text."""
     return {
-        "experiment.md": "\n".join([NOTICE, EXPERIMENT, *_experiment(experiment_schema())]),
+        "experiment.md": "\n".join(
+            [NOTICE, EXPERIMENT.replace("@TEMPLATE", template()), *_experiment(experiment_schema())]
+        ),
         "planted.md": "\n".join([NOTICE, PLANTED, *_planted()]),
         "report.schema.json": json.dumps(report_schema(), indent=1, ensure_ascii=False) + "\n",
         "commands.md": "\n".join([NOTICE, COMMANDS, *_commands()]),

@@ -6,6 +6,7 @@ Ask judges, or read what they said:
   Both return an ``Audit``.
 - ``run(experiment)`` closes the loop from judge to model for some generations and returns a ``Run``; ``step(experiment)`` does so
   where somebody trains the model by hand between generations.
+- ``reward(judge, endpoints, out=…)`` is a judge as the reward function of a trainer of your own (``JudgeReward``).
 - ``open(run_dir)`` reads the folder of any of them.
 
 Before a call is made:
@@ -21,7 +22,7 @@ With the results:
 - ``export(run_dir, format, out)`` and ``collect_labels(…)``: other tools' files, and sheets that people label (``Export``).
 - ``watch(run_dir)``: the live report of a run that goes on.
 
-And offline: ``serve(planted=…)`` plays the OpenAI API locally, ``validate()`` plants truth through the same code
+And offline: ``demo()`` reports on a recorded run that ships with judgeloop; ``serve(planted=…)`` plays the OpenAI API locally, ``validate()`` plants truth through the same code
 (``Validation``). Deliberate errors descend from ``JudgeloopError``. Names are loaded when first used.
 """
 
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from judgeloop.commands.audit import audit
     from judgeloop.commands.check import check
     from judgeloop.commands.compare import ComparisonReport, compare
+    from judgeloop.commands.demo import demo
     from judgeloop.commands.doctor import Diagnosis, doctor
     from judgeloop.commands.export import Export, collect_labels, export
     from judgeloop.commands.forecast import Forecasts, forecast
     from judgeloop.commands.plan import Plan, plan
     from judgeloop.commands.plan_audit import AuditPlan, plan_audit
+    from judgeloop.commands.reward import JudgeReward, reward
     from judgeloop.commands.run import run, step
     from judgeloop.commands.serve import serve
     from judgeloop.commands.validate import Validation, validate
@@ -54,11 +57,13 @@ _NAMES = {
     "commands.audit": ("audit",),
     "commands.check": ("check",),
     "commands.compare": ("ComparisonReport", "compare"),
+    "commands.demo": ("demo",),
     "commands.doctor": ("Diagnosis", "doctor"),
     "commands.export": ("Export", "collect_labels", "export"),
     "commands.forecast": ("Forecasts", "forecast"),
     "commands.plan": ("Plan", "plan"),
     "commands.plan_audit": ("AuditPlan", "plan_audit"),
+    "commands.reward": ("JudgeReward", "reward"),
     "commands.run": ("run", "step"),
     "commands.serve": ("serve",),
     "commands.validate": ("Validation", "validate"),
@@ -71,9 +76,9 @@ _NAMES = {
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeloopError", "Plan",
-    "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "doctor", "export",
-    "forecast", "open", "plan", "plan_audit", "run", "serve", "step", "validate", "watch",
+    "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeReward", "JudgeloopError",
+    "Plan", "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "demo", "doctor", "export",
+    "forecast", "open", "plan", "plan_audit", "reward", "run", "serve", "step", "validate", "watch",
 ]  # fmt: skip
 
 __version__ = metadata.version("judgeloop")

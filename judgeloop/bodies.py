@@ -52,25 +52,6 @@ SCORE_TOKEN = re.compile(rf"\[\[({_WRAP}(-?[0-9]{{1,4}}(?:\.[0-9]{{1,4}})?)(?:[ 
 CHOICE_TOKEN = re.compile(rf"\[\[({_WRAP}([a-h]){_WRAP})\]\]", re.I)
 
 
-_MENDED_BY = (
-    (r"max_completion_tokens", "max_tokens_field: max_completion_tokens", "--max-tokens-field max_completion_tokens"),
-    (r"temperature", "send_temperature: false", "--no-temperature"),
-    (r"enable_thinking", "extra_body: {enable_thinking: false}", """--extra-body '{"enable_thinking": false}'"""),
-    (r"api-version", "extra_query: {api-version: …}", "--query api-version=…"),
-    (r"log_?-?prob", "a smaller top_logprobs or verdict: json", "--top-logprobs, --verdict json"),
-    (r"response_format|json_schema", "verdict: text", "--verdict text"),
-)
-"""(what a server's message says, setting of an experiment, option of audit)."""
-
-
-def remedy(message: str) -> str:
-    """The setting that mends a refusal with this message, as "set …"; empty where none is known."""
-    for words, key, option in _MENDED_BY:
-        if re.search(words, message, re.I):
-            return f"set {key} (audit: {option})"
-    return ""
-
-
 def without_controls(text: str) -> str:
     """The text without what could switch roles or break a request: chat-control tokens, control characters, bidirectional
     overrides and lone surrogates. Markdown, right-to-left scripts and everything else stay. Idempotent, linear time.

@@ -436,10 +436,19 @@ def _decide(limit: Limit, row: Estimate) -> Outcome:
         return Outcome(limit, "inconclusive", row, min(inside), why)
     if min(inside) >= 0:
         return Outcome(limit, "passed", row, min(inside), "the whole interval is within the limit")
+    if max(beyond) > 0 and _may_be_missing_alone(row):
+        why = "the whole interval is beyond the limit, but replies without a verdict, or pairs without gold, could account for it"
+        return Outcome(limit, "inconclusive", row, -max(beyond), why)
     if max(beyond) > 0:
         why = f"the whole interval is beyond the limit, by {max(beyond):.3g} or more"
         return Outcome(limit, "exceeded", row, -max(beyond), why)
     return Outcome(limit, "inconclusive", row, min(inside), _why_inconclusive(limit, row))
+
+
+def _may_be_missing_alone(row: Estimate) -> bool:
+    """Whether the row's claim was withheld, or depends on its unscored judgments (``stats.judge.missing``)."""
+    withheld = row.verdict == "cannot_tell" and row.p_value is None
+    return row.scope == "judge" and (withheld or row.verdict == "found_if_unscored_alike")
 
 
 def _is_within(limit: Limit, value: float) -> bool:

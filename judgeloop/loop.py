@@ -63,11 +63,12 @@ Batch = tuple[Item, list[Presentation]]
 @dataclass(frozen=True, slots=True)
 class GenerationDone:
     """A generation that a replicate has finished in all arms, for the progress view; ``unscored``: judgments in it without
-    a verdict."""
+    a verdict; ``lost``: drafts without text, those that arms share once."""
 
     replicate: int
     generation: int
     unscored: int
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ class Replicate:
             )
             self._write(generation, tables)
             unscored = sum(int((table["judgments"]["verdict"] == "unscored").sum()) for table in tables)
-            self.context.on_generation(GenerationDone(self.number, generation, unscored))
+            lost = [int((table["candidates"]["reason"] != "").sum()) for table in tables]
+            done = GenerationDone(self.number, generation, unscored, max(lost) if generation == 0 else sum(lost))
+            self.context.on_generation(done)
 
     def _write(self, generation: int, tables: Sequence[Mapping[str, pd.DataFrame]]) -> None:
         """One generation's part of every table, with the rows of all arms."""
@@ -293,7 +296,7 @@ class ArmLoop:
         if {"truncated", "empty"} & set(reasons):
             mended = f"raise policy.max_tokens, which is {spec.max_tokens or endpoint.max_tokens} and which a thought may use up"
         raise EndpointFailed(
-            f"endpoints.{spec.endpoint}: none of {reasons.total():,} drafts of generation 0 has a text ({listed}); {mended}, and give another --out"
+            f"{f'endpoints.{spec.endpoint}' if spec.endpoint else 'policy'}: none of {reasons.total():,} drafts of generation 0 has a text ({listed}); {mended}, and give another --out"
         )
 
     def _keep_generation_zero(self, counts: Mapping[str, Counter[str]], features: pd.DataFrame) -> None:

@@ -191,6 +191,19 @@ def test_a_strategy_that_others_are_compared_with_is_gated_like_them() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        ({"verdict": "found", "p_value": 0.001}, "exceeded"),
+        ({"verdict": "cannot_tell", "p_value": 0.02}, "exceeded"),  # not found after correction for several tests
+        ({"verdict": "cannot_tell"}, "inconclusive"),  # withheld: what is missing depends on the verdict
+        ({"verdict": "found_if_unscored_alike", "p_value": 0.001}, "inconclusive"),
+    ],
+)
+def test_what_missing_replies_could_account_for_exceeds_no_limit(claim: dict[str, Any], expected: str) -> None:
+    assert verdict(between(0.06, 0.1, **claim), max_abs=0.05) == expected
+
+
 def test_a_judge_that_gave_every_verdict_again_passes_and_no_other() -> None:
     """The gate is on the fixed panel: there nothing moved, however few pairs it holds."""
     same = between(-0.24, 0.24, term="judge_drift_first_slot_excess", panel="anchor", status="underpowered",

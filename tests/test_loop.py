@@ -164,6 +164,11 @@ def test_a_positive_control_moves_with_no_call_and_is_not_judged_on_the_panels(t
     estimates = run.estimates
     did = estimates[(estimates["term"] == "did_length") & (estimates["arm"] == "longer")]
     assert set(did["contrast"]) == {"random"}
+    assert set(estimates.loc[estimates["term"] == "did_bold", "positive_control"]) == {"", "itself"}
+    judged = estimates[
+        (estimates["term"] == "did_length") & (estimates["arm"] == "judge") & (estimates["variant"] == "")
+    ]
+    assert set(judged["positive_control"]) <= {"seen", "not_seen"}
     assert not ((estimates["arm"] == "longer") & (estimates["scope"] == "signal")).any()
 
 

@@ -251,19 +251,21 @@ def _show_positive_controls(controls: Sequence[Mapping[str, Any]], terminal: Con
     """Print what each arm with a known taste costs, and how far it must drift to show that this run can see."""
     if not controls:
         return
-    terminal.print("\nPositive controls: judges with a known taste, which ask no model", style="bold")
+    terminal.print(
+        "\nPositive controls: judges with a known taste, which ask no model; seen with 80 % power", style="bold"
+    )
+    known = any(control["power"] is not None for control in controls)
     grid = _grid()
     for title in ("Arm", "Takes the text with"):
         grid.add_column(title)
-    for title in ("Calls for it alone", "Seen from a drift of (80 % power)", "Power at the earlier run's drift"):
+    for title in ("calls for it alone", "seen from a drift of", *(["power at the earlier drift"] if known else [])):
         grid.add_column(title, justify="right")
     for control in controls:
         least, doublings, power = control["drift_in_sd"], control["drift"], control["power"]
         size = "–" if least is None else f"{least:.2f} SD" + (f" ({doublings:.2g} doublings)" if doublings else "")
-        grid.add_row(
-            control["arm"], f"{control['prefer']} {control['feature'].replace('_', ' ')}", f"{control['calls']:,}", size,
-            "not known" if power is None else f"{100 * power:.0f} %",
-        )  # fmt: skip
+        chance = ["not known" if power is None else f"{100 * power:.0f} %"] if known else []
+        taste = f"{control['prefer']} {control['feature'].replace('_', ' ')}"
+        grid.add_row(control["arm"], taste, f"{control['calls']:,}", size, *chance)
     terminal.print(grid)
 
 

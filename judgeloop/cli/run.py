@@ -44,11 +44,19 @@ def run(
         ),
     ] = False,
     quiet: Quiet = False,
+    print_experiment: Annotated[
+        bool, typer.Option("--print-experiment", help="Print an experiment to start from, and stop.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of an experiment and stop.")] = False,
     debug: Debug = False,
 ) -> None:
     """Close the loop: draft, judge in both orders, learn, draft again; end in estimates and a report."""
     set_debug(debug)
+    if print_experiment:
+        from judgeloop.experiment.resolve import template
+
+        print(template(), end="")
+        return
     if schema:
         from judgeloop.experiment.schema import schema as experiment_schema
 
@@ -65,6 +73,30 @@ def run(
             retry_failed=not leave_failed, observer=view,
         )  # fmt: skip
     _show(result, quiet, replayed=replay is not None)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/demo"),
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the report in the browser.")] = True,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a run gives: the report of a recorded one of a small model, opened in the browser; nothing is asked."""
+    set_debug(debug)
+    import webbrowser
+
+    from judgeloop.commands.demo import demo as demo_command
+
+    result = demo_command(out)
+    page = result.path / "report.html"
+    if quiet:
+        print(page)
+    else:
+        print(result.summary())
+        print(f"Report: {page}")
+    if browser:
+        webbrowser.open(page.resolve().as_uri())
 
 
 @app.command()

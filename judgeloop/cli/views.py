@@ -85,7 +85,7 @@ class ProgressCounts:
     def __init__(self) -> None:
         self.planned, self.done, self.recorded, self.cost = 0, 0, 0, 0.0
         self.unpriced: tuple[str, ...] = ()
-        self.unscored = 0
+        self.unscored, self.lost = 0, 0
         self.purpose = ""
         """What a run's last call was for: an arm, all arms, or the panels; empty in an audit."""
         self.began = time.monotonic()
@@ -111,6 +111,10 @@ class ProgressCounts:
         from judgeloop.report import wording  # imported late: it loads the statistics
 
         return [wording.cost(self.cost, self.unpriced)] if self.cost > 0 else []
+
+    def without_text(self) -> list[str]:
+        """The drafts without text; nothing where every draft has one."""
+        return [f"{self.lost:,} drafts without text"] if self.lost else []
 
     def rate(self) -> float:
         """Calls to endpoints, a second, over the last 20 s."""
@@ -164,6 +168,7 @@ class Plain(Quiet):
             self._write_line(f"{self._done:,}/{self._steps:,} judgments")
 
     def generation(self, event: GenerationDone) -> None:
+        self._counts.lost += event.lost
         if self._advance(1, event.unscored):
             turn = f"s{event.replicate} generation {event.generation} done ({self._done} of {self._steps})"
             self._write_line(f"{turn} · {self._counts.done:,}/{self._counts.planned:,} calls")
@@ -187,7 +192,7 @@ class Plain(Quiet):
     def _write_line(self, done: str) -> None:
         counts = self._counts
         parts = [f"{done} ({counts.recorded:,} recorded)", *counts.pace(), f"{counts.unscored:,} unscored"]
-        self.note(" · ".join([*parts, *counts.spent()]))
+        self.note(" · ".join([*parts, *counts.without_text(), *counts.spent()]))
 
 
 class Terminal(Quiet):
@@ -237,6 +242,7 @@ class Terminal(Quiet):
 
     def generation(self, event: GenerationDone) -> None:
         self._counts.unscored += event.unscored
+        self._counts.lost += event.lost
         upcoming = event.generation + 1
         place = "done" if upcoming > self._generations else f"generation {upcoming} of {self._generations}"
         if event.replicate in self._tasks:
@@ -275,6 +281,7 @@ class Terminal(Quiet):
         facts.add_row(
             *counts.pace(), *counts.spent(), f"{_clock(time.monotonic() - counts.began)} elapsed",
             Text(f"{counts.unscored:,} unscored", style="yellow" if counts.unscored else ""),
+            *(Text(words, style="yellow") for words in counts.without_text()),
             f"{counts.recorded:,} from recordings", stage,
         )  # fmt: skip
         return Group(self._bars, facts)

@@ -30,6 +30,7 @@ from judgeloop.judging.controls import GoldJudge
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
 from judgeloop.policies import Drafter, InProcess, Trainer
+from judgeloop.records import canonical
 from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
@@ -43,6 +44,8 @@ from judgeloop.training.hosted import HostedTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from judgeloop.results import Run
 
 _SPEED = only_speed(Endpoint)
@@ -333,6 +336,13 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def design_of_tables(resolved: ResolvedExperiment, judgments: pd.DataFrame) -> Design:
+    """``design_of`` with the judges' names as the table has them."""
+    rows = judgments[judgments["panel"] == "policy"]
+    judges = {str(arm): str(judge) for arm, judge in rows.groupby("arm")["judge"].first().items()}
+    return design_of(resolved, {arm.name: judges.get(arm.name, arm.judge.kind) for arm in resolved.arms})
+
+
 def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
     """What the statistics need to know of the experiment; ``names``: arm → its judge's name in the judgments table."""
     arms = tuple(
@@ -351,6 +361,12 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             strategy=arm.strategy.kind,
             real_fraction=arm.strategy.real_fraction,
             tau=arm.signal.tau if isinstance(arm.signal, BradleyTerrySignalSpec) else 1.0,
+            settings=canonical(
+                {
+                    "policy": arm.policy.model_dump(mode="json"),
+                    "signal": arm.signal.model_dump(mode="json", exclude={"label_rule"}),
+                }
+            ),
         )
         for arm in resolved.arms
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import report
-from judgeloop.commands.run import design_of
+from judgeloop.commands.run import design_of_tables
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.experiment.resolve import ResolvedExperiment, resolve
 from judgeloop.report.page import live_page
@@ -267,10 +267,7 @@ def write_so_far(
     so_far.write_text("experiment.yaml", folder.experiment_text())
     so_far.write_json("environment.json", folder.environment())
     tables = RunTables(**{table: so_far.table(table) for table in TABLES})
-    rows = tables.judgments[tables.judgments["panel"] == "policy"]
-    judges = {str(arm): str(judge) for arm, judge in rows.groupby("arm")["judge"].first().items()}
-    names = {arm.name: judges.get(arm.name, arm.judge.kind) for arm in resolved.arms}
-    design = design_of(resolved, names)
+    design = design_of_tables(resolved, tables.judgments)
     looks = design.generations / max(block.generation, 1)
     design = replace(design, generations=block.generation, looks=looks)
     so_far.write_estimates(run_estimates(tables, design))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -226,3 +227,22 @@ def sentence(problem: Mapping[str, Any]) -> str:
     """One of pydantic's errors as the end of a sentence that names the field."""
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{message[:1].lower()}{message[1:]}"
+
+
+_MENDED_BY = (
+    (r"max_completion_tokens", "max_tokens_field: max_completion_tokens", "--max-tokens-field max_completion_tokens"),
+    (r"temperature", "send_temperature: false", "--no-temperature"),
+    (r"enable_thinking", "extra_body: {enable_thinking: false}", """--extra-body '{"enable_thinking": false}'"""),
+    (r"api-version", "extra_query: {api-version: …}", "--query api-version=…"),
+    (r"log_?-?prob", "a smaller top_logprobs or verdict: json", "--top-logprobs, --verdict json"),
+    (r"response_format|json_schema", "verdict: text", "--verdict text"),
+)
+"""(what a server's message says, setting of an experiment, option of audit)."""
+
+
+def remedy(message: str) -> str:
+    """The setting that mends a refusal with this message, as "set …"; empty where none is known."""
+    for words, key, flags in _MENDED_BY:
+        if re.search(words, message, re.I):
+            return f"set {key} (audit: {flags})"
+    return ""

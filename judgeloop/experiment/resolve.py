@@ -15,9 +15,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
@@ -118,6 +119,11 @@ def without_later_keys(endpoint: Endpoint, *further: str) -> dict[str, Any]:
     return block
 
 
+def template() -> str:
+    """The packaged experiment to start from, as it is shipped: a judge, a coin and a known taste."""
+    return resources.files("judgeloop").joinpath("experiment.yaml").read_text(encoding="utf-8")
+
+
 def load(path: str | Path) -> ResolvedExperiment:
     """Read and validate an experiment file. Raises ExperimentError with the file and the field."""
     path = Path(path)
@@ -133,8 +139,7 @@ def as_resolved(experiment: str | Path | Mapping[str, Any] | ResolvedExperiment)
 
 def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "experiment") -> ResolvedExperiment:
     """Validate an experiment given as a mapping, with paths relative to ``folder``."""
-    experiment = _validate(Experiment, raw, where)
-    assert isinstance(experiment, Experiment)
+    experiment = validated(Experiment, raw, where)
     _check_judge(experiment, experiment.judge, f"{where}: judge")
     if experiment.policy.endpoint:
         _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
@@ -166,8 +171,7 @@ def _arm(raw: Mapping[str, Any], base: Experiment, name: str, override: Mapping[
             raise _only_exemplars(where, field)
         # The kind is named, for a signal's default depends on the policy.
         blocks[key] = dict(change) if change.get("kind", kind) != kind else {"kind": kind, **base_block, **change}
-    arm = _validate(Arm, {"name": name, **blocks}, where, field)
-    assert isinstance(arm, Arm)
+    arm = validated(Arm, {"name": name, **blocks}, where, field)
     if arm.policy.model_dump(exclude={"exemplars"}) != base.policy.model_dump(exclude={"exemplars"}):
         raise _only_exemplars(where, field)
     return arm
@@ -414,7 +418,10 @@ def asked_models(spec: JudgeSpec) -> tuple[ModelJudgeSpec, ...]:
 # pydantic's faults in a user's words.
 
 
-def _validate(model: type[BaseModel], raw: Mapping[str, Any], where: str, field: str = "") -> BaseModel:
+B = TypeVar("B", bound=BaseModel)
+
+
+def validated(model: type[B], raw: Mapping[str, Any], where: str, field: str = "") -> B:
     """The block, or an ExperimentError with a sentence a fault. ``field``: where in the file ``raw`` stands."""
     try:
         return model.model_validate(dict(raw))

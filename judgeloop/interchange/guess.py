@@ -181,7 +181,23 @@ class _Finder:
                 meanings = _sides_of(self.words[column], texts, models, self.rows) or _slots_of(self.words[column])
                 if meanings:
                     return {"column": column, "values": meanings}
+                others = self._beside_models(column, models)
+                if others is not None:
+                    return {"column": column, "by": "model"} | ({"values": others} if others else {})
         return None
+
+    def _beside_models(self, column: str, models: tuple[str, str] | None) -> dict[str, str] | None:
+        """Word → tie or unscored, of a column whose other words are one of the two models in every row; None of any other."""
+        others: dict[str, str] = {}
+        for row in self.rows:
+            word = "" if row.get(column) is None else str(row[column])
+            if models and word and word in (str(row.get(models[0])), str(row.get(models[1]))):
+                continue
+            name = _plain(word)
+            if not models or not (name in _TIES | _NO_VERDICT or name.startswith("tie")):
+                return None
+            others[word] = "unscored" if name in _NO_VERDICT else "tie"
+        return others
 
     def _order(self) -> dict[str, Any] | None:
         """The column that says which text was shown first, with the meaning of its words."""

@@ -46,7 +46,8 @@ _SLOT_WORDS = ("first", "second", "left", "right")
 class Source:
     """The source of one of judgeloop's columns: a column of the log and the meaning of its words, or a constant.
 
-    ``by``: ``slot`` where a verdict's words are known to name the slot.
+    ``by``: ``slot`` where a verdict's words are known to name the slot, ``model`` where they name the model of the better text, as
+    model_a and model_b do.
     """
 
     column: str = ""
@@ -73,6 +74,10 @@ class Columns:
             elif source.column in row:
                 raw = row[source.column]
                 renamed[name] = source.values.get("" if raw is None else str(raw), raw)
+        for name, source in self.sources.items():
+            if source.by == "model" and name in renamed:
+                models = {str(renamed.get("model_b")): "b", str(renamed.get("model_a")): "a"}
+                renamed[name] = models.get(str(renamed[name]), renamed[name]) if len(models) == 2 else renamed[name]
         return renamed
 
     def names(self, row: Mapping[str, Any]) -> dict[str, str]:
@@ -125,8 +130,8 @@ def _source(name: str, value: object, origin: str) -> Source:
                 f"{origin}: {name}.values: {word!r}: {meaning!r}: words and numbers only; put yes, no, on, off, null in quotes"
             )
     by = value.get("by", "")
-    if by not in ("", "slot") or (by and name != "verdict"):
-        raise InvalidInput(f"{origin}: {name}.by: only a verdict has it, and only as slot")
+    if by not in ("", "slot", "model") or (by and name != "verdict"):
+        raise InvalidInput(f"{origin}: {name}.by: only a verdict has it, as slot or model")
     source = Source(column, {str(word): str(meaning) for word, meaning in values.items()}, by=by)
     _check_winner(name, source, origin)
     return source

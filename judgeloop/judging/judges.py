@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from judgeloop import seeds
-from judgeloop.bodies import choice_body, judge_body, remedy, score_body
+from judgeloop.bodies import choice_body, judge_body, score_body
 from judgeloop.errors import EndpointFailed, ExperimentError
 from judgeloop.experiment import schema
+from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import (
     MOST_BY_LOGPROB,

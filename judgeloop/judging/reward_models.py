@@ -21,9 +21,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from judgeloop.bodies import remedy, reward_body
+from judgeloop.bodies import reward_body
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment import schema
+from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.judging.answers import TRIAL_ANSWERS, TRIAL_QUESTION
 from judgeloop.judging.controls import candidates_of, logistic

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from judgeloop.report import wording
-from judgeloop.report.claims import COMPOUNDING, Finding, Standing, by_positive_control, is_probe, leading
+from judgeloop.report.claims import (
+    COMPOUNDING,
+    Finding,
+    Standing,
+    by_positive_control,
+    is_probe,
+    leading,
+    unscored_alike,
+)
 from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import POSITIVE, Reading, select
-from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.estimate import FEW_JUDGED, Estimate
 from judgeloop.stats.near_copies import copied
 
 Tone = Literal["found", "open", "calm", "plain"]
@@ -73,12 +81,8 @@ def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswe
     """The four answers in the order in which they are asked. None rests on the drift of a positive control, which says what
     the others' is worth."""
     findings = [finding for finding in findings if reading.controls.get(finding.row.arm) != POSITIVE]
-    return [
-        _biased(reading, findings),
-        _growing(reading, findings),
-        _sure(reading, findings),
-        _change(reading, findings),
-    ]
+    biased = _biased(reading, findings)
+    return [biased, _growing(reading, findings), _sure(reading, findings, biased), _change(reading, findings)]
 
 
 def brief(finding: Finding, *, named: bool = True) -> str:
@@ -103,9 +107,14 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         return f"{who}{name}: undefined"
     if row.term == "style_joint":
         test = wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)
-        return f"{who}{name}: {'they change the verdict' if finding.verdict == 'found' else 'no effect shown'} ({test})"
+        condition = unscored_alike(row)
+        moved = f"they change the verdict{', but only ' if condition else ''}{condition}"
+        return f"{who}{name}: {moved if finding.verdict == 'found' or condition else 'no effect shown'} ({test})"
     if row.term == "length_shape":
-        return f"{who}{name} ({wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)})"
+        condition = f", but only {unscored_alike(row)}" if unscored_alike(row) else ""
+        return (
+            f"{who}{name} ({wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)}){condition}"
+        )
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     effect = f" {wording.pick_share(row)}" if wording.is_pick_share(row) else f": {wording.signed_figure(row)}{unit}"
     limits = f", {wording.interval(row)}" if row.conf_low is not None else ""
@@ -114,9 +123,11 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         return f"{value} ({'less' if less_varied(row) else 'more'} varied)"
     if finding.word in COMPOUNDING:
         return f"{value}; {finding.word}"
+    if condition := unscored_alike(row):
+        return f"{value}, {'' if finding.verdict == 'unconfirmed' else 'no effect of practical size, but '}only {condition}"
     if finding.verdict in ("undetected", "underpowered"):
         sample = "run" if row.n_replicates else "sample"
-        smallest = f"; this {sample} could have seen {wording.size(row, row.detectable)} or more"
+        smallest = f"; this {sample} could have seen {wording.detectable(row)}"
         unseen = smallest if row.detectable is not None else ""
         found = "not detected" if finding.verdict == "undetected" else "too few data"
         return f"{value}, {found}{unseen}{by_positive_control(row)}"
@@ -125,7 +136,7 @@ def _in_short(finding: Finding, *, named: bool) -> str:
     if finding.verdict == "unclear" and by_positive_control(row):
         return f"{value}, not detected{by_positive_control(row)}"
     if finding.word == "not_linear":
-        return f"{value}, on average within the margin, but it changes with length"
+        return f"{value}, on average within the margin, but it changes with {'the text' if is_probe(row.term) else 'length'}"
     if finding.verdict == "unconfirmed":
         return f"{value}, unconfirmed"
     return value
@@ -269,7 +280,8 @@ def _why_no_drift(reading: Reading) -> str:
     )
 
 
-def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
+def _sure(reading: Reading, findings: Sequence[Finding], biased: QuestionAnswer) -> QuestionAnswer:
+    """How far the answers may be relied on: no further than whether the judge is biased is known."""
     sentences: list[str] = []
     replicates = max((row.n_replicates or 0 for row in reading.estimates), default=0)
     weak = 0 < replicates < _MANY_REPLICATES
@@ -283,13 +295,16 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
             "One training run: intervals are over its items, and say nothing of what another run would do."
         )
     slots = select(reading.estimates, scope="judge", term="first_slot_excess", variant="", category="")
-    pairs = max((row.n for row in slots if row.panel in ("anchor", "pairs")), default=0)
+    pairs, items = max(((row.n, row.n_items) for row in slots if row.panel in ("anchor", "pairs")), default=(0, 0))
     if pairs:
         few = pairs < _MANY_PAIRS
-        weak = weak or few
-        sentences.append(
-            f"{wording.count(pairs, 'pair')} in both orders for the judge{f'; {_MANY_PAIRS} or more are advised: fewer can miss a small preference for a slot' if few else ''}."
-        )
+        of_few = 0 < items < FEW_JUDGED[0] < pairs
+        weak = weak or few or of_few
+        of_items = f" of {wording.count(items, 'item')}" if of_few else ""
+        why = f"; {_MANY_PAIRS} or more are advised: fewer can miss a small preference for a slot" if few else ""
+        if of_few:
+            why = f"; {FEW_JUDGED[0]} items or more are needed to say that there is no bias"
+        sentences.append(f"{wording.count(pairs, 'pair')}{of_items} in both orders for the judge{why}.")
     for term, noun, how in (
         ("score_mean", "text", "scored by the judge"),
         ("position_permutation", "set", "in all rotations for the judge"),
@@ -311,8 +326,8 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         )
     unseen = [f for f in findings if f.verdict in ("undetected", "underpowered") and f.row.detectable is not None]
     if unseen:
-        parts = [f"{_measure(f)}: {wording.size(f.row, f.row.detectable)}" for f in _least_sensitive(unseen)]
-        sentences.append(f"Effects that would have been seen with 80 % power or more: {'; '.join(parts)}.")
+        parts = [f"{_measure(f)}: {wording.detectable(f.row)}" for f in _least_sensitive(unseen)]
+        sentences.append(f"Effects that would have been seen with 80 % power: {'; '.join(parts)}.")
     undefined = sum(finding.verdict == "undefined" for finding in findings)
     if undefined:
         sentences.append(
@@ -320,8 +335,10 @@ def _sure(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         )
     if not sentences:
         return QuestionAnswer("How sure are we?", "Not at all", "open", ("Nothing was measured.",))
+    open_ = ("unconfirmed", "unclear", "underpowered", "undefined")
+    unknown = any(ground.verdict in open_ for ground in biased.grounds)
     blind = any(finding.row.positive_control == "not_seen" and finding.verdict == "unclear" for finding in findings)
-    if weak or unseen or blind:
+    if weak or unseen or unknown or blind:
         return QuestionAnswer("How sure are we?", "Limited", "open", tuple(sentences))
     return QuestionAnswer("How sure are we?", "Fairly sure", "plain", tuple(sentences))
 
@@ -434,8 +451,12 @@ def _consistency_factors(reading: Reading) -> tuple[Estimate, ...]:
 
 
 def _among_kept(reading: Reading) -> str:
-    """What dropping the pairs that the order decides does to every preference: as measured, else that it makes all larger."""
+    """What dropping the pairs that the order decides does to every preference: as measured, else that it makes all larger; or
+    that no pair is left."""
     rows = _consistency_factors(reading)
+    conflicts = judge_rows(reading.estimates, "conflict_rate")
+    if conflicts and all(row.estimate == 1.0 for row in conflicts):
+        return "none would be left"
     if not rows:
         return "among the others every preference is larger, that for quality as well as those for length and style, and twice as large where two calls on a pair are independent"
     row = max(rows, key=lambda row: row.estimate or 0.0)
@@ -477,8 +498,12 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates
     )
     at_gold = at_gold or any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
+    where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
+    joint = [f for f in findings if f.verdict == "found" and f.row.term == "style_joint"]
+    if joint and not lines and not probed_at_all:
+        text = f"Style and length together change the verdict, and which of them does is not shown: judge edited copies ({where}), which change one thing at a time."
+        lines.append(Advice("separate_quality", text, _rows(joint)))
     if not probed_at_all and not at_gold and reading.estimates:
-        where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
         text = f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
         lines.append(Advice("separate_quality", text))
     return lines

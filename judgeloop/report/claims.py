@@ -148,12 +148,18 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
             return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
         case "none":
             return "equivalent"
+        case "found_if_unscored_alike":
+            return "unconfirmed"
+        case "none_if_unscored_alike":
+            return "undetected"
         case "not_linear":
             return "unclear"
         case "undetected":
             return "undetected" if _could_see(row) else "underpowered"
         case "cannot_tell":
-            return "unconfirmed" if away(row) else "underpowered"
+            if away(row):
+                return "unconfirmed"
+            return "undetected" if _measured_on_few(row) else "underpowered"
         case "":
             return _by_interval(row, margin, row.conf_low, row.conf_high)
         case _:
@@ -182,11 +188,9 @@ def by_positive_control(row: Estimate) -> str:
 def _by_interval(row: Estimate, margin: float | None, low: float, high: float) -> Standing:
     if row.status == "underpowered":
         return "unconfirmed" if away(row) else "underpowered"
-    if margin is not None and low >= -margin and high <= margin:
-        if not few_judged(row.scope, row.n, row.n_items):
-            return "equivalent"
-        if not away(row):
-            return "underpowered"
+    within = margin is not None and low >= -margin and high <= margin
+    if within and not few_judged(row.scope, row.n, row.n_items):
+        return "equivalent"
     if not away(row):
         return "undetected"
     return "unconfirmed" if _refuted(row) else "found"
@@ -249,11 +253,11 @@ def claim(row: Estimate, question: str, who: str, subject: str, more: str, less:
         "equivalent": f"no effect of practical size, {measured}{_within(row)}",
         "unclear": f"no drift detected, {measured}"
         if _could_not_see(row)
-        else f"{measured} on average{_within(row)}, but the effect changes with length: this does not show that there is none",
+        else f"{measured} on average{_within(row)}, but the effect changes with {'the text' if is_probe(row.term) else 'length'}: this does not show that there is none",
         "undetected": _nothing(row, measured),
         "underpowered": f"cannot be told, {measured}: {DEPENDS_ON_VERDICT}"
         if _withheld(row)
-        else f"too few data to tell, {measured}{_could_have_seen(row) or _few(row)}",
+        else f"too few data to tell, {measured}{_could_have_seen(row)}",
     }
     place = by_positive_control(row) + where if verdict != "undefined" else ""
     return Finding(question, verdict, sentence(who, f"{subject}: {texts[verdict]}{place}"), row)
@@ -279,23 +283,40 @@ def why(row: Estimate) -> str:
     return f": {wording.reason(row.note)}" if row.note else ""
 
 
+def unscored_alike(row: Estimate) -> str:
+    """The condition of a claim that does not hold in the worst cases of its unscored judgments; empty where it has none."""
+    if row.verdict not in ("found_if_unscored_alike", "none_if_unscored_alike"):
+        return ""
+    return f"if the {wording.count(row.n_unscored, 'unscored judgment')} would have gone as the others"
+
+
 def _nothing(row: Estimate, measured: str) -> str:
+    if row.verdict == "none_if_unscored_alike":
+        return f"no effect of practical size, {measured}{_within(row)}, but only {unscored_alike(row)}"
     what = "drift" if row.term.startswith(("did_", "judge_drift_")) else "effect"
-    return f"no {what} detected, {measured}{_could_have_seen(row) or '; this does not show that there is none'}"
+    return f"no {what} detected, {measured}{_could_have_seen(row) or _few(row) or '; this does not show that there is none'}"
 
 
 def _could_have_seen(row: Estimate) -> str:
     if row.detectable is None:
         return ""
     what = "run" if row.n_replicates else "sample"
-    return f"; this {what} could have seen {wording.size(row, row.detectable)} or more"
+    return f"; this {what} could have seen {wording.detectable(row)}"
+
+
+def _measured_on_few(row: Estimate) -> bool:
+    """Whether the interval lies within the margin and "none" is not said, as too few items or judgments bear it."""
+    margin = margin_of(row)
+    within = margin is not None and max(abs(row.conf_low or 0.0), abs(row.conf_high or 0.0)) <= margin
+    return within and few_judged(row.scope, row.n, row.n_items)
 
 
 def _few(row: Estimate) -> str:
     if not few_judged(row.scope, row.n, row.n_items):
         return ""
     items, judged = FEW_JUDGED
-    return f"; at least {items} items and {judged} judgments are needed to say that there is none"
+    over = f" over {wording.count(row.n_items, 'item')}" if row.n_items else ""
+    return f"{over}; at least {items} items and {judged} judgments are needed to say that there is none"
 
 
 DEPENDS_ON_VERDICT = "which judgments have a verdict, or gold, depends on the verdict, and that could account for it"
@@ -315,6 +336,8 @@ def _withheld(row: Estimate) -> bool:
 def _doubt(row: Estimate) -> str:
     if _withheld(row):
         return DEPENDS_ON_VERDICT
+    if row.verdict == "found_if_unscored_alike":
+        return f"only {unscored_alike(row)}"
     if row.status == "underpowered":
         return "the sample is too small to rely on"
     return f"not after correction for several tests (adjusted {wording.p_value(row.p_adjusted)})"

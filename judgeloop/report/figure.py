@@ -423,7 +423,7 @@ def _ring(row: Estimate) -> str:
 def in_words(rows: Sequence[Estimate]) -> str:
     """The rows of judges in words: judge, measure, value, interval."""
     parts = [
-        f"{wording.label(row.judge)}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+        f"{wording.label(row.judge)}, {wording.sentence_start(wording.term_name(row.term))}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
         for row in rows
     ]
     return "; ".join(parts) + "."

@@ -27,6 +27,7 @@ from judgeloop.report.claims import (
     is_probe,
     margin_of,
     sentence,
+    unscored_alike,
     verdict_of,
     why,
 )
@@ -43,8 +44,6 @@ from judgeloop.stats.judge.length_shape import LARGE, LENGTH_SHAPE, LONG, SHORT,
 from judgeloop.stats.judge.missing import (
     GOLD_MISSING_BY_VERDICT,
     UNSCORED_BY_VERDICT,
-    WORST_CASES,
-    holds_in_worst_case,
 )
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
 from judgeloop.stats.multiplicity import ALPHA
@@ -165,9 +164,7 @@ def judge_rows(rows: Iterable[Estimate], term: str, variant: str = "") -> list[E
 
 
 def _position(rows: Sequence[Estimate]) -> list[Finding]:
-    results = [
-        _if_unscored_are_alike(_on_judge(row, "position"), rows) for row in judge_rows(rows, "first_slot_excess")
-    ]
+    results = [_on_judge(row, "position") for row in judge_rows(rows, "first_slot_excess")]
     highs = {row.judge: row for row in judge_rows(rows, "first_slot_excess", "worst_case_high")}
     for low in judge_rows(rows, "first_slot_excess", "worst_case_low"):
         high = highs.get(low.judge)
@@ -204,7 +201,7 @@ def _content(rows: Sequence[Estimate]) -> list[Finding]:
             results += [_relative_to_raters(_shape(rows, row), rows)] if _moves(row) else []
         elif row.status != "undefined":
             finding = _joint(row) if row.term == "style_joint" else _on_judge(row, "content", own_effect(rows, row))
-            results.append(_if_unscored_are_alike(_relative_to_raters(finding, rows), rows))
+            results.append(_relative_to_raters(finding, rows))
         elif row.judge not in measured or row.term in ("length_ame", "style_joint") or is_probe(row.term):
             results.append(_undefined_content(rows, row))
         # else: another measure answers the question; this one is in the table of estimates alone
@@ -239,17 +236,6 @@ def _missing(rows: Sequence[Estimate]) -> list[Finding]:
     return results
 
 
-def _if_unscored_are_alike(finding: Finding, rows: Sequence[Estimate]) -> Finding:
-    """The finding; where the unscored judgments could undo what was found, with that condition."""
-    row = finding.row
-    bounds = [next(iter(select(rows, variant=name, category="", **_place(row))), None) for name in WORST_CASES]
-    if finding.verdict != "found" or None in bounds or not row.n_unscored or holds_in_worst_case(row, bounds):
-        return finding
-    condition = f"if the {wording.count(row.n_unscored, 'unscored judgment')} would have gone as the others"
-    given = f"{finding.assumption}, {condition}" if finding.assumption else condition
-    return replace(finding, sentence=f"{finding.sentence} That holds {condition}.", assumption=given)
-
-
 def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
     """The finding, with what it takes for granted where quality is what two raters agree on."""
     row = finding.row
@@ -277,14 +263,12 @@ def _undefined_content(rows: Sequence[Estimate], row: Estimate) -> Finding:
     """An undefined measure with its reason; with one gold also its value if that gold cannot err."""
     subject = _JOINT if row.term == "style_joint" else _subject(row.term)
     given = next(iter(select(rows, variant=GIVEN_GOLD, category="", **_place(row))), None)
-    if given is None or given.status == "undefined" or given.estimate is None:
+    # A variant is not tested, so that of style and length together nothing would be left to say.
+    if given is None or given.status == "undefined" or given.estimate is None or row.term == "style_joint":
         return Finding("content", "undefined", sentence(row.judge, f"{subject}: undefined{why(row)}"), row)
-    if row.term == "style_joint":
-        effect = f"they {'would change' if _moves(given) else 'are not shown to change'} the verdict ({wording.p_value(given.p_value)})"
-    else:
-        more, less = _PHRASES[row.term][1:]
-        size = (less if given.estimate < 0 else more).format(wording.size(given, abs(given.estimate)))
-        effect = f"{size}, {interval_of_size(given) if given.estimate < 0 else wording.interval(given)}"
+    more, less = _PHRASES[row.term][1:]
+    size = (less if given.estimate < 0 else more).format(wording.size(given, abs(given.estimate)))
+    effect = f"{size}, {interval_of_size(given) if given.estimate < 0 else wording.interval(given)}"
     text = f"{subject}: undefined{why(row)}; {_AS_EXACT}: {effect}"
     return Finding("content", "undefined", sentence(row.judge, text), row, with_number=True)
 
@@ -312,8 +296,10 @@ def _joint(row: Estimate) -> Finding:
     test = f"{wording.p_value(p)}{' after adjustment' if row.p_adjusted is not None else ''}"
     verdict: Standing
     if _moves(row):
-        verdict = "unconfirmed" if row.status == "underpowered" else "found"
-        text = f"style and length together change the verdict at equal quality ({test})"
+        condition = unscored_alike(row)
+        verdict = "unconfirmed" if condition or row.status == "underpowered" else "found"
+        given = f", but only {condition}" if condition else ""
+        text = f"style and length together change the verdict at equal quality ({test}){given}"
     else:
         verdict = "underpowered" if row.status == "underpowered" else "undetected"
         text = f"{_JOINT}: no effect detected ({test}), which does not show that there is none"
@@ -338,7 +324,9 @@ def _shape(rows: Sequence[Estimate], row: Estimate) -> Finding:
     text = f"length at equal gold: its effect is not the same at every length ({wording.p_value(_p_of(row))})"
     if pairs:
         text += ": a doubling " + ", and ".join(_half(halves[name], name) for name in max(pairs, key=gap))
-    return Finding("content", "found", sentence(row.judge, text), row)
+    condition = unscored_alike(row)
+    text += f"; but only {condition}" if condition else ""
+    return Finding("content", "unconfirmed" if condition else "found", sentence(row.judge, text), row)
 
 
 _HALVES = {
@@ -428,7 +416,7 @@ def _on_judge(row: Estimate, question: str, own: Estimate | None = None, *, comm
     _, more, less = _PHRASES.get(row.term, ("", "edited copy picked {}", "edited copy picked {}"))
     where = [f"{row.panel} panel"] if row.panel not in ("", "pairs") else []
     where += [f"generation {row.generation}"] if row.generation is not None else []
-    where += [wording.count(row.n, _counted(row))]
+    where += [wording.count(row.n, wording.counted(row))]
     shared = "; one number for all judges, since these pairs do not separate them" if common else ""
     remark = f"; {_AS_EXACT}" if takes_gold_as_exact(row) else _REMARKS.get(row.term, "")
     place = f" ({', '.join(where)}){_length_part(row, own)}{shared}{remark}{_sharper(row)}"
@@ -440,16 +428,6 @@ def _sharper(row: Estimate) -> str:
     off_zero = row.conf_low is not None and row.conf_high is not None and not row.conf_low <= 0.0 <= row.conf_high
     shown = row.term == LENGTH_SCREEN and off_zero and row.p_value is not None and row.p_value > 0.05
     return "; an unbiased judge that follows quality more closely than gold does would show it too" if shown else ""
-
-
-def _counted(row: Estimate) -> str:
-    """What ``n`` counts."""
-    if row.term.startswith("slot_"):
-        return "set"
-    if row.term.startswith("score_"):
-        return "text" if row.bias == "position" else "pair"
-    pairs = (row.bias == "position" and row.term != "identical_pair_excess") or is_probe(row.term)
-    return "pair" if pairs else "judgment"
 
 
 # The outputs over the generations, and the judge on its fixed panels.
@@ -702,8 +680,7 @@ def _not_changed(rows: Sequence[Estimate]) -> Finding:
     seen = max((each for each in rows if each.term == row.term), key=lambda each: each.detectable or 0.0)
     name = wording.sentence_start(wording.term_name(row.term.removeprefix("judge_drift_")))
     could = (
-        f"; {pairs} could have shown a change of {wording.size(seen, seen.detectable)} or more in one generation ({name}; 80 % power, "
-        "corrected for all generations)"
+        f"; {pairs} could have shown {wording.detectable(seen, 'change')} in one generation ({name}; 80 % power, corrected for all generations)"
         if seen.detectable is not None
         else ""
     )

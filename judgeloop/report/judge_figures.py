@@ -112,7 +112,7 @@ def picks_by_length_difference(reading: Reading) -> Figure | None:
         name="picks-by-length",
         title="How often the longer text is picked, by how much longer it is",
         caption="Dots are shares of the judgments of a quarter of the differences, lines their 95 % intervals; 50 % is even. Quality is not held equal: longer texts "
-        "may be better. A gap between the two curves is the pull of a slot. Where one half of the pairs lies above 50 % and the other below, the judge favours a length, "
+        "may be better. A gap between the two curves is the pull of a slot. Where the intervals of one half of the pairs lie above 50 % and those of the other below, one length is picked more, "
         "and no slope shows that.",
         alternative="; ".join(
             f"{wording.label(row.judge)}, {row.variant}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}" for row in used
@@ -285,7 +285,7 @@ def position_by_slot(reading: Reading) -> Figure | None:
         caption="How many percentage points more (or less) often than its even share each slot was picked, by item category. Orange is more, blue less. † too few data to tell. "
         "Exploratory: small categories swing, and the intervals are in the table.",
         alternative="; ".join(
-            f"{wording.label(row.judge)}, {_category_name(row.category)}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+            f"{wording.label(row.judge)}, {_category_name(row.category)}, {wording.sentence_start(wording.term_name(row.term))}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
             for row in used[:12]
         ) + ("." if len(used) <= 12 else "; the table holds every value."),
         panels=tuple(panels),
@@ -305,7 +305,7 @@ def _too_few_categories(reading: Reading, rows: Sequence[Estimate], not_drawn: S
     why = f"Not shown: the items have {len(categories)} categories, and {'one' if not_drawn else 'none'} of them has items enough for an estimate of its own"
     if not_drawn:
         row = not_drawn[0]
-        why += f" ({_category_name(row.category)}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)})"
+        why += f" ({_category_name(row.category)}, {wording.sentence_start(wording.term_name(row.term))}: {wording.quantity(row, row.estimate)}, {wording.interval(row)})"
     return Figure(
         name="position-by-category", title=_HEAT_TITLE, caption=f"{why}. With more items a category, the slots stand here by category.",
         alternative=in_words(not_drawn) if not_drawn else "", panels=(), rows=tuple(not_drawn),

@@ -295,7 +295,7 @@ def _gaps_in_words(gaps: Sequence[Estimate]) -> str:
     if not estimated:
         return "No gap between strategies could be computed; the table holds every value."
     return "; ".join(
-        f"{wording.label(row.arm)} minus {wording.label(row.contrast)}, {wording.term_name(row.term).lower()}, "
+        f"{wording.label(row.arm)} minus {wording.label(row.contrast)}, {wording.sentence_start(wording.term_name(row.term))}, "
         f"{'at equal tokens' if row.variant else 'at equal generations'}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
         for row in estimated
     ) + "."  # fmt: skip

@@ -421,7 +421,7 @@ def _in_words(rows: Sequence[Estimate]) -> str:
     if not rows:
         return "The table holds every value."
     parts = [
-        f"{wording.label(row.arm)}{' against ' + wording.label(row.contrast) if row.contrast else ''}, {wording.term_name(row.term).lower()}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
+        f"{wording.label(row.arm)}{' against ' + wording.label(row.contrast) if row.contrast else ''}, {wording.sentence_start(wording.term_name(row.term))}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
         for row in rows[:8]
     ]
     return f"At generation {rows[0].generation}: " + "; ".join(parts) + "."

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from judgeloop.experiment.options import remedy
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
 from judgeloop.report.reading import POSITIVE, Reading, sampled, select
@@ -207,7 +208,7 @@ def judge_table(reading: Reading) -> Table | None:
             wording.cell(row) + (wording.ONE_GOLD if row.variant == GIVEN_GOLD else ""),
             wording.unit_name(row) if row.status != "undefined" else "–",
             _where(row),
-            f"{row.n:,}",
+            wording.count(row.n, wording.counted(row)),
             f"{row.n_unscored:,}",
         )
         for row in measures
@@ -216,7 +217,7 @@ def judge_table(reading: Reading) -> Table | None:
     return Table(
         "Bias and agreement",
         f"Estimates for {whose} with their intervals; rates in % or percentage points.",
-        (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "n", "Unscored"),
+        (*(["Judge"] if several else []), "Measure", "Estimate", "Unit", "Panel", "Sample", "Unscored"),
         rows,
     )
 
@@ -252,11 +253,17 @@ def _reasons(
     counts: Sequence[tuple[tuple[str, str], int]],
     said: Mapping[tuple[str, str], str],
 ) -> Table | None:
-    """((judge, reason), how many) as a table, with what one of those replies ``said``; None where there is none."""
+    """((judge, reason), how many) as a table, with what one of those replies ``said`` and the setting that mends a refusal; None
+    where there is none."""
     if not counts:
         return None
+    refused = ("bad_request", "refused_by_endpoint")
+    said = {
+        key: f"{words}; {remedy(words)}" if key[1] in refused and remedy(words) else words
+        for key, words in said.items()
+    }
     rows = tuple(
-        (wording.label(judge), wording.label(why, 90) or "–", f"{n:,}", wording.label(said.get((judge, why), ""), 160))
+        (wording.label(judge), wording.label(why, 90) or "–", f"{n:,}", wording.label(said.get((judge, why), ""), 240))
         for (judge, why), n in counts
     )
     caption = f"A reply without a readable {what} is counted, never guessed."

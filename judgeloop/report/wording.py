@@ -247,7 +247,33 @@ def size(row: Estimate, value: float | None) -> str:
     """As ``quantity``, for a magnitude in the row's unit (a margin, a detectable effect, a distance): rates in points."""
     if value is None:
         return "–"
-    return f"{number(100 * value, 1)} points" if is_rate(row) else quantity(row, value)
+    return f"{number(100 * min(value, reach(row) or value), 1)} points" if is_rate(row) else quantity(row, value)
+
+
+def reach(row: Estimate) -> float | None:
+    """The largest size that the measure can have, in the row's unit: half of all picks, or all; None where it has no bound."""
+    return None if not is_rate(row) else 0.5 if is_pick_share(row) else 1.0
+
+
+def detectable(row: Estimate, what: str = "") -> str:
+    """ "16.0 points or more" (with ``what``: "a change of 16.0 points or more"), of the effects that a sample would have found;
+    "no effect of any size", or "no change", where the measure cannot have one as large as that."""
+    most = reach(row)
+    if most is not None and row.detectable is not None and row.detectable > most:
+        return f"no {what or 'effect'} of any size"
+    return f"{f'a {what} of ' if what else ''}{size(row, row.detectable)} or more"
+
+
+def counted(row: Estimate) -> str:
+    """What ``n`` of a judge's estimate counts: a pair, a judgment, a text or a set."""
+    if row.term.startswith("slot_"):
+        return "set"
+    if row.term.startswith("score_"):
+        return "text" if row.bias == "position" else "pair"
+    of_pairs = row.term in ("gold_tied_longer_excess", "self_preference_gold", "golds_agreement") or (
+        row.bias == "position" and row.term != "identical_pair_excess"
+    )
+    return "pair" if of_pairs or row.term.endswith("_probe") else "judgment"
 
 
 def pick_share(row: Estimate) -> str:
@@ -256,12 +282,13 @@ def pick_share(row: Estimate) -> str:
 
 
 def figure(row: Estimate, value: float | None) -> str:
-    """As ``quantity`` without the unit: rates in per cent or points with one decimal, all else with two (three below 0.1,
-    powers of ten below 0.001)."""
+    """As ``quantity`` without the unit: rates in per cent or points with one decimal, cut where the measure ends (a slope of 200
+    points a doubling changes a pick by 100 at most); all else with two (three below 0.1, powers of ten below 0.001)."""
     if value is None:
         return "–"
-    if is_rate(row):
-        return number(min(max(50 + 100 * value, 0), 100) if is_pick_share(row) else 100 * value, 1)
+    most = reach(row)
+    if most is not None:
+        return number((50.0 if is_pick_share(row) else 0.0) + 100 * min(max(value, -most), most), 1)
     largest = max((abs(v) for v in (row.estimate, row.conf_low, row.conf_high) if v is not None), default=abs(value))
     if 0 < largest < 0.001:
         return f"{value:.1e}".replace("-", "−")

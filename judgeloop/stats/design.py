@@ -25,7 +25,8 @@ class ArmDesign:
     (docs/experiment.md).
 
     ``taste``: of an arm whose judge is a rule, the feature that it looks at, and 1 where it takes the text with more, −1 with less.
-    Such an arm is a positive control; it is contrasted with the controls, as judged arms are.
+    Such an arm is a positive control; it is contrasted with the controls, as judged arms are. ``settings``: all settings of its policy
+    and signal but the label rule, as one text to compare arms by.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ArmDesign:
     strategy: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
     real_fraction: float = 0.0
     tau: float = 1.0
+    settings: str = ""
 
     @property
     def is_positive_control(self) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from judgeloop.records import ESTIMATE_COLUMNS, ESTIMATE_KEY
 from judgeloop.stats.inference import Interval, Undefined, replicate_t, surely_detectable, tost
-from judgeloop.stats.presentations import unscored
+from judgeloop.stats.presentations import clusters, unscored
 
 Bias = Literal["position", "verbosity", "style", "self_preference", "quality", "diversity"]
 Status = Literal["ok", "underpowered", "undefined"]
@@ -35,7 +35,9 @@ PositiveControl = Literal["", "seen", "not_seen", "itself", "itself_seen", "itse
 Verdict = Literal[
     "",
     "found",
+    "found_if_unscored_alike",
     "none",
+    "none_if_unscored_alike",
     "not_linear",
     "undetected",
     "cannot_tell",
@@ -57,9 +59,12 @@ Verdict = Literal[
 Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts"):
 
 - ``none``: equivalent to the null within ``margin`` (two one-sided tests, 5 %)
-- ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope
+- ``not_linear``: a slope that would be ``none``, where a test shows that the effect has another shape than a slope; a probe
+  that would be, where single pairs go with the edit or against it
 - ``undetected``: the interval holds the null; ``detectable`` is an effect that would have been seen
 - ``found``, of a drift ``drifting``: the interval leaves the null out, and the adjusted test, where there is one, agrees
+- ``found_if_unscored_alike``, ``none_if_unscored_alike``: ``found`` or ``none`` of a judge, but not in the worst cases of its
+  unscored judgments (``judge.missing.with_claims_withheld``)
 - ``cannot_tell``: the adjusted test does not agree, too few were judged to say "none", or replicates give no interval
 - ``unchanged``: of one judge at two times, no verdict on the pairs that it judged both times changed; of these pairs alone
 
@@ -433,7 +438,7 @@ def unscored_shares(judgments: pd.DataFrame) -> list[Estimate]:
         share = lost / len(group)
         rows.append(Estimate(
             scope="judge", bias="quality", term=UNSCORED_SHARE, judge=str(judge), arm=str(arm), estimate=share, conf_low=share,
-            conf_high=share, n=len(group), n_items=group["item_id"].nunique(), n_unscored=lost, unit=PROBABILITY,
+            conf_high=share, n=len(group), n_items=clusters(group).nunique(), n_unscored=lost, unit=PROBABILITY,
             method="count of all judgments",
         ))  # fmt: skip
     return rows

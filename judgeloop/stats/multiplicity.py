@@ -115,13 +115,14 @@ def settled(
     ``low`` and ``high`` are the limits of the interval, whose null is 0; None for a test without an interval.
     """
     agrees = p_adjusted <= ALPHA.get(family, 1.0)
+    effect: Verdict = "drifting" if term.startswith(("did_", "drift_")) else "found"
+    if verdict == "found_if_unscored_alike":
+        effect = verdict
     if low is None or high is None:
-        return "found" if agrees else "undetected"
-    if verdict not in ("found", "drifting", "cannot_tell") or low <= 0 <= high:
+        return effect if agrees else "undetected"
+    if verdict not in ("found", "drifting", "cannot_tell", effect) or low <= 0 <= high:
         return verdict
-    if not agrees:
-        return "cannot_tell"
-    return "drifting" if term.startswith(("did_", "drift_")) else "found"
+    return effect if agrees else "cannot_tell"
 
 
 def _settled_verdicts(frame: pd.DataFrame, adjusted: Floats) -> pd.Series[str]:
@@ -131,7 +132,7 @@ def _settled_verdicts(frame: pd.DataFrame, adjusted: Floats) -> pd.Series[str]:
         no_interval = pd.isna(low)
         if not np.isnan(p):
             verdict = settled(verdict, None if no_interval else low, None if no_interval else high, p, family, term)
-        elif no_interval and verdict in ("found", "undetected"):
+        elif no_interval and verdict in ("found", "found_if_unscored_alike", "undetected"):
             # A test without an interval that is in no family has lost its p-value, and with it its claim.
             verdict = ""
         verdicts.append(verdict)

@@ -6,7 +6,7 @@ each pair side by side (``pairs`` does both and gives a table).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -225,6 +225,17 @@ class Pairs:
         """(m,) whether both orders were judged, with a verdict or without."""
         return (self.asked_ab > 0) & (self.asked_ba > 0)
 
+    def filled(self, ab: float | Floats, ba: float | Floats) -> Pairs:
+        """The pairs with every unscored judgment counted: in order ab as a pick of the first slot with that probability, (m,) or
+        for all, in order ba likewise."""
+        columns: dict[str, Any] = {}
+        for order, first in (("ab", ab), ("ba", ba)):
+            asked = getattr(self, f"asked_{order}")
+            total = getattr(self, f"sum_{order}") + first * (asked - getattr(self, f"n_{order}"))
+            columns |= {f"sum_{order}": total, f"n_{order}": asked}
+            columns[order] = np.divide(total, asked, out=np.full(len(asked), np.nan), where=asked > 0)
+        return replace(self, **columns)
+
 
 def paired(judgments: JudgmentArrays) -> Pairs:
     """The pairs of the judgments, in the order of their codes."""
@@ -244,9 +255,12 @@ def paired(judgments: JudgmentArrays) -> Pairs:
     return Pairs(item, **columns)
 
 
-def pairs(judgments: pd.DataFrame) -> pd.DataFrame:
-    """``paired`` of a table, as a frame with a row for each pair and a column for each array."""
+def pairs(judgments: pd.DataFrame, filled: tuple[float | Floats, float | Floats] | None = None) -> pd.DataFrame:
+    """``paired`` of a table, as a frame with a row for each pair and a column for each array. ``filled``: how unscored judgments
+    count (``Pairs.filled``)."""
     arrays = paired(coded(judgments))
+    if filled is not None:
+        arrays = arrays.filled(*filled)
     names = ("item", "sum_ab", "n_ab", "asked_ab", "ab", "sum_ba", "n_ba", "asked_ba", "ba")
     return pd.DataFrame(
         {name: getattr(arrays, name) for name in names}, index=pd.RangeIndex(len(arrays.item), name="pair")

@@ -126,7 +126,7 @@ def by_tables(sample: Sample) -> dict[str, tuple[float | None, float | None]]:
     rows = [
         *position_estimates(judgments),
         *content_estimates(judgments, features, scales=_SCALES, gold_exact=True), *probe_estimates(probe),
-        self_preference_gold(own, RowLabels(judge=OWN), gold_exact=True),
+        *self_preference_gold(own, RowLabels(judge=OWN), gold_exact=True),
     ]  # fmt: skip
     terms = ("first_slot_excess", "length_ame", "padding_probe", "self_preference_gold")
     limits = {row.term: _interval(row) for row in rows if row.term in terms and not row.variant}

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from judgeloop.bodies import remedy
 from judgeloop.errors import EndpointFailed
+from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Reply, Verdict
 from judgeloop.text.templates import Mode, Template

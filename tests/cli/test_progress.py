@@ -82,7 +82,7 @@ def _screen(*, audit: bool) -> str:
         if audit:
             view.judged("j", 1, int(n == 0))
     if not audit:
-        view.generation(GenerationDone(0, 0, 2))
+        view.generation(GenerationDone(0, 0, 2, lost=3))
     view.note("batch b1 is sent")
     view.stop()
     return stream.getvalue().rpartition("batch b1 is sent")[2]
@@ -91,7 +91,7 @@ def _screen(*, audit: bool) -> str:
 @pytest.mark.parametrize(
     ("audit", "words"),
     [
-        (False, ("replicate 0", "generation 1 of 3", "replicate 1", "generation 0", "calls", "20/40", "2 unscored", "asking: arm a")),
+        (False, ("replicate 0", "generation 1 of 3", "replicate 1", "generation 0", "calls", "20/40", "2 unscored", "3 drafts without text", "asking: arm a")),
         (True, ("j ", "20/40", "1 unscored", "a judge of a very long name…", "0/40", "asking")),
     ],
 )  # fmt: skip

@@ -151,6 +151,8 @@ def test_unscored_scores_are_counted_with_their_reasons(tmp_path: Path, serve: S
     assert primary(done.estimates, "score_mean")["n_unscored"] == on_first
     assert f"unscored {int(lost.sum())} " in done.summary().replace("\n", " ")
     assert "no_verdict" in done.summary()
+    assert "One of them says" in done.summary()
+    assert (scores["said"] != "").equals(lost)
     silent = serve(**{**PLANTED, "unscored": 1.0})
     with pytest.raises(EndpointFailed, match=r"no score .*logprob: no_number, json: not_json, text: no_verdict"):
         audited(silent, pd.DataFrame(pairs(3)), tmp_path / "silent", mode="pointwise")

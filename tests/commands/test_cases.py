@@ -310,7 +310,7 @@ def test_a_winner_is_never_taken_for_a_slot_without_a_word() -> None:
     left = frame.assign(winner="left")
     columns = load_columns({**NAMES, "verdict": {"column": "winner", "values": {"left": "first", "right": "second"}}})
     assert set(read_log(left, columns=columns).judgments["verdict"]) == {"first"}
-    with pytest.raises(InvalidInput, match=r"verdict\.by: only a verdict has it, and only as slot"):
+    with pytest.raises(InvalidInput, match=r"verdict\.by: only a verdict has it, as slot or model"):
         load_columns({"verdict": {"column": "winner", "by": "text"}})
 
 

@@ -105,6 +105,12 @@ def test_a_trial_that_is_refused_shows_the_server_s_sentence_and_the_setting(tmp
     assert "set max_tokens_field: max_completion_tokens (audit: --max-tokens-field max_completion_tokens)" in str(failed.value)  # fmt: skip
     mended = audit("auto_hides_the_400", url, tmp_path / "out", max_tokens_field="max_completion_tokens")
     assert (mended.judgments["verdict"] != "unscored").all()
+    # Fewer than twenty that fail end no audit: the summary has the sentence, and the setting.
+    words = " ".join(audit("auto_hides_the_400", url, tmp_path / "few", verdict="text").summary().split())
+    assert (
+        "bad_request 12 max_tokens is no parameter of this model; send max_completion_tokens; set max_tokens_field:"
+        in words
+    )
     with pytest.raises(EndpointFailed, match=r"20 calls in a row .* bad_request: max_tokens is no .*; set max_tokens_field: max_completion_tokens"):  # fmt: skip
         audit("auto_hides_the_400", url, tmp_path / "text", verdict="text", repeats=4)
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from changed_keys import BASE, with_key
+from judgeloop.cli.app import app
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.resolve import ResolvedExperiment, check_environment, load, resolve
+from judgeloop.experiment.resolve import ResolvedExperiment, check_environment, load, resolve, template
 
 QUICKSTART = Path(__file__).parents[1].parent / "fixtures" / "quickstart" / "experiment.yaml"
 
@@ -157,6 +158,15 @@ def test_a_positive_control_is_contrasted_and_confirmatory_only_where_it_is_alon
     both = resolve({**BASE, "arms": {**arms, "judge": {}}})
     assert both.contrasts == (("longer", "r"), ("judge", "r"))
     assert both.confirmatory == ("judge", "r")
+
+
+def test_the_experiment_to_start_from_has_a_judge_a_coin_and_a_known_taste(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["run", "--print-experiment"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert printed == template()
+    resolved = resolve(yaml.safe_load(printed))
+    assert resolved.confirmatory == ("judge", "coin")
+    assert [arm.name for arm in resolved.arms if arm.is_positive_control] == ["longer"]
 
 
 def test_an_experiment_as_resolved_resolves_to_itself() -> None:

@@ -46,6 +46,12 @@ LOGS: list[tuple[str, list[tuple[str, str]], list[str]]] = [
         ["2. judge on “Who”, responseB shown first: picked responseB “b”"],
     ),
     (
+        # The winner is a model's name, which changes sides from row to row.
+        "qid,prompt,model_a,model_b,response_a,response_b,winner,judge,order\n1,What?,m,n,x,y,m,g,ab\n1,What?,m,n,x,y,n,g,ba\n2,Who?,n,m,u,v,m,g,ab\n3,Why?,n,m,u,v,tie,g,ab\n",
+        [("ab", "first"), ("ba", "first"), ("ab", "second"), ("ab", "tie")],
+        ["by: model", "2. g on “What?”, response_b shown first: picked response_b “y”"],
+    ),
+    (
         "question_id,model_a,model_b,winner,judge\n1,gpt,llama,gpt,u\n2,gpt,llama,tie (bothbad),u\n3,gpt,llama,llama,u\n",
         [("unknown", "a"), ("unknown", "tie"), ("unknown", "b")],
         ["1. u on “1”, order not known: picked text_a"],
@@ -80,9 +86,9 @@ def test_a_log_of_one_s_own_form_is_not_guessed_at() -> None:
 
 
 def test_what_is_not_found_is_named_and_asked_for(tmp_path: Path) -> None:
-    # The winner is a model's name that changes sides from row to row: no columns file can say that.
+    # The winner is named in a way that no column explains.
     frame = pd.DataFrame(
-        {"q": ["1", "2"], "prompt": "x", "model_a": ["m", "n"], "model_b": ["n", "m"], "winner": ["m", "m"]}
+        {"q": ["1", "2"], "prompt": "x", "model_a": ["m", "n"], "model_b": ["n", "m"], "winner": ["m", "k"]}
     )
     with pytest.raises(ColumnsGuessed, match="none seems to be verdict; complete what is guessed") as caught:
         judgeloop.analyze(frame, yes=True)

@@ -48,7 +48,10 @@ def python(*arguments: str, path: Path | None = None, code: int = 0) -> str:
 def test_the_wheel_carries_the_prompts() -> None:
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["packages"] == ["judgeloop"]
-    assert wheel["force-include"] == {"prompts": "judgeloop/prompts"}
+    assert wheel["force-include"] == {
+        "prompts": "judgeloop/prompts",
+        "fixtures/quickstart/run": "judgeloop/quickstart",
+    }
     assert (ROOT / "judgeloop" / "py.typed").is_file()
     assert sorted(path.stem for path in (ROOT / "prompts").glob("*.yaml")) == list(templates.shipped())
 
@@ -56,7 +59,10 @@ def test_the_wheel_carries_the_prompts() -> None:
 def test_hatchling_reads_that_configuration() -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="the build backend is not installed here")
     config = wheel.WheelBuilder(str(ROOT)).config
-    assert config.get_force_include() == {str(ROOT / "prompts"): "judgeloop/prompts"}
+    assert config.get_force_include() == {
+        str(ROOT / "prompts"): "judgeloop/prompts",
+        str(ROOT / "fixtures" / "quickstart" / "run"): "judgeloop/quickstart",
+    }
     assert config.packages == [str(Path("judgeloop"))]
 
 

@@ -12,7 +12,7 @@ import pytest
 import report_folder
 from judgeloop import report
 from judgeloop.report import wording
-from judgeloop.report.answers import QuestionAnswer, answers
+from judgeloop.report.answers import QuestionAnswer, answers, brief
 from judgeloop.report.claims import leading
 from judgeloop.report.findings import findings
 from judgeloop.report.reading import POSITIVE, Reading, positive_controls
@@ -92,14 +92,63 @@ def test_the_last_generation_of_a_log_is_reported_and_named() -> None:
 
 
 def test_none_is_not_said_of_a_handful() -> None:
-    few = _row("padding_probe", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=9, n_items=6)
-    (finding,) = findings([few])
-    assert finding.verdict == "underpowered"
-    assert "at least 20 items and 50 judgments are needed to say that there is none" in finding.sentence
-    (finding,) = findings([replace(few, verdict="cannot_tell", margin=0.05)])
-    assert finding.verdict == "underpowered"
-    (finding,) = findings([replace(few, n=240, n_items=60)])
+    few = _row("padding_probe", estimate=0.0, conf_low=-0.003, conf_high=0.003, n=240, n_items=6)
+    for row in (few, replace(few, verdict="cannot_tell", margin=0.05)):
+        (finding,) = findings([row])
+        # It was measured well on these items: that there are few of them is no lack of data on them.
+        assert finding.verdict == "undetected"
+        assert "no effect detected" in finding.sentence
+        assert (
+            "over 6 items; at least 20 items and 50 judgments are needed to say that there is none" in finding.sentence
+        )
+    (finding,) = findings([replace(few, n_items=60)])
     assert finding.verdict == "equivalent"
+
+
+def test_no_measure_is_said_to_go_beyond_its_range() -> None:
+    blind = {"estimate": 0.5, "conf_low": -0.7, "conf_high": 1.7, "verdict": "undetected", "status": "underpowered"}
+    for term, unit, detectable in (
+        ("first_slot_excess", "probability", 0.6),
+        ("length_ame", "probability per doubling", 1.8),
+    ):
+        (finding, *_) = findings([_row(term, unit=unit, detectable=detectable, **blind)])
+        assert "this sample could have seen no effect of any size" in finding.sentence
+        assert brief(finding).endswith("this sample could have seen no effect of any size")
+        (finding, *_) = findings([_row(term, unit=unit, detectable=0.3, **blind)])
+        assert "could have seen 30.0 points or more" in finding.sentence
+    slope = _row(
+        "length_ame",
+        unit="probability per doubling",
+        estimate=1.83,
+        conf_low=0.16,
+        conf_high=3.5,
+        verdict="found",
+        p_adjusted=0.01,
+    )
+    (finding,) = findings([slope])
+    assert "by 100.0 points, 95 % interval 16.0 to 100.0" in finding.sentence
+    assert wording.cell(slope) == "100.0 [16.0, 100.0]"
+
+
+def test_no_answer_is_surer_than_whether_the_judge_is_biased_is_known() -> None:
+    even = _row(estimate=0.0, conf_low=-0.02, conf_high=0.02, verdict="none", margin=0.05, n=400, n_items=400)
+    unknown = _row(
+        "length_ame",
+        unit="probability per doubling",
+        estimate=None,
+        conf_low=None,
+        conf_high=None,
+        status="undefined",
+        note="one gold",
+    )
+    perhaps = replace(
+        even, estimate=0.06, conf_low=0.02, conf_high=0.1, verdict="found_if_unscored_alike", n_unscored=40
+    )
+    for rows, biased, sure in (
+        ([even], "None within margin", "Fairly sure"), ([even, unknown], "Not known", "Limited"), ([perhaps], "Perhaps", "Limited"),
+    ):  # fmt: skip
+        answer, _, how_sure, _ = _answers(rows)
+        assert (answer.word, how_sure.word) == (biased, sure)
 
 
 def test_a_judge_that_gave_every_verdict_again_is_said_to_have() -> None:
@@ -247,7 +296,7 @@ def test_the_leading_row_is_the_confirmatory_one_and_of_length() -> None:
 def test_the_smallest_visible_effect_is_named_once_a_measure_with_its_arms() -> None:
     rows = [_did("did_style_score", 0.0, 0.1, arm=arm, unit="generation-0 sd", verdict="undetected", detectable=size) for arm, size in (("a", 0.20), ("b", 0.12), ("c", 0.31))]  # fmt: skip
     said = " ".join(_answers(rows, ("a", "b", "c", "random"))[2].sentences)
-    assert "drift of style score beyond control (c against random): 0.31 SD." in said
+    assert "drift of style score beyond control (c against random): 0.31 SD or more." in said
     assert said.count("style score") == 1
 
 

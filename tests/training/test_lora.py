@@ -117,6 +117,28 @@ class TestTraining:
         assert tables(replayed.path) == tables(run.path)
         assert not (replayed.path / "weights").exists()
 
+    def test_a_judge_rewards_grpo_and_the_completions_that_trl_logs_are_read(self, base: Path, tmp_path: Path) -> None:
+        import datasets
+        import trl
+
+        out = tmp_path / "trl"
+        settings = trl.GRPOConfig(
+            output_dir=str(out), use_cpu=True, report_to="none", disable_tqdm=True, logging_steps=1, max_steps=4, save_strategy="no",
+            per_device_train_batch_size=8, num_generations=4, max_completion_length=16, log_completions=True, learning_rate=1e-3,
+        )  # fmt: skip
+        prompts = datasets.Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS])
+        with judgeloop.reward({"kind": "rule", "feature": "length"}, out=tmp_path / "judge") as reward:
+            trainer = trl.GRPOTrainer(str(base), reward_funcs=reward, args=settings, train_dataset=prompts)
+            trainer.train()
+        rewards = [entry["rewards/judge_reward/mean"] for entry in trainer.state.log_history if "loss" in entry]
+        assert len(rewards) == 4
+        assert all(0.2 < mean < 0.8 for mean in rewards)  # picks within a group: half of them are won
+        rows = [json.loads(line) for line in (tmp_path / "judge/verdicts.jsonl").read_text().splitlines()]
+        assert {row["training_step"] for row in rows} == {0, 1, 2, 3}
+        audit = judgeloop.analyze(out / "completions")
+        assert audit.candidates["generation"].max() == 3
+        assert len(audit.candidates) == 32
+
     def test_an_adapter_that_is_gone_or_changed_is_not_drafted_from(
         self, trained: tuple[Path, judgeloop.Run], tmp_path: Path
     ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, JudgeloopError, ReplayMiss, StorageFailed
+from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Call
 from judgeloop.serving.faults import Rule
@@ -133,6 +134,19 @@ def test_failures_in_a_row_are_counted_from_the_last_answer(tmp_path: Path) -> N
 def test_a_refused_setting_is_named(tmp_path: Path, message: str, hint: str) -> None:
     with serving(Speaker(lambda _: error_answer(400, message))) as server, pytest.raises(EndpointFailed, match=hint):
         ask(tmp_path, server.endpoint(), numbered(CONSECUTIVE_FAILURES))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("parameter.enable_thinking must be set to false for non-streaming calls", "--extra-body"),
+        ("Missing required query parameter: api-version", "--query api-version="), ("This response_format type is unavailable now", "--verdict text"),
+        ("'logprobs' is not supported with this model", "--verdict json"), ("The server is busy", ""),
+    ],
+)  # fmt: skip
+def test_what_mends_a_refusal(message: str, words: str) -> None:
+    assert words in remedy(message)
+    assert bool(remedy(message)) == bool(words)
 
 
 def test_requests_taken_for_wrong_before_an_interruption_are_not_recorded(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_inter
 from judgeloop.stats.judge.change import Changes, changes, with_signs
 from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, takes_gold_as_exact
 from judgeloop.stats.judge.covariates import covariates
+from judgeloop.stats.judge.length_shape import LENGTH_SHAPE, SHAPE_LEVEL, shape_test, withheld_where_not_linear
+from judgeloop.stats.judge.probes import differs_by_text, edited_picked
 from judgeloop.stats.judge.self_preference import OwnTextPairs, own_text_pairs
 from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
 from judgeloop.stats.loop.drift import CONFIRMATORY
@@ -236,10 +238,20 @@ def _paired_differences(first: Contender, second: Contender, margin: float) -> l
         estimate = row(
             labels, _bias(term), term, result, counts, unit=PROBABILITY, margin=margin, note=note, unchanged=unchanged
         )  # fmt: skip
+        if estimate.verdict == "none" and any(_probe_differs_by_text(table, term, margin) for table in tables):
+            estimate = dataclasses.replace(estimate, verdict="not_linear")
         pairwise.append(Difference(first.name, second.name, "pairs", float(a.mean()), float(b.mean()), estimate))
     pairwise += _paired_length_effects(first, second, tables, labels, lost, margin)
     pairwise += _paired_self_preference(first, second, tables, labels, lost, margin)
     return pairwise
+
+
+def _probe_differs_by_text(judgments: pd.DataFrame, term: str, margin: float) -> bool:
+    """Whether a probe's effect changes from text to text (``differs_by_text``); False for other terms."""
+    if not term.endswith("_probe"):
+        return False
+    own = not_identical(judgments[judgments["probe"] == term.removesuffix("_probe")])
+    return differs_by_text(edited_picked(own), margin)
 
 
 def _asked_again(first: Contender, second: Contender, tables: Sequence[pd.DataFrame]) -> Changes:
@@ -292,6 +304,9 @@ def _paired_length_effects(
         note = "quality is not held equal" if variant == "no_gold" else _GOLD_NOTE
         estimate = row(labels, "verbosity", "length_ame", result, counts, unit=f"{PROBABILITY} per doubling",
                        variant=variant, margin=margin, note=note)  # fmt: skip
+        for fit, design in zip(fits, designs, strict=True):
+            if isinstance(fit, Slopes):
+                estimate = withheld_where_not_linear(estimate, shape_test(fit, design.mean_length))
         pairwise.append(Difference(first.name, second.name, "pairs", effects[0], effects[1], estimate))
     return pairwise
 
@@ -373,6 +388,10 @@ def _independent_differences(
             shared_labels(first, second), first_row.bias, term, independent(first_row, second_row), counts, unit=first_row.unit,
             margin=margin if first_row.unit.startswith(PROBABILITY) else None, note=note,
         )  # fmt: skip
+        shapes = [contender.primary(LENGTH_SHAPE) for contender in (first, second)] if term == "length_ame" else []
+        shaped = any(shape is not None and (shape.p_value or 1.0) <= SHAPE_LEVEL for shape in shapes)
+        if estimate.verdict == "none" and (shaped or "not_linear" in (first_row.verdict, second_row.verdict)):
+            estimate = dataclasses.replace(estimate, verdict="not_linear")
         pairwise.append(
             Difference(first.name, second.name, "unpaired", first_row.estimate, second_row.estimate, estimate)
         )

@@ -155,9 +155,7 @@ def _harms(contender: Contender) -> list[Harm]:
         margin = _margin(contender, term)
         if not margin:
             continue
-        low, high = row.conf_low, row.conf_high
-        if term == "first_slot_excess":
-            low, high = _with_unscored(contender, low, high)
+        low, high = _with_unscored(contender, term, row.conf_low, row.conf_high)
         least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
         worst, amplified = max(abs(low), abs(high)), None
         if (
@@ -191,10 +189,10 @@ def _margin(contender: Contender, term: str) -> float | None:
     return None if series is None else series.quantity.margin
 
 
-def _with_unscored(contender: Contender, low: float, high: float) -> tuple[float, float]:
-    """The interval widened to what the unscored replies could have been."""
+def _with_unscored(contender: Contender, term: str, low: float, high: float) -> tuple[float, float]:
+    """The interval of the term widened to what the unscored replies could have been."""
     for row in contender.rows:
-        if row.term == "first_slot_excess" and row.category == "" and row.n_unscored and row.estimate is not None:
+        if row.term == term and row.category == "" and row.n_unscored and row.estimate is not None:
             if row.variant == "worst_case_low":
                 low = min(low, row.estimate)
             elif row.variant == "worst_case_high":

@@ -16,7 +16,7 @@ import pandas as pd
 from judgeloop.seeds import rng
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean
 from judgeloop.stats.judge.covariates import gold_margin
-from judgeloop.stats.presentations import Booleans, Floats, Integers, first_picked, item_codes, pair_codes
+from judgeloop.stats.presentations import CLUSTER, Booleans, Floats, Integers, first_picked, item_codes, pair_codes
 
 SLOT, CONFLICT, DISAGREEMENT = "first_slot_excess", "conflict_rate", "disagreement"
 IDENTICAL = "identical_pair_excess"
@@ -133,7 +133,7 @@ class _Presentations:
 
     @classmethod
     def of(cls, earlier: pd.DataFrame, later: pd.DataFrame, terms: Sequence[str]) -> _Presentations:
-        columns = [name for name in ("item_id", "pair_id", "order", "verdict", "p_first") if name in earlier]
+        columns = [name for name in ("item_id", CLUSTER, "pair_id", "order", "verdict", "p_first") if name in earlier]
         frame = pd.concat([earlier[columns], later[columns]], ignore_index=True)
         pick = np.asarray(first_picked(frame), dtype=np.float64)
         late = np.arange(len(frame)) >= len(earlier)

@@ -44,9 +44,10 @@ from judgeloop.stats.judge.length_shape import (
     halves,
     rejects_slope,
     shape_test,
+    with_shape,
     withheld_where_not_linear,
 )
-from judgeloop.stats.judge.missing import missing_estimates
+from judgeloop.stats.judge.missing import LEAST_FAVOURABLE, WORST_CASES, missing_estimates
 from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent, tie_estimates
 from judgeloop.stats.judge.slopes import (
     FEWEST_PAIRS,
@@ -62,8 +63,10 @@ from judgeloop.stats.judge.slopes import (
     fit_slopes,
     joint_score,
     joint_wald,
+    least_favourable,
     reliability_curve,
 )
+from judgeloop.stats.multiplicity import ALPHA
 from judgeloop.stats.presentations import (
     Booleans,
     Floats,
@@ -140,11 +143,20 @@ def content_estimates(
         *(withheld_where_not_linear(one, {**shapes, "": of_primary}.get(one.variant)) for one in on_length),
         *_shape_rows(labels, shaped, shapes),
         *_joint_tests(labels, fits),
-        *tie_estimates(labels, rows, given_gold, without_gold),
+        *(
+            withheld_where_not_linear(one, shapes[GIVEN_GOLD])
+            for one in tie_estimates(labels, rows, given_gold, without_gold)
+        ),
         *missing_estimates(judgments, texts, labels, scales=scales),
         *([_golds_agreement(labels, rows)] if fits.two_golds and not gold_exact else []),
         *gold_estimates(
-            labels, judgments, with_gold, given_gold, corrected, rows.with_any_gold().counts if fits.two_golds else None
+            labels,
+            judgments,
+            with_gold,
+            given_gold,
+            corrected,
+            rows.with_any_gold().counts if fits.two_golds else None,
+            gold_exact=gold_exact,
         ),
     ]
 
@@ -249,6 +261,45 @@ def _raw_preference(labels: RowLabels, rows: Covariates, margin: float, gold_exa
     return estimates
 
 
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """All judgments of different texts, ``every``, of which the ``lost`` ones (n,) have no verdict and stand as ties, and the
+    ``fits`` without these."""
+
+    every: Covariates
+    lost: Booleans
+    fits: _ContentFits
+
+    def rows(self, picked_a: Floats) -> Covariates:
+        """All rows, each lost one with the pick of text a in ``picked_a`` (n,)."""
+        every = self.every
+        return replace(
+            every, picked_a=np.where(self.lost, picked_a, every.picked_a), ties=every.ties & ~self.lost,
+            n_unscored=self.fits.rows.n_unscored,
+        )  # fmt: skip
+
+    def refitted(self, rows: Covariates) -> _ContentFits:
+        """The fits to such rows, but for the one without gold."""
+        with_gold = rows.with_gold()
+        given_gold = fit_slopes(with_gold, with_gold.gold)
+        corrected = self.fits.corrected if self.fits.exact else _corrected_fit(rows, given_gold)
+        return replace(self.fits, rows=rows, with_gold=with_gold, given_gold=given_gold, corrected=corrected)
+
+    def least(self, term: str) -> _ContentFits | None:
+        """The fits with each lost verdict such that the test of ``term`` finds least (``least_favourable``); None where the
+        model does not hold what it tests."""
+        even = self.rows(np.full(len(self.every), 0.5)).with_gold()
+        slopes = fit_slopes(even, even.gold)
+        if isinstance(slopes, Undefined):
+            return None
+        tested = with_shape(slopes, even.mean_length) if term == LENGTH_SHAPE else (slopes, slopes.features)
+        if isinstance(tested, Undefined):
+            return None
+        picks, known = np.full(len(self.every), 0.5), ~np.isnan(self.every.gold)
+        picks[known] = least_favourable(*tested, self.lost[known])
+        return self.refitted(self.rows(picks))
+
+
 def _worst_cases(
     labels: RowLabels,
     judgments: pd.DataFrame,
@@ -256,40 +307,65 @@ def _worst_cases(
     scales: Mapping[str, float] | None,
     fits: _ContentFits,
 ) -> list[Estimate]:
-    """Bounds of ``longer_preferred_raw`` and ``length_ame`` with every unscored judgment counted as one text picked.
+    """What the primaries could be with the unscored judgments; no row where every reply has a verdict.
 
-    Variant ``worst_case_low``: the shorter; ``worst_case_high``: the longer. Of ``length_ame`` where its primary has a
-    number, refitted in the same way. No row where every reply has a verdict.
+    Variant ``worst_case_low``: each counted as the text with less of the feature picked; ``worst_case_high``: with more. Of
+    ``longer_preferred_raw``, ``gold_tied_longer_excess``, and where their primary has a number ``length_ame`` and
+    ``length_log_odds``, refitted in the same way; of another feature's ``_log_odds`` where its interval leaves 0 out. Of
+    ``style_joint`` and ``length_shape``, where they may reject, variant ``worst_case``: so that the test finds least.
     """
-    if not fits.rows.n_unscored or fits.rows.length is None:
+    if not fits.rows.n_unscored:
         return []
     every = covariates(judgments.assign(verdict=judgments["verdict"].replace("unscored", "tie")), texts, scales=scales)
     lost = (not_identical(judgments)["verdict"] == "unscored").to_numpy()[every.index]
-    length = every.length
-    if length is None:
-        return []
+    filled, primary = _Filled(every, lost, fits), fits.primary()
     estimates = []
-    for variant, longer in (("worst_case_low", 0.0), ("worst_case_high", 1.0)):
-        imputed = np.where(length > 0, longer, np.where(length < 0, 1.0 - longer, 0.5))
-        rows = replace(every, picked_a=np.where(lost, imputed, every.picked_a), ties=every.ties & ~lost)
-        note = f"every unscored judgment counted as {'longer' if longer else 'shorter'} text picked"
-        differ = length != 0
-        shares = np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)[differ]
+    for variant, sign in zip(WORST_CASES, (-1.0, 1.0), strict=True):
+        for name, difference in zip(every.features, every.differences.T, strict=True):
+            slope = _slope_of(primary, name)
+            if name == "length" or not (isinstance(slope, Undefined) or slope.covers(0.0)):
+                rows = filled.rows((np.sign(sign * difference) + 1.0) / 2.0)
+                estimates += _if_picked_by(labels, filled, rows, name, variant)
+    shape, note = _shaped_fits(fits)[""], "every unscored judgment counted so that the test finds least"
+    for test in (
+        _joint_test(labels, primary, fits.primary_counts(), "", ""),
+        _shape_row(labels, shape, shape.test(), ""),
+    ):
+        may_reject = test.p_value is not None and test.p_value <= max(ALPHA.values())
+        least = filled.least(test.term) if may_reject else None
+        if least is not None and test.term == LENGTH_SHAPE:
+            shape = _shaped_fits(least)[""]
+            estimates.append(_shape_row(labels, shape, shape.test(), LEAST_FAVOURABLE, note))
+        elif least is not None:
+            estimates.append(_joint_test(labels, least.primary(), least.with_gold.counts, LEAST_FAVOURABLE, note))
+    return estimates
+
+
+def _if_picked_by(labels: RowLabels, filled: _Filled, rows: Covariates, name: str, variant: str) -> list[Estimate]:
+    """The worst cases of the terms of one feature, whose lost verdicts in ``rows`` go by it."""
+    estimates = []
+    way = f"{'less' if variant == WORST_CASES[0] else 'more'} {name}"
+
+    def add(term: str, result: Interval | Undefined, counts: SampleCounts, unit: str) -> None:
         estimates.append(row(
-            labels, "verbosity", "longer_preferred_raw", clustered_proportion(shares, rows.items[differ]),
-            replace(rows.where(differ).counts, unscored=fits.rows.n_unscored), unit=PROBABILITY, variant=variant, null=None,
-            note=note,
+            labels, feature_bias(name), term, result, counts, unit=unit, variant=variant, null=None,
+            note=f"every unscored judgment counted as a pick of the text with {way}",
         ))  # fmt: skip
-        if isinstance(fits.primary(), Undefined):
-            continue
-        with_gold = rows.with_gold()
-        given_gold = fit_slopes(with_gold, with_gold.gold)
-        model = given_gold if fits.exact else _corrected_fit(rows, given_gold)
-        estimates.append(row(
-            labels, "verbosity", "length_ame", _length_effect(model),
-            replace(with_gold.counts, unscored=fits.rows.n_unscored), unit=f"{PROBABILITY} per doubling", variant=variant,
-            null=None, note=note,
-        ))  # fmt: skip
+
+    length = rows.length
+    if name == "length" and length is not None:
+        differ, longer = length != 0, np.where(length > 0, rows.picked_a, 1.0 - rows.picked_a)
+        different = rows.where(differ)
+        share = clustered_proportion(longer[differ], different.items)
+        add("longer_preferred_raw", share, different.counts, PROBABILITY)
+        excess, counts, _ = _gold_tied_excess(rows, longer, differ & (rows.gold == 0))
+        if isinstance(excess, Interval):
+            add("gold_tied_longer_excess", excess, counts, PROBABILITY)
+    if not isinstance(filled.fits.primary(), Undefined):
+        model, counts = filled.refitted(rows).primary(), rows.with_gold().counts
+        if name == "length":
+            add("length_ame", _length_effect(model), counts, f"{PROBABILITY} per doubling")
+        add(f"{name}_log_odds", _slope_of(model, name), counts, feature_unit(name))
     return estimates
 
 
@@ -413,19 +489,8 @@ def _shape_rows(
     labels: RowLabels, shaped: dict[str, _ShapedFit], shapes: dict[str, JointTest | Undefined]
 ) -> list[Estimate]:
     """``length_shape``, primary and ``given_gold``; where the best founded of the tests rejects, ``length_ame`` of halves."""
-    estimates = []
-    for variant in ("", GIVEN_GOLD) if len(shaped[GIVEN_GOLD].rows) else ("",):
-        shape, fit = shapes[variant], shaped[variant]
-        if isinstance(shape, Undefined):
-            estimates.append(
-                row(labels, "verbosity", LENGTH_SHAPE, shape, fit.rows.counts, unit="F", variant=variant)
-            )  # fmt: skip
-            continue
-        test = BareTest(shape.f, shape.p_value, "cluster score test (Hotelling)")
-        note = f"F on {shape.q} and {shape.df} degrees of freedom"
-        estimates.append(row(
-            labels, "verbosity", LENGTH_SHAPE, test, fit.rows.counts, unit="F", variant=variant, note=joined(note, fit.note),
-        ))  # fmt: skip
+    variants = ("", GIVEN_GOLD) if len(shaped[GIVEN_GOLD].rows) else ("",)
+    estimates = [_shape_row(labels, shaped[variant], shapes[variant], variant) for variant in variants]
     best = next((name for name, shape in shapes.items() if isinstance(shape, JointTest)), None)
     if best is None or labels.category or not rejects_slope(shapes[best]):
         return estimates
@@ -437,6 +502,17 @@ def _shape_rows(
             unit=f"{PROBABILITY} per doubling", variant=variant, null=None, note=fit.note,
         ))  # fmt: skip
     return estimates
+
+
+def _shape_row(
+    labels: RowLabels, fit: _ShapedFit, shape: JointTest | Undefined, variant: str, note: str = ""
+) -> Estimate:
+    """One row of ``length_shape``: the test ``shape`` of ``fit``."""
+    if isinstance(shape, Undefined):
+        return row(labels, "verbosity", LENGTH_SHAPE, shape, fit.rows.counts, unit="F", variant=variant)
+    test = BareTest(shape.f, shape.p_value, "cluster score test (Hotelling)")
+    note = joined(f"F on {shape.q} and {shape.df} degrees of freedom", fit.note, note)
+    return row(labels, "verbosity", LENGTH_SHAPE, test, fit.rows.counts, unit="F", variant=variant, note=note)
 
 
 def _exchange_rates(labels: RowLabels, fits: _ContentFits) -> list[Estimate]:
@@ -595,19 +671,21 @@ def gold_estimates(
     given_gold: Slopes | Undefined,
     corrected: Slopes | LatentSlopes | Undefined,
     second: SampleCounts | None,
+    *,
+    gold_exact: bool = False,
 ) -> list[Estimate]:
     """``gold_agreement`` (probability) and ``gold_log_odds`` κ, with variant ``corrected`` where two golds exist.
 
     The primary is given gold. ``with_gold``: the rows whose gold is known, to which ``given_gold`` was fitted;
     ``corrected``: the fit that allows for gold's errors, on the rows that ``second`` counts; ``second`` None where
-    there is no second gold.
+    there is no second gold. ``gold_exact``: gold cannot err.
     """
     agreement, counts = gold_agreement(judgments)
     rows = [
         row(labels, "quality", "gold_agreement", agreement, counts, unit=PROBABILITY, null=None,
             note=f"{_agreement_note(judgments)}; ties count half; pairs that gold ties are left out"),
         row(labels, "quality", "gold_log_odds", _slope_of(given_gold, GOLD), with_gold.counts,
-            unit=f"{LOG_ODDS} per unit of gold", note="gold's errors pull it towards 0"),
+            unit=f"{LOG_ODDS} per unit of gold", note="" if gold_exact else "gold's errors pull it towards 0"),
     ]  # fmt: skip
     if second:
         slope = _slope_of(corrected, GOLD)

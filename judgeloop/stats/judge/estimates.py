@@ -104,4 +104,4 @@ def _position_and_content(
         category=labels.category, scales=scales, margin=margin, gold_exact=gold_exact, bootstrap=bootstrap,
     )  # fmt: skip
     own_texts = self_preference_gold(judgments, labels, margin=margin, gold_exact=gold_exact)
-    return with_claims_withheld([*position, *content, own_texts])
+    return with_claims_withheld([*position, *content, *own_texts])

@@ -39,6 +39,12 @@ def shape_test(slopes: Slopes, mean_length: Floats | None) -> JointTest | Undefi
     changes with the size of the difference. Both change sign with the texts, as the slope does. (ΔL³ would rest on the few
     largest differences: it rejects a true null in 6.8 % of 1,500 samples of 200 pairs, this in 6.1 %, and it finds less.)
     """
+    shaped = with_shape(slopes, mean_length)
+    return shaped if isinstance(shaped, Undefined) else joint_score(*shaped)
+
+
+def with_shape(slopes: Slopes, mean_length: Floats | None) -> tuple[Slopes, tuple[str, ...]] | Undefined:
+    """The model with the columns that ``shape_test`` tests, at its own coefficients, and their names."""
     if "length" not in slopes.names or mean_length is None:
         return Undefined(slopes.left_out.get("length", "length does not differ between the texts"))
     difference = slopes.x[:, slopes.names.index("length")]
@@ -53,7 +59,7 @@ def shape_test(slopes: Slopes, mean_length: Floats | None) -> JointTest | Undefi
     extended = replace(
         slopes, names=(*slopes.names, *names), x=np.column_stack([slopes.x, columns]), first_stage=None
     )  # fmt: skip
-    return joint_score(extended, names)
+    return extended, names
 
 
 def rejects_slope(shape: JointTest | Undefined | None) -> bool:

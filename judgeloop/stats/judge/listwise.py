@@ -38,8 +38,9 @@ from judgeloop.stats.estimate import (
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
 from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit
+from judgeloop.stats.judge.length_shape import withheld_where_not_linear
 from judgeloop.stats.judge.pointwise import feature_spread
-from judgeloop.stats.judge.slopes import FEWEST_ITEMS
+from judgeloop.stats.judge.slopes import FEWEST_ITEMS, JointTest, hotelling
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.presentations import Floats, Integers, clusters, item_codes
 from judgeloop.text.features import FEATURES
@@ -367,10 +368,11 @@ def content_of_choices(
     items = item_codes(scored)
     best = np.stack([(scored[f"candidate_{n + 1}"] == scored["gold"]).to_numpy() for n in range(slots)], axis=1)
     has_gold = (scored["gold"] != "").to_numpy()
-    raw = _fit_content(names, x, share, items)
+    raw, raw_shape = _fit_content(names, x, share, items)
     given_gold: ChoiceFit | Undefined = Undefined(NO_GOLD)
+    given_shape: JointTest | Undefined = Undefined(NO_GOLD)
     if has_gold.any():
-        given_gold = _fit_content(
+        given_gold, given_shape = _fit_content(
             names, x[has_gold], share[has_gold], items[has_gold], best[has_gold].astype(np.float64)
         )
     gold_counts, all_counts = (
@@ -381,12 +383,16 @@ def content_of_choices(
     for name in names:
         bias, unit = feature_bias(name), feature_unit(name)
         given_slope, raw_slope = (fit if isinstance(fit, Undefined) else fit.slope(name) for fit in (given_gold, raw))
+        given, no_gold = (
+            row(labels, bias, f"{name}_log_odds", slope, counts, unit=unit, variant=variant, note=note)
+            for slope, counts, variant, note in (
+                (given_slope, gold_counts, "given_gold", GOLD_AS_EXACT),
+                (raw_slope, all_counts, "no_gold", "quality is not held equal"),
+            )
+        )
         rows += [
             row(labels, bias, f"{name}_log_odds", primary, gold_counts, unit=unit),
-            row(labels, bias, f"{name}_log_odds", given_slope, gold_counts, unit=unit, variant="given_gold",
-                note=GOLD_AS_EXACT),
-            row(labels, bias, f"{name}_log_odds", raw_slope, all_counts, unit=unit, variant="no_gold",
-                note="quality is not held equal"),
+            withheld_where_not_linear(given, given_shape), withheld_where_not_linear(no_gold, raw_shape),
         ]  # fmt: skip
     agreement: Interval | Undefined = Undefined("no gold")
     if has_gold.any():
@@ -417,10 +423,12 @@ def _slot_features(
 
 def _fit_content(
     names: Sequence[str], x: Floats, share: Floats, items: Integers, gold: Floats | None = None
-) -> ChoiceFit | Undefined:
-    """Conditional logit on the slots, the features that differ in enough items, and ``gold`` (n, slots) where given."""
+) -> tuple[ChoiceFit | Undefined, JointTest | Undefined]:
+    """Conditional logit on the slots, the features that differ in enough items, and ``gold`` (n, slots) where given; and the
+    cluster score test that the square of length, less its mean, adds nothing to its slope."""
     if not len(x):
-        return Undefined("no choice has a verdict")
+        nothing = Undefined("no choice has a verdict")
+        return nothing, nothing
     n, slots = x.shape[:2]
     differs = np.ptp(x, axis=1) > 0
     used = [
@@ -434,7 +442,16 @@ def _fit_content(
     )
     if gold is not None:
         columns, column_names = [*columns, gold[:, :, None]], [*column_names, "gold"]
-    return fit_choices(column_names, np.concatenate(columns, axis=2), share, items)
+    columns_of_fit = np.concatenate(columns, axis=2)
+    fit = fit_choices(column_names, columns_of_fit, share, items)
+    if isinstance(fit, Undefined) or "length" not in fit.names:
+        return fit, Undefined("no slope on length")
+    length = x[:, :, names.index("length")]
+    square = (length - length.mean()) ** 2
+    scores, information = _score_and_information(
+        np.concatenate([columns_of_fit, square[:, :, None]], axis=2), share, np.append(fit.coefficients, 0.0)
+    )
+    return fit, hotelling(scores, information.sum(axis=0), [len(fit.names)], items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from judgeloop.kernels import cluster_sums, firth, logistic
-from judgeloop.stats.estimate import PROBABILITY, BareTest, Estimate, RowLabels, SampleCounts, row
-from judgeloop.stats.inference import Undefined, clustered_proportion
+from judgeloop.stats.estimate import PROBABILITY, BareTest, Estimate, RowLabels, SampleCounts, Verdict, row
+from judgeloop.stats.inference import Interval, Undefined, clustered_proportion, tost
 from judgeloop.stats.judge.covariates import Covariates, covariates
 from judgeloop.stats.judge.slopes import hotelling
 from judgeloop.stats.presentations import Floats, item_codes, not_identical, picked_a
@@ -30,9 +30,12 @@ GOLD_MISSING_BY_VERDICT = "gold_missing_by_verdict"
 """The term of the test that which judgments have gold depends on what the judge picked, order and length held equal."""
 WORST_CASES = ("worst_case_low", "worst_case_high")
 """Variants of a term with every unscored judgment counted one way, and the other."""
+LEAST_FAVOURABLE = "worst_case"
+"""The variant of a joint test with every unscored judgment counted as it goes against the finding most."""
 FEWEST_UNSCORED = 10
 """With fewer missing verdicts, or golds, than this, what they depend on is not tested."""
 _LEVEL = 0.05
+_IF_ALIKE: dict[Verdict, Verdict] = {"found": "found_if_unscored_alike", "none": "none_if_unscored_alike"}
 _AT_EQUAL_GOLD = (
     "length_ame", "length_exchange_rate", "style_joint", "gold_tied_longer_excess", "self_preference_gold",
     "length_beyond_agreement", "length_shape", "gold_log_odds",
@@ -201,21 +204,28 @@ def with_claims_withheld(rows: Sequence[Estimate]) -> list[Estimate]:
 
     Where gold's presence depends on the verdict (``gold_missing_by_verdict`` at 5 %), no term at equal gold claims anything.
     Where a verdict's presence does (``unscored_by_verdict``), none of these does either, nor ``first_slot_excess`` and
-    ``position_log_odds``, unless the worst cases agree: both bounds' intervals on the estimate's side of 0. A claim that
-    is withheld has the verdict ``cannot_tell`` and no test; its number stays.
+    ``position_log_odds``, unless they hold in the worst cases (``_holds``). A claim that is withheld has the verdict
+    ``cannot_tell`` and no test; its number stays. A claim that does not hold in its worst cases and is not withheld has the
+    verdict ``found_if_unscored_alike`` or ``none_if_unscored_alike``.
     """
     by_key = {(row.term, row.variant): row for row in rows}
     gold, verdicts = (_depends(by_key.get((term, ""))) for term in (GOLD_MISSING_BY_VERDICT, UNSCORED_BY_VERDICT))
-    if not gold and not verdicts:
-        return list(rows)
     result = []
     for estimate in rows:
         position = estimate.term in ("first_slot_excess", "position_log_odds")
         at_gold = not position and (estimate.term in _AT_EQUAL_GOLD or estimate.term.endswith("_log_odds"))
-        holds = holds_in_worst_case(estimate, [by_key.get((estimate.term, variant)) for variant in WORST_CASES])
-        withheld = (at_gold and gold) or ((at_gold or position) and verdicts and not holds)
-        if withheld and estimate.variant == "" and estimate.verdict:
-            estimate = replace(estimate, verdict="cannot_tell", p_value=None, detectable=None)
+        bounded = "first_slot_excess" if position else estimate.term
+        bounds = [
+            by_key[bounded, variant] for variant in (*WORST_CASES, LEAST_FAVOURABLE) if (bounded, variant) in by_key
+        ]
+        holds = bool(bounds) and _holds(estimate, bounds)
+        if estimate.variant == "" and estimate.verdict:
+            if (at_gold and gold) or ((at_gold or position) and verdicts and not holds):
+                estimate = replace(estimate, verdict="cannot_tell", p_value=None, detectable=None)
+            elif bounds and estimate.n_unscored and not holds:
+                # A joint test has its verdict from the adjusted p alone, which may be below its level where this one is not.
+                claimed: Verdict = "found" if estimate.conf_low is None else estimate.verdict
+                estimate = replace(estimate, verdict=_IF_ALIKE.get(claimed, claimed))
         result.append(estimate)
     return result
 
@@ -225,10 +235,19 @@ def _depends(test: Estimate | None) -> bool:
     return test is not None and test.p_value is not None and test.p_value <= _LEVEL
 
 
-def holds_in_worst_case(estimate: Estimate, bounds: Sequence[Estimate | None]) -> bool:
-    """Whether the intervals of both worst cases (``bounds``) leave 0 out, on the estimate's side."""
-    if estimate.estimate is None:
+def _holds(estimate: Estimate, bounds: Sequence[Estimate]) -> bool:
+    """Whether a claim holds in all worst cases: an effect on the estimate's side of 0, or none within the margin."""
+    if estimate.verdict == "none":
+        return all(_within(bound, estimate.margin or 0.0) for bound in bounds)
+    if estimate.conf_low is None:
+        return all(bound.verdict == "found" for bound in bounds)
+    if (estimate.estimate or 0.0) > 0:
+        return all(bound.conf_low is not None and bound.conf_low > 0 for bound in bounds)
+    return all(bound.conf_high is not None and bound.conf_high < 0 for bound in bounds)
+
+
+def _within(bound: Estimate, margin: float) -> bool:
+    """Whether two one-sided tests put the worst case within the margin (normal limits)."""
+    if bound.estimate is None or bound.conf_low is None or bound.conf_high is None:
         return False
-    if estimate.estimate > 0:
-        return all(bound is not None and bound.conf_low is not None and bound.conf_low > 0 for bound in bounds)
-    return all(bound is not None and bound.conf_high is not None and bound.conf_high < 0 for bound in bounds)
+    return tost(Interval(bound.estimate, bound.std_error or 0.0, bound.conf_low, bound.conf_high), margin)

@@ -206,6 +206,12 @@ def mitigation_estimates(
     return rows
 
 
+def _clusters_of(mitigation: Mitigation, judged_pairs: pd.DataFrame) -> pd.Series[Any]:
+    """(n,) the clusters of pairs that the mitigation's judgments hold (``presentations.clusters``)."""
+    of_item = dict(zip(mitigation.judgments["item_id"], clusters(mitigation.judgments), strict=True))
+    return judged_pairs["item_id"].map(of_item)
+
+
 def _position_row(labels: RowLabels, mitigation: Mitigation, lost: int, margin: float) -> Estimate:
     """``first_slot_excess`` of the labels: 0 by construction where a label counts both orders, else measured."""
     term = "first_slot_excess"
@@ -213,7 +219,7 @@ def _position_row(labels: RowLabels, mitigation: Mitigation, lost: int, margin: 
     complete = table[(table["n_ab"] > 0) & (table["n_ba"] > 0)]
     if mitigation.name in _NO_SLOT_REASONS:
         count = mitigation.preferences[["item_id", "pair_id"]].drop_duplicates()
-        counts = SampleCounts(len(count), count["item_id"].nunique(), lost)
+        counts = SampleCounts(len(count), _clusters_of(mitigation, count).nunique(), lost)
         if not len(count):
             return row(
                 labels, "position", term, _no_label(mitigation), counts, unit=PROBABILITY, variant=mitigation.name
@@ -393,8 +399,7 @@ def _cost_rows(labels: RowLabels, mitigation: Mitigation, frame: pd.DataFrame, l
     A label is a presentation's, or a pair's where labels are pooled.
     """
     judged_pairs = pairs_asked(mitigation.judgments)
-    of_item = dict(zip(mitigation.judgments["item_id"], clusters(mitigation.judgments), strict=True))
-    labelled, items = has_label(frame, judged_pairs), pd.factorize(judged_pairs["item_id"].map(of_item))[0]
+    labelled, items = has_label(frame, judged_pairs), pd.factorize(_clusters_of(mitigation, judged_pairs))[0]
     pair_counts = SampleCounts(len(judged_pairs), len(np.unique(items)), lost)
     kept_share = clustered_proportion(labelled, items) if len(judged_pairs) else Undefined("no pair was judged")
     rows = [

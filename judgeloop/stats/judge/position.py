@@ -168,15 +168,12 @@ def _first_slot_rows(
     asked = table.asked
     asked_items = table.item[asked]
     for variant, value in (("worst_case_low", 0.0), ("worst_case_high", 1.0)):
-        rates = [
-            (of_order[asked] + value * (shown[asked] - scored[asked])) / shown[asked]
-            for of_order, shown, scored in (
-                (table.sum_ab, table.asked_ab, table.n_ab), (table.sum_ba, table.asked_ba, table.n_ba),
-            )
-        ]  # fmt: skip
         bound: Interval | Undefined = absent or _NO_PAIRS
-        if asked.any():
-            bound = bounded_mean((rates[0] + rates[1]) / 2.0 - 0.5, asked_items, -0.5, 0.5)
+        if by_lot:
+            picked = np.where(judgments.scored, judgments.picked, value)
+            bound = _balanced_excess(replace(judgments, picked=picked))
+        elif asked.any():
+            bound = _mean_excess(table.filled(value, value))
         rows.append(row(
             labels, "position", term, bound, SampleCounts(len(asked_items), _count_distinct(asked_items), lost),
             unit=PROBABILITY, variant=variant, null=None,

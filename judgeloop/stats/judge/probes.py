@@ -7,12 +7,15 @@ words: variant ``beyond_length`` is τ minus what padding of the same length is 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from judgeloop import kernels
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
-from judgeloop.stats.inference import LEVEL, Interval, Undefined, bounded_mean, t_interval
+from judgeloop.stats.inference import LEVEL, Interval, Undefined, bounded_mean, cluster_mean, quantile, t_interval
+from judgeloop.stats.judge.missing import WORST_CASES, with_claims_withheld
 from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.presentations import Floats, clusters, not_identical, only_identical, pair_codes, pairs, unscored
 
@@ -62,7 +65,7 @@ def probe_estimates(
             identical, judge=judge, arm=arm, generation=generation, panel=panel, category=category, margin=margin
         )
         rows += [estimate for estimate in position if estimate.term == "identical_pair_excess"]
-    return rows
+    return with_claims_withheld(rows)
 
 
 def bias_of(probe: str) -> Bias:
@@ -70,14 +73,15 @@ def bias_of(probe: str) -> Bias:
     return "verbosity" if probe in _VERBOSITY else "self_preference" if probe in _SELF_PREFERENCE else "style"
 
 
-def edited_picked(judgments: pd.DataFrame) -> pd.DataFrame:
-    """A row a probe pair with both orders complete, from one probe's judgments of different texts.
+def edited_picked(judgments: pd.DataFrame, unscored_as: float | None = None) -> pd.DataFrame:
+    """A row a probe pair with both orders complete, from one probe's judgments of different texts. ``unscored_as``: the
+    probability of the edit with which unscored judgments count; without it, their pairs are left out.
 
     Columns ``item`` (its item_id), ``pair_id``, ``edited`` in [−½, ½] (positive = the edit is picked), ``as_first`` and
     ``as_second`` (how often it is picked in each slot, in [0, 1]), ``dose`` and ``reached`` (NaN where there is none),
     ``ratio`` (tokens per token of the original, NaN unknown).
     """
-    table = pairs(judgments)
+    table = pairs(judgments, None if unscored_as is None else (1.0 - unscored_as, unscored_as))
     # The index of pairs() is the code of pair_codes.
     codes = pair_codes(judgments)
     first = judgments.assign(code=codes).drop_duplicates("code").set_index("code").reindex(table.index)
@@ -104,7 +108,17 @@ def _probe_rows(
     """The primary row of a probe, and where it has doses a row a dose and the ``slope``."""
     bias, term = bias_of(name), f"{name}_probe"
     counts = SampleCounts(len(probe_pairs), probe_pairs["item"].nunique(), unscored(judgments))
-    rows = [row(labels, bias, term, _mean_effect(probe_pairs), counts, unit=PROBABILITY, margin=margin)]
+    primary = row(labels, bias, term, _mean_effect(probe_pairs), counts, unit=PROBABILITY, margin=margin)
+    if primary.verdict == "none" and differs_by_text(probe_pairs, margin):
+        primary = replace(primary, verdict="not_linear")
+    rows = [primary]
+    for variant, value in zip(WORST_CASES, (0.0, 1.0), strict=True) if counts.unscored else ():
+        every = edited_picked(judgments, value)
+        rows.append(row(
+            labels, bias, term, _mean_effect(every), SampleCounts(len(every), every["item"].nunique(), counts.unscored),
+            unit=PROBABILITY, variant=variant, null=None,
+            note=f"every unscored judgment counted as a pick of the {'edit' if value else 'original'}",
+        ))  # fmt: skip
     doses = _column(judgments, "dose")
     for dose in sorted(doses.dropna().unique()):
         dose_pairs, dose_judgments = probe_pairs[probe_pairs["dose"] == dose], judgments[doses == dose]
@@ -126,6 +140,20 @@ def _mean_effect(frame: pd.DataFrame) -> Interval | Undefined:
     if frame.empty:
         return Undefined("no probe pair has a verdict in both orders")
     return bounded_mean(frame["edited"].to_numpy(), frame["item"].to_numpy(), -0.5, 0.5)
+
+
+def differs_by_text(frame: pd.DataFrame, margin: float) -> bool:
+    """Whether an edit with no effect on average moves the picks on single pairs: E τ² > ``margin``², one-sided t by item at 5 %.
+
+    A pair's two calls both go with the edit, or both against it, more often than two coins: their product, each less ½, is
+    τ² on average where the calls are independent given the pair, and less where they follow a slot. So it is of a taste for one
+    length, which prefers the padded copy of a short text and the original of a long one.
+    """
+    product = ((frame["as_first"] - 0.5) * (frame["as_second"] - 0.5)).to_numpy(dtype=np.float64)
+    squared = cluster_mean(product, frame["item"].to_numpy())
+    if isinstance(squared, Undefined):
+        return False
+    return squared.estimate - quantile(0.95, squared.df) * squared.std_error > margin**2
 
 
 def _dose_slope(frame: pd.DataFrame) -> Interval | Undefined:

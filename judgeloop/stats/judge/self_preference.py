@@ -27,6 +27,7 @@ from judgeloop.stats.inference import (
     tail,
 )
 from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, Covariates, covariates, gold_margin
+from judgeloop.stats.judge.missing import WORST_CASES
 from judgeloop.stats.judge.slopes import FEWEST_ITEMS, fit_columns
 from judgeloop.stats.presentations import (
     Booleans,
@@ -60,8 +61,9 @@ def own_model(judge: str) -> str:
 
 def self_preference_gold(
     judgments: pd.DataFrame, labels: RowLabels, *, margin: float = RATE_MARGIN, gold_exact: bool = False
-) -> Estimate:
-    """P(picks own | gold prefers own) − P(picks the other | gold prefers the other), a probability.
+) -> list[Estimate]:
+    """P(picks own | gold prefers own) − P(picks the other | gold prefers the other), a probability; where it is tested and some
+    judgments are unscored, with its worst cases, each of these counted as the other's text picked, or the judge's own.
 
     Wataoka et al. (2024). ``judgments`` of one judge, with ``gold``, ``model_a`` and ``model_b``. Pairs with the
     judge's own text on one side and a verdict in both orders count: their mean over orders is free of a preference for
@@ -73,12 +75,21 @@ def self_preference_gold(
     unit, table = PROBABILITY, own_text_pairs(judgments, labels.judge)
     lost = unscored(not_identical(judgments))
     if isinstance(table, Undefined):
-        return row(labels, "self_preference", "self_preference_gold", table, SampleCounts(0, 0, lost), unit=unit)
+        return [row(labels, "self_preference", "self_preference_gold", table, SampleCounts(0, 0, lost), unit=unit)]
     counts = SampleCounts(len(table.follows), len(np.unique(table.items)), lost)
-    return row(
+    rows = [row(
         labels, "self_preference", "self_preference_gold", table.difference(), counts, unit=unit, margin=margin,
         null=0.0 if gold_exact else None, note="" if gold_exact else GOLD_AS_EXACT,
-    )  # fmt: skip
+    )]  # fmt: skip
+    for variant, value in zip(WORST_CASES, (0.0, 1.0), strict=True) if lost and gold_exact else ():
+        every = own_text_pairs(judgments, labels.judge, value)
+        assert isinstance(every, OwnTextPairs)
+        rows.append(row(
+            labels, "self_preference", "self_preference_gold", every.difference(),
+            SampleCounts(len(every.follows), len(np.unique(every.items)), lost), unit=unit, variant=variant, null=None,
+            note=f"every unscored judgment counted as a pick of the {'own' if value else 'other'} text",
+        ))  # fmt: skip
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +119,21 @@ class OwnTextPairs:
         )  # fmt: skip
 
 
-def own_text_pairs(judgments: pd.DataFrame, judge: str) -> OwnTextPairs | Undefined:
-    """The pairs of ``judge`` with its own text on one side, and how it followed gold; else why there are none."""
+def own_text_pairs(judgments: pd.DataFrame, judge: str, unscored_as: float | None = None) -> OwnTextPairs | Undefined:
+    """The pairs of ``judge`` with its own text on one side, and how it followed gold; else why there are none.
+
+    ``unscored_as``: the probability of its own text with which unscored judgments count; without it, their pairs are left out.
+    """
     compared = not_identical(judgments)
     own = own_model(judge)
     reason = _why_undefined(compared, own)
     if reason:
         return Undefined(reason)
-    table = pairs(compared)
     side, gold = _sides(compared, own)
-    first = np.full(len(table), -1)
-    first[pair_codes(compared)[::-1]] = np.arange(len(compared))[::-1]
+    first = np.unique(pair_codes(compared), return_index=True)[1]
     side, gold = side[first], gold[first]
+    a_picked = None if unscored_as is None else np.where(side > 0, unscored_as, 1.0 - unscored_as)
+    table = pairs(compared, None if a_picked is None else (a_picked, 1.0 - a_picked))
     picked = ((table["ab"] + 1.0 - table["ba"]) / 2.0).to_numpy()
     usable = (side != 0) & ~np.isnan(gold) & (gold != 0)
     keep = usable & ~np.isnan(picked)

@@ -34,7 +34,7 @@ from judgeloop.kernels import (
 )
 from judgeloop.stats.inference import LEVEL, Interval, Undefined, bca, f_tail, quantile, t_interval
 from judgeloop.stats.judge.covariates import Covariates
-from judgeloop.stats.presentations import Floats, Integers
+from judgeloop.stats.presentations import Booleans, Floats, Integers
 
 ORDER, GOLD = "order", "gold"
 FEWEST_ITEMS = 10
@@ -419,6 +419,31 @@ def joint_score(slopes: Slopes, tested: Sequence[str], at: Floats | None = None)
         scores = scores + slopes.first_stage(b)
     information = (slopes.x * (p * (1.0 - p))[:, None]).T @ slopes.x
     return hotelling(scores, information, tested_columns, slopes.clusters)
+
+
+def least_favourable(slopes: Slopes, tested: Sequence[str], lost: Booleans) -> Floats:
+    """(n,) the picks of text a, in [0, 1], with those of the ``lost`` rows such that ``joint_score`` of ``tested`` finds least.
+
+    The tested scores, freed of the other columns, are linear in the picks: bounded least squares brings their sum as near to 0
+    as the lost picks can, in the metric of the scores' covariance by item. ``slopes``: fitted with every lost pick ½.
+    """
+    from scipy import optimize  # only here: it is slow to import
+
+    chosen = np.isin(slopes.names, tested)
+    held = slopes.x[:, ~chosen]
+    fit = logistic(held, slopes.z)
+    p = (fit if fit.converged else firth(held, slopes.z)).probabilities
+    weighted = held * (p * (1.0 - p))[:, None]
+    free = slopes.x[:, chosen] - held @ np.linalg.pinv(weighted.T @ held) @ weighted.T @ slopes.x[:, chosen]
+    scores = free * (slopes.z - p)[:, None]
+    codes = np.unique(slopes.clusters, return_inverse=True)[1]
+    by_item = cluster_sums(scores, codes, int(codes.max()) + 1)
+    values, vectors = np.linalg.eigh(by_item.T @ by_item)
+    metric = (vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))).T
+    rest = scores[~lost].sum(axis=0) - free[lost].T @ p[lost]
+    picks = slopes.z.copy()
+    picks[lost] = optimize.lsq_linear(metric @ free[lost].T, -metric @ rest, (0.0, 1.0)).x
+    return picks
 
 
 def hotelling(scores: Floats, information: Floats, tested: Sequence[int], clusters: Integers) -> JointTest | Undefined:

@@ -21,6 +21,8 @@ from judgeloop.stats.estimate import BareTest, Estimate, Point, estimate_row, jo
 from judgeloop.stats.inference import Interval, Undefined, fieller, sign_flip, t_interval
 from judgeloop.stats.items import RARE
 from judgeloop.stats.loop.replicates import CELL, MeasuredCandidates, Series, across_replicates, item_means, snapped
+from judgeloop.stats.near_copies import with_clusters
+from judgeloop.stats.presentations import clusters
 from judgeloop.text.features import FEATURES
 
 CONFIRMATORY = ("did_length", "did_style_score", "did_mattr")
@@ -310,8 +312,11 @@ FEWEST = 5
 """Fewest items and fewest replicates for a statement about other items."""
 
 
-def new_item_estimates(measured: MeasuredCandidates, design: Design) -> list[Estimate]:
-    """``did_<quantity>``, variant ``new_items``, at the last generation: a row a contrast and quantity of NEW_ITEM_QUANTITIES."""
+def new_item_estimates(measured: MeasuredCandidates, design: Design, items: pd.DataFrame) -> list[Estimate]:
+    """``did_<quantity>``, variant ``new_items``, at the last generation: a row a contrast and quantity of NEW_ITEM_QUANTITIES.
+
+    ``items``: the table items, whose near-copies (``near_copies``) are resampled as one item.
+    """
     quantities = [
         quantity for quantity in measured.quantities if quantity.name in NEW_ITEM_QUANTITIES and not quantity.undefined
     ]
@@ -321,45 +326,52 @@ def new_item_estimates(measured: MeasuredCandidates, design: Design) -> list[Est
     rows = []
     for arm, control in design.contrasts:
         for quantity in quantities:
-            table = _item_dids(means[quantity.name], arm, control, design.generations)
-            result = over_both(table, seeds.rng(design.seed, "new items", arm, control, quantity.name))
+            wide = _item_dids(means[quantity.name], arm, control, design.generations)
+            copies = pd.factorize(clusters(with_clusters(pd.DataFrame({"item_id": wide.columns}), items)))[0]
+            table = wide.to_numpy(dtype=np.float64)
+            result = over_both(table, copies, seeds.rng(design.seed, "new items", arm, control, quantity.name))
             rows.append(estimate_row(
                 result, note="for other items, drawn in the same way as these", scope="policy", bias=quantity.bias,
                 term=f"did_{quantity.name}", arm=arm, contrast=control, generation=design.generations,
-                variant="new_items", unit=quantity.unit, n=table.shape[0], n_items=table.shape[1],
+                variant="new_items", unit=quantity.unit, n=table.shape[0], n_items=len(np.unique(copies)),
                 n_replicates=table.shape[0],
             ))  # fmt: skip
     return rows
 
 
-def over_both(table: NDArray[np.float64], generator: np.random.Generator) -> Interval | Undefined:
+def over_both(
+    table: NDArray[np.float64], copies: NDArray[np.intp], generator: np.random.Generator
+) -> Interval | Undefined:
     """The mean of ``table`` (replicates, items), NaN where missing, with the pigeonhole bootstrap's standard error.
 
-    Replicates and items are resampled independently of each other (Owen 2007). The t has as many degrees of freedom as the
-    shorter side of the table minus 1. Undefined for fewer than FEWEST replicates or items, or where none differs.
+    Replicates and items, of these ``copies`` (items,) with one code together, are resampled independently of each other (Owen
+    2007). The t has as many degrees of freedom as there are of the fewer of both, minus 1. Undefined for fewer than FEWEST
+    replicates or items, or where none differs.
     """
-    present = np.isfinite(table)
-    if min(table.shape) < FEWEST:
+    together = np.equal.outer(copies, np.unique(copies)).astype(np.float64)
+    finite = np.isfinite(table)
+    present, filled = finite @ together, np.where(finite, table, 0.0) @ together
+    replicates, items = filled.shape
+    if min(replicates, items) < FEWEST:
         return Undefined(
-            f"{table.shape[0]} replicates and {table.shape[1]} items; a statement on other items needs {FEWEST} of each"
+            f"{replicates} replicates and {items} items; a statement on other items needs {FEWEST} of each"
         )
-    filled = np.where(present, table, 0.0)
-    by_replicate = generator.multinomial(table.shape[0], np.full(table.shape[0], 1 / table.shape[0]), size=DRAWS)
-    by_item = generator.multinomial(table.shape[1], np.full(table.shape[1], 1 / table.shape[1]), size=DRAWS)
+    by_replicate = generator.multinomial(replicates, np.full(replicates, 1 / replicates), size=DRAWS)
+    by_item = generator.multinomial(items, np.full(items, 1 / items), size=DRAWS)
     total = np.sum((by_replicate @ filled) * by_item, axis=1)
-    weight = np.sum((by_replicate @ present.astype(np.float64)) * by_item, axis=1)
+    weight = np.sum((by_replicate @ present) * by_item, axis=1)
     error = float(np.std(total[weight > 0] / weight[weight > 0], ddof=1))
     if error == 0:
         return Undefined("no replicate and no item differs")
-    df = min(table.shape) - 1
+    df = min(replicates, items) - 1
     return t_interval(float(filled.sum() / present.sum()), error, df, method="pigeonhole bootstrap, replicates × items")
 
 
-def _item_dids(means: pd.Series[float], arm: str, control: str, generation: int) -> NDArray[np.float64]:
-    """(replicates, items) drift in ``arm`` minus that in ``control``; (0, 0) where a column is missing."""
+def _item_dids(means: pd.Series[float], arm: str, control: str, generation: int) -> pd.DataFrame:
+    """Drift in ``arm`` minus that in ``control``, a row a replicate and a column an item; empty where a cell is missing."""
     wide = means.unstack(["arm", "generation"])
     cells = [(arm, generation), (arm, 0), (control, generation), (control, 0)]
     if any(cell not in wide.columns for cell in cells):
-        return np.empty((0, 0))
+        return pd.DataFrame()
     arm_end, arm_start, control_end, control_start = (wide[cell] for cell in cells)
-    return ((arm_end - arm_start) - (control_end - control_start)).unstack("item_id").to_numpy(dtype=np.float64)
+    return ((arm_end - arm_start) - (control_end - control_start)).unstack("item_id")

@@ -68,7 +68,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *signal_slope_estimates(tables, design, measured.scale),
         *drifts,
         *collapse_estimates(drifts, design),
-        *new_item_estimates(measured, design),
+        *new_item_estimates(measured, design, tables.items),
         *price_estimates(measured, design, price_accounts),
         *amplification_estimates(
             measured,

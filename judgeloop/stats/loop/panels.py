@@ -34,7 +34,7 @@ from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.position import position_estimates, position_margin
 from judgeloop.stats.judge.probes import bias_of, probe_estimates
 from judgeloop.stats.judge.slopes import Slopes, fit_slopes
-from judgeloop.stats.presentations import first_picked, not_identical, text_places, unscored
+from judgeloop.stats.presentations import clusters, first_picked, not_identical, text_places, unscored
 
 _PAIR = ["item_id", "pair_id"]
 _POLICY_TERMS = ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
@@ -103,7 +103,7 @@ def _replicate_estimates(judgments: pd.DataFrame) -> dict[str, Estimate]:
     estimates["longer_preferred_raw"] = Estimate(
         scope="judge", term="longer_preferred_raw", bias="verbosity", unit=PROBABILITY,
         estimate=float(longer[known].mean()) if known.any() else None, n=int(known.sum()),
-        n_items=judgments.loc[longer.index[known], "item_id"].nunique(),
+        n_items=clusters(judgments.loc[longer.index[known]]).nunique(),
         status="ok" if known.any() else "undefined", note="" if known.any() else "no pair's lengths differ",
     )  # fmt: skip
     return estimates
@@ -178,7 +178,7 @@ def judge_drift_estimates(tables: RunTables, design: Design, scales: dict[str, f
                     if isinstance(result, Interval):
                         result = replace(result, p_value=None)
                     scored = int((later["verdict"] != "unscored").sum())
-                    counts = SampleCounts(scored, later["item_id"].nunique(), unscored(later))
+                    counts = SampleCounts(scored, clusters(later).nunique(), unscored(later))
                     of_judge.append(row(
                         labels, "verbosity", "judge_drift_length_log_odds", result, counts, unit=LOG_ODDS + " per doubling", null=None,
                     ))  # fmt: skip

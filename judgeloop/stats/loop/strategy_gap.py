@@ -104,7 +104,7 @@ def at_tokens(drifts: Sequence[float], tokens: Sequence[float], budget: float) -
 
 def _without_strategy(arm: ArmDesign) -> tuple[str, ...]:
     """All of an arm's design but its strategy and real share."""
-    return (arm.judge, arm.judge_kind, arm.policy_kind, arm.label_rule, arm.update, arm.reference)
+    return (arm.judge, arm.judge_kind, arm.policy_kind, arm.label_rule, arm.update, arm.reference, arm.settings)
 
 
 def _gap_rows(series: Series, arms: Sequence[ArmDesign], trained: pd.DataFrame, last: int) -> list[Estimate]:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from compare_case import THREE, Judges, contender, log, named
 from judgeloop import seeds
-from judgeloop.stats.compare.contenders import Contender, pair_values
+from judgeloop.stats.compare.contenders import Contender, pair_values, with_pair_keys
 from judgeloop.stats.compare.differences import differences, independent
 from judgeloop.stats.estimate import Estimate, RowLabels
 from judgeloop.stats.inference import Interval
@@ -58,6 +58,28 @@ def test_the_same_judgments_twice_differ_by_nothing() -> None:
     assert all(row.estimate == 0 and row.verdict == "unchanged" for row in rates)
     # No item changes a difference of 0.
     assert all(row.status == "undefined" for row in rows if row.term == "length_ame")
+
+
+def test_judges_that_differ_in_a_taste_for_one_length_are_not_called_alike() -> None:
+    frames, draw = {}, seeds.rng(0, "compare one length")
+    half = draw.standard_normal((250, 2))
+    lengths = 7.0 + np.concatenate([half, -half])  # as many on either side, so that a taste for 7 has a slope of 0
+    for name, taste in (("coin", 0.0), ("one length", 100.0), ("another coin", 0.0)):
+        content = -taste * ((lengths[:, 0] - 7.0) ** 2 - (lengths[:, 1] - 7.0) ** 2)
+        names = [f"i{k}" for k in range(500)]
+        parts = [
+            pd.DataFrame({
+                "item_id": names, "pair_id": names, "judge": name, "order": order, "len_a": 2.0 ** lengths[:, 0],
+                "len_b": 2.0 ** lengths[:, 1], "candidate_first": "a", "candidate_second": "b", "repeat": 0,
+                "verdict": np.where(draw.logistic(size=500) < sign * content, "first", "second"),
+            })
+            for order, sign in (("ab", 1.0), ("ba", -1.0))
+        ]  # fmt: skip
+        judgments = with_pair_keys(pd.concat(parts, ignore_index=True), None)
+        frames[name] = Contender(name, name, name, judgments=judgments, texts=None)
+    for name, verdict in (("one length", "not_linear"), ("another coin", "none")):
+        row = named(differences(frames["coin"], frames[name]), "length_ame", "no_gold").row
+        assert (row.verdict, abs(row.estimate) < 0.02) == (verdict, True)
 
 
 def test_pairing_gains_what_the_pairs_share() -> None:
@@ -198,7 +220,7 @@ def test_the_self_preference_jackknife_is_that_of_the_reported_estimate_on_fewer
 
     def gap(out: str) -> float:
         one, other = (
-            self_preference_gold(table[table["item_id"] != out], RowLabels("m")).estimate for table in tables
+            self_preference_gold(table[table["item_id"] != out], RowLabels("m"))[0].estimate for table in tables
         )  # fmt: skip
         assert one is not None
         assert other is not None

@@ -95,6 +95,9 @@ def test_transmission_and_unscored_replies_weigh_in() -> None:
     slot = bias("s", ("first_slot_excess", 0.0, 0.02))
     lost = dataclasses.replace(slot, name="lost", rows=(*slot.rows, hidden))
     assert [entry.harms[0].worst for entry in ranked([slot, lost], []).places] == pytest.approx([0.02, 0.2])
+    of_length = dataclasses.replace(hidden, term="length_ame")
+    longer = dataclasses.replace(plain, name="longer", rows=(*plain.rows, of_length))
+    assert [entry.harms[0].worst for entry in ranked([plain, longer], []).places] == pytest.approx([0.06, 0.2])
 
 
 def test_many_contenders_are_compared_with_the_first_and_the_least_harmful(tmp_path: Path) -> None:

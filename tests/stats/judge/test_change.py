@@ -31,6 +31,20 @@ def _p_values(earlier: pd.DataFrame, later: pd.DataFrame, eta: np.ndarray, *stre
     return {term: change.p_value for term, change in changes(coded, later, terms, *map(str, stream)).by_term.items()}
 
 
+def test_a_change_has_the_interval_of_near_copies_taken_together() -> None:
+    eta = np.repeat(seeds.rng(0, "copies").standard_normal(20), 3)
+    earlier, later = _judged(eta, 0.0, "c"), _judged(eta, 1.0, "d")
+    coded, terms = with_signs(earlier, np.concatenate([eta, -eta]))
+    apart, together = (
+        changes(frame, later.assign(item_cluster=cluster), terms).by_term["first_slot_excess"]
+        for cluster in (later["item_id"], np.tile(np.repeat(np.arange(20), 3).astype(str), 2))
+        for frame in [coded.assign(item_cluster=cluster)]
+    )
+    assert (len(np.unique(apart.items)), len(np.unique(together.items))) == (60, 20)
+    assert together.interval().df < 20 < apart.interval().df
+    assert together.p_value == apart.p_value  # permuted within presentations, which stay as they are
+
+
 def test_changes_are_the_differences_of_the_rates() -> None:
     eta = seeds.rng(0, "change world").standard_normal(40)
     earlier, later = _judged(eta, 0.0, "a", repeats=2), _judged(eta, 1.5, "b", repeats=2)

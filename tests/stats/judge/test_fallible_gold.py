@@ -107,10 +107,10 @@ def test_own_texts_that_are_better_look_favoured_beside_a_gold_that_errs() -> No
         picked = np.where(a_picked == (order == "ab"), "first", "second")
         parts.append(verdict_frame(picked, range(600), range(600), [order] * 600, **names))
     frame = pd.concat(parts, ignore_index=True).assign(judge="m")
-    fallible = self_preference_gold(frame, RowLabels("m"))
+    fallible = self_preference_gold(frame, RowLabels("m"))[0]
     assert fallible.conf_low > 0.1
     assert (fallible.verdict, fallible.p_value) == ("", None)
-    assert self_preference_gold(frame, RowLabels("m"), gold_exact=True).verdict == "found"
+    assert self_preference_gold(frame, RowLabels("m"), gold_exact=True)[0].verdict == "found"
 
 
 def test_what_two_golds_show_is_said_relative_to_what_their_raters_share() -> None:

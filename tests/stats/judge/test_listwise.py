@@ -13,6 +13,7 @@ from judgeloop.stats.estimate import RowLabels
 from judgeloop.stats.inference import Undefined
 from judgeloop.stats.judge.listwise import (
     choice_frame,
+    content_of_choices,
     fit_choices,
     listwise_estimates,
     permanents,
@@ -224,3 +225,19 @@ def test_what_separates_or_has_too_few_items_is_undefined():
     nothing = choice_frame(frame.assign(slot=pd.NA), 3, texts)
     assert set(nothing["status"]) <= {"undefined"}
     assert set(nothing["n_unscored"]) == {9}
+
+
+def test_a_taste_for_one_length_in_lists_is_not_called_no_effect():
+    rng = seeds.rng(0, "one length in lists")
+    length = rng.normal(size=(700, 3))
+    items = [f"i{k}" for k in range(700)]
+    texts = pd.DataFrame(
+        {"item_id": np.repeat(items, 3), "candidate_id": np.tile(list("abc"), 700), "length": length.ravel()}
+    )
+    sets = pd.DataFrame({"item_id": items, "gold": "", **{f"candidate_{n + 1}": name for n, name in enumerate("abc")}})
+    for taste in (0.0, 1.5):
+        picked = np.argmax(rng.gumbel(size=(700, 3)) - taste * length**2, axis=1)
+        rows = content_of_choices(sets.assign(picked=picked), 3, texts, {}, RowLabels("j"))
+        raw = next(row for row in rows if (row.term, row.variant) == ("length_log_odds", "no_gold"))
+        assert max(abs(raw.conf_low), raw.conf_high) < 0.25
+        assert raw.verdict == ("not_linear" if taste else "none")

@@ -13,9 +13,13 @@ from scipy import stats
 from judgeloop import seeds
 from judgeloop.report.answers import brief
 from judgeloop.report.findings import findings
-from judgeloop.stats.estimate import Estimate, RowLabels
+from judgeloop.report.reading import as_estimates
+from judgeloop.stats.estimate import Estimate, RowLabels, estimates_frame
 from judgeloop.stats.judge.estimates import judge_estimates
-from judgeloop.stats.judge.missing import missing_estimates
+from judgeloop.stats.judge.missing import missing_estimates, with_claims_withheld
+from judgeloop.stats.judge.probes import probe_estimates
+from judgeloop.stats.judge.self_preference import self_preference_gold
+from judgeloop.stats.multiplicity import adjust
 from planted_verdicts import rows_of, s, verdict_frame, world
 
 
@@ -140,19 +144,70 @@ def test_lost_replies_bound_the_preference_for_length() -> None:
     assert rows["length_ame", ""]["verdict"] == "cannot_tell"
 
 
-def test_what_was_found_stands_on_a_condition_where_the_worst_cases_do_not_agree() -> None:
+def test_a_claim_that_its_worst_cases_do_not_bear_out_says_its_condition_in_a_field() -> None:
     found = Estimate(
         scope="judge", term="length_ame", bias="verbosity", judge="j", estimate=0.06, conf_low=0.02, conf_high=0.1, n=600,
-        n_items=300, n_unscored=96, unit="probability per doubling", verdict="found", family="confirmatory", p_adjusted=0.01,
+        n_items=300, n_unscored=96, unit="probability per doubling", verdict="found", family="confirmatory", p_value=0.01,
     )  # fmt: skip
-    described = replace(found, verdict="", family="none", p_adjusted=None)
+    described = replace(found, verdict="", family="none", p_value=None, std_error=0.02)
     low = replace(described, variant="worst_case_low", estimate=-0.02, conf_low=-0.06, conf_high=0.02)
     high = replace(described, variant="worst_case_high", estimate=0.13, conf_low=0.09, conf_high=0.17)
-    finding, *_ = findings([found, low, high])
-    assert finding.row is found
-    assert brief(finding).endswith("if the 96 unscored judgments would have gone as the others")
-    finding, *_ = findings([found, replace(low, estimate=0.04, conf_low=0.01, conf_high=0.07), high])
-    assert not finding.assumption
+    rows = as_estimates(adjust(estimates_frame(with_claims_withheld([found, low, high]))))
+    assert rows[0].verdict == "found_if_unscored_alike"
+    finding, *_ = findings(rows)
+    assert finding.verdict == "unconfirmed"
+    condition = "but only if the 96 unscored judgments would have gone as the others"
+    assert condition in finding.sentence
+    assert brief(finding).endswith(condition.removeprefix("but "))
+    nearer = replace(low, estimate=0.04, conf_low=0.01, conf_high=0.07)
+    assert with_claims_withheld([found, nearer, high])[0].verdict == "found"
+    assert with_claims_withheld([replace(found, n_unscored=0), low, high])[0].verdict == "found"
+    none = replace(found, estimate=0.0, conf_low=-0.03, conf_high=0.03, verdict="none", margin=0.05)
+    apart = [replace(none, verdict="", variant=f"worst_case_{end}", std_error=0.015) for end in ("low", "high")]
+    assert with_claims_withheld([none, *apart])[0].verdict == "none"
+    apart[1] = replace(apart[1], estimate=0.03, conf_low=0.0, conf_high=0.06)
+    (open_,) = findings(with_claims_withheld([none, *apart])[:1])
+    assert (open_.row.verdict, open_.verdict) == ("none_if_unscored_alike", "undetected")
+    assert condition in open_.sentence
+
+
+@pytest.mark.parametrize("term", ["style_joint", "length_shape"])
+def test_no_other_verdicts_of_lost_replies_leave_a_joint_test_less(term: str) -> None:
+    frame, texts, margin = world(120, "least", slopes=(0.8, 0.5))
+    rng = seeds.rng(0, "least")
+    lost = rng.random(len(frame)) < 0.05
+    frame = frame.assign(verdict=frame["verdict"].mask(lost, "unscored"), gold=margin)
+    if term == "length_shape":  # the longer text is picked where the lengths differ most, and nowhere else
+        gap = np.tile(texts["length"].to_numpy()[:120] - texts["length"].to_numpy()[120:], 2)
+        a_first = (frame["order"] == "ab").to_numpy()
+        far = np.abs(gap) > np.quantile(np.abs(gap), 0.7)
+        frame["verdict"] = frame["verdict"].mask(far & ~lost, np.where((gap > 0) == a_first, "first", "second"))
+    rows = rows_of(frame, texts, gold_exact=True, bootstrap=False)
+    least = rows[term, "worst_case"].estimate
+    assert 0 < least < rows[term, ""].estimate
+    for _ in range(2):
+        others = np.where(rng.random(len(frame)) < 0.5, "first", "second")
+        filled = frame.assign(verdict=frame["verdict"].mask(lost, others))
+        assert rows_of(filled, texts, gold_exact=True, bootstrap=False)[term, ""].estimate > least
+
+
+def test_worst_cases_of_edits_own_texts_and_single_features() -> None:
+    frame, texts, margin = world(80, "bounds", slopes=(0.0, 1.5))
+    lost = seeds.rng(0, "bounds").random(len(frame)) < 0.1
+    frame = frame.assign(verdict=frame["verdict"].mask(lost, "unscored"), gold=margin)
+    rows = rows_of(frame, texts, gold_exact=True, bootstrap=False)
+    low, middle, high = (rows["bold_log_odds", v].estimate for v in ("worst_case_low", "", "worst_case_high"))
+    assert low < middle < high
+    probe = frame.assign(probe="bold", dose=np.nan, panel="probe", judge="j")
+    by_variant = {row.variant: row for row in probe_estimates(probe) if row.term == "bold_probe"}
+    b_picked = (frame["verdict"] == "second") == (frame["order"] == "ab")
+    for variant, picks in (("worst_case_low", b_picked & ~lost), ("worst_case_high", b_picked | lost)):
+        assert by_variant[variant].estimate == pytest.approx(picks.mean() - 0.5)
+    own = frame.assign(model_a="j", model_b="other")
+    _, low_own, high_own = self_preference_gold(own, RowLabels("j"), gold_exact=True)
+    filled = own.assign(verdict=frame["verdict"].mask(lost, np.where(frame["order"] == "ab", "first", "second")))
+    assert high_own.estimate == pytest.approx(self_preference_gold(filled, RowLabels("j"))[0].estimate)
+    assert low_own.estimate < high_own.estimate
 
 
 def test_replies_lost_for_one_slot_withhold_its_claim() -> None:
@@ -169,7 +224,7 @@ def test_what_is_missing_by_the_verdict_makes_no_unconditional_claim(kind: str) 
     for k in range(runs):
         said = findings(judge_estimates(selected(kind, k), gold_exact=True))
         finding = next(finding for finding in said if finding.row.term == term and not finding.row.variant)
-        claimed.append(finding.verdict == "found" and not finding.assumption)
+        claimed.append(finding.verdict == "found")
         off.append(finding.row.conf_low > 0 or finding.row.conf_high < 0)
     assert np.mean(claimed) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
     assert np.mean(off) > 0.3  # what was claimed before

@@ -10,6 +10,7 @@ import pytest
 import statsmodels.api as sm
 
 from judgeloop import seeds
+from judgeloop.report.findings import findings
 from judgeloop.stats.estimate import RowLabels
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.position import position_estimates
@@ -144,15 +145,15 @@ def test_self_preference_given_gold_is_the_difference_of_rates():
     frame = crossed(favour=1.0, label="biased")
     judge = "m1#pairwise/text"
     judge_rows = frame[frame["judge"] == judge]
-    row = self_preference_gold(judge_rows, RowLabels(judge))
+    row = self_preference_gold(judge_rows, RowLabels(judge))[0]
     picked_a = (judge_rows["verdict"] == "first") == (judge_rows["order"] == "ab")
     own_a, own = judge_rows["model_a"] == "m1", (judge_rows["model_a"] == "m1") | (judge_rows["model_b"] == "m1")
     follows = picked_a == (judge_rows["gold"] == "a")
     gold_own = (judge_rows["gold"] == "a") == own_a
     assert row.estimate == pytest.approx(follows[own & gold_own].mean() - follows[own & ~gold_own].mean())
     assert row.conf_low > 0
-    assert self_preference_gold(judge_rows.drop(columns="gold"), RowLabels(judge)).status == "undefined"
-    assert self_preference_gold(judge_rows.drop(columns="model_a"), RowLabels(judge)).status == "undefined"
+    assert self_preference_gold(judge_rows.drop(columns="gold"), RowLabels(judge))[0].status == "undefined"
+    assert self_preference_gold(judge_rows.drop(columns="model_a"), RowLabels(judge))[0].status == "undefined"
 
 
 def test_preference_fairness_is_minus_twice_the_excess():
@@ -258,3 +259,25 @@ def _always_edited(items):
     table = pair_table(items)
     verdicts = {"ab": ["second"] * items, "ba": ["first"] * items}
     return judged(table, verdicts, columns={"panel": "probe", "probe": "padding", "dose": 1.5})
+
+
+def test_an_edit_that_moves_single_pairs_is_not_called_without_effect():
+    """Both calls go with the edit in half of the pairs and against it in the others, as of a taste for one length; coins do not."""
+    names, verdicts = [f"i{k}" for k in range(400)], {}
+    for judge, second in (("one length", lambda first: ~first), ("coin", lambda first: np.roll(first, 1))):
+        edit_first = np.arange(400) // 2 % 2 == 0
+        verdicts[judge] = edit_first, ~second(edit_first)
+    for judge, (with_edit, with_edit_too) in verdicts.items():
+        frame = pd.concat([
+            verdict_frame(np.where(with_edit, "second", "first"), names, names, ["ab"] * 400),
+            verdict_frame(np.where(with_edit_too, "first", "second"), names, names, ["ba"] * 400),
+        ])  # fmt: skip
+        row = next(
+            row for row in probe_estimates(frame.assign(probe="padding", dose=1.5, panel="probe")) if not row.variant
+        )
+        assert row.estimate == 0.0
+        assert row.verdict == ("not_linear" if judge == "one length" else "none")
+        (finding,) = findings([row])
+        assert (finding.verdict, "the effect changes with the text" in finding.sentence) == (
+            ("unclear", True) if judge == "one length" else ("equivalent", False)
+        )

@@ -77,13 +77,13 @@ def test_without_spread_few_items_prove_nothing():
         table, gold = pair_table(n), np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
         columns = {"gold": gold, "model_a": "planted", "model_b": "other"}
         follows = {"ab": np.where(gold > 0, "first", "second"), "ba": np.where(gold > 0, "second", "first")}
-        fair = self_preference_gold(judged(table, follows, columns=columns), RowLabels("planted"), gold_exact=True)
+        fair = self_preference_gold(judged(table, follows, columns=columns), RowLabels("planted"), gold_exact=True)[0]
         assert (fair.estimate, fair.status, fair.p_value) == (0.0, "underpowered", 1.0)
         # Wilson's bound of n/2 items on either side.
         reach = 1.96**2 / (n / 2 + 1.96**2)
         assert (fair.conf_low, fair.conf_high) == pytest.approx((-reach, reach), abs=1e-4)
         always = judged(table, {"ab": ["first"] * n, "ba": ["second"] * n}, columns=columns)
-        fond = self_preference_gold(always, RowLabels("planted"), gold_exact=True)
+        fond = self_preference_gold(always, RowLabels("planted"), gold_exact=True)[0]
         assert (fond.estimate, fond.status == "ok") == (1.0, significant)
         assert fond.p_value == pytest.approx(0.136, abs=1e-3) if n == 4 else fond.p_value < 0.01
         assert (fond.conf_low > 0) == significant
@@ -95,8 +95,8 @@ def test_a_single_order_log_tells_no_taste_for_own_texts_from_one_for_a_slot():
     columns = {"gold": np.where(merit > 0, "a", "b"), "model_a": "planted", "model_b": "other"}
     frame = judged(table, {"ab": picks(1.0 + merit, rng), "ba": picks(1.0 - merit, rng)}, columns=columns)
     first = frame[frame["order"] == "ab"]
-    assert self_preference_gold(first, RowLabels("planted")).status == "undefined"
-    assert "one order only" in self_preference_gold(first, RowLabels("planted")).note
+    assert self_preference_gold(first, RowLabels("planted"))[0].status == "undefined"
+    assert "one order only" in self_preference_gold(first, RowLabels("planted"))[0].note
     (cannot,) = self_preference_single_order(first, RowLabels("planted"))
     assert (cannot.status, cannot.variant) == ("undefined", "single_order")
     # Randomised: the slot's pull, γ = 1, cancels between own first and own second.

@@ -20,7 +20,7 @@ def table(number: int, replicates: int = 8, items: int = 12) -> np.ndarray:
 def test_the_error_is_that_of_plain_resampling() -> None:
     values = table(1)
     values[0, 0] = np.nan
-    interval = over_both(values, seeds.rng(1, "draws"))
+    interval = over_both(values, np.arange(12), seeds.rng(1, "draws"))
     assert isinstance(interval, Interval)
     rng = seeds.rng(2, "plain")
     plain = []
@@ -32,10 +32,22 @@ def test_the_error_is_that_of_plain_resampling() -> None:
     assert interval.df == 7
 
 
+def test_near_copies_are_resampled_together() -> None:
+    values = table(1)
+    once = over_both(values, np.arange(12), seeds.rng(1, "draws"))
+    thrice = over_both(np.repeat(values, 3, axis=1), np.repeat(np.arange(12), 3), seeds.rng(1, "draws"))
+    assert isinstance(once, Interval)
+    assert isinstance(thrice, Interval)
+    assert (thrice.estimate, thrice.std_error, thrice.df) == pytest.approx((once.estimate, once.std_error, once.df))
+    apart = over_both(np.repeat(values, 3, axis=1), np.arange(36), seeds.rng(1, "draws"))
+    assert isinstance(apart, Interval)
+    assert apart.std_error < 0.85 * once.std_error
+
+
 def test_too_few_and_constant_are_undefined() -> None:
-    assert isinstance(over_both(table(2, 4), seeds.rng(0, "few")), Undefined)
-    assert isinstance(over_both(np.empty((0, 0)), seeds.rng(0, "none")), Undefined)
-    assert isinstance(over_both(np.full((6, 6), 0.5), seeds.rng(0, "same")), Undefined)
+    assert isinstance(over_both(table(2, 4), np.arange(12), seeds.rng(0, "few")), Undefined)
+    assert isinstance(over_both(np.empty((0, 0)), np.arange(0), seeds.rng(0, "none")), Undefined)
+    assert isinstance(over_both(np.full((6, 6), 0.5), np.arange(6), seeds.rng(0, "same")), Undefined)
 
 
 @pytest.mark.slow
@@ -43,7 +55,10 @@ def test_it_covers_where_the_interval_given_the_items_does_not() -> None:
     both, given = [], []
     for number in range(400):
         values = table(number)
-        interval, plain = over_both(values, seeds.rng(number, "draws")), replicate_t(values.mean(axis=1))
+        interval, plain = (
+            over_both(values, np.arange(values.shape[1]), seeds.rng(number, "draws")),
+            replicate_t(values.mean(axis=1)),
+        )
         assert isinstance(interval, Interval)
         assert isinstance(plain, Interval)
         both.append(interval.covers(0.3))

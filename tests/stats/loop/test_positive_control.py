@@ -10,6 +10,8 @@ import pytest
 from scipy import stats
 
 from drift_tables import tables
+from judgeloop.commands.run import design_of
+from judgeloop.experiment.resolve import resolve
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import estimates_frame
@@ -69,6 +71,23 @@ def test_a_control_says_nothing_of_another_feature_or_of_an_arm_that_is_trained_
         ("longer", "did_style_score", 0.1, 0.3),
     )  # fmt: skip
     assert marks == ["seen", "", "", "", "seen", "", "itself_seen", "itself"]
+
+
+def test_arms_that_learn_at_another_rate_are_not_trained_alike() -> None:
+    rule = {"kind": "rule", "feature": "length", "prefer": "less"}
+    resolved = resolve({
+        "name": "d", "items": "i", "endpoints": {}, "judge": {"kind": "planted"}, "policy": {"kind": "trained", "base": "smollm2-135m"},
+        "signal": {"kind": "dpo"}, "arms": {
+            "judge": {}, "faster": {"signal": {"learning_rate": 0.01}}, "mild": {"signal": {"label_rule": "swap_average"}},
+            "shorter": {"judge": rule}, "coin": {"judge": {"kind": "random"}},
+        },
+    })  # fmt: skip
+    design = design_of(resolved, {arm.name: arm.name for arm in resolved.arms})
+    assert design.arm("shorter").taste == ("length", -1)
+    rows = [
+        (arm, "did_length", -1.0, -0.5 if arm == "shorter" else 1.0) for arm in ("judge", "faster", "mild", "shorter")
+    ]
+    assert _marks(design, *rows) == ["seen", "", "seen", "itself_seen"]
 
 
 def test_of_two_controls_of_a_feature_each_must_be_seen() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +83,8 @@ def test_nothing_is_compared_where_arms_differ_in_more_than_the_strategy() -> No
     assert [arm.name for arm in strategy_arms(_design())] == ["replace", "accumulate"]
     other = (ARMS[0], ArmDesign("accumulate", "another", strategy="accumulate"), ARMS[2])
     assert strategy_arms(_design(other)) == ()
+    slower = (replace(ARMS[0], settings="learning rate 1"), replace(ARMS[1], settings="learning rate 2"), ARMS[2])
+    assert strategy_arms(_design(slower)) == ()
     measured = measure(_tables(STEP), _design(other))
     assert strategy_gap_estimates(measured, series(measured), _design(other)) == []
 
