@@ -181,16 +181,21 @@ class Call:
 
     @property
     def key(self) -> str:
-        """SHA-256 of the canonical body, tagged with its algorithm. Before the body stand, each with a line break, the route
-        where it has one, for two routes may take the same body, and the digest of trained weights."""
-        text = "".join(f"{part}\n" for part in (self.route, self.weights) if part) + canonical(self.body)
-        return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        """See ``call_key``."""
+        return call_key(self.body, self.route, self.weights)
 
     @property
     def custom_id(self) -> str:
         """The call's name in a batch file: the call id, ``#`` and the first hexadecimal digits of the key. The id alone does
         not identify the text: another audit may have the same."""
         return f"{self.call_id}#{self.key.removeprefix('sha256:')[:_DIGITS]}"
+
+
+def call_key(body: Mapping[str, Any], route: str = "", weights: str = "") -> str:
+    """SHA-256 of the canonical body, tagged with its algorithm. Before the body stand, each with a line break, the route
+    where it has one, for two routes may take the same body, and the digest of trained weights."""
+    text = "".join(f"{part}\n" for part in (route, weights) if part) + canonical(body)
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 _DIGITS = 12
@@ -203,6 +208,12 @@ def split_custom_id(custom_id: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (custom_id, "")
 
 
+TRIAL_ID = re.compile(r"(panels/g0/judge|audit|audit/score|audit/choice)/trial/")
+"""Ids of trial calls, which try an endpoint before any question."""
+PASSING_FAULTS = frozenset(
+    {"timeout", "connection", "rate_limited", *(f"http_{status}" for status in (408, 502, 503, 504, 529))}
+)
+"""Failures of a reply that say nothing about what was asked: an endpoint that is away, slow or busy."""
 CUT = ("length", "max_tokens", "model_length")
 """What servers call the end of a reply that may be no longer."""
 

@@ -105,6 +105,12 @@ class Run:
             "versions": {**versions, **environment.get("libraries", {})},
         })  # fmt: skip
 
+    @property
+    def failed_calls(self) -> dict[str, int]:
+        """Reason → calls of which every attempt failed, as their last fault says; the same command asks them again."""
+        failed = self.record.environment().get("failed_calls", {})
+        return dict(failed) if isinstance(failed, dict) else {}
+
     def summary(self) -> str:
         """The one-screen summary."""
         return report.summary(self.record)
@@ -183,7 +189,7 @@ def _experiment(record: Record) -> dict[str, Any]:
     """The experiment as a mapping; empty where its text is none."""
     try:
         experiment = yaml.safe_load(record.experiment_text())
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return experiment if isinstance(experiment, dict) else {}
 

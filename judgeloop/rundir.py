@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import ADDED_ESTIMATE_COLUMNS, JUDGMENT_COLUMNS
+from judgeloop.records import ADDED_ESTIMATE_COLUMNS, JUDGMENT_COLUMNS, TRIAL_ID
 
 TABLES = ("items", "candidates", "judgments", "preferences", "signals")
 # Column types by name, so that a part without scored, drafted or fitted rows has the types of the other parts. Every other
@@ -43,8 +43,6 @@ _OWN = {"judgments": (*JUDGMENT_COLUMNS, "probe")}
 their names."""
 
 _LOCK = ".lock"
-_TRIAL = re.compile(r"(panels/g0/judge|audit|audit/score|audit/choice)/trial/")
-"""Ids of trial calls, which try an endpoint before any question."""
 
 Kind = Literal["run", "audit", "analysis"]
 _KINDS: dict[str, Kind] = {"audit": "audit", "analyze": "analysis"}
@@ -169,7 +167,7 @@ class RunFolder:
         """experiment.yaml: the experiment as resolved, or what was audited or analysed. Raises FolderMismatch."""
         try:
             content = yaml.safe_load(self.experiment_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise FolderMismatch(
                 f"{self.path / 'experiment.yaml'}: cannot be read ({type(error).__name__}); run the same command again"
             ) from None
@@ -241,7 +239,7 @@ class RunFolder:
 
     def write_estimates(self, estimates: pd.DataFrame) -> None:
         """Write estimates.csv and estimates.parquet. Raises StorageFailed."""
-        self.write_bytes("estimates.csv", estimates.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
+        self.write_text("estimates.csv", as_csv(estimates))
         sink = pa.BufferOutputStream()
         pq.write_table(_estimates_table(estimates), sink, compression="zstd")
         self.write_bytes("estimates.parquet", sink.getvalue().to_pybytes())
@@ -251,31 +249,63 @@ class RunFolder:
         self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n")
 
 
+class Lock:
+    """The exclusive right to write into a folder, made where there is none. It belongs to the process: a killed process leaves
+    none."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FolderMismatch where another process has it, StorageFailed where nothing can be written there."""
+        self._path, self._file = path, -1
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise FolderMismatch(
+                f"{path}: another judgeloop process is writing here; wait for it or give another --out"
+            ) from None
+        except OSError as error:
+            self.release()
+            raise StorageFailed(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
+
+    def check_kept(self) -> None:
+        """Raise StorageFailed where the folder is no longer where it was."""
+        own = os.fstat(self._file)
+        with suppress(OSError):
+            there = (self._path / _LOCK).stat()
+            if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
+                return
+        raise StorageFailed(
+            f"{self._path}: was moved, deleted or replaced while it was written; put the folder back and run the same command again"
+        )
+
+    def release(self) -> None:
+        """Give the right back."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
 class Claim:
-    """See RunFolder.claim. The lock belongs to the process: a killed process leaves none."""
+    """See RunFolder.claim. As a context manager it holds the folder's lock; where the work in it ends well the folder must still be
+    there, else StorageFailed."""
 
     def __init__(self, folder: RunFolder, identity: str) -> None:
         self._folder, self._identity = folder, identity
-        self._file = -1
+        self._lock: Lock | None = None
 
     def __enter__(self) -> RunFolder:
         path = self._folder.path
         try:
             self._check()  # before anything is written into another's folder
-            path.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = Lock(path)
             self._check()  # another process may have written until now
-        except BlockingIOError:
-            self._release()
-            raise FolderMismatch(
-                f"{path}: another judgeloop process is writing here; wait for it or give another --out"
-            ) from None
-        except OSError as error:
-            self._release()
-            raise StorageFailed(f"{path}: cannot be written ({error.strerror or error}); give another --out") from None
-        except FolderMismatch:
-            self._release()
+        except (FolderMismatch, OSError) as error:
+            if self._lock is not None:
+                self._lock.release()
+            if isinstance(error, OSError):
+                raise StorageFailed(f"{path}: cannot be read ({error.strerror or error}); give another --out") from None
             raise
         return self._folder
 
@@ -297,29 +327,31 @@ class Claim:
             if any(not name.startswith(".") for name in names - own_names):
                 raise FolderMismatch(f"{path}: this folder holds other files and no run; give another --out")
 
-    def _release(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        assert self._lock is not None
+        try:
+            if kind is None:
+                self._lock.check_kept()
+        finally:
+            self._lock.release()
 
 
 def _holds_answers(part: Path) -> bool:
-    """Whether a part of the cassette holds an answer to another question than a trial's. What cannot be read counts as one."""
+    """Whether a part of the cassette holds an answer to another question than a trial's. What cannot be read counts as one, a
+    call whose attempts all failed does not."""
     if part.suffix == ".gz":
         return True
     with part.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.endswith("\n"):  # a killed process leaves half of a last line
                 try:
-                    call = json.loads(line)["call"]
-                except (ValueError, KeyError, TypeError, RecursionError):
+                    exchange = json.loads(line)
+                    is_answer = not (exchange.get("fault") or TRIAL_ID.match(str(exchange["call"])))
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     return True
-                if not _TRIAL.match(str(call)):
+                if is_answer:
                     return True
     return False
 
@@ -340,6 +372,25 @@ def default_folder(name: str, identity: str) -> RunFolder:
             return folder
     paths = (first if number == 1 else first.with_name(f"{name}-{number}") for number in count(1))
     return RunFolder(next(path for path in paths if not path.exists()))
+
+
+_FORMULA = re.compile("[\\s\ufeff\u200b]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r]")
+
+
+def without_formula(text: str) -> str:
+    """The text with an apostrophe in front where a spreadsheet would run it as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """A table of results as CSV. Names that a spreadsheet would run as formulas get an apostrophe in front, and line breaks in them are
+    spaces: some readers end a row at one."""
+    texts = frame.select_dtypes(exclude="number").columns
+
+    def cell(value: object) -> object:
+        return without_formula(" ".join(re.split(r"[\r\n]+", value))) if isinstance(value, str) else value
+
+    return frame.assign(**{name: frame[name].map(cell) for name in texts}).to_csv(index=False, lineterminator="\n")
 
 
 def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:

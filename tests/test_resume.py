@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,7 +15,10 @@ import pytest
 
 import judgeloop
 from conftest import Served, small_experiment, tables, write_experiment
-from judgeloop.errors import BudgetReached, EndpointFailed
+from judgeloop.cli.app import interruptible
+from judgeloop.cli.views import Quiet
+from judgeloop.commands.session import unwrapped
+from judgeloop.errors import BudgetReached, EndpointFailed, Interrupted, StorageFailed
 from judgeloop.serving.faults import Faults, Rule
 
 Serve = Callable[..., Served]
@@ -76,9 +80,27 @@ def test_an_endpoint_that_fails_for_good_ends_the_run_and_is_asked_again(tmp_pat
     experiment = write_experiment(tmp_path / "in", raw)
     with pytest.raises(EndpointFailed, match="20 calls in a row failed"):
         judgeloop.run(experiment, out=tmp_path / "run")
-    lines = [line for part in (tmp_path / "run" / "calls").rglob("*.jsonl") for line in part.read_text().splitlines()]
-    assert lines
-    assert not [line for line in lines if '"status":500' in line]
+
+
+@pytest.mark.slow
+def test_the_same_command_asks_again_what_failed_until_nothing_is_missing(tmp_path: Path, serve: Serve) -> None:
+    passing = serve(faults=Faults(rules=(Rule(match="judge/", status=500, times=1, rate=0.2),)))
+    raw = small_experiment(passing.base_url, replicates=1)
+    raw["endpoints"]["m"]["attempts"] = 1
+    experiment = write_experiment(tmp_path / "in", raw)
+    first = judgeloop.run(experiment, out=tmp_path / "run")
+    failed = sum(first.failed_calls.values())
+    reasons = [*first.judgments["reason"], *first.candidates["reason"]]
+    assert failed == reasons.count("http_500") > 0
+    asked = sum(passing.asked.values())
+    assert judgeloop.run(experiment, out=tmp_path / "run", retry_failed=False).failed_calls == first.failed_calls
+    assert sum(passing.asked.values()) == asked
+    run = first
+    while run.failed_calls:  # what a verdict changes is asked for the first time, and may fail too
+        run = judgeloop.run(experiment, out=tmp_path / "run")
+    raw["endpoints"]["m"]["base_url"] = serve().base_url
+    whole = judgeloop.run(write_experiment(tmp_path / "in2", raw), out=tmp_path / "whole")
+    assert tables(run.path) == tables(whole.path)
 
 
 @pytest.mark.tables
@@ -105,3 +127,59 @@ def test_a_run_folder_replays_as_a_fixture_packed_or_not(tmp_path: Path, serve: 
     again = judgeloop.run(experiment, out=tmp_path / "again", replay=first.path)
     assert tables(again.path) == tables(first.path)
     assert sum(served.asked.values()) == total
+
+
+def test_sigterm_lets_what_is_in_flight_end_as_ctrl_c_does() -> None:
+    ended: list[str] = []
+
+    async def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)  # as a client does that waits for its calls
+            ended.append("drained")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        unwrapped(command())
+    assert ended == ["drained"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(Interrupted, match="run the same command to resume"), interruptible():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+def test_sigterm_loses_no_paid_call(tmp_path: Path, serve: Serve) -> None:
+    served = serve(faults=Faults(rules=(Rule(kind="slow", delay_s=0.2, times="always"),)))
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
+    process = subprocess.Popen(_command(experiment, tmp_path / "run"), stderr=subprocess.PIPE, text=True)
+    while sum(served.asked.values()) < 20:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command to resume" in message
+    asked = dict(served.asked)
+    judgeloop.run(experiment, out=tmp_path / "run")
+    assert {call: served.asked[call] for call in asked} == asked
+
+
+@pytest.mark.tables
+@pytest.mark.at_hand
+def test_calls_that_vanish_before_the_end_are_an_error(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url, replicates=1))
+    out = tmp_path / "run"
+
+    class Thief(Quiet):
+        """Takes the calls away once the last generation is done."""
+
+        def stage(self, text: str) -> None:
+            if text == "estimates":
+                (out / "calls").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(StorageFailed, match="moved, deleted or replaced") as caught:
+        judgeloop.run(experiment, out=out, observer=Thief())
+    assert caught.value.exit_code == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from judgeloop.records import (
     PREFERENCE_COLUMNS,
     SIGNAL_COLUMNS,
 )
-from judgeloop.rundir import TABLES, RunFolder
+from judgeloop.rundir import TABLES, RunFolder, as_csv
 
 JUDGMENT = (0, "a", 1, "policy", "i", "", "m00", "j", "ab", 0, "first", 0.7, "", "c0", "c1", False, "", "s0/g1")
 
@@ -314,3 +316,21 @@ def test_a_folder_that_is_no_run_and_one_without_a_recording_are_named(tmp_path:
     assert RunFolder.existing(tmp_path).experiment_text() == "name: x\n"
     (tmp_path / "calls").mkdir()
     assert RunFolder.recorded(tmp_path).path == tmp_path
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_is_not_there_at_the_end_is_an_error(tmp_path: Path, moved: bool) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(StorageFailed, match="moved, deleted or replaced"), RunFolder(path).claim("h"):
+        path.rename(tmp_path / "elsewhere") if moved else shutil.rmtree(path)
+
+
+def test_a_name_is_no_formula_and_no_new_row(tmp_path: Path) -> None:
+    names = ["=1+1", "\uff1d1", "\ufeff=1", "  @x", "-2", "a\rb\r\nc", 'gpt-4, the "best"', "", None]
+    frame = pd.DataFrame({"judge": names, "estimate": [-0.5, *[1.0] * 8], "note": "x"})
+    (tmp_path / "table.csv").write_text(as_csv(frame), encoding="utf-8", newline="")
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = ["'=1+1", "'\uff1d1", "'\ufeff=1", "'  @x", "'-2", "a b c", 'gpt-4, the "best"', "", ""]
+    assert [row["judge"] for row in rows] == expected
+    assert rows[0]["estimate"] == "-0.5"

@@ -79,9 +79,16 @@ def numbered(count: int, stem: str = "s0/g0/judge/i") -> list[Call]:
     return [named(f"{stem}{number}/m/ab") for number in range(count)]
 
 
-def use(folder: Path, endpoint: Endpoint, steps: Callable[[WireClient], Awaitable[T]], **options: Any) -> T:
+def use(
+    folder: Path,
+    endpoint: Endpoint,
+    steps: Callable[[WireClient], Awaitable[T]],
+    *,
+    retry_failed: bool = False,
+    **options: Any,
+) -> T:
     """The result of ``steps`` with a client that records in ``folder``."""
-    cassette = Cassette(folder, writable=True)
+    cassette = Cassette(folder, writable=True, retry_failed=retry_failed)
     options = {"environment": {}, "backoff_s": 0.001, **options}
 
     async def inside() -> T:

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
+
+from judgeloop.errors import Interrupted
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -81,6 +86,26 @@ def fail(message: str, code: int) -> NoReturn:
     """One sentence on standard error, and the exit code."""
     print(f"judgeloop: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM, as schedulers send it, end the command alike. Raises Interrupted."""
+    replaced = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if replaced:
+            signal.signal(signal.SIGTERM, _interrupt)
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
+    finally:
+        if replaced:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def print_json(content: object) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, Quiet, app, fail, from_fields, print_json, set_debug, words
-from judgeloop.errors import AnswersOutstanding, Interrupted, InvalidInput
+from judgeloop.cli.app import Debug, Quiet, app, fail, from_fields, interruptible, print_json, set_debug, words
+from judgeloop.errors import AnswersOutstanding, InvalidInput
 
 if TYPE_CHECKING:
     from judgeloop.experiment.audit import AuditLine
+    from judgeloop.results import Run
 
 
 @app.command()
@@ -30,8 +32,17 @@ def run(
         float | None, typer.Option(help="Stop at this cost in USD (exit 3; resumable).", min=0, show_default=False)
     ] = None,
     max_calls: Annotated[
-        int | None, typer.Option(help="Stop at this many calls (exit 3; resumable).", min=0, show_default=False)
+        int | None,
+        typer.Option(
+            help="Stop at this many calls, every attempt counted (exit 3; resumable).", min=0, show_default=False
+        ),
     ] = None,
+    leave_failed: Annotated[
+        bool,
+        typer.Option(
+            "--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."
+        ),
+    ] = False,
     quiet: Quiet = False,
     print_experiment: Annotated[
         bool, typer.Option("--print-experiment", help="Print an experiment to start from, and stop.")
@@ -56,18 +67,12 @@ def run(
     from judgeloop.cli import views
     from judgeloop.commands.run import run as run_command
 
-    try:
-        with views.view(quiet=quiet) as view:
-            result = run_command(
-                experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls, observer=view
-            )
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
-    if quiet:
-        print(result.path / "report.html")
-    else:
-        print(result.summary())
-        print(f"Report: {result.path / 'report.html'}")
+    with interruptible(), views.view(quiet=quiet) as view:
+        result = run_command(
+            experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls,
+            retry_failed=not leave_failed, observer=view,
+        )  # fmt: skip
+    _show(result, quiet, replayed=replay is not None)
 
 
 @app.command()
@@ -108,8 +113,17 @@ def step(
         float | None, typer.Option(help="Stop at this cost in USD (exit 3; resumable).", min=0, show_default=False)
     ] = None,
     max_calls: Annotated[
-        int | None, typer.Option(help="Stop at this many calls (exit 3; resumable).", min=0, show_default=False)
+        int | None,
+        typer.Option(
+            help="Stop at this many calls, every attempt counted (exit 3; resumable).", min=0, show_default=False
+        ),
     ] = None,
+    leave_failed: Annotated[
+        bool,
+        typer.Option(
+            "--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."
+        ),
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -119,19 +133,32 @@ def step(
     from judgeloop.commands.run import step as step_command
 
     try:
-        with views.view(quiet=quiet) as view:
-            result = step_command(run, out=out, max_cost=max_cost, max_calls=max_calls, observer=view)
+        with interruptible(), views.view(quiet=quiet) as view:
+            result = step_command(
+                run, out=out, max_cost=max_cost, max_calls=max_calls, retry_failed=not leave_failed, observer=view
+            )
     except AnswersOutstanding as error:
         for call, folder in error.requests:
             print(f"{call}: {folder}")
         raise
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
+    _show(result, quiet)
+
+
+def _show(result: Run, quiet: bool, *, replayed: bool = False, folder: bool = False) -> None:
+    """Print a result: first what failed, with the command that asks it again; then the summary and where the report is."""
+    if (failed := result.failed_calls) and not replayed:
+        from judgeloop.report import wording
+
+        again = [word for word in words() if word != "--no-retry-failed"]
+        line = f"{wording.failed_calls(failed)}; to ask again: {shlex.join(['judgeloop', *again])}"
+        print(line, file=sys.stderr if quiet else sys.stdout)
     if quiet:
         print(result.path / "report.html")
-    else:
-        print(result.summary())
-        print(f"Report: {result.path / 'report.html'}")
+        return
+    print(result.summary())
+    if folder:
+        print(f"Folder: {result.path}")
+    print(f"Report: {result.path / 'report.html'}")
 
 
 def _line() -> type[AuditLine]:
@@ -174,18 +201,12 @@ def _audit(
         raise InvalidInput("--effect, --conflict, --calls-per-second and --json go with --plan; give it too")
     view = views.view(quiet=quiet)
     try:
-        with view:
+        with interruptible(), view:
             result = audit_command(pairs, **given, observer=view)
     except AnswersOutstanding as error:
         _print_next_commands(error)
         raise
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
-    if quiet:
-        print(result.path / "report.html")
-    else:
-        print(result.summary())
-        print(f"Folder: {result.path}\nReport: {result.path / 'report.html'}")
+    _show(result, quiet, replayed="replay" in given, folder=True)
 
 
 @app.command(cls=from_fields(_audit, _line))

@@ -94,7 +94,7 @@ def run_audit(settings: Settings, call: AuditCall) -> Audit:
     files = {source["name"]: source["hash"] for source in settings.sources.values() if "hash" in source}
     session = Session(
         folder, identity, settings.endpoints, environment(identity, files, settings.seed), settings.record(), call.replay,
-        Ledger(call.max_cost, call.max_calls), observer,
+        call.retry_failed and not collect, Ledger(call.max_cost, call.max_calls), observer,
     )  # fmt: skip
     asking = _Asking(settings, observer)
     with difference_named(folder, "audit", lambda recorded: audit_differences(recorded, settings.record())), session:

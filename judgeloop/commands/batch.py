@@ -272,8 +272,8 @@ class BatchClient:
 
     @property
     def calls(self) -> int:
-        """Calls that are answered, recorded ones included."""
-        return self._live.ledger.calls
+        """Attempts that were made, recorded ones included."""
+        return self._live.ledger.attempts
 
     @property
     def cost(self) -> float:
@@ -336,7 +336,7 @@ class BatchClient:
         # A text that is too long for the context says nothing against the endpoint.
         if not reply.failure or reply.failure == "context_length":
             self._alive.add(call.endpoint)
-            self._cassette.append(came_back)
+            self._live.record(call, came_back)
             self.recorded += 1
             models = str(call.body.get("model", "")), reply.model
             if reply.model and not _same_model(*models):

@@ -16,7 +16,7 @@ from judgeloop.records import is_control_judge
 from judgeloop.report.comparison import document, markdown, render
 from judgeloop.report.comparison import summary as compare_text_summary
 from judgeloop.report.reading import POSITIVE, Reading, read
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import RunFolder, as_csv
 from judgeloop.stats.compare.contenders import Contender, Cost, first_texts, with_pair_keys
 from judgeloop.stats.compare.ranking import Comparison, compared
 from judgeloop.stats.design import ArmDesign, Design, RunTables
@@ -88,7 +88,7 @@ def compare(
         raise FolderMismatch(f"{target}: this is a run folder or a file; give another --out")
     comparison = compared(_named(chosen), watch=watch)
     folder = RunFolder(target)
-    table = comparison.frame.to_csv(index=False, lineterminator="\n")
+    table = as_csv(comparison.frame)
     folder.write_bytes("comparison.csv", table.encode("utf-8", "replace"))
     folder.write_text("compare.json", document(comparison))
     folder.write_text("compare.md", markdown(comparison))

@@ -29,7 +29,7 @@ from judgeloop.judging.judges import judge_name
 from judgeloop.kernels import sigmoid
 from judgeloop.learning import labels, signals
 from judgeloop.records import ORDERS, is_control_judge
-from judgeloop.rundir import RunFolder
+from judgeloop.rundir import RunFolder, as_csv
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.inference import LEVEL, Undefined
@@ -98,7 +98,7 @@ def forecast(
     )  # fmt: skip
     frame = estimates_frame(rows)
     target = Path(out) if out is not None else run.path / "forecast.csv"
-    RunFolder(target.parent).write_text(target.name, frame.to_csv(index=False, lineterminator="\n"))
+    RunFolder(target.parent).write_text(target.name, as_csv(frame))
     return Forecasts(frame, target, facts)
 
 

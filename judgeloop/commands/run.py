@@ -58,6 +58,7 @@ def run(
     replay: str | Path | None = None,
     max_cost: float | None = None,
     max_calls: int | None = None,
+    retry_failed: bool = True,
     observer: Observer | None = None,
     report: bool = True,
     by_hand: bool = False,
@@ -66,7 +67,8 @@ def run(
 
     ``experiment`` is a file, a mapping with paths relative to the working directory, or a ResolvedExperiment. With
     ``replay`` every answer comes from that recorded run folder and no endpoint is asked. ``max_cost`` (USD) and
-    ``max_calls`` limit the whole run, recorded calls included. ``observer`` shows progress: an object with the methods of
+    ``max_calls`` limit the whole run, every attempt and what is recorded included. ``retry_failed``: calls whose attempts all failed
+    in an earlier session are asked again. ``observer`` shows progress: an object with the methods of
     ``judgeloop.commands.session.Observer``. ``by_hand``: a policy's command is not run; the files of its trainings are written
     and AnswersOutstanding says which wait (``judgeloop step``). Raises JudgeloopError; the same call resumes after
     BudgetReached, EndpointFailed, TrainingFailed, AnswersOutstanding or StorageFailed.
@@ -89,6 +91,7 @@ def run(
         environment=environment(material.identity, material.hashes, resolved.experiment.seed),
         experiment=_stored_experiment(resolved),
         replay=replay,
+        retry_failed=retry_failed,
         ledger=Ledger(max_cost, budget.max_calls if max_calls is None else max_calls),
         observer=observer,
     )
@@ -125,6 +128,7 @@ def step(
     out: str | Path | None = None,
     max_cost: float | None = None,
     max_calls: int | None = None,
+    retry_failed: bool = True,
     observer: Observer | None = None,
     report: bool = True,
 ) -> Run:
@@ -141,8 +145,9 @@ def step(
             raise ExperimentError(f"{folder.path}: does not say where its experiment is; give the experiment's file")
         out, experiment = out or folder.path, folder.path / source
     return run(
-        experiment, out=out, max_cost=max_cost, max_calls=max_calls, observer=observer, report=report, by_hand=True
-    )
+        experiment, out=out, max_cost=max_cost, max_calls=max_calls, retry_failed=retry_failed, observer=observer,
+        report=report, by_hand=True,
+    )  # fmt: skip
 
 
 async def _run(

@@ -12,7 +12,7 @@ from judgeloop.serving import planted_spec
 from judgeloop.serving.faults import ShapedAnswerer, load_faults
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.recorded import RecordAnswerer, ReplayAnswerer
-from judgeloop.serving.server import create_app, serve_forever
+from judgeloop.serving.server import LOOPBACK, create_app, serve_forever
 
 
 def planted_schema() -> dict[str, Any]:
@@ -52,5 +52,5 @@ def serve(
     rules = load_faults(Path(faults)) if faults else None
     if rules is not None and rules.server is not None:
         answerer = ShapedAnswerer(answerer, rules.server)
-    app = create_app(answerer, faults=rules, batches=record is None)
+    app = create_app(answerer, faults=rules, batches=record is None, local=host in (LOOPBACK, "localhost", "::1"))
     serve_forever(app, host, port, ready=ready)

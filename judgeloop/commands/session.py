@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import yaml
@@ -15,6 +19,7 @@ import yaml
 from judgeloop import analysis
 from judgeloop.errors import FolderMismatch, InvalidInput, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
+from judgeloop.records import TRIAL_ID
 from judgeloop.rundir import AnotherOwner, RunFolder
 from judgeloop.serving import engines
 from judgeloop.wire.cassette import Cassette
@@ -56,7 +61,7 @@ class Observer(Protocol):
         ...
 
     def note(self, text: str) -> None:
-        """Something to keep on the screen, as the name of a batch that was sent."""
+        """Something to keep on the screen, as the name of a batch that was sent, or a pause that an endpoint asks for."""
         ...
 
 
@@ -68,6 +73,8 @@ class EndpointRecord:
         self._observer = observer
         self._models: dict[str, set[str]] = {}
         self._fingerprints: dict[str, set[str]] = {}
+        self._failed: dict[str, str] = {}
+        """Call id → why all its attempts failed."""
         self._calls, self._cost = 0, 0.0
         self._unpriced: tuple[str, ...] = ()
 
@@ -77,6 +84,8 @@ class EndpointRecord:
             self._models.setdefault(event.call.endpoint, set()).add(event.reply.model)
         if event.reply.fingerprint:
             self._fingerprints.setdefault(event.call.endpoint, set()).add(event.reply.fingerprint)
+        if event.fault and not TRIAL_ID.match(event.call.call_id):
+            self._failed[event.call.call_id] = event.fault
         self._calls, self._cost, self._unpriced = event.calls, event.cost, event.unpriced
         if self._observer:
             self._observer.answered(event)
@@ -86,6 +95,7 @@ class EndpointRecord:
         return {
             "reported_models": {name: sorted(models) for name, models in self._models.items()},
             "reported_fingerprints": {name: sorted(prints) for name, prints in self._fingerprints.items()},
+            **({"failed_calls": dict(Counter(self._failed.values()).most_common())} if self._failed else {}),
             "calls": self._calls,
             "cost_usd": None if self._unpriced and not self._cost else round(self._cost, 6),
             **({"unpriced": list(self._unpriced)} if self._unpriced else {}),
@@ -98,7 +108,8 @@ class Session:
     and environment.json; ``ask`` records the answers, ``finish`` adds what they told, ``write_report`` writes the pages.
 
     ``environment``: what is known before any call; ``experiment``: the content of experiment.yaml. With ``replay`` that
-    folder's recording answers, and no endpoint is asked. Raises FolderMismatch, StorageFailed.
+    folder's recording answers, and no endpoint is asked. With ``retry_failed`` calls whose attempts all failed in an earlier
+    session are asked again. Raises FolderMismatch, StorageFailed.
     """
 
     folder: RunFolder
@@ -107,6 +118,7 @@ class Session:
     environment: Mapping[str, Any]
     experiment: Mapping[str, Any]
     replay: str | Path | None = None
+    retry_failed: bool = True
     ledger: Ledger = field(default_factory=Ledger)
     observer: Observer | None = None
     cassette: Cassette = field(init=False)
@@ -126,13 +138,20 @@ class Session:
             self.folder.write_json("environment.json", {**self.folder.environment(), **self.environment})
             text = yaml.safe_dump(dict(self.experiment), sort_keys=False, allow_unicode=True, width=100)
             self.folder.write_text("experiment.yaml", text)
-            self.cassette = Cassette(self.folder.path, writable=True)
+            retry_failed = self.retry_failed and self.recording is None
+            self.cassette = Cassette(self.folder.path, writable=True, retry_failed=retry_failed)
             stack.callback(self.cassette.close)
             self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.cassette.check_kept()
+        finally:
+            self._open.__exit__(kind, error, trace)
 
     def ask(self, asking: Asking[T]) -> T:
         """The result of ``asking``, which gets a client and the endpoints; their engines run until it returns. Raises what
@@ -146,8 +165,9 @@ class Session:
 
     async def _with_client(self, asking: Asking[T], endpoints: Mapping[str, Endpoint]) -> T:
         async with WireClient(
-            endpoints, self.cassette, replay=self.recording, ledger=self.ledger, observer=self.record.answered
-        ) as client:
+            endpoints, self.cassette, replay=self.recording, ledger=self.ledger, observer=self.record.answered,
+            note=self.observer.note if self.observer else lambda _: None,
+        ) as client:  # fmt: skip
             return await asking(client, endpoints)
 
     def stage(self, text: str) -> None:
@@ -227,7 +247,7 @@ def unwrapped(running: Coroutine[Any, Any, T]) -> T:
 def _run(running: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result. A notebook runs an event loop in this thread; the coroutine then runs in another one."""
     if not _loop_is_running():
-        return asyncio.run(running)
+        return _drained(running)
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def announced() -> T:
@@ -246,6 +266,36 @@ def _run(running: Coroutine[Any, Any, T]) -> T:
                 loop, task = started.result()
                 loop.call_soon_threadsafe(task.cancel)
             raise
+
+
+def _drained(running: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result. SIGTERM cancels it as Ctrl-C does, so that calls in flight, which are paid for, are recorded; then
+    KeyboardInterrupt is raised. Outside it the program's own handler holds, as it was."""
+    stopped = False
+    before = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            task.cancel()
+
+        if before is not None and before is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        return await running
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        if stopped:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _loop_is_running() -> bool:

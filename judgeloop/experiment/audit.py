@@ -86,9 +86,11 @@ class AuditSession(_Folder):
     """The options of one session: where it writes, when it stops, who answers."""
 
     max_cost: Annotated[float | None, Option(answers=False)] = Field(None, ge=0)
-    """Stop at this cost in USD, recorded calls included (exit 3; resumable)."""
+    """Stop at this cost in USD; every attempt counts, recorded ones too (exit 3; resumable)."""
     max_calls: Annotated[int | None, Option(answers=False)] = Field(None, ge=0)
-    """Stop at this many calls, recorded ones included (exit 3; resumable)."""
+    """Stop at this many calls; every attempt counts, recorded ones too (exit 3; resumable)."""
+    retry_failed: Annotated[Switch, Option(answers=False, flag="--no-retry-failed")] = True
+    """False leaves calls as they are whose attempts all failed in an earlier session; they are asked again otherwise."""
     batch: Annotated[Switch, Option(answers=False)] = False
     """Ask by the endpoint's Batch API and wait; the same command resumes."""
     collect: Annotated[Path | str | Sequence[Path | str], Option(answers=False, several=True)] = ()

@@ -7,7 +7,6 @@ import csv
 import functools
 import hashlib
 import io
-import itertools
 import json
 import math
 import re
@@ -131,6 +130,10 @@ def _file_text(path: Path, what: str) -> str:
         raise ExperimentError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
 
 
+MAX_PARQUET_BYTES = 4 * 2**30
+"""Bytes of a Parquet file, unpacked, that are read at most."""
+
+
 def rows(path: Path, what: str) -> Iterator[Row]:
     """Every row of a file. ``what``: its role (items, real data, pairs), for errors. Raises ExperimentError."""
     ending = path.suffix.lower()
@@ -161,13 +164,24 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        parts = file.metadata
+        size = sum(parts.row_group(number).total_byte_size for number in range(parts.num_row_groups))
+        if size > MAX_PARQUET_BYTES:
+            raise ExperimentError(
+                f"{path}: holds {size / 2**30:.3g} GB unpacked, and {MAX_PARQUET_BYTES / 2**30:g} GB are read at most; give it in several files"
+            )
+        table = file.read()
+        _no_column_twice(table.column_names, str(path))
+        number = 0
+        for batch in table.to_batches(_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}: row {number}", row
+    except UnicodeDecodeError:
+        raise ExperimentError(f"{path}: holds text that is not UTF-8; write it anew as UTF-8") from None
     except (OSError, pa.ArrowException) as error:
         raise ExperimentError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
-    _no_column_twice(table.column_names, str(path))
-    rows_of_batches = (batch.to_pylist() for batch in table.to_batches(_PARQUET_ROWS))
-    for number, row in enumerate(itertools.chain.from_iterable(rows_of_batches), start=1):
-        yield f"{path}: row {number}", row
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -179,6 +193,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         names = list(reader.fieldnames or ())
+        if not names and text.strip():
+            raise ExperimentError(f"{path}:1: this line is empty; the first line names the columns")
         _no_column_twice(names, f"{path}:1")
         for separator, plural in ((";", "semicolons"), ("\t", "tabs")):
             if len(names) == 1 and separator in names[0]:

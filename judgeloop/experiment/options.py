@@ -168,7 +168,7 @@ def setting(text: str) -> tuple[str, Any]:
     key, value = _split(text, "=", "--endpoint", "KEY=VALUE")
     try:
         return key, yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return key, value
 
 

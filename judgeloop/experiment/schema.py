@@ -86,7 +86,9 @@ class CallSettings(Block):
     timeout_s: Annotated[Number, Option(answers=False, flag="--timeout")] = Field(120.0, gt=0)
     """Seconds until a call counts as timed out."""
     attempts: Annotated[Whole, Option(answers=False)] = Field(6, ge=1, le=20)
-    """Most tries of a call at transport faults and malformed replies, the first included."""
+    """Most tries of a call at transport faults and malformed replies, the first included; refusals for a rate limit (429) are none."""
+    patience_s: Annotated[Number, Option(answers=False, flag="--patience")] = Field(3600.0, ge=0)
+    """Seconds for which an endpoint that refuses every call for its rate limit is waited for; then the command stops (exit 4, resumable)."""
     threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
     """Engine only: threads; default the cores of this machine."""
     context: Annotated[Whole, Option(answers=True)] = Field(4096, ge=256)

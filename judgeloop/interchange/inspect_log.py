@@ -29,14 +29,20 @@ _ZIP_ZSTANDARD = 93
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 
 
+MAX_MEMBER_BYTES = 256 * 2**20
+"""Bytes of an archive's member, unpacked, that are read at most."""
+
+
 def zip_member(path: Path, name: str) -> bytes:
     """The bytes of an archive's member, also where it is packed by Zstandard, which zipfile reads only from Python 3.14 on.
 
-    Raises InvalidInput with file and member where it is damaged or packed in another way.
+    Raises InvalidInput with file and member where it is damaged, packed in another way or larger than ``MAX_MEMBER_BYTES``.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo(name)
+            if info.file_size > MAX_MEMBER_BYTES:
+                raise _too_large(path, name)
             if info.compress_type != _ZIP_ZSTANDARD:
                 return archive.read(name)
         with path.open("rb") as file:
@@ -56,18 +62,26 @@ def zip_member(path: Path, name: str) -> bytes:
         RuntimeError,
     ) as error:
         raise InvalidInput(f"{path}: {name}: cannot be unpacked ({error!s:.80})") from None
+    if len(content) > MAX_MEMBER_BYTES:
+        raise _too_large(path, name)
     if zlib.crc32(content) != info.CRC:
         raise InvalidInput(f"{path}: {name}: damaged (its checksum is wrong)")
     return content
 
 
 def _unzstd(packed: bytes) -> bytes:
-    """One or several Zstandard frames, end to end."""
+    """One or several Zstandard frames, end to end, up to one byte more than ``MAX_MEMBER_BYTES``."""
     import pyarrow as pa
 
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
-        content: bytes = stream.read()
+        content: bytes = stream.read(MAX_MEMBER_BYTES + 1)
     return content
+
+
+def _too_large(path: Path, name: str) -> InvalidInput:
+    return InvalidInput(
+        f"{path}: {name}: larger than {MAX_MEMBER_BYTES / 2**20:g} MB unpacked, the most that is read of a member"
+    )
 
 
 FIELDS = {

@@ -23,6 +23,7 @@ import pandas as pd
 from judgeloop import seeds
 from judgeloop.errors import InvalidInput
 from judgeloop.interchange.rows import PAIR_COLUMNS, Cells
+from judgeloop.rundir import without_formula
 
 COLUMNS = ("row", "labeller", "prompt", "first", "second", "label")
 LABELLERS = (1, 2)
@@ -30,8 +31,6 @@ _LABEL_WORDS = {
     "1": "first", "first": "first", "2": "second", "second": "second", "tie": "tie", "=": "tie", "0": "tie", "": "",
 }  # fmt: skip
 _PAIR_COLUMNS = tuple(name for name in PAIR_COLUMNS if name not in ("gold", "gold_2", "len_a", "len_b", "length_unit"))
-# A spreadsheet runs a cell that begins with one of these as a formula.
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 _PAGE = "label_form.html"
 
 
@@ -84,13 +83,13 @@ def sheet(pairs: pd.DataFrame, count: int, *, seed: int = 0) -> LabelSheet:
 
 
 def as_csv(sheet: LabelSheet) -> bytes:
-    """The sheet as CSV. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """The sheet as CSV, every cell in quotes. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
     sink = io.StringIO(newline="")
-    writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for row in sheet.rows:
         writer.writerow(
-            {name: _without_formula(value) if isinstance(value, str) else value for name, value in row.items()}
+            {name: without_formula(value) if isinstance(value, str) else value for name, value in row.items()}
         )
     # Without the byte order mark, spreadsheets read the file in their own code page.
     return b"\xef\xbb\xbf" + sink.getvalue().encode("utf-8", "replace")
@@ -184,7 +183,3 @@ def _rows(sheets: Sequence[str | Path]) -> Iterator[Cells]:
                 yield Cells(f"{path}:{reader.line_num}", {str(name): value for name, value in row.items()})
         except csv.Error as error:
             raise InvalidInput(f"{path}:{reader.line_num + 1}: not valid CSV ({error})") from None
-
-
-def _without_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text

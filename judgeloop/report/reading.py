@@ -172,7 +172,7 @@ def _cell(column: str, value: Any) -> Any:
 def _yaml(text: str) -> object:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return None  # the report shows the text as it stands; arms and name then come from the tables
 
 

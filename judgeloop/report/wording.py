@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from judgeloop.stats.estimate import Estimate
 from judgeloop.text.features import FEATURES as MEASURED
@@ -370,6 +370,12 @@ def cost(usd: float | None, unpriced: Sequence[str] = ()) -> str:
 def count(amount: int, noun: str, plural: str | None = None) -> str:
     """ "1 pair", "1,204 pairs"."""
     return f"{amount:,} {noun if amount == 1 else plural or noun + 's'}"
+
+
+def failed_calls(reasons: Mapping[str, int]) -> str:
+    """The clause on calls of which every attempt failed; ``reasons``: the last fault → how many."""
+    listed = ", ".join(f"{label(reason)} {number:,}" for reason, number in reasons.items())
+    return f"{count(sum(reasons.values()), 'call')} failed in every attempt and {'is' if sum(reasons.values()) == 1 else 'are'} left out as unscored ({listed})"
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 
 from judgeloop.records import Call, Route, canonical
+from judgeloop.rundir import Lock
 from judgeloop.serving.protocol import (
     AnswerError,
     Assembler,
@@ -33,6 +34,7 @@ from judgeloop.wire.reply import (
     parse,
     route_path,
 )
+from judgeloop.wire.transport import read_bounded
 
 _LOG = logging.getLogger("judgeloop.serve")
 _MODELS = Call("models", "", {})
@@ -151,8 +153,14 @@ class RecordAnswerer:
     """
 
     def __init__(self, folder: str | Path, upstream: str, *, timeout_s: float = 600.0) -> None:
-        """``upstream`` is an OpenAI-compatible base URL, as http://127.0.0.1:8000/v1."""
-        self._cassette = Cassette(folder, writable=True)
+        """``upstream`` is an OpenAI-compatible base URL, as http://127.0.0.1:8000/v1. Raises FolderMismatch where another process
+        writes into ``folder``."""
+        self._lock = Lock(Path(folder))
+        try:
+            self._cassette = Cassette(folder, writable=True)
+        except BaseException:
+            self._lock.release()
+            raise
         self._upstream = upstream.rstrip("/")
         host = httpx2.URL(upstream).host
         self._http = httpx2.AsyncClient(
@@ -177,11 +185,15 @@ class RecordAnswerer:
         """Close the connections and the recording."""
         await self._http.aclose()
         self._cassette.close()
+        self._lock.release()
 
     async def models(self) -> list[str]:
         """The upstream's models, recorded for the replay. Raises AnswerError with the upstream's answer where it has none."""
         response = await self._upstream_response("GET", "", incoming.get(), b"")
-        text = (await response.aread()).decode("utf-8", "replace")
+        try:
+            text = await _text(response)
+        except TransientFault as fault:
+            raise AnswerError(error_answer(502, str(fault), code="upstream_too_large")) from None
         try:
             listing = json.loads(text)
         except ValueError:
@@ -219,9 +231,11 @@ class RecordAnswerer:
         if response.status_code == 200 and event_stream:
             return StreamedAnswer(200, {}, _relayed_headers(response), self._relay(call, response, request))
         try:
-            text = (await response.aread()).decode("utf-8", "replace")
+            text = await _text(response)
         except httpx2.HTTPError as error:
             return _unreachable(self._upstream, error)
+        except TransientFault as fault:
+            return error_answer(502, str(fault), code="upstream_too_large")
         return _relayed(response, self._record(call, response.status_code, text, request))
 
     def _foreign_id(self, key: str) -> str:
@@ -287,6 +301,14 @@ class RecordAnswerer:
             raise
         finally:
             await response.aclose()
+
+
+async def _text(response: httpx2.Response) -> str:
+    """The body of an upstream's response. Raises TransientFault where it is larger than is read."""
+    try:
+        return (await read_bounded(response)).decode("utf-8", "replace")
+    finally:
+        await response.aclose()
 
 
 def _json_or_text(text: str) -> Mapping[str, Any] | str:

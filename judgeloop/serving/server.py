@@ -11,6 +11,7 @@ import asyncio
 import functools
 import inspect
 import logging
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -27,6 +28,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from judgeloop.errors import InvalidInput, JudgeloopError
@@ -47,9 +49,8 @@ from judgeloop.serving.protocol import (
     parsed,
     response,
 )
-from judgeloop.wire.reply import ROUTE_PATHS
+from judgeloop.wire.reply import CALL_HEADER, MAX_MESSAGE_BYTES, ROUTE_PATHS
 
-CALL_HEADER = "x-judgeloop-call"
 MAX_BODY_BYTES = 256 * 2**20
 
 _Answering = Callable[[dict[str, Any], str | None], Awaitable[AnswerLike]]
@@ -57,12 +58,15 @@ _LOG = logging.getLogger("judgeloop.serve")
 
 
 def create_app(
-    answerer: Answerer, *, faults: Faults | None = None, max_body_bytes: int = MAX_BODY_BYTES, batches: bool = True
-) -> Starlette:
+    answerer: Answerer, *, faults: Faults | None = None, max_body_bytes: int = MAX_BODY_BYTES, batches: bool = True,
+    local: bool = True,
+) -> Starlette:  # fmt: skip
     """The OpenAI-compatible ASGI app over an answerer; one with ``aclose`` is closed when the server stops.
 
     ``faults``: played on purpose; the app's ``state.faults`` is their FaultCounter. A request larger than ``max_body_bytes``
-    is refused. ``batches``: whether the app has the Batch API, and for an answerer that trains the fine-tuning API.
+    is refused, and one of a call that is larger than MAX_MESSAGE_BYTES. ``batches``: whether the app has the Batch API, and for an
+    answerer that trains the fine-tuning API.
+    Pages of other sites are refused, and with ``local`` other names of this machine than localhost, by which they would pass.
     """
     service = _Service(answerer, FaultCounter(faults or Faults()), max_body_bytes)
     routes = [
@@ -73,10 +77,41 @@ def create_app(
         *(service.batches.routes() if batches else ()),
         *(FineTuningService(answerer, service.batches).routes() if batches and isinstance(answerer, Trains) else ()),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted}, lifespan=service.lifespan)
+    guard = Middleware(_OwnMachineOnly, local=local)
+    app = Starlette(
+        routes=routes, exception_handlers={HTTPException: _unrouted}, lifespan=service.lifespan, middleware=[guard]
+    )
     app.router.redirect_slashes = False
     app.state.faults = service.faults
     return app
+
+
+class _OwnMachineOnly:
+    """ASGI middleware: a page of another site that a browser shows can ask no local server. A request with an Origin is answered where
+    that is the address asked; with ``local`` the address must be this machine's own."""
+
+    def __init__(self, app: ASGIApp, local: bool) -> None:
+        self._app, self._local = app, local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if self._local and _host_name(host) not in (*_HOST_NAMES, "[::1]"):
+            refusal = f"This server answers as localhost or {LOOPBACK} alone, not as {host!r:.80}; serve with --host to open it"
+        elif origin is not None and origin.partition("://")[2] != host:
+            refusal = f"This server answers no page of another site ({origin!r:.80})"
+        else:
+            await self._app(scope, receive, send)
+            return
+        await response(error_answer(403, refusal, code="foreign_site"))(scope, receive, send)
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, without the port and the brackets of IPv6."""
+    return host.rpartition(":")[0] if re.fullmatch(r".*[^:]:\d+|\[.*\]:\d+", host) else host
 
 
 class _Service:
@@ -124,9 +159,20 @@ class _Service:
         return await self._respond(request, route, functools.partial(self.answerer.score, route))
 
     async def _respond(self, request: Request, route: RouteName, answer: _Answering) -> Response:
-        """The response to a request: a fault on purpose, an error, or what ``answer`` gives."""
+        """The response to a request, with the call's id as it came: a client sees by it which call is answered."""
+        answered = await self._response(request, route, answer)
+        answered.raw_headers += [(name, value) for name, value in request.headers.raw if name == CALL_HEADER.encode()]
+        return answered
+
+    async def _response(self, request: Request, route: RouteName, answer: _Answering) -> Response:
+        """A fault on purpose, an error, or what ``answer`` gives."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":  # what a form of another site's page can send is none
+            return response(
+                error_answer(415, "The body must be application/json, by its content-type", code="not_json")
+            )
         try:
-            body = parsed(await _read(request, self.max_body_bytes), route)
+            body = parsed(await _read(request, min(self.max_body_bytes, MAX_MESSAGE_BYTES)), route)
         except AnswerError as error:
             return response(error.answer)
         except ClientDisconnect:
@@ -178,7 +224,11 @@ async def _read(request: Request, most: int) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > most:
-            raise AnswerError(error_answer(413, f"The request body is larger than {most} bytes", code="too_large"))
+            raise AnswerError(
+                error_answer(
+                    413, f"The request body is larger than {most} bytes, the most that is read", code="too_large"
+                )
+            )
         parts.append(part)
     return b"".join(parts)
 

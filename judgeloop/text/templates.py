@@ -108,7 +108,7 @@ def parse(text: str, name: str, where: str, kind: Kind) -> Template:
     """A template from the text of its file; ``where`` names the file in errors. Raises ExperimentError."""
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ExperimentError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None

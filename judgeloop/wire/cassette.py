@@ -15,22 +15,32 @@ import json
 import os
 import re
 import tempfile
+import time
 import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import REWARD_ROUTES, Call, Route, canonical
+from judgeloop.records import PASSING_FAULTS, REWARD_ROUTES, TRIAL_ID, Call, Route, call_key, canonical
+from judgeloop.wire.reply import used_tokens
 
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
+CUT_SHORT = "cut_short"
+"""The fault of a call that was stopped between its attempts: it is recorded for what these took, and never found."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _MOST_OPEN_FILES = 64
 _CHUNK_BYTES = 1 << 20
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+_CHECKSUM = b',"checksum":"crc32:%08x"}'
+"""The end of a line: the CRC-32 of all that stands before it. Lines of earlier versions have none."""
+_CHECKSUM_BYTES = len(_CHECKSUM % 0)
+_CHECKSUM_NAME = b',"checksum":"crc32:'
+_SYNC_S = 30.0
+"""Seconds of recording that a power cut can lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +48,7 @@ class Exchange:
     """One call and how it ended.
 
     ``call``: the call id. ``key``: the hash of ``request``. ``status``: the last HTTP status, 0 where none arrived.
-    ``attempts``: how many it took. ``fault``: why there is no readable response after the last one, empty where there is
+    ``attempts``: how many it took, refusals for a rate limit left out. ``fault``: why there is no readable response after the last one, empty where there is
     one. ``route``: the scoring route or ``train``, empty for a chat completion. ``weights``: the digest of the trained weights
     that answered, empty for any other model.
     """
@@ -52,9 +62,11 @@ class Exchange:
     fault: str = ""
     route: Route = ""
     weights: str = ""
+    earlier_tokens: tuple[int, int] = (0, 0)
+    """Prompt and completion tokens of the attempts before the last one, which were paid for too."""
 
     def line(self) -> bytes:
-        """The exchange as a line of a part."""
+        """The exchange as a line of a part, with its checksum."""
         raw = {name: getattr(self, name) for name in _FIELDS}
         if self.fault:
             raw["fault"] = self.fault
@@ -62,8 +74,29 @@ class Exchange:
             raw["route"] = self.route
         if self.weights:
             raw["weights"] = self.weights
+        if any(self.earlier_tokens):
+            raw["earlier_tokens"] = list(self.earlier_tokens)
         # ASCII only: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
-        return json.dumps(raw, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+        content = json.dumps(raw, separators=(",", ":"), ensure_ascii=True).encode()[:-1]
+        return content + _CHECKSUM % zlib.crc32(content) + b"\n"
+
+
+class Spending(NamedTuple):
+    """What calls took: attempts that were sent, and the tokens in their answers."""
+
+    attempts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    training_tokens: float = 0
+
+
+def trained_tokens(exchange: Exchange) -> float:
+    """The tokens that a training was charged for; 0 where it says none, and of other calls."""
+    metrics = (
+        exchange.response.get("metrics") if exchange.route == "train" and isinstance(exchange.response, dict) else None
+    )
+    tokens = metrics.get("tokens", 0) if isinstance(metrics, dict) else 0
+    return tokens if isinstance(tokens, int | float) else 0
 
 
 def part_name(call_id: str) -> str:
@@ -75,22 +108,28 @@ def part_name(call_id: str) -> str:
 
 
 class Cassette:
-    """The recorded exchanges of one run folder. One process at a time may use it: the run folder's lock ensures that."""
+    """The recorded exchanges of one run folder. One process at a time may use it: the run folder's lock ensures that.
 
-    def __init__(self, folder: str | Path, *, writable: bool) -> None:
+    ``spent``: model → what all its recorded calls took, those that were asked again too.
+    """
+
+    def __init__(self, folder: str | Path, *, writable: bool, retry_failed: bool = False) -> None:
         """The exchanges below ``folder``/calls. A torn last line, as a killed process leaves it, is cut off if ``writable``,
-        else ignored.
+        else ignored. With ``retry_failed`` calls whose attempts all failed (``fault``) count as not recorded.
 
         Raises FolderMismatch with file and line for any other damaged line.
         """
         self.folder = Path(folder) / "calls"
-        self._writable = writable
+        self._writable, self._retry_failed = writable, retry_failed
         self._files: dict[Path, int] = {}
+        self._own_place = _place(self.folder)
+        self._synced_at = time.monotonic()
         self._index_parts()
 
     def _index_parts(self) -> None:
         self._places: dict[bytes, tuple[Path, int, int]] = {}
         self._names_of_body: dict[bytes, list[bytes]] = {}
+        self.spent: dict[str, Spending] = {}
         # Compressed parts are unpacked once and end to end into one file: a run reads all its parts in turn.
         self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the cassette, however it goes
         weakref.finalize(self, self._unpacked.close)
@@ -124,10 +163,31 @@ class Cassette:
                 exchange = _exchange(content[offset:end])
             except _DAMAGE:
                 raise FolderMismatch(
-                    f"{path}:{number}: this line is not a recorded exchange; restore the file, or delete the line to ask that call again"
+                    f"{path}:{number}: this line is not a recorded exchange, or was changed; restore the file, or delete the line to ask that call again"
                 ) from None
-            self._remember(exchange.call, exchange.key, path, offset + shift if packed else offset, end - offset)
+            self._count(exchange)
+            if not self._is_asked_again(exchange):
+                self._remember(exchange.call, exchange.key, path, offset + shift if packed else offset, end - offset)
             offset = end
+
+    def _is_asked_again(self, exchange: Exchange) -> bool:
+        """Whether an exchange of an earlier session counts as not recorded. A trial that an endpoint failed for what it asks is
+        found, or another way to read verdicts might follow and every call be asked anew."""
+        if not self._retry_failed or not exchange.fault:
+            return exchange.fault == CUT_SHORT
+        return exchange.fault in PASSING_FAULTS or not TRIAL_ID.match(exchange.call)
+
+    def _count(self, exchange: Exchange) -> None:
+        """Add an exchange to ``spent``."""
+        model = str(exchange.request.get("model", ""))
+        prompt, completion = used_tokens(exchange.response)
+        earlier = self.spent.get(model, Spending())
+        self.spent[model] = Spending(
+            earlier.attempts + exchange.attempts,
+            earlier.prompt_tokens + prompt + exchange.earlier_tokens[0],
+            earlier.completion_tokens + completion + exchange.earlier_tokens[1],
+            earlier.training_tokens + trained_tokens(exchange),
+        )
 
     def _cut(self, path: Path, size: int) -> None:
         """Shorten a part to ``size`` bytes."""
@@ -150,7 +210,14 @@ class Cassette:
     def get(self, call_id: str, key: str) -> Exchange | None:
         """The recorded exchange of that call id and request hash, or None."""
         place = self._places.get(_name(call_id, key))
-        return None if place is None else self._load(*place)
+        if place is None:
+            return None
+        exchange = self._load(*place)
+        if call_key(exchange.request, exchange.route, exchange.weights) != key:
+            raise FolderMismatch(
+                f"{place[0]}: the request that is recorded as {call_id} is not the one that its key names; restore the file, or delete that line to ask the call again"
+            )
+        return exchange
 
     def by_body(self, key: str) -> list[Exchange]:
         """All exchanges with that request hash, in recorded order; for clients that send no call ids."""
@@ -176,13 +243,15 @@ class Cassette:
             ) from None
 
     def append(self, exchange: Exchange) -> None:
-        """Record an exchange. Raises StorageFailed where it cannot be written, and then leaves no torn line."""
+        """Record an exchange. Raises StorageFailed where it cannot be written, and then leaves no torn line; also where the
+        folder was moved or deleted since."""
         path = self.folder / f"{part_name(exchange.call)}.jsonl"
         line = exchange.line()
         file = -1
         try:
             file = self._file(path)
-            offset = os.fstat(file).st_size
+            opened = os.fstat(file)
+            offset = opened.st_size
             try:
                 written = 0
                 while written < len(line):  # a write may be partial: the next one raises the reason
@@ -190,22 +259,58 @@ class Cassette:
             except OSError:
                 os.ftruncate(file, offset)
                 raise
+            self._sync()
         except OSError as error:
             raise StorageFailed(
                 f"{path}: cannot be written ({error.strerror}); make room and run the same command again, nothing recorded is lost"
             ) from None
-        self._remember(exchange.call, exchange.key, path, offset, len(line))
+        # Behind the write: where the folder was moved, what was paid for is in it.
+        if _place(path) != (opened.st_dev, opened.st_ino):
+            raise self._gone(path)
+        self._count(exchange)
+        if exchange.fault != CUT_SHORT:
+            self._remember(exchange.call, exchange.key, path, offset, len(line))
 
     def _file(self, path: Path) -> int:
         """The descriptor of a part that is open for appending."""
         if path not in self._files:
             if not self._writable:
                 raise OSError(30, "opened for replay only")
+            if self._own_place is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._own_place = _place(self.folder)
+            elif _place(self.folder) != self._own_place:
+                raise self._gone(self.folder)
             path.parent.mkdir(parents=True, exist_ok=True)
             if len(self._files) >= _MOST_OPEN_FILES:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         return self._files[path]
+
+    def _sync(self) -> None:
+        """Send what was appended to the disk itself, now and then."""
+        if time.monotonic() - self._synced_at > _SYNC_S:
+            for file in self._files.values():
+                os.fsync(file)
+            self._synced_at = time.monotonic()
+
+    def _gone(self, path: Path) -> StorageFailed:
+        return StorageFailed(
+            f"{path}: was moved, deleted or replaced while calls were recorded there; put the folder back and run the same command again, what is not in it is asked again"
+        )
+
+    def check_kept(self) -> None:
+        """Raise StorageFailed where a part that holds recorded exchanges is there no more, or shorter."""
+        sizes: dict[Path, int] = {}
+        for path, offset, length in self._places.values():
+            sizes[path] = max(sizes.get(path, 0), offset + length)
+        for path, size in sizes.items():
+            try:
+                kept = path.stat().st_size >= size or path.suffix == ".gz"
+            except OSError:
+                kept = False
+            if not kept:
+                raise self._gone(path)
 
     def close(self) -> None:
         """Close the parts that are open for appending; a later append opens them again."""
@@ -246,7 +351,11 @@ class Cassette:
 
 
 def _exchange(line: bytes) -> Exchange:
-    """The exchange in a line. Raises one of ``_DAMAGE`` where the line is none."""
+    """The exchange in a line. Raises one of ``_DAMAGE`` where the line is none, or is not as its checksum says."""
+    line = line.rstrip()
+    content = line[:-_CHECKSUM_BYTES]
+    if line.startswith(_CHECKSUM_NAME, len(content)) and line != content + _CHECKSUM % zlib.crc32(content):
+        raise ValueError
     raw = json.loads(line)
     if any(not isinstance(raw[name], str) for name in ("call", "key")) or not isinstance(raw["request"], dict):
         raise TypeError
@@ -254,8 +363,21 @@ def _exchange(line: bytes) -> Exchange:
         raise TypeError
     if (route := raw.get("route", "")) not in ("", *REWARD_ROUTES, "train"):
         raise ValueError
+    prompt, completion = raw.get("earlier_tokens", (0, 0))
     fault, weights = (str(raw.get(name, "")) for name in ("fault", "weights"))
-    return Exchange(**{name: raw[name] for name in _FIELDS}, fault=fault, route=route, weights=weights)
+    return Exchange(
+        **{name: raw[name] for name in _FIELDS}, fault=fault, route=route, weights=weights,
+        earlier_tokens=(int(prompt), int(completion)),
+    )  # fmt: skip
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """The file system and number of a file or folder, by which it is told from another of its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _address(route: Route) -> str:

@@ -1,8 +1,9 @@
 """The client: named calls in, replies out; recorded answers first, then the endpoint, with retries, limits and cost.
 
-``Connection`` belongs to one endpoint and makes single attempts at calls; ``WireClient`` has one for each endpoint.
-tenacity alone decides on retries (the openai client's own are off). A call is recorded the moment it is answered, so that
-no answer is ever paid for twice.
+``Connection`` belongs to one endpoint and makes single attempts at calls, at the endpoint's pace (``wire/pace``); ``WireClient`` has
+one for each endpoint. tenacity alone decides on retries (the openai client's own are off); what an endpoint refuses for a rate limit
+is no attempt, and is asked again once it may be. A call is recorded the moment it is answered, so that no answer is ever paid for
+twice.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import math
 import os
 import re
-import ssl
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint, Price
-from judgeloop.records import Call, Reply, Route, Work, canonical
-from judgeloop.wire.cassette import Cassette, Exchange
+from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
+from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
+from judgeloop.wire.pace import LONGEST_WAIT_S, Pace
 from judgeloop.wire.reply import (
+    CALL_HEADER,
     SHORTEST_SECRET_IN_ANSWER,
     SHORTEST_SECRET_IN_ERROR,
     Refusal,
@@ -33,6 +35,7 @@ from judgeloop.wire.reply import (
     parse,
     read,
     route_path,
+    used_tokens,
 )
 
 if TYPE_CHECKING:
@@ -41,21 +44,26 @@ if TYPE_CHECKING:
 
 CONSECUTIVE_FAILURES = 20
 """Failed calls in a row of one endpoint that end a run."""
-LONGEST_WAIT_S = 60.0
-"""Seconds that are waited at most between two attempts, whatever a server asks for."""
+_SHOWN_PAUSE_S = 5.0
+"""Seconds of a pause that is shown each time; shorter ones are shown once an endpoint."""
 _CLOSING_S = 20.0
 
 
 class Connection:
     """The open connection to one endpoint: its key and headers, and single attempts at calls.
 
-    ``where`` names it in errors; ``slots`` bounds the calls in flight; ``held`` are failed calls that are not recorded yet.
+    ``where`` names it in errors; ``slots`` bounds the calls that are being answered, retries and pauses included; ``held`` are calls
+    that it took for wrong and that are not recorded yet; ``failures`` are failed calls in a row.
     """
 
-    def __init__(self, name: str, endpoint: Endpoint, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, endpoint: Endpoint, environment: Mapping[str, str], first_wait_s: float = 0.5
+    ) -> None:  # fmt: skip
         """``name`` of the endpoint in its file. Raises EndpointFailed where the address or a header cannot be used."""
         import httpx2
         import openai  # only where an endpoint is asked: it is slow to import
+
+        from judgeloop.wire.transport import http_client
 
         assert endpoint.base_url is not None
         self.endpoint = endpoint
@@ -63,6 +71,9 @@ class Connection:
         self.key_variable = endpoint.api_key_env or "OPENAI_API_KEY"
         self.slots = asyncio.Semaphore(endpoint.concurrency)
         self.held: list[tuple[Call, Exchange]] = []
+        self.failures = 0
+        self.pace = Pace(endpoint.concurrency, endpoint.patience_s, first_wait_s)
+        self._turn, self._freed = asyncio.Lock(), asyncio.Event()
         self._alive: asyncio.Task[None] | None = None
         self._environment = environment
         self._secrets: list[str] = []
@@ -90,9 +101,7 @@ class Connection:
             timeout=timeout,
             default_headers=headers,
             default_query={name: self._expanded(value) for name, value in endpoint.extra_query.items()},
-            http_client=httpx2.AsyncClient(
-                limits=limits, timeout=timeout, trust_env=not is_local, verify=_tls(not is_local)
-            ),
+            http_client=http_client(limits=limits, timeout=timeout, is_local=is_local),
         )
 
     def _secret(self, variable: str) -> str:
@@ -150,6 +159,26 @@ class Connection:
             else:
                 return
 
+    @asynccontextmanager
+    async def turn(self, wait: Callable[[asyncio.Event, float | None], Awaitable[None]]) -> AsyncIterator[float]:
+        """A call's turn: entered once it may leave, with the time at which it does. ``wait`` waits for an event, or so many
+        seconds; it raises where nothing is asked any more."""
+        async with self._turn:  # in the order in which they came
+            while (delay_s := self.pace.delay_s(time.monotonic())) != 0:
+                self._freed.clear()
+                await wait(self._freed, delay_s)
+            sent_at = time.monotonic()
+            self.pace.sent(sent_at)
+        try:
+            yield sent_at
+        finally:
+            self.pace.ended()
+            self._freed.set()
+
+    def wake(self) -> None:
+        """Have a call that waits for its turn look anew."""
+        self._freed.set()
+
     async def post(self, call: Call) -> tuple[int, str]:
         """One attempt at a call: (HTTP status, text). Raises TransientFault where no whole response came, Refusal where the
         endpoint redirects."""
@@ -163,15 +192,20 @@ class Connection:
                     self._address(call.route),
                     cast_to=httpx2.Response,
                     body=dict(call.body),
-                    options={"headers": {"x-judgeloop-call": call.call_id}},
+                    options={"headers": {CALL_HEADER: call.call_id}},
                 )
+                await _check_answers(response, call)
                 return response.status_code, self.scrub(decoded(response), SHORTEST_SECRET_IN_ANSWER)
         except openai.APIStatusError as error:
+            await _check_answers(error.response, call)
             return self._error_answer(error.response, call.route)
         except (openai.APITimeoutError, TimeoutError):
             raise TransientFault("timeout") from None
         except openai.APIConnectionError as error:
-            raise TransientFault("connection", detail=str(error.__cause__ or error)) from None
+            if isinstance(error.__cause__, TransientFault):
+                raise error.__cause__ from None
+            sent = not isinstance(error.__cause__, httpx2.ConnectError)
+            raise TransientFault("connection", detail=str(error.__cause__ or error), sent=sent) from None
         except httpx2.HTTPError as error:
             raise TransientFault("connection", detail=str(error)) from None
 
@@ -198,12 +232,15 @@ class Connection:
         await self._openai.close()
 
 
-@cache
-def _tls(trust_env: bool) -> ssl.SSLContext:
-    """The store of certificates that all connections of a process share: to read it takes longer than many calls (40 ms)."""
-    import httpx2
-
-    return httpx2.create_ssl_context(trust_env=trust_env)
+async def _check_answers(response: httpx2.Response, call: Call) -> None:
+    """Raise TransientFault, and close the connection, where a server that repeats the call's id answers another call."""
+    answered = response.headers.get(CALL_HEADER)
+    if answered is None or answered == call.call_id:
+        return
+    stream = response.extensions.get("network_stream")
+    if stream is not None:
+        await stream.aclose()
+    raise TransientFault("connection", detail=f"the answer is to another call ({answered})")
 
 
 def bare_address(base_url: str) -> str:
@@ -219,10 +256,8 @@ def decoded(response: httpx2.Response) -> str:
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by a retry-after header of seconds or of a date; None where it has neither."""
     value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        return max(0.0, float(value)) if math.isfinite(float(value)) else None
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
@@ -239,7 +274,8 @@ def brief(message: str) -> str:
 class AnsweredCall:
     """An answered call, as observers get it: the reply, whether it was recorded before, and the run's calls and cost so far.
 
-    ``cost`` in US dollars, recorded calls included; without those to ``unpriced`` models, whose price is not stated.
+    ``fault``: why all attempts failed, empty where there is an answer. ``cost`` in US dollars, of all that the run folder holds; without
+    the calls to ``unpriced`` models, whose price is not stated.
     """
 
     call: Call
@@ -248,33 +284,35 @@ class AnsweredCall:
     attempts: int
     calls: int
     cost: float
+    fault: str = ""
     unpriced: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Calls and cost of the whole run in US dollars, recorded ones included, against the budget.
+    """Attempts and cost of the whole run in US dollars, recorded ones included, against the budget.
 
-    ``waiting`` are calls in flight, ``reserved`` what they may cost at most, ``held`` failed calls that are not recorded yet;
-    ``unpriced``: models that were asked and state no price.
+    ``calls`` are distinct calls that were answered; ``attempts`` all that were sent, but for those that an endpoint refused for its
+    rate limit; ``waiting`` are attempts in flight, ``reserved`` what they may cost at most; ``unpriced``: models that were asked and
+    state no price.
     """
 
     max_cost: float | None = None
     max_calls: int | None = None
     calls: int = 0
+    attempts: int = 0
     cost: float = 0.0
     reserved: float = 0.0
     waiting: int = 0
-    held: int = 0
     unpriced: tuple[str, ...] = ()
 
     def affords(self, estimate: float) -> bool:
-        """Whether one more call cannot break the cost limit: calls in flight count at their worst."""
+        """Whether one more attempt cannot break the cost limit: those in flight count at their worst."""
         return self.max_cost is None or self.cost + self.reserved + estimate <= self.max_cost
 
     def reserve(self, estimate: float) -> None:
-        """Reserve one more call. Raises BudgetReached; calls in flight and failures not yet recorded count too."""
-        if self.max_calls is not None and self.calls + self.waiting + self.held >= self.max_calls:
+        """Reserve one more attempt. Raises BudgetReached; attempts in flight count too."""
+        if self.max_calls is not None and self.attempts + self.waiting >= self.max_calls:
             raise BudgetReached(
                 f"budget of {self.max_calls} calls is reached; raise --max-calls and run the same command to resume"
             )
@@ -286,9 +324,14 @@ class Ledger:
         self.waiting += 1
 
     def release(self, estimate: float) -> None:
-        """Give back what ``reserve`` took, once the call has ended."""
+        """Give back what ``reserve`` took, once the attempt has ended."""
         self.reserved -= estimate
         self.waiting -= 1
+
+    def count(self, attempts: int, cost: float) -> None:
+        """Add attempts that have ended, and what they cost."""
+        self.attempts += attempts
+        self.cost += cost
 
 
 class WireClient:
@@ -302,19 +345,21 @@ class WireClient:
         replay: Cassette | None = None,
         ledger: Ledger | None = None,
         observer: Callable[[AnsweredCall], None] | None = None,
+        note: Callable[[str], None] = lambda _: None,
         environment: Mapping[str, str] = os.environ,
         backoff_s: float = 0.5,
     ) -> None:
         """``endpoints`` have a base_url each (engines are started before, by serving.engines).
 
         With ``replay`` nothing is asked: every answer is in ``cassette`` or ``replay``, else ReplayMiss. ``observer`` gets
-        every answered call. ``environment`` holds the keys. ``backoff_s``: seconds before the second attempt, doubled later.
+        every answered call, ``note`` a sentence on each pause that an endpoint asks for. ``environment`` holds the keys.
+        ``backoff_s``: seconds before the second attempt, doubled later. What the cassette holds is counted in ``ledger`` at once.
         """
         self._endpoints = endpoints
         self._cassette = cassette
         self._replay = replay
         self.ledger = ledger or Ledger()
-        self._observer = observer
+        self._observer, self._note_pause = observer, note
         self._environment = environment
         self._backoff_s = backoff_s
         self._connections: dict[tuple[str, str], Connection] = {}
@@ -322,8 +367,21 @@ class WireClient:
         self._in_flight: dict[tuple[str, str], asyncio.Task[Reply]] = {}
         self._fatal: JudgeloopError | None = None
         self._closing = asyncio.Event()
-        self._call_ended = asyncio.Event()
+        self._attempt_ended = asyncio.Event()
         self._counted: set[tuple[str, str]] = set()
+        self._shown_until: dict[Connection, float] = {}
+        """Endpoint → the end of the last pause of it that was shown."""
+        training = max((endpoint.price.training for endpoint in endpoints.values()), default=0.0)
+        for model, spent in cassette.spent.items():
+            cost = cost_of(self._price(model), spent.prompt_tokens, spent.completion_tokens)
+            self.ledger.count(spent.attempts, cost + spent.training_tokens * training / 1e6)
+
+    def _price(self, model: str) -> Price:
+        """What a recorded call of a model cost: recordings name models and no endpoints. Of several prices the highest counts, and of
+        a model that no endpoint names (a trained one) the highest of all."""
+        endpoints = list(self._endpoints.values())
+        named = [endpoint for endpoint in endpoints if endpoint.model == model] or (endpoints if model else [])
+        return max((each.price for each in named), key=lambda price: price.input + price.output, default=Price())
 
     async def __aenter__(self) -> WireClient:
         return self
@@ -345,7 +403,7 @@ class WireClient:
                         f"replay: {call.call_id} is not recorded; {self._replay.nearest(call)}. Replay the experiment that was recorded, or record it anew"
                     )
                     raise self._fatal
-                self._cassette.append(exchange)
+                self.record(call, exchange)
             if exchange is not None:
                 return self._note(call, exchange, recorded=True)
             if self._fatal:
@@ -362,21 +420,26 @@ class WireClient:
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio warns where nobody waits for the call any more
 
+    def record(self, call: Call, exchange: Exchange) -> None:
+        """Record an exchange that was made elsewhere, and count what it took."""
+        self._cassette.append(exchange)
+        price = self._endpoints[call.endpoint].price if call.endpoint else Price()
+        tokens = zip(used_tokens(exchange.response), exchange.earlier_tokens, strict=True)
+        cost = cost_of(price, *map(sum, tokens)) + trained_tokens(exchange) * price.training / 1e6
+        self.ledger.count(exchange.attempts, cost)
+
     def _note(self, call: Call, exchange: Exchange, *, recorded: bool) -> Reply:
-        """The reply in an exchange, counted in the ledger and shown to the observer."""
+        """The reply in an exchange, counted as a call and shown to the observer."""
         reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
         identity = (call.call_id, call.key)
         if identity not in self._counted:
             self._counted.add(identity)
             endpoint = self._endpoints[call.endpoint] if call.endpoint else None
-            price = endpoint.price if endpoint else Price()
             if endpoint and not endpoint.is_priced and endpoint.model not in self.ledger.unpriced:
                 self.ledger.unpriced = tuple(sorted((*self.ledger.unpriced, endpoint.model)))
             self.ledger.calls += 1
-            self.ledger.cost += (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1e6
-            self.ledger.cost += reply.trained.get("metrics", {}).get("tokens", 0) * price.training / 1e6
         if self._observer:
-            spent = self.ledger.calls, self.ledger.cost, self.ledger.unpriced
+            spent = self.ledger.calls, self.ledger.cost, exchange.fault, self.ledger.unpriced
             self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, *spent))
         return reply
 
@@ -390,11 +453,10 @@ class WireClient:
                 exchange = Exchange(
                     call.call_id, call.key, call.body, status, response, 1, route=call.route, weights=call.weights
                 )
-                self._cassette.append(exchange)
+                self.record(call, exchange)
                 return self._note(call, exchange, recorded=False)
             finally:
-                self.ledger.release(worst_cost)
-                self._call_ended.set()
+                self._release(worst_cost)
         except AnswersOutstanding:
             raise  # others go on
         except JudgeloopError as error:
@@ -408,40 +470,37 @@ class WireClient:
             endpoint = self._endpoints[call.endpoint]
             if call.base_url:
                 endpoint = endpoint.model_copy(update={"base_url": call.base_url, "model": call.body.get("model")})
-            self._connections[place] = Connection(call.endpoint, endpoint, self._environment)
+            self._connections[place] = Connection(call.endpoint, endpoint, self._environment, self._backoff_s)
         return self._connections[place]
 
     async def _send(self, call: Call) -> Reply:
         """The reply of the endpoint, within its concurrency and the budget, recorded."""
-        endpoint = self._endpoints[call.endpoint]
         try:
             connection = self._connection(call)
             async with connection.slots:
-                estimate = worst_cost(endpoint, call)
-                await self._reserve(estimate)
-                try:
-                    await connection.check_alive()
-                    exchange = await self._attempt(connection, call)
-                    if exchange.fault or exchange.status != 200:
-                        return self._failure_reply(connection, call, exchange)
-                    self._flush(connection)
-                    self._cassette.append(exchange)
-                    return self._note(call, exchange, recorded=False)
-                finally:
-                    self.ledger.release(estimate)
-                    self._call_ended.set()
+                self._check_open()
+                exchange = await self._attempt(connection, call)
+                if exchange.fault or exchange.status != 200:
+                    return self._failure_reply(connection, call, exchange)
+                self._flush(connection)
+                self._cassette.append(exchange)
+                return self._note(call, exchange, recorded=False)
         except JudgeloopError as error:
             self._fatal = self._fatal or error
             raise
 
     async def _reserve(self, estimate: float) -> None:
-        """Reserve the call in the budget. Where only calls in flight could break it, wait for what these really cost."""
+        """Reserve an attempt in the budget. Where only those in flight could break it, wait for what these really cost."""
         self._check_open()
         while not self.ledger.affords(estimate) and self.ledger.waiting:
-            self._call_ended.clear()
-            await self._call_ended.wait()
+            self._attempt_ended.clear()
+            await self._attempt_ended.wait()
             self._check_open()
         self.ledger.reserve(estimate)
+
+    def _release(self, estimate: float) -> None:
+        self.ledger.release(estimate)
+        self._attempt_ended.set()
 
     def _check_open(self) -> None:
         """Raise where no call may be sent any more."""
@@ -451,22 +510,20 @@ class WireClient:
             raise asyncio.CancelledError  # not sent, and nobody waits for it
 
     def _flush(self, connection: Connection) -> None:
-        """Record the failures held back: a later answer shows that the endpoint works, so they are this run's data."""
-        while connection.held:
-            call, exchange = connection.held[0]
+        """Record the requests that were taken for wrong: a later answer shows that the endpoint works, so they are this run's
+        data."""
+        connection.failures = 0
+        for call, exchange in connection.held:
             self._cassette.append(exchange)
-            self._drop(connection, 1)
             self._note(call, exchange, recorded=False)
-
-    def _drop(self, connection: Connection, count: int) -> None:
-        del connection.held[:count]
-        self.ledger.held -= count
+        connection.held.clear()
 
     def _failure_reply(self, connection: Connection, call: Call, exchange: Exchange) -> Reply:
         """The reply of a failed call. Raises EndpointFailed after ``CONSECUTIVE_FAILURES`` of them in a row.
 
-        It is recorded only once a later call succeeds: where the endpoint has failed for good, resuming asks it again
-        instead of finding its failure.
+        A request that the endpoint took for wrong is recorded only once a later call succeeds: where the endpoint itself is
+        wrong, resuming asks it again instead of finding its failure. One whose attempts failed is recorded at once, with what
+        they cost; resuming asks it again.
         """
         reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
         if reply.failure == "context_length":  # the endpoint is well; this text is too long
@@ -474,12 +531,22 @@ class WireClient:
             self._cassette.append(exchange)
             return self._note(call, exchange, recorded=False)
         if self._closing.is_set():
-            raise asyncio.CancelledError  # its retries were cut short
-        connection.held.append((call, exchange))
-        self.ledger.held += 1
-        if len(connection.held) < CONSECUTIVE_FAILURES:
+            self._cassette.append(replace(exchange, fault=CUT_SHORT))
+            raise asyncio.CancelledError
+        connection.failures += 1
+        if exchange.fault:
+            self._cassette.append(exchange)
+            self._note(call, exchange, recorded=False)
+        else:
+            connection.held.append((call, exchange))
+        if exchange.fault in PASSING_FAULTS and TRIAL_ID.match(call.call_id):
+            # Another way to read replies would be tried, and kept for good.
+            raise EndpointFailed(
+                f"{connection.where}: the trial call failed with {failure_words(reply)}, then run the same command to resume; until then it is not known how replies are read"
+            )
+        if connection.failures < CONSECUTIVE_FAILURES:
             return reply
-        self._drop(connection, len(connection.held))
+        connection.held.clear()
         raise EndpointFailed(
             f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply)}, then run the same command to resume"
         )
@@ -488,27 +555,30 @@ class WireClient:
         """The exchange after as many attempts as it took. Raises EndpointFailed where the endpoint refuses for good."""
         import tenacity  # only where an endpoint is asked
 
-        attempts = 0
+        attempts, earlier = 0, (0, 0)
+        last: TransientFault | None = None
         try:
             async for attempt in tenacity.AsyncRetrying(
                 stop=lambda state: state.attempt_number >= connection.endpoint.attempts or self._closing.is_set(),
                 wait=self._wait_s,
                 sleep=self._pause,
-                retry=tenacity.retry_if_exception_type(TransientFault),
+                retry=tenacity.retry_if_exception(
+                    lambda error: isinstance(error, TransientFault) and not error.limited
+                ),
                 reraise=True,
             ):
                 with attempt:
                     attempts += 1
-                    status, text = await connection.post(call)
-                    body = parse(status, text, call.route)
+                    try:
+                        status, body = await self._unlimited(connection, call)
+                    except TransientFault as fault:
+                        last, earlier = fault, (earlier[0] + fault.tokens[0], earlier[1] + fault.tokens[1])
+                        raise
                     return Exchange(
-                        call.call_id, call.key, call.body, status, body, attempts, "", call.route, call.weights
+                        call.call_id, call.key, call.body, status, body, attempts, "", call.route, call.weights, earlier
                     )
         except TransientFault as fault:
-            return Exchange(
-                call.call_id, call.key, call.body, fault.status, fault.response, attempts, fault.fault, call.route,
-                call.weights,
-            )  # fmt: skip
+            return failed_exchange(call, fault, attempts - fault.limited, earlier)
         except Refusal as refusal:
             asked = f" (asked /{call.route})" if call.route else ""
             settings = "base_url, model and route" if call.route else "base_url and model"
@@ -518,12 +588,65 @@ class WireClient:
             raise EndpointFailed(
                 f"{connection.where}: {brief(str(refusal))}{asked}; {mended}, then run the same command to resume"
             ) from None
+        except (BudgetReached, asyncio.CancelledError):
+            if last is not None:  # what its attempts took counts when the run goes on
+                self._cassette.append(replace(failed_exchange(call, last, attempts - 1, earlier), fault=CUT_SHORT))
+            raise
         raise AssertionError("tenacity ends in a result or an exception")
 
+    async def _unlimited(self, connection: Connection, call: Call) -> tuple[int, Any]:
+        """(HTTP status, body) of one attempt, after all that the endpoint refused for its rate limit.
+
+        Raises TransientFault, with the tokens that it took and ``limited`` where patience with this call alone is at its end;
+        EndpointFailed where the endpoint refuses every call for longer than its patience.
+        """
+        estimate, begun_at = worst_tokens(connection.endpoint, call), time.monotonic()
+        worst = cost_of(connection.endpoint.price, *estimate)
+        while True:
+            await connection.check_alive()
+            async with connection.turn(self._wait_for) as sent_at:
+                await self._reserve(worst)
+                try:
+                    status, text = await connection.post(call)
+                    body = parse(status, text, call.route)
+                except TransientFault as fault:
+                    if fault.limited:
+                        self._hold(connection, fault, sent_at)
+                        passed = time.monotonic() - begun_at > connection.endpoint.patience_s
+                        if passed and connection.pace.admitted_at > begun_at:
+                            raise  # others are answered: it is this call that is refused
+                        continue
+                    connection.pace.admitted(sent_at)
+                    fault.tokens = used_tokens(fault.response)
+                    # An answer that did not come whole may have been made, and charged for.
+                    if fault.tokens == (0, 0) and fault.sent and fault.status in (0, 200):
+                        fault.tokens = estimate
+                    self.ledger.count(1, cost_of(connection.endpoint.price, *fault.tokens))
+                    raise
+                except Refusal:
+                    self.ledger.count(1, 0.0)
+                    raise
+                finally:
+                    self._release(worst)
+                connection.pace.admitted(sent_at)
+                self.ledger.count(1, cost_of(connection.endpoint.price, *used_tokens(body)))
+                return status, body
+
+    def _hold(self, connection: Connection, fault: TransientFault, sent_at: float) -> None:
+        """Leave an endpoint alone that refuses for its rate limit, and say so. Raises EndpointFailed after its patience."""
+        now = time.monotonic()
+        pause_s = connection.pace.refused(now, sent_at, fault.wait_s)
+        asked = f"{connection.where}: rate limit (HTTP {fault.status}: {brief(str(fault))})"
+        if connection.pace.is_out_of_patience:
+            raise EndpointFailed(
+                f"{asked}, and the next call may be sent in {duration(pause_s)}: its patience ({duration(connection.endpoint.patience_s)}) is used up; run the same command then to resume"
+            ) from None
+        shown_until = self._shown_until.get(connection, -math.inf)
+        if shown_until == -math.inf or (pause_s >= _SHOWN_PAUSE_S and now > shown_until):
+            self._note_pause(f"{asked}; its calls wait {duration(pause_s)} and go on at the rate that it takes")
+            self._shown_until[connection] = now + pause_s
+
     def _wait_s(self, state: tenacity.RetryCallState) -> float:
-        fault = state.outcome.exception() if state.outcome else None
-        if isinstance(fault, TransientFault) and fault.wait_s is not None:
-            return min(fault.wait_s, LONGEST_WAIT_S)
         import tenacity
 
         return tenacity.wait_exponential_jitter(multiplier=self._backoff_s, max=LONGEST_WAIT_S, jitter=self._backoff_s)(
@@ -535,13 +658,22 @@ class WireClient:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
 
+    async def _wait_for(self, event: asyncio.Event, seconds: float | None) -> None:
+        """Wait for an event, or so many seconds. Raises where nothing may be sent any more."""
+        self._check_open()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+        self._check_open()
+
     async def close(self, *, ended_well: bool = True) -> None:
         """Let calls in flight end (they are paid for), record them, and close the connections.
 
         No call is sent any more. Failures that no answer followed are recorded only if the run ``ended_well``.
         """
         self._closing.set()
-        self._call_ended.set()
+        self._attempt_ended.set()
+        for connection in self._connections.values():
+            connection.wake()
         tasks = list(self._in_flight.values())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=_CLOSING_S)
@@ -552,21 +684,47 @@ class WireClient:
             for connection in self._connections.values():
                 if ended_well and self._fatal is None:
                     self._flush(connection)
-                self._drop(connection, len(connection.held))
         finally:
             for connection in self._connections.values():
                 await connection.close()
 
 
-def worst_cost(endpoint: Endpoint, call: Call) -> float:
-    """The most that a call can cost, in US dollars: a token a byte, and a reply as long as it may be (a score has none)."""
+def worst_tokens(endpoint: Endpoint, call: Call) -> tuple[int, int]:
+    """The most (prompt, completion) tokens that a call can take: a token a byte, and a reply as long as it may be (a score has
+    none). None are counted where no price is stated."""
     if not (endpoint.price.input or endpoint.price.output):
-        return 0.0
+        return 0, 0
     limits = [call.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
     longest = max((limit for limit in limits if isinstance(limit, int)), default=endpoint.max_tokens)
-    longest = 0 if call.route else longest
-    sent = len(canonical(call.body).encode("utf-8", "surrogatepass"))
-    return (sent * endpoint.price.input + longest * endpoint.price.output) / 1e6
+    return len(canonical(call.body).encode("utf-8", "surrogatepass")), 0 if call.route else longest
+
+
+def cost_of(price: Price, prompt_tokens: int, completion_tokens: int) -> float:
+    """US dollars for so many tokens."""
+    return (prompt_tokens * price.input + completion_tokens * price.output) / 1e6
+
+
+def worst_cost(endpoint: Endpoint, call: Call) -> float:
+    """The most that a call can cost, in US dollars."""
+    return cost_of(endpoint.price, *worst_tokens(endpoint, call))
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 20 s, 5 min, 2.5 h."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def failed_exchange(call: Call, fault: TransientFault, attempts: int, tokens: tuple[int, int]) -> Exchange:
+    """The exchange of a call whose attempts all failed, the last with ``fault``; ``tokens``: prompt and completion tokens that all of
+    them took."""
+    stated = used_tokens(fault.response)
+    return Exchange(
+        call.call_id, call.key, call.body, fault.status, fault.response, attempts, fault.fault, call.route, call.weights,
+        (tokens[0] - stated[0], tokens[1] - stated[1]),
+    )  # fmt: skip
 
 
 def failure_words(reply: Reply) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Literal, TypeVar
 
 from judgeloop.errors import EndpointFailed
-from judgeloop.wire.client import LONGEST_WAIT_S, Connection, brief
+from judgeloop.wire.client import Connection, brief
+from judgeloop.wire.pace import LONGEST_WAIT_S
 from judgeloop.wire.reply import TRANSIENT_4XX
 
 NO_SUCH_ADDRESS = (404, 405, 501)

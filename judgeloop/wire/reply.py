@@ -14,6 +14,10 @@ from typing import Any
 
 from judgeloop.records import CUT, REWARD_ROUTES, Reply, Route
 
+CALL_HEADER = "x-judgeloop-call"
+"""Header with a call's id, which our own server repeats in its answer."""
+MAX_MESSAGE_BYTES = 32 * 2**20
+"""Bytes of a request or an answer, unpacked, that are read at most."""
 SHORTEST_SECRET_IN_ERROR, SHORTEST_SECRET_IN_ANSWER = 6, 16
 """Characters of the shortest key that is struck out of a server's texts: error bodies echo short keys too, while in an answer
 a short text may be a word."""
@@ -29,7 +33,7 @@ _THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>(.*?)(?:</\1>\s*|\Z)", 
 # Some chat templates open the thought in the prompt: the reply then holds its end alone.
 _THOUGHT_END = re.compile(r"^(?:(?!<think>).)*?</think>\s*", re.DOTALL | re.IGNORECASE)
 _CONTEXT = re.compile(
-    r"context.{0,40}(length|size|window|limit)|maximum.{0,30}(token|context|length)|\b(is|are|was|were) too long|too many tokens",
+    r"context.{0,40}(length|size|window|limit)|maximum.{0,30}(token|context|length)|\b(is|are|was|were) too long|too many tokens|tokens.{0,60}must be (<=|less than)",
     re.I,
 )
 _NO_MODEL = re.compile(
@@ -119,14 +123,21 @@ class TransientFault(Exception):
     """A transport fault or malformed envelope: worth another try.
 
     ``fault`` is the reason in snake_case; ``status`` and ``response`` are what arrived; ``wait_s`` seconds that the server
-    asks to wait, None where it asks for none.
+    asks to wait, None where it asks for none. ``sent``: whether the request may have reached the server; ``tokens``: prompt and
+    completion tokens that it may have taken.
     """
 
     def __init__(
-        self, fault: str, *, status: int = 0, response: Any = None, wait_s: float | None = None, detail: str = ""
-    ) -> None:
+        self, fault: str, *, status: int = 0, response: Any = None, wait_s: float | None = None, detail: str = "", sent: bool = True
+    ) -> None:  # fmt: skip
         super().__init__(detail or fault)
-        self.fault, self.status, self.response, self.wait_s = fault, status, response, wait_s
+        self.fault, self.status, self.response, self.wait_s, self.sent = fault, status, response, wait_s, sent
+        self.tokens = (0, 0)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the server refused the call for a limit of its own: 429, or any fault with a time to come back."""
+        return self.status == 429 or self.wait_s is not None
 
 
 class Refusal(Exception):
@@ -148,6 +159,8 @@ def parse(status: int, text: str, route: Route = "") -> Any:
     """
     body = _json(text)
     if status == 200:
+        if stated := _status_of_error(body):  # a gateway passes an error on as an answer
+            parse(stated, text, route)
         if fault := _malformed(body, route):
             raise TransientFault(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
         return body
@@ -165,6 +178,14 @@ def parse(status: int, text: str, route: Route = "") -> Any:
         fault = "rate_limited" if status == 429 else f"http_{status}"
         raise TransientFault(fault, status=status, response=error_body, detail=message)
     return error_body
+
+
+def _status_of_error(body: Any) -> int:
+    """The HTTP status that an answer without choices names as its error's code; 0 where it is no error."""
+    error = body.get("error") if isinstance(body, dict) and not body.get("choices") else None
+    code = error.get("code") if isinstance(error, dict) else None
+    code = int(code) if isinstance(code, str) and re.fullmatch(r"[45]\d\d", code) else code
+    return code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else 0
 
 
 def _json(text: str) -> Any:
@@ -219,7 +240,7 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     if status != 200:
         message, codes = _error(body, "")
         failure = "refused_by_endpoint" if status == 403 else "bad_request"
-        failure = "context_length" if _is_context_length(message, codes) else failure
+        failure = "context_length" if status == 413 or _is_context_length(message, codes) else failure
         return Reply(None, failure=failure, detail=clean(message)[:_LONGEST_DETAIL])
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)
@@ -236,7 +257,7 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought
     content, thought = _without_thinking(clean(content))
     reasoning = reasoning or thought
-    usage = _usage(body)
+    prompt_tokens, completion_tokens = used_tokens(body)
     return Reply(
         text=content,
         reasoning=clean(reasoning),
@@ -245,25 +266,29 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         finish_reason=clean(_text(choice.get("finish_reason"))),
         model=clean(_text(body.get("model"))),
         fingerprint=clean(_text(body.get("system_fingerprint"))),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
     )
 
 
 def _scored_reply(route: Route, body: dict[str, Any]) -> Reply:
-    usage = _usage(body)
     return Reply(
         text="",
         model=clean(_text(body.get("model"))),
-        prompt_tokens=_count(usage.get("prompt_tokens")) or _count(usage.get("total_tokens")),
+        prompt_tokens=used_tokens(body)[0],
         numbers=_numbers(route, body),
     )
 
 
-def _usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The token counts of an answer; empty where it has none."""
-    usage = body.get("usage")
-    return usage if isinstance(usage, dict) else {}
+def used_tokens(body: Any) -> tuple[int, int]:
+    """(prompt, completion) tokens that an answer says it took; 0 where it does not say. A score has no completion."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(usage, dict):
+        return 0, 0
+    prompt = _count(usage.get("prompt_tokens"))
+    if "choices" in body:
+        return prompt, _count(usage.get("completion_tokens"))
+    return prompt or _count(usage.get("total_tokens")), 0
 
 
 def clean(text: str) -> str:

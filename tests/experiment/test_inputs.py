@@ -17,6 +17,15 @@ from judgeloop.experiment import inputs
 from judgeloop.experiment.inputs import load_anchor_pairs, load_items, load_real
 from judgeloop.records import Item, Message
 
+
+def not_utf_8() -> bytes:
+    """A Parquet file whose column of text holds a byte that is none."""
+    texts = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xe4"))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"item_id": ["a"], "prompt": texts}), sink)
+    return bytes(sink.getvalue())
+
+
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": 'Hallo, "Welt"\u2028?'}]
 ROWS: list[dict[str, Any]] = [
     {
@@ -130,6 +139,8 @@ def _fault(load: Callable[[Path], object], path: Path, content: str | bytes) -> 
         ("i.jsonl", b'{"item_id": "a", "prompt": "p"}\n\xff\n', ":2: not UTF-8 text"),
         ("i.parquet", b"PAR1 this is none", ": cannot be read as Parquet ("),
         ("i.parquet", b"", ": cannot be read as Parquet ("),
+        ("i.parquet", not_utf_8(), ": holds text that is not UTF-8"),
+        ("i.csv", "\nitem_id,prompt\na,b\n", ":1: this line is empty; the first line names the columns"),
         ("i.json", "[]", ": items are read from .jsonl (one JSON object a line), .csv or .parquet files; an array"),
         ("i", "", ": items are read from .jsonl, .csv or .parquet files, not no ending"),
     ],
@@ -219,3 +230,15 @@ def test_a_file_s_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert inputs.file_hash(tmp_path / "x") == (
         "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+def test_a_parquet_file_that_unpacks_to_too_much_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "MAX_PARQUET_BYTES", 2**20)
+    path = tmp_path / "items.parquet"
+    table = pa.table({"item_id": ["a"], "prompt": ["b" * 2**21]})
+    pq.write_table(table, path, compression="zstd")
+    assert path.stat().st_size < 2**16
+    with pytest.raises(ExperimentError, match=r"holds 0\.00195 GB unpacked, and 0\.000976562 GB are read at most"):
+        load_items(path)

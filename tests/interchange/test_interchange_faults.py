@@ -17,6 +17,7 @@ import format_samples
 from command_line import command
 from format_samples import FORMATS, records
 from judgeloop.errors import InvalidInput
+from judgeloop.interchange import inspect_log
 from judgeloop.interchange.verdicts import read_log
 
 ALPACA = "alpaca_eval/annotations.json"
@@ -208,3 +209,21 @@ def test_the_command_says_it_in_one_sentence(
     assert "annotations.json:2, record 1: column judge is missing" in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("zstd", [False, True])
+def test_a_member_that_unpacks_to_too_much_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zstd: bool
+) -> None:
+    monkeypatch.setattr(inspect_log, "MAX_MEMBER_BYTES", 2**20)
+    members = {
+        "header.json": {"version": 2, "eval": {"model": "m", "task": "t"}},
+        "samples/1_epoch_1.json": {"id": "x" * 2**21},
+    }
+    path = tmp_path / "log.eval"
+    path.write_bytes(format_samples.archive(members, zstd=zstd))
+    assert zstd or path.stat().st_size < 2**16
+    with pytest.raises(
+        InvalidInput, match=r"samples/1_epoch_1\.json: larger than 1 MB unpacked, the most that is read"
+    ):
+        read_log(path)

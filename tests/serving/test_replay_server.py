@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import httpx2
 import openai
 import pytest
 
+from judgeloop.errors import FolderMismatch
 from judgeloop.records import Call
 from judgeloop.serving import protocol
 from judgeloop.serving.faults import Faults, Rule
@@ -217,7 +219,7 @@ def test_a_recorded_call_is_not_paid_for_twice(tmp_path: Path) -> None:
     assert upstream.calls == 2
     with served(ReplayAnswerer(tmp_path)) as client:
         assert text(ask(client, "Tell me.", "s0/g0/draft/i/k0")) == "once"
-    assert {path.name for path in tmp_path.iterdir()} == {"calls"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "calls"}
 
 
 def test_faults_of_the_upstream_are_passed_on_and_replayed(tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_a_stream_that_ends_early_is_passed_on_and_not_recorded(tmp_path: Path) 
         messages: Any = [{"role": "user", "content": "Tell me."}]
         chunks = list(client.chat.completions.create(model="planted", messages=messages, stream=True))
         assert [chunk.choices[0].delta.content for chunk in chunks] == ["half"]
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "calls").exists()
 
 
 class Leaky(Scripted):
@@ -317,4 +319,12 @@ def test_an_unreachable_upstream_is_a_502_and_not_recorded(tmp_path: Path) -> No
         assert caught.value.status_code == 502
         with pytest.raises(openai.InternalServerError, match="cannot be reached"):
             client.models.list()
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "calls").exists()
+
+
+def test_one_process_records_into_a_folder(tmp_path: Path) -> None:
+    first = RecordAnswerer(tmp_path / "recording", "http://127.0.0.1:9/v1")
+    with pytest.raises(FolderMismatch, match="another judgeloop process is writing here"):
+        RecordAnswerer(tmp_path / "recording", "http://127.0.0.1:9/v1")
+    asyncio.run(first.aclose())
+    asyncio.run(RecordAnswerer(tmp_path / "recording", "http://127.0.0.1:9/v1").aclose())

@@ -65,6 +65,7 @@ def served(**options: Any) -> Iterator[tuple[LocalServer, openai.OpenAI]]:
         yield server, client
 
 
+JSON = {"content-type": "application/json"}
 Served = tuple[LocalServer, openai.OpenAI]
 
 
@@ -200,7 +201,7 @@ def test_malformed_requests_get_openai_error_bodies(shared: Served) -> None:
     server, client = shared
     for body, word in BAD_BODIES:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        response = httpx2.post(f"{server.base_url}/chat/completions", content=content)
+        response = httpx2.post(f"{server.base_url}/chat/completions", content=content, headers=JSON)
         assert response.status_code == 400, body
         error = response.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}
@@ -249,7 +250,7 @@ def test_large_bodies_pass_up_to_the_limit(shared: Served) -> None:
 def test_lone_surrogates_pass_both_ways(shared: Served) -> None:
     server = shared[0]
     content = b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}'
-    response = httpx2.post(f"{server.base_url}/chat/completions", content=content)
+    response = httpx2.post(f"{server.base_url}/chat/completions", content=content, headers=JSON)
     assert json.loads(response.text)["choices"][0]["message"]["content"] == "None: \ud800"
 
 
@@ -275,3 +276,25 @@ def test_many_calls_at_once(shared: Served) -> None:
 
     server = shared[0]
     assert asyncio.run(go(server.base_url)) == [f"c{number}: {number}" for number in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200), ({"host": "localhost:1"}, 200), ({"host": "[::1]:1"}, 200), ({"host": "rebound.example"}, 403), ({"host": "127.0.0.1.example:80"}, 403),
+        ({"origin": "https://elsewhere.example"}, 403), ({"origin": "null"}, 403), ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/json; charset=utf-8"}, 200),
+    ],
+)  # fmt: skip
+def test_no_page_of_another_site_can_ask(shared: Served, headers: dict[str, str], status: int) -> None:
+    server, _ = shared
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    asked = httpx2.post(f"{server.base_url}/chat/completions", content=body, headers={**JSON, **headers})
+    assert asked.status_code == status, asked.text
+    if status == 403:
+        assert httpx2.get(f"{server.base_url}/models", headers=headers).status_code == 403
+
+
+def test_a_server_that_is_opened_answers_by_any_name() -> None:
+    with served(local=False) as (server, _):
+        assert httpx2.get(f"{server.base_url}/models", headers={"host": "judge.example"}).status_code == 200

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -37,7 +39,7 @@ def filled(folder: Path, count: int = 3, stem: str = "s0/g1/judge/i") -> list[Ex
 def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
     cassette = Cassette(tmp_path, writable=True)
     entry = exchange("s3/g2/judge/arm/item/m00/ba/r0", "ü\u2028\x85\r\n\ud800")
-    failed = Exchange("audit/trial", "sha256:0", {}, 0, None, 6, "timeout")
+    failed = Exchange("audit/trial", Call("", "m", {}).key, {}, 0, None, 6, "timeout", earlier_tokens=(5, 2))
     cassette.append(entry)
     cassette.append(failed)
     cassette.close()
@@ -45,9 +47,19 @@ def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert len(line.splitlines()) == 1
-    assert list(json.loads(line)) == ["key", "call", "request", "status", "response", "attempts"]
+    assert list(json.loads(line)) == ["key", "call", "request", "status", "response", "attempts", "checksum"]
     fault = json.loads((tmp_path / "calls/audit.jsonl").read_bytes())
-    assert list(fault) == ["key", "call", "request", "status", "response", "attempts", "fault"]
+    assert list(fault) == [
+        "key",
+        "call",
+        "request",
+        "status",
+        "response",
+        "attempts",
+        "fault",
+        "earlier_tokens",
+        "checksum",
+    ]
     again = Cassette(tmp_path, writable=False)
     assert again.get(entry.call, entry.key) == entry
     assert again.get(failed.call, failed.key) == failed
@@ -122,6 +134,87 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
         with pytest.raises(FolderMismatch, match=r"g01-judge\.jsonl:2: .*delete the line"):
             Cassette(tmp_path, writable=writable)
     assert part.read_bytes() == lines[0] + damage + lines[2]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 7))
+def test_a_flipped_bit_changes_no_answer(tmp_path_factory: pytest.TempPathFactory, place: int, bit: int) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    exchanges = filled(folder)
+    part = folder / "calls/s0/g01-judge.jsonl"
+    content = bytearray(part.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    part.write_bytes(content)
+    try:
+        cassette = Cassette(folder, writable=False)
+        found = [cassette.get(entry.call, entry.key) for entry in exchanges]
+    except FolderMismatch:
+        return
+    assert all(one in (None, entry) for one, entry in zip(found, exchanges, strict=True))
+
+
+def test_swapped_responses_and_another_request_are_refused(tmp_path: Path) -> None:
+    first, *_ = filled(tmp_path)
+    part = tmp_path / "calls/s0/g01-judge.jsonl"
+    whole = part.read_text()
+    part.write_text(whole.replace('"said":"text 0"', '"said":"text 9"'))
+    with pytest.raises(FolderMismatch, match=r"g01-judge\.jsonl:1: .*was changed"):
+        Cassette(tmp_path, writable=False)
+    # Lines of earlier versions have no checksum; their key still names their request.
+    part.write_text(re.sub(r',"checksum":"crc32:[0-9a-f]{8}"', "", whole))
+    assert Cassette(tmp_path, writable=False).get(first.call, first.key) == first
+    part.write_text(
+        re.sub(r',"checksum":"crc32:[0-9a-f]{8}"', "", whole).replace('"content":"text 0"', '"content":"text 9"')
+    )
+    with pytest.raises(FolderMismatch, match="is not the one that its key names"):
+        Cassette(tmp_path, writable=False).get(first.call, first.key)
+
+
+@pytest.mark.parametrize("lost", ["calls", "part", "all"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_is_there_no_more_is_an_error(tmp_path: Path, lost: str, moved: bool) -> None:
+    folder = tmp_path / "run"
+    part = folder / "calls/s0/g01-judge.jsonl"
+    cassette = Cassette(folder, writable=True)
+    cassette.append(exchange("s0/g1/judge/a/m/ab"))
+    cassette.check_kept()
+    gone = {"calls": folder / "calls", "part": part, "all": folder}[lost]
+    if moved:
+        gone.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    with pytest.raises(StorageFailed, match="moved, deleted or replaced"):
+        cassette.check_kept()
+    for call in ("s0/g1/judge/b/m/ab", "s0/g2/judge/b/m/ab"):
+        if call.startswith("s0/g1") or lost != "part":
+            with pytest.raises(StorageFailed, match="moved, deleted or replaced"):
+                cassette.append(exchange(call))
+    assert not gone.exists()
+    if moved:  # what was paid for is there
+        assert (
+            '"s0/g1/judge/b/m/ab"'
+            in next(
+                path for path in [tmp_path / "elsewhere", *(tmp_path / "elsewhere").rglob("*.jsonl")] if path.is_file()
+            ).read_text()
+        )
+
+
+def test_failed_calls_count_as_not_recorded_where_they_are_asked_again(tmp_path: Path) -> None:
+    done, *_ = filled(tmp_path)
+    cassette = Cassette(tmp_path, writable=True)
+    failed = [
+        Exchange(call, Call(call, "m", {}).key, {"model": "m"}, 500, None, 3, fault, earlier_tokens=(4, 1))
+        for call, fault in (("s0/g1/judge/x/m/ab", "http_500"), ("audit/trial/m/json", "http_500"), ("audit/trial/m/text", "timeout"), ("s0/g1/judge/y/m/ab", "cut_short"))
+    ]  # fmt: skip
+    for entry in failed:
+        cassette.append(entry)
+    assert {entry.call for entry in cassette.exchanges()} & {entry.call for entry in failed} == {
+        entry.call for entry in failed[:3]
+    }
+    cassette.close()
+    again = Cassette(tmp_path, writable=True, retry_failed=True)
+    assert {entry.call for entry in again.exchanges()} & {entry.call for entry in failed} == {"audit/trial/m/json"}
+    assert again.get(done.call, done.key) == done
+    assert again.spent == cassette.spent == {"m": (3 + 4 * 3, 16, 4, 0)}
 
 
 def test_line_ends_of_another_system_are_read(tmp_path: Path) -> None:

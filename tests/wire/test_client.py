@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Ledger, Wi
 from wire_case import Speaker, ask, completion, named, numbered, recorded, serving, use
 
 FAULTS = [
-    ({"status": 429, "retry_after_s": 0.01}, "rate_limited"), ({"status": 500}, "http_500"), ({"status": 503}, "http_503"),
+    ({"status": 500}, "http_500"), ({"status": 503}, "http_503"),
     ({"kind": "reset"}, "connection"), ({"kind": "truncated"}, "connection"), ({"kind": "timeout"}, "timeout"),
     ({"kind": "not_json"}, "not_json"), ({"kind": "empty_choices"}, "empty_choices"), ({"kind": "null_content"}, "null_content"),
 ]  # fmt: skip
@@ -35,7 +36,6 @@ def test_transient_faults_are_retried_and_then_are_data(tmp_path: Path, fault: d
         async def steps(client: WireClient) -> tuple[str, str | None]:
             failed = await client.ask(bad)
             assert failed.text is None
-            assert recorded(tmp_path) == {}  # the endpoint may be dead, for all we know
             return failed.failure, (await client.ask(good)).text
 
         assert use(tmp_path, endpoint, steps) == (reason, "[[A]]")
@@ -45,8 +45,15 @@ def test_transient_faults_are_retried_and_then_are_data(tmp_path: Path, fault: d
             (bad.call_id, 3, reason),
             (good.call_id, 3, ""),
         ]
-        # A resumed run finds the failure, and does not try for another answer.
+        # A resumed run finds the failure; one that asks failed calls again does so, and finds the answer.
         assert [reply.failure for reply in ask(tmp_path, endpoint, [bad, good])] == [reason, ""]
+        assert len(server.seen) == 1
+    with serving() as server:
+        mended = server.endpoint()
+        assert [reply.failure for reply in ask(tmp_path, mended, [bad, good], retry_failed=True)] == ["", ""]
+        assert server.call_ids == [bad.call_id]
+        assert [reply.failure for reply in ask(tmp_path, mended, [bad, good], retry_failed=True)] == ["", ""]
+        assert [reply.failure for reply in ask(tmp_path, mended, [bad, good])] == ["", ""]
         assert len(server.seen) == 1
 
 
@@ -97,9 +104,11 @@ def test_an_endpoint_that_keeps_failing_ends_the_run_and_is_asked_again(tmp_path
     ):
         ask(tmp_path, server.endpoint(attempts=2), calls, at_once=at_once)
     assert caught.value.exit_code == 4
-    assert recorded(tmp_path) == {}
+    assert len(recorded(tmp_path)) >= CONSECUTIVE_FAILURES
+    assert {exchange.fault for exchange in recorded(tmp_path).values()} == {"http_500"}
     with serving() as server:
-        assert all(reply.text == "[[A]]" for reply in ask(tmp_path, server.endpoint(), calls))
+        replies = ask(tmp_path, server.endpoint(), calls, retry_failed=True)
+        assert all(reply.text == "[[A]]" for reply in replies)
         assert len(server.seen) == len(calls) == len(recorded(tmp_path))
 
 
@@ -140,12 +149,12 @@ def test_what_mends_a_refusal(message: str, words: str) -> None:
     assert bool(remedy(message)) == bool(words)
 
 
-def test_failures_before_an_interruption_are_not_recorded(tmp_path: Path) -> None:
+def test_requests_taken_for_wrong_before_an_interruption_are_not_recorded(tmp_path: Path) -> None:
     async def steps(client: WireClient) -> None:
-        assert (await client.ask(named("a"))).failure == "http_500"
+        assert (await client.ask(named("a"))).failure == "bad_request"
         raise KeyError("the run breaks off")
 
-    with serving(None, Rule(status=500, times="always")) as server, pytest.raises(KeyError):
+    with serving(None, Rule(status=400, times="always")) as server, pytest.raises(KeyError):
         use(tmp_path, server.endpoint(attempts=1), steps)
     assert recorded(tmp_path) == {}
 
@@ -180,7 +189,7 @@ def test_a_resumed_run_asks_nothing_and_counts_everything(tmp_path: Path) -> Non
         assert len(server.seen) == 5
     assert part.read_bytes() == before
     assert (first.calls, first.cost) == (second.calls, second.cost) == (5, 5 * (3 * 1 + 2 * 2))
-    assert (first.reserved, first.waiting, first.held) == (0, 0, 0)
+    assert (first.attempts, first.reserved, first.waiting) == (second.attempts, 0, 0) == (5, 0, 0)
     assert [event.recorded for event in events] == [False] * 5 + [True] * 10
     assert [event.calls for event in events] == [1, 2, 3, 4, 5] * 2 + [5] * 5
 
@@ -278,6 +287,49 @@ def test_failures_not_yet_recorded_count_against_the_budget(tmp_path: Path) -> N
         assert len(server.seen) == 3
 
 
+def half_null() -> Speaker:
+    """Answers every second request of each call with null, charged for like an answer."""
+    asked: dict[str, int] = {}
+
+    def says(call: str) -> ServerAnswer:
+        asked[call] = asked.get(call, 0) + 1
+        return completion(None if asked[call] % 2 else "[[A]]")
+
+    return Speaker(says, hold_s=0.002)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_budgets_count_every_attempt_and_what_earlier_sessions_took(tmp_path: Path, at_once: bool) -> None:
+    price = {"input": 1e6, "output": 1e6}  # an attempt costs 3 + 2
+    calls = numbered(12)
+    with serving(half_null()) as server:
+        endpoint = server.endpoint(concurrency=4, price=price, attempts=4)
+        for limit in (7, 7, 8, 15):
+            ledger = Ledger(max_calls=limit)
+            with pytest.raises(BudgetReached):
+                ask(tmp_path, endpoint, calls, at_once=at_once, ledger=ledger, retry_failed=True)
+            assert len(server.seen) == ledger.attempts == limit
+            assert ledger.cost == 5 * limit
+        spent = Ledger(max_cost=75.0)
+        with pytest.raises(BudgetReached, match="budget of 75 USD is reached"):
+            ask(tmp_path, endpoint, calls, at_once=at_once, ledger=spent, retry_failed=True)
+        assert (len(server.seen), spent.cost) == (15, 75)
+        whole = Ledger()
+        assert all(reply.text for reply in ask(tmp_path, endpoint, calls, ledger=whole, retry_failed=True))
+        assert (whole.calls, whole.attempts, whole.cost) == (12, len(server.seen), 5 * len(server.seen))
+
+
+def test_an_attempt_that_may_have_been_charged_for_counts_at_its_worst(tmp_path: Path) -> None:
+    ledger, call = Ledger(), named("a")
+    with serving(None, Rule(kind="truncated", times=1)) as server:
+        endpoint = server.endpoint(price={"output": 1e6})
+        ask(tmp_path, endpoint, [call], ledger=ledger)
+    assert (ledger.attempts, ledger.cost) == (2, call.body["max_tokens"] + 2)
+    again = Ledger()
+    ask(tmp_path, endpoint, [call], ledger=again)
+    assert (again.attempts, again.cost) == (2, ledger.cost)
+
+
 def cancelled(count: int) -> Callable[[WireClient], Awaitable[None]]:
     async def steps(client: WireClient) -> None:
         asking = [asyncio.create_task(client.ask(call)) for call in numbered(count)]
@@ -294,6 +346,61 @@ def test_an_answer_that_nobody_waits_for_is_recorded_and_no_more_is_asked(tmp_pa
         use(tmp_path, server.endpoint(concurrency=2), cancelled(6))
         assert len(server.seen) == 2
     assert sorted(recorded(tmp_path)) == sorted(server.call_ids)
+
+
+def test_a_refusal_for_a_rate_limit_is_no_attempt_and_is_shown(tmp_path: Path) -> None:
+    notes: list[str] = []
+    rules = (Rule(status=429, retry_after_s=0.01, times=5), Rule(status=503, retry_after_s=0.01, times=6))
+    with serving(None, *rules) as server:
+        ledger = Ledger(max_calls=1)
+        (reply,) = ask(tmp_path, server.endpoint(attempts=1), [named("a")], ledger=ledger, note=notes.append)
+    assert (reply.text, ledger.attempts, recorded(tmp_path)["a"].attempts) == ("[[A]]", 1, 1)
+    assert len(notes) == 1
+    assert "rate limit (HTTP 429: planted fault); its calls wait 0.01 s" in notes[0]
+
+
+def test_a_wait_pauses_all_calls_of_the_endpoint(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def says(_: str) -> ServerAnswer:
+        times.append(time.monotonic())
+        return error_answer(429, "slow down", headers={"retry-after": "0.2"}) if len(times) == 1 else completion()
+
+    calls = numbered(6)
+
+    async def steps(client: WireClient) -> None:
+        first = asyncio.create_task(client.ask(calls[0]))
+        while not times:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)  # the refusal is here by now
+        await asyncio.gather(first, *(client.ask(call) for call in calls[1:]))
+
+    with serving(Speaker(says)) as server:
+        use(tmp_path, server.endpoint(), steps)
+    assert len(times) == 7
+    assert min(times[1:]) - times[0] >= 0.19
+
+
+@pytest.mark.parametrize(("wait_s", "shown"), [(90000, "25 h"), (0.01, "0.01 s")])
+def test_an_endpoint_that_asks_for_more_patience_ends_the_run_and_another_goes_on(
+    tmp_path: Path, wait_s: float, shown: str
+) -> None:
+    calls = numbered(4)
+
+    async def ask_both(throttled: Endpoint, free: Endpoint) -> list[object]:
+        async with WireClient({"m": throttled, "n": free}, Cassette(tmp_path, writable=True), environment={}) as client:
+            waiting = asyncio.create_task(client.ask(Call("waits", "m", named("waits").body)))
+            replies = await asyncio.gather(*(client.ask(Call(call.call_id, "n", call.body)) for call in calls))
+            return [*replies, *await asyncio.gather(waiting, return_exceptions=True)]
+
+    with serving(None, Rule(status=429, retry_after_s=wait_s, times="always")) as busy, serving() as free:
+        endpoint = busy.endpoint(patience_s=3600 if wait_s > 1 else 0.3)
+        *replies, error = asyncio.run(ask_both(endpoint, free.endpoint()))
+    assert isinstance(error, EndpointFailed)
+    assert f"rate limit (HTTP 429: planted fault), and the next call may be sent in {shown}: its patience" in str(error)
+    answered = [call.call_id for call in calls]
+    assert [getattr(reply, "text", None) for reply in replies] == ["[[A]]"] * 4 or wait_s > 1
+    assert set(recorded(tmp_path)) <= set(answered)
 
 
 def test_closing_waits_for_no_retry(tmp_path: Path) -> None:
@@ -339,7 +446,7 @@ class _nothing:  # noqa: N801
 
 
 def test_two_endpoints_fail_each_for_itself(tmp_path: Path) -> None:
-    with serving() as good, serving(None, Rule(status=500, times="always")) as bad:
+    with serving() as good, serving(None, Rule(status=400, times="always")) as bad:
 
         async def ask_both() -> list[str]:
             cassette = Cassette(tmp_path, writable=True)
@@ -350,5 +457,5 @@ def test_two_endpoints_fail_each_for_itself(tmp_path: Path) -> None:
                 assert list(recorded(tmp_path)) == ["good"]
                 return [failed.failure]
 
-        assert asyncio.run(ask_both()) == ["http_500"]
+        assert asyncio.run(ask_both()) == ["bad_request"]
     assert sorted(recorded(tmp_path)) == ["bad", "good"]

@@ -133,7 +133,8 @@ def error(message: str, **more: Any) -> str:
         (400, error("Unsupported value: 'temperature' does not support 0 with this model"), "bad_request"),
         (400, error("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'"), "bad_request"),
         (422, json.dumps({"detail": [{"loc": ["body"], "msg": "field required"}]}), "bad_request"),
-        (400, "[]", "bad_request"), (400, '{"error": ["a"]}', "bad_request"), (413, "", "bad_request"),
+        (400, "[]", "bad_request"), (400, '{"error": ["a"]}', "bad_request"), (413, "", "context_length"),
+        (422, error("Input validation error: inputs tokens + max_new_tokens must be <= 4096. Given: 5000"), "context_length"),
         (400, '{"error": "bad"}', "bad_request"),
     ],
 )  # fmt: skip
@@ -167,6 +168,16 @@ def test_transient_statuses(status: int, text: str, fault: str) -> None:
 def test_refusals_for_good(status: int, text: str) -> None:
     with pytest.raises(Refusal, match=f"HTTP {status}: "):
         parse(status, text)
+
+
+@pytest.mark.parametrize(("code", "fault"), [(429, "rate_limited"), ("503", "http_503"), (400, "empty_choices"), ("x", "empty_choices"), (True, "empty_choices")])  # fmt: skip
+def test_an_error_that_comes_as_an_answer_is_that_error(code: object, fault: str) -> None:
+    text = json.dumps({"error": {"message": "slow down", "code": code}})
+    with pytest.raises(TransientFault) as caught:
+        parse(200, text)
+    assert (caught.value.fault, caught.value.limited) == (fault, fault == "rate_limited")
+    with pytest.raises(Refusal, match="HTTP 401"):
+        parse(200, json.dumps({"error": {"message": "no", "code": 401}}))
 
 
 def test_a_recorded_fault_is_the_failure() -> None:

@@ -1,0 +1,92 @@
+"""Answers that are not the one that was asked for: a second one on the same connection, another call's, one without end."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from judgeloop.records import Reply
+from judgeloop.wire import transport
+from judgeloop.wire.cassette import Cassette
+from judgeloop.wire.client import WireClient
+from wire_case import Speaker, completion, named, recorded
+
+
+def http(content: bytes, *headers: str) -> bytes:
+    lines = ("HTTP/1.1 200 OK", "content-type: application/json", f"content-length: {len(content)}", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def said(text: str) -> bytes:
+    return json.dumps(completion(text).body).encode()
+
+
+def replies(folder: Path, answer: Callable[[str], bytes], names: str, **settings: object) -> list[Reply]:
+    """The replies to calls, one after the other, of a server that writes ``answer`` of the call's id on its connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+                await reader.readexactly(int(fields.get("content-length", 0)))
+                writer.write(answer(fields["x-judgeloop-call"]) if "x-judgeloop-call" in fields else http(b"{}"))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def ask_all() -> list[Reply]:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            endpoint = Speaker().endpoint(base_url=base_url, **settings)
+            cassette = Cassette(folder, writable=True)
+            async with WireClient({"m": endpoint}, cassette, environment={}, backoff_s=0.001) as client:
+                return [await client.ask(named(name)) for name in names]
+
+    return asyncio.run(ask_all())
+
+
+@pytest.mark.parametrize("left_over", [lambda call: http(said(call)), lambda _: b"garbage"])
+def test_what_is_left_on_a_connection_answers_no_call(tmp_path: Path, left_over: Callable[[str], bytes]) -> None:
+    found = replies(tmp_path, lambda call: http(said(call)) + left_over(call), "abcdef", concurrency=1)
+    assert [reply.text for reply in found] == list("abcdef")
+    assert all(exchange.attempts == 1 for exchange in recorded(tmp_path).values())
+
+
+def test_an_answer_that_names_another_call_is_none(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(call: str) -> bytes:
+        asked.append(call)
+        wrong = len(asked) == 2
+        return http(said("a" if wrong else call), f"x-judgeloop-call: {'a' if wrong else call}")
+
+    assert [reply.text for reply in replies(tmp_path, answer, "abc", concurrency=1)] == ["a", "b", "c"]
+    assert asked == ["a", "b", "b", "c"]
+
+
+def test_an_answer_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_MESSAGE_BYTES", 2**20)
+    bomb = gzip.compress(b" " * 2**24)
+    assert len(bomb) < 2**15
+    answers = {"a": http(said("a")), "b": http(bomb, "content-encoding: gzip"), "c": http(b" " * 2**21),
+               "d": http(gzip.compress(said("d")), "content-encoding: gzip")}  # fmt: skip
+    found = replies(tmp_path, answers.__getitem__, "abcd", attempts=2)
+    assert [(reply.text, reply.failure) for reply in found] == [
+        ("a", ""),
+        (None, "too_large"),
+        (None, "too_large"),
+        ("d", ""),
+    ]
+    fault = recorded(tmp_path)["b"]
+    assert (fault.attempts, fault.response) == (
+        2,
+        {"error": {"message": "the answer is larger than 1 MB, the most that is read"}},
+    )
