@@ -15,6 +15,8 @@ from judgeloop import seeds
 from judgeloop.kernels import (
     cluster_covariance,
     cluster_informations,
+    dense_codes,
+    distinct,
     firth,
     logistic,
     one_step_bootstrap,
@@ -257,3 +259,30 @@ def test_covariance_needs_two_clusters_and_bears_no_cluster_that_identifies_alon
         cluster_covariance(x, z, logistic(x, np.full(8, 0.5)), clusters, "CR2")
     with pytest.raises(ValueError, match="two clusters"):
         cluster_covariance(x, z, fit, np.zeros(8, dtype=int))
+
+
+@pytest.mark.parametrize("values", [[5, 0, 5, 2], [-3, 7, -3], [10**12, 4], ["b", "a", "b"], [1.5, 0.5]])
+def test_dense_codes_are_those_of_sorting(values):
+    unique, codes = np.unique(np.array(values), return_inverse=True)
+    dense, count = dense_codes(values)
+    assert (dense.tolist(), count, distinct(values)) == (codes.tolist(), len(unique), len(unique))
+
+
+def test_many_small_items_by_series_and_by_blocks_are_each_solved_alike(monkeypatch):
+    rng = seeds.rng(0, "small items")
+    x = rng.normal(size=(4_000, 3))
+    z, items = (rng.random(4_000) < sigmoid(x[:, 0])).astype(float), np.arange(4_000) // 2
+    x[0] *= 30.0  # one item of large leverage
+    fit = logistic(x, z)
+    weights = fit.probabilities * (1.0 - fit.probabilities)
+    parts = cluster_informations(x, weights, items)
+    scores = x * (z - fit.probabilities)[:, None]
+    by_item = scores[::2] + scores[1::2]
+    whole = satterthwaite_df(parts, np.eye(3)), cluster_covariance(x, z, fit, items, "CR2")
+    monkeypatch.setattr("judgeloop.kernels._CLUSTERS_AT_A_TIME", 300)
+    left_out = one_step_jackknife(x, z, fit, items)
+    assert left_out == pytest.approx(
+        fit.coefficients - np.linalg.solve(fit.hessian - parts, by_item[:, :, None])[:, :, 0], abs=1e-11
+    )
+    assert satterthwaite_df(parts, np.eye(3)) == pytest.approx(whole[0], rel=1e-9)
+    assert cluster_covariance(x, z, fit, items, "CR2") == pytest.approx(whole[1], rel=1e-9)
