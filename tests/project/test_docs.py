@@ -163,6 +163,18 @@ def with_lost_verdicts(judgments: pd.DataFrame) -> pd.DataFrame:
     return judgments.assign(verdict=judgments["verdict"].mask(lost, "unscored"), p_first=np.nan)
 
 
+def for_bold(judgments: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts for the text with more bold words, and a few without a verdict."""
+    bold = texts.drop_duplicates(["item_id", "candidate_id"]).set_index(["item_id", "candidate_id"])["bold"]
+    first, second = (
+        bold.reindex(pd.MultiIndex.from_frame(judgments[["item_id", slot]])).to_numpy()
+        for slot in ("candidate_first", "candidate_second")
+    )
+    coin = seeds.rng(0, "bold").random(len(judgments)) < 0.15
+    verdict = pd.Series(np.where((first > second) ^ coin, "first", "second"), index=judgments.index)
+    return judgments.assign(verdict=verdict.mask(np.arange(len(judgments)) % 50 == 0, "unscored"), p_first=np.nan)
+
+
 def for_middle_length(judgments: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
     """Verdicts for the text whose length is nearer to the median of all."""
     length = texts.drop_duplicates(["item_id", "candidate_id"]).set_index(["item_id", "candidate_id"])["length"]
@@ -215,6 +227,10 @@ def emitted() -> pd.DataFrame:
         judge_estimates(against_one_baseline(judgments), texts),
         judge_estimates(with_lost_verdicts(judgments), texts, gold_exact=True),
         judge_estimates(for_middle_length(judgments, texts), texts, gold_exact=True),
+        judge_estimates(with_lost_verdicts(for_middle_length(judgments, texts)), texts, gold_exact=True),
+        judge_estimates(
+            for_bold(judgments, texts), texts[["item_id", "candidate_id", "length", "bold"]], gold_exact=True
+        ),
         mitigated(judgments, texts),
         probe_rows(judgments),
         *rated_rows.frames(),
