@@ -224,8 +224,7 @@ def test_the_table_is_written_and_says_what_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_quick_table_passes_for_any_seed(seed: int) -> None:
-    rows = validate.run(quick=True, seed=seed)
+def test_the_quick_table_passes_for_another_seed_than_that_of_the_pages() -> None:
+    rows = validate.run(quick=True, seed=1)
     failed = [row for row in rows if not row.passed]
     assert not failed, validate.table(failed)
