@@ -71,6 +71,8 @@ class Stepwise:
 
     def stage(self, _: str) -> None: ...
 
+    def note(self, _: str) -> None: ...
+
     def generation(self, event: Any) -> None:
         self.turns.put((event.replicate, event.generation))
         assert self._go.acquire(timeout=120)
