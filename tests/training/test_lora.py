@@ -185,7 +185,9 @@ class TestTraining:
         assert _trainings(run.path)["s0/g0/train/wild"]["stopped"] == "training_diverged"
         last = run.candidates[run.candidates["generation"] == 1]
         assert set(last.loc[last["arm"] == "wild", "reason"]) == {"training_diverged"}
-        assert last.loc[last["arm"] != "wild", "text"].notna().all()
+        # So small a model may end a text before it begins.
+        assert set(last.loc[last["arm"] != "wild", "reason"]) <= {"", "empty"}
+        assert last.loc[last["arm"] != "wild", "text"].notna().mean() > 0.9
         estimates = run.estimates[(run.estimates["category"] == "") & (run.estimates["term"] == "mean_length")]
         known = estimates[estimates["estimate"].notna()]
         assert set(known.loc[known["generation"] == 1, "arm"]) == {"longer"}
