@@ -13,7 +13,7 @@ from typing import Any
 
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.schema import Endpoint
-from judgeloop.records import Message, RewardRoute, prompt_text
+from judgeloop.records import Message, RewardRoute, prompt_text, prompt_turns
 from judgeloop.text.templates import Mode, Scale, Template, fill, render
 
 Prompt = str | Sequence[Message]
@@ -210,7 +210,7 @@ def reward_body(
             "content"
         ]
     else:
-        history = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
+        history = prompt_turns(prompt)
         turns = [{"role": turn.role, "content": without_controls(turn.content)} for turn in history]
         body["messages"] = [*turns, {"role": "assistant", "content": text}]
     if route == "pooling":
@@ -277,7 +277,7 @@ def _answer_body(
 
 def _turns(prompt: Prompt, user_template: str) -> list[dict[str, str]]:
     """A prompt as chat turns, the last one put into the template's user message."""
-    history = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
+    history = prompt_turns(prompt)
     turns = [{"role": message.role, "content": without_controls(message.content)} for message in history]
     turns[-1]["content"] = fill(user_template, {"prompt": turns[-1]["content"]})
     return turns

@@ -311,6 +311,11 @@ Distribution = Mapping[str, Mapping[str, float]]
 """item_id → candidate_id → probability; sums to 1 for every item present."""
 
 
+def prompt_turns(prompt: str | Sequence[Message]) -> list[Message]:
+    """A prompt as the turns of a chat."""
+    return [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
+
+
 def prompt_text(prompt: str | Sequence[Message]) -> str:
     """A prompt as one text: a chat history becomes labelled turns."""
     if isinstance(prompt, str):

@@ -17,32 +17,34 @@ if TYPE_CHECKING:
     from judgeloop.results import Run
 
 
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Run folder; an existing one is resumed. [default: runs/<name>]", show_default=False),
+]
+MaxCost = Annotated[
+    float | None, typer.Option(help="Stop at this cost in USD (exit 3; resumable).", min=0, show_default=False)
+]
+MaxCalls = Annotated[
+    int | None,
+    typer.Option(help="Stop at this many calls, every attempt counted (exit 3; resumable).", min=0, show_default=False),
+]
+LeaveFailed = Annotated[
+    bool,
+    typer.Option("--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."),
+]
+
+
 @app.command()
 def run(
     experiment: Annotated[Path | None, typer.Argument(help="The experiment, a YAML file.", show_default=False)] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run folder; an existing one is resumed. [default: runs/<name>]", show_default=False),
-    ] = None,
+    out: Out = None,
     replay: Annotated[
         Path | None,
         typer.Option(help="Answer every call from this recorded run folder; ask no endpoint.", show_default=False),
     ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Stop at this cost in USD (exit 3; resumable).", min=0, show_default=False)
-    ] = None,
-    max_calls: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop at this many calls, every attempt counted (exit 3; resumable).", min=0, show_default=False
-        ),
-    ] = None,
-    leave_failed: Annotated[
-        bool,
-        typer.Option(
-            "--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."
-        ),
-    ] = False,
+    max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    leave_failed: LeaveFailed = False,
     quiet: Quiet = False,
     print_experiment: Annotated[
         bool, typer.Option("--print-experiment", help="Print an experiment to start from, and stop.")
@@ -105,25 +107,10 @@ def step(
         Path,
         typer.Argument(help="The experiment, a YAML file, or the run folder of an earlier step.", show_default=False),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run folder; an existing one is resumed. [default: runs/<name>]", show_default=False),
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Stop at this cost in USD (exit 3; resumable).", min=0, show_default=False)
-    ] = None,
-    max_calls: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop at this many calls, every attempt counted (exit 3; resumable).", min=0, show_default=False
-        ),
-    ] = None,
-    leave_failed: Annotated[
-        bool,
-        typer.Option(
-            "--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."
-        ),
-    ] = False,
+    out: Out = None,
+    max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    leave_failed: LeaveFailed = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -26,12 +26,12 @@ from judgeloop.records import Candidate, Item, Judgment, Matchup, Message, canon
 from judgeloop.rundir import RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
+from judgeloop.stats.presentations import PICKED
 from judgeloop.wire.client import Ledger, WireClient
 
 T = TypeVar("T")
 VERDICTS = "verdicts.jsonl"
 _PICKS, _TRIAL = "reward/picks", "reward/trial"
-_FIRST = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
 class RewardSpec(Block):
@@ -147,31 +147,32 @@ class JudgeReward:
         """(pair, order) of the rows that an earlier process wrote."""
         if not self._verdicts.is_file():
             return set()
-        rows = (
-            json.loads(line) for line in self._verdicts.read_text(encoding="utf-8").splitlines() if line.endswith("}")
-        )
+        whole, _, torn = self._verdicts.read_bytes().rpartition(b"\n")
+        if torn:  # as a killed process leaves it; its judgment is written again
+            self._session.folder.write_bytes(VERDICTS, whole + b"\n" if whole else b"")
+        rows = (json.loads(line) for line in whole.splitlines())
         return {(row["pair_id"], row["order"]) for row in rows}
 
     def _write(self, items: Mapping[str, Item], judgments: Sequence[Judgment], columns: Mapping[str, Any]) -> None:
         """Append the judgments that are new."""
         step = getattr(columns.get("trainer_state"), "global_step", None)
-        lines = []
+        lines: dict[tuple[str, str], str] = {}
         for judgment in judgments:
             shown, verdict = judgment.presentation, judgment.verdict
             key = shown.matchup.pair_id, shown.order
             if key not in self._written:
-                self._written.add(key)
                 item = items[shown.matchup.item_id]
-                lines.append(json.dumps({
+                lines[key] = json.dumps({
                     "item_id": item.item_id, "prompt": prompt_text(item.prompt), "judge": judgment.judge, "pair_id": shown.matchup.pair_id,
                     "order": shown.order, "verdict": verdict.slot, "p_first": verdict.p_first, "reason": verdict.reason,
                     "text_a": shown.matchup.a.text, "text_b": shown.matchup.b.text, "training_step": step,
-                }) + "\n")  # fmt: skip
+                }) + "\n"  # fmt: skip
         try:
             with self._verdicts.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+                file.write("".join(lines.values()))
         except OSError as error:
             raise StorageFailed(f"{self._verdicts}: cannot be written ({error.strerror or error}); make room") from None
+        self._written.update(lines)
 
     def close(self) -> None:
         """Close the connections and the folder; calls are recorded as they are answered."""
@@ -214,7 +215,7 @@ def _rewards(texts: Sequence[str], judgments: Sequence[Judgment]) -> list[float 
     picked: dict[tuple[str, str], list[float]] = {}
     for judgment in judgments:
         verdict, shown = judgment.verdict, judgment.presentation
-        first = verdict.p_first if verdict.p_first is not None else _FIRST.get(verdict.slot)
+        first = verdict.p_first if verdict.p_first is not None else PICKED.get(verdict.slot)
         if first is not None:
             picked.setdefault((shown.first.text, shown.second.text), []).append(first)
             picked.setdefault((shown.second.text, shown.first.text), []).append(1.0 - first)

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from judgeloop.experiment.schema import LabelRule
 from judgeloop.records import ORDERS, PREFERENCE_COLUMNS, UNKNOWN_ORDER
+from judgeloop.stats.presentations import PICKED, PICKED_A
 
 _MATCHUP = ["replicate", "arm", "generation", "item_id", "pair_id"]
 _PRESENTATION = [*_MATCHUP, "order", "repeat"]
-_HARD = {"first": 1.0, "a": 1.0, "tie": 0.5, "second": 0.0, "b": 0.0}
+_HARD = {**PICKED, **PICKED_A}
 """The verdict's share for candidate_first, which is a where the order is unknown and the verdict by text."""
 
 

@@ -200,12 +200,7 @@ class BatchService:
     # Batches
 
     async def _create(self, request: Request) -> Response:
-        try:
-            body = json.loads(await request.body())
-        except (ValueError, RecursionError):
-            body = None
-        if not isinstance(body, dict):
-            raise refused("The request body must be a JSON object", None)
+        body = await json_object(request)
         source = self._files.get(str(body.get("input_file_id")))
         if source is None:
             raise refused(f"No such File object: {body.get('input_file_id')}", "input_file_id")
@@ -371,6 +366,17 @@ def refused(message: str, param: str | None, code: str = "invalid_value") -> Ans
 
 def _object_response(model: Batch | FileObject | FileDeleted) -> Response:
     return response(ServerAnswer(200, model.model_dump(mode="json", warnings="error")))
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body of a request for a job. Raises AnswerError."""
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise refused("The request body must be a JSON object", None)
+    return body
 
 
 def listed(newest: Sequence[BaseModel], request: Request) -> Response:

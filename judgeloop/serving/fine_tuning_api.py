@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from judgeloop.serving.batch_api import BatchService, listed, refused
+from judgeloop.serving.batch_api import BatchService, json_object, listed, refused
 from judgeloop.serving.protocol import AnswerError, ServerAnswer, error_answer, response
 from judgeloop.text.features import tokenize
 
@@ -55,12 +55,7 @@ class FineTuningService:
         ]
 
     async def _create(self, request: Request) -> Response:
-        try:
-            body = json.loads(await request.body())
-        except (ValueError, RecursionError):
-            body = None
-        if not isinstance(body, dict):
-            raise refused("The request body must be a JSON object", None)
+        body = await json_object(request)
         content = self._files.content(str(body.get("training_file")))
         if content is None:
             raise refused(f"No such File object: {body.get('training_file')}", "training_file")

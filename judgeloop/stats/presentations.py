@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
 
-_PICKED = {"first": 1.0, "second": 0.0, "tie": 0.5}
-_PICKED_A = {"a": 1.0, "b": 0.0, "tie": 0.5}
+PICKED = {"first": 1.0, "second": 0.0, "tie": 0.5}
+PICKED_A = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
 def in_known_order(judgments: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def picked_a(judgments: pd.DataFrame) -> Floats:
     picked = np.where(a_first(judgments), picked, 1.0 - picked)
     unknown = (judgments["order"] == UNKNOWN_ORDER).to_numpy()
     if unknown.any():
-        picked = np.where(unknown, judgments["verdict"].map(_PICKED_A).astype("float64").to_numpy(), picked)
+        picked = np.where(unknown, judgments["verdict"].map(PICKED_A).astype("float64").to_numpy(), picked)
     return np.asarray(picked, dtype=np.float64)
 
 
@@ -64,7 +64,7 @@ def first_picked(judgments: pd.DataFrame) -> pd.Series[float]:
 
 def _picked(judgments: pd.DataFrame, codes: NDArray[Any], words: Any) -> Floats:
     """``first_picked`` as an array (n,), from the verdicts' codes (n,) (−1 missing) and the words that these stand for."""
-    picked: Floats = np.array([*(_PICKED.get(word, np.nan) for word in words), np.nan])[codes]
+    picked: Floats = np.array([*(PICKED.get(word, np.nan) for word in words), np.nan])[codes]
     if "p_first" in judgments:
         soft = judgments["p_first"].to_numpy(dtype=np.float64, na_value=np.nan)
         picked = np.where(np.isnan(picked) | np.isnan(soft), picked, soft)

@@ -15,7 +15,7 @@ from typing import Any
 
 from judgeloop.errors import EndpointFailed, TrainingFailed
 from judgeloop.experiment.schema import Endpoint, HostedPolicySpec, HostedSignalSpec
-from judgeloop.records import Message, Training, TrainingPair, canonical
+from judgeloop.records import Training, TrainingPair, canonical, prompt_turns
 from judgeloop.rundir import RunFolder
 from judgeloop.wire.fine_tuning_api import SUCCEEDED, FineTuningConnection
 from judgeloop.wire.jobs_api import NoSuchAPI
@@ -85,11 +85,11 @@ class HostedTrainer:
             raise TrainingFailed(
                 f"{name}: job {known['job']} {state.status} without a model ({state.error or 'the endpoint says no reason'}); mend the cause and {again}: it makes another job"
             )
-        metrics = {"pairs": len(training.pairs), "tokens": state.tokens, "seconds": state.seconds}
-        return {
-            "model": state.model, "weights": "", "job": known["job"],
-            "metrics": {key: value for key, value in metrics.items() if value is not None},
-        }  # fmt: skip
+        metrics: dict[str, Any] = {"pairs": len(training.pairs)}
+        # A service that does not say what it trained is counted at the most that it can have been.
+        metrics |= {"tokens_at_most": self._tokens(training)} if state.tokens is None else {"tokens": state.tokens}
+        metrics |= {} if state.seconds is None else {"seconds": state.seconds}
+        return {"model": state.model, "weights": "", "job": known["job"], "metrics": metrics}
 
     def _settings(self, training: Training) -> dict[str, Any]:
         """What the job is created with."""
@@ -135,8 +135,7 @@ def examples(pairs: Sequence[TrainingPair], method: str) -> list[bytes]:
 
 
 def _turns(pair: TrainingPair) -> list[dict[str, str]]:
-    turns = pair.prompt if not isinstance(pair.prompt, str) else (Message("user", pair.prompt),)
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
+    return [{"role": turn.role, "content": turn.content} for turn in prompt_turns(pair.prompt)]
 
 
 def _answer(text: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, StorageFailed, TrainingFailed
 from judgeloop.experiment.schema import DpoSignalSpec, KtoSignalSpec, LoraSignal, TrainedPolicySpec
-from judgeloop.records import Call, Message, TrainedModel, Training, TrainingPair, Work
+from judgeloop.records import Call, TrainedModel, Training, TrainingPair, Work, prompt_turns
 from judgeloop.rundir import RunFolder
 from judgeloop.training.command import weights_digest
 
@@ -359,8 +359,7 @@ def _completion(pair: TrainingPair, chats: bool, good: bool) -> dict[str, Any]:
 
 
 def _prompt(pair: TrainingPair, chats: bool) -> Any:
-    turns = pair.prompt if not isinstance(pair.prompt, str) else (Message("user", pair.prompt),)
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    messages = [{"role": turn.role, "content": turn.content} for turn in prompt_turns(pair.prompt)]
     return messages if chats else "\n\n".join(turn["content"] for turn in messages) + "\n\n"
 
 

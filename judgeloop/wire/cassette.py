@@ -91,11 +91,11 @@ class Spending(NamedTuple):
 
 
 def trained_tokens(exchange: Exchange) -> float:
-    """The tokens that a training was charged for; 0 where it says none, and of other calls."""
+    """The tokens that a training was charged for, at most where the service does not say; 0 of other calls."""
     metrics = (
         exchange.response.get("metrics") if exchange.route == "train" and isinstance(exchange.response, dict) else None
     )
-    tokens = metrics.get("tokens", 0) if isinstance(metrics, dict) else 0
+    tokens = metrics.get("tokens", metrics.get("tokens_at_most", 0)) if isinstance(metrics, dict) else 0
     return tokens if isinstance(tokens, int | float) else 0
 
 

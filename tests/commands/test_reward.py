@@ -53,6 +53,17 @@ def test_both_orders_are_asked_once_and_the_slot_cancels(tmp_path: Path, serve: 
     assert (row["estimate"], row["n"]) == (0.5, 4)
 
 
+def test_a_row_that_a_killed_process_left_torn_is_written_again(tmp_path: Path) -> None:
+    log, taste = tmp_path / "r" / "verdicts.jsonl", {"kind": "rule", "feature": "length"}
+    with judgeloop.reward(taste, out=tmp_path / "r") as reward:
+        reward(PROMPTS, COMPLETIONS)
+    whole = log.read_text()
+    log.write_text(whole[:-40])
+    with judgeloop.reward(taste, out=tmp_path / "r") as reward:
+        reward(PROMPTS, COMPLETIONS)
+    assert sorted(log.read_text().splitlines()) == sorted(whole.splitlines())
+
+
 def test_another_judge_never_takes_its_verdicts(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     with judgeloop.reward({"endpoint": "m", "verdict": "text"}, _endpoints(served), out=tmp_path / "r") as reward:

@@ -146,6 +146,8 @@ def difference_of_groups(values: NDArray[np.float64]) -> Interval | Point | Unde
         return Point(change, "one replicate has no interval")
     weights = signs / np.sqrt(sizes * (sizes - 1.0))
     shares = weights @ np.where(present, values - means[:, None], 0.0)
+    if np.abs(shares).max() <= 1e-12 * max(1.0, float(np.nanmax(np.abs(values)))):
+        return Point(change, "all replicates of a generation are equal: without spread there is no interval")
     return t_interval(
         change, float(np.sqrt(shares @ shares)), int(sizes.min()) - 1, method="t over replicates, groups that differ"
     )

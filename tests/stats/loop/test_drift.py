@@ -379,6 +379,9 @@ def test_means_of_groups_that_differ_are_paired_where_they_share_and_welch_where
     assert isinstance(apart, Interval)
     assert apart.std_error == pytest.approx(np.sqrt(two[:7].var(ddof=1) / 7 + one.var(ddof=1) / 9))
     assert (apart.estimate, apart.df) == (pytest.approx(two[:7].mean() - one.mean()), 6)
+    constant = difference_of_groups(np.array([np.full(9, 3.0), np.full(9, 1.0)]))
+    assert isinstance(constant, Point)  # no spread is no certainty
+    assert constant.estimate == 2.0
     four = difference_of_groups(np.array([two, one, one, one]))
     assert isinstance(four, Interval)
     assert four.p_value == pytest.approx(paired.p_value)
