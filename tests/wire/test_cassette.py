@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from judgeloop.errors import FolderMismatch, StorageFailed
 from judgeloop.records import Call
-from judgeloop.wire.cassette import Cassette, Exchange, part_name
+from judgeloop.wire.cassette import Cassette, Exchange, part_name, trained_tokens
 
 
 def exchange(call: str, text: str = "x", response: Any = None, **more: Any) -> Exchange:
@@ -392,3 +392,11 @@ def test_a_hundred_thousand_exchanges(tmp_path: Path) -> None:
     assert all(cassette.get(entry.call, entry.key) == entry for entry in exchanges[::10])
     cassette.pack()
     assert all(cassette.get(entry.call, entry.key) == entry for entry in exchanges[::10])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "tokens"), [({"tokens": 5}, 5), ({"tokens_at_most": 9}, 9), ({"tokens": "inf"}, 0), ({"loss": 0.5}, 0)]
+)
+def test_a_training_is_charged_at_most_where_its_tokens_are_not_said(metrics: dict[str, Any], tokens: int) -> None:
+    trained = Exchange("s0/g0/train/a", "k", {}, 200, {"model": "m", "metrics": metrics}, 1, route="train")
+    assert trained_tokens(trained) == tokens
