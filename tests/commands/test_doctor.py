@@ -239,11 +239,11 @@ def test_a_template_that_reasons_first_is_not_asked_for_log_probabilities(play: 
 
 
 def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
-    """A server that works on four calls at once, a tenth of a second each."""
-    url, asked = play(slots=4, seconds=0.1)
+    """A server that works on four calls at once, three tenths of a second each: far more than a busy machine adds."""
+    url, asked = play(slots=4, seconds=0.3)
     made = examined(url, max_calls=80)
     assert made.recommended.concurrency == 4
-    assert made.recommended.calls_per_second == pytest.approx(40, rel=0.35)
+    assert made.recommended.calls_per_second == pytest.approx(4 / 0.3, rel=0.35)
     probed = checks(made)["concurrency"]
     assert 20 < probed.calls <= 60
     assert "at 8 in flight" in probed.means
