@@ -7,6 +7,8 @@ unreadable reply and a failed call occurs.
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import io
 import json
 import math
@@ -172,6 +174,48 @@ def arena_hard(version: int) -> bytes:
     return dump(records)
 
 
+def chatbot_arena() -> bytes:
+    """train.csv of the Arena's votes, one-hot, with each side's turns as a JSON list; the fourth has two turns, of which one has
+    no answer."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow([
+        "id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie",
+    ])  # fmt: skip
+    for place, thing in enumerate(THINGS):
+        one, other = texts(thing, place)
+        p = picks_first(place, 1, one, other)
+        won = [abs(p - 0.5) < 0.06, p >= 0.56, p <= 0.44]
+        turns = [[question(thing)], [one], [other]]
+        if place == 3:
+            turns = [[*turns[0], "Say it in other words."], [*turns[1], None], [*turns[2], "No \ud83d."]]
+        writer.writerow(
+            [
+                30192 + place,
+                "model-x",
+                "model-y",
+                *map(json.dumps, turns),
+                *(int(one) for one in (won[1], won[2], won[0])),
+            ]
+        )
+    return sink.getvalue().encode()
+
+
+def preferences() -> bytes:
+    """UltraFeedback's binarized form: chosen and rejected as chat messages, with the scores that they were chosen by."""
+    records = []
+    for place, thing in enumerate(THINGS):
+        sides = sorted(texts(thing, place), key=len, reverse=random.Random(f"chosen{place}").random() < 0.75)
+        sides = [sides[0]] * 2 if place == 6 else sides
+        asked = {"content": question(thing), "role": "user"}
+        chosen, rejected = ([asked, {"content": text, "role": "assistant"}] for text in sides)
+        records.append({
+            "prompt": question(thing), "prompt_id": hashlib.sha256(question(thing).encode()).hexdigest(), "chosen": chosen,
+            "rejected": rejected, "messages": chosen, "score_chosen": 8.0, "score_rejected": 8.0 if place in (6, 9) else 6.5,
+        })  # fmt: skip
+    return dump(records)
+
+
 def inspect_eval(model: str, longer_first: bool, zstd: bool) -> bytes:
     """An .eval log: header.json and a member a sample, graded by a model, and by the rule `includes` as well."""
     samples = []
@@ -266,6 +310,8 @@ def samples() -> dict[str, bytes]:
         "mt_bench/gpt-4_pair.jsonl": mt_bench(),
         "arena_hard_0.1/gpt-4-1106-preview/model-x.jsonl": arena_hard(1),
         "arena_hard_2.0/gpt-4.1/model-x.jsonl": arena_hard(2),
+        "chatbot_arena/train.csv": chatbot_arena(),
+        "preferences/train_prefs.jsonl": preferences(),
         "inspect/things_model-x.eval": inspect_eval("openai/model-x", True, zstd=False),
         "inspect/things_model-y.eval": inspect_eval("openai/model-y", False, zstd=True),
         f"lm_eval/own__model-x/samples_things_{_DATE}.jsonl": lm_eval("model-x", True),

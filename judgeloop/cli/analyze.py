@@ -20,6 +20,8 @@ class LogFormat(StrEnum):
     alpaca_eval = "alpaca_eval"
     mt_bench = "mt_bench"
     arena_hard = "arena_hard"
+    chatbot_arena = "chatbot_arena"
+    preferences = "preferences"
     inspect = "inspect"
     lm_eval = "lm_eval"
     texts = "texts"

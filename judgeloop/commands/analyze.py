@@ -38,7 +38,7 @@ def analyze(
     ``.save(folder)`` of the result writes anything: estimates, tables and, with ``report``, the report.
 
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
-    ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, inspect, lm_eval; texts
+    ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, chatbot_arena, preferences, inspect, lm_eval; texts
     (docs/contract.md, "Texts by generation"), which have no verdicts: then drift, diversity and tails; auto tells it by content. ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls
     otherwise; without it the columns of an unknown log are guessed, and taken only with ``yes``. ``mitigate``: mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with
     commas. ``gold_exact``: gold cannot err, as a verifiable reference; else one gold alone makes no claim
@@ -74,6 +74,8 @@ def _guessed(verdicts: Sources, files: tuple[Path, ...], *, yes: bool) -> Column
     """The columns of a log of an unknown form, as they are guessed; None where its columns are judgeloop's or another tool's, or
     where it cannot be read twice. Raises ColumnsGuessed without ``yes``, and where a required column is not found."""
     if isinstance(verdicts, pd.DataFrame):
+        if format_of(verdicts) != "judgeloop":
+            return None
         source: Input = verdicts
     elif len(files) == 1 and files[0].suffix in TABLES and format_of(files[0]) == "judgeloop":
         source = files[0]

@@ -159,6 +159,17 @@ def rows(path: Path, what: str) -> Iterator[Row]:
     return readers[ending](path)
 
 
+def parquet_names(path: Path) -> list[str]:
+    """The columns of a Parquet file; none where it cannot be read, which its rows then say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return []
+
+
 def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from judgeloop.errors import ExperimentError, InvalidInput
 from judgeloop.experiment import inputs
-from judgeloop.interchange import alpaca_eval, arenas, inspect_log, lm_eval
+from judgeloop.interchange import alpaca_eval, arenas, chosen, inspect_log, lm_eval, votes
 from judgeloop.interchange.pairs import LENGTH_UNITS, OF_A_PAIR, Pair, of_a_pair, read_pairs
 from judgeloop.interchange.rows import (
     KEPT_COLUMNS,
@@ -580,12 +580,14 @@ def _items(values: Mapping[str, Sequence[Any] | NDArray[Any]], prompts: Mapping[
 
 # Logs of any tool
 
-FORMATS = ("judgeloop", "alpaca_eval", "mt_bench", "arena_hard", "inspect", "lm_eval")
+FORMATS = ("judgeloop", "alpaca_eval", "mt_bench", "arena_hard", "chatbot_arena", "preferences", "inspect", "lm_eval")
 _KEYS = {
     "alpaca_eval": alpaca_eval.KEYS, "mt_bench": arenas.MT_BENCH_KEYS, "arena_hard": arenas.ARENA_HARD_KEYS, "lm_eval": lm_eval.KEYS,
+    "chatbot_arena": votes.KEYS, "preferences": chosen.KEYS,
 }  # fmt: skip
 _BY_RECORD: dict[str, Callable[[Iterable[Row]], tuple[list[Row], list[str]]]] = {
     "alpaca_eval": alpaca_eval.rows, "mt_bench": arenas.mt_bench_rows, "arena_hard": arenas.arena_hard_rows,
+    "chatbot_arena": votes.rows, "preferences": chosen.rows,
 }  # fmt: skip
 _GRADED_ALONE: dict[str, Callable[[Sequence[Path], str, str], tuple[list[Row], list[str]]]] = {
     "inspect": inspect_log.rows, "lm_eval": lm_eval.rows,
@@ -598,10 +600,12 @@ _IN_A_FOLDER = (
     "*_single.jsonl",
     "completions_*.parquet",
     "*.jsonl",
+    "*.csv",
+    "*.parquet",
 )
 _FIELDS = {
     "alpaca_eval": alpaca_eval.FIELDS, "mt_bench": arenas.MT_BENCH_FIELDS, "arena_hard": arenas.ARENA_HARD_FIELDS,
-    "inspect": inspect_log.FIELDS, "lm_eval": lm_eval.FIELDS,
+    "inspect": inspect_log.FIELDS, "lm_eval": lm_eval.FIELDS, "chatbot_arena": votes.FIELDS, "preferences": chosen.FIELDS,
 }  # fmt: skip
 _PEEK = 1 << 20
 Sources = Input | Sequence[str | Path]
@@ -629,7 +633,7 @@ def read_log(
     recognises it by content. Raises InvalidInput naming file, row and field.
     """
     columns = columns or Columns()
-    log = _input_of(sources, format)
+    log = _input_of(sources, format, columns)
     if log.format == "judgeloop":
 
         def own_rows() -> Iterable[Row]:
@@ -639,7 +643,8 @@ def read_log(
 
         return _own_log(own_rows, _name_in_errors(log), pairs, columns, log.source)
     if log.format in _BY_RECORD:
-        log_rows, notes = _BY_RECORD[log.format](chain.from_iterable(map(records, log.files)))
+        of_files = chain.from_iterable(map(records, log.files))
+        log_rows, notes = _BY_RECORD[log.format](of_files if log.files else raw_rows(log.source, "verdicts"))
     else:
         judge, gold = (_scorer(columns, name) for name in ("verdict", "gold"))
         log_rows, notes = _GRADED_ALONE[log.format](log.files, judge, gold)
@@ -663,8 +668,10 @@ def files_of(sources: Sources) -> tuple[Path, ...]:
     return tuple(file for path in paths for file in _files_below(Path(path)))
 
 
-def format_of(path: Path) -> str:
-    """The format of a file by its content, one of FORMATS; judgeloop where it is none of the others."""
+def format_of(path: Path | pd.DataFrame) -> str:
+    """The format of a file or frame by its content, one of FORMATS; judgeloop where it is none of the others."""
+    if isinstance(path, pd.DataFrame):
+        return _format_by_keys(dict.fromkeys(map(str, path.columns)))
     if zipfile.is_zipfile(path):
         return "inspect"
     ending = path.suffix.lower()
@@ -679,6 +686,8 @@ def format_of(path: Path) -> str:
         return _format_by_keys(_parsed_object(line) or _first_object(path))
     if ending == ".csv":
         return _format_by_keys(dict.fromkeys(next(csv.reader(_beginning(path).splitlines()[:1]), [])))
+    if ending == ".parquet":
+        return _format_by_keys(dict.fromkeys(inputs.parquet_names(path)))
     return "judgeloop"
 
 
@@ -720,8 +729,12 @@ def records(path: Path) -> Iterator[Row]:
             )
 
 
-def _input_of(sources: Sources, format_name: str) -> _LogInput:
+def _input_of(sources: Sources, format_name: str, columns: Columns) -> _LogInput:
     files = files_of(sources)
+    if isinstance(sources, pd.DataFrame):
+        wanted = _with_columns(format_of(sources), columns) if format_name == "auto" else format_name
+        if wanted in _BY_RECORD:
+            return _LogInput(wanted, (), sources)
     if not files:
         if format_name not in ("auto", "judgeloop"):
             raise InvalidInput(f"--format {format_name}: is read from files; give a path")
@@ -733,7 +746,12 @@ def _input_of(sources: Sources, format_name: str) -> _LogInput:
     if len(kinds) > 1:
         (first_kind, first), (second_kind, second), *_ = kinds.items()
         raise InvalidInput(f"{second}: a log of {second_kind}, but {first} is one of {first_kind}; analyse one format at a time, or say which with --format")  # fmt: skip
-    return _LogInput(next(iter(kinds)), files, files[0])
+    return _LogInput(_with_columns(next(iter(kinds)), columns), files, files[0])
+
+
+def _with_columns(kind: str, columns: Columns) -> str:
+    """The format by which a log is read: rows whose verdict --columns names are read by that, whatever their keys say."""
+    return "judgeloop" if kind in ("chatbot_arena", "preferences") and "verdict" in columns.sources else kind
 
 
 def _name_in_errors(log: _LogInput) -> str:
@@ -783,6 +801,8 @@ def _scorer(columns: Columns, name: str) -> str:
 
 
 def _format_by_keys(record: Mapping[str, Any]) -> str:
+    if {"item_id", "judge", "verdict"} <= set(record):
+        return "judgeloop"
     if set(record) >= arenas.MT_BENCH_SINGLE_KEYS:
         return "mt_bench"
     return next((name for name, keys in _KEYS.items() if keys <= set(record)), "judgeloop")

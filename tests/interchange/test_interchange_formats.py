@@ -20,7 +20,7 @@ from judgeloop.interchange.verdicts import format_of, read_log
 
 KINDS = {
     "alpaca_eval": "alpaca_eval", "mt_bench": "mt_bench", "arena_hard_0.1": "arena_hard", "arena_hard_2.0": "arena_hard",
-    "inspect": "inspect", "lm_eval": "lm_eval",
+    "chatbot_arena": "chatbot_arena", "preferences": "preferences", "inspect": "inspect", "lm_eval": "lm_eval",
 }  # fmt: skip
 
 
@@ -50,7 +50,9 @@ def test_every_log_is_told_by_its_content_and_analysed(
     pd.testing.assert_frame_equal(log.judgments, read_log(files, format=kind).judgments)
     assert len(log.items) == 24
     assert len(log.texts) in (47, 48)
-    assert (log.judgments["verdict"] == "unscored").sum() >= 1
+    assert (log.judgments["verdict"] == "unscored").sum() >= (
+        kind != "chatbot_arena"
+    )  # people who vote leave no reply unread
     assert (log.judgments.loc[log.judgments["verdict"] == "unscored", "reason"] != "").all()
     assert (log.judgments.loc[log.judgments["verdict"] != "unscored", "reason"] == "").all()
     assert command("analyze", *files, "--out", tmp_path / "o") == 0
@@ -173,6 +175,114 @@ def test_arena_hard_games_become_slots(folder: str, baseline: str) -> None:
     assert rows.loc[rows["verdict"] == "unscored", "reason"].tolist() == ["no_verdict", lost]
     assert {"A>>B", ""} <= set(rows["label"])
     assert log.texts["text"].tolist()[:2] == list(format_samples.texts("kettle", 0))
+
+
+def test_the_arenas_votes_name_models_and_no_slot() -> None:
+    log = read_log(FORMATS / "chatbot_arena")
+    frame = pd.read_csv(FORMATS / "chatbot_arena" / "train.csv")
+    won = frame[["winner_model_a", "winner_model_b", "winner_tie"]].set_axis(["a", "b", "tie"], axis=1).idxmax(axis=1)
+    assert log.judgments["verdict"].tolist() == won.tolist()
+    assert set(won) == {"a", "b", "tie"}
+    assert set(log.judgments["order"]) == {"unknown"}
+    assert set(log.judgments["judge"]) == {"voter"}
+    assert log.judgments["pair_id"].tolist() == frame["id"].astype(str).tolist()
+    texts = log.texts.set_index(["item_id", "candidate_id"])["text"]
+    assert texts["q0001", "t1"] == format_samples.texts("kettle", 0)[0]
+    first, second = format_samples.texts("glacier", 3)
+    assert (texts["q0004", "t1"], texts["q0004", "t2"]) == (f"{first}\n\n", f"{second}\n\nNo \ufffd.")
+    # Who knows that response_a stood left, and that the sides were drawn, says so.
+    columns = {"order": {"value": "ab"}, "order_drawn": {"value": "true"}, "judge": {"value": "people"}}
+    stated = read_log(FORMATS / "chatbot_arena", columns=judgeloop.interchange.load_columns(columns)).judgments
+    assert stated["verdict"].tolist() == won.map({"a": "first", "b": "second", "tie": "tie"}).tolist()
+    assert stated["order_drawn"].all()
+    assert set(stated["judge"]) == {"people"}
+    # A frame is read as its file is.
+    pd.testing.assert_frame_equal(read_log(frame).judgments, log.judgments)
+
+
+VOTE = {
+    "id": 1, "model_a": "m", "model_b": "n", "prompt": "Why?", "response_a": "[x]", "response_b": "y", "winner_model_a": 0,
+    "winner_model_b": 0, "winner_tie": 0,
+}  # fmt: skip
+
+
+def test_a_vote_without_one_outcome_is_counted_and_no_tie() -> None:
+    rows = [VOTE, {**VOTE, "id": 2, "winner_model_a": 1, "winner_tie": 1}, {**VOTE, "id": 3, "winner_model_b": True}]
+    log = read_log(pd.DataFrame(rows))
+    assert log.judgments["verdict"].tolist() == ["unscored", "unscored", "b"]
+    assert log.judgments["reason"].tolist() == ["no_verdict", "several_verdicts", ""]
+    assert log.texts["text"].tolist() == ["[x]", "y"]  # a list in one cell alone is a text that looks like one
+    assert set(log.judgments["item_id"]) == {"q0001"}
+    with pytest.raises(
+        InvalidInput, match=r"row 1: winner_model_a.*must be 1 where this is the outcome and 0 elsewhere, not 0\.4"
+    ):
+        read_log(pd.DataFrame([{**VOTE, "winner_model_a": 0.4, "winner_model_b": 0.6}]))
+
+
+def test_preferences_are_picks_of_the_chosen_text_in_unknown_order() -> None:
+    log = read_log(FORMATS / "preferences")
+    assert set(log.judgments["order"]) == {"unknown"}
+    assert log.judgments["verdict"].value_counts().to_dict() == {"a": 23, "unscored": 1}
+    assert log.judgments.loc[6, "reason"] == "identical_outputs"
+    lines = records("preferences/train_prefs.jsonl")
+    texts = log.texts.set_index("item_id").groupby(level=0)["text"].agg(list)
+    for place, line in enumerate(lines):
+        sides = dict.fromkeys(line[side][1]["content"] for side in ("chosen", "rejected"))
+        assert texts[f"q{place + 1:04d}"] == list(sides)
+    assert "2 of 24 rows give both texts one score, and call one of them chosen all the same" in log.notes
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": "Why?", "chosen": "good", "rejected": "bad"}, "Why?"),
+        ({"prompt": [user("Why?")], "chosen": [assistant("good")], "rejected": [assistant("bad")]}, "User: Why?"),
+        ({"chosen": [user("Why?"), assistant("good")], "rejected": [user("Why?"), assistant("bad")]}, "Why?"),
+        ({"prompt": "Why?", "chosen": json.dumps([user("Why?"), assistant("good")]), "rejected": [assistant("bad")]}, "Why?"),
+        (
+            {side: [user("Hi"), assistant("Hello"), user("Why?"), assistant(text)] for side, text in (("chosen", "good"), ("rejected", "bad"))},
+            "User: Hi\n\nAssistant: Hello\n\nUser: Why?",
+        ),
+        (
+            {side: f"\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant: {text}" for side, text in (("chosen", "good"), ("rejected", "bad"))},
+            "Human: Hi\n\nAssistant: Hello\n\nHuman: Why?",
+        ),
+        ({"chosen": "good", "rejected": "bad"}, ""),
+    ],
+)  # fmt: skip
+def test_every_form_of_preferences_gives_the_two_answers(row: dict[str, Any], prompt: str, tmp_path: Path) -> None:
+    log = read_log(write(tmp_path / "train.jsonl", [row]))
+    assert log.texts["text"].tolist() == ["good", "bad"]
+    assert log.items["prompt"].tolist() == [prompt]
+    if all(isinstance(row["chosen"], type(value)) for value in row.values()):
+        pd.DataFrame([row]).to_parquet(tmp_path / "train.parquet")
+        pd.testing.assert_frame_equal(read_log(tmp_path / "train.parquet").texts, log.texts)
+    pd.testing.assert_frame_equal(read_log(pd.DataFrame([row])).texts, log.texts)
+
+
+def test_answers_names_are_never_taken_for_answers(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Why {n}?", "answer_a": "x", "answer_b": "yy", "chosen": "A", "rejected": "B"} for n in range(4)
+    ]
+    with pytest.raises(InvalidInput, match="chosen and rejected hold names of answers in every row"):
+        read_log(pd.DataFrame(rows))
+    with pytest.raises(InvalidInput, match=r"train\.jsonl:1: chosen: must be an answer, as text or as chat messages"):
+        read_log(write(tmp_path / "train.jsonl", [{"chosen": 0, "rejected": 1}]))
+    columns = judgeloop.interchange.load_columns({
+        "item_id": "prompt", "judge": {"value": "m"}, "verdict": {"column": "chosen", "values": {"A": "a", "B": "b"}},
+        "text_a": "answer_a", "text_b": "answer_b",
+    })  # fmt: skip
+    log = read_log(pd.DataFrame(rows), columns=columns)
+    assert log.judgments["verdict"].tolist() == ["a"] * 4
+    assert log.texts["text"].tolist()[:2] == ["x", "yy"]
 
 
 def test_inspect_grades_are_compared_and_rules_are_gold() -> None:

@@ -225,6 +225,8 @@ def test_columns_of_input_files_are_documented(heading: str, columns: set[str]) 
         "alpaca_eval",
         "mt_bench",
         "arena_hard",
+        "chatbot_arena",
+        "preferences",
         "inspect",
         "lm_eval",
     }
