@@ -6,6 +6,7 @@ messages, UltraFeedback's binarized form, and dialogues of which only the last a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -80,16 +81,16 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
 
 def _texts(cells: Cells) -> tuple[str, str, str]:
     """(prompt, chosen, rejected) of a row; the prompt is "" where it has none. Raises InvalidInput."""
-    sides = [_side(cells, column) for column in ("chosen", "rejected")]
+    first, second = _side(cells, "chosen"), _side(cells, "rejected")
     own = cells.prompt() or ""
-    if isinstance(sides[0], str) or isinstance(sides[1], str):
-        chosen, rejected = (side if isinstance(side, str) else _answer(cells, "chosen", side, 0) for side in sides)
+    if isinstance(first, str) or isinstance(second, str):
+        chosen = first if isinstance(first, str) else _answer(cells, "chosen", first, 0)
+        rejected = second if isinstance(second, str) else _answer(cells, "rejected", second, 0)
         start = chosen.rpartition(_LAST_TURN)[0]
         if not own and start and rejected.rpartition(_LAST_TURN)[0] == start:
             cut = len(start) + len(_LAST_TURN)
             return start.strip(), chosen[cut:].strip(), rejected[cut:].strip()
         return own, chosen, rejected
-    first, second = sides
     shared = 0
     while shared < min(len(first), len(second)) - 1 and first[shared] == second[shared]:
         shared += 1
@@ -108,10 +109,8 @@ def _side(cells: Cells, column: str) -> str | list[Mapping[str, Any]]:
     if value is None:
         raise cells.fault(column, "is empty; a row has two answers")
     if isinstance(value, str) and value.lstrip().startswith("[{"):
-        try:
+        with contextlib.suppress(ValueError, RecursionError):  # a text may begin so
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            pass  # a text that begins so
     if hasattr(value, "tolist"):  # a list column of Parquet in a frame
         value = value.tolist()
     if isinstance(value, str):
