@@ -154,6 +154,15 @@ def _line() -> type[AuditLine]:
     return AuditLine
 
 
+def _print_prompt(name: str | None) -> None:
+    """Print a shipped template and stop."""
+    if name is not None:
+        from judgeloop.text import templates
+
+        print(templates.source(name), end="")
+        raise typer.Exit
+
+
 def _audit(
     pairs: Annotated[
         Path,
@@ -165,10 +174,30 @@ def _audit(
         bool, typer.Option("--plan", help="Calls, tokens, cost, time, and what so many pairs can show; ask nothing.")
     ] = False,
     json_plan: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
+    show_prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Print what the judge is sent about this pair or item, by its id; ask nothing.", show_default=False
+        ),
+    ] = None,
+    print_prompt: Annotated[  # noqa: ARG001  its callback prints and stops
+        str | None,
+        typer.Option(
+            help="Print the shipped template of this name, to start from, and stop.",
+            show_default=False,
+            is_eager=True,
+            callback=_print_prompt,
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     set_debug(debug)
+    if show_prompt is not None:
+        from judgeloop.commands.prompts import shown_prompt
+
+        print(shown_prompt(pairs, show_prompt, given))
+        return
     from judgeloop.cli import views
     from judgeloop.commands.audit import audit as audit_command
     from judgeloop.commands.audit_spec import audit_name

@@ -2,7 +2,7 @@
 
 A file has ``kind`` (judge, score, choice, draft, match, edit or reward), ``description``, ``messages`` (``role`` and
 ``content``) and, unless it drafts, edits or is what a reward model reads, ``verdict``: the closing instruction for each way
-to read a verdict. Variables are written ``{{ name }}``.
+to read a verdict. Variables are written ``{{ name }}``. A pairwise judge's prompt may be given as it stands in code too (``pasted``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 
 from judgeloop.errors import ExperimentError, InvalidInput
 from judgeloop.records import Message
+from judgeloop.text.pasted import is_template, pasted
 
 Kind = Literal["judge", "score", "choice", "draft", "match", "edit", "reward"]
 Mode = Literal["logprob", "json", "text"]
@@ -81,8 +82,16 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _shipped_folder().glob("*.yaml")))
 
 
+def source(name: str) -> str:
+    """The text of a shipped template's file. Raises ExperimentError."""
+    if name not in shipped():
+        raise ExperimentError(f"prompt {name!r}: no shipped template of that name{_hint(name, shipped())}")
+    return (_shipped_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def load(name_or_path: str, folder: str | Path = ".", kind: Kind = "judge") -> Template:
-    """The shipped template of that name, else the template file at that path (relative to ``folder``).
+    """The shipped template of that name, else the template file, or the prompt as it stands in code, at that path (relative to
+    ``folder``).
 
     Raises ExperimentError with the file and the key that is wrong.
     """
@@ -101,7 +110,13 @@ def load(name_or_path: str, folder: str | Path = ".", kind: Kind = "judge") -> T
         ) from None
     except (OSError, ValueError) as error:
         raise ExperimentError(f"{where}: cannot be read as UTF-8 text ({error})") from None
-    return parse(text, name=Path(name_or_path).stem, where=where, kind=kind)
+    if name_or_path in names or is_template(text, path.suffix):
+        return parse(text, name=Path(name_or_path).stem, where=where, kind=kind)
+    if kind != "judge":
+        raise ExperimentError(
+            f"{where}: no template of kind {kind}: it lacks the keys kind and messages; only a prompt that shows a pair may be a text alone"
+        )
+    return _of_pasted(text, Path(name_or_path).stem, where)
 
 
 def parse(text: str, name: str, where: str, kind: Kind) -> Template:
@@ -134,11 +149,22 @@ def parse(text: str, name: str, where: str, kind: Kind) -> Template:
         ties=_flag(raw, "ties", where),
         reasons=reasons,
         instructions=_instructions(raw.get("verdict"), kind, reasons, where),
-        sha256="sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        sha256=_sha256(text),
         description=str(raw.get("description") or ""),
     )
     _check_variables(template, where)
     return template
+
+
+def _of_pasted(text: str, name: str, where: str) -> Template:
+    """The template of a prompt as it stands in code: where it does not ask for a verdict itself, in the words of ``pairwise``."""
+    prompt = pasted(text, where)
+    words: Mapping[Mode, str] = {"text": "as the prompt asks"} if prompt.asks else load("pairwise").instructions
+    return Template(name, "judge", prompt.messages, prompt.ties, False, words, _sha256(text))
+
+
+def _sha256(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def variables(template: Template) -> frozenset[str]:
