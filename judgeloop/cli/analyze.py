@@ -24,6 +24,10 @@ class LogFormat(StrEnum):
     preferences = "preferences"
     inspect = "inspect"
     lm_eval = "lm_eval"
+    promptfoo = "promptfoo"
+    openai_evals = "openai_evals"
+    deepeval = "deepeval"
+    ragas = "ragas"
     texts = "texts"
 
 

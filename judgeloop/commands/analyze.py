@@ -38,7 +38,8 @@ def analyze(
     ``.save(folder)`` of the result writes anything: estimates, tables and, with ``report``, the report.
 
     ``verdicts``: a path, several of one tool, a folder of its logs or a run folder, "-" for standard input, or a frame.
-    ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, chatbot_arena, preferences, inspect, lm_eval; texts
+    ``format``: judgeloop (docs/contract.md, "Verdict logs"), alpaca_eval, mt_bench, arena_hard, chatbot_arena, preferences, inspect, lm_eval, promptfoo,
+    openai_evals, deepeval, ragas; texts
     (docs/contract.md, "Texts by generation"), which have no verdicts: then drift, diversity and tails; auto tells it by content. ``pairs``: a path, "-" or a frame, joined on pair_id. ``columns`` names what the log calls
     otherwise; without it the columns of an unknown log are guessed, and taken only with ``yes``. ``mitigate``: mitigations to measure on the same verdicts, names of docs/mitigations.md as a list or with
     commas. ``gold_exact``: gold cannot err, as a verifiable reference; else one gold alone makes no claim

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from judgeloop.errors import InvalidInput
@@ -38,6 +39,58 @@ class GradedAnswer:
     gold: Mapping[str, Grade] = field(default_factory=dict)
     category: str = ""
     reason: str = ""
+
+
+def scored(answers: Sequence[GradedAnswer], what: str, judge: str = "", gold: str = "") -> tuple[list[Row], list[str]]:
+    """``rows`` of answers whose ``grades`` hold all that a model gave, and whose ``gold`` all that a rule gave.
+
+    ``judge``: the one grade to analyse, "" for all that a model gave; ``gold``: the rule that says what is right, "" for none. An
+    answer of a model that stands several times is one more epoch each time, and an item's prompt is its first. Raises InvalidInput
+    for an unknown name, and where no model gave a grade.
+    """
+    by_model = list(dict.fromkeys(name for answer in answers for name in answer.grades))
+    by_rule = list(dict.fromkeys(name for answer in answers for name in answer.gold))
+    for name in (judge, gold):
+        if name and name not in (*by_model, *by_rule):
+            raise InvalidInput(
+                f"{what}: {name}: no such score (the log has {', '.join((*by_model, *by_rule)) or 'none'})"
+            )
+    judges = [judge] if judge else [name for name in by_model if name != gold]
+    if not judges:
+        raise InvalidInput(
+            f"{what}: no score here was given by a model ({', '.join(by_rule) or 'there is none'}); name one with --columns (verdict: NAME)"
+        )
+    seen: dict[tuple[str, str], int] = {}
+    prompts: dict[str, str | None] = {}
+    kept = []
+    for answer in answers:
+        place = (answer.model, answer.item_id)
+        seen[place] = seen.get(place, 0) + 1
+        every = {**answer.grades, **answer.gold}
+        kept.append(replace(
+            answer, epoch=seen[place], prompt=prompts.setdefault(answer.item_id, answer.prompt),
+            grades={name: every[name] for name in judges if name in every},
+            gold={gold: every[gold]} if gold in every else {},
+        ))  # fmt: skip
+    log_rows, notes = rows(kept, what)
+    unused = [name for name in by_rule if name not in (*judges, gold)]
+    if unused:
+        notes.append(
+            f"scores by rule are not used: {', '.join(unused)}; one that says what is right is named in --columns (gold: {unused[0]})"
+        )
+    return log_rows, notes
+
+
+def models_of_files(paths: Sequence[Path], named: Mapping[Path, str]) -> dict[Path, str]:
+    """The model of each file: as it names it, else the file's name; with the file's name behind it where two name one model, and
+    with its folder before it where two files have one name."""
+    stems = [path.stem for path in paths]
+    models = {}
+    for path in paths:
+        own = named.get(path, "")
+        stem = path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}/{path.stem}"
+        models[path] = own if own and list(named.values()).count(own) == 1 else f"{own}@{stem}" if own else stem
+    return models
 
 
 def rows(answers: Sequence[GradedAnswer], what: str) -> tuple[list[Row], list[str]]:

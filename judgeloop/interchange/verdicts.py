@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,18 @@ from numpy.typing import NDArray
 
 from judgeloop.errors import ExperimentError, InvalidInput
 from judgeloop.experiment import inputs
-from judgeloop.interchange import alpaca_eval, arenas, chosen, inspect_log, lm_eval, votes
+from judgeloop.interchange import (
+    alpaca_eval,
+    arenas,
+    chosen,
+    deepeval,
+    inspect_log,
+    lm_eval,
+    openai_evals,
+    promptfoo,
+    ragas,
+    votes,
+)
 from judgeloop.interchange.pairs import LENGTH_UNITS, OF_A_PAIR, Pair, of_a_pair, read_pairs
 from judgeloop.interchange.rows import (
     KEPT_COLUMNS,
@@ -580,18 +592,37 @@ def _items(values: Mapping[str, Sequence[Any] | NDArray[Any]], prompts: Mapping[
 
 # Logs of any tool
 
-FORMATS = ("judgeloop", "alpaca_eval", "mt_bench", "arena_hard", "chatbot_arena", "preferences", "inspect", "lm_eval")
+FORMATS = (
+    "judgeloop",
+    "alpaca_eval",
+    "mt_bench",
+    "arena_hard",
+    "chatbot_arena",
+    "preferences",
+    "inspect",
+    "lm_eval",
+    "promptfoo",
+    "openai_evals",
+    "deepeval",
+    "ragas",
+)
 _KEYS = {
     "alpaca_eval": alpaca_eval.KEYS, "mt_bench": arenas.MT_BENCH_KEYS, "arena_hard": arenas.ARENA_HARD_KEYS, "lm_eval": lm_eval.KEYS,
-    "chatbot_arena": votes.KEYS, "preferences": chosen.KEYS,
+    "chatbot_arena": votes.KEYS, "preferences": chosen.KEYS, "promptfoo": promptfoo.KEYS, "openai_evals": openai_evals.KEYS, "ragas": ragas.KEYS,
 }  # fmt: skip
 _BY_RECORD: dict[str, Callable[[Iterable[Row]], tuple[list[Row], list[str]]]] = {
     "alpaca_eval": alpaca_eval.rows, "mt_bench": arenas.mt_bench_rows, "arena_hard": arenas.arena_hard_rows,
     "chatbot_arena": votes.rows, "preferences": chosen.rows,
 }  # fmt: skip
 _GRADED_ALONE: dict[str, Callable[[Sequence[Path], str, str], tuple[list[Row], list[str]]]] = {
-    "inspect": inspect_log.rows, "lm_eval": lm_eval.rows,
+    "inspect": inspect_log.rows, "lm_eval": lm_eval.rows, "promptfoo": promptfoo.rows, "openai_evals": openai_evals.rows,
+    "deepeval": deepeval.rows, "ragas": ragas.rows,
 }  # fmt: skip
+_OBJECTS = {
+    "promptfoo": re.compile(r'\{\s*"evalId"|\{\s*"version"\s*:\s*\d+\s*,\s*"timestamp"'),
+    "deepeval": re.compile(r'\{\s*"(?:testCases|testFile|identifier|testRunData)"'),
+}
+"""How a JSON object begins that is another tool's log than Inspect's."""
 _IN_A_FOLDER = (
     "*.eval",
     "samples_*.jsonl",
@@ -599,6 +630,8 @@ _IN_A_FOLDER = (
     "*_pair.jsonl",
     "*_single.jsonl",
     "completions_*.parquet",
+    "test_run_*.json",
+    "results*.json",
     "*.jsonl",
     "*.csv",
     "*.parquet",
@@ -606,6 +639,7 @@ _IN_A_FOLDER = (
 _FIELDS = {
     "alpaca_eval": alpaca_eval.FIELDS, "mt_bench": arenas.MT_BENCH_FIELDS, "arena_hard": arenas.ARENA_HARD_FIELDS,
     "inspect": inspect_log.FIELDS, "lm_eval": lm_eval.FIELDS, "chatbot_arena": votes.FIELDS, "preferences": chosen.FIELDS,
+    "promptfoo": promptfoo.FIELDS, "openai_evals": openai_evals.FIELDS, "deepeval": deepeval.FIELDS, "ragas": ragas.FIELDS,
 }  # fmt: skip
 _PEEK = 1 << 20
 Sources = Input | Sequence[str | Path]
@@ -678,7 +712,7 @@ def format_of(path: Path | pd.DataFrame) -> str:
     if ending == ".json":
         head = _beginning(path).lstrip()
         if head.startswith("{"):
-            return "inspect"
+            return next((name for name, begins in _OBJECTS.items() if begins.match(head)), "inspect")
         first = next(records(path), None)
         return _format_by_keys(first[1]) if first else "judgeloop"
     if ending in (".jsonl", ".ndjson"):

@@ -229,6 +229,10 @@ def test_columns_of_input_files_are_documented(heading: str, columns: set[str]) 
         "preferences",
         "inspect",
         "lm_eval",
+        "promptfoo",
+        "openai_evals",
+        "deepeval",
+        "ragas",
     }
     assert {name for name in stated - columns - words if not name.startswith("--")} == set()
 
