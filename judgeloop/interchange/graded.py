@@ -62,17 +62,24 @@ def scored(answers: Sequence[GradedAnswer], what: str, judge: str = "", gold: st
         )
     seen: dict[tuple[str, str], int] = {}
     prompts: dict[str, str | None] = {}
+    differing: set[str] = set()
     kept = []
     for answer in answers:
         place = (answer.model, answer.item_id)
         seen[place] = seen.get(place, 0) + 1
         every = {**answer.grades, **answer.gold}
+        if answer.prompt != prompts.setdefault(answer.item_id, answer.prompt) and answer.prompt is not None:
+            differing.add(answer.item_id)
         kept.append(replace(
-            answer, epoch=seen[place], prompt=prompts.setdefault(answer.item_id, answer.prompt),
+            answer, epoch=seen[place], prompt=prompts[answer.item_id],
             grades={name: every[name] for name in judges if name in every},
             gold={gold: every[gold]} if gold in every else {},
         ))  # fmt: skip
     log_rows, notes = rows(kept, what)
+    if differing:
+        notes.append(
+            f"{len(differing):,} of {len(prompts):,} items were asked in several prompts, of which the first is shown: their answers are compared all the same"
+        )
     unused = [name for name in by_rule if name not in (*judges, gold)]
     if unused:
         notes.append(

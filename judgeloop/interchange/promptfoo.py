@@ -40,7 +40,11 @@ _UNREADABLE = (
 def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[Row], list[str]]:
     """(rows of a verdict log, notes). ``judges`` and ``gold`` name an assertion's metric or type. Raises InvalidInput with file,
     result and field."""
-    results = [Cells(where, raw) for path in paths for where, raw in _results(path)]
+    # Results stand in the order in which they ended.
+    results = [
+        cells for path in paths
+        for cells in sorted((Cells(where, raw) for where, raw in _results(path)), key=lambda one: (one.whole("testIdx") or 0, one.whole("promptIdx") or 0))
+    ]  # fmt: skip
     prompts: dict[str, list[str]] = {}
     for cells in results:
         labels = prompts.setdefault(_provider(cells), [])

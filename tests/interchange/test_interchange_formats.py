@@ -21,6 +21,7 @@ from judgeloop.interchange.verdicts import format_of, read_log
 KINDS = {
     "alpaca_eval": "alpaca_eval", "mt_bench": "mt_bench", "arena_hard_0.1": "arena_hard", "arena_hard_2.0": "arena_hard",
     "chatbot_arena": "chatbot_arena", "preferences": "preferences", "inspect": "inspect", "lm_eval": "lm_eval",
+    "promptfoo": "promptfoo", "openai_evals": "openai_evals", "deepeval": "deepeval", "ragas": "ragas",
 }  # fmt: skip
 
 
@@ -34,7 +35,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def test_the_samples_are_what_their_maker_writes() -> None:
     made = format_samples.samples()
-    assert {str(path.relative_to(FORMATS)) for path in FORMATS.rglob("*") if path.is_file()} == set(made)
+    files = {str(path.relative_to(FORMATS)) for path in FORMATS.rglob("*") if path.is_file()}
+    assert {name for name in files if not name.startswith(format_samples.RECORDED)} == set(made)
     for name, content in made.items():
         if not name.endswith(".eval"):  # compressed bytes differ between versions of zlib
             assert (FORMATS / name).read_bytes() == content, name
@@ -49,7 +51,7 @@ def test_every_log_is_told_by_its_content_and_analysed(
     log = read_log(FORMATS / folder)
     pd.testing.assert_frame_equal(log.judgments, read_log(files, format=kind).judgments)
     assert len(log.items) == 24
-    assert len(log.texts) in (47, 48)
+    assert len(log.texts) in (46, 47, 48)
     assert (log.judgments["verdict"] == "unscored").sum() >= (
         kind != "chatbot_arena"
     )  # people who vote leave no reply unread
@@ -375,6 +377,140 @@ def test_gold_of_people_joins_another_tools_log(tmp_path: Path) -> None:
             strict=True))
     ])  # fmt: skip
     assert set(read_log(path, pairs).judgments["gold"]) == {"b"}
+
+
+def test_promptfoos_failed_graders_give_no_zero(tmp_path: Path) -> None:
+    source = json.loads((FORMATS / "promptfoo" / "results.json").read_text())
+    results = source["results"]["results"]
+    log = read_log(FORMATS / "promptfoo")
+    rows = log.judgments
+    assert set(rows["judge"]) == {"llm-rubric"}
+    assert (set(rows["model_a"]), set(rows["model_b"])) == ({"model-x"}, {"model-y"})
+    assert set(rows.loc[rows["verdict"] == "unscored", "reason"]) == {"grader_failed", "no_answer"}
+    scores = {
+        (one["vars"]["thing"], one["provider"]["label"]): one["gradingResult"]["componentResults"][0]["score"]
+        for one in results
+        if one["gradingResult"]
+    }
+    assert scores["violin", "model-x"] == 0  # which says nothing of the answer: the grader's reply was unreadable
+    for thing, row in zip(format_samples.THINGS, rows.to_dict("records"), strict=True):
+        if row["verdict"] != "unscored":
+            assert (row["grade_a"], row["grade_b"]) == (scores[thing, "model-x"], scores[thing, "model-y"])
+    # A summary alone, a result a line, and an older version, which marks the grader's failure by its reason.
+    for one in results:
+        for component in (one["gradingResult"] or {}).get("componentResults", ()):
+            component.get("metadata", {}).pop("graderError", None)
+    (tmp_path / "summary.json").write_text(json.dumps({"version": 3, "timestamp": "", "results": results}))
+    for path in (tmp_path / "summary.json", write(tmp_path / "results.jsonl", results)):
+        pd.testing.assert_frame_equal(read_log(path).judgments, rows)
+    columns = judgeloop.interchange.load_columns({"gold": "icontains"})
+    assert set(read_log(FORMATS / "promptfoo", columns=columns).judgments["gold"]) == {"tie", ""}
+    with pytest.raises(InvalidInput, match=r"nosuch: no such score \(the log has llm-rubric, icontains\)"):
+        read_log(FORMATS / "promptfoo", columns=judgeloop.interchange.load_columns({"verdict": "nosuch"}))
+
+
+def promptfoo_result(prompt: int, kind: str, score: float) -> dict[str, Any]:
+    grading = {"componentResults": [{"assertion": {"type": kind}, "score": score, "pass": score > 0.5, "reason": "?"}]}
+    return {
+        "promptIdx": prompt, "testIdx": 0, "provider": {"id": "m"}, "success": True, "vars": {"q": "Why?", "_x": prompt},
+        "prompt": {"raw": f"Why? {prompt}", "label": f"{{{{q}}}} {prompt}"}, "response": {"output": f"Because {prompt}."},
+        "gradingResult": grading,
+    }  # fmt: skip
+
+
+def test_promptfoos_prompts_are_contenders_and_picks_from_a_list_are_no_grades(tmp_path: Path) -> None:
+    graded = [promptfoo_result(prompt, "llm-rubric", 0.4 + 0.2 * prompt) for prompt in range(2)]
+    log = read_log(write(tmp_path / "results.jsonl", graded))
+    row = log.judgments.iloc[0]
+    assert (row["model_a"], row["model_b"], row["verdict"]) == ("m#prompt1", "m#prompt2", "b")
+    assert "1 of 1 items were asked in several prompts" in " ".join(log.notes)
+    for result in graded:
+        result["gradingResult"]["componentResults"] += promptfoo_result(0, "select-best", 1.0)["gradingResult"][
+            "componentResults"
+        ]
+    assert "2 assertions that choose among outputs (select-best, max-score) are left out" in " ".join(
+        read_log(write(tmp_path / "results.jsonl", graded)).notes
+    )
+    with pytest.raises(InvalidInput, match=r"no score here was given by a model \(contains\)"):
+        read_log(write(tmp_path / "results.jsonl", [promptfoo_result(prompt, "contains", 1.0) for prompt in range(2)]))
+
+
+def test_deepevals_failed_metrics_give_no_score_and_its_thresholds_say_which_way_is_better(tmp_path: Path) -> None:
+    log = read_log(FORMATS / "deepeval")
+    assert set(log.judgments["judge"]) == {"grader-1#Quality [GEval]"}
+    assert log.judgments["reason"].value_counts().to_dict() == {"": 23, "grader_failed": 1}
+    paths = sorted((FORMATS / "deepeval").rglob("*.json"))
+    runs = [json.loads(path.read_text()) for path in paths]
+    grades = [{case["input"]: case["metricsData"][0].get("score") for case in run["testCases"]} for run in runs]
+    prompts = log.items.set_index("item_id")["prompt"]
+    for row in log.judgments.to_dict("records"):
+        if row["verdict"] != "unscored":
+            assert (row["grade_a"], row["grade_b"]) == tuple(one[prompts[row["item_id"]]] for one in grades)
+    # The same scores of a metric that succeeds below its threshold: what was better is worse.
+    for run, name in zip(runs, "xy", strict=True):
+        for case in run["testCases"]:
+            for metric in case["metricsData"]:
+                if metric.get("score") is not None:
+                    metric["success"] = metric["score"] <= metric["threshold"]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"testRunData": run}))
+    files = [str(tmp_path / f"{name}.json") for name in "xy"]
+    turned = read_log(files)
+    other = {"a": "b", "b": "a", "tie": "tie", "unscored": "unscored"}
+    assert turned.judgments["verdict"].tolist() == log.judgments["verdict"].map(other).tolist()
+    assert "lower is better in Quality [GEval]" in " ".join(turned.notes)
+    runs[0]["testCases"][2]["metricsData"][0]["success"] = True
+    (tmp_path / "x.json").write_text(json.dumps(runs[0]))
+    with pytest.raises(InvalidInput, match="which way is better cannot be told"):
+        read_log(files)
+
+
+def test_openai_evals_choices_that_cannot_be_read_are_no_low_scores(tmp_path: Path) -> None:
+    log = read_log(FORMATS / "openai_evals")
+    assert set(log.judgments["judge"]) == {"grader-1#score"}
+    assert log.judgments.loc[5, ["verdict", "reason"]].tolist() == ["unscored", "no_verdict"]
+    assert log.texts["text"].tolist()[:2] == list(format_samples.texts("kettle", 0))
+    assert log.items["prompt"].iloc[0] == f"System: Be brief.\n\nUser: {format_samples.question('kettle')}"
+    paths = sorted((FORMATS / "openai_evals").glob("*.jsonl"))
+    # One model alone graded itself; answers that stood in the data, or several of them, are not in the log apart.
+    for path, name in zip(paths, "xy", strict=True):
+        lines = records(str(path.relative_to(FORMATS)))
+        lines[0]["spec"]["completion_fns"] = [f"model-{name}"]
+        lines[1:4] = [lines[2], lines[3]]
+        lines[3:6] = [lines[3], *lines[3:6]]
+        write(tmp_path / path.name, lines)
+    log = read_log(tmp_path)
+    assert set(log.judgments["judge"]) == {"grader#score"}
+    assert "model-x, model-y graded its own answers" in " ".join(log.notes)
+    assert log.judgments.loc[1, "reason"] == "several_completions"
+    assert log.judgments.loc[0, "reason"] == ""
+    assert set(log.texts["item_id"]) == {f"things.dev.{place}" for place in range(2, 24)}
+    lines[0]["spec"]["eval_name"] = "others.dev.v0"
+    write(tmp_path / paths[1].name, lines)
+    with pytest.raises(InvalidInput, match="logs of several evaluations"):
+        read_log(tmp_path)
+
+
+def test_ragas_columns_are_scores_only_by_name(tmp_path: Path) -> None:
+    for name, faithful, noise in (("x", 0.9, 0.2), ("y", 0.4, 0.1)):
+        rows = [
+            {"user_input": f"Why {n}?", "response": f"Because {name}.", "reference": "So.", "id": n, "faithfulness": faithful,
+             "noise_sensitivity(mode=relevant)": noise, "exact_match": 0.0}
+            for n in range(3)
+        ]  # fmt: skip
+        rows[1]["faithfulness"] = None
+        write(tmp_path / f"{name}.jsonl", rows)
+    log = read_log([tmp_path / "x.jsonl", tmp_path / "y.jsonl"])
+    faithful, noise = (log.judgments[log.judgments["judge"].str.startswith(name)] for name in ("faith", "noise"))
+    assert faithful["verdict"].tolist() == ["a", "unscored", "a"]
+    assert faithful["reason"].tolist() == ["", "no_score", ""]
+    assert noise["verdict"].tolist() == ["b"] * 3
+    assert set(log.judgments["judge"]) == {"faithfulness", "noise_sensitivity(mode=relevant)"}
+    assert "no metric of RAGAS by their name are not used: id" in " ".join(log.notes)
+    assert "scores by rule are not used: exact_match" in " ".join(log.notes)
+    columns = judgeloop.interchange.load_columns({"verdict": "id", "gold": "exact_match"})
+    named = read_log([tmp_path / "x.jsonl", tmp_path / "y.jsonl"], columns=columns).judgments
+    assert set(named["judge"]) == {"id"}
+    assert set(named["gold"]) == {"tie"}
 
 
 def test_one_format_at_a_time(tmp_path: Path) -> None:
