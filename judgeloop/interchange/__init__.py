@@ -1,6 +1,7 @@
 """Readers of other tools' files, and judgeloop's results in their formats. Every error names the row.
 
-Verdict logs of judgeloop, AlpacaEval, MT-Bench, Arena-Hard, Inspect and lm-evaluation-harness; Chatbot Arena's votes and preference data; pairs; preference data for
+Verdict logs of judgeloop, AlpacaEval, MT-Bench, Arena-Hard, Inspect, lm-evaluation-harness, promptfoo, OpenAI evals, DeepEval and
+RAGAS; Chatbot Arena's votes and preference data; pairs; preference data for
 TRL and for OpenAI's fine-tuning; OpenAI Batch requests and their output; sheets for human labels.
 """
 

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Literal, cast, get_args
 
 from judgeloop.errors import ExperimentError
@@ -22,8 +23,8 @@ VERDICT = "verdict"
 _PROMPT = ("prompt", "question", "instruction", "query", "input", "problem", "task", "user_prompt", "user_question")
 _REFERENCE = ("reference", "reference_answer", "ref_answer")
 _SIDES = (("first", "second"), ("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("one", "two"))
-_PATH = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[[\"'][A-Za-z_]\w*[\"']\])*"
-_JINJA = re.compile(rf"\{{\{{-?[ \t]*({_PATH}[ \t]*(?:\|[^{{}}\n]*)?)-?\}}\}}")
+_PATH = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[[\"']?[A-Za-z_]\w*[\"']?\])*"
+_JINJA = re.compile(rf"(?<!\{{)\{{\{{-?[ \t]*({_PATH}[ \t]*(?:\|[^{{}}\n]*)?)-?\}}\}}(?!\}})")
 _FORMAT = re.compile(rf"(?<!\{{)\{{({_PATH})\}}(?!\}})")
 _TEMPLATE = re.compile(r"^kind[ \t]*:.*^messages[ \t]*:|^messages[ \t]*:.*^kind[ \t]*:", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"\s*(?:[A-Za-z_]\w*\s*(?::\s*\w+\s*)?=\s*[\[(fFrRuU\"']|[fFrRuU]{0,2}(?:\"\"\"|'''))")
@@ -124,7 +125,7 @@ def _meanings(names: Sequence[str], where: str) -> dict[str, str]:
         if name not in meanings:
             raise ExperimentError(
                 f"{where}: {{{name}}}: nothing is known of it; a pair has {{prompt}}, {{first}} and {{second}} (also question, "
-                "answer_a and answer_b, response_1 and response_2 …). Write out what else the prompt holds; a brace that is text is doubled"
+                "answer_a and answer_b, response_1 and response_2 …). Write out what else the prompt holds, and double a brace that is text"
             )
     for variable, shown in (("prompt", "{prompt}"), ("answer_a", "{first}"), ("answer_b", "{second}")):
         if variable not in meanings.values():
@@ -182,25 +183,54 @@ def _messages(text: str, where: str) -> list[tuple[str, list[_Part]]]:
 
 
 def _parts(content: str, jinja: bool, where: str) -> Iterator[_Part]:
-    """The words and variables of a text. In the way of format strings doubled braces are single ones."""
+    """The words and variables of a text. What str.format takes is read as it reads it; in any other text braces are words but
+    where they hold a name."""
+    formatted = None if jinja else _as_formatted(content)
+    if formatted is not None:
+        yield from (_words(part, where) if isinstance(part, str) else part for part in formatted)
+        return
     place = 0
-    doubled = not jinja and "{{" in content
     for match in (_JINJA if jinja else _FORMAT).finditer(content):
-        yield _words(content[place : match.start()], doubled, where)
+        yield _words(content[place : match.start()], where)
         name = match[1].strip()
         if "|" in name:
             raise ExperimentError(f"{where}: {match[0]}: no filter is run; give the name alone")
         yield _Variable(name)
         place = match.end()
-    yield _words(content[place:], doubled, where)
+    yield _words(content[place:], where)
 
 
-def _words(text: str, doubled: bool, where: str) -> str:
+def _as_formatted(content: str) -> list[_Part] | None:
+    """The words and variables of a format string; None where it is none, or holds more than names."""
+    parts: list[_Part] = []
+    try:
+        for literal, name, form, conversion in Formatter().parse(content):
+            parts.append(literal)
+            if name is not None:
+                if not re.fullmatch(_PATH, name) or form or conversion:
+                    return None
+                parts.append(_Variable(name))
+    except ValueError:
+        return None
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[_Part]) -> list[_Part]:
+    """The parts with neighbouring words as one."""
+    joined: list[_Part] = []
+    for part in parts:
+        if joined and isinstance(part, str) and isinstance(joined[-1], str):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
+
+
+def _words(text: str, where: str) -> str:
     """A text between variables. Raises ExperimentError where it would be taken for a template's variable."""
-    words = text.replace("{{", "{").replace("}}", "}") if doubled else text
-    if re.search(r"\{\{[^{}\n]*\}\}", words):
+    if re.search(r"\{\{[^{}\n]*\}\}", text):
         raise ExperimentError(f"{where}: holds {{{{ … }}}} as text, which no prompt can: it is where variables stand")
-    return words
+    return text
 
 
 def _of_json(text: str, where: str) -> list[tuple[str, str | list[_Part]]] | None:
@@ -265,5 +295,5 @@ def _string(node: ast.expr | None, where: str) -> str | list[_Part] | None:
                 )
             parts.append(_Variable(name))
         elif isinstance(value, ast.Constant):
-            parts.append(_words(str(value.value), False, where))
+            parts.append(_words(str(value.value), where))
     return parts
