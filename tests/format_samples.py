@@ -284,54 +284,6 @@ def archive(members: dict[str, Any], zstd: bool) -> bytes:
     return sink.getvalue()
 
 
-def openai_evals(model: str, longer_first: bool) -> bytes:
-    """The log of an evaluation graded by closedqa: a sample's answer and the grader's in sampling events, then its choice."""
-    made = {
-        "run_id": f"2605041011{model[-1].upper()}OWNAB",
-        "created_by": "",
-        "created_at": "2026-05-04 10:11:12.345678",
-    }
-    events: list[dict[str, Any]] = []
-    for place, thing in enumerate(THINGS):
-        one, other = texts(thing, place)
-        text = one if longer_first else other
-        met = random.Random(f"met{place}/{model}").random() < (0.75 if len(text) > 80 else 0.45)
-        reply = (
-            "It may be so."
-            if place == 5
-            else "It says what the thing is.\n\nY\nY"
-            if met
-            else "It says too little.\n\nN\nN"
-        )
-        asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question(thing)}]
-        graded = [
-            {
-                "role": "user",
-                "content": f"You are assessing a submitted answer. [Submission]: {text} [Criterion]: helpful",
-            }
-        ]
-        sampled = [(asked, text, model), (graded, reply, "grader-1")]
-        data = [
-            ("sampling", {"prompt": prompt, "sampled": [said], "model": name, "usage": None})
-            for prompt, said, name in sampled
-        ]
-        # A choice that cannot be read is logged with the lowest score.
-        choice = "__invalid__" if place == 5 else "Y" if met else "N"
-        data.append(("metrics", {"choice": choice, "score": float(choice == "Y")}))
-        for kind, content in data:
-            events.append({
-                "run_id": made["run_id"], "event_id": len(events), "sample_id": f"things.dev.{place}", "type": kind, "data": content,
-                "created_by": "", "created_at": f"2026-05-04 10:11:{place:02d}.000000+00:00",
-            })  # fmt: skip
-    spec = {
-        "completion_fns": [model, "grader-1"], "eval_name": "things.dev.v0", "base_eval": "things", "split": "dev",
-        "run_config": {"completion_fns": [model, "grader-1"], "seed": 20220722, "max_samples": None}, **made,
-    }  # fmt: skip
-    choices = [event["data"]["choice"] for event in events if event["type"] == "metrics"]
-    report = {f"counts/{name}": choices.count(name) for name in dict.fromkeys(choices)}
-    return dump([{"spec": spec}, *events, {"final_report": report}])
-
-
 def lm_eval(model: str, longer_first: bool) -> bytes:
     """samples_<task>_<date>.jsonl of a generate_until task with a rule's metric and a judge's."""
     records = []
@@ -351,7 +303,7 @@ def lm_eval(model: str, longer_first: bool) -> bytes:
     return dump(records)
 
 
-RECORDED = ("promptfoo", "deepeval", "ragas")
+RECORDED = ("promptfoo", "openai_evals", "deepeval", "ragas")
 """Folders of fixtures/formats with what the tools themselves wrote (fixtures/README.md), and not this module."""
 
 
@@ -366,8 +318,6 @@ def samples() -> dict[str, bytes]:
         "preferences/train_prefs.jsonl": preferences(),
         "inspect/things_model-x.eval": inspect_eval("openai/model-x", True, zstd=False),
         "inspect/things_model-y.eval": inspect_eval("openai/model-y", False, zstd=True),
-        "openai_evals/260504101112XOWNAB_model-x_things.jsonl": openai_evals("model-x", True),
-        "openai_evals/260504101112YOWNAB_model-y_things.jsonl": openai_evals("model-y", False),
         f"lm_eval/own__model-x/samples_things_{_DATE}.jsonl": lm_eval("model-x", True),
         f"lm_eval/own__model-y/samples_things_{_DATE}.jsonl": lm_eval("model-y", False),
     }

@@ -466,28 +466,56 @@ def test_deepevals_failed_metrics_give_no_score_and_its_thresholds_say_which_way
 
 def test_openai_evals_choices_that_cannot_be_read_are_no_low_scores(tmp_path: Path) -> None:
     log = read_log(FORMATS / "openai_evals")
-    assert set(log.judgments["judge"]) == {"grader-1#score"}
-    assert log.judgments.loc[5, ["verdict", "reason"]].tolist() == ["unscored", "no_verdict"]
-    assert log.texts["text"].tolist()[:2] == list(format_samples.texts("kettle", 0))
-    assert log.items["prompt"].iloc[0] == f"System: Be brief.\n\nUser: {format_samples.question('kettle')}"
+    rows = log.judgments.set_index("item_id")
+    assert set(rows["judge"]) == {"grader-1#score"}
     paths = sorted((FORMATS / "openai_evals").glob("*.jsonl"))
+    lines = {path: records(str(path.relative_to(FORMATS))) for path in paths}
+    choices = [
+        {line["sample_id"]: line["data"] for line in lines[path] if line.get("type") == "metrics"} for path in paths
+    ]
+    lost = {sample for one in choices for sample, data in one.items() if data["choice"] == "__invalid__"}
+    assert [data["score"] for one in choices for data in one.values() if data["choice"] == "__invalid__"] == [0.0]
+    assert set(rows.index[rows["verdict"] == "unscored"]) == lost
+    assert set(rows.loc[list(lost), "reason"]) == {"no_verdict"}
+    for sample in set(rows.index) - lost:
+        assert rows.loc[sample, ["grade_a", "grade_b"]].tolist() == [one[sample]["score"] for one in choices]
+    texts = log.texts.set_index("item_id").groupby(level=0)["text"].agg(list)
+    assert texts["things.dev.0"] == list(format_samples.texts("kettle", 0))
+    prompts = log.items.set_index("item_id")["prompt"]
+    assert prompts["things.dev.0"] == f"System: Be brief.\n\nUser: {format_samples.question('kettle')}"
     # One model alone graded itself; answers that stood in the data, or several of them, are not in the log apart.
-    for path, name in zip(paths, "xy", strict=True):
-        lines = records(str(path.relative_to(FORMATS)))
-        lines[0]["spec"]["completion_fns"] = [f"model-{name}"]
-        lines[1:4] = [lines[2], lines[3]]
-        lines[3:6] = [lines[3], *lines[3:6]]
-        write(tmp_path / path.name, lines)
+    for path in paths:
+        changed = lines[path]
+        changed[0]["spec"]["completion_fns"] = [path.stem]
+        for sample, keep in (("things.dev.0", slice(1, 2)), ("things.dev.1", slice(0, 2))):
+            sampling = [line for line in changed if line.get("sample_id") == sample and line["type"] == "sampling"]
+            changed = [line for line in changed if line not in sampling] + sampling[keep] * (
+                1 if sample[-1] == "0" else 2
+            )
+        write(tmp_path / path.name, changed)
     log = read_log(tmp_path)
-    assert set(log.judgments["judge"]) == {"grader#score"}
+    rows = log.judgments.set_index("item_id")
+    assert set(rows["judge"]) == {"grader#score"}
     assert "model-x, model-y graded its own answers" in " ".join(log.notes)
-    assert log.judgments.loc[1, "reason"] == "several_completions"
-    assert log.judgments.loc[0, "reason"] == ""
-    assert set(log.texts["item_id"]) == {f"things.dev.{place}" for place in range(2, 24)}
-    lines[0]["spec"]["eval_name"] = "others.dev.v0"
-    write(tmp_path / paths[1].name, lines)
+    assert (rows.loc["things.dev.0", "reason"], rows.loc["things.dev.1", "reason"]) == ("", "several_completions")
+    assert set(rows.index) - set(log.texts["item_id"]) == {"things.dev.0", "things.dev.1"}
+    changed[0]["spec"]["eval_name"] = "others.dev.v0"
+    write(tmp_path / paths[1].name, changed)
     with pytest.raises(InvalidInput, match="logs of several evaluations"):
         read_log(tmp_path)
+
+
+def test_ragas_empty_cells_are_no_scores() -> None:
+    log = read_log(FORMATS / "ragas")
+    assert set(log.judgments["judge"]) == {"simple_criteria_score"}
+    assert (set(log.judgments["model_a"]), set(log.judgments["model_b"])) == ({"model-x"}, {"model-y"})
+    x, y = (pd.read_csv(FORMATS / "ragas" / f"model-{name}.csv")["simple_criteria_score"] for name in "xy")
+    better = [
+        "unscored" if pd.isna(a) or pd.isna(b) else "tie" if a == b else "a" if a > b else "b"
+        for a, b in zip(x, y, strict=True)
+    ]
+    assert log.judgments["verdict"].tolist() == better
+    assert log.judgments.loc[4, "reason"] == "no_score"
 
 
 def test_ragas_columns_are_scores_only_by_name(tmp_path: Path) -> None:
