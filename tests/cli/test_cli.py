@@ -245,7 +245,7 @@ def test_schema_and_quiet_print_what_programs_read(
     ("words", "completed"),
     [
         ("judgeloop an", "analyze"),
-        ("judgeloop audit --pri", "--price"),
+        ("judgeloop audit --pric", "--price"),
         ("judgeloop analyze --format alp", "alpaca_eval"),
     ],
 )
