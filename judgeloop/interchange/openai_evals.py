@@ -44,7 +44,7 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
         raise InvalidInput(
             f"{paths[0]}: logs of several evaluations ({', '.join(evaluations)}): their samples are not the same; give those of one"
         )
-    functions = {path: [str(name) for name in spec.get("completion_fns") or ()] for path, (spec, _) in logs.items()}
+    functions = {path: _functions(path, spec) for path, (spec, _) in logs.items()}
     models = graded.models_of_files(paths, {path: names[0] for path, names in functions.items() if names})
     answers, itself, several = [], set(), 0
     for path, (_, samples) in logs.items():
@@ -75,6 +75,14 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
             f"{several:,} samples show several answers in one question (several_completions): which was graded how is not logged"
         )
     return log_rows, notes
+
+
+def _functions(path: Path, spec: Mapping[str, Any]) -> list[str]:
+    """The completion functions of a run, the grader last. Raises InvalidInput."""
+    names = spec.get("completion_fns") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InvalidInput(f"{path}: spec: completion_fns must be a list of names, not {names!r:.60}")
+    return names
 
 
 def _full_name(name: str, answers: Sequence[GradedAnswer]) -> str:

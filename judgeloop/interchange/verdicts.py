@@ -557,7 +557,8 @@ def _judgments(values: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFra
     """The table judgments of its columns. An optional column that is empty in every row is left out."""
     other_columns = [name for name in values if name not in (*_FIRST, *OF_A_PAIR, *_OPTIONAL)]
     used = [name for name in _OPTIONAL if any(value not in (None, "") for value in values[name])]
-    frame = pd.DataFrame({name: list(values[name]) for name in (*_FIRST, *used, *other_columns)})
+    kept = {name: [_encodable(value) for value in values[name]] for name in other_columns}
+    frame = pd.DataFrame({**{name: list(values[name]) for name in (*_FIRST, *used)}, **kept})
     for name in ("replicate", "generation"):
         frame[name] = frame[name].astype("Int64")
     if "order_drawn" in used:
@@ -567,6 +568,11 @@ def _judgments(values: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFra
     for name in other_columns:
         frame[name] = _number_or_text(frame[name])
     return frame
+
+
+def _encodable(value: Any) -> Any:
+    """A cell of a column that is kept and not used: halves of surrogate pairs, which no table can hold, are question marks."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
 
 
 def _number_or_text(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -38,7 +38,7 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
         cells = Cells(where, raw)
         texts, turns, broken = _texts(cells)
         name = cells.label("id")
-        prompt = texts.get("prompt", "")
+        prompt = Cells(where, texts).prompt() or ""
         item = items.setdefault(prompt, f"q{len(items) + 1:04d}") if prompt else name or cells.name("id")
         battles[item] = battles.get(item, 0) + 1
         unnamed, several, mended = unnamed + (not cells.label("judge")), several + (turns > 1), mended + broken

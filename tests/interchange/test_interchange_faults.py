@@ -6,17 +6,20 @@ Those of judgeloop's own verdicts and pairs stand in test_interchange.py.
 from __future__ import annotations
 
 import copy
+import functools
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import format_samples
 from command_line import command
 from format_samples import FORMATS, records
-from judgeloop.errors import InvalidInput
+from judgeloop.errors import ExperimentError, InvalidInput
 from judgeloop.interchange import inspect_log
 from judgeloop.interchange.verdicts import read_log
 
@@ -227,3 +230,53 @@ def test_a_member_that_unpacks_to_too_much_is_not_read(
         InvalidInput, match=r"samples/1_epoch_1\.json: larger than 1 MB unpacked, the most that is read"
     ):
         read_log(path)
+
+
+JUNK = (None, True, 0, -1, 3.5, "", "x", [], {}, [1], {"a": 1}, "\ud800", [{"role": "user"}], '[{"role": 1}]', 10**400)
+TOOLS = ("chatbot_arena", "preferences", "promptfoo", "openai_evals", "deepeval", "ragas")
+
+
+def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a record, of lists in their first entries."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
+    for key, entry in entries:
+        yield (*above, key)
+        yield from _places(entry, (*above, key))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_damaged_log_is_read_or_refused_in_one_sentence(tool: str, tmp_path: Path) -> None:
+    logs = []
+    for place, path in enumerate(sorted(path for path in (FORMATS / tool).rglob("*") if path.is_file())):
+        table = path.suffix == ".csv"
+        content: Any = pd.read_csv(path, dtype=str).to_dict("records") if table else records(str(path.relative_to(FORMATS)))  # fmt: skip
+        whole = path.suffix == ".json"
+        logs.append((tmp_path / f"m{place}{'.json' if whole else '.jsonl'}", content))
+    places = list(_places(logs[0][1]))
+    for number in range(25):
+        stream = random.Random(f"{tool}{number}")
+        damaged = json.loads(json.dumps(logs[0][1]))
+        *above, last = stream.choice(places)
+        holder = functools.reduce(lambda value, key: value[key], above, damaged)
+        holder[last] = stream.choice(JUNK)
+        for path, content in ((logs[0][0], damaged), *logs[1:]):
+            lines = (json.dumps(line) + "\n" for line in content)
+            path.write_text(json.dumps(content) if path.suffix == ".json" else "".join(lines))
+        try:
+            log = read_log([path for path, _ in logs], format=tool)
+        except (InvalidInput, ExperimentError) as error:
+            said = str(error)
+        else:
+            said = ""
+            assert len(log.judgments)
+        assert "\n" not in said
+        assert len(said) < 600
+
+
+def test_half_a_surrogate_pair_in_a_column_that_is_only_kept_stops_nothing(tmp_path: Path) -> None:
+    row = {"item_id": "i", "judge": "j", "order": "ab", "verdict": "first", "note": "a \ud83d b"}
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert read_log(path).judgments["note"].tolist() == ["a ? b"]
+    path.write_text(json.dumps({**row, "text_a": "x", "text_b": "y"}) + "\n")
+    assert read_log(path).judgments["note"].tolist() == ["a ? b"]
