@@ -26,7 +26,8 @@ _SCORES = (
     ("chosen-rating", "rejected-rating"),
 )  # fmt: skip
 _MODELS = (("chosen_model", "rejected_model"), ("chosen-model", "rejected-model"))
-_USED = ("prompt", "chosen", "rejected", "messages")
+_USED = ("prompt", "chosen", "rejected", "messages", "judge")
+_ORDERS = ("order", "presentation", "presentation_order", "position", "swapped", "is_swapped", "flipped", "is_flipped")
 _LABEL = re.compile(r"(?:(?:answer|assistant|candidate|model|option|output|response|text)[ _]?)?[ab012]", re.IGNORECASE)
 _LAST_TURN = "\n\nAssistant:"
 """What the last answer of a dialogue in one text stands behind."""
@@ -38,10 +39,12 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     log_rows: list[Row] = []
     seen: dict[str, int] = {}
     items: dict[str, str] = {}
+    names: set[str] = set()
     labels = promptless = identical = equal = against = 0
     for where, raw in records:
         cells = Cells(where, raw)
         prompt, chosen, rejected = _texts(cells)
+        names.update(raw)
         labels += bool(_LABEL.fullmatch(chosen) and _LABEL.fullmatch(rejected))
         item = items.setdefault(prompt, f"q{len(items) + 1:04d}") if prompt else f"row{len(log_rows) + 1:04d}"
         seen[item] = seen.get(item, 0) + 1
@@ -56,7 +59,7 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
         )
         log_rows.append((where, {
             **extras(raw, _USED), **scores, **_models(cells), **verdict, "item_id": item, "pair_id": f"{item}/{seen[item]}",
-            "judge": CHOOSER, "order": UNKNOWN_ORDER, **({"prompt": prompt} if prompt else {}), "text_a": chosen, "text_b": rejected,
+            "judge": cells.label("judge", CHOOSER), "order": UNKNOWN_ORDER, **({"prompt": prompt} if prompt else {}), "text_a": chosen, "text_b": rejected,
         }))  # fmt: skip
     if log_rows and labels == len(log_rows):
         raise InvalidInput(
@@ -64,10 +67,15 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
             "--columns with verdict: {column: chosen, values: {A: a, B: b}} where they name text_a or text_b, or by: slot and first, second where they name slots"
         )
     count = len(log_rows)
+    unread = [name for name in _ORDERS if name in names]
     notes = [
-        f"chosen and rejected were read as a pick of the chosen text, by whoever made the data (called {CHOOSER}); in which order the "
-        "two were shown is not recorded: nothing of position, and what is chosen may be better as well as longer"
+        f"chosen and rejected were read as a pick of the chosen text, by whoever made the data (called {CHOOSER} where no column names the judge); which "
+        "of the two was shown first is not recorded: nothing of position, and what is chosen may be better as well as longer"
     ]
+    if unread:
+        notes.append(
+            f"{', '.join(unread)}: not used, for whether it is about the chosen text or about another one is not said; --columns can (order: {{column: {unread[0]}, values: …}}, ab where the chosen text was shown first)"
+        )
     for number, what in (
         (promptless, "name no prompt: each is an item of its own"),
         (identical, "have one text as chosen and rejected, and are no picks (identical_outputs)"),

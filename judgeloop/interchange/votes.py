@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from judgeloop.interchange.rows import Cells, Row, extras
-from judgeloop.records import UNKNOWN_ORDER
+from judgeloop.records import ORDERS, UNKNOWN_ORDER
 
 _OUTCOMES = {"winner_model_a": "a", "winner_model_b": "b", "winner_tie": "tie"}
 _TEXTS = ("prompt", "response_a", "response_b")
@@ -23,7 +23,7 @@ FIELDS = {
     "verdict": "winner_model_a",
 }
 """judgeloop's column → the field of a record that it is made of."""
-_USED = (*_OUTCOMES, *_TEXTS, "id", "judge", "model_a", "model_b")
+_USED = (*_OUTCOMES, *_TEXTS, "id", "judge", "order", "model_a", "model_b")
 VOTER = "voter"
 """The judge of a file that names none."""
 
@@ -33,7 +33,7 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
     log_rows: list[Row] = []
     battles: dict[str, int] = {}
     items: dict[str, str] = {}
-    unnamed = several = mended = 0
+    unnamed = several = mended = orderless = 0
     for where, raw in records:
         cells = Cells(where, raw)
         texts, turns, broken = _texts(cells)
@@ -41,16 +41,24 @@ def rows(records: Iterable[Row]) -> tuple[list[Row], list[str]]:
         prompt = Cells(where, texts).prompt() or ""
         item = items.setdefault(prompt, f"q{len(items) + 1:04d}") if prompt else name or cells.name("id")
         battles[item] = battles.get(item, 0) + 1
+        order = cells.word(
+            "order", (*ORDERS, UNKNOWN_ORDER), "ab (response_a shown first), ba or unknown", default=UNKNOWN_ORDER
+        )
+        orderless += order == UNKNOWN_ORDER
         unnamed, several, mended = unnamed + (not cells.label("judge")), several + (turns > 1), mended + broken
         log_rows.append((where, {
-            **extras(raw, _USED), "item_id": item, "pair_id": name or f"{item}/{battles[item]}", "order": UNKNOWN_ORDER,
+            **extras(raw, _USED), "item_id": item, "pair_id": name or f"{item}/{battles[item]}", "order": order,
             "judge": cells.label("judge", VOTER), **texts, "model_a": cells.label("model_a"), "model_b": cells.label("model_b"),
             **_outcome(cells),
         }))  # fmt: skip
-    notes = [
-        "the columns name the model that won, and none says which answer stood first: that is known only where --columns states it "
-        "(order: {value: ab} if response_a always stood left, and order_drawn: {value: 'true'} if the sides were drawn by lot)"
-    ]
+    notes = (
+        []
+        if not orderless
+        else [
+            "the columns name the model that won, and none says which answer stood first: that is known only where --columns states it "
+            "(order: {value: ab} if response_a always stood left, and order_drawn: {value: 'true'} if the sides were drawn by lot)"
+        ]
+    )
     if unnamed:
         notes.append(f"{unnamed:,} of {len(log_rows):,} votes name no judge: it is called {VOTER} here")
     if several:

@@ -221,6 +221,28 @@ def test_a_vote_without_one_outcome_is_counted_and_no_tie() -> None:
         read_log(pd.DataFrame([{**VOTE, "winner_model_a": 0.4, "winner_model_b": 0.6}]))
 
 
+def test_a_column_of_orders_is_read_where_its_words_are_known_and_named_where_not(tmp_path: Path) -> None:
+    votes = [{**VOTE, "id": number, "winner_model_a": 1, "order": order} for number, order in enumerate(("ab", "ba"))]
+    log = read_log(pd.DataFrame(votes))
+    assert log.judgments["verdict"].tolist() == ["first", "second"]
+    assert "none says which answer stood first" not in " ".join(log.notes)
+    with pytest.raises(InvalidInput, match=r"order: must be ab \(response_a shown first\), ba or unknown, not 'left'"):
+        read_log(pd.DataFrame([{**VOTE, "order": "left"}]))
+    rows = [
+        {"prompt": "Why?", "chosen": "good", "rejected": "bad", "swapped": swapped, "judge": "m"}
+        for swapped in (True, False)
+    ]
+    path = write(tmp_path / "train.jsonl", rows)
+    log = read_log(path)
+    assert set(log.judgments["order"]) == {"unknown"}
+    assert set(log.judgments["judge"]) == {"m"}
+    assert "swapped: not used" in " ".join(log.notes)
+    columns = judgeloop.interchange.load_columns(
+        {"order": {"column": "swapped", "values": {"True": "ba", "False": "ab"}}}
+    )
+    assert read_log(path, columns=columns).judgments["verdict"].tolist() == ["second", "first"]
+
+
 def test_preferences_are_picks_of_the_chosen_text_in_unknown_order() -> None:
     log = read_log(FORMATS / "preferences")
     assert set(log.judgments["order"]) == {"unknown"}
