@@ -123,7 +123,7 @@ class LeanLine:
         """``headers`` are sent with every request, and replace those of the line's own; ``query`` is put behind every address.
         ``connect_s``: seconds until a connection that is not made counts as timed out. Raises ValueError for no address."""
         self._base = split_address(base_url)
-        self._query = f"?{urlencode(query, quote_via=quote)}" if query else ""
+        self._query = f"?{urlencode(query)}" if query else ""
         self._connect_s = connect_s
         self._proxy = split_address(proxy) if proxy else None
         self._free: deque[tuple[_Wire, float]] = deque()
