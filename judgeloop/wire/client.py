@@ -235,7 +235,7 @@ class Connection:
         if self._alive is not None:
             await asyncio.gather(self._alive, return_exceptions=True)
         await self._line.close()
-        if self._own_client is None and "_openai" in vars(self):
+        if "_openai" in vars(self):
             await self._openai.close()
 
 

@@ -70,9 +70,9 @@ class OpenAILine:
     def __init__(self, client: openai.AsyncOpenAI, headers: Mapping[str, str], query: Mapping[str, str]) -> None:
         """``headers`` and ``query`` are sent with every request, beside the client's own."""
         self._client, self._headers, self._query = client, headers, query
-        self._http: httpx2.AsyncClient = client._client
-        self._hooks = self._http.event_hooks
-        self._http.event_hooks = {**self._hooks, "response": [*self._hooks.get("response", ()), _bound]}
+        http: httpx2.AsyncClient = client._client
+        hooks = http.event_hooks
+        http.event_hooks = {**hooks, "response": [*hooks.get("response", ()), _bound]}
 
     async def send(
         self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = ""
@@ -110,8 +110,8 @@ class OpenAILine:
         return Answer(response.status_code, response.headers, response.content)
 
     async def close(self) -> None:
-        """Leave the client as it was; its connections are its maker's."""
-        self._http.event_hooks = self._hooks
+        """Close the client: its connections belong to the event loop in which they were made."""
+        await self._client.close()
 
 
 async def _bound(response: httpx2.Response) -> None:

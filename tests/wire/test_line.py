@@ -48,10 +48,10 @@ async def speaking(
     """(port, requests) of a server that writes ``answer`` of each request line on its connection; None closes it, and an answer
     without a length is ended by closing."""
     seen: Requests = []
-    serving: set[asyncio.Task[Any] | None] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(asyncio.current_task())
+        writers.append(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -71,8 +71,9 @@ async def speaking(
 
     async with await asyncio.start_server(serve, host, 0, ssl=tls) as server:
         yield server.sockets[0].getsockname()[1], seen
-        for task in filter(None, serving):
-            task.cancel()
+        await asyncio.sleep(0.01)  # a connection that was just made has its writer by then
+        for writer in writers:
+            writer.transport.abort()
         await asyncio.sleep(0.02)
 
 
@@ -232,6 +233,7 @@ def test_a_connection_is_used_again_and_another_made_where_it_was_closed() -> No
                     await asyncio.sleep(0.01)
 
             await use(line, steps)
+            await asyncio.sleep(0.05)  # the server sees the end
         return ports
 
     assert len(asyncio.run(asked())) == 3
@@ -350,6 +352,7 @@ async def proxying() -> AsyncIterator[tuple[int, list[str]]]:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1], heads
+        await asyncio.sleep(0.05)  # it sees the end
 
 
 def test_proxies_of_the_environment(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
