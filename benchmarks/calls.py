@@ -33,7 +33,24 @@ ANSWER = json.dumps({
     "usage": {"prompt_tokens": 350, "completion_tokens": 5, "total_tokens": 355},
 }).encode()  # fmt: skip
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
-WORDS = "the quick brown fox jumps over the lazy dog and then goes home to sleep well".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "the",
+    "lazy",
+    "dog",
+    "and",
+    "then",
+    "goes",
+    "home",
+    "to",
+    "sleep",
+    "well",
+]
 
 
 @dataclass(frozen=True)
@@ -134,7 +151,10 @@ async def each(case: Case, ask: Callable[[int], Awaitable[object]]) -> tuple[flo
 async def with_sockets(case: Case, url: str) -> tuple[float, float]:
     """The least that can be done: a request written, an answer's bytes counted."""
     tls = ssl.create_default_context() if case.tls else None
-    port, free = int(url.rsplit(":", 1)[1].split("/")[0]), list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]()
+    port, free = (
+        int(url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]),
+        list[tuple[asyncio.StreamReader, asyncio.StreamWriter]](),
+    )
 
     async def ask(number: int) -> None:
         reader, writer = free.pop() if free else await asyncio.open_connection("127.0.0.1", port, ssl=tls)

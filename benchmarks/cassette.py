@@ -17,7 +17,7 @@ from judgeloop.records import Call
 from judgeloop.wire.cassette import Cassette, Exchange
 
 LIMITS_US = {"append": 10.0, "open": 5.0, "read": 50.0}
-WORDS = "the quick brown fox jumps over the lazy dog and then goes home to sleep well ".encode().decode()
+WORDS = b"the quick brown fox jumps over the lazy dog and then goes home to sleep well ".decode()
 
 
 def exchange(number: int) -> Exchange:

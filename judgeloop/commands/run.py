@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
-from judgeloop.commands.session import Observer, OwnClient, Session, check_prices, difference_named, environment, value_shown
+from judgeloop.commands.session import (
+    Observer,
+    OwnClient,
+    Session,
+    check_prices,
+    difference_named,
+    environment,
+    value_shown,
+)
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment

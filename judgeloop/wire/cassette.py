@@ -224,9 +224,7 @@ class Cassette:
 
     def _add(self, model: str, attempts: int, prompt: int, completion: int, training: float = 0) -> None:
         spent = self.spent.get(model, _NOTHING)
-        self.spent[model] = Spending(
-            spent[0] + attempts, spent[1] + prompt, spent[2] + completion, spent[3] + training
-        )
+        self.spent[model] = Spending(spent[0] + attempts, spent[1] + prompt, spent[2] + completion, spent[3] + training)
 
     def _cut(self, path: Path, size: int) -> None:
         """Shorten a part to ``size`` bytes."""

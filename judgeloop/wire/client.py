@@ -15,7 +15,7 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,12 +86,15 @@ class Connection:
         try:
             self._address = split_address(endpoint.base_url)
         except ValueError:
-            raise EndpointFailed(
-                f"{self.where}: base_url is no address; mend it, then run the same command"
-            ) from None
+            raise EndpointFailed(f"{self.where}: base_url is no address; mend it, then run the same command") from None
         self._own_client = client
         if client is not None:
-            self._remember([client.api_key, *(str(value) for name, value in client.default_headers.items() if is_written_key(name, str(value)))])
+            self._remember(
+                [
+                    client.api_key,
+                    *(str(value) for name, value in client.default_headers.items() if is_written_key(name, str(value))),
+                ]
+            )
         self._line = self._make_line()
 
     def _make_line(self) -> Line:

@@ -15,7 +15,6 @@ import base64
 import json
 import re
 import ssl
-import urllib.request
 import zlib
 from collections import deque
 from collections.abc import Mapping
@@ -51,9 +50,7 @@ class Answer(NamedTuple):
 class Line(Protocol):
     """How requests reach one endpoint."""
 
-    async def send(
-        self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = ""
-    ) -> Answer:
+    async def send(self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = "") -> Answer:
         """The answer to one request, whatever its status; redirects are answers. ``address`` is a path below the base URL, or a
         whole URL at the same host.
 
@@ -97,9 +94,13 @@ def split_address(url: str) -> SplitResult:
 def proxy_of(address: SplitResult) -> str:
     """The proxy that the environment names for an address; empty for none."""
     host = address.hostname or ""
-    if is_local(host) or urllib.request.proxy_bypass(f"{host}:{address.port}" if address.port else host):
+    if is_local(host):
         return ""
-    proxies = urllib.request.getproxies()
+    from urllib.request import getproxies, proxy_bypass  # slow to import, and not for this machine's own servers
+
+    if proxy_bypass(f"{host}:{address.port}" if address.port else host):
+        return ""
+    proxies = getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all", "")
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
@@ -140,9 +141,7 @@ class LeanLine:
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in (kept | dict(headers)).items())
         self._heads: dict[tuple[str, str], bytes] = {}
 
-    async def send(
-        self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = ""
-    ) -> Answer:
+    async def send(self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = "") -> Answer:
         """See ``Line``."""
         content = None if body is None else _JSON.encode(body).encode()
         head = self._heads.get((method, address)) or self._head(method, address)

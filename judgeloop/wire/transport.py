@@ -74,9 +74,7 @@ class OpenAILine:
         hooks = http.event_hooks
         http.event_hooks = {**hooks, "response": [*hooks.get("response", ()), _bound]}
 
-    async def send(
-        self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = ""
-    ) -> Answer:
+    async def send(self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = "") -> Answer:
         """See ``Line``."""
         named = {CALL_HEADER: call_id} if call_id else {}
         options: Any = {

@@ -7,11 +7,9 @@ import base64
 import contextlib
 import gzip
 import json
-import os
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from typing import Any
 import openai
 import pytest
 
-from judgeloop.errors import EndpointFailed
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Call
 from judgeloop.wire import line as lean
@@ -114,8 +111,14 @@ OF_THE_SDK = ("user-agent", "accept-encoding", "x-stainless")
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "", "/a b/ü/v1", "/gateway/%2Fx/openai"])
 @pytest.mark.parametrize("route", ["", "classify", "rerank"])
 def test_both_lines_send_the_same_request(path: str, route: Any) -> None:
-    extra = {"extra_headers": {"X-Team": "a", "Authorization": "Bearer ${OTHER}"}, "extra_query": {"api-version": "2 ä&b"}}
-    bodies = [{"model": "m", "messages": [{"role": "user", "content": "ü\u2028\"\\ 𝄞"}], "z": 1, "a": [0.1, None, True]}, {}]
+    extra = {
+        "extra_headers": {"X-Team": "a", "Authorization": "Bearer ${OTHER}"},
+        "extra_query": {"api-version": "2 ä&b"},
+    }
+    bodies = [
+        {"model": "m", "messages": [{"role": "user", "content": 'ü\u2028"\\ 𝄞'}], "z": 1, "a": [0.1, None, True]},
+        {},
+    ]
 
     async def sent() -> None:
         for settings in ({}, extra):
@@ -184,7 +187,6 @@ def test_both_lines_name_the_faults_alike_where_no_answer_comes() -> None:
             port = free.getsockname()[1]
         ours, theirs = await both(endpoint(port), named("a"))
         assert ours == theirs == ("fault", "connection", 0, None, None, False)
-
 
         async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
@@ -256,7 +258,9 @@ def test_a_call_that_is_given_up_leaves_nothing_for_the_next() -> None:
     asyncio.run(asked())
 
 
-@pytest.mark.parametrize("flood", [b"HTTP/1.1 200 OK\r\nx: " + b"a" * 200_000, b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000])
+@pytest.mark.parametrize(
+    "flood", [b"HTTP/1.1 200 OK\r\nx: " + b"a" * 200_000, b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000]
+)
 def test_headers_without_end_are_not_read(flood: bytes) -> None:
     async def asked() -> None:
         async with speaking(lambda _: flood + b"content-length") as (port, _):
@@ -299,7 +303,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "all.pem"
 
 
-@pytest.fixture()
+@pytest.fixture
 def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ssl.SSLContext]:
     """The server's side of TLS, with SSL_CERT_FILE naming its certificate."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -376,7 +380,16 @@ def test_proxies_of_the_environment(trusted: ssl.SSLContext, monkeypatch: pytest
 
 
 def test_what_no_proxy_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     far, here = split_address("https://judge.test/v1"), split_address("http://127.0.0.1:8000/v1")
     assert proxy_of(far) == ""

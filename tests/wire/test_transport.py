@@ -90,9 +90,7 @@ def test_an_answer_that_names_another_call_is_none(tmp_path: Path, own_client: b
 
 
 @LINES
-def test_an_answer_without_end_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_client: bool
-) -> None:
+def test_an_answer_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_client: bool) -> None:
     for module in (line, transport):
         monkeypatch.setattr(module, "MAX_MESSAGE_BYTES", 2**20)
     bomb = gzip.compress(b" " * 2**24)
