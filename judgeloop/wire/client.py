@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import math
 import os
 import re
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.options import remedy
-from judgeloop.experiment.schema import Endpoint, Price, is_written_key
+from judgeloop.experiment.schema import Endpoint, Price
 from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
 from judgeloop.wire.line import Answer, LeanLine, Line, is_local, proxy_of, split_address
@@ -36,6 +35,7 @@ from judgeloop.wire.reply import (
     parse,
     read,
     route_path,
+    spellings,
     used_tokens,
 )
 
@@ -88,13 +88,6 @@ class Connection:
         except ValueError:
             raise EndpointFailed(f"{self.where}: base_url is no address; mend it, then run the same command") from None
         self._own_client = client
-        if client is not None:
-            self._remember(
-                [
-                    client.api_key,
-                    *(str(value) for name, value in client.default_headers.items() if is_written_key(name, str(value))),
-                ]
-            )
         self._line = self._make_line()
 
     def _make_line(self) -> Line:
@@ -106,7 +99,7 @@ class Connection:
             return LeanLine(self.endpoint.base_url, headers, self._query, connect_s=self._connect_s, proxy=proxy)
         from judgeloop.wire.transport import OpenAILine
 
-        return OpenAILine(self._openai, self._headers, self._query)
+        return OpenAILine(self._openai, self._headers, self._query, self._remember)
 
     @cached_property
     def _openai(self) -> openai.AsyncOpenAI:
@@ -128,8 +121,7 @@ class Connection:
     def _remember(self, secrets: Iterable[str]) -> None:
         """Strike these out of all that a server says."""
         for value in filter(None, secrets):
-            escaped = json.dumps(value)[1:-1]
-            self._secrets += {value, escaped, escaped.replace("/", r"\/")}
+            self._secrets += spellings(value)
         self._secrets.sort(key=len, reverse=True)  # so that no part of a longer one stays
 
     def _expanded(self, value: str) -> str:

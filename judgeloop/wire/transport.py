@@ -5,13 +5,14 @@ It imports openai and httpx2, which are slow: import it where they are needed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import httpcore2
 import httpx2
 import openai
 
+from judgeloop.experiment.schema import is_written_key
 from judgeloop.wire.line import USER_AGENT, Answer, check_answers, tls, too_large
 from judgeloop.wire.reply import CALL_HEADER, MAX_MESSAGE_BYTES, TransientFault
 
@@ -67,9 +68,14 @@ def openai_client(
 class OpenAILine:
     """The line of an openai client, a caller's own or ``openai_client``'s; its own retries are left out."""
 
-    def __init__(self, client: openai.AsyncOpenAI, headers: Mapping[str, str], query: Mapping[str, str]) -> None:
-        """``headers`` and ``query`` are sent with every request, beside the client's own."""
+    def __init__(
+        self, client: openai.AsyncOpenAI, headers: Mapping[str, str], query: Mapping[str, str],
+        remember: Callable[[Iterable[str]], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """``headers`` and ``query`` are sent with every request, beside the client's own; ``remember`` gets each key and token
+        that was sent, once, before the answer is read."""
         self._client, self._headers, self._query = client, headers, query
+        self._remember, self._sent_secrets = remember, set[str]()
         http: httpx2.AsyncClient = client._client
         hooks = http.event_hooks
         http.event_hooks = {**hooks, "response": [*hooks.get("response", ()), _bound]}
@@ -98,6 +104,12 @@ class OpenAILine:
             raise TransientFault("connection", detail=str(error.__cause__ or error), sent=sent) from error
         except httpx2.HTTPError as error:
             raise TransientFault("connection", detail=str(error)) from error
+        secrets = {
+            value.rpartition(" ")[2] for name, value in response.request.headers.items() if is_written_key(name, value)
+        }
+        if new := secrets - self._sent_secrets:  # tokens that a client fetches change as a run goes on
+            self._sent_secrets |= new
+            self._remember(new)
         try:
             check_answers(response.headers, call_id)
         except TransientFault:

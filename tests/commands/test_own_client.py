@@ -66,7 +66,9 @@ def test_azure_with_tokens_is_asked_at_its_own_addresses_and_replayed_without_it
 def test_a_key_of_the_client_is_struck_out_and_its_own_retries_are_off(tmp_path: Path) -> None:
     answers: list[ServerAnswer] = [error_answer(500, "down"), error_answer(401, f"wrong key {SECRET}")]
     with serving(Speaker(lambda _: answers.pop(0))) as server:
-        client = openai.AsyncOpenAI(api_key=SECRET, base_url=server.base_url, max_retries=5)
+        client = openai.AsyncOpenAI(
+            api_key="k", base_url=server.base_url, max_retries=5, default_headers={"Authorization": f"Bearer {SECRET}"}
+        )
         with pytest.raises(EndpointFailed, match=r"HTTP 401: wrong key \*\*\*"):
             asked(tmp_path, client, concurrency=1, attempts=2)
         assert len(server.seen) == 2
