@@ -170,9 +170,15 @@ class Session:
         async with WireClient(
             endpoints, self.cassette, replay=self.recording, ledger=self.ledger, observer=self.record.answered,
             note=self.observer.note if self.observer else lambda _: None,
-            clients=self.client if isinstance(self.client, Mapping) else dict.fromkeys(endpoints, self.client) if self.client else {},
+            clients=self._own_clients(endpoints),
         ) as client:  # fmt: skip
             return await asking(client, endpoints)
+
+    def _own_clients(self, endpoints: Mapping[str, Endpoint]) -> Mapping[str, Any]:
+        """Endpoint → the caller's own client that asks it."""
+        if isinstance(self.client, Mapping):
+            return self.client
+        return {} if self.client is None else dict.fromkeys(endpoints, self.client)
 
     def stage(self, text: str) -> None:
         """Pass to the observer what is done next."""

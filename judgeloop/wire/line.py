@@ -231,7 +231,7 @@ class LeanLine:
 
 async def _connect(address: SplitResult) -> _Wire:
     _, wire = await asyncio.get_running_loop().create_connection(
-        _Wire, address.hostname, address.port or _PORTS[address.scheme], happy_eyeballs_delay=0.25,
+        _Wire, address.hostname or "", address.port or _PORTS[address.scheme], happy_eyeballs_delay=0.25,
         ssl=tls() if address.scheme == "https" else None,
     )  # fmt: skip
     return wire
@@ -268,6 +268,7 @@ class _Wire(asyncio.Protocol):
         self._waiting: asyncio.Future[Answer] | None = None
         self._tunnel = False
         self._fault: TransientFault | None = None
+        self._unpacker: zlib._Decompress | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -376,7 +377,7 @@ class _Wire(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = self._status = 0
         self._is_body = self._until_close = False
-        self._unpacker: zlib._Decompress | None = None
+        self._unpacker = None
 
     def _complete(self) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -128,7 +128,7 @@ async def _bound(response: httpx2.Response) -> None:
     """Have what a response to a call holds be read up to the bound alone."""
     if CALL_HEADER in response.request.headers:
         whole = response.aiter_bytes
-        response.aiter_bytes = lambda *size: _bounded(whole(*size), response.status_code)  # type: ignore[method-assign]
+        response.aiter_bytes = lambda *size: _bounded(whole(*size), response.status_code)  # type: ignore[method-assign, assignment]
 
 
 # A server that answers twice leaves the second answer on the connection, where httpcore2 would take it for that of the next call.
