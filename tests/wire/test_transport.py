@@ -59,8 +59,7 @@ def replies(
                 {"m": endpoint}, cassette, environment={}, clients=clients, backoff_s=0.001
             ) as client:
                 found = [await client.ask(named(name)) for name in names]
-            for theirs in clients.values():
-                await theirs.close()
+            cassette.close()
             return found
 
     return asyncio.run(ask_all())
