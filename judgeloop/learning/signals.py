@@ -65,13 +65,13 @@ class FittedSignal:
 
     def frame(self, replicate: int, arm: str, generation: int) -> pd.DataFrame:
         """SIGNAL_COLUMNS, a row a feature, and one for ``order`` (scale 1) where γ was fitted."""
-        coefficients, scale = self.coefficients.to_dict(), self.scale.to_dict()
+        coefficients, errors, scale = self.coefficients.to_dict(), self.std_error.to_dict(), self.scale.to_dict()
         if self.order_log_odds is not None:
             coefficients[ORDER], scale[ORDER] = self.order_log_odds, 1.0
         columns = {
             "replicate": replicate, "arm": arm, "generation": generation, "feature": list(coefficients),
             "coefficient": np.array(list(coefficients.values()), dtype=np.float64),
-            "std_error": self.std_error[list(coefficients)].to_numpy(dtype=np.float64),
+            "std_error": np.array([errors[name] for name in coefficients], dtype=np.float64),
             "scale": np.array([scale[name] for name in coefficients], dtype=np.float64), "converged": self.converged,
         }  # fmt: skip
         return pd.DataFrame(columns, index=range(len(coefficients)))[list(SIGNAL_COLUMNS)]
