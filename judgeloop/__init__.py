@@ -7,6 +7,7 @@ Ask judges, or read what they said:
 - ``run(experiment)`` closes the loop from judge to model for some generations and returns a ``Run``; ``step(experiment)`` does so
   where somebody trains the model by hand between generations.
 - ``reward(judge, endpoints, out=…)`` is a judge as the reward function of a trainer of your own (``JudgeReward``).
+- ``training_log(items, out, every=…)`` logs what such a trainer's model drafts as it goes, for ``analyze``.
 - ``open(run_dir)`` reads the folder of any of them.
 
 Before a call is made:

@@ -520,11 +520,18 @@ def table(checked: CheckResult) -> RenderableType:
                  _signed(outcome.margin))  # fmt: skip
         grid.add_row(word, *(Text(plain(cell, 80)) for cell in cells))
     parts: list[RenderableType] = [Text(headline(checked), style="bold"), Padding(grid, (1, 0, 0, 0))]
-    not_passed = [outcome for outcome in checked.outcomes if outcome.verdict != "passed"]
-    if not_passed:
+    lines = reasons(checked)
+    if lines:
         parts.append(Text(""))
-    parts += [Text(f"- {_title(outcome)}: {plain(outcome.message)}") for outcome in not_passed]
+    parts += [Text(f"- {line}") for line in lines]
     return Group(*parts)
+
+
+def reasons(checked: CheckResult) -> list[str]:
+    """A line for every limit that is not passed: which, and why."""
+    return [
+        f"{_title(outcome)}: {plain(outcome.message)}" for outcome in checked.outcomes if outcome.verdict != "passed"
+    ]
 
 
 def value(outcome: Outcome) -> str:
