@@ -29,10 +29,12 @@ And offline: ``demo()`` reports on a recorded run that ships with judgeloop; ``s
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from judgeloop.commands.analyze import analyze
     from judgeloop.commands.audit import audit
     from judgeloop.commands.check import check
@@ -84,10 +86,12 @@ __all__ = [
     "forecast", "open", "plan", "plan_audit", "reward", "run", "serve", "step", "training_log", "validate", "watch",
 ]  # fmt: skip
 
-__version__ = metadata.version("judgeloop")
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # to look it up takes as long as all else here
+        from importlib.metadata import version
+
+        return version("judgeloop")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'judgeloop' has no attribute {name!r}")
     return getattr(import_module(f"judgeloop.{_MODULE_OF[name]}"), "open_run" if name == "open" else name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from judgeloop.errors import ExperimentError
@@ -22,6 +23,8 @@ LETTERS = "ABCDEFGH"
 """Names of the slots of a list, in order."""
 _NO_REFERENCE = "(none given)"
 _REPLACEMENT = "\ufffd"
+_REMEMBERED = 256
+"""Texts whose safe form is remembered: both orders of a pair, and all pairs of an item, show the same ones."""
 
 # C0 and C1 controls but for newline and tab, DEL, bidirectional embeddings, overrides and isolates, lone surrogates.
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -61,6 +64,7 @@ def without_controls(text: str) -> str:
     return _CONTROL_BRACKET.sub("[ ", text)
 
 
+@lru_cache(_REMEMBERED)
 def neutralise(text: str) -> str:
     """The text as a judge may be shown it: ``without_controls``, and it can neither close our delimiters (their ``<``
     becomes ``‹``) nor pass for a verdict (``[[A]]`` becomes ``[ [A] ]``). Idempotent, linear time.
@@ -69,6 +73,7 @@ def neutralise(text: str) -> str:
     return VERDICT_TOKEN.sub(r"[ [\1] ]", text)
 
 
+@lru_cache(_REMEMBERED)
 def neutralise_rated(text: str) -> str:
     """As ``neutralise``, for prompts that show one answer or a list: it cannot pass for a score or a letter either."""
     text = VERDICT_TOKEN.sub(r"[ [\1] ]", _RATED_TAG.sub("‹", without_controls(text)))
@@ -311,7 +316,9 @@ def _instruction(template: Template, mode: Mode) -> str:
 
 def _verdict_text(label: str, mode: Mode) -> str:
     """The label as a reply in that mode writes it."""
-    return {"logprob": label, "json": json.dumps({"verdict": label}), "text": f"[[{label}]]"}[mode]
+    if mode == "json":
+        return json.dumps({"verdict": label})
+    return label if mode == "logprob" else f"[[{label}]]"
 
 
 def _response_format(template: Template, properties: Mapping[str, Any]) -> dict[str, Any]:

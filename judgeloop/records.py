@@ -160,7 +160,10 @@ def is_control_judge(name: str) -> bool:
 
 def canonical(body: Mapping[str, Any]) -> str:
     """The canonical JSON text of a request body: keys sorted, no spaces, no escapes for non-ASCII characters."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(body)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +181,14 @@ class Call:
     route: Route = ""
     weights: str = ""
     base_url: str = ""
+    _key: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def key(self) -> str:
         """See ``call_key``."""
-        return call_key(self.body, self.route, self.weights)
+        if not self._key:  # asked for at every step of a call, and as long as its body
+            object.__setattr__(self, "_key", call_key(self.body, self.route, self.weights))
+        return self._key
 
     @property
     def custom_id(self) -> str:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+
+# The matrices are small. Where every core has its test, the threads with which OpenBLAS would divide each product spin while
+# they wait for one another: several times the CPU seconds. It reads this when numpy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 import yaml

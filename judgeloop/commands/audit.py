@@ -13,7 +13,7 @@ import pandas as pd
 
 from judgeloop.analysis import Analysis, analyze_log, write_tables
 from judgeloop.commands import questions
-from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, checked, valid
+from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, checked, valid, with_client_addresses
 from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
 from judgeloop.commands.questions import ProbeQuestions, unapplied
 from judgeloop.commands.rated import RatedReplies, analyze_rated
@@ -63,7 +63,7 @@ def audit(pairs: Input, **options: Any) -> Audit:
     Raises JudgeloopError; the same call resumes after BudgetReached, EndpointFailed, AnswersOutstanding or
     StorageFailed.
     """
-    call = valid(AuditCall, options)
+    call = valid(AuditCall, with_client_addresses(options))
     return run_audit(checked(pairs, call), call)
 
 
@@ -76,6 +76,8 @@ def run_audit(settings: Settings, call: AuditCall) -> Audit:
         raise InvalidInput("--batch, --collect and --replay: give one of them")
     if by_files and any(endpoint.engine for endpoint in settings.endpoints.values()):
         raise InvalidInput("--engine: what judgeloop starts takes no batch files; leave --batch and --collect out")
+    if by_files and call.client is not None:
+        raise InvalidInput("client: batches go by judgeloop's own connection; leave batch and collect out")
     if by_files and settings.reward is not None:
         raise InvalidInput(
             "--reward: reward models are asked by routes that batch files do not have; leave --batch and --collect out"
@@ -94,7 +96,7 @@ def run_audit(settings: Settings, call: AuditCall) -> Audit:
     files = {source["name"]: source["hash"] for source in settings.sources.values() if "hash" in source}
     session = Session(
         folder, identity, settings.endpoints, environment(identity, files, settings.seed), settings.record(), call.replay,
-        call.retry_failed and not collect, Ledger(call.max_cost, call.max_calls), observer,
+        call.retry_failed and not collect, Ledger(call.max_cost, call.max_calls), observer, call.client,
     )  # fmt: skip
     asking = _Asking(settings, observer)
     with difference_named(folder, "audit", lambda recorded: audit_differences(recorded, settings.record())), session:

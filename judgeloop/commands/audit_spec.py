@@ -219,6 +219,19 @@ def audit_name(pairs: Input) -> str:
     return f"{Path(str(pairs)).stem}-audit" if is_file else "audit"
 
 
+def with_client_addresses(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keywords of an audit with the addresses of the caller's own client where no base_url is given."""
+    client = options.get("client")
+    if client is None or options.get("base_url") or "model" not in options:
+        return options
+    models = [options["model"]] if isinstance(options["model"], str) else list(options["model"])
+    try:
+        clients = [client[model] for model in models] if isinstance(client, Mapping) else [client]
+        return {**options, "base_url": [str(each.base_url.copy_with(query=None)).rstrip("/") for each in clients]}
+    except (KeyError, AttributeError):
+        raise InvalidInput("client: give an openai.AsyncOpenAI, or a mapping that has one for each model") from None
+
+
 def valid(kind: type[B], raw: Mapping[str, Any], name: str = "") -> B:
     """The block of these values. Raises InvalidInput that names the option: ``name``, else the field's."""
     try:

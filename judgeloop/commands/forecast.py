@@ -30,12 +30,12 @@ from judgeloop.kernels import sigmoid
 from judgeloop.learning import labels, signals
 from judgeloop.records import ORDERS, is_control_judge
 from judgeloop.rundir import RunFolder, as_csv
-from judgeloop.stats.design import Design, RunTables
+from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.inference import LEVEL, Undefined
 from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts
 from judgeloop.stats.loop.forecast import forecast as forecast_loop
-from judgeloop.stats.loop.replicates import measure
+from judgeloop.stats.loop.replicates import generation_zero_units
 from judgeloop.stats.presentations import in_known_order
 from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 
@@ -371,7 +371,7 @@ def read_evidence(tables: RunTables, where: str) -> tuple[list[Evidence], Candid
     texts = tables.candidates[tables.candidates["text"].notna()]
     zero = _generation_zero(texts)
     if zero["replicate"].notna().any():
-        units = pd.Series(measure(tables, Design("", 0, int(texts["generation"].max()), ())).scale)
+        units = pd.Series(generation_zero_units(texts))
     else:
         units = zero[list(FEATURES)].astype("float64").std(ddof=1)
     return list(_evidence(judgments, texts)), _candidate_texts(zero, units)

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
-from judgeloop.commands.session import Observer, Session, check_prices, difference_named, environment, value_shown
+from judgeloop.commands.session import (
+    Observer,
+    OwnClient,
+    Session,
+    check_prices,
+    difference_named,
+    environment,
+    value_shown,
+)
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
@@ -62,6 +70,7 @@ def run(
     max_calls: int | None = None,
     retry_failed: bool = True,
     observer: Observer | None = None,
+    client: OwnClient = None,
     report: bool = True,
     by_hand: bool = False,
 ) -> Run:
@@ -71,7 +80,8 @@ def run(
     ``replay`` every answer comes from that recorded run folder and no endpoint is asked. ``max_cost`` (USD) and
     ``max_calls`` limit the whole run, every attempt and what is recorded included. ``retry_failed``: calls whose attempts all failed
     in an earlier session are asked again. ``observer`` shows progress: an object with the methods of
-    ``judgeloop.commands.session.Observer``. ``by_hand``: a policy's command is not run; the files of its trainings are written
+    ``judgeloop.commands.session.Observer``. ``client`` asks in place of judgeloop's own line: an ``openai.AsyncOpenAI`` for all
+    endpoints, or a mapping from endpoint to one; it is closed at the end. ``by_hand``: a policy's command is not run; the files of its trainings are written
     and AnswersOutstanding says which wait (``judgeloop step``). Raises JudgeloopError; the same call resumes after
     BudgetReached, EndpointFailed, TrainingFailed, AnswersOutstanding or StorageFailed.
     """
@@ -102,6 +112,7 @@ def run(
         retry_failed=retry_failed,
         ledger=Ledger(max_cost, budget.max_calls if max_calls is None else max_calls),
         observer=observer,
+        client=client,
     )
     folder = session.folder
     if by_hand and isinstance(experiment, str | Path):

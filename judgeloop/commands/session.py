@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Asking = Callable[[WireClient, Mapping[str, Endpoint]], Coroutine[Any, Any, T]]
 """A coroutine function that asks the endpoints through the client."""
+OwnClient = Any
+"""An ``openai.AsyncOpenAI`` of the caller's own for all endpoints, a mapping from endpoint to one, or None."""
 
 
 class Observer(Protocol):
@@ -109,7 +111,7 @@ class Session:
 
     ``environment``: what is known before any call; ``experiment``: the content of experiment.yaml. With ``replay`` that
     folder's recording answers, and no endpoint is asked. With ``retry_failed`` calls whose attempts all failed in an earlier
-    session are asked again. Raises FolderMismatch, StorageFailed.
+    session are asked again. By ``client`` the endpoints are asked in place of judgeloop's own line. Raises FolderMismatch, StorageFailed.
     """
 
     folder: RunFolder
@@ -121,6 +123,7 @@ class Session:
     retry_failed: bool = True
     ledger: Ledger = field(default_factory=Ledger)
     observer: Observer | None = None
+    client: OwnClient = None
     cassette: Cassette = field(init=False)
     recording: Cassette | None = field(init=False, default=None)
     record: EndpointRecord = field(init=False)
@@ -167,8 +170,15 @@ class Session:
         async with WireClient(
             endpoints, self.cassette, replay=self.recording, ledger=self.ledger, observer=self.record.answered,
             note=self.observer.note if self.observer else lambda _: None,
+            clients=self._own_clients(endpoints),
         ) as client:  # fmt: skip
             return await asking(client, endpoints)
+
+    def _own_clients(self, endpoints: Mapping[str, Endpoint]) -> Mapping[str, Any]:
+        """Endpoint → the caller's own client that asks it."""
+        if isinstance(self.client, Mapping):
+            return self.client
+        return {} if self.client is None else dict.fromkeys(endpoints, self.client)
 
     def stage(self, text: str) -> None:
         """Pass to the observer what is done next."""

@@ -115,6 +115,8 @@ class AuditCall(AuditSession, AuditSpec):
 
     observer: Any = None
     """Shows progress: an object with the methods of `judgeloop.commands.session.Observer`."""
+    client: Any = None
+    """Asks in place of judgeloop's own line: an `openai.AsyncOpenAI` (Azure with Entra tokens, a gateway that signs, a transport of your own), or a mapping from model to one; `base_url` is then its own by default. What it answers is recorded alike; it is closed at the end."""
     report: bool = True
     """Whether report.html, report.md and report.json are written too; they can be later (`.write_report()`)."""
 

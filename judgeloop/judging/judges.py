@@ -79,6 +79,10 @@ class _ModelAsked:
     client: Client
     seed: int
 
+    def _seed(self, *labels: Label) -> int | None:
+        """The request's seed from that stream; none where nothing is sampled."""
+        return seeds.integer(self.seed, *labels) if self.spec.temperature > 0 else None
+
     async def _reply(self, call_id: str, body: Mapping[str, Any]) -> Reply:
         return await self.client.ask(Call(call_id, self.spec.endpoint, body))
 
@@ -104,7 +108,7 @@ class ModelJudge(_ModelAsked):
         body = judge_body(
             self.endpoint, self.template, self.mode, prompt=item.prompt, first_text=presentation.first.text,
             second_text=presentation.second.text, reference=item.reference, temperature=self.spec.temperature,
-            max_tokens=self.spec.max_tokens, seed=seeds.integer(self.seed, "judge", *labels),
+            max_tokens=self.spec.max_tokens, seed=self._seed("judge", *labels),
         )  # fmt: skip
         verdict = read_verdict(
             await self._reply(name, body), self.mode, self.template.ties, self.endpoint.min_label_mass
@@ -125,7 +129,7 @@ class ChoiceJudge(_ModelAsked):
             self.endpoint, self.template, self.mode, prompt=item.prompt,
             texts=[text.text for text in rotated(texts, rotation)], reference=item.reference,
             temperature=self.spec.temperature, max_tokens=self.spec.max_tokens,
-            seed=seeds.integer(self.seed, "choice", item.item_id, set_id, rotation, repeat),
+            seed=self._seed("choice", item.item_id, set_id, rotation, repeat),
         )  # fmt: skip
         return read_choice(await self._reply(name, body), self.mode, len(texts), self.endpoint.min_label_mass), name
 
@@ -145,7 +149,7 @@ class ScoreJudge(_ModelAsked):
         body = score_body(
             self.endpoint, self.template, self.mode, scale, prompt=item.prompt, answer=text.text, reference=item.reference,
             temperature=self.spec.temperature, max_tokens=self.spec.max_tokens,
-            seed=seeds.integer(self.seed, "score", item.item_id, place, repeat, scale.name),
+            seed=self._seed("score", item.item_id, place, repeat, scale.name),
         )  # fmt: skip
         return read_score(await self._reply(name, body), self.mode, scale, self.endpoint.min_label_mass), name
 

@@ -50,16 +50,18 @@ def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     a, b, p_a = (soft[name].to_numpy() for name in ("a", "b", "p_a"))
     chosen, rejected = np.concatenate([a, b]), np.concatenate([b, a])
     weights = np.concatenate([p_a, 1.0 - p_a])
-    keys = (_ordered(pd.Series(chosen)), *(np.tile(_ordered(soft[name]), 2) for name in ("repeat", "order", "matchup")))
+    keys = (_ordered(chosen), *(np.tile(_ordered(soft[name].values), 2) for name in ("repeat", "order", "matchup")))
     places = np.lexsort(keys)
     places = places[weights[places] > 0.0]
     rows = soft.iloc[places % max(len(soft), 1)].reset_index(drop=True)
     text: Any = soft["a"].dtype  # of texts: object or string
-    rows = rows.assign(
-        chosen=pd.array(chosen[places], dtype=text), rejected=pd.array(rejected[places], dtype=text),
-        weight=weights[places], label_rule=rule,
-    )  # fmt: skip
-    return rows[list(PREFERENCE_COLUMNS)]
+    made = {
+        "chosen": pd.Series(chosen[places], dtype=text), "rejected": pd.Series(rejected[places], dtype=text),
+        "weight": weights[places], "label_rule": rule,
+    }  # fmt: skip
+    return pd.DataFrame(
+        {name: made[name] if name in made else rows[name] for name in PREFERENCE_COLUMNS}, index=rows.index
+    )
 
 
 def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
@@ -71,46 +73,53 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     """
     first, second = judgments["candidate_first"], judgments["candidate_second"]
     different = ~judgments["identical"].astype(bool) & (first != second)
-    needed = [*_PRESENTATION, "candidate_first", "candidate_second", "verdict", "p_first"]
-    rows = judgments.loc[different & (judgments["verdict"] != "unscored"), needed]
-    verdicts, orders = rows["verdict"].tolist(), rows["order"].tolist()
+    counted = (different & (judgments["verdict"] != "unscored")).to_numpy(dtype=np.bool_)
+    # Each column once, as an array: pandas takes longer to hand a column over than to work on one of a generation's length.
+    values: dict[str, Any] = {
+        name: judgments[name].values[counted]
+        for name in (*_PRESENTATION, "candidate_first", "candidate_second", "verdict", "p_first")
+    }
+    verdicts, orders = values["verdict"].tolist(), values["order"].tolist()
     hard = np.array([_HARD.get(verdict, np.nan) for verdict in verdicts], dtype=np.float64)
     if np.isnan(hard).any():
         raise ValueError(f"unknown verdict {verdicts[int(np.isnan(hard).argmax())]!r}")
     if not {*ORDERS, UNKNOWN_ORDER}.issuperset(orders):
         raise ValueError("every presentation has the order ab, ba or unknown")
     # The rows of a panel, whose replicate is missing, are a matchup too.
-    matchup = np.zeros(len(rows), dtype=np.intp)
+    matchup = np.zeros(len(hard), dtype=np.intp)
     for name in _MATCHUP:
-        codes = _ordered(rows[name])
+        codes = _ordered(values[name])
         matchup = np.unique(matchup * (codes.max(initial=0) + 1) + codes, return_inverse=True)[1]
     forward = np.array([order != "ba" for order in orders], dtype=np.bool_)
-    shown = (matchup * 3 + _ordered(rows["order"])) * (len(rows) + 1) + _ordered(rows["repeat"])
-    if len(np.unique(shown)) < len(rows):
-        twice = pd.Series(shown).duplicated().to_numpy()
-        raise ValueError(f"two judgments of one presentation: {rows.loc[twice, _PRESENTATION].iloc[0].to_dict()}")
-    soft = pd.to_numeric(rows["p_first"]).to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def named(row: int, names: list[str]) -> dict[str, object]:
+        return {name: values[name][row] for name in names}
+
+    shown = (matchup * 3 + _ordered(values["order"])) * (len(hard) + 1) + _ordered(values["repeat"])
+    if len(np.unique(shown)) < len(hard):
+        twice = int(pd.Series(shown).duplicated().to_numpy().argmax())
+        raise ValueError(f"two judgments of one presentation: {named(twice, _PRESENTATION)}")
+    soft = pd.to_numeric(pd.Series(values["p_first"])).to_numpy(dtype=np.float64, na_value=np.nan)
     p_first = np.where(np.isfinite(soft), soft, hard)
     outside = ~((p_first >= 0.0) & (p_first <= 1.0))
     if outside.any():
         raise ValueError(f"p_first must lie in [0, 1], not {p_first[outside][0]}")
-    slots = rows["candidate_first"].to_numpy(dtype=object), rows["candidate_second"].to_numpy(dtype=object)
-    a, b = np.where(forward, slots[0], slots[1]), np.where(forward, slots[1], slots[0])
-    text: Any = rows["candidate_first"].dtype
-    table = rows[[*_PRESENTATION, "candidate_first"]].assign(
-        a=pd.array(a, dtype=text), b=pd.array(b, dtype=text), p_a=np.where(forward, p_first, 1.0 - p_first),
-        matchup=matchup,
-    )  # fmt: skip
+    shown_first, shown_second = (np.asarray(values[f"candidate_{k}"], dtype=object) for k in ("first", "second"))
+    a, b = np.where(forward, shown_first, shown_second), np.where(forward, shown_second, shown_first)
     first_row = _first_rows(matchup)[matchup]
     unclear = (a != a[first_row]) | (b != b[first_row])
     if unclear.any():
-        raise ValueError(
-            f"a pair_id must name one pair of candidates: {table.loc[unclear, _MATCHUP].iloc[0].to_dict()}"
-        )
-    return table
+        raise ValueError(f"a pair_id must name one pair of candidates: {named(int(unclear.argmax()), _MATCHUP)}")
+    kept = {name: (values[name], judgments[name].dtype) for name in (*_PRESENTATION, "candidate_first")}
+    kept |= {name: (side, first.dtype) for name, side in (("a", a), ("b", b))}
+    index = judgments.index[counted]
+    return pd.DataFrame({
+        **{name: pd.Series(column, index=index, dtype=kind) for name, (column, kind) in kept.items()},
+        "p_a": np.where(forward, p_first, 1.0 - p_first), "matchup": matchup,
+    }, index=index)  # fmt: skip
 
 
-def _ordered(values: pd.Series[Any]) -> NDArray[np.intp]:
+def _ordered(values: Any) -> NDArray[np.intp]:
     """(n,) the rank of each value among the different ones, from 0; missing values come last."""
     codes, words = pd.factorize(values, sort=True)
     return np.where(codes < 0, len(words), codes)

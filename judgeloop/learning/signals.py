@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from judgeloop.experiment.schema import BradleyTerrySignalSpec, SignalSpec, TrainingSignal
-from judgeloop.kernels import cluster_covariance, logistic
+from judgeloop.kernels import Floats, cluster_covariance, logistic
 from judgeloop.learning import selection
 from judgeloop.learning.labels import preferences as label
 from judgeloop.records import ORDERS, SIGNAL_COLUMNS, Distribution
@@ -27,6 +27,7 @@ ORDER = "order"
 """The name of γ among a signal's features."""
 
 _INDEX = ["item_id", "candidate_id"]
+_SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,23 @@ class FittedSignal:
         features: indexed by (item_id, candidate_id). A candidate without text has features that are missing: it has no
         reward and is left out.
         """
-        values = features[list(self.scale.index)].astype("float64")
-        present = values[values.notna().all(axis="columns")]
+        values = features[list(self.scale.index)].to_numpy(dtype=np.float64, na_value=np.nan)
+        present = ~np.isnan(values).any(axis=1)
         per_unit = (self.coefficients / self.scale).to_numpy(dtype=np.float64)
-        return pd.Series(present.to_numpy(dtype=np.float64) @ per_unit, index=present.index, name="reward", dtype=float)
+        return pd.Series(values[present] @ per_unit, index=features.index[present], name="reward", dtype=float)
 
     def frame(self, replicate: int, arm: str, generation: int) -> pd.DataFrame:
         """SIGNAL_COLUMNS, a row a feature, and one for ``order`` (scale 1) where γ was fitted."""
         coefficients, errors, scale = self.coefficients.to_dict(), self.std_error.to_dict(), self.scale.to_dict()
         if self.order_log_odds is not None:
             coefficients[ORDER], scale[ORDER] = self.order_log_odds, 1.0
-        rows = [
-            (replicate, arm, generation, name, value, errors[name], scale[name], self.converged)
-            for name, value in coefficients.items()
-        ]
-        kinds = {"coefficient": "float64", "std_error": "float64", "scale": "float64", "converged": "bool"}
-        kinds |= {"replicate": "int64", "generation": "int64"}
-        return pd.DataFrame(rows, columns=list(SIGNAL_COLUMNS)).astype(kinds)
+        columns = {
+            "replicate": replicate, "arm": arm, "generation": generation, "feature": list(coefficients),
+            "coefficient": np.array(list(coefficients.values()), dtype=np.float64),
+            "std_error": np.array([errors[name] for name in coefficients], dtype=np.float64),
+            "scale": np.array([scale[name] for name in coefficients], dtype=np.float64), "converged": self.converged,
+        }  # fmt: skip
+        return pd.DataFrame(columns, index=range(len(coefficients)))[list(SIGNAL_COLUMNS)]
 
 
 def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float], ridge: float) -> FittedSignal:
@@ -110,7 +111,8 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
         front_is_chosen = np.where(
             ordered, chosen == preferences["candidate_first"].to_numpy(dtype=object), front_is_chosen
         )
-    difference = _values(preferences, "chosen", features, scale) - _values(preferences, "rejected", features, scale)
+    of_chosen, of_rejected = _values(preferences, features, scale)
+    difference = of_chosen - of_rejected
     x = np.where(front_is_chosen[:, None], difference, -difference)
     penalty = np.full(len(scale), float(ridge))
     if ordered.any():
@@ -164,21 +166,26 @@ def generation_zero_scale(features: pd.DataFrame) -> pd.Series[float]:
     return spread[varies].rename("scale")
 
 
-def _values(
-    preferences: pd.DataFrame, column: str, features: pd.DataFrame, scale: pd.Series[float]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(n, p) features of the named texts, in scaled units."""
+def _values(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float]) -> tuple[Floats, Floats]:
+    """(n, p) features of the chosen and of the rejected texts, in scaled units."""
     if not features.index.is_unique:
         raise ValueError("features hold one row a text, indexed by (item_id, candidate_id)")
-    index = pd.MultiIndex.from_arrays([preferences["item_id"], preferences[column]], names=_INDEX)
+    items = preferences["item_id"].to_numpy(dtype=object)
+    texts = np.concatenate([preferences[side].to_numpy(dtype=object) for side in _SIDES])
+    index = pd.MultiIndex.from_arrays([np.concatenate([items, items]), texts], names=_INDEX)
     positions = features.index.get_indexer(index)
     if (positions < 0).any():
-        raise ValueError(f"no features of the {column} text {tuple(index[int(np.argmin(positions))])}")
+        raise ValueError(f"no features of the {_named(index, int(np.argmin(positions)))}")
     table = features[list(scale.index)].to_numpy(dtype=np.float64)[positions] / scale.to_numpy(dtype=np.float64)
     missing = ~np.isfinite(table).all(axis=1)
     if missing.any():
-        raise ValueError(f"missing features of the {column} text {tuple(index[int(np.argmax(missing))])}")
-    return np.asarray(table, dtype=np.float64)
+        raise ValueError(f"missing features of the {_named(index, int(np.argmax(missing)))}")
+    return table[: len(items)], table[len(items) :]
+
+
+def _named(index: pd.MultiIndex, place: int) -> str:
+    """The text at a place of both sides' texts, the chosen ones first."""
+    return f"{_SIDES[2 * place // len(index)]} text {tuple(index[place])}"
 
 
 def _empty_signal(scale: pd.Series[float], ridge: float) -> FittedSignal:

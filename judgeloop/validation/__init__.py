@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 
 from judgeloop.errors import InvalidInput
 from judgeloop.validation import judge, loop, refits, selection
 from judgeloop.validation.claims import claims_study
 from judgeloop.validation.coverage_study import CELLS, coverage
-from judgeloop.validation.study import earlier_study
+from judgeloop.validation.study import earlier_study, processes
 from judgeloop.validation.table import Check, Row, SampleSizes, table, write
 
 __all__ = ["CELLS", "CHECKS", "Row", "claims_study", "coverage", "earlier_study", "run", "table", "write"]
@@ -51,8 +50,8 @@ def run(
     rows_by_name: dict[str, list[Row]] = {}
     if workers > 1:
         # The slowest rows first, so that no worker is left with a long one at the end.
-        order = sorted(names, key=lambda name: not name.startswith(("L", "E1", "F", "G")))
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        order = sorted(names, key=lambda name: (not name.startswith("L"), not name.startswith(("F", "G"))))
+        with processes(workers) as pool:
             futures = {pool.submit(CHECKS[name], scale): name for name in order}
             for future in as_completed(futures):
                 rows_by_name[futures[future]] = future.result()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,6 +15,24 @@ from judgeloop.errors import InvalidInput
 
 DrawCell = Callable[[str, int, int], pd.DataFrame]
 """(cell, seed, replications) → the cell's rows, which have the column ``cell``; a function of a module, for other processes."""
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """That many processes for simulations, each a fresh interpreter, so that no open event loop or thread of this one is copied.
+
+    In each, matrices are multiplied by one thread, unless the environment says otherwise: every core has its process, and threads
+    that divide small matrices spend most of their time waiting for one another.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    is_said = name in os.environ
+    os.environ.setdefault(name, "1")
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield pool
+    finally:
+        if not is_said:
+            os.environ.pop(name, None)
 
 
 def study(
@@ -45,8 +65,7 @@ def study(
     rows_by_cell = _earlier_cells(earlier, names, seed, replications)
     missing = [name for name in dict.fromkeys(names) if name not in rows_by_cell]
     if workers > 1 and missing:
-        # A fresh interpreter, so that no open event loop or thread of this one is copied.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with processes(workers) as pool:
             futures = {pool.submit(draw, name, seed, replications): name for name in missing}
             try:
                 for future in as_completed(futures):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -18,11 +17,13 @@ import tempfile
 import time
 import weakref
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from judgeloop.errors import FolderMismatch, StorageFailed
 from judgeloop.records import PASSING_FAULTS, REWARD_ROUTES, TRIAL_ID, Call, Route, call_key, canonical
@@ -39,6 +40,14 @@ _CHECKSUM = b',"checksum":"crc32:%08x"}'
 """The end of a line: the CRC-32 of all that stands before it. Lines of earlier versions have none."""
 _CHECKSUM_BYTES = len(_CHECKSUM % 0)
 _CHECKSUM_NAME = b',"checksum":"crc32:'
+_KEY, _CALL = len(b'{"key":"'), b'","call":"'
+_KEY_END = _KEY + len("sha256:") + 64
+_SPENT = re.compile(rb',"attempts":([0-9]+),"spent":\["([^"\\]*)",([0-9]+),([0-9]+)\]\Z')
+"""What ends the line of a plain answer, one without fault, route, weights or earlier attempts: such a line is indexed unparsed."""
+_SPENT_BYTES = 300
+_DIGITS = 24
+"""The last digits of a request's hash by which the index tells requests of one call id apart."""
+_LINE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
 _SYNC_S = 30.0
 """Seconds of recording that a power cut can lose."""
 
@@ -76,8 +85,9 @@ class Exchange:
             raw["weights"] = self.weights
         if any(self.earlier_tokens):
             raw["earlier_tokens"] = list(self.earlier_tokens)
+        raw["spent"] = [str(self.request.get("model", "")), *used_tokens(self.response)]
         # ASCII only: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
-        content = json.dumps(raw, separators=(",", ":"), ensure_ascii=True).encode()[:-1]
+        content = _LINE.encode(raw).encode()[:-1]
         return content + _CHECKSUM % zlib.crc32(content) + b"\n"
 
 
@@ -88,6 +98,19 @@ class Spending(NamedTuple):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     training_tokens: float = 0
+
+
+_NOTHING = Spending()
+
+
+@dataclass(slots=True)
+class _Appending:
+    """A part that is open for appending: its file's descriptor, the place by which the file is known, and its size in bytes."""
+
+    path: Path
+    descriptor: int
+    place: tuple[int, int]
+    size: int
 
 
 def trained_tokens(exchange: Exchange) -> float:
@@ -101,10 +124,17 @@ def trained_tokens(exchange: Exchange) -> float:
 
 def part_name(call_id: str) -> str:
     """The part of the cassette that holds a call id: a path below ``calls/``, without its ending."""
-    parts = [_UNSAFE.sub("_", part) if part.strip(".") else "_" for part in call_id.split("/")]
-    if len(parts) > 3 and (generation := re.fullmatch(r"g(\d+)", parts[1])):
+    parts = call_id.split("/")
+    return _part_name(len(parts), tuple(parts[:3]))
+
+
+@lru_cache(1024)
+def _part_name(count: int, first: tuple[str, ...]) -> str:
+    """``part_name`` of an id of so many segments, from the ``first`` three."""
+    parts = [_UNSAFE.sub("_", part) if part.strip(".") else "_" for part in first]
+    if count > 3 and (generation := re.fullmatch(r"g(\d+)", parts[1])):
         return f"{parts[0]}/g{int(generation[1]):02d}-{parts[2]}"
-    return f"{parts[0]}/{parts[1]}" if len(parts) > 2 else parts[0]
+    return f"{parts[0]}/{parts[1]}" if count > 2 else parts[0]
 
 
 class Cassette:
@@ -121,54 +151,60 @@ class Cassette:
         """
         self.folder = Path(folder) / "calls"
         self._writable, self._retry_failed = writable, retry_failed
-        self._files: dict[Path, int] = {}
+        self._files: dict[str, _Appending] = {}
+        self._readers: dict[Path, BinaryIO] = {}
         self._own_place = _place(self.folder)
         self._synced_at = time.monotonic()
         self._index_parts()
 
     def _index_parts(self) -> None:
         self._places: dict[bytes, tuple[Path, int, int]] = {}
-        self._names_of_body: dict[bytes, list[bytes]] = {}
+        self._names_of_body: dict[str, list[bytes]] | None = None
         self.spent: dict[str, Spending] = {}
         # Compressed parts are unpacked once and end to end into one file: a run reads all its parts in turn.
         self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the cassette, however it goes
         weakref.finalize(self, self._unpacked.close)
         # What was packed is older than what was appended since: the later recording of a call counts.
         for path in sorted([*self.folder.rglob("*.jsonl.gz"), *self.folder.rglob("*.jsonl")], key=_part_order):
-            self._index_part(path)
+            try:
+                self._index_part(path)
+            except (OSError, EOFError, zlib.error) as error:
+                raise FolderMismatch(
+                    f"{path}: cannot be read ({error}); restore this part or delete it to ask again"
+                ) from None
 
     def _index_part(self, path: Path) -> None:
+        """Remember where each exchange of a part stands. Bodies are read when they are wanted; here they are held against their
+        checksums alone, and parsed where a line is no plain answer of this version."""
         packed = path.suffix == ".gz"
-        try:
-            content = path.read_bytes()
-            if packed:
-                content = gzip.decompress(content)
-                shift = self._unpacked.seek(0, os.SEEK_END)
-                self._unpacked.write(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise FolderMismatch(
-                f"{path}: cannot be read ({error}); restore this part or delete it to ask again"
-            ) from None
-        offset, number = 0, 0
-        while offset < len(content):
-            number += 1
-            end = content.find(b"\n", offset) + 1
-            torn = end == 0
-            if torn and not packed:
-                if self._writable:
-                    self._cut(path, offset)
-                return
-            end = end or len(content)
-            try:
-                exchange = _exchange(content[offset:end])
-            except _DAMAGE:
-                raise FolderMismatch(
-                    f"{path}:{number}: this line is not a recorded exchange, or was changed; restore the file, or delete the line to ask that call again"
-                ) from None
-            self._count(exchange)
-            if not self._is_asked_again(exchange):
-                self._remember(exchange.call, exchange.key, path, offset + shift if packed else offset, end - offset)
-            offset = end
+        start = self._unpacked.seek(0, os.SEEK_END) if packed else 0
+        offset, plain = start, Counter[tuple[bytes, bytes, bytes, bytes]]()
+        with gzip.open(path) if packed else path.open("rb", buffering=_CHUNK_BYTES) as file:
+            for number, line in enumerate(file, start=1):
+                if packed:
+                    self._unpacked.write(line)
+                elif not line.endswith(b"\n"):
+                    if self._writable:
+                        self._cut(path, offset)
+                    break
+                place = path, offset, len(line)
+                offset += len(line)
+                if found := _plain(line):
+                    name, spent = found
+                    self._places[name] = place
+                    plain[spent] += 1
+                    continue
+                try:
+                    exchange = _exchange(line)
+                except _DAMAGE:
+                    raise FolderMismatch(
+                        f"{path}:{number}: this line is not a recorded exchange, or was changed; restore the file, or delete the line to ask that call again"
+                    ) from None
+                self._count(exchange)
+                if not self._is_asked_again(exchange):
+                    self._places[_name(exchange.call, exchange.key)] = place
+        for (attempts, model, prompt, completion), calls in plain.items():
+            self._add(model.decode(), calls * int(attempts), calls * int(prompt), calls * int(completion))
 
     def _is_asked_again(self, exchange: Exchange) -> bool:
         """Whether an exchange of an earlier session counts as not recorded. A trial that an endpoint failed for what it asks is
@@ -179,15 +215,16 @@ class Cassette:
 
     def _count(self, exchange: Exchange) -> None:
         """Add an exchange to ``spent``."""
-        model = str(exchange.request.get("model", ""))
         prompt, completion = used_tokens(exchange.response)
-        earlier = self.spent.get(model, Spending())
-        self.spent[model] = Spending(
-            earlier.attempts + exchange.attempts,
-            earlier.prompt_tokens + prompt + exchange.earlier_tokens[0],
-            earlier.completion_tokens + completion + exchange.earlier_tokens[1],
-            earlier.training_tokens + trained_tokens(exchange),
-        )
+        earlier = exchange.earlier_tokens
+        self._add(
+            str(exchange.request.get("model", "")), exchange.attempts, prompt + earlier[0], completion + earlier[1],
+            trained_tokens(exchange),
+        )  # fmt: skip
+
+    def _add(self, model: str, attempts: int, prompt: int, completion: int, training: float = 0) -> None:
+        spent = self.spent.get(model, _NOTHING)
+        self.spent[model] = Spending(spent[0] + attempts, spent[1] + prompt, spent[2] + completion, spent[3] + training)
 
     def _cut(self, path: Path, size: int) -> None:
         """Shorten a part to ``size`` bytes."""
@@ -197,12 +234,6 @@ class Cassette:
             raise StorageFailed(
                 f"{path}: cannot be mended ({error.strerror}); make it writable and run the same command again"
             ) from None
-
-    def _remember(self, call: str, key: str, path: Path, offset: int, length: int) -> None:
-        name = _name(call, key)
-        if name not in self._places:
-            self._names_of_body.setdefault(_name("", key), []).append(name)
-        self._places[name] = (path, offset, length)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -221,7 +252,11 @@ class Cassette:
 
     def by_body(self, key: str) -> list[Exchange]:
         """All exchanges with that request hash, in recorded order; for clients that send no call ids."""
-        return [self._load(*self._places[name]) for name in self._names_of_body.get(_name("", key), [])]
+        if self._names_of_body is None:
+            self._names_of_body = {}
+            for name, place in self._places.items():
+                self._names_of_body.setdefault(self._load(*place).key, []).append(name)
+        return [self._load(*self._places[name]) for name in self._names_of_body.get(key, [])]
 
     def exchanges(self) -> Iterator[Exchange]:
         """Every recorded exchange, part by part."""
@@ -231,67 +266,80 @@ class Cassette:
     def _load(self, path: Path, offset: int, length: int) -> Exchange:
         """The exchange at a place; of a compressed part, at this offset of the unpacked file."""
         try:
-            if path.suffix == ".gz":
-                self._unpacked.seek(offset)
-                return _exchange(self._unpacked.read(length))
-            with path.open("rb") as file:
-                file.seek(offset)
-                return _exchange(file.read(length))
+            file = self._unpacked if path.suffix == ".gz" else self._readers.get(path) or self._reader(path)
+            file.seek(offset)
+            return _exchange(file.read(length))
         except _DAMAGE:
             raise FolderMismatch(
                 f"{path}: changed or vanished while it was read; leave the run folder alone and run the same command again"
             ) from None
 
+    def _reader(self, path: Path) -> BinaryIO:
+        """A part that is open for reading."""
+        if len(self._readers) >= _MOST_OPEN_FILES:
+            self._readers.pop(next(iter(self._readers))).close()
+        self._readers[path] = reader = path.open("rb", buffering=0)
+        weakref.finalize(self, reader.close)
+        return reader
+
     def append(self, exchange: Exchange) -> None:
         """Record an exchange. Raises StorageFailed where it cannot be written, and then leaves no torn line; also where the
         folder was moved or deleted since."""
-        path = self.folder / f"{part_name(exchange.call)}.jsonl"
+        part = part_name(exchange.call)
         line = exchange.line()
-        file = -1
+        file = self._files.get(part)
         try:
-            file = self._file(path)
-            opened = os.fstat(file)
-            offset = opened.st_size
+            if file is None:
+                file = self._opened(part)
             try:
-                written = 0
+                written = os.write(file.descriptor, line)
                 while written < len(line):  # a write may be partial: the next one raises the reason
-                    written += os.write(file, line[written:])
+                    written += os.write(file.descriptor, line[written:])
             except OSError:
-                os.ftruncate(file, offset)
+                os.ftruncate(file.descriptor, file.size)
                 raise
             self._sync()
         except OSError as error:
             raise StorageFailed(
-                f"{path}: cannot be written ({error.strerror}); make room and run the same command again, nothing recorded is lost"
+                f"{self._path(part)}: cannot be written ({error.strerror}); make room and run the same command again, nothing recorded is lost"
             ) from None
         # Behind the write: where the folder was moved, what was paid for is in it.
-        if _place(path) != (opened.st_dev, opened.st_ino):
-            raise self._gone(path)
+        if _place(file.path) != file.place:
+            raise self._gone(file.path)
         self._count(exchange)
         if exchange.fault != CUT_SHORT:
-            self._remember(exchange.call, exchange.key, path, offset, len(line))
+            name = _name(exchange.call, exchange.key)
+            if self._names_of_body is not None and name not in self._places:
+                self._names_of_body.setdefault(exchange.key, []).append(name)
+            self._places[name] = (file.path, file.size, len(line))
+        file.size += len(line)
 
-    def _file(self, path: Path) -> int:
-        """The descriptor of a part that is open for appending."""
-        if path not in self._files:
-            if not self._writable:
-                raise OSError(30, "opened for replay only")
-            if self._own_place is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._own_place = _place(self.folder)
-            elif _place(self.folder) != self._own_place:
-                raise self._gone(self.folder)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if len(self._files) >= _MOST_OPEN_FILES:
-                os.close(self._files.pop(next(iter(self._files))))
-            self._files[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        return self._files[path]
+    def _path(self, part: str) -> Path:
+        return self.folder / f"{part}.jsonl"
+
+    def _opened(self, part: str) -> _Appending:
+        """A part, opened for appending."""
+        path = self._path(part)
+        if not self._writable:
+            raise OSError(30, "opened for replay only")
+        if self._own_place is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._own_place = _place(self.folder)
+        elif _place(self.folder) != self._own_place:
+            raise self._gone(self.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if len(self._files) >= _MOST_OPEN_FILES:
+            os.close(self._files.pop(next(iter(self._files))).descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        opened = os.fstat(descriptor)
+        self._files[part] = _Appending(path, descriptor, (opened.st_dev, opened.st_ino), opened.st_size)
+        return self._files[part]
 
     def _sync(self) -> None:
         """Send what was appended to the disk itself, now and then."""
         if time.monotonic() - self._synced_at > _SYNC_S:
             for file in self._files.values():
-                os.fsync(file)
+                os.fsync(file.descriptor)
             self._synced_at = time.monotonic()
 
     def _gone(self, path: Path) -> StorageFailed:
@@ -313,10 +361,13 @@ class Cassette:
                 raise self._gone(path)
 
     def close(self) -> None:
-        """Close the parts that are open for appending; a later append opens them again."""
+        """Close the parts that are open; who appends or reads later opens them again."""
         for file in self._files.values():
-            os.close(file)
+            os.close(file.descriptor)
         self._files.clear()
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
 
     def nearest(self, call: Call) -> str:
         """The nearest recording to a call that is not recorded, and what differs from it, as part of a sentence."""
@@ -350,6 +401,19 @@ class Cassette:
         self._index_parts()
 
 
+def _plain(line: bytes) -> tuple[bytes, tuple[bytes, bytes, bytes, bytes]] | None:
+    """(name, what it spent) of a line that is whole and a plain answer, found unparsed; None of any other, which is parsed."""
+    content = line[: -_CHECKSUM_BYTES - 1]
+    call = _KEY_END + len(_CALL)
+    if not line.startswith(_CALL, _KEY_END) or line[len(content) :] != _CHECKSUM % zlib.crc32(content) + b"\n":
+        return None
+    spent = _SPENT.search(content, len(content) - _SPENT_BYTES)
+    name = line[call : line.index(b'"', call)]
+    if spent is None or b"\\" in name:
+        return None
+    return name + line[_KEY_END - _DIGITS : _KEY_END], spent.groups()  # type: ignore[return-value]
+
+
 def _exchange(line: bytes) -> Exchange:
     """The exchange in a line. Raises one of ``_DAMAGE`` where the line is none, or is not as its checksum says."""
     line = line.rstrip()
@@ -374,7 +438,7 @@ def _exchange(line: bytes) -> Exchange:
 def _place(path: Path) -> tuple[int, int] | None:
     """The file system and number of a file or folder, by which it is told from another of its name; None where there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116  asked once a call
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -390,8 +454,8 @@ def _part_order(path: Path) -> tuple[str, bool]:
 
 
 def _name(call: str, key: str) -> bytes:
-    """A short name of a call id and request hash: an index of many exchanges stays small."""
-    return hashlib.sha256(f"{call}\n{key}".encode("utf-8", "surrogatepass")).digest()[:16]
+    """The name of a call id and request hash in the index."""
+    return f"{call}{key[-_DIGITS:]}".encode("utf-8", "surrogatepass")
 
 
 def _differences(recorded: Any, asked: Any, path: str = "") -> list[str]:

@@ -14,9 +14,10 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
@@ -24,9 +25,9 @@ from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint, Price
 from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
+from judgeloop.wire.line import Answer, LeanLine, Line, is_local, proxy_of, split_address
 from judgeloop.wire.pace import LONGEST_WAIT_S, Pace
 from judgeloop.wire.reply import (
-    CALL_HEADER,
     SHORTEST_SECRET_IN_ANSWER,
     SHORTEST_SECRET_IN_ERROR,
     Refusal,
@@ -39,7 +40,7 @@ from judgeloop.wire.reply import (
 )
 
 if TYPE_CHECKING:
-    import httpx2
+    import openai
     import tenacity
 
 CONSECUTIVE_FAILURES = 20
@@ -47,6 +48,8 @@ CONSECUTIVE_FAILURES = 20
 _SHOWN_PAUSE_S = 5.0
 """Seconds of a pause that is shown each time; shorter ones are shown once an endpoint."""
 _CLOSING_S = 20.0
+_LISTING_S = 15.0
+"""Seconds for which a list of models is waited for."""
 
 
 class Connection:
@@ -57,14 +60,11 @@ class Connection:
     """
 
     def __init__(
-        self, name: str, endpoint: Endpoint, environment: Mapping[str, str], first_wait_s: float = 0.5
+        self, name: str, endpoint: Endpoint, environment: Mapping[str, str], first_wait_s: float = 0.5,
+        client: openai.AsyncOpenAI | None = None,
     ) -> None:  # fmt: skip
-        """``name`` of the endpoint in its file. Raises EndpointFailed where the address or a header cannot be used."""
-        import httpx2
-        import openai  # only where an endpoint is asked: it is slow to import
-
-        from judgeloop.wire.transport import http_client
-
+        """``name`` of the endpoint in its file; ``client``: an openai client of the caller's own, by which it is asked. Raises
+        EndpointFailed where the address or a header cannot be used."""
         assert endpoint.base_url is not None
         self.endpoint = endpoint
         self.where = f"endpoint {name} ({bare_address(endpoint.base_url)}, model {endpoint.model})"
@@ -73,44 +73,56 @@ class Connection:
         self.held: list[tuple[Call, Exchange]] = []
         self.failures = 0
         self.pace = Pace(endpoint.concurrency, endpoint.patience_s, first_wait_s)
-        self._turn, self._freed = asyncio.Lock(), asyncio.Event()
+        self._turn, self._freed, self._queued = asyncio.Lock(), asyncio.Event(), 0
         self._alive: asyncio.Task[None] | None = None
         self._environment = environment
         self._secrets: list[str] = []
-        key = self._sendable(self._secret(self.key_variable), self.key_variable)
-        headers = {
+        self._key = self._sendable(self._secret(self.key_variable), self.key_variable) if client is None else ""
+        self._headers = {
             header: self._sendable(self._expanded(value), header) for header, value in endpoint.extra_headers.items()
         }
-        timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(10.0, endpoint.timeout_s))
-        self._listing_timeout = httpx2.Timeout(15.0, connect=timeout.connect)
-        limits = httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
+        self._query = {name: self._expanded(value) for name, value in endpoint.extra_query.items()}
+        self._connect_s = min(10.0, endpoint.timeout_s)
         try:
-            url = httpx2.URL(endpoint.base_url)
-        except httpx2.InvalidURL:
-            url = httpx2.URL("")
-        if not url.host or not 0 <= (url.port or 0) < 2**16:
-            raise EndpointFailed(f"{self.where}: base_url is no address; mend it, then run the same command")
-        self._base = url
-        is_local = url.host in ("localhost", "127.0.0.1", "::1")
-        self._openai = openai.AsyncOpenAI(
-            api_key=key or "none",
-            base_url=endpoint.base_url,
-            organization=None,
-            project=None,
-            max_retries=0,
-            timeout=timeout,
-            default_headers=headers,
-            default_query={name: self._expanded(value) for name, value in endpoint.extra_query.items()},
-            http_client=http_client(limits=limits, timeout=timeout, is_local=is_local),
-        )
+            self._address = split_address(endpoint.base_url)
+        except ValueError:
+            raise EndpointFailed(f"{self.where}: base_url is no address; mend it, then run the same command") from None
+        self._own_client = client
+        self._line = self._make_line()
+
+    def _make_line(self) -> Line:
+        """The line by which calls travel: judgeloop's own, but for a caller's client and for proxies that it does not speak with."""
+        proxy = proxy_of(self._address)
+        if self._own_client is None and (not proxy or proxy.startswith(("http:", "https:"))):
+            headers = {"Authorization": f"Bearer {self._key or 'none'}", **self._headers}
+            assert self.endpoint.base_url is not None
+            return LeanLine(self.endpoint.base_url, headers, self._query, connect_s=self._connect_s, proxy=proxy)
+        from judgeloop.wire.transport import OpenAILine
+
+        return OpenAILine(self._openai, self._headers, self._query, self._remember)
+
+    @cached_property
+    def _openai(self) -> openai.AsyncOpenAI:
+        """The openai client, for what is asked beside calls."""
+        from judgeloop.wire.transport import openai_client  # only where it is used: it is slow to import
+
+        assert self.endpoint.base_url is not None
+        return self._own_client or openai_client(
+            self.endpoint.base_url, self._key, self._headers, self._query, timeout_s=self.endpoint.timeout_s,
+            connect_s=self._connect_s, at_once=self.endpoint.concurrency, trust_env=not is_local(self._address.hostname),
+        )  # fmt: skip
 
     def _secret(self, variable: str) -> str:
         """The value of an environment variable, remembered as a secret; empty where it is not set."""
         value = self._environment.get(variable, "").strip()
-        if value:
-            self._secrets += spellings(value)
-            self._secrets.sort(key=len, reverse=True)  # so that no part of a longer one stays
+        self._remember([value])
         return value
+
+    def _remember(self, secrets: Iterable[str]) -> None:
+        """Strike these out of all that a server says."""
+        for value in filter(None, secrets):
+            self._secrets += spellings(value)
+        self._secrets.sort(key=len, reverse=True)  # so that no part of a longer one stays
 
     def _expanded(self, value: str) -> str:
         """A setting with every ${VARIABLE} replaced by its value."""
@@ -135,44 +147,49 @@ class Connection:
         """Check once, before the first call, that a server answers, whatever it answers. Raises EndpointFailed."""
         if self._alive is None:
             self._alive = asyncio.create_task(self._connect())
-        await asyncio.shield(self._alive)
+        if not self._alive.done():
+            await asyncio.shield(self._alive)
+        self._alive.result()
 
     async def _connect(self) -> None:
-        import httpx2
-        import openai
-
         for wait_s in (0.2, 1.0, None):
             try:
-                await self._openai.get("/models", cast_to=httpx2.Response, options={"timeout": self._listing_timeout})
-            except openai.APIConnectionError as error:
-                cause = error.__cause__ or error
-                if isinstance(cause, httpx2.ReadTimeout | httpx2.ReadError | httpx2.RemoteProtocolError):
-                    return  # something is there, slow or odd: the calls have their own timeout and retries
-                if wait_s is None or isinstance(cause, httpx2.ConnectTimeout):
+                async with asyncio.timeout(_LISTING_S):
+                    await self._line.send("GET", "/models")
+            except TimeoutError:
+                return  # something is there, slow or odd: the calls have their own timeout and retries
+            except TransientFault as fault:
+                if fault.sent:
+                    return
+                if wait_s is None or fault.fault == "timeout":
                     raise EndpointFailed(
-                        f"{self.where}: no server answers ({brief(self.scrub(str(cause) or type(cause).__name__))}); start it or mend base_url, then run the same command to resume"
+                        f"{self.where}: no server answers ({brief(self.scrub(str(fault)))}); start it or mend base_url, then run the same command to resume"
                     ) from None
                 await asyncio.sleep(wait_s)
-            except (openai.APIStatusError, httpx2.HTTPError):
-                return  # not every server lists its models
             else:
-                return
+                return  # whatever it says: not every server lists its models
 
-    @asynccontextmanager
-    async def turn(self, wait: Callable[[asyncio.Event, float | None], Awaitable[None]]) -> AsyncIterator[float]:
-        """A call's turn: entered once it may leave, with the time at which it does. ``wait`` waits for an event, or so many
-        seconds; it raises where nothing is asked any more."""
-        async with self._turn:  # in the order in which they came
-            while (delay_s := self.pace.delay_s(time.monotonic())) != 0:
-                self._freed.clear()
-                await wait(self._freed, delay_s)
-            sent_at = time.monotonic()
-            self.pace.sent(sent_at)
-        try:
-            yield sent_at
-        finally:
-            self.pace.ended()
-            self._freed.set()
+    async def take_turn(self, wait: Callable[[asyncio.Event, float | None], Awaitable[None]]) -> float:
+        """The time at which a call leaves, once it may; ``end_turn`` follows when it has ended. ``wait`` waits for an event, or so
+        many seconds; it raises where nothing is asked any more."""
+        now = time.monotonic()
+        if self._queued or self.pace.delay_s(now) != 0:
+            self._queued += 1
+            try:
+                async with self._turn:  # in the order in which they came
+                    while (delay_s := self.pace.delay_s(time.monotonic())) != 0:
+                        self._freed.clear()
+                        await wait(self._freed, delay_s)
+                    now = time.monotonic()
+            finally:
+                self._queued -= 1
+        self.pace.sent(now)
+        return now
+
+    def end_turn(self) -> None:
+        """A call that took its turn has ended, however."""
+        self.pace.ended()
+        self._freed.set()
 
     def wake(self) -> None:
         """Have a call that waits for its turn look anew."""
@@ -181,65 +198,40 @@ class Connection:
     async def post(self, call: Call) -> tuple[int, str]:
         """One attempt at a call: (HTTP status, text). Raises TransientFault where no whole response came, Refusal where the
         endpoint redirects."""
-        import httpx2
-        import openai
-
+        address = self._route_address(call.route) if call.route else "/chat/completions"
         try:
-            # httpx2 bounds every read; this bounds them all, against a server that trickles.
+            # The longest that one attempt may take, against a server that trickles too.
             async with asyncio.timeout(self.endpoint.timeout_s):
-                response = await self._openai.post(
-                    self._address(call.route),
-                    cast_to=httpx2.Response,
-                    body=dict(call.body),
-                    options={"headers": {CALL_HEADER: call.call_id}},
-                )
-                await _check_answers(response, call)
-                return response.status_code, self.scrub(decoded(response), SHORTEST_SECRET_IN_ANSWER)
-        except openai.APIStatusError as error:
-            await _check_answers(error.response, call)
-            return self._error_answer(error.response, call.route)
-        except (openai.APITimeoutError, TimeoutError):
+                answer = await self._line.send("POST", address, call.body, call.call_id)
+        except TimeoutError:
             raise TransientFault("timeout") from None
-        except openai.APIConnectionError as error:
-            if isinstance(error.__cause__, TransientFault):
-                raise error.__cause__ from None
-            sent = not isinstance(error.__cause__, httpx2.ConnectError)
-            raise TransientFault("connection", detail=str(error.__cause__ or error), sent=sent) from None
-        except httpx2.HTTPError as error:
-            raise TransientFault("connection", detail=str(error)) from None
+        if answer.status == 200:
+            return answer.status, self.scrub(decoded(answer.content), SHORTEST_SECRET_IN_ANSWER)
+        return self._error_answer(answer, call.route)
 
-    def _address(self, route: Route) -> str:
-        return str(self._base.copy_with(path=route_path(self._base.path, route))) if route else "/chat/completions"
+    def _route_address(self, route: Route) -> str:
+        return self._address._replace(path=route_path(self._address.path, route)).geturl()
 
-    def _error_answer(self, response: httpx2.Response, route: Route) -> tuple[int, str]:
+    def _error_answer(self, answer: Answer, route: Route) -> tuple[int, str]:
         """(HTTP status, text) of an answer that is no 200. Raises TransientFault or Refusal as ``parse`` does."""
-        text = self.scrub(decoded(response))
-        if 300 <= response.status_code < 400:
-            target = self.scrub(response.headers.get("location", "another address"))
-            raise Refusal(f"HTTP {response.status_code}: redirects to {target}")
+        text = self.scrub(decoded(answer.content))
+        if 300 <= answer.status < 400:
+            target = self.scrub(answer.headers.get("location", "another address"))
+            raise Refusal(f"HTTP {answer.status}: redirects to {target}")
         try:
-            parse(response.status_code, text, route)
+            parse(answer.status, text, route)
         except TransientFault as fault:
-            fault.wait_s = _retry_after_s(response.headers)
+            fault.wait_s = _retry_after_s(answer.headers)
             raise
-        return response.status_code, text
+        return answer.status, text
 
     async def close(self) -> None:
         """Close the connections."""
         if self._alive is not None:
             await asyncio.gather(self._alive, return_exceptions=True)
-        await self._openai.close()
-
-
-async def _check_answers(response: httpx2.Response, call: Call) -> None:
-    """Raise TransientFault, and close the connection, where a server that repeats the call's id answers another call."""
-    answered = response.headers.get(CALL_HEADER)
-    if answered is None or answered == call.call_id:
-        return
-    stream = response.extensions.get("network_stream")
-    if stream is not None:
-        await stream.aclose()
-    raise TransientFault("connection", detail=f"the answer is to another call ({answered})")
+        await self._line.close()
+        if "_openai" in vars(self):
+            await self._openai.close()
 
 
 def bare_address(base_url: str) -> str:
@@ -247,9 +239,9 @@ def bare_address(base_url: str) -> str:
     return re.sub(r"//[^/?#]*@|\?.*", lambda match: "//" * match[0].startswith("//"), base_url)
 
 
-def decoded(response: httpx2.Response) -> str:
-    """The text of a response. JSON is UTF-8, whatever charset a header names."""
-    return response.content.decode("utf-8-sig", "replace")
+def decoded(content: bytes) -> str:
+    """The text of an answer. JSON is UTF-8, whatever charset a header names."""
+    return content.decode("utf-8-sig", "replace")
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -346,20 +338,21 @@ class WireClient:
         observer: Callable[[AnsweredCall], None] | None = None,
         note: Callable[[str], None] = lambda _: None,
         environment: Mapping[str, str] = os.environ,
+        clients: Mapping[str, openai.AsyncOpenAI] | None = None,
         backoff_s: float = 0.5,
     ) -> None:
         """``endpoints`` have a base_url each (engines are started before, by serving.engines).
 
         With ``replay`` nothing is asked: every answer is in ``cassette`` or ``replay``, else ReplayMiss. ``observer`` gets
-        every answered call, ``note`` a sentence on each pause that an endpoint asks for. ``environment`` holds the keys.
-        ``backoff_s``: seconds before the second attempt, doubled later. What the cassette holds is counted in ``ledger`` at once.
+        every answered call, ``note`` a sentence on each pause that an endpoint asks for. ``environment`` holds the keys;
+        ``clients``: endpoint → an openai client of the caller's own, by which it is asked. ``backoff_s``: seconds before the second attempt, doubled later. What the cassette holds is counted in ``ledger`` at once.
         """
         self._endpoints = endpoints
         self._cassette = cassette
         self._replay = replay
         self.ledger = ledger or Ledger()
         self._observer, self._note_pause = observer, note
-        self._environment = environment
+        self._environment, self._clients = environment, clients or {}
         self._backoff_s = backoff_s
         self._connections: dict[tuple[str, str], Connection] = {}
         """(endpoint, address) → connection; the address is empty but for models that a training put elsewhere."""
@@ -469,7 +462,8 @@ class WireClient:
             endpoint = self._endpoints[call.endpoint]
             if call.base_url:
                 endpoint = endpoint.model_copy(update={"base_url": call.base_url, "model": call.body.get("model")})
-            self._connections[place] = Connection(call.endpoint, endpoint, self._environment, self._backoff_s)
+            client = None if call.base_url else self._clients.get(call.endpoint)
+            self._connections[place] = Connection(call.endpoint, endpoint, self._environment, self._backoff_s, client)
         return self._connections[place]
 
     async def _send(self, call: Call) -> Reply:
@@ -552,30 +546,26 @@ class WireClient:
 
     async def _attempt(self, connection: Connection, call: Call) -> Exchange:
         """The exchange after as many attempts as it took. Raises EndpointFailed where the endpoint refuses for good."""
-        import tenacity  # only where an endpoint is asked
-
         attempts, earlier = 0, (0, 0)
         last: TransientFault | None = None
+
+        async def once() -> Exchange:
+            nonlocal attempts, earlier, last
+            attempts += 1
+            try:
+                status, body = await self._unlimited(connection, call)
+            except TransientFault as fault:
+                last, earlier = fault, (earlier[0] + fault.tokens[0], earlier[1] + fault.tokens[1])
+                raise
+            return Exchange(
+                call.call_id, call.key, call.body, status, body, attempts, "", call.route, call.weights, earlier
+            )
+
         try:
-            async for attempt in tenacity.AsyncRetrying(
-                stop=lambda state: state.attempt_number >= connection.endpoint.attempts or self._closing.is_set(),
-                wait=self._wait_s,
-                sleep=self._pause,
-                retry=tenacity.retry_if_exception(
-                    lambda error: isinstance(error, TransientFault) and not error.limited
-                ),
-                reraise=True,
-            ):
-                with attempt:
-                    attempts += 1
-                    try:
-                        status, body = await self._unlimited(connection, call)
-                    except TransientFault as fault:
-                        last, earlier = fault, (earlier[0] + fault.tokens[0], earlier[1] + fault.tokens[1])
-                        raise
-                    return Exchange(
-                        call.call_id, call.key, call.body, status, body, attempts, "", call.route, call.weights, earlier
-                    )
+            try:
+                return await once()
+            except TransientFault as first:
+                return await self._retried(connection, first, once)
         except TransientFault as fault:
             return failed_exchange(call, fault, attempts - fault.limited, earlier)
         except Refusal as refusal:
@@ -591,7 +581,28 @@ class WireClient:
             if last is not None:  # what its attempts took counts when the run goes on
                 self._cassette.append(replace(failed_exchange(call, last, attempts - 1, earlier), fault=CUT_SHORT))
             raise
-        raise AssertionError("tenacity ends in a result or an exception")
+
+    async def _retried(
+        self, connection: Connection, first: TransientFault, once: Callable[[], Awaitable[Exchange]]
+    ) -> Exchange:
+        """What comes of a call whose first attempt failed. Raises what its last attempt raises."""
+        import tenacity  # only where something failed: most calls end with their first attempt
+
+        failed: list[TransientFault] = [first]
+
+        async def attempt() -> Exchange:
+            if failed:
+                raise failed.pop()
+            return await once()
+
+        retrying = tenacity.AsyncRetrying(
+            stop=lambda state: state.attempt_number >= connection.endpoint.attempts or self._closing.is_set(),
+            wait=self._wait_s,
+            sleep=self._pause,
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransientFault) and not error.limited),
+            reraise=True,
+        )
+        return await retrying(attempt)
 
     async def _unlimited(self, connection: Connection, call: Call) -> tuple[int, Any]:
         """(HTTP status, body) of one attempt, after all that the endpoint refused for its rate limit.
@@ -603,7 +614,8 @@ class WireClient:
         worst = cost_of(connection.endpoint.price, *estimate)
         while True:
             await connection.check_alive()
-            async with connection.turn(self._wait_for) as sent_at:
+            sent_at = await connection.take_turn(self._wait_for)
+            try:
                 await self._reserve(worst)
                 try:
                     status, text = await connection.post(call)
@@ -630,6 +642,8 @@ class WireClient:
                 connection.pace.admitted(sent_at)
                 self.ledger.count(1, cost_of(connection.endpoint.price, *used_tokens(body)))
                 return status, body
+            finally:
+                connection.end_turn()
 
     def _hold(self, connection: Connection, fault: TransientFault, sent_at: float) -> None:
         """Leave an endpoint alone that refuses for its rate limit, and say so. Raises EndpointFailed after its patience."""

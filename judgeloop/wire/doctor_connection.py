@@ -9,9 +9,6 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import httpx2
-import openai
-
 from judgeloop.errors import EndpointFailed
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Reply, Verdict
@@ -167,30 +164,24 @@ class Inquiry(Connection):
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
-                if method == "GET":
-                    response = await self._openai.get(path, cast_to=httpx2.Response)
-                else:
-                    response = await self._openai.post(path, cast_to=httpx2.Response, body=dict(body or {}))
-        except openai.APIStatusError as error:
-            response = error.response
-        except (openai.APITimeoutError, TimeoutError):
-            fault = f"no answer in {self.endpoint.timeout_s:g} s"
-            return HttpResult(0, {}, None, "", time.perf_counter() - began, fault)
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            fault = f"the connection broke ({brief(self.scrub(str(error.__cause__ or error)))})"
+                answer = await self._line.send(method, path, body)
+        except (TimeoutError, TransientFault) as error:
+            fault = f"the connection broke ({brief(self.scrub(str(error)))})"
+            if isinstance(error, TimeoutError) or error.fault == "timeout":
+                fault = f"no answer in {self.endpoint.timeout_s:g} s"
             return HttpResult(0, {}, None, "", time.perf_counter() - began, fault)
         seconds = time.perf_counter() - began
-        if 300 <= response.status_code < 400:
-            target = self.scrub(response.headers.get("location", "another address"))
+        if 300 <= answer.status < 400:
+            target = self.scrub(answer.headers.get("location", "another address"))
             raise EndpointFailed(f"{self.where}: redirects to {target}; give that as --base-url")
-        headers = {name.lower(): self.scrub(value) for name, value in response.headers.items()}
+        headers = {name.lower(): self.scrub(value) for name, value in answer.headers.items()}
         self.seen_headers |= headers
-        text = self.scrub(decoded(response))
+        text = self.scrub(decoded(answer.content))
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
             content = None
-        return HttpResult(response.status_code, headers, content, text, seconds)
+        return HttpResult(answer.status, headers, content, text, seconds)
 
 
 def _wait_s(retry_after: str) -> float:

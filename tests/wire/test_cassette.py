@@ -47,7 +47,7 @@ def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert len(line.splitlines()) == 1
-    assert list(json.loads(line)) == ["key", "call", "request", "status", "response", "attempts", "checksum"]
+    assert list(json.loads(line)) == ["key", "call", "request", "status", "response", "attempts", "spent", "checksum"]
     fault = json.loads((tmp_path / "calls/audit.jsonl").read_bytes())
     assert list(fault) == [
         "key",
@@ -58,6 +58,7 @@ def test_parts_and_the_recorded_format(tmp_path: Path) -> None:
         "attempts",
         "fault",
         "earlier_tokens",
+        "spent",
         "checksum",
     ]
     again = Cassette(tmp_path, writable=False)

@@ -85,7 +85,7 @@ def test_the_same_body_by_two_routes_is_two_calls_and_a_chat_keeps_its_key_and_l
     with serving() as speaker:
         ask(tmp_path, speaker.endpoint(), [named("s0/g0/judge/i/m/ab")])
     written = json.loads((tmp_path / "calls/s0/g00-judge.jsonl").read_text())
-    assert list(written) == [*first, "checksum"]
+    assert list(written) == [*first, "spent", "checksum"]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import openai
 import pytest
 
 from judgeloop.records import Reply
-from judgeloop.wire import transport
+from judgeloop.wire import line, transport
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import WireClient
 from wire_case import Speaker, completion, named, recorded
@@ -26,7 +27,13 @@ def said(text: str) -> bytes:
     return json.dumps(completion(text).body).encode()
 
 
-def replies(folder: Path, answer: Callable[[str], bytes], names: str, **settings: object) -> list[Reply]:
+LINES = pytest.mark.parametrize("own_client", [False, True], ids=["lean", "openai"])
+"""judgeloop's own line, and an openai client of the caller's own."""
+
+
+def replies(
+    folder: Path, answer: Callable[[str], bytes], names: str, own_client: bool, **settings: object
+) -> list[Reply]:
     """The replies to calls, one after the other, of a server that writes ``answer`` of the call's id on its connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,20 +54,29 @@ def replies(folder: Path, answer: Callable[[str], bytes], names: str, **settings
             base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
             endpoint = Speaker().endpoint(base_url=base_url, **settings)
             cassette = Cassette(folder, writable=True)
-            async with WireClient({"m": endpoint}, cassette, environment={}, backoff_s=0.001) as client:
-                return [await client.ask(named(name)) for name in names]
+            clients = {"m": openai.AsyncOpenAI(api_key="k", base_url=base_url)} if own_client else {}
+            async with WireClient(
+                {"m": endpoint}, cassette, environment={}, clients=clients, backoff_s=0.001
+            ) as client:
+                found = [await client.ask(named(name)) for name in names]
+            cassette.close()
+            return found
 
     return asyncio.run(ask_all())
 
 
-@pytest.mark.parametrize("left_over", [lambda call: http(said(call)), lambda _: b"garbage"])
-def test_what_is_left_on_a_connection_answers_no_call(tmp_path: Path, left_over: Callable[[str], bytes]) -> None:
-    found = replies(tmp_path, lambda call: http(said(call)) + left_over(call), "abcdef", concurrency=1)
+@LINES
+@pytest.mark.parametrize("left_over", [lambda call: http(said(call)), lambda _: b"garbage", lambda _: b"HT"])
+def test_what_is_left_on_a_connection_answers_no_call(
+    tmp_path: Path, left_over: Callable[[str], bytes], own_client: bool
+) -> None:
+    found = replies(tmp_path, lambda call: http(said(call)) + left_over(call), "abcdef", own_client, concurrency=1)
     assert [reply.text for reply in found] == list("abcdef")
     assert all(exchange.attempts == 1 for exchange in recorded(tmp_path).values())
 
 
-def test_an_answer_that_names_another_call_is_none(tmp_path: Path) -> None:
+@LINES
+def test_an_answer_that_names_another_call_is_none(tmp_path: Path, own_client: bool) -> None:
     asked: list[str] = []
 
     def answer(call: str) -> bytes:
@@ -68,17 +84,19 @@ def test_an_answer_that_names_another_call_is_none(tmp_path: Path) -> None:
         wrong = len(asked) == 2
         return http(said("a" if wrong else call), f"x-judgeloop-call: {'a' if wrong else call}")
 
-    assert [reply.text for reply in replies(tmp_path, answer, "abc", concurrency=1)] == ["a", "b", "c"]
+    assert [reply.text for reply in replies(tmp_path, answer, "abc", own_client, concurrency=1)] == ["a", "b", "c"]
     assert asked == ["a", "b", "b", "c"]
 
 
-def test_an_answer_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MAX_MESSAGE_BYTES", 2**20)
+@LINES
+def test_an_answer_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_client: bool) -> None:
+    for module in (line, transport):
+        monkeypatch.setattr(module, "MAX_MESSAGE_BYTES", 2**20)
     bomb = gzip.compress(b" " * 2**24)
     assert len(bomb) < 2**15
     answers = {"a": http(said("a")), "b": http(bomb, "content-encoding: gzip"), "c": http(b" " * 2**21),
                "d": http(gzip.compress(said("d")), "content-encoding: gzip")}  # fmt: skip
-    found = replies(tmp_path, answers.__getitem__, "abcd", attempts=2)
+    found = replies(tmp_path, answers.__getitem__, "abcd", own_client, attempts=2)
     assert [(reply.text, reply.failure) for reply in found] == [
         ("a", ""),
         (None, "too_large"),

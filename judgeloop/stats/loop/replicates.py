@@ -176,11 +176,7 @@ def measure(tables: RunTables, design: Design) -> MeasuredCandidates:
     if table.empty:
         empty = pd.DataFrame(columns=[*CELL, "item_id", "candidate_id", "category", "group", "n_drawn", *FEATURES])
         return MeasuredCandidates(empty, (), {}, {}, 0, ())
-    rows = table[table["replicate"].notna() & table["generation"].le(design.generations).fillna(False)].copy()
-    rows["replicate"] = rows["replicate"].astype("int64")
-    rows["generation"] = rows["generation"].astype("int64")
-    rows["arm"] = rows["arm"].astype("str")
-    rows["n_drawn"] = pd.to_numeric(rows["n_drawn"]).fillna(0.0).astype("float64")
+    rows = _of_run(table, design.generations)
     category_of = _categories(tables.items)
     rows["category"] = [category_of.get(str(item_id), "") for item_id in rows["item_id"]]
     groups, remark = pooled({str(item_id): category_of.get(str(item_id), "") for item_id in rows["item_id"].unique()})
@@ -188,7 +184,7 @@ def measure(tables: RunTables, design: Design) -> MeasuredCandidates:
     failed = rows[rows["text"].isna()]
     rows = rows[rows["text"].notna()]
     rows, left_out = _fixed_items(rows) if design.same_items else (rows, 0)
-    scale = {name: _zero_sd(rows, name) for name in FEATURES if name in rows.columns}
+    scale = _units(rows)
     quantities = _add_quantities(rows, scale, design, tables.items)
     names = tuple(sorted(name for name in rows["group"].unique() if name))
     categories = names if len(names) > 1 else ()
@@ -196,6 +192,26 @@ def measure(tables: RunTables, design: Design) -> MeasuredCandidates:
     return MeasuredCandidates(
         rows, quantities, scale, counts, left_out, categories, remark, design.same_items
     )  # fmt: skip
+
+
+def generation_zero_units(candidates: pd.DataFrame) -> dict[str, float]:
+    """The SD of each feature at generation 0, 0 for a constant one: ``measure``'s ``scale`` of all generations of a run."""
+    rows = _of_run(candidates, int(candidates["generation"].max()))
+    return _units(_fixed_items(rows[rows["text"].notna()])[0])
+
+
+def _of_run(candidates: pd.DataFrame, generations: int) -> pd.DataFrame:
+    """The candidates of replicates up to a generation, without those of panels, with numbers as numbers."""
+    rows = candidates[candidates["replicate"].notna() & candidates["generation"].le(generations).fillna(False)].copy()
+    rows["replicate"] = rows["replicate"].astype("int64")
+    rows["generation"] = rows["generation"].astype("int64")
+    rows["arm"] = rows["arm"].astype("str")
+    rows["n_drawn"] = pd.to_numeric(rows["n_drawn"]).fillna(0.0).astype("float64")
+    return rows
+
+
+def _units(rows: pd.DataFrame) -> dict[str, float]:
+    return {name: _zero_sd(rows, name) for name in FEATURES if name in rows.columns}
 
 
 def item_means(rows: pd.DataFrame, columns: Sequence[str], weight: str) -> pd.DataFrame:

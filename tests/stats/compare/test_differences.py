@@ -203,7 +203,9 @@ def test_paired_intervals_cover_the_planted_difference(matchups: int) -> None:
             for name, world in worlds.items()
         ]
         keyed = [frame.assign(pair_key=frame["pair_id"], panel="pairs", repeat=0) for frame in frames]
-        found = differences(*(Contender(f"c{n}", f"c{n}", "m", judgments=frame) for n, frame in enumerate(keyed)))
+        found = differences(
+            *(Contender(name, name, name, judgments=frame) for name, frame in zip(worlds, keyed, strict=True))
+        )
         for term, value in truth.items():
             row = named(found, term).row
             inside[term] += row.conf_low <= value <= row.conf_high  # type: ignore[operator]

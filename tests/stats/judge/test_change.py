@@ -20,7 +20,8 @@ def _judged(eta: np.ndarray, slot: float, label: object, *, repeats: int = 1, ti
             picked = np.where(draw.random(len(eta)) < s(slot + sign * eta), "first", "second")
             picked = np.where(draw.random(len(eta)) < ties, "tie", picked)
             names = [f"i{k}" for k in range(len(eta))]
-            parts.append(pd.DataFrame({"item_id": names, "pair_id": names, "order": order, "repeat": repeat, "verdict": picked}))  # fmt: skip
+            texts = pd.DataFrame({"item_id": names, "pair_id": names, "order": order, "verdict": picked}, dtype=object)
+            parts.append(texts.assign(repeat=repeat))
     return pd.concat(parts, ignore_index=True)
 
 

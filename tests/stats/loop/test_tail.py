@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from judgeloop.seeds import rng
+from judgeloop.stats.loop.coded_texts import Embedder, Vocabulary
 from judgeloop.stats.loop.tail import RARE, Tail, TailMass, surface
-from slow_diversity import embed
+from judgeloop.text.features import tokenize
 
 COMMON = [f"{a}{b}{c}" for a in "bdgklm" for b in "aeiou" for c in "nrstx"]
 
@@ -45,7 +46,8 @@ def kept(tail: Tail, blocks: Sequence[np.ndarray], items: np.ndarray) -> float:
 
 
 def blocks(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    return embed(texts), surface(texts)
+    vocabulary = Vocabulary()
+    return Embedder(vocabulary).embed([vocabulary.codes(tokenize(text)) for text in texts]), surface(texts)
 
 
 def retained(replicate: int, items: int, size: int, style: str, rare: float) -> tuple[float, float]:
