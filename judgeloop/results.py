@@ -28,6 +28,7 @@ from judgeloop.report.tables import facts as overview_facts
 from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
+from judgeloop.stats.judge.missing import EVERY_REPLY_SCORED, GOLD_THROUGHOUT
 from judgeloop.stats.judge.missing import UNSCORED_JOINT as UNSCORED
 from judgeloop.stats.near_copies import copied
 
@@ -43,7 +44,7 @@ _JUDGE_TABLE = {
 }
 _REPLACED_BY = {"Length at equal gold": "Padding, per doubling", "Longer won (raw)": "Length at equal gold"}
 """Columns that are left out where another is there: the screen is narrow, and report.md has both."""
-_MOST_NAMES = 3
+_MOST_NAMES, _MOST_UNKNOWN = 3, 4
 _WIDTH = 100
 _SHORTEST_NAME = 12
 
@@ -163,13 +164,12 @@ class Audit(Run):
         """One screen: what was read, every judge with intervals, the findings, and what is not known from this log, and why."""
         reading = read(self.record)
         mitigations = judge_figures.mitigation_tables(reading, narrow=True)
-        listed = (_judge_table(reading.estimates), judges_compared(reading), *mitigations, unscored_reasons(reading))
-        listed += tuple(rated_tables(reading))
+        judges = _judge_table(reading.estimates)
+        listed = (*mitigations, *rated_tables(reading), unscored_reasons(reading), judges, judges_compared(reading))
         tables = [table for table in listed if table is not None]
-        screen = text.render_terminal(reading, _audit_facts(reading), findings(reading.estimates), tables)
-        lines = [text.as_text(screen, _WIDTH).rstrip("\n")]
-        if mitigations:
-            lines += ["", "Mitigations"]
+        if judges is not None and len(judges.rows) == 1:
+            tables = [table.without("Judge") for table in tables]
+        lines = ["", "Mitigations"] if mitigations else []
         for sentence in judge_figures.mitigation_sentences(reading):
             lines += textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
         notes = reading.environment.get("import_notes") or []
@@ -180,9 +180,13 @@ class Audit(Run):
         unknown = unknown_measures(reading.estimates)
         if unknown:
             lines += ["", "Not known from these verdicts"]
-            for measures, why in unknown:
+            for measures, why in unknown[:_MOST_UNKNOWN]:
                 lines += textwrap.wrap(f"{measures} – {why}", 98, initial_indent="- ", subsequent_indent="  ")
-        return "\n".join(lines) + "\n"
+            if len(unknown) > _MOST_UNKNOWN:
+                lines.append(f"- … {len(unknown) - _MOST_UNKNOWN} more, each with its reason in estimates.csv")
+        room = text.SCREEN - len(lines)
+        screen = text.render_terminal(reading, _audit_facts(reading), findings(reading.estimates), tables, room)
+        return "\n".join([text.as_text(screen, _WIDTH).rstrip("\n"), *lines]) + "\n"
 
 
 def _experiment(record: Record) -> dict[str, Any]:
@@ -205,7 +209,12 @@ def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     primary = [row for row in estimates if row.scope == "judge" and row.variant == "" and row.category == ""]
     judges = {row.judge for row in primary}
     measured = {(row.judge, row.term) for row in primary if row.status != "undefined"}
-    undefined = [row for row in primary if row.status == "undefined" and (row.judge, row.term) not in measured]
+    undefined = [
+        row
+        for row in primary
+        # That nothing is missing leaves nothing unknown.
+        if row.status == "undefined" and (row.judge, row.term) not in measured and row.note not in (EVERY_REPLY_SCORED, GOLD_THROUGHOUT)
+    ]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in undefined:
         reasons.setdefault((row.note, row.term), []).append(row.judge)
@@ -213,10 +222,11 @@ def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     for (why, term), names in reasons.items():
         grouped.setdefault((why, tuple(dict.fromkeys(names))), []).append(term)
     unknown = []
-    for (why, of_judges), terms in grouped.items():
+    for (why, of_judges), terms in sorted(grouped.items(), key=lambda entry: -len(entry[1])):
         more = f" and {len(of_judges) - _MOST_NAMES} more" if len(of_judges) > _MOST_NAMES else ""
         first_names = ", ".join(wording.label(name) for name in of_judges[:_MOST_NAMES]) + more
-        measures = "; ".join(dict.fromkeys(map(wording.term_name, terms)))
+        named = list(dict.fromkeys(map(wording.term_name, terms)))
+        measures = "; ".join(named[:_MOST_NAMES]) + (f" and {len(named) - _MOST_NAMES} more" if len(named) > _MOST_NAMES else "")  # fmt: skip
         measures += "" if len(of_judges) == len(judges) else f" ({first_names})"
         rows = [row for row in undefined if row.term in terms and row.judge in of_judges] if UNSCORED in terms else []
         unknown.append((measures, wording.reason(why + _unscored(rows))))
@@ -313,5 +323,5 @@ def _judge_table(estimates: Sequence[Estimate]) -> Table | None:
         "",
         ("Judge", *titles),
         rows,
-        whole=True,
+        whole=len(rows) > 1,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from judgeloop.report import cases, document, judge_figures, loop_figures, model_figures, text
+from judgeloop.report import cases, document, first_screen, judge_figures, loop_figures, model_figures, text
 from judgeloop.report.claims import Finding
 from judgeloop.report.figure import Figure, resolved
 from judgeloop.report.findings import findings
@@ -101,9 +101,8 @@ def _page(reading: Reading, every: Sequence[Finding], facts: Sequence[tuple[str,
     from judgeloop.report import page  # reads plotly.js, which the summary does not need
 
     judge, model = _tables(reading)
-    return page.report_page(
-        reading, facts, every, {"judge": judge, "model": model}, _figures(reading), cases.groups(reading)
-    )
+    drawn = {**_figures(reading), "glance": first_screen.figures(reading, every)}
+    return page.report_page(reading, facts, every, {"judge": judge, "model": model}, drawn, cases.groups(reading))
 
 
 def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:

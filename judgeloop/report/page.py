@@ -26,7 +26,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from judgeloop.report import figure, wording
-from judgeloop.report.answers import answers
+from judgeloop.report.answers import answers, headline
 from judgeloop.report.cases import Group
 from judgeloop.report.claims import QUESTIONS, Finding, Standing, leading, verdict_name
 from judgeloop.report.figure import Figure, Spec, Style
@@ -320,7 +320,8 @@ def report_page(
     """The drift report as HTML. ``facts``: (label, value) under the title; ``tables`` and ``figures`` by section (judge, model);
     ``cases`` by their kind."""
     tables = {"judge": (), "model": (), **tables, "methods": _methods(reading)}
-    figures = {"judge": (), "model": (), **figures}
+    figures = {"judge": (), "model": (), "glance": (), **figures}
+    four = answers(reading, findings)
     sections = [
         Section("glance", "At a glance"),
         *([Section("judge", "The judge")] if tables["judge"] or figures["judge"] else []),
@@ -337,7 +338,8 @@ def report_page(
         facts=[fact for fact in facts if fact[0] != "Run"],
         sections=sections,
         specs=specs(figure for section in figures.values() for figure in section),
-        answers=answers(reading, findings),
+        headline=headline(reading, findings, four),
+        answers=four,
         cards=_cards(findings),
         unanswered=unanswered(reading, findings),
         tables=tables,
