@@ -213,7 +213,9 @@ def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
         row
         for row in primary
         # That nothing is missing leaves nothing unknown.
-        if row.status == "undefined" and (row.judge, row.term) not in measured and row.note not in (EVERY_REPLY_SCORED, GOLD_THROUGHOUT)
+        if row.status == "undefined"
+        and (row.judge, row.term) not in measured
+        and row.note not in (EVERY_REPLY_SCORED, GOLD_THROUGHOUT)
     ]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in undefined:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from judgeloop.report import cases, document, first_screen, judge_figures, loop_figures, model_figures, text
+from judgeloop.report import (
+    cases,
+    document,
+    first_screen,
+    judge_figures,
+    loop_figures,
+    model_figures,
+    rated_figures,
+    text,
+)
 from judgeloop.report.claims import Finding
 from judgeloop.report.figure import Figure, resolved
 from judgeloop.report.findings import findings
@@ -110,7 +119,8 @@ def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
     # Drift first, then how it came about, then the rest.
     drift = [figure for figure in figures if figure.name.startswith("drift")]
     rest = [figure for figure in figures if not figure.name.startswith("drift")]
-    return {"judge": judge_figures.figures(reading), "model": [*drift, *loop_figures.figures(reading), *rest]}
+    judge = [*judge_figures.figures(reading), *rated_figures.figures(reading)]
+    return {"judge": judge, "model": [*drift, *loop_figures.figures(reading), *rest]}
 
 
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:

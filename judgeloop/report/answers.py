@@ -92,7 +92,9 @@ def headline(reading: Reading, findings: Sequence[Finding], four: Sequence[Quest
     sentences = []
     if biased:
         lead = biased[0]
-        sentences.append(wording.judge_headline(lead.row.judge, lead.verdict, _tastes(findings, lead), _within(findings, lead)))
+        sentences.append(
+            wording.judge_headline(lead.row.judge, lead.verdict, _tastes(findings, lead), _within(findings, lead))
+        )
     if growing and growing[0].question == "drift":
         sentences.append(_loop_sentence(reading, findings, growing))
     elif reading.arms and reading.generations and not any(row.term.startswith("did_") for row in reading.estimates):
@@ -139,7 +141,9 @@ def _loop_sentence(reading: Reading, findings: Sequence[Finding], grounds: Seque
         and finding.verdict in ("found", "unconfirmed", "unclear")
         and reading.controls.get(finding.row.arm) != POSITIVE
     ]
-    further = ", and the drift compounds" if any(f.word == "amplifying" for f in grounds) and lead.verdict == "found" else ""
+    further = (
+        ", and the drift compounds" if any(f.word == "amplifying" for f in grounds) and lead.verdict == "found" else ""
+    )
     if lead.verdict != "found" and any(finding.question == "diversity" for finding in grounds):
         further = "; the outputs grew more alike"
     return wording.loop_headline(

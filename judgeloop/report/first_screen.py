@@ -84,7 +84,7 @@ class Dots:
         return min(drawn) - room, max(drawn) + room
 
 
-def biases(reading: Reading, every: Sequence[Finding]) -> Dots | None:
+def biases(every: Sequence[Finding]) -> Dots | None:
     """What the judges are found or not found to favour, in points from even: a dot a finding that is a rate, position first, then the
     most harmful. None where nothing of the kind was measured."""
     on_judges = [
@@ -123,14 +123,12 @@ def drifts(reading: Reading) -> tuple[str, dict[str, list[Estimate]]]:
         rows = [row for row in select(reading.estimates, term="drift_length", variant="", category="") if row.arm]
     rows = [row for row in rows if row.contrast == control and row.estimate is not None and row.generation is not None]
     arms = [arm for arm in reading.arms if any(row.arm == arm for row in rows)][:_MOST_ARMS]
-    return control, {
-        arm: sorted(select(rows, arm=arm), key=lambda row: row.generation or 0) for arm in arms
-    }
+    return control, {arm: sorted(select(rows, arm=arm), key=lambda row: row.generation or 0) for arm in arms}
 
 
 def figures(reading: Reading, findings: Sequence[Finding]) -> list[Figure]:
     """The pictures of the first screen: biases on the left, drift on the right; one or none where the other was not measured."""
-    drawn = biases(reading, findings)
+    drawn = biases(findings)
     made = [_dot_figure(drawn)] if drawn else []
     control, by_arm = drifts(reading)
     if by_arm:
@@ -161,7 +159,9 @@ def _drift_figure(reading: Reading, control: str, by_arm: dict[str, list[Estimat
     rows = tuple(row for own in by_arm.values() for row in own)
     beside = {"random": "a coin", "gold": "gold"}.get(reading.controls.get(control, ""), wording.label(control, 24))
     what = f"Drift of length {f'beyond {beside}' if control else 'since generation 0'}, in {wording.unit_name(rows[0]) or rows[0].unit}"
-    zero = f" 0 is the control, {wording.label(control, 24)}." if control else " Without a control its cause is not known."
+    zero = (
+        f" 0 is the control, {wording.label(control, 24)}." if control else " Without a control its cause is not known."
+    )
     positive = [arm for arm in by_arm if reading.controls.get(arm) == POSITIVE]
     known = " The positive control shows what this run could see." if positive and len(by_arm) > 1 else ""
     return Figure(
@@ -201,7 +201,12 @@ def _dots(drawn: Dots) -> Sketch:
         if dot.ends:
             strokes.append(Stroke(f"M{x(dot.ends[0]):.1f} {y:.1f}H{x(dot.ends[1]):.1f}", dot.tone, "interval"))
         strokes.append(
-            Stroke(mark("circle", x(dot.place), y, 6.5), dot.tone, "mark" if dot.standing == "found" else "hollow", _said(dot))
+            Stroke(
+                mark("circle", x(dot.place), y, 6.5),
+                dot.tone,
+                "mark" if dot.standing == "found" else "hollow",
+                _said(dot),
+            )
         )
         labels.append(Label(_WIDTH, y + 4.5, dot.value, "end", dot.tone))
     return Sketch(_WIDTH, bottom + _AXIS, tuple(strokes), tuple(labels))
@@ -269,7 +274,13 @@ def lines_of(name: str) -> list[str]:
 
 def mark(shape: str, x: float, y: float, size: float) -> str:
     """The path of a marker around a point; ``shape`` as Plotly names it."""
-    corners = {"square": (4, 45.0), "diamond": (4, 0.0), "triangle-up": (3, -90.0), "hexagon": (6, 0.0), "star": (5, -90.0)}
+    corners = {
+        "square": (4, 45.0),
+        "diamond": (4, 0.0),
+        "triangle-up": (3, -90.0),
+        "hexagon": (6, 0.0),
+        "star": (5, -90.0),
+    }
     name = shape.removesuffix("-open")
     if name == "x-thin":
         s = 0.75 * size

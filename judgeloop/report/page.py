@@ -175,6 +175,7 @@ def choices(groups: Sequence[Group]) -> list[Choice]:
 # The frame of a page, and what goes into it unescaped
 
 _PERCENT = re.compile(r"(?<=\d) % (?=interval|prediction limits|power)")
+_SPLIT = re.compile(r"(?<=\(\d) : (?=\d)|(?<=\(\d\d) : (?=\d)")
 _PLAIN = re.compile(r"[\w .,:;()\[\]/+=–−-]*")
 _INVISIBLE = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -261,10 +262,10 @@ def environment() -> Environment:
 
 def text(value: str) -> str:
     """Any text as HTML text or attribute value: control characters visible, markup escaped, direction marks named."""
-    if _PLAIN.fullmatch(value):
+    if _PLAIN.fullmatch(value) and " : " not in value:
         return value  # most cells of a table: nothing in them needs a second look
-    # "95 %" is not broken across lines.
-    shown = _PERCENT.sub("\u00a0% ", html.escape(wording.visible(value), quote=True))
+    # "95 %" and "(94 : 6)" are not broken across lines.
+    shown = _SPLIT.sub("\u00a0:\u00a0", _PERCENT.sub("\u00a0% ", html.escape(wording.visible(value), quote=True)))
     return _INVISIBLE.sub(lambda match: f"⟦U+{ord(match.group()):04X}⟧", shown)
 
 

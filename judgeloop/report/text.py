@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Sequence
 
@@ -89,7 +88,7 @@ def _rows(part: RenderableType) -> int:
 def _pictures(reading: Reading, findings: Sequence[Finding]) -> list[RenderableType]:
     """The first screen's pictures as bars: biases, and drift of length by arm, with generations where they are few."""
     drawn: list[RenderableType] = []
-    if (dots := first_screen.biases(reading, findings)) is not None:
+    if (dots := first_screen.biases(findings)) is not None:
         margin = f"; margin ±{dots.margin:g}" if dots.margin else ""
         drawn.append(_bars(f"{dots.title}, {dots.unit}{margin}", dots.dots))
     control, by_arm = first_screen.drifts(reading)
@@ -113,7 +112,9 @@ def _pictures(reading: Reading, findings: Sequence[Finding]) -> list[RenderableT
 
 def _bars(title: str, dots: Sequence[first_screen.Dot]) -> RenderableType:
     """A line an estimate on one axis around 0: its interval heavy, its mark filled where it is found."""
-    edge = first_screen.edge_of([end for dot in dots for end in (dot.place, *(dot.ends or ()))], [dot.row for dot in dots])
+    edge = first_screen.edge_of(
+        [end for dot in dots for end in (dot.place, *(dot.ends or ()))], [dot.row for dot in dots]
+    )
     screen = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     screen.add_column(max_width=34)
     screen.add_column(no_wrap=True, width=_TRACK)
@@ -209,9 +210,7 @@ def _sentences(findings: Sequence[Finding], most: int) -> RenderableType:
         of_question = [finding for finding in findings if finding.question == question]
         of_question.sort(key=lambda finding: (_is_plain(finding), order[id(finding)]))
         nth |= {id(finding): place for place, finding in enumerate(of_question)}
-    first = sorted(findings, key=lambda finding: (nth[id(finding)], _is_plain(finding), order[id(finding)]))[
-        :most
-    ]
+    first = sorted(findings, key=lambda finding: (nth[id(finding)], _is_plain(finding), order[id(finding)]))[:most]
     first.sort(key=lambda finding: (list(QUESTIONS).index(finding.question), order[id(finding)]))
     for finding in first:
         grid.add_row(

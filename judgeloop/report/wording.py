@@ -484,7 +484,9 @@ def judge_headline(judge: str, standing: str, tastes: Sequence[str], measures: S
     return f"{text if text.startswith(name) and judge else sentence_case(text)}."
 
 
-def loop_headline(row: Estimate | None, standing: str, control: str, *, arm: str = "", others: bool = False, further: str = "") -> str:
+def loop_headline(
+    row: Estimate | None, standing: str, control: str, *, arm: str = "", others: bool = False, further: str = ""
+) -> str:
     """The sentence on what training on a judge's picks changes. ``row``: the drift that answers the question, None where no
     control was run; ``standing``: its finding's; ``control``: its kind ("random", "gold") or its arm's name; ``arm``: named where
     there are several; ``others``: another change was found or is open; ``further``: what follows a drift that is found."""
@@ -505,7 +507,10 @@ def loop_headline(row: Estimate | None, standing: str, control: str, *, arm: str
         seen = f" (it could have seen {detectable(row)})"
     nothing = f"{feature} by nothing detectable" if others else "nothing measurable"
     words = _NOT_SHOWN_OF_LOOP.get(standing, _NOT_KNOWN["loop"])
-    return sentence_case(words.format(feature=feature, control=beside, nothing=nothing, seen=seen, whose=whose)) + f"{further}."
+    return (
+        sentence_case(words.format(feature=feature, control=beside, nothing=nothing, seen=seen, whose=whose))
+        + f"{further}."
+    )
 
 
 def size_of(row: Estimate) -> str:
