@@ -465,8 +465,27 @@ def wrapped(label: str) -> str:
 
 
 def _is_no_bias(row: Estimate) -> bool:
-    """Whether the estimate is no bias: the effect of quality, or one that quality may explain, since it is not held equal."""
-    return row.bias == "quality" or row.variant == "no_gold"
+    """Whether the estimate is no bias: the effect of quality, one that quality may explain, since it is not held equal, one that
+    holds only where a gold cannot err, or a share."""
+    measured = row.term in wording.SHARES or row.term in ("excess_conflict", "score_mean")
+    return row.bias == "quality" or row.variant in ("no_gold", "given_gold") or (measured and not row.contrast)
+
+
+def forest_legend(rows: Iterable[Estimate]) -> tuple[tuple[str, Style], ...]:
+    """What the colour and the filling of these rows' marks say in a ``forest``."""
+    words = {
+        ("@found", True): "found",
+        ("@plain", True): "off 0, but no claim of bias",
+        ("@open", False): "unconfirmed",
+        ("@calm", False): "none within the margin",
+        ("@plain", False): "not detected, or no claim",
+    }
+    looks = {(_ring(row), _dot(row) != "@surface") for row in rows}
+    return tuple(
+        (text, Style(colour, "circle" if filled else "circle-open", ""))
+        for (colour, filled), text in words.items()
+        if (colour, filled) in looks
+    )
 
 
 def _ring(row: Estimate) -> str:

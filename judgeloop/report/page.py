@@ -342,7 +342,7 @@ def report_page(
         headline=headline(reading, findings, four),
         answers=four,
         cards=_cards(findings),
-        unanswered=unanswered(reading, findings),
+        unanswered=[*_not_known(findings), *unanswered(reading, findings)],
         tables=tables,
         figures=figures,
         groups=cases,
@@ -355,8 +355,21 @@ def report_page(
 
 
 def _cards(findings: Sequence[Finding]) -> list[Card]:
-    """A card for each question that has a finding."""
-    return [_card(title, group) for title, group in _by_question(findings) if group]
+    """A card for each question that has a finding with a number; the others are told in a line (``_not_known``)."""
+    return [_card(title, group) for title, group in _by_question(findings) if group and not _all_undefined(group)]
+
+
+def _not_known(findings: Sequence[Finding]) -> list[str]:
+    """The questions whose findings are all undefined, each with the first one's reason."""
+    return [
+        f"{title} ({wording.reason(group[0].row.note, 160) or 'undefined'})"
+        for title, group in _by_question(findings)
+        if group and _all_undefined(group)
+    ]
+
+
+def _all_undefined(findings: Sequence[Finding]) -> bool:
+    return all(finding.verdict == "undefined" and not finding.with_number for finding in findings)
 
 
 def _by_question(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:

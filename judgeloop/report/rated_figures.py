@@ -18,6 +18,7 @@ from judgeloop.report.figure import (
     Style,
     defined,
     forest,
+    forest_legend,
     in_words,
     layout,
     points,
@@ -154,10 +155,10 @@ def _shares(reading: Reading) -> Figure | None:
     spec = forest(rows, "%")
     spec["layout"]["xaxis"]["range"] = [-4, 104]
     return Figure(
-        name="rating-shares", title="Ends, ties and agreement",
-        caption="Shares with their intervals. Scores at an end or equal scores of a pair leave nothing to learn from; disagreement is with the judge's own verdict on the pair.",
-        alternative=in_words(rows), panels=(Panel("", spec),), rows=tuple(rows),
-        legend=(("measured, no claim", Style("@plain", "circle-open", "")),),
+        name="rating-shares", title="Ends, ties and agreement" if len(reading.scores) else "Agreement over rotations and with gold",
+        caption="Shares with their intervals."
+        + (" Scores at an end or equal scores of a pair leave nothing to learn from; disagreement is with the judge's own verdict on the pair." if len(reading.scores) else ""),
+        alternative=in_words(rows), panels=(Panel("", spec),), rows=tuple(rows), legend=forest_legend(rows),
     )  # fmt: skip
 
 
