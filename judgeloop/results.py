@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from os.path import commonprefix
 from pathlib import Path
 from types import MappingProxyType
@@ -166,27 +167,38 @@ class Audit(Run):
         mitigations = judge_figures.mitigation_tables(reading, narrow=True)
         judges = _judge_table(reading.estimates)
         listed = (*mitigations, *rated_tables(reading), unscored_reasons(reading), judges, judges_compared(reading))
-        tables = [table for table in listed if table is not None]
+        # A single judge's estimates stand in the pictures already.
+        several = judges is not None and len(judges.rows) > 1
+        tables = [replace(table, needed=several or table is not judges) for table in listed if table is not None]
         if judges is not None and len(judges.rows) == 1:
             tables = [table.without("Judge") for table in tables]
+        every, facts = findings(reading.estimates), _audit_facts(reading)
         lines = ["", "Mitigations"] if mitigations else []
         for sentence in judge_figures.mitigation_sentences(reading):
-            lines += textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
+            lines += _item(sentence)
         notes = reading.environment.get("import_notes") or []
         if notes:
-            lines += ["", "How the log was read"]
-            for note in notes:
-                lines += textwrap.wrap(wording.label(str(note), 400), 98, initial_indent="- ", subsequent_indent="  ")
-        unknown = unknown_measures(reading.estimates)
+            lines += [
+                "",
+                "How the log was read",
+                *(line for note in notes for line in _item(wording.label(str(note), 400))),
+            ]
+        unknown = [_item(f"{measures} – {why}") for measures, why in unknown_measures(reading.estimates)]
         if unknown:
             lines += ["", "Not known from these verdicts"]
-            for measures, why in unknown[:_MOST_UNKNOWN]:
-                lines += textwrap.wrap(f"{measures} – {why}", 98, initial_indent="- ", subsequent_indent="  ")
-            if len(unknown) > _MOST_UNKNOWN:
-                lines.append(f"- … {len(unknown) - _MOST_UNKNOWN} more, each with its reason in estimates.csv")
-        room = text.SCREEN - len(lines)
-        screen = text.render_terminal(reading, _audit_facts(reading), findings(reading.estimates), tables, room)
+            without = text.as_text(text.render_terminal(reading, facts, every, tables, 0), _WIDTH)
+            room = text.SCREEN - len(without.splitlines()) - len(lines)
+            most = max(_MOST_UNKNOWN, sum(accumulated <= room for accumulated in accumulate(map(len, unknown))))
+            lines += [line for item in unknown[:most] for line in item]
+            if len(unknown) > most:
+                lines.append(f"- … {len(unknown) - most} more, each with its reason in estimates.csv")
+        screen = text.render_terminal(reading, facts, every, tables, text.SCREEN - len(lines))
         return "\n".join([text.as_text(screen, _WIDTH).rstrip("\n"), *lines]) + "\n"
+
+
+def _item(sentence: str) -> list[str]:
+    """A sentence as an item of a list, in lines."""
+    return textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
 
 
 def _experiment(record: Record) -> dict[str, Any]:

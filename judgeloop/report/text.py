@@ -24,7 +24,7 @@ _COLOURS: dict[Standing, str] = {
     "unclear": "yellow",
 }
 _TONES = {"found": "bold red", "open": "yellow", "calm": "green"}
-_ROWS = 8
+_ROWS, _FEW_ROWS = 8, 3
 _SENTENCES = 6
 _OF_ANSWER = 2
 """Sentences of an answer on the one screen, but for what to change."""
@@ -70,7 +70,9 @@ def render_terminal(
             continue
         # The screen leaves out the panel: the findings below name it.
         drawn = grid(table.without("Panel"))
-        if table.whole or _rows(drawn) <= left:
+        if _rows(drawn) > left:
+            drawn = grid(table.without("Panel"), _FEW_ROWS)
+        if table.whole or table.needed or _rows(drawn) <= left:
             parts.append(drawn)
             left -= _rows(drawn)
     for most in range(min(_SENTENCES, len(findings)), 0, -1):
@@ -235,7 +237,10 @@ def render_markdown(
         "\n".join(f"- **{name}**: {escape(value)}" for name, value in facts),
     ]
     parts.append("## At a glance")
-    for answer in answers(reading, findings):
+    four = answers(reading, findings)
+    if sentences := headline(reading, findings, four):
+        parts.append(f"**{escape(sentences)}**")
+    for answer in four:
         lines = "\n".join(f"- {_with_code(sentence)}" for sentence in answer.sentences)
         parts.append(f"**{answer.question}** {escape(answer.word)}\n\n{lines}")
     parts.append("## Findings")
