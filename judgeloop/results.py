@@ -166,12 +166,13 @@ class Audit(Run):
         reading = read(self.record)
         mitigations = judge_figures.mitigation_tables(reading, narrow=True)
         judges = _judge_table(reading.estimates)
-        listed = (*mitigations, *rated_tables(reading), unscored_reasons(reading), judges, judges_compared(reading))
-        # A single judge's estimates stand in the pictures already.
-        several = judges is not None and len(judges.rows) > 1
-        tables = [replace(table, needed=several or table is not judges) for table in listed if table is not None]
+        rated = (*mitigations, *rated_tables(reading), unscored_reasons(reading), judges_compared(reading))
+        needed = [replace(table, needed=True) for table in rated if table is not None]
         if judges is not None and len(judges.rows) == 1:
-            tables = [table.without("Judge") for table in tables]
+            # Its estimates stand in the pictures already, and its name in the headline.
+            tables = [table.without("Judge") for table in (*needed, judges)]
+        else:
+            tables = [*([judges] if judges is not None else []), *needed]
         every, facts = findings(reading.estimates), _audit_facts(reading)
         lines = ["", "Mitigations"] if mitigations else []
         for sentence in judge_figures.mitigation_sentences(reading):

@@ -128,7 +128,7 @@
     held.contentDocument.close();
     held.remove();
   };
-  setTimeout(loaded, 10000);
+  setTimeout(loaded, 60000);
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
   try {
     drawing = await unpack();
