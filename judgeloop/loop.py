@@ -21,7 +21,7 @@ import pandas as pd
 from judgeloop import seeds
 from judgeloop.errors import AnswersOutstanding, EndpointFailed
 from judgeloop.experiment.resolve import Arm, ResolvedExperiment
-from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec, PoolPolicySpec
+from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec, PoolPolicySpec, TrainedPolicySpec
 from judgeloop.interchange.preferences import Preference, net_preferences
 from judgeloop.judging.controls import GoldJudge, candidates_of
 from judgeloop.judging.judges import Judge, model_name
@@ -99,12 +99,18 @@ class LoopContext:
 
 
 async def run(context: LoopContext) -> None:
-    """Close the loop for every replicate at once. Raises what the client raises; the run folder then resumes."""
+    """Close the loop for every replicate: at once, or one after another where they share one model in this process, so that an
+    interruption leaves whole replicates. Raises what the client raises; the run folder then resumes."""
     context.folder.write_part("items", "all", _items_frame(context))
-    panels = JudgedPanels(context)
-    await _together(
-        *(Replicate(context, number, panels).run() for number in range(context.resolved.experiment.replicates))
-    )
+    panels, experiment = JudgedPanels(context), context.resolved.experiment
+    alone = isinstance(experiment.policy, TrainedPolicySpec)
+    turns = asyncio.Semaphore(1 if alone else experiment.replicates)
+
+    async def replicate(number: int) -> None:
+        async with turns:
+            await Replicate(context, number, panels).run()
+
+    await _together(*(replicate(number) for number in range(experiment.replicates)))
 
 
 async def _together(*work: Awaitable[T]) -> list[T]:

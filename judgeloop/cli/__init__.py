@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from functools import cache
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -29,11 +31,14 @@ _COMMANDS = (_run, _analyze, _folders, _plan, _serve, _validate)
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every deliberate error becomes one sentence and its exit code."""
     set_words(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # texts of users and models, whatever the terminal can write
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         _command()(args=arguments, prog_name="judgeloop")
     except JudgeloopError as error:
         if debugging():
-            raise
+            traceback.print_exc()
         fail(str(error), error.exit_code)
 
 

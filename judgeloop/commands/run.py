@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from judgeloop.results import Run
 
 _SPEED = only_speed(Endpoint)
+_MOST_CALLS = 100_000_000
+"""The calls that one run folder may plan: more is a slip in a key, and would fill the memory before the first call."""
 
 
 def run(
@@ -75,6 +77,12 @@ def run(
     """
     resolved = as_resolved(experiment)
     material = Material.read(resolved)
+    planned_calls = material.planned_calls()
+    if planned_calls > _MOST_CALLS:
+        raise ExperimentError(
+            f"about {planned_calls:,} model calls are planned, and one run folder holds {_MOST_CALLS:,}; "
+            "lower replicates, generations, candidates_per_item or the items"
+        )
     budget = resolved.experiment.budget
     max_cost = budget.max_cost if max_cost is None else max_cost
     if max_cost is not None and replay is None:
@@ -106,7 +114,7 @@ def run(
     with difference_named(folder, "experiment", differences), session:
         if observer:
             block = resolved.experiment
-            observer.start(block.name, folder.path, material.planned_calls(), block.generations, block.replicates)
+            observer.start(block.name, folder.path, planned_calls, block.generations, block.replicates)
         weights = _weights(resolved, folder, by_hand=by_hand, replayed=replay is not None)
         judges = session.ask(
             lambda client, endpoints: _run(resolved, material, endpoints, client, folder, weights, observer)

@@ -24,8 +24,11 @@ from judgeloop.report.figure import (
     styles,
     within,
 )
+from judgeloop.report.findings import judge_rows
+from judgeloop.report.rated_figures import histogram
 from judgeloop.report.reading import POSITIVE, Reading, select
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
+from judgeloop.text.templates import parse_scale
 
 TONES: dict[Standing, str] = {"found": "found", "unconfirmed": "open", "unclear": "open", "equivalent": "calm"}
 """The colour of a mark by the standing of its finding; any other is plain."""
@@ -133,7 +136,49 @@ def figures(reading: Reading, findings: Sequence[Finding]) -> list[Figure]:
     control, by_arm = drifts(reading)
     if by_arm:
         made.append(_drift_figure(reading, control, by_arm))
+    elif (scores := _score_figure(reading)) is not None:
+        made.append(scores)
     return made
+
+
+def _score_figure(reading: Reading) -> Figure | None:
+    """How often each score was given by the first judge on its first scale; None where nothing was scored."""
+    scores = reading.scores
+    scores = scores[scores["score"].notna()] if "score" in scores else scores
+    if scores.empty:
+        return None
+    judge, name = str(scores["judge"].iloc[0]), str(scores["scale"].iloc[0])
+    scores = scores.loc[(scores["judge"] == judge) & (scores["scale"] == name), "score"]
+    scale = parse_scale(name)
+    places, shares = histogram(scores, scale.low, scale.high)
+    rows = tuple(row for row in judge_rows(reading.estimates, "score_mean") if row.judge == judge)
+    most = "; ".join(f"{place:g}: {share:.0f} %" for place, share in zip(places, shares, strict=True))
+    return Figure(
+        name="first-scores", title=f"Scores of {wording.label(judge, 30)} on scale {wording.label(name, 20)}, in % of {len(scores):,}",
+        caption=f"{scale.best} is best; more on scores below.", alternative=f"{most}.", panels=(), rows=rows,
+        legend=(("an end of the scale", Style("@high", "bar", "")), ("between", Style("@low", "bar", ""))),
+        sketch=_bars(places, shares, (scale.low, scale.high)),
+    )  # fmt: skip
+
+
+def _bars(places: Sequence[float], shares: Sequence[float], ends: tuple[float, float]) -> Sketch:
+    """A bar a score, as high as its share in %."""
+    bottom, right, high = _HEIGHT - _AXIS, _WIDTH - 14, 1.08 * max(shares)
+    each = (right - _LEFT) / len(places)
+    strokes, labels = [], []
+    for tick in ticks(0.0, high, 4):
+        y = bottom - tick / high * (bottom - 6)
+        strokes.append(Stroke(f"M{_LEFT} {y:.1f}H{right}", "zero" if tick == 0 else "grid", "line"))
+        labels.append(Label(_LEFT - 8, y + 4.5, wording.tick(tick), "end", "muted"))
+    for n, (place, share) in enumerate(zip(places, shares, strict=True)):
+        x, y = _LEFT + each * (n + 0.12), bottom - share / high * (bottom - 6)
+        colour = "high" if place in ends else "low"
+        strokes.append(
+            Stroke(f"M{x:.1f} {bottom}V{y:.1f}h{0.76 * each:.1f}V{bottom}Z", colour, "bar", f"{place:g}: {share:.1f} %")
+        )
+        labels.append(Label(_LEFT + each * (n + 0.5), bottom + 18, f"{place:g}", "middle", "muted"))
+    labels.append(Label((_LEFT + right) / 2, bottom + 36, "score", "middle", "muted"))
+    return Sketch(_WIDTH, _HEIGHT, tuple(strokes), tuple(labels))
 
 
 def edge_of(values: Sequence[float], rows: Sequence[Estimate]) -> float:

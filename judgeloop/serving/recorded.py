@@ -33,6 +33,7 @@ from judgeloop.wire.reply import (
     TransientFault,
     parse,
     route_path,
+    spellings,
 )
 from judgeloop.wire.transport import read_bounded
 
@@ -345,7 +346,8 @@ def _secrets(request: Incoming, *, is_error: bool) -> tuple[str, ...]:
     pairs += httpx2.QueryParams(request.query).multi_items()
     values = {part for name, value in pairs if _SECRET_NAME.search(name) for part in (value, value.split(" ")[-1])}
     shortest = SHORTEST_SECRET_IN_ERROR if is_error else SHORTEST_SECRET_IN_ANSWER
-    return tuple(sorted((secret for secret in values if len(secret) >= shortest), key=len, reverse=True))
+    spelled = {spelling for secret in values if len(secret) >= shortest for spelling in spellings(secret)}
+    return tuple(sorted(spelled, key=len, reverse=True))
 
 
 def _without_secrets(value: Any, secrets: tuple[str, ...]) -> Any:

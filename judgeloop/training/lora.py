@@ -8,11 +8,16 @@ seed, so that the same machine repeats them after an interruption.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import ctypes
 import importlib.util
+import inspect
+import io
 import math
 import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, StorageFailed, TrainingFailed
@@ -80,12 +87,16 @@ class LocalModel:
             transformers.logging.set_verbosity_error()
             transformers.logging.disable_progress_bar()
             torch.set_num_threads(self.spec.threads or os.cpu_count() or 1)
+            _keep_freed_memory()
             place, options = str(self._base), dict[str, Any]()
             if place.endswith(".gguf"):
                 place, options = str(Path(place).parent), {"gguf_file": Path(place).name}
             try:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-                model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+                with contextlib.redirect_stderr(
+                    io.StringIO()
+                ):  # a progress bar of the .gguf reader, which none of its settings hides
+                    tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+                    model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
             except (OSError, ValueError) as error:
                 line = next(iter(str(error).splitlines()), type(error).__name__)
                 raise TrainingFailed(f"policy.base: {self.spec.base} cannot be loaded ({line[:200]})") from None
@@ -112,9 +123,6 @@ class LocalModel:
 
     def _drafts(self, calls: Sequence[Call], trained: TrainedModel | None) -> list[dict[str, Any]]:
         """The responses to drafting requests, in the form of chat completions. All bodies share their settings but the seed."""
-        import torch
-        import transformers
-
         tokenizer, _ = self.loaded()
         prompts = [prompt_as_text(tokenizer, call.body["messages"]) for call in calls]
         longest = int(calls[0].body["max_tokens"])
@@ -123,25 +131,20 @@ class LocalModel:
         responses: list[dict[str, Any]] = [_too_long(self.spec.context) for _ in calls]
         if not fits:
             return responses
-        width = max(len(encoded[number]) for number in fits)
-        pad, ends = tokenizer.pad_token_id, _ends(self._drafter(trained), tokenizer)
-        ids = torch.tensor([[pad] * (width - len(encoded[n])) + encoded[n] for n in fits])
-        mask = torch.tensor([[0] * (width - len(encoded[n])) + [1] * len(encoded[n]) for n in fits])
-        picks = _SeededPicks([calls[n].body for n in fits], longest, width)
-        with torch.inference_mode():
-            output = self._drafter(trained).generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=pad,
-                eos_token_id=ends, use_cache=True, logits_processor=transformers.LogitsProcessorList([picks]),
-                temperature=None, top_p=None, top_k=None,
-            )  # fmt: skip
-        for n, row in zip(fits, output[:, width:].tolist(), strict=True):
-            end = next((place for place, token in enumerate(row) if token in ends), None)
-            text = tokenizer.decode(row[:end], skip_special_tokens=True)
-            reason = "length" if end is None else "stop"
+        model = self._drafter(trained)
+        ends = _ends(model, tokenizer)
+        drafts = _sampled(
+            model, [encoded[n] for n in fits], [calls[n].body for n in fits], tokenizer.pad_token_id, ends
+        )
+        for n, tokens in zip(fits, drafts, strict=True):
+            ended = bool(tokens) and tokens[-1] in ends
+            text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
             responses[n] = {
                 "object": "chat.completion", "model": calls[n].body["model"],
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}],
-                "usage": {"prompt_tokens": len(encoded[n]), "completion_tokens": len(row) if end is None else end + 1},
+                "choices": [{
+                    "index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop" if ended else "length",
+                }],
+                "usage": {"prompt_tokens": len(encoded[n]), "completion_tokens": len(tokens)},
             }  # fmt: skip
         return responses
 
@@ -168,26 +171,53 @@ class LocalModel:
         return PeftModel.from_pretrained(copy.deepcopy(base), str(place), is_trainable=trainable)
 
 
-class _SeededPicks:
-    """A logits processor that leaves one token a row: drawn by temperature, with the uniform of the row's own stream."""
+def _sampled(
+    model: Any, prompts: Sequence[Sequence[int]], bodies: Sequence[Mapping[str, Any]], pad: int, ends: Sequence[int]
+) -> list[list[int]]:
+    """The tokens of one text a prompt, the ending one with them, drawn together: each token by temperature with the next uniform
+    number of its own text's stream. Texts that have ended leave the batch, which the library's ``generate`` keeps to the end of
+    the longest."""
+    import torch
+    import transformers
 
-    def __init__(self, bodies: Sequence[Mapping[str, Any]], longest: int, start: int) -> None:
-        import torch
-
-        self._temperature, self._start = float(bodies[0].get("temperature", 1.0)), start
-        rows = [seeds.rng(int(body["seed"]), "tokens").random(longest) for body in bodies]
-        self._uniforms = torch.tensor(rows, dtype=torch.float64)
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        import torch
-
-        if self._temperature <= 0:
-            return scores
-        uniforms = self._uniforms[:, input_ids.shape[1] - self._start, None]
-        cumulative = torch.softmax(scores.double() / self._temperature, dim=-1).cumsum(dim=-1)
-        picked = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
-        picked = picked.clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -math.inf).scatter(1, picked, 0.0)
+    temperature, longest = float(bodies[0].get("temperature", 1.0)), int(bodies[0]["max_tokens"])
+    uniforms = torch.from_numpy(np.array([seeds.rng(int(body["seed"]), "tokens").random(longest) for body in bodies]))
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    taken = inspect.signature(model.forward).parameters
+    cache = transformers.DynamicCache(config=model.config)
+    remembered = {"cache" if "cache" in taken else "past_key_values": cache, "use_cache": True}
+    texts: list[list[int]] = [[] for _ in prompts]
+    rows = torch.arange(len(prompts))
+    with torch.inference_mode():
+        for step in range(longest):
+            settings = {
+                "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
+                "logits_to_keep": 1,
+            }
+            known = {name: value for name, value in settings.items() if name in taken}
+            scores = model(input_ids=ids, attention_mask=mask, **known, **remembered).logits[:, -1]
+            if temperature <= 0:
+                picked = scores.argmax(-1, keepdim=True)
+            else:
+                cumulative = torch.softmax(scores.float() / temperature, -1).cumsum(-1, dtype=torch.float64)
+                picked = torch.searchsorted(cumulative, uniforms[rows, step, None] * cumulative[:, -1:], right=True)
+                picked = picked.clamp(max=scores.shape[-1] - 1)
+            going = []
+            for place, (row, token) in enumerate(zip(rows.tolist(), picked[:, 0].tolist(), strict=True)):
+                if not (texts[row] and texts[row][-1] in ends):
+                    texts[row].append(token)
+                    if token not in ends:
+                        going.append(place)
+            if not going:
+                break
+            if len(going) <= 7 * len(rows) // 8:  # dropping a row copies the cache: several at once
+                kept = torch.tensor(going)
+                rows, picked, mask = rows[kept], picked[kept], mask[kept]
+                cache.batch_select_indices(kept)
+            ids, mask = picked, torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    return texts
 
 
 @dataclass
@@ -268,6 +298,8 @@ class LoraTrainer:
         if isinstance(signal, DpoSignalSpec):
             loss = "sigmoid_norm" if signal.length_normalised else "sigmoid"
             kind, rows = trl.DPOTrainer, [_preference(pair, chats) for pair in training.pairs]
+            if settings["use_cpu"]:  # pair by pair: the same gradient, with less padding and memory
+                settings.update(per_device_train_batch_size=1, gradient_accumulation_steps=signal.batch_size)
             config = trl.DPOConfig(
                 **settings, beta=signal.beta, loss_type=[loss], label_smoothing=signal.label_smoothing
             )
@@ -294,6 +326,15 @@ def _quiet(work: Callable[..., T], *arguments: Any) -> T:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return work(*arguments)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next step of a training, whose large arrays it would fetch from the system,
+    page by page, and give back every time: two fifths of a training's time on a processor."""
+    libraries = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(libraries, "mallopt"):
+        for parameter, value in ((-3, 2**31 - 1), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            libraries.mallopt(parameter, value)
 
 
 def _has_bfloat16() -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import math
 import os
 import re
@@ -35,6 +34,7 @@ from judgeloop.wire.reply import (
     parse,
     read,
     route_path,
+    spellings,
     used_tokens,
 )
 
@@ -108,8 +108,7 @@ class Connection:
         """The value of an environment variable, remembered as a secret; empty where it is not set."""
         value = self._environment.get(variable, "").strip()
         if value:
-            escaped = json.dumps(value)[1:-1]
-            self._secrets += {value, escaped, escaped.replace("/", r"\/")}
+            self._secrets += spellings(value)
             self._secrets.sort(key=len, reverse=True)  # so that no part of a longer one stays
         return value
 

@@ -6,9 +6,11 @@ makes a ``Reply`` of a recorded one, whatever is in it.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +54,19 @@ ROUTE_PATHS: dict[str, Route] = {
     f"{prefix}/{route}": route for route in REWARD_ROUTES for prefix in ("", "/v1", *(["/v2"] if route == "rerank" else []))
 }  # fmt: skip
 """Where the local server answers each route."""
+
+
+def spellings(secret: str) -> set[str]:
+    """How a secret may stand in a text: as it is, in JSON, percent-encoded, and within base64 of something that holds it."""
+    escaped, raw = json.dumps(secret)[1:-1], secret.encode()
+    quoted = urllib.parse.quote(secret, safe="")
+    found = {secret, escaped, escaped.replace("/", r"\/"), quoted, urllib.parse.quote_plus(secret), quoted.lower()}
+    for before in range(3):  # base64 takes three bytes at a time: the characters that no neighbour shares
+        whole = (before + len(raw)) // 3 * 3 - before
+        inside = base64.b64encode(bytes(before) + raw[:whole])[4 * (before > 0) :].decode()
+        if len(inside) >= SHORTEST_SECRET_IN_ANSWER:
+            found |= {inside, inside.replace("+", "-").replace("/", "_")}
+    return found
 
 
 def route_path(base: str, route: Route) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -48,6 +49,7 @@ BAD_EXPERIMENTS: list[tuple[dict[str, Any], str]] = [
     (_changed(candidates_per_item=1), "candidates_per_item: "),
     (_changed(items="elsewhere.jsonl"), "no such items file"),
     (_changed(arms={}), "arms: "),
+    (_changed(replicates=10**9), "model calls are planned, and one run folder holds 100,000,000; lower replicates"),
     (_changed(arms={"judge": {"policy": {"temperature": 2}}}), "arms.judge.policy: only `exemplars` may differ"),
     (_changed(signal={"kind": "best_of_n", "label_rule": "length_controlled"}), "needs a fitted signal"),
     (_changed(panels={"anchor": "pairs.jsonl"}), "no such pairs file"),
@@ -208,7 +210,7 @@ def test_interrupt_is_130_and_resumable(tmp_path: Path, serve: Serve, capsys: py
     assert "Traceback" not in said
 
 
-def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert command("run") == 2
     assert "give an experiment file" in _one_sentence(capsys.readouterr().err)
     assert command("serve") == 2
@@ -216,6 +218,22 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("report", "nowhere") == 2
     assert "not a run folder" in _one_sentence(capsys.readouterr().err)
     assert command("nonsense") == 2
+    monkeypatch.setattr(sys.modules["judgeloop.cli.app"], "_debug", False)  # as it was, afterwards
+    assert command("report", "nowhere", "--debug") == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert "not a run folder" in error.splitlines()[-1]
+
+
+def test_text_that_a_terminal_cannot_write_is_escaped(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"item_id": "1", "question": "p", "answer_a": "a\\ud800", "answer_b": "b", "winner": "a"}\n')
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    asked = [sys.executable, "-m", "judgeloop", "analyze", str(log)]
+    shown = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False)
+    assert shown.returncode == 2
+    assert "a\\ud800" in shown.stdout
+    assert "Traceback" not in shown.stderr
 
 
 @pytest.mark.at_hand

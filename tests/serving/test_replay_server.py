@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,7 +280,7 @@ class Leaky(Scripted):
     async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
         sent = {name.decode(): value.decode() for name, value in incoming.get().headers}
         self.sent = {**sent, "query": incoming.get().query}
-        echo = json.dumps(self.sent)
+        echo = json.dumps(self.sent) + base64.b64encode(json.dumps(self.sent).encode()).decode()
         if body["messages"][0]["content"] == "fail":
             return ServerAnswer(429, {"error": {"message": f"quota of {echo}", "code": sent["api-key"]}})
         return ServerAnswer(200, completion(f"you sent {echo}"))
@@ -308,6 +310,8 @@ def test_no_key_is_stored_even_if_the_upstream_echoes_it(tmp_path: Path) -> None
     assert "you sent" in files
     assert SECRET not in files
     assert other not in files
+    decoded = [base64.b64decode(part + "=" * (-len(part) % 4)) for part in re.findall(r"[A-Za-z0-9+/]{40,}", files)]
+    assert not [text for text in decoded if SECRET[4:-4].encode() in text or other[4:-4].encode() in text]
     assert "authorization" in files  # the header's name, in the upstream's answer, with its value struck out
     assert '\\"Bearer ***' in files or '"***' in files
 

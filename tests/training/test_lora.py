@@ -17,8 +17,10 @@ import tiny_llama
 
 import judgeloop
 from conftest import Served, small_experiment, tables, tables_alone, without, write_experiment
+from judgeloop import seeds
 from judgeloop.errors import ExperimentError, TrainingFailed
 from judgeloop.experiment.resolve import resolve
+from judgeloop.training.lora import _sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -83,6 +85,33 @@ class TestTraining:
         assert _mean_length(run, "longer", 0) == _mean_length(run, "coin", 0)
         grown = [_mean_length(run, arm, 1) - _mean_length(run, arm, 0) for arm in ARMS]
         assert grown[0] > grown[1] + 0.3
+
+    def test_texts_drawn_together_are_those_of_each_by_itself(self, base: Path) -> None:
+        import torch
+        import transformers
+
+        tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+        model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+        prompts = [tokenizer(prompt)["input_ids"] for prompt in ([*PROMPTS, "cat", "a dog and a cat and the sun"]) * 3]
+        bodies = [{"seed": seed, "temperature": 1.5, "max_tokens": 24} for seed in range(len(prompts))]
+        ends = sorted(
+            set(range(0, 8)) - set(tokenizer("the cat")["input_ids"])
+        )  # many, so that texts end at all places
+        drawn = _sampled(model, prompts, bodies, tokenizer.pad_token_id, ends)
+
+        alone = []
+        for prompt, body in zip(prompts, bodies, strict=True):
+            text: list[int] = []
+            for uniform in seeds.rng(body["seed"], "tokens").random(24):
+                if text and text[-1] in ends:
+                    break
+                with torch.inference_mode():
+                    scores = model(input_ids=torch.tensor([[*prompt, *text]])).logits[0, -1]
+                shares = torch.softmax(scores.double() / 1.5, dim=-1).cumsum(dim=-1).numpy()
+                text.append(int((shares <= uniform * shares[-1]).sum()))
+            alone.append(text)
+        assert drawn == alone
+        assert len({len(text) for text in alone}) > 5
 
     def test_a_killed_run_resumes_to_the_same_tables(self, trained: tuple[Path, judgeloop.Run], tmp_path: Path) -> None:
         path, run = trained
