@@ -93,6 +93,23 @@ def test_every_plot_is_drawn_and_nothing_is_asked_of_any_network(page: Page, dem
     assert page.run("document.getElementById('undrawn').hidden") is True
 
 
+def test_the_first_screen_holds_headline_pictures_and_questions(page: Page, demo: Path) -> None:
+    page.open(demo, width=1400)
+    tops = "document.querySelector('%s').getBoundingClientRect()"
+    assert page.run(f"{tops % '.first'}.top") < 200
+    assert page.run(f"{tops % '#figure-first-biases'}.right") <= page.run(f"{tops % '#figure-first-drift'}.left")
+    assert page.run(f"{tops % '#figure-first-biases svg'}.top") < 300
+    assert page.run(f"{tops % '.answers'}.bottom") <= 1000
+
+
+def test_a_page_counts_as_loaded_once_its_plots_are_drawn(page: Page, demo: Path) -> None:
+    page.open(demo)
+    page.until("performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+    loaded = page.run("performance.getEntriesByType('navigation')[0].loadEventStart")
+    assert loaded >= float(page.run("document.documentElement.dataset.drawn")) - 1
+    assert page.run("document.querySelectorAll('iframe').length") == 0
+
+
 @pytest.mark.parametrize("width", [390, 768, 1400])
 def test_nothing_is_wider_than_the_screen(page: Page, demo: Path, width: int) -> None:
     page.open(demo, width=width)
@@ -150,13 +167,13 @@ def test_cases_are_searched_and_filtered(page: Page, demo: Path) -> None:
 
 def test_points_are_walked_by_keyboard_and_spoken(page: Page, demo: Path) -> None:
     page.open(demo)
-    page.run("document.querySelector('#plot-judge-bias-0').focus()")
+    page.run("document.querySelector('#plot-judge-slopes-0').focus()")
     for _ in range(2):
         page.ask("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
     said = page.run("document.getElementById('said').textContent")
     assert "interval" in said
     assert "(2 of " in said
-    assert page.run("document.activeElement.id") == "plot-judge-bias-0"
+    assert page.run("document.activeElement.id") == "plot-judge-slopes-0"
 
 
 def test_it_prints_with_every_plot(page: Page, demo: Path) -> None:
