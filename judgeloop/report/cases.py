@@ -124,9 +124,9 @@ def contradicted(reading: Reading, limit: int, categories: Mapping[str, str]) ->
         return []
     judged = judged[judged["verdict"] != judged["verdict_back"]]
     picked_a = {(str(row["pair_id"]), str(row["judge"])): row["verdict"] == "first" for row in _records(judged)}
-    pairs = pairs.assign(picked_a=[picked_a.get((str(p), str(j))) for p, j in zip(pairs["pair_id"], pairs["judge"], strict=True)])  # fmt: skip
-    pairs = pairs[pairs["picked_a"].notna()]
-    against = (pairs["gap"] > 0) != pairs["picked_a"].astype(bool)
+    keys = list(zip(pairs["pair_id"].astype(str), pairs["judge"].astype(str), strict=True))
+    pairs = pairs[[key in picked_a for key in keys]]
+    against = (pairs["gap"] > 0) != [picked_a[key] for key in keys if key in picked_a]
     pairs = pairs[against & (pairs["gap"] != 0)]
     pairs = pairs.assign(size=pairs["gap"].abs()).sort_values(
         ["size", "pair_id"], ascending=[False, True], kind="stable"
@@ -146,16 +146,18 @@ def _scored_pairs(reading: Reading) -> pd.DataFrame:
     for side in ("a", "b"):
         own = means.rename(columns={"candidate_id": f"candidate_{side}", "score": f"score_{side}"})
         merged = merged.merge(own, on=["item_id", f"candidate_{side}", *(["judge", "scale"] if side == "b" else [])])
-    up = [1.0 if (scale := parse_scale(str(name))).best > scale.worst else -1.0 for name in merged["scale"]]
-    return merged.assign(gap=(merged["score_a"] - merged["score_b"]) * up)
+    scales = {name: parse_scale(str(name)) for name in merged["scale"].unique()}
+    up = {name: 1.0 if scale.best > scale.worst else -1.0 for name, scale in scales.items()}
+    return merged.assign(gap=(merged["score_a"] - merged["score_b"]) * merged["scale"].map(up))
 
 
 def _score_cases(
     reading: Reading, pairs: pd.DataFrame, limit: int, categories: Mapping[str, str], what: str
 ) -> list[Case]:
-    texts, prompts = _named_texts(reading), _prompts(reading)
-    cases = []
-    for row in _records(pairs.head(4 * limit)):
+    pairs = pairs.head(4 * limit)
+    texts, prompts = _named_texts(reading, pairs["item_id"]), _prompts(reading)
+    cases: list[Case] = []
+    for row in _records(pairs):
         item = str(row["item_id"])
         first, second = (texts.get((item, str(row[f"candidate_{side}"]))) for side in ("a", "b"))
         if first is None or second is None or len(cases) == limit:
@@ -170,34 +172,58 @@ def _score_cases(
 
 def listed(reading: Reading, limit: int, categories: Mapping[str, str]) -> list[Case]:
     """Lists drawn by chance, each text with how often it was picked."""
-    choices = reading.choices
-    if "slot" not in choices:
-        return []
-    groups = list(choices[choices["slot"].notna()].groupby(["judge", "item_id", "set_id"], sort=True))
-    order = seeds.rng(0, "report", "lists by chance").permutation(len(groups))[:limit]
-    return [
-        case for n in order if (case := _list_case(reading, groups[n][1], categories, "picked as shown")) is not None
-    ]
+    lists = _lists(reading)
+    order = seeds.rng(0, "report", "lists by chance").permutation(len(lists))[:limit]
+    return _list_cases(reading, lists.iloc[order], categories)
 
 
 def stuck(reading: Reading, limit: int, categories: Mapping[str, str]) -> list[Case]:
     """Lists of which one slot was picked in every rotation."""
+    lists = _lists(reading)
+    return _list_cases(reading, lists[(lists["slots"] == 1) & (lists["rotations"] > 1)].head(limit), categories)
+
+
+_LIST = ["judge", "item_id", "set_id"]
+
+
+def _lists(reading: Reading) -> pd.DataFrame:
+    """A row a judge and list, in a fixed order: ``slots`` that were picked, ``rotations`` that have a choice."""
     choices = reading.choices
     if "slot" not in choices:
+        return pd.DataFrame(columns=[*_LIST, "slots", "rotations"])
+    grouped = choices[choices["slot"].notna()].groupby(_LIST, sort=True)
+    return grouped.agg(slots=("slot", "nunique"), rotations=("rotation", "nunique")).reset_index()
+
+
+def _list_cases(reading: Reading, lists: pd.DataFrame, categories: Mapping[str, str]) -> list[Case]:
+    if lists.empty:
         return []
-    cases = []
-    for _, rows in choices[choices["slot"].notna()].groupby(["judge", "item_id", "set_id"], sort=True):
-        if rows["slot"].nunique() == 1 and rows["rotation"].nunique() > 1 and len(cases) < limit:
-            words = f"picked slot {rows['slot'].iloc[0]} in each of {rows['rotation'].nunique()} rotations"
-            case = _list_case(reading, rows, categories, words)
-            cases += [case] if case is not None else []
+    choices = reading.choices
+    choices = choices[choices["slot"].notna() & choices["item_id"].isin(lists["item_id"])]
+    texts = _named_texts(reading, lists["item_id"])
+    cases: list[Case] = []
+    for row in _records(lists):
+        own = choices[(choices[_LIST] == [row[name] for name in _LIST]).all(axis=1)]
+        words = (
+            f"picked slot {own['slot'].iloc[0]} in each of {row['rotations']} rotations"
+            if row["slots"] == 1
+            else "picked as shown"
+        )
+        case = _list_case(reading, own, texts, categories, words)
+        cases += [case] if case is not None else []
     return cases
 
 
-def _list_case(reading: Reading, rows: pd.DataFrame, categories: Mapping[str, str], words: str) -> Case | None:
+def _list_case(
+    reading: Reading,
+    rows: pd.DataFrame,
+    texts: Mapping[tuple[str, str], str],
+    categories: Mapping[str, str],
+    words: str,
+) -> Case | None:
     first = rows.sort_values(["rotation", "repeat"], kind="stable").iloc[0]
     names = [str(first[column]) for column in rows.columns if _SLOT.fullmatch(str(column))]
-    item, texts = str(first["item_id"]), _named_texts(reading)
+    item = str(first["item_id"])
     shown = [(name, texts.get((item, name))) for name in names]
     if any(text is None for _, text in shown):
         return None
@@ -214,12 +240,12 @@ def _list_case(reading: Reading, rows: pd.DataFrame, categories: Mapping[str, st
     return Case(item, what, _prompts(reading, item).get(item, ""), sides, "", categories.get(item, ""))
 
 
-def _named_texts(reading: Reading) -> dict[tuple[str, str], str]:
-    """(item_id, candidate_id) → text."""
+def _named_texts(reading: Reading, items: Iterable[object]) -> dict[tuple[str, str], str]:
+    """(item_id, candidate_id) → text, of these items."""
     table = reading.candidates
     if "text" not in table:
         return {}
-    table = table[table["text"].notna()]
+    table = table[table["item_id"].isin(list(items)) & table["text"].notna()]
     return {
         (str(item), str(name)): str(text)
         for item, name, text in zip(table["item_id"], table["candidate_id"], table["text"], strict=True)

@@ -148,13 +148,13 @@ def _score_figure(reading: Reading) -> Figure | None:
     if scores.empty:
         return None
     judge, name = str(scores["judge"].iloc[0]), str(scores["scale"].iloc[0])
-    scores = scores.loc[(scores["judge"] == judge) & (scores["scale"] == name), "score"]
+    given = scores.loc[(scores["judge"] == judge) & (scores["scale"] == name), "score"]
     scale = parse_scale(name)
-    places, shares = histogram(scores, scale.low, scale.high)
+    places, shares = histogram(given, scale.low, scale.high)
     rows = tuple(row for row in judge_rows(reading.estimates, "score_mean") if row.judge == judge)
     most = "; ".join(f"{place:g}: {share:.0f} %" for place, share in zip(places, shares, strict=True))
     return Figure(
-        name="first-scores", title=f"Scores of {wording.label(judge, 30)} on scale {wording.label(name, 20)}, in % of {len(scores):,}",
+        name="first-scores", title=f"Scores of {wording.label(judge, 30)} on scale {wording.label(name, 20)}, in % of {len(given):,}",
         caption=f"{scale.best} is best; more on scores below.", alternative=f"{most}.", panels=(), rows=rows,
         legend=(("an end of the scale", Style("@high", "bar", "")), ("between", Style("@low", "bar", ""))),
         sketch=_bars(places, shares, (scale.low, scale.high)),
@@ -186,7 +186,8 @@ def edge_of(values: Sequence[float], rows: Sequence[Estimate]) -> float:
     largest = max((abs(value) for value in values), default=0.0) or 1.0
     step = ticks(0.0, 2 * largest)[1]
     ends = [bounds(row)[1] for row in rows]
-    most = max(ends) if ends and None not in ends else math.inf  # type: ignore[type-var]
+    known = [end for end in ends if end is not None]
+    most = max(known) if known and len(known) == len(ends) else math.inf
     return min(step * math.ceil(largest / step), most)
 
 

@@ -74,12 +74,12 @@ def score_histogram(reading: Reading) -> Figure | None:
         )  # fmt: skip
         panels.append(Panel(title, {"data": [bars], "layout": axes}))
     terms = ("score_mean", "score_sd", "score_floor_share", "score_ceiling_share", "score_scale_anchoring")
-    rows = defined([row for term in terms for row in judge_rows(reading.estimates, term)])
+    measured = defined([row for term in terms for row in judge_rows(reading.estimates, term)])
     return Figure(
         name="scores", title="How the scores are spread",
         caption="Shares of all scores, rounded to whole ones; the ends of the scale in orange. A judge that uses few values, or one end, cannot tell texts apart. "
         "The shapes on two scales should mirror each other: the shift between them is in the table.",
-        alternative=in_words(rows) if rows else "", panels=tuple(panels), rows=tuple(rows), columns=2,
+        alternative=in_words(measured) if measured else "", panels=tuple(panels), rows=tuple(measured), columns=2,
         legend=(("an end of the scale", Style("@high", "bar", "")), ("between", Style("@low", "bar", ""))),
     )  # fmt: skip
 
@@ -174,11 +174,11 @@ def picks_by_rank(reading: Reading) -> Figure | None:
         lengths.reindex(pd.MultiIndex.from_frame(rows[["item_id", column]].set_axis(["item_id", "candidate_id"], axis=1))).to_numpy(dtype=float)
         for column in columns
     ]) if len(rows) else np.empty((0, 0))  # fmt: skip
-    known = ~np.isnan(tokens).any(axis=1)
+    known = np.flatnonzero(~np.isnan(tokens).any(axis=1))
     base = next(iter(judge_rows(reading.estimates, "rotation_consistency")), None)
-    if base is None or known.sum() < _FEWEST:
+    if base is None or len(known) < _FEWEST:
         return None
-    rows, tokens = rows[known], tokens[known]
+    rows, tokens = rows.iloc[known], tokens[known]
     rank = np.argsort(np.argsort(tokens, axis=1, kind="stable"), axis=1)
     picked = rank[np.arange(len(rows)), rows["slot"].to_numpy(dtype=int) - 1]
     panels, used = [], []
@@ -209,9 +209,9 @@ def picks_by_rank(reading: Reading) -> Figure | None:
 def _of_rank(base: Estimate, judge: str, rank: int, k: int, picked: Sequence[bool], items: pd.Series[str]) -> Estimate:
     share = clustered_proportion(np.asarray(picked, dtype=float), items)
     place = "the shortest" if rank == 0 else "the longest" if rank == k - 1 else f"number {rank + 1} by length"
-    known = not isinstance(share, Undefined)
+    error, low, high = (None, None, None) if isinstance(share, Undefined) else (share.std_error, share.low, share.high)
     return replace(
         base, term="longer_preferred_raw", judge=judge, variant=place, estimate=float(np.mean(picked)),
-        std_error=share.std_error if known else None, conf_low=share.low if known else None, conf_high=share.high if known else None,
+        std_error=error, conf_low=low, conf_high=high,
         n=len(picked), n_items=items.nunique(), p_value=None, p_adjusted=None, verdict="", status="ok", note="",
     )  # fmt: skip

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import report_folder
 from judgeloop import report
+from judgeloop.errors import InvalidInput
 from judgeloop.report import first_screen, printed, text, wording
 from judgeloop.report.answers import answers, headline
 from judgeloop.report.claims import Standing
@@ -253,5 +254,5 @@ def test_what_the_first_screen_shows_is_not_drawn_again(tmp_path: Path) -> None:
 
 def test_without_a_browser_the_page_is_named_to_print_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(printed.InvalidInput, match=r"no Chromium is found .* print .*report\.html by hand"):
+    with pytest.raises(InvalidInput, match=r"no Chromium is found .* print .*report\.html by hand"):
         printed.picture(tmp_path / "report.html", tmp_path / "report.png")
