@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ def _reading(rows: tuple[Estimate, ...], texts: pd.DataFrame, **tables: pd.DataF
     items = pd.DataFrame({"item_id": texts["item_id"].unique()}).assign(prompt="Q", category="")
     nothing = pd.DataFrame()
     return Reading(
-        "x", rows, items, texts.assign(replicate=pd.NA, arm=""), nothing, nothing, {}, {}, "", (), {}, **tables
+        "x", rows, items, texts.assign(replicate=None, arm=""), nothing, nothing, {}, {}, "", (), {}, **tables
     )
 
 
@@ -123,21 +124,15 @@ def test_a_pair_whose_higher_score_lost_is_a_case(scored: Reading) -> None:
         for name in (item, fits)
         for order, verdict, first, second in (("ab", "second", "a", "b"), ("ba", "first", "b", "a"))
     ]  # fmt: skip
-    told = {
-        group.name: group for group in cases.groups(Reading(**{**_fields(scored), "judgments": pd.DataFrame(rows)}))
-    }
+    told = {group.name: group for group in cases.groups(replace(scored, judgments=pd.DataFrame(rows)))}
     assert [case.title for case in told["Scored higher, not picked"].cases] == [item]
-
-
-def _fields(reading: Reading) -> dict[str, object]:
-    return {name: getattr(reading, name) for name in Reading.__dataclass_fields__}
 
 
 def test_lists_where_one_slot_always_wins_are_cases(chosen: Reading) -> None:
     stuck = chosen.choices["item_id"] == "7"
     choices = chosen.choices.assign(slot=chosen.choices["slot"].where(~stuck, 2))
     choices["candidate_id"] = [row[f"candidate_{row['slot']}"] for _, row in choices.iterrows()]
-    told = {group.name: group for group in cases.groups(Reading(**{**_fields(chosen), "choices": choices}))}
+    told = {group.name: group for group in cases.groups(replace(chosen, choices=choices))}
     always = {case.title for case in told["Always the same slot"].cases}
     plain = {str(item) for item, rows in choices.groupby("item_id") if rows["slot"].nunique() == 1}
     assert always <= plain
