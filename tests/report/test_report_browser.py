@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import json
 import shutil
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 import report_folder
 from hostile_texts import GROUPS, HOSTILE, hostile_run
 from judgeloop import report
+from judgeloop.report import printed
 from judgeloop.rundir import RunFolder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -108,6 +110,17 @@ def test_a_page_counts_as_loaded_once_its_plots_are_drawn(page: Page, demo: Path
     loaded = page.run("performance.getEntriesByType('navigation')[0].loadEventStart")
     assert loaded >= float(page.run("document.documentElement.dataset.drawn")) - 1
     assert page.run("document.querySelectorAll('iframe').length") == 0
+
+
+def test_a_picture_has_the_size_of_a_screen_and_paper_has_the_plots(demo: Path, tmp_path: Path) -> None:
+    picture = printed.picture(demo, tmp_path / "made" / "report.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", picture[16:24]) == printed.SCREEN
+    paper = printed.paper(demo, tmp_path / "report.pdf").read_bytes()
+    assert paper[:5] == b"%PDF-"
+    without = demo.read_text(encoding="utf-8").replace('id="plotly"', 'id="no-plotly"')
+    (tmp_path / "without.html").write_text(without, encoding="utf-8")
+    assert len(paper) > 1.2 * len(printed.paper(tmp_path / "without.html", tmp_path / "without.pdf").read_bytes())
 
 
 @pytest.mark.parametrize("width", [390, 768, 1400])
