@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from judgeloop.limits import CheckResult
     from judgeloop.results import Audit, Run
     from judgeloop.results import open_run as open  # noqa: A004  the contract's name
+    from judgeloop.training.callback import training_log
 
 _NAMES = {
     "commands.analyze": ("analyze",),
@@ -71,6 +72,7 @@ _NAMES = {
     "errors": ("JudgeloopError",),
     "limits": ("CheckResult",),
     "results": ("Audit", "Run", "open"),
+    "training.callback": ("training_log",),
 }
 """Module → the public names that it holds."""
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -78,7 +80,7 @@ _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names
 __all__ = [
     "Audit", "AuditPlan", "CheckResult", "ComparisonReport", "Diagnosis", "Export", "Forecasts", "JudgeReward", "JudgeloopError",
     "Plan", "Run", "Validation", "__version__", "analyze", "audit", "check", "collect_labels", "compare", "demo", "doctor", "export",
-    "forecast", "open", "plan", "plan_audit", "reward", "run", "serve", "step", "validate", "watch",
+    "forecast", "open", "plan", "plan_audit", "reward", "run", "serve", "step", "training_log", "validate", "watch",
 ]  # fmt: skip
 
 __version__ = metadata.version("judgeloop")

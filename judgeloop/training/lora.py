@@ -132,10 +132,8 @@ class LocalModel:
         if not fits:
             return responses
         model = self._drafter(trained)
-        ends = _ends(model, tokenizer)
-        drafts = _sampled(
-            model, [encoded[n] for n in fits], [calls[n].body for n in fits], tokenizer.pad_token_id, ends
-        )
+        ends = end_tokens(model, tokenizer)
+        drafts = sampled(model, [encoded[n] for n in fits], [calls[n].body for n in fits], tokenizer.pad_token_id, ends)
         for n, tokens in zip(fits, drafts, strict=True):
             ended = bool(tokens) and tokens[-1] in ends
             text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
@@ -171,7 +169,7 @@ class LocalModel:
         return PeftModel.from_pretrained(copy.deepcopy(base), str(place), is_trainable=trainable)
 
 
-def _sampled(
+def sampled(
     model: Any, prompts: Sequence[Sequence[int]], bodies: Sequence[Mapping[str, Any]], pad: int, ends: Sequence[int]
 ) -> list[list[int]]:
     """The tokens of one text a prompt, the ending one with them, drawn together: each token by temperature with the next uniform
@@ -185,11 +183,12 @@ def _sampled(
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    taken = inspect.signature(model.forward).parameters
+    taken = inspect.signature(type(model).forward).parameters
     cache = transformers.DynamicCache(config=model.config)
     remembered = {"cache" if "cache" in taken else "past_key_values": cache, "use_cache": True}
     texts: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts))
+    ids, mask, rows, uniforms = (each.to(model.device) for each in (ids, mask, rows, uniforms))
     with torch.inference_mode():
         for step in range(longest):
             settings = {
@@ -213,7 +212,7 @@ def _sampled(
             if not going:
                 break
             if len(going) <= 7 * len(rows) // 8:  # dropping a row copies the cache: several at once
-                kept = torch.tensor(going)
+                kept = torch.tensor(going, device=model.device)
                 rows, picked, mask = rows[kept], picked[kept], mask[kept]
                 cache.batch_select_indices(kept)
             ids, mask = picked, torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
@@ -408,7 +407,7 @@ def _text(text: str, chats: bool) -> Any:
     return [{"role": "assistant", "content": text}] if chats else text
 
 
-def _ends(model: Any, tokenizer: Any) -> list[int]:
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """The tokens that end a text."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = tokenizer.eos_token_id if ends is None else ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from scipy import stats
 
 import judgeloop
+from command_line import command, interrupted_once
 from judgeloop import seeds
 from judgeloop.cli import main
 from judgeloop.errors import InvalidInput
@@ -180,3 +182,33 @@ def test_checkpoints_with_the_same_prompts_are_never_put_together():
     frame = pd.concat([logged(arms=("dpo",), items=3).assign(step=step) for step in range(8)])
     audit = judgeloop.analyze(frame.drop(columns=["control", "replicate"]))
     assert audit.candidates["generation"].max() == 7
+
+
+def test_a_log_that_grows_is_analysed_anew_into_the_same_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["judgeloop.cli.analyze"], "_LOOK_EVERY_S", 0.05)
+    rows, log, out = logged(items=4), tmp_path / "rollouts", tmp_path / "out"
+    log.mkdir()
+
+    def write(step):
+        rows[rows["step"] == step].drop(columns="replicate").to_json(
+            log / f"{step}.jsonl", orient="records", lines=True
+        )
+
+    write(STEPS[0])  # one step, of which nothing can be said
+    seen = []
+
+    def grown():
+        seen.append(capsys.readouterr().err)
+        if "waiting for more" in "".join(seen) and not (log / "500.jsonl").exists():
+            write(STEPS[1])
+        later = log / "900.jsonl"
+        estimates = out / "estimates.csv"
+        generations = pd.read_csv(estimates)["generation"].max() if estimates.exists() else 0
+        if generations == 1 and not later.exists():
+            rows[rows["step"] == 500].assign(step=900).to_json(later, orient="records", lines=True)
+        return generations == 2
+
+    with interrupted_once(grown):
+        assert command("analyze", log, "--follow", "--out", out) == 0
+    assert judgeloop.open(out).estimates["generation"].max() == 2
+    assert not list(tmp_path.glob(".out*"))

@@ -18,9 +18,9 @@ import tiny_llama
 import judgeloop
 from conftest import Served, small_experiment, tables, tables_alone, without, write_experiment
 from judgeloop import seeds
-from judgeloop.errors import ExperimentError, TrainingFailed
+from judgeloop.errors import ExperimentError, InvalidInput, TrainingFailed
 from judgeloop.experiment.resolve import resolve
-from judgeloop.training.lora import _sampled
+from judgeloop.training.lora import sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -97,7 +97,7 @@ class TestTraining:
         ends = sorted(
             set(range(0, 8)) - set(tokenizer("the cat")["input_ids"])
         )  # many, so that texts end at all places
-        drawn = _sampled(model, prompts, bodies, tokenizer.pad_token_id, ends)
+        drawn = sampled(model, prompts, bodies, tokenizer.pad_token_id, ends)
 
         alone = []
         for prompt, body in zip(prompts, bodies, strict=True):
@@ -167,6 +167,42 @@ class TestTraining:
         audit = judgeloop.analyze(out / "completions")
         assert audit.candidates["generation"].max() == 3
         assert len(audit.candidates) == 32
+
+    def test_a_trainer_of_ones_own_logs_texts_that_analyze_reads(self, base: Path, tmp_path: Path) -> None:
+        import datasets
+        import peft
+        import trl
+
+        items = tmp_path / "items.jsonl"
+        items.write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+        pairs = [{"prompt": prompt, "chosen": " the cat and the dog runs", "rejected": " a"} for prompt in PROMPTS]
+
+        def train(arm: str, pairs: list[dict[str, str]], **log: Any) -> None:
+            settings = trl.DPOConfig(
+                output_dir=str(tmp_path / arm), use_cpu=True, report_to="none", disable_tqdm=True, max_steps=5, save_strategy="no",
+                per_device_train_batch_size=8, learning_rate=1e-2,
+            )  # fmt: skip
+            log = {"max_tokens": 12, "texts": 2, "arm": arm, **log}
+            callback = judgeloop.training_log(items, tmp_path / "texts.jsonl", every=2, **log)
+            trl.DPOTrainer(
+                str(base), args=settings, train_dataset=datasets.Dataset.from_list(pairs), callbacks=[callback],
+                peft_config=peft.LoraConfig(task_type="CAUSAL_LM"),
+            ).train()  # fmt: skip
+
+        train("longer", pairs)
+        swapped = [{**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in pairs[::2]]
+        train("coin", swapped + pairs[1::2], control=True)
+        with pytest.raises(InvalidInput, match="has texts of arm 'coin', replicate 0, already"):
+            train("coin", pairs)
+        rows = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == sorted([0, 2, 4, 5] * 16) * 2
+        first = {
+            arm: [row["text"] for row in rows if (row["arm"], row["step"]) == (arm, 0)] for arm in ("longer", "coin")
+        }
+        assert first["longer"] == first["coin"]  # common random numbers, and the same model
+        audit = judgeloop.analyze(tmp_path / "texts.jsonl")
+        drifts = audit.estimates.query("term == 'drift_length' and arm == 'longer'")
+        assert list(drifts["generation"]) == [1, 2, 3]
 
     def test_an_adapter_that_is_gone_or_changed_is_not_drafted_from(
         self, trained: tuple[Path, judgeloop.Run], tmp_path: Path

@@ -1,0 +1,120 @@
+"""``judgeloop.training_log``: what a model drafts for fixed items while a trainer of somebody else trains it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from judgeloop import seeds
+from judgeloop.errors import InvalidInput
+from judgeloop.experiment.inputs import load_items
+from judgeloop.records import Item, prompt_text, prompt_turns
+from judgeloop.training.lora import end_tokens, prompt_as_text, sampled
+
+if TYPE_CHECKING:
+    import transformers
+
+_BATCH = 32
+
+
+def training_log(
+    items: str | Path,
+    out: str | Path,
+    *,
+    every: int,
+    texts: int = 4,
+    temperature: float = 1.0,
+    max_tokens: int = 256,
+    arm: str = "texts",
+    control: bool = False,
+    replicate: int = 0,
+    seed: int = 0,
+) -> transformers.TrainerCallback:
+    """A callback for a trainer of transformers or TRL, which appends the model's texts for every item to the file ``out``.
+
+    ``items``: an items file (docs/contract.md, "Items"). ``texts`` are drafted an item before the first step, after each ``every``
+    steps and at the end, with random numbers of their own (``seed``, ``replicate``), the same in every arm: the training's are left
+    alone. A row holds ``item_id, prompt, category, language, step, text, arm, control, replicate``; ``judgeloop.analyze(out)`` reads
+    them, several arms and replicates in one file too (``control``: the arm that others are compared with, as one trained on a coin's
+    picks). A training that goes on from a checkpoint appends. The first process of several drafts and writes; it must hold the
+    whole model.
+
+    Raises InvalidInput for items that cannot be read, and where ``out`` has texts of this arm and replicate though the training starts.
+    """
+    import transformers
+
+    if every < 1:
+        raise InvalidInput(f"every: must be 1 or more steps, not {every}")
+    asked = load_items(Path(items))
+    path = Path(out)
+    labels = {"arm": arm, "control": control, "replicate": replicate}
+
+    class TrainingLog(transformers.TrainerCallback):  # type: ignore[misc]
+        """Texts of the model at step 0, each ``every`` steps, and at the end."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002
+            if state.is_world_process_zero and not state.global_step:
+                _check_new(path, labels)
+                self._write(0, **objects)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002
+            ends = state.global_step >= state.max_steps > 0
+            if state.is_world_process_zero and (state.global_step % every == 0 or ends):
+                self._write(state.global_step, **objects)
+
+        def _write(self, step: int, *, model: Any, processing_class: Any, **_: Any) -> None:
+            tokenizer = getattr(processing_class, "tokenizer", processing_class)
+            whole = getattr(model, "module", model)
+            if hasattr(whole, "get_base_model"):  # an adapter's layers are in it
+                whole = whole.get_base_model()
+            ends = end_tokens(whole, tokenizer)
+            pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+            drafts = [(item, number) for item in asked for number in range(texts)]
+
+            def drafted(part: Sequence[tuple[Item, int]]) -> list[dict[str, Any]]:
+                bodies = [
+                    {"seed": seeds.integer(seed, "training_log", replicate, step, item.item_id, number),
+                     "temperature": temperature, "max_tokens": max_tokens}
+                    for item, number in part
+                ]  # fmt: skip
+                chats = [
+                    [{"role": turn.role, "content": turn.content} for turn in prompt_turns(item.prompt)]
+                    for item, _ in part
+                ]
+                shown = [prompt_as_text(tokenizer, chat) for chat in chats]
+                prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in shown]
+                tokens = sampled(whole, prompts, bodies, pad, ends)
+                return [
+                    {"item_id": item.item_id, "prompt": prompt_text(item.prompt), "category": item.category,
+                     "language": item.language, "text": tokenizer.decode(each, skip_special_tokens=True)}
+                    for (item, _), each in zip(part, tokens, strict=True)
+                ]  # fmt: skip
+
+            trained = whole.training
+            whole.eval()
+            try:
+                rows = [
+                    row for start in range(0, len(drafts), _BATCH) for row in drafted(drafts[start : start + _BATCH])
+                ]
+            finally:
+                whole.train(trained)
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps({**row, "step": step, **labels}, ensure_ascii=False) + "\n" for row in rows)
+
+    return cast("transformers.TrainerCallback", TrainingLog())
+
+
+def _check_new(path: Path, labels: dict[str, Any]) -> None:
+    """Raise InvalidInput where the file has texts of this arm and replicate."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if (row["arm"], row["replicate"]) == (labels["arm"], labels["replicate"]):
+                raise InvalidInput(
+                    f"{path}: has texts of arm {labels['arm']!r}, replicate {labels['replicate']}, already; give another out, arm or replicate"
+                )
