@@ -391,6 +391,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert "\x1b" not in done.summary()
 
 
+@pytest.mark.pages
 def test_one_judge_over_three_folders_is_drawn_in_the_order_given(tmp_path: Path) -> None:
     positions = {"march": 0.2, "april": 1.0, "may": 0.6}
     folders = [
