@@ -715,7 +715,7 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     ]
     if open_drift:
         replicates = open_drift[0].row.n_replicates or 0
-        text = f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
+        text = f"To see a drift half the size takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
         if POSITIVE not in reading.controls.values():
             text += " An arm with a known taste (`longer: {judge: {kind: rule, feature: length}}`) shows whether this run passes one on at all."
         lines.append(Advice("more_replicates", text, _rows(open_drift[:1])))
