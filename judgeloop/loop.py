@@ -63,12 +63,13 @@ Batch = tuple[Item, list[Presentation]]
 @dataclass(frozen=True, slots=True)
 class GenerationDone:
     """A generation that a replicate has finished in all arms, for the progress view; ``unscored``: judgments in it without
-    a verdict; ``lost``: drafts without text, those that arms share once."""
+    a verdict; ``lost``: drafts without text, those that arms share once; ``lengths``: arm → mean length of its drafts, in doublings."""
 
     replicate: int
     generation: int
     unscored: int
     lost: int = 0
+    lengths: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,10 @@ class Replicate:
             self._write(generation, tables)
             unscored = sum(int((table["judgments"]["verdict"] == "unscored").sum()) for table in tables)
             lost = [int((table["candidates"]["reason"] != "").sum()) for table in tables]
-            done = GenerationDone(self.number, generation, unscored, max(lost) if generation == 0 else sum(lost))
+            lengths = {arm.arm.name: _mean_length(table["candidates"]) for arm, table in zip(arms, tables, strict=True)}
+            done = GenerationDone(
+                self.number, generation, unscored, max(lost) if generation == 0 else sum(lost), lengths
+            )
             self.context.on_generation(done)
 
     def _write(self, generation: int, tables: Sequence[Mapping[str, pd.DataFrame]]) -> None:
@@ -178,6 +182,14 @@ class Replicate:
             self._features.update(zip(new_keys, measured, strict=True))
         index = pd.MultiIndex.from_tuples(list(candidates), names=["item_id", "candidate_id"])
         return pd.DataFrame([self._features[key] for key in keys], index=index, columns=list(FEATURES))
+
+
+def _mean_length(candidates: pd.DataFrame) -> float:
+    """The mean length of the drafts, in doublings, each item alike; NaN where none has a text."""
+    drawn = candidates[candidates["n_drawn"].fillna(0) > 0].dropna(subset=["length"])
+    weights = drawn["n_drawn"].astype(float)
+    sums = (drawn["length"] * weights).groupby(drawn["item_id"]).sum() / weights.groupby(drawn["item_id"]).sum()
+    return float(sums.mean())
 
 
 class ArmLoop:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from os.path import commonprefix
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +29,7 @@ from judgeloop.report.tables import facts as overview_facts
 from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
+from judgeloop.stats.judge.missing import EVERY_REPLY_SCORED, GOLD_THROUGHOUT
 from judgeloop.stats.judge.missing import UNSCORED_JOINT as UNSCORED
 from judgeloop.stats.near_copies import copied
 
@@ -43,7 +45,7 @@ _JUDGE_TABLE = {
 }
 _REPLACED_BY = {"Length at equal gold": "Padding, per doubling", "Longer won (raw)": "Length at equal gold"}
 """Columns that are left out where another is there: the screen is narrow, and report.md has both."""
-_MOST_NAMES = 3
+_MOST_NAMES, _MOST_UNKNOWN = 3, 4
 _WIDTH = 100
 _SHORTEST_NAME = 12
 
@@ -163,26 +165,41 @@ class Audit(Run):
         """One screen: what was read, every judge with intervals, the findings, and what is not known from this log, and why."""
         reading = read(self.record)
         mitigations = judge_figures.mitigation_tables(reading, narrow=True)
-        listed = (_judge_table(reading.estimates), judges_compared(reading), *mitigations, unscored_reasons(reading))
-        listed += tuple(rated_tables(reading))
-        tables = [table for table in listed if table is not None]
-        screen = text.render_terminal(reading, _audit_facts(reading), findings(reading.estimates), tables)
-        lines = [text.as_text(screen, _WIDTH).rstrip("\n")]
-        if mitigations:
-            lines += ["", "Mitigations"]
+        judges = _judge_table(reading.estimates)
+        rated = (*mitigations, *rated_tables(reading), unscored_reasons(reading), judges_compared(reading))
+        needed = [replace(table, needed=True) for table in rated if table is not None]
+        if judges is not None and len(judges.rows) == 1:
+            # Its estimates stand in the pictures already, and its name in the headline.
+            tables = [table.without("Judge") for table in (*needed, judges)]
+        else:
+            tables = [*([judges] if judges is not None else []), *needed]
+        every, facts = findings(reading.estimates), _audit_facts(reading)
+        lines = ["", "Mitigations"] if mitigations else []
         for sentence in judge_figures.mitigation_sentences(reading):
-            lines += textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
+            lines += _item(sentence)
         notes = reading.environment.get("import_notes") or []
         if notes:
-            lines += ["", "How the log was read"]
-            for note in notes:
-                lines += textwrap.wrap(wording.label(str(note), 400), 98, initial_indent="- ", subsequent_indent="  ")
-        unknown = unknown_measures(reading.estimates)
+            lines += [
+                "",
+                "How the log was read",
+                *(line for note in notes for line in _item(wording.label(str(note), 400))),
+            ]
+        unknown = [_item(f"{measures} – {why}") for measures, why in unknown_measures(reading.estimates)]
         if unknown:
             lines += ["", "Not known from these verdicts"]
-            for measures, why in unknown:
-                lines += textwrap.wrap(f"{measures} – {why}", 98, initial_indent="- ", subsequent_indent="  ")
-        return "\n".join(lines) + "\n"
+            without = text.as_text(text.render_terminal(reading, facts, every, tables, 0), _WIDTH)
+            room = text.SCREEN - len(without.splitlines()) - len(lines)
+            most = max(_MOST_UNKNOWN, sum(accumulated <= room for accumulated in accumulate(map(len, unknown))))
+            lines += [line for item in unknown[:most] for line in item]
+            if len(unknown) > most:
+                lines.append(f"- … {len(unknown) - most} more, each with its reason in estimates.csv")
+        screen = text.render_terminal(reading, facts, every, tables, text.SCREEN - len(lines))
+        return "\n".join([text.as_text(screen, _WIDTH).rstrip("\n"), *lines]) + "\n"
+
+
+def _item(sentence: str) -> list[str]:
+    """A sentence as an item of a list, in lines."""
+    return textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
 
 
 def _experiment(record: Record) -> dict[str, Any]:
@@ -205,7 +222,14 @@ def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     primary = [row for row in estimates if row.scope == "judge" and row.variant == "" and row.category == ""]
     judges = {row.judge for row in primary}
     measured = {(row.judge, row.term) for row in primary if row.status != "undefined"}
-    undefined = [row for row in primary if row.status == "undefined" and (row.judge, row.term) not in measured]
+    undefined = [
+        row
+        for row in primary
+        # That nothing is missing leaves nothing unknown.
+        if row.status == "undefined"
+        and (row.judge, row.term) not in measured
+        and row.note not in (EVERY_REPLY_SCORED, GOLD_THROUGHOUT)
+    ]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in undefined:
         reasons.setdefault((row.note, row.term), []).append(row.judge)
@@ -213,10 +237,11 @@ def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     for (why, term), names in reasons.items():
         grouped.setdefault((why, tuple(dict.fromkeys(names))), []).append(term)
     unknown = []
-    for (why, of_judges), terms in grouped.items():
+    for (why, of_judges), terms in sorted(grouped.items(), key=lambda entry: -len(entry[1])):
         more = f" and {len(of_judges) - _MOST_NAMES} more" if len(of_judges) > _MOST_NAMES else ""
         first_names = ", ".join(wording.label(name) for name in of_judges[:_MOST_NAMES]) + more
-        measures = "; ".join(dict.fromkeys(map(wording.term_name, terms)))
+        named = list(dict.fromkeys(map(wording.term_name, terms)))
+        measures = "; ".join(named[:_MOST_NAMES]) + (f" and {len(named) - _MOST_NAMES} more" if len(named) > _MOST_NAMES else "")  # fmt: skip
         measures += "" if len(of_judges) == len(judges) else f" ({first_names})"
         rows = [row for row in undefined if row.term in terms and row.judge in of_judges] if UNSCORED in terms else []
         unknown.append((measures, wording.reason(why + _unscored(rows))))
@@ -313,5 +338,5 @@ def _judge_table(estimates: Sequence[Estimate]) -> Table | None:
         "",
         ("Judge", *titles),
         rows,
-        whole=True,
+        whole=len(rows) > 1,
     )

@@ -16,6 +16,12 @@ from judgeloop.cli.app import Debug, Quiet, app, console, fail, print_json, set_
 def report(
     run_dir: Annotated[Path | None, typer.Argument(help="A run folder.", show_default=False)] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of report.json and stop.")] = False,
+    png: Annotated[
+        bool, typer.Option("--png", help="The first screen as report.png too, by a Chromium on this machine.")
+    ] = False,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="The whole page as report.pdf too, by a Chromium on this machine.")
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -32,11 +38,18 @@ def report(
 
     result = open_run(run_dir)
     result.write_report()
+    page = result.path / "report.html"
     if quiet:
-        print(result.path / "report.html")
+        print(page)
     else:
         print(result.summary())
-        print(f"Report: {result.path / 'report.html'}")
+        print(f"Report: {page}")
+    if png or pdf:
+        from judgeloop.report import printed
+
+        for asked, write in ((png, printed.picture), (pdf, printed.paper)):
+            if asked:
+                print(write(page, page.with_suffix(".png" if write is printed.picture else ".pdf")))
 
 
 @app.command()

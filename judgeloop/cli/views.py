@@ -142,11 +142,38 @@ def _clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
 
+class DriftsSoFar:
+    """Every arm's mean change in length since generation 0, over the replicates that have it: what is known before any estimate."""
+
+    def __init__(self) -> None:
+        self._lengths: dict[int, dict[int, Mapping[str, float]]] = {}
+
+    def generation(self, event: GenerationDone) -> None:
+        """Take in a finished generation."""
+        if event.lengths:
+            self._lengths.setdefault(event.generation, {})[event.replicate] = event.lengths
+
+    def line(self) -> str:
+        """The change at the latest generation by arm, in doublings; empty before generation 1. Without an interval it claims nothing."""
+        latest = max(self._lengths, default=0)
+        first, last = self._lengths.get(0, {}), self._lengths.get(latest, {})
+        replicates = [replicate for replicate in last if replicate in first]
+        if latest == 0 or not replicates:
+            return ""
+        means = {
+            arm: sum(last[replicate][arm] - first[replicate][arm] for replicate in replicates) / len(replicates)
+            for arm in last[replicates[0]]
+        }
+        listed = " · ".join(f"{arm} {mean:+.2f}".replace("-", "−") for arm, mean in means.items() if mean == mean)
+        of = f"{len(replicates)} replicate{'' if len(replicates) == 1 else 's'}"
+        return f"length so far, doublings since generation 0 (generation {latest}, {of}, no interval yet): {listed}"
+
+
 class Plain(Quiet):
     """A line at each quarter of the turns or judgments, and after 15 silent seconds: for pipes and logs."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._counts = stream, ProgressCounts()
+        self._stream, self._counts, self._drifts = stream, ProgressCounts(), DriftsSoFar()
         self._steps, self._done, self._quarter, self._last_line = 1, 0, 0, time.monotonic()
 
     def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
@@ -169,9 +196,12 @@ class Plain(Quiet):
 
     def generation(self, event: GenerationDone) -> None:
         self._counts.lost += event.lost
+        self._drifts.generation(event)
         if self._advance(1, event.unscored):
             turn = f"s{event.replicate} generation {event.generation} done ({self._done} of {self._steps})"
             self._write_line(f"{turn} · {self._counts.done:,}/{self._counts.planned:,} calls")
+            if drifted := self._drifts.line():
+                self.note(drifted)
 
     def stage(self, text: str) -> None:
         self.note(text)
@@ -209,6 +239,7 @@ class Terminal(Quiet):
         self._calls: TaskID | None = None
         self._generations = 0
         self._unscored: dict[str, int] = {}
+        self._drifts = DriftsSoFar()
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
 
     def start(self, name: str, folder: Path, planned_calls: int = 0, generations: int = 0, replicates: int = 0) -> None:
@@ -243,6 +274,7 @@ class Terminal(Quiet):
     def generation(self, event: GenerationDone) -> None:
         self._counts.unscored += event.unscored
         self._counts.lost += event.lost
+        self._drifts.generation(event)
         upcoming = event.generation + 1
         place = "done" if upcoming > self._generations else f"generation {upcoming} of {self._generations}"
         if event.replicate in self._tasks:
@@ -284,4 +316,5 @@ class Terminal(Quiet):
             *(Text(words, style="yellow") for words in counts.without_text()),
             f"{counts.recorded:,} from recordings", stage,
         )  # fmt: skip
-        return Group(self._bars, facts)
+        drifted = self._drifts.line()
+        return Group(self._bars, facts, *([Text(drifted)] if drifted else []))

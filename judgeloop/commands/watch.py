@@ -33,6 +33,8 @@ ESTIMATING_S = 600
 """How long a run whose generations are all complete may take for its final estimates, in which it makes no call."""
 
 _PART = re.compile(r"(?:s(?P<replicate>\d+)|panels)-g(?P<generation>\d+)(?:-.+)?")
+_CALLS = re.compile(r"g(?P<generation>\d+)-(?P<stage>\w+)")
+"""The name of a part of the recording: a generation and what was asked."""
 _STEP = ("preferences", "signals")
 """Tables of the step to the next generation: a run's last generation has none of them."""
 _STEP_COLUMNS = ("reward", "p_selected", "p_selected_gold", "p_training", "p_next")
@@ -99,7 +101,29 @@ class LiveReport:
             "caution": "" if is_done or block is None else self._caution(block),
             "done": done,
             "of": steps * replicates,
+            "known": self._known(last),
         }
+
+    def _known(self, last: Mapping[int, int]) -> list[tuple[str, str]]:
+        """What is known of a run before its first estimate: (label, value), shown until there is a report."""
+        if self.experiment is None:
+            return []
+        stated = self.experiment.experiment
+        rows = [
+            ("Arms", ", ".join(arm.name for arm in self.experiment.arms)),
+            ("Generations", f"0 to {stated.generations}"),
+            ("Replicates", f"{stated.replicates}"),
+        ]
+        with self._tally_lock:
+            asked = self._tally.by_part()
+        for name, answers in asked.items():
+            if match := _CALLS.fullmatch(name):
+                rows.append((f"Generation {int(match['generation'])}, {match['stage']}", count(answers, "answer")))
+        if last:
+            rows.append(
+                ("Finished", ", ".join(f"replicate {r} to generation {g}" for r, g in sorted(last.items())[:8]))
+            )
+        return rows
 
     def report(self) -> str:
         """The report's page: of the finished run, or of the generations that are complete. Raises FolderMismatch where

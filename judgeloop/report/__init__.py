@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from judgeloop.report import cases, document, judge_figures, loop_figures, model_figures, text
+from judgeloop.report import (
+    cases,
+    document,
+    first_screen,
+    judge_figures,
+    loop_figures,
+    model_figures,
+    rated_figures,
+    text,
+)
 from judgeloop.report.claims import Finding
 from judgeloop.report.figure import Figure, resolved
 from judgeloop.report.findings import findings
@@ -25,6 +34,7 @@ from judgeloop.report.tables import (
 from judgeloop.report.tables import facts as overview_facts
 from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
+from judgeloop.stats.estimate import Estimate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -101,17 +111,19 @@ def _page(reading: Reading, every: Sequence[Finding], facts: Sequence[tuple[str,
     from judgeloop.report import page  # reads plotly.js, which the summary does not need
 
     judge, model = _tables(reading)
-    return page.report_page(
-        reading, facts, every, {"judge": judge, "model": model}, _figures(reading), cases.groups(reading)
-    )
+    first = first_screen.figures(reading, every)
+    drawn = {**_figures(reading, [row for figure in first for row in figure.rows]), "glance": first}
+    return page.report_page(reading, facts, every, {"judge": judge, "model": model}, drawn, cases.groups(reading))
 
 
-def _figures(reading: Reading) -> Mapping[str, Sequence[Figure]]:
-    figures = model_figures.figures(reading)
+def _figures(reading: Reading, drawn: Collection[Estimate] = ()) -> Mapping[str, Sequence[Figure]]:
+    """The figures by section. ``drawn``: what the first screen shows already."""
+    figures = model_figures.figures(reading, drawn)
     # Drift first, then how it came about, then the rest.
     drift = [figure for figure in figures if figure.name.startswith("drift")]
     rest = [figure for figure in figures if not figure.name.startswith("drift")]
-    return {"judge": judge_figures.figures(reading), "model": [*drift, *loop_figures.figures(reading), *rest]}
+    judge = [*judge_figures.figures(reading, drawn), *rated_figures.figures(reading)]
+    return {"judge": judge, "model": [*drift, *loop_figures.figures(reading), *rest]}
 
 
 def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:

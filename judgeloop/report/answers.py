@@ -85,6 +85,73 @@ def answers(reading: Reading, findings: Sequence[Finding]) -> list[QuestionAnswe
     return [biased, _growing(reading, findings), _sure(reading, findings, biased), _change(reading, findings)]
 
 
+def headline(reading: Reading, findings: Sequence[Finding], four: Sequence[QuestionAnswer]) -> str:
+    """The report's first sentences: what the judge does, and what training on its picks does. They say no more than the first two of
+    the ``four`` answers, by the same findings; empty where neither was measured."""
+    biased, growing = four[0].grounds, four[1].grounds
+    sentences = []
+    if biased:
+        lead = biased[0]
+        sentences.append(
+            wording.judge_headline(lead.row.judge, lead.verdict, _tastes(findings, lead), _within(findings, lead))
+        )
+    if growing and growing[0].question == "drift":
+        sentences.append(_loop_sentence(reading, findings, growing))
+    elif reading.arms and reading.generations and not any(row.term.startswith("did_") for row in reading.estimates):
+        sentences.append(wording.loop_headline(None, "", ""))
+    text = " ".join(sentences)
+    return text if biased else text.replace("its picks", "the picks")
+
+
+def _tastes(findings: Sequence[Finding], lead: Finding) -> list[str]:
+    """What is found of the lead's judge: the lead and the weightiest of one further question."""
+    if lead.verdict != "found":
+        return []
+    found = [
+        finding
+        for finding in findings
+        if finding.verdict == "found" and finding.row.judge == lead.row.judge and finding.question in _OF_JUDGE
+    ]
+    second = [finding for finding in found if finding.question != lead.question][:1]
+    return [
+        f"{wording.taste(finding.row)}{f', {finding.assumption}' if finding.assumption else ''}"
+        for finding in (lead, *second)
+    ]
+
+
+def _within(findings: Sequence[Finding], lead: Finding) -> list[str]:
+    """The names of what lies within its margin, the first three; empty unless the lead does."""
+    if lead.verdict != "equivalent":
+        return []
+    rows = [finding.row for finding in findings if finding.verdict == "equivalent" and finding.question in _OF_JUDGE]
+    return list(dict.fromkeys(wording.term_name(row.term) for row in rows if row.judge == lead.row.judge))[:3]
+
+
+def _loop_sentence(reading: Reading, findings: Sequence[Finding], grounds: Sequence[Finding]) -> str:
+    lead = grounds[0]
+    contrasted = {
+        row.arm
+        for row in reading.estimates
+        if row.term.startswith("did_") and reading.controls.get(row.arm) != POSITIVE and row.arm not in reading.controls
+    }
+    others = [
+        finding
+        for finding in findings
+        if finding.question in ("drift", "diversity", "quality")
+        and finding.verdict in ("found", "unconfirmed", "unclear")
+        and reading.controls.get(finding.row.arm) != POSITIVE
+    ]
+    further = (
+        ", and the drift compounds" if any(f.word == "amplifying" for f in grounds) and lead.verdict == "found" else ""
+    )
+    if lead.verdict != "found" and any(finding.question == "diversity" for finding in grounds):
+        further = "; the outputs grew more alike"
+    return wording.loop_headline(
+        lead.row, lead.verdict, reading.controls.get(lead.row.contrast, "").replace("control", "") or lead.row.contrast,
+        arm=lead.row.arm if len(contrasted) > 1 else "", others=bool(others), further=further,
+    )  # fmt: skip
+
+
 def brief(finding: Finding, *, named: bool = True) -> str:
     """A finding in few words: what, how much, its interval, what it takes for granted; if nothing was detected, what could
     have been.
@@ -648,7 +715,7 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     ]
     if open_drift:
         replicates = open_drift[0].row.n_replicates or 0
-        text = f"To see a drift half as small takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
+        text = f"To see a drift half the size takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
         if POSITIVE not in reading.controls.values():
             text += " An arm with a known taste (`longer: {judge: {kind: rule, feature: length}}`) shows whether this run passes one on at all."
         lines.append(Advice("more_replicates", text, _rows(open_drift[:1])))

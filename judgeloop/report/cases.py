@@ -5,6 +5,7 @@ Three groups hold extreme cases, which their leads say; one is drawn by chance. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 from judgeloop import seeds
 from judgeloop.records import is_control_judge
 from judgeloop.report.reading import Reading
+from judgeloop.text.templates import parse_scale
 
 FLIPS = 12
 CHANGED = 8
@@ -23,6 +25,7 @@ MOST_SIDES = 6
 """Generations shown of one output: the first, the last and those evenly between."""
 _ROUTE = ("arm", "replicate", "item_id")
 _CONTEXT = ["replicate", "arm", "generation", "panel", "item_id", "pair_id", "judge", "repeat"]
+_SLOT = re.compile(r"candidate_\d+")
 _SLOTS = {("first", "first"): "the first slot", ("second", "second"): "the second slot"}
 
 
@@ -81,7 +84,172 @@ def groups(reading: Reading) -> list[Group]:
             tuple(sampled(reading, SAMPLED, categories)),
         ),
     ]
+    kinds += [
+        Group(
+            "Scored higher, not picked",
+            "Pairs of which the judge scored one text higher and picked the other, in both orders. Those with the largest difference of scores, not typical ones.",
+            tuple(contradicted(reading, SAMPLED, categories)),
+        ),
+        Group(
+            "Scores, by chance",
+            "Both texts of a pair with their mean scores. Pairs are drawn by chance, so these are typical.",
+            tuple(scored(reading, SAMPLED, categories)),
+        ),
+        Group(
+            "Always the same slot",
+            "Lists where the judge picked the same slot in every rotation, so that each text won once. These are extremes, not typical ones.",
+            tuple(stuck(reading, CHANGED, categories)),
+        ),
+        Group(
+            "Lists, by chance",
+            "A list with how often each text was picked over all rotations. Lists are drawn by chance, so these are typical.",
+            tuple(listed(reading, CHANGED, categories)),
+        ),
+    ]
     return [group for group in kinds if group.cases]
+
+
+def scored(reading: Reading, limit: int, categories: Mapping[str, str]) -> list[Case]:
+    """Pairs drawn by chance, each text with its mean score on every scale."""
+    pairs = _scored_pairs(reading)
+    order = seeds.rng(0, "report", "scores by chance").permutation(len(pairs))
+    what = "{judge} gave A {score_a:.2f} and B {score_b:.2f} on scale {scale}."
+    return _score_cases(reading, pairs.iloc[order].drop_duplicates("item_id"), limit, categories, what)
+
+
+def contradicted(reading: Reading, limit: int, categories: Mapping[str, str]) -> list[Case]:
+    """Pairs whose text of the higher score the same judge did not pick in either order; the largest differences first."""
+    pairs, judged = _scored_pairs(reading), _both_orders(reading, probes=False)
+    if not len(pairs) or not len(judged):
+        return []
+    judged = judged[judged["verdict"] != judged["verdict_back"]]
+    picked_a = {(str(row["pair_id"]), str(row["judge"])): row["verdict"] == "first" for row in _records(judged)}
+    keys = list(zip(pairs["pair_id"].astype(str), pairs["judge"].astype(str), strict=True))
+    pairs = pairs[[key in picked_a for key in keys]]
+    against = (pairs["gap"] > 0) != [picked_a[key] for key in keys if key in picked_a]
+    pairs = pairs[against & (pairs["gap"] != 0)]
+    pairs = pairs.assign(size=pairs["gap"].abs()).sort_values(
+        ["size", "pair_id"], ascending=[False, True], kind="stable"
+    )
+    what = "{judge} gave A {score_a:.2f} and B {score_b:.2f} on scale {scale}, and picked the other one in both orders."
+    return _score_cases(reading, pairs.drop_duplicates("item_id"), limit, categories, what)
+
+
+def _scored_pairs(reading: Reading) -> pd.DataFrame:
+    """Pairs with both texts' mean scores on the judge's first scale; ``gap`` is A's lead over B, positive = A is better."""
+    scores, pairs = reading.scores, reading.pairs
+    if "score" not in scores or "candidate_a" not in pairs:
+        return pd.DataFrame(columns=["item_id"])
+    scores = scores[(scores["scale"] == scores.groupby("judge")["scale"].transform("first")) & scores["score"].notna()]
+    means = scores.groupby(["judge", "scale", "item_id", "candidate_id"], sort=True)["score"].mean().reset_index()
+    merged = pairs
+    for side in ("a", "b"):
+        own = means.rename(columns={"candidate_id": f"candidate_{side}", "score": f"score_{side}"})
+        merged = merged.merge(own, on=["item_id", f"candidate_{side}", *(["judge", "scale"] if side == "b" else [])])
+    scales = {name: parse_scale(str(name)) for name in merged["scale"].unique()}
+    up = {name: 1.0 if scale.best > scale.worst else -1.0 for name, scale in scales.items()}
+    return merged.assign(gap=(merged["score_a"] - merged["score_b"]) * merged["scale"].map(up))
+
+
+def _score_cases(
+    reading: Reading, pairs: pd.DataFrame, limit: int, categories: Mapping[str, str], what: str
+) -> list[Case]:
+    pairs = pairs.head(4 * limit)
+    texts, prompts = _named_texts(reading, pairs["item_id"]), _prompts(reading)
+    cases: list[Case] = []
+    for row in _records(pairs):
+        item = str(row["item_id"])
+        first, second = (texts.get((item, str(row[f"candidate_{side}"]))) for side in ("a", "b"))
+        if first is None or second is None or len(cases) == limit:
+            continue
+        sides = (
+            Side("Text A", first, f"score {row['score_a']:.2f}"),
+            Side("Text B", second, f"score {row['score_b']:.2f}"),
+        )
+        cases.append(Case(item, what.format(**row), prompts.get(item, ""), sides, "", categories.get(item, "")))
+    return cases
+
+
+def listed(reading: Reading, limit: int, categories: Mapping[str, str]) -> list[Case]:
+    """Lists drawn by chance, each text with how often it was picked."""
+    lists = _lists(reading)
+    order = seeds.rng(0, "report", "lists by chance").permutation(len(lists))[:limit]
+    return _list_cases(reading, lists.iloc[order], categories)
+
+
+def stuck(reading: Reading, limit: int, categories: Mapping[str, str]) -> list[Case]:
+    """Lists of which one slot was picked in every rotation."""
+    lists = _lists(reading)
+    return _list_cases(reading, lists[(lists["slots"] == 1) & (lists["rotations"] > 1)].head(limit), categories)
+
+
+_LIST = ["judge", "item_id", "set_id"]
+
+
+def _lists(reading: Reading) -> pd.DataFrame:
+    """A row a judge and list, in a fixed order: ``slots`` that were picked, ``rotations`` that have a choice."""
+    choices = reading.choices
+    if "slot" not in choices:
+        return pd.DataFrame(columns=[*_LIST, "slots", "rotations"])
+    grouped = choices[choices["slot"].notna()].groupby(_LIST, sort=True)
+    return grouped.agg(slots=("slot", "nunique"), rotations=("rotation", "nunique")).reset_index()
+
+
+def _list_cases(reading: Reading, lists: pd.DataFrame, categories: Mapping[str, str]) -> list[Case]:
+    if lists.empty:
+        return []
+    choices = reading.choices
+    choices = choices[choices["slot"].notna() & choices["item_id"].isin(lists["item_id"])]
+    texts = _named_texts(reading, lists["item_id"])
+    cases: list[Case] = []
+    for row in _records(lists):
+        own = choices[(choices[_LIST] == [row[name] for name in _LIST]).all(axis=1)]
+        words = (
+            f"picked slot {own['slot'].iloc[0]} in each of {row['rotations']} rotations"
+            if row["slots"] == 1
+            else "picked as shown"
+        )
+        case = _list_case(reading, own, texts, categories, words)
+        cases += [case] if case is not None else []
+    return cases
+
+
+def _list_case(
+    reading: Reading,
+    rows: pd.DataFrame,
+    texts: Mapping[tuple[str, str], str],
+    categories: Mapping[str, str],
+    words: str,
+) -> Case | None:
+    first = rows.sort_values(["rotation", "repeat"], kind="stable").iloc[0]
+    names = [str(first[column]) for column in rows.columns if _SLOT.fullmatch(str(column))]
+    item = str(first["item_id"])
+    shown = [(name, texts.get((item, name))) for name in names]
+    if any(text is None for _, text in shown):
+        return None
+    picks = rows["candidate_id"].value_counts()
+    gold = str(first["gold"])
+    sides = tuple(
+        Side(
+            f"Text {place}", str(text),
+            f"picked {int(picks.get(name, 0))} of {len(rows)}{', gold' if name == gold else ''}",
+        )
+        for place, (name, text) in enumerate(shown, start=1)
+    )  # fmt: skip
+    what = f"{first['judge']} {words}."
+    return Case(item, what, _prompts(reading, item).get(item, ""), sides, "", categories.get(item, ""))
+
+
+def _named_texts(reading: Reading, items: Iterable[object]) -> dict[tuple[str, str], str]:
+    """(item_id, candidate_id) → text, of these items."""
+    table = reading.candidates
+    if "text" not in table:
+        return {}
+    table = table[table["item_id"].isin(list(items)) & table["text"].notna()]
+    return {
+        (str(item), str(name)): str(text)
+        for item, name, text in zip(table["item_id"], table["candidate_id"], table["text"], strict=True)
+    }
 
 
 def flips(reading: Reading, limit: int = FLIPS, categories: Mapping[str, str] | None = None) -> list[Case]:

@@ -22,10 +22,12 @@ from judgeloop.report.figure import (
     axis_title,
     hover,
     layout,
+    points,
     safe,
     scaled,
     styles,
     titled,
+    value_range,
     within,
     wrapped,
 )
@@ -60,6 +62,8 @@ _FROM_EVEN = ("first_slot_excess", "padding_probe", "gold_tied_longer_excess")
 _MOST_ROWS = 14
 _MOST_NAMES = 5
 _MOST_DRAWN = 24
+_FEWEST_OF_TREND = 3
+"""Fewer folders of one judge than this are two points and no trend."""
 
 
 def judged(difference: Difference) -> Standing:
@@ -189,6 +193,8 @@ def renderable(done: Comparison) -> Group:
     if len(done.pairings) > 3:
         parts.append(Text(f"… {len(done.pairings) - 3} more in compare.md", style="dim"))
     parts.append(grid(contenders_table(done).without("Judge", "Calls").filled(), _MOST_ROWS, "compare.md"))
+    if lines := trend_lines(done):
+        parts.append(Padding(Group(Text("Over time", style="bold"), *map(Text, lines)), (1, 0, 0, 0)))
     # The screen keeps what can be read at a glance; compare.md holds every row.
     defined = sum(difference.row.status != "undefined" for difference in done.differences)
     parts.append(
@@ -204,6 +210,8 @@ def markdown(done: Comparison) -> str:
         f"# {escape(comparison_title(done))}",
         "## Recommendation\n\n" + "\n".join(f"- {escape(line)}" for line in recommendation(done)),
     ]
+    if lines := trend_lines(done):
+        parts.append("## Over time\n\n" + "\n".join(f"- {escape(line)}" for line in lines))
     parts += [section(contenders_table(done)), section(differences_table(done))]
     parts.append(
         "## How the contenders were paired\n\n" + "\n".join(f"- {escape(line)}" for line in pairing_lines(done))
@@ -386,7 +394,7 @@ def _left_out(done: Comparison) -> list[str]:
 
 def render(done: Comparison) -> str:
     """compare.html: one page that needs no other file."""
-    figures = [figure for figure in (_levels(done), *_differences(done)) if figure is not None]
+    figures = [figure for figure in (_trend(done), _levels(done), *_differences(done)) if figure is not None]
     tone, word = ("calm", "Ranked") if done.ranking.recommended else ("open", "No ranking")
     headline, *reasons = recommendation(done)
     sections = [
@@ -419,6 +427,62 @@ def render(done: Comparison) -> str:
     )
 
 
+def series_of_one_judge(done: Comparison) -> list[Contender]:
+    """The contenders in the order in which they were given, where three or more folders hold one judge at different times; else empty."""
+    contenders = [contender for contender in done.contenders if not contender.is_control and not contender.arm]
+    folders = {contender.source for contender in contenders}
+    judges = {contender.judge for contender in contenders}
+    return contenders if len(contenders) == len(folders) >= _FEWEST_OF_TREND and len(judges) == 1 else []
+
+
+def trend_lines(done: Comparison) -> list[str]:
+    """The path of every measure over the folders in words: "First slot picked: 53.4 → 56.8 → 63.5 % (even: 50 %)"."""
+    lines = []
+    for term, rows in _paths(series_of_one_judge(done)).items():
+        values = " → ".join("–" if row is None else wording.figure(row, row.estimate) for row in rows)
+        unit = wording.unit_name(next(row for row in rows if row is not None))
+        lines.append(f"{wording.term_name(term)}: {values} {unit}".rstrip())
+    return lines
+
+
+def _paths(contenders: Sequence[Contender]) -> dict[str, list[Estimate | None]]:
+    """Term → its estimate in each folder, of the terms that two folders or more have."""
+    paths = {term: [contender.primary(term) for contender in contenders] for term in _LEVELS}
+    known = {term: rows for term, rows in paths.items() if sum(row is not None for row in rows) > 1}
+    # That no reply lacks a verdict at any time needs no panel.
+    return {t: rows for t, rows in known.items() if t != "unscored_share" or any(row and row.estimate for row in rows)}
+
+
+def _trend(done: Comparison) -> Figure | None:
+    """One judge over its folders, in the order in which they were given: a panel a measure."""
+    contenders = series_of_one_judge(done)
+    paths = _paths(contenders)
+    if not paths:
+        return None
+    names = [wording.label(contender.name, 14) for contender in contenders]
+    panels, used = [], []
+    for term, rows in paths.items():
+        known = [(place, row) for place, row in enumerate(rows) if row is not None]
+        used += [row for _, row in known]
+        curve = points([row for _, row in known], Style("@arm0", "circle", "solid"), wording.term_name(term))
+        curve["x"] = [place for place, _ in known]
+        drawn = [row for _, row in known]
+        axes = layout(
+            height=230, x={"tickvals": list(range(len(names))), "ticktext": [safe(name) for name in names], "range": [-0.3, len(names) - 0.7], "zeroline": False},
+            y=titled(axis_title(drawn), range=value_range(drawn, from_zero=all(map(wording.is_pick_share, drawn)))),
+        )  # fmt: skip
+        panels.append(Panel(wording.term_name(term), {"data": [curve], "layout": axes}))
+    return Figure(
+        name="trend",
+        title=f"{wording.label(contenders[0].judge, 40) or 'The judge'} over time",
+        caption="The folders in the order in which they were given; lines are 95 % intervals of each alone. Whether two of them differ is in the figure of "
+        "differences, which pairs what they share.",
+        alternative="; ".join(trend_lines(done)) + ".",
+        panels=tuple(panels),
+        rows=tuple(used),
+    )
+
+
 def _levels(done: Comparison) -> Figure | None:
     """Every contender's own estimates of the measures that are compared: rates alone, which share an axis."""
     looks = styles([contender.name for contender in done.contenders], {})
@@ -429,17 +493,22 @@ def _levels(done: Comparison) -> Figure | None:
             estimates += [(contender, row) for contender, row in of_term if wording.is_rate(row)]
     if not estimates:
         return None
-    terms = list(dict.fromkeys(row.term for _, row in estimates))
-    marks = [(row, contender.name, terms.index(row.term), looks[contender.name]) for contender, row in estimates]
-    labels = [wording.term_name(term) for term in terms]
-    axis = "percentage points (of picks: from even, 50 %)"
+    panels = []
+    # Picks from even and shares of a whole have no axis in common.
+    for axis in dict.fromkeys(axis_title([row]) for _, row in estimates):
+        drawn = [(contender, row) for contender, row in estimates if axis_title([row]) == axis]
+        terms = list(dict.fromkeys(row.term for _, row in drawn))
+        marks = [(row, contender.name, terms.index(row.term), looks[contender.name]) for contender, row in drawn]
+        labels = [wording.term_name(term) for term in terms]
+        panels.append(Panel("", _forest(marks, labels, len(done.contenders), axis, within)))
     return Figure(
         name="levels",
         title="Every contender's own estimates",
         caption="Dots are estimates on all of a folder's pairs, lines their 95 % intervals. Overlapping intervals do not mean "
         "that there is no difference: where pairs are shared, the figure below is the more precise one.",
         alternative="; ".join(f"{wording.label(contender.name)}, {wording.term_name(row.term)}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}" for contender, row in estimates),
-        panels=(Panel("", _forest(marks, labels, len(done.contenders), axis, within)),),
+        panels=tuple(panels),
+        columns=1,
         rows=tuple(row for _, row in estimates),
         legend=tuple((wording.label(contender.name), looks[contender.name]) for contender in done.contenders),
     )  # fmt: skip
@@ -476,11 +545,17 @@ def _difference_figure(name: str, title: str, differences: Sequence[Difference],
     )
     rows = [_as_difference(difference.row) for difference in drawn]
     look = Style("@arm0", "circle", "solid")
-    marks = [(row, difference.first, n, look) for n, (row, difference) in enumerate(zip(rows, drawn, strict=True))]
-    labels = [_label(difference, several) for difference in drawn]
     rates = name == "rates"
-    axis = axis_title(rows) if rates else "doublings, or generation-0 SD"
-    spec = _forest(marks, labels, 1, axis, scaled, RATE_MARGIN if rates else None)
+    panels = []
+    for axis in dict.fromkeys(axis_title([row], "its own unit") for row in rows):
+        own = [
+            (row, difference)
+            for row, difference in zip(rows, drawn, strict=True)
+            if axis_title([row], "its own unit") == axis
+        ]
+        marks = [(row, difference.first, n, look) for n, (row, difference) in enumerate(own)]
+        labels = [_label(difference, several) for _, difference in own]
+        panels.append(Panel("", _forest(marks, labels, 1, axis, within, RATE_MARGIN if rates else None)))
     band = " The band is ±5 points, the margin of equivalence." if rates else ""
     return Figure(
         name=f"differences-{name}",
@@ -491,7 +566,8 @@ def _difference_figure(name: str, title: str, differences: Sequence[Difference],
             f"{wording.term_name(difference.row.term)}: {wording.quantity(row, row.estimate)}, {wording.interval(row)}"
             for row, difference in zip(rows, drawn, strict=True)
         ),
-        panels=(Panel("", spec),),
+        panels=tuple(panels),
+        columns=1,
         rows=tuple(difference.row for difference in drawn),
     )
 

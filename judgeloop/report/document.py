@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from judgeloop.records import ESTIMATE_KEY
 from judgeloop.report import wording
-from judgeloop.report.answers import answers
+from judgeloop.report.answers import answers, headline
 from judgeloop.report.claims import QUESTIONS, Finding, Standing
 from judgeloop.report.reading import Reading, record
 from judgeloop.report.tables import caveats
@@ -106,6 +106,7 @@ class Report(_Strict):
     name: str
     run: Annotated[dict[str, str], Field(description="What was run, as at the head of the report.")]
     arms: list[ArmRecord]
+    headline: Annotated[str, Field(description="The first sentences: what the judge and training on its picks do.")]
     answers: list[AnswerRecord]
     findings: list[FindingRecord]
     estimates: list[EstimateRecord]
@@ -120,14 +121,15 @@ def schema() -> dict[str, Any]:
 
 def render(reading: Reading, facts: Sequence[tuple[str, str]], findings: Sequence[Finding]) -> str:
     """The document as JSON text, checked against its own schema before it is written."""
+    four = answers(reading, findings)
     content: dict[str, Any] = {
         "format": FORMAT,
         "name": reading.name,
         "run": {label.lower().replace(" ", "_"): value for label, value in facts},
         "arms": [{"name": arm, "control": reading.controls.get(arm)} for arm in reading.arms],
+        "headline": headline(reading, findings, four),
         "answers": [
-            {"question": answer.question, "word": answer.word, "sentences": list(answer.sentences)}
-            for answer in answers(reading, findings)
+            {"question": answer.question, "word": answer.word, "sentences": list(answer.sentences)} for answer in four
         ],
         "findings": [finding_record(finding) for finding in findings],
         "estimates": [record(row) for row in reading.estimates],

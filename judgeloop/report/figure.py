@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from judgeloop.report import wording
-from judgeloop.report.claims import verdict_of
+from judgeloop.report.claims import Standing, verdict_of
 from judgeloop.report.reading import POSITIVE, record
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 
@@ -136,6 +136,38 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
+class Stroke:
+    """A path of a sketch: its colour's name and how it is drawn (band, line, curve, dashed, interval, whisker, mark or hollow);
+    ``words``: what it says when pointed at."""
+
+    path: str
+    colour: str
+    kind: str
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Words in a sketch, at a place; ``anchor``: start, middle or end."""
+
+    x: float
+    y: float
+    words: str
+    anchor: str
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A picture that needs no script: strokes in the order in which they cover each other, and words, in units of a pixel."""
+
+    width: float
+    height: float
+    strokes: tuple[Stroke, ...]
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """Panels that share a legend, with their data as estimates (``rows``) and, where drawn, replicates' traces.
 
@@ -152,6 +184,8 @@ class Figure:
     traces: pd.DataFrame | None = None
     columns: int = 3
     """Panels side by side on a wide screen."""
+    sketch: Sketch | None = None
+    """Drawn by the page itself, without a plot's panels."""
 
     def data(self) -> pd.DataFrame:
         """The plotted estimates, a row each, in those columns of docs/contract.md, "Estimates" that are not empty here."""
@@ -162,6 +196,26 @@ class Figure:
             if any(row[column] not in ("", None) and row[column] == row[column] for row in records)
         ]
         return pd.DataFrame(records, columns=shown)
+
+
+_MARKS: tuple[tuple[Standing, str, Style], ...] = (
+    ("found", "found", Style("@found", "circle", "")),
+    ("unconfirmed", "unconfirmed", Style("@open", "circle-open", "")),
+    ("unclear", "unclear", Style("@open", "circle-open", "")),
+    ("undetected", "not detected", Style("@plain", "circle-open", "")),
+    ("underpowered", "too few data", Style("@plain", "circle-open", "")),
+    ("equivalent", "none within the margin", Style("@calm", "circle-open", "")),
+    ("described", "measured, no claim", Style("@plain", "circle-open", "")),
+)
+
+
+def mark_legend(standings: Iterable[Standing]) -> tuple[tuple[str, Style], ...]:
+    """What the colour and the filling of marks say, of those standings alone; what looks alike stands together."""
+    drawn, words = set(standings), dict[Style, list[str]]()
+    for standing, name, style in _MARKS:
+        if standing in drawn:
+            words.setdefault(style, []).append(name)
+    return tuple((" or ".join(names), style) for style, names in words.items())
 
 
 # Texts and axes
@@ -236,8 +290,11 @@ def generations_axis(generations: Sequence[int], curves: int = 1) -> Spec:
 
 def bounds(row: Estimate) -> tuple[float | None, float | None]:
     """The least and the greatest value that the measure can take, in axis units; None where nothing bounds it."""
-    if row.term in _SHARES:
+    most = wording.reach(row)
+    if row.term in _SHARES or (row.term in wording.SHARES and not row.contrast):
         return 0.0, scaled(row, 1.0)
+    if most is not None:
+        return -100 * most, 100 * most
     return (0.0 if row.term.startswith(_SIZES) else None), None
 
 
@@ -408,8 +465,27 @@ def wrapped(label: str) -> str:
 
 
 def _is_no_bias(row: Estimate) -> bool:
-    """Whether the estimate is no bias: the effect of quality, or one that quality may explain, since it is not held equal."""
-    return row.bias == "quality" or row.variant == "no_gold"
+    """Whether the estimate is no bias: the effect of quality, one that quality may explain, since it is not held equal, one that
+    holds only where a gold cannot err, or a share."""
+    measured = row.term in wording.SHARES or row.term in ("excess_conflict", "score_mean")
+    return row.bias == "quality" or row.variant in ("no_gold", "given_gold") or (measured and not row.contrast)
+
+
+def forest_legend(rows: Iterable[Estimate]) -> tuple[tuple[str, Style], ...]:
+    """What the colour and the filling of these rows' marks say in a ``forest``."""
+    words = {
+        ("@found", True): "found",
+        ("@plain", True): "off 0, but no claim of bias",
+        ("@open", False): "unconfirmed",
+        ("@calm", False): "none within the margin",
+        ("@plain", False): "not detected, or no claim",
+    }
+    looks = {(_ring(row), _dot(row) != "@surface") for row in rows}
+    return tuple(
+        (text, Style(colour, "circle" if filled else "circle-open", ""))
+        for (colour, filled), text in words.items()
+        if (colour, filled) in looks
+    )
 
 
 def _ring(row: Estimate) -> str:

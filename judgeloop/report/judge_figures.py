@@ -4,7 +4,7 @@ table of what each mitigation leaves, passes on and costs."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -25,6 +25,7 @@ from judgeloop.report.figure import (
     defined,
     equivalence_band,
     forest,
+    forest_legend,
     generations_panel,
     hover,
     in_words,
@@ -59,10 +60,14 @@ _ALL = "all items"
 _HEAT_TITLE = "Position, slot by category"
 
 
-def figures(reading: Reading) -> list[Figure]:
-    """The judge's figures for which there are estimates, in reading order."""
+def figures(reading: Reading, drawn: Collection[Estimate] = ()) -> list[Figure]:
+    """The judge's figures for which there are estimates, in reading order. ``drawn``: what a picture shows already; a figure of that alone
+    is left out."""
+    rates = _rates(reading)
+    if rates is not None and all(row in drawn or row.term == "excess_conflict" for row in rates.rows):
+        rates = None
     parts = (
-        _rates(reading), picks_by_length_difference(reading), probes(reading), _slopes(reading), position_by_slot(reading),
+        rates, picks_by_length_difference(reading), probes(reading), _slopes(reading), position_by_slot(reading),
         _over_generations(reading),
     )  # fmt: skip
     return [figure for figure in parts if figure is not None]
@@ -72,7 +77,9 @@ def _rates(reading: Reading) -> Figure | None:
     further = sorted({row.term for row in reading.estimates if is_probe(row.term)} - set(_RATES))
     rows = defined([row for term in _RATES for row in judge_rows(reading.estimates, term)])
     rows += sorted(defined([row for term in further for row in judge_rows(reading.estimates, term)]), key=harm)
-    rows = [row for row in rows if wording.is_rate(row)]
+    probed = probes(reading)  # which has them with their doses
+    elsewhere = set(probed.rows) if probed is not None else set()
+    rows = [row for row in rows if wording.is_rate(row) and row not in elsewhere]
     if not rows:
         return None
     margin = 100 * RATE_MARGIN
@@ -80,10 +87,11 @@ def _rates(reading: Reading) -> Figure | None:
         name="judge-bias",
         title="Judge bias, in points of choice",
         caption=f"Dots are estimates, lines their intervals. 0 is even-handed; the shaded band is ±{margin:.0f} points, the default margin "
-        "of practical equivalence. Filled dots: the interval excludes 0 and the adjusted test agrees.",
+        "of practical equivalence. Found: the interval excludes 0 and the adjusted test agrees.",
         alternative=in_words(rows),
         panels=(Panel("", forest(rows, "points from even", [equivalence_band()])),),
         rows=tuple(rows),
+        legend=forest_legend(rows),
     )
 
 
@@ -205,7 +213,7 @@ def probes(reading: Reading) -> Figure | None:
         alternative=in_words([*rows, *beyond_length.values()]),
         panels=(Panel("", forest(rows, "points from even", [equivalence_band()], names, references)),),
         rows=(*rows, *beyond_length.values()),
-        legend=(("what the added length alone would do", REFERENCE),) if references else (),
+        legend=(*forest_legend(rows), *((("what the added length alone would do", REFERENCE),) if references else ())),
     )
 
 
@@ -242,6 +250,7 @@ def _slopes(reading: Reading) -> Figure | None:
         alternative=in_words(rows),
         panels=(Panel("", forest(rows, "log-odds", names=names)),),
         rows=tuple(rows),
+        legend=forest_legend(rows),
     )
 
 

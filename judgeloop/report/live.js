@@ -8,6 +8,7 @@
   let shown = ""; // the version of the report in the frame
   let frame = null;
   let loading = false;
+  let known = "";
 
   const write = (id, words) => {
     const element = place(id);
@@ -68,6 +69,14 @@
       write("detail", state.detail + (loading ? " Estimating what is new …" : waits ? " A newer report waits." : ""));
       place("bar").max = state.of || 1;
       place("bar").value = state.done;
+      if (!frame && JSON.stringify(state.known) !== known) {
+        known = JSON.stringify(state.known);
+        place("known").replaceChildren(...(state.known || []).flatMap((pair) => pair.map((words, n) => {
+          const element = document.createElement(n ? "dd" : "dt");
+          element.textContent = words;
+          return element;
+        })));
+      }
       if (fresh && !loading && !waits) load(state);
     } catch (error) {
       const gone = error instanceof TypeError;

@@ -3,7 +3,7 @@ correctness, and the distance from generation 0."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -47,22 +47,23 @@ _STEP = 0.16
 _VARIETY = tuple(term for term in wording.DIVERSITY if term != "tail_mass_retained")
 _DIVERSITY_CAPTION = (
     "All measures on the same number of texts cut to the same number of tokens. Higher is more varied, but for compression ratio and "
-    "self-BLEU, where it is less. Read each panel against the random arm: diversity falls a little under any feedback."
+    "self-BLEU, where it is less."
 )
 _SPREAD_CAPTION = (
     " Beside each is the standard deviation between outputs: a drift that stops may only have run out of spread."
 )
 
 
-def figures(reading: Reading) -> list[Figure]:
-    """The model's figures for which there are estimates, in reading order."""
+def figures(reading: Reading, drawn: Collection[Estimate] = ()) -> list[Figure]:
+    """The model's figures for which there are estimates, in reading order. ``drawn``: what a picture shows already; of drift beyond
+    control it is left out."""
     looks = styles(reading.arms, reading.controls)
     parts = [
         _drift(reading, looks, _FIRST, "drift", "Drift since generation 0"),
         _drift(reading, looks, _further(reading), "drift-features", "Drift of every other feature"),
-        _contrasts(reading, looks),
+        _contrasts(reading, looks, drawn),
         *(price(reading, feature) for feature in _FIRST),
-        _levels(reading, looks, _VARIETY, "diversity", "Diversity of the outputs", _DIVERSITY_CAPTION),
+        _diversity(reading, looks),
         _tail(reading, looks),
         _levels(
             reading,
@@ -225,15 +226,15 @@ def _faint(traces: pd.DataFrame, looks: Mapping[str, Style]) -> list[Spec]:
     ]  # fmt: skip
 
 
-def _contrasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+def _contrasts(reading: Reading, looks: Mapping[str, Style], drawn: Collection[Estimate]) -> Figure | None:
     panels, used = [], []
     controls = list(
         dict.fromkeys(row.contrast for row in reading.estimates if row.term.startswith("did_") and row.contrast)
     )
     for control in controls:
-        for feature in (*_FIRST, "mattr"):
+        for feature in _FIRST:
             rows = select(arm_series(reading, f"did_{feature}", contrasted=True), contrast=control)
-            if not rows:
+            if not rows or all(row in drawn for row in rows):
                 continue
             used += rows
             data = [_from_origin(spec) for spec in _with_intervals(rows, looks)]
@@ -365,6 +366,36 @@ def _parts_in_words(rows: Sequence[Estimate]) -> str:
         for row in sure[:12]
     )
     return f"Parts whose interval excludes 0: {parts}" + ("." if len(sure) <= 12 else "; the table holds every value.")
+
+
+def _diversity(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    """Each measure's change beyond the first control's in the same replicate, since diversity falls a little under any feedback; levels where
+    no arm has a control."""
+    contrasts = [row.contrast for row in reading.estimates if row.term.startswith("did_") and row.contrast]
+    panels, used = [], []
+    for measured in _VARIETY if contrasts else ():
+        rows = select(arm_series(reading, f"did_{measured}", contrasted=True), contrast=contrasts[0])
+        if not rows:
+            continue
+        used += rows
+        data = [_from_origin(spec) for spec in _with_intervals(rows, looks)]
+        panels.append(generations_panel(
+            wording.sentence_case(wording.feature_name(measured)), data, [0, *(row.generation or 0 for row in rows)],
+            value_axis=titled(axis_title(rows, "raw"), range=value_range(rows, from_zero=True)), height=250, curves=len(data),
+        ))  # fmt: skip
+    if not panels:
+        return _levels(reading, looks, _VARIETY, "diversity", "Diversity of the outputs", _DIVERSITY_CAPTION)
+    last = max(row.generation or 0 for row in used)
+    control = wording.label(contrasts[0], 24)
+    return Figure(
+        name="diversity",
+        title=f"Diversity of the outputs, as difference to {control}",
+        caption=f"{_DIVERSITY_CAPTION} An arm's change less that of {control}, whose diversity falls a little too: 0 is as varied as there.",
+        alternative=_in_words([row for row in used if row.generation == last and row.term == used[0].term]),
+        panels=tuple(panels),
+        rows=tuple(used),
+        legend=_legend(looks, used),
+    )
 
 
 def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:

@@ -46,6 +46,11 @@
     filter();
   }
 
+  // Paper cannot unfold the further sentences of an answer.
+  const rest = [...document.querySelectorAll(".rest:not([open])")];
+  window.addEventListener("beforeprint", () => rest.forEach((one) => (one.open = true)));
+  window.addEventListener("afterprint", () => rest.forEach((one) => (one.open = false)));
+
   // -- plots ----------------------------------------------------------------------------------------------------------
   // Only values under a key that speaks of colour are tokens: a name that looks like one stays a name.
   const themed = (node, values, colour) => {
@@ -112,6 +117,18 @@
     return window.Plotly;
   };
   if (!ids.length) return;
+  // The page counts as loaded once its plots are drawn, so that a screenshot or a print without a reader holds them: a frame whose
+  // document stays open keeps the load event back, for a while at most.
+  const held = document.createElement("iframe");
+  held.hidden = true;
+  document.body.append(held);
+  held.contentDocument.open();
+  const loaded = () => {
+    if (!held.isConnected) return;
+    held.contentDocument.close();
+    held.remove();
+  };
+  setTimeout(loaded, 60000);
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
   try {
     drawing = await unpack();
@@ -119,6 +136,7 @@
     // An old browser that cannot unpack: every figure still has its numbers in words and as a table.
   }
   if (!drawing) {
+    loaded();
     document.getElementById("undrawn").hidden = false;
     for (const id of ids) document.getElementById(id).hidden = true;
     return;
@@ -140,6 +158,7 @@
     const [id] = waiting();
     if (id === undefined) {
       root.dataset.drawn = String(Math.round(performance.now()));
+      loaded();
       return;
     }
     draw(id, false);

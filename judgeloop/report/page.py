@@ -26,7 +26,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from judgeloop.report import figure, wording
-from judgeloop.report.answers import answers
+from judgeloop.report.answers import answers, headline
 from judgeloop.report.cases import Group
 from judgeloop.report.claims import QUESTIONS, Finding, Standing, leading, verdict_name
 from judgeloop.report.figure import Figure, Spec, Style
@@ -175,6 +175,7 @@ def choices(groups: Sequence[Group]) -> list[Choice]:
 # The frame of a page, and what goes into it unescaped
 
 _PERCENT = re.compile(r"(?<=\d) % (?=interval|prediction limits|power)")
+_SPLIT = re.compile(r"(?<=\(\d) : (?=\d)|(?<=\(\d\d) : (?=\d)")
 _PLAIN = re.compile(r"[\w .,:;()\[\]/+=–−-]*")
 _INVISIBLE = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -261,10 +262,10 @@ def environment() -> Environment:
 
 def text(value: str) -> str:
     """Any text as HTML text or attribute value: control characters visible, markup escaped, direction marks named."""
-    if _PLAIN.fullmatch(value):
+    if _PLAIN.fullmatch(value) and " : " not in value:
         return value  # most cells of a table: nothing in them needs a second look
-    # "95 %" is not broken across lines.
-    shown = _PERCENT.sub("\u00a0% ", html.escape(wording.visible(value), quote=True))
+    # "95 %" and "(94 : 6)" are not broken across lines.
+    shown = _SPLIT.sub("\u00a0:\u00a0", _PERCENT.sub("\u00a0% ", html.escape(wording.visible(value), quote=True)))
     return _INVISIBLE.sub(lambda match: f"⟦U+{ord(match.group()):04X}⟧", shown)
 
 
@@ -320,7 +321,8 @@ def report_page(
     """The drift report as HTML. ``facts``: (label, value) under the title; ``tables`` and ``figures`` by section (judge, model);
     ``cases`` by their kind."""
     tables = {"judge": (), "model": (), **tables, "methods": _methods(reading)}
-    figures = {"judge": (), "model": (), **figures}
+    figures = {"judge": (), "model": (), "glance": (), **figures}
+    four = answers(reading, findings)
     sections = [
         Section("glance", "At a glance"),
         *([Section("judge", "The judge")] if tables["judge"] or figures["judge"] else []),
@@ -337,9 +339,10 @@ def report_page(
         facts=[fact for fact in facts if fact[0] != "Run"],
         sections=sections,
         specs=specs(figure for section in figures.values() for figure in section),
-        answers=answers(reading, findings),
+        headline=headline(reading, findings, four),
+        answers=four,
         cards=_cards(findings),
-        unanswered=unanswered(reading, findings),
+        unanswered=[*_not_known(findings), *unanswered(reading, findings)],
         tables=tables,
         figures=figures,
         groups=cases,
@@ -352,8 +355,21 @@ def report_page(
 
 
 def _cards(findings: Sequence[Finding]) -> list[Card]:
-    """A card for each question that has a finding."""
-    return [_card(title, group) for title, group in _by_question(findings) if group]
+    """A card for each question that has a finding with a number; the others are told in a line (``_not_known``)."""
+    return [_card(title, group) for title, group in _by_question(findings) if group and not _all_undefined(group)]
+
+
+def _not_known(findings: Sequence[Finding]) -> list[str]:
+    """The questions whose findings are all undefined, each with the first one's reason."""
+    return [
+        f"{title} ({wording.reason(group[0].row.note, 160) or 'undefined'})"
+        for title, group in _by_question(findings)
+        if group and _all_undefined(group)
+    ]
+
+
+def _all_undefined(findings: Sequence[Finding]) -> bool:
+    return all(finding.verdict == "undefined" and not finding.with_number for finding in findings)
 
 
 def _by_question(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:

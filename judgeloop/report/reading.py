@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -47,6 +47,9 @@ class Reading:
     experiment_text: str
     arms: tuple[str, ...]
     controls: Mapping[str, str]
+    scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    choices: pd.DataFrame = field(default_factory=pd.DataFrame)
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def generations(self) -> tuple[int, ...]:
@@ -91,6 +94,9 @@ def read(run: Record) -> Reading:
         experiment_text=text,
         arms=names,
         controls=controls,
+        scores=_table(run, "scores"),
+        choices=_table(run, "choices"),
+        pairs=_table(run, "pairs"),
     )
 
 

@@ -31,6 +31,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     whole: bool = False
     """The one screen shows every row, however many there are."""
+    needed: bool = False
+    """The one screen shows it, if in few rows, however little room there is."""
 
     def without(self, *names: str) -> Table:
         """The table without those columns."""
@@ -329,8 +331,8 @@ def _excludes_zero(row: Estimate) -> bool:
 # Judges that score one text or choose from a list.
 
 _SCORES = (
-    "score_mean", "score_sd", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_scale_anchoring",
-    *(f"score_{name}_slope" for name in FEATURES), "score_pair_ties", "score_gold_agreement", "score_pairwise_disagreement",
+    "score_mean", "score_length_slope", "score_scale_anchoring", "score_sd", "score_ceiling_share", "score_floor_share", "score_repeatability",
+    *(f"score_{name}_slope" for name in FEATURES if name != "length"), "score_pair_ties", "score_gold_agreement", "score_pairwise_disagreement",
 )  # fmt: skip
 _CHOICES = ("position_permutation", "rotation_consistency", "gold_agreement", "gold_log_odds", *(f"{name}_log_odds" for name in FEATURES))  # fmt: skip
 _MOST_SLOTS = 8

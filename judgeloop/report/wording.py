@@ -398,3 +398,148 @@ def label(text: str, limit: int = 48) -> str:
     """A name on one line, shortened: for tables, legends and axis labels. Escaping is the writer's."""
     line = " ".join(visible(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+# The headline: one sentence on the judge and one on what is trained on its picks. What may be said is decided by the standing of the
+# finding that answers the question (report/claims), and of a standing other than "found" no effect is stated.
+
+_LEANS = ((40.0, "picks whatever comes {}"), (15.0, "prefers what comes {}"), (0.0, "leans to what comes {}"))
+"""From how many points off even a preference for a slot is said so."""
+_TASTES = {
+    "gold_tied_longer_excess": ("picks the longer of two equally good answers", "picks the shorter of two equally good answers"),
+    "length_ame": ("favours longer answers", "favours shorter answers"),
+    "padding_probe": ("favours padded copies", "favours texts without their padding"),
+    "self_preference_gold": ("favours its own texts", "disfavours its own texts"),
+    "self_preference_log_odds": ("favours its own texts", "disfavours its own texts"),
+    "score_length_slope": ("scores longer texts higher", "scores longer texts lower"),
+    "style_joint": ("is moved by style and length together",) * 2,
+    "length_shape": ("is moved by length, though not evenly",) * 2,
+    "score_scale_anchoring": ("scores the same texts higher on the other scale", "scores the same texts lower on the other scale"),
+}  # fmt: skip
+_NOT_SHOWN_OF_JUDGE = {
+    "unconfirmed": "whether {} is biased is open: what was seen is unconfirmed",
+    "unclear": "whether {} is biased is unclear",
+    "undetected": "no bias of {} was detected, which does not show that there is none",
+    "underpowered": "too few data to tell whether {} is biased",
+    "equivalent": "{} shows no bias beyond the margin{measures}",
+}
+_NOT_SHOWN_OF_LOOP = {
+    "unconfirmed": "a drift of {feature} beyond {control}{whose} is unconfirmed",
+    "unclear": "what training on its picks{whose} changes is unclear",
+    "undetected": "training on its picks{whose} changed {nothing} against {control}{seen}",
+    "underpowered": "too few data to tell what training on its picks{whose} changes",
+    "equivalent": "training on its picks{whose} changed {feature} by less than the margin against {control}",
+}
+_NOT_KNOWN = {
+    "judge": "whether {} is biased is not known",
+    "loop": "what training on its picks{whose} changes is not known",
+}
+
+
+def taste(row: Estimate) -> str:
+    """What a judge does whose bias is found, as a verb and its size: "picks whatever comes first (94 : 6)"."""
+    place = 0 if (row.estimate or 0.0) >= 0 else 1
+    if row.term in ("first_slot_excess", "identical_pair_excess"):
+        off = 100 * abs(row.estimate or 0.0)
+        verb = next(words for least, words in _LEANS if off >= least).format(("first", "last")[place])
+        verb += " of two identical texts" if row.term == "identical_pair_excess" else ""
+    elif row.term in _TASTES:
+        verb = _TASTES[row.term][place]
+    elif row.term.endswith("_probe"):
+        verb = f"{('favours', 'disfavours')[place]} edited copies ({probe_name(row.term)})"
+    elif row.term.startswith("slot_"):
+        verb = f"picks slot {row.term.split('_')[1]} of a list {('more', 'less')[place]} often than its share"
+    else:
+        verb = f"is moved by {sentence_start(term_name(row.term))}"
+    sizes = share_of_picks(row)
+    if not sizes and row.unit and row.estimate is not None and row.term not in ("style_joint", "length_shape"):
+        sizes = f"{signed_points(row)} {unit_name(row)}{' a doubling' if row.term == 'length_ame' else ''}"
+    return f"{verb} ({sizes})" if sizes else verb
+
+
+def share_of_picks(row: Estimate) -> str:
+    """ "94 : 6", the picks for and against in a hundred; empty where the row is no share of picks."""
+    if not is_pick_share(row) or row.estimate is None:
+        return ""
+    picked = round(50 + 100 * max(-0.5, min(0.5, row.estimate)))
+    return f"{picked} : {100 - picked}"
+
+
+def signed_points(row: Estimate) -> str:
+    """The estimate with its sign: in points from even of a share of picks, else as ``figure`` writes it."""
+    if is_pick_share(row):
+        return signed(100 * max(-0.5, min(0.5, row.estimate or 0.0)), 0 if abs(row.estimate or 0.0) >= 0.1 else 1)
+    text = figure(row, row.estimate)
+    return f"+{text}" if (row.estimate or 0.0) > 0 and text.strip("0.") else text
+
+
+def judge_headline(judge: str, standing: str, tastes: Sequence[str], measures: Sequence[str] = ()) -> str:
+    """The sentence on a judge. ``standing``: that of the finding that answers whether it is biased; ``tastes``: of what is found,
+    the weightiest first, empty unless ``standing`` is found; ``measures``: the names of what lies within its margin."""
+    name = label(judge, 40) or "the judge"
+    if standing == "found" and tastes:
+        return f"{name if judge else sentence_case(name)} {' and '.join(tastes)}."
+    listed = f" ({', '.join(map(sentence_start, measures))})" if measures else ""
+    text = _NOT_SHOWN_OF_JUDGE.get(standing, _NOT_KNOWN["judge"]).format(name, measures=listed)
+    return f"{text if text.startswith(name) and judge else sentence_case(text)}."
+
+
+def loop_headline(
+    row: Estimate | None, standing: str, control: str, *, arm: str = "", others: bool = False, further: str = ""
+) -> str:
+    """The sentence on what training on a judge's picks changes. ``row``: the drift that answers the question, None where no
+    control was run; ``standing``: its finding's; ``control``: its kind ("random", "gold") or its arm's name; ``arm``: named where
+    there are several; ``others``: another change was found or is open; ``further``: what follows a drift that is found."""
+    if row is None:
+        return "What training on its picks changes was compared with no control."
+    beside = {"random": "a coin", "gold": "a judge that follows gold"}.get(control, f"arm {label(control, 30)}")
+    whose = f" (arm {label(arm, 30)})" if arm else ""
+    feature = feature_name(feature_of(row.term, "did_"))
+    if standing == "found":
+        size, more = size_of(row), (row.estimate or 0.0) >= 0
+        effect = {
+            "did_length": f"made answers {'longer' if more else 'shorter'}, by {size}",
+        }.get(row.term, f"moved {feature} by {'+' if more else '−'}{size}")
+        once = "" if row.n_replicates else ", in this one training run"
+        return f"Training on its picks{whose} {effect} beyond {beside}{further}{once}."
+    seen = ""
+    if standing == "undetected" and row.detectable is not None:
+        seen = f" (it could have seen {detectable(row)})"
+    nothing = f"{feature} by nothing detectable" if others else "nothing measurable"
+    words = _NOT_SHOWN_OF_LOOP.get(standing, _NOT_KNOWN["loop"])
+    return (
+        sentence_case(words.format(feature=feature, control=beside, nothing=nothing, seen=seen, whose=whose))
+        + f"{further}."
+    )
+
+
+def size_of(row: Estimate) -> str:
+    """The estimate's magnitude with its unit, as ``size`` writes it."""
+    return size(row, abs(row.estimate or 0.0))
+
+
+def bias_name(row: Estimate) -> str:
+    """What a judge may favour, in few words: "first slot", "longer text at equal gold", "padding"."""
+    if row.term in _SHORT:
+        return _SHORT[row.term]
+    if row.term.endswith("_probe"):
+        return probe_name(row.term)
+    if row.term.startswith("slot_"):
+        return f"slot {row.term.split('_')[1]} of the list"
+    return sentence_start(term_name(row.term))
+
+
+_SHORT = {
+    "first_slot_excess": "first slot",
+    "identical_pair_excess": "first of identical texts",
+    "padding_probe": "padding",
+    "gold_tied_longer_excess": "longer at equal gold",
+    "length_ame": "length, a doubling",
+    "self_preference_gold": "own texts",
+}
+
+
+def tick(value: float, *, sign: bool = False) -> str:
+    """A round value on an axis, with a true minus."""
+    text = f"{abs(value):g}"
+    return f"−{text}" if value < 0 else f"+{text}" if sign and value > 0 else text

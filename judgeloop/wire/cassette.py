@@ -536,6 +536,14 @@ class Tally:
                     last = max(last or 0.0, stat.st_mtime)
         return sum(part.lines for part in self._parts.values()), last
 
+    def by_part(self) -> dict[str, int]:
+        """Name of a part without its ending ("g00-draft") → exchanges at the last look, over all replicates, by name."""
+        counts: dict[str, int] = {}
+        for path, part in self._parts.items():
+            name = path.name.split(".")[0]
+            counts[name] = counts.get(name, 0) + part.lines
+        return dict(sorted(counts.items()))
+
 
 def _count_lines(path: Path, part: _Part) -> None:
     """Add the lines that a file has gained; a compressed one is counted anew."""

@@ -107,3 +107,16 @@ def test_a_view_fits_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(views.view(lines=False)) is views.Quiet
     monkeypatch.setattr(Console, "is_terminal", True)
     assert type(views.view(lines=False)) is views.Terminal
+
+
+def test_the_drift_so_far_is_the_plain_mean_over_replicates_that_have_it() -> None:
+    view = views.DriftsSoFar()
+    assert view.line() == ""
+    for replicate, start in ((0, 6.0), (1, 7.0)):
+        view.generation(GenerationDone(replicate, 0, 0, 0, {"judge": start, "coin": start}))
+    assert view.line() == ""  # nothing has drifted before generation 1
+    view.generation(GenerationDone(1, 1, 0, 0, {"judge": 7.5, "coin": 6.75}))
+    assert "(generation 1, 1 replicate, no interval yet): judge +0.50 · coin −0.25" in view.line()
+    view.generation(GenerationDone(0, 1, 0, 0, {"judge": 6.1, "coin": float("nan")}))
+    assert "2 replicates" in view.line()
+    assert view.line().endswith("judge +0.30")

@@ -45,7 +45,7 @@ def test_answers_that_are_all_alike_warn_of_nothing(tmp_path: Path, capsys: pyte
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         words = said_of(capsys, CASES / "all_identical" / "annotations.json", "--out", tmp_path / "o")
-    assert "my_annotator identical_outputs 8" in words
+    assert "identical_outputs 8" in words
     assert "Longer text picked at equal gold – no judgment of different texts has a verdict" in words
 
 

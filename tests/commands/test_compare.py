@@ -389,3 +389,23 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert "<b>" not in page.split("<body>")[1].split('<script type="application/json"')[0]
     assert not set("".join(p.read_text(encoding="utf-8") for p in done.path.glob("*.md"))) & set("\x00\x1b")
     assert "\x1b" not in done.summary()
+
+
+@pytest.mark.pages
+def test_one_judge_over_three_folders_is_drawn_in_the_order_given(tmp_path: Path) -> None:
+    positions = {"march": 0.2, "april": 1.0, "may": 0.6}
+    folders = [
+        analysed(log({"j": (slot, 0.1, 1.0)}, label=month), tmp_path / month) for month, slot in positions.items()
+    ]
+    done = compare(*folders, out=tmp_path / "over-time")
+    values = []
+    for folder in folders:
+        rows = pd.read_csv(folder / "estimates.csv")
+        plain = rows[(rows["term"] == "first_slot_excess") & rows["variant"].isna() & rows["category"].isna()]
+        values.append(50 + 100 * float(plain["estimate"].iloc[0]))
+    assert f"First slot picked: {' → '.join(f'{value:.1f}' for value in values)} %" in done.summary()
+    page = (tmp_path / "over-time" / "compare.html").read_text(encoding="utf-8")
+    assert 'id="figure-trend"' in page
+    assert '"ticktext":["march","april","may"]' in page
+    two = compare(*folders[:2], out=tmp_path / "two")
+    assert "Over time" not in two.summary()

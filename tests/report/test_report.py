@@ -18,10 +18,11 @@ import report_folder
 from judgeloop import report
 from judgeloop.errors import FolderMismatch
 from judgeloop.report import cases, model_figures, wording
+from judgeloop.report.answers import answers
 from judgeloop.report.claims import QUESTIONS, leading, verdict_name, verdict_of
 from judgeloop.report.figure import colours, styles
 from judgeloop.report.findings import findings
-from judgeloop.report.reading import as_estimates, read, record
+from judgeloop.report.reading import as_estimates, read, record, select
 from judgeloop.report.tables import drift_table
 from judgeloop.rundir import RunFolder
 from judgeloop.stats.estimate import Estimate, Verdict, estimates_frame
@@ -187,7 +188,9 @@ def test_every_output_has_the_same_sentences(folder: RunFolder) -> None:
         cells = (verdict_name(finding), row.arm, row.contrast, name, wording.cell(row))
         assert finding.sentence in plain or f"| {' | '.join(cells)} |" in plain
         assert finding.sentence in page
-    assert found[0].sentence in screen
+    assert answers(read(folder), found)[3].sentences[0].replace("`", "") in screen
+    assert content["headline"] in screen
+    assert content["headline"].replace(" : ", "\u00a0:\u00a0") in paths.html.read_text(encoding="utf-8")
     assert {f.question for f in found} >= set(QUESTIONS) - {"self_preference", "quality"}
     keys = {tuple(f["estimate"].items()) for f in content["findings"]}
     rows = {tuple((k, row[k]) for k in content["findings"][0]["estimate"]) for row in content["estimates"]}
@@ -206,10 +209,17 @@ def vars_of(paths: report.ReportPaths) -> tuple[Path, Path, Path]:
 
 def test_the_summary_is_one_screen(folder: RunFolder) -> None:
     lines = report.summary(folder).splitlines()
-    assert len(lines) <= 50
-    assert next(n for n, line in enumerate(lines) if "Is my judge biased?" in line) < 5
+    assert 24 <= len(lines) <= 40
+    (slot,) = select(read(folder).estimates, term="first_slot_excess", generation=0, category="")
+    picked = round(50 + 100 * (slot.estimate or 0.0))
+    said = f"small-judge leans to what comes first ({picked} : {100 - picked})"
+    assert next(n for n, line in enumerate(lines) if said in line) < 5
     assert max(map(len, lines)) <= 100
     text = "\n".join(lines)
+    (row,) = (line for line in lines if line.startswith("first slot "))
+    assert row.count("●") == 1
+    low, high = (f"{100 * (end or 0.0):.1f}" for end in (slot.conf_low, slot.conf_high))
+    assert row.split()[-3:] == [f"+{picked - 50}", f"[{low},", f"{high}]"]
     for part in (
         "demo",
         "judge, random (control), gold (control)",
@@ -217,7 +227,7 @@ def test_the_summary_is_one_screen(folder: RunFolder) -> None:
         "generations 0 to 3",
         "model calls 4,321",
         "unscored",
-        "Drift beyond control",
+        "Drift of length beyond random",
         "Yes, saturating",
     ):
         assert part in " ".join(text.split())

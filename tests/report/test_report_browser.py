@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import json
 import shutil
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 import report_folder
 from hostile_texts import GROUPS, HOSTILE, hostile_run
 from judgeloop import report
+from judgeloop.report import printed
 from judgeloop.rundir import RunFolder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -93,6 +95,34 @@ def test_every_plot_is_drawn_and_nothing_is_asked_of_any_network(page: Page, dem
     assert page.run("document.getElementById('undrawn').hidden") is True
 
 
+def test_the_first_screen_holds_headline_pictures_and_questions(page: Page, demo: Path) -> None:
+    page.open(demo, width=1400)
+    tops = "document.querySelector('%s').getBoundingClientRect()"
+    assert page.run(f"{tops % '.first'}.top") < 200
+    assert page.run(f"{tops % '#figure-first-biases'}.right") <= page.run(f"{tops % '#figure-first-drift'}.left")
+    assert page.run(f"{tops % '#figure-first-biases svg'}.top") < 300
+    assert page.run(f"{tops % '.answers'}.bottom") <= 1000
+
+
+def test_a_page_counts_as_loaded_once_its_plots_are_drawn(page: Page, demo: Path) -> None:
+    page.open(demo)
+    page.until("performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+    loaded = page.run("performance.getEntriesByType('navigation')[0].loadEventStart")
+    assert loaded >= float(page.run("document.documentElement.dataset.drawn")) - 1
+    assert page.run("document.querySelectorAll('iframe').length") == 0
+
+
+def test_a_picture_has_the_size_of_a_screen_and_paper_has_the_plots(demo: Path, tmp_path: Path) -> None:
+    picture = printed.picture(demo, tmp_path / "made" / "report.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", picture[16:24]) == printed.SCREEN
+    paper = printed.paper(demo, tmp_path / "report.pdf").read_bytes()
+    assert paper[:5] == b"%PDF-"
+    without = demo.read_text(encoding="utf-8").replace('id="plotly"', 'id="no-plotly"')
+    (tmp_path / "without.html").write_text(without, encoding="utf-8")
+    assert len(paper) > 1.2 * len(printed.paper(tmp_path / "without.html", tmp_path / "without.pdf").read_bytes())
+
+
 @pytest.mark.parametrize("width", [390, 768, 1400])
 def test_nothing_is_wider_than_the_screen(page: Page, demo: Path, width: int) -> None:
     page.open(demo, width=width)
@@ -150,13 +180,13 @@ def test_cases_are_searched_and_filtered(page: Page, demo: Path) -> None:
 
 def test_points_are_walked_by_keyboard_and_spoken(page: Page, demo: Path) -> None:
     page.open(demo)
-    page.run("document.querySelector('#plot-judge-bias-0').focus()")
+    page.run("document.querySelector('#plot-judge-slopes-0').focus()")
     for _ in range(2):
         page.ask("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
     said = page.run("document.getElementById('said').textContent")
     assert "interval" in said
     assert "(2 of " in said
-    assert page.run("document.activeElement.id") == "plot-judge-bias-0"
+    assert page.run("document.activeElement.id") == "plot-judge-slopes-0"
 
 
 def test_it_prints_with_every_plot(page: Page, demo: Path) -> None:

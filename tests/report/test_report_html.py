@@ -23,11 +23,12 @@ pytestmark = pytest.mark.pages
 _TAGS = {
     "html", "head", "meta", "title", "style", "body", "a", "header", "div", "p", "h1", "h2", "h3", "h4", "dl", "dt", "dd", "nav", "ul", "li", "main",
     "noscript", "section", "article", "b", "details", "summary", "figure", "figcaption", "table", "caption", "thead", "tbody", "tr", "th", "td", "span",
-    "pre", "footer", "script", "button", "label", "input", "select", "option", "output", "h5", "code",
+    "pre", "footer", "script", "button", "label", "input", "select", "option", "output", "h5", "code", "svg", "path", "text",
 }  # fmt: skip
 _ATTRIBUTES = {
     "lang", "charset", "name", "content", "http-equiv", "class", "href", "id", "aria-label", "aria-labelledby", "aria-hidden", "role", "tabindex", "scope",
     "download", "style", "dir", "type", "hidden", "aria-live", "value", "autocomplete", "spellcheck", "data-kind", "data-arm", "data-category",
+    "viewbox", "d", "x", "y", "text-anchor",
 }  # fmt: skip
 _VOID = {"meta", "input"}
 
@@ -120,6 +121,7 @@ def test_hostile_texts_stay_texts(hostile: list[Path]) -> None:
         assert set(audit.tags) <= _TAGS, bad
         assert audit.attributes <= _ATTRIBUTES, bad
         assert audit.tags["script"] == 3, bad
+        assert audit.tags["svg"] == content.count('class="picture"') > 0, bad
         assert audit.comments == 0, bad
         assert all(content.count(page.text(one)) >= 2 for one in bad), bad
         assert all(link.startswith(("#", "data:text/csv")) for link in audit.links), bad

@@ -20,6 +20,8 @@ from judgeloop.stats.judge.covariates import Covariates, covariates
 from judgeloop.stats.judge.slopes import hotelling
 from judgeloop.stats.presentations import Floats, item_codes, not_identical, picked_a
 
+EVERY_REPLY_SCORED, GOLD_THROUGHOUT = "every reply has a verdict", "gold is known throughout"
+"""Notes of rows that are undefined since nothing is missing."""
 UNSCORED_JOINT = "unscored_joint"
 """The term of the test that order or length decides which replies hold no verdict."""
 UNSCORED_BY_VERDICT = "unscored_by_verdict"
@@ -81,7 +83,7 @@ def missing_estimates(
             UNSCORED_BY_VERDICT,
             "replies with a verdict",
             "without",
-            "every reply has a verdict",
+            EVERY_REPLY_SCORED,
         ),
         *gold.tests(
             labels,
@@ -89,7 +91,7 @@ def missing_estimates(
             GOLD_MISSING_BY_VERDICT,
             "judgments with gold",
             "without",
-            "gold is known throughout",
+            GOLD_THROUGHOUT,
         ),
     ]
 
