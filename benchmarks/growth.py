@@ -29,18 +29,20 @@ from judgeloop import analysis, seeds  # noqa: E402
 from judgeloop.interchange.verdicts import VerdictLog, read_verdicts  # noqa: E402
 from judgeloop.stats.compare.differences import judge_difference_estimates  # noqa: E402
 from judgeloop.stats.estimate import RowLabels  # noqa: E402
+from judgeloop.stats.items import marked  # noqa: E402
 from judgeloop.stats.judge.content import content_estimates  # noqa: E402
 from judgeloop.stats.judge.listwise import choice_frame  # noqa: E402
 from judgeloop.stats.judge.pointwise import score_frame  # noqa: E402
-from judgeloop.stats.judge.position import position_estimates  # noqa: E402
+from judgeloop.stats.judge.position import (  # noqa: E402
+    compatibility_estimates,
+    position_estimates,
+)
 from judgeloop.stats.judge.probes import probe_estimates  # noqa: E402
-from judgeloop.stats.judge.published import compatibility_estimates  # noqa: E402
 from judgeloop.stats.judge.self_preference import (  # noqa: E402
     self_preference_gold,
     self_preference_log_odds,
     self_preference_single_order,
 )
-from judgeloop.stats.near_copies import marked  # noqa: E402
 from judgeloop.stats.presentations import quick_texts  # noqa: E402
 from judgeloop.text.features import FEATURES  # noqa: E402
 from judgeloop.text.templates import Scale  # noqa: E402

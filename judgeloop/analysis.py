@@ -26,12 +26,12 @@ from judgeloop.records import JUDGMENT_COLUMNS
 from judgeloop.rundir import RunFolder, as_stored
 from judgeloop.stats.compare.differences import judge_difference_estimates
 from judgeloop.stats.estimate import Estimate, RowLabels, estimates_frame
+from judgeloop.stats.items import marked, with_clusters
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.mitigation import MITIGATIONS, Mitigation, majority, mitigation_estimates
 from judgeloop.stats.judge.self_preference import own_model, self_preference_log_odds
-from judgeloop.stats.loop.text_log import OTHER_ITEMS, SHARED, shared_items, text_estimates
+from judgeloop.stats.loop.estimates import OTHER_ITEMS, SHARED, shared_items, text_estimates
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.near_copies import marked, with_clusters
 from judgeloop.stats.presentations import not_identical, quick_texts
 from judgeloop.text.features import features_frame
 

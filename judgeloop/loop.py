@@ -23,7 +23,7 @@ from judgeloop.errors import AnswersOutstanding, EndpointFailed
 from judgeloop.experiment.resolve import Arm, ResolvedExperiment
 from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec, PoolPolicySpec, TrainedPolicySpec
 from judgeloop.interchange.preferences import Preference, net_preferences
-from judgeloop.judging.controls import GoldJudge, candidates_of
+from judgeloop.judging.controls import GoldJudge, Truth, candidates_of
 from judgeloop.judging.judges import Judge, model_name
 from judgeloop.judging.pairing import candidates_frame, completed, judgments_frame, matchups, presentations
 from judgeloop.judging.panels import (
@@ -34,7 +34,6 @@ from judgeloop.judging.panels import (
     probes_of_panel,
     with_probes,
 )
-from judgeloop.judging.truth import Truth
 from judgeloop.learning import strategies
 from judgeloop.learning.signals import LearnedSelection, Support, generation_zero_scale, learn
 from judgeloop.policies import (
@@ -50,7 +49,7 @@ from judgeloop.policies import (
 )
 from judgeloop.records import Candidate, Distribution, Item, Judgment, Presentation, TrainingPair, prompt_text
 from judgeloop.rundir import RunFolder
-from judgeloop.stats.near_copies import marked
+from judgeloop.stats.items import marked
 from judgeloop.text.features import FEATURES, features_frame
 
 Weights = Mapping[str, float]

@@ -29,9 +29,9 @@ from judgeloop.report.tables import facts as overview_facts
 from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
-from judgeloop.stats.judge.missing import EVERY_REPLY_SCORED, GOLD_THROUGHOUT
+from judgeloop.stats.items import copied
+from judgeloop.stats.judge.missing import MISSING_TESTS
 from judgeloop.stats.judge.missing import UNSCORED_JOINT as UNSCORED
-from judgeloop.stats.near_copies import copied
 
 # Column's title → (term, variant) of the estimates that can fill it, the best founded first. What is measured in another way has
 # another title.
@@ -225,10 +225,7 @@ def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     undefined = [
         row
         for row in primary
-        # That nothing is missing leaves nothing unknown.
-        if row.status == "undefined"
-        and (row.judge, row.term) not in measured
-        and row.note not in (EVERY_REPLY_SCORED, GOLD_THROUGHOUT)
+        if row.status == "undefined" and (row.judge, row.term) not in measured and row.term not in MISSING_TESTS
     ]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in undefined:

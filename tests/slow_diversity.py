@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judgeloop.stats.loop import diversity
-from judgeloop.stats.loop.coded_texts import EMBEDDING_SIZE, EMPTY_AXIS, hashed
-from judgeloop.stats.loop.diversity import EIGENVALUE_FLOOR, through
+from judgeloop.stats.loop.diversity import EIGENVALUE_FLOOR, EMBEDDING_SIZE, EMPTY_AXIS, hashed, through
 from judgeloop.text.features import tokenize
 
 Floats = NDArray[np.float64]

@@ -37,11 +37,10 @@ from judgeloop.judging.judges import CHOICE_TRIAL_PREFIX, SCORE_TRIAL_PREFIX
 from judgeloop.records import Call, Client, Reply, split_custom_id
 from judgeloop.rundir import RunFolder
 from judgeloop.wire import batch_files
-from judgeloop.wire.batch_api import ENDED, BatchConnection, exchange
 from judgeloop.wire.batch_files import OutputLine, RequestFile, RequestFiles, answer_at, places
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, Ledger, WireClient, failure_words, worst_cost
-from judgeloop.wire.jobs_api import NoSuchAPI
+from judgeloop.wire.jobs_api import ENDED, BatchConnection, NoSuchAPI, exchange
 from judgeloop.wire.reply import Refusal, read
 
 FOLDER = "batch"

@@ -24,8 +24,16 @@ from judgeloop.text.templates import Mode
 from judgeloop.wire import doctor_checks
 from judgeloop.wire.client import bare_address
 from judgeloop.wire.doctor_checks import Knee
-from judgeloop.wire.doctor_connection import CallsSpent, Check, EndpointFindings, HttpResult, Inquiry
-from judgeloop.wire.doctor_servers import Server, listed_context, recognise
+from judgeloop.wire.doctor_connection import (
+    CallsSpent,
+    Check,
+    EndpointFindings,
+    HttpResult,
+    Inquiry,
+    Server,
+    listed_context,
+    recognise,
+)
 
 MOST_CALLS = 80
 _SHOWN_MODELS = 8

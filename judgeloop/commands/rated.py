@@ -25,10 +25,10 @@ from judgeloop.judging.judges import (
 )
 from judgeloop.judging.pairing import quoted
 from judgeloop.records import JUDGMENT_COLUMNS, Candidate, Client, Item
+from judgeloop.stats.items import marked, with_clusters
 from judgeloop.stats.judge.listwise import choice_frame
 from judgeloop.stats.judge.pointwise import score_frame
 from judgeloop.stats.multiplicity import adjust, with_judge_families
-from judgeloop.stats.near_copies import marked, with_clusters
 from judgeloop.text.templates import Mode, Scale, Template
 
 SCORE_COLUMNS = (

@@ -13,8 +13,7 @@ import pandas as pd
 from judgeloop.errors import InvalidInput
 from judgeloop.validation import claims as claims_study
 from judgeloop.validation import coverage_study, run
-from judgeloop.validation.study import earlier_study
-from judgeloop.validation.table import COLUMNS, Row, failures, table, write
+from judgeloop.validation.table import COLUMNS, Row, earlier_study, failures, table, write
 
 
 @dataclass(frozen=True)

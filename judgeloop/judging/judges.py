@@ -32,10 +32,9 @@ from judgeloop.judging.answers import (
     said,
     unscored,
 )
-from judgeloop.judging.controls import GoldJudge, Measure, PlantedJudge, RandomJudge, RuleJudge
+from judgeloop.judging.controls import GoldJudge, Matcher, Measure, PlantedJudge, RandomJudge, RuleJudge
 from judgeloop.judging.pairing import call_id, draw_labels, quoted
 from judgeloop.judging.reward_models import RewardJudge, reward_judge
-from judgeloop.judging.truth import Matcher
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict, rule_name
 from judgeloop.seeds import Label
 from judgeloop.text import templates

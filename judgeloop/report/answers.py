@@ -19,7 +19,7 @@ from judgeloop.report.claims import (
 from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import POSITIVE, Reading, select
 from judgeloop.stats.estimate import FEW_JUDGED, Estimate
-from judgeloop.stats.near_copies import copied
+from judgeloop.stats.items import copied
 
 Tone = Literal["found", "open", "calm", "plain"]
 

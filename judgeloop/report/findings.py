@@ -40,12 +40,12 @@ from judgeloop.stats.judge.content import (
     LENGTH_SCREEN,
     takes_gold_as_exact,
 )
-from judgeloop.stats.judge.length_shape import LARGE, LENGTH_SHAPE, LONG, SHORT, SMALL
 from judgeloop.stats.judge.missing import (
     GOLD_MISSING_BY_VERDICT,
     UNSCORED_BY_VERDICT,
 )
 from judgeloop.stats.judge.probes import BEYOND_LENGTH
+from judgeloop.stats.judge.slopes import LARGE, LENGTH_SHAPE, LONG, SHORT, SMALL
 from judgeloop.stats.multiplicity import ALPHA
 
 """Judges that are planted as controls; there are no findings on them."""

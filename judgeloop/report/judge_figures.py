@@ -42,8 +42,8 @@ from judgeloop.report.reading import Reading, select
 from judgeloop.report.tables import Table
 from judgeloop.stats.estimate import RATE_MARGIN, Estimate
 from judgeloop.stats.items import RARE
-from judgeloop.stats.judge.length_shape import LONG, SHORT, LengthBin, picks_by_length
 from judgeloop.stats.judge.mitigation import MITIGATIONS
+from judgeloop.stats.judge.slopes import LONG, SHORT, LengthBin, picks_by_length
 
 _RATES = (
     "first_slot_excess", "identical_pair_excess", "excess_conflict", "padding_probe", "gold_tied_longer_excess", "length_ame",

@@ -13,7 +13,7 @@ import yaml
 from judgeloop.records import ADDED_ESTIMATE_COLUMNS, ESTIMATE_COLUMNS
 from judgeloop.rundir import Record
 from judgeloop.stats.estimate import VERDICTS, Estimate
-from judgeloop.stats.near_copies import with_clusters
+from judgeloop.stats.items import with_clusters
 from judgeloop.stats.presentations import quick_texts
 
 _INTEGERS = frozenset({"generation", "n", "n_items", "n_replicates", "n_unscored"})

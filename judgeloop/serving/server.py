@@ -34,9 +34,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from judgeloop.errors import InvalidInput, JudgeloopError
 from judgeloop.records import Call
 from judgeloop.records import Route as RouteName
-from judgeloop.serving.batch_api import BatchService
+from judgeloop.serving.batch_api import BatchService, FineTuningService, Trains
 from judgeloop.serving.faults import FaultCounter, Faults, fault_response
-from judgeloop.serving.fine_tuning_api import FineTuningService, Trains
 from judgeloop.serving.protocol import (
     Answerer,
     AnswerError,

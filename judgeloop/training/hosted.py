@@ -17,8 +17,7 @@ from judgeloop.errors import EndpointFailed, TrainingFailed
 from judgeloop.experiment.schema import Endpoint, HostedPolicySpec, HostedSignalSpec
 from judgeloop.records import Training, TrainingPair, canonical, prompt_turns
 from judgeloop.rundir import RunFolder
-from judgeloop.wire.fine_tuning_api import SUCCEEDED, FineTuningConnection
-from judgeloop.wire.jobs_api import NoSuchAPI
+from judgeloop.wire.jobs_api import SUCCEEDED, FineTuningConnection, NoSuchAPI
 
 _SEEDS = 2**31
 _TURN_TOKENS = 16

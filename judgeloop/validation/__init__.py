@@ -11,8 +11,7 @@ from judgeloop.errors import InvalidInput
 from judgeloop.validation import judge, loop, refits, selection
 from judgeloop.validation.claims import claims_study
 from judgeloop.validation.coverage_study import CELLS, coverage
-from judgeloop.validation.study import earlier_study, processes
-from judgeloop.validation.table import Check, Row, SampleSizes, table, write
+from judgeloop.validation.table import Check, Row, SampleSizes, earlier_study, processes, table, write
 
 __all__ = ["CELLS", "CHECKS", "Row", "claims_study", "coverage", "earlier_study", "run", "table", "write"]
 

@@ -39,7 +39,7 @@ from judgeloop.stats.loop.price import accounts
 from judgeloop.stats.loop.replicates import measure, series
 from judgeloop.stats.multiplicity import ALPHA, JUDGE_FAMILY, adjust, with_run_families
 from judgeloop.validation.claim_worlds import WORLDS, AuditSample, ClaimWorld, RunSample, Truth
-from judgeloop.validation.study import study
+from judgeloop.validation.table import study
 
 LEVEL = 0.05
 """The rate at which a claim may be made where it is false; of an exploratory finding, the rate of Benjamini and Hochberg's

@@ -31,7 +31,7 @@ from judgeloop.stats.judge.probes import probe_estimates
 from judgeloop.stats.judge.self_preference import following_difference, self_preference_gold
 from judgeloop.stats.judge.slopes import Slopes, average_effect, fit_slopes, joint_score
 from judgeloop.validation.run_coverage import REPLICATES, Outcome, run_replication
-from judgeloop.validation.study import study
+from judgeloop.validation.table import study
 from judgeloop.validation.worlds import SLOTS, Floats, Verdicts, judged, logistic, pair_table, picks, texts
 
 BOLD, KAPPA, RHO, ITEM_SD, DOSE = 0.2, 1.0, 0.3, 0.5, 1.5

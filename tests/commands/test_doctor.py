@@ -26,8 +26,7 @@ from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.protocol import error_answer, incoming
 from judgeloop.serving.server import LocalServer, create_app
-from judgeloop.wire.doctor_connection import Check
-from judgeloop.wire.doctor_servers import SERVERS
+from judgeloop.wire.doctor_connection import SERVERS, Check
 
 SPEC = {
     "position": 0.2, "quality": 8.0, "references": {"What is the capital of France?": "Paris"}, "temperature0": True,

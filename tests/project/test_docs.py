@@ -36,7 +36,7 @@ from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import VERDICTS, estimates_frame
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.mitigation import MITIGATIONS
-from judgeloop.stats.judge.published import ARENA_FEATURES
+from judgeloop.stats.judge.position import ARENA_FEATURES
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.stats.loop.panels import judge_drift_estimates, probe_panel_estimates
 from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame

@@ -13,7 +13,7 @@ import judgeloop
 from judgeloop import seeds
 from judgeloop.report.answers import answers
 from judgeloop.report.reading import read
-from judgeloop.stats.near_copies import copied, marked, near_copies, with_clusters
+from judgeloop.stats.items import copied, marked, near_copies, with_clusters
 from judgeloop.stats.presentations import clusters, item_codes
 from judgeloop.validation.worlds import judged, pair_table, picks
 

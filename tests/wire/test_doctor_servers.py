@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from judgeloop.wire.doctor_servers import listed_context, recognise
+from judgeloop.wire.doctor_connection import listed_context, recognise
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,17 @@ from judgeloop.stats.inference import Interval, Undefined, bounded_mean, t_inter
 from judgeloop.stats.judge.change import Changes, changes, with_signs
 from judgeloop.stats.judge.content import COMPARED_WITH_GOLD, takes_gold_as_exact
 from judgeloop.stats.judge.covariates import covariates
-from judgeloop.stats.judge.length_shape import LENGTH_SHAPE, SHAPE_LEVEL, shape_test, withheld_where_not_linear
 from judgeloop.stats.judge.probes import differs_by_text, edited_picked
 from judgeloop.stats.judge.self_preference import OwnTextPairs, own_text_pairs
-from judgeloop.stats.judge.slopes import Slopes, effect_difference, fit_slopes
+from judgeloop.stats.judge.slopes import (
+    LENGTH_SHAPE,
+    SHAPE_LEVEL,
+    Slopes,
+    effect_difference,
+    fit_slopes,
+    shape_test,
+    withheld_where_not_linear,
+)
 from judgeloop.stats.loop.drift import CONFIRMATORY
 from judgeloop.stats.loop.replicates import Quantity
 from judgeloop.stats.multiplicity import JUDGE_FAMILY, benjamini_hochberg, holm, settled

@@ -39,19 +39,12 @@ from judgeloop.stats.judge.covariates import (
     feature_unit,
     gold_margin,
 )
-from judgeloop.stats.judge.length_shape import (
-    LENGTH_SHAPE,
-    halves,
-    rejects_slope,
-    shape_test,
-    with_shape,
-    withheld_where_not_linear,
-)
 from judgeloop.stats.judge.missing import LEAST_FAVOURABLE, WORST_CASES, missing_estimates
 from judgeloop.stats.judge.ordered_models import LatentSlopes, fit_latent, tie_estimates
 from judgeloop.stats.judge.slopes import (
     FEWEST_PAIRS,
     GOLD,
+    LENGTH_SHAPE,
     Factor,
     JointTest,
     Slopes,
@@ -61,10 +54,15 @@ from judgeloop.stats.judge.slopes import (
     effect_difference,
     fit_calibrated,
     fit_slopes,
+    halves,
     joint_score,
     joint_wald,
     least_favourable,
+    rejects_slope,
     reliability_curve,
+    shape_test,
+    with_shape,
+    withheld_where_not_linear,
 )
 from judgeloop.stats.multiplicity import ALPHA
 from judgeloop.stats.presentations import (

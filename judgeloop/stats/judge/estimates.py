@@ -11,9 +11,8 @@ from judgeloop.stats.estimate import RATE_MARGIN, Estimate, RowLabels, estimates
 from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.missing import with_claims_withheld
-from judgeloop.stats.judge.position import position_estimates
+from judgeloop.stats.judge.position import compatibility_estimates, position_estimates
 from judgeloop.stats.judge.probes import probe_estimates
-from judgeloop.stats.judge.published import compatibility_estimates
 from judgeloop.stats.judge.self_preference import (
     self_preference_gold,
     self_preference_log_odds,

@@ -38,9 +38,8 @@ from judgeloop.stats.estimate import (
 from judgeloop.stats.inference import Interval, Undefined, bounded_mean, cluster_mean, clustered_proportion, t_interval
 from judgeloop.stats.items import by_category, remarked
 from judgeloop.stats.judge.covariates import GOLD_AS_EXACT, NO_GOLD, feature_bias, feature_unit
-from judgeloop.stats.judge.length_shape import withheld_where_not_linear
 from judgeloop.stats.judge.pointwise import feature_spread
-from judgeloop.stats.judge.slopes import FEWEST_ITEMS, JointTest, hotelling
+from judgeloop.stats.judge.slopes import FEWEST_ITEMS, JointTest, hotelling, withheld_where_not_linear
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.stats.presentations import Floats, Integers, item_codes
 from judgeloop.text.features import FEATURES

@@ -20,8 +20,6 @@ from judgeloop.stats.judge.covariates import Covariates, covariates
 from judgeloop.stats.judge.slopes import hotelling
 from judgeloop.stats.presentations import Floats, item_codes, not_identical, picked_a
 
-EVERY_REPLY_SCORED, GOLD_THROUGHOUT = "every reply has a verdict", "gold is known throughout"
-"""Notes of rows that are undefined since nothing is missing."""
 UNSCORED_JOINT = "unscored_joint"
 """The term of the test that order or length decides which replies hold no verdict."""
 UNSCORED_BY_VERDICT = "unscored_by_verdict"
@@ -30,6 +28,8 @@ GOLD_MISSING_JOINT = "gold_missing_joint"
 """The term of the test that order or length decides which judgments have gold."""
 GOLD_MISSING_BY_VERDICT = "gold_missing_by_verdict"
 """The term of the test that which judgments have gold depends on what the judge picked, order and length held equal."""
+MISSING_TESTS = (UNSCORED_JOINT, UNSCORED_BY_VERDICT, GOLD_MISSING_JOINT, GOLD_MISSING_BY_VERDICT)
+"""Tests of what is missing: undefined where too little is missing to ask."""
 WORST_CASES = ("worst_case_low", "worst_case_high")
 """Variants of a term with every unscored judgment counted one way, and the other."""
 LEAST_FAVOURABLE = "worst_case"
@@ -83,7 +83,7 @@ def missing_estimates(
             UNSCORED_BY_VERDICT,
             "replies with a verdict",
             "without",
-            EVERY_REPLY_SCORED,
+            "every reply has a verdict",
         ),
         *gold.tests(
             labels,
@@ -91,7 +91,7 @@ def missing_estimates(
             GOLD_MISSING_BY_VERDICT,
             "judgments with gold",
             "without",
-            GOLD_THROUGHOUT,
+            "gold is known throughout",
         ),
     ]
 

@@ -34,8 +34,16 @@ from judgeloop.stats.inference import (
 )
 from judgeloop.stats.judge.content import gold_agreement
 from judgeloop.stats.judge.covariates import NO_GOLD, Covariates, covariates, feature_bias
-from judgeloop.stats.judge.length_shape import shape_test, withheld_where_not_linear
-from judgeloop.stats.judge.slopes import FEWEST_ITEMS, GOLD, ORDER, Slopes, average_effect, fit_columns
+from judgeloop.stats.judge.slopes import (
+    FEWEST_ITEMS,
+    GOLD,
+    ORDER,
+    Slopes,
+    average_effect,
+    fit_columns,
+    shape_test,
+    withheld_where_not_linear,
+)
 from judgeloop.stats.presentations import (
     CLUSTER,
     Booleans,

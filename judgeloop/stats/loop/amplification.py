@@ -44,8 +44,8 @@ from judgeloop.stats.inference import (
 )
 from judgeloop.stats.judge.slopes import Slopes
 from judgeloop.stats.loop.drift import quantity_series
+from judgeloop.stats.loop.forecast import ConstantTaste, constant_taste
 from judgeloop.stats.loop.panels import anchor_slopes
-from judgeloop.stats.loop.pools import ConstantTaste, constant_taste
 from judgeloop.stats.loop.price import PriceAccounts, replicate_table
 from judgeloop.stats.loop.replicates import (
     CELL,

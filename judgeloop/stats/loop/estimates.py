@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
+from itertools import product
 
+import numpy as np
 import pandas as pd
 
+from judgeloop.records import JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 from judgeloop.stats.design import ArmDesign, Design, Margins, RunTables
-from judgeloop.stats.estimate import Estimate, estimates_frame, order_free
-from judgeloop.stats.items import by_category, is_gold_exact, remarked
+from judgeloop.stats.estimate import Estimate, estimates_frame, joined, order_free
+from judgeloop.stats.items import by_category, is_gold_exact, remarked, with_clusters
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.missing import with_claims_withheld
 from judgeloop.stats.judge.position import position_estimates
@@ -22,7 +26,14 @@ from judgeloop.stats.loop.amplification import (
     with_settled_compounding,
 )
 from judgeloop.stats.loop.diversity import diversity_series
-from judgeloop.stats.loop.drift import drift_estimates, gradient_estimates, new_item_estimates, trend_estimates
+from judgeloop.stats.loop.drift import (
+    drift_estimates,
+    gradient_estimates,
+    new_item_estimates,
+    strategy_gap_estimates,
+    trend_estimates,
+)
+from judgeloop.stats.loop.forecast import range_estimates
 from judgeloop.stats.loop.panels import (
     anchor_judges,
     anchor_judgments,
@@ -31,15 +42,11 @@ from judgeloop.stats.loop.panels import (
     policy_panel_estimates,
     probe_panel_estimates,
 )
-from judgeloop.stats.loop.pools import range_estimates
-from judgeloop.stats.loop.positive_control import with_positive_controls
 from judgeloop.stats.loop.price import accounts, price_estimates
 from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
-from judgeloop.stats.loop.strategy_gap import strategy_gap_estimates
 from judgeloop.stats.loop.tail import collapse_estimates
 from judgeloop.stats.multiplicity import adjust, with_run_families
-from judgeloop.stats.near_copies import with_clusters
-from judgeloop.stats.presentations import quick_texts
+from judgeloop.stats.presentations import clusters, quick_texts
 
 __all__ = ["ArmDesign", "Design", "Margins", "RunTables", "run_estimates"]
 
@@ -137,3 +144,108 @@ def _category_estimates(
         )  # fmt: skip
         rows += remarked(with_claims_withheld([*position, *content]), remark)
     return rows
+
+
+# What a run could have seen, told by its arms whose judge has a known taste (docs/method.md, "Positive controls").
+
+
+def with_positive_controls(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """The estimates with ``positive_control`` (``estimate.PositiveControl``).
+
+    ``seen``: in that generation, category and contrast the 95 % interval of the control's ``did_<feature>`` lies beyond 0 on the
+    side of its taste; where several controls of the feature were trained like the arm, that of each. No correction for
+    several tests: the term and its side are stated by the design.
+    """
+    tastes = {arm.name: arm.taste for arm in design.arms if arm.taste is not None}
+    if not tastes:
+        return frame
+    marks = np.where(frame["arm"].isin(list(tastes)), "itself", "").astype("object")
+    terms = [f"did_{feature}" for feature, _ in tastes.values()]
+    tested = frame["term"].isin(terms) & (frame["variant"] == "") & (frame["contrast"] != "")
+    places = np.flatnonzero(tested & (frame["status"] != "undefined"))
+    cells = frame.iloc[places][["arm", "term", "contrast", "generation", "category", "conf_low", "conf_high"]]
+    rows = list(zip(places, *(cells[name] for name in cells), strict=True))
+    seen: dict[tuple[object, ...], bool] = {}
+    for _, arm, term, *cell, low, high in rows:
+        if arm in tastes and term == f"did_{tastes[arm][0]}":
+            seen[arm, term, *cell] = bool(low > 0 if tastes[arm][1] > 0 else high < 0)
+    alike = {
+        arm.name: [name for name in tastes if _training(design.arm(name)) == _training(arm)] for arm in design.arms
+    }
+    for place, arm, term, *cell, _, _ in rows:
+        said = [seen[key] for name in ([arm] if arm in tastes else alike[arm]) if (key := (name, term, *cell)) in seen]
+        if said:
+            marks[place] = ("itself_" if arm in tastes else "") + ("seen" if all(said) else "not_seen")
+    return frame.assign(positive_control=pd.Series(marks, index=frame.index, dtype=frame["positive_control"].dtype))
+
+
+def _training(arm: ArmDesign) -> ArmDesign:
+    """How an arm is trained on its judge's picks. The picks of a rule do not depend on the order, so that of the label rules
+    only the one that takes length out changes what is learned from them."""
+    rule = arm.label_rule if arm.label_rule == "length_controlled" else ""
+    return replace(arm, name="", judge="", judge_kind="", is_control=False, taste=None, label_rule=rule)
+
+
+# Drift, diversity and tails of texts that were logged by generation, with or without a control (docs/method.md, "Texts
+# without verdicts").
+
+SHARED = 0.5
+"""Least share of the items that stand in every generation and arm for changes to be those of the same items."""
+OTHER_ITEMS = "other items in each generation: had their kind changed too, this would look the same"
+ONE_RUN = "one training run: the interval is over its items, and says nothing of what another run would do"
+_NOT_OF_TEXTS = (
+    "selection_", "mixing_", "learning_", "bias_selection_", "gradient_", "kl_", "strategy_gap_", "compounding_",
+    "cumulative_gain_", "observed_over_static_", "mean_correct", "drift_correct", "did_correct", "hedging_when_wrong",
+    "drift_hedging_when_wrong", "did_hedging_when_wrong", "bias_amplification", "drift_bias_amplification",
+    "did_bias_amplification",
+)  # fmt: skip
+"""Terms that need picks, training sets or references, or a benchmark of the training's own strategy."""
+
+
+def text_estimates(candidates: pd.DataFrame, items: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame:
+    """The estimates of scope ``policy`` that texts can show, by arm and generation, and against each arm of ``controls``.
+
+    ``candidates``: the columns of docs/contract.md, "Tables", with features, ``generation`` 0 … T. With two replicates or more
+    the unit is the replicate, as in a run. With one it is the item (near-copies one item) for what every item shows, and
+    ``n_replicates`` is empty; what takes several items together (tails, stock phrases) is a number without an interval. Where fewer
+    than half of the items stand in every generation and arm, changes are between the means of all (``difference_of_groups``).
+    """
+    arms = list(dict.fromkeys(candidates["arm"]))
+    design = Design(
+        "texts", 0, int(candidates["generation"].max()),
+        tuple(ArmDesign(arm, "", is_control=arm in controls) for arm in arms),
+        contrasts := tuple(product([arm for arm in arms if arm not in controls], controls)),
+        contrasts[0] if contrasts else None, same_items=shared_items(candidates) >= SHARED,
+    )  # fmt: skip
+    together = _estimates(candidates, items, design)
+    if candidates["replicate"].nunique() > 1:
+        return together
+    units = pd.factorize(clusters(with_clusters(candidates, items)))[0]
+    by_item = _estimates(candidates.assign(replicate=units), items, design)
+    shown = by_item[(by_item["status"] != "undefined") & ~by_item["variant"].isin(["new_items", "sign_flip"])].copy()
+    shown["method"] = shown["method"].str.replace("over replicates", "over items")
+    shown["note"] = [joined(str(note).replace("replicate", "item"), ONE_RUN) for note in shown["note"]]
+    keys = ["term", "arm", "contrast", "generation", "category", "variant"]
+    rest = together[~together["variant"].isin(["new_items", "sign_flip"])]
+    own = pd.MultiIndex.from_frame(shown[keys].astype(str))
+    rest = rest[~pd.MultiIndex.from_frame(rest[keys].astype(str)).isin(own)]
+    rows = pd.concat([shown, rest], ignore_index=True)
+    return adjust(rows.assign(n_replicates=pd.array([pd.NA] * len(rows), dtype="Int64")))
+
+
+def shared_items(texts: pd.DataFrame) -> float:
+    """The share of the items that have a text in every arm and generation of ``texts``."""
+    cells = texts[["item_id", "arm", "generation"]].drop_duplicates()
+    return float((cells.groupby("item_id").size() == cells.groupby(["arm", "generation"]).ngroups).mean())
+
+
+def _estimates(candidates: pd.DataFrame, items: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """``run_estimates`` of the texts alone, without the terms that texts cannot show."""
+    nothing = [pd.DataFrame(columns=list(names)) for names in (JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS)]
+    full = candidates.assign(reason="", reward=np.nan, n_drawn=1)
+    rows = run_estimates(RunTables(items, full, *nothing), design)
+    kept = rows[(rows["scope"] == "policy") & ~rows["term"].str.startswith(_NOT_OF_TEXTS)].reset_index(drop=True)
+    if not design.same_items:
+        changes = kept["term"].str.startswith(("drift_", "did_"))
+        kept["note"] = kept["note"].where(~changes | (kept["status"] == "undefined"), OTHER_ITEMS)
+    return kept

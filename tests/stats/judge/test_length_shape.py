@@ -15,8 +15,7 @@ from judgeloop.report.reading import Reading
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.judge.content import content_estimates
 from judgeloop.stats.judge.covariates import covariates
-from judgeloop.stats.judge.length_shape import LARGE, LONG, SHORT, SMALL, picks_by_length, shape_test
-from judgeloop.stats.judge.slopes import fit_slopes
+from judgeloop.stats.judge.slopes import LARGE, LONG, SHORT, SMALL, fit_slopes, picks_by_length, shape_test
 from judgeloop.stats.multiplicity import adjust, with_judge_families
 from judgeloop.validation.worlds import judged, pair_table, picks, texts
 

@@ -13,9 +13,8 @@ from judgeloop import seeds
 from judgeloop.report.findings import findings
 from judgeloop.stats.estimate import RowLabels
 from judgeloop.stats.judge.estimates import judge_estimates
-from judgeloop.stats.judge.position import position_estimates
+from judgeloop.stats.judge.position import compatibility_estimates, position_estimates
 from judgeloop.stats.judge.probes import probe_estimates
-from judgeloop.stats.judge.published import compatibility_estimates
 from judgeloop.stats.judge.self_preference import self_preference_gold, self_preference_log_odds
 from judgeloop.stats.multiplicity import holm
 from judgeloop.validation.worlds import judged, pair_table

@@ -8,8 +8,7 @@ import pytest
 
 from judgeloop import seeds
 from judgeloop.stats.estimate import Estimate, RowLabels
-from judgeloop.stats.judge.position import position_estimates
-from judgeloop.stats.judge.published import compatibility_estimates
+from judgeloop.stats.judge.position import compatibility_estimates, position_estimates
 from planted_verdicts import planted_judgments, s, verdict_frame
 
 LETTERS = {"A": "first", "B": "second", "C": "tie", "N": "unscored"}

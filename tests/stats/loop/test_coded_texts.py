@@ -14,8 +14,9 @@ from scipy import stats
 import slow_diversity
 from conftest import examples
 from judgeloop.stats import inference
-from judgeloop.stats.loop import coded_texts, diversity
-from judgeloop.stats.loop.coded_texts import Embedder, Tokens, Vocabulary
+from judgeloop.stats.loop import diversity
+from judgeloop.stats.loop import diversity as coded_texts
+from judgeloop.stats.loop.diversity import Embedder, Tokens, Vocabulary
 from judgeloop.stats.presentations import pairs
 from judgeloop.text.features import tokenize
 

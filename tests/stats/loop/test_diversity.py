@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgeloop.seeds import rng
-from judgeloop.stats.loop.coded_texts import EMBEDDING_SIZE
 from judgeloop.stats.loop.diversity import (
     BLOCK_BYTES,
+    EMBEDDING_SIZE,
     compression_ratio,
     mattr,
     mattr_window,

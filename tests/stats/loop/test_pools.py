@@ -15,8 +15,7 @@ from judgeloop.learning.selection import best_of_n_law, tilt
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.amplification import amplification_estimates, compounding, signal_slopes
-from judgeloop.stats.loop.forecast import ForecastLoop, pool_weights, selected
-from judgeloop.stats.loop.pools import constant_taste, range_estimates
+from judgeloop.stats.loop.forecast import ForecastLoop, constant_taste, pool_weights, range_estimates, selected
 from judgeloop.stats.loop.price import accounts
 from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.text.features import FEATURES

@@ -16,7 +16,7 @@ from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.loop.drift import drift_estimates
-from judgeloop.stats.loop.positive_control import with_positive_controls
+from judgeloop.stats.loop.estimates import with_positive_controls
 from judgeloop.stats.loop.replicates import measure, series
 
 JUDGE = ArmDesign("judge", "j")

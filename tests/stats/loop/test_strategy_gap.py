@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from judgeloop import seeds
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import Estimate
+from judgeloop.stats.loop.drift import at_tokens, strategy_arms, strategy_gap_estimates, training_tokens
 from judgeloop.stats.loop.replicates import measure, series
-from judgeloop.stats.loop.strategy_gap import at_tokens, strategy_arms, strategy_gap_estimates, training_tokens
 from judgeloop.text.features import FEATURES
 
 ARMS = (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from judgeloop.seeds import rng
-from judgeloop.stats.loop.coded_texts import Embedder, Vocabulary
+from judgeloop.stats.loop.diversity import Embedder, Vocabulary
 from judgeloop.stats.loop.tail import RARE, Tail, TailMass, surface
 from judgeloop.text.features import tokenize
 
