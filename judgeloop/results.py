@@ -30,7 +30,7 @@ from judgeloop.report.tables import tables as rated_tables
 from judgeloop.rundir import Record, RunFolder
 from judgeloop.stats.estimate import Estimate, default_margin
 from judgeloop.stats.items import copied
-from judgeloop.stats.judge.missing import MISSING_TESTS
+from judgeloop.stats.judge.missing import GOLD_MISSING_TESTS, UNSCORED_TESTS
 from judgeloop.stats.judge.missing import UNSCORED_JOINT as UNSCORED
 
 # Column's title → (term, variant) of the estimates that can fill it, the best founded first. What is measured in another way has

@@ -28,8 +28,8 @@ GOLD_MISSING_JOINT = "gold_missing_joint"
 """The term of the test that order or length decides which judgments have gold."""
 GOLD_MISSING_BY_VERDICT = "gold_missing_by_verdict"
 """The term of the test that which judgments have gold depends on what the judge picked, order and length held equal."""
-MISSING_TESTS = (UNSCORED_JOINT, UNSCORED_BY_VERDICT, GOLD_MISSING_JOINT, GOLD_MISSING_BY_VERDICT)
-"""Tests of what is missing: undefined where too little is missing to ask."""
+GOLD_MISSING_TESTS = (GOLD_MISSING_JOINT, GOLD_MISSING_BY_VERDICT)
+UNSCORED_TESTS = (UNSCORED_JOINT, UNSCORED_BY_VERDICT)
 WORST_CASES = ("worst_case_low", "worst_case_high")
 """Variants of a term with every unscored judgment counted one way, and the other."""
 LEAST_FAVOURABLE = "worst_case"
