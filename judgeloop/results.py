@@ -225,7 +225,10 @@ def unknown_measures(estimates: Sequence[Estimate]) -> list[tuple[str, str]]:
     undefined = [
         row
         for row in primary
-        if row.status == "undefined" and (row.judge, row.term) not in measured and row.term not in MISSING_TESTS
+        if row.status == "undefined"
+        and (row.judge, row.term) not in measured
+        and row.term not in GOLD_MISSING_TESTS
+        and (row.n_unscored or row.term not in UNSCORED_TESTS)
     ]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in undefined:
