@@ -716,9 +716,13 @@ def _several(
     changed = [row for row in rows if verdict_of(row, None) == "found"]
     changed.sort(key=lambda row: -abs(row.estimate or 0.0) / (row.std_error or 1.0))
     who = f"{_arm(rows[0])} against {rows[0].contrast}"
+    tested = [row for row in rows if row.conf_low is not None and row.conf_high is not None]
+    if not tested:
+        text = f"none of {wording.count(len(rows), noun)} has an interval"
+        return Finding(question, "described", sentence(who, text), rows[0], several=True)
     if not changed:
-        text = f"no change detected in any of {wording.count(len(rows), noun)}"
-        return Finding(question, "undetected", sentence(who, text), rows[0], several=True)
+        text = f"no change detected in any of {wording.count(len(tested), noun)}"
+        return Finding(question, "undetected", sentence(who, text), tested[0], several=True)
     named = changed[:_MOST_NAMED]
     meanings = [unexplained.pop(row.term) for row in named if row.term in unexplained] if unexplained else []
     verb = "drifted" if question == "drift" else "changed"

@@ -137,6 +137,20 @@ def test_an_effect_of_training_is_said_only_where_a_drift_is_found(limits: tuple
     assert bool(_EFFECT.search(headline(reading, found, four))) == four[1].word.startswith("Yes")
 
 
+def test_one_replicate_shows_neither_an_effect_nor_that_there_is_none() -> None:
+    alone = {"std_error": None, "conf_low": None, "conf_high": None, "n_replicates": 1, "p_adjusted": None}
+    length = _did(**alone, status="underpowered", verdict="cannot_tell")
+    others = [
+        _did(**alone, term=f"did_{name}", status=status, verdict=verdict, family="exploratory")
+        for name, status, verdict in [("bold", "undefined", ""), ("hedges", "underpowered", "cannot_tell")]
+    ]
+    assert _headline([length, *others]) == "What training on the picks changes is not known."
+    tested = _did(term="did_emoji", family="exploratory", **_UNSEEN)
+    (found,) = [finding for finding in findings([length, *others, tested]) if finding.several]
+    assert (found.verdict, found.row.term) == ("undetected", "did_emoji")
+    assert "any of 1 " in found.sentence
+
+
 def test_nothing_is_said_of_the_positive_control() -> None:
     rows = [_did(**_UNSEEN), _did(arm="longer", positive_control="itself_seen")]
     said = _headline(rows, arms=("judge", "longer", "random"), longer="positive")
