@@ -185,7 +185,7 @@ def test_the_page_changes_with_every_generation_of_a_real_run(tmp_path: Path, se
             assert block is not None
             whole = block == FinishedGenerations((0, 1), 1)
             # The whole is the run's own to estimate: meanwhile the report of the last block stands.
-            assert ("Generations", "0 to 1") in state["known"], state["known"]
+            assert ["Generations", "0 to 1"] in state["known"]
             assert (state["version"], state["of"]) == (list(seen)[-1] if whole else block.name, 4)
             assert state["done"] == sum(generation + 1 for generation in finished.values())
             assert re.fullmatch(r"[\d,]+ answers recorded, the last \d+ s ago\.", state["detail"])
