@@ -140,7 +140,9 @@ def _folder_of(result: Audit) -> Path:
 def _follow(analysed: Callable[[], Audit], sources: Sequence[Path], out: Path | None) -> None:
     """Analyse the sources, and again whenever they have changed, until Ctrl-C. What cannot be analysed yet, as a log of one
     generation or a line that is still being written, is said once."""
-    state: list[tuple[Path, int, int]] = []
+    if Path("-") in sources:
+        raise InvalidInput("--follow: standard input is read once; give the log's file or folder")
+    state: list[tuple[Path, int, int]] | None = None
     folder, said = None, ""
     with suppress(KeyboardInterrupt):
         while True:

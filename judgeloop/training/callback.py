@@ -38,7 +38,7 @@ def training_log(
     steps and at the end, with random numbers of their own (``seed``, ``replicate``), the same in every arm: the training's are left
     alone. A row holds ``item_id, prompt, category, language, step, text, arm, control, replicate``; ``judgeloop.analyze(out)`` reads
     them, several arms and replicates in one file too (``control``: the arm that others are compared with, as one trained on a coin's
-    picks). A training that goes on from a checkpoint appends. The first process of several drafts and writes; it must hold the
+    picks). A training that goes on from a checkpoint appends the steps that the file lacks. The first process of several drafts and writes; it must hold the
     whole model.
 
     Raises InvalidInput for items that cannot be read, and where ``out`` has texts of this arm and replicate though the training starts.
@@ -55,13 +55,20 @@ def training_log(
         """Texts of the model at step 0, each ``every`` steps, and at the end."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002
-            if state.is_world_process_zero and not state.global_step:
-                _check_new(path, labels)
+            if not state.is_world_process_zero:
+                return
+            self._written = _steps_written(path, labels)
+            if not state.global_step:
+                if self._written:
+                    raise InvalidInput(
+                        f"{path}: has texts of arm {arm!r}, replicate {replicate}, already; give another out, arm or replicate"
+                    )
                 self._write(0, **objects)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002
             ends = state.global_step >= state.max_steps > 0
-            if state.is_world_process_zero and (state.global_step % every == 0 or ends):
+            due = state.global_step % every == 0 or ends
+            if state.is_world_process_zero and due and state.global_step not in self._written:
                 self._write(state.global_step, **objects)
 
         def _write(self, step: int, *, model: Any, processing_class: Any, **_: Any) -> None:
@@ -106,15 +113,13 @@ def training_log(
     return cast("transformers.TrainerCallback", TrainingLog())
 
 
-def _check_new(path: Path, labels: dict[str, Any]) -> None:
-    """Raise InvalidInput where the file has texts of this arm and replicate."""
+def _steps_written(path: Path, labels: dict[str, Any]) -> set[int]:
+    """The steps of this arm and replicate of which the file has texts. Raises InvalidInput where its last line is cut off."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            if (row["arm"], row["replicate"]) == (labels["arm"], labels["replicate"]):
-                raise InvalidInput(
-                    f"{path}: has texts of arm {labels['arm']!r}, replicate {labels['replicate']}, already; give another out, arm or replicate"
-                )
+        return set()
+    text = path.read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):
+        raise InvalidInput(f"{path}: its last line is cut off; take out the rows of its last step")
+    rows = (json.loads(line) for line in text.split("\n") if line)  # a text may hold other line ends
+    return {row["step"] for row in rows if (row["arm"], row["replicate"]) == (labels["arm"], labels["replicate"])}

@@ -27,7 +27,7 @@ from judgeloop.wire.reply import Refusal, TransientFault
 from wire_case import completion, named, recorded
 
 SAID = json.dumps(completion("[[A]]").body).encode()
-KEY = "sk-a-key-of-sixteen-characters"
+KEY = "not-a-real-key-0123456789abcdef"
 
 Requests = list[tuple[str, dict[str, str], bytes]]
 """(request line, headers by lower-case name, body) of each request that a server got."""
