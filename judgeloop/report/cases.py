@@ -83,8 +83,6 @@ def groups(reading: Reading) -> list[Group]:
             "One item's output of median length before any feedback and after all of it. Items are drawn by chance, so these are typical.",
             tuple(sampled(reading, SAMPLED, categories)),
         ),
-    ]
-    kinds += [
         Group(
             "Scored higher, not picked",
             "Pairs of which the judge scored one text higher and picked the other, in both orders. Those with the largest difference of scores, not typical ones.",
