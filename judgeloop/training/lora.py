@@ -329,7 +329,7 @@ def _quiet(work: Callable[..., T], *arguments: Any) -> T:
 
 def _keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next step of a training, whose large arrays it would fetch from the system,
-    page by page, and give back every time: two fifths of a training's time on a processor."""
+    page by page, and give back every time: a large part of a training's time on a processor."""
     libraries = ctypes.CDLL(None)
     if sys.platform == "linux" and hasattr(libraries, "mallopt"):
         for parameter, value in ((-3, 2**31 - 1), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD

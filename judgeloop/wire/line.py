@@ -1,7 +1,7 @@
 """The line below every call: one HTTP request out, its whole answer in.
 
 ``Line`` is the seam. ``LeanLine`` here is what calls travel by: asyncio's sockets and TLS, and llhttp's parser (httptools), at a
-few hundredths of a millisecond a request however many are in flight. ``wire/transport`` has the second one, an openai client of the
+cost a request that does not grow with those in flight (``benchmarks/calls.py``). ``wire/transport`` has the second one, an openai client of the
 caller's own; both give the same answers and the same faults (``tests/wire/test_line.py``).
 
 A connection carries one request at a time, and is closed where anything but the one answer arrives on it: what a server sends
