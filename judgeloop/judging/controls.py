@@ -1,4 +1,4 @@
-"""Judges that follow a known law, for controls and tests: a coin, the reference, one feature, planted coefficients."""
+"""Judges that follow a known law, for controls and tests: a coin, the reference, one feature, planted coefficients; and what is right."""
 
 # ruff: noqa: ARG002
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Batch API that the local server has: files and batches in memory, answered in the background as live calls are.
+"""The job APIs that the local server has: files and batches in memory, answered in the background as live calls are, and fine-tuning.
 
 ``wire/batch_api`` is the other side, the client of such an API. A line's ``custom_id`` holds its call id, so that a batch is
 answered as live calls of these ids are. Faults on purpose hit lines by their call id, and the API itself by ``files/create``, ``files/content``, ``batches/create``,

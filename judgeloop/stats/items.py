@@ -1,4 +1,4 @@
-"""What items say about estimates: their categories, and who decides whether a text answers one correctly.
+"""What items say about estimates: their categories, who decides whether a text answers one correctly, and which are near-copies.
 
 A category of a few items has no useful interval, so rare categories are pooled. A reference is matched by rule, which is
 exact, or by a model (``match: judge``), which can err.

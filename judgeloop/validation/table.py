@@ -1,4 +1,4 @@
-"""The table of truths: rows that hold a planted truth beside the estimate of the project's code, and the table as text
+"""The table of truths, and studies of many cells: rows that hold a planted truth beside the estimate of the project's code, and the table as text
 and as files."""
 
 from __future__ import annotations

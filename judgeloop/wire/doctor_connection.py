@@ -1,4 +1,4 @@
-"""The connection of ``judgeloop doctor`` to an endpoint: every answer whole, none hidden by retries; and what it found out."""
+"""The connection of ``judgeloop doctor`` to an endpoint: every answer whole, none hidden by retries; what it found out, and kinds of servers."""
 
 from __future__ import annotations
 
