@@ -155,7 +155,7 @@ def test_sigterm_loses_no_paid_call(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=Faults(rules=(Rule(kind="slow", delay_s=0.2, times="always"),)))
     experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
     process = subprocess.Popen(_command(experiment, tmp_path / "run"), stderr=subprocess.PIPE, text=True)
-    while sum(served.asked.values()) < 20:
+    while sum(served.asked.values()) < 20 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, message = process.communicate(timeout=60)

@@ -86,6 +86,7 @@ import resource, sys
 import pandas as pd
 from judgeloop.errors import StorageFailed
 from judgeloop.rundir import RunFolder
+sys.dont_write_bytecode = True  # Python would leave what it compiles cut short, for later processes to fail on
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 folder = RunFolder(sys.argv[1])
 for write in (lambda: folder.write_text("report.md", "new" * 1000), lambda: folder.write_part("signals", "s000-g00", pd.DataFrame({"replicate": [1]}))):

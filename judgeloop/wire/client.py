@@ -73,7 +73,8 @@ class Connection:
         self.held: list[tuple[Call, Exchange]] = []
         self.failures = 0
         self.pace = Pace(endpoint.concurrency, endpoint.patience_s, first_wait_s)
-        self._turn, self._freed, self._queued = asyncio.Lock(), asyncio.Event(), 0
+        self._new, self._refused, self._freed = asyncio.Lock(), asyncio.Lock(), asyncio.Event()
+        self._waiting, self._refused_waiting = 0, 0
         self._alive: asyncio.Task[None] | None = None
         self._environment = environment
         self._secrets: list[str] = []
@@ -169,22 +170,33 @@ class Connection:
             else:
                 return  # whatever it says: not every server lists its models
 
-    async def take_turn(self, wait: Callable[[asyncio.Event, float | None], Awaitable[None]]) -> float:
-        """The time at which a call leaves, once it may; ``end_turn`` follows when it has ended. ``wait`` waits for an event, or so
-        many seconds; it raises where nothing is asked any more."""
+    async def take_turn(
+        self, wait: Callable[[asyncio.Event, float | None], Awaitable[None]], *, refused: bool = False
+    ) -> float:
+        """The time at which a call leaves, once it may; ``end_turn`` follows when it has ended. Calls that were ``refused`` for a
+        limit leave first, each kind in the order in which it came: behind thousands of new calls, each of them refused in its
+        turn, a server that refuses every call once would look like one that takes none. ``wait`` waits for an event, or so many
+        seconds; it raises where nothing is asked any more."""
         now = time.monotonic()
-        if self._queued or self.pace.delay_s(now) != 0:
-            self._queued += 1
+        if self._waiting or self.pace.delay_s(now) != 0:
+            self._waiting += 1
+            self._refused_waiting += refused
             try:
-                async with self._turn:  # in the order in which they came
-                    while (delay_s := self.pace.delay_s(time.monotonic())) != 0:
+                async with self._refused if refused else self._new:
+                    while (delay_s := self._delay_s(refused)) != 0:
                         self._freed.clear()
                         await wait(self._freed, delay_s)
                     now = time.monotonic()
             finally:
-                self._queued -= 1
+                self._waiting -= 1
+                self._refused_waiting -= refused
+                self._freed.set()  # the first of the other kind may be next
         self.pace.sent(now)
         return now
+
+    def _delay_s(self, refused: bool) -> float | None:
+        """Seconds until the first call of a kind may leave; None: once another has left or ended."""
+        return None if self._refused_waiting and not refused else self.pace.delay_s(time.monotonic())
 
     def end_turn(self) -> None:
         """A call that took its turn has ended, however."""
@@ -611,10 +623,10 @@ class WireClient:
         EndpointFailed where the endpoint refuses every call for longer than its patience.
         """
         estimate, begun_at = worst_tokens(connection.endpoint, call), time.monotonic()
-        worst = cost_of(connection.endpoint.price, *estimate)
+        worst, refused = cost_of(connection.endpoint.price, *estimate), False
         while True:
             await connection.check_alive()
-            sent_at = await connection.take_turn(self._wait_for)
+            sent_at = await connection.take_turn(self._wait_for, refused=refused)
             try:
                 await self._reserve(worst)
                 try:
@@ -623,6 +635,7 @@ class WireClient:
                 except TransientFault as fault:
                     if fault.limited:
                         self._hold(connection, fault, sent_at)
+                        refused = True
                         passed = time.monotonic() - begun_at > connection.endpoint.patience_s
                         if passed and connection.pace.admitted_at > begun_at:
                             raise  # others are answered: it is this call that is refused

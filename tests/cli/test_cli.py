@@ -189,7 +189,9 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_finish(tmp_path: Path, serve
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    full = subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, check=False)
+    # Python itself would leave the code that it compiles cut short, and later processes would fail on it.
+    uncompiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    full = subprocess.run(command, preexec_fn=no_room, env=uncompiled, capture_output=True, text=True, check=False)
     assert full.returncode == 4, full.stderr
     assert "cannot be written" in _one_sentence(full.stderr)
     subprocess.run(command, check=True, capture_output=True)

@@ -332,6 +332,7 @@ from test_cassette import exchange
 from judgeloop.errors import StorageFailed
 from judgeloop.wire.cassette import Cassette
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.dont_write_bytecode = True  # Python would leave what it compiles cut short, for later processes to fail on
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 cassette = Cassette(Path(sys.argv[1]), writable=True)
 try:

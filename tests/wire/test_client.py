@@ -16,7 +16,7 @@ from judgeloop.records import Call
 from judgeloop.serving.faults import Rule
 from judgeloop.serving.protocol import ServerAnswer, error_answer
 from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Ledger, WireClient
+from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Connection, Ledger, WireClient
 from wire_case import Speaker, ask, completion, named, numbered, recorded, serving, use
 
 FAULTS = [
@@ -357,6 +357,29 @@ def test_a_refusal_for_a_rate_limit_is_no_attempt_and_is_shown(tmp_path: Path) -
     assert (reply.text, ledger.attempts, recorded(tmp_path)["a"].attempts) == ("[[A]]", 1, 1)
     assert len(notes) == 1
     assert "rate limit (HTTP 429: planted fault); its calls wait 0.01 s" in notes[0]
+
+
+def test_a_refused_call_is_asked_again_before_any_new_one() -> None:
+    """Behind new calls, each of them refused in its turn, it would look as if the endpoint took none: pauses that double."""
+    left: list[str] = []
+
+    async def leave(connection: Connection, name: str, *, refused: bool) -> None:
+        async def wait(event: asyncio.Event, seconds: float | None) -> None:
+            assert seconds is None
+            await event.wait()
+
+        await connection.take_turn(wait, refused=refused)
+        left.append(name)
+        await asyncio.sleep(0)
+        connection.end_turn()
+
+    async def play() -> None:
+        connection = Connection("m", Speaker().endpoint(base_url="http://127.0.0.1:9/v1", concurrency=1), {})
+        names = ["under way", "new 1", "new 2", "refused 1", "refused 2", "new 3"]
+        await asyncio.gather(*(leave(connection, name, refused=name.startswith("refused")) for name in names))
+
+    asyncio.run(play())
+    assert left == ["under way", "refused 1", "refused 2", "new 1", "new 2", "new 3"]
 
 
 def test_a_wait_pauses_all_calls_of_the_endpoint(tmp_path: Path) -> None:
