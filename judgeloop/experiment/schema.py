@@ -451,7 +451,7 @@ class BradleyTerrySignalSpec(Block):
     """A linear reward on text features, fitted to this generation's preferences by ridge logistic regression."""
 
     kind: Literal["bradley_terry"] = "bradley_terry"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences; length_controlled is raw with the fitted length coefficient set to 0."""
     update: Literal["tilt", "best_of_n"] = "tilt"
@@ -468,7 +468,7 @@ class BestOfNSignalSpec(Block):
     """No fit: a text's reward is the number of times it was picked over both orders; each item keeps its winner."""
 
     kind: Literal["best_of_n"] = "best_of_n"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences (length_controlled needs a fitted signal and is refused)."""
     update: Literal["best_of_n"] = "best_of_n"
@@ -481,6 +481,33 @@ class BestOfNSignalSpec(Block):
         if self.label_rule == "length_controlled":
             raise ValueError("label_rule length_controlled needs a fitted signal; use kind: bradley_terry")
         return self
+
+
+class GroupAdvantageSignalSpec(Block):
+    """No fit: a text's reward is its score by the judge, and the pool moves by its advantage over the mean of a group of
+    candidates_per_item texts, as GRPO and RLOO train (policy kind `pool`; judges that score: reward, rule, gold, random, planted).
+    """
+
+    kind: Literal["group_advantage"] = "group_advantage"
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    normalize: Literal["sd", "none"] = "sd"
+    """sd divides the advantage by the standard deviation of its group's scores (GRPO); none leaves it in points of the score (RLOO)."""
+    step: Number = Field(1.0, gt=0)
+    """A text's weight is multiplied by exp(step · its expected advantage)."""
+    epsilon: Number = Field(1e-4, ge=0)
+    """Added to the group's standard deviation; scores that differ by less count as equal."""
+    reference: Literal["previous", "base"] = "previous"
+    """What is re-weighted, and from what groups are drawn: the policy of this generation, or always that of generation 0."""
+
+    @property
+    def update(self) -> Literal["group_advantage"]:
+        """How the next policy is made."""
+        return "group_advantage"
+
+    @property
+    def label_rule(self) -> Literal["raw"]:
+        """By what the table of preferences is made; nothing is learned from it."""
+        return "raw"
 
 
 class TrainingSignal(Block):
@@ -501,14 +528,14 @@ class ExternalSignalSpec(TrainingSignal):
     """What is learned is up to the command that trains (policy kind `command`); here picks become preferences, and no more."""
 
     kind: Literal["external"] = "external"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
 
 
 class HostedSignalSpec(TrainingSignal):
     """A job of the endpoint's fine-tuning API (policy kind `hosted`)."""
 
     kind: Literal["hosted_finetune"] = "hosted_finetune"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     method: Literal["dpo", "sft"] = "dpo"
     """dpo: chosen over rejected texts; sft: the chosen texts alone, each once."""
     epochs: Whole = Field(1, ge=1)
@@ -539,7 +566,7 @@ class DpoSignalSpec(LoraSignal):
     """Direct preference optimisation: the chosen text's log-odds over the rejected one's, against the reference model's."""
 
     kind: Literal["dpo"] = "dpo"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
     length_normalised: Switch = False
@@ -552,14 +579,14 @@ class SftSignalSpec(LoraSignal):
     """Supervised fine-tuning on the chosen texts, each once."""
 
     kind: Literal["sft"] = "sft"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
 
 
 class KtoSignalSpec(LoraSignal):
     """Kahneman-Tversky optimisation: chosen texts are desirable, rejected ones are not; they need not be pairs."""
 
     kind: Literal["kto"] = "kto"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
 
@@ -567,6 +594,7 @@ class KtoSignalSpec(LoraSignal):
 SignalSpec = Annotated[
     Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")]
     | Annotated[BestOfNSignalSpec, Tag("best_of_n")]
+    | Annotated[GroupAdvantageSignalSpec, Tag("group_advantage")]
     | Annotated[ExternalSignalSpec, Tag("external")]
     | Annotated[DpoSignalSpec, Tag("dpo")]
     | Annotated[SftSignalSpec, Tag("sft")]
@@ -576,6 +604,8 @@ SignalSpec = Annotated[
 ]
 SIGNALS_OF_POLICY = {"command": ("external",), "trained": ("dpo", "sft", "kto"), "hosted": ("hosted_finetune",)}
 """Kind of policy that trains a model → the kinds of signal that go with it, the first by default."""
+SCORING_JUDGES = ("reward", "rule", "gold", "random", "planted")
+"""Kinds of judge that score a text by itself, as the signal group_advantage needs; the others only compare."""
 
 
 class StrategySpec(Block):

@@ -66,6 +66,11 @@ class Judge(Protocol):
         ...
 
 
+ScoringJudge = RewardJudge | RuleJudge | RandomJudge | PlantedJudge
+"""A judge that also scores a text by itself: ``scores(item, candidates, prefix, stream)`` gives candidate_id → score, larger =
+better, without the texts that got none. Gold scores by what the replicate knows (``GoldJudge.scores``)."""
+
+
 @dataclass(frozen=True)
 class _ModelAsked:
     """A model that is asked: its block, its endpoint, the prompt, and how its replies are read."""

@@ -98,13 +98,29 @@ class RewardJudge:
         prefix: str,
         stream: tuple[Label, ...],  # noqa: ARG002 - nothing is drawn
     ) -> list[Judgment]:
+        rewards = await self._rewards(item, candidates_of(presentations), prefix)
+        return [self._judgment(presentation, rewards) for presentation in presentations]
+
+    async def scores(
+        self,
+        item: Item,
+        candidates: Sequence[Candidate],
+        prefix: str,
+        stream: tuple[Label, ...],  # noqa: ARG002 - nothing is drawn
+    ) -> dict[str, float]:
+        """candidate_id → score, without those that got none; the calls are those of ``judge``."""
+        rewards = await self._rewards(item, candidates, prefix)
+        values = {candidate.candidate_id: rewards[candidate.text].value for candidate in candidates}
+        return {name: value for name, value in values.items() if value is not None}
+
+    async def _rewards(self, item: Item, candidates: Sequence[Candidate], prefix: str) -> dict[str, Reward]:
+        """Text → its reward, one call a text."""
         by_text: dict[str, Candidate] = {}
         # The call is named by the smallest id, not by the order of presentation.
-        for candidate in sorted(candidates_of(presentations), key=lambda candidate: candidate.candidate_id):
+        for candidate in sorted(candidates, key=lambda candidate: candidate.candidate_id):
             by_text.setdefault(candidate.text, candidate)
         scores = await asyncio.gather(*(self.score(item, candidate, prefix) for candidate in by_text.values()))
-        rewards = dict(zip(by_text, scores, strict=True))
-        return [self._judgment(presentation, rewards) for presentation in presentations]
+        return dict(zip(by_text, scores, strict=True))
 
     async def score(self, item: Item, candidate: Candidate, prefix: str) -> Reward:
         """One text's score, by the call ``prefix/item/score/candidate``."""

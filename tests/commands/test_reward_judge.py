@@ -273,6 +273,50 @@ def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Ser
     assert (again.path / "estimates.csv").read_bytes() == (run.path / "estimates.csv").read_bytes()
 
 
+@pytest.mark.at_hand
+@pytest.mark.parametrize("normalize", ["sd", "none"])
+def test_a_pool_that_moves_by_scores_has_each_text_scored_once_for_all_arms(
+    tmp_path: Path, serve: Serve, normalize: str
+) -> None:
+    lost = Faults(rules=(Rule(match="/score/k4$", kind="null_content", times="always"),))
+    served = serve(**{**PLANTED, "draft": {"length_mean": 60, "length_sd": 1.0}}, faults=lost)
+    path = experiment(
+        tmp_path / "in", served.base_url, generations=2, panels={"anchor": 0},
+        policy={"kind": "pool", "endpoint": "m", "pool_size": 6}, signal={"kind": "group_advantage", "normalize": normalize},
+        arms={"judge": {}, "mixed": {"strategy": {"kind": "accumulate"}}, "random": {"judge": {"kind": "random"}}},
+    )  # fmt: skip
+    run = judgeloop.run(path, out=tmp_path / "run", report=False)
+    assert set(served.asked.values()) == {1}
+    scored = [call for call in served.asked if "/score/" in call]
+    assert all(call.startswith("s0/g0/judge/") for call in scored if "/trial" not in call)
+    texts = run.candidates.drop_duplicates(["item_id", "text"])
+    assert len(texts) == 18
+    assert len(scored) == 18 - 3 + 1  # without those that are lost, and with the trial
+    planned = {(one.kind, one.arm): one.calls for one in Material.read(load(path)).planned()}
+    assert planned == {("pool drafts", ""): 18, ("scores", "judge"): 18, ("scores", "mixed"): 0}
+    steps = run.candidates[(run.candidates["arm"] != "random") & (run.candidates["generation"] < 2)]
+    lacks = steps["candidate_id"] == "k4"
+    assert steps["reward"].isna().equals(lacks)
+    assert steps.loc[lacks, "p_selected"].to_numpy() == pytest.approx(steps.loc[lacks, "p_current"].to_numpy())
+    assert (abs(steps["p_selected"] - steps["p_current"]) > 1e-3)[~lacks].mean() > 0.5
+    again = judgeloop.run(path, out=tmp_path / "again", replay=tmp_path / "run", report=False)
+    assert tables(again.path) == tables(run.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"judge": {"endpoint": "m"}}, "arms.judge.judge.kind: model compares texts and scores none"),
+        ({"policy": {"kind": "exemplar", "endpoint": "m"}}, "group_advantage does not go with policy.kind exemplar, which takes bradley_terry, best_of_n"),
+        ({"signal": {"kind": "group_advantage", "label_rule": "raw"}}, "signal.label_rule: unknown key"),
+    ],
+)  # fmt: skip
+def test_what_scores_cannot_train_is_refused(change: dict[str, Any], fault: str) -> None:
+    made = {"judge": {"kind": "reward", "endpoint": "m"}, "policy": {"kind": "pool", "endpoint": "m"}, "signal": {"kind": "group_advantage"}}  # fmt: skip
+    with pytest.raises(ExperimentError, match=fault):
+        resolve(small_experiment("http://127.0.0.1:1/v1", **{**made, **change}))
+
+
 def _says_by_construction(run: Run) -> None:
     rows = run.estimates
     first = rows[(rows["term"] == "first_slot_excess") & (rows["judge"] == "planted")]
