@@ -29,14 +29,15 @@ from judgeloop.experiment.options import only_speed, sentence
 from judgeloop.experiment.schema import (
     SCORING_JUDGES,
     SIGNALS_OF_POLICY,
+    AskedJudgeSpec,
     Block,
     Endpoint,
     Experiment,
     GoldJudgeSpec,
     JudgeSpec,
-    ModelJudgeSpec,
     PanelJudgeSpec,
     PlantedJudgeSpec,
+    PointwiseJudgeSpec,
     PolicySpec,
     RewardJudgeSpec,
     SignalSpec,
@@ -261,7 +262,7 @@ class PlannedCalls:
     ]  # fmt: skip
     calls: int
     arm: str = ""
-    judge: ModelJudgeSpec | RewardJudgeSpec | None = None
+    judge: AskedJudgeSpec | RewardJudgeSpec | None = None
     is_first: bool = False
     exemplars: int = 0
 
@@ -305,7 +306,9 @@ class Material:
             hashes["strategy.real"] = inputs.file_hash(resolved.path(name))
         prompts = [templates.load(resolved.experiment.policy.prompt, resolved.folder, "draft")]
         for arm in resolved.arms:
-            prompts += [templates.load(member.prompt, resolved.folder, "judge") for member in asked_models(arm.judge)]
+            for member in asked_models(arm.judge):
+                kind: templates.Kind = "score" if isinstance(member, PointwiseJudgeSpec) else "judge"
+                prompts.append(templates.load(member.prompt, resolved.folder, kind))
             if isinstance(arm.judge, RewardJudgeSpec) and arm.judge.prompt is not None:
                 prompts.append(templates.load(arm.judge.prompt, resolved.folder, "reward"))
         matcher = _matcher(resolved, items)
@@ -367,12 +370,13 @@ class Material:
             is_first = arm.judge not in earlier
             earlier.append(arm.judge)
             turns, panels = replicates * (steps + is_first), is_first * (steps + 1)
-            if isinstance(arm.judge, RewardJudgeSpec):  # a text is scored once, an edit too
+            if isinstance(arm.judge, PointwiseJudgeSpec | RewardJudgeSpec):  # a text is scored once, an edit too
                 scored = turns * texts
                 if arm.signal.kind == "group_advantage":  # a pool's text is scored once, for all arms
                     scored = 0 if arm.judge in of_pools else self._pool_texts()
                     of_pools.append(arm.judge)
-                yield PlannedCalls("scores", scored + panels * panel * (1 + edits), arm.name, arm.judge)
+                yield PlannedCalls("scores", scored + panels * panel * (1 + edits), arm.name, arm.judge, is_first)
+                continue
             for member in asked_models(arm.judge):
                 presentations = turns * orders + panels * panel * (1 + 2 * edits)
                 yield PlannedCalls("judgments", presentations * arm.judge.repeats, arm.name, member, is_first)
@@ -424,11 +428,11 @@ def _matcher(resolved: ResolvedExperiment, items: tuple[Item, ...]) -> GoldJudge
     return golds[0]
 
 
-def asked_models(spec: JudgeSpec) -> tuple[ModelJudgeSpec, ...]:
-    """The model judges that a judge block asks: itself, a panel's members, or none."""
+def asked_models(spec: JudgeSpec) -> tuple[AskedJudgeSpec, ...]:
+    """The chat models that a judge block asks: itself, a panel's members, or none."""
     if isinstance(spec, PanelJudgeSpec):
         return spec.judges
-    return (spec,) if isinstance(spec, ModelJudgeSpec) else ()
+    return (spec,) if isinstance(spec, AskedJudgeSpec) else ()
 
 
 # pydantic's faults in a user's words.

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from judgeloop.errors import InvalidInput
 from judgeloop.experiment import options
 from judgeloop.experiment.options import Option
 from judgeloop.records import PROBE_NAMES, ProbeName, RewardRoute, canonical
 from judgeloop.text.features import FeatureName
+from judgeloop.text.templates import parse_scale
 
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
 Whole = Annotated[int, Field(strict=True)]
@@ -186,7 +188,7 @@ class ModelJudgeSpec(Block):
     """A model that is asked for a verdict, always in both orders."""
 
     kind: Literal["model"] = "model"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "pairwise"
@@ -201,6 +203,45 @@ class ModelJudgeSpec(Block):
     """Longest reply in json and text mode; default the endpoint's."""
 
 
+class PointwiseJudgeSpec(Block):
+    """A model that is asked for the score of each text alone; the text with the better score is picked, equal scores are a tie.
+
+    A text is scored once and both orders follow from the two scores, so that no order can matter.
+    """
+
+    kind: Literal["pointwise"] = "pointwise"
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
+    endpoint: str
+    """A key of `endpoints`."""
+    prompt: str = "pointwise"
+    """A shipped template's name (pointwise, pointwise_rubric) or a template file of kind score."""
+    scale: str = "1-10"
+    """WORST-BEST, whole numbers; on a reversed scale, as 10-1, a text's score is less its points, so that larger is better."""
+    verdict: VerdictMode = "auto"
+    """How the score is read: logprob (a mean over the likeliest numbers), json, text, or auto (tries them in that order)."""
+    temperature: Number = Field(0.0, ge=0)
+    """Sampling temperature of the judge."""
+    max_tokens: Whole | None = Field(None, ge=1)
+    """Longest reply in json and text mode; default the endpoint's."""
+
+    @property
+    def repeats(self) -> int:
+        """A score is asked once."""
+        return 1
+
+    @field_validator("scale")
+    @classmethod
+    def _is_a_scale(cls, scale: str) -> str:
+        try:
+            return parse_scale(scale).name
+        except InvalidInput as error:
+            raise ValueError(str(error).removeprefix("--scales: ")) from None
+
+
+AskedJudgeSpec = ModelJudgeSpec | PointwiseJudgeSpec
+"""A judge that a chat model is, by its replies."""
+
+
 class RewardJudgeSpec(Block):
     """A reward model that scores each text alone: P(first) = s((score of the first − score of the second) / temperature).
 
@@ -208,7 +249,7 @@ class RewardJudgeSpec(Block):
     """
 
     kind: Literal["reward"] = "reward"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`, with a base_url (with or without its /v1) or engine: transformers."""
     route: RewardRoute = "classify"
@@ -240,7 +281,7 @@ class RandomJudgeSpec(Block):
     """A fair coin for every presentation: the control for drift that no judge causes."""
 
     kind: Literal["random"] = "random"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     repeats: Whole = Field(1, ge=1)
     """Times each presentation is judged."""
 
@@ -249,7 +290,7 @@ class GoldJudgeSpec(Block):
     """Prefers the candidate that matches the item's reference; both, neither or no reference: tie."""
 
     kind: Literal["gold"] = "gold"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     endpoint: str | None = None
     """A key of `endpoints`; only for items with `match: judge`, where every text of every arm is asked about, once."""
     prompt: str = "reference_match"
@@ -265,7 +306,7 @@ class RuleJudgeSpec(Block):
     """
 
     kind: Literal["rule"] = "rule"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     feature: FeatureName
     """What the rule looks at: length, or a style feature per 100 tokens."""
     prefer: Literal["more", "less"] = "more"
@@ -281,7 +322,7 @@ class PlantedJudgeSpec(Block):
     """
 
     kind: Literal["planted"] = "planted"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     position: Number = 0.0
     """Log-odds for the first slot."""
     length: Number = 0.0
@@ -306,7 +347,7 @@ class PanelJudgeSpec(Block):
     """The majority of several model judges; an even split is a tie."""
 
     kind: Literal["panel"] = "panel"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     judges: tuple[ModelJudgeSpec, ...] = Field(min_length=2)
     """The members, each as a model judge."""
     repeats: Whole = Field(1, ge=1)
@@ -322,6 +363,7 @@ class PanelJudgeSpec(Block):
 
 JudgeSpec = Annotated[
     Annotated[ModelJudgeSpec, Tag("model")]
+    | Annotated[PointwiseJudgeSpec, Tag("pointwise")]
     | Annotated[RewardJudgeSpec, Tag("reward")]
     | Annotated[RandomJudgeSpec, Tag("random")]
     | Annotated[GoldJudgeSpec, Tag("gold")]
@@ -485,7 +527,7 @@ class BestOfNSignalSpec(Block):
 
 class GroupAdvantageSignalSpec(Block):
     """No fit: a text's reward is its score by the judge, and the pool moves by its advantage over the mean of a group of
-    candidates_per_item texts, as GRPO and RLOO train (policy kind `pool`; judges that score: reward, rule, gold, random, planted).
+    candidates_per_item texts, as GRPO and RLOO train (policy kind `pool`; judges that score: pointwise, reward, rule, gold, random, planted).
     """
 
     kind: Literal["group_advantage"] = "group_advantage"
@@ -604,7 +646,7 @@ SignalSpec = Annotated[
 ]
 SIGNALS_OF_POLICY = {"command": ("external",), "trained": ("dpo", "sft", "kto"), "hosted": ("hosted_finetune",)}
 """Kind of policy that trains a model → the kinds of signal that go with it, the first by default."""
-SCORING_JUDGES = ("reward", "rule", "gold", "random", "planted")
+SCORING_JUDGES = ("pointwise", "reward", "rule", "gold", "random", "planted")
 """Kinds of judge that score a text by itself, as the signal group_advantage needs; the others only compare."""
 
 
