@@ -100,14 +100,20 @@ def examined(url: str, **options: Any) -> Diagnosis:
 
 # -- servers of a shape --------------------------------------------------------------------------------------------------
 
-# kind → (server, verdict mode, checks that are "no", words of their meaning)
+# kind → (server and version, verdict mode, checks that are "no", words of their meaning)
 SHAPES: list[tuple[str, str, str, dict[str, str]]] = [
     ("plain", "unknown", "logprob", {}),
     ("openai", "OpenAI", "logprob", {}),
     ("openai_reasoning", "OpenAI", "json", {"logprobs": "a thought"}),
-    ("vllm", "vLLM", "logprob", {}),
-    ("ollama", "Ollama", "json", {"logprobs": "ignored", "context": "cut without a word", "n": ""}),
-    ("llama_cpp", "llama.cpp", "logprob", {"context": "2,048 tokens", "n": ""}),
+    ("anthropic", "Anthropic", "text", {"logprobs": "ignored", "json": "", "json schema": "not enforced", "seed": "keep the recording", "n": ""}),
+    ("gemini", "Gemini", "json", {"logprobs": "a thought"}),
+    ("mistral", "Mistral", "json", {"logprobs": "hard", "seed": "refused"}),
+    ("openrouter", "OpenRouter", "json", {"logprobs": "ignored"}),
+    ("litellm", "LiteLLM 1.80.0", "json", {"logprobs": "hard"}),
+    ("vllm", "vLLM 0.11.0", "logprob", {}),
+    ("sglang", "SGLang 0.5.5", "logprob", {}),
+    ("ollama", "Ollama 0.12.6", "json", {"logprobs": "ignored", "context": "cut without a word", "n": ""}),
+    ("llama_cpp", "llama.cpp b6500-1a2b3c4d", "logprob", {"context": "2,048 tokens", "n": ""}),
 ]
 
 
@@ -119,7 +125,8 @@ def test_each_shape_is_told_and_judged_by_what_it_can(
     made = examined(url)
     found = checks(made)
     assert [check.name for check in made.checks] == CHECKS
-    assert made.server.name == server
+    assert f"{made.server.name} {made.version}".strip() == server
+    assert bool(made.recognised_by) == (server != "unknown")
     assert {name for name, check in found.items() if check.state == "no"} == set(missing)
     for name, words in missing.items():
         assert words in found[name].means
@@ -378,7 +385,7 @@ def test_the_transcript_says_what_was_asked_and_what_it_means(play: Play, capsys
     app(["doctor", "--base-url", url, "--max-calls", "25"], standalone_mode=False)
     shown = capsys.readouterr().out
     for words in (
-        "Ollama (by owned_by library)",
+        "looks like Ollama 0.12.6 (by owned_by library)",
         "Known of Ollama",
         "verdict: json",
         "cut without a word",
