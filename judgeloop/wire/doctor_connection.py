@@ -342,7 +342,7 @@ OPENROUTER = Server(
     hosts=("openrouter.ai",),
     fields=("canonical_slug",),
     quirks=(
-        Quirk("logprobs", "passes a call on to hosts of which some ignore logprobs or response_format", "set extra_body: {provider: {require_parameters: true}}"),
+        Quirk("logprobs", "passes a call on to hosts of which some ignore logprobs or response_format", "state a verdict mode, with extra_body: {provider: {require_parameters: true}}"),
         Quirk("repeat", "may answer equal calls from different hosts", "name one by extra_body: {provider: {order: [NAME], allow_fallbacks: false}}"),
     ),
 )  # fmt: skip
