@@ -105,7 +105,12 @@ SHAPES: list[tuple[str, str, str, dict[str, str]]] = [
     ("plain", "unknown", "logprob", {}),
     ("openai", "OpenAI", "logprob", {}),
     ("openai_reasoning", "OpenAI", "json", {"logprobs": "a thought"}),
-    ("anthropic", "Anthropic", "text", {"logprobs": "ignored", "json": "", "json schema": "not enforced", "seed": "keep the recording", "n": ""}),
+    (
+        "anthropic",
+        "Anthropic",
+        "text",
+        {"logprobs": "ignored", "json": "", "json schema": "not enforced", "seed": "keep the recording", "n": ""},
+    ),
     ("gemini", "Gemini", "json", {"logprobs": "a thought"}),
     ("mistral", "Mistral", "json", {"logprobs": "hard", "seed": "refused"}),
     ("openrouter", "OpenRouter", "json", {"logprobs": "ignored"}),
@@ -207,6 +212,13 @@ def test_each_limit_is_found(play: Play, shape: dict[str, Any], check: str, stat
     url, _ = play(**shape)
     found = checks(examined(url, max_calls=20))[check]
     assert (found.state, words in found.means) == (state, True), found
+
+
+def test_an_error_in_a_list_is_read(play: Play) -> None:
+    url, _ = play(kind="gemini", thinks=0)
+    found = checks(examined(url, max_calls=20))
+    assert found["logprobs"].came == "HTTP 400: Logprobs is not enabled for this model"
+    assert "seed is refused" in found["seed"].means
 
 
 def test_without_json_schema_and_log_probabilities_verdicts_are_text(play: Play) -> None:
@@ -356,6 +368,46 @@ class Rude(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A vLLM behind a proxy that has no page for versions: ``page`` is (status, body) of what it answers there."""
+
+    page: tuple[int, bytes] = (404, b"")
+
+    def do_GET(self) -> None:
+        listing = json.dumps({"data": [{"id": "m", "owned_by": "vllm"}]}).encode()
+        self._answer(*((200, listing) if self.path.endswith("/models") else self.page))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        choice = {"message": {"content": "ready"}, "finish_reason": "stop"}
+        self._answer(200, json.dumps({"model": "m", "choices": [choice]}).encode())
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("location", "https://example.org/")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "page", [(404, b""), (302, b""), (200, b"<html>"), (200, b"[1]"), (200, b'{"version": 3}'), (500, b"")]
+)
+def test_a_version_that_is_not_stated_is_left_out(page: tuple[int, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Elsewhere, "page", page)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        made = examined(f"http://127.0.0.1:{server.server_port}/v1", max_calls=1)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (made.server.name, made.version) == ("vLLM", "")
 
 
 def test_a_key_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
