@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,6 +123,24 @@ SHAPES: list[tuple[str, str, str, dict[str, str]]] = [
 ]
 
 
+SECTION = {
+    "openai_reasoning": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini", "mistral": "Mistral", "openrouter": "OpenRouter",
+    "litellm": "LiteLLM", "vllm": "vLLM", "sglang": "SGLang", "ollama": "Ollama", "llama_cpp": "llama.cpp",
+}  # fmt: skip
+"""Kind → its section of docs/howto-my-provider.md."""
+
+
+def page_words(kind: str) -> list[str]:
+    """What doctor says of such a server according to the page."""
+    if kind not in SECTION:
+        return []
+    page = (Path(__file__).parents[2] / "docs" / "howto-my-provider.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {SECTION[kind]}\n")[1].split("\n## ")[0]
+    words = re.findall("“([^”]+)”", section[section.index("**doctor**") :])
+    assert words
+    return words
+
+
 @pytest.mark.parametrize(("kind", "server", "mode", "missing"), SHAPES)
 def test_each_shape_is_told_and_judged_by_what_it_can(
     play: Play, kind: str, server: str, mode: str, missing: dict[str, str]
@@ -138,6 +157,8 @@ def test_each_shape_is_told_and_judged_by_what_it_can(
     assert made.recommended.verdict == mode
     assert made.calls == len(asked.bodies) <= 30
     assert made.calls == sum(check.calls for check in made.checks)
+    said = f"looks like {server}; {made.recommended.yaml()}; " + "; ".join(check.means for check in made.checks)
+    assert [words for words in page_words(kind) if words not in said] == []
     # The blocks can be run as they stand.
     block = yaml.safe_load(made.recommended.yaml())
     Endpoint.model_validate(block["endpoints"]["m"])

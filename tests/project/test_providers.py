@@ -81,7 +81,7 @@ def mode(body: dict[str, Any]) -> str:
 
 def test_every_command_of_the_page_is_played() -> None:
     assert {(name, place) for name in SECTIONS for place, _ in enumerate(commands(name))} == set(PLAYED)
-    named = set(re.findall(r"`looks like ([A-Za-z][\w .]*?)(?: \d| b\d|`)", PAGE))
+    named = set(re.findall(r"“looks like ([A-Za-z][\w .]*?)(?: \d| b\d|”)", PAGE))
     assert {server.name for server in SERVERS} == named
 
 
