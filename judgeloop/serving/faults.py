@@ -185,11 +185,11 @@ class ShapedAnswerer:
 
     async def models(self) -> list[str]:
         """Always raises AnswerError: the list of the inner answerer's models with this kind of server's own fields."""
-        barred = self._barred()
-        if barred is None and not self.shape.lists_models:
-            barred = self._headed(error_answer(404, "Resource not found", code="404"))
-        if barred is not None:
-            raise AnswerError(barred)
+        refusal = self._barred()
+        if refusal is None and not self.shape.lists_models:
+            refusal = error_answer(404, "Resource not found", code="404")
+        if refusal is not None:
+            raise AnswerError(self._headed(refusal))
         listed = self.inner.models()
         names = await listed if inspect.isawaitable(listed) else listed
         entries = [{"id": name, "object": "model", "created": 0, **self._model_fields(name)} for name in names]
@@ -214,14 +214,15 @@ class ShapedAnswerer:
         """The error for a request without the header or the query parameter that is needed; None where it has both."""
         shape, request = self.shape, incoming.get()
         if shape.needs_query and shape.needs_query not in parse_qs(request.query):
-            return self._headed(error_answer(404, "Resource not found", code="404"))
+            return error_answer(404, "Resource not found", code="404")
         given = {name.decode().lower() for name, value in request.headers if value}
-        if shape.needs_header and shape.needs_header not in given:
+        if shape.needs_header and shape.needs_header.lower() not in given:
             message = f"Access denied: the header {shape.needs_header} with a key is missing"
-            return self._headed(error_answer(401, message, code="401"))
+            return error_answer(401, message, code="401")
         return None
 
     def _headed(self, answer: ServerAnswer) -> ServerAnswer:
+        """A refusal in the form in which this kind of server sends it, with its headers."""
         body = json.dumps([answer.body]) if self.shape.kind in _LISTED_ERRORS else answer.body
         return ServerAnswer(answer.status, body, self.shape.headers)
 

@@ -148,9 +148,9 @@ class Inquiry(Connection):
             # A server that sends another way has no such page: that ends no examination.
             with suppress(EndpointFailed):
                 page = await self._request("GET", self._address._replace(path=root + path).geturl(), None)
-                stated = page.body.get(key) if page.status == 200 and isinstance(page.body, dict) else None
-                if isinstance(stated, str) and stated:
-                    return brief(stated)[:_LONGEST_VERSION]
+                version = page.body.get(key) if page.status == 200 and isinstance(page.body, dict) else None
+                if isinstance(version, str) and version:
+                    return brief(version)[:_LONGEST_VERSION]
         return ""
 
     async def complete(self, body: Mapping[str, Any], *, patient: bool = True) -> HttpResult:

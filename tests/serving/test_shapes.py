@@ -85,6 +85,12 @@ def test_a_kind_refuses_what_it_does_not_know(kind: str, body: dict[str, Any], s
     assert words in (refused[0] if kind == "gemini" else refused)["error"]["message"]
 
 
+def test_a_missing_header_is_a_401_in_the_kinds_own_form() -> None:
+    answer = answered({}, kind="gemini", needs_header="X-Key")
+    assert answer.status == 401
+    assert "X-Key" in json.loads(answer.body)[0]["error"]["message"]
+
+
 def test_reasoning_stands_in_its_tag_before_the_text() -> None:
     text = answered({}, kind="bedrock").body["choices"][0]["message"]["content"]
     assert re.fullmatch(r"<reasoning>(thought ?){40}</reasoning>.+", text, re.DOTALL)
