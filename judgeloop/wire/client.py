@@ -95,7 +95,8 @@ class Connection:
         """The line by which calls travel: judgeloop's own, but for a caller's client and for proxies that it does not speak with."""
         proxy = proxy_of(self._address)
         if self._own_client is None and (not proxy or proxy.startswith(("http:", "https:"))):
-            headers = {"Authorization": f"Bearer {self._key or 'none'}", **self._headers}
+            # A server whose key has a header of its own may read an Authorization as a wrong token: without a key none is sent.
+            headers = ({"Authorization": f"Bearer {self._key}"} if self._key else {}) | self._headers
             assert self.endpoint.base_url is not None
             return LeanLine(self.endpoint.base_url, headers, self._query, connect_s=self._connect_s, proxy=proxy)
         from judgeloop.wire.transport import OpenAILine

@@ -69,12 +69,17 @@ def spellings(secret: str) -> set[str]:
     return found
 
 
+def root_path(base: str) -> str:
+    """The path of a server's root, from the path of a base URL, which may end in a version (/v1)."""
+    return _VERSION.sub("", base.rstrip("/"))
+
+
 def route_path(base: str, route: Route) -> str:
     """The path of a scoring route, from the path of a base URL, which may end in a version (/v1)."""
     base = base.rstrip("/")
     if route == "rerank":
         return f"{base if _VERSION.search(base) else base + '/v1'}/rerank"
-    return f"{_VERSION.sub('', base)}/{route}"
+    return f"{root_path(base)}/{route}"
 
 
 def missing_field(route: Route, body: Mapping[str, Any]) -> str:
@@ -362,10 +367,11 @@ def _first_logprobs(logprobs: Any) -> tuple[tuple[str, float], ...]:
 
 
 def _error(body: Any, text: str) -> tuple[str, frozenset[str]]:
-    """(message, codes) of an error body; ``text`` is shown where it is no JSON object.
+    """(message, codes) of an error body, which Gemini puts into a list; ``text`` is shown where it is no JSON object.
 
     The codes include the type: llama.cpp's ``code`` is the status, and its ``type`` the code.
     """
+    body = body[0] if isinstance(body, list) and body else body
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         codes = frozenset(str(error[name]) for name in ("code", "type") if error.get(name))

@@ -144,6 +144,7 @@ def test_a_refused_setting_is_named(tmp_path: Path, message: str, hint: str) -> 
         ("parameter.enable_thinking must be set to false for non-streaming calls", "--extra-body"),
         ("Missing required query parameter: api-version", "--query api-version="), ("This response_format type is unavailable now", "--verdict text"),
         ("'logprobs' is not supported with this model", "--verdict json"), ("The server is busy", ""),
+        ("No endpoints found that can handle the requested parameters.", "extra_body without require_parameters"),
     ],
 )  # fmt: skip
 def test_what_mends_a_refusal(message: str, words: str) -> None:
