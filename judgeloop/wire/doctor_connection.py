@@ -298,7 +298,7 @@ AZURE = Server(
     headers=(("apim-request-id", ""),),
     quirks=(
         Quirk("models", "lists no models below the address of a deployment", "give the deployment's name with --model"),
-        Quirk("answer", "stops a prompt by its content filter with a 400 (content_filter), and a reply by its finish_reason", "nothing: such a judgment is unscored"),
+        Quirk("answer", "stops a prompt by its content filter with a 400 (content_filter), and a reply by its finish_reason", "nothing: such a judgment is unscored (refusal)"),
     ),
 )  # fmt: skip
 ANTHROPIC = Server(

@@ -261,7 +261,11 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         message, codes = _error(body, "")
         failure = "refused_by_endpoint" if status == 403 else "bad_request"
         failure = "context_length" if status == 413 or _is_context_length(message, codes) else failure
-        return Reply(None, failure=failure, detail=clean(message)[:_LONGEST_DETAIL])
+        detail = clean(message)[:_LONGEST_DETAIL]
+        # A filter that stops the prompt: what it would have stopped in the reply is a refusal in a 200.
+        if codes & _FILTERED:
+            return Reply("", refusal="content_filter", detail=detail)
+        return Reply(None, failure=failure, detail=detail)
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)
     if route == "train":
@@ -381,6 +385,9 @@ def _error(body: Any, text: str) -> tuple[str, frozenset[str]]:
     if isinstance(body, dict):
         return str(body.get("detail") or body.get("message") or body), frozenset()
     return text[:200].strip() or "no message", frozenset()
+
+
+_FILTERED = frozenset({"content_filter", "content_policy_violation"})
 
 
 def _is_context_length(message: str, codes: frozenset[str]) -> bool:

@@ -88,6 +88,15 @@ def test_a_text_that_is_too_long_is_that_items_failure(tmp_path: Path, answer: S
     assert len(server.seen) == len(calls) == len(recorded(tmp_path))
 
 
+def test_prompts_that_a_filter_stops_are_refusals_and_end_no_run(tmp_path: Path) -> None:
+    with serving(Speaker(lambda _: error_answer(400, "filtered by the policy", code="content_filter"))) as server:
+        replies = ask(tmp_path, server.endpoint(), numbered(CONSECUTIVE_FAILURES + 5))
+    assert {(reply.failure, reply.refusal, reply.detail) for reply in replies} == {
+        ("", "content_filter", "filtered by the policy")
+    }
+    assert len(recorded(tmp_path)) == len(replies)
+
+
 def test_another_400_is_not_retried(tmp_path: Path) -> None:
     with serving(Speaker(lambda call: completion() if call == "good" else error_answer(400, "bad field"))) as server:
         bad, good = ask(tmp_path, server.endpoint(), [named("bad"), named("good")])
