@@ -85,7 +85,8 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    server = f"{diagnosis.server.name} (by {diagnosis.recognised_by})" if diagnosis.recognised_by else "unknown server"
+    named = f"{diagnosis.server.name} {diagnosis.version}".rstrip()
+    server = f"looks like {named} (by {diagnosis.recognised_by})" if diagnosis.recognised_by else "unknown server"
     terminal = console()
     terminal.print(Text(f"{diagnosis.base_url}, model {diagnosis.model}", style="bold"))
     terminal.print(Text(f"{server} · {diagnosis.calls} completions in {diagnosis.seconds:.0f} s", style="dim"))

@@ -67,6 +67,7 @@ class Diagnosis:
     model: str
     server: Server
     recognised_by: str
+    version: str
     checks: tuple[Check, ...]
     calls: int
     seconds: float
@@ -76,6 +77,7 @@ class Diagnosis:
         """The diagnosis as JSON can hold it; ``judgeloop plan --doctor`` reads it."""
         return {
             "base_url": self.base_url, "model": self.model, "server": self.server.name, "recognised_by": self.recognised_by,
+            "version": self.version,
             "calls": self.calls, "seconds": round(self.seconds, 2), "checks": [asdict(one) for one in self.checks],
             "quirks": [asdict(quirk) for quirk in self.server.quirks],
             "recommended": {**asdict(self.recommended), "why": list(self.recommended.why)},
@@ -163,12 +165,14 @@ class _Examination:
             entry = self._model(listing)
             await self._add(doctor_checks.answer(self.inquiry, self.found))
             await self._questions(entry)
+            server, recognised_by = recognise(
+                self.inquiry.host, _entries(listing), self.inquiry.seen_headers, self.found.fingerprint
+            )
+            version = await self.inquiry.version(server)
         finally:
             await self.inquiry.close()
-        entries = _entries(listing)
-        server, recognised_by = recognise(entries, self.inquiry.seen_headers, self.found.fingerprint)
         return Diagnosis(
-            _address(self.asked), self.found.model, server, recognised_by, tuple(self.found.checks), self.inquiry.calls,
+            _address(self.asked), self.found.model, server, recognised_by, version, tuple(self.found.checks), self.inquiry.calls,
             time.monotonic() - began, self._recommended(),
         )  # fmt: skip
 

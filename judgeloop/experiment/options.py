@@ -236,6 +236,7 @@ _MENDED_BY = (
     (r"api-version", "extra_query: {api-version: …}", "--query api-version=…"),
     (r"log_?-?prob", "a smaller top_logprobs or verdict: json", "--top-logprobs, --verdict json"),
     (r"response_format|json_schema", "verdict: text", "--verdict text"),
+    (r"no endpoints found", "verdict: text, or extra_body without require_parameters", "--verdict text, --extra-body"),
 )
 """(what a server's message says, setting of an experiment, option of audit)."""
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from starlette.responses import Response
@@ -32,19 +33,33 @@ from judgeloop.serving.protocol import (
     ServerAnswer,
     chunked,
     error_answer,
+    incoming,
     json_bytes,
     response,
 )
 from judgeloop.text.features import tokenize
 
-ServerKind = Literal["plain", "openai", "openai_reasoning", "vllm", "ollama", "llama_cpp"]
+ServerKind = Literal[
+    "plain", "openai", "openai_reasoning", "azure", "anthropic", "gemini", "bedrock", "mistral", "openrouter", "litellm",
+    "vllm", "sglang", "ollama", "llama_cpp",
+]  # fmt: skip
+
+
+def _regular_expression(pattern: str) -> str:
+    """The pattern itself. Raises ValueError where it is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
 
 
 class Shape(Block):
     """A server's shape. `kind` sets the others to what such servers do; a key that is given wins."""
 
     kind: ServerKind = "plain"
-    """plain (nothing limited), openai, openai_reasoning, vllm, ollama (before 0.12.11) or llama_cpp."""
+    """plain (nothing limited), ollama (before 0.12.11), openrouter (a host behind it that ignores log-probabilities), litellm (a model
+    behind it without them), bedrock (gpt-oss), gemini (a model that thinks), or what the others' names say."""
     logprobs: int | Literal["ignored", "refused"] = Field(20)
     """Most `top_logprobs` that are given (more are refused with a 400); ignored: none come; refused: asking is an error."""
     json_schema: Literal["enforced", "ignored", "refused"] = "enforced"
@@ -65,12 +80,29 @@ class Shape(Block):
     """False: any temperature but 1 is refused."""
     thinks: int = Field(0, ge=0)
     """Tokens of reasoning before every answer; they count against the limit."""
+    thought_tag: str = ""
+    """Tag in which the reasoning stands before the text; empty: it is not shown."""
+    refuses: tuple[str, ...] = ()
+    """Fields of a request that are refused as unknown (400; mistral: 422)."""
+    needs_header: str = ""
+    """Header that holds the key; a request without it is a 401."""
+    needs_query: str = ""
+    """Query parameter without which no address exists (404)."""
+    lists_models: bool = True
+    """False: there is no list of models (404)."""
+    blocks: str = ""
+    """Regular expression of the prompts that a content filter stops, with a 400."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Headers of every answer, as rate limits."""
     slots: int | None = Field(None, ge=1)
     """Calls worked on at once; others wait."""
     seconds: float = Field(0.0, ge=0, le=60)
     """Time that a call takes in its slot."""
+
+    @field_validator("blocks")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        return _regular_expression(pattern)
 
     @model_validator(mode="before")
     @classmethod
@@ -91,13 +123,27 @@ _KINDS: dict[str, dict[str, Any]] = {
         "context": 200_000, "logprobs": "refused", "max_tokens": False, "temperature": False, "thinks": 40,
         "headers": {"openai-version": "2020-10-01", **_LIMITS},
     },
+    "azure": {
+        "context": 128_000, "needs_header": "api-key", "needs_query": "api-version", "lists_models": False,
+        "headers": {"apim-request-id": "7c1d2f3a-planted", **_LIMITS},
+    },
+    "anthropic": {
+        "context": 200_000, "logprobs": "ignored", "json_schema": "ignored", "seed": False, "n": "refused",
+        "headers": {"request-id": "req_planted", "openai-version": "2020-10-01"},
+    },
+    "gemini": {"context": 1_000_000, "logprobs": "refused", "refuses": ("seed",), "thinks": 40},
+    "bedrock": {"context": 128_000, "thinks": 40, "thought_tag": "reasoning", "lists_models": False},
+    "mistral": {"context": 128_000, "refuses": ("logprobs", "top_logprobs", "seed", "max_completion_tokens")},
+    "openrouter": {"context": 128_000, "logprobs": "ignored"},
+    "litellm": {"refuses": ("logprobs", "top_logprobs"), "headers": {"x-litellm-version": "1.80.0"}},
     "vllm": {"context": 8192},
+    "sglang": {"context": 8192},
     "ollama": {"logprobs": "ignored", "n": "ignored", "context": 2048, "overflow": "cut"},
     "llama_cpp": {"logprobs": 100, "context": 2048, "n": "refused", "headers": {"server": "llama.cpp"}},
 }  # fmt: skip
 _OWNERS = {
-    "plain": "judgeloop", "openai": "system", "openai_reasoning": "system", "vllm": "vllm", "ollama": "library",
-    "llama_cpp": "llamacpp",
+    "plain": "judgeloop", "openai": "system", "openai_reasoning": "system", "gemini": "google", "mistral": "mistralai",
+    "litellm": "openai", "vllm": "vllm", "sglang": "sglang", "ollama": "library", "llama_cpp": "llamacpp",
 }  # fmt: skip
 _FINGERPRINTS = {
     "openai": "fp_0a1b2c3d",
@@ -105,6 +151,19 @@ _FINGERPRINTS = {
     "ollama": "fp_ollama",
     "llama_cpp": "b6500-1a2b3c4d",
 }
+_PAGES: dict[str, dict[str, dict[str, Any]]] = {
+    "vllm": {"/version": {"version": "0.11.0"}},
+    "sglang": {"/server_info": {"version": "0.5.5", "status": "ready"}},
+    "ollama": {"/api/version": {"version": "0.12.6"}},
+    "llama_cpp": {"/props": {"build_info": "b6500-1a2b3c4d"}},
+}
+_UNKNOWN_FIELD = {
+    "mistral": (422, "Extra inputs are not permitted: {field}"),
+    "litellm": (400, "UnsupportedParamsError: the model behind does not support {field}; to drop it, set drop_params"),
+}
+_LISTED_ERRORS = ("gemini",)
+"""Kinds whose error bodies are lists of one."""
+_NO_LOGPROBS = {"gemini": (400, "Logprobs is not enabled for this model")}
 
 
 class ShapedAnswerer:
@@ -119,28 +178,59 @@ class ShapedAnswerer:
         # Whatever else the inner answerer has (score, aclose) is not shaped.
         return getattr(self.inner, name)
 
+    @property
+    def pages(self) -> Mapping[str, Mapping[str, Any]]:
+        """What this kind of server answers beside the API, by path: its version."""
+        return _PAGES.get(self.shape.kind, {})
+
     async def models(self) -> list[str]:
         """Always raises AnswerError: the list of the inner answerer's models with this kind of server's own fields."""
+        refusal = self._barred()
+        if refusal is None and not self.shape.lists_models:
+            refusal = error_answer(404, "Resource not found", code="404")
+        if refusal is not None:
+            raise AnswerError(self._headed(refusal))
         listed = self.inner.models()
         names = await listed if inspect.isawaitable(listed) else listed
-        entries = [
-            {"id": name, "object": "model", "created": 0, "owned_by": _OWNERS[self.shape.kind], **self._model_fields()}
-            for name in names
-        ]
+        entries = [{"id": name, "object": "model", "created": 0, **self._model_fields(name)} for name in names]
         raise AnswerError(ServerAnswer(200, {"object": "list", "data": entries}, self.shape.headers))
 
-    def _model_fields(self) -> dict[str, Any]:
-        if self.shape.kind == "vllm":
-            return {"root": "planted", "parent": None, "max_model_len": self.shape.context}
-        if self.shape.kind == "llama_cpp":
-            return {"meta": {"n_ctx": self.shape.context, "n_ctx_train": 8192, "n_params": 1_000_000}}
-        return {}
+    def _model_fields(self, name: str) -> dict[str, Any]:
+        shape = self.shape
+        owner = {"owned_by": _OWNERS[shape.kind]} if shape.kind in _OWNERS else {}
+        more: dict[str, dict[str, Any]] = {
+            "vllm": {"root": "planted", "parent": None, "max_model_len": shape.context},
+            "sglang": {"root": "planted", "max_model_len": shape.context},
+            "llama_cpp": {"meta": {"n_ctx": shape.context, "n_ctx_train": 8192, "n_params": 1_000_000}},
+            "mistral": {"max_context_length": shape.context, "capabilities": {"completion_chat": True}},
+            "openrouter": {
+                "canonical_slug": name, "context_length": shape.context, "supported_parameters": ["max_tokens", "temperature"],
+            },
+            "anthropic": {"type": "model", "display_name": name},
+        }  # fmt: skip
+        return {**owner, **more.get(shape.kind, {})}
+
+    def _barred(self) -> ServerAnswer | None:
+        """The error for a request without the header or the query parameter that is needed; None where it has both."""
+        shape, request = self.shape, incoming.get()
+        if shape.needs_query and shape.needs_query not in parse_qs(request.query):
+            return error_answer(404, "Resource not found", code="404")
+        given = {name.decode().lower() for name, value in request.headers if value}
+        if shape.needs_header and shape.needs_header.lower() not in given:
+            message = f"Access denied: the header {shape.needs_header} with a key is missing"
+            return error_answer(401, message, code="401")
+        return None
+
+    def _headed(self, answer: ServerAnswer) -> ServerAnswer:
+        """A refusal in the form in which this kind of server sends it, with its headers."""
+        body = json.dumps([answer.body]) if self.shape.kind in _LISTED_ERRORS else answer.body
+        return ServerAnswer(answer.status, body, self.shape.headers)
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> AnswerLike:
         """The answer once a slot was free, or this kind of server's refusal, which needs none."""
-        refusal = self._refusal(body)
+        refusal = self._barred() or self._refusal(body)
         if refusal is not None:
-            return ServerAnswer(refusal.status, refusal.body, self.shape.headers)
+            return self._headed(refusal)
         if self._slots is None:
             await asyncio.sleep(self.shape.seconds)
             return await self._shaped_answer(body, call_id)
@@ -151,6 +241,15 @@ class ShapedAnswerer:
     def _refusal(self, body: Mapping[str, Any]) -> ServerAnswer | None:
         """The error that this kind of server answers; None where it takes the request."""
         shape = self.shape
+        unknown = next((field for field in shape.refuses if body.get(field) is not None), None)
+        if unknown is not None:
+            status, message = _UNKNOWN_FIELD.get(shape.kind, (400, 'Unknown name "{field}": Cannot find field.'))
+            return error_answer(status, message.format(field=unknown), param=unknown)
+        if shape.blocks and re.search(shape.blocks, "\n".join(map(_text, body["messages"]))):
+            return self._bad_request(
+                "The response was filtered due to the prompt triggering the content management policy.",
+                "prompt", "content_filter",
+            )  # fmt: skip
         if not shape.max_tokens and body.get("max_tokens") is not None:
             return self._bad_request(
                 "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
@@ -164,7 +263,9 @@ class ShapedAnswerer:
         if not shape.system and any(message["role"] == "system" for message in body["messages"]):
             return self._bad_request("System role not supported", None, None)
         if shape.logprobs == "refused" and body.get("logprobs"):
-            return error_answer(403, "You are not allowed to request logprobs from this model")
+            return error_answer(
+                *_NO_LOGPROBS.get(shape.kind, (403, "You are not allowed to request logprobs from this model"))
+            )
         requested = body.get("top_logprobs")
         if isinstance(shape.logprobs, int) and isinstance(requested, int) and requested > shape.logprobs:
             return self._bad_request(self._logprobs_message(requested, shape.logprobs), "top_logprobs", None)
@@ -245,6 +346,9 @@ class ShapedAnswerer:
             thought = min(shape.thinks, limit)
             usage["completion_tokens"] = thought + (0 if spent else usage["completion_tokens"])
             usage["completion_tokens_details"] = {"reasoning_tokens": thought}
+            if shape.thought_tag:
+                thoughts, content = " ".join(["thought"] * thought), choice["message"]["content"]
+                choice["message"]["content"] = f"<{shape.thought_tag}>{thoughts}</{shape.thought_tag}>{content}"
             if spent:
                 choice |= {"message": {"role": "assistant", "content": ""}, "finish_reason": "length", "logprobs": None}
         if shape.n == "served" and (body.get("n") or 1) > 1:
@@ -319,11 +423,7 @@ class Rule(Block):
     @field_validator("match")
     @classmethod
     def _compiles(cls, match: str) -> str:
-        try:
-            re.compile(match)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return match
+        return _regular_expression(match)
 
     @field_validator("times")
     @classmethod

@@ -60,7 +60,8 @@ def create_app(
     answerer: Answerer, *, faults: Faults | None = None, max_body_bytes: int = MAX_BODY_BYTES, batches: bool = True,
     local: bool = True,
 ) -> Starlette:  # fmt: skip
-    """The OpenAI-compatible ASGI app over an answerer; one with ``aclose`` is closed when the server stops.
+    """The OpenAI-compatible ASGI app over an answerer; one with ``aclose`` is closed when the server stops, one with ``pages`` (path →
+    JSON) has these served too.
 
     ``faults``: played on purpose; the app's ``state.faults`` is their FaultCounter. A request larger than ``max_body_bytes``
     is refused, and one of a call that is larger than MAX_MESSAGE_BYTES. ``batches``: whether the app has the Batch API, and for an
@@ -73,6 +74,7 @@ def create_app(
         Route("/v1/models/{model:path}", service.models, methods=["GET"]),
         Route("/v1/chat/completions", service.completions, methods=["POST"]),
         *(Route(path, service.scores, methods=["POST"]) for path in ROUTE_PATHS),
+        *(Route(path, _page(page), methods=["GET"]) for path, page in getattr(answerer, "pages", {}).items()),
         *(service.batches.routes() if batches else ()),
         *(FineTuningService(answerer, service.batches).routes() if batches and isinstance(answerer, Trains) else ()),
     ]
@@ -83,6 +85,13 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.faults = service.faults
     return app
+
+
+def _page(content: Mapping[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return JSONResponse(content)
+
+    return answer
 
 
 class _OwnMachineOnly:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from judgeloop.errors import EndpointFailed
@@ -14,9 +16,10 @@ from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Reply, Verdict
 from judgeloop.text.templates import Mode
 from judgeloop.wire.client import Connection, brief, decoded
-from judgeloop.wire.reply import Refusal, TransientFault, parse, read
+from judgeloop.wire.reply import Refusal, TransientFault, parse, read, root_path
 
 _LONGEST_WAIT_S = 10.0
+_LONGEST_VERSION = 40
 SHORT_REPLY = 64
 """Most tokens of a reply by a model that does not think first."""
 
@@ -61,7 +64,8 @@ class HttpResult:
     @property
     def message(self) -> str:
         """The message of an error body, on one line; the fault where no answer came."""
-        error = self.body.get("error", self.body) if isinstance(self.body, dict) else self.text
+        body = self.body[0] if isinstance(self.body, list) and self.body else self.body
+        error = body.get("error", body) if isinstance(body, dict) else self.text
         message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
         return self.fault or brief(str(message or f"HTTP {self.status}"))
 
@@ -128,11 +132,26 @@ class Inquiry(Connection):
         super().__init__("doctor", endpoint, environment)
         self.most, self.calls = most, 0
         self.seen_headers: dict[str, str] = {}
+        self.host = self._address.hostname or ""
 
     async def models(self) -> HttpResult:
         """The list of models. Raises EndpointFailed where no server answers at all."""
         await self.check_alive()
         return await self._request("GET", "/models", None)
+
+    async def version(self, server: Server) -> str:
+        """The version that the server states by a header or at an address of its own beside the API; empty where it states none."""
+        if stated := self.seen_headers.get(server.version_header, ""):
+            return brief(stated)[:_LONGEST_VERSION]
+        root = root_path(self._address.path)
+        for path, key in server.version_pages:
+            # A server that sends another way has no such page: that ends no examination.
+            with suppress(EndpointFailed):
+                page = await self._request("GET", self._address._replace(path=root + path).geturl(), None)
+                version = page.body.get(key) if page.status == 200 and isinstance(page.body, dict) else None
+                if isinstance(version, str) and version:
+                    return brief(version)[:_LONGEST_VERSION]
+        return ""
 
     async def complete(self, body: Mapping[str, Any], *, patient: bool = True) -> HttpResult:
         """One chat completion; asked once more after a 429, a 5xx or no answer if ``patient``. Raises CallsSpent."""
@@ -208,19 +227,26 @@ class Quirk:
 class Server:
     """A kind of server, and what it is recognised by.
 
-    ``owners``: words of ``owned_by`` in the list of models. ``fingerprints``: beginnings of ``system_fingerprint``.
-    ``headers``: (name, word) pairs of its answers. ``quirks``: its oddities.
+    ``hosts``: patterns of the host's name. ``headers``: (name, word) pairs of its answers. ``fields`` of a model's entry in the
+    list of models. ``owners``: words of ``owned_by`` there, which every entry has. ``fingerprints``: beginnings of
+    ``system_fingerprint``. ``version_header`` holds its version; ``version_pages``: (path below the server's root, key) of JSON
+    that does. ``quirks``: its oddities.
     """
 
     name: str
+    hosts: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    fields: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    version_header: str = ""
+    version_pages: tuple[tuple[str, str], ...] = ()
     quirks: tuple[Quirk, ...] = ()
 
 
 OPENAI = Server(
     "OpenAI",
+    hosts=("api.openai.com",),
     owners=("system", "openai", "openai-internal"),
     headers=(("openai-version", ""), ("openai-organization", "")),
     quirks=(
@@ -233,6 +259,7 @@ OPENAI = Server(
 VLLM = Server(
     "vLLM",
     owners=("vllm",),
+    version_pages=(("/version", "version"),),
     quirks=(
         Quirk("logprobs", "gives at most --max-logprobs log-probabilities (20; 5 in old releases)", "raise it at the server, or set top_logprobs"),
         Quirk("context", "its limit is --max-model-len, often below the model's own", "raise it at the server if judge prompts do not fit"),
@@ -244,6 +271,7 @@ OLLAMA = Server(
     "Ollama",
     owners=("library",),
     fingerprints=("fp_ollama",),
+    version_pages=(("/api/version", "version"),),
     quirks=(
         Quirk("logprobs", "gives no log-probabilities before 0.12.11, without an error, and none for cloud models", "update it, or use verdict json"),
         Quirk("context", "cuts a prompt longer than num_ctx (often 2048 or 4096) without a word", "raise OLLAMA_CONTEXT_LENGTH: a cut judge prompt has lost its first answer"),
@@ -256,6 +284,7 @@ LLAMA_CPP = Server(
     owners=("llamacpp",),
     fingerprints=("b",),
     headers=(("server", "llama.cpp"),),
+    version_pages=(("/props", "build_info"),),
     quirks=(
         Quirk("context", "divides its context among its slots (--parallel), and says a slot's part in the error", "raise --ctx-size, or lower --parallel"),
         Quirk("n", "older builds refuse n above 1", "nothing: judgeloop asks one answer a call"),
@@ -263,28 +292,110 @@ LLAMA_CPP = Server(
         Quirk("concurrency", "works on --parallel calls at once; others wait", "keep concurrency at its slots"),
     ),
 )  # fmt: skip
+AZURE = Server(
+    "Azure OpenAI",
+    hosts=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
+    headers=(("apim-request-id", ""),),
+    quirks=(
+        Quirk("models", "lists no models below the address of a deployment", "give the deployment's name with --model"),
+        Quirk("answer", "stops a prompt by its content filter with a 400 (content_filter), and a reply by its finish_reason", "nothing: such a judgment is unscored (refusal)"),
+    ),
+)  # fmt: skip
+ANTHROPIC = Server(
+    "Anthropic",
+    hosts=("api.anthropic.com",),
+    headers=(("request-id", "req_"),),
+    quirks=(
+        Quirk("logprobs", "ignores logprobs, without an error", "use verdict text"),
+        Quirk("json schema", "ignores response_format, without an error", "use verdict text: a JSON verdict is only a wish"),
+        Quirk("seed", "ignores a seed", "rely on the recording"),
+        Quirk("n", "takes n of exactly 1", "nothing: judgeloop asks one answer a call"),
+    ),
+)  # fmt: skip
+GEMINI = Server(
+    "Gemini",
+    hosts=("generativelanguage.googleapis.com",),
+    owners=("google",),
+    quirks=(
+        Quirk("logprobs", "refuses log-probabilities for many models (Logprobs is not enabled)", "use verdict json"),
+        Quirk("answer", "its models think first by default, and the thoughts count against max_tokens", "set max_tokens: 4096, or less thinking by extra_body: {reasoning_effort: low}"),
+    ),
+)  # fmt: skip
+BEDROCK = Server(
+    "Amazon Bedrock",
+    hosts=("bedrock-runtime.*.amazonaws.com", "bedrock-mantle.*.api.aws"),
+    quirks=(
+        Quirk("answer", "gpt-oss models write their reasoning in front of the text, as <reasoning>…</reasoning>", "set max_tokens: 4096; judgeloop sets the reasoning aside"),
+    ),
+)  # fmt: skip
+MISTRAL = Server(
+    "Mistral",
+    hosts=("api.mistral.ai",),
+    owners=("mistralai",),
+    quirks=(
+        Quirk("logprobs", "refuses fields that it does not know with a 422, logprobs among them", "use verdict json"),
+        Quirk("seed", "calls a seed random_seed, and refuses seed", "judge at temperature 0, where none is sent; drafts need another endpoint"),
+    ),
+)  # fmt: skip
+OPENROUTER = Server(
+    "OpenRouter",
+    hosts=("openrouter.ai",),
+    fields=("canonical_slug",),
+    quirks=(
+        Quirk("logprobs", "passes a call on to hosts of which some ignore logprobs or response_format", "state a verdict mode, with extra_body: {provider: {require_parameters: true}}"),
+        Quirk("repeat", "may answer equal calls from different hosts", "name one by extra_body: {provider: {order: [NAME], allow_fallbacks: false}}"),
+    ),
+)  # fmt: skip
+LITELLM = Server(
+    "LiteLLM",
+    headers=(("x-litellm-version", ""), ("x-litellm-call-id", "")),
+    version_header="x-litellm-version",
+    quirks=(
+        Quirk("logprobs", "refuses fields that the model behind it does not take, or drops them where drop_params is set", "use verdict json or text for such models"),
+    ),
+)  # fmt: skip
+SGLANG = Server(
+    "SGLang",
+    owners=("sglang",),
+    version_pages=(("/server_info", "version"), ("/get_server_info", "version")),
+    quirks=(
+        Quirk("context", "its limit is --context-length, the model's own where it is not set", "raise it at the server if judge prompts do not fit"),
+        Quirk("concurrency", "batches what comes: throughput grows far beyond 16 calls at once", "try a higher concurrency with --max-calls"),
+    ),
+)  # fmt: skip
 UNKNOWN = Server("unknown")
-SERVERS = (OPENAI, VLLM, OLLAMA, LLAMA_CPP)
+# Gateways and what speaks with OpenAI's headers come before OpenAI.
+SERVERS = (LITELLM, ANTHROPIC, AZURE, GEMINI, BEDROCK, MISTRAL, OPENROUTER, OPENAI, VLLM, SGLANG, OLLAMA, LLAMA_CPP)
 
 # Fields of a model's entry that say how much context it has, the one in force first.
 _SERVED_CONTEXT = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")
 _TRAINED_CONTEXT = ("n_ctx_train",)
 
 
-def recognise(entries: Iterable[Mapping[str, Any]], headers: Mapping[str, str], fingerprint: str) -> tuple[Server, str]:
-    """(kind of server, the field or header that shows it); (UNKNOWN, "") where nothing does.
+def recognise(
+    host: str, entries: Iterable[Mapping[str, Any]], headers: Mapping[str, str], fingerprint: str
+) -> tuple[Server, str]:
+    """(kind of server, what shows it: a guess all the same); (UNKNOWN, "") where nothing does.
 
-    ``entries`` of the list of models; ``headers`` of all answers, by names in lower case; ``fingerprint`` of a completion.
+    ``host``: its name in the address; ``entries`` of the list of models; ``headers`` of all answers, by names in lower case;
+    ``fingerprint`` of a completion.
     """
+    entries = list(entries)
     owners = {str(entry.get("owned_by", "")).lower() for entry in entries}
+    for server in SERVERS:
+        if any(fnmatchcase(host.lower(), pattern) for pattern in server.hosts):
+            return server, f"host {host}"
     for server in SERVERS:
         for name, word in server.headers:
             if name in headers and word in headers[name].lower():
                 return server, f"header {name}"
     for server in SERVERS:
-        for owner in server.owners:
-            if owner in owners:
-                return server, f"owned_by {owner}"
+        for field_name in server.fields:
+            if any(field_name in entry for entry in entries):
+                return server, f"{field_name} in the list of models"
+        # A gateway lists models of many owners.
+        if owners and owners <= set(server.owners):
+            return server, f"owned_by {min(owners)}"
     for server in (OLLAMA, LLAMA_CPP):
         for start in server.fingerprints:
             # A single letter is the beginning of a build number: a digit has to follow it.

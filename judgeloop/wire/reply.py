@@ -69,12 +69,17 @@ def spellings(secret: str) -> set[str]:
     return found
 
 
+def root_path(base: str) -> str:
+    """The path of a server's root, from the path of a base URL, which may end in a version (/v1)."""
+    return _VERSION.sub("", base.rstrip("/"))
+
+
 def route_path(base: str, route: Route) -> str:
     """The path of a scoring route, from the path of a base URL, which may end in a version (/v1)."""
     base = base.rstrip("/")
     if route == "rerank":
         return f"{base if _VERSION.search(base) else base + '/v1'}/rerank"
-    return f"{_VERSION.sub('', base)}/{route}"
+    return f"{root_path(base)}/{route}"
 
 
 def missing_field(route: Route, body: Mapping[str, Any]) -> str:
@@ -256,7 +261,11 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         message, codes = _error(body, "")
         failure = "refused_by_endpoint" if status == 403 else "bad_request"
         failure = "context_length" if status == 413 or _is_context_length(message, codes) else failure
-        return Reply(None, failure=failure, detail=clean(message)[:_LONGEST_DETAIL])
+        detail = clean(message)[:_LONGEST_DETAIL]
+        # A filter that stops the prompt: what it would have stopped in the reply is a refusal in a 200.
+        if codes & _FILTERED:
+            return Reply("", refusal="content_filter", detail=detail)
+        return Reply(None, failure=failure, detail=detail)
     if fault := _malformed(body, route):
         return Reply(None, failure=fault)
     if route == "train":
@@ -362,10 +371,11 @@ def _first_logprobs(logprobs: Any) -> tuple[tuple[str, float], ...]:
 
 
 def _error(body: Any, text: str) -> tuple[str, frozenset[str]]:
-    """(message, codes) of an error body; ``text`` is shown where it is no JSON object.
+    """(message, codes) of an error body, which Gemini puts into a list; ``text`` is shown where it is no JSON object.
 
     The codes include the type: llama.cpp's ``code`` is the status, and its ``type`` the code.
     """
+    body = body[0] if isinstance(body, list) and body else body
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         codes = frozenset(str(error[name]) for name in ("code", "type") if error.get(name))
@@ -375,6 +385,9 @@ def _error(body: Any, text: str) -> tuple[str, frozenset[str]]:
     if isinstance(body, dict):
         return str(body.get("detail") or body.get("message") or body), frozenset()
     return text[:200].strip() or "no message", frozenset()
+
+
+_FILTERED = frozenset({"content_filter", "content_policy_violation"})
 
 
 def _is_context_length(message: str, codes: frozenset[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,15 +101,44 @@ def examined(url: str, **options: Any) -> Diagnosis:
 
 # -- servers of a shape --------------------------------------------------------------------------------------------------
 
-# kind → (server, verdict mode, checks that are "no", words of their meaning)
+# kind → (server and version, verdict mode, checks that are "no", words of their meaning)
 SHAPES: list[tuple[str, str, str, dict[str, str]]] = [
     ("plain", "unknown", "logprob", {}),
     ("openai", "OpenAI", "logprob", {}),
     ("openai_reasoning", "OpenAI", "json", {"logprobs": "a thought"}),
-    ("vllm", "vLLM", "logprob", {}),
-    ("ollama", "Ollama", "json", {"logprobs": "ignored", "context": "cut without a word", "n": ""}),
-    ("llama_cpp", "llama.cpp", "logprob", {"context": "2,048 tokens", "n": ""}),
+    (
+        "anthropic",
+        "Anthropic",
+        "text",
+        {"logprobs": "ignored", "json": "", "json schema": "not enforced", "seed": "keep the recording", "n": ""},
+    ),
+    ("gemini", "Gemini", "json", {"logprobs": "a thought"}),
+    ("mistral", "Mistral", "json", {"logprobs": "hard", "seed": "refused"}),
+    ("openrouter", "OpenRouter", "json", {"logprobs": "ignored"}),
+    ("litellm", "LiteLLM 1.80.0", "json", {"logprobs": "hard"}),
+    ("vllm", "vLLM 0.11.0", "logprob", {}),
+    ("sglang", "SGLang 0.5.5", "logprob", {}),
+    ("ollama", "Ollama 0.12.6", "json", {"logprobs": "ignored", "context": "cut without a word", "n": ""}),
+    ("llama_cpp", "llama.cpp b6500-1a2b3c4d", "logprob", {"context": "2,048 tokens", "n": ""}),
 ]
+
+
+SECTION = {
+    "openai_reasoning": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini", "mistral": "Mistral", "openrouter": "OpenRouter",
+    "litellm": "LiteLLM", "vllm": "vLLM", "sglang": "SGLang", "ollama": "Ollama", "llama_cpp": "llama.cpp",
+}  # fmt: skip
+"""Kind → its section of docs/howto-my-provider.md."""
+
+
+def page_words(kind: str) -> list[str]:
+    """What doctor says of such a server according to the page."""
+    if kind not in SECTION:
+        return []
+    page = (Path(__file__).parents[2] / "docs" / "howto-my-provider.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {SECTION[kind]}\n")[1].split("\n## ")[0]
+    words = re.findall("“([^”]+)”", section[section.index("**doctor**") :])
+    assert words
+    return words
 
 
 @pytest.mark.parametrize(("kind", "server", "mode", "missing"), SHAPES)
@@ -119,13 +149,16 @@ def test_each_shape_is_told_and_judged_by_what_it_can(
     made = examined(url)
     found = checks(made)
     assert [check.name for check in made.checks] == CHECKS
-    assert made.server.name == server
+    assert f"{made.server.name} {made.version}".strip() == server
+    assert bool(made.recognised_by) == (server != "unknown")
     assert {name for name, check in found.items() if check.state == "no"} == set(missing)
     for name, words in missing.items():
         assert words in found[name].means
     assert made.recommended.verdict == mode
     assert made.calls == len(asked.bodies) <= 30
     assert made.calls == sum(check.calls for check in made.checks)
+    said = f"looks like {server}; {made.recommended.yaml()}; " + "; ".join(check.means for check in made.checks)
+    assert [words for words in page_words(kind) if words not in said] == []
     # The blocks can be run as they stand.
     block = yaml.safe_load(made.recommended.yaml())
     Endpoint.model_validate(block["endpoints"]["m"])
@@ -200,6 +233,13 @@ def test_each_limit_is_found(play: Play, shape: dict[str, Any], check: str, stat
     url, _ = play(**shape)
     found = checks(examined(url, max_calls=20))[check]
     assert (found.state, words in found.means) == (state, True), found
+
+
+def test_an_error_in_a_list_is_read(play: Play) -> None:
+    url, _ = play(kind="gemini", thinks=0)
+    found = checks(examined(url, max_calls=20))
+    assert found["logprobs"].came == "HTTP 400: Logprobs is not enabled for this model"
+    assert "seed is refused" in found["seed"].means
 
 
 def test_without_json_schema_and_log_probabilities_verdicts_are_text(play: Play) -> None:
@@ -351,6 +391,46 @@ class Rude(BaseHTTPRequestHandler):
         pass
 
 
+class Elsewhere(BaseHTTPRequestHandler):
+    """A vLLM behind a proxy that has no page for versions: ``page`` is (status, body) of what it answers there."""
+
+    page: tuple[int, bytes] = (404, b"")
+
+    def do_GET(self) -> None:
+        listing = json.dumps({"data": [{"id": "m", "owned_by": "vllm"}]}).encode()
+        self._answer(*((200, listing) if self.path.endswith("/models") else self.page))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        choice = {"message": {"content": "ready"}, "finish_reason": "stop"}
+        self._answer(200, json.dumps({"model": "m", "choices": [choice]}).encode())
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("location", "https://example.org/")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "page", [(404, b""), (302, b""), (200, b"<html>"), (200, b"[1]"), (200, b'{"version": 3}'), (500, b"")]
+)
+def test_a_version_that_is_not_stated_is_left_out(page: tuple[int, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Elsewhere, "page", page)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        made = examined(f"http://127.0.0.1:{server.server_port}/v1", max_calls=1)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (made.server.name, made.version) == ("vLLM", "")
+
+
 def test_a_key_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Rude)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -378,7 +458,7 @@ def test_the_transcript_says_what_was_asked_and_what_it_means(play: Play, capsys
     app(["doctor", "--base-url", url, "--max-calls", "25"], standalone_mode=False)
     shown = capsys.readouterr().out
     for words in (
-        "Ollama (by owned_by library)",
+        "looks like Ollama 0.12.6 (by owned_by library)",
         "Known of Ollama",
         "verdict: json",
         "cut without a word",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from judgeloop.serving.faults import Rule
 from judgeloop.serving.protocol import ServerAnswer, error_answer
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Connection, Ledger, WireClient
+from judgeloop.wire.pace import calls_left
 from wire_case import Speaker, ask, completion, named, numbered, recorded, serving, use
 
 FAULTS = [
@@ -86,6 +88,15 @@ def test_a_text_that_is_too_long_is_that_items_failure(tmp_path: Path, answer: S
     assert len(server.seen) == len(calls) == len(recorded(tmp_path))
 
 
+def test_prompts_that_a_filter_stops_are_refusals_and_end_no_run(tmp_path: Path) -> None:
+    with serving(Speaker(lambda _: error_answer(400, "filtered by the policy", code="content_filter"))) as server:
+        replies = ask(tmp_path, server.endpoint(), numbered(CONSECUTIVE_FAILURES + 5))
+    assert {(reply.failure, reply.refusal, reply.detail) for reply in replies} == {
+        ("", "content_filter", "filtered by the policy")
+    }
+    assert len(recorded(tmp_path)) == len(replies)
+
+
 def test_another_400_is_not_retried(tmp_path: Path) -> None:
     with serving(Speaker(lambda call: completion() if call == "good" else error_answer(400, "bad field"))) as server:
         bad, good = ask(tmp_path, server.endpoint(), [named("bad"), named("good")])
@@ -142,6 +153,7 @@ def test_a_refused_setting_is_named(tmp_path: Path, message: str, hint: str) -> 
         ("parameter.enable_thinking must be set to false for non-streaming calls", "--extra-body"),
         ("Missing required query parameter: api-version", "--query api-version="), ("This response_format type is unavailable now", "--verdict text"),
         ("'logprobs' is not supported with this model", "--verdict json"), ("The server is busy", ""),
+        ("No endpoints found that can handle the requested parameters.", "extra_body without require_parameters"),
     ],
 )  # fmt: skip
 def test_what_mends_a_refusal(message: str, words: str) -> None:
@@ -380,6 +392,39 @@ def test_a_refused_call_is_asked_again_before_any_new_one() -> None:
 
     asyncio.run(play())
     assert left == ["under way", "refused 1", "refused 2", "new 1", "new 2", "new 3"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "seconds"),
+    [
+        ("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("30", 30), ("1.5", 1.5), ("2026-01-01T00:00:10Z", 10),
+        ("1767225610", 10), ("1767225610000", 10), ("2025-12-31T00:00:00Z", 0), ("soon", None), ("", None), ("nan", None), ("-1", 0),
+        ("2026-01-01T00:00:10", None),
+    ],
+)  # fmt: skip
+def test_headers_that_state_what_is_left(stated: str, seconds: float | None) -> None:
+    new_year = 1767225600.0
+    expected = None if seconds is None else (7, pytest.approx(seconds))
+    for left, reset in (
+        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+        ("ratelimit-remaining", "ratelimit-reset"),
+    ):
+        assert calls_left({left: "7", reset: stated}, new_year) == expected
+    assert calls_left({"ratelimit-remaining": "many", "ratelimit-reset": stated}, new_year) is None
+    assert calls_left({"ratelimit-reset": stated}, new_year) is None
+
+
+def test_no_call_is_sent_beyond_what_is_left(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def says(_: str) -> ServerAnswer:
+        times.append(time.monotonic())
+        left = {"x-ratelimit-remaining-requests": str(max(0, 2 - len(times))), "x-ratelimit-reset-requests": "300ms"}
+        return replace(completion(), headers=left)
+
+    with serving(Speaker(says)) as server:
+        ask(tmp_path, server.endpoint(concurrency=1), numbered(3), at_once=True)
+    assert times[1] - times[0] < 0.25 < times[2] - times[1]
 
 
 def test_a_wait_pauses_all_calls_of_the_endpoint(tmp_path: Path) -> None:

@@ -142,6 +142,14 @@ def test_final_failures_of_one_call(status: int, text: str, failure: str) -> Non
     assert read(status, parse(status, text), "").failure == failure
 
 
+def test_an_error_in_a_list_is_read() -> None:
+    """Gemini's form."""
+    text = json.dumps([json.loads(error("Logprobs is not enabled", code=400))])
+    assert read(400, parse(400, text), "").detail == "Logprobs is not enabled"
+    with pytest.raises(Refusal, match="HTTP 404: models/x is not found"):
+        parse(404, json.dumps([json.loads(error("models/x is not found", code=404))]))
+
+
 @pytest.mark.parametrize(
     ("status", "text", "fault"),
     [
