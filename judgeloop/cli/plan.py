@@ -45,7 +45,10 @@ def doctor(
     ] = None,
     api_key_env: Annotated[
         str | None,
-        typer.Option(help="Environment variable with the key. [default: OPENAI_API_KEY, if set]", show_default=False),
+        typer.Option(
+            help="Environment variable with the key. [default: OPENAI_API_KEY at https://api.openai.com, none elsewhere]",
+            show_default=False,
+        ),
     ] = None,
     prompt: Annotated[
         str, typer.Option(help="The judge prompt to try: a shipped name or a template file.")

@@ -181,9 +181,10 @@ class _Examination:
                 shown = ", ".join(names[:_SHOWN_MODELS]) + (
                     f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
                 )
+                missing = self.inquiry.mended("", "base_url", denied=True) if listing.status in (401, 403) else ""
                 raise InvalidInput(
                     f"--model: {_address(self.asked)} lists {len(names)} models ({shown}); give one of them"
-                    if names else f"--model: {_address(self.asked)} lists no models ({listing.summary}); give its name"
+                    if names else f"--model: {_address(self.asked)} lists no models ({listing.summary}); {missing or 'give its name'}"
                 )  # fmt: skip
             self.found.model = names[0]
         entry = next((entry for entry in entries if entry["id"] == self.found.model), {})

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.options import remedy
-from judgeloop.experiment.schema import Endpoint, Price
+from judgeloop.experiment.schema import DEFAULT_KEY, Endpoint, Price
 from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
 from judgeloop.wire.line import Answer, LeanLine, Line, is_local, proxy_of, split_address
@@ -68,7 +68,6 @@ class Connection:
         assert endpoint.base_url is not None
         self.endpoint = endpoint
         self.where = f"endpoint {name} ({bare_address(endpoint.base_url)}, model {endpoint.model})"
-        self.key_variable = endpoint.api_key_env or "OPENAI_API_KEY"
         self.slots = asyncio.Semaphore(endpoint.concurrency)
         self.held: list[tuple[Call, Exchange]] = []
         self.failures = 0
@@ -78,7 +77,8 @@ class Connection:
         self._alive: asyncio.Task[None] | None = None
         self._environment = environment
         self._secrets: list[str] = []
-        self._key = self._sendable(self._secret(self.key_variable), self.key_variable) if client is None else ""
+        variable = endpoint.key_variable if client is None else ""
+        self._key = self._sendable(self._secret(variable), variable)
         self._headers = {
             header: self._sendable(self._expanded(value), header) for header, value in endpoint.extra_headers.items()
         }
@@ -143,6 +143,21 @@ class Connection:
             if len(secret) >= shortest:
                 text = text.replace(secret, "***")
         return text
+
+    def mended(self, of_key: str, settings: str, *, denied: bool) -> str:
+        """What mends a refusal for good: "check the key in JUDGE_KEY<of_key>, <settings>". ``denied``: it is a 401 or 403, which
+        an endpoint answers where it misses a key."""
+        if self._own_client is not None:
+            return f"check the key of its client{of_key}, {settings}"
+        named = dict.fromkeys([self.endpoint.key_variable, *(name for _, name in self.endpoint.variables())])
+        if sent := " and ".join(filter(None, named)):
+            return f"check the key in {sent}{of_key}, {settings}"
+        if not denied:
+            return f"check {settings}"
+        is_set = bool(self._environment.get(DEFAULT_KEY, "").strip())
+        why = f"{DEFAULT_KEY} goes to OpenAI's own address alone" if is_set else "no variable that holds it is named"
+        name = DEFAULT_KEY if is_set else "NAME"
+        return f"no key was sent, for {why}: give --api-key-env {name} (in a file: api_key_env: {name}), or check {settings}"
 
     async def check_alive(self) -> None:
         """Check once, before the first call, that a server answers, whatever it answers. Raises EndpointFailed."""
@@ -552,8 +567,10 @@ class WireClient:
         if connection.failures < CONSECUTIVE_FAILURES:
             return reply
         connection.held.clear()
+        denied = exchange.status in (401, 403)
+        mended = connection.mended(" and its credit", "base_url and model", denied=True) if denied else ""
         raise EndpointFailed(
-            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply)}, then run the same command to resume"
+            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply, mended)}, then run the same command to resume"
         )
 
     async def _attempt(self, connection: Connection, call: Call) -> Exchange:
@@ -583,9 +600,12 @@ class WireClient:
         except Refusal as refusal:
             asked = f" (asked /{call.route})" if call.route else ""
             settings = "base_url, model and route" if call.route else "base_url and model"
-            # A 404 or an unknown model has nothing to do with the key.
-            key = "" if refusal.absent else f"the key in {connection.key_variable} and its credit, "
-            mended = remedy(str(refusal)) or f"check {key}{settings}"
+            mended = remedy(str(refusal))
+            if not mended and refusal.absent:  # a 404 or an unknown model has nothing to do with the key
+                mended = f"check {settings}"
+            elif not mended:
+                denied = str(refusal).startswith(("HTTP 401", "HTTP 403"))
+                mended = connection.mended(" and its credit", settings, denied=denied)
             raise EndpointFailed(
                 f"{connection.where}: {brief(str(refusal))}{asked}; {mended}, then run the same command to resume"
             ) from None
@@ -753,7 +773,7 @@ def failed_exchange(call: Call, fault: TransientFault, attempts: int, tokens: tu
     )  # fmt: skip
 
 
-def failure_words(reply: Reply) -> str:
-    """Why a call failed, the server's own sentence, and what mends it: "bad_request: …; set …"."""
+def failure_words(reply: Reply, mended: str = "") -> str:
+    """Why a call failed, the server's own sentence, and what mends it, ``mended`` where the sentence does not tell: "bad_request: …; set …"."""
     said = f": {brief(reply.detail)}" if reply.detail else ""
-    return f"{reply.failure}{said}; {remedy(reply.detail) or 'mend it'}"
+    return f"{reply.failure}{said}; {remedy(reply.detail) or mended or 'mend it'}"
