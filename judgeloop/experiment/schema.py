@@ -173,15 +173,18 @@ class Endpoint(CallSettings, _Address):
     @property
     def key_variable(self) -> str:
         """The environment variable whose value is sent as the key: the one named, else OPENAI_API_KEY at OpenAI's own address
-        (https, api.openai.com and what is below it, as eu.api.openai.com), else none (empty)."""
-        if self.api_key_env or self.base_url is None:
-            return self.api_key_env or ""
+        (``is_openais``), else none (empty)."""
+        return self.api_key_env or (DEFAULT_KEY if self.is_openais else "")
+
+    @property
+    def is_openais(self) -> bool:
+        """Whether this is OpenAI's own address: https, api.openai.com and what is below it, as eu.api.openai.com."""
         try:
-            address = urlsplit(self.base_url)
+            address = urlsplit(self.base_url or "")
             is_usual = address.scheme == "https" and address.port in (None, 443)
         except ValueError:
-            return ""
-        return DEFAULT_KEY if is_usual and f".{address.hostname}".endswith(f".{_OPENAI_HOST}") else ""
+            return False
+        return is_usual and f".{address.hostname}".endswith(f".{_OPENAI_HOST}")
 
     def variables(self) -> list[tuple[str, str]]:
         """(field, environment variable) of every variable that these settings name."""

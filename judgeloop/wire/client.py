@@ -366,13 +366,15 @@ class WireClient:
         note: Callable[[str], None] = lambda _: None,
         environment: Mapping[str, str] = os.environ,
         clients: Mapping[str, openai.AsyncOpenAI] | None = None,
+        check_address: Callable[[Endpoint], None] = lambda _: None,
         backoff_s: float = 0.5,
     ) -> None:
         """``endpoints`` have a base_url each (engines are started before, by serving.engines).
 
         With ``replay`` nothing is asked: every answer is in ``cassette`` or ``replay``, else ReplayMiss. ``observer`` gets
         every answered call, ``note`` a sentence on each pause that an endpoint asks for. ``environment`` holds the keys;
-        ``clients``: endpoint → an openai client of the caller's own, by which it is asked. ``backoff_s``: seconds before the second attempt, doubled later. What the cassette holds is counted in ``ledger`` at once.
+        ``clients``: endpoint → an openai client of the caller's own, by which it is asked. ``check_address`` gets every endpoint, with
+        the address of a trained model too, before anything is sent there, and raises where nothing may be. ``backoff_s``: seconds before the second attempt, doubled later. What the cassette holds is counted in ``ledger`` at once.
         """
         self._endpoints = endpoints
         self._cassette = cassette
@@ -380,7 +382,7 @@ class WireClient:
         self.ledger = ledger or Ledger()
         self._observer, self._note_pause = observer, note
         self._environment, self._clients = environment, clients or {}
-        self._backoff_s = backoff_s
+        self._check_address, self._backoff_s = check_address, backoff_s
         self._connections: dict[tuple[str, str], Connection] = {}
         """(endpoint, address) → connection; the address is empty but for models that a training put elsewhere."""
         self._in_flight: dict[tuple[str, str], asyncio.Task[Reply]] = {}
@@ -489,6 +491,7 @@ class WireClient:
             endpoint = self._endpoints[call.endpoint]
             if call.base_url:
                 endpoint = endpoint.model_copy(update={"base_url": call.base_url, "model": call.body.get("model")})
+            self._check_address(endpoint)
             client = None if call.base_url else self._clients.get(call.endpoint)
             self._connections[place] = Connection(call.endpoint, endpoint, self._environment, self._backoff_s, client)
         return self._connections[place]
