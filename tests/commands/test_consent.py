@@ -36,7 +36,7 @@ def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def experiment(base_url: str, **settings: Any) -> Path:
-    raw = small_experiment(base_url, replicates=1)
+    raw = small_experiment(base_url, replicates=1, candidates_per_item=2, panels={"anchor": 1})
     raw["endpoints"]["m"] |= {"api_key_env": "JUDGE_KEY", **settings}
     return write_experiment(Path(), raw)
 
