@@ -63,7 +63,7 @@ class Consent:
         place = f"{place}:{address.port}" if address.port else place
         in_clear = address.scheme == "http" and not is_local(address.hostname)
         for _, variable in endpoint.variables():
-            is_own = endpoint.is_openais and variable == DEFAULT_KEY
+            is_own = endpoint.at_openai and variable == DEFAULT_KEY
             if in_clear or (self.file and not is_own):
                 yield Sending(variable, place, in_clear)
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import yaml
 
 from judgeloop import analysis
-from judgeloop.commands import consent
-from judgeloop.commands.consent import Consent
+from judgeloop.commands.consent import Consent, Sending, recorded
 from judgeloop.errors import FolderMismatch, InvalidInput, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import TRIAL_ID
@@ -131,7 +130,7 @@ class Session:
     cassette: Cassette = field(init=False)
     recording: Cassette | None = field(init=False, default=None)
     record: EndpointRecord = field(init=False)
-    _confirmed: list[consent.Sending] = field(init=False, default_factory=list)
+    _confirmed: list[Sending] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.record = EndpointRecord(self.observer)
@@ -164,7 +163,7 @@ class Session:
     def _confirm(self) -> None:
         """Have it confirmed where keys go, before anything is written. Raises InvalidInput."""
         known = self.folder.environment()
-        self._keep(consent.recorded(known))
+        self._keep(recorded(known))
         if self.consent is None or self.replay is not None or self._is_done(known):
             return
         new = [each for each in self.consent.needed(self.endpoints.values()) if each not in self._confirmed]
@@ -186,7 +185,7 @@ class Session:
         if self.consent is not None:
             self._keep(self.consent.check(endpoint, self._confirmed))
 
-    def _keep(self, sendings: Sequence[consent.Sending]) -> None:
+    def _keep(self, sendings: Sequence[Sending]) -> None:
         """Add to what environment.json says was confirmed."""
         self._confirmed += sendings
         if self._confirmed:

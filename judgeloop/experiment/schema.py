@@ -173,11 +173,11 @@ class Endpoint(CallSettings, _Address):
     @property
     def key_variable(self) -> str:
         """The environment variable whose value is sent as the key: the one named, else OPENAI_API_KEY at OpenAI's own address
-        (``is_openais``), else none (empty)."""
-        return self.api_key_env or (DEFAULT_KEY if self.is_openais else "")
+        (``at_openai``), else none (empty)."""
+        return self.api_key_env or (DEFAULT_KEY if self.at_openai else "")
 
     @property
-    def is_openais(self) -> bool:
+    def at_openai(self) -> bool:
         """Whether this is OpenAI's own address: https, api.openai.com and what is below it, as eu.api.openai.com."""
         try:
             address = urlsplit(self.base_url or "")

@@ -114,11 +114,10 @@ def test_without_a_terminal_a_run_is_refused_until_it_is_confirmed_and_then_resu
     path = experiment(served.base_url, api_key_env="OTHER_KEY")
     capsys.readouterr()
     assert command("run", path, "--out", "o", "-q") == 2
-    assert f"sends the value of OTHER_KEY to {host}; give --yes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == f"judgeloop: experiment.yaml sends the value of OTHER_KEY to {host}; give --yes to confirm that\n"
     assert sum(served.asked.values()) == asked
-    said = capsys.readouterr()
-    held = [path for path in Path().rglob("*") if path.is_file() and VALUE.encode() in path.read_bytes()]
-    assert (held, VALUE in said.out + said.err) == ([], False)
+    assert [path for path in Path().rglob("*") if path.is_file() and VALUE.encode() in path.read_bytes()] == []
 
 
 @pytest.mark.at_hand
