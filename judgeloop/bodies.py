@@ -124,7 +124,23 @@ def judge_body(
     ``max_tokens`` None is the endpoint's. ``seed`` is sent only at temperature > 0: at 0 it changes nothing, and would keep
     equal calls apart. Raises ExperimentError if the template has no instruction for that mode.
     """
-    values = {
+    values = _pair_values(template, mode, prompt, first_text, second_text, reference)
+    properties = {"verdict": {"type": "string", "enum": list(template.labels)}}
+    return _answer_body(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
+
+
+def judge_messages(
+    template: Template, mode: Mode, *, prompt: Prompt, first_text: str, second_text: str, reference: str | None = None
+) -> list[dict[str, str]]:
+    """The chat turns of ``judge_body``, for who asks a model by other means: role (system or user) and content of each."""
+    return render(template, _pair_values(template, mode, prompt, first_text, second_text, reference))
+
+
+def _pair_values(
+    template: Template, mode: Mode, prompt: Prompt, first_text: str, second_text: str, reference: str | None
+) -> dict[str, str]:
+    """What stands in a pairwise prompt's places, candidate texts made harmless."""
+    return {
         "prompt": neutralise(prompt_text(prompt)),
         "answer_a": neutralise(first_text),
         "answer_b": neutralise(second_text),
@@ -133,8 +149,6 @@ def judge_body(
         "verdict_a": _verdict_text("A", mode),
         "verdict_b": _verdict_text("B", mode),
     }
-    properties = {"verdict": {"type": "string", "enum": list(template.labels)}}
-    return _answer_body(endpoint, template, mode, values, properties, temperature, max_tokens, seed)
 
 
 def score_body(

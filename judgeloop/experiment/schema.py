@@ -88,6 +88,8 @@ class CallSettings(Block):
 
     concurrency: Annotated[Whole, Option(answers=False)] = Field(16, ge=1, le=4096)
     """Most calls in flight at once, for each model."""
+    per_minute: Annotated[Number | None, Option(answers=False)] = Field(None, gt=0)
+    """Most calls sent a minute to each model, evenly; default what its answers' headers allow, and its refusals teach."""
     timeout_s: Annotated[Number, Option(answers=False, flag="--timeout")] = Field(120.0, gt=0)
     """Seconds until a call counts as timed out."""
     attempts: Annotated[Whole, Option(answers=False)] = Field(6, ge=1, le=20)

@@ -2,7 +2,7 @@
 
 Model-graded scores are the judge's; scores by rule (match, exact, …), where the log has them, are gold. C is 1, P ½, I
 and N 0; a score without a value is unscored, with Inspect's reason. Two logs of one task by two models, or one log with
-several epochs, are joined into pairs.
+several epochs, are joined into pairs. Scores of ``judgeloop.inspect_scorer`` are pairs already, judged in both orders.
 """
 
 from __future__ import annotations
@@ -107,18 +107,21 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
     notes: list[str] = []
     epochs: dict[tuple[str, str], int] = {}
     scorers: set[str] = set()
+    paired: list[Row] = []
     for path in paths:
         header, samples = _open_log(path)
         spec = _field(header, "eval", Mapping, f"{path}: header")
         if header.get("status") not in (None, "success"):
             notes.append(f"{path.name}: this evaluation did not succeed (status {header.get('status')}); its finished samples are read")  # fmt: skip
-        read = list(_answers(path, spec, samples, judges, gold, scorers))
+        read = list(_answers(path, spec, samples, judges, gold, scorers, paired))
         run = str(spec.get("task", "")), str(spec["model"])
         earlier = epochs.get(run, 0)
         epochs[run] = earlier + max((answer.epoch for answer in read), default=0)
         answers += [replace(answer, epoch=answer.epoch + earlier) for answer in read]
         if earlier:
             notes.append(f"{path.name}: another run of {run[1]} on {run[0] or 'the same task'}; its epochs are counted on from {earlier + 1}")  # fmt: skip
+    if paired:
+        return paired, notes
     if len({task for task, _ in epochs}) > 1:
         # Samples are numbered anew in every task.
         answers = [replace(answer, item_id=f"{answer.category}/{answer.item_id}") for answer in answers]
@@ -189,8 +192,10 @@ def _field(raw: Any, name: str, kind: type | UnionType, where: str) -> Any:
 
 
 def _answers(
-    path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, scorers: set[str]
-) -> Iterator[GradedAnswer]:
+    path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, scorers: set[str],
+    paired: list[Row],
+) -> Iterator[GradedAnswer]:  # fmt: skip
+    """The answers with their grades; rows of pairs that were judged in both orders are added to ``paired``."""
     model, task = _field(spec, "model", str, f"{path}: eval"), str(spec.get("task", ""))
     for where, sample in samples:
         identity = _field(sample, "id", str | int, where)
@@ -206,6 +211,17 @@ def _answers(
             scorers.add(scorer)
             if not isinstance(score, Mapping) or "value" not in score:
                 raise InvalidInput(f"{where}: scores.{scorer}.value: missing")
+            pair = (score.get("metadata") or {}).get("judgeloop")
+            if isinstance(pair, Mapping) and judges in ("", scorer):
+                shared = {
+                    "item_id": f"{task}/{identity}",
+                    "pair_id": f"{task}/{identity}/{model}/{epoch}",
+                    "model_a": model,
+                    "category": task,
+                }
+                shared |= {"prompt": _prompt(sample, where), "text_a": _text(sample, where)}
+                paired += _both_orders(pair, shared, f"{where}: scores.{scorer}.metadata.judgeloop")
+                continue
             graded = scorer == judges if judges else _is_model_graded(scorer, score)
             if graded:
                 grader = _grader(spec, scorer, score) or (scorer if judges else model)
@@ -226,6 +242,21 @@ def _answers(
             task,
             reason,
         )
+
+
+def _both_orders(pair: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> list[Row]:
+    """One row an order of a pair: the graded model's answer is ``a``, what it was compared with ``b``."""
+    orders = _field(pair, "orders", Mapping, where)
+    rows_of_pair = []
+    for order, verdict in orders.items():
+        judged = {
+            "order": order,
+            "verdict": _field(verdict, "verdict", str, f"{where}.orders.{order}"),
+            "reason": verdict.get("reason", ""),
+        }
+        other = {"text_b": _field(pair, "other", str, where), "model_b": _field(pair, "against", str, where)}
+        rows_of_pair.append((where, {**shared, **other, "judge": _field(pair, "judge", str, where), **judged}))
+    return rows_of_pair
 
 
 def _is_model_graded(scorer: str, score: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from judgeloop.experiment.schema import DEFAULT_KEY, Endpoint, Price
 from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
 from judgeloop.wire.line import Answer, LeanLine, Line, is_local, proxy_of, split_address
-from judgeloop.wire.pace import LONGEST_WAIT_S, Pace
+from judgeloop.wire.pace import LONGEST_WAIT_S, Pace, calls_left
 from judgeloop.wire.reply import (
     SHORTEST_SECRET_IN_ANSWER,
     SHORTEST_SECRET_IN_ERROR,
@@ -71,7 +71,7 @@ class Connection:
         self.slots = asyncio.Semaphore(endpoint.concurrency)
         self.held: list[tuple[Call, Exchange]] = []
         self.failures = 0
-        self.pace = Pace(endpoint.concurrency, endpoint.patience_s, first_wait_s)
+        self.pace = Pace(endpoint.concurrency, endpoint.patience_s, first_wait_s, (endpoint.per_minute or 0) / 60)
         self._new, self._refused, self._freed = asyncio.Lock(), asyncio.Lock(), asyncio.Event()
         self._waiting, self._refused_waiting = 0, 0
         self._alive: asyncio.Task[None] | None = None
@@ -225,13 +225,15 @@ class Connection:
     async def post(self, call: Call) -> tuple[int, str]:
         """One attempt at a call: (HTTP status, text). Raises TransientFault where no whole response came, Refusal where the
         endpoint redirects."""
-        address = self._route_address(call.route) if call.route else "/chat/completions"
+        address, sent_at = self._route_address(call.route) if call.route else "/chat/completions", time.monotonic()
         try:
             # The longest that one attempt may take, against a server that trickles too.
             async with asyncio.timeout(self.endpoint.timeout_s):
                 answer = await self._line.send("POST", address, call.body, call.call_id)
         except TimeoutError:
             raise TransientFault("timeout") from None
+        if (limit := calls_left(answer.headers, time.time())) is not None:
+            self.pace.stated(sent_at, limit[0], sent_at + limit[1])
         if answer.status == 200:
             return answer.status, self.scrub(decoded(answer.content), SHORTEST_SECRET_IN_ANSWER)
         return self._error_answer(answer, call.route)

@@ -9,12 +9,21 @@ says, all calls together. What it refuses tells how fast it may be asked:
   round of answers (additive increase, multiplicative decrease).
 - *Patience* is how long it may refuse every call before a run ends.
 
-``Pace`` has no clock and never waits: ``now`` is given, in seconds of any clock that does not go back.
+Before it refuses anything: no more calls are sent a second than ``calls_per_s``, where that is set, and where an answer states how
+many calls are left until when, no more than these are sent until then.
+
+``Pace`` has no clock and never waits: ``now`` is given, in seconds of any clock that does not go back. ``calls_left`` reads what answers
+state.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 _GROWTH = 0.05
 LONGEST_WAIT_S = 60.0
@@ -29,6 +38,8 @@ class Pace:
     most: int
     patience_s: float
     first_wait_s: float = 0.5
+    calls_per_s: float = 0.0
+    """Most calls sent a second; 0: no such limit is known."""
     in_flight: int = 0
     window: float = field(init=False)
     """Calls that may be in flight now."""
@@ -51,6 +62,9 @@ class Pace:
     _refused_since: float | None = None
     _refusals: int = 0
     """Pauses in a row without an answer between them."""
+    _left: float = float("inf")
+    """Calls that may still be sent before ``_left_until``."""
+    _left_until: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.window = float(self.most)
@@ -59,22 +73,31 @@ class Pace:
         """Seconds until a call may be sent, 0 for now; None: once one of those in flight has ended."""
         if self.in_flight >= max(1, int(self.window)):
             return None
-        return max(0.0, self._resumes_at - now, self._next_at - now)
+        counted_out = self._left_until if self._left < 1 else now
+        return max(0.0, self._resumes_at - now, self._next_at - now, counted_out - now)
 
     def sent(self, now: float) -> None:
         """A call leaves."""
         self.in_flight += 1
+        self._left = self._left - 1 if now < self._left_until else float("inf")
         if self._begun_at is None:
             self._begun_at = now
         if rate := self._rate(now):
             self._next_at = max(now, self._next_at) + 1 / rate
 
     def _rate(self, now: float) -> float:
-        """Calls a second that the endpoint allows as far as is known; 0 where it stated no limit."""
+        """Calls a second that the endpoint allows as far as is known; 0 where no limit is."""
         if not (self._wait_s and self._admitted and self._span_s):
-            return 0.0
+            return self.calls_per_s
         waits = max(0.0, now - self._resumes_at) / self._wait_s
-        return self._admitted / self._span_s * (1 + _GROWTH * waits)
+        found = self._admitted / self._span_s * (1 + _GROWTH * waits)
+        return min(found, self.calls_per_s or found)
+
+    def stated(self, sent_at: float, left: int, until: float) -> None:
+        """The answer to a call that was sent at ``sent_at``, still counted as in flight, stated that ``left`` more calls are taken
+        until ``until``. Others in flight may not be counted in it yet."""
+        if left < self.in_flight + self.most:
+            self._left, self._left_until = left - (self.in_flight - 1), min(until, sent_at + LONGEST_WAIT_S)
 
     def ended(self) -> None:
         """A call has ended, however."""
@@ -120,3 +143,37 @@ class Pace:
     def is_out_of_patience(self) -> bool:
         """Whether the endpoint refuses every call for longer than ``patience_s``, by the end of its pause."""
         return self._refused_since is not None and self._resumes_at - self._refused_since > self.patience_s
+
+
+# What endpoints call the requests that are left, and the time of the next: OpenAI and who follows it, gateways, Anthropic.
+_LEFT_HEADERS = (
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"), ("ratelimit-remaining", "ratelimit-reset"),
+    ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+)  # fmt: skip
+_UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def calls_left(headers: Mapping[str, str], now: float) -> tuple[int, float] | None:
+    """(calls that an endpoint takes until its limit is reset, seconds until then), as its answer's headers state them; None where
+    they do not, or not readably. ``now``: seconds since 1970, for those that state a date."""
+    for left, reset in _LEFT_HEADERS:
+        if left in headers and reset in headers:
+            seconds = _until_s(headers[reset].strip(), now)
+            return (int(headers[left]), seconds) if headers[left].isdecimal() and seconds is not None else None
+    return None
+
+
+def _until_s(stated: str, now: float) -> float | None:
+    """Seconds of "6m0s", "120ms", "30", a date as of ISO 8601, or a time since 1970 in seconds or milliseconds."""
+    if parts := re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[dhms]))+", stated):
+        return sum(float(n) * _UNIT_S[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|[dhms])", parts[0]))
+    with suppress(ValueError):
+        seconds = float(stated)
+        since_1970 = seconds / 1000 if seconds > 1e11 else seconds
+        seconds = since_1970 - now if since_1970 > 1e9 else seconds
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    with suppress(ValueError):
+        stated_at = datetime.fromisoformat(stated)
+        return max(0.0, stated_at.timestamp() - now) if stated_at.tzinfo else None
+    return None

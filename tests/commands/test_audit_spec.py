@@ -36,7 +36,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gold_exact": {"gold_exact": True}, "mode": {"mode": "pointwise"}, "scales": {"mode": "pointwise", "scales": "1-5"},
     "against_pairwise": {"mode": "pointwise", "against_pairwise": True}, "reward": {"reward": "classify"}, "temperature": {"temperature": 0.5},
     "max_tokens": {"max_tokens": 9}, "seed": {"seed": 1}, "price": {"price": (1.0, 2.0)}, "columns": {"columns": {"gold": "other"}},
-    "endpoint": {"endpoint": {"max_tokens": 9}}, "concurrency": {"concurrency": 1}, "timeout_s": {"timeout_s": 1.0}, "attempts": {"attempts": 1}, "patience_s": {"patience_s": 1.0},
+    "endpoint": {"endpoint": {"max_tokens": 9}}, "concurrency": {"concurrency": 1}, "per_minute": {"per_minute": 6000}, "timeout_s": {"timeout_s": 1.0}, "attempts": {"attempts": 1}, "patience_s": {"patience_s": 1.0},
     "threads": {"threads": 2, "engine": "llama_cpp", "base_url": None}, "context": {"context": 512, "engine": "llama_cpp", "base_url": None},
     "max_tokens_field": {"max_tokens_field": "max_completion_tokens"}, "send_temperature": {"send_temperature": False},
     "top_logprobs": {"top_logprobs": 5}, "min_label_mass": {"min_label_mass": 0.1}, "min_trial_mass": {"min_trial_mass": 0.1}, "extra_headers": {"extra_headers": {"X": "y"}}, "extra_query": {"extra_query": {"v": "1"}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from judgeloop.serving.faults import Rule
 from judgeloop.serving.protocol import ServerAnswer, error_answer
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Connection, Ledger, WireClient
+from judgeloop.wire.pace import calls_left
 from wire_case import Speaker, ask, completion, named, numbered, recorded, serving, use
 
 FAULTS = [
@@ -380,6 +382,39 @@ def test_a_refused_call_is_asked_again_before_any_new_one() -> None:
 
     asyncio.run(play())
     assert left == ["under way", "refused 1", "refused 2", "new 1", "new 2", "new 3"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "seconds"),
+    [
+        ("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("30", 30), ("1.5", 1.5), ("2026-01-01T00:00:10Z", 10),
+        ("1767225610", 10), ("1767225610000", 10), ("2025-12-31T00:00:00Z", 0), ("soon", None), ("", None), ("nan", None), ("-1", 0),
+        ("2026-01-01T00:00:10", None),
+    ],
+)  # fmt: skip
+def test_headers_that_state_what_is_left(stated: str, seconds: float | None) -> None:
+    new_year = 1767225600.0
+    expected = None if seconds is None else (7, pytest.approx(seconds))
+    for left, reset in (
+        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+        ("ratelimit-remaining", "ratelimit-reset"),
+    ):
+        assert calls_left({left: "7", reset: stated}, new_year) == expected
+    assert calls_left({"ratelimit-remaining": "many", "ratelimit-reset": stated}, new_year) is None
+    assert calls_left({"ratelimit-reset": stated}, new_year) is None
+
+
+def test_no_call_is_sent_beyond_what_is_left(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def says(_: str) -> ServerAnswer:
+        times.append(time.monotonic())
+        left = {"x-ratelimit-remaining-requests": str(max(0, 2 - len(times))), "x-ratelimit-reset-requests": "300ms"}
+        return replace(completion(), headers=left)
+
+    with serving(Speaker(says)) as server:
+        ask(tmp_path, server.endpoint(concurrency=1), numbered(3), at_once=True)
+    assert times[1] - times[0] < 0.25 < times[2] - times[1]
 
 
 def test_a_wait_pauses_all_calls_of_the_endpoint(tmp_path: Path) -> None:

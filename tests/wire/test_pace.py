@@ -23,6 +23,10 @@ class Bucket:
     def __post_init__(self) -> None:
         self.tokens = self.burst
 
+    def stated(self) -> tuple[int, float]:
+        """(calls left, seconds until there are ``burst``), as answers say where such a server states them."""
+        return int(self.tokens), (self.burst - self.tokens) / self.per_s
+
     def admits(self, now: float) -> bool:
         self.tokens = min(self.burst, self.tokens + (now - self.at) * self.per_s)
         self.at = now
@@ -47,8 +51,12 @@ class Slots:
         return admitted
 
 
-def played(pace: Pace, server: Bucket | Slots, calls: int, latency_s: float) -> tuple[int, float, list[float]]:
-    """(requests, seconds, windows) of so many calls. Refusals come at once, answers after ``latency_s``."""
+def played(
+    pace: Pace, server: Bucket | Slots, calls: int, latency_s: float, *, states: bool = False
+) -> tuple[int, float, list[float]]:
+    """(requests, seconds, windows) of so many calls. Refusals come at once, answers after ``latency_s``; ``states``: they tell how
+    many calls were left when theirs was admitted."""
+    left_then: dict[int, tuple[int, float]] = {}
     now, left, answered, requests = 0.0, calls, 0, 0
     windows: list[float] = []
     ends: list[tuple[float, int, float, bool]] = []
@@ -58,12 +66,17 @@ def played(pace: Pace, server: Bucket | Slots, calls: int, latency_s: float) -> 
             admitted = server.admits(now)
             pace.sent(now)
             requests, left = requests + 1, left - 1
+            if states and isinstance(server, Bucket):
+                left_then[requests] = server.stated()
             heapq.heappush(ends, (now + (latency_s if admitted else 0.001), requests, now, admitted))
             continue
         if delay is not None and (not ends or now + delay < ends[0][0]):
             now += delay + 1e-9
             continue
-        now, _, sent_at, admitted = heapq.heappop(ends)
+        now, request, sent_at, admitted = heapq.heappop(ends)
+        if request in left_then:
+            calls_left, reset_s = left_then[request]
+            pace.stated(sent_at, calls_left, sent_at + reset_s)
         if admitted:
             answered += 1
             pace.admitted(sent_at)
@@ -90,6 +103,24 @@ def test_a_limit_per_minute_is_met_at_its_own_rate() -> None:
     requests, seconds, _ = played(Pace(64, 3600), Bucket(500 / 60, 6.0, 500), 3000, 0.5)
     assert requests <= 1.1 * 3000
     assert seconds <= 1.2 * 2500 * 60 / 500
+
+
+@pytest.mark.parametrize("latency_s", [0.05, 0.5, 2.0])
+@pytest.mark.parametrize(("per_s", "burst"), [(10, 10), (500 / 60, 500)])
+def test_a_limit_that_answers_state_is_kept_before_anything_is_refused(
+    latency_s: float, per_s: float, burst: int
+) -> None:
+    most, calls = 8, 4 * burst
+    requests, seconds, _ = played(Pace(most, 3600), Bucket(per_s, 1.0, burst), calls, latency_s, states=True)
+    own = max((calls - burst) / per_s + latency_s, calls / most * latency_s)
+    assert requests == calls
+    assert seconds <= 1.2 * own
+
+
+def test_calls_of_a_set_rate_leave_evenly() -> None:
+    requests, seconds, _ = played(Pace(16, 3600, calls_per_s=10), Bucket(10, 1.0, 1), 100, 0.05)
+    assert requests == 100
+    assert seconds == pytest.approx(99 / 10 + 0.05, rel=0.02)
 
 
 def test_calls_in_flight_settle_at_what_a_server_takes() -> None:
