@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from rich.console import Console
 
+    from judgeloop.commands.consent import Consent
+
 app = typer.Typer(
     name="judgeloop",
     help="What will my LLM judge do to my model? Measure a judge's bias, close the loop, and see what drifts.",
@@ -42,6 +44,28 @@ Quiet = Annotated[
     typer.Option("--quiet", "-q", help="No progress and no summary: the path, the address or the exit code alone."),
 ]
 """Every command takes --quiet."""
+
+
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="Send keys where the experiment file says, or unencrypted, without being asked first."),
+]
+"""Every command that sends keys takes --yes; give it to ``consent``."""
+
+
+def consent(yes: bool) -> Consent:
+    """How the command has it confirmed where keys go: by --yes, else by a person at the terminal."""
+    from judgeloop.commands.consent import Consent
+
+    return Consent(yes, _confirmed)
+
+
+def _confirmed(sentences: Sequence[str]) -> bool | None:
+    """A person's answer to these sentences; None where there is no terminal. The standard output stays free for results."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    print("\n".join(sentences), end="\nSend it? [y/N] ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _version(show: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, Quiet, app, console, print_json, set_debug
+from judgeloop.cli.app import Debug, Quiet, Yes, app, consent, console, print_json, set_debug
 from judgeloop.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def doctor(
     ] = None,
     api_key_env: Annotated[
         str | None,
-        typer.Option(help="Environment variable with the key. [default: OPENAI_API_KEY, if set]", show_default=False),
+        typer.Option(
+            help="Environment variable with the key. [default: OPENAI_API_KEY at https://api.openai.com, none elsewhere]",
+            show_default=False,
+        ),
     ] = None,
     prompt: Annotated[
         str, typer.Option(help="The judge prompt to try: a shipped name or a template file.")
@@ -54,6 +57,7 @@ def doctor(
     timeout: Annotated[float, typer.Option(help="Seconds until a call counts as unanswered.")] = 60.0,
     context_tokens: Annotated[int, typer.Option(help="Length of the one long prompt.", min=1)] = 3000,
     json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON, for `plan --doctor`.")] = False,
+    yes: Yes = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -68,7 +72,7 @@ def doctor(
             diagnosis = doctor_command(
                 base_url, model, experiment=experiment, endpoint=endpoint, api_key_env=api_key_env, prompt=prompt,
                 max_calls=max_calls, timeout_s=timeout, context_tokens=context_tokens,
-                on_check=lambda check: view.stage(f"{check.name}: {check.state}"),
+                on_check=lambda check: view.stage(f"{check.name}: {check.state}"), consent=consent(yes),
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing is kept, run the same command again") from None

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judgeloop.cli.app import Debug, Quiet, app, fail, from_fields, interruptible, print_json, set_debug, words
+from judgeloop.cli.app import (
+    Debug,
+    Quiet,
+    Yes,
+    app,
+    consent,
+    fail,
+    from_fields,
+    interruptible,
+    print_json,
+    set_debug,
+    words,
+)
 from judgeloop.errors import AnswersOutstanding, InvalidInput
 
 if TYPE_CHECKING:
@@ -45,6 +57,7 @@ def run(
     max_cost: MaxCost = None,
     max_calls: MaxCalls = None,
     leave_failed: LeaveFailed = False,
+    yes: Yes = False,
     quiet: Quiet = False,
     print_experiment: Annotated[
         bool, typer.Option("--print-experiment", help="Print an experiment to start from, and stop.")
@@ -72,7 +85,7 @@ def run(
     with interruptible(), views.view(quiet=quiet) as view:
         result = run_command(
             experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls,
-            retry_failed=not leave_failed, observer=view,
+            retry_failed=not leave_failed, observer=view, consent=consent(yes),
         )  # fmt: skip
     _show(result, quiet, replayed=replay is not None)
 
@@ -111,6 +124,7 @@ def step(
     max_cost: MaxCost = None,
     max_calls: MaxCalls = None,
     leave_failed: LeaveFailed = False,
+    yes: Yes = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -122,8 +136,9 @@ def step(
     try:
         with interruptible(), views.view(quiet=quiet) as view:
             result = step_command(
-                run, out=out, max_cost=max_cost, max_calls=max_calls, retry_failed=not leave_failed, observer=view
-            )
+                run, out=out, max_cost=max_cost, max_calls=max_calls, retry_failed=not leave_failed, observer=view,
+                consent=consent(yes),
+            )  # fmt: skip
     except AnswersOutstanding as error:
         for call, folder in error.requests:
             print(f"{call}: {folder}")
@@ -189,6 +204,7 @@ def _audit(
             callback=_print_prompt,
         ),
     ] = None,
+    yes: Yes = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -199,8 +215,8 @@ def _audit(
         print(shown_prompt(pairs, show_prompt, given))
         return
     from judgeloop.cli import views
-    from judgeloop.commands.audit import audit as audit_command
-    from judgeloop.commands.audit_spec import audit_name
+    from judgeloop.commands.audit import run_audit
+    from judgeloop.commands.audit_spec import audit_name, checked, valid
     from judgeloop.commands.plan_audit import plan_audit
     from judgeloop.experiment.audit import AuditCall, AuditPlanCall
 
@@ -218,7 +234,8 @@ def _audit(
     view = views.view(quiet=quiet)
     try:
         with interruptible(), view:
-            result = audit_command(pairs, **given, observer=view)
+            call = valid(AuditCall, {**given, "observer": view})
+            result = run_audit(checked(pairs, call), call, consent(yes))
     except AnswersOutstanding as error:
         _print_next_commands(error)
         raise

@@ -15,6 +15,7 @@ from judgeloop.analysis import Analysis, analyze_log, write_tables
 from judgeloop.commands import questions
 from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, checked, valid, with_client_addresses
 from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
+from judgeloop.commands.consent import Consent
 from judgeloop.commands.questions import ProbeQuestions, unapplied
 from judgeloop.commands.rated import RatedReplies, analyze_rated
 from judgeloop.commands.session import (
@@ -67,8 +68,8 @@ def audit(pairs: Input, **options: Any) -> Audit:
     return run_audit(checked(pairs, call), call)
 
 
-def run_audit(settings: Settings, call: AuditCall) -> Audit:
-    """``audit`` of settings that are checked already."""
+def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = None) -> Audit:
+    """``audit`` of settings that are checked already; by ``consent`` it is confirmed first where keys go unencrypted."""
     observer: Observer | None = call.observer
     collect = [Path(file) for file in ([call.collect] if isinstance(call.collect, str | Path) else call.collect)]
     by_files = call.batch or bool(collect)
@@ -96,7 +97,7 @@ def run_audit(settings: Settings, call: AuditCall) -> Audit:
     files = {source["name"]: source["hash"] for source in settings.sources.values() if "hash" in source}
     session = Session(
         folder, identity, settings.endpoints, environment(identity, files, settings.seed), settings.record(), call.replay,
-        call.retry_failed and not collect, Ledger(call.max_cost, call.max_calls), observer, call.client,
+        call.retry_failed and not collect, Ledger(call.max_cost, call.max_calls), observer, call.client, consent,
     )  # fmt: skip
     asking = _Asking(settings, observer)
     with difference_named(folder, "audit", lambda recorded: audit_differences(recorded, settings.record())), session:

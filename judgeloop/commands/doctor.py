@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from judgeloop.commands.consent import Consent
 from judgeloop.commands.session import unwrapped
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.resolve import load
@@ -97,13 +98,15 @@ def doctor(
     context_tokens: int = 3000,
     on_check: Callable[[Check], None] = lambda _: None,
     environment: Mapping[str, str] | None = None,
+    consent: Consent | None = None,
 ) -> Diagnosis:
     """Probe ``base_url``, or an ``endpoint`` of an ``experiment`` file with its headers, query and engine.
 
     At most ``max_calls`` short completions and one list of models; nothing is sent anywhere else, and no key is kept or
     shown. ``api_key_env``: the variable that holds the key, looked up in
     ``environment`` (default the process's). ``prompt``: the judge prompt that is tried. ``timeout_s``: seconds a call.
-    ``context_tokens``: of the one long prompt. ``on_check`` is told each check as it ends. Raises InvalidInput for what is
+    ``context_tokens``: of the one long prompt. ``on_check`` is told each check as it ends. ``consent`` is the command line's, which
+    has it confirmed where keys go; without it they go where the file says. Raises InvalidInput for what is
     asked wrongly, EndpointFailed where the endpoint does not answer.
     """
     if (base_url is None) == (experiment is None):
@@ -116,6 +119,9 @@ def doctor(
         asked = _of_address(str(base_url), model, api_key_env)
     if max_calls < 1 or not 0 < timeout_s <= 3600 or context_tokens < 1:
         raise InvalidInput("--max-calls, --timeout and --context-tokens must be 1 or more")
+    if consent is not None:
+        consent = replace(consent, file="" if experiment is None else str(experiment))
+        consent.confirm(consent.needed([asked]))
     started = nullcontext({"m": asked}) if asked.engine is None else engines.running({"m": asked})
     with started as running:
         probed = running["m"].model_copy(update={"concurrency": _IN_FLIGHT, "timeout_s": timeout_s, "attempts": 1})
@@ -185,9 +191,10 @@ class _Examination:
                 shown = ", ".join(names[:_SHOWN_MODELS]) + (
                     f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
                 )
+                missing = self.inquiry.mended("", "base_url", denied=True) if listing.status in (401, 403) else ""
                 raise InvalidInput(
                     f"--model: {_address(self.asked)} lists {len(names)} models ({shown}); give one of them"
-                    if names else f"--model: {_address(self.asked)} lists no models ({listing.summary}); give its name"
+                    if names else f"--model: {_address(self.asked)} lists no models ({listing.summary}); {missing or 'give its name'}"
                 )  # fmt: skip
             self.found.model = names[0]
         entry = next((entry for entry in entries if entry["id"] == self.found.model), {})

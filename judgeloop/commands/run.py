@@ -6,11 +6,12 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
+from judgeloop.commands.consent import Consent
 from judgeloop.commands.session import (
     Observer,
     OwnClient,
@@ -73,6 +74,7 @@ def run(
     client: OwnClient = None,
     report: bool = True,
     by_hand: bool = False,
+    consent: Consent | None = None,
 ) -> Run:
     """Close the loop, or go on where it stopped, and write estimates and ``report`` into ``out`` (default runs/<name>).
 
@@ -82,7 +84,8 @@ def run(
     in an earlier session are asked again. ``observer`` shows progress: an object with the methods of
     ``judgeloop.commands.session.Observer``. ``client`` asks in place of judgeloop's own line: an ``openai.AsyncOpenAI`` for all
     endpoints, or a mapping from endpoint to one; it is closed at the end. ``by_hand``: a policy's command is not run; the files of its trainings are written
-    and AnswersOutstanding says which wait (``judgeloop step``). Raises JudgeloopError; the same call resumes after
+    and AnswersOutstanding says which wait (``judgeloop step``). ``consent`` is the command line's, which has it confirmed where keys
+    go; without it they go where the experiment says. Raises JudgeloopError; the same call resumes after
     BudgetReached, EndpointFailed, TrainingFailed, AnswersOutstanding or StorageFailed.
     """
     resolved = as_resolved(experiment)
@@ -113,6 +116,7 @@ def run(
         ledger=Ledger(max_cost, budget.max_calls if max_calls is None else max_calls),
         observer=observer,
         client=client,
+        consent=consent and replace(consent, file=str(experiment)),
     )
     folder = session.folder
     if by_hand and isinstance(experiment, str | Path):
@@ -150,6 +154,7 @@ def step(
     retry_failed: bool = True,
     observer: Observer | None = None,
     report: bool = True,
+    consent: Consent | None = None,
 ) -> Run:
     """``run`` with trainings that somebody makes by hand, for those that take days: it goes as far as it can, writes the files
     of each training and raises AnswersOutstanding, whose ``requests`` are (call id, folder) of those that lack model.json.
@@ -165,7 +170,7 @@ def step(
         out, experiment = out or folder.path, folder.path / source
     return run(
         experiment, out=out, max_cost=max_cost, max_calls=max_calls, retry_failed=retry_failed, observer=observer,
-        report=report, by_hand=True,
+        report=report, by_hand=True, consent=consent,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import yaml
 
 from judgeloop import analysis
+from judgeloop.commands.consent import Consent, Sending, recorded
 from judgeloop.errors import FolderMismatch, InvalidInput, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import TRIAL_ID
@@ -111,7 +112,8 @@ class Session:
 
     ``environment``: what is known before any call; ``experiment``: the content of experiment.yaml. With ``replay`` that
     folder's recording answers, and no endpoint is asked. With ``retry_failed`` calls whose attempts all failed in an earlier
-    session are asked again. By ``client`` the endpoints are asked in place of judgeloop's own line. Raises FolderMismatch, StorageFailed.
+    session are asked again. By ``client`` the endpoints are asked in place of judgeloop's own line. With ``consent`` it is confirmed
+    first where keys go, unless the folder's environment.json says that it was. Raises FolderMismatch, StorageFailed, InvalidInput.
     """
 
     folder: RunFolder
@@ -124,14 +126,17 @@ class Session:
     ledger: Ledger = field(default_factory=Ledger)
     observer: Observer | None = None
     client: OwnClient = None
+    consent: Consent | None = None
     cassette: Cassette = field(init=False)
     recording: Cassette | None = field(init=False, default=None)
     record: EndpointRecord = field(init=False)
+    _confirmed: list[Sending] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.record = EndpointRecord(self.observer)
 
     def __enter__(self) -> Session:
+        self._confirm()
         with ExitStack() as stack:
             if self.replay is not None:
                 self.recording = Cassette(RunFolder.recorded(self.replay).path, writable=False)
@@ -139,8 +144,7 @@ class Session:
             stack.enter_context(self.folder.claim(self.identity))
             # The hash first: a session killed between the two is still known as this experiment's.
             self.folder.write_json("environment.json", {**self.folder.environment(), **self.environment})
-            text = yaml.safe_dump(dict(self.experiment), sort_keys=False, allow_unicode=True, width=100)
-            self.folder.write_text("experiment.yaml", text)
+            self.folder.write_text("experiment.yaml", self._experiment_text())
             retry_failed = self.retry_failed and self.recording is None
             self.cassette = Cassette(self.folder.path, writable=True, retry_failed=retry_failed)
             stack.callback(self.cassette.close)
@@ -156,6 +160,38 @@ class Session:
         finally:
             self._open.__exit__(kind, error, trace)
 
+    def _confirm(self) -> None:
+        """Have it confirmed where keys go, before anything is written. Raises InvalidInput."""
+        known = self.folder.environment()
+        self._keep(recorded(known))
+        if self.consent is None or self.replay is not None or self._is_done(known):
+            return
+        new = [each for each in self.consent.needed(self.endpoints.values()) if each not in self._confirmed]
+        self.consent.confirm(new)
+        self._keep(new)
+
+    def _experiment_text(self) -> str:
+        return yaml.safe_dump(dict(self.experiment), sort_keys=False, allow_unicode=True, width=100)
+
+    def _is_done(self, known: Mapping[str, Any]) -> bool:
+        """Whether every call of the folder is answered, so that none is sent; ``known``: its environment.json."""
+        is_whole = known.get("experiment_hash") == self.identity and (self.folder.path / "estimates.parquet").is_file()
+        if not is_whole or (self.retry_failed and known.get("failed_calls")):
+            return False
+        return self.folder.experiment_text() == self._experiment_text()  # a mitigation that was added asks more
+
+    def _check_address(self, endpoint: Endpoint) -> None:
+        """Raise InvalidInput where a key would go to an address for which nobody has confirmed it."""
+        if self.consent is not None:
+            self._keep(self.consent.check(endpoint, self._confirmed))
+
+    def _keep(self, sendings: Sequence[Sending]) -> None:
+        """Add to what environment.json says was confirmed."""
+        self._confirmed += sendings
+        if self._confirmed:
+            records = [each.record() for each in sorted(self._confirmed)]
+            self.environment = {**self.environment, "keys_confirmed": records}
+
     def ask(self, asking: Asking[T]) -> T:
         """The result of ``asking``, which gets a client and the endpoints; their engines run until it returns. Raises what
         the client raises."""
@@ -170,7 +206,7 @@ class Session:
         async with WireClient(
             endpoints, self.cassette, replay=self.recording, ledger=self.ledger, observer=self.record.answered,
             note=self.observer.note if self.observer else lambda _: None,
-            clients=self._own_clients(endpoints),
+            clients=self._own_clients(endpoints), check_address=self._check_address,
         ) as client:  # fmt: skip
             return await asking(client, endpoints)
 

@@ -30,7 +30,8 @@ class _Questions(Block):
     engine: Annotated[str | None, Option(answers=True)] = None
     """Instead of an address: start the model here, with llama_cpp, or transformers for reward models."""
     api_key_env: Annotated[
-        str | Sequence[str] | None, Option(answers=False, several=True, unset="OPENAI_API_KEY, if set")
+        str | Sequence[str] | None,
+        Option(answers=False, several=True, unset="OPENAI_API_KEY at https://api.openai.com, none elsewhere"),
     ] = None
     """Name of the environment variable with the key: one for all models, or one each."""
     prompt: Annotated[str | Path, Option(answers=True)] = "pairwise"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -26,6 +27,10 @@ Number = Annotated[float, Field(strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 
 Engine = Literal["llama_cpp", "transformers"]
+
+DEFAULT_KEY = "OPENAI_API_KEY"
+"""The variable whose value is the key at OpenAI's own address, where an endpoint names none."""
+_OPENAI_HOST = "api.openai.com"
 
 
 class Block(BaseModel):
@@ -63,7 +68,7 @@ class _Address(Block):
     model: str
     """The model's name, as the endpoint knows it. With engine llama_cpp: smollm2-135m, or the path of a .gguf file; with transformers: the folder or name of a sequence classifier."""
     api_key_env: Annotated[str | None, Option(answers=False)] = None
-    """Name of the environment variable that holds the key; default OPENAI_API_KEY where that is set. A local endpoint needs none."""
+    """Name of the environment variable that holds the key; default OPENAI_API_KEY at OpenAI's own address (https://api.openai.com), no key elsewhere."""
     price: Annotated[Price, Option(answers=False)] = Price()
     """What a token costs."""
     max_tokens: Whole = Field(512, ge=1)
@@ -168,6 +173,22 @@ class Endpoint(CallSettings, _Address):
     def is_priced(self) -> bool:
         """Whether the cost of its calls is known: by a stated price, or because this machine answers."""
         return self.price.stated or self.engine is not None
+
+    @property
+    def key_variable(self) -> str:
+        """The environment variable whose value is sent as the key: the one named, else OPENAI_API_KEY at OpenAI's own address
+        (``at_openai``), else none (empty)."""
+        return self.api_key_env or (DEFAULT_KEY if self.at_openai else "")
+
+    @property
+    def at_openai(self) -> bool:
+        """Whether this is OpenAI's own address: https, api.openai.com and what is below it, as eu.api.openai.com."""
+        try:
+            address = urlsplit(self.base_url or "")
+            is_usual = address.scheme == "https" and address.port in (None, 443)
+        except ValueError:
+            return False
+        return is_usual and f".{address.hostname}".endswith(f".{_OPENAI_HOST}")
 
     def variables(self) -> list[tuple[str, str]]:
         """(field, environment variable) of every variable that these settings name."""

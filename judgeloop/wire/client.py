@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.options import remedy
-from judgeloop.experiment.schema import Endpoint, Price
+from judgeloop.experiment.schema import DEFAULT_KEY, Endpoint, Price
 from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
 from judgeloop.wire.line import Answer, LeanLine, Line, is_local, proxy_of, split_address
@@ -68,7 +68,6 @@ class Connection:
         assert endpoint.base_url is not None
         self.endpoint = endpoint
         self.where = f"endpoint {name} ({bare_address(endpoint.base_url)}, model {endpoint.model})"
-        self.key_variable = endpoint.api_key_env or "OPENAI_API_KEY"
         self.slots = asyncio.Semaphore(endpoint.concurrency)
         self.held: list[tuple[Call, Exchange]] = []
         self.failures = 0
@@ -78,7 +77,8 @@ class Connection:
         self._alive: asyncio.Task[None] | None = None
         self._environment = environment
         self._secrets: list[str] = []
-        self._key = self._sendable(self._secret(self.key_variable), self.key_variable) if client is None else ""
+        variable = endpoint.key_variable if client is None else ""
+        self._key = self._sendable(self._secret(variable), variable)
         self._headers = {
             header: self._sendable(self._expanded(value), header) for header, value in endpoint.extra_headers.items()
         }
@@ -144,6 +144,21 @@ class Connection:
             if len(secret) >= shortest:
                 text = text.replace(secret, "***")
         return text
+
+    def mended(self, of_key: str, settings: str, *, denied: bool) -> str:
+        """What mends a refusal for good: "check the key in JUDGE_KEY<of_key>, <settings>". ``denied``: it is a 401 or 403, which
+        an endpoint answers where it misses a key."""
+        if self._own_client is not None:
+            return f"check the key of its client{of_key}, {settings}"
+        named = dict.fromkeys([self.endpoint.key_variable, *(name for _, name in self.endpoint.variables())])
+        if sent := " and ".join(filter(None, named)):
+            return f"check the key in {sent}{of_key}, {settings}"
+        if not denied:
+            return f"check {settings}"
+        is_set = bool(self._environment.get(DEFAULT_KEY, "").strip())
+        why = f"{DEFAULT_KEY} goes to OpenAI's own address alone" if is_set else "no variable that holds it is named"
+        name = DEFAULT_KEY if is_set else "NAME"
+        return f"no key was sent, for {why}: give --api-key-env {name} (in a file: api_key_env: {name}), or check {settings}"
 
     async def check_alive(self) -> None:
         """Check once, before the first call, that a server answers, whatever it answers. Raises EndpointFailed."""
@@ -354,13 +369,15 @@ class WireClient:
         note: Callable[[str], None] = lambda _: None,
         environment: Mapping[str, str] = os.environ,
         clients: Mapping[str, openai.AsyncOpenAI] | None = None,
+        check_address: Callable[[Endpoint], None] = lambda _: None,
         backoff_s: float = 0.5,
     ) -> None:
         """``endpoints`` have a base_url each (engines are started before, by serving.engines).
 
         With ``replay`` nothing is asked: every answer is in ``cassette`` or ``replay``, else ReplayMiss. ``observer`` gets
         every answered call, ``note`` a sentence on each pause that an endpoint asks for. ``environment`` holds the keys;
-        ``clients``: endpoint → an openai client of the caller's own, by which it is asked. ``backoff_s``: seconds before the second attempt, doubled later. What the cassette holds is counted in ``ledger`` at once.
+        ``clients``: endpoint → an openai client of the caller's own, by which it is asked. ``check_address`` gets every endpoint, with
+        the address of a trained model too, before anything is sent there, and raises where nothing may be. ``backoff_s``: seconds before the second attempt, doubled later. What the cassette holds is counted in ``ledger`` at once.
         """
         self._endpoints = endpoints
         self._cassette = cassette
@@ -368,7 +385,7 @@ class WireClient:
         self.ledger = ledger or Ledger()
         self._observer, self._note_pause = observer, note
         self._environment, self._clients = environment, clients or {}
-        self._backoff_s = backoff_s
+        self._check_address, self._backoff_s = check_address, backoff_s
         self._connections: dict[tuple[str, str], Connection] = {}
         """(endpoint, address) → connection; the address is empty but for models that a training put elsewhere."""
         self._in_flight: dict[tuple[str, str], asyncio.Task[Reply]] = {}
@@ -477,6 +494,7 @@ class WireClient:
             endpoint = self._endpoints[call.endpoint]
             if call.base_url:
                 endpoint = endpoint.model_copy(update={"base_url": call.base_url, "model": call.body.get("model")})
+            self._check_address(endpoint)
             client = None if call.base_url else self._clients.get(call.endpoint)
             self._connections[place] = Connection(call.endpoint, endpoint, self._environment, self._backoff_s, client)
         return self._connections[place]
@@ -555,8 +573,10 @@ class WireClient:
         if connection.failures < CONSECUTIVE_FAILURES:
             return reply
         connection.held.clear()
+        denied = exchange.status in (401, 403)
+        mended = connection.mended(" and its credit", "base_url and model", denied=True) if denied else ""
         raise EndpointFailed(
-            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply)}, then run the same command to resume"
+            f"{connection.where}: {CONSECUTIVE_FAILURES} calls in a row failed, the last with {failure_words(reply, mended)}, then run the same command to resume"
         )
 
     async def _attempt(self, connection: Connection, call: Call) -> Exchange:
@@ -586,9 +606,12 @@ class WireClient:
         except Refusal as refusal:
             asked = f" (asked /{call.route})" if call.route else ""
             settings = "base_url, model and route" if call.route else "base_url and model"
-            # A 404 or an unknown model has nothing to do with the key.
-            key = "" if refusal.absent else f"the key in {connection.key_variable} and its credit, "
-            mended = remedy(str(refusal)) or f"check {key}{settings}"
+            mended = remedy(str(refusal))
+            if not mended and refusal.absent:  # a 404 or an unknown model has nothing to do with the key
+                mended = f"check {settings}"
+            elif not mended:
+                denied = str(refusal).startswith(("HTTP 401", "HTTP 403"))
+                mended = connection.mended(" and its credit", settings, denied=denied)
             raise EndpointFailed(
                 f"{connection.where}: {brief(str(refusal))}{asked}; {mended}, then run the same command to resume"
             ) from None
@@ -756,7 +779,7 @@ def failed_exchange(call: Call, fault: TransientFault, attempts: int, tokens: tu
     )  # fmt: skip
 
 
-def failure_words(reply: Reply) -> str:
-    """Why a call failed, the server's own sentence, and what mends it: "bad_request: …; set …"."""
+def failure_words(reply: Reply, mended: str = "") -> str:
+    """Why a call failed, the server's own sentence, and what mends it, ``mended`` where the sentence does not tell: "bad_request: …; set …"."""
     said = f": {brief(reply.detail)}" if reply.detail else ""
-    return f"{reply.failure}{said}; {remedy(reply.detail) or 'mend it'}"
+    return f"{reply.failure}{said}; {remedy(reply.detail) or mended or 'mend it'}"

@@ -108,7 +108,8 @@ def _require_answer(inquiry: Inquiry, result: HttpResult) -> None:
         return
     hint = remedy(result.message) or "see what the server logs"
     if result.refused_for_good:
-        hint = f"check the key in {inquiry.key_variable}, base_url and model"
+        denied = result.summary.startswith(("HTTP 401", "HTTP 403"))
+        hint = inquiry.mended("", "base_url and model", denied=denied)
     problem = brief(result.summary or result.reply.failure)
     raise EndpointFailed(f"{inquiry.where}: no answer to a plain question ({problem}); {hint}")
 

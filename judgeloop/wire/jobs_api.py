@@ -124,6 +124,9 @@ class JobsConnection(Connection):
             ) from None
         return ""
 
+    def _mended(self, refusal: Refused) -> str:
+        return self.mended(" and what it may do", "base_url and model", denied=refusal.status in (401, 403))
+
     def _missing(self) -> str:
         return f"{self.where}: no {self.api}"
 
@@ -135,7 +138,7 @@ class JobsConnection(Connection):
             if refusal.status in NO_SUCH_ADDRESS:
                 raise NoSuchAPI(self._missing()) from None
             raise EndpointFailed(
-                f"{self.where}: will not {what}: {refusal}; check the key in {self.key_variable} and what it may do, then run the same command to resume"
+                f"{self.where}: will not {what}: {refusal}; {self._mended(refusal)}, then run the same command to resume"
             ) from None
 
     async def tried(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
@@ -238,7 +241,7 @@ class BatchConnection(JobsConnection):
             batch = await self.tried(f"batch {batch_id}", lambda: self._openai.batches.retrieve(batch_id))
         except Refused as refusal:
             raise EndpointFailed(
-                f"{self.where}: batch {batch_id} cannot be looked up: {refusal}; check the key in {self.key_variable}, or give its output with --collect. The same command looks again"
+                f"{self.where}: batch {batch_id} cannot be looked up: {refusal}; {self._mended(refusal)}, or give its output with --collect. The same command looks again"
             ) from None
         counts, errors = getattr(batch, "request_counts", None), getattr(batch, "errors", None)
         messages = [text_of(error, "message") for error in getattr(errors, "data", None) or []]
@@ -356,7 +359,7 @@ class FineTuningConnection(JobsConnection):
             job = await self.tried(f"job {job_id}", lambda: self._openai.fine_tuning.jobs.retrieve(job_id))
         except Refused as refusal:
             raise EndpointFailed(
-                f"{self.where}: {self.job} {job_id} cannot be looked up: {refusal}; check the key in {self.key_variable}. The same command looks again"
+                f"{self.where}: {self.job} {job_id} cannot be looked up: {refusal}; {self._mended(refusal)}. The same command looks again"
             ) from None
         began, end = getattr(job, "created_at", None), getattr(job, "finished_at", None)
         tokens = getattr(job, "trained_tokens", None)

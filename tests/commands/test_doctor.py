@@ -20,7 +20,7 @@ from judgeloop.cli.app import app
 from judgeloop.commands.doctor import Diagnosis, doctor
 from judgeloop.commands.plan import plan
 from judgeloop.commands.run import run
-from judgeloop.errors import EndpointFailed, InvalidInput
+from judgeloop.errors import EndpointFailed, InvalidInput, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.serving.faults import Faults, Rule, Shape, ShapedAnswerer
 from judgeloop.serving.planted import PlantedAnswerer
@@ -429,6 +429,28 @@ def test_a_version_that_is_not_stated_is_left_out(page: tuple[int, bytes], monke
         server.shutdown()
         server.server_close()
     assert (made.server.name, made.version) == ("vLLM", "")
+
+
+class Locked(Rude):
+    """Lists its models to nobody either."""
+
+    def do_GET(self) -> None:
+        self._refuse(401, {"error": "no key"})
+
+
+@pytest.mark.parametrize(("handler", "model"), [(Rude, "m"), (Locked, None)])
+def test_a_key_that_was_not_sent_is_said_to_be_missing(handler: type[Rude], model: str | None) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    said = "no key was sent, for OPENAI_API_KEY goes to OpenAI's own address alone: give --api-key-env OPENAI_API_KEY"
+    try:
+        with pytest.raises(JudgeloopError, match=said) as caught:
+            doctor(url, model, environment={"OPENAI_API_KEY": "sk-very-secret-123"})
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "sk-very-secret-123" not in str(caught.value)
 
 
 def test_a_key_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

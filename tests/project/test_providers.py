@@ -127,7 +127,7 @@ def test_a_prompt_that_the_content_filter_stops_is_unscored_and_the_others_are_j
     with LocalServer(create_app(answerer)) as server:
         done = judgeloop.audit("pairs.jsonl", base_url=server.base_url, model="planted", out="out")
     reasons = done.judgments.groupby("item_id")["reason"].agg(set)
-    assert reasons["france"] == {"bad_request"}
+    assert reasons["france"] == {"refusal"}
     assert reasons["rain"] == {""}
 
 

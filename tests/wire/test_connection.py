@@ -73,9 +73,10 @@ def test_a_key_that_the_server_echoes_goes_no_further(
     )
     output = ""
     with serving(speaker) as server:
-        endpoint = server.endpoint(extra_headers={"x-hidden": "${HIDDEN}"}, attempts=1, patience_s=0)
+        settings = {"api_key_env": "JUDGE_KEY", "extra_headers": {"x-hidden": "${HIDDEN}"}}
+        endpoint = server.endpoint(**settings, attempts=1, patience_s=0)
         try:
-            environment = {"OPENAI_API_KEY": KEY, "HIDDEN": HEADER_KEY}
+            environment = {"JUDGE_KEY": KEY, "HIDDEN": HEADER_KEY}
             replies = ask(tmp_path, endpoint, [named("bad"), named("good")], environment=environment)
             output = repr(replies)
         except EndpointFailed as error:
@@ -108,12 +109,59 @@ def test_a_key_in_another_spelling(tmp_path: Path, spelled: str) -> None:
         serving(Speaker(lambda _: ServerAnswer(401, f'{{"error": {{"message": "wrong key {spelled}"}}}}'))) as server,
         pytest.raises(EndpointFailed, match=r"wrong key \S{0,4}\*\*\*\S{0,4};"),
     ):
-        ask(tmp_path, server.endpoint(), [named("a")], environment={"OPENAI_API_KEY": KEY})
+        ask(tmp_path, server.endpoint(api_key_env="JUDGE_KEY"), [named("a")], environment={"JUDGE_KEY": KEY})
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_the_default_key_goes_to_no_other_host_than_openais(tmp_path: Path, status: int) -> None:
+    speaker = Speaker(lambda call: completion() if call == "good" else error_answer(status, "the API key is missing"))
+    environment = {"OPENAI_API_KEY": KEY, "JUDGE_KEY": HEADER_KEY}
+    sent = r"no key was sent, for OPENAI_API_KEY goes to OpenAI's own address alone: "
+    how = r"give --api-key-env OPENAI_API_KEY \(in a file: api_key_env: OPENAI_API_KEY\), or check base_url and model"
+    with serving(speaker) as server:
+        ask(tmp_path / "good", server.endpoint(), [named("good")], environment=environment)
+        with pytest.raises(EndpointFailed, match=sent + how):
+            ask(tmp_path / "bad", server.endpoint(), [named("bad")], environment=environment)
+        for variable in environment:
+            endpoint = server.endpoint(api_key_env=variable)
+            with pytest.raises(
+                EndpointFailed, match=f"; check the key in {variable} and its credit, base_url and model"
+            ):
+                ask(tmp_path / variable, endpoint, [named("bad")], environment=environment)
+    sent_keys = [dict(request.headers).get(b"authorization", b"").decode() for _, _, request in server.seen]
+    assert sent_keys == ["", "", f"Bearer {KEY}", f"Bearer {HEADER_KEY}"]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "variable"),
+    [
+        ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("https://API.OpenAI.com:443", "OPENAI_API_KEY"),
+        ("https://eu.api.openai.com/v1", "OPENAI_API_KEY"),
+        ("http://api.openai.com/v1", ""),
+        ("https://api.openai.com:8443/v1", ""),
+        ("https://api.openai.com:x/v1", ""),
+        ("https://openai.com/v1", ""),
+        ("https://cdn.openai.com/v1", ""),
+        ("https://openai.com.evil.example/v1", ""),
+        ("https://api.openai.com.evil.example/v1", ""),
+        ("https://evilapi.openai.com/v1", ""),
+        ("https://evil.example/api.openai.com/v1", ""),
+        ("https://resource.openai.azure.com/v1", ""),
+        ("http://localhost:8000/v1", ""),
+        ("https://127.0.0.1/v1", ""),
+        ("https://[::1", ""),
+    ],
+)
+def test_where_the_default_key_goes(base_url: str, variable: str) -> None:
+    assert Speaker().endpoint(base_url=base_url).key_variable == variable
+    assert Speaker().endpoint(base_url=base_url, api_key_env="JUDGE_KEY").key_variable == "JUDGE_KEY"
 
 
 def test_a_word_that_happens_to_be_a_key_stays_in_what_the_model_said(tmp_path: Path) -> None:
     with serving(Speaker(lambda _: completion("an EMPTY and secret word"))) as server:
-        (reply,) = ask(tmp_path, server.endpoint(), [named("a")], environment={"OPENAI_API_KEY": "secret"})
+        endpoint = server.endpoint(api_key_env="JUDGE_KEY")
+        (reply,) = ask(tmp_path, endpoint, [named("a")], environment={"JUDGE_KEY": "secret"})
     assert reply.text == "an EMPTY and secret word"
 
 
@@ -128,7 +176,7 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (error_answer(401, "Incorrect API key.\nSee \x1b[31mthe docs."), r"HTTP 401: Incorrect API key\. See \?\[31mthe docs; check the key in OPENAI_API_KEY"),
+        (error_answer(401, "Incorrect API key.\nSee \x1b[31mthe docs."), r"HTTP 401: Incorrect API key\. See \?\[31mthe docs; no key was sent, for no variable that holds it is named: give --api-key-env NAME"),
         (error_answer(403, "Country not supported"), "HTTP 403: Country not supported"),
         (ServerAnswer(404, "<html>Not Found</html>"), "HTTP 404: <html>Not Found</html>"),
         (error_answer(400, "The model `m` does not exist", code="model_not_found"), "HTTP 400: The model `m` does not exist"),

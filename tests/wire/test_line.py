@@ -76,7 +76,8 @@ async def speaking(
 
 def endpoint(port: int, scheme: str = "http", host: str = "127.0.0.1", path: str = "/v1", **settings: Any) -> Endpoint:
     address = f"{scheme}://{host}:{port}{path}"
-    return Endpoint.model_validate({"base_url": address, "model": "m", "timeout_s": 5, **settings})
+    own = {"base_url": address, "model": "m", "timeout_s": 5, "api_key_env": "JUDGE_KEY"}
+    return Endpoint.model_validate({**own, **settings})
 
 
 async def outcome(connection: Connection, call: Call) -> tuple[object, ...]:
@@ -93,7 +94,7 @@ async def both(
     settings: Endpoint, call: Call, environment: Mapping[str, str] | None = None
 ) -> tuple[tuple[object, ...], tuple[object, ...]]:
     """The outcomes by judgeloop's own line and by an openai client of the caller's own."""
-    environment = {"OPENAI_API_KEY": KEY} if environment is None else environment
+    environment = {"JUDGE_KEY": KEY} if environment is None else environment
     outcomes = []
     for client in (None, openai.AsyncOpenAI(api_key=KEY, base_url=settings.base_url, timeout=settings.timeout_s)):
         connection = Connection("m", settings, environment, client=client)
@@ -125,7 +126,7 @@ def test_both_lines_send_the_same_request(path: str, route: Any) -> None:
             async with speaking(lambda _: http(SAID)) as (port, seen):
                 for number, body in enumerate(bodies):
                     call = Call(f"s0/g0/judge/{number}%20/ab", "m", body, route)
-                    await both(endpoint(port, path=path, **settings), call, {"OPENAI_API_KEY": KEY, "OTHER": "o"})
+                    await both(endpoint(port, path=path, **settings), call, {"JUDGE_KEY": KEY, "OTHER": "o"})
                 assert len(seen) == 4
                 for (first, ours, content), (other, theirs, other_content) in zip(seen[::2], seen[1::2], strict=True):
                     assert first == other
