@@ -21,10 +21,16 @@ import pandas as pd
 from judgeloop import seeds
 from judgeloop.errors import AnswersOutstanding, EndpointFailed
 from judgeloop.experiment.resolve import Arm, ResolvedExperiment
-from judgeloop.experiment.schema import ExemplarPolicySpec, JudgeSpec, PoolPolicySpec, TrainedPolicySpec
+from judgeloop.experiment.schema import (
+    ExemplarPolicySpec,
+    GroupAdvantageSignalSpec,
+    JudgeSpec,
+    PoolPolicySpec,
+    TrainedPolicySpec,
+)
 from judgeloop.interchange.preferences import Preference, net_preferences
 from judgeloop.judging.controls import GoldJudge, Truth, candidates_of
-from judgeloop.judging.judges import Judge, model_name
+from judgeloop.judging.judges import Judge, ScoringJudge, model_name
 from judgeloop.judging.pairing import candidates_frame, completed, judgments_frame, matchups, presentations
 from judgeloop.judging.panels import (
     AnchorPanel,
@@ -35,7 +41,7 @@ from judgeloop.judging.panels import (
     with_probes,
 )
 from judgeloop.learning import strategies
-from judgeloop.learning.signals import LearnedSelection, Support, generation_zero_scale, learn
+from judgeloop.learning.signals import LearnedSelection, Support, generation_zero_scale, learn, learn_from_scores
 from judgeloop.policies import (
     CandidateDraw,
     Drafter,
@@ -251,7 +257,8 @@ class ArmLoop:
         weights: dict[str, Mapping[str, Weights]] = {"n_drawn": counts, "p_current": current}
         if generation < self.replicate.experiment.generations:
             # Labels, signal and selection.
-            learned = self._learn(judgments, features, current, counts)
+            judge = self.context.judges[self.arm.name]
+            learned = await self._learn(judge, judgments, features, current, counts, generation)
             tables["preferences"] = learned.preferences
             if learned.signal is not None:
                 tables["signals"] = learned.signal.frame(self.replicate.number, self.arm.name, generation)
@@ -262,7 +269,10 @@ class ArmLoop:
                 # Gold's selection from the same candidates.
                 if self.context.gold is not None and not self.arm.is_control:
                     by_gold = await self._judge(self.context.gold, batches, generation)
-                    learned_gold = self._learn(self._judgments_frame(by_gold, generation), features, current, counts)
+                    gold_judgments = self._judgments_frame(by_gold, generation)
+                    learned_gold = await self._learn(
+                        self.context.gold, gold_judgments, features, current, counts, generation
+                    )
                     weights["p_selected_gold"] = learned_gold.selection
                 self.selections.append(learned.selection)
                 # The training set, and the next policy.
@@ -299,6 +309,8 @@ class ArmLoop:
     def _prefix(self, generation: int) -> str:
         """The call ids of judgments up to the item. They name no arm where arms share the calls: at generation 0, where the
         candidates are the same."""
+        # A score of a pool's text may depend on neither: every text is scored once.
+        generation = 0 if isinstance(self.arm.signal, GroupAdvantageSignalSpec) else generation
         stem = f"s{self.replicate.number}/g{generation}/judge"
         return stem + (_judge_label(self.context, self.arm.judge) if generation == 0 else f"/{self.arm.name}")
 
@@ -328,18 +340,28 @@ class ArmLoop:
         """p_current of every item: the policy's distribution over its texts."""
         return {item_id: self.policy.current(item_id) for item_id in self.replicate.items}
 
-    def _learn(
+    async def _learn(
         self,
+        judge: Judge,
         judgments: pd.DataFrame,
         features: pd.DataFrame,
         current: Mapping[str, Weights],
         counts: Mapping[str, Counter[str]],
+        generation: int,
     ) -> LearnedSelection:
-        """The preferences by the arm's label rule, the signal fitted to them, and its selection."""
+        """The preferences by the arm's label rule, the signal fitted to them, and its selection; or the selection that
+        follows from the judge's scores."""
         reference = current
         if isinstance(self.policy, PoolPolicy) and self.arm.signal.reference == "base":
             reference = self.policy.base
         supports = {i: Support(reference[i], counts[i]) for i in counts if current[i]}
+        if isinstance(self.arm.signal, GroupAdvantageSignalSpec):
+            experiment, number = self.replicate.experiment, self.replicate.number
+            return learn_from_scores(
+                self.arm.signal, judgments, await self._scores(judge, supports, generation), supports,
+                size=experiment.candidates_per_item,
+                stream=lambda item_id: seeds.rng(experiment.seed, "groups", number, generation, item_id),
+            )  # fmt: skip
         return learn(
             self.arm.signal,
             judgments,
@@ -349,6 +371,25 @@ class ArmLoop:
             on_pool=self.pool is not None,
             size=self.replicate.experiment.candidates_per_item,
         )
+
+    async def _scores(
+        self, judge: Judge, supports: Mapping[str, Support], generation: int
+    ) -> dict[str, dict[str, float]]:
+        """item_id → candidate_id → the judge's score, of the texts that groups are drawn from."""
+        batches = [
+            (
+                self.replicate.items[i],
+                [self.policy.texts(i)[name] for name, mass in support.reference.items() if mass > 0],
+            )
+            for i, support in supports.items()
+        ]
+        if isinstance(judge, GoldJudge):
+            # Whether they are right is known by now (``_learn_truth``).
+            return {item.item_id: judge.scores(item, texts, self.replicate.truth) for item, texts in batches}
+        assert isinstance(judge, ScoringJudge)  # what the experiment may pair with this signal
+        prefix, stream = self._prefix(generation), (self.replicate.number, generation)
+        scores = await asyncio.gather(*(judge.scores(item, texts, prefix, stream) for item, texts in batches))
+        return {item.item_id: of_item for (item, _), of_item in zip(batches, scores, strict=True)}
 
     def _mix(self, generation: int) -> dict[str, dict[str, float]]:
         """The training set by the arm's strategy: weights by item_id and candidate_id; items without any are left out."""

@@ -197,3 +197,49 @@ def test_a_debiased_arm_has_its_own_calls_and_its_own_name(tmp_path: Path, serve
     assert names == {"planted#pairwise/logprob", "planted#rubric/logprob", "random"}
     assert [call for call in served.asked if call.startswith("s0/g0/judge/rubric/")]
     assert [call for call in served.asked if call.startswith("panels/g1/judge/rubric/")]
+
+
+SCORED = {"policy": {"kind": "pool", "endpoint": "m", "pool_size": 6}, "panels": {"anchor": 0}}
+
+
+@pytest.mark.tables
+def test_scores_of_every_kind_of_judge_tilt_its_pool(tmp_path: Path, serve: Serve) -> None:
+    served = serve(length=0.7)
+    judges: dict[str, dict[str, Any]] = {
+        "reward": {"kind": "reward", "endpoint": "m"}, "shorter": {"kind": "rule", "feature": "length", "prefer": "less"},
+        "planted": {"kind": "planted", "length": 0.7, "position": 3.0}, "gold": {"kind": "gold"}, "random": {"kind": "random"},
+    }  # fmt: skip
+    run = _run(
+        tmp_path, served, signal={"kind": "group_advantage", "normalize": "none", "step": 2.0}, replicates=1,
+        arms={name: {"judge": judge} for name, judge in judges.items()}, **SCORED,
+    )  # fmt: skip
+    table = run.candidates
+    steps = table[table["generation"] < 2]
+    worth = {
+        "reward": 0.7 * table["length"], "shorter": -table["length"], "planted": 0.7 * table["length"],
+        "gold": table["correct"],
+    }  # fmt: skip
+    for arm in judges:
+        of_arm = steps[steps["arm"] == arm]
+        if arm in worth:
+            above = (of_arm["reward"] - worth[arm][of_arm.index]).groupby(of_arm["item_id"])
+            assert (above.max() - above.min()).dropna().to_numpy() == pytest.approx(0.0, abs=1e-9)
+        else:
+            assert set(of_arm["reward"]) == {0.0, 1.0}
+        # Selection is the tilt with 1/tau = step·(K − 1)/K.
+        tilted = of_arm["p_current"] * np.exp(of_arm["reward"].fillna(0.0) * 2.0 * (3 - 1) / 3)
+        cell = [of_arm["generation"], of_arm["item_id"]]
+        assert of_arm["p_selected"].to_numpy() == pytest.approx(tilted / tilted.groupby(cell).transform("sum"))
+    gold = steps[steps["arm"] == "reward"]
+    tilted = gold["p_current"] * np.exp(gold["correct"].fillna(0.0) * 2.0 * (3 - 1) / 3)
+    cell = [gold["generation"], gold["item_id"]]
+    assert gold["p_selected_gold"].to_numpy() == pytest.approx(tilted / tilted.groupby(cell).transform("sum"))
+    assert _mean_of(table, "reward", 2) > _mean_of(table, "reward", 0)
+    assert _mean_of(table, "shorter", 2) < _mean_of(table, "shorter", 0)
+    assert len(run.folder.table("signals")) == 0
+
+
+def _mean_of(table: pd.DataFrame, arm: str, generation: int) -> float:
+    """Mean length by the policy's weights."""
+    rows = table[(table["arm"] == arm) & (table["generation"] == generation)]
+    return float(np.average(rows["length"], weights=rows["p_current"]))

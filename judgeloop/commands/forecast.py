@@ -167,6 +167,11 @@ def _loop_settings(
         raise InvalidInput(
             f"{source}: policy.kind {resolved.experiment.policy.kind}: how a trained model responds to picks is not known before it is trained; forecasts are of pool and exemplar policies"
         )
+    for arm in resolved.arms:
+        if arm.signal.kind == "group_advantage" and not arm.is_control:
+            raise InvalidInput(
+                f"{source}: arms.{arm.name}.signal.kind group_advantage: how scores answer to features is not in a judge's picks; forecasts are of signals that learn from picks (bradley_terry, best_of_n)"
+            )
     size = resolved.experiment.candidates_per_item
     matchups = min(size * (size - 1) // 2, resolved.experiment.matchups_per_item or size * size)
     arms = tuple(arm for arm in resolved.arms if not arm.is_control)

@@ -14,16 +14,23 @@ from typing import Any
 
 import pandas as pd
 
-from judgeloop.bodies import draft_body, judge_body, match_body, reward_body
+from judgeloop.bodies import draft_body, judge_body, match_body, reward_body, score_body
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved
-from judgeloop.experiment.schema import Endpoint, Experiment, ModelJudgeSpec, RewardJudgeSpec, RuleJudgeSpec
+from judgeloop.experiment.schema import (
+    AskedJudgeSpec,
+    Endpoint,
+    Experiment,
+    PointwiseJudgeSpec,
+    RewardJudgeSpec,
+    RuleJudgeSpec,
+)
 from judgeloop.records import Item, prompt_text
 from judgeloop.rundir import RunFolder
 from judgeloop.stats import inference
 from judgeloop.text import templates
 from judgeloop.text.matching import is_asked
-from judgeloop.text.templates import Mode, Template
+from judgeloop.text.templates import Mode, Template, parse_scale
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.reply import read
 
@@ -120,7 +127,7 @@ def verdict_tokens(mode: Mode | str, *, reasons: bool, longest: int) -> Range:
     return (Range(30.0, 150.0, longest) if reasons else Range(3.0, 8.0, longest)).at_most(longest)
 
 
-def judgment_tokens(judge: ModelJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
+def judgment_tokens(judge: AskedJudgeSpec, endpoint: Endpoint, template: Template) -> Range:
     """Completion tokens of one judgment. An endpoint may turn out to have no log-probabilities: ``auto`` then asks for JSON."""
     longest = judge.max_tokens or endpoint.max_tokens
     mode = template.modes[0] if judge.verdict == "auto" else judge.verdict
@@ -369,10 +376,10 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
             scores = _reward_load(material, planned.judge, answer, f"scores, arm {planned.arm}")
             yield _with_calls(scores, planned.calls, experiment)
         elif planned.judge is not None:
-            judgments = _judge_load(material, planned.judge, answer, f"judgments, arm {planned.arm}")
+            judgments = _judge_load(material, planned.judge, answer, f"{planned.kind}, arm {planned.arm}")
             yield _with_calls(judgments, planned.calls, experiment)
             if planned.is_first and planned.judge.verdict == "auto":
-                trials = len(templates.load(planned.judge.prompt, resolved.folder, "judge").modes)
+                trials = len(_template(material, planned.judge).modes)
                 yield _with_calls(replace(judgments, what=TRIALS), trials, experiment)
         elif planned.kind == "trainings":
             yield Load(
@@ -387,19 +394,30 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
             yield _with_calls(replace(draft, what=_DRAFTS[planned.kind]), planned.calls, experiment)
 
 
-def _judge_load(material: Material, judge: ModelJudgeSpec, answer: Range, what: str) -> Load:
-    """One presentation of every item: the rendered prompt with both answers left out, and two answers."""
-    endpoint = material.resolved.experiment.endpoints[judge.endpoint]
-    template = templates.load(judge.prompt, material.resolved.folder, "judge")
-    mode = template.modes[0] if judge.verdict == "auto" else judge.verdict
-    bodies = [
-        judge_body(
-            endpoint, template, mode, prompt=item.prompt, first_text="", second_text="", reference=item.reference
-        )
-        for item in material.items
-    ]
+def _template(material: Material, judge: AskedJudgeSpec) -> Template:
+    kind: templates.Kind = "score" if isinstance(judge, PointwiseJudgeSpec) else "judge"
+    return templates.load(judge.prompt, material.resolved.folder, kind)
+
+
+def _judge_load(material: Material, judge: AskedJudgeSpec, answer: Range, what: str) -> Load:
+    """One presentation of every item, or one text to score: the rendered prompt with the answers left out, and the answers."""
+    endpoint, template = material.resolved.experiment.endpoints[judge.endpoint], _template(material, judge)
+    mode, texts = template.modes[0] if judge.verdict == "auto" else judge.verdict, 2
+    if isinstance(judge, PointwiseJudgeSpec):
+        scale, texts = parse_scale(judge.scale), 1
+        bodies = [
+            score_body(endpoint, template, mode, scale, prompt=item.prompt, answer="", reference=item.reference)
+            for item in material.items
+        ]
+    else:
+        bodies = [
+            judge_body(
+                endpoint, template, mode, prompt=item.prompt, first_text="", second_text="", reference=item.reference
+            )
+            for item in material.items
+        ]
     load = load_of(what, judge.endpoint, endpoint, bodies, judgment_tokens(judge, endpoint, template))
-    return replace(load, prompt=load.prompt + answer.times(2 * load.calls))
+    return replace(load, prompt=load.prompt + answer.times(texts * load.calls))
 
 
 def _reward_load(material: Material, judge: RewardJudgeSpec, answer: Range, what: str) -> Load:

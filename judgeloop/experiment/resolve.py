@@ -27,15 +27,17 @@ from judgeloop.experiment import inputs
 from judgeloop.experiment.inputs import read_yaml, yaml_name
 from judgeloop.experiment.options import only_speed, sentence
 from judgeloop.experiment.schema import (
+    SCORING_JUDGES,
     SIGNALS_OF_POLICY,
+    AskedJudgeSpec,
     Block,
     Endpoint,
     Experiment,
     GoldJudgeSpec,
     JudgeSpec,
-    ModelJudgeSpec,
     PanelJudgeSpec,
     PlantedJudgeSpec,
+    PointwiseJudgeSpec,
     PolicySpec,
     RewardJudgeSpec,
     SignalSpec,
@@ -223,10 +225,15 @@ def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: 
 def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
     place = f"{where}: arms.{arm.name}"
     _check_judge(experiment, arm.judge, f"{place}.judge")
-    kinds = SIGNALS_OF_POLICY.get(arm.policy.kind, ("bradley_terry", "best_of_n"))
+    selecting = ("bradley_terry", "best_of_n", *(("group_advantage",) if arm.policy.kind == "pool" else ()))
+    kinds = SIGNALS_OF_POLICY.get(arm.policy.kind, selecting)
     if arm.signal.kind not in kinds:
         raise ExperimentError(
             f"{place}.signal.kind: {arm.signal.kind} does not go with policy.kind {arm.policy.kind}, which takes {', '.join(kinds)}"
+        )
+    if arm.signal.kind == "group_advantage" and arm.judge.kind not in SCORING_JUDGES:
+        raise ExperimentError(
+            f"{place}.judge.kind: {arm.judge.kind} compares texts and scores none, which signal.kind group_advantage needs; use a judge of kind {', '.join(SCORING_JUDGES)}, or signal.kind bradley_terry"
         )
     if arm.policy.kind == "exemplar" and arm.signal.reference == "base":
         raise ExperimentError(
@@ -255,7 +262,7 @@ class PlannedCalls:
     ]  # fmt: skip
     calls: int
     arm: str = ""
-    judge: ModelJudgeSpec | RewardJudgeSpec | None = None
+    judge: AskedJudgeSpec | RewardJudgeSpec | None = None
     is_first: bool = False
     exemplars: int = 0
 
@@ -299,7 +306,9 @@ class Material:
             hashes["strategy.real"] = inputs.file_hash(resolved.path(name))
         prompts = [templates.load(resolved.experiment.policy.prompt, resolved.folder, "draft")]
         for arm in resolved.arms:
-            prompts += [templates.load(member.prompt, resolved.folder, "judge") for member in asked_models(arm.judge)]
+            for member in asked_models(arm.judge):
+                kind: templates.Kind = "score" if isinstance(member, PointwiseJudgeSpec) else "judge"
+                prompts.append(templates.load(member.prompt, resolved.folder, kind))
             if isinstance(arm.judge, RewardJudgeSpec) and arm.judge.prompt is not None:
                 prompts.append(templates.load(arm.judge.prompt, resolved.folder, "reward"))
         matcher = _matcher(resolved, items)
@@ -356,12 +365,18 @@ class Material:
         # At most: an edit that does not apply to a text is not judged. Both texts of a pair are edited.
         edits = sum(len(PADDING_DOSES) if name == "padding" else 1 for name in experiment.panels.probes)
         earlier: list[JudgeSpec] = []
+        of_pools: list[JudgeSpec] = []
         for arm in self.resolved.arms:
             is_first = arm.judge not in earlier
             earlier.append(arm.judge)
             turns, panels = replicates * (steps + is_first), is_first * (steps + 1)
-            if isinstance(arm.judge, RewardJudgeSpec):  # a text is scored once, an edit too
-                yield PlannedCalls("scores", turns * texts + panels * panel * (1 + edits), arm.name, arm.judge)
+            if isinstance(arm.judge, PointwiseJudgeSpec | RewardJudgeSpec):  # a text is scored once, an edit too
+                scored = turns * texts
+                if arm.signal.kind == "group_advantage":  # a pool's text is scored once, for all arms
+                    scored = 0 if arm.judge in of_pools else self._pool_texts()
+                    of_pools.append(arm.judge)
+                yield PlannedCalls("scores", scored + panels * panel * (1 + edits), arm.name, arm.judge, is_first)
+                continue
             for member in asked_models(arm.judge):
                 presentations = turns * orders + panels * panel * (1 + 2 * edits)
                 yield PlannedCalls("judgments", presentations * arm.judge.repeats, arm.name, member, is_first)
@@ -383,6 +398,11 @@ class Material:
         # Pairs are dealt to the items in turn. A file's pairs have no references.
         dealt = range(anchor) if isinstance(anchor, int) else ()
         return drafts + 2 * sum(is_asked(self.items[number % len(self.items)]) for number in dealt)
+
+    def _pool_texts(self) -> int:
+        """The pools' drafts and real texts, over all items and replicates."""
+        real = sum(len(texts) for texts in self.real.values())
+        return len(self.items) * self._drafts_an_item() + self.resolved.experiment.replicates * real
 
     def _drafts_an_item(self) -> int:
         """Texts an item over all replicates, arms and generations, without those of the anchor panel."""
@@ -408,11 +428,11 @@ def _matcher(resolved: ResolvedExperiment, items: tuple[Item, ...]) -> GoldJudge
     return golds[0]
 
 
-def asked_models(spec: JudgeSpec) -> tuple[ModelJudgeSpec, ...]:
-    """The model judges that a judge block asks: itself, a panel's members, or none."""
+def asked_models(spec: JudgeSpec) -> tuple[AskedJudgeSpec, ...]:
+    """The chat models that a judge block asks: itself, a panel's members, or none."""
     if isinstance(spec, PanelJudgeSpec):
         return spec.judges
-    return (spec,) if isinstance(spec, ModelJudgeSpec) else ()
+    return (spec,) if isinstance(spec, AskedJudgeSpec) else ()
 
 
 # pydantic's faults in a user's words.

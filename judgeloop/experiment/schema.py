@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from judgeloop.errors import InvalidInput
 from judgeloop.experiment import options
 from judgeloop.experiment.options import Option
 from judgeloop.records import PROBE_NAMES, ProbeName, RewardRoute, canonical
 from judgeloop.text.features import FeatureName
+from judgeloop.text.templates import parse_scale
 
 # YAML's own types: neither true nor "3" is a number, and 3.0 is no count.
 Whole = Annotated[int, Field(strict=True)]
@@ -209,7 +211,7 @@ class ModelJudgeSpec(Block):
     """A model that is asked for a verdict, always in both orders."""
 
     kind: Literal["model"] = "model"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`."""
     prompt: str = "pairwise"
@@ -224,6 +226,45 @@ class ModelJudgeSpec(Block):
     """Longest reply in json and text mode; default the endpoint's."""
 
 
+class PointwiseJudgeSpec(Block):
+    """A model that is asked for the score of each text alone; the text with the better score is picked, equal scores are a tie.
+
+    A text is scored once and both orders follow from the two scores, so that no order can matter.
+    """
+
+    kind: Literal["pointwise"] = "pointwise"
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
+    endpoint: str
+    """A key of `endpoints`."""
+    prompt: str = "pointwise"
+    """A shipped template's name (pointwise, pointwise_rubric) or a template file of kind score."""
+    scale: str = "1-10"
+    """WORST-BEST, whole numbers; on a reversed scale, as 10-1, a text's score is less its points, so that larger is better."""
+    verdict: VerdictMode = "auto"
+    """How the score is read: logprob (a mean over the likeliest numbers), json, text, or auto (tries them in that order)."""
+    temperature: Number = Field(0.0, ge=0)
+    """Sampling temperature of the judge."""
+    max_tokens: Whole | None = Field(None, ge=1)
+    """Longest reply in json and text mode; default the endpoint's."""
+
+    @property
+    def repeats(self) -> int:
+        """A score is asked once."""
+        return 1
+
+    @field_validator("scale")
+    @classmethod
+    def _is_a_scale(cls, scale: str) -> str:
+        try:
+            return parse_scale(scale).name
+        except InvalidInput as error:
+            raise ValueError(str(error).removeprefix("--scales: ")) from None
+
+
+AskedJudgeSpec = ModelJudgeSpec | PointwiseJudgeSpec
+"""A judge that a chat model is, by its replies."""
+
+
 class RewardJudgeSpec(Block):
     """A reward model that scores each text alone: P(first) = s((score of the first − score of the second) / temperature).
 
@@ -231,7 +272,7 @@ class RewardJudgeSpec(Block):
     """
 
     kind: Literal["reward"] = "reward"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     endpoint: str
     """A key of `endpoints`, with a base_url (with or without its /v1) or engine: transformers."""
     route: RewardRoute = "classify"
@@ -263,7 +304,7 @@ class RandomJudgeSpec(Block):
     """A fair coin for every presentation: the control for drift that no judge causes."""
 
     kind: Literal["random"] = "random"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     repeats: Whole = Field(1, ge=1)
     """Times each presentation is judged."""
 
@@ -272,7 +313,7 @@ class GoldJudgeSpec(Block):
     """Prefers the candidate that matches the item's reference; both, neither or no reference: tie."""
 
     kind: Literal["gold"] = "gold"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     endpoint: str | None = None
     """A key of `endpoints`; only for items with `match: judge`, where every text of every arm is asked about, once."""
     prompt: str = "reference_match"
@@ -288,7 +329,7 @@ class RuleJudgeSpec(Block):
     """
 
     kind: Literal["rule"] = "rule"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     feature: FeatureName
     """What the rule looks at: length, or a style feature per 100 tokens."""
     prefer: Literal["more", "less"] = "more"
@@ -304,7 +345,7 @@ class PlantedJudgeSpec(Block):
     """
 
     kind: Literal["planted"] = "planted"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     position: Number = 0.0
     """Log-odds for the first slot."""
     length: Number = 0.0
@@ -329,7 +370,7 @@ class PanelJudgeSpec(Block):
     """The majority of several model judges; an even split is a tie."""
 
     kind: Literal["panel"] = "panel"
-    """Who judges: model, reward, random, gold, rule, planted or panel."""
+    """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""
     judges: tuple[ModelJudgeSpec, ...] = Field(min_length=2)
     """The members, each as a model judge."""
     repeats: Whole = Field(1, ge=1)
@@ -345,6 +386,7 @@ class PanelJudgeSpec(Block):
 
 JudgeSpec = Annotated[
     Annotated[ModelJudgeSpec, Tag("model")]
+    | Annotated[PointwiseJudgeSpec, Tag("pointwise")]
     | Annotated[RewardJudgeSpec, Tag("reward")]
     | Annotated[RandomJudgeSpec, Tag("random")]
     | Annotated[GoldJudgeSpec, Tag("gold")]
@@ -474,7 +516,7 @@ class BradleyTerrySignalSpec(Block):
     """A linear reward on text features, fitted to this generation's preferences by ridge logistic regression."""
 
     kind: Literal["bradley_terry"] = "bradley_terry"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences; length_controlled is raw with the fitted length coefficient set to 0."""
     update: Literal["tilt", "best_of_n"] = "tilt"
@@ -491,7 +533,7 @@ class BestOfNSignalSpec(Block):
     """No fit: a text's reward is the number of times it was picked over both orders; each item keeps its winner."""
 
     kind: Literal["best_of_n"] = "best_of_n"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences (length_controlled needs a fitted signal and is refused)."""
     update: Literal["best_of_n"] = "best_of_n"
@@ -504,6 +546,33 @@ class BestOfNSignalSpec(Block):
         if self.label_rule == "length_controlled":
             raise ValueError("label_rule length_controlled needs a fitted signal; use kind: bradley_terry")
         return self
+
+
+class GroupAdvantageSignalSpec(Block):
+    """No fit: a text's reward is its score by the judge, and the pool moves by its advantage over the mean of a group of
+    candidates_per_item texts, as GRPO and RLOO train (policy kind `pool`; judges that score: pointwise, reward, rule, gold, random, planted).
+    """
+
+    kind: Literal["group_advantage"] = "group_advantage"
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    normalize: Literal["sd", "none"] = "sd"
+    """sd divides the advantage by the standard deviation of its group's scores (GRPO); none leaves it in points of the score (RLOO)."""
+    step: Number = Field(1.0, gt=0)
+    """A text's weight is multiplied by exp(step · its expected advantage)."""
+    epsilon: Number = Field(1e-4, ge=0)
+    """Added to the group's standard deviation; scores that differ by less count as equal."""
+    reference: Literal["previous", "base"] = "previous"
+    """What is re-weighted, and from what groups are drawn: the policy of this generation, or always that of generation 0."""
+
+    @property
+    def update(self) -> Literal["group_advantage"]:
+        """How the next policy is made."""
+        return "group_advantage"
+
+    @property
+    def label_rule(self) -> Literal["raw"]:
+        """By what the table of preferences is made; nothing is learned from it."""
+        return "raw"
 
 
 class TrainingSignal(Block):
@@ -524,14 +593,14 @@ class ExternalSignalSpec(TrainingSignal):
     """What is learned is up to the command that trains (policy kind `command`); here picks become preferences, and no more."""
 
     kind: Literal["external"] = "external"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
 
 
 class HostedSignalSpec(TrainingSignal):
     """A job of the endpoint's fine-tuning API (policy kind `hosted`)."""
 
     kind: Literal["hosted_finetune"] = "hosted_finetune"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     method: Literal["dpo", "sft"] = "dpo"
     """dpo: chosen over rejected texts; sft: the chosen texts alone, each once."""
     epochs: Whole = Field(1, ge=1)
@@ -562,7 +631,7 @@ class DpoSignalSpec(LoraSignal):
     """Direct preference optimisation: the chosen text's log-odds over the rejected one's, against the reference model's."""
 
     kind: Literal["dpo"] = "dpo"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
     length_normalised: Switch = False
@@ -575,14 +644,14 @@ class SftSignalSpec(LoraSignal):
     """Supervised fine-tuning on the chosen texts, each once."""
 
     kind: Literal["sft"] = "sft"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
 
 
 class KtoSignalSpec(LoraSignal):
     """Kahneman-Tversky optimisation: chosen texts are desirable, rejected ones are not; they need not be pairs."""
 
     kind: Literal["kto"] = "kto"
-    """What is learned from the picks: bradley_terry, best_of_n, or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
 
@@ -590,6 +659,7 @@ class KtoSignalSpec(LoraSignal):
 SignalSpec = Annotated[
     Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")]
     | Annotated[BestOfNSignalSpec, Tag("best_of_n")]
+    | Annotated[GroupAdvantageSignalSpec, Tag("group_advantage")]
     | Annotated[ExternalSignalSpec, Tag("external")]
     | Annotated[DpoSignalSpec, Tag("dpo")]
     | Annotated[SftSignalSpec, Tag("sft")]
@@ -599,6 +669,8 @@ SignalSpec = Annotated[
 ]
 SIGNALS_OF_POLICY = {"command": ("external",), "trained": ("dpo", "sft", "kto"), "hosted": ("hosted_finetune",)}
 """Kind of policy that trains a model → the kinds of signal that go with it, the first by default."""
+SCORING_JUDGES = ("pointwise", "reward", "rule", "gold", "random", "planted")
+"""Kinds of judge that score a text by itself, as the signal group_advantage needs; the others only compare."""
 
 
 class StrategySpec(Block):

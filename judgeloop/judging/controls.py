@@ -89,6 +89,16 @@ class RandomJudge:
             for presentation in presentations
         ]
 
+    async def scores(
+        self, item: Item, candidates: Sequence[Candidate], prefix: str, stream: tuple[Label, ...]
+    ) -> dict[str, float]:
+        """candidate_id → 0 or 1, by a fair coin of that stream."""
+        coins = {
+            c.candidate_id: seeds.uniform(self.seed, "coin-score", *stream, item.item_id, c.candidate_id)
+            for c in candidates
+        }
+        return {name: float(coin < 0.5) for name, coin in coins.items()}
+
     def _coin(self, presentation: Presentation, stream: tuple[Label, ...]) -> Slot:
         return "first" if seeds.uniform(self.seed, "coin", *stream, *draw_labels(presentation)) < 0.5 else "second"
 
@@ -124,6 +134,11 @@ class GoldJudge:
         """One judgment a presentation, from the known matches; ``call`` is that of the text in the first slot."""
         return [self._judgment(item, presentation, truth) for presentation in presentations]
 
+    def scores(self, item: Item, candidates: Sequence[Candidate], truth: Truth) -> dict[str, float]:
+        """candidate_id → 1 where a text is right, 0 where it is wrong; without those of which that is not known."""
+        known = {candidate.candidate_id: truth.correct(item, candidate) for candidate in candidates}
+        return {name: float(correct) for name, correct in known.items() if correct is not None}
+
     def _judgment(self, item: Item, presentation: Presentation, truth: Truth) -> Judgment:
         first, second = truth.match(item, presentation.first.text), truth.match(item, presentation.second.text)
         why = first.reason or second.reason
@@ -147,13 +162,22 @@ class RuleJudge:
         prefix: str,
         stream: tuple[Label, ...],
     ) -> list[Judgment]:
-        sign = 1.0 if self.spec.prefer == "more" else -1.0
         texts = {candidate.text for candidate in candidates_of(presentations)}
-        worth = {text: sign * getattr(measure(text, item.language), self.spec.feature) for text in texts}
+        worth = {text: self._worth(item, text) for text in texts}
         return [
             Judgment(shown, self.name, Verdict(_higher(worth[shown.first.text], worth[shown.second.text])))
             for shown in presentations
         ]
+
+    async def scores(
+        self, item: Item, candidates: Sequence[Candidate], prefix: str, stream: tuple[Label, ...]
+    ) -> dict[str, float]:
+        """candidate_id → the feature, or less it where the rule prefers less."""
+        return {candidate.candidate_id: self._worth(item, candidate.text) for candidate in candidates}
+
+    def _worth(self, item: Item, text: str) -> float:
+        value = float(getattr(measure(text, item.language), self.spec.feature))
+        return value if self.spec.prefer == "more" else -value
 
 
 def _higher(first: float, second: float) -> Slot:
@@ -182,12 +206,7 @@ class PlantedJudge:
     ) -> list[Judgment]:
         texts = {candidate.text for candidate in candidates_of(presentations)}
         measured = {text: (self.measure(text), float(correct(item, text) or False)) for text in texts}
-        coefficients = {
-            "position": self.spec.position,
-            "length": self.spec.length,
-            "quality": self.spec.quality,
-            **self.spec.features,
-        }
+        coefficients = {"position": self.spec.position, **self._content}
         judgments = []
         for presentation in presentations:
             (features_first, right_first), (features_second, right_second) = (
@@ -199,6 +218,30 @@ class PlantedJudge:
                 Judgment(presentation, self.name, self._verdict(log_odds, (*stream, *draw_labels(presentation))))
             )
         return judgments
+
+    async def scores(
+        self, item: Item, candidates: Sequence[Candidate], prefix: str, stream: tuple[Label, ...]
+    ) -> dict[str, float]:
+        """candidate_id → the log-odds of the text by itself, in which position plays no part. Each text has its own noise, of
+        SD noise/√2, so that the difference of two has ``noise``; a share ``unscored`` has no score."""
+        scores = {}
+        for candidate in candidates:
+            labels = (*stream, item.item_id, candidate.candidate_id)
+            if self.spec.unscored and seeds.uniform(self.seed, "planted-no-score", *labels) < self.spec.unscored:
+                continue
+            features = self.measure(candidate.text)
+            right = float(correct(item, candidate.text) or False)
+            score = planted_log_odds(self._content, features, dict.fromkeys(features, 0.0), right)
+            if self.spec.noise:
+                draw = seeds.rng(self.seed, "planted-score-noise", *labels).standard_normal()
+                score += self.spec.noise / math.sqrt(2.0) * float(draw)
+            scores[candidate.candidate_id] = score
+        return scores
+
+    @property
+    def _content(self) -> dict[str, float]:
+        """The coefficients of what a text has wherever it stands."""
+        return {"length": self.spec.length, "quality": self.spec.quality, **self.spec.features}
 
     def _verdict(self, log_odds: float, labels: tuple[Label, ...]) -> Verdict:
         spec = self.spec

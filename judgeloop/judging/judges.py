@@ -34,11 +34,11 @@ from judgeloop.judging.answers import (
 )
 from judgeloop.judging.controls import GoldJudge, Matcher, Measure, PlantedJudge, RandomJudge, RuleJudge
 from judgeloop.judging.pairing import call_id, draw_labels, quoted
-from judgeloop.judging.reward_models import RewardJudge, reward_judge
+from judgeloop.judging.reward_models import JudgeOfTexts, Reward, RewardJudge, reward_judge, score_call
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Reply, Verdict, rule_name
 from judgeloop.seeds import Label
 from judgeloop.text import templates
-from judgeloop.text.templates import Mode, Scale, Template
+from judgeloop.text.templates import Mode, Scale, Template, parse_scale
 
 TRIAL_PREFIX = "panels/g0/judge/trial"
 TRIAL_MASS = Endpoint.model_fields["min_trial_mass"].default
@@ -66,12 +66,17 @@ class Judge(Protocol):
         ...
 
 
+ScoringJudge = JudgeOfTexts | RuleJudge | RandomJudge | PlantedJudge
+"""A judge that also scores a text by itself: ``scores(item, candidates, prefix, stream)`` gives candidate_id → score, larger =
+better, without the texts that got none. Gold scores by what the replicate knows (``GoldJudge.scores``)."""
+
+
 @dataclass(frozen=True)
 class _ModelAsked:
     """A model that is asked: its block, its endpoint, the prompt, and how its replies are read."""
 
     name: str
-    spec: schema.ModelJudgeSpec
+    spec: schema.AskedJudgeSpec
     endpoint: Endpoint
     template: Template
     mode: Mode
@@ -154,6 +159,26 @@ class ScoreJudge(_ModelAsked):
 
 
 @dataclass(frozen=True)
+class PointwiseJudge(_ModelAsked, JudgeOfTexts):
+    """A model that is asked for the score of one text at a time, and judges pairs by it."""
+
+    scale: Scale
+
+    async def score(self, item: Item, candidate: Candidate, prefix: str, stream: tuple[Label, ...]) -> Reward:
+        """The score in points of the scale, less them on a reversed one."""
+        name = score_call(item, candidate, prefix)
+        body = score_body(
+            self.endpoint, self.template, self.mode, self.scale, prompt=item.prompt, answer=candidate.text,
+            reference=item.reference, temperature=self.spec.temperature, max_tokens=self.spec.max_tokens,
+            # By replicate, and by no generation: of a pool's text they share the call.
+            seed=self._seed("score", *stream[:1], item.item_id, candidate.candidate_id),
+        )  # fmt: skip
+        score = read_score(await self._reply(name, body), self.mode, self.scale, self.endpoint.min_label_mass)
+        better = 1.0 if self.scale.best > self.scale.worst else -1.0
+        return Reward(None if score.value is None else better * score.value, score.reason, name, score.said)
+
+
+@dataclass(frozen=True)
 class PanelJudge:
     """The members' most frequent slot among those that gave a verdict; no single most frequent one: tie."""
 
@@ -225,6 +250,12 @@ def make_judge(
         )
         return PanelJudge(tuple(members), name or judge_name(spec, endpoints))
     chosen_mode = mode if mode is None or isinstance(mode, str) else mode[0]
+    if isinstance(spec, schema.PointwiseJudgeSpec):
+        asked = templates.load(spec.prompt, folder, "score")
+        return PointwiseJudge(
+            name or judge_name(spec, endpoints), spec, endpoints[spec.endpoint], asked,
+            _available(_settled(spec, chosen_mode), asked), client, seed, parse_scale(spec.scale),
+        )  # fmt: skip
     return _model_judge(spec, endpoints, folder, client, seed, chosen_mode, name)
 
 
@@ -237,7 +268,7 @@ def judge_name(
         return rule_name(spec.prefer, spec.feature)
     if isinstance(spec, schema.PanelJudgeSpec):
         return "panel(" + ",".join(endpoints[member.endpoint].model for member in spec.judges) + ")"
-    if not isinstance(spec, schema.ModelJudgeSpec | schema.RewardJudgeSpec):
+    if not isinstance(spec, schema.AskedJudgeSpec | schema.RewardJudgeSpec):
         return spec.kind
     model = endpoints[spec.endpoint].model
     if isinstance(spec, schema.RewardJudgeSpec):
@@ -247,7 +278,7 @@ def judge_name(
 
 def model_name(judge: Judge) -> str:
     """The name of the model that a judge asks; empty for a judge that asks none or several."""
-    return judge.endpoint.model if isinstance(judge, ModelJudge | RewardJudge) else ""
+    return judge.endpoint.model if isinstance(judge, ModelJudge | PointwiseJudge | RewardJudge) else ""
 
 
 # How a model's replies can be read, by trial calls
@@ -339,7 +370,7 @@ class ScoreTrial(Trial):
 
 
 async def settle_mode(
-    spec: schema.ModelJudgeSpec, trial: Trial, *, endpoint: Endpoint, client: Client, stem: str, key: str = "--verdict"
+    spec: schema.AskedJudgeSpec, trial: Trial, *, endpoint: Endpoint, client: Client, stem: str, key: str = "--verdict"
 ) -> Mode:
     """How a model's replies are read: the stated mode, or for auto the first of the trial's modes whose reply can be.
 
@@ -371,7 +402,7 @@ async def settle_mode(
 
 
 async def resolve_mode(
-    spec: schema.ModelJudgeSpec,
+    spec: schema.AskedJudgeSpec,
     *,
     endpoints: Mapping[str, Endpoint],
     folder: str | Path,
@@ -379,12 +410,17 @@ async def resolve_mode(
     label: str = "",
     prefix: str = TRIAL_PREFIX,
 ) -> Mode:
-    """``settle_mode`` of a judge of pairs, by the calls ``<prefix>/<label>/<mode>``; without a label, which an audit
+    """``settle_mode`` of a judge of pairs or texts, by the calls ``<prefix>/<label>/<mode>``; without a label, which an audit
     gives, endpoint and prompt are it."""
-    template = templates.load(spec.prompt, folder, "judge")
+    if isinstance(spec, schema.PointwiseJudgeSpec):
+        template = templates.load(spec.prompt, folder, "score")
+        trial: Trial = ScoreTrial(template, parse_scale(spec.scale))
+    else:
+        template = templates.load(spec.prompt, folder, "judge")
+        trial = PairTrial(template)
     stem = f"{prefix}/{quoted(label or f'{spec.endpoint}.{template.name}')}"
     return await settle_mode(
-        spec, PairTrial(template), endpoint=endpoints[spec.endpoint], client=client, stem=stem,
+        spec, trial, endpoint=endpoints[spec.endpoint], client=client, stem=stem,
         key="--verdict" if label else "judge.verdict",
     )  # fmt: skip
 
@@ -398,13 +434,18 @@ def _model_judge(
     mode: Mode | None,
     name: str | None,
 ) -> ModelJudge:
-    if mode is None:
-        if block.verdict == "auto":
-            raise ValueError("verdict auto is settled by resolve_mode before the judge is made")
-        mode = block.verdict
+    mode = _settled(block, mode)
     template = templates.load(block.prompt, folder, "judge")
     name = name or judge_name(block, endpoints)
     return ModelJudge(name, block, endpoints[block.endpoint], template, _available(mode, template), client, seed)
+
+
+def _settled(block: schema.AskedJudgeSpec, mode: Mode | None) -> Mode:
+    if mode is not None:
+        return mode
+    if block.verdict == "auto":
+        raise ValueError("verdict auto is settled by resolve_mode before the judge is made")
+    return block.verdict
 
 
 def _available(mode: Mode, template: Template) -> Mode:

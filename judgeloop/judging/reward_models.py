@@ -1,4 +1,4 @@
-"""Reward models as judges: each text is scored once, alone, and a pair's verdict follows from two scores.
+"""Judges of texts, and reward models as such: each text is scored once, alone, and a pair's verdict follows from two scores.
 
 P(first) = s((score of the first − score of the second) / temperature), the Bradley–Terry model by which reward models are
 trained; the larger score is the verdict, equal scores are a tie. No text is shown beside another, so no order can matter:
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,18 +73,69 @@ def read_reward(reply: Reply, spec: schema.RewardJudgeSpec, call: str = "") -> R
     return Reward(value, "", call)
 
 
-def verdict_of(first: Reward, second: Reward, temperature: float) -> Verdict:
-    """The verdict between two scored texts; unscored where one of them has no score, with that one's reason."""
+def verdict_of(first: Reward, second: Reward, temperature: float | None) -> Verdict:
+    """The verdict between two scored texts, without a probability where there is no ``temperature``; unscored where one of them
+    has no score, with that one's reason."""
     if first.value is None or second.value is None:
         lacking = first if first.value is None else second
         return Verdict("unscored", reason=lacking.reason, said=lacking.detail)
     slot: Slot = "tie" if first.value == second.value else "first" if first.value > second.value else "second"
-    return Verdict(slot, logistic((first.value - second.value) / temperature))
+    return Verdict(slot, None if temperature is None else logistic((first.value - second.value) / temperature))
+
+
+class JudgeOfTexts(ABC):
+    """A judge that scores each text once, alone; the verdict on a pair follows from two scores. A judgment's ``call`` is that of
+    the text in the first slot."""
+
+    name: str
+
+    @property
+    def temperature(self) -> float | None:
+        """Divides the difference of two scores; None where a verdict has no probability."""
+        return None
+
+    @abstractmethod
+    async def score(self, item: Item, candidate: Candidate, prefix: str, stream: tuple[Label, ...]) -> Reward:
+        """One text's score, larger = better, by the call ``prefix/item/score/candidate``."""
+
+    async def judge(
+        self, item: Item, presentations: Sequence[Presentation], prefix: str, stream: tuple[Label, ...]
+    ) -> list[Judgment]:
+        rewards = await self._rewards(item, candidates_of(presentations), prefix, stream)
+        return [self._judgment(presentation, rewards) for presentation in presentations]
+
+    async def scores(
+        self, item: Item, candidates: Sequence[Candidate], prefix: str, stream: tuple[Label, ...]
+    ) -> dict[str, float]:
+        """candidate_id → score, without those that got none; the calls are those of ``judge``."""
+        rewards = await self._rewards(item, candidates, prefix, stream)
+        values = {candidate.candidate_id: rewards[candidate.text].value for candidate in candidates}
+        return {name: value for name, value in values.items() if value is not None}
+
+    async def _rewards(
+        self, item: Item, candidates: Sequence[Candidate], prefix: str, stream: tuple[Label, ...]
+    ) -> dict[str, Reward]:
+        """Text → its reward, one call a text."""
+        by_text: dict[str, Candidate] = {}
+        # The call is named by the smallest id, not by the order of presentation.
+        for candidate in sorted(candidates, key=lambda candidate: candidate.candidate_id):
+            by_text.setdefault(candidate.text, candidate)
+        scores = await asyncio.gather(*(self.score(item, one, prefix, stream) for one in by_text.values()))
+        return dict(zip(by_text, scores, strict=True))
+
+    def _judgment(self, presentation: Presentation, rewards: Mapping[str, Reward]) -> Judgment:
+        first, second = rewards[presentation.first.text], rewards[presentation.second.text]
+        return Judgment(presentation, self.name, verdict_of(first, second, self.temperature), first.call)
+
+
+def score_call(item: Item, candidate: Candidate, prefix: str) -> str:
+    """The id of the call that scores a text."""
+    return f"{prefix}/{quoted(item.item_id)}/score/{quoted(candidate.candidate_id)}"
 
 
 @dataclass(frozen=True)
-class RewardJudge:
-    """A reward model; a judgment's ``call`` is that of the text in the first slot."""
+class RewardJudge(JudgeOfTexts):
+    """A reward model."""
 
     name: str
     spec: schema.RewardJudgeSpec
@@ -91,34 +143,25 @@ class RewardJudge:
     template: Template | None
     client: Client
 
-    async def judge(
+    @property
+    def temperature(self) -> float:
+        """Divides the difference of two scores."""
+        return self.spec.temperature
+
+    async def score(
         self,
         item: Item,
-        presentations: Sequence[Presentation],
+        candidate: Candidate,
         prefix: str,
-        stream: tuple[Label, ...],  # noqa: ARG002 - nothing is drawn
-    ) -> list[Judgment]:
-        by_text: dict[str, Candidate] = {}
-        # The call is named by the smallest id, not by the order of presentation.
-        for candidate in sorted(candidates_of(presentations), key=lambda candidate: candidate.candidate_id):
-            by_text.setdefault(candidate.text, candidate)
-        scores = await asyncio.gather(*(self.score(item, candidate, prefix) for candidate in by_text.values()))
-        rewards = dict(zip(by_text, scores, strict=True))
-        return [self._judgment(presentation, rewards) for presentation in presentations]
-
-    async def score(self, item: Item, candidate: Candidate, prefix: str) -> Reward:
-        """One text's score, by the call ``prefix/item/score/candidate``."""
-        name = f"{prefix}/{quoted(item.item_id)}/score/{quoted(candidate.candidate_id)}"
+        stream: tuple[Label, ...] = (),  # noqa: ARG002 - nothing is drawn
+    ) -> Reward:
+        name = score_call(item, candidate, prefix)
         body = reward_body(
             self.endpoint, self.spec.route, self.template, prompt=item.prompt, answer=candidate.text,
             raw=self.spec.score == "raw",
         )  # fmt: skip
         reply = await self.client.ask(Call(name, self.spec.endpoint, body, self.spec.route))
         return read_reward(reply, self.spec, name)
-
-    def _judgment(self, presentation: Presentation, rewards: Mapping[str, Reward]) -> Judgment:
-        first, second = rewards[presentation.first.text], rewards[presentation.second.text]
-        return Judgment(presentation, self.name, verdict_of(first, second, self.spec.temperature), first.call)
 
 
 def reward_judge(

@@ -6,8 +6,18 @@ same input gives the same bytes.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from judgeloop.kernels import Floats
+
+MOST_GROUPS = 10_000
+"""Groups that are enumerated at most; where there are more, as many are drawn."""
 
 
 def tilt(reference: Mapping[str, float], reward: Mapping[str, float], tau: float) -> dict[str, float]:
@@ -57,6 +67,69 @@ def best_of_n_law(reference: Mapping[str, float], reward: Mapping[str, float], n
         below = up_to
     total = math.fsum(law.values())
     return {candidate: mass / total for candidate, mass in law.items()}
+
+
+def expected_advantage(
+    reference: Mapping[str, float],
+    score: Mapping[str, float],
+    size: int,
+    *,
+    normalize: Literal["sd", "none"],
+    epsilon: float = 0.0,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """E[A_j | j drawn] of each text with mass, A_j = s_j − m its advantage in a group of ``size`` = K independent draws from
+    ``reference``; positive = scores above its groups' means.
+
+    ``none``: (s_j − Σ_i reference_i·s_i)·(K − 1)/K exactly, for j itself is in the mean. ``sd``: A_j over the group's standard
+    deviation (divisor K − 1) plus ``epsilon``, as GRPO trainers have it, 0 where all of a group score alike: the sum over all
+    groups of the K − 1 others, which are told apart by their scores; where these are more than MOST_GROUPS, the mean over as
+    many drawn by ``rng``, whose standard error is 0.01 at most: its root mean square over draws, for E A² < 1.
+
+    Raises ValueError if size < 2, epsilon < 0, the reference is no distribution, or a candidate with mass lacks a score.
+    """
+    if size < 2 or not epsilon >= 0.0:
+        raise ValueError(f"a group has 2 texts or more and an epsilon of 0 or more, not {size} and {epsilon}")
+    support = _support(reference, score)
+    if normalize == "none" or not support:
+        mean = math.fsum(mass * score[candidate] for candidate, mass in support.items())
+        return {candidate: (score[candidate] - mean) * (size - 1) / size for candidate in support}
+    values, place = np.unique([score[candidate] for candidate in support], return_inverse=True)
+    law = np.bincount(place, weights=np.fromiter(support.values(), dtype=np.float64), minlength=len(values))
+    if math.comb(len(values) + size - 2, size - 1) <= MOST_GROUPS:
+        others, arrangements = _groups(len(values), size - 1)
+        weights = arrangements * law[others].prod(axis=1)
+    else:
+        others = rng.choice(len(values), size=(MOST_GROUPS, size - 1), p=law / law.sum())
+        weights = np.full(MOST_GROUPS, 1.0)
+    weights = weights / weights.sum()
+    # About one of its own members, so that a group that scores alike has no spread by rounding, and by sums of squares alone.
+    shown = values[others]
+    away = shown - shown[:, :1]
+    center = away.mean(axis=1)
+    squares = ((away - center[:, None]) ** 2).sum(axis=1)
+    of_value = np.empty(len(values))
+    for k, value in enumerate(values):
+        distance = value - shown[:, 0] - center
+        sd = np.sqrt((squares + distance**2 * (size - 1) / size) / (size - 1))
+        advantage = np.divide(distance * (size - 1) / size, sd + epsilon, out=np.zeros_like(sd), where=sd > 0.0)
+        of_value[k] = weights @ advantage
+    return dict(zip(support, of_value[place].tolist(), strict=True))
+
+
+@functools.lru_cache(maxsize=8)
+def _groups(values: int, size: int) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.intp]], Floats]:
+    """All groups of ``size`` draws from so many values, without their order: (n, size) the values' places, and (n,) in how many
+    orders each group is drawn."""
+    groups = np.array(list(itertools.combinations_with_replacement(range(values), size)), dtype=np.intp)
+    orders = np.array(
+        [
+            math.factorial(size) // math.prod(math.factorial(len(list(run))) for _, run in itertools.groupby(group))
+            for group in groups.tolist()
+        ],
+        dtype=np.float64,
+    )
+    return groups, orders
 
 
 def winner(reward: Mapping[str, float]) -> dict[str, float]:

@@ -4,20 +4,21 @@ The Bradley–Terry signal is a linear reward on text features, fitted to prefer
 P(first preferred to second) = s(γ + βᵀ(f(first) − f(second)) / scale): docs/method.md, "The content model" without
 gold. Positive β = more of the feature is preferred; positive γ = prefers the first slot. Differences are never
 mean-centred, so swapping the names of two texts changes nothing. The best-of-n signal has no fit: a text's reward is the
-number of times that the judge picked it.
+number of times that the judge picked it. Nor has the group advantage, whose rewards are the judge's scores
+(``learn_from_scores``).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from judgeloop.experiment.schema import BradleyTerrySignalSpec, SignalSpec, TrainingSignal
+from judgeloop.experiment.schema import BradleyTerrySignalSpec, GroupAdvantageSignalSpec, SignalSpec, TrainingSignal
 from judgeloop.kernels import Floats, cluster_covariance, logistic
 from judgeloop.learning import selection
 from judgeloop.learning.labels import preferences as label
@@ -294,6 +295,44 @@ def learn(
         else:
             selections[item_id] = _select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
     return LearnedSelection(preferences, fitted, rewards, selections)
+
+
+def learn_from_scores(
+    spec: GroupAdvantageSignalSpec,
+    judgments: pd.DataFrame,
+    scores: Mapping[str, Mapping[str, float]],
+    supports: Mapping[str, Support],
+    *,
+    size: int,
+    stream: Callable[[str], np.random.Generator],
+) -> LearnedSelection:
+    """One feedback step on a pool from ``scores``, item_id → candidate_id → score: the selection S_t is each reference tilted by
+    ``spec.step`` times a text's expected advantage in groups of ``size`` draws from it (docs/method.md, "Scores as rewards").
+
+    A text without a score stands in no group and keeps its weight. ``preferences`` are what the judge's picks say, for the
+    tables; nothing is learned from them. ``stream``: item_id → the draws of groups that are too many to enumerate.
+    """
+    selections, rewards = {}, {}
+    for item_id, support in supports.items():
+        if not support.reference:
+            continue
+        known = scores.get(item_id, {})
+        # No score is not a score of 0.
+        rewards[item_id] = {name: known.get(name, math.nan) for name in support.reference}
+        scored = {name: mass for name, mass in support.reference.items() if name in known}
+        share = math.fsum(scored.values())
+        if share == 0.0:
+            selections[item_id] = dict(support.reference)
+            continue
+        law = {name: mass / share for name, mass in scored.items()}
+        advantage = selection.expected_advantage(
+            law, known, size, normalize=spec.normalize, epsilon=spec.epsilon, rng=stream(item_id)
+        )
+        tilted = selection.tilt(law, advantage, 1.0 / spec.step)
+        selections[item_id] = {
+            name: share * tilted[name] if name in tilted else mass for name, mass in support.reference.items()
+        }
+    return LearnedSelection(label(judgments, spec.label_rule), None, rewards, selections)
 
 
 def _select(

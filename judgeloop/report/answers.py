@@ -606,8 +606,9 @@ def _length_rule(reading: Reading) -> str:
         return (
             f"train as in arm {_names(controlled)} (`label_rule: length_controlled`){_drifted(reading, controlled[0])}"
         )
-    if all(_kind(reading, arm) == "best_of_n" for arm in arms):
-        return "train on a fitted signal that can be controlled for it (`signal: {kind: bradley_terry, label_rule: length_controlled}`; best_of_n has none)"
+    unfitted = dict.fromkeys(kind for arm in arms if (kind := _kind(reading, arm)) in ("best_of_n", "group_advantage"))
+    if unfitted and all(_kind(reading, arm) in unfitted for arm in arms):
+        return f"train on a fitted signal that can be controlled for it (`signal: {{kind: bradley_terry, label_rule: length_controlled}}`; {' and '.join(unfitted)} ha{'ve' if len(unfitted) > 1 else 's'} none)"
     return "train with `label_rule: length_controlled`"
 
 
@@ -723,7 +724,9 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
 
 
 def _rule(reading: Reading, arm: str) -> str:
-    """The label rule of an arm, from the experiment as it stands in the run folder."""
+    """The label rule of an arm, from the experiment as it stands in the run folder; empty where scores are learned from."""
+    if _kind(reading, arm) == "group_advantage":
+        return ""
     return str(_signal(reading, arm).get("label_rule", "raw"))
 
 

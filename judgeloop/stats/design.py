@@ -36,7 +36,7 @@ class ArmDesign:
     judge_kind: str = "model"
     policy_kind: str = "pool"
     label_rule: str = "raw"
-    update: Literal["tilt", "best_of_n", "training"] = "tilt"
+    update: Literal["tilt", "best_of_n", "group_advantage", "training"] = "tilt"
     reference: Literal["previous", "base"] = "previous"
     strategy: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
     real_fraction: float = 0.0

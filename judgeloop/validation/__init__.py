@@ -19,6 +19,7 @@ CHECKS: dict[str, Check] = {
     "A1": refits.rows_a1, "A2": refits.rows_a2, "A3": refits.rows_a3, "A4": refits.rows_a4, "A5": refits.rows_a5,
     "A6": refits.rows_a6, "B1": refits.rows_b1, "B2": refits.rows_b2, "B3": refits.rows_b3,
     "C1": selection.rows_c1, "C2": selection.rows_c2, "C3": selection.rows_c3, "C4": selection.rows_c4,
+    "C5": selection.rows_c5,
     "D1": selection.rows_d1, "D2": selection.rows_d2, "D3": selection.rows_d3, "E1": judge.rows_e1,
     "E2": judge.rows_e2, "E3": judge.rows_e3, "F1": judge.rows_f1, "F2": judge.rows_f2,
     "G": judge.rows_g, "H": judge.rows_h,

@@ -1,4 +1,4 @@
-"""Rows C1–C4 and D1–D3: the effect of selection, once and iterated, on a Gaussian policy. ``learning.selection`` and
+"""Rows C1–C5 and D1–D3: the effect of selection, once and iterated, on a Gaussian policy. ``learning.selection`` and
 ``learning.labels`` select, ``learning.strategies.mix`` mixes; the learner that refits a Gaussian to a training set is a toy.
 
 A Gaussian is a lattice of texts: points of step ½ SD with normal weights, whose moments, and those of its exponential
@@ -18,7 +18,7 @@ from judgeloop.learning import labels, strategies
 from judgeloop.learning import selection as selecting
 from judgeloop.seeds import rng
 from judgeloop.validation.refits import ACCUMULATE, REPLACE, Floats
-from judgeloop.validation.table import Row, SampleSizes, compare, exact, sampled, spread
+from judgeloop.validation.table import MULTIPLE, Row, SampleSizes, compare, exact, sampled, spread
 from judgeloop.validation.worlds import judged, logistic, pair_table
 
 RHO = 0.3
@@ -145,6 +145,38 @@ def rows_c4(scale: SampleSizes) -> list[Row]:
             sampled("C4", f"gold gain, b={b:g}, c={c:g}, best of {n}, M={items}", gain, winners @ np.array([-c, 1.0]))
         )
     return rows  # fmt: skip
+
+
+def rows_c5(scale: SampleSizes) -> list[Row]:
+    """Advantages over the mean of a group of K: their tilt of step η is that of the scores with 1/τ = η(K − 1)/K. Divided by the
+    group's SD their covariance with normal scores is (K − 1)/K·c₄·SD(s), c₄ = √(2/(K − 1))·Γ(K/2)/Γ((K − 1)/2) the mean SD of
+    K standard normal draws, for the sum over a group of A_j(s_j − m) is (K − 1)·SD: in SDs of the scores the push does not
+    depend on how far they are apart; undivided it is (K − 1)/K·SD(s)."""
+    size, step, rows = 8, 2.0, []
+    scores = dict(zip(NAMES, (C * LATTICE).tolist(), strict=True))
+    stream = rng(scale.seed, "validate", "C5")
+    advantage = selecting.expected_advantage(GAUSSIAN, scores, size, normalize="none", rng=stream)
+    law = np.fromiter(selecting.tilt(GAUSSIAN, advantage, 1.0 / step).values(), dtype=np.float64)
+    setting = f"K={size}, step {step:g}, scores {C:g}x"
+    rows.append(exact("C5", f"mean of x, {setting}", step * C * (size - 1) / size, float(law @ LATTICE), 1e-9))
+    # As in C1, with variance 1: its groups' mean SD is larger than the normal's by 5e−4.
+    pool = stats.norm.ppf((np.arange(500) + 0.5) / 500)
+    pool /= pool.std()
+    names = [str(k) for k in range(len(pool))]
+    reference = dict.fromkeys(names, 1.0 / len(pool))
+    c4 = math.sqrt(2.0 / (size - 1)) * math.exp(math.lgamma(size / 2) - math.lgamma((size - 1) / 2))
+    for sd in (1.0, 0.01):
+        scores = dict(zip(names, (sd * pool).tolist(), strict=True))
+        pushes: list[float] = []
+        for _ in range(scale.size(24, 12)):
+            advantage = selecting.expected_advantage(reference, scores, size, normalize="sd", rng=stream)
+            pushes.append(float(np.fromiter(advantage.values(), dtype=np.float64) @ pool) / len(pool))
+        setting = f"Cov(A, s)/SD(s), divided, K={size}, SD of scores {sd:g}, R={len(pushes)}"
+        # Over groups the push has SD 0.18.
+        tolerance = MULTIPLE * 0.18 / math.sqrt(selecting.MOST_GROUPS * len(pushes)) + 5e-4
+        note = f"not divided: {(size - 1) / size * sd:.4f}"
+        rows.append(sampled("C5", setting, (size - 1) / size * c4, pushes, tolerance=tolerance, note=note))
+    return rows
 
 
 def rows_d1(scale: SampleSizes) -> list[Row]:

@@ -365,6 +365,13 @@ def test_what_cannot_be_forecast_is_said(run_folder: Path, tmp_path: Path) -> No
     path = write_experiment(tmp_path, controls)
     with pytest.raises(InvalidInput, match="every arm's judge is random or gold"):
         forecast_command(run, 1, experiment=path)
+    scores = small_experiment(
+        "http://127.0.0.1:9/v1", judge={"kind": "reward", "endpoint": "m"}, policy={"kind": "pool", "endpoint": "m"},
+        signal={"kind": "group_advantage"},
+    )  # fmt: skip
+    path = write_experiment(tmp_path, scores)
+    with pytest.raises(InvalidInput, match=r"arms\.judge\.signal\.kind group_advantage: how scores answer to features"):
+        forecast_command(run, 1, experiment=path)
     with pytest.raises(InvalidInput, match="not a run folder"):
         forecast_command(tmp_path / "nothing", 1)
 

@@ -18,11 +18,11 @@ from conftest import Served, small_experiment, tables, write_experiment
 from judgeloop.bodies import reward_body
 from judgeloop.errors import BudgetReached, EndpointFailed, ExperimentError
 from judgeloop.experiment.resolve import Material, load, resolve
-from judgeloop.experiment.schema import Endpoint
+from judgeloop.experiment.schema import Endpoint, PointwiseJudgeSpec
 from judgeloop.experiment.schema import RewardJudgeSpec as Spec
 from judgeloop.judging import reward_models
 from judgeloop.judging.controls import logistic
-from judgeloop.judging.judges import judge_name, make_judge, model_name
+from judgeloop.judging.judges import PointwiseJudge, judge_name, make_judge, model_name
 from judgeloop.judging.pairing import judgments_frame, matchups, presentations
 from judgeloop.judging.reward_models import Reward, RewardJudge, check_reward, read_reward, verdict_of
 from judgeloop.limits import Limit, check
@@ -271,6 +271,83 @@ def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Ser
     assert sum(served.asked.values()) == calls
     assert tables(again.path) == tables(run.path)
     assert (again.path / "estimates.csv").read_bytes() == (run.path / "estimates.csv").read_bytes()
+
+
+@pytest.mark.at_hand
+@pytest.mark.parametrize(("kind", "normalize"), [("reward", "sd"), ("pointwise", "none")])
+def test_a_pool_that_moves_by_scores_has_each_text_scored_once_for_all_arms(
+    tmp_path: Path, serve: Serve, kind: str, normalize: str
+) -> None:
+    lost = Faults(rules=(Rule(match="/score/k4$", kind="null_content", times="always"),))
+    served = serve(**{**PLANTED, "draft": {"length_mean": 60, "length_sd": 1.0}}, faults=lost)
+    path = experiment(
+        tmp_path / "in", served.base_url, generations=2, panels={"anchor": 0},
+        judge={"kind": kind, "endpoint": "m"}, policy={"kind": "pool", "endpoint": "m", "pool_size": 6},
+        signal={"kind": "group_advantage", "normalize": normalize},
+        arms={"judge": {}, "mixed": {"strategy": {"kind": "accumulate"}}, "random": {"judge": {"kind": "random"}}},
+    )  # fmt: skip
+    run = judgeloop.run(path, out=tmp_path / "run", report=False)
+    assert set(served.asked.values()) == {1}
+    scored = [call for call in served.asked if "/score/" in call and "/trial/" not in call]
+    assert all(call.startswith("s0/g0/judge/") for call in scored)
+    texts = run.candidates.drop_duplicates(["item_id", "text"])
+    assert len(texts) == 18
+    assert len(scored) == 18 - 3  # those that are lost are not listed
+    planned = {(one.kind, one.arm): one.calls for one in Material.read(load(path)).planned()}
+    assert planned == {("pool drafts", ""): 18, ("scores", "judge"): 18, ("scores", "mixed"): 0}
+    steps = run.candidates[(run.candidates["arm"] != "random") & (run.candidates["generation"] < 2)]
+    lacks = steps["candidate_id"] == "k4"
+    assert steps["reward"].isna().equals(lacks)
+    assert steps.loc[lacks, "p_selected"].to_numpy() == pytest.approx(steps.loc[lacks, "p_current"].to_numpy())
+    assert (abs(steps["p_selected"] - steps["p_current"]) > 1e-3)[~lacks].mean() > 0.5
+    again = judgeloop.run(path, out=tmp_path / "again", replay=tmp_path / "run", report=False)
+    assert tables(again.path) == tables(run.path)
+
+
+@pytest.mark.at_hand
+def test_a_pointwise_judge_picks_the_better_score_on_either_scale(tmp_path: Path, serve: Serve) -> None:
+    item, texts = Item("i", "Why?"), [text(length) for length in (8, 16, 24, 64, 16)]
+    candidates = [Candidate("i", f"k{n}", one) for n, one in enumerate(texts)]
+    served = serve(length=0.7, draft={"length_mean": 16})
+    endpoint = Endpoint(base_url=served.base_url, model="planted")
+    found = {}
+    for scale in ("1-10", "10-1"):
+        spec = PointwiseJudgeSpec(endpoint="m", scale=scale, verdict="logprob")
+
+        async def steps(client: Client, spec: PointwiseJudgeSpec = spec) -> tuple[list[Judgment], dict[str, float]]:
+            judge = make_judge(spec, endpoints={"m": endpoint}, folder=".", client=client, seed=0)
+            assert isinstance(judge, PointwiseJudge)
+            shown = presentations(matchups("i", candidates))
+            return await judge.judge(item, shown, spec.scale, (0, 0)), await judge.scores(
+                item, candidates, spec.scale, (0, 0)
+            )
+
+        judged, scores = use(tmp_path / scale, endpoint, steps)
+        found[scale] = scores
+        for one in judged:
+            first, second = (scores[c.candidate_id] for c in (one.presentation.first, one.presentation.second))
+            slot = "tie" if first == second else "first" if first > second else "second"
+            assert (one.verdict.slot, one.verdict.p_first) == (slot, None)
+    assert found["1-10"]["k0"] < found["1-10"]["k1"] == found["1-10"]["k4"] < found["1-10"]["k2"] < found["1-10"]["k3"]
+    # A mean m on 1-10 is 11 − m on 10-1, and less that as a score.
+    assert {name: value + 11 for name, value in found["10-1"].items()} == pytest.approx(found["1-10"])
+    assert set(served.asked.values()) == {1}
+    assert len(served.asked) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"judge": {"kind": "pointwise", "endpoint": "m", "scale": "5"}}, "judge.scale: '5' is no scale; give WORST-BEST"),
+        ({"judge": {"endpoint": "m"}}, "arms.judge.judge.kind: model compares texts and scores none"),
+        ({"policy": {"kind": "exemplar", "endpoint": "m"}}, "group_advantage does not go with policy.kind exemplar, which takes bradley_terry, best_of_n"),
+        ({"signal": {"kind": "group_advantage", "label_rule": "raw"}}, "signal.label_rule: unknown key"),
+    ],
+)  # fmt: skip
+def test_what_scores_cannot_train_is_refused(change: dict[str, Any], fault: str) -> None:
+    made = {"judge": {"kind": "reward", "endpoint": "m"}, "policy": {"kind": "pool", "endpoint": "m"}, "signal": {"kind": "group_advantage"}}  # fmt: skip
+    with pytest.raises(ExperimentError, match=fault):
+        resolve(small_experiment("http://127.0.0.1:1/v1", **{**made, **change}))
 
 
 def _says_by_construction(run: Run) -> None:

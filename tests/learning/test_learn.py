@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from judgeloop.experiment.schema import BestOfNSignalSpec, BradleyTerrySignalSpec
+from judgeloop import seeds
+from judgeloop.experiment.schema import BestOfNSignalSpec, BradleyTerrySignalSpec, GroupAdvantageSignalSpec
 from judgeloop.learning import selection
-from judgeloop.learning.signals import LearnedSelection, Support, learn
+from judgeloop.learning.signals import LearnedSelection, Support, learn, learn_from_scores
 from judgeloop.records import JUDGMENT_COLUMNS
 
 ITEMS = [f"i{n}" for n in range(8)]
@@ -174,3 +175,29 @@ def test_the_order_of_the_judgments_changes_nothing() -> None:
         straight = _learn(spec, judged, _supports(), on_pool=True)
         shuffled = _learn(spec, judged.sample(frac=1.0, random_state=3), _supports(), on_pool=True)
         assert straight.selection == shuffled.selection
+
+
+@pytest.mark.parametrize("normalize", ["sd", "none"])
+def test_scores_move_a_pool_and_a_text_without_one_keeps_its_weight(normalize: Any) -> None:
+    spec = GroupAdvantageSignalSpec(normalize=normalize, step=0.8)
+    supports = _supports()
+    scores = {item: {"c0": 0.0, "c1": 3.0, "c3": 1.0} for item in ITEMS[:3]} | {ITEMS[3]: {}}
+    learned = learn_from_scores(
+        spec, _judged(verdict="tie"), scores, supports, size=4, stream=lambda item: seeds.rng(0, "groups", item)
+    )
+    assert learned.signal is None
+    for item in ITEMS:
+        known = {name: value for name, value in learned.rewards[item].items() if not math.isnan(value)}
+        assert known == scores.get(item, {})
+    assert set(learned.preferences["label_rule"]) == {"raw"}
+    for item in ITEMS[3:]:  # nothing was scored
+        assert learned.selection[item] == supports[item].reference
+    for item in ITEMS[:3]:
+        found, reference = learned.selection[item], supports[item].reference
+        assert list(found) == NAMES
+        assert math.fsum(found.values()) == pytest.approx(1.0, abs=1e-12)
+        assert found["c2"] == reference["c2"]
+        up = [math.log(found[name] / reference[name]) for name in ("c0", "c3", "c1")]
+        assert up == sorted(up)
+        if normalize == "none":
+            assert [value - up[0] for value in up] == pytest.approx([0.0, 0.8 * 3 / 4, 0.8 * 3 * 3 / 4])

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from judgeloop import seeds
 from judgeloop.learning import signals
 from judgeloop.learning.labels import preferences
-from judgeloop.learning.selection import best_of_n_law, move_to_winner, tilt, winner
+from judgeloop.learning.selection import (
+    MOST_GROUPS,
+    best_of_n_law,
+    expected_advantage,
+    move_to_winner,
+    tilt,
+    winner,
+)
 
 NAMES = tuple("abcdef")
 
@@ -214,3 +221,120 @@ def test_picks_of_two_generations_are_not_added() -> None:
 
 def test_no_judgments_no_picks() -> None:
     assert signals.pick_counts(panel([]), preferences(panel([]), "raw")).empty
+
+
+def enumerated(reference: dict[str, float], score: dict[str, float], size: int, divided: bool, epsilon: float) -> dict[str, float]:  # fmt: skip
+    """E[A_j | j drawn] by the definition: every ordered group that has j in front, with its probability."""
+    expected = {}
+    for first in (name for name, mass in reference.items() if mass > 0):
+        total = 0.0
+        for others in itertools.product(reference, repeat=size - 1):
+            group = [score[first], *(score[name] for name in others)]
+            mean = math.fsum(group) / size
+            sd = math.sqrt(math.fsum((value - mean) ** 2 for value in group) / (size - 1))
+            advantage = group[0] - mean if len(set(group)) > 1 else 0.0
+            if divided and advantage:
+                advantage /= sd + epsilon
+            total += math.prod(reference[name] for name in others) * advantage
+        expected[first] = total
+    return expected
+
+
+@given(distributions(), rewards, st.integers(2, 4), st.sampled_from(["sd", "none"]), st.sampled_from([0.0, 1e-4, 0.5]))
+def test_expected_advantage_by_enumeration(
+    reference: dict[str, float], score: dict[str, float], size: int, normalize: Any, epsilon: float
+) -> None:
+    unused = seeds.rng(0, "unused")
+    found = expected_advantage(reference, score, size, normalize=normalize, epsilon=epsilon, rng=unused)
+    assert found == pytest.approx(enumerated(reference, score, size, normalize == "sd", epsilon), abs=1e-12)
+    assert math.fsum(reference[name] * value for name, value in found.items()) == pytest.approx(0.0, abs=1e-12)
+    assert unused.random() == seeds.rng(0, "unused").random()
+
+
+@given(distributions(), rewards, st.integers(2, 16), st.floats(0.1, 5.0))
+def test_without_the_sd_a_step_is_the_tilt_of_the_scores(
+    reference: dict[str, float], score: dict[str, float], size: int, step: float
+) -> None:
+    advantage = expected_advantage(reference, score, size, normalize="none", rng=seeds.rng(0, "unused"))
+    closed = tilt(reference, score, size / (step * (size - 1)))
+    assert tilt(reference, advantage, 1.0 / step) == pytest.approx(closed, abs=1e-12)
+
+
+def test_expected_advantage_of_too_many_groups_is_drawn_within_its_stated_error() -> None:
+    size, stream = 4, np.random.default_rng(3)
+    scores, masses = stream.normal(size=40), stream.dirichlet(np.ones(40))
+    assert math.comb(40 + size - 2, size - 1) > MOST_GROUPS
+    names = [f"k{n}" for n in range(40)]
+    reference = dict(zip(names, masses.tolist(), strict=True))
+    score = dict(zip(names, scores.tolist(), strict=True))
+    draws = [seeds.rng(n, "groups") for n in range(20)]
+    found = np.array(
+        [list(expected_advantage(reference, score, size, normalize="sd", rng=one).values()) for one in draws]
+    )
+    # All 40³ groups of the others.
+    others = np.array(list(itertools.product(range(40), repeat=size - 1)))
+    weights = masses[others].prod(axis=1)
+    exact = []
+    for value in scores:
+        group = np.column_stack([np.full(len(others), value), scores[others]])
+        sd = group.std(axis=1, ddof=1)
+        exact.append(weights @ np.where(sd > 1e-12, (value - group.mean(axis=1)) / np.maximum(sd, 1e-12), 0.0))
+    error = np.sqrt((masses * (found - np.array(exact)) ** 2).sum(axis=1))
+    assert np.sqrt(np.mean(error**2)) < 0.01
+    assert error.max() < 0.04
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_sd_pushes_a_judge_that_all_but_agrees_as_hard_as_one_that_does_not(size: int) -> None:
+    """Σ_j A_j(s_j − m) = (K − 1)·SD: the push in SDs of the scores is (K − 1)/K·E SD/SD(s) at any spread; without the division
+    it shrinks with the spread."""
+    reference = dict(zip(NAMES, (0.3, 0.25, 0.2, 0.1, 0.1, 0.05), strict=True))
+    worth = dict(zip(NAMES, (1.3, -0.4, 0.2, 2.0, -1.1, 0.7), strict=True))
+    sds = 0.0
+    for group in itertools.product(NAMES, repeat=size):
+        values = np.array([worth[name] for name in group])
+        sds += math.prod(reference[name] for name in group) * float(values.std(ddof=1))
+    for spread in (1.0, 1e-3, 1e-9):
+        score = {name: spread * value for name, value in worth.items()}
+        unused = seeds.rng(0, "unused")
+        divided = expected_advantage(reference, score, size, normalize="sd", rng=unused)
+        plain = expected_advantage(reference, score, size, normalize="none", rng=unused)
+        _, variance = moments(reference, worth)
+        push, without = (
+            math.fsum(mass * advantage[name] * worth[name] for name, mass in reference.items())
+            for advantage in (divided, plain)
+        )
+        assert push == pytest.approx((size - 1) / size * sds, rel=1e-9)
+        assert without == pytest.approx((size - 1) / size * spread * variance, rel=1e-9)
+
+
+def test_a_pair_s_divided_advantage_is_the_sign_alone() -> None:
+    reference = dict(zip("abc", (0.5, 0.3, 0.2), strict=True))
+    score = {"a": 0.0, "b": 1e-7, "c": 50.0}
+    found = expected_advantage(reference, score, 2, normalize="sd", rng=seeds.rng(0, "unused"))
+    half = 1.0 / math.sqrt(2.0)
+    assert found == pytest.approx({"a": -0.5 * half, "b": (0.5 - 0.2) * half, "c": 0.8 * half})
+
+
+def test_epsilon_is_the_spread_below_which_scores_count_as_equal() -> None:
+    reference, unused = {"a": 0.5, "b": 0.5}, seeds.rng(0, "unused")
+    apart, near = (
+        expected_advantage(reference, {"a": 0.0, "b": gap}, 2, normalize="sd", epsilon=1e-4, rng=unused)["b"]
+        for gap in (1.0, 1e-7)
+    )
+    assert apart > 0.35
+    assert near < 3e-4
+
+
+def test_expected_advantage_of_one_score_is_nothing_and_of_none_empty() -> None:
+    unused = seeds.rng(0, "unused")
+    same = dict.fromkeys("abc", 0.1 + 0.2)
+    for normalize in ("sd", "none"):
+        third: Any = {"normalize": normalize, "rng": unused}
+        found = expected_advantage(dict.fromkeys("abc", 1 / 3), same, 8, **third)
+        assert found == pytest.approx(dict.fromkeys("abc", 0.0), abs=1e-15)
+        assert expected_advantage({}, {}, 2, **third) == {}
+    with pytest.raises(ValueError, match="2 texts or more"):
+        expected_advantage({"a": 1.0}, {"a": 0.0}, 1, normalize="sd", rng=unused)
+    with pytest.raises(ValueError, match="has mass but no reward"):
+        expected_advantage({"a": 1.0}, {}, 2, normalize="sd", rng=unused)

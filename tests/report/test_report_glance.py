@@ -139,6 +139,8 @@ def test_yes_needs_an_interval_without_zero(low: float, width: float, status: An
         (_probed("injection_probe", 0.0), {"arms": {"a": {}}}, "a preference for length alone could explain that they win"),
         (_probed("bold_probe", None), {"arms": {"a": {}}}, "probe `padding` as well"),
         ([_row("padding_probe", bias="verbosity")], {"signal": {"kind": "best_of_n"}, "arms": {"a": {}}}, "best_of_n has none"),
+        ([_row("padding_probe", bias="verbosity")], {"signal": {"kind": "group_advantage"}, "arms": {"a": {}}}, "group_advantage has none"),
+        ([_row()], {"signal": {"kind": "group_advantage"}, "arms": {"a": {}}}, "in both orders and average the two verdicts."),
         ([_row("padding_probe", bias="verbosity")], {"arms": {"a": {"signal": {"label_rule": "length_controlled"}}}}, "train as in arm a"),
         ([_row(), _did(generation=3)], {"arms": {"a": {"signal": {"label_rule": "swap_average"}}}}, "as in arm a, whose length drifted +1.00 doublings beyond random (95 % interval 0.80 to 1.20)"),
         ([_row(**_NULL)], {"arms": {"a": {}}}, "judge edited copies"),

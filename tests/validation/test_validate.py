@@ -228,3 +228,15 @@ def test_the_quick_table_passes_for_another_seed_than_that_of_the_pages() -> Non
     rows = validate.run(quick=True, seed=1)
     failed = [row for row in rows if not row.passed]
     assert not failed, validate.table(failed)
+
+
+@pytest.mark.slow
+def test_an_advantage_that_leaves_its_own_text_out_of_the_mean_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(row.passed for row in validate.run(["C5"], quick=True, seed=2, factor=0.25))
+    honest = selection.expected_advantage
+
+    def of_others(*parts: Any, **settings: Any) -> dict[str, float]:
+        return {name: value * 8 / 7 for name, value in honest(*parts, **settings).items()}
+
+    monkeypatch.setattr(selection, "expected_advantage", of_others)
+    assert not any(row.passed for row in validate.run(["C5"], quick=True, seed=2, factor=0.25))

@@ -76,11 +76,14 @@ def compounding_benchmark(arm: ArmDesign, generations: int, candidates_per_item:
     (docs/method.md, "Benchmarks"): replace 1; accumulate (H_{T+1} − 1)/(T/2); real fraction α (1 − (1 − α)^T)/(αT);
     base with replace 1/T. Best of n shrinks the spread it selects from by √v_n a step, v_n the variance of the largest
     of n normal draws, so that with replace C_T = (1 − v_n^{T/2})/(T(1 − √v_n)); that is the Gaussian single-feature
-    law, of texts that are drafted anew; a pool that is re-weighted has its own (``constant_taste``).
+    law, of texts that are drafted anew; a pool that is re-weighted has its own (``constant_taste``), which is not computed for
+    scores.
     """
     if arm.real_fraction >= 1.0 or generations < 1 or arm.is_trained:
         return None
     step = 1.0
+    if arm.update == "group_advantage" and arm.reference != "base":
+        return None
     if arm.update == "best_of_n" and arm.reference != "base":
         if arm.strategy != "replace" or arm.real_fraction > 0 or candidates_per_item is None:
             return None

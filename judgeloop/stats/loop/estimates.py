@@ -91,7 +91,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *gradient_estimates(measured, design),
         *strategy_gap_estimates(measured, feature_series, design),
     ]
-    single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind == "reward"}
+    single_text_judges = {arm.judge for arm in design.arms if arm.judge_kind in ("pointwise", "reward")}
     adjusted = adjust(with_run_families(order_free(estimates_frame(rows), single_text_judges)), design.looks)
     return with_positive_controls(with_settled_compounding(adjusted, design.generations), design)
 

@@ -451,7 +451,9 @@ def constant_taste(
     since one replicate's own error, repeated T times, would pass for a taste. ``size``: candidates an item (K). Not known
     are policies that draft anew, picks without a fitted signal, and replicates whose weights were not recorded.
     """
-    if arm.policy_kind != "pool" or arm.update == "training" or slopes is None or size is None:
+    if arm.policy_kind != "pool" or slopes is None or size is None:
+        return None
+    if arm.update == "training" or arm.update == "group_advantage":  # noqa: PLR1714 - mypy reads this
         return None
     if "p_current" not in measured.rows.columns:
         return None
