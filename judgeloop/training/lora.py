@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,8 @@ class LocalModel:
         self._loaded: tuple[Any, Any] | None = None
         self._drafting: tuple[str, Any] = ("", None)
         """(digest of the adapter's weights, the model that drafts with it)."""
+        self.trainings: dict[Hashable, dict[str, Any]] = {}
+        """What was trained in this process → its result: arms that share a first step, as one judge under two strategies, train once."""
 
     async def do(self, work: Callable[..., T], *arguments: Any) -> T:
         """The result of ``work``, in the model's thread. Raises TrainingFailed for what goes wrong in the libraries."""
@@ -245,9 +247,13 @@ class LoraTrainer:
         began = time.monotonic()
         place = f"weights/s{training.replicate}/g{training.generation}/{training.arm}"
         folder = self.model.run.path / place
+        previous = training.model if training.reference == "previous" else None
+        key = (training.pairs, training.seed, previous.weights if previous else "", self.signal.model_dump_json())
+        same = self.model.trainings.get(key)
+        if same is not None and _copied(self.model.run.path / same["adapter"], folder, same["weights"]):
+            return {**same, "adapter": place, "metrics": {**same["metrics"], "seconds": 0.0}}
         tokenizer, base = self.model.loaded()
         torch.manual_seed(training.seed % _SEEDS)
-        previous = training.model if training.reference == "previous" else None
         start = self.model.adapted(previous, trainable=True) if previous else copy.deepcopy(base)
         scratch = folder.with_name(f".{folder.name}.part")
         trainer, cut = self._trainer(start, tokenizer, training, scratch, fresh=previous is None)
@@ -266,10 +272,15 @@ class LoraTrainer:
         try:
             trainer.model.save_pretrained(folder, selected_adapters=["default"])
         except OSError as error:
-            raise StorageFailed(
-                f"{folder}: cannot be written ({error.strerror or error}); make room and run the same command again"
-            ) from None
-        return {"model": self.model.spec.base, "adapter": place, "weights": weights_digest(folder), "metrics": metrics}
+            raise _no_room(folder, error) from None
+        result = {
+            "model": self.model.spec.base,
+            "adapter": place,
+            "weights": weights_digest(folder),
+            "metrics": metrics,
+        }
+        self.model.trainings[key] = result
+        return result
 
     def _trainer(
         self, model: Any, tokenizer: Any, training: Training, scratch: Path, *, fresh: bool
@@ -318,6 +329,26 @@ class LoraTrainer:
         texts = [text for pair in training.pairs for text in (pair.chosen, pair.rejected)]
         lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
         return trainer, sum(length > self.model.spec.context for length in lengths)
+
+
+def _copied(source: Path, target: Path, digest: str) -> bool:
+    """Whether the adapter in ``source`` is that of the digest still; ``target`` is then its copy."""
+    try:
+        if weights_digest(source) != digest:
+            return False
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+    except TrainingFailed:  # it is gone: it may be deleted at any time
+        return False
+    except OSError as error:
+        raise _no_room(target, error) from None
+    return True
+
+
+def _no_room(folder: Path, error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"{folder}: cannot be written ({error.strerror or error}); make room and run the same command again"
+    )
 
 
 def _quiet(work: Callable[..., T], *arguments: Any) -> T:

@@ -20,6 +20,7 @@ from conftest import Served, small_experiment, tables, tables_alone, without, wr
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, InvalidInput, TrainingFailed
 from judgeloop.experiment.resolve import resolve
+from judgeloop.training.command import weights_digest
 from judgeloop.training.lora import sampled
 from judgeloop.wire.cassette import Cassette
 
@@ -233,6 +234,24 @@ class TestTraining:
         settings = json.loads((run.path / "training/s0/g1/longer/training.json").read_text())
         assert settings["adapter"] == str((run.path / first["adapter"]).resolve())
         assert "train_loss" in second["metrics"]
+
+    def test_arms_with_one_training_set_and_one_start_train_once(self, tmp_path: Path, base: Path) -> None:
+        arms = {
+            name: {**ARMS["longer"], "strategy": {"kind": kind}}
+            for name, kind in (("a", "replace"), ("b", "accumulate"))
+        }
+        with tables_alone():
+            run = judgeloop.run(
+                write_experiment(tmp_path / "in", _raw(base, arms=arms), ITEMS), out=tmp_path / "run", report=False
+            )
+        made = _trainings(run.path)
+        first, same = (made[f"s0/g0/train/{arm}"] for arm in "ab")
+        assert (first["weights"], 0.0) == (same["weights"], same["metrics"]["seconds"])
+        assert weights_digest(run.path / same["adapter"]) == weights_digest(run.path / first["adapter"])
+        assert same["adapter"] != first["adapter"]
+        # Their drafts are their own, and so is what they train on next.
+        assert made["s0/g1/train/a"]["weights"] != made["s0/g1/train/b"]["weights"]
+        assert min(made[f"s0/g1/train/{arm}"]["metrics"]["seconds"] for arm in "ab") > 0
 
     @pytest.mark.parametrize("kind", ["sft", "kto"])
     def test_other_losses_train_too(self, kind: str, tmp_path: Path, base: Path) -> None:
