@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from judgeloop.commands.run import design_of_tables
-from judgeloop.experiment.resolve import resolve
 from judgeloop.results import Run
 from judgeloop.rundir import TABLES, RunFolder
-from judgeloop.stats.design import RunTables
-from judgeloop.stats.loop.estimates import run_estimates
 
 
 def demo(out: str | Path = "runs/demo", *, report: bool = True) -> Run:
-    """Write a run folder with the tables of a recorded run of SmolLM2-135M, make its estimates and, with ``report``, its report, as
+    """Write a run folder with the tables and estimates of a recorded run of SmolLM2-135M and, with ``report``, make its report, as
     ``run`` does at its end. A folder that is whole is left as it is. Raises FolderMismatch where something else stands there,
     StorageFailed."""
     source, folder = RunFolder(_shipped()), RunFolder(out)
@@ -22,12 +18,10 @@ def demo(out: str | Path = "runs/demo", *, report: bool = True) -> Run:
         if not (folder.path / "estimates.csv").exists():
             folder.write_json("environment.json", environment)
             folder.write_text("experiment.yaml", source.experiment_text())
-            tables = {name: source.table(name) for name in TABLES}
-            for name, table in tables.items():
-                if len(table):
+            for name in TABLES:
+                if len(table := source.table(name)):
                     folder.write_part(name, "run", table)
-            resolved = resolve(source.experiment(), source.path, where=str(source.path / "experiment.yaml"))
-            folder.write_estimates(run_estimates(RunTables(**tables), design_of_tables(resolved, tables["judgments"])))
+            folder.write_estimates(source.estimates())
         run = Run(folder)
         if report and not (folder.path / "report.html").exists():
             run.write_report()

@@ -10,20 +10,12 @@ import pytest
 
 import judgeloop
 from command_line import command
-from judgeloop.commands import demo
 from judgeloop.errors import FolderMismatch
 from judgeloop.rundir import TABLES, RunFolder
-from judgeloop.stats.estimate import estimates_frame
 
 QUICKSTART = Path(__file__).parents[2] / "fixtures" / "quickstart"
 
 
-@pytest.fixture
-def _no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "run_estimates", lambda *_: estimates_frame([]))
-
-
-@pytest.mark.usefixtures("_no_estimates")
 @pytest.mark.pages
 def test_the_demo_opens_the_report_of_the_shipped_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -45,7 +37,6 @@ def test_the_demo_opens_the_report_of_the_shipped_run(
         pd.testing.assert_frame_equal(run.folder.table(name), shipped.table(name))
 
 
-@pytest.mark.usefixtures("_no_estimates")
 def test_another_run_s_folder_is_not_the_demo_s(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with folder.claim("sha256:other"):
@@ -56,12 +47,12 @@ def test_another_run_s_folder_is_not_the_demo_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.tables
-def test_the_shipped_tables_are_those_of_the_recording(tmp_path: Path) -> None:
-    """Where this fails, replay the quickstart and write its tables anew, one part each (CONTRIBUTING.md, "Recording fixtures")."""
+def test_what_ships_is_what_the_recording_leaves(tmp_path: Path) -> None:
+    """Where this fails, replay the quickstart and write its tables and estimates anew (CONTRIBUTING.md, "Recording fixtures")."""
     run = judgeloop.run(QUICKSTART / "experiment.yaml", replay=QUICKSTART / "recording", out=tmp_path, report=False)
     shipped = RunFolder(QUICKSTART / "run")
     assert shipped.experiment() == run.folder.experiment()
     assert shipped.environment()["experiment_hash"] == run.folder.environment()["experiment_hash"]
     for name in TABLES:
         pd.testing.assert_frame_equal(run.folder.table(name), shipped.table(name))
+    pd.testing.assert_frame_equal(run.estimates, shipped.estimates(), rtol=1e-6, atol=1e-9)
