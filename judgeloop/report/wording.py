@@ -281,16 +281,20 @@ def pick_share(row: Estimate) -> str:
     return f"{figure(row, row.estimate)} % of the time{EVEN}"
 
 
+_ROUNDING = 1e-6
+"""Size below which a number is a 0 that sums of rounded terms left."""
+
+
 def figure(row: Estimate, value: float | None) -> str:
     """As ``quantity`` without the unit: rates in per cent or points with one decimal, cut where the measure ends (a slope of 200
-    points a doubling changes a pick by 100 at most); all else with two (three below 0.1, powers of ten below 0.001)."""
+    points a doubling changes a pick by 100 at most); all else with two (three below 0.1, powers of ten below 0.001, and none for what is rounding)."""
     if value is None:
         return "–"
     most = reach(row)
     if most is not None:
         return number((50.0 if is_pick_share(row) else 0.0) + 100 * min(max(value, -most), most), 1)
     largest = max((abs(v) for v in (row.estimate, row.conf_low, row.conf_high) if v is not None), default=abs(value))
-    if 0 < largest < 0.001:
+    if _ROUNDING < largest < 0.001:
         return f"{value:.1e}".replace("-", "−")
     return number(value, 3 if largest < 0.1 else 2)
 

@@ -423,3 +423,17 @@ def test_a_run_of_positive_controls_alone_is_about_them() -> None:
     rows = [_did(arm="longer", positive_control="itself_seen")]
     assert [finding.verdict for finding in findings(rows)] == ["found"]
     assert _answers(rows, ("longer", "random"))[1].word == "Yes"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (-9.9e-10, -1.5e-9, -9.9e-10, "0.000"),
+        (2e-4, -1e-4, 5e-4, "2.0e−04"),
+        (0.05, 0.01, 0.09, "0.050"),
+        (-1.25, -2.0, 0.0, "−1.25"),
+    ],
+)
+def test_a_figure_has_the_digits_that_its_interval_bears(value: float, low: float, high: float, text: str) -> None:
+    row = _row("scale_shift", unit="scale lengths", estimate=value, conf_low=low, conf_high=high)
+    assert wording.figure(row, value) == text
