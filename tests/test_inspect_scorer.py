@@ -107,3 +107,17 @@ def test_pairs_that_were_judged_in_both_orders_are_read_with_their_slot(tmp_path
         ["sums/0", "ab", "first"], ["sums/0", "ba", "first"], ["sums/1", "ab", "second"], ["sums/1", "ba", "first"],
     ]  # fmt: skip
     assert set(rows["judge"]) == {"openai/j"}
+    again = tmp_path / "again.json"
+    again.write_text(path.read_text())
+    both = judgeloop.analyze([path, again], format="inspect").judgments
+    assert (len(both), both["pair_id"].nunique()) == (8, 4)  # another run of the task: another epoch, and no repeat
+
+
+@pytest.mark.parametrize("metadata", [["a"], "text", {"judgeloop": {"judge": "j"}}, {"judgeloop": []}])
+def test_metadata_of_another_shape_is_no_traceback(tmp_path: Path, metadata: object) -> None:
+    scores = {"mine": {"value": 1.0, "metadata": metadata}}
+    sample = {"id": 1, "epoch": 1, "input": "?", "output": {"completion": "Four."}, "scores": scores}
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"status": "success", "eval": {"model": "m", "task": "t"}, "samples": [sample]}))
+    with pytest.raises(judgeloop.JudgeloopError):
+        judgeloop.analyze(path, format="inspect")

@@ -113,14 +113,16 @@ def rows(paths: Sequence[Path], judges: str = "", gold: str = "") -> tuple[list[
         spec = _field(header, "eval", Mapping, f"{path}: header")
         if header.get("status") not in (None, "success"):
             notes.append(f"{path.name}: this evaluation did not succeed (status {header.get('status')}); its finished samples are read")  # fmt: skip
-        read = list(_answers(path, spec, samples, judges, gold, scorers, paired))
-        run = str(spec.get("task", "")), str(spec["model"])
+        run = str(spec.get("task", "")), str(spec.get("model"))
         earlier = epochs.get(run, 0)
+        read = list(_answers(path, spec, samples, judges, gold, scorers, paired, earlier))
         epochs[run] = earlier + max((answer.epoch for answer in read), default=0)
         answers += [replace(answer, epoch=answer.epoch + earlier) for answer in read]
         if earlier:
             notes.append(f"{path.name}: another run of {run[1]} on {run[0] or 'the same task'}; its epochs are counted on from {earlier + 1}")  # fmt: skip
     if paired:
+        if any(answer.grades for answer in answers):
+            notes.append("pairs that were judged in both orders are read, and single grades of other scorers are not; name a scorer with --columns (verdict: SCORER) to read those")  # fmt: skip
         return paired, notes
     if len({task for task, _ in epochs}) > 1:
         # Samples are numbered anew in every task.
@@ -193,9 +195,10 @@ def _field(raw: Any, name: str, kind: type | UnionType, where: str) -> Any:
 
 def _answers(
     path: Path, spec: Mapping[str, Any], samples: Iterator[tuple[str, Any]], judges: str, gold: str, scorers: set[str],
-    paired: list[Row],
+    paired: list[Row], earlier: int,
 ) -> Iterator[GradedAnswer]:  # fmt: skip
-    """The answers with their grades; rows of pairs that were judged in both orders are added to ``paired``."""
+    """The answers with their grades; rows of pairs that were judged in both orders are added to ``paired``, their
+    epochs counted on from ``earlier``."""
     model, task = _field(spec, "model", str, f"{path}: eval"), str(spec.get("task", ""))
     for where, sample in samples:
         identity = _field(sample, "id", str | int, where)
@@ -211,11 +214,12 @@ def _answers(
             scorers.add(scorer)
             if not isinstance(score, Mapping) or "value" not in score:
                 raise InvalidInput(f"{where}: scores.{scorer}.value: missing")
-            pair = (score.get("metadata") or {}).get("judgeloop")
+            metadata = score.get("metadata")
+            pair = metadata.get("judgeloop") if isinstance(metadata, Mapping) else None
             if isinstance(pair, Mapping) and judges in ("", scorer):
                 shared = {
                     "item_id": f"{task}/{identity}",
-                    "pair_id": f"{task}/{identity}/{model}/{epoch}",
+                    "pair_id": f"{task}/{identity}/{model}/{pair.get('against')}/{epoch + earlier}",
                     "model_a": model,
                     "category": task,
                 }
