@@ -16,6 +16,7 @@ except ImportError:
 from judgeloop.bodies import judge_messages
 from judgeloop.judging.answers import read_verdict
 from judgeloop.records import ORDERS, Message, Reply
+from judgeloop.stats.presentations import PICKED
 from judgeloop.text import templates
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def first_slot() -> Metric:
     NaN where no sample has a verdict in both orders."""
 
     def share(scores: list[SampleScore]) -> float:
-        worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
-        return fmean([worth[slot] for one in picks for slot in one.values()]) if (picks := _picks(scores)) else math.nan
+        return (
+            fmean([PICKED[slot] for one in picks for slot in one.values()]) if (picks := _picks(scores)) else math.nan
+        )
 
     return share
 
@@ -112,16 +114,13 @@ def _turn(turn: Any) -> Message:
 
 
 def _share(orders: Mapping[str, Mapping[str, str]]) -> float:
-    worth = {("ab", "first"): 1.0, ("ba", "second"): 1.0, ("ab", "tie"): 0.5, ("ba", "tie"): 0.5}
     if any(one["verdict"] == "unscored" for one in orders.values()):
         return math.nan
-    return fmean([worth.get((order, one["verdict"]), 0.0) for order, one in orders.items()])
+    of_first = {order: PICKED[one["verdict"]] for order, one in orders.items()}
+    return fmean([share if order == "ab" else 1.0 - share for order, share in of_first.items()])
 
 
 def _unscored(orders: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """The reason of the first order without a verdict, as Inspect's own scorers log it."""
-    return (
-        {"unscored_reason": reason}
-        if (reason := next(filter(None, (one["reason"] for one in orders.values())), ""))
-        else {}
-    )
+    reason = next(filter(None, (one["reason"] for one in orders.values())), "")
+    return {"unscored_reason": reason} if reason else {}
