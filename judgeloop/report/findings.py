@@ -510,7 +510,10 @@ def _diversity(rows: Sequence[Estimate]) -> list[Finding]:
 def _quality(rows: Sequence[Estimate]) -> list[Finding]:
     """Correctness beyond control at the last generation, a sentence a contrast and measure."""
     of_contrast = [_contrast(row, "quality") for row in _final(rows) if row.bias == "quality"]
-    return [*map(partial(_over_optimised, rows), select(rows, term="correct_per_proxy", verdict="over-optimised")), *of_contrast]
+    return [
+        *map(partial(_over_optimised, rows), select(rows, term="correct_per_proxy", verdict="over-optimised")),
+        *of_contrast,
+    ]
 
 
 def _over_optimised(rows: Sequence[Estimate], row: Estimate) -> Finding:
