@@ -314,8 +314,8 @@ def _body(
     body[endpoint.max_tokens_field] = endpoint.max_tokens if max_tokens is None else max_tokens
     if endpoint.send_temperature:
         body["temperature"] = temperature
-    if seed is not None:
-        body["seed"] = seed
+    if seed is not None and endpoint.seed_field != "none":
+        body[endpoint.seed_field] = seed
     return body
 
 

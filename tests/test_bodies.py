@@ -165,6 +165,13 @@ def test_text_body_and_endpoint_settings() -> None:
     )
     body.pop("messages")
     assert body == {"model": "m", "max_completion_tokens": 9, "seed": 7, "top_k": 3}
+    for field, left in (("random_seed", {"random_seed": 7}), ("none", {})):
+        named = judge_body(
+            endpoint.model_copy(update={"seed_field": field}), template, "text", prompt="q", first_text="x", second_text="y",
+            temperature=0.5, max_tokens=9, seed=7,
+        )  # fmt: skip
+        named.pop("messages")
+        assert named == {"model": "m", "max_completion_tokens": 9, "top_k": 3, **left}
     with pytest.raises(ExperimentError, match="chain_of_thought: cannot be asked in verdict mode logprob"):
         judge_body(ENDPOINT, templates.load("chain_of_thought"), "logprob", prompt="q", first_text="x", second_text="y")
 

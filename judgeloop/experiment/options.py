@@ -231,6 +231,7 @@ def sentence(problem: Mapping[str, Any]) -> str:
 
 _MENDED_BY = (
     (r"max_completion_tokens", "max_tokens_field: max_completion_tokens", "--max-tokens-field max_completion_tokens"),
+    (r"\bseed\b", "seed_field: random_seed, or none", "--seed-field random_seed, or none"),
     (r"temperature", "send_temperature: false", "--no-temperature"),
     (r"enable_thinking", "extra_body: {enable_thinking: false}", """--extra-body '{"enable_thinking": false}'"""),
     (r"api-version", "extra_query: {api-version: …}", "--query api-version=…"),

@@ -104,6 +104,8 @@ class CallSettings(Block):
     """Engine only: context tokens a call may use."""
     max_tokens_field: Annotated[Literal["max_tokens", "max_completion_tokens"], Option(answers=True)] = "max_tokens"
     """The request's name for the longest reply; reasoning models want max_completion_tokens."""
+    seed_field: Annotated[Literal["seed", "random_seed", "none"], Option(answers=True)] = "seed"
+    """The request's name for the seed of what is drawn above temperature 0; none leaves it out, for endpoints that refuse it."""
     send_temperature: Annotated[Switch, Option(answers=True, flag="--no-temperature")] = True
     """False leaves `temperature` out of the request, for models that refuse it."""
     top_logprobs: Annotated[Whole, Option(answers=True)] = Field(20, ge=2, le=100)

@@ -286,7 +286,7 @@ async def seed(inquiry: Inquiry, findings: EndpointFindings) -> Check:
     for number in (11, 11, 12):
         result = await inquiry.complete({**plain_body(findings, question, 32, temperature=1.0), "seed": number})
         if not result.ok:
-            means = "seed is refused; judgeloop sends one with every draft"
+            means = "seed is refused: set seed_field: random_seed, or none"
             return Check("seed", asked, result.summary, "no", means)
         drafts.append(result.reply.text)
     draft, repeated, other = drafts

@@ -334,7 +334,7 @@ MISTRAL = Server(
     owners=("mistralai",),
     quirks=(
         Quirk("logprobs", "refuses fields that it does not know with a 422, logprobs among them", "use verdict json"),
-        Quirk("seed", "calls a seed random_seed, and refuses seed", "judge at temperature 0, where none is sent; drafts need another endpoint"),
+        Quirk("seed", "calls a seed random_seed, and refuses seed", "set seed_field: random_seed"),
     ),
 )  # fmt: skip
 OPENROUTER = Server(

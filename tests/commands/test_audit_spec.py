@@ -39,6 +39,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "endpoint": {"endpoint": {"max_tokens": 9}}, "concurrency": {"concurrency": 1}, "per_minute": {"per_minute": 6000}, "timeout_s": {"timeout_s": 1.0}, "attempts": {"attempts": 1}, "patience_s": {"patience_s": 1.0},
     "threads": {"threads": 2, "engine": "llama_cpp", "base_url": None}, "context": {"context": 512, "engine": "llama_cpp", "base_url": None},
     "max_tokens_field": {"max_tokens_field": "max_completion_tokens"}, "send_temperature": {"send_temperature": False},
+    "seed_field": {"seed_field": "none"},
     "top_logprobs": {"top_logprobs": 5}, "min_label_mass": {"min_label_mass": 0.1}, "min_trial_mass": {"min_trial_mass": 0.1}, "extra_headers": {"extra_headers": {"X": "y"}}, "extra_query": {"extra_query": {"v": "1"}},
     "extra_body": {"extra_body": {"top_k": 1}},
 }  # fmt: skip
