@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -102,6 +103,15 @@ class LoopContext:
     embedders: Mapping[str, Embedder] = field(default_factory=dict)
     """Arm's name → what embeds its texts; arms whose signal is a reward model."""
     on_generation: Callable[[GenerationDone], None] = lambda _: None
+
+    @cached_property
+    def near_copies(self) -> Mapping[str, str]:
+        """item_id → the first of its near-copies, of the items that copy another."""
+        frame = _items_frame(self)
+        if "near_copy_of" not in frame:
+            return {}
+        copies = frame[frame["near_copy_of"].notna() & (frame["near_copy_of"] != "")]
+        return dict(zip(copies["item_id"], copies["near_copy_of"], strict=True))
 
     def truth(self) -> Truth:
         """A new Truth for one unit of work; nothing has been asked yet."""
@@ -379,7 +389,7 @@ class ArmLoop:
                 )
             return learn_reward_model(
                 self.arm.signal, judgments, embeddings, self.space, await self.replicate.panels.embedded(embedder), supports,
-                on_pool=self.pool is not None, size=self.replicate.experiment.candidates_per_item,
+                self.context.near_copies, on_pool=self.pool is not None, size=self.replicate.experiment.candidates_per_item,
             )  # fmt: skip
         return learn(
             self.arm.signal,

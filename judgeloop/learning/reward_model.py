@@ -126,6 +126,7 @@ def learn_reward_model(
     space: EmbeddingSpace,
     anchor: AnchorTexts | None,
     supports: Mapping[str, Support],
+    near_copies: Mapping[str, str],
     *,
     on_pool: bool,
     size: int,
@@ -134,6 +135,7 @@ def learn_reward_model(
 
     ``embeddings``: of every text of ``supports``, indexed by (item_id, candidate_id). A text without one (NaN) has no reward: its
     preferences teach nothing, and it keeps its weight. Where nothing was compared the reference distributions stay.
+    ``near_copies``: item_id → the item that it copies, of the items that copy one.
     """
     preferences = label(judgments, spec.label_rule)
     coordinates = space.coordinates(embeddings)
@@ -142,7 +144,7 @@ def learn_reward_model(
     fitted = train(taught, coordinates, spec.ridge)
     reward = fitted.reward(coordinates)
     model = RewardModel(
-        fitted, inherited_slopes(fitted, space, anchor), held_out_accuracy(taught, coordinates, spec.ridge)
+        fitted, inherited_slopes(fitted, space, anchor), held_out_accuracy(taught, coordinates, spec.ridge, near_copies)
     )
     rewards = by_item(reward)
     selections = {
@@ -179,14 +181,15 @@ def best_ridge(preferences: pd.DataFrame, coordinates: pd.DataFrame) -> float:
 
 
 def held_out_accuracy(
-    preferences: pd.DataFrame, coordinates: pd.DataFrame, ridge: float | None
+    preferences: pd.DataFrame, coordinates: pd.DataFrame, ridge: float | None, near_copies: Mapping[str, str]
 ) -> tuple[float, float]:  # fmt: skip
     """(share of the preferences' weight that a head trained on other items predicts, standard error by item); ½ = chance, equal
-    rewards count half. Items are dealt to FOLDS folds in their order, and a head's penalty is chosen among its own items.
+    rewards count half. Items are dealt to FOLDS folds in their order, near-copies to one, and a head's penalty is chosen among its
+    own items.
 
     NaN with fewer than two items.
     """
-    codes, items = pd.factorize(preferences["item_id"], sort=True)
+    codes, items = pd.factorize(preferences["item_id"].replace(dict(near_copies)), sort=True)
     if len(items) < 2:
         return math.nan, math.nan
     predicted, folds = np.empty(len(preferences)), codes % FOLDS
