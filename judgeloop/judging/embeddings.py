@@ -40,7 +40,12 @@ class Embedder:
     def stem(self, prefix: str) -> str:
         """The call ids below ``prefix`` up to the item: they name the endpoint, and the prompt where there is one."""
         names = [self.name, *([self.template.name] if self.template is not None else [])]
-        return "/".join([f"{prefix}/embed", *map(quoted, names)])
+        return "/".join([prefix, "embed", *map(quoted, names)])
+
+    @property
+    def trial(self) -> str:
+        """The id of the trial call."""
+        return self.stem("panels/g0").replace("/embed/", "/embed/trial/", 1)
 
     async def frame(self, texts: Sequence[tuple[Item, Candidate]], stem: str) -> pd.DataFrame:
         """(n, d) embeddings of texts, indexed by (item_id, candidate_id), asked by the calls ``stem/item/candidate``; NaN for a
@@ -83,13 +88,12 @@ class Embedder:
 
 
 async def check_embedding(embedder: Embedder) -> None:
-    """One recorded trial call, ``panels/g0/embed/trial/<endpoint>``: raises EndpointFailed where it gives no embedding."""
-    call_id = f"panels/g0/embed/trial/{quoted(embedder.name)}"
+    """One recorded trial call, ``panels/g0/embed/trial/<endpoint>[/<prompt>]``: raises EndpointFailed where it gives no embedding."""
     body = embedding_body(embedder.endpoint, embedder.template, prompt=TRIAL_QUESTION, answer=TRIAL_ANSWERS[0])
-    reply = await embedder.client.ask(Call(call_id, embedder.name, body, "embeddings"))
+    reply = await embedder.client.ask(Call(embedder.trial, embedder.name, body, "embeddings"))
     if reply.failure:
         raise EndpointFailed(
             f"endpoints.{embedder.name}: {embedder.endpoint.model} gave no embedding of a trial text by /embeddings "
             f"({reply.detail or reply.failure}); {remedy(reply.detail) or 'serve an embedding model there, or name another in signal.endpoint'}"
         )
-    embedder.vector(reply, call_id)
+    embedder.vector(reply, embedder.trial)

@@ -146,12 +146,13 @@ def learn_reward_model(
     model = RewardModel(
         fitted, inherited_slopes(fitted, space, anchor), held_out_accuracy(taught, coordinates, spec.ridge, near_copies)
     )
-    rewards = by_item(reward)
-    selections = {
-        item_id: select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
-        for item_id, support in supports.items()
-        if support.reference
-    }
+    known_rewards, rewards, selections = by_item(reward), {}, {}
+    for item_id, support in supports.items():
+        if support.reference:
+            known_of_item = known_rewards.get(item_id, {})
+            selections[item_id] = select(spec, support, known_of_item, on_pool=on_pool, size=size)
+            # No embedding is not a reward of 0.
+            rewards[item_id] = {name: known_of_item.get(name, math.nan) for name in support.reference}
     return LearnedSelection(preferences, model, rewards, selections)
 
 

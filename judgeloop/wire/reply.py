@@ -125,7 +125,7 @@ def _numbers(route: Route, body: Mapping[str, Any]) -> tuple[float | None, ...]:
     token's counts: it has seen the whole text.
     """
     value = _entries(route, body)[0].get(_NUMBERS_OF[route], ())
-    if isinstance(value, str):
+    if isinstance(value, str) and route == "embeddings":
         vector = decoded_vector(value)
         return () if vector is None else tuple(number if math.isfinite(number) else None for number in vector.tolist())
     if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
