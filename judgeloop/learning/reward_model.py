@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from judgeloop.experiment.schema import RewardModelSignalSpec
-from judgeloop.kernels import Floats, cluster_sums, dense_codes, logistic, one_step_jackknife
+from judgeloop.kernels import Floats, cluster_sums, dense_codes, left_out_log_odds, logistic
 from judgeloop.learning.labels import preferences as label
 from judgeloop.learning.signals import ORDER, FittedSignal, LearnedSelection, Support, by_item, design, fit, select
 from judgeloop.records import SIGNAL_COLUMNS
@@ -91,13 +93,26 @@ class AnchorTexts:
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A trained head: ``fitted`` in the coordinates of its space; ``slopes`` of its reward on the features of the anchor panel, in
-    log-odds per unit of a feature (positive = rewards more of it), Undefined without a panel; ``accuracy``: the share of
-    preferences that a head trained on other items predicts (½ = chance), and its standard error, both NaN with fewer than two items."""
+    """A trained head: ``fitted`` to the preferences ``taught``, with texts at ``coordinates`` of its ``space``, by the stated ``ridge``.
+    What it is told by is computed when it is asked for."""
 
     fitted: FittedSignal
-    slopes: LinearFit | Undefined
-    accuracy: tuple[float, float]
+    taught: pd.DataFrame
+    space: EmbeddingSpace
+    coordinates: pd.DataFrame
+    ridge: float | None
+    anchor: AnchorTexts | None
+    near_copies: Mapping[str, str]
+
+    @cached_property
+    def slopes(self) -> LinearFit | Undefined:
+        """``inherited_slopes``."""
+        return inherited_slopes(self.fitted, self.space, self.anchor)
+
+    @cached_property
+    def accuracy(self) -> tuple[float, float]:
+        """``held_out_accuracy``."""
+        return held_out_accuracy(self.taught, self.coordinates, self.ridge, self.near_copies)
 
     def frame(self, replicate: int, arm: str, generation: int) -> pd.DataFrame:
         """SIGNAL_COLUMNS, a row a feature with a slope, ``order`` where γ was fitted, and ``accuracy`` where it is known."""
@@ -143,9 +158,7 @@ def learn_reward_model(
     taught = preferences[known]
     fitted = train(taught, coordinates, spec.ridge)
     reward = fitted.reward(coordinates)
-    model = RewardModel(
-        fitted, inherited_slopes(fitted, space, anchor), held_out_accuracy(taught, coordinates, spec.ridge, near_copies)
-    )
+    model = RewardModel(fitted, taught, space, coordinates, spec.ridge, anchor, near_copies)
     known_rewards, rewards, selections = by_item(reward), {}, {}
     for item_id, support in supports.items():
         if support.reference:
@@ -174,10 +187,11 @@ def best_ridge(preferences: pd.DataFrame, coordinates: pd.DataFrame) -> float:
     losses = {}
     for ridge in reversed(RIDGES):
         fitted = logistic(rows.x, rows.z, rows.weights, ridge * rows.penalised)
-        without = one_step_jackknife(rows.x, rows.z, fitted, rows.clusters)
-        eta = np.einsum("ij,ij->i", rows.x, without[rows.clusters])
-        loss = float(np.sum(rows.weights * (np.logaddexp(0.0, eta) - rows.z * eta)))
-        losses[ridge] = loss if math.isfinite(loss) else math.inf
+        losses[ridge] = math.inf
+        with suppress(np.linalg.LinAlgError):
+            eta = left_out_log_odds(rows.x, rows.z, fitted, rows.clusters)
+            loss = float(np.sum(rows.weights * (np.logaddexp(0.0, eta) - rows.z * eta)))
+            losses[ridge] = loss if math.isfinite(loss) else math.inf
     return min(losses, key=losses.__getitem__)
 
 

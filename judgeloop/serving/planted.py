@@ -323,7 +323,7 @@ def _text_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-# Embeddings: the planted features, and the words by a hash (docs/planted.md, "Embeddings").
+# Embeddings: the planted features, and the words by a hash (docs/planted.md).
 
 WORD_NUMBERS = 16
 """Numbers of an embedding that stand for a text's words."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ import pytest
 import judgeloop
 from conftest import Served, serving, small_experiment, tables, write_experiment
 from judgeloop.cli import main
+from judgeloop.commands.run import design_of
 from judgeloop.errors import BudgetReached, EndpointFailed, ExperimentError, InvalidInput
 from judgeloop.experiment.resolve import Material, load, resolve
 from judgeloop.results import Run
+from judgeloop.rundir import TABLES
 from judgeloop.serving.faults import Faults, Rule
+from judgeloop.stats.design import RunTables
+from judgeloop.stats.loop.amplification import reward_accuracy_estimates, signal_slope_estimates
+from judgeloop.text.features import FEATURES
 
 Serve = Callable[..., Served]
 REWARD = {"kind": "reward_model", "endpoint": "m"}
@@ -91,23 +97,34 @@ def test_its_reward_moves_the_policy(inherited: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.tables
+@pytest.mark.at_hand
 def test_a_coin_is_told_to_teach_nothing_as_often_as_an_interval_says(tmp_path: Path, serve: Serve) -> None:
-    """Forty runs with five replicates: of their intervals at most as many leave out the truth as of a 95 % interval by chance."""
-    served = serve(draft={"length_mean": 30, "length_sd": 0.6, "markdown": 0.2})
+    """Forty groups of four replicates: their 95 % intervals leave out the truth in about one of twenty."""
+    served = serve(draft={"length_mean": 30, "length_sd": 0.6, "markdown": 0.4})
+    path = experiment(
+        tmp_path, served.base_url, 12, replicates=160, panels={"anchor": 24}, judge={"kind": "random"},
+        arms={"random": {}},
+    )  # fmt: skip
+    run = judgeloop.run(path, out=tmp_path / "run", report=False)
+    made = RunTables(**{name: run.folder.table(name) for name in TABLES})
+    design = design_of(load(path), {"random": "random"})
+    scale = dict.fromkeys(FEATURES, 1.0)
     missed: dict[str, list[bool]] = {}
-    for seed in range(40):
-        path = experiment(
-            tmp_path / f"{seed}", served.base_url, 14, seed=seed, replicates=5, panels={"anchor": 28},
-            judge={"kind": "random"}, arms={"random": {}},
-        )  # fmt: skip
-        run = judgeloop.run(path, out=tmp_path / f"{seed}/run", report=False)
-        told = rows(run, "random").xs(0, level="generation")
-        for term, null in (("signal_slope_length", 0.0), ("reward_accuracy", 0.5)):
-            row = told.loc[term]
-            missed.setdefault(term, []).append(not row["conf_low"] <= null <= row["conf_high"])
+    for _, signals in made.signals.groupby(made.signals["replicate"] // 4):
+        part = replace(made, signals=signals)
+        for row in (*signal_slope_estimates(part, design, scale), *reward_accuracy_estimates(signals, design)):
+            null = 0.5 if row.term == "reward_accuracy" else 0.0
+            assert row.conf_low is not None
+            assert row.conf_high is not None
+            missed.setdefault(row.term, []).append(not row.conf_low <= null <= row.conf_high)
+    assert {"signal_slope_length", "signal_slope_bold", "reward_accuracy"} <= set(missed)
+    print({term: f"{sum(misses)} of {len(misses)}" for term, misses in missed.items()})
     for term, misses in missed.items():
-        # Of 40 a 95 % interval misses more than 6 with probability 0.003.
-        assert sum(misses) <= 6, (term, misses)
+        # Of 40, more than 6 are missed at 5 % with probability 0.003.
+        assert sum(misses) <= 6, (term, sum(misses))
+    accuracy = made.signals.query("feature == 'accuracy'")["coefficient"]
+    assert accuracy.mean() == pytest.approx(0.5, abs=4 * accuracy.std() / len(accuracy) ** 0.5)
 
 
 # -- what is asked -------------------------------------------------------------------------------------------------------
