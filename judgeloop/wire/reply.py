@@ -52,10 +52,11 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 # Requests and answers of the routes that score texts or embed them.
 
-ROUTE_PATHS: dict[str, Route] = {"/v1/embeddings": "embeddings"} | {
+ROUTE_PATHS: dict[str, Route] = {
     f"{prefix}/{route}": route for route in REWARD_ROUTES for prefix in ("", "/v1", *(["/v2"] if route == "rerank" else []))
 }  # fmt: skip
 """Where the local server answers each route."""
+ROUTE_PATHS["/v1/embeddings"] = "embeddings"
 
 
 def spellings(secret: str) -> set[str]:

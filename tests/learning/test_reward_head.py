@@ -214,7 +214,7 @@ def test_without_a_panel_or_with_one_of_equal_features_nothing_is_told_of_slopes
     fitted = train(label(judgments, "raw"), space.coordinates(embeddings), 1.0)
     assert isinstance(inherited_slopes(fitted, space, None), Undefined)
     features = pd.DataFrame({"length": 3.0}, index=embeddings.index)
-    pairs = pd.DataFrame({"item_id": embeddings.index.levels[0], "a": "k0", "b": "k1"})
+    pairs = pd.DataFrame({"item_id": embeddings.index.unique("item_id"), "a": "k0", "b": "k1"})
     assert isinstance(inherited_slopes(fitted, space, AnchorTexts(pairs, features, embeddings)), Undefined)
     lost = AnchorTexts(pairs, features, embeddings * np.nan)
     assert isinstance(inherited_slopes(fitted, space, lost), Undefined)
@@ -227,7 +227,7 @@ def test_a_text_without_an_embedding_teaches_nothing_and_keeps_its_weight() -> N
     lost.loc[("i03", "k1")] = np.nan
     lost.loc["i04"] = np.nan
     supports = {
-        item: Support({"k0": 0.5, "k1": 0.3, "k2": 0.2}, {"k0": 2, "k1": 1, "k2": 1}) for item in embeddings.index.levels[0]
+        item: Support({"k0": 0.5, "k1": 0.3, "k2": 0.2}, {"k0": 2, "k1": 1, "k2": 1}) for item in embeddings.index.unique("item_id")
     }  # fmt: skip
     spec = RewardModelSignalSpec(endpoint="e", ridge=0.1)
     learned = learn_reward_model(spec, judgments, lost, space, None, supports, {}, on_pool=True, size=4)
