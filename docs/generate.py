@@ -76,6 +76,12 @@ in the first slot), of which two slots are a case. One answer on a scale (`--mod
 `score_anchor` towards its larger number, clipped to its ends. The number is one of the two whole numbers beside that mean,
 drawn so that the mean is exact (with `temperature0`, the nearer one).
 
+**Embeddings.** `/v1/embeddings` answers with a text's features (length in log2 tokens less those of the median draft, then the others per
+100 tokens, in the order of the keys below), its quality, and 16 numbers of its words: each word, by the CRC-32 of its lower-case
+form, counts ±1 in one of them, and each is divided by the root of the words' number. So a [reward
+model](method.md#a-reward-model) on these embeddings can learn all that the judge's law looks at, and words besides. Numbers come as a
+list, or with `encoding_format: base64` as little-endian float32.
+
 **Trained drafts.** A name such as `planted@length_mean=80` drafts with that median length and else as the spec says, so that a
 [training](training.md) of a planted policy can be played: its command leaves such a name in `model.json`.
 

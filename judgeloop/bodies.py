@@ -239,6 +239,16 @@ def reward_body(
     return {**body, **endpoint.extra_body}
 
 
+def embedding_body(
+    endpoint: Endpoint, template: Template | None, *, prompt: Prompt, answer: str
+) -> dict[str, Any]:  # fmt: skip
+    """The request body that asks for the embedding of an answer, or with a ``template`` of prompt and answer as one text."""
+    text = without_controls(answer)
+    if template is not None:
+        text = render(template, {"prompt": without_controls(prompt_text(prompt)), "answer": text})[0]["content"]
+    return {"model": endpoint.model, "input": text, "encoding_format": "base64", **endpoint.extra_body}
+
+
 def match_body(
     endpoint: Endpoint,
     template: Template,

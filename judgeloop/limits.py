@@ -40,7 +40,7 @@ _JUDGE = (
     "length_log_odds", "length_ame", "length_exchange_rate", "excess_longer_vs_gold", "length_beyond_agreement", "style_joint", "length_shape", "gold_agreement",
     "gold_log_odds", "self_preference_gold", "self_preference_log_odds", "preference_fairness", "position_consistency", "judgebench_accuracy",
     "consistency_factor", "alpaca_lc_winrate",
-    "unscored_share", "mitigation_kept", "mitigation_cost",
+    "unscored_share", "reward_accuracy", "mitigation_kept", "mitigation_cost",
 )  # fmt: skip
 _PROBES = ("padding", "whitespace", "authority", "bandwagon", "injection", "self_name", "tone", *STYLE_FEATURES)
 _JUDGE_DRIFT = (

@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -26,10 +27,12 @@ from judgeloop.experiment.schema import (
     GroupAdvantageSignalSpec,
     JudgeSpec,
     PoolPolicySpec,
+    RewardModelSignalSpec,
     TrainedPolicySpec,
 )
 from judgeloop.interchange.preferences import Preference, net_preferences
 from judgeloop.judging.controls import GoldJudge, Truth, candidates_of
+from judgeloop.judging.embeddings import Embedder
 from judgeloop.judging.judges import Judge, ScoringJudge, model_name
 from judgeloop.judging.pairing import candidates_frame, completed, judgments_frame, matchups, presentations
 from judgeloop.judging.panels import (
@@ -41,6 +44,7 @@ from judgeloop.judging.panels import (
     with_probes,
 )
 from judgeloop.learning import strategies
+from judgeloop.learning.reward_model import AnchorTexts, EmbeddingSpace, embedding_space, learn_reward_model
 from judgeloop.learning.signals import LearnedSelection, Support, generation_zero_scale, learn, learn_from_scores
 from judgeloop.policies import (
     CandidateDraw,
@@ -96,7 +100,18 @@ class LoopContext:
     folder: RunFolder
     trainers: Mapping[str, Trainer] = field(default_factory=dict)
     """Arm's name → what trains its model; empty where the policy is none that is trained."""
+    embedders: Mapping[str, Embedder] = field(default_factory=dict)
+    """Arm's name → what embeds its texts; arms whose signal is a reward model."""
     on_generation: Callable[[GenerationDone], None] = lambda _: None
+
+    @cached_property
+    def near_copies(self) -> Mapping[str, str]:
+        """item_id → the first of its near-copies, of the items that copy another."""
+        frame = _items_frame(self)
+        if "near_copy_of" not in frame:
+            return {}
+        copies = frame[frame["near_copy_of"].notna() & (frame["near_copy_of"] != "")]
+        return dict(zip(copies["item_id"], copies["near_copy_of"], strict=True))
 
     def truth(self) -> Truth:
         """A new Truth for one unit of work; nothing has been asked yet."""
@@ -211,6 +226,8 @@ class ArmLoop:
         self.generation_zero: dict[str, Weights] = {}
         self.scale: pd.Series[float] = pd.Series(dtype=float)
         """The unit of each feature: its SD among the replicate's own generation-0 candidates."""
+        self.space: EmbeddingSpace | None = None
+        """The unit of embeddings, of generation 0's texts too; of an arm whose signal is a reward model."""
 
     def _real_candidates(self) -> dict[str, dict[str, Candidate]]:
         """The real texts by item_id and candidate_id; empty where the arm's training set holds none from a file."""
@@ -369,6 +386,18 @@ class ArmLoop:
                 size=experiment.candidates_per_item,
                 stream=lambda item_id: seeds.rng(experiment.seed, "groups", number, generation, item_id),
             )  # fmt: skip
+        if isinstance(self.arm.signal, RewardModelSignalSpec):
+            embedder = self.context.embedders[self.arm.name]
+            embeddings = await self._embeddings(embedder, supports, generation)
+            self.space = self.space or embedding_space(embeddings)
+            if self.space is None:
+                raise EndpointFailed(
+                    f"endpoints.{embedder.name}: {embedder.endpoint.model} gives all texts of an item the same embedding, or none; check that it is served as an embedding model, and give another --out"
+                )
+            return learn_reward_model(
+                self.arm.signal, judgments, embeddings, self.space, await self.replicate.panels.embedded(embedder), supports,
+                self.context.near_copies, on_pool=self.pool is not None, size=self.replicate.experiment.candidates_per_item,
+            )  # fmt: skip
         return learn(
             self.arm.signal,
             judgments,
@@ -378,6 +407,20 @@ class ArmLoop:
             on_pool=self.pool is not None,
             size=self.replicate.experiment.candidates_per_item,
         )
+
+    async def _embeddings(
+        self, embedder: Embedder, supports: Mapping[str, Support], generation: int
+    ) -> pd.DataFrame:  # fmt: skip
+        """The embeddings of all texts that may be selected, indexed by (item_id, candidate_id). Those of a pool, and generation
+        0's drafts, are shared by the arms and asked once."""
+        is_shared = self.pool is not None or generation == 0
+        stem = embedder.stem(f"s{self.replicate.number}/g{0 if is_shared else generation}")
+        texts = [
+            (self.replicate.items[i], self.policy.texts(i)[name])
+            for i, support in supports.items()
+            for name in support.reference
+        ]
+        return await embedder.frame(texts, stem if is_shared else f"{stem}/{self.arm.name}")
 
     async def _scores(
         self, judge: Judge, supports: Mapping[str, Support], generation: int
@@ -481,16 +524,32 @@ class JudgedPanels:
         self._probes: dict[str, list[ProbePair]] = {}
         """Judge's name → its probe pairs; empty where the experiment has no probes."""
         self._judged: dict[int, asyncio.Task[None]] = {}
+        self._embedded: dict[Embedder, asyncio.Task[AnchorTexts]] = {}
 
     async def judge(self, generation: int) -> None:
         """Judge the panels in this generation, once; returns when that is done and written."""
         if self._context.resolved.experiment.panels.anchor == 0:
             return
+        panel = await self._made()
+        if generation not in self._judged:
+            self._judged[generation] = asyncio.create_task(self._judge(panel, generation))
+        await self._judged[generation]
+
+    async def embedded(self, embedder: Embedder) -> AnchorTexts | None:
+        """The anchor panel's texts with their features and embeddings; None where there is no panel. Embedded once, for all arms
+        and replicates."""
+        if self._context.resolved.experiment.panels.anchor == 0:
+            return None
+        panel = await self._made()
+        if embedder not in self._embedded:
+            self._embedded[embedder] = asyncio.create_task(_anchor_texts(panel, embedder))
+        return await self._embedded[embedder]
+
+    def _made(self) -> asyncio.Task[AnchorPanel]:
+        """The panel, made when it is first asked for."""
         if self._panel is None:
             self._panel = asyncio.create_task(self._make())
-        if generation not in self._judged:
-            self._judged[generation] = asyncio.create_task(self._judge(await self._panel, generation))
-        await self._judged[generation]
+        return self._panel
 
     async def _make(self) -> AnchorPanel:
         """The anchor panel, drafted or from its file; its texts and their edits are written."""
@@ -544,6 +603,18 @@ class JudgedPanels:
     def _write_judgments(self, part: str, frames: list[pd.DataFrame]) -> None:
         if frames:
             self._context.folder.write_part("judgments", part, pd.concat(frames, ignore_index=True))
+
+
+async def _anchor_texts(panel: AnchorPanel, embedder: Embedder) -> AnchorTexts:
+    """The panel's pairs of texts with what a reward model is told by."""
+    texts = list({(c.item_id, c.candidate_id): c for pair in panel.matchups for c in (pair.a, pair.b)}.values())
+    items = [panel.items[text.item_id] for text in texts]
+    embeddings = await embedder.frame(list(zip(items, texts, strict=True)), embedder.stem("panels/g0"))
+    measured = features_frame([text.text for text in texts], [item.language for item in items])[list(FEATURES)]
+    pairs = [(pair.item_id, pair.a.candidate_id, pair.b.candidate_id) for pair in panel.matchups]
+    return AnchorTexts(
+        pd.DataFrame(pairs, columns=["item_id", "a", "b"]), measured.set_index(embeddings.index), embeddings
+    )
 
 
 async def _judge_batches(

@@ -35,7 +35,8 @@ PADDING_DOSES = (1.25, 1.5, 2.0)
 RewardRoute = Literal["classify", "pooling", "score", "rerank"]
 REWARD_ROUTES: tuple[RewardRoute, ...] = get_args(RewardRoute)
 """Routes by which a server gives the score of a text (vLLM's names)."""
-Route = Literal["", "classify", "pooling", "score", "rerank", "train"]
+Route = Literal["", "classify", "pooling", "score", "rerank", "embeddings", "train"]
+ROUTES: tuple[Route, ...] = get_args(Route)
 """A call's route; empty is a chat completion, and a training is made here or by a command, by no endpoint."""
 
 # Columns of the run folder's tables (docs/contract.md, "Tables"), behind the features where they have any.
@@ -230,7 +231,7 @@ class Reply:
 
     ``text``: the answer without its reasoning, None where there is no readable one; ``failure`` then names the reason, and
     ``detail`` is the endpoint's own message. ``top_logprobs``: (token, natural log-probability) at the answer's first token.
-    ``numbers``: a reward route's scores of the text, None for one that is not finite (``text`` is then empty).
+    ``numbers``: a reward route's scores of the text, or its embedding; None for one that is not finite (``text`` is then empty).
     """
 
     text: str | None

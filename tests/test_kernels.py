@@ -18,6 +18,7 @@ from judgeloop.kernels import (
     dense_codes,
     distinct,
     firth,
+    left_out_log_odds,
     logistic,
     one_step_bootstrap,
     one_step_jackknife,
@@ -286,3 +287,14 @@ def test_many_small_items_by_series_and_by_blocks_are_each_solved_alike(monkeypa
     )
     assert satterthwaite_df(parts, np.eye(3)) == pytest.approx(whole[0], rel=1e-9)
     assert cluster_covariance(x, z, fit, items, "CR2") == pytest.approx(whole[1], rel=1e-9)
+
+
+def test_log_odds_without_the_own_cluster_are_those_of_the_one_step_jackknife() -> None:
+    rng = seeds.rng(0, "left out log-odds")
+    x, clusters = rng.normal(size=(90, 12)), rng.permutation(np.repeat(np.arange(15), 6))
+    z, weights = rng.random(90), rng.random(90)
+    for ridge in (0.0, 0.5):
+        fit = logistic(x, z, weights, ridge)
+        without = one_step_jackknife(x, z, fit, clusters)
+        expected = np.einsum("ij,ij->i", x, without[clusters])
+        assert left_out_log_odds(x, z, fit, clusters) == pytest.approx(expected, abs=1e-9)

@@ -198,9 +198,13 @@ def _loop_settings(
             None, arms, size, size * (size - 1) // 2, candidates.n_items, {},
         )  # fmt: skip
     for arm in resolved.arms:
-        if arm.signal.kind == "group_advantage" and not arm.is_control:
+        unknown = {
+            "group_advantage": "how scores answer to features is not in a judge's picks",
+            "reward_model": "what a head learns of embeddings is not known before it is trained",
+        }
+        if arm.signal.kind in unknown and not arm.is_control:
             raise InvalidInput(
-                f"{source}: arms.{arm.name}.signal.kind group_advantage: how scores answer to features is not in a judge's picks; forecasts are of signals that learn from picks (bradley_terry, best_of_n)"
+                f"{source}: arms.{arm.name}.signal.kind {arm.signal.kind}: {unknown[arm.signal.kind]}; forecasts are of signals that learn from the features of picks (bradley_terry, best_of_n)"
             )
     size = resolved.experiment.candidates_per_item
     matchups = min(size * (size - 1) // 2, resolved.experiment.matchups_per_item or size * size)

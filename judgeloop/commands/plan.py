@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from judgeloop.bodies import draft_body, judge_body, match_body, reward_body, score_body
+from judgeloop.bodies import draft_body, embedding_body, judge_body, match_body, reward_body, score_body
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved
 from judgeloop.experiment.schema import (
@@ -23,6 +23,7 @@ from judgeloop.experiment.schema import (
     Experiment,
     PointwiseJudgeSpec,
     RewardJudgeSpec,
+    RewardModelSignalSpec,
     RuleJudgeSpec,
 )
 from judgeloop.records import Item, prompt_text
@@ -372,6 +373,9 @@ def _loads(material: Material, answer_tokens: int | None, earlier: RecordedRun |
     for planned in material.planned():
         if planned.kind == "matches":
             yield _with_calls(_match_load(material, answer), planned.calls, experiment)
+        elif planned.signal is not None:
+            embedded = _embedding_load(material, planned.signal, answer, f"embeddings, arm {planned.arm}")
+            yield _with_calls(embedded, planned.calls, experiment)
         elif isinstance(planned.judge, RewardJudgeSpec):
             scores = _reward_load(material, planned.judge, answer, f"scores, arm {planned.arm}")
             yield _with_calls(scores, planned.calls, experiment)
@@ -426,6 +430,15 @@ def _reward_load(material: Material, judge: RewardJudgeSpec, answer: Range, what
     bodies = [reward_body(endpoint, "classify", None, prompt=item.prompt, answer="") for item in material.items]
     load = load_of(what, judge.endpoint, endpoint, bodies, NOTHING)
     return replace(load, prompt=load.prompt + answer.times(load.calls))
+
+
+def _embedding_load(material: Material, signal: RewardModelSignalSpec, answer: Range, what: str) -> Load:
+    """One text of every item, embedded: what the prompt adds to the text, and the text."""
+    endpoint = material.resolved.experiment.endpoints[signal.endpoint]
+    template = None if signal.prompt is None else templates.load(signal.prompt, material.resolved.folder, "reward")
+    bodies = (embedding_body(endpoint, template, prompt=item.prompt, answer="") for item in material.items)
+    prompt = sum((text_tokens(str(body["input"])) + answer for body in bodies), NOTHING)
+    return priced(Load(what, signal.endpoint, len(material.items), prompt, NOTHING, None), endpoint)
 
 
 def _match_load(material: Material, answer: Range) -> Load:

@@ -26,17 +26,19 @@ from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
 from judgeloop.experiment.schema import (
-    BradleyTerrySignalSpec,
     CommandPolicySpec,
     Endpoint,
     HostedPolicySpec,
     HostedSignalSpec,
     JudgeSpec,
     LoraSignal,
+    RewardModelSignalSpec,
+    RewardSignal,
     RuleJudgeSpec,
     TrainedPolicySpec,
 )
 from judgeloop.judging.controls import GoldJudge
+from judgeloop.judging.embeddings import Embedder, check_embedding
 from judgeloop.judging.judges import TRIAL_PREFIX, Judge, judge_name, make_judge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward
 from judgeloop.policies import Drafter, InProcess, Trainer
@@ -190,6 +192,7 @@ async def _run(
     """Make the judges, ask everything, write the tables."""
     experiment = resolved.experiment
     judges = await _make_judges(resolved, endpoints, client)
+    embedders = await _make_embedders(resolved, endpoints, client)
     gold = next((judge for judge in judges.by_arm.values() if isinstance(judge, GoldJudge)), None)
     policy = experiment.policy
     drafter = Drafter(
@@ -210,6 +213,7 @@ async def _run(
         gold=gold,
         folder=folder,
         trainers=weights.trainers,
+        embedders=embedders,
         on_generation=observer.generation if observer else lambda _: None,
     )
     try:
@@ -313,6 +317,23 @@ async def _make_judges(resolved: ResolvedExperiment, endpoints: Mapping[str, End
     return _Judges({name: judges[first] for name, first in first_with.items()}, readings)
 
 
+async def _make_embedders(
+    resolved: ResolvedExperiment, endpoints: Mapping[str, Endpoint], client: WireClient
+) -> dict[str, Embedder]:
+    """Arm → what embeds its texts, of the arms whose signal is a reward model; each endpoint has answered a trial."""
+    embedders: dict[str, Embedder] = {}
+    shared: dict[tuple[str, str | None], Embedder] = {}
+    for arm in resolved.arms:
+        if isinstance(arm.signal, RewardModelSignalSpec):
+            name, prompt = key = arm.signal.endpoint, arm.signal.prompt
+            if key not in shared:
+                template = None if prompt is None else templates.load(prompt, resolved.folder, "reward")
+                shared[key] = Embedder(name, endpoints[name], template, client)
+                await check_embedding(shared[key])
+            embedders[arm.name] = shared[key]
+    return embedders
+
+
 def _distinct_names(
     specs: Mapping[str, JudgeSpec], endpoints: Mapping[str, Endpoint], modes: Mapping[str, Sequence[Mode]]
 ) -> dict[str, str]:
@@ -383,12 +404,13 @@ def design_of(resolved: ResolvedExperiment, names: Mapping[str, str]) -> Design:
             else None,
             judge_kind=arm.judge.kind,
             policy_kind=arm.policy.kind,
+            signal_kind=arm.signal.kind,
             label_rule=arm.signal.label_rule,
             update=arm.signal.update,
             reference=arm.signal.reference,
             strategy=arm.strategy.kind,
             real_fraction=arm.strategy.real_fraction,
-            tau=arm.signal.tau if isinstance(arm.signal, BradleyTerrySignalSpec) else 1.0,
+            tau=arm.signal.tau if isinstance(arm.signal, RewardSignal) else 1.0,
             settings=canonical(
                 {
                     "policy": arm.policy.model_dump(mode="json"),

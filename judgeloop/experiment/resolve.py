@@ -40,6 +40,7 @@ from judgeloop.experiment.schema import (
     PointwiseJudgeSpec,
     PolicySpec,
     RewardJudgeSpec,
+    RewardModelSignalSpec,
     SignalSpec,
     StrategySpec,
 )
@@ -225,12 +226,24 @@ def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: 
 def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
     place = f"{where}: arms.{arm.name}"
     _check_judge(experiment, arm.judge, f"{place}.judge")
-    selecting = ("bradley_terry", "best_of_n", *(("group_advantage",) if arm.policy.kind == "pool" else ()))
+    selecting = (
+        "bradley_terry",
+        "reward_model",
+        "best_of_n",
+        *(("group_advantage",) if arm.policy.kind == "pool" else ()),
+    )
     kinds = SIGNALS_OF_POLICY.get(arm.policy.kind, selecting)
     if arm.signal.kind not in kinds:
         raise ExperimentError(
             f"{place}.signal.kind: {arm.signal.kind} does not go with policy.kind {arm.policy.kind}, which takes {', '.join(kinds)}"
         )
+    if isinstance(arm.signal, RewardModelSignalSpec):
+        name = arm.signal.endpoint
+        _check_endpoint(experiment, name, f"{place}.signal.endpoint")
+        if (engine := experiment.endpoints[name].engine) is not None:
+            raise ExperimentError(
+                f"{place}.signal.endpoint: engine {engine} of {name!r} serves no embeddings; give an endpoint with a base_url whose model serves /embeddings"
+            )
     if arm.signal.kind == "group_advantage" and arm.judge.kind not in SCORING_JUDGES:
         raise ExperimentError(
             f"{place}.judge.kind: {arm.judge.kind} compares texts and scores none, which signal.kind group_advantage needs; use a judge of kind {', '.join(SCORING_JUDGES)}, or signal.kind bradley_terry"
@@ -254,17 +267,18 @@ def check_environment(resolved: ResolvedExperiment, environment: Mapping[str, st
 @dataclass(frozen=True)
 class PlannedCalls:
     """The number of calls of one kind in a run. Of judgments: ``judge`` is asked for ``arm``, and ``is_first`` says that no
-    earlier arm has that judge. Of drafts: ``exemplars`` texts stand in the prompt."""
+    earlier arm has that judge. Of drafts: ``exemplars`` texts stand in the prompt. Of embeddings: ``signal`` asks for them."""
 
     kind: Literal[
         "pool drafts", "first drafts", "exemplar drafts", "trained drafts", "trainings", "anchor drafts", "judgments", "scores",
-        "matches",
+        "embeddings", "matches",
     ]  # fmt: skip
     calls: int
     arm: str = ""
     judge: AskedJudgeSpec | RewardJudgeSpec | None = None
     is_first: bool = False
     exemplars: int = 0
+    signal: RewardModelSignalSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -311,6 +325,8 @@ class Material:
                 prompts.append(templates.load(member.prompt, resolved.folder, kind))
             if isinstance(arm.judge, RewardJudgeSpec) and arm.judge.prompt is not None:
                 prompts.append(templates.load(arm.judge.prompt, resolved.folder, "reward"))
+            if isinstance(arm.signal, RewardModelSignalSpec) and arm.signal.prompt is not None:
+                prompts.append(templates.load(arm.signal.prompt, resolved.folder, "reward"))
         matcher = _matcher(resolved, items)
         if matcher is not None:
             prompts.append(templates.load(matcher.prompt, resolved.folder, "match"))
@@ -327,9 +343,10 @@ class Material:
         return sum(planned.calls for planned in self.planned())
 
     def planned(self) -> Iterator[PlannedCalls]:
-        """The calls of the whole run by kind: drafts, then judgments arm by arm, then gold's matches."""
+        """The calls of the whole run by kind: drafts, then judgments and then embeddings arm by arm, then gold's matches."""
         yield from self._planned_drafts()
         yield from self._planned_judgments()
+        yield from self._planned_embeddings()
         if self.matcher is not None:
             yield PlannedCalls("matches", self.matched_texts())
 
@@ -380,6 +397,23 @@ class Material:
             for member in asked_models(arm.judge):
                 presentations = turns * orders + panels * panel * (1 + 2 * edits)
                 yield PlannedCalls("judgments", presentations * arm.judge.repeats, arm.name, member, is_first)
+
+    def _planned_embeddings(self) -> Iterator[PlannedCalls]:
+        """A text that arms share is embedded once an endpoint and prompt: pools, generation 0's drafts, the anchor panel."""
+        experiment = self.resolved.experiment
+        anchor = experiment.panels.anchor
+        panel = 2 * (anchor if isinstance(anchor, int) else len(self.anchor_pairs))
+        shared, drafts = self._pool_texts(), 0
+        if experiment.policy.kind != "pool":
+            shared = len(self.items) * experiment.replicates * experiment.candidates_per_item
+            drafts = shared * (experiment.generations - 1)  # the last generation's texts teach nothing
+        earlier: list[tuple[str, str | None]] = []
+        for arm in self.resolved.arms:
+            if isinstance(arm.signal, RewardModelSignalSpec):
+                is_first = (key := (arm.signal.endpoint, arm.signal.prompt)) not in earlier
+                earlier.append(key)
+                calls = drafts + is_first * (shared + panel)
+                yield PlannedCalls("embeddings", calls, arm.name, is_first=is_first, signal=arm.signal)
 
     @property
     def matcher(self) -> GoldJudgeSpec | None:

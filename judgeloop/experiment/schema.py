@@ -518,7 +518,7 @@ class BradleyTerrySignalSpec(Block):
     """A linear reward on text features, fitted to this generation's preferences by ridge logistic regression."""
 
     kind: Literal["bradley_terry"] = "bradley_terry"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences; length_controlled is raw with the fitted length coefficient set to 0."""
     update: Literal["tilt", "best_of_n"] = "tilt"
@@ -531,11 +531,34 @@ class BradleyTerrySignalSpec(Block):
     """What the tilt re-weights: the policy of this generation, or always that of generation 0 (pool policy only)."""
 
 
+class RewardModelSignalSpec(Block):
+    """A reward model: a linear head over frozen embeddings of the texts, fitted to this generation's preferences by ridge logistic
+    regression. What it inherited is told by its slopes on the anchor panel, and how well it predicts held-out preferences.
+    """
+
+    kind: Literal["reward_model"] = "reward_model"
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    endpoint: str
+    """A key of `endpoints`, with a base_url: a model that serves `/embeddings`."""
+    prompt: str | None = None
+    """A template of kind reward (shipped: reward, or a file) that writes prompt and text as one string to embed; default the text alone."""
+    label_rule: TrainingLabelRule = "raw"
+    """How picks become preferences."""
+    update: Literal["tilt", "best_of_n"] = "tilt"
+    """Selection: tilt by exp(reward/tau), or the best of n = candidates_per_item."""
+    tau: Number = Field(1.0, gt=0)
+    """Temperature of the tilt."""
+    ridge: Number | None = Field(None, gt=0)
+    """Ridge penalty ½·ridge·‖head‖² in units in which texts of an item have variance 1 in all at generation 0; default the one of 0.01, 0.1, 1, 10 and 100 that predicts left-out items best, anew for every fit."""
+    reference: Literal["previous", "base"] = "previous"
+    """What the tilt re-weights: the policy of this generation, or always that of generation 0 (pool policy only)."""
+
+
 class BestOfNSignalSpec(Block):
     """No fit: a text's reward is the number of times it was picked over both orders; each item keeps its winner."""
 
     kind: Literal["best_of_n"] = "best_of_n"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     label_rule: LabelRule = "raw"
     """How picks become preferences (length_controlled needs a fitted signal and is refused)."""
     update: Literal["best_of_n"] = "best_of_n"
@@ -556,7 +579,7 @@ class GroupAdvantageSignalSpec(Block):
     """
 
     kind: Literal["group_advantage"] = "group_advantage"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     normalize: Literal["sd", "none"] = "sd"
     """sd divides the advantage by the standard deviation of its group's scores (GRPO); none leaves it in points of the score (RLOO)."""
     step: Number = Field(1.0, gt=0)
@@ -595,14 +618,14 @@ class ExternalSignalSpec(TrainingSignal):
     """What is learned is up to the command that trains (policy kind `command`); here picks become preferences, and no more."""
 
     kind: Literal["external"] = "external"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
 
 
 class HostedSignalSpec(TrainingSignal):
     """A job of the endpoint's fine-tuning API (policy kind `hosted`)."""
 
     kind: Literal["hosted_finetune"] = "hosted_finetune"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     method: Literal["dpo", "sft"] = "dpo"
     """dpo: chosen over rejected texts; sft: the chosen texts alone, each once."""
     epochs: Whole = Field(1, ge=1)
@@ -633,7 +656,7 @@ class DpoSignalSpec(LoraSignal):
     """Direct preference optimisation: the chosen text's log-odds over the rejected one's, against the reference model's."""
 
     kind: Literal["dpo"] = "dpo"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
     length_normalised: Switch = False
@@ -646,20 +669,21 @@ class SftSignalSpec(LoraSignal):
     """Supervised fine-tuning on the chosen texts, each once."""
 
     kind: Literal["sft"] = "sft"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
 
 
 class KtoSignalSpec(LoraSignal):
     """Kahneman-Tversky optimisation: chosen texts are desirable, rejected ones are not; they need not be pairs."""
 
     kind: Literal["kto"] = "kto"
-    """What is learned from the picks: bradley_terry, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
+    """What is learned from the picks: bradley_terry, reward_model, best_of_n, group_advantage (from scores), or a training: external, dpo, sft, kto, hosted_finetune."""
     beta: Number = Field(0.1, gt=0)
     """Strength of the pull back to the reference model."""
 
 
 SignalSpec = Annotated[
     Annotated[BradleyTerrySignalSpec, Tag("bradley_terry")]
+    | Annotated[RewardModelSignalSpec, Tag("reward_model")]
     | Annotated[BestOfNSignalSpec, Tag("best_of_n")]
     | Annotated[GroupAdvantageSignalSpec, Tag("group_advantage")]
     | Annotated[ExternalSignalSpec, Tag("external")]
@@ -669,6 +693,8 @@ SignalSpec = Annotated[
     | Annotated[HostedSignalSpec, Tag("hosted_finetune")],
     by_kind("bradley_terry"),
 ]
+RewardSignal = BradleyTerrySignalSpec | RewardModelSignalSpec
+"""A signal with a fitted reward, which tilts or gives the best of n."""
 SIGNALS_OF_POLICY = {"command": ("external",), "trained": ("dpo", "sft", "kto"), "hosted": ("hosted_finetune",)}
 """Kind of policy that trains a model → the kinds of signal that go with it, the first by default."""
 SCORING_JUDGES = ("pointwise", "reward", "rule", "gold", "random", "planted")

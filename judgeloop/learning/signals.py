@@ -14,12 +14,19 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from judgeloop.experiment.schema import BradleyTerrySignalSpec, GroupAdvantageSignalSpec, SignalSpec, TrainingSignal
-from judgeloop.kernels import Floats, cluster_covariance, logistic
+from judgeloop.experiment.schema import (
+    BradleyTerrySignalSpec,
+    GroupAdvantageSignalSpec,
+    RewardSignal,
+    SignalSpec,
+    TrainingSignal,
+)
+from judgeloop.kernels import Floats, Integers, cluster_covariance, logistic
 from judgeloop.learning import selection
 from judgeloop.learning.labels import preferences as label
 from judgeloop.records import ORDERS, SIGNAL_COLUMNS, Distribution
@@ -99,6 +106,45 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
         raise ValueError(f"the scale of {scale.index[~(scale > 0.0)][0]!r} is not positive")
     if preferences.empty:
         return _empty_signal(scale, ridge)
+    rows = design(preferences, features, scale)
+    fitted = logistic(rows.x, rows.z, rows.weights, float(ridge) * rows.penalised)
+    names = [*scale.index, *([ORDER] if rows.has_order else [])]
+    n_items = int(rows.clusters.max()) + 1
+    if n_items > 1:
+        covariance = cluster_covariance(rows.x, rows.z, fitted, rows.clusters)
+    else:
+        covariance = np.full((len(names), len(names)), math.nan)
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return FittedSignal(
+        coefficients=pd.Series(fitted.coefficients[: len(scale)], index=scale.index, name="coefficient"),
+        order_log_odds=float(fitted.coefficients[-1]) if rows.has_order else None,
+        std_error=pd.Series(errors, index=names, name="std_error"),
+        scale=scale,
+        ridge=float(ridge),
+        n=len(preferences),
+        n_items=n_items,
+        converged=fitted.converged,
+        note=_note(fitted.converged, fitted.separated, fitted.identified),
+        covariance=pd.DataFrame(covariance, index=names, columns=names),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What a reward is fitted to: ``x`` (n, p) differences of scaled features, the front text's less the other's, with the order
+    column last where rows have an order (``has_order``); ``z`` (n,) 1 where the front text is chosen; ``weights`` (n,);
+    ``penalised`` (p,) 1 for a feature and 0 for the order; ``clusters`` (n,) codes of the items."""
+
+    x: Floats
+    z: Floats
+    weights: Floats
+    penalised: Floats
+    clusters: Integers
+    has_order: bool
+
+
+def design(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float]) -> Design:
+    """The rows that ``fit`` fits, with its arguments and errors; preferences, one or more."""
     ordered = preferences["order"].isin(ORDERS).to_numpy(dtype=bool)
     if ordered.any() and "candidate_first" not in preferences.columns:
         raise ValueError(
@@ -115,31 +161,13 @@ def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[floa
     of_chosen, of_rejected = _values(preferences, features, scale)
     difference = of_chosen - of_rejected
     x = np.where(front_is_chosen[:, None], difference, -difference)
-    penalty = np.full(len(scale), float(ridge))
+    penalised = np.ones(len(scale))
     if ordered.any():
-        x, penalty = np.column_stack([x, ordered.astype(np.float64)]), np.append(penalty, 0.0)
-    z = front_is_chosen.astype(np.float64)
-    fitted = logistic(x, z, preferences["weight"].to_numpy(dtype=np.float64), penalty)
-    clusters = pd.factorize(preferences["item_id"])[0].astype(np.intp)
-    n_items = int(clusters.max()) + 1
-    names = [*scale.index, *([ORDER] if ordered.any() else [])]
-    if n_items > 1:
-        covariance = cluster_covariance(x, z, fitted, clusters)
-    else:
-        covariance = np.full((len(names), len(names)), math.nan)
-    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return FittedSignal(
-        coefficients=pd.Series(fitted.coefficients[: len(scale)], index=scale.index, name="coefficient"),
-        order_log_odds=float(fitted.coefficients[-1]) if ordered.any() else None,
-        std_error=pd.Series(errors, index=names, name="std_error"),
-        scale=scale,
-        ridge=float(ridge),
-        n=len(preferences),
-        n_items=n_items,
-        converged=fitted.converged,
-        note=_note(fitted.converged, fitted.separated, fitted.identified),
-        covariance=pd.DataFrame(covariance, index=names, columns=names),
-    )
+        x, penalised = np.column_stack([x, ordered.astype(np.float64)]), np.append(penalised, 0.0)
+    return Design(
+        x, front_is_chosen.astype(np.float64), preferences["weight"].to_numpy(dtype=np.float64), penalised,
+        pd.factorize(preferences["item_id"])[0].astype(np.intp), bool(ordered.any()),
+    )  # fmt: skip
 
 
 def length_controlled(signal: FittedSignal) -> FittedSignal:
@@ -246,13 +274,21 @@ class Support:
     draw_counts: Mapping[str, int]
 
 
+class ToldSignal(Protocol):
+    """A fitted signal, as the table ``signals`` tells of it."""
+
+    def frame(self, replicate: int, arm: str, generation: int) -> pd.DataFrame:
+        """SIGNAL_COLUMNS."""
+        ...
+
+
 @dataclass(frozen=True)
 class LearnedSelection:
-    """Preferences, the fitted signal (None for best_of_n), a reward a text, and the selection S_t an item. Where a model is
+    """Preferences, what is told of the fitted signal (None for best_of_n), a reward a text, and the selection S_t an item. Where a model is
     trained on the preferences, nothing is fitted or selected here."""
 
     preferences: pd.DataFrame
-    signal: FittedSignal | None
+    signal: ToldSignal | None
     rewards: Mapping[str, Mapping[str, float]]
     selection: Distribution
 
@@ -284,7 +320,7 @@ def learn(
         reward = fitted.reward(features)
     else:
         fitted, reward = None, pick_counts(judgments, preferences)
-    rewards = _by_item(reward)
+    rewards = by_item(reward)
     compared = frozenset(preferences["item_id"])
     selections = {}
     for item_id, support in supports.items():
@@ -293,7 +329,7 @@ def learn(
         if fitted is None and item_id not in compared:
             selections[item_id] = dict(support.reference)
         else:
-            selections[item_id] = _select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
+            selections[item_id] = select(spec, support, rewards.get(item_id, {}), on_pool=on_pool, size=size)
     return LearnedSelection(preferences, fitted, rewards, selections)
 
 
@@ -335,10 +371,25 @@ def learn_from_scores(
     return LearnedSelection(label(judgments, spec.label_rule), None, rewards, selections)
 
 
-def _select(
+def select(
     spec: SignalSpec, support: Support, reward: Mapping[str, float], *, on_pool: bool, size: int
 ) -> dict[str, float]:
-    if isinstance(spec, BradleyTerrySignalSpec):
+    """S_t of one item by a ``reward`` a text, of a signal whose reward is fitted or counts picks. A text without a fitted reward
+    keeps its weight, which is no reward of 0; on candidates it cannot win."""
+    if isinstance(spec, RewardSignal):
+        law = {name: mass for name, mass in support.reference.items() if name in reward}
+        if len(law) < len(support.reference):
+            share = math.fsum(law.values())
+            if share == 0.0:
+                return dict(support.reference)
+            part = Support({name: mass / share for name, mass in law.items()}, support.draw_counts)
+            selected = select(spec, part, reward, on_pool=on_pool, size=size)
+            if spec.update == "best_of_n" and not on_pool:
+                return selected
+            return {
+                name: share * selected.get(name, 0.0) if name in law else mass
+                for name, mass in support.reference.items()
+            }
         rewards = {name: reward[name] for name in support.reference}
         if spec.update == "tilt":
             return selection.tilt(support.reference, rewards, spec.tau)
@@ -349,8 +400,9 @@ def _select(
     return selection.winner(rewards_of_drawn) or dict(support.reference)
 
 
-def _by_item(reward: pd.Series[float]) -> dict[str, dict[str, float]]:
-    by_item: dict[str, dict[str, float]] = {}
+def by_item(reward: pd.Series[float]) -> dict[str, dict[str, float]]:
+    """item_id → candidate_id → reward, of rewards that are indexed by both."""
+    rewards: dict[str, dict[str, float]] = {}
     for (item_id, candidate_id), value in zip(reward.index, reward.to_numpy(dtype=float), strict=True):
-        by_item.setdefault(str(item_id), {})[str(candidate_id)] = float(value)
-    return by_item
+        rewards.setdefault(str(item_id), {})[str(candidate_id)] = float(value)
+    return rewards

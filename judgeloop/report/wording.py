@@ -65,6 +65,7 @@ TERMS = {
     "self_preference_gold": "Own texts picked more, at equal gold",
     "self_preference_log_odds": "Own texts favoured, compared with other judges",
     "gold_agreement": "Agrees with gold",
+    "reward_accuracy": "Predicts held-out picks",
     "golds_agreement": "Two golds agree",
     "gold_log_odds": "Quality (gold)",
     "unscored_joint": "Unscored replies depend on order or length",
@@ -144,7 +145,7 @@ _PREFIXES = {
 RATE_UNITS = ("probability", "rate")
 SHARES = frozenset({
     "conflict_rate", "order_agreement", "position_consistency", "judgebench_accuracy", "repetition_stability", "longer_preferred_raw", "gold_agreement", "golds_agreement",
-    "unscored_share",
+    "unscored_share", "reward_accuracy",
     "mean_correct", "score_ceiling_share", "score_floor_share", "score_repeatability", "score_pair_ties",
     "score_gold_agreement", "score_pairwise_disagreement", "rotation_consistency",
 })  # fmt: skip

@@ -541,7 +541,14 @@ def _unbroken(body: Mapping[str, Any], route: Route) -> dict[str, Any]:
         "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
     }  # fmt: skip
     if route:
-        entry = {"index": 0, "probs": [None], "data": [None], "score": None, "relevance_score": None}
+        entry = {
+            "index": 0,
+            "probs": [None],
+            "data": [None],
+            "score": None,
+            "relevance_score": None,
+            "embedding": [None],
+        }
         return {**envelope, "object": "list", "data": [entry], "results": [entry]}
     choice = {"index": 0, "message": {"role": "assistant", "content": "planted fault"}, "finish_reason": "stop"}
     return {**envelope, "object": "chat.completion", "choices": [choice]}

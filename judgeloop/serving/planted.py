@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from judgeloop import seeds
 from judgeloop.judging.controls import log_logistic, logistic, planted_log_odds
 from judgeloop.records import Call, Route
 from judgeloop.serving.planted_spec import DraftSpec, PlantedSpec, features_of, marked_quality, references
-from judgeloop.text.features import tokenize
+from judgeloop.text.features import FEATURES, tokenize
 from judgeloop.text.matching import correct
+from judgeloop.wire.reply import encoded_vector
 
 Quality = Callable[[str, str, str], float]
 """(text, question, message without the texts that are judged) → the text's quality."""
@@ -321,6 +323,41 @@ def _text_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
+# Embeddings: the planted features, and the words by a hash (docs/planted.md).
+
+WORD_NUMBERS = 16
+"""Numbers of an embedding that stand for a text's words."""
+
+
+def embedding(spec: PlantedSpec, text: str, quality: float) -> list[float]:
+    """The embedding of a text: length in log2 tokens less those of the median draft, the other features of FEATURES per 100
+    tokens, its quality, and WORD_NUMBERS sums of ±1 over its words, each over the root of their number."""
+    features = features_of(text)
+    measured = [features[name] for name in FEATURES if name != "length"]
+    words = [0.0] * WORD_NUMBERS
+    tokens = tokenize(text)
+    for token in tokens:
+        code = zlib.crc32(token.casefold().encode("utf-8", "surrogatepass"))
+        words[code % WORD_NUMBERS] += 1.0 if code & 1 << 20 else -1.0
+    length = features["length"] - math.log2(spec.draft.length_mean)
+    return [length, *measured, quality, *(word / math.sqrt(max(len(tokens), 1)) for word in words)]
+
+
+def _embeddings_body(spec: PlantedSpec, body: Mapping[str, Any], name: str, quality: Quality) -> dict[str, Any]:
+    """The body that answers a request for embeddings, in OpenAI's form."""
+    data, tokens = [], 0
+    for place, shown in enumerate(_text_list(body["input"])):
+        question, text = _question_and_answer(shown)
+        vector: Any = embedding(spec, text, quality(text, question, question))
+        vector = encoded_vector(vector) if body.get("encoding_format") == "base64" else vector
+        data.append({"object": "embedding", "index": place, "embedding": vector})
+        tokens += len(tokenize(shown))
+    return {
+        "id": f"embeddings-{seeds.integer(0, name):08x}", "object": "list", "created": 0, "model": body["model"],
+        "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }  # fmt: skip
+
+
 # The answerer, with the verdicts on pairs.
 
 
@@ -386,11 +423,13 @@ class PlantedAnswerer:
         return _completion(body, name, content)
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
-        """The scores of the request's texts in the form of a reward model's ``route``; an error body where questions
-        and texts do not match in number."""
+        """The scores of the request's texts in the form of a reward model's ``route``, or their embeddings; an error body where
+        questions and texts do not match in number."""
         if body["model"] not in self.spec.model:
             return self._unknown_model(body["model"])
         name = call_id or Call("", "", body, route).key
+        if route == "embeddings":
+            return PlantedAnswer(200, _embeddings_body(self.spec, body, name, self._quality), {})
         try:
             return PlantedAnswer(200, _scores_body(self.spec, route, body, name, self._quality), {})
         except ValueError as error:

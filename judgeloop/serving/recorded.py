@@ -34,6 +34,7 @@ from judgeloop.wire.reply import (
     parse,
     route_path,
     spellings,
+    unpacked,
 )
 from judgeloop.wire.transport import read_bounded
 
@@ -87,8 +88,8 @@ class ReplayAnswerer:
         return self._answer(Call(call_id or "", "", body), call_id)
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
-        """As ``answer``, for a scoring route."""
-        return self._answer(Call(call_id or "", "", body, route), call_id)
+        """As ``answer``, for a route that scores or embeds."""
+        return _as_asked(self._answer(Call(call_id or "", "", body, route), call_id), route, body)
 
     def _answer(self, call: Call, call_id: str | None) -> ServerAnswer:
         if call_id is not None:
@@ -134,6 +135,13 @@ def _replayed(exchange: Exchange) -> ServerAnswer:
     if exchange.status not in (0, 200):
         return error_answer(exchange.status, f"recorded: {exchange.fault or 'no readable body'}")
     return ServerAnswer(0, "")  # no answer came: the connection breaks, as it did
+
+
+def _as_asked(answer: ServerAnswer, route: Route, body: Mapping[str, Any]) -> ServerAnswer:
+    """The answer with embeddings in the request's encoding: they are recorded as base64, whatever was asked."""
+    if route != "embeddings" or body.get("encoding_format") == "base64" or not isinstance(answer.body, Mapping):
+        return answer
+    return dataclasses.replace(answer, body=unpacked(answer.body)) if "data" in answer.body else answer
 
 
 def _model_names(exchange: Exchange | None) -> list[str]:
@@ -214,8 +222,8 @@ class RecordAnswerer:
         return await self._answer(Call(call_id or "", "", body))
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
-        """As ``answer``, for a scoring route."""
-        return await self._answer(Call(call_id or "", "", body, route))
+        """As ``answer``, for a route that scores or embeds."""
+        return _as_asked(await self._answer(Call(call_id or "", "", body, route)), route, body)
 
     async def _answer(self, call: Call) -> ServerAnswer:
         if call.call_id and not _is_valid_call_id(call.call_id):

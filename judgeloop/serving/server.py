@@ -162,7 +162,9 @@ class _Service:
 
     async def scores(self, request: Request) -> Response:
         if not isinstance(self.answerer, ScoringAnswerer):
-            return response(error_answer(404, f"This server does not score: {request.url.path}", code="unknown_url"))
+            return response(
+                error_answer(404, f"This server neither scores nor embeds: {request.url.path}", code="unknown_url")
+            )
         route = ROUTE_PATHS[request.url.path]
         return await self._respond(request, route, functools.partial(self.answerer.score, route))
 

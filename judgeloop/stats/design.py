@@ -35,6 +35,7 @@ class ArmDesign:
     taste: tuple[str, Literal[1, -1]] | None = None
     judge_kind: str = "model"
     policy_kind: str = "pool"
+    signal_kind: str = "bradley_terry"
     label_rule: str = "raw"
     update: Literal["tilt", "best_of_n", "group_advantage", "training"] = "tilt"
     reference: Literal["previous", "base"] = "previous"

@@ -231,7 +231,7 @@ Result = Interval | Point | BareTest | Undefined
 
 
 def replicate_mean(
-    values: pd.Series[float] | NDArray[np.float64], missing: str = "", *, tested: bool = True
+    values: pd.Series[float] | NDArray[np.float64], missing: str = "", *, tested: bool = True, null: float = 0.0
 ) -> Interval | Point | Undefined:
     """The mean of one number a replicate, (S,), with its t_{S−1} interval.
 
@@ -240,7 +240,7 @@ def replicate_mean(
     """
     if len(values) == 0:
         return Undefined(missing or "no replicate has a value")
-    result = replicate_t(values)
+    result = replicate_t(values, null=null)
     if isinstance(result, Undefined):
         return Point(float(values.mean()), "one replicate has no interval" if len(values) == 1 else result.reason)
     return result if tested else dataclasses.replace(result, p_value=None)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import PASSING_FAULTS, REWARD_ROUTES, TRIAL_ID, Call, Route, call_key, canonical
+from judgeloop.records import PASSING_FAULTS, ROUTES, TRIAL_ID, Call, Route, call_key, canonical
 from judgeloop.wire.reply import used_tokens
 
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
@@ -425,7 +425,7 @@ def _exchange(line: bytes) -> Exchange:
         raise TypeError
     if any(isinstance(raw[name], bool) or not isinstance(raw[name], int) for name in ("status", "attempts")):
         raise TypeError
-    if (route := raw.get("route", "")) not in ("", *REWARD_ROUTES, "train"):
+    if (route := raw.get("route", "")) not in ROUTES:
         raise ValueError
     prompt, completion = raw.get("earlier_tokens", (0, 0))
     fault, weights = (str(raw.get(name, "")) for name in ("fault", "weights"))

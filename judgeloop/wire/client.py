@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import DEFAULT_KEY, Endpoint, Price
-from judgeloop.records import PASSING_FAULTS, TRIAL_ID, Call, Reply, Route, Work, canonical
+from judgeloop.records import PASSING_FAULTS, REWARD_ROUTES, TRIAL_ID, Call, Reply, Route, Work, canonical
 from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
 from judgeloop.wire.line import Answer, LeanLine, Line, is_local, proxy_of, split_address
 from judgeloop.wire.pace import LONGEST_WAIT_S, Pace, calls_left
@@ -605,7 +605,7 @@ class WireClient:
             return failed_exchange(call, fault, attempts - fault.limited, earlier)
         except Refusal as refusal:
             asked = f" (asked /{call.route})" if call.route else ""
-            settings = "base_url, model and route" if call.route else "base_url and model"
+            settings = "base_url, model and route" if call.route in REWARD_ROUTES else "base_url and model"
             mended = remedy(str(refusal))
             if not mended and refusal.absent:  # a 404 or an unknown model has nothing to do with the key
                 mended = f"check {settings}"

@@ -1,4 +1,4 @@
-"""Replies read from HTTP answers: chat completions, and scores by the routes of reward models, as vLLM serves them.
+"""Replies read from HTTP answers: chat completions, scores by the routes of reward models, as vLLM serves them, and embeddings.
 
 ``parse`` decides on a fresh answer: readable, worth another try (TransientFault), or refused for good (Refusal). ``read``
 makes a ``Reply`` of a recorded one, whatever is in it.
@@ -13,6 +13,8 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from judgeloop.records import CUT, REWARD_ROUTES, Reply, Route
 
@@ -48,12 +50,13 @@ _ACCOUNT = re.compile(
 """In a 403, what no other question to the endpoint would change."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-# Requests and answers of the routes that score texts.
+# Requests and answers of the routes that score texts or embed them.
 
 ROUTE_PATHS: dict[str, Route] = {
     f"{prefix}/{route}": route for route in REWARD_ROUTES for prefix in ("", "/v1", *(["/v2"] if route == "rerank" else []))
 }  # fmt: skip
 """Where the local server answers each route."""
+ROUTE_PATHS["/v1/embeddings"] = "embeddings"
 
 
 def spellings(secret: str) -> set[str]:
@@ -75,8 +78,11 @@ def root_path(base: str) -> str:
 
 
 def route_path(base: str, route: Route) -> str:
-    """The path of a scoring route, from the path of a base URL, which may end in a version (/v1)."""
+    """The path of a scoring route, from the path of a base URL, which may end in a version (/v1). Embeddings stand beside chat
+    completions."""
     base = base.rstrip("/")
+    if route == "embeddings":
+        return f"{base}/embeddings"
     if route == "rerank":
         return f"{base if _VERSION.search(base) else base + '/v1'}/rerank"
     return f"{root_path(base)}/{route}"
@@ -84,6 +90,8 @@ def route_path(base: str, route: Route) -> str:
 
 def missing_field(route: Route, body: Mapping[str, Any]) -> str:
     """The field that a scoring request lacks or has in a wrong form; empty where the request is whole."""
+    if route == "embeddings":
+        return "" if _holds_texts(body.get("input")) else "input"
     if route in ("classify", "pooling"):
         if "messages" in body:
             return ""  # checked as those of every chat
@@ -117,14 +125,58 @@ def _numbers(route: Route, body: Mapping[str, Any]) -> tuple[float | None, ...]:
     None stands for a number that is not finite (several servers write NaN as null). Where each token has a row, the last
     token's counts: it has seen the whole text.
     """
-    name = {"classify": "probs", "pooling": "data", "score": "score", "rerank": "relevance_score"}[route]
-    value = _entries(route, body)[0].get(name, ())
+    value = _entries(route, body)[0].get(_NUMBERS_OF[route], ())
+    if isinstance(value, str) and route == "embeddings":
+        vector = decoded_vector(value)
+        return () if vector is None else tuple(number if math.isfinite(number) else None for number in vector.tolist())
     if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
         value = value[-1]
     values = value if isinstance(value, list | tuple) else [value]
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
         return ()
     return tuple(_finite(value) for value in values)
+
+
+_NUMBERS_OF = {
+    "classify": "probs", "pooling": "data", "score": "score", "rerank": "relevance_score", "embeddings": "embedding",
+}  # fmt: skip
+"""Route → the field of an answer's entry that holds its numbers."""
+
+
+def encoded_vector(values: Any) -> str:
+    """An embedding (d,) as base64 of little-endian float32, OpenAI's ``encoding_format: base64``."""
+    return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode()
+
+
+def decoded_vector(text: str) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """(d,) float32 of base64, None where the text is none."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return None if len(content) % 4 else np.frombuffer(content, dtype="<f4")
+
+
+def packed(body: dict[str, Any]) -> dict[str, Any]:
+    """An answer of the route embeddings with base64 for lists of numbers, a quarter of their size: what servers that know no
+    base64 give. What is no list of numbers stays."""
+    entries = []
+    for entry in _entries("embeddings", body):
+        numbers = _numbers("embeddings", {"data": [entry]}) if isinstance(entry.get("embedding"), list) else ()
+        values = [math.nan if number is None else number for number in numbers]
+        # A number beyond float32 becomes infinite, and is then no embedding.
+        with np.errstate(over="ignore"):
+            entries.append({**entry, "embedding": encoded_vector(values)} if values else entry)
+    return {**body, "data": entries}
+
+
+def unpacked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer with lists of numbers for base64, null for those that are not finite: for requests that do not ask for base64."""
+    entries = [
+        {**entry, "embedding": list(_numbers("embeddings", {"data": [entry]}))}
+        for entry in _entries("embeddings", body)
+    ]
+    return {**body, "data": entries}
 
 
 def _finite(value: float | None) -> float | None:
@@ -183,7 +235,7 @@ def parse(status: int, text: str, route: Route = "") -> Any:
             parse(stated, text, route)
         if fault := _malformed(body, route):
             raise TransientFault(fault, status=status, response=body if isinstance(body, dict) else text[:2000])
-        return body
+        return packed(body) if route == "embeddings" else body
     message, codes = _error(body, text)
     barred = status == 403 and _ACCOUNT.search(re.sub("[_-]", " ", " ".join((message, *codes))))
     if status in _REFUSING_STATUS or barred or 300 <= status < 400 or _unknown_model(status, message, codes):

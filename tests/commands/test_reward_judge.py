@@ -340,7 +340,7 @@ def test_a_pointwise_judge_picks_the_better_score_on_either_scale(tmp_path: Path
     [
         ({"judge": {"kind": "pointwise", "endpoint": "m", "scale": "5"}}, "judge.scale: '5' is no scale; give WORST-BEST"),
         ({"judge": {"endpoint": "m"}}, "arms.judge.judge.kind: model compares texts and scores none"),
-        ({"policy": {"kind": "exemplar", "endpoint": "m"}}, "group_advantage does not go with policy.kind exemplar, which takes bradley_terry, best_of_n"),
+        ({"policy": {"kind": "exemplar", "endpoint": "m"}}, "group_advantage does not go with policy.kind exemplar, which takes bradley_terry, reward_model, best_of_n"),
         ({"signal": {"kind": "group_advantage", "label_rule": "raw"}}, "signal.label_rule: unknown key"),
     ],
 )  # fmt: skip

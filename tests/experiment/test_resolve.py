@@ -72,7 +72,7 @@ def _fault(raw: dict[str, Any]) -> str:
         ("arms.judge.judge", None, "x.yaml: arms.judge.judge: must be a mapping of keys, this is empty"),
         ("arms.judge.judge", 0, "x.yaml: arms.judge.judge: must be a mapping of keys, this is a number"),
         ("judge.kind", "modle", "x.yaml: judge.kind: must be one of model, pointwise, reward, random, gold, rule, planted, panel; did you mean model?"),
-        ("signal.kind", ["x"], "x.yaml: signal.kind: must be one of bradley_terry, best_of_n"),
+        ("signal.kind", ["x"], "x.yaml: signal.kind: must be one of bradley_terry, reward_model, best_of_n"),
         ("arms.judge.judge", {"kind": "rule", "feature": "lenght"}, "x.yaml: arms.judge.judge.feature: must be one of length, headings"),
         ("arms.judge.judge", {"kind": "rule"}, "x.yaml: arms.judge.judge.feature: required key is missing"),
         ("judge.verdict", "jsn", "x.yaml: judge.verdict: must be one of auto, logprob, json, text; did you mean json?"),

@@ -222,6 +222,8 @@ def test_unknown_paths_and_methods(shared: Served) -> None:
     assert response.headers["allow"] == "POST"
     assert response.json()["error"]["code"] == "method_not_allowed"
     with pytest.raises(openai.NotFoundError, match="Unknown request URL"):
+        client.moderations.create(model="m", input="x")
+    with pytest.raises(openai.NotFoundError, match="neither scores nor embeds: /v1/embeddings"):
         client.embeddings.create(model="m", input="x")
 
 

@@ -265,10 +265,10 @@ def _slope_rows(
     y = (pairs["score_a"] - pairs["score_b"]).to_numpy(dtype=np.float64)
     items, margin = pairs[CLUSTER].to_numpy(), pairs["margin"].to_numpy(dtype=np.float64)
     has_gold = ~np.isnan(margin)
-    raw = _fit_differences(names, differences, y, items) if len(pairs) else _NO_PAIR
+    raw = fit_differences(names, differences, y, items) if len(pairs) else _NO_PAIR
     given_gold: LinearFit | Undefined = Undefined(NO_GOLD)
     if has_gold.any():
-        given_gold = _fit_differences(names, differences[has_gold], y[has_gold], items[has_gold], margin[has_gold])
+        given_gold = fit_differences(names, differences[has_gold], y[has_gold], items[has_gold], margin[has_gold])
     rows = []
     for name in names:
         bias, unit = feature_bias(name), feature_unit(name, POINTS)
@@ -294,10 +294,11 @@ def _side_features(pairs: pd.DataFrame, texts: pd.DataFrame, side: str, names: S
     return rows[list(names)].to_numpy(dtype=np.float64)
 
 
-def _fit_differences(
+def fit_differences(
     names: Sequence[str], differences: Floats, y: Floats, items: NDArray[np.object_], gold: Floats | None = None
 ) -> LinearFit | Undefined:
-    """Fit of the score differences on all features that differ in enough items, and on ``gold`` where it is given."""
+    """Fit of the score differences ``y`` (n,) of pairs on their ``differences`` (n, p) in the features ``names`` that differ in
+    enough of the ``items`` (n,), and on ``gold`` (n,) where it is given."""
     used = [
         j for j, name in enumerate(names)
         if distinct(items[differences[:, j] != 0]) >= (1 if name == "length" else FEWEST_ITEMS)

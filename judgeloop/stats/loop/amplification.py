@@ -13,6 +13,7 @@ intervals, and ``undefined`` where the denominator's interval covers 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.estimate import (
     COMPOUNDING_WORDS,
+    PROBABILITY,
     RATIO_MARGIN,
     Estimate,
     Result,
@@ -41,11 +43,12 @@ from judgeloop.stats.inference import (
     fieller_from_moments,
     largest_normal,
     replicate_t,
+    t_interval,
 )
 from judgeloop.stats.judge.slopes import Slopes
 from judgeloop.stats.loop.drift import quantity_series
 from judgeloop.stats.loop.forecast import ConstantTaste, constant_taste
-from judgeloop.stats.loop.panels import anchor_slopes
+from judgeloop.stats.loop.panels import anchor_slopes, panel_texts
 from judgeloop.stats.loop.price import PriceAccounts, replicate_table
 from judgeloop.stats.loop.replicates import (
     CELL,
@@ -382,7 +385,8 @@ def transmission_estimates(tables: RunTables, design: Design, scales: dict[str, 
                     )
                 continue
             values = fitted[feature].dropna()
-            result = _transmission_ratio(values, slopes[arm.judge], feature)
+            panel = _panel_error(tables, arm, feature, scales, 0)
+            result = _transmission_ratio(values, slopes[arm.judge], feature, panel)
             lost = len(fitted) - len(values)
             rows.append(_transmission_row(arm, feature, result, len(values), lost))
     return rows
@@ -395,6 +399,13 @@ def signal_slopes(
 
     NaN where the fit did not converge; None where the arm's signal was not fitted.
     """
+    return _of_signal(signals, arm, scales, generation, "coefficient")
+
+
+def _of_signal(
+    signals: pd.DataFrame, arm: ArmDesign, scales: dict[str, float], generation: int, column: str
+) -> pd.DataFrame | None:
+    """``signal_slopes`` of a column of the table: ``coefficient``, or ``std_error`` in the same units."""
     if signals.empty:
         return None
     part = signals[
@@ -403,12 +414,34 @@ def signal_slopes(
     if part.empty:
         return None
     unit = part["feature"].map({name: 1.0 if name == "length" else value for name, value in scales.items()})
-    value = part["coefficient"].astype("float64") / part["scale"].astype("float64") * unit.astype("float64")
+    value = part[column].astype("float64") / part["scale"].astype("float64") * unit.astype("float64")
     value = value.where(part["converged"].astype("bool") & np.isfinite(value))
     return part.assign(value=value).pivot(index="replicate", columns="feature", values="value")
 
 
-def _transmission_ratio(values: pd.Series[float], slopes: Slopes | Undefined, feature: str) -> Interval | Undefined:
+@dataclass(frozen=True, slots=True)
+class PanelError:
+    """What the anchor panel's texts add to the error of a reward model's slope, which no replicate shows, for all share the
+    texts: the standard error by item, the root mean square over replicates, and its degrees of freedom."""
+
+    std_error: float
+    df: float
+
+
+def _panel_error(
+    tables: RunTables, arm: ArmDesign, feature: str, scales: dict[str, float], generation: int
+) -> PanelError | None:
+    """None where the signal's coefficients are of the features themselves."""
+    errors = _of_signal(tables.signals, arm, scales, generation, "std_error")
+    if arm.signal_kind != "reward_model" or errors is None:
+        return None
+    items = panel_texts(tables.candidates)["item_id"].nunique()
+    return PanelError(float(np.sqrt(np.mean(errors[feature].dropna() ** 2))), max(1.0, float(items - errors.shape[1])))
+
+
+def _transmission_ratio(
+    values: pd.Series[float], slopes: Slopes | Undefined, feature: str, panel: PanelError | None
+) -> Interval | Undefined:
     if isinstance(slopes, Undefined):
         return Undefined(f"the judge's slope is not known: {slopes.reason}")
     denominator = slopes.slope(feature)
@@ -420,6 +453,8 @@ def _transmission_ratio(values: pd.Series[float], slopes: Slopes | Undefined, fe
         return Undefined("one replicate has no interval")
     variance = float(values.var(ddof=1)) / len(values)
     df = min(len(values) - 1.0, slopes.df_of(feature))
+    if panel is not None:
+        variance, df = variance + panel.std_error**2, min(df, panel.df)
     result = fieller_from_moments(
         float(values.mean()), denominator.estimate, variance, denominator.std_error**2, 0.0, df, null=1.0
     )
@@ -443,7 +478,8 @@ def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, 
     """Rows ``signal_slope_<feature>`` (scope signal): β_R of every arm whose signal is fitted, generation by generation.
 
     Log-odds per doubling (length) or per pooled generation-0 SD; positive = the signal rewards more of the feature. The
-    mean over replicates with its t interval.
+    mean over replicates with its t interval; of a reward model the variance over replicates and that by the panel's items
+    add up, on the fewer degrees of freedom.
     """
     rows: list[Estimate] = []
     for arm in design.arms:
@@ -456,6 +492,10 @@ def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, 
                     continue
                 values = fitted[feature].dropna()
                 result = replicate_mean(values, "the signal converged in no replicate")
+                panel = _panel_error(tables, arm, feature, scales, generation)
+                if panel is not None and isinstance(result, Interval):
+                    error, df = math.hypot(result.std_error, panel.std_error), min(len(values) - 1.0, panel.df)
+                    result = t_interval(result.estimate, error, df, method=f"{result.method}, and over anchor items")
                 rows.append(
                     estimate_row(
                         result, scope="signal", judge=arm.judge, arm=arm.name, generation=generation,
@@ -464,6 +504,28 @@ def signal_slope_estimates(tables: RunTables, design: Design, scales: dict[str, 
                         n=len(values), n_replicates=len(values),
                     )
                 )  # fmt: skip
+    return rows
+
+
+def reward_accuracy_estimates(signals: pd.DataFrame, design: Design) -> list[Estimate]:
+    """Rows ``reward_accuracy`` (scope signal) of every arm whose signal is a reward model, generation by generation: the share of
+    held-out preferences that it predicts, ½ = chance. The mean over replicates with its t interval."""
+    rows: list[Estimate] = []
+    if signals.empty:
+        return rows
+    accuracies = signals[signals["feature"] == "accuracy"]
+    for arm in design.arms:
+        for generation in range(design.generations) if arm.signal_kind == "reward_model" else ():
+            part = accuracies[(accuracies["arm"] == arm.name) & (accuracies["generation"] == generation)]
+            values = part["coefficient"].astype("float64").reset_index(drop=True)
+            result = replicate_mean(values, "preferences of fewer than two items in every replicate", null=0.5)
+            rows.append(
+                estimate_row(
+                    result, margin=design.margins.rate, null=0.5, scope="signal", judge=arm.judge, arm=arm.name,
+                    generation=generation, bias="quality", term="reward_accuracy", unit=PROBABILITY, n=len(values),
+                    n_replicates=len(values),
+                )
+            )  # fmt: skip
     return rows
 
 

@@ -494,9 +494,10 @@ def constant_taste(
 
     ``slopes``: replicate × feature, generation 0's fitted slopes in estimate units; their mean over replicates is the taste,
     since one replicate's own error, repeated T times, would pass for a taste. ``size``: candidates an item (K). Not known
-    are policies that draft anew, picks without a fitted signal, and replicates whose weights were not recorded.
+    are policies that draft anew, picks without a fitted signal, a reward that is not linear in the features, and replicates whose
+    weights were not recorded.
     """
-    if arm.policy_kind != "pool" or slopes is None or size is None:
+    if arm.policy_kind != "pool" or arm.signal_kind == "reward_model" or slopes is None or size is None:
         return None
     if arm.update == "training" or arm.update == "group_advantage":  # noqa: PLR1714 - mypy reads this
         return None
