@@ -182,7 +182,7 @@ def test_pictures_are_of_their_numbers(pictures: ModuleType) -> None:
     for name in pictures.NAMES:
         path = pictures.PICTURES / f"{name}.svg"
         assert path.stat().st_size < 100_000
-        assert f"]({path.relative_to(DOCS)})" in text("explanation.md")
+        assert f"]({path.relative_to(DOCS)})" in text("explanation.md") + text("literature.md")
         assert not re.search(r"<script|(?:href|src)=\"https?:", path.read_text(encoding="utf-8"))
 
 
