@@ -19,6 +19,7 @@ from judgeloop.stats.estimate import VERDICTS
 from judgeloop.stats.inference import replicate_t
 from judgeloop.stats.loop import diversity
 from judgeloop.stats.loop.estimates import run_estimates
+from judgeloop.stats.loop.panels import policy_panel_estimates
 from judgeloop.stats.multiplicity import benjamini_hochberg
 from judgeloop.text.features import FEATURES, features_frame
 
@@ -93,6 +94,18 @@ def tables() -> RunTables:
 @pytest.fixture(scope="module")
 def estimates(tables: RunTables) -> pd.DataFrame:
     return run_estimates(tables, DESIGN)
+
+
+def test_what_rounding_leaves_of_a_slot_blind_judge_is_no_taste_for_a_slot() -> None:
+    tables = written(replicates=6)
+    picks = tables.judgments[tables.judgments["arm"] == "judge"]
+    pair = ["replicate", "generation", "pair_id", "item_id"]
+    first = picks[picks["order"] == "ab"].set_index(pair)["p_first"].astype(float)
+    shown = first.reindex(pd.MultiIndex.from_frame(picks[pair])).to_numpy()
+    blind = picks.assign(p_first=np.where(picks["order"] == "ab", shown, 1.0 - shown))
+    rows = policy_panel_estimates(dataclasses.replace(tables, judgments=blind), DESIGN)
+    found = [row for row in rows if row.term == "first_slot_excess" and row.arm == "judge"]
+    assert [(row.estimate, row.verdict) for row in found] == [(0.0, "none")] * 3
 
 
 def test_the_contracts_columns_and_no_number_without_status(estimates: pd.DataFrame) -> None:
