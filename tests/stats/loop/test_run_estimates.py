@@ -97,15 +97,22 @@ def estimates(tables: RunTables) -> pd.DataFrame:
 
 
 def test_what_rounding_leaves_of_a_slot_blind_judge_is_no_taste_for_a_slot() -> None:
-    tables = written(replicates=6)
-    picks = tables.judgments[tables.judgments["arm"] == "judge"]
-    pair = ["replicate", "generation", "pair_id", "item_id"]
-    first = picks[picks["order"] == "ab"].set_index(pair)["p_first"].astype(float)
-    shown = first.reindex(pd.MultiIndex.from_frame(picks[pair])).to_numpy()
-    blind = picks.assign(p_first=np.where(picks["order"] == "ab", shown, 1.0 - shown))
-    rows = policy_panel_estimates(dataclasses.replace(tables, judgments=blind), DESIGN)
-    found = [row for row in rows if row.term == "first_slot_excess" and row.arm == "judge"]
-    assert [(row.estimate, row.verdict) for row in found] == [(0.0, "none")] * 3
+    """s(x) and s(−x) do not add up to 1 in every bit."""
+    rows = []
+    for replicate in range(6):
+        margins = rng(0, "slot-blind", replicate).standard_normal(40)
+        for n, x in enumerate(margins):
+            for order, sign, first, second in (("ab", 1.0, "k0", "k1"), ("ba", -1.0, "k1", "k0")):
+                p = float(sigmoid(np.array(sign * x)))
+                rows.append((
+                    replicate, "judge", 0, "policy", f"i{n}", "", f"p{n}", "m", order, 0, "first" if p > 0.5 else "second", p, "",
+                    first, second, False, "", "",
+                ))  # fmt: skip
+    judgments = pd.DataFrame(rows, columns=list(JUDGMENT_COLUMNS))
+    tables = RunTables(*[pd.DataFrame()] * 2, judgments, *[pd.DataFrame()] * 2)
+    found = [row for row in policy_panel_estimates(tables, DESIGN) if row.term == "first_slot_excess"]
+    assert (found[0].estimate, found[0].conf_low, found[0].conf_high) == (0.0, 0.0, 0.0)
+    assert found[0].verdict == "none"
 
 
 def test_the_contracts_columns_and_no_number_without_status(estimates: pd.DataFrame) -> None:
