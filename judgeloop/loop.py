@@ -264,7 +264,14 @@ class ArmLoop:
                 tables["signals"] = learned.signal.frame(self.replicate.number, self.arm.name, generation)
             if isinstance(self.policy, TrainedPolicy):
                 # The training set's preferences, and the model that they train: the next policy.
-                await self.policy.train(self._mix_pairs(learned.preferences, draws, generation), generation)
+                mixed = self._mix_pairs(learned.preferences, draws, generation)
+                weights |= {"p_selected": _chosen(self.preferences[-1], current), "p_training": _chosen(mixed, current)}
+                weights["p_next"] = weights["p_training"]
+                pairs = [
+                    TrainingPair(self.replicate.items[p.group[-1]].prompt, p.chosen, p.rejected, p.margin)
+                    for p in mixed
+                ]
+                await self.policy.train(pairs, generation)
             else:
                 # Gold's selection from the same candidates.
                 if self.context.gold is not None and not self.arm.is_control:
@@ -408,7 +415,7 @@ class ArmLoop:
 
     def _mix_pairs(
         self, preferences: pd.DataFrame, draws: Mapping[str, CandidateDraw], generation: int
-    ) -> list[TrainingPair]:
+    ) -> list[Preference]:
         """The training set of a policy whose weights are trained, by the arm's strategy: preference pairs. Real data are the
         pairs of generation 0, or the texts of a file, each preferred to a candidate of this generation."""
         experiment, items = self.replicate.experiment, self.replicate.items
@@ -419,15 +426,14 @@ class ArmLoop:
         real = self.preferences[0]
         if self.real:
             real = [
-                Preference((item_id,), prompts[item_id], text.text, candidate.text, 1.0)
+                Preference((item_id,), prompts[item_id], text.text, candidate.text, 1.0, text.candidate_id)
                 for item_id, texts in self.real.items()
                 for text in texts.values()
                 for candidate in draws[item_id].drawn
                 if text.text != candidate.text
             ]
         rng = seeds.rng(experiment.seed, "mixture", self.replicate.number, generation)
-        mixed = strategies.mix_pairs(self.arm.strategy, generations=self.preferences, real=real, rng=rng)
-        return [TrainingPair(items[p.group[-1]].prompt, p.chosen, p.rejected, p.margin) for p in mixed]
+        return strategies.mix_pairs(self.arm.strategy, generations=self.preferences, real=real, rng=rng)
 
     def _judgments_frame(self, judgments: Iterable[Judgment], generation: int) -> pd.DataFrame:
         """Rows of the table ``judgments``."""
@@ -451,6 +457,18 @@ class ArmLoop:
         ]
         frame = candidates_frame(listed, failed, self.replicate.items, self.replicate.truth.correct, weights)
         return completed(frame, replicate=self.replicate.number, arm=self.arm.name, generation=generation)
+
+
+def _chosen(pairs: Iterable[Preference], current: Mapping[str, Weights]) -> dict[str, Weights]:
+    """The distribution of every item's chosen texts, each pair alike as in TRL's losses; of an item without a pair, from whose
+    texts nothing is learned, its current one."""
+    counts = {item_id: Counter[str]() for item_id in current}
+    for pair in pairs:
+        counts[pair.group[-1]][pair.candidate_id] += 1
+    return {
+        item_id: {name: n / count.total() for name, n in count.items()} or current[item_id]
+        for item_id, count in counts.items()
+    }
 
 
 class JudgedPanels:

@@ -435,8 +435,9 @@ def _show_forecasts(forecasts: Forecasts) -> None:
     terminal = console()
     for fact in forecasts.facts:
         terminal.print(Text(fact, style="dim"))
-    for names, rows in forecasts.rows.groupby(["judge", "arm"], sort=False):
-        terminal.print(Text("\n" + ", ".join(str(name) for name in names), style="bold"))
+    for (judge, arm, variant), rows in forecasts.rows.groupby(["judge", "arm", "variant"], sort=False):
+        heading = f"{judge}, {arm}" + (", by the first step that was measured" if variant else "")
+        terminal.print(Text(f"\n{heading}", style="bold"))
         undefined = rows[rows["status"] == "undefined"]
         if len(undefined):
             terminal.print(Text(f"not known: {undefined['note'].iloc[0]}"))

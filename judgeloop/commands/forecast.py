@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from judgeloop.errors import InvalidInput
 from judgeloop.experiment.resolve import Arm, Material, ResolvedExperiment, as_resolved, resolve
 from judgeloop.experiment.schema import (
-    SIGNALS_OF_POLICY,
     BradleyTerrySignalSpec,
     Endpoint,
     ModelJudgeSpec,
@@ -32,8 +31,16 @@ from judgeloop.records import ORDERS, is_control_judge
 from judgeloop.rundir import RunFolder, as_csv
 from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
-from judgeloop.stats.inference import LEVEL, Undefined
-from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts
+from judgeloop.stats.inference import LEVEL, Undefined, quantile
+from judgeloop.stats.loop.forecast import (
+    FULLEST_RESPONSE,
+    Forecast,
+    ForecastLoop,
+    SelectionPressure,
+    Texts,
+    steps_like_first,
+    unknown_response,
+)
 from judgeloop.stats.loop.forecast import forecast as forecast_loop
 from judgeloop.stats.loop.replicates import generation_zero_units
 from judgeloop.stats.presentations import in_known_order
@@ -71,6 +78,11 @@ class _LoopSettings:
     items: int
     real: Mapping[str, tuple[str, ...]]
 
+    @property
+    def replicates(self) -> int:
+        """The replicates of the experiment, 1 where none was given."""
+        return self.resolved.experiment.replicates if self.resolved else 1
+
 
 def forecast(
     folder: str | Path,
@@ -92,9 +104,10 @@ def forecast(
     names = ("items", "candidates", "judgments", "preferences", "signals")
     tables = RunTables(**{name: run.table(name) for name in names})
     stated = run.experiment() if run.kind == "run" else None
+    measured = run.estimates() if run.kind == "run" and experiment is None else None
     rows, facts = forecast_estimates(
         tables, generations, where=str(run.path), stated=stated, experiment=experiment,
-        replicates=replicates, seed=seed,
+        replicates=replicates, measured=measured, seed=seed,
     )  # fmt: skip
     frame = estimates_frame(rows)
     target = Path(out) if out is not None else run.path / "forecast.csv"
@@ -102,31 +115,52 @@ def forecast(
     return Forecasts(frame, target, facts)
 
 
+def with_forecast(
+    estimates: pd.DataFrame, tables: RunTables, experiment: ResolvedExperiment, generations: int,
+    real: Mapping[str, tuple[str, ...]] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """A run's estimates with its forecast from generation 0, to be held against what came. Where there is nothing to forecast from
+    they are as they were. ``real``: the experiment's real texts by item."""
+    try:
+        rows, _ = forecast_estimates(
+            tables, generations, where=experiment.experiment.name, stated=experiment, real=real, replicates=None, measured=estimates
+        )  # fmt: skip
+    except InvalidInput:
+        return estimates
+    return pd.concat([estimates, estimates_frame(rows)], ignore_index=True) if rows else estimates
+
+
 def forecast_estimates(
     tables: RunTables,
     generations: int,
     *,
     where: str,
-    stated: Mapping[str, Any] | None = None,
+    stated: Mapping[str, Any] | ResolvedExperiment | None = None,
     experiment: str | Path | Mapping[str, Any] | ResolvedExperiment | None = None,
-    replicates: int = 1,
+    real: Mapping[str, tuple[str, ...]] | None = None,
+    replicates: int | None = 1,
+    measured: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> tuple[list[Estimate], tuple[str, ...]]:
-    """The rows from the tables of the folder ``where``, and ``Forecasts.facts``. ``stated``: the run's own experiment. Raises
-    InvalidInput."""
+    """The rows from the tables of the folder ``where``, and ``Forecasts.facts``. ``stated``: the run's own experiment, with its
+    ``real`` texts by item where they are at hand; ``measured``: that run's estimates, of which the first step of a trained model is used. ``replicates`` None: limits for
+    these very replicates. Raises InvalidInput."""
     if not 1 <= generations <= _MOST_GENERATIONS:
         raise InvalidInput(f"--generations must be 1 to {_MOST_GENERATIONS}, not {generations}")
-    if replicates < 1:
+    if replicates is not None and replicates < 1:
         raise InvalidInput(f"--replicates must be 1 or more, not {replicates}")
     evidence, candidates = read_evidence(tables, where)
     if not candidates.features or candidates.texts.df < 2:
         raise InvalidInput(f"{where}: its texts do not differ within an item, so there is nothing to choose between")
-    loop = _loop_settings(tables, stated, where, experiment, candidates)
+    loop = _loop_settings(tables, stated, where, experiment, real or {}, candidates)
     if not evidence and not all(arm.is_positive_control for arm in loop.arms):
         raise InvalidInput(f"{where}: holds no generation-0 judgments of a judge other than random, gold and rules")
     rows: list[Estimate] = []
     for arm, of_judge in _judges_of_loop(loop, evidence, tables, where):
-        rows += _rows(arm, of_judge, candidates, loop, generations, replicates, seed)
+        if arm.signal.update == "training":
+            rows += _trained_rows(arm, of_judge, candidates, loop, generations, replicates, measured)
+        else:
+            rows += _rows(arm, of_judge, candidates, loop, generations, replicates or loop.replicates, seed)
     facts = (
         "judge's picks: "
         + ", ".join(
@@ -136,26 +170,26 @@ def forecast_estimates(
             ]
         ),
         f"texts to choose from: {candidates.n_texts:,} of {candidates.n_items:,} items, features {', '.join(candidates.features)}",
-        f"loop: {loop.source}; limits for the mean of {replicates} replicate{'s' if replicates > 1 else ''} over {loop.items} items",
+        f"loop: {loop.source}; limits for the mean of {replicates or loop.replicates} replicate{'s' if (replicates or loop.replicates) > 1 else ''} over {loop.items} items",
     )
     return rows, facts
 
 
 def _loop_settings(
     tables: RunTables,
-    stated: Mapping[str, Any] | None,
+    stated: Mapping[str, Any] | ResolvedExperiment | None,
     where: str,
     experiment: str | Path | Mapping[str, Any] | ResolvedExperiment | None,
+    real: Mapping[str, tuple[str, ...]],
     candidates: CandidateTexts,
 ) -> _LoopSettings:
     """The loop of the experiment given, else of the run's own, else the default one under three strategies."""
-    real: Mapping[str, tuple[str, ...]] = {}
     if experiment is not None:
         material = Material.read(as_resolved(experiment))
         resolved, items, real = material.resolved, len(material.items), material.real
         source = f"experiment {resolved.experiment.name}"
     elif stated is not None:
-        resolved, items = resolve(stated, where, where=f"{where}/experiment.yaml"), len(tables.items)
+        resolved, items = _own(stated, where), len(tables.items)
         source = "the run's own experiment"
     else:
         size, arms = 4, _default_arms()
@@ -163,10 +197,6 @@ def _loop_settings(
             f"no experiment given: pool of 32, K = {size}, tilt with tau 1, label rule raw, three strategies",
             None, arms, size, size * (size - 1) // 2, candidates.n_items, {},
         )  # fmt: skip
-    if resolved.experiment.policy.kind in SIGNALS_OF_POLICY:
-        raise InvalidInput(
-            f"{source}: policy.kind {resolved.experiment.policy.kind}: how a trained model responds to picks is not known before it is trained; forecasts are of pool and exemplar policies"
-        )
     for arm in resolved.arms:
         if arm.signal.kind == "group_advantage" and not arm.is_control:
             raise InvalidInput(
@@ -178,6 +208,12 @@ def _loop_settings(
     if not arms:
         raise InvalidInput(f"{source}: every arm's judge is random or gold; a forecast needs one with a taste")
     return _LoopSettings(source, resolved, arms, size, matchups, items, real)
+
+
+def _own(stated: Mapping[str, Any] | ResolvedExperiment, where: str) -> ResolvedExperiment:
+    if isinstance(stated, ResolvedExperiment):
+        return stated
+    return resolve(stated, where, where=f"{where}/experiment.yaml")
 
 
 def _default_arms() -> tuple[Arm, ...]:
@@ -260,12 +296,85 @@ def _rows(
     return [
         Estimate(
             term=f"forecast_drift_{name}", bias=_bias(name), generation=t + 1, unit=_unit(name), method=_METHOD,
-            estimate=float(drift.expected[t, j]), std_error=float(drift.std_error[t, j]), conf_low=float(drift.low[t, j]),
-            conf_high=float(drift.high[t, j]), conf_level=LEVEL, n=round(n_preferences), n_replicates=replicates, note=note,
-            **shared,
+            n=round(n_preferences), n_replicates=replicates, note=note, **_limits(drift, t, j), **shared,
         )
         for j, name in enumerate(names) for t in range(generations)
     ]  # fmt: skip
+
+
+def _trained_rows(
+    arm: Arm, evidence: Evidence, candidates: CandidateTexts, loop: _LoopSettings, generations: int, replicates: int | None,
+    measured: pd.DataFrame | None,
+) -> list[Estimate]:  # fmt: skip
+    """One arm's estimates where a model is trained: from generation 0 for every response that it may have, and where the first
+    step was measured (variant ``first_step``) with that one."""
+    names, combinations = candidates.combinations()
+    pairs = evidence.judgments[evidence.judgments["candidate_first"] != evidence.judgments["candidate_second"]]
+    won = _winners(pairs, evidence.features, candidates, coins=False)
+    adds_up = arm.signal.reference != "base"
+    shared: dict[str, Any] = {
+        "scope": "policy", "judge": evidence.judge, "arm": arm.name, "n_items": candidates.n_items, "n_replicates": replicates or loop.replicates,
+    }  # fmt: skip
+    rows: list[Estimate] = []
+    if isinstance(won, Undefined):
+        rows += [
+            Estimate(term=f"forecast_drift_{name}", bias=_bias(name), generation=t, unit=_unit(name), status="undefined", note=won.reason, **shared)
+            for name in names for t in range(1, generations + 1)
+        ]  # fmt: skip
+    else:
+        pressure, n_pairs, _ = won
+        drift = unknown_response(pressure, generations, combinations, adds_up=adds_up)
+        reach = drift.std_error[0] * quantile(0.5 + LEVEL / 2.0, max(pressure.df, 1))
+        note = (
+            f"{arm.signal.kind}, {arm.strategy.kind}; how a model responds to what it is trained on is not known before: limits for every "
+            f"response from 0 (nothing learned) to {FULLEST_RESPONSE:g} (twice as far as its chosen texts), the estimate at 1"
+        )
+        rows += [
+            Estimate(
+                term=f"forecast_drift_{name}", bias=_bias(name), generation=t + 1, unit=_unit(name), n=round(n_pairs), note=note,
+                method="selection of pair winners, response 0 to 2", **_limits(drift, t, j), **shared,
+            )
+            for j, name in enumerate(names) for t in range(generations)
+        ]  # fmt: skip
+    if measured is None:
+        return rows
+    for j, name in enumerate(names):
+        first = _first_step(measured, arm.name, name)
+        if first is None:
+            continue
+        control, moved, std_error, n = first
+        note = f"each later step like the first one, measured beyond {control}"
+        if not isinstance(won, Undefined) and abs(selected := float(combinations[j] @ won[0].slopes)) > float(reach[j]):
+            note += f"; response {moved / selected:.2g}, that step over what was selected"
+        onward = steps_like_first(moved, std_error, n, generations, replicates=replicates, adds_up=adds_up)
+        rows += [
+            Estimate(
+                term=f"forecast_drift_{name}", variant="first_step", bias=_bias(name), generation=t + 1, unit=_unit(name), n=n, note=note,
+                method="first step repeated, t over replicates", **_limits(onward, t, 0), **shared,
+            )
+            for t in range(0 if replicates else 1, generations)
+        ]  # fmt: skip
+    return rows
+
+
+def _limits(drift: Forecast, t: int, j: int) -> dict[str, Any]:
+    """The fields of an estimate that a forecast fills."""
+    return {
+        "estimate": float(drift.expected[t, j]), "std_error": float(drift.std_error[t, j]), "conf_low": float(drift.low[t, j]),
+        "conf_high": float(drift.high[t, j]), "conf_level": LEVEL,
+    }  # fmt: skip
+
+
+def _first_step(measured: pd.DataFrame, arm: str, name: str) -> tuple[str, float, float, int] | None:
+    """(control, drift beyond it, standard error, replicates) of generation 1; None where that was not measured."""
+    rows = measured[
+        (measured["term"] == f"did_{name}") & (measured["arm"] == arm) & (measured["generation"] == 1)
+        & (measured["variant"] == "") & (measured["category"] == "") & measured["std_error"].notna()
+    ]  # fmt: skip
+    if rows.empty or int(rows["n_replicates"].iloc[0]) < 2:
+        return None
+    row = rows.iloc[0]
+    return str(row["contrast"]), float(row["estimate"]), float(row["std_error"]), int(row["n_replicates"])
 
 
 def _forecast_loop(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
 from judgeloop.commands.consent import Consent
+from judgeloop.commands.forecast import with_forecast
 from judgeloop.commands.session import (
     Observer,
     OwnClient,
@@ -136,8 +137,11 @@ def run(
         )
         session.finish({"verdict_modes": dict(judges.modes)})
         session.stage("estimates")
-        tables = {name: folder.table(name) for name in TABLES}
-        folder.write_estimates(run_estimates(RunTables(**tables), design_of(resolved, judges.names)))
+        tables = RunTables(**{name: folder.table(name) for name in TABLES})
+        estimates = run_estimates(tables, design_of(resolved, judges.names))
+        folder.write_estimates(
+            with_forecast(estimates, tables, resolved, resolved.experiment.generations, material.real)
+        )
         if report:
             session.write_report()
     from judgeloop.results import Run  # reads the report's code

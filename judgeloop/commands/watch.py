@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import report
+from judgeloop.commands.forecast import with_forecast
 from judgeloop.commands.run import design_of_tables
 from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.experiment.resolve import ResolvedExperiment, resolve
@@ -294,7 +295,9 @@ def write_so_far(
     design = design_of_tables(resolved, tables.judgments)
     looks = design.generations / max(block.generation, 1)
     design = replace(design, generations=block.generation, looks=looks)
-    so_far.write_estimates(run_estimates(tables, design))
+    so_far.write_estimates(
+        with_forecast(run_estimates(tables, design), tables, resolved, resolved.experiment.generations)
+    )
     return so_far
 
 

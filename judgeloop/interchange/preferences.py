@@ -22,13 +22,15 @@ _GROUP = ["replicate", "arm", "generation", "item_id"]
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """One pair of texts that answer a prompt. ``margin``: the chosen text's share of the weight less the other's, (0, 1]."""
+    """One pair of texts that answer a prompt. ``margin``: the chosen text's share of the weight less the other's, (0, 1].
+    ``candidate_id``: the chosen text's."""
 
     group: tuple[str, ...]
     prompt: str
     chosen: str
     rejected: str
     margin: float
+    candidate_id: str
 
 
 def net_preferences(rows: pd.DataFrame, text_of: Callable[[Mapping[str, Any], str], str], prompts: Mapping[str, str]) -> list[Preference]:  # fmt: skip
@@ -54,7 +56,7 @@ def net_preferences(rows: pd.DataFrame, text_of: Callable[[Mapping[str, Any], st
         chosen, rejected = text_of(place, better), text_of(place, worse)
         if chosen != rejected:
             prompt = prompts.get(str(place["item_id"]), "")
-            preferences.append(Preference(key[:-2], prompt, chosen, rejected, abs(for_low - for_high) / total))
+            preferences.append(Preference(key[:-2], prompt, chosen, rejected, abs(for_low - for_high) / total, better))
     return preferences
 
 

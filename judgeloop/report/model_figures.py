@@ -4,6 +4,7 @@ correctness, and the distance from generation 0."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -62,6 +63,7 @@ def figures(reading: Reading, drawn: Collection[Estimate] = ()) -> list[Figure]:
         _drift(reading, looks, _FIRST, "drift", "Drift since generation 0"),
         _drift(reading, looks, _further(reading), "drift-features", "Drift of every other feature"),
         _contrasts(reading, looks, drawn),
+        _forecasts(reading, looks),
         *(price(reading, feature) for feature in _FIRST),
         _diversity(reading, looks),
         _tail(reading, looks),
@@ -143,6 +145,52 @@ def _level_panel(
     return generations_panel(
         wording.term_name(rows[0].term), data, [row.generation or 0 for row in rows],
         value_axis=titled(axis_title(rows), range=list(value_limits)), height=height, curves=len(data),
+    )  # fmt: skip
+
+
+_BY_FIRST_STEP = Style("@ink", "circle", "dash")
+"""The line of a forecast by the first step that was measured."""
+
+
+def _forecasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    """What generation 0 let expect, as a band, and what came, a panel an arm."""
+    forecasts = [row for row in select(reading.estimates, term="forecast_drift_length") if row.estimate is not None]
+    panels, used, said = [], [], []
+    for arm in dict.fromkeys(row.arm for row in forecasts):
+        expected, onward = select(forecasts, arm=arm, variant=""), select(forecasts, arm=arm, variant="first_step")
+        contrasted = [row for row in arm_series(reading, "did_length", contrasted=True) if row.arm == arm]
+        came = select(contrasted, contrast=contrasted[0].contrast) if contrasted else []
+        came = came or [row for row in arm_series(reading, "drift_length") if row.arm == arm]
+        if not expected or not came:
+            continue
+        look = looks[arm]
+        band, middle = _fan(expected, Style(look.colour, "line-ew", "dot"), f"{arm}, forecast")
+        outcome = points(came, replace(look, dash="solid"), f"{arm}, measured")
+        # A forecast by the first step starts there.
+        later = [row for row in came if row.generation == 1] + onward
+        dashed = {
+            **points(later, replace(_BY_FIRST_STEP, marker="line-ew"), f"{arm}, by the first step"),
+            "error_y": {},
+        }
+        panels.append(generations_panel(
+            wording.label(arm), [band, middle, *([dashed] if onward else []), _from_origin(outcome)],
+            [0, *(row.generation or 0 for row in expected)], value_axis=titled(axis_title(came)), height=260,
+        ))  # fmt: skip
+        used += [*expected, *onward, *came]
+        said.append(
+            f"{wording.label(arm)}: forecast {wording.quantity(expected[-1], expected[-1].estimate)}, {wording.interval(expected[-1])}; "
+            f"came {wording.quantity(came[-1], came[-1].estimate)}, {wording.interval(came[-1])}"
+        )
+    if not panels:
+        return None
+    trained = any(row.variant for row in used if row.term.startswith("forecast_"))
+    caption = "The band holds the drift of length that generation 0's picks and texts let expect before anything was learned from them, the dotted line its middle; points are what came"
+    caption += f", beyond {wording.label(used[-1].contrast)}." if used[-1].contrast else "."
+    if trained:
+        caption += " How a trained model responds is not known before: the band allows for nothing learned up to twice as far as its chosen texts. The dashed line repeats the first step that was measured."
+    return Figure(
+        name="drift-forecast", title="Forecast and outcome", caption=caption, alternative="; ".join(said) + ".", panels=tuple(panels),
+        rows=tuple(used), legend=arm_legend(dict.fromkeys(row.arm for row in used), looks), columns=3,
     )  # fmt: skip
 
 

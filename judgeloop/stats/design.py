@@ -50,7 +50,7 @@ class ArmDesign:
 
     @property
     def is_trained(self) -> bool:
-        """Whether a model's weights are trained: then no distribution over the candidates is selected."""
+        """Whether a model's weights are trained: how far it follows its training set is then not known beforehand."""
         return self.update == "training"
 
 

@@ -141,7 +141,7 @@ def test_soft_weights_and_both_orders_become_one_net_preference_a_pair() -> None
 
 def test_kto_labels_a_text_by_its_balance() -> None:
     group = ("0", "judge", "1", "i")
-    pairs = [Preference(group, "?", "A", "B", 1.0), Preference(group, "?", "B", "C", 0.4), Preference(group, "?", "C", "D", 0.4)]  # fmt: skip
+    pairs = [Preference(group, "?", "A", "B", 1.0, "a"), Preference(group, "?", "B", "C", 0.4, "b"), Preference(group, "?", "C", "D", 0.4, "c")]  # fmt: skip
     assert {line["completion"][0]["content"]: line["label"] for line in trl_kto(pairs)} == {
         "A": True,
         "B": False,

@@ -29,7 +29,16 @@ from judgeloop.seeds import rng
 from judgeloop.seeds import rng as seeds_rng
 from judgeloop.stats.inference import largest_normal
 from judgeloop.stats.loop import forecast as forecasts
-from judgeloop.stats.loop.forecast import ForecastLoop, SelectionPressure, Texts, follow, forecast
+from judgeloop.stats.loop.forecast import (
+    FULLEST_RESPONSE,
+    ForecastLoop,
+    SelectionPressure,
+    Texts,
+    follow,
+    forecast,
+    steps_like_first,
+    unknown_response,
+)
 from judgeloop.text.features import FEATURES
 
 SIGMA = np.array([[1.0, 0.3], [0.3, 1.0]])
@@ -224,6 +233,47 @@ def test_the_same_seed_gives_the_same_forecast() -> None:
     one, two = (forecast(rough, TEXTS, ForecastLoop(3), seed=5) for _ in "12")
     assert np.array_equal(one.low, two.low)
     assert not np.array_equal(one.low, forecast(rough, TEXTS, ForecastLoop(3), seed=6).low)
+
+
+@pytest.mark.parametrize("response", [0.0, 0.4, 1.0, FULLEST_RESPONSE])
+def test_limits_for_any_response_cover_each_of_them(response: float) -> None:
+    stream, items, truth = np.random.default_rng(8), 16, 0.3
+    covered = []
+    for _ in range(2000):
+        picks = truth + 0.4 * stream.standard_normal(items)
+        error = picks.var(ddof=1) / items
+        pull = SelectionPressure(np.array([picks.mean()]), np.array([[error]]), items - 1, np.eye(1))
+        drift = unknown_response(pull, 3, np.eye(1))
+        covered.append((drift.low[:, 0] <= response * truth * np.arange(1, 4)).all() and (response * truth * np.arange(1, 4) <= drift.high[:, 0]).all())  # fmt: skip
+    assert np.mean(covered) >= 0.95 - 2 * np.sqrt(0.95 * 0.05 / 2000)
+
+
+@pytest.mark.parametrize("noise", ["steps", "measuring"])
+@pytest.mark.parametrize("new", [False, True])
+def test_a_first_step_that_is_repeated_covers_what_comes(noise: str, new: bool) -> None:
+    stream, loops, runs, steps = np.random.default_rng(5), 5, 4000, 4
+    walk = 0.2 + stream.standard_normal((2, runs, loops, steps)) if noise == "steps" else np.full((2, runs, loops, steps), 0.2)  # fmt: skip
+    drift = walk.cumsum(axis=-1)
+    if noise == "measuring":
+        drift = drift + stream.standard_normal(drift.shape) - stream.standard_normal((2, runs, loops, 1))
+    first = drift[0, :, :, 0]
+    limits = [
+        steps_like_first(row.mean(), row.std(ddof=1) / np.sqrt(loops), loops, steps, replicates=loops if new else None)
+        for row in first
+    ]
+    came = drift[1 if new else 0].mean(axis=1)
+    for t in range(0 if new else 1, steps):
+        share = np.mean([one.low[t, 0] <= value <= one.high[t, 0] for one, value in zip(limits, came[:, t], strict=True)])  # fmt: skip
+        assert share >= 0.95 - 2 * np.sqrt(0.95 * 0.05 / runs)
+    assert came[:, -1].mean() == pytest.approx(np.mean([one.expected[-1, 0] for one in limits]), abs=0.1)
+
+
+def test_a_model_that_starts_from_its_base_each_time_does_not_add_up() -> None:
+    pull = SelectionPressure(np.array([0.3]), np.array([[0.01]]), 15, np.eye(1))
+    assert unknown_response(pull, 3, np.eye(1), adds_up=False).expected[:, 0].tolist() == [0.3] * 3
+    again = steps_like_first(0.2, 0.1, 5, 3, replicates=None, adds_up=False)
+    assert again.expected[:, 0].tolist() == [0.2] * 3
+    assert np.ptp(again.high[1:, 0]) == 0 < again.high[1, 0] - 0.2
 
 
 def test_impossible_courses_are_refused() -> None:

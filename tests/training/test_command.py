@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import judgeloop
 from conftest import ITEMS, Served, small_experiment, tables, write_experiment
@@ -93,19 +94,64 @@ def test_drafts_come_from_the_trained_model_whose_weights_their_key_names(tmp_pa
     assert _trainings(tmp_path) == 4
 
 
-def test_rows_that_need_a_selection_are_undefined_with_the_reason_and_drift_is_not(
+def test_a_change_is_split_into_what_was_chosen_what_was_mixed_in_and_what_the_training_made_of_it(
     tmp_path: Path, serve: Serve
 ) -> None:
-    run = judgeloop.run(_experiment(tmp_path, serve(), replicates=2, generations=2), out=tmp_path / "run")
+    arms = {**ARMS, "mixed": {**ARMS["longer"], "strategy": {"kind": "accumulate"}}}
+    run = judgeloop.run(_experiment(tmp_path, serve(), replicates=2, generations=2, arms=arms), out=tmp_path / "run")
     rows = run.estimates[(run.estimates["category"] == "") & (run.estimates["variant"] == "")]
-    for term in ("selection_length", "mixing_length", "learning_length", "bias_selection_length"):
-        found = rows[rows["term"] == term]
-        assert set(found["status"]) == {"undefined"}
-        assert found["note"].str.contains("a model is trained on the preferences").all()
-    drift = rows[(rows["term"] == "did_length") & (rows["arm"] == "longer")]
-    assert drift["estimate"].notna().all()
+    table = rows[rows["contrast"] == ""].pivot_table("estimate", ["arm", "generation"], "term")
+    parts = table[["selection_length", "mixing_length", "learning_length"]]
+    for arm in arms:
+        changes = np.diff([0.0, *table.loc[arm, "drift_length"].loc[1:]])
+        assert parts.loc[arm].sum(axis=1).loc[:1].to_numpy() == pytest.approx(changes, abs=1e-9)
+    assert parts.loc["longer", "mixing_length"].abs().max() < 1e-12
+    assert parts.loc[("mixed", 1), "mixing_length"] != 0
+    # The training sets themselves, as the command read them.
+    candidates = run.candidates[run.candidates["n_drawn"] > 0]
+    lengths = {(row.item_id, row.text): row.length for row in candidates.itertuples()}
+    prompts = {item["prompt"]: item["item_id"] for item in ITEMS}
+    for arm, generation in (("longer", 0), ("mixed", 1)):
+        gaps = []
+        for replicate in (0, 1):
+            folder = run.path / f"training/s{replicate}/g{generation}/{arm}"
+            chosen: dict[str, list[float]] = {}
+            for line in (folder / "preferences.jsonl").read_text().splitlines():
+                pair = json.loads(line)
+                item = prompts[pair["prompt"]]
+                chosen.setdefault(item, []).append(lengths[item, pair["chosen"]])
+            drawn = candidates.query("replicate == @replicate and arm == @arm and generation == @generation")
+            means = drawn.groupby("item_id")["length"].mean()
+            gaps.append(np.mean([np.mean(chosen.get(item, mean)) - mean for item, mean in means.items()]))
+        split = parts.loc[(arm, generation), ["selection_length", "mixing_length"]].sum()
+        assert split == pytest.approx(np.mean(gaps), abs=1e-9)
     compounding = rows[rows["term"] == "compounding_length"]
     assert compounding["benchmark"].isna().all()
+    forecast = rows[(rows["term"] == "forecast_drift_length") & (rows["arm"] == "longer")]
+    assert set(forecast["note"]) == {"3 items with a pair judged in both orders; a forecast needs 10"}
+
+
+def test_generation_0_forecasts_a_range_and_the_first_step_repeats_itself(tmp_path: Path, serve: Serve) -> None:
+    items = [{"item_id": f"i{k}", "prompt": f"Say something about {k}."} for k in range(12)]
+    path = _experiment(tmp_path, serve(), replicates=2, generations=3)
+    write_experiment(path.parent, yaml.safe_load(path.read_text()), items)
+    run = judgeloop.run(path, out=tmp_path / "run")
+    rows = run.estimates[(run.estimates["arm"] == "longer") & (run.estimates["category"] == "")]
+    forecast = rows[rows["term"] == "forecast_drift_length"].set_index(["variant", "generation"])
+    selected = forecast.loc[("", 1), "estimate"]
+    assert selected == pytest.approx(
+        rows.query("term == 'selection_length' and generation == 0")["estimate"].iloc[0], rel=0.5
+    )
+    for t in (1, 2, 3):
+        row = forecast.loc[("", t)]
+        assert row["estimate"] == pytest.approx(t * selected)
+        assert row["conf_low"] == 0.0 < 2 * row["estimate"] < row["conf_high"]
+    first = rows.query("term == 'did_length' and generation == 1")["estimate"].iloc[0]
+    assert forecast.loc[("first_step", 3), "estimate"] == pytest.approx(3 * first)
+    assert ("first_step", 1) not in forecast.index
+    further = judgeloop.forecast(run.path, 5).rows
+    own = further[(further["arm"] == "longer") & (further["term"] == "forecast_drift_length")]
+    assert sorted(own.loc[own["variant"] == "first_step", "generation"]) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.tables

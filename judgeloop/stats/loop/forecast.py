@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.estimate import Estimate, estimate_row, replicate_mean
-from judgeloop.stats.inference import LEVEL, largest_normal
+from judgeloop.stats.inference import LEVEL, largest_normal, quantile
 from judgeloop.stats.loop.replicates import MeasuredCandidates
 
 Floats = NDArray[np.float64]
@@ -124,6 +124,51 @@ def forecast(
     measured = means + _noise(pull, slopes, texts, course, gains, seed, stream)
     low, high = np.quantile(measured @ weights.T, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0], axis=0)
     return Forecast(expected @ weights.T, np.std(means @ weights.T, axis=0, ddof=1), low, high)
+
+
+FULLEST_RESPONSE = 2.0
+"""The most that a training is taken to move a model, in selections: 1 = as far as its chosen texts, which is all that imitation
+can do; a contrast of chosen and rejected texts can go beyond them."""
+
+
+def unknown_response(
+    pull: SelectionPressure, generations: int, combinations: Floats, *, adds_up: bool = True
+) -> Forecast:
+    """The drift of a model that is trained on pair winners, whose response to a selection nobody knows before it is trained.
+
+    ``expected``: each training moves the model as far as its chosen texts. The limits hold every response from 0 (nothing is
+    learned) to ``FULLEST_RESPONSE``, and the selection's own error. ``adds_up``: each training starts where the last one ended.
+    """
+    steps = _steps(generations, adds_up)[:, None]
+    moved = combinations @ pull.slopes
+    error = np.sqrt(np.maximum(np.einsum("qp,pr,qr->q", combinations, pull.covariance, combinations), 0.0))
+    reach = quantile(0.5 + LEVEL / 2.0, max(pull.df, 1)) * error
+    low, high = np.minimum(moved - reach, 0.0), np.maximum(moved + reach, 0.0)
+    return Forecast(steps * moved, steps * error, FULLEST_RESPONSE * steps * low, FULLEST_RESPONSE * steps * high)
+
+
+def steps_like_first(
+    first: float, std_error: float, measured: int, generations: int, *, replicates: int | None, adds_up: bool = True
+) -> Forecast:
+    """The drift of a trained model if every later step is like the ``first`` one that was measured, arrays (T, 1).
+
+    ``std_error``: of the mean first step over its ``measured`` (2 or more) independent replicates. The limits are for the mean
+    of ``replicates`` new loops, or (None) for the same ones further on: there steps that vary by themselves leave a variance of
+    T(T − 1), and noise of the measuring one of T² − T + 1, times the first step's, of which the larger is taken.
+    """
+    steps = _steps(generations, adds_up)[:, None]
+    if replicates is None:
+        factor = np.where(steps == 1, 2.0, steps**2 - steps + 1)
+        factor[0] = 0.0
+    else:
+        factor = steps**2 + steps * measured / replicates
+    reach = quantile(0.5 + LEVEL / 2.0, measured - 1) * std_error * np.sqrt(factor)
+    return Forecast(steps * first, steps * std_error, steps * first - reach, steps * first + reach)
+
+
+def _steps(generations: int, adds_up: bool) -> Floats:
+    """(T,) how many steps a model is away from generation 0, after each training."""
+    return np.arange(1.0, generations + 1.0) if adds_up else np.ones(generations)
 
 
 def follow(shifts: Floats, course: ForecastLoop, real: Floats | None = None) -> Floats:

@@ -31,7 +31,6 @@ from judgeloop.stats.loop.replicates import (
 _SUM_TOLERANCE = 1e-6
 _DISTRIBUTIONS = ("p_selected", "p_selected_gold", "p_training")
 _INCOMPLETE = "no replicate recorded the distributions of this step completely"
-_TRAINED = "a model is trained on the preferences, and no distribution over the candidates is selected"
 
 
 @dataclass(frozen=True)
@@ -115,12 +114,13 @@ def price_estimates(measured: MeasuredCandidates, design: Design, price_accounts
             for arm in design.arms:
                 for t in range(design.generations):
                     name = f"{term}_{quantity.name}"
-                    rows.append(_price_row(measured, quantity, name, values, arm.name, t, trained=arm.is_trained))
+                    rows.append(_price_row(measured, quantity, name, values, arm.name, t))
         for arm_name, control in design.contrasts:
             values = Rows(replicate_table(against[control], quantity.name))
             for t in range(design.generations):
-                name, trained = f"bias_selection_{quantity.name}", design.arm(arm_name).is_trained
-                rows.append(_price_row(measured, quantity, name, values, arm_name, t, control, trained=trained))
+                rows.append(
+                    _price_row(measured, quantity, f"bias_selection_{quantity.name}", values, arm_name, t, control)
+                )
     return rows
 
 
@@ -145,16 +145,14 @@ def _price_row(
     arm: str,
     generation: int,
     control: str = "",
-    *,
-    trained: bool,
 ) -> Estimate:
     n, n_items, _ = measured.count("", arm, generation)
     labels: dict[str, Any] = {
         "scope": "policy", "bias": quantity.bias, "term": term, "arm": arm, "contrast": control,
         "generation": generation, "unit": quantity.unit, "n": n, "n_items": n_items,
     }  # fmt: skip
-    if quantity.undefined or trained:
-        return estimate_row(Undefined(quantity.undefined or _TRAINED), n_replicates=0, **labels)
+    if quantity.undefined:
+        return estimate_row(Undefined(quantity.undefined), n_replicates=0, **labels)
     values = unrounded(by_cell.row(arm, generation))
     values = values[~np.isnan(values)]
     # The parts of the identity describe what happened; only a contrast is tested against 0.
