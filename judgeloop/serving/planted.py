@@ -383,9 +383,8 @@ class PlantedAnswerer:
             content = "[[yes]]" if reference.strip().casefold() in answer.casefold() else "[[no]]"
         else:
             item = self._item("", last) if drafting.draft.correct else None
-            content = draft_text(
-                drafting, name, body.get("seed") or 0, exemplar_texts(body["messages"]), item and item.reference
-            )
+            reference = item.reference if item is not None else None
+            content = draft_text(drafting, name, body.get("seed") or 0, exemplar_texts(body["messages"]), reference)
         return _completion(body, name, content)
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
