@@ -64,16 +64,13 @@ ITEMS = [{"item_id": f"i{n}", "prompt": f"Explain step {n} of the recipe."} for 
 # -- measured ------------------------------------------------------------------------------------------------------------
 
 
-def measured() -> dict[str, Rows]:
-    """Picture → its numbers, rounded to six digits; a few minutes."""
-    made = {
-        "bias": _bias(), "drift": _drift(), "amplification": _amplification(), "strategies": _strategies(),
-        "one_in_a_thousand": _one_in_a_thousand(), "contamination": _contamination(),
-    }  # fmt: skip
-    return {
-        name: [{key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
-        for name, rows in made.items()
-    }
+def measured(name: str) -> Rows:
+    """A picture's numbers, rounded to six digits; up to two minutes."""
+    measure = {
+        "bias": _bias, "drift": _drift, "amplification": _amplification, "strategies": _strategies,
+        "one_in_a_thousand": _one_in_a_thousand, "contamination": _contamination,
+    }[name]  # fmt: skip
+    return [{key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in measure()]
 
 
 def _bias() -> Rows:
@@ -233,7 +230,7 @@ def main() -> int:
     options = parser.parse_args()
     if not (options.draw or options.check):
         PICTURES.mkdir(exist_ok=True)
-        NUMBERS.write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+        NUMBERS.write_text(json.dumps({name: measured(name) for name in NAMES}, indent=1) + "\n", encoding="utf-8")
     numbers: dict[str, Rows] = json.loads(NUMBERS.read_text(encoding="utf-8"))
     if options.check:
         old = stale(numbers)

@@ -31,6 +31,9 @@ def serve(
     faults: Annotated[
         Path | None, typer.Option(help="Fail as this YAML file says: for testing clients.", show_default=False)
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Let keys of clients go to an --upstream on another machine by plain http.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a planted spec and stop.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -48,7 +51,7 @@ def serve(
     if (record is None) != (upstream is None):
         fail("serve: --record DIR and --upstream URL go together", 2)
     serve_command(
-        replay=replay, record=record, upstream=upstream, planted=planted, host=host, port=port, faults=faults,
+        replay=replay, record=record, upstream=upstream, planted=planted, host=host, port=port, faults=faults, in_clear=yes,
         ready=lambda url: print(url if quiet else f"judgeloop serves {url} (Ctrl-C ends)", flush=True),
     )  # fmt: skip
 

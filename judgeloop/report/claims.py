@@ -144,6 +144,8 @@ def verdict_of(row: Estimate, margin: float | None) -> Standing:
     if _could_not_see(row) and not away(row):
         return "unclear"
     match row.verdict:
+        case "over-optimised":
+            return "found"
         case "found" | "drifting":
             return "unconfirmed" if row.status == "underpowered" or _refuted(row) else "found"
         case "none":

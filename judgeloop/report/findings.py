@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
@@ -508,7 +509,24 @@ def _diversity(rows: Sequence[Estimate]) -> list[Finding]:
 
 def _quality(rows: Sequence[Estimate]) -> list[Finding]:
     """Correctness beyond control at the last generation, a sentence a contrast and measure."""
-    return [_contrast(row, "quality") for row in _final(rows) if row.bias == "quality"]
+    of_contrast = [_contrast(row, "quality") for row in _final(rows) if row.bias == "quality"]
+    return [
+        *map(partial(_over_optimised, rows), select(rows, term="correct_per_proxy", verdict="over-optimised")),
+        *of_contrast,
+    ]
+
+
+def _over_optimised(rows: Sequence[Estimate], row: Estimate) -> Finding:
+    """That what was learned from the judge rose while correctness fell."""
+    at = {"arm": row.arm, "contrast": row.contrast, "generation": row.generation, "variant": "", "category": ""}
+    [gain], [right] = select(rows, term="proxy_gain", **at), select(rows, term="did_correct", **at)
+    text = (
+        f"over-optimised: the reward that was learned from the judge rose by {wording.quantity(gain, gain.estimate)}, {wording.interval(gain)}, "
+        f"while right answers changed by {wording.quantity(right, right.estimate)}, {wording.interval(right)}"
+    )
+    return Finding(
+        "quality", "found", sentence(f"{_arm(row)} against {row.contrast}, generation {row.generation}", text), row
+    )
 
 
 def less_varied(row: Estimate) -> bool:

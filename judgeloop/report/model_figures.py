@@ -76,6 +76,7 @@ def figures(reading: Reading, drawn: Collection[Estimate] = ()) -> list[Figure]:
             "On items with a reference: the share of answers that match it.",
         ),
         _kl(reading, looks),
+        _over_optimisation(reading, looks),
     ]
     return [figure for figure in parts if figure is not None]
 
@@ -469,6 +470,55 @@ def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
 def _kl(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     caption = "Kullback–Leibler divergence from generation 0 in nats; compare arms at equal distance as well as at equal generation."
     return _levels(reading, looks, ("kl_from_reference",), "distance", "Distance from where it started", caption)
+
+
+def _over_optimisation(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    """The reward that was learned, and right answers, by the policy's distance from generation 0: of the loop, and of the best of n."""
+    gains = arm_series(reading, "proxy_gain", contrasted=True)
+    distance = {(row.arm, row.generation): row for row in arm_series(reading, "kl_from_reference")}
+    far = bool(gains) and all((row.arm, row.generation) in distance for row in gains)
+    used: list[Estimate] = []
+    panels = []
+    for term, best, title in (
+        ("proxy_gain", "proxy", "Reward learned from the judge"),
+        ("did_correct", "correct", "Right answers"),
+    ):
+        data: list[Spec] = []
+        rows = []
+        for arm, contrast in dict.fromkeys((row.arm, row.contrast) for row in gains):
+            loop = [
+                row for row in arm_series(reading, term, contrasted=True) if (row.arm, row.contrast) == (arm, contrast)
+            ]
+            loop.sort(key=lambda row: row.generation or 0)
+            line = points(loop, looks[arm], arm)
+            if far:
+                line["x"] = [(distance[arm, row.generation].estimate or 0.0) ** 0.5 for row in loop]
+            data.append(_from_origin(line))
+            curve = select(reading.estimates, term=f"best_of_n_{best}", arm=arm)
+            steps = {
+                row.variant: row.estimate or 0.0 for row in select(reading.estimates, term="best_of_n_kl", arm=arm)
+            }
+            if far and curve:
+                line = points(curve, replace(looks[arm], dash="dot", marker="line-ew"), f"{arm}, best of n")
+                data.append(_from_origin({**line, "x": [steps[row.variant] ** 0.5 for row in curve]}))
+            rows += [*loop, *(curve if far else [])]
+        if rows:
+            axes = layout(
+                height=270,
+                x=titled("square root of the KL divergence, nats", rangemode="tozero") if far else titled("generation"),
+                y=titled(axis_title(rows)),
+            )
+            panels.append(Panel(title, {"data": data, "layout": axes}))
+            used += rows
+    if len(panels) < 2:
+        return None
+    caption = "What was learned from the judge's picks of generation 0, in its standard deviations, and right answers, on items with a reference, beyond the control"
+    caption += ". Dotted: the best of n of the pool, before any training." if far else "."
+    return Figure(
+        name="over-optimisation", title="Is the judge over-optimised?", caption=caption + " Where the first rises and the second falls, more training on this judge is worse.",
+        alternative=_in_words([row for row in used if row.generation == max(one.generation or 0 for one in gains)]), panels=tuple(panels), rows=tuple(used),
+        legend=arm_legend(dict.fromkeys(row.arm for row in gains), looks), columns=2,
+    )  # fmt: skip
 
 
 def _levels(

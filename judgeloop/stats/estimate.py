@@ -53,6 +53,7 @@ Verdict = Literal[
     "late collapse",
     "tail lost, means unclear",
     "no loss of tail seen",
+    "over-optimised",
 ]
 """The claim of a row, in a word; empty where it claims nothing (a description, or no number).
 
@@ -69,7 +70,7 @@ Of an effect or a drift, in this order (docs/method.md, "Words of the verdicts")
 - ``unchanged``: of one judge at two times, no verdict on the pairs that it judged both times changed; of these pairs alone
 
 Of the three ratios on compounding: the drift's own verdict where no drift is shown, else one of COMPOUNDING_WORDS. Of
-``collapse_stage``: the stage.
+``collapse_stage``: the stage. Of ``correct_per_proxy``: that reward rose and correctness fell.
 """
 
 COMPOUNDING_WORDS: tuple[Verdict, ...] = (

@@ -6,7 +6,7 @@ each pair side by side (``pairs`` does both and gives a table).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class JudgmentArrays:
     - ``verdicts``: a code for each verdict; ``scored``, ``first``, ``second``, ``ties``: which judgments have which verdict
     - ``pairs``, ``items``: as ``pair_codes`` and ``item_codes``
     - ``orders``, ``repeats``: a code for each value; ``forward``: order ab, ``backward``: order ba
-    - ``soft``: as ``is_soft``; ``lost``: the number of judgments without a verdict
+    - ``probable``: which judgments have a probability ``p_first``
     """
 
     picked: Floats
@@ -94,11 +94,26 @@ class JudgmentArrays:
     repeats: Integers
     forward: Booleans
     backward: Booleans
-    soft: bool
-    lost: int
+    probable: Booleans
 
     def __len__(self) -> int:
         return len(self.picked)
+
+    @property
+    def soft(self) -> bool:
+        """Whether every scored judgment has a probability, and there is one."""
+        return bool(self.scored.any()) and bool(self.probable[self.scored].all())
+
+    @property
+    def lost(self) -> int:
+        """The number of judgments without a verdict."""
+        return len(self) - int(self.scored.sum())
+
+    def part(self, rows: Integers | Booleans) -> JudgmentArrays:
+        """Some of the judgments, with the codes of pairs and items dense again."""
+        arrays = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        dense = {name: np.unique(arrays[name], return_inverse=True)[1] for name in ("pairs", "items")}
+        return JudgmentArrays(**{**arrays, **dense})
 
 
 def coded(judgments: pd.DataFrame) -> JudgmentArrays:
@@ -110,12 +125,12 @@ def coded(judgments: pd.DataFrame) -> JudgmentArrays:
     by_verdict = {word: verdicts == place for place, word in enumerate(words)}
     by_order = {side: orders == place for place, side in enumerate(sides)}
     never = np.zeros(n, dtype=bool)
-    lost = by_verdict.get("unscored", never)
+    probable = judgments["p_first"].notna().to_numpy() if "p_first" in judgments else never
     return JudgmentArrays(
-        _picked(judgments, verdicts, words), np.asarray(verdicts, dtype=np.intp), ~lost, by_verdict.get("first", never),
+        _picked(judgments, verdicts, words), np.asarray(verdicts, dtype=np.intp), ~by_verdict.get("unscored", never), by_verdict.get("first", never),
         by_verdict.get("second", never), by_verdict.get("tie", never), pair_codes(judgments), item_codes(judgments),
         np.asarray(orders, dtype=np.intp), np.asarray(repeats, dtype=np.intp), by_order.get("ab", never),
-        by_order.get("ba", never), is_soft(judgments), int(lost.sum()),
+        by_order.get("ba", never), np.asarray(probable, dtype=np.bool_),
     )  # fmt: skip
 
 
@@ -129,19 +144,19 @@ def is_soft(judgments: pd.DataFrame) -> bool:
 
 def not_identical(judgments: pd.DataFrame) -> pd.DataFrame:
     """The judgments of two different texts; a text against itself probes position alone."""
-    identical = _identical(judgments)
-    return judgments if identical is None or not identical.any() else judgments[~identical]
+    identical = are_identical(judgments)
+    return judgments[~identical] if identical.any() else judgments
 
 
 def only_identical(judgments: pd.DataFrame) -> pd.DataFrame:
     """The judgments of a text against itself."""
-    identical = _identical(judgments)
-    return judgments.iloc[:0] if identical is None or not identical.any() else judgments[identical]
+    return judgments[are_identical(judgments)]
 
 
-def _identical(judgments: pd.DataFrame) -> Booleans | None:
+def are_identical(judgments: pd.DataFrame) -> Booleans:
+    """(n,) whether both slots show the same text; False where that is not known."""
     if "identical" not in judgments:
-        return None
+        return np.zeros(len(judgments), dtype=bool)
     values = judgments["identical"]
     if values.dtype == np.bool_:
         return values.to_numpy()

@@ -15,7 +15,8 @@ import httpx2
 import openai
 import pytest
 
-from judgeloop.errors import FolderMismatch
+from judgeloop.commands.serve import serve
+from judgeloop.errors import FolderMismatch, InvalidInput
 from judgeloop.records import Call
 from judgeloop.serving import protocol
 from judgeloop.serving.faults import Faults, Rule
@@ -314,6 +315,18 @@ def test_no_key_is_stored_even_if_the_upstream_echoes_it(tmp_path: Path) -> None
     assert not [text for text in decoded if SECRET[4:-4].encode() in text or other[4:-4].encode() in text]
     assert "authorization" in files  # the header's name, in the upstream's answer, with its value struck out
     assert '\\"Bearer ***' in files or '"***' in files
+
+
+def test_keys_of_clients_go_to_no_other_machine_unencrypted_unless_that_is_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidInput, match=r"the keys of clients would go to gpu\.example:8000 unencrypted"):
+        serve(record=tmp_path, upstream="http://me:secret@gpu.example:8000/v1")
+    served: list[str] = []
+    monkeypatch.setattr("judgeloop.commands.serve.serve_forever", lambda *_, **__: served.append("yes"))
+    for number, upstream in enumerate(("http://gpu.example/v1", "https://gpu.example/v1", "http://127.0.0.1:9/v1")):
+        serve(record=tmp_path / str(number), upstream=upstream, in_clear=number == 0)
+    assert len(served) == 3
 
 
 def test_an_unreachable_upstream_is_a_502_and_not_recorded(tmp_path: Path) -> None:

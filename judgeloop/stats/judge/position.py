@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from judgeloop.kernels import (
     satterthwaite_df,
     sigmoid,
 )
+from judgeloop.records import UNKNOWN_ORDER
 from judgeloop.stats.estimate import (
     LOG_ODDS,
     LOG_ODDS_PER_RATE,
@@ -52,11 +54,11 @@ from judgeloop.stats.presentations import (
     JudgmentArrays,
     Pairs,
     a_first,
+    are_identical,
     coded,
     in_known_order,
     item_codes,
     not_identical,
-    only_identical,
     pair_codes,
     paired,
     picked_a,
@@ -87,20 +89,35 @@ def position_estimates(
     ``undefined`` with the reason. Judgments whose order is unknown are left out. ``margin`` is the equivalence margin of rates.
     """
     labels = RowLabels(judge, arm, generation, panel, category)
-    known = in_known_order(judgments)
-    different = not_identical(known)
-    compared = coded(different)
-    table, matched = paired(compared), match(compared)
-    absent = _ORDER_UNKNOWN if known.empty and len(judgments) else _why_no_complete_pair(table)
-    drawn = "order_drawn" in different and bool(different["order_drawn"].isin([True]).all())
-    return [
-        *_first_slot_rows(labels, compared, table, matched, absent, margin, drawn=drawn),
-        _log_odds_row(labels, compared, matched, absent, margin),
-        *_conflict_rows(labels, matched, absent, compared.lost),
-        _excess_conflict_row(labels, compared, table, absent, margin),
-        _stability_row(labels, compared),
-        _identical_row(labels, coded(only_identical(known)), margin),
-    ]
+    return next(_estimates(judgments, [np.arange(len(judgments))], labels, margin))
+
+
+def position_estimates_by(judgments: pd.DataFrame, groups: Sequence[Integers]) -> Iterator[list[Estimate]]:
+    """``position_estimates`` of each group of rows of the table, by place, which is read once for all of them."""
+    return _estimates(judgments, groups, RowLabels(), RATE_MARGIN)
+
+
+def _estimates(
+    judgments: pd.DataFrame, groups: Iterable[Integers], labels: RowLabels, margin: float
+) -> Iterator[list[Estimate]]:
+    every, identical = coded(judgments), are_identical(judgments)
+    known = (judgments["order"] != UNKNOWN_ORDER).to_numpy(dtype=bool)
+    by_lot = judgments["order_drawn"].isin([True]).to_numpy() if "order_drawn" in judgments else None
+    for rows in groups:
+        in_order = rows[known[rows]]
+        different = in_order[~identical[in_order]]
+        compared = every.part(different)
+        table, matched = paired(compared), match(compared)
+        absent = _ORDER_UNKNOWN if len(rows) and not len(in_order) else _why_no_complete_pair(table)
+        drawn = by_lot is not None and bool(by_lot[different].all())
+        yield [
+            *_first_slot_rows(labels, compared, table, matched, absent, margin, drawn=drawn),
+            _log_odds_row(labels, compared, matched, absent, margin),
+            *_conflict_rows(labels, matched, absent, compared.lost),
+            _excess_conflict_row(labels, compared, table, absent, margin),
+            _stability_row(labels, compared),
+            _identical_row(labels, every.part(in_order[identical[in_order]]), margin),
+        ]
 
 
 def position_margin(term: str, margin: float) -> float:

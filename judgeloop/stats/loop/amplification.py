@@ -303,22 +303,20 @@ def with_settled_compounding(frame: pd.DataFrame, generations: int) -> pd.DataFr
 # How far a pool policy has moved.
 
 
-def kl_estimates(candidates: pd.DataFrame, design: Design) -> list[Estimate]:
+def kl_estimates(candidates: pd.DataFrame, design: Design, table: pd.DataFrame) -> list[Estimate]:
     """Rows ``kl_from_reference``: KL(p_current ‖ generation 0's p_current) in nats, mean over items; 0 = has not moved.
 
-    ``candidates``: of the fixed items. ``undefined`` where the policy is no pool (its texts have no known probabilities),
+    ``candidates``: of the fixed items; ``table``: their ``divergences``. ``undefined`` where the policy is no pool (its texts have no known probabilities),
     and where it gives mass to a text that generation 0 could not draw.
     """
     rows: list[Estimate] = []
-    pools = [arm.name for arm in design.arms if arm.policy_kind == "pool"]
-    table = _divergences(candidates, pools) if len(candidates) and "p_current" in candidates.columns else pd.DataFrame()
     for arm in design.arms:
         for generation in range(design.generations + 1):
             labels: dict[str, Any] = {
                 "scope": "policy", "bias": "diversity", "term": "kl_from_reference", "arm": arm.name,
                 "generation": generation, "unit": "nats",
             }  # fmt: skip
-            if arm.name not in pools:
+            if arm.policy_kind != "pool":
                 unknown = Undefined("the texts' probabilities are known for pool policies alone")
                 rows.append(estimate_row(unknown, n_replicates=0, **labels))
                 continue
@@ -338,8 +336,11 @@ def kl_estimates(candidates: pd.DataFrame, design: Design) -> list[Estimate]:
     return rows
 
 
-def _divergences(candidates: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """KL in nats, mean over items, possibly infinite: (arm, generation) × replicate."""
+def divergences(candidates: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Pool policies' KL in nats, mean over items, possibly infinite: (arm, generation) × replicate."""
+    arms = [arm.name for arm in design.arms if arm.policy_kind == "pool"]
+    if not arms or candidates.empty or "p_current" not in candidates.columns:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["arm", "generation"]))
     part = candidates[candidates["arm"].isin(arms) & pd.to_numeric(candidates["p_current"]).notna()]
     text = ["replicate", "arm", "item_id", "candidate_id"]
     current = part[[*text, "generation", "p_current"]]

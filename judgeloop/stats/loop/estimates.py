@@ -19,6 +19,7 @@ from judgeloop.stats.judge.position import position_estimates
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
     bias_amplification_series,
+    divergences,
     kl_estimates,
     signal_slope_estimates,
     signal_slopes,
@@ -30,10 +31,12 @@ from judgeloop.stats.loop.drift import (
     drift_estimates,
     gradient_estimates,
     new_item_estimates,
+    quantity_series,
     strategy_gap_estimates,
     trend_estimates,
 )
 from judgeloop.stats.loop.forecast import range_estimates
+from judgeloop.stats.loop.over_optimisation import over_optimisation_estimates
 from judgeloop.stats.loop.panels import (
     anchor_judges,
     anchor_judgments,
@@ -66,6 +69,8 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
     price_accounts = accounts(measured)
     all_series = [*feature_series, *diversity_series(measured, design), bias_amplification_series(measured)]
     drifts = drift_estimates(measured, all_series, design)
+    slopes = {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms}
+    distances = divergences(measured.rows, design)
     rows: list[Estimate] = [
         *_anchor_estimates(tables, design, measured.scale),
         *judge_drift_estimates(tables, design, measured.scale),
@@ -83,10 +88,11 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
             price_accounts,
             design,
             fitted_sizes(measured, tables.signals),
-            {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms},
+            slopes,
         ),
         *range_estimates(measured, design),
-        *kl_estimates(measured.rows, design),
+        *kl_estimates(measured.rows, design, distances),
+        *over_optimisation_estimates(measured, quantity_series(feature_series, "correct"), design, slopes, distances),
         *trend_estimates(measured, all_series, design),
         *gradient_estimates(measured, design),
         *strategy_gap_estimates(measured, feature_series, design),

@@ -32,11 +32,11 @@ from judgeloop.stats.estimate import (
 from judgeloop.stats.inference import LEVEL, Interval, Undefined, surely_detectable, t_interval
 from judgeloop.stats.judge.change import CONFLICT, DISAGREEMENT, changes, with_signs
 from judgeloop.stats.judge.covariates import covariates
-from judgeloop.stats.judge.position import position_estimates, position_margin
+from judgeloop.stats.judge.position import position_estimates_by, position_margin
 from judgeloop.stats.judge.probes import bias_of, probe_estimates
 from judgeloop.stats.judge.slopes import Slopes, fit_slopes
 from judgeloop.stats.loop.replicates import unrounded
-from judgeloop.stats.presentations import clusters, first_picked, not_identical, text_places, unscored
+from judgeloop.stats.presentations import are_identical, clusters, first_picked, item_codes, text_places, unscored
 
 _PAIR = ["item_id", "pair_id"]
 _POLICY_TERMS = ("first_slot_excess", "position_log_odds", "conflict_rate", "order_agreement", "excess_conflict",
@@ -84,31 +84,39 @@ def policy_panel_estimates(tables: RunTables, design: Design) -> list[Estimate]:
         return rows
     margin = design.margins.rate
     table = _with_lengths(table[(table["panel"] == "policy") & table["replicate"].notna()], tables.candidates)
+    of_replicates = _by_replicate(table)
     for arm in design.arms:
         of_arm = table[table["arm"] == arm.name]
         for generation in range(design.generations + 1):
             cell = of_arm[of_arm["generation"] == generation]
-            by_replicate = [_replicate_estimates(part) for _, part in cell.groupby("replicate", sort=True)]
+            by_replicate = of_replicates.get((arm.name, generation), [])
             labels: dict[str, Any] = {
                 "scope": "judge", "judge": arm.judge, "arm": arm.name, "generation": generation, "panel": "policy",
             }  # fmt: skip
             for term in (*_POLICY_TERMS, "longer_preferred_raw"):
-                rows.append(_over_replicates(term, [rows[term] for rows in by_replicate], cell, labels, margin))
+                rows.append(_over_replicates(term, [of_terms[term] for of_terms in by_replicate], cell, labels, margin))
     return rows
 
 
-def _replicate_estimates(judgments: pd.DataFrame) -> dict[str, Estimate]:
-    """Term → the estimate from one replicate's judgments of one arm and generation."""
-    estimates = {row.term: row for row in position_estimates(judgments) if row.variant == ""}
-    longer = longer_picked(not_identical(judgments))
-    known = longer.notna()
-    estimates["longer_preferred_raw"] = Estimate(
-        scope="judge", term="longer_preferred_raw", bias="verbosity", unit=PROBABILITY,
-        estimate=float(longer[known].mean()) if known.any() else None, n=int(known.sum()),
-        n_items=clusters(judgments.loc[longer.index[known]]).nunique(),
-        status="ok" if known.any() else "undefined", note="" if known.any() else "no pair's lengths differ",
-    )  # fmt: skip
-    return estimates
+def _by_replicate(judgments: pd.DataFrame) -> dict[tuple[str, int], list[dict[str, Estimate]]]:
+    """(arm, generation) → each replicate's estimates by term, from its own judgments (with ``length_first`` and
+    ``length_second``)."""
+    indices: dict[Any, Any] = judgments.groupby(["arm", "generation", "replicate"], sort=True).indices
+    keys = [(str(arm), int(generation)) for arm, generation, _ in indices]
+    groups = [np.asarray(places, dtype=np.intp) for places in indices.values()]
+    longer, items = longer_picked(judgments).to_numpy(dtype=np.float64), item_codes(judgments)
+    has_longer = ~np.isnan(longer) & ~are_identical(judgments)
+    by_cell: dict[tuple[str, int], list[dict[str, Estimate]]] = {}
+    for key, places, rows in zip(keys, groups, position_estimates_by(judgments, groups), strict=True):
+        known = places[has_longer[places]]
+        raw = Estimate(
+            scope="judge", term="longer_preferred_raw", bias="verbosity", unit=PROBABILITY,
+            estimate=float(longer[known].mean()) if len(known) else None, n=len(known), n_items=len(np.unique(items[known])),
+            status="ok" if len(known) else "undefined", note="" if len(known) else "no pair's lengths differ",
+        )  # fmt: skip
+        of_terms = {row.term: row for row in rows if row.variant == ""} | {raw.term: raw}
+        by_cell.setdefault(key, []).append(of_terms)
+    return by_cell
 
 
 def _over_replicates(

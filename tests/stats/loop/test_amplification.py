@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 import planted_run
 from judgeloop.seeds import rng
 from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import Interval
 from judgeloop.stats.loop.amplification import (
     Compounding,
     compounding,
     compounding_benchmark,
+    divergences,
     kl_estimates,
     transmission_estimates,
 )
@@ -166,9 +168,14 @@ def pool_tables(real: bool = False) -> tuple[RunTables, Design]:
     return RunTables(pd.DataFrame(), frame, *[pd.DataFrame()] * 3), Design("d", 0, 2, (arm(),))
 
 
+def _kl(made: RunTables, design: Design) -> list[Estimate]:
+    rows = measure(made, design).rows
+    return kl_estimates(rows, design, divergences(rows, design))
+
+
 def test_kl_is_the_slow_twins() -> None:
     made, design = pool_tables()
-    rows = {row.generation: row for row in kl_estimates(measure(made, design).rows, design)}
+    rows = {row.generation: row for row in _kl(made, design)}
     assert rows[0].estimate == 0.0
     total = []
     for replicate in range(3):
@@ -182,12 +189,12 @@ def test_kl_is_the_slow_twins() -> None:
 
 def test_kl_is_undefined_off_pools_and_where_it_is_infinite() -> None:
     made, design = pool_tables(real=True)
-    rows = {row.generation: row for row in kl_estimates(measure(made, design).rows, design)}
+    rows = {row.generation: row for row in _kl(made, design)}
     assert rows[0].estimate == 0.0
     assert (rows[1].status, rows[1].estimate) == ("undefined", None)
     assert "infinite" in rows[1].note
     exemplar = Design("d", 0, 2, (arm(policy_kind="exemplar"),))
-    assert {row.status for row in kl_estimates(measure(made, exemplar).rows, exemplar)} == {"undefined"}
+    assert {row.status for row in _kl(made, exemplar)} == {"undefined"}
 
 
 @pytest.mark.parametrize(("doubled", "expected"), [(False, 1.0), (True, 2.0)])
