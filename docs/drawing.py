@@ -1,4 +1,4 @@
-"""Draws the pictures of explanation.md from their numbers, for pictures.py: the same numbers give the same bytes."""
+"""Draws the pictures of explanation.md and literature.md from their numbers, for pictures.py: the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ LOOPS = {
 def draw(name: str, rows: Rows, target: Path, description: str) -> None:
     """One picture as SVG; ``description`` is carried in its metadata."""
     with mpl.rc_context(STYLE):
-        figure = {"bias": _bias, "drift": _drift, "amplification": _amplification}[name](rows)
+        figure = {
+            "bias": _bias, "drift": _drift, "amplification": _amplification, "strategies": _strategies,
+            "one_in_a_thousand": _one_in_a_thousand, "contamination": _contamination,
+        }[name](rows)  # fmt: skip
         figure.savefig(
             target, format="svg", metadata={"Date": None, "Creator": "judgeloop", "Description": description}
         )
@@ -107,6 +110,80 @@ def _amplification(rows: Rows) -> Figure:
     axis.set_xticks(range(7))
     axis.set_xlabel("generation · points: measured, 8 replicates · dashed: theory")
     return figure
+
+
+# Arm → (colour, marker, name).
+STRATEGIES = {
+    "replace": ("random", "X", "replace, coin"), "accumulate": ("arm0", "o", "accumulate, coin"),
+    "half_real": ("arm2", "s", "half real, coin"), "plain": ("found", "D", "replace, taste for plain"),
+    "plain_accumulate": ("arm3", "^", "accumulate, taste for plain"),
+}  # fmt: skip
+THOUSANDTH = {
+    "replace": ("found", "D", "all synthetic"), "one_in_a_thousand": ("arm0", "o", "1 in 1,000"),
+    "real_only": ("random", "X", "none"),
+}  # fmt: skip
+CONTAMINATION = {
+    "judge": ("found", "D", "arm judge"), "coin": ("random", "X", "arm coin"), "gold": ("arm0", "o", "arm gold"),
+}  # fmt: skip
+
+
+def _strategies(rows: Rows) -> Figure:
+    figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
+    panels = (
+        ("drift_vendi", "Different texts an item\n(change, effective number)", ("replace", "accumulate", "half_real")),
+        ("drift_tail_mass_retained", "Mass in rare kinds of text\n(change, share of generation 0's)", ("replace", "plain", "plain_accumulate")),
+        ("drift_length", "Mean length (change, doublings;\n0.5 is one SD of generation 0)", tuple(STRATEGIES)),
+    )  # fmt: skip
+    for axis, (term, title, arms) in zip(axes, panels, strict=True):
+        _arms(axis, rows, term, title, {arm: STRATEGIES[arm] for arm in arms})
+        _over_generations(axis, legend=False)
+    axes[2].set_ylim(-0.5, 0.5)
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _one_in_a_thousand(rows: Rows) -> Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    _arms(left, rows, "drift_length", "The loop: drift of mean length (doublings), by synthetic share", THOUSANDTH)
+    _over_generations(left)
+    errors = [row for row in rows if row["term"] == "error_over_floor"]
+    sizes = [row["rows"] for row in errors]
+    right.axhline(1, color=COLOURS["zero"], linewidth=1)
+    right.vlines(sizes, *([row[key] for row in errors] for key in ("conf_low", "conf_high")), color=COLOURS["arm0"])
+    right.plot(sizes, [row["estimate"] for row in errors], "o", color=COLOURS["arm0"], markersize=5, label="1 in 1,000")
+    right.plot(sizes, [row["theory"] for row in errors], color=COLOURS["arm0"], linewidth=1.2, linestyle="dashed")
+    right.plot(sizes, [row["without"] for row in errors], "X", color=COLOURS["random"], linestyle="dashed", linewidth=1.2, label="none")  # fmt: skip
+    right.set_title("A regression (row B3): error over its floor, by rows", loc="left")
+    right.set_xscale("log")
+    right.set_yscale("log")
+    right.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    right.minorticks_off()
+    right.set_xlabel("rows that it learns from · dashed: theory")
+    right.legend(loc="lower left", frameon=False)
+    return figure
+
+
+def _contamination(rows: Rows) -> Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+    _arms(
+        left,
+        rows,
+        "drift_judge_score",
+        "The judge's own score (change, points of 1 to 10)",
+        {"judge": CONTAMINATION["judge"]},
+    )
+    _arms(right, rows, "drift_correct", "Share of right texts (change)", CONTAMINATION)
+    for axis in (left, right):
+        _over_generations(axis)
+    return figure
+
+
+def _arms(axis: Axes, rows: Rows, term: str, title: str, arms: Mapping[str, tuple[str, str, str]]) -> None:
+    for arm, (colour, marker, label) in arms.items():
+        some = [row for row in rows if row["term"] == term and row["arm"] == arm]
+        _line(axis, some, COLOURS[colour], marker, label)
+    axis.set_title(title, loc="left")
 
 
 def _line(axis: Axes, rows: Rows, colour: str, marker: str, label: str, dashes: str = "solid") -> None:

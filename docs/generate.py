@@ -1,5 +1,5 @@
 """Write the reference pages that follow from the code: experiment.md, planted.md, commands.md, probes.md, coverage.md,
-claims.md, python.md and report.schema.json.
+claims.md, literature.md, python.md and report.schema.json.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails where a page is stale.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from claims_page import page as claims_page
 from coverage_page import page as coverage_page
+from literature_page import page as literature_page
 from python_reference import PYTHON, python_reference
 
 from judgeloop.cli.app import app
@@ -153,6 +154,7 @@ def pages() -> dict[str, str]:
         "probes.md": "\n".join([NOTICE, PROBES_PAGE, *_probes()]),
         "coverage.md": "\n".join([NOTICE, *coverage_page(DOCS / "coverage.csv")]),
         "claims.md": "\n".join([NOTICE, *claims_page(DOCS / "claims.csv")]),
+        "literature.md": "\n".join([NOTICE, *literature_page(DOCS / "pictures" / "numbers.json")]),
         "python.md": "\n".join([NOTICE, PYTHON, *python_reference()]),
     }
 

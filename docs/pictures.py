@@ -1,4 +1,4 @@
-"""Make the pictures of explanation.md: planted truths, measured by judgeloop itself, drawn as SVG.
+"""Make the pictures of explanation.md and literature.md: planted truths, measured by judgeloop itself, drawn as SVG.
 
 ``python docs/pictures.py`` measures anew, writes pictures/numbers.json and draws (needs the extra ``docs``: matplotlib);
 ``--draw`` draws from the numbers that are there; ``--check`` writes nothing and fails where a picture is not of its numbers.
@@ -17,21 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from judgeloop.commands.analyze import analyze
 from judgeloop.commands.run import run
 from judgeloop.experiment.schema import BradleyTerrySignalSpec, StrategySpec
 from judgeloop.kernels import sigmoid
+from judgeloop.results import Run
 from judgeloop.seeds import rng
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
+from judgeloop.serving.planted_spec import load as load_planted
 from judgeloop.serving.server import LocalServer, create_app
+from judgeloop.stats.estimate import replicate_mean
+from judgeloop.stats.inference import Interval
 from judgeloop.stats.loop.estimates import run_estimates
-from judgeloop.validation import loop
+from judgeloop.validation import loop, refits
+from judgeloop.validation.table import SampleSizes
 
 PICTURES = Path(__file__).parent / "pictures"
 NUMBERS = PICTURES / "numbers.json"
-NAMES = ("bias", "drift", "amplification")
+EXPERIMENTS = Path(__file__).parents[1] / "examples" / "literature"
+NAMES = ("bias", "drift", "amplification", "strategies", "one_in_a_thousand", "contamination")
 Rows = list[dict[str, Any]]
 
 PAIRS, RHO = 400, 0.6
@@ -57,13 +64,13 @@ ITEMS = [{"item_id": f"i{n}", "prompt": f"Explain step {n} of the recipe."} for 
 # -- measured ------------------------------------------------------------------------------------------------------------
 
 
-def measured() -> dict[str, Rows]:
-    """Picture → its numbers, rounded to six digits; about a minute."""
-    made = {"bias": _bias(), "drift": _drift(), "amplification": _amplification()}
-    return {
-        name: [{key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
-        for name, rows in made.items()
-    }
+def measured(name: str) -> Rows:
+    """A picture's numbers, rounded to six digits; up to two minutes."""
+    measure = {
+        "bias": _bias, "drift": _drift, "amplification": _amplification, "strategies": _strategies,
+        "one_in_a_thousand": _one_in_a_thousand, "contamination": _contamination,
+    }[name]  # fmt: skip
+    return [{key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in measure()]
 
 
 def _bias() -> Rows:
@@ -121,6 +128,71 @@ def _run(experiment: dict[str, Any], spec: PlantedSpec) -> pd.DataFrame:
     return found[(found["variant"] == "") & (found["category"] == "")]
 
 
+# Of literature.md: the experiments of examples/literature as they are shipped, against its planted server.
+
+
+def _shipped(name: str, scratch: Path) -> Run:
+    """The run of a shipped experiment."""
+    answerer = PlantedAnswerer(load_planted(EXPERIMENTS / "planted.yaml"), EXPERIMENTS)
+    experiment = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
+    experiment["items"] = str(EXPERIMENTS / experiment["items"])
+    with LocalServer(create_app(answerer)) as server:
+        experiment["endpoints"]["m"]["base_url"] = server.base_url
+        return run(experiment, out=scratch / "run", report=False)
+
+
+def _rows(found: pd.DataFrame, *terms: str) -> Rows:
+    """The primary rows of these terms, by arm and generation."""
+    plain = found[(found["variant"] == "") & (found["category"] == "") & found["term"].isin(terms)]
+    return [_numbers(row, "term", "arm", "generation", "verdict") for _, row in plain.iterrows()]
+
+
+def _strategies() -> Rows:
+    with tempfile.TemporaryDirectory() as scratch:
+        found = _shipped("strategies", Path(scratch)).estimates
+    return _rows(found, "drift_vendi", "drift_tail_mass_retained", "drift_length", "drift_correct")
+
+
+def _one_in_a_thousand() -> Rows:
+    """The loop; and row B3 of `judgeloop validate`: the error of a regression by the rows it learns from, over its floor."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = _shipped("one_in_a_thousand", Path(scratch)).estimates
+    rows = _rows(found, "drift_length", "mixing_length")
+    floor = (refits.SYNTHETIC * refits.BEND / (1.0 - refits.SYNTHETIC)) ** 2
+    for row in refits.rows_b3(SampleSizes(0, quick=True)):
+        size = int(re.search(r"T=(\d+)", row.setting)[1])  # type: ignore[index]
+        error, half = row.estimate / floor, 1.96 * row.mc_error / floor
+        rows.append({
+            "term": "error_over_floor", "rows": size, "estimate": error, "conf_low": error - half, "conf_high": error + half,
+            "theory": row.theory / floor, "without": refits.NOISE**2 * 5 / (size - 6) / floor,
+        })  # fmt: skip
+    return rows
+
+
+def _contamination() -> Rows:
+    """The judge's own score beside what is right. A text is scored once a replicate, so that every generation's texts have the
+    scores of generation 0."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = _shipped("contamination", Path(scratch))
+        texts = made.candidates[made.candidates["arm"] == "judge"]
+        rows = _rows(made.estimates, "drift_length", "drift_correct")
+    key = ["replicate", "item_id", "candidate_id"]
+    scores = texts[texts["generation"] == 0].set_index(key)["reward"].rename("score").dropna()
+    drawn = texts[texts["n_drawn"].fillna(0) > 0].join(scores, on=key)
+    weighted = (
+        (drawn["score"] * drawn["n_drawn"].astype(float)).groupby([drawn["generation"], drawn["replicate"]]).sum()
+    )
+    levels = (weighted / drawn.groupby(["generation", "replicate"])["n_drawn"].sum().astype(float)).unstack(
+        "generation"
+    )
+    for generation in range(1, levels.shape[1]):
+        change = replicate_mean((levels[generation] - levels[0]).to_numpy(dtype=float))
+        assert isinstance(change, Interval)
+        interval = {"estimate": change.estimate, "conf_low": change.low, "conf_high": change.high}
+        rows.append({"term": "drift_judge_score", "arm": "judge", "generation": generation, "verdict": "", **interval})
+    return rows
+
+
 def _numbers(row: pd.Series[Any], *keys: str) -> dict[str, Any]:
     """A row's keys, estimate and interval, as JSON has them."""
     kept = {key: row[key] for key in (*keys, "estimate", "conf_low", "conf_high")}
@@ -158,7 +230,7 @@ def main() -> int:
     options = parser.parse_args()
     if not (options.draw or options.check):
         PICTURES.mkdir(exist_ok=True)
-        NUMBERS.write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+        NUMBERS.write_text(json.dumps({name: measured(name) for name in NAMES}, indent=1) + "\n", encoding="utf-8")
     numbers: dict[str, Rows] = json.loads(NUMBERS.read_text(encoding="utf-8"))
     if options.check:
         old = stale(numbers)

@@ -183,7 +183,8 @@ def _bars(places: Sequence[float], shares: Sequence[float], ends: tuple[float, f
 
 def edge_of(values: Sequence[float], rows: Sequence[Estimate]) -> float:
     """A round value beyond all of these, but no further than what bounds every one of the rows."""
-    largest = max((abs(value) for value in values), default=0.0) or 1.0
+    # What rounding leaves of 0 is 0.
+    largest = max((abs(value) for value in values if abs(value) > 1e-9), default=1.0)
     step = ticks(0.0, 2 * largest)[1]
     ends = [bounds(row)[1] for row in rows]
     known = [end for end in ends if end is not None]

@@ -20,7 +20,7 @@ import numpy as np
 
 from judgeloop import seeds
 from judgeloop.judging.controls import log_logistic, logistic, planted_log_odds
-from judgeloop.records import Call, Route
+from judgeloop.records import Call, Item, Route
 from judgeloop.serving.planted_spec import DraftSpec, PlantedSpec, features_of, marked_quality, references
 from judgeloop.text.features import FEATURES, tokenize
 from judgeloop.text.matching import correct
@@ -419,7 +419,9 @@ class PlantedAnswerer:
         elif answer is not None and reference is not None:
             content = "[[yes]]" if reference.strip().casefold() in answer.casefold() else "[[no]]"
         else:
-            content = draft_text(drafting, name, body.get("seed") or 0, exemplar_texts(body["messages"]))
+            item = self._item("", last) if drafting.draft.correct else None
+            reference = item.reference if item is not None else None
+            content = draft_text(drafting, name, body.get("seed") or 0, exemplar_texts(body["messages"]), reference)
         return _completion(body, name, content)
 
     async def score(self, route: Route, body: dict[str, Any], call_id: str | None) -> PlantedAnswer:
@@ -456,13 +458,18 @@ class PlantedAnswerer:
         """The quality of a text; ``rest`` is the message without the texts that are judged."""
         if self.spec.quality_marker is not None:
             return marked_quality(self.spec.quality_marker, text)
+        item = self._item(question, rest)
+        # With ``match: judge`` no rule decides: no text counts as a match.
+        return 0.0 if item is None else float(bool(correct(item, text)))
+
+    def _item(self, question: str, message: str) -> Item | None:
+        """The item with a reference whose prompt is the question, or else stands in the message."""
         item = self._references.get(question.strip())
         if item is None:
             # A user's own template may not mark the question: take the longest known prompt in the message.
-            prompts = [prompt for prompt in self._references if prompt in rest]
+            prompts = [prompt for prompt in self._references if prompt in message]
             item = self._references[max(prompts, key=len)] if prompts else None
-        # With ``match: judge`` no rule decides: no text counts as a match.
-        return 0.0 if item is None else float(bool(correct(item, text)))
+        return item
 
     def _picks_first(self, name: str, log_odds: float) -> bool:
         coin = seeds.uniform(self.spec.seed, "verdict", name)
@@ -675,13 +682,17 @@ _PATTERN = ("the", _ADJECTIVES, _NOUNS, _VERBS, "the", _NOUNS, _PREPOSITIONS, "t
 # Words after which the pattern is a whole sentence.
 _SENTENCE_LENGTHS = (6, 10, 10, 18)
 _SENTENCES_A_PARAGRAPH = 4
+_NO_ANSWER = "elsewhere"
 
 
-def draft_text(spec: PlantedSpec, name: str, body_seed: int, exemplars: Sequence[str]) -> str:
+def draft_text(
+    spec: PlantedSpec, name: str, body_seed: int, exemplars: Sequence[str], reference: str | None = None
+) -> str:
     """The draft of the call ``name``: a text of 1 to 8192 whole tokens.
 
     log2 tokens ~ N((1 − follow)·log2 length_mean + follow·mean log2 tokens of the ``exemplars``, length_sd²). ``body_seed``
-    is the request's seed: another one gives another draft.
+    is the request's seed: another one gives another draft. With a ``reference`` the draft states an answer, which is the
+    reference with the chance ``draft.correct``, in its own stream: length and style do not depend on it.
     """
     draft = spec.draft
     generator = seeds.rng(spec.seed, "draft", name, body_seed)
@@ -692,6 +703,9 @@ def draft_text(spec: PlantedSpec, name: str, body_seed: int, exemplars: Sequence
     marker = ""
     if spec.quality_marker is not None and (draft.quality_mean or draft.quality_sd):
         marker = f"{spec.quality_marker}{quality:.3f}{_closing(spec.quality_marker)}"
+    if reference is not None and draft.correct:
+        right = seeds.uniform(spec.seed, "correct", name, body_seed) < draft.correct
+        marker = f"The answer is {reference if right else _NO_ANSWER}."
     return _markdown_text(generator, tokens, draft.markdown, marker)
 
 

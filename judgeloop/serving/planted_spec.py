@@ -37,6 +37,9 @@ class DraftSpec(Block):
     """Mean of the quality that `quality_marker` writes into a draft."""
     quality_sd: float = Field(0.0, ge=0)
     """Standard deviation of that quality."""
+    correct: float = Field(0.0, ge=0, le=1)
+    """Chance that a draft states the right answer of its prompt, whatever else it looks like (with `references`); 0: drafts
+    state no answer."""
 
 
 class PlantedSpec(Block):
@@ -112,6 +115,8 @@ class PlantedSpec(Block):
         drafts_have_quality = bool(self.draft.quality_sd or self.draft.quality_mean)
         if drafts_have_quality and (self.quality_marker is None or _is_regex(self.quality_marker)):
             raise ValueError("draft.quality_mean and draft.quality_sd need a quality_marker that is plain text")
+        if self.draft.correct and self.references is None:
+            raise ValueError("draft.correct needs references")
         try:
             pattern = marker_pattern(self.quality_marker or "")
         except re.error as error:

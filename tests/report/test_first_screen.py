@@ -208,6 +208,12 @@ def test_a_share_of_picks_is_drawn_no_further_than_it_can_go() -> None:
     assert "[10.0, 50.0]" in text.as_text(text.render_terminal(_reading([wide], arms=()), [], findings([wide]), []))
 
 
+def test_what_rounding_leaves_of_0_has_an_axis_as_0_has() -> None:
+    nothing = _row(estimate=-3.7e-18, conf_low=-3.7e-18, conf_high=-3.7e-18)
+    assert first_screen.edge_of([-3.7e-16], [nothing]) == first_screen.edge_of([0.0], [nothing]) == 1.0
+    assert "first" in text.as_text(text.render_terminal(_reading([nothing], arms=()), [], findings([nothing]), []))
+
+
 def test_rates_alone_share_the_axis() -> None:
     rows = [_row(), _row("self_preference_log_odds", unit="log-odds", bias="self_preference")]
     drawn = first_screen.biases(findings(rows))

@@ -359,6 +359,7 @@ def test_the_spec_is_read_from_yaml(tmp_path: Path) -> None:
         ("quality_marker: '/x/'", "one group"),
         ("quality_marker: '[q='\nreferences: {a: b}", "one of them"),
         ("draft: {quality_sd: 1}", "quality_marker"),
+        ("draft: {correct: 0.5}", "draft.correct needs references"),
         ("references: none.jsonl", "none.jsonl"),
         ("- 1", "mapping"),
         ("a: [", "YAML"),

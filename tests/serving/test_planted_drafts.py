@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from judgeloop.records import Item
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import DraftSpec, PlantedSpec
 from judgeloop.text.features import STYLE_FEATURES, measure, tokenize
+from judgeloop.text.matching import correct
 
 
 def drafts(spec: PlantedSpec, number: int, messages: list[dict[str, str]] | None = None) -> list[str]:
@@ -70,6 +72,20 @@ def test_a_drafts_marked_quality_can_be_read_back() -> None:
     mean = sum(values) / 300
     assert mean == pytest.approx(1.0, abs=4 * 0.5 / math.sqrt(300))
     assert len(set(values)) > 200
+
+
+def test_drafts_are_right_with_the_stated_chance_whatever_they_look_like() -> None:
+    def made(chance: float, prompt: str = "Capital of France?") -> list[str]:
+        draft = DraftSpec(length_mean=60, length_sd=0.5, markdown=0.3, correct=chance)
+        spec = PlantedSpec(references={"Capital of France?": "Paris", "of France?": "Lyon"}, draft=draft)
+        return drafts(spec, 400, [{"role": "user", "content": prompt}])
+
+    texts = made(0.3)
+    right = [correct(Item("france", "", "", "Paris", "contains"), text) for text in texts]
+    assert sum(map(bool, right)) / 400 == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / 400))
+    assert [len(tokenize(text)) for text in texts] == [len(tokenize(text)) for text in made(0.9)]
+    assert all("Paris" in text for text in made(1.0))
+    assert not any("The answer is" in text for text in made(1.0, "Capital of Peru?") + made(0.0))
 
 
 def test_drafts_are_named_by_seed_call_and_body_seed() -> None:

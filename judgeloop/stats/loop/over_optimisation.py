@@ -65,7 +65,8 @@ def over_optimisation_estimates(
             at = {**labels, "n_items": n_items, "generation": generation}
             rows += _gains(proxy, correct, at, is_last=generation == last)
         rows += _fits(arm, _loop_curve(correct, kl, design, name, control), {**labels, "n_items": n_items})
-        if arm.policy_kind == "pool":
+        # The best of n has no control: once an arm, whatever the number of its contrasts.
+        if arm.policy_kind == "pool" and not any(row.arm == name and not row.contrast for row in rows):
             rows += _best_of_n(texts, arm, {**labels, "contrast": "", "n_items": n_items})
     return rows
 

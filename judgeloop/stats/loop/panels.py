@@ -35,6 +35,7 @@ from judgeloop.stats.judge.covariates import covariates
 from judgeloop.stats.judge.position import position_estimates_by, position_margin
 from judgeloop.stats.judge.probes import bias_of, probe_estimates
 from judgeloop.stats.judge.slopes import Slopes, fit_slopes
+from judgeloop.stats.loop.replicates import unrounded
 from judgeloop.stats.presentations import are_identical, clusters, first_picked, item_codes, text_places, unscored
 
 _PAIR = ["item_id", "pair_id"]
@@ -137,8 +138,9 @@ def _over_replicates(
         else ""
     )
     described = term in _DESCRIPTIONS
+    values = unrounded(np.array([row.estimate for row in defined], dtype=np.float64))
     return estimate_row(
-        replicate_mean(np.array([row.estimate for row in defined], dtype=np.float64), tested=not described),
+        replicate_mean(values, tested=not described),
         margin=position_margin(term, margin), null=None if described else 0.0, note=lost, n=sum(row.n for row in defined),
         n_items=max(row.n_items for row in defined), n_replicates=len(defined), **shared,
     )  # fmt: skip

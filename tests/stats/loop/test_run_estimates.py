@@ -19,6 +19,7 @@ from judgeloop.stats.estimate import VERDICTS
 from judgeloop.stats.inference import replicate_t
 from judgeloop.stats.loop import diversity
 from judgeloop.stats.loop.estimates import run_estimates
+from judgeloop.stats.loop.panels import policy_panel_estimates
 from judgeloop.stats.multiplicity import benjamini_hochberg
 from judgeloop.text.features import FEATURES, features_frame
 
@@ -93,6 +94,25 @@ def tables() -> RunTables:
 @pytest.fixture(scope="module")
 def estimates(tables: RunTables) -> pd.DataFrame:
     return run_estimates(tables, DESIGN)
+
+
+def test_what_rounding_leaves_of_a_slot_blind_judge_is_no_taste_for_a_slot() -> None:
+    """s(x) and s(−x) do not add up to 1 in every bit."""
+    rows = []
+    for replicate in range(6):
+        margins = rng(0, "slot-blind", replicate).standard_normal(40)
+        for n, x in enumerate(margins):
+            for order, sign, first, second in (("ab", 1.0, "k0", "k1"), ("ba", -1.0, "k1", "k0")):
+                p = float(sigmoid(np.array(sign * x)))
+                rows.append((
+                    replicate, "judge", 0, "policy", f"i{n}", "", f"p{n}", "m", order, 0, "first" if p > 0.5 else "second", p, "",
+                    first, second, False, "", "",
+                ))  # fmt: skip
+    judgments = pd.DataFrame(rows, columns=list(JUDGMENT_COLUMNS))
+    tables = RunTables(*[pd.DataFrame()] * 2, judgments, *[pd.DataFrame()] * 2)
+    found = [row for row in policy_panel_estimates(tables, DESIGN) if row.term == "first_slot_excess"]
+    assert (found[0].estimate, found[0].conf_low, found[0].conf_high) == (0.0, 0.0, 0.0)
+    assert found[0].verdict == "none"
 
 
 def test_the_contracts_columns_and_no_number_without_status(estimates: pd.DataFrame) -> None:
