@@ -169,8 +169,8 @@ def _contamination(rows: Rows) -> Figure:
     _arms(
         left,
         rows,
-        "drift_judge_score",
-        "The judge's own score (change, points of 1 to 10)",
+        "proxy_gain",
+        "The judge's own score (change, SD, beyond the coin)",
         {"judge": CONTAMINATION["judge"]},
     )
     _arms(right, rows, "drift_correct", "Share of right texts (change)", CONTAMINATION)

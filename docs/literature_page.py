@@ -73,7 +73,7 @@ right, the error at {rows} rows is {error} times its floor with a thousandth of 
 
 ![The judge's own score rises in every generation; the share of right texts rises in the gold arm alone](pictures/contamination.svg)
 
-**Seen**: by its own account the judge improves the model by {score} points on its scale from 1 to 10. The share of right texts moves by
+**Seen**: by its own account the judge improves the model by {score} standard deviations of its score, beyond a coin (`proxy_gain`). The share of right texts moves by
 {judge_correct} points: no rise is shown, and none is there, for right and wrong texts are drafted alike. It could have risen: selected by gold from the
 same drafts it gains {gold_correct} points. What did rise is length, {judge_length} doublings.
 
@@ -129,7 +129,7 @@ def page(path: Path) -> list[str]:
         thousandth_length=said(*thousandth, digits=3), thousandth_verdict=found(*thousandth)["verdict"],
         pull=_number(-pull["estimate"] / 0.999, 2), thousandth_pull=_number(-pull["estimate"] / 999, 4),
         rows=f"{largest['rows']:,}", error=_number(largest["estimate"], 2), without=_number(largest["without"], 3),
-        score=said("contamination", "drift_judge_score", "judge"),
+        score=said("contamination", "proxy_gain", "judge"),
         judge_correct=said("contamination", "drift_correct", "judge", digits=1, factor=100),
         gold_correct=said("contamination", "drift_correct", "gold", digits=1, factor=100),
         judge_length=said("contamination", "drift_length", "judge"),

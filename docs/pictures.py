@@ -29,8 +29,6 @@ from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.planted_spec import load as load_planted
 from judgeloop.serving.server import LocalServer, create_app
-from judgeloop.stats.estimate import replicate_mean
-from judgeloop.stats.inference import Interval
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.validation import loop, refits
 from judgeloop.validation.table import SampleSizes
@@ -170,27 +168,9 @@ def _one_in_a_thousand() -> Rows:
 
 
 def _contamination() -> Rows:
-    """The judge's own score beside what is right. A text is scored once a replicate, so that every generation's texts have the
-    scores of generation 0."""
     with tempfile.TemporaryDirectory() as scratch:
-        made = _shipped("contamination", Path(scratch))
-        texts = made.candidates[made.candidates["arm"] == "judge"]
-        rows = _rows(made.estimates, "drift_length", "drift_correct")
-    key = ["replicate", "item_id", "candidate_id"]
-    scores = texts[texts["generation"] == 0].set_index(key)["reward"].rename("score").dropna()
-    drawn = texts[texts["n_drawn"].fillna(0) > 0].join(scores, on=key)
-    weighted = (
-        (drawn["score"] * drawn["n_drawn"].astype(float)).groupby([drawn["generation"], drawn["replicate"]]).sum()
-    )
-    levels = (weighted / drawn.groupby(["generation", "replicate"])["n_drawn"].sum().astype(float)).unstack(
-        "generation"
-    )
-    for generation in range(1, levels.shape[1]):
-        change = replicate_mean((levels[generation] - levels[0]).to_numpy(dtype=float))
-        assert isinstance(change, Interval)
-        interval = {"estimate": change.estimate, "conf_low": change.low, "conf_high": change.high}
-        rows.append({"term": "drift_judge_score", "arm": "judge", "generation": generation, "verdict": "", **interval})
-    return rows
+        found = _shipped("contamination", Path(scratch)).estimates
+    return [*_rows(found[found["contrast"] == "coin"], "proxy_gain"), *_rows(found, "drift_length", "drift_correct")]
 
 
 def _numbers(row: pd.Series[Any], *keys: str) -> dict[str, Any]:

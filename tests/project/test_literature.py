@@ -161,9 +161,9 @@ def test_the_judge_s_score_rises_with_what_it_selects(small: Callable[[str], pd.
 
 
 def test_the_judge_reports_a_gain_that_gold_does_not() -> None:
-    scores = [row("contamination", "drift_judge_score", "judge", t) for t in range(1, 7)]
+    scores = [row("contamination", "proxy_gain", "judge", t) for t in range(1, 7)]
     assert all(one["conf_low"] > 0 for one in scores)
-    assert (np.diff([one["estimate"] for one in scores]) > 0).all()
+    assert scores[-1]["estimate"] > scores[0]["estimate"]
     assert all(row("contamination", "drift_correct", "judge", t)["verdict"] != "drifting" for t in range(1, 7))
     gold = row("contamination", "drift_correct", "gold")
     assert gold["conf_low"] > row("contamination", "drift_correct", "judge")["conf_high"]
