@@ -156,7 +156,9 @@ class Drafter:
         """The text that a call brings, or why it brings none. Raises what the client raises."""
         reply = await self.client.ask(call, work) if work else await self.client.ask(call)
         reason = _without_text(reply)
-        return (None, reason) if reason else (Candidate(item.item_id, candidate_id, reply.text or ""), "")
+        return (
+            (None, reason) if reason else (Candidate(item.item_id, candidate_id, reply.text or "", reply.log_ratio), "")
+        )
 
 
 def _without_text(reply: Reply) -> str:

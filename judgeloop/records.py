@@ -93,6 +93,8 @@ class Candidate:
     item_id: str
     candidate_id: str
     text: str
+    log_ratio: float | None = field(default=None, compare=False)
+    """Of a model that is trained here: log-probability of the text less the base model's, nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,8 @@ class Reply:
     failure: str = ""
     numbers: tuple[float | None, ...] = ()
     detail: str = ""
+    log_ratio: float | None = None
+    """Of a draft by a model that is trained here: its log-probability less the base model's, nats."""
     trained: Mapping[str, Any] = field(default_factory=dict)
     """Of a training: the model that it left, with the digest of its weights, and its metrics."""
 

@@ -141,6 +141,10 @@ def candidates_frame(
     for name, weights in (columns or {"n_drawn": {}}).items():
         frame[name] = [weights.get(c.item_id, {}).get(c.candidate_id, 0) for c in candidates]
     matches = [correct(items[candidate.item_id], candidate) for candidate in candidates]
+    if any(candidate.log_ratio is not None for candidate in candidates):
+        frame["log_ratio"] = pd.array([candidate.log_ratio for candidate in candidates], dtype="Float64").to_numpy(
+            float, na_value=float("nan")
+        )
     frame["correct"] = [None if match is None else float(match) for match in matches]
     failed_rows = pd.DataFrame(
         [(i, c, why, 0) for (i, c), why in failed.items()], columns=["item_id", "candidate_id", "reason", "n_drawn"]

@@ -92,7 +92,7 @@ def training_log(
                 ]
                 shown = [prompt_as_text(tokenizer, chat) for chat in chats]
                 prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in shown]
-                tokens = sampled(whole, prompts, bodies, pad, ends)
+                tokens, _ = sampled(whole, prompts, bodies, pad, ends)
                 return [
                     {"item_id": item.item_id, "prompt": prompt_text(item.prompt), "category": item.category,
                      "language": item.language, "text": tokenizer.decode(each, skip_special_tokens=True)}

@@ -42,6 +42,8 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl")
 DIVERGED = "training_diverged"
 """The reason of drafts that an arm no longer makes, because the loss of its training was not finite."""
 _SEEDS = 2**31
+_SCORED_TOGETHER = 8
+"""Texts whose log-probabilities are computed together: a number of the whole vocabulary stands behind each token."""
 
 
 def check() -> None:
@@ -135,8 +137,13 @@ class LocalModel:
             return responses
         model = self._drafter(trained)
         ends = end_tokens(model, tokenizer)
-        drafts = sampled(model, [encoded[n] for n in fits], [calls[n].body for n in fits], tokenizer.pad_token_id, ends)
-        for n, tokens in zip(fits, drafts, strict=True):
+        read = [encoded[n] for n in fits]
+        drafts, log_shares = sampled(model, read, [calls[n].body for n in fits], tokenizer.pad_token_id, ends)
+        of_base = log_shares
+        if trained is not None:
+            temperature = float(calls[0].body.get("temperature", 1.0))
+            of_base = log_probabilities(self.loaded()[1], read, drafts, tokenizer.pad_token_id, temperature)
+        for place, (n, tokens) in enumerate(zip(fits, drafts, strict=True)):
             ended = bool(tokens) and tokens[-1] in ends
             text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
             responses[n] = {
@@ -145,6 +152,7 @@ class LocalModel:
                     "index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop" if ended else "length",
                 }],
                 "usage": {"prompt_tokens": len(encoded[n]), "completion_tokens": len(tokens)},
+                "log_ratio": round(log_shares[place] - of_base[place], 4),
             }  # fmt: skip
         return responses
 
@@ -173,9 +181,9 @@ class LocalModel:
 
 def sampled(
     model: Any, prompts: Sequence[Sequence[int]], bodies: Sequence[Mapping[str, Any]], pad: int, ends: Sequence[int]
-) -> list[list[int]]:
-    """The tokens of one text a prompt, the ending one with them, drawn together: each token by temperature with the next uniform
-    number of its own text's stream. Texts that have ended leave the batch, which the library's ``generate`` keeps to the end of
+) -> tuple[list[list[int]], list[float]]:
+    """The tokens of one text a prompt, the ending one with them, and their log-probability in nats, drawn together: each token by
+    temperature with the next uniform number of its own text's stream (at temperature 0 it is certain). Texts that have ended leave the batch, which the library's ``generate`` keeps to the end of
     the longest."""
     import torch
     import transformers
@@ -189,6 +197,7 @@ def sampled(
     cache = transformers.DynamicCache(config=model.config)
     remembered = {"cache" if "cache" in taken else "past_key_values": cache, "use_cache": True}
     texts: list[list[int]] = [[] for _ in prompts]
+    logs = torch.zeros(len(prompts), dtype=torch.float64)
     rows = torch.arange(len(prompts))
     ids, mask, rows, uniforms = (each.to(model.device) for each in (ids, mask, rows, uniforms))
     with torch.inference_mode():
@@ -202,9 +211,14 @@ def sampled(
             if temperature <= 0:
                 picked = scores.argmax(-1, keepdim=True)
             else:
-                cumulative = torch.softmax(scores.float() / temperature, -1).cumsum(-1, dtype=torch.float64)
+                shares = torch.softmax(scores.float() / temperature, -1)
+                cumulative = shares.cumsum(-1, dtype=torch.float64)
                 picked = torch.searchsorted(cumulative, uniforms[rows, step, None] * cumulative[:, -1:], right=True)
                 picked = picked.clamp(max=scores.shape[-1] - 1)
+                drawn = shares.gather(-1, picked)[:, 0].double().log().cpu()
+                for row, log in zip(rows.tolist(), drawn.tolist(), strict=True):
+                    if not (texts[row] and texts[row][-1] in ends):
+                        logs[row] += log
             going = []
             for place, (row, token) in enumerate(zip(rows.tolist(), picked[:, 0].tolist(), strict=True)):
                 if not (texts[row] and texts[row][-1] in ends):
@@ -218,7 +232,31 @@ def sampled(
                 rows, picked, mask = rows[kept], picked[kept], mask[kept]
                 cache.batch_select_indices(kept)
             ids, mask = picked, torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    return texts
+    return texts, logs.tolist()
+
+
+def log_probabilities(
+    model: Any, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], pad: int, temperature: float
+) -> list[float]:
+    """The log-probability in nats of each text behind its prompt, drawn at the temperature; 0 at temperature 0."""
+    import torch
+
+    if temperature <= 0:
+        return [0.0] * len(texts)
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), _SCORED_TOGETHER):
+            part = slice(start, start + _SCORED_TOGETHER)
+            rows = [[*prompt, *text] for prompt, text in zip(prompts[part], texts[part], strict=True)]
+            width = max(map(len, rows))
+            ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=model.device)
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
+            scores = model(input_ids=ids, attention_mask=mask).logits
+            for place, (prompt, text) in enumerate(zip(prompts[part], texts[part], strict=True)):
+                behind = scores[place, len(prompt) - 1 : len(prompt) + len(text) - 1].float() / temperature
+                picked = ids[place, len(prompt) : len(prompt) + len(text), None]
+                found.append(float(torch.log_softmax(behind, -1).gather(-1, picked).double().sum()))
+    return found
 
 
 @dataclass

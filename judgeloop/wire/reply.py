@@ -344,6 +344,7 @@ def read(status: int, body: Any, fault: str, route: Route = "") -> Reply:
         fingerprint=clean(_text(body.get("system_fingerprint"))),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
+        log_ratio=_finite(ratio) if isinstance(ratio := body.get("log_ratio"), float) else None,
     )
 
 

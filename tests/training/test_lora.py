@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_llama
 
@@ -20,8 +21,10 @@ from conftest import Served, small_experiment, tables, tables_alone, without, wr
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, InvalidInput, TrainingFailed
 from judgeloop.experiment.resolve import resolve
+from judgeloop.stats.design import ArmDesign, Design
+from judgeloop.stats.loop.amplification import divergences
 from judgeloop.training.command import weights_digest
-from judgeloop.training.lora import sampled
+from judgeloop.training.lora import log_probabilities, sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -98,11 +101,12 @@ class TestTraining:
         ends = sorted(
             set(range(0, 8)) - set(tokenizer("the cat")["input_ids"])
         )  # many, so that texts end at all places
-        drawn = sampled(model, prompts, bodies, tokenizer.pad_token_id, ends)
+        drawn, logs = sampled(model, prompts, bodies, tokenizer.pad_token_id, ends)
 
-        alone = []
+        alone, expected = [], []
         for prompt, body in zip(prompts, bodies, strict=True):
             text: list[int] = []
+            expected.append(0.0)
             for uniform in seeds.rng(body["seed"], "tokens").random(24):
                 if text and text[-1] in ends:
                     break
@@ -110,9 +114,27 @@ class TestTraining:
                     scores = model(input_ids=torch.tensor([[*prompt, *text]])).logits[0, -1]
                 shares = torch.softmax(scores.double() / 1.5, dim=-1).cumsum(dim=-1).numpy()
                 text.append(int((shares <= uniform * shares[-1]).sum()))
+                expected[-1] += float(np.log(np.diff(shares, prepend=0.0)[text[-1]]))
             alone.append(text)
         assert drawn == alone
         assert len({len(text) for text in alone}) > 5
+        assert logs == pytest.approx(expected, abs=1e-3)
+        scored = log_probabilities(model, prompts, drawn, tokenizer.pad_token_id, 1.5)
+        assert scored == pytest.approx(expected, abs=1e-3)
+
+    def test_the_distance_from_the_base_model_is_measured_on_the_drafts(
+        self, trained: tuple[Path, judgeloop.Run]
+    ) -> None:
+        _, run = trained
+        drafts = run.candidates[run.candidates["n_drawn"] > 0].dropna(subset=["text"])
+        ratios = drafts.groupby(["arm", "generation"])["log_ratio"].mean()
+        assert (drafts.loc[drafts["generation"] == 0, "log_ratio"] == 0).all()
+        assert ratios["longer", 2] > ratios["longer", 1] > 0.1
+        arms = tuple(ArmDesign(arm, arm, policy_kind="trained", update="training") for arm in ARMS)
+        made, design = run.candidates, Design("tiny", 0, 2, arms)
+        kl = divergences(made.assign(n_drawn=made["n_drawn"].fillna(0)), design).loc["longer"][0]
+        by_item = drafts[drafts["arm"] == "longer"].groupby(["generation", "item_id"])["log_ratio"].mean()
+        assert kl.to_numpy() == pytest.approx(by_item.groupby(level=0).mean().to_numpy())
 
     def test_a_killed_run_resumes_to_the_same_tables(self, trained: tuple[Path, judgeloop.Run], tmp_path: Path) -> None:
         path, run = trained

@@ -56,6 +56,9 @@ from judgeloop.stats.loop.replicates import (
     Quantity,
     Series,
     across_replicates,
+    by_replicate,
+    item_means,
+    replicate_means,
     snapped,
     unrounded,
 )
@@ -309,18 +312,21 @@ def with_settled_compounding(frame: pd.DataFrame, generations: int) -> pd.DataFr
 def kl_estimates(candidates: pd.DataFrame, design: Design, table: pd.DataFrame) -> list[Estimate]:
     """Rows ``kl_from_reference``: KL(p_current ‖ generation 0's p_current) in nats, mean over items; 0 = has not moved.
 
-    ``candidates``: of the fixed items; ``table``: their ``divergences``. ``undefined`` where the policy is no pool (its texts have no known probabilities),
-    and where it gives mass to a text that generation 0 could not draw.
+    ``candidates``: of the fixed items; ``table``: their ``divergences``. ``undefined`` where the texts' probabilities are not known,
+    and where a pool policy gives mass to a text that generation 0 could not draw.
     """
     rows: list[Estimate] = []
+    known = set(table.index.get_level_values("arm"))
     for arm in design.arms:
         for generation in range(design.generations + 1):
             labels: dict[str, Any] = {
                 "scope": "policy", "bias": "diversity", "term": "kl_from_reference", "arm": arm.name,
                 "generation": generation, "unit": "nats",
             }  # fmt: skip
-            if arm.policy_kind != "pool":
-                unknown = Undefined("the texts' probabilities are known for pool policies alone")
+            if arm.name not in known:
+                unknown = Undefined(
+                    "the texts' probabilities are known for pools, and for models that are trained here, alone"
+                )
                 rows.append(estimate_row(unknown, n_replicates=0, **labels))
                 continue
             values = across_replicates(table, arm.name, generation)
@@ -340,10 +346,22 @@ def kl_estimates(candidates: pd.DataFrame, design: Design, table: pd.DataFrame) 
 
 
 def divergences(candidates: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Pool policies' KL in nats, mean over items, possibly infinite: (arm, generation) × replicate."""
-    arms = [arm.name for arm in design.arms if arm.policy_kind == "pool"]
-    if not arms or candidates.empty or "p_current" not in candidates.columns:
-        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["arm", "generation"]))
+    """KL in nats, mean over items: (arm, generation) × replicate. Of pool policies it is exact, possibly infinite; of models that are
+    trained here the mean over drafts of ``log_ratio``, which has the KL as its expectation and may come out below 0."""
+    by_law = [arm.name for arm in design.arms if arm.policy_kind == "pool"]
+    by_draft = [arm.name for arm in design.arms if arm.policy_kind == "trained"]
+    tables = [pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["arm", "generation"]))]
+    if by_law and len(candidates) and "p_current" in candidates.columns:
+        tables.append(_of_pools(candidates, by_law))
+    if by_draft and len(candidates) and "log_ratio" in candidates.columns:
+        drafts = candidates[candidates["arm"].isin(by_draft) & candidates["log_ratio"].notna()]
+        means = item_means(drafts, ["log_ratio"], "n_drawn")
+        tables.append(by_replicate(replicate_means(means, ["log_ratio"]), "log_ratio"))
+    return pd.concat([table for table in tables if len(table)]) if any(map(len, tables)) else tables[0]
+
+
+def _of_pools(candidates: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """The exact KL of pool policies."""
     part = candidates[candidates["arm"].isin(arms) & pd.to_numeric(candidates["p_current"]).notna()]
     text = ["replicate", "arm", "item_id", "candidate_id"]
     current = part[[*text, "generation", "p_current"]]

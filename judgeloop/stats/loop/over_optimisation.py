@@ -148,7 +148,7 @@ def _loop_curve(
     if arm not in kl.index.get_level_values(0):
         return []
     gains = pd.DataFrame({t: correct.did(arm, control, t) for t in steps})
-    distances = kl.loc[arm].reindex(list(steps)).T ** 0.5
+    distances = kl.loc[arm].reindex(list(steps)).T.clip(lower=0.0) ** 0.5
     both = gains.index.intersection(distances.index)
     return [(distances.loc[r].to_numpy(dtype=np.float64), gains.loc[r].to_numpy(dtype=np.float64)) for r in both]
 
