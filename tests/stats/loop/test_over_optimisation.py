@@ -6,12 +6,23 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import judgeloop
 from conftest import serving, small_experiment, write_experiment
 from judgeloop.report.findings import findings
-from judgeloop.stats.loop.over_optimisation import best_of_n_weights, fit, is_over_optimised
+from judgeloop.seeds import rng
+from judgeloop.stats.design import ArmDesign, Design, RunTables
+from judgeloop.stats.estimate import estimates_frame
+from judgeloop.stats.loop.amplification import divergences
+from judgeloop.stats.loop.over_optimisation import (
+    best_of_n_weights,
+    fit,
+    is_over_optimised,
+    over_optimisation_estimates,
+)
+from judgeloop.stats.loop.replicates import measure, series
 
 RUNS = 2000
 ERROR = 2 * np.sqrt(0.025 * 0.975 / RUNS)
@@ -52,6 +63,54 @@ def test_it_is_said_where_both_are_large() -> None:
     noise = np.random.default_rng(4).standard_normal((RUNS, 5, 2))
     said = [is_over_optimised(3.0 + run[:, 0], -3.0 + run[:, 1]) for run in noise]
     assert np.mean(said) >= 0.95
+
+
+def test_a_pool_s_best_of_n_stands_once_whatever_the_number_of_its_controls() -> None:
+    stream = rng(7, "pools")
+    rows = []
+    for replicate in range(3):
+        for item in ("x", "y"):
+            reward, right = stream.standard_normal(8), stream.integers(2, size=8)
+            for arm, t in itertools.product(("judge", "random", "gold"), (0, 1)):
+                rising = arm == "judge" and t == 1
+                drawn = (reward >= np.sort(reward)[4]).astype(int) if rising else np.ones(8, dtype=int)
+                rows += [
+                    (
+                        replicate,
+                        arm,
+                        t,
+                        item,
+                        f"k{k}",
+                        "text",
+                        reward[k] if arm == "judge" else np.nan,
+                        drawn[k],
+                        right[k],
+                    )
+                    for k in range(8)
+                ]
+    columns = ["replicate", "arm", "generation", "item_id", "candidate_id", "text", "reward", "n_drawn", "correct"]
+    frame = pd.DataFrame(rows, columns=columns).assign(length=5.0)
+    items = pd.DataFrame({"item_id": ["x", "y"], "category": "", "match": "contains", "reference": "a"})
+    arms = (
+        ArmDesign("judge", "j"), ArmDesign("random", "random", is_control=True, judge_kind="random"),
+        ArmDesign("gold", "gold", is_control=True, judge_kind="gold"),
+    )  # fmt: skip
+    design = Design("d", 0, 1, arms, (("judge", "random"), ("judge", "gold")))
+    measured = measure(RunTables(items, frame, *[pd.DataFrame()] * 3), design)
+    correct = next(one for one in series(measured) if one.quantity.name == "correct" and not one.category)
+    found = over_optimisation_estimates(measured, correct, design, {}, divergences(frame, design))
+    table = estimates_frame(found)  # which refuses rows that stand twice
+    assert set(table["term"]) == {"proxy_gain", "correct_per_proxy", *(f"best_of_n_{name}" for name in ("proxy", "correct", "length", "kl"))}  # fmt: skip
+    zero = frame[(frame["arm"] == "judge") & (frame["generation"] == 0)]
+    gains = []
+    for _, of_replicate in zero.groupby("replicate"):
+        upper = of_replicate.groupby("item_id")["reward"].apply(
+            lambda reward: np.sort(reward)[4:].mean() - reward.mean()
+        )
+        gains.append(upper.mean() / of_replicate["reward"].std(ddof=0))
+    assert table.set_index(["term", "contrast"]).loc[("proxy_gain", "random"), "estimate"] == pytest.approx(
+        np.mean(gains)
+    )
 
 
 @pytest.mark.slow
