@@ -116,7 +116,7 @@ def without_later_keys(endpoint: Endpoint, *further: str) -> dict[str, Any]:
     """An endpoint's part of an identity: what answers may depend on. Keys that came later (``further``: those that did in this
     kind of folder) stand there only where they are set, so that folders written before them keep their identity."""
     block = endpoint.model_dump(mode="json", exclude=set(only_speed(Endpoint)))
-    for key in ("min_label_mass", "min_trial_mass", *further):
+    for key in ("min_label_mass", "min_trial_mass", "seed_field", *further):
         if block[key] == Endpoint.model_fields[key].default:
             block.pop(key)
     return block
