@@ -47,6 +47,10 @@ _JUDGE_DRIFT = (
     "first_slot_excess", "conflict_rate", "order_agreement", "longer_preferred_raw", "length_log_odds", "gold_agreement",
     "disagreement",
 )  # fmt: skip
+_DISTANCE = (
+    "kl_from_reference", "proxy_gain", "correct_per_proxy", "gao_alpha_correct", "gao_beta_correct", "best_of_n_proxy",
+    "best_of_n_correct", "best_of_n_length", "best_of_n_kl",
+)  # fmt: skip
 _QUANTITIES = (*FEATURES, "style_score", "correct", "hedging_when_wrong")
 _OPEN = re.compile(r"slot_\d+_excess|score_[a-z_]+|arena_style_log_odds_[a-z_]+")
 """Families whose members depend on the design."""
@@ -54,7 +58,7 @@ _OPEN = re.compile(r"slot_\d+_excess|score_[a-z_]+|arena_style_log_odds_[a-z_]+"
 
 def known_terms() -> frozenset[str]:
     """Every term with a fixed name."""
-    terms = {*_JUDGE, *UNITS, "kl_from_reference", "hedging_when_wrong"}
+    terms = {*_JUDGE, *_DISTANCE, *UNITS, "hedging_when_wrong"}
     terms |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
     terms |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
     terms |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}
