@@ -99,6 +99,8 @@ def _with_proxy(rows: pd.DataFrame, arm: ArmDesign, control: str, slopes: pd.Dat
 
 def _reward_of_pool(texts: pd.DataFrame, arm: ArmDesign) -> Floats | None:
     """Every text's reward of generation 0; None where some that were drawn have none."""
+    if "reward" not in texts:
+        return None
     zero = texts[(texts["arm"] == arm.name) & (texts["generation"] == 0)].drop_duplicates(_TEXT).set_index(_TEXT)
     reward = pd.to_numeric(zero["reward"]).astype("float64").reindex(pd.MultiIndex.from_frame(texts[_TEXT])).to_numpy()
     missing = np.isnan(reward) & (texts["n_drawn"] > 0).to_numpy()
@@ -174,57 +176,62 @@ def _fits(
 # The best of n of a pool, before any feedback.
 
 
-def best_of_n_weights(reward: Floats, n: int) -> Floats:
-    """(M,) the probability that each of M texts is the best of n drawn without replacement; texts of equal reward share theirs.
+def best_of_n_weights(item: NDArray[np.intp], reward: Floats, n: int) -> Floats:
+    """(texts,) the probability that each text is the best of n of its item's, drawn without replacement; texts of equal reward
+    share theirs.
 
-    The mean of a quantity under these weights is the unbiased estimate of its mean over bests of n. 1 ≤ n ≤ M.
+    ``item`` (texts,): codes 0, 1 … The mean of a quantity under these weights is the unbiased estimate of its mean over bests
+    of n. n is at most the number of texts of every item.
     """
-    order = np.argsort(reward, kind="stable")
-    size = len(reward)
-    place = np.arange(1, size + 1, dtype=np.float64)
-    # C(i, n) / C(M, n) is the probability that all n are among the i lowest.
-    within = np.ones(size)
-    for k in range(n):
-        within = within * np.maximum(place - k, 0.0) / (size - k)
-    weights = np.diff(within, prepend=0.0)
-    shared = np.empty(size)
-    _, group = np.unique(reward[order], return_inverse=True)
-    totals = np.bincount(group, weights=weights) / np.bincount(group)
-    shared[order] = totals[group]
+    order = np.lexsort((reward, item))
+    of_item, ascending = item[order], reward[order]
+    size = np.bincount(item)
+    place = np.arange(len(item)) - (np.cumsum(size) - size)[of_item]
+
+    def all_below(count: NDArray[np.intp]) -> Floats:
+        """C(count, n) / C(size, n): the probability that all n are among the ``count`` lowest."""
+        share = np.ones(len(count))
+        for k in range(n):
+            share = share * np.maximum(count - k, 0) / (size[of_item] - k)
+        return share
+
+    weights = all_below(place + 1) - all_below(place)
+    is_new = np.r_[True, (np.diff(of_item) != 0) | (np.diff(ascending) != 0)]
+    equals = np.cumsum(is_new) - 1
+    shared = np.empty(len(item))
+    shared[order] = (np.bincount(equals, weights=weights) / np.bincount(equals))[equals]
     return shared
 
 
-def _best_of_n(texts: pd.DataFrame, arm: ArmDesign, labels: Mapping[str, Any]) -> list[Estimate]:  # fmt: skip
+def _best_of_n(texts: pd.DataFrame, arm: ArmDesign, labels: Mapping[str, Any]) -> list[Estimate]:
     """Rows ``best_of_n_<quantity>`` and ``best_of_n_kl``, variants ``n=2``, ``n=4`` …: what the best of n by the proxy has more
     than a single draft, and its distance; and Gao's fit of gold to them."""
     pool = texts[(texts["arm"] == arm.name) & (texts["generation"] == 0) & texts["proxy"].notna()]
-    sizes = pool.groupby(["replicate", "item_id"]).size()
-    if sizes.empty or int(sizes.min()) < 2:
+    groups = pool.groupby(["replicate", "item_id"], sort=True)
+    item = np.asarray(groups.ngroup(), dtype=np.intp)
+    size = np.bincount(item)
+    if len(size) == 0 or size.min() < 2:
         return []
-    levels = [2**k for k in range(1, 20) if 2**k <= int(sizes.min())]
-    quantities = {"proxy": "generation-0 sd", "correct": PROBABILITY, "length": "doublings"}
-    gained: dict[tuple[int, str], dict[object, list[float]]] = {}
-    for (replicate, _), item in pool.groupby(["replicate", "item_id"], sort=True):
-        reward, values = item["proxy"].to_numpy(dtype=np.float64), item[list(quantities)].to_numpy(dtype=np.float64)
-        for n in levels:
-            weights = best_of_n_weights(reward, n)
-            held = weights[weights > 0]
-            numbers = {
-                **dict(zip(quantities, unrounded(weights @ values - values.mean(axis=0)), strict=True)),
-                "kl": float(held @ np.log(held * len(weights))),
-            }
-            for name, value in numbers.items():
-                gained.setdefault((n, name), {}).setdefault(replicate, []).append(float(value))
-    means = {key: {r: float(np.mean(v)) for r, v in by.items()} for key, by in gained.items()}
+    replicate = pool["replicate"].groupby(item).first().to_numpy()
+    levels = [2**k for k in range(1, 20) if 2**k <= size.min()]
+    units = {"proxy": "generation-0 sd", "correct": PROBABILITY, "length": "doublings", "kl": "nats"}
+    gained: dict[str, dict[int, Floats]] = {name: {} for name in units}
+    for n in levels:
+        weights = best_of_n_weights(item, pool["proxy"].to_numpy(dtype=np.float64), n)
+        held = np.where(weights > 0, weights, 1.0)
+        of_item = {"kl": np.bincount(item, weights=weights * np.log(held * size[item]))}
+        for name in ("proxy", "correct", "length"):
+            value = pool[name].to_numpy(dtype=np.float64)
+            of_item[name] = np.bincount(item, weights=(weights - 1.0 / size[item]) * value)
+        for name, values in of_item.items():
+            gained[name][n] = unrounded(pd.Series(values).groupby(replicate).mean().to_numpy(dtype=np.float64))
     rows = [
         estimate_row(
-            replicate_mean(np.array(list(means[n, name].values())), tested=False), null=None, term=f"best_of_n_{name}", variant=f"n={n}", generation=0,
-            unit=unit, n=len(pool), n_replicates=len(means[n, name]), **labels,
+            replicate_mean(gained[name][n], tested=False), null=None, term=f"best_of_n_{name}", variant=f"n={n}", generation=0,
+            unit=unit, n=len(pool), n_replicates=len(gained[name][n]), **labels,
         )
-        for name, unit in {**quantities, "kl": "nats"}.items() for n in levels
+        for name, unit in units.items() for n in levels
     ]  # fmt: skip
-    curves = [
-        (np.sqrt([means[n, "kl"][r] for n in levels]), np.array([means[n, "correct"][r] for n in levels]))
-        for r in means[levels[0], "kl"]
-    ]
+    distance, right = (np.array([gained[name][n] for n in levels]) for name in ("kl", "correct"))
+    curves = [(np.sqrt(d), gain) for d, gain in zip(distance.T, right.T, strict=True)]
     return [*rows, *_fits(arm, curves, {**labels, "generation": 0}, variant="best_of_n")]

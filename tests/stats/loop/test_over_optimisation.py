@@ -36,7 +36,13 @@ def test_best_of_n_weights_are_those_of_all_subsets(n: int) -> None:
     for subset in subsets:
         best = [k for k in subset if reward[k] == max(reward[list(subset)])]
         counted[best] += 1 / len(best)
-    assert best_of_n_weights(reward, n) == pytest.approx(counted / len(subsets))
+    other = np.arange(6.0)  # another item's texts, of another number, stand in between
+    item = np.array([1, 0, 0, 1, 0, 1, 1, 0, 1, 0, 1], dtype=np.intp)
+    mixed = np.empty(11)
+    mixed[item == 0], mixed[item == 1] = reward, other
+    weights = best_of_n_weights(item, mixed, n)
+    assert weights[item == 0] == pytest.approx(counted / len(subsets))
+    assert weights[item == 1].sum() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("best_of_n", [True, False])
