@@ -55,6 +55,13 @@ COMPUTED_VARIANTS = {
 }  # fmt: skip
 
 
+ELSEWHERE = (
+    "pool_range_used_", "proxy_gain", "correct_per_proxy", "gao_", "best_of_n_", "judge_drift_disagreement", "reward_accuracy",
+)  # fmt: skip
+"""The planted run has no pools, no panel that is judged twice a generation and no reward model: these are in tests/stats/loop/test_pools.py and
+test_over_optimisation.py, tests/stats/judge/test_change.py and tests/commands/test_reward_model.py."""
+
+
 # -- terms ---------------------------------------------------------------------------------------------------------------
 
 
@@ -260,9 +267,7 @@ def test_every_documented_term_and_variant_exists(emitted: pd.DataFrame) -> None
         f"{one.name} {variant}"
         for one in DOCUMENTED
         for variant in one.variants
-        # The planted run has no fitted signal over recorded pools, and no panel that is judged twice a generation: those are
-        # in tests/stats/loop/test_pools.py and tests/stats/judge/test_change.py.
-        if not one.name.startswith(("pool_range_used_", "judge_drift_disagreement"))
+        if not one.name.startswith(ELSEWHERE)
         # A model, the mitigation that a price is of, and the other judge are always named.
         if variant
         or not (

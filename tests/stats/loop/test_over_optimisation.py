@@ -76,10 +76,10 @@ def test_a_pool_s_best_of_n_stands_once_whatever_the_number_of_its_controls() ->
     rows = []
     for replicate in range(3):
         for item in ("x", "y"):
-            reward, right = stream.standard_normal(8), stream.integers(2, size=8)
+            reward, right = stream.standard_normal(32), stream.integers(2, size=32)
             for arm, t in itertools.product(("judge", "random", "gold"), (0, 1)):
                 rising = arm == "judge" and t == 1
-                drawn = (reward >= np.sort(reward)[4]).astype(int) if rising else np.ones(8, dtype=int)
+                drawn = (reward >= np.sort(reward)[16]).astype(int) if rising else np.ones(32, dtype=int)
                 rows += [
                     (
                         replicate,
@@ -92,7 +92,7 @@ def test_a_pool_s_best_of_n_stands_once_whatever_the_number_of_its_controls() ->
                         drawn[k],
                         right[k],
                     )
-                    for k in range(8)
+                    for k in range(32)
                 ]
     columns = ["replicate", "arm", "generation", "item_id", "candidate_id", "text", "reward", "n_drawn", "correct"]
     frame = pd.DataFrame(rows, columns=columns).assign(length=5.0)
@@ -106,12 +106,12 @@ def test_a_pool_s_best_of_n_stands_once_whatever_the_number_of_its_controls() ->
     correct = next(one for one in series(measured) if one.quantity.name == "correct" and not one.category)
     found = over_optimisation_estimates(measured, correct, design, {}, divergences(frame, design))
     table = estimates_frame(found)  # which refuses rows that stand twice
-    assert set(table["term"]) == {"proxy_gain", "correct_per_proxy", *(f"best_of_n_{name}" for name in ("proxy", "correct", "length", "kl"))}  # fmt: skip
+    assert set(table["term"]) == {"proxy_gain", "correct_per_proxy", "gao_alpha_correct", "gao_beta_correct", *(f"best_of_n_{name}" for name in ("proxy", "correct", "length", "kl"))}  # fmt: skip
     zero = frame[(frame["arm"] == "judge") & (frame["generation"] == 0)]
     gains = []
     for _, of_replicate in zero.groupby("replicate"):
         upper = of_replicate.groupby("item_id")["reward"].apply(
-            lambda reward: np.sort(reward)[4:].mean() - reward.mean()
+            lambda reward: np.sort(reward)[16:].mean() - reward.mean()
         )
         gains.append(upper.mean() / of_replicate["reward"].std(ddof=0))
     assert table.set_index(["term", "contrast"]).loc[("proxy_gain", "random"), "estimate"] == pytest.approx(
