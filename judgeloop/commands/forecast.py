@@ -333,6 +333,8 @@ def _trained_rows(
             f"{arm.signal.kind}, {arm.strategy.kind}; how a model responds to what it is trained on is not known before: limits for every "
             f"response from 0 (nothing learned) to {FULLEST_RESPONSE:g} (twice as far as its chosen texts), the estimate at 1"
         )
+        if arm.strategy.real and arm.strategy.real_fraction:
+            note += "; the real data's own pull is left out"
         rows += [
             Estimate(
                 term=f"forecast_drift_{name}", bias=_bias(name), generation=t + 1, unit=_unit(name), n=round(n_pairs), note=note,

@@ -81,7 +81,9 @@ def is_over_optimised(proxy: Floats, gold: Floats) -> bool:
 def _with_proxy(rows: pd.DataFrame, arm: ArmDesign, control: str, slopes: pd.DataFrame | None) -> pd.DataFrame | Undefined:  # fmt: skip
     """The texts of the arm and its control for items with a reference, with the column ``proxy``."""
     texts = rows[rows["arm"].isin([arm.name, control]) & rows["correct"].notna()]
-    reward = _reward_of_pool(texts, arm) if arm.policy_kind == "pool" else None
+    # Where nothing is fitted the best of n goes by counts of picks, and a text that was not shown has none.
+    counts_picks = arm.update == "best_of_n" and slopes is None
+    reward = _reward_of_pool(texts, arm) if arm.policy_kind == "pool" and not counts_picks else None
     if reward is None and slopes is not None:
         weights = slopes.reindex(texts["replicate"]).to_numpy(dtype=np.float64)
         reward = np.asarray((weights * texts[list(slopes.columns)].to_numpy(dtype=np.float64)).sum(axis=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,10 @@ def test_a_pool_s_best_of_n_stands_once_whatever_the_number_of_its_controls() ->
     found = over_optimisation_estimates(measured, correct, design, {}, divergences(frame, design))
     table = estimates_frame(found)  # which refuses rows that stand twice
     assert set(table["term"]) == {"proxy_gain", "correct_per_proxy", "gao_alpha_correct", "gao_beta_correct", *(f"best_of_n_{name}" for name in ("proxy", "correct", "length", "kl"))}  # fmt: skip
+    # Counts of picks are no reward of a text that nobody was shown.
+    picks = replace(design, arms=(replace(arms[0], update="best_of_n"), *arms[1:]))
+    rows = over_optimisation_estimates(measured, correct, picks, {}, divergences(frame, picks))
+    assert {(row.term, row.status) for row in rows} == {("correct_per_proxy", "undefined")}
     zero = frame[(frame["arm"] == "judge") & (frame["generation"] == 0)]
     gains = []
     for _, of_replicate in zero.groupby("replicate"):
