@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import slow_features
 from conftest import examples
 from judgeloop.text.features import (
     COLUMNS,
@@ -29,7 +30,12 @@ MARKDOWN = st.lists(
     max_size=40,
 ).map("".join)  # fmt: skip
 
-TEXTS = ANY_TEXT | MARKDOWN
+PROSE = st.lists(
+    st.sampled_from([*HEDGES, *TRANSITIONS, "May", "in ", "fact", "’", " ", " ", " ", "\n", "\n\n", "\n ", ", ", ".", "www.a.b", "HTTP://x ", "--", " -- ", "—", "!", "!=", "！", "<", "[x](y)", "😀", "☀️", "☀", "1️⃣", "👍🏿", "©\u200d☀", "🇯🇵", "é", "e\u0301", "\x0b", "\u2028", "\n3. ", "\n3", "\n-", "\n  ", "3.14", "_", "İ"]),
+    max_size=40,
+).map("".join)  # fmt: skip
+
+TEXTS = ANY_TEXT | MARKDOWN | PROSE
 
 OPENERS = (
     "empty", "heading", "list", "code", "quote", "bold", "greeting", "praise", "affirmation", "refusal", "negation",
@@ -199,9 +205,10 @@ def test_counts_agree_with_the_emoji_package_on_plain_sequences():
     assert counts(text)["emoji"] == emoji.emoji_count(text) == 7
 
 
-@given(TEXTS)
+@given(TEXTS, st.sampled_from(["en", "de", "fr", "es", "xx"]))
 @settings(max_examples=examples(300))
-def test_never_raises_and_stays_in_range(text: str):
+def test_never_raises_stays_in_range_and_counts_as_the_slow_form_does(text: str, language: str):
+    assert measure(text, language) == slow_features.measure(text, language)
     measured = measure(text)
     assert measured.characters == len(text)
     assert measured.tokens == len(tokenize(text)) <= len(text)
