@@ -17,7 +17,7 @@ from judgeloop.judging.answers import read_match, unscored
 from judgeloop.judging.pairing import draw_labels, quoted
 from judgeloop.records import Call, Candidate, Client, Item, Judgment, Presentation, Slot, Verdict
 from judgeloop.seeds import Label
-from judgeloop.text.features import measure
+from judgeloop.text.features import remembered
 from judgeloop.text.matching import correct, gold_of, is_asked
 from judgeloop.text.templates import Template
 
@@ -176,7 +176,7 @@ class RuleJudge:
         return {candidate.candidate_id: self._worth(item, candidate.text) for candidate in candidates}
 
     def _worth(self, item: Item, text: str) -> float:
-        value = float(getattr(measure(text, item.language), self.spec.feature))
+        value = float(getattr(remembered(text, item.language), self.spec.feature))
         return value if self.spec.prefer == "more" else -value
 
 

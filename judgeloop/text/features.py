@@ -417,7 +417,7 @@ def measure(text: str, language: str = "en") -> TextFeatures:
     return TextFeatures(length=length, tokens=tokens, characters=len(text), opener=opener or "other", **densities)
 
 
-_remembered = functools.lru_cache(maxsize=4096)(measure)
+remembered = functools.lru_cache(maxsize=4096)(measure)
 """``measure``, for whoever looks at the same texts many times, as a simulation or a notebook's cell does."""
 
 
@@ -427,7 +427,7 @@ def features_frame(texts: Sequence[str], languages: Sequence[str] | None = None)
     ``languages``: a tag a text; default English.
     """
     pairs = list(zip(texts, languages or ["en"] * len(texts), strict=True))
-    measured = {pair: _remembered(*pair) for pair in dict.fromkeys(pairs)}
+    measured = {pair: remembered(*pair) for pair in dict.fromkeys(pairs)}
     rows = [[getattr(measured[pair], name) for name in COLUMNS] for pair in pairs]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     kinds = {name: "int64" if name in ("tokens", "characters") else "float64" for name in COLUMNS if name != "opener"}
