@@ -1,4 +1,4 @@
-"""Draws the pictures of explanation.md and literature.md from their numbers, for pictures.py: the same numbers give the same bytes."""
+"""Draws the pictures of the README and the docs from their numbers, for pictures.py: the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -46,7 +47,7 @@ def draw(name: str, rows: Rows, target: Path, description: str) -> None:
     """One picture as SVG; ``description`` is carried in its metadata."""
     with mpl.rc_context(STYLE):
         figure = {
-            "bias": _bias, "drift": _drift, "amplification": _amplification, "strategies": _strategies,
+            "trained": _trained, "bias": _bias, "drift": _drift, "amplification": _amplification, "strategies": _strategies,
             "one_in_a_thousand": _one_in_a_thousand, "contamination": _contamination,
         }[name](rows)  # fmt: skip
         figure.savefig(
@@ -56,6 +57,39 @@ def draw(name: str, rows: Rows, target: Path, description: str) -> None:
     # One line end everywhere, and none of the blanks that the writer leaves at line ends.
     text = "\n".join(line.rstrip() for line in target.read_text(encoding="utf-8").splitlines())
     target.write_text(text + "\n", encoding="utf-8")
+
+
+# Arm → (colour, marker, name).
+TRAINED = {
+    "longer": ("found", "D", "longer: always the longer answer"),
+    "longer_accumulate": ("arm3", "^", "the same, on all data so far"),
+    "judge": ("arm0", "o", "judge: the model itself"),
+    "coin": ("random", "X", "coin"),
+}  # fmt: skip
+
+
+def _trained(rows: Rows) -> Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), layout="constrained")
+    panels = (
+        (left, "mean_length", "Mean length of the model's answers (tokens)"),
+        (right, "did_length", "What the picks did: beyond the coin (doublings)"),
+    )
+    for axis, term, title in panels:
+        for place, (arm, (colour, marker, label)) in enumerate(TRAINED.items()):
+            some = [row for row in rows if (row["term"], row["arm"]) == (term, arm)]
+            if some:
+                _line(axis, some, COLOURS[colour], marker, label, aside=0.05 * (place - 1.5))
+        axis.set_title(title, loc="left")
+        _over_generations(axis, legend=False)
+    ticks = [16, 32, 64, 128, 256]
+    shown = [row[key] for row in rows if row["term"] == "mean_length" for key in ("conf_low", "conf_high")]
+    left.set_yticks([float(np.log2(tick)) for tick in ticks], [str(tick) for tick in ticks])
+    left.set_ylim(min(shown) - 0.2, max(shown) + 0.2)
+    for axis in (left, right):
+        axis.set_xlabel("trainings on the judge's picks")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
 
 
 def _bias(rows: Rows) -> Figure:
@@ -186,9 +220,13 @@ def _arms(axis: Axes, rows: Rows, term: str, title: str, arms: Mapping[str, tupl
     axis.set_title(title, loc="left")
 
 
-def _line(axis: Axes, rows: Rows, colour: str, marker: str, label: str, dashes: str = "solid") -> None:
-    steps = [0, *(row["generation"] for row in rows)]
-    mid, low, high = ([0.0, *(row[key] for row in rows)] for key in ("estimate", "conf_low", "conf_high"))
+def _line(
+    axis: Axes, rows: Rows, colour: str, marker: str, label: str, dashes: str = "solid", aside: float = 0.0
+) -> None:
+    """A series over generations, ``aside`` of them; a change since generation 0 begins at 0."""
+    first = [] if rows[0]["generation"] == 0 else [0.0]
+    steps = [step + aside for step in [*map(int, first), *(row["generation"] for row in rows)]]
+    mid, low, high = ([*first, *(row[key] for row in rows)] for key in ("estimate", "conf_low", "conf_high"))
     axis.vlines(steps, low, high, color=colour, linewidth=1.8)
     axis.plot(
         steps, mid, color=colour, marker=marker, markersize=5, linewidth=1.6, linestyle=dashes, label=label or None

@@ -1,5 +1,5 @@
 """Write the reference pages that follow from the code: experiment.md, planted.md, commands.md, probes.md, coverage.md,
-claims.md, literature.md, python.md and report.schema.json.
+claims.md, literature.md, quickstart.md, python.md and report.schema.json.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails where a page is stale.
 """
@@ -16,8 +16,10 @@ from typing import Any
 import typer
 from claims_page import page as claims_page
 from coverage_page import page as coverage_page
+from literature_page import Numbers
 from literature_page import page as literature_page
 from python_reference import PYTHON, python_reference
+from quickstart_page import page as quickstart_page
 
 from judgeloop.cli.app import app
 from judgeloop.experiment.resolve import template
@@ -144,6 +146,7 @@ MARKED_SAMPLE = """# Sleep
 
 def pages() -> dict[str, str]:
     """File name → text."""
+    numbers = Numbers(DOCS / "pictures" / "numbers.json")
     return {
         "experiment.md": "\n".join(
             [NOTICE, EXPERIMENT.replace("@TEMPLATE", template()), *_experiment(experiment_schema())]
@@ -154,7 +157,8 @@ def pages() -> dict[str, str]:
         "probes.md": "\n".join([NOTICE, PROBES_PAGE, *_probes()]),
         "coverage.md": "\n".join([NOTICE, *coverage_page(DOCS / "coverage.csv")]),
         "claims.md": "\n".join([NOTICE, *claims_page(DOCS / "claims.csv")]),
-        "literature.md": "\n".join([NOTICE, *literature_page(DOCS / "pictures" / "numbers.json")]),
+        "literature.md": "\n".join([NOTICE, *literature_page(numbers)]),
+        "quickstart.md": "\n".join([NOTICE, *quickstart_page(numbers)]),
         "python.md": "\n".join([NOTICE, PYTHON, *python_reference()]),
     }
 

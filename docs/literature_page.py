@@ -93,19 +93,39 @@ Papernot, Anderson & Gal 2024, "AI models collapse when trained on recursively g
 """
 
 
-def page(path: Path) -> list[str]:
+class Numbers:
+    """The numbers of the pictures, as sentences name them."""
+
+    def __init__(self, path: Path) -> None:
+        self.pictures: Mapping[str, Sequence[Row]] = json.loads(path.read_text(encoding="utf-8"))
+
+    def row(self, picture: str, term: str, arm: str, generation: int, **keys: Any) -> Row:
+        """The row of a term; KeyError where there is none."""
+        wanted = {"term": term, "arm": arm, "generation": generation, **keys}
+        for row in self.pictures[picture]:
+            if all(row.get(key) == value for key, value in wanted.items()):
+                return row
+        raise KeyError(wanted)
+
+    def said(
+        self, picture: str, term: str, arm: str, generation: int, digits: int = 2, factor: float = 1.0, **keys: Any
+    ) -> str:
+        """The estimate and its interval."""
+        row = self.row(picture, term, arm, generation, **keys)
+        mid, low, high = (number(factor * row[key], digits) for key in ("estimate", "conf_low", "conf_high"))
+        return f"{mid} [{low}, {high}]"
+
+
+def page(numbers: Numbers) -> list[str]:
     """The page's lines."""
-    pictures: Mapping[str, Sequence[Row]] = json.loads(path.read_text(encoding="utf-8"))
+    pictures = numbers.pictures
     last = max(row["generation"] for row in pictures["strategies"])
 
     def found(picture: str, term: str, arm: str, generation: int = last) -> Row:
-        of_row = {"term": term, "arm": arm, "generation": generation}
-        return next(row for row in pictures[picture] if all(row.get(key) == value for key, value in of_row.items()))
+        return numbers.row(picture, term, arm, generation)
 
-    def said(*place: Any, digits: int = 2, factor: float = 1.0) -> str:
-        row = found(*place)
-        mid, low, high = (_number(factor * row[key], digits) for key in ("estimate", "conf_low", "conf_high"))
-        return f"{mid} [{low}, {high}]"
+    def said(picture: str, term: str, arm: str, generation: int = last, digits: int = 2, factor: float = 1.0) -> str:
+        return numbers.said(picture, term, arm, generation, digits, factor)
 
     pull = found("one_in_a_thousand", "mixing_length", "one_in_a_thousand", last - 1)
     largest = max((row for row in pictures["one_in_a_thousand"] if "rows" in row), key=lambda row: row["rows"])
@@ -127,8 +147,8 @@ def page(path: Path) -> list[str]:
         plain_correct=said("strategies", "drift_correct", "plain", digits=1, factor=100),
         all_length=said("one_in_a_thousand", "drift_length", "replace"),
         thousandth_length=said(*thousandth, digits=3), thousandth_verdict=found(*thousandth)["verdict"],
-        pull=_number(-pull["estimate"] / 0.999, 2), thousandth_pull=_number(-pull["estimate"] / 999, 4),
-        rows=f"{largest['rows']:,}", error=_number(largest["estimate"], 2), without=_number(largest["without"], 3),
+        pull=number(-pull["estimate"] / 0.999, 2), thousandth_pull=number(-pull["estimate"] / 999, 4),
+        rows=f"{largest['rows']:,}", error=number(largest["estimate"], 2), without=number(largest["without"], 3),
         score=said("contamination", "proxy_gain", "judge"),
         judge_correct=said("contamination", "drift_correct", "judge", digits=1, factor=100),
         gold_correct=said("contamination", "drift_correct", "gold", digits=1, factor=100),
@@ -137,12 +157,12 @@ def page(path: Path) -> list[str]:
     return [*text.splitlines(), ""]
 
 
-def _number(value: float, digits: int) -> str:
+def number(value: float, digits: int) -> str:
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _share(row: Row) -> str:
     """A loss, in percent with its interval."""
-    mid, low, high = (_number(-100 * row[key], 0) for key in ("estimate", "conf_high", "conf_low"))
+    mid, low, high = (number(-100 * row[key], 0) for key in ("estimate", "conf_high", "conf_low"))
     return f"{mid} % [{low}, {high}]"

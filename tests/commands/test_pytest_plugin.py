@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RECORDING = Path(__file__).parents[2] / "fixtures" / "quickstart" / "recording"
+RECORDING = Path(__file__).parents[2] / "fixtures" / "exemplars" / "recording"
 
 TESTS = f"""
 import httpx2

@@ -24,7 +24,7 @@ from judgeloop.experiment.schema import (
 )
 from judgeloop.experiment.schema import schema as experiment_schema
 
-QUICKSTART = Path(__file__).parents[1].parent / "fixtures" / "quickstart" / "experiment.yaml"
+EXEMPLARS = Path(__file__).parents[1].parent / "fixtures" / "exemplars" / "experiment.yaml"
 
 # Every default, with the required keys of the blocks.
 STATED = yaml.safe_load("""
@@ -218,7 +218,7 @@ def _faults(value: Any, schema: dict[str, Any], root: dict[str, Any], where: str
     return faults
 
 
-@pytest.mark.parametrize("raw", [yaml.safe_load(QUICKSTART.read_text(encoding="utf-8")), STATED, REQUIRED])
+@pytest.mark.parametrize("raw", [yaml.safe_load(EXEMPLARS.read_text(encoding="utf-8")), STATED, REQUIRED])
 def test_the_json_schema_accepts_what_is_valid(raw: dict[str, Any]) -> None:
     schema = experiment_schema()
     assert _faults(raw, schema, schema) == []

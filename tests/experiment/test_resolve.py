@@ -13,7 +13,7 @@ from judgeloop.cli.app import app
 from judgeloop.errors import ExperimentError
 from judgeloop.experiment.resolve import ResolvedExperiment, check_environment, load, resolve, template
 
-QUICKSTART = Path(__file__).parents[1].parent / "fixtures" / "quickstart" / "experiment.yaml"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 def _fault(raw: dict[str, Any]) -> str:
@@ -230,10 +230,16 @@ def test_the_files_hashes_are_part_of_the_identity() -> None:
     assert resolved.identity({"items": "h"}) != resolved.identity({"items": "g"})
 
 
-def test_the_quickstart_s_identity_stays_what_its_recording_has() -> None:
+@pytest.mark.parametrize(
+    ("fixture", "identity"),
+    [
+        ("quickstart", "sha256:4b786f46e10fedf414259943e8e1a45082e2685a032f811cc4062348b1c6d229"),
+        ("exemplars", "sha256:9f483d33a1559cb5c16a608cd0555e3b56fb63f53e077a081afdf10d291df6bc"),
+    ],
+)
+def test_a_fixture_s_identity_stays_what_its_recording_has(fixture: str, identity: str) -> None:
     """A change here means that every recorded run of an unchanged file is refused as another experiment's."""
-    identity = load(QUICKSTART).identity({"items": "sha256:0"})
-    assert identity == "sha256:245f024f64ec2853200de09836da2a705c097d6073ef145ab5c2a5689bd77156"
+    assert load(FIXTURES / fixture / "experiment.yaml").identity({"items": "sha256:0"}) == identity
 
 
 # -- environment -----------------------------------------------------------------------------------------------------

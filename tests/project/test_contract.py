@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 EXIT_CODES = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
-RECORDING = ROOT / "fixtures" / "quickstart" / "recording" / "calls"
+RECORDING = ROOT / "fixtures" / "exemplars" / "recording" / "calls"
 
 
 def section(heading: str) -> str:

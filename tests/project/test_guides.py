@@ -182,8 +182,30 @@ def test_pictures_are_of_their_numbers(pictures: ModuleType) -> None:
     for name in pictures.NAMES:
         path = pictures.PICTURES / f"{name}.svg"
         assert path.stat().st_size < 100_000
-        assert f"]({path.relative_to(DOCS)})" in text("explanation.md") + text("literature.md")
+        assert f"]({path.relative_to(DOCS)})" in text("quickstart.md") + text("explanation.md") + text("literature.md")
         assert not re.search(r"<script|(?:href|src)=\"https?:", path.read_text(encoding="utf-8"))
+
+
+def test_the_quickstart_s_finding_is_that_of_the_run_that_ships(pictures: ModuleType) -> None:
+    """Its numbers are the shipped estimates (a slow test holds those against the recording), and the README repeats the page."""
+    assert pictures.measured("trained") == json.loads(pictures.NUMBERS.read_text(encoding="utf-8"))["trained"]
+    rows = {
+        (row["term"], row["arm"], row["generation"]): row for row in pictures.measured("trained") if not row["variant"]
+    }
+    # What the page's and the README's sentences say.
+    verdicts = [rows["did_length", arm, 3]["verdict"] for arm in ("longer", "judge")]
+    assert (rows["first_slot_excess", "", 0]["verdict"], *verdicts) == ("found", "drifting", "undetected")
+    means = [rows["mean_length", "longer", generation]["estimate"] for generation in range(4)]
+    assert means == sorted(means)
+    times = f"{2 ** rows['did_length', 'longer', 3]['estimate']:.1f} times as"
+    assert times in text("quickstart.md")
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count(times) == 2
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## What the quickstart shows")[1].split("\n## ")[0]
+    shown = re.findall(r"[−\d][\d.]* \[[−\d][^\]]+\]", readme)
+    assert len(shown) == 5
+    assert [figure for figure in shown if figure not in text("quickstart.md")] == []
+    environment = json.loads((ROOT / "fixtures/quickstart/run/environment.json").read_text(encoding="utf-8"))
+    assert f"{environment['calls']:,} recorded calls" in readme
 
 
 @pytest.mark.slow

@@ -188,7 +188,21 @@ def test_strategies_are_advised_only_where_they_differ() -> None:
         for arm, size in (("a", 0.5), ("b", 0.2))
     ]
     said = _said(_reading([gap, *levels], arms=("a", "b")), [])
-    assert "b drifts less in length than a (0.30 doublings less, 95 % interval 0.20 to 0.40)" in said
+    assert "b drifts less in length than a (0.30 doublings less, 95 % interval 0.20 to 0.40): prefer its data" in said
+    for size, low, high, shown in (
+        (0.1, -0.1, 0.3, "0.10 doublings more, 95 % interval −0.10 to 0.30"),
+        (-0.1, -0.3, 0.1, "0.10 doublings less, 95 % interval −0.10 to 0.30"),
+        (0.2, 0.1, 0.3, "0.20 doublings more, 95 % interval 0.10 to 0.30"),
+    ):
+        stepwise = replace(gap, variant="", estimate=size, conf_low=low, conf_high=high)
+        said = _said(_reading([gap, stepwise, *levels], arms=("a", "b")), [])
+        assert f"step by step no such difference is shown ({shown}): choose by which" in said
+    shrinking = [replace(level, estimate=-size) for level, size in zip(levels, (0.2, 0.5), strict=True)]
+    said = _said(_reading([gap, *shrinking], arms=("a", "b")), [])
+    assert "a drifts less in length than b (0.30 doublings less, 95 % interval 0.20 to 0.40): prefer" in said
+    apart = [replace(levels[0], estimate=-0.5), levels[1]]
+    assert "drifts less" not in _said(_reading([gap, *apart], arms=("a", "b")), [])
+    assert "drifts less" not in _said(_reading([gap, levels[0]], arms=("a", "b")), [])
     tokens = [
         _did(term="training_tokens", arm=arm, contrast="", unit="tokens", estimate=n)
         for arm, n in (("a", 1e5), ("b", 3e5))

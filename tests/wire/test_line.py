@@ -259,6 +259,26 @@ def test_a_call_that_is_given_up_leaves_nothing_for_the_next() -> None:
     asyncio.run(asked())
 
 
+def test_a_connection_that_is_lost_before_anything_is_asked_says_so_when_it_is_asked() -> None:
+    wrong: list[dict[str, Any]] = []
+
+    async def lose() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+
+        def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+            wire = await lean._connect(split_address(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+            while not wire._closed:
+                await asyncio.sleep(0.001)
+            with pytest.raises(TransientFault, match="the server closed the connection"):
+                await wire.ask(b"GET / HTTP/1.1\r\n\r\n")
+
+    asyncio.run(lose())
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
     "flood", [b"HTTP/1.1 200 OK\r\nx: " + b"a" * 200_000, b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000]
 )

@@ -78,7 +78,7 @@ def test_the_same_body_by_two_routes_is_two_calls_and_a_chat_keeps_its_key_and_l
     keys = {Call("i", "m", BODIES["classify"], route).key for route in ("", *REWARD_ROUTES)}
     assert len(keys) == 1 + len(REWARD_ROUTES)
     # The recorded fixture's own key, as it was before there were routes.
-    fixture = next(Path(__file__).parents[2].glob("fixtures/quickstart/recording/calls/**/*.jsonl*"))
+    fixture = next(Path(__file__).parents[2].glob("fixtures/exemplars/recording/calls/**/*.jsonl*"))
     content = gzip.decompress(fixture.read_bytes()) if fixture.suffix == ".gz" else fixture.read_bytes()
     first = json.loads(content.splitlines()[0])
     assert Call(first["call"], "m", first["request"]).key == first["key"]

@@ -13,7 +13,7 @@ import hashlib
 import math
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -393,11 +393,12 @@ def _mattr_quantity(zero: pd.DataFrame, reader: _Reader, design: Design, window:
 class _Cell:
     """The texts of one replicate, arm and generation, each as often as drawn, those of an item together.
 
-    ``items`` (texts,): each text's item as a number from 0. Of each item, (items,): its category, whether it has all its
+    ``items`` (texts,): each text's item as a number from 0; ``drafts`` (texts,): equal for what was drafted once and drawn again. Of each item, (items,): its category, whether it has all its
     texts (``full``), and its number in the whole run (``numbers``).
     """
 
     texts: list[str]
+    drafts: list[Hashable]
     items: Integers
     categories: NDArray[np.object_]
     full: NDArray[np.bool_]
@@ -454,12 +455,13 @@ class _CellMeasures:
     ) -> TailMass | None:
         """The mass of the cell's texts ``chosen`` (texts,) in generation 0's tail and beyond it; None without a tail."""
         blocks, items = [block[chosen] for block in blocks], cell.numbers[cell.items[chosen]]
+        drafts = [draft for draft, of_cell in zip(cell.drafts, chosen, strict=True) if of_cell]
         if generation == 0:
             if key not in tails:
                 # One stream a replicate: the tail is the same for every arm and generation.
-                tails[key] = Tail(blocks, items, seeds.rng(self._seed, "tail", key[0]))
+                tails[key] = Tail(blocks, items, seeds.rng(self._seed, "tail", key[0]), drafts)
             return TailMass(1.0, tails[key].expected_new)
-        return tails[key].masses(blocks, items) if key in tails else None
+        return tails[key].masses(blocks, items, drafts) if key in tails else None
 
     def _frame(self, by_cell: dict[tuple[int, str, int], dict[str, float | None]]) -> pd.DataFrame:
         keys = pd.MultiIndex.from_tuples(list(by_cell), names=CELL)
@@ -478,8 +480,10 @@ class _CellMeasures:
         items = np.asarray(codes, dtype=np.int64)
         first = np.unique(items, return_index=True)[1]
         sizes = np.bincount(items, weights=counts).astype(np.int64)
+        drafts = zip(part["item_id"], part["candidate_id"], part["text"], strict=True)
         return _Cell(
-            np.repeat(part["text"].to_numpy(dtype=object), counts).tolist(), np.repeat(items, counts),
+            np.repeat(part["text"].to_numpy(dtype=object), counts).tolist(),
+            [draft for draft, count in zip(drafts, counts.tolist(), strict=True) for _ in range(count)], np.repeat(items, counts),
             part["group"].to_numpy(dtype=object)[first], (sizes == self._size) & (self._size >= FEWEST_TEXTS),
             numbers.get_indexer(names),
         )  # fmt: skip

@@ -13,7 +13,7 @@ import dataclasses
 import math
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,12 +78,53 @@ class _View:
     share: float
     beyond: float
 
-    def masses(self, blocks: Sequence[Floats], items: Codes) -> tuple[float, float]:
-        """(share of the texts in the tail among those not beyond it, NaN where all are; share of the texts beyond it)."""
+    def places(self, blocks: Sequence[Floats], items: Codes) -> tuple[Floats, Floats]:
+        """(n,) each: whether a text is in the tail, and whether it is not beyond it, 0 or 1."""
         distances = _distances(self.tree, _points(self.maps, blocks, items))
         within = distances <= self.end
-        tail = float(np.mean(distances[within] > self.reach)) if within.any() else math.nan
-        return tail, 1.0 - float(np.mean(within))
+        return (within & (distances > self.reach)).astype(np.float64), within.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Generation 0 in two halves: the names of each half's texts, and for each half in turn as what is common the view, None where
+    there is no tail."""
+
+    names: tuple[Counter[Hashable], Counter[Hashable]]
+    views: tuple[_View | None, _View | None]
+
+    def masses(self, blocks: Sequence[Floats], items: Codes, names: Sequence[Hashable]) -> list[tuple[float, float]]:
+        """For each view (mass in the tail as a ratio, NaN where no text is within it; share of texts that are new)."""
+        has = [np.array([name in half for name in names] or [False] * len(items)) for half in self.names]
+        both = float(np.mean(has[0] & has[1]))
+        # Of each text the share that is read in a view. Of the texts of its first half alone there are as many by chance as the other
+        # half has of the first; the rest were drawn again, and are read where they are the other half. Cut at 0 and 1 it would be biased.
+        here = []
+        for k in (0, 1):
+            alone = has[k] & ~has[1 - k]
+            by_chance = _share_in(self.names[1 - k], self.names[k]) - both
+            here.append(np.where(alone, np.clip(by_chance / max(float(np.mean(alone)), _FLOOR), -1.0, 2.0), 1.0))
+        by_law = here[0] * here[1]  # one of them is 1
+        places = [(view, *view.places(blocks, items)) if view else None for view in self.views]
+        masses = []
+        for k, place in enumerate(places):
+            if place is None:
+                continue
+            view, _, within = place
+            in_tail = expected = 0.0
+            for share, read in ((here[k], place), (1.0 - here[k], places[1 - k])):
+                if read is not None:
+                    in_tail += float(share @ read[1])
+                    expected += float(share @ read[2]) * read[0].share
+            # A text that was drawn again cannot be new: it counts as the share that is to be expected.
+            new = float(np.mean(by_law * (1.0 - within) + (1.0 - by_law) * view.beyond))
+            masses.append((in_tail / expected if expected > _FLOOR else math.nan, new))
+        return masses
+
+
+def _share_in(of: Counter[Hashable], half: Counter[Hashable]) -> float:
+    """The share of one half's texts that the other half has too."""
+    return sum(count for name, count in of.items() if name in half) / max(of.total(), 1)
 
 
 @dataclass(frozen=True)
@@ -111,35 +152,47 @@ class Tail:
     4. A text's rarity is its distance to the fifth nearest text of A. The tail is the fifth of the other half B that lies
        farthest. Each half is A in turn.
 
-    A treats B and an unchanged later generation alike, so that neither has more rare texts by chance.
+    A treats B and an unchanged later generation alike, so that neither has more rare texts by chance. A text of A that is drawn again,
+    as from a re-weighted pool, is read where it is B: among A it lies near itself. ``names`` (n,) tell which texts are the same
+    draft; without names none is.
     """
 
-    def __init__(self, blocks: Sequence[Floats], items: Codes, rng: np.random.Generator) -> None:
-        self._count = int(items.max()) + 1 if len(items) else 0
-        self._views: list[_View] = []
+    def __init__(
+        self, blocks: Sequence[Floats], items: Codes, rng: np.random.Generator, names: Sequence[Hashable] = ()
+    ) -> None:
+        self._items = np.unique(items)
+        self._splits: list[_Split] = []
         for _ in range(_SPLITS):
             half = _half(items, rng)
-            self._views += [view for side in (half, ~half) if (view := _half_view(blocks, items, side)) is not None]
+            one, other = (
+                [name for name, chosen in zip(names, side, strict=bool(names)) if chosen] for side in (half, ~half)
+            )
+            views = _half_view(blocks, items, half), _half_view(blocks, items, ~half)
+            self._splits.append(_Split((Counter(one), Counter(other)), views))
 
     @property
     def expected_new(self) -> float:
         """The share of texts beyond ``end`` to expect where they are drawn as B's were."""
-        return float(np.mean([view.beyond for view in self._views])) if self._views else math.nan
+        beyond = [view.beyond for split in self._splits for view in split.views if view]
+        return float(np.mean(beyond)) if beyond else math.nan
 
-    def masses(self, blocks: Sequence[Floats], items: Codes) -> TailMass | None:
+    def masses(self, blocks: Sequence[Floats], items: Codes, names: Sequence[Hashable] = ()) -> TailMass | None:
         """A later generation's mass in the tail over B's, and its new mass, means over splits; None without a tail.
 
         A text farther out than any of B's is new, and not part of generation 0's tail. The mass in the tail is that among the
         other texts: texts that are new leave both the tail and what is common, and a spread that grows is no loss. Of n texts
         of B, x in the tail, x/n is to expect of texts that are drawn as B's were, at any n; of new ones 1/(n + 1).
         """
-        in_zero = items < self._count  # an item without a text in generation 0 has no tail there
-        if not self._views or not in_zero.any():
+        in_zero = np.isin(items, self._items)  # an item without a text in generation 0 has no tail there
+        if not in_zero.any():
             return None
+        names = [name for name, known in zip(names, in_zero, strict=bool(names)) if known]
         blocks, items = [block[in_zero] for block in blocks], items[in_zero]
-        seen = [(view, *view.masses(blocks, items)) for view in self._views]
-        ratios = [tail / view.share for view, tail, _ in seen if not math.isnan(tail)]
-        return TailMass(float(np.mean(ratios)) if ratios else None, float(np.mean([new for *_, new in seen])))
+        masses = [mass for split in self._splits for mass in split.masses(blocks, items, names)]
+        if not masses:
+            return None
+        ratios = [retained for retained, _ in masses if not math.isnan(retained)]
+        return TailMass(float(np.mean(ratios)) if ratios else None, float(np.mean([new for _, new in masses])))
 
 
 def _half(items: Codes, rng: np.random.Generator) -> NDArray[np.bool_]:

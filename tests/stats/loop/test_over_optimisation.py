@@ -168,3 +168,5 @@ def test_a_judge_that_rewards_what_makes_answers_wrong_is_over_optimised_and_a_c
     said = [finding.sentence for finding in findings(run.estimates) if finding.row.verdict == "over-optimised"]
     assert len(said) == 1
     assert "over-optimised: the reward that was learned from the judge rose by" in said[0]
+    alone = run.estimates.query("term == 'correct_per_proxy'")
+    assert any("rose while right answers became fewer" in finding.sentence for finding in findings(alone))

@@ -157,6 +157,42 @@ def test_mass_that_is_lost_is_told_from_mass_that_moved(dimensions: int) -> None
     assert new["both"] > 0.08 > 0.03 > new["lost"]
 
 
+def test_generation_zeros_own_texts_drawn_again_are_no_loss() -> None:
+    """Pools draw their texts again. Read where they make out what is common these looked common themselves: a loss of a quarter of the tail
+    where half of the texts are drawn again by lot, of half where all are. What is lost by choice is still seen, and a text that only looks
+    the same, as a model's short answers do, is read like any other."""
+    pool, items, size, times = 16, np.repeat(np.arange(24), 4), (24, 4), 40
+    held: dict[str, list[float]] = {name: [] for name in ("fresh", "half", "all", "one", "chosen", "alike")}
+    new: dict[str, list[float]] = {name: [] for name in held}
+    for replicate in range(times):
+        stream = rng(0, "repeats", replicate)
+        rest = stream.standard_t(4, (24, pool, 12))
+        texts = 2.0 * stream.standard_normal((24, 1, 12)) + rest
+        zero, fresh = stream.integers(0, pool, size), stream.integers(0, pool, size)
+        names = list(zip(items.tolist(), zero.ravel().tolist(), strict=True))
+        tail = Tail([texts[items, zero.ravel()]], items, stream, names)
+        again = np.take_along_axis(zero, stream.integers(0, 4, size), axis=1)
+        far = np.take_along_axis(np.linalg.norm(rest, axis=2), zero, axis=1)
+        later = {
+            "fresh": fresh, "half": np.where(stream.random(size) < 0.5, again, fresh), "all": again,
+            "one": np.repeat(again[:, :1], 4, axis=1), "alike": again,
+            "chosen": np.take_along_axis(zero, np.argsort(far, axis=1)[:, stream.integers(0, 2, 4)], axis=1),
+        }  # fmt: skip
+        for name, chosen in later.items():
+            drawn = list(zip(items.tolist(), chosen.ravel().tolist(), strict=True)) if name != "alike" else ()
+            masses = tail.masses([texts[items, chosen.ravel()]], items, drawn)
+            assert masses is not None
+            assert masses.retained is not None
+            held[name].append(masses.retained)
+            new[name].append(masses.new - tail.expected_new)
+    for name in ("fresh", "half", "all", "one"):
+        error = 3.0 * np.std(held[name]) / np.sqrt(times)
+        assert abs(np.mean(held[name]) - 1.0) < 0.03 + error, name
+        assert abs(np.mean(new[name])) < 0.004
+    assert np.mean(held["chosen"]) < 0.65
+    assert 0.4 < np.mean(held["alike"]) < 0.7
+
+
 def test_the_tail_depends_on_the_stream_alone_and_is_undefined_where_there_is_none() -> None:
     first, items = points(rng(0, "first"), 80), np.repeat(np.arange(20), 4)
     first_value, second_value = (kept(Tail([first], items, rng(0, "split")), [first * 0.9], items) for _ in range(2))

