@@ -142,4 +142,4 @@ def _percent(numbers: Numbers, arm: str, generation: int) -> str:
     return f"{number(100 * numbers.row('trained', 'cut_drafts', arm, generation)['estimate'], 0)} %"
 
 
-SMALL = "sixteen questions, two trainings, three replicates, about ten minutes on two cores"
+SMALL = "sixteen questions, two trainings, three replicates; by the times of the quickstart some ten minutes on two cores"
