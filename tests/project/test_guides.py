@@ -102,7 +102,8 @@ def test_the_tutorial_runs_and_finds_what_it_says(
     run = judgeloop.open("runs/loop").estimates
     last = {"generation": 3, "variant": ""}
     drift = {arm: row(run, "drift_length", arm=arm, **last)["estimate"] for arm in ("judge", "random")}
-    assert f"grew by {drift['judge']:.2f} doublings under the judge and by {drift['random']:.2f} under the coin" in page
+    changed = f"changed by {drift['judge']:.2f} doublings under the judge and by {drift['random']:.2f} under the coin"
+    assert changed.replace("-", "−") in page
     did = row(run, "did_length", **last)
     assert f"{did['estimate']:.2f} doublings [{did['conf_low']:.2f}, {did['conf_high']:.2f}]" in page
     assert row(run, "compounding_length", variant="")["verdict"] == "compounding unclear"
