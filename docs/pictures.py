@@ -23,6 +23,7 @@ from judgeloop.commands.analyze import analyze
 from judgeloop.commands.run import run
 from judgeloop.experiment.schema import BradleyTerrySignalSpec, StrategySpec
 from judgeloop.kernels import sigmoid
+from judgeloop.report.reading import read
 from judgeloop.results import Run
 from judgeloop.rundir import RunFolder
 from judgeloop.seeds import rng
@@ -33,7 +34,6 @@ from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.validation import loop, refits
 from judgeloop.validation.table import SampleSizes
-from judgeloop.wire.cassette import Cassette
 
 PICTURES = Path(__file__).parent / "pictures"
 NUMBERS = PICTURES / "numbers.json"
@@ -92,14 +92,10 @@ def _trained() -> Rows:
 
 def _cut_drafts() -> Rows:
     """The share of the last generation's drafts that ended at the longest that the policy allows, by arm."""
-    cut: dict[str, list[bool]] = {}
-    for exchange in Cassette(QUICKSTART / "recording", writable=False).exchanges():
-        replicate, generation, what, *rest = exchange.call.split("/")
-        if (generation, what) == ("g3", "draft") and replicate.startswith("s"):
-            cut.setdefault(rest[0], []).append(exchange.response["choices"][0]["finish_reason"] == "length")
+    shares = read(RunFolder(QUICKSTART / "run")).cut_drafts()
     return [
-        {"term": "cut_drafts", "arm": arm, "generation": 3, "variant": "", "estimate": sum(of) / len(of)}
-        for arm, of in sorted(cut.items())
+        {"term": "cut_drafts", "arm": arm, "generation": 3, "variant": "", "estimate": share}
+        for arm, share in sorted(shares.items())
     ]
 
 

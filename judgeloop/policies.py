@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
@@ -97,7 +98,8 @@ InProcess = Callable[[Sequence[Call], TrainedModel | None], Work]
 @dataclass(frozen=True)
 class Drafter:
     """Samples texts from the experiment's drafting model, each as a named call. ``model``: what training made of it;
-    ``in_process``: what makes the drafts where no endpoint does."""
+    ``in_process``: what makes the drafts where no endpoint does; ``adapters``: the folder below which the adapters stand that the
+    endpoint's server is to load, None where it loads none."""
 
     client: WorkingClient
     spec: PolicySpec
@@ -106,6 +108,7 @@ class Drafter:
     seed: int
     model: TrainedModel | None = None
     in_process: InProcess | None = None
+    adapters: Path | None = None
 
     def call(
         self,
@@ -133,7 +136,8 @@ class Drafter:
         call = Call(call_id, self.spec.endpoint, body)
         if self.model is not None:
             body["model"] = self.model.name
-            call = replace(call, weights=self.model.weights, base_url=self.model.base_url)
+            adapter = str((self.adapters / self.model.adapter).resolve()) if self.adapters else ""
+            call = replace(call, weights=self.model.weights, base_url=self.model.base_url, adapter=adapter)
         return call
 
     def work(self, calls: Sequence[Call]) -> Work | None:
@@ -156,9 +160,9 @@ class Drafter:
         """The text that a call brings, or why it brings none. Raises what the client raises."""
         reply = await self.client.ask(call, work) if work else await self.client.ask(call)
         reason = _without_text(reply)
-        return (
-            (None, reason) if reason else (Candidate(item.item_id, candidate_id, reply.text or "", reply.log_ratio), "")
-        )
+        if reason:
+            return None, reason
+        return Candidate(item.item_id, candidate_id, reply.text or "", reply.log_ratio, reply.is_cut), ""
 
 
 def _without_text(reply: Reply) -> str:

@@ -95,6 +95,8 @@ class Candidate:
     text: str
     log_ratio: float | None = field(default=None, compare=False)
     """Of a model that is trained here: log-probability of the text less the base model's, nats."""
+    cut: bool | None = field(default=None, compare=False)
+    """Of a draft: whether it ended because it may be no longer; None of other texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ class Call:
     experiment, empty where no endpoint is asked.
 
     ``weights``: the digest of the trained weights that answer, empty for a model that the loop does not train; ``base_url``:
-    where these answer, empty for the endpoint's own address.
+    where these answer, empty for the endpoint's own address; ``adapter``: the folder of an adapter that the endpoint's server
+    loads under the model's name before it answers, empty where none is to be loaded.
     """
 
     call_id: str
@@ -184,6 +187,7 @@ class Call:
     route: Route = ""
     weights: str = ""
     base_url: str = ""
+    adapter: str = ""
     _key: str = field(default="", init=False, repr=False, compare=False)
 
     @property

@@ -30,7 +30,7 @@ TABLES = ("items", "candidates", "judgments", "preferences", "signals")
 # Column types by name, so that a part without scored, drafted or fitted rows has the types of the other parts. Every other
 # column of numbers is a feature or a weight: float64.
 _INTEGERS = ("replicate", "generation", "repeat", "rotation", "slot", "n_drawn", "tokens", "characters")
-_BOOLEANS = ("identical", "order_drawn", "converged")
+_BOOLEANS = ("identical", "order_drawn", "converged", "cut")
 _TEXTS = (
     "arm", "panel", "item_id", "category", "pair_id", "judge", "order", "verdict", "reason", "candidate_first",
     "candidate_second", "gold", "call", "candidate_id", "text", "opener", "chosen", "rejected", "label_rule", "feature",

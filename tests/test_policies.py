@@ -78,6 +78,7 @@ def test_a_draft_is_a_named_call_with_a_seed_of_its_own_stream() -> None:
 def test_why_a_reply_is_no_draft(reply: Reply, text: str | None, why: str) -> None:
     candidate, reason = asyncio.run(_drafter(Recorder(lambda _: reply)).draft(ITEMS[0], "k0", "s0/g0/draft", (0, 0, 0)))
     assert (candidate.text if candidate else None, reason) == (text, why)
+    assert (candidate.cut if candidate else None) == ((reply.finish_reason == "length") if text else None)
 
 
 # -- pool ------------------------------------------------------------------------------------------------------------

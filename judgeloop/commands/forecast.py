@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from judgeloop.judging.judges import judge_name
 from judgeloop.kernels import sigmoid
 from judgeloop.learning import labels, signals
 from judgeloop.records import ORDERS, is_control_judge
-from judgeloop.rundir import RunFolder, as_csv
+from judgeloop.rundir import TABLES, RunFolder, as_csv
 from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
 from judgeloop.stats.inference import LEVEL, Undefined, quantile
@@ -48,6 +49,8 @@ from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 
 Floats = NDArray[np.float64]
 
+BEFORE = "forecast_before.csv"
+"""The file of a run's forecast from generation 0, written before the run goes on."""
 _KEY = ["item_id", "candidate_id"]
 _FEWEST_ITEMS = 10
 _NEIGHBOURS = 3
@@ -128,6 +131,21 @@ def with_forecast(
     except InvalidInput:
         return estimates
     return pd.concat([estimates, estimates_frame(rows)], ignore_index=True) if rows else estimates
+
+
+def store_before(folder: RunFolder, experiment: ResolvedExperiment, real: Mapping[str, tuple[str, ...]]) -> None:
+    """Write a run's forecast from generation 0 as it stands by now (``BEFORE``), unless it is written: what came later can then have had
+    no part in it. Nothing is written where there is nothing to forecast from."""
+    if (folder.path / BEFORE).exists():
+        return
+    tables = {name: folder.table(name) for name in TABLES}
+    zero = {name: rows[rows["generation"] == 0] if "generation" in rows else rows for name, rows in tables.items()}
+    block = experiment.experiment
+    with suppress(InvalidInput):
+        rows, _ = forecast_estimates(
+            RunTables(**zero), block.generations, where=block.name, stated=experiment, real=real, replicates=None
+        )
+        folder.write_text(BEFORE, as_csv(estimates_frame(rows)))
 
 
 def forecast_estimates(

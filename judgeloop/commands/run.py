@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
 from judgeloop.commands.consent import Consent
-from judgeloop.commands.forecast import with_forecast
+from judgeloop.commands.forecast import store_before, with_forecast
 from judgeloop.commands.session import (
     Observer,
     OwnClient,
@@ -26,6 +26,7 @@ from judgeloop.errors import ExperimentError
 from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
 from judgeloop.experiment.schema import (
+    SIGNALS_OF_POLICY,
     CommandPolicySpec,
     Endpoint,
     HostedPolicySpec,
@@ -202,7 +203,19 @@ async def _run(
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
         in_process=weights.in_process,
+        adapters=folder.path if policy.kind == "trained" and policy.endpoint else None,
     )
+    # Of models that are trained, whose trainings may take days. Here replicates follow one another: it is then of the first.
+    first = {0} if policy.kind == "trained" else set(range(experiment.replicates))
+
+    def ended(done: loop.GenerationDone) -> None:
+        if policy.kind in SIGNALS_OF_POLICY and done.generation == 0 and done.replicate in first:
+            first.remove(done.replicate)
+            if not first:
+                store_before(folder, resolved, material.real)
+        if observer:
+            observer.generation(done)
+
     context = loop.LoopContext(
         resolved=resolved,
         items=material.items,
@@ -214,7 +227,7 @@ async def _run(
         folder=folder,
         trainers=weights.trainers,
         embedders=embedders,
-        on_generation=observer.generation if observer else lambda _: None,
+        on_generation=ended,
     )
     try:
         await loop.run(context)
@@ -255,7 +268,7 @@ def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, 
         trainers = {
             name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
         }
-        return _Weights(trainers, model.answers)
+        return _Weights(trainers, None if policy.endpoint else model.answers)
     if isinstance(policy, HostedPolicySpec):
         endpoint = experiment.endpoints[policy.endpoint]
         if endpoint.base_url is None and not replayed:

@@ -106,6 +106,8 @@ class ResolvedExperiment(Block):
         for block in (raw, *raw["arms"]):
             for key in only_speed(type(self.experiment.policy)):
                 block["policy"].pop(key)
+            if block["policy"]["endpoint"] == "":  # a key that came later, which stands there only where it is set
+                block["policy"].pop("endpoint")
         raw["endpoints"] = {
             name: without_later_keys(endpoint, "top_logprobs") for name, endpoint in self.experiment.endpoints.items()
         }
@@ -147,6 +149,11 @@ def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "expe
     if experiment.policy.endpoint:
         _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
         _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
+        engine = experiment.endpoints[experiment.policy.endpoint].engine
+        if engine and experiment.policy.kind == "trained":
+            raise ExperimentError(
+                f"{where}: policy.endpoint: engine {engine} takes no adapters while it runs; leave endpoint out, and this process drafts, or give a server that does (vLLM, SGLang)"
+            )
     arms = tuple(_arm(raw, experiment, name, override, where) for name, override in experiment.arms.items())
     for arm in arms:
         _check_arm(experiment, arm, where)

@@ -476,12 +476,14 @@ class HostedPolicySpec(Block):
 
 class TrainedPolicySpec(Block):
     """Every generation drafts anew, from a model that judgeloop trains here (LoRA, extra judgeloop[train]) on this
-    generation's preferences; drafts are made in this process."""
+    generation's preferences; drafts are made in this process, or by a server that loads the adapters."""
 
     kind: Literal["trained"] = "trained"
     """Where candidates come from: pool, exemplar, command, trained or hosted."""
     base: str
     """The model that is trained: smollm2-135m, a .gguf file, or the folder or name of a causal language model."""
+    endpoint: str = ""
+    """A key of `endpoints`: a server of the base model that loads each adapter and drafts with it (vLLM, SGLang); default: this process drafts."""
     prompt: str = "draft"
     """A shipped template's name or a template file."""
     temperature: Number = Field(1.0, ge=0)
@@ -489,16 +491,11 @@ class TrainedPolicySpec(Block):
     max_tokens: Whole = Field(256, ge=1)
     """Longest draft."""
     batch: Whole = Field(32, ge=1)
-    """Drafts that are made at once; another number may change their last digits, and so the drafts."""
+    """Drafts that are made at once in this process; another number may change their last digits, and so the drafts."""
     context: Whole = Field(1024, ge=16)
     """Most tokens of a prompt with its text, in drafting and in training."""
     threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
     """Threads of the processor; default its cores."""
-
-    @property
-    def endpoint(self) -> str:
-        """No endpoint is asked."""
-        return ""
 
 
 PolicySpec = Annotated[

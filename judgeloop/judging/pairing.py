@@ -145,6 +145,8 @@ def candidates_frame(
         frame["log_ratio"] = pd.array([candidate.log_ratio for candidate in candidates], dtype="Float64").to_numpy(
             float, na_value=float("nan")
         )
+    if any(candidate.cut is not None for candidate in candidates):
+        frame["cut"] = pd.array([candidate.cut for candidate in candidates], dtype="boolean")
     frame["correct"] = [None if match is None else float(match) for match in matches]
     failed_rows = pd.DataFrame(
         [(i, c, why, 0) for (i, c), why in failed.items()], columns=["item_id", "candidate_id", "reason", "n_drawn"]

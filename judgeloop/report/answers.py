@@ -314,7 +314,7 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
         for before, finding in zip([lead, *told], told, strict=False)
     ]
-    return QuestionAnswer(question, word, tone, (*lost, *sentences), tuple(weightiest))
+    return QuestionAnswer(question, word, tone, (*lost, *sentences, *_drafts_cut(reading)), tuple(weightiest))
 
 
 def _drafts_lost(reading: Reading) -> tuple[str, ...]:
@@ -327,6 +327,17 @@ def _drafts_lost(reading: Reading) -> tuple[str, ...]:
     if {"truncated", "empty"} & set(reasons):
         mended = "; a thought that uses up `policy.max_tokens` leaves no text: raise it"
     return (f"{lost:,} of {drafts:,} drafts have no text and do not compete{mended}.",)
+
+
+def _drafts_cut(reading: Reading) -> tuple[str, ...]:
+    """A sentence on drafts that may be no longer, where they are many in an arm: what is said of length is of what was left."""
+    shares = {arm: share for arm, share in reading.cut_drafts().items() if share > _MUCH_CUT}
+    if not shares:
+        return ()
+    listed = ", ".join(f"{100 * share:.0f} % in `{arm}`" for arm, share in shares.items())
+    return (
+        f"Drafts of the last generation were cut at `policy.max_tokens` ({listed}): lengths there are lower bounds, and a larger limit shows them in full.",
+    )
 
 
 def _same_arms(finding: Finding, other: Finding) -> bool:
@@ -456,6 +467,8 @@ _OBEDIENCE = {
     "self_name_probe": "favours a text for the name in it",
 }
 _MUCH_UNSCORED = 0.02
+_MUCH_CUT = 0.1
+"""A share of drafts that were cut, above which their mean length is no good measure of the uncut one's."""
 _LITTLE_MASS = 0.3
 _MUCH_USED = 0.5
 _MOST_ADVICE = 5

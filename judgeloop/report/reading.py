@@ -69,6 +69,18 @@ class Reading:
         reasons = rows["reason"][rows["reason"] != ""].value_counts()
         return len(rows), {str(reason): int(count) for reason, count in reasons.items()}
 
+    def cut_drafts(self) -> dict[str, float]:
+        """Arm → the share of the last generation's drawn drafts that ended because they may be no longer; empty where the table does
+        not say."""
+        rows = self.candidates
+        if "cut" not in rows or "n_drawn" not in rows:
+            return {}
+        rows = rows[(rows["generation"] == rows["generation"].max()) & (rows["n_drawn"] > 0) & rows["cut"].notna()]
+        rows = rows[rows["arm"].isin(self.arms)]
+        drawn = rows["n_drawn"].astype("float64")
+        shares = (rows["cut"].astype("float64") * drawn).groupby(rows["arm"]).sum() / drawn.groupby(rows["arm"]).sum()
+        return {arm: float(shares[arm]) for arm in self.arms if arm in shares.index}
+
 
 def read(run: Record) -> Reading:
     """The reading of a finished run. Raises FolderMismatch where it has no estimates or a damaged table."""

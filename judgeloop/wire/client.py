@@ -75,6 +75,8 @@ class Connection:
         self._new, self._refused, self._freed = asyncio.Lock(), asyncio.Lock(), asyncio.Event()
         self._waiting, self._refused_waiting = 0, 0
         self._alive: asyncio.Task[None] | None = None
+        self._adapters: dict[str, asyncio.Task[None]] = {}
+        """Name → the loading of an adapter at the server."""
         self._environment = environment
         self._secrets: list[str] = []
         variable = endpoint.key_variable if client is None else ""
@@ -223,6 +225,51 @@ class Connection:
         """Have a call that waits for its turn look anew."""
         self._freed.set()
 
+    async def load_adapter(self, name: str, folder: str) -> None:
+        """Have the server load the adapter in ``folder`` under a name, by vLLM's route or SGLang's; asked once a name. Raises
+        EndpointFailed where it cannot."""
+        if name not in self._adapters:
+            self._adapters[name] = asyncio.create_task(self._load_adapter(name, folder))
+        if not self._adapters[name].done():
+            await asyncio.shield(self._adapters[name])
+        self._adapters[name].result()
+
+    async def _load_adapter(self, name: str, folder: str) -> None:
+        await self.check_alive()
+        route = "/load_lora_adapter"
+        above = self._address._replace(path=self._address.path.rstrip("/").removesuffix("/v1") + route).geturl()
+        refusals = []
+        for address in (route, above):
+            refusals.append(await self._loading_refused(address, {"lora_name": name, "lora_path": folder}))
+            if not refusals[-1]:
+                return
+            if not refusals[-1].startswith(("HTTP 404", "HTTP 405")):
+                break
+        raise EndpointFailed(
+            f"{self.where}: the adapter {folder} was not loaded ({'; '.join(dict.fromkeys(refusals))}); the server must see that folder and take adapters while it runs (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True; SGLang: --enable-lora), then run the same command to resume"
+        )
+
+    async def _loading_refused(self, address: str, body: Mapping[str, str]) -> str:
+        """Why a request to load an adapter failed; empty where it is loaded."""
+        refusal = ""
+        for attempt in range(self.endpoint.attempts):
+            if attempt:
+                await asyncio.sleep(2.0**attempt / 4)
+            try:
+                async with asyncio.timeout(self.endpoint.timeout_s):
+                    answer = await self._line.send("POST", address, body)
+            except (TransientFault, TimeoutError) as fault:
+                refusal = f"no answer: {brief(self.scrub(str(fault))) or 'timeout'}"
+                continue
+            said = brief(self.scrub(decoded(answer.content)))
+            # Where the answer to an earlier attempt was lost, it is loaded; its name says the weights.
+            if answer.status == 200 or (answer.status == 400 and "already" in said and "loaded" in said):
+                return ""
+            refusal = f"HTTP {answer.status}: {said}"
+            if answer.status < 500:
+                break
+        return refusal
+
     async def post(self, call: Call) -> tuple[int, str]:
         """One attempt at a call: (HTTP status, text). Raises TransientFault where no whole response came, Refusal where the
         endpoint redirects."""
@@ -257,8 +304,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._alive is not None:
-            await asyncio.gather(self._alive, return_exceptions=True)
+        await asyncio.gather(*filter(None, [self._alive, *self._adapters.values()]), return_exceptions=True)
         await self._line.close()
         if "_openai" in vars(self):
             await self._openai.close()
@@ -505,6 +551,8 @@ class WireClient:
             connection = self._connection(call)
             async with connection.slots:
                 self._check_open()
+                if call.adapter:
+                    await connection.load_adapter(str(call.body["model"]), call.adapter)
                 exchange = await self._attempt(connection, call)
                 if exchange.fault or exchange.status != 200:
                     return self._failure_reply(connection, call, exchange)

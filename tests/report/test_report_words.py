@@ -50,6 +50,24 @@ def _answers(rows: list[Estimate], arms: tuple[str, ...] = ()) -> list[QuestionA
     return answers(reading, findings(rows))
 
 
+def test_lengths_of_drafts_that_may_be_no_longer_are_lower_bounds() -> None:
+    drafts = pd.DataFrame(
+        [(arm, generation, 2, generation == 3 and arm == "a" and k > 0) for arm in ("a", "random") for generation in (0, 3) for k in range(4)],
+        columns=["arm", "generation", "n_drawn", "cut"],
+    )  # fmt: skip
+    never_drawn = pd.DataFrame([("a", 3, 0, False), ("random", 3, 0, True)], columns=drafts.columns)
+    texts, nothing = pd.concat([drafts, never_drawn]), pd.DataFrame()
+    texts = texts.assign(candidate_id="k0", reason="", replicate=0, item_id="i")
+    rows = [_did()]
+    reading = Reading(
+        "x", tuple(rows), nothing, texts, nothing, nothing, {}, {}, "", ("a", "random"), {"random": "random"}
+    )
+    said = " ".join(answers(reading, findings(rows))[1].sentences)
+    assert "cut at `policy.max_tokens` (75 % in `a`): lengths there are lower bounds" in said
+    uncut = replace(reading, candidates=texts.assign(cut=False))
+    assert "max_tokens" not in " ".join(answers(uncut, findings(rows))[1].sentences)
+
+
 def test_a_probe_has_an_effect_of_its_own_only_beyond_its_length() -> None:
     raw = _row("injection_probe", bias="style", panel="probe")
     nothing = replace(raw, variant="beyond_length", estimate=0.001, conf_low=-0.01, conf_high=0.012)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 import judgeloop
 from conftest import ITEMS, Served, small_experiment, tables, write_experiment
 from judgeloop.cli import main
+from judgeloop.commands.forecast import BEFORE
 from judgeloop.errors import AnswersOutstanding, ExperimentError, ReplayMiss, TrainingFailed
 from judgeloop.training.command import weights_digest
 from judgeloop.wire.cassette import Cassette
@@ -136,9 +138,13 @@ def test_generation_0_forecasts_a_range_and_the_first_step_repeats_itself(tmp_pa
     path = _experiment(tmp_path, serve(), replicates=2, generations=3)
     write_experiment(path.parent, yaml.safe_load(path.read_text()), items)
     run = judgeloop.run(path, out=tmp_path / "run")
+    followed = [part.stat().st_mtime_ns for part in run.path.glob("tables/candidates/s*-g01.parquet")]
+    assert (run.path / BEFORE).stat().st_mtime_ns < max(followed)
+    stored = pd.read_csv(run.path / BEFORE).query("arm == 'longer' and term == 'forecast_drift_length'")
     rows = run.estimates[(run.estimates["arm"] == "longer") & (run.estimates["category"] == "")]
     forecast = rows[rows["term"] == "forecast_drift_length"].set_index(["variant", "generation"])
     selected = forecast.loc[("", 1), "estimate"]
+    assert list(stored["estimate"]) == pytest.approx([selected, 2 * selected, 3 * selected])
     assert selected == pytest.approx(
         rows.query("term == 'selection_length' and generation == 0")["estimate"].iloc[0], rel=0.5
     )

@@ -13,18 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_llama
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 import judgeloop
 from conftest import Served, small_experiment, tables, tables_alone, without, write_experiment
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, InvalidInput, TrainingFailed
 from judgeloop.experiment.resolve import resolve
+from judgeloop.experiment.schema import TrainedPolicySpec
+from judgeloop.records import Call, TrainedModel
+from judgeloop.rundir import RunFolder
+from judgeloop.serving.protocol import ServerAnswer
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.loop.amplification import divergences
 from judgeloop.training.command import weights_digest
-from judgeloop.training.lora import log_probabilities, sampled
+from judgeloop.training.lora import LocalModel, log_probabilities, sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -51,6 +60,32 @@ def _trainings(run: Path) -> dict[str, Mapping[str, Any]]:
 
 def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
     return float(run.candidates.query("arm == @arm and generation == @generation and n_drawn > 0")["length"].mean())
+
+
+class AdapterServer:
+    """A real server of a base model that loads adapters by vLLM's route and drafts with them."""
+
+    def __init__(self, base: Path, folder: Path) -> None:
+        spec = TrainedPolicySpec(base=str(base), context=96, threads=1)
+        self._model = LocalModel(spec, base, RunFolder(folder))
+        self.adapters: dict[str, TrainedModel] = {}
+
+    def models(self) -> list[str]:
+        return ["base", *self.adapters]
+
+    async def load(self, request: Request) -> Response:
+        body = await request.json()
+        place = body["lora_path"]
+        assert body["lora_name"] not in self.adapters
+        self.adapters[body["lora_name"]] = TrainedModel(body["lora_name"], weights_digest(Path(place)), adapter=place)
+        return PlainTextResponse("loaded")
+
+    async def answer(self, body: dict[str, Any], call_id: str | None) -> ServerAnswer:
+        call = Call(call_id or "", "vllm", body)
+        adapter = None if body["model"] == "base" else self.adapters[body["model"]]
+        response = await self._model.answers([call], adapter)(call)
+        response.pop("log_ratio", None)
+        return ServerAnswer(200, response)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +170,24 @@ class TestTraining:
         kl = divergences(made.assign(n_drawn=made["n_drawn"].fillna(0)), design).loc["longer"][0]
         by_item = drafts[drafts["arm"] == "longer"].groupby(["generation", "item_id"])["log_ratio"].mean()
         assert kl.to_numpy() == pytest.approx(by_item.groupby(level=0).mean().to_numpy())
+
+    def test_a_server_that_loads_the_adapters_drafts_what_this_process_does(
+        self, trained: tuple[Path, judgeloop.Run], base: Path, tmp_path: Path
+    ) -> None:
+        _, run = trained
+        app = create_app(server := AdapterServer(base, tmp_path))
+        app.router.routes.append(Route("/v1/load_lora_adapter", server.load, methods=["POST"]))
+        with LocalServer(app) as served:
+            policy = {**_raw(base)["policy"], "endpoint": "vllm"}
+            endpoints = {"vllm": {"base_url": served.base_url, "model": "base"}}
+            path = write_experiment(tmp_path / "in", _raw(base, policy=policy, endpoints=endpoints), ITEMS)
+            with tables_alone():
+                drafted = judgeloop.run(path, out=tmp_path / "run", report=False)
+        made = _trainings(drafted.path)
+        assert sorted(server.adapters) == sorted({training["model"] for training in made.values()})
+        assert len(server.adapters) == 4
+        own = run.candidates.drop(columns="log_ratio")
+        pd.testing.assert_frame_equal(drafted.candidates, own)
 
     def test_a_killed_run_resumes_to_the_same_tables(self, trained: tuple[Path, judgeloop.Run], tmp_path: Path) -> None:
         path, run = trained
@@ -325,6 +378,13 @@ def test_a_trained_policy_has_dpo_where_no_signal_is_named_and_refuses_one_that_
                 "signal": {"kind": "dpo"},
             }
         )
+
+
+def test_an_engine_that_takes_no_adapters_drafts_for_no_trained_model() -> None:
+    raw = _raw("smollm2-135m", endpoints={"own": {"engine": "llama_cpp", "model": "smollm2-135m"}})
+    raw["policy"]["endpoint"] = "own"
+    with pytest.raises(ExperimentError, match=r"policy.endpoint: engine llama_cpp takes no adapters while it runs"):
+        resolve(raw)
 
 
 def test_a_plan_of_a_trained_policy_needs_no_endpoint_and_no_library(tmp_path: Path) -> None:

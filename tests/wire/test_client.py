@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, JudgeloopError, ReplayMiss, StorageFailed
 from judgeloop.experiment.options import remedy
@@ -16,6 +19,7 @@ from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Call
 from judgeloop.serving.faults import Rule
 from judgeloop.serving.protocol import ServerAnswer, error_answer
+from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Connection, Ledger, WireClient
 from judgeloop.wire.pace import calls_left
@@ -528,3 +532,55 @@ def test_two_endpoints_fail_each_for_itself(tmp_path: Path) -> None:
 
         assert asyncio.run(ask_both()) == ["bad_request"]
     assert sorted(recorded(tmp_path)) == ["bad", "good"]
+
+
+class AdapterRoute:
+    """A server's route that loads adapters, and answers as scripted: (status, text) one request after the other."""
+
+    def __init__(self, *answers: tuple[int, str]) -> None:
+        self._answers = list(answers)
+        self.asked: list[dict[str, str]] = []
+
+    async def load(self, request: Request) -> Response:
+        self.asked.append(await request.json())
+        status, text = self._answers.pop(0)
+        return PlainTextResponse(text, status)
+
+
+def _with_adapters(tmp_path: Path, path: str, route: AdapterRoute, *, at_once: int = 2) -> tuple[Speaker, list[str]]:
+    """The server, and the texts that so many calls with one adapter got."""
+    speaker = Speaker()
+    app = create_app(speaker)
+    app.router.routes.append(Route(path, route.load, methods=["POST"]))
+    with LocalServer(app) as server:
+        speaker.base_url = server.base_url
+        calls = [replace(named(f"c{n}", model="judgeloop-1"), adapter="/runs/weights") for n in range(at_once)]
+        replies = ask(tmp_path, speaker.endpoint(), calls, at_once=True)
+    return speaker, [str(reply.text) for reply in replies]
+
+
+@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/load_lora_adapter"])  # vLLM's, and SGLang's
+def test_an_adapter_is_loaded_once_before_its_model_is_asked(tmp_path: Path, path: str) -> None:
+    route = AdapterRoute((200, "Success"))
+    speaker, texts = _with_adapters(tmp_path, path, route)
+    assert texts == ["[[A]]"] * 2
+    assert route.asked == [{"lora_name": "judgeloop-1", "lora_path": "/runs/weights"}]
+    # What is recorded needs no server.
+    calls = [replace(named(f"c{n}", model="judgeloop-1"), adapter="/runs/weights") for n in range(2)]
+    assert [reply.text for reply in ask(tmp_path, speaker.endpoint(), calls)] == texts
+
+
+def test_an_adapter_that_is_there_already_is_as_good_as_loaded(tmp_path: Path) -> None:
+    lost = AdapterRoute((503, "busy"), (400, "The lora adapter 'judgeloop-1' has already been loaded."))
+    assert _with_adapters(tmp_path, "/v1/load_lora_adapter", lost)[1] == ["[[A]]"] * 2
+    assert len(lost.asked) == 2
+
+
+def test_a_server_that_takes_no_adapters_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
+    missing = AdapterRoute((404, "No adapter found for /runs/weights"))
+    with pytest.raises(
+        EndpointFailed, match=r"adapter /runs/weights was not loaded \(HTTP 404: No adapter found .*VLLM_ALLOW"
+    ):
+        _with_adapters(tmp_path / "a", "/v1/load_lora_adapter", missing)
+    with pytest.raises(EndpointFailed, match=r"HTTP 404: .*Unknown request URL.*then run the same command to resume"):
+        _with_adapters(tmp_path / "b", "/v1/other", AdapterRoute())
