@@ -81,6 +81,26 @@ def test_the_example_trainer_lengthens_what_a_rule_for_length_picks(tmp_path: Pa
     assert settings["folder"] == str(folder.resolve())
 
 
+@pytest.mark.slow
+@pytest.mark.tables
+def test_where_a_training_leaves_what_was_chosen_accumulate_drifts_less_than_replace(
+    tmp_path: Path, serve: Serve
+) -> None:
+    # The limit of fine-tuning on the chosen texts. DPO steps on from where it is: docs/quickstart.md shows that it drifts less by token alone.
+    arms = {name: {**ARMS["longer"], "strategy": {"kind": name}} for name in ("replace", "accumulate")}
+    path = _experiment(
+        tmp_path, serve(), [sys.executable, str(EXAMPLE)], arms=arms, generations=3, replicates=2, candidates_per_item=4,
+        policy={"at_once": 2},
+    )  # fmt: skip
+    items = [{"item_id": f"i{k}", "prompt": f"Say something about {k}."} for k in range(12)]
+    write_experiment(path.parent, yaml.safe_load(path.read_text()), items)
+    run = judgeloop.run(path, out=tmp_path / "run")
+    lengths = run.candidates.query("n_drawn > 0").groupby(["replicate", "arm", "generation"])["length"].mean().unstack()
+    drifts = (lengths[3] - lengths[0]).unstack()
+    assert (drifts["accumulate"] > 0.2).all()
+    assert (drifts["replace"] > drifts["accumulate"] + 0.2).all()
+
+
 def test_drafts_come_from_the_trained_model_whose_weights_their_key_names(tmp_path: Path, serve: Serve) -> None:
     run = judgeloop.run(_experiment(tmp_path, serve(), generations=2), out=tmp_path / "run")
     exchanges = {exchange.call: exchange for exchange in Cassette(run.path, writable=False).exchanges()}
