@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
@@ -280,7 +280,8 @@ class Connection:
                 answer = await self._line.send("POST", address, call.body, call.call_id)
         except TimeoutError:
             raise TransientFault("timeout") from None
-        if (limit := calls_left(answer.headers, time.time())) is not None:
+        counted = partial(counted_tokens, call.body, self.endpoint.max_tokens)
+        if (limit := calls_left(answer.headers, time.time(), counted)) is not None:
             self.pace.stated(sent_at, limit[0], sent_at + limit[1])
         if answer.status == 200:
             return answer.status, self.scrub(decoded(answer.content), SHORTEST_SECRET_IN_ANSWER)
@@ -789,14 +790,24 @@ class WireClient:
                 await connection.close()
 
 
+def counted_tokens(body: Mapping[str, Any], longest: int) -> int:
+    """The tokens that a call counts for against a limit, as OpenAI reckons it: a token for 4 bytes of the request, and its longest
+    reply (``longest`` where the body names none)."""
+    return len(canonical(body).encode("utf-8", "surrogatepass")) // 4 + _longest_reply(body, longest) + 1
+
+
+def _longest_reply(body: Mapping[str, Any], longest: int) -> int:
+    limits = [body.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    return max((limit for limit in limits if isinstance(limit, int)), default=longest)
+
+
 def worst_tokens(endpoint: Endpoint, call: Call) -> tuple[int, int]:
     """The most (prompt, completion) tokens that a call can take: a token a byte, and a reply as long as it may be (a score has
     none). None are counted where no price is stated."""
     if not (endpoint.price.input or endpoint.price.output):
         return 0, 0
-    limits = [call.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
-    longest = max((limit for limit in limits if isinstance(limit, int)), default=endpoint.max_tokens)
-    return len(canonical(call.body).encode("utf-8", "surrogatepass")), 0 if call.route else longest
+    longest = 0 if call.route else _longest_reply(call.body, endpoint.max_tokens)
+    return len(canonical(call.body).encode("utf-8", "surrogatepass")), longest
 
 
 def cost_of(price: Price, prompt_tokens: int, completion_tokens: int) -> float:

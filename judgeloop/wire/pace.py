@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -145,23 +145,33 @@ class Pace:
         return self._refused_since is not None and self._resumes_at - self._refused_since > self.patience_s
 
 
-# What endpoints call the requests that are left, and the time of the next: OpenAI and who follows it, gateways, Anthropic.
+# What endpoints call the requests and the tokens that are left, and the time of the next: OpenAI and who follows it, gateways, Anthropic.
 _LEFT_HEADERS = (
     ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"), ("ratelimit-remaining", "ratelimit-reset"),
     ("x-ratelimit-remaining", "x-ratelimit-reset"),
     ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
 )  # fmt: skip
+_LEFT_TOKENS_HEADERS = (
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+)
 _UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
-def calls_left(headers: Mapping[str, str], now: float) -> tuple[int, float] | None:
-    """(calls that an endpoint takes until its limit is reset, seconds until then), as its answer's headers state them; None where
-    they do not, or not readably. ``now``: seconds since 1970, for those that state a date."""
-    for left, reset in _LEFT_HEADERS:
-        if left in headers and reset in headers:
-            seconds = _until_s(headers[reset].strip(), now)
-            return (int(headers[left]), seconds) if headers[left].isdecimal() and seconds is not None else None
-    return None
+def calls_left(headers: Mapping[str, str], now: float, call_tokens: Callable[[], int]) -> tuple[int, float] | None:
+    """(calls that an endpoint takes until its limit is reset, seconds until then), as its answer's headers state them, of requests or
+    of tokens, whichever allows fewer; None where they do not, or not readably. ``now``: seconds since 1970, for those that state a date;
+    ``call_tokens``: the tokens that a call counts for, 1 or more, asked for where tokens are limited."""
+    found = []
+    for names in (_LEFT_HEADERS, _LEFT_TOKENS_HEADERS):
+        for left, reset in names:
+            if left in headers and reset in headers:
+                seconds = _until_s(headers[reset].strip(), now)
+                if headers[left].isdecimal() and seconds is not None:
+                    calls = int(headers[left]) // (call_tokens() if names is _LEFT_TOKENS_HEADERS else 1)
+                    found.append((calls, seconds))
+                break
+    return min(found, default=None)
 
 
 def _until_s(stated: str, now: float) -> float | None:

@@ -21,7 +21,7 @@ from judgeloop.serving.faults import Rule
 from judgeloop.serving.protocol import ServerAnswer, error_answer
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.cassette import Cassette
-from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Connection, Ledger, WireClient
+from judgeloop.wire.client import CONSECUTIVE_FAILURES, AnsweredCall, Connection, Ledger, WireClient, counted_tokens
 from judgeloop.wire.pace import calls_left
 from wire_case import Speaker, ask, completion, named, numbered, recorded, serving, use
 
@@ -413,9 +413,20 @@ def test_headers_that_state_what_is_left(stated: str, seconds: float | None) -> 
         ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
         ("ratelimit-remaining", "ratelimit-reset"),
     ):
-        assert calls_left({left: "7", reset: stated}, new_year) == expected
-    assert calls_left({"ratelimit-remaining": "many", "ratelimit-reset": stated}, new_year) is None
-    assert calls_left({"ratelimit-reset": stated}, new_year) is None
+        assert calls_left({left: "7", reset: stated}, new_year, lambda: 1) == expected
+    assert calls_left({"ratelimit-remaining": "many", "ratelimit-reset": stated}, new_year, lambda: 1) is None
+    assert calls_left({"ratelimit-reset": stated}, new_year, lambda: 1) is None
+
+
+def test_tokens_that_are_left_are_calls_that_are_left() -> None:
+    requests = {"x-ratelimit-remaining-requests": "50", "x-ratelimit-reset-requests": "1s"}
+    tokens = {"x-ratelimit-remaining-tokens": "999", "x-ratelimit-reset-tokens": "30s"}
+    assert calls_left(tokens, 0.0, lambda: 100) == (9, 30.0)
+    assert calls_left({**requests, **tokens}, 0.0, lambda: 100) == (9, 30.0)
+    assert calls_left({**requests, **tokens}, 0.0, lambda: 10) == (50, 1.0)
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 4000}], "max_tokens": 200}
+    assert 1200 < counted_tokens(body, 5) < 1250
+    assert 1000 < counted_tokens({**body, "max_tokens": None}, 5) < 1050
 
 
 def test_no_call_is_sent_beyond_what_is_left(tmp_path: Path) -> None:
