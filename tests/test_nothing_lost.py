@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +37,7 @@ from judgeloop.judging.answers import read_choice, read_match, read_score, read_
 from judgeloop.records import ROUTES, Reply
 from judgeloop.serving.faults import FaultKind, Faults, Rule
 from judgeloop.serving.protocol import Assembler, chunked
+from judgeloop.stats.judge import slopes
 from judgeloop.text.templates import Mode, Scale
 from judgeloop.wire.cassette import Cassette, Exchange
 from judgeloop.wire.client import WireClient
@@ -109,7 +110,7 @@ def test_under_faults_every_call_is_counted_and_the_tables_are_those_without(
     played = {"status": fault} if isinstance(fault, int) else {"kind": fault}
     waits = {"retry_after_s": 0.001} if fault == 429 else {"delay_s": 0.01} if fault == "slow" else {}
     # A trial decides how replies are read: what fails it for good changes every call.
-    match = "^(?!.*/trial/).*judge/" if fault == "context_length" else ""
+    match = "^(?!.*/(trial|draft)/).*judge/" if fault == "context_length" else ""
     rule = Rule.model_validate({"match": match, "rate": 0.25, "times": 3, **played, **waits})
     with serving() as serve:
         served = serve(faults=Faults(rules=(rule,)))
@@ -173,6 +174,7 @@ def _command_line(words: list[str], stderr: Path, moment: _Moment | None) -> Non
         signal.signal(sign, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout, sys.stderr = Path(os.devnull).open("w"), stderr.open("w")  # noqa: SIM115  until the process ends
+    slopes.DRAWS = 200  # for tests that compare numbers and read none
     if moment is not None:
         moment.arm()
         main(words)
@@ -209,52 +211,78 @@ def _forked(words: list[str], stderr: Path, moment: _Moment | None = None) -> tu
     return process.exitcode, stderr.read_text()
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """A command that nothing ended: its words but for the folder, its folder, and CPU seconds by stage."""
+
+    words: list[str]
+    folder: Path
+    lasts: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving() as serve:
+        yield serve()
+
+
+@pytest.fixture(scope="module", params=["run", "audit"])
+def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, served: Served) -> _Whole:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "run":
+        own = ["run", str(write_experiment(folder / "in", small_experiment(served.base_url, replicates=1)))]
+    else:
+        pairs = audit_pairs.write(folder / "pairs.jsonl", _PAIRS)
+        own = [
+            "audit",
+            str(pairs),
+            "--model",
+            "planted",
+            "--base-url",
+            served.base_url,
+            "--concurrency",
+            str(_IN_FLIGHT),
+        ]
+    words = [*own, "--quiet", "--out"]
+    assert _forked([*words, str(folder / "out")], folder / "said.txt") == (0, "")
+    stages = json.loads((folder / "said.json").read_text())
+    return _Whole(words, folder / "out", {text: then - at for (text, at), (_, then) in pairwise(stages)})
+
+
 _SIGNS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PHASES = {
-    "run": ("draft", "draft", "judge", "judge", "estimates", "report", "report"),
-    "audit": ("judge", "judge", "judge", "estimates", "estimates", "report", "report"),
+    "run": ("draft", "judge", "judge", "estimates", "report"),
+    "audit": ("judge", "judge", "estimates", "estimates", "estimates", "report", "report", "report"),
 }
+_INTERRUPTED = "judgeloop: interrupted; all answers so far are recorded, run the same command to resume\n"
 
 
 @pytest.mark.parametrize("sign", _SIGNS, ids=lambda sign: sign.name)
-@pytest.mark.parametrize("command", _PHASES)
 def test_a_command_that_is_ended_at_any_moment_goes_on_where_it_was(
-    tmp_path: Path, command: str, sign: signal.Signals
+    tmp_path: Path, served: Served, uninterrupted: _Whole, sign: signal.Signals
 ) -> None:
-    with serving() as serve:
-        served = serve()
-        pairs = audit_pairs.write(tmp_path / "pairs.jsonl", _PAIRS)
-        file = write_experiment(tmp_path / "in", small_experiment(served.base_url, replicates=1))
-        own = {
-            "run": ["run", str(file)],
-            "audit": ["audit", str(pairs), "--model", "planted", "--base-url", served.base_url, "--concurrency", str(_IN_FLIGHT)],
-        }  # fmt: skip
-        words = [*own[command], "--quiet", "--out"]
-        assert _forked([*words, str(tmp_path / "whole")], tmp_path / "whole.txt")[0] == 0
-        stages = json.loads((tmp_path / "whole.json").read_text())
-        lasts = {text: then - at for (text, at), (_, then) in pairwise(stages)}
-        needed = dict(served.asked)
-        stream = random.Random(f"{command} {sign.name}")
-        ended = 0
-        for phase in _PHASES[command]:
-            at = stream.randint(1, 12) if phase in ("draft", "judge") else stream.uniform(0.05, 0.7) * lasts[phase]
-            code, said = _forked([*words, str(tmp_path / "out")], tmp_path / "said.txt", _Moment(phase, at, sign))
-            if code == 0 and phase in lasts:
-                continue  # this time the phase was over sooner
-            ended += 1
-            if sign == signal.SIGKILL:
-                assert code in (-signal.SIGKILL, -signal.SIGPROF)
-            else:
-                assert (code, said) == (130, "judgeloop: interrupted; all answers so far are recorded, run the same command to resume\n")  # fmt: skip
-        assert ended >= len(_PHASES[command]) - 2
-        assert _forked([*words, str(tmp_path / "out")], tmp_path / "said.txt") == (0, "")
-    again = {call: count - needed[call] for call, count in served.asked.items()}
-    assert min(again.values()) == 1
-    lost = sum(again.values()) - len(again)
-    assert lost <= (_IN_FLIGHT * ended if sign == signal.SIGKILL else 0)
-    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+    command, before = uninterrupted.words[0], served.asked.copy()
+    words, stream = [*uninterrupted.words, str(tmp_path / "out")], random.Random(f"{command} {sign.name}")
+    ended = 0
+    for phase in _PHASES[command]:
+        lines, seconds = stream.randint(1, 4), stream.uniform(0.02, 0.7) * uninterrupted.lasts.get(phase, 0.0)
+        moment = _Moment(phase, lines if phase in ("draft", "judge") else seconds, sign)
+        code, said = _forked(words, tmp_path / "said.txt", moment)
+        if code == 0:
+            continue  # this time the phase was over sooner
+        ended += 1
+        if sign == signal.SIGKILL:
+            assert code in (-signal.SIGKILL, -signal.SIGPROF)
+        else:
+            assert (code, said) == (130, _INTERRUPTED)
+    assert ended >= len(_PHASES[command]) - 2
+    assert _forked(words, tmp_path / "said.txt") == (0, "")
+    asked = served.asked - before
+    assert set(asked) == {exchange.call for exchange in Cassette(uninterrupted.folder, writable=False).exchanges()}
+    assert asked.total() - len(asked) <= (_IN_FLIGHT * ended if sign == signal.SIGKILL else 0)
+    assert tables(tmp_path / "out") == tables(uninterrupted.folder)
     for name in ("estimates.csv", "report.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (uninterrupted.folder / name).read_bytes()
     assert (tmp_path / "out/report.html").is_file()
 
 
