@@ -142,8 +142,8 @@ def soak(count: int, in_flight: int, quick: bool, out: Path) -> None:
     ended = time.perf_counter()
     print(f"estimates: {ended - tenths.stages['estimates']:.1f} s after the last call, {len(audit.estimates)} rows; largest memory {peak_mb():,.0f} MB")  # fmt: skip
     del audit
-    page = judgeloop.report(out)
-    print(f"report: {time.perf_counter() - ended:.1f} s, {(out / 'report.html').stat().st_size / 2**20:.1f} MB ({page}); largest memory {peak_mb():,.0f} MB")  # fmt: skip
+    judgeloop.open(out).write_report()
+    print(f"report: {time.perf_counter() - ended:.1f} s, {(out / 'report.html').stat().st_size / 2**20:.1f} MB; largest memory {peak_mb():,.0f} MB")  # fmt: skip
 
 
 def peak_mb() -> float:
