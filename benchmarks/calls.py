@@ -98,18 +98,22 @@ class Answering(asyncio.Protocol):
             length = int(head[place + 15 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
             if len(self.rest) < end + 4 + length:
                 return
-            self.rest = self.rest[end + 4 + length :]
+            request, self.rest = self.rest[end + 4 : end + 4 + length], self.rest[end + 4 + length :]
             if self.latency_s and head.startswith(b"post"):
-                asyncio.get_running_loop().call_later(self.latency_s, self.answer)
+                asyncio.get_running_loop().call_later(self.latency_s, self.answer, request)
             else:
-                self.answer()
+                self.answer(request)
 
-    def answer(self) -> None:
+    def answer(self, request: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(HEAD + ANSWER)
+            self.transport.write(self.answered(request))
+
+    def answered(self, request: bytes) -> bytes:  # noqa: ARG002  another server's answer depends on it
+        """The answer to a request's body."""
+        return HEAD + ANSWER
 
 
-async def serve(latency_s: float, certificate: str) -> None:
+async def serve(latency_s: float, certificate: str, kind: type[Answering] = Answering) -> None:
     """Answer until standard input ends; the port goes to standard output."""
     gc.disable()
     tls = None
@@ -117,7 +121,7 @@ async def serve(latency_s: float, certificate: str) -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Answering(latency_s), "127.0.0.1", 0, ssl=tls, backlog=2048)
+    server = await loop.create_server(lambda: kind(latency_s), "127.0.0.1", 0, ssl=tls, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

@@ -16,6 +16,7 @@ JudgeloopError
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,3 +93,7 @@ class Interrupted(JudgeloopError):
     """Stopped by the user. All that was answered is recorded."""
 
     exit_code = 130
+
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command as Ctrl-C does: a scheduler sends the first, a terminal that is closed the second."""

@@ -28,6 +28,10 @@ _CLUSTERS_AT_A_TIME = 1 << 14
 """Clusters whose matrices are worked on together: they stay in the processor's cache, and the memory is bounded."""
 _SPARSE = 16
 """Codes up to so many times their number are counted in an array; others are sorted."""
+_COUNTED_AT_A_TIME = 1 << 15
+"""Bootstrap draws that are counted together: they stay in the processor's cache."""
+_SINGULAR = 1e-11
+"""Up to this eigenvalue a matrix with a unit diagonal counts as singular."""
 _BOOTSTRAP_BLOCK = 1 << 22
 """Numbers a block of bootstrap draws may hold: it bounds the memory."""
 
@@ -244,21 +248,30 @@ def one_step_bootstrap(
 
     b* = b + (Σ c_g H_g + R)⁻¹ (Σ c_g U_g − R b), c the counts of G clusters drawn with replacement, R the ridge: the
     one-step resampling of Moulton & Zeger (1991), with clusters for observations. Blocks of draws, one matrix product
-    each, bound the memory. A sample in which a column vanished gets the minimum-norm step.
+    each (of an information the upper triangle), bound the memory. A sample in which a column vanished gets the minimum-norm step.
     """
     codes, count = _dense_codes(clusters, len(z))
     columns = x.shape[1]
-    scores = _scores(x, z, fit, codes, count)
-    informations = _informations(x, _curvature(fit), codes, count).reshape(count, columns * columns)
+    j, k = np.triu_indices(columns)
+    informations = _informations(x, _curvature(fit), codes, count)[:, j, k]
+    parts = np.concatenate([_scores(x, z, fit, codes, count), informations], axis=1)
     block = max(1, _BOOTSTRAP_BLOCK // max(count, columns * columns, 1))
-    result = np.empty((draws, columns))
+    result, counts = np.empty((draws, columns)), np.empty((min(block, draws), count))
+    rows = max(1, _COUNTED_AT_A_TIME // max(1, count))
+    offsets = count * np.arange(rows, dtype=np.int32)[:, None]
     for start in range(0, draws, block):
         size = min(block, draws - start)
-        codes_drawn = rng.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        counts = np.bincount(codes_drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
-        hessians = (counts @ informations).reshape(size, columns, columns) + np.diag(fit.ridge)
-        gradients = counts @ scores - fit.ridge * fit.coefficients
-        result[start : start + size] = fit.coefficients + _solve_each(hessians, gradients)
+        drawn = rng.integers(
+            count, size=(size, count), dtype=np.int32
+        )  # four bytes a draw: the same clusters as of eight
+        for first in range(0, size, rows):
+            codes_drawn = drawn[first : first + rows]
+            counted = np.bincount((codes_drawn + offsets[: len(codes_drawn)]).ravel(), minlength=codes_drawn.size)
+            counts[first : first + len(codes_drawn)] = counted.reshape(codes_drawn.shape)
+        sums, hessians = counts[:size] @ parts, np.empty((size, columns, columns))
+        hessians[:, j, k] = hessians[:, k, j] = sums[:, columns:]
+        gradients = sums[:, :columns] - fit.ridge * fit.coefficients
+        result[start : start + size] = fit.coefficients + _solve_each(hessians + np.diag(fit.ridge), gradients)
     return result
 
 
@@ -490,15 +503,29 @@ def _solve_each(matrices: Floats, vectors: Floats) -> Floats:
     diagonals = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-300))
     scaled = matrices / (diagonals[:, :, None] * diagonals[:, None, :])
     right = vectors / diagonals
-    # The size of a solution does not show that its system is singular; the eigenvalues do.
-    well_conditioned = (
-        np.linalg.eigvalsh(scaled)[:, 0] > 1e-11 if matrices.shape[1] else np.ones(len(matrices), dtype=bool)
-    )
+    well_conditioned = _well_conditioned(scaled)
+    if well_conditioned.all():
+        return np.asarray(np.linalg.solve(scaled, right[:, :, None])[:, :, 0] / diagonals, dtype=np.float64)
     solved = np.empty_like(right)
     solved[well_conditioned] = np.linalg.solve(scaled[well_conditioned], right[well_conditioned][:, :, None])[:, :, 0]
     for index in np.flatnonzero(~well_conditioned):
         solved[index] = np.linalg.pinv(scaled[index], rcond=1e-11, hermitian=True) @ right[index]
     return np.asarray(solved / diagonals, dtype=np.float64)
+
+
+def _well_conditioned(scaled: Floats) -> NDArray[np.bool_]:
+    """(m,) whether every eigenvalue of symmetric matrices (m, p, p) with a unit diagonal is above 1e-11: the size of a solution does
+    not show that its system is singular."""
+    columns = scaled.shape[1]
+    if columns:
+        try:
+            # All of them at a fifth of the eigenvalues' cost.
+            factors = np.linalg.cholesky(scaled - _SINGULAR * np.eye(columns))
+        except np.linalg.LinAlgError:
+            return np.linalg.eigvalsh(scaled)[:, 0] > _SINGULAR
+        if np.isnan(factors[:, -1, -1]).any():
+            return np.linalg.eigvalsh(scaled)[:, 0] > _SINGULAR
+    return np.ones(len(scaled), dtype=bool)
 
 
 def _inverse(matrix: Floats) -> Floats:

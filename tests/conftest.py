@@ -24,7 +24,7 @@ from hypothesis import settings
 from judgeloop import report
 from judgeloop.commands import compare
 from judgeloop.records import Call, Route
-from judgeloop.serving.faults import Faults
+from judgeloop.serving.faults import FaultCounter, Faults
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.protocol import parsed
@@ -138,10 +138,11 @@ class CountingAnswerer:
 
 
 class Served:
-    """A running local server and what it was asked."""
+    """A running local server, what it was asked (``asked``: how often each call was answered), and the faults that it played."""
 
     def __init__(self, server: LocalServer, answerer: CountingAnswerer) -> None:
         self.base_url, self.asked = server.base_url, answerer.asked
+        self.faults: FaultCounter = server.app.state.faults
 
 
 _AT_HAND: dict[str, CountingAnswerer] = {}

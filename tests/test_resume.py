@@ -1,13 +1,10 @@
-"""A killed run is run again: the same tables byte for byte, and nothing is asked twice but what was in flight."""
+"""A run that a limit, an endpoint or a signal ended is run again: the same tables byte for byte (kills: test_nothing_lost.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,45 +15,10 @@ from conftest import Served, small_experiment, tables, write_experiment
 from judgeloop.cli.app import interruptible
 from judgeloop.cli.views import Quiet
 from judgeloop.commands.session import unwrapped
-from judgeloop.errors import BudgetReached, EndpointFailed, Interrupted, StorageFailed
+from judgeloop.errors import ENDING, BudgetReached, EndpointFailed, Interrupted, StorageFailed
 from judgeloop.serving.faults import Faults, Rule
 
 Serve = Callable[..., Served]
-_IN_FLIGHT = 8  # the experiment's concurrency
-
-
-def _command(experiment: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "judgeloop", "run", str(experiment), "--out", str(out), "--quiet"]
-
-
-def _killed_after(calls: int, served: Served, experiment: Path, out: Path) -> None:
-    """Start the run as a process of its own, and kill -9 it once that many calls were asked."""
-    before = sum(served.asked.values())
-    process = subprocess.Popen(_command(experiment, out), start_new_session=True, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while sum(served.asked.values()) - before < calls and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert process.poll() is None, "the run ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("moments", [(5, 40, 60)])
-def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path, serve: Serve, moments: tuple[int, ...]) -> None:
-    slow = Faults(rules=(Rule(kind="slow", delay_s=0.01, times="always"),))
-    served = serve(faults=slow)
-    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
-    for calls in moments:
-        _killed_after(calls, served, experiment, tmp_path / "killed")
-    finished = subprocess.run(_command(experiment, tmp_path / "killed"), check=True, capture_output=True, text=True)
-    assert finished.stdout.strip().endswith("report.html")
-    counts = dict(served.asked)
-    assert sum(count - 1 for count in counts.values()) <= _IN_FLIGHT * len(moments)
-    uninterrupted = judgeloop.run(experiment, out=tmp_path / "whole")
-    assert tables(tmp_path / "killed") == tables(uninterrupted.path)
-    estimates = [(tmp_path / name / "estimates.csv").read_bytes() for name in ("killed", "whole")]
-    assert estimates[0] == estimates[1]
 
 
 @pytest.mark.slow
@@ -129,41 +91,37 @@ def test_a_run_folder_replays_as_a_fixture_packed_or_not(tmp_path: Path, serve: 
     assert sum(served.asked.values()) == total
 
 
-def test_sigterm_lets_what_is_in_flight_end_as_ctrl_c_does() -> None:
+@pytest.mark.parametrize("sign", ENDING, ids=lambda sign: sign.name)
+def test_a_signal_lets_what_is_in_flight_end_as_ctrl_c_does(sign: signal.Signals) -> None:
     ended: list[str] = []
 
-    async def command() -> None:
+    async def command(*, late: bool) -> str:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(60)
+            os.kill(os.getpid(), sign)
+            if not late:
+                await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(0.01)  # as a client does that waits for its calls
+            if not late:
+                await asyncio.sleep(0.01)  # as a client does that waits for its calls
             ended.append("drained")
+        return "done"
 
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
-        unwrapped(command())
-    assert ended == ["drained"]
-    assert signal.getsignal(signal.SIGTERM) is before
+    before = signal.getsignal(sign)
+    for late in (False, True):  # one that comes as the last answer does ends the command too
+        with pytest.raises(KeyboardInterrupt):
+            unwrapped(command(late=late))
+    assert ended == ["drained", "drained"]
+    assert signal.getsignal(sign) is before
     with pytest.raises(Interrupted, match="run the same command to resume"), interruptible():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.slow
-def test_sigterm_loses_no_paid_call(tmp_path: Path, serve: Serve) -> None:
-    served = serve(faults=Faults(rules=(Rule(kind="slow", delay_s=0.2, times="always"),)))
-    experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
-    process = subprocess.Popen(_command(experiment, tmp_path / "run"), stderr=subprocess.PIPE, text=True)
-    while sum(served.asked.values()) < 20 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, message = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "run the same command to resume" in message
-    asked = dict(served.asked)
-    judgeloop.run(experiment, out=tmp_path / "run")
-    assert {call: served.asked[call] for call in asked} == asked
+        signal.raise_signal(sign)
+    assert signal.getsignal(sign) is before
+    try:
+        signal.signal(sign, signal.SIG_IGN)  # nohup does so for SIGHUP
+        with interruptible():
+            signal.raise_signal(sign)
+            assert unwrapped(command(late=True)) == "done"
+    finally:
+        signal.signal(sign, before)
 
 
 @pytest.mark.tables

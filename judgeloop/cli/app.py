@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from judgeloop.errors import Interrupted
+from judgeloop.errors import ENDING, Interrupted
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -114,18 +114,20 @@ def fail(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it Ctrl-C and SIGTERM, as schedulers send it, end the command alike. Raises Interrupted."""
-    replaced = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    """Within it the signals of ``ENDING`` end the command as Ctrl-C does; one that is ignored, as SIGHUP by nohup, stays so. Raises
+    Interrupted."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {sign: signal.getsignal(sign) for sign in ENDING if in_main}
     try:
-        if replaced:
-            signal.signal(signal.SIGTERM, _interrupt)
+        for sign, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(sign, _interrupt)
         yield
     except KeyboardInterrupt:
         raise Interrupted("interrupted; all answers so far are recorded, run the same command to resume") from None
     finally:
-        if replaced:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for sign, handler in before.items():
+            signal.signal(sign, handler or signal.SIG_DFL)
 
 
 def _interrupt(*_: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pandas as pd
 
@@ -330,7 +330,7 @@ async def each(
 ) -> list[Answer]:
     """Every question's answer, in order, with at most ``at_once`` under way: a request body is written only when it is
     about to be sent."""
-    answers: dict[int, Answer] = {}
+    answers: list[Answer | None] = [None] * len(questions)
     waiting = iter(enumerate(questions))
 
     async def work() -> None:
@@ -340,7 +340,7 @@ async def each(
     async with asyncio.TaskGroup() as tasks:
         for _ in range(min(at_once, len(questions))):
             tasks.create_task(work())
-    return [answers[number] for number in range(len(questions))]
+    return cast("list[Answer]", answers)
 
 
 def _no_gold(item: Item, candidate: Candidate) -> None:  # noqa: ARG001 - the signature that judgments_frame takes

@@ -18,7 +18,7 @@ import yaml
 
 from judgeloop import analysis
 from judgeloop.commands.consent import Consent, Sending, recorded
-from judgeloop.errors import FolderMismatch, InvalidInput, JudgeloopError
+from judgeloop.errors import ENDING, FolderMismatch, InvalidInput, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import TRIAL_ID
 from judgeloop.rundir import AnotherOwner, RunFolder
@@ -315,33 +315,39 @@ def _run(running: Coroutine[Any, Any, T]) -> T:
 
 
 def _drained(running: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result. SIGTERM cancels it as Ctrl-C does, so that calls in flight, which are paid for, are recorded; then
-    KeyboardInterrupt is raised. Outside it the program's own handler holds, as it was."""
+    """The coroutine's result. Signals of ``ENDING`` cancel it as Ctrl-C does, so that calls in flight, which are paid for, are recorded;
+    then KeyboardInterrupt is raised. Outside it the program's own handlers hold, as they were; one that is ignored stays so."""
     stopped = False
-    before = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {sign: signal.getsignal(sign) for sign in ENDING if in_main}
+    before = {sign: handler for sign, handler in before.items() if handler not in (None, signal.SIG_IGN)}
 
     async def cancellable() -> T:
-        task = asyncio.current_task()
+        task, events = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
 
-        def stop() -> None:
+        def stop(*_: object) -> None:
             nonlocal stopped
             stopped = True
-            task.cancel()
+            events.call_soon_threadsafe(task.cancel)
 
-        if before is not None and before is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-        return await running
+        try:
+            for sign in before:
+                signal.signal(sign, stop)
+            return await running
+        finally:
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
 
     try:
-        return asyncio.run(cancellable())
+        result = asyncio.run(cancellable())
     except asyncio.CancelledError:
-        if stopped:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        if not stopped:
+            raise
+    else:
+        if not stopped:
+            return result
+    raise KeyboardInterrupt
 
 
 def _loop_is_running() -> bool:

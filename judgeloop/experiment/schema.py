@@ -804,7 +804,13 @@ class Experiment(Block):
             (raw.get(key, {}) for key in ("policy", "signal")) if isinstance(raw, Mapping) else (None, None)
         )
         kind = policy.get("kind") if isinstance(policy, Mapping) else None
-        if kind not in SIGNALS_OF_POLICY or not isinstance(signal, Mapping) or "kind" in signal:
+        # A kind that is no text is refused behind this.
+        if (
+            not isinstance(kind, str)
+            or kind not in SIGNALS_OF_POLICY
+            or not isinstance(signal, Mapping)
+            or "kind" in signal
+        ):
             return raw
         return {**raw, "signal": {"kind": SIGNALS_OF_POLICY[kind][0], **signal}}
 

@@ -47,7 +47,8 @@ TRIAL_QUESTION = "What is the capital of France?"
 TRIAL_ANSWERS = tuple(f"The capital of France is {city}." for city in ("Paris", "Lyon", "Nice"))
 """Of the calls by which a judge is tried: short, and the first is plainly the best, so that any working judge has an answer."""
 
-_SLOTS: dict[str, Slot] = {"a": "first", "b": "second", "tie": "tie"}
+_VERDICTS = {"a": Verdict("first"), "b": Verdict("second"), "tie": Verdict("tie")}
+"""Label → its verdict, which all judgments share."""
 _THOUGHT_END = re.compile(r"</(?:think|thinking|reasoning)>", re.I)
 _THOUGHT_START = re.compile(r"<(?:think|thinking|reasoning)>", re.I)
 _FENCE = re.compile(r"```[A-Za-z]*\s*\n(.*)\n\s*```", re.DOTALL)
@@ -266,7 +267,7 @@ def read_verdict(reply: Reply, mode: Mode, ties: bool, floor: float = LEAST_MASS
     if answer.reason:
         return Verdict("unscored", reason=answer.reason, mass=answer.mass, said=said(reply))
     if answer.label:
-        return Verdict(_SLOTS[answer.label])
+        return _VERDICTS[answer.label]
     a, b, tie = (answer.weights.get(label, 0.0) for label in ("a", "b", "tie"))
     p_first = (a + tie / 2) / (a + b + tie)
     slot: Slot = "tie" if tie > max(a, b) or p_first == 0.5 else "first" if p_first > 0.5 else "second"

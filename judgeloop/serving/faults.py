@@ -107,8 +107,8 @@ class Shape(Block):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_kind(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and raw.get("kind") in _KINDS:
-            return {**_KINDS[str(raw["kind"])], **raw}
+        if isinstance(raw, Mapping) and isinstance(kind := raw.get("kind"), str) and kind in _KINDS:
+            return {**_KINDS[kind], **raw}
         return raw
 
 

@@ -178,6 +178,7 @@ DONE = b"data: [DONE]\n\n"
 _PIECE = re.compile(r"\s*\S+|\s+")
 _ENVELOPE = ("id", "created", "model", "system_fingerprint")
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_MOST_PARTS = 1024
 
 
 def event(data: Mapping[str, Any]) -> bytes:
@@ -239,7 +240,7 @@ class Assembler:
                 continue
             try:
                 self._add_chunk(json.loads(payload))
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 self.damaged = True
 
     @property
@@ -257,8 +258,9 @@ class Assembler:
             if chunk.get(name) is not None:
                 self._body[name] = chunk[name]
         for part in chunk.get("choices") or []:
-            empty = {"index": part["index"], "message": {"role": "assistant", "content": None}, "finish_reason": None}
-            choice = self._choices.setdefault(part["index"], empty)
+            index = _index(part)
+            empty = {"index": index, "message": {"role": "assistant", "content": None}, "finish_reason": None}
+            choice = self._choices.setdefault(index, empty)
             message = choice["message"]
             for name, value in (part.get("delta") or {}).items():
                 if name in _TEXTS and isinstance(value, str):
@@ -273,11 +275,20 @@ class Assembler:
             choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
 
 
+def _index(part: Mapping[str, Any]) -> int:
+    """The place of a choice or tool call. Raises ValueError for none, and for one beyond what any server sends: a list is made as long."""
+    index = part["index"]
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < _MOST_PARTS:
+        raise ValueError(index)
+    return index
+
+
 def _add_tool_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -> None:
     for part in parts:
-        while len(calls) <= part["index"]:
+        index = _index(part)
+        while len(calls) <= index:
             calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
-        call = calls[part["index"]]
+        call = calls[index]
         for name, value in part.items():
             if name == "function":
                 for key, text in value.items():

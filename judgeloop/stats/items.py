@@ -246,8 +246,10 @@ def marked(items: pd.DataFrame, texts: pd.DataFrame | None = None) -> pd.DataFra
     if texts is not None and len(texts):
         first = texts.groupby("item_id", sort=False).head(_TEXTS_OF_AN_ITEM)
         short = first["text"].fillna("").astype(str).str[:_CHARACTERS]
-        joined = short.groupby(first["item_id"].astype(str), sort=False).agg(" ".join)
-        signatures.append({str(item): text for item, text in joined.items()})
+        joined: dict[str, str] = {}
+        for item, text in zip(first["item_id"].astype(str), short, strict=True):
+            joined[item] = f"{joined[item]} {text}" if item in joined else text
+        signatures.append(joined)
     copies = near_copies(signatures)
     return items.assign(**{NEAR_COPY_OF: items["item_id"].astype(str).map(copies).fillna("")}) if copies else items
 

@@ -48,6 +48,8 @@ _SPENT_BYTES = 300
 _DIGITS = 24
 """The last digits of a request's hash by which the index tells requests of one call id apart."""
 _LINE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
+_LENGTH_BITS, _PART_BITS = 30, 74
+_MOST_LENGTH, _MOST_OFFSET = (1 << _LENGTH_BITS) - 1, (1 << _PART_BITS - _LENGTH_BITS) - 1
 _SYNC_S = 30.0
 """Seconds of recording that a power cut can lose."""
 
@@ -105,9 +107,11 @@ _NOTHING = Spending()
 
 @dataclass(slots=True)
 class _Appending:
-    """A part that is open for appending: its file's descriptor, the place by which the file is known, and its size in bytes."""
+    """A part that is open for appending: its number in places, its file's descriptor, the place by which the file is known, and its
+    size in bytes."""
 
     path: Path
+    part: int
     descriptor: int
     place: tuple[int, int]
     size: int
@@ -158,8 +162,12 @@ class Cassette:
         self._index_parts()
 
     def _index_parts(self) -> None:
-        self._places: dict[bytes, tuple[Path, int, int]] = {}
-        self._names_of_body: dict[str, list[bytes]] | None = None
+        self._places: dict[int, int] = {}
+        """Hash of a name → place (``_packed``), all that is held of a call. Of two names with one hash, of which a million have one in 40
+        million times, the earlier counts as not recorded."""
+        self._parts: list[Path] = []
+        self._numbers: dict[Path, int] = {}
+        self._names_of_body: dict[str, list[int]] | None = None
         self.spent: dict[str, Spending] = {}
         # Compressed parts are unpacked once and end to end into one file: a run reads all its parts in turn.
         self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the cassette, however it goes
@@ -176,7 +184,7 @@ class Cassette:
     def _index_part(self, path: Path) -> None:
         """Remember where each exchange of a part stands. Bodies are read when they are wanted; here they are held against their
         checksums alone, and parsed where a line is no plain answer of this version."""
-        packed = path.suffix == ".gz"
+        packed, part = path.suffix == ".gz", self._number(path)
         start = self._unpacked.seek(0, os.SEEK_END) if packed else 0
         offset, plain = start, Counter[tuple[bytes, bytes, bytes, bytes]]()
         with gzip.open(path) if packed else path.open("rb", buffering=_CHUNK_BYTES) as file:
@@ -187,11 +195,11 @@ class Cassette:
                     if self._writable:
                         self._cut(path, offset)
                     break
-                place = path, offset, len(line)
+                place = _packed(part, offset, len(line))
                 offset += len(line)
                 if found := _plain(line):
                     name, spent = found
-                    self._places[name] = place
+                    self._places[hash(name)] = place
                     plain[spent] += 1
                     continue
                 try:
@@ -243,10 +251,12 @@ class Cassette:
         place = self._places.get(_name(call_id, key))
         if place is None:
             return None
-        exchange = self._load(*place)
+        exchange = self._load(place)
+        if (exchange.call, exchange.key) != (call_id, key):
+            return None
         if call_key(exchange.request, exchange.route, exchange.weights) != key:
             raise FolderMismatch(
-                f"{place[0]}: the request that is recorded as {call_id} is not the one that its key names; restore the file, or delete that line to ask the call again"
+                f"{self._parts[place >> _PART_BITS]}: the request that is recorded as {call_id} is not the one that its key names; restore the file, or delete that line to ask the call again"
             )
         return exchange
 
@@ -255,16 +265,25 @@ class Cassette:
         if self._names_of_body is None:
             self._names_of_body = {}
             for name, place in self._places.items():
-                self._names_of_body.setdefault(self._load(*place).key, []).append(name)
-        return [self._load(*self._places[name]) for name in self._names_of_body.get(key, [])]
+                self._names_of_body.setdefault(self._load(place).key, []).append(name)
+        return [self._load(self._places[name]) for name in self._names_of_body.get(key, [])]
 
     def exchanges(self) -> Iterator[Exchange]:
         """Every recorded exchange, part by part."""
         for place in list(self._places.values()):
-            yield self._load(*place)
+            yield self._load(place)
 
-    def _load(self, path: Path, offset: int, length: int) -> Exchange:
+    def _number(self, path: Path) -> int:
+        """The number of a part in places."""
+        if path not in self._numbers:
+            self._numbers[path] = len(self._parts)
+            self._parts.append(path)
+        return self._numbers[path]
+
+    def _load(self, place: int) -> Exchange:
         """The exchange at a place; of a compressed part, at this offset of the unpacked file."""
+        part, offset, length = _split(place)
+        path = self._parts[part]
         try:
             file = self._unpacked if path.suffix == ".gz" else self._readers.get(path) or self._reader(path)
             file.seek(offset)
@@ -311,7 +330,7 @@ class Cassette:
             name = _name(exchange.call, exchange.key)
             if self._names_of_body is not None and name not in self._places:
                 self._names_of_body.setdefault(exchange.key, []).append(name)
-            self._places[name] = (file.path, file.size, len(line))
+            self._places[name] = _packed(file.part, file.size, len(line))
         file.size += len(line)
 
     def _path(self, part: str) -> Path:
@@ -332,7 +351,9 @@ class Cassette:
             os.close(self._files.pop(next(iter(self._files))).descriptor)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         opened = os.fstat(descriptor)
-        self._files[part] = _Appending(path, descriptor, (opened.st_dev, opened.st_ino), opened.st_size)
+        self._files[part] = _Appending(
+            path, self._number(path), descriptor, (opened.st_dev, opened.st_ino), opened.st_size
+        )
         return self._files[part]
 
     def _sync(self) -> None:
@@ -350,7 +371,8 @@ class Cassette:
     def check_kept(self) -> None:
         """Raise StorageFailed where a part that holds recorded exchanges is there no more, or shorter."""
         sizes: dict[Path, int] = {}
-        for path, offset, length in self._places.values():
+        for part, offset, length in map(_split, self._places.values()):
+            path = self._parts[part]
             sizes[path] = max(sizes.get(path, 0), offset + length)
         for path, size in sizes.items():
             try:
@@ -453,9 +475,19 @@ def _part_order(path: Path) -> tuple[str, bool]:
     return str(path).removesuffix(".gz"), path.suffix != ".gz"
 
 
-def _name(call: str, key: str) -> bytes:
-    """The name of a call id and request hash in the index."""
-    return f"{call}{key[-_DIGITS:]}".encode("utf-8", "surrogatepass")
+def _name(call: str, key: str) -> int:
+    """The hash of a call id and request hash in the index."""
+    return hash(f"{call}{key[-_DIGITS:]}".encode("utf-8", "surrogatepass"))
+
+
+def _packed(part: int, offset: int, length: int) -> int:
+    """The place of a line as one number: a tuple of three takes four times the memory."""
+    return part << _PART_BITS | offset << _LENGTH_BITS | length
+
+
+def _split(place: int) -> tuple[int, int, int]:
+    """(part, offset, length) of a place."""
+    return place >> _PART_BITS, place >> _LENGTH_BITS & _MOST_OFFSET, place & _MOST_LENGTH
 
 
 def _differences(recorded: Any, asked: Any, path: str = "") -> list[str]:

@@ -439,7 +439,8 @@ class WireClient:
         self._fatal: JudgeloopError | None = None
         self._closing = asyncio.Event()
         self._attempt_ended = asyncio.Event()
-        self._counted: set[tuple[str, str]] = set()
+        self._counted: set[int] = set()
+        """Hashes of the calls that were counted: (call id, key) of each would take five times the memory."""
         self._shown_until: dict[Connection, float] = {}
         """Endpoint → the end of the last pause of it that was shown."""
         training = max((endpoint.price.training for endpoint in endpoints.values()), default=0.0)
@@ -502,7 +503,7 @@ class WireClient:
     def _note(self, call: Call, exchange: Exchange, *, recorded: bool) -> Reply:
         """The reply in an exchange, counted as a call and shown to the observer."""
         reply = read(exchange.status, exchange.response, exchange.fault, exchange.route)
-        identity = (call.call_id, call.key)
+        identity = hash((call.call_id, call.key))
         if identity not in self._counted:
             self._counted.add(identity)
             endpoint = self._endpoints[call.endpoint] if call.endpoint else None
