@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from judgeloop.analysis import Analysis, analyze_log, write_tables
-from judgeloop.commands import questions
+from judgeloop.commands import questions, ray_executor
 from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, checked, valid, with_client_addresses
 from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
 from judgeloop.commands.consent import Consent
-from judgeloop.commands.questions import ProbeQuestions, unapplied
+from judgeloop.commands.questions import ProbeQuestions, Questions, unapplied
 from judgeloop.commands.rated import RatedReplies, analyze_rated
 from judgeloop.commands.session import (
     Observer,
@@ -38,12 +40,16 @@ from judgeloop.judging.reward_models import RewardJudge, check_reward, reward_ju
 from judgeloop.records import Client
 from judgeloop.rundir import RunFolder, default_folder
 from judgeloop.serving import engines
-from judgeloop.wire.client import Ledger
+from judgeloop.wire.cassette import SHARD
+from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
     from judgeloop.results import Audit
 
+AnyJudge = ModelJudge | RewardJudge
 
+_SHARD_ITEMS = 500
+"""Items of a shard. A shard's calls are found again by its number: with another size they would be asked again."""
 _EVERY_S = 5.0
 """Seconds between two messages on how far the edits are."""
 _NAMES = {**OPTIONS, "pairs": "the pairs file"}
@@ -83,6 +89,11 @@ def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = Non
         raise InvalidInput(
             "--reward: reward models are asked by routes that batch files do not have; leave --batch and --collect out"
         )
+    on_ray = ray_executor.check(call.executor, settings.endpoints, client=call.client, replay=call.replay)
+    if on_ray and by_files:
+        raise InvalidInput("--executor ray: batch files are answered elsewhere; leave --batch and --collect out")
+    if on_ray and settings.form is not None:
+        raise InvalidInput(f"--executor ray: shards are of pairs; with --mode {settings.form.mode} leave it out")
     if call.replay is None and not collect:
         engines.check(settings.endpoints)
         check_keys(settings.endpoints)
@@ -98,6 +109,7 @@ def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = Non
     session = Session(
         folder, identity, settings.endpoints, environment(identity, files, settings.seed), settings.record(), call.replay,
         call.retry_failed and not collect, Ledger(call.max_cost, call.max_calls), observer, call.client, consent,
+        "" if on_ray else None,
     )  # fmt: skip
     asking = _Asking(settings, observer)
     with difference_named(folder, "audit", lambda recorded: audit_differences(recorded, settings.record())), session:
@@ -107,7 +119,9 @@ def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = Non
             _ask_by_batches(session, settings, collect, observer)
         elif session.recording is None:
             refuse_running(folder)
-        session.ask(asking.ask)
+        with ray_executor.cluster(session) if on_ray else nullcontext() as cluster:
+            asking.elsewhere = cluster and partial(_ask_by_shards, cluster, session, settings)
+            session.ask(asking.ask)
         session.stage("estimates")
         analysis = asking.analysis(identity)
         session.finish({**analysis.facts, **asking.facts()})
@@ -137,12 +151,57 @@ def _ask_by_batches(
         raise interrupted(session.folder) from None
 
 
+async def _ask_by_shards(
+    cluster: ray_executor.Cluster,
+    session: Session,
+    settings: Settings,
+    judges: Sequence[AnyJudge],
+    probing: ProbeQuestions,
+) -> None:
+    """Have a cluster record every answer, shard by shard; what asks next finds them."""
+    bare = [replace(judge, client=None) for judge in judges]
+    shards = settings.questions.shards(probing, _SHARD_ITEMS)
+    units = (
+        ray_executor.Unit(
+            f"{SHARD}{number:05d}", partial(_shard, bare, asked, probes), _calls(judges, asked, probes)
+        )
+        for number, (asked, probes) in enumerate(shards)
+    )  # fmt: skip
+
+    def on_event(_: str, content: Any) -> None:
+        if session.observer:
+            session.observer.note(content)
+
+    total = _calls(judges, settings.questions, probing)
+    await cluster.run(units, on_event, shares=total, own=0, records=False)
+    session.cassette.reopen()
+
+
+def _calls(judges: Sequence[AnyJudge], asked: Questions, probing: ProbeQuestions) -> int:
+    return sum(asked.calls + probing.calls(judge.name) for judge in judges)
+
+
+async def _shard(
+    judges: Sequence[AnyJudge],
+    asked: Questions,
+    probing: ProbeQuestions,
+    client: WireClient,
+    endpoints: Mapping[str, Endpoint],
+    _: ray_executor.Event,
+) -> None:
+    """One shard, in a worker: its answers are recorded."""
+    own = [replace(judge, client=client, endpoint=endpoints[judge.spec.endpoint]) for judge in judges]
+    await questions.ask(own, asked, probing)
+
+
 @dataclass
 class _Asking:
-    """The calls of an audit, and the analysis, tables and facts of their replies."""
+    """The calls of an audit, and the analysis, tables and facts of their replies. ``elsewhere``: what has other processes record
+    the answers first."""
 
     settings: Settings
     observer: Observer | None
+    elsewhere: Callable[[Sequence[AnyJudge], ProbeQuestions], Awaitable[None]] | None = None
     log: VerdictLog = field(init=False)
     rated: RatedReplies = field(init=False)
     probing: ProbeQuestions = field(init=False, default_factory=ProbeQuestions)
@@ -166,13 +225,15 @@ class _Asking:
             )
             self._show_planned()
         self._stage("asking")
+        if self.elsewhere is not None:
+            await self.elsewhere(judges, self.probing)
         judged = self.observer.judged if self.observer else lambda *_: None
         if settings.pairwise:
             self.log = await questions.ask(judges, settings.questions, self.probing, judged)
         if settings.form is not None:
             self.rated = await settings.form.ask(settings.judges, settings.endpoints, client, settings.seed, judged)
 
-    async def _judge(self, name: str, client: Client) -> ModelJudge | RewardJudge:
+    async def _judge(self, name: str, client: Client) -> AnyJudge:
         """The judge of that name, after its trial calls."""
         settings, spec = self.settings, self.settings.judges[name]
         if settings.reward is not None:

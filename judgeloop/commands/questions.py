@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -57,6 +57,20 @@ class Questions:
         """The distinct texts, in the file's order."""
         return [text for _, _, text in places(self.matchups)]
 
+    def shards(self, probing: ProbeQuestions, size: int) -> Iterator[tuple[Questions, ProbeQuestions]]:
+        """The questions of every ``size`` items, in their order, with the probes of their texts."""
+        number = {item_id: place // size for place, item_id in enumerate(self.items)}
+        matchups = _grouped((number[matchup.item_id], matchup) for matchup in self.matchups)
+        probes = {
+            judge: _grouped((number[pair.matchup.item_id], pair) for pair in pairs)
+            for judge, pairs in probing.pairs.items()
+        }
+        for shard, own in matchups.items():
+            items = {matchup.item_id: self.items[matchup.item_id] for matchup in own}
+            rows = {matchup.pair_id: self.rows[matchup.pair_id] for matchup in own}
+            asked = Questions(items, tuple(own), rows, self.repeats)
+            yield asked, ProbeQuestions({judge: pairs.get(shard, []) for judge, pairs in probes.items()})
+
     @property
     def calls(self) -> int:
         """Calls that these take of one judge."""
@@ -86,6 +100,14 @@ class ProbeQuestions:
     def calls(self, judge: str) -> int:
         """Calls that a judge's probe pairs take."""
         return len(self.of(judge)) * len(ORDERS)
+
+
+def _grouped(rows: Iterable[tuple[int, Question]]) -> dict[int, list[Question]]:
+    """Number → its rows, by the numbers."""
+    groups: dict[int, list[Question]] = {}
+    for number, row in rows:
+        groups.setdefault(number, []).append(row)
+    return dict(sorted(groups.items()))
 
 
 class TextNames:
