@@ -105,8 +105,8 @@ class ProbeQuestions:
 def _grouped(rows: Iterable[tuple[int, Question]]) -> dict[int, list[Question]]:
     """Number → its rows, by the numbers."""
     groups: dict[int, list[Question]] = {}
-    for number, row in rows:
-        groups.setdefault(number, []).append(row)
+    for number, question in rows:
+        groups.setdefault(number, []).append(question)
     return dict(sorted(groups.items()))
 
 

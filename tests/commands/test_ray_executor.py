@@ -20,6 +20,7 @@ import judgeloop
 from conftest import Served, small_experiment, tables, without, write_experiment
 from judgeloop.commands import audit, ray_executor
 from judgeloop.commands.ray_executor import Cluster, _execute, _Order
+from judgeloop.commands.session import Session
 from judgeloop.errors import BudgetReached, EndpointFailed, InvalidInput
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.rundir import RunFolder
@@ -73,7 +74,9 @@ def worker_of(folder: Path, unit: str) -> int | None:
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_the_results_are_those_of_one_process(tmp_path: Path, serve: Serve, cluster: str) -> None:
+def test_a_worker_is_killed_and_the_results_are_those_of_one_process(
+    tmp_path: Path, serve: Serve, cluster: str
+) -> None:
     served = serve(faults=SLOW)
     experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
     killed: list[int] = []
@@ -111,7 +114,12 @@ def test_an_audit_by_shards(
     monkeypatch.setattr(audit, "_SHARD_ITEMS", 5)
     served = serve()
     source = audit_pairs.write(tmp_path / "pairs.jsonl", audit_pairs.pairs(12))
-    asked: dict[str, Any] = {"model": "planted", "base_url": served.base_url, "probes": "padding,bold", "concurrency": 6}
+    asked: dict[str, Any] = {
+        "model": "planted",
+        "base_url": served.base_url,
+        "probes": "padding,bold",
+        "concurrency": 6,
+    }
     local = judgeloop.audit(source, out=tmp_path / "local", **asked)
     calls = sum(served.asked.values())
     on_ray = judgeloop.audit(source, out=tmp_path / "ray", executor="ray", max_calls=calls, **asked)
@@ -145,7 +153,17 @@ def test_the_budget_is_shared_out_and_errors_are_those_of_one_process(
 def test_sigterm_lets_the_workers_calls_in_flight_end(tmp_path: Path, serve: Serve, cluster: str) -> None:
     served = serve(faults=Faults(rules=(Rule(kind="slow", delay_s=0.2, times="always"),)))
     experiment = write_experiment(tmp_path / "in", small_experiment(served.base_url))
-    command = [sys.executable, "-m", "judgeloop", "run", str(experiment), "--out", str(tmp_path / "run"), "--executor", "ray"]
+    command = [
+        sys.executable,
+        "-m",
+        "judgeloop",
+        "run",
+        str(experiment),
+        "--out",
+        str(tmp_path / "run"),
+        "--executor",
+        "ray",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "RAY_ADDRESS": cluster})
     while sum(call.startswith("s") for call in list(served.asked)) < 10 and process.poll() is None:
         time.sleep(0.01)
@@ -214,13 +232,10 @@ def test_what_ray_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def test_all_processes_together_keep_to_an_endpoint_s_limits() -> None:
     endpoint = Endpoint(base_url="http://127.0.0.1:9", model="m", concurrency=7, per_minute=600)
 
-    class Session:
-        folder = RunFolder("run")
-        endpoints = {"m": endpoint}
-
+    session = Session(RunFolder("run"), "", {"m": endpoint}, {}, {})
     for workers in (1, 3, 100):
-        cluster = Cluster(Session(), workers)  # type: ignore[arg-type]
-        share = cluster.share_of(Session.endpoints)["m"]
+        cluster = Cluster(session, workers)
+        share = cluster.share_of(session.endpoints)["m"]
         at_once = cluster.workers + 1
         assert cluster.workers == min(workers, 6)
         assert share.concurrency * at_once <= 7
