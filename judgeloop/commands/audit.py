@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -120,7 +120,8 @@ def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = Non
         elif session.recording is None:
             refuse_running(folder)
         with ray_executor.cluster(session) if on_ray else nullcontext() as cluster:
-            asking.elsewhere = cluster and partial(_ask_by_shards, cluster, session, settings)
+            if cluster:
+                asking.elsewhere = partial(_ask_by_shards, cluster, session, settings)
             session.ask(asking.ask)
         session.stage("estimates")
         analysis = asking.analysis(identity)
@@ -159,7 +160,8 @@ async def _ask_by_shards(
     probing: ProbeQuestions,
 ) -> None:
     """Have a cluster record every answer, shard by shard; what asks next finds them."""
-    bare = [replace(judge, client=None) for judge in judges]
+    nobody = cast(Client, None)  # each worker has a client of its own
+    bare = [replace(judge, client=nobody) for judge in judges]
     shards = settings.questions.shards(probing, _SHARD_ITEMS)
     units = (
         ray_executor.Unit(

@@ -135,8 +135,7 @@ class Cluster:
         """Work all units. ``shares`` of the budget are theirs together, ``own`` this process's. ``records``: what the units'
         endpoints said is not seen here again, and is added to the session's record. Raises the first error of a unit; the others
         are then stopped, with what they have recorded."""
-        import ray
-
+        ray = _ray()
         self._folder.mkdir(exist_ok=True)
         (self._folder / _TOKEN).write_text(self._token, encoding="utf-8")
         ledger, budget = self._session.ledger, _Budget.of(self._session.ledger, shares, own)
@@ -196,8 +195,7 @@ def cluster(session: Session) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     before = signal.getsignal(signal.SIGTERM)
-    import ray
-
+    ray = _ray()
     is_own = not ray.is_initialized()
     try:
         try:
@@ -216,6 +214,12 @@ def cluster(session: Session) -> Iterator[Cluster]:
     finally:
         if is_own:
             ray.shutdown()
+
+
+def _ray() -> Any:
+    import ray
+
+    return ray
 
 
 @dataclass
@@ -272,8 +276,7 @@ class _Progress:
 
 def _outcome(task: Any, unit: str) -> _Outcome:
     """How a task ended. An error that nobody foresaw is raised as it was in the worker."""
-    import ray
-
+    ray = _ray()
     try:
         outcome: _Outcome = ray.get(task)
     except ray.exceptions.RayTaskError as error:

@@ -146,7 +146,7 @@ def run(
         weights = _weights(resolved, folder, by_hand=by_hand, replayed=replay is not None)
         generation = observer.generation if observer else lambda _: None
         with ray_executor.cluster(session) if on_ray else nullcontext() as cluster:
-            replicates = cluster and partial(_on_ray, cluster, session, resolved, generation)
+            replicates = partial(_on_ray, cluster, session, resolved, generation) if cluster else None
             judges = session.ask(
                 lambda client, endpoints: _run(
                     resolved, material, endpoints, client, folder, weights, generation, replicates

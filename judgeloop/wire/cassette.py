@@ -225,9 +225,8 @@ class Cassette:
     def _is_asked_again(self, exchange: Exchange) -> bool:
         """Whether an exchange of an earlier session counts as not recorded. A trial that an endpoint failed for what it asks is
         found, or another way to read verdicts might follow and every call be asked anew."""
-        is_elsewhere = (
-            bool(self.unit) and not self.unit.startswith(SHARD) and not exchange.call.startswith(f"{self.unit}/")
-        )
+        unit = self.unit or SHARD
+        is_elsewhere = not unit.startswith(SHARD) and not exchange.call.startswith(f"{unit}/")
         if not self._retry_failed or not exchange.fault or is_elsewhere:
             return exchange.fault == CUT_SHORT
         return exchange.fault in PASSING_FAULTS or not TRIAL_ID.match(exchange.call)
