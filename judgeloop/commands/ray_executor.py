@@ -28,6 +28,7 @@ from judgeloop import errors
 from judgeloop.commands.session import EndpointRecord, OwnClient, Session, unwrapped
 from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, InvalidInput, JudgeloopError
 from judgeloop.experiment.schema import Endpoint
+from judgeloop.records import Call, Reply
 from judgeloop.rundir import Lock
 from judgeloop.wire.cassette import SHARD, Cassette
 from judgeloop.wire.client import AnsweredCall, Ledger, WireClient
@@ -149,12 +150,13 @@ class Cluster:
                 if not running:
                     break
                 done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
-                self._look(on_event, len(running))
+                self._look(on_event, len(running), counts=records)
                 for task in done:
                     outcome = _outcome(task, name := running.pop(task))
                     ledger.count(outcome.attempts, outcome.cost)
                     budget.spent(ledger, outcome)
                     if records:
+                        self._count(name, outcome.record.calls, 0)
                         self._session.record.add(outcome.record, ledger)
                     if outcome.error is not None:
                         raise _error(name, *outcome.error)
@@ -166,7 +168,7 @@ class Cluster:
             if running:
                 ray.wait(list(running), num_returns=len(running), timeout=_DRAIN_S)
             raise
-        self._look(on_event, 0)
+        self._look(on_event, 0, counts=records)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _order(self, unit: Unit, budget: _Budget) -> _Order:
@@ -176,16 +178,35 @@ class Cluster:
             max_calls, max_cost, self._session.retry_failed,
         )  # fmt: skip
 
-    def _look(self, on_event: Event, running: int) -> None:
-        """Pass on what the workers have told since the last look, and show how far they are."""
-        for progress in self._progress.values():
+    def _look(self, on_event: Event, running: int, *, counts: bool) -> None:
+        """Pass on what the workers have told since the last look, and show how far they are. ``counts``: their calls are this
+        session's."""
+        for unit, progress in self._progress.items():
             for name, content in progress.events():
-                on_event(name, content)
+                if name == "calls" and counts:
+                    self._count(unit, *content)
+                elif name == "calls":
+                    progress.calls = content[0]
+                else:
+                    on_event(name, content)
         now = time.monotonic()
         if running and now - self._shown_at > _SHOWN_S:
             self._shown_at = now
             calls = sum(progress.calls for progress in self._progress.values())
             self._session.stage(f"asking on {running} Ray worker{'' if running == 1 else 's'}: {calls:,} calls so far")
+
+    def _count(self, unit: str, calls: int, recorded: int) -> None:
+        """Count a unit's calls in the session's ledger and show them: first those that were ``recorded`` before, then the others. A
+        worker that was started again counts from 0, and has found its calls when it gets as far as it was."""
+        progress, ledger = self._progress[unit], self._session.ledger
+        new = max(0, calls - progress.calls)
+        found = min(new, max(0, recorded - progress.recorded))
+        progress.calls, progress.recorded = progress.calls + new, max(progress.recorded, recorded)
+        for number, is_recorded in ((found, True), (new - found, False)):
+            ledger.calls += number
+            if number and self._session.observer:
+                spent = ledger.calls, ledger.cost, "", ledger.unpriced
+                self._session.observer.answered(AnsweredCall(Call(unit, "", {}), Reply(""), is_recorded, 1, *spent))
 
 
 @contextmanager
@@ -255,10 +276,12 @@ class _Budget:
 
 @dataclass
 class _Progress:
-    """What a unit's worker tells, read from its file as far as it was written; ``calls``: those answered so far."""
+    """What a unit's worker tells, read from its file as far as it was written; ``calls``: those answered so far, of which so many were
+    ``recorded`` before."""
 
     path: Path
     calls: int = 0
+    recorded: int = 0
     _read: int = 0
 
     def events(self) -> list[tuple[str, Any]]:
@@ -268,9 +291,7 @@ class _Progress:
             content = file.read()
             whole = content[: content.rfind(b"\n") + 1]
             self._read += len(whole)
-            told = [json.loads(line) for line in whole.splitlines()]
-            self.calls = next((number for name, number in reversed(told) if name == "calls"), self.calls)
-            return [(name, content) for name, content in told if name != "calls"]
+            return [(name, content) for name, content in map(json.loads, whole.splitlines())]
         return []
 
 
@@ -363,7 +384,7 @@ async def _asked(order: _Order, ledger: Ledger, record: EndpointRecord) -> None:
 
         def answered(call: AnsweredCall) -> None:
             if own.answered(call):
-                event("calls", own.calls)
+                event("calls", [own.calls, own.recorded])
 
         def note(text: str) -> None:
             event("note", f"{order.unit}: {text}")
@@ -372,7 +393,7 @@ async def _asked(order: _Order, ledger: Ledger, record: EndpointRecord) -> None:
             order.endpoints, cassette, ledger=ledger, observer=answered, note=note
         ) as client:  # fmt: skip
             await order.work(client, order.endpoints, event)
-        event("calls", own.calls)
+        event("calls", [own.calls, own.recorded])
         cassette.check_kept()
 
 
@@ -383,6 +404,7 @@ class _OwnCalls:
     unit: str
     record: EndpointRecord
     calls: int = 0
+    recorded: int = 0
     _all: int = 0
     _told_at: float = field(default_factory=time.monotonic)
 
@@ -391,6 +413,7 @@ class _OwnCalls:
         is_new, self._all = call.calls > self._all, call.calls
         if self.unit.startswith(SHARD) or call.call.call_id.startswith(f"{self.unit}/"):
             self.calls += is_new
+            self.recorded += is_new and call.recorded
             self.record.answered(replace(call, calls=self.calls))
         now = time.monotonic()
         if is_late := now - self._told_at > 1.0:

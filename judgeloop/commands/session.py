@@ -48,7 +48,8 @@ class Observer(Protocol):
         ...
 
     def answered(self, event: AnsweredCall) -> None:
-        """A call was answered, by an endpoint or from a recording."""
+        """A call was answered, by an endpoint or from a recording; with ``--executor ray`` some were, up to ``event.calls``, and the
+        reply stays with the worker."""
         ...
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None:
@@ -93,13 +94,17 @@ class EndpointRecord:
         if self._observer:
             self._observer.answered(event)
 
+    @property
+    def calls(self) -> int:
+        """Distinct calls that were answered."""
+        return self._calls
+
     def add(self, other: EndpointRecord, ledger: Ledger) -> None:
-        """Add what another process recorded, and count it in this one's ledger."""
+        """Add what another process recorded, once it is counted in this one's ``ledger``."""
         for own, others in ((self._models, other._models), (self._fingerprints, other._fingerprints)):
             for name, values in others.items():
                 own.setdefault(name, set()).update(values)
         self._failed |= other._failed
-        ledger.calls += other._calls
         ledger.unpriced = tuple(sorted({*ledger.unpriced, *other._unpriced}))
         self._calls, self._cost, self._unpriced = ledger.calls, ledger.cost, ledger.unpriced
 
