@@ -37,7 +37,7 @@ from judgeloop.interchange.rows import Input
 from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.judging.judges import ModelJudge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward, reward_judge
-from judgeloop.records import Client
+from judgeloop.records import Client, Judgment, Verdict
 from judgeloop.rundir import RunFolder, default_folder
 from judgeloop.serving import engines
 from judgeloop.wire.cassette import SHARD
@@ -152,31 +152,40 @@ def _ask_by_batches(
         raise interrupted(session.folder) from None
 
 
+Told = tuple[Verdict, str]
+"""A judgment without its presentation: the verdict and the call's id."""
+
+
 async def _ask_by_shards(
     cluster: ray_executor.Cluster,
     session: Session,
     settings: Settings,
     judges: Sequence[AnyJudge],
     probing: ProbeQuestions,
-) -> None:
-    """Have a cluster record every answer, shard by shard; what asks next finds them."""
+) -> VerdictLog:
+    """Have a cluster ask everything, shard by shard; the log is that of ``questions.ask``."""
     nobody = cast(Client, None)  # each worker has a client of its own
-    bare = [replace(judge, client=nobody) for judge in judges]
-    shards = settings.questions.shards(probing, _SHARD_ITEMS)
+    bare, asked = [replace(judge, client=nobody) for judge in judges], settings.questions
     units = (
-        ray_executor.Unit(
-            f"{SHARD}{number:05d}", partial(_shard, bare, asked, probes), _calls(judges, asked, probes)
-        )
-        for number, (asked, probes) in enumerate(shards)
-    )  # fmt: skip
+        ray_executor.Unit(f"{SHARD}{number:05d}", partial(_shard, bare, own, probes), _calls(judges, own, probes))
+        for number, (own, probes) in enumerate(asked.shards(probing, _SHARD_ITEMS))
+    )
 
-    def on_event(_: str, content: Any) -> None:
+    def on_event(name: str, content: Any) -> None:
         if session.observer:
-            session.observer.note(content)
+            session.observer.note(content) if name == "note" else session.observer.judged(*content)
 
-    total = _calls(judges, settings.questions, probing)
-    await cluster.run(units, on_event, shares=total, own=0, records=False)
-    session.cassette.reopen()
+    total = _calls(judges, asked, probing)
+    shards: list[dict[str, list[list[Told]]]] = await cluster.run(units, on_event, shares=total, own=0)
+    judged = {}
+    for judge in (judge.name for judge in judges):
+        shown = questions.shown_to(judge, asked, probing)
+        told = asked.in_order([shard[judge] for shard in shards], probing.of(judge), _SHARD_ITEMS)
+        judged[judge] = [
+            [Judgment(each, judge, verdict, call) for each, (verdict, call) in zip(presented, verdicts, strict=True)]
+            for (_, presented), verdicts in zip(shown, told, strict=True)
+        ]
+    return questions.verdict_log(judged, asked, probing)
 
 
 def _calls(judges: Sequence[AnyJudge], asked: Questions, probing: ProbeQuestions) -> int:
@@ -189,21 +198,28 @@ async def _shard(
     probing: ProbeQuestions,
     client: WireClient,
     endpoints: Mapping[str, Endpoint],
-    _: ray_executor.Event,
-) -> None:
-    """One shard, in a worker: its answers are recorded."""
+    event: ray_executor.Event,
+) -> dict[str, list[list[Told]]]:
+    """One shard, in a worker: judge → the verdicts on each matchup, then on each probe pair."""
     own = [replace(judge, client=client, endpoint=endpoints[judge.spec.endpoint]) for judge in judges]
-    await questions.ask(own, asked, probing)
+    judged = await questions.ask_judges(own, asked, probing)
+    for judge, batches in judged.items():
+        verdicts = [judgment.verdict for batch in batches for judgment in batch]
+        event("judged", [judge, len(verdicts), sum(verdict.slot == "unscored" for verdict in verdicts)])
+    return {
+        judge: [[(judgment.verdict, judgment.call) for judgment in batch] for batch in batches]
+        for judge, batches in judged.items()
+    }
 
 
 @dataclass
 class _Asking:
-    """The calls of an audit, and the analysis, tables and facts of their replies. ``elsewhere``: what has other processes record
-    the answers first."""
+    """The calls of an audit, and the analysis, tables and facts of their replies. ``elsewhere``: what has other processes ask
+    about the pairs."""
 
     settings: Settings
     observer: Observer | None
-    elsewhere: Callable[[Sequence[AnyJudge], ProbeQuestions], Awaitable[None]] | None = None
+    elsewhere: Callable[[Sequence[AnyJudge], ProbeQuestions], Awaitable[VerdictLog]] | None = None
     log: VerdictLog = field(init=False)
     rated: RatedReplies = field(init=False)
     probing: ProbeQuestions = field(init=False, default_factory=ProbeQuestions)
@@ -228,7 +244,8 @@ class _Asking:
             self._show_planned()
         self._stage("asking")
         if self.elsewhere is not None:
-            await self.elsewhere(judges, self.probing)
+            self.log = await self.elsewhere(judges, self.probing)
+            return
         judged = self.observer.judged if self.observer else lambda *_: None
         if settings.pairwise:
             self.log = await questions.ask(judges, settings.questions, self.probing, judged)

@@ -48,8 +48,8 @@ _LOCKED_S = 120.0
 
 Event = Callable[[str, Any], None]
 """Tells the command's own process of something: a name, and what JSON holds."""
-Work = Callable[[WireClient, Mapping[str, Endpoint], Event], Coroutine[Any, Any, None]]
-"""Asks all that a unit asks, through the client."""
+Work = Callable[[WireClient, Mapping[str, Endpoint], Event], Coroutine[Any, Any, Any]]
+"""Asks all that a unit asks, through the client; its result goes to the command's own process."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ class _Order:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a unit ended: what its endpoints said, the attempts and cost of all that it has recorded, and the error's name and sentence."""
+    """How a unit ended: its result, what its endpoints said, the attempts and cost of all that it has recorded, and the error's name and sentence."""
 
     record: EndpointRecord
     attempts: int
     cost: float
+    result: Any = None
     error: tuple[str, str] | None = None
 
 
@@ -130,34 +131,32 @@ class Cluster:
             for name, endpoint in endpoints.items()
         }
 
-    async def run(
-        self, units: Iterable[Unit], on_event: Event, *, shares: float, own: float, records: bool
-    ) -> None:  # fmt: skip
-        """Work all units. ``shares`` of the budget are theirs together, ``own`` this process's. ``records``: what the units'
-        endpoints said is not seen here again, and is added to the session's record. Raises the first error of a unit; the others
-        are then stopped, with what they have recorded."""
+    async def run(self, units: Iterable[Unit], on_event: Event, *, shares: float, own: float) -> list[Any]:
+        """The results of all units, in their order. ``shares`` of the budget are theirs together, ``own`` this process's. Raises the
+        first error of a unit; the others are then stopped, with what they have recorded."""
         ray = _ray()
         self._folder.mkdir(exist_ok=True)
         (self._folder / _TOKEN).write_text(self._token, encoding="utf-8")
         ledger, budget = self._session.ledger, _Budget.of(self._session.ledger, shares, own)
         remote = ray.remote(_execute).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
-        waiting, running = iter(units), dict[Any, str]()
+        waiting, running, results = iter(units), dict[Any, str](), dict[str, Any]()
         try:
             while True:
                 while len(running) < self.workers and (unit := next(waiting, None)) is not None:
+                    results[unit.name] = None
                     self._progress[unit.name] = _Progress(self._folder / f"{unit.name}.jsonl")
                     running[remote.remote(self._order(unit, budget))] = unit.name
                 if not running:
                     break
                 done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
-                self._look(on_event, len(running), counts=records)
+                self._look(on_event, len(running))
                 for task in done:
                     outcome = _outcome(task, name := running.pop(task))
                     ledger.count(outcome.attempts, outcome.cost)
                     budget.spent(ledger, outcome)
-                    if records:
-                        self._count(name, outcome.record.calls, 0)
-                        self._session.record.add(outcome.record, ledger)
+                    self._count(name, outcome.record.calls, 0)
+                    self._session.record.add(outcome.record, ledger)
+                    results[name] = outcome.result
                     if outcome.error is not None:
                         raise _error(name, *outcome.error)
                 if not done:
@@ -168,8 +167,9 @@ class Cluster:
             if running:
                 ray.wait(list(running), num_returns=len(running), timeout=_DRAIN_S)
             raise
-        self._look(on_event, 0, counts=records)
+        self._look(on_event, 0)
         shutil.rmtree(self._folder, ignore_errors=True)
+        return list(results.values())
 
     def _order(self, unit: Unit, budget: _Budget) -> _Order:
         max_calls, max_cost = budget.share(unit.share)
@@ -178,15 +178,12 @@ class Cluster:
             max_calls, max_cost, self._session.retry_failed,
         )  # fmt: skip
 
-    def _look(self, on_event: Event, running: int, *, counts: bool) -> None:
-        """Pass on what the workers have told since the last look, and show how far they are. ``counts``: their calls are this
-        session's."""
+    def _look(self, on_event: Event, running: int) -> None:
+        """Pass on what the workers have told since the last look, and show how far they are."""
         for unit, progress in self._progress.items():
             for name, content in progress.events():
-                if name == "calls" and counts:
+                if name == "calls":
                     self._count(unit, *content)
-                elif name == "calls":
-                    progress.calls = content[0]
                 else:
                     on_event(name, content)
         now = time.monotonic()
@@ -324,14 +321,14 @@ def _error(unit: str, kind: str, message: str) -> JudgeloopError:
 
 def _execute(order: _Order) -> _Outcome:
     """Work one unit, in a worker."""
-    ledger, record, error = Ledger(order.max_cost, order.max_calls), EndpointRecord(None), None
+    ledger, record, result, error = Ledger(order.max_cost, order.max_calls), EndpointRecord(None), None, None
     try:
         _check_node(order)
         with _locked(order.folder / _FOLDER / order.unit):
-            unwrapped(_asked(order, ledger, record))
+            result = unwrapped(_asked(order, ledger, record))
     except JudgeloopError as raised:
         error = type(raised).__name__, str(raised)
-    return _Outcome(record, ledger.attempts, ledger.cost, error)
+    return _Outcome(record, ledger.attempts, ledger.cost, result, error)
 
 
 def _check_node(order: _Order) -> None:
@@ -369,8 +366,8 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-async def _asked(order: _Order, ledger: Ledger, record: EndpointRecord) -> None:
-    """Ask all that the unit asks, and tell how far it is."""
+async def _asked(order: _Order, ledger: Ledger, record: EndpointRecord) -> Any:
+    """The result of asking all that the unit asks; tells how far it is."""
     folder = order.folder
     with (
         closing(Cassette(folder, writable=True, retry_failed=order.retry_failed, unit=order.unit)) as cassette,
@@ -392,9 +389,10 @@ async def _asked(order: _Order, ledger: Ledger, record: EndpointRecord) -> None:
         async with WireClient(
             order.endpoints, cassette, ledger=ledger, observer=answered, note=note
         ) as client:  # fmt: skip
-            await order.work(client, order.endpoints, event)
+            result = await order.work(client, order.endpoints, event)
         event("calls", [own.calls, own.recorded])
         cassette.check_kept()
+        return result
 
 
 @dataclass

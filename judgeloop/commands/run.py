@@ -272,7 +272,7 @@ async def _on_ray(
                     tasks.create_task(panels.judge(done.generation + 1))
 
         has_panel = experiment.panels.anchor != 0
-        await cluster.run(units, on_event, shares=len(units), own=float(has_panel), records=True)
+        await cluster.run(units, on_event, shares=len(units), own=float(has_panel))
 
 
 async def _replicate(

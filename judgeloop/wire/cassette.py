@@ -408,12 +408,6 @@ class Cassette:
             differences.insert(0, f"recorded route {_address(best.route)}, asked {_address(call.route)}")
         return f"nearest recording {best.call}: {'; '.join(differences[:3]) or 'same request'}"
 
-    def reopen(self) -> None:
-        """Find what units have recorded since, too. What failed there is not asked again."""
-        self.close()
-        self.unit, self._retry_failed = None, False
-        self._index_parts()
-
     def pack(self) -> None:
         """Compress every part (deterministic gzip), for fixtures. Exchanges that were packed before stay, in front."""
         self.close()
