@@ -118,11 +118,18 @@ class LoopContext:
         return Truth(self.gold.matcher if self.gold is not None else None)
 
 
-async def run(context: LoopContext) -> None:
+async def run(
+    context: LoopContext, replicates: Callable[[JudgedPanels], Awaitable[None]] | None = None
+) -> None:  # fmt: skip
     """Close the loop for every replicate: at once, or one after another where they share one model in this process, so that an
-    interruption leaves whole replicates. Raises what the client raises; the run folder then resumes."""
+    interruption leaves whole replicates. ``replicates`` has other processes do them, with ``run_replicate``, and the panels judged
+    meanwhile. Raises what the client raises; the run folder then resumes."""
     context.folder.write_part("items", "all", _items_frame(context))
     panels, experiment = JudgedPanels(context), context.resolved.experiment
+    if replicates is not None:
+        await panels.make()
+        await replicates(panels)
+        return
     alone = isinstance(experiment.policy, TrainedPolicySpec)
     turns = asyncio.Semaphore(1 if alone else experiment.replicates)
 
@@ -131,6 +138,11 @@ async def run(context: LoopContext) -> None:
             await Replicate(context, number, panels).run()
 
     await _together(*(replicate(number) for number in range(experiment.replicates)))
+
+
+async def run_replicate(context: LoopContext, number: int) -> None:
+    """Close the loop for one replicate, in a process of its own; another one has made the panels and judges them."""
+    await Replicate(context, number, JudgedPanels(context, elsewhere=True)).run()
 
 
 async def _together(*work: Awaitable[T]) -> list[T]:
@@ -518,8 +530,9 @@ class JudgedPanels:
     """The anchor panel, and the probe panel of its texts' edits. Every distinct judge but the controls judges them once a
     generation, when the first replicate gets there, so that a judge that its provider changed is seen to change."""
 
-    def __init__(self, context: LoopContext) -> None:
-        self._context, self._truth = context, context.truth()
+    def __init__(self, context: LoopContext, *, elsewhere: bool = False) -> None:
+        """``elsewhere``: another process judges and writes them."""
+        self._context, self._truth, self._elsewhere = context, context.truth(), elsewhere
         self._panel: asyncio.Task[AnchorPanel] | None = None
         self._probes: dict[str, list[ProbePair]] = {}
         """Judge's name → its probe pairs; empty where the experiment has no probes."""
@@ -528,12 +541,18 @@ class JudgedPanels:
 
     async def judge(self, generation: int) -> None:
         """Judge the panels in this generation, once; returns when that is done and written."""
-        if self._context.resolved.experiment.panels.anchor == 0:
+        if self._context.resolved.experiment.panels.anchor == 0 or self._elsewhere:
             return
         panel = await self._made()
         if generation not in self._judged:
             self._judged[generation] = asyncio.create_task(self._judge(panel, generation))
         await self._judged[generation]
+
+    async def make(self) -> None:
+        """Make the panels, and embed their texts for every arm that needs it; nothing where there is no panel."""
+        if self._context.resolved.experiment.panels.anchor:
+            await self._made()
+            await asyncio.gather(*map(self.embedded, set(self._context.embedders.values())))
 
     async def embedded(self, embedder: Embedder) -> AnchorTexts | None:
         """The anchor panel's texts with their features and embeddings; None where there is no panel. Embedded once, for all arms
@@ -559,6 +578,8 @@ class JudgedPanels:
         else:
             panel = anchor_from_pairs(context.anchor_pairs)
         texts = [candidate for matchup in panel.matchups for candidate in (matchup.a, matchup.b)]
+        if self._elsewhere:
+            return panel
         await self._truth.learn(panel.items, texts, "panels/g0/judge")
         self._write_candidates("panels-g00", panel, texts, {(i, name): why for i, name, why in panel.failed})
         if panels.probes:

@@ -44,6 +44,9 @@ LeaveFailed = Annotated[
     bool,
     typer.Option("--no-retry-failed", help="Leave calls as they are whose attempts all failed in an earlier session."),
 ]
+Executor = Annotated[
+    str, typer.Option(help="What works the replicates: this process (local), or a Ray cluster (ray; extra [ray]).")
+]
 
 
 @app.command()
@@ -57,6 +60,7 @@ def run(
     max_cost: MaxCost = None,
     max_calls: MaxCalls = None,
     leave_failed: LeaveFailed = False,
+    executor: Executor = "local",
     yes: Yes = False,
     quiet: Quiet = False,
     print_experiment: Annotated[
@@ -85,7 +89,7 @@ def run(
     with interruptible(), views.view(quiet=quiet) as view:
         result = run_command(
             experiment, out=out, replay=replay, max_cost=max_cost, max_calls=max_calls,
-            retry_failed=not leave_failed, observer=view, consent=consent(yes),
+            retry_failed=not leave_failed, observer=view, executor=executor, consent=consent(yes),
         )  # fmt: skip
     _show(result, quiet, replayed=replay is not None)
 

@@ -92,13 +92,14 @@ class ProgressCounts:
         self._call_times: list[float] = []
 
     def answered(self, event: AnsweredCall) -> None:
-        self.recorded += event.recorded and event.calls > self.done  # an answer that arms share counts once
+        new = max(0, event.calls - self.done)  # an answer that arms share counts once
+        self.recorded += new * event.recorded
         self.done = event.calls
         self.planned = max(self.planned, self.done)  # trial calls are not planned
         self.cost, self.unpriced = event.cost, event.unpriced
         self.purpose = _purpose(event.call.call_id)
         if not event.recorded:
-            self._call_times.append(time.monotonic())
+            self._call_times += [time.monotonic()] * new
 
     def pace(self) -> list[str]:
         """Calls a second and time left; nothing where every answer so far came from a recording."""

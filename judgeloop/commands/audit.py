@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
 from judgeloop.analysis import Analysis, analyze_log, write_tables
-from judgeloop.commands import questions
+from judgeloop.commands import questions, ray_executor
 from judgeloop.commands.audit_spec import OPTIONS, Settings, check_keys, checked, valid, with_client_addresses
 from judgeloop.commands.batch import AuditBatches, interrupted, refuse_running
 from judgeloop.commands.consent import Consent
-from judgeloop.commands.questions import ProbeQuestions, unapplied
+from judgeloop.commands.questions import ProbeQuestions, Questions, unapplied
 from judgeloop.commands.rated import RatedReplies, analyze_rated
 from judgeloop.commands.session import (
     Observer,
@@ -35,15 +37,19 @@ from judgeloop.interchange.rows import Input
 from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.judging.judges import ModelJudge, resolve_mode
 from judgeloop.judging.reward_models import RewardJudge, check_reward, reward_judge
-from judgeloop.records import Client
+from judgeloop.records import Client, Judgment, Verdict
 from judgeloop.rundir import RunFolder, default_folder
 from judgeloop.serving import engines
-from judgeloop.wire.client import Ledger
+from judgeloop.wire.cassette import SHARD
+from judgeloop.wire.client import Ledger, WireClient
 
 if TYPE_CHECKING:
     from judgeloop.results import Audit
 
+AnyJudge = ModelJudge | RewardJudge
 
+_SHARD_ITEMS = 500
+"""Items of a shard. A shard's calls are found again by its number: with another size they would be asked again."""
 _EVERY_S = 5.0
 """Seconds between two messages on how far the edits are."""
 _NAMES = {**OPTIONS, "pairs": "the pairs file"}
@@ -83,6 +89,11 @@ def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = Non
         raise InvalidInput(
             "--reward: reward models are asked by routes that batch files do not have; leave --batch and --collect out"
         )
+    on_ray = ray_executor.check(call.executor, settings.endpoints, client=call.client, replay=call.replay)
+    if on_ray and by_files:
+        raise InvalidInput("--executor ray: batch files are answered elsewhere; leave --batch and --collect out")
+    if on_ray and settings.form is not None:
+        raise InvalidInput(f"--executor ray: shards are of pairs; with --mode {settings.form.mode} leave it out")
     if call.replay is None and not collect:
         engines.check(settings.endpoints)
         check_keys(settings.endpoints)
@@ -98,6 +109,7 @@ def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = Non
     session = Session(
         folder, identity, settings.endpoints, environment(identity, files, settings.seed), settings.record(), call.replay,
         call.retry_failed and not collect, Ledger(call.max_cost, call.max_calls), observer, call.client, consent,
+        "" if on_ray else None,
     )  # fmt: skip
     asking = _Asking(settings, observer)
     with difference_named(folder, "audit", lambda recorded: audit_differences(recorded, settings.record())), session:
@@ -107,7 +119,10 @@ def run_audit(settings: Settings, call: AuditCall, consent: Consent | None = Non
             _ask_by_batches(session, settings, collect, observer)
         elif session.recording is None:
             refuse_running(folder)
-        session.ask(asking.ask)
+        with ray_executor.cluster(session) if on_ray else nullcontext() as cluster:
+            if cluster:
+                asking.elsewhere = partial(_ask_by_shards, cluster, session, settings)
+            session.ask(asking.ask)
         session.stage("estimates")
         analysis = asking.analysis(identity)
         session.finish({**analysis.facts, **asking.facts()})
@@ -137,12 +152,74 @@ def _ask_by_batches(
         raise interrupted(session.folder) from None
 
 
+Told = tuple[Verdict, str]
+"""A judgment without its presentation: the verdict and the call's id."""
+
+
+async def _ask_by_shards(
+    cluster: ray_executor.Cluster,
+    session: Session,
+    settings: Settings,
+    judges: Sequence[AnyJudge],
+    probing: ProbeQuestions,
+) -> VerdictLog:
+    """Have a cluster ask everything, shard by shard; the log is that of ``questions.ask``."""
+    nobody = cast(Client, None)  # each worker has a client of its own
+    bare, asked = [replace(judge, client=nobody) for judge in judges], settings.questions
+    units = (
+        ray_executor.Unit(f"{SHARD}{number:05d}", partial(_shard, bare, own, probes), _calls(judges, own, probes))
+        for number, (own, probes) in enumerate(asked.shards(probing, _SHARD_ITEMS))
+    )
+
+    def on_event(name: str, content: Any) -> None:
+        if session.observer:
+            session.observer.note(content) if name == "note" else session.observer.judged(*content)
+
+    total = _calls(judges, asked, probing)
+    shards: list[dict[str, list[list[Told]]]] = await cluster.run(units, on_event, shares=total, own=0)
+    judged = {}
+    for judge in (judge.name for judge in judges):
+        shown = questions.shown_to(judge, asked, probing)
+        told = asked.in_order([shard[judge] for shard in shards], probing.of(judge), _SHARD_ITEMS)
+        judged[judge] = [
+            [Judgment(each, judge, verdict, call) for each, (verdict, call) in zip(presented, verdicts, strict=True)]
+            for (_, presented), verdicts in zip(shown, told, strict=True)
+        ]
+    return questions.verdict_log(judged, asked, probing)
+
+
+def _calls(judges: Sequence[AnyJudge], asked: Questions, probing: ProbeQuestions) -> int:
+    return sum(asked.calls + probing.calls(judge.name) for judge in judges)
+
+
+async def _shard(
+    judges: Sequence[AnyJudge],
+    asked: Questions,
+    probing: ProbeQuestions,
+    client: WireClient,
+    endpoints: Mapping[str, Endpoint],
+    event: ray_executor.Event,
+) -> dict[str, list[list[Told]]]:
+    """One shard, in a worker: judge → the verdicts on each matchup, then on each probe pair."""
+    own = [replace(judge, client=client, endpoint=endpoints[judge.spec.endpoint]) for judge in judges]
+    judged = await questions.ask_judges(own, asked, probing)
+    for judge, batches in judged.items():
+        verdicts = [judgment.verdict for batch in batches for judgment in batch]
+        event("judged", [judge, len(verdicts), sum(verdict.slot == "unscored" for verdict in verdicts)])
+    return {
+        judge: [[(judgment.verdict, judgment.call) for judgment in batch] for batch in batches]
+        for judge, batches in judged.items()
+    }
+
+
 @dataclass
 class _Asking:
-    """The calls of an audit, and the analysis, tables and facts of their replies."""
+    """The calls of an audit, and the analysis, tables and facts of their replies. ``elsewhere``: what has other processes ask
+    about the pairs."""
 
     settings: Settings
     observer: Observer | None
+    elsewhere: Callable[[Sequence[AnyJudge], ProbeQuestions], Awaitable[VerdictLog]] | None = None
     log: VerdictLog = field(init=False)
     rated: RatedReplies = field(init=False)
     probing: ProbeQuestions = field(init=False, default_factory=ProbeQuestions)
@@ -166,13 +243,16 @@ class _Asking:
             )
             self._show_planned()
         self._stage("asking")
+        if self.elsewhere is not None:
+            self.log = await self.elsewhere(judges, self.probing)
+            return
         judged = self.observer.judged if self.observer else lambda *_: None
         if settings.pairwise:
             self.log = await questions.ask(judges, settings.questions, self.probing, judged)
         if settings.form is not None:
             self.rated = await settings.form.ask(settings.judges, settings.endpoints, client, settings.seed, judged)
 
-    async def _judge(self, name: str, client: Client) -> ModelJudge | RewardJudge:
+    async def _judge(self, name: str, client: Client) -> AnyJudge:
         """The judge of that name, after its trial calls."""
         settings, spec = self.settings, self.settings.judges[name]
         if settings.reward is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -57,6 +57,27 @@ class Questions:
         """The distinct texts, in the file's order."""
         return [text for _, _, text in places(self.matchups)]
 
+    def shards(self, probing: ProbeQuestions, size: int) -> Iterator[tuple[Questions, ProbeQuestions]]:
+        """The questions of every ``size`` items, in their order, with the probes of their texts."""
+        number = {item_id: place // size for place, item_id in enumerate(self.items)}
+        matchups = _grouped((number[matchup.item_id], matchup) for matchup in self.matchups)
+        probes = {
+            judge: _grouped((number[pair.matchup.item_id], pair) for pair in pairs)
+            for judge, pairs in probing.pairs.items()
+        }
+        for shard, own in matchups.items():
+            items = {matchup.item_id: self.items[matchup.item_id] for matchup in own}
+            rows = {matchup.pair_id: self.rows[matchup.pair_id] for matchup in own}
+            asked = Questions(items, tuple(own), rows, self.repeats)
+            yield asked, ProbeQuestions({judge: pairs.get(shard, []) for judge, pairs in probes.items()})
+
+    def in_order(self, shards: Sequence[Sequence[Answer]], probes: Sequence[ProbePair], size: int) -> list[Answer]:
+        """What stands beside each matchup, then beside each of a judge's probe pairs, from the same by shards of ``size`` items."""
+        number = {item_id: place // size for place, item_id in enumerate(self.items)}
+        streams = [iter(shard) for shard in shards]
+        items = [*(matchup.item_id for matchup in self.matchups), *(pair.matchup.item_id for pair in probes)]
+        return [next(streams[number[item_id]]) for item_id in items]
+
     @property
     def calls(self) -> int:
         """Calls that these take of one judge."""
@@ -86,6 +107,14 @@ class ProbeQuestions:
     def calls(self, judge: str) -> int:
         """Calls that a judge's probe pairs take."""
         return len(self.of(judge)) * len(ORDERS)
+
+
+def _grouped(rows: Iterable[tuple[int, Question]]) -> dict[int, list[Question]]:
+    """Number → its rows, by the numbers."""
+    groups: dict[int, list[Question]] = {}
+    for number, question in rows:
+        groups.setdefault(number, []).append(question)
+    return dict(sorted(groups.items()))
 
 
 class TextNames:
@@ -285,17 +314,34 @@ async def ask(
     probing: ProbeQuestions,
     judged: Judged = lambda *_: None,
 ) -> VerdictLog:
-    """Ask every judge everything, all judges at the same time. Raises what the client raises.
+    """Ask every judge everything, all judges at the same time. Raises what the client raises."""
+    return verdict_log(await ask_judges(judges, questions, probing, judged), questions, probing)
 
-    The log has the pairs' judgments (panel ``pairs``) judge by judge, then the probes' (panel ``probe``); ``generation``,
+
+async def ask_judges(
+    judges: Sequence[ModelJudge | RewardJudge],
+    questions: Questions,
+    probing: ProbeQuestions,
+    judged: Judged = lambda *_: None,
+) -> dict[str, list[list[Judgment]]]:
+    """Judge → its judgments of each matchup, then of each probe pair; a list a matchup."""
+    async with asyncio.TaskGroup() as tasks:
+        running = {
+            judge.name: tasks.create_task(_ask_judge(judge, questions, probing, judged), name=f"audit of {judge.name}")
+            for judge in judges
+        }
+    return {name: task.result() for name, task in running.items()}
+
+
+def verdict_log(
+    judged: Mapping[str, Sequence[Sequence[Judgment]]], questions: Questions, probing: ProbeQuestions
+) -> VerdictLog:  # fmt: skip
+    """The log of what ``ask_judges`` gives.
+
+    It has the pairs' judgments (panel ``pairs``) judge by judge, then the probes' (panel ``probe``); ``generation``,
     ``arm`` and ``replicate`` are empty. Its texts are the file's, then the edits.
     """
-    async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(_ask_judge(judge, questions, probing, judged), name=f"audit of {judge.name}")
-            for judge in judges
-        ]  # fmt: skip
-    results = [task.result() for task in running]
+    results = [_frames(judge, batches, questions, probing) for judge, batches in judged.items()]
     frames = [*(pairs for pairs, _ in results), *(probes for _, probes in results)]
     texts = [*questions.texts(), *probing.texts()]
     items = [(item.item_id, str(item.prompt), item.category, item.language) for item in questions.items.values()]
@@ -308,9 +354,9 @@ async def ask(
 
 async def _ask_judge(
     judge: ModelJudge | RewardJudge, questions: Questions, probing: ProbeQuestions, judged: Judged
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One judge's judgments of the pairs, and of the probe pairs."""
-    shown = [*questions.shown(), *probing.shown(judge.name, questions.items)]
+) -> list[list[Judgment]]:
+    """One judge's judgments of the pairs, then of the probe pairs."""
+    shown = shown_to(judge.name, questions, probing)
     prefix = f"{PREFIX}/{quoted(judge.name)}"
 
     async def present(matchup: MatchupShown) -> list[Judgment]:
@@ -318,10 +364,21 @@ async def _ask_judge(
         judged(judge.name, len(judgments), sum(judgment.verdict.slot == "unscored" for judgment in judgments))
         return judgments
 
-    batches = await each(shown, present, judge.endpoint.concurrency)
+    return await each(shown, present, judge.endpoint.concurrency)
+
+
+def shown_to(judge: str, questions: Questions, probing: ProbeQuestions) -> list[MatchupShown]:
+    """All that a judge is shown, a matchup at a time: the pairs, then its probe pairs."""
+    return [*questions.shown(), *probing.shown(judge, questions.items)]
+
+
+def _frames(
+    judge: str, batches: Sequence[Sequence[Judgment]], questions: Questions, probing: ProbeQuestions
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One judge's judgments of the pairs, and of the probe pairs, as tables."""
     split = len(questions.matchups)
     pairs = _with_file_columns(_frame(batches[:split], questions.items, "pairs"), questions)
-    probes = with_probes(_frame(batches[split:], questions.items, "probe"), probing.of(judge.name))
+    probes = with_probes(_frame(batches[split:], questions.items, "probe"), probing.of(judge))
     return pairs, probes
 
 

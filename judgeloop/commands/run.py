@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from judgeloop import loop
+from judgeloop.commands import ray_executor
 from judgeloop.commands.consent import Consent
 from judgeloop.commands.forecast import store_before, with_forecast
 from judgeloop.commands.session import (
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from judgeloop.results import Run
 
 _SPEED = only_speed(Endpoint)
+_TRAINED = (CommandPolicySpec, HostedPolicySpec, TrainedPolicySpec)
 _MOST_CALLS = 100_000_000
 """The calls that one run folder may plan: more is a slip in a key, and would fill the memory before the first call."""
 
@@ -77,6 +81,7 @@ def run(
     observer: Observer | None = None,
     client: OwnClient = None,
     report: bool = True,
+    executor: str = "local",
     by_hand: bool = False,
     consent: Consent | None = None,
 ) -> Run:
@@ -87,7 +92,8 @@ def run(
     ``max_calls`` limit the whole run, every attempt and what is recorded included. ``retry_failed``: calls whose attempts all failed
     in an earlier session are asked again. ``observer`` shows progress: an object with the methods of
     ``judgeloop.commands.session.Observer``. ``client`` asks in place of judgeloop's own line: an ``openai.AsyncOpenAI`` for all
-    endpoints, or a mapping from endpoint to one; it is closed at the end. ``by_hand``: a policy's command is not run; the files of its trainings are written
+    endpoints, or a mapping from endpoint to one; it is closed at the end. ``executor``: "ray" has the replicates worked by a Ray
+    cluster (docs/scale.md), "local" by this process. ``by_hand``: a policy's command is not run; the files of its trainings are written
     and AnswersOutstanding says which wait (``judgeloop step``). ``consent`` is the command line's, which has it confirmed where keys
     go; without it they go where the experiment says. Raises JudgeloopError; the same call resumes after
     BudgetReached, EndpointFailed, TrainingFailed, AnswersOutstanding or StorageFailed.
@@ -109,6 +115,9 @@ def run(
         engines.check(resolved.experiment.endpoints)
         if isinstance(resolved.experiment.policy, TrainedPolicySpec):
             lora.check()
+    on_ray = ray_executor.check(executor, resolved.experiment.endpoints, client=client, replay=replay)
+    if on_ray and isinstance(resolved.experiment.policy, _TRAINED):
+        raise ExperimentError(f"policy.kind: {resolved.experiment.policy.kind} trains one model after another, which this process does; leave --executor ray out")  # fmt: skip
     session = Session(
         folder=RunFolder(out or Path("runs") / resolved.experiment.name),
         identity=material.identity,
@@ -121,6 +130,7 @@ def run(
         observer=observer,
         client=client,
         consent=consent and replace(consent, file=str(experiment)),
+        unit="" if on_ray else None,
     )
     folder = session.folder
     if by_hand and isinstance(experiment, str | Path):
@@ -135,9 +145,14 @@ def run(
             block = resolved.experiment
             observer.start(block.name, folder.path, planned_calls, block.generations, block.replicates)
         weights = _weights(resolved, folder, by_hand=by_hand, replayed=replay is not None)
-        judges = session.ask(
-            lambda client, endpoints: _run(resolved, material, endpoints, client, folder, weights, observer)
-        )
+        generation = observer.generation if observer else lambda _: None
+        with ray_executor.cluster(session) if on_ray else nullcontext() as cluster:
+            replicates = partial(_on_ray, cluster, session, resolved, generation) if cluster else None
+            judges = session.ask(
+                lambda client, endpoints: _run(
+                    resolved, material, endpoints, client, folder, weights, generation, replicates
+                )
+            )
         session.finish({"verdict_modes": dict(judges.modes)})
         session.stage("estimates")
         tables = RunTables(**{name: folder.table(name) for name in TABLES})
@@ -188,9 +203,12 @@ async def _run(
     client: WireClient,
     folder: RunFolder,
     weights: _Weights,
-    observer: Observer | None,
+    on_generation: Callable[[loop.GenerationDone], None],
+    replicates: Callable[[loop.JudgedPanels], Awaitable[None]] | None = None,
+    only: int | None = None,
 ) -> _Judges:
-    """Make the judges, ask everything, write the tables."""
+    """Make the judges, ask everything, write the tables; of the replicate ``only`` alone where it is named. ``replicates``: see
+    ``loop.run``."""
     experiment = resolved.experiment
     judges = await _make_judges(resolved, endpoints, client)
     embedders = await _make_embedders(resolved, endpoints, client)
@@ -213,8 +231,7 @@ async def _run(
             first.remove(done.replicate)
             if not first:
                 store_before(folder, resolved, material.real)
-        if observer:
-            observer.generation(done)
+        on_generation(done)
 
     context = loop.LoopContext(
         resolved=resolved,
@@ -230,10 +247,63 @@ async def _run(
         on_generation=ended,
     )
     try:
-        await loop.run(context)
+        await (loop.run(context, replicates) if only is None else loop.run_replicate(context, only))
     finally:
         await weights.aclose()
     return judges
+
+
+async def _on_ray(
+    cluster: ray_executor.Cluster,
+    session: Session,
+    resolved: ResolvedExperiment,
+    generation: Callable[[loop.GenerationDone], None],
+    panels: loop.JudgedPanels,
+) -> None:
+    """Have a cluster work the replicates, and judge the panels as the first of them gets to each generation."""
+    experiment, seen = resolved.experiment, set[tuple[int, int]]()
+    anywhere = resolved.model_copy(update={"folder": resolved.folder.resolve()})
+    path = session.folder.path.resolve()
+    units = [
+        ray_executor.Unit(f"s{number}", partial(_replicate, anywhere, path, session.identity, number))
+        for number in range(experiment.replicates)
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(panels.judge(0))
+
+        def on_event(name: str, content: Any) -> None:
+            if name == "note" and session.observer:
+                session.observer.note(content)
+            if name != "generation":
+                return
+            done = loop.GenerationDone(**content)
+            if (done.replicate, done.generation) not in seen:  # a worker that was started again tells it again
+                seen.add((done.replicate, done.generation))
+                generation(done)
+                if done.generation < experiment.generations:
+                    tasks.create_task(panels.judge(done.generation + 1))
+
+        has_panel = experiment.panels.anchor != 0
+        await cluster.run(units, on_event, shares=len(units), own=float(has_panel))
+
+
+async def _replicate(
+    resolved: ResolvedExperiment,
+    path: Path,
+    identity: str,
+    number: int,
+    client: WireClient,
+    endpoints: Mapping[str, Endpoint],
+    event: ray_executor.Event,
+) -> None:
+    """One replicate, in a worker. Raises ExperimentError where the files of the experiment are not those of the command."""
+    material = Material.read(resolved)
+    if material.identity != identity:
+        raise ExperimentError(f"{resolved.folder}: a Ray worker reads other items or prompts there, or has another version of judgeloop; give all nodes the same")  # fmt: skip
+    await _run(
+        resolved, material, endpoints, client, RunFolder(path), _Weights(),
+        lambda done: event("generation", asdict(done)), only=number,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

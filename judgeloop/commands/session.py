@@ -48,7 +48,8 @@ class Observer(Protocol):
         ...
 
     def answered(self, event: AnsweredCall) -> None:
-        """A call was answered, by an endpoint or from a recording."""
+        """A call was answered, by an endpoint or from a recording; with ``--executor ray`` some were, up to ``event.calls``, and the
+        reply stays with the worker."""
         ...
 
     def judged(self, judge: str, judgments: int, unscored: int) -> None:
@@ -93,6 +94,20 @@ class EndpointRecord:
         if self._observer:
             self._observer.answered(event)
 
+    @property
+    def calls(self) -> int:
+        """Distinct calls that were answered."""
+        return self._calls
+
+    def add(self, other: EndpointRecord, ledger: Ledger) -> None:
+        """Add what another process recorded, once it is counted in this one's ``ledger``."""
+        for own, others in ((self._models, other._models), (self._fingerprints, other._fingerprints)):
+            for name, values in others.items():
+                own.setdefault(name, set()).update(values)
+        self._failed |= other._failed
+        ledger.unpriced = tuple(sorted({*ledger.unpriced, *other._unpriced}))
+        self._calls, self._cost, self._unpriced = ledger.calls, ledger.cost, ledger.unpriced
+
     def facts(self) -> dict[str, Any]:
         """For environment.json."""
         return {
@@ -113,7 +128,7 @@ class Session:
     ``environment``: what is known before any call; ``experiment``: the content of experiment.yaml. With ``replay`` that
     folder's recording answers, and no endpoint is asked. With ``retry_failed`` calls whose attempts all failed in an earlier
     session are asked again. By ``client`` the endpoints are asked in place of judgeloop's own line. With ``consent`` it is confirmed
-    first where keys go, unless the folder's environment.json says that it was. Raises FolderMismatch, StorageFailed, InvalidInput.
+    first where keys go, unless the folder's environment.json says that it was. ``unit``: see Cassette. Raises FolderMismatch, StorageFailed, InvalidInput.
     """
 
     folder: RunFolder
@@ -127,6 +142,7 @@ class Session:
     observer: Observer | None = None
     client: OwnClient = None
     consent: Consent | None = None
+    unit: str | None = None
     cassette: Cassette = field(init=False)
     recording: Cassette | None = field(init=False, default=None)
     record: EndpointRecord = field(init=False)
@@ -146,7 +162,7 @@ class Session:
             self.folder.write_json("environment.json", {**self.folder.environment(), **self.environment})
             self.folder.write_text("experiment.yaml", self._experiment_text())
             retry_failed = self.retry_failed and self.recording is None
-            self.cassette = Cassette(self.folder.path, writable=True, retry_failed=retry_failed)
+            self.cassette = Cassette(self.folder.path, writable=True, retry_failed=retry_failed, unit=self.unit)
             stack.callback(self.cassette.close)
             self._open = stack.pop_all()
         return self

@@ -98,6 +98,8 @@ class AuditSession(_Folder):
     """Take a finished batch output file (OpenAI's, or of vllm run-batch)."""
     replay: Annotated[Path | str | None, Option(answers=False)] = None
     """Answer every call from this recorded folder; ask no endpoint."""
+    executor: Annotated[str, Option(answers=False)] = "local"
+    """What asks: this process (local), or a Ray cluster by shards of 500 items (ray; extra [ray])."""
 
 
 class AuditSizes(_Folder):

@@ -4,6 +4,9 @@ count of the exchanges while another process still records them (``Tally``).
 Recording, caching, resume and replay are this one mechanism. A part is one file: ``calls/s3/g02-judge.jsonl`` holds the
 judge calls of replicate 3, generation 2. Parts may be compressed (``.jsonl.gz``) once nothing is appended to them.
 No header and no key is ever stored.
+
+Where several processes record one run, each has a *unit* of it to itself, a folder below ``calls/``: a replicate (``s3``) or a shard
+of an audit (``shard-0003``). What stands elsewhere is shared: units read it and never write there.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ from judgeloop.wire.reply import used_tokens
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
 CUT_SHORT = "cut_short"
 """The fault of a call that was stopped between its attempts: it is recorded for what these took, and never found."""
+SHARD = "shard-"
+"""What the name of an audit's unit begins with."""
+_UNIT = re.compile(rf"(?:s|{SHARD})\d+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _MOST_OPEN_FILES = 64
 _CHUNK_BYTES = 1 << 20
@@ -142,19 +148,22 @@ def _part_name(count: int, first: tuple[str, ...]) -> str:
 
 
 class Cassette:
-    """The recorded exchanges of one run folder. One process at a time may use it: the run folder's lock ensures that.
+    """The recorded exchanges of one run folder. One process at a time may use it, or each unit of it: locks ensure that.
 
-    ``spent``: model → what all its recorded calls took, those that were asked again too.
+    ``spent``: model → what all its recorded calls took, those that were asked again too; of a ``unit``, what that one's took.
     """
 
-    def __init__(self, folder: str | Path, *, writable: bool, retry_failed: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, *, writable: bool, retry_failed: bool = False, unit: str | None = None
+    ) -> None:  # fmt: skip
         """The exchanges below ``folder``/calls. A torn last line, as a killed process leaves it, is cut off if ``writable``,
-        else ignored. With ``retry_failed`` calls whose attempts all failed (``fault``) count as not recorded.
+        else ignored. With ``retry_failed`` calls whose attempts all failed (``fault``) count as not recorded. ``unit``: its parts
+        alone are written, and beside them those that all units share are read; "" is what is shared, None everything.
 
         Raises FolderMismatch with file and line for any other damaged line.
         """
         self.folder = Path(folder) / "calls"
-        self._writable, self._retry_failed = writable, retry_failed
+        self._writable, self._retry_failed, self.unit = writable, retry_failed, unit
         self._files: dict[str, _Appending] = {}
         self._readers: dict[Path, BinaryIO] = {}
         self._own_place = _place(self.folder)
@@ -174,6 +183,8 @@ class Cassette:
         weakref.finalize(self, self._unpacked.close)
         # What was packed is older than what was appended since: the later recording of a call counts.
         for path in sorted([*self.folder.rglob("*.jsonl.gz"), *self.folder.rglob("*.jsonl")], key=_part_order):
+            if self.unit is not None and _unit_of(path, self.folder) not in ("", self.unit):
+                continue
             try:
                 self._index_part(path)
             except (OSError, EOFError, zlib.error) as error:
@@ -185,6 +196,7 @@ class Cassette:
         """Remember where each exchange of a part stands. Bodies are read when they are wanted; here they are held against their
         checksums alone, and parsed where a line is no plain answer of this version."""
         packed, part = path.suffix == ".gz", self._number(path)
+        is_own = self.unit in (None, _unit_of(path, self.folder))
         start = self._unpacked.seek(0, os.SEEK_END) if packed else 0
         offset, plain = start, Counter[tuple[bytes, bytes, bytes, bytes]]()
         with gzip.open(path) if packed else path.open("rb", buffering=_CHUNK_BYTES) as file:
@@ -192,7 +204,7 @@ class Cassette:
                 if packed:
                     self._unpacked.write(line)
                 elif not line.endswith(b"\n"):
-                    if self._writable:
+                    if self._writable and is_own:
                         self._cut(path, offset)
                     break
                 place = _packed(part, offset, len(line))
@@ -200,7 +212,7 @@ class Cassette:
                 if found := _plain(line):
                     name, spent = found
                     self._places[hash(name)] = place
-                    plain[spent] += 1
+                    plain[spent] += is_own
                     continue
                 try:
                     exchange = _exchange(line)
@@ -208,16 +220,23 @@ class Cassette:
                     raise FolderMismatch(
                         f"{path}:{number}: this line is not a recorded exchange, or was changed; restore the file, or delete the line to ask that call again"
                     ) from None
-                self._count(exchange)
-                if not self._is_asked_again(exchange):
-                    self._places[_name(exchange.call, exchange.key)] = place
+                if is_own:
+                    self._count(exchange)
+                name = _name(exchange.call, exchange.key)
+                known = self._parts[self._places.get(name, place) >> _PART_BITS]
+                # A shard's failure may be older than the answer that is shared.
+                is_older = exchange.fault and _unit_of(known, self.folder) != _unit_of(path, self.folder)
+                if not (is_older or self._is_asked_again(exchange)):
+                    self._places[name] = place
         for (attempts, model, prompt, completion), calls in plain.items():
             self._add(model.decode(), calls * int(attempts), calls * int(prompt), calls * int(completion))
 
     def _is_asked_again(self, exchange: Exchange) -> bool:
         """Whether an exchange of an earlier session counts as not recorded. A trial that an endpoint failed for what it asks is
         found, or another way to read verdicts might follow and every call be asked anew."""
-        if not self._retry_failed or not exchange.fault:
+        unit = self.unit or SHARD
+        is_elsewhere = not unit.startswith(SHARD) and not exchange.call.startswith(f"{unit}/")
+        if not self._retry_failed or not exchange.fault or is_elsewhere:
             return exchange.fault == CUT_SHORT
         return exchange.fault in PASSING_FAULTS or not TRIAL_ID.match(exchange.call)
 
@@ -334,7 +353,8 @@ class Cassette:
         file.size += len(line)
 
     def _path(self, part: str) -> Path:
-        return self.folder / f"{part}.jsonl"
+        inside = not self.unit or part.startswith(f"{self.unit}/")
+        return self.folder / (f"{part}.jsonl" if inside else f"{self.unit}/{part}.jsonl")
 
     def _opened(self, part: str) -> _Appending:
         """A part, opened for appending."""
@@ -464,6 +484,12 @@ def _place(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _unit_of(path: Path, folder: Path) -> str:
+    """The unit to which a part below ``folder`` belongs, empty where it is shared."""
+    first = path.relative_to(folder).parts[0]
+    return first if _UNIT.fullmatch(first) else ""
 
 
 def _address(route: Route) -> str:
