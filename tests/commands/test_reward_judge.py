@@ -274,6 +274,7 @@ def test_a_run_scores_a_text_once_resumes_and_replays(tmp_path: Path, serve: Ser
 
 
 @pytest.mark.at_hand
+@pytest.mark.tables
 @pytest.mark.parametrize(("kind", "normalize"), [("reward", "sd"), ("pointwise", "none")])
 def test_a_pool_that_moves_by_scores_has_each_text_scored_once_for_all_arms(
     tmp_path: Path, serve: Serve, kind: str, normalize: str

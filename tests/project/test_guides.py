@@ -20,6 +20,7 @@ import judgeloop
 from judgeloop import seeds
 from judgeloop.cli import main
 from judgeloop.experiment.schema import Endpoint
+from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import load as load_planted
 from judgeloop.serving.server import LocalServer, create_app
@@ -107,9 +108,16 @@ def test_the_tutorial_runs_and_finds_what_it_says(
     did = row(run, "did_length", **last)
     assert f"{did['estimate']:.2f} doublings [{did['conf_low']:.2f}, {did['conf_high']:.2f}]" in page
     assert row(run, "compounding_length", variant="")["verdict"] == "compounding unclear"
-    assert row(judgeloop.open("runs/quickstart").estimates, "first_slot_excess", panel="anchor", generation=0, variant="")["estimate"] == pytest.approx(0.438, abs=5e-4)  # fmt: skip
+    quickstart, shipped = judgeloop.open("runs/quickstart"), RunFolder(ROOT / "fixtures" / "quickstart" / "run")
+    assert row(quickstart.estimates, "first_slot_excess", panel="anchor", generation=0, variant="")["estimate"] == pytest.approx(0.438, abs=5e-4)  # fmt: skip
     assert f"{did['estimate']:.2f}" in done[-1]
     assert Path("loop.html").is_file()
+    # What ships is what this recording leaves: else write its tables and estimates anew (CONTRIBUTING.md, "Recording fixtures").
+    assert shipped.experiment() == quickstart.folder.experiment()
+    assert shipped.environment()["experiment_hash"] == quickstart.folder.environment()["experiment_hash"]
+    for name in TABLES:
+        pd.testing.assert_frame_equal(quickstart.folder.table(name), shipped.table(name))
+    pd.testing.assert_frame_equal(quickstart.estimates, shipped.estimates(), rtol=1e-6, atol=1e-9)
 
 
 # -- the how-to for logs -------------------------------------------------------------------------------------------------

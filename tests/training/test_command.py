@@ -52,6 +52,7 @@ def _mean_length(run: judgeloop.Run, arm: str, generation: int) -> float:
     return float(rows["length"].mean())
 
 
+@pytest.mark.tables
 def test_the_example_trainer_lengthens_what_a_rule_for_length_picks(tmp_path: Path, serve: Serve) -> None:
     run = judgeloop.run(_experiment(tmp_path, serve(), [sys.executable, str(EXAMPLE)]), out=tmp_path / "run")
     assert _mean_length(run, "longer", 0) == _mean_length(run, "random", 0)
@@ -101,6 +102,7 @@ def test_where_a_training_leaves_what_was_chosen_accumulate_drifts_less_than_rep
     assert (drifts["replace"] > drifts["accumulate"] + 0.2).all()
 
 
+@pytest.mark.tables
 def test_drafts_come_from_the_trained_model_whose_weights_their_key_names(tmp_path: Path, serve: Serve) -> None:
     run = judgeloop.run(_experiment(tmp_path, serve(), generations=2), out=tmp_path / "run")
     exchanges = {exchange.call: exchange for exchange in Cassette(run.path, writable=False).exchanges()}
@@ -247,6 +249,7 @@ def test_a_command_that_leaves_no_model_ends_the_run_with_one_sentence(
     assert "\n" not in str(failed.value)
 
 
+@pytest.mark.tables
 def test_a_model_left_by_an_earlier_training_is_not_taken_for_this_one_s(tmp_path: Path, serve: Serve) -> None:
     path = _experiment(tmp_path, serve(), ["sh", "-c", "true"])
     folder = tmp_path / "run/training/s0/g0/longer"
@@ -258,6 +261,7 @@ def test_a_model_left_by_an_earlier_training_is_not_taken_for_this_one_s(tmp_pat
         judgeloop.run(path, out=tmp_path / "run")
 
 
+@pytest.mark.tables
 def test_a_model_may_answer_elsewhere_and_its_adapter_is_known_by_its_weights(tmp_path: Path, serve: Serve) -> None:
     served, elsewhere = serve(), serve(model="policy", draft={"length_mean": 100})
     script = f"""printf w > adapter.safetensors; printf d > README.md
@@ -352,6 +356,7 @@ def test_strategies_mix_the_pairs_that_are_trained_on(tmp_path: Path, serve: Ser
     assert np.mean(real) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.tables
 def test_where_nothing_is_preferred_nothing_is_trained_and_the_model_stays(tmp_path: Path, serve: Serve) -> None:
     arms = {"gold": {"judge": {"kind": "gold"}}, "judge": {"judge": {"kind": "gold"}}}
     path = _experiment(tmp_path, serve(), arms=arms)
@@ -381,6 +386,7 @@ def test_step_needs_a_command(tmp_path: Path, serve: Serve) -> None:
         judgeloop.step(write_experiment(tmp_path, small_experiment(serve().base_url)), out=tmp_path / "run")
 
 
+@pytest.mark.tables
 def test_a_plan_counts_trainings_and_their_drafts(tmp_path: Path, serve: Serve) -> None:
     path = _experiment(tmp_path, serve(), generations=2, replicates=2)
     loads = {load.what: load.calls for load in judgeloop.plan(path).loads}

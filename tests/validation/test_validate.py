@@ -23,15 +23,6 @@ from judgeloop.validation.table import compare, covered, rejected
 validate = import_module("judgeloop.validation")  # the package; judgeloop.validate is the function
 
 
-@pytest.mark.slow
-def test_the_cheap_rows_pass_and_the_seed_changes_the_draws() -> None:
-    rows = validate.run(["B", "D3", "E2"], quick=True, seed=3)
-    assert {row.name for row in rows} >= {"B1", "B2", "D3", "E2"}
-    assert all(row.passed for row in rows), validate.table(rows)
-    drawn = {seed: [row.estimate for row in validate.run(["B1"], quick=True, seed=seed)] for seed in (1, 2)}
-    assert drawn[1] != drawn[2]
-
-
 def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = strategies.mix
 
@@ -45,13 +36,13 @@ def test_a_strategy_that_forgets_generation_zero_fails_its_rows(monkeypatch: pyt
 
 @pytest.mark.slow
 def test_a_strategy_that_forgets_generation_zero_lets_the_variance_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(row.passed for row in validate.run(["A3"], quick=True))
     honest = strategies.mix
 
     def forgetful(strategy: Any, **parts: Any) -> Mapping[str, float]:
         return honest(strategy, **{**parts, "generation_zero": {}})
 
     monkeypatch.setattr(strategies, "mix", forgetful)
+    # That A3 passes otherwise is seen in test_in_python_it_gives_rows_and_writes_where_it_is_told.
     assert not any(row.passed for row in validate.run(["A3"], quick=True))
     assert not all(row.passed for row in validate.run(["D2"], quick=True))
 
@@ -228,6 +219,9 @@ def test_the_quick_table_passes_for_another_seed_than_that_of_the_pages() -> Non
     rows = validate.run(quick=True, seed=1)
     failed = [row for row in rows if not row.passed]
     assert not failed, validate.table(failed)
+    assert {row.name for row in rows} == set(validate.CHECKS)
+    other = validate.run(["B1"], quick=True, seed=2)
+    assert [row.estimate for row in other] != [row.estimate for row in rows if row.name == "B1"]
 
 
 @pytest.mark.slow
