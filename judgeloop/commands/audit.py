@@ -152,7 +152,7 @@ def _ask_by_batches(
         raise interrupted(session.folder) from None
 
 
-Told = tuple[Verdict, str]
+VerdictAndCall = tuple[Verdict, str]
 """A judgment without its presentation: the verdict and the call's id."""
 
 
@@ -176,14 +176,14 @@ async def _ask_by_shards(
             session.observer.note(content) if name == "note" else session.observer.judged(*content)
 
     total = _calls(judges, asked, probing)
-    shards: list[dict[str, list[list[Told]]]] = await cluster.run(units, on_event, shares=total, own=0)
+    shards: list[dict[str, list[list[VerdictAndCall]]]] = await cluster.run(units, on_event, shares=total, own=0)
     judged = {}
     for judge in (judge.name for judge in judges):
         shown = questions.shown_to(judge, asked, probing)
-        told = asked.in_order([shard[judge] for shard in shards], probing.of(judge), _SHARD_ITEMS)
+        answers = asked.in_order([shard[judge] for shard in shards], probing.of(judge), _SHARD_ITEMS)
         judged[judge] = [
             [Judgment(each, judge, verdict, call) for each, (verdict, call) in zip(presented, verdicts, strict=True)]
-            for (_, presented), verdicts in zip(shown, told, strict=True)
+            for (_, presented), verdicts in zip(shown, answers, strict=True)
         ]
     return questions.verdict_log(judged, asked, probing)
 
@@ -199,7 +199,7 @@ async def _shard(
     client: WireClient,
     endpoints: Mapping[str, Endpoint],
     event: ray_executor.Event,
-) -> dict[str, list[list[Told]]]:
+) -> dict[str, list[list[VerdictAndCall]]]:
     """One shard, in a worker: judge → the verdicts on each matchup, then on each probe pair."""
     own = [replace(judge, client=client, endpoint=endpoints[judge.spec.endpoint]) for judge in judges]
     judged = await questions.ask_judges(own, asked, probing)

@@ -103,7 +103,21 @@ def check(executor: str, endpoints: Mapping[str, Endpoint], *, client: OwnClient
             raise InvalidInput(f"endpoints.{name}: an engine that judgeloop starts answers on this machine alone; with --executor ray start the server yourself and give its base_url")  # fmt: skip
         if endpoint.concurrency == 1:
             raise InvalidInput(f"endpoints.{name}.concurrency: 1 call at a time is one process's work; raise it, or leave --executor ray out")  # fmt: skip
+    _check_address(os.environ.get("RAY_ADDRESS", ""))
     return True
+
+
+def _check_address(address: str) -> None:
+    """Raise InvalidInput where nothing answers at a cluster's address: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except (OSError, OverflowError) as error:
+        raise InvalidInput(
+            f"RAY_ADDRESS: nothing answers at {address} ({error}); start Ray there, or mend or unset it"
+        ) from None
 
 
 class Cluster:

@@ -209,6 +209,9 @@ def test_what_ray_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     alone = small_experiment("http://127.0.0.1:9")
     alone["endpoints"]["m"]["concurrency"] = 1
     refused(r"endpoints\.m\.concurrency: 1 call at a time", alone)
+    with monkeypatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+        refused("RAY_ADDRESS: nothing answers at 127.0.0.1:9")
     pairs = audit_pairs.write(tmp_path / "pairs.jsonl", audit_pairs.pairs(2))
     for options, match in (
         ({"batch": True}, "batch files are answered elsewhere"),
