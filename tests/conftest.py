@@ -65,6 +65,7 @@ def tables_alone() -> Iterator[None]:
     """Runs and audits leave their tables and no estimate: for what is asked and kept, where other tests see the numbers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("judgeloop.commands.run.run_estimates", lambda *_: estimates_frame([]))
+        patch.setattr("judgeloop.commands.run.with_forecast", lambda estimates, *_: estimates)
         patch.setattr("judgeloop.analysis.judge_estimates", lambda *_, **__: estimates_frame([]))
         yield
 

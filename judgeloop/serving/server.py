@@ -300,6 +300,17 @@ class _ThreadServer(uvicorn.Server):
         if not self.should_exit:
             await self._stop.wait()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's waits a tenth of a second for its connections: without one there is nothing to wait for."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for server in self.servers:
+            server.close()
+        for bound in sockets or []:
+            bound.close()
+        await self.lifespan.shutdown()
+
     def stop(self) -> None:
         """Stop the server; may be called from another thread."""
         self.should_exit = True

@@ -42,6 +42,12 @@ def test_unscored_replies_are_counted(tmp_path: Path) -> None:
 # -- the file ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that tests only read."""
+    return report_folder.write(tmp_path_factory.mktemp("small") / "r", size=(1, 3)).path
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -71,18 +77,17 @@ def test_unscored_replies_are_counted(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_limits_file_is_refused_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
 ) -> None:
-    report_folder.write(tmp_path / "r", size=(1, 3))
     (tmp_path / "l.yaml").write_text(text, encoding="utf-8")
-    assert command("check", tmp_path / "r", "--limits", tmp_path / "l.yaml") == 2
+    assert command("check", small, "--limits", tmp_path / "l.yaml") == 2
     error = capsys.readouterr().err
     assert words in error
     assert "l.yaml" in error
     assert len(error.splitlines()) == 1
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_folder_is_refused(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("check") == 2
     assert command("check", tmp_path) == 2
     (tmp_path / "experiment.yaml").write_text("name: x\n")
@@ -92,7 +97,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(FolderMismatch, match="lack the columns"):
         check(tmp_path)
     with pytest.raises(InvalidInput, match="no such file"):
-        check(report_folder.write(tmp_path / "r", size=(1, 3)).path, tmp_path / "nowhere.yaml")
+        check(small, tmp_path / "nowhere.yaml")
 
 
 def test_the_defaults_are_a_file_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

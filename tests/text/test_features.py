@@ -272,7 +272,8 @@ def _hostile() -> list[str]:
 
 @pytest.mark.parametrize("unit", _hostile(), ids=ascii)
 def test_hostile_text_is_read(unit: str):
-    measured = measure(unit * (20_000 // len(unit)))
+    """Of 5,000 characters, deeper than Python's stack; the benchmark reads 160,000."""
+    measured = measure(unit * (5_000 // len(unit)))
     assert measured.tokens >= 0
     assert measure("x " + unit * (2_000 // len(unit))).tokens >= 1
 
