@@ -90,7 +90,7 @@ def test_the_guess_of_tokens_holds_the_counted_ones() -> None:
 def test_the_small_training_is_an_experiment_as_it_stands() -> None:
     planned = plan(EXEMPLARS.parents[1] / "examples" / "small_training.yaml")
     # Items · candidates · replicates · (generation 0 and two generations of two arms), and the trainings.
-    assert planned.calls == 16 * 2 * 3 * (1 + 2 * 2) + 3 * 2 * 2
+    assert planned.calls == 6 * 2 * 3 * (1 + 2 * 2) + 3 * 2 * 2
 
 
 def test_tokens_of_other_scripts_go_by_the_character() -> None:
