@@ -106,17 +106,17 @@ def test_a_signal_lets_what_is_in_flight_end_as_ctrl_c_does(sign: signal.Signals
             ended.append("drained")
         return "done"
 
-    before = signal.getsignal(sign)
-    for late in (False, True):  # one that comes as the last answer does ends the command too
-        with pytest.raises(KeyboardInterrupt):
-            unwrapped(command(late=late))
-    assert ended == ["drained", "drained"]
-    assert signal.getsignal(sign) is before
-    with pytest.raises(Interrupted, match="run the same command to resume"), interruptible():
-        signal.raise_signal(sign)
-    assert signal.getsignal(sign) is before
+    before = signal.signal(sign, signal.SIG_DFL)  # whatever the tests were started by: nohup ignores SIGHUP
     try:
-        signal.signal(sign, signal.SIG_IGN)  # nohup does so for SIGHUP
+        for late in (False, True):  # one that comes as the last answer does ends the command too
+            with pytest.raises(KeyboardInterrupt):
+                unwrapped(command(late=late))
+        assert ended == ["drained", "drained"]
+        assert signal.getsignal(sign) is signal.SIG_DFL
+        with pytest.raises(Interrupted, match="run the same command to resume"), interruptible():
+            signal.raise_signal(sign)
+        assert signal.getsignal(sign) is signal.SIG_DFL
+        signal.signal(sign, signal.SIG_IGN)
         with interruptible():
             signal.raise_signal(sign)
             assert unwrapped(command(late=True)) == "done"

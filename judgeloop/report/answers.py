@@ -584,7 +584,8 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     if joint and not lines and not probed_at_all:
         text = f"Style and length together change the verdict, and which of them does is not shown: judge edited copies ({where}), which change one thing at a time."
         lines.append(Advice("separate_quality", text, _rows(joint)))
-    if not probed_at_all and not at_gold and reading.estimates:
+    is_known = bool(reading.arms) and set(reading.arms) <= {*reading.controls, *reading.known_tastes}
+    if not probed_at_all and not at_gold and reading.estimates and not is_known:
         text = f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
         lines.append(Advice("separate_quality", text))
     return lines
@@ -751,7 +752,7 @@ def _measuring(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     if open_drift:
         replicates = open_drift[0].row.n_replicates or 0
         text = f"To see a drift half the size takes about four times the replicates: {4 * replicates} instead of {replicates} (`judgeloop plan` counts what they cost)."
-        if POSITIVE not in reading.controls.values():
+        if not reading.known_tastes:
             text += " An arm with a known taste (`longer: {judge: {kind: rule, feature: length}}`) shows whether this run passes one on at all."
         lines.append(Advice("more_replicates", text, _rows(open_drift[:1])))
     return lines

@@ -56,6 +56,11 @@ class Reading:
         """The generations of the estimates, ascending; empty for audits."""
         return tuple(sorted({row.generation for row in self.estimates if row.generation is not None}))
 
+    @property
+    def known_tastes(self) -> frozenset[str]:
+        """The arms whose judge is a rule, a positive control or what the run is about."""
+        return frozenset(row.arm for row in self.estimates if is_positive_control(row))
+
     def drafts(self) -> tuple[int, Mapping[str, int]]:
         """(drafts of a run, its anchor panel's with them; reason → how many have no text, the most frequent first). A draft that
         arms share counts once, as does one that later generations train on."""

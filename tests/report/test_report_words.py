@@ -12,7 +12,7 @@ import pytest
 import report_folder
 from judgeloop import report
 from judgeloop.report import wording
-from judgeloop.report.answers import QuestionAnswer, answers, brief
+from judgeloop.report.answers import QuestionAnswer, advice, answers, brief
 from judgeloop.report.claims import leading
 from judgeloop.report.findings import findings
 from judgeloop.report.reading import POSITIVE, Reading, positive_controls
@@ -66,6 +66,18 @@ def test_lengths_of_drafts_that_may_be_no_longer_are_lower_bounds() -> None:
     assert "cut at `policy.max_tokens` (75 % in `a`): lengths there are lower bounds" in said
     uncut = replace(reading, candidates=texts.assign(cut=False))
     assert "max_tokens" not in " ".join(answers(uncut, findings(rows))[1].sentences)
+
+
+@pytest.mark.parametrize(("judged", "told"), [(("longer", "random"), False), (("longer", "random", "judge"), True)])
+def test_a_judge_that_is_a_rule_needs_no_measuring_of_its_taste(judged: tuple[str, ...], told: bool) -> None:
+    nothing = pd.DataFrame()
+    mark: PositiveControl = "itself_not_seen"
+    rows = [_did(arm="longer", positive_control=mark, verdict="undetected", p_adjusted=0.4)]
+    reading = Reading("x", tuple(rows), nothing, nothing, nothing, nothing, {}, {}, "", judged, {"random": "random"})
+    said = " ".join(line.sentence for line in advice(reading, findings(rows)))
+    assert "replicates: 32 instead of 8" in said
+    assert "arm with a known taste" not in said
+    assert ("cannot separate a preference for length" in said) == told
 
 
 def test_a_probe_has_an_effect_of_its_own_only_beyond_its_length() -> None:
