@@ -18,7 +18,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -158,16 +158,19 @@ class Cluster:
             while True:
                 while len(running) < self.workers and (unit := next(waiting, None)) is not None:
                     results[unit.name] = None
-                    self._progress[unit.name] = _Progress(self._folder / f"{unit.name}.jsonl")
+                    path = self._folder / f"{unit.name}.jsonl"
+                    path.unlink(missing_ok=True)  # of a session that was ended
+                    self._progress[unit.name] = _Progress(path)
                     running[remote.remote(self._order(unit, budget))] = unit.name
                 if not running:
                     break
                 done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
-                self._look(on_event, len(running))
+                self._look(on_event, running.values())
                 for task in done:
                     outcome = _outcome(task, name := running.pop(task))
                     ledger.count(outcome.attempts, outcome.cost)
-                    budget.spent(ledger, outcome)
+                    budget.ended(name, ledger, outcome)
+                    self._look(on_event, [name])
                     self._count(name, outcome.record.calls, 0)
                     self._session.record.add(outcome.record, ledger)
                     results[name] = outcome.result
@@ -181,30 +184,29 @@ class Cluster:
             if running:
                 ray.wait(list(running), num_returns=len(running), timeout=_DRAIN_S)
             raise
-        self._look(on_event, 0)
         shutil.rmtree(self._folder, ignore_errors=True)
         return list(results.values())
 
     def _order(self, unit: Unit, budget: _Budget) -> _Order:
-        max_calls, max_cost = budget.share(unit.share)
+        max_calls, max_cost = budget.take(unit)
         return _Order(
             unit.name, unit.work, self._folder.parent, self._token, self.share_of(self._session.endpoints),
             max_calls, max_cost, self._session.retry_failed,
         )  # fmt: skip
 
-    def _look(self, on_event: Event, running: int) -> None:
-        """Pass on what the workers have told since the last look, and show how far they are."""
-        for unit, progress in self._progress.items():
-            for name, content in progress.events():
+    def _look(self, on_event: Event, units: Collection[str]) -> None:
+        """Pass on what the units' workers have told since the last look, and show how far all are."""
+        for unit in units:
+            for name, content in self._progress[unit].events():
                 if name == "calls":
                     self._count(unit, *content)
                 else:
                     on_event(name, content)
         now = time.monotonic()
-        if running and now - self._shown_at > _SHOWN_S:
+        if now - self._shown_at > _SHOWN_S:
             self._shown_at = now
-            calls = sum(progress.calls for progress in self._progress.values())
-            self._session.stage(f"asking on {running} Ray worker{'' if running == 1 else 's'}: {calls:,} calls so far")
+            calls, count = sum(progress.calls for progress in self._progress.values()), len(units)
+            self._session.stage(f"asking on {count} Ray worker{'' if count == 1 else 's'}: {calls:,} calls so far")
 
     def _count(self, unit: str, calls: int, recorded: int) -> None:
         """Count a unit's calls in the session's ledger and show them: first those that were ``recorded`` before, then the others. A
@@ -256,33 +258,48 @@ def _ray() -> Any:
 
 @dataclass
 class _Budget:
-    """The run's limits in parts: what is left of them when the units begin, per part; None where there is no limit."""
+    """What is left of the run's limits for the units that have not begun, of which it is ``shares``; None where there is no limit."""
 
     calls: float | None
     cost: float | None
+    shares: float
+    _taken: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Unit at work → its (calls, US dollars) at most."""
 
     @classmethod
     def of(cls, ledger: Ledger, shares: float, own: float) -> _Budget:
         """What is left for the units' ``shares``; this process keeps its ``own`` ones from now on."""
-        parts = shares + own
-        calls = None if ledger.max_calls is None else max(0, ledger.max_calls - ledger.attempts) / parts
-        cost = None if ledger.max_cost is None else max(0.0, ledger.max_cost - ledger.cost) / parts
+        kept = own / (shares + own) if own else 0.0
+        calls = None if ledger.max_calls is None else max(0, ledger.max_calls - ledger.attempts)
+        cost = None if ledger.max_cost is None else max(0.0, ledger.max_cost - ledger.cost)
         if calls is not None:
-            ledger.max_calls = ledger.attempts + int(calls * own)
+            ledger.max_calls = ledger.attempts + int(calls * kept)
         if cost is not None:
-            ledger.max_cost = ledger.cost + cost * own
-        return cls(calls, cost)
+            ledger.max_cost = ledger.cost + cost * kept
+        return cls(None if calls is None else calls * (1 - kept), None if cost is None else cost * (1 - kept), shares)
 
-    def share(self, parts: float) -> tuple[int | None, float | None]:
-        """(calls, US dollars) that so many parts are at most."""
-        return None if self.calls is None else int(self.calls * parts), None if self.cost is None else self.cost * parts
+    def take(self, unit: Unit) -> tuple[int | None, float | None]:
+        """(calls, US dollars) that a unit which begins may take at most: its part of what is left for those that have not begun."""
+        part = min(1.0, unit.share / self.shares) if self.shares > 0 else 1.0
+        calls, cost = (None if left is None else left * part for left in (self.calls, self.cost))
+        self.shares -= unit.share
+        self._add(-(calls or 0.0), -(cost or 0.0))
+        self._taken[unit.name] = calls or 0.0, cost or 0.0
+        return None if calls is None else int(calls), cost
 
-    def spent(self, ledger: Ledger, outcome: _Outcome) -> None:
-        """What a unit spent is of its own share, and not of this process's."""
+    def ended(self, unit: str, ledger: Ledger, outcome: _Outcome) -> None:
+        """What a unit left goes to those that have not begun: what it asks may have been answered before. What it spent is no part
+        of this process's share."""
+        calls, cost = self._taken.pop(unit)
+        self._add(calls - outcome.attempts, cost - outcome.cost)
         if ledger.max_calls is not None:
             ledger.max_calls += outcome.attempts
         if ledger.max_cost is not None:
             ledger.max_cost += outcome.cost
+
+    def _add(self, calls: float, cost: float) -> None:
+        self.calls = None if self.calls is None else max(0.0, self.calls + calls)
+        self.cost = None if self.cost is None else max(0.0, self.cost + cost)
 
 
 @dataclass

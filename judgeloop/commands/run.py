@@ -223,14 +223,11 @@ async def _run(
         in_process=weights.in_process,
         adapters=folder.path if policy.kind == "trained" and policy.endpoint else None,
     )
-    # Of models that are trained, whose trainings may take days. Here replicates follow one another: it is then of the first.
-    first = {0} if policy.kind == "trained" else set(range(experiment.replicates))
 
     def ended(done: loop.GenerationDone) -> None:
-        if policy.kind in SIGNALS_OF_POLICY and done.generation == 0 and done.replicate in first:
-            first.remove(done.replicate)
-            if not first:
-                store_before(folder, resolved, material.real)
+        # Of models that are trained, whose trainings may take days, by the replicate that is first: it drafts generation 1 next.
+        if policy.kind in SIGNALS_OF_POLICY and done.generation == 0:
+            store_before(folder, resolved, material.real)
         on_generation(done)
 
     context = loop.LoopContext(

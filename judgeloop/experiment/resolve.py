@@ -152,7 +152,7 @@ def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "expe
         engine = experiment.endpoints[experiment.policy.endpoint].engine
         if engine and experiment.policy.kind == "trained":
             raise ExperimentError(
-                f"{where}: policy.endpoint: engine {engine} takes no adapters while it runs; leave endpoint out, and this process drafts, or give a server that does (vLLM, SGLang)"
+                f"{where}: policy.endpoint: engine {engine} takes no adapters while it runs; leave endpoint out, and this process drafts, or give a server that does (vLLM)"
             )
     arms = tuple(_arm(raw, experiment, name, override, where) for name, override in experiment.arms.items())
     for arm in arms:

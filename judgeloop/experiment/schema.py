@@ -483,7 +483,7 @@ class TrainedPolicySpec(Block):
     base: str
     """The model that is trained: smollm2-135m, a .gguf file, or the folder or name of a causal language model."""
     endpoint: str = ""
-    """A key of `endpoints`: a server of the base model that loads each adapter and drafts with it (vLLM, SGLang); default: this process drafts."""
+    """A key of `endpoints`: a server of the base model that loads each adapter and drafts with it (vLLM); default: this process drafts."""
     prompt: str = "draft"
     """A shipped template's name or a template file."""
     temperature: Number = Field(1.0, ge=0)

@@ -336,7 +336,7 @@ def _drafts_cut(reading: Reading) -> tuple[str, ...]:
         return ()
     listed = ", ".join(f"{100 * share:.0f} % in `{arm}`" for arm, share in shares.items())
     return (
-        f"Drafts of the last generation were cut at `policy.max_tokens` ({listed}): lengths there are lower bounds, and a larger limit shows them in full.",
+        f"Drafts of the last generation were cut at their longest, `max_tokens` ({listed}): lengths there are lower bounds, and a larger limit shows them in full.",
     )
 
 

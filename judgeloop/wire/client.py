@@ -226,8 +226,8 @@ class Connection:
         self._freed.set()
 
     async def load_adapter(self, name: str, folder: str) -> None:
-        """Have the server load the adapter in ``folder`` under a name, by vLLM's route or SGLang's; asked once a name. Raises
-        EndpointFailed where it cannot."""
+        """Have the server load the adapter in ``folder`` under a name, by vLLM's route; asked once a name. Raises EndpointFailed where
+        it cannot."""
         if name not in self._adapters:
             self._adapters[name] = asyncio.create_task(self._load_adapter(name, folder))
         if not self._adapters[name].done():
@@ -236,39 +236,28 @@ class Connection:
 
     async def _load_adapter(self, name: str, folder: str) -> None:
         await self.check_alive()
-        route = "/load_lora_adapter"
-        above = self._address._replace(path=self._address.path.rstrip("/").removesuffix("/v1") + route).geturl()
-        refusals = []
-        for address in (route, above):
-            refusals.append(await self._loading_refused(address, {"lora_name": name, "lora_path": folder}))
-            if not refusals[-1]:
-                return
-            if not refusals[-1].startswith(("HTTP 404", "HTTP 405")):
-                break
-        raise EndpointFailed(
-            f"{self.where}: the adapter {folder} was not loaded ({'; '.join(dict.fromkeys(refusals))}); the server must see that folder and take adapters while it runs (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True; SGLang: --enable-lora), then run the same command to resume"
-        )
-
-    async def _loading_refused(self, address: str, body: Mapping[str, str]) -> str:
-        """Why a request to load an adapter failed; empty where it is loaded."""
         refusal = ""
         for attempt in range(self.endpoint.attempts):
             if attempt:
                 await asyncio.sleep(2.0**attempt / 4)
             try:
                 async with asyncio.timeout(self.endpoint.timeout_s):
-                    answer = await self._line.send("POST", address, body)
+                    answer = await self._line.send(
+                        "POST", "/load_lora_adapter", {"lora_name": name, "lora_path": folder}
+                    )
             except (TransientFault, TimeoutError) as fault:
                 refusal = f"no answer: {brief(self.scrub(str(fault))) or 'timeout'}"
                 continue
             said = brief(self.scrub(decoded(answer.content)))
             # Where the answer to an earlier attempt was lost, it is loaded; its name says the weights.
-            if answer.status == 200 or (answer.status == 400 and "already" in said and "loaded" in said):
-                return ""
+            if answer.status == 200 or (answer.status == 400 and "already" in said.lower()):
+                return
             refusal = f"HTTP {answer.status}: {said}"
             if answer.status < 500:
                 break
-        return refusal
+        raise EndpointFailed(
+            f"{self.where}: the adapter {folder} was not loaded ({refusal}); the server must see that folder and take adapters while it runs (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True), then run the same command to resume"
+        )
 
     async def post(self, call: Call) -> tuple[int, str]:
         """One attempt at a call: (HTTP status, text). Raises TransientFault where no whole response came, Refusal where the
@@ -280,7 +269,7 @@ class Connection:
                 answer = await self._line.send("POST", address, call.body, call.call_id)
         except TimeoutError:
             raise TransientFault("timeout") from None
-        counted = partial(counted_tokens, call.body, self.endpoint.max_tokens)
+        counted = partial(counted_tokens, call.body, 0 if call.route else self.endpoint.max_tokens)
         if (limit := calls_left(answer.headers, time.time(), counted)) is not None:
             self.pace.stated(sent_at, limit[0], sent_at + limit[1])
         if answer.status == 200:
@@ -305,6 +294,8 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connections."""
+        for loading in self._adapters.values():
+            loading.cancel()  # it costs nothing, and is asked for again
         await asyncio.gather(*filter(None, [self._alive, *self._adapters.values()]), return_exceptions=True)
         await self._line.close()
         if "_openai" in vars(self):

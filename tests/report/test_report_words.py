@@ -63,7 +63,7 @@ def test_lengths_of_drafts_that_may_be_no_longer_are_lower_bounds() -> None:
         "x", tuple(rows), nothing, texts, nothing, nothing, {}, {}, "", ("a", "random"), {"random": "random"}
     )
     said = " ".join(answers(reading, findings(rows))[1].sentences)
-    assert "cut at `policy.max_tokens` (75 % in `a`): lengths there are lower bounds" in said
+    assert "cut at their longest, `max_tokens` (75 % in `a`): lengths there are lower bounds" in said
     uncut = replace(reading, candidates=texts.assign(cut=False))
     assert "max_tokens" not in " ".join(answers(uncut, findings(rows))[1].sentences)
 

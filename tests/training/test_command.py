@@ -161,12 +161,13 @@ def test_generation_0_forecasts_a_range_and_the_first_step_repeats_itself(tmp_pa
     write_experiment(path.parent, yaml.safe_load(path.read_text()), items)
     run = judgeloop.run(path, out=tmp_path / "run")
     followed = [part.stat().st_mtime_ns for part in run.path.glob("tables/candidates/s*-g01.parquet")]
-    assert (run.path / BEFORE).stat().st_mtime_ns < max(followed)
+    assert (run.path / BEFORE).stat().st_mtime_ns < min(followed)
     stored = pd.read_csv(run.path / BEFORE).query("arm == 'longer' and term == 'forecast_drift_length'")
     rows = run.estimates[(run.estimates["arm"] == "longer") & (run.estimates["category"] == "")]
     forecast = rows[rows["term"] == "forecast_drift_length"].set_index(["variant", "generation"])
     selected = forecast.loc[("", 1), "estimate"]
-    assert list(stored["estimate"]) == pytest.approx([selected, 2 * selected, 3 * selected])
+    assert list(stored["estimate"]) == pytest.approx(stored["estimate"].iloc[0] * np.array([1, 2, 3]))
+    assert stored["estimate"].iloc[0] == pytest.approx(selected, rel=0.5)  # by one of the replicates
     assert selected == pytest.approx(
         rows.query("term == 'selection_length' and generation == 0")["estimate"].iloc[0], rel=0.5
     )

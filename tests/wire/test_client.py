@@ -558,22 +558,23 @@ class AdapterRoute:
         return PlainTextResponse(text, status)
 
 
-def _with_adapters(tmp_path: Path, path: str, route: AdapterRoute, *, at_once: int = 2) -> tuple[Speaker, list[str]]:
+def _with_adapters(
+    tmp_path: Path, route: AdapterRoute, path: str = "/v1/load_lora_adapter"
+) -> tuple[Speaker, list[str]]:
     """The server, and the texts that so many calls with one adapter got."""
     speaker = Speaker()
     app = create_app(speaker)
     app.router.routes.append(Route(path, route.load, methods=["POST"]))
     with LocalServer(app) as server:
         speaker.base_url = server.base_url
-        calls = [replace(named(f"c{n}", model="judgeloop-1"), adapter="/runs/weights") for n in range(at_once)]
+        calls = [replace(named(f"c{n}", model="judgeloop-1"), adapter="/runs/weights") for n in range(2)]
         replies = ask(tmp_path, speaker.endpoint(), calls, at_once=True)
     return speaker, [str(reply.text) for reply in replies]
 
 
-@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/load_lora_adapter"])  # vLLM's, and SGLang's
-def test_an_adapter_is_loaded_once_before_its_model_is_asked(tmp_path: Path, path: str) -> None:
+def test_an_adapter_is_loaded_once_before_its_model_is_asked(tmp_path: Path) -> None:
     route = AdapterRoute((200, "Success"))
-    speaker, texts = _with_adapters(tmp_path, path, route)
+    speaker, texts = _with_adapters(tmp_path, route)
     assert texts == ["[[A]]"] * 2
     assert route.asked == [{"lora_name": "judgeloop-1", "lora_path": "/runs/weights"}]
     # What is recorded needs no server.
@@ -583,7 +584,7 @@ def test_an_adapter_is_loaded_once_before_its_model_is_asked(tmp_path: Path, pat
 
 def test_an_adapter_that_is_there_already_is_as_good_as_loaded(tmp_path: Path) -> None:
     lost = AdapterRoute((503, "busy"), (400, "The lora adapter 'judgeloop-1' has already been loaded."))
-    assert _with_adapters(tmp_path, "/v1/load_lora_adapter", lost)[1] == ["[[A]]"] * 2
+    assert _with_adapters(tmp_path, lost)[1] == ["[[A]]"] * 2
     assert len(lost.asked) == 2
 
 
@@ -592,6 +593,6 @@ def test_a_server_that_takes_no_adapters_ends_the_run_in_a_sentence(tmp_path: Pa
     with pytest.raises(
         EndpointFailed, match=r"adapter /runs/weights was not loaded \(HTTP 404: No adapter found .*VLLM_ALLOW"
     ):
-        _with_adapters(tmp_path / "a", "/v1/load_lora_adapter", missing)
+        _with_adapters(tmp_path / "a", missing)
     with pytest.raises(EndpointFailed, match=r"HTTP 404: .*Unknown request URL.*then run the same command to resume"):
-        _with_adapters(tmp_path / "b", "/v1/other", AdapterRoute())
+        _with_adapters(tmp_path / "b", AdapterRoute(), "/v1/other")
