@@ -344,9 +344,8 @@ def _drained(running: Coroutine[Any, Any, T]) -> T:
 
         def stop(*_: object) -> None:
             nonlocal stopped
-            if (
-                not stopped
-            ):  # a terminal that is closed may send two: the second must not cut short what the first lets end
+            # A terminal that is closed may send two: the second must not cut short what the first lets end.
+            if not stopped:
                 events.call_soon_threadsafe(task.cancel)
             stopped = True
 
