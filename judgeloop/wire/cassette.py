@@ -222,12 +222,12 @@ class Cassette:
                     ) from None
                 if is_own:
                     self._count(exchange)
-                name = _name(exchange.call, exchange.key)
-                known = self._parts[self._places.get(name, place) >> _PART_BITS]
+                hashed = _name(exchange.call, exchange.key)
+                known = self._parts[self._places.get(hashed, place) >> _PART_BITS]
                 # A shard's failure may be older than the answer that is shared.
                 is_older = exchange.fault and _unit_of(known, self.folder) != _unit_of(path, self.folder)
                 if not (is_older or self._is_asked_again(exchange)):
-                    self._places[name] = place
+                    self._places[hashed] = place
         for (attempts, model, prompt, completion), calls in plain.items():
             self._add(model.decode(), calls * int(attempts), calls * int(prompt), calls * int(completion))
 
