@@ -18,13 +18,14 @@ import judgeloop
 from command_line import command
 from conftest import Served, small_experiment, tables, without, write_experiment
 from judgeloop.commands import audit, ray_executor
-from judgeloop.commands.ray_executor import Cluster, _execute, _Order
-from judgeloop.commands.session import Session
+from judgeloop.commands.ray_executor import Cluster, Unit, _Budget, _execute, _Order, _Outcome
+from judgeloop.commands.session import EndpointRecord, Session
 from judgeloop.errors import BudgetReached, EndpointFailed, InvalidInput
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.rundir import RunFolder
 from judgeloop.serving.faults import Faults, Rule
 from judgeloop.wire.cassette import Cassette
+from judgeloop.wire.client import Ledger
 
 Serve = Callable[..., Served]
 SLOW = Faults(rules=(Rule(kind="slow", delay_s=0.02, times="always"),))
@@ -234,3 +235,26 @@ def test_all_processes_together_keep_to_an_endpoint_s_limits() -> None:
         assert cluster.workers == min(workers, 6)
         assert share.concurrency * at_once <= 7
         assert share.per_minute == pytest.approx(600 / at_once)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_what_was_answered_before_leaves_its_share_of_the_budget_to_others(at_once: int) -> None:
+    # 600 of 1,000 calls were asked by one process; ten shards of 100 calls then need 400 of the 600 that are left.
+    ledger = Ledger(max_calls=1200, attempts=600)
+    budget, left = _Budget.of(ledger, shares=1000, own=0), [*[0] * 6, *[100] * 4]
+    running: list[tuple[str, int]] = []
+    for number, needed in enumerate(left):
+        most, _ = budget.take(Unit(f"shard-{number}", lambda *_: None, 100))
+        assert most is not None
+        assert most >= needed
+        running.append((f"shard-{number}", needed))
+        if len(running) == at_once:
+            unit, spent = running.pop(0)
+            ledger.count(spent, 0.0)
+            budget.ended(unit, ledger, _Outcome(EndpointRecord(None), spent, 0.0))
+    for unit, spent in running:
+        ledger.count(spent, 0.0)
+        budget.ended(unit, ledger, _Outcome(EndpointRecord(None), spent, 0.0))
+    assert ledger.attempts == 1000
+    assert budget.calls == pytest.approx(200)
+    assert ledger.max_calls == 1000  # this process had no share
