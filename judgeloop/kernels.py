@@ -7,6 +7,7 @@ no intercept is added. A fit is a frozen dataclass with the weights and the ridg
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -261,9 +262,7 @@ def one_step_bootstrap(
     offsets = count * np.arange(rows, dtype=np.int32)[:, None]
     for start in range(0, draws, block):
         size = min(block, draws - start)
-        drawn = rng.integers(
-            count, size=(size, count), dtype=np.int32
-        )  # four bytes a draw: the same clusters as of eight
+        drawn = rng.integers(count, size=(size, count), dtype=np.int32)  # the same clusters as of eight bytes a draw
         for first in range(0, size, rows):
             codes_drawn = drawn[first : first + rows]
             counted = np.bincount((codes_drawn + offsets[: len(codes_drawn)]).ravel(), minlength=codes_drawn.size)
@@ -517,15 +516,12 @@ def _well_conditioned(scaled: Floats) -> NDArray[np.bool_]:
     """(m,) whether every eigenvalue of symmetric matrices (m, p, p) with a unit diagonal is above 1e-11: the size of a solution does
     not show that its system is singular."""
     columns = scaled.shape[1]
-    if columns:
-        try:
-            # All of them at a fifth of the eigenvalues' cost.
-            factors = np.linalg.cholesky(scaled - _SINGULAR * np.eye(columns))
-        except np.linalg.LinAlgError:
-            return np.linalg.eigvalsh(scaled)[:, 0] > _SINGULAR
-        if np.isnan(factors[:, -1, -1]).any():
-            return np.linalg.eigvalsh(scaled)[:, 0] > _SINGULAR
-    return np.ones(len(scaled), dtype=bool)
+    with suppress(np.linalg.LinAlgError):
+        # Factors that exist for all say so at less cost than eigenvalues.
+        factors = np.linalg.cholesky(scaled - _SINGULAR * np.eye(columns))
+        if not columns or not np.isnan(factors[:, -1, -1]).any():
+            return np.ones(len(scaled), dtype=bool)
+    return np.asarray(np.linalg.eigvalsh(scaled)[:, 0] > _SINGULAR)
 
 
 def _inverse(matrix: Floats) -> Floats:

@@ -50,7 +50,7 @@ from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 Floats = NDArray[np.float64]
 
 BEFORE = "forecast_before.csv"
-"""The file of a run's forecast from generation 0, written before the run goes on."""
+"""The file of a run's forecast from generation 0, written before it drafts generation 1."""
 _KEY = ["item_id", "candidate_id"]
 _FEWEST_ITEMS = 10
 _NEIGHBOURS = 3

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from judgeloop.results import Run
 
 _SPEED = only_speed(Endpoint)
-_TRAINED = (CommandPolicySpec, HostedPolicySpec, TrainedPolicySpec)
 _MOST_CALLS = 100_000_000
 """The calls that one run folder may plan: more is a slip in a key, and would fill the memory before the first call."""
 
@@ -116,7 +115,7 @@ def run(
         if isinstance(resolved.experiment.policy, TrainedPolicySpec):
             lora.check()
     on_ray = ray_executor.check(executor, resolved.experiment.endpoints, client=client, replay=replay)
-    if on_ray and isinstance(resolved.experiment.policy, _TRAINED):
+    if on_ray and resolved.experiment.policy.kind in SIGNALS_OF_POLICY:
         raise ExperimentError(f"policy.kind: {resolved.experiment.policy.kind} trains one model after another, which this process does; leave --executor ray out")  # fmt: skip
     session = Session(
         folder=RunFolder(out or Path("runs") / resolved.experiment.name),

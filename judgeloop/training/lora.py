@@ -442,8 +442,8 @@ _FEW_ROWS = 48
 
 
 def _multiply_few_rows_fast(model: Any) -> None:
-    """Have a model on a processor multiply a few rows, as drafting does a token at a time, by weights × rows: a half faster there at
-    16 rows than the library's rows × weights."""
+    """Have a model on a processor multiply a few rows, as drafting does a token at a time, by weights × rows: faster there
+    than the library's rows × weights."""
     import torch
 
     class Linear(torch.nn.Linear):  # type: ignore[misc]
