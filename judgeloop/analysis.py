@@ -435,7 +435,7 @@ def _identity(name: str, log: VerdictLog, gold_exact: bool) -> str:
 
 def environment(identity: str, sources: Mapping[str, Any], *more: str) -> dict[str, Any]:
     """Hashes and versions that the estimates depend on. ``more``: further libraries whose versions count."""
-    libraries = ("numpy", "scipy", "pandas", "markdown-it-py", "emoji", "pyarrow", *more)
+    libraries = ("numpy", "scipy", "pandas", "markdown-it-py", "pyromark", "emoji", "pyarrow", *more)
     return {
         "experiment_hash": identity,
         "files": {source["name"]: source["hash"] for source in sources.values() if "hash" in source},

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from judgeloop.records import ESTIMATE_COLUMNS, is_control_judge
 from judgeloop.stats import estimate
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import quantile, replicates_for
+from judgeloop.stats.judge.content import RELATIVE, is_relative_to_raters
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.text.features import FEATURES, STYLE_FEATURES
 
@@ -338,7 +339,9 @@ def check(name: str, rows: Sequence[Estimate], limits: Iterable[Limit]) -> Check
     """Every limit on every row that it selects. Raises InvalidInput for a limit outside what a probability can be."""
     outcomes: list[Outcome] = []
     for limit in limits:
-        outcomes += [_decide(limit, row) for row in choose(rows, limit)] or [_without_row(limit, rows)]
+        outcomes += [_relative_to_raters(_decide(limit, row), rows) for row in choose(rows, limit)] or [
+            _without_row(limit, rows)
+        ]
     return CheckResult(name, tuple(outcomes))
 
 
@@ -447,6 +450,14 @@ def _decide(limit: Limit, row: Estimate) -> Outcome:
         why = f"the whole interval is beyond the limit, by {max(beyond):.3g} or more"
         return Outcome(limit, "exceeded", row, -max(beyond), why)
     return Outcome(limit, "inconclusive", row, min(inside), _why_inconclusive(limit, row))
+
+
+def _relative_to_raters(outcome: Outcome, rows: Sequence[Estimate]) -> Outcome:
+    """The outcome, with what its ruling takes for granted where quality is what two raters agree on."""
+    is_ruling = outcome.verdict in ("passed", "exceeded") and outcome.row is not None
+    if not is_ruling or not is_relative_to_raters(outcome.row, rows):
+        return outcome
+    return replace(outcome, message=f"{outcome.message}, {RELATIVE}")
 
 
 def _may_be_missing_alone(row: Estimate) -> bool:

@@ -246,6 +246,9 @@ def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     # "None" may be said only where every question that was asked has that answer.
     word, tone = _WORDS[leading(leads).verdict]
     defined = [finding for group in groups for finding in _weightiest(group) if finding.verdict != "undefined"]
+    grounds = [leading(leads)] if leading(leads).verdict != "equivalent" else defined
+    if leading(leads).verdict in ("found", "equivalent"):
+        word = ", ".join(dict.fromkeys([word, *(finding.assumption for finding in grounds if finding.assumption)]))
     rank = {"equivalent": 1, "undetected": 2, "underpowered": 2}
     defined.sort(key=lambda finding: rank.get(finding.verdict, 0))
     sentences = _without_verdicts(reading)

@@ -37,8 +37,9 @@ from judgeloop.stats.estimate import Estimate, Verdict
 from judgeloop.stats.judge.content import (
     COMPARED_WITH_GOLD,
     GIVEN_GOLD,
-    GOLDS_AGREEMENT,
     LENGTH_SCREEN,
+    RELATIVE,
+    is_relative_to_raters,
     takes_gold_as_exact,
 )
 from judgeloop.stats.judge.missing import (
@@ -122,9 +123,6 @@ _BY_VERDICT = {
     "the rest, and no claim at equal gold is made; label pairs drawn by lot",
     UNSCORED_BY_VERDICT: "replies without a verdict depend on what the judge picks: a claim stands only where the worst cases agree",
 }  # fmt: skip
-_RELATIVE = "relative to what the two raters share"
-_ALIKE = 0.95
-"""Two golds that agree on more pairs than this may be copies of each other."""
 _AS_EXACT = "if gold is taken as exact (no claim rests on this)"
 _REMARKS = {
     "excess_longer_vs_gold": "; a judge that errs more or less often than gold differs from it without any bias",
@@ -239,18 +237,10 @@ def _missing(rows: Sequence[Estimate]) -> list[Finding]:
 
 def _relative_to_raters(finding: Finding, rows: Sequence[Estimate]) -> Finding:
     """The finding, with what it takes for granted where quality is what two raters agree on."""
-    row = finding.row
-    place = {**_place(row), "term": GOLDS_AGREEMENT}
-    golds = next(iter(select(rows, variant="", category="", **place)), None)
-    if row.term not in ("length_ame", LENGTH_SHAPE, "style_joint") or golds is None or golds.estimate is None:
+    if not is_relative_to_raters(finding.row, rows):
         return finding
-    text = f"That is {_RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
-    if golds.estimate > _ALIKE:
-        text += (
-            f"; the raters agree on {wording.figure(golds, golds.estimate)} % of pairs: if one knew the other's label, "
-            "their agreement hides errors, and this corrects none"
-        )
-    return replace(finding, sentence=f"{finding.sentence} {text}.", assumption=_RELATIVE)
+    text = f"That is {RELATIVE}: a preference of both raters, or an error that both make, counts as quality here"
+    return replace(finding, sentence=f"{finding.sentence} {text}.", assumption=RELATIVE)
 
 
 def _by_harm(finding: Finding) -> tuple[int, bool, float]:

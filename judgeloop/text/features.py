@@ -19,13 +19,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import pandas as pd
-
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
-    from markdown_it.token import Token
 
 FeatureName = Literal[
     "length", "headings", "bold", "list_items", "code_fences", "hedges", "emoji", "transitions", "em_dashes",
@@ -148,8 +144,6 @@ _STRAIGHT_APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 # Typed dashes count between words only: options such as --help and table rules are no em dashes.
 _EM_DASH = re.compile(r"[—⸺⸻]+|(?<=[^\W\d_])(?: -{2,3} |-{2,3})(?=[^\W\d_])")
-# Not `!=`, an image's `![`, or the `<!` of a comment.
-_EXCLAMATION = re.compile(r"(?<!<)!(?![\[=])|！")
 _PLACEHOLDER = "\ufffc"
 """The character for inline code and URLs in the prose, so that the words around them do not become neighbours."""
 _LEADING_MARKS = re.compile(rf"(?:[^\w{_PLACEHOLDER}]|_)+")
@@ -242,6 +236,28 @@ def tokenize(text: str) -> list[str]:
     return (_ASCII_TOKEN if text.isascii() else _token_pattern()).findall(text)
 
 
+_ASCII_LETTERS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ASCII_MARKS = bytes(set(range(0x21, 0x7F)) - set(_ASCII_LETTERS))
+_LETTERS_ALONE = bytes(code if code in _ASCII_LETTERS else 0x20 for code in range(256))
+_WORDS_ALONE = "".join(chr(code) if code in b"_" + _ASCII_LETTERS else " " for code in range(128))
+_NO_MARK = bytes(sorted(set(range(256)) - set(_ASCII_MARKS)))
+_ASCII_JOIN = re.compile(rb"_+(?=[A-Za-z0-9])|'(?=[A-Za-z0-9])|[.,](?=[0-9])")
+
+
+def _token_count(text: str) -> int:
+    """``len(tokenize(text))``. In ASCII text: its runs of letters and digits and its marks, less what is joined to one token."""
+    if not text.isascii():
+        return len(tokenize(text))
+    code = text.encode()
+    count = len(code.translate(_LETTERS_ALONE).split()) + len(code.translate(None, _NO_MARK))
+    for joined in _ASCII_JOIN.finditer(code):
+        start, end = joined.span()
+        before = code[start - 1 : start] if start else b""
+        if before.isalnum() if code[start] in b"_'" else before.isdigit():
+            count -= 1 + end - start
+    return count
+
+
 @functools.cache
 def _emoji_pattern() -> re.Pattern[str]:
     """An emoji sequence (Unicode Technical Standard 51, ED-17), from the emoji package's table.
@@ -278,14 +294,6 @@ def _emoji_signs() -> frozenset[str]:
     return _emoji_characters()[1] | frozenset(map(chr, others))
 
 
-@functools.cache
-def _parser() -> MarkdownIt:
-    from markdown_it import MarkdownIt
-
-    off = ["link", "image", "autolink", "html_inline", "html_block", "reference"]
-    return MarkdownIt("commonmark").disable(off)
-
-
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
     """One text's features. ``length`` is log2(max(tokens, 1)), in doublings; ``characters`` are code points;
@@ -312,59 +320,62 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(TextFeatures))
 """The columns of a feature frame."""
 
 
-def _read_inline(children: Sequence[Token]) -> tuple[str, int, bool]:
-    """(prose, number of strong spans, whether it begins with one) of a block; nested strong spans count once."""
-    parts: list[str] = []
-    spans = depth = 0
-    begins_bold = written = False
-    for child in children:
-        if child.type == "strong_open":
-            begins_bold = begins_bold or not written
-            spans += depth == 0
-            depth += 1
-        elif child.type == "strong_close":
-            depth -= 1
-        elif child.type == "code_inline":
-            parts.append(_PLACEHOLDER)
-            written = True
-        elif child.type in ("softbreak", "hardbreak"):
-            parts.append(" ")
-        elif child.content:
-            parts.append(child.content)
-            written = written or not child.content.isspace()
-    return "".join(parts), spans, begins_bold
-
-
-_BLOCK_OPENERS = {
-    "heading_open": "heading", "bullet_list_open": "list", "ordered_list_open": "list", "fence": "code",
-    "code_block": "code", "blockquote_open": "quote",
-}  # fmt: skip
+_BLOCK_OPENERS = {"Heading": "heading", "List": "list", "CodeBlock": "code", "BlockQuote": "quote"}
+_ODD = re.compile("[\0\r\x0b\x0c\x85\u2028\u2029\ud800-\udfff]")
+_PLAIN = {**dict.fromkeys(map(ord, "\x0b\x0c\x85\u2028\u2029"), " "), ord("\r"): "\n", 0: "\ufffd"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 # A text with neither is paragraphs alone, which need no parser.
-_MARKED = re.compile(r"[`*_\\#>~=+&\t\r\0]")
+_MARKED = re.compile(r"[`*_\\#>~=+&\t]")
 _MARKED_LINE = re.compile(r"\n *(?:[0-9]+[.)]|-)|\n    ")
 _BLANK_LINES = re.compile(r"\n(?: *\n)+")
 
 
+def _source(body: str) -> str:
+    """The text with line feeds as its line ends, spaces for separators that are none in Markdown, U+FFFD for NUL, and a private
+    character for lone surrogates, which no parser of UTF-8 takes."""
+    if not _ODD.search(body):
+        return body
+    return _SURROGATE.sub("\ue000", body.replace("\r\n", "\n").translate(_PLAIN))
+
+
 def _parsed(body: str, opener: str, counts: dict[str, int]) -> tuple[str, list[str]]:
     """The opener, unless it is known, and the prose of each block of a Markdown text; its structure is added to ``counts``."""
+    import pyromark  # loaded when the first text is measured
+
     blocks: list[str] = []
-    for token in _parser().parse(body):
-        if not opener:
-            opener = _BLOCK_OPENERS.get(token.type, "")
-        if token.type == "heading_open":
-            counts["headings"] += 1
-        elif token.type == "list_item_open":
-            counts["list_items"] += 1
-        elif token.type == "fence":
-            counts["code_fences"] += 1
-        elif token.type == "inline":
-            written, spans, begins_bold = _read_inline(token.children or ())
-            counts["bold"] += spans
-            blocks.append(_prose(written))
-            if not opener:
-                opener = "bold" if begins_bold else _lexical_opener(blocks[-1].lower())
+    written: list[str] = []
+    depth, is_code, begins_bold = 0, False, False
+    # Links, images and HTML begin with these. Rare marks of the same class in their places leave them as their source text.
+    for event in pyromark.events(body.replace("[", "\u2e28").replace("<", "\u2e26")):
+        if isinstance(event, str) and event != "Rule":  # a line break
+            written.append(" ")
+            continue
+        kind, value = ("End", event) if isinstance(event, str) else next(iter(event.items()))
+        if kind == "Text":
+            if not is_code:
+                written.append(value)
+        elif kind == "Code":
+            written.append(_PLACEHOLDER)
+        elif value == "Strong":  # nested strong spans count once
+            if kind == "Start":
+                begins_bold = begins_bold or not "".join(written).strip()
+                counts["bold"] += depth == 0
+            depth += 1 if kind == "Start" else -1
+        elif value != "Emphasis":  # a block begins or ends
+            if written:
+                blocks.append(_prose("".join(written).replace("\u2e28", "[").replace("\u2e26", "<")))
+                opener = opener or ("bold" if begins_bold else _lexical_opener(blocks[-1].lower()))
+                written, begins_bold = [], False
+            is_code = False
+            if kind == "Start":
+                block, more = (value, None) if isinstance(value, str) else next(iter(value.items()))
+                opener = opener or _BLOCK_OPENERS.get(block, "")
+                is_code = block == "CodeBlock"
+                counts["headings"] += block == "Heading"
+                counts["list_items"] += block == "Item"
+                counts["code_fences"] += is_code and more != "Indented"
     return opener, blocks
 
 
@@ -378,33 +389,41 @@ def _prose(written: str) -> str:
     """A block's words between single spaces, its URLs replaced, its apostrophes straight."""
     if "://" in written or "www." in written.lower():
         written = _URL.sub(_PLACEHOLDER, written)
-    return " ".join(written.translate(_STRAIGHT_APOSTROPHES).split())
+    return " ".join((written if written.isascii() else written.translate(_STRAIGHT_APOSTROPHES)).split())
+
+
+def _exclamations(prose: str) -> int:
+    """The exclamation marks but for those of ``!=``, of an image's ``![`` and of a comment's ``<!``."""
+    if "!" not in prose:
+        return prose.count("！")
+    none, both = ("<!", "![", "!="), ("<![", "<!=")
+    return sum(map(prose.count, ("!", "！", *both))) - sum(map(prose.count, none))
 
 
 def _marks_and_words(prose: str, language: str) -> dict[str, int]:
     """The counts that are taken in prose. Most texts have no mark of a kind, which a search for a character tells sooner than its pattern."""
     lower = prose.lower()
-    words = set(_WORD.findall(lower))
+    words = set(lower.translate(_WORDS_ALONE).split() if lower.isascii() else _WORD.findall(lower))
     hedges, transitions = _phrases(language)
     return {
         "hedges": _occurrences(lower, words, hedges),
         "transitions": _occurrences(lower, words, transitions),
         "emoji": 0 if prose.isascii() or _emoji_signs().isdisjoint(prose) else len(_emoji_pattern().findall(prose)),
         "em_dashes": len(_EM_DASH.findall(prose)) if any(mark in prose for mark in ("--", "—", "⸺", "⸻")) else 0,
-        "exclamations": len(_EXCLAMATION.findall(prose)) if "!" in prose or "！" in prose else 0,
+        "exclamations": _exclamations(prose),
     }
 
 
 def measure(text: str, language: str = "en") -> TextFeatures:
     """The features of a text in a language (a tag such as en or de-AT). Never raises on any string, lone surrogates and control characters included.
 
-    Trailing white space changes ``characters`` alone. Lists and quotes nested deeper than ten levels are not read. Time
-    is linear in the text, a few seconds a million characters at the worst.
+    Trailing white space changes ``characters`` alone. Time is linear in the text, a few seconds a million characters at the worst.
     """
     body, base_language = text.rstrip(), language.partition("-")[0].lower()
-    tokens = len(tokenize(body))
+    tokens = _token_count(body)
     counts = dict.fromkeys(STYLE_FEATURES, 0)
     opener = "empty" if tokens == 0 else ""
+    body = _source(body)
     if _MARKED.search(body) or _MARKED_LINE.search("\n" + body):
         opener, blocks = _parsed(body, opener, counts)
     else:

@@ -120,10 +120,13 @@ class ClaimWorld:
     about: str
     draw: Callable[[Generator], AuditSample | RunSample]
     truths: Truths = field(default_factory=of_judge)
+    relative: Truths | None = None
+    """What is true relative to what the two raters share; None: the same."""
 
-    def truth(self, term: str) -> Truth | None:
+    def truth(self, term: str, *, relative: bool = False) -> Truth | None:
         """What is true of the term; None where the world does not state it."""
-        return next((truth for pattern, truth in self.truths.items() if fnmatchcase(term, pattern)), None)
+        truths = self.truths if not relative or self.relative is None else self.relative
+        return next((truth for pattern, truth in truths.items() if fnmatchcase(term, pattern)), None)
 
 
 _NO_RUN: dict[str, Any] = {"arm": "", "panel": "pairs"}
@@ -512,6 +515,28 @@ def _neutral(generator: Generator, replicates: int = REPLICATES, steps: int = ST
     return RunSample(_tables(_path(paths[0], paths[1])), _design(steps))
 
 
+def _rewarded(generator: Generator, rise: float, fall: float) -> RunSample:
+    """A signal that rewards length, and answers that are right or wrong: in the judge's arm length rises by ``rise`` doublings a
+    generation, and the chance to be right falls by ``fall``."""
+    cells = (REPLICATES, 2, 3, 24)
+    replicate, arm, generation, item = (place.ravel() for place in np.indices(cells))
+    path = np.where(arm == 0, generation, 0)
+    # Whole replicates differ, as trainings do.
+    shifts, falls = (scale * generator.standard_normal(cells[:3]) for scale in (0.15, 0.03))
+    shifts[:, :, 0] = falls[:, :, 0] = 0.0
+    at = (replicate, arm, generation)
+    drawn = {
+        "replicate": replicate, "arm": np.where(arm == 0, "judge", "random"), "generation": generation,
+        "item_id": np.char.add("i", item.astype(str)), "candidate_id": "k", "n_drawn": 1,
+        "length": 6.0 + rise * path + shifts[at] + generator.standard_normal(len(item)),
+        "correct": (generator.random(len(item)) < 0.6 - fall * path + falls[at]).astype(float), "p_current": np.nan, "p_selected": np.nan,
+    }  # fmt: skip
+    learned = [(s, "judge", t, "length", 0.8, 0.0, 1.0, True) for s in range(REPLICATES) for t in range(2)]
+    tables = _tables(_candidates(pd.DataFrame(drawn)))
+    tables = replace(tables, signals=pd.DataFrame(learned, columns=list(SIGNAL_COLUMNS)))
+    return RunSample(tables, _design(2))
+
+
 def _finite_pool(generator: Generator) -> RunSample:
     """A constant linear judge, log-odds .8 a doubling, on 32 drafts an item; a coin beside it. Candidates are 8 draws an item."""
     items, drafts, size = 3, 32, 8
@@ -586,6 +611,7 @@ WORLDS: dict[str, ClaimWorld] = {
     "raters_share_a_taste": ClaimWorld(
         "two a/b golds of raters who share a taste for length; the judge has none",
         lambda generator: _shared_raters(generator, copied=False),
+        relative=of_judge(length=LESS),
     ),
     "copied_gold": ClaimWorld(
         "the second gold is the first one, but for 3 %; better texts are longer",
@@ -671,6 +697,21 @@ WORLDS: dict[str, ClaimWorld] = {
         "each loop adds twice what the one before did, the first .02 doublings",
         lambda generator: _increments(generator, 0.02 * 2.0 ** np.arange(float(STEPS)), 0.05, first=0.02),
         of_run(MORE, "amplifying"),
+    ),
+    "reward_alone_rises": ClaimWorld(
+        "the reward rises with length, by .3 doublings a loop; as many answers are right as under the coin",
+        lambda generator: _rewarded(generator, 0.3, 0.0),
+        {"did_correct": NOTHING, "correct_per_proxy": NOTHING, **of_run(MORE, "steady", "as its strategy", _UNCLEAR)},
+    ),
+    "right_answers_alone_fall": ClaimWorld(
+        "fewer answers are right, by 12 points a loop; the reward stays",
+        lambda generator: _rewarded(generator, 0.0, 0.12),
+        {"did_correct": LESS, "correct_per_proxy": NOTHING, **of_run(NOTHING)},
+    ),
+    "over_optimised": ClaimWorld(
+        "the reward rises by .3 doublings a loop and fewer answers are right, by 12 points",
+        lambda generator: _rewarded(generator, 0.3, 0.12),
+        {"did_correct": LESS, "correct_per_proxy": LESS, **of_run(MORE, "steady", "as its strategy", _UNCLEAR)},
     ),
     "shrinking_steps": ClaimWorld(
         "each loop adds half of what the one before did, the first .3 doublings",

@@ -1,8 +1,8 @@
 """The claims study: what a report claims of samples from worlds in which it is false, and how often.
 
 A claim is a finding that a user would act on: "found", "none within margin", a word on compounding, the answer on the first
-screen, an advice, the ruling of ``judgeloop check``. It is read from the fields of findings, answers and advice, never from their
-sentences. A claim is held where its rate, over the worlds in which it is false, is at most its level and two Monte-Carlo errors.
+screen, an advice, the ruling of ``judgeloop check``. It is read from the fields of findings, answers and advice; from their
+sentences only whether they say that they hold relative to what two raters share. A claim is held where its rate, over the worlds in which it is false, is at most its level and two Monte-Carlo errors.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ from judgeloop.report.findings import findings
 from judgeloop.report.reading import Reading, as_estimates
 from judgeloop.seeds import rng
 from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Estimate, Verdict, estimates_frame
+from judgeloop.stats.judge.content import RELATIVE, is_relative_to_raters
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
+    divergences,
     signal_slopes,
     with_settled_compounding,
 )
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates
 from judgeloop.stats.loop.estimates import fitted_sizes
+from judgeloop.stats.loop.over_optimisation import over_optimisation_estimates
 from judgeloop.stats.loop.panels import judge_drift_estimates
 from judgeloop.stats.loop.price import accounts
 from judgeloop.stats.loop.replicates import measure, series
@@ -59,6 +62,7 @@ class Claim:
     - ``term``: of the estimate; of an answer or advice, its subject ("answer biased", "advice length")
     - ``says``: found, none (within margin), unchanged, a word on compounding, passed, exceeded, rejected
     - ``sign``: of the effect; 0 where it has none
+    - ``relative``: whether it is said to hold relative to what the two raters share
     """
 
     place: str
@@ -66,6 +70,7 @@ class Claim:
     term: str
     says: str
     sign: int
+    relative: bool = False
 
     def is_false(self, truth: Truth) -> bool:
         """Whether the claim contradicts what is true."""
@@ -100,11 +105,12 @@ def said(sample: AuditSample | RunSample) -> Said:
     checked = check("", reading.estimates, _limits())
     claims: dict[Claim, tuple[Estimate | None, str]] = {}
     for claim, row, sentence in _claims(every, answers(reading, every), checked):
-        claims.setdefault(claim, (row, sentence))
+        claims.setdefault(replace(claim, relative=RELATIVE in sentence), (row, sentence))
     for row in reading.estimates:
         primary = not row.variant and not row.category and row.family != "none"
         if primary and row.p_value is not None and row.p_value <= LEVEL:
-            claims.setdefault(Claim("test", "", row.term, "rejected", 0), (row, ""))
+            is_relative = is_relative_to_raters(row, reading.estimates)
+            claims.setdefault(Claim("test", "", row.term, "rejected", 0, is_relative), (row, ""))
     return Said(claims, tuple(every))
 
 
@@ -175,27 +181,31 @@ def _read(sample: AuditSample | RunSample) -> Reading:
 
 
 def _run_rows(sample: RunSample) -> pd.DataFrame:
-    """Those of the run's estimates on which its claims rest: the judge's own drift, and the drift of length and style score
-    with their compounding."""
+    """Those of the run's estimates on which its claims rest: the judge's own drift, the drift of length and style score with
+    their compounding, and where items have references that of correctness and over-optimisation."""
     tables, design = sample.tables, sample.design
     measured = measure(tables, design)
     rows = judge_drift_estimates(tables, design, measured.scale)
     if design.contrasts:
-        lines = [
-            line for line in series(measured) if line.quantity.name in ("length", "style_score") and not line.category
-        ]
-        rows += drift_estimates(measured, lines, design)
+        every = [line for line in series(measured) if not line.category and not line.quantity.undefined]
+        lines, correct = (
+            [line for line in every if line.quantity.name in names]
+            for names in (("length", "style_score"), ("correct",))
+        )
+        slopes = {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms}
+        rows += drift_estimates(measured, [*lines, *correct], design)
         rows += amplification_estimates(
-            measured, lines, accounts(measured), design, fitted_sizes(measured, tables.signals),
-            {arm.name: signal_slopes(tables.signals, arm, measured.scale) for arm in design.arms},
-        )  # fmt: skip
+            measured, lines, accounts(measured), design, fitted_sizes(measured, tables.signals), slopes
+        )
+        distances = divergences(tables.candidates, design)
+        rows += over_optimisation_estimates(measured, next(iter(correct), None), design, slopes, distances)
     return with_settled_compounding(adjust(with_run_families(estimates_frame(rows))), design.generations)
 
 
 # Their rates in a world
 
 COLUMNS = (
-    "cell", "place", "question", "term", "says", "sign", "family", "test", "false", "rate", "mc_error", "allowed",
+    "cell", "place", "question", "term", "says", "sign", "relative", "family", "test", "false", "rate", "mc_error", "allowed",
     "replications", "undefined", "held", "seed", "sentence",
 )  # fmt: skip
 CELLS = tuple(WORLDS)
@@ -236,14 +246,14 @@ def study_world(name: str, seed: int, replications: int) -> pd.DataFrame:
     grounds = {claim: ground for sample in reversed(samples) for claim, ground in sample.claims.items()}
     rows: list[tuple[object, ...]] = []
     for claim in _rated(world, samples, counts):
-        truth = world.truth(claim.term)
+        truth = world.truth(claim.term, relative=claim.relative)
         row, sentence = grounds.get(claim, (None, ""))
         false = truth is not None and claim.is_false(truth)
         allowed = _allowed(claim, row)
         rate = counts[claim] / replications
         error = math.sqrt(allowed * (1.0 - allowed) / replications)
         rows.append((
-            name, claim.place, claim.question, claim.term, claim.says, claim.sign, row.family if row else "",
+            name, claim.place, claim.question, claim.term, claim.says, claim.sign, claim.relative, row.family if row else "",
             row.method if row else "", "yes" if false else "no" if truth else "", rate, error, allowed, replications, 0,
             not false or rate <= allowed + 2.0 * error, seed, sentence,
         ))  # fmt: skip
@@ -279,7 +289,7 @@ def _of_reports(name: str, world: ClaimWorld, samples: Sequence[Said], seed: int
         by_family: dict[str, list[bool]] = {"confirmatory": [], "exploratory": []}
         answered = False
         for claim, (row, _) in sample.claims.items():
-            truth = world.truth(claim.term)
+            truth = world.truth(claim.term, relative=claim.relative)
             false = truth is not None and claim.is_false(truth)
             if claim.place == "finding" and claim.says == "found" and row is not None and row.family in by_family:
                 by_family[row.family].append(false)
@@ -293,7 +303,7 @@ def _of_reports(name: str, world: ClaimWorld, samples: Sequence[Said], seed: int
         allowed = ALPHA.get(key, LEVEL)
         rate, error = float(np.mean(each)), math.sqrt(allowed * (1.0 - allowed) / len(each))
         rows.append((
-            name, "report", "", REPORTS[key], "", 0, "", "", "yes", rate, error, allowed, len(each), 0,
+            name, "report", "", REPORTS[key], "", 0, False, "", "", "yes", rate, error, allowed, len(each), 0,
             rate <= allowed + 2.0 * error, seed, "",
         ))  # fmt: skip
     return rows
@@ -332,7 +342,7 @@ def _arms(row: Estimate) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
     """Estimates of that term as a report may hold them: found on both sides, none within margin; each word, of a drift."""
-    of_run = term.startswith(("did_", "beyond_first_step_"))
+    of_run = term.startswith(("did_", "beyond_first_step_", "correct_per_proxy"))
     labels: dict[str, Any] = {"scope": "judge", "judge": "judge", "panel": "pairs", "n": 400, "n_items": 200}
     if of_run:
         labels = {"scope": "policy", "arm": "judge", "contrast": "random", "n_replicates": 8, "n": 8}
@@ -352,6 +362,8 @@ def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
         yield beyond, replace(drift, estimate=1.0, conf_low=0.8, conf_high=1.2)
     if term == "style_joint":
         yield (replace(base, estimate=5.0, verdict="found", std_error=None),)
+    elif term == "correct_per_proxy":
+        yield (replace(base, estimate=-0.1, conf_low=-0.14, conf_high=-0.06, bias="quality", verdict="over-optimised"),)
     elif not words:
         for sign in (1.0, -1.0):
             low, high = sorted((sign * 0.06, sign * 0.14))

@@ -11,7 +11,7 @@ Order: the terms of length and style, ``content_estimates``; agreement with gold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,6 +74,7 @@ from judgeloop.stats.presentations import (
     picked_a,
     unscored,
 )
+from judgeloop.text.features import FEATURES
 
 GIVEN_GOLD = "given_gold"
 """The variant of a term that takes one gold as exact."""
@@ -81,6 +82,14 @@ LENGTH_SCREEN = "length_beyond_agreement"
 """The term of the screen against one gold that may err."""
 GOLDS_AGREEMENT = "golds_agreement"
 """The term of how often two golds agree: it stands beside primaries that rest on two golds."""
+MOST_AGREEMENT = 0.95
+"""Two golds that agree on a larger share of pairs count as one: they correct none of each other's errors if one is a copy."""
+RELATIVE = "relative to what the two raters share"
+"""What holds of each term that two golds correct: a preference of both raters, or an error that both make, counts as quality."""
+_GIVEN_QUALITY = frozenset(
+    {"length_ame", LENGTH_SHAPE, "length_exchange_rate", "style_joint", *(f"{name}_log_odds" for name in FEATURES)}
+)
+"""Terms whose primary holds quality equal, by gold that cannot err or by two golds."""
 COMPARED_WITH_GOLD = ("excess_longer_vs_gold", LENGTH_SCREEN)
 """Terms that set a judge beside one gold that may err: they claim no bias, whatever their interval."""
 _TESTED_AT_EXACT_GOLD = ("gold_tied_longer_excess", "self_preference_gold")
@@ -161,6 +170,18 @@ def content_estimates(
     ]
 
 
+def is_relative_to_raters(row: Estimate, rows: Iterable[Estimate]) -> bool:
+    """Whether the row's primary rests on two golds that may err, so that it holds ``RELATIVE``. ``rows``: all of its folder."""
+    if row.variant or row.term not in _GIVEN_QUALITY:
+        return False
+    place = (GOLDS_AGREEMENT, "", row.judge, row.arm, row.generation, row.panel, row.category)
+    return any(
+        (other.term, other.variant, other.judge, other.arm, other.generation, other.panel, other.category) == place
+        and other.estimate is not None
+        for other in rows
+    )
+
+
 def takes_gold_as_exact(row: Estimate) -> bool:
     """Whether the row's number means what its term says only if a gold that may err does not."""
     slope = row.term.startswith("score_") and row.term.endswith("_slope") and row.variant == ""
@@ -217,9 +238,12 @@ def _corrected_fit(rows: Covariates, given_gold: Slopes | Undefined) -> Slopes |
     n_both = distinct(two_golds.pairs)
     if n_both < FEWEST_PAIRS:
         return Undefined(f"two golds on {n_both} pairs; the correction needs {FEWEST_PAIRS}")
-    if np.array_equal(two_golds.gold, two_golds.gold_2):
-        # Two golds that never differ show no error: they count as one exact gold.
-        return given_gold
+    agreement = float(np.mean(_golds_agree(two_golds)[1]))
+    if agreement > MOST_AGREEMENT:
+        return Undefined(
+            f"the two golds agree on {100 * agreement:.1f} % of pairs: one may be a copy of the other, and then their agreement hides "
+            "errors; label pairs by raters who do not see each other's labels, or state --gold-exact where gold cannot err"
+        )
     return fit_calibrated(any_gold) if any_gold.numeric_gold else fit_latent(any_gold)
 
 
@@ -656,11 +680,15 @@ def _test_of(model: Slopes | LatentSlopes, tested: tuple[str, ...], variant: str
     return model.joint(tested) if isinstance(model, LatentSlopes) else joint_score(model, tested)
 
 
-def _golds_agreement(labels: RowLabels, rows: Covariates) -> Estimate:
-    """``golds_agreement``: the share of pairs with two golds on which both say a, b or tie (of numbers: the same sign)."""
-    both = rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2))
+def _golds_agree(both: Covariates) -> tuple[Covariates, Floats]:
+    """A row a pair of those whose judgments have two golds, and whether these say the same of it: a, b or tie; of numbers the sign."""
     pairs = both.where(np.unique(both.pairs, return_index=True)[1])
-    agree = (np.sign(pairs.gold) == np.sign(pairs.gold_2)).astype(np.float64)
+    return pairs, (np.sign(pairs.gold) == np.sign(pairs.gold_2)).astype(np.float64)
+
+
+def _golds_agreement(labels: RowLabels, rows: Covariates) -> Estimate:
+    """``golds_agreement``: the share of pairs with two golds on which both say the same."""
+    pairs, agree = _golds_agree(rows.where(~np.isnan(rows.gold) & ~np.isnan(rows.gold_2)))
     share = clustered_proportion(agree, pairs.items) if len(pairs) else Undefined("no judged pair has two golds")
     return row(labels, "quality", GOLDS_AGREEMENT, share, pairs.counts, unit=PROBABILITY, null=None)
 
