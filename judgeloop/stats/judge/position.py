@@ -56,10 +56,8 @@ from judgeloop.stats.presentations import (
     a_first,
     are_identical,
     coded,
-    in_known_order,
     item_codes,
     not_identical,
-    pair_codes,
     paired,
     picked_a,
     text_places,
@@ -530,7 +528,8 @@ def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None,
     Where columns are missing there is no row.
     """
     compared = not_identical(judgments).reset_index(drop=True)
-    rows = [*_shi_rows(labels, compared), *_judgebench_rows(labels, compared)]
+    arrays = coded(compared)
+    rows = [*_shi_rows(labels, arrays), *_judgebench_rows(labels, compared, arrays)]
     if {"model_a", "model_b"} <= set(compared.columns):
         places = None if texts is None or texts.empty else text_places(compared, texts)
         rows += _alpaca_rows(labels, compared, _side_values(compared, texts, places, "characters"))
@@ -538,13 +537,12 @@ def compatibility_estimates(judgments: pd.DataFrame, texts: pd.DataFrame | None,
     return rows
 
 
-def _shi_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimate]:
+def _shi_rows(labels: RowLabels, arrays: JudgmentArrays) -> list[Estimate]:
     """``preference_fairness`` and ``position_consistency`` of Shi et al., of pairs with a verdict in both orders.
 
     p pairs lean to the first slot (picked in both orders, or in one where the other is a tie), r to the second, and the rest,
     two ties among them, are consistent. Their (r·r/(r + p) − p·p/(r + p))/n is (r − p)/n.
     """
-    arrays = coded(judgments)
     matched = match(arrays)
     counts = matched.complete(arrays.lost)
     fairness: Interval | Undefined = Undefined("no pair has a verdict in both orders")
@@ -574,29 +572,29 @@ def _shi_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimate]:
     ]
 
 
-def _judgebench_rows(labels: RowLabels, judgments: pd.DataFrame) -> list[Estimate]:
+def _judgebench_rows(labels: RowLabels, judgments: pd.DataFrame, arrays: JudgmentArrays) -> list[Estimate]:
     """``judgebench_accuracy``: the share of pairs that gold decides whose two orders together pick gold's text more often than
     the other, of all that were asked in both. A tie or no verdict counts for neither; no row without such pairs."""
     if "gold" not in judgments:
         return []
-    judgments = in_known_order(judgments)
     margin, _ = gold_margin(judgments["gold"])
-    repeat = judgments.get("repeat", 0)
-    slot = judgments["verdict"].map({"first": 1.0, "second": -1.0}).fillna(0.0).to_numpy(dtype=np.float64)
-    forward = np.where((judgments["order"] == "ab").to_numpy(), 1.0, -1.0)
-    asked = pd.DataFrame({
-        "pair": pair_codes(judgments), "repeat": repeat, "item": item_codes(judgments), "order": forward,
-        "right": slot * forward * np.sign(margin), "lost": (judgments["verdict"] == "unscored").to_numpy(),
-    })[~np.isnan(margin) & (margin != 0)]  # fmt: skip
-    units = asked.groupby(["pair", "repeat"]).agg(
-        orders=("order", "nunique"), right=("right", "sum"), item=("item", "first"), lost=("lost", "sum")
-    )
-    units = units[units["orders"] == 2]
-    if units.empty:
+    decided = ~np.isnan(margin) & (margin != 0) & (arrays.forward | arrays.backward)
+    if not decided.any():
         return []
-    result = clustered_proportion((units["right"] > 0).astype("float64"), units["item"])
-    pairs = units.index.get_level_values("pair").nunique()
-    counts = SampleCounts(pairs, units["item"].nunique(), int(units["lost"].sum()))
+    asked = arrays.part(decided)
+    right = (
+        (asked.first.astype(np.float64) - asked.second) * np.where(asked.forward, 1.0, -1.0) * np.sign(margin[decided])
+    )
+    # A unit is one repeat of a pair.
+    codes = asked.pairs * (int(asked.repeats.max()) + 1) + asked.repeats
+    _, first, unit = np.unique(codes, return_index=True, return_inverse=True)
+    whole = (np.bincount(unit, asked.forward) > 0) & (np.bincount(unit, asked.backward) > 0)
+    if not whole.any():
+        return []
+    items = asked.items[first][whole]
+    result = clustered_proportion((np.bincount(unit, right)[whole] > 0).astype(np.float64), items)
+    lost = int(np.bincount(unit, ~asked.scored)[whole].sum())
+    counts = SampleCounts(distinct(asked.pairs[first][whole]), distinct(items), lost)
     return [row(labels, "quality", "judgebench_accuracy", result, counts, unit=PROBABILITY, null=None)]
 
 
