@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from judgeloop.kernels import distinct
+from judgeloop.kernels import distinct, one_step_jackknife
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import (
     LOG_ODDS,
@@ -289,15 +289,9 @@ def _slope_drift(base: Slopes | Undefined, later: Slopes | Undefined) -> Interva
 
 def _jackknife(slopes: Slopes, groups: int) -> NDArray[np.float64]:
     """(groups,) change of length's slope, one Newton step after leaving out each item; 0 where the item has no row."""
-    x, fit, j = slopes.x, slopes.fit, slopes.names.index("length")
-    residual = slopes.z - fit.probabilities + fit.adjustment
-    curvature = fit.probabilities * (1.0 - fit.probabilities)
-    moved = np.zeros(groups)
-    for group in range(groups):
-        part = slopes.clusters == group
-        if part.any():
-            information = fit.hessian - (x[part] * curvature[part, None]).T @ x[part]
-            moved[group] = -(np.linalg.pinv(information, hermitian=True) @ (x[part].T @ residual[part]))[j]
+    j, moved = slopes.names.index("length"), np.zeros(groups)
+    left_out = one_step_jackknife(slopes.x, slopes.z, slopes.fit, slopes.clusters)
+    moved[np.unique(slopes.clusters)] = left_out[:, j] - slopes.coefficients[j]
     return moved
 
 
