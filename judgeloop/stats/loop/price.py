@@ -70,13 +70,13 @@ class PriceAccounts:
 def accounts(measured: MeasuredCandidates) -> PriceAccounts:
     """The four means of every replicate, arm and generation, over the fixed items."""
     names = _account_names(measured.quantities)
-    drawn = replicate_means(item_means(measured.rows, names, "n_drawn"), names) if len(measured.rows) else None
-    if drawn is None:
+    if measured.rows.empty:
         empty = pd.DataFrame(columns=names, index=pd.MultiIndex.from_arrays([[], [], []], names=CELL), dtype="float64")
         return PriceAccounts(empty, empty, empty, empty)
-    n_items = item_means(measured.rows, [], "n_drawn").groupby(level=CELL).size()
+    of_items = item_means(measured.rows, names, "n_drawn")
+    n_items = of_items.groupby(level=CELL).size()
     parts = [_distribution_means(measured.rows, names, weight, n_items) for weight in _DISTRIBUTIONS]
-    return PriceAccounts(drawn, *parts)
+    return PriceAccounts(replicate_means(of_items, names), *parts)
 
 
 def _distribution_means(rows: pd.DataFrame, names: Sequence[str], weight: str, n_items: pd.Series) -> pd.DataFrame:

@@ -211,7 +211,8 @@ def _of_run(candidates: pd.DataFrame, generations: int) -> pd.DataFrame:
 
 
 def _units(rows: pd.DataFrame) -> dict[str, float]:
-    return {name: _zero_sd(rows, name) for name in FEATURES if name in rows.columns}
+    zero = _at_zero(rows)
+    return {name: _sd(zero, name) for name in FEATURES if name in rows.columns}
 
 
 def item_means(rows: pd.DataFrame, columns: Sequence[str], weight: str) -> pd.DataFrame:
@@ -320,9 +321,13 @@ def _fixed_items(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return rows[keep].copy(), len(all_items) - len(complete)
 
 
-def _zero_sd(rows: pd.DataFrame, name: str) -> float:
-    """The SD over all replicates' generation-0 candidates, each counted as often as it was drawn."""
-    zero = rows[(rows["generation"] == 0) & (rows["n_drawn"] > 0)]
+def _at_zero(rows: pd.DataFrame) -> pd.DataFrame:
+    """All replicates' generation-0 candidates that were drawn."""
+    return rows[(rows["generation"] == 0) & (rows["n_drawn"] > 0)]
+
+
+def _sd(zero: pd.DataFrame, name: str) -> float:
+    """The SD over the candidates of ``_at_zero``, each counted as often as it was drawn."""
     values, weights = zero[name].to_numpy(dtype=np.float64), zero["n_drawn"].to_numpy(dtype=np.float64)
     finite = np.isfinite(values)
     values, weights = values[finite], weights[finite]
@@ -337,20 +342,21 @@ def _add_quantities(
 ) -> tuple[Quantity, ...]:
     """The quantities of the run. Writes a column for each into ``rows``, in its unit."""
     sd, rate = design.margins.sd, design.margins.rate
+    later = rows[(rows["generation"] > 0) & (rows["n_drawn"] > 0)]
     quantities = []
     for name in FEATURES:
         unit = "doublings" if name == "length" else "generation-0 sd"
         bias: Bias = "verbosity" if name == "length" else "style"
         why = "" if name in scale else f"the candidates table has no column {name}"
         if name in scale and name != "length":
-            why = "" if scale[name] > 0 else _constant(rows, name)
+            why = "" if scale[name] > 0 else _constant(later[name])
             rows[name] = rows[name].astype("float64") / scale[name] if scale[name] > 0 else np.nan
         spread = scale.get(name, 0.0)
         margin = sd if name != "length" else (sd * spread if spread > 0 else None)
         quantities.append(Quantity(name, f"mean_{name}", bias, unit, margin, undefined=why, has_sd=True))
     present = [name for name in STYLE_FEATURES if scale.get(name, 0.0) > 0]
     rows["style_score"] = rows[present].mean(axis="columns", skipna=False) if present else np.nan
-    score_sd = _zero_sd(rows, "style_score") if present else 0.0
+    score_sd = _sd(_at_zero(rows), "style_score") if present else 0.0
     quantities.append(
         Quantity(
             "style_score", "mean_style_score", "style", "generation-0 sd", sd * score_sd if score_sd > 0 else None,
@@ -385,9 +391,9 @@ def _add_quantities(
     return tuple(quantities)
 
 
-def _constant(rows: pd.DataFrame, name: str) -> str:
-    """The reason why a feature has no unit, and whether it varies later."""
-    last = rows[(rows["generation"] > 0) & (rows["n_drawn"] > 0)][name].astype("float64")
+def _constant(later: pd.Series[float]) -> str:
+    """The reason why a feature has no unit, and whether it varies ``later``, after generation 0."""
+    last = later.astype("float64")
     appears = float(last.max() - last.min()) > 0 if len(last) else False
     return "its standard deviation at generation 0 is 0" + (
         f"; it varies later (up to {last.max():.3g} per 100 tokens)" if appears else ""
