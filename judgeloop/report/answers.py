@@ -34,6 +34,7 @@ _WORDS: dict[Standing, tuple[str, Tone]] = {
     "undefined": ("Not known", "plain"),
     "described": ("Not known", "plain"),
 }
+_SURE = 0.01
 _OF_JUDGE = {"position": "Position", "content": "Length and style", "self_preference": "Own texts"}
 """The questions about a judge's bias, and their names."""
 _GROWING = {
@@ -244,10 +245,11 @@ def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         )
         return QuestionAnswer(question, "Not measured", "plain", (nothing,))
     # "None" may be said only where every question that was asked has that answer.
-    word, tone = _WORDS[leading(leads).verdict]
+    lead = leading(leads)
+    word, tone = _WORDS["unconfirmed" if _is_exploratory_and_unsure(lead) else lead.verdict]
     defined = [finding for group in groups for finding in _weightiest(group) if finding.verdict != "undefined"]
-    grounds = [leading(leads)] if leading(leads).verdict != "equivalent" else defined
-    if leading(leads).verdict in ("found", "equivalent"):
+    grounds = [lead] if lead.verdict != "equivalent" else defined
+    if lead.verdict in ("found", "equivalent"):
         word = ", ".join(dict.fromkeys([word, *(finding.assumption for finding in grounds if finding.assumption)]))
     rank = {"equivalent": 1, "undetected": 2, "underpowered": 2}
     defined.sort(key=lambda finding: rank.get(finding.verdict, 0))
@@ -259,7 +261,14 @@ def _biased(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         reasons = [lead.row.note for lead in leads if lead.question == asked and lead.verdict == "undefined"]
         if reasons:
             sentences.append(f"{name}: undefined{f' ({wording.reason(reasons[0], 200)})' if reasons[0] else ''}.")
-    return QuestionAnswer(question, word, tone, tuple(sentences), (leading(leads),))
+    return QuestionAnswer(question, word, tone, tuple(sentences), (lead,))
+
+
+def _is_exploratory_and_unsure(lead: Finding) -> bool:
+    """Whether what was found is exploratory and its adjusted p above 1 %: such findings, one in ten of which may be false, would bring
+    the answers "Yes" that are false above 5 %."""
+    p = lead.row.p_adjusted if lead.row.p_adjusted is not None else lead.row.p_value
+    return lead.verdict == "found" and lead.row.family == "exploratory" and p is not None and p > _SURE
 
 
 def _of_texts(reading: Reading) -> bool:

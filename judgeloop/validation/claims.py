@@ -133,7 +133,7 @@ def _claims(
     for subject, answer in zip(_ANSWERS, four, strict=False):
         for place, ground in enumerate(answer.grounds):
             says = _says(ground)
-            if says and (place == 0 or ground.word in COMPOUNDING):
+            if says and (place == 0 or ground.word in COMPOUNDING) and not answer.word.startswith("Perhaps"):
                 text = f"{answer.question} {answer.word}"
                 yield Claim("answer", "", f"answer {subject}", says, 0), ground.row, text
     for advice in (line for answer in four for line in answer.advice):

@@ -160,6 +160,14 @@ def test_no_measure_is_said_to_go_beyond_its_range() -> None:
     assert wording.cell(slope) == "100.0 [16.0, 100.0]"
 
 
+@pytest.mark.parametrize(("family", "p", "word"), [("exploratory", 0.05, "Perhaps"), ("exploratory", 0.005, "Yes"), ("confirmatory", 0.05, "Yes")])  # fmt: skip
+def test_an_exploratory_finding_answers_yes_at_one_per_cent(family: str, p: float, word: str) -> None:
+    found = _row(
+        "bold_probe", estimate=0.1, conf_low=0.05, conf_high=0.15, verdict="found", family=family, p_value=p, p_adjusted=p, n=400, n_items=400
+    )  # fmt: skip
+    assert _answers([found])[0].word == word
+
+
 def test_no_answer_is_surer_than_whether_the_judge_is_biased_is_known() -> None:
     even = _row(estimate=0.0, conf_low=-0.02, conf_high=0.02, verdict="none", margin=0.05, n=400, n_items=400)
     unknown = _row(
