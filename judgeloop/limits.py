@@ -454,8 +454,11 @@ def _decide(limit: Limit, row: Estimate) -> Outcome:
 
 def _relative_to_raters(outcome: Outcome, rows: Sequence[Estimate]) -> Outcome:
     """The outcome, with what its ruling takes for granted where quality is what two raters agree on."""
-    is_ruling = outcome.verdict in ("passed", "exceeded") and outcome.row is not None
-    if not is_ruling or not is_relative_to_raters(outcome.row, rows):
+    if (
+        outcome.verdict not in ("passed", "exceeded")
+        or outcome.row is None
+        or not is_relative_to_raters(outcome.row, rows)
+    ):
         return outcome
     return replace(outcome, message=f"{outcome.message}, {RELATIVE}")
 

@@ -17,9 +17,9 @@ import functools
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import pandas as pd
 
@@ -348,7 +348,8 @@ def _parsed(body: str, opener: str, counts: dict[str, int]) -> tuple[str, list[s
     written: list[str] = []
     depth, is_code, begins_bold = 0, False, False
     # Links, images and HTML begin with these. Rare marks of the same class in their places leave them as their source text.
-    for event in pyromark.events(body.replace("[", "\u2e28").replace("<", "\u2e26")):
+    unlinked = body.replace("[", "\u2e28").replace("<", "\u2e26")
+    for event in cast("Iterator[str | dict[str, Any]]", pyromark.events(unlinked)):
         if isinstance(event, str) and event != "Rule":  # a line break
             written.append(" ")
             continue
