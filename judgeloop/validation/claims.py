@@ -25,7 +25,7 @@ from judgeloop.report.claims import COMPOUNDING, Finding
 from judgeloop.report.findings import findings
 from judgeloop.report.reading import Reading, as_estimates
 from judgeloop.seeds import rng
-from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Estimate, Verdict, estimates_frame
+from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Bias, Estimate, Verdict, estimates_frame
 from judgeloop.stats.judge.content import RELATIVE, is_relative_to_raters
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
@@ -349,8 +349,10 @@ def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
     if term.startswith(("did_", "judge_drift_")):
         labels["generation"] = 3
     confirmatory = term in (*JUDGE_FAMILY, *CONFIRMATORY)
+    bias: Bias = "diversity" if wording.feature_of(term, "did_") in UNITS else "verbosity"
+    bias = "quality" if term in ("did_correct", "did_hedging_when_wrong", "correct_per_proxy") else bias
     base = Estimate(
-        term=term, bias="diversity" if wording.feature_of(term, "did_") in UNITS else "verbosity", unit=_unit(term), conf_level=0.95,
+        term=term, bias=bias, unit=_unit(term), conf_level=0.95,
         std_error=0.02, p_value=0.001, p_adjusted=0.002, family="confirmatory" if confirmatory else "exploratory", **labels,
     )  # fmt: skip
     words: list[Verdict] = [*COMPOUNDING] if term.startswith("beyond_first_step_") else []
@@ -363,7 +365,7 @@ def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
     if term == "style_joint":
         yield (replace(base, estimate=5.0, verdict="found", std_error=None),)
     elif term == "correct_per_proxy":
-        yield (replace(base, estimate=-0.1, conf_low=-0.14, conf_high=-0.06, bias="quality", verdict="over-optimised"),)
+        yield (replace(base, estimate=-0.1, conf_low=-0.14, conf_high=-0.06, verdict="over-optimised"),)
     elif not words:
         for sign in (1.0, -1.0):
             low, high = sorted((sign * 0.06, sign * 0.14))
