@@ -241,7 +241,7 @@ _ASCII_MARKS = bytes(set(range(0x21, 0x7F)) - set(_ASCII_LETTERS))
 _LETTERS_ALONE = bytes(code if code in _ASCII_LETTERS else 0x20 for code in range(256))
 _WORDS_ALONE = "".join(chr(code) if code in b"_" + _ASCII_LETTERS else " " for code in range(128))
 _NO_MARK = bytes(sorted(set(range(256)) - set(_ASCII_MARKS)))
-_ASCII_JOIN = re.compile(rb"_+(?=[A-Za-z0-9])|'(?=[A-Za-z0-9])|[.,](?=[0-9])")
+_ASCII_JOIN = re.compile(rb"_+|['.,]")
 
 
 def _token_count(text: str) -> int:
@@ -252,8 +252,9 @@ def _token_count(text: str) -> int:
     count = len(code.translate(_LETTERS_ALONE).split()) + len(code.translate(None, _NO_MARK))
     for joined in _ASCII_JOIN.finditer(code):
         start, end = joined.span()
-        before = code[start - 1 : start] if start else b""
-        if before.isalnum() if code[start] in b"_'" else before.isdigit():
+        before, after = code[max(0, start - 1) : start], code[end : end + 1]
+        is_joined = bytes.isalnum if code[start] in b"_'" else bytes.isdigit
+        if is_joined(before) and is_joined(after):
             count -= 1 + end - start
     return count
 
@@ -346,7 +347,7 @@ def _parsed(body: str, opener: str, counts: dict[str, int]) -> tuple[str, list[s
 
     blocks: list[str] = []
     written: list[str] = []
-    depth, is_code, begins_bold = 0, False, False
+    depth, is_code, is_blank, begins_bold = 0, False, True, False
     # Links, images and HTML begin with these. Rare marks of the same class in their places leave them as their source text.
     unlinked = body.replace("[", "\u2e28").replace("<", "\u2e26")
     for event in cast("Iterator[str | dict[str, Any]]", pyromark.events(unlinked)):
@@ -357,18 +358,20 @@ def _parsed(body: str, opener: str, counts: dict[str, int]) -> tuple[str, list[s
         if kind == "Text":
             if not is_code:
                 written.append(value)
+                is_blank = is_blank and value.isspace()
         elif kind == "Code":
             written.append(_PLACEHOLDER)
+            is_blank = False
         elif value == "Strong":  # nested strong spans count once
             if kind == "Start":
-                begins_bold = begins_bold or not "".join(written).strip()
+                begins_bold = begins_bold or is_blank
                 counts["bold"] += depth == 0
             depth += 1 if kind == "Start" else -1
         elif value != "Emphasis":  # a block begins or ends
             if written:
                 blocks.append(_prose("".join(written).replace("\u2e28", "[").replace("\u2e26", "<")))
                 opener = opener or ("bold" if begins_bold else _lexical_opener(blocks[-1].lower()))
-                written, begins_bold = [], False
+                written, is_blank, begins_bold = [], True, False
             is_code = False
             if kind == "Start":
                 block, more = (value, None) if isinstance(value, str) else next(iter(value.items()))
