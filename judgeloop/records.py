@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
+
+import orjson
 
 Order = Literal["ab", "ba"]
 Slot = Literal["first", "second", "tie", "unscored"]
@@ -163,9 +166,48 @@ def is_control_judge(name: str) -> bool:
     return name in _CONTROL_JUDGES or name.startswith(_RULE)
 
 
+def plain_json(value: Any, *, sort_keys: bool = False) -> bytes | None:
+    """The compact JSON text of a dict or list in UTF-8, written by orjson in a twentieth of the standard library's time; None of what
+    orjson would not write, or not as that does: numbers that are not finite or longer than 64 bits, lone surrogates, keys and
+    containers of other types. With ``sort_keys`` floats are held to those that both spell alike."""
+    try:
+        if not is_plain(value, *(_SPELT_ALIKE if sort_keys else (0.0, math.inf))):
+            return None
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None)
+    except (TypeError, RecursionError):
+        return None
+
+
+_SPELT_ALIKE = (1e-3, 1e15)
+"""Sizes of floats that are written without an exponent, whoever writes them."""
+
+
+def is_plain(value: Any, least: float, below: float) -> bool:
+    """Whether a dict or list holds nothing but JSON's own types, and no float (but 0) of a size out of [``least``, ``below``)."""
+    for part in value.values() if type(value) is dict else value:
+        kind = type(part)
+        if kind is str:
+            continue
+        if kind is dict or kind is list:
+            if not is_plain(part, least, below):
+                return False
+        elif kind is float:
+            if part and not least <= abs(part) < below:
+                return False
+        elif kind is not int and kind is not bool and part is not None:
+            return False
+    return True
+
+
 def canonical(body: Mapping[str, Any]) -> str:
     """The canonical JSON text of a request body: keys sorted, no spaces, no escapes for non-ASCII characters."""
-    return _CANONICAL.encode(body)
+    return canonical_bytes(body).decode("utf-8", "surrogatepass")
+
+
+def canonical_bytes(body: Mapping[str, Any]) -> bytes:
+    """``canonical`` in UTF-8, lone surrogates as if they had a place in it."""
+    plain = plain_json(body, sort_keys=True) if type(body) is dict else None
+    return _CANONICAL.encode(body).encode("utf-8", "surrogatepass") if plain is None else plain
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -207,8 +249,8 @@ class Call:
 def call_key(body: Mapping[str, Any], route: str = "", weights: str = "") -> str:
     """SHA-256 of the canonical body, tagged with its algorithm. Before the body stand, each with a line break, the route
     where it has one, for two routes may take the same body, and the digest of trained weights."""
-    text = "".join(f"{part}\n" for part in (route, weights) if part) + canonical(body)
-    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    before = "".join(f"{part}\n" for part in (route, weights) if part).encode("utf-8", "surrogatepass")
+    return "sha256:" + hashlib.sha256(before + canonical_bytes(body)).hexdigest()
 
 
 _DIGITS = 12

@@ -28,8 +28,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import orjson
+
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import PASSING_FAULTS, ROUTES, TRIAL_ID, Call, Route, call_key, canonical
+from judgeloop.records import PASSING_FAULTS, ROUTES, TRIAL_ID, Call, Route, call_key, canonical, is_plain, plain_json
 from judgeloop.wire.reply import used_tokens
 
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
@@ -54,6 +56,8 @@ _SPENT_BYTES = 300
 _DIGITS = 24
 """The last digits of a request's hash by which the index tells requests of one call id apart."""
 _LINE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
+_LONG = 2.0**63
+"""From about here on orjson reads a whole number as a float."""
 _LENGTH_BITS, _PART_BITS = 30, 74
 _MOST_LENGTH, _MOST_OFFSET = (1 << _LENGTH_BITS) - 1, (1 << _PART_BITS - _LENGTH_BITS) - 1
 _SYNC_S = 30.0
@@ -84,7 +88,10 @@ class Exchange:
 
     def line(self) -> bytes:
         """The exchange as a line of a part, with its checksum."""
-        raw = {name: getattr(self, name) for name in _FIELDS}
+        raw: dict[str, Any] = {
+            "key": self.key, "call": self.call, "request": self.request, "status": self.status,
+            "response": self.response, "attempts": self.attempts,
+        }  # fmt: skip
         if self.fault:
             raw["fault"] = self.fault
         if self.route:
@@ -94,8 +101,8 @@ class Exchange:
         if any(self.earlier_tokens):
             raw["earlier_tokens"] = list(self.earlier_tokens)
         raw["spent"] = [str(self.request.get("model", "")), *used_tokens(self.response)]
-        # ASCII only: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
-        content = _LINE.encode(raw).encode()[:-1]
+        # Else in ASCII: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
+        content = (plain_json(raw) or _LINE.encode(raw).encode())[:-1]
         return content + _CHECKSUM % zlib.crc32(content) + b"\n"
 
 
@@ -462,7 +469,13 @@ def _exchange(line: bytes) -> Exchange:
     content = line[:-_CHECKSUM_BYTES]
     if line.startswith(_CHECKSUM_NAME, len(content)) and line != content + _CHECKSUM % zlib.crc32(content):
         raise ValueError
-    raw = json.loads(line)
+    try:
+        raw = orjson.loads(line)
+        is_exact = is_plain(raw, 0.0, _LONG)
+    except (orjson.JSONDecodeError, TypeError):  # lone surrogates, numbers that are not finite, or no exchange
+        is_exact = False
+    if not is_exact:
+        raw = json.loads(line)
     if any(not isinstance(raw[name], str) for name in ("call", "key")) or not isinstance(raw["request"], dict):
         raise TypeError
     if any(isinstance(raw[name], bool) or not isinstance(raw[name], int) for name in ("status", "attempts")):

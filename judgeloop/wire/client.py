@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
 from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import DEFAULT_KEY, Endpoint, Price
-from judgeloop.records import PASSING_FAULTS, REWARD_ROUTES, TRIAL_ID, Call, Reply, Route, Work, canonical
+from judgeloop.records import PASSING_FAULTS, REWARD_ROUTES, TRIAL_ID, Call, Reply, Route, Work, canonical_bytes
 from judgeloop.wire.cassette import CUT_SHORT, Cassette, Exchange, trained_tokens
 from judgeloop.wire.line import Answer, LeanLine, Line, is_local, proxy_of, split_address
 from judgeloop.wire.pace import LONGEST_WAIT_S, Pace, calls_left
@@ -785,7 +785,7 @@ class WireClient:
 def counted_tokens(body: Mapping[str, Any], longest: int) -> int:
     """The tokens that a call counts for against a limit, as OpenAI reckons it: a token for 4 bytes of the request, and its longest
     reply (``longest`` where the body names none)."""
-    return len(canonical(body).encode("utf-8", "surrogatepass")) // 4 + _longest_reply(body, longest) + 1
+    return len(canonical_bytes(body)) // 4 + _longest_reply(body, longest) + 1
 
 
 def _longest_reply(body: Mapping[str, Any], longest: int) -> int:
@@ -799,7 +799,7 @@ def worst_tokens(endpoint: Endpoint, call: Call) -> tuple[int, int]:
     if not (endpoint.price.input or endpoint.price.output):
         return 0, 0
     longest = 0 if call.route else _longest_reply(call.body, endpoint.max_tokens)
-    return len(canonical(call.body).encode("utf-8", "surrogatepass")), longest
+    return len(canonical_bytes(call.body)), longest
 
 
 def cost_of(price: Price, prompt_tokens: int, completion_tokens: int) -> float:

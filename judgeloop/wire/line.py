@@ -25,6 +25,7 @@ from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 import httptools
 
+from judgeloop.records import plain_json
 from judgeloop.wire.reply import CALL_HEADER, MAX_MESSAGE_BYTES, TransientFault
 
 USER_AGENT = f"judgeloop/{metadata.version('judgeloop')}"
@@ -143,7 +144,7 @@ class LeanLine:
 
     async def send(self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = "") -> Answer:
         """See ``Line``."""
-        content = None if body is None else _JSON.encode(body).encode()
+        content = None if body is None else plain_json(body) or _JSON.encode(body).encode()
         head = self._heads.get((method, address)) or self._head(method, address)
         named = f"{CALL_HEADER}: {call_id}\r\n".encode() if call_id else b""
         length = b"" if content is None else b"content-length: %d\r\n" % len(content)

@@ -453,5 +453,4 @@ def _unknown_model(status: int, message: str, codes: frozenset[str]) -> bool:
 
 def _count(value: Any) -> int:
     """A token count; 0 where the value cannot be one."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and 0 < value < _MOST_TOKENS else 0
+    return int(value) if type(value) in (int, float) and 0 < value < _MOST_TOKENS else 0

@@ -104,6 +104,16 @@ def test_what_is_appended_is_found_again(
     assert all(entry in again.by_body(entry.key) for entry in exchanges)
 
 
+def test_numbers_of_any_size_are_found_as_they_were(tmp_path: Path) -> None:
+    numbers = [2**63, 2**64 + 1, -(2**63) - 1, 1e-5, 1e300, -0.0, 10**400]
+    entry = exchange("audit/judge/m/i/p/ab/r0", response={"numbers": numbers}, seed=2**64 + 1, penalty=1e-5)
+    cassette = Cassette(tmp_path, writable=True)
+    cassette.append(entry)
+    found = cassette.get(entry.call, entry.key)
+    assert found is not None
+    assert repr(found.response["numbers"]) == repr(numbers)
+
+
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     first, second, third = filled(tmp_path)
     part = tmp_path / "calls/s0/g01-judge.jsonl"
