@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
@@ -166,24 +167,13 @@ def is_control_judge(name: str) -> bool:
     return name in _CONTROL_JUDGES or name.startswith(_RULE)
 
 
-def plain_json(value: Any, *, sort_keys: bool = False) -> bytes | None:
-    """The compact JSON text of a dict or list in UTF-8, written by orjson in a twentieth of the standard library's time; None of what
-    orjson would not write, or not as that does: numbers that are not finite or longer than 64 bits, lone surrogates, keys and
-    containers of other types. With ``sort_keys`` floats are held to those that both spell alike."""
-    try:
-        if not is_plain(value, *(_SPELT_ALIKE if sort_keys else (0.0, math.inf))):
-            return None
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None)
-    except (TypeError, RecursionError):
-        return None
-
-
 _SPELT_ALIKE = (1e-3, 1e15)
 """Sizes of floats that are written without an exponent, whoever writes them."""
 
 
-def is_plain(value: Any, least: float, below: float) -> bool:
-    """Whether a dict or list holds nothing but JSON's own types, and no float (but 0) of a size out of [``least``, ``below``)."""
+def is_plain(value: Any, least: float = 0.0, below: float = math.inf) -> bool:
+    """Whether a dict, list or tuple holds nothing but JSON's own types, and no float (but 0) of a size out of [``least``,
+    ``below``). orjson writes what is not finite as null, and small numbers in its own way."""
     for part in value.values() if type(value) is dict else value:
         kind = type(part)
         if kind is str:
@@ -206,8 +196,11 @@ def canonical(body: Mapping[str, Any]) -> str:
 
 def canonical_bytes(body: Mapping[str, Any]) -> bytes:
     """``canonical`` in UTF-8, lone surrogates as if they had a place in it."""
-    plain = plain_json(body, sort_keys=True) if type(body) is dict else None
-    return _CANONICAL.encode(body).encode("utf-8", "surrogatepass") if plain is None else plain
+    # A twentieth of the standard library's time.
+    with suppress(TypeError, RecursionError):  # lone surrogates, numbers longer than 64 bits, other keys
+        if is_plain((body,), *_SPELT_ALIKE):
+            return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return _CANONICAL.encode(body).encode("utf-8", "surrogatepass")
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from judgeloop.errors import FolderMismatch, StorageFailed
-from judgeloop.records import PASSING_FAULTS, ROUTES, TRIAL_ID, Call, Route, call_key, canonical, is_plain, plain_json
+from judgeloop.records import PASSING_FAULTS, ROUTES, TRIAL_ID, Call, Route, call_key, canonical, is_plain
 from judgeloop.wire.reply import used_tokens
 
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
@@ -101,8 +101,13 @@ class Exchange:
         if any(self.earlier_tokens):
             raw["earlier_tokens"] = list(self.earlier_tokens)
         raw["spent"] = [str(self.request.get("model", "")), *used_tokens(self.response)]
-        # Else in ASCII: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
-        content = (plain_json(raw) or _LINE.encode(raw).encode())[:-1]
+        try:
+            # That a request's numbers are finite was seen when its key was made.
+            content = orjson.dumps(raw) if is_plain((self.response,)) else _LINE.encode(raw).encode()
+        except (TypeError, RecursionError):
+            # In ASCII: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
+            content = _LINE.encode(raw).encode()
+        content = content[:-1]
         return content + _CHECKSUM % zlib.crc32(content) + b"\n"
 
 

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 import httptools
+import orjson
 
-from judgeloop.records import plain_json
 from judgeloop.wire.reply import CALL_HEADER, MAX_MESSAGE_BYTES, TransientFault
 
 USER_AGENT = f"judgeloop/{metadata.version('judgeloop')}"
@@ -144,7 +144,7 @@ class LeanLine:
 
     async def send(self, method: str, address: str, body: Mapping[str, Any] | None = None, call_id: str = "") -> Answer:
         """See ``Line``."""
-        content = None if body is None else plain_json(body) or _JSON.encode(body).encode()
+        content = None if body is None else _encoded(body)
         head = self._heads.get((method, address)) or self._head(method, address)
         named = f"{CALL_HEADER}: {call_id}\r\n".encode() if call_id else b""
         length = b"" if content is None else b"content-length: %d\r\n" % len(content)
@@ -228,6 +228,14 @@ class LeanLine:
             raise ConnectionError("the proxy closed the connection")
         inner.connection_made(transport)
         return inner
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """The request's body. That its numbers are finite was seen when the call's key was made."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # numbers longer than 64 bits
+        return _JSON.encode(body).encode()
 
 
 async def _connect(address: SplitResult) -> _Wire:
