@@ -143,6 +143,19 @@ def test_clustered_proportion_stays_inside_and_is_never_a_point():
     assert 0 < interval.low < 1 / 120 < interval.high < 1
 
 
+def test_the_size_of_the_first_slots_test_for_a_coin_is_five_per_cent():
+    """By summation over all outcomes of 200 pairs: what the claims study's rate estimates."""
+    pairs, size = 200, 0.0
+    for both in range(60, 141):  # pairs in which one slot won both times: all but 1e-8 of samples
+        for first in range(both // 2, -1, -1):
+            values = np.repeat([0.5, -0.5, 0.0], [first, both - first, pairs - both])
+            if defined(bounded_mean(values, np.arange(pairs), -0.5, 0.5)).p_value < 0.05:
+                # So are all that lie further out, and their mirror images.
+                size += stats.binom.pmf(both, pairs, 0.5) * 2 * stats.binom.cdf(first, both, 0.5)
+                break
+    assert size == pytest.approx(0.0504, abs=1e-4)
+
+
 def test_bounded_mean_without_spread_is_wilsons_bound():
     from statsmodels.stats.proportion import proportion_confint
 
