@@ -30,6 +30,7 @@ from judgeloop.stats import estimate
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.inference import quantile, replicates_for
 from judgeloop.stats.judge.content import RELATIVE, is_relative_to_raters
+from judgeloop.stats.judge.missing import WORST_CASES
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.text.features import FEATURES, STYLE_FEATURES
 
@@ -339,7 +340,7 @@ def check(name: str, rows: Sequence[Estimate], limits: Iterable[Limit]) -> Check
     """Every limit on every row that it selects. Raises InvalidInput for a limit outside what a probability can be."""
     outcomes: list[Outcome] = []
     for limit in limits:
-        outcomes += [_relative_to_raters(_decide(limit, row), rows) for row in choose(rows, limit)] or [
+        outcomes += [_relative_to_raters(_decide(limit, row, rows), rows) for row in choose(rows, limit)] or [
             _without_row(limit, rows)
         ]
     return CheckResult(name, tuple(outcomes))
@@ -413,7 +414,7 @@ def _without_row(limit: Limit, rows: Sequence[Estimate]) -> Outcome:
     return Outcome(limit, "inconclusive" if limit.required else "not_applied", None, None, why)
 
 
-def _decide(limit: Limit, row: Estimate) -> Outcome:
+def _decide(limit: Limit, row: Estimate, rows: Sequence[Estimate]) -> Outcome:
     if row.unit == "probability":
         _check_reachable(limit, row)
     exact = estimate.constructed_value(row.term) if row.method == estimate.BY_CONSTRUCTION else None
@@ -441,6 +442,12 @@ def _decide(limit: Limit, row: Estimate) -> Outcome:
             "such a taste: this run could not see it"
         )
         return Outcome(limit, "inconclusive", row, min(inside), why)
+    if min(inside) >= 0 and row.verdict == "not_linear":
+        why = "the whole interval is within the limit on average, but the effect is not linear: it may be beyond the limit at some lengths"
+        return Outcome(limit, "inconclusive", row, min(inside), why)
+    if min(inside) >= 0 and _may_be_missing_alone(row) and not _holds_in_worst_cases(limit, row, rows):
+        why = "the whole interval is within the limit, but replies without a verdict, or pairs without gold, could lie beyond it"
+        return Outcome(limit, "inconclusive", row, min(inside), why)
     if min(inside) >= 0:
         return Outcome(limit, "passed", row, min(inside), "the whole interval is within the limit")
     if max(beyond) > 0 and _may_be_missing_alone(row):
@@ -466,7 +473,19 @@ def _relative_to_raters(outcome: Outcome, rows: Sequence[Estimate]) -> Outcome:
 def _may_be_missing_alone(row: Estimate) -> bool:
     """Whether the row's claim was withheld, or depends on its unscored judgments (``stats.judge.missing``)."""
     withheld = row.verdict == "cannot_tell" and row.p_value is None
-    return row.scope == "judge" and (withheld or row.verdict == "found_if_unscored_alike")
+    return row.scope == "judge" and (withheld or row.verdict.endswith("_if_unscored_alike"))
+
+
+def _holds_in_worst_cases(limit: Limit, row: Estimate, rows: Sequence[Estimate]) -> bool:
+    """Whether both worst cases of the row's unscored judgments are known, and within the limit."""
+    of_row = [
+        case
+        for case in rows
+        if case.variant in WORST_CASES and _series(replace(case, variant=row.variant)) == _series(row)
+    ]
+    at_row = [case for case in of_row if case.generation == row.generation]
+    ends = [end for case in at_row for end in (case.conf_low, case.conf_high)]
+    return len(at_row) == len(WORST_CASES) and all(end is not None and _is_within(limit, end) for end in ends)
 
 
 def _is_within(limit: Limit, value: float) -> bool:

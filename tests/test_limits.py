@@ -204,6 +204,31 @@ def test_what_missing_replies_could_account_for_exceeds_no_limit(claim: dict[str
     assert verdict(between(0.06, 0.1, **claim), max_abs=0.05) == expected
 
 
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        ({"verdict": "none", "p_value": 0.4}, "passed"),
+        (
+            {"verdict": "cannot_tell", "p_value": 0.4},
+            "passed",
+        ),  # too few data for its own margin, and enough for this limit
+        ({"verdict": "cannot_tell"}, "inconclusive"),
+        ({"verdict": "none_if_unscored_alike", "p_value": 0.4}, "inconclusive"),
+        ({"verdict": "not_linear", "p_value": 0.4}, "inconclusive"),  # within the limit on average alone
+    ],
+)
+def test_what_the_report_withholds_passes_no_limit(claim: dict[str, Any], expected: str) -> None:
+    assert verdict(between(-0.02, 0.03, **claim), max_abs=0.05) == expected
+
+
+def test_what_is_within_a_limit_in_its_worst_cases_passes_it() -> None:
+    alike = between(-0.02, 0.03, verdict="none_if_unscored_alike", p_value=0.4)
+    cases = [between(-0.12, -0.05, variant="worst_case_low"), between(0.05, 0.13, variant="worst_case_high")]
+    for limit, expected in ((0.2, "passed"), (0.1, "inconclusive")):
+        checked = limits.check("f", [alike, *cases], limits_of({alike.term: {"max_abs": limit}}))
+        assert [outcome.verdict for outcome in checked.outcomes] == [expected]
+
+
 def test_a_judge_that_gave_every_verdict_again_passes_and_no_other() -> None:
     """The gate is on the fixed panel: there nothing moved, however few pairs it holds."""
     same = between(-0.24, 0.24, term="judge_drift_first_slot_excess", panel="anchor", status="underpowered",

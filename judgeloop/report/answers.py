@@ -395,7 +395,9 @@ def _sure(reading: Reading, findings: Sequence[Finding], biased: QuestionAnswer)
         why = f"; {_MANY_PAIRS} or more are advised: fewer can miss a small preference for a slot" if few else ""
         if of_few:
             why = f"; {FEW_JUDGED[0]} items or more are needed to say that there is no bias"
-        sentences.append(f"{wording.count(pairs, 'pair')}{of_items} in both orders for the judge{why}.")
+        single = _is_of_single_orders(reading)
+        shown = "for the judge, each in one order that was drawn by lot" if single else "in both orders for the judge"
+        sentences.append(f"{wording.count(pairs, 'pair')}{of_items} {shown}{why}.")
     for term, noun, how in (
         ("score_mean", "text", "scored by the judge"),
         ("position_permutation", "set", "in all rotations for the judge"),
@@ -531,12 +533,19 @@ def _position(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
             how = "train on the average of both (`label_rule: swap_average`)"
         text = f"The judge favours a slot: show every pair in both orders and {how}."
         lines.append(Advice("both_orders", text, slots))
-        text = f"Do not merely drop the pairs that disagree: {_among_kept(reading)}."
-        lines.append(Advice("keep_disagreeing_pairs", text, _consistency_factors(reading)))
+        if not _is_of_single_orders(reading):
+            text = f"Do not merely drop the pairs that disagree: {_among_kept(reading)}."
+            lines.append(Advice("keep_disagreeing_pairs", text, _consistency_factors(reading)))
     if any(_rule(reading, arm) == "consistent_only" for arm in reading.arms):
         text = f"`label_rule: consistent_only` keeps only the pairs that both orders decide alike: {_among_kept(reading)}. `swap_average` removes position without that."
         lines.append(Advice("consistent_only", text, _consistency_factors(reading)))
     return lines
+
+
+def _is_of_single_orders(reading: Reading) -> bool:
+    """Whether no pair was judged in both orders, so that no two verdicts can disagree."""
+    conflicts = judge_rows(reading.estimates, "conflict_rate")
+    return bool(conflicts) and all(row.estimate is None for row in conflicts)
 
 
 def _consistency_factors(reading: Reading) -> tuple[Estimate, ...]:
@@ -590,7 +599,7 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
     at_gold = any(
         row.term in _IDENTIFIED and row.variant == "" and row.status != "undefined" for row in reading.estimates
     )
-    at_gold = at_gold or any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
+    one_gold = any(row.variant == "given_gold" and row.status != "undefined" for row in reading.estimates)
     where = "`panels: {probe: all}`" if reading.arms else "`judgeloop audit --probes all`"
     joint = [f for f in findings if f.verdict == "found" and f.row.term == "style_joint"]
     if joint and not lines and not probed_at_all:
@@ -598,7 +607,10 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         lines.append(Advice("separate_quality", text, _rows(joint)))
     is_known = bool(reading.arms) and set(reading.arms) <= {*reading.controls, *reading.known_tastes}
     if not probed_at_all and not at_gold and reading.estimates and not is_known:
-        text = f"This run cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs by hand (`judgeloop export --format labels`)."
+        times = "label 100 pairs or more a second time (`gold_2`; " if one_gold else "label some pairs by hand ("
+        by_hand = f"{times}`judgeloop export --format labels`)"
+        what = "One gold that may err" if one_gold else "This run"
+        text = f"{what} cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or {by_hand}."
         lines.append(Advice("separate_quality", text))
     return lines
 

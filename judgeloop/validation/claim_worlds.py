@@ -71,7 +71,9 @@ def of_judge(
     """What is true of a judge's audit."""
     every = (position, length, style, own)
     content = NOTHING if length == style == NOTHING else _THERE
+    shapes = {NOTHING: NOTHING, UNEVEN: Truth(frozenset({-1, 1}), none=False)}  # of other tastes it is not stated
     return {
+        **({"length_shape": shapes[length]} if length in shapes else {}),
         "first_slot_excess": position, "identical_pair_excess": position, "position_log_odds": position,
         "length_ame": length, "length_log_odds": length, "excess_longer_vs_gold": length,
         "gold_tied_longer_excess": length, "padding_probe": length, "score_length_slope": length, "style_joint": content,
@@ -293,18 +295,27 @@ def _unscored(generator: Generator, by: str) -> AuditSample:
     return _audit(pair_table(200), verdicts, {"length": length, "bold": bold}, exact=True, gold=gold)
 
 
-def _shared_raters(generator: Generator, copied: bool) -> AuditSample:
-    """Two a/b golds: of raters who share a taste for length, or where the second was nearly copied from the first."""
+def _shared_raters(generator: Generator, differing: float | None = None) -> AuditSample:
+    """Two a/b golds: of raters who share a taste for length, or where the second is the first one but for that share."""
     length, bold, unseen = generator.standard_normal((3, 300))
+    copied = differing is not None
     quality = 0.6 * length + unseen if copied else unseen
     first = _prefers(quality if copied else quality + 0.8 * length, generator)
     second = _prefers(quality + 0.8 * length, generator)
-    if copied:
+    if differing is not None:
         other = np.where(first == "a", "b", "a")
-        second = np.where(generator.random(300) < 0.03, other, first)
+        second = np.where(generator.random(300) < differing, other, first)
     return _audit(
         pair_table(300), _by_order(quality, generator), {"length": length, "bold": bold}, gold=first, gold_2=second
     )  # fmt: skip
+
+
+def _order_by_lot(generator: Generator) -> AuditSample:
+    table = pair_table(300)
+    sample = _audit(table, _by_order(1.5 * generator.standard_normal(300), generator), order_drawn=True)
+    drawn = dict(zip(table["item_id"], np.where(generator.random(300) < 0.5, "ab", "ba"), strict=True))
+    shown = sample.judgments["order"] == sample.judgments["item_id"].map(drawn)
+    return replace(sample, judgments=sample.judgments[shown].reset_index(drop=True))
 
 
 def _selective_gold(generator: Generator) -> AuditSample:
@@ -610,13 +621,16 @@ WORLDS: dict[str, ClaimWorld] = {
     ),
     "raters_share_a_taste": ClaimWorld(
         "two a/b golds of raters who share a taste for length; the judge has none",
-        lambda generator: _shared_raters(generator, copied=False),
-        relative=of_judge(length=LESS),
+        _shared_raters, relative=of_judge(length=LESS),
     ),
     "copied_gold": ClaimWorld(
         "the second gold is the first one, but for 3 %; better texts are longer",
-        lambda generator: _shared_raters(generator, copied=True),
+        lambda generator: _shared_raters(generator, 0.03), relative=of_judge(length=MORE),
     ),
+    "half_copied_gold": ClaimWorld(
+        "the same, but for 10 %", lambda generator: _shared_raters(generator, 0.1), relative=of_judge(length=MORE)
+    ),
+    "order_by_lot": ClaimWorld("each pair in one order, drawn by lot; quality and noise alone", _order_by_lot),
     "selective_gold": ClaimWorld(
         "exact gold, known more often where the judge picked the longer text", _selective_gold
     ),

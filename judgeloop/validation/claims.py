@@ -78,7 +78,7 @@ class Claim:
             case "none" | "unchanged":
                 return not truth.none
             case "passed":
-                return truth.value is not None and abs(truth.value) >= RATE_MARGIN
+                return not truth.none if truth.value is None else abs(truth.value) >= RATE_MARGIN
             case "exceeded":
                 return truth.value is not None and abs(truth.value) <= RATE_MARGIN
             case "rejected":

@@ -233,6 +233,18 @@ def test_flips_are_of_the_time_and_counted_in_pairs() -> None:
     assert "% of 30 pairs" not in said
 
 
+def test_of_pairs_in_one_drawn_order_none_is_said_to_disagree_or_to_stand_in_both() -> None:
+    table, rng = pair_table(400), seeds.rng(0, "drawn")
+    every = judged(table, {order: picks(np.ones(400), rng) for order in ("ab", "ba")}, judge="j")
+    drawn = dict(zip(table["item_id"], rng.choice(["ab", "ba"], 400), strict=True))
+    shown = every[every["order"] == every["item_id"].map(drawn)].assign(order_drawn=True)
+    rows = position_estimates(shown, judge="j", panel="pairs")
+    _, _, sure, change = answers(_reading(rows), findings(rows))
+    assert any("The judge favours a slot" in sentence for sentence in change.sentences)
+    assert "400 pairs for the judge, each in one order that was drawn by lot." in sure.sentences
+    assert "disagree" not in " ".join(change.sentences)
+
+
 def test_the_advice_on_pairs_does_not_belie_what_probes_show() -> None:
     rows = [replace(EDITS[0], n=40), _row("padding_probe", 0.0, bias="verbosity", n=80)]
     sure = answers(_reading(rows), findings(rows))[2]

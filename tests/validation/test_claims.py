@@ -49,7 +49,8 @@ def _claim(says: str, sign: int = 0, place: str = "finding") -> Claim:
         (_claim("exceeded", place="check"), Truth(frozenset({1}), none=False, value=0.05), True),
         (_claim("passed", place="check"), NOTHING, False),
         (_claim("exceeded", place="check"), NOTHING, True),
-        (_claim("passed", place="check"), MORE, False),  # its size is not stated
+        (_claim("passed", place="check"), MORE, True),  # its size is not stated, but that it is one of practical size
+        (_claim("passed", place="check"), UNEVEN, True),
         (_claim("saturating"), Truth(words=frozenset({"steady"})), True),
         (_claim("steady"), Truth(words=frozenset({"steady"})), False),
     ],
