@@ -328,6 +328,30 @@ class TestTraining:
         assert made["s0/g1/train/a"]["weights"] != made["s0/g1/train/b"]["weights"]
         assert min(made[f"s0/g1/train/{arm}"]["metrics"]["seconds"] for arm in "ab") > 0
 
+    def test_where_a_training_fits_what_was_chosen_accumulate_drifts_less_than_replace(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        """Fine-tuning on the chosen texts goes on until the model writes texts of their lengths. Under replace these are the last
+        generation's, so that each step adds to the one before; under accumulate the shorter ones of earlier generations hold it back,
+        though it takes more steps on more texts. DPO has no such end: it steps on from where it is, on old pairs too."""
+        # In each of 8 replicates, 6 of them of another seed, texts grow more under replace, by 0.88 doublings on average (SD 0.40). Few
+        # drafts are cut at 160 tokens, and most of these under replace.
+        arms = {name: {**ARMS["longer"], "strategy": {"kind": name}} for name in ("replace", "accumulate")}
+        raw = _raw(
+            base, arms=arms, generations=4, replicates=2, candidates_per_item=2,
+            policy={**_raw(base)["policy"], "max_tokens": 160, "context": 192, "batch": 128},
+            signal={"kind": "sft", "learning_rate": 0.04, "epochs": 8, "batch_size": 64},
+        )  # fmt: skip
+        starts = ["the cat", "a dog", "the bird", "a tree", "the house", "the sun", "the rain", "a bird"]
+        ends = ["sleeps", "near", "runs", "far", "sings", "then", "in rain", "in sun"]
+        prompts = [f"{start} {end}" for end in ends for start in starts]
+        items = [{"item_id": f"i{number}", "prompt": prompt} for number, prompt in enumerate(prompts)]
+        with tables_alone():
+            run = judgeloop.run(write_experiment(tmp_path / "in", raw, items), out=tmp_path / "run", report=False)
+        grown = {arm: _mean_length(run, arm, 4) - _mean_length(run, arm, 0) for arm in arms}
+        assert grown["accumulate"] > 0.2
+        assert grown["replace"] > grown["accumulate"] + 0.2
+
     @pytest.mark.parametrize("kind", ["sft", "kto"])
     def test_other_losses_train_too(self, kind: str, tmp_path: Path, base: Path) -> None:
         raw = _raw(base, generations=1, signal={"kind": kind, "epochs": 1}, arms={"longer": ARMS["longer"]})
