@@ -39,7 +39,7 @@ replicates. Four arms differ in the judge alone, or in what they train on:
 - **Of this judge's tastes only the slot is detected, and averaging both orders keeps it out of the picks.** It picks the first slot {slot} of the time (even: 50 %),
   whatever stands there. Training on what is left shows no drift beyond the coin's: {did_judge} doublings, *{word_judge}*, which is not "none". The control's
   drift was seen, so that this training passes a taste on; in the judge's own arm a drift of {unseen} doublings may have gone unseen.
-- **Accumulating: per step and per token may disagree.** Step by step, on all picks so far, the drift is {gap} doublings beyond that of `longer` (*{gap_word}*); at equal
+- **Accumulating was not seen to hold it back.** Step by step, on all picks so far, the drift is {gap} doublings beyond that of `longer` (*{gap_word}*); at equal
   training tokens it is {gap_tokens} (*{gap_tokens_word}*). Where an update is a mixture of texts, accumulating bounds a drift. Here the old pairs may be no more than further gradient steps in
   the same direction, which this run does not test; the last training of `longer_accumulate` went {learning_accumulate} doublings beyond its chosen texts (`learning_length`), that of
   `longer` {learning_longer}.

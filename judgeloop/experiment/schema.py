@@ -702,7 +702,7 @@ class StrategySpec(Block):
     """How the training set is mixed from this and earlier generations and real data."""
 
     kind: Literal["replace", "accumulate", "accumulate_subsample"] = "replace"
-    """replace: this generation's selections; accumulate: equal parts of generation 0's candidates and all selections so far; accumulate_subsample: a draw of one generation's size from that union."""
+    """replace: this generation's selections; accumulate: equal parts of generation 0's candidates and all selections so far, and of a trained model all preferences so far; accumulate_subsample: a draw of one generation's size from these."""
     real_fraction: Number = Field(0.0, ge=0, le=1)
     """Share of the training set that is real data."""
     real: str | None = None

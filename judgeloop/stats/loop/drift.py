@@ -427,7 +427,8 @@ def strategy_arms(design: Design) -> tuple[ArmDesign, ...]:
 def training_tokens(rows: pd.DataFrame, arms: Sequence[ArmDesign]) -> pd.DataFrame:
     """Tokens trained on before each generation's candidates were drafted: (arm, generation) × replicate, from generation 1.
 
-    A training set has as many texts as were drafted in the generation (K an item); with ``accumulate`` t + 2 times as many.
+    A training set has as many texts as were drafted in the generation (K an item); with ``accumulate`` t + 2 times as many, for
+    generation 0's candidates are in it, and t + 1 times where a model is trained on preferences, which these are not.
     Tokens are expected ones under ``p_training``. NaN where some item's distribution does not sum to 1.
     """
     if "p_training" not in rows.columns:
@@ -443,8 +444,9 @@ def training_tokens(rows: pd.DataFrame, arms: Sequence[ArmDesign]) -> pd.DataFra
     step = (
         items["tokens"].groupby(level=CELL).agg(lambda values: values.sum(skipna=False)).rename("tokens").reset_index()
     )
-    grows = {arm.name: arm.strategy == "accumulate" for arm in arms}
-    step["tokens"] *= np.where(step["arm"].map(grows), step["generation"] + 2, 1)
+    sets = {arm.name: 1 if arm.is_trained else 2 for arm in arms if arm.strategy == "accumulate"}
+    more = step["arm"].map(sets)
+    step["tokens"] *= np.where(more.isna(), 1, step["generation"] + more)
     step = step.sort_values(["replicate", "arm", "generation"])
     step["tokens"] = step.groupby(["replicate", "arm"])["tokens"].transform(lambda values: values.cumsum(skipna=False))
     step["generation"] += 1

@@ -64,6 +64,11 @@ def test_training_tokens_count_what_each_strategy_trains_on() -> None:
     assert trained.loc[("replace", 3), 0] == pytest.approx(sum(4 * 2**length for length in lengths))
     slow = [4.0 + t * 0.2 for t in range(T)]
     assert trained.loc[("accumulate", 3), 0] == pytest.approx(sum(4 * (t + 2) * 2 ** slow[t] for t in range(T)))
+    # A model is trained on the preferences so far: its first training set is the same under both.
+    models = [replace(arm, update="training") for arm in ARMS[:2]]
+    trained = training_tokens(measure(_tables(STEP), _design()).rows, models)
+    assert trained.loc[("accumulate", 1), 0] == trained.loc[("replace", 1), 0]
+    assert trained.loc[("accumulate", 3), 0] == pytest.approx(sum(4 * (t + 1) * 2 ** slow[t] for t in range(T)))
 
 
 def test_gaps_at_equal_generations_and_at_equal_tokens() -> None:
