@@ -87,7 +87,7 @@ def test_the_example_trainer_lengthens_what_a_rule_for_length_picks(tmp_path: Pa
 def test_where_a_training_leaves_what_was_chosen_accumulate_drifts_less_than_replace(
     tmp_path: Path, serve: Serve
 ) -> None:
-    # The limit of fine-tuning on the chosen texts. DPO steps on from where it is: docs/quickstart.md shows that it drifts less by token alone.
+    # The limit of fine-tuning on the chosen texts. DPO steps on from where it is: docs/quickstart.md does not show that it drifts less.
     arms = {name: {**ARMS["longer"], "strategy": {"kind": name}} for name in ("replace", "accumulate")}
     path = _experiment(
         tmp_path, serve(), [sys.executable, str(EXAMPLE)], arms=arms, generations=3, replicates=2, candidates_per_item=4,
