@@ -78,7 +78,7 @@ def analyze(
         bool,
         typer.Option(
             "--gold-exact",
-            help="Gold cannot err: it is a verifiable reference, as an exact match. Without this, no bias is claimed from one gold alone.",
+            help="Gold cannot err and is all of quality: right or wrong by a verifiable reference, as an exact match, or a number. Without this, no bias is claimed from one gold alone.",
         ),
     ] = False,
     out: Annotated[

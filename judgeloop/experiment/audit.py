@@ -47,7 +47,7 @@ class _Questions(Block):
     mitigate: Annotated[str | Sequence[str], Option(answers=False)] = ""
     """Mitigations to measure on the same answers, with commas: swap_average, consistent_only, length_controlled, rubric (asks again), panel (several models, or repeats)."""
     gold_exact: Annotated[Switch, Option(answers=False)] = False
-    """Gold cannot err: it is a verifiable reference, as an exact match. Without this, no bias is claimed from one gold alone."""
+    """Gold cannot err and is all of quality: right or wrong by a verifiable reference, as an exact match, or a number. Without this, no bias is claimed from one gold alone."""
     mode: Annotated[str, Option(answers=True)] = "pairwise"
     """What is asked: pairwise, pointwise (a score a text) or listwise (the best of a list)."""
     scales: Annotated[str | None, Option(answers=True, unset="1-10,10-1")] = None

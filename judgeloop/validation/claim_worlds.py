@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop.interchange.verdicts import VerdictLog
+from judgeloop.kernels import sigmoid
 from judgeloop.records import CANDIDATE_COLUMNS, JUDGMENT_COLUMNS, PREFERENCE_COLUMNS, SIGNAL_COLUMNS
 from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.text.features import FEATURES
@@ -272,6 +273,16 @@ def _gold_with_ties(generator: Generator) -> AuditSample:
     seen = quality + 0.8 * generator.standard_normal(300)
     gold = np.where(np.abs(seen) < 0.5, "tie", np.where(seen > 0, "a", "b"))
     return _audit(pair_table(300), _by_order(1.5 * quality, generator), {"length": length, "bold": bold}, gold=gold)
+
+
+def _right_or_wrong(generator: Generator, taste: float) -> AuditSample:
+    """Texts are right or wrong, and the longer more often right; gold is which of two is, and ties where both are or none."""
+    first, second, bold = generator.standard_normal((3, 300))
+    right_a, right_b = (generator.random(300) < sigmoid(0.8 * length) for length in (first, second))
+    gold = np.where(right_a == right_b, "tie", np.where(right_a, "a", "b"))
+    difference = first - second
+    verdicts = _by_order(1.5 * (right_a.astype(float) - right_b) + taste * difference, generator)
+    return _audit(pair_table(300), verdicts, {"length": difference, "bold": bold}, exact=True, gold=gold)
 
 
 def _tie_prone(generator: Generator) -> AuditSample:
@@ -612,6 +623,14 @@ WORLDS: dict[str, ClaimWorld] = {
     ),
     "gold_flipped": ClaimWorld("the judge is the gold, flipped in a quarter of its replies", _flipped_gold),
     "gold_with_ties": ClaimWorld("one gold that errs and ties; the judge follows quality", _gold_with_ties),
+    "right_or_wrong": ClaimWorld(
+        "texts are right or wrong, which is gold, the longer more often right; the judge follows what is right",
+        lambda generator: _right_or_wrong(generator, 0.0),
+    ),
+    "right_or_wrong_longer": ClaimWorld(
+        "the same; the judge favours longer texts besides, by .3 log-odds a doubling",
+        lambda generator: _right_or_wrong(generator, 0.3), of_judge(length=MORE),
+    ),
     "tie_prone": ClaimWorld("the judge ties where quality is alike; exact gold", _tie_prone),
     "unscored_by_slot": ClaimWorld(
         "replies that would pick the first slot are lost more often", lambda generator: _unscored(generator, "slot")
