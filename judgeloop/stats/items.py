@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -131,6 +132,7 @@ _KEYS = 8
 _WORD = re.compile(r"\w+")
 
 Integers = NDArray[np.intp]
+Half = NDArray[np.int32]
 
 
 def near_copies(signatures: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -169,7 +171,7 @@ def _similar(texts: Sequence[str]) -> Integers:
     most = max(_COMMON[0], _COMMON[1] * count)
     pairs = _neighbours(document, word, n_words, count)
     # Each word once a text from here on.
-    document, word = np.divmod(_distinct(document * n_words + word), max(1, n_words))
+    document, word = _pairs(_distinct(document.astype(np.int64) * n_words + word), n_words)
     held = np.bincount(word, minlength=n_words)
     counted = held[word] <= most
     document, word = document[counted], word[counted]
@@ -194,12 +196,15 @@ def _equal(texts: Sequence[str], most: float) -> Integers:
     return np.stack([ordered[same], ordered[same + 1]])
 
 
-def _neighbours(document: Integers, word: Integers, n_words: int, count: int) -> Integers:
+def _neighbours(document: Half, word: Half, n_words: int, count: int) -> Integers:
     """(2, m) pairs of texts to compare: neighbours in the list of the texts that have a pair of words in a row, of each text's
     rarest such pairs that another text has."""
-    in_a_row = np.flatnonzero(document[1:] == document[:-1])
-    codes = pd.factorize(word[in_a_row] * n_words + word[in_a_row + 1])[0]
-    held_by, code = np.divmod(_distinct(document[in_a_row] * max(1, len(codes)) + codes), max(1, len(codes)))
+    in_a_row = document[1:] == document[:-1]
+    codes = pd.factorize(word[:-1][in_a_row].astype(np.int64) * n_words + word[1:][in_a_row])[0]
+    n_codes = len(codes)
+    codes += document[:-1][in_a_row].astype(np.int64) * n_codes
+    held_by, code = _pairs(_distinct(codes), n_codes)
+    del codes
     held = np.bincount(code)
     shared = held[code] > 1
     held_by, code = held_by[shared], code[shared]
@@ -210,25 +215,34 @@ def _neighbours(document: Integers, word: Integers, n_words: int, count: int) ->
     keys = keys[np.lexsort((held_by[keys], code[keys]))]
     same = np.flatnonzero(code[keys][1:] == code[keys][:-1])
     first, second = held_by[keys][same], held_by[keys][same + 1]
-    return np.stack(np.divmod(_distinct(first * count + second), max(1, count)))
+    return np.stack(_pairs(_distinct(first.astype(np.int64) * count + second), count))
 
 
 def _distinct(codes: Integers) -> Integers:
-    """The distinct codes, ascending; by sorting, which is much quicker than ``np.unique`` on millions of such codes."""
-    ordered = np.sort(codes)
-    return ordered[np.diff(ordered, prepend=-1) > 0]
+    """The distinct codes, ascending; by sorting in place, which is much quicker than ``np.unique`` on millions of such codes."""
+    codes.sort()
+    kept = np.ones(len(codes), dtype=np.bool_)
+    np.not_equal(codes[1:], codes[:-1], out=kept[1:])
+    return codes[kept]
 
 
-def _words(texts: Sequence[str]) -> tuple[Integers, Integers, int]:
+def _pairs(codes: Integers, size: int) -> tuple[Half, Half]:
+    """The two numbers in each code, number × ``size`` + number, in half the memory."""
+    first = np.floor_divide(codes, max(1, size))
+    second = codes - first * size
+    return first.astype(np.int32), second.astype(np.int32)
+
+
+def _words(texts: Sequence[str]) -> tuple[Half, Half, int]:
     """(text, word) of the words of every text in a row as codes (m,), and the number of distinct words."""
     vocabulary: dict[str, int] = {}
-    codes: list[int] = []
+    codes = array("i")  # of a million texts a list would take as much as all that follows
     sizes: list[int] = []
     for text in texts:
         words = _WORD.findall(text[: 12 * _MOST_WORDS].lower())[:_MOST_WORDS]
         sizes.append(len(words))
         codes.extend([vocabulary.setdefault(word, len(vocabulary)) for word in words])
-    return np.repeat(np.arange(len(texts)), sizes), np.array(codes, dtype=np.intp), len(vocabulary)
+    return np.repeat(np.arange(len(texts), dtype=np.int32), sizes), np.array(codes, dtype=np.int32), len(vocabulary)
 
 
 NEAR_COPY_OF = "near_copy_of"
