@@ -30,7 +30,8 @@ wrote ({replications}; it goes on where it was stopped). CI draws seven of the w
 Exploratory findings are corrected by Benjamini and Hochberg's method, which controls the share of false ones among those that are
 found: 10 % on average, which is also what one may be found in. A limit's ruling may be wrong in 2.5 %. Of whole reports, at
 most 5 % may hold any false confirmatory finding. Of claims that are made in exactly 5 %, one in 44 misses by chance.
-What holds *relative to what the two raters share*, and says so, is true where it is so by their measure.
+What holds *relative to what the two raters share*, and says so, is true where it is so by their measure, in which what both get wrong,
+as where one label was copied from the other, counts as quality too.
 Of runs, the claims on the judge's own drift, on the drift of length, style and correctness and on over-optimisation are drawn; those on
 other features and on diversity are made by the same tests. In `coin` the first slot's test has a size of 0.0504 by summation over all outcomes
 (`tests/stats/test_inference.py`): what its rows miss is chance. The answer `biased` was drawn anew in the world of many ties alone since an

@@ -607,10 +607,9 @@ def _content(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         lines.append(Advice("separate_quality", text, _rows(joint)))
     is_known = bool(reading.arms) and set(reading.arms) <= {*reading.controls, *reading.known_tastes}
     if not probed_at_all and not at_gold and reading.estimates and not is_known:
-        times = "label 100 pairs or more a second time (`gold_2`; " if one_gold else "label some pairs by hand ("
-        by_hand = f"{times}`judgeloop export --format labels`)"
+        by_hand = "again (`gold_2`)" if one_gold else "by hand (`judgeloop export --format labels`)"
         what = "One gold that may err" if one_gold else "This run"
-        text = f"{what} cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or {by_hand}."
+        text = f"{what} cannot separate a preference for length or style from one for quality: judge edited copies ({where}), or label some pairs {by_hand}."
         lines.append(Advice("separate_quality", text))
     return lines
 

@@ -47,7 +47,7 @@ def test_the_command_writes_a_folder_and_says_what_was_read_and_found(
     lost = int((frame["verdict"] == "unscored").sum())
     for words in ("verdicts 120 · judges 1 · items 60 · pairs 60 (60 in both orders, 0 in one)", "orders ab 60, ba 60",
                   f"unscored {lost} (", "lengths given, in characters", "gold on 120 verdicts", "First slot picked",
-                  "Not known from these verdicts", "needs 2 or more repeats", "Folder: runs/verdicts"):  # fmt: skip
+                  "Not known from these verdicts", "the test needs 10 replies with a verdict", "Folder: runs/verdicts"):  # fmt: skip
         assert words in said
     folder = Path("runs/verdicts")
     assert {"estimates.csv", "estimates.parquet", "report.html", "report.md", "report.json"} <= {
