@@ -24,7 +24,7 @@ limits. This page is made from [claims.csv](claims.csv), which
 judgeloop validate --claims --seed 0 --out claims
 ```
 
-wrote ({replications}; it goes on where it was stopped). CI draws seven of the worlds again.
+wrote ({replications}, `coin` with `--replications 4000`; it goes on where it was stopped). CI draws seven of the worlds again.
 
 **A claim is held** in a world in which it is false if it is made there in at most 5 % of samples and two Monte-Carlo errors.
 Exploratory findings are corrected by Benjamini and Hochberg's method, which controls the share of false ones among those that are
@@ -34,8 +34,8 @@ What holds *relative to what the two raters share*, and says so, is true where i
 as where one label was copied from the other, counts as quality too.
 Of runs, the claims on the judge's own drift, on the drift of length, style and correctness and on over-optimisation are drawn; those on
 other features and on diversity are made by the same tests. In `coin` the first slot's test has a size of 0.0504 by summation over all outcomes
-(`tests/stats/test_inference.py`): what its rows miss is chance. The answer `biased` was drawn anew in the world of many ties alone since an
-exploratory finding of p above 1 % answers "Perhaps"; in the others its rates can only be lower.
+(`tests/stats/test_inference.py`): what its rows miss is chance. The answer `biased` of some worlds was
+drawn before an exploratory finding of p above 1 % answered "Perhaps": its rates there can only be lower.
 """
 
 _PERMITTED = {
