@@ -35,7 +35,8 @@ as where one label was copied from the other, counts as quality too.
 Of runs, the claims on the judge's own drift, on the drift of length, style and correctness and on over-optimisation are drawn; those on
 other features and on diversity are made by the same tests. In `coin` the first slot's test has a size of 0.0504 by summation over all outcomes
 (`tests/stats/test_inference.py`): what its rows miss is chance. The answer `biased` of some worlds was
-drawn before an exploratory finding of p above 1 % answered "Perhaps": its rates there can only be lower.
+drawn before an exploratory finding of p above 1 % answered "Perhaps": its rates there can only be lower. That `length_shape` is false was
+marked in the rates of those worlds afterwards.
 """
 
 _PERMITTED = {

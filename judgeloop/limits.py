@@ -478,14 +478,15 @@ def _may_be_missing_alone(row: Estimate) -> bool:
 
 def _holds_in_worst_cases(limit: Limit, row: Estimate, rows: Sequence[Estimate]) -> bool:
     """Whether both worst cases of the row's unscored judgments are known, and within the limit."""
-    of_row = [
+    cases = [
         case
         for case in rows
-        if case.variant in WORST_CASES and _series(replace(case, variant=row.variant)) == _series(row)
+        if case.variant in WORST_CASES
+        and case.generation == row.generation
+        and _series(replace(case, variant=row.variant)) == _series(row)
     ]
-    at_row = [case for case in of_row if case.generation == row.generation]
-    ends = [end for case in at_row for end in (case.conf_low, case.conf_high)]
-    return len(at_row) == len(WORST_CASES) and all(end is not None and _is_within(limit, end) for end in ends)
+    ends = [end for case in cases for end in (case.conf_low, case.conf_high)]
+    return len(cases) == len(WORST_CASES) and all(end is not None and _is_within(limit, end) for end in ends)
 
 
 def _is_within(limit: Limit, value: float) -> bool:

@@ -101,13 +101,12 @@ class Exchange:
         if any(self.earlier_tokens):
             raw["earlier_tokens"] = list(self.earlier_tokens)
         raw["spent"] = [str(self.request.get("model", "")), *used_tokens(self.response)]
-        try:
-            # That a request's numbers are finite was seen when its key was made.
-            content = orjson.dumps(raw) if is_plain((self.response,)) else _LINE.encode(raw).encode()
-        except (TypeError, RecursionError):
-            # In ASCII: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
-            content = _LINE.encode(raw).encode()
-        content = content[:-1]
+        content = b""
+        with suppress(TypeError, RecursionError):
+            if is_plain((self.response,)):  # of the request this was seen when its key was made
+                content = orjson.dumps(raw)
+        # Else in ASCII: a lone surrogate in a reply survives as \udXXX instead of breaking the file.
+        content = (content or _LINE.encode(raw).encode())[:-1]
         return content + _CHECKSUM % zlib.crc32(content) + b"\n"
 
 
