@@ -196,7 +196,7 @@ def canonical(body: Mapping[str, Any]) -> str:
 
 def canonical_bytes(body: Mapping[str, Any]) -> bytes:
     """``canonical`` in UTF-8, lone surrogates as if they had a place in it."""
-    # A twentieth of the standard library's time.
+    # orjson's text is the same, and several times as quickly written.
     with suppress(TypeError, RecursionError):  # lone surrogates, numbers longer than 64 bits, other keys
         if is_plain((body,), *_SPELT_ALIKE):
             return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)

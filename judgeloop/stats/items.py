@@ -132,7 +132,8 @@ _KEYS = 8
 _WORD = re.compile(r"\w+")
 
 Integers = NDArray[np.intp]
-Half = NDArray[np.int32]
+Codes = NDArray[np.int32]
+"""Numbers of texts and words, in half the memory of ``Integers``: a large folder has tens of millions."""
 
 
 def near_copies(signatures: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -196,7 +197,7 @@ def _equal(texts: Sequence[str], most: float) -> Integers:
     return np.stack([ordered[same], ordered[same + 1]])
 
 
-def _neighbours(document: Half, word: Half, n_words: int, count: int) -> Integers:
+def _neighbours(document: Codes, word: Codes, n_words: int, count: int) -> Integers:
     """(2, m) pairs of texts to compare: neighbours in the list of the texts that have a pair of words in a row, of each text's
     rarest such pairs that another text has."""
     in_a_row = document[1:] == document[:-1]
@@ -226,14 +227,14 @@ def _distinct(codes: Integers) -> Integers:
     return codes[kept]
 
 
-def _pairs(codes: Integers, size: int) -> tuple[Half, Half]:
+def _pairs(codes: Integers, size: int) -> tuple[Codes, Codes]:
     """The two numbers in each code, number × ``size`` + number, in half the memory."""
     first = np.floor_divide(codes, max(1, size))
     second = codes - first * size
     return first.astype(np.int32), second.astype(np.int32)
 
 
-def _words(texts: Sequence[str]) -> tuple[Half, Half, int]:
+def _words(texts: Sequence[str]) -> tuple[Codes, Codes, int]:
     """(text, word) of the words of every text in a row as codes (m,), and the number of distinct words."""
     vocabulary: dict[str, int] = {}
     codes = array("i")  # of a million texts a list would take as much as all that follows
