@@ -8,6 +8,7 @@ import pytest
 
 from judgeloop import seeds
 from judgeloop.stats.estimate import Estimate, RowLabels
+from judgeloop.stats.inference import Interval, clustered_proportion
 from judgeloop.stats.judge.position import compatibility_estimates, position_estimates
 from planted_verdicts import planted_judgments, s, verdict_frame
 
@@ -62,6 +63,35 @@ def test_one_factor_scales_every_effect_of_a_judge() -> None:
         assert (kind * average)[kept].mean() / (kind * average).mean() == pytest.approx(factor.estimate)
     assert factor.conf_low is not None
     assert 1.0 < factor.conf_low < factor.estimate < (factor.conf_high or 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pairs", "position", "tied"), [(20, 0.5, 0.1), (60, 0.0, 0.3), (60, 1.5, 0.0), (300, 3.0, 0.1)]
+)
+def test_the_factor_s_interval_covers(pairs: int, position: float, tied: float) -> None:
+    """Truth: how far the mean of two orders is from even, integrated over the texts' lead; two pairs an item. The factor's limits
+    are one over those of this mean, as the first draw shows through the estimates."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    forward, backward = s(position + nodes), s(position - nodes)
+    alike = np.dot(forward * (1 - backward) + (1 - forward) * backward, weights) / weights.sum()
+    truth = (1 - tied) ** 2 * alike + tied * (1 - tied)
+    draw, draws, covered = seeds.rng(0, "factor", pairs, position, tied), 1000, 0
+    pair = np.arange(pairs)
+    for k in range(draws):
+        lead = draw.standard_normal(pairs)
+        first = np.array([draw.random(pairs) < s(position + sign * lead) for sign in (1, -1)])
+        tie = draw.random((2, pairs)) < tied
+        decided = np.where(tie.any(axis=0), 0.5 * (tie.sum(axis=0) == 1), first[0] != first[1])
+        result = clustered_proportion(decided, pair // 2)
+        assert isinstance(result, Interval)
+        covered += result.low <= truth <= result.high
+        if k == 0:
+            verdicts = np.where(tie, "tie", np.where(first, "first", "second")).ravel()
+            frame = verdict_frame(verdicts, np.tile(pair // 2, 2), np.tile(pair, 2), np.repeat(["ab", "ba"], pairs))
+            factor = _terms(frame)["consistency_factor"]
+            assert (factor.conf_low, factor.conf_high) == pytest.approx((1 / result.high, 1 / result.low))
+    assert covered / draws >= 0.95 - 2 * np.sqrt(0.95 * 0.05 / draws)
 
 
 def test_an_order_that_was_drawn_identifies_position() -> None:
