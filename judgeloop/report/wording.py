@@ -259,7 +259,7 @@ def size(row: Estimate, value: float | None) -> str:
     if not is_rate(row):
         return quantity(row, value)
     points = 100 * min(value, reach(row) or value)
-    return "less than 0.1 points" if _ROUNDING < points < 0.05 else f"{number(points, 1)} points"
+    return f"{number(points, _decimals(points))} points"
 
 
 def reach(row: Estimate) -> float | None:
@@ -297,18 +297,22 @@ _ROUNDING = 1e-6
 """Size below which a number is a 0 that sums of rounded terms left."""
 
 
+def _decimals(points: float) -> int:
+    """One, or as many, up to three, as show that a size is not 0."""
+    return 1 if abs(points) <= _ROUNDING else next((d for d in (1, 2) if abs(points) >= 0.5 * 10.0**-d), 3)
+
+
 def figure(row: Estimate, value: float | None) -> str:
-    """As ``quantity`` without the unit: rates in per cent or points with one decimal (up to three where the interval leaves out
-    even, or 0, and one would say it does not), cut where the measure ends (a slope of 200 points a doubling changes a pick by 100
-    at most); all else with two (three below 0.1, powers of ten below 0.001, and none for what is rounding)."""
+    """As ``quantity`` without the unit: rates in per cent or points with one decimal, cut where the measure ends (a slope of 200
+    points a doubling changes a pick by 100 at most); all else with two (three below 0.1, powers of ten below 0.001, and none for what is rounding).
+    Where a rate's interval leaves out 0 (of picks: even), no number is written as 0 that is not."""
     if value is None:
         return "–"
     most = reach(row)
     if most is not None:
         points = 100 * min(max(value, -most), most)
         off_null = row.conf_low is not None and row.conf_high is not None and row.conf_low * row.conf_high > 0.0
-        decimals = next((d for d in (1, 2) if abs(points) >= 0.5 * 10.0**-d), 3) if off_null else 1
-        return number((50.0 if is_pick_share(row) else 0.0) + points, decimals)
+        return number((50.0 if is_pick_share(row) else 0.0) + points, _decimals(points) if off_null else 1)
     largest = max((abs(v) for v in (row.estimate, row.conf_low, row.conf_high) if v is not None), default=abs(value))
     if _ROUNDING < largest < 0.001:
         return f"{value:.1e}".replace("-", "−")

@@ -357,7 +357,7 @@ def test_shares_are_percentages_and_differences_and_sizes_are_points() -> None:
     assert wording.quantity(_row("conflict_rate", estimate=1.0), 1.0) == "100.0 %"
     assert wording.quantity(_row(), 0.05) == "55.0 % (even: 50 %)"
     assert wording.size(_row(), 0.05) == "5.0 points"
-    assert wording.size(_row(), 0.0003) == "less than 0.1 points"
+    assert (wording.size(_row(), 0.0003), wording.size(_row(), 0.0)) == ("0.03 points", "0.0 points")
     # A limit on one side of even is not written as even.
     assert wording.interval(_row(estimate=0.03, conf_low=0.0004, conf_high=0.076)).endswith(" 50.04 to 57.6")
     assert wording.interval(_row(estimate=0.03, conf_low=-0.0004, conf_high=0.076)).endswith(" 50.0 to 57.6")
