@@ -102,7 +102,9 @@ def headline(reading: Reading, findings: Sequence[Finding], four: Sequence[Quest
     elif reading.arms and reading.generations and not any(row.term.startswith("did_") for row in reading.estimates):
         sentences.append(wording.loop_headline(None, "", ""))
     text = " ".join(sentences)
-    return text if biased else text.replace("its picks", "the picks")
+    arms = [growing[0].row.arm] if growing else [arm for arm in reading.arms if arm not in reading.controls]
+    by_scores = bool(arms) and all(_kind(reading, arm) == "group_advantage" for arm in arms)
+    return text.replace("its picks", f"{'its' if biased else 'the'} {'scores' if by_scores else 'picks'}")
 
 
 def _tastes(findings: Sequence[Finding], lead: Finding) -> list[str]:
@@ -489,7 +491,9 @@ _MOST_ADVICE = 5
 
 
 def advice(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
-    """What to change, in the order of their weight, five at most, each from a finding or from what was not measured."""
+    """What to change, in the order of their weight, five at most, each from a finding that answers "Yes" or from what was not
+    measured."""
+    findings = [finding for finding in findings if not _is_exploratory_and_unsure(finding)]
     if _of_texts(reading):
         return _on_texts(reading, findings)
     lines = [

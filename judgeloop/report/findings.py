@@ -602,20 +602,17 @@ def _meaning(word: Verdict, row: Estimate, path: _Path) -> tuple[str, str]:
             return "later loops add more than the first did", ""
         case "saturating":
             return less, ", and less than with a constant taste"
-        case "as its strategy" if apart == "none":
-            return less, ", about as a constant taste makes them under this strategy"
         case "as its strategy":
-            return less, ", which is not told apart from what this strategy makes of a constant taste"
+            return less, ", about as a constant taste makes them under this strategy"
         case "reversing":
             return "the first loop went one way, all loops together went the other", ""
         case "steady":
             return "every loop adds about as much as the first", ""
     if row.term.startswith("beyond_") and away(row):
-        more = "more than this strategy makes of a constant taste"
-        return (
-            less,
-            f", but {more}" if apart == "found" else "; what this strategy makes of a constant taste is not known",
-        )
+        constant = "what this strategy makes of a constant taste"
+        if apart == "found":
+            return less, f", but more than {constant.removeprefix('what ')}"
+        return less, f", which is not told apart from {constant}" if apart else f"; {constant} is not known"
     return "this run does not show whether later loops add more or less than the first", ""
 
 

@@ -21,12 +21,14 @@ from judgeloop import analysis
 from judgeloop.limits import CheckResult, Limit, check, known_terms, load_limits
 from judgeloop.report import wording
 from judgeloop.report.answers import AdviceKind, QuestionAnswer, answers
-from judgeloop.report.claims import COMPOUNDING, Finding
+from judgeloop.report.claims import COMPOUNDING, Finding, is_probe
 from judgeloop.report.findings import findings
 from judgeloop.report.reading import Reading, as_estimates
 from judgeloop.seeds import rng
-from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, RATE_MARGIN, Bias, Estimate, Verdict, estimates_frame
+from judgeloop.stats.estimate import LOG_ODDS, PROBABILITY, Bias, Estimate, Verdict, estimates_frame
 from judgeloop.stats.judge.content import RELATIVE, is_relative_to_raters
+from judgeloop.stats.judge.covariates import feature_unit
+from judgeloop.stats.judge.pointwise import LENGTHS, POINTS
 from judgeloop.stats.loop.amplification import (
     amplification_estimates,
     divergences,
@@ -36,13 +38,18 @@ from judgeloop.stats.loop.amplification import (
 from judgeloop.stats.loop.diversity import UNITS
 from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates
 from judgeloop.stats.loop.estimates import fitted_sizes
+from judgeloop.stats.loop.forecast import range_estimates
 from judgeloop.stats.loop.over_optimisation import over_optimisation_estimates
 from judgeloop.stats.loop.panels import judge_drift_estimates
 from judgeloop.stats.loop.price import accounts
 from judgeloop.stats.loop.replicates import measure, series
 from judgeloop.stats.multiplicity import ALPHA, JUDGE_FAMILY, adjust, with_run_families
-from judgeloop.validation.claim_worlds import WORLDS, AuditSample, ClaimWorld, RunSample, Truth
+from judgeloop.validation.audit_worlds import AUDIT_WORLDS
+from judgeloop.validation.claim_worlds import AuditSample, ClaimWorld, EstimatedSample, RunSample, Sample, Truth
+from judgeloop.validation.run_worlds import RUN_WORLDS
 from judgeloop.validation.table import study
+
+WORLDS: dict[str, ClaimWorld] = {**AUDIT_WORLDS, **RUN_WORLDS}
 
 LEVEL = 0.05
 """The rate at which a claim may be made where it is false; of an exploratory finding, the rate of Benjamini and Hochberg's
@@ -78,9 +85,9 @@ class Claim:
             case "none" | "unchanged":
                 return not truth.none
             case "passed":
-                return not truth.none if truth.value is None else abs(truth.value) >= RATE_MARGIN
+                return not truth.none if truth.value is None else not _within(self.term, truth.value, strictly=True)
             case "exceeded":
-                return truth.value is not None and abs(truth.value) <= RATE_MARGIN
+                return truth.value is not None and _within(self.term, truth.value)
             case "rejected":
                 return truth.value == 0.0
             case "found":
@@ -89,16 +96,23 @@ class Claim:
                 return word not in truth.words
 
 
+def _within(term: str, value: float, *, strictly: bool = False) -> bool:
+    """Whether the value is within the default limit on the term; ``strictly``: and not on it."""
+    limit = next(limit for limit in _limits() if limit.term == term)
+    low, high = (-math.inf if limit.low is None else limit.low), (math.inf if limit.high is None else limit.high)
+    return low < value < high if strictly else low <= value <= high
+
+
 @dataclass(frozen=True)
 class Said:
     """What one sample's report says: each claim with the estimate that it rests on (None: several, or a setting) and its
-    sentence; and the findings, claims or not."""
+    sentence; and the terms with a number of which it could have claimed something."""
 
     claims: dict[Claim, tuple[Estimate | None, str]]
-    findings: tuple[Finding, ...]
+    terms: frozenset[str]
 
 
-def said(sample: AuditSample | RunSample) -> Said:
+def said(sample: Sample) -> Said:
     """The claims of the report on a sample, and of ``check`` with the default limits."""
     reading = _read(sample)
     every = findings(reading.estimates)
@@ -111,7 +125,9 @@ def said(sample: AuditSample | RunSample) -> Said:
         if primary and row.p_value is not None and row.p_value <= LEVEL:
             is_relative = is_relative_to_raters(row, reading.estimates)
             claims.setdefault(Claim("test", "", row.term, "rejected", 0, is_relative), (row, ""))
-    return Said(claims, tuple(every))
+    terms = {finding.row.term for finding in every if finding.verdict != "undefined"}
+    terms |= {outcome.row.term for outcome in checked.outcomes if outcome.row and outcome.row.estimate is not None}
+    return Said(claims, frozenset(terms))
 
 
 @functools.cache
@@ -162,22 +178,28 @@ def _direction(row: Estimate) -> int:
     return 1 if (row.estimate or 0.0) > 0 else -1
 
 
-def _read(sample: AuditSample | RunSample) -> Reading:
+def _read(sample: Sample) -> Reading:
     """The reading of a sample's report, as its run folder would give it."""
     arms: tuple[str, ...] = ()
-    controls: dict[str, str] = {}
-    if isinstance(sample, AuditSample):
-        if sample.log is not None:
-            frame = analysis.analyze_log(sample.log, name="log", gold_exact=sample.gold_exact).estimates
-        else:
+    controls: Mapping[str, str] = {}
+    environment: Mapping[str, str] = {}
+    nothing = judgments = pd.DataFrame()
+    match sample:
+        case AuditSample(log=None):
             frame = analysis.estimates(sample.judgments, sample.features, gold_exact=sample.gold_exact, bootstrap=False)
-        judgments = sample.judgments
-    else:
-        frame, judgments = _run_rows(sample), sample.tables.judgments
-        arms = tuple(arm.name for arm in sample.design.arms)
-        controls = {arm.name: arm.judge_kind for arm in sample.design.arms if arm.is_control}
-    nothing = pd.DataFrame()
-    return Reading("", as_estimates(frame), nothing, nothing, judgments, nothing, {}, {}, "", arms, controls)
+            judgments = sample.judgments
+        case AuditSample(log=log):
+            frame, judgments = (
+                analysis.analyze_log(log, name="log", gold_exact=sample.gold_exact).estimates,
+                sample.judgments,
+            )
+        case EstimatedSample():
+            frame, arms, controls, environment = sample.estimates, sample.arms, sample.controls, sample.environment
+        case RunSample():
+            frame, judgments = _run_rows(sample), sample.tables.judgments
+            arms = tuple(arm.name for arm in sample.design.arms)
+            controls = {arm.name: arm.judge_kind for arm in sample.design.arms if arm.is_control}
+    return Reading("", as_estimates(frame), nothing, nothing, judgments, nothing, environment, {}, "", arms, controls)
 
 
 def _run_rows(sample: RunSample) -> pd.DataFrame:
@@ -199,6 +221,7 @@ def _run_rows(sample: RunSample) -> pd.DataFrame:
         )
         distances = divergences(tables.candidates, design)
         rows += over_optimisation_estimates(measured, next(iter(correct), None), design, slopes, distances)
+        rows += range_estimates(measured, design)
     return with_settled_compounding(adjust(with_run_families(estimates_frame(rows))), design.generations)
 
 
@@ -212,9 +235,11 @@ CELLS = tuple(WORLDS)
 REPORTS = {
     "confirmatory": "a false confirmatory finding",
     "exploratory": "the false share of exploratory findings",
+    "probes": "a false finding of an edited copy",
     "answer": "a false answer or advice",
 }
-"""Rows on whole reports: the chance of any such claim, and of exploratory findings the mean share that is false."""
+"""Rows on whole reports: the chance of any such claim, and of exploratory findings the mean share that is false; the edited copies
+of exploratory probes are a family of their own (``multiplicity.adjust``)."""
 
 
 def claims_study(
@@ -271,7 +296,7 @@ def _allowed(claim: Claim, row: Estimate | None) -> float:
 
 def _rated(world: ClaimWorld, samples: Sequence[Said], seen: Collection[Claim]) -> list[Claim]:
     """The claims that were made, and those that are false here and could have been made of the terms with a number."""
-    defined = {f.row.term for sample in samples for f in sample.findings if f.verdict != "undefined"}
+    defined = {term for sample in samples for term in sample.terms}
     false = [
         claim
         for claim in possible_claims()
@@ -286,21 +311,23 @@ def _of_reports(name: str, world: ClaimWorld, samples: Sequence[Said], seed: int
     """The rows on whole reports."""
     values: dict[str, list[float]] = {key: [] for key in REPORTS}
     for sample in samples:
-        by_family: dict[str, list[bool]] = {"confirmatory": [], "exploratory": []}
+        by_family: dict[str, list[bool]] = {"confirmatory": [], "exploratory": [], "probes": []}
         answered = False
         for claim, (row, _) in sample.claims.items():
             truth = world.truth(claim.term, relative=claim.relative)
             false = truth is not None and claim.is_false(truth)
             if claim.place == "finding" and claim.says == "found" and row is not None and row.family in by_family:
-                by_family[row.family].append(false)
+                is_copy = row.family == "exploratory" and is_probe(claim.term)
+                by_family["probes" if is_copy else row.family].append(false)
             answered = answered or (claim.place in ("answer", "advice") and false)
         values["confirmatory"].append(float(any(by_family["confirmatory"])))
         exploratory = by_family["exploratory"]
         values["exploratory"].append(sum(exploratory) / max(1, len(exploratory)))
+        values["probes"].append(float(any(by_family["probes"])))
         values["answer"].append(float(answered))
     rows: list[tuple[object, ...]] = []
     for key, each in values.items():
-        allowed = ALPHA.get(key, LEVEL)
+        allowed = ALPHA["exploratory"] if key in ("exploratory", "probes") else LEVEL
         rate, error = float(np.mean(each)), math.sqrt(allowed * (1.0 - allowed) / len(each))
         rows.append((
             name, "report", "", REPORTS[key], "", 0, False, "", "", "yes", rate, error, allowed, len(each), 0,
@@ -371,15 +398,22 @@ def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
             low, high = sorted((sign * 0.06, sign * 0.14))
             verdict: Verdict = "drifting" if of_run else "found"
             yield (replace(base, estimate=sign * 0.1, conf_low=low, conf_high=high, verdict=verdict),)
-        yield (
-            replace(base, estimate=0.01, conf_low=-0.02, conf_high=0.04, verdict="none", margin=0.05, p_adjusted=0.6),
-        )
+        if term != "score_length_slope":  # score points have no margin
+            yield (
+                replace(
+                    base, estimate=0.01, conf_low=-0.02, conf_high=0.04, verdict="none", margin=0.05, p_adjusted=0.6
+                ),
+            )
         if term.startswith("judge_drift_"):
             yield (replace(base, estimate=0.0, conf_low=0.0, conf_high=0.0, verdict="unchanged", p_adjusted=1.0),)
 
 
 def _unit(term: str) -> str:
     name = wording.feature_of(term, "did_") if term.startswith("did_") else ""
+    if term == "score_length_slope":
+        return feature_unit("length", POINTS)
+    if term == "score_scale_anchoring":
+        return LENGTHS
     if name:
         return UNITS.get(name, {"length": "doublings", "correct": PROBABILITY}.get(name, "sd"))
     return (

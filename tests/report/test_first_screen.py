@@ -157,6 +157,13 @@ def test_nothing_is_said_of_the_positive_control() -> None:
     assert said.startswith("Training on the picks changed nothing measurable against a coin")
 
 
+def test_an_arm_that_learns_from_scores_is_not_said_to_learn_from_picks() -> None:
+    rows = [_row(), _did()]
+    by_scores = replace(_reading(rows), experiment={"signal": {"kind": "group_advantage"}})
+    found = findings(rows)
+    assert "Training on its scores made answers longer" in headline(by_scores, found, answers(by_scores, found))
+
+
 def test_every_standing_has_its_words() -> None:
     for standing in get_args(Standing):
         assert wording.judge_headline("j", standing, ["picks x"]).endswith(".")

@@ -68,6 +68,14 @@ def test_lengths_of_drafts_that_may_be_no_longer_are_lower_bounds() -> None:
     assert "max_tokens" not in " ".join(answers(uncut, findings(rows))[1].sentences)
 
 
+def test_an_exploratory_finding_that_is_not_sure_calls_for_no_advice() -> None:
+    for p_value, advised in ((0.02, False), (0.005, True)):
+        row = _row("identical_pair_excess", family="exploratory", p_adjusted=p_value)
+        four = _answers([row])
+        assert any("both orders" in line.sentence for line in four[3].advice) is advised
+        assert four[0].word.startswith("Yes" if advised else "Perhaps")
+
+
 @pytest.mark.parametrize(("judged", "told"), [(("longer", "random"), False), (("longer", "random", "judge"), True)])
 def test_a_judge_that_is_a_rule_needs_no_measuring_of_its_taste(judged: tuple[str, ...], told: bool) -> None:
     nothing = pd.DataFrame()
@@ -287,7 +295,7 @@ def test_the_sentence_on_compounding_says_what_the_loops_added() -> None:
     assert "less than the first did (0.29 doublings, then 0.20 a loop on average)" in accumulated
     assert "but more than this strategy makes of a constant taste" in accumulated
     assert "about as a constant taste" in said("as its strategy", 0.29, 1.0, -0.7, "none")
-    assert "not told apart" in said("as its strategy", 0.29, 1.0, -0.7, "undetected")
+    assert "not told apart" in said("compounding unclear", 0.29, 1.0, -0.7, "undetected")
     reversed_drift = said("reversing", -0.1, 0.6, 1.2, "found")
     assert "(−0.10 doublings, then 0.14 a loop on average)" in reversed_drift
     assert "does not show" in said("compounding unclear", 0.2, 1.2, 0.01, "undetected")

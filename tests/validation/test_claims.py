@@ -18,13 +18,12 @@ from judgeloop.validation.claim_worlds import (
     MORE,
     NOTHING,
     UNEVEN,
-    WORLDS,
     AuditSample,
     ClaimWorld,
     Truth,
     of_judge,
 )
-from judgeloop.validation.claims import Claim, said, study_world
+from judgeloop.validation.claims import WORLDS, Claim, said, study_world
 from judgeloop.validation.table import failures
 from judgeloop.validation.worlds import judged, pair_table
 

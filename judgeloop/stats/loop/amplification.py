@@ -129,8 +129,7 @@ class Compounding:
         if direction(self.beyond_first) == onward:
             return "amplifying"
         if direction(self.beyond_first) == -onward:
-            apart, _ = claim(self.beyond_strategy, self.margin)
-            if apart in ("none", "undetected"):
+            if claim(self.beyond_strategy, self.margin)[0] == "none":
                 return "as its strategy"
             return "saturating" if direction(self.beyond_strategy) == -onward else "compounding unclear"
         return "steady" if claim(self.beyond_first, self.margin)[0] == "none" else "compounding unclear"

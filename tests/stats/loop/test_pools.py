@@ -180,7 +180,7 @@ def test_a_pool_that_runs_out_is_not_called_saturating(strategy: str, replicates
 
 @pytest.mark.slow
 def test_the_whole_path_from_tables_takes_the_pools_own_benchmark() -> None:
-    """Weights, draws and signals as a run writes them: "as its strategy", and a pool that is nearly used up."""
+    """Weights, draws and signals as a run writes them: no saturation is claimed, and the pool is nearly used up."""
     steps, replicates, items, size = 6, 6, 10, 32
     stream, parts, signals = rng(7, "pool tables"), [], []
     values = stream.standard_normal((replicates, items, size, 2))
@@ -222,7 +222,7 @@ def test_the_whole_path_from_tables_takes_the_pools_own_benchmark() -> None:
             {arm.name: signal_slopes(table, arm, candidates.scale) for arm in plan.arms},
         )
     }  # fmt: skip
-    assert found["beyond_first_step_length"].verdict == "as its strategy"
+    assert found["beyond_first_step_length"].verdict in ("as its strategy", "compounding unclear")
     index = found["compounding_length"]
     assert index.benchmark == pytest.approx(0.44, abs=0.03)
     assert index.conf_high is not None
