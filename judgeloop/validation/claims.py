@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from judgeloop import analysis
+from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.limits import CheckResult, Limit, check, known_terms, load_limits
 from judgeloop.report import wording
 from judgeloop.report.answers import AdviceKind, QuestionAnswer, answers
@@ -185,14 +186,12 @@ def _read(sample: Sample) -> Reading:
     environment: Mapping[str, str] = {}
     nothing = judgments = pd.DataFrame()
     match sample:
-        case AuditSample(log=None):
+        case AuditSample(log=VerdictLog() as log):
+            frame = analysis.analyze_log(log, name="log", gold_exact=sample.gold_exact).estimates
+            judgments = sample.judgments
+        case AuditSample():
             frame = analysis.estimates(sample.judgments, sample.features, gold_exact=sample.gold_exact, bootstrap=False)
             judgments = sample.judgments
-        case AuditSample(log=log):
-            frame, judgments = (
-                analysis.analyze_log(log, name="log", gold_exact=sample.gold_exact).estimates,
-                sample.judgments,
-            )
         case EstimatedSample():
             frame, arms, controls, environment = sample.estimates, sample.arms, sample.controls, sample.environment
         case RunSample():
