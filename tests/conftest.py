@@ -16,6 +16,9 @@ from typing import Any
 # The matrices are small. Where every core has its test, the threads with which OpenBLAS would divide each product spin while
 # they wait for one another: several times the CPU seconds. It reads this when numpy is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# No test speaks TLS but with a server of its own, and every client of a library reads the store of certificates anew, for 70 ms.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
 
 import pytest
 import yaml

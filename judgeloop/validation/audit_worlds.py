@@ -20,6 +20,7 @@ from judgeloop.text.features import FEATURES
 from judgeloop.text.templates import Scale
 from judgeloop.validation.claim_worlds import (
     LESS,
+    MISSING_TESTS,
     MORE,
     NOTHING,
     THERE,
@@ -238,6 +239,14 @@ def _selective_gold(generator: Generator) -> AuditSample:
     return _audit(pair_table(300), verdicts, {"length": length, "bold": bold}, exact=True, gold=labelled)
 
 
+def _at_random(generator: Generator, items: int, lost: float, labelled: float) -> AuditSample:
+    """Quality alone; replies get lost by chance, and exact gold is known of a share of pairs drawn by lot."""
+    length, bold, gold = generator.standard_normal((3, items))
+    known = np.where(generator.random(items) < labelled, gold, np.nan)
+    verdicts = by_order(gold, generator, unscored=lost)
+    return _audit(pair_table(items), verdicts, {"length": length, "bold": bold}, exact=True, gold=known)
+
+
 def _heavy_tails(generator: Generator) -> AuditSample:
     bold, gold = generator.standard_normal((2, 30))
     length = generator.standard_t(2, size=30)
@@ -448,6 +457,7 @@ def _three_models(generator: Generator, own: float) -> EstimatedSample:
     return EstimatedSample(rows[rows["judge"] == "planted"].reset_index(drop=True))
 
 
+_SELECTIVE = {**of_judge(), **dict.fromkeys(MISSING_TESTS, UNEVEN)}
 _AT_5 = Truth(frozenset({1}), none=False, value=0.05)
 _LIMITS = {
     "bold_probe": _AT_5, "unscored_share": Truth(value=0.05), "gold_agreement": Truth(value=0.6),
@@ -498,10 +508,12 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
     ),
     "tie_prone": ClaimWorld("the judge ties where quality is alike; exact gold", _tie_prone),
     "unscored_by_slot": ClaimWorld(
-        "replies that would pick the first slot are lost more often", lambda generator: _unscored(generator, "slot")
+        "replies that would pick the first slot are lost more often",
+        lambda generator: _unscored(generator, "slot"), _SELECTIVE,
     ),
     "unscored_by_length": ClaimWorld(
-        "replies that would pick the longer text are lost more often", lambda generator: _unscored(generator, "length")
+        "replies that would pick the longer text are lost more often",
+        lambda generator: _unscored(generator, "length"), _SELECTIVE,
     ),
     "raters_share_a_taste": ClaimWorld(
         "two a/b golds of raters who share a taste for length; the judge has none",
@@ -516,8 +528,12 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
     ),
     "order_by_lot": ClaimWorld("each pair in one order, drawn by lot; quality and noise alone", _order_by_lot),
     "selective_gold": ClaimWorld(
-        "exact gold, known more often where the judge picked the longer text", _selective_gold
+        "exact gold, known more often where the judge picked the longer text", _selective_gold, _SELECTIVE
     ),
+    "missing_at_random": ClaimWorld(
+        "80 pairs; a tenth of the replies and two in five golds are missing, by chance", lambda generator: _at_random(generator, 80, 0.1, 0.6)
+    ),
+    "six_hundred_pairs": ClaimWorld("600 pairs; quality and noise alone; exact gold", lambda generator: _at_random(generator, 600, 0.0, 1.0)),
     "heavy_tails": ClaimWorld("30 items whose lengths differ by heavy tails (t, 2 df); exact gold", _heavy_tails),
     "near_duplicates": ClaimWorld(
         "temperature 0; every item has two near copies, judged alike", _near_duplicates

@@ -15,6 +15,7 @@ import pandas as pd
 
 from judgeloop.interchange.verdicts import VerdictLog
 from judgeloop.stats.design import Design, RunTables
+from judgeloop.stats.judge.missing import GOLD_MISSING_TESTS, UNSCORED_TESTS
 
 Generator = np.random.Generator
 
@@ -49,6 +50,8 @@ Truths = Mapping[str, Truth]
 """Pattern of a term (``*`` stands for any text), or subject of an answer or advice → what is true; the first that matches."""
 
 
+MISSING_TESTS = (*UNSCORED_TESTS, *GOLD_MISSING_TESTS)
+"""Tests whether what is missing, replies or gold, depends on what is there."""
 _ON_COPIES = ("advice form", "advice obedience", "advice added_words", "advice probe_padding")
 
 
@@ -66,6 +69,7 @@ def of_judge(
         "gold_tied_longer_excess": length, "padding_probe": length, "score_length_slope": length, "style_joint": content,
         "score_*_slope": style, "*_probe": style, "self_preference_*": own, "judge_difference_*": NOTHING,
         "slot_*_excess": position, "position_permutation": position, "score_scale_anchoring": position,
+        **dict.fromkeys(MISSING_TESTS, NOTHING),
         "answer biased": NOTHING if all(truth == NOTHING for truth in every) else THERE,
         "advice both_orders": NOTHING if position == NOTHING else THERE,
         "advice length": length, **dict.fromkeys(_ON_COPIES, NOTHING if style == NOTHING else THERE),
