@@ -48,6 +48,11 @@ _PERMITTED = {
 }
 _FAMILIES = ((r"did_.+", "did_<feature>"), (r"judge_drift_.+", "judge_drift_<term>"), (r"beyond_first_step_.+", "beyond_first_step_<feature>"),
              (r"(?!padding).+_probe", "<probe>_probe"), (r"slot_\\d_excess", "slot_<k>_excess"))  # fmt: skip
+_BY_SETTING = {
+    f"advice {kind}"
+    for kind in ("add_control", "more_replicates", "consistent_only", "separate_quality", "label_mass", "unscored")
+}
+"""Advice that no estimate can make false: it says what was measured, or counts it."""
 
 
 def page(path: Path) -> list[str]:
@@ -127,6 +132,9 @@ def _every(false: Sequence[Row], rows: Sequence[Row]) -> Iterable[str]:
             place, permitted
         )
         shown = f"{place} `{term}`, {says}".replace("`advice ", "`").replace("`answer ", "`")
+        if term in _BY_SETTING:
+            yield f"| {shown} | {example} | what was measured, and the settings; no estimate | – | – | – | – |"
+            continue
         if not entries:
             yield f"| {shown} | {example} | {permitted} | no world | – | – | – |"
             continue
