@@ -235,6 +235,7 @@ def test_an_endpoint_without_embeddings_ends_the_run_before_it_costs_anything(
     assert "embed" in capsys.readouterr().err
 
 
+@pytest.mark.tables
 def test_a_server_that_is_mended_is_asked_again(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=Faults(rules=(Rule(match="/embed/trial/", status=501, times=2),)))
     path = experiment(tmp_path / "in", served.base_url, arms={"judge": {}}, replicates=1)
@@ -256,6 +257,7 @@ def test_a_text_that_is_too_long_to_embed_is_left_out(tmp_path: Path, serve: Ser
     assert texts.groupby("item_id")["p_selected"].sum().to_numpy() == pytest.approx(1.0)
 
 
+@pytest.mark.tables
 def test_embeddings_of_two_lengths_and_equal_ones_end_the_run(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     path = experiment(tmp_path / "in", served.base_url, arms={"judge": {}}, replicates=1, panels={"anchor": 0})
