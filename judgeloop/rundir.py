@@ -7,6 +7,7 @@ resumed run's tables are byte for byte those of an uninterrupted one.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import math
 import os
@@ -385,10 +386,17 @@ def as_csv(frame: pd.DataFrame) -> str:
     spaces: some readers end a row at one."""
     texts = frame.select_dtypes(exclude="number").columns
 
-    def cell(value: object) -> object:
-        return without_formula(" ".join(re.split(r"[\r\n]+", value))) if isinstance(value, str) else value
+    @functools.cache  # a column holds few texts, each many times
+    def line(text: str) -> str:
+        return without_formula(" ".join(re.split(r"[\r\n]+", text)))
 
-    return frame.assign(**{name: frame[name].map(cell) for name in texts}).to_csv(index=False, lineterminator="\n")
+    def cell(value: object) -> object:
+        return line(value) if isinstance(value, str) else value
+
+    columns = {
+        name: (frame[name].astype("object") if frame[name].dtype == "str" else frame[name]).map(cell) for name in texts
+    }
+    return frame.assign(**columns).to_csv(index=False, lineterminator="\n")
 
 
 def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:
