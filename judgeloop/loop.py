@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from judgeloop import seeds
@@ -218,10 +219,11 @@ class Replicate:
 
 def _mean_length(candidates: pd.DataFrame) -> float:
     """The mean length of the drafts, in doublings, each item alike; NaN where none has a text."""
-    drawn = candidates[candidates["n_drawn"].fillna(0) > 0].dropna(subset=["length"])
-    weights = drawn["n_drawn"].astype(float)
-    sums = (drawn["length"] * weights).groupby(drawn["item_id"]).sum() / weights.groupby(drawn["item_id"]).sum()
-    return float(sums.mean())
+    weights, lengths = candidates["n_drawn"].fillna(0).to_numpy(dtype=float), candidates["length"].to_numpy(dtype=float)
+    used = (weights > 0) & ~np.isnan(lengths)
+    columns = pd.DataFrame({"length": (lengths * weights)[used], "weight": weights[used]})
+    sums = columns.groupby(candidates["item_id"].to_numpy()[used]).sum()
+    return float((sums["length"] / sums["weight"]).mean())
 
 
 class ArmLoop:

@@ -7,6 +7,7 @@ resumed run's tables are byte for byte those of an uninterrupted one.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import math
 import os
@@ -128,9 +129,7 @@ class RunFolder:
         if not parts:
             return pd.DataFrame()
         try:
-            frame: pd.DataFrame = pa.concat_tables(
-                [pq.read_table(part) for part in parts], promote_options="default"
-            ).to_pandas()
+            frame: pd.DataFrame = pa.concat_tables(map(_part, parts), promote_options="default").to_pandas()
         except (OSError, pa.ArrowException) as error:
             raise FolderMismatch(
                 f"{self.path}/tables/{name}: a part cannot be read ({_line(error)}); run the same command again"
@@ -146,7 +145,7 @@ class RunFolder:
                 f"{self.path}: no estimates yet; the run has not finished, run the same command to resume it"
             )
         try:
-            frame = pd.read_parquet(path)
+            frame: pd.DataFrame = _part(path).to_pandas()
         except (OSError, pa.ArrowException) as error:
             raise FolderMismatch(f"{path}: cannot be read ({_line(error)}); run the same command again") from None
         missing = [column for column in ADDED_ESTIMATE_COLUMNS if column not in frame.columns]
@@ -387,10 +386,17 @@ def as_csv(frame: pd.DataFrame) -> str:
     spaces: some readers end a row at one."""
     texts = frame.select_dtypes(exclude="number").columns
 
-    def cell(value: object) -> object:
-        return without_formula(" ".join(re.split(r"[\r\n]+", value))) if isinstance(value, str) else value
+    @functools.cache  # a column holds few texts, each many times
+    def line(text: str) -> str:
+        return without_formula(" ".join(re.split(r"[\r\n]+", text)))
 
-    return frame.assign(**{name: frame[name].map(cell) for name in texts}).to_csv(index=False, lineterminator="\n")
+    def cell(value: object) -> object:
+        return line(value) if isinstance(value, str) else value
+
+    columns = {
+        name: (frame[name].astype("object") if frame[name].dtype == "str" else frame[name]).map(cell) for name in texts
+    }
+    return frame.assign(**columns).to_csv(index=False, lineterminator="\n")
 
 
 def as_stored(table: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -404,22 +410,32 @@ def _estimates_table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
+def _part(path: Path) -> pa.Table:
+    """One part of a table. ``read_table`` would open it as a data set, which takes longer than a small part's rows."""
+    with pq.ParquetFile(path) as file:
+        return file.read()
+
+
 def _arrow(frame: pd.DataFrame, table: str) -> pa.Table:
     """A frame as the Arrow columns of a table: its own columns typed by name, others by their values."""
     texts, own = (*_TEXTS, *_TEXTS_OF.get(table, ())), _OWN.get(table, frame.columns)
     columns = {}
-    for name in frame.columns:
-        values = frame[name].tolist()
+    for name, column in frame.items():
+        typed = name in own and name in (*_INTEGERS, *_BOOLEANS, *texts)
+        if not typed and column.dtype == "float64":
+            columns[name] = pa.array(column.to_numpy(), pa.float64())
+            continue
+        values = column.tolist()
         if name in _INTEGERS and name in own:
             columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
         elif name in _BOOLEANS and name in own:
             columns[name] = pa.array([None if pd.isna(value) else bool(value) for value in values], pa.bool_())
-        elif (name in texts and name in own) or pd.api.types.infer_dtype(frame[name], skipna=True) == "string":
+        elif (name in texts and name in own) or pd.api.types.infer_dtype(column, skipna=True) == "string":
             columns[name] = pa.array(
                 [None if pd.isna(value) else _storable(str(value)) for value in values], pa.string()
             )
         else:
-            columns[name] = pa.array(frame[name].astype("float64").to_numpy(), pa.float64())
+            columns[name] = pa.array(column.astype("float64").to_numpy(), pa.float64())
     return pa.table(columns)
 
 

@@ -69,7 +69,9 @@ def tables_alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("judgeloop.commands.run.run_estimates", lambda *_: estimates_frame([]))
         patch.setattr("judgeloop.commands.run.with_forecast", lambda estimates, *_: estimates)
+        patch.setattr("judgeloop.commands.run.store_before", lambda *_: None)
         patch.setattr("judgeloop.analysis.judge_estimates", lambda *_, **__: estimates_frame([]))
+        patch.setattr("judgeloop.analysis.text_estimates", lambda *_: estimates_frame([]))
         yield
 
 

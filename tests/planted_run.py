@@ -104,20 +104,18 @@ def _candidates(
     size = len(points) // items
     weight = np.exp(points @ learned / TAU).reshape(items, size)
     chosen = (weight / weight.sum(axis=1, keepdims=True)).ravel()
-    frame = pd.DataFrame(0.0, index=range(len(points)), columns=list(FEATURES))
-    frame["length"], frame["bold"] = points[:, 0], points[:, 1]
-    frame["replicate"], frame["arm"], frame["generation"] = replicate, arm, t
-    frame["item_id"] = np.repeat([f"i{k:03d}" for k in range(items)], size)
-    frame["candidate_id"] = [f"g{t}k{k}" for k in range(size)] * items
-    frame["text"], frame["reason"], frame["n_drawn"] = "a", "", 1
-    frame["p_current"] = 1.0 / size
-    frame["p_selected"] = frame["p_training"] = frame["p_next"] = np.nan if last else chosen
-    frame["p_selected_gold"] = np.nan
-    if not last:
-        gold = np.exp(points @ by_gold / TAU).reshape(items, size)
-        frame["p_selected_gold"] = (gold / gold.sum(axis=1, keepdims=True)).ravel()
-    frame["reward"], frame["correct"] = points @ learned, np.nan
-    return frame[[*CANDIDATE_COLUMNS[:7], *FEATURES, *CANDIDATE_COLUMNS[7:]]]
+    gold = np.exp(points @ by_gold / TAU).reshape(items, size)
+    by_gold_chosen = (gold / gold.sum(axis=1, keepdims=True)).ravel()
+    selected = np.nan if last else chosen
+    columns = {
+        **dict.fromkeys(FEATURES, 0.0), "length": points[:, 0], "bold": points[:, 1], "replicate": replicate, "arm": arm,
+        "generation": t, "item_id": np.repeat([f"i{k:03d}" for k in range(items)], size),
+        "candidate_id": [f"g{t}k{k}" for k in range(size)] * items, "text": "a", "reason": "", "n_drawn": 1,
+        "p_current": 1.0 / size, "p_selected": selected, "p_training": selected, "p_next": selected,
+        "p_selected_gold": np.nan if last else by_gold_chosen, "reward": points @ learned, "correct": np.nan,
+    }  # fmt: skip
+    names = [*CANDIDATE_COLUMNS[:7], *FEATURES, *CANDIDATE_COLUMNS[7:]]
+    return pd.DataFrame({name: columns[name] for name in names}, index=range(len(points)))
 
 
 def anchor_panel(
@@ -142,9 +140,10 @@ def anchor_panel(
         slopes = SLOPES["judge"] * (np.array([2.0, 1.0]) if changed else 1.0)
         margin = (points[0::2] - points[1::2]) @ slopes + noise
         slot = position if changed else 0.0
+        shares = [sigmoid(slot + sign * margin).tolist() for sign in (1.0, -1.0)]
         for k in range(pairs):
-            for order, sign, first, second in (("ab", 1.0, "anchor0", "anchor1"), ("ba", -1.0, "anchor1", "anchor0")):
-                p = float(sigmoid(np.array(slot + sign * margin[k])))
+            for place, order, first, second in ((0, "ab", "anchor0", "anchor1"), (1, "ba", "anchor1", "anchor0")):
+                p = shares[place][k]
                 rows.append((
                     pd.NA, "", t, "anchor", f"i{k:03d}", "", f"anchor-{k:03d}", "planted", order, 0,
                     "first" if p > 0.5 else "second", p, "", first, second, False, "", "",

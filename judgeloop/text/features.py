@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import pandas as pd
 
 FeatureName = Literal[
@@ -451,7 +452,12 @@ def features_frame(texts: Sequence[str], languages: Sequence[str] | None = None)
     """
     pairs = list(zip(texts, languages or ["en"] * len(texts), strict=True))
     measured = {pair: remembered(*pair) for pair in dict.fromkeys(pairs)}
-    rows = [[getattr(measured[pair], name) for name in COLUMNS] for pair in pairs]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    kinds = {name: "int64" if name in ("tokens", "characters") else "float64" for name in COLUMNS if name != "opener"}
-    return frame.astype({**kinds, "opener": "str"})
+    kinds = {"tokens": "int64", "characters": "int64"}
+    # A column at a time in its type: a frame of rows would look for the types itself, and be made anew with others.
+    columns: dict[str, Any] = {
+        name: np.array([getattr(measured[pair], name) for pair in pairs], dtype=kinds.get(name, "float64"))
+        for name in COLUMNS
+        if name != "opener"
+    }
+    columns["opener"] = pd.array([measured[pair].opener for pair in pairs], dtype="str")
+    return pd.DataFrame(columns)

@@ -8,6 +8,7 @@ to read a verdict. Variables are written ``{{ name }}``. A pairwise judge's prom
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -119,8 +120,9 @@ def load(name_or_path: str, folder: str | Path = ".", kind: Kind = "judge") -> T
     return _of_pasted(text, Path(name_or_path).stem, where)
 
 
+@functools.cache
 def parse(text: str, name: str, where: str, kind: Kind) -> Template:
-    """A template from the text of its file; ``where`` names the file in errors. Raises ExperimentError."""
+    """A template from the text of its file, which is read once a process; ``where`` names the file in errors. Raises ExperimentError."""
     try:
         raw = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -227,15 +228,16 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "not a run folder" in error.splitlines()[-1]
 
 
-def test_text_that_a_terminal_cannot_write_is_escaped(tmp_path: Path) -> None:
+def test_text_that_a_terminal_cannot_write_is_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text('{"item_id": "1", "question": "p", "answer_a": "a\\ud800", "answer_b": "b", "winner": "a"}\n')
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    asked = [sys.executable, "-m", "judgeloop", "analyze", str(log)]
-    shown = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False)
-    assert shown.returncode == 2
-    assert "a\\ud800" in shown.stdout
-    assert "Traceback" not in shown.stderr
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert command("analyze", log) == 2
+    assert b"a\\ud800" in shown.buffer.getvalue()  # type: ignore[attr-defined]
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.at_hand

@@ -178,6 +178,7 @@ def test_rollouts_of_verl_and_completions_of_trl_are_read_as_they_are(tmp_path):
     assert one.candidates["text"].tolist() == other.candidates["text"].tolist()
 
 
+@pytest.mark.tables
 def test_checkpoints_with_the_same_prompts_are_never_put_together():
     frame = pd.concat([logged(arms=("dpo",), items=3).assign(step=step) for step in range(8)])
     audit = judgeloop.analyze(frame.drop(columns=["control", "replicate"]))

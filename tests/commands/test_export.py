@@ -151,6 +151,7 @@ def test_kto_labels_a_text_by_its_balance() -> None:
     assert openai_preference(pairs)[0]["input"]["messages"] == [{"role": "user", "content": "?"}]
 
 
+@pytest.mark.tables
 def test_an_analysis_exports_its_judges_preferences(tmp_path: Path) -> None:
     folder = judgeloop.analyze(FORMATS / "mt_bench", out=tmp_path / "a").path
     exported_lines = exported(folder, "trl-dpo", tmp_path / "d.jsonl", judge="gpt-4#pair-v2")

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from command_line import command
 from conftest import examples, serving, small_experiment, tables_alone, write_experiment
-from judgeloop.cli.app import app
 from judgeloop.cli.plan import sparkline
 from judgeloop.commands.analyze import analyze
 from judgeloop.commands.forecast import forecast as forecast_command
@@ -391,11 +391,11 @@ def test_a_verdict_log_is_forecast_under_three_strategies(run_folder: Path, tmp_
     result = forecast_command(done.path, 3)
     assert set(result.rows["arm"]) == {"replace", "accumulate", "replace-half-real"}
     assert "no experiment given" in result.facts[2]
-    app(["forecast", str(done.path), "--generations", "3"], standalone_mode=False)
+    assert command("forecast", done.path, "--generations", "3") == 0
     shown = capsys.readouterr().out
     assert "planted, accumulate" in shown
     assert "95 % limits at g3" in shown
-    app(["forecast", str(done.path), "--generations", "2", "--json"], standalone_mode=False)
+    assert command("forecast", done.path, "--generations", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["term"] == "forecast_drift_length"
     bare = analyze(log.drop(columns=["text_a", "text_b"]), out=tmp_path / "bare")
     with pytest.raises(InvalidInput, match="holds no texts"):

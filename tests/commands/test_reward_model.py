@@ -136,9 +136,11 @@ def test_a_coin_is_told_to_teach_nothing_as_often_as_an_interval_says(tmp_path: 
 def test_texts_are_embedded_once_as_planned_and_a_run_resumes_and_replays(tmp_path: Path, serve: Serve, kind: str) -> None:  # fmt: skip
     served = serve()
     path = experiment(
-        tmp_path / "in", served.base_url, **(POOL if kind == "pool" else EXEMPLAR), generations=2, replicates=1,
+        tmp_path / "in", served.base_url, **{**(POOL if kind == "pool" else EXEMPLAR), "signal": {**REWARD, "ridge": 1.0}},
+        generations=2, replicates=1,
+        # One arm chooses its penalty itself: that takes most of a fit's time, and asks nothing.
         arms={
-            "judge": {}, "best": {"signal": {"update": "best_of_n", "ridge": 1.0}}, "named": {"signal": {"prompt": "reward"}},
+            "judge": {}, "best": {"signal": {"update": "best_of_n"}}, "named": {"signal": {"prompt": "reward", "ridge": None}},
             "random": {"judge": {"kind": "random"}},
         },
     )  # fmt: skip
@@ -235,6 +237,7 @@ def test_an_endpoint_without_embeddings_ends_the_run_before_it_costs_anything(
     assert "embed" in capsys.readouterr().err
 
 
+@pytest.mark.tables
 def test_a_server_that_is_mended_is_asked_again(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=Faults(rules=(Rule(match="/embed/trial/", status=501, times=2),)))
     path = experiment(tmp_path / "in", served.base_url, arms={"judge": {}}, replicates=1)
@@ -256,6 +259,7 @@ def test_a_text_that_is_too_long_to_embed_is_left_out(tmp_path: Path, serve: Ser
     assert texts.groupby("item_id")["p_selected"].sum().to_numpy() == pytest.approx(1.0)
 
 
+@pytest.mark.tables
 def test_embeddings_of_two_lengths_and_equal_ones_end_the_run(tmp_path: Path, serve: Serve) -> None:
     served = serve()
     path = experiment(tmp_path / "in", served.base_url, arms={"judge": {}}, replicates=1, panels={"anchor": 0})

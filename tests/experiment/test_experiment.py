@@ -44,6 +44,7 @@ panels: {anchor: 60, probe: none}
 budget: {max_cost: null, max_calls: null}
 arms: {judge: {}, random: {judge: {kind: random}}}
 """)
+SCHEMA = experiment_schema()
 REQUIRED = {
     "name": "demo",
     "items": "items.jsonl",
@@ -163,7 +164,7 @@ def _keys(schema: dict[str, Any], where: str = "") -> Iterator[tuple[str, dict[s
 
 
 def test_the_json_schema_says_a_line_on_every_key_and_block() -> None:
-    schema = experiment_schema()
+    schema = SCHEMA
     keys = dict(_keys(schema))
     assert len(keys) > 70
     assert [key for key, part in keys.items() if not part.get("description")] == []
@@ -220,8 +221,7 @@ def _faults(value: Any, schema: dict[str, Any], root: dict[str, Any], where: str
 
 @pytest.mark.parametrize("raw", [yaml.safe_load(EXEMPLARS.read_text(encoding="utf-8")), STATED, REQUIRED])
 def test_the_json_schema_accepts_what_is_valid(raw: dict[str, Any]) -> None:
-    schema = experiment_schema()
-    assert _faults(raw, schema, schema) == []
+    assert _faults(raw, SCHEMA, SCHEMA) == []
 
 
 @pytest.mark.parametrize(
@@ -237,5 +237,4 @@ def test_the_json_schema_accepts_what_is_valid(raw: dict[str, Any]) -> None:
     ],
 )
 def test_the_json_schema_refuses_what_is_not(change: dict[str, Any]) -> None:
-    schema = experiment_schema()
-    assert _faults({**REQUIRED, **change}, schema, schema) != []
+    assert _faults({**REQUIRED, **change}, SCHEMA, SCHEMA) != []

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
-import typer
 
 import judgeloop
-from judgeloop import errors, records
-from judgeloop.cli.app import app
+from judgeloop import cli, errors, records
 from judgeloop.interchange.rows import KEPT_COLUMNS, PAIR_COLUMNS, SET_COLUMNS, VERDICT_COLUMNS
 from judgeloop.judging import answers
 from judgeloop.judging.panels import PROBES
@@ -66,12 +64,12 @@ def synopses() -> dict[str, str]:
 
 def test_every_command_has_its_synopsis() -> None:
     assert list(synopses()) != []
-    assert set(synopses()) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(synopses()) == set(cli._command().commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", sorted(synopses()))
 def test_options_of_a_synopsis_exist_and_required_ones_stand_in_it(name: str) -> None:
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = cli._command().commands[name]  # type: ignore[attr-defined]
     stated = set(re.findall(r"--[a-z][a-z-]*", synopses()[name]))
     known = {option for parameter in command.params for option in parameter.opts}
     required = {

@@ -15,17 +15,18 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
+import command_line
 import judgeloop
+from judgeloop import cli
 from judgeloop.cli.app import app
 from judgeloop.experiment.schema import schema as experiment_schema
 from judgeloop.text import templates
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = sorted(cli._command().commands)  # type: ignore[attr-defined]
 HEAVY = ("pandas", "numpy", "scipy", "pydantic", "openai", "httpx2", "plotly", "jinja2", "pyarrow", "starlette", "rich")
 
 
@@ -167,12 +168,12 @@ def test_the_version_is_the_project_s() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps(command: str) -> None:
-    done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "100"})
-    assert done.exit_code == 0
-    first = done.stdout.split("\n\n")[1].strip()
+def test_every_command_helps(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert command_line.command(command, "--help") == 0
+    first = capsys.readouterr().out.split("\n\n")[1].strip()
     assert first.endswith("."), first
-    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    parameters = cli._command().commands[command].params  # type: ignore[attr-defined]
     silent = [one.name for one in parameters if not getattr(one, "hidden", False) and not getattr(one, "help", None)]
     assert silent == [], "without a line of help"
 

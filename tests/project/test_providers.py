@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import judgeloop
+from command_line import command
 from conftest import small_experiment, write_experiment
-from judgeloop.cli.app import app
 from judgeloop.commands.doctor import doctor
 from judgeloop.errors import EndpointFailed
 from judgeloop.serving.faults import Shape, ShapedAnswerer, load_faults
@@ -100,7 +100,7 @@ def test_a_command_of_the_page_judges(
     answerer = Watched(option(words, "--model"), shape)
     with LocalServer(create_app(answerer)) as server:
         words[words.index("--base-url") + 1] = server.base_url
-        app([*words, "--out", "out"], standalone_mode=False)
+        assert command(*words, "--out", "out") == 0
     judged = judgeloop.open("out").judgments
     assert len(judged) == 4
     assert (judged["verdict"] != "unscored").all()

@@ -215,8 +215,3 @@ def test_every_value_of_a_template_is_escaped_by_the_one_door() -> None:
         audit = _audit(shown)
         assert (audit.tags, audit.attributes) == ({"p": 1}, {"title"})
         assert shown.startswith(f'<p title="{page.text(bad)}">{page.text(bad)}')
-
-
-def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
-    folder = report_folder.write(tmp_path / "demo", size=(1, 4))
-    assert report.html(folder) == report.html(folder)

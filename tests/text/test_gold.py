@@ -82,8 +82,8 @@ def test_a_printed_number_is_read_back(number: float, frame: str) -> None:
 def test_last_number_takes_linear_time() -> None:
     started = time.perf_counter()
     for unit in ("1", "1,", "1,234", "1/", "-", "1.", "1e", " "):
-        last_number(unit * (500_000 // len(unit)))
-    assert time.perf_counter() - started < 8
+        last_number(unit * (200_000 // len(unit)))
+    assert time.perf_counter() - started < 4
 
 
 @given(st.sampled_from([True, False, None]), st.sampled_from([True, False, None]))

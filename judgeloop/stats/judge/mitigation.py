@@ -214,7 +214,9 @@ def mitigation_estimates(
 
 def _clusters_of(mitigation: Mitigation, judged_pairs: pd.DataFrame) -> pd.Series[Any]:
     """(n,) the clusters of pairs that the mitigation's judgments hold (``presentations.clusters``)."""
-    of_item = dict(zip(mitigation.judgments["item_id"], clusters(mitigation.judgments), strict=True))
+    # pandas takes longer to hand over its texts one by one.
+    items, own = (column.tolist() for column in (mitigation.judgments["item_id"], clusters(mitigation.judgments)))
+    of_item = dict(zip(items, own, strict=True))
     return judged_pairs["item_id"].map(of_item)
 
 

@@ -372,7 +372,7 @@ def _judge_columns(rows: Covariates, judgments: pd.DataFrame) -> dict[str, Float
 
 def _generators(judgments: pd.DataFrame) -> list[str]:
     """The names of the generators, sorted."""
-    return sorted(set(judgments["model_a"].astype(str)) | set(judgments["model_b"].astype(str)))
+    return sorted({model for side in ("model_a", "model_b") for model in judgments[side].astype(str).tolist()})
 
 
 def _generator_strengths(judgments: pd.DataFrame) -> dict[str, Floats]:
