@@ -346,7 +346,8 @@ def possible_claims() -> Mapping[Claim, str]:
     """
     claims: dict[Claim, str] = {}
     nothing = pd.DataFrame()
-    for term in sorted({*known_terms(), "slot_1_excess", "score_length_slope", "score_scale_anchoring"}):
+    of_lists = (f"slot_{slot}_excess" for slot in range(1, 5))
+    for term in sorted({*known_terms(), *of_lists, "score_length_slope", "score_scale_anchoring"}):
         for rows in _examples(term):
             arms, controls = _arms(rows[0])
             reading = Reading("", rows, nothing, nothing, nothing, nothing, {}, {}, "", arms, controls)
