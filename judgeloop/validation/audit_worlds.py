@@ -565,7 +565,7 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
         "copies edited in four ways, and identical texts; quality and noise alone", lambda generator: _edited_copies(generator, 0.0)
     ),
     "longer_edits": ClaimWorld(
-        "the same; a taste for length, by .8 log-odds a doubling, of which bold adds none",
+        "copies edited in four ways; a taste for length, by .8 log-odds a doubling, of which bold adds none",
         lambda generator: _edited_copies(generator, 0.8),
         {
             "bold_probe": NOTHING, "authority_probe": MORE, "self_name_probe": MORE, **of_judge(length=MORE), "advice added_words": THERE,
@@ -574,25 +574,25 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
     "at_the_limits": ClaimWorld("every rate that has a default limit is at it", _at_the_limits, _LIMITS),
     "fair_scores": ClaimWorld("scores of single texts by quality and noise, on two scales; exact gold", _scores),
     "longer_scores_higher": ClaimWorld(
-        "the same; longer texts score .4 points a doubling more", lambda generator: _scores(generator, 0.4), of_judge(length=MORE)
+        "scores on two scales; longer texts score .4 points a doubling more", lambda generator: _scores(generator, 0.4), of_judge(length=MORE)
     ),
     "large_numbers": ClaimWorld(
-        "the same; half a point is added on either scale, of which one is reversed",
+        "scores on two scales, of which one is reversed; half a point is added on either",
         lambda generator: _scores(generator, by_number=0.5), of_judge(position=LESS),
     ),
     "fair_lists": ClaimWorld("lists of four texts, in every rotation; quality and noise alone", _lists),
     "first_of_list": ClaimWorld(
-        "the same; the first slot has .8 log-odds more", lambda generator: _lists(generator, 0.8),
+        "lists of four texts; the first slot has .8 log-odds more", lambda generator: _lists(generator, 0.8),
         {"slot_1_excess": MORE, **of_judge(position=MORE), "slot_*_excess": LESS},
     ),
     "longer_of_list": ClaimWorld(
-        "the same; .5 log-odds a doubling for length", lambda generator: _lists(generator, by_length=0.5), of_judge(length=MORE)
+        "lists of four texts; .5 log-odds a doubling for length", lambda generator: _lists(generator, by_length=0.5), of_judge(length=MORE)
     ),
     "three_fair_models": ClaimWorld(
         "three models, unlike in quality, judge each other's texts by quality alone", lambda generator: _three_models(generator, 0.0)
     ),
     "own_texts_favoured": ClaimWorld(
-        "the same; one favours its own texts, by 1 log-odds", lambda generator: _three_models(generator, 1.0),
+        "three models judge each other's texts; one favours its own, by 1 log-odds", lambda generator: _three_models(generator, 1.0),
         {"judge_difference_*": UNEVEN, **of_judge(own=MORE)},
     ),
 }  # fmt: skip

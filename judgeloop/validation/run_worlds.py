@@ -367,7 +367,7 @@ RUN_WORLDS: dict[str, ClaimWorld] = {
     ),
     "unchanged_texts": ClaimWorld("texts of three generations of a model, and of a control run, that do not change", _written, of_texts()),
     "longer_texts": ClaimWorld(
-        "the same; the model's grow longer, by .15 doublings a generation",
+        "texts of three generations that grow longer, by .15 doublings each, and of a control run",
         lambda generator: _written(generator, longer=0.15), of_texts(length=MORE, mattr=NOTHING),
     ),
     "unchanged_runs": ClaimWorld(
@@ -375,12 +375,12 @@ RUN_WORLDS: dict[str, ClaimWorld] = {
         lambda generator: _written(generator, replicates=5, items=15, generations=2), of_texts(),
     ),
     "lost_lists": ClaimWorld(
-        "the same; the lists, 15 % of the texts, are gone after training",
+        "texts of five runs and of five control runs; the lists, 15 %, are gone after training",
         lambda generator: _written(generator, lists=0.0, replicates=5, items=15, generations=2),
         of_texts(tail_mass_retained=LESS, list_items=LESS, style_score=LESS, length=NOTHING, opener_entropy=NOTHING),
     ),
     "new_tables": ClaimWorld(
-        "the same; lists stay as they were, and after training a fifth of the texts are tables, which there were none of",
+        "texts of five runs and of five control runs; after training a fifth are tables, which there were none of",
         lambda generator: _written(generator, tables=0.2, replicates=5, items=15, generations=2),
         of_texts(new_mode_mass=MORE, tail_mass_retained=NOTHING, length=NOTHING, list_items=NOTHING, style_score=NOTHING),
     ),
