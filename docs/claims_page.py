@@ -48,11 +48,14 @@ _PERMITTED = {
 }
 _FAMILIES = ((r"did_.+", "did_<feature>"), (r"judge_drift_.+", "judge_drift_<term>"), (r"beyond_first_step_.+", "beyond_first_step_<feature>"),
              (r"(?!padding).+_probe", "<probe>_probe"), (r"slot_\\d_excess", "slot_<k>_excess"))  # fmt: skip
-_BY_SETTING = {
-    f"advice {kind}"
-    for kind in ("add_control", "more_replicates", "consistent_only", "separate_quality", "label_mass", "unscored")
+_COUNTED = {
+    "unscored_share",
+    *(
+        f"advice {kind}"
+        for kind in ("add_control", "more_replicates", "consistent_only", "separate_quality", "label_mass", "unscored")
+    ),
 }
-"""Advice that no estimate can make false: it says what was measured, or counts it."""
+"""Rulings and advice that no sampling error can make false: they say what was measured, or count it."""
 
 
 def page(path: Path) -> list[str]:
@@ -132,8 +135,8 @@ def _every(false: Sequence[Row], rows: Sequence[Row]) -> Iterable[str]:
             place, permitted
         )
         shown = f"{place} `{term}`, {says}".replace("`advice ", "`").replace("`answer ", "`")
-        if term in _BY_SETTING:
-            yield f"| {shown} | {example} | what was measured, and the settings; no estimate | – | – | – | – |"
+        if term in _COUNTED:
+            yield f"| {shown} | {example} | what was measured, a count or a setting; no estimate | – | – | – | – |"
             continue
         if not entries:
             yield f"| {shown} | {example} | {permitted} | no world | – | – | – |"

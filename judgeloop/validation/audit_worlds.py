@@ -460,7 +460,7 @@ def _three_models(generator: Generator, own: float) -> EstimatedSample:
 _SELECTIVE = {**of_judge(), **dict.fromkeys(MISSING_TESTS, UNEVEN)}
 _AT_5 = Truth(frozenset({1}), none=False, value=0.05)
 _LIMITS = {
-    "bold_probe": _AT_5, "unscored_share": Truth(value=0.05), "gold_agreement": Truth(value=0.6),
+    "bold_probe": _AT_5, "gold_agreement": Truth(value=0.6),
     **of_judge(position=_AT_5, own=_AT_5), "padding_probe": _AT_5, "advice length": MORE,
     **dict.fromkeys(("advice form", "advice added_words", "advice probe_padding"), THERE),
 }  # fmt: skip
