@@ -35,8 +35,8 @@ as where one label was copied from the other, counts as quality too.
 Of runs, the claims on the judge's own drift, on the drift of length, style and correctness and on over-optimisation are drawn; those on
 other features and on diversity are made by the same tests, and drawn where texts are analysed by generation. In `coin` the first slot's test has a size of 0.0504 by summation over all outcomes
 (`tests/stats/test_inference.py`): what its rows miss is chance. The answer `biased` and the advice of some worlds were
-drawn before an exploratory finding of p above 1 % answered "Perhaps" and called for no advice: their rates there can only be lower. That `length_shape` is false was
-marked in the rates of those worlds afterwards.
+drawn before an exploratory finding of p above 1 % answered "Perhaps" and called for no advice: their rates there can only be lower. Where `length_shape` and
+the tests of what is missing are false was marked in the rates of earlier worlds afterwards.
 """
 
 _PERMITTED = {

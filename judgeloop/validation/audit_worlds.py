@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,11 @@ from judgeloop.validation.claim_worlds import (
 )
 from judgeloop.validation.worlds import SLOTS, Floats, Verdicts, judged, logistic, pair_table, picks, texts
 
-_NO_RUN: dict[str, Any] = {"arm": "", "panel": "pairs"}
+
+def _no_run(rows: int, **columns: object) -> dict[str, object]:
+    """The columns of judgments that are of no run, with ``columns`` of their own."""
+    missing = pd.array([pd.NA] * rows, dtype="Int64")
+    return {"arm": "", "panel": "pairs", "generation": missing, "replicate": missing, **columns}
 
 
 def _audit(
@@ -49,8 +52,7 @@ def _audit(
 ) -> AuditSample:
     """The log of those verdicts. ``a``: the features of each pair's text a, or with no ``b`` the differences a − b; ``more``:
     judgments of another panel; ``columns``: further ones of the judgments."""
-    missing = pd.array([pd.NA] * len(table), dtype="Int64")
-    judgments = judged(table, verdicts, columns={**_NO_RUN, "generation": missing, "replicate": missing, **columns})
+    judgments = judged(table, verdicts, columns=_no_run(len(table), **columns))
     if more is not None:
         judgments = pd.concat([judgments, more], ignore_index=True)
     if a is None:
@@ -83,13 +85,9 @@ def _fair_noisy(generator: Generator) -> AuditSample:
     length, bold, gold = generator.standard_normal((3, items))
     noise = generator.standard_normal((5, items))
     table = pair_table(items)
-    missing = pd.array([pd.NA] * items, dtype="Int64")
     probe = judged(
-        table,
-        by_order(0.5 * noise[4], generator, noise=noise[2:4]),
-        columns={
-            **_NO_RUN, "panel": "probe", "probe": "padding", "dose": 1.5, "generation": missing, "replicate": missing,
-        },
+        table, by_order(0.5 * noise[4], generator, noise=noise[2:4]),
+        columns=_no_run(items, panel="probe", probe="padding", dose=1.5),
     )  # fmt: skip
     return _audit(
         table, by_order(gold, generator, noise=noise[:2]), {"length": length, "bold": bold}, exact=True, more=probe,
@@ -209,7 +207,7 @@ def _unscored(generator: Generator, by: str) -> AuditSample:
 
 
 def _shared_raters(generator: Generator, differing: float | None = None) -> AuditSample:
-    """Two a/b golds: of raters who share a taste for length, or where the second is the first one but for that share."""
+    """Two a/b golds: of raters who share a preference for length, or where the second is the first one but for that share."""
     length, bold, unseen = generator.standard_normal((3, 300))
     copied = differing is not None
     quality = 0.6 * length + unseen if copied else unseen
@@ -330,23 +328,26 @@ _EDITS = {"padding": 2.0, "authority": 1.2, "bold": 1.0, "self_name": 1.1}
 """Probe → the edited text's words per word of its original."""
 
 
+def _copies(probe: str, ratio: float, verdicts: Mapping[str, Verdicts]) -> pd.DataFrame:
+    """Judgments on originals against copies, edited as ``probe`` says ("": not at all), of ``ratio`` words per word."""
+    items = len(verdicts["ab"])
+    columns = _no_run(
+        items, panel="probe", probe=probe, dose=ratio if probe == "padding" else np.nan, dose_reached=ratio, identical=probe == ""
+    )  # fmt: skip
+    return judged(pair_table(items).assign(pair_id=f"p{probe}", b=f"b{probe}"), verdicts, columns=columns)
+
+
 def _edited_copies(generator: Generator, by_length: float) -> AuditSample:
     """80 originals against an edit of each kind and against themselves; the judge picks with log-odds ``by_length`` a doubling."""
     items = 80
     length, quality = generator.standard_normal((2, items))
-    missing = pd.array([pd.NA] * items, dtype="Int64")
-    sets = []
+    copies = []
     for probe, ratio in {**_EDITS, "": 1.0}.items():
-        table = pair_table(items).assign(pair_id=f"p{probe}", b=f"b{probe}")
         worth = 0.3 * generator.standard_normal(items) * (probe != "") - by_length * math.log2(ratio)
-        columns = {
-            **_NO_RUN, "panel": "probe", "probe": probe, "dose": ratio if probe == "padding" else np.nan, "dose_reached": ratio,
-            "generation": missing, "replicate": missing, "identical": probe == "",
-        }  # fmt: skip
-        sets.append(judged(table, by_order(worth, generator), columns=columns))
+        copies.append(_copies(probe, ratio, by_order(worth, generator)))
     return _audit(
         pair_table(items), by_order(by_length * length + quality, generator), {"length": length}, exact=True, gold=quality,
-        more=pd.concat(sets, ignore_index=True),
+        more=pd.concat(copies, ignore_index=True),
     )  # fmt: skip
 
 
@@ -357,21 +358,19 @@ def _at_the_limits(generator: Generator) -> AuditSample:
     better, own = np.where(generator.random((2, items)) < 0.5, 1.0, -1.0)
     # Gold's text is picked in .6 and the judge's own .025 more often: 5 points between the two rates of following gold.
     content = 0.1 * better + 0.025 * own
-    missing = pd.array([pd.NA] * items, dtype="Int64")
 
-    def verdicts(*first: Floats) -> dict[str, Verdicts]:
+    def verdicts(*first: float | Floats) -> dict[str, Verdicts]:
+        """By order, with these probabilities of the first slot."""
+        shares = (np.broadcast_to(share, items) for share in first)
         return {
-            order: picks(np.log(p / (1.0 - p)), generator, unscored=0.05) for order, p in zip(("ab", "ba"), first, strict=True)
-        }  # fmt: skip
+            order: picks(np.log(p / (1.0 - p)), generator, unscored=0.05)
+            for order, p in zip(("ab", "ba"), shares, strict=True)
+        }
 
-    copies = []
-    for probe, first in (("padding", (0.45, 0.55)), ("bold", (0.45, 0.55)), ("", (0.55, 0.55))):
-        columns = {
-            **_NO_RUN, "panel": "probe", "probe": probe, "dose": 2.0 if probe == "padding" else np.nan,
-            "dose_reached": 2.0 if probe == "padding" else 1.1, "generation": missing, "replicate": missing, "identical": probe == "",
-        }  # fmt: skip
-        table = pair_table(items).assign(pair_id=f"p{probe}", b=f"b{probe}")
-        copies.append(judged(table, verdicts(*(np.full(items, p) for p in first)), columns=columns))
+    copies = [
+        _copies("padding", 2.0, verdicts(0.45, 0.55)), _copies("bold", 1.1, verdicts(0.45, 0.55)),
+        _copies("", 1.0, verdicts(0.55, 0.55)),
+    ]  # fmt: skip
     return _audit(
         pair_table(items), verdicts(0.55 + content, 0.55 - content), {"length": length, "bold": bold}, exact=True,
         more=pd.concat(copies, ignore_index=True),
@@ -444,10 +443,7 @@ def _three_models(generator: Generator, own: float) -> EstimatedSample:
         (values[row, side[:, k]] for k in (0, 1)) for values in (quality, length)
     )
     names = np.array(models, dtype=object)
-    missing = pd.array([pd.NA] * len(table), dtype="Int64")
-    columns = {
-        **_NO_RUN, "generation": missing, "replicate": missing, "model_a": names[side[:, 0]], "model_b": names[side[:, 1]],
-    }  # fmt: skip
+    columns = _no_run(len(table), model_a=names[side[:, 0]], model_b=names[side[:, 1]])
     parts = []
     for number, judge in enumerate(models):
         mine = own * ((side[:, 0] == 0).astype(float) - (side[:, 1] == 0)) if number == 0 else 0.0
@@ -516,7 +512,7 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
         lambda generator: _unscored(generator, "length"), _SELECTIVE,
     ),
     "raters_share_a_taste": ClaimWorld(
-        "two a/b golds of raters who share a taste for length; the judge has none",
+        "two a/b golds of raters who share a preference for length; the judge has none",
         _shared_raters, relative=of_judge(length=LESS),
     ),
     "copied_gold": ClaimWorld(
@@ -543,15 +539,15 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
         "the longer text always; one a/b gold that prefers shorter texts", _length_only, of_judge(length=MORE)
     ),
     "dull_judge_longer": ClaimWorld(
-        "a taste for length (.3 log-odds a doubling) at less sharp sight than the one gold, which prefers shorter texts",
+        "a preference for length (.3 log-odds a doubling) at less sharp sight than the one gold, which prefers shorter texts",
         lambda generator: _one_gold(generator, 0.3, 0.5), of_judge(length=MORE),
     ),
     "temperature_zero": ClaimWorld(
-        "temperature 0; a taste for the first slot and for length; exact gold", _temperature_zero,
+        "temperature 0; a preference for the first slot and for length; exact gold", _temperature_zero,
         of_judge(position=MORE, length=MORE),
     ),
     "middle_length": ClaimWorld(
-        "a taste for middle length, whose linear slope is 0; exact gold", _middle_length, of_judge(length=UNEVEN)
+        "a preference for middle length, whose linear slope is 0; exact gold", _middle_length, of_judge(length=UNEVEN)
     ),
     "rare_conflicts_40": ClaimWorld(
         "40 pairs, of which a tenth follow the first slot and the others none: 5 points, the default limit",
@@ -565,7 +561,7 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
         "copies edited in four ways, and identical texts; quality and noise alone", lambda generator: _edited_copies(generator, 0.0)
     ),
     "longer_edits": ClaimWorld(
-        "copies edited in four ways; a taste for length, by .8 log-odds a doubling, of which bold adds none",
+        "copies edited in four ways; a preference for length, by .8 log-odds a doubling, of which bold adds none",
         lambda generator: _edited_copies(generator, 0.8),
         {
             "bold_probe": NOTHING, "authority_probe": MORE, "self_name_probe": MORE, **of_judge(length=MORE), "advice added_words": THERE,

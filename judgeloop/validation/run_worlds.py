@@ -253,8 +253,8 @@ def _written(
         {"item_id": [f"i{k}" for k in range(items)], "prompt": [f"{w} {w}" for w in _PLAIN[:items]], "category": ""}
     )
     log = TextLog(pd.DataFrame(rows, columns=columns), prompts, ("control",), ())
-    rows_said = analysis.analyze_texts(log, name="texts", sources={}).estimates
-    return EstimatedSample(rows_said, ("model", "control"), {"control": "random"}, {"mode": analysis.TEXTS})
+    estimates = analysis.analyze_texts(log, name="texts", sources={}).estimates
+    return EstimatedSample(estimates, ("model", "control"), {"control": "control"}, {"mode": analysis.TEXTS})
 
 
 def of_texts(**truths: Truth) -> Truths:
@@ -278,11 +278,11 @@ RUN_WORLDS: dict[str, ClaimWorld] = {
         lambda generator: _panel(generator, 60, 0.0, 0.0, 0.0), {"judge_drift_*": NOTHING, "advice pin_version": NOTHING},
     ),
     "unchanged_biased_judge": ClaimWorld(
-        "a judge with a strong taste for the first slot that stays as it is, on 300 fixed pairs, three times",
+        "a judge with a strong preference for the first slot that stays as it is, on 300 fixed pairs, three times",
         lambda generator: _panel(generator, 300, 1.5, 1.5, 1.5), {"judge_drift_*": NOTHING, "advice pin_version": NOTHING},
     ),
     "passing_change": ClaimWorld(
-        "a judge whose taste for the first slot is there in generation 2 alone, on 120 fixed pairs, four times",
+        "a judge whose preference for the first slot is there in generation 2 alone, on 120 fixed pairs, four times",
         lambda generator: _panel(generator, 120, 0.0, 0.0, 1.5, 0.0),
         {"judge_drift_first_slot_excess": MORE, "advice pin_version": THERE},
     ),
@@ -348,7 +348,7 @@ RUN_WORLDS: dict[str, ClaimWorld] = {
         {**of_run(MORE, "as its strategy", "steady", _UNCLEAR), "advice larger_pool": NOTHING},
     ),
     "saturating_on_a_pool": ClaimWorld(
-        "on 200 drafts an item, a judge whose taste for length ends half a doubling above the mean",
+        "on 200 drafts an item, a judge whose preference for length ends half a doubling above the mean",
         lambda generator: _pool(generator, 4, 200, 64, 0.6, 0.5),
         {**of_run(MORE, "saturating", _UNCLEAR), "advice larger_pool": NOTHING},
     ),

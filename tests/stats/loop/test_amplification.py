@@ -79,6 +79,12 @@ def told(
         ([0.3, *[0.1] * 5], 0.01, 1.0, "saturating"),
         ([-0.3, *[-0.1] * 5], 0.01, 0.531, "saturating"),
         ([0.6 / (k + 2) for k in range(6)], 0.02, 0.531, "as its strategy"),
+        (
+            [0.6 / (k + 2) for k in range(6)],
+            0.08,
+            0.531,
+            "compounding unclear",
+        ),  # not told from the strategy, nor shown alike
         ([0.3, *[0.1] * 5], 0.01, None, "compounding unclear"),
         ([0.2] * 6, 0.01, 1.0, "steady"),
         ([0.2] * 6, 0.2, 1.0, "compounding unclear"),
