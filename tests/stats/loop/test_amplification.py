@@ -81,7 +81,7 @@ def told(
         ([0.6 / (k + 2) for k in range(6)], 0.02, 0.531, "as its strategy"),
         (
             [0.6 / (k + 2) for k in range(6)],
-            0.08,
+            0.13,
             0.531,
             "compounding unclear",
         ),  # not told from the strategy, nor shown alike
