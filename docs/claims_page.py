@@ -52,7 +52,15 @@ _COUNTED = {
     "unscored_share",
     *(
         f"advice {kind}"
-        for kind in ("add_control", "more_replicates", "consistent_only", "separate_quality", "label_mass", "unscored")
+        for kind in (
+            "add_control",
+            "more_replicates",
+            "keep_disagreeing_pairs",
+            "consistent_only",
+            "separate_quality",
+            "label_mass",
+            "unscored",
+        )
     ),
 }
 """Rulings and advice that no sampling error can make false: they say what was measured, or count it."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from judgeloop.report import wording
 from judgeloop.report.claims import (
     COMPOUNDING,
@@ -20,7 +22,9 @@ from judgeloop.report.claims import (
 from judgeloop.report.findings import beyond_length, judge_rows, less_varied, own_effect
 from judgeloop.report.reading import POSITIVE, Reading, select
 from judgeloop.stats.estimate import FEW_JUDGED, Estimate
+from judgeloop.stats.inference import tail
 from judgeloop.stats.items import copied
+from judgeloop.stats.multiplicity import ALPHA, holm
 
 Tone = Literal["found", "open", "calm", "plain"]
 
@@ -681,9 +685,7 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         text = f"The outputs grow alike ({name}): {mixed}, and watch diversity beside length."
         lines.append(Advice("grown_alike", text, _rows(alike)))
     lines += _pools(reading)
-    for row in select(reading.estimates, term="strategy_gap_length", variant="equal_tokens"):
-        if row.conf_low is None or row.conf_high is None or row.conf_low <= 0 <= row.conf_high:
-            continue
+    for row in _apart(select(reading.estimates, term="strategy_gap_length", variant="equal_tokens")):
         drifts = select(reading.estimates, term="drift_length", variant="equal_tokens")
         sizes = {drift.arm: drift.estimate for drift in drifts if drift.estimate is not None}
         if sizes.get(row.arm, 0.0) * sizes.get(row.contrast, 0.0) <= 0.0:
@@ -705,6 +707,14 @@ def _loop(reading: Reading, findings: Sequence[Finding]) -> list[Advice]:
         text = "Add a control arm (`random: {judge: {kind: random}}`): without it the cause of a drift is not known."
         lines.append(Advice("add_control", text))
     return lines
+
+
+def _apart(gaps: Sequence[Estimate]) -> list[Estimate]:
+    """Those of the gaps, means over replicates, that are told from 0 by t tests at 5 %, with Holm's correction for their number."""
+    tested = [row for row in gaps if row.estimate and row.std_error is not None and (row.n_replicates or 0) > 1]
+    sizes = [abs(row.estimate or 0.0) / row.std_error if row.std_error else math.inf for row in tested]
+    p_values = [2.0 * tail(size, (row.n_replicates or 0) - 1.0) for size, row in zip(sizes, tested, strict=True)]
+    return [row for row, p in zip(tested, holm(np.array(p_values)), strict=True) if p <= ALPHA["confirmatory"]]
 
 
 def _same_sign(row: Estimate, other: Estimate) -> bool:

@@ -37,7 +37,7 @@ from judgeloop.stats.loop.amplification import (
     with_settled_compounding,
 )
 from judgeloop.stats.loop.diversity import UNITS
-from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates
+from judgeloop.stats.loop.drift import CONFIRMATORY, drift_estimates, strategy_gap_estimates
 from judgeloop.stats.loop.estimates import fitted_sizes
 from judgeloop.stats.loop.forecast import range_estimates
 from judgeloop.stats.loop.over_optimisation import over_optimisation_estimates
@@ -221,6 +221,7 @@ def _run_rows(sample: RunSample) -> pd.DataFrame:
         distances = divergences(tables.candidates, design)
         rows += over_optimisation_estimates(measured, next(iter(correct), None), design, slopes, distances)
         rows += range_estimates(measured, design)
+        rows += strategy_gap_estimates(measured, lines, design)
     return with_settled_compounding(adjust(with_run_families(estimates_frame(rows))), design.generations)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -98,12 +99,12 @@ def _design(steps: int, **arm: str) -> Design:
     return Design("planted", 0, steps, (judge, control), (("judge", "random"),), ("judge", "random"))
 
 
-def _path(means: Floats, control: Floats, selected: Floats | None = None, spread: float = 1.0) -> pd.DataFrame:
-    """Candidates of one item whose mean length is ``means`` (replicates, steps + 1) in the judge's arm, ``control`` in the
-    other: two texts a cell, ``spread`` doublings on either side. ``selected``: what the judge selects beyond the mean."""
-    replicates, count = means.shape
+def _path(means: Mapping[str, Floats], selected: Floats | None = None, spread: float = 1.0) -> pd.DataFrame:
+    """Candidates of one item whose mean length in an arm is its ``means`` (replicates, steps + 1): two texts a cell, ``spread``
+    doublings on either side, of which all arms train on as many. ``selected``: what judges select beyond the mean."""
     parts = []
-    for arm, path in (("judge", means), ("random", control)):
+    for arm, path in means.items():
+        replicates, count = path.shape
         shift = np.zeros_like(path) if selected is None or arm == "random" else selected
         for sign in (1.0, -1.0):
             p = 0.5 * (1.0 + sign * shift / spread)
@@ -138,20 +139,37 @@ def _increments(
     steps = sizes + spreads * generator.standard_normal((REPLICATES, len(sizes)))
     path = np.hstack([np.zeros((REPLICATES, 1)), np.cumsum(steps, axis=1)])
     shift = None if selected is None else np.full_like(path, selected)
-    return RunSample(_tables(_path(path, np.zeros_like(path), shift)), _design(len(sizes), **arm))
+    return RunSample(_tables(_path({"judge": path, "random": np.zeros_like(path)}, shift)), _design(len(sizes), **arm))
 
 
 def _neutral(generator: Generator, replicates: int = REPLICATES, steps: int = STEPS, size: int = 20) -> RunSample:
     """Coins choose in both arms: the training set's mean is that of half of the texts."""
-    paths = []
-    for _ in ("judge", "random"):
+    paths = {}
+    for arm in ("judge", "random"):
         mean = np.zeros((replicates, 1))
         path = [mean + generator.standard_normal((replicates, 1)) / math.sqrt(size)]
         for _ in range(steps):
             mean = mean + generator.standard_normal((replicates, 1)) / math.sqrt(size / 2)
             path.append(mean + generator.standard_normal((replicates, 1)) / math.sqrt(size))
-        paths.append(np.hstack(path))
-    return RunSample(_tables(_path(paths[0], paths[1])), _design(steps))
+        paths[arm] = np.hstack(path)
+    return RunSample(_tables(_path(paths)), _design(steps))
+
+
+def _strategies(generator: Generator, real: float) -> RunSample:
+    """Four data strategies under one judge, on as many texts each: every loop adds .2 doublings, and with a share of real data
+    times ``1 - real``. Replicates' increments have an SD of .1."""
+    first, control = _design(STEPS).arms
+    judged = [
+        first, replace(first, name="subsampled", strategy="accumulate_subsample"),
+        *(replace(first, name=f"real_{share}", real_fraction=share / 10) for share in (3, 5)),
+    ]  # fmt: skip
+    paths = {control.name: np.zeros((REPLICATES, STEPS + 1))}
+    for arm in judged:
+        size = 0.2 * (1.0 - real if arm.real_fraction else 1.0)
+        steps = size + 0.1 * generator.standard_normal((REPLICATES, STEPS))
+        paths[arm.name] = np.hstack([np.zeros((REPLICATES, 1)), np.cumsum(steps, axis=1)])
+    tables = _tables(_path(paths).assign(p_training=0.5))
+    return RunSample(tables, replace(_design(STEPS), arms=(*judged, control)))
 
 
 def _rewarded(generator: Generator, rise: float, fall: float) -> RunSample:
@@ -260,7 +278,8 @@ def _written(
 def of_texts(**truths: Truth) -> Truths:
     """What is true of texts by generation: of the terms ``did_<name>`` that are named; without any, that none changes."""
     named = {f"did_{name}": truth for name, truth in truths.items()} or {"did_*": NOTHING}
-    return {**named, "answer growing": THERE if truths else NOTHING}
+    alike = {} if truths else {"advice grown_alike": NOTHING}
+    return {**named, **alike, "answer growing": THERE if truths else NOTHING}
 
 
 _FIVE_POINTS = 0.246
@@ -351,6 +370,14 @@ RUN_WORLDS: dict[str, ClaimWorld] = {
         "on 200 drafts an item, a judge whose preference for length ends half a doubling above the mean",
         lambda generator: _pool(generator, 4, 200, 64, 0.6, 0.5),
         {**of_run(MORE, "saturating", _UNCLEAR), "advice larger_pool": NOTHING},
+    ),
+    "strategies_alike": ClaimWorld(
+        "four data strategies, of which none slows the drift", lambda generator: _strategies(generator, 0.0),
+        {"advice strategy": NOTHING, **of_run(MORE, "steady", "as its strategy", _UNCLEAR)},
+    ),
+    "real_data_slows": ClaimWorld(
+        "the same; real data halves the drift", lambda generator: _strategies(generator, 0.5),
+        {"advice strategy": THERE, **of_run(MORE, "steady", "as its strategy", _UNCLEAR)},
     ),
     "panel_at_the_limit": ClaimWorld(
         "a judge on 200 fixed pairs whose first slot is picked 5 points more often from generation 1 on",

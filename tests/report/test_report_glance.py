@@ -179,8 +179,10 @@ def test_strategies_are_advised_only_where_they_differ() -> None:
         generation=None,
         variant="equal_tokens",
         estimate=-0.3,
+        std_error=0.04,
         conf_low=-0.4,
         conf_high=-0.2,
+        n_replicates=8,
         verdict="",
     )
     levels = [
@@ -209,8 +211,11 @@ def test_strategies_are_advised_only_where_they_differ() -> None:
     ]
     said = _said(_reading([gap, *levels, *tokens], arms=("a", "b")), [])
     assert "over all generations it trains on 3.0 times the tokens" in said
-    unsure = replace(gap, conf_high=0.1)
-    assert "drifts less" not in _said(_reading([unsure, *levels], arms=("a", "b")), [])
+    # t = 2.8 on 7 degrees of freedom, p .026: told from 0 by itself, and not as the best of three.
+    near = replace(gap, std_error=0.3 / 2.8, conf_low=-0.55, conf_high=-0.05)
+    assert "b drifts less" in _said(_reading([near, *levels], arms=("a", "b")), [])
+    others = [replace(gap, arm=arm, estimate=0.01) for arm in "cd"]
+    assert "drifts less" not in _said(_reading([near, *others, *levels], arms=("a", "b", "c", "d")), [])
 
 
 def test_a_whole_run_is_answered(tmp_path: Path) -> None:
