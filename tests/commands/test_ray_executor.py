@@ -28,6 +28,7 @@ from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import Ledger
 
 Serve = Callable[..., Served]
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster for all of them
 SLOW = Faults(rules=(Rule(kind="slow", delay_s=0.02, times="always"),))
 
 
