@@ -57,6 +57,12 @@ def examples(thorough: int) -> int:
     return max(4, thorough * settings().max_examples // 100)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: one worker more than there are cores, which tests that wait for a server leave idle for a fifth of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish() -> None:
     """Modules and tests live as long as the session: the collector need not walk them after every test."""
     gc.collect()

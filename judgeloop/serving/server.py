@@ -301,12 +301,16 @@ class _ThreadServer(uvicorn.Server):
             await self._stop.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's waits a tenth of a second for its connections: without one there is nothing to wait for."""
+        """uvicorn's waits a tenth of a second whatever is open: connections on which nothing is asked close at once."""
+        if not self.server_state.tasks:
+            for server in self.servers:
+                server.close()
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            await asyncio.sleep(0)  # the turn in which they are lost
         if self.server_state.connections or self.server_state.tasks:
             await super().shutdown(sockets)
             return
-        for server in self.servers:
-            server.close()
         for bound in sockets or []:
             bound.close()
         await self.lifespan.shutdown()

@@ -422,7 +422,7 @@ class Elsewhere(BaseHTTPRequestHandler):
 def test_a_version_that_is_not_stated_is_left_out(page: tuple[int, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Elsewhere, "page", page)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         made = examined(f"http://127.0.0.1:{server.server_port}/v1", max_calls=1)
     finally:
@@ -441,7 +441,7 @@ class Locked(Rude):
 @pytest.mark.parametrize(("handler", "model"), [(Rude, "m"), (Locked, None)])
 def test_a_key_that_was_not_sent_is_said_to_be_missing(handler: type[Rude], model: str | None) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/v1"
     said = "no key was sent, for OPENAI_API_KEY goes to OpenAI's own address alone: give --api-key-env OPENAI_API_KEY"
     try:
@@ -455,7 +455,7 @@ def test_a_key_that_was_not_sent_is_said_to_be_missing(handler: type[Rude], mode
 
 def test_a_key_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Rude)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setenv("SECRET_KEY", "sk-very-secret-123")
     try:
         for user, code in (("user:pw@", 2), ("", 4)):
