@@ -221,6 +221,18 @@ def _shared_raters(generator: Generator, differing: float | None = None) -> Audi
     )  # fmt: skip
 
 
+def _agreeing_golds(generator: Generator, taste: float) -> AuditSample:
+    """Two a/b golds that agree on nine pairs in ten; texts differ in bold in three pairs of 300, fewer than a fit takes."""
+    length, unseen = generator.standard_normal((2, 300))
+    quality = 0.5 * length + unseen
+    first, second = (_prefers(6.0 * quality, generator) for _ in range(2))
+    bold = np.where(np.arange(300) < 3, 1.0, 0.0)
+    return _audit(
+        pair_table(300), by_order(quality + taste * length, generator), {"length": length, "bold": bold}, gold=first,
+        gold_2=second,
+    )  # fmt: skip
+
+
 def _order_by_lot(generator: Generator) -> AuditSample:
     table = pair_table(300)
     sample = _audit(table, by_order(1.5 * generator.standard_normal(300), generator), order_drawn=True)
@@ -521,6 +533,14 @@ AUDIT_WORLDS: dict[str, ClaimWorld] = {
     ),
     "half_copied_gold": ClaimWorld(
         "the same, but for 10 %", lambda generator: _shared_raters(generator, 0.1), relative=of_judge(length=MORE)
+    ),
+    "agreeing_golds": ClaimWorld(
+        "two a/b golds that agree on nine pairs in ten; better texts are longer, a feature is rare; the judge follows quality",
+        lambda generator: _agreeing_golds(generator, 0.0),
+    ),
+    "agreeing_golds_longer": ClaimWorld(
+        "the same; the judge favours longer texts besides, by .5 log-odds a doubling",
+        lambda generator: _agreeing_golds(generator, 0.5), of_judge(length=MORE),
     ),
     "order_by_lot": ClaimWorld("each pair in one order, drawn by lot; quality and noise alone", _order_by_lot),
     "selective_gold": ClaimWorld(
