@@ -200,7 +200,8 @@ def _candidates(points: Floats, columns: Mapping[str, object]) -> pd.DataFrame:
     features: dict[str, object] = dict.fromkeys(FEATURES, 0.0)
     features |= {"length": points[:, 0], "bold": points[:, 1]}
     order = [*CANDIDATE_COLUMNS[:7], *FEATURES, *CANDIDATE_COLUMNS[7:]]
-    return pd.DataFrame({**blank, **features, **columns}, index=range(len(points)))[order]
+    values = {**blank, **features, **columns}
+    return pd.DataFrame({name: values[name] for name in order}, index=range(len(points)))
 
 
 def _anchor(pairs: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
