@@ -425,14 +425,14 @@ def _arrow(frame: pd.DataFrame, table: str) -> pa.Table:
         if not typed and column.dtype == "float64":
             columns[name] = pa.array(column.to_numpy(), pa.float64())
             continue
-        values = column.tolist()
+        values = list(zip(column.tolist(), column.isna().tolist(), strict=True))
         if name in _INTEGERS and name in own:
-            columns[name] = pa.array([None if pd.isna(value) else int(value) for value in values], pa.int64())
+            columns[name] = pa.array([None if missing else int(value) for value, missing in values], pa.int64())
         elif name in _BOOLEANS and name in own:
-            columns[name] = pa.array([None if pd.isna(value) else bool(value) for value in values], pa.bool_())
+            columns[name] = pa.array([None if missing else bool(value) for value, missing in values], pa.bool_())
         elif (name in texts and name in own) or pd.api.types.infer_dtype(column, skipna=True) == "string":
             columns[name] = pa.array(
-                [None if pd.isna(value) else _storable(str(value)) for value in values], pa.string()
+                [None if missing else _storable(str(value)) for value, missing in values], pa.string()
             )
         else:
             columns[name] = pa.array(column.astype("float64").to_numpy(), pa.float64())

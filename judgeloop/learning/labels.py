@@ -45,23 +45,26 @@ def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     """
     if rule not in ("raw", "swap_average", "consistent_only", "length_controlled"):
         raise ValueError(f"unknown label rule {rule!r}; known: raw, swap_average, consistent_only, length_controlled")
-    scored = presentations(judgments)
-    soft = scored if rule in ("raw", "length_controlled") else _complete_matchups(scored, rule)
-    a, b, p_a = (soft[name].to_numpy() for name in ("a", "b", "p_a"))
-    chosen, rejected = np.concatenate([a, b]), np.concatenate([b, a])
+    columns, kinds, index = _presented(judgments)
+    if rule not in ("raw", "length_controlled"):
+        table = _complete_matchups(_frame(columns, kinds, index), rule)
+        columns, kinds = {name: table[name].values for name in table}, dict(table.dtypes)
+    a, b, p_a = (columns[name] for name in ("a", "b", "p_a"))
+    chosen, rejected = (
+        np.concatenate([np.asarray(side, dtype=object) for side in sides]) for sides in ((a, b), (b, a))
+    )
     weights = np.concatenate([p_a, 1.0 - p_a])
-    keys = (_ordered(chosen), *(np.tile(_ordered(soft[name].values), 2) for name in ("repeat", "order", "matchup")))
+    keys = (_ordered(chosen), *(np.tile(_ordered(columns[name]), 2) for name in ("repeat", "order", "matchup")))
     places = np.lexsort(keys)
     places = places[weights[places] > 0.0]
-    rows = soft.iloc[places % max(len(soft), 1)].reset_index(drop=True)
-    text: Any = soft["a"].dtype  # of texts: object or string
+    rows = places % max(len(p_a), 1)
+    text: Any = kinds["a"]  # of texts: object or string
     made = {
         "chosen": pd.Series(chosen[places], dtype=text), "rejected": pd.Series(rejected[places], dtype=text),
         "weight": weights[places], "label_rule": rule,
     }  # fmt: skip
-    return pd.DataFrame(
-        {name: made[name] if name in made else rows[name] for name in PREFERENCE_COLUMNS}, index=rows.index
-    )
+    taken = {name: pd.Series(columns[name][rows], dtype=kinds[name]) for name in PREFERENCE_COLUMNS if name not in made}
+    return pd.DataFrame({name: (made | taken)[name] for name in PREFERENCE_COLUMNS}, index=range(len(rows)))
 
 
 def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
@@ -71,6 +74,18 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     ``p_first`` where it is finite, else 1, ½, 0 for the verdicts first, tie, second; turned round where the order is ba.
     Raises ValueError as ``preferences`` does.
     """
+    return _frame(*_presented(judgments))
+
+
+def _frame(columns: dict[str, Any], kinds: dict[str, Any], index: pd.Index[Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: pd.Series(column, index=index, dtype=kinds[name]) for name, column in columns.items()}, index=index
+    )
+
+
+def _presented(judgments: pd.DataFrame) -> tuple[dict[str, Any], dict[str, Any], pd.Index[Any]]:
+    """The columns of ``presentations`` as arrays, their dtypes, and the rows' index: a table of its own would take as long as
+    all that is computed of a generation's."""
     first, second = judgments["candidate_first"], judgments["candidate_second"]
     different = ~judgments["identical"].astype(bool) & (first != second)
     counted = (different & (judgments["verdict"] != "unscored")).to_numpy(dtype=np.bool_)
@@ -110,13 +125,10 @@ def presentations(judgments: pd.DataFrame) -> pd.DataFrame:
     unclear = (a != a[first_row]) | (b != b[first_row])
     if unclear.any():
         raise ValueError(f"a pair_id must name one pair of candidates: {named(int(unclear.argmax()), _MATCHUP)}")
-    kept = {name: (values[name], judgments[name].dtype) for name in (*_PRESENTATION, "candidate_first")}
-    kept |= {name: (side, first.dtype) for name, side in (("a", a), ("b", b))}
-    index = judgments.index[counted]
-    return pd.DataFrame({
-        **{name: pd.Series(column, index=index, dtype=kind) for name, (column, kind) in kept.items()},
-        "p_a": np.where(forward, p_first, 1.0 - p_first), "matchup": matchup,
-    }, index=index)  # fmt: skip
+    columns: dict[str, Any] = {name: values[name] for name in (*_PRESENTATION, "candidate_first")}
+    kinds = {name: judgments[name].dtype for name in columns} | dict.fromkeys("ab", first.dtype)
+    columns |= {"a": a, "b": b, "p_a": np.where(forward, p_first, 1.0 - p_first), "matchup": matchup}
+    return columns, kinds | {"p_a": np.dtype(np.float64), "matchup": matchup.dtype}, judgments.index[counted]
 
 
 def _ordered(values: Any) -> NDArray[np.intp]:

@@ -34,7 +34,6 @@ from judgeloop.records import ORDERS, SIGNAL_COLUMNS, Distribution
 ORDER = "order"
 """The name of γ among a signal's features."""
 
-_INDEX = ["item_id", "candidate_id"]
 _SIDES = ("chosen", "rejected")
 
 
@@ -82,7 +81,7 @@ class FittedSignal:
             "std_error": np.array([errors[name] for name in coefficients], dtype=np.float64),
             "scale": np.array([scale[name] for name in coefficients], dtype=np.float64), "converged": self.converged,
         }  # fmt: skip
-        return pd.DataFrame(columns, index=range(len(coefficients)))[list(SIGNAL_COLUMNS)]
+        return pd.DataFrame({name: columns[name] for name in SIGNAL_COLUMNS}, index=range(len(coefficients)))
 
 
 def fit(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float], ridge: float) -> FittedSignal:
@@ -197,24 +196,24 @@ def generation_zero_scale(features: pd.DataFrame) -> pd.Series[float]:
 
 def _values(preferences: pd.DataFrame, features: pd.DataFrame, scale: pd.Series[float]) -> tuple[Floats, Floats]:
     """(n, p) features of the chosen and of the rejected texts, in scaled units."""
-    if not features.index.is_unique:
+    place = {key: k for k, key in enumerate(features.index)}
+    if len(place) < len(features):
         raise ValueError("features hold one row a text, indexed by (item_id, candidate_id)")
-    items = preferences["item_id"].to_numpy(dtype=object)
-    texts = np.concatenate([preferences[side].to_numpy(dtype=object) for side in _SIDES])
-    index = pd.MultiIndex.from_arrays([np.concatenate([items, items]), texts], names=_INDEX)
-    positions = features.index.get_indexer(index)
+    items = preferences["item_id"].tolist() * 2
+    texts = [text for side in _SIDES for text in preferences[side].tolist()]
+    # A dictionary, for a table of a generation's texts: pandas would sort both indexes anew for each fit.
+    positions = np.array([place.get(key, -1) for key in zip(items, texts, strict=True)], dtype=np.intp)
+
+    def named(row: int) -> str:
+        return f"{_SIDES[2 * row // len(items)]} text {(items[row], texts[row])}"
+
     if (positions < 0).any():
-        raise ValueError(f"no features of the {_named(index, int(np.argmin(positions)))}")
+        raise ValueError(f"no features of the {named(int(np.argmin(positions)))}")
     table = features[list(scale.index)].to_numpy(dtype=np.float64)[positions] / scale.to_numpy(dtype=np.float64)
     missing = ~np.isfinite(table).all(axis=1)
     if missing.any():
-        raise ValueError(f"missing features of the {_named(index, int(np.argmax(missing)))}")
-    return table[: len(items)], table[len(items) :]
-
-
-def _named(index: pd.MultiIndex, place: int) -> str:
-    """The text at a place of both sides' texts, the chosen ones first."""
-    return f"{_SIDES[2 * place // len(index)]} text {tuple(index[place])}"
+        raise ValueError(f"missing features of the {named(int(np.argmax(missing)))}")
+    return table[: len(preferences)], table[len(preferences) :]
 
 
 def _empty_signal(scale: pd.Series[float], ridge: float) -> FittedSignal:

@@ -10,6 +10,7 @@ arms share all draws.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,7 +38,8 @@ _GRID = np.array(list(itertools.product(np.arange(-6.0, 7.0), repeat=2)))
 _SIGMA = np.array([[1.0, RHO], [RHO, 1.0]])
 _LAW = np.exp(-0.5 * np.einsum("ni,ij,nj->n", _GRID, np.linalg.inv(_SIGMA), _GRID))
 _LAW /= _LAW.sum()
-_SCALE = pd.Series({"length": 1.0, "bold": 1.0})
+_FEATURES = pd.Index(["length", "bold"], dtype=object)
+_SCALE = pd.Series(1.0, index=_FEATURES)
 _REPLACE = StrategySpec()
 _SIGNAL = BradleyTerrySignalSpec(tau=TAU, ridge=0.0)
 
@@ -148,15 +150,21 @@ def _feedback(
         order: np.where(coin < logistic(position + sign * content), "first", "second")
         for order, sign, coin in (("ab", 1.0, coins[0]), ("ba", -1.0, coins[1]))
     }
-    table = pair_table(count, world.pairs)
-    table["a"], table["b"] = (np.array(names)[side] for side in sides)
+    named = np.array(names, dtype=object)
+    table = pair_table(count, world.pairs).assign(a=named[sides[0]], b=named[sides[1]])
     judgments = judged(table, verdicts, columns={"replicate": replicate, "arm": arm, "generation": t})
     support = {f"i{item}": Support(reference, {}) for item in range(world.items)}
     texts = list(dict.fromkeys([*names, *reference]))
-    index = pd.MultiIndex.from_product([support, texts], names=["item_id", "candidate_id"])
     points = np.tile(np.array([places[name] for name in texts]), (world.items, 1))
-    features = pd.DataFrame(points, index=index, columns=["length", "bold"])
+    features = pd.DataFrame(points, index=_index(world.items, tuple(texts)), columns=_FEATURES)
     return learn(world.signal, judgments, features, _SCALE, support, on_pool=False, size=world.size)
+
+
+@functools.lru_cache(maxsize=64)
+def _index(items: int, texts: tuple[str, ...]) -> pd.MultiIndex:
+    """Every item's texts; arms and replicates have the same in a generation, and pandas sorts an index once."""
+    levels = [pd.Index([f"i{item}" for item in range(items)], dtype=object), pd.Index(texts, dtype=object)]
+    return pd.MultiIndex.from_product(levels, names=["item_id", "candidate_id"])
 
 
 def _table(
@@ -192,7 +200,8 @@ def _candidates(points: Floats, columns: Mapping[str, object]) -> pd.DataFrame:
     features: dict[str, object] = dict.fromkeys(FEATURES, 0.0)
     features |= {"length": points[:, 0], "bold": points[:, 1]}
     order = [*CANDIDATE_COLUMNS[:7], *FEATURES, *CANDIDATE_COLUMNS[7:]]
-    return pd.DataFrame({**blank, **features, **columns}, index=range(len(points)))[order]
+    values = {**blank, **features, **columns}
+    return pd.DataFrame({name: values[name] for name in order}, index=range(len(points)))
 
 
 def _anchor(pairs: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
