@@ -29,6 +29,7 @@ from judgeloop.serving.protocol import error_answer, incoming
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.doctor_connection import SERVERS, Check
 
+pytestmark = pytest.mark.usefixtures("quick_retries")
 SPEC = {
     "position": 0.2, "quality": 8.0, "references": {"What is the capital of France?": "Paris"}, "temperature0": True,
 }  # fmt: skip
