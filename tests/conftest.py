@@ -25,7 +25,7 @@ import yaml
 from hypothesis import settings
 
 from judgeloop import report
-from judgeloop.commands import compare
+from judgeloop.commands import batch, compare
 from judgeloop.records import Call, Route
 from judgeloop.serving.faults import FaultCounter, Faults
 from judgeloop.serving.planted import PlantedAnswerer
@@ -34,7 +34,8 @@ from judgeloop.serving.protocol import parsed
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.estimate import estimates_frame
 from judgeloop.stats.judge import slopes
-from judgeloop.wire.client import Connection
+from judgeloop.wire import client, doctor_connection, jobs_api
+from judgeloop.wire.client import Connection, WireClient
 
 # A few examples a property at every change; the library's hundred in CI, by --hypothesis-profile thorough.
 settings.register_profile("fast", max_examples=20, deadline=None)
@@ -125,6 +126,17 @@ def _no_more_than_is_read(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.node.get_closest_marker("tables") is not None:
             stack.enter_context(tables_alone())
         yield
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds between two attempts, two looks at a job, and two at a server that does not answer, not half a second."""
+    monkeypatch.setitem(WireClient.__init__.__kwdefaults__, "backoff_s", 0.001)
+    monkeypatch.setattr(client, "_STARTING_S", (0.001, 0.001))
+    monkeypatch.setattr(doctor_connection, "_LONGEST_WAIT_S", 0.001)
+    monkeypatch.setattr(jobs_api, "_BACKOFF_S", 0.001)
+    monkeypatch.setattr(jobs_api, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(batch, "_FIRST_LOOK_S", 0.01)
 
 
 class CountingAnswerer:

@@ -40,7 +40,6 @@ from judgeloop.serving.protocol import Assembler, chunked
 from judgeloop.stats.judge import slopes
 from judgeloop.text.templates import Mode, Scale
 from judgeloop.wire.cassette import Cassette, Exchange
-from judgeloop.wire.client import WireClient
 from judgeloop.wire.line import LeanLine
 from judgeloop.wire.reply import Refusal, TransientFault, parse, read
 from wire_case import named
@@ -91,12 +90,6 @@ def _tables_alone(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr("judgeloop.commands.run.run_estimates", lambda *_: estimates_frame([]))
     patch.setattr("judgeloop.analysis.judge_estimates", lambda *_, **__: estimates_frame([]))
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds between two attempts, not half a second."""
-    monkeypatch.setitem(WireClient.__init__.__kwdefaults__, "backoff_s", 0.001)
 
 
 @pytest.mark.tables

@@ -47,6 +47,8 @@ CONSECUTIVE_FAILURES = 20
 """Failed calls in a row of one endpoint that end a run."""
 _SHOWN_PAUSE_S = 5.0
 """Seconds of a pause that is shown each time; shorter ones are shown once an endpoint."""
+_STARTING_S = 0.2, 1.0
+"""Seconds before a server where nobody answered is looked for again."""
 _CLOSING_S = 20.0
 _LISTING_S = 15.0
 """Seconds for which a list of models is waited for."""
@@ -171,7 +173,7 @@ class Connection:
         self._alive.result()
 
     async def _connect(self) -> None:
-        for wait_s in (0.2, 1.0, None):
+        for wait_s in (*_STARTING_S, None):
             try:
                 async with asyncio.timeout(_LISTING_S):
                     await self._line.send("GET", "/models")

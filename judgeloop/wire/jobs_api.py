@@ -24,6 +24,7 @@ from judgeloop.wire.reply import SHORTEST_SECRET_IN_ANSWER, TRANSIENT_4XX, Trans
 NO_SUCH_ADDRESS = (404, 405, 501)
 _PREPARING = ("pending", "running")
 _PREPARING_S = 2.0
+_BACKOFF_S = 0.5
 _MOST_LISTED = 1000
 
 T = TypeVar("T")
@@ -148,7 +149,7 @@ class JobsConnection(Connection):
         try:
             async for attempt in tenacity.AsyncRetrying(
                 stop=tenacity.stop_after_attempt(self.endpoint.attempts),
-                wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=LONGEST_WAIT_S, jitter=0.5),
+                wait=tenacity.wait_exponential_jitter(multiplier=_BACKOFF_S, max=LONGEST_WAIT_S, jitter=_BACKOFF_S),
                 retry=tenacity.retry_if_exception_type(_Retryable),
                 reraise=True,
             ):

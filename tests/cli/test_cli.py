@@ -117,6 +117,7 @@ def test_a_missing_key_is_named_and_never_shown(
     assert "environment variable NO_SUCH_KEY is not set" in _one_sentence(capsys.readouterr().err)
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_an_endpoint_where_nothing_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("run", write_experiment(tmp_path, _changed()), "--out", tmp_path / "run", "--quiet") == 4
     message = _one_sentence(capsys.readouterr().err)

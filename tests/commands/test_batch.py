@@ -29,6 +29,7 @@ from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire import batch_files
 from judgeloop.wire.client import Ledger
 
+pytestmark = pytest.mark.usefixtures("quick_retries")
 Serve = Callable[..., Served]
 KEY = "a-key-that-no-file-may-hold"
 

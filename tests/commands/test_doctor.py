@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import threading
@@ -29,6 +28,7 @@ from judgeloop.serving.protocol import error_answer, incoming
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.wire.doctor_connection import SERVERS, Check
 
+pytestmark = pytest.mark.usefixtures("quick_retries")
 SPEC = {
     "position": 0.2, "quality": 8.0, "references": {"What is the capital of France?": "Paris"}, "temperature0": True,
 }  # fmt: skip
@@ -43,19 +43,20 @@ IN_FLIGHT = "This is remark number"
 
 
 class Counted(ShapedAnswerer):
-    """Remembers every request: the body, and the headers it came with. Takes ``slow_s`` for each call of the knee's search."""
+    """Remembers every request: the body, and the headers it came with. Works ``slow_s`` on each call of the knee's search, if
+    that is more than none: the calls before it need not wait."""
 
     def __init__(self, shape: Shape, refuses_above: int, slow_s: float, **spec: Any) -> None:
         super().__init__(PlantedAnswerer(PlantedSpec.model_validate({**SPEC, **spec})), shape)
-        self.refuses_above, self.slow_s, self.now = refuses_above, slow_s, 0
+        self.shapes = {True: shape.model_copy(update={"seconds": slow_s or shape.seconds}), False: shape}
+        self.refuses_above, self.now = refuses_above, 0
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
 
     async def answer(self, body: dict[str, Any], call_id: str | None) -> Any:
         self.bodies.append(body)
         self.headers.append({name.decode(): value.decode() for name, value in incoming.get().headers})
-        if IN_FLIGHT in json.dumps(body):
-            await asyncio.sleep(self.slow_s)
+        self.shape = self.shapes[IN_FLIGHT in json.dumps(body)]
         if self.now >= self.refuses_above:
             return error_answer(429, "too many at once")
         self.now += 1
@@ -279,7 +280,7 @@ def test_a_template_that_reasons_first_is_not_asked_for_log_probabilities(play: 
 
 def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
     """A server that works on four calls at once, three tenths of a second each: far more than a busy machine adds."""
-    url, asked = play(slots=4, seconds=0.3)
+    url, asked = play(slots=4, slow_s=0.3)
     made = examined(url, max_calls=80)
     assert made.recommended.concurrency == 4
     assert made.recommended.calls_per_second == pytest.approx(4 / 0.3, rel=0.35)
@@ -291,14 +292,14 @@ def test_the_knee_is_at_the_servers_slots(play: Play) -> None:
 
 
 def test_a_server_that_serves_more_is_asked_up_to_the_calls(play: Play) -> None:
-    url, _ = play(slow_s=0.6)  # far more than a busy machine adds to a call
+    url, _ = play(slow_s=0.4)  # far more than a busy machine adds to a call
     made = examined(url, max_calls=80)
     assert made.recommended.concurrency in (8, 16)
     assert "more at once may be possible" in checks(made)["concurrency"].means
 
 
 def test_failures_at_a_level_end_the_search(play: Play) -> None:
-    url, _ = play(refuses_above=2, seconds=0.05)
+    url, _ = play(refuses_above=2, slow_s=0.05)
     made = examined(url, max_calls=80)
     assert "of 8 calls failed at 4 in flight" in checks(made)["concurrency"].means
     assert made.recommended.concurrency in (1, 2)

@@ -18,6 +18,10 @@ from judgeloop.errors import EndpointFailed
 CASES = Path(__file__).parents[1] / "cases"
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # of more connections at once than wait here, the rest are tried again after a second
+
+
 @pytest.fixture
 def play() -> Iterator[Callable[..., str]]:
     """``play(case, (words, others), …)`` starts the case's server, some words of it replaced; its base URL."""
@@ -30,7 +34,7 @@ def play() -> Iterator[Callable[..., str]]:
                 source = source.replace(words, others)
             module: dict[str, Any] = {"__name__": case}
             exec(compile(source.rpartition("\nThreadingHTTPServer(")[0], case, "exec"), module)
-            server = ThreadingHTTPServer(("127.0.0.1", 0), module["Handler"])
+            server = Server(("127.0.0.1", 0), module["Handler"])
             Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
             running.callback(server.server_close)
             running.callback(server.shutdown)

@@ -214,6 +214,7 @@ def test_a_block_that_is_wrong_is_refused(change: dict[str, Any], fault: str) ->
         resolve(raw)
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
@@ -238,6 +239,7 @@ def test_an_endpoint_without_embeddings_ends_the_run_before_it_costs_anything(
 
 
 @pytest.mark.tables
+@pytest.mark.usefixtures("quick_retries")
 def test_a_server_that_is_mended_is_asked_again(tmp_path: Path, serve: Serve) -> None:
     served = serve(faults=Faults(rules=(Rule(match="/embed/trial/", status=501, times=2),)))
     path = experiment(tmp_path / "in", served.base_url, arms={"judge": {}}, replicates=1)

@@ -20,7 +20,7 @@ from judgeloop.training.hosted import examples
 from judgeloop.wire.cassette import Cassette
 
 Serve = Callable[..., Served]
-pytestmark = [pytest.mark.at_hand, pytest.mark.tables]
+pytestmark = [pytest.mark.at_hand, pytest.mark.tables, pytest.mark.usefixtures("quick_retries")]
 ARMS = {"longer": {"judge": {"kind": "rule", "feature": "length"}}, "random": {"judge": {"kind": "random"}}}
 
 

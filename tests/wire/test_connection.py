@@ -197,6 +197,7 @@ def test_refusals_end_the_run_at_once(tmp_path: Path, answer: ServerAnswer, mess
     assert recorded(tmp_path) == {}
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_an_address_where_nobody_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
