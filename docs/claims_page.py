@@ -113,7 +113,7 @@ def page(path: Path) -> list[str]:
         "",
         "## Type I error",
         "",
-        "Tests before correction for their number, of terms whose effect is exactly 0:",
+        "Tests before correction for their number, of terms whose effect is exactly 0; of a term that is tested in several generations, any of them:",
         "",
     ]
     lines += ["| World | Term | Rejected at 5 % |", "|---|---|---|"]

@@ -48,7 +48,8 @@ def preferences(judgments: pd.DataFrame, rule: LabelRule) -> pd.DataFrame:
     columns, kinds, index = _presented(judgments)
     if rule not in ("raw", "length_controlled"):
         table = _complete_matchups(_frame(columns, kinds, index), rule)
-        columns, kinds = {name: table[name].values for name in table}, dict(table.dtypes)
+        columns = {str(name): column.values for name, column in table.items()}
+        kinds = {str(name): column.dtype for name, column in table.items()}
     a, b, p_a = (columns[name] for name in ("a", "b", "p_a"))
     chosen, rejected = (
         np.concatenate([np.asarray(side, dtype=object) for side in sides]) for sides in ((a, b), (b, a))

@@ -311,6 +311,7 @@ def test_tables_as_parquet_gives_them_are_read_alike(tables: RunTables, estimate
 @pytest.mark.parametrize(
     ("strategy", "reference", "doubled", "benchmark", "last"),
     [
+        ("replace", "previous", False, 1.0, 1.0),
         ("accumulate", "previous", False, 0.531, 1.5929 / 6),
         ("replace", "base", False, 1 / 6, 1 / 6),
         ("replace", "previous", True, 1.0, 2.0),
