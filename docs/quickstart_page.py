@@ -14,7 +14,7 @@ replicates. Four arms differ in the judge alone, or in what they train on:
 
 | Arm | Who picks | Trained on |
 |---|---|---|
-| `judge` | the base model, which is never trained itself, asked in both orders, the two verdicts averaged | this generation's picks |
+| `judge` | the base model, which is never trained itself, asked in both orders, the two verdicts averaged; each pair is trained on as a whole pick | this generation's picks |
 | `coin` | a coin: what training does where the picks mean nothing | the same |
 | `longer` | a rule: always the longer answer, the positive control | the same |
 | `longer_accumulate` | the same rule | the picks of all generations so far |
@@ -47,7 +47,8 @@ replicates. Four arms differ in the judge alone, or in what they train on:
 ## What was forecast
 
 From generation 0 alone, before any training (`forecast_drift_length`): a model's response to its picks is not known beforehand, so that the
-forecast is a range, from none to twice the picks' pull a step.
+forecast is a range, from none to twice the picks' pull a step. It was computed from the recorded texts when the run had ended; runs since then
+store it before the first training (`forecast_before.csv`).
 
 | Arm, generation 3 | Forecast from generation 0 [its range] | From the first step, repeated [95 % limits] | Measured, beyond the coin [95 %] |
 |---|---|---|---|

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import ctypes
 import functools
+import hashlib
 import importlib.util
 import inspect
 import io
@@ -44,6 +45,8 @@ DIVERGED = "training_diverged"
 """The reason of drafts that an arm no longer makes, because the loss of its training was not finite."""
 _SEEDS = 2**31
 _DIGITS = 16
+_BASE = "base.sha256"
+"""The file beside an adapter that names the weights of the base it was trained on."""
 _SCORED_TOGETHER = 8
 """Texts whose log-probabilities are computed together: a number of the whole vocabulary stands behind each token."""
 
@@ -114,6 +117,17 @@ class LocalModel:
             self._loaded = tokenizer, model.eval()
         return self._loaded
 
+    @functools.cached_property
+    def base_digest(self) -> str:
+        """SHA-256 of the base model's weights with their names."""
+        import torch
+
+        digest = hashlib.sha256()
+        for name, weights in self.loaded()[1].named_parameters():
+            digest.update(f"{name} {tuple(weights.shape)}\n".encode())
+            digest.update(weights.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
     def answers(self, calls: Sequence[Call], model: TrainedModel | None) -> Work:
         """What answers these calls: batches in their order, of which each is made when its first answer is wanted."""
         places = {call.call_id: place for place, call in enumerate(calls)}
@@ -178,6 +192,11 @@ class LocalModel:
         if not place.is_dir() or weights_digest(place) != trained.weights:
             raise TrainingFailed(
                 f"{place}: the adapter that a recorded training left is not here any more, and drafts are missing; restore it, or start anew with another --out"
+            )
+        trained_on = place / _BASE
+        if trained_on.is_file() and trained_on.read_text(encoding="ascii") != self.base_digest:
+            raise TrainingFailed(
+                f"{place}: this adapter was trained on another model than policy.base {self.spec.base} now is; restore that model, or start anew with another --out"
             )
         return PeftModel.from_pretrained(copy.deepcopy(base), str(place), is_trainable=trainable)
 
@@ -284,6 +303,7 @@ class LoraTrainer:
 
     def _train(self, training: Training) -> dict[str, Any]:
         import torch
+        from safetensors import SafetensorError
 
         began = time.monotonic()
         place = f"weights/s{training.replicate}/g{training.generation}/{training.arm}"
@@ -312,7 +332,8 @@ class LoraTrainer:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             trainer.model.save_pretrained(folder, selected_adapters=["default"])
-        except OSError as error:
+            (folder / _BASE).write_text(self.model.base_digest, encoding="ascii")
+        except (OSError, SafetensorError) as error:
             raise _no_room(folder, error) from None
         digest = weights_digest(folder)
         result = {
@@ -327,20 +348,27 @@ class LoraTrainer:
     def _trainer(
         self, model: Any, tokenizer: Any, training: Training, scratch: Path, *, fresh: bool
     ) -> tuple[Any, int]:
-        """(TRL's trainer, how many texts are longer than the context and are cut)."""
+        """(TRL's trainer, how many texts are longer with their prompt than the context and are cut or, where not even the prompt
+        leaves room for a text, left out)."""
         import datasets
         import peft
         import torch
         import transformers
         import trl
 
-        signal = self.signal
+        signal, context = self.signal, self.model.spec.context
+        lengths = [_lengths(tokenizer, pair) for pair in training.pairs]
+        pairs = [pair for pair, (prompt, *_) in zip(training.pairs, lengths, strict=True) if prompt < context]
+        if not pairs:
+            raise TrainingFailed(
+                f"policy.context: no prompt of this training leaves room for a text in {context} tokens (the shortest has {min(prompt for prompt, *_ in lengths)}); give a larger context"
+            )
         settings: dict[str, Any] = {
             "output_dir": str(scratch), "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": 1,
             "logging_nan_inf_filter": False, "use_cpu": not torch.cuda.is_available(), "bf16": _has_bfloat16(),
             "seed": training.seed % _SEEDS, "data_seed": training.seed % _SEEDS, "learning_rate": signal.learning_rate,
             "num_train_epochs": signal.epochs, "per_device_train_batch_size": signal.batch_size,
-            "gradient_checkpointing": False, "max_length": self.model.spec.context, "dataloader_pin_memory": False,
+            "gradient_checkpointing": False, "max_length": context, "dataloader_pin_memory": False,
         }  # fmt: skip
         lora = peft.LoraConfig(
             r=signal.rank, lora_alpha=2 * signal.rank, lora_dropout=0.0, task_type="CAUSAL_LM",
@@ -349,17 +377,17 @@ class LoraTrainer:
         chats = tokenizer.chat_template is not None
         if isinstance(signal, DpoSignalSpec):
             loss = "sigmoid_norm" if signal.length_normalised else "sigmoid"
-            kind, rows = trl.DPOTrainer, [_preference(pair, chats) for pair in training.pairs]
+            kind, rows = trl.DPOTrainer, [_preference(pair, chats) for pair in pairs]
             if settings["use_cpu"]:  # pair by pair: the same gradient, with less padding and memory
                 settings.update(per_device_train_batch_size=1, gradient_accumulation_steps=signal.batch_size)
             config = trl.DPOConfig(
                 **settings, beta=signal.beta, loss_type=[loss], label_smoothing=signal.label_smoothing
             )
         elif isinstance(signal, KtoSignalSpec):
-            rows = [_completion(pair, chats, good) for pair in training.pairs for good in (True, False)]
+            rows = [_completion(pair, chats, good) for pair in pairs for good in (True, False)]
             kind, config = trl.KTOTrainer, trl.KTOConfig(**settings, beta=signal.beta)
         else:
-            chosen = {(str(pair.prompt), pair.chosen): pair for pair in training.pairs}
+            chosen = {(str(pair.prompt), pair.chosen): pair for pair in pairs}
             rows = [_completion(pair, chats, True) for pair in chosen.values()]
             rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
             kind, config = trl.SFTTrainer, trl.SFTConfig(**settings)
@@ -368,9 +396,7 @@ class LoraTrainer:
             peft_config=lora if fresh else None, callbacks=[_stop_where_not_finite(transformers)],
         )  # fmt: skip
         trainer.remove_callback(transformers.PrinterCallback)
-        texts = [text for pair in training.pairs for text in (pair.chosen, pair.rejected)]
-        lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
-        return trainer, sum(length > self.model.spec.context for length in lengths)
+        return trainer, sum(length > context for _, *whole in lengths for length in whole)
 
 
 def served_name(digest: str) -> str:
@@ -392,10 +418,9 @@ def _copied(source: Path, target: Path, digest: str) -> bool:
     return True
 
 
-def _no_room(folder: Path, error: OSError) -> StorageFailed:
-    return StorageFailed(
-        f"{folder}: cannot be written ({error.strerror or error}); make room and run the same command again"
-    )
+def _no_room(folder: Path, error: Exception) -> StorageFailed:
+    reason = getattr(error, "strerror", None) or error
+    return StorageFailed(f"{folder}: cannot be written ({reason}); make room and run the same command again")
 
 
 def _quiet(work: Callable[..., T], *arguments: Any) -> T:
@@ -497,6 +522,18 @@ def prompt_as_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str
     if tokenizer.chat_template is None:
         return "\n\n".join(turn["content"] for turn in messages) + "\n\n"
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+
+def _lengths(tokenizer: Any, pair: TrainingPair) -> list[int]:
+    """Tokens of the prompt alone, of prompt and chosen text, and of prompt and rejected text, as the trainer reads them."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in prompt_turns(pair.prompt)]
+    prompt = prompt_as_text(tokenizer, turns)
+    if tokenizer.chat_template is None:
+        whole = [prompt + text + (tokenizer.eos_token or "") for text in (pair.chosen, pair.rejected)]
+    else:
+        answers = [[*turns, {"role": "assistant", "content": text}] for text in (pair.chosen, pair.rejected)]
+        whole = [str(tokenizer.apply_chat_template(answer, tokenize=False)) for answer in answers]
+    return [len(ids) for ids in tokenizer([prompt, *whole], add_special_tokens=False)["input_ids"]]
 
 
 def _preference(pair: TrainingPair, chats: bool) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +26,17 @@ from starlette.routing import Route
 import judgeloop
 from conftest import Served, small_experiment, tables, tables_alone, without, write_experiment
 from judgeloop import seeds
-from judgeloop.errors import ExperimentError, InvalidInput, TrainingFailed
+from judgeloop.errors import ExperimentError, InvalidInput, StorageFailed, TrainingFailed
 from judgeloop.experiment.resolve import resolve
-from judgeloop.experiment.schema import TrainedPolicySpec
-from judgeloop.records import Call, TrainedModel
+from judgeloop.experiment.schema import DpoSignalSpec, TrainedPolicySpec
+from judgeloop.records import Call, TrainedModel, Training, TrainingPair
 from judgeloop.rundir import RunFolder
 from judgeloop.serving.protocol import ServerAnswer
 from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.loop.amplification import divergences
 from judgeloop.training.command import weights_digest
-from judgeloop.training.lora import LocalModel, log_probabilities, sampled
+from judgeloop.training.lora import LocalModel, LoraTrainer, log_probabilities, sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -290,6 +293,48 @@ class TestTraining:
         adapter.write_bytes(adapter.read_bytes() + b"x")
         with pytest.raises(TrainingFailed, match="is not here any more, and drafts are missing"):
             judgeloop.run(path, out=run.path, report=False)
+
+    @pytest.mark.parametrize("width", [32, 64])
+    def test_an_adapter_of_another_base_is_refused(
+        self, width: int, trained: tuple[Path, judgeloop.Run], tmp_path: Path
+    ) -> None:
+        _, run = trained
+        other = tiny_llama.write(tmp_path / "other", seed=1, width=width)
+        model = LocalModel(TrainedPolicySpec(base=str(other), threads=1), other, RunFolder(run.path))
+        response = _trainings(run.path)["s0/g0/train/longer"]
+        adapter = TrainedModel(response["model"], response["weights"], adapter=response["adapter"])
+        with pytest.raises(TrainingFailed, match=r"trained on another model than policy.base .*; restore that model"):
+            model.adapted(adapter)
+
+    def test_texts_that_do_not_fit_are_counted_and_prompts_that_leave_no_room_are_left_out(
+        self, tmp_path: Path, base: Path
+    ) -> None:
+        model = LocalModel(TrainedPolicySpec(base=str(base), context=32, threads=1), base, RunFolder(tmp_path))
+        trainer = LoraTrainer(model, DpoSignalSpec(batch_size=2, epochs=1))
+        short, long = TrainingPair("the cat", "a dog", "the dog", 1.0), "the cat and the dog " * 4
+        fits = TrainingPair(long, "a dog runs", "the dog", 1.0)
+        cut = TrainingPair(long, "a dog runs", "the dog sleeps " * 5, 1.0)
+        no_room = TrainingPair(long * 2, "a dog", "the dog", 1.0)
+        training = partial(Training, 0, 0, "longer", 3, "previous", None)
+        done = asyncio.run(trainer.train(training((short, fits, cut, no_room))))
+        assert (done["metrics"]["cut"], done["metrics"]["pairs"]) == (3, 4)
+        with pytest.raises(TrainingFailed, match=r"leaves room for a text in 32 tokens .*; give a larger context"):
+            asyncio.run(trainer.train(training((no_room,))))
+
+    def test_a_disk_that_is_full_is_said(self, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = LocalModel(TrainedPolicySpec(base=str(base), context=32, threads=1), base, RunFolder(tmp_path))
+        pairs = (TrainingPair("the cat", "a dog", "the dog", 1.0),) * 2
+        training = Training(0, 0, "longer", 3, "previous", None, pairs)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        model.loaded()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))  # the adapter's weights have more bytes
+        try:
+            with pytest.raises(StorageFailed, match=r"weights/s0/g0/longer: cannot be written .*; make room and run"):
+                asyncio.run(LoraTrainer(model, DpoSignalSpec(batch_size=2, epochs=1)).train(training))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
 
     def test_the_example_for_trl_trains_on_from_its_last_adapter(
         self, tmp_path: Path, serve: Callable[..., Served], base: Path

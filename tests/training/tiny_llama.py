@@ -7,7 +7,7 @@ from pathlib import Path
 WORDS = ["the", "a", "cat", "dog", "bird", "runs", "sleeps", "sings", "and", "then", "in", "rain", "sun", "tree", "house", "far", "near"]  # fmt: skip
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, seed: int = 0, width: int = 32) -> Path:
     """Write the model; its folder."""
     import tokenizers
     import torch
@@ -24,9 +24,9 @@ def write(folder: Path) -> Path:
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['content'] }} {% if m['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(words), hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2,
         initializer_range=0.2,  # small weights leave the logits no room to move
     )  # fmt: skip
