@@ -85,7 +85,7 @@ def test_hard_verdicts_recover_the_planted_truth_within_their_errors() -> None:
 
 @pytest.mark.slow
 def test_f1_intervals_cover_and_the_estimate_is_unbiased() -> None:
-    found, covered, runs = [], [], 100
+    found, covered, runs = [], [], 200
     truth = np.array([*TRUTH, 0.2])
     for run in range(runs):
         world = World(0.2, 60, "F1", run)

@@ -35,7 +35,7 @@ CHOICE = CandidateTexts(("length", "bold"), pd.Series({"length": 1.0, "bold": 1.
 def test_the_limits_cover_the_drift_of_the_toy_loop(strategy: StrategySpec, rule: str) -> None:
     """Row L's world: a panel is judged, a forecast made, the loop run; 95 % of the loops end within the limits."""
     signal = BradleyTerrySignalSpec(tau=loop.TAU, ridge=0.0, label_rule=rule)  # type: ignore[arg-type]
-    loops, held = 40, 0
+    loops, held = 80, 0
     for seed in range(loops):
         world = loop.World(
             arms=("judge",),
@@ -133,7 +133,7 @@ def test_the_limits_cover_the_drift_of_loops_on_pools(
     signal: BradleyTerrySignalSpec | BestOfNSignalSpec, update: str
 ) -> None:
     """Another loop's generation 0 is the evidence: pools, candidates and picks are all fresh."""
-    loops, held = 40, 0
+    loops, held = 80, 0
     for seed in range(loops):
         tables, _ = pool_loop(2 * seed, signal, 1)
         _, drift = pool_loop(2 * seed + 1, signal, 3)

@@ -179,9 +179,9 @@ def test_a_difference_claims_no_more_than_the_folders_do() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("matchups", "replications"), [(1, 60), (3, 100)])
+@pytest.mark.parametrize(("matchups", "replications"), [(1, 100), (3, 200)])
 def test_paired_intervals_cover_the_planted_difference(matchups: int, replications: int) -> None:
-    """60 pairs of judges, and 100 where items have several pairs: the truth by a million draws of pairs; coverage within Monte-Carlo error of 95 %."""
+    """100 pairs of judges, and 200 where items have several pairs: the truth by a million draws of pairs; coverage within Monte-Carlo error of 95 %."""
     worlds: Judges = {"a": (0.2, 0.2, 1.0), "b": (0.8, 0.6, 1.5)}
     rng = seeds.rng(0, "truth of a comparison")
     lengths, quality = rng.integers(20, 300, size=(1_000_000, 2)), rng.standard_normal(1_000_000)

@@ -350,7 +350,7 @@ def _coverage(intervals, truth):
 @pytest.mark.slow
 def test_f1_recovery_and_coverage():
     # (γ, length, bold, q) = (.2, .3, .15, 1), 600 pairs, one call each; here both orders of 300.
-    runs = 150
+    runs = 300
     intervals = {term: [] for term in ("length_log_odds", "bold_log_odds")}
     ame, null = [], []
     for run in range(runs):
@@ -372,3 +372,25 @@ def test_f1_recovery_and_coverage():
         assert estimates.mean() == pytest.approx(truth, abs=0.025)
     assert np.mean(null) == pytest.approx(0.05, abs=allowed)
     assert 0.1 < np.mean(ame) < 0.25
+
+
+@pytest.mark.slow
+def test_f2_item_slopes_need_the_cluster_covariance():
+    # A length slope that varies by item with SD .6: 1,200 pairs, six an item.
+    runs, clustered, naive = 300, [], []
+    for run in range(runs):
+        rng = seeds.rng(0, "F2", run)
+        delta = rng.normal(size=1200)
+        slopes = np.repeat(0.3 + 0.6 * rng.normal(size=200), 6)
+        frame = planted_judgments(1200, f"F2/{run}", slopes=(1.0,), deltas=(slopes * delta)[:, None], pairs_an_item=6)
+        texts = texts_of(delta[:, None], ["length"], 6)
+        # The slope of the marginal model: what a large sample of this world converges to.
+        for judgments, intervals in ((frame, clustered), (frame.assign(item_id=frame["pair_id"]), naive)):
+            own_texts = texts if judgments is frame else texts.assign(item_id=texts["candidate_id"].str[:-1])
+            fit = fit_slopes(covariates(judgments, own_texts))
+            interval = fit.slope("length")
+            intervals.append((interval.estimate, interval.low, interval.high))
+    truth = float(np.mean([interval[0] for interval in clustered]))
+    allowed = 0.02 + 3 * math.sqrt(0.95 * 0.05 / runs)
+    assert _coverage(clustered, truth)[0] == pytest.approx(0.95, abs=allowed)
+    assert _coverage(naive, truth)[0] < 0.93

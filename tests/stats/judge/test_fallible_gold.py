@@ -83,7 +83,7 @@ def test_a_judge_sharper_than_gold_is_off_zero_and_not_found() -> None:
      ("equal", 1.5, 0.0, 0), ("biased", 1.0, 0.8, 0.8)],
 )  # fmt: skip
 def test_the_screen_finds_biased_judges_and_no_others(kind: str, kappa: float, beta: float, least: float) -> None:
-    runs = 80  # a screen that claims 15 % of unbiased judges is found in each world with probability .93
+    runs = 150
     rows = [row(judged(kind, k, kappa=kappa, beta=beta), SCREEN) for k in range(runs)]
     found = np.mean([screen.verdict == "found" and screen.p_value <= 0.05 for screen in rows])
     assert found >= least if least else found <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
@@ -92,7 +92,7 @@ def test_the_screen_finds_biased_judges_and_no_others(kind: str, kappa: float, b
 @pytest.mark.slow
 def test_pairs_that_people_tie_show_a_preference_of_unbiased_judges() -> None:
     """What was claimed before: at ties of one gold that may err the shorter text, here the better, is picked more often."""
-    rows = [row(judged("ties", k, kappa=1.5, threshold=1.0), TIED) for k in range(30)]
+    rows = [row(judged("ties", k, kappa=1.5, threshold=1.0), TIED) for k in range(60)]
     assert np.mean([tied.conf_high < 0 for tied in rows]) > 0.2
     assert {(tied.verdict, tied.p_value) for tied in rows} == {("", None)}
 

@@ -109,7 +109,7 @@ def test_latent_quality_gradient_gives_a_maximum():
 @pytest.mark.parametrize("beta", [0.0, 0.6])
 def test_latent_quality_recovers_the_slope_where_one_gold_does_not(beta):
     # docs/method.md, "Two golds": 900 pairs; one-gold regression gives .57 and .90 for β = 0 and .6.
-    runs, intervals, naive = 40, [], []
+    runs, intervals, naive = 60, [], []
     for run in range(runs):
         rng = seeds.rng(0, "latent", run)
         delta = rng.normal(size=900)

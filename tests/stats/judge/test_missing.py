@@ -15,7 +15,6 @@ from judgeloop.report.answers import brief
 from judgeloop.report.findings import findings
 from judgeloop.report.reading import as_estimates
 from judgeloop.stats.estimate import Estimate, RowLabels, estimates_frame
-from judgeloop.stats.judge import slopes
 from judgeloop.stats.judge.estimates import judge_estimates
 from judgeloop.stats.judge.missing import missing_estimates, with_claims_withheld
 from judgeloop.stats.judge.probes import probe_estimates
@@ -219,11 +218,8 @@ def test_replies_lost_for_one_slot_withhold_its_claim() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gold by verdict", "verdict by pick", "slot"])
-def test_what_is_missing_by_the_verdict_makes_no_unconditional_claim(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slopes, "DRAWS", 200)  # of the interval besides the one that is read here
-    runs, term = 40, "first_slot_excess" if kind == "slot" else "length_ame"
+def test_what_is_missing_by_the_verdict_makes_no_unconditional_claim(kind: str) -> None:
+    runs, term = 60, "first_slot_excess" if kind == "slot" else "length_ame"
     claimed, off = [], []
     for k in range(runs):
         said = findings(judge_estimates(selected(kind, k), gold_exact=True))

@@ -161,7 +161,7 @@ def test_merit_that_gold_knows_is_held_equal_where_asked() -> None:
 @pytest.mark.parametrize(("n", "pairs_an_item"), [(300, 1), (160, 4)])
 def test_intervals_of_transmission_cover(rule: str, truth: float, slack: float, n: int, pairs_an_item: int) -> None:
     """Coverage by docs/method.md, "Coverage criterion", of the joint interval; few items: 40, by Mancl and DeRouen."""
-    covered, apart, of = 0, [], 80
+    covered, apart, of = 0, [], 150
     for sample in range(of):
         frame, texts = judged(
             n, f"cover {rule} {n} {sample}", slopes=(0.5, 0.1) if rule == "consistent_only" else (0.4, 0.0),
