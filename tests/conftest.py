@@ -60,7 +60,7 @@ def examples(thorough: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one worker more than there are cores, which tests that wait for a server leave idle for a fifth of their time."""
+    """``-n auto``: one worker more than there are cores, for tests that wait for a server leave theirs idle."""
     return (os.cpu_count() or 1) + 1
 
 

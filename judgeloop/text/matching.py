@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import unicodedata
@@ -33,18 +32,12 @@ def correct(item: Item, text: str) -> bool | None:
     """
     if item.reference is None or not item.reference.strip() or item.match == "judge":
         return None
-    return _matches(item.match, item.reference, text)
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _matches(match: str, reference: str, text: str) -> bool | None:
-    """``correct`` by these rules; kept, for a pool's texts are asked about in every pair, arm and generation."""
-    if match == "exact":
-        return _bare(text) == _bare(reference)
-    if match == "contains":
-        pattern = re.escape(_bare(reference))
+    if item.match == "exact":
+        return _bare(text) == _bare(item.reference)
+    if item.match == "contains":
+        pattern = re.escape(_bare(item.reference))
         return re.search(rf"(?<!\w){pattern}(?!\w)", _normalised(text)) is not None
-    reference_number, number = last_number(reference), last_number(text)
+    reference_number, number = last_number(item.reference), last_number(text)
     if reference_number is None:
         return None
     return number is not None and math.isclose(number, reference_number, rel_tol=1e-9)

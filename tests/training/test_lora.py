@@ -321,7 +321,7 @@ class TestTraining:
         with pytest.raises(TrainingFailed, match=r"leaves room for a text in 32 tokens .*; give a larger context"):
             asyncio.run(trainer.train(training((no_room,))))
 
-    def test_a_disk_that_is_full_is_said(self, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disk_that_is_full_is_said(self, tmp_path: Path, base: Path) -> None:
         model = LocalModel(TrainedPolicySpec(base=str(base), context=32, threads=1), base, RunFolder(tmp_path))
         pairs = (TrainingPair("the cat", "a dog", "the dog", 1.0),) * 2
         training = Training(0, 0, "longer", 3, "previous", None, pairs)
