@@ -1,19 +1,17 @@
-"""DPO with TRL as the command of ``policy: {kind: command}`` (docs/training.md): a LoRA, loaded into a running vLLM server.
+"""DPO with TRL as the command of ``policy: {kind: command}`` (docs/training.md): a LoRA, which judgeloop has the policy's server load.
 
     policy:
       kind: command
       endpoint: policy
-      command: [python, /path/to/train_trl.py, --base, /models/base, --server, "http://127.0.0.1:8000/v1"]
+      command: [python, /path/to/train_trl.py, --base, /models/base]
 
-Needs torch, transformers, peft and trl. The server is started with ``--enable-lora`` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
-Without ``--server`` the adapter is written and named, and the server has to find it by itself.
+Needs torch, transformers, peft and trl. The server, vLLM, is started with ``--enable-lora`` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ def main() -> None:
     """Train on preferences.jsonl in the working directory as training.json says, and write model.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", required=True, help="folder or name of the base model")
-    parser.add_argument("--server", help="the vLLM server's address, as http://127.0.0.1:8000/v1")
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -37,12 +34,8 @@ def main() -> None:
     pairs = [json.loads(line) for line in Path("preferences.jsonl").read_text(encoding="utf-8").splitlines()]
     trainer = trained(arguments, settings, pairs)
     trainer.model.save_pretrained("adapter", selected_adapters=["default"])
-    name = f"s{settings['replicate']}-g{settings['generation']}-{settings['arm']}"
-    if arguments.server:
-        load_adapter(arguments.server, name, Path("adapter").resolve())
     metrics = {key: value for key, value in trainer.state.log_history[-1].items() if isinstance(value, int | float)}
-    content = {"model": name, "adapter": "adapter", "metrics": metrics}
-    Path("model.json").write_text(json.dumps(content), encoding="utf-8")
+    Path("model.json").write_text(json.dumps({"adapter": "adapter", "metrics": metrics}), encoding="utf-8")
 
 
 def trained(arguments: argparse.Namespace, settings: dict[str, Any], pairs: list[dict[str, Any]]) -> DPOTrainer:
@@ -74,15 +67,6 @@ ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
 def as_messages(value: str | list[dict[str, str]], role: str) -> list[dict[str, str]]:
     """Turns as they are; a text as one turn, so that the model's chat template is applied."""
     return [{"role": role, "content": value}] if isinstance(value, str) else value
-
-
-def load_adapter(server: str, name: str, path: Path) -> None:
-    """Have a vLLM server load an adapter under a name."""
-    body = json.dumps({"lora_name": name, "lora_path": str(path)}).encode()
-    address = f"{server.rstrip('/')}/load_lora_adapter"
-    request = urllib.request.Request(address, body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        answer.read()
 
 
 if __name__ == "__main__":

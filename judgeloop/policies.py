@@ -98,8 +98,8 @@ InProcess = Callable[[Sequence[Call], TrainedModel | None], Work]
 @dataclass(frozen=True)
 class Drafter:
     """Samples texts from the experiment's drafting model, each as a named call. ``model``: what training made of it;
-    ``in_process``: what makes the drafts where no endpoint does; ``adapters``: the folder below which the adapters stand that the
-    endpoint's server is to load, None where it loads none."""
+    ``in_process``: what makes the drafts where no endpoint does; ``run``: the run folder, where the adapters stand that a server is to
+    load."""
 
     client: WorkingClient
     spec: PolicySpec
@@ -108,7 +108,7 @@ class Drafter:
     seed: int
     model: TrainedModel | None = None
     in_process: InProcess | None = None
-    adapters: Path | None = None
+    run: Path = Path()
 
     def call(
         self,
@@ -136,7 +136,7 @@ class Drafter:
         call = Call(call_id, self.spec.endpoint, body)
         if self.model is not None:
             body["model"] = self.model.name
-            adapter = str((self.adapters / self.model.adapter).resolve()) if self.adapters else ""
+            adapter = str((self.run / self.model.adapter).resolve()) if self.model.is_loaded_first else ""
             call = replace(call, weights=self.model.weights, base_url=self.model.base_url, adapter=adapter)
         return call
 

@@ -301,12 +301,22 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
     """The model that a training left: its name at the policy's endpoint, or at ``base_url``; ``adapter``: the path of its
-    adapter, where it has one; ``weights``: a digest that other weights do not share."""
+    adapter, where it has one, absolute or in the run folder; ``weights``: a digest that other weights do not share."""
 
     name: str
     weights: str
     base_url: str = ""
     adapter: str = ""
+
+    @property
+    def is_loaded_first(self) -> bool:
+        """Whether the server has the adapter from judgeloop, which loads it under the name of its weights."""
+        return bool(self.adapter) and self.name == served_name(self.weights)
+
+
+def served_name(digest: str) -> str:
+    """The name under which a server is to load an adapter of this digest: another adapter never has it."""
+    return f"judgeloop-{digest.removeprefix('sha256:')[:16]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ class Served:
     """A running local server, what it was asked (``asked``: how often each call was answered), and the faults that it played."""
 
     def __init__(self, server: LocalServer, answerer: CountingAnswerer) -> None:
-        self.base_url, self.asked = server.base_url, answerer.asked
+        self.base_url, self.asked, self.app = server.base_url, answerer.asked, server.app
         self.faults: FaultCounter = server.app.state.faults
 
 

@@ -1,4 +1,4 @@
-"""``judgeloop.reward``: a judge of pairs as the reward function of a trainer, as TRL's GRPO and RLOO trainers take it."""
+"""``judgeloop.reward``: a judge as the reward function of a trainer, as TRL's GRPO, RLOO and online DPO trainers take it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +22,7 @@ from judgeloop.experiment.resolve import asked_models, validated, without_later_
 from judgeloop.experiment.schema import Block, Endpoint, JudgeSpec
 from judgeloop.judging.judges import Judge, make_judge, resolve_mode
 from judgeloop.judging.pairing import presentations
+from judgeloop.judging.reward_models import JudgeOfTexts, RewardJudge, check_reward
 from judgeloop.records import Candidate, Item, Judgment, Matchup, Message, canonical, prompt_text
 from judgeloop.rundir import RunFolder
 from judgeloop.serving import engines
@@ -32,13 +33,14 @@ from judgeloop.wire.client import Ledger, WireClient
 T = TypeVar("T")
 VERDICTS = "verdicts.jsonl"
 _PICKS, _TRIAL = "reward/picks", "reward/trial"
+_STREAM = ("reward",)
 
 
 class RewardSpec(Block):
     """A judge and the endpoints that it asks, as in an experiment file."""
 
     judge: JudgeSpec
-    """Who judges: any judge of pairs."""
+    """Who judges."""
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
     """Named endpoints; none where no model is asked."""
     seed: int = 0
@@ -48,9 +50,10 @@ class RewardSpec(Block):
 class JudgeReward:
     """A judge as a reward function, opened and closed as a context manager or by ``close``.
 
-    A prompt's completions are judged in all pairs and both orders, n(n − 1) judgments of n completions; pairs that were judged before,
-    in this process or in an earlier one on the same folder, are not asked again. Each judgment is a row of ``verdicts.jsonl``, which
-    ``judgeloop.analyze`` reads: what the judge's picks depended on while it trained the model.
+    A prompt's completions are judged in all pairs and both orders, n(n − 1) judgments of n completions; a judge that scores texts
+    (pointwise, reward) is asked once a completion. What was judged before, in this process or in an earlier one on the same folder, is
+    not asked again. Each judgment is a row of ``verdicts.jsonl``, which ``judgeloop.analyze`` reads: what the judge's picks depended on
+    while it trained the model.
     """
 
     def __init__(self, spec: RewardSpec, folder: RunFolder, ledger: Ledger) -> None:
@@ -89,10 +92,13 @@ class JudgeReward:
             await resolve_mode(member, endpoints=endpoints, folder=Path(), client=client, prefix=_TRIAL)
             for member in asked_models(spec.judge)
         ]
-        return make_judge(
+        judge = make_judge(
             spec.judge, endpoints=endpoints, folder=Path(), client=client, seed=spec.seed, mode=modes or None,
             measure=features_of,
         )  # fmt: skip
+        if isinstance(judge, RewardJudge):
+            await check_reward(judge, _TRIAL)
+        return judge
 
     def _done(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine, in this reward's own event loop."""
@@ -101,12 +107,15 @@ class JudgeReward:
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], *, reference: Sequence[str | None] | None = None, **columns: Any
     ) -> list[float | None]:  # fmt: skip
-        """(n,) a reward in [0, 1] for each completion: the share of the judgments on it, against every other completion of
-        its prompt, in which it was picked; a tie counts ½, a text against its like ½. None where none of them has a verdict.
+        """(n,) a reward for each completion, None where the judge gave none.
+
+        Of a judge of pairs the share, in [0, 1], of the judgments on it, against every other completion of its prompt, in which it was
+        picked; a tie counts ½, a text against its like ½. Of a judge that scores texts its score, larger = better: points of the scale
+        (less them on a reversed one), or a reward model's number.
 
         ``prompts``, ``completions`` (n,): texts, or conversations (lists of turns with role and content). ``reference`` (n,):
-        right answers, for judge prompts that show one. Other ``columns`` are a trainer's own. Raises InvalidInput where a prompt has one completion,
-        and what an endpoint's client raises: the same call resumes.
+        right answers, for judge prompts that show one. Other ``columns`` are a trainer's own. Raises InvalidInput where a judge of pairs
+        gets a prompt with one completion, and what an endpoint's client raises: the same call resumes.
         """
         texts = [_text(completion) for completion in completions]
         items: dict[str, Item] = {}
@@ -118,30 +127,34 @@ class JudgeReward:
             items.setdefault(name, Item(name, asked, reference=right))
             groups.setdefault(name, []).append(place)
         single = next((places[0] for places in groups.values() if len(places) < 2), None)
-        if single is not None:
+        if single is not None and not isinstance(self._judge, JudgeOfTexts):
             raise InvalidInput(
                 f"reward: prompt {single} has one completion; a judge of pairs compares two or more (num_generations of the trainer)"
             )
         rewards: list[float | None] = [None] * len(texts)
         with self._lock:
-            judged = self._done(
-                self._judged(items, {name: [texts[p] for p in places] for name, places in groups.items()})
-            )
-            self._write(items, [judgment for of_item in judged.values() for judgment in of_item], columns)
-        for name, places in groups.items():
-            for place, reward in zip(places, _rewards([texts[p] for p in places], judged[name]), strict=True):
-                rewards[place] = reward
+            judged = self._done(self._all_judged(items, {name: [texts[p] for p in at] for name, at in groups.items()}))
+            self._write(items, [judgment for judgments, _ in judged for judgment in judgments], columns)
+        for places, (_, of_item) in zip(groups.values(), judged, strict=True):
+            for place, value in zip(places, of_item, strict=True):
+                rewards[place] = value
         return rewards
 
-    async def _judged(self, items: Mapping[str, Item], texts: Mapping[str, Sequence[str]]) -> dict[str, list[Judgment]]:
-        """All different texts of every item in pairs, both orders."""
-        judged = await asyncio.gather(
-            *(
-                self._judge.judge(items[name], presentations(_pairs(name, of_item)), _PICKS, ("reward",))
-                for name, of_item in texts.items()
-            )
-        )
-        return dict(zip(texts, judged, strict=True))
+    async def _all_judged(
+        self, items: Mapping[str, Item], texts: Mapping[str, Sequence[str]]
+    ) -> list[tuple[list[Judgment], list[float | None]]]:
+        """Of every item the judgments on its texts, and each text's reward."""
+        return await asyncio.gather(*(self._judged(items[name], of_item) for name, of_item in texts.items()))
+
+    async def _judged(self, item: Item, texts: Sequence[str]) -> tuple[list[Judgment], list[float | None]]:
+        """The judgments on all pairs of different texts in both orders, and each text's reward."""
+        candidates = {text: Candidate(item.item_id, _digest(text), text) for text in texts}
+        shown = presentations(_pairs(candidates.values()))
+        judgments = await self._judge.judge(item, shown, _PICKS, _STREAM)
+        if not isinstance(self._judge, JudgeOfTexts):
+            return judgments, _shares(texts, judgments)
+        scores = await self._judge.scores(item, list(candidates.values()), _PICKS, _STREAM)
+        return judgments, [scores.get(candidates[text].candidate_id) for text in texts]
 
     def _rows_there(self) -> set[tuple[str, str]]:
         """(pair, order) of the rows that an earlier process wrote."""
@@ -197,7 +210,7 @@ def reward(
     max_cost: float | None = None,
     max_calls: int | None = None,
 ) -> JudgeReward:
-    """A judge of pairs as a reward function, ``reward(prompts, completions) → rewards``, for TRL's GRPO and RLOO trainers.
+    """A judge as a reward function, ``reward(prompts, completions) → rewards``, for TRL's GRPO, RLOO and online DPO trainers.
 
     ``judge`` and ``endpoints``: as in an experiment file (docs/experiment.md); a judge of kind random or rule is a control. ``out``: the folder
     of this judge's calls and verdicts.jsonl; another judge's is refused, so that no verdict is taken for another's. ``max_cost``
@@ -210,8 +223,8 @@ def reward(
     return JudgeReward(spec, RunFolder(out), Ledger(max_cost, max_calls))
 
 
-def _rewards(texts: Sequence[str], judgments: Sequence[Judgment]) -> list[float | None]:
-    """The reward of each text from the judgments of its item."""
+def _shares(texts: Sequence[str], judgments: Sequence[Judgment]) -> list[float | None]:
+    """The share of the judgments on each text that picked it."""
     picked: dict[tuple[str, str], list[float]] = {}
     for judgment in judgments:
         verdict, shown = judgment.verdict, judgment.presentation
@@ -231,12 +244,11 @@ def _rewards(texts: Sequence[str], judgments: Sequence[Judgment]) -> list[float 
     return rewards
 
 
-def _pairs(item_id: str, texts: Sequence[str]) -> list[Matchup]:
-    """Every pair of different texts, named by their contents: the same two texts are one pair whenever they come."""
-    candidates = {_digest(text): Candidate(item_id, _digest(text), text) for text in texts}
+def _pairs(candidates: Collection[Candidate]) -> list[Matchup]:
+    """Every pair of an item's different texts, named by their contents: the same two texts are one pair whenever they come."""
+    by_name = sorted(candidates, key=lambda candidate: candidate.candidate_id)
     return [
-        Matchup(item_id, f"{item_id}-{a}-{b}", candidates[a], candidates[b])
-        for a, b in combinations(sorted(candidates), 2)
+        Matchup(a.item_id, f"{a.item_id}-{a.candidate_id}-{b.candidate_id}", a, b) for a, b in combinations(by_name, 2)
     ]
 
 

@@ -220,7 +220,7 @@ async def _run(
         templates.load(policy.prompt, resolved.folder, "draft"),
         experiment.seed,
         in_process=weights.in_process,
-        adapters=folder.path if policy.kind == "trained" and policy.endpoint else None,
+        run=folder.path,
     )
 
     def ended(done: loop.GenerationDone) -> None:

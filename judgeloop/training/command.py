@@ -23,7 +23,7 @@ from typing import Any, cast
 from judgeloop.errors import AnswersOutstanding, StorageFailed, TrainingFailed
 from judgeloop.experiment.schema import CommandPolicySpec
 from judgeloop.interchange.preferences import json_lines, training_lines
-from judgeloop.records import Training
+from judgeloop.records import Training, served_name
 from judgeloop.rundir import RunFolder
 
 _GRACE_S = 10.0
@@ -143,9 +143,9 @@ def _model(path: Path, run: Path) -> dict[str, Any]:
             raise TrainingFailed(f"{path}: {key} must be text")
     if base_url and not base_url.startswith(("http://", "https://")):
         raise TrainingFailed(f"{path}: base_url must start with http:// or https://")
-    if not model:
+    if not model and not adapter:
         raise TrainingFailed(
-            f"{path}: names no model; give `model`, its name at the policy's endpoint or at `base_url`"
+            f"{path}: names no model; give `model`, its name at the policy's endpoint or at `base_url`, or `adapter`, which is then loaded there"
         )
     recorded: dict[str, Any] = {"model": model, "weights": "", "metrics": _metrics(path, content.get("metrics"))}
     if base_url:
@@ -155,6 +155,7 @@ def _model(path: Path, run: Path) -> dict[str, Any]:
         inside = place.is_relative_to(run.resolve())
         recorded["adapter"] = str(place.relative_to(run.resolve()) if inside else place)
         recorded["weights"] = weights_digest(place)
+        recorded["model"] = model or served_name(recorded["weights"])
     return recorded
 
 

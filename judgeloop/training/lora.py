@@ -33,7 +33,7 @@ import numpy as np
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, StorageFailed, TrainingFailed
 from judgeloop.experiment.schema import DpoSignalSpec, KtoSignalSpec, LoraSignal, TrainedPolicySpec
-from judgeloop.records import Call, TrainedModel, Training, TrainingPair, Work, prompt_turns
+from judgeloop.records import Call, TrainedModel, Training, TrainingPair, Work, prompt_turns, served_name
 from judgeloop.rundir import RunFolder
 from judgeloop.training.command import weights_digest
 
@@ -44,7 +44,6 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl")
 DIVERGED = "training_diverged"
 """The reason of drafts that an arm no longer makes, because the loss of its training was not finite."""
 _SEEDS = 2**31
-_DIGITS = 16
 _BASE = "base.sha256"
 """The file beside an adapter that names the weights of the base it was trained on."""
 _SCORED_TOGETHER = 8
@@ -397,11 +396,6 @@ class LoraTrainer:
         )  # fmt: skip
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer, sum(length > context for _, *whole in lengths for length in whole)
-
-
-def served_name(digest: str) -> str:
-    """The name under which a server is to load an adapter of this digest: another adapter never has it."""
-    return f"judgeloop-{digest.removeprefix('sha256:')[:_DIGITS]}"
 
 
 def _copied(source: Path, target: Path, digest: str) -> bool:

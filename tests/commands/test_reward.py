@@ -11,7 +11,7 @@ import pytest
 
 import judgeloop
 from conftest import Served
-from judgeloop.errors import BudgetReached, ExperimentError, FolderMismatch, InvalidInput
+from judgeloop.errors import BudgetReached, EndpointFailed, ExperimentError, FolderMismatch, InvalidInput
 
 Serve = Callable[..., Served]
 pytestmark = pytest.mark.at_hand
@@ -92,3 +92,33 @@ def test_a_completion_without_a_verdict_has_no_reward(tmp_path: Path, serve: Ser
     served = serve(unscored=1.0)
     with judgeloop.reward({"endpoint": "m", "verdict": "text"}, _endpoints(served), out=tmp_path / "r") as reward:
         assert reward(PROMPTS[:3], COMPLETIONS[:3]) == [None] * 3
+
+
+def test_a_judge_that_scores_texts_gives_its_scores_and_is_asked_once_a_text(tmp_path: Path, serve: Serve) -> None:
+    served = serve(length=1.0, position=0.0)
+    points = {"kind": "pointwise", "endpoint": "m", "verdict": "text"}
+    with judgeloop.reward(points, _endpoints(served), out=tmp_path / "points") as reward:
+        scores = reward([*PROMPTS, "A prompt with one completion"], [*COMPLETIONS, "alone"])
+        assert sum(served.asked.values()) == 6
+        assert all(score in range(1, 11) for score in scores)
+        assert scores[0] < scores[2] < scores[1]
+    reversed_scale = {**points, "scale": "10-1"}
+    with judgeloop.reward(reversed_scale, _endpoints(served), out=tmp_path / "reversed") as reward:
+        points_less = reward(PROMPTS, COMPLETIONS)
+        assert all(score in range(-10, 0) for score in points_less)
+        assert points_less[0] < points_less[1]
+    audit = judgeloop.analyze(tmp_path / "points/verdicts.jsonl")
+    row = audit.estimates.query("term == 'longer_preferred_raw' and category == ''").iloc[0]
+    assert (row["estimate"], row["n"]) == (0.875, 8)  # a tie of "apple" and "a pear"
+
+
+def test_a_reward_model_gives_its_numbers_and_a_text_without_one_has_none(tmp_path: Path, serve: Serve) -> None:
+    served = serve(length=1.0, position=0.0)
+    judge = {"kind": "reward", "endpoint": "m"}
+    with judgeloop.reward(judge, _endpoints(served), out=tmp_path / "r") as reward:
+        short, long, middle = (float(value or 0) for value in reward(PROMPTS[:3], COMPLETIONS[:3]))
+        assert long - middle == pytest.approx(2.0)  # a log-odds a doubling
+        assert middle - short == pytest.approx(1.0)
+    silent = serve(unscored=1.0)
+    with pytest.raises(EndpointFailed, match="gave no score to a trial text"):
+        judgeloop.reward(judge, _endpoints(silent), out=tmp_path / "silent")

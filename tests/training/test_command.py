@@ -12,12 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 import judgeloop
 from conftest import ITEMS, Served, small_experiment, tables, write_experiment
 from judgeloop.cli import main
 from judgeloop.commands.forecast import BEFORE
 from judgeloop.errors import AnswersOutstanding, ExperimentError, ReplayMiss, TrainingFailed
+from judgeloop.records import served_name
 from judgeloop.training.command import weights_digest
 from judgeloop.wire.cassette import Cassette
 
@@ -275,6 +279,34 @@ def test_a_model_may_answer_elsewhere_and_its_adapter_is_known_by_its_weights(tm
     assert training.response["weights"] == weights_digest(run.path / "training/s0/g0/longer")
     (run.path / "training/s0/g0/longer/README.md").write_text("another date")
     assert training.response["weights"] == weights_digest(run.path / "training/s0/g0/longer")
+
+
+@pytest.mark.tables
+def test_an_adapter_without_a_name_is_loaded_by_the_server_and_drafted_with(tmp_path: Path, serve: Serve) -> None:
+    (tmp_path / "twin").mkdir()
+    (tmp_path / "twin/adapter.safetensors").write_text("weights")
+    name = served_name(weights_digest(tmp_path / "twin"))
+    served = serve(model=["planted", name])
+    loaded: list[dict[str, str]] = []
+
+    async def load(request: Request) -> Response:
+        loaded.append(await request.json())
+        return PlainTextResponse("loaded")
+
+    served.app.router.routes.append(Route("/v1/load_lora_adapter", load, methods=["POST"]))
+    script = """mkdir -p lora; printf weights > lora/adapter.safetensors; echo '{"adapter": "lora"}' > model.json"""
+    path = _experiment(tmp_path, served, ["sh", "-c", script], arms={"longer": ARMS["longer"]}, generations=2)
+    run = judgeloop.run(path, out=tmp_path / "run")
+    folders = [run.path / f"training/s0/g{generation}/longer/lora" for generation in range(2)]
+    assert loaded == [{"lora_name": name, "lora_path": str(folders[0].resolve())}]  # the second has the same weights
+    second = json.loads((run.path / "training/s0/g1/longer/training.json").read_text())
+    assert (second["model"], second["adapter"]) == (name, str(folders[0].resolve()))
+    rows = run.candidates.query("generation > 0")
+    assert rows["text"].notna().all()
+    loaded.clear()
+    again = judgeloop.run(path, replay=run.path, out=tmp_path / "again")
+    assert tables(again.path) == tables(run.path)
+    assert not loaded
 
 
 @pytest.mark.tables

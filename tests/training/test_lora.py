@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import judgeloop
-from conftest import Served, small_experiment, tables, tables_alone, without, write_experiment
+from conftest import small_experiment, tables, tables_alone, without, write_experiment
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, InvalidInput, StorageFailed, TrainingFailed
 from judgeloop.experiment.resolve import resolve
@@ -72,6 +73,15 @@ class AdapterServer:
         spec = TrainedPolicySpec(base=str(base), context=96, threads=1)
         self._model = LocalModel(spec, base, RunFolder(folder))
         self.adapters: dict[str, TrainedModel] = {}
+        self.base_url = ""
+
+    @contextmanager
+    def running(self) -> Iterator[AdapterServer]:
+        app = create_app(self)
+        app.router.routes.append(Route("/v1/load_lora_adapter", self.load, methods=["POST"]))
+        with LocalServer(app) as served:
+            self.base_url = served.base_url
+            yield self
 
     def models(self) -> list[str]:
         return ["base", *self.adapters]
@@ -178,11 +188,9 @@ class TestTraining:
         self, trained: tuple[Path, judgeloop.Run], base: Path, tmp_path: Path
     ) -> None:
         _, run = trained
-        app = create_app(server := AdapterServer(base, tmp_path))
-        app.router.routes.append(Route("/v1/load_lora_adapter", server.load, methods=["POST"]))
-        with LocalServer(app) as served:
+        with AdapterServer(base, tmp_path).running() as server:
             policy = {**_raw(base)["policy"], "endpoint": "vllm"}
-            endpoints = {"vllm": {"base_url": served.base_url, "model": "base"}}
+            endpoints = {"vllm": {"base_url": server.base_url, "model": "base"}}
             path = write_experiment(tmp_path / "in", _raw(base, policy=policy, endpoints=endpoints), ITEMS)
             with tables_alone():
                 drafted = judgeloop.run(path, out=tmp_path / "run", report=False)
@@ -246,6 +254,28 @@ class TestTraining:
         audit = judgeloop.analyze(out / "completions")
         assert audit.candidates["generation"].max() == 3
         assert len(audit.candidates) == 32
+
+    def test_a_judge_picks_the_pairs_of_online_dpo(self, base: Path, tmp_path: Path) -> None:
+        import datasets
+        import transformers
+        from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+
+        settings = OnlineDPOConfig(
+            output_dir=str(tmp_path / "trl"), use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, logging_steps=1,
+            max_steps=2, save_strategy="no", per_device_train_batch_size=4, max_new_tokens=16, max_length=64,
+        )  # fmt: skip
+        prompts = datasets.Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS])
+        with judgeloop.reward({"kind": "rule", "feature": "length"}, out=tmp_path / "judge") as reward:
+            trainer = OnlineDPOTrainer(
+                str(base), reward_funcs=reward, args=settings, train_dataset=prompts,
+                processing_class=transformers.AutoTokenizer.from_pretrained(str(base)),
+            )  # fmt: skip
+            trainer.train()
+        entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+        assert len(entries) == 2
+        for entry in entries:  # of two completions one is picked, or both are as long
+            assert entry["objective/scores"] == pytest.approx(0.5)
+            assert entry["objective/scores_margin"] >= 0.5
 
     def test_a_trainer_of_ones_own_logs_texts_that_analyze_reads(self, base: Path, tmp_path: Path) -> None:
         import datasets
@@ -336,24 +366,25 @@ class TestTraining:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, before)
 
-    def test_the_example_for_trl_trains_on_from_its_last_adapter(
-        self, tmp_path: Path, serve: Callable[..., Served], base: Path
-    ) -> None:
-        served = serve(model=["planted", "s0-g0-longer", "s0-g1-longer"])
+    def test_the_example_for_trl_trains_on_from_its_last_adapter(self, tmp_path: Path, base: Path) -> None:
         script = Path(__file__).parents[2] / "examples" / "train_trl.py"
         command = [sys.executable, str(script), "--base", str(base), "--cpu", "--learning-rate", "0.01"]
-        raw = small_experiment(
-            served.base_url, policy={"kind": "command", "endpoint": "m", "command": command}, generations=2, replicates=1,
-            signal={"kind": "external"}, arms={"longer": ARMS["longer"]}, panels={"anchor": 0},
-        )  # fmt: skip
-        with tables_alone():
-            run = judgeloop.run(write_experiment(tmp_path / "in", raw), out=tmp_path / "run", report=False)
+        with AdapterServer(base, tmp_path).running() as server:
+            endpoints = {"vllm": {"base_url": server.base_url, "model": "base"}}
+            policy = {"kind": "command", "endpoint": "vllm", "command": command, "max_tokens": 24}
+            raw = _raw(
+                base, endpoints=endpoints, policy=policy, signal={}, arms={"longer": ARMS["longer"]}, replicates=1
+            )
+            with tables_alone():
+                run = judgeloop.run(write_experiment(tmp_path / "in", raw, ITEMS), out=tmp_path / "run", report=False)
         first, second = _trainings(run.path).values()
-        assert (first["model"], first["adapter"]) == ("s0-g0-longer", "training/s0/g0/longer/adapter")
+        assert list(server.adapters) == [first["model"], second["model"]]
+        assert first["adapter"] == "training/s0/g0/longer/adapter"
         assert first["weights"] != second["weights"]
         settings = json.loads((run.path / "training/s0/g1/longer/training.json").read_text())
         assert settings["adapter"] == str((run.path / first["adapter"]).resolve())
         assert "train_loss" in second["metrics"]
+        assert set(run.candidates.query("n_drawn > 0")["generation"]) == {0, 1, 2}
 
     def test_arms_with_one_training_set_and_one_start_train_once(self, tmp_path: Path, base: Path) -> None:
         arms = {
