@@ -132,8 +132,9 @@ class JudgeReward:
                 f"reward: prompt {single} has one completion; a judge of pairs compares two or more (num_generations of the trainer)"
             )
         rewards: list[float | None] = [None] * len(texts)
+        # Several threads may ask at the same time; a call is asked once, whoever waits for it.
+        judged = self._done(self._all_judged(items, {name: [texts[p] for p in at] for name, at in groups.items()}))
         with self._lock:
-            judged = self._done(self._all_judged(items, {name: [texts[p] for p in at] for name, at in groups.items()}))
             self._write(items, [judgment for judgments, _ in judged for judgment in judgments], columns)
         for places, (_, of_item) in zip(groups.values(), judged, strict=True):
             for place, value in zip(places, of_item, strict=True):

@@ -46,6 +46,9 @@ DIVERGED = "training_diverged"
 _SEEDS = 2**31
 _BASE = "base.sha256"
 """The file beside an adapter that names the weights of the base it was trained on."""
+_COMPARED = 32
+"""Most texts on which a trained model is compared with its reference."""
+_Encoded = list[list[int]]
 _SCORED_TOGETHER = 8
 """Texts whose log-probabilities are computed together: a number of the whole vocabulary stands behind each token."""
 
@@ -280,6 +283,22 @@ def log_probabilities(
     return found
 
 
+def divergence(model: Any, reference: Any, texts: Sequence[tuple[Sequence[int], int]]) -> float:
+    """KL divergence of the model's next token from the reference's, in nats: the mean over the tokens of up to 32 of the texts,
+    evenly spaced. ``texts``: (tokens of a prompt with its text, how many of them are the prompt's), without those that end in the prompt."""
+    import torch
+
+    texts = [(ids, start) for ids, start in texts if len(ids) > start]
+    total, tokens = 0.0, 0
+    with torch.inference_mode():
+        for ids, start in texts[:: -(-len(texts) // _COMPARED)]:
+            scores = (each(input_ids=torch.tensor([ids], device=each.device)).logits for each in (model, reference))
+            own, other = (torch.log_softmax(each[0, start - 1 : -1].float(), -1) for each in scores)
+            total += float((own.exp() * (own - other)).sum())
+            tokens += len(ids) - start
+    return total / tokens
+
+
 @dataclass
 class LoraTrainer:
     """Trains an arm's adapter by TRL, as its signal says."""
@@ -316,7 +335,8 @@ class LoraTrainer:
         torch.manual_seed(training.seed % _SEEDS)
         start = self.model.adapted(previous, trainable=True) if previous else copy.deepcopy(base)
         scratch = folder.with_name(f".{folder.name}.part")
-        trainer, cut = self._trainer(start, tokenizer, training, scratch, fresh=previous is None)
+        encoded = [_encoded(tokenizer, pair) for pair in training.pairs]
+        trainer, cut = self._trainer(start, tokenizer, training, encoded, scratch, fresh=previous is None)
         trainer.train()
         shutil.rmtree(scratch, ignore_errors=True)
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -328,6 +348,9 @@ class LoraTrainer:
         }
         if not history or not all(math.isfinite(entry["loss"]) for entry in history):
             return {"stopped": DIVERGED, "metrics": metrics}
+        reference = self.model.adapted(previous).eval() if previous else base
+        texts = [(ids[: self.model.spec.context], len(prompt)) for prompt, *whole in encoded for ids in whole]
+        metrics["kl"] = round(divergence(trainer.model.eval(), reference, texts), 6)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             trainer.model.save_pretrained(folder, selected_adapters=["default"])
@@ -345,7 +368,7 @@ class LoraTrainer:
         return result
 
     def _trainer(
-        self, model: Any, tokenizer: Any, training: Training, scratch: Path, *, fresh: bool
+        self, model: Any, tokenizer: Any, training: Training, encoded: Sequence[_Encoded], scratch: Path, *, fresh: bool
     ) -> tuple[Any, int]:
         """(TRL's trainer, how many texts are longer with their prompt than the context and are cut or, where not even the prompt
         leaves room for a text, left out)."""
@@ -356,7 +379,7 @@ class LoraTrainer:
         import trl
 
         signal, context = self.signal, self.model.spec.context
-        lengths = [_lengths(tokenizer, pair) for pair in training.pairs]
+        lengths = [[len(ids) for ids in of_pair] for of_pair in encoded]
         pairs = [pair for pair, (prompt, *_) in zip(training.pairs, lengths, strict=True) if prompt < context]
         if not pairs:
             raise TrainingFailed(
@@ -518,8 +541,8 @@ def prompt_as_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
 
-def _lengths(tokenizer: Any, pair: TrainingPair) -> list[int]:
-    """Tokens of the prompt alone, of prompt and chosen text, and of prompt and rejected text, as the trainer reads them."""
+def _encoded(tokenizer: Any, pair: TrainingPair) -> _Encoded:
+    """The tokens of the prompt alone, of prompt and chosen text, and of prompt and rejected text, as the trainer reads them."""
     turns = [{"role": turn.role, "content": turn.content} for turn in prompt_turns(pair.prompt)]
     prompt = prompt_as_text(tokenizer, turns)
     if tokenizer.chat_template is None:
@@ -527,7 +550,8 @@ def _lengths(tokenizer: Any, pair: TrainingPair) -> list[int]:
     else:
         answers = [[*turns, {"role": "assistant", "content": text}] for text in (pair.chosen, pair.rejected)]
         whole = [str(tokenizer.apply_chat_template(answer, tokenize=False)) for answer in answers]
-    return [len(ids) for ids in tokenizer([prompt, *whole], add_special_tokens=False)["input_ids"]]
+    encoded: _Encoded = tokenizer([prompt, *whole], add_special_tokens=False)["input_ids"]
+    return encoded
 
 
 def _preference(pair: TrainingPair, chats: bool) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,10 @@ from judgeloop import seeds
 from judgeloop.cli import main
 from judgeloop.errors import InvalidInput
 
+DATA = Path(os.environ.get("JUDGELOOP_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+needs_data = pytest.mark.skipif(
+    not (DATA / "cherrl").is_dir(), reason="recorded rollouts are not there; set JUDGELOOP_REAL_DATA to their folder"
+)
 STEPS = (0, 500)
 WORDS = [f"w{k}" for k in range(200)]
 
@@ -176,6 +182,29 @@ def test_rollouts_of_verl_and_completions_of_trl_are_read_as_they_are(tmp_path):
     assert "had their kind changed too, this would look the same" in screen
     pd.testing.assert_frame_equal(one.estimates, other.estimates)
     assert one.candidates["text"].tolist() == other.candidates["text"].tolist()
+
+
+CHERRL = {
+    "run_a": [(-1.70, -3.38, -0.03), (-0.73, -1.96, 0.50)],
+    "run_b": [(-0.35, -0.91, 0.20), (-0.48, -1.12, 0.15)],
+    "run_c": [(0.61, 0.00, 1.21), (0.30, -0.76, 1.36)],
+}
+"""Run → drift of length with its interval at and after the onset of a judge's planted preference, as docs/analyze.md has them."""
+
+
+@needs_data
+@pytest.mark.parametrize("run", CHERRL)
+def test_ten_texts_a_phase_of_a_real_training_are_measured_and_nothing_is_claimed(run):
+    audit = judgeloop.analyze(DATA / "cherrl" / f"{run}.jsonl")
+    rows = audit.estimates.query("term == 'drift_length' and category == ''").sort_values("generation")
+    measured = [tuple(row) for row in rows[["estimate", "conf_low", "conf_high"]].to_numpy().round(2)]
+    assert measured == CHERRL[run]
+    assert rows["note"].str.contains("other items in each generation").all()
+    assert not set(audit.estimates["verdict"]) & {"found", "drifting"}
+    page = " ".join((Path(__file__).parents[2] / "docs" / "analyze.md").read_text(encoding="utf-8").split())
+    for figures in CHERRL[run]:
+        estimate, low, high = (f"{figure:.2f}".replace("-", "−") for figure in figures)
+        assert f"{estimate} doublings [{low}, {high}]" in page or f"{estimate} [{low}, {high}]" in page
 
 
 @pytest.mark.tables

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 import judgeloop
+from conftest import Served, small_experiment, write_experiment
 from judgeloop import seeds
 from judgeloop.cli import main
+from judgeloop.errors import TrainingFailed
 from judgeloop.experiment.schema import Endpoint
+from judgeloop.records import served_name
 from judgeloop.rundir import TABLES, RunFolder
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import load as load_planted
 from judgeloop.serving.server import LocalServer, create_app
+from judgeloop.training.command import weights_digest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -240,6 +252,93 @@ def test_the_table_of_amplification_is_of_the_numbers(pictures: ModuleType) -> N
         assert cells[1] == f"{drift['estimate']:.2f}"
         assert cells[2] == f"{growth['estimate']:.2f} [{growth['conf_low']:.2f}, {growth['conf_high']:.2f}]"
         assert cells[3].split(",")[0] == growth["verdict"]
+
+
+# -- the user's own trainer ----------------------------------------------------------------------------------------------
+
+
+def stand_in(folder: Path, name: str, content: str) -> None:
+    """A program of that name, which this machine does not have, as the guides call it."""
+    (folder / name).write_text(f"#!/bin/sh\n{content}\n")
+    (folder / name).chmod(0o755)
+
+
+def trained_loop(folder: Path, served: Served, command: list[str], **policy: Any) -> judgeloop.Run:
+    raw = small_experiment(
+        served.base_url, policy={"kind": "command", "endpoint": "m", "command": command, **policy}, panels={"anchor": 0},
+        arms={"longer": {"judge": {"kind": "rule", "feature": "length"}}}, replicates=1, signal={"reference": "base"},
+    )  # fmt: skip
+    return judgeloop.run(write_experiment(folder / "in", raw), out=folder / "run", report=False)
+
+
+@pytest.mark.tables
+def test_axolotl_is_given_what_it_reads_and_its_adapter_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Served]
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    write_files("howto-axolotl.md", tmp_path)
+    stand_in(tmp_path, "axolotl", 'cp "$2" asked.yaml; mkdir adapter; printf w > adapter/adapter_model.safetensors')
+    (tmp_path / "twin").mkdir()
+    (tmp_path / "twin/adapter_model.safetensors").write_text("w")
+    name = served_name(weights_digest(tmp_path / "twin"))
+    served, loaded = serve(model=["planted", name]), []
+
+    async def load(request: Request) -> Response:
+        loaded.append((await request.json())["lora_name"])
+        return PlainTextResponse("loaded")
+
+    served.app.router.routes.append(Route("/v1/load_lora_adapter", load, methods=["POST"]))
+    run = trained_loop(tmp_path, served, [sys.executable, str(tmp_path / "train_axolotl.py")])
+    assert loaded == [name]
+    folder = run.path / "training/s0/g0/longer"
+    asked = yaml.safe_load((folder / "asked.yaml").read_text())
+    assert (asked["rl"], asked["base_model"], asked["output_dir"]) == ("dpo", "/models/base", "adapter")
+    [data] = asked["datasets"]
+    rows = [json.loads(line) for line in (folder / data["path"]).read_text().splitlines()]
+    pairs = [json.loads(line) for line in (folder / "preferences.jsonl").read_text().splitlines()]
+    assert [row["chosen"] for row in rows] == [{"role": "assistant", "content": pair["chosen"]} for pair in pairs]
+    assert {row["messages"][0]["role"] for row in rows} == {"user"}
+
+
+@pytest.mark.tables
+def test_a_training_on_slurm_is_waited_for_and_leaves_the_queue_where_judgeloop_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Served]
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    trainer = f"sh {tmp_path}/trainer.sh"
+    write_files("howto-slurm.md", tmp_path, **{"python /opt/train/train_trl.py --base /models/base": trainer})
+    stand_in(tmp_path, "sbatch", 'for script in "$@"; do :; done; echo 17; exec bash "$script"')
+    stand_in(tmp_path, "scancel", f'echo "$1" >> {tmp_path}/cancelled')
+    stand_in(tmp_path, "trainer.sh", """echo '{"model": "planted@length_mean=60"}' > model.json""")
+    run = trained_loop(tmp_path, serve(), ["sh", str(tmp_path / "train.sh")])
+    assert (run.path / "training/s0/g0/longer/job.txt").read_text() == "17\n"
+    lengths = run.candidates.query("n_drawn > 0").groupby("generation")["length"].mean()
+    assert lengths[1] > lengths[0] + 0.5
+    assert not (tmp_path / "cancelled").exists()
+    stand_in(tmp_path, "trainer.sh", "sleep 600")
+    with pytest.raises(TrainingFailed, match="did not end within"):
+        trained_loop(tmp_path / "slow", serve(), ["sh", str(tmp_path / "train.sh")], timeout_s=0.5)
+    assert (tmp_path / "cancelled").read_text() == "17\n"
+
+
+def test_verl_gets_a_number_for_every_completion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Served]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    served = serve(position=0.0, length=1.0)
+    write_files(
+        "howto-verl.md",
+        tmp_path,
+        **{"http://127.0.0.1:8001/v1": served.base_url, '"model": "judge"': '"model": "planted"'},
+    )
+    module = runpy.run_path("reward.py")
+    asked = {"extra_info": {"question": "Why is the sky blue?"}, "data_source": "own", "ground_truth": None}
+    with module["reward"], ThreadPoolExecutor() as workers:
+        scores = list(
+            workers.map(lambda words: module["compute_score"](solution_str="word " * words, **asked), (5, 80, 5))
+        )
+    assert scores[0] == scores[2] < scores[1]
+    assert sum(served.asked.values()) == 2
 
 
 def test_endpoints_of_the_guides_are_endpoints() -> None:

@@ -37,7 +37,7 @@ from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.loop.amplification import divergences
 from judgeloop.training.command import weights_digest
-from judgeloop.training.lora import LocalModel, LoraTrainer, log_probabilities, sampled
+from judgeloop.training.lora import LocalModel, LoraTrainer, divergence, log_probabilities, sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -134,6 +134,7 @@ class TestTraining:
             assert metrics["margin"] > metrics["first_margin"] + 0.1
             # From the previous model, which is the reference too: the first loss is log 2 again.
             assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+            assert 0.0 < metrics["kl"] < 5.0
         assert _mean_length(run, "longer", 0) == _mean_length(run, "coin", 0)
         grown = [_mean_length(run, arm, 1) - _mean_length(run, arm, 0) for arm in ARMS]
         assert grown[0] > grown[1] + 0.3
@@ -183,6 +184,31 @@ class TestTraining:
         kl = divergences(made.assign(n_drawn=made["n_drawn"].fillna(0)), design).loc["longer"][0]
         by_item = drafts[drafts["arm"] == "longer"].groupby(["generation", "item_id"])["log_ratio"].mean()
         assert kl.to_numpy() == pytest.approx(by_item.groupby(level=0).mean().to_numpy())
+
+    def test_the_divergence_of_two_models_is_the_mean_over_tokens_of_the_sum_over_the_vocabulary(
+        self, base: Path
+    ) -> None:
+        import torch
+        import transformers
+
+        model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+        other = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+        texts = [([5, 9, 12, 7, 3], 2), ([5, 9], 2), ([4, 8, 6], 1)]
+        assert divergence(model, other, texts) == 0.0
+        with torch.no_grad():
+            other.lm_head.weight += torch.linspace(-0.5, 0.5, other.lm_head.weight.numel()).view_as(
+                other.lm_head.weight
+            )
+        expected = []
+        for ids, start in (texts[0], texts[2]):
+            for place in range(start, len(ids)):
+                shares = [
+                    torch.softmax(each(torch.tensor([ids[:place]])).logits[0, -1].double(), -1)
+                    for each in (model, other)
+                ]
+                expected.append(float((shares[0] * (shares[0] / shares[1]).log()).sum()))
+        assert len(expected) == 5
+        assert divergence(model, other, texts) == pytest.approx(np.mean(expected), rel=1e-4)
 
     def test_a_server_that_loads_the_adapters_drafts_what_this_process_does(
         self, trained: tuple[Path, judgeloop.Run], base: Path, tmp_path: Path
