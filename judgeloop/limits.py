@@ -436,7 +436,7 @@ def _decide(limit: Limit, row: Estimate, rows: Sequence[Estimate]) -> Outcome:
     inside += [high - row.conf_high] if high is not None else []
     beyond = [low - row.conf_high] if low is not None else []
     beyond += [row.conf_low - high] if high is not None else []
-    if min(inside) >= 0 and row.positive_control == "not_seen" and row.conf_low <= 0 <= row.conf_high:
+    if min(inside) >= 0 and row.positive_control == "not_seen" and _reaches_zero(row):
         why = (
             "the whole interval is within the limit, but no drift was detected under the positive control either, a judge known to have "
             "such a taste: this run could not see it"
@@ -493,12 +493,24 @@ def _is_within(limit: Limit, value: float) -> bool:
     return (limit.low is None or value >= limit.low) and (limit.high is None or value <= limit.high)
 
 
+def _reaches_zero(row: Estimate) -> bool:
+    return row.conf_low is not None and row.conf_high is not None and row.conf_low <= 0 <= row.conf_high
+
+
+_SEEN: Mapping[str, str] = {
+    "seen": "; the positive control's drift was detected: this run could see one as strong as that",
+    "not_seen": "; nor was the positive control's drift detected: this run could not see it",
+}
+
+
 def _why_inconclusive(limit: Limit, row: Estimate) -> str:
     assert row.estimate is not None
     distance = min(abs(row.estimate - bound) for bound in (limit.low, limit.high) if bound is not None)
     needed = sample_to_decide(row, distance)
     side = "inside" if _is_within(limit, row.estimate) else "beyond"
     why = f"the interval reaches across the limit; the estimate is {side} it"
+    if _reaches_zero(row):
+        why += _SEEN.get(row.positive_control, "")
     if needed:
         return f"{why}; {needed} would decide it, if the estimate and its spread stay (80 % power)"
     return f"{why}; no sample size can be named: the estimate equals the limit, or has no spread"

@@ -175,6 +175,11 @@ def test_a_limit_is_not_passed_by_a_run_that_could_not_see_a_drift() -> None:
     assert verdict(between(0.2, 0.3, **blind), max_abs=0.1) == "exceeded"
     assert verdict(between(-0.05, 0.05, **did, positive_control="seen"), max_abs=0.1) == "passed"
     assert verdict(between(-0.05, 0.05, **did), max_abs=0.1) == "passed"
+    for control, says in (("seen", "this run could see one as strong"), ("not_seen", "this run could not see it")):
+        across = between(-0.05, 0.2, **did, positive_control=control)
+        (outcome,) = limits.check("f", [across], limits_of({"did_length": {"max": 0.1}})).outcomes
+        assert outcome.verdict == "inconclusive"
+        assert says in outcome.message
 
 
 def test_a_strategy_that_others_are_compared_with_is_gated_like_them() -> None:
