@@ -695,7 +695,7 @@ class WireClient:
         worst, refused = cost_of(connection.endpoint.price, *estimate), False
         while True:
             await connection.check_alive()
-            sent_at = await connection.take_turn(self._wait_for, refused=refused)
+            sent_at = await connection.take_turn(partial(self._wait_for, connection), refused=refused)
             try:
                 await self._reserve(worst)
                 try:
@@ -753,9 +753,16 @@ class WireClient:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
 
-    async def _wait_for(self, event: asyncio.Event, seconds: float | None) -> None:
+    async def _wait_for(self, connection: Connection, event: asyncio.Event, seconds: float | None) -> None:
         """Wait for an event, or so many seconds. Raises where nothing may be sent any more."""
         self._check_open()
+        now = time.monotonic()
+        pause_s = connection.pace.used_up_s(now)
+        if pause_s >= _SHOWN_PAUSE_S and now > self._shown_until.get(connection, -math.inf):
+            self._note_pause(
+                f"{connection.where}: its answers state that no call is left for {duration(pause_s)}; its calls wait"
+            )
+            self._shown_until[connection] = now + pause_s
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
         self._check_open()

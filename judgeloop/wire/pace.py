@@ -73,8 +73,11 @@ class Pace:
         """Seconds until a call may be sent, 0 for now; None: once one of those in flight has ended."""
         if self.in_flight >= max(1, int(self.window)):
             return None
-        counted_out = self._left_until if self._left < 1 else now
-        return max(0.0, self._resumes_at - now, self._next_at - now, counted_out - now)
+        return max(0.0, self._resumes_at - now, self._next_at - now, self.used_up_s(now))
+
+    def used_up_s(self, now: float) -> float:
+        """Seconds until the endpoint takes calls again, where its answers stated that none is left; else 0."""
+        return max(0.0, self._left_until - now) if self._left < 1 else 0.0
 
     def sent(self, now: float) -> None:
         """A call leaves."""

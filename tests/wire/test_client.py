@@ -429,8 +429,12 @@ def test_tokens_that_are_left_are_calls_that_are_left() -> None:
     assert 1000 < counted_tokens({**body, "max_tokens": None}, 5) < 1050
 
 
-def test_no_call_is_sent_beyond_what_is_left(tmp_path: Path) -> None:
+def test_no_call_is_sent_beyond_what_is_left_and_the_wait_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("judgeloop.wire.client._SHOWN_PAUSE_S", 0.1)
     times: list[float] = []
+    notes: list[str] = []
 
     def says(_: str) -> ServerAnswer:
         times.append(time.monotonic())
@@ -438,8 +442,10 @@ def test_no_call_is_sent_beyond_what_is_left(tmp_path: Path) -> None:
         return replace(completion(), headers=left)
 
     with serving(Speaker(says)) as server:
-        ask(tmp_path, server.endpoint(concurrency=1), numbered(3), at_once=True)
+        ask(tmp_path, server.endpoint(concurrency=1), numbered(3), at_once=True, note=notes.append)
     assert times[1] - times[0] < 0.25 < times[2] - times[1]
+    (note,) = notes
+    assert "its answers state that no call is left for 0." in note
 
 
 def test_a_wait_pauses_all_calls_of_the_endpoint(tmp_path: Path) -> None:
