@@ -60,7 +60,7 @@ _OPEN = re.compile(r"slot_\d+_excess|score_[a-z_]+|arena_style_log_odds_[a-z_]+"
 
 def known_terms() -> frozenset[str]:
     """Every term with a fixed name."""
-    terms = {*_JUDGE, *_DISTANCE, *UNITS, "hedging_when_wrong"}
+    terms = {*_JUDGE, *_DISTANCE, *UNITS, "hedging_when_wrong", "phrase_spread"}
     terms |= {f"{name}_log_odds" for name in STYLE_FEATURES} | {f"{name}_probe" for name in _PROBES}
     terms |= {f"judge_drift_{name}" for name in _JUDGE_DRIFT} | {f"transmission_{name}" for name in FEATURES}
     terms |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}

@@ -190,6 +190,8 @@ def _in_short(finding: Finding, *, named: bool) -> str:
         return (
             f"{who}{name} ({wording.p_value(row.p_adjusted if row.p_adjusted is not None else row.p_value)}){condition}"
         )
+    if row.term == "phrase_spread":
+        return f"{who}{name} ({wording.p_value(row.p_adjusted)})"
     unit = f" {wording.unit_name(row)}" if wording.unit_name(row) else ""
     effect = f" {wording.pick_share(row)}" if wording.is_pick_share(row) else f": {wording.signed_figure(row)}{unit}"
     limits = f", {wording.interval(row)}" if row.conf_low is not None else ""

@@ -65,6 +65,7 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
         *_drift(rows),
         *_amplification(rows),
         *_diversity(rows),
+        *_phrases(rows),
         *_quality(rows),
         *_judge_drift(rows),
     ]
@@ -495,6 +496,30 @@ def _diversity(rows: Sequence[Estimate]) -> list[Finding]:
             further.append(_several(others, "diversity", "other measure"))
     headlines.sort(key=lambda finding: (is_positive_control(finding.row), finding.row.family != "confirmatory"))
     return headlines + further
+
+
+_SHOWN_PHRASES = 3
+
+
+def _phrases(rows: Sequence[Estimate]) -> list[Finding]:
+    """A sentence a contrast in which a phrase spread, with those that spread most."""
+    results = []
+    for row in select(rows, term="phrase_spread", variant="", verdict="found"):
+        listed = [row for row in select(rows, term="phrase_spread", arm=row.arm, contrast=row.contrast) if row.variant]
+        shown = [_phrase(row) for row in listed[:_SHOWN_PHRASES]]
+        more = len(listed) - len(shown)
+        tail = f" and {more} more" if more > 0 else ""
+        where = f"{_arm(row)} against {row.contrast}" if row.contrast else f"{row.arm}, generation {row.generation}"
+        text = (
+            f"phrases spread at the beginning or end of texts: {', '.join(shown)}{tail} ({wording.p_value(_p_of(row))})"
+        )
+        results.append(Finding("diversity", "found", sentence(where, text), row))
+    return results
+
+
+def _phrase(row: Estimate) -> str:
+    rise, without = 100 * (row.estimate or 0.0), 100 * (row.benchmark or 0.0)
+    return f"“{row.variant}” in {without + rise:.0f} % of texts (else {without:.0f} %)"
 
 
 def _quality(rows: Sequence[Estimate]) -> list[Finding]:

@@ -74,6 +74,7 @@ TERMS = {
     "gold_missing_by_verdict": "Gold is missing by the pick",
     "unscored_share": "Replies without a verdict",
     "kl_from_reference": "KL divergence",
+    "phrase_spread": "Phrases that spread",
     "training_tokens": "Tokens trained on",
     "proxy_gain": "Reward gained beyond control",
     "correct_per_proxy": "Right answers per SD of reward gained",

@@ -81,7 +81,7 @@ def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
 
     Holm within family confirmatory, Benjamini–Hochberg within exploratory; families are kept apart by scope, judge, arm and
     contrast. Exploratory ``<probe>_probe`` rows are a family of their own, by generation, panel and category, corrected by
-    Holm: of a dozen edits tried on a judge, one works by chance. Rows of family ``none`` describe: they lose their p-value,
+    Holm: of a dozen edits tried on a judge, one works by chance. ``phrase_spread``, whose p is that of all phrases already, is one too. Rows of family ``none`` describe: they lose their p-value,
     which would read as a test, and keep their interval. ``looks``: how many times as many tests of judge drift the whole run
     has, where it goes on (``Design.looks``).
     """
@@ -91,14 +91,15 @@ def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
     for place, (p, *keys, term) in enumerate(zip(p_values, *columns, strict=True)):
         if keys[0] not in ALPHA or np.isnan(p):
             continue
-        is_probe = keys[0] == "exploratory" and term.endswith("_probe") and not term.startswith("judge_drift_")
-        family = (is_probe, *(None if pd.isna(key) else key for key in (keys if is_probe else keys[: len(_KEYS)])))
+        is_probe = term.endswith("_probe") and not term.startswith("judge_drift_")
+        is_apart = keys[0] == "exploratory" and (is_probe or term == "phrase_spread")
+        family = (is_apart, *(None if pd.isna(key) else key for key in (keys if is_apart else keys[: len(_KEYS)])))
         families.setdefault(family, []).append(place)
     adjusted = np.full(len(frame), np.nan)
     is_drift = frame["term"].str.startswith("judge_drift_").to_numpy(dtype=np.bool_)
-    for (is_probe, family, *_), places in families.items():
+    for (is_apart, family, *_), places in families.items():
         tests = len(places) * (looks if is_drift[places].all() else 1.0)
-        by_holm = is_probe or family == "confirmatory"
+        by_holm = is_apart or family == "confirmatory"
         adjusted[places] = holm(p_values[places], tests) if by_holm else benjamini_hochberg(p_values[places])
     return frame.assign(
         p_value=frame["p_value"].where(frame["family"] != "none"),

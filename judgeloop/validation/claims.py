@@ -370,7 +370,7 @@ def _arms(row: Estimate) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
     """Estimates of that term as a report may hold them: found on both sides, none within margin; each word, of a drift."""
-    of_run = term.startswith(("did_", "beyond_first_step_", "correct_per_proxy"))
+    of_run = term.startswith(("did_", "beyond_first_step_", "correct_per_proxy", "phrase_spread"))
     labels: dict[str, Any] = {"scope": "judge", "judge": "judge", "panel": "pairs", "n": 400, "n_items": 200}
     if of_run:
         labels = {"scope": "policy", "arm": "judge", "contrast": "random", "n_replicates": 8, "n": 8}
@@ -392,6 +392,9 @@ def _examples(term: str) -> Iterator[tuple[Estimate, ...]]:
         yield beyond, replace(drift, estimate=1.0, conf_low=0.8, conf_high=1.2)
     if term == "style_joint":
         yield (replace(base, estimate=5.0, verdict="found", std_error=None),)
+    elif term == "phrase_spread":
+        found = replace(base, estimate=0.5, verdict="found", std_error=None)
+        yield found, replace(found, variant="feel free to", benchmark=0.1)
     elif term == "correct_per_proxy":
         yield (replace(base, estimate=-0.1, conf_low=-0.14, conf_high=-0.06, verdict="over-optimised"),)
     elif not words:

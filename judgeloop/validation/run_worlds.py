@@ -245,25 +245,30 @@ def _written(
     longer: float = 0.0,
     lists: float = _RARE,
     tables: float = 0.0,
+    closing: float = 0.0,
+    size: int = 18,
     replicates: int = 1,
     items: int = 30,
     generations: int = 3,
 ) -> EstimatedSample:
     """Texts of a model and of a control run, two an item and generation. Of the model's, generation after generation: ``longer``
-    doublings more; at the last one a share ``lists`` is written as lists and ``tables`` as tables, a kind not seen before."""
+    doublings more than ``size`` words; at the last one a share ``lists`` is written as lists and ``tables`` as tables, a kind not seen
+    before, and a share ``closing`` ends in the same three words."""
     rows = []
     for replicate, arm, t, item, draft in np.ndindex(replicates, 2, generations, items, 2):
         is_last = arm == 0 and t == generations - 1
-        words = round(18 * 2.0 ** (0.4 * generator.standard_normal() + (longer * t if arm == 0 else 0.0)))
+        words = round(size * 2.0 ** (0.4 * generator.standard_normal() + (longer * t if arm == 0 else 0.0)))
         form, kind = generator.random(), " "
         if form < (lists if is_last else _RARE):
             kind = "\n- "
         elif is_last and form > 1.0 - tables:
             kind = "\n| "
         # A mark is a token: with it a list is as long as a plain text.
-        size = words if kind == " " else round(0.8 * (words + 1))
-        chosen = generator.choice(_PLAIN, size=max(size, 4), p=_ZIPF / _ZIPF.sum())
+        count = words if kind == " " else round(0.8 * (words + 1))
+        chosen = generator.choice(_PLAIN, size=max(count, 4), p=_ZIPF / _ZIPF.sum())
         chosen[::3] = np.char.add(f"topic{item}", chosen[::3])
+        if is_last and closing and generator.random() < closing:
+            chosen[-3:] = ["feel", "free", "to"]
         text = kind.join(" ".join(chosen[k : k + 4]) for k in range(0, len(chosen), 4)) + "."
         rows.append((replicate, ("model", "control")[arm], t, f"i{item}", f"k{draft}", text, "en"))
     columns = ["replicate", "arm", "generation", "item_id", "candidate_id", "text", "language"]
@@ -276,10 +281,12 @@ def _written(
 
 
 def of_texts(**truths: Truth) -> Truths:
-    """What is true of texts by generation: of the terms ``did_<name>`` that are named; without any, that none changes."""
+    """What is true of texts by generation: of the terms ``did_<name>`` that are named; without any, that none changes. No phrase spreads
+    where ``phrase_spread`` says nothing else."""
+    phrase = {"phrase_spread": truths.pop("phrase_spread", NOTHING)}
     named = {f"did_{name}": truth for name, truth in truths.items()} or {"did_*": NOTHING}
     alike = {} if truths else {"advice grown_alike": NOTHING}
-    return {**named, **alike, "answer growing": THERE if truths else NOTHING}
+    return {**named, **phrase, **alike, "answer growing": THERE if truths else NOTHING}
 
 
 _FIVE_POINTS = 0.246
@@ -410,5 +417,10 @@ RUN_WORLDS: dict[str, ClaimWorld] = {
         "texts of five runs and of five control runs; after training a fifth are tables, which there were none of",
         lambda generator: _written(generator, tables=0.2, replicates=5, items=15, generations=2),
         of_texts(new_mode_mass=MORE, tail_mass_retained=NOTHING, length=NOTHING, list_items=NOTHING, style_score=NOTHING),
+    ),
+    "stock_closing": ClaimWorld(
+        "texts of five runs and of five control runs; after training four in ten end in the same three words",
+        lambda generator: _written(generator, closing=0.4, size=40, replicates=5, items=15, generations=2),
+        of_texts(phrase_spread=MORE, length=NOTHING, list_items=NOTHING, style_score=NOTHING),
     ),
 }  # fmt: skip

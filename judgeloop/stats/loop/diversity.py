@@ -603,9 +603,13 @@ class Tokens:
 
     def ngrams(self, n: int) -> list[tuple[Integers, Integers]]:
         """For each order 1 … n: (grams, text), the n-grams as numbers and the text of each, both (n-grams,); none spans two texts."""
+        return [(ids, self.text[starts]) for ids, starts in self.placed(n)]
+
+    def placed(self, n: int) -> list[tuple[Integers, Integers]]:
+        """``ngrams`` with the place of each one's first token in ``codes`` for its text."""
         width = int(self.codes.max(initial=0)) + 1
         ids, starts = self.codes, np.arange(len(self.codes))
-        by_order = [(ids, self.text)]
+        by_order = [(ids, starts)]
         for order in range(2, n + 1):
             # A longer gram is a shorter one and the token after it, in the same text.
             last = starts + order - 1
@@ -613,7 +617,7 @@ class Tokens:
             inside[inside] = self.text[last[inside]] == self.text[starts[inside]]
             starts = starts[inside]
             ids = pd.factorize(ids[inside] * width + self.codes[starts + order - 1])[0].astype(np.int64)
-            by_order.append((ids, self.text[starts]))
+            by_order.append((ids, starts))
         return by_order
 
 

@@ -46,6 +46,7 @@ from judgeloop.stats.loop.panels import (
     policy_panel_estimates,
     probe_panel_estimates,
 )
+from judgeloop.stats.loop.phrases import phrase_estimates
 from judgeloop.stats.loop.price import accounts, price_estimates
 from judgeloop.stats.loop.replicates import MeasuredCandidates, measure, series
 from judgeloop.stats.loop.tail import collapse_estimates
@@ -83,6 +84,7 @@ def run_estimates(tables: RunTables, design: Design) -> pd.DataFrame:
         *drifts,
         *collapse_estimates(drifts, design),
         *new_item_estimates(measured, design, tables.items),
+        *phrase_estimates(measured, design),
         *price_estimates(measured, design, price_accounts),
         *amplification_estimates(
             measured,
