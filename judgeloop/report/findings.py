@@ -64,8 +64,8 @@ def findings(estimates: pd.DataFrame | Sequence[Estimate]) -> list[Finding]:
         *_self_preference(rows),
         *_drift(rows),
         *_amplification(rows),
-        *_diversity(rows),
         *_phrases(rows),
+        *_diversity(rows),
         *_quality(rows),
         *_judge_drift(rows),
     ]
@@ -519,7 +519,9 @@ def _phrases(rows: Sequence[Estimate]) -> list[Finding]:
 
 def _phrase(row: Estimate) -> str:
     rise, without = 100 * (row.estimate or 0.0), 100 * (row.benchmark or 0.0)
-    return f"“{row.variant}” in {without + rise:.0f} % of texts (else {without:.0f} %)"
+    return (
+        f"“{row.variant}” in {without + rise:.0f} % of texts ({'else' if row.contrast else 'before'} {without:.0f} %)"
+    )
 
 
 def _quality(rows: Sequence[Estimate]) -> list[Finding]:

@@ -23,6 +23,7 @@ from judgeloop.report.figure import (
     hover,
     layout,
     points,
+    safe,
     scaled,
     styles,
     titled,
@@ -66,6 +67,7 @@ def figures(reading: Reading, drawn: Collection[Estimate] = ()) -> list[Figure]:
         _forecasts(reading, looks),
         *(price(reading, feature) for feature in _FIRST),
         _diversity(reading, looks),
+        _phrases(reading, looks),
         _tail(reading, looks),
         _levels(
             reading,
@@ -445,6 +447,42 @@ def _diversity(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
         rows=tuple(used),
         legend=_legend(looks, used),
     )
+
+
+def _phrases(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
+    """The phrases that spread: the share of an arm's texts that hold each, and the share that would without."""
+    rows = [row for row in select(reading.estimates, term="phrase_spread") if row.variant]
+    panels, legend = [], dict[str, Style]()
+    for arm, contrast in dict.fromkeys((row.arm, row.contrast) for row in rows):
+        listed = [row for row in rows if (row.arm, row.contrast) == (arm, contrast)]
+        places = list(range(len(listed)))[::-1]
+        without = [100 * (row.benchmark or 0.0) for row in listed]
+        now = [share + 100 * (row.estimate or 0.0) for row, share in zip(listed, without, strict=True)]
+        words = [f"{safe(row.variant, 60)}: {share:.0f} % of texts, {'else' if contrast else 'before'} {least:.0f} %" for row, share, least in zip(listed, now, without, strict=True)]  # fmt: skip
+        ends = [end for least, share in zip(without, now, strict=True) for end in (least, share, None)]
+        line: Spec = {"type": "scatter", "mode": "lines", "x": ends, "y": [end for place in places for end in (place, place, None)],
+                      "line": {"color": looks[arm].colour, "width": 2}, "hoverinfo": "skip"}  # fmt: skip
+        marks = [
+            {
+                "type": "scatter", "mode": "markers", "x": shares, "y": places, "text": words, "hoverinfo": "text",
+                "marker": {"size": 11, "color": fill, "line": {"width": 2, "color": looks[arm].colour}},
+            }
+            for shares, fill in ((without, "@surface"), (now, looks[arm].colour))
+        ]  # fmt: skip
+        axes = layout(
+            height=90 + 34 * len(listed), x=titled("% of texts", range=[-4, 104], zeroline=False),
+            y={"tickvals": places, "ticktext": [f"“{safe(row.variant, 36)}”" for row in listed], "range": [-0.6, len(listed) - 0.4], "showgrid": False, "zeroline": False},
+        )  # fmt: skip
+        panels.append(Panel(f"{arm} against {contrast}" if contrast else arm, {"data": [line, *marks], "layout": axes}))
+        legend[arm] = looks[arm]
+    if not panels:
+        return None
+    return Figure(
+        name="phrases", title="Phrases that spread",
+        caption="Filled: the share of texts that hold a phrase at their beginning or end after the last loop. Hollow: the share had the arm gone as its control, or where there is none the share before. These spread more than any phrase does by chance.",
+        alternative="; ".join(f"{row.arm}: “{row.variant}” +{100 * (row.estimate or 0.0):.0f} points" for row in rows),
+        panels=tuple(panels), rows=tuple(rows), legend=tuple(legend.items()), columns=2,
+    )  # fmt: skip
 
 
 def _tail(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:

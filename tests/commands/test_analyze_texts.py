@@ -200,11 +200,28 @@ def test_ten_texts_a_phase_of_a_real_training_are_measured_and_nothing_is_claime
     measured = [tuple(row) for row in rows[["estimate", "conf_low", "conf_high"]].to_numpy().round(2)]
     assert measured == CHERRL[run]
     assert rows["note"].str.contains("other items in each generation").all()
-    assert not set(audit.estimates["verdict"]) & {"found", "drifting"}
+    claimed = audit.estimates[audit.estimates["verdict"].isin(["found", "drifting"])]
+    assert list(claimed["term"]) == ["phrase_spread"] * (run == "run_a")
+    phrases = audit.estimates.query("term == 'phrase_spread' and variant != ''")["variant"]
+    assert list(phrases) == ["this response", "adheres to the"] * (run == "run_a")
     page = " ".join((Path(__file__).parents[2] / "docs" / "analyze.md").read_text(encoding="utf-8").split())
     for figures in CHERRL[run]:
         estimate, low, high = (f"{figure:.2f}".replace("-", "−") for figure in figures)
         assert f"{estimate} doublings [{low}, {high}]" in page or f"{estimate} [{low}, {high}]" in page
+
+
+@pytest.mark.pages
+def test_a_phrase_that_spread_is_said_and_shown(tmp_path):
+    frame = logged(drift=0.0, draws=4)
+    ends = (frame["arm"] == "dpo") & (frame["step"] == 500) & (frame.index % 4 > 0)
+    frame.loc[ends, "text"] += " <b>Feel</b> free to ask!"
+    audit = judgeloop.analyze(frame, out=tmp_path / "out")
+    assert (
+        "phrases spread at the beginning or end of texts: “b feel b free to ask” in 75 % of texts (else 0 %)"
+        in " ".join(audit.summary().split())
+    )
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert 'id="figure-phrases"' in page
 
 
 @pytest.mark.tables

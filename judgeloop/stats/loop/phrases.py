@@ -21,7 +21,7 @@ from judgeloop.stats.loop.replicates import MeasuredCandidates
 from judgeloop.stats.multiplicity import ALPHA
 from judgeloop.text.features import tokenize
 
-LONGEST = 5
+LONGEST = 8
 """Most words of a phrase."""
 LEVEL = ALPHA["exploratory"]
 """In at most so many samples in which no phrase spread, one is listed."""
@@ -199,15 +199,25 @@ def _regrouped(sign: Floats, generator: np.random.Generator) -> Floats:
 
 
 def _listed(names: Sequence[str], rises: Floats, p: Floats) -> list[int]:
-    """The places of the phrases that spread, the largest rise first; of one within another, the longer where it spread about as much."""
+    """The places of the phrases that spread, the largest rise first; of those that overlap one, the longer where it spread about as much."""
     spread = [k for k in np.argsort(-rises, kind="stable") if p[k] <= LEVEL]
     listed: list[int] = []
     for k in spread:
-        if any(_within(names[k], names[other]) or _within(names[other], names[k]) for other in listed):
+        if any(_overlap(names[k].split(), names[other].split()) for other in listed):
             continue
         longer = [other for other in spread if _within(names[k], names[other]) and rises[other] >= _AS_MUCH * rises[k]]
         listed.append(max([k, *longer], key=lambda place: len(names[place].split())))
     return listed[:_MOST_LISTED]
+
+
+def _overlap(phrase: list[str], other: list[str]) -> bool:
+    """Whether one holds the other, or ends as it begins with half of the shorter's words or more."""
+    if _within(" ".join(phrase), " ".join(other)) or _within(" ".join(other), " ".join(phrase)):
+        return True
+    shorter = min(len(phrase), len(other))
+    return any(
+        phrase[-size:] == other[:size] or other[-size:] == phrase[:size] for size in range(-(-shorter // 2), shorter)
+    )
 
 
 def _within(phrase: str, other: str) -> bool:

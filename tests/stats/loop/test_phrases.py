@@ -69,7 +69,7 @@ def _slow(rows: pd.DataFrame, end: int) -> dict[str, np.ndarray]:
         ends = (words[:end], words[max(end, len(words) - end) :])
         grams = {
             " ".join(part[start : start + size])
-            for part in ends for size in range(1, 6) for start in range(len(part) - size + 1)
+            for part in ends for size in range(1, phrases.LONGEST + 1) for start in range(len(part) - size + 1)
         }  # fmt: skip
         held.setdefault((replicate, arm, generation), []).append(grams)
     every = {gram for sets in held.values() for grams in sets for gram in grams}
