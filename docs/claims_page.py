@@ -23,18 +23,18 @@ limits. This page is made from [claims.csv](claims.csv), which
 judgeloop validate --claims --seed 0 --out claims
 ```
 
-wrote ({replications}, `coin` with `--replications 4000`; it goes on where it was stopped). CI draws seven of the worlds again.
+wrote ({replications}, `coin` with `--replications 20000`; it goes on where it was stopped). CI draws seven of the worlds again.
 
 **A claim is held** in a world in which it is false if it is made there in at most 5 % of samples and two Monte-Carlo errors.
 Exploratory findings are corrected by Benjamini and Hochberg's method, which controls the share of false ones among those that are
 found: 10 % on average, which is also what one may be found in; edited copies, other than padding, by Holm's at 10 %, a family of
-their own. A limit's ruling may be wrong in 2.5 %. Of whole reports, at
+their own, as the phrases that spread are. A limit's ruling may be wrong in 2.5 %. Of whole reports, at
 most 5 % may hold any false confirmatory finding. Of claims that are made in exactly 5 %, one in 44 misses by chance.
 What holds *relative to what the two raters share*, and says so, is true where it is so by their measure, in which what both get wrong,
 as where one label was copied from the other, counts as quality too.
 Of runs, the claims on the judge's own drift, on the drift of length, style and correctness and on over-optimisation are drawn; those on
 other features and on diversity are made by the same tests, and drawn where texts are analysed by generation. In `coin` the first slot's test has a size of 0.0504 by summation over all outcomes
-(`tests/stats/test_inference.py`): what its rows miss is chance. The answer `biased` and the advice of some worlds were
+(`tests/stats/test_inference.py`); the 20,000 draws lie 2.2 of their errors above it. The answer `biased` and the advice of some worlds were
 drawn before an exploratory finding of p above 1 % answered "Perhaps" and called for no advice: their rates there can only be lower. Where `length_shape` and
 the tests of what is missing are false was marked in the rates of earlier worlds afterwards.
 """
