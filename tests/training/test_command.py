@@ -18,7 +18,7 @@ from conftest import ITEMS, Served, small_experiment, tables, write_experiment
 from judgeloop.cli import main
 from judgeloop.commands.forecast import BEFORE
 from judgeloop.errors import AnswersOutstanding, ExperimentError, ReplayMiss, TrainingFailed
-from judgeloop.training.command import weights_digest
+from judgeloop.training.command import _model, weights_digest
 from judgeloop.wire.cassette import Cassette
 
 Serve = Callable[..., Served]
@@ -248,6 +248,35 @@ def test_a_command_that_leaves_no_model_ends_the_run_with_one_sentence(
         judgeloop.run(path, out=tmp_path / "run")
     assert sentence in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.tables
+def test_an_arm_whose_command_says_a_loss_that_is_not_finite_stops_with_its_reason_and_the_others_go_on(
+    tmp_path: Path, serve: Serve
+) -> None:
+    wild = f"""{SHELL}
+    if grep -q '"arm": "wild"' training.json; then echo '{{"metrics": {{"loss": NaN, "steps": 1{"0" * 400}}}}}' > model.json; fi"""
+    arms = {**ARMS, "wild": ARMS["longer"]}
+    path = _experiment(tmp_path, serve(), ["sh", "-c", wild, str(tmp_path / "runs")], arms=arms, generations=2)
+    run = judgeloop.run(path, out=tmp_path / "run")
+    left = {e.call: e.response for e in Cassette(run.path, writable=False).exchanges() if "/train/" in e.call}
+    assert left["s0/g0/train/wild"]["stopped"] == "training_diverged"
+    assert left["s0/g0/train/wild"]["metrics"]["loss"] == "nan"
+    later = run.candidates[run.candidates["generation"] > 0]
+    assert set(later.loc[later["arm"] == "wild", "reason"]) == {"training_diverged"}
+    assert set(later.loc[later["arm"] != "wild", "reason"]) == {""}
+    # It is trained no more: three arms once, and two of them again.
+    assert _trainings(tmp_path) == len(left) == 3 + 2
+    assert tables(judgeloop.run(path, replay=run.path, out=tmp_path / "replayed").path) == tables(run.path)
+
+
+@pytest.mark.tables
+@pytest.mark.parametrize("loss", ["Infinity", "-Infinity", "NaN"])
+def test_the_loss_of_a_diverged_training_has_the_names_that_trainers_give_it(tmp_path: Path, loss: str) -> None:
+    (tmp_path / "model.json").write_text(f'{{"model": "m", "adapter": "gone", "metrics": {{"train_loss": {loss}}}}}')
+    assert _model(tmp_path / "model.json", tmp_path)["stopped"] == "training_diverged"
+    (tmp_path / "model.json").write_text(f'{{"model": "m", "metrics": {{"loss": 0.1, "margin": {loss}}}}}')
+    assert "stopped" not in _model(tmp_path / "model.json", tmp_path)
 
 
 @pytest.mark.tables
