@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from judgeloop.errors import AnswersOutstanding, StorageFailed, TrainingFailed
-from judgeloop.experiment.schema import CommandPolicySpec
+from judgeloop.experiment.schema import CommandPolicySpec, address_fault
 from judgeloop.interchange.preferences import json_lines, training_lines
 from judgeloop.policies import DIVERGED
 from judgeloop.records import Training
 from judgeloop.rundir import RunFolder
+from judgeloop.wire.line import split_address
 
 _GRACE_S = 10.0
 """Seconds between asking a command to end and ending it."""
@@ -145,8 +146,8 @@ def _model(path: Path, run: Path) -> dict[str, Any]:
     for key, value in (("model", model), ("base_url", base_url), ("adapter", adapter)):
         if value is not None and not (isinstance(value, str) and value):
             raise TrainingFailed(f"{path}: {key} must be text")
-    if base_url and not base_url.startswith(("http://", "https://")):
-        raise TrainingFailed(f"{path}: base_url must start with http:// or https://")
+    if base_url and (fault := address_fault(base_url) or _no_address(base_url)):
+        raise TrainingFailed(f"{path}: {fault}")
     metrics = _metrics(path, content.get("metrics"))
     if any(isinstance(metrics.get(name), str) for name in _LOSSES):  # what it left is not asked for
         return {"stopped": DIVERGED, "metrics": metrics}
@@ -163,6 +164,15 @@ def _model(path: Path, run: Path) -> dict[str, Any]:
         recorded["adapter"] = str(place.relative_to(run.resolve()) if inside else place)
         recorded["weights"] = weights_digest(place)
     return recorded
+
+
+def _no_address(base_url: str) -> str:
+    """Recorded, it could not be mended any more."""
+    try:
+        split_address(base_url)
+    except ValueError:
+        return "base_url is no address"
+    return ""
 
 
 def _metrics(path: Path, metrics: Any) -> dict[str, Any]:
